@@ -1,0 +1,94 @@
+//! The loop that this crate was written for: a heartbeat when nothing has happened for an interval, put off by every event.
+//!
+//! `cargo run --release --example heartbeat` prints, a line at a time,
+//! ```text
+//!    200 ms  event
+//!    600 ms  event
+//!   1600 ms  heartbeat
+//!   2600 ms  heartbeat
+//! ```
+//! The events come from another thread. `--help` lists what can be changed.
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use pollmux::{Reactor, Time, channel, select};
+
+#[derive(Parser)]
+#[command(about = "A heartbeat that every event puts off")]
+struct Args {
+    /// Heartbeat after this long without an event
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// When the events happen, counted from the start
+    #[arg(long, default_value = "200ms,600ms", value_delimiter = ',', value_parser = duration)]
+    events: Vec<Duration>,
+    /// Stop after this many heartbeats
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    beats: u64,
+}
+
+/// A number and a unit: `1s`, `200ms`, `50us`, `7ns`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..end].parse().map_err(|_| "a whole number must come first, as in 200ms".to_string())?;
+    let nanos = match &text[end..] {
+        "s" => 1_000_000_000,
+        "ms" => 1_000_000,
+        "us" | "µs" => 1_000,
+        "ns" => 1,
+        "" => return Err("the unit is missing: s, ms, us or ns".into()),
+        unit => return Err(format!("unknown unit `{unit}`: there are s, ms, us and ns")),
+    };
+    number.checked_mul(nanos).map(Duration::from_nanos).ok_or_else(|| "that is more than 584 years".into())
+}
+
+fn main() -> io::Result<()> {
+    let args = Args::parse();
+    let reactor = Reactor::new()?;
+    let (events, inbox) = reactor.channel::<()>(64)?;
+    let heartbeat = reactor.every(args.interval).unwrap_or_else(|error| {
+        eprintln!("error: --interval: {error}");
+        std::process::exit(2);
+    });
+    // Until the first event nothing has happened since the start, which is when the ticker began.
+    let start = Instant::now();
+    let mut times = args.events;
+    times.sort_unstable();
+    thread::spawn(move || {
+        for at in times {
+            thread::sleep(at.saturating_sub(start.elapsed()));
+            if events.send(()).is_err() {
+                break;
+            }
+        }
+    });
+
+    let mut inbox = Some(inbox);
+    let mut beats = 0;
+    while beats < args.beats {
+        select! { reactor;
+            recv(inbox) -> event => match event {
+                Ok(()) => {
+                    heartbeat.restart();
+                    line(start, "event")?;
+                }
+                Err(channel::RecvError) => inbox = None, // no more events: the case is never ready again
+            },
+            recv(heartbeat) -> _tick => {
+                beats += 1;
+                line(start, "heartbeat")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(start: Instant, what: &str) -> io::Result<()> {
+    let since = Time::now() - Time::from(start);
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:>6} ms  {what}", since.as_millis())?;
+    out.flush()
+}

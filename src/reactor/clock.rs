@@ -1,0 +1,78 @@
+//! The time as a turn sees it: read precisely at most once a turn, and not at all while nothing can be due.
+
+use std::cell::Cell;
+
+use crate::driver::{Clock, VirtualClock};
+use crate::sys::tsc::TscClock;
+use crate::sys::{Time, coarse_now, coarse_resolution, nanos};
+
+/// The clock of one reactor.
+#[derive(Debug)]
+pub(crate) struct TurnClock {
+    source: Source,
+    /// The turn's reading of the clock, if it has one.
+    turn: Cell<Option<Time>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// `lag`, in ns, is more than a coarse reading is behind.
+    Monotonic { tsc: TscClock, lag: u64 },
+    Virtual(VirtualClock),
+}
+
+impl TurnClock {
+    pub(crate) fn new(clock: Clock) -> TurnClock {
+        let source = match clock {
+            // Twice the resolution: a tick that comes late makes the coarse clock lag by more than one.
+            Clock::Monotonic => {
+                Source::Monotonic { tsc: TscClock::new(), lag: nanos(coarse_resolution()).saturating_mul(2) }
+            }
+            Clock::Virtual(clock) => Source::Virtual(clock),
+        };
+        TurnClock { source, turn: Cell::new(None) }
+    }
+
+    /// Begins a turn: whether something with this deadline (ns) could be due. If so the turn has its reading.
+    #[inline]
+    pub(crate) fn begin_turn(&self, deadline: u64) -> bool {
+        self.turn.set(None);
+        deadline != u64::MAX && self.could_be_due(deadline)
+    }
+
+    #[inline]
+    fn could_be_due(&self, deadline: u64) -> bool {
+        if let Source::Monotonic { lag, .. } = &self.source {
+            if coarse_now().as_nanos().saturating_add(*lag) < deadline {
+                return false;
+            }
+        }
+        self.refresh().as_nanos() >= deadline
+    }
+
+    /// The turn's reading; made when it is first asked for.
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        self.turn.get().unwrap_or_else(|| self.refresh())
+    }
+
+    /// Reads the clock, for the turn too.
+    #[inline]
+    pub(crate) fn refresh(&self) -> Time {
+        let now = match &self.source {
+            Source::Monotonic { .. } => Time::now(),
+            Source::Virtual(clock) => clock.now(),
+        };
+        self.turn.set(Some(now));
+        now
+    }
+
+    /// The real now to count a new deadline from: exact, or up to some 30 ns late.
+    #[inline]
+    pub(crate) fn now_or_later(&self) -> Time {
+        match &self.source {
+            Source::Monotonic { tsc, .. } => tsc.now_or_later(),
+            Source::Virtual(clock) => clock.now(),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The reactor inside somebody else's loop: one fd that is readable when a turn has something to do.
+//!
+//! Between turns the reactor counts as asleep: a sender that finds `sleeping` set wakes the driver, and the driver's fd becomes readable.
+//! Whatever else gives the next turn something to do (a deadline earlier than the armed one, sources that are still ready when a turn ends)
+//! raises the reactor's own waker in the same way. Taking `sleeping` is what raising costs its right to do so, so it happens at most once between turns.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::{Handle, Reactor, Wait};
+use crate::sys::Time;
+
+/// A reactor embedded in another loop; made by [`Reactor::embed`].
+///
+/// Register its fd for reading with the outer poller, level- or edge-triggered, and call [`turn`](Self::turn) whenever it is
+/// readable. Then take what is ready: with `select!` and a `default` case, with [`Handle::try_wait`], or from the sources themselves.
+/// Nothing else is owed, and the order does not matter: what is left is reported again.
+///
+/// Dropping it ends the embedding; the reactor goes on as before.
+#[derive(Debug)]
+pub struct Embedded {
+    handle: Handle,
+    fd: OwnedFd,
+}
+
+impl Reactor {
+    /// Makes the reactor's fd the voice of all its sources, for an outer loop to wait on.
+    ///
+    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
+    /// fd, and with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already.
+    ///
+    /// ```
+    /// use pollmux::sys::{self, Interest, Mode, Poller};
+    /// use pollmux::{Reactor, channel, select};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(4);
+    /// let inbox = reactor.register(rx)?;
+    /// let mut inner = reactor.embed()?;
+    ///
+    /// let outer = Poller::new()?; // stands for any loop that can wait for an fd
+    /// outer.register(&inner, 0, Interest::READABLE, Mode::Level)?;
+    /// std::thread::spawn(move || tx.send("hello"));
+    ///
+    /// outer.wait(&mut sys::Events::with_capacity(1), None)?;
+    /// inner.turn()?;
+    /// select! { reactor;
+    ///     recv(inbox) -> word => assert_eq!(word, Ok("hello")),
+    ///     default => unreachable!(),
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn embed(&self) -> io::Result<Embedded> {
+        let core = &self.core;
+        if core.embedded.get() {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the reactor is embedded already"));
+        }
+        let fd = match core.driver.borrow().as_ref().and_then(|driver| driver.as_fd()) {
+            Some(fd) => fd.try_clone_to_owned()?,
+            None => return Err(io::Error::new(io::ErrorKind::Unsupported, "the reactor's driver has no fd to embed")),
+        };
+        let mut embedded = Embedded { handle: self.handle(), fd };
+        core.embedded.set(true);
+        embedded.turn()?;
+        Ok(embedded)
+    }
+}
+
+impl Embedded {
+    /// Does what there is to do without waiting: takes wake-ups, moves due timers and marked channels to the ready ones, arms the
+    /// earliest deadline if it is before what is armed, and goes back to sleep. Returns how many sources are ready.
+    ///
+    /// One `epoll_wait`, and one `timerfd_settime` if the earliest deadline moved forward. When sources are ready the fd stays readable
+    /// until a turn finds none: one `write`. No allocation. Fails when the driver does or when the reactor has been dropped.
+    pub fn turn(&mut self) -> io::Result<usize> {
+        let core = &self.handle.core;
+        if core.closed.get() {
+            return Err(super::closed());
+        }
+        core.turns.set(core.turns.get() + 1);
+        core.notify.awake();
+        let polled = core.drive(None, Wait::Poll);
+        let now = core.clock.refresh();
+        core.expire(now);
+        core.collect();
+        let due = core.next_due.get();
+        let left = core.has_ready() || due <= now.as_nanos();
+        let arm = (due > now.as_nanos() && due != super::NEVER).then(|| Time::from_nanos(due));
+        let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
+        core.outer_armed.set(due);
+        core.notify.sleep();
+        // A driver that failed is asked again by the next turn, which must come.
+        if left || armed.is_err() || core.notify.is_marked() {
+            core.leave_to_next_turn();
+        }
+        armed?;
+        Ok(core.table.borrow().ready.len())
+    }
+
+    /// The embedded reactor.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl AsFd for Embedded {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Embedded {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let core = &self.handle.core;
+        core.embedded.set(false);
+        core.notify.awake();
+    }
+}

@@ -1,0 +1,197 @@
+//! `wait`: the loop without the macro, for sources in any number, told apart by the user's keys.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::slots::State;
+use super::{Blocked, Core, Handle};
+use crate::sys::Time;
+
+/// The buffer that [`Handle::wait`] fills. Allocates once, when made.
+pub struct Events {
+    tokens: Vec<u64>,
+    capacity: usize,
+    from: Option<Handle>,
+}
+
+/// A source that was ready when the wait ended, and still is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Event {
+    key: u64,
+}
+
+impl Event {
+    /// The key given with `with_key` or `register_with`; without one, what the source's `key()` says.
+    #[inline]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+}
+
+impl Events {
+    /// A buffer for at most `capacity` events a wait; zero is taken for one.
+    pub fn with_capacity(capacity: usize) -> Events {
+        let capacity = capacity.max(1);
+        Events { tokens: Vec::with_capacity(capacity), capacity, from: None }
+    }
+
+    /// What the last wait found. Skips, while it goes on, what has been stopped, reset, drained or dropped meanwhile.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { tokens: self.tokens.iter(), from: self.from.as_ref() }
+    }
+
+    /// How many events the last wait found.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether the last wait found nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = Event;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The iterator of [`Events::iter`]. Looks at each source when it comes to it, so handling one event may stop another.
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    tokens: std::slice::Iter<'a, u64>,
+    from: Option<&'a Handle>,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        let table = self.from?.core.table.borrow();
+        self.tokens.find_map(|&token| {
+            let slot = table.slots.resolve(token)?;
+            let ready = table.slots.node(slot).state.get() == State::Ready;
+            ready.then(|| Event { key: table.slots.chunk(slot).key(slot) })
+        })
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Handle {
+    /// Waits until at least one source of this reactor is ready, and reports up to the capacity of `events` of them.
+    ///
+    /// Due timers come in deadline order, equal deadlines in arming order. A source is reported again by the next wait until it is
+    /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
+    /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
+    ///
+    /// Fails when the driver does, or when the reactor has been dropped; nothing is lost then.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor, channel};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(8);
+    /// let inbox = reactor.register_with(1, rx)?;
+    /// let timeout = reactor.after(Duration::from_secs(5)).with_key(2);
+    /// tx.send("job").unwrap();
+    ///
+    /// let mut events = Events::with_capacity(16);
+    /// reactor.wait(&mut events)?;
+    /// for event in &events {
+    ///     match event.key() {
+    ///         1 => inbox.try_iter().for_each(|job| assert_eq!(job, "job")),
+    ///         2 => panic!("no job in time"),
+    ///         _ => unreachable!(),
+    ///     }
+    /// }
+    /// # drop(timeout);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn wait(&self, events: &mut Events) -> io::Result<()> {
+        self.wait_until(events, Patience::Endless)
+    }
+
+    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`.
+    pub fn wait_timeout(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
+        let until = self.core.clock.now_or_later() + timeout;
+        self.wait_until(events, Patience::Until(until))
+    }
+
+    /// [`wait`](Self::wait) that does not wait. No syscall.
+    pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
+        self.wait_until(events, Patience::None)
+    }
+
+    fn wait_until(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
+        let core = &self.core;
+        events.tokens.clear();
+        if !events.from.as_ref().is_some_and(|from| from.is_same(self)) {
+            events.from = Some(self.clone());
+        }
+        core.begin_turn();
+        loop {
+            core.collect();
+            if core.report(events) {
+                return Ok(());
+            }
+            if core.closed.get() {
+                return Err(super::closed());
+            }
+            let until = match patience {
+                Patience::None => return Ok(()),
+                Patience::Until(until) => Some(until),
+                Patience::Endless => None,
+            };
+            let prepare = |blocking: &mut super::Blocking<'_>| {
+                if core.has_ready() {
+                    blocking.stay_awake();
+                }
+                Ok(())
+            };
+            if let Blocked::TimedOut = core.block(until, prepare)? {
+                return Ok(());
+            }
+            core.look();
+        }
+    }
+}
+
+/// How long a select or a wait is ready to sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all: `default`.
+    None,
+    /// Until then: `default(timeout)`.
+    Until(Time),
+    /// For ever.
+    Endless,
+}
+
+impl Core {
+    /// Reports what is ready, as much as fits; what was reported goes behind what was not.
+    fn report(&self, events: &mut Events) -> bool {
+        let table = &mut *self.table.borrow_mut();
+        let ready = table.ready.len();
+        let fits = ready.min(events.capacity);
+        for slot in table.ready.iter(&table.slots).take(fits) {
+            events.tokens.push(table.slots.chunk(slot).token(slot));
+        }
+        if fits < ready {
+            for _ in 0..fits {
+                table.ready.rotate(&table.slots);
+            }
+        }
+        fits > 0
+    }
+}

@@ -1,0 +1,89 @@
+//! The ready list: the sources that have something to give, in the order in which they came to have it.
+//!
+//! Intrusive: the links of a record are in its `seq`, which is free while the record is `Ready`. So a source is in the list at most
+//! once, enters and leaves in constant time, and the list never allocates.
+
+use super::slots::{NONE, Slots, State};
+
+/// A doubly linked list through the records.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    head: u32,
+    tail: u32,
+    len: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Links {
+    prev: u32,
+    next: u32,
+}
+
+fn links<O>(slots: &Slots<O>, slot: u32) -> Links {
+    let packed = slots.node(slot).seq.get();
+    Links { prev: (packed >> 32) as u32, next: packed as u32 }
+}
+
+fn set_links<O>(slots: &Slots<O>, slot: u32, links: Links) {
+    slots.node(slot).seq.set(u64::from(links.prev) << 32 | u64::from(links.next));
+}
+
+impl Ready {
+    pub(crate) const fn new() -> Ready {
+        Ready { head: NONE, tail: NONE, len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The one that has waited longest.
+    #[cfg(test)]
+    pub(crate) fn first(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    /// All, the one that has waited longest first.
+    pub(crate) fn iter<O>(&self, slots: &Slots<O>) -> impl Iterator<Item = u32> {
+        let some = |slot: u32| (slot != NONE).then_some(slot);
+        std::iter::successors(some(self.head), move |&slot| some(links(slots, slot).next))
+    }
+
+    /// Puts the first one last.
+    pub(crate) fn rotate<O>(&mut self, slots: &Slots<O>) {
+        if self.head != NONE {
+            let first = self.head;
+            self.remove(slots, first);
+            self.push(slots, first);
+        }
+    }
+
+    /// Makes a record `Ready` and puts it last.
+    pub(crate) fn push<O>(&mut self, slots: &Slots<O>, slot: u32) {
+        debug_assert_ne!(slots.node(slot).state.get(), State::Ready);
+        slots.node(slot).state.set(State::Ready);
+        set_links(slots, slot, Links { prev: self.tail, next: NONE });
+        match self.tail {
+            NONE => self.head = slot,
+            tail => set_links(slots, tail, Links { next: slot, ..links(slots, tail) }),
+        }
+        self.tail = slot;
+        self.len += 1;
+    }
+
+    /// Takes a `Ready` record out and makes it `Idle`.
+    pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
+        debug_assert_eq!(slots.node(slot).state.get(), State::Ready);
+        slots.node(slot).state.set(State::Idle);
+        let Links { prev, next } = links(slots, slot);
+        match prev {
+            NONE => self.head = next,
+            prev => set_links(slots, prev, Links { next, ..links(slots, prev) }),
+        }
+        match next {
+            NONE => self.tail = prev,
+            next => set_links(slots, next, Links { prev, ..links(slots, next) }),
+        }
+        self.len -= 1;
+    }
+}

@@ -1,0 +1,247 @@
+//! The slots of a reactor: one small record for each live source, found by index, told apart by generation.
+//!
+//! Records live in chunks that never move, so a source keeps its chunk and reaches its own record without a look-up. All fields
+//! are `Cell`s: the record belongs to one thread. A freed slot is reused with the next generation; one whose generations are used
+//! up is retired, so no id ever comes back.
+//!
+//! ```text
+//!            create                arm                 expire / message
+//!   Free ────────────► Idle ────────────► Armed ──────────────────────► Ready
+//!     ▲                 ▲ ▲     stop │      ▲ rearm                       │
+//!     │                 │ └───────┐  ▼      │                             │
+//!     │                 │         Stopped ──┘                             │
+//!     └── drop          └───────────────────────── take / stop ───────────┘
+//! ```
+//! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready ones are in the ready list.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::notify::Probe;
+
+/// "No slot", "no heap position".
+pub(crate) const NONE: u32 = u32::MAX;
+
+const CHUNK: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    Free,
+    /// Nothing pending.
+    Idle,
+    /// In the heap, with a deadline.
+    Armed,
+    /// In the heap, but stopped: removed when it reaches the root, revived by a reset.
+    Stopped,
+    /// In the ready list: an expiry not yet taken, or a channel that is not empty.
+    Ready,
+}
+
+/// What the reactor keeps of a source: 32 bytes.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
+    pub(crate) deadline: Cell<u64>,
+    /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list (`ready.rs`).
+    pub(crate) seq: Cell<u64>,
+    /// Armed, Stopped: the index in the heap. Free: the next free slot.
+    pub(crate) pos: Cell<u32>,
+    generation: Cell<u32>,
+    pub(crate) state: Cell<State>,
+    /// Whether the user gave it a key.
+    keyed: Cell<bool>,
+}
+
+/// What few sources have.
+#[derive(Default)]
+struct Extra {
+    key: Cell<u64>,
+    probe: RefCell<Option<Arc<dyn Probe>>>,
+}
+
+/// A block of records; `owner` is what a source reaches the rest of the reactor by.
+pub(crate) struct Chunk<O> {
+    pub(crate) owner: Rc<O>,
+    nodes: [Node; CHUNK],
+    extras: OnceCell<Box<[Extra; CHUNK]>>,
+}
+
+impl<O> Chunk<O> {
+    #[inline]
+    pub(crate) fn node(&self, slot: u32) -> &Node {
+        &self.nodes[slot as usize % CHUNK]
+    }
+
+    fn extra(&self, slot: u32) -> &Extra {
+        let extras = self.extras.get_or_init(|| Box::new(std::array::from_fn(|_| Extra::default())));
+        &extras[slot as usize % CHUNK]
+    }
+
+    pub(crate) fn set_key(&self, slot: u32, key: u64) {
+        self.extra(slot).key.set(key);
+        self.node(slot).keyed.set(true);
+    }
+
+    /// The user's key, or one made of slot and generation with the top bit set, which no key below 2^63 is equal to.
+    pub(crate) fn key(&self, slot: u32) -> u64 {
+        let node = self.node(slot);
+        if node.keyed.get() { self.extra(slot).key.get() } else { self.token(slot) | 1 << 63 }
+    }
+
+    pub(crate) fn set_probe(&self, slot: u32, probe: Arc<dyn Probe>) {
+        *self.extra(slot).probe.borrow_mut() = Some(probe);
+    }
+
+    /// Takes away what few sources have.
+    pub(crate) fn forget(&self, slot: u32) {
+        if let Some(extras) = self.extras.get() {
+            extras[slot as usize % CHUNK].probe.borrow_mut().take();
+        }
+    }
+
+    pub(crate) fn probe(&self, slot: u32) -> Option<Arc<dyn Probe>> {
+        self.extras.get()?[slot as usize % CHUNK].probe.borrow().clone()
+    }
+
+    /// Slot and generation in one word.
+    pub(crate) fn token(&self, slot: u32) -> u64 {
+        u64::from(self.node(slot).generation.get()) << 32 | u64::from(slot)
+    }
+}
+
+/// All records of a reactor.
+pub(crate) struct Slots<O> {
+    chunks: Vec<Rc<Chunk<O>>>,
+    free: u32,
+    live: usize,
+}
+
+impl<O> Slots<O> {
+    pub(crate) fn new() -> Slots<O> {
+        Slots { chunks: Vec::new(), free: NONE, live: 0 }
+    }
+
+    /// A slot that nobody uses, made `Idle`. Allocates one chunk when there is none.
+    pub(crate) fn take(&mut self, owner: &Rc<O>) -> u32 {
+        if self.free == NONE {
+            self.grow(owner);
+        }
+        let slot = self.free;
+        let node = self.node(slot);
+        debug_assert_eq!(node.state.get(), State::Free);
+        node.state.set(State::Idle);
+        node.keyed.set(false);
+        self.free = node.pos.replace(NONE);
+        self.live += 1;
+        slot
+    }
+
+    #[cold]
+    fn grow(&mut self, owner: &Rc<O>) {
+        let base = (self.chunks.len() * CHUNK) as u32;
+        assert!(base < NONE - CHUNK as u32, "pollmux: more than {base} live sources in one reactor");
+        let node = |i: usize| Node {
+            deadline: Cell::new(0),
+            seq: Cell::new(0),
+            pos: Cell::new(if i + 1 < CHUNK { base + i as u32 + 1 } else { NONE }),
+            generation: Cell::new(0),
+            state: Cell::new(State::Free),
+            keyed: Cell::new(false),
+        };
+        let nodes = std::array::from_fn(node);
+        self.chunks.push(Rc::new(Chunk { owner: owner.clone(), nodes, extras: OnceCell::new() }));
+        self.free = base;
+    }
+
+    /// Gives a slot back; nothing refers to it any more.
+    pub(crate) fn free(&mut self, slot: u32) {
+        let chunk = self.chunk(slot);
+        let node = chunk.node(slot);
+        debug_assert_eq!(node.state.get(), State::Idle);
+        node.state.set(State::Free);
+        let generation = node.generation.get().saturating_add(1);
+        node.generation.set(generation);
+        if generation < u32::MAX {
+            node.pos.set(self.free);
+            self.free = slot;
+        }
+        self.live -= 1;
+    }
+
+    #[inline]
+    pub(crate) fn chunk(&self, slot: u32) -> &Rc<Chunk<O>> {
+        &self.chunks[slot as usize / CHUNK]
+    }
+
+    #[inline]
+    pub(crate) fn node(&self, slot: u32) -> &Node {
+        self.chunk(slot).node(slot)
+    }
+
+    /// The slot of `token`, if it still is what the token was made for.
+    pub(crate) fn resolve(&self, token: u64) -> Option<u32> {
+        let slot = token as u32;
+        let chunk = self.chunks.get(slot as usize / CHUNK)?;
+        (chunk.token(slot) == token && chunk.node(slot).state.get() != State::Free).then_some(slot)
+    }
+
+    /// How many slots are in use.
+    pub(crate) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Forgets everything; the sources that still have their chunk find themselves `Idle`.
+    pub(crate) fn clear(&mut self) -> Vec<Rc<Chunk<O>>> {
+        self.free = NONE;
+        self.live = 0;
+        for chunk in &self.chunks {
+            chunk.nodes.iter().for_each(|node| node.state.set(State::Idle));
+        }
+        std::mem::take(&mut self.chunks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_32_bytes() {
+        assert_eq!(size_of::<Node>(), 32);
+    }
+
+    #[test]
+    fn a_reused_slot_has_another_token_and_the_old_one_resolves_to_nothing() {
+        let (mut slots, owner) = (Slots::new(), Rc::new(()));
+        let slot = slots.take(&owner);
+        let token = slots.chunk(slot).token(slot);
+        assert_eq!(slots.resolve(token), Some(slot));
+        slots.free(slot);
+        assert_eq!(slots.resolve(token), None);
+        assert_eq!(slots.take(&owner), slot);
+        assert_eq!(slots.resolve(token), None);
+        assert_eq!(slots.resolve(u64::from(NONE)), None);
+    }
+
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_retired() {
+        let (mut slots, owner) = (Slots::new(), Rc::new(()));
+        let slot = slots.take(&owner);
+        slots.node(slot).generation.set(u32::MAX - 1);
+        slots.free(slot);
+        assert!((0..3 * CHUNK).all(|_| slots.take(&owner) != slot));
+    }
+
+    #[test]
+    fn slots_are_reused_before_new_ones_are_made() {
+        let (mut slots, owner) = (Slots::new(), Rc::new(()));
+        for _ in 0..10 {
+            let taken: Vec<u32> = (0..300).map(|_| slots.take(&owner)).collect();
+            assert_eq!(slots.live(), 300);
+            taken.into_iter().for_each(|slot| slots.free(slot));
+        }
+        assert_eq!(slots.chunks.len(), 3);
+    }
+}

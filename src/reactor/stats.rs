@@ -1,0 +1,90 @@
+//! What a reactor has done so far, to be read, compared and printed.
+
+use std::fmt;
+use std::ops::Sub;
+
+/// Counts since the reactor was created. Subtract two of them to see what happened in between.
+///
+/// ```
+/// use pollmux::{Reactor, channel, select};
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, rx) = channel::bounded(8);
+/// let inbox = reactor.register(rx)?;
+/// let before = reactor.stats();
+/// for i in 0..100 {
+///     tx.send(i).unwrap();
+///     select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(i)) }
+/// }
+/// let during = reactor.stats() - before;
+/// assert_eq!((during.turns, during.syscalls()), (100, 0));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Calls of `select!`, `wait` and `turn`.
+    pub turns: u64,
+    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`.
+    pub waits: u64,
+    /// Looks of the driver that never sleep: `epoll_wait` with timeout zero.
+    pub polls: u64,
+    /// Deadlines given to the kernel: `timerfd_settime`.
+    pub arms: u64,
+    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it.
+    pub wakes: u64,
+    /// Waits that ended without a message for, or an expiry of, anything in this reactor: an early wake-up of a timer that was put off, a signal, or a
+    /// channel that the select does not mention.
+    pub spurious: u64,
+    /// Timers and tickers that expired.
+    pub expired: u64,
+    /// Stale keys and stopped entries of the timer queue put right.
+    pub cleaned: u64,
+    /// Sources that exist now. Subtracting gives the later count.
+    pub live: usize,
+}
+
+impl Stats {
+    /// The syscalls made by or for the reactor after its creation.
+    pub fn syscalls(&self) -> u64 {
+        self.waits + self.polls + self.arms + self.wakes
+    }
+}
+
+impl Sub for Stats {
+    type Output = Stats;
+
+    fn sub(self, earlier: Stats) -> Stats {
+        Stats {
+            turns: self.turns - earlier.turns,
+            waits: self.waits - earlier.waits,
+            polls: self.polls - earlier.polls,
+            arms: self.arms - earlier.arms,
+            wakes: self.wakes - earlier.wakes,
+            spurious: self.spurious - earlier.spurious,
+            expired: self.expired - earlier.expired,
+            cleaned: self.cleaned - earlier.cleaned,
+            live: self.live,
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "turns {}, syscalls {} (epoll_wait {} blocking + {} polling, timerfd_settime {}, wake-up writes {}), \
+             spurious wake-ups {}, expired {}, cleaned {}, live {}",
+            self.turns,
+            self.syscalls(),
+            self.waits,
+            self.polls,
+            self.arms,
+            self.wakes,
+            self.spurious,
+            self.expired,
+            self.cleaned,
+            self.live,
+        )
+    }
+}

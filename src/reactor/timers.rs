@@ -1,0 +1,407 @@
+//! The timer queue: a 4-ary heap with lazy deadlines.
+//!
+//! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline. Re-arming *later* writes the record
+//! only and leaves a stale key in the heap; re-arming *earlier* moves the entry up at once; stopping leaves a zombie. Stale
+//! keys and zombies are put right when they reach the root, a bounded number at a time: the price is a wake-up that comes too early now and
+//! then, never one that comes too late.
+//!
+//! Invariants (`verify`, run by the tests):
+//! - no child sorts before its parent, by (key, sequence at the time the key was set);
+//! - a record's deadline and sequence are at or after its entry's;
+//! - `pos` of each record in the heap is the index of its entry.
+//!
+//! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm across a boundary of 2^32 arms is not done lazily, so
+//! record and entry always share it.
+
+use super::ready::Ready;
+use super::slots::{NONE, Slots, State};
+
+/// "Never", as a key.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+const ARITY: usize = 4;
+/// Physical index of the root, which puts the four children of every entry at a multiple of four.
+const ROOT: usize = ARITY - 1;
+const BLOCK: usize = 256;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Entry {
+    key: u64,
+    slot: u32,
+    seq: u32,
+}
+
+/// The heap's storage grows by blocks, so that growing never copies what is there.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Block([Entry; BLOCK]);
+
+#[derive(Debug)]
+pub(crate) struct Heap {
+    blocks: Vec<Box<Block>>,
+    len: usize,
+}
+
+/// What [`Heap::expire`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Expired {
+    /// Records that became ready.
+    pub(crate) fired: u32,
+    /// Stale keys and zombies put right.
+    pub(crate) cleaned: u32,
+}
+
+impl Heap {
+    pub(crate) const fn new() -> Heap {
+        Heap { blocks: Vec::new(), len: 0 }
+    }
+
+    /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
+    #[inline]
+    pub(crate) fn first(&self) -> u64 {
+        if self.len == 0 { NEVER } else { self.get(0).key }
+    }
+
+    /// Puts an `Idle` record in.
+    pub(crate) fn insert<O>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
+        let node = slots.node(slot);
+        debug_assert_eq!(node.state.get(), State::Idle);
+        node.state.set(State::Armed);
+        node.deadline.set(deadline);
+        node.seq.set(seq);
+        let index = self.len;
+        if index + ROOT >= self.blocks.len() * BLOCK {
+            self.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
+        }
+        self.len += 1;
+        self.sift_up(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
+    }
+
+    /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else the entry moves.
+    pub(crate) fn rearm<O>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
+        let node = slots.node(slot);
+        let (index, same_half) = (node.pos.get() as usize, (node.seq.get() ^ seq) >> 32 == 0);
+        node.state.set(State::Armed);
+        node.deadline.set(deadline);
+        node.seq.set(seq);
+        if deadline < self.get(index).key || !same_half {
+            self.place(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
+        }
+    }
+
+    /// Takes an `Armed` or `Stopped` record out and makes it `Idle`.
+    pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
+        let node = slots.node(slot);
+        let index = node.pos.replace(NONE) as usize;
+        node.state.set(State::Idle);
+        self.len -= 1;
+        if index != self.len {
+            let last = self.get(self.len);
+            self.place(slots, index, last);
+        }
+    }
+
+    /// Moves what is due at `now` to the ready list, in deadline order, and puts stale keys and zombies at the root right, those that are
+    /// not due yet too. Touches at most `budget` entries: what is left stays at the root.
+    pub(crate) fn expire<O>(&mut self, slots: &Slots<O>, ready: &mut Ready, now: u64, budget: u32) -> Expired {
+        let mut done = Expired::default();
+        while self.len > 0 && done.fired + done.cleaned < budget {
+            let root = self.get(0);
+            let node = slots.node(root.slot);
+            if node.state.get() == State::Stopped {
+                self.remove(slots, root.slot);
+                done.cleaned += 1;
+            } else if node.deadline.get() != root.key || node.seq.get() as u32 != root.seq {
+                let fresh = Entry { key: node.deadline.get(), seq: node.seq.get() as u32, ..root };
+                self.sift_down(slots, 0, fresh);
+                done.cleaned += 1;
+            } else if root.key <= now && root.key != NEVER {
+                self.remove(slots, root.slot);
+                ready.push(slots, root.slot);
+                done.fired += 1;
+            } else {
+                break;
+            }
+        }
+        done
+    }
+
+    /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from `index`.
+    fn place<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+        if index > 0 && self.before(slots, entry, self.get((index - 1) / ARITY)) {
+            self.sift_up(slots, index, entry);
+        } else {
+            self.sift_down(slots, index, entry);
+        }
+    }
+
+    fn sift_up<O>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
+        while index > 0 {
+            let up = (index - 1) / ARITY;
+            let parent = self.get(up);
+            if !self.before(slots, entry, parent) {
+                break;
+            }
+            self.set(slots, index, parent);
+            index = up;
+        }
+        self.set(slots, index, entry);
+    }
+
+    fn sift_down<O>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
+        loop {
+            let first = ARITY * index + 1;
+            if first >= self.len {
+                break;
+            }
+            let (mut least, mut child) = (first, self.get(first));
+            for other in first + 1..self.len.min(first + ARITY) {
+                let candidate = self.get(other);
+                if self.before(slots, candidate, child) {
+                    (least, child) = (other, candidate);
+                }
+            }
+            if !self.before(slots, child, entry) {
+                break;
+            }
+            self.set(slots, index, child);
+            index = least;
+        }
+        self.set(slots, index, entry);
+    }
+
+    #[inline]
+    fn before<O>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
+        if a.key != b.key { a.key < b.key } else { sequence(slots, a) < sequence(slots, b) }
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> Entry {
+        let at = index + ROOT;
+        self.blocks[at / BLOCK].0[at % BLOCK]
+    }
+
+    #[inline]
+    fn set<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+        let at = index + ROOT;
+        self.blocks[at / BLOCK].0[at % BLOCK] = entry;
+        slots.node(entry.slot).pos.set(index as u32);
+    }
+
+    /// Panics unless the invariants hold. O(n).
+    #[cfg(test)]
+    pub(crate) fn verify<O>(&self, slots: &Slots<O>) {
+        for index in 0..self.len {
+            let entry = self.get(index);
+            let node = slots.node(entry.slot);
+            assert!(matches!(node.state.get(), State::Armed | State::Stopped), "slot {}: {node:?}", entry.slot);
+            assert_eq!(node.pos.get() as usize, index);
+            let armed = (node.deadline.get(), node.seq.get());
+            assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
+            if index > 0 {
+                let parent = self.get((index - 1) / ARITY);
+                assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
+            }
+        }
+    }
+}
+
+/// The full sequence of an entry.
+#[inline]
+fn sequence<O>(slots: &Slots<O>, entry: Entry) -> u64 {
+    slots.node(entry.slot).seq.get() >> 32 << 32 | u64::from(entry.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::rc::Rc;
+
+    struct Queue {
+        slots: Slots<()>,
+        heap: Heap,
+        ready: Ready,
+        owner: Rc<()>,
+        seq: u64,
+    }
+
+    impl Queue {
+        fn new(seq: u64) -> Queue {
+            Queue { slots: Slots::new(), heap: Heap::new(), ready: Ready::new(), owner: Rc::new(()), seq }
+        }
+
+        fn create(&mut self) -> u32 {
+            self.slots.take(&self.owner)
+        }
+
+        fn arm(&mut self, slot: u32, deadline: u64) {
+            self.seq += 1;
+            match self.slots.node(slot).state.get() {
+                State::Armed | State::Stopped => self.heap.rearm(&self.slots, slot, deadline, self.seq),
+                State::Ready => {
+                    self.ready.remove(&self.slots, slot);
+                    self.heap.insert(&self.slots, slot, deadline, self.seq);
+                }
+                _ => self.heap.insert(&self.slots, slot, deadline, self.seq),
+            }
+        }
+
+        fn stop(&mut self, slot: u32) {
+            match self.slots.node(slot).state.get() {
+                State::Armed => self.slots.node(slot).state.set(State::Stopped),
+                State::Ready => self.ready.remove(&self.slots, slot),
+                _ => {}
+            }
+        }
+
+        fn drop_slot(&mut self, slot: u32) {
+            match self.slots.node(slot).state.get() {
+                State::Armed | State::Stopped => self.heap.remove(&self.slots, slot),
+                State::Ready => self.ready.remove(&self.slots, slot),
+                _ => {}
+            }
+            self.slots.free(slot);
+        }
+
+        /// Expires in pieces of `budget` and gives the slots in the order in which they became ready.
+        fn expire(&mut self, now: u64, budget: u32) -> Vec<u32> {
+            let mut fired = Vec::new();
+            loop {
+                let done = self.heap.expire(&self.slots, &mut self.ready, now, budget);
+                assert!(done.fired + done.cleaned <= budget);
+                while let Some(slot) = self.ready.first() {
+                    self.ready.remove(&self.slots, slot);
+                    fired.push(slot);
+                }
+                if done.fired + done.cleaned < budget {
+                    assert!(self.heap.first() > now || self.heap.first() == NEVER);
+                    return fired;
+                }
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Create,
+        Arm(usize, u64),
+        Later(usize, u64),
+        Earlier(usize, u64),
+        Stop(usize),
+        Drop(usize),
+        Advance(u64, u32),
+        SkipSequences(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        // Few distinct deadlines, so that ties are common.
+        let t = 0..12u64;
+        prop_oneof![
+            3 => Just(Op::Create),
+            4 => (any::<usize>(), prop_oneof![20 => t.clone(), 1 => Just(NEVER)]).prop_map(|(i, t)| Op::Arm(i, t)),
+            4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Later(i, t)),
+            4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Earlier(i, t)),
+            2 => any::<usize>().prop_map(Op::Stop),
+            1 => any::<usize>().prop_map(Op::Drop),
+            3 => (t, 1..8u32).prop_map(|(t, budget)| Op::Advance(t, budget)),
+            1 => prop_oneof![0..3u64, Just(u64::from(u32::MAX)), Just(1 << 32)].prop_map(Op::SkipSequences),
+        ]
+    }
+
+    /// (deadline, sequence) of each armed timer, nothing else.
+    #[derive(Default)]
+    struct Model(Vec<(u32, Option<(u64, u64)>)>);
+
+    impl Model {
+        fn expire(&mut self, now: u64) -> Vec<u32> {
+            let due = |armed: Option<(u64, u64)>| armed.filter(|&(t, _)| t <= now && t != NEVER);
+            let mut fired: Vec<_> = self.0.iter().filter_map(|&(slot, armed)| Some((due(armed)?, slot))).collect();
+            fired.sort_unstable();
+            self.0.iter_mut().filter(|(_, armed)| due(*armed).is_some()).for_each(|(_, armed)| *armed = None);
+            fired.into_iter().map(|(_, slot)| slot).collect()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_queue_behaves_like_a_sorted_list(ops in proptest::collection::vec(op(), 1..200)) {
+            // Begins just below a boundary of the 32-bit half.
+            let mut queue = Queue::new((1 << 32) - 20);
+            let mut model = Model::default();
+            let mut now = 0;
+            for op in ops {
+                let live = model.0.len();
+                let pick = |i: usize| i % live.max(1);
+                match op {
+                    Op::Create => model.0.push((queue.create(), None)),
+                    Op::Arm(..) | Op::Later(..) | Op::Earlier(..) | Op::Stop(_) | Op::Drop(_) if live == 0 => {}
+                    Op::Arm(i, t) | Op::Later(i, t) | Op::Earlier(i, t) => {
+                        let (slot, armed) = &mut model.0[pick(i)];
+                        let t = match (&op, *armed) {
+                            (Op::Later(..), Some((was, _))) => was.saturating_add(t),
+                            (Op::Earlier(..), Some((was, _))) => was.saturating_sub(t),
+                            (Op::Arm(_, NEVER), _) => NEVER,
+                            _ => now + t,
+                        };
+                        queue.arm(*slot, t);
+                        *armed = Some((t, queue.seq));
+                    }
+                    Op::Stop(i) => {
+                        queue.stop(model.0[pick(i)].0);
+                        model.0[pick(i)].1 = None;
+                    }
+                    Op::Drop(i) => {
+                        queue.drop_slot(model.0[pick(i)].0);
+                        model.0.swap_remove(pick(i));
+                    }
+                    Op::Advance(t, budget) => {
+                        now += t;
+                        prop_assert_eq!(queue.expire(now, budget), model.expire(now));
+                    }
+                    Op::SkipSequences(n) => queue.seq += n,
+                }
+                queue.heap.verify(&queue.slots);
+            }
+            prop_assert_eq!(queue.expire(NEVER - 1, 5), model.expire(NEVER - 1));
+            prop_assert_eq!(queue.slots.live(), model.0.len());
+        }
+    }
+
+    #[test]
+    fn an_entry_is_16_bytes_and_four_children_share_a_cache_line() {
+        assert_eq!(size_of::<Entry>(), 16);
+        let heap = &mut Heap::new();
+        heap.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
+        let address = |index: usize| &raw const heap.blocks[0].0[index + ROOT] as usize;
+        assert_eq!(address(ARITY * 5 + 1) % 64, 0);
+    }
+
+    #[test]
+    fn re_arming_later_moves_nothing_and_is_put_right_once_at_the_root() {
+        let mut queue = Queue::new(0);
+        let slot = queue.create();
+        queue.arm(slot, 10);
+        for t in 11..1_000 {
+            queue.arm(slot, t);
+            assert_eq!(queue.heap.first(), 10);
+        }
+        let done = queue.heap.expire(&queue.slots, &mut queue.ready, 10, 100);
+        assert_eq!(done, Expired { fired: 0, cleaned: 1 });
+        assert_eq!(queue.heap.first(), 999);
+    }
+
+    #[test]
+    fn work_put_off_is_done_in_pieces() {
+        let mut queue = Queue::new(0);
+        let slots: Vec<u32> = (0..10_000).map(|_| queue.create()).collect();
+        slots.iter().for_each(|&slot| queue.arm(slot, 10));
+        slots.iter().for_each(|&slot| queue.arm(slot, 20));
+        let done = queue.heap.expire(&queue.slots, &mut queue.ready, 15, 64);
+        assert_eq!(done, Expired { fired: 0, cleaned: 64 });
+        assert_eq!(queue.heap.first(), 10);
+        assert_eq!(queue.expire(20, 64), slots);
+    }
+}

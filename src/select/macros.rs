@@ -1,0 +1,178 @@
+//! The macro's grammar.
+//!
+//! `@case` takes one case after the other off the input and sorts it into three lists: sources, arms, and what to do
+//! when nothing is ready or the driver fails. `@arms` turns the arms into nested matches. Nothing else is generated.
+
+/// Waits for several sources at once and runs the arm of one that is ready.
+///
+/// ```text
+/// select! { reactor;            // a Reactor or a Handle
+///     biased;                   // optional: the first ready case wins; otherwise each ready case has the same chance
+///     recv(source) -> pattern => expression,
+///     default => expression,    // optional: runs when nothing is ready; or
+///     default(timeout) => expression,   // when nothing was ready for so long
+///     error -> pattern => expression,   // optional: the driver failed; without it that is a panic
+/// }
+/// ```
+///
+/// A source is anything that implements [`Source`](crate::Source), by value or by reference: a [`Timer`](crate::Timer) gives the
+/// [`Time`](crate::Time) it was due at, a [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a `Result<T, RecvError>`, an `Option` what its inside
+/// gives. Source expressions and the timeout are evaluated once, in order, before anything is waited for. There may be up to 32 sources.
+///
+/// The value of the `select!` is that of the arm. Arms are ordinary code in the function around: `break`, `continue`, `return` and `?`
+/// work, and an arm may reset the very ticker it fired on, use the reactor, or replace a source. A case that is not chosen consumes nothing.
+/// `default` never runs while a case is ready.
+///
+/// No allocation. No syscall when something is ready; otherwise those of one sleep.
+///
+/// # Panics
+/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a source belongs to another reactor.
+///
+/// # Examples
+/// ```
+/// use pollmux::{Reactor, select};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, inbox) = reactor.channel(4)?;
+/// let mut deadline = Some(reactor.after(Duration::from_secs(10)));
+///
+/// tx.send(1).unwrap();
+/// let got = select! { reactor;
+///     biased;
+///     recv(deadline) -> _ => None,
+///     recv(inbox) -> message => message.ok(),
+/// };
+/// assert_eq!(got, Some(1));
+///
+/// deadline = None; // never ready now
+/// select! { reactor;
+///     recv(deadline) -> _ => unreachable!(),
+///     recv(inbox) -> _ => unreachable!(),
+///     default(Duration::from_millis(1)) => println!("quiet"),
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+#[macro_export]
+macro_rules! select {
+    ($reactor:expr; biased; $($cases:tt)*) => {
+        $crate::__select!(@case ($reactor, true) [] [] {} {} $($cases)*)
+    };
+    ($reactor:expr; $($cases:tt)*) => {
+        $crate::__select!(@case ($reactor, false) [] [] {} {} $($cases)*)
+    };
+    ($($other:tt)*) => {
+        $crate::__private::compile_error!("a select! begins with the reactor: select! { reactor; recv(source) -> item => .., .. }")
+    };
+}
+
+/// The inside of [`select!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __select {
+    // The end of the input: emit.
+    (@case $head:tt [] [] {} $error:tt) => {
+        $crate::__private::compile_error!("a select! needs at least one case: recv(source) -> item => .. or default => ..")
+    };
+    (@case ($reactor:expr, $biased:expr) $sources:tt $arms:tt {} $error:tt) => {
+        match $crate::__select!(@run ($reactor, $biased) $sources wait ()) {
+            $crate::__private::Ok(picked) => $crate::__select!(@arms picked $arms),
+            $crate::__private::Err(error) => $crate::__select!(@error error $error),
+        }
+    };
+    (@case ($reactor:expr, $biased:expr) $sources:tt $arms:tt { $how:ident $args:tt $default:expr } $error:tt) => {
+        match $crate::__select!(@run ($reactor, $biased) $sources $how $args) {
+            $crate::__private::Ok($crate::__private::Some(picked)) => $crate::__select!(@arms picked $arms),
+            $crate::__private::Ok($crate::__private::None) => $default,
+            $crate::__private::Err(error) => $crate::__select!(@error error $error),
+        }
+    };
+
+    // A case with a block arm; a comma may follow.
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head [$($s)* ($source)] [$($a)* ($pat => $arm)] $d $e $($($rest)*)?)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
+        $crate::__select!(@case $head [$($s)* ($source)] [$($a)* ($pat => $arm)] $d $e $($rest)+)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head [$($s)* ($source)] [$($a)* ($pat => $arm)] $d $e $($($rest)*)?)
+    };
+
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a { now () $arm } $e $($($rest)*)?)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $($rest:tt)+) => {
+        $crate::__select!(@case $head $s $a { now () $arm } $e $($rest)+)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a { now () $arm } $e $($($rest)*)?)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:block $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($($rest)*)?)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:block $($rest:tt)+) => {
+        $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($rest)+)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($($rest)*)?)
+    };
+
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a $d { $pat => $arm } $($($rest)*)?)
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:block $($rest:tt)+) => {
+        $crate::__select!(@case $head $s $a $d { $pat => $arm } $($rest)+)
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a $d { $pat => $arm } $($($rest)*)?)
+    };
+
+    // What is none of these.
+    (@case $head:tt $s:tt $a:tt { $($d:tt)+ } $e:tt default $($rest:tt)*) => {
+        $crate::__private::compile_error!("a select! has at most one default case")
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt { $($e:tt)+ } error $($rest:tt)*) => {
+        $crate::__private::compile_error!("a select! has at most one error case")
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) => $($rest:tt)*) => {
+        $crate::__private::compile_error!("a recv case names what it receives: recv(source) -> item => ..")
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt biased $($rest:tt)*) => {
+        $crate::__private::compile_error!("`biased;` comes first in a select!, right behind the reactor")
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt $wrong:tt $($rest:tt)*) => {
+        $crate::__private::compile_error!($crate::__private::concat!(
+            "not a case of a select!: `", $crate::__private::stringify!($wrong),
+            "`; there are recv(source) -> item => .., default => .., default(timeout) => .. and error -> e => .., each behind a comma or a block"
+        ))
+    };
+
+    // The wait, in a block of its own: the sources are not borrowed any more when the arm runs.
+    (@run ($reactor:expr, $biased:expr) $sources:tt $how:ident ($($arg:expr)?)) => {{
+        let reactor = &$reactor;
+        let cases = $crate::__select!(@tuple $sources);
+        $crate::__private::check_cases(&cases);
+        let picked = $crate::__private::$how(reactor, &cases, $biased $(, $arg)?);
+        picked
+    }};
+    (@tuple []) => { () };
+    (@tuple [($source:expr) $($rest:tt)*]) => { (&$source, $crate::__select!(@tuple [$($rest)*])) };
+
+    (@arms $picked:ident []) => { match $picked {} };
+    (@arms $picked:ident [($pat:pat => $arm:expr) $($rest:tt)*]) => {
+        match $picked {
+            $crate::__private::Pick::This(item) => {
+                let $pat = item;
+                $arm
+            }
+            $crate::__private::Pick::Rest(picked) => $crate::__select!(@arms picked [$($rest)*]),
+        }
+    };
+
+    (@error $error:ident {}) => { $crate::__private::fail($error) };
+    (@error $error:ident { $pat:pat => $arm:expr }) => {{
+        let $pat = $error;
+        $arm
+    }};
+}

@@ -1,0 +1,212 @@
+//! `select!`: several sources, one turn.
+//!
+//! The macro turns its cases into a nested tuple of references, `(&a, (&b, (&c, ())))`, and everything else is here: [`Cases`] asks all of
+//! them which are ready, takes from one, and says which one it was as nested [`Pick`]s, which the macro takes apart with a `match`.
+//! There is no closure for an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while one runs.
+
+mod macros;
+
+use std::io;
+
+use crate::reactor::{Blocked, Blocking, Core, Handle, Patience};
+use crate::sources::Source;
+use crate::sys::Time;
+
+/// What the macro's expansion names. Not for use by hand.
+#[doc(hidden)]
+pub mod private {
+    pub use super::{Cases, Impossible, Pick, check_cases, fail, now, until, wait};
+    pub use core::option::Option::{None, Some};
+    pub use core::{compile_error, concat, stringify};
+    pub use core::result::Result::{Err, Ok};
+}
+
+/// The item of the first case, or of one of the rest.
+#[derive(Debug)]
+pub enum Pick<A, B> {
+    /// This case.
+    This(A),
+    /// One of those behind it.
+    Rest(B),
+}
+
+/// What comes behind the last case.
+#[derive(Debug)]
+pub enum Impossible {}
+
+/// The cases of one `select!`, as a nested tuple.
+pub trait Cases {
+    /// What one of them gives.
+    type Item;
+    /// How many there are.
+    const LEN: usize;
+
+    /// A bit for each case that is ready, the first one lowest.
+    fn ready(&self) -> u32;
+    /// Takes from the case with this index.
+    fn take(&self, index: u32) -> Option<Self::Item>;
+    /// See [`Source::before_block`].
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
+    /// See [`Source::after_block`].
+    fn after_block(&self);
+    /// The index of the first case that belongs to another reactor.
+    fn foreign(&self, handle: &Handle) -> Option<u32>;
+}
+
+impl Cases for () {
+    type Item = Impossible;
+    const LEN: usize = 0;
+
+    #[inline(always)]
+    fn ready(&self) -> u32 {
+        0
+    }
+    #[inline(always)]
+    fn take(&self, _: u32) -> Option<Impossible> {
+        None
+    }
+    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+        Ok(())
+    }
+    fn after_block(&self) {}
+    fn foreign(&self, _: &Handle) -> Option<u32> {
+        None
+    }
+}
+
+impl<S: Source, R: Cases> Cases for (&S, R) {
+    type Item = Pick<S::Item, R::Item>;
+    const LEN: usize = 1 + R::LEN;
+
+    #[inline(always)]
+    fn ready(&self) -> u32 {
+        u32::from(self.0.is_ready()) | self.1.ready() << 1
+    }
+    #[inline(always)]
+    fn take(&self, index: u32) -> Option<Self::Item> {
+        if index == 0 { self.0.try_take().map(Pick::This) } else { self.1.take(index - 1).map(Pick::Rest) }
+    }
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        self.0.before_block(blocking)?;
+        self.1.before_block(blocking)
+    }
+    fn after_block(&self) {
+        self.0.after_block();
+        self.1.after_block();
+    }
+    fn foreign(&self, handle: &Handle) -> Option<u32> {
+        if !self.0.belongs_to(handle) {
+            return Some(0);
+        }
+        self.1.foreign(handle).map(|index| index + 1)
+    }
+}
+
+/// Refuses, when compiled, more cases than a mask has bits.
+#[inline(always)]
+pub fn check_cases<C: Cases>(_: &C) {
+    const { assert!(C::LEN <= 32, "a select! has at most 32 recv and send cases; use several, or wait(&mut events)") }
+}
+
+/// Waits for one of the cases as long as it takes.
+#[inline]
+pub fn wait<C: Cases>(handle: &(impl AsRef<Handle> + ?Sized), cases: &C, biased: bool) -> io::Result<C::Item> {
+    match run(&handle.as_ref().core, cases, biased, Patience::Endless) {
+        Ok(Some(item)) => Ok(item),
+        Ok(None) => unreachable!("an endless wait does not time out"),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes from one of the cases if one is ready.
+#[inline]
+pub fn now<C: Cases>(
+    handle: &(impl AsRef<Handle> + ?Sized),
+    cases: &C,
+    biased: bool,
+) -> io::Result<Option<C::Item>> {
+    run(&handle.as_ref().core, cases, biased, Patience::None)
+}
+
+/// Waits for one of the cases for at most `timeout`.
+#[inline]
+pub fn until<C: Cases>(
+    handle: &(impl AsRef<Handle> + ?Sized),
+    cases: &C,
+    biased: bool,
+    timeout: std::time::Duration,
+) -> io::Result<Option<C::Item>> {
+    let core = &handle.as_ref().core;
+    // The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
+    let deadline = if timeout.is_zero() { Time::ZERO } else { core.clock.now_or_later() + timeout };
+    run(core, cases, biased, Patience::Until(deadline))
+}
+
+/// What a `select!` without an `error` case does when its driver fails.
+#[cold]
+#[track_caller]
+pub fn fail(error: io::Error) -> ! {
+    panic!("pollmux: select! failed: {error} (an `error -> e` case would receive this)")
+}
+
+#[inline]
+fn run<C: Cases>(
+    core: &std::rc::Rc<Core>,
+    cases: &C,
+    biased: bool,
+    patience: Patience,
+) -> io::Result<Option<C::Item>> {
+    core.begin_turn();
+    match pick(core, cases, biased) {
+        Some(item) => Ok(Some(item)),
+        None => run_slow(core, cases, biased, patience),
+    }
+}
+
+/// Takes from one of the cases that are ready: the first one, or any of them with the same probability.
+#[inline(always)]
+fn pick<C: Cases>(core: &Core, cases: &C, biased: bool) -> Option<C::Item> {
+    let mut mask = cases.ready();
+    while mask != 0 {
+        let index = if biased { mask.trailing_zeros() } else { core.choose(mask) };
+        if let Some(item) = cases.take(index) {
+            return Some(item);
+        }
+        mask &= !(1 << index);
+    }
+    None
+}
+
+#[cold]
+#[inline(never)]
+fn run_slow<C: Cases>(
+    core: &std::rc::Rc<Core>,
+    cases: &C,
+    biased: bool,
+    patience: Patience,
+) -> io::Result<Option<C::Item>> {
+    let handle = Handle { core: core.clone() };
+    if handle.is_closed() {
+        return Err(crate::reactor::closed());
+    }
+    if let Some(index) = cases.foreign(&handle) {
+        let text = format!("case {} of the select! is a source of another reactor", index + 1);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let until = match patience {
+        Patience::None => return Ok(None),
+        Patience::Until(until) => Some(until),
+        Patience::Endless => None,
+    };
+    loop {
+        let blocked = core.block(until, |blocking| cases.before_block(blocking));
+        cases.after_block();
+        if let Blocked::TimedOut = blocked? {
+            return Ok(None);
+        }
+        core.look();
+        if let Some(item) = pick(core, cases, biased) {
+            return Ok(Some(item));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Inboxes: receivers of channels that a reactor waits for.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::{Blocking, Source};
+use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
+use crate::reactor::notify::Probe;
+use crate::reactor::{Handle, Slot, closed};
+
+/// The receiver of a channel, registered with a reactor.
+///
+/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever once every sender is gone and the channel empty.
+/// Dropping it drops what is in the channel, and senders get their values back.
+pub struct Inbox<T> {
+    // In this order: senders find the channel closed before the slot is free.
+    receiver: Receiver<T>,
+    slot: Slot,
+}
+
+/// What can be registered with a reactor, and what it then is.
+pub trait Register: Sized {
+    /// The registered form: a source of the reactor.
+    type Registered;
+
+    /// Called by [`Handle::register`] and [`Handle::register_with`].
+    fn register(self, handle: &Handle, key: Option<u64>) -> Result<Self::Registered, RegisterError<Self>>;
+}
+
+/// A registration that failed: why, and what was to be registered.
+pub struct RegisterError<S> {
+    source: S,
+    error: io::Error,
+}
+
+impl Handle {
+    /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`]. A failed registration gives it back.
+    ///
+    /// No syscall; allocates at most once per 128 sources.
+    pub fn register<S: Register>(&self, source: S) -> Result<S::Registered, RegisterError<S>> {
+        source.register(self, None)
+    }
+
+    /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by.
+    pub fn register_with<S: Register>(&self, key: u64, source: S) -> Result<S::Registered, RegisterError<S>> {
+        source.register(self, Some(key))
+    }
+
+    /// A [bounded channel](channel::bounded) whose receiver is registered. Fails when the reactor has been dropped.
+    ///
+    /// # Panics
+    /// As [`channel::bounded`] does.
+    pub fn channel<T>(&self, capacity: usize) -> io::Result<(Sender<T>, Inbox<T>)> {
+        let (sender, receiver) = channel::bounded(capacity);
+        Ok((sender, self.register(receiver)?))
+    }
+}
+
+impl<T> Register for Receiver<T> {
+    type Registered = Inbox<T>;
+
+    fn register(self, handle: &Handle, key: Option<u64>) -> Result<Inbox<T>, RegisterError<Self>> {
+        if handle.is_closed() {
+            return Err(RegisterError { source: self, error: closed() });
+        }
+        let slot = Slot::new(handle);
+        if let Some(key) = key {
+            slot.set_key(key);
+        }
+        self.state().set_target(Target::Reactor { notify: slot.notify().clone(), token: slot.token() });
+        let probe: Arc<dyn Probe> = self.state().clone();
+        slot.watch(probe);
+        Ok(Inbox { receiver: self, slot })
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Receives without waiting, and without a turn of the reactor.
+    #[inline]
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        let received = self.receiver.try_recv();
+        if self.slot.is_ready() {
+            self.settle(received.is_err_and_disconnected());
+        }
+        received
+    }
+
+    /// The inbox is listed as ready: whether it still is.
+    fn settle(&self, over: bool) {
+        if over {
+            // The error has been taken; `wait` need not report it again.
+            self.slot.try_take();
+        } else if !self.receiver.is_ready() {
+            self.slot.drained(&**self.receiver.state());
+        }
+    }
+
+    /// What is there now.
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter(self)
+    }
+
+    /// How many messages wait in the channel.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// Whether a `try_send` would find no room.
+    pub fn is_full(&self) -> bool {
+        self.receiver.is_full()
+    }
+
+    /// How many messages the channel holds at most.
+    pub fn capacity(&self) -> usize {
+        self.receiver.capacity()
+    }
+
+    /// Whether every sender is gone. What they sent may still be here.
+    pub fn is_disconnected(&self) -> bool {
+        self.receiver.is_disconnected()
+    }
+
+    /// Takes the receiver back, with all that is in it, for use on another thread or reactor.
+    pub fn into_inner(self) -> Receiver<T> {
+        self.receiver.state().set_target(Target::None);
+        self.receiver
+    }
+
+    /// The key that [`wait`](Handle::wait) reports the inbox by. Without [`register_with`](Handle::register_with) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+}
+
+trait Disconnected {
+    fn is_err_and_disconnected(&self) -> bool;
+}
+
+impl<T> Disconnected for Result<T, TryRecvError> {
+    #[inline]
+    fn is_err_and_disconnected(&self) -> bool {
+        matches!(self, Err(TryRecvError::Disconnected))
+    }
+}
+
+impl<T> Source for Inbox<T> {
+    type Item = Result<T, RecvError>;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.receiver.is_ready()
+    }
+
+    #[inline]
+    fn try_take(&self) -> Option<Self::Item> {
+        match self.try_recv() {
+            Ok(message) => Some(Ok(message)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(RecvError)),
+        }
+    }
+
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        if self.receiver.state().arm() {
+            blocking.stay_awake();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+}
+
+impl<T> fmt::Debug for Inbox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}
+
+/// Made by [`Inbox::try_iter`].
+#[derive(Debug)]
+pub struct TryIter<'a, T>(&'a Inbox<T>);
+
+impl<T> Iterator for TryIter<'_, T> {
+    type Item = T;
+    fn next(&mut self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+}
+
+impl<S> RegisterError<S> {
+    /// What was to be registered.
+    pub fn into_inner(self) -> S {
+        self.source
+    }
+
+    /// Why it was not.
+    pub fn error(&self) -> &io::Error {
+        &self.error
+    }
+}
+
+impl<S> fmt::Debug for RegisterError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegisterError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Display for RegisterError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the registration failed: {}", self.error)
+    }
+}
+
+impl<S> Error for RegisterError<S> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<S> From<RegisterError<S>> for io::Error {
+    fn from(failed: RegisterError<S>) -> io::Error {
+        failed.error
+    }
+}

@@ -1,0 +1,135 @@
+//! What a `select!` can wait for: the [`Source`] trait and the sources of this crate.
+
+mod inbox;
+mod never;
+mod ticker;
+mod timer;
+
+use std::io;
+use std::rc::Rc;
+
+pub use self::inbox::{Inbox, Register, RegisterError};
+pub use self::never::{Never, never};
+pub use self::ticker::{Tick, Ticker, ZeroPeriod};
+pub use self::timer::Timer;
+pub use crate::reactor::Blocking;
+
+use crate::reactor::Handle;
+
+/// Something that a `select!` can wait for and take an item from.
+///
+/// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of every case; if some are, `try_take`
+/// of one of them, and the turn is over when it gives an item; otherwise `before_block` of every case, the sleep, and `after_block` of
+/// every case.
+///
+/// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a deadline, or by staying awake; or it is woken by a
+/// message to another case.
+///
+/// ```
+/// use pollmux::{Blocking, Handle, Reactor, Source, Time, select};
+/// use std::{cell::Cell, io, time::Duration};
+///
+/// /// Ready at every full second of the reactor's clock.
+/// struct FullSeconds(Handle, Cell<Time>);
+///
+/// impl Source for FullSeconds {
+///     type Item = Time;
+///     fn is_ready(&self) -> bool {
+///         self.0.now() >= self.1.get()
+///     }
+///     fn try_take(&self) -> Option<Time> {
+///         self.is_ready().then(|| self.1.replace(self.1.get() + Duration::from_secs(1)))
+///     }
+///     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+///         blocking.wake_at(self.1.get());
+///         Ok(())
+///     }
+/// }
+///
+/// let reactor = Reactor::with_driver(pollmux::Sim::new())?;
+/// let seconds = FullSeconds(reactor.handle(), Cell::new(Time::ZERO));
+/// for expected in 0..3 {
+///     select! { reactor; recv(seconds) -> t => assert_eq!(t.as_nanos(), expected * 1_000_000_000) }
+/// }
+/// # io::Result::Ok(())
+/// ```
+pub trait Source {
+    /// What the case's pattern is matched with.
+    type Item;
+
+    /// Whether [`try_take`](Source::try_take) would give an item now.
+    fn is_ready(&self) -> bool;
+
+    /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been ready.
+    fn try_take(&self) -> Option<Self::Item>;
+
+    /// Called when nothing was ready and the reactor has said in public that it is about to sleep: the last chance to
+    /// [stay awake](Blocking::stay_awake). Whatever was published here is withdrawn in [`after_block`](Source::after_block).
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        let _ = blocking;
+        Ok(())
+    }
+
+    /// Called after the sleep, or after the decision not to, whatever it came to.
+    fn after_block(&self) {}
+
+    /// Whether the source can be waited for by this reactor. The default is yes.
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        let _ = handle;
+        true
+    }
+}
+
+/// Forwards everything to what a pointer points to.
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<S: Source + ?Sized> Source for $pointer {
+            type Item = S::Item;
+            #[inline]
+            fn is_ready(&self) -> bool {
+                (**self).is_ready()
+            }
+            #[inline]
+            fn try_take(&self) -> Option<S::Item> {
+                (**self).try_take()
+            }
+            fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+                (**self).before_block(blocking)
+            }
+            fn after_block(&self) {
+                (**self).after_block();
+            }
+            #[inline]
+            fn belongs_to(&self, handle: &Handle) -> bool {
+                (**self).belongs_to(handle)
+            }
+        }
+    )*};
+}
+
+forward!(&S, &mut S, Box<S>, Rc<S>);
+
+/// `None` is never ready: Go's nil channel.
+impl<S: Source> Source for Option<S> {
+    type Item = S::Item;
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.as_ref().is_some_and(S::is_ready)
+    }
+    #[inline]
+    fn try_take(&self) -> Option<S::Item> {
+        self.as_ref()?.try_take()
+    }
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        self.as_ref().map_or(Ok(()), |source| source.before_block(blocking))
+    }
+    fn after_block(&self) {
+        if let Some(source) = self {
+            source.after_block();
+        }
+    }
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.as_ref().is_none_or(|source| source.belongs_to(handle))
+    }
+}

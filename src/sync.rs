@@ -1,0 +1,99 @@
+//! Atomics, cells and locks for the code that several threads share: the standard library's, or loom's when its models run
+//! (`RUSTFLAGS="--cfg loom" cargo test --release --lib`).
+
+#[cfg(not(all(loom, test)))]
+pub(crate) use self::real::*;
+#[cfg(all(loom, test))]
+pub(crate) use self::model::*;
+
+/// A lock that ignores poisoning: the code under it does not panic.
+pub(crate) struct Mutex<T>(Inner<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Mutex<T> {
+        Mutex(Inner::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(not(all(loom, test)))]
+mod real {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::{Condvar, MutexGuard};
+    pub(crate) use std::thread;
+
+    pub(super) use std::sync::Mutex as Inner;
+    pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
+
+    /// `SeqCst` loads and stores need no fence between them.
+    #[inline(always)]
+    pub(crate) fn full_fence() {}
+
+    /// Lets whatever we wait for go on.
+    #[inline]
+    pub(crate) fn relax(round: u32) {
+        if round < 16 { std::hint::spin_loop() } else { thread::yield_now() }
+    }
+
+    /// `std::cell::UnsafeCell` with loom's interface.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> UnsafeCell<T> {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(all(loom, test))]
+mod model {
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::{Condvar, MutexGuard};
+    pub(crate) use loom::thread;
+
+    pub(super) use loom::sync::Mutex as Inner;
+
+    /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
+    pub(crate) fn full_fence() {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// The asymmetric fence is modelled by what it stands for.
+    pub(crate) fn light_fence() {
+        full_fence();
+    }
+
+    pub(crate) fn heavy_fence() -> bool {
+        full_fence();
+        true
+    }
+
+    pub(crate) fn init_fences() {}
+
+    pub(crate) fn relax(_round: u32) {
+        thread::yield_now();
+    }
+}
+
+/// Keeps what different threads write on different cache lines. 128 bytes: x86 fetches lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for Padded<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

@@ -1,0 +1,85 @@
+//! The waker on Linux: an eventfd.
+//!
+//! Quirks handled here:
+//! - Registered edge-triggered it needs no `read`: every write is a new edge, and writes nobody waited for coalesce.
+//! - Never read, its counter is full after 2^64 - 2 wakes and `write` says `EAGAIN`: then it is read once and written again.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
+
+/// Wakes a [`Poller`](super::Poller) from any thread: an eventfd here.
+///
+/// Register it edge-triggered and never read it. See [`Poller`](super::Poller) for an example.
+#[derive(Debug)]
+pub struct Waker {
+    fd: OwnedFd,
+}
+
+impl Waker {
+    /// Creates a waker (non-blocking, close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`.
+    pub fn new() -> io::Result<Waker> {
+        // SAFETY: the call takes no pointers.
+        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        Ok(Waker { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.
+    #[inline]
+    pub fn wake(&self) -> io::Result<()> {
+        self.add(1)
+    }
+
+    fn add(&self, n: u64) -> io::Result<()> {
+        loop {
+            let bytes = n.to_ne_bytes();
+            // SAFETY: the buffer is valid for its 8 bytes.
+            let wrote =
+                unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast::<libc::c_void>(), bytes.len()) };
+            if wrote == bytes.len() as isize {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => self.clear(),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Sets the counter back to zero. Whatever goes wrong shows in the write that follows.
+    fn clear(&self) {
+        let mut bytes = [0u8; 8];
+        // SAFETY: the buffer is valid for its 8 bytes.
+        unsafe { libc::read(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast::<libc::c_void>(), bytes.len()) };
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Events, Interest, Mode, Poller};
+    use std::time::Duration;
+
+    #[test]
+    fn a_full_counter_still_wakes() {
+        let (poller, waker) = (Poller::new().unwrap(), Waker::new().unwrap());
+        let mut events = Events::with_capacity(2);
+        poller.register(&waker, 1, Interest::READABLE, Mode::Edge).unwrap();
+        waker.add(u64::MAX - 1).unwrap();
+        poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert_eq!(events.len(), 1);
+        waker.wake().unwrap();
+        poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert_eq!(events.len(), 1);
+    }
+}

@@ -1,0 +1,228 @@
+//! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
+//!
+//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. An [`Instant`] is the same clock behind an opaque type, so it is turned into a
+//! `Time` through an anchor: one `Instant` and one raw reading taken together. **Every error on that way makes a deadline
+//! late, never early.**
+
+use std::fmt;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A point in time: nanoseconds on `CLOCK_MONOTONIC`, or on the virtual clock of a simulated reactor.
+///
+/// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing: [`Time::MAX`] means "never".
+/// Wherever the crate takes a point in time it takes an [`Instant`] as well.
+///
+/// ```
+/// use pollmux::Time;
+/// use std::time::Duration;
+///
+/// let start = Time::now();
+/// let later = start + Duration::from_millis(5);
+/// assert_eq!(later - start, Duration::from_millis(5));
+/// assert_eq!(start - later, Duration::ZERO); // saturates
+/// assert_eq!(later + Duration::MAX, Time::MAX); // never
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Time(u64);
+
+impl Time {
+    /// The origin of the clock. Always in the past on a real clock.
+    pub const ZERO: Time = Time(0);
+    /// "Never": a timer with this deadline does not fire.
+    pub const MAX: Time = Time(u64::MAX);
+
+    /// Reads `CLOCK_MONOTONIC`. Costs one vDSO call, no syscall where the kernel's clock source allows it.
+    #[inline]
+    pub fn now() -> Time {
+        Time(read(libc::CLOCK_MONOTONIC))
+    }
+
+    /// The point `nanos` nanoseconds after the clock's origin.
+    #[inline]
+    pub const fn from_nanos(nanos: u64) -> Time {
+        Time(nanos)
+    }
+
+    /// Nanoseconds since the clock's origin.
+    #[inline]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The time since `earlier`, or `None` if `earlier` is later than this.
+    #[inline]
+    pub fn checked_duration_since(self, earlier: Time) -> Option<Duration> {
+        self.0.checked_sub(earlier.0).map(Duration::from_nanos)
+    }
+}
+
+/// A duration in nanoseconds; what does not fit is [`Time::MAX`] away.
+#[inline]
+pub(crate) fn nanos(d: Duration) -> u64 {
+    d.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(d.subsec_nanos()))
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+    /// Saturates at [`Time::MAX`].
+    #[inline]
+    fn add(self, d: Duration) -> Time {
+        Time(self.0.saturating_add(nanos(d)))
+    }
+}
+
+impl AddAssign<Duration> for Time {
+    #[inline]
+    fn add_assign(&mut self, d: Duration) {
+        *self = *self + d;
+    }
+}
+
+impl Sub<Duration> for Time {
+    type Output = Time;
+    /// Saturates at [`Time::ZERO`].
+    #[inline]
+    fn sub(self, d: Duration) -> Time {
+        Time(self.0.saturating_sub(nanos(d)))
+    }
+}
+
+impl SubAssign<Duration> for Time {
+    #[inline]
+    fn sub_assign(&mut self, d: Duration) {
+        *self = *self - d;
+    }
+}
+
+impl Sub<Time> for Time {
+    type Output = Duration;
+    /// Saturates at zero, as `Instant` does.
+    #[inline]
+    fn sub(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Time::MAX {
+            return f.write_str("Time(never)");
+        }
+        write!(f, "Time({:?})", Duration::from_nanos(self.0))
+    }
+}
+
+impl From<Instant> for Time {
+    /// The same moment, at most some 30 ns later and never earlier. An `Instant` too far back or ahead saturates.
+    #[inline]
+    fn from(instant: Instant) -> Time {
+        let anchor = anchor();
+        match instant.checked_duration_since(anchor.instant) {
+            Some(after) => anchor.time + after,
+            None => anchor.time - (anchor.instant - instant),
+        }
+    }
+}
+
+struct Anchor {
+    instant: Instant,
+    time: Time,
+}
+
+#[inline]
+fn anchor() -> &'static Anchor {
+    static ANCHOR: OnceLock<Anchor> = OnceLock::new();
+    ANCHOR.get_or_init(|| {
+        // The `Instant` is read first, so its `Time` is read too late by the time between the two: an upper bound, and the
+        // smallest of many upper bounds is still one.
+        let instant = Instant::now();
+        let time = (0..32).map(|_| {
+            let i = Instant::now();
+            Time::now() - (i - instant)
+        });
+        Anchor { instant, time: time.min().unwrap_or(Time::MAX) }
+    })
+}
+
+/// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`], unless ticks come late.
+#[inline]
+pub(crate) fn coarse_now() -> Time {
+    Time(read(libc::CLOCK_MONOTONIC_COARSE))
+}
+
+/// How far a coarse reading may lag, from `clock_getres`.
+pub(crate) fn coarse_resolution() -> Duration {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a valid place for the one timespec that the call writes.
+    let failed = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut ts) } != 0;
+    if failed { Duration::MAX } else { Duration::from_nanos(from_timespec(&ts)) }
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a valid place for the one timespec that the call writes; the clock ids used here always exist, so the
+    // call cannot fail.
+    unsafe { libc::clock_gettime(clock, &mut ts) };
+    from_timespec(&ts)
+}
+
+#[inline]
+fn from_timespec(ts: &libc::timespec) -> u64 {
+    (ts.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(ts.tv_nsec as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_becomes_the_same_time_or_later_never_earlier() {
+        for _ in 0..10_000 {
+            let before = Time::now();
+            let converted = Time::from(Instant::now());
+            assert!(converted >= before, "{converted:?} is before {before:?}");
+        }
+    }
+
+    #[test]
+    fn an_instant_converts_close_to_the_true_time() {
+        let lag = (0..1_000).map(|_| {
+            let converted = Time::from(Instant::now());
+            converted - Time::now()
+        });
+        assert!(lag.min().unwrap() < Duration::from_micros(1));
+    }
+
+    #[test]
+    fn instants_far_away_saturate() {
+        let now = Instant::now();
+        if let Some(far) = now.checked_add(Duration::from_secs(1 << 40)) {
+            assert_eq!(Time::from(far), Time::MAX);
+        }
+        if let Some(past) = now.checked_sub(Duration::from_secs(1 << 40)) {
+            assert_eq!(Time::from(past), Time::ZERO);
+        }
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(Time::MAX + Duration::from_nanos(1), Time::MAX);
+        assert_eq!(Time::ZERO + Duration::MAX, Time::MAX);
+        assert_eq!(Time::ZERO - Duration::MAX, Time::ZERO);
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+        assert_eq!(nanos(Duration::new(18_446_744_073, 709_551_614)), u64::MAX - 1);
+    }
+
+    #[test]
+    fn a_coarse_reading_is_never_ahead() {
+        for _ in 0..10_000 {
+            let coarse = coarse_now();
+            assert!(coarse <= Time::now());
+        }
+        assert!(coarse_resolution() <= Duration::from_millis(20));
+    }
+}

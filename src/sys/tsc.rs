@@ -1,0 +1,183 @@
+//! A fast clock for arming: the CPU's time stamp counter, tied to `CLOCK_MONOTONIC` every few microseconds.
+//!
+//! `reset(d)` counts from the real now, so it reads the clock each time, and the reading is most of what it costs: the vDSO call takes
+//! 24 ns where `rdtsc` takes 10. [`TscClock::now_or_later`] multiplies the counter's distance from an anchor pair (counter, time).
+//!
+//! Never early: the anchor's counter is read *before* its time, and the rate is rounded up by more than the kernel usually changes its
+//! clock's speed (it slews by up to 500 ppm either way), so the result is the true time or later: by the length of one clock reading
+//! plus [`MARGIN_PPM`] of the time since the anchor, which is at most [`WINDOW_NS`]. In all some 30 ns. A rate is believed when
+//! two measurements in a row agree; a counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon that
+//! changes the speed by percents at one stroke can make a reading early by that part of a window, a few hundred ns, for one baseline.)
+//!
+//! Used only where the kernel itself keeps time by the counter (clocksource `tsc`) and the CPU says that it is invariant; elsewhere, and
+//! until a rate is known, every reading is a `CLOCK_MONOTONIC` reading.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use super::Time;
+
+/// How long an anchor is good for.
+const WINDOW_NS: u64 = 5_000;
+/// How long a rate is measured: at least this, and at most [`BASELINE_MAX_NS`]. Each end is off by 30 ns at the most, so the rate by 300 ppm.
+const BASELINE_NS: u64 = 200_000;
+const BASELINE_MAX_NS: u64 = 1_000_000_000;
+/// What the rate is rounded up by, and how far two measurements may be apart.
+const MARGIN_PPM: u64 = 1_500;
+
+/// See the module's text. `!Sync`: each reactor has its own.
+#[derive(Debug)]
+pub(crate) struct TscClock {
+    /// The counter at the anchor.
+    base: Cell<u64>,
+    base_ns: Cell<u64>,
+    /// How far the counter may be from `base`: 0 while no rate is known.
+    window: Cell<u64>,
+    /// ns a count, times 2^32, rounded up.
+    rate: Cell<u64>,
+    /// The last rate as it was measured, 0 for none.
+    measured: Cell<u64>,
+    /// Where the measurement of the rate began.
+    from: Cell<Option<(u64, u64)>>,
+}
+
+impl TscClock {
+    pub(crate) fn new() -> TscClock {
+        TscClock {
+            base: Cell::new(0),
+            base_ns: Cell::new(0),
+            window: Cell::new(0),
+            rate: Cell::new(0),
+            measured: Cell::new(0),
+            from: Cell::new(None),
+        }
+    }
+
+    /// The time now, never too early and at most about 30 ns too late.
+    #[inline]
+    pub(crate) fn now_or_later(&self) -> Time {
+        if !available() {
+            return Time::now();
+        }
+        let counter = read();
+        let since = counter.wrapping_sub(self.base.get());
+        if since < self.window.get() {
+            return Time::from_nanos(self.base_ns.get() + ((since * self.rate.get()) >> 32));
+        }
+        self.anchor(counter)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn anchor(&self, counter: u64) -> Time {
+        let now = Time::now();
+        self.base.set(counter);
+        self.base_ns.set(now.as_nanos());
+        let (from, from_ns) = self.from.get().unwrap_or((counter, now.as_nanos()));
+        let ns = now.as_nanos().saturating_sub(from_ns);
+        if ns < BASELINE_NS && self.from.get().is_some() {
+            return now;
+        }
+        self.from.set(Some((counter, now.as_nanos())));
+        let measured = if ns <= BASELINE_MAX_NS { rate(ns, counter.wrapping_sub(from)) } else { None };
+        let rate = measured.unwrap_or(0);
+        let agrees = rate != 0 && rate.abs_diff(self.measured.replace(rate)) <= ppm(rate);
+        // Between two far apart calls nothing is measured, and the last rate must not be trusted either.
+        self.rate.set(rate + ppm(rate) + 1);
+        self.window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
+        now
+    }
+}
+
+fn ppm(rate: u64) -> u64 {
+    rate * MARGIN_PPM / 1_000_000
+}
+
+/// ns a count, times 2^32; `None` when no CPU could have such a rate (0.2 to 20 GHz), for instance because it was suspended.
+fn rate(ns: u64, counts: u64) -> Option<u64> {
+    let rate = (u128::from(ns) << 32).checked_div(u128::from(counts))?;
+    let plausible = (1u128 << 32) / 20..=(1u128 << 32) * 5;
+    plausible.contains(&rate).then_some(rate as u64)
+}
+
+/// Whether the counter may be used: asked once in a process.
+#[inline]
+fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| cfg!(target_arch = "x86_64") && invariant() && kernel_trusts_it())
+}
+
+fn kernel_trusts_it() -> bool {
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    source.is_ok_and(|source| source.trim() == "tsc")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn read() -> u64 {
+    // SAFETY: every x86_64 CPU has the instruction. (Where an OS forbids it to user code the kernel's own clock reading, the vDSO, could not
+    // use it either, and `kernel_trusts_it` is false.)
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn invariant() -> bool {
+    #[allow(unused_unsafe)] // newer toolchains have made it safe
+    // SAFETY: every x86_64 CPU has the instruction.
+    let leaf = |n: u32| unsafe { core::arch::x86_64::__cpuid(n) };
+    leaf(0x8000_0000).eax >= 0x8000_0007 && leaf(0x8000_0007).edx & (1 << 8) != 0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn read() -> u64 {
+    0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn invariant() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn never_before_a_reading_that_was_made_before_it() {
+        let clock = TscClock::new();
+        let end = Time::now() + Duration::from_millis(50);
+        let (mut before, mut n) = (Time::now(), 0u64);
+        while before < end {
+            let fast = clock.now_or_later();
+            assert!(fast >= before, "reading {n}: {fast:?} is before {before:?}");
+            before = Time::now();
+            n += 1;
+        }
+        assert!(n > 1_000);
+    }
+
+    #[test]
+    fn close_to_the_true_time() {
+        let clock = TscClock::new();
+        let (mut worst_of_best, end) = (Duration::ZERO, Time::now() + Duration::from_millis(20));
+        while Time::now() < end {
+            // The best of a few: a preemption between the two readings is not the clock's error.
+            let ahead = (0..5).map(|_| {
+                let fast = clock.now_or_later();
+                fast - Time::now()
+            });
+            worst_of_best = worst_of_best.max(ahead.min().unwrap());
+        }
+        assert!(worst_of_best < Duration::from_micros(1), "{worst_of_best:?} ahead");
+    }
+
+    #[test]
+    fn a_rate_no_cpu_has_is_refused() {
+        assert_eq!(rate(1_000_000, 0), None);
+        assert_eq!(rate(1_000_000_000, 1_000_000), None); // the counter stood still
+        assert_eq!(rate(1_000_000, 1_000_000_000), None); // the clock stood still
+        let two_ghz = rate(1_000_000, 2_000_000).unwrap();
+        assert_eq!(two_ghz, 1 << 31);
+    }
+}

@@ -33,7 +33,8 @@ struct Args {
 /// A number and a unit: `1s`, `200ms`, `50us`, `7ns`.
 fn duration(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..end].parse().map_err(|_| "a whole number must come first, as in 200ms".to_string())?;
+    let number: u64 =
+        text[..end].parse().map_err(|_| "a whole number must come first, as in 200ms".to_string())?;
     let nanos = match &text[end..] {
         "s" => 1_000_000_000,
         "ms" => 1_000_000,

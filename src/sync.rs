@@ -22,16 +22,18 @@ impl<T> Mutex<T> {
 
 #[cfg(not(all(loom, test)))]
 mod real {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Condvar, MutexGuard};
     pub(crate) use std::thread;
 
     pub(super) use std::sync::Mutex as Inner;
     pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
 
-    /// `SeqCst` loads and stores need no fence between them.
+    /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]
     pub(crate) fn full_fence() {}
+
+    pub(crate) use std::sync::atomic::fence;
 
     /// Lets whatever we wait for go on.
     #[inline]
@@ -57,7 +59,8 @@ mod real {
 #[cfg(all(loom, test))]
 mod model {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::fence;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::sync::{Condvar, MutexGuard};
     pub(crate) use loom::thread;
 
@@ -65,7 +68,7 @@ mod model {
 
     /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
     pub(crate) fn full_fence() {
-        loom::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     /// The asymmetric fence is modelled by what it stands for.

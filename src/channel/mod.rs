@@ -37,7 +37,7 @@ pub use self::errors::{
 use self::ring::Ring;
 use self::state::State;
 pub(crate) use self::state::Target;
-use crate::reactor::notify::Probe;
+use crate::reactor::notify::{Call, Probe};
 use crate::sync::{relax, thread};
 
 /// How often an end looks again before its thread blocks: the other side is often just about to come.
@@ -231,7 +231,7 @@ impl<T> Receiver<T> {
                         left => left,
                     };
                     self.state.set_target(Target::Thread(thread::current()));
-                    if !self.state.arm() {
+                    if !self.state.arm(Call::Mark) {
                         park(left);
                     }
                 }

@@ -10,19 +10,21 @@
 //!   reads `head`: one of them must see the other, which takes a full fence on both sides. The receiver's is in every
 //!   `recv`, so it is the light side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::reactor::notify::{Notify, Probe};
+use crate::reactor::notify::{Call, Notify, Probe};
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, full_fence, heavy_fence,
-    init_fences, light_fence, thread,
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence, full_fence,
+    heavy_fence, init_fences, light_fence, thread,
 };
 
 /// The receiver is gone: nothing can be claimed any more.
 const CLOSED: u64 = 1 << 63;
 /// Every sender is gone: nothing more will come.
 const GONE: u64 = 1 << 62;
+/// No [`Call`] is asked for.
+const SILENT: u8 = 0;
 const POSITION: u64 = (1 << 48) - 1;
 
 /// The largest capacity: half of the positions, so that "behind" and "ahead" differ.
@@ -35,9 +37,12 @@ pub(crate) struct State {
     /// What the receiver writes.
     head: Padded<AtomicU64>,
     capacity: u64,
-    /// The receiver wants to hear of the next message.
-    armed: AtomicBool,
-    /// How it wants to hear of it. Locked only by the sender that took `armed`, and when the receiver moves.
+    /// Whether the receiver wants to hear of the next message: `SILENT` or a [`Call`].
+    armed: AtomicU8,
+    /// How it wants to hear of it: through the reactor it was registered with first, while `at_first` says so, else as `target` says.
+    /// Only a sender that took `armed` looks, and the receiver when it moves.
+    first: OnceLock<(Arc<Notify>, u64)>,
+    at_first: AtomicBool,
     target: Mutex<Target>,
     senders: AtomicUsize,
     /// How many senders wait under `room` and have not been called. Written under `room`.
@@ -86,7 +91,9 @@ impl State {
             front: Padded(Front { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: Padded(AtomicU64::new(0)),
             capacity: capacity as u64,
-            armed: AtomicBool::new(false),
+            armed: AtomicU8::new(SILENT),
+            first: OnceLock::new(),
+            at_first: AtomicBool::new(false),
             target: Mutex::new(Target::None),
             senders: AtomicUsize::new(1),
             blocked: AtomicUsize::new(0),
@@ -131,24 +138,28 @@ impl State {
     #[inline]
     pub(super) fn published(&self) {
         full_fence();
-        if self.armed.load(Ordering::SeqCst) {
-            self.call_receiver();
+        let armed = self.armed.load(Ordering::SeqCst);
+        if armed != SILENT {
+            self.call_receiver(armed);
         }
     }
 
-    #[cold]
+    /// Steps 3 and 4 of the wake protocol (`reactor/notify.rs`).
     #[inline(never)]
-    fn call_receiver(&self) {
-        if !self.armed.swap(false, Ordering::SeqCst) {
+    fn call_receiver(&self, armed: u8) {
+        let mark = armed == Call::Mark as u8;
+        if mark && self.armed.swap(SILENT, Ordering::SeqCst) == SILENT {
             return;
+        }
+        if self.at_first.load(Ordering::SeqCst) {
+            if let Some((notify, token)) = self.first.get() {
+                return notify.call(mark, *token);
+            }
         }
         match &*self.target.lock() {
             Target::None => {}
             Target::Thread(thread) => thread.unpark(),
-            Target::Reactor { notify, token } => {
-                notify.mark(*token);
-                notify.wake();
-            }
+            Target::Reactor { notify, token } => notify.call(mark, *token),
         }
     }
 
@@ -250,7 +261,7 @@ impl State {
     /// Refuses every later claim, and calls all senders that wait.
     pub(super) fn close(&self) {
         self.front.tail.fetch_or(CLOSED, Ordering::SeqCst);
-        *self.target.lock() = Target::None;
+        self.set_target(Target::None);
         let mut room = self.room.lock();
         room.calls += room.waiting;
         self.set_waiting(&mut room, |_| 0);
@@ -258,8 +269,35 @@ impl State {
         self.called.notify_all();
     }
 
+    /// Says how the receiver wants to hear of messages; what is asked for afterwards is answered there.
     pub(crate) fn set_target(&self, target: Target) {
-        *self.target.lock() = target;
+        match target {
+            Target::Reactor { notify, token } if self.first.set((notify.clone(), token)).is_ok() => {
+                self.at_first.store(true, Ordering::SeqCst);
+            }
+            target => {
+                self.at_first.store(false, Ordering::SeqCst);
+                *self.target.lock() = target;
+            }
+        }
+    }
+
+    /// Step 2 of the wake protocol (`reactor/notify.rs`): asks to be told of the next message. A fence and a look at the tail must follow.
+    #[inline]
+    pub(crate) fn ask(&self, call: Call) {
+        // Only we set it, and a call that marks wakes too.
+        if self.armed.load(Ordering::Relaxed) < call as u8 {
+            self.armed.store(call as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a `Call::Wake` back, after the sleep.
+    #[inline]
+    pub(crate) fn unask(&self) {
+        // Senders leave that one alone.
+        if self.armed.load(Ordering::Relaxed) == Call::Wake as u8 {
+            self.armed.store(SILENT, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -282,12 +320,9 @@ impl Probe for State {
         word & POSITION != self.head() || word & GONE != 0
     }
 
-    #[inline]
-    fn arm(&self) -> bool {
-        if !self.armed.load(Ordering::SeqCst) {
-            self.armed.store(true, Ordering::SeqCst);
-        }
-        full_fence();
+    fn arm(&self, call: Call) -> bool {
+        self.ask(call);
+        fence(Ordering::SeqCst);
         self.is_ready()
     }
 }

@@ -33,21 +33,28 @@ impl TurnClock {
         TurnClock { source, turn: Cell::new(None) }
     }
 
-    /// Begins a turn: whether something with this deadline (ns) could be due. If so the turn has its reading.
+    /// Begins a turn: whether something with this deadline (ns) is due. If so the turn has its reading.
     #[inline]
     pub(crate) fn begin_turn(&self, deadline: u64) -> bool {
         self.turn.set(None);
-        deadline != u64::MAX && self.could_be_due(deadline)
+        deadline != u64::MAX && self.is_due(deadline)
     }
 
+    /// Whether the time is `deadline` (ns) or later. Reads the clock precisely, for the turn too, only when that is close.
     #[inline]
-    fn could_be_due(&self, deadline: u64) -> bool {
+    pub(crate) fn is_due(&self, deadline: u64) -> bool {
         if let Source::Monotonic { lag, .. } = &self.source {
             if coarse_now().as_nanos().saturating_add(*lag) < deadline {
                 return false;
             }
         }
         self.refresh().as_nanos() >= deadline
+    }
+
+    /// Whether `deadline` (ns) has passed already at the turn's reading. Without one nothing had when the turn began.
+    #[inline]
+    pub(crate) fn was_due(&self, deadline: u64) -> bool {
+        self.turn.get().is_some_and(|now| now.as_nanos() >= deadline)
     }
 
     /// The turn's reading; made when it is first asked for.

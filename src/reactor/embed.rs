@@ -7,7 +7,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use super::notify::Call;
 use super::{Handle, Reactor, Wait};
+use crate::sync::{Ordering, fence};
 use crate::sys::Time;
 
 /// A reactor embedded in another loop; made by [`Reactor::embed`].
@@ -78,17 +80,18 @@ impl Embedded {
             return Err(super::closed());
         }
         core.turns.set(core.turns.get() + 1);
-        core.notify.awake();
+        core.awake();
         let polled = core.drive(None, Wait::Poll);
         let now = core.clock.refresh();
         core.expire(now);
-        core.collect();
+        core.collect(Call::Mark);
         let due = core.next_due.get();
         let left = core.has_ready() || due <= now.as_nanos();
         let arm = (due > now.as_nanos() && due != super::NEVER).then(|| Time::from_nanos(due));
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
         core.outer_armed.set(due);
         core.notify.sleep();
+        fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.
         if left || armed.is_err() || core.notify.is_marked() {
             core.leave_to_next_turn();
@@ -119,6 +122,6 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         let core = &self.handle.core;
         core.embedded.set(false);
-        core.notify.awake();
+        core.awake();
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::notify::Call;
 use super::slots::State;
 use super::{Blocked, Core, Handle};
 use crate::sys::Time;
@@ -141,7 +142,7 @@ impl Handle {
         }
         core.begin_turn();
         loop {
-            core.collect();
+            core.collect(Call::Mark);
             if core.report(events) {
                 return Ok(());
             }
@@ -153,13 +154,7 @@ impl Handle {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            let prepare = |blocking: &mut super::Blocking<'_>| {
-                if core.has_ready() {
-                    blocking.stay_awake();
-                }
-                Ok(())
-            };
-            if let Blocked::TimedOut = core.block(until, prepare)? {
+            if let Blocked::TimedOut = core.block(until, |_| Ok(()), || core.has_ready())? {
                 return Ok(());
             }
             core.look();

@@ -4,6 +4,7 @@
 //! (`ready.rs`), ask the sources; when none has anything, publish `sleeping` (`notify.rs`), look again, and block in the driver with
 //! the earliest deadline armed. No user code ever runs while one of the reactor's cells is borrowed.
 
+mod channels;
 mod clock;
 mod embed;
 mod events;
@@ -27,11 +28,13 @@ pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::stats::Stats;
 
 use self::clock::TurnClock;
-use self::notify::{Notify, Probe};
+use self::channels::Channels;
+use self::notify::Notify;
 use self::ready::Ready;
 use self::slots::{Chunk, Slots, State};
 use self::timers::{Heap, NEVER};
 use crate::driver::{Driver, Native, Wait};
+use crate::sync::{Ordering, fence};
 use crate::sys::{Time, nanos};
 
 /// How many heap entries one call may touch: some 0.1 ms with a million timers.
@@ -74,6 +77,8 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
+    /// What `next_due` was when stale keys were put right before blocking.
+    cleaned_for: Cell<u64>,
     /// Arms so far.
     seq: Cell<u64>,
     pub(crate) clock: TurnClock,
@@ -83,13 +88,15 @@ pub(crate) struct Core {
     table: RefCell<Table>,
     notify: Arc<Notify>,
     driver: RefCell<Option<Box<dyn Driver>>>,
-    /// The marks collected last, kept for its capacity.
-    marks: RefCell<Vec<u64>>,
+    channels: RefCell<Channels>,
+    /// Whether a drained channel is asked for its mark, or left unasked (`channels.rs`).
+    marking: Cell<bool>,
+    /// Times that somebody woke us.
+    wakes: Cell<u64>,
     closed: Cell<bool>,
     /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an [`Embedded`].
     outer_armed: Cell<u64>,
     embedded: Cell<bool>,
-    spurious: Cell<u64>,
     expired: Cell<u64>,
     cleaned: Cell<u64>,
 }
@@ -111,6 +118,7 @@ impl Reactor {
     pub fn with_driver(driver: impl Driver + 'static) -> io::Result<Reactor> {
         let core = Core {
             next_due: Cell::new(NEVER),
+            cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             clock: TurnClock::new(driver.clock()),
             turns: Cell::new(0),
@@ -118,11 +126,12 @@ impl Reactor {
             table: RefCell::new(Table { slots: Slots::new(), heap: Heap::new(), ready: Ready::new() }),
             notify: Arc::new(Notify::new(driver.waker())),
             driver: RefCell::new(Some(Box::new(driver))),
-            marks: RefCell::default(),
+            channels: RefCell::default(),
+            marking: Cell::new(false),
+            wakes: Cell::new(0),
             closed: Cell::new(false),
             outer_armed: Cell::new(NEVER),
             embedded: Cell::new(false),
-            spurious: Cell::new(0),
             expired: Cell::new(0),
             cleaned: Cell::new(0),
         };
@@ -191,8 +200,7 @@ impl Handle {
             waits: syscalls.waits,
             polls: syscalls.polls,
             arms: syscalls.arms,
-            wakes: core.notify.wakes(),
-            spurious: core.spurious.get(),
+            wakes: core.wakes.get(),
             expired: core.expired.get(),
             cleaned: core.cleaned.get(),
             live: core.table.borrow().slots.live(),
@@ -222,7 +230,7 @@ pub(crate) enum Blocked {
 impl Core {
     /// Begins a turn: afterwards what is due is ready (all of it, unless more than [`BUDGET`] entries stand before it).
     #[inline]
-    pub(crate) fn begin_turn(self: &Rc<Self>) {
+    pub(crate) fn begin_turn(&self) {
         self.turns.set(self.turns.get() + 1);
         self.look();
     }
@@ -234,7 +242,6 @@ impl Core {
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn expire(&self, now: Time) {
         let table = &mut *self.table.borrow_mut();
@@ -244,56 +251,54 @@ impl Core {
         self.next_due.set(table.heap.first());
     }
 
-    /// Blocks until the driver says that something happened, or `until`.
+    /// Blocks until the driver says that something happened, or `until`. The caller looks at its sources in any case.
     ///
-    /// `prepare` runs after `sleeping` is published: it looks at the sources for the last time, and says whether one of them forbids to sleep and which
-    /// earlier deadline one of them wants. The caller looks again in any case.
+    /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the fence: whether one of them has something after all.
+    #[inline]
     pub(crate) fn block(
         &self,
         until: Option<Time>,
-        prepare: impl FnOnce(&mut Blocking<'_>) -> io::Result<()>,
+        publish: impl FnOnce(&mut Blocking<'_>) -> io::Result<()>,
+        recheck: impl FnOnce() -> bool,
     ) -> io::Result<Blocked> {
-        if self.closed.get() {
-            return Err(closed());
-        }
-        let now = self.clock.refresh();
-        if until.is_some_and(|until| until <= now) {
+        if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             return Ok(Blocked::TimedOut);
         }
-        // Stale keys at the root are put right first: a bounded number, what is left wakes us early.
-        self.expire(now);
-        if self.next_due.get() <= now.as_nanos() {
+        if self.next_due.get() != self.cleaned_for.get() {
+            // The driver may have to be armed for another key: a stale one is put right first, a bounded number of times. One that is armed
+            // already is put right when it has woken us.
+            self.expire(Time::ZERO);
+            self.cleaned_for.set(self.next_due.get());
+        }
+        if self.clock.was_due(self.next_due.get()) {
             return Ok(Blocked::Ended);
         }
-        let before = (self.expired.get(), self.notify.wakes());
         self.notify.sleep();
         let mut blocking = Blocking { core: self, awake: false, deadline: until.unwrap_or(Time::MAX) };
-        let prepared = prepare(&mut blocking);
+        let published = publish(&mut blocking);
+        fence(Ordering::SeqCst);
         let Blocking { awake, deadline, .. } = blocking;
-        let arm = deadline.min(Time::from_nanos(self.next_due.get()));
-        let slept = if prepared.is_err() || awake || self.notify.is_marked() {
-            None
+        let slept = if published.is_err() || awake || self.notify.is_marked() || recheck() {
+            Ok(())
         } else {
-            Some(self.drive((arm != Time::MAX).then_some(arm), Wait::Block))
+            let arm = deadline.min(Time::from_nanos(self.next_due.get()));
+            self.drive((arm != Time::MAX).then_some(arm), Wait::Block)
         };
-        let undisturbed = self.notify.awake();
-        self.collect();
-        prepared?;
-        if let Some(slept) = slept {
-            slept?;
-            self.look();
-            let timed_out = until.is_some_and(|until| self.clock.now() >= until);
-            if undisturbed && !timed_out && (self.expired.get(), self.notify.wakes()) == before {
-                self.spurious.set(self.spurious.get() + 1);
-            }
-        }
+        self.awake();
         if self.embedded.get() {
             // The outer loop's turn restores what this wait took: it arms and goes to sleep again.
+            self.notify.sleep();
             self.leave_to_next_turn();
         }
+        published.and(slept)?;
         Ok(Blocked::Ended)
     }
 
+    fn awake(&self) {
+        self.wakes.set(self.wakes.get() + u64::from(self.notify.awake()));
+    }
+
+    #[inline]
     fn drive(&self, arm: Option<Time>, how: Wait) -> io::Result<()> {
         let Ok(mut driver) = self.driver.try_borrow_mut() else {
             return Err(io::Error::new(
@@ -306,23 +311,6 @@ impl Core {
 
     fn has_ready(&self) -> bool {
         self.table.borrow().ready.len() > 0
-    }
-
-    /// Moves the channels that were marked by their senders to the ready list.
-    fn collect(&self) {
-        if !self.notify.is_marked() {
-            return;
-        }
-        let marks = &mut *self.marks.borrow_mut();
-        self.notify.collect(marks);
-        let table = &mut *self.table.borrow_mut();
-        for token in marks.drain(..) {
-            let Some(slot) = table.slots.resolve(token) else { continue };
-            let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
-            if table.slots.node(slot).state.get() != State::Ready && (probe.is_ready() || probe.arm()) {
-                table.ready.push(&table.slots, slot);
-            }
-        }
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -488,12 +476,6 @@ impl Slot {
         Rc::ptr_eq(self.core(), &handle.core)
     }
 
-    pub(crate) fn stay_awake_if_ready(&self, blocking: &mut Blocking<'_>) {
-        if self.is_ready() {
-            blocking.stay_awake();
-        }
-    }
-
     /// The exact time.
     pub(crate) fn clock_now(&self) -> Time {
         self.core().clock.refresh()
@@ -514,7 +496,6 @@ impl Slot {
         self.arm_slow(deadline, seq)
     }
 
-    #[cold]
     #[inline(never)]
     fn arm_slow(&self, deadline: u64, seq: u64) -> bool {
         let core = self.core();
@@ -569,35 +550,6 @@ impl Slot {
         let table = &mut *self.core().table.borrow_mut();
         table.ready.remove(&table.slots, self.slot);
         Time::from_nanos(self.node().deadline.get())
-    }
-
-    /// Puts a slot that is not ready into the ready list.
-    fn set_ready(&self) {
-        let table = &mut *self.core().table.borrow_mut();
-        table.ready.push(&table.slots, self.slot);
-    }
-
-    /// Registers the channel that this slot stands for. It is armed from now on, or ready at once.
-    pub(crate) fn watch(&self, probe: Arc<dyn Probe>) {
-        // Marks of registrations that were taken back go now, so that they cannot pile up.
-        self.core().collect();
-        self.chunk.set_probe(self.slot, probe.clone());
-        if probe.arm() {
-            self.set_ready();
-            if self.core().embedded.get() {
-                self.core().leave_to_next_turn();
-            }
-        }
-    }
-
-    /// The channel was emptied: out of the ready list, and asks for a mark again.
-    pub(crate) fn drained(&self, probe: &dyn Probe) {
-        if self.is_ready() {
-            self.take();
-            if !self.is_inert() && probe.arm() {
-                self.set_ready();
-            }
-        }
     }
 
     /// What senders wake.

@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) state: Cell<State>,
     /// Whether the user gave it a key.
     keyed: Cell<bool>,
+    /// Whether it is among the channels that nothing has been asked of (`channels.rs`).
+    pub(crate) unasked: Cell<bool>,
 }
 
 /// What few sources have.
@@ -133,6 +135,7 @@ impl<O> Slots<O> {
         debug_assert_eq!(node.state.get(), State::Free);
         node.state.set(State::Idle);
         node.keyed.set(false);
+        node.unasked.set(false);
         self.free = node.pos.replace(NONE);
         self.live += 1;
         slot
@@ -149,6 +152,7 @@ impl<O> Slots<O> {
             generation: Cell::new(0),
             state: Cell::new(State::Free),
             keyed: Cell::new(false),
+            unasked: Cell::new(false),
         };
         let nodes = std::array::from_fn(node);
         self.chunks.push(Rc::new(Chunk { owner: owner.clone(), nodes, extras: OnceCell::new() }));

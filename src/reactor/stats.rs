@@ -33,9 +33,6 @@ pub struct Stats {
     pub arms: u64,
     /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it.
     pub wakes: u64,
-    /// Waits that ended without a message for, or an expiry of, anything in this reactor: an early wake-up of a timer that was put off, a signal, or a
-    /// channel that the select does not mention.
-    pub spurious: u64,
     /// Timers and tickers that expired.
     pub expired: u64,
     /// Stale keys and stopped entries of the timer queue put right.
@@ -61,7 +58,6 @@ impl Sub for Stats {
             polls: self.polls - earlier.polls,
             arms: self.arms - earlier.arms,
             wakes: self.wakes - earlier.wakes,
-            spurious: self.spurious - earlier.spurious,
             expired: self.expired - earlier.expired,
             cleaned: self.cleaned - earlier.cleaned,
             live: self.live,
@@ -74,14 +70,13 @@ impl fmt::Display for Stats {
         write!(
             f,
             "turns {}, syscalls {} (epoll_wait {} blocking + {} polling, timerfd_settime {}, wake-up writes {}), \
-             spurious wake-ups {}, expired {}, cleaned {}, live {}",
+             expired {}, cleaned {}, live {}",
             self.turns,
             self.syscalls(),
             self.waits,
             self.polls,
             self.arms,
             self.wakes,
-            self.spurious,
             self.expired,
             self.cleaned,
             self.live,

@@ -40,6 +40,8 @@ struct Block([Entry; BLOCK]);
 pub(crate) struct Heap {
     blocks: Vec<Box<Block>>,
     len: usize,
+    /// The high half of the sequences of all entries, while it is the same for all: then ties need no look at the records.
+    half: Option<u32>,
 }
 
 /// What [`Heap::expire`] did.
@@ -53,7 +55,7 @@ pub(crate) struct Expired {
 
 impl Heap {
     pub(crate) const fn new() -> Heap {
-        Heap { blocks: Vec::new(), len: 0 }
+        Heap { blocks: Vec::new(), len: 0, half: None }
     }
 
     /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
@@ -74,6 +76,12 @@ impl Heap {
             self.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
         }
         self.len += 1;
+        let half = (seq >> 32) as u32;
+        if index == 0 {
+            self.half = Some(half);
+        } else if self.half != Some(half) {
+            self.half = None;
+        }
         self.sift_up(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
     }
 
@@ -84,6 +92,9 @@ impl Heap {
         node.state.set(State::Armed);
         node.deadline.set(deadline);
         node.seq.set(seq);
+        if !same_half {
+            self.half = None;
+        }
         if deadline < self.get(index).key || !same_half {
             self.place(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
         }
@@ -91,12 +102,14 @@ impl Heap {
 
     /// Takes an `Armed` or `Stopped` record out and makes it `Idle`.
     pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
+        self.len -= 1;
+        let last = self.get(self.len);
+        // Far from everything else in memory: asked for early, it arrives while the record is fetched.
+        std::hint::black_box(slots.node(last.slot).pos.get());
         let node = slots.node(slot);
         let index = node.pos.replace(NONE) as usize;
         node.state.set(State::Idle);
-        self.len -= 1;
         if index != self.len {
-            let last = self.get(self.len);
             self.place(slots, index, last);
         }
     }
@@ -172,7 +185,13 @@ impl Heap {
 
     #[inline]
     fn before<O>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-        if a.key != b.key { a.key < b.key } else { sequence(slots, a) < sequence(slots, b) }
+        if a.key != b.key {
+            a.key < b.key
+        } else if self.half.is_some() {
+            a.seq < b.seq
+        } else {
+            sequence(slots, a) < sequence(slots, b)
+        }
     }
 
     #[inline]
@@ -198,6 +217,7 @@ impl Heap {
             assert_eq!(node.pos.get() as usize, index);
             let armed = (node.deadline.get(), node.seq.get());
             assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
+            assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
             if index > 0 {
                 let parent = self.get((index - 1) / ARITY);
                 assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");

@@ -8,6 +8,7 @@ mod macros;
 
 use std::io;
 
+use crate::reactor::notify::Call;
 use crate::reactor::{Blocked, Blocking, Core, Handle, Patience};
 use crate::sources::Source;
 use crate::sys::Time;
@@ -111,7 +112,7 @@ pub fn check_cases<C: Cases>(_: &C) {
 /// Waits for one of the cases as long as it takes.
 #[inline]
 pub fn wait<C: Cases>(handle: &(impl AsRef<Handle> + ?Sized), cases: &C, biased: bool) -> io::Result<C::Item> {
-    match run(&handle.as_ref().core, cases, biased, Patience::Endless) {
+    match run(handle.as_ref(), cases, biased, Patience::Endless) {
         Ok(Some(item)) => Ok(item),
         Ok(None) => unreachable!("an endless wait does not time out"),
         Err(error) => Err(error),
@@ -125,7 +126,7 @@ pub fn now<C: Cases>(
     cases: &C,
     biased: bool,
 ) -> io::Result<Option<C::Item>> {
-    run(&handle.as_ref().core, cases, biased, Patience::None)
+    run(handle.as_ref(), cases, biased, Patience::None)
 }
 
 /// Waits for one of the cases for at most `timeout`.
@@ -136,10 +137,10 @@ pub fn until<C: Cases>(
     biased: bool,
     timeout: std::time::Duration,
 ) -> io::Result<Option<C::Item>> {
-    let core = &handle.as_ref().core;
+    let handle = handle.as_ref();
     // The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
-    let deadline = if timeout.is_zero() { Time::ZERO } else { core.clock.now_or_later() + timeout };
-    run(core, cases, biased, Patience::Until(deadline))
+    let deadline = if timeout.is_zero() { Time::ZERO } else { handle.core.clock.now_or_later() + timeout };
+    run(handle, cases, biased, Patience::Until(deadline))
 }
 
 /// What a `select!` without an `error` case does when its driver fails.
@@ -150,16 +151,11 @@ pub fn fail(error: io::Error) -> ! {
 }
 
 #[inline]
-fn run<C: Cases>(
-    core: &std::rc::Rc<Core>,
-    cases: &C,
-    biased: bool,
-    patience: Patience,
-) -> io::Result<Option<C::Item>> {
-    core.begin_turn();
-    match pick(core, cases, biased) {
+fn run<C: Cases>(handle: &Handle, cases: &C, biased: bool, patience: Patience) -> io::Result<Option<C::Item>> {
+    handle.core.begin_turn();
+    match pick(&handle.core, cases, biased) {
         Some(item) => Ok(Some(item)),
-        None => run_slow(core, cases, biased, patience),
+        None => run_slow(handle, cases, biased, patience),
     }
 }
 
@@ -177,19 +173,18 @@ fn pick<C: Cases>(core: &Core, cases: &C, biased: bool) -> Option<C::Item> {
     None
 }
 
-#[cold]
 #[inline(never)]
 fn run_slow<C: Cases>(
-    core: &std::rc::Rc<Core>,
+    handle: &Handle,
     cases: &C,
     biased: bool,
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
-    let handle = Handle { core: core.clone() };
+    let core = &*handle.core;
     if handle.is_closed() {
         return Err(crate::reactor::closed());
     }
-    if let Some(index) = cases.foreign(&handle) {
+    if let Some(index) = cases.foreign(handle) {
         let text = format!("case {} of the select! is a source of another reactor", index + 1);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
@@ -199,11 +194,12 @@ fn run_slow<C: Cases>(
         Patience::Endless => None,
     };
     loop {
-        let blocked = core.block(until, |blocking| cases.before_block(blocking));
+        let blocked = core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
         cases.after_block();
         if let Blocked::TimedOut = blocked? {
             return Ok(None);
         }
+        core.collect(Call::Wake);
         core.look();
         if let Some(item) = pick(core, cases, biased) {
             return Ok(Some(item));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
-use crate::reactor::notify::Probe;
+use crate::reactor::notify::{Call, Probe};
 use crate::reactor::{Handle, Slot, closed};
 
 /// The receiver of a channel, registered with a reactor.
@@ -167,11 +167,13 @@ impl<T> Source for Inbox<T> {
         }
     }
 
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        if self.receiver.state().arm() {
-            blocking.stay_awake();
-        }
+    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+        self.receiver.state().ask(Call::Wake);
         Ok(())
+    }
+
+    fn after_block(&self) {
+        self.receiver.state().unask();
     }
 
     #[inline]

@@ -19,8 +19,8 @@ use crate::reactor::Handle;
 /// Something that a `select!` can wait for and take an item from.
 ///
 /// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of every case; if some are, `try_take`
-/// of one of them, and the turn is over when it gives an item; otherwise `before_block` of every case, the sleep, and `after_block` of
-/// every case.
+/// of one of them, and the turn is over when it gives an item; otherwise `before_block` of every case, a `SeqCst` fence, `is_ready` of every case once
+/// more, the sleep if none is, and `after_block` of every case; and so on.
 ///
 /// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a deadline, or by staying awake; or it is woken by a
 /// message to another case.
@@ -63,8 +63,9 @@ pub trait Source {
     /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been ready.
     fn try_take(&self) -> Option<Self::Item>;
 
-    /// Called when nothing was ready and the reactor has said in public that it is about to sleep: the last chance to
-    /// [stay awake](Blocking::stay_awake). Whatever was published here is withdrawn in [`after_block`](Source::after_block).
+    /// Called when nothing was ready and the reactor has said in public that it is about to sleep: here a source asks whoever makes it ready to wake the
+    /// reactor, for a [deadline](Blocking::wake_at), or to [stay awake](Blocking::stay_awake). What was published is withdrawn in
+    /// [`after_block`](Source::after_block).
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())

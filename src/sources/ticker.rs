@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::{Blocking, Source};
+use super::Source;
 use crate::reactor::{Handle, Slot, period_nanos};
 use crate::sys::Time;
 
@@ -144,11 +144,6 @@ impl Source for Ticker {
         let (missed, next) = skip(scheduled.as_nanos(), self.period.get(), now.as_nanos());
         self.slot.arm(Time::from_nanos(next));
         Some(Tick { scheduled, missed })
-    }
-
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        self.slot.stay_awake_if_ready(blocking);
-        Ok(())
     }
 
     #[inline]

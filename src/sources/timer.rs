@@ -1,10 +1,9 @@
 //! One-shot timers.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use super::{Blocking, Source};
+use super::Source;
 use crate::reactor::{Handle, Slot};
 use crate::sys::Time;
 
@@ -103,11 +102,6 @@ impl Source for Timer {
     #[inline]
     fn try_take(&self) -> Option<Time> {
         self.slot.try_take()
-    }
-
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        self.slot.stay_awake_if_ready(blocking);
-        Ok(())
     }
 
     #[inline]

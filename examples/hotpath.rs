@@ -1,0 +1,321 @@
+//! What a turn costs, counted and timed.
+//!
+//! - `cargo run --release --example hotpath -- --turns 1000000`: one thread; send, select, `restart`.
+//! - `cargo run --release --example hotpath -- --kernel`: turns that go through the kernel, each beside the raw syscalls that it
+//!   cannot avoid, in alternating rounds of the same process. The ratio is the median of the rounds' ratios.
+
+mod common;
+
+use std::cell::OnceCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use common::allocations;
+use pollmux::sys::{self, Interest, Mode, OsTimer, Poller, Waker};
+use pollmux::{Clock, Driver, Inbox, Native, Reactor, Stats, Syscalls, Time, Wait, Wake, channel, select};
+
+#[global_allocator]
+static ALLOCATOR: common::Counting = common::Counting;
+
+#[derive(Parser)]
+#[command(about = "What a turn of the reactor costs")]
+struct Args {
+    /// Turns to make
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    turns: u64,
+    /// Measure turns that go through the kernel, beside raw syscalls
+    #[arg(long)]
+    kernel: bool,
+}
+
+fn main() -> io::Result<()> {
+    let args = Args::parse();
+    if args.kernel { kernel(args.turns) } else { user_space(args.turns) }
+}
+
+/// What happened between its creation and `since`.
+struct Meter<'a> {
+    reactor: &'a Reactor,
+    stats: Stats,
+    allocations: u64,
+    start: Instant,
+}
+
+struct Spent {
+    nanos: f64,
+    allocations: f64,
+    syscalls: f64,
+}
+
+impl<'a> Meter<'a> {
+    fn new(reactor: &'a Reactor) -> Meter<'a> {
+        Meter { reactor, stats: reactor.stats(), allocations: allocations(), start: Instant::now() }
+    }
+
+    /// A turn's share.
+    fn per(&self, turns: u64) -> Spent {
+        let nanos = self.start.elapsed().as_nanos() as f64 / turns as f64;
+        let allocations = (allocations() - self.allocations) as f64 / turns as f64;
+        let syscalls = (self.reactor.stats() - self.stats).syscalls() as f64 / turns as f64;
+        Spent { nanos, allocations, syscalls }
+    }
+}
+
+fn user_space(turns: u64) -> io::Result<()> {
+    let reactor = Reactor::new()?;
+    let (tx, inbox) = reactor.channel::<u64>(64)?;
+    let heartbeat = reactor.every(Duration::from_millis(500))?;
+    let mut beats = 0u64;
+    let mut turn = |n: u64| {
+        tx.try_send(n).expect("an empty channel");
+        select! { reactor;
+            recv(inbox) -> event => {
+                assert_eq!(event, Ok(n));
+                heartbeat.restart();
+            },
+            recv(heartbeat) -> _tick => beats += 1,
+        }
+    };
+    (0..turns.min(10_000)).for_each(&mut turn); // warm-up
+    let meter = Meter::new(&reactor);
+    (0..turns).for_each(&mut turn);
+    let spent = meter.per(turns);
+    println!("one thread: send, select, restart a heartbeat of 500 ms; {turns} turns");
+    println!("  ns a turn           {:>8.1}", spent.nanos);
+    println!("  allocations a turn  {:>8}", spent.allocations);
+    println!("  syscalls a turn     {:>8}", spent.syscalls);
+    println!("  heartbeats          {beats:>8}");
+    println!("  {}", reactor.stats());
+    Ok(())
+}
+
+fn kernel(turns: u64) -> io::Result<()> {
+    println!("turns that go through the kernel, beside the raw syscalls they cannot avoid");
+    println!("{:<58} {:>9} {:>9} {:>6} {:>7} {:>9}", "", "raw ns", "ours ns", "ratio", "allocs", "syscalls");
+    wake(turns.min(200_000))?;
+    tick(turns.min(20_000), Duration::from_micros(1))?;
+    tick(turns.min(20_000), Duration::from_micros(50))?;
+    round_trip(turns.min(40_000))
+}
+
+const ROUNDS: u64 = 21;
+
+/// Runs both in turn and prints one line.
+fn compare(
+    what: &str,
+    turns: u64,
+    reactor: &Reactor,
+    mut raw: impl FnMut() -> io::Result<()>,
+    mut ours: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
+    let turns = (turns / ROUNDS).max(1);
+    let (mut raws, mut all, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut allocations, mut syscalls) = (0.0, 0.0);
+    for round in 0..=ROUNDS {
+        let start = Instant::now();
+        for _ in 0..turns {
+            raw()?;
+        }
+        let raw_ns = start.elapsed().as_nanos() as f64 / turns as f64;
+        let meter = Meter::new(reactor);
+        for _ in 0..turns {
+            ours()?;
+        }
+        let spent = meter.per(turns);
+        if round > 0 {
+            raws.push(raw_ns);
+            all.push(spent.nanos);
+            ratios.push(spent.nanos / raw_ns);
+            allocations += spent.allocations / ROUNDS as f64;
+            syscalls += spent.syscalls / ROUNDS as f64;
+        }
+    }
+    println!(
+        "{what:<58} {:>9.0} {:>9.0} {:>6.3} {allocations:>7.2} {syscalls:>9.2}",
+        median(&mut raws),
+        median(&mut all),
+        median(&mut ratios)
+    );
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// An epoll with one eventfd and one timerfd, as the reactor has it.
+struct Raw {
+    poller: Poller,
+    waker: Waker,
+    timer: OsTimer,
+    events: sys::Events,
+}
+
+impl Raw {
+    fn new() -> io::Result<Raw> {
+        let (poller, waker, timer) = (Poller::new()?, Waker::new()?, OsTimer::new()?);
+        poller.register(&waker, 0, Interest::READABLE, Mode::Edge)?;
+        poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+        Ok(Raw { poller, waker, timer, events: sys::Events::with_capacity(4) })
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        self.poller.wait(&mut self.events, None)
+    }
+}
+
+/// A driver that sends a message at the very moment its reactor sleeps, after all checks: what another thread could do at the worst
+/// time, done by this one, so that nothing but the two syscalls is in the way.
+struct Poke {
+    native: Native,
+    sender: Rc<OnceCell<channel::Sender<u64>>>,
+}
+
+impl Driver for Poke {
+    fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()> {
+        if let (Wait::Block, Some(sender)) = (how, self.sender.get()) {
+            sender.try_send(1).map_err(io::Error::other)?;
+        }
+        self.native.wait(arm, how)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.native.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.native.clock()
+    }
+    fn syscalls(&self) -> Syscalls {
+        self.native.syscalls()
+    }
+}
+
+fn wake(turns: u64) -> io::Result<()> {
+    let sender = Rc::new(OnceCell::new());
+    let reactor = Reactor::with_driver(Poke { native: Native::new()?, sender: sender.clone() })?;
+    let (tx, inbox) = reactor.channel::<u64>(64)?;
+    assert!(sender.set(tx).is_ok());
+    let heartbeat = reactor.every(Duration::from_secs(1_000))?;
+    let mut raw = Raw::new()?;
+    compare(
+        "(a) a sleep ended by a message: write + epoll_wait",
+        turns,
+        &reactor,
+        || {
+            raw.waker.wake()?;
+            raw.wait()
+        },
+        || {
+            select! { reactor;
+                recv(inbox) -> event => assert_eq!(event, Ok(1)),
+                recv(heartbeat) -> _tick => {},
+            }
+            Ok(())
+        },
+    )
+}
+
+fn tick(turns: u64, period: Duration) -> io::Result<()> {
+    let reactor = Reactor::new()?;
+    let (timer, mut raw) = (reactor.timer(), Raw::new()?);
+    compare(
+        &format!("(b) a tick of {period:?}: clock + timerfd_settime + epoll_wait"),
+        turns,
+        &reactor,
+        || {
+            raw.timer.arm(Time::now() + period)?;
+            raw.wait()
+        },
+        || {
+            timer.reset(period);
+            select! { reactor; recv(timer) -> _due => {} }
+            Ok(())
+        },
+    )
+}
+
+/// Keeps this thread on one core, if there are so many: where the scheduler puts two threads matters more than what they do.
+#[allow(unsafe_code)]
+fn pin_to(core: usize) {
+    // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the call only reads it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+    }
+}
+
+/// There and back between two threads, each on a core of its own, that both sleep in between.
+fn round_trip(turns: u64) -> io::Result<()> {
+    let reactor = Reactor::new()?;
+    let (pong_tx, inbox) = reactor.channel::<u64>(8)?;
+    let (ping_tx, ping_rx) = mpsc::sync_channel::<channel::Sender<u64>>(1);
+    let (to_other, other_rx) = channel::bounded::<u64>(8);
+    pin_to(0);
+    let ours = thread::spawn(move || -> io::Result<()> {
+        pin_to(1);
+        let reactor = Reactor::new()?;
+        let inbox = reactor.register(other_rx)?;
+        let pong = ping_rx.recv().map_err(io::Error::other)?;
+        loop {
+            let n = select! { reactor; recv(inbox) -> n => n };
+            match n {
+                Ok(n) => pong.send(n).map_err(io::Error::other)?,
+                Err(_) => return Ok(()),
+            }
+        }
+    });
+    ping_tx.send(pong_tx).map_err(io::Error::other)?;
+
+    let (mut here, there) = (Raw::new()?, Raw::new()?);
+    let (wake_here, wake_there) = (dup(&here.waker)?, dup(&there.waker)?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let raw = thread::spawn(move || -> io::Result<()> {
+        pin_to(1);
+        let mut there = there;
+        loop {
+            there.wait()?;
+            if stopped.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            add(&wake_here)?;
+        }
+    });
+    let receive = |inbox: &Inbox<u64>| select! { reactor; recv(inbox) -> n => n };
+    compare(
+        "round trip to another thread, both parked",
+        turns,
+        &reactor,
+        || {
+            add(&wake_there)?;
+            here.wait()
+        },
+        || {
+            to_other.send(7).map_err(io::Error::other)?;
+            receive(&inbox).map_err(io::Error::other)?;
+            Ok(())
+        },
+    )?;
+    stop.store(true, Ordering::SeqCst);
+    add(&wake_there)?;
+    drop(to_other);
+    let join = |thread: thread::JoinHandle<io::Result<()>>| thread.join().expect("no panic");
+    join(raw)?;
+    join(ours)
+}
+
+/// A second fd of the same eventfd, for another thread.
+fn dup(waker: &Waker) -> io::Result<std::fs::File> {
+    use std::os::fd::AsFd;
+    Ok(waker.as_fd().try_clone_to_owned()?.into())
+}
+
+fn add(mut eventfd: &std::fs::File) -> io::Result<()> {
+    io::Write::write_all(&mut eventfd, &1u64.to_ne_bytes())
+}

@@ -1,10 +1,10 @@
 //! Atomics, cells and locks for the code that several threads share: the standard library's, or loom's when its models run
 //! (`RUSTFLAGS="--cfg loom" cargo test --release --lib`).
 
-#[cfg(not(all(loom, test)))]
-pub(crate) use self::real::*;
 #[cfg(all(loom, test))]
 pub(crate) use self::model::*;
+#[cfg(not(all(loom, test)))]
+pub(crate) use self::real::*;
 
 /// A lock that ignores poisoning: the code under it does not panic.
 pub(crate) struct Mutex<T>(Inner<T>);
@@ -26,8 +26,8 @@ mod real {
     pub(crate) use std::sync::{Condvar, MutexGuard};
     pub(crate) use std::thread;
 
-    pub(super) use std::sync::Mutex as Inner;
     pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
+    pub(super) use std::sync::Mutex as Inner;
 
     /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]

@@ -51,7 +51,10 @@ const SPINS: u32 = 24;
 /// When `capacity` is zero (a rendezvous, not available yet), or when that many slots do not fit into memory (more than 2^47, or
 /// more than `isize::MAX` bytes).
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(capacity > 0, "pollmux: channel::bounded(0), a rendezvous, is not available yet; use a capacity of 1 or more");
+    assert!(
+        capacity > 0,
+        "pollmux: channel::bounded(0), a rendezvous, is not available yet; use a capacity of 1 or more"
+    );
     let (state, ring) = (Arc::new(State::new(capacity)), Arc::new(Ring::new(capacity)));
     let sender = Sender { state: state.clone(), ring: ring.clone() };
     (sender, Receiver { state, ring, not_sync: PhantomData })
@@ -226,10 +229,11 @@ impl<T> Receiver<T> {
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) if round < SPINS => relax(round),
                 Err(TryRecvError::Empty) => {
-                    let left = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                        Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
-                        left => left,
-                    };
+                    let left =
+                        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                            Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
+                            left => left,
+                        };
                     self.state.set_target(Target::Thread(thread::current()));
                     if !self.state.arm(Call::Mark) {
                         park(left);
@@ -324,7 +328,10 @@ impl<T> Drop for Receiver<T> {
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("len", &self.len()).field("capacity", &self.capacity()).finish_non_exhaustive()
+        f.debug_struct("Sender")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
     }
 }
 

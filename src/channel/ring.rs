@@ -31,12 +31,14 @@ unsafe impl<T: Send> Sync for Ring<T> {}
 
 impl<T> Ring<T> {
     pub(super) fn new(capacity: usize) -> Ring<T> {
-        assert!(capacity <= MAX_CAPACITY, "pollmux: a channel of {capacity} is more than the {MAX_CAPACITY} there can be");
+        assert!(
+            capacity <= MAX_CAPACITY,
+            "pollmux: a channel of {capacity} is more than the {MAX_CAPACITY} there can be"
+        );
         let len = capacity.next_power_of_two();
         let fits = len.checked_mul(size_of::<Slot<T>>()).is_some_and(|bytes| bytes <= isize::MAX as usize);
         assert!(fits, "pollmux: a channel of {capacity} does not fit into memory");
-        let slot =
-            || Slot { stamp: AtomicU64::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) };
+        let slot = || Slot { stamp: AtomicU64::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) };
         let slots: Box<[Slot<T>]> = (0..len).map(|_| slot()).collect();
         Ring { slots, mask: len as u64 - 1 }
     }

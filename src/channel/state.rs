@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::reactor::notify::{Call, Notify, Probe};
 use crate::sync::{
-    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence, full_fence,
-    heavy_fence, init_fences, light_fence, thread,
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence,
+    full_fence, heavy_fence, init_fences, light_fence, thread,
 };
 
 /// The receiver is gone: nothing can be claimed any more.
@@ -28,7 +28,8 @@ const SILENT: u8 = 0;
 const POSITION: u64 = (1 << 48) - 1;
 
 /// The largest capacity: half of the positions, so that "behind" and "ahead" differ.
-pub(super) const MAX_CAPACITY: usize = if usize::BITS >= 64 { (POSITION >> 1) as usize } else { usize::MAX >> 1 };
+pub(super) const MAX_CAPACITY: usize =
+    if usize::BITS >= 64 { (POSITION >> 1) as usize } else { usize::MAX >> 1 };
 
 /// See the module's text.
 pub(crate) struct State {

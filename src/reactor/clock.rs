@@ -17,7 +17,10 @@ pub(crate) struct TurnClock {
 #[derive(Debug)]
 enum Source {
     /// `lag`, in ns, is more than a coarse reading is behind.
-    Monotonic { tsc: TscClock, lag: u64 },
+    Monotonic {
+        tsc: TscClock,
+        lag: u64,
+    },
     Virtual(VirtualClock),
 }
 

@@ -59,7 +59,12 @@ impl Reactor {
         }
         let fd = match core.driver.borrow().as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => fd.try_clone_to_owned()?,
-            None => return Err(io::Error::new(io::ErrorKind::Unsupported, "the reactor's driver has no fd to embed")),
+            None => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the reactor's driver has no fd to embed",
+                ));
+            }
         };
         let mut embedded = Embedded { handle: self.handle(), fd };
         core.embedded.set(true);

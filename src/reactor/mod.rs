@@ -27,8 +27,8 @@ pub(crate) use self::events::Patience;
 pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::stats::Stats;
 
-use self::clock::TurnClock;
 use self::channels::Channels;
+use self::clock::TurnClock;
 use self::notify::Notify;
 use self::ready::Ready;
 use self::slots::{Chunk, Slots, State};

@@ -116,7 +116,13 @@ impl Heap {
 
     /// Moves what is due at `now` to the ready list, in deadline order, and puts stale keys and zombies at the root right, those that are
     /// not due yet too. Touches at most `budget` entries: what is left stays at the root.
-    pub(crate) fn expire<O>(&mut self, slots: &Slots<O>, ready: &mut Ready, now: u64, budget: u32) -> Expired {
+    pub(crate) fn expire<O>(
+        &mut self,
+        slots: &Slots<O>,
+        ready: &mut Ready,
+        now: u64,
+        budget: u32,
+    ) -> Expired {
         let mut done = Expired::default();
         while self.len > 0 && done.fired + done.cleaned < budget {
             let root = self.get(0);
@@ -213,7 +219,11 @@ impl Heap {
         for index in 0..self.len {
             let entry = self.get(index);
             let node = slots.node(entry.slot);
-            assert!(matches!(node.state.get(), State::Armed | State::Stopped), "slot {}: {node:?}", entry.slot);
+            assert!(
+                matches!(node.state.get(), State::Armed | State::Stopped),
+                "slot {}: {node:?}",
+                entry.slot
+            );
             assert_eq!(node.pos.get() as usize, index);
             let armed = (node.deadline.get(), node.seq.get());
             assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
@@ -336,7 +346,8 @@ mod tests {
     impl Model {
         fn expire(&mut self, now: u64) -> Vec<u32> {
             let due = |armed: Option<(u64, u64)>| armed.filter(|&(t, _)| t <= now && t != NEVER);
-            let mut fired: Vec<_> = self.0.iter().filter_map(|&(slot, armed)| Some((due(armed)?, slot))).collect();
+            let mut fired: Vec<_> =
+                self.0.iter().filter_map(|&(slot, armed)| Some((due(armed)?, slot))).collect();
             fired.sort_unstable();
             self.0.iter_mut().filter(|(_, armed)| due(*armed).is_some()).for_each(|(_, armed)| *armed = None);
             fired.into_iter().map(|(_, slot)| slot).collect()

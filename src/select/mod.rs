@@ -18,8 +18,8 @@ use crate::sys::Time;
 pub mod private {
     pub use super::{Cases, Impossible, Pick, check_cases, fail, now, until, wait};
     pub use core::option::Option::{None, Some};
-    pub use core::{compile_error, concat, stringify};
     pub use core::result::Result::{Err, Ok};
+    pub use core::{compile_error, concat, stringify};
 }
 
 /// The item of the first case, or of one of the rest.
@@ -106,12 +106,21 @@ impl<S: Source, R: Cases> Cases for (&S, R) {
 /// Refuses, when compiled, more cases than a mask has bits.
 #[inline(always)]
 pub fn check_cases<C: Cases>(_: &C) {
-    const { assert!(C::LEN <= 32, "a select! has at most 32 recv and send cases; use several, or wait(&mut events)") }
+    const {
+        assert!(
+            C::LEN <= 32,
+            "a select! has at most 32 recv and send cases; use several, or wait(&mut events)"
+        )
+    }
 }
 
 /// Waits for one of the cases as long as it takes.
 #[inline]
-pub fn wait<C: Cases>(handle: &(impl AsRef<Handle> + ?Sized), cases: &C, biased: bool) -> io::Result<C::Item> {
+pub fn wait<C: Cases>(
+    handle: &(impl AsRef<Handle> + ?Sized),
+    cases: &C,
+    biased: bool,
+) -> io::Result<C::Item> {
     match run(handle.as_ref(), cases, biased, Patience::Endless) {
         Ok(Some(item)) => Ok(item),
         Ok(None) => unreachable!("an endless wait does not time out"),
@@ -151,7 +160,12 @@ pub fn fail(error: io::Error) -> ! {
 }
 
 #[inline]
-fn run<C: Cases>(handle: &Handle, cases: &C, biased: bool, patience: Patience) -> io::Result<Option<C::Item>> {
+fn run<C: Cases>(
+    handle: &Handle,
+    cases: &C,
+    biased: bool,
+    patience: Patience,
+) -> io::Result<Option<C::Item>> {
     handle.core.begin_turn();
     match pick(&handle.core, cases, biased) {
         Some(item) => Ok(Some(item)),

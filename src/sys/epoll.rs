@@ -103,7 +103,12 @@ impl Poller {
     fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> libc::c_int {
         // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that many.
         unsafe {
-            libc::epoll_wait(self.epoll.as_raw_fd(), events.list.as_mut_ptr(), events.list.len() as libc::c_int, ms)
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                events.list.as_mut_ptr(),
+                events.list.len() as libc::c_int,
+                ms,
+            )
         }
     }
 

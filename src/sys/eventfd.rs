@@ -36,8 +36,9 @@ impl Waker {
         loop {
             let bytes = n.to_ne_bytes();
             // SAFETY: the buffer is valid for its 8 bytes.
-            let wrote =
-                unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast::<libc::c_void>(), bytes.len()) };
+            let wrote = unsafe {
+                libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast::<libc::c_void>(), bytes.len())
+            };
             if wrote == bytes.len() as isize {
                 return Ok(());
             }

@@ -120,7 +120,10 @@ mod tests {
                 while done.load(Ordering::Acquire) != round {
                     std::thread::yield_now();
                 }
-                assert!(here == round || saw.load(Ordering::Relaxed) == round, "round {round}: neither saw the other");
+                assert!(
+                    here == round || saw.load(Ordering::Relaxed) == round,
+                    "round {round}: neither saw the other"
+                );
             }
         });
     }

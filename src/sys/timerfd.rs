@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use super::{Time, check};
 
@@ -48,7 +49,7 @@ impl OsTimer {
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         let value = match deadline {
-            Time::MAX => Time::ZERO - Time::ZERO,
+            Time::MAX => Duration::ZERO,
             deadline => deadline.max(Time::from_nanos(1)) - Time::ZERO,
         };
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };

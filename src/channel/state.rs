@@ -13,6 +13,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::TryRecvError;
 use crate::reactor::notify::{Call, Notify, Probe};
 use crate::sync::{
     AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence,
@@ -149,7 +150,7 @@ impl State {
     #[inline(never)]
     fn call_receiver(&self, armed: u8) {
         let mark = armed == Call::Mark as u8;
-        if mark && self.armed.swap(SILENT, Ordering::SeqCst) == SILENT {
+        if mark && self.armed.compare_exchange(armed, SILENT, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return;
         }
         if self.at_first.load(Ordering::SeqCst) {
@@ -245,10 +246,17 @@ impl State {
         }
     }
 
-    /// Whether nothing has been claimed since what was received last.
+    /// Whether a position has been claimed that was not received. "Empty" and "gone" are read at once: between two readings a last message could come.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.front.tail.load(Ordering::SeqCst) & POSITION == self.head()
+    pub(super) fn check_claimed(&self) -> Result<(), TryRecvError> {
+        let word = self.front.tail.load(Ordering::SeqCst);
+        if word & POSITION != self.head() {
+            Ok(())
+        } else if word & GONE != 0 {
+            Err(TryRecvError::Disconnected)
+        } else {
+            Err(TryRecvError::Empty)
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -69,7 +69,14 @@ impl Notify {
 
     /// Ends what [`sleep`](Self::sleep) began. Returns whether the reactor was woken since: once at the most, by one call of the driver's waker.
     pub(crate) fn awake(&self) -> bool {
-        !(self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst))
+        !self.take_sleeping()
+    }
+
+    /// A compare-and-swap that fails stores nothing: a late sender cannot undo a later `sleep`.
+    #[inline]
+    fn take_sleeping(&self) -> bool {
+        self.sleeping.load(Ordering::SeqCst)
+            && self.sleeping.compare_exchange(true, false, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// A part of step 4 of the reactor.
@@ -94,7 +101,7 @@ impl Notify {
 
     /// Step 4 of a sender. Also raised by the reactor itself when an outer loop sleeps for it.
     pub(crate) fn wake(&self) {
-        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.take_sleeping() {
             // The waker's only error is a closed or full counter, and neither can be: it owns its fd and handles a full one.
             let _ = self.waker.wake();
         }

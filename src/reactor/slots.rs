@@ -144,7 +144,8 @@ impl<O> Slots<O> {
     #[cold]
     fn grow(&mut self, owner: &Rc<O>) {
         let base = (self.chunks.len() * CHUNK) as u32;
-        assert!(base < NONE - CHUNK as u32, "pollmux: more than {base} live sources in one reactor");
+        // The timer queue needs the top bit.
+        assert!(base < (1 << 31) - CHUNK as u32, "pollmux: more than {base} live sources in one reactor");
         let node = |i: usize| Node {
             deadline: Cell::new(0),
             seq: Cell::new(0),

@@ -5,10 +5,15 @@
 //! keys and zombies are put right when they reach the root, a bounded number at a time: the price is a wake-up that comes too early now and
 //! then, never one that comes too late.
 //!
+//! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer leaves a *hole*: its entry keeps its
+//! key and its place and points to no record. Holes go when they reach the root or the end; when they are more than half of all,
+//! every removal fills a few of those among the leaves.
+//!
 //! Invariants (`verify`, run by the tests):
 //! - no child sorts before its parent, by (key, sequence at the time the key was set);
 //! - a record's deadline and sequence are at or after its entry's;
-//! - `pos` of each record in the heap is the index of its entry.
+//! - `pos` of each record in the heap is the index of its entry;
+//! - the last entry is not a hole, and no more than half of a large heap are holes once a sweep is over.
 //!
 //! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm across a boundary of 2^32 arms is not done lazily, so
 //! record and entry always share it.
@@ -24,11 +29,24 @@ const ARITY: usize = 4;
 const ROOT: usize = ARITY - 1;
 const BLOCK: usize = 256;
 
+/// Set in the `slot` of a hole; the other bits are the high half of its sequence then, so that ties keep their order.
+const HOLE: u32 = 1 << 31;
+/// Heaps smaller than this are not worth sweeping.
+const SWEEP_MIN: usize = 256;
+/// How many leaves a removal looks at while there are too many holes.
+const SWEEP_STEP: usize = 8;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Entry {
     key: u64,
     slot: u32,
     seq: u32,
+}
+
+impl Entry {
+    fn is_hole(self) -> bool {
+        self.slot & HOLE != 0
+    }
 }
 
 /// The heap's storage grows by blocks, so that growing never copies what is there.
@@ -42,6 +60,9 @@ pub(crate) struct Heap {
     len: usize,
     /// The high half of the sequences of all entries, while it is the same for all: then ties need no look at the records.
     half: Option<u32>,
+    holes: usize,
+    /// The sweep looks at the leaves before this index next.
+    sweep: usize,
 }
 
 /// What [`Heap::expire`] did.
@@ -55,7 +76,7 @@ pub(crate) struct Expired {
 
 impl Heap {
     pub(crate) const fn new() -> Heap {
-        Heap { blocks: Vec::new(), len: 0, half: None }
+        Heap { blocks: Vec::new(), len: 0, half: None, holes: 0, sweep: 0 }
     }
 
     /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
@@ -83,6 +104,7 @@ impl Heap {
             self.half = None;
         }
         self.sift_up(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
+        self.trim();
     }
 
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else the entry moves.
@@ -97,20 +119,65 @@ impl Heap {
         }
         if deadline < self.get(index).key || !same_half {
             self.place(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
+            self.trim();
         }
     }
 
     /// Takes an `Armed` or `Stopped` record out and makes it `Idle`.
     pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
-        self.len -= 1;
-        let last = self.get(self.len);
-        // Far from everything else in memory: asked for early, it arrives while the record is fetched.
-        std::hint::black_box(slots.node(last.slot).pos.get());
         let node = slots.node(slot);
         let index = node.pos.replace(NONE) as usize;
         node.state.set(State::Idle);
-        if index != self.len {
-            self.place(slots, index, last);
+        let half = (node.seq.get() >> 32) as u32 & !HOLE;
+        self.entry(index).slot = HOLE | half;
+        self.holes += 1;
+        self.trim();
+        if self.holes > self.len / 2 && self.len > SWEEP_MIN {
+            self.sweep(slots);
+        }
+    }
+
+    /// Takes the root out.
+    fn remove_root<O>(&mut self, slots: &Slots<O>) {
+        let root = self.get(0);
+        if root.is_hole() {
+            self.holes -= 1;
+        } else {
+            let node = slots.node(root.slot);
+            node.pos.set(NONE);
+            node.state.set(State::Idle);
+        }
+        self.len -= 1;
+        if self.len > 0 {
+            let last = self.get(self.len);
+            self.sift_down(slots, 0, last);
+            self.trim();
+        }
+    }
+
+    /// Takes holes off the end: one may have come there when an entry rose past it.
+    fn trim(&mut self) {
+        while self.len > 0 && self.get(self.len - 1).is_hole() {
+            self.len -= 1;
+            self.holes -= 1;
+        }
+    }
+
+    /// Fills holes among the next few leaves with entries from the end. (Below a hole that is no leaf the heap is in order as it is.)
+    fn sweep<O>(&mut self, slots: &Slots<O>) {
+        for _ in 0..SWEEP_STEP {
+            let first_leaf = (self.len + ARITY - 2) / ARITY;
+            if self.sweep > self.len || self.sweep <= first_leaf {
+                self.sweep = self.len;
+            }
+            self.sweep -= 1;
+            if self.get(self.sweep).is_hole() {
+                self.holes -= 1;
+                self.len -= 1;
+                let last = self.get(self.len);
+                self.place(slots, self.sweep, last);
+                self.trim();
+            }
         }
     }
 
@@ -126,16 +193,21 @@ impl Heap {
         let mut done = Expired::default();
         while self.len > 0 && done.fired + done.cleaned < budget {
             let root = self.get(0);
+            if root.is_hole() {
+                self.remove_root(slots);
+                done.cleaned += 1;
+                continue;
+            }
             let node = slots.node(root.slot);
             if node.state.get() == State::Stopped {
-                self.remove(slots, root.slot);
+                self.remove_root(slots);
                 done.cleaned += 1;
             } else if node.deadline.get() != root.key || node.seq.get() as u32 != root.seq {
                 let fresh = Entry { key: node.deadline.get(), seq: node.seq.get() as u32, ..root };
                 self.sift_down(slots, 0, fresh);
                 done.cleaned += 1;
             } else if root.key <= now && root.key != NEVER {
-                self.remove(slots, root.slot);
+                self.remove_root(slots);
                 ready.push(slots, root.slot);
                 done.fired += 1;
             } else {
@@ -207,17 +279,34 @@ impl Heap {
     }
 
     #[inline]
-    fn set<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+    fn entry(&mut self, index: usize) -> &mut Entry {
         let at = index + ROOT;
-        self.blocks[at / BLOCK].0[at % BLOCK] = entry;
-        slots.node(entry.slot).pos.set(index as u32);
+        &mut self.blocks[at / BLOCK].0[at % BLOCK]
+    }
+
+    #[inline]
+    fn set<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+        *self.entry(index) = entry;
+        if !entry.is_hole() {
+            slots.node(entry.slot).pos.set(index as u32);
+        }
     }
 
     /// Panics unless the invariants hold. O(n).
     #[cfg(test)]
     pub(crate) fn verify<O>(&self, slots: &Slots<O>) {
+        let holes = (0..self.len).filter(|&index| self.get(index).is_hole()).count();
+        assert_eq!(holes, self.holes);
+        assert!(self.len == 0 || !self.get(self.len - 1).is_hole());
         for index in 0..self.len {
             let entry = self.get(index);
+            if index > 0 {
+                let parent = self.get((index - 1) / ARITY);
+                assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
+            }
+            if entry.is_hole() {
+                continue;
+            }
             let node = slots.node(entry.slot);
             assert!(
                 matches!(node.state.get(), State::Armed | State::Stopped),
@@ -228,10 +317,6 @@ impl Heap {
             let armed = (node.deadline.get(), node.seq.get());
             assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
             assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
-            if index > 0 {
-                let parent = self.get((index - 1) / ARITY);
-                assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
-            }
         }
     }
 }
@@ -239,7 +324,9 @@ impl Heap {
 /// The full sequence of an entry.
 #[inline]
 fn sequence<O>(slots: &Slots<O>, entry: Entry) -> u64 {
-    slots.node(entry.slot).seq.get() >> 32 << 32 | u64::from(entry.seq)
+    let half =
+        if entry.is_hole() { u64::from(entry.slot & !HOLE) } else { slots.node(entry.slot).seq.get() >> 32 };
+    half << 32 | u64::from(entry.seq)
 }
 
 #[cfg(test)]
@@ -422,6 +509,32 @@ mod tests {
         let done = queue.heap.expire(&queue.slots, &mut queue.ready, 10, 100);
         assert_eq!(done, Expired { fired: 0, cleaned: 1 });
         assert_eq!(queue.heap.first(), 999);
+    }
+
+    #[test]
+    fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
+        let mut queue = Queue::new((1 << 32) - 3_000);
+        let slots: Vec<u32> = (0..20_000).map(|_| queue.create()).collect();
+        // Few distinct deadlines; the boundary of the 32-bit half is crossed on the way.
+        slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 10 + (i * 7 % 3) as u64));
+        let (mut kept, mut armed) = (Vec::new(), slots.len());
+        for (i, &slot) in slots.iter().enumerate() {
+            if i * 2_654_435_761 % 16 < 15 {
+                queue.drop_slot(slot);
+                armed -= 1;
+                assert!(
+                    queue.heap.len <= 3 * armed.max(SWEEP_MIN),
+                    "{} entries for {armed} timers",
+                    queue.heap.len
+                );
+            } else {
+                kept.push((10 + (i * 7 % 3) as u64, i, slot));
+            }
+        }
+        queue.heap.verify(&queue.slots);
+        kept.sort_unstable();
+        assert_eq!(queue.expire(100, 64), kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>());
+        assert_eq!((queue.heap.len, queue.heap.holes), (0, 0));
     }
 
     #[test]

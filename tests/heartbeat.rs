@@ -1,0 +1,210 @@
+//! The examples `heartbeat` and `hotpath` as programs: what they print, and what they say to wrong arguments.
+//!
+//! A line of `heartbeat` may never come before its time. How long after it may come depends on what else the machine does: on an
+//! idle one it is a millisecond or two; the tests of this crate run beside each other, so up to [`LATE_MS`] are accepted, and a run that was
+//! disturbed so much that its lines came late or in another order is repeated.
+//!
+//! `cargo test` builds the examples first. Run alone, this file has cargo build the one that is missing or older than its sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+const LATE_MS: u64 = 250;
+const ATTEMPTS: u32 = 5;
+
+/// The program of an example, beside the folder that this test's program is in.
+fn example(name: &str) -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let this = std::env::current_exe().expect("the test's own path");
+    let profile = this.parent().and_then(Path::parent).expect("target/profile/deps/test");
+    let program = profile.join("examples").join(name);
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources =
+        [package.join("src"), package.join("examples/common"), package.join(format!("examples/{name}.rs"))];
+    let newest = sources.iter().filter_map(|path| last_change(path)).max();
+    if last_change(&program).is_none_or(|built| newest.is_some_and(|newest| newest > built)) {
+        let profile_name = match profile.file_name().and_then(|name| name.to_str()) {
+            None | Some("debug") => "dev",
+            Some(name) => name,
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--example", name, "--profile", profile_name, "--target-dir"])
+            .arg(profile.parent().expect("target/profile"))
+            .current_dir(package)
+            .stdin(Stdio::null())
+            .output()
+            .expect("cargo");
+        assert!(built.status.success(), "{name} was not built: {}", String::from_utf8_lossy(&built.stderr));
+    }
+    assert!(program.is_file(), "{} is not there", program.display());
+    program
+}
+
+/// When the file, or the newest file in the folder, was changed.
+fn last_change(path: &Path) -> Option<SystemTime> {
+    if path.is_dir() {
+        fs::read_dir(path).ok()?.filter_map(|entry| last_change(&entry.ok()?.path())).max()
+    } else {
+        fs::metadata(path).ok()?.modified().ok()
+    }
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    Command::new(example(name)).args(args).stdin(Stdio::null()).output().expect("the example runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// Takes `   200 ms  event` apart: a number right-aligned in six columns, ` ms  `, and what happened.
+fn parse(line: &str) -> Option<(u64, &str)> {
+    let (number, what) = line.split_once(" ms  ")?;
+    let ms: u64 = number.trim_start().parse().ok()?;
+    (format!("{ms:>6} ms  {what}") == line).then_some((ms, what))
+}
+
+/// Runs `heartbeat` and checks that it prints exactly these lines, none early.
+fn prints(args: &[&str], expected: &[(u64, &str)]) {
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let output = run("heartbeat", args);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+        let lines: Vec<(u64, &str)> = stdout
+            .lines()
+            .map(|line| parse(line).unwrap_or_else(|| panic!("the format of {line:?}")))
+            .collect();
+        assert!(stdout.ends_with('\n'));
+        let names = |lines: &[(u64, &str)]| lines.iter().map(|line| line.1.to_string()).collect::<Vec<_>>();
+        if names(&lines) == names(expected) {
+            let pairs = || lines.iter().zip(expected);
+            for (&(ms, what), &(due, _)) in pairs() {
+                assert!(ms >= due, "{what}, due at {due} ms, came at {ms} ms:\n{stdout}");
+            }
+            if pairs().all(|((ms, _), (due, _))| *ms <= due + LATE_MS) {
+                return;
+            }
+        }
+        last = stdout;
+    }
+    panic!("{args:?}: expected {expected:?} in {ATTEMPTS} runs, the last of which printed\n{last}");
+}
+
+#[test]
+fn the_heartbeat_of_the_first_page() {
+    prints(&[], &[(200, "event"), (600, "event"), (1600, "heartbeat"), (2600, "heartbeat")]);
+}
+
+#[test]
+fn a_heartbeat_ten_times_as_fast() {
+    prints(
+        &["--interval", "100ms", "--events", "20ms,60ms", "--beats", "2"],
+        &[(20, "event"), (60, "event"), (160, "heartbeat"), (260, "heartbeat")],
+    );
+}
+
+#[test]
+fn events_in_any_order_and_any_unit() {
+    prints(
+        &["--interval=100000us", "--events=60000000ns,20ms", "--beats=1"],
+        &[(20, "event"), (60, "event"), (160, "heartbeat")],
+    );
+}
+
+#[test]
+fn more_beats_stay_on_the_grid() {
+    prints(
+        &["--interval", "100ms", "--events", "0ms", "--beats", "5"],
+        &[
+            (0, "event"),
+            (100, "heartbeat"),
+            (200, "heartbeat"),
+            (300, "heartbeat"),
+            (400, "heartbeat"),
+            (500, "heartbeat"),
+        ],
+    );
+}
+
+/// Exit status 2, nothing on stdout, and a message on stderr that has all of `says`.
+#[track_caller]
+fn refuses(args: &[&str], says: &[&str]) {
+    let output = run("heartbeat", args);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert_eq!(text(&output.stdout), "", "{args:?}");
+    for part in says {
+        assert!(stderr.contains(part), "{args:?}: no {part:?} in {stderr:?}");
+    }
+    assert!(stderr.starts_with("error: ") && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn an_interval_of_zero_is_refused() {
+    refuses(&["--interval", "0s"], &["--interval", "must not be zero"]);
+}
+
+#[test]
+fn an_interval_that_is_no_duration_is_refused() {
+    refuses(&["--interval", "abc"], &["--interval", "abc", "a whole number must come first"]);
+    refuses(&["--interval", "-1s"], &["-1"]);
+    refuses(&["--interval", ""], &["--interval"]);
+    refuses(&["--interval", "5"], &["--interval", "the unit is missing"]);
+    refuses(&["--interval", "99999999999999999999s"], &["--interval"]);
+    refuses(&["--interval", "18446744074s"], &["--interval", "584 years"]);
+}
+
+#[test]
+fn events_that_are_no_durations_are_refused() {
+    refuses(&["--events", "1x"], &["--events", "unknown unit `x`"]);
+    refuses(&["--events", "20ms,abc"], &["--events", "abc"]);
+}
+
+#[test]
+fn no_beats_at_all_are_refused() {
+    refuses(&["--beats", "0"], &["--beats", "0"]);
+    refuses(&["--beats", "many"], &["--beats", "many"]);
+}
+
+#[test]
+fn an_unknown_flag_is_refused() {
+    refuses(&["--no-such-flag"], &["--no-such-flag"]);
+    refuses(&["word"], &["word"]);
+}
+
+#[test]
+fn help_lists_the_options() {
+    let output = run("heartbeat", &["--help"]);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    let help = text(&output.stdout);
+    for option in ["--interval", "--events", "--beats"] {
+        assert!(help.contains(option), "{help}");
+    }
+}
+
+#[test]
+fn a_turn_of_hotpath_allocates_nothing_and_makes_no_syscall() {
+    let output = run("hotpath", &["--turns", "20000"]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+    let value = |label: &str| {
+        let found = stdout.lines().find_map(|line| line.trim().strip_prefix(label));
+        found.unwrap_or_else(|| panic!("no {label:?} in {stdout}")).trim().to_string()
+    };
+    assert_eq!(value("allocations a turn"), "0", "{stdout}");
+    assert_eq!(value("syscalls a turn"), "0", "{stdout}");
+}
+
+#[test]
+fn the_format_of_a_line_is_exact() {
+    assert_eq!(parse("   200 ms  event"), Some((200, "event")));
+    assert_eq!(parse("  1600 ms  heartbeat"), Some((1600, "heartbeat")));
+    assert_eq!(parse("200 ms  event"), None);
+    assert_eq!(parse("   200 ms event"), None);
+    assert_eq!(parse("    200 ms  event"), None);
+}

@@ -1,0 +1,428 @@
+//! `stats()` agrees with what strace counts, and both say what the documentation promises.
+//!
+//! Each test runs one scenario in a child, this same program, under strace. The child writes a line to `/dev/null` when the scenario
+//! begins and another when it ends, so that neither its start nor its printing is counted, and prints what `stats()` says
+//! of the time in between. The log of strace between the two lines must say the same: every `epoll_wait`, every `timerfd_settime`,
+//! every `write` to an eventfd, by whatever thread, and no `read` of either.
+//!
+//! The two must agree in every run. The exact numbers depend on the scheduler, too: a loop that was kept from the CPU until its tick was
+//! due need not sleep for it. Such a run is repeated.
+//!
+//! Without strace, or where it may not trace, the tests are skipped, unless `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use pollmux::{Reactor, Stats, select};
+
+const CHILD: &str = "POLLMUX_STRACE_CHILD";
+const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";
+const BEGIN: &str = "pollmux: the scenario begins";
+const END: &str = "pollmux: the scenario ends";
+/// What the child's line of counts begins with.
+const SAYS: &str = "pollmux stats:";
+const ATTEMPTS: u32 = 5;
+/// The calls looked at. `?`: not every architecture and every strace knows all of them.
+const CALLS: &str =
+    "trace=?epoll_wait,?epoll_pwait,?epoll_pwait2,?timerfd_settime,?timerfd_settime64,?write,?read";
+
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How often something was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// `epoll_wait` and its relatives, whether they slept or not.
+    epoll_waits: u64,
+    settimes: u64,
+    /// `write` to an eventfd.
+    wakes: u64,
+    /// `read` of an eventfd or a timerfd.
+    reads: u64,
+}
+
+// ---- The scenarios: what runs in the child.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    Messages,
+    Ticks,
+    Wakes,
+    LaterResets,
+    Heartbeat,
+    Idle,
+    Defaults,
+    Embedded,
+}
+
+const SCENARIOS: [Scenario; 8] = [
+    Scenario::Messages,
+    Scenario::Ticks,
+    Scenario::Wakes,
+    Scenario::LaterResets,
+    Scenario::Heartbeat,
+    Scenario::Idle,
+    Scenario::Defaults,
+    Scenario::Embedded,
+];
+
+const TICKS: u64 = 20;
+const WAKES: u64 = 20;
+const EVENTS: u64 = 20;
+const BEATS: u64 = 2;
+const EMBEDDED_TURNS: u64 = 50;
+
+/// Runs `scenario` between the two lines, and returns what `stats()` has counted meanwhile.
+fn between_the_lines(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stats {
+    let mut null = File::options().write(true).open("/dev/null").expect("/dev/null");
+    let mut mark = |line: &str| null.write_all(line.as_bytes()).expect("a write to /dev/null");
+    mark(BEGIN);
+    let before = reactor.stats();
+    scenario(reactor);
+    let spent = reactor.stats() - before;
+    mark(END);
+    spent
+}
+
+/// Turns that find a message, with a heartbeat restarted in each.
+fn messages() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let heartbeat = reactor.every(HOUR).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        for n in 0..10_000 {
+            tx.send(n).expect("a receiver");
+            select! { reactor;
+                recv(inbox) -> message => {
+                    assert_eq!(message, Ok(n));
+                    heartbeat.restart();
+                },
+                recv(heartbeat) -> _ => unreachable!(),
+            }
+        }
+    })
+}
+
+/// Nothing but ticks.
+fn ticks() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..TICKS {
+            select! { reactor; recv(ticker) -> _ => {} }
+        }
+    })
+}
+
+/// Sleeps that are ended by a message from another thread.
+fn wakes() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let (ask, asked) = mpsc::channel::<()>();
+    let other = tx.clone();
+    let sender = thread::spawn(move || {
+        for () in asked {
+            thread::sleep(Duration::from_millis(5)); // by then the reactor sleeps
+            other.send(1).expect("a receiver");
+        }
+    });
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..WAKES {
+            ask.send(()).expect("the other thread");
+            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(1)) }
+        }
+        drop(ask);
+        sender.join().expect("no panic"); // so that its last write has been made
+    })
+}
+
+/// Deadlines that are put off, and turns that find nothing due.
+fn later_resets() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
+    between_the_lines(&reactor, |reactor| {
+        for round in 1..=100 {
+            timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));
+            select! { reactor; recv(timers[0]) -> _ => unreachable!(), default => {} }
+        }
+    })
+}
+
+/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are beats.
+fn heartbeat() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<()>(64).expect("a channel");
+    let heartbeat = reactor.every(Duration::from_millis(150)).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        heartbeat.restart();
+        let other = tx.clone();
+        let sender = thread::spawn(move || {
+            for _ in 0..EVENTS {
+                thread::sleep(Duration::from_millis(5));
+                other.send(()).expect("a receiver");
+            }
+        });
+        let (mut events, mut beats) = (0, 0);
+        while events < EVENTS || beats < BEATS {
+            select! { reactor;
+                recv(inbox) -> _ => {
+                    events += 1;
+                    heartbeat.restart();
+                },
+                recv(heartbeat) -> _ => beats += 1,
+            }
+        }
+        sender.join().expect("no panic");
+    })
+}
+
+/// Two seconds with many live timers and channels, of which nothing comes.
+fn idle() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let _timers: Vec<_> = (0..10_000).map(|i| reactor.after(HOUR + Duration::from_secs(i))).collect();
+    let channels: Vec<_> = (0..10_000).map(|_| reactor.channel::<u8>(1).expect("a channel")).collect();
+    between_the_lines(&reactor, |reactor| {
+        select! { reactor;
+            recv(channels[0].1) -> _ => unreachable!(),
+            default(Duration::from_secs(2)) => {},
+        }
+    })
+}
+
+/// Turns that find nothing and do not wait.
+fn defaults() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (_tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let timer = reactor.after(HOUR);
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..10_000 {
+            select! { reactor; recv(inbox) -> _ => unreachable!(), recv(timer) -> _ => unreachable!(), default => {} }
+        }
+    })
+}
+
+/// Messages to an embedded reactor: a wake-up that makes the fd readable, and a turn that finds the channel; a second one, asked for because
+/// something was left, that finds nothing.
+fn embedded() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let mut inner = reactor.embed().expect("an fd");
+    between_the_lines(&reactor, |reactor| {
+        for n in 0..EMBEDDED_TURNS {
+            tx.send(n).expect("a receiver");
+            assert_eq!(inner.turn().expect("a turn"), 1);
+            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)), default => unreachable!() }
+            assert_eq!(inner.turn().expect("a turn"), 0);
+        }
+    })
+}
+
+/// Not a test of its own: in the child it runs the scenario that the environment names.
+#[test]
+fn child() {
+    let Ok(name) = std::env::var(CHILD) else { return };
+    let scenario = SCENARIOS.into_iter().find(|scenario| format!("{scenario:?}") == name);
+    let stats = match scenario.expect("the name of a scenario") {
+        Scenario::Messages => messages(),
+        Scenario::Ticks => ticks(),
+        Scenario::Wakes => wakes(),
+        Scenario::LaterResets => later_resets(),
+        Scenario::Heartbeat => heartbeat(),
+        Scenario::Idle => idle(),
+        Scenario::Defaults => defaults(),
+        Scenario::Embedded => embedded(),
+    };
+    println!("\n{SAYS} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes);
+}
+
+// ---- strace and its log.
+
+/// What the log has between the two lines.
+fn between(log: &str) -> Result<&str, String> {
+    let begin = log.find(BEGIN).and_then(|at| Some(at + log[at..].find('\n')? + 1));
+    let end = log.find(END).and_then(|at| Some(log[..at].rfind('\n')? + 1));
+    match (begin, end) {
+        (Some(begin), Some(end)) if begin <= end => Ok(&log[begin..end]),
+        _ => Err(format!("the two lines are not in the log:\n{log}")),
+    }
+}
+
+/// Counts the calls. One that another thread's interrupts is logged twice, `.. <unfinished ...>` and `<... resumed>`: its beginning counts.
+fn count(log: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in log.lines() {
+        // `1234 call(3<file>, ...`: the thread comes first.
+        let call = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        let on = |kind: &str| arguments.split(',').next().is_some_and(|fd| fd.contains(kind));
+        match name {
+            "epoll_wait" | "epoll_pwait" | "epoll_pwait2" => counts.epoll_waits += 1,
+            "timerfd_settime" | "timerfd_settime64" => counts.settimes += 1,
+            "write" if on("[eventfd") => counts.wakes += 1,
+            "read" if on("[eventfd") || on("[timerfd") => counts.reads += 1,
+            _ => {}
+        }
+    }
+    counts
+}
+
+/// Why strace cannot be used, if it cannot.
+fn no_strace() -> Option<String> {
+    let tried = Command::new("strace")
+        .args(["-f", "-y", "-e", CALLS, "-o", "/dev/null", "true"])
+        .stdin(Stdio::null())
+        .output();
+    match tried {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("strace is not installed".into()),
+        Err(error) => Some(format!("strace cannot be run: {error}")),
+        Ok(output) if !output.status.success() => {
+            Some(format!("strace may not trace here: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Whether the tests are to be skipped.
+fn skipped() -> bool {
+    let Some(why) = no_strace() else { return false };
+    assert!(std::env::var_os(REQUIRE).is_none_or(|value| value != "1"), "{REQUIRE} is set, but {why}");
+    println!("skipped: {why}");
+    true
+}
+
+/// One run of the scenario: what `stats()` says and what strace says, and its log of that time.
+fn traced(scenario: Scenario) -> (Said, Counts, String) {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let run = format!("strace-{}-{}.log", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
+    let output = Command::new("strace")
+        .args(["-f", "-y", "-s", "64", "-e", CALLS, "-e", "signal=none", "-o"])
+        .arg(&path)
+        .arg(std::env::current_exe().expect("the test's own path"))
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, format!("{scenario:?}"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("strace runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{scenario:?}: {stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    let numbers =
+        stdout.lines().find_map(|line| line.strip_prefix(SAYS)).expect("the child's line of counts");
+    let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    let [waits, polls, arms, wakes] = numbers[..] else { panic!("{stdout}") };
+    let log = fs::read_to_string(&path).expect("the log");
+    fs::remove_file(&path).expect("the log can go");
+    let log = between(&log).unwrap_or_else(|error| panic!("{scenario:?}: {error}"));
+    (Said { waits, polls, arms, wakes }, count(log), log.to_string())
+}
+
+/// What a child has printed of its `Stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    waits: u64,
+    polls: u64,
+    arms: u64,
+    wakes: u64,
+}
+
+/// Runs the scenario: `stats()` and strace must agree each time, and one run must be as `promised`.
+#[track_caller]
+fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
+    if skipped() {
+        return;
+    }
+    let mut last = Counts::default();
+    for _ in 0..ATTEMPTS {
+        let (stats, seen, log) = traced(scenario);
+        let counted = Counts {
+            epoll_waits: stats.waits + stats.polls,
+            settimes: stats.arms,
+            wakes: stats.wakes,
+            reads: 0,
+        };
+        assert_eq!(counted, seen, "{scenario:?}: stats() on the left, strace on the right; its log:\n{log}");
+        if promised(seen) {
+            return;
+        }
+        last = seen;
+    }
+    panic!("{scenario:?}: not as promised in {ATTEMPTS} runs; the last one: {last:?}");
+}
+
+#[test]
+fn turns_that_find_messages_make_no_syscall() {
+    agrees(Scenario::Messages, |seen| seen == Counts::default());
+}
+
+#[test]
+fn a_tick_makes_two_syscalls() {
+    let promised = Counts { epoll_waits: TICKS, settimes: TICKS, ..Counts::default() };
+    agrees(Scenario::Ticks, |seen| seen == promised);
+}
+
+#[test]
+fn a_sleep_ended_by_a_message_makes_two_syscalls() {
+    let promised = Counts { epoll_waits: WAKES, wakes: WAKES, ..Counts::default() };
+    agrees(Scenario::Wakes, |seen| seen == promised);
+}
+
+#[test]
+fn a_reset_to_a_later_time_makes_no_syscall() {
+    agrees(Scenario::LaterResets, |seen| seen == Counts::default());
+}
+
+/// An event costs its wake-up. The timer is set once before the events and, having fired too early because they have put it off, once more for the
+/// first beat; then once for each further beat.
+#[test]
+fn a_heartbeat_is_armed_for_beats_not_for_events() {
+    agrees(Scenario::Heartbeat, |seen| {
+        let arms = BEATS + 1;
+        seen.settimes <= arms && seen.wakes <= EVENTS && seen.epoll_waits <= seen.wakes + arms
+    });
+}
+
+/// The wait itself is one, and one timer is set to end it.
+#[test]
+fn idle_timers_and_channels_cost_no_wake_up() {
+    agrees(Scenario::Idle, |seen| seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_default_makes_no_syscall() {
+    agrees(Scenario::Defaults, |seen| seen == Counts::default());
+}
+
+/// For each message: the wake-up, a look, the reactor's own wake-up for what is left, and a look.
+#[test]
+fn an_embedded_reactor_makes_the_syscalls_it_counts() {
+    let promised = Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
+    agrees(Scenario::Embedded, |seen| seen == promised);
+}
+
+#[test]
+fn a_log_is_counted_between_its_two_lines() {
+    let log = format!(
+        "7 write(4<anon_inode:[eventfd]>, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8\n\
+         7 write(3</dev/null>, \"{BEGIN}\", 28) = 28\n\
+         7 timerfd_settime(5<anon_inode:[timerfd]>, TFD_TIMER_ABSTIME, {{}}, NULL) = 0\n\
+         7 epoll_wait(6<anon_inode:[eventpoll]>,  <unfinished ...>\n\
+         8 write(4<anon_inode:[eventfd]>, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8 <unfinished ...>\n\
+         7 <... epoll_wait resumed>[{{events=EPOLLIN}}], 16, -1) = 1\n\
+         8 <... write resumed>) = 8\n\
+         7 epoll_pwait2(6<anon_inode:[eventpoll]>, [], 16, {{}}, NULL, 0) = 0\n\
+         7 write(1</dev/pts/0>, \"[eventfd\", 8) = 8\n\
+         7 read(5<anon_inode:[timerfd]>, \"\", 8) = 8\n\
+         7 read(9</etc/hosts>, \"\", 8) = 8\n\
+         7 write(3</dev/null>, \"{END}\", 26) = 26\n\
+         7 epoll_wait(6<anon_inode:[eventpoll]>, [], 16, 0) = 0\n"
+    );
+    let counts = count(between(&log).expect("both lines"));
+    assert_eq!(counts, Counts { epoll_waits: 2, settimes: 1, wakes: 1, reads: 1 });
+    assert!(between("7 epoll_wait(6<anon_inode:[eventpoll]>, [], 16, 0) = 0").is_err());
+}

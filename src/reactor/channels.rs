@@ -108,6 +108,12 @@ impl Slot {
         }
     }
 
+    /// The channel is at its end: nothing will come, and it is not to be reported any more.
+    pub(crate) fn unwatch(&self) {
+        self.try_take();
+        self.chunk.forget(self.slot);
+    }
+
     /// The channel, which was ready, was found empty.
     pub(crate) fn drained(&self, probe: &dyn Probe) {
         let core = self.core();

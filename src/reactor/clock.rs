@@ -36,6 +36,10 @@ impl TurnClock {
         TurnClock { source, turn: Cell::new(None) }
     }
 
+    pub(crate) fn is_virtual(&self) -> bool {
+        matches!(self.source, Source::Virtual(_))
+    }
+
     /// Begins a turn: whether something with this deadline (ns) is due. If so the turn has its reading.
     #[inline]
     pub(crate) fn begin_turn(&self, deadline: u64) -> bool {

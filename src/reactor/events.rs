@@ -91,7 +91,7 @@ impl fmt::Debug for Events {
 impl Handle {
     /// Waits until at least one source of this reactor is ready, and reports up to the capacity of `events` of them.
     ///
-    /// Due timers come in deadline order, equal deadlines in arming order. A source is reported again by the next wait until it is
+    /// Timers come in the order in which they become due, equal deadlines in arming order. A source is reported again by the next wait until it is
     /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
     /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
     ///

@@ -33,12 +33,10 @@ use self::notify::Notify;
 use self::ready::Ready;
 use self::slots::{Chunk, Slots, State};
 use self::timers::{Heap, NEVER};
-use crate::driver::{Driver, Native, Wait};
+use crate::driver::{Driver, Native, Syscalls, Wait};
 use crate::sync::{Ordering, fence};
 use crate::sys::{Time, nanos};
 
-/// How many heap entries one call may touch: some 0.1 ms with a million timers.
-const BUDGET: u32 = 256;
 
 /// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
 ///
@@ -93,6 +91,8 @@ pub(crate) struct Core {
     marking: Cell<bool>,
     /// Times that somebody woke us.
     wakes: Cell<u64>,
+    /// What the driver said last.
+    syscalls: Cell<Syscalls>,
     closed: Cell<bool>,
     /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an [`Embedded`].
     outer_armed: Cell<u64>,
@@ -129,6 +129,7 @@ impl Reactor {
             channels: RefCell::default(),
             marking: Cell::new(false),
             wakes: Cell::new(0),
+            syscalls: Cell::default(),
             closed: Cell::new(false),
             outer_armed: Cell::new(NEVER),
             embedded: Cell::new(false),
@@ -194,7 +195,11 @@ impl Handle {
     /// What the reactor has done so far.
     pub fn stats(&self) -> Stats {
         let core = &*self.core;
-        let syscalls = core.driver.borrow().as_ref().map(|driver| driver.syscalls()).unwrap_or_default();
+        // A driver that asks while it waits gets the counts from before.
+        if let Ok(Some(driver)) = core.driver.try_borrow().as_deref() {
+            core.syscalls.set(driver.syscalls());
+        }
+        let syscalls = core.syscalls.get();
         Stats {
             turns: core.turns.get(),
             waits: syscalls.waits,
@@ -228,7 +233,7 @@ pub(crate) enum Blocked {
 }
 
 impl Core {
-    /// Begins a turn: afterwards what is due is ready (all of it, unless more than [`BUDGET`] entries stand before it).
+    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a [`Heap::budget`] of entries stand before it).
     #[inline]
     pub(crate) fn begin_turn(&self) {
         self.turns.set(self.turns.get() + 1);
@@ -245,7 +250,8 @@ impl Core {
     #[inline(never)]
     fn expire(&self, now: Time) {
         let table = &mut *self.table.borrow_mut();
-        let done = table.heap.expire(&table.slots, &mut table.ready, now.as_nanos(), BUDGET);
+        let budget = table.heap.budget();
+        let done = table.heap.expire(&table.slots, &mut table.ready, now.as_nanos(), budget);
         self.expired.set(self.expired.get() + u64::from(done.fired));
         self.cleaned.set(self.cleaned.get() + u64::from(done.cleaned));
         self.next_due.set(table.heap.first());
@@ -264,9 +270,9 @@ impl Core {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             return Ok(Blocked::TimedOut);
         }
-        if self.next_due.get() != self.cleaned_for.get() {
+        if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
             // The driver may have to be armed for another key: a stale one is put right first, a bounded number of times. One that is armed
-            // already is put right when it has woken us.
+            // already is put right when it has woken us; but virtual time does not go to where nothing is due.
             self.expire(Time::ZERO);
             self.cleaned_for.set(self.next_due.get());
         }
@@ -363,14 +369,15 @@ impl Core {
         self.closed.set(true);
         self.embedded.set(false);
         self.next_due.set(NEVER);
-        let table = &mut *self.table.borrow_mut();
-        let chunks = table.slots.clear();
-        table.heap = Heap::new();
-        table.ready = Ready::new();
-        // Each chunk holds this core, and this core held them.
-        drop(chunks);
+        let chunks = {
+            let table = &mut *self.table.borrow_mut();
+            table.heap = Heap::new();
+            table.ready = Ready::new();
+            table.slots.clear()
+        };
         let driver = self.driver.borrow_mut().take();
-        drop(driver);
+        // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)
+        drop((chunks, driver));
     }
 }
 
@@ -516,10 +523,11 @@ impl Slot {
         matches!(state, State::Armed | State::Ready)
     }
 
-    /// Arms for `d` from the real now.
+    /// Arms for `d` from the real now. Zero is due at once, so a reading that may be late will not do.
     #[inline]
     pub(crate) fn arm_after(&self, d: Duration) -> bool {
-        let now = self.core().clock.now_or_later();
+        let clock = &self.core().clock;
+        let now = if d.is_zero() { clock.refresh() } else { clock.now_or_later() };
         self.arm(now + d)
     }
 

@@ -85,6 +85,16 @@ impl Heap {
         if self.len == 0 { NEVER } else { self.get(0).key }
     }
 
+    /// How many entries one call may touch: some 0.4 ms, by what the cache misses of a heap of this size cost.
+    pub(crate) fn budget(&self) -> u32 {
+        match self.len {
+            ..8_192 => 4_096,
+            ..65_536 => 2_048,
+            ..524_288 => 1_024,
+            _ => 512,
+        }
+    }
+
     /// Puts an `Idle` record in.
     pub(crate) fn insert<O>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
         let node = slots.node(slot);

@@ -1,5 +1,6 @@
 //! Inboxes: receivers of channels that a reactor waits for.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -18,6 +19,8 @@ pub struct Inbox<T> {
     // In this order: senders find the channel closed before the slot is free.
     receiver: Receiver<T>,
     slot: Slot,
+    /// The error of the end has been taken; `wait` need not report it any more.
+    over: Cell<bool>,
 }
 
 /// What can be registered with a reactor, and what it then is.
@@ -72,7 +75,7 @@ impl<T> Register for Receiver<T> {
         self.state().set_target(Target::Reactor { notify: slot.notify().clone(), token: slot.token() });
         let probe: Arc<dyn Probe> = self.state().clone();
         slot.watch(probe);
-        Ok(Inbox { receiver: self, slot })
+        Ok(Inbox { receiver: self, slot, over: Cell::new(false) })
     }
 }
 
@@ -81,20 +84,14 @@ impl<T> Inbox<T> {
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let received = self.receiver.try_recv();
-        if self.slot.is_ready() {
-            self.settle(received.is_err_and_disconnected());
-        }
-        received
-    }
-
-    /// The inbox is listed as ready: whether it still is.
-    fn settle(&self, over: bool) {
-        if over {
-            // The error has been taken; `wait` need not report it again.
-            self.slot.try_take();
-        } else if !self.receiver.is_ready() {
+        if matches!(received, Err(TryRecvError::Disconnected)) {
+            if !self.over.replace(true) {
+                self.slot.unwatch();
+            }
+        } else if self.slot.is_ready() && !self.receiver.is_ready() {
             self.slot.drained(&**self.receiver.state());
         }
+        received
     }
 
     /// What is there now.
@@ -136,17 +133,6 @@ impl<T> Inbox<T> {
     /// The key that [`wait`](Handle::wait) reports the inbox by. Without [`register_with`](Handle::register_with) a unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
-    }
-}
-
-trait Disconnected {
-    fn is_err_and_disconnected(&self) -> bool;
-}
-
-impl<T> Disconnected for Result<T, TryRecvError> {
-    #[inline]
-    fn is_err_and_disconnected(&self) -> bool {
-        matches!(self, Err(TryRecvError::Disconnected))
     }
 }
 

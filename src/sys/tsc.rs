@@ -4,7 +4,7 @@
 //! 24 ns where `rdtsc` takes 10. [`TscClock::now_or_later`] multiplies the counter's distance from an anchor pair (counter, time).
 //!
 //! Never early: the anchor's counter is read *before* its time, and the rate is rounded up by more than the kernel usually changes its
-//! clock's speed (it slews by up to 500 ppm either way), so the result is the true time or later: by the length of one clock reading
+//! clock's speed (it slews by up to 500 ppm either way), so the result is the true time or later: by the length of one clock reading (one that an interrupt makes long is no anchor)
 //! plus [`MARGIN_PPM`] of the time since the anchor, which is at most [`WINDOW_NS`]. In all some 30 ns. A rate is believed when
 //! two measurements in a row agree; a counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon that
 //! changes the speed by percents at one stroke can make a reading early by that part of a window, a few hundred ns, for one baseline.)
@@ -24,6 +24,8 @@ const BASELINE_NS: u64 = 200_000;
 const BASELINE_MAX_NS: u64 = 1_000_000_000;
 /// What the rate is rounded up by, and how far two measurements may be apart.
 const MARGIN_PPM: u64 = 1_500;
+/// The counts that reading the clock may take: some 300 ns. An interrupt in between would make the anchor late by as much.
+const READ_COUNTS: u64 = 1_000;
 
 /// See the module's text. `!Sync`: each reactor has its own.
 #[derive(Debug)]
@@ -31,8 +33,10 @@ pub(crate) struct TscClock {
     /// The counter at the anchor.
     base: Cell<u64>,
     base_ns: Cell<u64>,
-    /// How far the counter may be from `base`: 0 while no rate is known.
+    /// How far the counter may be from `base`: 0 without an anchor, and while no rate is known.
     window: Cell<u64>,
+    /// What `window` is with an anchor.
+    full_window: Cell<u64>,
     /// ns a count, times 2^32, rounded up.
     rate: Cell<u64>,
     /// The last rate as it was measured, 0 for none.
@@ -47,6 +51,7 @@ impl TscClock {
             base: Cell::new(0),
             base_ns: Cell::new(0),
             window: Cell::new(0),
+            full_window: Cell::new(0),
             rate: Cell::new(0),
             measured: Cell::new(0),
             from: Cell::new(None),
@@ -71,8 +76,14 @@ impl TscClock {
     #[inline(never)]
     fn anchor(&self, counter: u64) -> Time {
         let now = Time::now();
+        if read().wrapping_sub(counter) > READ_COUNTS {
+            // The reading is exact all the same; it is only no anchor.
+            self.window.set(0);
+            return now;
+        }
         self.base.set(counter);
         self.base_ns.set(now.as_nanos());
+        self.window.set(self.full_window.get());
         let (from, from_ns) = self.from.get().unwrap_or((counter, now.as_nanos()));
         let ns = now.as_nanos().saturating_sub(from_ns);
         if ns < BASELINE_NS && self.from.get().is_some() {
@@ -84,7 +95,8 @@ impl TscClock {
         let agrees = rate != 0 && rate.abs_diff(self.measured.replace(rate)) <= ppm(rate);
         // Between two far apart calls nothing is measured, and the last rate must not be trusted either.
         self.rate.set(rate + ppm(rate) + 1);
-        self.window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
+        self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
+        self.window.set(self.full_window.get());
         now
     }
 }

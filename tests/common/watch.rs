@@ -1,0 +1,162 @@
+//! What several test files need: a watchdog, children of the test binary, a scripted driver, pauses of random length.
+
+// Each test file uses its own part of this.
+#![allow(dead_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::panic::Location;
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use pollmux::{Clock, Driver, Sim, Syscalls, Wait, Wake};
+
+/// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as nothing else.
+pub struct Watchdog(#[allow(dead_code)] Sender<()>);
+
+/// A [`Watchdog`] that barks after a minute.
+#[track_caller]
+pub fn dog() -> Watchdog {
+    let place = Location::caller();
+    let (alive, gone) = channel::<()>();
+    std::thread::spawn(move || {
+        if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(Duration::from_secs(60)) {
+            eprintln!("the test at {place} has hung for 60 s: most likely a lost wake-up");
+            std::process::abort();
+        }
+    });
+    Watchdog(alive)
+}
+
+const CHILD: &str = "POLLMUX_TEST_CHILD";
+
+/// Runs `body` in a process of its own, where nothing else changes fds, limits or signal handlers. `name` is the calling test's.
+pub fn in_child(name: &str, body: impl FnOnce()) {
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        let _dog = dog();
+        return body();
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "the child of {name} failed: {}\n{out}\n{err}", child.status);
+    // A misspelt name would run no test at all and succeed.
+    assert!(out.contains("1 passed"), "{name} is not the name of the test:\n{out}");
+}
+
+/// xorshift64: reproducible, and good enough to vary timings.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+
+    /// Nothing, a few spins, a yield, or now and then a sleep that lets the other side fall asleep.
+    pub fn pause(&mut self) {
+        match self.below(64) {
+            0 => std::thread::sleep(Duration::from_micros(self.below(120))),
+            1..6 => std::thread::yield_now(),
+            6..32 => (0..self.below(200)).for_each(|_| std::hint::spin_loop()),
+            _ => {}
+        }
+    }
+}
+
+type Step = Box<dyn FnOnce() -> io::Result<()>>;
+
+/// [`Sim`], with what happens during each sleep written down beforehand.
+pub struct Scripted {
+    sim: Sim,
+    script: Script,
+    wakes: Arc<Counting>,
+}
+
+/// The other end of a [`Scripted`] driver.
+#[derive(Clone)]
+pub struct Script {
+    steps: Rc<RefCell<VecDeque<Step>>>,
+    sleeps: Rc<Cell<u64>>,
+    wakes: Arc<Counting>,
+}
+
+struct Counting {
+    waker: Arc<dyn Wake>,
+    count: AtomicU64,
+}
+
+impl Wake for Counting {
+    fn wake(&self) -> io::Result<()> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.waker.wake()
+    }
+}
+
+/// A driver on `sim`'s clock and the script that it follows.
+pub fn scripted(sim: &Sim) -> (Scripted, Script) {
+    let wakes = Arc::new(Counting { waker: sim.waker(), count: AtomicU64::new(0) });
+    let script = Script { steps: Rc::default(), sleeps: Rc::default(), wakes: wakes.clone() };
+    (Scripted { sim: sim.clone(), script: script.clone(), wakes }, script)
+}
+
+impl Script {
+    /// What happens during the next sleep that has nothing planned yet. An error is the driver's.
+    pub fn on_sleep(&self, step: impl FnOnce() -> io::Result<()> + 'static) {
+        self.steps.borrow_mut().push_back(Box::new(step));
+    }
+
+    /// The next sleep fails.
+    pub fn fail(&self, text: &'static str) {
+        self.on_sleep(move || Err(io::Error::other(text)));
+    }
+
+    /// How often the reactor has slept.
+    pub fn sleeps(&self) -> u64 {
+        self.sleeps.get()
+    }
+
+    /// How often somebody has called the waker.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Driver for Scripted {
+    fn wait(&mut self, arm: Option<pollmux::Time>, how: Wait) -> io::Result<()> {
+        if how == Wait::Block {
+            self.script.sleeps.set(self.script.sleeps.get() + 1);
+            let step = self.script.steps.borrow_mut().pop_front();
+            if let Some(step) = step {
+                step()?;
+            }
+        }
+        self.sim.wait(arm, how)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.wakes.clone()
+    }
+
+    fn clock(&self) -> Clock {
+        self.sim.clock()
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        Syscalls { waits: self.script.sleeps.get(), ..Syscalls::default() }
+    }
+}

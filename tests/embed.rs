@@ -1,0 +1,723 @@
+//! The reactor inside another loop, here a bare epoll: its fd is readable exactly when a turn has something to do.
+
+#[path = "common/watch.rs"]
+mod watch;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use pollmux::channel::{RecvError, TryRecvError};
+use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
+use pollmux::{Embedded, Events, Reactor, Sim, Source, Time, select};
+use watch::{Random, dog};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Somebody else's loop.
+struct Outer {
+    poller: Poller,
+    events: SysEvents,
+    /// Waits that ended with an event.
+    ups: u64,
+}
+
+impl Outer {
+    fn around(fd: impl AsFd, mode: Mode) -> Outer {
+        let outer = Outer { poller: Poller::new().unwrap(), events: SysEvents::with_capacity(8), ups: 0 };
+        outer.poller.register(fd, 0, Interest::READABLE, mode).unwrap();
+        outer
+    }
+
+    /// Sleeps until there is something. The watchdog notices when that never comes.
+    fn sleep(&mut self) {
+        self.poller.wait(&mut self.events, None).unwrap();
+        assert_eq!(self.events.len(), 1);
+        self.ups += 1;
+    }
+
+    /// Whether a wait would return now; an edge is taken by that.
+    fn is_up(&mut self) -> bool {
+        self.poller.wait(&mut self.events, Some(Duration::ZERO)).unwrap();
+        let up = !self.events.is_empty();
+        self.ups += u64::from(up);
+        up
+    }
+
+    /// Whether the fd stays quiet for a while that is long for a kernel.
+    fn is_quiet_for(&mut self, d: Duration) -> bool {
+        self.poller.wait(&mut self.events, Some(d)).unwrap();
+        self.ups += u64::from(!self.events.is_empty());
+        self.events.is_empty()
+    }
+}
+
+/// Turns until a turn finds nothing and the fd is quiet, as an outer loop would in the end.
+#[track_caller]
+fn settle(outer: &mut Outer, inner: &mut Embedded) {
+    for _ in 0..4 {
+        let found = inner.turn().unwrap();
+        if found == 0 && !outer.is_up() {
+            return;
+        }
+    }
+    panic!("the fd does not fall silent");
+}
+
+fn embedded(mode: Mode) -> (Reactor, Embedded, Outer) {
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = Outer::around(&inner, mode);
+    (reactor, inner, outer)
+}
+
+#[test]
+fn the_fd_is_quiet_while_there_is_nothing_to_do() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
+        let timer = reactor.after(HOUR);
+        settle(&mut outer, &mut inner);
+        // Wall time: it must stay so.
+        assert!(outer.is_quiet_for(ms(30)));
+        for _ in 0..10 {
+            assert_eq!(inner.turn().unwrap(), 0);
+            assert!(!outer.is_up(), "{mode:?}");
+        }
+        assert!(inbox.is_empty() && !timer.is_ready());
+    }
+}
+
+#[test]
+fn a_message_from_another_thread_raises_the_fd() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        settle(&mut outer, &mut inner);
+        thread::spawn(move || {
+            thread::sleep(ms(5)); // the outer loop sleeps by then
+            tx.send(7).unwrap();
+            tx
+        });
+        outer.sleep();
+        assert_eq!(inner.turn().unwrap(), 1);
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(7)), default => panic!("{mode:?}") }
+    }
+}
+
+#[test]
+fn a_message_from_the_same_thread_raises_the_fd() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        settle(&mut outer, &mut inner);
+        for n in 0..100 {
+            assert!(!outer.is_up());
+            tx.send(n).unwrap();
+            assert!(outer.is_up(), "{mode:?}, message {n}");
+            assert_eq!(inner.turn().unwrap(), 1);
+            assert_eq!(inbox.try_recv(), Ok(n));
+            settle(&mut outer, &mut inner);
+        }
+        // So does the end.
+        drop(tx);
+        assert!(outer.is_up());
+        assert_eq!(inner.turn().unwrap(), 1);
+        assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+        settle(&mut outer, &mut inner);
+    }
+}
+
+#[test]
+fn a_message_sent_before_the_embedding_is_found() {
+    for mode in MODES {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let due = reactor.after(Duration::ZERO);
+        tx.send(1).unwrap();
+        let mut inner = reactor.embed().unwrap();
+        // Added to the outer loop only now: it is told nevertheless.
+        let mut outer = Outer::around(&inner, mode);
+        assert!(outer.is_up(), "{mode:?}");
+        assert_eq!(inner.turn().unwrap(), 2);
+        assert_eq!(inbox.try_recv(), Ok(1));
+        assert!(due.try_take().is_some());
+        settle(&mut outer, &mut inner);
+    }
+}
+
+#[test]
+fn a_receiver_registered_between_turns_raises_the_fd_when_it_holds_something() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        settle(&mut outer, &mut inner);
+        let (tx, rx) = pollmux::channel::bounded(2);
+        tx.send(1).unwrap();
+        let inbox = reactor.register(rx).unwrap();
+        assert!(outer.is_up(), "{mode:?}");
+        assert_eq!(inner.turn().unwrap(), 1);
+        assert_eq!(inbox.try_recv(), Ok(1));
+        settle(&mut outer, &mut inner);
+        // And one that holds nothing does when it gets something.
+        let (ty, rx) = pollmux::channel::bounded(2);
+        let other = reactor.register(rx).unwrap();
+        assert!(!outer.is_up());
+        ty.send(2).unwrap();
+        assert!(outer.is_up());
+        inner.turn().unwrap();
+        assert_eq!(other.try_recv(), Ok(2));
+    }
+}
+
+#[test]
+fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timer = reactor.timer();
+        // Wall time: it is the kernel's timer that raises the fd.
+        for delay in [1, 3, 12].map(ms) {
+            settle(&mut outer, &mut inner);
+            timer.reset(delay);
+            let due = timer.deadline().unwrap();
+            assert!(outer.is_up(), "a turn must arm it");
+            assert_eq!(inner.turn().unwrap(), 0);
+            outer.sleep();
+            assert!(Time::now() >= due, "{mode:?}: early for {delay:?}");
+            assert_eq!(inner.turn().unwrap(), 1);
+            assert_eq!(timer.try_take(), Some(due));
+        }
+        settle(&mut outer, &mut inner);
+        assert!(outer.is_quiet_for(ms(10)));
+    }
+}
+
+#[test]
+fn a_timer_due_at_once_raises_the_fd_at_once() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        settle(&mut outer, &mut inner);
+        for past in [false, true] {
+            let timer = if past { reactor.at(Time::ZERO) } else { reactor.after(Duration::ZERO) };
+            assert!(outer.is_up(), "{mode:?}");
+            assert_eq!(inner.turn().unwrap(), 1);
+            select! { reactor; recv(timer) -> _ => {}, default => panic!() }
+            settle(&mut outer, &mut inner);
+        }
+    }
+}
+
+#[test]
+fn a_ticker_raises_the_fd_again_and_again() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let ticker = reactor.every(ms(2)).unwrap();
+        let first = ticker.deadline().unwrap();
+        let (mut ticks, mut periods) = (0, 0);
+        while ticks < 15 {
+            outer.sleep();
+            inner.turn().unwrap();
+            select! { reactor;
+                recv(ticker) -> tick => {
+                    assert!(Time::now() >= tick.scheduled);
+                    assert_eq!(tick.scheduled, first + ms(2) * periods);
+                    periods += 1 + tick.missed as u32;
+                    ticks += 1;
+                }
+                default => {}
+            }
+        }
+        assert!(outer.ups <= 3 * ticks + 5, "{} wake-ups for {ticks} ticks", outer.ups);
+    }
+}
+
+#[test]
+fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timer = reactor.after(HOUR);
+        settle(&mut outer, &mut inner);
+        for round in 0..5 {
+            // By a reset, or by a timer that did not exist before.
+            let new = (round % 2 == 1).then(|| reactor.after(ms(5)));
+            if new.is_none() {
+                assert!(timer.reset(ms(5)));
+            }
+            let timer = new.as_ref().unwrap_or(&timer);
+            let due = timer.deadline().unwrap();
+            // An outer loop that is not told would sleep for an hour, and the watchdog would bark.
+            while !timer.is_ready() {
+                outer.sleep();
+                inner.turn().unwrap();
+            }
+            assert!(Time::now() >= due);
+            assert_eq!(timer.try_take(), Some(due));
+            timer.reset(HOUR);
+            settle(&mut outer, &mut inner);
+        }
+    }
+}
+
+#[test]
+fn a_later_deadline_between_turns_costs_nothing() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timer = reactor.after(HOUR);
+        let ticker = reactor.every(HOUR).unwrap();
+        settle(&mut outer, &mut inner);
+        let before = reactor.stats();
+        for n in 0..100 {
+            assert!(timer.reset(HOUR + ms(n)));
+            assert!(ticker.restart());
+            assert!(!outer.is_up(), "{mode:?}");
+        }
+        assert_eq!((reactor.stats() - before).syscalls(), 0);
+        assert_eq!(inner.turn().unwrap(), 0);
+        let during = reactor.stats() - before;
+        assert_eq!((during.polls, during.syscalls()), (1, 1), "{during}");
+        assert!(!outer.is_up());
+    }
+}
+
+#[test]
+fn a_stale_deadline_costs_one_turn_and_is_never_early() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timer = reactor.after(ms(4));
+        settle(&mut outer, &mut inner);
+        assert!(timer.reset(ms(40)));
+        let due = timer.deadline().unwrap();
+        let ups = outer.ups;
+        while !timer.is_ready() {
+            outer.sleep();
+            inner.turn().unwrap();
+        }
+        assert!(Time::now() >= due);
+        // One at the stale deadline, one at the true one, and one to spare for a turn that arms.
+        assert!(outer.ups - ups <= 3, "{mode:?}: {} wake-ups", outer.ups - ups);
+    }
+}
+
+#[test]
+fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timer = reactor.after(HOUR);
+        settle(&mut outer, &mut inner);
+        let before = reactor.stats();
+        for n in 1..50u32 {
+            timer.reset(HOUR - ms(1_000) * n);
+        }
+        assert!(outer.is_up());
+        assert_eq!(inner.turn().unwrap(), 0);
+        assert!(!outer.is_up(), "{mode:?}");
+        assert_eq!(inner.turn().unwrap(), 0);
+        let during = reactor.stats() - before;
+        assert_eq!((during.wakes, during.arms, during.polls, during.waits), (1, 1, 2, 0), "{during}");
+    }
+}
+
+#[test]
+fn what_a_turn_leaves_over_raises_the_fd_again() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(8).unwrap();
+        let timer = reactor.timer();
+        settle(&mut outer, &mut inner);
+        (0..5).for_each(|n| tx.send(n).unwrap());
+        timer.reset(Duration::ZERO);
+        for n in 0..5 {
+            assert!(outer.is_up(), "{mode:?}, message {n}");
+            assert_eq!(inner.turn().unwrap(), 2, "an inbox with something in it, and the timer");
+            // One at a time.
+            assert_eq!(inbox.try_recv(), Ok(n));
+        }
+        assert!(outer.is_up());
+        assert_eq!(inner.turn().unwrap(), 1, "the timer alone");
+        assert!(outer.is_up());
+        // Stopped instead of taken: that is enough.
+        assert!(timer.stop());
+        settle(&mut outer, &mut inner);
+    }
+}
+
+#[test]
+fn more_due_timers_than_a_turn_handles_raise_the_fd_until_all_are_handled() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timers: Vec<_> = (0..2_000).map(|_| reactor.after(Duration::ZERO)).collect();
+        let mut fired = 0;
+        while fired < timers.len() {
+            assert!(outer.is_up(), "{mode:?}: {fired} have fired");
+            inner.turn().unwrap();
+            fired += timers.iter().filter(|timer| timer.try_take().is_some()).count();
+        }
+        settle(&mut outer, &mut inner);
+    }
+}
+
+#[test]
+fn stopped_timers_in_number_do_not_keep_the_fd_up() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let timers: Vec<_> = (0..2_000).map(|n| reactor.after(ms(n % 3))).collect();
+        timers.iter().for_each(|timer| assert!(timer.stop()));
+        // Turns put them right a number at a time.
+        let mut turns = 0;
+        loop {
+            turns += 1;
+            assert_eq!(inner.turn().unwrap(), 0);
+            if !outer.is_up() && outer.is_quiet_for(ms(5)) {
+                break;
+            }
+            assert!(turns < 100, "{mode:?}: the fd does not fall silent");
+        }
+        drop(timers);
+    }
+}
+
+#[test]
+fn thousands_of_messages_from_another_thread_arrive_once_each() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let rounds = 4_000;
+        let sender = thread::spawn(move || {
+            let mut random = Random::new(3);
+            for n in 0..rounds {
+                tx.send(n).unwrap();
+                random.pause();
+            }
+        });
+        let (mut next, mut turns, mut random) = (0, 0, Random::new(4));
+        'outer: loop {
+            outer.sleep();
+            inner.turn().unwrap();
+            turns += 1;
+            // Nothing, one, or all: what is left is reported again.
+            let take = [0, 1, usize::MAX][random.below(8).min(2) as usize];
+            for _ in 0..take {
+                match inbox.try_recv() {
+                    Ok(n) => {
+                        assert_eq!(n, next);
+                        next += 1;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => break 'outer,
+                }
+            }
+        }
+        assert_eq!(next, rounds);
+        sender.join().unwrap();
+        // A message raises the fd; a turn that finds it raises it again; one that finds nothing does not. A quarter of the turns take too little.
+        assert!(
+            outer.ups <= 3 * rounds + 10,
+            "{mode:?}: {} wake-ups in {turns} turns for {rounds} messages",
+            outer.ups
+        );
+    }
+}
+
+#[test]
+fn messages_received_by_select_after_each_turn_arrive_once_each() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let ticker = reactor.every(ms(1)).unwrap();
+        let rounds = 3_000;
+        let sender = thread::spawn(move || {
+            let mut random = Random::new(3);
+            for n in 0..rounds {
+                tx.send(n).unwrap();
+                random.pause();
+            }
+        });
+        let mut next = 0;
+        'outer: loop {
+            outer.sleep();
+            inner.turn().unwrap();
+            loop {
+                select! { reactor;
+                    recv(inbox) -> got => match got {
+                        Ok(n) => { assert_eq!(n, next); next += 1; }
+                        Err(RecvError) => break 'outer,
+                    },
+                    recv(ticker) -> tick => {
+                        assert!(tick.scheduled <= Time::now());
+                        // The last stretch has no help from the ticker: a message that raised nothing would be seen.
+                        if next > rounds / 2 { ticker.stop(); }
+                    }
+                    default => break,
+                }
+            }
+        }
+        assert_eq!(next, rounds);
+        sender.join().unwrap();
+    }
+}
+
+#[test]
+fn two_reactors_live_in_one_outer_loop() {
+    let _dog = dog();
+    for mode in MODES {
+        let reactors = [Reactor::new().unwrap(), Reactor::new().unwrap()];
+        let mut inners = [reactors[0].embed().unwrap(), reactors[1].embed().unwrap()];
+        let outer = Poller::new().unwrap();
+        outer.register(&inners[0], 0, Interest::READABLE, mode).unwrap();
+        outer.register(&inners[1], 1, Interest::READABLE, mode).unwrap();
+        let (to_first, first) = reactors[0].channel(1).unwrap();
+        let (to_second, second) = reactors[1].channel(1).unwrap();
+        let inboxes = [first, second];
+        let senders = [to_first, to_second];
+        let far = [reactors[0].after(HOUR), reactors[1].after(HOUR)];
+        // A ball that each hands to the other.
+        senders[0].send(0).unwrap();
+        let mut events = SysEvents::with_capacity(2);
+        let mut ball = 0;
+        while ball < 2_000 {
+            outer.wait(&mut events, None).unwrap();
+            for event in events.iter() {
+                let n = event.id() as usize;
+                inners[n].turn().unwrap();
+                if let Ok(got) = inboxes[n].try_recv() {
+                    assert_eq!((got, got % 2), (ball, n));
+                    ball += 1;
+                    senders[1 - n].try_send(ball).unwrap();
+                }
+            }
+        }
+        assert!(far.iter().all(|timer| !timer.is_ready()));
+    }
+}
+
+#[test]
+fn an_epoll_in_an_epoll_in_an_epoll_works() {
+    let _dog = dog();
+    for mode in MODES {
+        for outermost in MODES {
+            let (reactor, mut inner, mut middle) = embedded(mode);
+            let top = Poller::new().unwrap();
+            top.register(&middle.poller, 0, Interest::READABLE, outermost).unwrap();
+            let (tx, inbox) = reactor.channel(2).unwrap();
+            let timer = reactor.timer();
+            let sender = thread::spawn(move || {
+                let mut random = Random::new(9);
+                for n in 0..500 {
+                    tx.send(n).unwrap();
+                    random.pause();
+                }
+                tx
+            });
+            let mut events = SysEvents::with_capacity(2);
+            let (mut next, mut fired) = (0, 0);
+            while next < 500 || fired < 20 {
+                top.wait(&mut events, None).unwrap();
+                while middle.is_up() {
+                    inner.turn().unwrap();
+                    for n in inbox.try_iter() {
+                        assert_eq!(n, next);
+                        next += 1;
+                    }
+                    fired += u64::from(timer.try_take().is_some());
+                    if timer.deadline().is_none() {
+                        timer.reset(Duration::from_micros(300));
+                    }
+                }
+            }
+            drop(sender.join().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let (ty, other) = reactor.channel(4).unwrap();
+        let (short, long) = (reactor.timer(), reactor.timer());
+        let mut events = Events::with_capacity(4);
+        for round in 0..20 {
+            settle(&mut outer, &mut inner);
+            // The wait in between sleeps, and takes wake-ups and the kernel timer's event.
+            short.reset(ms(1));
+            long.reset(ms(4));
+            let due = long.deadline().unwrap();
+            match round % 3 {
+                0 => select! { reactor; recv(short) -> _ => {}, recv(inbox) -> _ => unreachable!() },
+                1 => {
+                    reactor.wait(&mut events).unwrap();
+                    assert!(short.try_take().is_some());
+                }
+                _ => {
+                    select! { reactor; recv(inbox) -> _ => unreachable!(), default(ms(2)) => {} }
+                    // On a slow machine the select may have seen the timer expire, and it stays so.
+                    short.stop();
+                }
+            }
+            // Afterwards the outer loop hears of everything as before: of messages to either channel, and of the deadline.
+            for n in 0..3 {
+                tx.send(n).unwrap();
+                while inbox.is_empty() || inbox.try_recv().is_err() {
+                    outer.sleep();
+                    inner.turn().unwrap();
+                }
+                settle_but_for(&mut outer, &mut inner, due);
+                ty.send(n).unwrap();
+                outer.sleep();
+                inner.turn().unwrap();
+                assert_eq!(other.try_recv(), Ok(n));
+                settle_but_for(&mut outer, &mut inner, due);
+            }
+            while !long.is_ready() {
+                outer.sleep();
+                inner.turn().unwrap();
+            }
+            assert!(Time::now() >= due);
+            assert_eq!(long.try_take(), Some(due));
+        }
+    }
+}
+
+/// [`settle`], where a timer may be due meanwhile.
+fn settle_but_for(outer: &mut Outer, inner: &mut Embedded, due: Time) {
+    for _ in 0..4 {
+        let found = inner.turn().unwrap();
+        if Time::now() >= due || (found == 0 && !outer.is_up()) {
+            return;
+        }
+    }
+    assert!(Time::now() >= due, "the fd does not fall silent");
+}
+
+#[test]
+fn the_syscalls_of_turns_are_counted_and_few() {
+    let (reactor, mut inner, mut outer) = embedded(Mode::Level);
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let timer = reactor.after(HOUR);
+    settle(&mut outer, &mut inner);
+    let mut last = reactor.stats();
+    let mut spent = || {
+        let now = reactor.stats();
+        let spent = now - last;
+        last = now;
+        (spent.polls, spent.arms, spent.waits, spent.wakes)
+    };
+    // Nothing to do.
+    inner.turn().unwrap();
+    assert_eq!(spent(), (1, 0, 0, 0));
+    // A message: its wake-up, and the look.
+    tx.send(1).unwrap();
+    inner.turn().unwrap();
+    assert_eq!(spent(), (1, 0, 0, 1));
+    // What it left over raised the fd: one more write.
+    assert_eq!(inbox.try_recv(), Ok(1));
+    inner.turn().unwrap();
+    assert_eq!(spent(), (1, 0, 0, 1));
+    inner.turn().unwrap();
+    assert_eq!(spent(), (1, 0, 0, 0));
+    // A later deadline, and an earlier one.
+    timer.reset(HOUR * 2);
+    inner.turn().unwrap();
+    assert_eq!(spent(), (1, 0, 0, 0));
+    timer.reset(HOUR / 2);
+    inner.turn().unwrap();
+    assert_eq!(spent(), (1, 1, 0, 1));
+    assert!(!outer.is_up());
+}
+
+#[test]
+fn to_embed_twice_is_an_error_and_to_embed_again_is_not() {
+    let (reactor, inner, _outer) = embedded(Mode::Level);
+    let error = reactor.embed().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    assert!(error.to_string().contains("embedded already"), "{error}");
+    drop(inner);
+    let mut inner = reactor.embed().unwrap();
+    let mut outer = Outer::around(&inner, Mode::Edge);
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    settle(&mut outer, &mut inner);
+    tx.send(1).unwrap();
+    assert!(outer.is_up());
+    inner.turn().unwrap();
+    assert_eq!(inbox.try_recv(), Ok(1));
+    assert!(inner.handle().is_same(&reactor));
+}
+
+#[test]
+fn virtual_time_cannot_be_embedded() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(reactor.embed().unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
+    let timer = reactor.after(HOUR);
+    select! { reactor; recv(timer) -> _ => {} }
+}
+
+#[test]
+fn a_reactor_goes_on_when_its_embedding_ends() {
+    let _dog = dog();
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(2).unwrap();
+        let timer = reactor.after(HOUR);
+        settle(&mut outer, &mut inner);
+        outer.poller.deregister(&inner).unwrap();
+        drop(inner);
+        // It sleeps and is woken by itself again: by a message, and by a deadline that is earlier than what a turn armed.
+        let sender = thread::spawn(move || {
+            for n in 0..200 {
+                tx.send(n).unwrap();
+                if n % 10 == 0 {
+                    thread::sleep(Duration::from_micros(200)); // so that it sleeps now and then
+                }
+            }
+        });
+        for n in 0..200 {
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), recv(timer) -> _ => unreachable!() }
+        }
+        sender.join().unwrap();
+        timer.reset(ms(2));
+        let due = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
+        assert!(Time::now() >= due);
+        let before = reactor.stats();
+        timer.reset(HOUR);
+        assert_eq!((reactor.stats() - before).syscalls(), 0);
+    }
+}
+
+#[test]
+fn an_embedding_outlives_its_reactor_as_an_error() {
+    for mode in MODES {
+        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (tx, inbox) = reactor.channel(2).unwrap();
+        let timer = reactor.after(HOUR);
+        settle(&mut outer, &mut inner);
+        drop(reactor);
+        for _ in 0..2 {
+            let error = inner.turn().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+            assert!(error.to_string().contains("dropped"), "{error}");
+        }
+        assert!(inner.handle().is_closed());
+        // What is left of it harms nobody.
+        assert!(!timer.reset(Duration::ZERO));
+        tx.send(1).unwrap();
+        assert_eq!(inbox.try_recv(), Ok(1));
+        outer.poller.deregister(&inner).unwrap();
+    }
+}

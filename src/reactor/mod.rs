@@ -37,7 +37,6 @@ use crate::driver::{Driver, Native, Syscalls, Wait};
 use crate::sync::{Ordering, fence};
 use crate::sys::{Time, nanos};
 
-
 /// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
 ///
 /// It derefs to [`Handle`], which has every method; clones of the handle go wherever the reactor is not. Both are `!Send`: what may

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::Source;
 
-/// Made by [`never`].
+/// Made by [`never()`].
 #[derive(Debug)]
 pub struct Never<T>(PhantomData<fn() -> T>);
 

@@ -100,19 +100,19 @@ fn one_producer_is_received_in_order_whatever_the_capacity() {
     let _dog = dog();
     for capacity in [1, 2, 3, 5, 64, 100] {
         let (tx, rx) = channel::bounded(capacity);
-        produce(tx, 1, 2_000, false);
+        produce(tx, 1, 1_000, false);
         let mut order = Order::of(1);
         rx.iter().for_each(|message| order.see(message));
-        order.complete(2_000);
+        order.complete(1_000);
 
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(capacity).unwrap();
-        produce(tx, 1, 2_000, false);
+        produce(tx, 1, 1_000, false);
         let mut order = Order::of(1);
         while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
             order.see(message);
         }
-        order.complete(2_000);
+        order.complete(1_000);
     }
 }
 
@@ -121,10 +121,10 @@ fn the_messages_of_each_of_many_producers_are_received_in_order() {
     let _dog = dog();
     for capacity in [1, 3, 128] {
         let (tx, rx) = channel::bounded(capacity);
-        produce(tx, 4, 2_000, false);
+        produce(tx, 4, 1_000, false);
         let mut order = Order::of(4);
         rx.into_iter().for_each(|message| order.see(message));
-        order.complete(2_000);
+        order.complete(1_000);
     }
 }
 
@@ -353,13 +353,13 @@ fn a_recv_lets_the_next_try_send_of_another_thread_succeed() {
     let (tx, rx) = channel::bounded(1);
     let (go, gone) = channel::bounded::<()>(1);
     let sender = thread::spawn(move || {
-        for n in 0..2_000 {
+        for n in 0..500 {
             gone.recv().unwrap();
             // What the other thread received before it said so has left room, for sure.
             tx.try_send(n).unwrap();
         }
     });
-    for n in 0..2_000 {
+    for n in 0..500 {
         go.send(()).unwrap();
         assert_eq!(rx.recv(), Ok(n));
     }
@@ -400,7 +400,7 @@ fn many_blocked_senders_all_get_through_one_slot() {
     let _dog = dog();
     for registered in [false, true] {
         let (tx, rx) = channel::bounded(1);
-        let (senders, each) = (8, 400);
+        let (senders, each) = (8, 200);
         produce(tx, senders, each, false);
         let mut order = Order::of(senders);
         if registered {
@@ -788,7 +788,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
     let _dog = dog();
     for capacity in [1, 16] {
         let (tx, mut rx) = channel::bounded(capacity);
-        let (producers, each) = (3, 6_000);
+        let (producers, each) = (3, 3_000);
         produce(tx, producers, each, true);
         let mut order = Order::of(producers);
         let home = Reactor::new().unwrap();
@@ -883,7 +883,7 @@ fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
         let (tx, inbox) = reactor.channel(capacity).unwrap();
         // Far away: a tick must not make up for a wake-up that was lost.
         let ticker = reactor.every(HOUR).unwrap();
-        produce(tx, producers, 6_000, true);
+        produce(tx, producers, 3_000, true);
         let mut order = Order::of(producers);
         loop {
             select! { reactor;
@@ -894,7 +894,7 @@ fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
                 recv(ticker) -> _ => unreachable!(),
             }
         }
-        order.complete(6_000);
+        order.complete(3_000);
     }
 }
 

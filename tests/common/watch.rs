@@ -67,12 +67,11 @@ impl Random {
         (self.0 >> 11) % n
     }
 
-    /// Nothing, a few spins, a yield, or now and then a sleep that lets the other side fall asleep.
+    /// Nothing, a few spins, or now and then a sleep that lets the other side fall asleep. No yields: on a busy machine each costs a time slice.
     pub fn pause(&mut self) {
         match self.below(64) {
             0 => std::thread::sleep(Duration::from_micros(self.below(120))),
-            1..6 => std::thread::yield_now(),
-            6..32 => (0..self.below(200)).for_each(|_| std::hint::spin_loop()),
+            1..32 => (0..self.below(200)).for_each(|_| std::hint::spin_loop()),
             _ => {}
         }
     }

@@ -31,9 +31,9 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`select!`] | the macro, and picking fairly among what is ready |
-//! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`never()`], `Option`s, your own |
-//! | [`channel`] | bounded channels with lock-free sends |
+//! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
+//! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`never()`], `Option`s, your own |
+//! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`] | timer queue, ready list, wake protocol, [`Handle::wait`], [`Reactor::embed`] |
 //! | [`Driver`] | [`Native`], [`Sim`] (virtual time), or your own |
 //! | [`sys`] | epoll, timerfd, eventfd, clocks: every syscall |
@@ -43,7 +43,7 @@
 //! - After warm-up (the same number of timers and messages was reached once) nothing allocates in `reset`, `stop`, `restart`,
 //!   [`select!`], [`Handle::wait`], `send` and `recv`.
 //! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`] counts all there are.
-//! - No wake-up is lost, and a sleep is ended by one wake-up.
+//! - No wake-up is lost, and each sleep costs one at the most.
 
 pub mod channel;
 mod driver;
@@ -55,8 +55,10 @@ pub mod sys;
 
 pub use crate::driver::{Clock, Driver, Native, Sim, Syscalls, VirtualClock, Wait, Wake};
 pub use crate::reactor::{Embedded, Event, Events, EventsIter, Handle, Reactor, Stats};
+pub use crate::select::{Select, Selected};
 pub use crate::sources::{
-    Blocking, Inbox, Never, Register, RegisterError, Source, Tick, Ticker, Timer, ZeroPeriod, never,
+    Attached, Blocking, Foreign, Inbox, Never, Notified, Notifier, Outbox, Outgoing, Register, RegisterError,
+    Source, Tick, Ticker, Timer, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
 

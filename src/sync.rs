@@ -22,7 +22,7 @@ impl<T> Mutex<T> {
 
 #[cfg(not(all(loom, test)))]
 mod real {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Condvar, MutexGuard};
     pub(crate) use std::thread;
 
@@ -35,20 +35,23 @@ mod real {
 
     pub(crate) use std::sync::atomic::fence;
 
-    /// Lets whatever we wait for go on.
+    /// A moment before looking again, when there is something better to do than to wait on: short, and never the rest of a time slice.
+    #[inline]
+    pub(crate) fn spin() {
+        std::hint::spin_loop();
+    }
+
+    /// Lets whatever we wait for go on, when there is nothing to sleep on.
     #[inline]
     pub(crate) fn relax(round: u32) {
         if round < 16 { std::hint::spin_loop() } else { thread::yield_now() }
     }
 
-    /// `std::cell::UnsafeCell` with loom's interface.
+    /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory (`channel/ring.rs`).
+    #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {
-        pub(crate) const fn new(value: T) -> UnsafeCell<T> {
-            UnsafeCell(std::cell::UnsafeCell::new(value))
-        }
-
         #[inline(always)]
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
             f(self.0.get())
@@ -60,7 +63,7 @@ mod real {
 mod model {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::fence;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::sync::{Condvar, MutexGuard};
     pub(crate) use loom::thread;
 
@@ -82,6 +85,10 @@ mod model {
     }
 
     pub(crate) fn init_fences() {}
+
+    pub(crate) fn spin() {
+        thread::yield_now();
+    }
 
     pub(crate) fn relax(_round: u32) {
         thread::yield_now();

@@ -15,80 +15,126 @@
 //! |---|---|
 //! | `mod.rs` | the two ends, blocking and timing out |
 //! | `state.rs` | what the ends share whatever `T` is: indices, the flag that asks for a wake-up, blocked senders |
-//! | `ring.rs` | the slots of a bounded channel |
-//! | `models.rs` | the loom models of both |
+//! | `ring.rs` | the slots of a bounded or unbounded channel |
+//! | `rendezvous.rs` | channels of capacity zero |
+//! | `permit.rs` | send cases: room that is taken before the value exists |
+//! | `models.rs` | the loom models |
 
 mod errors;
 #[cfg(all(loom, test))]
 mod models;
+mod permit;
+mod rendezvous;
 mod ring;
 mod state;
 
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use self::errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
+pub use self::permit::Permit;
 
-use self::ring::Ring;
-use self::state::State;
+pub(crate) use self::permit::Waiting;
+use self::rendezvous::Rendezvous;
+use self::ring::Storage;
 pub(crate) use self::state::Target;
-use crate::reactor::notify::{Call, Probe};
-use crate::sync::{relax, thread};
+use self::state::{Refused, State};
+use crate::reactor::notify::{Call, Notify, Probe};
+use crate::sync::{spin, thread};
 
-/// How often an end looks again before its thread blocks: the other side is often just about to come.
-const SPINS: u32 = if cfg!(all(loom, test)) { 0 } else { 24 };
+/// How often an end looks again before its thread blocks: the other side is often just about to come, if it has a core to itself.
+fn spins() -> u32 {
+    static SPINS: OnceLock<u32> = OnceLock::new();
+    let several_cores = || std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    *SPINS.get_or_init(|| if cfg!(all(loom, test)) || !several_cores() { 0 } else { 64 })
+}
 
-/// A channel that holds at most `capacity` messages.
+/// A channel that holds at most `capacity` messages. With a capacity of zero it is a rendezvous: a message goes over when both ends are there.
 ///
 /// Allocates its slots at once and nothing afterwards.
 ///
+/// An end of a rendezvous is there while it blocks, in `send`, `recv` or a `select!`: `try_send` succeeds only while the receiver does, `try_recv` only
+/// while a sender does. (A receiver in [`Handle::wait`](crate::Handle::wait) is not there for a `try_send`; a sender that blocks is reported.)
+///
 /// # Panics
-/// When `capacity` is zero (a rendezvous, not available yet), or when that many slots do not fit into memory (more than 2^47, or
-/// more than `isize::MAX` bytes).
+/// When `capacity` is more than 2^47, or that many slots are more than `isize::MAX` bytes.
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(
-        capacity > 0,
-        "pollmux: channel::bounded(0), a rendezvous, is not available yet; use a capacity of 1 or more"
-    );
-    let (state, ring) = (Arc::new(State::new(capacity)), Arc::new(Ring::new(capacity)));
-    let sender = Sender { state: state.clone(), ring: ring.clone() };
-    (sender, Receiver { state, ring, not_sync: PhantomData })
+    if capacity == 0 {
+        return rendezvous();
+    }
+    buffered(State::new(Some(capacity)), Storage::bounded(capacity))
+}
+
+/// A channel that holds as many messages as there is memory for; a send never waits.
+///
+/// It grows when it is fuller than ever, to twice its slots, and keeps those: no allocation below the high-water mark, and at most twice the memory above it.
+pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    buffered(State::new(None), Storage::unbounded())
+}
+
+/// Not a part of [`bounded`]: it has a message on its stack, however large.
+#[inline(never)]
+fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
+    let meeting = Arc::new(Rendezvous::new());
+    ends(Flavor::Rendezvous(meeting.clone()), Flavor::Rendezvous(meeting))
+}
+
+fn buffered<T>(state: State, storage: Storage<T>) -> (Sender<T>, Receiver<T>) {
+    let (state, storage) = (Arc::new(state), Arc::new(storage));
+    ends(Flavor::Buffer(state.clone(), storage.clone()), Flavor::Buffer(state, storage))
+}
+
+fn ends<T>(sender: Flavor<T>, receiver: Flavor<T>) -> (Sender<T>, Receiver<T>) {
+    (Sender { flavor: sender }, Receiver { flavor: receiver, not_sync: PhantomData })
+}
+
+/// What both ends hold.
+enum Flavor<T> {
+    Buffer(Arc<State>, Arc<Storage<T>>),
+    Rendezvous(Arc<Rendezvous<T>>),
 }
 
 /// The sending end: clone it for more, use it from any thread.
 pub struct Sender<T> {
-    state: Arc<State>,
-    ring: Arc<Ring<T>>,
+    flavor: Flavor<T>,
 }
 
 /// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
 ///
 /// To wait for it together with timers and other channels register it: [`Handle::register`](crate::Handle::register).
 pub struct Receiver<T> {
-    state: Arc<State>,
-    ring: Arc<Ring<T>>,
+    flavor: Flavor<T>,
     not_sync: PhantomData<Cell<()>>,
 }
 
 impl<T> Sender<T> {
     /// Sends without waiting; gives the value back when the channel is full or the receiver gone.
     ///
-    /// No allocation. No syscall, except one `write` when the receiver's reactor sleeps.
+    /// No allocation, unless an unbounded channel is fuller than ever. No syscall, except one `write` when the receiver's reactor sleeps.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        match self.state.claim() {
-            Ok(position) => {
-                self.ring.write(position, value);
-                self.state.published();
-                Ok(())
-            }
-            Err(state::Refused::Full) => Err(TrySendError::Full(value)),
-            Err(state::Refused::Closed) => Err(TrySendError::Disconnected(value)),
+        let refused = match &self.flavor {
+            Flavor::Buffer(state, storage) => match state.claim(|level| storage.prepare(level)) {
+                Ok(place) => {
+                    storage.write(place, value);
+                    state.published();
+                    return Ok(());
+                }
+                Err(refused) => (refused, value),
+            },
+            Flavor::Rendezvous(meeting) => match meeting.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+        };
+        match refused {
+            (Refused::Full, value) => Err(TrySendError::Full(value)),
+            (Refused::Closed, value) => Err(TrySendError::Disconnected(value)),
         }
     }
 
@@ -100,12 +146,9 @@ impl<T> Sender<T> {
         match self.try_send(value) {
             Ok(()) => Ok(()),
             Err(TrySendError::Disconnected(value)) => Err(SendError(value)),
-            Err(TrySendError::Full(value)) => match self.send_blocking(value, None) {
-                Ok(()) => Ok(()),
-                Err(SendTimeoutError::Timeout(value) | SendTimeoutError::Disconnected(value)) => {
-                    Err(SendError(value))
-                }
-            },
+            Err(TrySendError::Full(value)) => {
+                self.send_blocking(value, None).map_err(|error| SendError(error.into_inner()))
+            }
         }
     }
 
@@ -120,6 +163,10 @@ impl<T> Sender<T> {
 
     #[cold]
     fn send_blocking(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
+        let state = match &self.flavor {
+            Flavor::Buffer(state, _) => state,
+            Flavor::Rendezvous(meeting) => return meeting.send(value, deadline),
+        };
         let mut value = Some(value);
         let mut attempt = || {
             let Some(unsent) = value.take() else { return Ok(true) };
@@ -132,8 +179,8 @@ impl<T> Sender<T> {
                 Err(TrySendError::Disconnected(unsent)) => Err(SendTimeoutError::Disconnected(unsent)),
             }
         };
-        for round in 0..SPINS {
-            relax(round);
+        for _ in 0..spins() {
+            spin();
             if attempt()? {
                 return Ok(());
             }
@@ -142,7 +189,7 @@ impl<T> Sender<T> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break;
             }
-            if self.state.wait_for_room(deadline, &mut attempt)? {
+            if state.wait_for_room(deadline, &mut attempt)? {
                 return Ok(());
             }
         }
@@ -154,7 +201,7 @@ impl<T> Sender<T> {
 
     /// How many messages wait in the channel.
     pub fn len(&self) -> usize {
-        self.state.len()
+        self.flavor.len()
     }
 
     /// Whether no message waits.
@@ -162,19 +209,22 @@ impl<T> Sender<T> {
         self.len() == 0
     }
 
-    /// Whether a `try_send` would find no room.
+    /// Whether a `try_send` would find no room. A rendezvous is always full, and always empty.
     pub fn is_full(&self) -> bool {
-        self.len() == self.capacity()
+        self.flavor.is_full()
     }
 
-    /// How many messages the channel holds at most.
-    pub fn capacity(&self) -> usize {
-        self.state.capacity()
+    /// How many messages the channel holds at most; `None` is without a limit.
+    pub fn capacity(&self) -> Option<usize> {
+        self.flavor.capacity()
     }
 
     /// Whether the receiver is gone.
     pub fn is_disconnected(&self) -> bool {
-        self.state.is_closed()
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.is_closed(),
+            Flavor::Rendezvous(meeting) => meeting.is_closed(),
+        }
     }
 }
 
@@ -182,25 +232,24 @@ impl<T> Receiver<T> {
     /// Receives without waiting. No allocation; no syscall, unless a sender waits for room.
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        let head = self.state.head();
-        if !self.ring.is_written(head) {
-            self.await_claimed(head)?;
-        }
-        let value = self.ring.take(head);
-        self.state.taken(head);
-        Ok(value)
+        self.try_recv_as(None)
     }
 
-    /// Nothing is written at the head: nothing is there, or a sender is in the middle of writing it.
-    #[cold]
-    fn await_claimed(&self, head: u64) -> Result<(), TryRecvError> {
-        self.state.check_claimed()?;
-        let mut round = 0;
-        while !self.ring.is_written(head) {
-            relax(round);
-            round += 1;
+    /// `party` is the reactor that the receiver is registered with.
+    #[inline]
+    pub(crate) fn try_recv_as(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
+        let (state, storage) = match &self.flavor {
+            Flavor::Buffer(state, storage) => (state, storage),
+            Flavor::Rendezvous(meeting) => return meeting.try_recv(party),
+        };
+        let head = state.head();
+        if !storage.is_written(head) {
+            // Nothing is there, or a sender is in the middle of writing it.
+            storage.await_written(head, state.check_claimed()?);
         }
-        Ok(())
+        let value = storage.take(head);
+        state.taken(head);
+        Ok(value)
     }
 
     /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender gone.
@@ -220,20 +269,24 @@ impl<T> Receiver<T> {
     }
 
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        let state = match &self.flavor {
+            Flavor::Buffer(state, _) => state,
+            Flavor::Rendezvous(meeting) => return meeting.recv(deadline),
+        };
         let mut round = 0;
         loop {
             match self.try_recv() {
                 Ok(value) => return Ok(value),
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-                Err(TryRecvError::Empty) if round < SPINS => relax(round),
+                Err(TryRecvError::Empty) if round < spins() => spin(),
                 Err(TryRecvError::Empty) => {
                     let left =
                         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                             Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
                             left => left,
                         };
-                    self.state.set_target(Target::Thread(thread::current()));
-                    if !self.state.arm(Call::Mark) {
+                    state.set_target(Target::Thread(thread::current()));
+                    if !state.arm(Call::Mark) {
                         park(left);
                     }
                 }
@@ -252,9 +305,14 @@ impl<T> Receiver<T> {
         TryIter(self)
     }
 
+    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never empty.
+    pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
+        self.try_iter().take(n)
+    }
+
     /// How many messages wait in the channel.
     pub fn len(&self) -> usize {
-        self.state.len()
+        self.flavor.len()
     }
 
     /// Whether no message waits.
@@ -262,29 +320,109 @@ impl<T> Receiver<T> {
         self.len() == 0
     }
 
-    /// Whether a `try_send` would find no room.
+    /// Whether a `try_send` would find no room. A rendezvous is always full, and always empty.
     pub fn is_full(&self) -> bool {
-        self.len() == self.capacity()
+        self.flavor.is_full()
     }
 
-    /// How many messages the channel holds at most.
-    pub fn capacity(&self) -> usize {
-        self.state.capacity()
+    /// How many messages the channel holds at most; `None` is without a limit.
+    pub fn capacity(&self) -> Option<usize> {
+        self.flavor.capacity()
     }
 
     /// Whether every sender is gone. What they sent may still be here.
     pub fn is_disconnected(&self) -> bool {
-        self.state.is_gone()
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.is_gone(),
+            Flavor::Rendezvous(meeting) => meeting.is_gone(),
+        }
     }
 
     /// Whether `try_recv` would give something: a message, or the error of a channel whose senders are gone.
     #[inline]
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ring.is_written(self.state.head()) || self.state.is_ready()
+    pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
+        match &self.flavor {
+            Flavor::Buffer(state, storage) => storage.is_written(state.head()) || state.is_ready(),
+            Flavor::Rendezvous(meeting) => meeting.is_receivable(party),
+        }
     }
 
+    /// What a reactor asks of the channel.
+    pub(crate) fn probe(&self) -> Arc<dyn Probe> {
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.clone(),
+            Flavor::Rendezvous(meeting) => meeting.board(),
+        }
+    }
+
+    /// Says which reactor is to be told of messages, and by which token; `None` for none.
+    pub(crate) fn set_reactor(&self, reactor: Option<(Arc<Notify>, u64)>) {
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.set_target(match reactor {
+                Some((notify, token)) => Target::Reactor { notify, token },
+                None => Target::None,
+            }),
+            Flavor::Rendezvous(meeting) => meeting.register(reactor),
+        }
+    }
+
+    /// Before a reactor that selects on this channel sleeps.
+    pub(crate) fn before_sleep(&self, party: &Arc<Notify>) {
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.ask(Call::Wake),
+            Flavor::Rendezvous(meeting) => meeting.wait_here(party),
+        }
+    }
+
+    /// After it slept. Whether a sender has chosen this channel.
+    pub(crate) fn after_sleep(&self, party: &Arc<Notify>) -> bool {
+        match &self.flavor {
+            Flavor::Buffer(state, _) => {
+                state.unask();
+                false
+            }
+            Flavor::Rendezvous(meeting) => meeting.withdraw(party),
+        }
+    }
+
+    #[cfg(all(loom, test))]
     pub(crate) fn state(&self) -> &Arc<State> {
-        &self.state
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state,
+            Flavor::Rendezvous(_) => panic!("a rendezvous has no state"),
+        }
+    }
+}
+
+impl<T> Flavor<T> {
+    fn len(&self) -> usize {
+        match self {
+            Flavor::Buffer(state, _) => state.len(),
+            Flavor::Rendezvous(_) => 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        match self {
+            Flavor::Buffer(state, _) => state.is_full(),
+            Flavor::Rendezvous(_) => true,
+        }
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        match self {
+            Flavor::Buffer(state, _) => state.capacity(),
+            Flavor::Rendezvous(_) => Some(0),
+        }
+    }
+}
+
+impl<T> Clone for Flavor<T> {
+    fn clone(&self) -> Flavor<T> {
+        match self {
+            Flavor::Buffer(state, storage) => Flavor::Buffer(state.clone(), storage.clone()),
+            Flavor::Rendezvous(meeting) => Flavor::Rendezvous(meeting.clone()),
+        }
     }
 }
 
@@ -304,23 +442,34 @@ fn park(left: Option<Duration>) {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        self.state.add_sender();
-        Sender { state: self.state.clone(), ring: self.ring.clone() }
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.add_sender(),
+            Flavor::Rendezvous(meeting) => meeting.add_sender(),
+        }
+        Sender { flavor: self.flavor.clone() }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.state.drop_sender();
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.drop_sender(),
+            Flavor::Rendezvous(meeting) => meeting.drop_sender(),
+        }
     }
 }
 
 impl<T> Drop for Receiver<T> {
     /// Drops what is in the channel.
     fn drop(&mut self) {
-        self.state.close();
-        // No sender can claim a slot any more; those that have one are waited for.
-        while self.try_recv().is_ok() {}
+        match &self.flavor {
+            Flavor::Buffer(state, _) => {
+                state.close();
+                // No sender can claim a slot any more; those that have one are waited for.
+                while self.try_recv().is_ok() {}
+            }
+            Flavor::Rendezvous(meeting) => meeting.close(),
+        }
     }
 }
 

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::{Receiver, Sender, Target, TryRecvError, bounded};
+use super::permit::Waiting;
+use super::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use crate::driver::Wake;
-use crate::reactor::notify::{Call, Notify, Probe};
+use crate::reactor::notify::{Bell, Call, Notify, Probe};
 use crate::sync::{Ordering, fence};
 
 const TOKEN: u64 = 7;
@@ -56,7 +57,7 @@ impl<T> Sleeper<T> {
     fn new(receiver: Receiver<T>) -> Sleeper<T> {
         let bed = Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) });
         let notify = Arc::new(Notify::new(bed.clone()));
-        receiver.state().set_target(Target::Reactor { notify: notify.clone(), token: TOKEN });
+        receiver.set_reactor(Some((notify.clone(), TOKEN)));
         Sleeper { receiver, notify, bed, begun: 0 }
     }
 
@@ -71,7 +72,7 @@ impl<T> Sleeper<T> {
             self.notify.sleep();
             self.receiver.state().ask(Call::Wake);
             fence(Ordering::SeqCst);
-            if !self.receiver.is_ready() {
+            if !self.receiver.is_ready(None) {
                 self.bed.sleep();
             }
             self.notify.awake();
@@ -107,7 +108,7 @@ impl<T> Sleeper<T> {
         let mut marks = Vec::new();
         self.notify.collect(&mut marks);
         marks.iter().for_each(|&token| assert_eq!(token, TOKEN));
-        !marks.is_empty() && (self.receiver.is_ready() || self.receiver.state().arm(Call::Mark))
+        !marks.is_empty() && (self.receiver.is_ready(None) || self.receiver.state().arm(Call::Mark))
     }
 
     /// What `Embedded::turn` does when the outer loop found the fd readable; ends asleep.
@@ -337,5 +338,237 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
         drop(rx);
         sender.join().unwrap();
         assert_eq!(drops.load(Relaxed), 1);
+    });
+}
+
+/// Another party with a bed, for send cases.
+fn party() -> (Arc<Notify>, Arc<Bed>) {
+    let bed = Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) });
+    (Arc::new(Notify::new(bed.clone())), bed)
+}
+
+/// What a `select!` with one send case does; `None`: the value was not made.
+fn select_send(sender: &Sender<u32>, notify: &Arc<Notify>, bed: &Bed, value: Option<u32>) {
+    let mut waiting = Waiting::default();
+    loop {
+        if sender.is_ready(notify, waiting) {
+            if let Some(permit) = sender.try_permit(notify, std::mem::take(&mut waiting)) {
+                if let Some(value) = value {
+                    permit.send(value).unwrap();
+                }
+                return;
+            }
+        }
+        notify.open_ticket();
+        notify.sleep();
+        (waiting, _) = sender.before_sleep(notify);
+        fence(Ordering::SeqCst);
+        if !sender.is_ready(notify, waiting) {
+            bed.sleep();
+        }
+        notify.awake();
+        if !sender.after_sleep(notify, waiting) {
+            waiting = Waiting::default();
+        }
+    }
+}
+
+/// What a `select!` with one receive case at a rendezvous does.
+fn select_recv(receiver: &Receiver<u32>, notify: &Arc<Notify>, bed: &Bed) -> Result<u32, TryRecvError> {
+    loop {
+        match receiver.try_recv_as(Some(notify)) {
+            Err(TryRecvError::Empty) => {}
+            received => return received,
+        }
+        notify.open_ticket();
+        notify.sleep();
+        receiver.before_sleep(notify);
+        fence(Ordering::SeqCst);
+        if !receiver.is_ready(Some(notify)) {
+            bed.sleep();
+        }
+        notify.awake();
+        receiver.after_sleep(notify);
+    }
+}
+
+#[test]
+fn an_unbounded_channel_grows_while_two_senders_send() {
+    loom::model(|| {
+        let (tx, rx) = unbounded();
+        let senders = spawn_senders(tx, &[&[1, 2], &[3]]);
+        let mut expected = vec![1, 2, 3];
+        let mut last_of_first = 0;
+        while !expected.is_empty() {
+            match rx.try_recv() {
+                Ok(value) => {
+                    let at = expected.iter().position(|&v| v == value).expect("a value came twice");
+                    expected.remove(at);
+                    if value < 3 {
+                        assert!(value > last_of_first, "out of order");
+                        last_of_first = value;
+                    }
+                }
+                Err(TryRecvError::Empty) => thread::yield_now(),
+                Err(TryRecvError::Disconnected) => panic!("a value was lost"),
+            }
+        }
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
+#[test]
+fn a_permit_against_a_competing_sender() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        let other = tx.clone();
+        let competitor = thread::spawn(move || other.try_send(1).is_ok());
+        let (notify, _) = party();
+        let permit = tx.try_permit(&notify, Waiting::default());
+        let permitted = permit.is_some();
+        if let Some(permit) = permit {
+            // Whoever has the permit can send, whatever the other does.
+            permit.send(2).unwrap();
+        }
+        assert!(competitor.join().unwrap() != permitted, "one slot, one message");
+        assert_eq!(rx.try_recv(), Ok(if permitted { 2 } else { 1 }));
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    });
+}
+
+#[test]
+fn a_returned_permit_calls_a_blocked_sender() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        let other = tx.clone();
+        let (notify, _) = party();
+        let permit = tx.try_permit(&notify, Waiting::default()).unwrap();
+        let blocked = thread::spawn(move || other.send(1).unwrap());
+        drop(permit);
+        blocked.join().unwrap();
+        assert_eq!(rx.try_recv(), Ok(1));
+    });
+}
+
+#[test]
+fn a_send_case_that_sleeps_against_recv() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        tx.try_send(1).unwrap();
+        let sender = thread::spawn(move || {
+            let (notify, bed) = party();
+            select_send(&tx, &notify, &bed, Some(2));
+        });
+        assert_eq!(rx.try_recv(), Ok(1));
+        sender.join().unwrap();
+        assert_eq!(rx.try_recv(), Ok(2));
+    });
+}
+
+#[test]
+fn a_rendezvous_of_a_send_case_and_a_receive_case() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || {
+            let (notify, bed) = party();
+            select_send(&tx, &notify, &bed, Some(1));
+        });
+        let (notify, bed) = party();
+        assert_eq!(select_recv(&rx, &notify, &bed), Ok(1));
+        assert_eq!(select_recv(&rx, &notify, &bed), Err(TryRecvError::Disconnected));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_rendezvous_of_a_bare_send_and_a_receive_case() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || tx.send(1).unwrap());
+        let (notify, bed) = party();
+        assert_eq!(select_recv(&rx, &notify, &bed), Ok(1));
+        drop(sender);
+    });
+}
+
+#[test]
+fn a_rendezvous_of_a_send_case_and_a_bare_recv() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        thread::spawn(move || {
+            let (notify, bed) = party();
+            select_send(&tx, &notify, &bed, Some(1));
+        });
+        assert_eq!(rx.recv(), Ok(1));
+    });
+}
+
+#[test]
+fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || {
+            let (notify, bed) = party();
+            select_send(&tx, &notify, &bed, None);
+            select_send(&tx, &notify, &bed, Some(2));
+        });
+        let (notify, bed) = party();
+        assert_eq!(select_recv(&rx, &notify, &bed), Ok(2));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_party_at_two_rendezvous_is_taken_once() {
+    loom::model(|| {
+        let ((tx_a, rx_a), (tx_b, rx_b)) = (bounded::<u32>(0), bounded::<u32>(0));
+        let a = thread::spawn(move || tx_a.try_send(1).is_ok());
+        let b = thread::spawn(move || tx_b.try_send(2).is_ok());
+        let (notify, _) = party();
+        notify.open_ticket();
+        notify.sleep();
+        rx_a.before_sleep(&notify);
+        rx_b.before_sleep(&notify);
+        let (sent_a, sent_b) = (a.join().unwrap(), b.join().unwrap());
+        assert!(!(sent_a && sent_b), "one sleep, one deal");
+        notify.awake();
+        assert_eq!((rx_a.after_sleep(&notify), rx_b.after_sleep(&notify)), (sent_a, sent_b));
+        assert_eq!(rx_a.try_recv().is_ok(), sent_a);
+        assert_eq!(rx_b.try_recv().is_ok(), sent_b);
+    });
+}
+
+#[test]
+fn a_bell_against_park_and_what_was_done_before_it_rang_is_seen() {
+    loom::model(|| {
+        let (notify, bed) = party();
+        let bell = Arc::new(Bell::new(notify.clone(), TOKEN));
+        let foreign = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+        let ringers: Vec<_> = (0..2)
+            .map(|_| {
+                let (bell, foreign) = (bell.clone(), foreign.clone());
+                thread::spawn(move || {
+                    foreign.fetch_add(1, Ordering::Relaxed);
+                    bell.ring();
+                })
+            })
+            .collect();
+        let mut seen = 0;
+        while seen < 2 {
+            if bell.hear() {
+                seen = foreign.load(Ordering::Relaxed);
+                continue;
+            }
+            notify.sleep();
+            bell.ask(Call::Wake);
+            fence(Ordering::SeqCst);
+            if !bell.is_ready() {
+                bed.sleep();
+            }
+            notify.awake();
+            bell.unask();
+        }
+        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
     });
 }

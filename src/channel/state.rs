@@ -1,8 +1,16 @@
 //! What the two ends of a channel share, whatever the messages are.
 //!
 //! # Positions
-//! Every message has a position, counted from 0 modulo 2^48. `tail` is the next one to be claimed by a sender, in one word with two flags, so that
-//! claiming and closing exclude each other; `head` is the next one to be received. Full is `tail - head == capacity`.
+//! Every message has a position, counted from 0 modulo 2^48. `tail` is the next one to be claimed by a sender; `head` is the next one to be received.
+//! One word holds the tail, two flags and 14 bits more, so that claiming, closing and what those bits say exclude each other:
+//!
+//! ```text
+//!   63      62    61 .. 48                                         47 .. 0
+//!   closed  gone  bounded: permits given out; unbounded: level     tail
+//! ```
+//! - Bounded: full is `tail - head + permits == capacity`. A *permit* is room for one message without a place in the order: who has one can send
+//!   for sure, and holds nobody else up.
+//! - Unbounded: the level says how large the ring is that the tail is in (`ring.rs`); a claim that finds it full goes to the next level.
 //!
 //! # Who waits for what
 //! - The receiver waits for `tail` to move, through `armed`; the protocol is written down in `reactor/notify.rs`.
@@ -14,23 +22,29 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::TryRecvError;
-use crate::reactor::notify::{Call, Notify, Probe};
+use crate::reactor::notify::{Armed, Asked, Call, Notify, Probe};
 use crate::sync::{
-    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence,
-    full_fence, heavy_fence, init_fences, light_fence, thread,
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence, heavy_fence,
+    init_fences, light_fence, thread,
 };
 
 /// The receiver is gone: nothing can be claimed any more.
 const CLOSED: u64 = 1 << 63;
 /// Every sender is gone: nothing more will come.
 const GONE: u64 = 1 << 62;
-/// No [`Call`] is asked for.
-const SILENT: u8 = 0;
 const POSITION: u64 = (1 << 48) - 1;
+
+/// One permit, or one level.
+const UNIT: u64 = 1 << 48;
+const UNITS: u64 = (1 << 14) - 1;
 
 /// The largest capacity: half of the positions, so that "behind" and "ahead" differ.
 pub(super) const MAX_CAPACITY: usize =
     if usize::BITS >= 64 { (POSITION >> 1) as usize } else { usize::MAX >> 1 };
+
+/// How many slots the first ring of an unbounded channel has; each level doubles them.
+pub(super) const FIRST_LEVEL: usize = if cfg!(all(loom, test)) { 1 } else { 32 };
+pub(super) const LEVELS: usize = if cfg!(all(loom, test)) { 4 } else { 40 };
 
 /// See the module's text.
 pub(crate) struct State {
@@ -38,9 +52,10 @@ pub(crate) struct State {
     front: Padded<Front>,
     /// What the receiver writes.
     head: Padded<AtomicU64>,
-    capacity: u64,
-    /// Whether the receiver wants to hear of the next message: `SILENT` or a [`Call`].
-    armed: AtomicU8,
+    /// `None`: unbounded.
+    capacity: Option<u64>,
+    /// Whether the receiver wants to hear of the next message.
+    armed: Armed,
     /// How it wants to hear of it: through the reactor it was registered with first, while `at_first` says so, else as `target` says.
     /// Only a sender that took `armed` looks, and the receiver when it moves.
     first: OnceLock<(Arc<Notify>, u64)>,
@@ -74,32 +89,56 @@ struct Room {
     waiting: usize,
     /// Calls that no sender has answered yet.
     calls: usize,
+    /// Reactors that sleep with a send case. All of them are called, and forgotten, when there is room: one alone might choose another case.
+    reactors: Vec<Arc<Notify>>,
 }
 
 /// Why a position was not claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Full,
     Closed,
+}
+
+/// A claimed position, and where its slot is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) position: u64,
+    pub(super) level: usize,
+    /// Whether it is the first position of its level, the first one excepted.
+    pub(super) first_of_level: bool,
 }
 
 fn behind(head: u64, tail: u64) -> u64 {
     tail.wrapping_sub(head) & POSITION
 }
 
+/// The 14 bits between flags and tail.
+#[inline]
+fn units(word: u64) -> u64 {
+    (word / UNIT) & UNITS
+}
+
+/// The level in the word of an unbounded channel.
+#[inline]
+fn level(word: u64) -> usize {
+    units(word) as usize
+}
+
 impl State {
-    pub(super) fn new(capacity: usize) -> State {
+    pub(super) fn new(capacity: Option<usize>) -> State {
         init_fences();
         State {
             front: Padded(Front { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: Padded(AtomicU64::new(0)),
-            capacity: capacity as u64,
-            armed: AtomicU8::new(SILENT),
+            capacity: capacity.map(|n| n as u64),
+            armed: Armed::new(),
             first: OnceLock::new(),
             at_first: AtomicBool::new(false),
             target: Mutex::new(Target::None),
             senders: AtomicUsize::new(1),
             blocked: AtomicUsize::new(0),
-            room: Mutex::new(Room { waiting: 0, calls: 0 }),
+            room: Mutex::new(Room { waiting: 0, calls: 0, reactors: Vec::new() }),
             called: Condvar::new(),
         }
     }
@@ -107,8 +146,54 @@ impl State {
     // The senders' side.
 
     /// Claims the next position. The compare-and-swap is what makes the message known to a receiver that is about to sleep.
+    ///
+    /// An unbounded channel that is full goes to the next level, after `prepare` has made its ring.
     #[inline]
-    pub(super) fn claim(&self) -> Result<u64, Refused> {
+    pub(super) fn claim(&self, prepare: impl Fn(usize)) -> Result<Place, Refused> {
+        self.advance(prepare, |_| 1)
+    }
+
+    /// Claims the next position with a permit, which is used up.
+    pub(super) fn claim_permitted(&self, prepare: impl Fn(usize)) -> Result<Place, Refused> {
+        if self.capacity.is_none() {
+            return self.claim(prepare);
+        }
+        let mut word = self.front.tail.load(Ordering::Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(Refused::Closed);
+            }
+            let next = (word & !POSITION | (word + 1) & POSITION) - UNIT;
+            match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Ok(Place { position: word & POSITION, level: 0, first_of_level: false }),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Takes a permit. An unbounded channel gives them without counting.
+    pub(super) fn take_permit(&self) -> Result<(), Refused> {
+        match self.capacity {
+            None if self.is_closed() => Err(Refused::Closed),
+            None => Ok(()),
+            Some(_) => self.advance(|_| (), |word| if units(word) == UNITS { 0 } else { UNIT }).map(|_| ()),
+        }
+    }
+
+    /// Gives an unused permit back: there is room for somebody else.
+    pub(super) fn return_permit(&self) {
+        if self.capacity.is_some() {
+            self.front.tail.fetch_sub(UNIT, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            if self.blocked.load(Ordering::SeqCst) != 0 {
+                self.call_sender();
+            }
+        }
+    }
+
+    /// Adds `step(word)` to the word if the channel is open and has room; a step of 0 is "full" too.
+    #[inline(always)]
+    fn advance(&self, prepare: impl Fn(usize), step: impl Fn(u64) -> u64) -> Result<Place, Refused> {
         let mut word = self.front.tail.load(Ordering::Relaxed);
         loop {
             if word & CLOSED != 0 {
@@ -116,43 +201,68 @@ impl State {
             }
             let position = word & POSITION;
             // Acquire, here and below: the receiver has read the slot's last value before the sender writes the next.
-            if behind(self.front.head_seen.load(Ordering::Acquire), position) >= self.capacity {
+            let mut full = self.is_full_at(word, self.front.head_seen.load(Ordering::Acquire));
+            if full {
                 let head = self.head.load(Ordering::Acquire);
                 self.front.head_seen.store(head, Ordering::Release);
-                if behind(head, position) >= self.capacity {
-                    let again = self.front.tail.load(Ordering::Acquire);
-                    if again == word {
-                        return Err(Refused::Full);
-                    }
+                full = self.is_full_at(word, head);
+            }
+            let step = step(word);
+            let (upper, grows) = if !full && step != 0 {
+                (word & !POSITION, false)
+            } else {
+                let again = self.front.tail.load(Ordering::Acquire);
+                if again != word {
                     word = again;
                     continue;
                 }
-            }
-            let next = word & !POSITION | (position + 1) & POSITION;
+                if self.capacity.is_some() {
+                    return Err(Refused::Full);
+                }
+                prepare(level(word) + 1);
+                ((word & !POSITION) + UNIT, true)
+            };
+            // A step in the lower bits wraps within them, one in the upper bits is added to them.
+            let next =
+                if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
             match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Ok(position),
+                Ok(_) => {
+                    let level = if self.capacity.is_some() { 0 } else { level(next) };
+                    return Ok(Place { position, level, first_of_level: grows });
+                }
                 Err(now) => word = now,
             }
         }
     }
 
+    /// Whether the channel was full when its word was `word` and its head `head`.
+    #[inline(always)]
+    fn is_full_at(&self, word: u64, head: u64) -> bool {
+        let used = behind(head, word & POSITION);
+        match self.capacity {
+            Some(capacity) => used + units(word) >= capacity,
+            None => used >= (FIRST_LEVEL as u64) << level(word),
+        }
+    }
+
+    /// Whether a permit would be refused because there is no room.
+    pub(super) fn is_full(&self) -> bool {
+        let word = self.front.tail.load(Ordering::SeqCst);
+        self.capacity.is_some() && self.is_full_at(word, self.head.load(Ordering::SeqCst))
+    }
+
     /// After the claimed slot is written: wakes the receiver if it asked for that.
     #[inline]
     pub(super) fn published(&self) {
-        full_fence();
-        let armed = self.armed.load(Ordering::SeqCst);
-        if armed != SILENT {
-            self.call_receiver(armed);
+        if let Some(asked) = self.armed.read() {
+            self.call_receiver(asked);
         }
     }
 
     /// Steps 3 and 4 of the wake protocol (`reactor/notify.rs`).
     #[inline(never)]
-    fn call_receiver(&self, armed: u8) {
-        let mark = armed == Call::Mark as u8;
-        if mark && self.armed.compare_exchange(armed, SILENT, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return;
-        }
+    fn call_receiver(&self, asked: Asked) {
+        let Some(mark) = self.armed.take(asked) else { return };
         if self.at_first.load(Ordering::SeqCst) {
             if let Some((notify, token)) = self.first.get() {
                 return notify.call(mark, *token);
@@ -200,7 +310,29 @@ impl State {
 
     fn set_waiting(&self, room: &mut Room, f: impl FnOnce(usize) -> usize) {
         room.waiting = f(room.waiting);
-        self.blocked.store(room.waiting, Ordering::SeqCst);
+        self.count_blocked(room);
+    }
+
+    fn count_blocked(&self, room: &Room) {
+        self.blocked.store(room.waiting + room.reactors.len(), Ordering::SeqCst);
+    }
+
+    /// Asks for a wake-up when there is room, for a reactor that is about to sleep. A look at the room must follow. Returns what `heavy_fence` does.
+    pub(crate) fn ask_for_room(&self, notify: &Arc<Notify>) -> bool {
+        let mut room = self.room.lock();
+        room.reactors.push(notify.clone());
+        self.count_blocked(&room);
+        drop(room);
+        heavy_fence()
+    }
+
+    /// Takes one [`ask_for_room`](Self::ask_for_room) back, if it was not answered.
+    pub(crate) fn unask_for_room(&self, notify: &Arc<Notify>) {
+        let mut room = self.room.lock();
+        if let Some(at) = room.reactors.iter().position(|other| Arc::ptr_eq(other, notify)) {
+            room.reactors.swap_remove(at);
+            self.count_blocked(&room);
+        }
     }
 
     pub(super) fn add_sender(&self) {
@@ -234,24 +366,30 @@ impl State {
         }
     }
 
+    /// Calls one thread and every reactor that waits for room.
     #[cold]
     #[inline(never)]
     fn call_sender(&self) {
         let mut room = self.room.lock();
-        if room.waiting > 0 {
+        let call = room.waiting > 0;
+        if call {
             room.calls += 1;
-            self.set_waiting(&mut room, |waiting| waiting - 1);
-            drop(room);
+            room.waiting -= 1;
+        }
+        room.reactors.drain(..).for_each(|notify| notify.wake());
+        self.count_blocked(&room);
+        drop(room);
+        if call {
             self.called.notify_one();
         }
     }
 
-    /// Whether a position has been claimed that was not received. "Empty" and "gone" are read at once: between two readings a last message could come.
+    /// The level up to which positions have been claimed, if one has that was not received. "Empty" and "gone" are read at once: between two readings a last message could come.
     #[inline]
-    pub(super) fn check_claimed(&self) -> Result<(), TryRecvError> {
+    pub(super) fn check_claimed(&self) -> Result<usize, TryRecvError> {
         let word = self.front.tail.load(Ordering::SeqCst);
         if word & POSITION != self.head() {
-            Ok(())
+            Ok(if self.capacity.is_some() { 0 } else { level(word) })
         } else if word & GONE != 0 {
             Err(TryRecvError::Disconnected)
         } else {
@@ -273,6 +411,7 @@ impl State {
         self.set_target(Target::None);
         let mut room = self.room.lock();
         room.calls += room.waiting;
+        room.reactors.drain(..).for_each(|notify| notify.wake());
         self.set_waiting(&mut room, |_| 0);
         drop(room);
         self.called.notify_all();
@@ -294,19 +433,13 @@ impl State {
     /// Step 2 of the wake protocol (`reactor/notify.rs`): asks to be told of the next message. A fence and a look at the tail must follow.
     #[inline]
     pub(crate) fn ask(&self, call: Call) {
-        // Only we set it, and a call that marks wakes too.
-        if self.armed.load(Ordering::Relaxed) < call as u8 {
-            self.armed.store(call as u8, Ordering::Relaxed);
-        }
+        self.armed.ask(call);
     }
 
     /// Takes a `Call::Wake` back, after the sleep.
     #[inline]
     pub(crate) fn unask(&self) {
-        // Senders leave that one alone.
-        if self.armed.load(Ordering::Relaxed) == Call::Wake as u8 {
-            self.armed.store(SILENT, Ordering::Relaxed);
-        }
+        self.armed.unask();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -314,11 +447,11 @@ impl State {
         let tail = self.front.tail.load(Ordering::SeqCst) & POSITION;
         let head = self.head.load(Ordering::SeqCst);
         let len = behind(head, tail);
-        if len > POSITION >> 1 { 0 } else { len.min(self.capacity) as usize }
+        if len > POSITION >> 1 { 0 } else { len.min(self.capacity.unwrap_or(len)) as usize }
     }
 
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity as usize
+    pub(super) fn capacity(&self) -> Option<usize> {
+        self.capacity.map(|n| n as usize)
     }
 }
 

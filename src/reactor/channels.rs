@@ -115,13 +115,14 @@ impl Slot {
     }
 
     /// The channel, which was ready, was found empty.
-    pub(crate) fn drained(&self, probe: &dyn Probe) {
+    pub(crate) fn drained(&self) {
         let core = self.core();
+        let Some(probe) = self.chunk.probe(self.slot) else { return };
         if core.closed.get() {
             return;
         }
         let table = &mut *core.table.borrow_mut();
         table.ready.remove(&table.slots, self.slot);
-        core.channels.borrow_mut().settle(table, self.slot, probe, core.marking.get());
+        core.channels.borrow_mut().settle(table, self.slot, &*probe, core.marking.get());
     }
 }

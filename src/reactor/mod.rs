@@ -211,7 +211,30 @@ impl Handle {
         }
     }
 
+    /// Makes the choices among ready cases reproducible: the same seed, the same choices. Without it they differ from run to run.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Select};
+    ///
+    /// let choices = |seed| -> std::io::Result<Vec<usize>> {
+    ///     let reactor = Reactor::new()?;
+    ///     reactor.seed(seed);
+    ///     let timers = [(); 4].map(|()| reactor.after(std::time::Duration::ZERO));
+    ///     let mut select = Select::new(&reactor);
+    ///     timers.iter().for_each(|timer| drop(select.recv(timer)));
+    ///     (0..20).map(|_| Ok(select.wait()?.index())).collect()
+    /// };
+    /// assert_eq!(choices(7)?, choices(7)?);
+    /// assert_ne!(choices(7)?, choices(8)?);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn seed(&self, seed: u64) {
+        // The generator must not start at zero; the multiplication parts seeds that are close.
+        self.core.random.set(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    }
+
     /// Whether the reactor has been dropped.
+    #[inline]
     pub fn is_closed(&self) -> bool {
         self.core.closed.get()
     }
@@ -220,6 +243,14 @@ impl Handle {
     #[inline]
     pub fn is_same(&self, other: &Handle) -> bool {
         Rc::ptr_eq(&self.core, &other.core)
+    }
+}
+
+impl Handle {
+    /// What other threads wake.
+    #[inline]
+    pub(crate) fn notify(&self) -> &Arc<Notify> {
+        &self.core.notify
     }
 }
 
@@ -278,6 +309,7 @@ impl Core {
         if self.clock.was_due(self.next_due.get()) {
             return Ok(Blocked::Ended);
         }
+        self.notify.open_ticket();
         self.notify.sleep();
         let mut blocking = Blocking { core: self, awake: false, deadline: until.unwrap_or(Time::MAX) };
         let published = publish(&mut blocking);
@@ -326,11 +358,27 @@ impl Core {
     }
 
     fn choose_among(&self, mut mask: u32) -> u32 {
-        let skip = (u128::from(self.random()) * u128::from(mask.count_ones())) >> 64;
+        let skip = self.random_below(mask.count_ones());
         for _ in 0..skip {
             mask &= mask - 1;
         }
         mask.trailing_zeros()
+    }
+
+    /// Uniform among 0 .. n.
+    pub(crate) fn random_below(&self, n: u32) -> u32 {
+        ((u128::from(self.random()) * u128::from(n)) >> 64) as u32
+    }
+
+    /// The tokens of the sources in the ready list, the one that has waited longest first.
+    pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
+        let mut next = self.table.borrow().ready.first();
+        std::iter::from_fn(move || {
+            let table = self.table.borrow();
+            let slot = next?;
+            next = table.ready.after(&table.slots, slot);
+            Some(table.slots.chunk(slot).token(slot))
+        })
     }
 
     /// xorshift64*, after Marsaglia and Vigna: good enough to be fair, and one multiplication.

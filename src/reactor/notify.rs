@@ -20,9 +20,10 @@
 //! answers it takes away. The loom models of this table are in `channel/models.rs`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::driver::Wake;
-use crate::sync::{AtomicBool, Mutex, Ordering, full_fence};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, fence, full_fence, thread};
 
 /// The shared end of a reactor.
 pub(crate) struct Notify {
@@ -32,6 +33,53 @@ pub(crate) struct Notify {
     /// Tokens of the channels whose `Call::Mark` was taken: at most one for each arming.
     marks: Mutex<Vec<u64>>,
     waker: Arc<dyn Wake>,
+    /// Even: open, whoever takes it deals with us. Odd: taken, or not given out. (`channel/rendezvous.rs`)
+    ticket: AtomicU64,
+}
+
+/// The right to deal with a party that blocks, and may do so at several channels: the first to [`take`](Self::take) it has it.
+pub(crate) struct Ticket {
+    party: Arc<Notify>,
+    number: u64,
+}
+
+impl Ticket {
+    /// For the sleep that `party` is about to begin, or has begun. One that was taken meanwhile comes out taken.
+    pub(crate) fn issue(party: &Arc<Notify>) -> Ticket {
+        let number = party.ticket.load(Ordering::Acquire) & !1;
+        Ticket { party: party.clone(), number }
+    }
+
+    pub(crate) fn take(&self) -> bool {
+        let (open, taken) = (self.number, self.number + 1);
+        self.party.ticket.compare_exchange(open, taken, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.party.ticket.load(Ordering::Acquire) == self.number
+    }
+
+    pub(crate) fn is_of(&self, party: &Arc<Notify>) -> bool {
+        Arc::ptr_eq(&self.party, party)
+    }
+
+    pub(crate) fn party(&self) -> &Arc<Notify> {
+        &self.party
+    }
+
+    pub(crate) fn into_party(self) -> Arc<Notify> {
+        self.party
+    }
+}
+
+/// Wakes a thread, for channels without a reactor.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(&self) -> std::io::Result<()> {
+        self.0.unpark();
+        Ok(())
+    }
 }
 
 /// How a channel's next message is to be made known. The greater one includes the other.
@@ -59,6 +107,48 @@ impl Notify {
             marked: AtomicBool::new(false),
             marks: Mutex::new(Vec::new()),
             waker,
+            ticket: AtomicU64::new(1),
+        }
+    }
+
+    /// The one of the calling thread, for blocking calls without a reactor.
+    pub(crate) fn of_thread() -> Arc<Notify> {
+        let new = || Arc::new(Notify::new(Arc::new(Unpark(thread::current()))));
+        #[cfg(not(all(loom, test)))]
+        {
+            thread_local!(static HERE: std::cell::OnceCell<Arc<Notify>> = const { std::cell::OnceCell::new() });
+            // While the thread is torn down there is none to be kept.
+            HERE.try_with(|here| here.get_or_init(new).clone()).unwrap_or_else(|_| new())
+        }
+        #[cfg(all(loom, test))]
+        new()
+    }
+
+    /// Sleeps, as a thread, until woken since the last [`sleep`](Self::sleep), or until `deadline`. May return early.
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
+        if !self.sleeping.load(Ordering::SeqCst) {
+            return;
+        }
+        #[cfg(not(all(loom, test)))]
+        if let Some(deadline) = deadline {
+            return thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        let _ = deadline;
+        thread::park();
+    }
+
+    /// Begins a new sleep, as far as tickets go. Only the party itself calls it.
+    #[inline]
+    pub(crate) fn open_ticket(&self) {
+        let number = (self.ticket.load(Ordering::Relaxed) | 1).wrapping_add(1);
+        self.ticket.store(number, Ordering::Release);
+    }
+
+    /// Makes the ticket worthless, if nobody has taken it.
+    pub(crate) fn void_ticket(&self) {
+        let number = self.ticket.load(Ordering::Acquire);
+        if number & 1 == 0 {
+            let _ = self.ticket.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
@@ -113,5 +203,107 @@ impl Notify {
         self.marked.store(false, Ordering::SeqCst);
         full_fence();
         std::mem::swap(&mut *self.marks.lock(), into);
+    }
+}
+
+/// Whether, and how, a channel's next message is to be made known: step 2 of the protocol.
+pub(crate) struct Armed(AtomicU8);
+
+/// No [`Call`] is asked for.
+const SILENT: u8 = 0;
+
+impl Armed {
+    pub(crate) fn new() -> Armed {
+        Armed(AtomicU8::new(SILENT))
+    }
+
+    /// The reactor's step 2. A fence and a look at the channel must follow.
+    #[inline]
+    pub(crate) fn ask(&self, call: Call) {
+        // Only we set it, and a call that marks wakes too.
+        if self.0.load(Ordering::Relaxed) < call as u8 {
+            self.0.store(call as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a `Call::Wake` back, after the sleep.
+    #[inline]
+    pub(crate) fn unask(&self) {
+        // Senders leave that one alone.
+        if self.0.load(Ordering::Relaxed) == Call::Wake as u8 {
+            self.0.store(SILENT, Ordering::Relaxed);
+        }
+    }
+
+    /// The sender's step 2, after it has published its message.
+    #[inline]
+    pub(crate) fn read(&self) -> Option<Asked> {
+        full_fence();
+        let armed = self.0.load(Ordering::SeqCst);
+        (armed != SILENT).then_some(Asked(armed))
+    }
+
+    /// The first half of the sender's step 3: whether to mark, or `None` if another sender has taken the call.
+    #[inline]
+    pub(crate) fn take(&self, asked: Asked) -> Option<bool> {
+        let mark = asked.0 == Call::Mark as u8;
+        let lost =
+            mark && self.0.compare_exchange(asked.0, SILENT, Ordering::SeqCst, Ordering::SeqCst).is_err();
+        (!lost).then_some(mark)
+    }
+}
+
+/// What a sender has read in [`Armed`].
+#[derive(Clone, Copy)]
+pub(crate) struct Asked(u8);
+
+/// What a notifier rings: a channel whose only message is that there is something.
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    armed: Armed,
+    notify: Arc<Notify>,
+    token: u64,
+}
+
+impl Bell {
+    pub(crate) fn new(notify: Arc<Notify>, token: u64) -> Bell {
+        Bell { rung: AtomicBool::new(false), armed: Armed::new(), notify, token }
+    }
+
+    /// A read-modify-write even if the bell has been rung: who hears it then sees what was done before.
+    #[inline]
+    pub(crate) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            if let Some(mark) = self.armed.read().and_then(|asked| self.armed.take(asked)) {
+                self.notify.call(mark, self.token);
+            }
+        }
+    }
+
+    /// Whether it was rung; silent from now on.
+    #[inline]
+    pub(crate) fn hear(&self) -> bool {
+        self.rung.load(Ordering::Acquire) && self.rung.swap(false, Ordering::SeqCst)
+    }
+
+    pub(crate) fn ask(&self, call: Call) {
+        self.armed.ask(call);
+    }
+
+    pub(crate) fn unask(&self) {
+        self.armed.unask();
+    }
+}
+
+impl Probe for Bell {
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
+    }
+
+    fn arm(&self, call: Call) -> bool {
+        self.armed.ask(call);
+        fence(Ordering::SeqCst);
+        self.is_ready()
     }
 }

@@ -38,15 +38,19 @@ impl Ready {
     }
 
     /// The one that has waited longest.
-    #[cfg(test)]
     pub(crate) fn first(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
     }
 
+    /// The one that came behind `slot`.
+    pub(crate) fn after<O>(&self, slots: &Slots<O>, slot: u32) -> Option<u32> {
+        let next = links(slots, slot).next;
+        (next != NONE).then_some(next)
+    }
+
     /// All, the one that has waited longest first.
     pub(crate) fn iter<O>(&self, slots: &Slots<O>) -> impl Iterator<Item = u32> {
-        let some = |slot: u32| (slot != NONE).then_some(slot);
-        std::iter::successors(some(self.head), move |&slot| some(links(slots, slot).next))
+        std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
     }
 
     /// Puts the first one last.

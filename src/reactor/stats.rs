@@ -31,7 +31,8 @@ pub struct Stats {
     pub polls: u64,
     /// Deadlines given to the kernel: `timerfd_settime`.
     pub arms: u64,
-    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it.
+    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it. At most
+    /// one for each sleep that was announced, which is more than there are `waits` when a message comes just before the sleep.
     pub wakes: u64,
     /// Timers and tickers that expired.
     pub expired: u64,

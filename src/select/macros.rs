@@ -9,6 +9,7 @@
 /// select! { reactor;            // a Reactor or a Handle
 ///     biased;                   // optional: the first ready case wins; otherwise each ready case has the same chance
 ///     recv(source) -> pattern => expression,
+///     send(outbox, value) -> pattern => expression,   // the result: Ok(()), or the value when the receiver is gone
 ///     default => expression,    // optional: runs when nothing is ready; or
 ///     default(timeout) => expression,   // when nothing was ready for so long
 ///     error -> pattern => expression,   // optional: the driver failed; without it that is a panic
@@ -17,7 +18,8 @@
 ///
 /// A source is anything that implements [`Source`](crate::Source), by value or by reference: a [`Timer`](crate::Timer) gives the
 /// [`Time`](crate::Time) it was due at, a [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a `Result<T, RecvError>`, an `Option` what its inside
-/// gives. Source expressions and the timeout are evaluated once, in order, before anything is waited for. There may be up to 32 sources.
+/// gives. An outbox is a registered [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only when the case has been chosen and there is room
+/// for it; a panic, `?`, `break` or `return` in it gives the room back. Source expressions and the timeout are evaluated once, in order, before anything is waited for. There may be up to 32 sources and outboxes.
 ///
 /// The value of the `select!` is that of the arm. Arms are ordinary code in the function around: `break`, `continue`, `return` and `?`
 /// work, and an arm may reset the very ticker it fired on, use the reactor, or replace a source. A case that is not chosen consumes nothing.
@@ -90,13 +92,23 @@ macro_rules! __select {
 
     // A case with a block arm; a comma may follow.
     (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* ($source)] [$($a)* ($pat => $arm)] $d $e $($($rest)*)?)
+        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($($rest)*)?)
     };
     (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
-        $crate::__select!(@case $head [$($s)* ($source)] [$($a)* ($pat => $arm)] $d $e $($rest)+)
+        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($rest)+)
     };
     (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* ($source)] [$($a)* ($pat => $arm)] $d $e $($($rest)*)?)
+        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($($rest)*)?)
+    };
+
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($($rest)*)?)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
+        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($rest)+)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($($rest)*)?)
     };
 
     (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $(, $($rest:tt)*)?) => {
@@ -138,13 +150,16 @@ macro_rules! __select {
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) => $($rest:tt)*) => {
         $crate::__private::compile_error!("a recv case names what it receives: recv(source) -> item => ..")
     };
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt send($($operands:tt)*) $($rest:tt)*) => {
+        $crate::__private::compile_error!("a send case has an outbox, a value and a result: send(outbox, value) -> result => ..")
+    };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt biased $($rest:tt)*) => {
         $crate::__private::compile_error!("`biased;` comes first in a select!, right behind the reactor")
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt $wrong:tt $($rest:tt)*) => {
         $crate::__private::compile_error!($crate::__private::concat!(
             "not a case of a select!: `", $crate::__private::stringify!($wrong),
-            "`; there are recv(source) -> item => .., default => .., default(timeout) => .. and error -> e => .., each behind a comma or a block"
+            "`; there are recv(source) -> item => .., send(outbox, value) -> result => .., default => .., default(timeout) => .. and error -> e => .., each behind a comma or a block"
         ))
     };
 
@@ -157,10 +172,22 @@ macro_rules! __select {
         picked
     }};
     (@tuple []) => { () };
-    (@tuple [($source:expr) $($rest:tt)*]) => { (&$source, $crate::__select!(@tuple [$($rest)*])) };
+    (@tuple [(recv $source:expr) $($rest:tt)*]) => { (&$source, $crate::__select!(@tuple [$($rest)*])) };
+    (@tuple [(send $outbox:expr) $($rest:tt)*]) => {
+        (&$crate::__private::Sending::new(&$outbox), $crate::__select!(@tuple [$($rest)*]))
+    };
 
     (@arms $picked:ident []) => { match $picked {} };
-    (@arms $picked:ident [($pat:pat => $arm:expr) $($rest:tt)*]) => {
+    (@arms $picked:ident [(send ($value:expr) $pat:pat => $arm:expr) $($rest:tt)*]) => {
+        match $picked {
+            $crate::__private::Pick::This(permit) => {
+                let $pat = permit.send($value);
+                $arm
+            }
+            $crate::__private::Pick::Rest(picked) => $crate::__select!(@arms picked [$($rest)*]),
+        }
+    };
+    (@arms $picked:ident [(recv $pat:pat => $arm:expr) $($rest:tt)*]) => {
         match $picked {
             $crate::__private::Pick::This(item) => {
                 let $pat = item;

@@ -4,12 +4,15 @@
 //! them which are ready, takes from one, and says which one it was as nested [`Pick`]s, which the macro takes apart with a `match`.
 //! There is no closure for an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while one runs.
 
+mod dynamic;
 mod macros;
 
 use std::io;
 
+pub use self::dynamic::{Select, Selected};
+
 use crate::reactor::notify::Call;
-use crate::reactor::{Blocked, Blocking, Core, Handle, Patience};
+use crate::reactor::{Blocked, Blocking, Handle, Patience};
 use crate::sources::Source;
 use crate::sys::Time;
 
@@ -17,6 +20,7 @@ use crate::sys::Time;
 #[doc(hidden)]
 pub mod private {
     pub use super::{Cases, Impossible, Pick, check_cases, fail, now, until, wait};
+    pub use crate::sources::{Outbox, Sending};
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
     pub use core::{compile_error, concat, stringify};
@@ -48,8 +52,10 @@ pub trait Cases {
     fn take(&self, index: u32) -> Option<Self::Item>;
     /// See [`Source::before_block`].
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
-    /// See [`Source::after_block`].
-    fn after_block(&self);
+    /// See [`Source::after_block`]: a bit for each case that was chosen.
+    fn after_block(&self) -> u32;
+    /// Whether the case with this index belongs to this reactor.
+    fn belongs(&self, index: u32, handle: &Handle) -> bool;
     /// The index of the first case that belongs to another reactor.
     fn foreign(&self, handle: &Handle) -> Option<u32>;
 }
@@ -69,7 +75,13 @@ impl Cases for () {
     fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
         Ok(())
     }
-    fn after_block(&self) {}
+    fn after_block(&self) -> u32 {
+        0
+    }
+    #[inline(always)]
+    fn belongs(&self, _: u32, _: &Handle) -> bool {
+        true
+    }
     fn foreign(&self, _: &Handle) -> Option<u32> {
         None
     }
@@ -91,9 +103,13 @@ impl<S: Source, R: Cases> Cases for (&S, R) {
         self.0.before_block(blocking)?;
         self.1.before_block(blocking)
     }
-    fn after_block(&self) {
+    fn after_block(&self) -> u32 {
         self.0.after_block();
-        self.1.after_block();
+        u32::from(self.0.is_chosen()) | self.1.after_block() << 1
+    }
+    #[inline(always)]
+    fn belongs(&self, index: u32, handle: &Handle) -> bool {
+        if index == 0 { self.0.belongs_to(handle) } else { self.1.belongs(index - 1, handle) }
     }
     fn foreign(&self, handle: &Handle) -> Option<u32> {
         if !self.0.belongs_to(handle) {
@@ -167,24 +183,35 @@ fn run<C: Cases>(
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
     handle.core.begin_turn();
-    match pick(&handle.core, cases, biased) {
-        Some(item) => Ok(Some(item)),
-        None => run_slow(handle, cases, biased, patience),
+    if !handle.is_closed() {
+        if let Some(item) = pick(handle, cases, biased)? {
+            return Ok(Some(item));
+        }
     }
+    run_slow(handle, cases, biased, patience)
 }
 
 /// Takes from one of the cases that are ready: the first one, or any of them with the same probability.
 #[inline(always)]
-fn pick<C: Cases>(core: &Core, cases: &C, biased: bool) -> Option<C::Item> {
+fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let mut mask = cases.ready();
     while mask != 0 {
-        let index = if biased { mask.trailing_zeros() } else { core.choose(mask) };
+        let index = if biased { mask.trailing_zeros() } else { handle.core.choose(mask) };
+        if !cases.belongs(index, handle) {
+            return Err(foreign(index));
+        }
         if let Some(item) = cases.take(index) {
-            return Some(item);
+            return Ok(Some(item));
         }
         mask &= !(1 << index);
     }
-    None
+    Ok(None)
+}
+
+#[cold]
+fn foreign(index: u32) -> io::Error {
+    let text = format!("case {} of the select! is a source of another reactor", index + 1);
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 #[inline(never)]
@@ -199,8 +226,7 @@ fn run_slow<C: Cases>(
         return Err(crate::reactor::closed());
     }
     if let Some(index) = cases.foreign(handle) {
-        let text = format!("case {} of the select! is a source of another reactor", index + 1);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        return Err(foreign(index));
     }
     let until = match patience {
         Patience::None => return Ok(None),
@@ -209,13 +235,20 @@ fn run_slow<C: Cases>(
     };
     loop {
         let blocked = core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
-        cases.after_block();
+        // One, unless several cases are of the same channel: a party that blocks deals with one other.
+        let chosen = cases.after_block();
+        if chosen != 0 {
+            if let Some(item) = cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
+            {
+                return Ok(Some(item));
+            }
+        }
         if let Blocked::TimedOut = blocked? {
             return Ok(None);
         }
         core.collect(Call::Wake);
         core.look();
-        if let Some(item) = pick(core, cases, biased) {
+        if let Some(item) = pick(handle, cases, biased)? {
             return Ok(Some(item));
         }
     }

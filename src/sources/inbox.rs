@@ -4,11 +4,9 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use super::{Blocking, Source};
-use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
-use crate::reactor::notify::{Call, Probe};
+use crate::channel::{self, Receiver, RecvError, Sender, TryRecvError};
 use crate::reactor::{Handle, Slot, closed};
 
 /// The receiver of a channel, registered with a reactor.
@@ -21,6 +19,8 @@ pub struct Inbox<T> {
     slot: Slot,
     /// The error of the end has been taken; `wait` need not report it any more.
     over: Cell<bool>,
+    /// A sender has chosen this end of a rendezvous during the last sleep.
+    chosen: Cell<bool>,
 }
 
 /// What can be registered with a reactor, and what it then is.
@@ -66,16 +66,15 @@ impl<T> Register for Receiver<T> {
 
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Inbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError { source: self, error: closed() });
+            return Err(RegisterError::new(self, closed()));
         }
         let slot = Slot::new(handle);
         if let Some(key) = key {
             slot.set_key(key);
         }
-        self.state().set_target(Target::Reactor { notify: slot.notify().clone(), token: slot.token() });
-        let probe: Arc<dyn Probe> = self.state().clone();
-        slot.watch(probe);
-        Ok(Inbox { receiver: self, slot, over: Cell::new(false) })
+        self.set_reactor(Some((slot.notify().clone(), slot.token())));
+        slot.watch(self.probe());
+        Ok(Inbox { receiver: self, slot, over: Cell::new(false), chosen: Cell::new(false) })
     }
 }
 
@@ -83,13 +82,13 @@ impl<T> Inbox<T> {
     /// Receives without waiting, and without a turn of the reactor.
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        let received = self.receiver.try_recv();
+        let received = self.receiver.try_recv_as(Some(self.slot.notify()));
         if matches!(received, Err(TryRecvError::Disconnected)) {
             if !self.over.replace(true) {
                 self.slot.unwatch();
             }
-        } else if self.slot.is_ready() && !self.receiver.is_ready() {
-            self.slot.drained(&**self.receiver.state());
+        } else if self.slot.is_ready() && !self.receiver.is_ready(Some(self.slot.notify())) {
+            self.slot.drained();
         }
         received
     }
@@ -97,6 +96,11 @@ impl<T> Inbox<T> {
     /// What is there now.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter(self)
+    }
+
+    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never empty.
+    pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
+        self.try_iter().take(n)
     }
 
     /// How many messages wait in the channel.
@@ -114,8 +118,8 @@ impl<T> Inbox<T> {
         self.receiver.is_full()
     }
 
-    /// How many messages the channel holds at most.
-    pub fn capacity(&self) -> usize {
+    /// How many messages the channel holds at most; `None` is without a limit.
+    pub fn capacity(&self) -> Option<usize> {
         self.receiver.capacity()
     }
 
@@ -126,7 +130,7 @@ impl<T> Inbox<T> {
 
     /// Takes the receiver back, with all that is in it, for use on another thread or reactor.
     pub fn into_inner(self) -> Receiver<T> {
-        self.receiver.state().set_target(Target::None);
+        self.receiver.set_reactor(None);
         self.receiver
     }
 
@@ -141,7 +145,7 @@ impl<T> Source for Inbox<T> {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.receiver.is_ready()
+        self.receiver.is_ready(Some(self.slot.notify()))
     }
 
     #[inline]
@@ -154,17 +158,26 @@ impl<T> Source for Inbox<T> {
     }
 
     fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
-        self.receiver.state().ask(Call::Wake);
+        self.receiver.before_sleep(self.slot.notify());
         Ok(())
     }
 
     fn after_block(&self) {
-        self.receiver.state().unask();
+        self.chosen.set(self.receiver.after_sleep(self.slot.notify()));
+    }
+
+    fn is_chosen(&self) -> bool {
+        self.chosen.get()
     }
 
     #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        // The receiver of a rendezvous must be asked, and be there while it sleeps.
+        (self.capacity() != Some(0)).then(|| self.slot.token())
     }
 }
 
@@ -190,6 +203,10 @@ impl<T> Iterator for TryIter<'_, T> {
 }
 
 impl<S> RegisterError<S> {
+    pub(crate) fn new(source: S, error: io::Error) -> RegisterError<S> {
+        RegisterError { source, error }
+    }
+
     /// What was to be registered.
     pub fn into_inner(self) -> S {
         self.source

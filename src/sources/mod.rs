@@ -2,6 +2,8 @@
 
 mod inbox;
 mod never;
+mod notifier;
+mod outbox;
 mod ticker;
 mod timer;
 
@@ -10,6 +12,8 @@ use std::rc::Rc;
 
 pub use self::inbox::{Inbox, Register, RegisterError};
 pub use self::never::{Never, never};
+pub use self::notifier::{Attached, Foreign, Notified, Notifier};
+pub use self::outbox::{Outbox, Outgoing, Sending};
 pub use self::ticker::{Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::Blocking;
@@ -79,6 +83,18 @@ pub trait Source {
         let _ = handle;
         true
     }
+
+    /// For the ends of a rendezvous: whether the other end has chosen this one during the sleep, and must not be kept waiting.
+    #[doc(hidden)]
+    fn is_chosen(&self) -> bool {
+        false
+    }
+
+    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's ready list.
+    #[doc(hidden)]
+    fn token(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Forwards everything to what a pointer points to.
@@ -103,6 +119,12 @@ macro_rules! forward {
             #[inline]
             fn belongs_to(&self, handle: &Handle) -> bool {
                 (**self).belongs_to(handle)
+            }
+            fn is_chosen(&self) -> bool {
+                (**self).is_chosen()
+            }
+            fn token(&self) -> Option<u64> {
+                (**self).token()
             }
         }
     )*};
@@ -132,5 +154,11 @@ impl<S: Source> Source for Option<S> {
     #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.as_ref().is_none_or(|source| source.belongs_to(handle))
+    }
+    fn is_chosen(&self) -> bool {
+        self.as_ref().is_some_and(S::is_chosen)
+    }
+    fn token(&self) -> Option<u64> {
+        self.as_ref()?.token()
     }
 }

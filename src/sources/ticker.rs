@@ -150,6 +150,10 @@ impl Source for Ticker {
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.slot.belongs_to(handle)
     }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
 }
 
 impl fmt::Debug for Ticker {

@@ -108,6 +108,10 @@ impl Source for Timer {
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.slot.belongs_to(handle)
     }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
 }
 
 impl fmt::Debug for Timer {

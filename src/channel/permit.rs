@@ -1,0 +1,130 @@
+//! Send cases: a `select!` chooses to send before the value exists.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::state::Refused;
+use super::{Flavor, SendError, Sender};
+use crate::reactor::notify::Notify;
+
+/// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value and calls [`send`](Self::send).
+///
+/// Dropped without that, it gives the room back, so a value expression may panic, return or use `?`. Other senders can neither take the permit nor are they held up
+/// by it: it is no place in the order.
+pub struct Permit<'a, T> {
+    sender: &'a Sender<T>,
+    /// The channel is closed: there is nothing to hold.
+    closed: bool,
+}
+
+impl<'a, T> Permit<'a, T> {
+    /// Leaves the permit behind, to be picked up by [`kept`](Self::kept). Whether it is one of a closed channel.
+    pub(crate) fn keep(self) -> bool {
+        std::mem::ManuallyDrop::new(self).closed
+    }
+
+    /// A permit that was left behind.
+    pub(crate) fn kept(sender: &'a Sender<T>, closed: bool) -> Permit<'a, T> {
+        Permit { sender, closed }
+    }
+
+    /// Sends; the value comes back when the receiver is gone. Never waits.
+    pub fn send(self, value: T) -> Result<(), SendError<T>> {
+        let this = std::mem::ManuallyDrop::new(self);
+        if this.closed {
+            return Err(SendError(value));
+        }
+        match &this.sender.flavor {
+            Flavor::Buffer(state, storage) => match state.claim_permitted(|level| storage.prepare(level)) {
+                Ok(place) => {
+                    storage.write(place, value);
+                    state.published();
+                    Ok(())
+                }
+                Err(Refused::Full) => unreachable!("a permit is room"),
+                Err(Refused::Closed) => Err(SendError(value)),
+            },
+            Flavor::Rendezvous(meeting) => {
+                meeting.answer(Some(value));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<T> Drop for Permit<'_, T> {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        match &self.sender.flavor {
+            Flavor::Buffer(state, _) => state.return_permit(),
+            Flavor::Rendezvous(meeting) => meeting.answer(None),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Permit<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("closed", &self.closed).finish_non_exhaustive()
+    }
+}
+
+/// What a reactor that sleeps with a send case has left at the channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    #[default]
+    Nothing,
+    ForRoom,
+    /// The number of its offer at a rendezvous.
+    Offer(u64),
+}
+
+impl<T> Sender<T> {
+    /// Whether a permit is to be had, or the news that the receiver is gone.
+    pub(crate) fn is_ready(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
+        match &self.flavor {
+            Flavor::Buffer(state, _) => state.is_closed() || !state.is_full(),
+            Flavor::Rendezvous(meeting) => meeting.is_sendable(party, offer(waiting)),
+        }
+    }
+
+    pub(crate) fn try_permit(&self, party: &Arc<Notify>, waiting: Waiting) -> Option<Permit<'_, T>> {
+        let taken = match &self.flavor {
+            Flavor::Buffer(state, _) => state.take_permit(),
+            Flavor::Rendezvous(meeting) => meeting.take_permit(party, offer(waiting)),
+        };
+        match taken {
+            Ok(()) => Some(Permit { sender: self, closed: false }),
+            Err(Refused::Closed) => Some(Permit { sender: self, closed: true }),
+            Err(Refused::Full) => None,
+        }
+    }
+
+    /// Before a reactor with a send case on this channel sleeps. The second value says that a wake-up is sure.
+    pub(crate) fn before_sleep(&self, party: &Arc<Notify>) -> (Waiting, bool) {
+        match &self.flavor {
+            Flavor::Buffer(state, _) => (Waiting::ForRoom, state.ask_for_room(party)),
+            Flavor::Rendezvous(meeting) => (Waiting::Offer(meeting.offer(party)), true),
+        }
+    }
+
+    /// After it slept. Whether the receiver has chosen it.
+    pub(crate) fn after_sleep(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
+        match (&self.flavor, waiting) {
+            (Flavor::Buffer(state, _), Waiting::ForRoom) => {
+                state.unask_for_room(party);
+                false
+            }
+            (Flavor::Rendezvous(meeting), Waiting::Offer(number)) => meeting.withdraw_offer(party, number),
+            _ => false,
+        }
+    }
+}
+
+fn offer(waiting: Waiting) -> Option<u64> {
+    match waiting {
+        Waiting::Offer(number) => Some(number),
+        _ => None,
+    }
+}

@@ -1,0 +1,447 @@
+//! `Select`: a set of cases built at run time, once, and waited for as often as you like.
+//!
+//! The sources of this crate are found through the reactor's ready list, so that a turn costs what is ready and not what is in the set. Send cases, rendezvous
+//! and sources of the user's own are asked one by one.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::time::Duration;
+
+use crate::channel::{Permit, SendError};
+use crate::reactor::notify::Call;
+use crate::reactor::{Blocked, Blocking, Core, Handle, Patience, closed};
+use crate::sources::{Outbox, Sending, Source};
+
+/// A reusable set of receive and send cases, of any size.
+///
+/// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready): with thousands of channels and timers as much as with ten. (Send
+/// cases, rendezvous channels and sources of your own are asked one by one.)
+///
+/// ```
+/// use pollmux::{Reactor, Select};
+///
+/// let reactor = Reactor::new()?;
+/// let channels: Vec<_> = (0..1_000).map(|_| reactor.channel::<u32>(4)).collect::<Result<_, _>>()?;
+/// let mut select = Select::new(&reactor);
+/// for (_, inbox) in &channels {
+///     select.recv(inbox); // the n-th case added has index n
+/// }
+/// channels[700].0.send(7).unwrap();
+///
+/// let chosen = select.wait()?;
+/// let (_, inbox) = &channels[chosen.index()];
+/// assert_eq!(chosen.recv(inbox), Some(Ok(7)));
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Select<'a> {
+    handle: Handle,
+    cases: Vec<Option<Case<'a>>>,
+    /// Indices that were removed.
+    free: Vec<usize>,
+    /// The first case of each source that is found through the ready list, by token.
+    listed: HashMap<u64, usize, BuildHasherDefault<TokenHasher>>,
+    /// The cases that are asked one by one.
+    asked: Vec<usize>,
+    biased: bool,
+    /// The first case that belongs to another reactor.
+    foreign: Option<usize>,
+}
+
+struct Case<'a> {
+    source: Erased<'a>,
+    token: Option<u64>,
+    /// Another case of the same source.
+    next_same: Option<usize>,
+}
+
+enum Erased<'a> {
+    Recv(&'a dyn Receiving),
+    Send(Box<dyn Reserving + 'a>),
+}
+
+/// A source, whatever its items.
+trait Receiving {
+    fn is_ready(&self) -> bool;
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
+    fn after_block(&self) -> bool;
+}
+
+impl<S: Source> Receiving for S {
+    fn is_ready(&self) -> bool {
+        Source::is_ready(self)
+    }
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        Source::before_block(self, blocking)
+    }
+    fn after_block(&self) -> bool {
+        Source::after_block(self);
+        self.is_chosen()
+    }
+}
+
+/// A send case, whatever its messages: choosing it takes a permit, which stays behind until it is used or given back.
+trait Reserving: Receiving {
+    fn reserve(&self) -> bool;
+    fn unreserve(&self);
+    /// Whether the permit is one of a channel whose receiver is gone.
+    fn is_void(&self) -> bool;
+    fn outbox(&self) -> *const ();
+}
+
+struct SendCase<'a, T> {
+    outbox: &'a Outbox<T>,
+    sending: Sending<'a, T>,
+    void: Cell<bool>,
+}
+
+impl<T> Receiving for SendCase<'_, T> {
+    fn is_ready(&self) -> bool {
+        Source::is_ready(&self.sending)
+    }
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        Source::before_block(&self.sending, blocking)
+    }
+    fn after_block(&self) -> bool {
+        Source::after_block(&self.sending);
+        self.sending.is_chosen()
+    }
+}
+
+impl<T> Reserving for SendCase<'_, T> {
+    fn reserve(&self) -> bool {
+        match self.sending.try_take() {
+            Some(permit) => {
+                self.void.set(permit.keep());
+                true
+            }
+            None => false,
+        }
+    }
+    fn unreserve(&self) {
+        drop(Permit::kept(self.outbox.sender(), self.void.get()));
+    }
+    fn is_void(&self) -> bool {
+        self.void.get()
+    }
+    fn outbox(&self) -> *const () {
+        (&raw const *self.outbox).cast()
+    }
+}
+
+impl Erased<'_> {
+    fn source(&self) -> &dyn Receiving {
+        match self {
+            Erased::Recv(source) => *source,
+            Erased::Send(case) => &**case,
+        }
+    }
+}
+
+impl<'a> Select<'a> {
+    /// An empty set: uniform among what is ready.
+    pub fn new(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+        Select {
+            handle: reactor.as_ref().clone(),
+            cases: Vec::new(),
+            free: Vec::new(),
+            listed: HashMap::default(),
+            asked: Vec::new(),
+            biased: false,
+            foreign: None,
+        }
+    }
+
+    /// An empty set in which the ready case with the lowest index is chosen.
+    pub fn biased(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+        Select { biased: true, ..Select::new(reactor) }
+    }
+
+    /// Adds a case that receives from `source`; gives its index: the next number, or that of a removed case.
+    ///
+    /// The same source may be in several cases.
+    pub fn recv<S: Source>(&mut self, source: &'a S) -> usize {
+        let belongs = source.belongs_to(&self.handle);
+        self.add(Erased::Recv(source), source.token(), belongs)
+    }
+
+    /// Adds a case that sends through `outbox`; gives its index.
+    pub fn send<T>(&mut self, outbox: &'a Outbox<T>) -> usize {
+        let sending = Sending::new(outbox);
+        let belongs = sending.belongs_to(&self.handle);
+        self.add(Erased::Send(Box::new(SendCase { outbox, sending, void: Cell::new(false) })), None, belongs)
+    }
+
+    fn add(&mut self, source: Erased<'a>, token: Option<u64>, belongs: bool) -> usize {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.cases.push(None);
+            self.cases.len() - 1
+        });
+        let next_same = match token {
+            Some(token) => self.listed.insert(token, index),
+            None => {
+                self.asked.push(index);
+                None
+            }
+        };
+        if !belongs {
+            self.foreign = Some(self.foreign.map_or(index, |other| other.min(index)));
+        }
+        self.cases[index] = Some(Case { source, token, next_same });
+        index
+    }
+
+    /// Takes the case with this index out; returns whether there was one. O(1) for a source that is in one case.
+    pub fn remove(&mut self, index: usize) -> bool {
+        let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
+        match case.token {
+            Some(token) => self.unlink(token, index, case.next_same),
+            None => self.asked.retain(|&other| other != index),
+        }
+        if self.foreign == Some(index) {
+            self.foreign = None;
+        }
+        self.free.push(index);
+        true
+    }
+
+    fn unlink(&mut self, token: u64, index: usize, next: Option<usize>) {
+        if self.listed.get(&token) == Some(&index) {
+            match next {
+                Some(next) => self.listed.insert(token, next),
+                None => self.listed.remove(&token),
+            };
+            return;
+        }
+        for case in self.cases.iter_mut().flatten() {
+            if case.next_same == Some(index) {
+                case.next_same = next;
+            }
+        }
+    }
+
+    /// How many cases there are.
+    pub fn len(&self) -> usize {
+        self.cases.len() - self.free.len()
+    }
+
+    /// Whether there is no case.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits for a case as long as it takes.
+    ///
+    /// Fails when there is no case, when one belongs to another reactor, when the reactor has been dropped, and when its driver fails.
+    pub fn wait(&mut self) -> io::Result<Selected<'_, 'a>> {
+        match self.run(Patience::Endless)? {
+            Some(index) => Ok(Selected::new(self, index)),
+            None => unreachable!("an endless wait does not time out"),
+        }
+    }
+
+    /// A case that is ready now, if one is. Fails as [`wait`](Self::wait) does.
+    pub fn try_wait(&mut self) -> io::Result<Option<Selected<'_, 'a>>> {
+        Ok(self.run(Patience::None)?.map(|index| Selected::new(self, index)))
+    }
+
+    /// Waits for a case for at most `timeout`. Fails as [`wait`](Self::wait) does.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<Selected<'_, 'a>>> {
+        let until = self.handle.core.clock.now_or_later() + timeout;
+        Ok(self.run(Patience::Until(until))?.map(|index| Selected::new(self, index)))
+    }
+
+    fn run(&self, patience: Patience) -> io::Result<Option<usize>> {
+        let core = &*self.handle.core;
+        if self.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the Select has no cases"));
+        }
+        if let Some(index) = self.foreign {
+            let text = format!("case {index} of the Select is a source of another reactor");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        if self.handle.is_closed() {
+            return Err(closed());
+        }
+        core.begin_turn();
+        loop {
+            core.collect(Call::Mark);
+            if let Some(index) = self.choose(core) {
+                return Ok(Some(index));
+            }
+            let until = match patience {
+                Patience::None => return Ok(None),
+                Patience::Until(until) => Some(until),
+                Patience::Endless => None,
+            };
+            let publish = |blocking: &mut Blocking<'_>| {
+                self.asked().try_for_each(|(_, case)| case.source().before_block(blocking))
+            };
+            let blocked = core.block(until, publish, || self.candidates(core).next().is_some());
+            let (mut seen, mut chosen) = (0, None);
+            for (index, case) in self.asked() {
+                if case.source().after_block() {
+                    seen += 1;
+                    chosen = self.better(core, seen, chosen, index);
+                }
+            }
+            if let Some(index) = chosen.filter(|&index| self.reserve(index)) {
+                return Ok(Some(index));
+            }
+            core.look();
+            if let Blocked::TimedOut = blocked? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {
+        self.asked.iter().filter_map(|&index| Some((index, &self.cases[index].as_ref()?.source)))
+    }
+
+    /// The cases that are ready.
+    fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
+        let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
+        let listed = core
+            .ready_tokens()
+            .filter_map(|token| self.listed.get(&token).copied())
+            .flat_map(move |first| std::iter::successors(Some(first), same));
+        let asked = self.asked().filter(|(_, case)| case.source().is_ready()).map(|(index, _)| index);
+        listed.chain(asked)
+    }
+
+    /// Chooses one of the cases that are ready, and reserves what it needs.
+    fn choose(&self, core: &Core) -> Option<usize> {
+        loop {
+            let (mut seen, mut chosen) = (0u32, None);
+            for index in self.candidates(core) {
+                seen += 1;
+                chosen = self.better(core, seen, chosen, index);
+            }
+            // Another sender may have taken the room meanwhile: then the others are asked again.
+            match chosen {
+                Some(index) if !self.reserve(index) => {}
+                chosen => return chosen,
+            }
+        }
+    }
+
+    /// What is chosen after the n-th candidate has come. It replaces the one chosen before with probability 1/n: uniform in one pass.
+    fn better(&self, core: &Core, n: u32, chosen: Option<usize>, index: usize) -> Option<usize> {
+        match chosen {
+            Some(other) if self.biased => Some(other.min(index)),
+            Some(other) if core.random_below(n) != 0 => Some(other),
+            _ => Some(index),
+        }
+    }
+
+    fn reserve(&self, index: usize) -> bool {
+        match self.cases[index].as_ref().map(|case| &case.source) {
+            Some(Erased::Send(case)) => case.reserve(),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Debug for Select<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Select")
+            .field("cases", &self.len())
+            .field("biased", &self.biased)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or [`send`](Self::send).
+///
+/// A send case that is not completed gives its room back.
+#[must_use = "a chosen case is to be completed by recv or send"]
+pub struct Selected<'s, 'a> {
+    select: &'s Select<'a>,
+    index: usize,
+    completed: bool,
+}
+
+impl<'s, 'a> Selected<'s, 'a> {
+    fn new(select: &'s Select<'a>, index: usize) -> Selected<'s, 'a> {
+        Selected { select, index, completed: false }
+    }
+
+    /// The index of the case.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    fn case(&self) -> &Erased<'a> {
+        match &self.select.cases[self.index] {
+            Some(case) => &case.source,
+            None => unreachable!("a set does not change while a case of it is chosen"),
+        }
+    }
+
+    /// Receives from the source of the case. `None`: it was not ready after all, which sources of your own may be, and a rendezvous whose sender did not
+    /// make its value.
+    ///
+    /// # Panics
+    /// When the chosen case is not a receive case of this source.
+    pub fn recv<S: Source>(self, source: &S) -> Option<S::Item> {
+        let same = match self.case() {
+            Erased::Recv(case) => std::ptr::addr_eq(&raw const **case, &raw const *source),
+            Erased::Send(_) => false,
+        };
+        assert!(same, "pollmux: case {} of the Select is not a receive case of this source", self.index);
+        source.try_take()
+    }
+
+    /// Sends through the outbox of the case. Never waits; the value comes back when the receiver is gone.
+    ///
+    /// # Panics
+    /// When the chosen case is not a send case of this outbox.
+    pub fn send<T>(mut self, outbox: &Outbox<T>, value: T) -> Result<(), SendError<T>> {
+        let void = match self.case() {
+            Erased::Send(case) if std::ptr::addr_eq(case.outbox(), &raw const *outbox) => {
+                Some(case.is_void())
+            }
+            _ => None,
+        };
+        let Some(void) = void else {
+            panic!("pollmux: case {} of the Select is not a send case of this outbox", self.index);
+        };
+        self.completed = true;
+        Permit::kept(outbox.sender(), void).send(value)
+    }
+}
+
+impl Drop for Selected<'_, '_> {
+    fn drop(&mut self) {
+        if !self.completed {
+            if let Erased::Send(case) = self.case() {
+                case.unreserve();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Selected<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selected").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// Tokens are numbers that we have given out ourselves: one multiplication spreads them.
+#[derive(Default)]
+struct TokenHasher(u64);
+
+impl Hasher for TokenHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("tokens are u64");
+    }
+    fn write_u64(&mut self, token: u64) {
+        self.0 = token.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,241 @@
+//! Notifiers: a bell that other threads ring, and with it channels of any make in a `select!`.
+//!
+//! # Why nothing is lost
+//! Ringing is a read-modify-write of one flag, and so is hearing it. Who rings when the bell has been rung already does nothing else, and that is enough: whoever hears
+//! it afterwards has read what this ringer wrote, and so sees what was sent before. The first ringer wakes the reactor by the protocol
+//! of `reactor/notify.rs`, with the flag in the place of the tail: at most one `write` for each time that the bell goes from silent to rung, and none while
+//! the loop is awake.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::{Blocking, Source};
+use crate::reactor::notify::{Bell, Call, Probe};
+use crate::reactor::{Handle, Slot};
+
+/// Rings a [`Notified`], from any thread. Clone it for more.
+#[derive(Clone)]
+pub struct Notifier {
+    bell: Arc<Bell>,
+}
+
+/// A source that is ready when it has been rung since it was last taken. However often: it gives one `()`.
+pub struct Notified {
+    bell: Arc<Bell>,
+    slot: Slot,
+}
+
+impl Handle {
+    /// A bell for other threads to ring, and the source that hears it.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, select};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (notifier, notified) = reactor.notifier();
+    /// std::thread::spawn(move || notifier.notify());
+    /// select! { reactor; recv(notified) -> () => println!("rung") }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn notifier(&self) -> (Notifier, Notified) {
+        let slot = Slot::new(self);
+        let bell = Arc::new(Bell::new(slot.notify().clone(), slot.token()));
+        if !self.is_closed() {
+            slot.watch(bell.clone());
+        }
+        (Notifier { bell: bell.clone() }, Notified { bell, slot })
+    }
+}
+
+impl Notifier {
+    /// Rings. Whatever this thread did before is seen by whoever hears it. No syscall while the reactor is awake or the bell is rung already.
+    #[inline]
+    pub fn notify(&self) {
+        self.bell.ring();
+    }
+
+    /// Ties the sending end of some channel to this bell.
+    pub fn attach<S>(self, sender: S) -> Attached<S> {
+        Attached { sender, notifier: Ringer(self) }
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier").field("rung", &self.bell.is_ready()).finish()
+    }
+}
+
+/// The sending end of somebody's channel, tied to a bell: it rings after each use, and when it is dropped, after the sender has been.
+///
+/// Made by [`Notifier::attach`]; cloned as the sender is.
+#[derive(Clone, Debug)]
+pub struct Attached<S> {
+    // In this order: the receiver hears of the last sender's drop when it has happened.
+    sender: S,
+    notifier: Ringer,
+}
+
+#[derive(Clone, Debug)]
+struct Ringer(Notifier);
+
+impl Drop for Ringer {
+    fn drop(&mut self) {
+        self.0.notify();
+    }
+}
+
+impl<S> Attached<S> {
+    /// Uses the sender, then rings.
+    #[inline]
+    pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
+        let result = f(&self.sender);
+        self.notifier.0.notify();
+        result
+    }
+}
+
+impl Notified {
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+
+    /// Gives it the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> Notified {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// Hears: whether it was rung since the last time.
+    #[inline]
+    fn hear(&self) -> bool {
+        self.bell.hear()
+    }
+
+    /// Makes a source of the receiving end of some channel: `try_recv` gives what there is, `None` for nothing now.
+    ///
+    /// It is called when the bell has been rung, and again until it gives `None`. Every send must be followed by a ring: [`Notifier::attach`] sees to that.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, select};
+    /// use std::sync::mpsc::{self, TryRecvError};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (notifier, notified) = reactor.notifier();
+    /// let (tx, rx) = mpsc::channel();
+    /// let tx = notifier.attach(tx);
+    /// let source = notified.receiving(|| match rx.try_recv() {
+    ///     Err(TryRecvError::Empty) => None,
+    ///     message => Some(message),
+    /// });
+    ///
+    /// std::thread::spawn(move || tx.with(|tx| tx.send("theirs")));
+    /// select! { reactor; recv(source) -> word => assert_eq!(word, Ok("theirs")) }
+    /// select! { reactor; recv(source) -> end => assert!(end.is_err()) } // the sender is gone
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> Foreign<F> {
+        // Something may have been sent before.
+        Foreign { notified: self, try_recv, more: Cell::new(true) }
+    }
+
+    fn settle(&self, over: bool) {
+        if over && self.slot.is_ready() && !self.bell.is_ready() {
+            self.slot.drained();
+        }
+    }
+}
+
+impl Source for Notified {
+    type Item = ();
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.bell.is_ready()
+    }
+
+    #[inline]
+    fn try_take(&self) -> Option<()> {
+        let heard = self.hear();
+        self.settle(true);
+        heard.then_some(())
+    }
+
+    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+        self.bell.ask(Call::Wake);
+        Ok(())
+    }
+
+    fn after_block(&self) {
+        self.bell.unask();
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+}
+
+impl fmt::Debug for Notified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notified")
+            .field("rung", &self.bell.is_ready())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}
+
+/// Somebody's channel as a source; made by [`Notified::receiving`].
+pub struct Foreign<F> {
+    notified: Notified,
+    try_recv: F,
+    /// The last call gave something, so there may be more.
+    more: Cell<bool>,
+}
+
+impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
+    type Item = T;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.more.get() || self.notified.is_ready()
+    }
+
+    fn try_take(&self) -> Option<T> {
+        // Heard first: a send that comes after the call rings again.
+        self.notified.hear();
+        let item = (self.try_recv)();
+        self.more.set(item.is_some());
+        self.notified.settle(item.is_none());
+        item
+    }
+
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        self.notified.before_block(blocking)
+    }
+
+    fn after_block(&self) {
+        self.notified.after_block();
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.notified.belongs_to(handle)
+    }
+}
+
+impl<F> fmt::Debug for Foreign<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Foreign")
+            .field("notified", &self.notified)
+            .field("more", &self.more.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! Outboxes: senders that a `select!` can send through.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+
+use super::{Blocking, Register, RegisterError, Source};
+use crate::channel::{Permit, Sender, TrySendError, Waiting};
+use crate::reactor::{Handle, closed};
+use crate::sys::Time;
+
+/// The sender of a channel, registered with a reactor, for `send(outbox, value)` cases.
+///
+/// The case is ready when there is room, and when the receiver is gone: then its result gives the value back. While the reactor sleeps it counts as a sender that waits; the
+/// others are not held up by it. (`Handle::wait` does not report outboxes.)
+///
+/// ```
+/// use pollmux::{Reactor, channel, select};
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, rx) = channel::bounded(1);
+/// let outbox = reactor.register(tx)?;
+/// for n in 0..2 {
+///     select! { reactor;
+///         send(outbox, n) -> sent => assert!(n == 0 && sent.is_ok()),
+///         default => assert_eq!(n, 1), // full
+///     }
+/// }
+/// assert_eq!(rx.try_recv(), Ok(0));
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Outbox<T> {
+    sender: Sender<T>,
+    handle: Handle,
+}
+
+impl<T> Register for Sender<T> {
+    type Registered = Outbox<T>;
+
+    /// The key is not used: `wait` does not report outboxes.
+    fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
+        if handle.is_closed() {
+            return Err(RegisterError::new(self, closed()));
+        }
+        Ok(Outbox { sender: self, handle: handle.clone() })
+    }
+}
+
+impl<T> Outbox<T> {
+    /// Sends without waiting, as [`Sender::try_send`] does.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.sender.try_send(value)
+    }
+
+    /// The sender, to be cloned or asked.
+    pub fn sender(&self) -> &Sender<T> {
+        &self.sender
+    }
+
+    /// Takes the sender back.
+    pub fn into_inner(self) -> Sender<T> {
+        self.sender
+    }
+}
+
+impl<T> fmt::Debug for Outbox<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("sender", &self.sender)
+            .field("inert", &self.handle.is_closed())
+            .finish()
+    }
+}
+
+/// What an outbox can be for a send case: itself, or behind references, boxes and options.
+pub trait Outgoing {
+    /// The messages.
+    type Message;
+    /// The outbox; `None` is never ready.
+    fn outbox(&self) -> Option<&Outbox<Self::Message>>;
+}
+
+impl<T> Outgoing for Outbox<T> {
+    type Message = T;
+    #[inline]
+    fn outbox(&self) -> Option<&Outbox<T>> {
+        Some(self)
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<S: Outgoing + ?Sized> Outgoing for $pointer {
+            type Message = S::Message;
+            #[inline]
+            fn outbox(&self) -> Option<&Outbox<S::Message>> {
+                (**self).outbox()
+            }
+        }
+    )*};
+}
+
+forward!(&S, &mut S, Box<S>, std::rc::Rc<S>);
+
+impl<S: Outgoing> Outgoing for Option<S> {
+    type Message = S::Message;
+    #[inline]
+    fn outbox(&self) -> Option<&Outbox<S::Message>> {
+        self.as_ref()?.outbox()
+    }
+}
+
+/// The source that a send case is: ready when there is room, and what it gives is the [`Permit`] to send.
+#[derive(Debug)]
+pub struct Sending<'a, T> {
+    outbox: Option<&'a Outbox<T>>,
+    /// What was left at the channel for the sleep that goes on.
+    waiting: Cell<Waiting>,
+}
+
+impl<'a, T> Sending<'a, T> {
+    /// The send case of this outbox.
+    #[inline]
+    pub fn new<S: Outgoing<Message = T> + ?Sized>(outbox: &'a S) -> Sending<'a, T> {
+        Sending { outbox: outbox.outbox(), waiting: Cell::default() }
+    }
+}
+
+impl<'a, T> Source for Sending<'a, T> {
+    type Item = Permit<'a, T>;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.outbox.is_some_and(|outbox| outbox.sender.is_ready(outbox.handle.notify(), self.waiting.get()))
+    }
+
+    #[inline]
+    fn try_take(&self) -> Option<Permit<'a, T>> {
+        let outbox = self.outbox?;
+        outbox.sender.try_permit(outbox.handle.notify(), self.waiting.take())
+    }
+
+    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        if let Some(outbox) = self.outbox {
+            let (waiting, sure) = outbox.sender.before_sleep(outbox.handle.notify());
+            self.waiting.set(waiting);
+            if !sure {
+                blocking.wake_at(Time::now() + std::time::Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    fn after_block(&self) {
+        let Some(outbox) = self.outbox else { return };
+        if !outbox.sender.after_sleep(outbox.handle.notify(), self.waiting.get()) {
+            self.waiting.take();
+        }
+    }
+
+    fn is_chosen(&self) -> bool {
+        self.waiting.get() != Waiting::Nothing
+    }
+
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.outbox.is_none_or(|outbox| outbox.handle.is_same(handle))
+    }
+}

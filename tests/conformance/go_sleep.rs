@@ -1,0 +1,384 @@
+//! Timers as Go promises them: time/sleep_test.go. On a virtual clock wherever the wall's is not the point.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::channel;
+use pollmux::{Events, Reactor, Sim, Source, Time, Timer, select};
+
+use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
+
+/// Go time/sleep_test.go: TestSleep
+#[test]
+fn a_sleep_that_is_disturbed_is_not_shorter() {
+    let reactor = reactor();
+    // A channel that the select! does not mention, and one that it does.
+    let (aside_tx, _aside) = reactor.channel(1_000).unwrap();
+    let (tx, inbox) = reactor.channel(1_000).unwrap();
+    let disturber = thread::spawn(move || {
+        for n in 0..20 {
+            thread::sleep(ms(1));
+            aside_tx.send(n).unwrap();
+            tx.send(n).unwrap();
+        }
+        // Not disconnected before the sleep is over.
+        (aside_tx, tx)
+    });
+    let start = Instant::now();
+    let timer = reactor.after(ms(50));
+    let mut messages = 0;
+    loop {
+        select! { reactor;
+            recv(timer) -> _ => break,
+            recv(inbox) -> n => { n.unwrap(); messages += 1; }
+        }
+    }
+    assert!(start.elapsed() >= ms(50));
+    disturber.join().unwrap();
+    assert!(messages + inbox.try_iter().count() == 20);
+}
+
+/// Go time/sleep_test.go: TestTickerStress
+#[test]
+fn a_ticker_of_a_nanosecond_under_load() {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                drop(vec![0u8; 100_000]);
+                thread::sleep(Duration::from_nanos(1));
+            }
+        });
+        let reactor = reactor();
+        let ticker = reactor.every(Duration::from_nanos(1)).unwrap();
+        let mut last = Time::ZERO;
+        for _ in 0..100 {
+            let tick = next(&reactor, &ticker);
+            assert!(tick.scheduled > last && tick.scheduled <= Time::now());
+            last = tick.scheduled;
+        }
+        assert!(ticker.stop());
+        stop.store(true, Ordering::SeqCst);
+    });
+}
+
+/// Go time/sleep_test.go: TestTickerConcurrentStress
+#[test]
+fn tickers_of_a_nanosecond_in_many_reactors_at_once() {
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let reactor = reactor();
+                let start = Time::now();
+                let ticker = reactor.every(Duration::from_nanos(1)).unwrap();
+                let seen: u64 = (0..100).map(|_| 1 + next(&reactor, &ticker).missed).sum();
+                // All of the grid is accounted for, and none of it is in the future.
+                assert!(seen >= 100 && start + Duration::from_nanos(seen) <= Time::now());
+            });
+        }
+    });
+}
+
+/// Go time/sleep_test.go: TestAfter
+#[test]
+fn the_value_is_the_time_it_was_due_and_that_has_passed() {
+    let reactor = reactor();
+    let start = Time::now();
+    let due = next(&reactor, &reactor.after(ms(30)));
+    assert!(due >= start + ms(30));
+    assert!(Time::now() >= due);
+}
+
+/// Go time/sleep_test.go: TestAfterTick
+#[test]
+fn ten_timers_one_after_the_other_take_ten_times_as_long() {
+    let reactor = reactor();
+    let start = Instant::now();
+    for _ in 0..10 {
+        next(&reactor, &reactor.after(ms(10)));
+    }
+    assert!(start.elapsed() >= ms(100));
+    // And not longer, where the time is ours.
+    let (reactor, sim) = sim();
+    for _ in 0..10 {
+        next(&reactor, &reactor.after(ms(10)));
+    }
+    assert_eq!(sim.now(), Time::ZERO + ms(100));
+}
+
+/// Go time/sleep_test.go: TestAfterStop
+#[test]
+fn stop_is_true_once_and_then_nothing_fires() {
+    let (reactor, _) = sim();
+    let _earlier = reactor.after(ms(100));
+    let (a, b, end) = (reactor.after(ms(50)), reactor.after(ms(150)), reactor.after(ms(200)));
+    assert!(a.stop() && b.stop());
+    select! { reactor;
+        recv(a) -> _ => panic!("a was stopped"),
+        recv(b) -> _ => panic!("b was stopped"),
+        recv(end) -> due => assert_eq!(due, Time::ZERO + ms(200)),
+    }
+    assert!(!a.stop() && !b.stop());
+    assert_eq!((poll(&reactor, &a), poll(&reactor, &b)), (None, None));
+}
+
+/// Go time/sleep_test.go: TestAfterQueuing
+#[test]
+fn timers_come_in_the_order_of_their_deadlines() {
+    let (reactor, sim) = sim();
+    let slots = [5, 3, 6, 6, 6, 1, 1, 2, 7, 9, 4, 8, 0];
+    let timers: Vec<_> =
+        slots.iter().zip(0..).map(|(&slot, key)| reactor.after(ms(20) * slot).with_key(key)).collect();
+    let mut events = Events::with_capacity(slots.len());
+    let mut order = Vec::new();
+    // In one batch, and one after the other.
+    for late in [ms(125), ms(0)] {
+        sim.advance(late);
+        let end = if late.is_zero() { slots.len() } else { order.len() + 1 };
+        while order.len() < end {
+            reactor.wait(&mut events).unwrap();
+            order.extend(events.iter().filter_map(|event| timers[event.key() as usize].try_take()));
+        }
+    }
+    let mut expected = slots.map(|slot| Time::ZERO + ms(20) * slot);
+    expected.sort_unstable();
+    assert_eq!(order, expected);
+}
+
+/// Go time/sleep_test.go: TestTimerStopStress
+#[test]
+fn timers_that_were_stopped_never_fire_whatever_happens_around_them() {
+    let (reactor, sim) = sim();
+    let stopped: Vec<_> = (0..100).map(|n| reactor.after(ms(2_000 + n))).collect();
+    let others: Vec<_> = (0..100).map(|n| reactor.after(ms(1_950 + 2 * n))).collect();
+    sim.advance(ms(1_000));
+    assert!(stopped.iter().all(Timer::stop));
+    let expired = reactor.stats().expired;
+    sim.advance(ms(2_000));
+    assert_eq!(poll(&reactor, &pollmux::never::<()>()), None);
+    assert!(stopped.iter().all(|timer| !timer.is_ready()));
+    assert!(others.iter().all(|timer| timer.is_ready()));
+    assert_eq!(reactor.stats().expired - expired, 100);
+}
+
+/// Go time/sleep_test.go: TestSleepZeroDeadlock
+#[test]
+fn sleeping_for_nothing_between_other_work_ends_every_time() {
+    let reactor = reactor();
+    for n in 0..100 {
+        next(&reactor, &reactor.after(Duration::ZERO));
+        let (tx, rx) = channel::bounded(1);
+        tx.send(n).unwrap();
+        assert_eq!(next(&reactor, &reactor.register(rx).unwrap()), Ok(n));
+        assert!(within(&reactor, &pollmux::never::<()>(), Duration::ZERO).is_none());
+    }
+}
+
+/// Go time/sleep_test.go: TestReset
+#[test]
+fn reset_is_true_while_pending_and_moves_the_time() {
+    let (reactor, sim) = sim();
+    let timer = reactor.after(ms(200));
+    sim.advance(ms(100));
+    assert!(timer.reset(ms(300)));
+    sim.advance(ms(200));
+    assert_eq!(poll(&reactor, &timer), None, "it fired at the old time");
+    sim.advance(ms(200));
+    assert_eq!(poll(&reactor, &timer), Some(Time::ZERO + ms(400)));
+    assert!(!timer.reset(ms(50)));
+    assert_eq!(next(&reactor, &timer), Time::ZERO + ms(550));
+}
+
+/// Go time/sleep_test.go: TestOverflowSleep
+#[test]
+fn a_delay_beyond_all_time_never_ends() {
+    let reactor = reactor();
+    let (endless, short) = (reactor.after(Duration::MAX), reactor.after(ms(10)));
+    assert_eq!(endless.deadline(), Some(Time::MAX));
+    select! { reactor;
+        recv(endless) -> _ => panic!("it came"),
+        recv(short) -> _ => {}
+    }
+    select! { reactor;
+        recv(endless) -> _ => panic!("it came"),
+        default => {}
+    }
+    assert!(endless.stop());
+}
+
+/// Go time/sleep_test.go: TestOverflowRuntimeTimer, TestOverflowPeriodRuntimeTimer
+#[test]
+fn nothing_overflows_at_the_end_of_time() {
+    let sim = Sim::starting_at(Time::MAX - ms(100));
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let ticker = reactor.every(ms(30)).unwrap();
+    let (endless, last) = (reactor.every(Duration::MAX).unwrap(), reactor.after(ms(99)));
+    let mut ticks = 0;
+    loop {
+        select! { reactor;
+            recv(ticker) -> tick => { ticks += 1; assert_eq!(tick.scheduled, sim.now()); }
+            recv(endless) -> _ => panic!("it came"),
+            recv(last) -> _ => break,
+        }
+    }
+    assert_eq!(ticks, 3);
+    sim.advance(Duration::MAX);
+    // The ticker's next point was beyond the end, which never comes.
+    assert_eq!((poll(&reactor, &ticker), poll(&reactor, &endless)), (None, None));
+    assert_eq!(ticker.deadline(), Some(Time::MAX));
+}
+
+/// Go time/sleep_test.go: TestZeroTimer
+#[test]
+fn of_many_timers_of_zero_none_is_lost() {
+    let reactor = reactor();
+    let kept = reactor.timer();
+    for n in 0..20_000 {
+        if n % 2 == 0 {
+            next(&reactor, &reactor.after(Duration::ZERO));
+        } else {
+            kept.reset(Duration::ZERO);
+            next(&reactor, &kept);
+        }
+    }
+    assert_eq!(reactor.stats().expired, 20_000);
+    // Each was due when it was asked for: the loop never slept.
+    assert_eq!(reactor.stats().waits, 0);
+}
+
+/// Go time/sleep_test.go: TestTimerModifiedEarlier
+#[test]
+fn a_timer_pulled_earlier_while_it_was_far_away_fires_in_time() {
+    let reactor = reactor();
+    // Something to be armed for, that is neither.
+    let _far = reactor.after(LONG);
+    for _ in 0..200 {
+        let timer = reactor.after(LONG * 60);
+        assert!(timer.reset(Duration::from_micros(50)));
+        let start = Instant::now();
+        let end = reactor.after(LONG / 2);
+        select! { reactor;
+            recv(timer) -> _ => {}
+            recv(end) -> _ => panic!("not in time"),
+        }
+        assert!(start.elapsed() < LONG / 2);
+    }
+}
+
+/// Go runtime/time.go: modify, to before what the poller is armed for (issue 47762)
+#[test]
+fn a_timer_pulled_earlier_after_the_loop_slept_for_it_fires_in_time() {
+    let reactor = reactor();
+    let timer = reactor.after(LONG);
+    for _ in 0..50 {
+        assert_eq!(within(&reactor, &timer, Duration::from_micros(100)), None);
+        assert!(timer.reset(ms(1)));
+        let start = Instant::now();
+        next(&reactor, &timer);
+        assert!(start.elapsed() < LONG / 2);
+        timer.reset(LONG);
+    }
+}
+
+/// Go time/sleep_test.go: TestAdjustTimers
+#[test]
+fn a_random_mix_of_resets_and_stops_fires_what_a_list_would() {
+    const TIMERS: usize = 50;
+    let (reactor, sim) = sim();
+    let timers: Vec<_> = (0..TIMERS).map(|_| reactor.timer()).collect();
+    let mut model: Vec<Option<Time>> = vec![None; TIMERS];
+    let mut numbers = Numbers::new();
+    let mut fired = 0;
+    for _ in 0..20_000 {
+        let at = numbers.below(TIMERS as u64) as usize;
+        let pending = model[at].is_some();
+        match numbers.below(4) {
+            0 => {
+                assert_eq!(timers[at].stop(), pending);
+                model[at] = None;
+            }
+            1 | 2 => {
+                let d = ms(numbers.below(20));
+                assert_eq!(timers[at].reset(d), pending);
+                model[at] = Some(sim.now() + d);
+            }
+            _ => {
+                sim.advance(ms(numbers.below(3)));
+                for (timer, due) in timers.iter().zip(&mut model) {
+                    let expected = due.take_if(|due| *due <= sim.now());
+                    assert_eq!(poll(&reactor, timer), expected);
+                    fired += u32::from(expected.is_some());
+                }
+            }
+        }
+    }
+    assert!(fired > 1_000);
+}
+
+/// Go time/sleep_test.go: TestStopResult
+#[test]
+fn stop_is_false_exactly_when_the_value_was_received() {
+    let reactor = reactor();
+    let (mut taken, mut stopped) = (0, 0);
+    for n in 0..2_000 {
+        let timer = reactor.after(Duration::from_nanos(n * 50));
+        let received = n % 3 == 0 && poll(&reactor, &timer).is_some();
+        assert_eq!(timer.stop(), !received);
+        // Nothing is left, whether it was due or not.
+        assert_eq!(poll(&reactor, &timer), None);
+        assert_eq!(timer.deadline(), None);
+        if received { taken += 1 } else { stopped += 1 }
+    }
+    assert!(taken > 0 && stopped > 0);
+}
+
+/// Go time/sleep_test.go: TestResetResult
+#[test]
+fn reset_is_false_exactly_when_the_value_was_received() {
+    let reactor = reactor();
+    let timer = reactor.timer();
+    let mut pending = false;
+    for n in 0..2_000 {
+        assert_eq!(timer.reset(Duration::from_nanos(n % 7 * 5_000)), pending);
+        pending = poll(&reactor, &timer).is_none();
+    }
+    assert_eq!(timer.reset(LONG), pending);
+    assert_eq!(poll(&reactor, &timer), None, "the value of an older arm");
+}
+
+/// Go runtime/proc_test.go: TestTimerFairness
+#[test]
+fn a_timer_that_is_always_due_starves_neither_a_channel_nor_another_timer() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (busy, timer) = (reactor.after(Duration::ZERO), reactor.after(ms(2)));
+    let (mut messages, mut spins, mut over) = (0, 0, false);
+    tx.send(()).unwrap();
+    while messages < 10 || !over {
+        select! { reactor;
+            recv(busy) -> _ => { spins += 1; busy.reset(Duration::ZERO); }
+            recv(inbox) -> _ => { messages += 1; tx.send(()).unwrap(); }
+            recv(timer) -> _ => over = true,
+        }
+    }
+    assert!(spins > 0);
+}
+
+/// Go time/sleep.go: Stop and Reset inside the arm of another timer, of the same batch (issue 69312)
+#[test]
+fn a_timer_stopped_or_moved_by_one_due_with_it_does_not_fire() {
+    let (reactor, sim) = sim();
+    let timers = [(); 3].map(|()| reactor.after(ms(10)));
+    sim.advance(ms(20));
+    select! { reactor;
+        biased;
+        recv(timers[0]) -> _ => assert!(timers[1].stop() && timers[2].reset(ms(5))),
+        recv(timers[1]) -> _ => panic!("not the first"),
+        recv(timers[2]) -> _ => panic!("not the first"),
+    }
+    select! { reactor;
+        recv(timers[1]) -> _ => panic!("it was stopped"),
+        recv(timers[2]) -> due => assert_eq!(due, Time::ZERO + ms(25)),
+    }
+}

@@ -1,0 +1,613 @@
+//! Many senders, one receiver: std's mpsc tests, as crossbeam-channel's tests/mpsc.rs has them.
+//!
+//! Those whose behaviour is in a file of one kind of channel already are not here again: smoke, smoke_threads, smoke_port_gone, smoke_chan_gone, chan_gone_concurrent, stress,
+//! send_from_outside_runtime, oneshot_single_thread_recv_chan_close, oneshot_single_thread_try_*, oneshot_multi_task_recv_then_send, recv_timeout, stress_recv_timeout_two_threads,
+//! sync send1, send2, send4, sync try_send1 to try_send3.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError};
+use pollmux::select;
+
+use crate::common::{Drops, LONG, ms, next, poll, reactor};
+
+// Senders and their clones.
+
+/// crossbeam-channel tests/mpsc.rs: smoke_shared
+#[test]
+fn a_clone_sends_to_the_same_channel() {
+    let (tx, rx) = channel::unbounded();
+    tx.send(1).unwrap();
+    assert_eq!(rx.recv(), Ok(1));
+    tx.clone().send(2).unwrap();
+    assert_eq!(rx.recv(), Ok(2));
+    tx.send(3).unwrap();
+    assert_eq!(rx.recv(), Ok(3));
+}
+
+/// crossbeam-channel tests/mpsc.rs: drop_full
+#[test]
+fn a_channel_dropped_with_a_message_drops_the_message() {
+    let drops = Drops::new();
+    let (tx, rx) = channel::unbounded();
+    tx.send(drops.message()).unwrap();
+    // The receiver goes last here, the sender in the next test.
+    drop(tx);
+    assert_eq!(drops.count(), 0);
+    drop(rx);
+    assert_eq!(drops.count(), 1);
+}
+
+/// crossbeam-channel tests/mpsc.rs: drop_full_shared
+#[test]
+fn a_message_is_dropped_with_the_receiver_though_senders_live_on() {
+    let drops = Drops::new();
+    let (tx, rx) = channel::unbounded();
+    let other = tx.clone();
+    drop(tx);
+    other.send(drops.message()).unwrap();
+    drop(rx);
+    assert_eq!(drops.count(), 1);
+    drop(other);
+    assert_eq!(drops.count(), 1);
+}
+
+/// crossbeam-channel tests/mpsc.rs: smoke_shared_port_gone
+#[test]
+fn every_clone_learns_that_the_receiver_went() {
+    let (tx, rx) = channel::unbounded();
+    let before = tx.clone();
+    drop(rx);
+    // A clone made afterwards too (smoke_shared_port_gone2).
+    let after = tx.clone();
+    for tx in [tx, before, after] {
+        assert_eq!(tx.send(1), Err(SendError(1)));
+        assert!(tx.is_disconnected());
+    }
+}
+
+/// crossbeam-channel tests/mpsc.rs: port_gone_concurrent
+#[test]
+fn a_sender_in_a_loop_is_stopped_by_the_receivers_end() {
+    let (tx, rx) = channel::bounded(4);
+    let receiver = thread::spawn(move || rx.recv().unwrap());
+    while tx.send(1).is_ok() {}
+    assert_eq!(receiver.join().unwrap(), 1);
+}
+
+/// crossbeam-channel tests/mpsc.rs: port_gone_concurrent_shared
+#[test]
+fn two_senders_in_a_loop_are_stopped_by_the_receivers_end() {
+    let (tx, rx) = channel::bounded(0);
+    let senders = [tx.clone(), tx].map(|tx| thread::spawn(move || while tx.send(1).is_ok() {}));
+    assert_eq!((rx.recv(), rx.recv()), (Ok(1), Ok(1)));
+    drop(rx);
+    senders.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// crossbeam-channel tests/mpsc.rs: smoke_chan_gone_shared
+#[test]
+fn only_the_last_clone_ends_the_channel() {
+    let (tx, rx) = channel::unbounded::<()>();
+    let clones: Vec<_> = (0..5).map(|_| tx.clone()).collect();
+    drop(tx);
+    for clone in clones {
+        assert!(!rx.is_disconnected());
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+        drop(clone);
+    }
+    assert!(rx.is_disconnected());
+    assert_eq!(rx.recv(), Err(RecvError));
+}
+
+/// crossbeam-channel tests/mpsc.rs: stress_shared
+#[test]
+fn a_clone_for_each_of_many_threads() {
+    const COUNT: usize = 200;
+    const THREADS: usize = 16;
+    let (tx, rx) = channel::unbounded();
+    let receiver = thread::spawn(move || {
+        (0..COUNT * THREADS).for_each(|_| assert_eq!(rx.recv(), Ok(1)));
+        // Not one more.
+        assert_eq!(rx.recv(), Err(RecvError));
+    });
+    for _ in 0..THREADS {
+        let tx = tx.clone();
+        thread::spawn(move || (0..COUNT).for_each(|_| tx.send(1).unwrap()));
+    }
+    drop(tx);
+    receiver.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: shared_chan_stress
+#[test]
+fn clones_of_clones_made_while_the_receiver_works() {
+    const DEPTH: usize = 8;
+    fn grow(tx: channel::Sender<usize>, depth: usize) {
+        tx.send(depth).unwrap();
+        if depth < DEPTH {
+            for _ in 0..2 {
+                let tx = tx.clone();
+                // Each second branch in a thread of its own near the root, so that clones and drops race.
+                if depth < 3 { drop(thread::spawn(move || grow(tx, depth + 1))) } else { grow(tx, depth + 1) }
+            }
+        }
+    }
+    let (tx, rx) = channel::bounded(3);
+    thread::spawn(move || grow(tx, 1));
+    assert_eq!(rx.iter().count(), (1 << DEPTH) - 1);
+}
+
+/// crossbeam-channel tests/mpsc.rs: destroy_upgraded_shared_port_when_sender_still_active
+#[test]
+fn a_receiver_goes_from_another_thread_while_clones_are_made() {
+    let (tx, rx) = channel::unbounded::<()>();
+    let (done_tx, done_rx) = channel::unbounded();
+    let receiver = thread::spawn(move || {
+        rx.recv().unwrap();
+        drop(rx);
+        done_tx.send(()).unwrap();
+    });
+    let other = tx.clone();
+    tx.send(()).unwrap();
+    done_rx.recv().unwrap();
+    assert_eq!(
+        (tx.send(()), other.send(()), other.clone().send(())),
+        (Err(SendError(())), Err(SendError(())), Err(SendError(())))
+    );
+    receiver.join().unwrap();
+}
+
+// One message.
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_close_port_first, oneshot_single_thread_close_chan_first
+#[test]
+fn an_unused_channel_ends_from_either_side() {
+    let (tx, rx) = channel::bounded::<Box<i32>>(1);
+    assert!(!tx.is_disconnected());
+    drop(rx);
+    assert!(tx.is_disconnected());
+    let (tx, rx) = channel::bounded::<Box<i32>>(1);
+    assert!(!rx.is_disconnected());
+    drop(tx);
+    assert!(rx.is_disconnected());
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_send_port_close
+#[test]
+fn the_message_of_a_failed_send_is_in_the_error() {
+    let drops = Drops::new();
+    let (tx, rx) = channel::bounded(1);
+    drop(rx);
+    let SendError(message) = tx.send(drops.message()).unwrap_err();
+    assert_eq!(drops.count(), 0);
+    drop(message);
+    assert_eq!(drops.count(), 1);
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_send_then_recv
+#[test]
+fn the_very_same_box_arrives() {
+    let (tx, rx) = channel::bounded(1);
+    let message = Box::new(10);
+    let address = &raw const *message;
+    tx.send(message).unwrap();
+    assert!(std::ptr::eq(&*rx.recv().unwrap(), address));
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_peek_data
+#[test]
+fn looking_for_a_message_takes_none() {
+    let (tx, rx) = channel::unbounded();
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    tx.send(10).unwrap();
+    for _ in 0..3 {
+        assert_eq!((rx.len(), rx.is_empty()), (1, false));
+    }
+    assert_eq!(rx.try_recv(), Ok(10));
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_peek_close
+#[test]
+fn disconnected_is_said_again_and_again() {
+    let (tx, rx) = channel::unbounded::<()>();
+    drop(tx);
+    for _ in 0..3 {
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(rx.recv(), Err(RecvError));
+        assert_eq!(rx.iter().next(), None);
+    }
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_multi_task_recv_then_close
+#[test]
+fn a_thread_that_waits_for_nothing_may_panic_of_it() {
+    let (tx, rx) = channel::unbounded::<Box<i32>>();
+    let closer = thread::spawn(move || drop(tx));
+    let failed = thread::spawn(move || rx.recv().expect("nobody sends")).join().unwrap_err();
+    assert!(failed.downcast_ref::<String>().unwrap().starts_with("nobody sends"));
+    closer.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_close_stress
+#[test]
+fn both_ends_may_go_at_the_same_time() {
+    for _ in 0..300 {
+        let drops = Drops::new();
+        let (tx, rx) = channel::bounded(1);
+        tx.send(drops.message()).unwrap();
+        let receiver = thread::spawn(move || drop(rx));
+        drop(tx);
+        receiver.join().unwrap();
+        assert_eq!(drops.count(), 1);
+    }
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_send_close_stress
+#[test]
+fn a_message_sent_while_the_receiver_goes_is_dropped_or_given_back() {
+    for _ in 0..300 {
+        let drops = Drops::new();
+        let (tx, rx) = channel::unbounded();
+        let receiver = thread::spawn(move || drop(rx));
+        let result = tx.send(drops.message());
+        receiver.join().unwrap();
+        assert_eq!(drops.count(), usize::from(result.is_ok()));
+        drop(result);
+        assert_eq!(drops.count(), 1);
+    }
+}
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_recv_close_stress
+#[test]
+fn a_recv_begun_while_the_sender_goes_ends() {
+    for _ in 0..300 {
+        let (tx, rx) = channel::unbounded::<i32>();
+        let receiver = thread::spawn(move || rx.recv());
+        drop(tx);
+        assert_eq!(receiver.join().unwrap(), Err(RecvError));
+    }
+}
+
+/// crossbeam-channel tests/mpsc.rs: stream_send_recv_stress
+#[test]
+fn the_ends_are_handed_from_thread_to_thread() {
+    const COUNT: usize = 10;
+    fn send(tx: channel::Sender<usize>, n: usize) {
+        if n < COUNT {
+            thread::spawn(move || {
+                tx.send(n).unwrap();
+                send(tx, n + 1);
+            });
+        }
+    }
+    fn recv(rx: channel::Receiver<usize>, n: usize, done: channel::Sender<()>) {
+        if n == COUNT {
+            return done.send(()).unwrap();
+        }
+        thread::spawn(move || {
+            assert_eq!(rx.recv(), Ok(n));
+            recv(rx, n + 1, done);
+        });
+    }
+    let (done_tx, done) = channel::unbounded();
+    for _ in 0..20 {
+        let (tx, rx) = channel::unbounded();
+        send(tx, 0);
+        recv(rx, 0, done_tx.clone());
+    }
+    drop(done_tx);
+    assert_eq!(done.iter().count(), 20);
+}
+
+// Timeouts.
+
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_recv_timeout
+#[test]
+fn recv_timeout_works_again_and_again_on_one_thread() {
+    let (tx, rx) = channel::unbounded();
+    for n in 0..3 {
+        tx.send(n).unwrap();
+        assert_eq!(rx.recv_timeout(LONG), Ok(n));
+        assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
+    }
+}
+
+/// crossbeam-channel tests/mpsc.rs: recv_timeout_upgrade
+#[test]
+fn a_recv_that_times_out_has_waited_though_clones_come_and_go() {
+    let (tx, rx) = channel::unbounded::<()>();
+    let _other = tx.clone();
+    let start = Instant::now();
+    let cloner = thread::spawn(move || (0..100).for_each(|_| drop(tx.clone())));
+    assert_eq!(rx.recv_timeout(ms(20)), Err(RecvTimeoutError::Timeout));
+    assert!(start.elapsed() >= ms(20));
+    cloner.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: stress_recv_timeout_shared
+#[test]
+fn many_late_senders_and_a_receiver_with_little_patience() {
+    const SENDERS: usize = 50;
+    let (tx, rx) = channel::unbounded();
+    for n in 0..SENDERS {
+        let tx = tx.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_micros(300 * n as u64));
+            tx.send(n).unwrap();
+        });
+    }
+    drop(tx);
+    let mut seen = [false; SENDERS];
+    loop {
+        match rx.recv_timeout(ms(1)) {
+            Ok(n) => assert!(!std::mem::replace(&mut seen[n], true), "{n} came twice"),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    assert_eq!(seen, [true; SENDERS]);
+}
+
+/// crossbeam-channel src/channel.rs: a timeout that no Instant can hold is none
+#[test]
+fn an_endless_timeout_is_one() {
+    let (tx, rx) = channel::bounded(1);
+    tx.send(1).unwrap();
+    assert_eq!(rx.recv_timeout(Duration::MAX), Ok(1));
+    let sender = thread::spawn(move || {
+        thread::sleep(ms(10));
+        tx.send_timeout(2, Duration::MAX).unwrap();
+        assert_eq!(tx.send_timeout(3, Duration::MAX), Ok(()));
+    });
+    assert_eq!(rx.recv_timeout(Duration::MAX), Ok(2));
+    assert_eq!(rx.recv_timeout(Duration::MAX), Ok(3));
+    assert_eq!(rx.recv_timeout(Duration::MAX), Err(RecvTimeoutError::Disconnected));
+    sender.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: recv_a_lot
+#[test]
+fn ten_thousand_messages_on_one_thread_one_after_the_other() {
+    let (tx, rx) = channel::bounded(1);
+    for n in 0..10_000 {
+        tx.send(n).unwrap();
+        assert_eq!(rx.recv(), Ok(n));
+    }
+    assert!(rx.is_empty());
+}
+
+/// crossbeam-channel tests/mpsc.rs: try_recv_states
+#[test]
+fn try_recv_goes_from_empty_to_a_message_to_empty_to_disconnected() {
+    let (tx, rx) = channel::unbounded();
+    let (step_tx, step_rx) = channel::bounded(0);
+    let (done_tx, done_rx) = channel::bounded(0);
+    let sender = thread::spawn(move || {
+        step_rx.recv().unwrap();
+        tx.send(1).unwrap();
+        done_tx.send(()).unwrap();
+        step_rx.recv().unwrap();
+        drop(tx);
+        done_tx.send(()).unwrap();
+    });
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    step_tx.send(()).unwrap();
+    done_rx.recv().unwrap();
+    assert_eq!(rx.try_recv(), Ok(1));
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    step_tx.send(()).unwrap();
+    done_rx.recv().unwrap();
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    sender.join().unwrap();
+}
+
+// A limit (std's sync_channel).
+
+/// crossbeam-channel tests/mpsc.rs: sync send3
+#[test]
+fn a_send_into_the_buffer_succeeds_and_the_next_one_fails_when_the_receiver_goes() {
+    let (tx, rx) = channel::bounded(1);
+    assert_eq!(tx.send(1), Ok(()));
+    let receiver = thread::spawn(move || {
+        thread::sleep(ms(10));
+        drop(rx);
+    });
+    assert_eq!(tx.send_timeout(2, LONG), Err(SendTimeoutError::Disconnected(2)));
+    receiver.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: issue_15761
+#[test]
+fn a_thread_answers_into_a_channel_that_may_be_full() {
+    for _ in 0..50 {
+        let (tx, rx) = channel::bounded(3);
+        let (answer_tx, answer_rx) = channel::bounded(3);
+        let worker = thread::spawn(move || {
+            rx.recv().unwrap();
+            answer_tx.try_send(()).unwrap();
+        });
+        tx.try_send(()).unwrap();
+        answer_rx.recv().unwrap();
+        worker.join().unwrap();
+    }
+}
+
+// Select.
+
+/// crossbeam-channel tests/mpsc.rs: select smoke
+#[test]
+fn a_select_takes_from_the_channel_that_has_something_be_it_a_message_or_the_end() {
+    let reactor = reactor();
+    let (a_tx, a) = reactor.channel(4).unwrap();
+    let (b_tx, b) = reactor.channel(4).unwrap();
+    let either = || select! { reactor; recv(a) -> n => ('a', n), recv(b) -> n => ('b', n) };
+    a_tx.send(1).unwrap();
+    assert_eq!(either(), ('a', Ok(1)));
+    b_tx.send(2).unwrap();
+    assert_eq!(either(), ('b', Ok(2)));
+    drop(a_tx);
+    assert_eq!(either(), ('a', Err(RecvError)));
+    drop(b_tx);
+    assert_eq!(next(&reactor, &b), Err(RecvError));
+}
+
+/// crossbeam-channel tests/mpsc.rs: select unblocks
+#[test]
+fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let (_quiet_tx, quiet) = reactor.channel::<i32>(4).unwrap();
+    let (go_tx, go_rx) = channel::bounded(1);
+    let sender = thread::spawn(move || {
+        thread::sleep(ms(10));
+        tx.send(1).unwrap();
+        go_rx.recv().unwrap();
+        thread::sleep(ms(10));
+    });
+    let either = || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("nobody sent") };
+    assert_eq!(either(), Ok(1));
+    go_tx.send(()).unwrap();
+    assert_eq!(either(), Err(RecvError));
+    sender.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: select both_ready
+#[test]
+fn of_two_ready_channels_each_gives_its_message_once() {
+    let reactor = reactor();
+    let (a_tx, a) = reactor.channel(4).unwrap();
+    let (b_tx, b) = reactor.channel(4).unwrap();
+    a_tx.send(1).unwrap();
+    b_tx.send(2).unwrap();
+    let either = || select! { reactor; recv(a) -> n => n.unwrap(), recv(b) -> n => n.unwrap() };
+    assert_eq!(either() + either(), 3);
+    assert_eq!((poll(&reactor, &a), poll(&reactor, &b)), (None, None));
+}
+
+/// crossbeam-channel tests/mpsc.rs: select stress
+#[test]
+fn a_select_and_a_thread_in_lockstep() {
+    const COUNT: usize = 3_000;
+    let reactor = reactor();
+    let (even_tx, even) = reactor.channel(4).unwrap();
+    let (odd_tx, odd) = reactor.channel(4).unwrap();
+    let (step_tx, step_rx) = channel::bounded(0);
+    let sender = thread::spawn(move || {
+        for n in 0..COUNT {
+            if n % 2 == 0 {
+                even_tx.send(n).unwrap()
+            } else {
+                odd_tx.send(n).unwrap()
+            }
+            step_rx.recv().unwrap();
+        }
+    });
+    for expected in 0..COUNT {
+        select! { reactor;
+            recv(even) -> n => assert!(n == Ok(expected) && expected % 2 == 0),
+            recv(odd) -> n => assert!(n == Ok(expected) && expected % 2 == 1),
+        }
+        step_tx.send(()).unwrap();
+    }
+    sender.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: select cloning, cloning3
+#[test]
+fn a_clone_that_comes_and_goes_does_not_wake_a_select_for_good() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let (_quiet_tx, quiet) = reactor.channel::<i32>(4).unwrap();
+    let sender = thread::spawn(move || {
+        thread::sleep(ms(10));
+        (0..100).for_each(|_| drop(tx.clone()));
+        thread::sleep(ms(10));
+        tx.send(2).unwrap();
+    });
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(2)),
+        recv(quiet) -> _ => panic!("nobody sent"),
+    }
+    sender.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: select preflight1 to preflight6
+#[test]
+fn what_was_sent_before_the_registration_is_seen_by_the_first_select() {
+    let reactor = reactor();
+    let (tx, rx) = channel::unbounded();
+    drop(tx.clone());
+    tx.send(1).unwrap();
+    tx.send(2).unwrap();
+    let inbox = reactor.register(rx).unwrap();
+    assert_eq!(poll(&reactor, &inbox), Some(Ok(1)));
+    assert_eq!(poll(&reactor, &inbox), Some(Ok(2)));
+    assert_eq!(poll(&reactor, &inbox), None);
+}
+
+/// crossbeam-channel tests/mpsc.rs: select preflight7 to preflight9
+#[test]
+fn an_end_before_the_registration_is_seen_by_the_first_select() {
+    let reactor = reactor();
+    let (tx, rx) = channel::unbounded();
+    tx.send(1).unwrap();
+    drop(tx);
+    assert_eq!(rx.recv(), Ok(1));
+    let inbox = reactor.register(rx).unwrap();
+    assert_eq!(poll(&reactor, &inbox), Some(Err(RecvError)));
+}
+
+/// crossbeam-channel tests/mpsc.rs: select stream_data_waiting
+#[test]
+fn a_channel_used_bare_wakes_the_reactor_of_another_thread_later() {
+    let (tx, rx) = channel::unbounded();
+    let (done_tx, done_rx) = channel::unbounded();
+    // A blocking recv leaves the wish of this thread to be woken behind.
+    let first = thread::spawn({
+        let tx = tx.clone();
+        move || {
+            thread::sleep(ms(10));
+            tx.send(1).unwrap();
+        }
+    });
+    assert_eq!(rx.recv(), Ok(1));
+    first.join().unwrap();
+    let selecting = thread::spawn(move || {
+        let reactor = reactor();
+        let inbox = reactor.register(rx).unwrap();
+        assert_eq!(next(&reactor, &inbox), Ok(2));
+        done_tx.send(()).unwrap();
+    });
+    thread::sleep(ms(20));
+    tx.send(2).unwrap();
+    done_rx.recv().unwrap();
+    selecting.join().unwrap();
+}
+
+/// crossbeam-channel tests/mpsc.rs: select sync3
+#[test]
+fn a_rendezvous_and_an_unbounded_channel_in_one_select() {
+    let reactor = reactor();
+    let (a_tx, a) = reactor.channel(0).unwrap();
+    let (b_tx, b) = channel::unbounded();
+    let b = reactor.register(b).unwrap();
+    let count = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            a_tx.send(1).unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            b_tx.send(2).unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let mut got =
+            [0; 2].map(|_| select! { reactor; recv(a) -> n => n.unwrap(), recv(b) -> n => n.unwrap() });
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+    });
+    assert_eq!(count.into_inner(), 2);
+}

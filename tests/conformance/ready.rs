@@ -1,0 +1,675 @@
+//! Which sources are ready, without taking from them: the behaviours of crossbeam-channel's tests/ready.rs, with `wait` and keys.
+
+use std::cell::Cell;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::channel::{self, RecvError, TryRecvError};
+use pollmux::{Events, Inbox, Reactor, Sim, select};
+
+use crate::common::{LONG, ms, reactor, sim};
+use crate::support::{inbox, until, watched};
+
+fn events() -> Events {
+    Events::with_capacity(8)
+}
+
+fn keys(events: &Events) -> Vec<u64> {
+    events.iter().map(|event| event.key()).collect()
+}
+
+/// What is ready now.
+fn ready(reactor: &Reactor) -> Vec<u64> {
+    let mut events = events();
+    reactor.try_wait(&mut events).unwrap();
+    keys(&events)
+}
+
+/// An inbox with a key and its first sender.
+fn keyed<T>(reactor: &Reactor, key: u64, capacity: usize) -> (channel::Sender<T>, Inbox<T>) {
+    let (tx, rx) = channel::bounded(capacity);
+    (tx, reactor.register_with(key, rx).unwrap())
+}
+
+/// crossbeam-channel tests/ready.rs: smoke1
+#[test]
+fn the_key_says_which_one_is_ready() {
+    watched(|| {
+        let reactor = reactor();
+        let mut events = events();
+        let (tx1, inbox1) = keyed(&reactor, 1, 4);
+        let (tx2, inbox2) = keyed(&reactor, 2, 4);
+        tx1.send("one").unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [1]);
+        assert_eq!(inbox1.try_recv(), Ok("one"));
+        tx2.send("two").unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [2]);
+        assert_eq!(inbox2.try_recv(), Ok("two"));
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: smoke2
+#[test]
+fn the_one_that_is_ready_is_found_among_many() {
+    watched(|| {
+        let reactor = reactor();
+        let channels: Vec<_> = (0..500).map(|key| keyed(&reactor, key, 1)).collect();
+        for n in [499, 0, 250] {
+            channels[n].0.send(n).unwrap();
+            let mut events = events();
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(keys(&events), [n as u64]);
+            assert_eq!(channels[n].1.try_recv(), Ok(n));
+        }
+        assert!(ready(&reactor).is_empty());
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: disconnected
+#[test]
+fn the_end_is_reported_until_it_has_been_received() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, ending) = keyed::<()>(&reactor, 1, 1);
+        let (_tx, _quiet) = keyed::<()>(&reactor, 2, 1);
+        drop(tx);
+        for _ in 0..3 {
+            assert_eq!(ready(&reactor), [1]);
+        }
+        assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
+        // A loop that waits for the others is not kept busy by it.
+        assert!(ready(&reactor).is_empty());
+        assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: disconnected, blocking
+#[test]
+fn the_last_sender_that_goes_ends_a_wait() {
+    watched(|| {
+        for capacity in [0, 1] {
+            let reactor = reactor();
+            let mut events = events();
+            let (tx, ending) = keyed::<()>(&reactor, 7, capacity);
+            let start = Instant::now();
+            let leaver = thread::spawn(move || {
+                thread::sleep(ms(20));
+                drop(tx);
+            });
+            reactor.wait(&mut events).unwrap();
+            assert!(start.elapsed() >= ms(20));
+            assert_eq!(keys(&events), [7]);
+            assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
+            leaver.join().unwrap();
+        }
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: default
+#[test]
+fn a_look_finds_nothing_or_what_is_there() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 2);
+        let mut events = events();
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty() && events.iter().next().is_none());
+        tx.send(()).unwrap();
+        reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), keys(&events)), (1, vec![1]));
+        inbox.try_recv().unwrap();
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: timeout
+#[test]
+fn a_wait_with_a_timeout_is_never_early() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 2);
+        let mut events = events();
+        let start = Instant::now();
+        reactor.wait_timeout(&mut events, ms(25)).unwrap();
+        assert!(start.elapsed() >= ms(25) && events.is_empty());
+        let sender = thread::spawn(move || {
+            thread::sleep(ms(10));
+            tx.send(3).unwrap();
+        });
+        reactor.wait_timeout(&mut events, LONG).unwrap();
+        assert_eq!(keys(&events), [1]);
+        assert_eq!(inbox.try_recv(), Ok(3));
+        sender.join().unwrap();
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: timeout (zero and overflow)
+#[test]
+fn a_timeout_may_be_nothing_or_for_ever() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, _inbox) = keyed(&reactor, 1, 2);
+        let mut events = events();
+        reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
+        assert!(events.is_empty());
+        let sender = thread::spawn(move || {
+            thread::sleep(ms(5));
+            tx.send(3).unwrap();
+        });
+        reactor.wait_timeout(&mut events, Duration::MAX).unwrap();
+        assert_eq!(keys(&events), [1]);
+        sender.join().unwrap();
+        reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
+        assert_eq!(keys(&events), [1], "what is ready beats a timeout that is over");
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: unblocks
+#[test]
+fn a_message_to_any_channel_ends_a_wait() {
+    watched(|| {
+        let reactor = reactor();
+        let mut events = events();
+        let channels: Vec<_> = (0..3).map(|key| keyed(&reactor, key, 1)).collect();
+        for round in 0..9 {
+            let n = round % 3;
+            let tx = channels[n].0.clone();
+            let sender = thread::spawn(move || {
+                thread::sleep(ms(3));
+                tx.send(round).unwrap();
+            });
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(keys(&events), [n as u64]);
+            assert_eq!(channels[n].1.try_recv(), Ok(round));
+            sender.join().unwrap();
+        }
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: both_ready
+#[test]
+fn all_that_are_ready_are_reported_at_once() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx1, inbox1) = keyed(&reactor, 1, 1);
+        let (tx2, _inbox2) = keyed(&reactor, 2, 1);
+        let (_tx3, _inbox3) = keyed::<i32>(&reactor, 3, 1);
+        let _timer = reactor.after(Duration::ZERO).with_key(4);
+        tx1.send(1).unwrap();
+        tx2.send(2).unwrap();
+        let mut found = ready(&reactor);
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 4]);
+        inbox1.try_recv().unwrap();
+        let mut found = ready(&reactor);
+        found.sort_unstable();
+        assert_eq!(found, [2, 4], "the others are ready still");
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: preflight1, preflight2
+#[test]
+fn messages_then_the_end() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 4);
+        thread::spawn(move || (0..2).for_each(|n| tx.send(n).unwrap())).join().unwrap();
+        let mut got = Vec::new();
+        while !ready(&reactor).is_empty() {
+            got.push(inbox.try_recv());
+        }
+        assert_eq!(got, [Ok(0), Ok(1), Err(TryRecvError::Disconnected)]);
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: what was ready before it was registered
+#[test]
+fn what_came_before_the_registration_is_reported() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, rx) = channel::bounded(1);
+        tx.send(1).unwrap();
+        let inbox = reactor.register_with(5, rx).unwrap();
+        assert_eq!(ready(&reactor), [5]);
+        let rx = inbox.into_inner();
+        assert!(ready(&reactor).is_empty(), "taken back");
+        let (other, _clock) = sim();
+        let _inbox = other.register_with(6, rx).unwrap();
+        assert_eq!((ready(&other), ready(&reactor)), (vec![6], vec![]));
+        drop(tx);
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: readiness is not consumed
+#[test]
+fn a_source_is_reported_until_it_is_drained() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 4);
+        (0..3).for_each(|n| tx.send(n).unwrap());
+        for n in 0..3 {
+            assert_eq!(ready(&reactor), [1]);
+            assert_eq!(inbox.try_recv(), Ok(n));
+        }
+        assert!(ready(&reactor).is_empty());
+        let timer = reactor.after(Duration::ZERO).with_key(2);
+        for _ in 0..3 {
+            assert_eq!(ready(&reactor), [2]);
+        }
+        select! { reactor; recv(timer) -> _ => {} }
+        assert!(ready(&reactor).is_empty());
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: loop_try (a rendezvous)
+#[test]
+fn a_sender_that_blocks_at_a_rendezvous_is_reported() {
+    watched(|| {
+        let reactor = reactor();
+        let mut events = events();
+        let (tx, inbox) = keyed(&reactor, 1, 0);
+        let sender = thread::spawn(move || {
+            for n in 0..100 {
+                if n % 10 == 0 {
+                    thread::sleep(ms(1));
+                }
+                tx.send(n).unwrap();
+            }
+        });
+        for n in 0..100 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(keys(&events), [1]);
+            assert_eq!(inbox.try_recv(), Ok(n));
+        }
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+        sender.join().unwrap();
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: loop_try (a send case)
+#[test]
+fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
+    watched(|| {
+        let reactor = reactor();
+        let mut events = events();
+        let (tx, inbox) = keyed(&reactor, 1, 0);
+        let sender = thread::spawn(move || {
+            let reactor = Reactor::new().unwrap();
+            let to = reactor.register(tx).unwrap();
+            for n in 0..100 {
+                select! { reactor; send(to, n) -> sent => sent.unwrap() }
+            }
+        });
+        for n in 0..100 {
+            // A reactor may wake for nothing and offer anew: then there was nobody for a moment.
+            let got = loop {
+                reactor.wait(&mut events).unwrap();
+                match inbox.try_recv() {
+                    Err(TryRecvError::Empty) => {}
+                    got => break got,
+                }
+            };
+            assert_eq!(got, Ok(n));
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: an offer that is withdrawn
+#[test]
+fn a_sender_that_gave_up_is_not_reported() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 0);
+        let (gave_up, done) = channel::bounded(1);
+        let sender = thread::spawn(move || {
+            assert!(tx.send_timeout(1, ms(5)).is_err());
+            gave_up.send(tx).unwrap();
+        });
+        let tx = done.recv().unwrap();
+        let mut events = events();
+        reactor.wait_timeout(&mut events, ms(5)).unwrap();
+        // It may be reported once more, but there is nothing then.
+        assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
+        assert!(ready(&reactor).is_empty());
+        let other = thread::spawn(move || tx.send(2));
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(inbox.try_recv(), Ok(2));
+        sender.join().unwrap();
+        other.join().unwrap().unwrap();
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: stress_recv
+#[test]
+fn messages_to_many_channels_are_all_found() {
+    const COUNT: u32 = 2_000;
+    watched(|| {
+        let reactor = reactor();
+        let mut events = Events::with_capacity(2);
+        let (tx0, inbox0) = keyed(&reactor, 0, 1);
+        let (tx1, inbox1) = keyed(&reactor, 1, 64);
+        let (tx2, rx2) = channel::unbounded();
+        let (tx3, inbox3) = keyed(&reactor, 3, 0);
+        let inboxes = [inbox0, inbox1, reactor.register_with(2, rx2).unwrap(), inbox3];
+        let senders = [tx0, tx1, tx2, tx3]
+            .map(|tx| thread::spawn(move || (0..COUNT).for_each(|n| tx.send(n).unwrap())));
+        let mut next = [0; 4];
+        let mut over = 0;
+        while over < 4 {
+            reactor.wait(&mut events).unwrap();
+            for event in &events {
+                let n = event.key() as usize;
+                // A few at a time, so that something is often left.
+                for _ in 0..3 {
+                    match inboxes[n].try_recv() {
+                        Ok(value) => {
+                            assert_eq!(value, next[n]);
+                            next[n] += 1;
+                        }
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => {
+                            over += 1;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(next, [COUNT; 4]);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: stress_timeout
+#[test]
+fn waits_that_time_out_while_a_message_comes_lose_none() {
+    const COUNT: u64 = 200;
+    watched(|| {
+        let reactor = reactor();
+        let mut events = events();
+        let (tx, inbox) = keyed(&reactor, 1, 2);
+        let sender = thread::spawn(move || {
+            for n in 0..COUNT {
+                thread::sleep(Duration::from_micros(n * 29 % 500));
+                tx.send(n).unwrap();
+            }
+        });
+        let mut next = 0;
+        while next < COUNT {
+            let start = Instant::now();
+            reactor.wait_timeout(&mut events, Duration::from_micros(200)).unwrap();
+            if events.is_empty() {
+                assert!(start.elapsed() >= Duration::from_micros(200));
+            }
+            for n in inbox.try_iter() {
+                assert_eq!(n, next);
+                next += 1;
+            }
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: channel_through_channel
+#[test]
+fn a_channel_that_was_received_may_be_waited_for() {
+    watched(|| {
+        let reactor = reactor();
+        let mut events = events();
+        let (tx, outer) = keyed(&reactor, 0, 1);
+        let sender = thread::spawn(move || {
+            for n in 1..=100_u64 {
+                let (inner, rx) = channel::bounded((n % 3) as usize);
+                tx.send((n, rx)).unwrap();
+                inner.send(n).unwrap();
+            }
+        });
+        for expected in 1..=100 {
+            let inner = loop {
+                reactor.wait(&mut events).unwrap();
+                if let Ok((n, rx)) = outer.try_recv() {
+                    assert_eq!(n, expected);
+                    break reactor.register_with(n, rx).unwrap();
+                }
+            };
+            while inner.try_recv() != Ok(expected) {
+                reactor.wait(&mut events).unwrap();
+            }
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: linearizable_default
+#[test]
+fn a_look_finds_what_was_sent_before() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 1);
+        let (noise, noisy) = keyed(&reactor, 2, 1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let other = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let _ = noise.try_send(());
+            }
+        });
+        let mut missed = 0;
+        let mut events = events();
+        for n in 0..20_000 {
+            tx.try_send(n).unwrap();
+            reactor.try_wait(&mut events).unwrap();
+            missed += u32::from(!events.iter().any(|event| event.key() == 1));
+            assert_eq!(inbox.try_recv(), Ok(n));
+            let _ = noisy.try_recv();
+        }
+        stop.store(true, Ordering::Relaxed);
+        other.join().unwrap();
+        assert_eq!(missed, 0);
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: fairness1
+#[test]
+fn a_small_buffer_takes_turns() {
+    watched(|| {
+        let reactor = reactor();
+        let channels: Vec<_> = (0..5).map(|key| keyed(&reactor, key, 1)).collect();
+        let _timer = reactor.after(Duration::ZERO).with_key(5);
+        channels.iter().for_each(|(tx, _)| tx.send(()).unwrap());
+        let mut events = Events::with_capacity(2);
+        let mut hits = [0; 6];
+        for _ in 0..30 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.len(), 2);
+            events.iter().for_each(|event| hits[event.key() as usize] += 1);
+        }
+        assert_eq!(hits, [10; 6], "what did not fit comes first the next time");
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: fairness2 (a busy channel and a timer)
+#[test]
+fn a_channel_that_is_never_empty_does_not_hide_a_timer() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 1);
+        tx.send(()).unwrap();
+        let _timer = reactor.after(ms(5)).with_key(2);
+        let mut events = Events::with_capacity(1);
+        let mut turns = 0;
+        loop {
+            reactor.wait(&mut events).unwrap();
+            if keys(&events) == [2] {
+                break;
+            }
+            inbox.try_recv().unwrap();
+            tx.send(()).unwrap();
+            turns += 1;
+        }
+        assert!(turns > 0);
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: order
+#[test]
+fn timers_come_by_deadline_and_equal_ones_by_arming() {
+    watched(|| {
+        let (reactor, clock) = sim();
+        let timers: Vec<_> = [30, 10, 20, 10, 30]
+            .iter()
+            .zip(0..)
+            .map(|(&delay, key)| reactor.after(ms(delay)).with_key(key))
+            .collect();
+        clock.advance(ms(40));
+        assert_eq!(ready(&reactor), [1, 3, 2, 0, 4]);
+        // One that is armed again, for the same time as others, goes behind them.
+        timers.iter().for_each(|timer| assert!(timer.reset(ms(10))));
+        timers[0].reset(ms(10));
+        clock.advance(ms(10));
+        assert_eq!(ready(&reactor), [1, 2, 3, 4, 0]);
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: what one event does to another
+#[test]
+fn what_was_stopped_drained_or_dropped_meanwhile_is_skipped() {
+    watched(|| {
+        let reactor = reactor();
+        let first = reactor.after(Duration::ZERO).with_key(1);
+        let stopped = reactor.after(Duration::ZERO).with_key(2);
+        let put_off = reactor.after(Duration::ZERO).with_key(3);
+        let dropped = Cell::new(Some(reactor.after(Duration::ZERO).with_key(4)));
+        let (tx, drained) = keyed(&reactor, 5, 1);
+        tx.send(()).unwrap();
+        let last = reactor.after(Duration::ZERO).with_key(6);
+        let mut events = events();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.len(), 6);
+        let mut seen = Vec::new();
+        for event in &events {
+            seen.push(event.key());
+            if event.key() == 1 {
+                assert!(stopped.stop() && put_off.reset(LONG));
+                drop(dropped.take());
+                drained.try_recv().unwrap();
+                // A new timer may get the place of the dropped one, but not its event.
+                dropped.set(Some(reactor.after(LONG).with_key(7)));
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 6]);
+        drop((first, last));
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: keys
+#[test]
+fn keys_are_the_users_or_unique() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx1, inbox1) = inbox(&reactor, 1);
+        let (tx2, inbox2) = inbox(&reactor, 1);
+        let timer = reactor.after(Duration::ZERO);
+        let (notifier, notified) = reactor.notifier();
+        tx1.send(()).unwrap();
+        tx2.send(()).unwrap();
+        notifier.notify();
+        let mut expected = vec![inbox1.key(), inbox2.key(), timer.key(), notified.key()];
+        let mut found = ready(&reactor);
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        expected.dedup();
+        assert!(expected.len() == 4 && expected.iter().all(|&key| key >= 1 << 63));
+        // A key of the user's may be given twice.
+        let _a = reactor.after(Duration::ZERO).with_key(3);
+        let _b = reactor.after(Duration::ZERO).with_key(3);
+        assert_eq!(ready(&reactor).iter().filter(|&&key| key == 3).count(), 2);
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: readiness and select
+#[test]
+fn wait_and_select_may_take_turns() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 4);
+        let (to_thread, orders) = channel::bounded::<()>(0);
+        let sender = thread::spawn(move || {
+            for n in 0.. {
+                if orders.recv().is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_micros(n % 3 * 300));
+                tx.send(n).unwrap();
+            }
+        });
+        let mut events = events();
+        for n in 0..200 {
+            to_thread.send(()).unwrap();
+            if n % 5 < 2 {
+                select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+            } else {
+                reactor.wait(&mut events).unwrap();
+                assert_eq!(keys(&events), [1]);
+                assert_eq!(inbox.try_recv(), Ok(n));
+            }
+        }
+        drop(to_thread);
+        sender.join().unwrap();
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
+    });
+}
+
+/// crossbeam-channel tests/ready.rs: a ready channel and its capacity
+#[test]
+fn a_wait_takes_nothing_from_a_full_channel() {
+    watched(|| {
+        let reactor = reactor();
+        let (tx, inbox) = keyed(&reactor, 1, 1);
+        tx.send(1).unwrap();
+        let blocked = Arc::new(AtomicBool::new(false));
+        let flag = blocked.clone();
+        let sender = thread::spawn(move || {
+            flag.store(true, Ordering::SeqCst);
+            tx.send(2).unwrap();
+        });
+        until(|| blocked.load(Ordering::SeqCst));
+        (0..100).for_each(|_| assert_eq!(ready(&reactor), [1]));
+        assert!(!sender.is_finished(), "there is no room yet");
+        assert_eq!(inbox.try_recv(), Ok(1));
+        sender.join().unwrap();
+        assert_eq!(ready(&reactor), [1]);
+        assert_eq!(inbox.try_recv(), Ok(2));
+    });
+}
+
+/// DESIGN 2: `wait` fails as a select does, and loses nothing
+#[test]
+fn a_wait_that_fails_loses_nothing() {
+    watched(|| {
+        let sim = Sim::new();
+        let reactor = Reactor::with_driver(sim.clone()).unwrap();
+        let (tx, inbox) = keyed(&reactor, 1, 1);
+        let mut events = events();
+        let failed = reactor.wait(&mut events).unwrap_err();
+        assert_eq!((failed.kind(), events.len()), (ErrorKind::Deadlock, 0));
+        tx.send(1).unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [1]);
+        let handle = reactor.handle();
+        drop(reactor);
+        assert_eq!(events.iter().count(), 0, "nothing of a reactor that is gone is ready");
+        assert_eq!(handle.wait(&mut events).unwrap_err().kind(), ErrorKind::NotConnected);
+        assert_eq!(inbox.try_recv(), Ok(1), "what was sent is there still");
+    });
+}

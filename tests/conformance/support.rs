@@ -1,0 +1,40 @@
+//! What the select tests share: a watchdog, and short ways to registered channels.
+
+use std::panic;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::channel::{self, Receiver, Sender};
+use pollmux::{Inbox, Outbox, Reactor};
+
+/// Runs `body` on a thread of its own and fails when it has not come back after a minute: a lost wake-up is a failure, not a hang.
+pub fn watched(body: impl FnOnce() + Send + 'static) {
+    let (done, over) = mpsc::channel::<()>();
+    let runner = thread::spawn(move || {
+        let _done = done;
+        body();
+    });
+    match over.recv_timeout(Duration::from_secs(60)) {
+        Err(RecvTimeoutError::Timeout) => panic!("still running after a minute"),
+        _ => runner.join().unwrap_or_else(|cause| panic::resume_unwind(cause)),
+    }
+}
+
+/// A channel whose receiver is registered.
+pub fn inbox<T>(reactor: &Reactor, capacity: usize) -> (Sender<T>, Inbox<T>) {
+    reactor.channel(capacity).unwrap()
+}
+
+/// A channel whose first sender is registered.
+pub fn outbox<T>(reactor: &Reactor, capacity: usize) -> (Outbox<T>, Receiver<T>) {
+    let (tx, rx) = channel::bounded(capacity);
+    (reactor.register(tx).unwrap(), rx)
+}
+
+/// Waits for a condition that another thread brings about and that nothing announces.
+pub fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::allocations;
-use pollmux::{Events, Reactor, Sim, Tick, Ticker, Time, Timer, channel, select};
+use pollmux::{Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, select};
 
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
@@ -390,5 +390,75 @@ fn a_turn_of_an_embedded_reactor() {
         assert_eq!(embedded.turn().expect("a turn"), 1);
         select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)), default => unreachable!() }
         assert_eq!(embedded.turn().expect("a turn"), 0);
+    });
+}
+
+#[test]
+fn an_unbounded_channel_below_its_high_water_mark() {
+    let reactor = reactor();
+    let (tx, rx) = channel::unbounded::<u64>();
+    let inbox = reactor.register(rx).expect("an inbox");
+    allocates_nothing(20, |round| {
+        // Fuller than ever in the warm-up only.
+        (0..1_000 - round).for_each(|n| tx.send(n).expect("a receiver"));
+        for n in 0..1_000 - round {
+            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)) }
+        }
+    });
+}
+
+#[test]
+fn an_unbounded_channel_allocates_seldom_when_it_grows() {
+    let (tx, rx) = channel::unbounded::<u64>();
+    let before = allocations();
+    (0..1 << 16).for_each(|n| tx.send(n).expect("a receiver"));
+    let made = allocations() - before;
+    assert!((11..=24).contains(&made), "{made} allocations to grow from 32 to 65,536");
+    assert_eq!(rx.try_iter().count(), 1 << 16);
+}
+
+#[test]
+fn send_cases() {
+    let reactor = reactor();
+    let (tx, rx) = channel::bounded::<u64>(2);
+    let outbox = reactor.register(tx).expect("an outbox");
+    allocates_nothing(1_000, |round| {
+        select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()) }
+        select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()), default => unreachable!() }
+        select! { reactor; send(outbox, round) -> _ => unreachable!(), default => {} }
+        assert_eq!((rx.try_recv(), rx.try_recv()), (Ok(round), Ok(round)));
+    });
+}
+
+#[test]
+fn a_rendezvous() {
+    let (tx, rx) = channel::bounded::<u64>(0);
+    let other = thread::spawn(move || allocates_nothing(500, |round| assert_eq!(rx.recv(), Ok(round))));
+    allocates_nothing(500, |round| tx.send(round).expect("a receiver"));
+    other.join().expect("the receiver allocates nothing either");
+}
+
+#[test]
+fn a_set_of_cases() {
+    let reactor = reactor();
+    let ends: Vec<_> = (0..100).map(|_| reactor.channel::<u64>(1).expect("a channel")).collect();
+    let timer = reactor.after(FAR);
+    let (notifier, notified) = reactor.notifier();
+    let mut select = Select::new(&reactor);
+    for (_, inbox) in &ends {
+        select.recv(inbox);
+    }
+    select.recv(&timer);
+    let bell = select.recv(&notified);
+    allocates_nothing(1_000, |round| {
+        let (tx, inbox) = &ends[round as usize % 100];
+        tx.send(round).expect("a receiver");
+        let chosen = select.wait().expect("a case");
+        assert_eq!(chosen.index() as u64, round % 100);
+        assert_eq!(chosen.recv(inbox), Some(Ok(round)));
+        notifier.notify();
+        let chosen = select.wait().expect("a case");
+        assert_eq!(chosen.index(), bell);
+        assert_eq!(chosen.recv(&notified), Some(()));
     });
 }

@@ -1265,3 +1265,23 @@ fn turns_with_something_to_do_make_no_syscall_and_do_not_sleep() {
     let during = reactor.stats() - before;
     assert_eq!((during.turns, during.expired, during.syscalls()), (192, 64, 0), "{during}");
 }
+
+#[test]
+fn a_ready_source_of_another_reactor_is_refused_and_loses_nothing() {
+    let (here, there) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let (tx, inbox) = there.channel(1).unwrap();
+    tx.send(7).unwrap();
+    select! { here; recv(inbox) -> _ => panic!("taken"), error -> e => assert_eq!(e.kind(), io::ErrorKind::InvalidInput) }
+    select! { there; recv(inbox) -> seven => assert_eq!(seven, Ok(7)) }
+}
+
+#[test]
+fn a_select_on_a_dropped_reactor_is_refused_even_if_a_message_is_there() {
+    let reactor = Reactor::new().unwrap();
+    let handle = reactor.handle();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    tx.send(7).unwrap();
+    drop(reactor);
+    select! { handle; recv(inbox) -> _ => panic!("taken"), error -> e => assert_eq!(e.kind(), io::ErrorKind::NotConnected) }
+    assert_eq!(inbox.try_recv(), Ok(7), "nothing is lost");
+}

@@ -1,0 +1,137 @@
+//! Notifiers: channels of other makes in a `select!`, without losing a wake-up and without waking twice.
+
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::{Events, Reactor, Sim, Source, select};
+
+#[test]
+fn many_rings_are_heard_as_one() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    for _ in 0..5 {
+        notifier.notify();
+    }
+    select! { reactor; recv(notified) -> () => {} }
+    select! { reactor; recv(notified) -> () => panic!("heard twice"), default => {} }
+}
+
+#[test]
+fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs_one() {
+    let reactor = Reactor::new().unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let before = reactor.stats();
+    for _ in 0..1_000 {
+        notifier.notify();
+        notifier.notify();
+        select! { reactor; recv(notified) -> () => {} }
+    }
+    assert_eq!((reactor.stats() - before).syscalls(), 0);
+
+    let (ready_tx, ready_rx) = mpsc::channel::<()>();
+    let ringer = thread::spawn(move || {
+        while ready_rx.recv().is_ok() {
+            // Real time: the loop is to be asleep by then; when it is not, there is less to count.
+            thread::sleep(Duration::from_millis(2));
+            (0..10).for_each(|_| notifier.notify());
+        }
+    });
+    let before = reactor.stats();
+    for _ in 0..20 {
+        ready_tx.send(()).unwrap();
+        select! { reactor; recv(notified) -> () => {} }
+        // The rest of the ten.
+        thread::sleep(Duration::from_millis(2));
+        select! { reactor; recv(notified) -> () => {}, default => {} }
+    }
+    drop(ready_tx);
+    ringer.join().unwrap();
+    let during = reactor.stats() - before;
+    assert!(during.wakes <= 20 && during.wakes <= during.waits, "{during}");
+}
+
+#[test]
+fn no_message_of_a_foreign_channel_is_lost_with_four_senders_and_a_ticker() {
+    const EACH: u32 = 20_000;
+    let reactor = Reactor::new().unwrap();
+    let (tx, rx) = mpsc::channel();
+    let (notifier, notified) = reactor.notifier();
+    let tx = notifier.attach(tx);
+    for sender in 0..4u32 {
+        let tx = tx.clone();
+        thread::spawn(move || (0..EACH).for_each(|n| tx.with(|tx| tx.send((sender, n)).unwrap())));
+    }
+    drop(tx);
+    let source = notified.receiving(|| match rx.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        message => Some(message),
+    });
+    let ticker = reactor.every(Duration::from_millis(1)).unwrap();
+    let mut next = [0u32; 4];
+    loop {
+        select! { reactor;
+            recv(source) -> message => match message {
+                Ok((sender, n)) => {
+                    assert_eq!(n, next[sender as usize]);
+                    next[sender as usize] += 1;
+                }
+                Err(_) => break,
+            },
+            recv(ticker) -> _tick => {},
+        }
+    }
+    assert_eq!(next, [EACH; 4]);
+}
+
+#[test]
+fn what_was_sent_before_the_source_was_made_is_received() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (tx, rx) = mpsc::channel();
+    tx.send(1).unwrap();
+    let (_notifier, notified) = reactor.notifier();
+    let source = notified.receiving(|| rx.try_recv().ok());
+    select! { reactor; recv(source) -> n => assert_eq!(n, 1) }
+    select! { reactor; recv(source) -> _n => panic!("nothing was sent"), default => {} }
+}
+
+#[test]
+fn dropping_the_attached_sender_rings_after_the_sender_is_gone() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, rx) = mpsc::channel::<()>();
+    let (notifier, notified) = reactor.notifier();
+    let tx = notifier.attach(tx);
+    let source = notified.receiving(|| match rx.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        end => Some(end),
+    });
+    thread::spawn(move || drop(tx));
+    select! { reactor; recv(source) -> end => assert_eq!(end, Err(TryRecvError::Disconnected)) }
+}
+
+#[test]
+fn wait_reports_a_bell_once_until_it_is_rung_again() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let notified = notified.with_key(3);
+    let mut events = Events::with_capacity(4);
+    for _ in 0..3 {
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        notifier.notify();
+        for _ in 0..2 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [3]);
+        }
+        assert_eq!(notified.try_take(), Some(()));
+    }
+}
+
+#[test]
+fn a_bell_outlives_its_reactor_and_is_inert() {
+    let reactor = Reactor::new().unwrap();
+    let (notifier, notified) = reactor.notifier();
+    drop(reactor);
+    notifier.notify();
+    assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
+}

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 pub use self::errors::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
-pub use self::permit::Permit;
+pub use self::permit::{Chosen, Permit};
 
 pub(crate) use self::permit::Waiting;
 use self::rendezvous::Rendezvous;

@@ -64,6 +64,23 @@ impl<T> Drop for Permit<'_, T> {
     }
 }
 
+/// A permit on its way to the arm of the `select!`. It has no destructor: with one, the outbox would count as borrowed while the arms run.
+#[derive(Debug)]
+#[must_use = "a permit that is not redeemed is room lost for ever"]
+pub struct Chosen<'a, T>(std::mem::ManuallyDrop<Permit<'a, T>>);
+
+impl<'a, T> Chosen<'a, T> {
+    pub(crate) fn new(permit: Permit<'a, T>) -> Chosen<'a, T> {
+        Chosen(std::mem::ManuallyDrop::new(permit))
+    }
+
+    /// The permit, which gives the room back unless it is used.
+    #[inline]
+    pub fn redeem(self) -> Permit<'a, T> {
+        std::mem::ManuallyDrop::into_inner(self.0)
+    }
+}
+
 impl<T> fmt::Debug for Permit<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").field("closed", &self.closed).finish_non_exhaustive()

@@ -35,7 +35,7 @@ struct Ring<T> {
 
 /// The rings of a channel: one for a bounded one, a series for an unbounded one, of which the receiver has freed the first ones.
 pub(super) struct Storage<T> {
-    levels: Box<[AtomicPtr<Ring<T>>]>,
+    levels: [AtomicPtr<Ring<T>>; LEVELS],
     /// The level that the receiver reads; nobody else looks at it.
     reading: AtomicUsize,
 }
@@ -89,18 +89,18 @@ fn fresh<T>(len: usize) -> Box<[Slot<T>]> {
 impl<T> Storage<T> {
     /// One ring for `capacity`.
     pub(super) fn bounded(capacity: usize) -> Storage<T> {
-        Storage::with(capacity, 1)
+        Storage::with(capacity)
     }
 
     /// A small ring, to be replaced by larger ones.
     pub(super) fn unbounded() -> Storage<T> {
-        Storage::with(FIRST_LEVEL, LEVELS)
+        Storage::with(FIRST_LEVEL)
     }
 
-    fn with(first: usize, levels: usize) -> Storage<T> {
+    fn with(first: usize) -> Storage<T> {
         let ring = Box::into_raw(Box::new(Ring::new(first, 0)));
         let level = |i| AtomicPtr::new(if i == 0 { ring } else { ptr::null_mut() });
-        Storage { levels: (0..levels).map(level).collect(), reading: AtomicUsize::new(0) }
+        Storage { levels: std::array::from_fn(level), reading: AtomicUsize::new(0) }
     }
 
     /// Makes the ring of `level`, if nobody has yet. A sender that comes late, when the level is past, makes one that nobody uses.

@@ -114,7 +114,7 @@ impl<T> Reserving for SendCase<'_, T> {
     fn reserve(&self) -> bool {
         match self.sending.try_take() {
             Some(permit) => {
-                self.void.set(permit.keep());
+                self.void.set(permit.redeem().keep());
                 true
             }
             None => false,

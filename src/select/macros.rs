@@ -181,7 +181,7 @@ macro_rules! __select {
     (@arms $picked:ident [(send ($value:expr) $pat:pat => $arm:expr) $($rest:tt)*]) => {
         match $picked {
             $crate::__private::Pick::This(permit) => {
-                let $pat = permit.send($value);
+                let $pat = permit.redeem().send($value);
                 $arm
             }
             $crate::__private::Pick::Rest(picked) => $crate::__select!(@arms picked [$($rest)*]),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::{Blocking, Register, RegisterError, Source};
-use crate::channel::{Permit, Sender, TrySendError, Waiting};
+use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, closed};
 use crate::sys::Time;
 
@@ -72,40 +72,59 @@ impl<T> fmt::Debug for Outbox<T> {
     }
 }
 
-/// What an outbox can be for a send case: itself, or behind references, boxes and options.
-pub trait Outgoing {
+/// What an outbox can be for a send case: a reference to it, or to references, boxes and options of it.
+///
+/// A reference to a reference lends for as long as the inner one, so a case may make the outer one itself.
+pub trait Outgoing<'o> {
     /// The messages.
-    type Message;
+    type Message: 'o;
     /// The outbox; `None` is never ready.
-    fn outbox(&self) -> Option<&Outbox<Self::Message>>;
+    fn outbox(self) -> Option<&'o Outbox<Self::Message>>;
 }
 
-impl<T> Outgoing for Outbox<T> {
+impl<'o, T> Outgoing<'o> for &'o Outbox<T> {
     type Message = T;
     #[inline]
-    fn outbox(&self) -> Option<&Outbox<T>> {
+    fn outbox(self) -> Option<&'o Outbox<T>> {
         Some(self)
+    }
+}
+
+impl<'o, 's, S: ?Sized> Outgoing<'o> for &'_ &'s S
+where
+    &'s S: Outgoing<'o>,
+{
+    type Message = <&'s S as Outgoing<'o>>::Message;
+    #[inline]
+    fn outbox(self) -> Option<&'o Outbox<Self::Message>> {
+        (*self).outbox()
     }
 }
 
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
-        impl<S: Outgoing + ?Sized> Outgoing for $pointer {
-            type Message = S::Message;
+        impl<'o, 's, S: ?Sized> Outgoing<'o> for &'s $pointer
+        where
+            &'s S: Outgoing<'o>,
+        {
+            type Message = <&'s S as Outgoing<'o>>::Message;
             #[inline]
-            fn outbox(&self) -> Option<&Outbox<S::Message>> {
+            fn outbox(self) -> Option<&'o Outbox<Self::Message>> {
                 (**self).outbox()
             }
         }
     )*};
 }
 
-forward!(&S, &mut S, Box<S>, std::rc::Rc<S>);
+forward!(&mut S, Box<S>, std::rc::Rc<S>);
 
-impl<S: Outgoing> Outgoing for Option<S> {
-    type Message = S::Message;
+impl<'o, 's, S> Outgoing<'o> for &'s Option<S>
+where
+    &'s S: Outgoing<'o>,
+{
+    type Message = <&'s S as Outgoing<'o>>::Message;
     #[inline]
-    fn outbox(&self) -> Option<&Outbox<S::Message>> {
+    fn outbox(self) -> Option<&'o Outbox<Self::Message>> {
         self.as_ref()?.outbox()
     }
 }
@@ -121,13 +140,13 @@ pub struct Sending<'a, T> {
 impl<'a, T> Sending<'a, T> {
     /// The send case of this outbox.
     #[inline]
-    pub fn new<S: Outgoing<Message = T> + ?Sized>(outbox: &'a S) -> Sending<'a, T> {
+    pub fn new(outbox: impl Outgoing<'a, Message = T>) -> Sending<'a, T> {
         Sending { outbox: outbox.outbox(), waiting: Cell::default() }
     }
 }
 
 impl<'a, T> Source for Sending<'a, T> {
-    type Item = Permit<'a, T>;
+    type Item = Chosen<'a, T>;
 
     #[inline]
     fn is_ready(&self) -> bool {
@@ -135,9 +154,9 @@ impl<'a, T> Source for Sending<'a, T> {
     }
 
     #[inline]
-    fn try_take(&self) -> Option<Permit<'a, T>> {
+    fn try_take(&self) -> Option<Chosen<'a, T>> {
         let outbox = self.outbox?;
-        outbox.sender.try_permit(outbox.handle.notify(), self.waiting.take())
+        outbox.sender.try_permit(outbox.handle.notify(), self.waiting.take()).map(Chosen::new)
     }
 
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {

@@ -59,7 +59,6 @@ fn an_outbox_may_stand_behind_references_and_pointers() {
 }
 
 /// crossbeam-channel tests/select_macro.rs: references, sending (by a reference made in the case, as a receiver may be)
-#[cfg(any())]
 #[test]
 fn a_send_case_may_make_the_reference_itself() {
     watched(|| {
@@ -121,7 +120,6 @@ fn an_arm_may_move_the_sources_away() {
 }
 
 /// crossbeam-channel tests/select_macro.rs: move_handles, sending
-#[cfg(any())]
 #[test]
 fn an_arm_may_move_the_outboxes_away() {
     watched(|| {
@@ -140,7 +138,6 @@ fn an_arm_may_move_the_outboxes_away() {
 }
 
 /// crossbeam-channel tests/select_macro.rs: move_handles (an arm that receives, beside a send case)
-#[cfg(any())]
 #[test]
 fn an_arm_that_receives_may_replace_an_outbox() {
     watched(|| {

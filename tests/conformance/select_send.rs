@@ -1094,7 +1094,6 @@ fn an_answer_comes_back_through_a_channel_that_was_sent() {
 }
 
 /// crossbeam-channel tests/select.rs: a sender that is dropped by its own arm
-#[cfg(any())]
 #[test]
 fn an_arm_may_drop_the_last_sender() {
     watched(|| {

@@ -236,7 +236,7 @@ impl<T> Receiver<T> {
     }
 
     /// `party` is the reactor that the receiver is registered with.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_recv_as(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
         let (state, storage) = match &self.flavor {
             Flavor::Buffer(state, storage) => (state, storage),
@@ -339,7 +339,7 @@ impl<T> Receiver<T> {
     }
 
     /// Whether `try_recv` would give something: a message, or the error of a channel whose senders are gone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
         match &self.flavor {
             Flavor::Buffer(state, storage) => storage.is_written(state.head()) || state.is_ready(),

@@ -131,7 +131,7 @@ pub fn check_cases<C: Cases>(_: &C) {
 }
 
 /// Waits for one of the cases as long as it takes.
-#[inline]
+#[inline(always)]
 pub fn wait<C: Cases>(
     handle: &(impl AsRef<Handle> + ?Sized),
     cases: &C,
@@ -175,7 +175,7 @@ pub fn fail(error: io::Error) -> ! {
     panic!("pollmux: select! failed: {error} (an `error -> e` case would receive this)")
 }
 
-#[inline]
+#[inline(always)]
 fn run<C: Cases>(
     handle: &Handle,
     cases: &C,

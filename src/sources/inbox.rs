@@ -80,7 +80,7 @@ impl<T> Register for Receiver<T> {
 
 impl<T> Inbox<T> {
     /// Receives without waiting, and without a turn of the reactor.
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let received = self.receiver.try_recv_as(Some(self.slot.notify()));
         if matches!(received, Err(TryRecvError::Disconnected)) {
@@ -143,12 +143,12 @@ impl<T> Inbox<T> {
 impl<T> Source for Inbox<T> {
     type Item = Result<T, RecvError>;
 
-    #[inline]
+    #[inline(always)]
     fn is_ready(&self) -> bool {
         self.receiver.is_ready(Some(self.slot.notify()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_take(&self) -> Option<Self::Item> {
         match self.try_recv() {
             Ok(message) => Some(Ok(message)),

@@ -129,7 +129,7 @@ where
     }
 }
 
-/// The source that a send case is: ready when there is room, and what it gives is the [`Permit`] to send.
+/// The source that a send case is: ready when there is room, and what it gives is, [chosen](Chosen), the permit to send.
 #[derive(Debug)]
 pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,

@@ -67,7 +67,7 @@ fn a_send_case_may_make_the_reference_itself() {
         select! { reactor; send(&to, 0) -> sent => sent.unwrap() }
         select! { reactor; send(&&to, 1) -> sent => sent.unwrap() }
         select! { reactor; send(Some(&to), 2) -> sent => sent.unwrap() }
-        fn choose<'a, T>(outboxes: &'a [Outbox<T>], n: usize) -> &'a Outbox<T> {
+        fn choose<T>(outboxes: &[Outbox<T>], n: usize) -> &Outbox<T> {
             &outboxes[n]
         }
         let outboxes = [to];
@@ -145,15 +145,12 @@ fn an_arm_that_receives_may_replace_an_outbox() {
         let (mut to, _rx) = outbox(&reactor, 0);
         let (next, rx) = outbox(&reactor, 1);
         let mut source = filled(&reactor, [next]);
-        loop {
-            select! { reactor;
-                recv(source) -> next => {
-                    to = next.unwrap();
-                    source = filled(&reactor, []);
-                    break;
-                }
-                send(to, 1) -> _ => panic!("nobody is there"),
+        select! { reactor;
+            recv(source) -> next => {
+                to = next.unwrap();
+                source = filled(&reactor, []);
             }
+            send(to, 1) -> _ => panic!("nobody is there"),
         }
         select! { reactor; send(to, 2) -> sent => sent.unwrap() }
         assert_eq!(rx.try_recv(), Ok(2));

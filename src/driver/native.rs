@@ -42,6 +42,7 @@ impl Native {
         })
     }
 
+    #[inline(always)] // see Notify::call
     fn arm(&mut self, deadline: Option<Time>) -> io::Result<()> {
         match deadline {
             Some(deadline) if deadline < self.armed => {
@@ -54,6 +55,7 @@ impl Native {
         }
     }
 
+    #[inline(always)] // see Notify::call
     fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poller.wait(&mut self.events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),

@@ -290,7 +290,7 @@ impl Core {
     /// Blocks until the driver says that something happened, or `until`. The caller looks at its sources in any case.
     ///
     /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the fence: whether one of them has something after all.
-    #[inline]
+    #[inline(always)] // see Notify::call
     pub(crate) fn block(
         &self,
         until: Option<Time>,
@@ -335,7 +335,7 @@ impl Core {
         self.wakes.set(self.wakes.get() + u64::from(self.notify.awake()));
     }
 
-    #[inline]
+    #[inline(always)] // see Notify::call
     fn drive(&self, arm: Option<Time>, how: Wait) -> io::Result<()> {
         let Ok(mut driver) = self.driver.try_borrow_mut() else {
             return Err(io::Error::new(

@@ -180,6 +180,7 @@ macro_rules! __select {
     (@arms $picked:ident []) => { match $picked {} };
     (@arms $picked:ident [(send ($value:expr) $pat:pat => $arm:expr) $($rest:tt)*]) => {
         match $picked {
+            #[allow(unreachable_code)] // a value may diverge
             $crate::__private::Pick::This(permit) => {
                 let $pat = permit.redeem().send($value);
                 $arm

@@ -87,7 +87,7 @@ impl Poller {
     ///
     /// `events` is replaced; it stays empty when the time ran out. Fails with [`io::ErrorKind::Interrupted`] when a signal came first:
     /// the caller knows its deadline and can wait for the rest.
-    #[inline]
+    #[inline(always)]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.ready = 0;
         let n = match timeout {
@@ -99,7 +99,7 @@ impl Poller {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> libc::c_int {
         // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that many.
         unsafe {

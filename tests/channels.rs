@@ -4,9 +4,9 @@
 mod watch;
 
 use std::cell::Cell;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -1162,4 +1162,22 @@ fn many_producers_wake_a_sleeping_loop_about_once_a_sleep() {
     // Exactly once is shown by the script above. Here a sender may also see a sleep that is then given up because of that very message: rare,
     // where a wake-up from every sender would be twice as many and more.
     assert!(stats.wakes <= stats.waits + stats.waits / 2 + 10, "{stats}");
+}
+
+#[test]
+fn a_message_whose_drop_panics_keeps_none_behind_it_from_being_dropped() {
+    struct Message<'a>(bool, &'a AtomicUsize);
+    impl Drop for Message<'_> {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.0, "a drop that panics");
+        }
+    }
+    let drops = AtomicUsize::new(0);
+    let (tx, rx) = channel::bounded(8);
+    for n in 0..8 {
+        assert!(tx.send(Message(n == 2, &drops)).is_ok());
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(rx))).is_err());
+    assert_eq!(drops.load(Ordering::Relaxed), 8);
 }

@@ -462,11 +462,20 @@ impl<T> Drop for Sender<T> {
 impl<T> Drop for Receiver<T> {
     /// Drops what is in the channel.
     fn drop(&mut self) {
+        /// Empties the channel, also while the drop of one of its messages unwinds.
+        struct Rest<'a, T>(&'a Receiver<T>);
+        impl<T> Drop for Rest<'_, T> {
+            fn drop(&mut self) {
+                while self.0.try_recv().is_ok() {}
+            }
+        }
         match &self.flavor {
             Flavor::Buffer(state, _) => {
                 state.close();
                 // No sender can claim a slot any more; those that have one are waited for.
+                let rest = Rest(self);
                 while self.try_recv().is_ok() {}
+                drop(rest);
             }
             Flavor::Rendezvous(meeting) => meeting.close(),
         }

@@ -64,3 +64,8 @@ pub use crate::sys::Time;
 
 #[doc(hidden)]
 pub use crate::select::private as __private;
+
+/// The README's example, which must run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

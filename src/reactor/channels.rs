@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::notify::{Call, Probe};
+use super::notify::{Call, Notify, Probe, make_room};
 use super::slots::State;
 use super::{Core, Slot, Table};
 
@@ -18,6 +18,8 @@ pub(crate) struct Channels {
     unasked: Vec<u64>,
     /// The marks collected last, kept for its capacity.
     marks: Vec<u64>,
+    /// How many channels are registered: the lists have room for all of them, so that only a registration allocates.
+    watched: usize,
 }
 
 impl Channels {
@@ -31,6 +33,14 @@ impl Channels {
         } else if probe.arm(Call::Mark) {
             table.ready.push(&table.slots, slot);
         }
+    }
+
+    /// For one more registered channel.
+    fn make_room(&mut self, notify: &Notify) {
+        self.watched += 1;
+        make_room(&mut self.unasked, self.watched);
+        make_room(&mut self.marks, self.watched);
+        notify.make_room(self.watched);
     }
 
     fn remember(&mut self, table: &Table, slot: u32) {
@@ -97,6 +107,7 @@ impl Slot {
         let core = self.core();
         // Marks of registrations that were taken back go now, so that they cannot pile up.
         core.collect(Call::Mark);
+        core.channels.borrow_mut().make_room(&core.notify);
         let ready = probe.arm(Call::Mark);
         self.chunk.set_probe(self.slot, probe);
         if ready {
@@ -111,7 +122,14 @@ impl Slot {
     /// The channel is at its end: nothing will come, and it is not to be reported any more.
     pub(crate) fn unwatch(&self) {
         self.try_take();
-        self.chunk.forget(self.slot);
+        self.forget();
+    }
+
+    /// No channel is registered under this slot any more.
+    pub(crate) fn forget(&self) {
+        if self.chunk.forget(self.slot) {
+            self.core().channels.borrow_mut().watched -= 1;
+        }
     }
 
     /// The channel, which was ready, was found empty.

@@ -626,7 +626,7 @@ impl Drop for Slot {
             State::Idle | State::Free => {}
         }
         let first = table.heap.first();
-        self.chunk.forget(self.slot);
+        self.forget();
         table.slots.free(self.slot);
         core.next_due.set(first);
     }

@@ -82,6 +82,11 @@ impl Wake for Unpark {
     }
 }
 
+/// Makes room for `n` in all.
+pub(crate) fn make_room(list: &mut Vec<u64>, n: usize) {
+    list.reserve(n.saturating_sub(list.len()));
+}
+
 /// How a channel's next message is to be made known. The greater one includes the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -199,6 +204,11 @@ impl Notify {
             // The waker's only error is a closed or full counter, and neither can be: it owns its fd and handles a full one.
             let _ = self.waker.wake();
         }
+    }
+
+    /// Makes room for the marks of `n` channels, so that no sender allocates.
+    pub(crate) fn make_room(&self, n: usize) {
+        make_room(&mut self.marks.lock(), n);
     }
 
     /// Moves the marks to `into`, which is empty and keeps its capacity for the next time.

@@ -96,11 +96,10 @@ impl<O> Chunk<O> {
         *self.extra(slot).probe.borrow_mut() = Some(probe);
     }
 
-    /// Takes away what few sources have.
-    pub(crate) fn forget(&self, slot: u32) {
-        if let Some(extras) = self.extras.get() {
-            extras[slot as usize % CHUNK].probe.borrow_mut().take();
-        }
+    /// Takes the probe away; whether there was one.
+    pub(crate) fn forget(&self, slot: u32) -> bool {
+        let extra = self.extras.get().map(|extras| &extras[slot as usize % CHUNK]);
+        extra.is_some_and(|extra| extra.probe.borrow_mut().take().is_some())
     }
 
     pub(crate) fn probe(&self, slot: u32) -> Option<Arc<dyn Probe>> {

@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use common::allocations;
 use pollmux::sys::{self, Interest, Mode, OsTimer, Poller, Waker};
-use pollmux::{Clock, Driver, Inbox, Native, Reactor, Stats, Syscalls, Time, Wait, Wake, channel, select};
+use pollmux::{
+    Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Stats, Syscalls, Time, Wait, Wake, channel,
+    select,
+};
 
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
@@ -179,11 +182,11 @@ struct Poke {
 }
 
 impl Driver for Poke {
-    fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()> {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
         if let (Wait::Block, Some(sender)) = (how, self.sender.get()) {
             sender.try_send(1).map_err(io::Error::other)?;
         }
-        self.native.wait(arm, how)
+        self.native.wait(deadline, how, ready)
     }
     fn waker(&self) -> Arc<dyn Wake> {
         self.native.waker()

@@ -53,12 +53,15 @@ mod sources;
 mod sync;
 pub mod sys;
 
-pub use crate::driver::{Clock, Driver, Native, Sim, Syscalls, VirtualClock, Wait, Wake};
-pub use crate::reactor::{Embedded, Event, Events, EventsIter, Handle, Reactor, Stats};
+pub use crate::driver::{Clock, Deadline, Driver, Native, ReadyFds, Sim, Syscalls, VirtualClock, Wait, Wake};
+pub use crate::reactor::{
+    Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
+    SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId,
+};
 pub use crate::select::{Select, Selected};
 pub use crate::sources::{
-    Attached, Blocking, Foreign, Inbox, Never, Notified, Notifier, Outbox, Outgoing, Register, RegisterError,
-    Source, Tick, Ticker, Timer, ZeroPeriod, never,
+    Attached, Blocking, Callback, Foreign, Inbox, MissedTickBehavior, Never, Notified, Notifier, Outbox,
+    Outgoing, Register, RegisterError, Source, Tick, Ticker, Timer, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
 

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{
-    Blocking, Clock, Driver, Events, Handle, Reactor, Sim, Source, Tick, Ticker, Time, Timer, Wait, Wake,
-    ZeroPeriod, select,
+    Blocking, Clock, Deadline, Driver, Events, Handle, Reactor, ReadyFds, Sim, Source, Tick, Ticker, Time,
+    Timer, Wait, Wake, ZeroPeriod, select,
 };
 
 use self::time::{at, keys, ms, ready_keys, simulated, simulated_from};
@@ -646,11 +646,11 @@ fn use_handle(handle: &Handle) {
 }
 
 impl Driver for MeddlingDriver {
-    fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()> {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
         if let Some(handle) = &*self.handle.borrow() {
             use_handle(handle);
         }
-        self.sim.wait(arm, how)
+        self.sim.wait(deadline, how, ready)
     }
     fn waker(&self) -> Arc<dyn Wake> {
         self.sim.waker()

@@ -13,28 +13,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::native::Native;
 pub use self::sim::Sim;
-use crate::sys::Time;
+use crate::sys::{Interest, Mode, Readiness, Time};
 
-/// What the reactor asks of a poller: to wait until a deadline or a wake-up, to be woken, and what time it is.
+/// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken, and what time it is.
 ///
 /// The contract:
-/// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(t), ..)` must end the wait, or make
-///   [`as_fd`](Driver::as_fd) readable, at `t` or soon after and **never before the clock says `t`**, if nothing else does. A deadline armed by an earlier
-///   call may still be pending: a wait that ends too early does no harm, so a driver need not take it away, and re-arms only when `t` is
-///   before what is armed.
+/// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must end the wait, or make
+///   [`as_fd`](Driver::as_fd) readable, by [`deadline.latest`](Deadline::latest) or soon after and **never before the clock says
+///   [`deadline.earliest`](Deadline::earliest)**, if nothing else does. A deadline armed by an earlier call may still be pending: a wait that ends too early
+///   does no harm, so a driver need not take it away, and re-arms only when `latest` is before what is armed.
 /// - **A wake-up is not lost**: after [`Wake::wake`] the wait under way, or else the next one, returns.
+/// - **Readiness is not lost**: what becomes ready is pushed to `ready`, under the id of its registration, by this wait or a later one. An fd that was
+///   [removed](Driver::deregister) is not reported any more. The reactor remembers what it was told: once for each change is enough.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
 pub trait Driver {
-    /// Waits as `how` says; with [`Wait::Block`] until a wake-up or until `arm`.
+    /// Waits as `how` says; with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     ///
     /// An error makes the `select!` or `wait` that asked fail with it; the reactor stays usable and asks again the next time.
-    fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()>;
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()>;
 
     /// What other threads use to end a [`Wait::Block`].
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// The clock that `arm` is on.
+    /// The clock that deadlines are on.
     fn clock(&self) -> Clock;
+
+    /// Waits for `fd`, too, from now on, under `id`. An fd that is ready already is reported like one that becomes so.
+    ///
+    /// Ids are the reactor's own: no two registrations have the same one, ever. Fails as the system does, for instance when `fd` is registered already; the default
+    /// with [`io::ErrorKind::Unsupported`].
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        let _ = (fd, id, interest, mode);
+        Err(unsupported())
+    }
+
+    /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot.
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        let _ = (fd, id, interest, mode);
+        Err(unsupported())
+    }
+
+    /// Waits for `fd` no longer. It is still open.
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        let _ = (fd, id);
+        Err(unsupported())
+    }
 
     /// An fd that is readable when a wait would return at once, if there is one. A reactor whose driver has none cannot be embedded.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -44,6 +67,67 @@ pub trait Driver {
     /// How many syscalls the driver has made so far, by kind.
     fn syscalls(&self) -> Syscalls {
         Syscalls::default()
+    }
+}
+
+#[cold]
+fn unsupported() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "the reactor's driver cannot wait for fds")
+}
+
+/// When a wait is to end: any time from `earliest` to `latest`, the later the more timers share the wake-up. Without slack the two are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// When the first timer is due: before that there is nothing to do.
+    pub earliest: Time,
+    /// When the slack of some timer is used up. Before [`Time::MAX`].
+    pub latest: Time,
+}
+
+impl From<Time> for Deadline {
+    fn from(t: Time) -> Deadline {
+        Deadline { earliest: t, latest: t }
+    }
+}
+
+/// What a driver found: ids of registered fds, and what they are ready for.
+#[derive(Debug, Default)]
+pub struct ReadyFds {
+    list: Vec<(u64, Readiness)>,
+}
+
+impl ReadyFds {
+    /// An empty list. The reactor has one of its own; drivers that wait through others may want another.
+    pub const fn new() -> ReadyFds {
+        ReadyFds { list: Vec::new() }
+    }
+
+    /// The fd registered under `id` is ready. One that is unknown, or gone, is ignored by the reactor.
+    #[inline]
+    pub fn push(&mut self, id: u64, readiness: Readiness) {
+        self.list.push((id, readiness));
+    }
+
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Takes all.
+    pub fn drain(&mut self) -> impl Iterator<Item = (u64, Readiness)> + '_ {
+        self.list.drain(..)
+    }
+
+    /// Makes room for `n` in all.
+    pub(crate) fn make_room(&mut self, n: usize) {
+        self.list.reserve(n.saturating_sub(self.list.len()));
     }
 }
 
@@ -73,6 +157,8 @@ pub struct Syscalls {
     pub polls: u64,
     /// Deadlines given to the kernel: `timerfd_settime`.
     pub arms: u64,
+    /// Registrations, changes and removals of fds: `epoll_ctl`.
+    pub controls: u64,
 }
 
 /// The clock of a driver.
@@ -82,6 +168,16 @@ pub enum Clock {
     Monotonic,
     /// A clock that the driver moves by hand.
     Virtual(VirtualClock),
+}
+
+impl Clock {
+    /// What the clock says.
+    pub fn now(&self) -> Time {
+        match self {
+            Clock::Monotonic => Time::now(),
+            Clock::Virtual(clock) => clock.now(),
+        }
+    }
 }
 
 /// A clock that stands still until it is set. Clones share it, on any thread.

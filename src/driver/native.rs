@@ -2,17 +2,24 @@
 //!
 //! The timer is armed inside the call that blocks, and only when the deadline asked for is before the one that is armed: a stale early
 //! wake-up costs a turn, a `settime` costs more. Timer and waker are edge-triggered and never read.
+//!
+//! A deadline with enough slack needs no kernel timer: the timeout of the wait itself will do, which saves the `settime`.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Clock, Driver, Syscalls, Wait, Wake};
-use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, Waker};
+use super::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
+use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Waker};
 
-const TIMER: u64 = 0;
-const WAKER: u64 = 1;
+// No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
+const TIMER: u64 = u64::MAX;
+const WAKER: u64 = u64::MAX - 1;
+
+/// Events that one wait takes at most, however many fds there are; the others are the next wait's.
+const BATCH: usize = 1_024;
 
 /// Waits through the system's own poller: epoll, a timerfd and an eventfd on Linux.
 #[derive(Debug)]
@@ -23,6 +30,10 @@ pub struct Native {
     events: Events,
     /// What the kernel timer will fire at; `MAX` when it is not armed or has been seen to fire.
     armed: Time,
+    /// Read when a deadline with slack first comes.
+    slack: OnceCell<TimeoutSlack>,
+    /// How many fds besides our own are registered.
+    fds: usize,
     syscalls: Syscalls,
 }
 
@@ -38,50 +49,96 @@ impl Native {
             waker: Arc::new(waker),
             events: Events::with_capacity(16),
             armed: Time::MAX,
+            slack: OnceCell::new(),
+            fds: 0,
             syscalls: Syscalls::default(),
         })
     }
 
+    /// Arms the kernel timer, if the deadline is before what is armed.
     #[inline(always)] // see Notify::call
-    fn arm(&mut self, deadline: Option<Time>) -> io::Result<()> {
+    fn arm(&mut self, deadline: Option<Deadline>) -> io::Result<()> {
         match deadline {
-            Some(deadline) if deadline < self.armed => {
+            Some(deadline) if deadline.latest < self.armed => {
                 self.syscalls.arms += 1;
-                self.timer.arm(deadline)?;
-                self.armed = deadline;
+                self.timer.arm(deadline.latest)?;
+                self.armed = deadline.latest;
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
+    /// The timeout that will do instead of the kernel timer.
+    #[inline(always)]
+    fn timeout(&self, deadline: Option<Deadline>) -> Option<Duration> {
+        let deadline = deadline.filter(|deadline| deadline.earliest < deadline.latest)?;
+        (deadline.latest < self.armed).then(|| self.timeout_within(deadline)).flatten()
+    }
+
+    #[cold]
+    fn timeout_within(&self, deadline: Deadline) -> Option<Duration> {
+        let slack = self.slack.get_or_init(|| TimeoutSlack::of(&self.poller));
+        slack.timeout(Time::now(), deadline.earliest, deadline.latest)
+    }
+
     #[inline(always)] // see Notify::call
-    fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn look(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
         match self.poller.wait(&mut self.events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        if self.events.iter().any(|event| event.id() == TIMER) {
-            self.armed = Time::MAX;
+        for event in self.events.iter() {
+            match event.id() {
+                TIMER => self.armed = Time::MAX,
+                WAKER => {}
+                id => ready.push(id, event.readiness()),
+            }
         }
         Ok(())
     }
 }
 
 impl Driver for Native {
-    fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()> {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
         match how {
             Wait::Block => {
-                self.arm(arm)?;
+                let timeout = self.timeout(deadline);
+                if timeout.is_none() {
+                    self.arm(deadline)?;
+                }
                 self.syscalls.waits += 1;
-                self.look(None)
+                self.look(timeout, ready)
             }
             Wait::Poll => {
                 self.syscalls.polls += 1;
-                self.look(Some(Duration::ZERO))
+                self.look(Some(Duration::ZERO), ready)
             }
-            Wait::Arm => self.arm(arm),
+            Wait::Arm => self.arm(deadline),
         }
+    }
+
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.syscalls.controls += 1;
+        self.poller.register(fd, id, interest, mode)?;
+        self.fds += 1;
+        let batch = (self.fds + 2).next_power_of_two().min(BATCH);
+        if batch > self.events.capacity() {
+            self.events = Events::with_capacity(batch);
+        }
+        Ok(())
+    }
+
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.syscalls.controls += 1;
+        self.poller.modify(fd, id, interest, mode)
+    }
+
+    fn deregister(&mut self, fd: BorrowedFd<'_>, _: u64) -> io::Result<()> {
+        self.syscalls.controls += 1;
+        self.poller.deregister(fd)?;
+        self.fds -= 1;
+        Ok(())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Clock, Driver, VirtualClock, Wait, Wake};
+use super::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
 use crate::sys::Time;
 
 /// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the same way every time.
 ///
-/// Blocking moves the clock to the armed deadline and returns. When nothing is armed and nobody woke the reactor, nothing can ever happen, and the
+/// Blocking moves the clock to the armed deadline (with slack, to the end of it) and returns. When nothing is armed and nobody woke the reactor, nothing can ever happen, and the
 /// blocking call fails with [`io::ErrorKind::Deadlock`]. Clones share the clock: keep one to read it or to advance it.
 ///
 /// One reactor, one thread. A sender on another thread works, but *when* its message arrives is then up to the scheduler.
@@ -67,13 +67,13 @@ impl Sim {
 }
 
 impl Driver for Sim {
-    fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()> {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
         if how == Wait::Arm || self.woken.0.swap(false, Ordering::Acquire) || how == Wait::Poll {
             return Ok(());
         }
-        match arm {
-            Some(deadline) if deadline < Time::MAX => {
-                self.clock.advance_to(deadline);
+        match deadline {
+            Some(deadline) if deadline.latest < Time::MAX => {
+                self.clock.advance_to(deadline.latest);
                 Ok(())
             }
             _ => Err(io::Error::new(

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::notify::{Call, Notify, Probe, make_room};
-use super::slots::State;
+use super::slots::{Flag, State};
 use super::{Core, Slot, Table};
 
 /// The lists that the module's text speaks of.
@@ -27,7 +27,8 @@ impl Channels {
     fn settle(&mut self, table: &mut Table, slot: u32, probe: &dyn Probe, marking: bool) {
         let node = table.slots.node(slot);
         if !marking {
-            if !node.unasked.replace(true) {
+            if !node.is(Flag::Unasked) {
+                node.set(Flag::Unasked, true);
                 self.remember(table, slot);
             }
         } else if probe.arm(Call::Mark) {
@@ -43,6 +44,11 @@ impl Channels {
         notify.make_room(self.watched);
     }
 
+    /// For one registered channel less.
+    pub(super) fn unwatch(&mut self) {
+        self.watched -= 1;
+    }
+
     fn remember(&mut self, table: &Table, slot: u32) {
         if self.unasked.len() == self.unasked.capacity() {
             self.unasked.retain(|&token| table.slots.resolve(token).is_some());
@@ -54,7 +60,7 @@ impl Channels {
         for token in self.unasked.drain(..) {
             let Some(slot) = table.slots.resolve(token) else { continue };
             let node = table.slots.node(slot);
-            node.unasked.set(false);
+            node.set(Flag::Unasked, false);
             let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
             if node.state.get() != State::Ready && probe.arm(Call::Mark) {
                 table.ready.push(&table.slots, slot);
@@ -128,7 +134,7 @@ impl Slot {
     /// No channel is registered under this slot any more.
     pub(crate) fn forget(&self) {
         if self.chunk.forget(self.slot) {
-            self.core().channels.borrow_mut().watched -= 1;
+            self.core().channels.borrow_mut().unwatch();
         }
     }
 

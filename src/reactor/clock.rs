@@ -1,6 +1,7 @@
 //! The time as a turn sees it: read precisely at most once a turn, and not at all while nothing can be due.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::driver::{Clock, VirtualClock};
 use crate::sys::tsc::TscClock;
@@ -34,6 +35,14 @@ impl TurnClock {
             Clock::Virtual(clock) => Source::Virtual(clock),
         };
         TurnClock { source, turn: Cell::new(None) }
+    }
+
+    /// The clock behind this.
+    pub(crate) fn source(&self) -> Clock {
+        match &self.source {
+            Source::Monotonic { .. } => Clock::Monotonic,
+            Source::Virtual(clock) => Clock::Virtual(clock.clone()),
+        }
     }
 
     pub(crate) fn is_virtual(&self) -> bool {
@@ -79,6 +88,12 @@ impl TurnClock {
         };
         self.turn.set(Some(now));
         now
+    }
+
+    /// The real now to count `d` from. Zero is due at once, so a reading that may be late will not do for it.
+    #[inline]
+    pub(crate) fn count_from(&self, d: Duration) -> Time {
+        if d.is_zero() { self.refresh() } else { self.now_or_later() }
     }
 
     /// The real now to count a new deadline from: exact, or up to some 30 ns late.

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::notify::Call;
 use super::{Handle, Reactor, Wait};
 use crate::sync::{Ordering, fence};
-use crate::sys::Time;
 
 /// A reactor embedded in another loop; made by [`Reactor::embed`].
 ///
@@ -57,7 +56,7 @@ impl Reactor {
         if core.embedded.get() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the reactor is embedded already"));
         }
-        let fd = match core.driver.borrow().as_ref().and_then(|driver| driver.as_fd()) {
+        let fd = match core.driving.borrow().driver.as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => fd.try_clone_to_owned()?,
             None => {
                 return Err(io::Error::new(
@@ -89,16 +88,20 @@ impl Embedded {
         let polled = core.drive(None, Wait::Poll);
         let now = core.clock.refresh();
         core.expire(now);
+        core.run_calls();
+        if core.closed.get() {
+            return Err(super::closed());
+        }
         core.collect(Call::Mark);
         let due = core.next_due.get();
-        let left = core.has_ready() || due <= now.as_nanos();
-        let arm = (due > now.as_nanos() && due != super::NEVER).then(|| Time::from_nanos(due));
+        let left = core.has_work() || due <= now.as_nanos();
+        let arm = (due > now.as_nanos() && due != super::NEVER).then(|| core.timers_due());
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
         core.outer_armed.set(due);
         core.notify.sleep();
         fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.
-        if left || armed.is_err() || core.notify.is_marked() {
+        if left || armed.is_err() || core.is_called() {
             core.leave_to_next_turn();
         }
         armed?;

@@ -95,6 +95,8 @@ impl Handle {
     /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
     /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
     ///
+    /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and posted closures run meanwhile and do not.
+    ///
     /// Fails when the driver does, or when the reactor has been dropped; nothing is lost then.
     ///
     /// ```
@@ -134,6 +136,36 @@ impl Handle {
         self.wait_until(events, Patience::None)
     }
 
+    /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread. Sources that become ready meanwhile stay so.
+    ///
+    /// Returns after `d`, never before; with an error when the driver fails or the reactor has been dropped.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// reactor.call_after(Duration::from_secs(1), |now| println!("called at {:?}", now.scheduled())).detach();
+    /// reactor.sleep_blocking(Duration::from_secs(2))?;
+    /// assert_eq!(reactor.stats().called, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn sleep_blocking(&self, d: Duration) -> io::Result<()> {
+        let core = &self.core;
+        let until = core.clock.count_from(d) + d;
+        core.begin_turn();
+        loop {
+            if core.closed.get() {
+                return Err(super::closed());
+            }
+            if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
+                return Ok(());
+            }
+            core.collect(Call::Wake);
+            core.look();
+        }
+    }
+
     fn wait_until(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
         let core = &self.core;
         events.tokens.clear();
@@ -143,7 +175,8 @@ impl Handle {
         core.begin_turn();
         loop {
             core.collect(Call::Mark);
-            if core.report(events) {
+            let woken = core.woken.replace(false);
+            if core.report(events) || woken {
                 return Ok(());
             }
             if core.closed.get() {

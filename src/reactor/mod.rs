@@ -4,36 +4,57 @@
 //! (`ready.rs`), ask the sources; when none has anything, publish `sleeping` (`notify.rs`), look again, and block in the driver with
 //! the earliest deadline armed. No user code ever runs while one of the reactor's cells is borrowed.
 
+mod builder;
+mod calls;
 mod channels;
 mod clock;
 mod embed;
 mod events;
+mod fds;
+mod listing;
 pub(crate) mod notify;
+mod origins;
 mod ready;
+mod remote;
 mod slots;
+mod spin;
 mod stats;
 mod timers;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::time::Duration;
 
+pub use self::builder::Builder;
+pub use self::calls::Firing;
 pub use self::embed::Embedded;
 pub(crate) use self::events::Patience;
 pub use self::events::{Event, Events, Iter as EventsIter};
+pub use self::listing::{Origin as SourceOrigin, SourceInfo, Sources};
+pub use self::origins::SourceKind;
+pub use self::remote::{PostError, Remote, TimerError, TimerId};
+pub use self::spin::Spin;
 pub use self::stats::Stats;
 
+use self::calls::Count;
 use self::channels::Channels;
 use self::clock::TurnClock;
+use self::fds::Fds;
 use self::notify::Notify;
+use self::origins::Origins;
 use self::ready::Ready;
-use self::slots::{Chunk, Slots, State};
+use self::remote::Post;
+use self::slots::{Chunk, Flag, Slots, State};
+use self::spin::Spinner;
 use self::timers::{Heap, NEVER};
-use crate::driver::{Driver, Native, Syscalls, Wait};
+use crate::driver::{Deadline, Driver, ReadyFds, Syscalls, Wait};
 use crate::sync::{Ordering, fence};
 use crate::sys::{Time, nanos};
 
@@ -77,56 +98,124 @@ pub(crate) struct Core {
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
-    seq: Cell<u64>,
+    seq: Count,
     pub(crate) clock: TurnClock,
-    turns: Cell<u64>,
+    turns: Count,
+    /// Whether a turn begins with more than a look at the timers: closures to be called, fds to be polled.
+    errands: Cell<bool>,
     /// The state of the generator that picks among ready cases.
-    random: Cell<u64>,
+    random: Count,
     table: RefCell<Table>,
     notify: Arc<Notify>,
-    driver: RefCell<Option<Box<dyn Driver>>>,
+    driving: RefCell<Driving>,
     channels: RefCell<Channels>,
     /// Whether a drained channel is asked for its mark, or left unasked (`channels.rs`).
     marking: Cell<bool>,
+    /// A closure runs (`calls.rs`).
+    calling: Cell<bool>,
+    /// Posts that wait for their turn.
+    posts: RefCell<VecDeque<Post>>,
+    /// Somebody has asked for a wake-up since the last `wait`.
+    woken: Cell<bool>,
+    fds: Fds,
+    spinner: Spinner,
+    /// ns: of the timers that have none of their own.
+    slack: Cell<u64>,
+    /// Whether any timer has slack.
+    slacked: Cell<bool>,
+    /// The last sleep was put off for the sake of some slack.
+    put_off: Cell<bool>,
+    /// Which reactor of the process this is.
+    number: u64,
     /// Times that somebody woke us.
-    wakes: Cell<u64>,
+    wakes: Count,
     /// What the driver said last.
     syscalls: Cell<Syscalls>,
     closed: Cell<bool>,
     /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an [`Embedded`].
     outer_armed: Cell<u64>,
     embedded: Cell<bool>,
-    expired: Cell<u64>,
-    cleaned: Cell<u64>,
+    expired: Count,
+    cleaned: Count,
+    called: Count,
+    coalesced: Count,
+    stale: Count,
 }
 
 struct Table {
     slots: Slots<Core>,
     heap: Heap,
+    /// What has an item to give.
     ready: Ready,
+    /// What is to be called.
+    calls: Ready,
+    origins: Origins,
+}
+
+impl Table {
+    /// Takes a `Ready` record out of the list that it is in.
+    #[inline]
+    fn unready(&mut self, slot: u32) {
+        let list = if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
+        list.remove(&self.slots, slot);
+    }
+}
+
+/// The driver, and what it finds.
+struct Driving {
+    driver: Option<Box<dyn Driver>>,
+    ready: ReadyFds,
 }
 
 impl Reactor {
     /// A reactor on the system's own poller. Five syscalls and some 30 KiB; fails with the system's error, for instance `EMFILE`, and
     /// then leaves nothing behind.
     pub fn new() -> io::Result<Reactor> {
-        Reactor::with_driver(Native::new()?)
+        Reactor::builder().build()
     }
 
     /// A reactor that waits through `driver`.
     pub fn with_driver(driver: impl Driver + 'static) -> io::Result<Reactor> {
+        Reactor::builder().build_with(driver)
+    }
+
+    /// For a reactor with other settings than the default ones: slack, spinning, precision.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    fn with_settings(driver: Box<dyn Driver>, settings: &Builder) -> Reactor {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let clock = TurnClock::new(driver.clock());
+        let slack = nanos(settings.slack);
         let core = Core {
             next_due: Cell::new(NEVER),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
-            clock: TurnClock::new(driver.clock()),
+            spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
+            clock,
             turns: Cell::new(0),
+            errands: Cell::new(false),
             random: Cell::new(random_seed()),
-            table: RefCell::new(Table { slots: Slots::new(), heap: Heap::new(), ready: Ready::new() }),
+            table: RefCell::new(Table {
+                slots: Slots::new(),
+                heap: Heap::new(),
+                ready: Ready::new(),
+                calls: Ready::new(),
+                origins: Origins::default(),
+            }),
             notify: Arc::new(Notify::new(driver.waker())),
-            driver: RefCell::new(Some(Box::new(driver))),
+            driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
             channels: RefCell::default(),
             marking: Cell::new(false),
+            calling: Cell::new(false),
+            posts: RefCell::default(),
+            woken: Cell::new(false),
+            fds: Fds::new(settings.poll_interval),
+            slack: Cell::new(slack),
+            slacked: Cell::new(slack > 0),
+            put_off: Cell::new(false),
+            number: NUMBERS.fetch_add(1, AtomicOrdering::Relaxed),
             wakes: Cell::new(0),
             syscalls: Cell::default(),
             closed: Cell::new(false),
@@ -134,8 +223,11 @@ impl Reactor {
             embedded: Cell::new(false),
             expired: Cell::new(0),
             cleaned: Cell::new(0),
+            called: Cell::new(0),
+            coalesced: Cell::new(0),
+            stale: Cell::new(0),
         };
-        Ok(Reactor { handle: Handle { core: Rc::new(core) } })
+        Reactor { handle: Handle { core: Rc::new(core) } }
     }
 
     /// A handle, for code that has no reactor.
@@ -195,8 +287,10 @@ impl Handle {
     pub fn stats(&self) -> Stats {
         let core = &*self.core;
         // A driver that asks while it waits gets the counts from before.
-        if let Ok(Some(driver)) = core.driver.try_borrow().as_deref() {
-            core.syscalls.set(driver.syscalls());
+        if let Ok(driving) = core.driving.try_borrow() {
+            if let Some(driver) = &driving.driver {
+                core.syscalls.set(driver.syscalls());
+            }
         }
         let syscalls = core.syscalls.get();
         Stats {
@@ -204,9 +298,14 @@ impl Handle {
             waits: syscalls.waits,
             polls: syscalls.polls,
             arms: syscalls.arms,
+            controls: syscalls.controls,
             wakes: core.wakes.get(),
             expired: core.expired.get(),
             cleaned: core.cleaned.get(),
+            called: core.called.get(),
+            coalesced: core.coalesced.get(),
+            stale: core.stale.get(),
+            spins: core.spinner.saved(),
             live: core.table.borrow().slots.live(),
         }
     }
@@ -246,14 +345,6 @@ impl Handle {
     }
 }
 
-impl Handle {
-    /// What other threads wake.
-    #[inline]
-    pub(crate) fn notify(&self) -> &Arc<Notify> {
-        &self.core.notify
-    }
-}
-
 /// What blocking came to.
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
@@ -263,28 +354,64 @@ pub(crate) enum Blocked {
 }
 
 impl Core {
-    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a [`Heap::budget`] of entries stand before it).
+    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a [`Heap::budget`] of entries stand before it), and the closures that were due
+    /// have been called.
     #[inline]
-    pub(crate) fn begin_turn(&self) {
+    pub(crate) fn begin_turn(self: &Rc<Core>) {
         self.turns.set(self.turns.get() + 1);
         self.look();
     }
 
     #[inline]
-    pub(crate) fn look(&self) {
+    pub(crate) fn look(self: &Rc<Core>) {
         if self.clock.begin_turn(self.next_due.get()) {
             self.expire(self.clock.now());
         }
+        if self.errands.get() || self.notify.is_posted() {
+            self.run_errands();
+        }
+    }
+
+    #[inline(never)]
+    fn run_errands(self: &Rc<Core>) {
+        self.poll_fds();
+        self.run_calls();
+    }
+
+    /// Whether the next turn has errands.
+    fn settle_errands(&self) {
+        let calls = self.table.borrow().calls.len() + self.posts.borrow().len();
+        self.errands.set(calls > 0 || self.fds.are_watched());
     }
 
     #[inline(never)]
     fn expire(&self, now: Time) {
         let table = &mut *self.table.borrow_mut();
         let budget = table.heap.budget();
-        let done = table.heap.expire(&table.slots, &mut table.ready, now.as_nanos(), budget);
+        let done =
+            table.heap.expire(&table.slots, &mut table.ready, &mut table.calls, now.as_nanos(), budget);
         self.expired.set(self.expired.get() + u64::from(done.fired));
         self.cleaned.set(self.cleaned.get() + u64::from(done.cleaned));
+        if self.put_off.replace(false) {
+            self.coalesced.set(self.coalesced.get() + u64::from(done.steps));
+        }
+        if table.calls.len() > 0 {
+            self.errands.set(true);
+        }
         self.next_due.set(table.heap.first());
+    }
+
+    /// When a sleep is to end for the timers.
+    fn timers_due(&self) -> Deadline {
+        let first = self.next_due.get();
+        let latest = if self.slacked.get() {
+            let table = self.table.borrow();
+            // Not before the first key: an entry looked at may be stale, and earlier than what it stands for.
+            table.heap.latest(&table.slots, self.slack.get()).max(first)
+        } else {
+            first
+        };
+        Deadline { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
     }
 
     /// Blocks until the driver says that something happened, or `until`. The caller looks at its sources in any case.
@@ -295,7 +422,7 @@ impl Core {
         &self,
         until: Option<Time>,
         publish: impl FnOnce(&mut Blocking<'_>) -> io::Result<()>,
-        recheck: impl FnOnce() -> bool,
+        recheck: impl Fn() -> bool,
     ) -> io::Result<Blocked> {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             return Ok(Blocked::TimedOut);
@@ -309,17 +436,20 @@ impl Core {
         if self.clock.was_due(self.next_due.get()) {
             return Ok(Blocked::Ended);
         }
+        let until = until.unwrap_or(Time::MAX);
+        if self.spinner.is_on() && self.spin(until, &recheck) {
+            return Ok(Blocked::Ended);
+        }
         self.notify.open_ticket();
         self.notify.sleep();
-        let mut blocking = Blocking { core: self, awake: false, deadline: until.unwrap_or(Time::MAX) };
+        let mut blocking = Blocking { core: self, awake: false, deadline: until };
         let published = publish(&mut blocking);
         fence(Ordering::SeqCst);
         let Blocking { awake, deadline, .. } = blocking;
-        let slept = if published.is_err() || awake || self.notify.is_marked() || recheck() {
+        let slept = if published.is_err() || awake || self.is_called() || recheck() {
             Ok(())
         } else {
-            let arm = deadline.min(Time::from_nanos(self.next_due.get()));
-            self.drive((arm != Time::MAX).then_some(arm), Wait::Block)
+            self.drive(self.sleep_until(deadline), Wait::Block)
         };
         self.awake();
         if self.embedded.get() {
@@ -331,23 +461,53 @@ impl Core {
         Ok(Blocked::Ended)
     }
 
+    /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
+    #[inline]
+    fn is_called(&self) -> bool {
+        self.notify.is_marked() || (self.notify.is_posted() && self.may_call())
+    }
+
+    /// The deadline that the driver gets: what the timers want, `until` at the latest.
+    #[inline]
+    fn sleep_until(&self, until: Time) -> Option<Deadline> {
+        let Deadline { earliest, latest } = self.spinner.ahead(self.timers_due());
+        let deadline = Deadline { earliest: earliest.min(until), latest: latest.min(until) };
+        self.put_off.set(deadline.earliest < deadline.latest);
+        (deadline.latest != Time::MAX).then_some(deadline)
+    }
+
     fn awake(&self) {
         self.wakes.set(self.wakes.get() + u64::from(self.notify.awake()));
     }
 
+    /// Lets the driver wait; what fds it found ready is ready then.
     #[inline(always)] // see Notify::call
-    fn drive(&self, arm: Option<Time>, how: Wait) -> io::Result<()> {
-        let Ok(mut driver) = self.driver.try_borrow_mut() else {
+    fn drive(&self, deadline: Option<Deadline>, how: Wait) -> io::Result<()> {
+        let Ok(mut driving) = self.driving.try_borrow_mut() else {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "the reactor was asked to wait while its driver is waiting",
             ));
         };
-        driver.as_mut().ok_or_else(closed)?.wait(arm, how)
+        let Driving { driver, ready } = &mut *driving;
+        let waited = driver.as_mut().ok_or_else(closed)?.wait(deadline, how, ready);
+        if !ready.is_empty() {
+            self.deliver(ready);
+        }
+        if how != Wait::Arm {
+            self.looked();
+        }
+        waited
     }
 
     fn has_ready(&self) -> bool {
         self.table.borrow().ready.len() > 0
+    }
+
+    /// Whether a turn would find something: a source, or a closure to be called.
+    fn has_work(&self) -> bool {
+        let table = self.table.borrow();
+        table.ready.len() > 0 || (self.may_call() && table.calls.len() + self.posts.borrow().len() > 0)
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -415,16 +575,91 @@ impl Core {
     fn close(&self) {
         self.closed.set(true);
         self.embedded.set(false);
+        self.errands.set(false);
         self.next_due.set(NEVER);
         let chunks = {
             let table = &mut *self.table.borrow_mut();
             table.heap = Heap::new();
             table.ready = Ready::new();
+            table.calls = Ready::new();
             table.slots.clear()
         };
-        let driver = self.driver.borrow_mut().take();
+        let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
+        let posts = (self.notify.close(), self.posts.take());
+        let driver = self.driving.borrow_mut().driver.take();
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)
-        drop((chunks, driver));
+        drop((calls, posts, chunks, driver));
+    }
+
+    /// Arms a slot for `t`, and takes away what was pending: returns whether something was. To a later deadline two stores.
+    #[inline]
+    fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
+        let node = chunk.node(slot);
+        let seq = self.next_seq();
+        let deadline = t.as_nanos();
+        let same_half = (node.seq.get() ^ seq) >> 32 == 0;
+        if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
+            node.deadline.set(deadline);
+            node.seq.set(seq);
+            return true;
+        }
+        self.arm_slow(slot, deadline, seq)
+    }
+
+    #[inline(never)]
+    fn arm_slow(&self, slot: u32, deadline: u64, seq: u64) -> bool {
+        if self.closed.get() {
+            return false;
+        }
+        let table = &mut *self.table.borrow_mut();
+        let state = table.slots.node(slot).state.get();
+        if state == State::Ready {
+            table.unready(slot);
+        }
+        match state {
+            State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
+            _ => table.heap.insert(&table.slots, slot, deadline, seq),
+        }
+        self.due_changed(table.heap.first());
+        matches!(state, State::Armed | State::Ready)
+    }
+
+    /// Takes away what is pending: returns whether something was.
+    #[inline]
+    fn stop(&self, chunk: &Chunk<Core>, slot: u32) -> bool {
+        let node = chunk.node(slot);
+        match node.state.get() {
+            State::Armed => {
+                node.state.set(State::Stopped);
+                true
+            }
+            State::Ready => {
+                self.table.borrow_mut().unready(slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Frees a slot, with all that belongs to it.
+    fn release(&self, chunk: &Chunk<Core>, slot: u32) {
+        let call = {
+            let table = &mut *self.table.borrow_mut();
+            match chunk.node(slot).state.get() {
+                State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
+                State::Ready => table.unready(slot),
+                State::Idle | State::Free => {}
+            }
+            if chunk.forget(slot) {
+                self.channels.borrow_mut().unwatch();
+            }
+            let call = chunk.take_call(slot);
+            table.slots.free(slot);
+            self.next_due.set(table.heap.first());
+            call
+        };
+        // Nothing is borrowed: the closure may own anything.
+        drop(call);
     }
 }
 
@@ -470,13 +705,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(handle: &Handle) -> Slot {
+    /// A slot for a source that the caller's caller makes.
+    #[track_caller]
+    pub(crate) fn new(handle: &Handle, kind: SourceKind) -> Slot {
         let core = &handle.core;
         if core.closed.get() {
             return Slot::inert(core);
         }
-        let slots = &mut core.table.borrow_mut().slots;
-        let slot = slots.take(core);
+        let Table { slots, origins, .. } = &mut *core.table.borrow_mut();
+        let slot = slots.take(core, origins.of((Location::caller(), kind)));
         Slot { chunk: slots.chunk(slot).clone(), slot }
     }
 
@@ -484,7 +721,7 @@ impl Slot {
     #[cold]
     fn inert(core: &Rc<Core>) -> Slot {
         let mut slots = Slots::new();
-        let slot = slots.take(core);
+        let slot = slots.take(core, Default::default());
         Slot { chunk: slots.chunk(slot).clone(), slot }
     }
 
@@ -516,14 +753,24 @@ impl Slot {
         self.chunk.set_key(self.slot, key);
     }
 
+    #[inline]
     pub(crate) fn token(&self) -> u64 {
         self.chunk.token(self.slot)
+    }
+
+    pub(crate) fn timer_id(&self, ticker: bool) -> TimerId {
+        TimerId::new(self.core(), self.token(), ticker)
     }
 
     /// What `stop` would take away: a deadline that is pending, or that has passed and was not taken.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let pending = matches!(self.node().state.get(), State::Armed | State::Ready);
-        pending.then(|| Time::from_nanos(self.node().deadline.get()))
+        pending.then(|| self.last_deadline())
+    }
+
+    /// The deadline that was armed last, pending or not.
+    pub(crate) fn last_deadline(&self) -> Time {
+        Time::from_nanos(self.node().deadline.get())
     }
 
     pub(crate) fn belongs_to(&self, handle: &Handle) -> bool {
@@ -535,64 +782,40 @@ impl Slot {
         self.core().clock.refresh()
     }
 
+    /// ns.
+    #[inline]
+    pub(crate) fn period(&self) -> u64 {
+        self.chunk.periods.get(self.slot).map_or(0, |period| period.get())
+    }
+
+    pub(crate) fn set_period(&self, period: Duration) {
+        self.chunk.periods.of(self.slot).set(nanos(period));
+    }
+
+    /// Lets the timer fire late by as much, for the sake of others. For the sleep that comes next.
+    pub(crate) fn set_slack(&self, slack: Duration) {
+        let core = self.core();
+        self.chunk.slacks.of(self.slot).set(nanos(slack));
+        self.node().set(Flag::Slack, true);
+        core.slacked.set(true);
+    }
+
     /// Arms for `t`, and takes away what was pending: returns whether something was. To a later deadline two stores.
     #[inline]
     pub(crate) fn arm(&self, t: Time) -> bool {
-        let node = self.node();
-        let seq = self.core().next_seq();
-        let deadline = t.as_nanos();
-        let same_half = (node.seq.get() ^ seq) >> 32 == 0;
-        if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
-            node.deadline.set(deadline);
-            node.seq.set(seq);
-            return true;
-        }
-        self.arm_slow(deadline, seq)
+        self.core().arm(&self.chunk, self.slot, t)
     }
 
-    #[inline(never)]
-    fn arm_slow(&self, deadline: u64, seq: u64) -> bool {
-        let core = self.core();
-        if core.closed.get() {
-            return false;
-        }
-        let table = &mut *core.table.borrow_mut();
-        let state = self.node().state.get();
-        match state {
-            State::Armed | State::Stopped => table.heap.rearm(&table.slots, self.slot, deadline, seq),
-            State::Ready => {
-                table.ready.remove(&table.slots, self.slot);
-                table.heap.insert(&table.slots, self.slot, deadline, seq);
-            }
-            State::Idle | State::Free => table.heap.insert(&table.slots, self.slot, deadline, seq),
-        }
-        core.due_changed(table.heap.first());
-        matches!(state, State::Armed | State::Ready)
-    }
-
-    /// Arms for `d` from the real now. Zero is due at once, so a reading that may be late will not do.
+    /// Arms for `d` from the real now.
     #[inline]
     pub(crate) fn arm_after(&self, d: Duration) -> bool {
-        let clock = &self.core().clock;
-        let now = if d.is_zero() { clock.refresh() } else { clock.now_or_later() };
-        self.arm(now + d)
+        self.arm(self.core().clock.count_from(d) + d)
     }
 
     /// Takes away what is pending: returns whether something was.
     #[inline]
     pub(crate) fn stop(&self) -> bool {
-        let node = self.node();
-        match node.state.get() {
-            State::Armed => {
-                node.state.set(State::Stopped);
-                true
-            }
-            State::Ready => {
-                self.take();
-                true
-            }
-            _ => false,
-        }
+        self.core().stop(&self.chunk, self.slot)
     }
 
     /// The time that a `Ready` slot was due at; it is `Idle` then.
@@ -602,9 +825,9 @@ impl Slot {
     }
 
     fn take(&self) -> Time {
-        let table = &mut *self.core().table.borrow_mut();
-        table.ready.remove(&table.slots, self.slot);
-        Time::from_nanos(self.node().deadline.get())
+        self.core().table.borrow_mut().unready(self.slot);
+        self.node().count();
+        self.last_deadline()
     }
 
     /// What senders wake.
@@ -616,19 +839,9 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let core = self.core();
-        if core.closed.get() {
-            return;
+        if !core.closed.get() && !self.node().is(Flag::Detached) {
+            core.release(&self.chunk, self.slot);
         }
-        let table = &mut *core.table.borrow_mut();
-        match self.node().state.get() {
-            State::Armed | State::Stopped => table.heap.remove(&table.slots, self.slot),
-            State::Ready => table.ready.remove(&table.slots, self.slot),
-            State::Idle | State::Free => {}
-        }
-        let first = table.heap.first();
-        self.forget();
-        table.slots.free(self.slot);
-        core.next_due.set(first);
     }
 }
 
@@ -642,9 +855,4 @@ pub(crate) fn closed() -> io::Error {
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
-}
-
-/// The duration as a period in ns.
-pub(crate) fn period_nanos(period: Duration) -> u64 {
-    nanos(period)
 }

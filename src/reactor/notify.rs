@@ -19,9 +19,11 @@
 //! A wait for thousands must cost what is ready: it asks for a [`Call::Mark`], which says *which* channel to look at, and which the sender that
 //! answers it takes away. The loom models of this table are in `channel/models.rs`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::remote::{Post, Posts};
 use crate::driver::Wake;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, fence, full_fence, thread};
 
@@ -32,6 +34,11 @@ pub(crate) struct Notify {
     marked: AtomicBool,
     /// Tokens of the channels whose `Call::Mark` was taken: at most one for each arming.
     marks: Mutex<Vec<u64>>,
+    /// Whether there are posts, or somebody asked for a wake-up, to be read without the lock.
+    posted: AtomicBool,
+    /// Somebody asked for a wake-up.
+    woken: AtomicBool,
+    posts: Mutex<Posts>,
     waker: Arc<dyn Wake>,
     /// Even: open, whoever takes it deals with us. Odd: taken, or not given out. (`channel/rendezvous.rs`)
     ticket: AtomicU64,
@@ -111,6 +118,9 @@ impl Notify {
             sleeping: AtomicBool::new(false),
             marked: AtomicBool::new(false),
             marks: Mutex::new(Vec::new()),
+            posted: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            posts: Mutex::new(Posts::default()),
             waker,
             ticket: AtomicU64::new(1),
         }
@@ -204,6 +214,61 @@ impl Notify {
             // The waker's only error is a closed or full counter, and neither can be: it owns its fd and handles a full one.
             let _ = self.waker.wake();
         }
+    }
+
+    /// Leaves a post for the loop, made only if it will be run; wakes it. Returns false when the reactor is gone.
+    pub(crate) fn post(&self, make: impl FnOnce() -> Option<Post>) -> bool {
+        let mut posts = self.posts.lock();
+        if posts.closed {
+            return false;
+        }
+        posts.list.extend(make());
+        drop(posts);
+        self.announce();
+        true
+    }
+
+    /// Ends the wait under way or the next one.
+    pub(crate) fn post_wake(&self) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.announce();
+    }
+
+    /// Like a mark: published, then the sleeper woken.
+    fn announce(&self) {
+        self.posted.store(true, Ordering::SeqCst);
+        full_fence();
+        self.wake();
+    }
+
+    /// Whether [`take_posts`](Self::take_posts) would find something. A part of step 4 of the reactor.
+    #[inline]
+    pub(crate) fn is_posted(&self) -> bool {
+        self.posted.load(Ordering::SeqCst)
+    }
+
+    /// Moves the posts behind those in `into`. Returns whether somebody asked for a wake-up.
+    pub(crate) fn take_posts(&self, into: &mut VecDeque<Post>) -> bool {
+        self.posted.store(false, Ordering::SeqCst);
+        full_fence();
+        let list = &mut self.posts.lock().list;
+        if into.is_empty() {
+            std::mem::swap(list, into);
+        } else {
+            into.append(list);
+        }
+        self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes no more posts; gives those that are left.
+    pub(crate) fn close(&self) -> VecDeque<Post> {
+        let posts = &mut *self.posts.lock();
+        posts.closed = true;
+        std::mem::take(&mut posts.list)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.posts.lock().closed
     }
 
     /// Makes room for the marks of `n` channels, so that no sender allocates.

@@ -18,7 +18,10 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::calls::Call;
 use super::notify::Probe;
+use super::origins::Origin;
+use crate::sys::Readiness;
 
 /// "No slot", "no heap position".
 pub(crate) const NONE: u32 = u32::MAX;
@@ -35,39 +38,100 @@ pub(crate) enum State {
     Armed,
     /// In the heap, but stopped: removed when it reaches the root, revived by a reset.
     Stopped,
-    /// In the ready list: an expiry not yet taken, or a channel that is not empty.
+    /// In the ready list, or in the list of calls: an expiry not yet taken, or a channel that is not empty.
     Ready,
+}
+
+/// What a record says of its source, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Flag {
+    /// The user gave it a key.
+    Keyed = 1,
+    /// It is among the channels that nothing has been asked of (`channels.rs`).
+    Unasked = 2,
+    /// Its expiry is a closure to be called, not an item to be taken.
+    Call = 4,
+    /// It has a slack of its own.
+    Slack = 8,
+    /// Nobody owns it any more: it goes when nothing is pending.
+    Detached = 16,
 }
 
 /// What the reactor keeps of a source: 32 bytes.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
+    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at. Otherwise the last one.
     pub(crate) deadline: Cell<u64>,
     /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list (`ready.rs`).
     pub(crate) seq: Cell<u64>,
     /// Armed, Stopped: the index in the heap. Free: the next free slot.
     pub(crate) pos: Cell<u32>,
     generation: Cell<u32>,
+    /// How often it gave an item, or was called; stays at the greatest number.
+    fired: Cell<u32>,
+    /// What it is and who made it.
+    pub(crate) origin: Cell<Origin>,
     pub(crate) state: Cell<State>,
-    /// Whether the user gave it a key.
-    keyed: Cell<bool>,
-    /// Whether it is among the channels that nothing has been asked of (`channels.rs`).
-    pub(crate) unasked: Cell<bool>,
+    flags: Cell<u8>,
 }
 
-/// What few sources have.
-#[derive(Default)]
-struct Extra {
-    key: Cell<u64>,
-    probe: RefCell<Option<Arc<dyn Probe>>>,
+impl Node {
+    #[inline]
+    pub(crate) fn is(&self, flag: Flag) -> bool {
+        self.flags.get() & flag as u8 != 0
+    }
+
+    pub(crate) fn set(&self, flag: Flag, on: bool) {
+        let others = self.flags.get() & !(flag as u8);
+        self.flags.set(if on { others | flag as u8 } else { others });
+    }
+
+    #[inline]
+    pub(crate) fn count(&self) {
+        self.fired.set(self.fired.get().saturating_add(1));
+    }
+
+    pub(crate) fn fired(&self) -> u32 {
+        self.fired.get()
+    }
+}
+
+/// A field that few sources need: there for none of a chunk, or for all.
+pub(crate) struct Column<T>(OnceCell<Box<[T; CHUNK]>>);
+
+impl<T: Default> Column<T> {
+    const fn new() -> Column<T> {
+        Column(OnceCell::new())
+    }
+
+    /// The field of `slot`; allocates the first time that one of the chunk is asked for.
+    pub(crate) fn of(&self, slot: u32) -> &T {
+        let column = self.0.get_or_init(|| Box::new(std::array::from_fn(|_| T::default())));
+        &column[slot as usize % CHUNK]
+    }
+
+    /// The field of `slot`, if a field of the chunk was ever asked for.
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
+        self.0.get().map(|column| &column[slot as usize % CHUNK])
+    }
 }
 
 /// A block of records; `owner` is what a source reaches the rest of the reactor by.
 pub(crate) struct Chunk<O> {
     pub(crate) owner: Rc<O>,
     nodes: [Node; CHUNK],
-    extras: OnceCell<Box<[Extra; CHUNK]>>,
+    keys: Column<Cell<u64>>,
+    probes: Column<RefCell<Option<Arc<dyn Probe>>>>,
+    /// ns: of tickers.
+    pub(crate) periods: Column<Cell<u64>>,
+    /// ns: of timers that have one of their own.
+    pub(crate) slacks: Column<Cell<u64>>,
+    /// What fds were found to be ready for.
+    pub(crate) readiness: Column<Cell<Readiness>>,
+    /// The closures of callbacks, while they are not running.
+    pub(crate) calls: Column<RefCell<Option<Call>>>,
 }
 
 impl<O> Chunk<O> {
@@ -76,37 +140,41 @@ impl<O> Chunk<O> {
         &self.nodes[slot as usize % CHUNK]
     }
 
-    fn extra(&self, slot: u32) -> &Extra {
-        let extras = self.extras.get_or_init(|| Box::new(std::array::from_fn(|_| Extra::default())));
-        &extras[slot as usize % CHUNK]
-    }
-
     pub(crate) fn set_key(&self, slot: u32, key: u64) {
-        self.extra(slot).key.set(key);
-        self.node(slot).keyed.set(true);
+        self.keys.of(slot).set(key);
+        self.node(slot).set(Flag::Keyed, true);
     }
 
     /// The user's key, or one made of slot and generation with the top bit set, which no key below 2^63 is equal to.
     pub(crate) fn key(&self, slot: u32) -> u64 {
-        let node = self.node(slot);
-        if node.keyed.get() { self.extra(slot).key.get() } else { self.token(slot) | 1 << 63 }
+        if self.node(slot).is(Flag::Keyed) { self.keys.of(slot).get() } else { self.token(slot) | 1 << 63 }
     }
 
     pub(crate) fn set_probe(&self, slot: u32, probe: Arc<dyn Probe>) {
-        *self.extra(slot).probe.borrow_mut() = Some(probe);
+        *self.probes.of(slot).borrow_mut() = Some(probe);
     }
 
     /// Takes the probe away; whether there was one.
     pub(crate) fn forget(&self, slot: u32) -> bool {
-        let extra = self.extras.get().map(|extras| &extras[slot as usize % CHUNK]);
-        extra.is_some_and(|extra| extra.probe.borrow_mut().take().is_some())
+        self.probes.get(slot).is_some_and(|probe| probe.borrow_mut().take().is_some())
     }
 
     pub(crate) fn probe(&self, slot: u32) -> Option<Arc<dyn Probe>> {
-        self.extras.get()?[slot as usize % CHUNK].probe.borrow().clone()
+        self.probes.get(slot)?.borrow().clone()
+    }
+
+    /// The closure of a callback, unless it runs.
+    pub(crate) fn take_call(&self, slot: u32) -> Option<Call> {
+        self.calls.get(slot)?.borrow_mut().take()
+    }
+
+    /// All closures.
+    pub(crate) fn take_calls(&self) -> impl Iterator<Item = Call> + '_ {
+        (0..CHUNK as u32).filter_map(|slot| self.take_call(slot))
     }
 
     /// Slot and generation in one word.
+    #[inline]
     pub(crate) fn token(&self, slot: u32) -> u64 {
         u64::from(self.node(slot).generation.get()) << 32 | u64::from(slot)
     }
@@ -125,7 +193,7 @@ impl<O> Slots<O> {
     }
 
     /// A slot that nobody uses, made `Idle`. Allocates one chunk when there is none.
-    pub(crate) fn take(&mut self, owner: &Rc<O>) -> u32 {
+    pub(crate) fn take(&mut self, owner: &Rc<O>, origin: Origin) -> u32 {
         if self.free == NONE {
             self.grow(owner);
         }
@@ -133,8 +201,9 @@ impl<O> Slots<O> {
         let node = self.node(slot);
         debug_assert_eq!(node.state.get(), State::Free);
         node.state.set(State::Idle);
-        node.keyed.set(false);
-        node.unasked.set(false);
+        node.flags.set(0);
+        node.fired.set(0);
+        node.origin.set(origin);
         self.free = node.pos.replace(NONE);
         self.live += 1;
         slot
@@ -150,12 +219,22 @@ impl<O> Slots<O> {
             seq: Cell::new(0),
             pos: Cell::new(if i + 1 < CHUNK { base + i as u32 + 1 } else { NONE }),
             generation: Cell::new(0),
+            fired: Cell::new(0),
+            origin: Cell::default(),
             state: Cell::new(State::Free),
-            keyed: Cell::new(false),
-            unasked: Cell::new(false),
+            flags: Cell::new(0),
         };
         let nodes = std::array::from_fn(node);
-        self.chunks.push(Rc::new(Chunk { owner: owner.clone(), nodes, extras: OnceCell::new() }));
+        self.chunks.push(Rc::new(Chunk {
+            owner: owner.clone(),
+            nodes,
+            keys: Column::new(),
+            probes: Column::new(),
+            periods: Column::new(),
+            slacks: Column::new(),
+            readiness: Column::new(),
+            calls: Column::new(),
+        }));
         self.free = base;
     }
 
@@ -191,6 +270,12 @@ impl<O> Slots<O> {
         (chunk.token(slot) == token && chunk.node(slot).state.get() != State::Free).then_some(slot)
     }
 
+    /// All slots in use.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let all = 0..(self.chunks.len() * CHUNK) as u32;
+        all.filter(|&slot| self.node(slot).state.get() != State::Free)
+    }
+
     /// How many slots are in use.
     pub(crate) fn live(&self) -> usize {
         self.live
@@ -219,12 +304,12 @@ mod tests {
     #[test]
     fn a_reused_slot_has_another_token_and_the_old_one_resolves_to_nothing() {
         let (mut slots, owner) = (Slots::new(), Rc::new(()));
-        let slot = slots.take(&owner);
+        let slot = slots.take(&owner, Origin::default());
         let token = slots.chunk(slot).token(slot);
         assert_eq!(slots.resolve(token), Some(slot));
         slots.free(slot);
         assert_eq!(slots.resolve(token), None);
-        assert_eq!(slots.take(&owner), slot);
+        assert_eq!(slots.take(&owner, Origin::default()), slot);
         assert_eq!(slots.resolve(token), None);
         assert_eq!(slots.resolve(u64::from(NONE)), None);
     }
@@ -232,17 +317,17 @@ mod tests {
     #[test]
     fn a_slot_whose_generations_are_used_up_is_retired() {
         let (mut slots, owner) = (Slots::new(), Rc::new(()));
-        let slot = slots.take(&owner);
+        let slot = slots.take(&owner, Origin::default());
         slots.node(slot).generation.set(u32::MAX - 1);
         slots.free(slot);
-        assert!((0..3 * CHUNK).all(|_| slots.take(&owner) != slot));
+        assert!((0..3 * CHUNK).all(|_| slots.take(&owner, Origin::default()) != slot));
     }
 
     #[test]
     fn slots_are_reused_before_new_ones_are_made() {
         let (mut slots, owner) = (Slots::new(), Rc::new(()));
         for _ in 0..10 {
-            let taken: Vec<u32> = (0..300).map(|_| slots.take(&owner)).collect();
+            let taken: Vec<u32> = (0..300).map(|_| slots.take(&owner, Origin::default())).collect();
             assert_eq!(slots.live(), 300);
             taken.into_iter().for_each(|slot| slots.free(slot));
         }

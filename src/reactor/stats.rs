@@ -31,6 +31,8 @@ pub struct Stats {
     pub polls: u64,
     /// Deadlines given to the kernel: `timerfd_settime`.
     pub arms: u64,
+    /// Registrations, changes and removals of fds: `epoll_ctl`.
+    pub controls: u64,
     /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it. At most
     /// one for each sleep that was announced, which is more than there are `waits` when a message comes just before the sleep.
     pub wakes: u64,
@@ -38,6 +40,14 @@ pub struct Stats {
     pub expired: u64,
     /// Stale keys and stopped entries of the timer queue put right.
     pub cleaned: u64,
+    /// Callbacks and posted closures that were called.
+    pub called: u64,
+    /// Wake-ups that [slack](crate::Builder::slack) has saved: deadlines met by the wake-up for an earlier one.
+    pub coalesced: u64,
+    /// Requests of a [`Remote`](crate::Remote) that came too late: their timers had been dropped.
+    pub stale: u64,
+    /// Sleeps that [spinning](crate::Spin) has saved: something came while the reactor was still looking.
+    pub spins: u64,
     /// Sources that exist now. Subtracting gives the later count.
     pub live: usize,
 }
@@ -45,7 +55,7 @@ pub struct Stats {
 impl Stats {
     /// The syscalls made by or for the reactor after its creation.
     pub fn syscalls(&self) -> u64 {
-        self.waits + self.polls + self.arms + self.wakes
+        self.waits + self.polls + self.arms + self.controls + self.wakes
     }
 }
 
@@ -58,9 +68,14 @@ impl Sub for Stats {
             waits: self.waits - earlier.waits,
             polls: self.polls - earlier.polls,
             arms: self.arms - earlier.arms,
+            controls: self.controls - earlier.controls,
             wakes: self.wakes - earlier.wakes,
             expired: self.expired - earlier.expired,
             cleaned: self.cleaned - earlier.cleaned,
+            called: self.called - earlier.called,
+            coalesced: self.coalesced - earlier.coalesced,
+            stale: self.stale - earlier.stale,
+            spins: self.spins - earlier.spins,
             live: self.live,
         }
     }
@@ -70,16 +85,21 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "turns {}, syscalls {} (epoll_wait {} blocking + {} polling, timerfd_settime {}, wake-up writes {}), \
-             expired {}, cleaned {}, live {}",
+            "turns {}, syscalls {} (epoll_wait {} blocking + {} polling, timerfd_settime {}, epoll_ctl {}, wake-up writes {}), \
+             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, live {}",
             self.turns,
             self.syscalls(),
             self.waits,
             self.polls,
             self.arms,
+            self.controls,
             self.wakes,
             self.expired,
+            self.called,
+            self.coalesced,
             self.cleaned,
+            self.stale,
+            self.spins,
             self.live,
         )
     }

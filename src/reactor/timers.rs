@@ -19,7 +19,7 @@
 //! record and entry always share it.
 
 use super::ready::Ready;
-use super::slots::{NONE, Slots, State};
+use super::slots::{Flag, NONE, Slots, State};
 
 /// "Never", as a key.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -72,6 +72,10 @@ pub(crate) struct Expired {
     pub(crate) fired: u32,
     /// Stale keys and zombies put right.
     pub(crate) cleaned: u32,
+    /// Deadlines among the fired that are later than the one before.
+    pub(crate) steps: u32,
+    /// The last deadline that fired.
+    last: u64,
 }
 
 impl Heap {
@@ -191,12 +195,13 @@ impl Heap {
         }
     }
 
-    /// Moves what is due at `now` to the ready list, in deadline order, and puts stale keys and zombies at the root right, those that are
+    /// Moves what is due at `now` to the ready list, or the list of calls, in deadline order, and puts stale keys and zombies at the root right, those that are
     /// not due yet too. Touches at most `budget` entries: what is left stays at the root.
     pub(crate) fn expire<O>(
         &mut self,
         slots: &Slots<O>,
         ready: &mut Ready,
+        calls: &mut Ready,
         now: u64,
         budget: u32,
     ) -> Expired {
@@ -218,13 +223,57 @@ impl Heap {
                 done.cleaned += 1;
             } else if root.key <= now && root.key != NEVER {
                 self.remove_root(slots);
-                ready.push(slots, root.slot);
+                let list = if node.is(Flag::Call) { &mut *calls } else { &mut *ready };
+                list.push(slots, root.slot);
+                if done.fired > 0 && root.key > done.last {
+                    done.steps += 1;
+                }
+                done.last = root.key;
                 done.fired += 1;
             } else {
                 break;
             }
         }
         done
+    }
+
+    /// The latest time to wake up at: the least of all deadlines plus their slack. Looks at a bounded number of entries, those with the earliest keys, and may therefore
+    /// say too early, never too late.
+    pub(crate) fn latest<O>(&self, slots: &Slots<O>, slack: u64) -> u64 {
+        /// Entries that are expected to fit into one window of slack, and their children.
+        const LOOK: usize = 128;
+        let mut open = [0usize; LOOK];
+        let mut count = usize::from(self.len > 0);
+        let (mut latest, mut looked) = (NEVER, 0);
+        while count > 0 {
+            count -= 1;
+            let index = open[count];
+            let entry = self.get(index);
+            if entry.key >= latest {
+                continue;
+            }
+            looked += 1;
+            let first = ARITY * index + 1;
+            let children = first..self.len.min(first + ARITY).max(first);
+            if looked > LOOK || count + children.len() > LOOK {
+                // Nothing below is due before this.
+                latest = latest.min(entry.key);
+                continue;
+            }
+            if !entry.is_hole() {
+                let node = slots.node(entry.slot);
+                if node.state.get() == State::Armed {
+                    let own = slots.chunk(entry.slot).slacks.get(entry.slot).filter(|_| node.is(Flag::Slack));
+                    let slack = own.map_or(slack, |own| own.get());
+                    latest = latest.min(node.deadline.get().saturating_add(slack));
+                }
+            }
+            for child in children {
+                open[count] = child;
+                count += 1;
+            }
+        }
+        latest
     }
 
     /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from `index`.
@@ -349,17 +398,25 @@ mod tests {
         slots: Slots<()>,
         heap: Heap,
         ready: Ready,
+        calls: Ready,
         owner: Rc<()>,
         seq: u64,
     }
 
     impl Queue {
         fn new(seq: u64) -> Queue {
-            Queue { slots: Slots::new(), heap: Heap::new(), ready: Ready::new(), owner: Rc::new(()), seq }
+            Queue {
+                slots: Slots::new(),
+                heap: Heap::new(),
+                ready: Ready::new(),
+                calls: Ready::new(),
+                owner: Rc::new(()),
+                seq,
+            }
         }
 
         fn create(&mut self) -> u32 {
-            self.slots.take(&self.owner)
+            self.slots.take(&self.owner, Default::default())
         }
 
         fn arm(&mut self, slot: u32, deadline: u64) {
@@ -395,7 +452,7 @@ mod tests {
         fn expire(&mut self, now: u64, budget: u32) -> Vec<u32> {
             let mut fired = Vec::new();
             loop {
-                let done = self.heap.expire(&self.slots, &mut self.ready, now, budget);
+                let done = self.heap.expire(&self.slots, &mut self.ready, &mut self.calls, now, budget);
                 assert!(done.fired + done.cleaned <= budget);
                 while let Some(slot) = self.ready.first() {
                     self.ready.remove(&self.slots, slot);
@@ -516,8 +573,8 @@ mod tests {
             queue.arm(slot, t);
             assert_eq!(queue.heap.first(), 10);
         }
-        let done = queue.heap.expire(&queue.slots, &mut queue.ready, 10, 100);
-        assert_eq!(done, Expired { fired: 0, cleaned: 1 });
+        let done = queue.heap.expire(&queue.slots, &mut queue.ready, &mut queue.calls, 10, 100);
+        assert_eq!(done, Expired { cleaned: 1, ..Expired::default() });
         assert_eq!(queue.heap.first(), 999);
     }
 
@@ -553,9 +610,33 @@ mod tests {
         let slots: Vec<u32> = (0..10_000).map(|_| queue.create()).collect();
         slots.iter().for_each(|&slot| queue.arm(slot, 10));
         slots.iter().for_each(|&slot| queue.arm(slot, 20));
-        let done = queue.heap.expire(&queue.slots, &mut queue.ready, 15, 64);
-        assert_eq!(done, Expired { fired: 0, cleaned: 64 });
+        let done = queue.heap.expire(&queue.slots, &mut queue.ready, &mut queue.calls, 15, 64);
+        assert_eq!(done, Expired { cleaned: 64, ..Expired::default() });
         assert_eq!(queue.heap.first(), 10);
         assert_eq!(queue.expire(20, 64), slots);
+    }
+
+    #[test]
+    fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
+        let mut queue = Queue::new(0);
+        assert_eq!(queue.heap.latest(&queue.slots, 5), NEVER);
+        for (count, step) in [(3, 7u64), (40, 1), (5_000, 0), (5_000, 3)] {
+            let slots: Vec<u32> = (0..count).map(|_| queue.create()).collect();
+            for (i, &slot) in slots.iter().enumerate() {
+                queue.arm(slot, 1_000 + i as u64 * step);
+                if i % 3 == 1 {
+                    queue.slots.node(slot).set(Flag::Slack, true);
+                    queue.slots.chunk(slot).slacks.of(slot).set(i as u64 % 50);
+                }
+            }
+            let slack = |i: usize| if i % 3 == 1 { i as u64 % 50 } else { 100 };
+            let least = (0..count).map(|i| 1_000 + i as u64 * step + slack(i)).min().unwrap();
+            let latest = queue.heap.latest(&queue.slots, 100);
+            assert!((1_000..=least).contains(&latest), "{latest} of {least}");
+            if count < 50 {
+                assert_eq!(latest, least);
+            }
+            slots.into_iter().for_each(|slot| queue.drop_slot(slot));
+        }
     }
 }

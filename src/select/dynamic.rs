@@ -254,7 +254,7 @@ impl<'a> Select<'a> {
     }
 
     fn run(&self, patience: Patience) -> io::Result<Option<usize>> {
-        let core = &*self.handle.core;
+        let core = &self.handle.core;
         if self.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the Select has no cases"));
         }

@@ -221,7 +221,7 @@ fn run_slow<C: Cases>(
     biased: bool,
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
-    let core = &*handle.core;
+    let core = &handle.core;
     if handle.is_closed() {
         return Err(crate::reactor::closed());
     }

@@ -7,7 +7,7 @@ use std::io;
 
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, TryRecvError};
-use crate::reactor::{Handle, Slot, closed};
+use crate::reactor::{Handle, Slot, SourceKind, closed};
 
 /// The receiver of a channel, registered with a reactor.
 ///
@@ -29,6 +29,7 @@ pub trait Register: Sized {
     type Registered;
 
     /// Called by [`Handle::register`] and [`Handle::register_with`].
+    #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Self::Registered, RegisterError<Self>>;
 }
 
@@ -42,11 +43,13 @@ impl Handle {
     /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`]. A failed registration gives it back.
     ///
     /// No syscall; allocates at most once per 128 sources.
+    #[track_caller]
     pub fn register<S: Register>(&self, source: S) -> Result<S::Registered, RegisterError<S>> {
         source.register(self, None)
     }
 
     /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by.
+    #[track_caller]
     pub fn register_with<S: Register>(&self, key: u64, source: S) -> Result<S::Registered, RegisterError<S>> {
         source.register(self, Some(key))
     }
@@ -55,6 +58,7 @@ impl Handle {
     ///
     /// # Panics
     /// As [`channel::bounded`] does.
+    #[track_caller]
     pub fn channel<T>(&self, capacity: usize) -> io::Result<(Sender<T>, Inbox<T>)> {
         let (sender, receiver) = channel::bounded(capacity);
         Ok((sender, self.register(receiver)?))
@@ -64,11 +68,12 @@ impl Handle {
 impl<T> Register for Receiver<T> {
     type Registered = Inbox<T>;
 
+    #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Inbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, closed()));
         }
-        let slot = Slot::new(handle);
+        let slot = Slot::new(handle, SourceKind::Inbox);
         if let Some(key) = key {
             slot.set_key(key);
         }

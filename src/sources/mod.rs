@@ -1,5 +1,6 @@
 //! What a `select!` can wait for: the [`Source`] trait and the sources of this crate.
 
+mod callback;
 mod inbox;
 mod never;
 mod notifier;
@@ -10,11 +11,12 @@ mod timer;
 use std::io;
 use std::rc::Rc;
 
+pub use self::callback::Callback;
 pub use self::inbox::{Inbox, Register, RegisterError};
 pub use self::never::{Never, never};
 pub use self::notifier::{Attached, Foreign, Notified, Notifier};
 pub use self::outbox::{Outbox, Outgoing, Sending};
-pub use self::ticker::{Tick, Ticker, ZeroPeriod};
+pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::Blocking;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{Blocking, Source};
 use crate::reactor::notify::{Bell, Call, Probe};
-use crate::reactor::{Handle, Slot};
+use crate::reactor::{Handle, Slot, SourceKind};
 
 /// Rings a [`Notified`], from any thread. Clone it for more.
 #[derive(Clone)]
@@ -39,8 +39,9 @@ impl Handle {
     /// select! { reactor; recv(notified) -> () => println!("rung") }
     /// # std::io::Result::Ok(())
     /// ```
+    #[track_caller]
     pub fn notifier(&self) -> (Notifier, Notified) {
-        let slot = Slot::new(self);
+        let slot = Slot::new(self, SourceKind::Notified);
         let bell = Arc::new(Bell::new(slot.notify().clone(), slot.token()));
         if !self.is_closed() {
             slot.watch(bell.clone());

@@ -6,7 +6,7 @@ use std::io;
 
 use super::{Blocking, Register, RegisterError, Source};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
-use crate::reactor::{Handle, closed};
+use crate::reactor::{Handle, Slot, SourceKind, closed};
 use crate::sys::Time;
 
 /// The sender of a channel, registered with a reactor, for `send(outbox, value)` cases.
@@ -31,18 +31,20 @@ use crate::sys::Time;
 /// ```
 pub struct Outbox<T> {
     sender: Sender<T>,
-    handle: Handle,
+    /// For the list of what is live, and to reach the reactor by.
+    slot: Slot,
 }
 
 impl<T> Register for Sender<T> {
     type Registered = Outbox<T>;
 
     /// The key is not used: `wait` does not report outboxes.
+    #[track_caller]
     fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, closed()));
         }
-        Ok(Outbox { sender: self, handle: handle.clone() })
+        Ok(Outbox { sender: self, slot: Slot::new(handle, SourceKind::Outbox) })
     }
 }
 
@@ -65,10 +67,7 @@ impl<T> Outbox<T> {
 
 impl<T> fmt::Debug for Outbox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("sender", &self.sender)
-            .field("inert", &self.handle.is_closed())
-            .finish()
+        f.debug_struct("Outbox").field("sender", &self.sender).field("inert", &self.slot.is_inert()).finish()
     }
 }
 
@@ -150,18 +149,18 @@ impl<'a, T> Source for Sending<'a, T> {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.outbox.is_some_and(|outbox| outbox.sender.is_ready(outbox.handle.notify(), self.waiting.get()))
+        self.outbox.is_some_and(|outbox| outbox.sender.is_ready(outbox.slot.notify(), self.waiting.get()))
     }
 
     #[inline]
     fn try_take(&self) -> Option<Chosen<'a, T>> {
         let outbox = self.outbox?;
-        outbox.sender.try_permit(outbox.handle.notify(), self.waiting.take()).map(Chosen::new)
+        outbox.sender.try_permit(outbox.slot.notify(), self.waiting.take()).map(Chosen::new)
     }
 
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
         if let Some(outbox) = self.outbox {
-            let (waiting, sure) = outbox.sender.before_sleep(outbox.handle.notify());
+            let (waiting, sure) = outbox.sender.before_sleep(outbox.slot.notify());
             self.waiting.set(waiting);
             if !sure {
                 blocking.wake_at(Time::now() + std::time::Duration::from_millis(1));
@@ -172,7 +171,7 @@ impl<'a, T> Source for Sending<'a, T> {
 
     fn after_block(&self) {
         let Some(outbox) = self.outbox else { return };
-        if !outbox.sender.after_sleep(outbox.handle.notify(), self.waiting.get()) {
+        if !outbox.sender.after_sleep(outbox.slot.notify(), self.waiting.get()) {
             self.waiting.take();
         }
     }
@@ -182,6 +181,6 @@ impl<'a, T> Source for Sending<'a, T> {
     }
 
     fn belongs_to(&self, handle: &Handle) -> bool {
-        self.outbox.is_none_or(|outbox| outbox.handle.is_same(handle))
+        self.outbox.is_none_or(|outbox| outbox.slot.belongs_to(handle))
     }
 }

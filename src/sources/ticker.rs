@@ -10,13 +10,13 @@ use std::io;
 use std::time::Duration;
 
 use super::Source;
-use crate::reactor::{Handle, Slot, period_nanos};
+use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
 /// A timer that fires every period, on a grid that does not drift.
 ///
 /// As a [`Source`] it gives [`Tick`]s. When the loop is late the ticks in between are dropped and counted, and the next one is on
-/// the grid again. Dropping the ticker stops it; a ticker whose reactor is gone is inert.
+/// the grid again; [`missed_tick_behavior`](Self::missed_tick_behavior) has other ways. Dropping the ticker stops it; a ticker whose reactor is gone is inert.
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
@@ -35,8 +35,7 @@ use crate::sys::Time;
 /// ```
 pub struct Ticker {
     slot: Slot,
-    /// ns, not zero.
-    period: Cell<u64>,
+    behavior: Cell<MissedTickBehavior>,
 }
 
 /// What a [`Ticker`] gives.
@@ -47,6 +46,29 @@ pub struct Tick {
     /// How many further points of the grid have passed since, for which there will be no tick.
     pub missed: u64,
 }
+
+/// What a [`Ticker`] does about the ticks that a late loop has missed. The names, and `Delay`'s tolerance, are tokio's.
+///
+/// With a period of 100, and a loop that receives the tick of 100 at 350:
+///
+/// | | first tick | then |
+/// |---|---|---|
+/// | `Skip` | 100, missed 2 | 400, 500, .. |
+/// | `Burst` | 100, missed 0 | 200 and 300 at once, 400, 500, .. |
+/// | `Delay` | 100, missed 2 | 450, 550, .. |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MissedTickBehavior {
+    /// Drops and counts them; the grid is kept. What Go does. The default.
+    #[default]
+    Skip,
+    /// Delivers every one of them, at once, until the grid is caught up with.
+    Burst,
+    /// Drops and counts them, and begins a new grid where the late tick is received. A tick that is late by no more than 5 ms, and by less than a period, is not late.
+    Delay,
+}
+
+/// ns: tokio's tolerance.
+const ON_TIME: u64 = 5_000_000;
 
 /// A ticker's period was zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,14 +90,44 @@ impl From<ZeroPeriod> for io::Error {
 
 impl Handle {
     /// A ticker whose first tick is one `period` from now. Fails with [`ZeroPeriod`] when the period is zero.
+    #[track_caller]
     pub fn every(&self, period: Duration) -> Result<Ticker, ZeroPeriod> {
-        let ticker = Ticker { slot: Slot::new(self), period: Cell::new(1) };
-        ticker.reset(period)?;
+        let ticker = Ticker::new(self, period)?;
+        ticker.restart();
+        Ok(ticker)
+    }
+
+    /// A ticker whose first tick is at `first`, and then every `period`: the grid goes through that point. `every_at(reactor.now(), period)` ticks at once.
+    /// Fails with [`ZeroPeriod`] when the period is zero.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let poll = reactor.every_at(reactor.now(), Duration::from_secs(60))?;
+    /// select! { reactor; recv(poll) -> tick => assert_eq!(tick.missed, 0) } // now, and again in a minute
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn every_at(&self, first: impl Into<Time>, period: Duration) -> Result<Ticker, ZeroPeriod> {
+        let ticker = Ticker::new(self, period)?;
+        ticker.restart_at(first);
         Ok(ticker)
     }
 }
 
 impl Ticker {
+    #[track_caller]
+    fn new(handle: &Handle, period: Duration) -> Result<Ticker, ZeroPeriod> {
+        if period.is_zero() {
+            return Err(ZeroPeriod);
+        }
+        let slot = Slot::new(handle, SourceKind::Ticker);
+        slot.set_period(period);
+        Ok(Ticker { slot, behavior: Cell::default() })
+    }
+
     /// Starts anew with another period: the next tick is one `period` from the real now, and a tick nobody has received is dropped.
     ///
     /// Returns whether a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero period is an error and changes nothing.
@@ -84,7 +136,7 @@ impl Ticker {
         if period.is_zero() {
             return Err(ZeroPeriod);
         }
-        self.period.set(period_nanos(period));
+        self.slot.set_period(period);
         Ok(self.slot.arm_after(period))
     }
 
@@ -95,10 +147,48 @@ impl Ticker {
         self.slot.arm_after(self.period())
     }
 
-    /// Stops ticking, until [`restart`](Self::restart) or [`reset`](Self::reset). Returns whether a tick was pending, armed or not received.
+    /// Starts anew with the same period: the next tick is at `t`, and the grid goes through it. With [`now`](Handle::now) the next tick is due at once.
+    pub fn restart_at(&self, t: impl Into<Time>) -> bool {
+        self.slot.arm(t.into())
+    }
+
+    /// Stops ticking, until [`restart`](Self::restart), [`reset`](Self::reset) or [`resume`](Self::resume). Returns whether a tick was pending, armed or not received.
     #[inline]
     pub fn stop(&self) -> bool {
         self.slot.stop()
+    }
+
+    /// Ticks again after a [`stop`](Self::stop), on the grid of before: the next tick is at its first point from now on. What passed meanwhile is not counted as missed.
+    /// Does nothing, and returns false, when the ticker is not stopped.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim, Time, select};
+    /// use std::time::Duration;
+    ///
+    /// let ms = Duration::from_millis;
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let ticker = reactor.every(ms(100))?;
+    /// ticker.stop();
+    /// sim.advance(ms(250));
+    /// assert!(ticker.resume());
+    /// select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + ms(300), 0)) }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn resume(&self) -> bool {
+        if self.deadline().is_some() || self.slot.is_inert() {
+            return false;
+        }
+        let (last, now) = (self.slot.last_deadline(), self.slot.clock_now());
+        let next = match now.as_nanos().checked_sub(last.as_nanos()) {
+            Some(since) if since % self.slot.period() != 0 => {
+                skip(last.as_nanos(), self.slot.period(), now.as_nanos()).1
+            }
+            Some(_) => now.as_nanos(),
+            None => last.as_nanos(),
+        };
+        self.slot.arm(Time::from_nanos(next));
+        true
     }
 
     /// When the next tick is due, or was and nobody has received it; `None` when stopped.
@@ -109,7 +199,30 @@ impl Ticker {
     /// The period.
     #[inline]
     pub fn period(&self) -> Duration {
-        Duration::from_nanos(self.period.get())
+        Duration::from_nanos(self.slot.period())
+    }
+
+    /// What to do about ticks that were missed. From the next one received on.
+    pub fn missed_tick_behavior(self, behavior: MissedTickBehavior) -> Ticker {
+        self.set_missed_tick_behavior(behavior);
+        self
+    }
+
+    /// [`missed_tick_behavior`](Self::missed_tick_behavior), for a ticker that is in use.
+    pub fn set_missed_tick_behavior(&self, behavior: MissedTickBehavior) {
+        self.behavior.set(behavior);
+    }
+
+    /// Lets ticks be late, by `slack` at the most, for the sake of sharing a wake-up with others: see [`Builder::slack`](crate::Builder::slack), which this replaces for
+    /// this ticker. The grid stays. Zero is exact.
+    pub fn slack(self, slack: Duration) -> Ticker {
+        self.slot.set_slack(slack);
+        self
+    }
+
+    /// Names the ticker for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other threads.
+    pub fn id(&self) -> TimerId {
+        self.slot.timer_id(true)
     }
 
     /// Gives the ticker the key that [`wait`](Handle::wait) reports it by.
@@ -130,6 +243,21 @@ fn skip(scheduled: u64, period: u64, now: u64) -> (u64, u64) {
     (missed, scheduled.saturating_add(period.saturating_mul(missed.saturating_add(1))))
 }
 
+impl MissedTickBehavior {
+    /// How many ticks are dropped when the one of `scheduled` is received at `now`, and when the next one is due.
+    fn next(self, scheduled: u64, period: u64, now: u64) -> (u64, u64) {
+        let late = now.saturating_sub(scheduled);
+        match self {
+            MissedTickBehavior::Skip => skip(scheduled, period, now),
+            MissedTickBehavior::Burst => (0, scheduled.saturating_add(period)),
+            MissedTickBehavior::Delay if late > ON_TIME || late >= period => {
+                (late / period, now.saturating_add(period))
+            }
+            MissedTickBehavior::Delay => (0, scheduled.saturating_add(period)),
+        }
+    }
+}
+
 impl Source for Ticker {
     type Item = Tick;
 
@@ -141,7 +269,8 @@ impl Source for Ticker {
     fn try_take(&self) -> Option<Tick> {
         let scheduled = self.slot.try_take()?;
         let now = self.slot.clock_now();
-        let (missed, next) = skip(scheduled.as_nanos(), self.period.get(), now.as_nanos());
+        let behavior = self.behavior.get();
+        let (missed, next) = behavior.next(scheduled.as_nanos(), self.slot.period(), now.as_nanos());
         self.slot.arm(Time::from_nanos(next));
         Some(Tick { scheduled, missed })
     }
@@ -169,7 +298,7 @@ impl fmt::Debug for Ticker {
 
 #[cfg(test)]
 mod tests {
-    use super::skip;
+    use super::{MissedTickBehavior, skip};
 
     #[test]
     fn the_grid_is_kept() {
@@ -181,5 +310,17 @@ mod tests {
         assert_eq!(skip(100, 10, 95), (0, 110));
         assert_eq!(skip(u64::MAX - 5, 10, u64::MAX - 1), (0, u64::MAX));
         assert_eq!(skip(0, 1, u64::MAX), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn a_burst_catches_up_and_a_delay_begins_anew() {
+        assert_eq!(MissedTickBehavior::Burst.next(100, 100, 350), (0, 200));
+        assert_eq!(MissedTickBehavior::Delay.next(100, 100, 350), (2, 450));
+        // On time, as tokio sees it: the grid is kept.
+        let ms = 1_000_000;
+        assert_eq!(MissedTickBehavior::Delay.next(100 * ms, 100 * ms, 105 * ms), (0, 200 * ms));
+        assert_eq!(MissedTickBehavior::Delay.next(100 * ms, 100 * ms, 106 * ms), (0, 206 * ms));
+        assert_eq!(MissedTickBehavior::Delay.next(100, 1, u64::MAX), (u64::MAX - 100, u64::MAX));
+        assert_eq!(MissedTickBehavior::Burst.next(u64::MAX - 1, 10, u64::MAX), (0, u64::MAX));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Source;
-use crate::reactor::{Handle, Slot};
+use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
 /// A one-shot timer, to be reset and stopped as often as you like.
@@ -33,6 +33,7 @@ impl Handle {
     /// assert!(start.elapsed() >= d);
     /// # std::io::Result::Ok(())
     /// ```
+    #[track_caller]
     pub fn after(&self, d: Duration) -> Timer {
         let timer = self.timer();
         timer.reset(d);
@@ -40,6 +41,7 @@ impl Handle {
     }
 
     /// A timer that fires at `t`, a [`Time`] or an [`Instant`](std::time::Instant). A past time is due at once.
+    #[track_caller]
     pub fn at(&self, t: impl Into<Time>) -> Timer {
         let timer = self.timer();
         timer.reset_at(t);
@@ -47,8 +49,9 @@ impl Handle {
     }
 
     /// A timer that is not armed: it fires after a [`reset`](Timer::reset).
+    #[track_caller]
     pub fn timer(&self) -> Timer {
-        Timer { slot: Slot::new(self) }
+        Timer { slot: Slot::new(self, SourceKind::Timer) }
     }
 }
 
@@ -83,6 +86,18 @@ impl Timer {
     pub fn with_key(self, key: u64) -> Timer {
         self.slot.set_key(key);
         self
+    }
+
+    /// Lets the timer fire late, by `slack` at the most, for the sake of sharing a wake-up with others: see [`Builder::slack`](crate::Builder::slack), which this replaces for
+    /// this timer. Zero is exact.
+    pub fn slack(self, slack: Duration) -> Timer {
+        self.slot.set_slack(slack);
+        self
+    }
+
+    /// Names the timer for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other threads.
+    pub fn id(&self) -> TimerId {
+        self.slot.timer_id(false)
     }
 
     /// The key that [`wait`](Handle::wait) reports the timer by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.

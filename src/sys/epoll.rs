@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Interest, Mode, check};
+use super::{Interest, Mode, Readiness, Time, check};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
@@ -77,6 +77,9 @@ impl Poller {
         if interest.is_writable() {
             flags |= libc::EPOLLOUT;
         }
+        if interest.is_priority() {
+            flags |= libc::EPOLLPRI;
+        }
         let mut event = libc::epoll_event { events: flags as u32, u64: id };
         // SAFETY: both fds are open for the length of the call and `event` is a valid epoll_event.
         check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), op, fd.as_raw_fd(), &mut event) })?;
@@ -112,11 +115,17 @@ impl Poller {
         }
     }
 
+    /// Whether timeouts are counted in nanoseconds: whether there is an `epoll_pwait2`. One syscall.
+    pub(crate) fn has_fine_timeout(&self) -> bool {
+        let looked = self.pwait2(&mut Events::with_capacity(1), Duration::ZERO);
+        !looked.is_err_and(|error| is_missing(&error))
+    }
+
     fn wait_timed(&self, events: &mut Events, timeout: Duration) -> libc::c_int {
         static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
         if !NO_PWAIT2.load(Ordering::Relaxed) {
             match self.pwait2(events, timeout) {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                Err(error) if is_missing(&error) => {
                     NO_PWAIT2.store(true, Ordering::Relaxed);
                 }
                 Err(_) => return -1,
@@ -143,6 +152,43 @@ impl Poller {
         };
         check(n as libc::c_int)
     }
+}
+
+/// How late the kernel may end a wait with a timeout, beyond what any timer is: fs/select.c `select_estimate_accuracy`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeoutSlack {
+    /// Timeouts are in ns: there is an `epoll_pwait2`.
+    fine: bool,
+    /// The slack is at least this many ns (`PR_GET_TIMERSLACK`).
+    least: u64,
+    /// And this share of the timeout: 1/1000, or 1/200 for a process that is nice.
+    divisor: u64,
+}
+
+impl TimeoutSlack {
+    /// Three syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
+    pub(crate) fn of(poller: &Poller) -> TimeoutSlack {
+        // SAFETY: neither call takes pointers. (-1 is a niceness, too, and means the same here.)
+        let (least, nice) = unsafe {
+            (libc::prctl(libc::PR_GET_TIMERSLACK, 0, 0, 0, 0), libc::getpriority(libc::PRIO_PROCESS, 0))
+        };
+        let least = u64::try_from(least).unwrap_or(50_000);
+        TimeoutSlack { fine: poller.has_fine_timeout(), least, divisor: if nice > 0 { 200 } else { 1_000 } }
+    }
+
+    /// The timeout of a wait at `now` that ends from `earliest` to `latest`, as late as that allows; `None` if no timeout is sure to.
+    pub(crate) fn timeout(self, now: Time, earliest: Time, latest: Time) -> Option<Duration> {
+        const MOST: u64 = 100_000_000;
+        let longest = latest - now;
+        let slack = (super::nanos(longest) / self.divisor).min(MOST).max(self.least);
+        let timeout = longest.checked_sub(Duration::from_nanos(slack))?;
+        (self.fine && now + timeout >= earliest && !timeout.is_zero()).then_some(timeout)
+    }
+}
+
+/// Whether the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
 /// Milliseconds that are never less than `timeout`.
@@ -175,6 +221,12 @@ impl Events {
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Event> + '_ {
         self.list[..self.ready].iter().map(|e| Event { id: e.u64, flags: e.events })
+    }
+
+    /// How many events a wait can find.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.list.len()
     }
 
     /// How many events the last wait found.
@@ -210,24 +262,44 @@ impl Event {
         self.id
     }
 
+    /// What the fd is ready for.
+    pub fn readiness(&self) -> Readiness {
+        let end = libc::EPOLLHUP | libc::EPOLLERR;
+        let meanings = [
+            (libc::EPOLLIN | libc::EPOLLRDHUP | end, Readiness::READABLE),
+            (libc::EPOLLOUT | end, Readiness::WRITABLE),
+            (libc::EPOLLPRI, Readiness::PRIORITY),
+            (libc::EPOLLRDHUP | libc::EPOLLHUP, Readiness::READ_CLOSED),
+            (libc::EPOLLHUP, Readiness::WRITE_CLOSED),
+            (libc::EPOLLERR, Readiness::ERROR),
+        ];
+        let mut found = Readiness::NONE;
+        for (flags, readiness) in meanings {
+            if self.has(flags) {
+                found = found | readiness;
+            }
+        }
+        found
+    }
+
     /// A read would not block: data, end of file, a hang-up or an error.
     pub fn is_readable(&self) -> bool {
-        self.has(libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR)
+        self.readiness().is_readable()
     }
 
     /// A write would not block: room, a hang-up or an error.
     pub fn is_writable(&self) -> bool {
-        self.has(libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR)
+        self.readiness().is_writable()
     }
 
     /// The fd has an error to be fetched.
     pub fn is_error(&self) -> bool {
-        self.has(libc::EPOLLERR)
+        self.readiness().is_error()
     }
 
     /// The peer closed its writing half, or the whole connection.
     pub fn is_hang_up(&self) -> bool {
-        self.has(libc::EPOLLRDHUP | libc::EPOLLHUP)
+        self.readiness().is_read_closed()
     }
 
     fn has(&self, flags: libc::c_int) -> bool {
@@ -245,5 +317,32 @@ mod tests {
         assert_eq!(round_up_to_ms(Duration::from_millis(7)), 7);
         assert_eq!(round_up_to_ms(Duration::from_micros(7_001)), 8);
         assert_eq!(round_up_to_ms(Duration::MAX), libc::c_int::MAX);
+    }
+
+    #[test]
+    fn a_timeout_is_used_where_the_slack_covers_the_kernels_own() {
+        let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
+        let at = |us: u64| Time::from_nanos(us * 1_000);
+        let timeout = |now, earliest, latest| kernel.timeout(at(now), at(earliest), at(latest));
+        // 1 s with 1 ms: 0.1 % of the longest wait is a little more than what there is.
+        assert_eq!(timeout(0, 1_000_000, 1_001_000), None);
+        assert_eq!(timeout(0, 1_000_000, 1_002_000), Some(Duration::from_nanos(1_000_998_000)));
+        // At least 50 us.
+        assert_eq!(timeout(1_000, 2_000, 2_049), None);
+        assert_eq!(timeout(1_000, 2_000, 2_050), Some(Duration::from_millis(1)));
+        // At most 100 ms.
+        assert_eq!(timeout(0, 3_600_000_000, 3_600_100_000), Some(Duration::from_secs(3_600)));
+        // Due already: there is nothing to wait for.
+        assert_eq!(timeout(1_000, 900, 1_020), None);
+        let nice = TimeoutSlack { divisor: 200, ..kernel };
+        assert_eq!(nice.timeout(at(0), at(1_000_000), at(1_002_000)), None);
+        let coarse = TimeoutSlack { fine: false, ..kernel };
+        assert_eq!(coarse.timeout(at(0), at(1_000), at(1_000_000)), None);
+    }
+
+    #[test]
+    fn the_slack_of_this_kernel_is_known() {
+        let slack = TimeoutSlack::of(&Poller::new().unwrap());
+        assert!(slack.least > 0 && slack.least < 100_000_000, "{slack:?}");
     }
 }

@@ -6,7 +6,7 @@
 //! | [`OsTimer`] | timerfd | one deadline as an fd, ns-exact |
 //! | [`Waker`] | eventfd | wakes a `Poller` from another thread |
 //! | [`Events`], [`Event`] | `epoll_event` | what a wait found |
-//! | [`Interest`], [`Mode`] | flags | what to wait for, and how often to be told |
+//! | [`Interest`], [`Mode`], [`Readiness`] | flags | what to wait for, how often to be told, what was found |
 //!
 //! The contract of a backend, kept by each file that is chosen below:
 //! - Every fd is close-on-exec; a failed creation leaks nothing.
@@ -14,6 +14,8 @@
 //! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a wait.
 //! - An `OsTimer` and a `Waker` registered with [`Mode::Edge`] need no read, and a new `arm` or `wake` is a new event.
 #![allow(unsafe_code)]
+
+use std::ops::{BitAnd, BitOr};
 
 pub(crate) mod fence;
 mod time;
@@ -26,6 +28,8 @@ mod eventfd;
 #[cfg(epoll)]
 mod timerfd;
 
+#[cfg(epoll)]
+pub(crate) use self::epoll::TimeoutSlack;
 #[cfg(epoll)]
 pub use self::{
     epoll::{Event, Events, Poller},
@@ -52,6 +56,8 @@ impl Interest {
     pub const WRITABLE: Interest = Interest(2);
     /// Either.
     pub const BOTH: Interest = Interest(3);
+    /// Out-of-band data, or whatever else the file calls urgent.
+    pub const PRIORITY: Interest = Interest(4);
 
     /// Whether this includes [`Interest::READABLE`].
     pub const fn is_readable(self) -> bool {
@@ -61,6 +67,125 @@ impl Interest {
     /// Whether this includes [`Interest::WRITABLE`].
     pub const fn is_writable(self) -> bool {
         self.0 & Self::WRITABLE.0 != 0
+    }
+
+    /// Whether this includes [`Interest::PRIORITY`].
+    pub const fn is_priority(self) -> bool {
+        self.0 & Self::PRIORITY.0 != 0
+    }
+
+    /// This and `other`.
+    pub const fn and(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
+}
+
+impl BitOr for Interest {
+    type Output = Interest;
+    fn bitor(self, other: Interest) -> Interest {
+        self.and(other)
+    }
+}
+
+/// What an fd was found to be ready for: a set.
+///
+/// ```
+/// use pollmux::sys::Readiness;
+///
+/// let ready = Readiness::READABLE | Readiness::READ_CLOSED;
+/// assert!(ready.is_readable() && ready.is_read_closed() && !ready.is_writable());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Readiness(u8);
+
+impl Readiness {
+    /// Nothing.
+    pub const NONE: Readiness = Readiness(0);
+    /// Data to read, or the end of it, or an error to be fetched.
+    pub const READABLE: Readiness = Readiness(1);
+    /// Room to write, or an error to be fetched.
+    pub const WRITABLE: Readiness = Readiness(2);
+    /// Urgent data.
+    pub const PRIORITY: Readiness = Readiness(4);
+    /// Nothing will come: the peer closed its writing half, or everything.
+    pub const READ_CLOSED: Readiness = Readiness(8);
+    /// Nothing can be sent any more: both halves are closed.
+    pub const WRITE_CLOSED: Readiness = Readiness(16);
+    /// The file has an error to be fetched.
+    pub const ERROR: Readiness = Readiness(32);
+
+    /// Whether a read would not block.
+    pub const fn is_readable(self) -> bool {
+        self.0 & Self::READABLE.0 != 0
+    }
+
+    /// Whether a write would not block.
+    pub const fn is_writable(self) -> bool {
+        self.0 & Self::WRITABLE.0 != 0
+    }
+
+    /// Whether there is urgent data.
+    pub const fn is_priority(self) -> bool {
+        self.0 & Self::PRIORITY.0 != 0
+    }
+
+    /// Whether the peer will send nothing more. What it has sent may still be there to read.
+    pub const fn is_read_closed(self) -> bool {
+        self.0 & Self::READ_CLOSED.0 != 0
+    }
+
+    /// Whether nothing can be sent any more.
+    pub const fn is_write_closed(self) -> bool {
+        self.0 & Self::WRITE_CLOSED.0 != 0
+    }
+
+    /// Whether there is an error to be fetched.
+    pub const fn is_error(self) -> bool {
+        self.0 & Self::ERROR.0 != 0
+    }
+
+    /// Whether this is the empty set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `other` is in this.
+    pub const fn contains(self, other: Readiness) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// What is in this but not in `other`.
+    pub const fn without(self, other: Readiness) -> Readiness {
+        Readiness(self.0 & !other.0)
+    }
+}
+
+impl BitOr for Readiness {
+    type Output = Readiness;
+    fn bitor(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Readiness {
+    type Output = Readiness;
+    fn bitand(self, other: Readiness) -> Readiness {
+        Readiness(self.0 & other.0)
+    }
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = [
+            (Readiness::READABLE, "readable"),
+            (Readiness::WRITABLE, "writable"),
+            (Readiness::PRIORITY, "priority"),
+            (Readiness::READ_CLOSED, "read closed"),
+            (Readiness::WRITE_CLOSED, "write closed"),
+            (Readiness::ERROR, "error"),
+        ];
+        let set = names.iter().filter(|(one, _)| self.contains(*one)).map(|(_, name)| *name);
+        write!(f, "Readiness({})", set.collect::<Vec<_>>().join(" | "))
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use pollmux::{Clock, Driver, Sim, Syscalls, Wait, Wake};
+use pollmux::{Clock, Deadline, Driver, ReadyFds, Sim, Syscalls, Wait, Wake};
 
 /// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as nothing else.
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
@@ -136,7 +136,7 @@ impl Script {
 }
 
 impl Driver for Scripted {
-    fn wait(&mut self, arm: Option<pollmux::Time>, how: Wait) -> io::Result<()> {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
         if how == Wait::Block {
             self.script.sleeps.set(self.script.sleeps.get() + 1);
             let step = self.script.steps.borrow_mut().pop_front();
@@ -144,7 +144,7 @@ impl Driver for Scripted {
                 step()?;
             }
         }
-        self.sim.wait(arm, how)
+        self.sim.wait(deadline, how, ready)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -1,0 +1,201 @@
+//! Closures that the loop calls: callbacks that are due, and what other threads have posted.
+//!
+//! They run where a turn begins, before any source is asked, one batch a turn: what a closure posts, or arms with zero, is the next turn's. While one runs nothing of the
+//! reactor is borrowed, so it may use the reactor as it likes. A select in a closure runs no closures: `calling` says so.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::remote::{Post, TimerError, TimerId};
+use super::slots::{Chunk, Flag, State};
+use super::{Core, Handle, Slot};
+use crate::sys::Time;
+
+/// A callback's closure.
+pub(crate) type Call = Box<dyn FnMut(&Firing<'_>)>;
+
+/// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's own timer.
+pub struct Firing<'a> {
+    handle: &'a Handle,
+    id: TimerId,
+    scheduled: Time,
+}
+
+impl Firing<'_> {
+    /// The time that the callback was due at.
+    pub fn scheduled(&self) -> Time {
+        self.scheduled
+    }
+
+    /// Calls the callback again, `d` from the real now. Returns as [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was dropped
+    /// meanwhile. With zero it is due in the next turn.
+    pub fn reset(&self, d: Duration) -> bool {
+        self.handle.reset_timer(self.id, d).unwrap_or(false)
+    }
+
+    /// Calls the callback again at `t`. Returns as [`reset`](Self::reset) does.
+    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+        self.handle.reset_timer_at(self.id, t).unwrap_or(false)
+    }
+
+    /// Takes away what this very call has armed. Returns whether there was something.
+    pub fn stop(&self) -> bool {
+        self.handle.stop_timer(self.id).unwrap_or(false)
+    }
+
+    /// The callback's id.
+    pub fn id(&self) -> TimerId {
+        self.id
+    }
+
+    /// The reactor's handle.
+    pub fn handle(&self) -> &Handle {
+        self.handle
+    }
+}
+
+impl Deref for Firing<'_> {
+    type Target = Handle;
+    fn deref(&self) -> &Handle {
+        self.handle
+    }
+}
+
+impl AsRef<Handle> for Firing<'_> {
+    fn as_ref(&self) -> &Handle {
+        self.handle
+    }
+}
+
+impl fmt::Debug for Firing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Firing")
+            .field("id", &self.id)
+            .field("scheduled", &self.scheduled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A closure that runs: it goes back to its slot afterwards, also by a panic, if the slot is still its own.
+struct Running {
+    chunk: Rc<Chunk<Core>>,
+    slot: u32,
+    token: u64,
+    call: Option<Call>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let core = &self.chunk.owner;
+        let call = self.call.take();
+        if core.table.borrow().slots.resolve(self.token).is_none() {
+            return; // The closure is dropped here, after the borrow.
+        }
+        *self.chunk.calls.of(self.slot).borrow_mut() = call;
+        let node = self.chunk.node(self.slot);
+        let pending = matches!(node.state.get(), State::Armed | State::Ready);
+        if node.is(Flag::Detached) && !pending {
+            core.release(&self.chunk, self.slot);
+        }
+    }
+}
+
+/// Clears the flag of a batch that is over, also by a panic.
+struct Batch<'a>(&'a Core);
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.0.calling.set(false);
+        self.0.settle_errands();
+    }
+}
+
+impl Core {
+    /// Whether closures that wait are to be run by the turn under way: not by one inside another closure.
+    #[inline]
+    pub(crate) fn may_call(&self) -> bool {
+        !self.calling.get()
+    }
+
+    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
+    pub(crate) fn run_calls(self: &Rc<Core>) {
+        if self.calling.replace(true) {
+            return;
+        }
+        let batch = Batch(self);
+        let handle = Handle { core: self.clone() };
+        if self.notify.is_posted() {
+            self.woken.set(self.notify.take_posts(&mut self.posts.borrow_mut()) || self.woken.get());
+        }
+        // No more than there are now.
+        let posted = self.posts.borrow().len();
+        for _ in 0..posted {
+            let Some(post) = self.posts.borrow_mut().pop_front() else { break };
+            match post {
+                Post::Run(f) => {
+                    self.called.set(self.called.get() + 1);
+                    f(&handle);
+                }
+                Post::Stop(id) => self.count_stale(handle.stop_timer(id)),
+                Post::Reset(id, after) => self.count_stale(handle.reset_posted(id, after)),
+            }
+        }
+        let due = self.table.borrow().calls.len();
+        for _ in 0..due {
+            let Some((mut running, firing)) = self.next_call(&handle) else { break };
+            self.called.set(self.called.get() + 1);
+            if let Some(call) = &mut running.call {
+                call(&firing);
+            }
+        }
+        drop(batch);
+    }
+
+    fn count_stale(&self, done: Result<bool, TimerError>) {
+        self.stale.set(self.stale.get() + u64::from(done.is_err()));
+    }
+
+    fn next_call<'h>(&self, handle: &'h Handle) -> Option<(Running, Firing<'h>)> {
+        let table = &mut *self.table.borrow_mut();
+        let slot = table.calls.first()?;
+        table.unready(slot);
+        let chunk = table.slots.chunk(slot).clone();
+        let node = chunk.node(slot);
+        node.count();
+        let scheduled = Time::from_nanos(node.deadline.get());
+        let token = chunk.token(slot);
+        let call = chunk.calls.of(slot).borrow_mut().take();
+        let id = TimerId::new(self, token, false);
+        Some((Running { chunk, slot, token, call }, Firing { handle, id, scheduled }))
+    }
+}
+
+impl Slot {
+    /// Makes the slot's expiry a call.
+    pub(crate) fn set_call(&self, call: Call) {
+        if self.is_inert() {
+            return;
+        }
+        self.node().set(Flag::Call, true);
+        *self.chunk.calls.of(self.slot).borrow_mut() = Some(call);
+    }
+
+    /// Leaves the slot to the reactor: it is freed when nothing is pending any more.
+    pub(crate) fn detach(self) {
+        if self.deadline().is_some() || self.is_running() {
+            self.node().set(Flag::Detached, true);
+        }
+    }
+
+    /// Whether the slot's closure runs now: then it is not in its place.
+    fn is_running(&self) -> bool {
+        self.node().is(Flag::Call)
+            && self.chunk.calls.get(self.slot).is_some_and(|call| call.borrow().is_none())
+    }
+}
+
+/// A cell that counts.
+pub(crate) type Count = Cell<u64>;

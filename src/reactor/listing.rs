@@ -1,0 +1,195 @@
+//! What is live, and who made it: for the human who looks for a leak.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use super::slots::State;
+use super::{Handle, SourceKind, TimerId};
+use crate::sys::Time;
+
+/// One live source of a reactor.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SourceInfo {
+    /// What it is. `None` only for those made at more than 65,534 places.
+    pub kind: Option<SourceKind>,
+    /// The line that made it.
+    pub location: Option<&'static Location<'static>>,
+    /// When it is due, or was and nobody has received it. `None` when it is not armed, and for what has no deadline.
+    pub deadline: Option<Time>,
+    /// Of a ticker.
+    pub period: Option<Duration>,
+    /// How many values it has given, or how often it was called. Not counted for channels. Stops at `u32::MAX`.
+    pub fired: u64,
+    /// Whether it has something to give.
+    pub ready: bool,
+    /// What `wait` reports it by.
+    pub key: u64,
+    /// Its id, if it is a timer, a ticker or a callback.
+    pub id: Option<TimerId>,
+}
+
+/// What is live in a reactor. Made by [`Handle::sources`].
+///
+/// Printed, it is a line for each place that made sources, the one that made most first:
+///
+/// ```
+/// use pollmux::{Reactor, Sim};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let forgotten: Vec<_> = (0..3).map(|_| reactor.every(Duration::from_secs(1)).unwrap()).collect();
+/// let timeout = reactor.after(Duration::from_secs(30));
+/// let text = reactor.sources().to_string();
+/// let mut lines = text.lines();
+/// assert_eq!(lines.next(), Some("4 sources live, made at 2 places"));
+/// assert!(lines.next().unwrap().contains("3 x ticker"));
+/// # drop((forgotten, timeout));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sources {
+    list: Vec<SourceInfo>,
+    now: Time,
+}
+
+/// The sources that one line made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Origin<'a> {
+    /// What they are.
+    pub kind: Option<SourceKind>,
+    /// The line.
+    pub location: Option<&'static Location<'static>>,
+    /// They.
+    pub sources: Vec<&'a SourceInfo>,
+}
+
+impl Handle {
+    /// What is live in this reactor, with the line that made it. O(all slots); allocates. For humans and tests, not for a loop.
+    pub fn sources(&self) -> Sources {
+        let core = &self.core;
+        let now = core.clock.refresh();
+        let table = core.table.borrow();
+        let info = |slot: u32| {
+            let chunk = table.slots.chunk(slot);
+            let node = chunk.node(slot);
+            let site = table.origins.site(node.origin.get());
+            let (location, kind) = (site.map(|site| site.0), site.map(|site| site.1));
+            let timer = matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
+            let state = node.state.get();
+            let pending = timer && matches!(state, State::Armed | State::Ready);
+            let ticker = kind == Some(SourceKind::Ticker);
+            let period = chunk.periods.get(slot).filter(|_| ticker);
+            SourceInfo {
+                kind,
+                location,
+                deadline: pending.then(|| Time::from_nanos(node.deadline.get())),
+                period: period.map(|period| Duration::from_nanos(period.get())),
+                fired: u64::from(node.fired()),
+                ready: state == State::Ready,
+                key: chunk.key(slot),
+                id: timer.then(|| TimerId::new(core, chunk.token(slot), ticker)),
+            }
+        };
+        Sources { list: table.slots.iter().map(info).collect(), now }
+    }
+}
+
+impl Sources {
+    /// One by one, in no order.
+    pub fn iter(&self) -> std::slice::Iter<'_, SourceInfo> {
+        self.list.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// By the place that made them, the one that made most first.
+    pub fn by_origin(&self) -> Vec<Origin<'_>> {
+        let mut origins: Vec<Origin<'_>> = Vec::new();
+        let mut index = HashMap::new();
+        for info in &self.list {
+            let place = *index.entry((info.location, info.kind)).or_insert_with(|| {
+                origins.push(Origin { kind: info.kind, location: info.location, sources: Vec::new() });
+                origins.len() - 1
+            });
+            origins[place].sources.push(info);
+        }
+        origins.sort_by_key(|origin| {
+            (usize::MAX - origin.sources.len(), origin.location.map(|l| (l.file(), l.line(), l.column())))
+        });
+        origins
+    }
+}
+
+impl<'a> IntoIterator for &'a Sources {
+    type Item = &'a SourceInfo;
+    type IntoIter = std::slice::Iter<'a, SourceInfo>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origins = self.by_origin();
+        let s = |n: usize| if n == 1 { "" } else { "s" };
+        write!(f, "{} source{} live", self.len(), s(self.len()))?;
+        if origins.is_empty() {
+            return Ok(());
+        }
+        write!(f, ", made at {} place{}", origins.len(), s(origins.len()))?;
+        origins.iter().try_for_each(|origin| origin.line(f, self.now))
+    }
+}
+
+impl Origin<'_> {
+    fn line(&self, f: &mut fmt::Formatter<'_>, now: Time) -> fmt::Result {
+        let kind = self.kind.map_or_else(|| "source".to_owned(), |kind| kind.to_string());
+        write!(f, "\n{:>8} x {kind:<9}", self.sources.len())?;
+        match self.location {
+            Some(at) => write!(f, " {}:{}:{}", at.file(), at.line(), at.column())?,
+            None => f.write_str(" somewhere")?,
+        }
+        let mut separator = "  ";
+        let mut item = |text: String| {
+            write!(f, "{separator}{text}")?;
+            separator = ", ";
+            fmt::Result::Ok(())
+        };
+        let periods = self.sources.iter().filter_map(|source| source.period);
+        if let (Some(least), Some(most)) = (periods.clone().min(), periods.max()) {
+            item(if least == most {
+                format!("period {least:?}")
+            } else {
+                format!("periods {least:?} to {most:?}")
+            })?;
+        }
+        if let Some(next) = self.sources.iter().filter_map(|source| source.deadline).min() {
+            item(match next {
+                Time::MAX => "never due".to_owned(),
+                next if next <= now => format!("due for {:?}", now - next),
+                next => format!("due in {:?}", next - now),
+            })?;
+        }
+        let ready = self.sources.iter().filter(|source| source.ready).count();
+        if ready > 0 {
+            item(if self.sources.len() == 1 { "ready".to_owned() } else { format!("{ready} ready") })?;
+        }
+        let fired: u64 = self.sources.iter().map(|source| source.fired).sum();
+        if fired > 0 {
+            item(format!("fired {fired} time{}", if fired == 1 { "" } else { "s" }))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! What other threads may ask of a reactor: [`Remote`], and the ids by which they name its timers.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::notify::Notify;
+use super::slots::{Flag, State};
+use super::{Core, Handle};
+use crate::driver::Clock;
+use crate::sys::{Time, nanos};
+
+/// Names a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a [`Callback`](crate::Callback) from anywhere: `Send`, `Copy`, and never given to another one.
+///
+/// An id whose timer has been dropped is *dead*: what is asked of it is an error, and touches nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimerId {
+    reactor: u64,
+    token: u64,
+    ticker: bool,
+}
+
+impl TimerId {
+    pub(crate) fn new(core: &Core, token: u64, ticker: bool) -> TimerId {
+        TimerId { reactor: core.number, token, ticker }
+    }
+}
+
+impl fmt::Debug for TimerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (slot, generation) = (self.token as u32, self.token >> 32);
+        write!(f, "TimerId({}:{slot}.{generation})", self.reactor)
+    }
+}
+
+/// Why nothing was done to the timer that a [`TimerId`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimerError {
+    /// The timer, or its reactor, has been dropped.
+    Dead,
+    /// The timer is another reactor's.
+    OtherReactor,
+    /// The period of a ticker must not be zero.
+    ZeroPeriod,
+}
+
+impl fmt::Display for TimerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimerError::Dead => "the timer has been dropped",
+            TimerError::OtherReactor => "the timer belongs to another reactor",
+            TimerError::ZeroPeriod => "the period of a ticker must not be zero",
+        })
+    }
+}
+
+impl Error for TimerError {}
+
+impl From<TimerError> for io::Error {
+    fn from(error: TimerError) -> io::Error {
+        let kind = match error {
+            TimerError::Dead => io::ErrorKind::NotFound,
+            TimerError::OtherReactor | TimerError::ZeroPeriod => io::ErrorKind::InvalidInput,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The reactor of a [`Remote`] has been dropped; gives back what was posted.
+pub struct PostError<F>(pub F);
+
+impl<F> fmt::Debug for PostError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostError(..)")
+    }
+}
+
+impl<F> fmt::Display for PostError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reactor has been dropped")
+    }
+}
+
+impl<F> Error for PostError<F> {}
+
+impl<F> From<PostError<F>> for io::Error {
+    fn from(_: PostError<F>) -> io::Error {
+        super::closed()
+    }
+}
+
+/// What is asked of a loop from outside.
+pub(crate) enum Post {
+    Run(Box<dyn FnOnce(&Handle) + Send>),
+    Stop(TimerId),
+    Reset(TimerId, After),
+}
+
+/// When a posted reset wants the timer to fire: `d` from the time that it was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct After {
+    at: Time,
+    d: Duration,
+}
+
+/// Posts that wait for the loop.
+#[derive(Default)]
+pub(crate) struct Posts {
+    pub(crate) list: VecDeque<Post>,
+    /// The reactor is gone and will run none.
+    pub(crate) closed: bool,
+}
+
+/// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made by [`Handle::remote`].
+///
+/// Everything asked is done on the reactor's thread, in the order in which it was asked, where its next turn begins; a sleeping reactor is woken, by one `write`, once for each sleep.
+///
+/// ```
+/// use pollmux::{Reactor, select};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let timeout = reactor.after(Duration::from_secs(3600));
+/// let (remote, id) = (reactor.remote(), timeout.id());
+/// std::thread::spawn(move || {
+///     remote.post(|handle| assert!(!handle.is_closed())).unwrap();
+///     remote.reset(id, Duration::ZERO).unwrap(); // no need to wait for an hour
+/// });
+/// select! { reactor; recv(timeout) -> _ => println!("over") }
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Remote {
+    notify: Arc<Notify>,
+    clock: Clock,
+    reactor: u64,
+}
+
+impl Remote {
+    /// Ends the wait under way, or else the next one: a `select!` looks at its sources again, [`Handle::wait`] returns, perhaps with no event.
+    pub fn wake(&self) {
+        self.notify.post_wake();
+    }
+
+    /// Runs `f` on the reactor's thread. Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
+    pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
+        // Boxed only when it is sure to be taken.
+        let mut f = Some(f);
+        self.notify.post(|| f.take().map(|f| Post::Run(Box::new(f))));
+        match f {
+            None => Ok(()),
+            Some(f) => Err(PostError(f)),
+        }
+    }
+
+    /// Stops a timer of the reactor. Allocates nothing once as many requests were on the way before.
+    ///
+    /// The error says what is known at once. A timer that turns out to be dead when the loop gets there is left alone and counted in
+    /// [`Stats::stale`](crate::Stats::stale); to be told, [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
+    pub fn stop(&self, id: TimerId) -> Result<(), TimerError> {
+        self.ask(id, Post::Stop(id))
+    }
+
+    /// Resets a timer of the reactor to `d` from now: from the time of this call, not from when the loop gets there. A ticker gets `d` as its period.
+    /// Errors as [`stop`](Self::stop) has them.
+    pub fn reset(&self, id: TimerId, d: Duration) -> Result<(), TimerError> {
+        if id.ticker && d.is_zero() {
+            return Err(TimerError::ZeroPeriod);
+        }
+        self.ask(id, Post::Reset(id, After { at: self.clock.now() + d, d }))
+    }
+
+    fn ask(&self, id: TimerId, post: Post) -> Result<(), TimerError> {
+        if id.reactor != self.reactor {
+            return Err(TimerError::OtherReactor);
+        }
+        if self.notify.post(|| Some(post)) { Ok(()) } else { Err(TimerError::Dead) }
+    }
+
+    /// Whether the reactor has been dropped.
+    pub fn is_closed(&self) -> bool {
+        self.notify.is_closed()
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("reactor", &self.reactor).field("closed", &self.is_closed()).finish()
+    }
+}
+
+impl Handle {
+    /// This reactor, for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote {
+            notify: self.core.notify.clone(),
+            clock: self.core.clock.source(),
+            reactor: self.core.number,
+        }
+    }
+
+    /// Stops the timer, ticker or callback that `id` names. Returns as its own `stop` does. A detached callback is gone then.
+    pub fn stop_timer(&self, id: TimerId) -> Result<bool, TimerError> {
+        let slot = self.timer_slot(id)?;
+        let core = &self.core;
+        let chunk = core.table.borrow().slots.chunk(slot).clone();
+        let stopped = core.stop(&chunk, slot);
+        if stopped
+            && chunk.node(slot).is(Flag::Detached)
+            && chunk.calls.get(slot).is_some_and(|c| c.borrow().is_some())
+        {
+            core.release(&chunk, slot);
+        }
+        Ok(stopped)
+    }
+
+    /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. Returns as its own `reset` does; a ticker gets `d` as its period.
+    pub fn reset_timer(&self, id: TimerId, d: Duration) -> Result<bool, TimerError> {
+        if id.ticker && d.is_zero() {
+            return Err(TimerError::ZeroPeriod);
+        }
+        self.reset_posted(id, After { at: self.core.clock.count_from(d) + d, d })
+    }
+
+    /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`, and its period stays.
+    pub fn reset_timer_at(&self, id: TimerId, t: impl Into<Time>) -> Result<bool, TimerError> {
+        let slot = self.timer_slot(id)?;
+        let chunk = self.core.table.borrow().slots.chunk(slot).clone();
+        Ok(self.core.arm(&chunk, slot, t.into()))
+    }
+
+    pub(crate) fn reset_posted(&self, id: TimerId, after: After) -> Result<bool, TimerError> {
+        let slot = self.timer_slot(id)?;
+        let chunk = self.core.table.borrow().slots.chunk(slot).clone();
+        if id.ticker {
+            chunk.periods.of(slot).set(nanos(after.d));
+        }
+        Ok(self.core.arm(&chunk, slot, after.at))
+    }
+
+    /// Whether the timer that `id` names is there, armed or not.
+    pub fn is_live(&self, id: TimerId) -> bool {
+        self.timer_slot(id).is_ok()
+    }
+
+    fn timer_slot(&self, id: TimerId) -> Result<u32, TimerError> {
+        if id.reactor != self.core.number {
+            return Err(TimerError::OtherReactor);
+        }
+        let table = self.core.table.borrow();
+        let slot = table.slots.resolve(id.token).ok_or(TimerError::Dead)?;
+        debug_assert_ne!(table.slots.node(slot).state.get(), State::Free);
+        Ok(slot)
+    }
+}

@@ -1,0 +1,114 @@
+//! Callbacks: closures that the loop calls when they are due. `select!` is the better tool wherever the loop's state is to be reached.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::reactor::{Firing, Handle, Slot, SourceKind, TimerId};
+use crate::sys::Time;
+
+/// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and [`Handle::call_at`].
+///
+/// Dropping it cancels the call and drops the closure; [`detach`](Self::detach) leaves it to the reactor.
+#[must_use = "dropping a callback cancels it; `detach` leaves it to the reactor"]
+pub struct Callback {
+    slot: Slot,
+}
+
+impl Handle {
+    /// Calls `f` on the loop's thread, once, `d` from now; and again after each [`reset`](Callback::reset). Zero is due in the next turn.
+    ///
+    /// It is called inside `select!`, `wait`, [`sleep_blocking`](Self::sleep_blocking) or [`Embedded::turn`](crate::Embedded::turn), which then go on; before the sources are looked at, in
+    /// the order of deadlines. It may use the reactor as it likes: reset, stop or drop itself and others, make sources, run a nested `select!` (which runs no callbacks). When it panics
+    /// the panic goes through the `select!` that called it, and the reactor stays usable. A closure that holds a `Handle` and is never dropped goes with the reactor.
+    ///
+    /// Allocates the closure; resetting and calling do not. On a reactor that has been dropped `f` is dropped.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let mut left = 3;
+    /// let countdown = reactor.call_after(Duration::from_secs(1), move |now| {
+    ///     println!("{left} at {:?}", now.scheduled());
+    ///     left -= 1;
+    ///     if left > 0 {
+    ///         now.reset(Duration::from_secs(1)); // itself
+    ///     }
+    /// });
+    /// reactor.sleep_blocking(Duration::from_secs(10))?;
+    /// assert_eq!((reactor.stats().called, countdown.deadline()), (3, None));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn call_after(&self, d: Duration, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
+        let callback = self.callback(f);
+        callback.reset(d);
+        callback
+    }
+
+    /// [`call_after`](Self::call_after) at a point in time, a [`Time`] or an [`Instant`](std::time::Instant). A past one is due in the next turn.
+    #[track_caller]
+    pub fn call_at(&self, t: impl Into<Time>, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
+        let callback = self.callback(f);
+        callback.reset_at(t);
+        callback
+    }
+
+    #[track_caller]
+    fn callback(&self, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
+        let slot = Slot::new(self, SourceKind::Callback);
+        slot.set_call(Box::new(f));
+        Callback { slot }
+    }
+}
+
+impl Callback {
+    /// Calls the closure `d` from the real now. Returns true when that took a pending call away: inside its own call none is pending.
+    pub fn reset(&self, d: Duration) -> bool {
+        self.slot.arm_after(d)
+    }
+
+    /// Calls the closure at `t`. Returns as [`reset`](Self::reset) does.
+    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+        self.slot.arm(t.into())
+    }
+
+    /// Takes a pending call away. Returns whether there was one; afterwards the closure is not called, until a reset.
+    pub fn stop(&self) -> bool {
+        self.slot.stop()
+    }
+
+    /// When the closure is to be called; `None` when no call is pending.
+    pub fn deadline(&self) -> Option<Time> {
+        self.slot.deadline()
+    }
+
+    /// Lets the call be late, by `slack` at the most, for the sake of sharing a wake-up with others: see [`Builder::slack`](crate::Builder::slack).
+    pub fn slack(self, slack: Duration) -> Callback {
+        self.slot.set_slack(slack);
+        self
+    }
+
+    /// Names the callback for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other threads.
+    pub fn id(&self) -> TimerId {
+        self.slot.timer_id(false)
+    }
+
+    /// Leaves the callback to the reactor: it stays while a call is pending, and is dropped after one that does not reset it, when it is
+    /// stopped through its id, or with the reactor.
+    pub fn detach(self) -> TimerId {
+        let id = self.id();
+        self.slot.detach();
+        id
+    }
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callback")
+            .field("deadline", &self.deadline())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}

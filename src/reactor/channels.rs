@@ -117,11 +117,7 @@ impl Slot {
         let ready = probe.arm(Call::Mark);
         self.chunk.set_probe(self.slot, probe);
         if ready {
-            let table = &mut *core.table.borrow_mut();
-            table.ready.push(&table.slots, self.slot);
-            if core.embedded.get() {
-                core.leave_to_next_turn();
-            }
+            self.make_ready();
         }
     }
 

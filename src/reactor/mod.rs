@@ -818,6 +818,18 @@ impl Slot {
         self.core().stop(&self.chunk, self.slot)
     }
 
+    /// It has something, without having been armed in the queue.
+    pub(crate) fn make_ready(&self) {
+        let core = self.core();
+        let table = &mut *core.table.borrow_mut();
+        if self.node().state.get() == State::Idle && !core.closed.get() {
+            table.ready.push(&table.slots, self.slot);
+            if core.embedded.get() {
+                core.leave_to_next_turn();
+            }
+        }
+    }
+
     /// The time that a `Ready` slot was due at; it is `Idle` then.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Time> {

@@ -3,7 +3,7 @@
 //! | type | epoll | what it is |
 //! |---|---|---|
 //! | [`Poller`] | epoll | waits for many fds at once, and can be waited for itself |
-//! | [`OsTimer`] | timerfd | one deadline as an fd, ns-exact |
+//! | [`OsTimer`] | timerfd | one deadline as an fd, ns-exact, on any [`OsClock`] |
 //! | [`Waker`] | eventfd | wakes a `Poller` from another thread |
 //! | [`Events`], [`Event`] | `epoll_event` | what a wait found |
 //! | [`Interest`], [`Mode`], [`Readiness`] | flags | what to wait for, how often to be told, what was found |
@@ -34,14 +34,25 @@ pub(crate) use self::epoll::TimeoutSlack;
 pub use self::{
     epoll::{Event, Events, Poller},
     eventfd::Waker,
-    timerfd::OsTimer,
+    timerfd::{Expiry, OsTimer},
 };
 
 #[cfg(not(epoll))]
 compile_error!("pollmux runs on Linux and Android; build.rs has the list");
 
-pub use self::time::Time;
+pub use self::time::{BootTime, Time};
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
+
+/// The clock of an [`OsTimer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OsClock {
+    /// `CLOCK_MONOTONIC`: stands still while the machine is suspended.
+    Monotonic,
+    /// `CLOCK_BOOTTIME`: counts suspend.
+    Boottime,
+    /// `CLOCK_REALTIME`: the time of day, which may be set.
+    Wall,
+}
 
 /// What to wait for on an fd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,6 +59,51 @@ impl Time {
     }
 }
 
+/// A point on `CLOCK_BOOTTIME`: nanoseconds since the machine was booted, those that it slept included.
+///
+/// ```
+/// use pollmux::sys::BootTime;
+/// use std::time::Duration;
+///
+/// let later = BootTime::now() + Duration::from_secs(60);
+/// assert!(later - BootTime::now() <= Duration::from_secs(60));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootTime(u64);
+
+impl BootTime {
+    /// Reads the clock.
+    pub fn now() -> BootTime {
+        BootTime(read(libc::CLOCK_BOOTTIME))
+    }
+
+    /// The point `nanos` nanoseconds after boot.
+    pub const fn from_nanos(nanos: u64) -> BootTime {
+        BootTime(nanos)
+    }
+
+    /// Nanoseconds since boot.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = BootTime;
+    /// Saturates: the greatest one is "never".
+    fn add(self, d: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(nanos(d)))
+    }
+}
+
+impl Sub<BootTime> for BootTime {
+    type Output = Duration;
+    /// Saturates at zero.
+    fn sub(self, earlier: BootTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
 /// A duration in nanoseconds; what does not fit is [`Time::MAX`] away.
 #[inline]
 pub(crate) fn nanos(d: Duration) -> u64 {

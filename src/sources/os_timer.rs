@@ -1,0 +1,313 @@
+//! Kernel timers of one's own: for the clocks that the reactor's queue is not on.
+//!
+//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset; an [`OsTimer`] is an fd, and each call to it is a syscall. What it has for
+//! that is its clock. The slot says what was found, the handle what is armed: an event of a timer that is not armed cannot come, because arming anew
+//! takes away what the kernel has not delivered, and stopping takes away what it has.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Source;
+use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
+
+/// A clock that an [`OsTimer`] can be on: [`MonotonicClock`], [`BootClock`] or [`WallClock`].
+pub trait OsClock: sealed::Clock {}
+
+mod sealed {
+    use super::*;
+
+    pub trait Clock: 'static {
+        /// A point in time.
+        type Time: Copy + fmt::Debug;
+        /// What the source gives.
+        type Item;
+        const CLOCK: sys::OsClock;
+        fn now() -> Self::Time;
+        fn after(now: Self::Time, d: Duration) -> Self::Time;
+        /// ns from the clock's origin.
+        fn nanos(t: Self::Time) -> u64;
+        /// The item of a deadline that has come, or of a clock that was set.
+        fn item(scheduled: Result<Self::Time, ClockSet>) -> Option<Self::Item>;
+    }
+}
+
+/// `CLOCK_MONOTONIC`, the clock of all other timers: it stands still while the machine is suspended.
+#[derive(Clone, Copy, Debug)]
+pub enum MonotonicClock {}
+
+/// `CLOCK_BOOTTIME`: it goes on while the machine is suspended. A timer does not wake the machine; it fires when that has woken up.
+#[derive(Clone, Copy, Debug)]
+pub enum BootClock {}
+
+/// The time of day, which people and daemons set: [`ClockSet`] tells.
+#[derive(Clone, Copy, Debug)]
+pub enum WallClock {}
+
+/// The wall clock was set while a timer on it was armed. The timer still is, for the same time of day; whoever meant a span of time resets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClockSet;
+
+impl fmt::Display for ClockSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the clock was set")
+    }
+}
+
+impl Error for ClockSet {}
+
+impl OsClock for MonotonicClock {}
+impl sealed::Clock for MonotonicClock {
+    type Time = Time;
+    type Item = Time;
+    const CLOCK: sys::OsClock = sys::OsClock::Monotonic;
+    fn now() -> Time {
+        Time::now()
+    }
+    fn after(now: Time, d: Duration) -> Time {
+        now + d
+    }
+    fn nanos(t: Time) -> u64 {
+        t.as_nanos()
+    }
+    fn item(scheduled: Result<Time, ClockSet>) -> Option<Time> {
+        scheduled.ok()
+    }
+}
+
+impl OsClock for BootClock {}
+impl sealed::Clock for BootClock {
+    type Time = BootTime;
+    type Item = BootTime;
+    const CLOCK: sys::OsClock = sys::OsClock::Boottime;
+    fn now() -> BootTime {
+        BootTime::now()
+    }
+    fn after(now: BootTime, d: Duration) -> BootTime {
+        now + d
+    }
+    fn nanos(t: BootTime) -> u64 {
+        t.as_nanos()
+    }
+    fn item(scheduled: Result<BootTime, ClockSet>) -> Option<BootTime> {
+        scheduled.ok()
+    }
+}
+
+impl OsClock for WallClock {}
+impl sealed::Clock for WallClock {
+    type Time = SystemTime;
+    type Item = Result<SystemTime, ClockSet>;
+    const CLOCK: sys::OsClock = sys::OsClock::Wall;
+    fn now() -> SystemTime {
+        SystemTime::now()
+    }
+    fn after(now: SystemTime, d: Duration) -> SystemTime {
+        // What a `SystemTime` cannot hold is "never": the latest that the kernel takes.
+        now.checked_add(d).unwrap_or(UNIX_EPOCH + Duration::from_nanos(u64::MAX))
+    }
+    fn nanos(t: SystemTime) -> u64 {
+        t.duration_since(UNIX_EPOCH).map_or(0, nanos)
+    }
+    fn item(scheduled: Result<SystemTime, ClockSet>) -> Option<Self::Item> {
+        Some(scheduled)
+    }
+}
+
+/// A one-shot kernel timer with a clock of its own: a timerfd.
+///
+/// Made by [`Handle::os_timer`], [`Handle::boot_timer`] and [`Handle::wall_timer`], unarmed. As a [`Source`] it gives the time it was due at, however late that is received; on the wall clock
+/// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as those of [`Timer`](super::Timer): never early, at most one value for each arm, no
+/// stale value after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two are one syscall each, on any thread's time: for what fires often use a `Timer`.
+///
+/// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval) late.
+///
+/// ```
+/// use pollmux::{Reactor, select};
+/// use std::time::{Duration, SystemTime};
+///
+/// let reactor = Reactor::new()?;
+/// let alarm = reactor.wall_timer()?;
+/// alarm.reset_at(SystemTime::now() + Duration::from_millis(5))?;
+/// select! { reactor;
+///     recv(alarm) -> rings => match rings {
+///         Ok(scheduled) => assert!(SystemTime::now() >= scheduled),
+///         Err(set) => println!("{set}"),
+///     },
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+pub struct OsTimer<C: OsClock = MonotonicClock> {
+    timer: sys::OsTimer,
+    slot: Slot,
+    /// What was armed, and nobody has received.
+    armed: Cell<Option<C::Time>>,
+    clock: PhantomData<C>,
+}
+
+impl Handle {
+    /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls.
+    ///
+    /// Fails with the system's error, for instance `EMFILE`, with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and when the reactor
+    /// has been dropped.
+    #[track_caller]
+    pub fn os_timer(&self) -> io::Result<OsTimer> {
+        OsTimer::new(self)
+    }
+
+    /// A kernel timer that counts the time in which the machine is suspended (`CLOCK_BOOTTIME`), unarmed. As [`os_timer`](Self::os_timer); fails with
+    /// [`io::ErrorKind::Unsupported`] where the system has no such clock.
+    #[track_caller]
+    pub fn boot_timer(&self) -> io::Result<OsTimer<BootClock>> {
+        OsTimer::new(self)
+    }
+
+    /// A kernel timer for times of day (`CLOCK_REALTIME`), unarmed, that also tells when the clock is set. As [`os_timer`](Self::os_timer); fails with
+    /// [`io::ErrorKind::Unsupported`] where the system has no such timer.
+    #[track_caller]
+    pub fn wall_timer(&self) -> io::Result<OsTimer<WallClock>> {
+        OsTimer::new(self)
+    }
+}
+
+impl<C: OsClock> OsTimer<C> {
+    #[track_caller]
+    fn new(handle: &Handle) -> io::Result<OsTimer<C>> {
+        if handle.is_closed() {
+            return Err(crate::reactor::closed());
+        }
+        let timer = sys::OsTimer::on(C::CLOCK)?;
+        let slot = Slot::new(handle, SourceKind::OsTimer);
+        slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge)?;
+        Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
+    }
+
+    /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true when that took a pending deadline or an expiry nobody had received away.
+    pub fn reset(&self, d: Duration) -> io::Result<bool> {
+        self.reset_at(C::after(C::now(), d))
+    }
+
+    /// Arms the timer for `t`. A past time is due at once. Returns as [`reset`](Self::reset) does.
+    ///
+    /// On an error, which there is only when the fd is not what it was, nothing is armed.
+    pub fn reset_at(&self, t: impl Into<C::Time>) -> io::Result<bool> {
+        let t = t.into();
+        let was = self.stop_counting();
+        if self.slot.is_inert() {
+            return Ok(false);
+        }
+        self.arm(t)?;
+        self.armed.set(Some(t));
+        Ok(was)
+    }
+
+    /// The kernel is asked about the future only: what is due already is made ready here, for a turn that does not look at the fd.
+    fn arm(&self, t: C::Time) -> io::Result<()> {
+        let due = C::nanos(t) <= C::nanos(C::now());
+        self.timer.arm(if due { Time::MAX } else { Time::from_nanos(C::nanos(t)) })?;
+        if due {
+            self.slot.make_ready();
+        }
+        Ok(())
+    }
+
+    /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had received away.
+    pub fn stop(&self) -> io::Result<bool> {
+        let was = self.stop_counting();
+        self.timer.disarm()?;
+        Ok(was)
+    }
+
+    fn stop_counting(&self) -> bool {
+        self.slot.stop();
+        self.armed.take().is_some()
+    }
+
+    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed and was not received.
+    pub fn deadline(&self) -> Option<C::Time> {
+        self.armed.get()
+    }
+
+    /// Gives the timer the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> OsTimer<C> {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// The key that [`wait`](Handle::wait) reports the timer by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+
+    /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline is looked at.)
+    fn expiry(&self) -> Expiry {
+        match C::CLOCK {
+            sys::OsClock::Wall => self.timer.read().unwrap_or(Expiry::Pending),
+            _ => Expiry::Expired,
+        }
+    }
+}
+
+impl<C: OsClock> Source for OsTimer<C> {
+    type Item = C::Item;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.slot.is_ready()
+    }
+
+    fn try_take(&self) -> Option<C::Item> {
+        let scheduled = self.armed.get().filter(|_| self.slot.is_ready())?;
+        if self.expiry() == Expiry::ClockSet {
+            // Taken before it is armed again: that may make it ready at once.
+            self.slot.try_take();
+            let armed = self.arm(scheduled);
+            debug_assert!(armed.is_ok(), "{armed:?}");
+            return C::item(Err(ClockSet));
+        }
+        self.slot.try_take();
+        if C::nanos(C::now()) < C::nanos(scheduled) {
+            return None; // An event for no reason.
+        }
+        self.armed.set(None);
+        C::item(Ok(scheduled))
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+}
+
+impl<C: OsClock> Drop for OsTimer<C> {
+    fn drop(&mut self) {
+        // Closing the fd would take it out as well, unless a fork holds a copy of it.
+        let _ = self.slot.unwatch_fd(self.timer.as_fd());
+    }
+}
+
+impl<C: OsClock> AsFd for OsTimer<C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
+impl<C: OsClock> fmt::Debug for OsTimer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OsTimer")
+            .field("clock", &C::CLOCK)
+            .field("deadline", &self.deadline())
+            .field("expired", &self.is_ready())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}

@@ -1,0 +1,227 @@
+//! Kernel timers of one's own: monotonic, boot time, wall clock. Wall time is what these tests are about, so they sleep, for milliseconds.
+
+#[path = "common/time.rs"]
+mod time;
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use time::ms;
+use pollmux::sys::BootTime;
+use pollmux::{ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select};
+
+fn reactor() -> Reactor {
+    Reactor::new().unwrap()
+}
+
+#[test]
+fn it_fires_once_and_never_early_on_each_clock() {
+    let reactor = reactor();
+    let (mono, boot, wall) =
+        (reactor.os_timer().unwrap(), reactor.boot_timer().unwrap(), reactor.wall_timer().unwrap());
+    for _ in 0..20 {
+        let deadline = Time::now() + ms(1);
+        assert!(!mono.reset_at(deadline).unwrap());
+        select! { reactor; recv(mono) -> due => assert!(due == deadline && Time::now() >= deadline) }
+        let deadline = BootTime::now() + ms(1);
+        assert!(!boot.reset_at(deadline).unwrap());
+        select! { reactor; recv(boot) -> due => assert!(due == deadline && BootTime::now() >= deadline) }
+        let deadline = SystemTime::now() + ms(1);
+        assert!(!wall.reset_at(deadline).unwrap());
+        select! { reactor; recv(wall) -> due => assert!(due == Ok(deadline) && SystemTime::now() >= deadline) }
+    }
+    assert_eq!((mono.deadline(), boot.deadline(), wall.deadline()), (None, None, None));
+    select! { reactor;
+        recv(mono) -> _ => panic!("a second value"),
+        recv(boot) -> _ => panic!("a second value"),
+        recv(wall) -> _ => panic!("a second value"),
+        default(ms(5)) => {}
+    }
+}
+
+#[test]
+fn zero_and_the_past_are_due_for_the_very_next_select() {
+    let reactor = reactor();
+    let wall = reactor.wall_timer().unwrap();
+    let boot = reactor.boot_timer().unwrap();
+    for _ in 0..100 {
+        boot.reset(Duration::ZERO).unwrap();
+        select! { reactor; recv(boot) -> _ => {}, default => panic!("not due") }
+        wall.reset_at(SystemTime::UNIX_EPOCH).unwrap();
+        select! { reactor; recv(wall) -> due => assert_eq!(due, Ok(SystemTime::UNIX_EPOCH)), default => panic!("not due") }
+        wall.reset_at(SystemTime::UNIX_EPOCH - ms(5)).unwrap();
+        select! { reactor; recv(wall) -> due => assert!(due.is_ok()), default => panic!("not due") }
+    }
+    select! { reactor; recv(boot) -> _ => panic!("twice"), recv(wall) -> _ => panic!("twice"), default(ms(2)) => {} }
+}
+
+/// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that nothing stale comes.
+fn table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
+    let nothing_comes = || {
+        select! { reactor; recv(timer) -> _ => panic!("a stale value"), default(ms(3)) => {} }
+    };
+    let expired = || {
+        timer.reset(ms(1)).unwrap();
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap(); // seen by the reactor, and not received
+        assert_eq!(events.len(), 1);
+    };
+    // Never armed.
+    assert!(!timer.stop().unwrap());
+    nothing_comes();
+    // Armed.
+    timer.reset(Duration::from_secs(60)).unwrap();
+    assert!(timer.stop().unwrap() && !timer.stop().unwrap());
+    timer.reset(ms(1)).unwrap();
+    assert!(timer.reset(Duration::from_secs(60)).unwrap());
+    nothing_comes();
+    // Expired in the kernel only: the reactor has not looked.
+    timer.reset(ms(1)).unwrap();
+    std::thread::sleep(ms(3));
+    assert!(timer.stop().unwrap());
+    nothing_comes();
+    // Expired and seen.
+    expired();
+    assert!(timer.stop().unwrap() && !timer.stop().unwrap());
+    nothing_comes();
+    expired();
+    assert!(timer.reset(Duration::from_secs(60)).unwrap());
+    nothing_comes();
+    // Received.
+    expired();
+    select! { reactor; recv(timer) -> _ => {}, default => panic!("lost") }
+    assert!(!timer.reset(ms(1)).unwrap());
+    select! { reactor; recv(timer) -> _ => {} }
+    nothing_comes();
+}
+
+#[test]
+fn stop_and_reset_say_what_they_took_and_leave_nothing_stale_on_each_clock() {
+    let reactor = reactor();
+    table(&reactor, &reactor.os_timer().unwrap());
+    table(&reactor, &reactor.boot_timer().unwrap());
+    table(&reactor, &reactor.wall_timer().unwrap());
+}
+
+#[test]
+fn durations_without_end_never_fire() {
+    let reactor = reactor();
+    let (mono, boot, wall) =
+        (reactor.os_timer().unwrap(), reactor.boot_timer().unwrap(), reactor.wall_timer().unwrap());
+    mono.reset(Duration::MAX).unwrap();
+    boot.reset(Duration::MAX).unwrap();
+    wall.reset(Duration::MAX).unwrap();
+    select! { reactor;
+        recv(mono) -> _ => panic!(),
+        recv(boot) -> _ => panic!(),
+        recv(wall) -> _ => panic!(),
+        default(ms(3)) => {}
+    }
+    assert!(mono.stop().unwrap() && boot.stop().unwrap() && wall.stop().unwrap());
+}
+
+#[test]
+fn wait_reports_it_by_its_key_until_it_is_received() {
+    let reactor = reactor();
+    let timer = reactor.boot_timer().unwrap().with_key(7);
+    let mut events = Events::with_capacity(4);
+    timer.reset(ms(1)).unwrap();
+    for _ in 0..3 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
+    }
+    select! { reactor; recv(timer) -> _ => {} }
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty());
+}
+
+#[test]
+fn a_busy_loop_sees_it() {
+    let reactor = reactor();
+    let timer = reactor.os_timer().unwrap();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    timer.reset(ms(2)).unwrap();
+    let mut turns = 0u64;
+    loop {
+        tx.try_send(()).unwrap();
+        turns += 1;
+        let received = select! { reactor;
+            recv(inbox) -> _ => false,
+            recv(timer) -> _ => true,
+        };
+        if received {
+            break;
+        }
+        inbox.drain(4).for_each(drop);
+    }
+    let stats = reactor.stats();
+    assert!(stats.waits == 0 && stats.polls > 0, "{stats}");
+    assert!(turns > 100, "{turns}");
+    assert!(stats.polls < turns, "a look every 100 us, not every turn: {stats}");
+}
+
+#[test]
+fn dropped_it_frees_its_slot_and_its_fd_and_another_one_gets_no_event_of_it() {
+    let reactor = reactor();
+    for _ in 0..2_000 {
+        let timer = reactor.os_timer().unwrap();
+        timer.reset(Duration::from_micros(1)).unwrap();
+        drop(timer);
+        let other = reactor.os_timer().unwrap();
+        other.reset(Duration::from_secs(60)).unwrap();
+        select! { reactor; recv(other) -> _ => panic!("an event of the dead one"), default => {} }
+    }
+    assert_eq!(reactor.stats().live, 0);
+}
+
+#[test]
+fn it_is_listed_with_its_maker_and_outlives_its_reactor_inert() {
+    let reactor = reactor();
+    let timer = reactor.os_timer().unwrap();
+    let sources = reactor.sources();
+    let info = sources.iter().next().unwrap();
+    assert_eq!((info.kind, info.location.unwrap().file()), (Some(SourceKind::OsTimer), file!()));
+    drop(reactor);
+    assert!(!timer.reset(ms(1)).unwrap());
+    assert_eq!(timer.deadline(), None);
+    drop(timer);
+}
+
+#[test]
+fn a_driver_without_fds_says_so() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let error = reactor.os_timer().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+    assert_eq!(reactor.stats().live, 0);
+    let handle = reactor.handle();
+    drop(reactor);
+    assert_eq!(handle.wall_timer().unwrap_err().kind(), io::ErrorKind::NotConnected);
+}
+
+/// Sets the machine's clock (to what it says), so only where the one who runs it allows that: `POLLMUX_SET_CLOCK=1`, as root.
+#[test]
+fn the_wall_clock_tells_when_it_is_set() {
+    if std::env::var_os("POLLMUX_SET_CLOCK").is_none() {
+        return;
+    }
+    let reactor = reactor();
+    let alarm = reactor.wall_timer().unwrap();
+    let deadline = SystemTime::now() + ms(300);
+    alarm.reset_at(deadline).unwrap();
+    let set_clock = || {
+        let set = std::process::Command::new("date").arg("-s").arg("now").output().unwrap();
+        assert!(set.status.success(), "{set:?}");
+    };
+    for _ in 0..2 {
+        set_clock();
+        select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
+        assert_eq!(alarm.deadline(), Some(deadline), "it is still armed");
+    }
+    select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Ok(deadline)) }
+    // Set and passed meanwhile: told of both.
+    alarm.reset_at(SystemTime::now() + ms(2)).unwrap();
+    set_clock();
+    std::thread::sleep(ms(5));
+    select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
+    select! { reactor; recv(alarm) -> rings => assert!(rings.is_ok()), default => panic!("the expiry is lost") }
+}

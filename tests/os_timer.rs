@@ -6,9 +6,9 @@ mod time;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use time::ms;
 use pollmux::sys::BootTime;
 use pollmux::{ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select};
+use time::ms;
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()

@@ -10,6 +10,35 @@ use super::{Core, Driving, Slot, closed};
 use crate::driver::{ReadyFds, Wait};
 use crate::sys::{Interest, Mode, Readiness, nanos};
 
+/// What is remembered of one fd.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    /// What it was found to be ready for and not found out not to be any more.
+    found: Cell<Readiness>,
+    /// What of that makes its source ready.
+    wanted: Cell<Readiness>,
+}
+
+/// What of an fd's readiness the one who asked for `interest` can do something about.
+fn wanted(interest: Interest) -> Readiness {
+    let mut wanted = Readiness::NONE;
+    if interest.is_readable() {
+        wanted = wanted | Readiness::READABLE;
+    }
+    if interest.is_writable() {
+        wanted = wanted | Readiness::WRITABLE;
+    }
+    if interest.is_priority() {
+        wanted = wanted | Readiness::PRIORITY;
+    }
+    // Who asks for nothing else is told of the end.
+    if wanted.is_empty() {
+        Readiness::ERROR | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED
+    } else {
+        wanted
+    }
+}
+
 /// How many fds there are, and when they were looked at.
 #[derive(Debug)]
 pub(crate) struct Fds {
@@ -60,9 +89,10 @@ impl Core {
         for (id, readiness) in ready.drain() {
             let Some(slot) = table.slots.resolve(id) else { continue };
             let chunk = table.slots.chunk(slot);
-            let Some(found) = chunk.readiness.get(slot) else { continue };
-            found.set(found.get() | readiness);
-            if chunk.node(slot).state.get() == State::Idle {
+            let Some(fd) = chunk.fds.get(slot) else { continue };
+            fd.found.set(fd.found.get() | readiness);
+            let ready = !(fd.found.get() & fd.wanted.get()).is_empty();
+            if ready && chunk.node(slot).state.get() == State::Idle {
                 table.ready.push(&table.slots, slot);
             }
         }
@@ -73,7 +103,8 @@ impl Slot {
     /// Waits for `fd` from now on. One syscall.
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         let core = self.core();
-        self.chunk.readiness.of(self.slot).set(Readiness::NONE);
+        self.watched_fd().wanted.set(wanted(interest));
+        self.forget_readiness(Readiness::ALL);
         self.with_driver(|driving, id| {
             driving.driver.as_mut().ok_or_else(closed)?.register(fd, id, interest, mode)?;
             driving.ready.make_room(core.fds.watched.get() + 1);
@@ -81,6 +112,37 @@ impl Slot {
         })?;
         core.fds.watched.set(core.fds.watched.get() + 1);
         core.errands.set(true);
+        Ok(())
+    }
+
+    fn watched_fd(&self) -> &Watched {
+        self.chunk.fds.of(self.slot)
+    }
+
+    /// What the fd was found to be ready for.
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.watched_fd().found.get()
+    }
+
+    /// The fd was found not to be ready for this.
+    pub(crate) fn forget_readiness(&self, readiness: Readiness) {
+        let fd = self.watched_fd();
+        fd.found.set(fd.found.get().without(readiness));
+        if (fd.found.get() & fd.wanted.get()).is_empty() && self.is_ready() {
+            self.stop();
+        }
+    }
+
+    /// Waits for something else of `fd`, or once more. One syscall. What was found is forgotten, and reported again if it still is so.
+    pub(crate) fn rewatch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
+        if self.is_inert() {
+            return Err(closed());
+        }
+        self.with_driver(|driving, id| {
+            driving.driver.as_mut().ok_or_else(closed)?.modify(fd, id, interest, mode)
+        })?;
+        self.watched_fd().wanted.set(wanted(interest));
+        self.forget_readiness(Readiness::ALL);
         Ok(())
     }
 

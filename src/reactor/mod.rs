@@ -830,6 +830,11 @@ impl Slot {
         }
     }
 
+    /// It has given something.
+    pub(crate) fn count(&self) {
+        self.node().count();
+    }
+
     /// The time that a `Ready` slot was due at; it is `Idle` then.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Time> {

@@ -22,6 +22,12 @@ pub enum SourceKind {
     Notified,
     /// A kernel timer of its own: an [`OsTimer`](crate::OsTimer).
     OsTimer,
+    /// A file, a socket, a pipe: an [`Fd`](crate::Fd).
+    Fd,
+    /// [`Signals`](crate::Signals).
+    Signals,
+    /// A [`ChildProcess`](crate::ChildProcess).
+    Child,
 }
 
 impl fmt::Display for SourceKind {
@@ -34,6 +40,9 @@ impl fmt::Display for SourceKind {
             SourceKind::Outbox => "outbox",
             SourceKind::Notified => "notified",
             SourceKind::OsTimer => "os timer",
+            SourceKind::Fd => "fd",
+            SourceKind::Signals => "signals",
+            SourceKind::Child => "child",
         })
     }
 }

@@ -19,9 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::calls::Call;
+use super::fds::Watched;
 use super::notify::Probe;
 use super::origins::Origin;
-use crate::sys::Readiness;
 
 /// "No slot", "no heap position".
 pub(crate) const NONE: u32 = u32::MAX;
@@ -128,8 +128,8 @@ pub(crate) struct Chunk<O> {
     pub(crate) periods: Column<Cell<u64>>,
     /// ns: of timers that have one of their own.
     pub(crate) slacks: Column<Cell<u64>>,
-    /// What fds were found to be ready for.
-    pub(crate) readiness: Column<Cell<Readiness>>,
+    /// Of sources that are fds.
+    pub(crate) fds: Column<Watched>,
     /// The closures of callbacks, while they are not running.
     pub(crate) calls: Column<RefCell<Option<Call>>>,
 }
@@ -232,7 +232,7 @@ impl<O> Slots<O> {
             probes: Column::new(),
             periods: Column::new(),
             slacks: Column::new(),
-            readiness: Column::new(),
+            fds: Column::new(),
             calls: Column::new(),
         }));
         self.free = base;

@@ -1,6 +1,7 @@
 //! What a `select!` can wait for: the [`Source`] trait and the sources of this crate.
 
 mod callback;
+mod fd;
 mod inbox;
 mod never;
 mod notifier;
@@ -13,6 +14,7 @@ use std::io;
 use std::rc::Rc;
 
 pub use self::callback::Callback;
+pub use self::fd::Fd;
 pub use self::inbox::{Inbox, Register, RegisterError};
 pub use self::never::{Never, never};
 pub use self::notifier::{Attached, Foreign, Notified, Notifier};

@@ -85,6 +85,11 @@ impl Interest {
         self.0 & Self::PRIORITY.0 != 0
     }
 
+    /// Whether this is one thing, not several or none.
+    pub(crate) const fn is_single(self) -> bool {
+        self.0.count_ones() == 1
+    }
+
     /// This and `other`.
     pub const fn and(self, other: Interest) -> Interest {
         Interest(self.0 | other.0)
@@ -124,6 +129,8 @@ impl Readiness {
     pub const WRITE_CLOSED: Readiness = Readiness(16);
     /// The file has an error to be fetched.
     pub const ERROR: Readiness = Readiness(32);
+    /// Everything.
+    pub const ALL: Readiness = Readiness(63);
 
     /// Whether a read would not block.
     pub const fn is_readable(self) -> bool {

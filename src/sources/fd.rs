@@ -1,0 +1,332 @@
+//! Fds: sockets, pipes, terminals, whatever the system can wait for.
+//!
+//! The kernel reports *changes* (edge-triggered), the slot remembers them, and the one who finds out that the fd is not ready any more says so: [`Fd::try_io`], which all reading and
+//! writing goes through. So a source stays ready until it has been drained, as with a level-triggered poller, and a turn that finds it so makes no syscall for that.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use super::{RegisterError, Source};
+use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::sys::{Interest, Mode, Readiness};
+
+/// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
+///
+/// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of
+/// this type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**. The file must be non-blocking for that.
+///
+/// | mode | ready again |
+/// |---|---|
+/// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
+/// | `Level` | when the poller is looked at the next time and the file still is ready |
+/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
+///
+/// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is closed: no event of it comes afterwards, whatever gets its number.
+///
+/// ```
+/// use pollmux::{Reactor, select, sys::Interest};
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+///
+/// let reactor = Reactor::new()?;
+/// let (mut theirs, ours) = UnixStream::pair()?;
+/// ours.set_nonblocking(true)?;
+/// let mut ours = reactor.fd(ours, Interest::READABLE)?;
+/// theirs.write_all(b"hello")?;
+/// drop(theirs);
+///
+/// let mut text = Vec::new();
+/// let mut buffer = [0; 16];
+/// 'reading: loop {
+///     select! { reactor;
+///         recv(ours) -> readiness => {
+///             assert!(readiness.is_readable());
+///             loop {
+///                 match ours.read(&mut buffer) {
+///                     Ok(0) => break 'reading,
+///                     Ok(n) => text.extend_from_slice(&buffer[..n]),
+///                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+///                     Err(error) => return Err(error),
+///                 }
+///             }
+///         }
+///     }
+/// }
+/// assert_eq!(text, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Fd<T: AsFd> {
+    /// `None` only while it is taken apart.
+    io: Option<T>,
+    slot: Slot,
+    interest: Cell<Interest>,
+    mode: Mode,
+}
+
+impl Handle {
+    /// Waits for `io`, a file that can be polled, edge-triggered. Two syscalls with what comes when it is dropped: one here, one there.
+    ///
+    /// The error gives `io` back. Its [kind](io::Error::kind) is `AlreadyExists` when this fd is registered already, `Unsupported` when its file cannot be waited for (a regular file is always
+    /// ready) or the driver waits for no fds, else the system's.
+    #[track_caller]
+    pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
+        self.fd_with_mode(io, interest, Mode::Edge)
+    }
+
+    /// [`fd`](Self::fd) that is reported in another way.
+    #[track_caller]
+    pub fn fd_with_mode<T: AsFd>(
+        &self,
+        io: T,
+        interest: Interest,
+        mode: Mode,
+    ) -> Result<Fd<T>, RegisterError<T>> {
+        if self.is_closed() {
+            return Err(RegisterError::new(io, closed()));
+        }
+        let slot = Slot::new(self, SourceKind::Fd);
+        match slot.watch_fd(io.as_fd(), interest, mode) {
+            Ok(()) => Ok(Fd { io: Some(io), slot, interest: Cell::new(interest), mode }),
+            Err(error) => Err(RegisterError::new(io, explained(error))),
+        }
+    }
+}
+
+/// What the poller's refusal means here.
+fn explained(error: io::Error) -> io::Error {
+    let (kind, text) = match error.kind() {
+        io::ErrorKind::AlreadyExists => (error.kind(), "this fd is registered already"),
+        io::ErrorKind::PermissionDenied => (
+            io::ErrorKind::Unsupported,
+            "this kind of file cannot be waited for: a regular file is always ready",
+        ),
+        _ => return error,
+    };
+    io::Error::new(kind, text)
+}
+
+impl<T: AsFd> Fd<T> {
+    fn io(&self) -> &T {
+        match &self.io {
+            Some(io) => io,
+            None => unreachable!("only `into_inner` takes it, and that ends the Fd"),
+        }
+    }
+
+    /// The file.
+    ///
+    /// Who reads or writes it past this type and meets `WouldBlock` says so with [`clear_readiness`](Self::clear_readiness), or it stays ready.
+    pub fn get_ref(&self) -> &T {
+        self.io()
+    }
+
+    /// The file.
+    pub fn get_mut(&mut self) -> &mut T {
+        match &mut self.io {
+            Some(io) => io,
+            None => unreachable!("only `into_inner` takes it, and that ends the Fd"),
+        }
+    }
+
+    /// Takes the file back; the reactor waits for it no longer. One syscall.
+    pub fn into_inner(mut self) -> T {
+        self.unwatch();
+        match self.io.take() {
+            Some(io) => io,
+            None => unreachable!("taken only here"),
+        }
+    }
+
+    fn unwatch(&self) {
+        if let Some(io) = &self.io {
+            // There is nobody to tell, and a file that is not in the poller needs no more.
+            let _ = self.slot.unwatch_fd(io.as_fd());
+        }
+    }
+
+    /// What the file is known to be ready for. No syscall.
+    pub fn readiness(&self) -> Readiness {
+        self.slot.readiness()
+    }
+
+    /// Does something with the file that may say [`WouldBlock`](io::ErrorKind::WouldBlock); if it does, the file is taken for not ready until the poller says otherwise.
+    ///
+    /// With interest in several things it is not clear which one is meant: they are all taken for not ready, and the poller is asked again, by a syscall.
+    /// [`try_io_for`](Self::try_io_for) saves that.
+    pub fn try_io<R>(&self, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+        self.try_io_for(self.interest.get(), f)
+    }
+
+    /// [`try_io`](Self::try_io) for what `interest` says only: one of reading, writing and urgent data.
+    pub fn try_io_for<R>(&self, interest: Interest, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+        let result = f(self.io());
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.would_block(interest);
+        }
+        result
+    }
+
+    #[cold]
+    fn would_block(&self, interest: Interest) {
+        match interest {
+            // Nothing else was asked for: an error that came with it has been fetched.
+            _ if interest == self.interest.get() && interest.is_single() => {
+                self.clear_readiness(Readiness::ALL)
+            }
+            Interest::READABLE => self.clear_readiness(Readiness::READABLE | Readiness::ERROR),
+            Interest::WRITABLE => self.clear_readiness(Readiness::WRITABLE | Readiness::ERROR),
+            Interest::PRIORITY => self.clear_readiness(Readiness::PRIORITY | Readiness::ERROR),
+            // A poller that refuses keeps what it knew: then the source stays ready.
+            _ => drop(self.rearm()),
+        }
+    }
+
+    /// The file was found not to be ready for this.
+    pub fn clear_readiness(&self, readiness: Readiness) {
+        self.slot.forget_readiness(readiness);
+    }
+
+    /// What is waited for.
+    pub fn interest(&self) -> Interest {
+        self.interest.get()
+    }
+
+    /// Waits for something else from now on. What the file is ready for is found out anew. One syscall; on an error nothing has changed.
+    pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
+        self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.interest.set(interest);
+        Ok(())
+    }
+
+    /// Waits once more: for [`Mode::OneShot`], and for those who would rather ask the poller than try. One syscall.
+    pub fn rearm(&self) -> io::Result<()> {
+        self.set_interest(self.interest.get())
+    }
+
+    /// Gives it the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> Fd<T> {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+}
+
+impl<T: AsFd> Source for Fd<T> {
+    type Item = Readiness;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.slot.is_ready()
+    }
+
+    fn try_take(&self) -> Option<Readiness> {
+        if !self.slot.is_ready() {
+            return None;
+        }
+        let readiness = self.readiness();
+        self.slot.count();
+        if self.mode != Mode::Edge {
+            self.clear_readiness(Readiness::ALL);
+        }
+        Some(readiness)
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+}
+
+impl<T: AsFd> Read for &Fd<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_io_for(Interest::READABLE, |mut io| io.read(buffer))
+    }
+    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        self.try_io_for(Interest::READABLE, |mut io| io.read_vectored(buffers))
+    }
+}
+
+impl<T: AsFd> Read for Fd<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(buffers)
+    }
+}
+
+impl<T: AsFd> Write for &Fd<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.try_io_for(Interest::WRITABLE, |mut io| io.write(buffer))
+    }
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.try_io_for(Interest::WRITABLE, |mut io| io.write_vectored(buffers))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.try_io_for(Interest::WRITABLE, |mut io| io.flush())
+    }
+}
+
+impl<T: AsFd> Write for Fd<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        (&*self).write(buffer)
+    }
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(buffers)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
+
+impl<T: AsFd> Drop for Fd<T> {
+    fn drop(&mut self) {
+        self.unwatch();
+    }
+}
+
+impl<T: AsFd> AsFd for Fd<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io().as_fd()
+    }
+}
+
+impl<T: AsFd> AsRawFd for Fd<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl<T: AsFd + fmt::Debug> fmt::Debug for Fd<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fd")
+            .field("io", self.io())
+            .field("interest", &self.interest.get())
+            .field("mode", &self.mode)
+            .field("readiness", &self.readiness())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}

@@ -60,9 +60,9 @@ pub use crate::reactor::{
 };
 pub use crate::select::{Select, Selected};
 pub use crate::sources::{
-    Attached, Blocking, BootClock, Callback, ClockSet, Fd, Foreign, Inbox, MissedTickBehavior,
+    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, Fd, Foreign, Inbox, MissedTickBehavior,
     MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox, Outgoing, Register, RegisterError,
-    Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
+    Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
 

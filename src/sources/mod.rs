@@ -1,12 +1,14 @@
 //! What a `select!` can wait for: the [`Source`] trait and the sources of this crate.
 
 mod callback;
+mod child;
 mod fd;
 mod inbox;
 mod never;
 mod notifier;
 mod os_timer;
 mod outbox;
+mod signals;
 mod ticker;
 mod timer;
 
@@ -14,12 +16,14 @@ use std::io;
 use std::rc::Rc;
 
 pub use self::callback::Callback;
+pub use self::child::ChildProcess;
 pub use self::fd::Fd;
 pub use self::inbox::{Inbox, Register, RegisterError};
 pub use self::never::{Never, never};
 pub use self::notifier::{Attached, Foreign, Notified, Notifier};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub use self::outbox::{Outbox, Outgoing, Sending};
+pub use self::signals::{Signal, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::Blocking;

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | [`Poller`] | epoll | waits for many fds at once, and can be waited for itself |
 //! | [`OsTimer`] | timerfd | one deadline as an fd, ns-exact, on any [`OsClock`] |
+//! | [`SignalSet`] | a handler and an eventfd | signals as an fd |
+//! | [`ProcessFd`] | pidfd | the end of a process as an fd |
 //! | [`Waker`] | eventfd | wakes a `Poller` from another thread |
 //! | [`Events`], [`Event`] | `epoll_event` | what a wait found |
 //! | [`Interest`], [`Mode`], [`Readiness`] | flags | what to wait for, how often to be told, what was found |
@@ -26,6 +28,10 @@ mod epoll;
 #[cfg(epoll)]
 mod eventfd;
 #[cfg(epoll)]
+mod pidfd;
+#[cfg(epoll)]
+mod signal;
+#[cfg(epoll)]
 mod timerfd;
 
 #[cfg(epoll)]
@@ -34,6 +40,8 @@ pub(crate) use self::epoll::TimeoutSlack;
 pub use self::{
     epoll::{Event, Events, Poller},
     eventfd::Waker,
+    pidfd::ProcessFd,
+    signal::SignalSet,
     timerfd::{Expiry, OsTimer},
 };
 
@@ -222,6 +230,25 @@ pub enum Mode {
 #[inline]
 fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Numbers of signals, which differ between systems.
+pub(crate) mod signals {
+    pub(crate) use libc::{
+        SIGALRM as ALARM, SIGCHLD as CHILD, SIGHUP as HANGUP, SIGINT as INTERRUPT, SIGPIPE as PIPE,
+        SIGQUIT as QUIT, SIGTERM as TERMINATE, SIGUSR1 as USER1, SIGUSR2 as USER2, SIGWINCH as WINDOW_CHANGE,
+    };
+}
+
+/// The calling thread's `errno`, for a signal handler to leave as it was.
+fn errno() -> libc::c_int {
+    // SAFETY: the place is the thread's own and always there.
+    unsafe { *libc::__errno_location() }
+}
+
+fn set_errno(errno: libc::c_int) {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
 }
 
 /// A duration as the kernel takes it; what does not fit saturates.

@@ -1,0 +1,152 @@
+//! Child processes: their end, as a source.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::{Child, ExitStatus};
+
+use super::{Register, RegisterError, Source};
+use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::sys::{Interest, Mode, ProcessFd, Readiness};
+
+/// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
+///
+/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
+/// child runs on, as a dropped `Child` does. No signal handler is involved.
+///
+/// ```
+/// use pollmux::{Reactor, select};
+/// use std::process::Command;
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let mut child = reactor.register(Command::new("sh").args(["-c", "exit 3"]).spawn()?)?;
+/// let timeout = reactor.after(Duration::from_secs(10));
+/// select! { reactor;
+///     recv(child) -> status => assert_eq!(status?.code(), Some(3)),
+///     recv(timeout) -> _ => child.get_mut().kill()?,
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+pub struct ChildProcess {
+    /// `None` only while it is taken apart.
+    child: RefCell<Option<Child>>,
+    process: ProcessFd,
+    slot: Slot,
+}
+
+impl Register for Child {
+    type Registered = ChildProcess;
+
+    /// Two syscalls. Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux before 5.3) or the driver waits for no fds.
+    #[track_caller]
+    fn register(self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
+        if handle.is_closed() {
+            return Err(RegisterError::new(self, closed()));
+        }
+        let slot = Slot::new(handle, SourceKind::Child);
+        if let Some(key) = key {
+            slot.set_key(key);
+        }
+        let watched = ProcessFd::new(self.id()).and_then(|process| {
+            slot.watch_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
+            Ok(process)
+        });
+        match watched {
+            Ok(process) => Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot }),
+            Err(error) => Err(RegisterError::new(self, error)),
+        }
+    }
+}
+
+impl ChildProcess {
+    fn with<R>(&self, f: impl FnOnce(&mut Child) -> R) -> R {
+        match &mut *self.child.borrow_mut() {
+            Some(child) => f(child),
+            None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
+        }
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.with(|child| child.id())
+    }
+
+    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual.
+    pub fn kill(&self) -> io::Result<()> {
+        self.with(Child::kill)
+    }
+
+    /// The child: for its pipes.
+    pub fn get_mut(&mut self) -> &mut Child {
+        match self.child.get_mut() {
+            Some(child) => child,
+            None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
+        }
+    }
+
+    /// Takes the child back; the reactor waits for it no longer. One syscall.
+    pub fn into_inner(self) -> Child {
+        match self.child.take() {
+            Some(child) => child,
+            None => unreachable!("taken only here"),
+        }
+    }
+
+    /// Gives it the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> ChildProcess {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+}
+
+impl Source for ChildProcess {
+    type Item = io::Result<ExitStatus>;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.slot.is_ready()
+    }
+
+    fn try_take(&self) -> Option<Self::Item> {
+        if !self.slot.is_ready() {
+            return None;
+        }
+        let status = self.with(Child::try_wait).transpose();
+        self.slot.forget_readiness(Readiness::ALL);
+        if status.is_some() {
+            self.slot.count();
+        }
+        status
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        let _ = self.slot.unwatch_fd(self.process.as_fd());
+    }
+}
+
+impl fmt::Debug for ChildProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildProcess")
+            .field("id", &self.id())
+            .field("inert", &self.slot.is_inert())
+            .finish_non_exhaustive()
+    }
+}

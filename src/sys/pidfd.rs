@@ -1,0 +1,41 @@
+//! The end of a child process as an fd, on Linux: a pidfd (5.3).
+//!
+//! Quirks handled here:
+//! - It is readable once the process has ended, and stays so; there is nothing to read. The status is `waitpid`'s business.
+//! - Made from a pid, it is the right process only while that has not been waited for: the caller holds the `Child`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Readable when a process has ended: a pidfd here.
+#[derive(Debug)]
+pub struct ProcessFd {
+    fd: OwnedFd,
+}
+
+impl ProcessFd {
+    /// For the process `pid`, a child that has not been waited for. One syscall; close-on-exec. Fails with [`io::ErrorKind::Unsupported`] where the kernel has no pidfds, and with the
+    /// system's error.
+    pub fn new(pid: u32) -> io::Result<ProcessFd> {
+        // SAFETY: the call takes no pointers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+        if fd < 0 {
+            let error = io::Error::last_os_error();
+            return Err(match error.raw_os_error() {
+                Some(libc::ENOSYS) => io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this kernel cannot wait for processes (no pidfd_open)",
+                ),
+                _ => error,
+            });
+        }
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
+    }
+}
+
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

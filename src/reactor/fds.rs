@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.
-    #[cold]
+    #[inline(never)]
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
         let table = &mut *self.table.borrow_mut();
         for (id, readiness) in ready.drain() {

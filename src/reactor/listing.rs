@@ -71,7 +71,7 @@ impl Handle {
     /// What is live in this reactor, with the line that made it. O(all slots); allocates. For humans and tests, not for a loop.
     pub fn sources(&self) -> Sources {
         let core = &self.core;
-        let now = core.clock.refresh();
+        let now = core.clock.now_or_later();
         let table = core.table.borrow();
         let info = |slot: u32| {
             let chunk = table.slots.chunk(slot);

@@ -559,10 +559,9 @@ impl Core {
         seq
     }
 
-    /// After the heap's first key may have moved to an earlier time.
-    fn due_changed(&self, first: u64) {
-        self.next_due.set(first);
-        if first < self.outer_armed.get() && self.embedded.get() {
+    /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is armed for.
+    fn tell_outer(&self, deadline: u64) {
+        if deadline < self.outer_armed.get() && self.embedded.get() {
             self.leave_to_next_turn();
         }
     }
@@ -620,7 +619,8 @@ impl Core {
             State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
             _ => table.heap.insert(&table.slots, slot, deadline, seq),
         }
-        self.due_changed(table.heap.first());
+        self.next_due.set(table.heap.first());
+        self.tell_outer(deadline);
         matches!(state, State::Armed | State::Ready)
     }
 
@@ -798,6 +798,9 @@ impl Slot {
         self.chunk.slacks.of(self.slot).set(nanos(slack));
         self.node().set(Flag::Slack, true);
         core.slacked.set(true);
+        if let Some(deadline) = self.deadline() {
+            core.tell_outer(deadline.as_nanos());
+        }
     }
 
     /// Arms for `t`, and takes away what was pending: returns whether something was. To a later deadline two stores.

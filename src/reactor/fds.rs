@@ -103,8 +103,8 @@ impl Slot {
     /// Waits for `fd` from now on. One syscall.
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         let core = self.core();
-        self.watched_fd().wanted.set(wanted(interest));
         self.forget_readiness(Readiness::ALL);
+        self.want(interest);
         self.with_driver(|driving, id| {
             driving.driver.as_mut().ok_or_else(closed)?.register(fd, id, interest, mode)?;
             driving.ready.make_room(core.fds.watched.get() + 1);
@@ -133,7 +133,7 @@ impl Slot {
         }
     }
 
-    /// Waits for something else of `fd`, or once more. One syscall. What was found is forgotten, and reported again if it still is so.
+    /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported again if it still is so.
     pub(crate) fn rewatch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         if self.is_inert() {
             return Err(closed());
@@ -141,9 +141,19 @@ impl Slot {
         self.with_driver(|driving, id| {
             driving.driver.as_mut().ok_or_else(closed)?.modify(fd, id, interest, mode)
         })?;
-        self.watched_fd().wanted.set(wanted(interest));
         self.forget_readiness(Readiness::ALL);
         Ok(())
+    }
+
+    /// What makes the source ready from now on, of what is found.
+    pub(crate) fn want(&self, interest: Interest) {
+        let fd = self.watched_fd();
+        fd.wanted.set(wanted(interest));
+        if (fd.found.get() & fd.wanted.get()).is_empty() {
+            self.forget_readiness(Readiness::NONE);
+        } else {
+            self.make_ready();
+        }
     }
 
     /// Waits for `fd` no longer. One syscall. What was found is forgotten.

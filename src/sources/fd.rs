@@ -23,6 +23,8 @@ use crate::sys::{Interest, Mode, Readiness};
 /// | `Level` | when the poller is looked at the next time and the file still is ready |
 /// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
 ///
+/// A file that is wanted for writing is ready nearly always: ask for that with [`set_interest`](Self::set_interest) while there is something to write, and only then.
+///
 /// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is closed: no event of it comes afterwards, whatever gets its number.
 ///
 /// ```
@@ -62,6 +64,8 @@ pub struct Fd<T: AsFd> {
     io: Option<T>,
     slot: Slot,
     interest: Cell<Interest>,
+    /// What the poller reports: all that was ever asked for, so that asking for it again is no syscall.
+    reported: Cell<Interest>,
     mode: Mode,
 }
 
@@ -88,7 +92,13 @@ impl Handle {
         }
         let slot = Slot::new(self, SourceKind::Fd);
         match slot.watch_fd(io.as_fd(), interest, mode) {
-            Ok(()) => Ok(Fd { io: Some(io), slot, interest: Cell::new(interest), mode }),
+            Ok(()) => Ok(Fd {
+                io: Some(io),
+                slot,
+                interest: Cell::new(interest),
+                reported: Cell::new(interest),
+                mode,
+            }),
             Err(error) => Err(RegisterError::new(io, explained(error))),
         }
     }
@@ -153,8 +163,7 @@ impl<T: AsFd> Fd<T> {
 
     /// Does something with the file that may say [`WouldBlock`](io::ErrorKind::WouldBlock); if it does, the file is taken for not ready until the poller says otherwise.
     ///
-    /// With interest in several things it is not clear which one is meant: they are all taken for not ready, and the poller is asked again, by a syscall.
-    /// [`try_io_for`](Self::try_io_for) saves that.
+    /// With interest in several things it is not clear which one is meant: the poller is asked about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves that.
     pub fn try_io<R>(&self, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         self.try_io_for(self.interest.get(), f)
     }
@@ -172,7 +181,7 @@ impl<T: AsFd> Fd<T> {
     fn would_block(&self, interest: Interest) {
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
-            _ if interest == self.interest.get() && interest.is_single() => {
+            _ if interest == self.reported.get() && interest.is_single() => {
                 self.clear_readiness(Readiness::ALL)
             }
             Interest::READABLE => self.clear_readiness(Readiness::READABLE | Readiness::ERROR),
@@ -193,16 +202,30 @@ impl<T: AsFd> Fd<T> {
         self.interest.get()
     }
 
-    /// Waits for something else from now on. What the file is ready for is found out anew. One syscall; on an error nothing has changed.
+    /// Waits for something else from now on. On an error nothing has changed.
+    ///
+    /// With [`Mode::Edge`] a syscall the first time that something is asked for, and none after that: what is known of the file stays known. With the other modes one syscall, and what the
+    /// file is ready for is found out anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
-        self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        let known = self.mode == Mode::Edge && self.reported.get().contains(interest);
+        if !known {
+            let kept = if self.mode == Mode::Edge { self.reported.get() } else { Interest::NONE };
+            self.ask(kept | interest)?;
+        }
         self.interest.set(interest);
+        self.slot.want(interest);
         Ok(())
     }
 
-    /// Waits once more: for [`Mode::OneShot`], and for those who would rather ask the poller than try. One syscall.
+    /// Asks the poller once more: for [`Mode::OneShot`], and for those who would rather ask than try. One syscall.
     pub fn rearm(&self) -> io::Result<()> {
-        self.set_interest(self.interest.get())
+        self.ask(self.reported.get())
+    }
+
+    fn ask(&self, interest: Interest) -> io::Result<()> {
+        self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.reported.set(interest);
+        Ok(())
     }
 
     /// Gives it the key that [`wait`](Handle::wait) reports it by.

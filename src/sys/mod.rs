@@ -93,6 +93,11 @@ impl Interest {
         self.0 & Self::PRIORITY.0 != 0
     }
 
+    /// Whether all of `other` is in this.
+    pub const fn contains(self, other: Interest) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// Whether this is one thing, not several or none.
     pub(crate) const fn is_single(self) -> bool {
         self.0.count_ones() == 1

@@ -1,0 +1,378 @@
+//! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's own timing is waited for by a `select!`, never slept for.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode, Readiness};
+use pollmux::{Events, Fd, Reactor, Sim, SourceKind, select};
+
+fn reactor() -> Reactor {
+    Reactor::new().unwrap()
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (theirs, ours)
+}
+
+fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let ours = listener.accept().unwrap().0;
+    ours.set_nonblocking(true).unwrap();
+    (theirs, ours)
+}
+
+fn would_block<R: std::fmt::Debug>(result: io::Result<R>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+/// What the source gives within a second.
+#[track_caller]
+fn ready<T: std::os::fd::AsFd>(reactor: &Reactor, fd: &Fd<T>) -> Readiness {
+    select! { reactor;
+        recv(fd) -> readiness => readiness,
+        default(Duration::from_secs(1)) => panic!("not ready"),
+    }
+}
+
+#[track_caller]
+fn not_ready<T: std::os::fd::AsFd>(reactor: &Reactor, fd: &Fd<T>) {
+    select! { reactor;
+        recv(fd) -> readiness => panic!("{readiness:?}"),
+        default(Duration::from_millis(2)) => {}
+    }
+}
+
+#[test]
+fn it_stays_ready_without_syscalls_until_a_read_would_block() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    not_ready(&reactor, &ours);
+    theirs.write_all(b"ab").unwrap();
+    ready(&reactor, &ours);
+    let before = reactor.stats();
+    for _ in 0..3 {
+        assert_eq!(ready(&reactor, &ours), Readiness::READABLE);
+    }
+    let after = reactor.stats() - before;
+    assert!(after.waits == 0 && after.controls == 0, "{after}");
+    let mut byte = [0];
+    ours.read_exact(&mut byte).unwrap();
+    ready(&reactor, &ours);
+    ours.read_exact(&mut byte).unwrap();
+    would_block(ours.read(&mut byte));
+    not_ready(&reactor, &ours);
+    theirs.write_all(b"c").unwrap();
+    ready(&reactor, &ours);
+}
+
+#[test]
+fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.set_interest(Interest::WRITABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_writable());
+    theirs.write_all(b"x").unwrap();
+    // Reported while nobody wanted it.
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    let before = reactor.stats();
+    for _ in 0..100 {
+        ours.set_interest(Interest::READABLE).unwrap();
+        assert!(ready(&reactor, &ours).is_readable());
+        ours.set_interest(Interest::WRITABLE).unwrap();
+        assert!(ready(&reactor, &ours).is_writable());
+    }
+    assert_eq!((reactor.stats() - before).controls, 0);
+    ours.set_interest(Interest::READABLE).unwrap();
+    let mut buffer = [0; 4];
+    assert_eq!(ours.read(&mut buffer).unwrap(), 1);
+    would_block(ours.read(&mut buffer));
+    not_ready(&reactor, &ours);
+    // It is still known to be writable.
+    ours.set_interest(Interest::BOTH).unwrap();
+    assert!(ready(&reactor, &ours).is_writable());
+}
+
+#[test]
+fn a_full_socket_is_writable_again_when_the_peer_has_read() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    ready(&reactor, &ours);
+    let chunk = [7; 4096];
+    let mut wrote = 0;
+    loop {
+        match ours.write(&chunk) {
+            Ok(n) => wrote += n,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    not_ready(&reactor, &ours);
+    let mut buffer = vec![0; wrote];
+    theirs.read_exact(&mut buffer).unwrap();
+    assert!(ready(&reactor, &ours).is_writable());
+}
+
+#[test]
+fn try_io_on_both_directions_forgets_neither_wrongly() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let ours = reactor.fd(ours, Interest::BOTH).unwrap();
+    ready(&reactor, &ours);
+    // A read that would block says nothing about writing.
+    would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
+    assert!(ready(&reactor, &ours).is_writable());
+    would_block(ours.try_io_for(Interest::READABLE, |mut io| io.read(&mut [0; 4])));
+    assert_eq!(ours.readiness(), Readiness::WRITABLE);
+    theirs.write_all(b"x").unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    assert!(ready(&reactor, &ours).contains(Readiness::READABLE | Readiness::WRITABLE));
+}
+
+#[test]
+fn half_closed_closed_and_reset_are_told_apart() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let mut half = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    let readiness = ready(&reactor, &half);
+    assert!(
+        readiness.is_read_closed() && !readiness.is_write_closed() && !readiness.is_error(),
+        "{readiness:?}"
+    );
+    assert_eq!(half.read(&mut [0; 4]).unwrap(), 0);
+    half.write_all(b"still").unwrap();
+
+    let (theirs, ours) = tcp();
+    let mut closed = reactor.fd(ours, Interest::READABLE).unwrap();
+    closed.get_ref().shutdown(Shutdown::Both).unwrap();
+    drop(theirs);
+    let readiness = ready(&reactor, &closed);
+    assert!(readiness.is_read_closed(), "{readiness:?}");
+    assert_eq!(closed.read(&mut [0; 4]).unwrap(), 0);
+
+    // A close with unread data is a reset.
+    let (mut theirs, ours) = tcp();
+    let mut reset = reactor.fd(ours, Interest::READABLE).unwrap();
+    (&*reset.get_ref()).write_all(b"unread").unwrap();
+    while theirs.peek(&mut [0; 6]).unwrap() < 6 {}
+    theirs.flush().unwrap();
+    drop(theirs);
+    let readiness = ready(&reactor, &reset);
+    assert!(readiness.is_error() && readiness.is_write_closed(), "{readiness:?}");
+    assert_eq!(reset.read(&mut [0; 4]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
+    let reactor = reactor();
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ours.connect(closed).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.get_ref().send(b"anybody?").unwrap();
+    assert!(ready(&reactor, &ours).is_error());
+    let read = || ours.try_io(|io| io.recv(&mut [0; 8]));
+    assert_eq!(read().unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    would_block(read());
+    not_ready(&reactor, &ours);
+}
+
+#[test]
+fn urgent_data_is_a_priority() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
+    not_ready(&reactor, &ours);
+    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    let readiness = ready(&reactor, &ours);
+    assert!(readiness.is_priority() && !readiness.is_error(), "{readiness:?}");
+}
+
+#[test]
+fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    theirs.write_all(b"x").unwrap();
+    let mut level = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
+    for _ in 0..5 {
+        ready(&reactor, &level);
+    }
+    level.read_exact(&mut [0]).unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    while let Some(_) = pollmux::Source::try_take(&level) {} // what was reported before the read
+    not_ready(&reactor, &level);
+
+    let (mut theirs, ours) = pair();
+    theirs.write_all(b"xy").unwrap();
+    let mut once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    ready(&reactor, &once);
+    not_ready(&reactor, &once);
+    once.read_exact(&mut [0]).unwrap();
+    theirs.write_all(b"z").unwrap();
+    not_ready(&reactor, &once);
+    once.rearm().unwrap();
+    ready(&reactor, &once);
+    not_ready(&reactor, &once);
+}
+
+#[test]
+fn a_failed_registration_says_why_and_gives_the_file_back() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let first = reactor.fd(&ours, Interest::READABLE).unwrap();
+    let again = reactor.fd(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(
+        (again.error().kind(), again.to_string()),
+        (ErrorKind::AlreadyExists, "the registration failed: this fd is registered already".to_owned())
+    );
+    assert_eq!(again.into_inner().as_raw_fd(), ours.as_raw_fd());
+    drop(first);
+    drop(reactor.fd(&ours, Interest::READABLE).unwrap());
+
+    let file = std::fs::File::open(file!()).or_else(|_| std::fs::File::open("Cargo.toml")).unwrap();
+    let failed = reactor.fd(file, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
+    assert!(failed.into_inner().metadata().unwrap().is_file());
+
+    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let failed = virtual_time.fd(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
+    let handle = reactor.handle();
+    assert_eq!((reactor.stats().live, virtual_time.stats().live), (0, 0));
+    drop(reactor);
+    assert_eq!(handle.fd(&ours, Interest::READABLE).unwrap_err().error().kind(), ErrorKind::NotConnected);
+}
+
+#[test]
+fn a_number_that_is_used_again_inside_one_batch_gets_no_event_of_the_dead() {
+    let reactor = reactor();
+    let mut events = Events::with_capacity(64);
+    for round in 0..500u64 {
+        let (mut theirs, ours) = pair();
+        let number = ours.as_raw_fd();
+        let dying = reactor.fd(ours, Interest::READABLE).unwrap().with_key(round);
+        let (_quiet, spare) = pair();
+        theirs.write_all(b"x").unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.len(), 1);
+        // The arm of another source drops it, and a new one gets its number.
+        drop(dying);
+        let duplicate = spare.try_clone().unwrap();
+        let reused = duplicate.as_raw_fd() == number;
+        let fresh = reactor.fd(duplicate, Interest::READABLE).unwrap();
+        assert_eq!(events.iter().count(), 0, "the event of the dead one is skipped");
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty() && fresh.readiness().is_empty());
+        assert!(reused || round > 0 || cfg!(not(target_os = "linux")));
+    }
+    assert_eq!(reactor.stats().live, 0);
+}
+
+#[test]
+fn a_duplicate_that_stays_open_does_not_keep_a_dropped_one_firing() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let duplicate = ours.try_clone().unwrap();
+    drop(reactor.fd(ours, Interest::READABLE).unwrap());
+    theirs.write_all(b"x").unwrap();
+    let before = reactor.stats();
+    reactor.sleep_blocking(Duration::from_millis(20)).unwrap();
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 2, "{waits} waits: it spins");
+    drop(duplicate);
+}
+
+#[test]
+fn taken_back_it_is_as_it_was() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    ready(&reactor, &fd);
+    let mut ours = fd.into_inner();
+    assert_eq!(reactor.stats().live, 0);
+    ours.read_exact(&mut [0]).unwrap();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    drop(reactor);
+    theirs.write_all(b"y").unwrap();
+    let mut byte = [0];
+    fd.into_inner().read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"y");
+}
+
+#[test]
+fn more_are_ready_than_a_batch_holds_and_each_is_reported_once() {
+    let reactor = reactor();
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    const MANY: u64 = 300; // well below the limit of open files on any system
+    for key in 0..MANY {
+        let (a, b) = pair();
+        theirs.push(a);
+        ours.push(reactor.fd(b, Interest::READABLE).unwrap().with_key(key));
+    }
+    theirs.iter_mut().for_each(|end| end.write_all(b"x").unwrap());
+    let mut events = Events::with_capacity(7);
+    let mut seen = vec![0; MANY as usize];
+    for _ in 0..MANY.div_ceil(7) * 2 {
+        if reactor.wait_timeout(&mut events, Duration::from_millis(1)).is_ok() {
+            for event in &events {
+                let fd = &mut ours[event.key() as usize];
+                seen[event.key() as usize] += 1;
+                fd.read_exact(&mut [0]).unwrap();
+                would_block(fd.read(&mut [0]));
+            }
+        }
+    }
+    assert!(seen.iter().all(|&times| times == 1), "{seen:?}");
+}
+
+#[test]
+fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
+    let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let before = reactor.stats();
+    let mut turns = 0;
+    let readiness = loop {
+        let _ = tx.try_send(());
+        turns += 1;
+        let found = select! { reactor;
+            recv(inbox) -> _ => None,
+            recv(fd) -> readiness => Some(readiness),
+        };
+        if let Some(readiness) = found {
+            break readiness;
+        }
+        assert!(turns < 1_000, "starved");
+    };
+    assert!(readiness.is_readable());
+    assert_eq!((reactor.stats() - before).polls, turns);
+}
+
+#[test]
+fn it_is_listed() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(9);
+    ready(&reactor, &fd);
+    let sources = reactor.sources();
+    let info = sources.iter().next().unwrap();
+    assert_eq!((info.kind, info.key, info.fired, info.ready), (Some(SourceKind::Fd), 9, 1, true));
+    assert_eq!(info.location.unwrap().file(), file!());
+    assert!(format!("{fd:?}").contains("writable"));
+}

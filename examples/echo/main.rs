@@ -1,0 +1,227 @@
+//! A TCP echo server with an idle timeout for each connection, ended by a signal, and the load to measure it with.
+//!
+//! - `cargo run --release --example echo`: serves at 127.0.0.1:7007 until Ctrl-C.
+//! - `cargo run --release --example echo -- --load 10000`: serves 10,000 connections at once from another process, and prints what a connection and a message cost. Ends by itself.
+//! - `--threads 2`: as many reactors, each on a thread and with a listener of its own (`SO_REUSEPORT`).
+
+#[path = "../common/mod.rs"]
+mod common;
+mod load;
+mod server;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use pollmux::{Reactor, Signal, channel, select};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use server::{Report, Server};
+
+#[global_allocator]
+static ALLOCATOR: common::Counting = common::Counting;
+
+#[derive(Parser)]
+struct Options {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:7007")]
+    listen: SocketAddr,
+    /// Threads, each with a reactor and a listener of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+    /// A connection that is silent for as long is closed
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    idle: u64,
+    /// Measure with as many connections at once, on a port of its own
+    #[arg(long, value_name = "CONNECTIONS")]
+    load: Option<usize>,
+    /// Messages of 64 bytes over each connection, for --load
+    #[arg(long, default_value_t = 20)]
+    messages: u64,
+    /// Be the load, for a server at this address
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    attack: Option<SocketAddr>,
+    /// As the load: misbehave at times
+    #[arg(long, hide = true)]
+    rude: bool,
+}
+
+/// As many fds as we may have.
+fn raise_fd_limit() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let options = Options::parse();
+    let fds = raise_fd_limit()?;
+    if let (Some(address), Some(connections)) = (options.attack, options.load) {
+        load::attack(address, connections, options.messages, options.rude)?;
+        return Ok(());
+    }
+    match options.load {
+        Some(connections) if connections as u64 + 100 > fds => Err(format!(
+            "{connections} connections need more fds than the {fds} that one process may have here"
+        )
+        .into()),
+        Some(connections) => measure(connections, &options),
+        None => serve(&options),
+    }
+}
+
+/// One server for each thread, and the senders that stop them.
+struct Servers {
+    address: SocketAddr,
+    threads: Vec<(channel::Sender<()>, thread::JoinHandle<io::Result<Report>>)>,
+}
+
+impl Servers {
+    fn start(address: SocketAddr, threads: u16, idle: Duration) -> io::Result<Servers> {
+        let mut servers = Servers { address, threads: Vec::new() };
+        for _ in 0..threads {
+            let (stop, stopped) = channel::bounded(1);
+            let (told, tell) = channel::bounded(1);
+            let address = servers.address;
+            let thread = thread::spawn(move || {
+                // The reactor is made where it lives.
+                let server = match Server::new(address, idle, common::allocations) {
+                    Ok(server) => server,
+                    Err(error) => {
+                        let _ = told.send(Err(io::Error::new(error.kind(), error.to_string())));
+                        return Err(error);
+                    }
+                };
+                let _ = told.send(Ok(server.address()));
+                server.run(stopped)
+            });
+            // The first one may have asked for any port; the others share it.
+            servers.address = tell.recv().map_err(io::Error::other)??;
+            servers.threads.push((stop, thread));
+        }
+        Ok(servers)
+    }
+
+    fn stop(self) -> io::Result<Vec<Report>> {
+        let mut reports = Vec::new();
+        for (stop, thread) in self.threads {
+            drop(stop);
+            reports.push(thread.join().map_err(|_| io::Error::other("a server panicked"))??);
+        }
+        Ok(reports)
+    }
+}
+
+fn serve(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let idle = Duration::from_millis(options.idle);
+    println!("echo at {}, {} thread(s), Ctrl-C ends it", options.listen, options.threads);
+    let reports = if options.threads == 1 {
+        let mut server = Server::new(options.listen, idle, common::allocations)?;
+        server.end_by_signals()?;
+        let (_stop, stopped) = channel::bounded(1);
+        vec![server.run(stopped)?]
+    } else {
+        let servers = Servers::start(options.listen, options.threads, idle)?;
+        let reactor = Reactor::new()?;
+        let signals = reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
+        select! { reactor; recv(signals) -> signal => println!("{signal}: good-bye") }
+        servers.stop()?
+    };
+    reports.iter().for_each(|report| println!("{}", report.stats));
+    Ok(())
+}
+
+/// Lets another process be the load: one has not enough fds for both ends.
+fn attack(address: SocketAddr, connections: usize, messages: u64, rude: bool) -> io::Result<Duration> {
+    let mut load = Command::new(std::env::current_exe()?);
+    load.args(["--attack", &address.to_string(), "--load", &connections.to_string()]);
+    load.args(["--messages", &messages.to_string()]).args(rude.then_some("--rude"));
+    let reactor = Reactor::new()?;
+    let begin = Instant::now();
+    let load = reactor.register(load.spawn()?)?;
+    let timeout = reactor.after(Duration::from_secs(120));
+    let status: ExitStatus = select! { reactor;
+        recv(load) -> status => status?,
+        recv(timeout) -> _ => {
+            load.kill()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    };
+    if !status.success() {
+        return Err(io::Error::other(format!("the load ended with {status}")));
+    }
+    Ok(begin.elapsed())
+}
+
+fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count())
+}
+
+fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let fds = open_fds();
+    let sum = |reports: &[Report], f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
+    let run = |messages: u64, rude: bool, idle: Duration| -> io::Result<(Vec<Report>, Duration)> {
+        let servers = Servers::start(any_port, options.threads, idle)?;
+        let wall = attack(servers.address, connections, messages, rude)?;
+        Ok((servers.stop()?, wall))
+    };
+    let minute = Duration::from_secs(60);
+    println!(
+        "{connections} connections at once, {} server thread(s), load from another process\n",
+        options.threads
+    );
+
+    let (bare, bare_wall) = run(1, false, minute)?;
+    let (busy, busy_wall) = run(options.messages + 1, false, minute)?;
+    let cpu = |reports: &[Report]| reports.iter().map(|report| report.cpu).sum::<Duration>();
+    let messages = sum(&busy, |r| r.messages) - sum(&bare, |r| r.messages);
+    let per_message = cpu(&busy).saturating_sub(cpu(&bare)).as_secs_f64() * 1e6 / messages.max(1) as f64;
+    let allocations = sum(&busy, |r| r.allocations) as i64 - sum(&bare, |r| r.allocations) as i64;
+    println!("{:>44} {:>10}", "connections open at the same time", sum(&busy, |r| r.most_at_once));
+    println!("{:>44} {:>10}", "messages", messages);
+    println!(
+        "{:>44} {:>10.2} us",
+        "a connection with one message, CPU",
+        cpu(&bare).as_secs_f64() * 1e6 / connections as f64
+    );
+    println!("{:>44} {:>10.2} us", "a message, CPU", per_message);
+    println!("{:>44} {:>10.2}", "allocations a message", allocations.max(0) as f64 / messages.max(1) as f64);
+    let polled = |reports: &[Report]| sum(reports, |r| r.stats.syscalls());
+    println!(
+        "{:>44} {:>10.3}",
+        "syscalls of the reactor a message",
+        (polled(&busy) - polled(&bare)) as f64 / messages.max(1) as f64
+    );
+    println!(
+        "{:>44} {:>10.0}",
+        "messages a second, connecting included",
+        messages as f64 / (busy_wall.saturating_sub(bare_wall)).as_secs_f64().max(1e-9)
+    );
+    for (i, report) in busy.iter().enumerate() {
+        println!("\nthread {i}: {}", report.stats);
+    }
+
+    // One in ten misbehaves: a fortieth each leaves early, half-closes, resets and stalls.
+    let (rude, _) = run(3, true, Duration::from_secs(2))?;
+    println!(
+        "\nwith rude clients: {} accepted, {} closed, {} failed, {} idle too long",
+        sum(&rude, |r| r.accepted),
+        sum(&rude, |r| r.closed),
+        sum(&rude, |r| r.failed),
+        sum(&rude, |r| r.idle)
+    );
+    let ended = sum(&rude, |r| r.closed + r.failed + r.idle);
+    let left = sum(&rude, |r| r.stats.live as u64);
+    println!(
+        "left behind: {} connections, {left} sources, {} fds",
+        sum(&rude, |r| r.accepted) - ended,
+        open_fds() as i64 - fds as i64
+    );
+    if ended != connections as u64 || left != 0 || open_fds() != fds {
+        return Err("something was left behind".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! The server: one thread, one reactor, and for each connection an fd and an idle timer. Nothing is allocated for a message.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Readiness};
+use pollmux::{Events, Fd, Inbox, Reactor, Signal, Signals, Source, Stats, Time, Timer};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Reads of one connection in a row, before it is the others' turn.
+const ROUNDS: u32 = 16;
+/// How long to wait, when there are no fds left, before accepting again.
+const OUT_OF_FDS: Duration = Duration::from_millis(100);
+
+// Keys below `FIRST` are ours; connection `i` has two from there on: its stream's, and its timer's.
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+const SIGNALS: u64 = 2;
+const ACCEPT_AGAIN: u64 = 3;
+const FIRST: u64 = 4;
+
+/// What a server has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    pub accepted: u64,
+    pub most_at_once: u64,
+    pub messages: u64,
+    /// Connections that the client ended, in order.
+    pub closed: u64,
+    /// That said nothing for too long.
+    pub idle: u64,
+    /// That failed: a reset, mostly.
+    pub failed: u64,
+    /// CPU time of the thread.
+    pub cpu: Duration,
+    pub allocations: u64,
+    pub stats: Stats,
+}
+
+struct Connection {
+    stream: Fd<TcpStream>,
+    idle: Timer,
+    /// What the client did not take yet; it is not read from before it has.
+    unsent: Vec<u8>,
+}
+
+pub struct Server {
+    reactor: Reactor,
+    listener: Fd<TcpListener>,
+    address: SocketAddr,
+    accept_again: Timer,
+    signals: Option<Signals>,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    idle: Duration,
+    buffer: Box<[u8]>,
+    report: Report,
+    allocations: fn() -> u64,
+}
+
+/// A listener that shares its port with others of its kind: the kernel spreads the connections over them.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, 4_096)?;
+    Ok(socket.into())
+}
+
+impl Server {
+    /// Listens at `address`. Connections that are silent for `idle` are closed.
+    pub fn new(address: SocketAddr, idle: Duration, allocations: fn() -> u64) -> io::Result<Server> {
+        let reactor = Reactor::new()?;
+        let listener = listen(address)?;
+        let address = listener.local_addr()?;
+        Ok(Server {
+            listener: reactor.fd(listener, Interest::READABLE)?.with_key(LISTENER),
+            accept_again: reactor.timer().with_key(ACCEPT_AGAIN),
+            reactor,
+            address,
+            signals: None,
+            connections: Vec::new(),
+            free: Vec::new(),
+            idle,
+            buffer: vec![0; 16 * 1024].into(),
+            report: Report::default(),
+            allocations,
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends by Ctrl-C and SIGTERM, too.
+    pub fn end_by_signals(&mut self) -> io::Result<()> {
+        let signals = self.reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
+        self.signals = Some(signals.with_key(SIGNALS));
+        Ok(())
+    }
+
+    /// Serves until a message comes from `stop`, or its senders are gone, or a signal comes. Then every connection is closed.
+    pub fn run(mut self, stop: pollmux::channel::Receiver<()>) -> io::Result<Report> {
+        let stop: Inbox<()> = self.reactor.register_with(STOP, stop)?;
+        let mut events = Events::with_capacity(256);
+        let (allocations, cpu) = ((self.allocations)(), cpu_time());
+        'serving: loop {
+            self.reactor.wait(&mut events)?;
+            for event in &events {
+                match event.key() {
+                    LISTENER => self.accept()?,
+                    ACCEPT_AGAIN => {
+                        self.accept_again.try_take();
+                        self.listener.set_interest(Interest::READABLE)?;
+                        self.accept()?;
+                    }
+                    STOP => break 'serving,
+                    SIGNALS => {
+                        if let Some(signal) = self.signals.as_ref().and_then(Source::try_take) {
+                            println!("{signal}: good-bye");
+                            break 'serving;
+                        }
+                    }
+                    key => self.connection(key)?,
+                }
+            }
+        }
+        drop(stop);
+        self.connections.clear();
+        self.report.cpu = cpu_time() - cpu;
+        self.report.allocations = (self.allocations)() - allocations;
+        let Server { reactor, listener, accept_again, signals, mut report, .. } = self;
+        drop((listener, accept_again, signals));
+        report.stats = reactor.stats();
+        Ok(report)
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let accepted = self.listener.try_io(|listener| Ok(net::accept_with(listener, flags)?));
+            match accepted {
+                Ok(socket) => self.open(socket.into())?,
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Ok(()),
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ if is_out_of_fds(&error) => {
+                        // The connection waits in the backlog, and no event will tell of it again.
+                        self.listener.set_interest(Interest::NONE)?;
+                        self.accept_again.reset(OUT_OF_FDS);
+                        return Ok(());
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn open(&mut self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let key = FIRST + 2 * index as u64;
+        self.connections[index] = Some(Connection {
+            stream: self.reactor.fd(stream, Interest::READABLE)?.with_key(key),
+            idle: self.reactor.at(self.reactor.now() + self.idle).with_key(key + 1),
+            unsent: Vec::new(),
+        });
+        self.report.accepted += 1;
+        let open = (self.connections.len() - self.free.len()) as u64;
+        self.report.most_at_once = self.report.most_at_once.max(open);
+        Ok(())
+    }
+
+    fn connection(&mut self, key: u64) -> io::Result<()> {
+        let (index, is_timer) = ((key - FIRST) as usize / 2, (key - FIRST) % 2 == 1);
+        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
+        let count = if is_timer {
+            &mut self.report.idle
+        } else {
+            match connection.echo(&mut self.buffer, &mut self.report.messages) {
+                Ok(true) => {
+                    // The turn's time will do, and putting a timer off is two stores.
+                    let now: Time = self.reactor.now();
+                    connection.idle.reset_at(now + self.idle);
+                    return Ok(());
+                }
+                Ok(false) => &mut self.report.closed,
+                Err(_) => &mut self.report.failed,
+            }
+        };
+        *count += 1;
+        self.connections[index] = None;
+        self.free.push(index);
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Sends back what has come, until there is no more. Returns false at the end of the stream.
+    fn echo(&mut self, buffer: &mut [u8], messages: &mut u64) -> io::Result<bool> {
+        for _ in 0..ROUNDS {
+            if !self.unsent.is_empty() {
+                let Some(sent) = unless_it_blocks(self.stream.write(&self.unsent))? else {
+                    self.stream.set_interest(Interest::WRITABLE)?;
+                    return Ok(true);
+                };
+                self.unsent.drain(..sent);
+                if self.unsent.is_empty() {
+                    self.stream.set_interest(Interest::READABLE)?;
+                }
+                continue;
+            }
+            let Some(read) = unless_it_blocks(self.stream.read(buffer))? else { return Ok(true) };
+            if read == 0 {
+                return Ok(false);
+            }
+            *messages += 1;
+            // A stream that gave less than there was room for is empty (epoll(7), question 9); what comes after that is a new event. It saves the read that would say so.
+            let empty = read < buffer.len() && !self.stream.readiness().is_read_closed();
+            if empty {
+                self.stream.clear_readiness(Readiness::READABLE);
+            }
+            let sent = unless_it_blocks(self.stream.write(&buffer[..read]))?.unwrap_or(0);
+            self.unsent.extend_from_slice(&buffer[sent..read]);
+            if empty && self.unsent.is_empty() {
+                return Ok(true);
+            }
+        }
+        // It is still ready: the next wait reports it again, after the others.
+        Ok(true)
+    }
+}
+
+/// `None` for what would block.
+fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(n) => Ok(Some(n)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_out_of_fds(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

@@ -165,7 +165,7 @@ fn half_closed_closed_and_reset_are_told_apart() {
     // A close with unread data is a reset.
     let (mut theirs, ours) = tcp();
     let mut reset = reactor.fd(ours, Interest::READABLE).unwrap();
-    (&*reset.get_ref()).write_all(b"unread").unwrap();
+    reset.get_ref().write_all(b"unread").unwrap();
     while theirs.peek(&mut [0; 6]).unwrap() < 6 {}
     theirs.flush().unwrap();
     drop(theirs);
@@ -212,7 +212,7 @@ fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
     }
     level.read_exact(&mut [0]).unwrap();
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
-    while let Some(_) = pollmux::Source::try_take(&level) {} // what was reported before the read
+    while pollmux::Source::try_take(&level).is_some() {} // what was reported before the read
     not_ready(&reactor, &level);
 
     let (mut theirs, ours) = pair();

@@ -120,6 +120,12 @@ impl Core {
         !self.calling.get()
     }
 
+    /// Whether somebody outside has asked for something that this turn has not done.
+    #[inline]
+    pub(crate) fn is_posted(&self) -> bool {
+        self.notify.is_posted() && self.may_call()
+    }
+
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
     pub(crate) fn run_calls(self: &Rc<Core>) {
         if self.calling.replace(true) {

@@ -175,6 +175,10 @@ impl Handle {
         core.begin_turn();
         loop {
             core.collect(Call::Mark);
+            if core.is_posted() {
+                // Asked for before what was collected was sent, perhaps.
+                core.run_calls();
+            }
             let woken = core.woken.replace(false);
             if core.report(events) || woken {
                 return Ok(());

@@ -464,7 +464,7 @@ impl Core {
     /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
     #[inline]
     fn is_called(&self) -> bool {
-        self.notify.is_marked() || (self.notify.is_posted() && self.may_call())
+        self.notify.is_marked() || self.is_posted()
     }
 
     /// The deadline that the driver gets: what the timers want, `until` at the latest.

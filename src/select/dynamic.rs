@@ -268,6 +268,10 @@ impl<'a> Select<'a> {
         core.begin_turn();
         loop {
             core.collect(Call::Mark);
+            if core.is_posted() {
+                // Asked for before what was collected was sent, perhaps.
+                core.run_calls();
+            }
             if let Some(index) = self.choose(core) {
                 return Ok(Some(index));
             }

@@ -8,6 +8,7 @@ mod dynamic;
 mod macros;
 
 use std::io;
+use std::time::Duration;
 
 pub use self::dynamic::{Select, Selected};
 
@@ -160,12 +161,50 @@ pub fn until<C: Cases>(
     handle: &(impl AsRef<Handle> + ?Sized),
     cases: &C,
     biased: bool,
-    timeout: std::time::Duration,
+    timeout: Duration,
 ) -> io::Result<Option<C::Item>> {
     let handle = handle.as_ref();
     // The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
     let deadline = if timeout.is_zero() { Time::ZERO } else { handle.core.clock.now_or_later() + timeout };
     run(handle, cases, biased, Patience::Until(deadline))
+}
+
+impl Handle {
+    /// Waits for one source as long as it takes: a `select!` of one case. Go's `<-timer.C`.
+    ///
+    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and when its driver fails.
+    ///
+    /// ```
+    /// use pollmux::Reactor;
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let timer = reactor.after(Duration::from_millis(2));
+    /// let due = reactor.recv(&timer)?;
+    /// assert!(reactor.now() >= due);
+    /// assert!(reactor.recv_timeout(&timer, Duration::from_millis(2))?.is_none());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn recv<S: Source>(&self, source: &S) -> io::Result<S::Item> {
+        wait(self, &(source, ()), true).map(only)
+    }
+
+    /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
+    pub fn recv_timeout<S: Source>(&self, source: &S, timeout: Duration) -> io::Result<Option<S::Item>> {
+        Ok(until(self, &(source, ()), true, timeout)?.map(only))
+    }
+
+    /// What the source has now. A turn: it sees what is due, which the source's own [`try_take`](Source::try_take) does not.
+    pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
+        Ok(now(self, &(source, ()), true)?.map(only))
+    }
+}
+
+fn only<T>(picked: Pick<T, Impossible>) -> T {
+    match picked {
+        Pick::This(item) => item,
+        Pick::Rest(impossible) => match impossible {},
+    }
 }
 
 /// What a `select!` without an `error` case does when its driver fails.
@@ -195,6 +234,11 @@ fn run<C: Cases>(
 #[inline(always)]
 fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let mut mask = cases.ready();
+    if mask != 0 && handle.core.is_posted() {
+        // Asked for before what is ready was sent, perhaps: then it has to happen first.
+        handle.core.run_calls();
+        mask = cases.ready();
+    }
     while mask != 0 {
         let index = if biased { mask.trailing_zeros() } else { handle.core.choose(mask) };
         if !cases.belongs(index, handle) {

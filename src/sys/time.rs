@@ -52,6 +52,12 @@ impl Time {
         self.0
     }
 
+    /// The time since `earlier`; zero if that is later than this. The same as `self - earlier`.
+    #[inline]
+    pub fn duration_since(self, earlier: Time) -> Duration {
+        self - earlier
+    }
+
     /// The time since `earlier`, or `None` if `earlier` is later than this.
     #[inline]
     pub fn checked_duration_since(self, earlier: Time) -> Option<Duration> {
@@ -157,6 +163,13 @@ impl fmt::Debug for Time {
             return f.write_str("Time(never)");
         }
         write!(f, "Time({:?})", Duration::from_nanos(self.0))
+    }
+}
+
+impl fmt::Display for Time {
+    /// The time since the clock's origin, as a [`Duration`] is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Time::MAX { f.pad("never") } else { fmt::Debug::fmt(&Duration::from_nanos(self.0), f) }
     }
 }
 

@@ -9,11 +9,15 @@
 //! ```
 //! The events come from another thread. `--help` lists what can be changed.
 
+#[path = "common/duration.rs"]
+mod duration;
+
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use duration::duration;
 use pollmux::{Reactor, Time, channel, select};
 
 #[derive(Parser)]
@@ -28,22 +32,6 @@ struct Args {
     /// Stop after this many heartbeats
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     beats: u64,
-}
-
-/// A number and a unit: `1s`, `200ms`, `50us`, `7ns`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 =
-        text[..end].parse().map_err(|_| "a whole number must come first, as in 200ms".to_string())?;
-    let nanos = match &text[end..] {
-        "s" => 1_000_000_000,
-        "ms" => 1_000_000,
-        "us" | "µs" => 1_000,
-        "ns" => 1,
-        "" => return Err("the unit is missing: s, ms, us or ns".into()),
-        unit => return Err(format!("unknown unit `{unit}`: there are s, ms, us and ns")),
-    };
-    number.checked_mul(nanos).map(Duration::from_nanos).ok_or_else(|| "that is more than 584 years".into())
 }
 
 fn main() -> io::Result<()> {

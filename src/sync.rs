@@ -28,6 +28,7 @@ mod real {
 
     pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
     pub(super) use std::sync::Mutex as Inner;
+    use std::sync::OnceLock;
 
     /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]
@@ -39,6 +40,37 @@ mod real {
     #[inline]
     pub(crate) fn spin() {
         std::hint::spin_loop();
+    }
+
+    /// Waiting awake, for what another thread is just about to do: a little longer each time, and then by leaving the core to it. There are no such waits
+    /// where one core must do for both.
+    pub(crate) struct Backoff(u32);
+
+    impl Backoff {
+        /// Doubling waits, some 60 instructions in all; then rests.
+        const SPINS: u32 = 6;
+        const RESTS: u32 = 10;
+
+        pub(crate) fn new() -> Backoff {
+            Backoff(if several_cores() { 0 } else { Self::SPINS + Self::RESTS })
+        }
+
+        /// Waits a moment. False when it has been tried often enough, and it is time to sleep.
+        pub(crate) fn pause(&mut self) -> bool {
+            match self.0 {
+                step if step < Self::SPINS => (0..1 << step).for_each(|_| spin()),
+                step if step < Self::SPINS + Self::RESTS => thread::yield_now(),
+                _ => return false,
+            }
+            self.0 += 1;
+            true
+        }
+    }
+
+    /// Whether the first thread to ask could use several cores.
+    fn several_cores() -> bool {
+        static CORES: OnceLock<bool> = OnceLock::new();
+        *CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
     }
 
     /// Lets whatever we wait for go on, when there is nothing to sleep on.
@@ -92,6 +124,19 @@ mod model {
 
     pub(crate) fn relax(_round: u32) {
         thread::yield_now();
+    }
+
+    /// The models are about sleeping.
+    pub(crate) struct Backoff;
+
+    impl Backoff {
+        pub(crate) fn new() -> Backoff {
+            Backoff
+        }
+
+        pub(crate) fn pause(&mut self) -> bool {
+            false
+        }
     }
 }
 

@@ -261,3 +261,28 @@ fn a_select_macro_and_a_set_share_their_sources() {
         assert!(select.try_wait().unwrap().is_none(), "nothing is left after {n}");
     }
 }
+
+#[test]
+fn what_is_ready_outside_the_set_does_not_slow_it_down() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (_tx, silent) = reactor.channel::<u32>(1).unwrap();
+    let mut select = Select::new(&reactor);
+    let first = select.recv(&silent);
+    select.recv(&inbox);
+    let mut turn = |n: u32| {
+        tx.try_send(n).unwrap();
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.recv(&inbox), Some(Ok(n)));
+    };
+    turn(0);
+    let forgotten: Vec<_> = (0..200_000).map(|_| reactor.after(Duration::ZERO)).collect();
+    // The forgotten ones expire in pieces.
+    (0..200).for_each(&mut turn);
+    let begin = std::time::Instant::now();
+    (0..10_000).for_each(&mut turn);
+    // Walking over all that is ready would take 200,000 steps a turn: minutes.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert_eq!(first, 0);
+    drop(forgotten);
+}

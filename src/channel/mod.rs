@@ -31,7 +31,7 @@ mod state;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::errors::{
@@ -45,14 +45,7 @@ use self::ring::Storage;
 pub(crate) use self::state::Target;
 use self::state::{Refused, State};
 use crate::reactor::notify::{Call, Notify, Probe};
-use crate::sync::{spin, thread};
-
-/// How often an end looks again before its thread blocks: the other side is often just about to come, if it has a core to itself.
-fn spins() -> u32 {
-    static SPINS: OnceLock<u32> = OnceLock::new();
-    let several_cores = || std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-    *SPINS.get_or_init(|| if cfg!(all(loom, test)) || !several_cores() { 0 } else { 64 })
-}
+use crate::sync::{Backoff, thread};
 
 /// A channel that holds at most `capacity` messages. With a capacity of zero it is a rendezvous: a message goes over when both ends are there.
 ///
@@ -179,8 +172,8 @@ impl<T> Sender<T> {
                 Err(TrySendError::Disconnected(unsent)) => Err(SendTimeoutError::Disconnected(unsent)),
             }
         };
-        for _ in 0..spins() {
-            spin();
+        let mut backoff = Backoff::new();
+        while backoff.pause() {
             if attempt()? {
                 return Ok(());
             }
@@ -273,12 +266,12 @@ impl<T> Receiver<T> {
             Flavor::Buffer(state, _) => state,
             Flavor::Rendezvous(meeting) => return meeting.recv(deadline),
         };
-        let mut round = 0;
+        let mut backoff = Backoff::new();
         loop {
             match self.try_recv() {
                 Ok(value) => return Ok(value),
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-                Err(TryRecvError::Empty) if round < spins() => spin(),
+                Err(TryRecvError::Empty) if backoff.pause() => {}
                 Err(TryRecvError::Empty) => {
                     let left =
                         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
@@ -291,7 +284,6 @@ impl<T> Receiver<T> {
                     }
                 }
             }
-            round += 1;
         }
     }
 

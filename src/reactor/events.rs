@@ -93,6 +93,7 @@ impl Handle {
     ///
     /// Timers come in the order in which they become due, equal deadlines in arming order. A source is reported again by the next wait until it is
     /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
+    /// So **every live source is to be drained or dropped when it is reported**: a loop that ignores one never sleeps again.
     /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
     ///
     /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and posted closures run meanwhile and do not.

@@ -530,6 +530,17 @@ impl Core {
         ((u128::from(self.random()) * u128::from(n)) >> 64) as u32
     }
 
+    /// How many sources are in the ready list.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.table.borrow().ready.len()
+    }
+
+    /// Whether the source of this token is in the ready list.
+    pub(crate) fn is_listed(&self, token: u64) -> bool {
+        let slots = &self.table.borrow().slots;
+        slots.resolve(token).is_some_and(|slot| slots.node(slot).state.get() == State::Ready)
+    }
+
     /// The tokens of the sources in the ready list, the one that has waited longest first.
     pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
         let mut next = self.table.borrow().ready.first();

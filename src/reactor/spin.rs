@@ -4,6 +4,7 @@
 //! what came of the spins before: each success gives credit for [`CREDIT`] more, and a loop without credit tries again now and then, the less often the more often that failed.
 
 use std::cell::Cell;
+use std::thread;
 use std::time::Duration;
 
 use super::Core;
@@ -17,10 +18,12 @@ use crate::sys::{Time, nanos};
 pub enum Spin {
     /// Sleeps at once.
     Off,
-    /// Up to 20 µs, while that has paid lately. The default.
+    /// Up to 20 µs, while that has paid lately; never where the thread that makes the reactor may use one core only. The default.
+    ///
+    /// While the next deadline is far it also leaves the core to others now and then (`sched_yield`), who may be the ones that it waits for.
     #[default]
     Adaptive,
-    /// As long, always.
+    /// As long, always, whatever cores there are: for threads pinned to a core of their own.
     For(Duration),
 }
 
@@ -36,7 +39,13 @@ const LIMIT: u64 = 20_000;
 const CREDIT: u32 = 16;
 /// Sleeps between two attempts without credit: at first, and at most.
 const PAUSE: u32 = 16;
-const LONGEST_PAUSE: u32 = 1 << 14;
+const LONGEST_PAUSE: u32 = 1 << 12;
+/// Looks before the first rest, and between two.
+const LOOKS: u32 = 32;
+/// ns: who rests may be away for a time slice, so there are no rests when a timer is due within this.
+const TIME_SLICE: u64 = 10_000_000;
+/// ns: the last stretch to a deadline is spun by the turn itself, so that all that is to be run then has been run just before, and is in the cache.
+const LAST_STRETCH: u64 = 5_000;
 
 /// The settings, and what has come of it so far.
 #[derive(Debug)]
@@ -56,12 +65,12 @@ pub(crate) struct Spinner {
 impl Spinner {
     /// On a virtual clock nothing comes by itself, and on one core nothing can come while we look.
     pub(crate) fn new(spin: Spin, precise: Duration, virtual_clock: bool) -> Spinner {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let several_cores = || thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         let limit = match spin {
-            _ if virtual_clock || cores == 1 => 0,
-            Spin::Off => 0,
-            Spin::Adaptive => LIMIT,
+            _ if virtual_clock => 0,
+            Spin::Adaptive if several_cores() => LIMIT,
             Spin::For(d) => nanos(d),
+            Spin::Adaptive | Spin::Off => 0,
         };
         Spinner {
             limit,
@@ -132,33 +141,45 @@ impl Core {
     #[inline(never)]
     pub(super) fn spin(&self, until: Time, recheck: &impl Fn() -> bool) -> bool {
         let spinner = &self.spinner;
-        let attempts = spinner.attempts();
-        if !attempts && spinner.precise == 0 {
+        let target = until.min(Time::from_nanos(self.next_due.get()));
+        if spinner.precise > 0 {
+            let left = target - self.clock.refresh();
+            if left <= Duration::from_nanos(LAST_STRETCH) {
+                return true;
+            }
+            if left <= Duration::from_nanos(spinner.precise) {
+                let _ = self.look_until(target - Duration::from_nanos(LAST_STRETCH), false, recheck);
+                return true;
+            }
+        }
+        if !spinner.attempts() {
             return false;
         }
-        let target = until.min(Time::from_nanos(self.next_due.get()));
         let begin = self.clock.refresh();
-        let to_deadline = target - begin <= Duration::from_nanos(spinner.precise);
-        let end = match (to_deadline, attempts) {
-            (true, _) => target,
-            (false, true) => target.min(begin + Duration::from_nanos(spinner.limit)),
-            (false, false) => return false,
-        };
+        let rests = spinner.adaptive && target - begin > Duration::from_nanos(TIME_SLICE);
+        let end = target.min(begin + Duration::from_nanos(spinner.limit));
+        let found = self.look_until(end, rests, recheck);
+        if found {
+            spinner.succeeded()
+        } else {
+            spinner.failed()
+        }
+        found
+    }
+
+    /// Whether a source, or somebody outside, has something before `end`.
+    fn look_until(&self, end: Time, rests: bool, recheck: &impl Fn() -> bool) -> bool {
+        let mut looks = 0u32;
         loop {
             self.poll_fds();
             if self.is_called() || recheck() {
-                spinner.succeeded();
                 return true;
             }
-            let now = self.clock.refresh();
-            if now >= target {
-                return true;
-            }
-            if now >= end {
-                spinner.failed();
+            if self.clock.refresh() >= end {
                 return false;
             }
-            std::hint::spin_loop();
+            looks += 1;
+            if rests && looks % LOOKS == 0 { thread::yield_now() } else { std::hint::spin_loop() }
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::sources::{Outbox, Sending, Source};
 
 /// A reusable set of receive and send cases, of any size.
 ///
-/// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready): with thousands of channels and timers as much as with ten. (Send
+/// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready), of the sources in the reactor or of those in the set, whichever are fewer: with thousands of channels and timers as much as with ten. (Send
 /// cases, rendezvous channels and sources of your own are asked one by one.)
 ///
 /// ```
@@ -305,15 +305,22 @@ impl<'a> Select<'a> {
         self.asked.iter().filter_map(|&index| Some((index, &self.cases[index].as_ref()?.source)))
     }
 
-    /// The cases that are ready.
+    /// The cases that are ready, found through the ready list, or, when that has more in it than the set, by asking the set.
     fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
+        let few = core.ready_len() <= self.len();
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
         let listed = core
             .ready_tokens()
+            .take(if few { usize::MAX } else { 0 })
             .filter_map(|token| self.listed.get(&token).copied())
             .flat_map(move |first| std::iter::successors(Some(first), same));
-        let asked = self.asked().filter(|(_, case)| case.source().is_ready()).map(|(index, _)| index);
-        listed.chain(asked)
+        let asked = self.asked.iter().copied().take(if few { usize::MAX } else { 0 });
+        let every = 0..if few { 0 } else { self.cases.len() };
+        let is_ready = |index: &usize| match &self.cases[*index] {
+            Some(Case { token: Some(token), .. }) => core.is_listed(*token),
+            case => case.as_ref().is_some_and(|case| case.source.source().is_ready()),
+        };
+        listed.chain(asked.chain(every).filter(is_ready))
     }
 
     /// Chooses one of the cases that are ready, and reserves what it needs.

@@ -1,6 +1,6 @@
 //! Child processes: their end, as a source.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -34,6 +34,8 @@ pub struct ChildProcess {
     child: RefCell<Option<Child>>,
     process: ProcessFd,
     slot: Slot,
+    /// The status has been given: there is nothing to wait for any more.
+    over: Cell<bool>,
 }
 
 impl Register for Child {
@@ -54,7 +56,9 @@ impl Register for Child {
             Ok(process)
         });
         match watched {
-            Ok(process) => Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot }),
+            Ok(process) => {
+                Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot, over: Cell::new(false) })
+            }
             Err(error) => Err(RegisterError::new(self, error)),
         }
     }
@@ -65,6 +69,12 @@ impl ChildProcess {
         match &mut *self.child.borrow_mut() {
             Some(child) => f(child),
             None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
+        }
+    }
+
+    fn unwatch(&self) {
+        if !self.over.replace(true) {
+            let _ = self.slot.unwatch_fd(self.process.as_fd());
         }
     }
 
@@ -122,6 +132,8 @@ impl Source for ChildProcess {
         self.slot.forget_readiness(Readiness::ALL);
         if status.is_some() {
             self.slot.count();
+            // Or the pidfd tells once more that the process has been waited for.
+            self.unwatch();
         }
         status
     }
@@ -138,7 +150,7 @@ impl Source for ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        let _ = self.slot.unwatch_fd(self.process.as_fd());
+        self.unwatch();
     }
 }
 

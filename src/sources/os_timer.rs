@@ -142,6 +142,7 @@ impl sealed::Clock for WallClock {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "a timer that is dropped has stopped"]
 pub struct OsTimer<C: OsClock = MonotonicClock> {
     timer: sys::OsTimer,
     slot: Slot,

@@ -82,6 +82,7 @@ impl fmt::Display for Signal {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "signals are caught while this lives"]
 pub struct Signals {
     signals: SignalSet,
     slot: Slot,

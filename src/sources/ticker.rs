@@ -33,6 +33,7 @@ use crate::sys::Time;
 /// select! { reactor; recv(ticker) -> tick => assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(400)) }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "a ticker that is dropped has stopped"]
 pub struct Ticker {
     slot: Slot,
     behavior: Cell<MissedTickBehavior>,

@@ -15,6 +15,7 @@ use crate::sys::Time;
 ///
 /// The methods cost: to a later deadline two stores; to an earlier one a move in the heap, and at most one `timerfd_settime` when the loop next
 /// blocks. They never allocate once the reactor has held as many timers before. 48 bytes a timer, besides this handle of 16.
+#[must_use = "a timer that is dropped has stopped"]
 pub struct Timer {
     slot: Slot,
 }

@@ -16,10 +16,11 @@ const ASYMMETRIC: u8 = 2;
 
 static MODE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Decides the mode. Called once for each channel, before its ends exist; a syscall the first time only.
+/// Decides the mode. Called once for each channel, before its ends exist; two syscalls the first time only. In a process with several threads the second takes milliseconds, which is why it is
+/// not left to the first who blocks.
 pub(crate) fn init() {
     if MODE.load(Ordering::Relaxed) == UNKNOWN {
-        let found = if membarrier::supported() { ASYMMETRIC } else { SYMMETRIC };
+        let found = if membarrier::supported() && membarrier::register() { ASYMMETRIC } else { SYMMETRIC };
         // Two threads may both get here; they find the same.
         MODE.store(found, Ordering::Release);
     }
@@ -35,7 +36,7 @@ pub(crate) fn light() {
     }
 }
 
-/// The rare side: about 3 µs and one syscall; the first call in a process also registers, which can take milliseconds.
+/// The rare side: about 3 µs and one syscall.
 ///
 /// Returns false when the kernel refused after having promised. Then the caller must not trust that a `light` side saw its
 /// write, and looks again after a while instead.
@@ -46,8 +47,6 @@ pub(crate) fn heavy() -> bool {
 
 #[cfg(epoll)]
 mod membarrier {
-    use std::sync::Once;
-
     /// `MEMBARRIER_CMD_*`, linux/membarrier.h.
     const QUERY: libc::c_int = 0;
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
@@ -64,11 +63,11 @@ mod membarrier {
         answer >= 0 && answer & commands == commands
     }
 
+    pub(super) fn register() -> bool {
+        membarrier(REGISTER_PRIVATE_EXPEDITED) == 0
+    }
+
     pub(super) fn expedited() -> bool {
-        static REGISTER: Once = Once::new();
-        REGISTER.call_once(|| {
-            membarrier(REGISTER_PRIVATE_EXPEDITED);
-        });
         membarrier(PRIVATE_EXPEDITED) == 0
     }
 }
@@ -76,6 +75,9 @@ mod membarrier {
 #[cfg(not(epoll))]
 mod membarrier {
     pub(super) fn supported() -> bool {
+        false
+    }
+    pub(super) fn register() -> bool {
         false
     }
     pub(super) fn expedited() -> bool {

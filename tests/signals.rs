@@ -1,0 +1,211 @@
+//! Signals as sources. A process has one disposition for each signal, so the tests of this file take turns.
+
+#[path = "common/watch.rs"]
+mod watch;
+
+use std::io;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, Once};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::{Events, Reactor, Signal, Sim, SourceKind, select};
+use rustix::process::{getpid, kill_process};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// One test at a time. A signal that another thread of the process still has to take, when a test has dropped its set, must not end the process: somebody catches them all the
+/// time, but the one whose disposition is looked at.
+fn alone() -> MutexGuard<'static, ()> {
+    static BACKSTOP: Once = Once::new();
+    BACKSTOP.call_once(|| {
+        let reactor = Reactor::new().unwrap();
+        std::mem::forget(reactor.signals(&[Signal::USER1, Signal::USER2, Signal::HANGUP]).unwrap());
+        std::mem::forget(reactor);
+    });
+    ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn send(signal: Signal) {
+    let signal = rustix::process::Signal::from_named_raw(signal.0).unwrap();
+    kill_process(getpid(), signal).unwrap();
+}
+
+/// A line of this process's, or this thread's, status, as a number in hex.
+fn status(path: &str, field: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap();
+    number_of(&text, field)
+}
+
+fn number_of(status: &str, field: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
+}
+
+const fn bit(signal: Signal) -> u64 {
+    1 << (signal.0 - 1)
+}
+
+#[test]
+fn a_signal_ends_a_sleep_and_is_taken_once() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
+    thread::spawn(|| {
+        thread::sleep(Duration::from_millis(5)); // while the loop sleeps, most of the time
+        send(Signal::USER2);
+    });
+    select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER2) }
+    select! { reactor; recv(signals) -> signal => panic!("{signal}"), default(Duration::from_millis(5)) => {} }
+}
+
+#[test]
+fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::USER1, Signal::USER2, Signal::HANGUP]).unwrap().with_key(5);
+    for signal in [Signal::USER1, Signal::USER1, Signal::HANGUP, Signal::USER2] {
+        send(signal);
+    }
+    let mut events = Events::with_capacity(2);
+    let mut got = Vec::new();
+    while got.len() < 3 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.iter().next().unwrap().key(), 5);
+        got.extend(reactor.try_recv(&signals).unwrap());
+    }
+    assert_eq!(got, [Signal::HANGUP, Signal::USER1, Signal::USER2]); // by number
+    assert_eq!(reactor.recv_timeout(&signals, Duration::from_millis(5)).unwrap(), None);
+}
+
+#[test]
+fn a_burst_is_never_lost() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::USER1]).unwrap();
+    // Each one is answered before the next is sent: none may be missing.
+    let (tx, rx) = std::sync::mpsc::channel();
+    let sender = thread::spawn(move || {
+        for _ in 0..2_000 {
+            send(Signal::USER1);
+            rx.recv().unwrap();
+        }
+    });
+    for _ in 0..2_000 {
+        assert_eq!(reactor.recv(&signals).unwrap(), Signal::USER1);
+        tx.send(()).unwrap();
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn several_reactors_and_sets_are_each_told() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let (a, b) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let sets = [a.signals(&[Signal::USER1]).unwrap(), a.signals(&[Signal::USER1, Signal::USER2]).unwrap()];
+    let other = b.signals(&[Signal::USER1]).unwrap();
+    send(Signal::USER1);
+    for set in &sets {
+        assert_eq!(a.recv(set).unwrap(), Signal::USER1);
+    }
+    assert_eq!(b.recv(&other).unwrap(), Signal::USER1);
+    drop(sets);
+    send(Signal::USER1);
+    assert_eq!(b.recv(&other).unwrap(), Signal::USER1);
+}
+
+#[test]
+fn no_mask_is_touched_and_children_start_as_they_would_have() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let of_child = || {
+        let output = Command::new("cat").arg("/proc/self/status").stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        ["SigBlk:", "SigIgn:", "SigCgt:"].map(|field| number_of(&text, field))
+    };
+    let (mask, before) = (status("/proc/thread-self/status", "SigBlk:"), of_child());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::TERMINATE, Signal::INTERRUPT, Signal::CHILD]).unwrap();
+    assert_eq!(status("/proc/thread-self/status", "SigBlk:"), mask);
+    let caught = status("/proc/self/status", "SigCgt:");
+    assert!(caught & bit(Signal::TERMINATE) != 0 && caught & bit(Signal::INTERRUPT) != 0);
+    assert_eq!(of_child(), before);
+    assert_eq!(reactor.recv(&signals).unwrap(), Signal::CHILD);
+
+    // A child that is told to end does.
+    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    Command::new("kill").args(["-TERM", &sleeper.id().to_string()]).status().unwrap();
+    assert!(!sleeper.wait().unwrap().success());
+}
+
+#[test]
+fn the_last_one_dropped_restores_what_was() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let caught = || status("/proc/self/status", "SigCgt:") & bit(Signal::ALARM) != 0;
+    assert!(!caught());
+    let reactor = Reactor::new().unwrap();
+    let first = reactor.signals(&[Signal::ALARM, Signal::ALARM]).unwrap();
+    let second = reactor.signals(&[Signal::ALARM]).unwrap();
+    assert!(caught());
+    drop(first);
+    assert!(caught());
+    drop(second);
+    assert!(!caught());
+    for _ in 0..1_000 {
+        drop(reactor.signals(&[Signal::ALARM]).unwrap());
+    }
+    assert_eq!((caught(), reactor.stats().live), (false, 0));
+}
+
+#[test]
+fn watchers_come_and_go_while_signals_rain() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let stays = reactor.signals(&[Signal::USER2]).unwrap();
+    let rain = thread::spawn(|| (0..20_000).for_each(|_| send(Signal::USER2)));
+    while !rain.is_finished() {
+        let other = Reactor::new().unwrap();
+        let comes = other.signals(&[Signal::USER2]).unwrap();
+        other.recv_timeout(&comes, Duration::from_micros(50)).unwrap();
+    }
+    rain.join().unwrap();
+    assert_eq!(reactor.recv(&stays).unwrap(), Signal::USER2);
+}
+
+#[test]
+fn what_cannot_be_caught_is_refused_and_nothing_is() {
+    let _alone = alone();
+    let reactor = Reactor::new().unwrap();
+    let caught = status("/proc/self/status", "SigCgt:");
+    for number in [9, 19, 11, 0, -1, 64, 1_000] {
+        let error = reactor.signals(&[Signal::USER1, Signal(number)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&number.to_string()), "{error}");
+    }
+    assert_eq!((status("/proc/self/status", "SigCgt:"), reactor.stats().live), (caught, 0));
+    let simulated = Reactor::with_driver(Sim::new()).unwrap();
+    assert_eq!(simulated.signals(&[Signal::USER1]).unwrap_err().kind(), io::ErrorKind::Unsupported);
+    assert_eq!(status("/proc/self/status", "SigCgt:"), caught);
+}
+
+#[test]
+fn they_are_listed_and_outlive_their_reactor_inert() {
+    let _alone = alone();
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::USER1]).unwrap();
+    send(Signal::USER1);
+    reactor.recv(&signals).unwrap();
+    let sources = reactor.sources();
+    let info = sources.iter().next().unwrap();
+    assert_eq!((info.kind, info.fired), (Some(SourceKind::Signals), 1));
+    drop(reactor);
+    send(Signal::USER1); // still caught: nobody hears it
+    drop(signals);
+}
+
+#[test]
+fn names_are_shown() {
+    assert_eq!(
+        format!("{} {:?} {}", Signal::INTERRUPT, Signal::TERMINATE, Signal(63)),
+        "SIGINT SIGTERM Signal(63)"
+    );
+}

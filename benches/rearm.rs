@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench rearm` (a filter may follow: `-- turn`). The machine drifts: compare within one run.
 
+mod common;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -9,12 +11,9 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use pollmux::{Reactor, Time, Timer, select};
 
-const FAR: Duration = Duration::from_secs(1_000);
+use common::tokio_runtime;
 
-/// A tokio runtime for its timers only.
-fn tokio_runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a tokio runtime")
-}
+const FAR: Duration = Duration::from_secs(1_000);
 
 /// A group whose benches are short and many.
 fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {

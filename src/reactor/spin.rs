@@ -204,7 +204,7 @@ mod tests {
         // 32, 64, 128, .. sleeps apart.
         assert_eq!(attempts(PAUSE * 2 * ((1 << 5) - 1)), 5);
         let rare = attempts(1_000_000);
-        assert!(rare < 90, "{rare} attempts");
+        assert!(rare < 300, "{rare} attempts");
         spinner.succeeded();
         assert_eq!(attempts(CREDIT), CREDIT as usize);
         assert_eq!(attempts(PAUSE), 1);

@@ -1,4 +1,4 @@
-//! A single-threaded reactor on epoll: it waits for **channels, timers and tickers in one `select!`**, and re-arms timers
+//! A single-threaded reactor on epoll: it waits for **channels, timers, tickers and fds in one `select!`**, and re-arms timers
 //! without allocating and without a syscall.
 //!
 //! ```
@@ -32,11 +32,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
-//! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`never()`], `Option`s, your own |
+//! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
-//! | [`Reactor`], [`Handle`] | timer queue, ready list, wake protocol, [`Handle::wait`], [`Reactor::embed`] |
+//! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
 //! | [`Driver`] | [`Native`], [`Sim`] (virtual time), or your own |
-//! | [`sys`] | epoll, timerfd, eventfd, clocks: every syscall |
+//! | [`sys`] | epoll, timerfd, eventfd, signals, clocks: every syscall |
 //!
 //! # Guarantees
 //! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is gone.

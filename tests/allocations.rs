@@ -3,31 +3,18 @@
 //! The counter is the thread's own, so tests that run beside each other, and the other ends of channels, do not disturb. Warm means
 //! that the same number of timers, sources and messages was reached before.
 
-#[path = "../examples/common/mod.rs"]
-mod common;
+#[path = "common/warm.rs"]
+mod warm;
 
 use std::hint::black_box;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::allocations;
 use pollmux::{Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, select};
-
-#[global_allocator]
-static ALLOCATOR: common::Counting = common::Counting;
+use warm::{allocates_nothing, allocations};
 
 const FAR: Duration = Duration::from_secs(3600);
-
-/// Runs `operation` to warm it up, and then as often again, when it must not allocate. It is given the number of the round.
-#[track_caller]
-fn allocates_nothing(rounds: u64, mut operation: impl FnMut(u64)) {
-    (0..rounds).for_each(&mut operation);
-    let before = allocations();
-    (rounds..2 * rounds).for_each(&mut operation);
-    let made = allocations() - before;
-    assert_eq!(made, 0, "{made} allocations in {rounds} rounds after {rounds} rounds of warm-up");
-}
 
 fn reactor() -> Reactor {
     Reactor::new().expect("a reactor")

@@ -721,3 +721,29 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
         outer.poller.deregister(&inner).unwrap();
     }
 }
+
+#[test]
+fn a_blocking_select_or_wait_on_an_embedded_reactor_sleeps() {
+    let (reactor, mut inner, mut outer) = embedded(Mode::Level);
+    settle(&mut outer, &mut inner);
+    let mut events = Events::with_capacity(4);
+    for round in 0..3 {
+        let (timer, before) = (reactor.after(ms(10)), reactor.stats());
+        // Wall time: its own raising of the fd must not end the sleep.
+        match round {
+            0 => select! { reactor; recv(timer) -> _ => {} },
+            1 => reactor.wait(&mut events).unwrap(),
+            _ => reactor.sleep_blocking(ms(10)).unwrap(),
+        }
+        let during = reactor.stats() - before;
+        assert!(during.waits <= 5, "spins: {during}");
+        assert!(outer.is_up(), "a turn is owed");
+    }
+}
+
+#[test]
+fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
+    let (reactor, mut inner, mut outer) = embedded(Mode::Level);
+    settle(&mut outer, &mut inner);
+    assert_eq!(reactor.stats().wakes, 0);
+}

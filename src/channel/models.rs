@@ -7,42 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
-use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
 use super::permit::Waiting;
 use super::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use crate::driver::Wake;
+use crate::reactor::models::Bed;
 use crate::reactor::notify::{Bell, Call, Notify, Probe};
 use crate::sync::{Ordering, fence};
 
 const TOKEN: u64 = 7;
-
-/// A driver that can only sleep and be woken.
-struct Bed {
-    woken: Mutex<bool>,
-    changed: Condvar,
-    wakes: Count,
-}
-
-impl Wake for Bed {
-    fn wake(&self) -> std::io::Result<()> {
-        self.wakes.fetch_add(1, Relaxed);
-        *self.woken.lock().unwrap() = true;
-        self.changed.notify_one();
-        Ok(())
-    }
-}
-
-impl Bed {
-    fn sleep(&self) {
-        let mut woken = self.woken.lock().unwrap();
-        while !*woken {
-            woken = self.changed.wait(woken).unwrap();
-        }
-        *woken = false;
-    }
-}
 
 /// The reactor's side of the protocol, with one registered channel.
 struct Sleeper<T> {
@@ -55,7 +28,7 @@ struct Sleeper<T> {
 
 impl<T> Sleeper<T> {
     fn new(receiver: Receiver<T>) -> Sleeper<T> {
-        let bed = Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) });
+        let bed = Bed::new();
         let notify = Arc::new(Notify::new(bed.clone()));
         receiver.set_reactor(Some((notify.clone(), TOKEN)));
         Sleeper { receiver, notify, bed, begun: 0 }
@@ -343,7 +316,7 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
 
 /// Another party with a bed, for send cases.
 fn party() -> (Arc<Notify>, Arc<Bed>) {
-    let bed = Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) });
+    let bed = Bed::new();
     (Arc::new(Notify::new(bed.clone())), bed)
 }
 

@@ -1,6 +1,7 @@
 //! Closures that the loop calls: callbacks that are due, and what other threads have posted.
 //!
-//! They run where a turn begins, before any source is asked, one batch a turn: what a closure posts, or arms with zero, is the next turn's. While one runs nothing of the
+//! They run where a turn begins, before any source is asked, one batch a turn: what a closure arms with zero is the next turn's. What was posted meanwhile has one more batch when
+//! something is ready, because a message may have been sent after it. While one runs nothing of the
 //! reactor is borrowed, so it may use the reactor as it likes. A select in a closure runs no closures: `calling` says so.
 
 use std::cell::Cell;
@@ -129,6 +130,8 @@ impl Core {
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
     pub(crate) fn run_calls(self: &Rc<Core>) {
         if self.calling.replace(true) {
+            // The posts have to wait, but a wake-up is for the wait under way.
+            self.woken.set(self.notify.take_woken() || self.woken.get());
             return;
         }
         let batch = Batch(self);

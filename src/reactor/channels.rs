@@ -123,7 +123,9 @@ impl Slot {
 
     /// The channel is at its end: nothing will come, and it is not to be reported any more.
     pub(crate) fn unwatch(&self) {
-        self.try_take();
+        if self.is_ready() {
+            self.core().table.borrow_mut().unready(self.slot);
+        }
         self.forget();
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct TurnClock {
     source: Source,
     /// The turn's reading of the clock, if it has one.
     turn: Cell<Option<Time>>,
+    /// ns: the last precise reading. What was due then is due now, however far a coarse reading lags behind.
+    last: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl TurnClock {
             }
             Clock::Virtual(clock) => Source::Virtual(clock),
         };
-        TurnClock { source, turn: Cell::new(None) }
+        TurnClock { source, turn: Cell::new(None), last: Cell::new(0) }
     }
 
     /// The clock behind this.
@@ -60,7 +62,7 @@ impl TurnClock {
     #[inline]
     pub(crate) fn is_due(&self, deadline: u64) -> bool {
         if let Source::Monotonic { lag, .. } = &self.source {
-            if coarse_now().as_nanos().saturating_add(*lag) < deadline {
+            if self.last.get() < deadline && coarse_now().as_nanos().saturating_add(*lag) < deadline {
                 return false;
             }
         }
@@ -87,6 +89,7 @@ impl TurnClock {
             Source::Virtual(clock) => clock.now(),
         };
         self.turn.set(Some(now));
+        self.last.set(now.as_nanos());
         now
     }
 

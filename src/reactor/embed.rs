@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::notify::Call;
-use super::{Handle, Reactor, Wait};
+use super::{Core, Handle, Reactor, Wait};
 use crate::sync::{Ordering, fence};
 
 /// A reactor embedded in another loop; made by [`Reactor::embed`].
@@ -67,6 +67,7 @@ impl Reactor {
         };
         let mut embedded = Embedded { handle: self.handle(), fd };
         core.embedded.set(true);
+        core.notify.sleep();
         embedded.turn()?;
         Ok(embedded)
     }
@@ -88,7 +89,9 @@ impl Embedded {
         let polled = core.drive(None, Wait::Poll);
         let now = core.clock.refresh();
         core.expire(now);
+        let unfinished = Unfinished(core);
         core.run_calls();
+        std::mem::forget(unfinished);
         if core.closed.get() {
             return Err(super::closed());
         }
@@ -111,6 +114,16 @@ impl Embedded {
     /// The embedded reactor.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+}
+
+/// A turn that a closure's panic ends: the reactor sleeps again, and the next turn comes for what is left.
+struct Unfinished<'a>(&'a Core);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.notify.sleep();
+        self.0.leave_to_next_turn();
     }
 }
 

@@ -176,16 +176,16 @@ impl Handle {
         core.begin_turn();
         loop {
             core.collect(Call::Mark);
-            if core.is_posted() {
+            if core.is_posted() && core.has_ready() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();
+            }
+            if core.closed.get() {
+                return Err(super::closed());
             }
             let woken = core.woken.replace(false);
             if core.report(events) || woken {
                 return Ok(());
-            }
-            if core.closed.get() {
-                return Err(super::closed());
             }
             let until = match patience {
                 Patience::None => return Ok(()),

@@ -12,6 +12,8 @@ mod embed;
 mod events;
 mod fds;
 mod listing;
+#[cfg(all(loom, test))]
+pub(crate) mod models;
 pub(crate) mod notify;
 mod origins;
 mod ready;
@@ -433,8 +435,11 @@ impl Core {
             self.expire(Time::ZERO);
             self.cleaned_for.set(self.next_due.get());
         }
-        if self.clock.was_due(self.next_due.get()) {
+        if self.clock.was_due(self.next_due.get()) || (self.errands.get() && self.has_calls()) {
             return Ok(Blocked::Ended);
+        }
+        if self.embedded.get() {
+            self.swallow()?;
         }
         let until = until.unwrap_or(Time::MAX);
         if self.spinner.is_on() && self.spin(until, &recheck) {
@@ -464,7 +469,7 @@ impl Core {
     /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
     #[inline]
     fn is_called(&self) -> bool {
-        self.notify.is_marked() || self.is_posted()
+        self.notify.is_marked() || (self.notify.is_posted() && (self.may_call() || self.notify.is_woken()))
     }
 
     /// The deadline that the driver gets: what the timers want, `until` at the latest.
@@ -476,8 +481,17 @@ impl Core {
         (deadline.latest != Time::MAX).then_some(deadline)
     }
 
-    fn awake(&self) {
-        self.wakes.set(self.wakes.get() + u64::from(self.notify.awake()));
+    /// Ends a sleep; whether somebody has woken us from it.
+    fn awake(&self) -> bool {
+        let woken = self.notify.awake();
+        self.wakes.set(self.wakes.get() + u64::from(woken));
+        woken
+    }
+
+    /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep raises it again.
+    #[cold]
+    fn swallow(&self) -> io::Result<()> {
+        if self.awake() { self.drive(None, Wait::Poll) } else { Ok(()) }
     }
 
     /// Lets the driver wait; what fds it found ready is ready then.
@@ -506,8 +520,12 @@ impl Core {
 
     /// Whether a turn would find something: a source, or a closure to be called.
     fn has_work(&self) -> bool {
-        let table = self.table.borrow();
-        table.ready.len() > 0 || (self.may_call() && table.calls.len() + self.posts.borrow().len() > 0)
+        self.has_ready() || self.has_calls()
+    }
+
+    /// Whether a turn would call closures: those that came to be due inside another one, or stood behind one that panicked.
+    fn has_calls(&self) -> bool {
+        self.may_call() && self.table.borrow().calls.len() + self.posts.borrow().len() > 0
     }
 
     /// Picks one of the set bits, each with the same probability.

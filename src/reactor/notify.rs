@@ -230,7 +230,8 @@ impl Notify {
 
     /// Ends the wait under way or the next one.
     pub(crate) fn post_wake(&self) {
-        self.woken.store(true, Ordering::SeqCst);
+        // A read-modify-write even if somebody has asked already: who takes it then sees what was done before.
+        self.woken.swap(true, Ordering::SeqCst);
         self.announce();
     }
 
@@ -245,6 +246,16 @@ impl Notify {
     #[inline]
     pub(crate) fn is_posted(&self) -> bool {
         self.posted.load(Ordering::SeqCst)
+    }
+
+    /// Whether somebody asked for a wake-up since it was last taken.
+    #[inline]
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_woken(&self) -> bool {
+        self.is_woken() && self.woken.swap(false, Ordering::SeqCst)
     }
 
     /// Moves the posts behind those in `into`. Returns whether somebody asked for a wake-up.

@@ -275,6 +275,9 @@ impl<'a> Select<'a> {
             if let Some(index) = self.choose(core) {
                 return Ok(Some(index));
             }
+            if self.handle.is_closed() {
+                return Err(closed());
+            }
             let until = match patience {
                 Patience::None => return Ok(None),
                 Patience::Until(until) => Some(until),

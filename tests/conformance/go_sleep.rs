@@ -1,13 +1,27 @@
 //! Timers as Go promises them: time/sleep_test.go. On a virtual clock wherever the wall's is not the point.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel;
-use pollmux::{Events, Reactor, Sim, Source, Time, Timer, select};
+use pollmux::{Callback, Events, Firing, Reactor, Sim, Source, Time, Timer, select};
 
 use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
+
+/// A count that closures share, and one that counts its calls.
+fn counting() -> (Rc<Cell<u64>>, impl FnMut(&Firing<'_>) + Clone + 'static) {
+    let calls = Rc::new(Cell::new(0));
+    let count = calls.clone();
+    (calls, move |_: &Firing<'_>| count.set(count.get() + 1))
+}
+
+/// A turn that waits for nothing: what is due is called.
+fn turn(reactor: &Reactor) {
+    assert_eq!(poll(reactor, &pollmux::never::<()>()), None);
+}
 
 /// Go time/sleep_test.go: TestSleep
 #[test]
@@ -37,6 +51,55 @@ fn a_sleep_that_is_disturbed_is_not_shorter() {
     assert!(start.elapsed() >= ms(50));
     disturber.join().unwrap();
     assert!(messages + inbox.try_iter().count() == 20);
+}
+
+/// Go time/sleep_test.go: TestAfterFunc
+#[test]
+fn a_callback_arms_itself_or_makes_another_one_until_it_has_enough() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(2).unwrap();
+    let (mut left, done) = (10, tx.clone());
+    let _again = reactor.call_after(Duration::ZERO, move |now| {
+        left -= 1;
+        if left >= 0 {
+            assert!(!now.reset(Duration::ZERO));
+        } else {
+            done.send("itself").unwrap();
+        }
+    });
+    assert_eq!(next(&reactor, &inbox), Ok("itself"));
+
+    fn another(now: &pollmux::Handle, left: u32, done: channel::Sender<&'static str>) {
+        let make = move |now: &Firing<'_>| match left.checked_sub(1) {
+            Some(left) => another(now, left, done.clone()),
+            None => done.send("another").unwrap(),
+        };
+        now.call_after(Duration::ZERO, make).detach();
+    }
+    another(&reactor, 10, tx);
+    assert_eq!(next(&reactor, &inbox), Ok("another"));
+    assert_eq!(reactor.stats().called, 22);
+}
+
+/// Go time/sleep_test.go: TestAfterFuncStarvation
+#[test]
+fn a_channel_that_is_always_ready_does_not_starve_a_callback() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    // The loop sends to itself for ever, and so never has nothing to do.
+    let stop = Rc::new(Cell::new(false));
+    let stopped = stop.clone();
+    let (begin, mut messages) = (Instant::now(), 0);
+    let _callback = reactor.call_after(ms(2), move |_| stopped.set(true));
+    tx.send(()).unwrap();
+    while !stop.get() {
+        select! { reactor; recv(inbox) -> message => message.unwrap() }
+        tx.send(()).unwrap();
+        messages += 1;
+        assert!(begin.elapsed() < LONG, "starved");
+    }
+    assert!(messages > 0 && begin.elapsed() >= ms(2));
+    assert_eq!(reactor.stats().waits, 0, "it has never slept");
 }
 
 /// Go time/sleep_test.go: TestTickerStress
@@ -123,6 +186,22 @@ fn stop_is_true_once_and_then_nothing_fires() {
     assert_eq!((poll(&reactor, &a), poll(&reactor, &b)), (None, None));
 }
 
+/// Go time/sleep_test.go: TestAfterStop, the timers of AfterFunc
+#[test]
+fn stop_of_a_callback_is_true_once_and_then_it_is_not_called() {
+    let (reactor, sim) = sim();
+    let ((earlier, count), (calls, stopped)) = (counting(), counting());
+    let _earlier = reactor.call_after(ms(100), count);
+    let (a, b) = (reactor.call_after(ms(50), stopped.clone()), reactor.call_after(ms(150), stopped));
+    let end = reactor.after(ms(200));
+    assert!(a.stop() && b.stop());
+    assert_eq!(next(&reactor, &end), Time::ZERO + ms(200));
+    assert!(!a.stop() && !b.stop());
+    sim.advance(ms(200));
+    turn(&reactor);
+    assert_eq!((earlier.get(), calls.get()), (1, 0));
+}
+
 /// Go time/sleep_test.go: TestAfterQueuing
 #[test]
 fn timers_come_in_the_order_of_their_deadlines() {
@@ -160,6 +239,22 @@ fn timers_that_were_stopped_never_fire_whatever_happens_around_them() {
     assert!(stopped.iter().all(|timer| !timer.is_ready()));
     assert!(others.iter().all(|timer| timer.is_ready()));
     assert_eq!(reactor.stats().expired - expired, 100);
+}
+
+/// Go time/sleep_test.go: TestTimerStopStress, as it is there
+#[test]
+fn callbacks_that_were_stopped_are_never_called_whatever_happens_around_them() {
+    let (reactor, sim) = sim();
+    let (calls, count) = counting();
+    let stopped: Vec<_> =
+        (0..100).map(|n| reactor.call_after(ms(2_000 + n), |_| panic!("it was stopped"))).collect();
+    let _others: Vec<_> = (0..100).map(|n| reactor.call_after(ms(1_950 + 2 * n), count.clone())).collect();
+    sim.advance(ms(1_000));
+    assert!(stopped.iter().all(Callback::stop));
+    sim.advance(ms(2_000));
+    turn(&reactor);
+    assert_eq!((calls.get(), reactor.stats().called), (100, 100));
+    assert!(!stopped.iter().any(Callback::stop));
 }
 
 /// Go time/sleep_test.go: TestSleepZeroDeadlock
@@ -245,6 +340,26 @@ fn of_many_timers_of_zero_none_is_lost() {
     assert_eq!(reactor.stats().expired, 20_000);
     // Each was due when it was asked for: the loop never slept.
     assert_eq!(reactor.stats().waits, 0);
+}
+
+/// Go time/sleep_test.go: TestZeroTimer, the timers of AfterFunc
+#[test]
+fn of_many_callbacks_of_zero_none_is_lost() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let send = move |_: &Firing<'_>| tx.send(()).unwrap();
+    let kept = reactor.call_after(LONG, send.clone());
+    for n in 0..20_000 {
+        if n % 2 == 0 {
+            reactor.call_after(Duration::ZERO, send.clone()).detach();
+        } else {
+            kept.reset(Duration::ZERO);
+        }
+        assert_eq!(next(&reactor, &inbox), Ok(()));
+    }
+    assert_eq!((reactor.stats().called, inbox.try_iter().count()), (20_000, 0));
+    // The inbox, and the one that was kept.
+    assert_eq!(reactor.stats().live, 2);
 }
 
 /// Go time/sleep_test.go: TestTimerModifiedEarlier
@@ -345,6 +460,50 @@ fn reset_is_false_exactly_when_the_value_was_received() {
     }
     assert_eq!(timer.reset(LONG), pending);
     assert_eq!(poll(&reactor, &timer), None, "the value of an older arm");
+}
+
+/// Go time/sleep_test.go: TestStopResult, the timers of AfterFunc
+#[test]
+fn stop_of_a_callback_is_false_exactly_when_it_was_called() {
+    let reactor = reactor();
+    let (calls, count) = counting();
+    let (mut called, mut stopped) = (0, 0);
+    for n in 0..2_000 {
+        let callback = reactor.call_after(Duration::from_nanos(n * 50), count.clone());
+        if n % 3 == 0 {
+            turn(&reactor);
+        }
+        let result = callback.stop();
+        assert_eq!(calls.get(), called + u64::from(!result), "called and stopped, or neither");
+        if result {
+            stopped += 1
+        } else {
+            called += 1
+        }
+        // Nothing is left, whether it was due or not.
+        turn(&reactor);
+        assert_eq!((calls.get(), callback.stop()), (called, false));
+    }
+    assert!(called > 0 && stopped > 0);
+}
+
+/// Go time/sleep_test.go: TestResetResult, the timers of AfterFunc
+#[test]
+fn reset_of_a_callback_is_false_exactly_when_it_was_called() {
+    let reactor = reactor();
+    let (calls, count) = counting();
+    let callback = reactor.call_after(LONG, count);
+    let (mut pending, mut called) = (true, 0);
+    for n in 0..2_000 {
+        assert_eq!(callback.reset(Duration::from_nanos(n % 7 * 5_000)), pending);
+        turn(&reactor);
+        pending = calls.get() == called;
+        called = calls.get();
+    }
+    assert!((1..2_000).contains(&called), "{called} calls");
+    assert_eq!(callback.reset(LONG), pending);
+    turn(&reactor);
+    assert_eq!(calls.get(), called, "the call of an older arm");
 }
 
 /// Go runtime/proc_test.go: TestTimerFairness

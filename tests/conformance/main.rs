@@ -16,10 +16,6 @@
 //! - **Nothing to peek at, no flavours that upgrade**: std's tests of those are here as far as another behaviour is in them.
 //! - **No garbage collection**: Go's TestTimerGC and TestTickerGC are here as "a dropped timer frees its slot".
 //! - What std's and crossbeam's suites repeat for another message type, another capacity, or for std's sync and async channels, is here once.
-//!
-//! # Comes with call_after
-//! Of Go's time/sleep_test.go TestAfterFunc (a callback that arms itself again), TestAfterFuncStarvation, and the AfterFunc rows of TestAfterStop, TestTimerStopStress, TestZeroTimer, TestStopResult
-//! and TestResetResult.
 
 mod common;
 

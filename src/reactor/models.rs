@@ -1,0 +1,307 @@
+//! The loom models of what a [`Remote`] asks of a loop: every interleaving of a few threads, up to a number of preemptions (`channel/models.rs` says how to run them).
+//!
+//! The reactor is the real one, on a driver that can only sleep and be woken. A post or a wake that is lost shows as a deadlock, which loom reports.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
+
+use loom::sync::atomic::AtomicUsize;
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+
+use super::{Events, Reactor, Remote};
+use crate::driver::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
+use crate::sync::Ordering;
+use crate::sys::Time;
+
+/// A place to sleep until woken.
+pub(crate) struct Bed {
+    woken: Mutex<bool>,
+    changed: Condvar,
+    pub(crate) wakes: Count,
+}
+
+impl Wake for Bed {
+    fn wake(&self) -> io::Result<()> {
+        self.wakes.fetch_add(1, Relaxed);
+        *self.woken.lock().unwrap() = true;
+        self.changed.notify_one();
+        Ok(())
+    }
+}
+
+impl Bed {
+    pub(crate) fn new() -> Arc<Bed> {
+        Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) })
+    }
+
+    pub(crate) fn sleep(&self) {
+        let mut woken = self.woken.lock().unwrap();
+        while !*woken {
+            woken = self.changed.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
+
+    fn look(&self) {
+        *self.woken.lock().unwrap() = false;
+    }
+}
+
+/// A driver that sleeps in a bed; in virtual time, which stands still.
+struct Sleeper {
+    bed: Arc<Bed>,
+    clock: VirtualClock,
+    /// What an outer loop would wait for, which here sleeps in the bed itself.
+    fd: File,
+}
+
+impl Driver for Sleeper {
+    fn wait(&mut self, _: Option<Deadline>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
+        match how {
+            Wait::Block => self.bed.sleep(),
+            Wait::Poll => self.bed.look(),
+            Wait::Arm => {}
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.bed.clone()
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::Virtual(self.clock.clone())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}
+
+fn reactor() -> (Reactor, Arc<Bed>) {
+    let bed = Bed::new();
+    let fd = File::open("/dev/null").unwrap();
+    let driver = Sleeper { bed: bed.clone(), clock: VirtualClock::new(Time::ZERO), fd };
+    (Reactor::with_driver(driver).unwrap(), bed)
+}
+
+/// What posts have done, in order. Only the reactor's thread touches it.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u32>>>);
+
+impl Log {
+    fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Posts that `n` is to be noted; the one that makes it `all` ends the wait.
+    fn post(&self, remote: &Remote, n: u32, all: usize) {
+        let (log, again) = (self.clone(), remote.clone());
+        let noted = remote.post(move |_| {
+            log.0.lock().unwrap().push(n);
+            if log.len() == all {
+                again.wake();
+            }
+        });
+        assert!(noted.is_ok());
+    }
+}
+
+/// Waits until all of `expected` was noted.
+fn wait_for(reactor: &Reactor, log: &Log, expected: &[&[u32]]) {
+    let mut events = Events::with_capacity(1);
+    reactor.wait(&mut events).unwrap();
+    let noted = log.take();
+    assert_eq!(noted.len(), expected.iter().map(|one| one.len()).sum::<usize>(), "{noted:?}");
+    for one in expected {
+        assert!(noted.iter().filter(|n| one.contains(n)).eq(one.iter()), "not in order: {noted:?}");
+    }
+}
+
+#[test]
+fn posts_against_a_sleep() {
+    loom::model(|| {
+        let (reactor, bed) = reactor();
+        let (remote, log) = (reactor.remote(), Log::default());
+        let note = log.clone();
+        let poster = thread::spawn(move || [1, 2].map(|n| note.post(&remote, n, 2)));
+        wait_for(&reactor, &log, &[&[1, 2]]);
+        poster.join().unwrap();
+        // One for each sleep: no more than were announced.
+        assert!(bed.wakes.load(Relaxed) <= 3);
+    });
+}
+
+#[test]
+fn posts_of_two_threads_against_a_sleep() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let log = Log::default();
+        let posters = [1, 2].map(|n| {
+            let (remote, note) = (reactor.remote(), log.clone());
+            thread::spawn(move || note.post(&remote, n, 2))
+        });
+        wait_for(&reactor, &log, &[&[1], &[2]]);
+        posters.into_iter().for_each(|poster| poster.join().unwrap());
+    });
+}
+
+#[test]
+fn a_wake_against_a_wait_and_what_was_done_before_it_is_seen() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let (remote, done) = (reactor.remote(), Arc::new(AtomicUsize::new(0)));
+        let theirs = done.clone();
+        let waker = thread::spawn(move || {
+            theirs.store(1, Ordering::Relaxed);
+            remote.wake();
+        });
+        let mut events = Events::with_capacity(1);
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+        waker.join().unwrap();
+    });
+}
+
+#[test]
+fn two_wakes_against_waits() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let done = Arc::new(AtomicUsize::new(0));
+        let wakers = [(); 2].map(|()| {
+            let (remote, theirs) = (reactor.remote(), done.clone());
+            thread::spawn(move || {
+                theirs.fetch_add(1, Ordering::Relaxed);
+                remote.wake();
+            })
+        });
+        let mut events = Events::with_capacity(1);
+        // Two may be seen as one, but not before both were made.
+        while done.load(Ordering::Relaxed) < 2 {
+            reactor.wait(&mut events).unwrap();
+        }
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
+    });
+}
+
+#[test]
+fn a_wake_against_a_sleep_for_a_source_of_the_users_own() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let raised = Arc::new(AtomicUsize::new(0));
+        let raisers = [(); 2].map(|()| {
+            let (remote, theirs) = (reactor.remote(), raised.clone());
+            thread::spawn(move || {
+                theirs.fetch_add(1, Ordering::Release);
+                remote.wake();
+            })
+        });
+        let core = reactor.core.clone();
+        // What a `select!` does: it looks, and sleeps until there is a reason to look again.
+        core.begin_turn();
+        let is_ready = || raised.load(Ordering::Acquire) == 2;
+        while !is_ready() {
+            core.block(None, |_| Ok(()), is_ready).unwrap();
+            core.look();
+        }
+        raisers.into_iter().for_each(|raiser| raiser.join().unwrap());
+    });
+}
+
+#[test]
+fn a_post_and_a_wake_against_a_wait() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let log = Log::default();
+        let (remote, note) = (reactor.remote(), log.clone());
+        let poster = thread::spawn(move || note.post(&remote, 1, usize::MAX));
+        let remote = reactor.remote();
+        let waker = thread::spawn(move || remote.wake());
+        let mut events = Events::with_capacity(1);
+        // Whichever comes first, neither takes the other away.
+        reactor.wait(&mut events).unwrap();
+        poster.join().unwrap();
+        waker.join().unwrap();
+        reactor.try_wait(&mut events).unwrap();
+        assert_eq!(log.take(), [1]);
+    });
+}
+
+#[test]
+fn a_post_and_a_wake_against_embedded_turns() {
+    loom::model(|| {
+        let (reactor, bed) = reactor();
+        let mut inner = reactor.embed().unwrap();
+        let log = Log::default();
+        let (remote, note) = (reactor.remote(), log.clone());
+        let poster = thread::spawn(move || [1, 2].map(|n| note.post(&remote, n, usize::MAX)));
+        let mut noted = Vec::new();
+        while noted.len() < 2 {
+            bed.sleep(); // the outer loop
+            inner.turn().unwrap();
+            noted.extend(log.take());
+        }
+        assert_eq!(noted, [1, 2]);
+        poster.join().unwrap();
+    });
+}
+
+#[test]
+fn posts_during_a_select_inside_a_callback_are_run_after_it() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let log = Log::default();
+        let (remote, note) = (reactor.remote(), log.clone());
+        let raised = Arc::new(AtomicUsize::new(0));
+        let theirs = raised.clone();
+        let poster = thread::spawn(move || {
+            note.post(&remote, 1, 1);
+            theirs.store(1, Ordering::Release);
+            remote.wake();
+        });
+        let (source, noted) = (Rc::new(raised), log.clone());
+        let callback = reactor.call_after(std::time::Duration::ZERO, move |now| {
+            let (is_ready, before) = (|| source.load(Ordering::Acquire) == 1, noted.len());
+            while !is_ready() {
+                now.core.block(None, |_| Ok(()), is_ready).unwrap();
+                now.core.look();
+            }
+            assert_eq!(noted.len(), before);
+        });
+        // The wake may end a wait before the turn that runs the post.
+        while log.len() == 0 {
+            reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        }
+        poster.join().unwrap();
+        drop(callback);
+    });
+}
+
+#[test]
+fn a_post_against_the_reactors_drop_is_run_dropped_or_given_back() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let (remote, token) = (reactor.remote(), Arc::new(()));
+        let held = token.clone();
+        let poster = thread::spawn(move || match remote.post(move |_| drop(held)) {
+            Ok(()) => {}
+            Err(back) => {
+                assert!(remote.is_closed());
+                drop(back);
+            }
+        });
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        drop(reactor);
+        poster.join().unwrap();
+        assert_eq!(Arc::strong_count(&token), 1);
+    });
+}

@@ -3,15 +3,26 @@
 //! [`Native`] waits on the system's own poller; [`Sim`] on a virtual clock that jumps instead of sleeping. The reactor reaches its
 //! driver only on cold calls: a turn that finds something to do makes none.
 
+#[cfg(feature = "mio")]
+mod mio;
 mod native;
+#[cfg(feature = "polling")]
+mod polling;
+mod queue;
 mod sim;
 
 use std::io;
+use std::ops::Add;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "mio")]
+pub use self::mio::MioDriver;
 pub use self::native::Native;
+#[cfg(feature = "polling")]
+pub use self::polling::PollingDriver;
+pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
 use crate::sys::{Interest, Mode, Readiness, Time};
 
@@ -62,6 +73,12 @@ pub trait Driver {
     /// An fd that is readable when a wait would return at once, if there is one. A reactor whose driver has none cannot be embedded.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered with its reactor. For drivers that wait for more than the reactor asks them to.
+    fn has_events(&self, events: EventsId) -> bool {
+        let _ = events;
+        false
     }
 
     /// How many syscalls the driver has made so far, by kind.
@@ -159,6 +176,18 @@ pub struct Syscalls {
     pub arms: u64,
     /// Registrations, changes and removals of fds: `epoll_ctl`.
     pub controls: u64,
+}
+
+impl Add for Syscalls {
+    type Output = Syscalls;
+    fn add(self, other: Syscalls) -> Syscalls {
+        Syscalls {
+            waits: self.waits + other.waits,
+            polls: self.polls + other.polls,
+            arms: self.arms + other.arms,
+            controls: self.controls + other.controls,
+        }
+    }
 }
 
 /// The clock of a driver.

@@ -186,6 +186,10 @@ impl<T: AsFd> Fd<T> {
     /// The file was found not to be ready for this.
     pub fn clear_readiness(&self, readiness: Readiness) {
         self.slot.forget_readiness(readiness);
+        if self.slot.is_told_once() {
+            // Nobody can be told. The driver's next wait says what is wrong with it.
+            let _ = self.rearm();
+        }
     }
 
     /// What is waited for.

@@ -721,3 +721,23 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
         outer.poller.deregister(&inner).unwrap();
     }
 }
+
+#[test]
+fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
+    for mode in MODES {
+        let reactor = Reactor::builder().slack(HOUR).build().unwrap();
+        let mut inner = reactor.embed().unwrap();
+        let mut outer = Outer::around(&inner, mode);
+        let relaxed = reactor.after(ms(1));
+        settle(&mut outer, &mut inner);
+        // Armed is the end of the hour.
+        let strict = reactor.after(ms(2)).slack(Duration::ZERO);
+        assert!(outer.is_up(), "{mode:?}");
+        let _dog = dog();
+        while !strict.is_ready() {
+            inner.turn().unwrap();
+            outer.sleep();
+        }
+        assert!(relaxed.is_ready());
+    }
+}

@@ -97,7 +97,7 @@ impl Embedded {
         let left = core.has_work() || due <= now.as_nanos();
         let arm = (due > now.as_nanos() && due != super::NEVER).then(|| core.timers_due());
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
-        core.outer_armed.set(due);
+        core.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
         core.notify.sleep();
         fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.

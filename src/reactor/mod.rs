@@ -559,10 +559,10 @@ impl Core {
         seq
     }
 
-    /// After the heap's first key may have moved to an earlier time.
-    fn due_changed(&self, first: u64) {
+    /// After something was armed for `deadline`, and the heap's first key may have moved to an earlier time.
+    fn due_changed(&self, first: u64, deadline: u64) {
         self.next_due.set(first);
-        if first < self.outer_armed.get() && self.embedded.get() {
+        if deadline < self.outer_armed.get() && self.embedded.get() {
             self.leave_to_next_turn();
         }
     }
@@ -620,7 +620,7 @@ impl Core {
             State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
             _ => table.heap.insert(&table.slots, slot, deadline, seq),
         }
-        self.due_changed(table.heap.first());
+        self.due_changed(table.heap.first(), deadline);
         matches!(state, State::Armed | State::Ready)
     }
 

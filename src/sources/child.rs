@@ -1,6 +1,6 @@
 //! Child processes: their end, as a source.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -34,6 +34,8 @@ pub struct ChildProcess {
     child: RefCell<Option<Child>>,
     process: ProcessFd,
     slot: Slot,
+    /// The status has been given: the process being gone from the table too is another event (Linux 6.9).
+    over: Cell<bool>,
 }
 
 impl Register for Child {
@@ -54,7 +56,9 @@ impl Register for Child {
             Ok(process)
         });
         match watched {
-            Ok(process) => Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot }),
+            Ok(process) => {
+                Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot, over: Cell::new(false) })
+            }
             Err(error) => Err(RegisterError::new(self, error)),
         }
     }
@@ -118,9 +122,13 @@ impl Source for ChildProcess {
         if !self.slot.is_ready() {
             return None;
         }
-        let status = self.with(Child::try_wait).transpose();
         self.slot.forget_readiness(Readiness::ALL);
+        if self.over.get() {
+            return None;
+        }
+        let status = self.with(Child::try_wait).transpose();
         if status.is_some() {
+            self.over.set(true);
             self.slot.count();
         }
         status

@@ -76,6 +76,7 @@ impl Core {
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
         let _ = self.drive(None, Wait::Poll);
+        self.looked_past_the_outer_loop();
     }
 
     /// The driver has looked just now.

@@ -452,11 +452,7 @@ impl Core {
             self.drive(self.sleep_until(deadline), Wait::Block)
         };
         self.awake();
-        if self.embedded.get() {
-            // The outer loop's turn restores what this wait took: it arms and goes to sleep again.
-            self.notify.sleep();
-            self.leave_to_next_turn();
-        }
+        self.looked_past_the_outer_loop();
         published.and(slept)?;
         Ok(Blocked::Ended)
     }
@@ -563,6 +559,15 @@ impl Core {
     fn due_changed(&self, first: u64, deadline: u64) {
         self.next_due.set(first);
         if deadline < self.outer_armed.get() && self.embedded.get() {
+            self.leave_to_next_turn();
+        }
+    }
+
+    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was readable for. The next turn restores it: it arms and goes to sleep again.
+    #[inline]
+    fn looked_past_the_outer_loop(&self) {
+        if self.embedded.get() {
+            self.notify.sleep();
             self.leave_to_next_turn();
         }
     }

@@ -66,8 +66,9 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) } // the peer is gone
     drop(events.try_take());
     let mut work = Work::begin(reactor, rounds)?;
+    let mut found = pollmux::Events::with_capacity(4);
     while !work.is_over() {
-        work.reactor.wait(&mut pollmux::Events::with_capacity(4))?;
+        work.reactor.wait(&mut found)?;
         work.take()?;
     }
     work.end(None, 0)?;

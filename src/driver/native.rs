@@ -176,6 +176,13 @@ impl Driver for Native {
     }
 }
 
+impl Drop for Native {
+    fn drop(&mut self) {
+        // Senders may keep the waker, and an embedding the poller: what they wake then is not to be seen there for ever.
+        let _ = self.poller.deregister(&*self.waker);
+    }
+}
+
 impl Wake for Waker {
     fn wake(&self) -> io::Result<()> {
         Waker::wake(self)

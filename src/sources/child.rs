@@ -34,7 +34,7 @@ pub struct ChildProcess {
     child: RefCell<Option<Child>>,
     process: ProcessFd,
     slot: Slot,
-    /// The status has been given: the process being gone from the table too is another event (Linux 6.9).
+    /// The status has been given and the process is waited for no longer: that it was reaped would be another event (Linux 6.9).
     over: Cell<bool>,
 }
 
@@ -69,6 +69,12 @@ impl ChildProcess {
         match &mut *self.child.borrow_mut() {
             Some(child) => f(child),
             None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
+        }
+    }
+
+    fn unwatch(&self) {
+        if !self.over.replace(true) {
+            let _ = self.slot.unwatch_fd(self.process.as_fd());
         }
     }
 
@@ -122,15 +128,12 @@ impl Source for ChildProcess {
         if !self.slot.is_ready() {
             return None;
         }
-        self.slot.forget_readiness(Readiness::ALL);
-        if self.over.get() {
-            return None;
-        }
         let status = self.with(Child::try_wait).transpose();
         if status.is_some() {
-            self.over.set(true);
+            self.unwatch();
             self.slot.count();
         }
+        self.slot.forget_readiness(Readiness::ALL);
         status
     }
 
@@ -146,7 +149,7 @@ impl Source for ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        let _ = self.slot.unwatch_fd(self.process.as_fd());
+        self.unwatch();
     }
 }
 

@@ -20,6 +20,7 @@ struct State {
     wakeups: u64,
 }
 
+/// Runs so many rounds and says what they took.
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
     let embedded = reactor.embed()?;

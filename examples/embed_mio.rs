@@ -16,6 +16,7 @@ use pollmux::Reactor;
 
 const REACTOR: Token = Token(7);
 
+/// Runs so many rounds and says what they took.
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
     let mut embedded = reactor.embed()?;

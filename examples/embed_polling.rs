@@ -14,6 +14,7 @@ use pollmux::Reactor;
 
 const REACTOR: usize = 7;
 
+/// Runs so many rounds and says what they took.
 #[allow(unsafe_code)]
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;

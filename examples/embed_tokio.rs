@@ -13,6 +13,7 @@ use pollmux::Reactor;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// Runs so many rounds and says what they took.
 pub fn run(rounds: u32) -> io::Result<Report> {
     tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(work(rounds))
 }

@@ -17,6 +17,7 @@ use pollmux::{MioDriver, Reactor, Source, select};
 const REACTOR: Token = Token(0);
 const SOCKET: Token = Token(1);
 
+/// Runs so many rounds and says what they took.
 pub fn run(rounds: u32) -> io::Result<Report> {
     let driver = MioDriver::new(Poll::new()?, REACTOR)?;
     let (registry, events) = (driver.registry()?, driver.events());
@@ -64,7 +65,7 @@ pub fn run(rounds: u32) -> io::Result<Report> {
 
     // The same with everything of ours that the embedding examples use, on the same driver.
     select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) } // the peer is gone
-    drop(events.try_take());
+    let _ = events.try_take();
     let mut work = Work::begin(reactor, rounds)?;
     let mut found = pollmux::Events::with_capacity(4);
     while !work.is_over() {

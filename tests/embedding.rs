@@ -1,5 +1,8 @@
 //! The reactor inside the loops of mio, polling, tokio and calloop, as the examples do it, for many rounds: nothing is lost, nothing comes twice, no loop spins.
 
+// Each example has what they share as a module of its own.
+#![allow(clippy::duplicate_mod)]
+
 #[path = "../examples/embed_calloop.rs"]
 #[allow(dead_code)]
 mod embed_calloop;

@@ -359,6 +359,7 @@ impl Core {
     #[inline]
     pub(crate) fn begin_turn(self: &Rc<Core>) {
         self.turns.set(self.turns.get() + 1);
+        self.clock.awake();
         self.look();
     }
 
@@ -451,6 +452,7 @@ impl Core {
         } else {
             self.drive(self.sleep_until(deadline), Wait::Block)
         };
+        self.clock.slept();
         self.awake();
         self.looked_past_the_outer_loop();
         published.and(slept)?;

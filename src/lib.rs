@@ -35,8 +35,16 @@
 //! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
-//! | [`Driver`] | [`Native`], [`Sim`] (virtual time), or your own |
+//! | [`Driver`] | [`Native`], [`Sim`] (virtual time), `MioDriver`, `PollingDriver`, or your own |
 //! | [`sys`] | epoll, timerfd, eventfd, signals, clocks: every syscall |
+//!
+//! # Features
+//! None is on by default; each adds the dependency of its name.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `mio` | `MioDriver`, a driver on a `mio::Poll`; [`Embedded`] is a `mio::event::Source` |
+//! | `polling` | `PollingDriver`, a driver on a `polling::Poller` |
 //!
 //! # Guarantees
 //! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is gone.
@@ -53,16 +61,23 @@ mod sources;
 mod sync;
 pub mod sys;
 
-pub use crate::driver::{Clock, Deadline, Driver, Native, ReadyFds, Sim, Syscalls, VirtualClock, Wait, Wake};
+#[cfg(feature = "mio")]
+pub use crate::driver::MioDriver;
+#[cfg(feature = "polling")]
+pub use crate::driver::PollingDriver;
+pub use crate::driver::{
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Sim, Syscalls,
+    VirtualClock, Wait, Wake,
+};
 pub use crate::reactor::{
     Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
     SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId,
 };
 pub use crate::select::{Select, Selected};
 pub use crate::sources::{
-    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, Fd, Foreign, Inbox, MissedTickBehavior,
-    MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox, Outgoing, Register, RegisterError,
-    Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
+    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign, Inbox,
+    MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox, Outgoing,
+    Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
 

@@ -3,15 +3,18 @@
 #[path = "common/watch.rs"]
 mod watch;
 
-use std::io;
+use std::cell::Cell;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{RecvError, TryRecvError};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
-use pollmux::{Embedded, Events, Reactor, Sim, Source, Time, select};
-use watch::{Random, dog};
+use pollmux::{Embedded, Events, Fd, Firing, Handle, Reactor, Signal, Sim, Source, Time, select};
+use watch::{Random, dog, in_child};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
@@ -723,6 +726,26 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
 }
 
 #[test]
+fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
+    for mode in MODES {
+        let reactor = Reactor::builder().slack(HOUR).build().unwrap();
+        let mut inner = reactor.embed().unwrap();
+        let mut outer = Outer::around(&inner, mode);
+        let relaxed = reactor.after(ms(1));
+        settle(&mut outer, &mut inner);
+        // Armed is the end of the hour.
+        let strict = reactor.after(ms(2)).slack(Duration::ZERO);
+        assert!(outer.is_up(), "{mode:?}");
+        let _dog = dog();
+        while !strict.is_ready() {
+            inner.turn().unwrap();
+            outer.sleep();
+        }
+        assert!(relaxed.is_ready());
+    }
+}
+
+#[test]
 fn a_blocking_select_or_wait_on_an_embedded_reactor_sleeps() {
     let (reactor, mut inner, mut outer) = embedded(Mode::Level);
     settle(&mut outer, &mut inner);
@@ -746,4 +769,500 @@ fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
     let (reactor, mut inner, mut outer) = embedded(Mode::Level);
     settle(&mut outer, &mut inner);
     assert_eq!(reactor.stats().wakes, 0);
+}
+
+// ---- Callbacks, calls from outside, fds and timers of the kernel, on every driver that can be embedded.
+
+fn on_native() -> Reactor {
+    Reactor::new().unwrap()
+}
+
+#[cfg(feature = "mio")]
+fn on_mio() -> Reactor {
+    let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
+    Reactor::with_driver(driver).unwrap()
+}
+
+#[cfg(feature = "polling")]
+fn on_polling() -> Reactor {
+    Reactor::with_driver(pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap()).unwrap()
+}
+
+const DRIVERS: &[fn() -> Reactor] = &[
+    on_native,
+    #[cfg(feature = "mio")]
+    on_mio,
+    #[cfg(feature = "polling")]
+    on_polling,
+];
+
+/// Each driver in each kind of outer loop.
+fn everywhere(test: impl Fn(Reactor, Embedded, Outer)) {
+    let _dog = dog();
+    for new in DRIVERS {
+        for mode in MODES {
+            let reactor = new();
+            let inner = reactor.embed().unwrap();
+            let outer = Outer::around(&inner, mode);
+            test(reactor, inner, outer);
+        }
+    }
+}
+
+fn pair(reactor: &Reactor, mode: Mode) -> (UnixStream, Fd<UnixStream>) {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (theirs, reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap())
+}
+
+fn drain(fd: &mut Fd<UnixStream>) -> usize {
+    let mut buffer = [0; 64];
+    std::iter::from_fn(|| fd.read(&mut buffer).ok().filter(|&n| n > 0)).sum()
+}
+
+#[test]
+fn a_callback_raises_the_fd_and_runs_in_the_turn() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let calls = Rc::new(Cell::new(0));
+        let counter = calls.clone();
+        let callback = reactor.call_after(ms(2), move |_| counter.set(counter.get() + 1));
+        for n in 1..=3 {
+            settle(&mut outer, &mut inner);
+            while calls.get() < n {
+                outer.sleep();
+                assert_eq!(inner.turn().unwrap(), 0, "a call is no source");
+            }
+            settle(&mut outer, &mut inner);
+            assert!(outer.is_quiet_for(ms(3)));
+            assert_eq!(calls.get(), n);
+            callback.reset(ms(1));
+            assert!(outer.is_up(), "a turn must arm it");
+        }
+    });
+}
+
+#[test]
+fn a_callback_due_again_at_once_raises_the_fd_again() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let calls = Rc::new(Cell::new(0));
+        let counter = calls.clone();
+        let again = move |firing: &Firing<'_>| {
+            counter.set(counter.get() + 1);
+            if counter.get() < 5 {
+                firing.reset(Duration::ZERO);
+            }
+        };
+        reactor.call_after(Duration::ZERO, again).detach();
+        while calls.get() < 5 {
+            assert!(outer.is_up(), "after {} calls", calls.get());
+            inner.turn().unwrap();
+        }
+        settle(&mut outer, &mut inner);
+    });
+}
+
+#[test]
+fn what_other_threads_ask_for_raises_the_fd_once() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let (remote, timer) = (reactor.remote(), reactor.timer());
+        let (notifier, notified) = reactor.notifier();
+        let id = timer.id();
+        let on_another_thread = |f: &(dyn Fn() + Sync)| {
+            thread::scope(|scope| scope.spawn(f).join().unwrap());
+        };
+        let called = Cell::new(reactor.stats().called);
+        for _ in 0..20 {
+            settle(&mut outer, &mut inner);
+            let before = reactor.stats();
+            on_another_thread(&|| (0..3).for_each(|_| remote.post(|_: &Handle| {}).unwrap()));
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 0);
+            assert_eq!(reactor.stats().called, called.get() + 3);
+            called.set(called.get() + 3);
+            assert!(!outer.is_up());
+            assert_eq!((reactor.stats() - before).wakes, 1);
+
+            on_another_thread(&|| remote.wake());
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 0);
+            assert!(!outer.is_up());
+
+            on_another_thread(&|| remote.reset(id, Duration::ZERO).unwrap());
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 0);
+            // Armed by the posted reset, which the next turn sees to be due.
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 1);
+            on_another_thread(&|| remote.stop(id).unwrap());
+            assert!(outer.is_up());
+            inner.turn().unwrap();
+            assert!(!timer.is_ready());
+            settle(&mut outer, &mut inner);
+
+            on_another_thread(&|| (0..3).for_each(|_| notifier.notify()));
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 1);
+            assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
+        }
+        settle(&mut outer, &mut inner);
+        assert!(outer.is_quiet_for(ms(2)));
+    });
+}
+
+#[test]
+fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
+    everywhere(|reactor, mut inner, mut outer| {
+        for mode in [Mode::Edge, Mode::Level] {
+            let (mut theirs, mut ours) = pair(&reactor, mode);
+            for round in 0..20 {
+                settle(&mut outer, &mut inner);
+                theirs.write_all(b"some").unwrap();
+                assert!(outer.is_up());
+                assert_eq!(inner.turn().unwrap(), 1);
+                if round % 2 == 0 {
+                    // Left alone: the turn has raised the fd again.
+                    assert!(outer.is_up());
+                    assert_eq!(inner.turn().unwrap(), 1);
+                }
+                if mode == Mode::Level {
+                    // A part of it, and no try that would fail: the poller says so again.
+                    assert!(ours.try_take().is_some());
+                    assert_eq!(ours.read(&mut [0]).unwrap(), 1);
+                    assert!(outer.is_up());
+                    assert_eq!(inner.turn().unwrap(), 1);
+                }
+                select! { reactor; recv(ours) -> _ => assert!(drain(&mut ours) >= 3), default => panic!() }
+            }
+            settle(&mut outer, &mut inner);
+            assert!(outer.is_quiet_for(ms(2)));
+            drop(theirs);
+            assert!(outer.is_up(), "the end is news");
+            assert_eq!(inner.turn().unwrap(), 1);
+            drop(ours);
+            settle(&mut outer, &mut inner);
+        }
+    });
+}
+
+#[test]
+fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let (_theirs, ours) = pair(&reactor, Mode::Edge);
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let timer = reactor.timer();
+        for round in 0..10 {
+            settle(&mut outer, &mut inner);
+            timer.reset(ms(1));
+            inner.turn().unwrap();
+            settle_but_for(&mut outer, &mut inner, timer.deadline().unwrap());
+            tx.send(round).unwrap();
+            // Longer than the fds may go unlooked at; with the message's wake-up in the poller, and then the timer's.
+            thread::sleep(Duration::from_micros(if round % 2 == 0 { 200 } else { 1_500 }));
+            select! { reactor; recv(ours) -> _ => panic!(), default => {} }
+            outer.sleep();
+            assert!(inner.turn().unwrap() >= 1);
+            assert_eq!(inbox.try_recv(), Ok(round));
+            while timer.try_take().is_none() {
+                outer.sleep();
+                inner.turn().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn an_os_timer_raises_the_fd_when_it_is_due() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let timer = reactor.os_timer().unwrap();
+        for delay in [0, 500, 2_000, 0, 300].map(Duration::from_micros) {
+            settle(&mut outer, &mut inner);
+            timer.reset(delay).unwrap();
+            let due = timer.deadline().unwrap();
+            outer.sleep();
+            assert!(Time::now() >= due);
+            assert_eq!(inner.turn().unwrap(), 1);
+            assert_eq!(timer.try_take(), Some(due));
+        }
+        settle(&mut outer, &mut inner);
+        timer.reset(ms(1)).unwrap();
+        timer.stop().unwrap();
+        assert!(outer.is_quiet_for(ms(3)));
+    });
+}
+
+#[test]
+fn signals_and_the_end_of_a_child_raise_the_fd() {
+    in_child("signals_and_the_end_of_a_child_raise_the_fd", || {
+        everywhere(|reactor, mut inner, mut outer| {
+            let signals = reactor.signals(&[Signal::USER1]).unwrap();
+            settle(&mut outer, &mut inner);
+            let text = format!("kill -USR1 {}; exit 3", std::process::id());
+            let child = std::process::Command::new("sh").args(["-c", &text]).spawn().unwrap();
+            let child = reactor.register(child).unwrap();
+            let (mut signal, mut status) = (None, None);
+            while signal.is_none() || status.is_none() {
+                outer.sleep();
+                inner.turn().unwrap();
+                signal = signal.or_else(|| signals.try_take());
+                status = status.or_else(|| child.try_take());
+            }
+            assert_eq!((signal, status.unwrap().unwrap().code()), (Some(Signal::USER1), Some(3)));
+            settle(&mut outer, &mut inner);
+            assert!(outer.is_quiet_for(ms(2)));
+        });
+    });
+}
+
+#[test]
+fn interest_changed_in_a_callback_is_waited_for() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let (mut theirs, ours) = pair(&reactor, Mode::Edge);
+        let ours = Rc::new(ours);
+        settle(&mut outer, &mut inner);
+        for _ in 0..5 {
+            let fd = ours.clone();
+            reactor.call_after(ms(1), move |_| fd.set_interest(Interest::WRITABLE).unwrap()).detach();
+            while !ours.is_ready() {
+                outer.sleep();
+                inner.turn().unwrap();
+            }
+            assert!(ours.readiness().is_writable());
+            let fd = ours.clone();
+            reactor.remote().post(|_: &Handle| {}).unwrap(); // so that there is a turn
+            reactor
+                .call_after(Duration::ZERO, move |_| fd.set_interest(Interest::READABLE).unwrap())
+                .detach();
+            inner.turn().unwrap();
+            settle(&mut outer, &mut inner);
+            assert!(outer.is_quiet_for(ms(1)));
+            theirs.write_all(b"x").unwrap();
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 1);
+            ours.try_io(|mut io| io.read(&mut [0; 4])).unwrap();
+            assert!(ours.try_io(|mut io| io.read(&mut [0; 4])).is_err());
+            settle(&mut outer, &mut inner);
+        }
+    });
+}
+
+#[test]
+fn more_ready_fds_than_the_buffer_holds_are_all_found() {
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let n = limit.maximum.map_or(10_000, |maximum| maximum.min(10_000));
+    if limit.current.is_some_and(|current| current < n) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(n), ..limit }).unwrap();
+    }
+    everywhere(|reactor, mut inner, mut outer| {
+        let fds: Vec<_> = (0..2_000)
+            .map(|_| eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap())
+            .map(|fd| reactor.fd(fd, Interest::READABLE).unwrap())
+            .collect();
+        let (mut found, mut turns) = (0, 0);
+        while found < fds.len() {
+            assert!(outer.is_up(), "{found} found in {turns} turns");
+            inner.turn().unwrap();
+            turns += 1;
+            for fd in fds.iter().filter(|fd| fd.is_ready()) {
+                found += 1;
+                fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?)).unwrap();
+                fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?)).unwrap_err();
+            }
+        }
+        assert_eq!(found, fds.len());
+        assert!((2..=8).contains(&turns), "{turns}");
+        settle(&mut outer, &mut inner);
+        assert!(outer.is_quiet_for(ms(1)));
+    });
+}
+
+#[test]
+fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
+    everywhere(|reactor, mut inner, mut outer| {
+        let (mut theirs, ours) = pair(&reactor, Mode::Edge);
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let os_timer = reactor.os_timer().unwrap();
+        let timer = reactor.after(ms(1));
+        os_timer.reset(ms(1)).unwrap();
+        settle(&mut outer, &mut inner);
+        drop(reactor);
+        tx.send(1).unwrap();
+        drop((ours, os_timer));
+        let _ = theirs.write_all(b"x");
+        // An edge from before may be there.
+        outer.is_up();
+        assert!(outer.is_quiet_for(ms(3)));
+        assert_eq!(inner.turn().unwrap_err().kind(), io::ErrorKind::NotConnected);
+        drop((timer, inbox, inner));
+        assert!(!outer.is_up());
+    });
+}
+
+// ---- Reactors in reactors, and beside each other.
+
+/// A reactor whose fd is a source of another one, which is embedded in a bare epoll: three pollers deep, or four on a foreign one.
+#[test]
+fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
+    let _dog = dog();
+    for new in DRIVERS {
+        for (mode, outermost) in MODES.into_iter().flat_map(|mode| MODES.map(|outer| (mode, outer))) {
+            let (middle, mut middle_inner, mut outer) = embedded(outermost);
+            let deep = new();
+            let mut deep_inner =
+                middle.fd_with_mode(deep.embed().unwrap(), Interest::READABLE, mode).unwrap();
+            let (tx, inbox) = deep.channel(1).unwrap();
+            let (ty, middle_inbox) = middle.channel(1).unwrap();
+            let (mut theirs, mut ours) = pair(&deep, Mode::Edge);
+            let (timer, middle_timer) = (deep.timer(), middle.timer());
+            let (ask, asked) = std::sync::mpsc::channel();
+            let other = thread::spawn(move || {
+                for (n, kind) in asked {
+                    match kind {
+                        0 => tx.send(n).unwrap(),
+                        1 => theirs.write_all(b"x").unwrap(),
+                        _ => ty.send(n).unwrap(),
+                    }
+                }
+                (tx, ty, theirs)
+            });
+            let ups = outer.ups;
+            const ROUNDS: u32 = 400;
+            for n in 0..ROUNDS {
+                let kind = n % 5;
+                match kind {
+                    3 => drop(timer.reset(Duration::from_micros(50))),
+                    4 => drop(middle_timer.reset(Duration::from_micros(50))),
+                    _ => ask.send((n, kind)).unwrap(),
+                }
+                let mut arrived = false;
+                while !arrived {
+                    outer.sleep();
+                    middle_inner.turn().unwrap();
+                    if deep_inner.try_take().is_some() {
+                        deep_inner.clear_readiness(pollmux::sys::Readiness::ALL);
+                        deep_inner.get_mut().turn().unwrap();
+                    }
+                    arrived = match kind {
+                        0 => inbox.try_recv() == Ok(n),
+                        1 => drain(&mut ours) == 1,
+                        2 => middle_inbox.try_recv() == Ok(n),
+                        3 => timer.try_take().is_some(),
+                        _ => middle_timer.try_take().is_some(),
+                    };
+                }
+            }
+            // Each of the two levels has a wake-up for what came, one to see that nothing is left, and one to arm.
+            let woken = outer.ups - ups;
+            assert!(
+                woken <= u64::from(8 * ROUNDS),
+                "{mode:?} in {outermost:?}: {woken} wake-ups in {ROUNDS} rounds"
+            );
+            let silent = (0..20).any(|_| {
+                middle_inner.turn().unwrap();
+                if deep_inner.try_take().is_some() {
+                    deep_inner.clear_readiness(pollmux::sys::Readiness::ALL);
+                    deep_inner.get_mut().turn().unwrap();
+                }
+                outer.is_quiet_for(ms(1))
+            });
+            assert!(silent, "{mode:?} in {outermost:?}");
+            drop(ask);
+            drop(other.join().unwrap());
+        }
+    }
+}
+
+#[test]
+fn fifty_reactors_live_in_one_outer_loop() {
+    let _dog = dog();
+    for mode in MODES {
+        let poller = Poller::new().unwrap();
+        let mut all: Vec<_> = (0..50)
+            .map(|n| {
+                let reactor = DRIVERS[n % DRIVERS.len()]();
+                let inner = reactor.embed().unwrap();
+                poller.register(&inner, n as u64, Interest::READABLE, mode).unwrap();
+                let (tx, inbox) = reactor.channel::<usize>(1).unwrap();
+                let timer = reactor.after(Duration::from_micros(100 * n as u64));
+                (reactor, inner, tx, inbox, timer)
+            })
+            .collect();
+        let mut events = SysEvents::with_capacity(16);
+        let (mut fired, mut hops) = (0, 0);
+        all[0].2.send(0).unwrap();
+        while fired < all.len() || hops < 1_000 {
+            poller.wait(&mut events, None).unwrap();
+            for event in events.iter() {
+                let n = event.id() as usize;
+                let (_reactor, inner, _, inbox, timer) = &mut all[n];
+                inner.turn().unwrap();
+                fired += usize::from(timer.try_take().is_some());
+                if let Ok(hop) = inbox.try_recv() {
+                    assert_eq!((hop, hop * 7 % 50), (hops, n));
+                    hops += 1;
+                    all[hops * 7 % 50].2.send(hops).unwrap();
+                }
+            }
+        }
+    }
+}
+
+// ---- Drivers on foreign pollers, embedded with all that they wait for.
+
+#[cfg(feature = "mio")]
+#[test]
+fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
+    use mio::{Interest, Poll, Token, unix::pipe};
+    let _dog = dog();
+    for mode in MODES {
+        let driver = pollmux::MioDriver::new(Poll::new().unwrap(), Token(0)).unwrap();
+        let (registry, events) = (driver.registry().unwrap(), driver.events());
+        let reactor = Reactor::with_driver(driver).unwrap();
+        let events = reactor.register(events).unwrap();
+        let mut inner = reactor.embed().unwrap();
+        let mut outer = Outer::around(&inner, mode);
+        let (mut tx, mut rx) = pipe::new().unwrap();
+        registry.register(&mut rx, Token(5), Interest::READABLE).unwrap();
+        for _ in 0..20 {
+            settle(&mut outer, &mut inner);
+            tx.write_all(b"x").unwrap();
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 1);
+            select! { reactor; recv(events) -> event => assert_eq!(event.token(), Token(5)), default => panic!() }
+            assert_eq!(rx.read(&mut [0; 4]).unwrap(), 1);
+        }
+        settle(&mut outer, &mut inner);
+        assert!(outer.is_quiet_for(ms(2)));
+    }
+}
+
+#[cfg(feature = "polling")]
+#[test]
+fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
+    let _dog = dog();
+    for mode in MODES {
+        let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
+        let (poller, events) = (driver.poller().clone(), driver.events());
+        let reactor = Reactor::with_driver(driver).unwrap();
+        let events = reactor.register(events).unwrap();
+        let mut inner = reactor.embed().unwrap();
+        let mut outer = Outer::around(&inner, mode);
+        let (mut theirs, mut ours) = UnixStream::pair().unwrap();
+        // SAFETY: it is deleted below, before it is closed; a panic ends the test.
+        #[allow(unsafe_code)]
+        unsafe { poller.add(&ours, polling::Event::none(5)) }.unwrap();
+        for _ in 0..20 {
+            poller.modify(&ours, polling::Event::readable(5)).unwrap();
+            settle(&mut outer, &mut inner);
+            theirs.write_all(b"x").unwrap();
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 1);
+            select! { reactor; recv(events) -> event => assert_eq!(event.key, 5), default => panic!() }
+            assert_eq!(ours.read(&mut [0; 4]).unwrap(), 1);
+        }
+        settle(&mut outer, &mut inner);
+        assert!(outer.is_quiet_for(ms(2)));
+        poller.delete(&ours).unwrap();
+    }
 }

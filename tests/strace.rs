@@ -12,6 +12,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use pollmux::sys::Interest;
 use pollmux::{Reactor, Stats, select};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
@@ -59,9 +61,10 @@ enum Scenario {
     Idle,
     Defaults,
     Embedded,
+    EmbeddedResets,
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario::Messages,
     Scenario::Ticks,
     Scenario::Wakes,
@@ -70,6 +73,7 @@ const SCENARIOS: [Scenario; 8] = [
     Scenario::Idle,
     Scenario::Defaults,
     Scenario::Embedded,
+    Scenario::EmbeddedResets,
 ];
 
 const TICKS: u64 = 20;
@@ -223,6 +227,25 @@ fn embedded() -> Stats {
     })
 }
 
+/// Turns of an embedded reactor with an fd and timers that are put off before each: nothing comes.
+fn embedded_resets() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
+    let ticker = reactor.every(HOUR).expect("a period");
+    let (_theirs, ours) = UnixStream::pair().expect("a pair");
+    let socket = reactor.fd(ours, Interest::READABLE).expect("a socket can be waited for");
+    let mut inner = reactor.embed().expect("an fd");
+    let stats = between_the_lines(&reactor, |_| {
+        for round in 1..=EMBEDDED_TURNS {
+            timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));
+            assert!(ticker.restart());
+            assert_eq!(inner.turn().expect("a turn"), 0);
+        }
+    });
+    drop(socket);
+    stats
+}
+
 /// Not a test of its own: in the child it runs the scenario that the environment names.
 #[test]
 fn child() {
@@ -237,6 +260,7 @@ fn child() {
         Scenario::Idle => idle(),
         Scenario::Defaults => defaults(),
         Scenario::Embedded => embedded(),
+        Scenario::EmbeddedResets => embedded_resets(),
     };
     println!("\n{SAYS} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes);
 }
@@ -403,6 +427,12 @@ fn a_default_makes_no_syscall() {
 fn an_embedded_reactor_makes_the_syscalls_it_counts() {
     let promised = Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
     agrees(Scenario::Embedded, |seen| seen == promised);
+}
+
+#[test]
+fn an_embedded_turn_is_one_look_and_no_settime_for_later_resets() {
+    let promised = Counts { epoll_waits: EMBEDDED_TURNS, ..Counts::default() };
+    agrees(Scenario::EmbeddedResets, |seen| seen == promised);
 }
 
 #[test]

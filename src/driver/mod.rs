@@ -1,21 +1,40 @@
 //! The driver: what a reactor asks of whatever it waits through.
 //!
-//! [`Native`] waits on the system's own poller; [`Sim`] on a virtual clock that jumps instead of sleeping. The reactor reaches its
-//! driver only on cold calls: a turn that finds something to do makes none.
+//! [`Native`] waits on the system's own poller; [`Sim`] on a virtual clock that jumps instead of sleeping; those on other crates' pollers have `Native` in those. The reactor
+//! reaches its driver only on cold calls: a turn that finds something to do makes none.
 
+#[cfg(feature = "mio")]
+mod mio;
 mod native;
+#[cfg(feature = "polling")]
+mod polling;
+mod queue;
 mod sim;
 
 use std::io;
+use std::ops::Add;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "mio")]
+pub use self::mio::MioDriver;
 pub use self::native::Native;
+#[cfg(feature = "polling")]
+pub use self::polling::PollingDriver;
+pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
 use crate::sys::{Interest, Mode, Readiness, Time};
 
 /// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken, and what time it is.
+///
+/// For a poller that the reactor shall wait through: implement this and hand it to [`Reactor::with_driver`](crate::Reactor::with_driver). `examples/custom_driver.rs` is one on `poll(2)`, whole.
+/// There are two ways to write one:
+/// - **Around [`Native`]**: its fd goes into the other poller, calls are handed on, and when the other one says that the fd is readable, `native.wait(None, Wait::Poll, ready)` takes
+///   what there is. Before the other one sleeps, `native.wait(deadline, Wait::Arm, ready)` arms the kernel timer, so that no timeout is needed. One syscall more for each wake-up.
+///   `MioDriver` and `PollingDriver` are such, and give what the other poller finds for others to a [`DriverQueue`].
+/// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed: [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) are all that channels, timers
+///   and tickers want.
 ///
 /// The contract:
 /// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must end the wait, or make
@@ -25,6 +44,8 @@ use crate::sys::{Interest, Mode, Readiness, Time};
 /// - **A wake-up is not lost**: after [`Wake::wake`] the wait under way, or else the next one, returns.
 /// - **Readiness is not lost**: what becomes ready is pushed to `ready`, under the id of its registration, by this wait or a later one. An fd that was
 ///   [removed](Driver::deregister) is not reported any more. The reactor remembers what it was told: once for each change is enough.
+/// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been dealt with. A driver
+///   whose poller has no edges answers `Unsupported` to that mode, is then asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has been found not to be ready any more.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
 pub trait Driver {
     /// Waits as `how` says; with [`Wait::Block`] until a wake-up, an fd, or the deadline.
@@ -47,7 +68,7 @@ pub trait Driver {
         Err(unsupported())
     }
 
-    /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot.
+    /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot. What it is ready for now is reported, by the next wait, like something new.
     fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
         let _ = (fd, id, interest, mode);
         Err(unsupported())
@@ -62,6 +83,12 @@ pub trait Driver {
     /// An fd that is readable when a wait would return at once, if there is one. A reactor whose driver has none cannot be embedded.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered with its reactor. For drivers that wait for more than the reactor asks them to.
+    fn has_events(&self, events: EventsId) -> bool {
+        let _ = events;
+        false
     }
 
     /// How many syscalls the driver has made so far, by kind.
@@ -142,7 +169,7 @@ pub enum Wait {
     Arm,
 }
 
-/// Wakes a driver from any thread.
+/// Wakes a driver from any thread. It may be called when the driver is gone, and does nothing then.
 pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait. Called at most once for each sleep of the reactor.
     fn wake(&self) -> io::Result<()>;
@@ -159,6 +186,18 @@ pub struct Syscalls {
     pub arms: u64,
     /// Registrations, changes and removals of fds: `epoll_ctl`.
     pub controls: u64,
+}
+
+impl Add for Syscalls {
+    type Output = Syscalls;
+    fn add(self, other: Syscalls) -> Syscalls {
+        Syscalls {
+            waits: self.waits + other.waits,
+            polls: self.polls + other.polls,
+            arms: self.arms + other.arms,
+            controls: self.controls + other.controls,
+        }
+    }
 }
 
 /// The clock of a driver.

@@ -34,6 +34,8 @@ pub struct Native {
     slack: OnceCell<TimeoutSlack>,
     /// How many fds besides our own are registered.
     fds: usize,
+    /// Whether any of them ever was in level mode.
+    level: bool,
     syscalls: Syscalls,
 }
 
@@ -51,6 +53,7 @@ impl Native {
             armed: Time::MAX,
             slack: OnceCell::new(),
             fds: 0,
+            level: false,
             syscalls: Syscalls::default(),
         })
     }
@@ -82,6 +85,12 @@ impl Native {
         slack.timeout(Time::now(), deadline.earliest, deadline.latest)
     }
 
+    /// Whether the last look may have left something: for who waits for our fd edge-triggered.
+    #[cfg(feature = "mio")]
+    pub(super) fn may_have_more(&self) -> bool {
+        self.events.len() == self.events.capacity() || (self.level && !self.events.is_empty())
+    }
+
     #[inline(always)] // see Notify::call
     fn look(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
         match self.poller.wait(&mut self.events, timeout) {
@@ -96,6 +105,13 @@ impl Native {
             }
         }
         Ok(())
+    }
+}
+
+/// For a driver that lets another poller wait for this one.
+impl AsRef<Poller> for Native {
+    fn as_ref(&self) -> &Poller {
+        &self.poller
     }
 }
 
@@ -122,6 +138,7 @@ impl Driver for Native {
         self.syscalls.controls += 1;
         self.poller.register(fd, id, interest, mode)?;
         self.fds += 1;
+        self.level |= mode == Mode::Level;
         let batch = (self.fds + 2).next_power_of_two().min(BATCH);
         if batch > self.events.capacity() {
             self.events = Events::with_capacity(batch);
@@ -131,6 +148,7 @@ impl Driver for Native {
 
     fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
         self.syscalls.controls += 1;
+        self.level |= mode == Mode::Level;
         self.poller.modify(fd, id, interest, mode)
     }
 
@@ -155,6 +173,13 @@ impl Driver for Native {
 
     fn syscalls(&self) -> Syscalls {
         self.syscalls
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // Senders may keep the waker, and an embedding the poller: what they wake then is not to be seen there for ever.
+        let _ = self.poller.deregister(&*self.waker);
     }
 }
 

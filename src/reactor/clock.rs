@@ -7,6 +7,9 @@ use crate::driver::{Clock, VirtualClock};
 use crate::sys::tsc::TscClock;
 use crate::sys::{Time, coarse_now, coarse_resolution, nanos};
 
+/// ns: how far the coarse clock may be behind when the loop wakes up.
+const LAG_AFTER_SLEEP: u64 = 100_000_000;
+
 /// The clock of one reactor.
 #[derive(Debug)]
 pub(crate) struct TurnClock {
@@ -19,10 +22,11 @@ pub(crate) struct TurnClock {
 
 #[derive(Debug)]
 enum Source {
-    /// `lag`, in ns, is more than a coarse reading is behind.
+    /// A coarse reading is usually less than `lag` behind, in ns; `allowed` is what it is taken to be now.
     Monotonic {
         tsc: TscClock,
         lag: u64,
+        allowed: Cell<u64>,
     },
     Virtual(VirtualClock),
 }
@@ -32,7 +36,8 @@ impl TurnClock {
         let source = match clock {
             // Twice the resolution: a tick that comes late makes the coarse clock lag by more than one.
             Clock::Monotonic => {
-                Source::Monotonic { tsc: TscClock::new(), lag: nanos(coarse_resolution()).saturating_mul(2) }
+                let lag = nanos(coarse_resolution()).saturating_mul(2);
+                Source::Monotonic { tsc: TscClock::new(), lag, allowed: Cell::new(lag) }
             }
             Clock::Virtual(clock) => Source::Virtual(clock),
         };
@@ -61,12 +66,29 @@ impl TurnClock {
     /// Whether the time is `deadline` (ns) or later. Reads the clock precisely, for the turn too, only when that is close.
     #[inline]
     pub(crate) fn is_due(&self, deadline: u64) -> bool {
-        if let Source::Monotonic { lag, .. } = &self.source {
-            if self.last.get() < deadline && coarse_now().as_nanos().saturating_add(*lag) < deadline {
+        if let Source::Monotonic { allowed, .. } = &self.source {
+            if self.last.get() < deadline && coarse_now().as_nanos().saturating_add(allowed.get()) < deadline
+            {
                 return false;
             }
         }
         self.refresh().as_nanos() >= deadline
+    }
+
+    /// The loop has slept, perhaps for a deadline. On a machine that is short of CPUs the coarse clock may lag by several ticks then, and who trusts it sleeps again for what is due.
+    #[inline]
+    pub(crate) fn slept(&self) {
+        if let Source::Monotonic { lag, allowed, .. } = &self.source {
+            allowed.set((*lag).max(LAG_AFTER_SLEEP));
+        }
+    }
+
+    /// A select or a wait begins that has not slept.
+    #[inline]
+    pub(crate) fn awake(&self) {
+        if let Source::Monotonic { lag, allowed, .. } = &self.source {
+            allowed.set(*lag);
+        }
     }
 
     /// Whether `deadline` (ns) has passed already at the turn's reading. Without one nothing had when the turn began.

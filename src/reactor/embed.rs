@@ -133,6 +133,32 @@ impl AsFd for Embedded {
     }
 }
 
+/// For mio, as any fd: with [`Interest::READABLE`](mio::Interest::READABLE). Feature `mio`.
+#[cfg(feature = "mio")]
+impl mio::event::Source for Embedded {
+    fn register(
+        &mut self,
+        registry: &mio::Registry,
+        token: mio::Token,
+        interests: mio::Interest,
+    ) -> io::Result<()> {
+        mio::unix::SourceFd(&self.as_raw_fd()).register(registry, token, interests)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &mio::Registry,
+        token: mio::Token,
+        interests: mio::Interest,
+    ) -> io::Result<()> {
+        mio::unix::SourceFd(&self.as_raw_fd()).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
+        mio::unix::SourceFd(&self.as_raw_fd()).deregister(registry)
+    }
+}
+
 impl AsRawFd for Embedded {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()

@@ -1,4 +1,6 @@
 //! Fds of the user, as the reactor sees them: the driver waits for them under the token of their slot, and what it finds is remembered there.
+//!
+//! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the next one when the source has been found not to be ready any more.
 
 use std::cell::Cell;
 use std::io;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use super::slots::State;
 use super::{Core, Driving, Slot, closed};
-use crate::driver::{ReadyFds, Wait};
+use crate::driver::{EventsId, ReadyFds, Wait};
 use crate::sys::{Interest, Mode, Readiness, nanos};
 
 /// What is remembered of one fd.
@@ -17,6 +19,8 @@ pub(crate) struct Watched {
     found: Cell<Readiness>,
     /// What of that makes its source ready.
     wanted: Cell<Readiness>,
+    /// Edges were asked for, and the driver has none.
+    once: Cell<bool>,
 }
 
 /// What of an fd's readiness the one who asked for `interest` can do something about.
@@ -72,6 +76,7 @@ impl Core {
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
         let _ = self.drive(None, Wait::Poll);
+        self.looked_past_the_outer_loop();
     }
 
     /// The driver has looked just now.
@@ -102,17 +107,84 @@ impl Core {
 impl Slot {
     /// Waits for `fd` from now on. One syscall.
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.start_watching(wanted(interest), |driving, id| {
+            let driver = driving.driver.as_mut().ok_or_else(closed)?;
+            let once = match driver.register(fd, id, interest, mode) {
+                Err(error) if mode == Mode::Edge && error.kind() == io::ErrorKind::Unsupported => {
+                    driver.register(fd, id, interest, Mode::OneShot)?;
+                    true
+                }
+                registered => {
+                    registered?;
+                    false
+                }
+            };
+            self.watched_fd().once.set(once);
+            Ok(())
+        })
+    }
+
+    /// Becomes ready when the driver says so, without an fd, from now on. Fails with `InvalidInput` when the driver does not have these events.
+    pub(crate) fn watch_driver(&self, events: EventsId) -> io::Result<()> {
+        self.start_watching(Readiness::READABLE, |driving, _| {
+            let driver = driving.driver.as_mut().ok_or_else(closed)?;
+            let ours = driver.has_events(events);
+            ours.then_some(()).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "these are the events of another driver than the reactor's",
+                )
+            })
+        })
+    }
+
+    fn start_watching(
+        &self,
+        wanted: Readiness,
+        register: impl FnOnce(&mut Driving, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         let core = self.core();
+        self.watched_fd().wanted.set(wanted);
         self.forget_readiness(Readiness::ALL);
-        self.want(interest);
         self.with_driver(|driving, id| {
-            driving.driver.as_mut().ok_or_else(closed)?.register(fd, id, interest, mode)?;
+            register(driving, id)?;
             driving.ready.make_room(core.fds.watched.get() + 1);
             Ok(())
         })?;
         core.fds.watched.set(core.fds.watched.get() + 1);
         core.errands.set(true);
         Ok(())
+    }
+
+    fn stop_watching(&self) {
+        let core = self.core();
+        core.fds.watched.set(core.fds.watched.get() - 1);
+        core.settle_errands();
+    }
+
+    /// The driver says so no longer.
+    pub(crate) fn unwatch_driver(&self) {
+        if !self.is_inert() {
+            self.stop_watching();
+        }
+    }
+
+    /// As if the driver had said so now.
+    pub(crate) fn found_by_driver(&self) {
+        self.watched_fd().found.set(Readiness::READABLE);
+        self.make_ready();
+    }
+
+    /// Whether the driver has no edges: what it has reported of this fd it reports again only when it has been [asked to](Self::rewatch_fd).
+    #[inline]
+    pub(crate) fn is_told_once(&self) -> bool {
+        self.watched_fd().once.get()
+    }
+
+    /// The fd is not ready any more, and is to be reported when it is again: nothing has to be done for that but under a driver without edges.
+    #[inline]
+    pub(crate) fn expect_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if self.is_told_once() { self.rewatch_fd(fd, Interest::READABLE, Mode::Edge) } else { Ok(()) }
     }
 
     fn watched_fd(&self) -> &Watched {
@@ -138,6 +210,7 @@ impl Slot {
         if self.is_inert() {
             return Err(closed());
         }
+        let mode = if self.is_told_once() { Mode::OneShot } else { mode };
         self.with_driver(|driving, id| {
             driving.driver.as_mut().ok_or_else(closed)?.modify(fd, id, interest, mode)
         })?;
@@ -158,12 +231,10 @@ impl Slot {
 
     /// Waits for `fd` no longer. One syscall. What was found is forgotten.
     pub(crate) fn unwatch_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let core = self.core();
         if self.is_inert() {
             return Ok(());
         }
-        core.fds.watched.set(core.fds.watched.get() - 1);
-        core.settle_errands();
+        self.stop_watching();
         self.with_driver(|driving, id| driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, id))
     }
 

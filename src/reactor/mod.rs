@@ -361,6 +361,7 @@ impl Core {
     #[inline]
     pub(crate) fn begin_turn(self: &Rc<Core>) {
         self.turns.set(self.turns.get() + 1);
+        self.clock.awake();
         self.look();
     }
 
@@ -443,6 +444,7 @@ impl Core {
         }
         let until = until.unwrap_or(Time::MAX);
         if self.spinner.is_on() && self.spin(until, &recheck) {
+            self.looked_past_the_outer_loop();
             return Ok(Blocked::Ended);
         }
         self.notify.open_ticket();
@@ -456,12 +458,9 @@ impl Core {
         } else {
             self.drive(self.sleep_until(deadline), Wait::Block)
         };
+        self.clock.slept();
         self.awake();
-        if self.embedded.get() {
-            // The outer loop's turn restores what this wait took: it arms and goes to sleep again.
-            self.notify.sleep();
-            self.leave_to_next_turn();
-        }
+        self.looked_past_the_outer_loop();
         published.and(slept)?;
         Ok(Blocked::Ended)
     }
@@ -591,6 +590,15 @@ impl Core {
     /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is armed for.
     fn tell_outer(&self, deadline: u64) {
         if deadline < self.outer_armed.get() && self.embedded.get() {
+            self.leave_to_next_turn();
+        }
+    }
+
+    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was readable for. The next turn restores it: it arms and goes to sleep again.
+    #[inline]
+    fn looked_past_the_outer_loop(&self) {
+        if self.embedded.get() {
+            self.notify.sleep();
             self.leave_to_next_turn();
         }
     }

@@ -28,6 +28,8 @@ pub enum SourceKind {
     Signals,
     /// A [`ChildProcess`](crate::ChildProcess).
     Child,
+    /// The driver's own events: a [`DriverInbox`](crate::DriverInbox).
+    DriverInbox,
 }
 
 impl fmt::Display for SourceKind {
@@ -43,6 +45,7 @@ impl fmt::Display for SourceKind {
             SourceKind::Fd => "fd",
             SourceKind::Signals => "signals",
             SourceKind::Child => "child",
+            SourceKind::DriverInbox => "driver",
         })
     }
 }

@@ -34,7 +34,7 @@ pub struct ChildProcess {
     child: RefCell<Option<Child>>,
     process: ProcessFd,
     slot: Slot,
-    /// The status has been given: there is nothing to wait for any more.
+    /// The status has been given and the process is waited for no longer: that it was reaped would be another event (Linux 6.9).
     over: Cell<bool>,
 }
 
@@ -129,12 +129,11 @@ impl Source for ChildProcess {
             return None;
         }
         let status = self.with(Child::try_wait).transpose();
-        self.slot.forget_readiness(Readiness::ALL);
         if status.is_some() {
-            self.slot.count();
-            // Or the pidfd tells once more that the process has been waited for.
             self.unwatch();
+            self.slot.count();
         }
+        self.slot.forget_readiness(Readiness::ALL);
         status
     }
 

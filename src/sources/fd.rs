@@ -196,6 +196,10 @@ impl<T: AsFd> Fd<T> {
     /// The file was found not to be ready for this.
     pub fn clear_readiness(&self, readiness: Readiness) {
         self.slot.forget_readiness(readiness);
+        if self.slot.is_told_once() {
+            // Nobody can be told. The driver's next wait says what is wrong with it.
+            let _ = self.rearm();
+        }
     }
 
     /// What is waited for.
@@ -208,9 +212,10 @@ impl<T: AsFd> Fd<T> {
     /// With [`Mode::Edge`] a syscall the first time that something is asked for, and none after that: what is known of the file stays known. With the other modes one syscall, and what the
     /// file is ready for is found out anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
-        let known = self.mode == Mode::Edge && self.reported.get().contains(interest);
-        if !known {
-            let kept = if self.mode == Mode::Edge { self.reported.get() } else { Interest::NONE };
+        // A driver without edges reports once: only what is wanted.
+        let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
+        if !edges || !self.reported.get().contains(interest) {
+            let kept = if edges { self.reported.get() } else { Interest::NONE };
             self.ask(kept | interest)?;
         }
         self.interest.set(interest);

@@ -2,6 +2,7 @@
 
 mod callback;
 mod child;
+mod driver_inbox;
 mod fd;
 mod inbox;
 mod never;
@@ -17,6 +18,7 @@ use std::rc::Rc;
 
 pub use self::callback::Callback;
 pub use self::child::ChildProcess;
+pub use self::driver_inbox::DriverInbox;
 pub use self::fd::Fd;
 pub use self::inbox::{Inbox, Register, RegisterError};
 pub use self::never::{Never, never};

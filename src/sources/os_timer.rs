@@ -211,6 +211,7 @@ impl<C: OsClock> OsTimer<C> {
     fn arm(&self, t: C::Time) -> io::Result<()> {
         let due = C::nanos(t) <= C::nanos(C::now());
         self.timer.arm(if due { Time::MAX } else { Time::from_nanos(C::nanos(t)) })?;
+        self.slot.expect_fd(self.timer.as_fd())?;
         if due {
             self.slot.make_ready();
         }

@@ -132,9 +132,14 @@ impl Source for Signals {
             return None;
         }
         let signal = self.signals.take();
+        if self.slot.is_told_once() {
+            self.signals.lower();
+        }
         // One that comes now raises the fd once more.
         if !self.signals.is_pending() {
             self.slot.forget_readiness(crate::sys::Readiness::ALL);
+            // Nobody can be told. The driver's next wait says what is wrong with it.
+            let _ = self.slot.expect_fd(self.signals.as_fd());
         }
         if signal.is_some() {
             self.slot.count();

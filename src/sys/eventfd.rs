@@ -52,7 +52,7 @@ impl Waker {
     }
 
     /// Sets the counter back to zero. Whatever goes wrong shows in the write that follows.
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         let mut bytes = [0u8; 8];
         // SAFETY: the buffer is valid for its 8 bytes.
         unsafe { libc::read(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast::<libc::c_void>(), bytes.len()) };

@@ -20,6 +20,8 @@
 use std::ops::{BitAnd, BitOr};
 
 pub(crate) mod fence;
+#[cfg(any(feature = "mio", feature = "polling"))]
+pub(crate) mod foreign;
 mod time;
 pub(crate) mod tsc;
 

@@ -175,6 +175,11 @@ impl SignalSet {
         Some(signal as i32)
     }
 
+    /// Makes the fd not readable, until the next signal. One syscall. For who does not wait for edges.
+    pub(crate) fn lower(&self) {
+        self.watcher.waker.clear();
+    }
+
     /// Whether some signal has come.
     pub fn is_pending(&self) -> bool {
         self.watcher.pending.load(Ordering::SeqCst) != 0

@@ -1,0 +1,228 @@
+//! A driver of one's own, whole: on `poll(2)`, which has no edges, no timer and no memory.
+//!
+//! - The waker is an eventfd among the fds. `poll` is level-triggered: the driver reads it when it was raised.
+//! - Deadlines are the timeout of the wait, in ns and never shortened.
+//! - Fds are kept in a `Vec`, each as a duplicate, since a driver may not hold on to what it was shown. Edges are refused: the reactor then asks for one report at a time.
+//!
+//! It has no fd that stands for all, so a reactor on it cannot be embedded. O(fds) a wait, as `poll(2)` is.
+//!
+//! `cargo run --release --example custom_driver`
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode, Readiness, Time};
+use pollmux::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+/// Waits through `poll(2)`.
+#[derive(Debug)]
+pub struct PollDriver {
+    waker: Arc<Waker>,
+    fds: Vec<Watched>,
+    syscalls: Syscalls,
+}
+
+#[derive(Debug)]
+struct Watched {
+    id: u64,
+    fd: OwnedFd,
+    /// What it is called outside: nobody may register it twice.
+    number: RawFd,
+    interest: Interest,
+    mode: Mode,
+    /// One-shot, and reported.
+    done: bool,
+}
+
+#[derive(Debug)]
+struct Waker(OwnedFd);
+
+impl Wake for Waker {
+    fn wake(&self) -> io::Result<()> {
+        match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
+            // A full counter is readable, which is all that is wanted.
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Waker {
+    fn clear(&self) {
+        // Nothing to read is as good.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl PollDriver {
+    /// One syscall; fails with the system's error.
+    pub fn new() -> io::Result<PollDriver> {
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(PollDriver { waker: Arc::new(Waker(eventfd)), fds: Vec::new(), syscalls: Syscalls::default() })
+    }
+
+    fn find(&mut self, id: u64) -> io::Result<usize> {
+        self.fds.iter().position(|watched| watched.id == id).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
+        // What does not fit is further away than the clock goes.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        // The list borrows the fds, so it is made for each wait. The waker is its first.
+        let mut list = vec![PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
+        list.extend(self.fds.iter().filter(|watched| !watched.done).map(Watched::to_poll));
+        match poll(&mut list, timeout.as_ref()) {
+            Err(Errno::INTR) => return Ok(()), // the reactor knows what it waits for
+            polled => polled?,
+        };
+        let found: Vec<PollFlags> = list.iter().map(PollFd::revents).collect();
+        if !found[0].is_empty() {
+            self.waker.clear();
+        }
+        let looked_at = self.fds.iter_mut().filter(|watched| !watched.done);
+        for (watched, &flags) in looked_at.zip(&found[1..]) {
+            if !flags.is_empty() {
+                ready.push(watched.id, readiness(flags));
+                watched.done = watched.mode == Mode::OneShot;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Watched {
+    fn to_poll(&self) -> PollFd<'_> {
+        let wanted = [
+            (self.interest.is_readable(), PollFlags::IN | PollFlags::RDHUP),
+            (self.interest.is_writable(), PollFlags::OUT),
+            (self.interest.is_priority(), PollFlags::PRI),
+        ];
+        let flags = wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flags)| flags);
+        PollFd::from_borrowed_fd(self.fd.as_fd(), flags.fold(PollFlags::empty(), PollFlags::union))
+    }
+}
+
+/// What `poll` says in our words. An error, and the end, can be read and written: the call says what is the matter.
+fn readiness(flags: PollFlags) -> Readiness {
+    let (read, write) = (Readiness::READABLE, Readiness::WRITABLE);
+    let meanings = [
+        (PollFlags::IN, read),
+        (PollFlags::OUT, write),
+        (PollFlags::PRI, Readiness::PRIORITY),
+        (PollFlags::RDHUP, read | Readiness::READ_CLOSED),
+        (PollFlags::HUP, read | write | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED),
+        (PollFlags::ERR, read | write | Readiness::ERROR),
+    ];
+    let found = meanings.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, meaning)| meaning);
+    found.fold(Readiness::NONE, |all, one| all | one)
+}
+
+impl Driver for PollDriver {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        match how {
+            // `latest` is when the wait must end; that it ends a little later is the kernel's doing.
+            Wait::Block => {
+                self.syscalls.waits += 1;
+                self.poll(deadline.map(|deadline| deadline.latest - Time::now()), ready)
+            }
+            Wait::Poll => {
+                self.syscalls.polls += 1;
+                self.poll(Some(Duration::ZERO), ready)
+            }
+            // The timeout comes with the wait; and nobody else can wait for us.
+            Wait::Arm => Ok(()),
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.waker.clone()
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::Monotonic
+    }
+
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        let number = fd.as_raw_fd();
+        if mode == Mode::Edge {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges"));
+        }
+        if self.fds.iter().any(|watched| watched.number == number) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let fd = fd.try_clone_to_owned()?;
+        self.fds.push(Watched { id, fd, number, interest, mode, done: false });
+        Ok(())
+    }
+
+    fn modify(&mut self, _: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        let at = self.find(id)?;
+        let watched = &mut self.fds[at];
+        (watched.interest, watched.mode, watched.done) = (interest, mode, false);
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        let at = self.find(id)?;
+        self.fds.swap_remove(at);
+        Ok(())
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        self.syscalls
+    }
+}
+
+fn main() -> io::Result<()> {
+    use pollmux::{Reactor, select};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    let reactor = Reactor::with_driver(PollDriver::new()?)?;
+    let (tx, inbox) = reactor.channel::<u32>(4)?;
+    let ticker = reactor.every(Duration::from_millis(5))?;
+    let (mut theirs, ours) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut socket = reactor.fd(ours, Interest::READABLE)?;
+    let other = std::thread::spawn(move || -> io::Result<()> {
+        for n in 0..3 {
+            std::thread::sleep(Duration::from_millis(7));
+            tx.send(n).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            theirs.write_all(b"some bytes")?;
+        }
+        Ok(())
+    });
+
+    let (mut messages, mut bytes, mut ticks) = (0, 0, 0);
+    let mut buffer = [0; 64];
+    // The end of the channel, and that of the socket.
+    let (mut sending, mut writing) = (true, true);
+    while sending || writing || ticks < 3 {
+        select! { reactor;
+            recv(sending.then_some(&inbox)) -> message => match message {
+                Ok(_) => messages += 1,
+                Err(_) => sending = false,
+            },
+            recv(writing.then_some(&socket)) -> _readiness => loop {
+                match socket.read(&mut buffer) {
+                    Ok(0) => break writing = false,
+                    Ok(n) => bytes += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            },
+            recv(ticker) -> tick => {
+                assert!(Time::now() >= tick.scheduled);
+                ticks += 1;
+            },
+        }
+    }
+    other.join().expect("no panic")?;
+    println!("{messages} messages, {bytes} bytes, {ticks} ticks; {}", reactor.stats());
+    assert_eq!((messages, bytes), (3, 30));
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The reactor in a loop on polling: it is one of the fds there.
+//!
+//! `cargo run --release --example embed_polling`
+
+#[path = "common/embedding.rs"]
+mod embedding;
+
+use std::io;
+use std::time::Duration;
+
+use embedding::{Report, Work};
+use polling::{Event, Events, PollMode, Poller};
+use pollmux::Reactor;
+
+const REACTOR: usize = 7;
+
+/// Runs so many rounds and says what they took.
+#[allow(unsafe_code)]
+pub fn run(rounds: u32) -> io::Result<Report> {
+    let reactor = Reactor::new()?;
+    let mut embedded = reactor.embed()?;
+    let poller = Poller::new()?;
+    // SAFETY: it is deleted below, and on an error closed after the poller, which is declared later.
+    unsafe { poller.add_with_mode(&embedded, Event::readable(REACTOR), PollMode::Level)? };
+
+    let mut events = Events::new();
+    let mut work = Work::begin(reactor, rounds)?;
+    let mut wakeups = 0;
+    while !work.is_over() {
+        events.clear();
+        poller.wait(&mut events, None)?;
+        for event in events.iter() {
+            assert_eq!(event.key, REACTOR);
+            wakeups += 1;
+            embedded.turn()?;
+            work.take()?;
+        }
+    }
+    let report = work.end(Some(&mut embedded), wakeups)?;
+
+    // Nothing to do, nothing to hear.
+    events.clear();
+    poller.wait(&mut events, Some(Duration::from_millis(5)))?;
+    assert!(events.is_empty());
+    poller.delete(&embedded)?;
+    Ok(report)
+}
+
+fn main() -> io::Result<()> {
+    run(1_000)?.print();
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! The reactor in tokio: an `AsyncFd`, on the runtime of one thread, since a reactor stays where it is.
+//!
+//! `cargo run --release --example embed_tokio`
+
+#[path = "common/embedding.rs"]
+mod embedding;
+
+use std::io;
+use std::time::Duration;
+
+use embedding::{Report, Work};
+use pollmux::Reactor;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Runs so many rounds and says what they took.
+pub fn run(rounds: u32) -> io::Result<Report> {
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(work(rounds))
+}
+
+async fn work(rounds: u32) -> io::Result<Report> {
+    let reactor = Reactor::new()?;
+    // The newest tokio has an `unsafe` one beside it; what that asks for holds: the fd is the embedding's own as long as it lives.
+    #[allow(deprecated)]
+    let mut embedded = AsyncFd::with_interest(reactor.embed()?, Interest::READABLE)?;
+    let mut work = Work::begin(reactor, rounds)?;
+    let mut wakeups = 0;
+    while !work.is_over() {
+        let mut guard = embedded.readable_mut().await?;
+        wakeups += 1;
+        // Cleared first: what the turn leaves undone makes the fd ready again.
+        guard.clear_ready();
+        guard.get_inner_mut().turn()?;
+        work.take()?;
+    }
+    let report = work.end(Some(embedded.get_mut()), wakeups)?;
+
+    // Nothing to do, nothing to hear. (The first look takes an edge that was there.)
+    let short = Duration::from_millis(5);
+    if let Ok(guard) = tokio::time::timeout(short, embedded.readable_mut()).await {
+        guard?.clear_ready();
+    }
+    assert!(tokio::time::timeout(short, embedded.readable_mut()).await.is_err());
+    Ok(report)
+}
+
+fn main() -> io::Result<()> {
+    run(1_000)?.print();
+    Ok(())
+}

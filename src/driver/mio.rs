@@ -1,0 +1,181 @@
+//! A driver on somebody's `mio::Poll`: our own poller's fd is in theirs, under one token.
+//!
+//! mio is edge-triggered, so each event of our token is answered with a look that leaves nothing unseen: when some may be left (a full buffer, an fd in level mode), our fd is
+//! registered anew, which makes it an event again if it is still readable.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::mio::event::Event;
+use ::mio::unix::SourceFd;
+use ::mio::{Events, Interest as MioInterest, Poll, Registry, Token};
+
+use super::{
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait, Wake,
+};
+use crate::sys::{Interest, Mode, foreign};
+
+/// Events that one wait takes at most; the others are the next wait's.
+const BATCH: usize = 256;
+
+/// Waits through a [`mio::Poll`](::mio::Poll): the sources that are registered there and those of the reactor are waited for together. Feature `mio`.
+///
+/// The reactor's own poller is in the `Poll` under a token that nothing else there may have. A wait that ends for the reactor's sake costs **one syscall more** than under [`Native`]: the
+/// look at that poller. Timers are as exact as there: mio's timeouts are not used.
+///
+/// What the `Poll` finds for other tokens is given out by [`events`](Self::events), as a source in the same `select!` and `wait` as all others. Sources are registered, before and afterwards,
+/// through [`registry`](Self::registry). Nothing is lost and memory is bounded: at most 256 events are taken from the `Poll`, and no more before the loop has taken those; meanwhile
+/// the reactor waits for its own sources only.
+///
+/// The reactor's fd is that of the `Poll`: it can be [embedded](crate::Reactor::embed) as well, with all that is registered there.
+///
+/// ```
+/// use mio::{Interest, Poll, Token, unix::pipe};
+/// use pollmux::{MioDriver, Reactor, select};
+/// use std::io::Write;
+///
+/// let driver = MioDriver::new(Poll::new()?, Token(usize::MAX))?;
+/// let (registry, events) = (driver.registry()?, driver.events());
+/// let reactor = Reactor::with_driver(driver)?;
+/// let events = reactor.register(events)?;
+/// let heartbeat = reactor.every(std::time::Duration::from_secs(1))?;
+///
+/// let (mut tx, mut rx) = pipe::new()?; // one of mio's sources
+/// registry.register(&mut rx, Token(7), Interest::READABLE)?;
+/// tx.write_all(b"hello")?;
+/// select! { reactor;
+///     recv(events) -> event => assert_eq!(event.token(), Token(7)),
+///     recv(heartbeat) -> _ => unreachable!(),
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+pub struct MioDriver {
+    native: Native,
+    poll: Poll,
+    token: Token,
+    events: Events,
+    queue: DriverQueue<Event>,
+    syscalls: Syscalls,
+}
+
+impl MioDriver {
+    /// A driver on `poll`, in which it has `token` for itself. Six syscalls; fails with the system's error and then leaves nothing behind.
+    pub fn new(poll: Poll, token: Token) -> io::Result<MioDriver> {
+        let native = Native::new()?;
+        let fd = native.as_ref().as_fd().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), token, MioInterest::READABLE)?;
+        let queue = DriverQueue::with_capacity(BATCH);
+        let events = Events::with_capacity(BATCH);
+        Ok(MioDriver { native, poll, token, events, queue, syscalls: Syscalls::default() })
+    }
+
+    /// A registry of the `Poll`, for sources of one's own. One syscall: the fd is a duplicate.
+    pub fn registry(&self) -> io::Result<Registry> {
+        self.poll.registry().try_clone()
+    }
+
+    /// What the `Poll` finds for other tokens than ours, to be registered with the reactor.
+    ///
+    /// Events are edges, as everywhere with mio: each is given once, in the order in which the `Poll` reported them. Without this, and once it has been dropped, they are dropped.
+    pub fn events(&self) -> DriverEvents<Event> {
+        self.queue.events()
+    }
+
+    /// Our fd in theirs.
+    fn fd(&self) -> RawFd {
+        self.native.as_ref().as_fd().as_raw_fd()
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        let mut ours = false;
+        for event in self.events.iter() {
+            if event.token() == self.token {
+                ours = true;
+            } else {
+                self.queue.push(event.clone(), ready);
+            }
+        }
+        if ours { self.look(ready) } else { Ok(()) }
+    }
+
+    fn look(&mut self, ready: &mut ReadyFds) -> io::Result<()> {
+        let looked = self.native.wait(None, Wait::Poll, ready);
+        if looked.is_err() || self.native.may_have_more() {
+            self.syscalls.controls += 1;
+            self.poll.registry().reregister(&mut SourceFd(&self.fd()), self.token, MioInterest::READABLE)?;
+        }
+        looked
+    }
+}
+
+impl Driver for MioDriver {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        if how == Wait::Arm || !self.queue.is_empty() {
+            return self.native.wait(deadline, how, ready);
+        }
+        if how == Wait::Block {
+            self.native.wait(deadline, Wait::Arm, ready)?;
+            self.syscalls.waits += 1;
+            self.poll(None, ready)
+        } else {
+            self.syscalls.polls += 1;
+            self.poll(Some(Duration::ZERO), ready)
+        }
+    }
+
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.native.register(fd, id, interest, mode)
+    }
+
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.native.modify(fd, id, interest, mode)
+    }
+
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.native.deregister(fd, id)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.native.waker()
+    }
+
+    fn clock(&self) -> Clock {
+        self.native.clock()
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(foreign::mio_fd(&self.poll))
+    }
+
+    fn has_events(&self, events: EventsId) -> bool {
+        self.queue.id() == events
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        self.syscalls + self.native.syscalls()
+    }
+}
+
+impl Drop for MioDriver {
+    fn drop(&mut self) {
+        // A registry that the user has keeps the `Poll`'s epoll open.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&self.fd()));
+    }
+}
+
+impl fmt::Debug for MioDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MioDriver")
+            .field("token", &self.token)
+            .field("native", &self.native)
+            .field("events", &self.queue)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! The driver's own events, as a source: what somebody else's poller found for somebody else's sources.
+
+use std::fmt;
+use std::io;
+
+use super::{Register, RegisterError, Source};
+use crate::driver::DriverEvents;
+use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::sys::Readiness;
+
+/// Events that the reactor's driver finds besides those of the reactor: registered [`DriverEvents`]. A source of `E`s, each given once, in order.
+///
+/// While there are some that nobody has taken the driver looks for no more: take them all before the loop sleeps for anything else.
+pub struct DriverInbox<E> {
+    events: DriverEvents<E>,
+    slot: Slot,
+}
+
+/// Fails with [`io::ErrorKind::InvalidInput`] when the events are another driver's than the reactor's, and with `AlreadyExists` when they are registered already.
+impl<E> Register for DriverEvents<E> {
+    type Registered = DriverInbox<E>;
+
+    #[track_caller]
+    fn register(self, handle: &Handle, key: Option<u64>) -> Result<DriverInbox<E>, RegisterError<Self>> {
+        if handle.is_closed() {
+            return Err(RegisterError::new(self, closed()));
+        }
+        if self.is_bound() {
+            let error =
+                io::Error::new(io::ErrorKind::AlreadyExists, "the driver's events are registered already");
+            return Err(RegisterError::new(self, error));
+        }
+        let slot = Slot::new(handle, SourceKind::DriverInbox);
+        if let Some(key) = key {
+            slot.set_key(key);
+        }
+        if let Err(error) = slot.watch_driver(self.id()) {
+            return Err(RegisterError::new(self, error));
+        }
+        self.bind(slot.token());
+        if self.len() > 0 {
+            slot.found_by_driver();
+        }
+        Ok(DriverInbox { events: self, slot })
+    }
+}
+
+impl<E> DriverInbox<E> {
+    /// How many events there are to be taken now.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes those that are there now, without a turn of the reactor.
+    pub fn try_iter(&self) -> impl Iterator<Item = E> + '_ {
+        std::iter::from_fn(|| self.try_take())
+    }
+
+    /// Gives it the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> DriverInbox<E> {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+}
+
+impl<E> Source for DriverInbox<E> {
+    type Item = E;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.slot.is_ready()
+    }
+
+    fn try_take(&self) -> Option<E> {
+        if !self.slot.is_ready() {
+            return None;
+        }
+        let event = self.events.pop();
+        if self.events.len() == 0 {
+            self.slot.forget_readiness(Readiness::ALL);
+        }
+        if event.is_some() {
+            self.slot.count();
+        }
+        event
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+}
+
+impl<E> Drop for DriverInbox<E> {
+    fn drop(&mut self) {
+        self.slot.unwatch_driver();
+        self.events.unbind();
+    }
+}
+
+impl<E> fmt::Debug for DriverInbox<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverInbox")
+            .field("len", &self.len())
+            .field("inert", &self.slot.is_inert())
+            .finish_non_exhaustive()
+    }
+}

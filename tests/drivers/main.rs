@@ -1,0 +1,979 @@
+//! One suite for every driver: what a loop is promised holds whatever it waits through.
+//!
+//! A test is a function of how to make the reactor. Those of the first list run in virtual time, too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
+
+// The driver of the example, which has neither edges nor a timer.
+#[allow(dead_code)]
+#[path = "../../examples/custom_driver.rs"]
+mod custom_driver;
+#[path = "../common/watch.rs"]
+mod watch;
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use pollmux::channel::{bounded, unbounded};
+use pollmux::sys::{Interest, Mode, Readiness};
+use pollmux::{
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer, Reactor,
+    ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
+};
+use watch::{Random, dog, in_child};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn native() -> Reactor {
+    Reactor::new().unwrap()
+}
+
+fn simulated() -> Reactor {
+    Reactor::with_driver(Sim::new()).unwrap()
+}
+
+fn custom() -> Reactor {
+    Reactor::with_driver(custom_driver::PollDriver::new().unwrap()).unwrap()
+}
+
+#[cfg(feature = "mio")]
+fn on_mio() -> Reactor {
+    let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
+    Reactor::with_driver(driver).unwrap()
+}
+
+#[cfg(feature = "polling")]
+fn on_polling() -> Reactor {
+    let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
+    Reactor::with_driver(driver).unwrap()
+}
+
+macro_rules! tests_on {
+    ($new:ident: $($test:ident)*) => {$(
+        #[test]
+        fn $test() {
+            let _dog = dog();
+            super::$test($new);
+        }
+    )*};
+}
+
+/// What needs no real time, no other threads and no fds.
+macro_rules! in_any_time {
+    ($new:ident) => {
+        tests_on! { $new:
+            a_timer_fires_once_and_never_early
+            timers_are_reported_in_the_order_of_their_deadlines
+            a_stopped_or_reset_timer_leaves_nothing_behind
+            a_timer_due_at_once_is_seen_without_waiting
+            an_earlier_deadline_ends_the_sleep_in_time
+            a_stale_deadline_wakes_nobody_early
+            a_ticker_keeps_its_grid
+            a_restarted_ticker_counts_from_now
+            messages_of_the_same_thread_come_in_order
+            a_send_case_waits_for_room
+            a_default_with_a_timeout_is_not_early
+            a_wait_reports_a_key_until_the_source_is_drained
+            a_wait_with_a_timeout_ends_with_nothing
+            callbacks_run_while_the_loop_waits
+            what_is_posted_runs_and_a_wake_ends_one_wait
+            a_blocking_sleep_lasts
+            a_dynamic_select_finds_what_is_ready
+        }
+    };
+}
+
+/// What needs a kernel.
+macro_rules! in_real_time {
+    ($new:ident) => {
+        tests_on! { $new:
+            messages_of_other_threads_arrive_once_each
+            a_rendezvous_with_another_thread_takes_place
+            every_kind_of_call_from_another_thread_ends_a_sleep
+            a_timer_is_reset_and_stopped_from_another_thread
+            an_fd_is_ready_when_something_came_and_until_it_is_drained
+            an_fd_that_is_ready_and_left_alone_costs_no_turns
+            an_fd_is_not_starved_by_a_channel_that_is_always_ready
+            the_end_of_the_peer_is_reported
+            interest_can_be_changed_also_by_a_callback
+            reading_and_writing_are_told_apart
+            an_fd_in_level_mode_is_reported_while_it_is_ready
+            an_fd_in_one_shot_mode_is_reported_once
+            an_fd_registered_twice_is_given_back
+            a_dropped_fd_says_nothing_to_the_one_that_gets_its_number
+            two_thousand_ready_fds_arrive_once_each
+            os_timers_fire_again_and_again
+            an_os_timer_that_was_reset_says_nothing_of_before
+            signals_arrive
+            the_end_of_a_child_arrives
+            everything_in_one_select
+        }
+    };
+}
+
+mod on_native {
+    use super::*;
+
+    in_any_time!(native);
+    in_real_time!(native);
+}
+
+mod on_sim {
+    use super::*;
+
+    in_any_time!(simulated);
+}
+
+mod on_a_driver_of_ones_own {
+    use super::*;
+
+    in_any_time!(custom);
+    in_real_time!(custom);
+}
+
+#[cfg(feature = "mio")]
+mod on_mio_poll {
+    use super::*;
+
+    in_any_time!(on_mio);
+    in_real_time!(on_mio);
+}
+
+#[cfg(feature = "polling")]
+mod on_polling_poller {
+    use super::*;
+
+    in_any_time!(on_polling);
+    in_real_time!(on_polling);
+}
+
+#[cfg(any(feature = "mio", feature = "polling"))]
+mod theirs;
+
+type New = fn() -> Reactor;
+
+/// Nothing comes for a while that is long for a kernel, and the loop sleeps meanwhile.
+#[track_caller]
+fn is_quiet(reactor: &Reactor, source: &impl Source) {
+    let before = reactor.stats();
+    select! { reactor; recv(source) -> _ => panic!("something came"), default(ms(10)) => {} }
+    let spent = reactor.stats() - before;
+    // The sleep; one that was too short for some reason, and an edge that means nothing any more.
+    assert!(spent.waits <= 4, "the loop does not sleep: {spent}");
+}
+
+fn key_list(events: &Events) -> Vec<u64> {
+    events.iter().map(|event| event.key()).collect()
+}
+
+// ---- In any time.
+
+fn a_timer_fires_once_and_never_early(new: New) {
+    let reactor = new();
+    for delay in [0, 1, 50, 999, 1_000, 1_001, 3_500].map(Duration::from_micros) {
+        let timer = reactor.after(delay);
+        let due = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
+        assert!(reactor.now() >= due, "{delay:?}");
+        select! { reactor; recv(timer) -> _ => panic!("twice"), default(Duration::from_micros(100)) => {} }
+    }
+}
+
+fn timers_are_reported_in_the_order_of_their_deadlines(new: New) {
+    let reactor = new();
+    let base = reactor.now() + ms(2);
+    let timers: Vec<_> = [3, 1, 2, 1, 0]
+        .into_iter()
+        .zip(0..)
+        .map(|(at, key)| reactor.at(base + ms(at)).with_key(key))
+        .collect();
+    let (mut events, mut fired) = (Events::with_capacity(8), Vec::new());
+    while fired.len() < timers.len() {
+        reactor.wait(&mut events).unwrap();
+        for key in key_list(&events) {
+            assert!(timers[key as usize].try_take().is_some());
+            fired.push(key);
+        }
+    }
+    assert_eq!(fired, [4, 1, 3, 2, 0]);
+}
+
+fn a_stopped_or_reset_timer_leaves_nothing_behind(new: New) {
+    let reactor = new();
+    let (a, b) = (reactor.after(ms(1)), reactor.after(ms(1)));
+    select! { reactor;
+        recv(a) -> _ => assert!(b.stop()),
+        recv(b) -> _ => assert!(a.stop()),
+    }
+    select! { reactor; recv(a) -> _ => panic!(), recv(b) -> _ => panic!(), default(ms(3)) => {} }
+    a.reset(ms(1));
+    assert!(a.reset(ms(4)));
+    let due = a.deadline().unwrap();
+    select! { reactor; recv(a) -> t => assert_eq!(t, due), recv(b) -> _ => panic!() }
+    assert!(!a.stop());
+}
+
+fn a_timer_due_at_once_is_seen_without_waiting(new: New) {
+    let reactor = new();
+    for _ in 0..3 {
+        let timer = reactor.after(Duration::ZERO);
+        select! { reactor; recv(timer) -> _ => {}, default => panic!() }
+    }
+}
+
+fn an_earlier_deadline_ends_the_sleep_in_time(new: New) {
+    let reactor = new();
+    let timer = reactor.after(HOUR);
+    // So that the hour is what the driver was given.
+    select! { reactor; recv(timer) -> _ => panic!(), default(ms(1)) => {} }
+    for _ in 0..5 {
+        timer.reset(ms(1));
+        let due = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
+        assert!(reactor.now() >= due);
+        timer.reset(HOUR);
+        select! { reactor; recv(timer) -> _ => panic!(), default(ms(1)) => {} }
+    }
+}
+
+fn a_stale_deadline_wakes_nobody_early(new: New) {
+    let reactor = new();
+    let (timer, tick) = (reactor.after(ms(2)), reactor.after(ms(1)));
+    select! { reactor; recv(tick) -> _ => {}, recv(timer) -> _ => {} }
+    timer.reset(ms(6));
+    let due = timer.deadline().unwrap();
+    select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
+    assert!(reactor.now() >= due);
+}
+
+fn a_ticker_keeps_its_grid(new: New) {
+    let reactor = new();
+    let ticker = reactor.every(ms(1)).unwrap();
+    let first = ticker.deadline().unwrap();
+    let mut periods = 0;
+    for _ in 0..8 {
+        select! { reactor;
+            recv(ticker) -> tick => {
+                assert!(reactor.now() >= tick.scheduled);
+                assert_eq!(tick.scheduled, first + ms(1) * periods);
+                periods += 1 + tick.missed as u32;
+            }
+        }
+    }
+}
+
+fn a_restarted_ticker_counts_from_now(new: New) {
+    let reactor = new();
+    let (ticker, timer) = (reactor.every(ms(30)).unwrap(), reactor.after(ms(1)));
+    for _ in 0..3 {
+        select! { reactor;
+            recv(timer) -> _ => {
+                let now = reactor.now();
+                assert!(ticker.restart());
+                assert!(ticker.deadline().unwrap() >= now + ms(30));
+            },
+            recv(ticker) -> _ => {} // the machine was that slow
+        }
+        timer.reset(ms(1));
+    }
+}
+
+fn messages_of_the_same_thread_come_in_order(new: New) {
+    let reactor = new();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    for round in 0..20 {
+        (0..4).for_each(|n| tx.send(round * 4 + n).unwrap());
+        assert!(tx.try_send(0).is_err());
+        for n in 0..4 {
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(round * 4 + n)) }
+        }
+    }
+    drop(tx);
+    for _ in 0..2 {
+        select! { reactor; recv(inbox) -> got => assert!(got.is_err()) }
+    }
+}
+
+fn a_send_case_waits_for_room(new: New) {
+    let reactor = new();
+    let (tx, rx) = bounded(1);
+    let outbox = reactor.register(tx).unwrap();
+    let timer = reactor.after(ms(1));
+    let mut sent = 0;
+    for _ in 0..4 {
+        select! { reactor;
+            send(outbox, sent) -> result => { result.unwrap(); sent += 1; },
+            recv(timer) -> _ => {
+                assert_eq!(rx.try_recv(), Ok(sent - 1));
+                timer.reset(ms(1));
+            }
+        }
+    }
+    assert!(sent >= 2);
+    assert_eq!(rx.len(), usize::from(sent > 0 && !rx.is_empty()));
+}
+
+fn a_default_with_a_timeout_is_not_early(new: New) {
+    let reactor = new();
+    let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    for us in [0, 1, 700, 1_000, 2_300] {
+        let begin = reactor.now();
+        let timeout = Duration::from_micros(us);
+        select! { reactor; recv(inbox) -> _ => panic!(), default(timeout) => {} }
+        select! { reactor; recv(inbox) -> _ => panic!(), default => {} } // another turn, another time
+        assert!(reactor.now() >= begin + timeout, "{timeout:?}");
+    }
+}
+
+fn a_wait_reports_a_key_until_the_source_is_drained(new: New) {
+    let reactor = new();
+    let (tx, rx) = unbounded();
+    let inbox = reactor.register_with(5, rx).unwrap();
+    let timer = reactor.after(ms(1)).with_key(6);
+    let mut events = Events::with_capacity(4);
+    (0..3).for_each(|n| tx.send(n).unwrap());
+    for n in 0..3 {
+        reactor.wait(&mut events).unwrap();
+        assert!(key_list(&events).contains(&5));
+        assert_eq!(inbox.try_recv(), Ok(n));
+    }
+    while !timer.is_ready() {
+        reactor.wait(&mut events).unwrap();
+    }
+    for _ in 0..2 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(key_list(&events), [6]);
+    }
+    assert!(timer.try_take().is_some());
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty());
+}
+
+fn a_wait_with_a_timeout_ends_with_nothing(new: New) {
+    let reactor = new();
+    let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    let mut events = Events::with_capacity(4);
+    let begin = reactor.now();
+    reactor.wait_timeout(&mut events, ms(2)).unwrap();
+    assert!(events.is_empty() && inbox.is_empty());
+    reactor.try_wait(&mut events).unwrap();
+    assert!(reactor.now() >= begin + ms(2));
+}
+
+fn callbacks_run_while_the_loop_waits(new: New) {
+    let reactor = new();
+    let calls = Rc::new(Cell::new(0));
+    let counter = calls.clone();
+    let callback = reactor.call_after(ms(1), move |firing| {
+        counter.set(counter.get() + 1);
+        if counter.get() < 3 {
+            firing.reset(ms(1));
+        }
+    });
+    let timer = reactor.after(ms(40));
+    select! { reactor; recv(timer) -> _ => {} }
+    assert_eq!(calls.get(), 3);
+    drop(callback);
+}
+
+fn what_is_posted_runs_and_a_wake_ends_one_wait(new: New) {
+    let reactor = new();
+    let remote = reactor.remote();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    remote.post(move |handle: &Handle| tx.send(handle.stats().called).unwrap()).unwrap();
+    select! { reactor; recv(inbox) -> called => assert_eq!(called, Ok(1)) }
+    let mut events = Events::with_capacity(4);
+    // The end of the channel, for its sender went with the closure.
+    reactor.wait(&mut events).unwrap();
+    assert!(inbox.try_recv().is_err());
+    remote.wake();
+    reactor.wait(&mut events).unwrap();
+    assert!(events.is_empty());
+    let timer = reactor.after(ms(1)).with_key(1);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(key_list(&events), [1]);
+    drop(timer);
+}
+
+fn a_blocking_sleep_lasts(new: New) {
+    let reactor = new();
+    let timer = reactor.after(ms(1));
+    let begin = reactor.now();
+    reactor.sleep_blocking(ms(3)).unwrap();
+    select! { reactor; recv(timer) -> _ => {}, default => panic!("it was due meanwhile") }
+    assert!(reactor.now() >= begin + ms(3));
+}
+
+fn a_dynamic_select_finds_what_is_ready(new: New) {
+    let reactor = new();
+    let timers: Vec<_> = (0..50).map(|n| reactor.after(ms(1) * n)).collect();
+    let mut select = Select::new(&reactor);
+    for timer in &timers {
+        select.recv(timer);
+    }
+    let mut fired = [false; 50];
+    for _ in 0..50 {
+        let index = select.wait().unwrap().index();
+        assert!(!std::mem::replace(&mut fired[index], true) && timers[index].try_take().is_some());
+    }
+}
+
+// ---- In real time: other threads.
+
+fn messages_of_other_threads_arrive_once_each(new: New) {
+    let reactor = new();
+    let (tx, inbox) = reactor.channel(8).unwrap();
+    const EACH: u32 = 1_500;
+    for seed in 0..2 {
+        let tx = tx.clone();
+        thread::spawn(move || {
+            let mut random = Random::new(seed);
+            for n in 0..EACH {
+                tx.send((seed, n)).unwrap();
+                random.pause();
+            }
+        });
+    }
+    drop(tx);
+    let mut next = [0, 0];
+    loop {
+        select! { reactor;
+            recv(inbox) -> got => match got {
+                Ok((seed, n)) => {
+                    assert_eq!(n, std::mem::replace(&mut next[seed as usize], n + 1));
+                }
+                Err(_) => break,
+            }
+        }
+    }
+    assert_eq!(next, [EACH; 2]);
+}
+
+fn a_rendezvous_with_another_thread_takes_place(new: New) {
+    let reactor = new();
+    let (tx, rx) = bounded(0);
+    let inbox = reactor.register(rx).unwrap();
+    let sender = thread::spawn(move || (0..200).for_each(|n| tx.send(n).unwrap()));
+    for n in 0..200 {
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+    }
+    sender.join().unwrap();
+}
+
+fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
+    let reactor = new();
+    let (tx, rx) = bounded(1);
+    let inbox = reactor.register_with(0, rx).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let notified = notified.with_key(1);
+    let (remote, posted) = (reactor.remote(), reactor.timer().with_key(2));
+    let id = posted.id();
+    let (ask, asked) = std::sync::mpsc::channel();
+    let other = thread::spawn(move || {
+        for kind in asked {
+            thread::sleep(Duration::from_micros(300)); // by then the loop sleeps
+            match kind {
+                0 => tx.send(()).unwrap(),
+                1 => notifier.notify(),
+                2 => remote
+                    .post(move |handle: &Handle| {
+                        handle.reset_timer(id, Duration::ZERO).unwrap();
+                    })
+                    .unwrap(),
+                _ => remote.wake(),
+            }
+        }
+    });
+    let mut events = Events::with_capacity(4);
+    for round in 0..80 {
+        ask.send(round % 4).unwrap();
+        reactor.wait(&mut events).unwrap();
+        match round % 4 {
+            0 => assert_eq!((key_list(&events), inbox.try_recv()), (vec![0], Ok(()))),
+            1 => assert_eq!((key_list(&events), notified.try_take()), (vec![1], Some(()))),
+            2 => assert!(key_list(&events) == [2] && posted.try_take().is_some()),
+            _ => assert!(events.is_empty()),
+        }
+    }
+    drop(ask);
+    other.join().unwrap();
+}
+
+fn a_timer_is_reset_and_stopped_from_another_thread(new: New) {
+    let reactor = new();
+    let (near, far) = (reactor.after(HOUR), reactor.after(ms(200)));
+    let (remote, near_id, far_id) = (reactor.remote(), near.id(), far.id());
+    let other = thread::spawn(move || {
+        thread::sleep(ms(1));
+        remote.stop(far_id).unwrap();
+        remote.reset(near_id, ms(1)).unwrap();
+    });
+    select! { reactor; recv(near) -> _ => {}, recv(far) -> _ => panic!() }
+    assert_eq!(far.deadline(), None);
+    other.join().unwrap();
+}
+
+// ---- In real time: fds.
+
+fn pair(reactor: &Reactor, interest: Interest, mode: Mode) -> (UnixStream, Fd<UnixStream>) {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (theirs, reactor.fd_with_mode(ours, interest, mode).unwrap())
+}
+
+/// Reads until there is nothing; how much it was.
+fn drain(fd: &mut Fd<UnixStream>) -> usize {
+    let (mut all, mut buffer) = (0, [0; 64]);
+    loop {
+        match fd.read(&mut buffer) {
+            Ok(0) => return all,
+            Ok(n) => all += n,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                return all;
+            }
+        }
+    }
+}
+
+fn an_fd_is_ready_when_something_came_and_until_it_is_drained(new: New) {
+    let reactor = new();
+    let (theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+    is_quiet(&reactor, &ours);
+    let (ask, asked) = std::sync::mpsc::channel();
+    let other = thread::spawn(move || {
+        for pause in asked {
+            thread::sleep(Duration::from_micros(pause));
+            (&theirs).write_all(b"four").unwrap();
+        }
+        theirs
+    });
+    for round in 0..300 {
+        ask.send([0, 40, 200][round % 3]).unwrap();
+        let mut got = 0;
+        while got < 4 {
+            select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable()) }
+            if round % 4 == 0 {
+                // Not drained: it stays ready.
+                select! { reactor; recv(ours) -> _ => {}, default => panic!("forgotten") }
+            }
+            got += drain(&mut ours);
+        }
+        assert_eq!(got, 4);
+        if round % 60 == 0 {
+            is_quiet(&reactor, &ours);
+        }
+    }
+    drop(ask);
+    drop(other.join().unwrap());
+}
+
+fn an_fd_that_is_ready_and_left_alone_costs_no_turns(new: New) {
+    let reactor = new();
+    let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+    theirs.write_all(b"left alone").unwrap();
+    let timer = reactor.after(ms(1));
+    select! { reactor; recv(timer) -> _ => {} } // the fd is found
+    is_quiet(&reactor, &timer);
+    select! { reactor; recv(ours) -> _ => {}, default => panic!("lost") }
+    assert_eq!(drain(&mut ours), 10);
+    theirs.write_all(b"more").unwrap();
+    select! { reactor; recv(ours) -> _ => assert_eq!(drain(&mut ours), 4) }
+}
+
+fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
+    let reactor = new();
+    let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let (begin, mut seen) = (Time::now(), false);
+    while !seen {
+        tx.try_send(()).unwrap();
+        select! { reactor;
+            biased;
+            recv(ours) -> _ => seen = true,
+            recv(inbox) -> _ => {}
+        }
+        // Promised is a look each 100 µs.
+        assert!(Time::now() - begin < ms(2_000), "starved");
+        let _ = inbox.try_recv();
+    }
+}
+
+fn the_end_of_the_peer_is_reported(new: New) {
+    let reactor = new();
+    let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+    theirs.write_all(b"last words").unwrap();
+    drop(theirs);
+    let mut text = String::new();
+    select! { reactor; recv(ours) -> readiness => assert!(readiness.contains(Readiness::READABLE | Readiness::READ_CLOSED)) }
+    ours.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "last words");
+}
+
+fn interest_can_be_changed_also_by_a_callback(new: New) {
+    let reactor = new();
+    let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+    let ours = Rc::new(ours);
+    for in_callback in [false, true, true] {
+        is_quiet(&reactor, &ours);
+        if in_callback {
+            let fd = ours.clone();
+            let change = move |_: &pollmux::Firing<'_>| fd.set_interest(Interest::WRITABLE).unwrap();
+            reactor.call_after(ms(1), change).detach();
+        } else {
+            ours.set_interest(Interest::WRITABLE).unwrap();
+        }
+        select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable()) }
+        assert_eq!(ours.interest(), Interest::WRITABLE);
+        ours.set_interest(Interest::READABLE).unwrap();
+        is_quiet(&reactor, &ours);
+        theirs.write_all(b"x").unwrap();
+        select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable()) }
+        // Asked again, it says the same again.
+        ours.rearm().unwrap();
+        assert!(!ours.is_ready());
+        select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable()) }
+        let mut byte = [0];
+        (&*ours).read_exact(&mut byte).unwrap();
+        assert_eq!((&*ours).read(&mut byte).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+fn reading_and_writing_are_told_apart(new: New) {
+    let reactor = new();
+    let (theirs, ours) = pair(&reactor, Interest::BOTH, Mode::Edge);
+    theirs.set_nonblocking(true).unwrap();
+    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable() && !readiness.is_readable()) }
+    let (block, mut sent, mut back) = ([7; 4096], 0, 0);
+    loop {
+        match (&ours).write(&block) {
+            Ok(n) => sent += n,
+            Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    is_quiet(&reactor, &ours);
+    (&theirs).write_all(b"x").unwrap();
+    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable() && !readiness.is_writable()) }
+    assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 1);
+    assert_eq!((&ours).read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    is_quiet(&reactor, &ours);
+    let mut buffer = [0; 65536];
+    while let Ok(n) = (&theirs).read(&mut buffer) {
+        back += n;
+    }
+    assert_eq!(sent, back);
+    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable() && !readiness.is_readable()) }
+}
+
+fn an_fd_in_level_mode_is_reported_while_it_is_ready(new: New) {
+    let reactor = new();
+    let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Level);
+    let (mut theirs2, mut ours2) = pair(&reactor, Interest::READABLE, Mode::Level);
+    for _ in 0..20 {
+        is_quiet(&reactor, &ours);
+        theirs.write_all(b"abc").unwrap();
+        theirs2.write_all(b"abc").unwrap();
+        let (mut bytes, mut bytes2) = (0, 0);
+        // A byte each time, and no try that would fail.
+        while bytes + bytes2 < 6 {
+            select! { reactor;
+                recv(ours) -> _ => bytes += ours.read(&mut [0]).unwrap(),
+                recv(ours2) -> _ => bytes2 += ours2.read(&mut [0]).unwrap(),
+            }
+        }
+        assert_eq!((bytes, bytes2), (3, 3));
+    }
+}
+
+fn an_fd_in_one_shot_mode_is_reported_once(new: New) {
+    let reactor = new();
+    let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::OneShot);
+    theirs.write_all(b"x").unwrap();
+    for _ in 0..5 {
+        select! { reactor; recv(ours) -> _ => {} }
+        theirs.write_all(b"x").unwrap();
+        is_quiet(&reactor, &ours);
+        ours.rearm().unwrap();
+    }
+}
+
+fn an_fd_registered_twice_is_given_back(new: New) {
+    let reactor = new();
+    let (mut theirs, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let first = reactor.fd(ours.as_fd(), Interest::READABLE).unwrap();
+    let error = reactor.fd(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(error.error().kind(), ErrorKind::AlreadyExists);
+    theirs.write_all(b"x").unwrap();
+    select! { reactor; recv(first) -> _ => {} }
+    drop(first);
+    let again = reactor.fd(&ours, Interest::READABLE).unwrap();
+    select! { reactor; recv(again) -> _ => {} }
+    assert_eq!(reactor.stats().live, 1);
+}
+
+fn a_dropped_fd_says_nothing_to_the_one_that_gets_its_number(new: New) {
+    let reactor = new();
+    for _ in 0..20 {
+        let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+        let (mut theirs2, ours2) = pair(&reactor, Interest::READABLE, Mode::Edge);
+        theirs.write_all(b"x").unwrap();
+        theirs2.write_all(b"x").unwrap();
+        let mut slots = [Some(ours), Some(ours2)];
+        // Found together; the arm of one closes the other.
+        select! { reactor;
+            recv(slots[0]) -> _ => slots[1] = None,
+            recv(slots[1]) -> _ => slots[0] = None,
+        }
+        let (_theirs, fresh) = pair(&reactor, Interest::READABLE, Mode::Edge);
+        select! { reactor; recv(fresh) -> _ => panic!("somebody else's event"), default(Duration::from_micros(200)) => {} }
+    }
+}
+
+/// Lets this process have `n` files.
+fn allow_files(n: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let n = limit.maximum.map_or(n, |maximum| maximum.min(n));
+    if limit.current.is_some_and(|current| current < n) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(n), ..limit })
+            .expect("a limit of files that is high enough");
+    }
+}
+
+fn counter(n: u32) -> OwnedFd {
+    use rustix::event::{EventfdFlags, eventfd};
+    eventfd(n, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
+}
+
+fn two_thousand_ready_fds_arrive_once_each(new: New) {
+    allow_files(30_000);
+    let reactor = new();
+    const COUNT: u32 = 2_000;
+    let fds: Vec<_> = (0..COUNT)
+        .map(|n| reactor.fd(counter(1), Interest::READABLE).unwrap().with_key(u64::from(n)))
+        .collect();
+    let mut events = Events::with_capacity(300);
+    for round in 1..=2 {
+        let mut seen = vec![0; COUNT as usize];
+        let mut left = COUNT;
+        while left > 0 {
+            reactor.wait(&mut events).unwrap();
+            for event in &events {
+                let fd = &fds[event.key() as usize];
+                let read = || fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?));
+                assert_eq!(read().unwrap(), 8);
+                assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
+                seen[event.key() as usize] += 1;
+                left -= 1;
+            }
+        }
+        assert!(seen.iter().all(|&n| n == 1));
+        reactor.wait_timeout(&mut events, Duration::from_micros(100)).unwrap();
+        assert!(events.is_empty(), "round {round}");
+        fds.iter().for_each(|fd| assert_eq!(rustix::io::write(fd, &1u64.to_ne_bytes()), Ok(8)));
+    }
+}
+
+// ---- In real time: timers of the kernel, signals, children.
+
+fn os_timer(reactor: &Reactor) -> OsTimer {
+    reactor.os_timer().unwrap()
+}
+
+fn os_timers_fire_again_and_again(new: New) {
+    let reactor = new();
+    let timers = [os_timer(&reactor), os_timer(&reactor)];
+    for n in 0..20 {
+        let delay = Duration::from_micros([0, 300, 1_000][n % 3]);
+        timers.iter().for_each(|timer| assert!(!timer.reset(delay).unwrap()));
+        let due = timers[0].deadline().unwrap();
+        let mut fired = [0, 0];
+        for _ in 0..2 {
+            select! { reactor;
+                recv(timers[0]) -> t => { assert_eq!(t, due); assert!(Time::now() >= t); fired[0] += 1; }
+                recv(timers[1]) -> _ => fired[1] += 1,
+            }
+        }
+        assert_eq!(fired, [1, 1]);
+    }
+    is_quiet(&reactor, &timers[0]);
+}
+
+fn an_os_timer_that_was_reset_says_nothing_of_before(new: New) {
+    let reactor = new();
+    let timer = os_timer(&reactor);
+    timer.reset(Duration::from_micros(100)).unwrap();
+    thread::sleep(ms(1));
+    let mut events = Events::with_capacity(1);
+    // Found, and not taken.
+    reactor.wait(&mut events).unwrap();
+    assert!(timer.reset(ms(3)).unwrap());
+    let due = timer.deadline().unwrap();
+    select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
+    assert!(Time::now() >= due);
+    timer.reset(ms(1)).unwrap();
+    assert!(timer.stop().unwrap());
+    is_quiet(&reactor, &timer);
+    timer.reset(ms(1)).unwrap();
+    select! { reactor; recv(timer) -> _ => {} }
+}
+
+/// The name of the test under way: signals want a process of their own.
+fn test_name() -> String {
+    thread::current().name().unwrap().to_owned()
+}
+
+fn raise(signal: &str) {
+    let pid = std::process::id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
+
+fn signals_arrive(new: New) {
+    in_child(&test_name(), || {
+        let reactor = new();
+        let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
+        for _ in 0..3 {
+            is_quiet(&reactor, &signals);
+            raise("-USR1");
+            select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER1) }
+            raise("-USR2");
+            raise("-USR1");
+            let mut both = Vec::new();
+            for _ in 0..2 {
+                select! { reactor; recv(signals) -> signal => both.push(signal) }
+            }
+            both.sort();
+            assert_eq!(both, [Signal::USER1, Signal::USER2]);
+        }
+    });
+}
+
+fn the_end_of_a_child_arrives(new: New) {
+    let reactor = new();
+    let mut child =
+        Command::new("sh").args(["-c", "read line; exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let child = reactor.register(child).unwrap();
+    is_quiet(&reactor, &child);
+    stdin.write_all(b"go\n").unwrap();
+    select! { reactor; recv(child) -> status => assert_eq!(status.unwrap().code(), Some(7)) }
+    is_quiet(&reactor, &child);
+}
+
+fn everything_in_one_select(new: New) {
+    let reactor = new();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
+    let (timer, kernel) = (reactor.timer(), os_timer(&reactor));
+    let (notifier, notified) = reactor.notifier();
+    let other = thread::spawn(move || {
+        let mut random = Random::new(5);
+        for n in 0..200 {
+            tx.send(n).unwrap();
+            theirs.write_all(b"x").unwrap();
+            notifier.notify();
+            random.pause();
+        }
+        (tx, theirs)
+    });
+    timer.reset(Duration::from_micros(100));
+    kernel.reset(Duration::from_micros(100)).unwrap();
+    let (mut messages, mut bytes, mut fired, mut fired_kernel, mut rung) = (0, 0, 0, 0, 0);
+    while messages < 200 || bytes < 200 || fired < 20 || fired_kernel < 20 || rung == 0 {
+        select! { reactor;
+            recv(inbox) -> got => { assert_eq!(got, Ok(messages)); messages += 1; }
+            recv(ours) -> _ => bytes += drain(&mut ours),
+            recv(notified) -> () => rung += 1,
+            recv(timer) -> _ => { fired += 1; timer.reset(Duration::from_micros(150)); }
+            recv(kernel) -> _ => { fired_kernel += 1; kernel.reset(Duration::from_micros(150)).unwrap(); }
+        }
+    }
+    assert_eq!(bytes, 200);
+    drop(other.join().unwrap());
+}
+
+// ---- A driver's own events, without anybody's poller.
+
+/// Virtual time, in which each wait finds the next number.
+struct Counting {
+    sim: Sim,
+    queue: DriverQueue<u32>,
+    next: u32,
+    owns: bool,
+}
+
+impl Driver for Counting {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        if how == Wait::Block && self.queue.is_empty() {
+            self.queue.push(self.next, ready);
+            self.next += 1;
+            return Ok(());
+        }
+        self.sim.wait(deadline, how, ready)
+    }
+
+    fn waker(&self) -> std::sync::Arc<dyn Wake> {
+        self.sim.waker()
+    }
+
+    fn clock(&self) -> Clock {
+        self.sim.clock()
+    }
+
+    fn has_events(&self, events: EventsId) -> bool {
+        self.owns && events == self.queue.id()
+    }
+}
+
+fn counting(owns: bool) -> (Reactor, [DriverEvents<u32>; 2]) {
+    let queue = DriverQueue::with_capacity(1);
+    let events = [queue.events(), queue.events()];
+    let driver = Counting { sim: Sim::new(), queue, next: 0, owns };
+    (Reactor::with_driver(driver).unwrap(), events)
+}
+
+#[test]
+fn a_drivers_own_events_are_a_source() {
+    let (reactor, [events, _]) = counting(true);
+    let events = reactor.register(events).unwrap();
+    let timer = reactor.after(HOUR);
+    for n in 0..5 {
+        select! { reactor; recv(events) -> event => assert_eq!(event, n), recv(timer) -> _ => panic!() }
+    }
+    // One that nobody takes leaves the wait to the others.
+    select! { reactor; recv(timer) -> _ => {} }
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn a_drivers_events_are_registered_once_at_a_time() {
+    let (reactor, [events, others]) = counting(true);
+    let inbox = reactor.register(events).unwrap();
+    let refused = reactor.register(others).unwrap_err();
+    assert_eq!(refused.error().kind(), ErrorKind::AlreadyExists);
+    drop(inbox);
+    let inbox = reactor.register(refused.into_inner()).unwrap();
+    select! { reactor; recv(inbox) -> event => assert_eq!(event, 0) }
+}
+
+#[test]
+fn events_of_another_driver_than_the_reactors_are_given_back() {
+    let (_reactor, [mut events, _]) = counting(true);
+    for other in [counting(false).0, counting(true).0, native(), custom()] {
+        let refused = other.register(events).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput);
+        assert!(refused.to_string().contains("another driver"), "{refused}");
+        assert_eq!(other.stats().live, 0);
+        events = refused.into_inner();
+    }
+}

@@ -1,0 +1,302 @@
+//! What the pollers of others have beside ours: sources of mio and polling, in the same `select!` and `wait`.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use pollmux::{DriverEvents, Events, Reactor, Source, select};
+
+use crate::watch::{Random, dog};
+use crate::{allow_files, is_quiet, key_list, ms};
+
+/// Somebody's own sources on a driver, in the words that mio and polling have in common.
+trait Theirs {
+    type Event: 'static;
+    /// A source of theirs under `key`.
+    fn add(&self, key: usize) -> UnixStream;
+    /// Reads what came for it, and waits for its next event.
+    fn handled(&self, key: usize);
+    fn key(event: &Self::Event) -> usize;
+}
+
+fn find<S>(streams: &mut [(usize, S)], key: usize) -> &mut S {
+    &mut streams.iter_mut().find(|(other, _)| *other == key).expect("a source of that key").1
+}
+
+fn read_all(stream: &mut impl Read) {
+    let mut buffer = [0; 16];
+    while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
+}
+
+#[cfg(feature = "mio")]
+struct OnMio {
+    registry: mio::Registry,
+    streams: RefCell<Vec<(usize, mio::net::UnixStream)>>,
+}
+
+#[cfg(feature = "mio")]
+impl Theirs for OnMio {
+    type Event = mio::event::Event;
+
+    fn add(&self, key: usize) -> UnixStream {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut ours = mio::net::UnixStream::from_std(ours);
+        self.registry.register(&mut ours, mio::Token(key), mio::Interest::READABLE).unwrap();
+        self.streams.borrow_mut().push((key, ours));
+        theirs
+    }
+
+    fn handled(&self, key: usize) {
+        read_all(find(&mut self.streams.borrow_mut(), key));
+    }
+
+    fn key(event: &mio::event::Event) -> usize {
+        assert!(event.is_readable());
+        event.token().0
+    }
+}
+
+#[cfg(feature = "polling")]
+struct OnPolling {
+    poller: std::sync::Arc<polling::Poller>,
+    streams: RefCell<Vec<(usize, UnixStream)>>,
+}
+
+#[cfg(feature = "polling")]
+impl Theirs for OnPolling {
+    type Event = polling::Event;
+
+    #[allow(unsafe_code)]
+    fn add(&self, key: usize) -> UnixStream {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        // SAFETY: it is deleted below before it is closed.
+        unsafe { self.poller.add(&ours, polling::Event::readable(key)) }.unwrap();
+        self.streams.borrow_mut().push((key, ours));
+        theirs
+    }
+
+    fn handled(&self, key: usize) {
+        let mut streams = self.streams.borrow_mut();
+        let ours = find(&mut streams, key);
+        read_all(ours);
+        self.poller.modify(&*ours, polling::Event::readable(key)).unwrap();
+    }
+
+    fn key(event: &polling::Event) -> usize {
+        assert!(event.readable);
+        event.key
+    }
+}
+
+#[cfg(feature = "polling")]
+impl Drop for OnPolling {
+    fn drop(&mut self) {
+        self.streams.borrow().iter().for_each(|(_, ours)| self.poller.delete(ours).unwrap());
+    }
+}
+
+#[cfg(feature = "mio")]
+mod theirs_on_mio {
+    use super::*;
+
+    pub fn new() -> (OnMio, Reactor, pollmux::DriverEvents<mio::event::Event>) {
+        let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(usize::MAX)).unwrap();
+        let theirs = OnMio { registry: driver.registry().unwrap(), streams: RefCell::default() };
+        let events = driver.events();
+        (theirs, Reactor::with_driver(driver).unwrap(), events)
+    }
+
+    tests_on! { new:
+        theirs_and_ours_are_in_one_select
+        they_are_found_by_wait_under_their_key
+        more_than_the_buffer_holds_arrive_once_each
+        events_that_nobody_takes_wait_and_nothing_spins
+        events_that_nobody_wants_are_dropped
+        a_busy_loop_sees_them_too
+        they_outlive_their_reactor_as_nothing
+    }
+}
+
+#[cfg(feature = "polling")]
+mod theirs_on_polling {
+    use super::*;
+
+    pub fn new() -> (OnPolling, Reactor, pollmux::DriverEvents<polling::Event>) {
+        let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 9_999).unwrap();
+        let theirs = OnPolling { poller: driver.poller().clone(), streams: RefCell::default() };
+        let events = driver.events();
+        (theirs, Reactor::with_driver(driver).unwrap(), events)
+    }
+
+    tests_on! { new:
+        theirs_and_ours_are_in_one_select
+        they_are_found_by_wait_under_their_key
+        more_than_the_buffer_holds_arrive_once_each
+        events_that_nobody_takes_wait_and_nothing_spins
+        events_that_nobody_wants_are_dropped
+        a_busy_loop_sees_them_too
+        they_outlive_their_reactor_as_nothing
+    }
+
+    #[test]
+    fn a_notification_of_theirs_harms_nobody() {
+        let _dog = dog();
+        let (theirs, reactor, events) = new();
+        let events = reactor.register(events).unwrap();
+        theirs.poller.notify().unwrap();
+        is_quiet(&reactor, &events);
+    }
+
+    #[test]
+    fn the_key_that_is_the_pollers_own_is_refused() {
+        let error = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), usize::MAX).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    }
+}
+
+/// How to make such sources, the reactor, and what it is to be told of them.
+type NewTheirs<T> = fn() -> (T, Reactor, DriverEvents<<T as Theirs>::Event>);
+
+fn theirs_and_ours_are_in_one_select<T: Theirs>(new: NewTheirs<T>) {
+    let (theirs, reactor, events) = new();
+    let events = reactor.register(events).unwrap();
+    let mut streams: Vec<_> = (0..3).map(|key| theirs.add(key)).collect();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let ticker = reactor.every(ms(1)).unwrap();
+    let other = thread::spawn(move || {
+        let mut random = Random::new(1);
+        for n in 0..600 {
+            streams[n % 3].write_all(b"x").unwrap();
+            tx.send(n).unwrap();
+            random.pause();
+        }
+        (tx, streams)
+    });
+    let (mut seen, mut messages, mut ticks) = ([0; 3], 0, 0);
+    while messages < 600 || seen.contains(&0) || ticks < 3 {
+        select! { reactor;
+            recv(events) -> event => {
+                let key = T::key(&event);
+                seen[key] += 1;
+                theirs.handled(key);
+            },
+            recv(inbox) -> got => { assert_eq!(got, Ok(messages)); messages += 1; },
+            recv(ticker) -> _ => ticks += 1,
+        }
+    }
+    drop(other.join().unwrap());
+}
+
+fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
+    let (theirs, reactor, events) = new();
+    let events = reactor.register_with(77, events).unwrap();
+    let mut stream = theirs.add(3);
+    let timer = reactor.after(ms(1)).with_key(78);
+    let mut found = Events::with_capacity(4);
+    reactor.wait(&mut found).unwrap();
+    assert_eq!(key_list(&found), [78]);
+    assert!(timer.try_take().is_some());
+    stream.write_all(b"x").unwrap();
+    for _ in 0..2 {
+        reactor.wait(&mut found).unwrap();
+        assert_eq!(key_list(&found), [77]);
+    }
+    assert_eq!(events.try_iter().map(|event| T::key(&event)).collect::<Vec<_>>(), [3]);
+    reactor.wait_timeout(&mut found, ms(1)).unwrap();
+    assert!(found.is_empty());
+    let info = reactor.sources();
+    let info = info.iter().find(|info| info.key == 77).unwrap();
+    assert_eq!((info.kind, info.fired), (Some(pollmux::SourceKind::DriverInbox), 1));
+}
+
+fn more_than_the_buffer_holds_arrive_once_each<T: Theirs>(new: NewTheirs<T>) {
+    allow_files(30_000);
+    const COUNT: usize = 700;
+    let (theirs, reactor, events) = new();
+    let events = reactor.register(events).unwrap();
+    let mut streams: Vec<_> = (0..COUNT).map(|key| theirs.add(key)).collect();
+    for _ in 0..2 {
+        streams.iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
+        let mut seen = vec![0; COUNT];
+        for _ in 0..COUNT {
+            let key = select! { reactor; recv(events) -> event => T::key(&event) };
+            seen[key] += 1;
+            theirs.handled(key);
+            assert!(events.len() <= 256);
+        }
+        assert!(seen.iter().all(|&n| n == 1));
+        is_quiet(&reactor, &events);
+    }
+}
+
+fn events_that_nobody_takes_wait_and_nothing_spins<T: Theirs>(new: NewTheirs<T>) {
+    allow_files(30_000);
+    const COUNT: usize = 600;
+    let (theirs, reactor, events) = new();
+    let mut streams: Vec<_> = (0..COUNT).map(|key| theirs.add(key)).collect();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(ms(1));
+    // Before it is registered, and then without a case of its own.
+    streams[..300].iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
+    select! { reactor; recv(timer) -> _ => {} }
+    is_quiet(&reactor, &inbox);
+    let events = reactor.register(events).unwrap();
+    assert!(events.is_ready() && (1..=256).contains(&events.len()));
+    streams[300..].iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
+    is_quiet(&reactor, &inbox);
+    assert!(events.len() <= 256);
+    // Ours are waited for meanwhile.
+    let sender = thread::spawn(move || {
+        thread::sleep(ms(1));
+        tx.send(1).unwrap();
+        tx
+    });
+    select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(1)) }
+    let mut seen = vec![0; COUNT];
+    for _ in 0..COUNT {
+        select! { reactor; recv(events) -> event => seen[T::key(&event)] += 1 }
+    }
+    assert!(seen.iter().all(|&n| n == 1));
+    is_quiet(&reactor, &events);
+    drop(sender.join().unwrap());
+}
+
+fn events_that_nobody_wants_are_dropped<T: Theirs>(new: NewTheirs<T>) {
+    let (theirs, reactor, events) = new();
+    let mut streams: Vec<_> = (0..10).map(|key| theirs.add(key)).collect();
+    let timer = reactor.after(ms(1));
+    drop(events);
+    for _ in 0..3 {
+        streams.iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
+        timer.reset(ms(1));
+        select! { reactor; recv(timer) -> _ => {} }
+        is_quiet(&reactor, &timer);
+    }
+}
+
+fn a_busy_loop_sees_them_too<T: Theirs>(new: NewTheirs<T>) {
+    let (theirs, reactor, events) = new();
+    let events = reactor.register(events).unwrap();
+    let mut stream = theirs.add(4);
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    stream.write_all(b"x").unwrap();
+    let mut seen = false;
+    while !seen {
+        let _ = tx.try_send(());
+        select! { reactor; recv(inbox) -> _ => {}, recv(events) -> event => seen = T::key(&event) == 4 }
+    }
+}
+
+fn they_outlive_their_reactor_as_nothing<T: Theirs>(new: NewTheirs<T>) {
+    let (theirs, reactor, events) = new();
+    let inbox = reactor.register(events).unwrap();
+    let mut stream = theirs.add(1);
+    stream.write_all(b"x").unwrap();
+    let timer = reactor.after(ms(1));
+    select! { reactor; recv(timer) -> _ => {} }
+    drop(reactor);
+    assert!(!inbox.is_ready() && inbox.try_take().is_none());
+}

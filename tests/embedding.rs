@@ -1,0 +1,51 @@
+//! The reactor inside the loops of mio, polling, tokio and calloop, as the examples do it, for many rounds: nothing is lost, nothing comes twice, no loop spins.
+
+// Each example has what they share as a module of its own.
+#![allow(clippy::duplicate_mod)]
+
+#[path = "../examples/embed_calloop.rs"]
+#[allow(dead_code)]
+mod embed_calloop;
+#[cfg(feature = "mio")]
+#[path = "../examples/embed_mio.rs"]
+#[allow(dead_code)]
+mod embed_mio;
+#[path = "../examples/embed_polling.rs"]
+#[allow(dead_code)]
+mod embed_polling;
+#[path = "../examples/embed_tokio.rs"]
+#[allow(dead_code)]
+mod embed_tokio;
+#[cfg(feature = "mio")]
+#[path = "../examples/on_mio.rs"]
+#[allow(dead_code)]
+mod on_mio;
+#[path = "common/watch.rs"]
+mod watch;
+
+use watch::dog;
+
+const ROUNDS: u32 = 10_000;
+
+macro_rules! rounds_in {
+    ($($(#[$feature:meta])? $name:ident: $module:ident)*) => {$(
+        $(#[$feature])?
+        #[test]
+        fn $name() {
+            let _dog = dog();
+            let report = $module::run(ROUNDS).unwrap();
+            assert_eq!(report.rounds, ROUNDS);
+            report.print();
+        }
+    )*};
+}
+
+rounds_in! {
+    ten_thousand_rounds_in_calloop: embed_calloop
+    #[cfg(feature = "mio")]
+    ten_thousand_rounds_in_mio: embed_mio
+    ten_thousand_rounds_in_polling: embed_polling
+    ten_thousand_rounds_in_tokio: embed_tokio
+    #[cfg(feature = "mio")]
+    ten_thousand_rounds_on_mio: on_mio
+}

@@ -307,18 +307,20 @@ fn a_send_case_waits_for_room(new: New) {
     let (tx, rx) = bounded(1);
     let outbox = reactor.register(tx).unwrap();
     let timer = reactor.after(ms(1));
-    let mut sent = 0;
-    for _ in 0..4 {
+    let (mut sent, mut received) = (0, 0);
+    while sent < 4 {
         select! { reactor;
             send(outbox, sent) -> result => { result.unwrap(); sent += 1; },
             recv(timer) -> _ => {
-                assert_eq!(rx.try_recv(), Ok(sent - 1));
+                if let Ok(got) = rx.try_recv() {
+                    assert_eq!(got, received);
+                    received += 1;
+                }
                 timer.reset(ms(1));
             }
         }
+        assert!(sent - received <= 1, "there is room for one");
     }
-    assert!(sent >= 2);
-    assert_eq!(rx.len(), usize::from(sent > 0 && !rx.is_empty()));
 }
 
 fn a_default_with_a_timeout_is_not_early(new: New) {
@@ -372,14 +374,16 @@ fn callbacks_run_while_the_loop_waits(new: New) {
     let reactor = new();
     let calls = Rc::new(Cell::new(0));
     let counter = calls.clone();
+    let (tx, inbox) = reactor.channel(1).unwrap();
     let callback = reactor.call_after(ms(1), move |firing| {
         counter.set(counter.get() + 1);
         if counter.get() < 3 {
             firing.reset(ms(1));
+        } else {
+            tx.send(()).unwrap();
         }
     });
-    let timer = reactor.after(ms(40));
-    select! { reactor; recv(timer) -> _ => {} }
+    select! { reactor; recv(inbox) -> end => assert_eq!(end, Ok(())) }
     assert_eq!(calls.get(), 3);
     drop(callback);
 }
@@ -509,7 +513,7 @@ fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
 
 fn a_timer_is_reset_and_stopped_from_another_thread(new: New) {
     let reactor = new();
-    let (near, far) = (reactor.after(HOUR), reactor.after(ms(200)));
+    let (near, far) = (reactor.after(HOUR), reactor.after(HOUR));
     let (remote, near_id, far_id) = (reactor.remote(), near.id(), far.id());
     let other = thread::spawn(move || {
         thread::sleep(ms(1));
@@ -603,7 +607,7 @@ fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
             recv(inbox) -> _ => {}
         }
         // Promised is a look each 100 µs.
-        assert!(Time::now() - begin < ms(2_000), "starved");
+        assert!(Time::now() - begin < ms(10_000), "starved");
         let _ = inbox.try_recv();
     }
 }

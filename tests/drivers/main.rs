@@ -6,6 +6,8 @@
 #[allow(dead_code)]
 #[path = "../../examples/custom_driver.rs"]
 mod custom_driver;
+#[path = "../common/storm.rs"]
+mod storm;
 #[path = "../common/watch.rs"]
 mod watch;
 
@@ -24,6 +26,7 @@ use pollmux::{
     Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer, Reactor,
     ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
 };
+use storm::Storm;
 use watch::{Random, dog, in_child};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -113,6 +116,7 @@ macro_rules! in_real_time {
             os_timers_fire_again_and_again
             an_os_timer_that_was_reset_says_nothing_of_before
             signals_arrive
+            signals_neither_shorten_a_wait_nor_swallow_a_wake_up
             the_end_of_a_child_arrives
             everything_in_one_select
         }
@@ -862,6 +866,28 @@ fn signals_arrive(new: New) {
     });
 }
 
+fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
+    in_child(&test_name(), || {
+        let reactor = new();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let _storm = Storm::begin();
+        let timer = reactor.after(ms(30));
+        let due = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> t => assert_eq!(t, due), recv(inbox) -> _ => unreachable!() }
+        assert!(Time::now() >= due && storm::signals() > 3);
+        let sender = thread::spawn(move || {
+            for n in 0..150 {
+                thread::sleep(Duration::from_micros(n % 7 * 100)); // so that the receiver sleeps, and is interrupted, at times
+                tx.send(n).unwrap();
+            }
+        });
+        for n in 0..150 {
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+        }
+        sender.join().unwrap();
+    });
+}
+
 fn the_end_of_a_child_arrives(new: New) {
     let reactor = new();
     let mut child =
@@ -957,6 +983,19 @@ fn a_drivers_own_events_are_a_source() {
     // One that nobody takes leaves the wait to the others.
     select! { reactor; recv(timer) -> _ => {} }
     assert_eq!(events.try_iter().collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn a_drivers_events_are_kept_only_for_somebody() {
+    let (queue, mut ready) = (DriverQueue::with_capacity(4), ReadyFds::new());
+    queue.push(1, &mut ready);
+    assert!(queue.is_empty(), "nobody can ever take it");
+    let (events, others) = (queue.events(), queue.events());
+    queue.push(2, &mut ready);
+    drop(others);
+    assert!(!queue.is_empty() && ready.is_empty(), "not registered, and kept");
+    drop(events);
+    assert!(queue.is_empty());
 }
 
 #[test]

@@ -40,7 +40,9 @@ impl Outer {
 
     /// Sleeps until there is something. The watchdog notices when that never comes.
     fn sleep(&mut self) {
-        self.poller.wait(&mut self.events, None).unwrap();
+        while let Err(error) = self.poller.wait(&mut self.events, None) {
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        }
         assert_eq!(self.events.len(), 1);
         self.ups += 1;
     }
@@ -1083,9 +1085,11 @@ fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();
         let os_timer = reactor.os_timer().unwrap();
-        let timer = reactor.after(ms(1));
-        os_timer.reset(ms(1)).unwrap();
+        let timer = reactor.timer();
         settle(&mut outer, &mut inner);
+        timer.reset(ms(1));
+        os_timer.reset(ms(1)).unwrap();
+        inner.turn().unwrap(); // arms
         drop(reactor);
         tx.send(1).unwrap();
         drop((ours, os_timer));

@@ -1,18 +1,20 @@
 //! What outlives a reactor, what a reactor leaves behind, what happens when there are no fds left, and that signals shorten no wait.
 
+#[path = "common/storm.rs"]
+mod storm;
 #[path = "common/watch.rs"]
 mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, OsTimer, Poller, Waker};
 use pollmux::{Events, Reactor, Sim, Source, Time, select};
+use storm::Storm;
 use watch::{dog, in_child};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -327,48 +329,6 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
 
 // Signals.
 
-static SIGNALS: AtomicU64 = AtomicU64::new(0);
-
-extern "C" fn count_signal(_: libc::c_int) {
-    SIGNALS.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Sends SIGALRM to the thread that asked for it, about every half millisecond, and so interrupts each of its syscalls that can be.
-struct Storm {
-    stop: std::sync::Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Storm {
-    #[allow(unsafe_code)]
-    fn begin() -> Storm {
-        // SAFETY: an all-zero sigaction is a valid one: no flags (and so no SA_RESTART), an empty mask.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = count_signal as *const () as usize;
-        // SAFETY: `action` is valid for the length of the call, and the handler does nothing but an atomic addition.
-        assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
-        // SAFETY: the call has no preconditions.
-        let target = unsafe { libc::pthread_self() };
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                // SAFETY: the thread is alive: it joins this one before it ends.
-                unsafe { libc::pthread_kill(target, libc::SIGALRM) };
-                thread::sleep(Duration::from_micros(500)); // the storm's rhythm
-            }
-        });
-        Storm { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Storm {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
 #[test]
 fn signals_shorten_no_wait() {
     in_child("signals_shorten_no_wait", || {
@@ -383,9 +343,9 @@ fn signals_shorten_no_wait() {
         let _storm = Storm::begin();
         // Wall time, because signals interrupt only what really sleeps.
         let lasts = |what: &str, wait: &mut dyn FnMut()| {
-            let (start, signals) = (Instant::now(), SIGNALS.load(Ordering::Relaxed));
+            let (start, signals) = (Instant::now(), storm::signals());
             wait();
-            let (took, signals) = (start.elapsed(), SIGNALS.load(Ordering::Relaxed) - signals);
+            let (took, signals) = (start.elapsed(), storm::signals() - signals);
             assert!(took >= d, "{what} took {took:?}");
             assert!(signals >= 5, "{what} saw {signals} signals");
         };
@@ -454,6 +414,6 @@ fn signals_swallow_no_wake_up() {
             }
         }
         sender.join().unwrap();
-        assert!(SIGNALS.load(Ordering::Relaxed) > 5);
+        assert!(storm::signals() > 5);
     });
 }

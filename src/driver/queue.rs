@@ -106,6 +106,15 @@ impl<E> DriverEvents<E> {
     }
 }
 
+impl<E> Drop for DriverEvents<E> {
+    fn drop(&mut self) {
+        // The last one, beside the driver's end.
+        if Rc::strong_count(&self.shared) <= 2 {
+            drop(self.shared.list.take());
+        }
+    }
+}
+
 impl<E> fmt::Debug for DriverQueue<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DriverQueue").field("len", &self.shared.list.borrow().len()).finish_non_exhaustive()

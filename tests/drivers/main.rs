@@ -6,6 +6,8 @@
 #[allow(dead_code)]
 #[path = "../../examples/custom_driver.rs"]
 mod custom_driver;
+#[path = "../common/storm.rs"]
+mod storm;
 #[path = "../common/watch.rs"]
 mod watch;
 
@@ -24,6 +26,7 @@ use pollmux::{
     Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer, Reactor,
     ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
 };
+use storm::Storm;
 use watch::{Random, dog, in_child};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -113,6 +116,7 @@ macro_rules! in_real_time {
             os_timers_fire_again_and_again
             an_os_timer_that_was_reset_says_nothing_of_before
             signals_arrive
+            signals_neither_shorten_a_wait_nor_swallow_a_wake_up
             the_end_of_a_child_arrives
             everything_in_one_select
         }
@@ -307,18 +311,20 @@ fn a_send_case_waits_for_room(new: New) {
     let (tx, rx) = bounded(1);
     let outbox = reactor.register(tx).unwrap();
     let timer = reactor.after(ms(1));
-    let mut sent = 0;
-    for _ in 0..4 {
+    let (mut sent, mut received) = (0, 0);
+    while sent < 4 {
         select! { reactor;
             send(outbox, sent) -> result => { result.unwrap(); sent += 1; },
             recv(timer) -> _ => {
-                assert_eq!(rx.try_recv(), Ok(sent - 1));
+                if let Ok(got) = rx.try_recv() {
+                    assert_eq!(got, received);
+                    received += 1;
+                }
                 timer.reset(ms(1));
             }
         }
+        assert!(sent - received <= 1, "there is room for one");
     }
-    assert!(sent >= 2);
-    assert_eq!(rx.len(), usize::from(sent > 0 && !rx.is_empty()));
 }
 
 fn a_default_with_a_timeout_is_not_early(new: New) {
@@ -372,14 +378,16 @@ fn callbacks_run_while_the_loop_waits(new: New) {
     let reactor = new();
     let calls = Rc::new(Cell::new(0));
     let counter = calls.clone();
+    let (tx, inbox) = reactor.channel(1).unwrap();
     let callback = reactor.call_after(ms(1), move |firing| {
         counter.set(counter.get() + 1);
         if counter.get() < 3 {
             firing.reset(ms(1));
+        } else {
+            tx.send(()).unwrap();
         }
     });
-    let timer = reactor.after(ms(40));
-    select! { reactor; recv(timer) -> _ => {} }
+    select! { reactor; recv(inbox) -> end => assert_eq!(end, Ok(())) }
     assert_eq!(calls.get(), 3);
     drop(callback);
 }
@@ -509,7 +517,7 @@ fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
 
 fn a_timer_is_reset_and_stopped_from_another_thread(new: New) {
     let reactor = new();
-    let (near, far) = (reactor.after(HOUR), reactor.after(ms(200)));
+    let (near, far) = (reactor.after(HOUR), reactor.after(HOUR));
     let (remote, near_id, far_id) = (reactor.remote(), near.id(), far.id());
     let other = thread::spawn(move || {
         thread::sleep(ms(1));
@@ -603,7 +611,7 @@ fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
             recv(inbox) -> _ => {}
         }
         // Promised is a look each 100 µs.
-        assert!(Time::now() - begin < ms(2_000), "starved");
+        assert!(Time::now() - begin < ms(10_000), "starved");
         let _ = inbox.try_recv();
     }
 }
@@ -858,6 +866,28 @@ fn signals_arrive(new: New) {
     });
 }
 
+fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
+    in_child(&test_name(), || {
+        let reactor = new();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let _storm = Storm::begin();
+        let timer = reactor.after(ms(30));
+        let due = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> t => assert_eq!(t, due), recv(inbox) -> _ => unreachable!() }
+        assert!(Time::now() >= due && storm::signals() > 3);
+        let sender = thread::spawn(move || {
+            for n in 0..150 {
+                thread::sleep(Duration::from_micros(n % 7 * 100)); // so that the receiver sleeps, and is interrupted, at times
+                tx.send(n).unwrap();
+            }
+        });
+        for n in 0..150 {
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+        }
+        sender.join().unwrap();
+    });
+}
+
 fn the_end_of_a_child_arrives(new: New) {
     let reactor = new();
     let mut child =
@@ -953,6 +983,19 @@ fn a_drivers_own_events_are_a_source() {
     // One that nobody takes leaves the wait to the others.
     select! { reactor; recv(timer) -> _ => {} }
     assert_eq!(events.try_iter().collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn a_drivers_events_are_kept_only_for_somebody() {
+    let (queue, mut ready) = (DriverQueue::with_capacity(4), ReadyFds::new());
+    queue.push(1, &mut ready);
+    assert!(queue.is_empty(), "nobody can ever take it");
+    let (events, others) = (queue.events(), queue.events());
+    queue.push(2, &mut ready);
+    drop(others);
+    assert!(!queue.is_empty() && ready.is_empty(), "not registered, and kept");
+    drop(events);
+    assert!(queue.is_empty());
 }
 
 #[test]

@@ -62,9 +62,11 @@ enum Scenario {
     Defaults,
     Embedded,
     EmbeddedResets,
+    LazyTicks,
+    NearlyLazyTicks,
 }
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 11] = [
     Scenario::Messages,
     Scenario::Ticks,
     Scenario::Wakes,
@@ -74,9 +76,14 @@ const SCENARIOS: [Scenario; 9] = [
     Scenario::Defaults,
     Scenario::Embedded,
     Scenario::EmbeddedResets,
+    Scenario::LazyTicks,
+    Scenario::NearlyLazyTicks,
 ];
 
 const TICKS: u64 = 20;
+/// More than the kernel's timeouts are late by, and less.
+const ENOUGH: Duration = Duration::from_millis(5);
+const TOO_LITTLE: Duration = Duration::from_micros(10);
 const WAKES: u64 = 20;
 const EVENTS: u64 = 20;
 const BEATS: u64 = 2;
@@ -117,6 +124,19 @@ fn messages() -> Stats {
 fn ticks() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..TICKS {
+            select! { reactor; recv(ticker) -> _ => {} }
+        }
+    })
+}
+
+/// Ticks that may be late.
+fn lazy_ticks(slack: Duration) -> Stats {
+    let reactor = Reactor::builder().slack(slack).build().expect("a reactor");
+    let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
+    // Before the first one the driver looks, once, whether the kernel has fine timeouts.
+    select! { reactor; recv(ticker) -> _ => {} }
     between_the_lines(&reactor, |reactor| {
         for _ in 0..TICKS {
             select! { reactor; recv(ticker) -> _ => {} }
@@ -261,6 +281,8 @@ fn child() {
         Scenario::Defaults => defaults(),
         Scenario::Embedded => embedded(),
         Scenario::EmbeddedResets => embedded_resets(),
+        Scenario::LazyTicks => lazy_ticks(ENOUGH),
+        Scenario::NearlyLazyTicks => lazy_ticks(TOO_LITTLE),
     };
     println!("\n{SAYS} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes);
 }
@@ -388,6 +410,18 @@ fn turns_that_find_messages_make_no_syscall() {
 fn a_tick_makes_two_syscalls() {
     let promised = Counts { epoll_waits: TICKS, settimes: TICKS, ..Counts::default() };
     agrees(Scenario::Ticks, |seen| seen == promised);
+}
+
+#[test]
+fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
+    let promised = Counts { epoll_waits: TICKS, ..Counts::default() };
+    agrees(Scenario::LazyTicks, |seen| seen == promised);
+}
+
+#[test]
+fn a_tick_with_less_slack_than_a_timeout_makes_two() {
+    let promised = Counts { epoll_waits: TICKS, settimes: TICKS, ..Counts::default() };
+    agrees(Scenario::NearlyLazyTicks, |seen| seen == promised);
 }
 
 #[test]

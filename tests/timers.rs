@@ -1,15 +1,17 @@
 //! One-shot timers, by what a user sees: never early, no stale value, due in order, cheap to put off, and no call that stalls.
 //! Each test is named after the behaviour it shows. Time is virtual wherever the wall clock is not the point.
 
+#[path = "common/cpu.rs"]
+mod cpu;
 #[path = "common/time.rs"]
 mod time;
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use pollmux::{Events, Reactor, Sim, Source, Time, Timer, select};
-use proptest::prelude::*;
+use pollmux::{Events, Reactor, Source, Time, Timer, select};
 
+use self::cpu::thread_cpu_time;
 use self::time::{Bell, at, keys, ms, ready_keys, simulated, simulated_from};
 
 /// The most entries of the timer queue that one call touches; fewer in large queues, so that a call stays short there too.
@@ -596,6 +598,17 @@ fn a_due_timer_is_never_given_to_the_kernel() {
     assert_eq!(reactor.stats().syscalls(), 0);
 }
 
+#[test]
+fn a_timer_that_a_post_has_made_due_is_never_given_to_the_kernel() {
+    let reactor = Reactor::new().unwrap();
+    let (remote, timer) = (reactor.remote(), reactor.timer());
+    for _ in 0..100 {
+        remote.reset(timer.id(), Duration::ZERO).unwrap();
+        select! { reactor; recv(timer) -> _ => {} }
+    }
+    assert_eq!(reactor.stats().arms, 0);
+}
+
 // Item 5: order, and bounded work.
 
 /// The keys that waits of this capacity report, each value taken, until none comes.
@@ -664,16 +677,6 @@ fn blocking_wait_stops_at_each_deadline_in_turn() {
         }
     }
     assert_eq!(sim.now(), at(61));
-}
-
-/// CPU time of this thread.
-#[allow(unsafe_code)]
-fn thread_cpu_time() -> Duration {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `ts` is a valid place for the one timespec that the call writes.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };
-    assert_eq!(result, 0);
-    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
 }
 
 /// Polls by turns with `try_wait` and with `select!` until `done`, and returns the CPU time of the worst call. No call may clean more than a
@@ -909,300 +912,4 @@ fn ten_years_of_heartbeats_are_exact() {
     }
     assert_eq!(sim.now(), Time::ZERO + Duration::from_secs(3_600 * HOURS));
     assert_eq!(reactor.stats().live, 3);
-}
-
-// The whole public interface against a list.
-
-#[derive(Clone, Debug)]
-enum Op {
-    Unarmed,
-    After(u64),
-    At(u64),
-    Reset(usize, u64),
-    ResetEarlier(usize, u64),
-    ResetLater(usize, u64),
-    ResetAt(usize, u64),
-    ResetNever(usize),
-    Stop(usize),
-    Drop(usize),
-    Advance(u64),
-    /// Wait without blocking, with this capacity, and take what the bits say.
-    TryWait(usize, u8),
-    /// Wait and block, and take everything.
-    Wait(usize),
-    WaitTimeout(usize, u64),
-    /// A biased select over two of them, with `default`.
-    Select(usize, usize),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    // Few distinct times, so that ties are common.
-    let t = 0..10u64;
-    let i = any::<usize>();
-    prop_oneof![
-        1 => Just(Op::Unarmed),
-        4 => t.clone().prop_map(Op::After),
-        2 => (0..60u64).prop_map(Op::At),
-        2 => (i, t.clone()).prop_map(|(i, t)| Op::Reset(i, t)),
-        3 => (i, t.clone()).prop_map(|(i, t)| Op::ResetEarlier(i, t)),
-        4 => (i, t.clone()).prop_map(|(i, t)| Op::ResetLater(i, t)),
-        2 => (i, 0..60u64).prop_map(|(i, t)| Op::ResetAt(i, t)),
-        1 => i.prop_map(Op::ResetNever),
-        2 => i.prop_map(Op::Stop),
-        1 => i.prop_map(Op::Drop),
-        3 => t.clone().prop_map(Op::Advance),
-        3 => (1..6usize, any::<u8>()).prop_map(|(capacity, take)| Op::TryWait(capacity, take)),
-        2 => (1..6usize).prop_map(Op::Wait),
-        1 => (1..6usize, t).prop_map(|(capacity, t)| Op::WaitTimeout(capacity, t)),
-        2 => (i, i).prop_map(|(i, j)| Op::Select(i, j)),
-    ]
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Pending {
-    Nothing,
-    /// Deadline and the number of the arm.
-    Armed(u64, u64),
-    /// Found due by a turn, with its deadline.
-    Expired(u64),
-}
-
-/// A timer and what a simple mind says about it.
-struct Pair {
-    timer: Timer,
-    key: u64,
-    pending: Pending,
-}
-
-struct Model {
-    sim: Sim,
-    reactor: Reactor,
-    now: u64,
-    pairs: Vec<Pair>,
-    /// Keys of the expired ones, in the order of their expiry.
-    ready: Vec<u64>,
-    arms: u64,
-    keys: u64,
-}
-
-impl Model {
-    fn new() -> Model {
-        let (sim, reactor) = simulated();
-        Model { sim, reactor, now: 0, pairs: Vec::new(), ready: Vec::new(), arms: 0, keys: 0 }
-    }
-
-    fn create(&mut self, make: impl FnOnce(&Reactor) -> Timer, deadline: Option<u64>) {
-        self.keys += 1;
-        let timer = make(&self.reactor).with_key(self.keys);
-        let pending = deadline.map_or(Pending::Nothing, |deadline| {
-            self.arms += 1;
-            Pending::Armed(deadline, self.arms)
-        });
-        self.pairs.push(Pair { timer, key: self.keys, pending });
-    }
-
-    /// Takes away what is pending: whether something was.
-    fn clear(&mut self, i: usize) -> bool {
-        let Pair { key, pending, .. } = &mut self.pairs[i];
-        self.ready.retain(|ready| ready != key);
-        std::mem::replace(pending, Pending::Nothing) != Pending::Nothing
-    }
-
-    fn arm(&mut self, i: usize, deadline: u64) -> bool {
-        self.arms += 1;
-        let was = self.clear(i);
-        self.pairs[i].pending = Pending::Armed(deadline, self.arms);
-        was
-    }
-
-    /// What any turn does first: what is due expires, in order.
-    fn turn(&mut self) {
-        let mut due: Vec<_> = self
-            .pairs
-            .iter()
-            .enumerate()
-            .filter_map(|(i, pair)| match pair.pending {
-                Pending::Armed(deadline, arm) if deadline <= self.now => Some((deadline, arm, i)),
-                _ => None,
-            })
-            .collect();
-        due.sort_unstable();
-        for (deadline, _, i) in due {
-            self.pairs[i].pending = Pending::Expired(deadline);
-            self.ready.push(self.pairs[i].key);
-        }
-    }
-
-    fn next_deadline(&self) -> Option<u64> {
-        let deadline = |pair: &Pair| match pair.pending {
-            Pending::Armed(deadline, _) if deadline < u64::MAX => Some(deadline),
-            _ => None,
-        };
-        self.pairs.iter().filter_map(deadline).min()
-    }
-
-    /// Compares what was reported, and takes those that the bits say.
-    fn check(&mut self, events: &Events, capacity: usize, take: u8) -> Result<(), TestCaseError> {
-        let fits = capacity.min(self.ready.len());
-        let reported = self.ready[..fits].to_vec();
-        if fits < self.ready.len() {
-            self.ready.rotate_left(fits);
-        }
-        prop_assert_eq!(keys(events), reported.clone());
-        for (n, key) in reported.into_iter().enumerate() {
-            if take >> (n % 8) & 1 == 1 {
-                let i = self.pairs.iter().position(|pair| pair.key == key).unwrap();
-                self.take(i)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, i: usize) -> Result<(), TestCaseError> {
-        let got = self.pairs[i].timer.try_take().map(Time::as_nanos);
-        let expected = match self.pairs[i].pending {
-            Pending::Expired(deadline) => {
-                prop_assert!(deadline <= self.now);
-                self.clear(i);
-                Some(deadline)
-            }
-            _ => None,
-        };
-        prop_assert_eq!(got, expected);
-        Ok(())
-    }
-
-    fn run(&mut self, op: &Op) -> Result<(), TestCaseError> {
-        let count = self.pairs.len();
-        let pick = |i: usize| i % count.max(1);
-        let time = Time::from_nanos;
-        match *op {
-            Op::Unarmed => self.create(|reactor| reactor.timer(), None),
-            Op::After(d) => {
-                let deadline = self.now + d;
-                self.create(|reactor| reactor.after(Duration::from_nanos(d)), Some(deadline));
-            }
-            Op::At(t) => self.create(|reactor| reactor.at(time(t)), Some(t)),
-            Op::Advance(d) => {
-                self.now += d;
-                self.sim.advance(Duration::from_nanos(d));
-            }
-            Op::TryWait(capacity, take) => {
-                let mut events = Events::with_capacity(capacity);
-                self.reactor.try_wait(&mut events).unwrap();
-                self.turn();
-                self.check(&events, capacity, take)?;
-            }
-            Op::Wait(capacity) | Op::WaitTimeout(capacity, _) => {
-                let mut events = Events::with_capacity(capacity);
-                let until = match *op {
-                    Op::WaitTimeout(_, d) => self.now + d,
-                    _ => u64::MAX,
-                };
-                let result = match *op {
-                    Op::WaitTimeout(_, d) => self.reactor.wait_timeout(&mut events, Duration::from_nanos(d)),
-                    _ => self.reactor.wait(&mut events),
-                };
-                self.turn();
-                let end = if self.ready.is_empty() {
-                    self.next_deadline().unwrap_or(u64::MAX).min(until)
-                } else {
-                    0
-                };
-                if end == u64::MAX {
-                    prop_assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Deadlock);
-                    // A wake-up for a deadline that was put off or stopped may have come before: time has passed then.
-                    prop_assert!(self.sim.now() >= time(self.now) && self.sim.now() < Time::MAX);
-                    self.now = self.sim.now().as_nanos();
-                } else {
-                    prop_assert!(result.is_ok());
-                    self.now = self.now.max(end);
-                    self.turn();
-                }
-                prop_assert_eq!(self.sim.now(), time(self.now));
-                self.check(&events, capacity, u8::MAX)?;
-            }
-            _ if count == 0 => {}
-            Op::Reset(i, d) => {
-                let was = self.pairs[pick(i)].timer.reset(Duration::from_nanos(d));
-                prop_assert_eq!(was, self.arm(pick(i), self.now + d));
-            }
-            Op::ResetEarlier(i, d) | Op::ResetLater(i, d) => {
-                let base = match self.pairs[pick(i)].pending {
-                    Pending::Armed(deadline, _) | Pending::Expired(deadline) if deadline < u64::MAX => {
-                        deadline
-                    }
-                    _ => self.now,
-                };
-                let earlier = matches!(op, Op::ResetEarlier(..));
-                let deadline = if earlier { base.saturating_sub(d) } else { base.saturating_add(d) };
-                let was = self.pairs[pick(i)].timer.reset_at(time(deadline));
-                prop_assert_eq!(was, self.arm(pick(i), deadline));
-            }
-            Op::ResetAt(i, t) => {
-                let was = self.pairs[pick(i)].timer.reset_at(time(t));
-                prop_assert_eq!(was, self.arm(pick(i), t));
-            }
-            Op::ResetNever(i) => {
-                let was = self.pairs[pick(i)].timer.reset(Duration::MAX);
-                prop_assert_eq!(was, self.arm(pick(i), u64::MAX));
-            }
-            Op::Stop(i) => {
-                let was = self.pairs[pick(i)].timer.stop();
-                prop_assert_eq!(was, self.clear(pick(i)));
-            }
-            Op::Drop(i) => {
-                self.clear(pick(i));
-                self.pairs.swap_remove(pick(i));
-            }
-            Op::Select(i, j) => {
-                let (i, j) = (pick(i), pick(j));
-                let got = select! { self.reactor; biased;
-                    recv(self.pairs[i].timer) -> due => Some((i, due)),
-                    recv(self.pairs[j].timer) -> due => Some((j, due)),
-                    default => None,
-                };
-                self.turn();
-                let expected = [i, j].into_iter().find_map(|i| match self.pairs[i].pending {
-                    Pending::Expired(deadline) => Some((i, time(deadline))),
-                    _ => None,
-                });
-                prop_assert_eq!(got, expected);
-                if let Some((i, _)) = expected {
-                    self.clear(i);
-                }
-            }
-        }
-        prop_assert_eq!(self.reactor.stats().live, self.pairs.len());
-        for Pair { timer, pending, .. } in &self.pairs {
-            let deadline = match *pending {
-                Pending::Nothing => None,
-                Pending::Armed(deadline, _) | Pending::Expired(deadline) => Some(time(deadline)),
-            };
-            prop_assert_eq!(timer.deadline(), deadline);
-            prop_assert_eq!(timer.is_ready(), matches!(pending, Pending::Expired(_)));
-        }
-        Ok(())
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Every value that arrives is due, unstopped, in order and there exactly once, and none is missing.
-    #[test]
-    // Fewer operations than one turn looks at entries: what is due is then ready after one turn.
-    fn timers_behave_like_a_sorted_list(ops in proptest::collection::vec(op(), 1..120)) {
-        let mut model = Model::new();
-        for op in &ops {
-            model.run(op)?;
-        }
-        // At the end everything that is still armed comes, in order.
-        model.run(&Op::Advance(1_000))?;
-        for _ in 0..=model.pairs.len() / 3 {
-            model.run(&Op::TryWait(3, u8::MAX))?;
-        }
-        prop_assert_eq!((model.ready.len(), model.next_deadline()), (0, None));
-        prop_assert_eq!(ready_keys(&model.reactor), Vec::<u64>::new());
-    }
 }

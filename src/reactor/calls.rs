@@ -152,6 +152,10 @@ impl Core {
                 Post::Reset(id, after) => self.count_stale(handle.reset_posted(id, after)),
             }
         }
+        if posted > 0 {
+            // A post may have armed what is due already, which a turn that began with nothing due would not see.
+            self.clock.refresh();
+        }
         let due = self.table.borrow().calls.len();
         for _ in 0..due {
             let Some((mut running, firing)) = self.next_call(&handle) else { break };

@@ -125,7 +125,9 @@ pub(crate) struct Core {
     slack: Cell<u64>,
     /// Whether any timer has slack.
     slacked: Cell<bool>,
-    /// The last sleep was put off for the sake of some slack.
+    /// ns: no timer has less.
+    least_slack: Cell<u64>,
+    /// The sleep that the turn comes from was put off for the sake of some slack.
     put_off: Cell<bool>,
     /// Which reactor of the process this is.
     number: u64,
@@ -216,6 +218,7 @@ impl Reactor {
             fds: Fds::new(settings.poll_interval),
             slack: Cell::new(slack),
             slacked: Cell::new(slack > 0),
+            least_slack: Cell::new(slack),
             put_off: Cell::new(false),
             number: NUMBERS.fetch_add(1, AtomicOrdering::Relaxed),
             wakes: Cell::new(0),
@@ -362,6 +365,7 @@ impl Core {
     pub(crate) fn begin_turn(self: &Rc<Core>) {
         self.turns.set(self.turns.get() + 1);
         self.clock.awake();
+        self.put_off.set(false);
         self.look();
     }
 
@@ -410,7 +414,7 @@ impl Core {
         let latest = if self.slacked.get() {
             let table = self.table.borrow();
             // Not before the first key: an entry looked at may be stale, and earlier than what it stands for.
-            table.heap.latest(&table.slots, self.slack.get()).max(first)
+            table.heap.latest(&table.slots, self.slack.get(), self.least_slack.get()).max(first)
         } else {
             first
         };
@@ -436,7 +440,7 @@ impl Core {
             self.expire(Time::ZERO);
             self.cleaned_for.set(self.next_due.get());
         }
-        if self.clock.was_due(self.next_due.get()) || (self.errands.get() && self.has_calls()) {
+        if self.clock.was_due(self.next_due.get()) || self.has_calls() {
             return Ok(Blocked::Ended);
         }
         if self.embedded.get() {
@@ -524,7 +528,8 @@ impl Core {
 
     /// Whether a turn would call closures: those that came to be due inside another one, or stood behind one that panicked.
     fn has_calls(&self) -> bool {
-        self.may_call() && self.table.borrow().calls.len() + self.posts.borrow().len() > 0
+        let waiting = || self.table.borrow().calls.len() + self.posts.borrow().len();
+        self.errands.get() && self.may_call() && waiting() > 0
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -835,6 +840,7 @@ impl Slot {
         self.chunk.slacks.of(self.slot).set(nanos(slack));
         self.node().set(Flag::Slack, true);
         core.slacked.set(true);
+        core.least_slack.set(core.least_slack.get().min(nanos(slack)));
         if let Some(deadline) = self.deadline() {
             core.tell_outer(deadline.as_nanos());
         }

@@ -93,14 +93,18 @@ impl Spinner {
         self.saved.get()
     }
 
-    /// When to wake up for a deadline that is to be met by spinning. One with enough slack needs none.
+    /// Whether a deadline is to be met by spinning. One with enough slack is not.
+    fn is_met(&self, Deadline { earliest, latest }: Deadline) -> bool {
+        self.precise > 0 && latest != Time::MAX && latest - earliest < Duration::from_nanos(self.precise)
+    }
+
+    /// When to wake up for a deadline that is to be met by spinning.
     #[inline]
     pub(crate) fn ahead(&self, deadline: Deadline) -> Deadline {
-        let Deadline { earliest, latest } = deadline;
-        if self.precise == 0 || latest == Time::MAX || latest - earliest >= Duration::from_nanos(self.precise)
-        {
+        if !self.is_met(deadline) {
             return deadline;
         }
+        let Deadline { earliest, latest } = deadline;
         let ahead = Duration::from_nanos(self.precise);
         Deadline { earliest: earliest - ahead, latest: latest - ahead }
     }
@@ -142,13 +146,14 @@ impl Core {
     pub(super) fn spin(&self, until: Time, recheck: &impl Fn() -> bool) -> bool {
         let spinner = &self.spinner;
         let target = until.min(Time::from_nanos(self.next_due.get()));
-        if spinner.precise > 0 {
-            let left = target - self.clock.refresh();
+        let exact = if spinner.precise > 0 && spinner.is_met(self.timers_due()) { target } else { until };
+        if spinner.precise > 0 && exact != Time::MAX {
+            let left = exact - self.clock.refresh();
             if left <= Duration::from_nanos(LAST_STRETCH) {
                 return true;
             }
             if left <= Duration::from_nanos(spinner.precise) {
-                let _ = self.look_until(target - Duration::from_nanos(LAST_STRETCH), false, recheck);
+                let _ = self.look_until(exact - Duration::from_nanos(LAST_STRETCH), false, recheck);
                 return true;
             }
         }

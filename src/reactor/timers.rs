@@ -237,9 +237,9 @@ impl Heap {
         done
     }
 
-    /// The latest time to wake up at: the least of all deadlines plus their slack. Looks at a bounded number of entries, those with the earliest keys, and may therefore
-    /// say too early, never too late.
-    pub(crate) fn latest<O>(&self, slots: &Slots<O>, slack: u64) -> u64 {
+    /// The latest time to wake up at: the least of all deadlines plus their slack, which is `slack` or their own, and no less than `least`. Looks at a bounded number of
+    /// entries, and may therefore say too early, never too late; where all have the same slack it looks at few and is exact.
+    pub(crate) fn latest<O>(&self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;
         let mut open = [0usize; LOOK];
@@ -249,15 +249,16 @@ impl Heap {
             count -= 1;
             let index = open[count];
             let entry = self.get(index);
-            if entry.key >= latest {
+            let bound = entry.key.saturating_add(least);
+            if bound >= latest {
                 continue;
             }
             looked += 1;
             let first = ARITY * index + 1;
             let children = first..self.len.min(first + ARITY).max(first);
             if looked > LOOK || count + children.len() > LOOK {
-                // Nothing below is due before this.
-                latest = latest.min(entry.key);
+                // Nothing here or below can wait for less.
+                latest = bound;
                 continue;
             }
             if !entry.is_hole() {
@@ -619,7 +620,7 @@ mod tests {
     #[test]
     fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
         let mut queue = Queue::new(0);
-        assert_eq!(queue.heap.latest(&queue.slots, 5), NEVER);
+        assert_eq!(queue.heap.latest(&queue.slots, 5, 0), NEVER);
         for (count, step) in [(3, 7u64), (40, 1), (5_000, 0), (5_000, 3)] {
             let slots: Vec<u32> = (0..count).map(|_| queue.create()).collect();
             for (i, &slot) in slots.iter().enumerate() {
@@ -631,7 +632,7 @@ mod tests {
             }
             let slack = |i: usize| if i % 3 == 1 { i as u64 % 50 } else { 100 };
             let least = (0..count).map(|i| 1_000 + i as u64 * step + slack(i)).min().unwrap();
-            let latest = queue.heap.latest(&queue.slots, 100);
+            let latest = queue.heap.latest(&queue.slots, 100, 0);
             assert!((1_000..=least).contains(&latest), "{latest} of {least}");
             if count < 50 {
                 assert_eq!(latest, least);

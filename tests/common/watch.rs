@@ -91,6 +91,7 @@ pub struct Scripted {
 pub struct Script {
     steps: Rc<RefCell<VecDeque<Step>>>,
     sleeps: Rc<Cell<u64>>,
+    asked: Rc<RefCell<Vec<Option<Deadline>>>>,
     wakes: Arc<Counting>,
 }
 
@@ -109,7 +110,8 @@ impl Wake for Counting {
 /// A driver on `sim`'s clock and the script that it follows.
 pub fn scripted(sim: &Sim) -> (Scripted, Script) {
     let wakes = Arc::new(Counting { waker: sim.waker(), count: AtomicU64::new(0) });
-    let script = Script { steps: Rc::default(), sleeps: Rc::default(), wakes: wakes.clone() };
+    let script =
+        Script { steps: Rc::default(), sleeps: Rc::default(), asked: Rc::default(), wakes: wakes.clone() };
     (Scripted { sim: sim.clone(), script: script.clone(), wakes }, script)
 }
 
@@ -129,6 +131,11 @@ impl Script {
         self.sleeps.get()
     }
 
+    /// What the sleeps since the last call of this were to end at.
+    pub fn take_deadlines(&self) -> Vec<Option<Deadline>> {
+        self.asked.take()
+    }
+
     /// How often somebody has called the waker.
     pub fn wakes(&self) -> u64 {
         self.wakes.count.load(Ordering::Relaxed)
@@ -139,6 +146,7 @@ impl Driver for Scripted {
     fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
         if how == Wait::Block {
             self.script.sleeps.set(self.script.sleeps.get() + 1);
+            self.script.asked.borrow_mut().push(deadline);
             let step = self.script.steps.borrow_mut().pop_front();
             if let Some(step) = step {
                 step()?;

@@ -353,7 +353,7 @@ fn a_post_raises_the_fd_of_an_embedded_reactor() {
 }
 
 #[test]
-fn a_post_that_posts_is_run_by_the_next_turn_or_before_what_is_ready_and_starves_nobody() {
+fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
     fn endless(remote: &Remote, log: &Log) {
         let (again, note) = (remote.clone(), log.clone());
         remote
@@ -377,8 +377,7 @@ fn a_post_that_posts_is_run_by_the_next_turn_or_before_what_is_ready_and_starves
     log.post(&remote, 4);
     let mut events = Events::with_capacity(4);
     reactor.wait(&mut events).unwrap();
-    // Once more, in case that what is ready was sent after it.
-    assert_eq!((events.len(), log.take()), (2, vec![1, 4, 2, 1]));
+    assert_eq!((events.len(), log.take()), (2, vec![1, 4, 2]));
     assert_eq!((inbox.try_recv(), timer.try_take()), (Ok(3), Some(at(0))));
     // Nor does it keep real time from going on.
     let reactor = Reactor::new().unwrap();
@@ -1087,8 +1086,12 @@ fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
     let (remote, id, asked) = (reactor.remote(), timer.id(), Cell::new(false));
     let meddler = AsksThenSends(|| {
         if !asked.replace(true) {
-            remote.stop(id).unwrap();
-            tx.try_send(()).unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    remote.stop(id).unwrap();
+                    tx.try_send(()).unwrap();
+                });
+            });
         }
     });
     select! { reactor;

@@ -1,8 +1,8 @@
 //! Closures that the loop calls: callbacks that are due, and what other threads have posted.
 //!
-//! They run where a turn begins, before any source is asked, one batch a turn: what a closure arms with zero is the next turn's. What was posted meanwhile has one more batch when
-//! something is ready, because a message may have been sent after it. While one runs nothing of the
-//! reactor is borrowed, so it may use the reactor as it likes. A select in a closure runs no closures: `calling` says so.
+//! They run where a turn begins, before any source is asked, one batch a turn: what a closure posts, or arms with zero, is the next turn's. Only what other threads have posted meanwhile
+//! is run once more when something is ready, because that may be a message that was sent after it. While one runs nothing of the reactor is borrowed, so it may use the reactor as it
+//! likes. A select in a closure runs no closures: `calling` says so.
 
 use std::cell::Cell;
 use std::fmt;
@@ -121,10 +121,10 @@ impl Core {
         !self.calling.get()
     }
 
-    /// Whether somebody outside has asked for something that this turn has not done.
+    /// Whether another thread has asked for something that this turn has not done.
     #[inline]
-    pub(crate) fn is_posted(&self) -> bool {
-        self.notify.is_posted() && self.may_call()
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.notify.is_pressed() && self.may_call()
     }
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.

@@ -176,7 +176,7 @@ impl Handle {
         core.begin_turn();
         loop {
             core.collect(Call::Mark);
-            if core.is_posted() && core.has_ready() {
+            if core.is_pressed() && core.has_ready() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();
             }

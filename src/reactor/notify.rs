@@ -21,6 +21,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::Instant;
 
 use super::remote::{Post, Posts};
@@ -36,6 +37,9 @@ pub(crate) struct Notify {
     marks: Mutex<Vec<u64>>,
     /// Whether there are posts, or somebody asked for a wake-up, to be read without the lock.
     posted: AtomicBool,
+    /// Some of them are another thread's, which may send a message next.
+    pressing: AtomicBool,
+    owner: ThreadId,
     /// Somebody asked for a wake-up.
     woken: AtomicBool,
     posts: Mutex<Posts>,
@@ -119,6 +123,8 @@ impl Notify {
             marked: AtomicBool::new(false),
             marks: Mutex::new(Vec::new()),
             posted: AtomicBool::new(false),
+            pressing: AtomicBool::new(false),
+            owner: std::thread::current().id(),
             woken: AtomicBool::new(false),
             posts: Mutex::new(Posts::default()),
             waker,
@@ -224,6 +230,9 @@ impl Notify {
         }
         posts.list.extend(make());
         drop(posts);
+        if std::thread::current().id() != self.owner {
+            self.pressing.store(true, Ordering::SeqCst);
+        }
         self.announce();
         true
     }
@@ -248,6 +257,12 @@ impl Notify {
         self.posted.load(Ordering::SeqCst)
     }
 
+    /// Whether another thread has posted something: it has to be done before a message is received that was sent after it.
+    #[inline]
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.pressing.load(Ordering::SeqCst)
+    }
+
     /// Whether somebody asked for a wake-up since it was last taken.
     #[inline]
     pub(crate) fn is_woken(&self) -> bool {
@@ -261,6 +276,7 @@ impl Notify {
     /// Moves the posts behind those in `into`. Returns whether somebody asked for a wake-up.
     pub(crate) fn take_posts(&self, into: &mut VecDeque<Post>) -> bool {
         self.posted.store(false, Ordering::SeqCst);
+        self.pressing.store(false, Ordering::SeqCst);
         full_fence();
         let list = &mut self.posts.lock().list;
         if into.is_empty() {

@@ -117,7 +117,7 @@ pub(crate) struct Posts {
 
 /// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made by [`Handle::remote`].
 ///
-/// Everything asked is done on the reactor's thread, in the order in which it was asked, where its next turn begins, and before a message is received that was sent after it; a sleeping reactor is woken, by one `write`, once for each sleep.
+/// Everything asked is done on the reactor's thread, in the order in which it was asked, where its next turn begins, and before a message is received that the same thread sent after it; a sleeping reactor is woken, by one `write`, once for each sleep.
 ///
 /// ```
 /// use pollmux::{Reactor, select};

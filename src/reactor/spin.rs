@@ -153,7 +153,9 @@ impl Core {
                 return true;
             }
             if left <= Duration::from_nanos(spinner.precise) {
-                let _ = self.look_until(exact - Duration::from_nanos(LAST_STRETCH), false, recheck);
+                if self.look_until(exact - Duration::from_nanos(LAST_STRETCH), false, recheck) {
+                    spinner.saved.set(spinner.saved.get() + 1);
+                }
                 return true;
             }
         }

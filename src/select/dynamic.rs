@@ -268,7 +268,7 @@ impl<'a> Select<'a> {
         core.begin_turn();
         loop {
             core.collect(Call::Mark);
-            if core.is_posted() {
+            if core.is_pressed() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();
             }

@@ -234,7 +234,7 @@ fn run<C: Cases>(
 #[inline(always)]
 fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let mut mask = cases.ready();
-    if mask != 0 && handle.core.is_posted() {
+    if mask != 0 && handle.core.is_pressed() {
         // Asked for before what is ready was sent, perhaps: then it has to happen first.
         handle.core.run_calls();
         mask = cases.ready();

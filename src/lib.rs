@@ -32,6 +32,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
+//! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
 //! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`never()`], `Option`s, your own |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`] | timer queue, ready list, wake protocol, [`Handle::wait`], [`Reactor::embed`] |
@@ -46,6 +47,7 @@
 //! - No wake-up is lost, and each sleep costs one at the most.
 
 pub mod channel;
+mod context;
 mod driver;
 mod reactor;
 mod select;
@@ -53,6 +55,9 @@ mod sources;
 mod sync;
 pub mod sys;
 
+pub use crate::context::{
+    AfterCancel, CancelGuard, Canceller, Cause, CauseCanceller, Context, ContextError, Done,
+};
 pub use crate::driver::{Clock, Driver, Native, Sim, Syscalls, VirtualClock, Wait, Wake};
 pub use crate::reactor::{Embedded, Event, Events, EventsIter, Handle, Reactor, Stats};
 pub use crate::select::{Select, Selected};

@@ -22,7 +22,7 @@
 
 mod errors;
 #[cfg(all(loom, test))]
-mod models;
+pub(crate) mod models;
 mod permit;
 mod rendezvous;
 mod ring;

@@ -19,10 +19,10 @@ use crate::sync::{Ordering, fence};
 const TOKEN: u64 = 7;
 
 /// A driver that can only sleep and be woken.
-struct Bed {
+pub(crate) struct Bed {
     woken: Mutex<bool>,
     changed: Condvar,
-    wakes: Count,
+    pub(crate) wakes: Count,
 }
 
 impl Wake for Bed {
@@ -35,7 +35,7 @@ impl Wake for Bed {
 }
 
 impl Bed {
-    fn sleep(&self) {
+    pub(crate) fn sleep(&self) {
         let mut woken = self.woken.lock().unwrap();
         while !*woken {
             woken = self.changed.wait(woken).unwrap();
@@ -341,8 +341,8 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
     });
 }
 
-/// Another party with a bed, for send cases.
-fn party() -> (Arc<Notify>, Arc<Bed>) {
+/// Another party with a bed.
+pub(crate) fn party() -> (Arc<Notify>, Arc<Bed>) {
     let bed = Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) });
     (Arc::new(Notify::new(bed.clone())), bed)
 }

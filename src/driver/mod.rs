@@ -84,6 +84,26 @@ pub enum Clock {
     Virtual(VirtualClock),
 }
 
+impl Clock {
+    /// What the clock says.
+    #[inline]
+    pub fn now(&self) -> Time {
+        match self {
+            Clock::Monotonic => Time::now(),
+            Clock::Virtual(clock) => clock.now(),
+        }
+    }
+
+    /// Whether `other` is the same clock: the times of one mean something on the other.
+    pub fn is_same(&self, other: &Clock) -> bool {
+        match (self, other) {
+            (Clock::Monotonic, Clock::Monotonic) => true,
+            (Clock::Virtual(this), Clock::Virtual(other)) => Arc::ptr_eq(&this.nanos, &other.nanos),
+            _ => false,
+        }
+    }
+}
+
 /// A clock that stands still until it is set. Clones share it, on any thread.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {

@@ -31,7 +31,7 @@ impl Channels {
                 self.remember(table, slot);
             }
         } else if probe.arm(Call::Mark) {
-            table.ready.push(&table.slots, slot);
+            table.raise(slot);
         }
     }
 
@@ -57,9 +57,19 @@ impl Channels {
             node.unasked.set(false);
             let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
             if node.state.get() != State::Ready && probe.arm(Call::Mark) {
-                table.ready.push(&table.slots, slot);
+                table.raise(slot);
             }
         }
+    }
+}
+
+impl Table {
+    /// Makes a source ready that may have a deadline as well, which is then taken away. (`next_due` may be too early afterwards, which only wakes early.)
+    fn raise(&mut self, slot: u32) {
+        if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
+            self.heap.remove(&self.slots, slot);
+        }
+        self.ready.push(&self.slots, slot);
     }
 }
 
@@ -92,7 +102,7 @@ impl Core {
                 continue;
             }
             if probe.is_ready() {
-                table.ready.push(&table.slots, slot);
+                table.raise(slot);
             } else {
                 channels.settle(table, slot, &*probe, marking);
             }

@@ -36,6 +36,14 @@ impl TurnClock {
         TurnClock { source, turn: Cell::new(None) }
     }
 
+    /// The clock that the turns read.
+    pub(crate) fn clock(&self) -> Clock {
+        match &self.source {
+            Source::Monotonic { .. } => Clock::Monotonic,
+            Source::Virtual(clock) => Clock::Virtual(clock.clone()),
+        }
+    }
+
     pub(crate) fn is_virtual(&self) -> bool {
         matches!(self.source, Source::Virtual(_))
     }

@@ -89,8 +89,9 @@ impl Embedded {
         let polled = core.drive(None, Wait::Poll);
         let now = core.clock.refresh();
         core.expire(now);
+        core.run_jobs();
         core.collect(Call::Mark);
-        let due = core.next_due.get();
+        let due = core.next_due.get().min(core.first_job().as_nanos());
         let left = core.has_ready() || due <= now.as_nanos();
         let arm = (due > now.as_nanos() && due != super::NEVER).then(|| Time::from_nanos(due));
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));

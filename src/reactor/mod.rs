@@ -8,6 +8,7 @@ mod channels;
 mod clock;
 mod embed;
 mod events;
+pub(crate) mod jobs;
 pub(crate) mod notify;
 mod ready;
 mod slots;
@@ -98,6 +99,7 @@ pub(crate) struct Core {
     embedded: Cell<bool>,
     expired: Cell<u64>,
     cleaned: Cell<u64>,
+    jobs: jobs::Jobs,
 }
 
 struct Table {
@@ -134,6 +136,7 @@ impl Reactor {
             embedded: Cell::new(false),
             expired: Cell::new(0),
             cleaned: Cell::new(0),
+            jobs: jobs::Jobs::default(),
         };
         Ok(Reactor { handle: Handle { core: Rc::new(core) } })
     }
@@ -275,6 +278,7 @@ impl Core {
         if self.clock.begin_turn(self.next_due.get()) {
             self.expire(self.clock.now());
         }
+        self.run_jobs();
     }
 
     #[inline(never)]
@@ -318,7 +322,7 @@ impl Core {
         let slept = if published.is_err() || awake || self.notify.is_marked() || recheck() {
             Ok(())
         } else {
-            let arm = deadline.min(Time::from_nanos(self.next_due.get()));
+            let arm = deadline.min(Time::from_nanos(self.next_due.get())).min(self.first_job());
             self.drive((arm != Time::MAX).then_some(arm), Wait::Block)
         };
         self.awake();
@@ -425,6 +429,7 @@ impl Core {
         let driver = self.driver.borrow_mut().take();
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)
         drop((chunks, driver));
+        self.abandon_jobs();
     }
 }
 

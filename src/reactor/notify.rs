@@ -287,11 +287,29 @@ impl Bell {
     /// A read-modify-write even if the bell has been rung: who hears it then sees what was done before.
     #[inline]
     pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            if let Some(mark) = self.armed.read().and_then(|asked| self.armed.take(asked)) {
-                self.notify.call(mark, self.token);
-            }
+        if self.toll() {
+            self.wake();
         }
+    }
+
+    /// The first half of [`ring`](Self::ring): all of it but the wake-up. Returns whether [`wake`](Self::wake) must follow. Who rings many bells tolls all of them
+    /// first, so that a reactor that is woken finds them all.
+    #[inline]
+    pub(crate) fn toll(&self) -> bool {
+        if self.rung.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let Some(mark) = self.armed.read().and_then(|asked| self.armed.take(asked)) else { return false };
+        if mark {
+            self.notify.mark(self.token);
+        }
+        true
+    }
+
+    /// The second half.
+    #[inline(always)] // see Notify::call
+    pub(crate) fn wake(&self) {
+        self.notify.wake();
     }
 
     /// Whether it was rung; silent from now on.

@@ -33,6 +33,7 @@
 //! |---|---|
 //! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
 //! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
+//! | [`SimWorld`] | several reactors in one virtual time, with links between them that delay and lose |
 //! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`never()`], `Option`s, your own |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`] | timer queue, ready list, wake protocol, [`Handle::wait`], [`Reactor::embed`] |
@@ -54,11 +55,12 @@ mod select;
 mod sources;
 mod sync;
 pub mod sys;
+mod world;
 
 pub use crate::context::{
     AfterCancel, CancelGuard, Canceller, Cause, CauseCanceller, Context, ContextError, Done,
 };
-pub use crate::driver::{Clock, Driver, Native, Sim, Syscalls, VirtualClock, Wait, Wake};
+pub use crate::driver::{Clock, Driver, MemberDriver, Native, Sim, Syscalls, VirtualClock, Wait, Wake};
 pub use crate::reactor::{Embedded, Event, Events, EventsIter, Handle, Reactor, Stats};
 pub use crate::select::{Select, Selected};
 pub use crate::sources::{
@@ -66,6 +68,7 @@ pub use crate::sources::{
     Source, Tick, Ticker, Timer, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
+pub use crate::world::{Deadlock, Link, LinkStats, Member, SimWorld, WaitingMember, WorldHandle, WorldStats};
 
 #[doc(hidden)]
 pub use crate::select::private as __private;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom. A layer imports from itself and from those behind it.
-const LAYERS: [&str; 7] = ["select", "context", "sources", "channel", "reactor", "driver", "sys"];
+const LAYERS: [&str; 8] = ["select", "context", "world", "sources", "channel", "reactor", "driver", "sys"];
 /// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys` only.
 const SYNC_USERS: [&str; 3] = ["context", "channel", "reactor"];
 /// The layers that may hold `unsafe`.

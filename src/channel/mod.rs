@@ -44,6 +44,7 @@ use self::rendezvous::Rendezvous;
 use self::ring::Storage;
 pub(crate) use self::state::Target;
 use self::state::{Refused, State};
+use crate::driver::forbid_blocking;
 use crate::reactor::notify::{Call, Notify, Probe};
 use crate::sync::{spin, thread};
 
@@ -189,6 +190,7 @@ impl<T> Sender<T> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break;
             }
+            forbid_blocking("send");
             if state.wait_for_room(deadline, &mut attempt)? {
                 return Ok(());
             }
@@ -285,6 +287,7 @@ impl<T> Receiver<T> {
                             Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
                             left => left,
                         };
+                    forbid_blocking("recv");
                     state.set_target(Target::Thread(thread::current()));
                     if !state.arm(Call::Mark) {
                         park(left);

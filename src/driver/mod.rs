@@ -5,6 +5,7 @@
 
 mod native;
 mod sim;
+mod world;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::native::Native;
 pub use self::sim::Sim;
+pub use self::world::MemberDriver;
+pub(crate) use self::world::{Baton, End, forbid_blocking, is_member, let_others_run};
 use crate::sys::Time;
 
 /// What the reactor asks of a poller: to wait until a deadline or a wake-up, to be woken, and what time it is.

@@ -342,7 +342,11 @@ impl WorldHandle {
             counts: LinkStats::default(),
         };
         network.links.push(wire);
-        Link { shared: self.shared.clone(), number: network.links.len() - 1, channel: to_channel }
+        Link {
+            shared: self.shared.clone(),
+            number: network.links.len() - 1,
+            channel: Arc::new(Mutex::new(to_channel)),
+        }
     }
 
     /// Parts the network: nothing goes from one group to another, until [`heal`](Self::heal) or another partition. The members not named are one more group. What is on the way is lost.
@@ -430,7 +434,7 @@ impl<R> fmt::Debug for Member<R> {
 pub struct Link<T> {
     shared: Arc<Shared>,
     number: usize,
-    channel: Sender<T>,
+    channel: Arc<Mutex<Sender<T>>>,
 }
 
 impl<T: Send + 'static> Link<T> {
@@ -514,14 +518,24 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
+    /// Puts another channel at the far end, for instance that of a member that has been restarted. What is on the way goes there, too.
+    pub fn reconnect(&self, to_channel: Sender<T>) {
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *channel, to_channel);
+        drop(channel);
+        drop(before);
+    }
+
     fn deliver(&self, message: T) {
         let open = {
             let network = self.shared.network();
             let wire = &network.links[self.number];
             network.is_open(&wire.from, &wire.to)
         };
-        // Neither the message's drop nor the channel is any business of the network's lock.
-        let delivered = open && self.channel.try_send(message).is_ok();
+        // Neither the message's drop nor the channel's is any business of a lock.
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let delivered = open && channel.try_send(message).is_ok();
+        drop(channel);
         self.wire(|wire| {
             wire.counts.delivered += u64::from(delivered);
             wire.counts.lost += u64::from(!delivered);

@@ -925,3 +925,56 @@ impl fmt::Debug for AfterCancel {
             .finish()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::driver::Sim;
+    use crate::reactor::Reactor;
+
+    /// Children and bells.
+    fn hanging(context: &Context) -> (usize, usize) {
+        let tree = context.node.as_ref().expect("a node").tree.lock();
+        (tree.children.len(), tree.bells.len())
+    }
+
+    /// Go's TestCancelRemoves.
+    #[test]
+    fn children_and_bells_that_are_dropped_leave_the_tree() -> io::Result<()> {
+        let reactor = Reactor::with_driver(Sim::new())?;
+        let (root, _canceller) = reactor.context().with_cancel();
+        let child = root.with_cancel();
+        let (done, after) = (reactor.done(&root), reactor.after_cancel(&root, |_| ()));
+        assert_eq!(hanging(&root), (1, 2));
+        let grandchild = child.0.with_timeout(Duration::from_secs(1));
+        drop(child);
+        assert_eq!(hanging(&root), (1, 2), "the grandchild keeps its path");
+        drop(grandchild);
+        assert_eq!(hanging(&root), (0, 2));
+        drop(done);
+        assert!(after.stop());
+        drop(after);
+        assert_eq!(hanging(&root), (0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn what_has_been_cancelled_holds_nothing() -> io::Result<()> {
+        let reactor = Reactor::with_driver(Sim::new())?;
+        let (root, canceller) = reactor.context().with_cancel();
+        let (child, _child) = root.with_cancel();
+        let _done = (reactor.done(&root), reactor.done(&child));
+        canceller.cancel();
+        assert_eq!((hanging(&root), hanging(&child)), ((0, 0), (0, 0)));
+        let (late, _late) = root.with_cancel();
+        let _done = reactor.done(&late);
+        assert_eq!((hanging(&root), hanging(&late)), ((0, 0), (0, 0)));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_below_no_root_but_the_background_is_in_no_list() {
+        let (context, _canceller) = Context::background().with_cancel();
+        assert!(context.node.is_some_and(|node| node.parent.is_none()));
+    }
+}

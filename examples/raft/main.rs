@@ -67,7 +67,7 @@ fn main() -> io::Result<ExitCode> {
     drop((senders, reports));
 
     let Timing { election, heartbeat } = Timing::default();
-    println!("{nodes} nodes; a heartbeat every {heartbeat:?}, an election after {election:?} without one");
+    println!("nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} without one");
     let mut leaders: Vec<(Id, u64)> = Vec::new();
     let mut to_kill = args.kill_leader;
     let scene = reactor.timer();

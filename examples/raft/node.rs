@@ -152,7 +152,7 @@ struct Node<'r, R> {
 /// Runs a node until its context ends.
 pub fn run<R: FnMut(Event)>(reactor: &Reactor, setup: Setup<R>) -> io::Result<()> {
     let Setup { id, peers, inbox, disk, timing, seed, context, report } = setup;
-    let inbox = reactor.register(inbox)?;
+    let mut inbox = Some(reactor.register(inbox)?);
     let done = reactor.done(&context);
     let heartbeat = reactor.every(timing.heartbeat)?;
     heartbeat.stop();
@@ -166,7 +166,7 @@ pub fn run<R: FnMut(Event)>(reactor: &Reactor, setup: Setup<R>) -> io::Result<()
         select! { reactor;
             recv(inbox) -> message => match message {
                 Ok(message) => node.receive(message),
-                Err(_) => break, // nobody is left to hear from
+                Err(_) => inbox = None, // nobody is left to hear from
             },
             recv(node.election) -> _ => node.stand(),
             recv(node.heartbeat) -> _ => node.broadcast(Body::Heartbeat),

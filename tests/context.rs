@@ -325,6 +325,26 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
 }
 
 #[test]
+fn wait_reports_what_had_ended_before_it_was_asked_for() {
+    let (sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let (timed, _timed) = reactor.context().with_timeout(ms(10));
+    canceller.cancel();
+    sim.advance(ms(20));
+    for settled in [false, true] {
+        let (cancelled, expired) = (reactor.done(&context).with_key(1), reactor.done(&timed).with_key(2));
+        let mut events = Events::with_capacity(4);
+        while events.len() < 2 {
+            reactor.wait(&mut events).unwrap();
+        }
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1, 2], "{settled}");
+        // In the second round somebody has looked.
+        assert_eq!(timed.err(), Some(ContextError::DeadlineExceeded));
+        drop((cancelled, expired));
+    }
+}
+
+#[test]
 fn a_cancellation_after_the_deadline_has_been_reported_changes_nothing() {
     let (sim, reactor) = simulated();
     let (context, canceller) = reactor.context().with_timeout(ms(10));

@@ -1,5 +1,8 @@
 //! Simulated worlds: one history a seed, links that delay, lose and part, crashes, and what stands still or blocks is told.
 
+#[path = "common/watch.rs"]
+mod watch;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, SendTimeoutError, TryRecvError};
 use pollmux::{Context, ContextError, Deadlock, Events, Link, LinkStats, Reactor, SimWorld, Time, select};
+use watch::dog;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -93,6 +97,7 @@ fn members_share_a_clock_that_jumps_to_the_next_deadline_of_any_of_them() {
 
 #[test]
 fn only_one_member_runs_at_a_time() {
+    let _dog = dog();
     let mut world = SimWorld::new(2);
     let inside = Arc::new(AtomicUsize::new(0));
     for n in 0..8 {
@@ -158,6 +163,7 @@ fn the_choices_among_ready_cases_are_the_seeds() {
 
 #[test]
 fn channels_between_members_work_at_once_and_lose_nothing() {
+    let _dog = dog();
     for capacity in [Some(0), Some(1), Some(16), None] {
         for seed in 0..20 {
             let mut world = SimWorld::new(seed);
@@ -364,6 +370,7 @@ fn panic_of(body: impl FnOnce(Reactor) + Send + 'static) -> String {
 
 #[test]
 fn a_bare_end_that_would_block_in_a_member_is_an_error_that_names_it() {
+    let _dog = dog();
     let blocking: [(&str, fn()); 7] = [
         ("recv", || {
             let (_tx, rx) = channel::bounded::<u32>(1);
@@ -404,6 +411,7 @@ fn a_bare_end_that_would_block_in_a_member_is_an_error_that_names_it() {
 
 #[test]
 fn a_bare_end_that_need_not_block_works_in_a_member() {
+    let _dog = dog();
     let mut world = SimWorld::new(9);
     world.spawn("a", |_| {
         let (tx, rx) = channel::bounded(1);
@@ -430,6 +438,7 @@ fn a_bare_end_that_need_not_block_works_in_a_member() {
 
 #[test]
 fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with_the_world() {
+    let _dog = dog();
     let dropped = Arc::new(AtomicUsize::new(0));
     struct Counted(Arc<AtomicUsize>);
     impl Drop for Counted {
@@ -461,6 +470,7 @@ fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with
 
 #[test]
 fn a_world_dropped_in_the_middle_kills_its_members_and_what_they_sent_is_dropped() {
+    let _dog = dog();
     let payload = Arc::new(());
     let (tx, rx) = channel::unbounded();
     let link;
@@ -694,6 +704,7 @@ fn what_is_on_its_way_when_the_network_parts_is_lost() {
 
 #[test]
 fn a_killed_member_drops_what_it_holds_prints_nothing_and_may_be_restarted() {
+    let _dog = dog();
     let mut world = SimWorld::new(16);
     let (tx, rx) = channel::unbounded::<u32>();
     let link = world.link("a", "b", tx).with_delay(ms(5)..=ms(5));
@@ -729,6 +740,7 @@ fn a_killed_member_drops_what_it_holds_prints_nothing_and_may_be_restarted() {
 
 #[test]
 fn a_member_may_kill_another_and_itself() {
+    let _dog = dog();
     let mut world = SimWorld::new(17);
     let handle = world.handle();
     let victim = world.spawn("victim", |reactor| sleep(&reactor, HOUR));
@@ -777,6 +789,7 @@ fn a_member_may_make_its_reactor_itself() {
 
 #[test]
 fn dropped_worlds_leave_no_thread_behind() {
+    let _dog = dog();
     for seed in 0..300 {
         let mut world = SimWorld::new(seed);
         for n in 0..3 {

@@ -175,3 +175,28 @@ fn a_watch_taken_down_against_cancel() {
         assert_eq!(Arc::strong_count(&bell), 1);
     });
 }
+
+#[test]
+fn cancel_against_park_with_something_left_for_the_end() {
+    loom::model(|| {
+        let (context, canceller) = cancellable();
+        let (notify, bed) = party();
+        let there = thread::spawn(move || canceller.cancel());
+        // As `Handle::after_cancel` does, and then turns, which look at the flag first.
+        let watch = Watch::new(&context, Bell::new(notify.clone(), u64::MAX));
+        watch.bell.arm(Call::Mark);
+        while !watch.is_ended() {
+            notify.sleep();
+            fence(Ordering::SeqCst);
+            if !notify.is_marked() {
+                bed.sleep();
+            }
+            notify.awake();
+            if notify.is_marked() {
+                notify.collect(&mut Vec::new());
+            }
+        }
+        assert!(there.join().unwrap());
+        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+    });
+}

@@ -70,6 +70,8 @@ use crate::sys::{Time, nanos};
 /// Block outside of its reactor: the bare ends of a channel panic where they would (`send`, `recv` and their kin; what need not wait works). Nor spin: a loop that never
 /// blocks in its reactor never lets go.
 ///
+/// A killed member unwinds, as those do that are left when the world is dropped: where a panic aborts, so does a kill.
+///
 /// # Cost
 /// A thread for each member. When the turn goes to another member, two context switches, about 10 µs; when it stays, some 100 ns.
 pub struct SimWorld {

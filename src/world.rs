@@ -365,13 +365,13 @@ impl WorldHandle {
     /// When a name is neither that of a member nor that of the end of a link.
     #[track_caller]
     pub fn partition(&self, groups: &[&[&str]]) {
-        let names: Vec<(Arc<str>, usize)> = groups
-            .iter()
-            .enumerate()
-            .flat_map(|(at, group)| group.iter().map(move |name| (*name, at + 1)))
-            .map(|(name, part)| (self.known(name), part))
-            .collect();
-        self.shared.network().parts = names.into_iter().collect();
+        let mut parts = BTreeMap::new();
+        for (at, group) in groups.iter().enumerate() {
+            for name in group.iter() {
+                parts.insert(self.known(name), at + 1);
+            }
+        }
+        self.shared.network().parts = parts;
     }
 
     /// Cuts the links from one member to another, in this direction; what is on the way is lost.

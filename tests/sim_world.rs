@@ -700,6 +700,23 @@ fn what_is_on_its_way_when_the_network_parts_is_lost() {
     assert_eq!(after.lost + after.in_flight() - before.lost, 18 + after.sent - before.sent);
 }
 
+#[test]
+fn what_is_sent_while_the_network_is_parted_is_lost_though_it_would_arrive_after_the_healing() {
+    let mut world = SimWorld::new(15);
+    let (tx, rx) = channel::unbounded();
+    let link = world.link("a", "b", tx).with_delay(ms(10)..=ms(10));
+    world.partition(&[&["a"]]);
+    link.send("parted");
+    world.heal();
+    world.cut("a", "b");
+    link.send("cut");
+    world.heal();
+    link.send("healed");
+    world.run().unwrap();
+    assert_eq!(rx.try_iter().collect::<Vec<_>>(), ["healed"]);
+    assert_eq!(link.stats(), LinkStats { sent: 3, delivered: 1, lost: 2 });
+}
+
 // Crashes.
 
 #[test]

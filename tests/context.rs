@@ -197,8 +197,8 @@ fn a_hundred_thousand_children_are_cancelled_in_linear_time() {
 #[test]
 fn a_cancellation_of_a_large_tree_holds_no_lock_that_its_users_wait_for() {
     let _dog = dog();
-    let mut during = 0;
     // Now and then the two threads do not run at the same time.
+    let mut most = 0;
     for _ in 0..20 {
         let (root, canceller) = Context::background().with_cancel();
         let (branch, _branch) = root.with_cancel();
@@ -207,16 +207,19 @@ fn a_cancellation_of_a_large_tree_holds_no_lock_that_its_users_wait_for() {
         // Uses the node whose children are being cancelled, from when it has ended until the last of them has.
         let last = &children[MANY - 1].0;
         while branch.err().is_none() {}
+        let mut during = 0;
         while last.err().is_none() {
             drop((branch.with_cancel(), root.with_cancel(), branch.cause()));
             during += 1;
         }
         assert!(other.join().unwrap());
-        if during > 10 {
+        most = most.max(during);
+        // One use that begins before the end and waits for it would be no news.
+        if most > 10 {
             return;
         }
     }
-    panic!("it was used {during} times while its children were cancelled");
+    panic!("it was used at most {most} times while its children were cancelled");
 }
 
 #[test]

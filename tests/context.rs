@@ -676,6 +676,116 @@ fn a_closure_that_panics_leaves_the_reactor_usable_and_the_others_to_run() {
 }
 
 #[test]
+fn a_closure_runs_once_when_the_deadline_and_a_cancellation_come_together() {
+    for cancelled_first in [true, false] {
+        let (sim, reactor) = simulated();
+        let (context, canceller) = reactor.context().with_timeout(ms(10));
+        let ran = Rc::new(Cell::new(0));
+        let count = ran.clone();
+        let after = reactor.after_cancel(&context, move |_| count.set(count.get() + 1));
+        if cancelled_first {
+            assert!(canceller.cancel());
+        }
+        sim.advance(ms(10));
+        // By the deadline, if it comes too late; it tells those who hang there all the same.
+        assert!(!canceller.cancel());
+        (0..3).for_each(|_| turn(&reactor));
+        assert_eq!((ran.get(), reactor.stats().called), (1, 1));
+        assert!(!after.is_pending());
+    }
+}
+
+#[test]
+fn a_closure_that_has_run_or_was_stopped_leaves_no_source_behind() {
+    let (_, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_timeout(HOUR);
+    let ran = Rc::new(Cell::new(0));
+    let count = || {
+        let ran = ran.clone();
+        move |_: &Handle| ran.set(ran.get() + 1)
+    };
+    reactor.after_cancel(&context, count()).detach();
+    drop(reactor.after_cancel(&context, count()));
+    let stopped = reactor.after_cancel(&context, count());
+    assert!(stopped.stop() && !stopped.stop() && !stopped.is_pending());
+    stopped.detach();
+    assert_eq!(reactor.stats().live, 1);
+    canceller.cancel();
+    // After the cancellation, and before the turn that it comes to.
+    let late = reactor.after_cancel(&context, count());
+    assert!(late.is_pending() && late.stop());
+    turn(&reactor);
+    assert_eq!((ran.get(), reactor.stats().called), (1, 1));
+    drop(late);
+    assert_eq!(reactor.stats().live, 0);
+    assert_eq!(Rc::strong_count(&ran), 1);
+}
+
+#[test]
+fn a_closure_may_drop_what_it_was_left_by() {
+    let (_, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let own = Rc::new(Cell::new(None));
+    let (mine, held) = (own.clone(), Rc::new(()));
+    let hold = held.clone();
+    own.set(Some(reactor.after_cancel(&context, move |handle| {
+        let after: pollmux::AfterCancel = mine.take().unwrap();
+        assert!(!after.is_pending() && !after.stop());
+        drop(after);
+        assert_eq!(handle.stats().live, 0);
+        drop(hold);
+    })));
+    canceller.cancel();
+    turn(&reactor);
+    assert_eq!((Rc::strong_count(&held), reactor.stats().called), (1, 1));
+}
+
+#[test]
+fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellation() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (cancellers, to_cancel) = mpsc::channel::<Canceller>();
+    let other = thread::spawn(move || {
+        for canceller in to_cancel {
+            canceller.cancel();
+            tx.send(()).unwrap();
+        }
+    });
+    for _ in 0..1_000 {
+        let (context, canceller) = Context::background().with_cancel();
+        let ran = Rc::new(Cell::new(false));
+        let run = ran.clone();
+        reactor.after_cancel(&context, move |_| run.set(true)).detach();
+        cancellers.send(canceller).unwrap();
+        select! { reactor; recv(inbox) -> word => assert_eq!((word, ran.get()), (Ok(()), true)) }
+    }
+    drop(cancellers);
+    other.join().unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn cancellations_without_a_turn_leave_memory_flat() {
+    in_child("cancellations_without_a_turn_leave_memory_flat", || {
+        let (_, reactor) = simulated();
+        let round = |n: usize| {
+            for _ in 0..n {
+                let (context, canceller) = Context::background().with_cancel();
+                let afters = [(); 2].map(|()| reactor.after_cancel(&context, |_| {}));
+                canceller.cancel();
+                drop(afters);
+            }
+        };
+        round(1_000);
+        let before = resident();
+        round(100_000);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 512, "{grown} KiB more");
+    });
+}
+
+#[test]
 fn a_guard_cancels_when_it_is_dropped_unless_it_is_disarmed() {
     let (context, canceller) = Context::background().with_cancel();
     let guard = canceller.drop_guard();

@@ -1,13 +1,17 @@
 //! The loom models of contexts: cancelling against cancelling, against registering, and against a reactor that goes to sleep. How to run them: `channel/models.rs`.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use loom::thread;
 
 use super::{Canceller, Context, ContextError, Watch};
-use crate::channel::models::{Bed, party};
+use crate::channel::models::party;
+use crate::reactor::models::{Bed, reactor};
 use crate::reactor::notify::{Bell, Call, Notify, Probe};
+use crate::reactor::{Events, Handle};
 use crate::sync::{Ordering, fence};
 
 const TOKEN: u64 = 7;
@@ -176,27 +180,96 @@ fn a_watch_taken_down_against_cancel() {
     });
 }
 
+/// Counts, on the reactor's thread, how often it runs; and ends the wait.
+fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> {
+    let (ran, remote) = (ran.clone(), reactor.remote());
+    move |_| {
+        ran.set(ran.get() + 1);
+        remote.wake();
+    }
+}
+
 #[test]
 fn cancel_against_park_with_something_left_for_the_end() {
     loom::model(|| {
-        let (context, canceller) = cancellable();
-        let (notify, bed) = party();
+        let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let there = thread::spawn(move || canceller.cancel());
-        // As `Handle::after_cancel` does, and then turns, which look at the flag first.
-        let watch = Watch::new(&context, Bell::new(notify.clone(), u64::MAX));
-        watch.bell.arm(Call::Mark);
-        while !watch.is_ended() {
-            notify.sleep();
-            fence(Ordering::SeqCst);
-            if !notify.is_marked() {
-                bed.sleep();
-            }
-            notify.awake();
-            if notify.is_marked() {
-                notify.collect(&mut Vec::new());
-            }
-        }
+        let ran = Rc::default();
+        reactor.after_cancel(&context, count(&reactor, &ran)).detach();
+        reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!((ran.get(), reactor.stats().live), (1, 0));
         assert!(there.join().unwrap());
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+    });
+}
+
+#[test]
+fn two_cancellations_against_park_with_something_left_for_both_ends() {
+    loom::model(|| {
+        let (parent, cancel_parent) = cancellable();
+        let (child, cancel_child) = parent.with_cancel();
+        let (reactor, _) = reactor();
+        let ran = Rc::default();
+        reactor.after_cancel(&parent, count(&reactor, &ran)).detach();
+        reactor.after_cancel(&child, count(&reactor, &ran)).detach();
+        let there = thread::spawn(move || cancel_child.cancel());
+        cancel_parent.cancel();
+        while ran.get() < 2 {
+            reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        }
+        there.join().unwrap();
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!((ran.get(), reactor.stats().live), (2, 0), "each once");
+    });
+}
+
+#[test]
+fn cancel_against_embedded_turns_with_something_left_for_the_end() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
+        let mut inner = reactor.embed().unwrap();
+        let there = thread::spawn(move || canceller.cancel());
+        let ran = Rc::default();
+        reactor.after_cancel(&context, count(&reactor, &ran)).detach();
+        while ran.get() == 0 {
+            bed.sleep(); // the outer loop
+            inner.turn().unwrap();
+        }
+        assert!(there.join().unwrap());
+    });
+}
+
+#[test]
+fn stop_against_cancel_prevents_it_or_it_has_run() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
+        let ran = Rc::default();
+        let after = reactor.after_cancel(&context, count(&reactor, &ran));
+        let there = thread::spawn(move || canceller.cancel());
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        let stopped = after.stop();
+        assert_eq!(stopped, ran.get() == 0);
+        assert!(there.join().unwrap());
+        drop(after);
+        // What the canceller has posted finds another one in its place.
+        let (other, _canceller) = cancellable();
+        let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!(ran.get(), u32::from(!stopped));
+    });
+}
+
+#[test]
+fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
+        let held = Rc::new(());
+        let hold = held.clone();
+        reactor.after_cancel(&context, move |_| drop(hold)).detach();
+        let there = thread::spawn(move || canceller.cancel());
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        drop(reactor);
+        assert_eq!(Rc::strong_count(&held), 1, "run, or gone with the reactor");
+        assert!(there.join().unwrap());
     });
 }

@@ -178,6 +178,16 @@ impl Core {
         table.raise(slot);
     }
 
+    /// For a callback that is called once and has been taken away: posts that ask for such ones do not pile up in a loop that does not turn.
+    #[inline]
+    pub(super) fn forget_posts(&self) {
+        if self.notify.is_posted() {
+            let slots = &self.table.borrow().slots;
+            let is_live = |token| slots.resolve(token).is_some_and(|slot| slots.chunk(slot).has_call(slot));
+            self.notify.take_back_calls(is_live);
+        }
+    }
+
     fn count_stale(&self, done: Result<bool, TimerError>) {
         self.stale.set(self.stale.get() + u64::from(done.is_err()));
     }
@@ -222,6 +232,7 @@ impl Slot {
     pub(crate) fn drop_call(&self) -> bool {
         self.stop();
         let call = self.chunk.take_call(self.slot);
+        self.core().forget_posts();
         call.is_some()
     }
 

@@ -280,6 +280,17 @@ impl Notify {
         self.woken.swap(false, Ordering::SeqCst)
     }
 
+    /// Takes the last posts back as long as they are for callbacks, and not `is_live` any more.
+    pub(crate) fn take_back_calls(&self, is_live: impl Fn(u64) -> bool) {
+        let list = &mut self.posts.lock().list;
+        while let Some(&Post::Call(token)) = list.back() {
+            if is_live(token) {
+                break;
+            }
+            list.pop_back();
+        }
+    }
+
     /// Takes no more posts; gives those that are left.
     pub(crate) fn close(&self) -> VecDeque<Post> {
         let posts = &mut *self.posts.lock();

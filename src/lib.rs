@@ -32,6 +32,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
+//! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
+//! | [`SimWorld`] | several reactors in one virtual time, with links between them that delay and lose |
 //! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
@@ -54,20 +56,25 @@
 //! - No wake-up is lost, and each sleep costs one at the most.
 
 pub mod channel;
+mod context;
 mod driver;
 mod reactor;
 mod select;
 mod sources;
 mod sync;
 pub mod sys;
+mod world;
 
+pub use crate::context::{
+    AfterCancel, CancelGuard, Canceller, Cause, CauseCanceller, Context, ContextError, Done,
+};
 #[cfg(feature = "mio")]
 pub use crate::driver::MioDriver;
 #[cfg(feature = "polling")]
 pub use crate::driver::PollingDriver;
 pub use crate::driver::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Sim, Syscalls,
-    VirtualClock, Wait, Wake,
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, MemberDriver, Native, ReadyFds, Sim,
+    Syscalls, VirtualClock, Wait, Wake,
 };
 pub use crate::reactor::{
     Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
@@ -80,6 +87,7 @@ pub use crate::sources::{
     Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
+pub use crate::world::{Deadlock, Link, LinkStats, Member, SimWorld, WaitingMember, WorldHandle, WorldStats};
 
 #[doc(hidden)]
 pub use crate::select::private as __private;

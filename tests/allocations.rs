@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, select};
+use pollmux::{Context, Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, select};
 use warm::{allocates_nothing, allocations};
 
 const FAR: Duration = Duration::from_secs(3600);
@@ -447,5 +447,22 @@ fn a_set_of_cases() {
         let chosen = select.wait().expect("a case");
         assert_eq!(chosen.index(), bell);
         assert_eq!(chosen.recv(&notified), Some(()));
+    });
+}
+
+#[test]
+fn a_select_with_the_end_of_a_context_and_asking_for_it() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(4).expect("a channel");
+    let (context, _canceller) = Context::background().with_timeout(FAR);
+    let done = reactor.done(&context);
+    let _after = reactor.after_cancel(&context, |_| ());
+    allocates_nothing(1_000, |round| {
+        assert!(context.err().is_none() && context.check().is_ok());
+        tx.send(round).expect("room");
+        select! { reactor;
+            recv(inbox) -> n => assert_eq!(n, Ok(round)),
+            recv(done) -> _ => unreachable!(),
+        }
     });
 }

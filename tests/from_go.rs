@@ -34,7 +34,7 @@ macro_rules! chapters {
     };
 }
 
-chapters! { heartbeats timers loops draining goodtimer tickers stopping }
+chapters! { heartbeats timers loops draining goodtimer tickers stopping cancelling }
 
 #[test]
 fn every_page_has_its_four_parts_in_a_hundred_columns() {

@@ -1,4 +1,4 @@
-//! The examples `heartbeat` and `hotpath` as programs: what they print, and what they say to wrong arguments.
+//! The examples `heartbeat`, `hotpath`, `raft` and `sim_world` as programs: what they print, and what they say to wrong arguments.
 //!
 //! A line of `heartbeat` may never come before its time. How long after it may come depends on what else the machine does: on an
 //! idle one it is a millisecond or two; the tests of this crate run beside each other, so up to [`LATE_MS`] are accepted, and a run that was
@@ -23,8 +23,13 @@ fn example(name: &str) -> PathBuf {
     let profile = this.parent().and_then(Path::parent).expect("target/profile/deps/test");
     let program = profile.join("examples").join(name);
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources =
-        [package.join("src"), package.join("examples/common"), package.join(format!("examples/{name}.rs"))];
+    let examples = package.join("examples");
+    let sources = [
+        package.join("src"),
+        examples.join("common"),
+        examples.join(name),
+        examples.join(format!("{name}.rs")),
+    ];
     let newest = sources.iter().filter_map(|path| last_change(path)).max();
     if last_change(&program).is_none_or(|built| newest.is_some_and(|newest| newest > built)) {
         let profile_name = match profile.file_name().and_then(|name| name.to_str()) {
@@ -198,6 +203,71 @@ fn a_turn_of_hotpath_allocates_nothing_and_makes_no_syscall() {
     };
     assert_eq!(value("allocations a turn"), "0", "{stdout}");
     assert_eq!(value("syscalls a turn"), "0", "{stdout}");
+}
+
+/// Runs `raft`, and checks that it ends well and that each line of its timeline has a time; the time and the text of those that have `what` in them.
+fn raft(args: &[&str], what: &str) -> Vec<(u64, String)> {
+    let output = run("raft", args);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(
+        lines[0].starts_with("nodes: ") && lines[lines.len() - 1].starts_with("leaders: node "),
+        "{stdout}"
+    );
+    let timeline = &lines[1..lines.len() - 1];
+    let timeline =
+        timeline.iter().map(|line| parse(line).unwrap_or_else(|| panic!("the format of {line:?}")));
+    timeline.filter(|(_, text)| text.contains(what)).map(|(ms, text)| (ms, text.to_string())).collect()
+}
+
+#[test]
+fn raft_elects_a_leader_and_another_one_when_that_is_killed() {
+    for nodes in ["3", "5"] {
+        let timeline = raft(&["--nodes", nodes, "--kill-leader"], "");
+        let at = |what: &str| timeline.iter().position(|(_, text)| text.contains(what));
+        let killed = at("is killed").expect("a leader is killed");
+        let leader = |line: &(u64, String)| {
+            line.1.contains("LEADS").then(|| line.1.split("  term").next().unwrap().to_string())
+        };
+        let first: Vec<String> = timeline[..killed].iter().filter_map(leader).collect();
+        let then: Vec<String> = timeline[killed..].iter().filter_map(leader).collect();
+        let victim = timeline[killed].1.split("  is").next().unwrap();
+        assert_eq!(first.last().map(String::as_str), Some(victim), "{timeline:?}");
+        assert!(then.iter().any(|node| node != victim), "no new leader: {timeline:?}");
+    }
+}
+
+#[test]
+fn raft_is_content_with_one_leader_and_with_one_node() {
+    assert!(!raft(&[], "LEADS").is_empty());
+    assert_eq!(raft(&["--nodes", "1"], "LEADS").len(), 1);
+}
+
+#[test]
+fn raft_refuses_to_kill_whom_it_cannot_spare() {
+    for args in [&["--nodes", "2", "--kill-leader"][..], &["--nodes", "0"], &["--nodes", "10"]] {
+        let output = run("raft", args);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{args:?}");
+        assert!(text(&output.stderr).starts_with("error: "), "{args:?}");
+    }
+}
+
+#[test]
+fn a_simulated_week_is_the_same_for_the_same_seed_and_tells_what_happened() {
+    let week = |args: &[&str]| {
+        let output = run("sim_world", args);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+        for what in ["is cut off", "is silent", "is back", "sensor 2", "604800 s simulated in"] {
+            assert!(stdout.contains(what), "no {what:?} in {stdout}");
+        }
+        // The last line has the real time.
+        let lines: Vec<String> = stdout.lines().map(String::from).collect();
+        lines[..lines.len() - 1].to_vec()
+    };
+    assert_eq!(week(&["--seed", "3"]), week(&["--seed", "3"]));
+    assert_ne!(week(&["--seed", "3"]), week(&["--seed", "4"]));
 }
 
 #[test]

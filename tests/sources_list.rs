@@ -81,6 +81,11 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
     { let (tx, _rx) = channel::bounded::<u8>(1); let _s = reactor.register_with(7, tx); assert_made_here(&reactor, SourceKind::Outbox); }
     { let _s = reactor.channel::<u8>(1); assert_made_here(&reactor, SourceKind::Inbox); }
     { let _s = reactor.notifier(); assert_made_here(&reactor, SourceKind::Notified); }
+    let (context, canceller) = reactor.context().with_cancel();
+    { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
+    { let _s = reactor.after_cancel(&context, |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
+    canceller.cancel();
+    { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
     // By a handle, and inside a callback.
     let handle: &Handle = &reactor;
     { let _s = handle.after(ms(1)); assert_made_here(&reactor, SourceKind::Timer); }
@@ -89,6 +94,24 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
     }).detach();
     turn(&reactor);
     assert_eq!((reactor.stats().called, reactor.sources().len()), (1, 0));
+}
+
+#[test]
+fn ends_of_contexts_are_listed_with_their_deadlines_and_without_ids() {
+    let (_sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_timeout(ms(50));
+    let states = |reactor: &Handle| {
+        let sources = reactor.sources();
+        let state = |info: &SourceInfo| (info.deadline, info.ready, info.fired, info.id);
+        sources.iter().map(state).collect::<Vec<_>>()
+    };
+    let (done, _after) = (reactor.done(&context), reactor.after_cancel(&context, |_| {}));
+    assert_eq!(states(&reactor), [(Some(at(50)), false, 0, None); 2]);
+    canceller.cancel();
+    assert_eq!(ready_keys(&reactor), [done.key()]);
+    assert_eq!(states(&reactor), [(None, true, 0, None), (None, false, 1, None)]);
+    assert!(done.try_take().is_some() && done.try_take().is_some());
+    assert_eq!(states(&reactor), [(None, false, 1, None); 2], "it ends once, however often that is asked");
 }
 
 #[test]
@@ -127,6 +150,7 @@ fn kinds_have_names() {
         (SourceKind::Inbox, "inbox"),
         (SourceKind::Outbox, "outbox"),
         (SourceKind::Notified, "notified"),
+        (SourceKind::Context, "context"),
         (SourceKind::OsTimer, "os timer"),
     ];
     for (kind, name) in names {

@@ -22,7 +22,7 @@
 
 mod errors;
 #[cfg(all(loom, test))]
-mod models;
+pub(crate) mod models;
 mod permit;
 mod rendezvous;
 mod ring;
@@ -44,6 +44,7 @@ use self::rendezvous::Rendezvous;
 use self::ring::Storage;
 pub(crate) use self::state::Target;
 use self::state::{Refused, State};
+use crate::driver::forbid_blocking;
 use crate::reactor::notify::{Call, Notify, Probe};
 use crate::sync::{Backoff, thread};
 
@@ -182,6 +183,7 @@ impl<T> Sender<T> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break;
             }
+            forbid_blocking("send");
             if state.wait_for_room(deadline, &mut attempt)? {
                 return Ok(());
             }
@@ -278,6 +280,7 @@ impl<T> Receiver<T> {
                             Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
                             left => left,
                         };
+                    forbid_blocking("recv");
                     state.set_target(Target::Thread(thread::current()));
                     if !state.arm(Call::Mark) {
                         park(left);

@@ -314,8 +314,8 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
     });
 }
 
-/// Another party with a bed, for send cases.
-fn party() -> (Arc<Notify>, Arc<Bed>) {
+/// Another party with a bed.
+pub(crate) fn party() -> (Arc<Notify>, Arc<Bed>) {
     let bed = Bed::new();
     (Arc::new(Notify::new(bed.clone())), bed)
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{RecvTimeoutError, Refused, SendTimeoutError, TryRecvError};
+use crate::driver::{forbid_blocking, is_member, let_others_run};
 use crate::reactor::notify::{Call, Notify, Probe, Ticket};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
 
@@ -178,6 +179,9 @@ impl<T> Rendezvous<T> {
             Err((Refused::Closed, value)) => return Err(SendTimeoutError::Disconnected(value)),
             Err((Refused::Full, value)) => value,
         };
+        if deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            forbid_blocking("send");
+        }
         let here = Notify::of_thread();
         let mut meeting = self.meeting.lock();
         // The receiver may have come meanwhile.
@@ -334,6 +338,16 @@ impl<T> Rendezvous<T> {
     /// Waits while a sender evaluates the value that the receiver is bound to; `None` if there is none, or it was refused.
     fn settled<'a>(&'a self, mut meeting: Guard<'a, T>) -> (Guard<'a, T>, Option<T>) {
         while let Deal::Pending(..) = meeting.deal {
+            if is_member() {
+                // The sender runs only when we do not.
+                drop(meeting);
+                let ran = let_others_run();
+                meeting = self.meeting.lock();
+                if ran {
+                    continue;
+                }
+                break;
+            }
             meeting = self.answered.wait(meeting).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         match std::mem::replace(&mut meeting.deal, Deal::None) {
@@ -358,6 +372,7 @@ impl<T> Rendezvous<T> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(RecvTimeoutError::Timeout);
             }
+            forbid_blocking("recv");
             here.open_ticket();
             here.sleep();
             meeting.receiver = Some(Ticket::issue(&here));

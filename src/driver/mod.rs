@@ -10,6 +10,7 @@ mod native;
 mod polling;
 mod queue;
 mod sim;
+mod world;
 
 use std::io;
 use std::ops::Add;
@@ -24,6 +25,8 @@ pub use self::native::Native;
 pub use self::polling::PollingDriver;
 pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
+pub use self::world::MemberDriver;
+pub(crate) use self::world::{Baton, End, forbid_blocking, is_member, let_others_run};
 use crate::sys::{Interest, Mode, Readiness, Time};
 
 /// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken, and what time it is.
@@ -211,10 +214,20 @@ pub enum Clock {
 
 impl Clock {
     /// What the clock says.
+    #[inline]
     pub fn now(&self) -> Time {
         match self {
             Clock::Monotonic => Time::now(),
             Clock::Virtual(clock) => clock.now(),
+        }
+    }
+
+    /// Whether `other` is the same clock: the times of one mean something on the other.
+    pub fn is_same(&self, other: &Clock) -> bool {
+        match (self, other) {
+            (Clock::Monotonic, Clock::Monotonic) => true,
+            (Clock::Virtual(this), Clock::Virtual(other)) => Arc::ptr_eq(&this.nanos, &other.nanos),
+            _ => false,
         }
     }
 }

@@ -91,12 +91,14 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let core = &self.chunk.owner;
-        let call = self.call.take();
+        let mut call = self.call.take();
         if core.table.borrow().slots.resolve(self.token).is_none() {
             return; // The closure is dropped here, after the borrow.
         }
-        *self.chunk.calls.of(self.slot).borrow_mut() = call;
         let node = self.chunk.node(self.slot);
+        if !node.is(Flag::Once) {
+            *self.chunk.calls.of(self.slot).borrow_mut() = call.take();
+        }
         let pending = matches!(node.state.get(), State::Armed | State::Ready);
         if node.is(Flag::Detached) && !pending {
             core.release(&self.chunk, self.slot);
@@ -148,6 +150,7 @@ impl Core {
                     self.called.set(self.called.get() + 1);
                     f(&handle);
                 }
+                Post::Call(token) => self.raise_call(token),
                 Post::Stop(id) => self.count_stale(handle.stop_timer(id)),
                 Post::Reset(id, after) => self.count_stale(handle.reset_posted(id, after)),
             }
@@ -165,6 +168,28 @@ impl Core {
             }
         }
         drop(batch);
+    }
+
+    /// Makes a callback due now, unless it has been called, taken away or dropped.
+    fn raise_call(&self, token: u64) {
+        let table = &mut *self.table.borrow_mut();
+        let Some(slot) = table.slots.resolve(token) else { return };
+        let (chunk, now) = (table.slots.chunk(slot).clone(), self.clock.now());
+        if !chunk.has_call(slot) || chunk.node(slot).state.get() == State::Ready {
+            return;
+        }
+        chunk.node(slot).deadline.set(now.as_nanos());
+        table.raise(slot);
+    }
+
+    /// For a callback that is called once and has been taken away: posts that ask for such ones do not pile up in a loop that does not turn.
+    #[inline]
+    pub(super) fn forget_posts(&self) {
+        if self.notify.is_posted() {
+            let slots = &self.table.borrow().slots;
+            let is_live = |token| slots.resolve(token).is_some_and(|slot| slots.chunk(slot).has_call(slot));
+            self.notify.take_back_calls(is_live);
+        }
     }
 
     fn count_stale(&self, done: Result<bool, TimerError>) {
@@ -196,6 +221,32 @@ impl Slot {
         *self.chunk.calls.of(self.slot).borrow_mut() = Some(call);
     }
 
+    /// Makes the slot's expiry, or a [`Post::Call`], a call that comes once at the most.
+    pub(crate) fn set_call_once(&self, call: Call) {
+        self.node().set(Flag::Once, true);
+        self.set_call(call);
+    }
+
+    /// Whether the slot has a closure, which does not run.
+    pub(crate) fn has_call(&self) -> bool {
+        self.chunk.has_call(self.slot)
+    }
+
+    /// Takes the closure away. Whether there was one, which is not called then.
+    pub(crate) fn drop_call(&self) -> bool {
+        self.stop();
+        let call = self.chunk.take_call(self.slot);
+        self.core().forget_posts();
+        call.is_some()
+    }
+
+    /// Leaves a slot with a closure to the reactor: it is freed when that has been called.
+    pub(crate) fn detach_call(self) {
+        if self.has_call() {
+            self.node().set(Flag::Detached, true);
+        }
+    }
+
     /// Leaves the slot to the reactor: it is freed when nothing is pending any more.
     pub(crate) fn detach(self) {
         if self.deadline().is_some() || self.is_running() {
@@ -205,8 +256,7 @@ impl Slot {
 
     /// Whether the slot's closure runs now: then it is not in its place.
     fn is_running(&self) -> bool {
-        self.node().is(Flag::Call)
-            && self.chunk.calls.get(self.slot).is_some_and(|call| call.borrow().is_none())
+        self.node().is(Flag::Call) && !self.has_call()
     }
 }
 

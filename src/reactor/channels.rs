@@ -32,7 +32,7 @@ impl Channels {
                 self.remember(table, slot);
             }
         } else if probe.arm(Call::Mark) {
-            table.ready.push(&table.slots, slot);
+            table.raise(slot);
         }
     }
 
@@ -63,9 +63,20 @@ impl Channels {
             node.set(Flag::Unasked, false);
             let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
             if node.state.get() != State::Ready && probe.arm(Call::Mark) {
-                table.ready.push(&table.slots, slot);
+                table.raise(slot);
             }
         }
+    }
+}
+
+impl Table {
+    /// Makes a source ready, or a callback due, that may have a deadline as well, which is then taken away. (`next_due` may be too early afterwards, which only wakes early.)
+    pub(super) fn raise(&mut self, slot: u32) {
+        if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
+            self.heap.remove(&self.slots, slot);
+        }
+        let list = if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
+        list.push(&self.slots, slot);
     }
 }
 
@@ -98,7 +109,7 @@ impl Core {
                 continue;
             }
             if probe.is_ready() {
-                table.ready.push(&table.slots, slot);
+                table.raise(slot);
             } else {
                 channels.settle(table, slot, &*probe, marking);
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::slots::State;
+use super::slots::{Flag, State};
 use super::{Handle, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -27,7 +27,7 @@ pub struct SourceInfo {
     pub ready: bool,
     /// What `wait` reports it by.
     pub key: u64,
-    /// Its id, if it is a timer, a ticker or a callback.
+    /// Its id, if it is a timer, a ticker or a callback (but for those of [`after_cancel`](Handle::after_cancel), which have none).
     pub id: Option<TimerId>,
 }
 
@@ -80,7 +80,9 @@ impl Handle {
             let (location, kind) = (site.map(|site| site.0), site.map(|site| site.1));
             let timer = matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
             let state = node.state.get();
-            let pending = timer && matches!(state, State::Armed | State::Ready);
+            // The end of a context may be ready without having been due.
+            let context = kind == Some(SourceKind::Context) && state == State::Armed;
+            let pending = context || timer && matches!(state, State::Armed | State::Ready);
             let ticker = kind == Some(SourceKind::Ticker);
             let period = chunk.periods.get(slot).filter(|_| ticker);
             SourceInfo {
@@ -91,7 +93,7 @@ impl Handle {
                 fired: u64::from(node.fired()),
                 ready: state == State::Ready,
                 key: chunk.key(slot),
-                id: timer.then(|| TimerId::new(core, chunk.token(slot), ticker)),
+                id: (timer && !node.is(Flag::Once)).then(|| TimerId::new(core, chunk.token(slot), ticker)),
             }
         };
         Sources { list: table.slots.iter().map(info).collect(), now }

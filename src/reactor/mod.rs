@@ -700,6 +700,9 @@ impl Core {
             self.next_due.set(table.heap.first());
             call
         };
+        if chunk.node(slot).is(Flag::Once) {
+            self.forget_posts();
+        }
         // Nothing is borrowed: the closure may own anything.
         drop(call);
     }

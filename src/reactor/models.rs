@@ -83,7 +83,7 @@ impl Driver for Sleeper {
     }
 }
 
-fn reactor() -> (Reactor, Arc<Bed>) {
+pub(crate) fn reactor() -> (Reactor, Arc<Bed>) {
     let bed = Bed::new();
     let fd = File::open("/dev/null").unwrap();
     let driver = Sleeper { bed: bed.clone(), clock: VirtualClock::new(Time::ZERO), fd };

@@ -224,6 +224,15 @@ impl Notify {
 
     /// Leaves a post for the loop, made only if it will be run; wakes it. Returns false when the reactor is gone.
     pub(crate) fn post(&self, make: impl FnOnce() -> Option<Post>) -> bool {
+        let left = self.leave(make);
+        if left {
+            self.wake();
+        }
+        left
+    }
+
+    /// The first half of [`post`](Self::post): all of it but the wake-up, which must follow if it returns true.
+    fn leave(&self, make: impl FnOnce() -> Option<Post>) -> bool {
         let mut posts = self.posts.lock();
         if posts.closed {
             return false;
@@ -233,7 +242,7 @@ impl Notify {
         if std::thread::current().id() != self.owner {
             self.pressing.store(true, Ordering::SeqCst);
         }
-        self.announce();
+        self.publish();
         true
     }
 
@@ -241,14 +250,14 @@ impl Notify {
     pub(crate) fn post_wake(&self) {
         // A read-modify-write even if somebody has asked already: who takes it then sees what was done before.
         self.woken.swap(true, Ordering::SeqCst);
-        self.announce();
+        self.publish();
+        self.wake();
     }
 
-    /// Like a mark: published, then the sleeper woken.
-    fn announce(&self) {
+    /// Like a mark: published before the sleeper is woken.
+    fn publish(&self) {
         self.posted.store(true, Ordering::SeqCst);
         full_fence();
-        self.wake();
     }
 
     /// Whether [`take_posts`](Self::take_posts) would find something. A part of step 4 of the reactor.
@@ -285,6 +294,17 @@ impl Notify {
             into.append(list);
         }
         self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes the last posts back as long as they are for callbacks, and not `is_live` any more.
+    pub(crate) fn take_back_calls(&self, is_live: impl Fn(u64) -> bool) {
+        let list = &mut self.posts.lock().list;
+        while let Some(&Post::Call(token)) = list.back() {
+            if is_live(token) {
+                break;
+            }
+            list.pop_back();
+        }
     }
 
     /// Takes no more posts; gives those that are left.
@@ -363,9 +383,10 @@ impl Armed {
 #[derive(Clone, Copy)]
 pub(crate) struct Asked(u8);
 
-/// What a notifier rings: a channel whose only message is that there is something.
+/// What a notifier rings: a channel whose only message is that there is something. Or, for a callback, a post that it is due, which is made once.
 pub(crate) struct Bell {
     rung: AtomicBool,
+    calls: bool,
     armed: Armed,
     notify: Arc<Notify>,
     token: u64,
@@ -373,17 +394,43 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(crate) fn new(notify: Arc<Notify>, token: u64) -> Bell {
-        Bell { rung: AtomicBool::new(false), armed: Armed::new(), notify, token }
+        Bell { rung: AtomicBool::new(false), calls: false, armed: Armed::new(), notify, token }
+    }
+
+    /// One that makes the callback of this token due.
+    pub(crate) fn of_call(notify: Arc<Notify>, token: u64) -> Bell {
+        Bell { calls: true, ..Bell::new(notify, token) }
     }
 
     /// A read-modify-write even if the bell has been rung: who hears it then sees what was done before.
     #[inline]
     pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            if let Some(mark) = self.armed.read().and_then(|asked| self.armed.take(asked)) {
-                self.notify.call(mark, self.token);
-            }
+        if self.toll() {
+            self.wake();
         }
+    }
+
+    /// The first half of [`ring`](Self::ring): all of it but the wake-up. Returns whether [`wake`](Self::wake) must follow. Who rings many bells tolls all of them
+    /// first, so that a reactor that is woken finds them all.
+    #[inline]
+    pub(crate) fn toll(&self) -> bool {
+        if self.rung.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        if self.calls {
+            return self.notify.leave(|| Some(Post::Call(self.token)));
+        }
+        let Some(mark) = self.armed.read().and_then(|asked| self.armed.take(asked)) else { return false };
+        if mark {
+            self.notify.mark(self.token);
+        }
+        true
+    }
+
+    /// The second half.
+    #[inline(always)] // see Notify::call
+    pub(crate) fn wake(&self) {
+        self.notify.wake();
     }
 
     /// Whether it was rung; silent from now on.

@@ -20,6 +20,8 @@ pub enum SourceKind {
     Outbox,
     /// What a [`Notifier`](crate::Notifier) rings.
     Notified,
+    /// The end of a [`Context`](crate::Context): a [`Done`](crate::Done).
+    Context,
     /// A kernel timer of its own: an [`OsTimer`](crate::OsTimer).
     OsTimer,
     /// A file, a socket, a pipe: an [`Fd`](crate::Fd).
@@ -41,6 +43,7 @@ impl fmt::Display for SourceKind {
             SourceKind::Inbox => "inbox",
             SourceKind::Outbox => "outbox",
             SourceKind::Notified => "notified",
+            SourceKind::Context => "context",
             SourceKind::OsTimer => "os timer",
             SourceKind::Fd => "fd",
             SourceKind::Signals => "signals",

@@ -96,6 +96,8 @@ impl<F> From<PostError<F>> for io::Error {
 /// What is asked of a loop from outside.
 pub(crate) enum Post {
     Run(Box<dyn FnOnce(&Handle) + Send>),
+    /// The callback of this token is due, whatever its deadline.
+    Call(u64),
     Stop(TimerId),
     Reset(TimerId, After),
 }
@@ -209,10 +211,7 @@ impl Handle {
         let core = &self.core;
         let chunk = core.table.borrow().slots.chunk(slot).clone();
         let stopped = core.stop(&chunk, slot);
-        if stopped
-            && chunk.node(slot).is(Flag::Detached)
-            && chunk.calls.get(slot).is_some_and(|c| c.borrow().is_some())
-        {
+        if stopped && chunk.node(slot).is(Flag::Detached) && chunk.has_call(slot) {
             core.release(&chunk, slot);
         }
         Ok(stopped)

@@ -56,6 +56,8 @@ pub(crate) enum Flag {
     Slack = 8,
     /// Nobody owns it any more: it goes when nothing is pending.
     Detached = 16,
+    /// It is called once at the most: its closure does not come back.
+    Once = 32,
 }
 
 /// What the reactor keeps of a source: 32 bytes.
@@ -161,6 +163,11 @@ impl<O> Chunk<O> {
 
     pub(crate) fn probe(&self, slot: u32) -> Option<Arc<dyn Probe>> {
         self.probes.get(slot)?.borrow().clone()
+    }
+
+    /// Whether there is a closure, which does not run.
+    pub(crate) fn has_call(&self, slot: u32) -> bool {
+        self.calls.get(slot).is_some_and(|call| call.borrow().is_some())
     }
 
     /// The closure of a callback, unless it runs.

@@ -22,6 +22,7 @@ mod common;
 mod after;
 mod channels_bounded;
 mod channels_unbounded;
+mod context;
 mod destruction;
 mod go_sleep;
 mod go_tick;

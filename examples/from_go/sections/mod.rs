@@ -23,6 +23,7 @@ macro_rules! code {
     };
 }
 
+pub mod cancelling;
 pub mod draining;
 pub mod goodtimer;
 pub mod heartbeats;
@@ -40,6 +41,7 @@ pub const CHAPTERS: &[Chapter] = &[
     goodtimer::CHAPTER,
     tickers::CHAPTER,
     stopping::CHAPTER,
+    cancelling::CHAPTER,
 ];
 
 /// The sections of one file.

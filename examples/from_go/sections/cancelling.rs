@@ -1,0 +1,189 @@
+//! Telling others to stop: by a context, by a done channel, and all of them at once.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::thread;
+
+use pollmux::{Context, ContextError, Inbox, Reactor, Sim, Time, channel, select};
+
+use super::{Chapter, Section, ms, secs};
+
+pub const CHAPTER: Chapter = Chapter {
+    name: "cancelling",
+    text: include_str!("cancelling.rs"),
+    sections: &[
+        Section {
+            title: "cancelling by a context",
+            go: r#"
+func watch(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C: fmt.Println("tick")
+		case <-ctx.Done(): return context.Cause(ctx)
+		}
+	}
+}
+ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
+defer cancel()
+err := watch(ctx)"#,
+            meaning: "
+Done gives a channel that is closed when the context is cancelled or its time is over. A context with a deadline
+holds a timer until then, so vet insists on the cancel.
+
+Here `done` makes a source of the context, which gives the cause. A deadline is a number in the tree, and the
+reactor that waits for it arms it: a context that is forgotten holds no timer.",
+            code: code!(by_context, with watch),
+        },
+        Section {
+            title: "cancelling by a done channel",
+            go: r#"
+func count(done <-chan struct{}) (ticks int) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C: ticks++
+		case <-done: return
+		}
+	}
+}
+done := make(chan struct{})
+time.AfterFunc(2500*time.Millisecond, func() { close(done) })
+ticks := count(done)"#,
+            meaning: "
+Nothing is ever sent: that the channel is closed is the message.
+
+Here it is closed by dropping its last sender, and `recv` then gives an error, in this turn and in all later
+ones. A channel has one receiver: for one loop this is enough, for several see the next section.",
+            code: code!(by_done_channel, with count),
+        },
+        Section {
+            title: "close(done) as a broadcast",
+            go: r#"
+done := make(chan struct{})
+var wg sync.WaitGroup
+for i := 0; i < 3; i++ {
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		<-done
+	}()
+}
+close(done) // all three; a second close would panic
+wg.Wait()"#,
+            meaning: "
+A closed channel is ready for everybody, which a value sent is not: the idiom for one word to many.
+
+Here that is what a context is for. It goes to any number of threads, one `cancel` ends it for all, and wakes
+each loop that sleeps, once. A second `cancel` is no error: it says that it was not the first. This section runs
+in real time, with real threads.",
+            code: code!(close_as_broadcast),
+        },
+        Section {
+            title: "something to be done at the end",
+            go: r#"
+ctx, cancel := context.WithCancel(context.Background())
+stop := context.AfterFunc(ctx, func() { conn.Close() })
+cancel() // conn is closed by another goroutine, some time
+stopped := stop() // false: too late"#,
+            meaning: "
+AfterFunc runs f in a goroutine of its own, so f and its caller need a lock for what they share.
+
+Here `after_cancel` runs it on the reactor, inside the next turn: it may hold an Rc, and nothing of yours runs at
+the same time. `stop` returns true exactly when f does not run, and dropping what `after_cancel` gave is `stop`.",
+            code: code!(at_the_end),
+        },
+    ],
+};
+
+fn watch(reactor: &Reactor, context: &Context) -> io::Result<ContextError> {
+    let ticker = reactor.every(secs(1))?;
+    let done = reactor.done(context);
+    loop {
+        select! { reactor;
+            recv(ticker) -> tick => say!("{:?} tick", tick.scheduled - Time::ZERO),
+            recv(done) -> cause => return Ok(cause.error()),
+        }
+    }
+}
+
+fn by_context() -> io::Result<()> {
+    let reactor = Reactor::with_driver(Sim::new())?;
+    let (context, _canceller) = reactor.context().with_timeout(ms(3500));
+    let end = watch(&reactor, &context)?;
+    say!("{:?} {end}", reactor.now() - Time::ZERO);
+    assert_eq!((end, reactor.now()), (ContextError::DeadlineExceeded, Time::ZERO + ms(3500)));
+
+    let (context, canceller) = reactor.context().with_timeout(secs(60));
+    reactor.call_after(ms(1500), move |_| assert!(canceller.cancel())).detach();
+    let end = watch(&reactor, &context)?;
+    say!("{:?} {end}", reactor.now() - Time::ZERO);
+    assert_eq!((end, reactor.now()), (ContextError::Cancelled, Time::ZERO + secs(5)));
+    assert_eq!(reactor.stats().live, 0);
+    Ok(())
+}
+
+fn count(reactor: &Reactor, done: &Inbox<()>) -> io::Result<u32> {
+    let ticker = reactor.every(secs(1))?;
+    let mut ticks = 0;
+    loop {
+        select! { reactor;
+            recv(ticker) -> _ => ticks += 1,
+            recv(done) -> end => {
+                assert_eq!(end, Err(channel::RecvError)); // it is closed
+                return Ok(ticks);
+            }
+        }
+    }
+}
+
+fn by_done_channel() -> io::Result<()> {
+    let reactor = Reactor::with_driver(Sim::new())?;
+    let (close, done) = reactor.channel::<()>(1)?;
+    let mut close = Some(close);
+    reactor.call_after(ms(2500), move |_| drop(close.take())).detach();
+    let ticks = count(&reactor, &done)?;
+    say!("{ticks} ticks until {:?}", reactor.now() - Time::ZERO);
+    assert_eq!((ticks, reactor.now()), (2, Time::ZERO + ms(2500)));
+    assert_eq!(count(&reactor, &done)?, 0); // closed for ever
+    Ok(())
+}
+
+fn close_as_broadcast() -> io::Result<()> {
+    let (context, canceller) = Context::background().with_cancel();
+    let loops = [(); 3].map(|()| {
+        let context = context.clone();
+        thread::spawn(move || -> io::Result<ContextError> {
+            let reactor = Reactor::new()?;
+            let done = reactor.done(&context);
+            select! { reactor; recv(done) -> cause => Ok(cause.error()) }
+        })
+    });
+    assert!(canceller.cancel()); // all three
+    assert!(!canceller.cancel()); // no panic
+    for (n, thread) in loops.into_iter().enumerate() {
+        let end = thread.join().unwrap()?;
+        say!("loop {n}: {end}");
+        assert_eq!(end, ContextError::Cancelled);
+    }
+    Ok(())
+}
+
+fn at_the_end() -> io::Result<()> {
+    let reactor = Reactor::with_driver(Sim::new())?;
+    let (context, canceller) = reactor.context().with_cancel();
+    let open = Rc::new(Cell::new(true)); // stands for conn
+    let conn = open.clone();
+    let closing = reactor.after_cancel(&context, move |_| conn.set(false));
+    let other = reactor.after_cancel(&context, |_| panic!("it was stopped"));
+    assert!(other.stop());
+    canceller.cancel();
+    assert!(open.get()); // not yet: in the next turn
+    reactor.sleep_blocking(ms(0))?;
+    say!("open: {}; stopped: {}", open.get(), closing.stop());
+    assert!(!open.get() && !closing.stop());
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Raft's leader election among threads, each with a reactor and one `select!`: heartbeats put off the election timers, and when they stop there is an election.
+//!
+//! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by itself. The nodes (`node.rs`) are stopped by
+//! contexts: one by its own, all by the one that these were made from. tests/raft_sim.rs runs the same nodes through partitions and losses, in a `SimWorld`.
+
+mod node;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+use node::{Event, Id, Message, Peer, Setup, Timing, What};
+use pollmux::channel::{self, Receiver, Sender};
+use pollmux::{Canceller, Context, Reactor, Time, select};
+
+#[derive(Parser)]
+#[command(about = "Raft's leader election among threads")]
+struct Args {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// Stop the first leader, for the rest to elect another
+    #[arg(long)]
+    kill_leader: bool,
+    /// What the election timeouts come from; without it they differ from run to run
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// How long a leader leads before the next scene.
+const SCENE: Duration = Duration::from_millis(500);
+/// By then there is a leader, or something is wrong.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn main() -> io::Result<ExitCode> {
+    let args = Args::parse();
+    if args.kill_leader && args.nodes < 3 {
+        eprintln!("error: --kill-leader: of {} nodes none can be spared: a majority elects", args.nodes);
+        return Ok(ExitCode::from(2));
+    }
+    let nodes = args.nodes as usize;
+    let seed = args.seed.unwrap_or_else(|| Time::now().as_nanos());
+    let reactor = Reactor::new()?;
+    let (reports, events) = reactor.channel::<Event>(256)?;
+    let (all, cancel_all) = Context::background().with_cancel();
+    let start = Time::now();
+
+    let ends: Vec<(Sender<Message>, Receiver<Message>)> = (0..nodes).map(|_| channel::bounded(256)).collect();
+    let senders: Vec<_> = ends.iter().map(|(sender, _)| sender.clone()).collect();
+    let mut cancellers: Vec<Canceller> = Vec::new();
+    let mut threads = Vec::new();
+    for (id, (_, inbox)) in ends.into_iter().enumerate() {
+        let (context, canceller) = all.with_cancel();
+        cancellers.push(canceller);
+        let others = senders.iter().enumerate().filter(|(other, _)| *other != id);
+        let peers: Vec<_> =
+            others.map(|(other, sender)| (other, Box::new(sender.clone()) as Box<dyn Peer>)).collect();
+        let reports = reports.clone();
+        threads.push(thread::spawn(move || {
+            let report = move |event| drop(reports.send(event));
+            let (disk, timing) = Default::default();
+            node::run(&Reactor::new()?, Setup { id, peers, inbox, disk, timing, seed, context, report })
+        }));
+    }
+    drop((senders, reports));
+
+    let Timing { election, heartbeat } = Timing::default();
+    println!("nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} without one");
+    let mut leaders: Vec<(Id, u64)> = Vec::new();
+    let mut to_kill = args.kill_leader;
+    let scene = reactor.timer();
+    let limit = reactor.after(LIMIT);
+    let outcome = loop {
+        select! { reactor;
+            recv(events) -> event => {
+                let Ok(event) = event else { break Err("every node has stopped") };
+                print(start, &event)?;
+                if let What::Leads { .. } = event.what {
+                    leaders.push((event.node, event.term));
+                    scene.reset(SCENE);
+                }
+            },
+            recv(scene) -> _ => match leaders.last() {
+                Some(&(leader, _)) if to_kill => {
+                    to_kill = false;
+                    note(start, &format!("node {leader}  is killed"))?;
+                    cancellers[leader].cancel();
+                }
+                _ => break Ok(()),
+            },
+            recv(limit) -> _ => break Err("no leader in time"),
+        }
+    };
+    cancel_all.cancel(); // one call stops them all
+    // The reports end with the nodes.
+    while let Ok(event) = select! { reactor; recv(events) -> event => event } {
+        print(start, &event)?;
+    }
+    for thread in threads {
+        thread.join().expect("no node panics")?;
+    }
+    match outcome {
+        Ok(()) => {
+            let story: Vec<_> =
+                leaders.iter().map(|(node, term)| format!("node {node} in term {term}")).collect();
+            println!("leaders: {}", story.join(", then "));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn print(start: Time, event: &Event) -> io::Result<()> {
+    line(event.at - start, &event.to_string())
+}
+
+fn note(start: Time, what: &str) -> io::Result<()> {
+    line(Time::now() - start, what)
+}
+
+fn line(since: Duration, what: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:>6} ms  {what}", since.as_millis())?;
+    out.flush()
+}

@@ -1,0 +1,928 @@
+//! Contexts: one word for many, "stop", with a reason and a deadline. Go's `context`, and the broadcast that Go gets from `close(done)`.
+//!
+//! A context is a node of a tree: what ends it ends all below it. It holds no thread, no timer and no reactor: a deadline is a number that
+//! [`Context::err`] compares with the clock, and whoever waits for it ([`Handle::done`]) arms it where it waits.
+//!
+//! # The tree
+//! A node holds its parent, so that a cancellation reaches it through nodes that nobody else holds any more; the parent knows it by a `Weak`, which the node
+//! takes away when it is dropped. Every node has the earliest deadline of its path, so a child whose parent ends earlier has no deadline of its own.
+//!
+//! - **The first to end a node wins**, under its lock: what hangs on it is either there before, and is reached, or finds it ended.
+//! - **A deadline that has passed was first**, even if nobody looked: who cancels compares it with the clock, and so does who asks.
+//! - It need not be handed down: those below have passed theirs as well, and who waits there has armed it.
+//! - **A cancellation goes down without recursion**, a lock at a time, held to mark the node and to take its lists. Then all bells are tolled, and only then
+//!   reactors are woken (`reactor/notify.rs`): each one once, and it finds all that concern it.
+//!
+//! The loom models are in `context/models.rs`.
+
+#[cfg(all(loom, test))]
+mod models;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::driver::Clock;
+use crate::reactor::notify::{Bell, Call};
+use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sources::{Blocking, Source};
+use crate::sync::{AtomicU8, Mutex, Ordering};
+use crate::sys::Time;
+
+/// What a piece of work is told to stop by: it ends once, when it is cancelled or its deadline passes, and with it all that were made from it.
+///
+/// `Send + Sync`; clones are the same context. Give one to whatever works for you, on any thread. It asks ([`err`](Self::err)), or waits for the end in a
+/// `select!` ([`Handle::done`]), or leaves something to be done then ([`Handle::after_cancel`]).
+///
+/// ```
+/// use pollmux::{Context, ContextError, Reactor, channel, select};
+/// use std::time::Duration;
+///
+/// let (context, canceller) = Context::background().with_cancel();
+/// let workers: Vec<_> = (0..3)
+///     .map(|_| {
+///         let context = context.clone();
+///         std::thread::spawn(move || -> std::io::Result<()> {
+///             let reactor = Reactor::new()?;
+///             let done = reactor.done(&context);
+///             select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+///             Ok(())
+///         })
+///     })
+///     .collect();
+/// canceller.cancel(); // one for all
+/// for worker in workers {
+///     worker.join().unwrap()?;
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # The clock
+/// Deadlines hold though no reactor turns. They are on `CLOCK_MONOTONIC`, or, for contexts made from [`Handle::context`], on the reactor's clock, which may be virtual.
+///
+/// # Cost
+/// Making one: an allocation, and one now and then in the parent; logarithmic in the number of its siblings. Asking: a load, and a clock reading where there is a deadline. Cancelling is linear in the
+/// number of contexts below that still live. No syscall but one `write` for each sleeping reactor that waits for it. Dropped contexts leave nothing behind.
+#[derive(Clone)]
+pub struct Context {
+    clock: Clock,
+    /// `None`: a root, which never ends.
+    node: Option<Arc<Node>>,
+}
+
+/// Why a context has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ContextError {
+    /// It, or one that it was made from, was cancelled.
+    Cancelled,
+    /// Its deadline has passed, or that of one that it was made from.
+    DeadlineExceeded,
+}
+
+impl fmt::Display for ContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ContextError::Cancelled => "the context was cancelled",
+            ContextError::DeadlineExceeded => "the context's deadline has passed",
+        })
+    }
+}
+
+impl Error for ContextError {}
+
+impl From<ContextError> for io::Error {
+    /// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline, [`Other`](io::ErrorKind::Other) for a cancellation.
+    fn from(error: ContextError) -> io::Error {
+        io::Error::new(kind(error), error)
+    }
+}
+
+fn kind(error: ContextError) -> io::ErrorKind {
+    match error {
+        ContextError::Cancelled => io::ErrorKind::Other,
+        ContextError::DeadlineExceeded => io::ErrorKind::TimedOut,
+    }
+}
+
+type Reason = Arc<dyn Error + Send + Sync>;
+
+/// How a context has ended: by what, and the reason if one was given.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    error: ContextError,
+    reason: Option<Reason>,
+}
+
+impl Cause {
+    fn new(error: ContextError, reason: Option<Reason>) -> Cause {
+        Cause { error, reason }
+    }
+
+    /// Cancelled, or out of time.
+    pub fn error(&self) -> ContextError {
+        self.error
+    }
+
+    /// What was given to [`CauseCanceller::cancel`], or for the deadline.
+    pub fn reason(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.reason.as_deref()
+    }
+
+    /// The reason, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.reason.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Cause {
+    /// The reason, or what [`error`](Self::error) says.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => reason.fmt(f),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.reason.as_ref().and_then(|reason| reason.source())
+    }
+}
+
+impl From<Cause> for io::Error {
+    /// Of the kind that [`ContextError`] is converted to.
+    fn from(cause: Cause) -> io::Error {
+        io::Error::new(kind(cause.error), cause)
+    }
+}
+
+/// One context of the tree.
+struct Node {
+    /// `None`: below a root, or born ended.
+    parent: Option<Arc<Node>>,
+    /// Its number among the parent's children.
+    id: u64,
+    limit: Option<Limit>,
+    /// `OPEN`, or how it has ended. Written under `tree`, read by anybody.
+    ended: AtomicU8,
+    tree: Mutex<Tree>,
+}
+
+/// The earliest deadline on the way from the root, and what it ends a context with.
+#[derive(Clone)]
+struct Limit {
+    at: Time,
+    cause: Cause,
+}
+
+struct Tree {
+    /// `None`: open.
+    end: Option<Cause>,
+    /// The number given out last.
+    last: u64,
+    /// In the order in which they were made, which is that in which they are ended. An ended node has neither these nor bells, unless its deadline ended it.
+    children: BTreeMap<u64, Weak<Node>>,
+    bells: BTreeMap<u64, Arc<Bell>>,
+}
+
+const OPEN: u8 = 0;
+const CANCELLED: u8 = 1;
+const EXPIRED: u8 = 2;
+
+fn code(error: ContextError) -> u8 {
+    match error {
+        ContextError::Cancelled => CANCELLED,
+        ContextError::DeadlineExceeded => EXPIRED,
+    }
+}
+
+impl Node {
+    fn new(parent: Option<Arc<Node>>, id: u64, limit: Option<Limit>, end: Option<Cause>) -> Node {
+        let ended = end.as_ref().map_or(OPEN, |cause| code(cause.error));
+        let tree = Tree { end, last: 0, children: BTreeMap::new(), bells: BTreeMap::new() };
+        Node { parent, id, limit, ended: AtomicU8::new(ended), tree: Mutex::new(tree) }
+    }
+
+    /// A child. One of a node that has ended is born ended and not part of the tree.
+    fn child(self: &Arc<Node>, limit: Option<Limit>) -> Arc<Node> {
+        let mut tree = self.tree.lock();
+        if let Some(cause) = &tree.end {
+            return Arc::new(Node::new(None, 0, limit, Some(cause.clone())));
+        }
+        tree.last += 1;
+        let id = tree.last;
+        let child = Arc::new(Node::new(Some(self.clone()), id, limit, None));
+        tree.children.insert(id, Arc::downgrade(&child));
+        child
+    }
+
+    /// Whether it has ended, as far as anybody has noticed.
+    #[inline]
+    fn ended(&self) -> Option<ContextError> {
+        // SeqCst: a reactor that is about to sleep looks here (`reactor/notify.rs`, step 4).
+        match self.ended.load(Ordering::SeqCst) {
+            OPEN => None,
+            CANCELLED => Some(ContextError::Cancelled),
+            _ => Some(ContextError::DeadlineExceeded),
+        }
+    }
+
+    /// Whether it has ended by now; a deadline that has passed is written down.
+    fn settle(&self, clock: &Clock) -> Option<ContextError> {
+        let limit = match (self.ended(), &self.limit) {
+            (None, Some(limit)) => limit,
+            (ended, _) => return ended,
+        };
+        if clock.now() < limit.at {
+            return None;
+        }
+        self.expire();
+        self.ended()
+    }
+
+    /// The deadline has passed: ends the node by it, unless somebody was first.
+    fn expire(&self) {
+        if let Some(limit) = &self.limit {
+            self.end(&mut self.tree.lock(), &limit.cause);
+        }
+    }
+
+    /// Whether this call ended the node.
+    fn end(&self, tree: &mut Tree, cause: &Cause) -> bool {
+        if tree.end.is_some() {
+            return false;
+        }
+        tree.end = Some(cause.clone());
+        self.ended.store(code(cause.error), Ordering::SeqCst);
+        true
+    }
+
+    /// Ends the node and all below it, and wakes who waits for them. `now` is on their clock. Whether this call ended it, and not its deadline.
+    fn cancel(self: &Arc<Node>, cause: &Cause, now: Time) -> bool {
+        let mut bells = Vec::new();
+        // Breadth first, so that the order is the same every time.
+        let mut below = VecDeque::new();
+        let won = self.cancel_one(cause, now, &mut below, &mut bells);
+        while let Some(child) = below.pop_front() {
+            // Dropped last here, it takes itself off its parent: no lock is held.
+            if let Some(child) = Weak::upgrade(&child) {
+                child.cancel_one(cause, now, &mut below, &mut bells);
+            }
+        }
+        bells.retain(|bell| bell.toll());
+        bells.iter().for_each(|bell| bell.wake());
+        won
+    }
+
+    fn cancel_one(
+        &self,
+        cause: &Cause,
+        now: Time,
+        below: &mut VecDeque<Weak<Node>>,
+        bells: &mut Vec<Arc<Bell>>,
+    ) -> bool {
+        let overdue = self.limit.as_ref().filter(|limit| limit.at <= now);
+        let (children, hung) = {
+            let mut tree = self.tree.lock();
+            if !self.end(&mut tree, overdue.map_or(cause, |limit| &limit.cause)) {
+                return false;
+            }
+            (std::mem::take(&mut tree.children), std::mem::take(&mut tree.bells))
+        };
+        below.extend(children.into_values());
+        bells.extend(hung.into_values());
+        overdue.is_none()
+    }
+
+    /// Has the bell rung when the node is cancelled; at once if it has ended. Gives the number to take it down by.
+    fn hang(&self, bell: &Arc<Bell>) -> u64 {
+        let mut tree = self.tree.lock();
+        if tree.end.is_some() {
+            drop(tree);
+            bell.ring();
+            return 0;
+        }
+        tree.last += 1;
+        let number = tree.last;
+        tree.bells.insert(number, bell.clone());
+        number
+    }
+
+    fn take_down(&self, number: u64) {
+        let bell = self.tree.lock().bells.remove(&number);
+        drop(bell);
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        self.tree.lock().end.clone()
+    }
+}
+
+impl Drop for Node {
+    /// Leaves the parent. A chain that goes with it goes link by link: as recursion a long one would end the stack.
+    fn drop(&mut self) {
+        let mut id = self.id;
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            let left = parent.tree.lock().children.remove(&id);
+            drop(left);
+            let Some(mut parent) = Arc::into_inner(parent) else { return };
+            (id, next) = (parent.id, parent.parent.take());
+        }
+    }
+}
+
+impl Default for Context {
+    /// [`Context::background`].
+    fn default() -> Context {
+        Context::background()
+    }
+}
+
+impl Context {
+    /// The root that never ends and has no deadline. On `CLOCK_MONOTONIC`. Allocates nothing.
+    ///
+    /// For code that is to run in virtual time as well take [`Handle::context`].
+    pub fn background() -> Context {
+        Context::on_clock(Clock::Monotonic)
+    }
+
+    /// A root whose descendants' deadlines are on this clock.
+    ///
+    /// ```
+    /// use pollmux::{Context, Driver, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::new();
+    /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(Duration::from_secs(3600));
+    /// assert_eq!(context.err(), None);
+    /// sim.advance(Duration::from_secs(3600)); // no reactor turns
+    /// assert!(context.err().is_some());
+    /// ```
+    pub fn on_clock(clock: Clock) -> Context {
+        Context { clock, node: None }
+    }
+
+    fn child(&self, limit: Option<Limit>) -> Context {
+        // What has ended by its deadline is to be found ended.
+        self.err();
+        let own = limit.filter(|limit| limit.at < Time::MAX);
+        let inherited = self.node.as_ref().and_then(|node| node.limit.as_ref());
+        let limit = match (own, inherited) {
+            (Some(own), Some(inherited)) if own.at < inherited.at => Some(own),
+            (own, inherited) => inherited.cloned().or(own),
+        };
+        let node = match &self.node {
+            Some(parent) => parent.child(limit),
+            None => Arc::new(Node::new(None, 0, limit, None)),
+        };
+        Context { clock: self.clock.clone(), node: Some(node) }
+    }
+
+    /// A child, and what cancels it.
+    ///
+    /// Dropping the canceller cancels nothing; [`Canceller::drop_guard`] does.
+    ///
+    /// ```
+    /// use pollmux::{Context, ContextError};
+    ///
+    /// let (parent, canceller) = Context::background().with_cancel();
+    /// let (child, _) = parent.with_cancel();
+    /// assert!(canceller.cancel());
+    /// assert_eq!(child.err(), Some(ContextError::Cancelled));
+    /// ```
+    pub fn with_cancel(&self) -> (Context, Canceller) {
+        self.cancellable(None)
+    }
+
+    /// A child, and what cancels it with a reason.
+    ///
+    /// ```
+    /// use pollmux::Context;
+    ///
+    /// let (context, canceller) = Context::background().with_cancel_cause();
+    /// let (child, _) = context.with_cancel();
+    /// canceller.cancel("the disk is full");
+    /// assert_eq!(child.cause().unwrap().to_string(), "the disk is full");
+    /// ```
+    pub fn with_cancel_cause(&self) -> (Context, CauseCanceller) {
+        let context = self.child(None);
+        (context.clone(), CauseCanceller { context })
+    }
+
+    /// A child that ends `timeout` from now at the latest. Zero: it has ended already. What is too long to count is no deadline.
+    pub fn with_timeout(&self, timeout: Duration) -> (Context, Canceller) {
+        self.with_deadline(self.clock.now() + timeout)
+    }
+
+    /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which then has no deadline of its own.
+    ///
+    /// ```
+    /// use pollmux::{Context, ContextError, Time};
+    ///
+    /// let (context, canceller) = Context::background().with_deadline(Time::now()); // is over
+    /// assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
+    /// assert!(!canceller.cancel()); // too late
+    /// ```
+    pub fn with_deadline(&self, t: impl Into<Time>) -> (Context, Canceller) {
+        self.limited(t.into(), None)
+    }
+
+    /// [`with_timeout`](Self::with_timeout) with a reason, for when it is over.
+    pub fn with_timeout_cause(
+        &self,
+        timeout: Duration,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> (Context, Canceller) {
+        self.with_deadline_cause(self.clock.now() + timeout, reason)
+    }
+
+    /// [`with_deadline`](Self::with_deadline) with a reason, for when it is over.
+    pub fn with_deadline_cause(
+        &self,
+        t: impl Into<Time>,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> (Context, Canceller) {
+        self.limited(t.into(), Some(reason.into().into()))
+    }
+
+    fn limited(&self, at: Time, reason: Option<Reason>) -> (Context, Canceller) {
+        self.cancellable(Some(Limit { at, cause: Cause::new(ContextError::DeadlineExceeded, reason) }))
+    }
+
+    fn cancellable(&self, limit: Option<Limit>) -> (Context, Canceller) {
+        let context = self.child(limit);
+        (context.clone(), Canceller { context })
+    }
+
+    /// A root on the same clock: it does not end with this one, and has no deadline. For what must be done after the end.
+    pub fn without_cancel(&self) -> Context {
+        Context::on_clock(self.clock.clone())
+    }
+
+    /// Whether, and how, it has ended; once it says so it says the same for ever. A load, and a clock reading where there is a deadline.
+    pub fn err(&self) -> Option<ContextError> {
+        self.node.as_ref()?.settle(&self.clock)
+    }
+
+    /// [`err`](Self::err) with the reason that was given.
+    pub fn cause(&self) -> Option<Cause> {
+        let node = self.node.as_ref()?;
+        node.settle(&self.clock)?;
+        node.cause()
+    }
+
+    /// Goes on, `Ok(())`, or gives the cause: `context.check()?` between two pieces of work.
+    ///
+    /// ```
+    /// use pollmux::Context;
+    ///
+    /// fn work(context: &Context) -> std::io::Result<u32> {
+    ///     let mut done = 0;
+    ///     while done < 3 {
+    ///         context.check()?;
+    ///         done += 1;
+    ///     }
+    ///     Ok(done)
+    /// }
+    /// let (context, canceller) = Context::background().with_cancel();
+    /// assert_eq!(work(&context)?, 3);
+    /// canceller.cancel();
+    /// assert!(work(&context).is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn check(&self) -> Result<(), Cause> {
+        self.cause().map_or(Ok(()), Err)
+    }
+
+    /// When it ends at the latest: the earliest deadline of this context and those that it was made from. `None`: there is none.
+    pub fn deadline(&self) -> Option<Time> {
+        self.limit().map(|limit| limit.at)
+    }
+
+    /// The clock that deadlines are on.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn limit(&self) -> Option<&Limit> {
+        self.node.as_ref()?.limit.as_ref()
+    }
+
+    fn cancel(&self, reason: Option<Reason>) -> bool {
+        let cause = Cause::new(ContextError::Cancelled, reason);
+        self.node.as_ref().is_some_and(|node| node.cancel(&cause, self.clock.now()))
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("err", &self.err())
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Cancels a [`Context`], from any thread. Clones cancel the same one.
+#[derive(Clone, Debug)]
+pub struct Canceller {
+    context: Context,
+}
+
+impl Canceller {
+    /// Ends the context and all that were made from it. Returns whether it was this call that did: false when the context had ended already.
+    ///
+    /// Linear in the number of contexts below it; at most one syscall for each reactor that sleeps and waits for one of them.
+    pub fn cancel(&self) -> bool {
+        self.context.cancel(None)
+    }
+
+    /// Cancels when it is dropped.
+    ///
+    /// ```
+    /// use pollmux::Context;
+    ///
+    /// let (context, canceller) = Context::background().with_cancel();
+    /// {
+    ///     let _guard = canceller.drop_guard();
+    ///     // .. whatever this block leaves by
+    /// }
+    /// assert!(context.err().is_some());
+    /// ```
+    pub fn drop_guard(self) -> CancelGuard {
+        CancelGuard { canceller: Some(self) }
+    }
+}
+
+/// Cancels a [`Context`] when it is dropped; made by [`Canceller::drop_guard`].
+#[must_use = "dropping the guard cancels the context"]
+#[derive(Debug)]
+pub struct CancelGuard {
+    canceller: Option<Canceller>,
+}
+
+impl CancelGuard {
+    /// Cancels nothing any more, and gives the canceller back.
+    pub fn disarm(mut self) -> Canceller {
+        match self.canceller.take() {
+            Some(canceller) => canceller,
+            None => unreachable!("only this and drop take it"),
+        }
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some(canceller) = &self.canceller {
+            canceller.cancel();
+        }
+    }
+}
+
+/// Cancels a [`Context`] and says why; made by [`Context::with_cancel_cause`].
+#[derive(Clone, Debug)]
+pub struct CauseCanceller {
+    context: Context,
+}
+
+impl CauseCanceller {
+    /// [`Canceller::cancel`] with a reason: an error, or a text. It is the [`cause`](Context::cause) of all contexts that this call ends.
+    pub fn cancel(&self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> bool {
+        self.context.cancel(Some(reason.into().into()))
+    }
+
+    /// A canceller without a reason.
+    pub fn plain(&self) -> Canceller {
+        Canceller { context: self.context.clone() }
+    }
+}
+
+/// A bell that hangs at a context, until this is dropped.
+struct Watch {
+    context: Context,
+    bell: Arc<Bell>,
+    number: u64,
+}
+
+impl Watch {
+    fn new(context: &Context, bell: Bell) -> Watch {
+        let bell = Arc::new(bell);
+        let number = context.node.as_ref().map_or(0, |node| node.hang(&bell));
+        Watch { context: context.clone(), bell, number }
+    }
+
+    /// Whether the context has ended, but for a deadline that nobody has noticed.
+    #[inline]
+    fn is_ended(&self) -> bool {
+        self.context.node.as_ref().is_some_and(|node| node.ended().is_some())
+    }
+
+    /// It has ended, as the reactor found: if nobody has cancelled it, by its deadline.
+    fn settle(&self) {
+        if let (Some(node), false) = (&self.context.node, self.is_ended()) {
+            node.expire();
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(node) = &self.context.node {
+            node.take_down(self.number);
+        }
+    }
+}
+
+/// The end of a [`Context`], as a source; made by [`Handle::done`].
+///
+/// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait` reports it until it has been taken once.)
+pub struct Done {
+    // In this order: nobody rings for a slot that is free.
+    watch: Watch,
+    /// Ready when rung, armed for the deadline.
+    slot: Slot,
+    /// It has been taken, and `wait` need not report it any more.
+    over: Cell<bool>,
+}
+
+impl Handle {
+    /// A root for contexts whose deadlines are on this reactor's clock.
+    ///
+    /// ```
+    /// use pollmux::{ContextError, Reactor, Sim, select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let (context, _canceller) = reactor.context().with_timeout(Duration::from_secs(7 * 86400));
+    /// let done = reactor.done(&context);
+    /// select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn context(&self) -> Context {
+        Context::on_clock(self.core.clock.source())
+    }
+
+    /// The end of `context` as a source of this reactor. Its deadline, if it has one, is armed here.
+    ///
+    /// Make it once, before the loop. No syscall; an allocation, and one now and then in the context.
+    ///
+    /// # Panics
+    /// When the context has a deadline on another clock than the reactor's: nobody could wait for that. [`Handle::context`] has the right one.
+    ///
+    /// ```
+    /// use pollmux::{Context, Reactor, select};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (context, canceller) = Context::background().with_cancel();
+    /// let (work, inbox) = reactor.channel::<u32>(4)?;
+    /// let done = reactor.done(&context);
+    /// std::thread::spawn(move || {
+    ///     work.send(1).unwrap();
+    ///     canceller.cancel();
+    /// });
+    /// loop {
+    ///     select! { reactor;
+    ///         recv(inbox) -> job => if let Ok(job) = job { println!("job {job}") },
+    ///         recv(done) -> cause => {
+    ///             println!("{cause}");
+    ///             break;
+    ///         }
+    ///     }
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn done(&self, context: &Context) -> Done {
+        self.check_clock(context);
+        let slot = Slot::new(self, SourceKind::Context);
+        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.token()));
+        if !self.is_closed() {
+            if context.node.is_some() {
+                slot.watch(watch.bell.clone());
+            }
+            if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
+                slot.arm(limit.at);
+            }
+        }
+        Done { watch, slot, over: Cell::new(false) }
+    }
+
+    #[track_caller]
+    fn check_clock(&self, context: &Context) {
+        if context.deadline().is_some() {
+            let same = self.core.clock.source().is_same(&context.clock);
+            assert!(
+                same,
+                "pollmux: the context's deadline is on another clock than the reactor's: see Handle::context"
+            );
+        }
+    }
+}
+
+impl Done {
+    /// The context.
+    pub fn context(&self) -> &Context {
+        &self.watch.context
+    }
+
+    /// Gives it the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> Done {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+}
+
+impl Source for Done {
+    type Item = Cause;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.watch.is_ended() || self.slot.is_ready()
+    }
+
+    fn try_take(&self) -> Option<Cause> {
+        if !self.is_ready() {
+            return None;
+        }
+        let node = self.watch.context.node.as_ref()?;
+        if !self.over.replace(true) {
+            self.watch.settle();
+            self.slot.stop();
+            self.slot.unwatch();
+            self.slot.count();
+        }
+        node.cause()
+    }
+
+    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+        self.watch.bell.ask(Call::Wake);
+        Ok(())
+    }
+
+    fn after_block(&self) {
+        self.watch.bell.unask();
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done")
+            .field("context", &self.watch.context)
+            .field("ready", &self.is_ready())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}
+
+/// Something that a reactor is to do when a [`Context`] has ended; made by [`Handle::after_cancel`].
+///
+/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
+#[must_use = "dropping it stops it: keep it, or detach() it"]
+pub struct AfterCancel {
+    /// It has the closure, and the closure what hangs at the context.
+    slot: Slot,
+    context: Context,
+}
+
+impl Handle {
+    /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a `select!`, `wait` or `turn`, which then goes on waiting. If the context
+    /// has ended already that is the next turn. Go's `AfterFunc`.
+    ///
+    /// `f` may do as it likes, also wait on the reactor. It goes with the reactor if the context does not end before.
+    ///
+    /// # Panics
+    /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done) does.
+    ///
+    /// ```
+    /// use pollmux::{Context, Reactor, select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (context, canceller) = Context::background().with_cancel();
+    /// let cleanup = reactor.after_cancel(&context, |_| println!("cancelled"));
+    /// canceller.cancel();
+    /// select! { reactor; default => {} } // a turn
+    /// assert!(!cleanup.stop()); // it has run
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn after_cancel(&self, context: &Context, f: impl FnOnce(&Handle) + 'static) -> AfterCancel {
+        self.check_clock(context);
+        // A deadline that has passed is a cancellation like another, and those come in the order of these calls.
+        context.err();
+        let slot = Slot::new(self, SourceKind::Callback);
+        // From here on a canceller posts, if it comes first, that the call is due.
+        let watch = Watch::new(context, Bell::of_call(slot.notify().clone(), slot.token()));
+        let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
+        let mut last = Some((watch, f));
+        slot.set_call_once(Box::new(move |firing| {
+            let Some((watch, f)) = last.take() else { return };
+            watch.settle();
+            drop(watch);
+            f(firing.handle());
+        }));
+        if let Some(limit) = limit {
+            slot.arm(limit.at);
+        }
+        AfterCancel { slot, context: context.clone() }
+    }
+}
+
+impl AfterCancel {
+    /// Takes the closure away. True when that prevented it from running: it had neither begun nor been stopped.
+    pub fn stop(&self) -> bool {
+        self.slot.drop_call()
+    }
+
+    /// Whether the closure has neither run nor been stopped.
+    pub fn is_pending(&self) -> bool {
+        self.slot.has_call()
+    }
+
+    /// Leaves it to the reactor.
+    pub fn detach(self) {
+        self.slot.detach_call();
+    }
+}
+
+impl fmt::Debug for AfterCancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AfterCancel")
+            .field("context", &self.context)
+            .field("pending", &self.is_pending())
+            .finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::driver::Sim;
+    use crate::reactor::Reactor;
+
+    /// Children and bells.
+    fn hanging(context: &Context) -> (usize, usize) {
+        let tree = context.node.as_ref().expect("a node").tree.lock();
+        (tree.children.len(), tree.bells.len())
+    }
+
+    /// Go's TestCancelRemoves.
+    #[test]
+    fn children_and_bells_that_are_dropped_leave_the_tree() -> io::Result<()> {
+        let reactor = Reactor::with_driver(Sim::new())?;
+        let (root, _canceller) = reactor.context().with_cancel();
+        let child = root.with_cancel();
+        let (done, after) = (reactor.done(&root), reactor.after_cancel(&root, |_| ()));
+        assert_eq!(hanging(&root), (1, 2));
+        let grandchild = child.0.with_timeout(Duration::from_secs(1));
+        drop(child);
+        assert_eq!(hanging(&root), (1, 2), "the grandchild keeps its path");
+        drop(grandchild);
+        assert_eq!(hanging(&root), (0, 2));
+        drop(done);
+        assert!(after.stop());
+        drop(after);
+        assert_eq!(hanging(&root), (0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn what_has_been_cancelled_holds_nothing() -> io::Result<()> {
+        let reactor = Reactor::with_driver(Sim::new())?;
+        let (root, canceller) = reactor.context().with_cancel();
+        let (child, _child) = root.with_cancel();
+        let _done = (reactor.done(&root), reactor.done(&child));
+        canceller.cancel();
+        assert_eq!((hanging(&root), hanging(&child)), ((0, 0), (0, 0)));
+        let (late, _late) = root.with_cancel();
+        let _done = reactor.done(&late);
+        assert_eq!((hanging(&root), hanging(&late)), ((0, 0), (0, 0)));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_below_no_root_but_the_background_is_in_no_list() {
+        let (context, _canceller) = Context::background().with_cancel();
+        assert!(context.node.is_some_and(|node| node.parent.is_none()));
+    }
+}

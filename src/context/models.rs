@@ -1,0 +1,275 @@
+//! The loom models of contexts: cancelling against cancelling, against registering, and against a reactor that goes to sleep. How to run them: `channel/models.rs`.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use loom::thread;
+
+use super::{Canceller, Context, ContextError, Watch};
+use crate::channel::models::party;
+use crate::reactor::models::{Bed, reactor};
+use crate::reactor::notify::{Bell, Call, Notify, Probe};
+use crate::reactor::{Events, Handle};
+use crate::sync::{Ordering, fence};
+
+const TOKEN: u64 = 7;
+
+fn cancellable() -> (Context, Canceller) {
+    Context::background().with_cancel()
+}
+
+/// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's flag.
+fn select(watch: &Watch, notify: &Notify, bed: &Bed) {
+    while !watch.is_ended() {
+        notify.sleep();
+        watch.bell.ask(Call::Wake);
+        fence(Ordering::SeqCst);
+        if !watch.is_ended() {
+            bed.sleep();
+        }
+        notify.awake();
+        watch.bell.unask();
+    }
+}
+
+/// Those of a `wait`, which looks only when there is a mark.
+fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
+    let mut ready = watch.bell.arm(Call::Mark);
+    while !ready {
+        notify.sleep();
+        fence(Ordering::SeqCst);
+        if !notify.is_marked() {
+            bed.sleep();
+        }
+        notify.awake();
+        if notify.is_marked() {
+            let mut marks = Vec::new();
+            notify.collect(&mut marks);
+            ready = marks.iter().any(|&token| token == TOKEN) && watch.bell.is_ready();
+        }
+    }
+    assert!(watch.is_ended(), "who is told finds it ended");
+}
+
+#[test]
+fn of_two_cancellations_one_is_first_and_its_reason_stays() {
+    loom::model(|| {
+        let (context, canceller) = Context::background().with_cancel_cause();
+        let other = canceller.clone();
+        let there = thread::spawn(move || other.cancel("there"));
+        let here = canceller.cancel("here");
+        let seen = context.cause().unwrap().to_string();
+        let there = there.join().unwrap();
+        assert!(here != there, "one is first");
+        assert_eq!(seen, if here { "here" } else { "there" });
+        assert_eq!(context.cause().unwrap().to_string(), seen);
+    });
+}
+
+#[test]
+fn cancelling_a_parent_against_cancelling_its_child() {
+    loom::model(|| {
+        let (parent, cancel_parent) = Context::background().with_cancel_cause();
+        let (child, cancel_child) = parent.with_cancel_cause();
+        let (grandchild, _) = child.with_cancel();
+        let there = thread::spawn(move || cancel_child.cancel("child"));
+        assert!(cancel_parent.cancel("parent"));
+        let won = there.join().unwrap();
+        let reason = if won { "child" } else { "parent" };
+        assert_eq!(child.cause().unwrap().to_string(), reason);
+        // Who ended the child handed it on.
+        assert_eq!(grandchild.cause().unwrap().to_string(), reason);
+    });
+}
+
+#[test]
+fn a_child_that_is_made_while_the_parent_is_cancelled_ends_with_it() {
+    loom::model(|| {
+        let (parent, canceller) = cancellable();
+        let there = thread::spawn(move || canceller.cancel());
+        let (child, _canceller) = parent.with_cancel();
+        let (grandchild, _canceller) = child.with_cancel();
+        assert!(there.join().unwrap());
+        assert_eq!(child.err(), Some(ContextError::Cancelled));
+        assert_eq!(grandchild.err(), Some(ContextError::Cancelled));
+    });
+}
+
+#[test]
+fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
+    loom::model(|| {
+        let (parent, canceller) = cancellable();
+        let child = parent.with_cancel();
+        let (grandchild, _canceller) = child.0.with_cancel();
+        let there = thread::spawn(move || canceller.cancel());
+        drop(child);
+        assert!(there.join().unwrap());
+        assert_eq!(grandchild.err(), Some(ContextError::Cancelled), "the grandchild keeps its path");
+        drop(grandchild);
+    });
+}
+
+#[test]
+fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
+    loom::model(|| {
+        let (context, canceller) = cancellable();
+        let there = thread::spawn(move || canceller.cancel());
+        let (notify, _) = party();
+        let watch = Watch::new(&context, Bell::new(notify, TOKEN));
+        assert!(there.join().unwrap());
+        assert!(watch.bell.is_ready() && watch.is_ended());
+    });
+}
+
+#[test]
+fn cancel_against_park_in_a_select() {
+    loom::model(|| {
+        let (context, canceller) = cancellable();
+        let (notify, bed) = party();
+        let watch = Watch::new(&context, Bell::new(notify.clone(), TOKEN));
+        let there = thread::spawn(move || canceller.cancel());
+        select(&watch, &notify, &bed);
+        assert!(there.join().unwrap());
+        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+    });
+}
+
+#[test]
+fn cancel_against_park_in_a_wait() {
+    loom::model(|| {
+        let (context, canceller) = cancellable();
+        let (notify, bed) = party();
+        let watch = Watch::new(&context, Bell::new(notify.clone(), TOKEN));
+        let there = thread::spawn(move || canceller.cancel());
+        wait(&watch, &notify, &bed);
+        assert!(there.join().unwrap());
+        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+    });
+}
+
+#[test]
+fn two_cancellations_against_park() {
+    loom::model(|| {
+        let (parent, cancel_parent) = cancellable();
+        let (child, cancel_child) = parent.with_cancel();
+        let (notify, bed) = party();
+        let watch = Watch::new(&child, Bell::new(notify.clone(), TOKEN));
+        let threads =
+            [thread::spawn(move || cancel_child.cancel()), thread::spawn(move || cancel_parent.cancel())];
+        select(&watch, &notify, &bed);
+        let ended = threads.map(|thread| thread.join().unwrap());
+        assert!(ended.contains(&true));
+        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+    });
+}
+
+#[test]
+fn a_watch_taken_down_against_cancel() {
+    loom::model(|| {
+        let (context, canceller) = cancellable();
+        let (notify, _) = party();
+        let watch = Watch::new(&context, Bell::new(notify.clone(), TOKEN));
+        let bell: Arc<Bell> = watch.bell.clone();
+        let there = thread::spawn(move || canceller.cancel());
+        drop(watch);
+        assert!(there.join().unwrap());
+        // Rung or not: nobody holds it any more.
+        assert_eq!(Arc::strong_count(&bell), 1);
+    });
+}
+
+/// Counts, on the reactor's thread, how often it runs; and ends the wait.
+fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> {
+    let (ran, remote) = (ran.clone(), reactor.remote());
+    move |_| {
+        ran.set(ran.get() + 1);
+        remote.wake();
+    }
+}
+
+#[test]
+fn cancel_against_park_with_something_left_for_the_end() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
+        let there = thread::spawn(move || canceller.cancel());
+        let ran = Rc::default();
+        reactor.after_cancel(&context, count(&reactor, &ran)).detach();
+        reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!((ran.get(), reactor.stats().live), (1, 0));
+        assert!(there.join().unwrap());
+        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+    });
+}
+
+#[test]
+fn two_cancellations_against_park_with_something_left_for_both_ends() {
+    loom::model(|| {
+        let (parent, cancel_parent) = cancellable();
+        let (child, cancel_child) = parent.with_cancel();
+        let (reactor, _) = reactor();
+        let ran = Rc::default();
+        reactor.after_cancel(&parent, count(&reactor, &ran)).detach();
+        reactor.after_cancel(&child, count(&reactor, &ran)).detach();
+        let there = thread::spawn(move || cancel_child.cancel());
+        cancel_parent.cancel();
+        while ran.get() < 2 {
+            reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        }
+        there.join().unwrap();
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!((ran.get(), reactor.stats().live), (2, 0), "each once");
+    });
+}
+
+#[test]
+fn cancel_against_embedded_turns_with_something_left_for_the_end() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
+        let mut inner = reactor.embed().unwrap();
+        let there = thread::spawn(move || canceller.cancel());
+        let ran = Rc::default();
+        reactor.after_cancel(&context, count(&reactor, &ran)).detach();
+        while ran.get() == 0 {
+            bed.sleep(); // the outer loop
+            inner.turn().unwrap();
+        }
+        assert!(there.join().unwrap());
+    });
+}
+
+#[test]
+fn stop_against_cancel_prevents_it_or_it_has_run() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
+        let ran = Rc::default();
+        let after = reactor.after_cancel(&context, count(&reactor, &ran));
+        let there = thread::spawn(move || canceller.cancel());
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        let stopped = after.stop();
+        assert_eq!(stopped, ran.get() == 0);
+        assert!(there.join().unwrap());
+        drop(after);
+        // What the canceller has posted finds another one in its place.
+        let (other, _canceller) = cancellable();
+        let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!(ran.get(), u32::from(!stopped));
+    });
+}
+
+#[test]
+fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
+    loom::model(|| {
+        let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
+        let held = Rc::new(());
+        let hold = held.clone();
+        reactor.after_cancel(&context, move |_| drop(hold)).detach();
+        let there = thread::spawn(move || canceller.cancel());
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        drop(reactor);
+        assert_eq!(Rc::strong_count(&held), 1, "run, or gone with the reactor");
+        assert!(there.join().unwrap());
+    });
+}

@@ -808,7 +808,8 @@ impl Handle {
     /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a `select!`, `wait` or `turn`, which then goes on waiting. If the context
     /// has ended already that is the next turn. Go's `AfterFunc`.
     ///
-    /// `f` may do as it likes, also wait on the reactor. It goes with the reactor if the context does not end before.
+    /// It runs before a message is received that was sent after the cancellation. `f` may do as it likes, also wait on the reactor. It goes with the reactor if the context does not end before.
+    /// Allocates the closure and what hangs at the context; running it does not. [`sources`](Self::sources) lists it as a callback.
     ///
     /// # Panics
     /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done) does.

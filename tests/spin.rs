@@ -212,6 +212,7 @@ fn without_spinning_there_is_none() {
 
 #[test]
 fn there_is_no_spinning_in_virtual_time() {
+    let _dog = dog();
     let sim = Sim::new();
     let settings = Reactor::builder().spin(Spin::For(ms(10_000))).precise(ms(10_000));
     let reactor = settings.build_with(sim.clone()).unwrap();

@@ -234,7 +234,8 @@ fn every_fd_is_closed_on_exec() {
         made.retain(|fd, _| !before.contains_key(fd));
         assert_eq!(made.len(), 3, "epoll, timerfd and eventfd: {made:?}");
         let embedded = reactor.embed().unwrap();
-        let raw = (Poller::new().unwrap(), OsTimer::new().unwrap(), Waker::new().unwrap());
+        let raw = Poller::new().unwrap();
+        let raw = (OsTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
         let mut made = fds();
         made.retain(|fd, _| !before.contains_key(fd));
         assert_eq!(made.len(), 7, "{made:?}");

@@ -1,7 +1,7 @@
 //! The default driver: the system's poller with one kernel timer and one waker in it.
 //!
 //! The timer is armed inside the call that blocks, and only when the deadline asked for is before the one that is armed: a stale early
-//! wake-up costs a turn, a `settime` costs more. Timer and waker are edge-triggered and never read.
+//! wake-up costs a turn, a `settime` costs more. Neither timer nor waker is ever read.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Clock, Driver, Syscalls, Wait, Wake};
-use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, Waker};
+use crate::sys::{Events, OsTimer, Poller, Time, Waker};
 
 const TIMER: u64 = 0;
 const WAKER: u64 = 1;
 
-/// Waits through the system's own poller: epoll, a timerfd and an eventfd on Linux.
+/// Waits through the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
 #[derive(Debug)]
 pub struct Native {
     poller: Poller,
@@ -27,11 +27,10 @@ pub struct Native {
 }
 
 impl Native {
-    /// Creates the three fds and registers two of them: five syscalls. When one fails nothing is left behind.
+    /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is left behind.
     pub fn new() -> io::Result<Native> {
-        let (poller, timer, waker) = (Poller::new()?, OsTimer::new()?, Waker::new()?);
-        poller.register(&timer, TIMER, Interest::READABLE, Mode::Edge)?;
-        poller.register(&waker, WAKER, Interest::READABLE, Mode::Edge)?;
+        let poller = Poller::new()?;
+        let (timer, waker) = (OsTimer::new(&poller, TIMER)?, Waker::new(&poller, WAKER)?);
         Ok(Native {
             poller,
             timer,
@@ -42,23 +41,23 @@ impl Native {
         })
     }
 
+    /// Whether the kernel timer has to be set for `deadline`; says so only if the caller then sets it.
     #[inline(always)] // see Notify::call
-    fn arm(&mut self, deadline: Option<Time>) -> io::Result<()> {
-        match deadline {
-            Some(deadline) if deadline < self.armed => {
-                self.syscalls.arms += 1;
-                self.timer.arm(deadline)?;
-                self.armed = deadline;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+    fn earlier(&mut self, deadline: Option<Time>) -> Option<Time> {
+        let deadline = deadline.filter(|&deadline| deadline < self.armed)?;
+        self.syscalls.arms += 1;
+        self.armed = deadline;
+        Some(deadline)
     }
 
     #[inline(always)] // see Notify::call
-    fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        match self.poller.wait(&mut self.events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+    fn look(&mut self, waited: io::Result<()>) -> io::Result<()> {
+        match waited {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                // Whatever is armed now, the next deadline is armed again.
+                self.armed = Time::MAX;
+                return Err(error);
+            }
             _ => {}
         }
         if self.events.iter().any(|event| event.id() == TIMER) {
@@ -72,15 +71,22 @@ impl Driver for Native {
     fn wait(&mut self, arm: Option<Time>, how: Wait) -> io::Result<()> {
         match how {
             Wait::Block => {
-                self.arm(arm)?;
                 self.syscalls.waits += 1;
-                self.look(None)
+                let waited = match self.earlier(arm) {
+                    Some(deadline) => self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None),
+                    None => self.poller.wait(&mut self.events, None),
+                };
+                self.look(waited)
             }
             Wait::Poll => {
                 self.syscalls.polls += 1;
-                self.look(Some(Duration::ZERO))
+                let waited = self.poller.wait(&mut self.events, Some(Duration::ZERO));
+                self.look(waited)
             }
-            Wait::Arm => self.arm(arm),
+            Wait::Arm => match self.earlier(arm) {
+                Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),
+                None => Ok(()),
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 //! Quirks handled here:
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed [`Poller::wait`] therefore uses
 //!   `epoll_pwait2` (Linux 5.11), and where the kernel lacks it (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait`
-//!   with the time rounded **up**. For exact deadlines put an [`OsTimer`](super::OsTimer) into the set.
+//!   with the time rounded **up**. For exact deadlines there is [`OsTimer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before closing.
 
 use std::io;
@@ -11,19 +11,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Interest, Mode, check};
+use super::{Interest, Mode, OsTimer, Time, check};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
 /// Each registered fd carries an `id` that comes back with its events. All calls take `&self`; the kernel serialises them.
 ///
 /// ```
-/// use pollmux::sys::{Events, Interest, Mode, Poller, Waker};
+/// use pollmux::sys::{Events, Interest, Mode, Poller};
+/// use std::{io::Write, os::unix::net::UnixStream};
 ///
 /// let poller = Poller::new()?;
-/// let waker = Waker::new()?;
-/// poller.register(&waker, 7, Interest::READABLE, Mode::Edge)?;
-/// waker.wake()?;
+/// let (mut ours, theirs) = UnixStream::pair()?;
+/// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
+/// ours.write_all(b"hello")?;
 /// let mut events = Events::with_capacity(8);
 /// poller.wait(&mut events, None)?;
 /// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
@@ -97,6 +98,21 @@ impl Poller {
         };
         events.ready = check(n)? as usize;
         Ok(())
+    }
+
+    /// [`OsTimer::arm`], then [`wait`](Self::wait): two syscalls here, one on kqueue.
+    ///
+    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error count on nothing.
+    #[inline(always)]
+    pub fn arm_and_wait(
+        &self,
+        timer: &OsTimer,
+        deadline: Time,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        timer.arm(deadline)?;
+        self.wait(events, timeout)
     }
 
     #[inline(always)]

@@ -5,25 +5,39 @@
 //! - Never read, its counter is full after 2^64 - 2 wakes and `write` says `EAGAIN`: then it is read once and written again.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::check;
+use super::{Interest, Mode, Poller, check};
 
-/// Wakes a [`Poller`](super::Poller) from any thread: an eventfd here.
+/// Wakes a [`Poller`] from any thread: an eventfd here.
 ///
-/// Register it edge-triggered and never read it. See [`Poller`](super::Poller) for an example.
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce.
+///
+/// ```
+/// use pollmux::sys::{Events, Poller, Waker};
+///
+/// let poller = Poller::new()?;
+/// let waker = Waker::new(&poller, 7)?;
+/// std::thread::spawn(move || waker.wake());
+/// let mut events = Events::with_capacity(8);
+/// poller.wait(&mut events, None)?;
+/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Waker {
     fd: OwnedFd,
 }
 
 impl Waker {
-    /// Creates a waker (non-blocking, close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`.
-    pub fn new() -> io::Result<Waker> {
+    /// Creates a waker of `poller` that is reported under `id`. Two syscalls; fails with the system's error, for instance `EMFILE`.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         // SAFETY: the call takes no pointers.
         let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
-        Ok(Waker { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        poller.register(&fd, id, Interest::READABLE, Mode::Edge)?;
+        Ok(Waker { fd })
     }
 
     /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.
@@ -59,23 +73,17 @@ impl Waker {
     }
 }
 
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{Events, Interest, Mode, Poller};
+    use crate::sys::Events;
     use std::time::Duration;
 
     #[test]
     fn a_full_counter_still_wakes() {
-        let (poller, waker) = (Poller::new().unwrap(), Waker::new().unwrap());
+        let poller = Poller::new().unwrap();
+        let waker = Waker::new(&poller, 1).unwrap();
         let mut events = Events::with_capacity(2);
-        poller.register(&waker, 1, Interest::READABLE, Mode::Edge).unwrap();
         waker.add(u64::MAX - 1).unwrap();
         poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
         assert_eq!(events.len(), 1);

@@ -44,7 +44,7 @@ pub(crate) fn heavy() -> bool {
     MODE.load(Ordering::Relaxed) != ASYMMETRIC || membarrier::expedited()
 }
 
-#[cfg(epoll)]
+#[cfg(linux)]
 mod membarrier {
     use std::sync::Once;
 
@@ -73,7 +73,7 @@ mod membarrier {
     }
 }
 
-#[cfg(not(epoll))]
+#[cfg(not(linux))]
 mod membarrier {
     pub(super) fn supported() -> bool {
         false

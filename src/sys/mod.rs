@@ -1,18 +1,20 @@
 //! The thin OS layer: everything in the crate that is a syscall or a clock is in this module, with the same types and methods on every system.
 //!
-//! | type | epoll | what it is |
-//! |---|---|---|
-//! | [`Poller`] | epoll | waits for many fds at once, and can be waited for itself |
-//! | [`OsTimer`] | timerfd | one deadline as an fd, ns-exact |
-//! | [`Waker`] | eventfd | wakes a `Poller` from another thread |
-//! | [`Events`], [`Event`] | `epoll_event` | what a wait found |
-//! | [`Interest`], [`Mode`] | flags | what to wait for, and how often to be told |
+//! | type | epoll | kqueue | what it is |
+//! |---|---|---|---|
+//! | [`Poller`] | epoll | kqueue | waits for many fds at once, and can be waited for itself |
+//! | [`OsTimer`] | timerfd | `EVFILT_TIMER` | one deadline of a poller |
+//! | [`Waker`] | eventfd | `EVFILT_USER`, or a pipe | wakes a `Poller` from another thread |
+//! | [`Events`], [`Event`] | `epoll_event` | `kevent` | what a wait found |
+//! | [`Interest`], [`Mode`] | flags | filters and flags | what to wait for, and how often to be told |
 //!
-//! The contract of a backend, kept by each file that is chosen below:
+//! The contract of a backend, kept by each that is chosen below:
 //! - Every fd is close-on-exec; a failed creation leaks nothing.
-//! - One method is one syscall, except where its docs say so. Nothing here allocates after construction.
+//! - One method is one syscall, except where its docs say so. Nothing here allocates after construction and registration.
 //! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a wait.
-//! - An `OsTimer` and a `Waker` registered with [`Mode::Edge`] need no read, and a new `arm` or `wake` is a new event.
+//! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
+//! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a new `arm` or `wake` is a new event.
+//! - A change takes effect at once, also for a wait that is under way in another thread.
 #![allow(unsafe_code)]
 
 pub(crate) mod fence;
@@ -26,15 +28,20 @@ mod eventfd;
 #[cfg(epoll)]
 mod timerfd;
 
+#[cfg(any(kqueue, test))]
+#[cfg_attr(not(kqueue), allow(dead_code))] // tested everywhere
+mod kevent;
+#[cfg(kqueue)]
+mod kqueue;
+
+#[cfg(kqueue)]
+pub use self::kqueue::{Event, Events, OsTimer, Poller, Waker};
 #[cfg(epoll)]
 pub use self::{
     epoll::{Event, Events, Poller},
     eventfd::Waker,
     timerfd::OsTimer,
 };
-
-#[cfg(not(epoll))]
-compile_error!("pollmux runs on Linux and Android; build.rs has the list");
 
 pub use self::time::Time;
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};

@@ -7,21 +7,21 @@
 //! - A deadline in the past is delivered by an interrupt of its own, so a look right after `arm` may miss it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Time, check};
+use super::{Interest, Mode, Poller, Time, check};
 
-/// A kernel timer that is an fd: a timerfd on `CLOCK_MONOTONIC` here.
+/// A kernel timer: a timerfd on `CLOCK_MONOTONIC` here.
 ///
-/// Register it edge-triggered with a [`Poller`](super::Poller) and never read it.
+/// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
 ///
 /// ```
-/// use pollmux::{Time, sys::{Events, Interest, Mode, OsTimer, Poller}};
+/// use pollmux::{Time, sys::{Events, OsTimer, Poller}};
 /// use std::time::Duration;
 ///
-/// let (poller, timer) = (Poller::new()?, OsTimer::new()?);
-/// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+/// let poller = Poller::new()?;
+/// let timer = OsTimer::new(&poller, 1)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
 /// poller.wait(&mut Events::with_capacity(4), None)?;
@@ -34,18 +34,20 @@ pub struct OsTimer {
 }
 
 impl OsTimer {
-    /// Creates a disarmed timer (non-blocking, close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`.
-    pub fn new() -> io::Result<OsTimer> {
+    /// Creates a disarmed timer of `poller` that is reported under `id`. Two syscalls; fails with the system's error, for instance `EMFILE`.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<OsTimer> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: the call takes no pointers.
         let fd = check(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
-        Ok(OsTimer { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        poller.register(&fd, id, Interest::READABLE, Mode::Edge)?;
+        Ok(OsTimer { fd })
     }
 
     /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
     ///
-    /// [`Time::MAX`] disarms.
+    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one syscall can do both.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         let value = match deadline {
@@ -64,11 +66,5 @@ impl OsTimer {
     /// Takes the deadline, or an expiry nobody saw, away. One syscall.
     pub fn disarm(&self) -> io::Result<()> {
         self.arm(Time::MAX)
-    }
-}
-
-impl AsFd for OsTimer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }

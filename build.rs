@@ -5,10 +5,11 @@
 //! | `epoll`, `kqueue` | the backend: exactly one of them |
 //! | `linux` | the Linux kernel, also under Android |
 //! | `apple` | macOS and its kin |
+//! | `flat` | a kqueue that cannot be waited for, see below |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
 //! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. `POLLMUX_KQUEUE_NESTS=no` says that its kqueues cannot be waited for themselves:
-//! then cfg `flat` leaves out the tests that do.
+//! then cfg `flat` leaves out the tests that do, and those that count fds, of which such a library has its own.
 
 use std::env;
 use std::process::Command;

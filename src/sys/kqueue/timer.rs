@@ -92,7 +92,7 @@ impl OsTimer {
         apply: impl FnOnce(&[Raw]) -> io::Result<()>,
     ) -> io::Result<()> {
         let former = self.set(deadline);
-        let (changes, n) = changes(self.ident, self.id, deadline);
+        let (changes, n) = changes(timers(), self.ident, self.id, deadline);
         let applied = apply(&changes[..n]);
         if applied.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
             self.set(former);
@@ -116,17 +116,111 @@ impl Drop for OsTimer {
 
 /// Arms the timer again that has fired too early.
 pub(super) fn arm(queue: &Queue, ident: usize, id: u64, deadline: Time) -> io::Result<()> {
-    let (changes, n) = changes(ident, id, deadline);
+    let (changes, n) = changes(timers(), ident, id, deadline);
     queue.change(&changes[..n])
 }
 
-fn changes(ident: usize, id: u64, deadline: Time) -> ([Raw; STEPS], usize) {
+/// How the system here is asked.
+fn timers() -> Timers {
     static TIMERS: OnceLock<Timers> = OnceLock::new();
-    let timers = *TIMERS.get_or_init(|| Timers::of(abi::SYSTEM, &abi::release()));
+    *TIMERS.get_or_init(|| Timers::of(abi::SYSTEM, &abi::release()))
+}
+
+fn changes(timers: Timers, ident: usize, id: u64, deadline: Time) -> ([Raw; STEPS], usize) {
     let (mut changes, steps) = ([Raw::EMPTY; STEPS], timers.steps());
     let data = timers.data(deadline.as_nanos(), Time::now().as_nanos());
     for (change, &flags) in changes.iter_mut().zip(steps) {
         *change = Raw::new(Kevent { ident, filter: Filter::Timer, flags, fflags: timers.fflags, data, id });
     }
     (changes, steps.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Events;
+    use std::time::Duration;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn look(poller: &Poller, events: &mut Events) -> usize {
+        poller.wait(events, Some(Duration::ZERO)).unwrap();
+        events.len()
+    }
+
+    /// What is asked of systems that count in ms, and of those that do not restart a timer, does the same on one that could do better.
+    #[test]
+    fn each_way_to_arm_replaces_the_deadline_and_takes_an_expiry_away() {
+        let here = timers();
+        for restarts in [true, false] {
+            for (fflags, unit_ns) in [(here.fflags, here.unit_ns), (0, 1_000_000)] {
+                let timers = Timers { fflags, unit_ns, restarts };
+                let poller = Poller::new().unwrap();
+                let timer = OsTimer::new(&poller, 3).unwrap();
+                let mut events = Events::with_capacity(4);
+                let arm = |after| {
+                    let deadline = Time::now() + after;
+                    timer.set(deadline);
+                    let (changes, n) = changes(timers, timer.ident, timer.id, deadline);
+                    timer.queue.change(&changes[..n]).unwrap();
+                    deadline
+                };
+                for _ in 0..3 {
+                    arm(ms(100_000));
+                    let earlier = arm(ms(2));
+                    poller.wait(&mut events, None).unwrap();
+                    assert!(Time::now() >= earlier && events.len() == 1, "{timers:?}");
+                    assert_eq!(look(&poller, &mut events), 0);
+                    arm(ms(1));
+                    std::thread::sleep(ms(5)); // it is due
+                    arm(ms(100_000));
+                    assert_eq!(look(&poller, &mut events), 0, "{timers:?}");
+                }
+            }
+        }
+    }
+
+    /// A kernel that rounds down, or one that was asked for less than the whole time.
+    #[test]
+    fn a_timer_that_fires_too_early_is_armed_again_and_not_reported() {
+        let poller = Poller::new().unwrap();
+        let timer = OsTimer::new(&poller, 3).unwrap();
+        let mut events = Events::with_capacity(4);
+        for timeout in [None, Some(ms(10_000))] {
+            let deadline = Time::now() + ms(20);
+            timer.set(deadline);
+            arm(&timer.queue, timer.ident, timer.id, Time::now() + ms(1)).unwrap();
+            poller.wait(&mut events, timeout).unwrap();
+            assert!(Time::now() >= deadline);
+            assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [3]);
+        }
+        // Whoever only looks, or waits for less, sees nothing.
+        for timeout in [ms(0), ms(2)] {
+            let deadline = Time::now() + ms(100_000);
+            timer.set(deadline);
+            arm(&timer.queue, timer.ident, timer.id, Time::ZERO).unwrap();
+            std::thread::sleep(ms(2)); // it has fired
+            poller.wait(&mut events, Some(timeout)).unwrap();
+            assert!(events.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_arm_that_fails_leaves_the_deadline_as_it_was() {
+        let poller = Poller::new().unwrap();
+        let timer = OsTimer::new(&poller, 3).unwrap();
+        let deadline = Time::now() + ms(2);
+        timer.arm(deadline).unwrap();
+        let fails = |_: &[Raw]| Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        assert!(timer.armed_by(Time::now() + ms(100_000), fails).is_err());
+        let mut events = Events::with_capacity(4);
+        poller.wait(&mut events, None).unwrap();
+        assert!(Time::now() >= deadline);
+        // An interrupted wait has armed.
+        let interrupted = |_: &[Raw]| Err(io::Error::from_raw_os_error(libc::EINTR));
+        assert!(timer.armed_by(deadline, interrupted).is_err());
+        assert_eq!(timer.set(Time::MAX), deadline);
+    }
 }

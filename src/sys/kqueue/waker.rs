@@ -19,16 +19,19 @@ use super::{Poller, Queue};
 
 /// Wakes a [`Poller`] from any thread: an `EVFILT_USER` here, or a pipe where there is none.
 ///
-/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce.
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce. One that
+/// has not been waited for goes with the waker.
 ///
 /// ```
 /// use pollmux::sys::{Events, Poller, Waker};
 ///
 /// let poller = Poller::new()?;
 /// let waker = Waker::new(&poller, 7)?;
-/// std::thread::spawn(move || waker.wake());
 /// let mut events = Events::with_capacity(8);
-/// poller.wait(&mut events, None)?;
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| waker.wake());
+///     poller.wait(&mut events, None)
+/// })?;
 /// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
 /// # std::io::Result::Ok(())
 /// ```

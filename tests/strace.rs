@@ -246,7 +246,7 @@ fn child() {
         Scenario::Defaults => defaults(),
         Scenario::Embedded => embedded(),
     };
-    println!("\n{SAYS} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes);
+    println!("\n{SAYS} {} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes, stats.syscalls());
 }
 
 // ---- strace and its log.
@@ -341,14 +341,19 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     let numbers =
         stdout.lines().find_map(|line| line.strip_prefix(SAYS)).expect("the child's line of counts");
     let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
-    let [waits, polls, arms, wakes] = numbers[..] else { panic!("{stdout}") };
+    let [waits, polls, arms, wakes, syscalls] = numbers[..] else { panic!("{stdout}") };
     let log = fs::read_to_string(&path).expect("the log");
     fs::remove_file(&path).expect("the log can go");
     let log = between(&log).unwrap_or_else(|error| panic!("{scenario:?}: {error}"));
     if cfg!(epoll) {
+        assert_eq!(syscalls, waits + polls + arms + wakes);
         return (Said { waits, polls, arms, wakes }, count(log), log.to_string());
     }
     let (counts, calls) = count_kevents(log);
+    assert_eq!(
+        calls, syscalls,
+        "{scenario:?}: the stand-in on the left, stats() on the right; its log:\n{log}"
+    );
     assert_eq!(calls, waits + polls + wakes, "{scenario:?}: an arm is a call of its own:\n{log}");
     (Said { waits, polls, arms, wakes }, counts, log.to_string())
 }

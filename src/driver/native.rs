@@ -73,7 +73,10 @@ impl Driver for Native {
             Wait::Block => {
                 self.syscalls.waits += 1;
                 let waited = match self.earlier(arm) {
-                    Some(deadline) => self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None),
+                    Some(deadline) => {
+                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                        self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None)
+                    }
                     None => self.poller.wait(&mut self.events, None),
                 };
                 self.look(waited)

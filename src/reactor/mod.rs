@@ -204,6 +204,7 @@ impl Handle {
             waits: syscalls.waits,
             polls: syscalls.polls,
             arms: syscalls.arms,
+            joined: syscalls.joined,
             wakes: core.wakes.get(),
             expired: core.expired.get(),
             cleaned: core.cleaned.get(),

@@ -25,13 +25,15 @@ use std::ops::Sub;
 pub struct Stats {
     /// Calls of `select!`, `wait` and `turn`.
     pub turns: u64,
-    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`.
+    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, or a `kevent`.
     pub waits: u64,
-    /// Looks of the driver that never sleep: `epoll_wait` with timeout zero.
+    /// Looks of the driver that never sleep: the same with timeout zero.
     pub polls: u64,
-    /// Deadlines given to the kernel: `timerfd_settime`.
+    /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
     pub arms: u64,
-    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it. At most
+    /// Those of the arms that were no syscall of their own, because they went with a wait: on kqueue.
+    pub joined: u64,
+    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, or a `kevent`, made by whoever woke it. At most
     /// one for each sleep that was announced, which is more than there are `waits` when a message comes just before the sleep.
     pub wakes: u64,
     /// Timers and tickers that expired.
@@ -45,7 +47,7 @@ pub struct Stats {
 impl Stats {
     /// The syscalls made by or for the reactor after its creation.
     pub fn syscalls(&self) -> u64 {
-        self.waits + self.polls + self.arms + self.wakes
+        self.waits + self.polls + self.arms - self.joined + self.wakes
     }
 }
 
@@ -58,6 +60,7 @@ impl Sub for Stats {
             waits: self.waits - earlier.waits,
             polls: self.polls - earlier.polls,
             arms: self.arms - earlier.arms,
+            joined: self.joined - earlier.joined,
             wakes: self.wakes - earlier.wakes,
             expired: self.expired - earlier.expired,
             cleaned: self.cleaned - earlier.cleaned,
@@ -70,13 +73,14 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "turns {}, syscalls {} (epoll_wait {} blocking + {} polling, timerfd_settime {}, wake-up writes {}), \
+            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a wait, wake-ups {}), \
              expired {}, cleaned {}, live {}",
             self.turns,
             self.syscalls(),
             self.waits,
             self.polls,
             self.arms,
+            self.joined,
             self.wakes,
             self.expired,
             self.cleaned,

@@ -36,6 +36,9 @@ pub struct Poller {
 }
 
 impl Poller {
+    /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
+    pub const ARMS_IN_WAIT: bool = false;
+
     /// Creates an epoll instance (`EPOLL_CLOEXEC`). One syscall; fails with the system's error, for instance `EMFILE`.
     pub fn new() -> io::Result<Poller> {
         // SAFETY: the call takes no pointers.

@@ -82,6 +82,9 @@ struct Watched {
 }
 
 impl Poller {
+    /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
+    pub const ARMS_IN_WAIT: bool = true;
+
     /// Creates a kqueue (close-on-exec). Two syscalls; fails with the system's error, for instance `EMFILE`.
     pub fn new() -> io::Result<Poller> {
         Ok(Poller { queue: Arc::new(Queue { kq: abi::kqueue()?, book: Mutex::default() }) })

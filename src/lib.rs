@@ -1,4 +1,4 @@
-//! A single-threaded reactor on epoll: it waits for **channels, timers and tickers in one `select!`**, and re-arms timers
+//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers and tickers in one `select!`**, and re-arms timers
 //! without allocating and without a syscall.
 //!
 //! ```
@@ -36,7 +36,7 @@
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`] | timer queue, ready list, wake protocol, [`Handle::wait`], [`Reactor::embed`] |
 //! | [`Driver`] | [`Native`], [`Sim`] (virtual time), or your own |
-//! | [`sys`] | epoll, timerfd, eventfd, clocks: every syscall |
+//! | [`sys`] | epoll, timerfd and eventfd, or kqueue; clocks: every syscall |
 //!
 //! # Guarantees
 //! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is gone.

@@ -12,6 +12,7 @@
 //! then cfg `flat` leaves out the tests that do, and those that count fds, of which such a library has its own.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
 
 const APPLE: [&str; 5] = ["macos", "ios", "tvos", "watchos", "visionos"];
@@ -65,6 +66,11 @@ fn link_libkqueue() -> Result<(), String> {
         Some(other) => return Err(format!("POLLMUX_KQUEUE_NESTS={other}: it may be yes or no")),
     }
     if let Some(folder) = setting("POLLMUX_LIBKQUEUE_DIR") {
+        let library = Path::new(&folder).join("libkqueue.so");
+        println!("cargo::rerun-if-changed={}", library.display());
+        if !library.exists() {
+            return Err(format!("POLLMUX_LIBKQUEUE_DIR={folder} has no libkqueue.so"));
+        }
         println!("cargo::rustc-link-search=native={folder}");
         // For this package's own tests and examples.
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");

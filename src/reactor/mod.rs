@@ -107,7 +107,7 @@ struct Table {
 }
 
 impl Reactor {
-    /// A reactor on the system's own poller. Five syscalls and some 30 KiB; fails with the system's error, for instance `EMFILE`, and
+    /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB; fails with the system's error, for instance `EMFILE`, and
     /// then leaves nothing behind.
     pub fn new() -> io::Result<Reactor> {
         Reactor::with_driver(Native::new()?)

@@ -8,11 +8,11 @@ use super::super::kevent::{Filter, System};
 use super::super::{check, timespec};
 
 #[cfg(not(linux))]
-use libc as abi;
+use libc as os;
 
 /// libkqueue's declarations, which libc does not have.
 #[cfg(linux)]
-mod abi {
+mod os {
     use libc::{c_int, c_short, c_uint, c_ushort, c_void, timespec};
 
     #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ const _: () = {
 /// An id travels in `udata`, which is a pointer.
 const _: () = assert!(size_of::<usize>() == 8, "on kqueue pollmux runs on 64-bit systems only");
 
-pub(super) const NOTE_TRIGGER: u32 = abi::NOTE_TRIGGER;
+pub(super) const NOTE_TRIGGER: u32 = os::NOTE_TRIGGER;
 
 #[cfg(target_os = "freebsd")]
 pub(super) const SYSTEM: System = System::FreeBsd;
@@ -77,7 +77,7 @@ pub(super) const SYSTEM: System = System::Libkqueue;
 /// A kevent as the system has it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Raw(abi::kevent);
+pub(super) struct Raw(os::kevent);
 
 // SAFETY: `udata` is a number of ours that nobody takes for a pointer.
 unsafe impl Send for Raw {}
@@ -103,12 +103,12 @@ impl Raw {
 
     pub(super) fn new(kevent: Kevent) -> Raw {
         let mut raw = Raw::EMPTY;
-        raw.0.ident = kevent.ident as _;
+        raw.0.ident = kevent.ident;
         raw.0.filter = match kevent.filter {
-            Filter::Read => abi::EVFILT_READ,
-            Filter::Write => abi::EVFILT_WRITE,
-            Filter::Timer => abi::EVFILT_TIMER,
-            Filter::User => abi::EVFILT_USER,
+            Filter::Read => os::EVFILT_READ,
+            Filter::Write => os::EVFILT_WRITE,
+            Filter::Timer => os::EVFILT_TIMER,
+            Filter::User => os::EVFILT_USER,
         };
         raw.0.flags = kevent.flags as _;
         raw.0.fflags = kevent.fflags;
@@ -122,14 +122,14 @@ impl Raw {
         // Copied out: on macOS the struct is packed.
         let raw = self.0;
         let filter = match raw.filter {
-            abi::EVFILT_READ => Filter::Read,
-            abi::EVFILT_WRITE => Filter::Write,
-            abi::EVFILT_TIMER => Filter::Timer,
-            abi::EVFILT_USER => Filter::User,
+            os::EVFILT_READ => Filter::Read,
+            os::EVFILT_WRITE => Filter::Write,
+            os::EVFILT_TIMER => Filter::Timer,
+            os::EVFILT_USER => Filter::User,
             _ => return None,
         };
         Some(Kevent {
-            ident: raw.ident as usize,
+            ident: raw.ident,
             filter,
             flags: raw.flags as u32,
             fflags: raw.fflags,
@@ -142,7 +142,7 @@ impl Raw {
 /// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
 pub(super) fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: the call takes no arguments.
-    let fd = check(unsafe { abi::kqueue() })?;
+    let fd = check(unsafe { os::kqueue() })?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the fd is open, and the call takes no pointer.
@@ -162,7 +162,7 @@ pub(super) fn kevent(
     // SAFETY: `Raw` is a kevent and nothing else; `changes` is valid for reads and `events` for writes of as many as are said, `timeout`
     // is null or valid for the length of the call.
     let n = unsafe {
-        abi::kevent(
+        os::kevent(
             kq.as_raw_fd(),
             changes.as_ptr().cast(),
             changes.len() as _,

@@ -43,6 +43,7 @@ const STEPS: usize = 3;
 impl OsTimer {
     /// Creates a disarmed timer of `poller` that is reported under `id`. No syscall here, two on epoll.
     pub fn new(poller: &Poller, id: u64) -> io::Result<OsTimer> {
+        timers(); // asked here, because to ask allocates
         let queue = poller.queue.clone();
         let ident = {
             let book = &mut *queue.book();

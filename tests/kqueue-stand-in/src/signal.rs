@@ -101,15 +101,18 @@ fn give_back(signal: c_int) {
 
 extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let saved = errno();
+    let former = HANDLER[signal as usize].load(Ordering::SeqCst);
+    if former == libc::SIG_DFL {
+        // First: if this ends the process nobody hears of it.
+        by_default(signal);
+    }
     for (place, eventfd) in SIGNAL.iter().zip(&EVENTFD) {
         if place.load(Ordering::SeqCst) == signal {
             raise(eventfd.load(Ordering::SeqCst));
         }
     }
-    let former = HANDLER[signal as usize].load(Ordering::SeqCst);
     match former {
-        libc::SIG_IGN => {}
-        libc::SIG_DFL => by_default(signal),
+        libc::SIG_IGN | libc::SIG_DFL => {}
         former if FLAGS[signal as usize].load(Ordering::SeqCst) & libc::SA_SIGINFO != 0 => {
             // SAFETY: it was installed as a handler of this kind.
             let former: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
@@ -129,10 +132,14 @@ fn by_default(signal: c_int) {
     if [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT].contains(&signal) {
         return;
     }
-    // It is blocked until the handler returns, and then it ends the process.
-    // SAFETY: both may be called in a handler.
+    // It is blocked while it is handled.
+    // SAFETY: all of these may be called in a handler, and the set is valid.
     unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
         libc::signal(signal, libc::SIG_DFL);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
         libc::raise(signal);
     }
 }

@@ -8,8 +8,9 @@
 //! | `flat` | a kqueue that cannot be waited for, see below |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
-//! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. `POLLMUX_KQUEUE_NESTS=no` says that its kqueues cannot be waited for themselves:
-//! then cfg `flat` leaves out the tests that do, and those that count fds, of which such a library has its own.
+//! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. `POLLMUX_KQUEUE_NESTS=no` says that it is the distributions' libkqueue, whose kqueues
+//! cannot be waited for themselves: then cfg `flat` leaves out the tests that do, those that count fds, of which it has its own, and those that
+//! change a kqueue while another thread waits with it, which it cannot before 2.7; and wakers are pipes.
 
 use std::env;
 use std::path::Path;

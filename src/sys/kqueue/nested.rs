@@ -4,7 +4,8 @@
 //! - The kqueue outside tells when the one inside gets something, and not again while that is there: a timer is read, and taken out before it is
 //!   armed anew. The end of a process stays in it.
 //! - No system has timers on a clock that counts suspend; on the wall clock some have (`../kevent.rs`), and none tells that it was set.
-//! - A process that has ended already may be no process any more (`ESRCH`): then a timer stands for its end, which is due at once.
+//! - A process that has ended already may be no process any more (`ESRCH`), also when it has not been waited for: then a timer stands for its end,
+//!   which is due at once.
 //! - The end of a process is told a moment before `waitpid` has its status.
 //! - The library's kqueues cannot be waited for (cfg `flat`).
 
@@ -182,7 +183,7 @@ impl ProcessFd {
             id: 0,
         };
         match change(&kq, &[Raw::new(process)]) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) && is_zombie(pid) => {
                 change(&kq, &[timer(EV_ADD | EV_ONESHOT, timers().fflags, 1)])?;
             }
             added => added?,
@@ -196,6 +197,20 @@ impl ProcessFd {
             self.ended.store(true, Ordering::Relaxed);
         }
         self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether `pid` is a child that has ended and was not waited for. (A system without `waitid` is taken at the caller's word.)
+fn is_zombie(pid: u32) -> bool {
+    #[cfg(target_os = "openbsd")]
+    return pid > 0;
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        // SAFETY: a siginfo_t is numbers and addresses, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+        // SAFETY: `info` is a valid place for the one siginfo_t that the call writes.
+        unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) == 0 }
     }
 }
 

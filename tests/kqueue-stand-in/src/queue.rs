@@ -19,8 +19,8 @@ pub(crate) enum Timeout {
     After(Duration),
 }
 
-/// The most events taken from the epoll set at once.
-const BATCH: usize = 128;
+/// The most events that a call gives.
+const BATCH: usize = 4_096;
 
 type Key = (c_short, usize);
 
@@ -184,7 +184,8 @@ impl Queue {
     }
 
     fn wait(&self, room: usize, timeout: Timeout) -> Result<Vec<kevent>, Errno> {
-        let mut list = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
+        // As many as the caller has room for, as a kernel would: fewer say that there are no more.
+        let mut list = vec![libc::epoll_event { events: 0, u64: 0 }; room.min(BATCH)];
         let until = match timeout {
             Timeout::Never => None,
             Timeout::After(timeout) => Instant::now().checked_add(timeout),
@@ -194,8 +195,14 @@ impl Queue {
             _ => None,
         };
         loop {
-            let n = pwait(self.epoll, &mut list[..room.min(BATCH)], rest)?;
-            let found = self.collect(&list[..n]);
+            let n = pwait(self.epoll, &mut list, rest)?;
+            let mut found = self.collect(&list[..n]);
+            if n == list.len() && (1..n).contains(&found.len()) {
+                // Some that were there said nothing.
+                let room = n - found.len();
+                let more = pwait(self.epoll, &mut list[..room], Some(Duration::ZERO)).unwrap_or(0);
+                found.extend(self.collect(&list[..more]));
+            }
             if !found.is_empty() {
                 return Ok(found);
             }

@@ -1,11 +1,101 @@
-//! Chooses the backend once, so that the sources never list operating systems: `cfg(epoll)` is set here and read in
-//! `src/sys/mod.rs`.
+//! Chooses the backend once, so that the sources never list operating systems. What it sets:
+//!
+//! | cfg | where |
+//! |---|---|
+//! | `epoll`, `kqueue` | the backend: exactly one of them |
+//! | `linux` | the Linux kernel, also under Android |
+//! | `apple` | macOS and its kin |
+//! | `flat` | a kqueue that cannot be waited for, see below |
+//!
+//! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
+//! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. `POLLMUX_KQUEUE_NESTS=no` says that it is the distributions' libkqueue, whose kqueues
+//! cannot be waited for themselves: then cfg `flat` leaves out the tests that do, those that count fds, of which it has its own, and those that
+//! change a kqueue while another thread waits with it, which it cannot before 2.7; and wakers are pipes.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+const APPLE: [&str; 5] = ["macos", "ios", "tvos", "watchos", "visionos"];
+const BSD: [&str; 4] = ["freebsd", "netbsd", "openbsd", "dragonfly"];
+const LINUX: [&str; 2] = ["linux", "android"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(epoll)");
-    let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
-    if matches!(os.as_str(), "linux" | "android") {
-        println!("cargo::rustc-cfg=epoll");
+    for cfg in ["epoll", "kqueue", "linux", "apple", "flat"] {
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
     }
+    if let Err(error) = choose() {
+        println!("cargo::error={error}");
+    }
+}
+
+fn choose() -> Result<(), String> {
+    let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    let (linux, apple) = (LINUX.contains(&os.as_str()), APPLE.contains(&os.as_str()));
+    if linux {
+        println!("cargo::rustc-cfg=linux");
+    } else if apple {
+        println!("cargo::rustc-cfg=apple");
+    } else if !BSD.contains(&os.as_str()) {
+        return Err(format!("pollmux runs on Linux, Android, the BSDs and macOS, not on {os}"));
+    }
+    let native = if linux { "epoll" } else { "kqueue" };
+    let backend = setting("POLLMUX_BACKEND").unwrap_or_else(|| native.into());
+    match backend.as_str() {
+        "epoll" if linux => println!("cargo::rustc-cfg=epoll"),
+        "kqueue" => println!("cargo::rustc-cfg=kqueue"),
+        "epoll" => return Err(format!("POLLMUX_BACKEND=epoll: there is no epoll on {os}")),
+        other => return Err(format!("POLLMUX_BACKEND={other} is no backend: it may be epoll or kqueue")),
+    }
+    if linux && backend == "kqueue" {
+        link_libkqueue()?;
+    }
+    Ok(())
+}
+
+/// An environment variable that decides something here; an empty one counts for none.
+fn setting(name: &str) -> Option<String> {
+    println!("cargo::rerun-if-env-changed={name}");
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn link_libkqueue() -> Result<(), String> {
+    match setting("POLLMUX_KQUEUE_NESTS").as_deref() {
+        None | Some("yes") => {}
+        Some("no") => println!("cargo::rustc-cfg=flat"),
+        Some(other) => return Err(format!("POLLMUX_KQUEUE_NESTS={other}: it may be yes or no")),
+    }
+    if let Some(folder) = setting("POLLMUX_LIBKQUEUE_DIR") {
+        let library = Path::new(&folder).join("libkqueue.so");
+        println!("cargo::rerun-if-changed={}", library.display());
+        if !library.exists() {
+            return Err(format!("POLLMUX_LIBKQUEUE_DIR={folder} has no libkqueue.so"));
+        }
+        println!("cargo::rustc-link-search=native={folder}");
+        // For this package's own tests and examples.
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+        println!("cargo::rustc-link-lib=dylib=kqueue");
+        return Ok(());
+    }
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
+    let output = Command::new("pkg-config").args(["--libs", "libkqueue"]).output();
+    let flags = match output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+            return Err(format!("POLLMUX_BACKEND=kqueue needs libkqueue or POLLMUX_LIBKQUEUE_DIR: {said}"));
+        }
+        Err(error) => {
+            return Err(format!("POLLMUX_BACKEND=kqueue needs pkg-config or POLLMUX_LIBKQUEUE_DIR: {error}"));
+        }
+    };
+    for flag in flags.split_whitespace() {
+        if let Some(folder) = flag.strip_prefix("-L") {
+            println!("cargo::rustc-link-search=native={folder}");
+        } else if let Some(library) = flag.strip_prefix("-l") {
+            println!("cargo::rustc-link-lib=dylib={library}");
+        }
+    }
+    Ok(())
 }

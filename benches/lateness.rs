@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use common::{Scale, raw, readable, tokio_runtime, verdict};
 use hdrhistogram::Histogram;
-use pollmux::sys::{Events, Interest, Mode, OsTimer, Poller};
+use pollmux::sys::{Events, OsTimer, Poller};
 use pollmux::{Inbox, Reactor, Time, channel, select};
 
 #[derive(Parser)]
@@ -97,8 +97,8 @@ fn raw_timerfd(ahead: Duration) -> Wait {
 }
 
 fn sys(_: Duration) -> Wait {
-    let (poller, timer) = (Poller::new().expect("a poller"), OsTimer::new().expect("a timer"));
-    poller.register(&timer, 1, Interest::READABLE, Mode::Edge).expect("a registration");
+    let poller = Poller::new().expect("a poller");
+    let timer = OsTimer::new(&poller, 1).expect("a timer");
     let mut events = Events::with_capacity(16);
     Box::new(move |delay| {
         let due = Time::now() + delay;

@@ -41,9 +41,9 @@ struct Sys {
 }
 
 impl Sys {
-    fn new(mode: Mode) -> Sys {
-        let (poller, waker) = (Poller::new().expect("a poller"), Waker::new().expect("a waker"));
-        poller.register(&waker, 1, Interest::READABLE, mode).expect("a registration");
+    fn new() -> Sys {
+        let poller = Poller::new().expect("a poller");
+        let waker = Waker::new(&poller, 1).expect("a waker");
         Sys { poller, waker: Arc::new(waker), events: Events::with_capacity(16) }
     }
 
@@ -116,12 +116,14 @@ fn calls(c: &mut Criterion) {
 
     let (epoll, eventfd) = raw::pair(raw::EDGE);
     group.bench_function("raw epoll_ctl MOD", |b| b.iter(|| raw::modify(&epoll, &eventfd, raw::EDGE)));
-    let sys = Sys::new(Mode::Edge);
+    let sys = Sys::new();
+    sys.poller.register(&eventfd, 2, Interest::READABLE, Mode::Edge).expect("a registration");
     group.bench_function("pollmux Poller::modify", |b| {
-        b.iter(|| sys.poller.modify(&*sys.waker, 1, Interest::READABLE, Mode::Edge).expect("registered"))
+        b.iter(|| sys.poller.modify(&eventfd, 2, Interest::READABLE, Mode::Edge).expect("registered"))
     });
+    sys.poller.deregister(&eventfd).expect("registered");
 
-    let (timerfd, timer) = (raw::timerfd(), OsTimer::new().expect("a timer"));
+    let (timerfd, timer) = (raw::timerfd(), OsTimer::new(&sys.poller, 3).expect("a timer"));
     let at = Time::now() + FAR;
     group.bench_function("raw timerfd_settime, far", |b| b.iter(|| raw::settime(&timerfd, black_box(at))));
     group.bench_function("pollmux OsTimer::arm, far", |b| {
@@ -154,7 +156,7 @@ fn looks(c: &mut Criterion) {
             b.iter(|| raw::pwait2(&epoll, &mut events, Duration::ZERO))
         });
     }
-    let (mut sys, mut mio, mut polling) = (Sys::new(Mode::Edge), Mio::new(), Polling::new());
+    let (mut sys, mut mio, mut polling) = (Sys::new(), Mio::new(), Polling::new());
     let zero = Some(Duration::ZERO);
     nothing.bench_function("pollmux Poller::wait(0)", |b| b.iter(|| assert_eq!(sys.wait(zero), 0)));
     nothing.bench_function("mio Poll::poll(0)", |b| b.iter(|| assert_eq!(mio.wait(zero), 0)));
@@ -165,8 +167,8 @@ fn looks(c: &mut Criterion) {
     let (epoll, eventfd) = raw::pair(raw::LEVEL);
     raw::write(&eventfd);
     one.bench_function("raw epoll_wait(0)", |b| b.iter(|| assert_eq!(raw::wait(&epoll, &mut events, 0), 1)));
-    let mut sys = Sys::new(Mode::Level);
-    sys.waker.wake().expect("a wake-up");
+    let mut sys = Sys::new();
+    sys.poller.register(&eventfd, 2, Interest::READABLE, Mode::Level).expect("a registration");
     one.bench_function("pollmux Poller::wait(0)", |b| b.iter(|| assert_eq!(sys.wait(zero), 1)));
     one.finish();
 }
@@ -175,7 +177,7 @@ fn looks(c: &mut Criterion) {
 fn wakes(c: &mut Criterion) {
     let (epoll, eventfd) = raw::pair(raw::EDGE);
     let mut events = raw::events();
-    let (mut sys, mut mio, mut polling) = (Sys::new(Mode::Edge), Mio::new(), Polling::new());
+    let (mut sys, mut mio, mut polling) = (Sys::new(), Mio::new(), Polling::new());
 
     let mut plain = group(c, "wake and wait");
     plain.bench_function("raw eventfd write + epoll_wait", |b| {
@@ -239,7 +241,8 @@ fn ticks(c: &mut Criterion) {
     let mut group = group(c, "tick: a deadline 1 us ahead, and the sleep until it");
     let step = Duration::from_micros(1);
     let (epoll, timerfd, mut events) = (raw::epoll(), raw::timerfd(), raw::events());
-    let (poller, timer) = (Poller::new().expect("a poller"), OsTimer::new().expect("a timer"));
+    let poller = Poller::new().expect("a poller");
+    let timer = OsTimer::new(&poller, 1).expect("a timer");
     assert_eq!(raw::add(&epoll, &timerfd, raw::EDGE), 0);
     group.bench_function("raw clock + timerfd_settime + epoll_wait", |b| {
         b.iter(|| {
@@ -247,12 +250,10 @@ fn ticks(c: &mut Criterion) {
             assert_eq!(raw::wait(&epoll, &mut events, -1), 1);
         })
     });
-    poller.register(&timer, 1, Interest::READABLE, Mode::Edge).expect("a registration");
     let mut found = Events::with_capacity(16);
-    group.bench_function("pollmux Time::now + OsTimer::arm + Poller::wait", |b| {
+    group.bench_function("pollmux Time::now + Poller::arm_and_wait", |b| {
         b.iter(|| {
-            timer.arm(Time::now() + step).expect("a deadline");
-            poller.wait(&mut found, None).expect("a wait");
+            poller.arm_and_wait(&timer, Time::now() + step, &mut found, None).expect("a wait");
         })
     });
     let reactor = Reactor::new().expect("a reactor");
@@ -287,7 +288,7 @@ fn parked(c: &mut Criterion) {
             raw::wait(&here, &mut events, -1);
         },
     );
-    let (mut here, mut there) = (Sys::new(Mode::Edge), Sys::new(Mode::Edge));
+    let (mut here, mut there) = (Sys::new(), Sys::new());
     let (wake_here, wake_there) = (here.waker.clone(), there.waker.clone());
     round_trip(
         &mut group,

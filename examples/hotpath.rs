@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use common::allocations;
-use pollmux::sys::{self, Interest, Mode, OsTimer, Poller, Waker};
+use pollmux::sys::{self, OsTimer, Poller, Waker};
 use pollmux::{
     Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Stats, Syscalls, Time, Wait, Wake, channel,
     select,
@@ -153,19 +153,18 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// An epoll with one eventfd and one timerfd, as the reactor has it.
+/// A poller with one waker and one timer, as the reactor has it.
 struct Raw {
     poller: Poller,
-    waker: Waker,
+    waker: Arc<Waker>,
     timer: OsTimer,
     events: sys::Events,
 }
 
 impl Raw {
     fn new() -> io::Result<Raw> {
-        let (poller, waker, timer) = (Poller::new()?, Waker::new()?, OsTimer::new()?);
-        poller.register(&waker, 0, Interest::READABLE, Mode::Edge)?;
-        poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+        let poller = Poller::new()?;
+        let (waker, timer) = (Arc::new(Waker::new(&poller, 0)?), OsTimer::new(&poller, 1)?);
         Ok(Raw { poller, waker, timer, events: sys::Events::with_capacity(4) })
     }
 
@@ -231,10 +230,7 @@ fn tick(turns: u64, period: Duration) -> io::Result<()> {
         &format!("(b) a tick of {period:?}: clock + timerfd_settime + epoll_wait"),
         turns,
         &reactor,
-        || {
-            raw.timer.arm(Time::now() + period)?;
-            raw.wait()
-        },
+        || raw.poller.arm_and_wait(&raw.timer, Time::now() + period, &mut raw.events, None),
         || {
             timer.reset(period);
             select! { reactor; recv(timer) -> _due => {} }
@@ -277,7 +273,7 @@ fn round_trip(turns: u64) -> io::Result<()> {
     ping_tx.send(pong_tx).map_err(io::Error::other)?;
 
     let (mut here, there) = (Raw::new()?, Raw::new()?);
-    let (wake_here, wake_there) = (dup(&here.waker)?, dup(&there.waker)?);
+    let (wake_here, wake_there) = (here.waker.clone(), there.waker.clone());
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let raw = thread::spawn(move || -> io::Result<()> {
@@ -288,7 +284,7 @@ fn round_trip(turns: u64) -> io::Result<()> {
             if stopped.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            add(&wake_here)?;
+            wake_here.wake()?;
         }
     });
     let receive = |inbox: &Inbox<u64>| select! { reactor; recv(inbox) -> n => n };
@@ -297,7 +293,7 @@ fn round_trip(turns: u64) -> io::Result<()> {
         turns,
         &reactor,
         || {
-            add(&wake_there)?;
+            wake_there.wake()?;
             here.wait()
         },
         || {
@@ -307,19 +303,9 @@ fn round_trip(turns: u64) -> io::Result<()> {
         },
     )?;
     stop.store(true, Ordering::SeqCst);
-    add(&wake_there)?;
+    wake_there.wake()?;
     drop(to_other);
     let join = |thread: thread::JoinHandle<io::Result<()>>| thread.join().expect("no panic");
     join(raw)?;
     join(ours)
-}
-
-/// A second fd of the same eventfd, for another thread.
-fn dup(waker: &Waker) -> io::Result<std::fs::File> {
-    use std::os::fd::AsFd;
-    Ok(waker.as_fd().try_clone_to_owned()?.into())
-}
-
-fn add(mut eventfd: &std::fs::File) -> io::Result<()> {
-    io::Write::write_all(&mut eventfd, &1u64.to_ne_bytes())
 }

@@ -1,4 +1,4 @@
-//! A single-threaded reactor on epoll: it waits for **channels, timers, tickers and fds in one `select!`**, and re-arms timers
+//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds in one `select!`**, and re-arms timers
 //! without allocating and without a syscall.
 //!
 //! ```
@@ -38,7 +38,7 @@
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
 //! | [`Driver`] | [`Native`], [`Sim`] (virtual time), `MioDriver`, `PollingDriver`, or your own |
-//! | [`sys`] | epoll, timerfd, eventfd, signals, clocks: every syscall |
+//! | [`sys`] | epoll with timerfds and an eventfd, or kqueue; signals, processes, clocks: every syscall |
 //!
 //! # Features
 //! None is on by default; each adds the dependency of its name.

@@ -8,7 +8,10 @@
 //! The two must agree in every run. The exact numbers depend on the scheduler, too: a loop that was kept from the CPU until its tick was
 //! due need not sleep for it. Such a run is repeated.
 //!
-//! Without strace, or where it may not trace, the tests are skipped, unless `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
+//! On kqueue it is the log of the stand-in (tests/kqueue-stand-in) instead of strace's, a line for each `kevent`. There the calls must be fewer than on
+//! epoll by the arms: each goes with the wait after it.
+//!
+//! Without strace, or where it may not trace, or with another kqueue, the tests are skipped, unless `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,6 +28,8 @@ use pollmux::{Reactor, Stats, select};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
 const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";
+/// Where the stand-in logs to.
+const LOG: &str = "KQUEUE_STAND_IN_LOG";
 const BEGIN: &str = "pollmux: the scenario begins";
 const END: &str = "pollmux: the scenario ends";
 /// What the child's line of counts begins with.
@@ -40,10 +45,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// How often something was called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// `epoll_wait` and its relatives, whether they slept or not.
+    /// `epoll_wait` and its relatives, whether they slept or not; `kevent` with room for events.
     epoll_waits: u64,
+    /// Also the timers in the changes of a `kevent`.
     settimes: u64,
-    /// `write` to an eventfd.
+    /// `write` to an eventfd; triggers in the changes of a `kevent`.
     wakes: u64,
     /// `read` of an eventfd or a timerfd.
     reads: u64,
@@ -91,8 +97,10 @@ const EMBEDDED_TURNS: u64 = 50;
 
 /// Runs `scenario` between the two lines, and returns what `stats()` has counted meanwhile.
 fn between_the_lines(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stats {
-    let mut null = File::options().write(true).open("/dev/null").expect("/dev/null");
-    let mut mark = |line: &str| null.write_all(line.as_bytes()).expect("a write to /dev/null");
+    // Without a log of the stand-in, strace sees the lines.
+    let path = std::env::var_os(LOG).unwrap_or_else(|| "/dev/null".into());
+    let mut log = File::options().append(true).create(true).open(path).expect("the log, or /dev/null");
+    let mut mark = |line: &str| log.write_all(format!("{line}\n").as_bytes()).expect("a write to it");
     mark(BEGIN);
     let before = reactor.stats();
     scenario(reactor);
@@ -284,7 +292,7 @@ fn child() {
         Scenario::LazyTicks => lazy_ticks(ENOUGH),
         Scenario::NearlyLazyTicks => lazy_ticks(TOO_LITTLE),
     };
-    println!("\n{SAYS} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes);
+    println!("\n{SAYS} {} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes, stats.syscalls());
 }
 
 // ---- strace and its log.
@@ -318,8 +326,22 @@ fn count(log: &str) -> Counts {
     counts
 }
 
+/// [`count`] for the log of the stand-in, and how many calls there are: `kevent timer:add, room for 16, waits`.
+fn count_kevents(log: &str) -> (Counts, u64) {
+    let mut counts = Counts::default();
+    for line in log.lines() {
+        counts.epoll_waits += u64::from(!line.ends_with("returns"));
+        counts.settimes += line.matches(" timer:add").count() as u64;
+        counts.wakes += line.matches(" user:trigger").count() as u64;
+    }
+    (counts, log.lines().count() as u64)
+}
+
 /// Why strace cannot be used, if it cannot.
 fn no_strace() -> Option<String> {
+    if cfg!(kqueue) {
+        return cfg!(any(flat, not(linux))).then(|| "this kqueue logs nothing".into());
+    }
     let tried = Command::new("strace")
         .args(["-f", "-y", "-e", CALLS, "-o", "/dev/null", "true"])
         .stdin(Stdio::null())
@@ -347,10 +369,14 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let run = format!("strace-{}-{}.log", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
-    let output = Command::new("strace")
-        .args(["-f", "-y", "-s", "64", "-e", CALLS, "-e", "signal=none", "-o"])
-        .arg(&path)
-        .arg(std::env::current_exe().expect("the test's own path"))
+    let this = std::env::current_exe().expect("the test's own path");
+    let mut command = Command::new(if cfg!(epoll) { "strace".as_ref() } else { this.as_os_str() });
+    if cfg!(epoll) {
+        command.args(["-f", "-y", "-s", "64", "-e", CALLS, "-e", "signal=none", "-o"]).arg(&path).arg(&this);
+    } else {
+        command.env(LOG, &path);
+    }
+    let output = command
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
         .env(CHILD, format!("{scenario:?}"))
         .stdin(Stdio::null())
@@ -361,11 +387,21 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     let numbers =
         stdout.lines().find_map(|line| line.strip_prefix(SAYS)).expect("the child's line of counts");
     let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
-    let [waits, polls, arms, wakes] = numbers[..] else { panic!("{stdout}") };
+    let [waits, polls, arms, wakes, syscalls] = numbers[..] else { panic!("{stdout}") };
     let log = fs::read_to_string(&path).expect("the log");
     fs::remove_file(&path).expect("the log can go");
     let log = between(&log).unwrap_or_else(|error| panic!("{scenario:?}: {error}"));
-    (Said { waits, polls, arms, wakes }, count(log), log.to_string())
+    if cfg!(epoll) {
+        assert_eq!(syscalls, waits + polls + arms + wakes);
+        return (Said { waits, polls, arms, wakes }, count(log), log.to_string());
+    }
+    let (counts, calls) = count_kevents(log);
+    assert_eq!(
+        calls, syscalls,
+        "{scenario:?}: the stand-in on the left, stats() on the right; its log:\n{log}"
+    );
+    assert_eq!(calls, waits + polls + wakes, "{scenario:?}: an arm is a call of its own:\n{log}");
+    (Said { waits, polls, arms, wakes }, counts, log.to_string())
 }
 
 /// What a child has printed of its `Stats`.
@@ -467,6 +503,15 @@ fn an_embedded_reactor_makes_the_syscalls_it_counts() {
 fn an_embedded_turn_is_one_look_and_no_settime_for_later_resets() {
     let promised = Counts { epoll_waits: EMBEDDED_TURNS, ..Counts::default() };
     agrees(Scenario::EmbeddedResets, |seen| seen == promised);
+}
+
+#[test]
+fn a_log_of_kevents_is_counted() {
+    let log = "kevent user:trigger, room for 0, returns\n\
+               kevent timer:add, room for 16, waits\n\
+               kevent timer:delete, room for 0, returns\n\
+               kevent, room for 16, looks\n";
+    assert_eq!(count_kevents(log), (Counts { epoll_waits: 2, settimes: 1, wakes: 1, reads: 0 }, 4));
 }
 
 #[test]

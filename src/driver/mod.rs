@@ -181,13 +181,15 @@ pub trait Wake: Send + Sync {
 /// Syscalls made by a driver since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Syscalls {
-    /// Waits that may sleep: `epoll_wait` with a timeout.
+    /// Waits that may sleep: `epoll_wait` or `kevent` with a timeout.
     pub waits: u64,
-    /// Looks that never sleep: `epoll_wait` with timeout zero.
+    /// Looks that never sleep: `epoll_wait` or `kevent` with timeout zero.
     pub polls: u64,
-    /// Deadlines given to the kernel: `timerfd_settime`.
+    /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
     pub arms: u64,
-    /// Registrations, changes and removals of fds: `epoll_ctl`.
+    /// Those of the arms that were no syscall of their own, because they went with a wait: on kqueue.
+    pub joined: u64,
+    /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
     pub controls: u64,
 }
 
@@ -198,6 +200,7 @@ impl Add for Syscalls {
             waits: self.waits + other.waits,
             polls: self.polls + other.polls,
             arms: self.arms + other.arms,
+            joined: self.joined + other.joined,
             controls: self.controls + other.controls,
         }
     }

@@ -1,9 +1,9 @@
 //! The default driver: the system's poller with one kernel timer and one waker in it.
 //!
 //! The timer is armed inside the call that blocks, and only when the deadline asked for is before the one that is armed: a stale early
-//! wake-up costs a turn, a `settime` costs more. Timer and waker are edge-triggered and never read.
+//! wake-up costs a turn, a `settime` costs more. Neither timer nor waker is ever read.
 //!
-//! A deadline with enough slack needs no kernel timer: the timeout of the wait itself will do, which saves the `settime`.
+//! A deadline with enough slack needs no kernel timer on epoll: the timeout of the wait itself will do, which saves the `settime`. On kqueue the arm goes with the wait.
 
 use std::cell::OnceCell;
 use std::io;
@@ -21,7 +21,7 @@ const WAKER: u64 = u64::MAX - 1;
 /// Events that one wait takes at most, however many fds there are; the others are the next wait's.
 const BATCH: usize = 1_024;
 
-/// Waits through the system's own poller: epoll, a timerfd and an eventfd on Linux.
+/// Waits through the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
 #[derive(Debug)]
 pub struct Native {
     poller: Poller,
@@ -40,11 +40,10 @@ pub struct Native {
 }
 
 impl Native {
-    /// Creates the three fds and registers two of them: five syscalls. When one fails nothing is left behind.
+    /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is left behind.
     pub fn new() -> io::Result<Native> {
-        let (poller, timer, waker) = (Poller::new()?, OsTimer::new()?, Waker::new()?);
-        poller.register(&timer, TIMER, Interest::READABLE, Mode::Edge)?;
-        poller.register(&waker, WAKER, Interest::READABLE, Mode::Edge)?;
+        let poller = Poller::new()?;
+        let (timer, waker) = (OsTimer::new(&poller, TIMER)?, Waker::new(&poller, WAKER)?);
         Ok(Native {
             poller,
             timer,
@@ -58,18 +57,16 @@ impl Native {
         })
     }
 
-    /// Arms the kernel timer, if the deadline is before what is armed.
+    /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller then sets it.
     #[inline(always)] // see Notify::call
-    fn arm(&mut self, deadline: Option<Deadline>) -> io::Result<()> {
-        match deadline {
-            Some(deadline) if deadline.latest < self.armed => {
-                self.syscalls.arms += 1;
-                self.timer.arm(deadline.latest)?;
-                self.armed = deadline.latest;
-                Ok(())
-            }
-            _ => Ok(()),
+    fn earlier(&mut self, deadline: Option<Deadline>) -> Option<Time> {
+        let latest = deadline?.latest;
+        if latest >= self.armed {
+            return None;
         }
+        self.syscalls.arms += 1;
+        self.armed = latest;
+        Some(latest)
     }
 
     /// The timeout that will do instead of the kernel timer.
@@ -88,13 +85,17 @@ impl Native {
     /// Whether the last look may have left something: for who waits for our fd edge-triggered.
     #[cfg(feature = "mio")]
     pub(super) fn may_have_more(&self) -> bool {
-        self.events.len() == self.events.capacity() || (self.level && !self.events.is_empty())
+        self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
     #[inline(always)] // see Notify::call
-    fn look(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
-        match self.poller.wait(&mut self.events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+    fn look(&mut self, waited: io::Result<()>, ready: &mut ReadyFds) -> io::Result<()> {
+        match waited {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                // Whatever is armed now, the next deadline is armed again.
+                self.armed = Time::MAX;
+                return Err(error);
+            }
             _ => {}
         }
         for event in self.events.iter() {
@@ -120,17 +121,26 @@ impl Driver for Native {
         match how {
             Wait::Block => {
                 let timeout = self.timeout(deadline);
-                if timeout.is_none() {
-                    self.arm(deadline)?;
-                }
+                let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
                 self.syscalls.waits += 1;
-                self.look(timeout, ready)
+                let waited = match arm {
+                    Some(deadline) => {
+                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                        self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None)
+                    }
+                    None => self.poller.wait(&mut self.events, timeout),
+                };
+                self.look(waited, ready)
             }
             Wait::Poll => {
                 self.syscalls.polls += 1;
-                self.look(Some(Duration::ZERO), ready)
+                let waited = self.poller.wait(&mut self.events, Some(Duration::ZERO));
+                self.look(waited, ready)
             }
-            Wait::Arm => self.arm(deadline),
+            Wait::Arm => match self.earlier(deadline) {
+                Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),
+                None => Ok(()),
+            },
         }
     }
 
@@ -179,7 +189,7 @@ impl Driver for Native {
 impl Drop for Native {
     fn drop(&mut self) {
         // Senders may keep the waker, and an embedding the poller: what they wake then is not to be seen there for ever.
-        let _ = self.poller.deregister(&*self.waker);
+        self.waker.retire(&self.poller);
     }
 }
 

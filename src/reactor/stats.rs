@@ -25,15 +25,17 @@ use std::ops::Sub;
 pub struct Stats {
     /// Calls of `select!`, `wait` and `turn`.
     pub turns: u64,
-    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`.
+    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, or a `kevent`.
     pub waits: u64,
-    /// Looks of the driver that never sleep: `epoll_wait` with timeout zero.
+    /// Looks of the driver that never sleep: the same with timeout zero.
     pub polls: u64,
-    /// Deadlines given to the kernel: `timerfd_settime`.
+    /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
     pub arms: u64,
-    /// Registrations, changes and removals of fds: `epoll_ctl`.
+    /// Those of the arms that were no syscall of their own, because they went with a wait: on kqueue.
+    pub joined: u64,
+    /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
     pub controls: u64,
-    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, made by whoever woke it. At most
+    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, or a `kevent`, made by whoever woke it. At most
     /// one for each sleep that was announced, which is more than there are `waits` when a message comes just before the sleep.
     pub wakes: u64,
     /// Timers and tickers that expired.
@@ -55,7 +57,7 @@ pub struct Stats {
 impl Stats {
     /// The syscalls made by or for the reactor after its creation.
     pub fn syscalls(&self) -> u64 {
-        self.waits + self.polls + self.arms + self.controls + self.wakes
+        self.waits + self.polls + self.arms - self.joined + self.controls + self.wakes
     }
 }
 
@@ -69,6 +71,7 @@ impl Sub for Stats {
             polls: self.polls - earlier.polls,
             arms: self.arms - earlier.arms,
             controls: self.controls - earlier.controls,
+            joined: self.joined - earlier.joined,
             wakes: self.wakes - earlier.wakes,
             expired: self.expired - earlier.expired,
             cleaned: self.cleaned - earlier.cleaned,
@@ -85,13 +88,14 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "turns {}, syscalls {} (epoll_wait {} blocking + {} polling, timerfd_settime {}, epoll_ctl {}, wake-up writes {}), \
+            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a wait, changes of fds {}, wake-ups {}), \
              expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, live {}",
             self.turns,
             self.syscalls(),
             self.waits,
             self.polls,
             self.arms,
+            self.joined,
             self.controls,
             self.wakes,
             self.expired,

@@ -41,7 +41,7 @@ pub struct ChildProcess {
 impl Register for Child {
     type Registered = ChildProcess;
 
-    /// Two syscalls. Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux before 5.3) or the driver waits for no fds.
+    /// Two syscalls. Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux before 5.3, libkqueue) or the driver waits for no fds.
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
         if handle.is_closed() {
@@ -132,6 +132,8 @@ impl Source for ChildProcess {
         if status.is_some() {
             self.unwatch();
             self.slot.count();
+        } else if self.process.is_ending() {
+            return None; // The status is a moment away.
         }
         self.slot.forget_readiness(Readiness::ALL);
         status

@@ -1,6 +1,6 @@
 //! Kernel timers of one's own: for the clocks that the reactor's queue is not on.
 //!
-//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset; an [`OsTimer`] is an fd, and each call to it is a syscall. What it has for
+//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset; an [`OsTimer`] is an fd of its own, and each call to it is a syscall. What it has for
 //! that is its clock. The slot says what was found, the handle what is armed: an event of a timer that is not armed cannot come, because arming anew
 //! takes away what the kernel has not delivered, and stopping takes away what it has.
 
@@ -119,7 +119,7 @@ impl sealed::Clock for WallClock {
     }
 }
 
-/// A one-shot kernel timer with a clock of its own: a timerfd.
+/// A one-shot kernel timer with a clock of its own: a timerfd, or a small kqueue inside the reactor's.
 ///
 /// Made by [`Handle::os_timer`], [`Handle::boot_timer`] and [`Handle::wall_timer`], unarmed. As a [`Source`] it gives the time it was due at, however late that is received; on the wall clock
 /// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as those of [`Timer`](super::Timer): never early, at most one value for each arm, no
@@ -144,7 +144,7 @@ impl sealed::Clock for WallClock {
 /// ```
 #[must_use = "a timer that is dropped has stopped"]
 pub struct OsTimer<C: OsClock = MonotonicClock> {
-    timer: sys::OsTimer,
+    timer: sys::TimerFd,
     slot: Slot,
     /// What was armed, and nobody has received.
     armed: Cell<Option<C::Time>>,
@@ -168,7 +168,7 @@ impl Handle {
         OsTimer::new(self)
     }
 
-    /// A kernel timer for times of day (`CLOCK_REALTIME`), unarmed, that also tells when the clock is set. As [`os_timer`](Self::os_timer); fails with
+    /// A kernel timer for times of day (`CLOCK_REALTIME`), unarmed, that on Linux also tells when the clock is set. As [`os_timer`](Self::os_timer); fails with
     /// [`io::ErrorKind::Unsupported`] where the system has no such timer.
     #[track_caller]
     pub fn wall_timer(&self) -> io::Result<OsTimer<WallClock>> {
@@ -182,7 +182,7 @@ impl<C: OsClock> OsTimer<C> {
         if handle.is_closed() {
             return Err(crate::reactor::closed());
         }
-        let timer = sys::OsTimer::on(C::CLOCK)?;
+        let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
         slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge)?;
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
@@ -248,9 +248,10 @@ impl<C: OsClock> OsTimer<C> {
 
     /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline is looked at.)
     fn expiry(&self) -> Expiry {
-        match C::CLOCK {
-            sys::OsClock::Wall => self.timer.read().unwrap_or(Expiry::Pending),
-            _ => Expiry::Expired,
+        if self.timer.needs_no_read() {
+            Expiry::Expired
+        } else {
+            self.timer.read().unwrap_or(Expiry::Pending)
         }
     }
 }

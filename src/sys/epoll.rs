@@ -3,7 +3,7 @@
 //! Quirks handled here:
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed [`Poller::wait`] therefore uses
 //!   `epoll_pwait2` (Linux 5.11), and where the kernel lacks it (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait`
-//!   with the time rounded **up**. For exact deadlines put an [`OsTimer`](super::OsTimer) into the set.
+//!   with the time rounded **up**. For exact deadlines there is [`OsTimer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before closing.
 
 use std::io;
@@ -11,19 +11,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Interest, Mode, Readiness, Time, check};
+use super::{Interest, Mode, OsTimer, Readiness, Time, check};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
 /// Each registered fd carries an `id` that comes back with its events. All calls take `&self`; the kernel serialises them.
 ///
 /// ```
-/// use pollmux::sys::{Events, Interest, Mode, Poller, Waker};
+/// use pollmux::sys::{Events, Interest, Mode, Poller};
+/// use std::{io::Write, os::unix::net::UnixStream};
 ///
 /// let poller = Poller::new()?;
-/// let waker = Waker::new()?;
-/// poller.register(&waker, 7, Interest::READABLE, Mode::Edge)?;
-/// waker.wake()?;
+/// let (mut ours, theirs) = UnixStream::pair()?;
+/// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
+/// ours.write_all(b"hello")?;
 /// let mut events = Events::with_capacity(8);
 /// poller.wait(&mut events, None)?;
 /// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
@@ -35,6 +36,9 @@ pub struct Poller {
 }
 
 impl Poller {
+    /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
+    pub const ARMS_IN_WAIT: bool = false;
+
     /// Creates an epoll instance (`EPOLL_CLOEXEC`). One syscall; fails with the system's error, for instance `EMFILE`.
     pub fn new() -> io::Result<Poller> {
         // SAFETY: the call takes no pointers.
@@ -100,6 +104,21 @@ impl Poller {
         };
         events.ready = check(n)? as usize;
         Ok(())
+    }
+
+    /// [`OsTimer::arm`], then [`wait`](Self::wait): two syscalls here, one on kqueue.
+    ///
+    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error count on nothing.
+    #[inline(always)]
+    pub fn arm_and_wait(
+        &self,
+        timer: &OsTimer,
+        deadline: Time,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        timer.arm(deadline)?;
+        self.wait(events, timeout)
     }
 
     #[inline(always)]
@@ -229,6 +248,12 @@ impl Events {
         self.list.len()
     }
 
+    /// Whether the last wait may have left something for want of room.
+    #[cfg(feature = "mio")]
+    pub(crate) fn is_full(&self) -> bool {
+        self.ready == self.list.len()
+    }
+
     /// How many events the last wait found.
     #[inline]
     pub fn len(&self) -> usize {
@@ -299,7 +324,7 @@ impl Event {
 
     /// The peer closed its writing half, or the whole connection.
     pub fn is_hang_up(&self) -> bool {
-        self.readiness().is_read_closed()
+        self.readiness().is_hang_up()
     }
 
     fn has(&self, flags: libc::c_int) -> bool {

@@ -1,4 +1,4 @@
-//! The waker on Linux: an eventfd.
+//! Wakers on Linux: an eventfd; as an fd of its own, or as that of a poller.
 //!
 //! Quirks handled here:
 //! - Registered edge-triggered it needs no `read`: every write is a new edge, and writes nobody waited for coalesce.
@@ -7,28 +7,69 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::check;
+use super::{Interest, Mode, Poller, check};
 
-/// Wakes a [`Poller`](super::Poller) from any thread: an eventfd here.
+/// Wakes a [`Poller`] from any thread: an eventfd here.
 ///
-/// Register it edge-triggered and never read it. See [`Poller`](super::Poller) for an example.
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce. One that
+/// has not been waited for goes with the waker.
+///
+/// ```
+/// use pollmux::sys::{Events, Poller, Waker};
+///
+/// let poller = Poller::new()?;
+/// let waker = Waker::new(&poller, 7)?;
+/// let mut events = Events::with_capacity(8);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| waker.wake());
+///     poller.wait(&mut events, None)
+/// })?;
+/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Waker {
-    fd: OwnedFd,
+    flag: Flag,
 }
 
 impl Waker {
-    /// Creates a waker (non-blocking, close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`.
-    pub fn new() -> io::Result<Waker> {
-        // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
-        Ok(Waker { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    /// Creates a waker of `poller` that is reported under `id`. Two syscalls; fails with the system's error, for instance `EMFILE`.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
+        let flag = Flag::new()?;
+        poller.register(&flag, id, Interest::READABLE, Mode::Edge)?;
+        Ok(Waker { flag })
     }
 
     /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {
+        self.flag.raise()
+    }
+
+    /// Wakes `poller`, whose it is, no longer: from now on nothing comes of a wake-up. One syscall.
+    pub(crate) fn retire(&self, poller: &Poller) {
+        let _ = poller.deregister(&self.flag);
+    }
+}
+
+/// An fd that is raised from any thread, also by a signal handler: an eventfd here. For who waits for edges it need not be lowered.
+#[derive(Debug)]
+pub(super) struct Flag {
+    fd: OwnedFd,
+}
+
+impl Flag {
+    /// One that is not raised (non-blocking, close-on-exec). One syscall.
+    pub(super) fn new() -> io::Result<Flag> {
+        // SAFETY: the call takes no pointers.
+        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        Ok(Flag { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
+    #[inline]
+    pub(super) fn raise(&self) -> io::Result<()> {
         self.add(1)
     }
 
@@ -45,21 +86,21 @@ impl Waker {
             let error = io::Error::last_os_error();
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock => self.clear(),
+                io::ErrorKind::WouldBlock => self.lower(),
                 _ => return Err(error),
             }
         }
     }
 
-    /// Sets the counter back to zero. Whatever goes wrong shows in the write that follows.
-    pub(super) fn clear(&self) {
+    /// Makes it not readable. One syscall. Whatever goes wrong shows in the write that follows.
+    pub(super) fn lower(&self) {
         let mut bytes = [0u8; 8];
         // SAFETY: the buffer is valid for its 8 bytes.
         unsafe { libc::read(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast::<libc::c_void>(), bytes.len()) };
     }
 }
 
-impl AsFd for Waker {
+impl AsFd for Flag {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -68,15 +109,15 @@ impl AsFd for Waker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{Events, Interest, Mode, Poller};
+    use crate::sys::Events;
     use std::time::Duration;
 
     #[test]
     fn a_full_counter_still_wakes() {
-        let (poller, waker) = (Poller::new().unwrap(), Waker::new().unwrap());
+        let poller = Poller::new().unwrap();
+        let waker = Waker::new(&poller, 1).unwrap();
         let mut events = Events::with_capacity(2);
-        poller.register(&waker, 1, Interest::READABLE, Mode::Edge).unwrap();
-        waker.add(u64::MAX - 1).unwrap();
+        waker.flag.add(u64::MAX - 1).unwrap();
         poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
         assert_eq!(events.len(), 1);
         waker.wake().unwrap();

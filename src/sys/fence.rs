@@ -45,7 +45,7 @@ pub(crate) fn heavy() -> bool {
     MODE.load(Ordering::Relaxed) != ASYMMETRIC || membarrier::expedited()
 }
 
-#[cfg(epoll)]
+#[cfg(linux)]
 mod membarrier {
     /// `MEMBARRIER_CMD_*`, linux/membarrier.h.
     const QUERY: libc::c_int = 0;
@@ -72,7 +72,7 @@ mod membarrier {
     }
 }
 
-#[cfg(not(epoll))]
+#[cfg(not(linux))]
 mod membarrier {
     pub(super) fn supported() -> bool {
         false

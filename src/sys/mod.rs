@@ -1,20 +1,23 @@
 //! The thin OS layer: everything in the crate that is a syscall or a clock is in this module, with the same types and methods on every system.
 //!
-//! | type | epoll | what it is |
-//! |---|---|---|
-//! | [`Poller`] | epoll | waits for many fds at once, and can be waited for itself |
-//! | [`OsTimer`] | timerfd | one deadline as an fd, ns-exact, on any [`OsClock`] |
-//! | [`SignalSet`] | a handler and an eventfd | signals as an fd |
-//! | [`ProcessFd`] | pidfd | the end of a process as an fd |
-//! | [`Waker`] | eventfd | wakes a `Poller` from another thread |
-//! | [`Events`], [`Event`] | `epoll_event` | what a wait found |
-//! | [`Interest`], [`Mode`], [`Readiness`] | flags | what to wait for, how often to be told, what was found |
+//! | type | epoll | kqueue | what it is |
+//! |---|---|---|---|
+//! | [`Poller`] | epoll | kqueue | waits for many fds at once, and can be waited for itself |
+//! | [`OsTimer`] | timerfd | `EVFILT_TIMER` | one deadline of a poller |
+//! | [`Waker`] | eventfd | `EVFILT_USER`, or a pipe | wakes a `Poller` from another thread |
+//! | [`TimerFd`] | timerfd | a kqueue of its own | one deadline as an fd, on any [`OsClock`] |
+//! | [`ProcessFd`] | pidfd | a kqueue of its own | the end of a process as an fd |
+//! | [`SignalSet`] | a handler and an eventfd | a handler and a pipe | signals as an fd |
+//! | [`Events`], [`Event`] | `epoll_event` | `kevent` | what a wait found |
+//! | [`Interest`], [`Mode`], [`Readiness`] | flags | filters and flags | what to wait for, how often to be told, what was found |
 //!
-//! The contract of a backend, kept by each file that is chosen below:
+//! The contract of a backend, kept by each that is chosen below:
 //! - Every fd is close-on-exec; a failed creation leaks nothing.
-//! - One method is one syscall, except where its docs say so. Nothing here allocates after construction.
+//! - One method is one syscall, except where its docs say so. Nothing here allocates after construction and registration.
 //! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a wait.
-//! - An `OsTimer` and a `Waker` registered with [`Mode::Edge`] need no read, and a new `arm` or `wake` is a new event.
+//! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
+//! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a new `arm` or `wake` is a new event.
+//! - A change takes effect at once, also for a wait that is under way in another thread.
 #![allow(unsafe_code)]
 
 use std::ops::{BitAnd, BitOr};
@@ -31,29 +34,40 @@ mod epoll;
 mod eventfd;
 #[cfg(epoll)]
 mod pidfd;
-#[cfg(epoll)]
 mod signal;
 #[cfg(epoll)]
 mod timerfd;
 
-#[cfg(epoll)]
-pub(crate) use self::epoll::TimeoutSlack;
+#[cfg(any(kqueue, test))]
+#[cfg_attr(not(kqueue), allow(dead_code))] // tested everywhere
+mod kevent;
+#[cfg(kqueue)]
+mod kqueue;
+
+#[cfg(kqueue)]
+pub use self::kqueue::{Event, Events, OsTimer, Poller, ProcessFd, TimerFd, Waker};
 #[cfg(epoll)]
 pub use self::{
     epoll::{Event, Events, Poller},
     eventfd::Waker,
     pidfd::ProcessFd,
-    signal::SignalSet,
-    timerfd::{Expiry, OsTimer},
+    timerfd::{OsTimer, TimerFd},
 };
 
-#[cfg(not(epoll))]
-compile_error!("pollmux runs on Linux and Android; build.rs has the list");
+#[cfg(epoll)]
+pub(crate) use self::epoll::TimeoutSlack;
+#[cfg(epoll)]
+use self::eventfd::Flag;
+#[cfg(kqueue)]
+use self::kqueue::Flag;
+#[cfg(kqueue)]
+pub(crate) use self::kqueue::TimeoutSlack;
 
+pub use self::signal::SignalSet;
 pub use self::time::{BootTime, Time};
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
 
-/// The clock of an [`OsTimer`].
+/// The clock of a [`TimerFd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OsClock {
     /// `CLOCK_MONOTONIC`: stands still while the machine is suspended.
@@ -62,6 +76,17 @@ pub enum OsClock {
     Boottime,
     /// `CLOCK_REALTIME`: the time of day, which may be set.
     Wall,
+}
+
+/// What [`TimerFd::read`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing has happened since the last read.
+    Pending,
+    /// The deadline has passed.
+    Expired,
+    /// Somebody has set the clock, which only Linux tells. The kernel forgets an expiry when it tells so: arm again.
+    ClockSet,
 }
 
 /// What to wait for on an fd.
@@ -77,7 +102,7 @@ impl Interest {
     pub const WRITABLE: Interest = Interest(2);
     /// Either.
     pub const BOTH: Interest = Interest(3);
-    /// Out-of-band data, or whatever else the file calls urgent.
+    /// Out-of-band data, or whatever else the file calls urgent. Linux only: elsewhere a registration with it fails with `Unsupported`.
     pub const PRIORITY: Interest = Interest(4);
 
     /// Whether this includes [`Interest::READABLE`].
@@ -172,6 +197,11 @@ impl Readiness {
         self.0 & Self::WRITE_CLOSED.0 != 0
     }
 
+    /// Whether the peer closed its writing half, or the whole connection.
+    pub(crate) const fn is_hang_up(self) -> bool {
+        self.is_read_closed() || self.is_write_closed()
+    }
+
     /// Whether there is an error to be fetched.
     pub const fn is_error(self) -> bool {
         self.0 & Self::ERROR.0 != 0
@@ -247,15 +277,22 @@ pub(crate) mod signals {
     };
 }
 
+#[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
+use libc::__errno as errno_place;
+#[cfg(any(target_os = "linux", target_os = "dragonfly"))]
+use libc::__errno_location as errno_place;
+#[cfg(any(apple, target_os = "freebsd"))]
+use libc::__error as errno_place;
+
 /// The calling thread's `errno`, for a signal handler to leave as it was.
 fn errno() -> libc::c_int {
     // SAFETY: the place is the thread's own and always there.
-    unsafe { *libc::__errno_location() }
+    unsafe { *errno_place() }
 }
 
 fn set_errno(errno: libc::c_int) {
     // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    unsafe { *errno_place() = errno };
 }
 
 /// A duration as the kernel takes it; what does not fit saturates.

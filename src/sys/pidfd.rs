@@ -34,6 +34,13 @@ impl ProcessFd {
     }
 }
 
+impl ProcessFd {
+    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from having a status: never here.
+    pub(crate) fn is_ending(&self) -> bool {
+        false
+    }
+}
+
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -1,4 +1,4 @@
-//! Signals as an fd: a handler that notes the signal and writes to an eventfd.
+//! Signals as an fd: a handler that notes the signal and raises a flag: an eventfd or a pipe.
 //!
 //! Not a signalfd. That one needs the signal blocked in *every* thread, also those that run already, or its default action ends the process; and a blocked signal stays blocked in the
 //! children (`posix_spawn` copies the mask), who then cannot be interrupted. A handler needs no mask: **the mask is never touched**, and `execve` gives children the default action back.
@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Waker, check};
+use super::{Flag, check};
 
 /// Signals are numbered from 1, and a set of them is a word.
 const COUNT: usize = 65;
@@ -28,7 +28,7 @@ pub struct SignalSet {
 
 #[derive(Debug)]
 struct Watcher {
-    waker: Waker,
+    flag: Flag,
     /// Signals that have come, a bit each.
     pending: AtomicU64,
 }
@@ -58,8 +58,8 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     if let Some(list) = unsafe { LISTS[signal as usize].load(Ordering::SeqCst).as_ref() } {
         for watcher in list {
             watcher.pending.fetch_or(1 << signal, Ordering::SeqCst);
-            // A write to an eventfd, which a handler may make. It cannot fail (`sys/eventfd.rs`).
-            let _ = watcher.waker.wake();
+            // A write, and a read at most, which a handler may make. It cannot fail (`sys/eventfd.rs`, `sys/kqueue/pipe.rs`).
+            let _ = watcher.flag.raise();
         }
     }
     super::set_errno(errno);
@@ -103,8 +103,7 @@ impl SignalSet {
     /// Fails with [`io::ErrorKind::InvalidInput`] for a number that is no signal, or one that cannot be caught (`SIGKILL`, `SIGSTOP`), or must not be, because it reports a fault of
     /// the running instruction (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`); and with the system's error. Then none is watched.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
-        let waker = Waker::new()?;
-        let watcher = Arc::new(Watcher { waker, pending: AtomicU64::new(0) });
+        let watcher = Arc::new(Watcher { flag: Flag::new()?, pending: AtomicU64::new(0) });
         let mut set = SignalSet { watcher, signals: 0 };
         for &signal in signals {
             set.add(signal)?;
@@ -177,7 +176,7 @@ impl SignalSet {
 
     /// Makes the fd not readable, until the next signal. One syscall. For who does not wait for edges.
     pub(crate) fn lower(&self) {
-        self.watcher.waker.clear();
+        self.watcher.flag.lower();
     }
 
     /// Whether some signal has come.
@@ -201,7 +200,7 @@ fn install(signal: i32) -> io::Result<Before> {
 
 impl AsFd for SignalSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watcher.waker.as_fd()
+        self.watcher.flag.as_fd()
     }
 }
 

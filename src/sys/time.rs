@@ -1,6 +1,6 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
-//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. An [`Instant`] is the same clock behind an opaque type, so it is turned into a
+//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`; on macOS on `CLOCK_UPTIME_RAW`, as `Instant` is there. An [`Instant`] is the same clock behind an opaque type, so it is turned into a
 //! `Time` through an anchor: one `Instant` and one raw reading taken together. **Every error on that way makes a deadline
 //! late, never early.**
 
@@ -9,7 +9,13 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A point in time: nanoseconds on `CLOCK_MONOTONIC`, or on the virtual clock of a simulated reactor.
+/// The clock behind `Instant`.
+#[cfg(not(apple))]
+const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
+#[cfg(apple)]
+const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+
+/// A point in time: nanoseconds on `CLOCK_MONOTONIC` (macOS: `CLOCK_UPTIME_RAW`), or on the virtual clock of a simulated reactor.
 ///
 /// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing: [`Time::MAX`] means "never".
 /// Wherever the crate takes a point in time it takes an [`Instant`] as well.
@@ -34,10 +40,10 @@ impl Time {
     /// "Never": a timer with this deadline does not fire.
     pub const MAX: Time = Time(u64::MAX);
 
-    /// Reads `CLOCK_MONOTONIC`. Costs one vDSO call, no syscall where the kernel's clock source allows it.
+    /// Reads the clock. Costs one vDSO call, no syscall where the kernel's clock source allows it.
     #[inline]
     pub fn now() -> Time {
-        Time(read(libc::CLOCK_MONOTONIC))
+        Time(read(MONOTONIC))
     }
 
     /// The point `nanos` nanoseconds after the clock's origin.
@@ -65,7 +71,15 @@ impl Time {
     }
 }
 
+/// A clock that goes on in suspend, where the system has one.
+#[cfg(any(linux, target_os = "openbsd"))]
+const BOOTTIME: libc::clockid_t = libc::CLOCK_BOOTTIME;
+#[cfg(not(any(linux, target_os = "openbsd")))]
+const BOOTTIME: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
 /// A point on `CLOCK_BOOTTIME`: nanoseconds since the machine was booted, those that it slept included.
+///
+/// On FreeBSD, NetBSD and DragonFly, which have no such clock, and on macOS, where that one counts them, it is `CLOCK_MONOTONIC`.
 ///
 /// ```
 /// use pollmux::sys::BootTime;
@@ -80,7 +94,7 @@ pub struct BootTime(u64);
 impl BootTime {
     /// Reads the clock.
     pub fn now() -> BootTime {
-        BootTime(read(libc::CLOCK_BOOTTIME))
+        BootTime(read(BOOTTIME))
     }
 
     /// The point `nanos` nanoseconds after boot.
@@ -206,16 +220,30 @@ fn anchor() -> &'static Anchor {
 }
 
 /// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`], unless ticks come late.
+///
+/// Linux only: elsewhere there is no such clock (OpenBSD, NetBSD), or `clock_getres` does not say how far behind it is (FreeBSD, DragonFly, macOS).
+/// There it is a precise reading.
 #[inline]
 pub(crate) fn coarse_now() -> Time {
-    Time(read(libc::CLOCK_MONOTONIC_COARSE))
+    #[cfg(linux)]
+    return Time(read(libc::CLOCK_MONOTONIC_COARSE));
+    #[cfg(not(linux))]
+    return Time::now();
 }
 
-/// How far a coarse reading may lag, from `clock_getres`.
+/// How far a coarse reading may lag, from `clock_getres`; zero where it is a precise one.
 pub(crate) fn coarse_resolution() -> Duration {
+    #[cfg(linux)]
+    return resolution(libc::CLOCK_MONOTONIC_COARSE);
+    #[cfg(not(linux))]
+    return Duration::ZERO;
+}
+
+#[cfg(linux)]
+fn resolution(clock: libc::clockid_t) -> Duration {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `ts` is a valid place for the one timespec that the call writes.
-    let failed = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut ts) } != 0;
+    let failed = unsafe { libc::clock_getres(clock, &mut ts) } != 0;
     if failed { Duration::MAX } else { Duration::from_nanos(from_timespec(&ts)) }
 }
 

@@ -1,4 +1,4 @@
-//! The kernel timer on Linux: a timerfd, one-shot and absolute.
+//! Kernel timers on Linux: a timerfd, one-shot and absolute; as an fd of its own, or as that of a poller.
 //!
 //! Quirks handled here:
 //! - `it_value = 0` disarms, even with `TFD_TIMER_ABSTIME`: a deadline of zero is armed as 1 ns.
@@ -12,18 +12,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{OsClock, Time, check};
+use super::{Expiry, Interest, Mode, OsClock, Poller, Time, check};
 
-/// A kernel timer that is an fd: a timerfd here.
+/// A kernel timer on `CLOCK_MONOTONIC`: a timerfd here.
 ///
-/// Register it edge-triggered with a [`Poller`](super::Poller). It need not be read, except on the wall clock.
+/// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
 ///
 /// ```
-/// use pollmux::{Time, sys::{Events, Interest, Mode, OsTimer, Poller}};
+/// use pollmux::{Time, sys::{Events, OsTimer, Poller}};
 /// use std::time::Duration;
 ///
-/// let (poller, timer) = (Poller::new()?, OsTimer::new()?);
-/// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+/// let poller = Poller::new()?;
+/// let timer = OsTimer::new(&poller, 1)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
 /// poller.wait(&mut Events::with_capacity(4), None)?;
@@ -32,29 +32,57 @@ use super::{OsClock, Time, check};
 /// ```
 #[derive(Debug)]
 pub struct OsTimer {
+    timer: TimerFd,
+}
+
+impl OsTimer {
+    /// Creates a disarmed timer of `poller` that is reported under `id`. Two syscalls; fails with the system's error, for instance `EMFILE`.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<OsTimer> {
+        let timer = TimerFd::new(OsClock::Monotonic)?;
+        poller.register(&timer, id, Interest::READABLE, Mode::Edge)?;
+        Ok(OsTimer { timer })
+    }
+
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
+    ///
+    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one syscall can do both.
+    #[inline]
+    pub fn arm(&self, deadline: Time) -> io::Result<()> {
+        self.timer.arm(deadline)
+    }
+
+    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.timer.disarm()
+    }
+}
+
+/// A kernel timer that is an fd, on any [`OsClock`]: a timerfd here.
+///
+/// Register it edge-triggered with a [`Poller`], and [`read`](Self::read) it when there is an event.
+///
+/// ```
+/// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
+/// use std::time::Duration;
+///
+/// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
+/// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+/// let deadline = Time::now() + Duration::from_millis(2);
+/// timer.arm(deadline)?;
+/// poller.wait(&mut Events::with_capacity(4), None)?;
+/// assert_eq!(timer.read()?, Expiry::Expired);
+/// assert!(Time::now() >= deadline);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct TimerFd {
     fd: OwnedFd,
     flags: libc::c_int,
 }
 
-/// What [`OsTimer::read`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expiry {
-    /// Nothing has happened since the last read.
-    Pending,
-    /// The deadline has passed.
-    Expired,
-    /// Somebody has set the clock. The kernel forgets an expiry when it tells so: arm again.
-    ClockSet,
-}
-
-impl OsTimer {
-    /// A disarmed timer on `CLOCK_MONOTONIC` (non-blocking, close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`.
-    pub fn new() -> io::Result<OsTimer> {
-        OsTimer::on(OsClock::Monotonic)
-    }
-
-    /// A disarmed timer on some clock. One syscall; fails as [`new`](Self::new) does, and with [`io::ErrorKind::Unsupported`] where the system has no such timers.
-    pub fn on(clock: OsClock) -> io::Result<OsTimer> {
+impl TimerFd {
+    /// A disarmed timer (close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`, and with [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`.
+    pub fn new(clock: OsClock) -> io::Result<TimerFd> {
         let (clock, flags) = match clock {
             OsClock::Monotonic => (libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME),
             OsClock::Boottime => (libc::CLOCK_BOOTTIME, libc::TFD_TIMER_ABSTIME),
@@ -63,7 +91,7 @@ impl OsTimer {
         // SAFETY: the call takes no pointers.
         let fd = check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
-        Ok(OsTimer { fd: unsafe { OwnedFd::from_raw_fd(fd) }, flags })
+        Ok(TimerFd { fd: unsafe { OwnedFd::from_raw_fd(fd) }, flags })
     }
 
     /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
@@ -93,7 +121,12 @@ impl OsTimer {
         self.arm(Time::MAX)
     }
 
-    /// Says what has happened since the last read, or the last arming. One syscall. Only the wall clock needs it: an edge-triggered event of another clock is an expiry.
+    /// Whether an event of this timer says everything, so that it need not be read: here on all clocks but the wall clock.
+    pub(crate) fn needs_no_read(&self) -> bool {
+        self.flags & libc::TFD_TIMER_CANCEL_ON_SET == 0
+    }
+
+    /// Says what has happened since the last read, or the last arming. One syscall.
     pub fn read(&self) -> io::Result<Expiry> {
         let mut count = [0u8; 8];
         // SAFETY: the buffer is valid for its 8 bytes.
@@ -112,7 +145,7 @@ impl OsTimer {
     }
 }
 
-impl AsFd for OsTimer {
+impl AsFd for TimerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -9,7 +9,7 @@
 //! two measurements in a row agree; a counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon that
 //! changes the speed by percents at one stroke can make a reading early by that part of a window, a few hundred ns, for one baseline.)
 //!
-//! Used only where the kernel itself keeps time by the counter (clocksource `tsc`) and the CPU says that it is invariant; elsewhere, and
+//! Used only where the kernel itself keeps time by the counter and says so (Linux, clocksource `tsc`) and the CPU says that it is invariant; elsewhere, and
 //! until a rate is known, every reading is a `CLOCK_MONOTONIC` reading.
 
 use std::cell::Cell;
@@ -116,7 +116,7 @@ fn rate(ns: u64, counts: u64) -> Option<u64> {
 #[inline]
 fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| cfg!(target_arch = "x86_64") && invariant() && kernel_trusts_it())
+    *AVAILABLE.get_or_init(|| cfg!(all(linux, target_arch = "x86_64")) && invariant() && kernel_trusts_it())
 }
 
 fn kernel_trusts_it() -> bool {

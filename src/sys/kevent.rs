@@ -1,0 +1,312 @@
+//! What goes into a kevent and what comes out of it, system by system: plain functions without a syscall, so that the tables of all systems are
+//! tested on each.
+
+use std::time::Duration;
+
+use super::{Interest, Mode, Readiness};
+
+/// Flags of a kevent; the same numbers everywhere (`kqueue/abi.rs` compares them with libc's).
+pub(super) const EV_ADD: u32 = 0x1;
+pub(super) const EV_DELETE: u32 = 0x2;
+pub(super) const EV_DISABLE: u32 = 0x8;
+pub(super) const EV_ONESHOT: u32 = 0x10;
+pub(super) const EV_CLEAR: u32 = 0x20;
+pub(super) const EV_RECEIPT: u32 = 0x40;
+pub(super) const EV_DISPATCH: u32 = 0x80;
+pub(super) const EV_ERROR: u32 = 0x4000;
+pub(super) const EV_EOF: u32 = 0x8000;
+
+/// What a kevent is about. The numbers differ (`kqueue/abi.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filter {
+    Read,
+    Write,
+    Timer,
+    User,
+    Process,
+}
+
+/// Ten days: neither a timer nor a timeout asks for more at once. Kernels that count ticks in an `int` would take more for less (24 days at
+/// 1,000 Hz). Who waits for longer is woken to wait for the rest.
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 86_400);
+
+// ---- Timers.
+
+/// The systems whose timers differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // each build has one; the tests have all
+pub(super) enum System {
+    FreeBsd,
+    Apple,
+    NetBsd,
+    OpenBsd,
+    DragonFly,
+    /// The library, on Linux.
+    Libkqueue,
+}
+
+/// How a system is asked for a one-shot timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timers {
+    /// Which unit `data` is in, for the kernel.
+    pub(super) fflags: u32,
+    /// And for us.
+    pub(super) unit_ns: u64,
+    /// The flag that makes `data` a time of day, in the same unit.
+    pub(super) wall: Option<u32>,
+    /// Whether adding it again restarts it, and takes an expiry nobody saw away.
+    pub(super) restarts: bool,
+}
+
+impl Timers {
+    /// `release`: what `uname` says. Before NetBSD 10 and OpenBSD 7.4 there is nothing but milliseconds, and `fflags` are not even looked at.
+    pub(super) fn of(system: System, release: &str) -> Timers {
+        let (fflags, unit_ns) = match system {
+            System::FreeBsd => (0x8, 1),
+            // NOTE_CRITICAL: else it comes late by up to 1/8 of the time, to come with others.
+            System::Apple => (0x4 | 0x20, 1),
+            System::Libkqueue => (0x4, 1),
+            System::NetBsd if version(release) >= (10, 0) => (0x3, 1),
+            System::OpenBsd if version(release) >= (7, 4) => (0x3, 1),
+            System::NetBsd | System::OpenBsd | System::DragonFly => (0, 1_000_000),
+        };
+        let wall = match system {
+            System::FreeBsd => Some(0x10),
+            System::Apple | System::Libkqueue => Some(0x8),
+            System::NetBsd | System::OpenBsd if fflags != 0 => Some(0x10),
+            _ => None,
+        };
+        Timers { fflags, unit_ns, wall, restarts: system != System::DragonFly }
+    }
+
+    /// `data` for a timer that fires at `deadline` (ns) or later: rounded up, at least one unit (zero is an error on NetBSD), at most [`LONGEST`].
+    pub(super) fn data(self, deadline: u64, now: u64) -> i64 {
+        let rest = deadline.saturating_sub(now).clamp(1, LONGEST.as_nanos() as u64);
+        rest.div_ceil(self.unit_ns) as i64
+    }
+
+    /// `data` for a time of day: rounded up, and what an `i64` does not hold is the last that it does.
+    pub(super) fn wall_data(self, deadline: u64) -> i64 {
+        i64::try_from(deadline.div_ceil(self.unit_ns)).unwrap_or(i64::MAX)
+    }
+
+    /// The flags of the changes that arm, in their order. None can fail for want of a timer, because an error would end the wait that they came with.
+    pub(super) fn steps(self) -> &'static [u32] {
+        const ADD: u32 = EV_ADD | EV_ONESHOT;
+        if self.restarts { &[ADD] } else { &[ADD, EV_DELETE, ADD] }
+    }
+}
+
+/// Major and minor of a release: `10.1_STABLE` is (10, 1). What has no number is old.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+// ---- Fds.
+
+/// The flags to add a filter with. A one-shot is disabled after its event rather than deleted, so that it can still be told from an fd that is gone.
+pub(super) fn flags(mode: Mode) -> u32 {
+    match mode {
+        Mode::Level => EV_ADD,
+        Mode::Edge => EV_ADD | EV_CLEAR,
+        Mode::OneShot => EV_ADD | EV_DISPATCH,
+    }
+}
+
+/// The filters that an interest needs.
+pub(super) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
+    let read = interest.is_readable().then_some(Filter::Read);
+    read.into_iter().chain(interest.is_writable().then_some(Filter::Write))
+}
+
+/// What an event says of its fd: `flags` and `fflags` as they came with it.
+pub(super) fn readiness(filter: Filter, flags: u32, fflags: u32) -> Readiness {
+    let (mut found, closed) = match filter {
+        // Nobody will ever read what is written: a read does not block either.
+        Filter::Write => (Readiness::WRITABLE, Readiness::WRITE_CLOSED | Readiness::READABLE),
+        _ => (Readiness::READABLE, Readiness::READ_CLOSED),
+    };
+    let on_fd = matches!(filter, Filter::Read | Filter::Write);
+    if on_fd && flags & EV_EOF != 0 {
+        found = found | closed;
+        if fflags != 0 {
+            // The socket's error: neither a read nor a write would block, and nothing comes after it.
+            found = Readiness::ALL.without(Readiness::PRIORITY);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 5_000_000_000;
+    const SYSTEMS: [System; 6] = [
+        System::FreeBsd,
+        System::Apple,
+        System::NetBsd,
+        System::OpenBsd,
+        System::DragonFly,
+        System::Libkqueue,
+    ];
+
+    #[test]
+    fn each_system_has_its_unit() {
+        let table = [
+            // system, release, fflags, ns a unit, flag for the wall clock, restarts in place
+            (System::FreeBsd, "14.2-RELEASE", 0x8, 1, Some(0x10), true),
+            (System::Apple, "24.1.0", 0x24, 1, Some(0x8), true),
+            (System::NetBsd, "9.4", 0x0, 1_000_000, None, true),
+            (System::NetBsd, "10.0", 0x3, 1, Some(0x10), true),
+            (System::NetBsd, "10.1_STABLE", 0x3, 1, Some(0x10), true),
+            (System::NetBsd, "11.0_BETA", 0x3, 1, Some(0x10), true),
+            (System::OpenBsd, "7.3", 0x0, 1_000_000, None, true),
+            (System::OpenBsd, "7.4", 0x3, 1, Some(0x10), true),
+            (System::OpenBsd, "8.0", 0x3, 1, Some(0x10), true),
+            (System::DragonFly, "6.4-RELEASE", 0x0, 1_000_000, None, false),
+            (System::Libkqueue, "6.18.44", 0x4, 1, Some(0x8), true),
+        ];
+        for (system, release, fflags, unit_ns, wall, restarts) in table {
+            assert_eq!(
+                Timers::of(system, release),
+                Timers { fflags, unit_ns, wall, restarts },
+                "{system:?} {release}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_release_without_numbers_is_old() {
+        for (release, expected) in
+            [("", (0, 0)), ("current", (0, 0)), ("7", (7, 0)), ("10.99.12", (10, 99)), ("7.4-beta", (7, 4))]
+        {
+            assert_eq!(version(release), expected, "{release:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_becomes_so_many_units() {
+        let ns = Timers { fflags: 0, unit_ns: 1, wall: None, restarts: true };
+        let ms = Timers { fflags: 0, unit_ns: 1_000_000, wall: None, restarts: true };
+        let longest = LONGEST.as_nanos() as u64;
+        let table = [
+            // from now (ns), in ns, in ms
+            (0, 1, 1),
+            (1, 1, 1),
+            (999_999, 999_999, 1),
+            (1_000_000, 1_000_000, 1),
+            (1_000_001, 1_000_001, 2),
+            (7_000_000_000, 7_000_000_000, 7_000),
+            (longest - 1, longest as i64 - 1, longest as i64 / 1_000_000),
+            (longest, longest as i64, longest as i64 / 1_000_000),
+            (longest + 1, longest as i64, longest as i64 / 1_000_000),
+            (u64::MAX - NOW, longest as i64, longest as i64 / 1_000_000),
+        ];
+        for (after, in_ns, in_ms) in table {
+            assert_eq!((ns.data(NOW + after, NOW), ms.data(NOW + after, NOW)), (in_ns, in_ms), "{after}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_is_past_is_the_shortest_there_is() {
+        for system in SYSTEMS {
+            let timers = Timers::of(system, "99.9");
+            for deadline in [0, 1, NOW - 1, NOW] {
+                assert_eq!(timers.data(deadline, NOW), 1, "{system:?} {deadline}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_rounding_makes_a_timer_early_nor_late_by_more_than_a_unit() {
+        for (system, release) in SYSTEMS.into_iter().flat_map(|system| [(system, "1.0"), (system, "99.9")]) {
+            let timers = Timers::of(system, release);
+            for after in (1..64).map(|shift| (1u64 << shift) - 1).filter(|&ns| ns < LONGEST.as_nanos() as u64)
+            {
+                for after in [after, after + 1, after + 2] {
+                    let asked = timers.data(NOW + after, NOW) as u64 * timers.unit_ns;
+                    assert!(asked >= after && asked < after + timers.unit_ns, "{system:?} {after}: {asked}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ticks_in_an_int_hold_the_longest_time() {
+        assert!(LONGEST.as_secs() * 1_000 <= i32::MAX as u64);
+    }
+
+    #[test]
+    fn a_timer_that_does_not_restart_is_deleted_when_it_is_sure_to_be_there() {
+        for system in SYSTEMS {
+            let steps = Timers::of(system, "99.9").steps();
+            let mut exists = [false, true]; // whether or not it was armed before
+            for (n, &step) in steps.iter().enumerate() {
+                if step & EV_DELETE != 0 {
+                    assert!(exists.iter().all(|&exists| exists), "{system:?}: step {n} may fail");
+                    exists = [false; 2];
+                } else {
+                    assert_eq!(step, EV_ADD | EV_ONESHOT);
+                    exists = [true; 2];
+                }
+            }
+            assert_eq!(exists, [true; 2]);
+            assert_eq!(steps.len(), if system == System::DragonFly { 3 } else { 1 });
+        }
+    }
+
+    #[test]
+    fn each_mode_has_its_flags() {
+        assert_eq!(flags(Mode::Level), 0x1);
+        assert_eq!(flags(Mode::Edge), 0x21);
+        assert_eq!(flags(Mode::OneShot), 0x81);
+    }
+
+    #[test]
+    fn each_interest_has_its_filters() {
+        let of = |interest| filters(interest).collect::<Vec<_>>();
+        assert_eq!(of(Interest::NONE), []);
+        assert_eq!(of(Interest::READABLE), [Filter::Read]);
+        assert_eq!(of(Interest::WRITABLE), [Filter::Write]);
+        assert_eq!(of(Interest::BOTH), [Filter::Read, Filter::Write]);
+    }
+
+    #[test]
+    fn a_time_of_day_is_rounded_up_and_does_not_overflow() {
+        for (unit_ns, deadline, data) in [
+            (1, 0, 0),
+            (1, 5, 5),
+            (1, u64::MAX, i64::MAX),
+            (1_000_000, 1, 1),
+            (1_000_000, 1_000_000, 1),
+            (1_000_000, 1_000_001, 2),
+        ] {
+            let timers = Timers { fflags: 0, unit_ns, wall: Some(8), restarts: true };
+            assert_eq!(timers.wall_data(deadline), data);
+        }
+    }
+
+    #[test]
+    fn an_event_says_what_epoll_would_say() {
+        let reset = 104; // some errno
+        let (readable, writable) = (Readiness::READABLE, Readiness::WRITABLE);
+        let all = Readiness::ALL.without(Readiness::PRIORITY);
+        let table = [
+            // filter, flags, fflags
+            (Filter::Read, 0, 0, readable),
+            (Filter::Read, EV_CLEAR | EV_RECEIPT, 0, readable),
+            (Filter::Read, EV_EOF, 0, readable | Readiness::READ_CLOSED), // the peer writes no more: EPOLLRDHUP
+            (Filter::Read, EV_EOF, reset, all),                           // EPOLLERR
+            (Filter::Write, 0, 0, writable),
+            (Filter::Write, EV_EOF, 0, readable | writable | Readiness::WRITE_CLOSED), // of EPOLLHUP the half that it is sure of
+            (Filter::Write, EV_EOF, reset, all),
+            (Filter::Timer, EV_CLEAR, 0x4, readable), // the unit is no error
+            (Filter::User, EV_CLEAR, 0xffffff, readable),
+        ];
+        for (filter, flags, fflags, expected) in table {
+            assert_eq!(readiness(filter, flags, fflags), expected, "{filter:?} {flags:#x} {fflags}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Things that are an fd on Linux and a filter here: each a small kqueue with that one filter, which another kqueue, or any poller, waits for in turn.
+//!
+//! Quirks handled here:
+//! - The kqueue outside tells when the one inside gets something, and not again while that is there: a timer is read, and taken out before it is
+//!   armed anew. The end of a process stays in it.
+//! - No system has timers on a clock that counts suspend; on the wall clock some have (`../kevent.rs`), and none tells that it was set.
+//! - A process that has ended already may be no process any more (`ESRCH`), also when it has not been waited for: then a timer stands for its end,
+//!   which is due at once.
+//! - The end of a process is told a moment before `waitpid` has its status.
+//! - The library's kqueues cannot be waited for (cfg `flat`).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
+use super::super::{Expiry, OsClock, Time, nanos};
+use super::abi::{self, Kevent, NOTE_EXIT, Raw};
+use super::timer::{STEPS, timers};
+
+/// A kqueue of its own.
+fn nested() -> io::Result<OwnedFd> {
+    if cfg!(flat) {
+        let text = "a kqueue of this library cannot wait for another one";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    abi::kqueue()
+}
+
+/// Applies changes, and fetches no event.
+fn change(kq: &OwnedFd, changes: &[Raw]) -> io::Result<()> {
+    loop {
+        match abi::kevent(kq.as_fd(), changes, &mut [], Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Takes the event, if it is there.
+fn take(kq: &OwnedFd) -> io::Result<bool> {
+    loop {
+        match abi::kevent(kq.as_fd(), &[], &mut [Raw::EMPTY], Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(|n| n > 0),
+        }
+    }
+}
+
+fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
+    Raw::new(Kevent { ident: 0, filter: Filter::Timer, flags, fflags, data, id: 0 })
+}
+
+/// A kernel timer that is an fd, on any [`OsClock`] that the system has timers on: a kqueue with an `EVFILT_TIMER` here.
+///
+/// Register it edge-triggered with a [`Poller`](super::Poller), and [`read`](Self::read) it when there is an event.
+///
+/// ```
+/// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
+/// use std::time::Duration;
+///
+/// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
+/// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+/// let deadline = Time::now() + Duration::from_millis(2);
+/// timer.arm(deadline)?;
+/// poller.wait(&mut Events::with_capacity(4), None)?;
+/// assert_eq!(timer.read()?, Expiry::Expired);
+/// assert!(Time::now() >= deadline);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct TimerFd {
+    kq: OwnedFd,
+    /// The flag for `data` that is a time of day.
+    wall: Option<u32>,
+    /// ns; `u64::MAX` when it is not armed.
+    deadline: AtomicU64,
+}
+
+impl TimerFd {
+    /// A disarmed timer (close-on-exec). Two syscalls; fails with the system's error, for instance `EMFILE`, and with [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`,
+    /// or none that can be waited for as an fd.
+    pub fn new(clock: OsClock) -> io::Result<TimerFd> {
+        let wall = match clock {
+            OsClock::Monotonic => None,
+            OsClock::Boottime => return Err(unsupported("this system has no timers that count suspend")),
+            OsClock::Wall => match timers().wall {
+                None => return Err(unsupported("this system has no timers on the wall clock")),
+                wall => wall,
+            },
+        };
+        Ok(TimerFd { kq: nested()?, wall, deadline: AtomicU64::new(u64::MAX) })
+    }
+
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
+    ///
+    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970. [`Time::MAX`] disarms.
+    pub fn arm(&self, deadline: Time) -> io::Result<()> {
+        if deadline == Time::MAX {
+            return self.disarm();
+        }
+        self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
+        let timers = timers();
+        let (fflags, data) = match self.wall {
+            // A time before 1970 or the boot is refused by some systems; one that is past is due at once anywhere.
+            Some(_) if deadline.as_nanos() <= self.now() => (timers.fflags, 1),
+            Some(wall) => (timers.fflags | wall, timers.wall_data(deadline.as_nanos())),
+            None => (timers.fflags, timers.data(deadline.as_nanos(), self.now())),
+        };
+        // The middle one cannot fail, and makes the last one a new event for who waits for this kqueue.
+        const ADD: u32 = EV_ADD | EV_ONESHOT;
+        let changes: [Raw; STEPS] = [ADD, EV_DELETE, ADD].map(|flags| timer(flags, fflags, data));
+        change(&self.kq, &changes)
+    }
+
+    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        match change(&self.kq, &[timer(EV_DELETE, 0, 0)]) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an event of this timer says everything, so that it need not be read: never here.
+    pub(crate) fn needs_no_read(&self) -> bool {
+        false
+    }
+
+    /// Says what has happened since the last read, or the last arming. One syscall, and one more if the kernel was too early: then it is armed again.
+    pub fn read(&self) -> io::Result<Expiry> {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if !take(&self.kq)? || deadline == u64::MAX {
+            return Ok(Expiry::Pending);
+        }
+        if self.now() < deadline {
+            self.arm(Time::from_nanos(deadline))?;
+            return Ok(Expiry::Pending);
+        }
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        Ok(Expiry::Expired)
+    }
+
+    /// ns on the timer's own clock.
+    fn now(&self) -> u64 {
+        match self.wall {
+            Some(_) => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos),
+            None => Time::now().as_nanos(),
+        }
+    }
+}
+
+#[cold]
+fn unsupported(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+impl AsFd for TimerFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kq.as_fd()
+    }
+}
+
+/// Readable when a process has ended: a kqueue with an `EVFILT_PROC` here.
+#[derive(Debug)]
+pub struct ProcessFd {
+    kq: OwnedFd,
+    ended: AtomicBool,
+}
+
+impl ProcessFd {
+    /// For the process `pid`, a child that has not been waited for. Three syscalls; close-on-exec. Fails with [`io::ErrorKind::Unsupported`] where no kqueue can be waited for, and with the
+    /// system's error.
+    pub fn new(pid: u32) -> io::Result<ProcessFd> {
+        let kq = nested()?;
+        let process = Kevent {
+            ident: pid as usize,
+            filter: Filter::Process,
+            flags: EV_ADD,
+            fflags: NOTE_EXIT,
+            data: 0,
+            id: 0,
+        };
+        match change(&kq, &[Raw::new(process)]) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) && is_zombie(pid) => {
+                change(&kq, &[timer(EV_ADD | EV_ONESHOT, timers().fflags, 1)])?;
+            }
+            added => added?,
+        }
+        Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
+    }
+
+    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from having a status. One syscall, until it has.
+    pub(crate) fn is_ending(&self) -> bool {
+        if !self.ended.load(Ordering::Relaxed) && take(&self.kq).unwrap_or(false) {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether `pid` is a child that has ended and was not waited for. (A system without `waitid` is taken at the caller's word.)
+fn is_zombie(pid: u32) -> bool {
+    #[cfg(target_os = "openbsd")]
+    return pid > 0;
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        // SAFETY: a siginfo_t is numbers and addresses, for which zero is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+        // SAFETY: `info` is a valid place for the one siginfo_t that the call writes.
+        unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) == 0 }
+    }
+}
+
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kq.as_fd()
+    }
+}

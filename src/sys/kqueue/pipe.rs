@@ -1,0 +1,84 @@
+//! A pipe that says that something has happened: for signal handlers, and where a kqueue has no `EVFILT_USER`.
+//!
+//! Quirks handled here:
+//! - Each write is a new edge. A pipe that nobody reads is full some day: then it is emptied, because only a write is a new edge.
+//! - macOS has no `pipe2`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::super::check;
+
+/// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for edges it need not be lowered.
+#[derive(Debug)]
+pub(in super::super) struct Flag {
+    reader: File,
+    writer: File,
+}
+
+impl Flag {
+    /// One that is not raised (non-blocking, close-on-exec). One syscall, five on macOS.
+    pub(in super::super) fn new() -> io::Result<Flag> {
+        let (reader, writer) = pipe()?;
+        Ok(Flag { reader: reader.into(), writer: writer.into() })
+    }
+
+    /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
+    pub(in super::super) fn raise(&self) -> io::Result<()> {
+        loop {
+            match (&self.writer).write(&[1]) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.lower(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes it not readable. Two syscalls or more. Whatever goes wrong shows in the write that follows.
+    pub(in super::super) fn lower(&self) {
+        loop {
+            match (&self.reader).read(&mut [0; 512]) {
+                Ok(n) if n > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+impl AsFd for Flag {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+fn own(fds: [libc::c_int; 2]) -> (OwnedFd, OwnedFd) {
+    // SAFETY: the kernel just gave both to the caller, and nobody else has them.
+    unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) }
+}
+
+#[cfg(not(apple))]
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` is a valid place for the two fds that the call writes.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    Ok(own(fds))
+}
+
+#[cfg(apple)]
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    use std::os::fd::AsRawFd;
+    let mut fds = [0; 2];
+    // SAFETY: `fds` is a valid place for the two fds that the call writes.
+    check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
+    let pipe = own(fds);
+    for fd in [&pipe.0, &pipe.1] {
+        // SAFETY: the fd is open, and the calls take no pointer.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+    }
+    Ok(pipe)
+}

@@ -1,0 +1,199 @@
+//! The waker of a kqueue: `EVFILT_USER`, or a pipe.
+//!
+//! Quirks handled here:
+//! - `NOTE_TRIGGER` together with `EV_CLEAR` clears itself on FreeBSD, NetBSD, OpenBSD and DragonFly, and the wake-up is lost: `EV_CLEAR` goes with the
+//!   registration only.
+//! - A trigger overwrites `udata`: it brings the id along.
+//! - NetBSD before 10 and OpenBSD before 7.8 do not have the filter and say `EINVAL`: there a pipe is written to. See `pipe.rs`.
+//! - libkqueue before 2.7 lets no thread call `kevent` while another one waits with that kqueue: there it is a pipe, too.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::super::kevent::{EV_ADD, EV_CLEAR, EV_DELETE, Filter};
+use super::super::{Interest, Mode};
+use super::abi::{Kevent, NOTE_TRIGGER, Raw};
+use super::{Flag, Poller, Queue};
+
+/// Wakes a [`Poller`] from any thread: an `EVFILT_USER` here, or a pipe where there is none.
+///
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce. One that
+/// has not been waited for goes with the waker.
+///
+/// ```
+/// use pollmux::sys::{Events, Poller, Waker};
+///
+/// let poller = Poller::new()?;
+/// let waker = Waker::new(&poller, 7)?;
+/// let mut events = Events::with_capacity(8);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| waker.wake());
+///     poller.wait(&mut events, None)
+/// })?;
+/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Waker {
+    queue: Arc<Queue>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    User { ident: usize, id: u64 },
+    Pipe(Flag),
+}
+
+impl Waker {
+    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll; fails with the system's error.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
+        if cfg!(flat) {
+            return Waker::pipe(poller, id);
+        }
+        match Waker::user(poller, id) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Waker::pipe(poller, id),
+            made => made,
+        }
+    }
+
+    fn user(poller: &Poller, id: u64) -> io::Result<Waker> {
+        let queue = poller.queue.clone();
+        let ident = {
+            let book = &mut *queue.book();
+            book.wakers += 1;
+            book.wakers
+        };
+        queue.change(&[user(ident, EV_ADD | EV_CLEAR, 0, id)])?;
+        Ok(Waker { queue, kind: Kind::User { ident, id } })
+    }
+
+    fn pipe(poller: &Poller, id: u64) -> io::Result<Waker> {
+        let queue = poller.queue.clone();
+        let flag = Flag::new()?;
+        queue.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        Ok(Waker { queue, kind: Kind::Pipe(flag) })
+    }
+
+    /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.
+    #[inline]
+    pub fn wake(&self) -> io::Result<()> {
+        match &self.kind {
+            Kind::User { ident, id } => {
+                match self.queue.change(&[user(*ident, 0, NOTE_TRIGGER, *id)]) {
+                    // It has retired.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+                    woken => woken,
+                }
+            }
+            Kind::Pipe(flag) => flag.raise(),
+        }
+    }
+
+    /// Wakes `poller`, whose it is, no longer: from now on nothing comes of a wake-up. One syscall.
+    pub(crate) fn retire(&self, poller: &Poller) {
+        debug_assert!(Arc::ptr_eq(&self.queue, &poller.queue));
+        self.leave();
+    }
+
+    fn leave(&self) {
+        // What fails here leaves an event that nobody triggers, or is not there any more.
+        let _ = match &self.kind {
+            Kind::User { ident, id } => self.queue.change(&[user(*ident, EV_DELETE, 0, *id)]),
+            Kind::Pipe(flag) => self.queue.deregister(flag.as_fd()),
+        };
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+fn user(ident: usize, flags: u32, fflags: u32, id: u64) -> Raw {
+    Raw::new(Kevent { ident, filter: Filter::User, flags, fflags, data: 0, id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Events;
+    use std::time::Duration;
+
+    const KINDS: [fn(&Poller, u64) -> io::Result<Waker>; 2] = [Waker::user, Waker::pipe];
+
+    fn look(poller: &Poller, events: &mut Events) -> Vec<u64> {
+        poller.wait(events, Some(Duration::ZERO)).unwrap();
+        events.iter().map(|event| event.id()).collect()
+    }
+
+    #[test]
+    fn each_kind_wakes_once_for_wakes_that_nobody_waited_for() {
+        for make in KINDS {
+            let poller = Poller::new().unwrap();
+            let waker = make(&poller, u64::MAX).unwrap();
+            let mut events = Events::with_capacity(4);
+            assert_eq!(look(&poller, &mut events), []);
+            for _ in 0..3 {
+                for _ in 0..3 {
+                    waker.wake().unwrap();
+                }
+                assert_eq!(look(&poller, &mut events), [u64::MAX]);
+                assert_eq!(look(&poller, &mut events), []);
+            }
+        }
+    }
+
+    #[test]
+    fn each_kind_ends_a_wait_of_another_thread() {
+        for make in if cfg!(flat) { &KINDS[1..] } else { &KINDS } {
+            let poller = Poller::new().unwrap();
+            let waker = make(&poller, 1).unwrap();
+            std::thread::scope(|scope| {
+                let (woken, wait) = std::sync::mpsc::channel();
+                let poller = &poller;
+                scope.spawn(move || {
+                    let mut events = Events::with_capacity(4);
+                    for _ in 0..1_000 {
+                        poller.wait(&mut events, None).unwrap();
+                        woken.send(events.len()).unwrap();
+                    }
+                });
+                for _ in 0..1_000 {
+                    waker.wake().unwrap();
+                    assert_eq!(wait.recv_timeout(Duration::from_secs(60)), Ok(1));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_full_pipe_still_wakes() {
+        let poller = Poller::new().unwrap();
+        let waker = Waker::pipe(&poller, 1).unwrap();
+        let mut events = Events::with_capacity(2);
+        for _ in 0..200_000 {
+            waker.wake().unwrap();
+        }
+        assert_eq!(look(&poller, &mut events), [1]);
+        waker.wake().unwrap();
+        assert_eq!(look(&poller, &mut events), [1]);
+    }
+
+    #[test]
+    fn a_waker_that_is_gone_leaves_nothing_behind() {
+        for make in KINDS {
+            let poller = Poller::new().unwrap();
+            let mut events = Events::with_capacity(2);
+            let waker = make(&poller, 1).unwrap();
+            waker.wake().unwrap();
+            drop(waker);
+            assert_eq!(look(&poller, &mut events), []);
+            let waker = make(&poller, 2).unwrap();
+            waker.wake().unwrap();
+            assert_eq!(look(&poller, &mut events), [2]);
+        }
+    }
+}

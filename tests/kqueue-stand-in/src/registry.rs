@@ -1,0 +1,53 @@
+//! The kqueues of the process by the numbers of their fds, and what happens when an fd is closed.
+
+use std::collections::BTreeMap;
+use std::os::raw::c_int;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::abi::{Errno, check};
+use crate::queue::Queue;
+
+static QUEUES: RwLock<BTreeMap<c_int, Arc<Queue>>> = RwLock::new(BTreeMap::new());
+
+/// A bit for each fd that is a kqueue or is watched by one, so that other fds are closed without a lock.
+static KNOWN: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
+
+fn bit(fd: c_int) -> Option<(&'static AtomicU64, u64)> {
+    let fd = usize::try_from(fd).ok()?;
+    Some((KNOWN.get(fd / 64)?, 1 << (fd % 64)))
+}
+
+/// Before `fd` is put into a kqueue, or is one. Those with numbers past the bits are always looked for.
+pub(crate) fn mark(fd: c_int) {
+    if let Some((word, bit)) = bit(fd) {
+        word.fetch_or(bit, Ordering::SeqCst);
+    }
+}
+
+pub(crate) fn create() -> Result<c_int, Errno> {
+    // SAFETY: the call takes no pointers.
+    let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    mark(epoll);
+    QUEUES.write().unwrap_or_else(PoisonError::into_inner).insert(epoll, Arc::new(Queue::new(epoll)));
+    Ok(epoll)
+}
+
+pub(crate) fn find(kq: c_int) -> Option<Arc<Queue>> {
+    QUEUES.read().unwrap_or_else(PoisonError::into_inner).get(&kq).cloned()
+}
+
+/// Before `fd` is closed.
+pub(crate) fn closing(fd: c_int) {
+    match bit(fd) {
+        Some((word, bit)) if word.fetch_and(!bit, Ordering::SeqCst) & bit == 0 => return,
+        None if fd < 0 => return,
+        _ => {}
+    }
+    let gone = QUEUES.write().unwrap_or_else(PoisonError::into_inner).remove(&fd);
+    drop(gone); // and with it what it has inside, unless another thread waits with it
+    let others: Vec<_> = QUEUES.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    for queue in others {
+        queue.forget(fd);
+    }
+}

@@ -50,9 +50,10 @@ impl Native {
         Some(deadline)
     }
 
+    /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and looked at in one place.
     #[inline(always)] // see Notify::call
-    fn look(&mut self, waited: io::Result<()>) -> io::Result<()> {
-        match waited {
+    fn look(&mut self, wait: impl FnOnce(&mut Native) -> io::Result<()>) -> io::Result<()> {
+        match wait(self) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 // Whatever is armed now, the next deadline is armed again.
                 self.armed = Time::MAX;
@@ -72,19 +73,15 @@ impl Driver for Native {
         match how {
             Wait::Block => {
                 self.syscalls.waits += 1;
-                let waited = match self.earlier(arm) {
-                    Some(deadline) => {
-                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
-                        self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None)
-                    }
-                    None => self.poller.wait(&mut self.events, None),
+                let Some(deadline) = self.earlier(arm) else {
+                    return self.look(|this| this.poller.wait(&mut this.events, None));
                 };
-                self.look(waited)
+                self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                self.look(|this| this.poller.arm_and_wait(&this.timer, deadline, &mut this.events, None))
             }
             Wait::Poll => {
                 self.syscalls.polls += 1;
-                let waited = self.poller.wait(&mut self.events, Some(Duration::ZERO));
-                self.look(waited)
+                self.look(|this| this.poller.wait(&mut this.events, Some(Duration::ZERO)))
             }
             Wait::Arm => match self.earlier(arm) {
                 Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),

@@ -88,9 +88,14 @@ impl Native {
         self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
+    /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and looked at in one place.
     #[inline(always)] // see Notify::call
-    fn look(&mut self, waited: io::Result<()>, ready: &mut ReadyFds) -> io::Result<()> {
-        match waited {
+    fn look(
+        &mut self,
+        ready: &mut ReadyFds,
+        wait: impl FnOnce(&mut Native) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match wait(self) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 // Whatever is armed now, the next deadline is armed again.
                 self.armed = Time::MAX;
@@ -123,19 +128,17 @@ impl Driver for Native {
                 let timeout = self.timeout(deadline);
                 let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
                 self.syscalls.waits += 1;
-                let waited = match arm {
-                    Some(deadline) => {
-                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
-                        self.poller.arm_and_wait(&self.timer, deadline, &mut self.events, None)
-                    }
-                    None => self.poller.wait(&mut self.events, timeout),
+                let Some(deadline) = arm else {
+                    return self.look(ready, |this| this.poller.wait(&mut this.events, timeout));
                 };
-                self.look(waited, ready)
+                self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                self.look(ready, |this| {
+                    this.poller.arm_and_wait(&this.timer, deadline, &mut this.events, None)
+                })
             }
             Wait::Poll => {
                 self.syscalls.polls += 1;
-                let waited = self.poller.wait(&mut self.events, Some(Duration::ZERO));
-                self.look(waited, ready)
+                self.look(ready, |this| this.poller.wait(&mut this.events, Some(Duration::ZERO)))
             }
             Wait::Arm => match self.earlier(deadline) {
                 Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),

@@ -66,7 +66,8 @@ impl fmt::Display for Signal {
 /// several, may have the same signal: each is told. When the last one goes what was before is restored.
 ///
 /// **No signal is blocked**: they are caught by a handler, on whatever thread they come, so other threads need no preparation, and child processes start with the mask and the default
-/// actions that they would have had. A handler that was there before is called as well.
+/// actions that they would have had. (But one that was ignored before, as `nohup` does with SIGHUP, has its default action in children while it is caught.) A handler that was there
+/// before is called as well.
 ///
 /// ```
 /// use pollmux::{Reactor, Signal, select};

@@ -18,8 +18,8 @@ use clap::Parser;
 use common::allocations;
 use pollmux::sys::{self, OsTimer, Poller, Waker};
 use pollmux::{
-    Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Stats, Syscalls, Time, Wait, Wake, channel,
-    select,
+    Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Spin, Stats, Syscalls, Time, Wait, Wake,
+    channel, select,
 };
 
 #[global_allocator]
@@ -252,14 +252,14 @@ fn pin_to(core: usize) {
 
 /// There and back between two threads, each on a core of its own, that both sleep in between.
 fn round_trip(turns: u64) -> io::Result<()> {
-    let reactor = Reactor::new()?;
+    let reactor = Reactor::builder().spin(Spin::Off).build()?;
     let (pong_tx, inbox) = reactor.channel::<u64>(8)?;
     let (ping_tx, ping_rx) = mpsc::sync_channel::<channel::Sender<u64>>(1);
     let (to_other, other_rx) = channel::bounded::<u64>(8);
     pin_to(0);
     let ours = thread::spawn(move || -> io::Result<()> {
         pin_to(1);
-        let reactor = Reactor::new()?;
+        let reactor = Reactor::builder().spin(Spin::Off).build()?;
         let inbox = reactor.register(other_rx)?;
         let pong = ping_rx.recv().map_err(io::Error::other)?;
         loop {

@@ -118,10 +118,6 @@ mod model {
 
     pub(crate) fn init_fences() {}
 
-    pub(crate) fn spin() {
-        thread::yield_now();
-    }
-
     pub(crate) fn relax(_round: u32) {
         thread::yield_now();
     }

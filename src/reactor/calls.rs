@@ -4,7 +4,6 @@
 //! is run once more when something is ready, because that may be a message that was sent after it. While one runs nothing of the reactor is borrowed, so it may use the reactor as it
 //! likes. A select in a closure runs no closures: `calling` says so.
 
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -259,6 +258,3 @@ impl Slot {
         self.node().is(Flag::Call) && !self.has_call()
     }
 }
-
-/// A cell that counts.
-pub(crate) type Count = Cell<u64>;

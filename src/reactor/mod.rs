@@ -45,7 +45,6 @@ pub use self::remote::{PostError, Remote, TimerError, TimerId};
 pub use self::spin::Spin;
 pub use self::stats::Stats;
 
-use self::calls::Count;
 use self::channels::Channels;
 use self::clock::TurnClock;
 use self::fds::Fds;
@@ -55,6 +54,7 @@ use self::ready::Ready;
 use self::remote::Post;
 use self::slots::{Chunk, Flag, Slots, State};
 use self::spin::Spinner;
+use self::stats::Count;
 use self::timers::{Heap, NEVER};
 use crate::driver::{Deadline, Driver, ReadyFds, Syscalls, Wait};
 use crate::sync::{Ordering, fence};

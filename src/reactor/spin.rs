@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Core;
-use super::calls::Count;
+use super::stats::Count;
 use crate::driver::Deadline;
 use crate::sys::{Time, nanos};
 

@@ -57,7 +57,8 @@ fn every_message_comes_back_and_none_allocates() {
     assert_eq!(many.stats.live, 0);
     // One registration and one removal each, however many messages.
     assert_eq!(many.stats.controls, few.stats.controls);
-    assert_eq!(many.stats.arms, few.stats.arms, "idle timers that are put off cost no syscall");
+    // At most the first idle timer arms the kernel's, and that only if the server ever finds nothing to do.
+    assert!(many.stats.arms <= 1, "idle timers that are put off cost no syscall: {:?}", many.stats);
 }
 
 #[test]

@@ -114,6 +114,30 @@ fn several_reactors_and_sets_are_each_told() {
     assert_eq!(b.recv(&other).unwrap(), Signal::USER1);
 }
 
+/// The stack on which handlers run has room for two frames, if registers are wide: each that came would interrupt the handler of the one before.
+#[test]
+fn many_that_come_at_one_instant_overflow_no_stack() {
+    use nix::sys::signal::{SIGBUS, SIGCONT, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP};
+    use nix::sys::signal::{SigSet, Signal as Number, raise};
+    let (_alone, _dog) = (alone(), watch::dog());
+    // SIGCONT takes back those that stop.
+    let but = [SIGKILL, SIGSTOP, SIGCONT, SIGSEGV, SIGBUS, SIGFPE, SIGILL];
+    let all: Vec<_> = Number::iterator().filter(|signal| !but.contains(signal)).collect();
+    let reactor = Reactor::new().unwrap();
+    let mut numbers: Vec<_> = all.iter().map(|&signal| Signal(signal as i32)).collect();
+    numbers.sort();
+    let signals = reactor.signals(&numbers).unwrap();
+    for _ in 0..100 {
+        let set: SigSet = all.iter().copied().collect();
+        set.thread_block().unwrap();
+        all.iter().for_each(|&signal| raise(signal).unwrap());
+        set.thread_unblock().unwrap(); // now they come, all of them
+        for &number in &numbers {
+            assert_eq!(reactor.recv(&signals).unwrap(), number);
+        }
+    }
+}
+
 #[test]
 fn no_mask_is_touched_and_children_start_as_they_would_have() {
     let (_alone, _dog) = (alone(), watch::dog());
@@ -157,6 +181,47 @@ fn the_last_one_dropped_restores_what_was() {
         drop(reactor.signals(&[Signal::ALARM]).unwrap());
     }
     assert_eq!((caught(), reactor.stats().live), (false, 0));
+}
+
+#[test]
+fn handlers_of_others_are_told_too_whoever_came_first() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (_alone, _dog) = (alone(), watch::dog());
+    let (first, number) = (signal_hook::consts::SIGVTALRM, signal_hook::consts::SIGXCPU);
+    let others = |signal| {
+        let (told, times) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        signal_hook::flag::register_usize(signal, told.clone(), 1).unwrap();
+        move || {
+            let told = told.swap(0, Ordering::SeqCst);
+            times.fetch_add(told, Ordering::SeqCst) + told
+        }
+    };
+    let raise = |signal| signal_hook::low_level::raise(signal).unwrap();
+    let reactor = Reactor::new().unwrap();
+    // Theirs, ours, and ours again.
+    let told = others(first);
+    for round in 0..3 {
+        let signals = reactor.signals(&[Signal(first)]).unwrap();
+        raise(first);
+        assert_eq!((reactor.recv(&signals).unwrap(), told()), (Signal(first), 2 * round + 1));
+        drop(signals);
+        raise(first);
+        assert_eq!(told(), 2 * round + 2);
+    }
+    // Ours, theirs, and ours again: what ours calls must not end in ours.
+    let signals = reactor.signals(&[Signal(number)]).unwrap();
+    let told = others(number);
+    raise(number);
+    assert_eq!((reactor.recv(&signals).unwrap(), told()), (Signal(number), 1));
+    drop(signals);
+    raise(number);
+    assert_eq!(told(), 2);
+    for round in 0..3 {
+        let signals = reactor.signals(&[Signal(number)]).unwrap();
+        raise(number);
+        assert_eq!((reactor.recv(&signals).unwrap(), told()), (Signal(number), 3 + round));
+    }
 }
 
 #[test]

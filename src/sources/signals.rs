@@ -67,7 +67,7 @@ impl fmt::Display for Signal {
 ///
 /// **No signal is blocked**: they are caught by a handler, on whatever thread they come, so other threads need no preparation, and child processes start with the mask and the default
 /// actions that they would have had. (But one that was ignored before, as `nohup` does with SIGHUP, has its default action in children while it is caught.) A handler that was there
-/// before is called as well.
+/// before is called as well, with all signals but those of faults blocked.
 ///
 /// ```
 /// use pollmux::{Reactor, Signal, select};
@@ -90,7 +90,7 @@ pub struct Signals {
 }
 
 impl Handle {
-    /// Catches these signals from now on. Three syscalls and one for each.
+    /// Catches these signals from now on. Two syscalls, and two for each that nobody caught yet.
     ///
     /// Fails with [`io::ErrorKind::InvalidInput`] for what is no signal or cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the program (`SIGSEGV`, `SIGBUS`, `SIGFPE`,
     /// `SIGILL`); with `Unsupported` when the reactor's driver waits for no fds; and when the reactor has been dropped. Then nothing is caught.

@@ -5,8 +5,10 @@
 //!
 //! Quirks handled here:
 //! - The handler runs on any thread, at any instruction: it takes no lock, allocates nothing and keeps `errno`.
+//! - It runs on the thread's stack for signals, where there is one, as runtimes with small stacks of their own demand. std makes that of 8 KiB, and a frame takes more than 3 of them
+//!   where registers are wide: signals that come together would overflow it, one handler interrupted by the next. So while ours runs, the others wait (`sa_mask`).
 //! - What it reads, a list of watchers for each signal, is replaced as a whole and freed when no handler is inside (`INSIDE`). A watcher's fd is closed after that, too.
-//! - A handler that was there before is called after ours, and comes back when the last watcher of the signal goes.
+//! - A handler that was there before is called after ours, and comes back when the last watcher of the signal goes. One that came later stays, and may go on calling ours.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,6 +39,8 @@ struct Watcher {
 type List = Vec<Arc<Watcher>>;
 
 static LISTS: [AtomicPtr<List>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
+/// Faults of the running instruction: not to be watched, nor put off.
+const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 /// Handlers that run at this moment.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// What was there before us, for the signals that are watched. Whoever holds it may change `LISTS`.
@@ -98,7 +102,7 @@ fn list(signal: usize) -> List {
 }
 
 impl SignalSet {
-    /// Watches the signals with these numbers. Two syscalls and one for each of them.
+    /// Watches the signals with these numbers. One syscall, and two for each of them that nobody watches yet.
     ///
     /// Fails with [`io::ErrorKind::InvalidInput`] for a number that is no signal, or one that cannot be caught (`SIGKILL`, `SIGSTOP`), or must not be, because it reports a fault of
     /// the running instruction (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`); and with the system's error. Then none is watched.
@@ -112,8 +116,8 @@ impl SignalSet {
     }
 
     fn add(&mut self, signal: i32) -> io::Result<()> {
-        let refused = [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
-        if !(1..COUNT as i32 - 1).contains(&signal) || refused.contains(&signal) {
+        let refused = [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || FAULTS.contains(&signal);
+        if !(1..COUNT as i32 - 1).contains(&signal) || refused {
             let text = format!("signal {signal} cannot be watched");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
@@ -127,14 +131,9 @@ impl SignalSet {
         // The list first: the handler finds it when it is installed.
         replace(index, Some(list));
         self.signals |= 1 << signal;
-        if before[index].is_none() {
+        if before[index].is_none() || !current(signal).is_ok_and(|current| has_handler(&current)) {
             match install(signal) {
-                Ok(old) => {
-                    let chained = if old.0.sa_sigaction == libc::SIG_IGN { 0 } else { old.0.sa_sigaction };
-                    // SIG_DFL is 0: the default action, mostly the end of the process, is what the watcher wants to prevent.
-                    CHAINED[index].store(chained, Ordering::Release);
-                    before[index] = Some(old);
-                }
+                Ok(old) => before[index] = Some(old),
                 Err(error) => {
                     drop(before);
                     self.remove(signal);
@@ -151,11 +150,14 @@ impl SignalSet {
         let mut list = list(index);
         list.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
         if list.is_empty() {
-            if let Some(old) = before[index].take() {
-                // SAFETY: `old` is what the kernel gave for this signal, and a null old value is allowed.
-                unsafe { libc::sigaction(signal, &old.0, ptr::null_mut()) };
+            // Somebody's handler that came after ours may call it, as ours calls the one before: then it stays where it is, with nobody to tell.
+            if current(signal).is_ok_and(|current| is_ours(&current)) {
+                if let Some(old) = before[index].take() {
+                    // SAFETY: `old` is what the kernel gave for this signal, and a null old value is allowed.
+                    unsafe { libc::sigaction(signal, &old.0, ptr::null_mut()) };
+                }
+                CHAINED[index].store(0, Ordering::Release);
             }
-            CHAINED[index].store(0, Ordering::Release);
             replace(index, None);
         } else {
             replace(index, Some(list));
@@ -185,17 +187,46 @@ impl SignalSet {
     }
 }
 
-/// Makes our handler that of `signal`, for the threads of this process and none of its children.
-fn install(signal: i32) -> io::Result<Before> {
+/// What happens at this signal now.
+fn current(signal: i32) -> io::Result<libc::sigaction> {
     // SAFETY: all zeros is a sigaction: no handler, no flags, an empty mask.
-    let (mut new, mut old): (libc::sigaction, libc::sigaction) =
-        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action changes nothing, and `action` is valid for the length of the call.
+    check(unsafe { libc::sigaction(signal, ptr::null(), &mut action) })?;
+    Ok(action)
+}
+
+fn has_handler(action: &libc::sigaction) -> bool {
+    ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+}
+
+/// Makes our handler that of `signal`, for the threads of this process and none of its children. `CHAINED` is set before: no signal misses the handler that was there.
+fn install(signal: i32) -> io::Result<Before> {
+    let old = current(signal)?;
+    // The default action, mostly the end of the process, is what the watcher wants to prevent.
+    let chained = if has_handler(&old) { old.sa_sigaction } else { 0 };
+    CHAINED[signal as usize].store(chained, Ordering::Release);
+    // SAFETY: all zeros is a sigaction.
+    let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
     new.sa_sigaction = handler as *const () as usize;
-    // What a thread is blocked in goes on, where the system can do that.
-    new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-    // SAFETY: both structures are valid for the length of the call, and `handler` does what a handler may.
-    check(unsafe { libc::sigaction(signal, &new, &mut old) })?;
+    // What a thread is blocked in goes on, where the system can do that; but a handler that ours calls has the stack, and the effect on blocked calls, that it asked for.
+    let usual = libc::SA_RESTART | libc::SA_ONSTACK;
+    new.sa_flags = libc::SA_SIGINFO | if has_handler(&old) { old.sa_flags & usual } else { usual };
+    // SAFETY: the mask is valid, and the numbers are signals: no call fails.
+    unsafe {
+        libc::sigfillset(&mut new.sa_mask);
+        for fault in FAULTS {
+            libc::sigdelset(&mut new.sa_mask, fault);
+        }
+    }
+    // SAFETY: `new` is valid for the length of the call, a null old action is allowed, and `handler` does what a handler may.
+    check(unsafe { libc::sigaction(signal, &new, ptr::null_mut()) })?;
     Ok(Before(old))
+}
+
+/// Whether this is our handler.
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == handler as *const () as usize
 }
 
 impl AsFd for SignalSet {

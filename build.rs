@@ -8,9 +8,10 @@
 //! | `flat` | a kqueue that cannot be waited for, see below |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
-//! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. `POLLMUX_KQUEUE_NESTS=no` says that it is the distributions' libkqueue, whose kqueues
-//! cannot be waited for themselves: then cfg `flat` leaves out the tests that do, those that count fds, of which it has its own, and those that
-//! change a kqueue while another thread waits with it, which it cannot before 2.7; and wakers are pipes.
+//! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. The libkqueue of the distributions is `flat`: its kqueues cannot be waited for
+//! themselves. That leaves out the tests that do, those that count fds, of which it has its own, and those that change a kqueue while another thread
+//! waits with it, which it cannot before 2.7; and wakers are pipes. A library is not flat if it exports `kqueue_nests`, as the one under `tests/`
+//! does, or if `POLLMUX_KQUEUE_NESTS=yes` says so.
 
 use std::env;
 use std::path::Path;
@@ -61,11 +62,6 @@ fn setting(name: &str) -> Option<String> {
 }
 
 fn link_libkqueue() -> Result<(), String> {
-    match setting("POLLMUX_KQUEUE_NESTS").as_deref() {
-        None | Some("yes") => {}
-        Some("no") => println!("cargo::rustc-cfg=flat"),
-        Some(other) => return Err(format!("POLLMUX_KQUEUE_NESTS={other}: it may be yes or no")),
-    }
     if let Some(folder) = setting("POLLMUX_LIBKQUEUE_DIR") {
         let library = Path::new(&folder).join("libkqueue.so");
         println!("cargo::rerun-if-changed={}", library.display());
@@ -76,26 +72,46 @@ fn link_libkqueue() -> Result<(), String> {
         // For this package's own tests and examples.
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
         println!("cargo::rustc-link-lib=dylib=kqueue");
-        return Ok(());
+        return nests(&library);
     }
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
-    let output = Command::new("pkg-config").args(["--libs", "libkqueue"]).output();
-    let flags = match output {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
-            return Err(format!("POLLMUX_BACKEND=kqueue needs libkqueue or POLLMUX_LIBKQUEUE_DIR: {said}"));
-        }
-        Err(error) => {
-            return Err(format!("POLLMUX_BACKEND=kqueue needs pkg-config or POLLMUX_LIBKQUEUE_DIR: {error}"));
-        }
-    };
-    for flag in flags.split_whitespace() {
+    for flag in pkg_config("--libs")?.split_whitespace() {
         if let Some(folder) = flag.strip_prefix("-L") {
             println!("cargo::rustc-link-search=native={folder}");
         } else if let Some(library) = flag.strip_prefix("-l") {
             println!("cargo::rustc-link-lib=dylib={library}");
         }
+    }
+    nests(&Path::new(pkg_config("--variable=libdir")?.trim()).join("libkqueue.so"))
+}
+
+/// What pkg-config says of libkqueue.
+fn pkg_config(asked: &str) -> Result<String, String> {
+    match Command::new("pkg-config").args([asked, "libkqueue"]).output() {
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+            Err(format!("POLLMUX_BACKEND=kqueue needs libkqueue or POLLMUX_LIBKQUEUE_DIR: {said}"))
+        }
+        Err(error) => {
+            Err(format!("POLLMUX_BACKEND=kqueue needs pkg-config or POLLMUX_LIBKQUEUE_DIR: {error}"))
+        }
+    }
+}
+
+/// Whether the library's kqueues can be waited for: cfg `flat`, if not.
+fn nests(library: &Path) -> Result<(), String> {
+    let nests = match setting("POLLMUX_KQUEUE_NESTS").as_deref() {
+        Some("yes") => true,
+        Some("no") => false,
+        Some(other) => return Err(format!("POLLMUX_KQUEUE_NESTS={other}: it may be yes or no")),
+        None => {
+            let name = b"\0kqueue_nests\0"; // in the table of names
+            std::fs::read(library).is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
+        }
+    };
+    if !nests {
+        println!("cargo::rustc-cfg=flat");
     }
     Ok(())
 }

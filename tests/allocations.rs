@@ -366,6 +366,7 @@ fn timers_created_and_dropped_below_the_high_water_mark() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_turn_of_an_embedded_reactor() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<u64>(16).expect("a channel");

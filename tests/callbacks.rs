@@ -183,6 +183,7 @@ fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
     let _dog = dog();
     let reactor = Reactor::new().unwrap();
@@ -570,6 +571,7 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right() {
     let _dog = dog();
     let reactor = Reactor::new().unwrap();
@@ -648,6 +650,7 @@ fn a_panic_with_a_call_armed_again_keeps_that() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
@@ -705,6 +708,7 @@ fn a_callback_may_drop_the_reactor() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_callback_in_an_embedded_turn_may_drop_the_reactor() {
     let reactor = Reactor::new().unwrap();
     let (mut inner, handle) = (reactor.embed().unwrap(), reactor.handle());

@@ -432,6 +432,7 @@ fn a_select_made_at_run_time_finds_an_end() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_outer_loop_is_told_of_an_end() {
     let _dog = dog();
     // By a source, by what was left to do, or by both.

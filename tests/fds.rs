@@ -171,10 +171,14 @@ fn half_closed_closed_and_reset_are_told_apart() {
     drop(theirs);
     let readiness = ready(&reactor, &reset);
     assert!(readiness.is_error() && readiness.is_write_closed(), "{readiness:?}");
+    if cfg!(flat) {
+        return; // libkqueue has fetched the error itself
+    }
     assert_eq!(reset.read(&mut [0; 4]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "libkqueue fetches the error itself")]
 fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
     let reactor = reactor();
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -248,9 +252,13 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
     drop(reactor.fd(&ours, Interest::READABLE).unwrap());
 
     let file = std::fs::File::open(file!()).or_else(|_| std::fs::File::open("Cargo.toml")).unwrap();
-    let failed = reactor.fd(file, Interest::READABLE).unwrap_err();
-    assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
-    assert!(failed.into_inner().metadata().unwrap().is_file());
+    match reactor.fd(file, Interest::READABLE) {
+        Ok(file) => assert!(cfg!(kqueue), "kernels with a kqueue watch files: README.md says so, {file:?}"),
+        Err(failed) => {
+            assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
+            assert!(failed.into_inner().metadata().unwrap().is_file());
+        }
+    }
 
     let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
     let failed = virtual_time.fd(&ours, Interest::READABLE).unwrap_err();

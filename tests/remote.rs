@@ -139,6 +139,7 @@ fn posts_run_on_the_reactors_thread_in_the_order_of_posting() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
     let turns: [Turn; 7] = [
         ("select! with default", turn),
@@ -306,6 +307,7 @@ fn a_post_wakes_whatever_sleeps() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_post_raises_the_fd_of_an_embedded_reactor() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
@@ -425,6 +427,7 @@ fn a_post_that_panics_loses_none_of_the_others() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {

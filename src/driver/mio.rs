@@ -32,7 +32,8 @@ const BATCH: usize = 256;
 ///
 /// The reactor's fd is that of the `Poll`: it can be [embedded](crate::Reactor::embed) as well, with all that is registered there.
 ///
-/// ```
+#[cfg_attr(flat, doc = "```no_run")]
+#[cfg_attr(not(flat), doc = "```")]
 /// use mio::{Interest, Poll, Token, unix::pipe};
 /// use pollmux::{MioDriver, Reactor, select};
 /// use std::io::Write;
@@ -64,7 +65,7 @@ pub struct MioDriver {
 impl MioDriver {
     /// A driver on `poll`, in which it has `token` for itself. Six syscalls; fails with the system's error and then leaves nothing behind.
     pub fn new(poll: Poll, token: Token) -> io::Result<MioDriver> {
-        let native = Native::new()?;
+        let native = Native::to_nest()?;
         let fd = native.as_ref().as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), token, MioInterest::READABLE)?;
         let queue = DriverQueue::with_capacity(BATCH);

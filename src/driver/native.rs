@@ -57,6 +57,16 @@ impl Native {
         })
     }
 
+    /// To be waited for by somebody else's poller.
+    #[cfg(any(feature = "mio", feature = "polling"))]
+    pub(super) fn to_nest() -> io::Result<Native> {
+        if !Poller::NESTS {
+            let text = "a kqueue of this library cannot be waited for by another poller";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Native::new()
+    }
+
     /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller then sets it.
     #[inline(always)] // see Notify::call
     fn earlier(&mut self, deadline: Option<Deadline>) -> Option<Time> {
@@ -181,7 +191,7 @@ impl Driver for Native {
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.poller.as_fd())
+        Poller::NESTS.then(|| self.poller.as_fd())
     }
 
     fn syscalls(&self) -> Syscalls {

@@ -30,7 +30,8 @@ const BATCH: usize = 256;
 ///
 /// The reactor's fd is that of the `Poller`: it can be [embedded](crate::Reactor::embed) as well, with all that was added there.
 ///
-/// ```
+#[cfg_attr(flat, doc = "```no_run")]
+#[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{PollingDriver, Reactor, select};
 /// use std::time::Duration;
 ///
@@ -60,7 +61,7 @@ impl PollingDriver {
     /// A driver on `poller`, in which it has `key` for itself. Six syscalls; fails with the system's error, and with [`io::ErrorKind::InvalidInput`] for `usize::MAX`, the `Poller`'s own key,
     /// and then leaves nothing behind.
     pub fn new(poller: impl Into<Arc<Poller>>, key: usize) -> io::Result<PollingDriver> {
-        let native = InPoller::add(poller.into(), Native::new()?, Event::readable(key), PollMode::Level)?;
+        let native = InPoller::add(poller.into(), Native::to_nest()?, Event::readable(key), PollMode::Level)?;
         let queue = DriverQueue::with_capacity(BATCH);
         let capacity = NonZeroUsize::new(BATCH).unwrap_or(NonZeroUsize::MIN);
         let events = Events::with_capacity(capacity);

@@ -30,7 +30,8 @@ impl Reactor {
     /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
     /// fd, and with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already.
     ///
-    /// ```
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
     /// use pollmux::sys::{self, Interest, Mode, Poller};
     /// use pollmux::{Reactor, channel, select};
     ///

@@ -15,7 +15,8 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness};
 /// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
 /// child runs on, as a dropped `Child` does. No signal handler is involved.
 ///
-/// ```
+#[cfg_attr(flat, doc = "```no_run")]
+#[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{Reactor, select};
 /// use std::process::Command;
 /// use std::time::Duration;

@@ -127,7 +127,8 @@ impl sealed::Clock for WallClock {
 ///
 /// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval) late.
 ///
-/// ```
+#[cfg_attr(flat, doc = "```no_run")]
+#[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{Reactor, select};
 /// use std::time::{Duration, SystemTime};
 ///

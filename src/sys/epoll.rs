@@ -38,6 +38,8 @@ pub struct Poller {
 impl Poller {
     /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
     pub const ARMS_IN_WAIT: bool = false;
+    /// Whether another poller can wait for its fd.
+    pub const NESTS: bool = true;
 
     /// Creates an epoll instance (`EPOLL_CLOEXEC`). One syscall; fails with the system's error, for instance `EMFILE`.
     pub fn new() -> io::Result<Poller> {

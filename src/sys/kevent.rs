@@ -114,10 +114,11 @@ pub(super) fn flags(mode: Mode) -> u32 {
     }
 }
 
-/// The filters that an interest needs.
+/// The filters that an interest needs, in the order to add them. (libkqueue waits for what the filter that came last wants, and the end of a stream is
+/// told to readers: in the other order a socket that is written to, too, may miss its end.)
 pub(super) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
-    let read = interest.is_readable().then_some(Filter::Read);
-    read.into_iter().chain(interest.is_writable().then_some(Filter::Write))
+    let write = interest.is_writable().then_some(Filter::Write);
+    write.into_iter().chain(interest.is_readable().then_some(Filter::Read))
 }
 
 /// What an event says of its fd: `flags` and `fflags` as they came with it.
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!(of(Interest::NONE), []);
         assert_eq!(of(Interest::READABLE), [Filter::Read]);
         assert_eq!(of(Interest::WRITABLE), [Filter::Write]);
-        assert_eq!(of(Interest::BOTH), [Filter::Read, Filter::Write]);
+        assert_eq!(of(Interest::BOTH), [Filter::Write, Filter::Read]);
     }
 
     #[test]

@@ -88,6 +88,8 @@ struct Watched {
 impl Poller {
     /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
     pub const ARMS_IN_WAIT: bool = true;
+    /// Whether another poller can wait for its fd: on every system, but not with every library that stands for one.
+    pub const NESTS: bool = !cfg!(flat);
 
     /// Creates a kqueue (close-on-exec). Two syscalls; fails with the system's error, for instance `EMFILE`.
     pub fn new() -> io::Result<Poller> {

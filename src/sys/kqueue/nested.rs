@@ -16,12 +16,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::{Expiry, OsClock, Time, nanos};
+use super::Poller;
 use super::abi::{self, Kevent, NOTE_EXIT, Raw};
 use super::timer::{STEPS, timers};
 
 /// A kqueue of its own.
 fn nested() -> io::Result<OwnedFd> {
-    if cfg!(flat) {
+    if !Poller::NESTS {
         let text = "a kqueue of this library cannot wait for another one";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
@@ -56,7 +57,8 @@ fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
 ///
 /// Register it edge-triggered with a [`Poller`](super::Poller), and [`read`](Self::read) it when there is an event.
 ///
-/// ```
+#[cfg_attr(flat, doc = "```no_run")]
+#[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
 /// use std::time::Duration;
 ///

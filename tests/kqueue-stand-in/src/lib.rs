@@ -33,6 +33,10 @@ pub extern "C" fn kqueue() -> c_int {
     answer(registry::create())
 }
 
+/// Says, by being there, that a kqueue of this library can be waited for itself. pollmux's build looks for the name.
+#[unsafe(no_mangle)]
+pub extern "C" fn kqueue_nests() {}
+
 /// Applies changes, then waits for events: kqueue(2). The number of events, or -1 and `errno`.
 ///
 /// # Safety

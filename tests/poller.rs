@@ -12,7 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use pollmux::Time;
-use pollmux::sys::{Event, Events, Interest, Mode, OsTimer, Poller, Waker};
+use pollmux::sys::{
+    BootTime, Event, Events, Expiry, Interest, Mode, OsClock, OsTimer, Poller, ProcessFd, TimerFd, Waker,
+};
 use watch::dog;
 
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
@@ -589,6 +591,124 @@ fn a_timer_and_a_waker_outlive_their_poller_in_peace() {
     waker.wake().unwrap();
     timer.disarm().unwrap();
     assert!(look(&other).is_empty());
+}
+
+// Timers and processes that are fds: of which kqueue makes small kqueues.
+
+fn on_time_of_day() -> Time {
+    Time::ZERO + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+/// The clocks that this system has timers on, each with what reads it.
+fn clocks() -> Vec<(OsClock, fn() -> Time)> {
+    let boot = || Time::from_nanos(BootTime::now().as_nanos());
+    let all: [(OsClock, fn() -> Time); 3] =
+        [(OsClock::Monotonic, Time::now), (OsClock::Boottime, boot), (OsClock::Wall, on_time_of_day)];
+    all.into_iter()
+        .filter(|&(clock, _)| match TimerFd::new(clock) {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(clock != OsClock::Monotonic && cfg!(kqueue), "{clock:?}: {error}");
+                assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+                false
+            }
+        })
+        .collect()
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_timer_fd_fires_once_and_never_early_on_its_clock() {
+    let _dog = dog();
+    for (clock, now) in clocks() {
+        let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
+        poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
+        let mut events = Events::with_capacity(4);
+        for after in [0, 1, 50_000, 999_999, 1_000_001, 3_500_000].map(Duration::from_nanos) {
+            let deadline = now() + after;
+            timer.arm(deadline).unwrap();
+            // A kernel with coarse timers may tell too early, and then the read arms again.
+            loop {
+                poller.wait(&mut events, None).unwrap();
+                assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [7]);
+                match timer.read().unwrap() {
+                    Expiry::Expired => break,
+                    said => assert_eq!(said, Expiry::Pending, "{clock:?}"),
+                }
+            }
+            assert!(now() >= deadline, "{clock:?}");
+            assert_eq!(timer.read().unwrap(), Expiry::Pending);
+            assert!(look(&poller).is_empty());
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
+    let _dog = dog();
+    for (clock, now) in clocks() {
+        let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
+        poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
+        let mut events = Events::with_capacity(4);
+        for deadline in [Time::ZERO, Time::from_nanos(1), now() - ms(5), now()] {
+            timer.arm(deadline).unwrap();
+            poller.wait(&mut events, Some(FAR)).unwrap();
+            assert_eq!(events.len(), 1, "{clock:?}");
+        }
+        // It is due and unseen, and then it is not due.
+        for later in [now() + FAR, Time::MAX] {
+            timer.arm(Time::ZERO).unwrap();
+            thread::sleep(ms(2));
+            timer.arm(later).unwrap();
+            assert_eq!((look(&poller).len(), timer.read().unwrap()), (0, Expiry::Pending), "{clock:?}");
+        }
+        timer.disarm().unwrap();
+        timer.disarm().unwrap();
+        timer.arm(now() + ms(1)).unwrap();
+        timer.disarm().unwrap();
+        poller.wait(&mut events, Some(ms(3))).unwrap();
+        assert!(events.is_empty(), "{clock:?}");
+        drop(timer);
+        assert!(look(&poller).is_empty());
+    }
+}
+
+fn child(shell: &str) -> std::process::Child {
+    std::process::Command::new("sh").args(["-c", shell]).spawn().unwrap()
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn the_end_of_a_process_is_told_when_it_comes_and_when_it_had_come() {
+    let _dog = dog();
+    let poller = Poller::new().unwrap();
+    let mut events = Events::with_capacity(4);
+    for ended in [false, true] {
+        let mut running = child(if ended { "exit 3" } else { "sleep 0.02; exit 3" });
+        if ended {
+            thread::sleep(ms(50)); // most of the time it has, and is a zombie
+        }
+        let end = ProcessFd::new(running.id()).unwrap();
+        poller.register(&end, 9, Interest::READABLE, Mode::Level).unwrap();
+        poller.wait(&mut events, None).unwrap();
+        assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [9]);
+        assert_eq!(running.wait().unwrap().code(), Some(3));
+        assert_eq!(ids(&look(&poller)), [9], "and it stays so");
+    }
+}
+
+#[test]
+fn a_process_that_does_not_exist_is_refused() {
+    let mut ended = child("exit 0");
+    let pid = ended.id();
+    ended.wait().unwrap();
+    let error = ProcessFd::new(pid).unwrap_err();
+    if cfg!(flat) {
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    } else {
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::SRCH.raw_os_error()));
+    }
 }
 
 // Nesting.

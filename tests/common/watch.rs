@@ -19,14 +19,16 @@ use pollmux::{Clock, Deadline, Driver, ReadyFds, Sim, Syscalls, Wait, Wake};
 /// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as nothing else.
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
 
-/// A [`Watchdog`] that barks after a minute.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A [`Watchdog`] that barks after three minutes: on a machine with much else to do ten thousand rounds between threads take more than one.
 #[track_caller]
 pub fn dog() -> Watchdog {
     let place = Location::caller();
     let (alive, gone) = channel::<()>();
     std::thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(Duration::from_secs(60)) {
-            eprintln!("the test at {place} has hung for 60 s: most likely a lost wake-up");
+        if let Err(RecvTimeoutError::Timeout) = gone.recv_timeout(PATIENCE) {
+            eprintln!("the test at {place} has hung for {PATIENCE:?}: most likely a lost wake-up");
             std::process::abort();
         }
     });

@@ -59,7 +59,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The syscalls made by or for the reactor after its creation.
+    /// The syscalls made by or for the reactor after its creation. Not in it: the three with which the first deadline that has slack asks for the system's own, and the `sched_yield` of a
+    /// loop that spins beside other threads.
     pub fn syscalls(&self) -> u64 {
         self.waits + self.polls + self.arms - self.joined + self.controls + self.wakes
     }

@@ -42,7 +42,7 @@ pub struct ChildProcess {
 impl Register for Child {
     type Registered = ChildProcess;
 
-    /// Two syscalls. Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux before 5.3, libkqueue) or the driver waits for no fds.
+    /// Two syscalls, on kqueue four. Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux before 5.3, libkqueue) or the driver waits for no fds.
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
         if handle.is_closed() {

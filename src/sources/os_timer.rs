@@ -153,7 +153,7 @@ pub struct OsTimer<C: OsClock = MonotonicClock> {
 }
 
 impl Handle {
-    /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls.
+    /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls, on kqueue three.
     ///
     /// Fails with the system's error, for instance `EMFILE`, with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and when the reactor
     /// has been dropped.

@@ -90,7 +90,7 @@ pub struct Signals {
 }
 
 impl Handle {
-    /// Catches these signals from now on. Two syscalls, and two for each that nobody caught yet.
+    /// Catches these signals from now on. Two syscalls (on macOS six), and two for each that nobody caught yet.
     ///
     /// Fails with [`io::ErrorKind::InvalidInput`] for what is no signal or cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the program (`SIGSEGV`, `SIGBUS`, `SIGFPE`,
     /// `SIGILL`); with `Unsupported` when the reactor's driver waits for no fds; and when the reactor has been dropped. Then nothing is caught.

@@ -41,9 +41,9 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     while !state.work.is_over() {
         event_loop.dispatch(None, &mut state)?;
     }
-    let State { mut embedded, work, wakeups } = state;
+    let State { embedded, work, wakeups } = state;
     event_loop.handle().remove(token);
-    work.end(Some(&mut embedded), wakeups)
+    work.end(Some(&embedded), wakeups)
 }
 
 fn main() -> io::Result<()> {

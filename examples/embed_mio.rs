@@ -35,7 +35,7 @@ pub fn run(rounds: u32) -> io::Result<Report> {
             work.take()?;
         }
     }
-    let report = work.end(Some(&mut embedded), wakeups)?;
+    let report = work.end(Some(&embedded), wakeups)?;
 
     // Nothing to do, nothing to hear. (The first look takes an edge that was there.)
     poll.poll(&mut events, Some(Duration::ZERO))?;

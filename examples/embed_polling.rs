@@ -18,7 +18,7 @@ const REACTOR: usize = 7;
 #[allow(unsafe_code)]
 pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
-    let mut embedded = reactor.embed()?;
+    let embedded = reactor.embed()?;
     let poller = Poller::new()?;
     // SAFETY: it is deleted below, and on an error closed after the poller, which is declared later.
     unsafe { poller.add_with_mode(&embedded, Event::readable(REACTOR), PollMode::Level)? };
@@ -36,7 +36,7 @@ pub fn run(rounds: u32) -> io::Result<Report> {
             work.take()?;
         }
     }
-    let report = work.end(Some(&mut embedded), wakeups)?;
+    let report = work.end(Some(&embedded), wakeups)?;
 
     // Nothing to do, nothing to hear.
     events.clear();

@@ -371,7 +371,7 @@ fn a_turn_of_an_embedded_reactor() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<u64>(16).expect("a channel");
     let timer = reactor.after(FAR);
-    let mut embedded = reactor.embed().expect("an fd");
+    let embedded = reactor.embed().expect("an fd");
     allocates_nothing(500, |round| {
         tx.send(round).expect("a receiver");
         timer.reset(FAR / (round as u32 % 3 + 1));

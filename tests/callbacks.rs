@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
@@ -187,7 +188,7 @@ fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
 fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
     let _dog = dog();
     let reactor = Reactor::new().unwrap();
-    let mut inner = reactor.embed().unwrap();
+    let inner = reactor.embed().unwrap();
     let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
     let log = Log::new();
@@ -575,7 +576,7 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
 fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right() {
     let _dog = dog();
     let reactor = Reactor::new().unwrap();
-    let mut inner = reactor.embed().unwrap();
+    let inner = reactor.embed().unwrap();
     let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
     let log = Log::new();
@@ -656,7 +657,7 @@ fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(1).unwrap();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
         outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
         let log = Log::new();
@@ -666,19 +667,64 @@ fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
         panics_with("in a callback", || drop(inner.turn()));
         // The outer loop owes nothing but turns when the fd is readable: it must become so.
         let mut turns = 0;
-        let mut next = |inner: &mut pollmux::Embedded| {
+        let mut next = |inner: &pollmux::Embedded| {
             outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
             assert!(!events.is_empty(), "{mode:?}: the fd stays quiet");
             inner.turn().unwrap()
         };
         while log.0.borrow().is_empty() {
-            next(&mut inner);
+            next(&inner);
             turns += 1;
         }
         assert!(turns <= 2);
         tx.send(7).unwrap();
-        while next(&mut inner) == 0 {}
+        while next(&inner) == 0 {}
         assert_eq!(inbox.try_recv(), Ok(7));
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
+    let _dog = dog();
+    for mode in [Mode::Level, Mode::Edge] {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let inner = Rc::new(reactor.embed().unwrap());
+        let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
+        outer.register(&*inner, 0, Interest::READABLE, mode).unwrap();
+        let (log, again, sender) = (Log::new(), inner.clone(), tx.clone());
+        let note = log.clone();
+        let mut calls = 0;
+        let beat = reactor.call_after(ms(0), move |now| {
+            calls += 1;
+            again.turn().unwrap(); // callbacks do not interrupt each other
+            note.note(calls);
+            if calls < 3 {
+                now.reset(ms(1));
+            } else {
+                sender.send(7).unwrap(); // the turn goes on, and the fd has to tell of this
+            }
+        });
+        let _behind = reactor.call_after(ms(0), log.noting(100));
+        let mut found = 0;
+        while found == 0 {
+            outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert!(!events.is_empty(), "{mode:?}: the fd stays quiet");
+            found = inner.turn().unwrap();
+        }
+        assert_eq!((log.0.take(), inbox.try_recv()), (vec![1, 100, 2, 3], Ok(7)), "{mode:?}");
+        // And it sleeps again: another thread's message is heard.
+        while !{
+            outer.wait(&mut events, Some(ms(1))).unwrap();
+            events.is_empty()
+        } {
+            inner.turn().unwrap();
+        }
+        thread::spawn(move || tx.send(8).unwrap()).join().unwrap();
+        outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+        assert!(!events.is_empty() && inner.turn().unwrap() == 1);
+        drop(beat);
     }
 }
 
@@ -711,7 +757,7 @@ fn a_callback_may_drop_the_reactor() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_callback_in_an_embedded_turn_may_drop_the_reactor() {
     let reactor = Reactor::new().unwrap();
-    let (mut inner, handle) = (reactor.embed().unwrap(), reactor.handle());
+    let (inner, handle) = (reactor.embed().unwrap(), reactor.handle());
     let owned = Rc::new(RefCell::new(Some(reactor)));
     handle.call_after(ms(0), move |_| drop(owned.take())).detach();
     assert_eq!(inner.turn().unwrap_err().kind(), ErrorKind::NotConnected);

@@ -440,7 +440,7 @@ fn an_outer_loop_is_told_of_an_end() {
         [false, true].into_iter().flat_map(|d| [(d, true, false), (d, false, true), (d, true, true)])
     {
         let reactor = Reactor::new().unwrap();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let outer = Poller::new().unwrap();
         outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
         let (context, canceller) = reactor.context().with_timeout(if deadline { ms(5) } else { HOUR });

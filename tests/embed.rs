@@ -68,7 +68,7 @@ impl Outer {
 
 /// Turns until a turn finds nothing and the fd is quiet, as an outer loop would in the end.
 #[track_caller]
-fn settle(outer: &mut Outer, inner: &mut Embedded) {
+fn settle(outer: &mut Outer, inner: &Embedded) {
     for _ in 0..4 {
         let found = inner.turn().unwrap();
         if found == 0 && !outer.is_up() {
@@ -88,10 +88,10 @@ fn embedded(mode: Mode) -> (Reactor, Embedded, Outer) {
 #[test]
 fn the_fd_is_quiet_while_there_is_nothing_to_do() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
         let timer = reactor.after(HOUR);
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         // Wall time: it must stay so.
         assert!(outer.is_quiet_for(ms(30)));
         for _ in 0..10 {
@@ -106,9 +106,9 @@ fn the_fd_is_quiet_while_there_is_nothing_to_do() {
 fn a_message_from_another_thread_raises_the_fd() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         thread::spawn(move || {
             thread::sleep(ms(5)); // the outer loop sleeps by then
             tx.send(7).unwrap();
@@ -123,23 +123,23 @@ fn a_message_from_another_thread_raises_the_fd() {
 #[test]
 fn a_message_from_the_same_thread_raises_the_fd() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         for n in 0..100 {
             assert!(!outer.is_up());
             tx.send(n).unwrap();
             assert!(outer.is_up(), "{mode:?}, message {n}");
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!(inbox.try_recv(), Ok(n));
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
         }
         // So does the end.
         drop(tx);
         assert!(outer.is_up());
         assert_eq!(inner.turn().unwrap(), 1);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
     }
 }
 
@@ -150,29 +150,29 @@ fn a_message_sent_before_the_embedding_is_found() {
         let (tx, inbox) = reactor.channel(4).unwrap();
         let due = reactor.after(Duration::ZERO);
         tx.send(1).unwrap();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         // Added to the outer loop only now: it is told nevertheless.
         let mut outer = Outer::around(&inner, mode);
         assert!(outer.is_up(), "{mode:?}");
         assert_eq!(inner.turn().unwrap(), 2);
         assert_eq!(inbox.try_recv(), Ok(1));
         assert!(due.try_take().is_some());
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
     }
 }
 
 #[test]
 fn a_receiver_registered_between_turns_raises_the_fd_when_it_holds_something() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
-        settle(&mut outer, &mut inner);
+        let (reactor, inner, mut outer) = embedded(mode);
+        settle(&mut outer, &inner);
         let (tx, rx) = pollmux::channel::bounded(2);
         tx.send(1).unwrap();
         let inbox = reactor.register(rx).unwrap();
         assert!(outer.is_up(), "{mode:?}");
         assert_eq!(inner.turn().unwrap(), 1);
         assert_eq!(inbox.try_recv(), Ok(1));
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         // And one that holds nothing does when it gets something.
         let (ty, rx) = pollmux::channel::bounded(2);
         let other = reactor.register(rx).unwrap();
@@ -188,11 +188,11 @@ fn a_receiver_registered_between_turns_raises_the_fd_when_it_holds_something() {
 fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.timer();
         // Wall time: it is the kernel's timer that raises the fd.
         for delay in [1, 3, 12].map(ms) {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             timer.reset(delay);
             let due = timer.deadline().unwrap();
             assert!(outer.is_up(), "a turn must arm it");
@@ -202,7 +202,7 @@ fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!(timer.try_take(), Some(due));
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         assert!(outer.is_quiet_for(ms(10)));
     }
 }
@@ -210,14 +210,14 @@ fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
 #[test]
 fn a_timer_due_at_once_raises_the_fd_at_once() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
-        settle(&mut outer, &mut inner);
+        let (reactor, inner, mut outer) = embedded(mode);
+        settle(&mut outer, &inner);
         for past in [false, true] {
             let timer = if past { reactor.at(Time::ZERO) } else { reactor.after(Duration::ZERO) };
             assert!(outer.is_up(), "{mode:?}");
             assert_eq!(inner.turn().unwrap(), 1);
             select! { reactor; recv(timer) -> _ => {}, default => panic!() }
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
         }
     }
 }
@@ -226,7 +226,7 @@ fn a_timer_due_at_once_raises_the_fd_at_once() {
 fn a_ticker_raises_the_fd_again_and_again() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let ticker = reactor.every(ms(2)).unwrap();
         let first = ticker.deadline().unwrap();
         let (mut ticks, mut periods) = (0, 0);
@@ -251,9 +251,9 @@ fn a_ticker_raises_the_fd_again_and_again() {
 fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         for round in 0..5 {
             // By a reset, or by a timer that did not exist before.
             let new = (round % 2 == 1).then(|| reactor.after(ms(5)));
@@ -270,7 +270,7 @@ fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
             assert!(Time::now() >= due);
             assert_eq!(timer.try_take(), Some(due));
             timer.reset(HOUR);
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
         }
     }
 }
@@ -278,10 +278,10 @@ fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
 #[test]
 fn a_later_deadline_between_turns_costs_nothing() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
         let ticker = reactor.every(HOUR).unwrap();
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         let before = reactor.stats();
         for n in 0..100 {
             assert!(timer.reset(HOUR + ms(n)));
@@ -300,9 +300,9 @@ fn a_later_deadline_between_turns_costs_nothing() {
 fn a_stale_deadline_costs_one_turn_and_is_never_early() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(ms(4));
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         assert!(timer.reset(ms(40)));
         let due = timer.deadline().unwrap();
         let ups = outer.ups;
@@ -319,9 +319,9 @@ fn a_stale_deadline_costs_one_turn_and_is_never_early() {
 #[test]
 fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         let before = reactor.stats();
         for n in 1..50u32 {
             timer.reset(HOUR - ms(1_000) * n);
@@ -338,10 +338,10 @@ fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
 #[test]
 fn what_a_turn_leaves_over_raises_the_fd_again() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(8).unwrap();
         let timer = reactor.timer();
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         (0..5).for_each(|n| tx.send(n).unwrap());
         timer.reset(Duration::ZERO);
         for n in 0..5 {
@@ -355,14 +355,14 @@ fn what_a_turn_leaves_over_raises_the_fd_again() {
         assert!(outer.is_up());
         // Stopped instead of taken: that is enough.
         assert!(timer.stop());
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
     }
 }
 
 #[test]
 fn more_due_timers_than_a_turn_handles_raise_the_fd_until_all_are_handled() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timers: Vec<_> = (0..2_000).map(|_| reactor.after(Duration::ZERO)).collect();
         let mut fired = 0;
         while fired < timers.len() {
@@ -370,14 +370,14 @@ fn more_due_timers_than_a_turn_handles_raise_the_fd_until_all_are_handled() {
             inner.turn().unwrap();
             fired += timers.iter().filter(|timer| timer.try_take().is_some()).count();
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
     }
 }
 
 #[test]
 fn stopped_timers_in_number_do_not_keep_the_fd_up() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let timers: Vec<_> = (0..2_000).map(|n| reactor.after(ms(n % 3))).collect();
         timers.iter().for_each(|timer| assert!(timer.stop()));
         // Turns put them right a number at a time.
@@ -398,7 +398,7 @@ fn stopped_timers_in_number_do_not_keep_the_fd_up() {
 fn thousands_of_messages_from_another_thread_arrive_once_each() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
         let rounds = 4_000;
         let sender = thread::spawn(move || {
@@ -441,7 +441,7 @@ fn thousands_of_messages_from_another_thread_arrive_once_each() {
 fn messages_received_by_select_after_each_turn_arrive_once_each() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
         let ticker = reactor.every(ms(1)).unwrap();
         let rounds = 3_000;
@@ -481,7 +481,7 @@ fn two_reactors_live_in_one_outer_loop() {
     let _dog = dog();
     for mode in MODES {
         let reactors = [Reactor::new().unwrap(), Reactor::new().unwrap()];
-        let mut inners = [reactors[0].embed().unwrap(), reactors[1].embed().unwrap()];
+        let inners = [reactors[0].embed().unwrap(), reactors[1].embed().unwrap()];
         let outer = Poller::new().unwrap();
         outer.register(&inners[0], 0, Interest::READABLE, mode).unwrap();
         outer.register(&inners[1], 1, Interest::READABLE, mode).unwrap();
@@ -515,7 +515,7 @@ fn an_epoll_in_an_epoll_in_an_epoll_works() {
     let _dog = dog();
     for mode in MODES {
         for outermost in MODES {
-            let (reactor, mut inner, mut middle) = embedded(mode);
+            let (reactor, inner, mut middle) = embedded(mode);
             let top = Poller::new().unwrap();
             top.register(&middle.poller, 0, Interest::READABLE, outermost).unwrap();
             let (tx, inbox) = reactor.channel(2).unwrap();
@@ -553,13 +553,13 @@ fn an_epoll_in_an_epoll_in_an_epoll_works() {
 fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
         let (ty, other) = reactor.channel(4).unwrap();
         let (short, long) = (reactor.timer(), reactor.timer());
         let mut events = Events::with_capacity(4);
         for round in 0..20 {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             // The wait in between sleeps, and takes wake-ups and the kernel timer's event.
             short.reset(ms(1));
             long.reset(ms(4));
@@ -583,12 +583,12 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
                     outer.sleep();
                     inner.turn().unwrap();
                 }
-                settle_but_for(&mut outer, &mut inner, due);
+                settle_but_for(&mut outer, &inner, due);
                 ty.send(n).unwrap();
                 outer.sleep();
                 inner.turn().unwrap();
                 assert_eq!(other.try_recv(), Ok(n));
-                settle_but_for(&mut outer, &mut inner, due);
+                settle_but_for(&mut outer, &inner, due);
             }
             while !long.is_ready() {
                 outer.sleep();
@@ -601,7 +601,7 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
 }
 
 /// [`settle`], where a timer may be due meanwhile.
-fn settle_but_for(outer: &mut Outer, inner: &mut Embedded, due: Time) {
+fn settle_but_for(outer: &mut Outer, inner: &Embedded, due: Time) {
     for _ in 0..4 {
         let found = inner.turn().unwrap();
         if Time::now() >= due || (found == 0 && !outer.is_up()) {
@@ -613,10 +613,10 @@ fn settle_but_for(outer: &mut Outer, inner: &mut Embedded, due: Time) {
 
 #[test]
 fn the_syscalls_of_turns_are_counted_and_few() {
-    let (reactor, mut inner, mut outer) = embedded(Mode::Level);
+    let (reactor, inner, mut outer) = embedded(Mode::Level);
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.after(HOUR);
-    settle(&mut outer, &mut inner);
+    settle(&mut outer, &inner);
     let mut last = reactor.stats();
     let mut spent = || {
         let now = reactor.stats();
@@ -654,10 +654,10 @@ fn to_embed_twice_is_an_error_and_to_embed_again_is_not() {
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
     assert!(error.to_string().contains("embedded already"), "{error}");
     drop(inner);
-    let mut inner = reactor.embed().unwrap();
+    let inner = reactor.embed().unwrap();
     let mut outer = Outer::around(&inner, Mode::Edge);
     let (tx, inbox) = reactor.channel(1).unwrap();
-    settle(&mut outer, &mut inner);
+    settle(&mut outer, &inner);
     tx.send(1).unwrap();
     assert!(outer.is_up());
     inner.turn().unwrap();
@@ -679,10 +679,10 @@ fn virtual_time_cannot_be_embedded() {
 fn a_reactor_goes_on_when_its_embedding_ends() {
     let _dog = dog();
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(2).unwrap();
         let timer = reactor.after(HOUR);
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         outer.poller.deregister(&inner).unwrap();
         drop(inner);
         // It sleeps and is woken by itself again: by a message, and by a deadline that is earlier than what a turn armed.
@@ -711,10 +711,10 @@ fn a_reactor_goes_on_when_its_embedding_ends() {
 #[test]
 fn an_embedding_outlives_its_reactor_as_an_error() {
     for mode in MODES {
-        let (reactor, mut inner, mut outer) = embedded(mode);
+        let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(2).unwrap();
         let timer = reactor.after(HOUR);
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         drop(reactor);
         for _ in 0..2 {
             let error = inner.turn().unwrap_err();
@@ -734,10 +734,10 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
 fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
     for mode in MODES {
         let reactor = Reactor::builder().slack(HOUR).build().unwrap();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let mut outer = Outer::around(&inner, mode);
         let relaxed = reactor.after(ms(1));
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         // Armed is the end of the hour.
         let strict = reactor.after(ms(2)).slack(Duration::ZERO);
         assert!(outer.is_up(), "{mode:?}");
@@ -752,8 +752,8 @@ fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
 
 #[test]
 fn a_blocking_select_or_wait_on_an_embedded_reactor_sleeps() {
-    let (reactor, mut inner, mut outer) = embedded(Mode::Level);
-    settle(&mut outer, &mut inner);
+    let (reactor, inner, mut outer) = embedded(Mode::Level);
+    settle(&mut outer, &inner);
     let mut events = Events::with_capacity(4);
     for round in 0..3 {
         let (timer, before) = (reactor.after(ms(10)), reactor.stats());
@@ -771,8 +771,8 @@ fn a_blocking_select_or_wait_on_an_embedded_reactor_sleeps() {
 
 #[test]
 fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
-    let (reactor, mut inner, mut outer) = embedded(Mode::Level);
-    settle(&mut outer, &mut inner);
+    let (reactor, inner, mut outer) = embedded(Mode::Level);
+    settle(&mut outer, &inner);
     assert_eq!(reactor.stats().wakes, 0);
 }
 
@@ -827,17 +827,17 @@ fn drain(fd: &mut Fd<UnixStream>) -> usize {
 
 #[test]
 fn a_callback_raises_the_fd_and_runs_in_the_turn() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
         let callback = reactor.call_after(ms(2), move |_| counter.set(counter.get() + 1));
         for n in 1..=3 {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             while calls.get() < n {
                 outer.sleep();
                 assert_eq!(inner.turn().unwrap(), 0, "a call is no source");
             }
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(3)));
             assert_eq!(calls.get(), n);
             callback.reset(ms(1));
@@ -848,7 +848,7 @@ fn a_callback_raises_the_fd_and_runs_in_the_turn() {
 
 #[test]
 fn a_callback_due_again_at_once_raises_the_fd_again() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
         let again = move |firing: &Firing<'_>| {
@@ -862,13 +862,13 @@ fn a_callback_due_again_at_once_raises_the_fd_again() {
             assert!(outer.is_up(), "after {} calls", calls.get());
             inner.turn().unwrap();
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
     });
 }
 
 #[test]
 fn what_other_threads_ask_for_raises_the_fd_once() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let (remote, timer) = (reactor.remote(), reactor.timer());
         let (notifier, notified) = reactor.notifier();
         let id = timer.id();
@@ -877,7 +877,7 @@ fn what_other_threads_ask_for_raises_the_fd_once() {
         };
         let called = Cell::new(reactor.stats().called);
         for _ in 0..20 {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             let before = reactor.stats();
             on_another_thread(&|| (0..3).for_each(|_| remote.post(|_: &Handle| {}).unwrap()));
             assert!(outer.is_up());
@@ -902,25 +902,25 @@ fn what_other_threads_ask_for_raises_the_fd_once() {
             assert!(outer.is_up());
             inner.turn().unwrap();
             assert!(!timer.is_ready());
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
 
             on_another_thread(&|| (0..3).for_each(|_| notifier.notify()));
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         assert!(outer.is_quiet_for(ms(2)));
     });
 }
 
 #[test]
 fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         for mode in [Mode::Edge, Mode::Level] {
             let (mut theirs, mut ours) = pair(&reactor, mode);
             for round in 0..20 {
-                settle(&mut outer, &mut inner);
+                settle(&mut outer, &inner);
                 theirs.write_all(b"some").unwrap();
                 assert!(outer.is_up());
                 assert_eq!(inner.turn().unwrap(), 1);
@@ -938,28 +938,28 @@ fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
                 }
                 select! { reactor; recv(ours) -> _ => assert!(drain(&mut ours) >= 3), default => panic!() }
             }
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(2)));
             drop(theirs);
             assert!(outer.is_up(), "the end is news");
             assert_eq!(inner.turn().unwrap(), 1);
             drop(ours);
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
         }
     });
 }
 
 #[test]
 fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let (_theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();
         let timer = reactor.timer();
         for round in 0..10 {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             timer.reset(ms(1));
             inner.turn().unwrap();
-            settle_but_for(&mut outer, &mut inner, timer.deadline().unwrap());
+            settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
             tx.send(round).unwrap();
             // Longer than the fds may go unlooked at; with the message's wake-up in the poller, and then the timer's.
             thread::sleep(Duration::from_micros(if round % 2 == 0 { 200 } else { 1_500 }));
@@ -977,10 +977,10 @@ fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
 
 #[test]
 fn an_os_timer_raises_the_fd_when_it_is_due() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let timer = reactor.os_timer().unwrap();
         for delay in [0, 500, 2_000, 0, 300].map(Duration::from_micros) {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             timer.reset(delay).unwrap();
             let due = timer.deadline().unwrap();
             outer.sleep();
@@ -988,7 +988,7 @@ fn an_os_timer_raises_the_fd_when_it_is_due() {
             assert_eq!(inner.turn().unwrap(), 1);
             assert_eq!(timer.try_take(), Some(due));
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         timer.reset(ms(1)).unwrap();
         timer.stop().unwrap();
         assert!(outer.is_quiet_for(ms(3)));
@@ -998,9 +998,9 @@ fn an_os_timer_raises_the_fd_when_it_is_due() {
 #[test]
 fn signals_and_the_end_of_a_child_raise_the_fd() {
     in_child("signals_and_the_end_of_a_child_raise_the_fd", || {
-        everywhere(|reactor, mut inner, mut outer| {
+        everywhere(|reactor, inner, mut outer| {
             let signals = reactor.signals(&[Signal::USER1]).unwrap();
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             let text = format!("kill -USR1 {}; exit 3", std::process::id());
             let child = std::process::Command::new("sh").args(["-c", &text]).spawn().unwrap();
             let child = reactor.register(child).unwrap();
@@ -1012,7 +1012,7 @@ fn signals_and_the_end_of_a_child_raise_the_fd() {
                 status = status.or_else(|| child.try_take());
             }
             assert_eq!((signal, status.unwrap().unwrap().code()), (Some(Signal::USER1), Some(3)));
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(2)));
         });
     });
@@ -1020,10 +1020,10 @@ fn signals_and_the_end_of_a_child_raise_the_fd() {
 
 #[test]
 fn interest_changed_in_a_callback_is_waited_for() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let ours = Rc::new(ours);
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         for _ in 0..5 {
             let fd = ours.clone();
             reactor.call_after(ms(1), move |_| fd.set_interest(Interest::WRITABLE).unwrap()).detach();
@@ -1038,14 +1038,14 @@ fn interest_changed_in_a_callback_is_waited_for() {
                 .call_after(Duration::ZERO, move |_| fd.set_interest(Interest::READABLE).unwrap())
                 .detach();
             inner.turn().unwrap();
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(1)));
             theirs.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
             ours.try_io(|mut io| io.read(&mut [0; 4])).unwrap();
             assert!(ours.try_io(|mut io| io.read(&mut [0; 4])).is_err());
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
         }
     });
 }
@@ -1059,7 +1059,7 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
     if limit.current.is_some_and(|current| current < n) {
         setrlimit(Resource::Nofile, Rlimit { current: Some(n), ..limit }).unwrap();
     }
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let fds: Vec<_> = (0..2_000)
             .map(|_| eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap())
             .map(|fd| reactor.fd(fd, Interest::READABLE).unwrap())
@@ -1077,19 +1077,19 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
         }
         assert_eq!(found, fds.len());
         assert!((2..=8).contains(&turns), "{turns}");
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         assert!(outer.is_quiet_for(ms(1)));
     });
 }
 
 #[test]
 fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
-    everywhere(|reactor, mut inner, mut outer| {
+    everywhere(|reactor, inner, mut outer| {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();
         let os_timer = reactor.os_timer().unwrap();
         let timer = reactor.timer();
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         timer.reset(ms(1));
         os_timer.reset(ms(1)).unwrap();
         inner.turn().unwrap(); // arms
@@ -1114,7 +1114,7 @@ fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
     let _dog = dog();
     for new in DRIVERS {
         for (mode, outermost) in MODES.into_iter().flat_map(|mode| MODES.map(|outer| (mode, outer))) {
-            let (middle, mut middle_inner, mut outer) = embedded(outermost);
+            let (middle, middle_inner, mut outer) = embedded(outermost);
             let deep = new();
             let mut deep_inner =
                 middle.fd_with_mode(deep.embed().unwrap(), Interest::READABLE, mode).unwrap();
@@ -1227,19 +1227,19 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
         let (registry, events) = (driver.registry().unwrap(), driver.events());
         let reactor = Reactor::with_driver(driver).unwrap();
         let events = reactor.register(events).unwrap();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let mut outer = Outer::around(&inner, mode);
         let (mut tx, mut rx) = pipe::new().unwrap();
         registry.register(&mut rx, Token(5), Interest::READABLE).unwrap();
         for _ in 0..20 {
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             tx.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
             select! { reactor; recv(events) -> event => assert_eq!(event.token(), Token(5)), default => panic!() }
             assert_eq!(rx.read(&mut [0; 4]).unwrap(), 1);
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         assert!(outer.is_quiet_for(ms(2)));
     }
 }
@@ -1253,7 +1253,7 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
         let (poller, events) = (driver.poller().clone(), driver.events());
         let reactor = Reactor::with_driver(driver).unwrap();
         let events = reactor.register(events).unwrap();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let mut outer = Outer::around(&inner, mode);
         let (mut theirs, mut ours) = UnixStream::pair().unwrap();
         // SAFETY: it is deleted below, before it is closed; a panic ends the test.
@@ -1261,14 +1261,14 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
         unsafe { poller.add(&ours, polling::Event::none(5)) }.unwrap();
         for _ in 0..20 {
             poller.modify(&ours, polling::Event::readable(5)).unwrap();
-            settle(&mut outer, &mut inner);
+            settle(&mut outer, &inner);
             theirs.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
             select! { reactor; recv(events) -> event => assert_eq!(event.key, 5), default => panic!() }
             assert_eq!(ours.read(&mut [0; 4]).unwrap(), 1);
         }
-        settle(&mut outer, &mut inner);
+        settle(&mut outer, &inner);
         assert!(outer.is_quiet_for(ms(2)));
         poller.delete(&ours).unwrap();
     }

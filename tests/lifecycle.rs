@@ -430,7 +430,7 @@ fn signals_swallow_no_wake_up() {
     in_child("signals_swallow_no_wake_up", || {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(1).unwrap();
-        let mut embedded = reactor.embed().unwrap();
+        let embedded = reactor.embed().unwrap();
         let outer = Poller::new().unwrap();
         outer.register(&embedded, 0, Interest::READABLE, Mode::Edge).unwrap();
         let _storm = Storm::begin();

@@ -720,12 +720,12 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = Reactor::new().unwrap();
         let timer = reactor.after(ms(2));
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let outer = Poller::new().unwrap();
         outer.register(&inner, 7, Interest::READABLE, mode).unwrap();
         let mut events = sys::Events::with_capacity(4);
         // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd that stays silent.
-        let mut turn_until_ready = |inner: &mut pollmux::Embedded| {
+        let mut turn_until_ready = |inner: &pollmux::Embedded| {
             for _ in 0..100 {
                 outer.wait(&mut events, Some(Duration::from_secs(20))).unwrap();
                 assert_eq!(events.iter().count(), 1, "the fd stayed silent ({mode:?})");
@@ -735,37 +735,37 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
             }
             panic!("the fd is readable without a reason ({mode:?})");
         };
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert!(timer.try_take().is_some());
 
         // An earlier deadline than the one that is armed.
         timer.reset(ms(100_000));
         inner.turn().unwrap();
         timer.reset(ms(2));
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert!(timer.try_take().is_some());
 
         // A new timer, due at once; a ticker; a message; the end of a channel.
         let zero = reactor.after(Duration::ZERO);
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert!(zero.try_take().is_some());
         let ticker = reactor.every(ms(1)).unwrap();
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert!(ticker.try_take().is_some());
         drop(ticker);
         let (tx, inbox) = reactor.channel(1).unwrap();
         inner.turn().unwrap();
         tx.send(1).unwrap();
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert_eq!(inbox.try_recv(), Ok(1));
         drop(tx);
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
 
         // What a select! between turns took from the kernel's timer is armed again.
         timer.reset(ms(30));
         assert!(select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true });
-        turn_until_ready(&mut inner);
+        turn_until_ready(&inner);
         assert!(timer.try_take().is_some());
     }
 }

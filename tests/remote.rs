@@ -95,7 +95,7 @@ impl Source for Raised {
 /// A reactor in an outer loop, which has nothing to do at first.
 fn embedded(mode: Mode) -> (Reactor, Embedded, Poller) {
     let reactor = Reactor::new().unwrap();
-    let mut inner = reactor.embed().unwrap();
+    let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();
     outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
     assert_eq!(inner.turn().unwrap(), 0);
@@ -172,7 +172,7 @@ fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
         turn(&reactor);
         assert_eq!(log.take(), [0, 1, 2, 9], "{name}");
     }
-    let (reactor, mut inner, _outer) = embedded(Mode::Level);
+    let (reactor, inner, _outer) = embedded(Mode::Level);
     let (log, remote) = (Log::default(), reactor.remote());
     (0..3).for_each(|n| log.post(&remote, n));
     assert_eq!((inner.turn().unwrap(), log.take()), (0, vec![0, 1, 2]));
@@ -311,7 +311,7 @@ fn a_post_wakes_whatever_sleeps() {
 fn a_post_raises_the_fd_of_an_embedded_reactor() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
-        let (reactor, mut inner, outer) = embedded(mode);
+        let (reactor, inner, outer) = embedded(mode);
         let (log, remote, before) = (Log::default(), reactor.remote(), reactor.stats());
         for n in 0..50 {
             log.post(&remote, n);
@@ -431,7 +431,7 @@ fn a_post_that_panics_loses_none_of_the_others() {
 fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
-        let (reactor, mut inner, outer) = embedded(mode);
+        let (reactor, inner, outer) = embedded(mode);
         let (log, remote) = (Log::default(), reactor.remote());
         remote.post(|_| panic!("in a post")).unwrap();
         log.post(&remote, 1);

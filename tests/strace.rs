@@ -244,7 +244,7 @@ fn defaults() -> Stats {
 fn embedded() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
-    let mut inner = reactor.embed().expect("an fd");
+    let inner = reactor.embed().expect("an fd");
     between_the_lines(&reactor, |reactor| {
         for n in 0..EMBEDDED_TURNS {
             tx.send(n).expect("a receiver");
@@ -262,7 +262,7 @@ fn embedded_resets() -> Stats {
     let ticker = reactor.every(HOUR).expect("a period");
     let (_theirs, ours) = UnixStream::pair().expect("a pair");
     let socket = reactor.fd(ours, Interest::READABLE).expect("a socket can be waited for");
-    let mut inner = reactor.embed().expect("an fd");
+    let inner = reactor.embed().expect("an fd");
     let stats = between_the_lines(&reactor, |_| {
         for round in 1..=EMBEDDED_TURNS {
             timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));

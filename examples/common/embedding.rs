@@ -156,7 +156,7 @@ impl Work {
     }
 
     /// Turns until there is nothing to do; and asserts that the loop was woken when it had to be and not without need.
-    pub fn end(mut self, embedded: Option<&mut Embedded>, wakeups: u64) -> io::Result<Report> {
+    pub fn end(mut self, embedded: Option<&Embedded>, wakeups: u64) -> io::Result<Report> {
         assert!(self.is_over());
         let took = self.begun.elapsed();
         drop(self.asks.take());

@@ -227,7 +227,7 @@ fn two_cancellations_against_park_with_something_left_for_both_ends() {
 fn cancel_against_embedded_turns_with_something_left_for_the_end() {
     loom::model(|| {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let there = thread::spawn(move || canceller.cancel());
         let ran = Rc::default();
         reactor.after_cancel(&context, count(&reactor, &ran)).detach();

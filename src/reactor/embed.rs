@@ -38,7 +38,7 @@ impl Reactor {
     /// let reactor = Reactor::new()?;
     /// let (tx, rx) = channel::bounded(4);
     /// let inbox = reactor.register(rx)?;
-    /// let mut inner = reactor.embed()?;
+    /// let inner = reactor.embed()?;
     ///
     /// let outer = Poller::new()?; // stands for any loop that can wait for an fd
     /// outer.register(&inner, 0, Interest::READABLE, Mode::Level)?;
@@ -66,7 +66,7 @@ impl Reactor {
                 ));
             }
         };
-        let mut embedded = Embedded { handle: self.handle(), fd };
+        let embedded = Embedded { handle: self.handle(), fd };
         core.embedded.set(true);
         core.notify.sleep();
         embedded.turn()?;
@@ -79,8 +79,8 @@ impl Embedded {
     /// earliest deadline if it is before what is armed, and goes back to sleep. Returns how many sources are ready.
     ///
     /// One `epoll_wait`, and one `timerfd_settime` if the earliest deadline moved forward. When sources are ready the fd stays readable
-    /// until a turn finds none: one `write`. No allocation. Fails when the driver does or when the reactor has been dropped.
-    pub fn turn(&mut self) -> io::Result<usize> {
+    /// until a turn finds none: one `write`. No allocation. Fails when the driver does or when the reactor has been dropped. A callback that the turn runs may take a turn, too.
+    pub fn turn(&self) -> io::Result<usize> {
         let core = &self.handle.core;
         if core.closed.get() {
             return Err(super::closed());

@@ -240,7 +240,7 @@ fn a_post_and_a_wake_against_a_wait() {
 fn a_post_and_a_wake_against_embedded_turns() {
     loom::model(|| {
         let (reactor, bed) = reactor();
-        let mut inner = reactor.embed().unwrap();
+        let inner = reactor.embed().unwrap();
         let log = Log::default();
         let (remote, note) = (reactor.remote(), log.clone());
         let poster = thread::spawn(move || [1, 2].map(|n| note.post(&remote, n, usize::MAX)));

@@ -7,23 +7,12 @@ mod common;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion};
+use criterion::Criterion;
 use pollmux::{Reactor, Time, Timer, select};
 
-use common::tokio_runtime;
+use common::{group, shuffled, tokio_runtime};
 
 const FAR: Duration = Duration::from_secs(1_000);
-
-/// A group whose benches are short and many.
-fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
-    let mut group = c.benchmark_group(name);
-    group
-        .sample_size(30)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(900));
-    group
-}
 
 /// `reset_at` to a later given time, and its relatives, with one live timer.
 fn one_timer(c: &mut Criterion) {
@@ -247,18 +236,6 @@ fn each(iters: u64, n: usize, mut round: impl FnMut(usize) -> Duration) -> Durat
         left -= rounds;
     }
     total
-}
-
-fn shuffled(n: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    let mut x = 0x2545_f491_4f6c_dd1du64;
-    for i in (1..n).rev() {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        order.swap(i, (x % (i as u64 + 1)) as usize);
-    }
-    order
 }
 
 fn main() {

@@ -18,20 +18,10 @@ use criterion::{BenchmarkGroup, Criterion};
 use pollmux::sys::{Events, Interest, Mode, OsTimer, Poller, Waker};
 use pollmux::{Reactor, Time, channel, select};
 
-use common::raw;
+use common::{group, raw};
 
 /// Longer than any bench.
 const FAR: Duration = Duration::from_secs(1_000);
-
-/// A group whose benches are short and many.
-fn group<'a>(c: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
-    let mut group = c.benchmark_group(name);
-    group
-        .sample_size(30)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_millis(900));
-    group
-}
 
 /// `pollmux::sys`: a poller with a waker in it.
 struct Sys {

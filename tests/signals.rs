@@ -138,6 +138,23 @@ fn many_that_come_at_one_instant_overflow_no_stack() {
     }
 }
 
+/// The last of them has the number 64, the last bit of a word.
+#[cfg(target_os = "linux")]
+#[test]
+fn every_real_time_signal_can_be_watched() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let numbers: Vec<_> = (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(Signal).collect();
+    assert_eq!(numbers.last(), Some(&Signal(64)));
+    let signals = reactor.signals(&numbers).unwrap();
+    for number in &numbers {
+        signal_hook::low_level::raise(number.0).unwrap();
+    }
+    for &number in &numbers {
+        assert_eq!(reactor.recv(&signals).unwrap(), number);
+    }
+}
+
 #[test]
 fn no_mask_is_touched_and_children_start_as_they_would_have() {
     let (_alone, _dog) = (alone(), watch::dog());
@@ -244,7 +261,7 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
     let _alone = alone();
     let reactor = Reactor::new().unwrap();
     let caught = status("/proc/self/status", "SigCgt:");
-    for number in [9, 19, 11, 0, -1, 64, 1_000] {
+    for number in [9, 19, 11, 0, -1, 65, 1_000] {
         let error = reactor.signals(&[Signal::USER1, Signal(number)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&number.to_string()), "{error}");

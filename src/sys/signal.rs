@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Flag, check};
 
-/// Signals are numbered from 1, and a set of them is a word.
+/// Signals are numbered from 1 to 64, and a set of them is a word.
 const COUNT: usize = 65;
 
 /// Notes signals and raises an fd: edge-triggered it needs no read. See [`Signals`](crate::Signals).
@@ -48,6 +48,11 @@ static BEFORE: Mutex<[Option<Before>; COUNT]> = Mutex::new([const { None }; COUN
 /// The address of the handler that was there before us, for ours to call; 0 for none.
 static CHAINED: [AtomicUsize; COUNT] = [const { AtomicUsize::new(0) }; COUNT];
 
+/// The signal's place in a set.
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
 #[derive(Clone, Copy)]
 struct Before(libc::sigaction);
 
@@ -61,7 +66,7 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     // SAFETY: a list that is read while `INSIDE` counts us is not freed (`replace`).
     if let Some(list) = unsafe { LISTS[signal as usize].load(Ordering::SeqCst).as_ref() } {
         for watcher in list {
-            watcher.pending.fetch_or(1 << signal, Ordering::SeqCst);
+            watcher.pending.fetch_or(bit(signal), Ordering::SeqCst);
             // A write, and a read at most, which a handler may make. It cannot fail (`sys/eventfd.rs`, `sys/kqueue/pipe.rs`).
             let _ = watcher.flag.raise();
         }
@@ -117,11 +122,11 @@ impl SignalSet {
 
     fn add(&mut self, signal: i32) -> io::Result<()> {
         let refused = [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || FAULTS.contains(&signal);
-        if !(1..COUNT as i32 - 1).contains(&signal) || refused {
+        if !(1..COUNT as i32).contains(&signal) || refused {
             let text = format!("signal {signal} cannot be watched");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        if self.signals & 1 << signal != 0 {
+        if self.signals & bit(signal) != 0 {
             return Ok(());
         }
         let index = signal as usize;
@@ -130,7 +135,7 @@ impl SignalSet {
         list.push(self.watcher.clone());
         // The list first: the handler finds it when it is installed.
         replace(index, Some(list));
-        self.signals |= 1 << signal;
+        self.signals |= bit(signal);
         if before[index].is_none() || !current(signal).is_ok_and(|current| has_handler(&current)) {
             match install(signal) {
                 Ok(old) => before[index] = Some(old),
@@ -162,7 +167,7 @@ impl SignalSet {
         } else {
             replace(index, Some(list));
         }
-        self.signals &= !(1 << signal);
+        self.signals &= !bit(signal);
     }
 
     /// Takes the lowest of the signals that have come. One that has come several times meanwhile is there once, as everywhere with signals.
@@ -171,9 +176,9 @@ impl SignalSet {
         if pending == 0 {
             return None;
         }
-        let signal = pending.trailing_zeros();
-        self.watcher.pending.fetch_and(!(1 << signal), Ordering::SeqCst);
-        Some(signal as i32)
+        let signal = pending.trailing_zeros() as i32 + 1;
+        self.watcher.pending.fetch_and(!bit(signal), Ordering::SeqCst);
+        Some(signal)
     }
 
     /// Makes the fd not readable, until the next signal. One syscall. For who does not wait for edges.
@@ -237,8 +242,8 @@ impl AsFd for SignalSet {
 
 impl Drop for SignalSet {
     fn drop(&mut self) {
-        for signal in 1..COUNT as i32 - 1 {
-            if self.signals & 1 << signal != 0 {
+        for signal in 1..COUNT as i32 {
+            if self.signals & bit(signal) != 0 {
                 self.remove(signal);
             }
         }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
-use pollmux::{Events, Fd, Reactor, Sim, SourceKind, select};
+use pollmux::{Events, Fd, Reactor, Select, Sim, SourceKind, select};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
@@ -376,6 +376,38 @@ fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
     };
     assert!(readiness.is_readable());
     assert_eq!((reactor.stats() - before).polls, turns);
+}
+
+#[test]
+fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap().with_key(3);
+    let mut events = Events::with_capacity(1);
+    // Each has looked just now, when the byte comes.
+    for round in 0..100 {
+        assert!(reactor.try_recv(&ours).unwrap().is_none());
+        theirs.write_all(b"x").unwrap();
+        match round % 5 {
+            0 => assert!(reactor.try_recv(&ours).unwrap().is_some()),
+            1 => select! { reactor; recv(ours) -> _ => {}, default => panic!("default") },
+            2 => select! { reactor; recv(ours) -> _ => {}, default(Duration::ZERO) => panic!("default") },
+            3 => {
+                let mut select = Select::new(&reactor);
+                let case = select.recv(&ours);
+                assert_eq!(select.try_wait().unwrap().map(|chosen| chosen.index()), Some(case));
+            }
+            _ => {
+                reactor.try_wait(&mut events).unwrap();
+                assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [3]);
+            }
+        }
+        ours.read_exact(&mut [0]).unwrap();
+        would_block(ours.read(&mut [0]));
+    }
+    let before = reactor.stats();
+    select! { reactor; recv(ours) -> _ => panic!(), default => {} }
+    assert!((reactor.stats() - before).polls <= 1);
 }
 
 #[test]

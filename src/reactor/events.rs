@@ -132,7 +132,7 @@ impl Handle {
         self.wait_until(events, Patience::Until(until))
     }
 
-    /// [`wait`](Self::wait) that does not wait. No syscall.
+    /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are registered, one that looks at them.
     pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
         self.wait_until(events, Patience::None)
     }
@@ -188,15 +188,23 @@ impl Handle {
                 return Ok(());
             }
             let until = match patience {
-                Patience::None => return Ok(()),
+                Patience::None => return self.report_at_last(events),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
             if let Blocked::TimedOut = core.block(until, |_| Ok(()), || core.has_ready())? {
-                return Ok(());
+                return self.report_at_last(events);
             }
             core.look();
         }
+    }
+
+    /// What one more look finds, before the wait ends with nothing.
+    fn report_at_last(&self, events: &mut Events) -> io::Result<()> {
+        if self.core.looks_once_more() {
+            self.core.report(events);
+        }
+        Ok(())
     }
 }
 

@@ -51,11 +51,18 @@ pub(crate) struct Fds {
     interval: u64,
     /// ns: when a busy loop looks next.
     next_look: Cell<u64>,
+    /// The turn of the last look.
+    looked_in: Cell<u64>,
 }
 
 impl Fds {
     pub(crate) fn new(interval: Duration) -> Fds {
-        Fds { watched: Cell::new(0), interval: nanos(interval), next_look: Cell::new(0) }
+        Fds {
+            watched: Cell::new(0),
+            interval: nanos(interval),
+            next_look: Cell::new(0),
+            looked_in: Cell::new(0),
+        }
     }
 
     #[inline]
@@ -63,7 +70,8 @@ impl Fds {
         self.watched.get() > 0
     }
 
-    fn looked(&self, now: u64) {
+    fn looked(&self, now: u64, turn: u64) {
+        self.looked_in.set(turn);
         self.next_look.set(now.saturating_add(self.interval));
     }
 }
@@ -79,11 +87,19 @@ impl Core {
         self.looked_past_the_outer_loop();
     }
 
+    /// Before a select or a wait says that nothing is ready: lets the driver look, if fds are there and it has not in this turn. Whether it has now. (When embedded
+    /// the outer loop looks.)
+    #[inline]
+    pub(crate) fn looks_once_more(&self) -> bool {
+        let owed = self.fds.are_watched() && self.fds.looked_in.get() != self.turns.get();
+        owed && !self.embedded.get() && self.drive(None, Wait::Poll).is_ok() // a failure is as in `poll_fds`
+    }
+
     /// The driver has looked just now.
     #[inline]
     pub(super) fn looked(&self) {
         if self.fds.are_watched() {
-            self.fds.looked(self.clock.now_or_later().as_nanos());
+            self.fds.looked(self.clock.now_or_later().as_nanos(), self.turns.get());
         }
     }
 

@@ -279,7 +279,7 @@ impl<'a> Select<'a> {
                 return Err(closed());
             }
             let until = match patience {
-                Patience::None => return Ok(None),
+                Patience::None => return Ok(self.choose_at_last(core)),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
@@ -299,9 +299,14 @@ impl<'a> Select<'a> {
             }
             core.look();
             if let Blocked::TimedOut = blocked? {
-                return Ok(None);
+                return Ok(self.choose_at_last(core));
             }
         }
+    }
+
+    /// What one more look finds, before the `Select` gives up.
+    fn choose_at_last(&self, core: &Core) -> Option<usize> {
+        if core.looks_once_more() { self.choose(core) } else { None }
     }
 
     fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {

@@ -252,6 +252,11 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     Ok(None)
 }
 
+/// What one more look finds, before `default` runs.
+fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+    if handle.core.looks_once_more() { pick(handle, cases, biased) } else { Ok(None) }
+}
+
 #[cold]
 fn foreign(index: u32) -> io::Error {
     let text = format!("case {} of the select! is a source of another reactor", index + 1);
@@ -273,7 +278,7 @@ fn run_slow<C: Cases>(
         return Err(foreign(index));
     }
     let until = match patience {
-        Patience::None => return Ok(None),
+        Patience::None => return pick_at_last(handle, cases, biased),
         Patience::Until(until) => Some(until),
         Patience::Endless => None,
     };
@@ -288,7 +293,7 @@ fn run_slow<C: Cases>(
             }
         }
         if let Blocked::TimedOut = blocked? {
-            return Ok(None);
+            return pick_at_last(handle, cases, biased);
         }
         core.collect(Call::Wake);
         core.look();

@@ -102,6 +102,60 @@ fn the_fd_is_quiet_while_there_is_nothing_to_do() {
     }
 }
 
+/// Looks of its own between the turns, of which a reactor with fds makes one in 100 us, are no reason for a turn.
+#[test]
+fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
+    for mode in MODES {
+        let (reactor, inner, mut outer) = embedded(mode);
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let timer = reactor.after(HOUR);
+        settle(&mut outer, &inner);
+        for _ in 0..5 {
+            thread::sleep(ms(1)); // longer than a poll interval: the select looks
+            let before = reactor.stats();
+            select! { reactor; recv(ours) -> _ => panic!(), recv(inbox) -> _ => panic!(), recv(timer) -> _ => panic!(), default => {} }
+            let during = reactor.stats() - before;
+            assert_eq!((during.polls, during.wakes, during.arms), (1, 0, 0), "{during}");
+            assert!(!outer.is_up(), "{mode:?}");
+        }
+        // What such a look finds, or takes from the outer loop, is told all the same.
+        theirs.write_all(b"x").unwrap();
+        thread::sleep(ms(1));
+        assert!(inbox.try_recv().is_err() && reactor.try_recv(&timer).unwrap().is_none());
+        outer.sleep();
+        assert_eq!(inner.turn().unwrap(), 1);
+        ours.clear_readiness(pollmux::sys::Readiness::ALL);
+        settle(&mut outer, &inner);
+        timer.reset(ms(2));
+        settle(&mut outer, &inner);
+        thread::sleep(ms(3));
+        assert!(reactor.try_recv(&ours).unwrap().is_none() && timer.is_ready());
+        outer.sleep();
+        assert_eq!(inner.turn().unwrap(), 1);
+        timer.reset(ms(2));
+        settle(&mut outer, &inner);
+        timer.reset(HOUR);
+        thread::sleep(ms(3)); // the stale deadline passes
+        assert!(reactor.try_recv(&ours).unwrap().is_none());
+        timer.reset(ms(2));
+        outer.sleep();
+        inner.turn().unwrap();
+        while !timer.is_ready() {
+            outer.sleep();
+            inner.turn().unwrap();
+        }
+        timer.reset(HOUR);
+        settle(&mut outer, &inner);
+        tx.send(()).unwrap();
+        thread::sleep(ms(1));
+        assert!(reactor.try_recv(&ours).unwrap().is_none());
+        outer.sleep();
+        assert_eq!(inner.turn().unwrap(), 1);
+    }
+}
+
 #[test]
 fn a_message_from_another_thread_raises_the_fd() {
     let _dog = dog();

@@ -83,8 +83,10 @@ impl Core {
             return;
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
-        let _ = self.drive(None, Wait::Poll);
-        self.looked_past_the_outer_loop();
+        let polled = self.drive(None, Wait::Poll);
+        if self.embedded.get() && (polled.is_err() || !self.has_taken_nothing()) {
+            self.looked_past_the_outer_loop();
+        }
     }
 
     /// Before a select or a wait says that nothing is ready: lets the driver look, if fds are there and it has not in this turn. Whether it has now. (When embedded

@@ -178,6 +178,11 @@ impl Notify {
         self.sleeping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether what [`sleep`](Self::sleep) began has been ended by nobody.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleeping.load(Ordering::SeqCst) // after the driver has looked
+    }
+
     /// Ends what [`sleep`](Self::sleep) began. Returns whether the reactor was woken since: once at the most, by one call of the driver's waker.
     pub(crate) fn awake(&self) -> bool {
         !self.take_sleeping()

@@ -238,6 +238,21 @@ fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
 }
 
 #[test]
+fn a_level_source_that_nobody_asks_for_keeps_no_loop_awake() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    theirs.write_all(b"x").unwrap();
+    let level = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
+    let before = reactor.stats();
+    reactor.sleep_blocking(Duration::from_millis(10)).unwrap();
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 3, "{waits} waits: it spins");
+    for _ in 0..5 {
+        ready(&reactor, &level);
+    }
+}
+
+#[test]
 fn a_failed_registration_says_why_and_gives_the_file_back() {
     let reactor = reactor();
     let (_theirs, ours) = pair();

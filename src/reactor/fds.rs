@@ -1,6 +1,7 @@
 //! Fds of the user, as the reactor sees them: the driver waits for them under the token of their slot, and what it finds is remembered there.
 //!
-//! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the next one when the source has been found not to be ready any more.
+//! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the next one when the source has been found not to be ready any more. So is every driver
+//! for [`Mode::Level`], and for the next one when the source has been taken: a file that stays ready keeps no loop awake that does not ask for it.
 
 use std::cell::Cell;
 use std::io;
@@ -19,7 +20,7 @@ pub(crate) struct Watched {
     found: Cell<Readiness>,
     /// What of that makes its source ready.
     wanted: Cell<Readiness>,
-    /// Edges were asked for, and the driver has none.
+    /// The driver reports it once, and is asked anew when it has been found not to be ready any more, or, in [`Mode::Level`], been taken.
     once: Cell<bool>,
 }
 
@@ -127,15 +128,22 @@ impl Slot {
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         self.start_watching(wanted(interest), |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
-            let once = match driver.register(fd, id, interest, mode) {
-                Err(error) if mode == Mode::Edge && error.kind() == io::ErrorKind::Unsupported => {
+            let once = match mode {
+                // Reported again and again it would keep a loop awake that does not ask for it.
+                Mode::Level => {
                     driver.register(fd, id, interest, Mode::OneShot)?;
                     true
                 }
-                registered => {
-                    registered?;
-                    false
-                }
+                _ => match driver.register(fd, id, interest, mode) {
+                    Err(error) if mode == Mode::Edge && error.kind() == io::ErrorKind::Unsupported => {
+                        driver.register(fd, id, interest, Mode::OneShot)?;
+                        true
+                    }
+                    registered => {
+                        registered?;
+                        false
+                    }
+                },
             };
             self.watched_fd().once.set(once);
             Ok(())
@@ -193,7 +201,7 @@ impl Slot {
         self.make_ready();
     }
 
-    /// Whether the driver has no edges: what it has reported of this fd it reports again only when it has been [asked to](Self::rewatch_fd).
+    /// Whether what the driver has reported of this fd it reports again only when it has been [asked to](Self::rewatch_fd): it has no edges, or the mode is [`Mode::Level`].
     #[inline]
     pub(crate) fn is_told_once(&self) -> bool {
         self.watched_fd().once.get()

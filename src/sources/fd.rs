@@ -20,7 +20,7 @@ use crate::sys::{Interest, Mode, Readiness};
 /// | mode | ready again |
 /// |---|---|
 /// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
-/// | `Level` | when the poller is looked at the next time and the file still is ready |
+/// | `Level` | when the poller is looked at the next time and the file still is ready; each time that it is taken costs a syscall |
 /// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
 ///
 /// A file that is wanted for writing is ready nearly always: ask for that with [`set_interest`](Self::set_interest) while there is something to write, and only then.

@@ -211,6 +211,22 @@ fn urgent_data_is_a_priority() {
 }
 
 #[test]
+#[cfg_attr(kqueue, ignore = "there is no such interest")]
+fn who_waits_for_urgent_data_is_told_of_the_end() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
+    not_ready(&reactor, &ours);
+    ours.get_ref().shutdown(Shutdown::Write).unwrap();
+    drop(theirs);
+    let readiness = ready(&reactor, &ours);
+    assert!(
+        readiness.is_read_closed() && readiness.is_write_closed() && !readiness.is_priority(),
+        "{readiness:?}"
+    );
+}
+
+#[test]
 fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
     let reactor = reactor();
     let (mut theirs, ours) = pair();

@@ -36,12 +36,11 @@ fn wanted(interest: Interest) -> Readiness {
     if interest.is_priority() {
         wanted = wanted | Readiness::PRIORITY;
     }
-    // Who asks for nothing else is told of the end.
-    if wanted.is_empty() {
-        Readiness::ERROR | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED
-    } else {
-        wanted
+    // The end is something to read, and to write. Who asks for neither is told of it as well.
+    if !interest.is_readable() && !interest.is_writable() {
+        wanted = wanted | Readiness::ERROR | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
     }
+    wanted
 }
 
 /// How many fds there are, and when they were looked at.

@@ -60,7 +60,8 @@ impl Sim {
         self.clock.now()
     }
 
-    /// Moves the clock on by `d`, as if the loop had been busy for so long. The next turn sees what is due then.
+    /// Moves the clock on by `d`, as if the loop had been busy for so long. The next turn sees what is due then; [`Handle::now`](crate::Handle::now) goes on giving the time of the turn
+    /// before, [`Sim::now`] gives the new one.
     pub fn advance(&self, d: Duration) {
         self.clock.advance_to(self.clock.now() + d);
     }

@@ -15,6 +15,10 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness};
 /// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
 /// child runs on, as a dropped `Child` does. No signal handler is involved.
 ///
+/// A child that reads its stdin to the end does not end while that pipe is open, and a `Child` holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait`
+/// does so itself.) To wait for its output make a [`File`](std::fs::File) of that pipe (by way of `OwnedFd`), non-blocking, and an [`Fd`](super::Fd) of the file: `ChildStdout` cannot be
+/// read by reference.
+///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{Reactor, select};

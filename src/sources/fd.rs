@@ -23,6 +23,8 @@ use crate::sys::{Interest, Mode, Readiness};
 /// | `Level` | when the poller is looked at the next time and the file still is ready; each time that it is taken costs a syscall |
 /// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
 ///
+/// A socket is registered after it has begun to connect, or to listen: before that the kernel takes it for hung up, and [`readiness`](Self::readiness) remembers so.
+///
 /// A file that is wanted for writing is ready nearly always: ask for that with [`set_interest`](Self::set_interest) while there is something to write, and only then.
 ///
 /// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is closed: no event of it comes afterwards, whatever gets its number.
@@ -133,7 +135,7 @@ impl<T: AsFd> Fd<T> {
         self.io()
     }
 
-    /// The file.
+    /// The file. What is put in its place is not waited for, and what was there has to be closed.
     pub fn get_mut(&mut self) -> &mut T {
         match &mut self.io {
             Some(io) => io,

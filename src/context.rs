@@ -782,6 +782,10 @@ impl Source for Done {
     fn token(&self) -> Option<u64> {
         Some(self.slot.token())
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for Done {

@@ -442,6 +442,35 @@ fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
 }
 
 #[test]
+fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
+    let reactor = Reactor::builder().poll_interval(Duration::from_secs(3600)).build().unwrap();
+    let (_theirs, ours) = pair();
+    let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    let (full, _rx) = pollmux::channel::bounded(0);
+    let (full, timer) = (reactor.register(full).unwrap(), Some(reactor.after(Duration::from_secs(3600))));
+    let mut select = Select::new(&reactor);
+    let _ = (select.recv(&inbox), select.recv(&timer), select.send(&full));
+    let fd = select.recv(&ours);
+    assert!(select.try_wait().unwrap().is_none() && select.remove(fd)); // the first look of all is made
+    let before = reactor.stats();
+    for _ in 0..100 {
+        select! { reactor;
+            recv(inbox) -> _ => panic!(),
+            recv(timer) -> _ => panic!(),
+            send(full, 1) -> _ => panic!(),
+            default => {}
+        }
+        assert!(select.try_wait().unwrap().is_none());
+        assert!(reactor.try_recv(&inbox).unwrap().is_none());
+    }
+    assert_eq!((reactor.stats() - before).polls, 0);
+    assert!(reactor.try_recv(&ours).unwrap().is_none());
+    assert_eq!((reactor.stats() - before).polls, 1);
+    drop(tx);
+}
+
+#[test]
 fn it_is_listed() {
     let reactor = reactor();
     let (_theirs, ours) = pair();

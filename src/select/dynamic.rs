@@ -46,6 +46,8 @@ pub struct Select<'a> {
     /// The cases that are asked one by one.
     asked: Vec<usize>,
     biased: bool,
+    /// How many cases the fds have to be looked at for.
+    look_for: usize,
     /// The first case that belongs to another reactor.
     foreign: Option<usize>,
 }
@@ -55,6 +57,7 @@ struct Case<'a> {
     token: Option<u64>,
     /// Another case of the same source.
     next_same: Option<usize>,
+    looked_for: bool,
 }
 
 enum Erased<'a> {
@@ -150,6 +153,7 @@ impl<'a> Select<'a> {
             listed: HashMap::default(),
             asked: Vec::new(),
             biased: false,
+            look_for: 0,
             foreign: None,
         }
     }
@@ -164,17 +168,22 @@ impl<'a> Select<'a> {
     /// The same source may be in several cases.
     pub fn recv<S: Source>(&mut self, source: &'a S) -> usize {
         let belongs = source.belongs_to(&self.handle);
-        self.add(Erased::Recv(source), source.token(), belongs)
+        self.add(Erased::Recv(source), source.token(), belongs, !source.needs_no_look())
     }
 
     /// Adds a case that sends through `outbox`; gives its index.
     pub fn send<T>(&mut self, outbox: &'a Outbox<T>) -> usize {
         let sending = Sending::new(outbox);
         let belongs = sending.belongs_to(&self.handle);
-        self.add(Erased::Send(Box::new(SendCase { outbox, sending, void: Cell::new(false) })), None, belongs)
+        self.add(
+            Erased::Send(Box::new(SendCase { outbox, sending, void: Cell::new(false) })),
+            None,
+            belongs,
+            false,
+        )
     }
 
-    fn add(&mut self, source: Erased<'a>, token: Option<u64>, belongs: bool) -> usize {
+    fn add(&mut self, source: Erased<'a>, token: Option<u64>, belongs: bool, looked_for: bool) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.cases.push(None);
             self.cases.len() - 1
@@ -186,16 +195,18 @@ impl<'a> Select<'a> {
                 None
             }
         };
+        self.look_for += usize::from(looked_for);
         if !belongs {
             self.foreign = Some(self.foreign.map_or(index, |other| other.min(index)));
         }
-        self.cases[index] = Some(Case { source, token, next_same });
+        self.cases[index] = Some(Case { source, token, next_same, looked_for });
         index
     }
 
     /// Takes the case with this index out; returns whether there was one. O(1) for a source that is in one case.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
+        self.look_for -= usize::from(case.looked_for);
         match case.token {
             Some(token) => self.unlink(token, index, case.next_same),
             None => self.asked.retain(|&other| other != index),
@@ -306,7 +317,7 @@ impl<'a> Select<'a> {
 
     /// What one more look finds, before the `Select` gives up.
     fn choose_at_last(&self, core: &Core) -> Option<usize> {
-        if core.looks_once_more() { self.choose(core) } else { None }
+        if self.look_for > 0 && core.looks_once_more() { self.choose(core) } else { None }
     }
 
     fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {

@@ -25,7 +25,7 @@
 /// work, and an arm may reset the very ticker it fired on, use the reactor, or replace a source. A case that is not chosen consumes nothing.
 /// `default` never runs while a case is ready.
 ///
-/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before `default` one look at the fds, if there are any.
+/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before `default` one look at the fds, if a case is one.
 ///
 /// # Panics
 /// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a source belongs to another reactor.

@@ -55,6 +55,8 @@ pub trait Cases {
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
     /// See [`Source::after_block`]: a bit for each case that was chosen.
     fn after_block(&self) -> u32;
+    /// See [`Source::needs_no_look`], of all of them.
+    fn need_no_look(&self) -> bool;
     /// Whether the case with this index belongs to this reactor.
     fn belongs(&self, index: u32, handle: &Handle) -> bool;
     /// The index of the first case that belongs to another reactor.
@@ -78,6 +80,9 @@ impl Cases for () {
     }
     fn after_block(&self) -> u32 {
         0
+    }
+    fn need_no_look(&self) -> bool {
+        true
     }
     #[inline(always)]
     fn belongs(&self, _: u32, _: &Handle) -> bool {
@@ -107,6 +112,10 @@ impl<S: Source, R: Cases> Cases for (&S, R) {
     fn after_block(&self) -> u32 {
         self.0.after_block();
         u32::from(self.0.is_chosen()) | self.1.after_block() << 1
+    }
+    #[inline]
+    fn need_no_look(&self) -> bool {
+        self.0.needs_no_look() && self.1.need_no_look()
     }
     #[inline(always)]
     fn belongs(&self, index: u32, handle: &Handle) -> bool {
@@ -254,7 +263,11 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 
 /// What one more look finds, before `default` runs.
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if handle.core.looks_once_more() { pick(handle, cases, biased) } else { Ok(None) }
+    if !cases.need_no_look() && handle.core.looks_once_more() {
+        pick(handle, cases, biased)
+    } else {
+        Ok(None)
+    }
 }
 
 #[cold]

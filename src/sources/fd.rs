@@ -113,7 +113,7 @@ fn explained(error: io::Error) -> io::Error {
         io::ErrorKind::AlreadyExists => (error.kind(), "this fd is registered already"),
         io::ErrorKind::PermissionDenied => (
             io::ErrorKind::Unsupported,
-            "this kind of file cannot be waited for: a regular file is always ready",
+            "this kind of file cannot be waited for: files, folders and /dev/null are always ready",
         ),
         _ => return error,
     };

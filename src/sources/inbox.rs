@@ -184,6 +184,10 @@ impl<T> Source for Inbox<T> {
         // The receiver of a rendezvous must be asked, and be there while it sleeps.
         (self.capacity() != Some(0)).then(|| self.slot.token())
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }
 
 impl<T> fmt::Debug for Inbox<T> {

@@ -102,6 +102,12 @@ pub trait Source {
         false
     }
 
+    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and no look at the fds has to precede `default`.
+    #[doc(hidden)]
+    fn needs_no_look(&self) -> bool {
+        false
+    }
+
     /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's ready list.
     #[doc(hidden)]
     fn token(&self) -> Option<u64> {
@@ -134,6 +140,9 @@ macro_rules! forward {
             }
             fn is_chosen(&self) -> bool {
                 (**self).is_chosen()
+            }
+            fn needs_no_look(&self) -> bool {
+                (**self).needs_no_look()
             }
             fn token(&self) -> Option<u64> {
                 (**self).token()
@@ -169,6 +178,9 @@ impl<S: Source> Source for Option<S> {
     }
     fn is_chosen(&self) -> bool {
         self.as_ref().is_some_and(S::is_chosen)
+    }
+    fn needs_no_look(&self) -> bool {
+        self.as_ref().is_none_or(S::needs_no_look)
     }
     fn token(&self) -> Option<u64> {
         self.as_ref()?.token()

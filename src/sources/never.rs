@@ -43,4 +43,8 @@ impl<T> Source for Never<T> {
     fn try_take(&self) -> Option<T> {
         None
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }

@@ -182,6 +182,10 @@ impl Source for Notified {
     fn token(&self) -> Option<u64> {
         Some(self.slot.token())
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for Notified {
@@ -229,6 +233,10 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
     #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.notified.belongs_to(handle)
+    }
+
+    fn needs_no_look(&self) -> bool {
+        true
     }
 }
 

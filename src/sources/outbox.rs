@@ -183,4 +183,8 @@ impl<'a, T> Source for Sending<'a, T> {
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.outbox.is_none_or(|outbox| outbox.slot.belongs_to(handle))
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }

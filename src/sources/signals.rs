@@ -63,7 +63,8 @@ impl fmt::Display for Signal {
 /// Signals that the process gets, as a source of [`Signal`]s. Made by [`Handle::signals`].
 ///
 /// While it lives their default action (mostly the end of the process) does not happen. A signal that comes again before it was taken is given once. Several sets, in one reactor or in
-/// several, may have the same signal: each is told. When the last one goes what was before is restored.
+/// several, may have the same signal: each is told. When the last one goes what was before is restored: a signal that comes then, also one that came
+/// before and that some thread has not taken yet, has its default action. Keep the set for as long as it may.
 ///
 /// **No signal is blocked**: they are caught by a handler, on whatever thread they come, so other threads need no preparation, and child processes start with the mask and the default
 /// actions that they would have had. (But one that was ignored before, as `nohup` does with SIGHUP, has its default action in children while it is caught.) A handler that was there

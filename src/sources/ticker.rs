@@ -284,6 +284,10 @@ impl Source for Ticker {
     fn token(&self) -> Option<u64> {
         Some(self.slot.token())
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for Ticker {

@@ -128,6 +128,10 @@ impl Source for Timer {
     fn token(&self) -> Option<u64> {
         Some(self.slot.token())
     }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for Timer {

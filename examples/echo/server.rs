@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Reads of one connection in a row, before it is the others' turn.
 const ROUNDS: u32 = 16;
 /// How long to wait, when there are no fds left, before accepting again.
-const OUT_OF_FDS: Duration = Duration::from_millis(100);
+pub const OUT_OF_FDS: Duration = Duration::from_millis(100);
 
 // Keys below `FIRST` are ours; connection `i` has two from there on: its stream's, and its timer's.
 const LISTENER: u64 = 0;

@@ -75,7 +75,23 @@ fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
         got.extend(reactor.try_recv(&signals).unwrap());
     }
     assert_eq!(got, [Signal::HANGUP, Signal::USER1, Signal::USER2]); // by number
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty(), "it stays ready for nothing");
     assert_eq!(reactor.recv_timeout(&signals, Duration::from_millis(5)).unwrap(), None);
+}
+
+/// More than a pipe holds, where it is one. The thread that is interrupted may be about to look at the error of its last call.
+#[test]
+fn a_handler_leaves_the_error_of_the_last_call_alone() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::USER1]).unwrap();
+    assert!(std::fs::File::open("/there/is/no/such/file").is_err());
+    for _ in 0..70_000 {
+        nix::sys::signal::raise(nix::sys::signal::SIGUSR1).unwrap();
+        assert_eq!(io::Error::last_os_error().kind(), io::ErrorKind::NotFound);
+    }
+    assert_eq!(reactor.recv(&signals).unwrap(), Signal::USER1);
 }
 
 #[test]
@@ -265,9 +281,11 @@ fn they_are_listed_and_outlive_their_reactor_inert() {
     let sources = reactor.sources();
     let info = sources.iter().next().unwrap();
     assert_eq!((info.kind, info.fired), (Some(SourceKind::Signals), 1));
+    let handle = reactor.handle();
     drop(reactor);
     send(Signal::USER1); // still caught: nobody hears it
     drop(signals);
+    assert_eq!(handle.signals(&[Signal::USER1]).unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
 #[test]

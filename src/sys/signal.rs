@@ -132,19 +132,13 @@ impl SignalSet {
         replace(index, Some(list));
         self.signals |= 1 << signal;
         if before[index].is_none() || !current(signal).is_ok_and(|current| has_handler(&current)) {
-            match install(signal) {
-                Ok(old) => before[index] = Some(old),
-                Err(error) => {
-                    drop(before);
-                    self.remove(signal);
-                    return Err(error);
-                }
-            }
+            // If it fails the set is dropped, and that takes all of it back.
+            before[index] = Some(install(signal)?);
         }
         Ok(())
     }
 
-    fn remove(&mut self, signal: i32) {
+    fn remove(&self, signal: i32) {
         let index = signal as usize;
         let mut before = before();
         let mut list = list(index);
@@ -152,17 +146,16 @@ impl SignalSet {
         if list.is_empty() {
             // Somebody's handler that came after ours may call it, as ours calls the one before: then it stays where it is, with nobody to tell.
             if current(signal).is_ok_and(|current| is_ours(&current)) {
+                // `CHAINED` stays: ours may be running at this moment, and whom it tells has not been told by anybody else.
                 if let Some(old) = before[index].take() {
                     // SAFETY: `old` is what the kernel gave for this signal, and a null old value is allowed.
                     unsafe { libc::sigaction(signal, &old.0, ptr::null_mut()) };
                 }
-                CHAINED[index].store(0, Ordering::Release);
             }
             replace(index, None);
         } else {
             replace(index, Some(list));
         }
-        self.signals &= !(1 << signal);
     }
 
     /// Takes the lowest of the signals that have come. One that has come several times meanwhile is there once, as everywhere with signals.

@@ -134,6 +134,7 @@ fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
 }
 
 #[test]
+#[cfg_attr(all(kqueue, target_os = "linux"), ignore = "a timer of the library is an fd, too")]
 fn a_server_without_fds_accepts_again_when_there_are_some() {
     watch::in_child("a_server_without_fds_accepts_again_when_there_are_some", || {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

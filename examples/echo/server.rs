@@ -116,8 +116,8 @@ impl Server {
                     LISTENER => self.accept()?,
                     ACCEPT_AGAIN => {
                         self.accept_again.try_take();
+                        // As ready as it was: nothing has said that there is nobody to accept.
                         self.listener.set_interest(Interest::READABLE)?;
-                        self.accept()?;
                     }
                     STOP => break 'serving,
                     SIGNALS => {

@@ -95,7 +95,10 @@ fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
     ours.set_interest(Interest::READABLE).unwrap();
     let mut buffer = [0; 4];
     assert_eq!(ours.read(&mut buffer).unwrap(), 1);
-    would_block(ours.read(&mut buffer));
+    // Nor does it cost one to find out that there is no more, one way or the other.
+    would_block(ours.try_io(|mut io| io.read(&mut buffer)));
+    would_block(ours.read_vectored(&mut [io::IoSliceMut::new(&mut buffer)]));
+    assert_eq!((reactor.stats() - before).controls, 0);
     not_ready(&reactor, &ours);
     // It is still known to be writable.
     ours.set_interest(Interest::BOTH).unwrap();
@@ -188,6 +191,8 @@ fn a_full_socket_is_writable_again_when_the_peer_has_read() {
         }
     }
     not_ready(&reactor, &ours);
+    would_block(ours.write_vectored(&[io::IoSlice::new(&chunk)]));
+    ours.flush().unwrap();
     let mut buffer = vec![0; wrote];
     theirs.read_exact(&mut buffer).unwrap();
     assert!(ready(&reactor, &ours).is_writable());
@@ -207,6 +212,27 @@ fn try_io_on_both_directions_forgets_neither_wrongly() {
     theirs.write_all(b"x").unwrap();
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
     assert!(ready(&reactor, &ours).contains(Readiness::READABLE | Readiness::WRITABLE));
+    // Another error than that one says nothing of either.
+    assert!(ours.try_io(|_| Err::<(), _>(ErrorKind::Interrupted.into())).is_err());
+    assert!(ours.readiness().contains(Readiness::READABLE | Readiness::WRITABLE));
+    (&ours).read_exact(&mut [0]).unwrap();
+    would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
+    assert_eq!(ready(&reactor, &ours), Readiness::WRITABLE);
+}
+
+#[test]
+fn a_level_that_is_not_wanted_any_more_ends_no_sleep() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let ours = reactor.fd_with_mode(ours, Interest::WRITABLE, Mode::Level).unwrap();
+    ready(&reactor, &ours);
+    ours.set_interest(Interest::READABLE).unwrap();
+    let before = reactor.stats();
+    not_ready(&reactor, &ours);
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 2, "{waits} waits: it spins");
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(ready(&reactor, &ours), Readiness::READABLE);
 }
 
 #[test]
@@ -260,7 +286,18 @@ fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
     let read = || ours.try_io(|io| io.recv(&mut [0; 8]));
     assert_eq!(read().unwrap_err().kind(), ErrorKind::ConnectionRefused);
     would_block(read());
+    assert!(ours.readiness().is_empty());
     not_ready(&reactor, &ours);
+    // Whichever way it was fetched, when there is more than one.
+    let ways = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
+    for way in ways.into_iter().filter(|&way| cfg!(epoll) || way != Interest::PRIORITY) {
+        ours.set_interest(Interest::BOTH | way).unwrap();
+        ours.get_ref().send(b"anybody?").unwrap();
+        while !ready(&reactor, &ours).is_error() {}
+        assert!(ours.get_ref().take_error().unwrap().is_some());
+        would_block(ours.try_io_for(way, |_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+        assert!(!ours.readiness().is_error(), "{way:?}");
+    }
 }
 
 #[test]

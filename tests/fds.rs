@@ -391,6 +391,7 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
 fn a_number_that_is_used_again_inside_one_batch_gets_no_event_of_the_dead() {
     let reactor = reactor();
     let mut events = Events::with_capacity(64);
+    let mut reused = 0;
     for round in 0..500u64 {
         let (mut theirs, ours) = pair();
         let number = ours.as_raw_fd();
@@ -402,13 +403,14 @@ fn a_number_that_is_used_again_inside_one_batch_gets_no_event_of_the_dead() {
         // The arm of another source drops it, and a new one gets its number.
         drop(dying);
         let duplicate = spare.try_clone().unwrap();
-        let reused = duplicate.as_raw_fd() == number;
+        reused += u32::from(duplicate.as_raw_fd() == number);
         let fresh = reactor.fd(duplicate, Interest::READABLE).unwrap();
         assert_eq!(events.iter().count(), 0, "the event of the dead one is skipped");
         reactor.try_wait(&mut events).unwrap();
         assert!(events.is_empty() && fresh.readiness().is_empty());
-        assert!(reused || round > 0 || cfg!(not(target_os = "linux")));
     }
+    // Not each time, because other tests open files, too.
+    assert!(reused > 0 || cfg!(not(target_os = "linux")));
     assert_eq!(reactor.stats().live, 0);
 }
 

@@ -109,6 +109,7 @@ macro_rules! in_real_time {
             an_fd_that_is_ready_and_left_alone_costs_no_turns
             an_fd_is_not_starved_by_a_channel_that_is_always_ready
             a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
+            what_another_reactor_waits_for_is_refused
             the_end_of_the_peer_is_reported
             interest_can_be_changed_also_by_a_callback
             reading_and_writing_are_told_apart
@@ -649,6 +650,19 @@ fn a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone(new: New) {
     assert_eq!(looks(), 0);
     reactor.register(Command::new("true").spawn().unwrap()).unwrap().into_inner().wait().unwrap();
     assert_eq!(looks(), 0, "a child taken back");
+}
+
+fn what_another_reactor_waits_for_is_refused(new: New) {
+    let (reactor, other) = (new(), new());
+    let (_theirs, fd) = pair(&other, Interest::WRITABLE, Mode::Edge);
+    let (timer, signals) = (os_timer(&other), other.signals(&[Signal::USER2]).unwrap());
+    let child = other.register(Command::new("true").spawn().unwrap()).unwrap();
+    let refused = |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
+    select! { reactor; recv(fd) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { reactor; recv(timer) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { reactor; recv(signals) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { reactor; recv(child) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { other; recv(child) -> status => assert!(status.unwrap().success()) }
 }
 
 fn the_end_of_the_peer_is_reported(new: New) {

@@ -148,9 +148,7 @@ impl Driver for PollDriver {
 
     fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
         let number = fd.as_raw_fd();
-        if mode == Mode::Edge {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges"));
-        }
+        without_edges(mode)?;
         if self.fds.iter().any(|watched| watched.number == number) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -160,6 +158,7 @@ impl Driver for PollDriver {
     }
 
     fn modify(&mut self, _: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        without_edges(mode)?;
         let at = self.find(id)?;
         let watched = &mut self.fds[at];
         (watched.interest, watched.mode, watched.done) = (interest, mode, false);
@@ -174,6 +173,13 @@ impl Driver for PollDriver {
 
     fn syscalls(&self) -> Syscalls {
         self.syscalls
+    }
+}
+
+fn without_edges(mode: Mode) -> io::Result<()> {
+    match mode {
+        Mode::Edge => Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges")),
+        Mode::Level | Mode::OneShot => Ok(()),
     }
 }
 

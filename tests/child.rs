@@ -137,8 +137,11 @@ fn a_driver_without_fds_gives_it_back_and_it_is_listed_by_others() {
     assert_eq!(failed.error().kind(), std::io::ErrorKind::Unsupported);
     let reactor = Reactor::new().unwrap();
     let child = reactor.register(failed.into_inner()).unwrap();
-    assert_eq!(reactor.sources().iter().next().unwrap().kind, Some(SourceKind::Child));
+    let child = child.with_key(8);
     assert!(reactor.recv(&child).unwrap().unwrap().success());
+    let sources = reactor.sources();
+    let info = sources.iter().next().unwrap();
+    assert_eq!((info.kind, info.key, info.fired, child.key()), (Some(SourceKind::Child), 8, 1, 8));
     drop(reactor);
     drop(child);
 }

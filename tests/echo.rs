@@ -10,11 +10,12 @@ mod server;
 #[path = "common/watch.rs"]
 mod watch;
 
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pollmux::channel;
+use pollmux::{Stats, channel};
 use server::{Report, Server};
 
 #[global_allocator]
@@ -75,23 +76,85 @@ fn clients_that_leave_half_close_reset_and_stall_leave_nothing_behind() {
 
 #[test]
 fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
-    use std::io::{Read, Write};
     let _dog = watch::dog();
+    let byte = |i: usize| (i % 251) as u8;
     let report = served(MINUTE, |address| {
-        let mut reading = TcpStream::connect(address).unwrap();
-        let mut writing = reading.try_clone().unwrap();
-        const LENGTH: usize = 16 << 20; // more than the kernel keeps on the way
-        let writer = thread::spawn(move || {
-            let text: Vec<u8> = (0..LENGTH).map(|i| (i % 251) as u8).collect();
-            writing.write_all(&text).unwrap();
-            writing.shutdown(std::net::Shutdown::Write).unwrap();
-        });
-        let mut echo = Vec::new();
-        reading.read_to_end(&mut echo).unwrap();
-        writer.join().unwrap();
-        assert!(echo.len() == LENGTH && echo.iter().enumerate().all(|(i, &byte)| byte == (i % 251) as u8));
+        const MORE: usize = 256 << 20; // than the kernel keeps on the way
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let text: Vec<u8> = (0..251 * 256).map(byte).collect();
+        let mut sent = 0;
+        while let Ok(n) = client.write(&text[sent % 251..]) {
+            sent += n;
+            assert!(sent < MORE, "the server keeps what the client does not take");
+        }
+        // The others are served meanwhile.
+        load::attack(address, 1, 1, false).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (mut echo, mut some) = (Vec::new(), [0; 1 << 16]);
+        while echo.len() < sent {
+            match client.read(&mut some) {
+                Ok(n) if n > 0 => echo.extend_from_slice(&some[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                ended => panic!("{ended:?} after {} of {sent} bytes", echo.len()),
+            }
+        }
+        assert!(echo.iter().enumerate().all(|(i, &found)| found == byte(i)));
+        assert_eq!(client.read(&mut some).unwrap_err().kind(), ErrorKind::WouldBlock, "there is no more");
+        client.shutdown(Shutdown::Write).unwrap();
+        client.set_read_timeout(None).unwrap();
+        assert_eq!(client.read(&mut some).unwrap(), 0);
     });
-    assert_eq!((report.closed, report.failed), (1, 0));
+    assert_eq!((report.accepted, report.idle, report.failed), (2, 0, 0));
+    // While it was blocked, and when there was nothing to do, it slept.
+    let Stats { turns, waits, .. } = report.stats;
+    assert!(turns <= 2 * report.messages + 100, "{turns} turns, {waits} waits: it spins; {report:?}");
+}
+
+#[test]
+fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
+    let _dog = watch::dog();
+    let idle = Duration::from_millis(300);
+    let report = served(idle, |address| {
+        for _ in 0..5 {
+            load::attack(address, 1, 1, false).unwrap();
+        }
+        let mut client = TcpStream::connect(address).unwrap();
+        let start = Instant::now();
+        while start.elapsed() < 2 * idle {
+            client.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+    });
+    assert_eq!((report.accepted, report.idle, report.failed), (6, 0, 0));
+    // A client may be back before the server has seen it go.
+    assert!(report.most_at_once <= 2, "{report:?}");
+    let Stats { turns, .. } = report.stats;
+    assert!(turns <= report.messages + 100, "{turns} turns for {} messages", report.messages);
+}
+
+#[test]
+#[cfg_attr(all(kqueue, target_os = "linux"), ignore = "a timer of the library is an fd, too")]
+fn a_server_without_fds_accepts_again_when_there_are_some() {
+    watch::in_child("a_server_without_fds_accepts_again_when_there_are_some", || {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let report = served(MINUTE, |address| {
+            let mut spare: Vec<_> = std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
+            spare.pop();
+            let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
+            first.write_all(b"x").unwrap();
+            first.set_read_timeout(Some(3 * server::OUT_OF_FDS)).unwrap();
+            assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            drop(spare);
+            first.set_read_timeout(None).unwrap();
+            first.read_exact(&mut [0]).unwrap();
+            load::attack(address, 3, 1, false).unwrap(); // and from now on as ever
+        });
+        assert_eq!((report.accepted, report.failed), (4, 0));
+        assert!(report.stats.turns < 100, "it spins: {:?}", report.stats);
+    });
 }
 
 #[test]
@@ -104,6 +167,6 @@ fn a_server_that_is_stopped_closes_its_connections() {
     });
     assert_eq!((report.accepted, report.stats.live), (21, 0));
     for mut client in clients {
-        assert!(matches!(std::io::Read::read(&mut client, &mut [0; 1]), Ok(0) | Err(_)));
+        assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
     }
 }

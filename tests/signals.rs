@@ -3,7 +3,9 @@
 #[path = "common/watch.rs"]
 mod watch;
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
@@ -29,6 +31,12 @@ fn alone() -> MutexGuard<'static, ()> {
 fn send(signal: Signal) {
     let signal = rustix::process::Signal::from_named_raw(signal.0).unwrap();
     kill_process(getpid(), signal).unwrap();
+}
+
+/// To this thread: it has come when the call returns, and not on another thread a moment later.
+fn raise(signal: Signal) {
+    let signal = nix::sys::signal::Signal::try_from(signal.0).unwrap();
+    nix::sys::signal::raise(signal).unwrap();
 }
 
 /// A line of this process's, or this thread's, status, as a number in hex.
@@ -63,9 +71,10 @@ fn a_signal_ends_a_sleep_and_is_taken_once() {
 fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
     let (_alone, _dog) = (alone(), watch::dog());
     let reactor = Reactor::new().unwrap();
-    let signals = reactor.signals(&[Signal::USER1, Signal::USER2, Signal::HANGUP]).unwrap().with_key(5);
-    for signal in [Signal::USER1, Signal::USER1, Signal::HANGUP, Signal::USER2] {
-        send(signal);
+    // Which no other test sends to the process.
+    let signals = reactor.signals(&[Signal::QUIT, Signal::ALARM, Signal::HANGUP]).unwrap().with_key(5);
+    for signal in [Signal::QUIT, Signal::QUIT, Signal::HANGUP, Signal::ALARM] {
+        raise(signal);
     }
     let mut events = Events::with_capacity(2);
     let mut got = Vec::new();
@@ -74,8 +83,25 @@ fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
         assert_eq!(events.iter().next().unwrap().key(), 5);
         got.extend(reactor.try_recv(&signals).unwrap());
     }
-    assert_eq!(got, [Signal::HANGUP, Signal::USER1, Signal::USER2]); // by number
+    assert_eq!(got, [Signal::HANGUP, Signal::QUIT, Signal::ALARM]); // by number
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty(), "it stays ready for nothing");
     assert_eq!(reactor.recv_timeout(&signals, Duration::from_millis(5)).unwrap(), None);
+}
+
+/// The thread that is interrupted may be about to look at the error of its last call.
+#[test]
+fn a_handler_leaves_the_error_of_the_last_call_alone() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::USER1]).unwrap();
+    assert!(std::fs::File::open("/there/is/no/such/file").is_err());
+    // More than a pipe holds, where it is one.
+    for _ in 0..if cfg!(epoll) { 100 } else { 70_000 } {
+        raise(Signal::USER1);
+        assert_eq!(io::Error::last_os_error().kind(), io::ErrorKind::NotFound);
+    }
+    assert_eq!(reactor.recv(&signals).unwrap(), Signal::USER1);
 }
 
 #[test]
@@ -198,6 +224,26 @@ fn the_last_one_dropped_restores_what_was() {
         drop(reactor.signals(&[Signal::ALARM]).unwrap());
     }
     assert_eq!((caught(), reactor.stats().live), (false, 0));
+    let lowest = std::fs::File::open("/dev/null").unwrap();
+    assert!(lowest.as_raw_fd() < 500, "they are closed");
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn a_handler_that_somebody_took_away_is_put_back_by_the_next_one() {
+    use nix::sys::signal::{SIGWINCH, SigHandler, signal};
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let first = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
+    // SAFETY: there is no handler that could do something forbidden.
+    unsafe { signal(SIGWINCH, SigHandler::SigDfl) }.unwrap();
+    raise(Signal::WINDOW_CHANGE);
+    assert_eq!(reactor.try_recv(&first).unwrap(), None);
+    let second = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
+    raise(Signal::WINDOW_CHANGE);
+    for signals in [&first, &second] {
+        assert_eq!(reactor.recv(signals).unwrap(), Signal::WINDOW_CHANGE);
+    }
 }
 
 #[test]
@@ -242,6 +288,63 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
 }
 
 #[test]
+#[allow(unsafe_code)]
+fn a_thread_that_is_blocked_in_a_call_goes_on() {
+    let (_alone, _dog) = (alone(), watch::dog());
+    let reactor = Reactor::new().unwrap();
+    let signals = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
+    let (mut theirs, mut ours) = UnixStream::pair().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = thread::spawn(move || {
+        // SAFETY: the call has no conditions.
+        tell.send(unsafe { libc::pthread_self() } as usize).unwrap();
+        ours.read(&mut [0])
+    });
+    let reading = told.recv().unwrap();
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(1)); // it is blocked by then, mostly
+        // SAFETY: the thread has not been joined.
+        assert_eq!(unsafe { libc::pthread_kill(reading as libc::pthread_t, libc::SIGWINCH) }, 0);
+        assert_eq!(reactor.recv(&signals).unwrap(), Signal::WINDOW_CHANGE);
+    }
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(reader.join().unwrap().unwrap(), 1);
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_more() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal as Number, sigaction};
+    extern "C" fn theirs(_: libc::c_int) {}
+    let _alone = alone();
+    let number = Signal(libc::SIGXFSZ);
+    // SAFETY: the handler does nothing, or is what was there.
+    let put = |action| unsafe { sigaction(Number::SIGXFSZ, &action) }.unwrap();
+    let reactor = Reactor::new().unwrap();
+    let (usual, ours) = (SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SaFlags::SA_SIGINFO);
+    let table = [
+        (SigHandler::SigDfl, SaFlags::empty(), usual),
+        (SigHandler::SigIgn, SaFlags::SA_NODEFER, usual),
+        (SigHandler::Handler(theirs), SaFlags::empty(), SaFlags::empty()),
+        (SigHandler::Handler(theirs), SaFlags::SA_RESTART, SaFlags::SA_RESTART),
+        (SigHandler::Handler(theirs), SaFlags::SA_ONSTACK, SaFlags::SA_ONSTACK),
+        (SigHandler::Handler(theirs), SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER, SaFlags::empty()),
+    ];
+    for (handler, flags, expected) in table {
+        let before = put(SigAction::new(handler, flags, SigSet::empty()));
+        let signals = reactor.signals(&[number]).unwrap();
+        let caught = put(before);
+        put(caught);
+        let looked_at = usual | ours | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
+        assert_eq!(caught.flags() & looked_at, expected | ours, "{handler:?} {flags:?}");
+        // The others wait, but for faults.
+        assert!(caught.mask().contains(Number::SIGUSR2) && !caught.mask().contains(Number::SIGSEGV));
+        drop(signals);
+        put(before);
+    }
+}
+
+#[test]
 fn watchers_come_and_go_while_signals_rain() {
     let (_alone, _dog) = (alone(), watch::dog());
     let reactor = Reactor::new().unwrap();
@@ -261,12 +364,24 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
     let _alone = alone();
     let reactor = Reactor::new().unwrap();
     let caught = status("/proc/self/status", "SigCgt:");
-    for number in [9, 19, 11, 0, -1, 65, 1_000] {
+    let refused = [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
+    for number in refused.into_iter().chain([0, -1, 65, 1_000]) {
         let error = reactor.signals(&[Signal::USER1, Signal(number)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
     assert_eq!((status("/proc/self/status", "SigCgt:"), reactor.stats().live), (caught, 0));
+    // The C library keeps this one for itself; the last one that there is it does not.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        let error = reactor.signals(&[Signal::ALARM, Signal(33)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(status("/proc/self/status", "SigCgt:"), caught);
+        let last = reactor.signals(&[Signal(63)]).unwrap();
+        assert_eq!(status("/proc/self/status", "SigCgt:"), caught | bit(Signal(63)));
+        drop(last);
+        assert_eq!(status("/proc/self/status", "SigCgt:"), caught);
+    }
     let simulated = Reactor::with_driver(Sim::new()).unwrap();
     assert_eq!(simulated.signals(&[Signal::USER1]).unwrap_err().kind(), io::ErrorKind::Unsupported);
     assert_eq!(status("/proc/self/status", "SigCgt:"), caught);
@@ -282,9 +397,11 @@ fn they_are_listed_and_outlive_their_reactor_inert() {
     let sources = reactor.sources();
     let info = sources.iter().next().unwrap();
     assert_eq!((info.kind, info.fired), (Some(SourceKind::Signals), 1));
+    let handle = reactor.handle();
     drop(reactor);
     send(Signal::USER1); // still caught: nobody hears it
     drop(signals);
+    assert_eq!(handle.signals(&[Signal::USER1]).unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
 #[test]

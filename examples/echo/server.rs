@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Reads of one connection in a row, before it is the others' turn.
 const ROUNDS: u32 = 16;
 /// How long to wait, when there are no fds left, before accepting again.
-const OUT_OF_FDS: Duration = Duration::from_millis(100);
+pub const OUT_OF_FDS: Duration = Duration::from_millis(100);
 
 // Keys below `FIRST` are ours; connection `i` has two from there on: its stream's, and its timer's.
 const LISTENER: u64 = 0;
@@ -116,8 +116,8 @@ impl Server {
                     LISTENER => self.accept()?,
                     ACCEPT_AGAIN => {
                         self.accept_again.try_take();
+                        // As ready as it was: nothing has said that there is nobody to accept.
                         self.listener.set_interest(Interest::READABLE)?;
-                        self.accept()?;
                     }
                     STOP => break 'serving,
                     SIGNALS => {

@@ -91,8 +91,11 @@ fn before() -> MutexGuard<'static, [Option<Before>; COUNT]> {
 fn replace(signal: usize, list: Option<List>) {
     let list = list.map_or(ptr::null_mut(), |list| Box::into_raw(Box::new(list)));
     let old = LISTS[signal].swap(list, Ordering::SeqCst);
+    let mut looks = 0_u32;
     while INSIDE.load(Ordering::SeqCst) != 0 {
-        std::hint::spin_loop(); // a handler is a few instructions and a write
+        looks = looks.wrapping_add(1);
+        // A handler is a few instructions and a write, unless its thread was put aside.
+        if looks % 64 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
     }
     if !old.is_null() {
         // SAFETY: it came from `Box::into_raw` above, was taken out of its only place by the swap, and each handler that could have seen it there has left.
@@ -137,19 +140,13 @@ impl SignalSet {
         replace(index, Some(list));
         self.signals |= bit(signal);
         if before[index].is_none() || !current(signal).is_ok_and(|current| has_handler(&current)) {
-            match install(signal) {
-                Ok(old) => before[index] = Some(old),
-                Err(error) => {
-                    drop(before);
-                    self.remove(signal);
-                    return Err(error);
-                }
-            }
+            // If it fails the set is dropped, and that takes all of it back.
+            before[index] = Some(install(signal)?);
         }
         Ok(())
     }
 
-    fn remove(&mut self, signal: i32) {
+    fn remove(&self, signal: i32) {
         let index = signal as usize;
         let mut before = before();
         let mut list = list(index);
@@ -157,17 +154,16 @@ impl SignalSet {
         if list.is_empty() {
             // Somebody's handler that came after ours may call it, as ours calls the one before: then it stays where it is, with nobody to tell.
             if current(signal).is_ok_and(|current| is_ours(&current)) {
+                // `CHAINED` stays: ours may be running at this moment, and whom it tells has not been told by anybody else.
                 if let Some(old) = before[index].take() {
                     // SAFETY: `old` is what the kernel gave for this signal, and a null old value is allowed.
                     unsafe { libc::sigaction(signal, &old.0, ptr::null_mut()) };
                 }
-                CHAINED[index].store(0, Ordering::Release);
             }
             replace(index, None);
         } else {
             replace(index, Some(list));
         }
-        self.signals &= !bit(signal);
     }
 
     /// Takes the lowest of the signals that have come. One that has come several times meanwhile is there once, as everywhere with signals.

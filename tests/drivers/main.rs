@@ -108,6 +108,8 @@ macro_rules! in_real_time {
             an_fd_is_ready_when_something_came_and_until_it_is_drained
             an_fd_that_is_ready_and_left_alone_costs_no_turns
             an_fd_is_not_starved_by_a_channel_that_is_always_ready
+            a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
+            what_another_reactor_waits_for_is_refused
             the_end_of_the_peer_is_reported
             interest_can_be_changed_also_by_a_callback
             reading_and_writing_are_told_apart
@@ -619,6 +621,50 @@ fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
     }
 }
 
+fn a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone(new: New) {
+    let reactor = new();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let looks = || {
+        let (before, begin) = (reactor.stats(), Time::now());
+        while Time::now() - begin < ms(1) {
+            tx.try_send(()).unwrap();
+            select! { reactor; recv(inbox) -> got => got.unwrap() }
+        }
+        (reactor.stats() - before).polls
+    };
+    assert_eq!(looks(), 0, "there was none yet");
+    let fd = pair(&reactor, Interest::READABLE, Mode::Edge);
+    assert!(looks() > 0);
+    drop(fd);
+    assert_eq!(looks(), 0, "a file");
+    drop(pair(&reactor, Interest::READABLE, Mode::Edge).1.into_inner());
+    assert_eq!(looks(), 0, "a file taken back");
+    drop(os_timer(&reactor));
+    assert_eq!(looks(), 0, "a timer");
+    drop(reactor.signals(&[Signal::USER2]).unwrap());
+    assert_eq!(looks(), 0, "signals");
+    let end = reactor.register(Command::new("true").spawn().unwrap()).unwrap();
+    select! { reactor; recv(end) -> status => assert!(status.unwrap().success()) }
+    assert_eq!(looks(), 0, "a child that has ended");
+    drop(end);
+    assert_eq!(looks(), 0);
+    reactor.register(Command::new("true").spawn().unwrap()).unwrap().into_inner().wait().unwrap();
+    assert_eq!(looks(), 0, "a child taken back");
+}
+
+fn what_another_reactor_waits_for_is_refused(new: New) {
+    let (reactor, other) = (new(), new());
+    let (_theirs, fd) = pair(&other, Interest::WRITABLE, Mode::Edge);
+    let (timer, signals) = (os_timer(&other), other.signals(&[Signal::USER2]).unwrap());
+    let child = other.register(Command::new("true").spawn().unwrap()).unwrap();
+    let refused = |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
+    select! { reactor; recv(fd) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { reactor; recv(timer) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { reactor; recv(signals) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { reactor; recv(child) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    select! { other; recv(child) -> status => assert!(status.unwrap().success()) }
+}
+
 fn the_end_of_the_peer_is_reported(new: New) {
     let reactor = new();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
@@ -707,6 +753,7 @@ fn an_fd_in_level_mode_is_reported_while_it_is_ready(new: New) {
 
 fn an_fd_in_one_shot_mode_is_reported_once(new: New) {
     let reactor = new();
+    drop(pair(&reactor, Interest::READABLE, Mode::Edge)); // whose slot is used again
     let (mut theirs, ours) = pair(&reactor, Interest::READABLE, Mode::OneShot);
     theirs.write_all(b"x").unwrap();
     for _ in 0..5 {

@@ -272,8 +272,6 @@ impl Queue {
         }
         let watched = book.watched(fd);
         (watched.how, watched.id) = (Some((added, mode)), id);
-        // A batch in which it was under its former id is over.
-        watched.batch = 0;
         let Some(error) = failed else {
             watched.how = Some((interest, mode));
             return Ok(());
@@ -373,13 +371,11 @@ impl Queue {
             Filter::Write => Filter::Read,
             _ => return Ok(()),
         };
-        let batch = book.batch;
         let Some(watched) = book.fds.get_mut(kevent.ident) else { return Ok(()) };
         let both = watched.how == Some((Interest::BOTH, Mode::OneShot));
-        if !both || watched.batch != batch || watched.fired == [true; 2] {
+        if !both || watched.fired == [true; 2] {
             return Ok(());
         }
-        watched.fired = [true; 2];
         let disable =
             Kevent { filter: other, flags: EV_DISABLE, fflags: 0, data: 0, id: watched.id, ..*kevent };
         self.change(&[Raw::new(disable)])

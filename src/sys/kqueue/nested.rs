@@ -202,7 +202,7 @@ impl ProcessFd {
     }
 }
 
-/// Whether `pid` is a child that has ended and was not waited for. (A system without `waitid` is taken at the caller's word.)
+/// Whether `pid`, of which the kernel has said that it does not run, is a child that was not waited for. (A system without `waitid` is taken at the caller's word.)
 fn is_zombie(pid: u32) -> bool {
     #[cfg(target_os = "openbsd")]
     return pid > 0;
@@ -219,5 +219,49 @@ fn is_zombie(pid: u32) -> bool {
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.kq.as_fd()
+    }
+}
+
+#[cfg(all(test, not(flat)))]
+mod tests {
+    use super::*;
+    use crate::sys::{Events, Interest, Mode};
+    use std::process::{Command, Stdio};
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// A kernel that rounds down, or one that was asked for less than the whole time.
+    #[test]
+    fn a_timer_that_fires_too_early_is_armed_again_when_it_is_read() {
+        let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(OsClock::Monotonic).unwrap());
+        poller.register(&timer, 1, Interest::READABLE, Mode::Edge).unwrap();
+        let mut events = Events::with_capacity(4);
+        let deadline = Time::now() + ms(20);
+        timer.arm(deadline).unwrap();
+        let now = Time::now().as_nanos();
+        let data = timers().data(now + 1, now);
+        change(&timer.kq, &[super::timer(EV_ADD | EV_ONESHOT, timers().fflags, data)]).unwrap();
+        for expected in [Expiry::Pending, Expiry::Expired] {
+            poller.wait(&mut events, None).unwrap();
+            assert_eq!((events.len(), timer.read().unwrap()), (1, expected));
+        }
+        assert!(Time::now() >= deadline);
+    }
+
+    #[test]
+    fn to_ask_for_a_zombie_neither_waits_nor_takes_its_status() {
+        let mut child =
+            Command::new("sh").args(["-c", "read line; exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
+        is_zombie(child.id()); // it runs, and is not waited for
+        drop(child.stdin.take());
+        let end = ProcessFd::new(child.id()).unwrap();
+        while !end.is_ending() {
+            std::thread::yield_now();
+        }
+        assert!(is_zombie(child.id()) && is_zombie(child.id()));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert!(!is_zombie(child.id()));
     }
 }

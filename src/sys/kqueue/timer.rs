@@ -206,6 +206,21 @@ mod tests {
             poller.wait(&mut events, Some(timeout)).unwrap();
             assert!(events.is_empty());
         }
+        // Nor does one that was disarmed when its event was on the way.
+        timer.arm(Time::now()).unwrap();
+        std::thread::sleep(ms(2)); // it has fired
+        timer.set(Time::MAX);
+        assert_eq!(look(&poller, &mut events), 0);
+    }
+
+    #[test]
+    fn a_timer_that_is_gone_leaves_its_place_to_the_next() {
+        let poller = Poller::new().unwrap();
+        for _ in 0..10 {
+            let timers = [OsTimer::new(&poller, 3).unwrap(), OsTimer::new(&poller, 4).unwrap()];
+            timers.iter().for_each(|timer| timer.arm(Time::ZERO).unwrap());
+        }
+        assert_eq!(poller.queue.book().timers, [u64::MAX; 2]);
     }
 
     #[test]

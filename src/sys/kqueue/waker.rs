@@ -189,6 +189,11 @@ mod tests {
             let mut events = Events::with_capacity(2);
             let waker = make(&poller, 1).unwrap();
             waker.wake().unwrap();
+            waker.retire(&poller);
+            waker.wake().unwrap();
+            assert_eq!(look(&poller, &mut events), []);
+            let waker = make(&poller, 1).unwrap();
+            waker.wake().unwrap();
             drop(waker);
             assert_eq!(look(&poller, &mut events), []);
             let waker = make(&poller, 2).unwrap();

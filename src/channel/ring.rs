@@ -37,11 +37,12 @@ struct Ring<T> {
 }
 
 /// The rings of a channel: one for a bounded one, a series for an unbounded one, of which the receiver has freed the first ones.
-#[repr(C)] // the receiver's level beside the first ring, which mostly is the only one
 pub(super) struct Storage<T> {
     /// The level that the receiver reads; nobody else looks at it.
     reading: AtomicUsize,
-    levels: [AtomicPtr<Ring<T>>; LEVELS],
+    first: AtomicPtr<Ring<T>>,
+    /// The levels above the first; none for a bounded channel.
+    above: Box<[AtomicPtr<Ring<T>>]>,
 }
 
 // SAFETY: a value is moved in by one thread and out by another, never shared: a slot is written only by the one sender that claimed its position and
@@ -116,26 +117,34 @@ impl<T> Ring<T> {
 impl<T> Storage<T> {
     /// One ring for `capacity`.
     pub(super) fn bounded(capacity: usize) -> Storage<T> {
-        Storage::with(capacity)
+        Storage::with(capacity, 0)
     }
 
     /// A small ring, to be replaced by larger ones.
     pub(super) fn unbounded() -> Storage<T> {
-        Storage::with(FIRST_LEVEL)
+        Storage::with(FIRST_LEVEL, LEVELS - 1)
     }
 
-    fn with(first: usize) -> Storage<T> {
-        let ring = Ring::allocate(first, 0).as_ptr();
-        let level = |i| AtomicPtr::new(if i == 0 { ring } else { ptr::null_mut() });
-        Storage { reading: AtomicUsize::new(0), levels: std::array::from_fn(level) }
+    fn with(first: usize, above: usize) -> Storage<T> {
+        let none = || AtomicPtr::new(ptr::null_mut());
+        Storage {
+            reading: AtomicUsize::new(0),
+            first: AtomicPtr::new(Ring::allocate(first, 0).as_ptr()),
+            above: std::iter::repeat_with(none).take(above).collect(),
+        }
+    }
+
+    /// Where the ring of `level` is, or is to be. Mostly it is the first.
+    #[inline(always)]
+    fn level(&self, level: usize) -> &AtomicPtr<Ring<T>> {
+        if level == 0 { &self.first } else { &self.above[level - 1] }
     }
 
     /// Makes the ring of `level`, if nobody has yet. A sender that comes late, when the level is past, makes one that nobody uses.
     #[cold]
     pub(super) fn prepare(&self, level: usize) {
-        let Some(place) = self.levels.get(level) else {
-            panic!("pollmux: an unbounded channel holds too many messages")
-        };
+        assert!(level <= self.above.len(), "pollmux: an unbounded channel holds too many messages");
+        let place = self.level(level);
         if !place.load(Ordering::Acquire).is_null() {
             return;
         }
@@ -155,7 +164,7 @@ impl<T> Storage<T> {
     #[inline(always)]
     unsafe fn ring(&self, level: usize) -> NonNull<Ring<T>> {
         // SAFETY: by the caller's promise there is a ring.
-        unsafe { NonNull::new_unchecked(self.levels[level].load(Ordering::Acquire)) }
+        unsafe { NonNull::new_unchecked(self.level(level).load(Ordering::Acquire)) }
     }
 
     /// The slot of `position` in the ring of `level`.
@@ -202,7 +211,7 @@ impl<T> Storage<T> {
             let start = |level| unsafe { self.ring(level).as_ref() }.start.load(Ordering::Acquire);
             if reading < level && start(reading + 1) == position {
                 self.reading.store(reading + 1, Ordering::Relaxed);
-                if let Some(left) = NonNull::new(self.levels[reading].swap(ptr::null_mut(), Ordering::AcqRel))
+                if let Some(left) = NonNull::new(self.level(reading).swap(ptr::null_mut(), Ordering::AcqRel))
                 {
                     // SAFETY: every position of the ring left was received, so every sender that had one has written it and is gone from it; no
                     // sender can claim one any more, for the word's level never goes back.
@@ -230,7 +239,7 @@ impl<T> Storage<T> {
 impl<T> Drop for Storage<T> {
     /// Frees the rings. The values are gone: the receiver has received or dropped them.
     fn drop(&mut self) {
-        for level in &self.levels {
+        for level in std::iter::once(&self.first).chain(&self.above) {
             if let Some(ring) = NonNull::new(level.load(Ordering::Acquire)) {
                 // SAFETY: it was not freed, or it would not be here, and nobody else is left.
                 unsafe { Ring::free(ring) };

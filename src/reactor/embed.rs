@@ -97,11 +97,9 @@ impl Embedded {
             return Err(super::closed());
         }
         core.collect(Call::Mark);
-        let due = core.next_due.get();
-        let left = core.has_work() || due <= now.as_nanos();
-        let arm = (due > now.as_nanos() && due != super::NEVER).then(|| core.timers_due());
+        let left = core.has_work() || core.next_due.get() <= now.as_nanos();
+        let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
-        core.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
         core.notify.sleep();
         fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.

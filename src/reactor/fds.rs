@@ -127,23 +127,19 @@ impl Slot {
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         self.start_watching(wanted(interest), |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
-            let once = match mode {
-                // Reported again and again it would keep a loop awake that does not ask for it.
-                Mode::Level => {
-                    driver.register(fd, id, interest, Mode::OneShot)?;
-                    true
-                }
-                _ => match driver.register(fd, id, interest, mode) {
+            // Reported again and again, in level mode, it would keep a loop awake that does not ask for it.
+            let mut once = mode == Mode::Level;
+            if !once {
+                match driver.register(fd, id, interest, mode) {
                     Err(error) if mode == Mode::Edge && error.kind() == io::ErrorKind::Unsupported => {
-                        driver.register(fd, id, interest, Mode::OneShot)?;
-                        true
+                        once = true
                     }
-                    registered => {
-                        registered?;
-                        false
-                    }
-                },
-            };
+                    registered => registered?,
+                }
+            }
+            if once {
+                driver.register(fd, id, interest, Mode::OneShot)?;
+            }
             self.watched_fd().once.set(once);
             Ok(())
         })

@@ -611,14 +611,21 @@ impl Core {
 
     /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us, nothing is ready or due, and what is to be due is armed.
     fn has_taken_nothing(&self) -> bool {
-        let due = self.next_due.get();
-        if !self.notify.is_asleep() || self.has_ready() || due <= self.clock.now_or_later().as_nanos() {
+        let now = self.clock.now_or_later();
+        if !self.notify.is_asleep() || self.has_ready() || self.next_due.get() <= now.as_nanos() {
             return false;
         }
-        // As a turn does it. No syscall, unless the kernel's timer has gone off for a deadline that was put off meanwhile.
-        let arm = (due != NEVER).then(|| self.timers_due());
-        self.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
+        // No syscall, unless the kernel's timer has gone off for a deadline that was put off meanwhile.
+        let arm = self.deadline_of_outer_loop(now);
         self.drive(arm, Wait::Arm).is_ok()
+    }
+
+    /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer loop sleeps.
+    fn deadline_of_outer_loop(&self, now: Time) -> Option<Deadline> {
+        let due = self.next_due.get();
+        let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
+        self.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
+        arm
     }
 
     /// Makes the fd readable for an outer loop, at most once between turns.

@@ -1,4 +1,4 @@
-//! What several test files need: a watchdog, children of the test binary, a scripted driver, pauses of random length.
+//! What several test files need: a watchdog, children of the test binary, drivers that follow a script or count, pauses of random length.
 
 // Each test file uses its own part of this.
 #![allow(dead_code)]
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use pollmux::{Clock, Deadline, Driver, ReadyFds, Sim, Syscalls, Wait, Wake};
+use pollmux::{Clock, Deadline, Driver, Native, ReadyFds, Sim, Syscalls, Wait, Wake};
 
 /// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as nothing else.
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
@@ -97,9 +97,16 @@ pub struct Script {
     wakes: Arc<Counting>,
 }
 
-struct Counting {
+/// A waker that counts how often it is called.
+pub struct Counting {
     waker: Arc<dyn Wake>,
     count: AtomicU64,
+}
+
+impl Counting {
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
 }
 
 impl Wake for Counting {
@@ -140,7 +147,7 @@ impl Script {
 
     /// How often somebody has called the waker.
     pub fn wakes(&self) -> u64 {
-        self.wakes.count.load(Ordering::Relaxed)
+        self.wakes.count()
     }
 }
 
@@ -167,5 +174,36 @@ impl Driver for Scripted {
 
     fn syscalls(&self) -> Syscalls {
         Syscalls { waits: self.script.sleeps.get(), ..Syscalls::default() }
+    }
+}
+
+/// [`Native`], with the calls of its waker counted.
+pub struct Overheard {
+    native: Native,
+    wakes: Arc<Counting>,
+}
+
+/// The native driver, and the waker that it gives.
+pub fn overheard() -> (Overheard, Arc<Counting>) {
+    let native = Native::new().unwrap();
+    let wakes = Arc::new(Counting { waker: native.waker(), count: AtomicU64::new(0) });
+    (Overheard { native, wakes: wakes.clone() }, wakes)
+}
+
+impl Driver for Overheard {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        self.native.wait(deadline, how, ready)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.wakes.clone()
+    }
+
+    fn clock(&self) -> Clock {
+        self.native.clock()
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        self.native.syscalls()
     }
 }

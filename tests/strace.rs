@@ -5,8 +5,8 @@
 //! of the time in between. The log of strace between the two lines must say the same: every `epoll_wait`, every `timerfd_settime`,
 //! every `write` to an eventfd, by whatever thread, and no `read` of either.
 //!
-//! The two must agree in every run. The exact numbers depend on the scheduler, too: a loop that was kept from the CPU until its tick was
-//! due need not sleep for it. Such a run is repeated.
+//! The two must agree in every run. How often a loop sleeps depends on the scheduler, too: one that was kept from the CPU until its tick was
+//! due need not sleep for it. So what is promised there is what a sleep costs. A run that shows nothing of it is repeated.
 //!
 //! On kqueue it is the log of the stand-in (tests/kqueue-stand-in) instead of strace's, a line for each `kevent`. There the calls must be fewer than on
 //! epoll by the arms: each goes with the wait after it.
@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pollmux::sys::Interest;
 use pollmux::{Reactor, Stats, select};
@@ -34,7 +34,8 @@ const BEGIN: &str = "pollmux: the scenario begins";
 const END: &str = "pollmux: the scenario ends";
 /// What the child's line of counts begins with.
 const SAYS: &str = "pollmux stats:";
-const ATTEMPTS: u32 = 5;
+/// Runs are repeated for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The calls looked at. `?`: not every architecture and every strace knows all of them.
 const CALLS: &str =
     "trace=?epoll_wait,?epoll_pwait,?epoll_pwait2,?timerfd_settime,?timerfd_settime64,?write,?read";
@@ -186,13 +187,12 @@ fn later_resets() -> Stats {
     })
 }
 
-/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are beats.
+/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are beats. Until then none may come, however late an event is.
 fn heartbeat() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<()>(64).expect("a channel");
-    let heartbeat = reactor.every(Duration::from_millis(150)).expect("a period");
+    let heartbeat = reactor.every(HOUR).expect("a period");
     between_the_lines(&reactor, |reactor| {
-        heartbeat.restart();
         let other = tx.clone();
         let sender = thread::spawn(move || {
             for _ in 0..EVENTS {
@@ -200,17 +200,14 @@ fn heartbeat() -> Stats {
                 other.send(()).expect("a receiver");
             }
         });
-        let (mut events, mut beats) = (0, 0);
-        while events < EVENTS || beats < BEATS {
-            select! { reactor;
-                recv(inbox) -> _ => {
-                    events += 1;
-                    heartbeat.restart();
-                },
-                recv(heartbeat) -> _ => beats += 1,
-            }
+        for _ in 0..EVENTS {
+            select! { reactor; recv(inbox) -> _ => heartbeat.restart(), recv(heartbeat) -> _ => unreachable!() };
         }
         sender.join().expect("no panic");
+        heartbeat.reset(Duration::from_millis(50)).expect("a period");
+        for _ in 0..BEATS {
+            select! { reactor; recv(inbox) -> _ => unreachable!(), recv(heartbeat) -> _ => {} }
+        }
     })
 }
 
@@ -419,8 +416,8 @@ fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
     if skipped() {
         return;
     }
-    let mut last = Counts::default();
-    for _ in 0..ATTEMPTS {
+    let begin = Instant::now();
+    loop {
         let (stats, seen, log) = traced(scenario);
         let counted = Counts {
             epoll_waits: stats.waits + stats.polls,
@@ -432,9 +429,13 @@ fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
         if promised(seen) {
             return;
         }
-        last = seen;
+        assert!(begin.elapsed() < PATIENCE, "{scenario:?}: not as promised; the last run: {seen:?}");
     }
-    panic!("{scenario:?}: not as promised in {ATTEMPTS} runs; the last one: {last:?}");
+}
+
+/// As many waits as were seen, and nothing else.
+fn waits(seen: Counts) -> Counts {
+    Counts { epoll_waits: seen.epoll_waits, ..Counts::default() }
 }
 
 #[test]
@@ -444,28 +445,34 @@ fn turns_that_find_messages_make_no_syscall() {
 
 #[test]
 fn a_tick_makes_two_syscalls() {
-    let promised = Counts { epoll_waits: TICKS, settimes: TICKS, ..Counts::default() };
-    agrees(Scenario::Ticks, |seen| seen == promised);
+    agrees(Scenario::Ticks, |seen| {
+        (1..=TICKS).contains(&seen.epoll_waits)
+            && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
+    });
 }
 
 // On kqueue every tick does: its arm goes with its wait.
 #[cfg(epoll)]
 #[test]
 fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
-    let promised = Counts { epoll_waits: TICKS, ..Counts::default() };
-    agrees(Scenario::LazyTicks, |seen| seen == promised);
+    agrees(Scenario::LazyTicks, |seen| (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen));
 }
 
 #[test]
 fn a_tick_with_less_slack_than_a_timeout_makes_two() {
-    let promised = Counts { epoll_waits: TICKS, settimes: TICKS, ..Counts::default() };
-    agrees(Scenario::NearlyLazyTicks, |seen| seen == promised);
+    agrees(Scenario::NearlyLazyTicks, |seen| {
+        (1..=TICKS).contains(&seen.epoll_waits)
+            && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
+    });
 }
 
 #[test]
 fn a_sleep_ended_by_a_message_makes_two_syscalls() {
-    let promised = Counts { epoll_waits: WAKES, wakes: WAKES, ..Counts::default() };
-    agrees(Scenario::Wakes, |seen| seen == promised);
+    // A sleep that is announced, and given up because the message is there, costs the wake-up only.
+    agrees(Scenario::Wakes, |seen| {
+        (1..=seen.wakes).contains(&seen.epoll_waits)
+            && seen == Counts { wakes: seen.wakes.min(WAKES), ..waits(seen) }
+    });
 }
 
 #[test]
@@ -473,8 +480,7 @@ fn a_reset_to_a_later_time_makes_no_syscall() {
     agrees(Scenario::LaterResets, |seen| seen == Counts::default());
 }
 
-/// An event costs its wake-up. The timer is set once before the events and, having fired too early because they have put it off, once more for the
-/// first beat; then once for each further beat.
+/// An event costs its wake-up. The timer is set once for all events, and once for each beat.
 #[test]
 fn a_heartbeat_is_armed_for_beats_not_for_events() {
     agrees(Scenario::Heartbeat, |seen| {

@@ -1,7 +1,11 @@
 //! Bugs that other event loops, timers and channels had: one test for each, named after the behaviour that was broken, with its origin.
 
+#[path = "common/cpu.rs"]
+mod cpu;
 #[path = "common/time.rs"]
 mod time;
+#[path = "common/watch.rs"]
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader};
@@ -18,7 +22,11 @@ use pollmux::{
     Timer, Wait, Wake, ZeroPeriod, select,
 };
 
+use self::cpu::timed;
 use self::time::{at, keys, ms, ready_keys, simulated, simulated_from};
+use self::watch::dog;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// calloop 30.
 #[test]
@@ -47,14 +55,15 @@ fn cancelling_an_earlier_timer_leaves_the_later_ones_alone() {
 fn cancelled_timers_leave_nothing_behind_and_cost_no_search() {
     let (sim, reactor) = simulated();
     let live: Vec<Timer> = (0..100_000).map(|n| reactor.after(ms(1_000 + n))).collect();
-    let start = Instant::now();
-    for n in 0..100_000 {
-        let timer = reactor.after(ms(n * 7_919 % 200_000));
-        assert!(timer.stop());
-        drop(timer);
-    }
+    let ((), took) = timed(|| {
+        for n in 0..100_000 {
+            let timer = reactor.after(ms(n * 7_919 % 200_000));
+            assert!(timer.stop());
+            drop(timer);
+        }
+    });
     // Linear searches would be 10^10 steps. This is far from that on any machine.
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(took < Duration::from_secs(10), "{took:?} of CPU time");
     assert_eq!(reactor.stats().live, live.len());
     sim.advance(ms(999));
     assert_eq!((ready_keys(&reactor).len(), reactor.stats().expired), (0, 0));
@@ -66,18 +75,20 @@ fn cancelled_timers_leave_nothing_behind_and_cost_no_search() {
 /// calloop 79, 82.
 #[test]
 fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
-    // Through the kernel's timer, for which a zero means "disarm".
+    // Through the kernel's timer, for which a zero means "disarm". Then it hangs.
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let (zero, later) = (reactor.after(Duration::ZERO), reactor.after(ms(3)));
-    let guard = reactor.after(ms(60_000));
-    select! { reactor;
+    let far = reactor.after(HOUR);
+    // Biased: `later` is due as well if this thread was kept from running.
+    select! { reactor; biased;
         recv(zero) -> _ => {}
         recv(later) -> _ => panic!("the zero timer was due first"),
-        recv(guard) -> _ => panic!("hangs"),
+        recv(far) -> _ => unreachable!(),
     }
     zero.reset_at(Time::ZERO);
-    select! { reactor; recv(zero) -> due => assert_eq!(due, Time::ZERO), recv(guard) -> _ => panic!("hangs") }
-    select! { reactor; recv(later) -> _ => {}, recv(guard) -> _ => panic!("disarmed") }
+    select! { reactor; recv(zero) -> due => assert_eq!(due, Time::ZERO), recv(far) -> _ => unreachable!() }
+    select! { reactor; recv(later) -> _ => {}, recv(far) -> _ => unreachable!() }
 }
 
 /// calloop 142, mio 1614, smol 109.
@@ -87,15 +98,22 @@ fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
     let reactor = Reactor::new().unwrap();
     let timer = reactor.timer();
     let mut lateness = Duration::MAX;
-    let before = reactor.stats();
-    for _ in 0..100 {
+    let mut round = || {
         timer.reset(Duration::from_micros(300));
         select! { reactor; recv(timer) -> due => lateness = lateness.min(Time::now() - due) }
+        lateness
+    };
+    let before = reactor.stats();
+    for _ in 0..100 {
+        round();
     }
     let during = reactor.stats() - before;
     assert!(during.waits <= 200, "spins: {during}");
-    // The best of 100: a loaded machine delays some, a rounded timeout delays each.
-    assert!(lateness < Duration::from_micros(600), "the best was {lateness:?} late");
+    // The best of 100, or of what comes in a minute: a loaded machine delays some, a rounded timeout delays each.
+    let (enough, start) = (Duration::from_micros(600), Instant::now());
+    while round() >= enough {
+        assert!(start.elapsed() < Duration::from_secs(60), "the best was {lateness:?} late");
+    }
 }
 
 /// libuv 4245.
@@ -238,16 +256,15 @@ fn timers_work_after_any_uptime() {
 /// tokio 3190.
 #[test]
 fn a_new_earlier_timer_is_what_the_next_wait_ends_at() {
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
-    let far = reactor.after(ms(30_000));
+    let far = reactor.after(HOUR);
     // The kernel's timer is armed for `far` by the time this returns.
     assert!(select! { reactor; recv(far) -> _ => false, default(ms(1)) => true });
-    let start = Instant::now();
     let near = reactor.after(ms(5));
     select! { reactor; recv(far) -> _ => unreachable!(), recv(near) -> _ => {} }
     far.reset(ms(5)); // the same by a reset
     select! { reactor; recv(far) -> _ => {}, recv(near) -> _ => unreachable!() }
-    assert!(start.elapsed() < Duration::from_secs(20));
 }
 
 /// crossbeam 795, 1329, tokio 6634.
@@ -341,14 +358,15 @@ fn a_message_sent_while_the_last_one_is_handled_is_not_forgotten() {
 /// calloop 227, 171, with the race.
 #[test]
 fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten() {
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let sender = thread::spawn(move || (0..20_000).for_each(|n| tx.send(n).unwrap()));
-    let guard = reactor.after(Duration::from_secs(60));
+    let far = reactor.after(HOUR);
     for n in 0..20_000 {
         select! { reactor; biased;
             recv(inbox) -> got => assert_eq!(got, Ok(n)),
-            recv(guard) -> _ => panic!("a wake-up was lost"),
+            recv(far) -> _ => unreachable!(),
         }
     }
     sender.join().unwrap();
@@ -375,7 +393,7 @@ fn interrupt_in_child(test: &str) -> bool {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > Duration::from_secs(180) {
             child.kill().unwrap();
             child.wait().unwrap();
             panic!("{test} does not end while it is interrupted");
@@ -404,18 +422,24 @@ fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
     let timer = reactor.timer();
     let mut events = Events::with_capacity(1);
     println!("begins");
-    // Real time: the child is interrupted every few ms. A wait that began anew each time would not end.
-    let start = Instant::now();
-    timer.reset(ms(200));
-    select! { reactor; recv(timer) -> _ => assert!(start.elapsed() >= ms(200)) }
-    let start = Instant::now();
-    assert!(select! { reactor; recv(timer) -> _ => false, default(ms(200)) => true });
-    assert!(start.elapsed() >= ms(200));
-    let start = Instant::now();
-    reactor.wait_timeout(&mut events, ms(200)).unwrap();
-    assert!(start.elapsed() >= ms(200) && events.is_empty());
-    assert!(reactor.stats().waits > 3, "nothing was interrupted: {}", reactor.stats());
-    assert!(reactor.stats().arms <= 3, "an interrupted wait is still armed: {}", reactor.stats());
+    // Real time: the child is interrupted every few ms. A wait that began anew each time would not end. When nothing was interrupted it is done again.
+    loop {
+        let before = reactor.stats();
+        let start = Instant::now();
+        timer.reset(ms(200));
+        select! { reactor; recv(timer) -> _ => assert!(start.elapsed() >= ms(200)) }
+        let start = Instant::now();
+        assert!(select! { reactor; recv(timer) -> _ => false, default(ms(200)) => true });
+        assert!(start.elapsed() >= ms(200));
+        let start = Instant::now();
+        reactor.wait_timeout(&mut events, ms(200)).unwrap();
+        assert!(start.elapsed() >= ms(200) && events.is_empty());
+        let during = reactor.stats() - before;
+        assert!(during.arms <= 3, "an interrupted wait is still armed: {during}");
+        if during.waits > 3 {
+            break;
+        }
+    }
 }
 
 /// polling 265 (its half that is not about kqueue).
@@ -435,13 +459,10 @@ fn an_interruption_swallows_no_wake_up() {
         }
     });
     println!("begins");
-    let guard = reactor.after(Duration::from_secs(30));
+    let far = reactor.after(HOUR);
     for n in 0..300 {
         back.send(n).unwrap();
-        select! { reactor;
-            recv(inbox) -> got => assert_eq!(got, Ok(n)),
-            recv(guard) -> _ => panic!("a wake-up was lost"),
-        }
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), recv(far) -> _ => unreachable!() }
     }
 }
 
@@ -717,6 +738,7 @@ fn a_channel_whose_senders_are_gone_does_not_spin() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns() {
+    let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = Reactor::new().unwrap();
         let timer = reactor.after(ms(2));
@@ -727,7 +749,7 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd that stays silent.
         let mut turn_until_ready = |inner: &pollmux::Embedded| {
             for _ in 0..100 {
-                outer.wait(&mut events, Some(Duration::from_secs(20))).unwrap();
+                outer.wait(&mut events, Some(Duration::from_secs(60))).unwrap();
                 assert_eq!(events.iter().count(), 1, "the fd stayed silent ({mode:?})");
                 if inner.turn().unwrap() > 0 {
                     return;
@@ -739,7 +761,7 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         assert!(timer.try_take().is_some());
 
         // An earlier deadline than the one that is armed.
-        timer.reset(ms(100_000));
+        timer.reset(HOUR);
         inner.turn().unwrap();
         timer.reset(ms(2));
         turn_until_ready(&inner);
@@ -762,9 +784,13 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         turn_until_ready(&inner);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
 
-        // What a select! between turns took from the kernel's timer is armed again.
-        timer.reset(ms(30));
-        assert!(select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true });
+        // What a select! between turns took from the kernel's timer is armed again. One that is due already, when this thread was kept from running, says nothing.
+        loop {
+            timer.reset(ms(30));
+            if select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true } {
+                break;
+            }
+        }
         turn_until_ready(&inner);
         assert!(timer.try_take().is_some());
     }

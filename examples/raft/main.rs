@@ -32,7 +32,7 @@ struct Args {
 /// How long a leader leads before the next scene.
 const SCENE: Duration = Duration::from_millis(500);
 /// By then there is a leader, or something is wrong.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();

@@ -31,7 +31,7 @@ something else besides is not hindered. That nothing at all can come virtual tim
             title: "stopping a timer from another thread, and saying so",
             go: r#"
 ctx, cancel := context.WithCancel(context.Background())
-timer := time.NewTimer(5 * time.Second)
+timer := time.NewTimer(5 * time.Minute)
 go func() {
 	timer.Stop()
 	cancel()
@@ -98,7 +98,7 @@ fn stop_wakes_nobody() -> io::Result<()> {
 fn stop_and_say_so() -> io::Result<()> {
     let reactor = Reactor::new()?;
     let (cancel, done) = reactor.channel::<()>(1)?;
-    let timer = reactor.after(secs(5));
+    let timer = reactor.after(secs(5 * 60));
     let (remote, id) = (reactor.remote(), timer.id());
     let other = thread::spawn(move || {
         thread::sleep(ms(20));

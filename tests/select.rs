@@ -1232,8 +1232,9 @@ fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
         }
     };
     for delay in [0, 1, 20, 300, 2_000, 9_000, 15_000, 30_000].map(Duration::from_micros) {
-        // A machine that is itself kept from running has a coarse clock that lags by more than the look allows for, at times; a wrong look is late each time.
-        assert!((0..50).any(|_| at_once(delay)), "the timer of {delay:?} was due when the select began");
+        // A virtual machine that is itself kept from running has a coarse clock that lags by more than the look allows for. A wrong look is late nearly always.
+        let late = (0..10).filter(|_| !at_once(delay)).count();
+        assert!(late < 5, "the timer of {delay:?} was due when a select began, {late} times of 10");
     }
 }
 

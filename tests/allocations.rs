@@ -5,8 +5,6 @@
 
 #[path = "common/warm.rs"]
 mod warm;
-#[path = "common/watch.rs"]
-mod watch;
 
 use std::hint::black_box;
 use std::sync::mpsc;
@@ -15,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use pollmux::{Context, Events, Reactor, Select, Sim, Stats, Tick, Ticker, Time, Timer, channel, select};
 use warm::{allocates_nothing, allocations};
-use watch::dog;
 
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -35,15 +32,23 @@ fn ticker(reactor: &Reactor, period: Duration) -> Ticker {
 #[track_caller]
 fn allocates_nothing_until(
     reactor: &Reactor,
-    count: fn(&Stats) -> u64,
+    count: fn(Stats) -> u64,
     rounds: u64,
     mut operation: impl FnMut(u64),
 ) {
-    let _dog = dog();
-    let before = count(&reactor.stats());
-    while count(&reactor.stats()) == before {
+    let (begin, before) = (Instant::now(), count(reactor.stats()));
+    while count(reactor.stats()) == before {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the reactor never slept");
         allocates_nothing(rounds, &mut operation);
     }
+}
+
+fn waits(stats: Stats) -> u64 {
+    stats.waits
+}
+
+fn wakes(stats: Stats) -> u64 {
+    stats.wakes
 }
 
 #[test]
@@ -133,30 +138,20 @@ fn a_ticker_taken() {
 fn a_tick_through_the_kernel() {
     let reactor = reactor();
     let ticker = ticker(&reactor, Duration::from_micros(200));
-    allocates_nothing_until(
-        &reactor,
-        |stats| stats.waits,
-        100,
-        |_| {
-            let Tick { scheduled, .. } = select! { reactor; recv(ticker) -> tick => tick };
-            assert!(scheduled <= Time::now());
-        },
-    );
+    allocates_nothing_until(&reactor, waits, 100, |_| {
+        let Tick { scheduled, .. } = select! { reactor; recv(ticker) -> tick => tick };
+        assert!(scheduled <= Time::now());
+    });
 }
 
 #[test]
 fn a_timer_through_the_kernel() {
     let reactor = reactor();
     let timer = reactor.timer();
-    allocates_nothing_until(
-        &reactor,
-        |stats| stats.waits,
-        100,
-        |_| {
-            timer.reset(Duration::from_micros(200));
-            select! { reactor; recv(timer) -> due => assert!(due <= Time::now()) }
-        },
-    );
+    allocates_nothing_until(&reactor, waits, 100, |_| {
+        timer.reset(Duration::from_micros(200));
+        select! { reactor; recv(timer) -> due => assert!(due <= Time::now()) }
+    });
 }
 
 #[test]
@@ -199,18 +194,13 @@ fn select_with_a_timeout_through_the_kernel() {
     let reactor = reactor();
     let (_tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
     let heartbeat = ticker(&reactor, FAR);
-    allocates_nothing_until(
-        &reactor,
-        |stats| stats.waits,
-        100,
-        |_| {
-            select! { reactor;
-                recv(inbox) -> _ => unreachable!(),
-                recv(heartbeat) -> _ => unreachable!(),
-                default(Duration::from_micros(200)) => {},
-            }
-        },
-    );
+    allocates_nothing_until(&reactor, waits, 100, |_| {
+        select! { reactor;
+            recv(inbox) -> _ => unreachable!(),
+            recv(heartbeat) -> _ => unreachable!(),
+            default(Duration::from_micros(200)) => {},
+        }
+    });
 }
 
 #[test]
@@ -224,15 +214,10 @@ fn a_sleep_ended_by_another_thread() {
             tx.send(n).expect("a receiver");
         });
     });
-    allocates_nothing_until(
-        &reactor,
-        |stats| stats.wakes,
-        100,
-        |round| {
-            ask.send(round).expect("the other thread");
-            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)) }
-        },
-    );
+    allocates_nothing_until(&reactor, wakes, 100, |round| {
+        ask.send(round).expect("the other thread");
+        select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)) }
+    });
     drop(ask);
     sender.join().expect("no panic");
 }
@@ -270,24 +255,19 @@ fn wait_for_timers_through_the_kernel() {
     let reactor = reactor();
     let timers: Vec<Timer> = (0..300).map(|key| reactor.timer().with_key(key)).collect();
     let mut events = Events::with_capacity(64);
-    allocates_nothing_until(
-        &reactor,
-        |stats| stats.waits,
-        20,
-        |_| {
-            timers.iter().for_each(|timer| {
-                timer.reset(Duration::from_micros(500));
-            });
-            let mut left = timers.len();
-            while left > 0 {
-                reactor.wait_timeout(&mut events, FAR).expect("a wait");
-                for event in &events {
-                    assert!(timers[event.key() as usize].stop());
-                    left -= 1;
-                }
+    allocates_nothing_until(&reactor, waits, 20, |_| {
+        timers.iter().for_each(|timer| {
+            timer.reset(Duration::from_micros(500));
+        });
+        let mut left = timers.len();
+        while left > 0 {
+            reactor.wait_timeout(&mut events, FAR).expect("a wait");
+            for event in &events {
+                assert!(timers[event.key() as usize].stop());
+                left -= 1;
             }
-        },
-    );
+        }
+    });
 }
 
 #[test]

@@ -248,7 +248,9 @@ fn the_longest_slack_precision_and_spin_do_no_harm() {
     select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) }
     assert_eq!(reactor.stats().waits, 0);
     // It has nothing to spin for then. (A message that is there before the reactor sleeps says nothing: again.)
+    let begin = Time::now();
     while reactor.stats().waits == 0 {
+        assert!(Time::now() - begin < secs(MINUTE), "it spins for nothing");
         let (tx, inbox) = reactor.channel(1).unwrap();
         let sender = std::thread::spawn(move || {
             std::thread::sleep(ms(60));

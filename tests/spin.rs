@@ -237,7 +237,8 @@ fn a_ping_pong_loses_nothing_and_spinning_saves_sleeps() {
         saved += stats.iter().map(|stats| stats.spins).sum::<u64>();
         idle += u32::from(before && is_idle());
         tries += 1;
-        saved > 0
+        // Nothing to be found fault with, or nothing to be expected.
+        saved > 0 || (tries >= 5 && idle < 4)
     });
     assert!(
         saved > 0 || idle < 4,

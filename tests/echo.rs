@@ -15,37 +15,41 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Stats, channel};
-use server::{Report, Server};
+use pollmux::{Remote, Stats, channel};
+use server::{Report, Server, wait_until_all_have_gone};
 
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
 
-/// Serves while `f` runs.
-fn served(idle: Duration, f: impl FnOnce(SocketAddr)) -> Report {
+/// Serves while `f` runs, which may ask the server, too.
+fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
     let (stop, stopped) = channel::bounded(1);
     let (told, tell) = channel::bounded(1);
     let server = thread::spawn(move || {
         let server = Server::new(([127, 0, 0, 1], 0).into(), idle, common::allocations).unwrap();
-        told.send(server.address()).unwrap();
+        told.send((server.address(), server.remote())).unwrap();
         server.run(stopped).unwrap()
     });
-    f(tell.recv().unwrap());
+    let (address, remote) = tell.recv().unwrap();
+    f(address, &remote);
     drop(stop);
     server.join().unwrap()
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// Longer than any test takes.
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn every_message_comes_back_and_none_allocates() {
     let _dog = watch::dog();
-    let few = served(MINUTE, |address| {
+    let few = served(HOUR, |address, remote| {
         load::attack(address, 100, 5, false).unwrap();
+        wait_until_all_have_gone(remote).unwrap();
     });
-    let many = served(MINUTE, |address| {
+    let many = served(HOUR, |address, remote| {
         let outcome = load::attack(address, 100, 105, false).unwrap();
         assert_eq!((outcome.messages, outcome.polite), (10_500, 100));
+        wait_until_all_have_gone(remote).unwrap();
     });
     assert_eq!((few.messages, many.messages), (500, 10_500));
     assert_eq!((many.accepted, many.closed, many.failed, many.idle), (100, 100, 0, 0));
@@ -63,13 +67,35 @@ fn every_message_comes_back_and_none_allocates() {
 }
 
 #[test]
-fn clients_that_leave_half_close_reset_and_stall_leave_nothing_behind() {
+fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
     let _dog = watch::dog();
-    let report = served(Duration::from_millis(300), |address| {
-        let outcome = load::attack(address, 200, 3, true).unwrap();
-        assert_eq!((outcome.dropped, outcome.half_closed, outcome.reset, outcome.stalled), (5, 5, 5, 5));
+    let report = served(HOUR, |address, remote| {
+        // As many as have nobody among them who stalls, five times at once.
+        let outcomes = thread::scope(|scope| {
+            let attack = || load::attack(address, 39, 3, true).unwrap();
+            [(); 5].map(|()| scope.spawn(attack)).map(|attack| attack.join().unwrap())
+        });
+        for outcome in outcomes {
+            assert_eq!((outcome.dropped, outcome.half_closed, outcome.reset, outcome.stalled), (1, 1, 1, 0));
+        }
+        wait_until_all_have_gone(remote).unwrap();
     });
-    assert_eq!((report.accepted, report.idle), (200, 5));
+    assert_eq!((report.accepted, report.idle), (195, 0));
+    assert_eq!(report.closed + report.failed, 195, "{report:?}");
+    assert_eq!(report.stats.live, 0);
+}
+
+#[test]
+fn clients_that_stall_are_closed_and_leave_nothing_behind() {
+    let _dog = watch::dog();
+    let report = served(Duration::from_millis(300), |address, remote| {
+        // The others go at once: where the server is slow some of them may seem to stall, too.
+        let outcome = load::attack(address, 200, 0, true).unwrap();
+        assert_eq!((outcome.stalled, outcome.messages), (5, 0));
+        wait_until_all_have_gone(remote).unwrap();
+    });
+    assert_eq!(report.accepted, 200);
+    assert!(report.idle >= 5, "{report:?}");
     assert_eq!(report.closed + report.failed + report.idle, 200, "{report:?}");
     assert_eq!(report.stats.live, 0);
 }
@@ -78,7 +104,7 @@ fn clients_that_leave_half_close_reset_and_stall_leave_nothing_behind() {
 fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
     let _dog = watch::dog();
     let byte = |i: usize| (i % 251) as u8;
-    let report = served(MINUTE, |address| {
+    let report = served(HOUR, |address, _| {
         const MORE: usize = 256 << 20; // than the kernel keeps on the way
         let mut client = TcpStream::connect(address).unwrap();
         client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -114,21 +140,29 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
 #[test]
 fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
     let _dog = watch::dog();
-    let idle = Duration::from_millis(300);
-    let report = served(idle, |address| {
+    let speaks = |address, idle: Duration, remote: &Remote| {
         for _ in 0..5 {
-            load::attack(address, 1, 1, false).unwrap();
+            load::attack(address, 1, 1, false)?;
+            wait_until_all_have_gone(remote)?;
         }
-        let mut client = TcpStream::connect(address).unwrap();
+        let mut client = TcpStream::connect(address)?;
         let start = Instant::now();
         while start.elapsed() < 2 * idle {
-            client.write_all(b"x").unwrap();
-            client.read_exact(&mut [0]).unwrap();
+            client.write_all(b"x")?;
+            client.read_exact(&mut [0])?;
         }
+        std::io::Result::Ok(())
+    };
+    // Wall time: a machine that keeps one of the two from its core for longer than the server has patience gets a server with more.
+    let patience = [300, 3_000, 25_000].map(Duration::from_millis);
+    let undisturbed = patience.into_iter().find_map(|idle| {
+        let mut result = Ok(());
+        let report = served(idle, |address, remote| result = speaks(address, idle, remote));
+        (result.is_ok() && report.idle == 0).then_some(report)
     });
+    let report = undisturbed.expect("a client that speaks is not taken for idle");
     assert_eq!((report.accepted, report.idle, report.failed), (6, 0, 0));
-    // A client may be back before the server has seen it go.
-    assert!(report.most_at_once <= 2, "{report:?}");
+    assert_eq!(report.most_at_once, 1, "{report:?}");
     let Stats { turns, .. } = report.stats;
     assert!(turns <= report.messages + 100, "{turns} turns for {} messages", report.messages);
 }
@@ -140,7 +174,8 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
         setrlimit(Resource::Nofile, limit).unwrap();
-        let report = served(MINUTE, |address| {
+        let start = Instant::now();
+        let report = served(HOUR, |address, _| {
             let mut spare: Vec<_> = std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
             spare.pop();
             let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
@@ -153,7 +188,8 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
             load::attack(address, 3, 1, false).unwrap(); // and from now on as ever
         });
         assert_eq!((report.accepted, report.failed), (4, 0));
-        assert!(report.stats.turns < 100, "it spins: {:?}", report.stats);
+        let pauses = start.elapsed().as_millis() / server::OUT_OF_FDS.as_millis();
+        assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "it spins: {:?}", report.stats);
     });
 }
 
@@ -161,7 +197,7 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
 fn a_server_that_is_stopped_closes_its_connections() {
     let _dog = watch::dog();
     let mut clients = Vec::new();
-    let report = served(MINUTE, |address| {
+    let report = served(HOUR, |address, _| {
         clients = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
         load::attack(address, 1, 1, false).unwrap(); // the others have been accepted by then
     });

@@ -8,6 +8,7 @@ mod watch;
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use pollmux::channel::{RecvError, TryRecvError};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{Embedded, Events, Fd, Firing, Handle, Reactor, Signal, Sim, Source, Time, select};
-use watch::{Random, dog, in_child};
+use watch::{Random, dog, in_child, no_births};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
@@ -105,6 +106,7 @@ fn the_fd_is_quiet_while_there_is_nothing_to_do() {
 /// Looks of its own between the turns, of which a reactor with fds makes one in 100 us, are no reason for a turn.
 #[test]
 fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
+    let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (mut theirs, ours) = UnixStream::pair().unwrap();
@@ -129,13 +131,15 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         ours.clear_readiness(pollmux::sys::Readiness::ALL);
         settle(&mut outer, &inner);
         timer.reset(ms(2));
-        settle(&mut outer, &inner);
+        settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
         thread::sleep(ms(3));
-        assert!(reactor.try_recv(&ours).unwrap().is_none() && timer.is_ready());
+        while !timer.is_ready() {
+            assert!(reactor.try_recv(&ours).unwrap().is_none());
+        }
         outer.sleep();
         assert_eq!(inner.turn().unwrap(), 1);
         timer.reset(ms(2));
-        settle(&mut outer, &inner);
+        settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
         timer.reset(HOUR);
         thread::sleep(ms(3)); // the stale deadline passes
         assert!(reactor.try_recv(&ours).unwrap().is_none());
@@ -250,7 +254,8 @@ fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
             timer.reset(delay);
             let due = timer.deadline().unwrap();
             assert!(outer.is_up(), "a turn must arm it");
-            assert_eq!(inner.turn().unwrap(), 0);
+            // A turn that comes late finds it due, and raises the fd as the timer would.
+            assert!(inner.turn().unwrap() == 0 || Time::now() >= due, "{mode:?}: early for {delay:?}");
             outer.sleep();
             assert!(Time::now() >= due, "{mode:?}: early for {delay:?}");
             assert_eq!(inner.turn().unwrap(), 1);
@@ -356,7 +361,7 @@ fn a_stale_deadline_costs_one_turn_and_is_never_early() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(ms(4));
-        settle(&mut outer, &inner);
+        settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
         assert!(timer.reset(ms(40)));
         let due = timer.deadline().unwrap();
         let ups = outer.ups;
@@ -378,7 +383,7 @@ fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
         settle(&mut outer, &inner);
         let before = reactor.stats();
         for n in 1..50u32 {
-            timer.reset(HOUR - ms(1_000) * n);
+            timer.reset(HOUR - ms(60_000) * n);
         }
         assert!(outer.is_up());
         assert_eq!(inner.turn().unwrap(), 0);
@@ -662,6 +667,8 @@ fn settle_but_for(outer: &mut Outer, inner: &Embedded, due: Time) {
             return;
         }
     }
+    // The last look may have taken the timer's edge: it is answered by a turn.
+    inner.turn().unwrap();
     assert!(Time::now() >= due, "the fd does not fall silent");
 }
 
@@ -786,16 +793,16 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
 
 #[test]
 fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
+    let _dog = dog();
     for mode in MODES {
         let reactor = Reactor::builder().slack(HOUR).build().unwrap();
         let inner = reactor.embed().unwrap();
         let mut outer = Outer::around(&inner, mode);
         let relaxed = reactor.after(ms(1));
-        settle(&mut outer, &inner);
+        settle_but_for(&mut outer, &inner, relaxed.deadline().unwrap());
         // Armed is the end of the hour.
         let strict = reactor.after(ms(2)).slack(Duration::ZERO);
         assert!(outer.is_up(), "{mode:?}");
-        let _dog = dog();
         while !strict.is_ready() {
             inner.turn().unwrap();
             outer.sleep();
@@ -913,7 +920,7 @@ fn a_callback_due_again_at_once_raises_the_fd_again() {
         };
         reactor.call_after(Duration::ZERO, again).detach();
         while calls.get() < 5 {
-            assert!(outer.is_up(), "after {} calls", calls.get());
+            outer.sleep(); // the kernel's timer may be what raises it, a moment later
             inner.turn().unwrap();
         }
         settle(&mut outer, &inner);
@@ -994,7 +1001,7 @@ fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
             }
             settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(2)));
-            drop(theirs);
+            theirs.shutdown(Shutdown::Both).unwrap(); // dropped it may be open still, in a process that another test begins
             assert!(outer.is_up(), "the end is news");
             assert_eq!(inner.turn().unwrap(), 1);
             drop(ours);
@@ -1138,6 +1145,7 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
 
 #[test]
 fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
+    let _alone = no_births();
     everywhere(|reactor, inner, mut outer| {
         let (mut theirs, ours) = pair(&reactor, Mode::Edge);
         let (tx, inbox) = reactor.channel(1).unwrap();

@@ -172,6 +172,7 @@ fn a_busy_loop_sees_it() {
     let timer = reactor.os_timer().unwrap();
     let (tx, inbox) = reactor.channel(4).unwrap();
     timer.reset(ms(2)).unwrap();
+    let start = Time::now();
     // Turns enough for a look at each to show, however few of them come before the timer does.
     let (mut turns, mut fired) = (0u64, 0);
     while turns < 1_000 || fired == 0 {
@@ -186,7 +187,12 @@ fn a_busy_loop_sees_it() {
     assert_eq!(fired, 1);
     let stats = reactor.stats();
     assert!(stats.waits == 0 && stats.polls > 0, "{stats}");
-    assert!(stats.polls < turns, "a look every 100 us, not every turn: {stats}");
+    // Whoever is kept from its core makes fewer looks in its time, not more.
+    let most = (Time::now() - start).as_micros() as u64 / 99 + 2;
+    assert!(
+        stats.polls <= most,
+        "a look every 100 us, not every turn: {stats}, {turns} turns, {most} looks at most"
+    );
 }
 
 #[test]
@@ -235,8 +241,8 @@ fn the_wall_clock_tells_when_it_is_set() {
     }
     let reactor = reactor();
     let alarm = reactor.wall_timer().unwrap();
-    let deadline = SystemTime::now() + ms(300);
-    alarm.reset_at(deadline).unwrap();
+    let hour = SystemTime::now() + Duration::from_secs(3600);
+    alarm.reset_at(hour).unwrap();
     let set_clock = || {
         let set = std::process::Command::new("date").arg("-s").arg("now").output().unwrap();
         assert!(set.status.success(), "{set:?}");
@@ -244,8 +250,12 @@ fn the_wall_clock_tells_when_it_is_set() {
     for _ in 0..2 {
         set_clock();
         select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
-        assert_eq!(alarm.deadline(), Some(deadline), "it is still armed");
+        assert_eq!(alarm.deadline(), Some(hour), "it is still armed");
     }
+    let deadline = SystemTime::now() + ms(300);
+    alarm.reset_at(deadline).unwrap();
+    set_clock();
+    select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
     select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Ok(deadline)) }
     // Set and passed meanwhile: told of both.
     alarm.reset_at(SystemTime::now() + ms(2)).unwrap();

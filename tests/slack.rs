@@ -15,7 +15,7 @@ use pollmux::{
 };
 
 use self::cpu::timed;
-use self::time::{at, keys, ms, ready_keys};
+use self::time::{at, keys, ms, ready_keys, sometimes};
 use self::watch::{Script, dog, scripted};
 
 /// A reactor with this slack on a virtual clock, and what its driver is asked for.
@@ -366,11 +366,6 @@ fn endless_slack_waits_for_another_wake_up() {
     assert_eq!(never.deadline(), Some(Time::MAX));
 }
 
-/// Whether one of some attempts comes out: a busy machine may keep the thread from its core at any point.
-fn sometimes(attempt: impl Fn() -> bool) -> bool {
-    (0..20).any(|_| attempt())
-}
-
 #[test]
 fn timers_with_slack_are_not_spun_for() {
     // Real time: there is no spinning on a virtual clock.
@@ -385,9 +380,6 @@ fn timers_with_slack_are_not_spun_for() {
     assert_eq!(waits(settings().build().unwrap()), 0, "without slack it spins");
 }
 
-/// What the scheduler may add on a busy machine.
-const SCHEDULING: Duration = ms(2_000);
-
 #[test]
 fn ticks_with_slack_come_within_it_by_the_wall_clock() {
     // Real time is the point: with slack the kernel's timeout ends the wait, and it is inaccurate.
@@ -397,17 +389,16 @@ fn ticks_with_slack_come_within_it_by_the_wall_clock() {
     {
         let reactor = Reactor::builder().slack(slack).build().unwrap();
         let ticker = reactor.every(period).unwrap();
-        let start = Instant::now();
-        let mut ticks = 0;
-        while start.elapsed() < ms(200) {
+        let late = || {
             select! { reactor; recv(ticker) -> tick => {
                 let now = Time::now();
                 assert!(now >= tick.scheduled, "early");
-                assert!(now - tick.scheduled <= slack + SCHEDULING, "late by {:?}", now - tick.scheduled);
-                ticks += 1 + tick.missed;
+                now - tick.scheduled
             }}
-        }
-        assert!(ticks > 0);
+        };
+        // Most of a few in a row, with some time for the kernel.
+        let few = || (0..7).filter(|_| late() <= slack + ms(5)).count();
+        assert!(sometimes(|| few() >= 4), "{slack:?} of slack, and later than that");
     }
 }
 
@@ -441,8 +432,8 @@ fn a_timer_armed_in_the_window_of_another_ends_the_sleep_in_time() {
         while exact.try_take().is_none() {
             reactor.wait(&mut events).unwrap();
         }
-        assert!(start.elapsed() < ms(30) + SCHEDULING);
-        lazy.try_take().is_some() && (reactor.stats().waits, reactor.stats().coalesced) == (1, 1)
+        let in_time = start.elapsed() < ms(5_000);
+        in_time && lazy.try_take().is_some() && (reactor.stats().waits, reactor.stats().coalesced) == (1, 1)
     };
     assert!(sometimes(together));
 }

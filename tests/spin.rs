@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use pollmux::{Reactor, Sim, Spin, Time, select};
 
 use self::cpu::timed;
-use self::time::{at, ms};
+use self::time::{at, ms, sometimes};
 use self::watch::dog;
 
 const MICRO: Duration = Duration::from_micros(1);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn has_cores() -> bool {
     thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
@@ -47,22 +48,65 @@ fn lateness(reactor: &Reactor, n: usize, d: Duration) -> Vec<Duration> {
     late
 }
 
+/// Whether most sleeps until shortly before a deadline, with nothing but looks at the clock after them, meet it.
+fn is_calm() -> bool {
+    let meets = || {
+        let due = Time::now() + ms(1);
+        thread::sleep(MICRO * 800);
+        while Time::now() < due {}
+        Time::now() - due < MICRO * 20
+    };
+    (0..20).filter(|_| meets()).count() > 10
+}
+
+/// Whether one of the attempts of a minute comes out, or the minute was not calm.
+fn when_calm(mut attempt: impl FnMut() -> bool) -> bool {
+    let mut calm = 0;
+    let tried = sometimes(|| {
+        let before = is_calm();
+        let came_out = attempt();
+        calm += u32::from(before && is_calm());
+        came_out
+    });
+    tried || calm < 3
+}
+
 #[test]
 fn precise_timers_are_never_early_and_late_by_microseconds() {
     let _dog = dog();
-    let late = lateness(&precise(), 200, ms(1));
-    // On an idle machine half of them are late by less than 1 us; on one that is never idle a few have luck.
-    assert!(late[2] < MICRO * 20, "the best: {:?}", &late[..5]);
+    let reactor = precise();
+    let mut late = lateness(&reactor, 200, ms(1));
     println!("p50 {:?}, p90 {:?}, the worst {:?}", late[100], late[180], late[199]);
+    // On an idle machine half of them are late by less than 1 us; on one that is never idle half of some in a row.
+    let few = || {
+        late = lateness(&reactor, 20, ms(1));
+        late[10] < MICRO * 20
+    };
+    assert!(when_calm(few), "{late:?}");
 }
 
 #[test]
 fn precise_timers_are_better_than_the_kernel_s() {
     let _dog = dog();
-    // The best of each: wherever a wake-up takes longer than a look at the clock.
-    let kernel = lateness(&Reactor::builder().spin(Spin::Off).build().unwrap(), 50, ms(1))[0];
-    let best = (0..10).map(|_| lateness(&precise(), 20, ms(1))[0]).min().unwrap();
-    assert!(best < kernel, "{best:?} and {kernel:?}");
+    let (exact, usual) = (precise(), Reactor::builder().spin(Spin::Off).build().unwrap());
+    // Who comes late to a deadline has not slept, and the kernel has not woken it.
+    let woken = || loop {
+        let before = usual.stats().waits;
+        let late = lateness(&usual, 1, ms(1))[0];
+        if usual.stats().waits > before {
+            break late;
+        }
+    };
+    let (mut half, mut kernel) = (Duration::ZERO, Duration::ZERO);
+    // Half of the one kind are better than the best of the other, by turns: wherever a wake-up takes longer than a look at the clock.
+    let better = || {
+        let both = |_| (lateness(&exact, 1, ms(1))[0], woken());
+        let (mut ours, theirs): (Vec<_>, Vec<_>) = (0..20).map(both).unzip();
+        ours.sort_unstable();
+        (half, kernel) = (ours[10], *theirs.iter().min().unwrap());
+        half < kernel
+    };
+    assert!(when_calm(better), "{half:?} and {kernel:?}");
 }
 
 #[test]
@@ -83,21 +127,25 @@ fn a_precise_ticker_is_never_early() {
 #[test]
 fn a_precise_reactor_sleeps_until_shortly_before_the_deadline() {
     let _dog = dog();
-    let reactor = precise();
-    let timer = reactor.after(ms(300));
-    let (_, cpu) = timed(|| select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) });
-    assert!(cpu < ms(100), "{cpu:?} of CPU time for a sleep of 300 ms");
-    assert!(reactor.stats().waits > 0);
+    let mut cpu = Duration::ZERO;
+    let sleeps = || {
+        let reactor = precise();
+        let timer = reactor.after(ms(300));
+        cpu = timed(|| select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) }).1;
+        reactor.stats().waits > 0 && cpu < ms(100)
+    };
+    assert!(sometimes(sleeps), "{cpu:?} of CPU time for a sleep of 300 ms");
 }
 
 #[test]
 fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
     let _dog = dog();
     // It spins all the time: the deadline is never further away than it begins to.
-    let reactor = Reactor::builder().precise(ms(10_000)).spin(Spin::Off).build().unwrap();
+    let reactor = Reactor::builder().precise(2 * HOUR).spin(Spin::Off).build().unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    let timer = reactor.after(ms(5_000));
-    for n in 0..20 {
+    let timer = reactor.after(HOUR);
+    // Some more rounds if all of the messages were there before it spun.
+    for n in (0..).take_while(|&n| n < 20 || reactor.stats().spins == 0) {
         let tx = tx.clone();
         let sender = thread::spawn(move || {
             thread::sleep(ms(1)); // by then the reactor spins
@@ -108,7 +156,6 @@ fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
     }
     let stats = reactor.stats();
     assert_eq!((stats.waits, stats.wakes), (0, 0), "nobody slept, nobody was woken");
-    assert!(stats.spins > 0);
     // And so do a post and a wake-up.
     let (remote, id) = (reactor.remote(), timer.id());
     let poster = thread::spawn(move || {
@@ -178,8 +225,9 @@ fn is_idle() -> bool {
 #[test]
 fn a_ping_pong_loses_nothing_and_spinning_saves_sleeps() {
     // Where the two have to share a core no spin ever pays, and adaptive ones are soon given up.
-    let (mut idle, mut saved) = (0, 0);
-    for rounds in [20_000, 2_000, 2_000, 2_000, 2_000] {
+    let (mut tries, mut idle, mut saved) = (0, 0, 0);
+    sometimes(|| {
+        let rounds = if tries == 0 { 20_000 } else { 2_000 };
         let before = is_idle();
         let stats = ping_pong(rounds, Spin::Adaptive);
         for stats in &stats {
@@ -188,18 +236,25 @@ fn a_ping_pong_loses_nothing_and_spinning_saves_sleeps() {
         }
         saved += stats.iter().map(|stats| stats.spins).sum::<u64>();
         idle += u32::from(before && is_idle());
-    }
-    assert!(saved > 0 || idle < 4, "no spin has saved a sleep, though {idle} of 5 times each had its core");
+        tries += 1;
+        // Nothing to be found fault with, or nothing to be expected.
+        saved > 0 || (tries >= 5 && idle < 4)
+    });
+    assert!(
+        saved > 0 || idle < 4,
+        "no spin has saved a sleep, though {idle} of {tries} times each had its core"
+    );
 }
 
 #[test]
 fn a_spin_that_lasts_long_enough_finds_every_message() {
     // Also where they share a core: the one that spins loses it some time.
-    let stats = ping_pong(50, Spin::For(ms(60_000)));
-    if has_cores() {
-        assert!(stats.iter().all(|stats| stats.waits == 0), "{stats:?}");
-        assert!(stats.iter().any(|stats| stats.spins > 0), "{stats:?}");
-    }
+    let found = sometimes(|| {
+        let stats = ping_pong(50, Spin::For(ms(60_000)));
+        assert!(!has_cores() || stats.iter().all(|stats| stats.waits == 0), "{stats:?}");
+        !has_cores() || stats.iter().any(|stats| stats.spins > 0)
+    });
+    assert!(found, "no message has come during a spin");
 }
 
 #[test]
@@ -229,14 +284,14 @@ fn there_is_no_spinning_in_virtual_time() {
 #[test]
 fn a_reactor_that_waits_for_a_second_uses_no_cpu() {
     let _dog = dog();
-    // The best of three: what a busy machine does to a thread may be counted as its time.
-    let attempt = || {
+    // What a busy machine does to a thread may be counted as its time.
+    let uses_none = || {
         let reactor = Reactor::new().unwrap();
         let timer = reactor.after(ms(1_000));
-        timed(|| select! { reactor; recv(timer) -> _ => {} }).1
+        let (_, cpu) = timed(|| select! { reactor; recv(timer) -> _ => {} });
+        cpu < ms(3) && reactor.stats().waits > 0
     };
-    let best = (0..3).map(|_| attempt()).find(|&cpu| cpu < ms(3));
-    assert!(best.is_some(), "more than 3 ms of CPU time for a sleep, three times");
+    assert!(sometimes(uses_none), "more than 3 ms of CPU time for a sleep, each time");
 }
 
 #[test]
@@ -247,8 +302,12 @@ fn a_ticker_that_is_alone_soon_spins_no_more() {
     let ticker = reactor.every(ms(1)).unwrap();
     let run =
         |reactor: &Reactor| timed(|| (0..400).for_each(|_| select! { reactor; recv(ticker) -> _ => {} })).1;
-    let adaptive = run(&reactor);
-    assert_eq!(reactor.stats().spins, 0);
-    // 400 turns with a sleep each, some 10 us: spinning every time would add 8 ms.
-    assert!(adaptive < ms(200), "{adaptive:?}");
+    let mut adaptive = Duration::ZERO;
+    let takes_little = || {
+        adaptive = run(&reactor);
+        assert_eq!(reactor.stats().spins, 0);
+        // 400 turns with a sleep each, some 10 us: spinning every time would add 8 ms.
+        adaptive < ms(200)
+    };
+    assert!(sometimes(takes_little), "{adaptive:?}");
 }

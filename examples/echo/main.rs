@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pollmux::{Reactor, Signal, channel, select};
+use pollmux::{Reactor, Remote, Signal, channel, select};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::{Report, Server};
 
@@ -72,10 +72,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// One server for each thread, and the senders that stop them.
+/// A server's thread, the sender that stops it, and what asks it something.
+type Serving = (channel::Sender<()>, Remote, thread::JoinHandle<io::Result<Report>>);
+
+/// One server for each thread.
 struct Servers {
     address: SocketAddr,
-    threads: Vec<(channel::Sender<()>, thread::JoinHandle<io::Result<Report>>)>,
+    threads: Vec<Serving>,
 }
 
 impl Servers {
@@ -94,19 +97,20 @@ impl Servers {
                         return Err(error);
                     }
                 };
-                let _ = told.send(Ok(server.address()));
+                let _ = told.send(Ok((server.address(), server.remote())));
                 server.run(stopped)
             });
             // The first one may have asked for any port; the others share it.
-            servers.address = tell.recv().map_err(io::Error::other)??;
-            servers.threads.push((stop, thread));
+            let (address, remote) = tell.recv().map_err(io::Error::other)??;
+            servers.address = address;
+            servers.threads.push((stop, remote, thread));
         }
         Ok(servers)
     }
 
     fn stop(self) -> io::Result<Vec<Report>> {
         let mut reports = Vec::new();
-        for (stop, thread) in self.threads {
+        for (stop, _, thread) in self.threads {
             drop(stop);
             reports.push(thread.join().map_err(|_| io::Error::other("a server panicked"))??);
         }
@@ -141,7 +145,7 @@ fn attack(address: SocketAddr, connections: usize, messages: u64, rude: bool) ->
     let reactor = Reactor::new()?;
     let begin = Instant::now();
     let load = reactor.register(load.spawn()?)?;
-    let timeout = reactor.after(Duration::from_secs(120));
+    let timeout = reactor.after(Duration::from_secs(240));
     let status: ExitStatus = select! { reactor;
         recv(load) -> status => status?,
         recv(timeout) -> _ => {
@@ -166,6 +170,7 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
     let run = |messages: u64, rude: bool, idle: Duration| -> io::Result<(Vec<Report>, Duration)> {
         let servers = Servers::start(any_port, options.threads, idle)?;
         let wall = attack(servers.address, connections, messages, rude)?;
+        servers.threads.iter().try_for_each(|(_, remote, _)| server::wait_until_all_have_gone(remote))?;
         Ok((servers.stop()?, wall))
     };
     let minute = Duration::from_secs(60);
@@ -205,7 +210,7 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
     }
 
     // One in ten misbehaves: a fortieth each leaves early, half-closes, resets and stalls.
-    let (rude, _) = run(3, true, Duration::from_secs(2))?;
+    let (rude, _) = run(3, true, Duration::from_secs(5))?;
     println!(
         "\nwith rude clients: {} accepted, {} closed, {} failed, {} idle too long",
         sum(&rude, |r| r.accepted),

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Readiness};
-use pollmux::{Events, Fd, Inbox, Reactor, Signal, Signals, Source, Stats, Time, Timer};
+use pollmux::{
+    Events, Fd, Handle, Inbox, Reactor, Remote, Signal, Signals, Source, Stats, Time, Timer, channel,
+};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -20,6 +22,8 @@ const STOP: u64 = 1;
 const SIGNALS: u64 = 2;
 const ACCEPT_AGAIN: u64 = 3;
 const FIRST: u64 = 4;
+/// Sources of a server without connections that is not ended by signals: its listener, `accept_again` and `stop`.
+const OWN: usize = 3;
 
 /// What a server has done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,6 +99,11 @@ impl Server {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// To ask the server something while it runs.
+    pub fn remote(&self) -> Remote {
+        self.reactor.remote()
     }
 
     /// Ends by Ctrl-C and SIGTERM, too.
@@ -200,6 +209,22 @@ impl Server {
         self.connections[index] = None;
         self.free.push(index);
         Ok(())
+    }
+}
+
+/// Waits until a server has no connections: that its clients have closed them is not to say that it has seen it. What it reports when it is stopped then counts all of them.
+pub fn wait_until_all_have_gone(server: &Remote) -> io::Result<()> {
+    let (tell, told) = channel::bounded(1);
+    loop {
+        let tell = tell.clone();
+        let answer = move |reactor: &Handle| {
+            let _ = tell.send(reactor.stats().live);
+        };
+        server.post(answer).map_err(io::Error::other)?;
+        if told.recv().map_err(io::Error::other)? <= OWN {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -7,11 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::panic::Location;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use pollmux::{Clock, Deadline, Driver, Native, ReadyFds, Sim, Syscalls, Wait, Wake};
@@ -47,15 +47,27 @@ pub fn in_child(name: &str, body: impl FnOnce()) {
         let _dog = dog();
         return body();
     }
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .output()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, name);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = spawn(&mut command).wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(child.status.success(), "the child of {name} failed: {}\n{out}\n{err}", child.status);
     // A misspelt name would run no test at all and succeed.
     assert!(out.contains("1 passed"), "{name} is not the name of the test:\n{out}");
+}
+
+static BIRTHS: RwLock<()> = RwLock::new(());
+
+/// Begins a process, when [`no_births`] allows it.
+pub fn spawn(command: &mut Command) -> Child {
+    let _birth = BIRTHS.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
+/// For whoever closes a file for good: a new process has all files of this one until it runs its program, and what is closed meanwhile is open still.
+pub fn no_births() -> RwLockWriteGuard<'static, ()> {
+    BIRTHS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// xorshift64: reproducible, and good enough to vary timings.

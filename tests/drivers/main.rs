@@ -16,6 +16,7 @@ mod watch;
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -616,7 +617,7 @@ fn an_fd_is_not_starved_by_a_channel_that_is_always_ready(new: New) {
             recv(inbox) -> _ => {}
         }
         // Promised is a look each 100 µs.
-        assert!(Time::now() - begin < ms(10_000), "starved");
+        assert!(Time::now() - begin < ms(60_000), "starved");
         let _ = inbox.try_recv();
     }
 }
@@ -626,7 +627,10 @@ fn a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone(new: New) {
     let (tx, inbox) = reactor.channel(1).unwrap();
     let looks = || {
         let (before, begin) = (reactor.stats(), Time::now());
-        while Time::now() - begin < ms(1) {
+        // The last turn of them begins when a look is long due, however few there are.
+        let mut due = false;
+        while !due {
+            due = Time::now() - begin >= ms(1);
             tx.try_send(()).unwrap();
             select! { reactor; recv(inbox) -> got => got.unwrap() }
         }
@@ -669,7 +673,7 @@ fn the_end_of_the_peer_is_reported(new: New) {
     let reactor = new();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
     theirs.write_all(b"last words").unwrap();
-    drop(theirs);
+    theirs.shutdown(Shutdown::Both).unwrap(); // dropped it may be open still, in a process that another test begins
     let mut text = String::new();
     select! { reactor; recv(ours) -> readiness => assert!(readiness.contains(Readiness::READABLE | Readiness::READ_CLOSED)) }
     ours.read_to_string(&mut text).unwrap();

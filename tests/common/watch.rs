@@ -104,8 +104,10 @@ struct Counting {
 
 impl Wake for Counting {
     fn wake(&self) -> io::Result<()> {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.waker.wake()
+        // Counted afterwards: who sees the count finds the reactor woken.
+        self.waker.wake()?;
+        self.count.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -140,7 +142,7 @@ impl Script {
 
     /// How often somebody has called the waker.
     pub fn wakes(&self) -> u64 {
-        self.wakes.count.load(Ordering::Relaxed)
+        self.wakes.count.load(Ordering::Acquire)
     }
 }
 

@@ -70,6 +70,7 @@ fn main() -> io::Result<ExitCode> {
     println!("nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} without one");
     let mut leaders: Vec<(Id, u64)> = Vec::new();
     let mut to_kill = args.kill_leader;
+    let mut killed: Option<Id> = None;
     let scene = reactor.timer();
     let limit = reactor.after(LIMIT);
     let outcome = loop {
@@ -77,14 +78,15 @@ fn main() -> io::Result<ExitCode> {
             recv(events) -> event => {
                 let Ok(event) = event else { break Err("every node has stopped") };
                 print(start, &event)?;
-                if let What::Leads { .. } = event.what {
+                // (What the killed one has still reported is no new leader.)
+                if matches!(event.what, What::Leads { .. }) && killed != Some(event.node) {
                     leaders.push((event.node, event.term));
                     scene.reset(SCENE);
                 }
             },
             recv(scene) -> _ => match leaders.last() {
                 Some(&(leader, _)) if to_kill => {
-                    to_kill = false;
+                    (to_kill, killed) = (false, Some(leader));
                     note(start, &format!("node {leader}  is killed"))?;
                     cancellers[leader].cancel();
                 }

@@ -107,7 +107,7 @@ impl Handle {
     /// let reactor = Reactor::new()?;
     /// let (tx, rx) = channel::bounded(8);
     /// let inbox = reactor.register_with(1, rx)?;
-    /// let timeout = reactor.after(Duration::from_secs(5)).with_key(2);
+    /// let timeout = reactor.after(Duration::from_secs(60)).with_key(2);
     /// tx.send("job").unwrap();
     ///
     /// let mut events = Events::with_capacity(16);

@@ -72,7 +72,7 @@ use crate::sys::{Time, nanos};
 /// let reactor = Reactor::new()?;
 /// let (tx, rx) = channel::bounded(4);
 /// let inbox = reactor.register(rx)?;
-/// let timeout = reactor.after(Duration::from_secs(5));
+/// let timeout = reactor.after(Duration::from_secs(60));
 /// std::thread::spawn(move || tx.send("hello"));
 /// select! { reactor;
 ///     recv(inbox) -> greeting => assert_eq!(greeting, Ok("hello")),

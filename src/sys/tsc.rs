@@ -160,13 +160,12 @@ mod tests {
         let clock = TscClock::new();
         let end = Time::now() + Duration::from_millis(50);
         let (mut before, mut n) = (Time::now(), 0u64);
-        while before < end {
+        while before < end || n < 1_000 {
             let fast = clock.now_or_later();
             assert!(fast >= before, "reading {n}: {fast:?} is before {before:?}");
             before = Time::now();
             n += 1;
         }
-        assert!(n > 1_000);
     }
 
     #[test]

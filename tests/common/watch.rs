@@ -121,14 +121,16 @@ pub struct Counting {
 
 impl Counting {
     pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire)
     }
 }
 
 impl Wake for Counting {
     fn wake(&self) -> io::Result<()> {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.waker.wake()
+        // Counted afterwards: who sees the count finds the reactor woken.
+        self.waker.wake()?;
+        self.count.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 }
 

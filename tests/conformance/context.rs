@@ -437,10 +437,11 @@ fn after_cancel_runs_once_on_its_reactor_after_a_cancellation() {
         let done = reactor.done(&child);
         let other = thread::spawn(move || canceller.cancel());
         next(&reactor, &done);
+        // Who cancels marks the contexts first and then tells those who wait: only now it is done with both.
+        other.join().unwrap();
         turn(&reactor);
         assert_eq!((ran.get(), after.is_pending()), (1, false));
         assert!(!after.stop(), "it has run");
-        other.join().unwrap();
     });
 }
 

@@ -18,6 +18,8 @@
 //! - What std's and crossbeam's suites repeat for another message type, another capacity, or for std's sync and async channels, is here once.
 
 mod common;
+#[path = "../common/cpu.rs"]
+mod cpu;
 
 mod after;
 mod channels_bounded;

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use pollmux::channel::{self, RecvError};
 use pollmux::{
-    Blocking, Events, Inbox, Never, Reactor, Sim, Source, Tick, Ticker, Time, Timer, never, select,
+    Blocking, Events, Inbox, Never, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
 };
 use watch::{dog, scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn secs(n: u64) -> Duration {
+const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
@@ -326,6 +326,62 @@ fn default_with_a_timeout_of_zero_does_not_wait() {
     assert_eq!(sim.now(), Time::ZERO);
     timer.reset(Duration::ZERO);
     select! { reactor; recv(timer) -> t => assert_eq!(t, Time::ZERO), default(Duration::ZERO) => unreachable!() }
+}
+
+#[test]
+fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
+    let late = |wait: fn(&Reactor, &Timer) -> bool| {
+        let (sim, reactor) = virtual_reactor();
+        // The turn has looked at the clock, and then this takes longer than the timer, and than the timeout.
+        reactor.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
+        let timer = reactor.after(secs(10)).with_key(7);
+        assert!(wait(&reactor, &timer));
+    };
+    const TIMEOUT: Duration = secs(20);
+    late(|reactor, timer| select! { reactor; recv(timer) -> _ => true, default(TIMEOUT) => false });
+    late(|reactor, timer| reactor.recv_timeout(timer, TIMEOUT).unwrap().is_some());
+    late(|reactor, timer| {
+        let mut set = Select::new(reactor);
+        set.recv(timer);
+        set.wait_timeout(TIMEOUT).unwrap().is_some()
+    });
+    late(|reactor, _| {
+        let mut events = Events::with_capacity(4);
+        reactor.wait_timeout(&mut events, TIMEOUT).unwrap();
+        events.iter().map(|event| event.key()).eq([7])
+    });
+    // A callback, too, is called within the sleep that it is due in.
+    late(|reactor, _| {
+        let called = Rc::new(Cell::new(false));
+        let call = called.clone();
+        reactor.call_after(secs(15), move |_| call.set(true)).detach();
+        reactor.sleep_blocking(TIMEOUT).unwrap();
+        called.get()
+    });
+}
+
+#[test]
+fn a_message_that_came_before_the_timeout_was_seen_beats_it() {
+    /// Takes 30 s to say that it has nothing, during which another thread has sent something.
+    struct Slow(Sim, channel::Sender<u32>);
+    impl Source for Slow {
+        type Item = ();
+        fn is_ready(&self) -> bool {
+            if self.0.now() == Time::ZERO {
+                self.0.advance(secs(30));
+                self.1.send(7).unwrap();
+            }
+            false
+        }
+        fn try_take(&self) -> Option<()> {
+            None
+        }
+    }
+    let (sim, reactor) = virtual_reactor();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let slow = Slow(sim, tx);
+    let got = select! { reactor; recv(inbox) -> got => got.ok(), recv(slow) -> () => None, default(secs(20)) => None };
+    assert_eq!(got, Some(7));
 }
 
 #[test]

@@ -110,6 +110,16 @@ impl From<RecvError> for TryRecvError {
     }
 }
 
+impl RecvTimeoutError {
+    /// What a last look, when the time was over, found instead of a message.
+    pub(super) fn of(error: TryRecvError) -> RecvTimeoutError {
+        match error {
+            TryRecvError::Empty => RecvTimeoutError::Timeout,
+            TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+        }
+    }
+}
+
 impl From<RecvError> for RecvTimeoutError {
     fn from(_: RecvError) -> Self {
         RecvTimeoutError::Disconnected

@@ -181,6 +181,7 @@ impl<T> Sender<T> {
         }
         while !attempt()? {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                attempt()?; // as in `recv_until`
                 break;
             }
             forbid_blocking("send");
@@ -277,7 +278,8 @@ impl<T> Receiver<T> {
                 Err(TryRecvError::Empty) => {
                     let left =
                         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                            Some(Duration::ZERO) => return Err(RecvTimeoutError::Timeout),
+                            // What came in time may have come after the look above, where the thread was kept from its core.
+                            Some(Duration::ZERO) => return self.try_recv().map_err(RecvTimeoutError::of),
                             left => left,
                         };
                     forbid_blocking("recv");

@@ -159,15 +159,16 @@ impl Handle {
             if core.closed.get() {
                 return Err(super::closed());
             }
-            if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
-                return Ok(());
-            }
+            let blocked = core.block(Some(until), |_| Ok(()), || false)?;
             core.collect(Call::Wake);
             core.look();
+            if let Blocked::TimedOut = blocked {
+                return Ok(());
+            }
         }
     }
 
-    fn wait_until(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
+    fn wait_until(&self, events: &mut Events, mut patience: Patience) -> io::Result<()> {
         let core = &self.core;
         events.tokens.clear();
         if !events.from.as_ref().is_some_and(|from| from.is_same(self)) {
@@ -193,7 +194,7 @@ impl Handle {
                 Patience::Endless => None,
             };
             if let Blocked::TimedOut = core.block(until, |_| Ok(()), || core.has_ready())? {
-                return self.report_at_last(events);
+                patience = Patience::None;
             }
             core.look();
         }

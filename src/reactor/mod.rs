@@ -355,7 +355,7 @@ impl Handle {
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
     Ended,
-    /// The time given is over.
+    /// The time given is over. What came within it may not have been seen yet, where the thread was kept from its core: the caller looks once more.
     TimedOut,
 }
 

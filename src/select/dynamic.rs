@@ -264,7 +264,7 @@ impl<'a> Select<'a> {
         Ok(self.run(Patience::Until(until))?.map(|index| Selected::new(self, index)))
     }
 
-    fn run(&self, patience: Patience) -> io::Result<Option<usize>> {
+    fn run(&self, mut patience: Patience) -> io::Result<Option<usize>> {
         let core = &self.handle.core;
         if self.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the Select has no cases"));
@@ -310,7 +310,7 @@ impl<'a> Select<'a> {
             }
             core.look();
             if let Blocked::TimedOut = blocked? {
-                return Ok(self.choose_at_last(core));
+                patience = Patience::None;
             }
         }
     }

@@ -305,13 +305,14 @@ fn run_slow<C: Cases>(
                 return Ok(Some(item));
             }
         }
-        if let Blocked::TimedOut = blocked? {
-            return pick_at_last(handle, cases, biased);
-        }
+        let timed_out = matches!(blocked?, Blocked::TimedOut);
         core.collect(Call::Wake);
         core.look();
         if let Some(item) = pick(handle, cases, biased)? {
             return Ok(Some(item));
+        }
+        if timed_out {
+            return pick_at_last(handle, cases, biased);
         }
     }
 }

@@ -306,7 +306,7 @@ fn stop_and_reset_say_whether_a_call_was_pending() {
 
 #[test]
 fn inside_its_own_call_none_is_pending() {
-    let (_sim, reactor) = simulated();
+    let (sim, reactor) = simulated();
     let own = Own::default();
     let (this, log) = (own.clone(), Log::new());
     let note = log.clone();
@@ -325,7 +325,10 @@ fn inside_its_own_call_none_is_pending() {
         );
         note.note(now.scheduled().as_nanos() / 1_000_000);
     }));
-    reactor.sleep_blocking(ms(8)).unwrap();
+    for _ in 0..8 {
+        sim.advance(ms(1));
+        turn(&reactor);
+    }
     log.expect(&[1, 8]);
     // What its second call has armed.
     assert!(own.borrow().as_ref().unwrap().stop());
@@ -465,7 +468,7 @@ fn a_callback_may_stop_a_timer_and_a_ticker_due_with_it() {
 
 #[test]
 fn a_callback_may_make_sources_and_other_callbacks() {
-    let (_sim, reactor) = simulated();
+    let (sim, reactor) = simulated();
     let log = Log::new();
     let made = Rc::new(RefCell::new(Vec::new()));
     let (sources, note) = (made.clone(), log.clone());
@@ -479,7 +482,8 @@ fn a_callback_may_make_sources_and_other_callbacks() {
         now.call_after(ms(2), note.noting(2)).detach();
         note.note(0);
     });
-    reactor.sleep_blocking(ms(1)).unwrap();
+    sim.advance(ms(1));
+    turn(&reactor);
     log.expect(&[0]);
     // One armed with zero is the next turn's.
     turn(&reactor);

@@ -235,7 +235,7 @@ struct Model {
     stale: u64,
     awaited: Awaited,
     until: u64,
-    /// A wait that times out looks once more.
+    /// A wait that has time looks once more when that is over.
     looks_again: bool,
     /// And has done so.
     timed_out: bool,
@@ -502,21 +502,17 @@ impl Model {
         self.live_until(observed)?;
         loop {
             prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
-            if self.timed_out {
-                prop_assert_eq!(failed, None);
-                return Ok(false);
-            }
             if self.found() {
                 prop_assert_eq!(failed, None);
                 return Ok(true);
             }
             if self.now >= self.until {
                 prop_assert_eq!(failed, None);
-                if self.looks_again {
+                if self.looks_again && !self.timed_out {
                     self.look();
                     prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
                 }
-                return Ok(false);
+                return Ok(self.found());
             }
             if self.has_errands() {
                 self.look();
@@ -803,11 +799,10 @@ impl World {
         &self,
         awaited: Awaited,
         patience: Option<u64>,
-        looks_again: bool,
         wait: impl FnOnce() -> io::Result<R>,
     ) -> Result<(bool, Option<R>), TestCaseError> {
         let until = patience.map_or(NEVER, |d| self.model.borrow().now.saturating_add(d));
-        self.model.borrow_mut().begin(awaited, until, looks_again);
+        self.model.borrow_mut().begin(awaited, until, patience.is_some_and(|d| d > 0));
         let result = wait();
         self.check_calls()?;
         let failed = result.as_ref().err().map(io::Error::kind);
@@ -1025,17 +1020,17 @@ impl World {
             _ if me.is_some() => unreachable!("a callback does not block"),
             Op::Wait(capacity, take) => {
                 let mut events = Events::with_capacity(capacity);
-                self.wait(Awaited::Anything, None, false, || handle.wait(&mut events))?;
+                self.wait(Awaited::Anything, None, || handle.wait(&mut events))?;
                 self.check_events(&events, capacity, take)?;
             }
             Op::WaitTimeout(capacity, after) => {
                 let mut events = Events::with_capacity(capacity);
                 let wait = || handle.wait_timeout(&mut events, d(after));
-                self.wait(Awaited::Anything, Some(after), false, wait)?;
+                self.wait(Awaited::Anything, Some(after), wait)?;
                 self.check_events(&events, capacity, u8::MAX)?;
             }
             Op::Sleep(after) => {
-                self.wait(Awaited::Nothing, Some(after), false, || handle.sleep_blocking(d(after)))?;
+                self.wait(Awaited::Nothing, Some(after), || handle.sleep_blocking(d(after)))?;
             }
             Op::SelectDefault(a, b) | Op::SelectBlocking(a, b) | Op::SelectTimeout(a, b, _) => {
                 self.holding(&[a, b], |cases, reals| self.select(op, cases, reals))?;
@@ -1085,7 +1080,7 @@ impl World {
                     }
                 })?),
             ),
-            Op::SelectTimeout(_, _, after) => self.wait(awaited, Some(after), false, || {
+            Op::SelectTimeout(_, _, after) => self.wait(awaited, Some(after), || {
                 Ok(select! { handle; biased;
                     recv(a1) -> due => Some(once(due)),
                     recv(a2) -> tick => Some(tick),
@@ -1095,7 +1090,7 @@ impl World {
                     error -> error => return Err(error),
                 })
             })?,
-            _ => self.wait(awaited, None, false, || {
+            _ => self.wait(awaited, None, || {
                 Ok(select! { handle; biased;
                     recv(a1) -> due => Some(once(due)),
                     recv(a2) -> tick => Some(tick),
@@ -1131,9 +1126,9 @@ impl World {
             }
             Op::SetTimeout(_, after) => {
                 let wait = || Ok(set.wait_timeout(d(after))?.and_then(received));
-                self.wait(awaited, Some(after), true, wait)?
+                self.wait(awaited, Some(after), wait)?
             }
-            _ => self.wait(awaited, None, true, || Ok(received(set.wait()?)))?,
+            _ => self.wait(awaited, None, || Ok(received(set.wait()?)))?,
         };
         self.check_choice(cases, found, got.flatten())
     }

@@ -128,8 +128,7 @@ impl Handle {
 
     /// [`wait`](Self::wait) that gives up, with no events, after `timeout`.
     pub fn wait_timeout(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
-        let until = self.core.clock.now_or_later() + timeout;
-        self.wait_until(events, Patience::Until(until))
+        self.wait_until(events, Patience::of(self, timeout))
     }
 
     /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are registered, one that looks at them.
@@ -139,7 +138,7 @@ impl Handle {
 
     /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread. Sources that become ready meanwhile stay so.
     ///
-    /// Returns after `d`, never before; with an error when the driver fails or the reactor has been dropped.
+    /// Returns after `d`, never before, and when the callbacks that were due by then have been called; with an error when the driver fails or the reactor has been dropped.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -153,18 +152,18 @@ impl Handle {
     /// ```
     pub fn sleep_blocking(&self, d: Duration) -> io::Result<()> {
         let core = &self.core;
-        let until = core.clock.count_from(d) + d;
+        let patience = Patience::of(self, d);
         core.begin_turn();
         loop {
             if core.closed.get() {
                 return Err(super::closed());
             }
-            let blocked = core.block(Some(until), |_| Ok(()), || false)?;
-            core.collect(Call::Wake);
-            core.look();
-            if let Blocked::TimedOut = blocked {
+            let Patience::Until(until) = patience else { return Ok(()) };
+            if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
                 return Ok(());
             }
+            core.collect(Call::Wake);
+            core.look();
         }
     }
 
@@ -195,8 +194,9 @@ impl Handle {
             };
             if let Blocked::TimedOut = core.block(until, |_| Ok(()), || core.has_ready())? {
                 patience = Patience::None;
+            } else {
+                core.look();
             }
-            core.look();
         }
     }
 
@@ -218,6 +218,19 @@ pub(crate) enum Patience {
     Until(Time),
     /// For ever.
     Endless,
+}
+
+impl Patience {
+    /// The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
+    #[inline]
+    pub(crate) fn of(handle: &Handle, timeout: Duration) -> Patience {
+        // The reading may be a little late: no time at all would be some.
+        if timeout.is_zero() {
+            Patience::None
+        } else {
+            Patience::Until(handle.core.clock.now_or_later() + timeout)
+        }
+    }
 }
 
 impl Core {

@@ -355,7 +355,7 @@ impl Handle {
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
     Ended,
-    /// The time given is over. What came within it may not have been seen yet, where the thread was kept from its core: the caller looks once more.
+    /// The time given is over, and what was due within it is ready or has been called. A message may have come since the caller looked, if the thread was kept from its core.
     TimedOut,
 }
 
@@ -427,13 +427,15 @@ impl Core {
     /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the fence: whether one of them has something after all.
     #[inline(always)] // see Notify::call
     pub(crate) fn block(
-        &self,
+        self: &Rc<Core>,
         until: Option<Time>,
         publish: impl FnOnce(&mut Blocking<'_>) -> io::Result<()>,
         recheck: impl Fn() -> bool,
     ) -> io::Result<Blocked> {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
-            return Ok(Blocked::TimedOut);
+            // The last look may have been long before that.
+            self.look();
+            return if self.closed.get() { Err(closed()) } else { Ok(Blocked::TimedOut) };
         }
         if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
             // The driver may have to be armed for another key: a stale one is put right first, a bounded number of times. One that is armed

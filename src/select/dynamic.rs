@@ -260,8 +260,7 @@ impl<'a> Select<'a> {
 
     /// Waits for a case for at most `timeout`. Fails as [`wait`](Self::wait) does.
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<Selected<'_, 'a>>> {
-        let until = self.handle.core.clock.now_or_later() + timeout;
-        Ok(self.run(Patience::Until(until))?.map(|index| Selected::new(self, index)))
+        Ok(self.run(Patience::of(&self.handle, timeout))?.map(|index| Selected::new(self, index)))
     }
 
     fn run(&self, mut patience: Patience) -> io::Result<Option<usize>> {
@@ -308,9 +307,10 @@ impl<'a> Select<'a> {
             if let Some(index) = chosen.filter(|&index| self.reserve(index)) {
                 return Ok(Some(index));
             }
-            core.look();
             if let Blocked::TimedOut = blocked? {
                 patience = Patience::None;
+            } else {
+                core.look();
             }
         }
     }

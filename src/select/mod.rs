@@ -15,7 +15,6 @@ pub use self::dynamic::{Select, Selected};
 use crate::reactor::notify::Call;
 use crate::reactor::{Blocked, Blocking, Handle, Patience};
 use crate::sources::Source;
-use crate::sys::Time;
 
 /// What the macro's expansion names. Not for use by hand.
 #[doc(hidden)]
@@ -173,9 +172,7 @@ pub fn until<C: Cases>(
     timeout: Duration,
 ) -> io::Result<Option<C::Item>> {
     let handle = handle.as_ref();
-    // The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
-    let deadline = if timeout.is_zero() { Time::ZERO } else { handle.core.clock.now_or_later() + timeout };
-    run(handle, cases, biased, Patience::Until(deadline))
+    run(handle, cases, biased, Patience::of(handle, timeout))
 }
 
 impl Handle {
@@ -306,8 +303,10 @@ fn run_slow<C: Cases>(
             }
         }
         let timed_out = matches!(blocked?, Blocked::TimedOut);
-        core.collect(Call::Wake);
-        core.look();
+        if !timed_out {
+            core.collect(Call::Wake);
+            core.look();
+        }
         if let Some(item) = pick(handle, cases, biased)? {
             return Ok(Some(item));
         }

@@ -7,12 +7,13 @@ mod cpu;
 mod time;
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Events, Reactor, Source, Time, Timer, select};
+use pollmux::{Events, Reactor, Source, Spin, Time, Timer, select};
 
 use self::cpu::thread_cpu_time;
-use self::time::{Bell, at, keys, ms, ready_keys, simulated, simulated_from};
+use self::time::{Bell, at, keys, ms, ready_keys, simulated, simulated_from, sometimes};
 
 /// The most entries of the timer queue that one call touches; fewer in large queues, so that a call stays short there too.
 const PIECE: u64 = 4_096;
@@ -571,6 +572,30 @@ fn re_arming_earlier_arms_the_kernel_once_and_only_when_the_loop_blocks() {
         bell.sleep(&reactor);
         assert_eq!((reactor.stats() - before).arms, 1, "armed already");
     }
+}
+
+#[test]
+fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
+    // Real time: it is the kernel's timer that goes off too early.
+    let costs = || {
+        let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let timer = reactor.after(ms(30));
+        let sender = thread::spawn(move || {
+            thread::sleep(ms(3));
+            tx.send(()).unwrap();
+        });
+        select! { reactor;
+            recv(inbox) -> sent => { sent.unwrap(); timer.reset(ms(60)); }
+            recv(timer) -> _ => { timer.reset(ms(60)); }
+        }
+        let due = timer.deadline().unwrap();
+        select! { reactor; recv(timer) -> at => assert!(at == due && Time::now() >= due) }
+        sender.join().unwrap();
+        // Two sleeps until the message and until the first deadline, and one, armed anew, until the second.
+        (reactor.stats().waits, reactor.stats().arms) == (3, 2)
+    };
+    assert!(sometimes(costs));
 }
 
 #[test]

@@ -8,15 +8,15 @@ use std::time::Duration;
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Inbox, Outbox, Reactor};
 
-/// Runs `body` on a thread of its own and fails when it has not come back after three minutes: a lost wake-up is a failure, not a hang.
+/// Runs `body` on a thread of its own and fails when it has not come back after ten minutes: a lost wake-up is a failure, not a hang.
 pub fn watched(body: impl FnOnce() + Send + 'static) {
     let (done, over) = mpsc::channel::<()>();
     let runner = thread::spawn(move || {
         let _done = done;
         body();
     });
-    match over.recv_timeout(Duration::from_secs(180)) {
-        Err(RecvTimeoutError::Timeout) => panic!("still running after three minutes"),
+    match over.recv_timeout(Duration::from_secs(600)) {
+        Err(RecvTimeoutError::Timeout) => panic!("still running after ten minutes"),
         _ => runner.join().unwrap_or_else(|cause| panic::resume_unwind(cause)),
     }
 }

@@ -732,8 +732,7 @@ fn with_a_million_timers_put_off_no_call_stalls() {
     let limit = if cfg!(debug_assertions) { ms(10) } else { ms(1) };
     let mut best = Duration::MAX;
     // CPU time of this thread, and the best of many: what interrupts a call is not the call's doing.
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(60) {
+    let is_fast = || {
         let (sim, reactor) = simulated();
         let timers: Vec<Timer> =
             (0..LIVE).map(|i| reactor.after(Duration::from_nanos(1_000 + i * 7_919 % LIVE))).collect();
@@ -747,11 +746,9 @@ fn with_a_million_timers_put_off_no_call_stalls() {
         best = best.min(worst);
         // The reactor goes first: a million timers need not leave the queue one by one.
         drop(reactor);
-        if best < limit {
-            return;
-        }
-    }
-    panic!("the worst call of the best attempt took {best:?}");
+        best < limit
+    };
+    assert!(sometimes(is_fast), "the worst call of the best attempt took {best:?}");
 }
 
 #[test]

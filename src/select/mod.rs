@@ -278,7 +278,7 @@ fn run_slow<C: Cases>(
     handle: &Handle,
     cases: &C,
     biased: bool,
-    patience: Patience,
+    mut patience: Patience,
 ) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
     if handle.is_closed() {
@@ -287,12 +287,12 @@ fn run_slow<C: Cases>(
     if let Some(index) = cases.foreign(handle) {
         return Err(foreign(index));
     }
-    let until = match patience {
-        Patience::None => return pick_at_last(handle, cases, biased),
-        Patience::Until(until) => Some(until),
-        Patience::Endless => None,
-    };
     loop {
+        let until = match patience {
+            Patience::None => return pick_at_last(handle, cases, biased),
+            Patience::Until(until) => Some(until),
+            Patience::Endless => None,
+        };
         let blocked = core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
         // One, unless several cases are of the same channel: a party that blocks deals with one other.
         let chosen = cases.after_block();
@@ -302,16 +302,14 @@ fn run_slow<C: Cases>(
                 return Ok(Some(item));
             }
         }
-        let timed_out = matches!(blocked?, Blocked::TimedOut);
-        if !timed_out {
+        if let Blocked::TimedOut = blocked? {
+            patience = Patience::None;
+        } else {
             core.collect(Call::Wake);
             core.look();
         }
         if let Some(item) = pick(handle, cases, biased)? {
             return Ok(Some(item));
-        }
-        if timed_out {
-            return pick_at_last(handle, cases, biased);
         }
     }
 }

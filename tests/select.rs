@@ -361,6 +361,20 @@ fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
 }
 
 #[test]
+fn a_reactor_dropped_by_a_callback_that_is_due_with_the_timeout_is_an_error_and_no_timeout() {
+    let (sim, reactor) = virtual_reactor();
+    let handle = reactor.handle();
+    let (idle, mut reactor) = (reactor.timer(), Some(reactor));
+    handle.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
+    handle.call_after(secs(10), move |_| drop(reactor.take())).detach();
+    select! { handle;
+        recv(idle) -> _ => unreachable!(),
+        default(secs(20)) => panic!("nobody is there to wait"),
+        error -> e => assert_eq!(e.kind(), io::ErrorKind::NotConnected),
+    }
+}
+
+#[test]
 fn a_message_that_came_before_the_timeout_was_seen_beats_it() {
     /// Takes 30 s to say that it has nothing, during which another thread has sent something.
     struct Slow(Sim, channel::Sender<u32>);

@@ -215,6 +215,16 @@ impl<T> Sender<T> {
     }
 }
 
+#[cfg(all(loom, test))]
+impl<T> Sender<T> {
+    fn tail(&self) -> &Tail<T> {
+        match &self.flavor {
+            Sending::Buffer(tail) => tail,
+            Sending::Rendezvous(_) => panic!("a rendezvous has no tail"),
+        }
+    }
+}
+
 impl<T> Receiver<T> {
     /// Receives without waiting. No allocation; no syscall, unless a sender waits for room.
     #[inline]

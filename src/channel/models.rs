@@ -1,99 +1,153 @@
-//! The loom models: every interleaving of a few threads, up to a number of preemptions.
+//! The loom models of channels: every interleaving of a few threads, up to a number of preemptions.
 //!
-//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib models`. A lost wake-up shows as a deadlock, which loom reports; a slot that two
-//! threads touch at once as a causality violation. The reactor is its protocol here (`Sleeper`): steps 1 to 5 of
-//! `reactor/notify.rs` in the order in which `Core::block`, `Core::collect` and `Embedded::turn` take them.
+//! `wake/models.rs` says how to run them. A lost wake-up shows as a deadlock, which loom reports; a
+//! slot that two threads touch at once as a causality violation. The reactor is its protocol here
+//! (`Sleeper`): the steps of `wake/mod.rs` in the order in which `Core::block`, `Core::collect` and
+//! `Embedded::turn` take them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
 use loom::thread;
 
 use super::permit::Waiting;
-use super::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use crate::reactor::models::Bed;
-use crate::reactor::notify::{Bell, Call, Notify, Probe};
-use crate::sync::{Ordering, fence};
+use super::{Receiver, Sender, Target, TryRecvError, bounded, unbounded};
+use crate::sync::{Ordering, fence, settle_fence, without_membarrier};
+use crate::wake::models::{Bed, SLOT, party};
+use crate::wake::{Look, Notify, Probe, Request};
 
-const TOKEN: u64 = 7;
-
-/// The reactor's side of the protocol, with one registered channel.
+/// The reactor's side of the protocol, with some registered channels.
 struct Sleeper<T> {
-    receiver: Receiver<T>,
+    receivers: Vec<Receiver<T>>,
     notify: Arc<Notify>,
     bed: Arc<Bed>,
+    /// Channels in the ready list.
+    ready: VecDeque<usize>,
+    /// Channels whose senders may have missed the request.
+    unsure: Vec<usize>,
     /// Sleeps begun, whether or not they came to anything.
     begun: usize,
 }
 
 impl<T> Sleeper<T> {
     fn new(receiver: Receiver<T>) -> Sleeper<T> {
-        let bed = Bed::new();
-        let notify = Arc::new(Notify::new(bed.clone()));
-        receiver.set_reactor(Some((notify.clone(), TOKEN)));
-        Sleeper { receiver, notify, bed, begun: 0 }
+        Sleeper::of(vec![receiver])
     }
 
-    /// What a `select!` with this one case does.
+    fn of(receivers: Vec<Receiver<T>>) -> Sleeper<T> {
+        let (notify, bed) = party();
+        for (n, receiver) in receivers.iter().enumerate() {
+            let slot = SLOT + n as u32;
+            notify.prepare(slot);
+            receiver.set_target(Some(Target { notify: notify.clone(), slot }));
+        }
+        Sleeper { receivers, notify, bed, ready: VecDeque::new(), unsure: Vec::new(), begun: 0 }
+    }
+
+    /// What a `select!` with a case for each channel does.
     fn select(&mut self) -> Result<T, TryRecvError> {
         loop {
-            match self.receiver.try_recv() {
-                Err(TryRecvError::Empty) => {}
-                received => return received,
+            let mut ends = 0;
+            for receiver in &self.receivers {
+                match receiver.try_recv() {
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => ends += 1,
+                    received => return received,
+                }
+            }
+            if ends == self.receivers.len() {
+                return Err(TryRecvError::Disconnected);
+            }
+            let open = || self.receivers.iter().filter(|receiver| !receiver.is_disconnected());
+            self.begun += 1;
+            self.notify.sleep();
+            open().for_each(|receiver| receiver.state().ask(Request::Wake));
+            fence(Ordering::SeqCst);
+            let look = || {
+                let looks = self.receivers.iter().map(|receiver| receiver.state().look());
+                let looks: Vec<Look> = looks.collect();
+                match () {
+                    _ if looks
+                        .iter()
+                        .zip(&self.receivers)
+                        .any(|(&look, r)| look == Look::Ready && !(r.is_disconnected() && r.is_empty())) =>
+                    {
+                        Look::Ready
+                    }
+                    _ if self.receivers.iter().filter(|r| r.is_disconnected()).count() > ends => Look::Ready,
+                    _ if looks.contains(&Look::Coming) => Look::Coming,
+                    _ => Look::Quiet,
+                }
+            };
+            match look() {
+                Look::Ready => {}
+                Look::Quiet => self.bed.sleep(),
+                // Refused: a nap, which may end early.
+                Look::Coming if !settle_fence() => thread::yield_now(),
+                Look::Coming if look() != Look::Ready => self.bed.sleep(),
+                Look::Coming => {}
+            }
+            self.notify.awake();
+            self.receivers.iter().for_each(|receiver| receiver.state().unask());
+        }
+    }
+
+    /// What `wait` does: it looks at a channel only when a mark says so.
+    fn wait(&mut self) -> Result<T, TryRecvError> {
+        if self.begun == 0 {
+            (0..self.receivers.len()).for_each(|n| self.ask(n));
+        }
+        loop {
+            while let Some(&n) = self.ready.front() {
+                match self.receivers[n].try_recv() {
+                    Err(TryRecvError::Empty) => {
+                        self.ready.pop_front();
+                        self.ask(n);
+                    }
+                    received => return received,
+                }
             }
             self.begun += 1;
             self.notify.sleep();
-            self.receiver.state().ask(Call::Wake);
-            fence(Ordering::SeqCst);
-            if !self.receiver.is_ready(None) {
-                self.bed.sleep();
-            }
-            self.notify.awake();
-            self.receiver.state().unask();
-        }
-    }
-
-    /// What `wait` does: it looks at the channel only when the mark says so.
-    fn wait(&mut self) -> Result<T, TryRecvError> {
-        let mut ready = self.receiver.state().arm(Call::Mark);
-        loop {
-            if ready {
-                match self.receiver.try_recv() {
-                    Err(TryRecvError::Empty) => ready = self.receiver.state().arm(Call::Mark),
-                    received => return received,
-                }
-                continue;
-            }
-            self.notify.sleep();
             fence(Ordering::SeqCst);
             if !self.notify.is_marked() {
-                self.bed.sleep();
+                if self.unsure.is_empty() { self.bed.sleep() } else { thread::yield_now() }
             }
             self.notify.awake();
-            ready = self.collect();
+            self.collect();
         }
     }
 
-    fn collect(&mut self) -> bool {
-        if !self.notify.is_marked() {
-            return false;
+    fn ask(&mut self, n: usize) {
+        match self.receivers[n].state().look_or_ask(Some(Request::Mark)) {
+            Look::Ready => self.ready.push_back(n),
+            Look::Coming => self.unsure.push(n),
+            Look::Quiet => {}
         }
-        let mut marks = Vec::new();
-        self.notify.collect(&mut marks);
-        marks.iter().for_each(|&token| assert_eq!(token, TOKEN));
-        !marks.is_empty() && (self.receiver.is_ready(None) || self.receiver.state().arm(Call::Mark))
+    }
+
+    fn collect(&mut self) {
+        let mut marked: Vec<usize> = std::mem::take(&mut self.unsure);
+        if self.notify.is_marked() {
+            self.notify.take_marks(|slot| marked.push((slot - SLOT) as usize));
+        }
+        for n in marked {
+            if !self.ready.contains(&n) && !self.unsure.contains(&n) {
+                self.ask(n);
+            }
+        }
     }
 
     /// What `Embedded::turn` does when the outer loop found the fd readable; ends asleep.
-    fn turn(&mut self) -> bool {
+    fn turn(&mut self) {
         self.notify.awake();
-        let ready = self.collect();
+        self.collect();
         self.notify.sleep();
         fence(Ordering::SeqCst);
-        if ready || self.notify.is_marked() {
+        if !self.ready.is_empty() || self.notify.is_marked() {
             self.notify.wake();
         }
-        ready
     }
 
     fn wakes(&self) -> usize {
@@ -124,53 +178,40 @@ fn drain(mut step: impl FnMut() -> Result<u32, TryRecvError>, mut expected: Vec<
     assert_eq!(expected, [], "a value was lost");
 }
 
-#[test]
-fn send_against_park_in_a_select() {
-    loom::model(|| {
-        let (tx, rx) = bounded(2);
-        let mut sleeper = Sleeper::new(rx);
-        let senders = spawn_senders(tx, &[&[1, 2]]);
-        drain(|| sleeper.select(), vec![1, 2]);
-        assert!(sleeper.wakes() <= sleeper.begun, "more wake-ups than sleeps");
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-    });
+/// One model of one sender or two, for a `select!`, for a `wait`, and for a `select!` without
+/// membarrier.
+macro_rules! send_against_sleep {
+    ($($name:ident: $model:path, $step:ident, $channel:expr, $values:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            $model(|| {
+                let (tx, rx) = $channel;
+                let mut sleeper = Sleeper::new(rx);
+                let values: &'static [&'static [u32]] = $values;
+                let senders = spawn_senders(tx, values);
+                drain(|| sleeper.$step(), values.concat());
+                if senders.len() == 1 {
+                    assert!(sleeper.wakes() <= sleeper.begun, "more wake-ups than sleeps");
+                }
+                senders.into_iter().for_each(|sender| sender.join().unwrap());
+            });
+        }
+    )*};
+}
+
+send_against_sleep! {
+    one_sender_against_a_select: loom::model, select, bounded(2), &[&[1, 2]];
+    two_senders_against_a_select: loom::model, select, bounded(2), &[&[1], &[2]];
+    one_sender_against_a_wait: loom::model, wait, bounded(2), &[&[1, 2]];
+    two_senders_against_a_wait: loom::model, wait, bounded(2), &[&[1], &[2]];
+    one_sender_against_a_select_without_membarrier: without_membarrier, select, bounded(2), &[&[1, 2]];
+    two_senders_against_a_wait_without_membarrier: without_membarrier, wait, bounded(2), &[&[1], &[2]];
+    the_first_of_a_level_against_a_select: loom::model, select, unbounded(), &[&[1, 2]];
+    the_first_of_a_level_against_a_wait: loom::model, wait, unbounded(), &[&[1, 2]];
 }
 
 #[test]
-fn two_senders_against_park_in_a_select() {
-    loom::model(|| {
-        let (tx, rx) = bounded(2);
-        let mut sleeper = Sleeper::new(rx);
-        let senders = spawn_senders(tx, &[&[1], &[2]]);
-        drain(|| sleeper.select(), vec![1, 2]);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-    });
-}
-
-#[test]
-fn send_against_park_in_a_wait() {
-    loom::model(|| {
-        let (tx, rx) = bounded(2);
-        let mut sleeper = Sleeper::new(rx);
-        let senders = spawn_senders(tx, &[&[1, 2]]);
-        drain(|| sleeper.wait(), vec![1, 2]);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-    });
-}
-
-#[test]
-fn two_senders_against_park_in_a_wait() {
-    loom::model(|| {
-        let (tx, rx) = bounded(2);
-        let mut sleeper = Sleeper::new(rx);
-        let senders = spawn_senders(tx, &[&[1], &[2]]);
-        drain(|| sleeper.wait(), vec![1, 2]);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-    });
-}
-
-#[test]
-fn a_select_after_a_wait_and_a_wait_after_a_select_lose_nothing() {
+fn a_select_and_a_wait_by_turns_lose_nothing() {
     loom::model(|| {
         let (tx, rx) = bounded(2);
         let mut sleeper = Sleeper::new(rx);
@@ -182,8 +223,138 @@ fn a_select_after_a_wait_and_a_wait_after_a_select_lose_nothing() {
     });
 }
 
+/// A sender stands still for ever; the message of another one is received all the same.
+fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecvError>) {
+    loom::model(move || {
+        let (tx, rx) = bounded(2);
+        let mut sleeper = Sleeper::new(rx);
+        let place = tx.tail().begin();
+        let other = tx.clone();
+        let sender = thread::spawn(move || other.try_send(2).unwrap());
+        assert_eq!(step(&mut sleeper), Ok(2));
+        assert_eq!(sleeper.receivers[0].try_recv(), Err(TryRecvError::Empty));
+        sender.join().unwrap();
+        // It goes on after all.
+        let sender = thread::spawn(move || tx.tail().finish(place, 1));
+        assert_eq!(step(&mut sleeper), Ok(1));
+        assert_eq!(step(&mut sleeper), Err(TryRecvError::Disconnected));
+        sender.join().unwrap();
+    });
+}
+
 #[test]
-fn the_last_senders_drop_against_park() {
+fn a_select_does_not_wait_for_a_sender_that_stands_still() {
+    a_sender_that_stands_still(Sleeper::select);
+}
+
+#[test]
+fn a_wait_does_not_wait_for_a_sender_that_stands_still() {
+    a_sender_that_stands_still(Sleeper::wait);
+}
+
+#[test]
+fn a_sender_that_goes_on_is_received_in_its_own_order() {
+    loom::model(|| {
+        let (tx, rx) = bounded(4);
+        let place = tx.tail().begin();
+        let behind = tx.clone();
+        behind.try_send(10).unwrap();
+        let sender = thread::spawn(move || {
+            tx.tail().finish(place, 1);
+            tx.try_send(2).unwrap();
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            match rx.try_recv() {
+                Ok(value) => seen.push(value),
+                Err(_) => thread::yield_now(),
+            }
+        }
+        let at = |value| seen.iter().position(|&v| v == value).unwrap();
+        assert!(at(1) < at(2), "out of order: {seen:?}");
+        sender.join().unwrap();
+        drop(behind);
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
+#[test]
+fn a_finished_send_is_never_missed() {
+    loom::model(|| {
+        let (tx, rx) = bounded(2);
+        let done = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let (other, told) = (tx.clone(), done.clone());
+        let slow = thread::spawn(move || tx.try_send(1).unwrap());
+        let quick = thread::spawn(move || {
+            other.try_send(2).unwrap();
+            told.store(true, Ordering::Release);
+        });
+        if done.load(Ordering::Acquire) {
+            assert!(rx.try_recv().is_ok(), "a message was missed whose send has returned");
+        }
+        slow.join().unwrap();
+        quick.join().unwrap();
+    });
+}
+
+#[test]
+fn two_channels_on_one_reactor() {
+    for step in [Sleeper::select, Sleeper::wait] {
+        loom::model(move || {
+            let ((tx_a, rx_a), (tx_b, rx_b)) = (bounded(1), bounded(1));
+            let mut sleeper = Sleeper::of(vec![rx_a, rx_b]);
+            let a = thread::spawn(move || tx_a.tail().finish(tx_a.tail().begin(), 1));
+            let b = thread::spawn(move || tx_b.try_send(2).unwrap());
+            let mut seen = vec![step(&mut sleeper).unwrap()];
+            while seen.len() < 2 {
+                if let Ok(value) = step(&mut sleeper) {
+                    seen.push(value);
+                } else {
+                    // The end of the one that was received first: it is left out from now on.
+                    let ended = sleeper.ready.pop_front();
+                    assert!(ended.is_some());
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, [1, 2]);
+            a.join().unwrap();
+            b.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_receiver_that_moves_while_a_message_is_coming() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        let first = Sleeper::new(rx);
+        first.receivers[0].state().arm(Request::Mark);
+        let sender = thread::spawn(move || tx.try_send(1).unwrap());
+        let rx = first.receivers.into_iter().next().unwrap();
+        rx.set_target(None);
+        let mut second = Sleeper::new(rx);
+        assert_eq!(second.select(), Ok(1));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_permits_sender_against_a_wait() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        let mut sleeper = Sleeper::new(rx);
+        let sender = thread::spawn(move || {
+            let (notify, _) = party();
+            let permit = tx.try_permit(&notify, Waiting::default()).unwrap();
+            permit.send(1).unwrap();
+        });
+        assert_eq!(sleeper.wait(), Ok(1));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn the_last_senders_drop_against_a_select() {
     loom::model(|| {
         let (tx, rx) = bounded::<u32>(1);
         let mut sleeper = Sleeper::new(rx);
@@ -200,23 +371,49 @@ fn an_embedded_turn_against_send() {
     loom::model(|| {
         let (tx, rx) = bounded(2);
         let mut sleeper = Sleeper::new(rx);
-        sleeper.receiver.state().arm(Call::Mark);
+        sleeper.ask(0);
         sleeper.turn();
         let senders = spawn_senders(tx, &[&[1, 2]]);
         let mut received = Vec::new();
         while received.len() < 2 {
             sleeper.bed.sleep(); // the outer loop
             sleeper.turn();
-            while let Ok(value) = sleeper.receiver.try_recv() {
+            while let Ok(value) = sleeper.receivers[0].try_recv() {
                 received.push(value);
             }
-            // The drained channel asks for its mark again; what came meanwhile is found by the turn that is owed then.
-            if sleeper.receiver.state().arm(Call::Mark) {
-                sleeper.notify.call(true, TOKEN);
+            // The drained channel asks for its mark again; what came meanwhile is the next turn's.
+            sleeper.ready.clear();
+            sleeper.ask(0);
+            if !sleeper.ready.is_empty() {
+                sleeper.notify.wake();
             }
         }
         assert_eq!(received, [1, 2]);
         senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+/// The head that one sender has read serves another one, which must not write too early.
+#[test]
+fn a_head_handed_on_between_two_senders() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        tx.try_send(0).unwrap();
+        let senders: Vec<_> = [1, 2]
+            .into_iter()
+            .map(|value| {
+                let tx = tx.clone();
+                thread::spawn(move || tx.try_send(value).is_ok().then_some(value))
+            })
+            .collect();
+        let mut received = vec![rx.try_recv().unwrap()];
+        received.extend(rx.try_recv().ok());
+        let mut accepted: Vec<u32> = senders.into_iter().filter_map(|s| s.join().unwrap()).collect();
+        received.extend(rx.try_recv().ok());
+        accepted.insert(0, 0);
+        received.sort_unstable();
+        accepted.sort_unstable();
+        assert_eq!(received, accepted, "what was accepted is received");
     });
 }
 
@@ -312,12 +509,6 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
         sender.join().unwrap();
         assert_eq!(drops.load(Relaxed), 1);
     });
-}
-
-/// Another party with a bed.
-pub(crate) fn party() -> (Arc<Notify>, Arc<Bed>) {
-    let bed = Bed::new();
-    (Arc::new(Notify::new(bed.clone())), bed)
 }
 
 /// What a `select!` with one send case does; `None`: the value was not made.
@@ -509,39 +700,5 @@ fn a_party_at_two_rendezvous_is_taken_once() {
         assert_eq!((rx_a.after_sleep(&notify), rx_b.after_sleep(&notify)), (sent_a, sent_b));
         assert_eq!(rx_a.try_recv().is_ok(), sent_a);
         assert_eq!(rx_b.try_recv().is_ok(), sent_b);
-    });
-}
-
-#[test]
-fn a_bell_against_park_and_what_was_done_before_it_rang_is_seen() {
-    loom::model(|| {
-        let (notify, bed) = party();
-        let bell = Arc::new(Bell::new(notify.clone(), TOKEN));
-        let foreign = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-        let ringers: Vec<_> = (0..2)
-            .map(|_| {
-                let (bell, foreign) = (bell.clone(), foreign.clone());
-                thread::spawn(move || {
-                    foreign.fetch_add(1, Ordering::Relaxed);
-                    bell.ring();
-                })
-            })
-            .collect();
-        let mut seen = 0;
-        while seen < 2 {
-            if bell.hear() {
-                seen = foreign.load(Ordering::Relaxed);
-                continue;
-            }
-            notify.sleep();
-            bell.ask(Call::Wake);
-            fence(Ordering::SeqCst);
-            if !bell.is_ready() {
-                bed.sleep();
-            }
-            notify.awake();
-            bell.unask();
-        }
-        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
     });
 }

@@ -541,6 +541,18 @@ impl<T> Tail<T> {
     }
 }
 
+/// A send in two parts, for models of a sender that stands still between them.
+#[cfg(all(loom, test))]
+impl<T> Tail<T> {
+    pub(super) fn begin(&self) -> Place {
+        self.state().claim().expect("room")
+    }
+
+    pub(super) fn finish(&self, place: Place, value: T) {
+        self.write(place, value);
+    }
+}
+
 impl<T> Clone for Tail<T> {
     fn clone(&self) -> Tail<T> {
         Tail { state: self.state.clone(), shared: self.shared.clone() }

@@ -8,13 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use loom::thread;
 
 use super::{Canceller, Context, ContextError, Watch};
-use crate::channel::models::party;
-use crate::reactor::models::{Bed, reactor};
-use crate::reactor::notify::{Bell, Call, Notify, Probe};
+use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
 use crate::sync::{Ordering, fence};
-
-const TOKEN: u64 = 7;
+use crate::wake::models::{Bed, SLOT, collect, party};
+use crate::wake::{Bell, Look, Notify, Probe, Request};
 
 fn cancellable() -> (Context, Canceller) {
     Context::background().with_cancel()
@@ -24,7 +22,7 @@ fn cancellable() -> (Context, Canceller) {
 fn select(watch: &Watch, notify: &Notify, bed: &Bed) {
     while !watch.is_ended() {
         notify.sleep();
-        watch.bell.ask(Call::Wake);
+        watch.bell.ask(Request::Wake);
         fence(Ordering::SeqCst);
         if !watch.is_ended() {
             bed.sleep();
@@ -36,7 +34,8 @@ fn select(watch: &Watch, notify: &Notify, bed: &Bed) {
 
 /// Those of a `wait`, which looks only when there is a mark.
 fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
-    let mut ready = watch.bell.arm(Call::Mark);
+    notify.prepare(SLOT);
+    let mut ready = watch.bell.arm(Request::Mark) == Look::Ready;
     while !ready {
         notify.sleep();
         fence(Ordering::SeqCst);
@@ -44,11 +43,7 @@ fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
             bed.sleep();
         }
         notify.awake();
-        if notify.is_marked() {
-            let mut marks = Vec::new();
-            notify.collect(&mut marks);
-            ready = marks.iter().any(|&token| token == TOKEN) && watch.bell.is_ready();
-        }
+        ready = collect(notify) && watch.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
     }
     assert!(watch.is_ended(), "who is told finds it ended");
 }
@@ -117,9 +112,9 @@ fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
         let (context, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (notify, _) = party();
-        let watch = Watch::new(&context, Bell::new(notify, TOKEN));
+        let watch = Watch::new(&context, Bell::new(notify, SLOT));
         assert!(there.join().unwrap());
-        assert!(watch.bell.is_ready() && watch.is_ended());
+        assert!(watch.bell.is_rung() && watch.is_ended());
     });
 }
 
@@ -128,7 +123,7 @@ fn cancel_against_park_in_a_select() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, bed) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), TOKEN));
+        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
         let there = thread::spawn(move || canceller.cancel());
         select(&watch, &notify, &bed);
         assert!(there.join().unwrap());
@@ -141,7 +136,7 @@ fn cancel_against_park_in_a_wait() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, bed) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), TOKEN));
+        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
         let there = thread::spawn(move || canceller.cancel());
         wait(&watch, &notify, &bed);
         assert!(there.join().unwrap());
@@ -155,7 +150,7 @@ fn two_cancellations_against_park() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (notify, bed) = party();
-        let watch = Watch::new(&child, Bell::new(notify.clone(), TOKEN));
+        let watch = Watch::new(&child, Bell::new(notify.clone(), SLOT));
         let threads =
             [thread::spawn(move || cancel_child.cancel()), thread::spawn(move || cancel_parent.cancel())];
         select(&watch, &notify, &bed);
@@ -170,7 +165,7 @@ fn a_watch_taken_down_against_cancel() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, _) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), TOKEN));
+        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
         let bell: Arc<Bell> = watch.bell.clone();
         let there = thread::spawn(move || canceller.cancel());
         drop(watch);

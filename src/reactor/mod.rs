@@ -695,6 +695,7 @@ impl Core {
             table.slots.clear()
         };
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
+        self.notify.close();
         // Later posts are refused.
         let posts = (self.mailbox.take(), self.posts.take());
         let driver = self.driving.borrow_mut().driver.take();

@@ -7,50 +7,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use loom::sync::atomic::AtomicUsize;
-use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
 use super::{Events, Reactor, Remote};
 use crate::driver::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
 use crate::sync::Ordering;
 use crate::sys::Time;
-
-/// A place to sleep until woken.
-pub(crate) struct Bed {
-    woken: Mutex<bool>,
-    changed: Condvar,
-    pub(crate) wakes: Count,
-}
-
-impl Wake for Bed {
-    fn wake(&self) -> io::Result<()> {
-        self.wakes.fetch_add(1, Relaxed);
-        *self.woken.lock().unwrap() = true;
-        self.changed.notify_one();
-        Ok(())
-    }
-}
-
-impl Bed {
-    pub(crate) fn new() -> Arc<Bed> {
-        Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) })
-    }
-
-    pub(crate) fn sleep(&self) {
-        let mut woken = self.woken.lock().unwrap();
-        while !*woken {
-            woken = self.changed.wait(woken).unwrap();
-        }
-        *woken = false;
-    }
-
-    fn look(&self) {
-        *self.woken.lock().unwrap() = false;
-    }
-}
+use crate::wake::models::Bed;
 
 /// A driver that sleeps in a bed; in virtual time, which stands still.
 struct Sleeper {

@@ -10,7 +10,7 @@
 
 use std::sync::OnceLock;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, full_fence};
 
 /// Words of a group, and bits of a word. loom gets by with less.
 const WORDS: usize = if cfg!(all(loom, test)) { 1 } else { 64 };
@@ -51,6 +51,7 @@ fn place(group: usize) -> (usize, usize) {
 /// Sets bits that are mostly set already: a load, and a read-modify-write only where one is missing.
 #[inline]
 fn set(word: &AtomicU64, bits: u64) {
+    full_fence();
     if word.load(Ordering::SeqCst) & bits != bits {
         word.fetch_or(bits, Ordering::SeqCst);
     }
@@ -109,6 +110,7 @@ impl Marks {
     #[inline]
     pub(crate) fn take(&self, mut each: impl FnMut(u32)) {
         let any = self.any.swap(0, Ordering::SeqCst);
+        full_fence();
         if any & 1 != 0 {
             self.first.take(0, &mut each);
         }
@@ -128,6 +130,7 @@ impl Group {
     #[inline]
     fn take(&self, base: usize, each: &mut impl FnMut(u32)) {
         let mut summary = self.summary.swap(0, Ordering::SeqCst);
+        full_fence();
         while summary != 0 {
             let word = summary.trailing_zeros() as usize;
             summary &= summary - 1;

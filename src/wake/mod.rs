@@ -38,6 +38,8 @@
 
 mod bell;
 mod marks;
+#[cfg(all(loom, test))]
+pub(crate) mod models;
 mod request;
 mod ticket;
 
@@ -50,7 +52,9 @@ pub(crate) use self::bell::Bell;
 pub(crate) use self::marks::Marks;
 pub(crate) use self::request::{Asked, Request, RequestCell};
 pub(crate) use self::ticket::Ticket;
-use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, full_fence, settle_fence, thread, wait_briefly};
+use crate::sync::{
+    AtomicBool, AtomicU64, Ordering, RwLock, fence, full_fence, settle_fence, thread, wait_briefly,
+};
 
 /// Wakes a driver from any thread. Does nothing when the driver is gone.
 pub trait Wake: Send + Sync {
@@ -135,7 +139,10 @@ pub(crate) struct Notify {
     owner: ThreadId,
     /// A thread asked for a wake-up.
     woken: AtomicBool,
-    waker: Arc<dyn Wake>,
+    /// `None` when the reactor is gone: its fds are closed, whoever keeps this.
+    waker: RwLock<Option<Arc<dyn Wake>>>,
+    /// The reactor is gone.
+    closed: AtomicBool,
     /// Even: open, and the first to claim it deals with us. Odd: claimed, voided, or not given out.
     ticket: AtomicU64,
 }
@@ -162,7 +169,8 @@ impl Notify {
             pressing: AtomicBool::new(false),
             owner: std::thread::current().id(),
             woken: AtomicBool::new(false),
-            waker,
+            waker: RwLock::new(Some(waker)),
+            closed: AtomicBool::new(false),
             ticket: AtomicU64::new(1),
         }
     }
@@ -369,10 +377,31 @@ impl Notify {
     /// Makes the wake-up of the sleep that `ended`.
     #[inline(always)]
     fn ring(&self, ended: u64) {
+        let Ok(waker) = self.waker.try_read() else { return }; // the reactor is going
+        let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok());
+        drop(waker);
+        if self.closed.load(Ordering::SeqCst) {
+            self.drop_waker();
+        }
         // After a failure the wake-up is still owed: the next sender makes it.
-        if self.waker.wake().is_ok() && self.sleep.load(Ordering::SeqCst) == ended {
+        if made && self.sleep.load(Ordering::SeqCst) == ended {
             self.rung.store(ended, Ordering::Release);
         }
+    }
+
+    /// The reactor is gone: drops the waker, and with it the fd that it keeps open. Waits for
+    /// nobody: a thread that is waking the reactor drops the waker afterwards.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        full_fence();
+        self.drop_waker();
+    }
+
+    #[cold]
+    fn drop_waker(&self) {
+        let waker = self.waker.try_write().ok().and_then(|mut waker| waker.take());
+        // Dropped without the lock: it may be anybody's.
+        drop(waker);
     }
 
     /// Makes the wake-up that another thread owes, if that thread takes too long.

@@ -59,10 +59,14 @@ impl RequestCell {
     }
 
     /// Step 2 of the receiver. A fence and a look at the channel must follow.
+    ///
+    /// A request for a mark is a new one in any case: a sender that has answered the last one may be
+    /// about to take that one away. A request for a wake-up leaves a request for a mark in place:
+    /// who takes that one away has made the wake-up before.
     #[inline]
     pub(crate) fn ask(&self, request: Request) {
         let asked = self.asked.load(Ordering::Relaxed);
-        if asked & KIND < request as u64 {
+        if request != Request::Wake || asked & KIND == SILENT {
             self.asked.store((asked & !KIND).wrapping_add(NEXT) | request as u64, Ordering::Release);
         }
     }

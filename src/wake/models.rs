@@ -1,0 +1,140 @@
+//! The loom models of bells, and what the models of other layers sleep in.
+//!
+//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib models` runs all
+//! models. A lost wake-up shows as a deadlock, which loom reports.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
+
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+
+use super::{Bell, Look, Notify, Probe, Request, Wake};
+use crate::sync::{Ordering, fence};
+
+/// A slot that a registered channel has in these models.
+pub(crate) const SLOT: u32 = 7;
+
+/// A place to sleep until woken.
+pub(crate) struct Bed {
+    woken: Mutex<bool>,
+    changed: Condvar,
+    pub(crate) wakes: Count,
+}
+
+impl Wake for Bed {
+    fn wake(&self) -> io::Result<()> {
+        self.wakes.fetch_add(1, Relaxed);
+        *self.woken.lock().unwrap() = true;
+        self.changed.notify_one();
+        Ok(())
+    }
+}
+
+impl Bed {
+    pub(crate) fn new() -> Arc<Bed> {
+        Arc::new(Bed { woken: Mutex::new(false), changed: Condvar::new(), wakes: Count::new(0) })
+    }
+
+    pub(crate) fn sleep(&self) {
+        let mut woken = self.woken.lock().unwrap();
+        while !*woken {
+            woken = self.changed.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
+
+    /// Takes a wake-up away, if there was one.
+    pub(crate) fn look(&self) {
+        *self.woken.lock().unwrap() = false;
+    }
+}
+
+/// A party that sleeps in a bed.
+pub(crate) fn party() -> (Arc<Notify>, Arc<Bed>) {
+    let bed = Bed::new();
+    (Arc::new(Notify::new(bed.clone())), bed)
+}
+
+/// Takes the marks, and returns true if there was one.
+pub(crate) fn collect(notify: &Notify) -> bool {
+    let mut marked = false;
+    if notify.is_marked() {
+        notify.take_marks(|slot| {
+            assert_eq!(slot, SLOT);
+            marked = true;
+        });
+    }
+    marked
+}
+
+/// A value that two threads change before they ring; and the bell.
+fn ringers(
+    notify: &Arc<Notify>,
+) -> (Arc<Bell>, Arc<loom::sync::atomic::AtomicUsize>, Vec<thread::JoinHandle<()>>) {
+    notify.prepare(SLOT);
+    let bell = Arc::new(Bell::new(notify.clone(), SLOT));
+    let done = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
+    let ringers = (0..2)
+        .map(|_| {
+            let (bell, done) = (bell.clone(), done.clone());
+            thread::spawn(move || {
+                done.fetch_add(1, Ordering::Relaxed);
+                bell.ring();
+            })
+        })
+        .collect();
+    (bell, done, ringers)
+}
+
+#[test]
+fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
+    loom::model(|| {
+        let (notify, bed) = party();
+        let (bell, done, ringers) = ringers(&notify);
+        let mut seen = 0;
+        while seen < 2 {
+            if bell.hear() {
+                seen = done.load(Ordering::Relaxed);
+                continue;
+            }
+            notify.sleep();
+            bell.ask(Request::Wake);
+            fence(Ordering::SeqCst);
+            if !bell.is_rung() {
+                bed.sleep();
+            }
+            notify.awake();
+            bell.unask();
+        }
+        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
+    });
+}
+
+#[test]
+fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
+    loom::model(|| {
+        let (notify, bed) = party();
+        let (bell, done, ringers) = ringers(&notify);
+        let (mut seen, mut ready) = (0, bell.arm(Request::Mark) == Look::Ready);
+        while seen < 2 {
+            if ready {
+                bell.silence();
+                if bell.hear() {
+                    seen = done.load(Ordering::Relaxed);
+                }
+                ready = seen < 2 && bell.arm(Request::Mark) == Look::Ready;
+                continue;
+            }
+            notify.sleep();
+            fence(Ordering::SeqCst);
+            if !notify.is_marked() {
+                bed.sleep();
+            }
+            notify.awake();
+            ready = collect(&notify) && bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
+        }
+        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
+    });
+}

@@ -1,11 +1,16 @@
 //! The end of a child process as an fd, on Linux: a pidfd (5.3).
 //!
 //! Quirks handled here:
-//! - It is readable once the process has ended, and stays so; there is nothing to read. The status is `waitpid`'s business.
-//! - Made from a pid, it is the right process only while that has not been waited for: the caller holds the `Child`.
+//! - It is readable once the process has ended, and stays so; there is nothing to read. The status is
+//!   `waitpid`'s business.
+//! - Made from a pid, it is the right process only while that has not been waited for: the caller
+//!   asks before and after.
+//! - Containers refuse the call by a seccomp filter, with an errno of their choice (`EPERM` mostly).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::process::refused;
 
 /// Readable when a process has ended: a pidfd here.
 #[derive(Debug)]
@@ -14,19 +19,21 @@ pub struct ProcessFd {
 }
 
 impl ProcessFd {
-    /// For the process `pid`, a child that has not been waited for. One syscall; close-on-exec. Fails with [`io::ErrorKind::Unsupported`] where the kernel has no pidfds, and with the
-    /// system's error.
+    /// For the process `pid`, a child that has not been waited for. One syscall; close-on-exec.
+    ///
+    /// Fails with [`io::ErrorKind::Unsupported`] where the kernel has no pidfds or a seccomp filter
+    /// refuses the call, and with the system's error.
     pub fn new(pid: u32) -> io::Result<ProcessFd> {
         // SAFETY: the call takes no pointers.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
         if fd < 0 {
             let error = io::Error::last_os_error();
             return Err(match error.raw_os_error() {
-                Some(libc::ENOSYS) => io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "this kernel cannot wait for processes (no pidfd_open)",
-                ),
-                _ => error,
+                // All that the kernel says itself.
+                Some(
+                    libc::EINVAL | libc::EMFILE | libc::ENFILE | libc::ENODEV | libc::ENOMEM | libc::ESRCH,
+                ) => error,
+                _ => refused("pidfd_open", &error),
             });
         }
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.

@@ -28,7 +28,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::slots::{COUNT, Raise, bit, numbers};
@@ -73,7 +73,7 @@ impl Raise for Flag {
 
 static TABLE: slots::Table<Flag> = slots::Table {
     head: AtomicPtr::new(ptr::null_mut()),
-    births: AtomicUsize::new(0),
+    births: AtomicU64::new(0),
     arrived: [const { AtomicU64::new(0) }; COUNT],
     taken: [const { AtomicU64::new(0) }; COUNT],
 };

@@ -23,7 +23,9 @@
 //! **No signal is missed between two sets.** A handler that walks the table may pass a slot before
 //! a set is made there, and then reach the slot of an older set that has gone meanwhile. So each
 //! new set is counted in `births` once it is seen, and a handler that told nobody walks again if
-//! that number has changed. Each repetition has a new set as its cause.
+//! that number has changed. Each repetition has a new set as its cause. A walk tells the sets that
+//! were born before it: a handler that stood still does not tell a young set of a signal that an
+//! older one has taken long ago.
 //!
 //! **Who was told.** `arrived` counts the handlers by signal, and `taken` is the value of `arrived`
 //! that the last successful `take` had seen. A bit that is left over in one set was told by another
@@ -67,7 +69,7 @@ pub(super) trait Raise {
 /// All slots, and what has come and been taken.
 pub(super) struct Table<F> {
     pub(super) head: AtomicPtr<Slot<F>>,
-    pub(super) births: AtomicUsize,
+    pub(super) births: AtomicU64,
     pub(super) arrived: [AtomicU64; COUNT],
     pub(super) taken: [AtomicU64; COUNT],
 }
@@ -77,6 +79,8 @@ pub(super) struct Slot<F> {
     state: AtomicUsize,
     /// The process that made the set. In a forked child its parent's sets are nobody's.
     process: AtomicU64,
+    /// The set's number in `births`.
+    birth: AtomicU64,
     /// The signals that the set watches.
     signals: AtomicU64,
     /// Signals that have come.
@@ -102,6 +106,7 @@ impl<F: Raise + 'static> Table<F> {
         });
         let slot = free.unwrap_or_else(|| self.add_slot());
         slot.process.store(process, Ordering::Release);
+        slot.birth.store(self.births() + 1, Ordering::Relaxed);
         slot.pending.store(0, Ordering::Relaxed);
         slot.fresh.store(0, Ordering::Relaxed);
         slot.flag.with_mut(|place| {
@@ -118,6 +123,7 @@ impl<F: Raise + 'static> Table<F> {
         let slot = Box::leak(Box::new(Slot {
             state: AtomicUsize::new(CLAIMED),
             process: AtomicU64::new(0),
+            birth: AtomicU64::new(0),
             signals: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             fresh: AtomicU64::new(0),
@@ -162,12 +168,12 @@ impl<F: Raise + 'static> Table<F> {
 
     /// Tells every set of `process` that watches `signal`. Says how many births it knows of if there
     /// was none; with each birth after that the caller asks again. For a handler: takes no lock.
-    pub(super) fn deliver(&self, signal: i32, process: u64) -> Result<(), usize> {
+    pub(super) fn deliver(&self, signal: i32, process: u64) -> Result<(), u64> {
         let mut births = self.births();
         loop {
             let mut told = false;
             for slot in self.iter() {
-                told |= slot.tell(signal, process);
+                told |= slot.tell(signal, process, births);
             }
             let now = self.births();
             if told || now == births {
@@ -177,7 +183,7 @@ impl<F: Raise + 'static> Table<F> {
         }
     }
 
-    pub(super) fn births(&self) -> usize {
+    pub(super) fn births(&self) -> u64 {
         self.births.load(Ordering::Acquire)
     }
 
@@ -192,7 +198,7 @@ impl<F: Raise + 'static> Table<F> {
     pub(super) fn hand_on(&self, signal: i32, process: u64) {
         for slot in self.iter() {
             if slot.fresh.load(Ordering::Acquire) & bit(signal) != 0 {
-                slot.tell(signal, process);
+                slot.tell(signal, process, u64::MAX);
             }
         }
     }
@@ -238,16 +244,18 @@ impl<F: Raise> Slot<F> {
         live && self.signals() & bit(signal) != 0 && self.process.load(Ordering::Acquire) == process
     }
 
-    /// Tells the set here, if it is one of `process` that watches `signal`. Returns true if the set
-    /// will have the signal, or whoever ended the set answers for it.
-    fn tell(&self, signal: i32, process: u64) -> bool {
+    /// Tells the set here, if it is one of `process` that watches `signal`, and no younger than
+    /// `births`. Returns true if the set will have the signal, or whoever ended the set answers for
+    /// it.
+    fn tell(&self, signal: i32, process: u64, births: u64) -> bool {
         // A look before the write to memory that all threads share. In a forked child it also keeps
         // the handler out of the slots of the parent, which nobody counts there.
         if !self.is_watching(signal, process) || !self.enter() {
             return false;
         }
         // The slot may have been reused between the look and the entry.
-        let told = self.is_watching_inside(signal, process);
+        let watches = self.signals() & bit(signal) != 0 && self.process() == process;
+        let told = watches && self.birth.load(Ordering::Relaxed) <= births;
         if told {
             self.pending.fetch_or(bit(signal), Ordering::AcqRel);
             self.flag.with(|flag| {
@@ -258,10 +266,6 @@ impl<F: Raise> Slot<F> {
             });
         }
         self.leave(signal, told)
-    }
-
-    fn is_watching_inside(&self, signal: i32, process: u64) -> bool {
-        self.signals() & bit(signal) != 0 && self.process() == process
     }
 
     fn enter(&self) -> bool {

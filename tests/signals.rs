@@ -547,17 +547,21 @@ fn a_signal_beside_a_drop_is_told_or_acts() {
             let status = forked(|| {
                 let mut random = watch::Random::new(seed);
                 let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
-                let (mut here, mut there) = (random.below(3_000), random.below(3_000));
-                let go = Arc::new(AtomicBool::new(false));
+                let (mut here, mut there) = (random.below(5_000), random.below(1_000));
+                let go = Arc::new(AtomicUsize::new(0));
                 let went = go.clone();
                 let sender = thread::spawn(move || {
-                    while !went.load(Ordering::SeqCst) {
-                        thread::yield_now();
+                    went.store(1, Ordering::SeqCst);
+                    while went.load(Ordering::SeqCst) != 2 {
+                        std::hint::spin_loop();
                     }
                     spin(&mut there);
                     send(Signal::USER1);
                 });
-                go.store(true, Ordering::SeqCst);
+                while go.load(Ordering::SeqCst) != 1 {
+                    thread::yield_now();
+                }
+                go.store(2, Ordering::SeqCst);
                 spin(&mut here);
                 let told = set.take() == Some(Signal::USER1.0);
                 drop(set);
@@ -570,6 +574,7 @@ fn a_signal_beside_a_drop_is_told_or_acts() {
                 _ => panic!("round {seed}, {told} told, {acted} acted: lost: {status}"),
             }
         }
+        println!("{told} told, {acted} acted");
     });
 }
 
@@ -699,14 +704,16 @@ fn a_handler_put_there_meanwhile_is_not_lost() {
     watch::in_child("a_handler_put_there_meanwhile_is_not_lost", || {
         let handlers = [count_call, count_call_too].map(|handler| handler as *const () as usize);
         let turn = Arc::new(AtomicUsize::new(0));
-        let turns = 20_000;
+        let turns = 5_000;
         let other = {
             let turn = turn.clone();
             thread::spawn(move || {
                 let mut random = watch::Random::new(2);
                 for round in 0..turns {
+                    let mut looks = 0_u64;
                     while turn.load(Ordering::SeqCst) != 2 * round + 1 {
-                        std::hint::spin_loop();
+                        looks += 1;
+                        if looks % 1_000 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
                     }
                     spin(&mut random.below(150));
                     put(handlers[1]);
@@ -736,25 +743,30 @@ fn a_handler_put_there_meanwhile_is_not_lost() {
 fn of_two_threads_one_takes_a_signal() {
     let (_alone, _dog) = (alone(), watch::dog());
     let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
-    let (taken, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (round, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let rounds = 20_000;
+    let wait_for = |place: &AtomicUsize, value| {
+        let mut looks = 0_u64;
+        while place.load(Ordering::SeqCst) != value {
+            looks += 1;
+            if looks % 1_000 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    };
     thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !over.load(Ordering::SeqCst) {
-                    if set.take().is_some() {
-                        taken.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-        for round in 1..=rounds {
-            raise(Signal::USER1);
-            while taken.load(Ordering::SeqCst) < round {
-                thread::yield_now();
+        scope.spawn(|| {
+            for now in 1..=rounds {
+                wait_for(&round, 2 * now - 1);
+                taken.fetch_add(set.take().iter().count(), Ordering::SeqCst);
+                round.store(2 * now, Ordering::SeqCst);
             }
+        });
+        for now in 1..=rounds {
+            raise(Signal::USER1);
+            round.store(2 * now - 1, Ordering::SeqCst);
+            spin(&mut (now as u64 % 32));
+            taken.fetch_add(set.take().iter().count(), Ordering::SeqCst);
+            wait_for(&round, 2 * now);
         }
-        over.store(true, Ordering::SeqCst);
     });
     assert_eq!(taken.load(Ordering::SeqCst), rounds);
 }

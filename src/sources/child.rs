@@ -148,9 +148,17 @@ impl ChildProcess {
         self.with(|child| child.id())
     }
 
-    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual.
+    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual. At most
+    /// two syscalls.
+    ///
+    /// Does nothing to a process whose status is known. Fails with
+    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process: its number may
+    /// be another process's by now.
     pub fn kill(&self) -> io::Result<()> {
-        self.with(Child::kill)
+        self.with(|child| {
+            let over = !is_unwaited(child.id()) && has_status(child)?;
+            if over { Ok(()) } else { child.kill() }
+        })
     }
 
     /// The child: for its pipes.

@@ -8,6 +8,7 @@ mod atomics {
     pub(super) use loom::cell::UnsafeCell;
     pub(super) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 }
+#[allow(dead_code)] // The models do not use all of it.
 #[path = "slots.rs"]
 mod slots;
 

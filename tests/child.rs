@@ -218,7 +218,7 @@ fn a_reused_number_is_never_watched() {
     let _dog = watch::dog();
     let reactor = Reactor::new().unwrap();
     let child = waited(9);
-    let sleeps = || Command::new("sleep").arg("600").spawn().unwrap();
+    let sleeps = || Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
     let Some(mut other) = reuse(child.id(), sleeps) else {
         eprintln!("skipped: only root may choose the number of a process");
         return;
@@ -302,7 +302,8 @@ fn one_waited_for_while_registered_gives_its_status() {
 fn a_stopped_child_has_not_ended() {
     let _dog = watch::dog();
     let reactor = Reactor::new().unwrap();
-    let child = reactor.register(Command::new("sleep").arg("600").spawn().unwrap()).unwrap();
+    let child =
+        reactor.register(Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap()).unwrap();
     for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGSTOP] {
         // SAFETY: the call takes no pointers, and the child has not been waited for.
         assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);

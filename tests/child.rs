@@ -189,12 +189,18 @@ fn one_waited_for_gives_its_status_at_once() {
             }
             // In a `select!`, and dropped without being asked.
             let child = reactor.register(waited(5)).unwrap();
-            select! { reactor; recv(child) -> status => assert_eq!(status.unwrap().code(), Some(5)) }
+            select! { reactor;
+                recv(child) -> status => assert_eq!(status.unwrap().code(), Some(5)),
+            }
             drop(reactor.register(waited(6)).unwrap());
             assert_eq!(reactor.stats().live, 1);
         }
         assert_eq!(open_fds(), open);
     });
+}
+
+fn sleeper() -> Child {
+    Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap()
 }
 
 /// Gives a number that was a child's to another process, if this test may.
@@ -217,10 +223,10 @@ fn reuse(pid: u32, begin: impl Fn() -> Child) -> Option<Child> {
 fn a_reused_number_is_never_watched() {
     let _dog = watch::dog();
     let reactor = Reactor::new().unwrap();
-    let child = waited(9);
-    let sleeps = || Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
-    let Some(mut other) = reuse(child.id(), sleeps) else {
+    let mut child = waited(9);
+    let Some(mut other) = reuse(child.id(), sleeper) else {
         eprintln!("skipped: only root may choose the number of a process");
+        child.wait().unwrap();
         return;
     };
     let child = reactor.register(child).unwrap();
@@ -302,8 +308,7 @@ fn one_waited_for_while_registered_gives_its_status() {
 fn a_stopped_child_has_not_ended() {
     let _dog = watch::dog();
     let reactor = Reactor::new().unwrap();
-    let child =
-        reactor.register(Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().unwrap()).unwrap();
+    let child = reactor.register(sleeper()).unwrap();
     for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGSTOP] {
         // SAFETY: the call takes no pointers, and the child has not been waited for.
         assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);

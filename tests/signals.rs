@@ -713,7 +713,9 @@ fn a_handler_put_there_meanwhile_is_not_lost() {
                     let mut looks = 0_u64;
                     while turn.load(Ordering::SeqCst) != 2 * round + 1 {
                         looks += 1;
-                        if looks % 1_000 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
+                        if looks % 1_000 == 0 {
+                            thread::yield_now();
+                        }
                     }
                     spin(&mut random.below(150));
                     put(handlers[1]);

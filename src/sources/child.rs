@@ -12,16 +12,17 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
 ///
-/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and taking
-/// the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the child runs
-/// on, as a dropped `Child` does. No signal handler is involved.
+/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and
+/// taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
+/// child runs on, as a dropped `Child` does. No signal handler is involved.
 ///
-/// A `Child` whose status is known already, because `wait` or `try_wait` has returned it, is ready at
-/// once and gives that status. Its number, which may be another process's by now, is not looked at.
+/// A `Child` whose status is known already, because `wait` or `try_wait` has returned it, is ready
+/// at once and gives that status. Its number, which may be another process's by now, is not looked
+/// at.
 ///
-/// Leave the waiting to the reactor: where other code waits for all children (`waitpid(-1, ..)`), or
-/// `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of kind
-/// [`NotFound`](io::ErrorKind::NotFound).
+/// Leave the waiting to the reactor: where other code waits for all children (`waitpid(-1, ..)`),
+/// or `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of
+/// kind [`NotFound`](io::ErrorKind::NotFound).
 ///
 /// A child that reads its stdin to the end does not end while that pipe is open, and a `Child` holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait`
 /// does so itself.) To wait for its output make a [`File`](std::fs::File) of that pipe (by way of `OwnedFd`), non-blocking, and an [`Fd`](super::Fd) of the file: `ChildStdout` cannot be
@@ -58,9 +59,9 @@ impl Register for Child {
     /// Four syscalls, on kqueue six; one for a child whose status is known.
     ///
     /// Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux
-    /// before 5.3, a seccomp filter that refuses `pidfd_open`, libkqueue) or the driver waits for no
-    /// fds; with [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the child; and
-    /// with the system's error.
+    /// before 5.3, a seccomp filter that refuses `pidfd_open`, libkqueue) or the driver waits for
+    /// no fds; with [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the child;
+    /// and with the system's error.
     #[track_caller]
     fn register(mut self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
         if handle.is_closed() {
@@ -148,12 +149,12 @@ impl ChildProcess {
         self.with(|child| child.id())
     }
 
-    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual. At most
-    /// two syscalls.
+    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual. At
+    /// most two syscalls.
     ///
     /// Does nothing to a process whose status is known. Fails with
-    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process: its number may
-    /// be another process's by now.
+    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process: its number
+    /// may be another process's by now.
     pub fn kill(&self) -> io::Result<()> {
         self.with(|child| {
             let over = !is_unwaited(child.id()) && has_status(child)?;
@@ -201,7 +202,8 @@ impl Source for ChildProcess {
         if !self.slot.is_ready() {
             return None;
         }
-        let status = self.with(|child| child.try_wait().map_err(|error| lost(child, error))).transpose();
+        let wait = |child: &mut Child| child.try_wait().map_err(|error| lost(child, error));
+        let status = self.with(wait).transpose();
         if status.is_some() {
             self.unwatch();
             self.slot.count();

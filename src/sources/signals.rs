@@ -53,21 +53,21 @@ impl fmt::Display for Signal {
 /// Signals that the process gets, as a source of [`Signal`]s. Made by [`Handle::signals`].
 ///
 /// While a set lives the default action of its signals (mostly the end of the process) does not
-/// happen. A signal that comes again before it was taken is given once. Several sets, in one reactor
-/// or in several, may have the same signal: each is told.
+/// happen. A signal that comes again before it was taken is given once. Several sets, in one
+/// reactor or in several, may have the same signal: each is told.
 ///
 /// **Every signal is told or has its old action.** When the last set of a signal goes, the action
-/// that was there before comes back. A signal that had come and that no set has taken is sent again,
-/// to the process, if that action is the default one. So dropping a set with `SIGTERM` unread ends
-/// the process: take what is there first, or keep the set for as long as that must not happen. A set
-/// that goes while others stay hands them what they have not been told. (What is sent again comes
-/// from this process, and a real-time signal loses its value.)
+/// that was there before comes back. A signal that had come and that no set has taken is sent
+/// again, to the process, if that action is the default one. So dropping a set with `SIGTERM`
+/// unread ends the process: take what is there first, or keep the set for as long as that must not
+/// happen. A set that goes while others stay hands them what they have not been told. (What is sent
+/// again comes from this process, and a real-time signal loses its value.)
 ///
-/// **No signal is blocked**: a handler catches them, on whatever thread they come. Other threads need
-/// no preparation, and child processes start with the mask and the default actions that they would
-/// have had. (But a signal that was ignored before, as `nohup` does with SIGHUP, has its default
-/// action in children while it is caught.) A handler that was there before is called as well, with
-/// all signals but those of faults blocked.
+/// **No signal is blocked**: a handler catches them, on whatever thread they come. Other threads
+/// need no preparation, and child processes start with the mask and the default actions that they
+/// would have had. (But a signal that was ignored before, as `nohup` does with SIGHUP, has its
+/// default action in children while it is caught.) A handler that was there before is called as
+/// well, with all signals but those of faults blocked.
 ///
 /// **In a forked child** (without `execve`) the set gives nothing, and touches nothing that the
 /// parent shares. Its signals have their old action there.
@@ -93,20 +93,20 @@ pub struct Signals {
 }
 
 impl Handle {
-    /// Catches these signals from now on. Five syscalls (on macOS nine), and two for each signal that
-    /// nobody caught yet, one for the others. Never waits for a signal handler, wherever that was
-    /// preempted.
+    /// Catches these signals from now on. Five syscalls (on macOS nine), and two for each signal
+    /// that nobody caught yet, one for the others. Never waits for a signal handler, wherever that
+    /// was preempted.
     ///
     /// Fails with [`io::ErrorKind::InvalidInput`]
     /// - for a number that is no signal;
-    /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the program
-    ///   (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
+    /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the
+    ///   program (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
     /// - for a signal that the calling thread blocks. A program inherits its mask from whoever
     ///   started it, and a thread from the thread that made it, so such a signal mostly comes
     ///   nowhere. Unblock it first, with `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Fails with `Unsupported` when the reactor's driver waits for no fds, and when the reactor has
-    /// been dropped. Then nothing is caught.
+    /// Fails with `Unsupported` when the reactor's driver waits for no fds, and when the reactor
+    /// has been dropped. Then nothing is caught.
     #[track_caller]
     pub fn signals(&self, signals: &[Signal]) -> io::Result<Signals> {
         if self.is_closed() {

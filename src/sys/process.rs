@@ -1,8 +1,9 @@
 //! Child processes by number. A number is a child's only until somebody has waited for the child:
 //! then the kernel may give the number to another process.
 
-/// Returns true if `pid` is a child of this process that has not been waited for. One syscall, which
-/// neither waits nor takes the status. False on a system that cannot say (OpenBSD as libc has it).
+/// Returns true if `pid` is a child of this process that has not been waited for. One syscall,
+/// which neither waits nor takes the status. False on a system that cannot say (OpenBSD as libc has
+/// it).
 pub(crate) fn is_unwaited(pid: u32) -> bool {
     #[cfg(target_os = "openbsd")]
     {
@@ -33,8 +34,8 @@ pub(super) fn refused(call: &str, error: &std::io::Error) -> std::io::Error {
         _ => "most likely a seccomp filter of the container forbids it",
     };
     let text = format!(
-        "this system does not let the process wait for children by {call} ({error}): {cause}; allow \
-         {call}, or wait for Signal::CHILD and ask Child::try_wait then"
+        "this system does not let the process wait for children by {call} ({error}): {cause}; \
+         allow {call}, or wait for Signal::CHILD and ask Child::try_wait then"
     );
     std::io::Error::new(std::io::ErrorKind::Unsupported, text)
 }

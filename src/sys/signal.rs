@@ -1,27 +1,27 @@
 //! Signals as an fd: a handler that notes the signal and raises a flag, an eventfd or a pipe.
 //!
-//! Not a signalfd. That one needs the signal blocked in *every* thread, also those that run already,
-//! or its default action ends the process. And a blocked signal stays blocked in the children
-//! (`posix_spawn` copies the mask), which then cannot be interrupted. A handler needs no mask: **no
-//! signal is blocked**, and `execve` gives children the default action back.
+//! Not a signalfd. That one needs the signal blocked in *every* thread, also those that run
+//! already, or its default action ends the process. And a blocked signal stays blocked in the
+//! children (`posix_spawn` copies the mask), which then cannot be interrupted. A handler needs no
+//! mask: **no signal is blocked**, and `execve` gives children the default action back.
 //!
 //! Quirks handled here:
 //! - The handler runs on any thread, at any instruction: it takes no lock, allocates nothing and
 //!   keeps `errno`.
-//! - The handler may stand still at any instruction, on a thread that does not run. Nobody waits for
-//!   it: see `signal/slots.rs`.
+//! - The handler may stand still at any instruction, on a thread that does not run. Nobody waits
+//!   for it: see `signal/slots.rs`.
 //! - The handler runs on the thread's stack for signals, where there is one, as runtimes with small
-//!   stacks of their own demand. std makes that of 8 KiB, and a frame takes more than 3 of them where
-//!   registers are wide: signals that come together would overflow it, one handler interrupted by
-//!   the next. So while ours runs, the others wait (`sa_mask`).
+//!   stacks of their own demand. std makes that of 8 KiB, and a frame takes more than 3 of them
+//!   where registers are wide: signals that come together would overflow it, one handler
+//!   interrupted by the next. So while ours runs, the others wait (`sa_mask`).
 //! - A handler that was there before is called after ours, and comes back when the last set of the
 //!   signal goes. One that came later stays, and may go on calling ours.
-//! - `sigaction` has no compare-and-swap. Each call that sets an action looks at the action that the
-//!   same call replaced, and corrects itself if that was not the expected one.
+//! - `sigaction` has no compare-and-swap. Each call that sets an action looks at the action that
+//!   the same call replaced, and corrects itself if that was not the expected one.
 //! - The handler may find no set: the last one has just gone, another handler still calls ours, or
 //!   this is a forked child. Then the signal has the action that it had before us.
-//! - A forked child has our handler, copies of the sets, and the parent's eventfds. It may also have
-//!   a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
+//! - A forked child has our handler, copies of the sets, and the parent's eventfds. It may also
+//!   have a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
 //!   process that they belong to. In another process they count as nobody's.
 
 use std::fmt;
@@ -86,7 +86,9 @@ static INSTALLED: [AtomicBool; COUNT] = [const { AtomicBool::new(false) }; COUNT
 /// The action before ours, as [`Old`] has it. For the handler.
 static OLD: [AtomicPtr<()>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
 /// The same with flags and mask, once there was one. Read, replaced and freed under the lock only.
-static SAVED: [AtomicPtr<libc::sigaction>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
+static SAVED: [AtomicPtr<Action>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
+
+type Action = libc::sigaction;
 
 /// An action, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,15 +181,16 @@ const IGNORED: [i32; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIG
 const IGNORED: [i32; 6] =
     [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH, libc::SIGIO, libc::SIGINFO];
 
-/// Returns true if every signal waits for the handler on this thread, as the kernel does it for ours
-/// and hardly anybody for his own. What a handler of others passes on must not be raised again: that
-/// handler would pass it on again.
+/// Returns true if every signal waits for the handler on this thread, as the kernel does it for
+/// ours and hardly anybody for his own. What a handler of others passes on must not be raised
+/// again: that handler would pass it on again.
 fn called_by_kernel() -> bool {
     // SAFETY: a sigset_t is numbers, for which zero is a value.
     let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: a null new mask changes nothing, and `mask` is valid for the length of the call.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
-    [libc::SIGXCPU, libc::SIGVTALRM, libc::SIGURG, libc::SIGTTOU].iter().all(|&s| is_member(&mask, s))
+    let some = [libc::SIGXCPU, libc::SIGVTALRM, libc::SIGURG, libc::SIGTTOU];
+    some.iter().all(|&signal| is_member(&mask, signal))
 }
 
 /// To this thread: the signal comes when it is not blocked here.
@@ -224,7 +227,8 @@ fn count_forks() -> io::Result<()> {
         return Ok(());
     }
     // Two threads may both get here: then each fork counts twice, which is as good.
-    // SAFETY: the function does what a forked child may do, and is there for as long as the process.
+    // SAFETY: the function does what a forked child may do, and is there for as long as the
+    // process.
     let failed = unsafe { pthread_atfork(None, None, Some(in_child)) };
     if failed != 0 {
         return Err(io::Error::from_raw_os_error(failed));
@@ -250,11 +254,11 @@ impl Locked {
         let mut looks = 0_u32;
         loop {
             let holder = LOCK.load(Ordering::Relaxed);
-            // A holder in another process is the thread of a parent that forked meanwhile. It is not
-            // here, and it leaves nothing half done that matters: see `install` and `restore`.
-            if holder != process
-                && LOCK.compare_exchange_weak(holder, process, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            {
+            // A holder in another process is the thread of a parent that forked meanwhile. It is
+            // not here, and it leaves nothing half done that matters: see `install` and `restore`.
+            let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
+            let swap = || LOCK.compare_exchange_weak(holder, process, order, failed);
+            if holder != process && swap().is_ok() {
                 return Locked { mask, process };
             }
             looks += 1;
@@ -296,10 +300,14 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
     before
 }
 
-/// Notes signals and raises an fd: edge-triggered it needs no read. See [`Signals`](crate::Signals).
+/// Notes signals and raises an fd: edge-triggered it needs no read. See
+/// [`Signals`](crate::Signals).
 ///
 /// Sets are made and dropped without waiting for a signal handler, wherever it was preempted. Two
 /// threads that make or drop sets at the same time wait for each other: for some syscalls.
+///
+/// A signal that has come, that no set has taken, and whose action was the default one before, is
+/// sent again to the process when the last set of that signal is dropped.
 ///
 /// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the parent
 /// shares. There its signals have the actions that they had before the set. The child may make sets
@@ -309,8 +317,8 @@ pub struct SignalSet {
 }
 
 impl SignalSet {
-    /// Watches the signals with these numbers. Four syscalls, on macOS eight, and two for each signal that
-    /// nobody watches yet, one for the others. Allocates.
+    /// Watches the signals with these numbers. Four syscalls, on macOS eight, and two for each
+    /// signal that nobody watches yet, one for the others. Allocates.
     ///
     /// Fails with [`io::ErrorKind::InvalidInput`]
     /// - for a number that is no signal;
@@ -420,7 +428,8 @@ fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == handler as *const () as usize
 }
 
-/// Remembers the action before ours. Returns the one that was remembered. The caller holds the lock.
+/// Remembers the action before ours. Returns the one that was remembered. The caller holds the
+/// lock.
 fn save(signal: i32, action: libc::sigaction) -> Option<Box<libc::sigaction>> {
     Old::of(&action).store(signal);
     let before = SAVED[signal as usize].swap(Box::into_raw(Box::new(action)), Ordering::AcqRel);
@@ -429,8 +438,8 @@ fn save(signal: i32, action: libc::sigaction) -> Option<Box<libc::sigaction>> {
     (!before.is_null()).then(|| unsafe { Box::from_raw(before) })
 }
 
-/// Makes our handler that of `signal`, if it is not, or if no other handler has taken its place. The
-/// caller holds the lock.
+/// Makes our handler that of `signal`, if it is not, or if no other handler has taken its place.
+/// The caller holds the lock.
 ///
 /// `OLD` is set before: no signal misses the handler that was there. A fork at any point leaves the
 /// child with our handler, or without it and without `INSTALLED`: `install` there finds either.
@@ -527,8 +536,10 @@ impl Drop for SignalSet {
             }
             if TABLE.is_watched(signal, process, None) {
                 TABLE.hand_on(signal, process);
-            } else if Old::load(signal) == Old::Default && !INSTALLED[signal as usize].load(Ordering::Relaxed)
-            {
+                continue;
+            }
+            let restored = !INSTALLED[signal as usize].load(Ordering::Relaxed);
+            if restored && Old::load(signal) == Old::Default {
                 back |= bit(signal);
             }
         }

@@ -212,8 +212,8 @@ fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| refusals.contains(&errno))
 }
 
-/// Returns true if `pid`, of which the kernel has said that it does not run, is a child that was not
-/// waited for. A system that cannot say is taken at the caller's word.
+/// Returns true if `pid`, of which the kernel has said that it does not run, is a child that was
+/// not waited for. A system that cannot say is taken at the caller's word.
 fn is_zombie(pid: u32) -> bool {
     cfg!(target_os = "openbsd") || is_unwaited(pid)
 }

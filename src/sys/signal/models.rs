@@ -1,5 +1,5 @@
-//! The loom models of `slots.rs`: a handler against the end of its set, at every instruction. How to
-//! run them: `channel/models.rs`.
+//! The loom models of `slots.rs`: a handler against the end of its set, at every instruction. How
+//! to run them: `channel/models.rs`.
 
 use loom::thread;
 

@@ -8,12 +8,12 @@
 //! |---|---|---|
 //! | `FREE` | nobody has the slot | `claim`: `CLAIMED` |
 //! | `CLAIMED` | one thread fills in the slot | `LIVE` |
-//! | `LIVE` + n | a set; n handlers are inside | enter, leave: n changes; `retire`: `CLOSING` + n + 1 |
-//! | `CLOSING` + n | the set is gone; nobody enters | leave: n - 1; the last one closes the fd: `FREE` |
+//! | `LIVE` + n | a set; n handlers are inside | enter, leave: n; `retire`: `CLOSING` + n + 1 |
+//! | `CLOSING` + n | the set is gone; nobody enters | leave: n - 1; the last one closes: `FREE` |
 //!
-//! **No signal falls between a handler and the end of the set.** A handler sets its bit in `pending`
-//! and then leaves by a read-modify-write of `state`. `retire` changes `state` by such an operation
-//! and then sweeps `pending`. One of the two operations on `state` comes first:
+//! **No signal falls between a handler and the end of the set.** A handler sets its bit in
+//! `pending` and then leaves by a read-modify-write of `state`. `retire` changes `state` by such an
+//! operation and then sweeps `pending`. One of the two operations on `state` comes first:
 //! - The handler's: its bit happens before the sweep, which finds the bit.
 //! - The owner's: the handler sees `CLOSING` as it leaves and takes its bit back. If the sweep was
 //!   faster the bit is gone, and the owner answers for the signal.
@@ -166,8 +166,9 @@ impl<F: Raise + 'static> Table<F> {
         self.arrived[signal as usize].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Tells every set of `process` that watches `signal`. Says how many births it knows of if there
-    /// was none; with each birth after that the caller asks again. For a handler: takes no lock.
+    /// Tells every set of `process` that watches `signal`. Says how many births it knows of if
+    /// there was none; with each birth after that the caller asks again. For a handler: takes no
+    /// lock.
     pub(super) fn deliver(&self, signal: i32, process: u64) -> Result<(), u64> {
         let mut births = self.births();
         loop {
@@ -289,7 +290,8 @@ impl<F: Raise> Slot<F> {
                 Err(now) => state = now,
             }
         }
-        let back = told && self.pending.fetch_and(!bit(signal), Ordering::AcqRel) & bit(signal) != 0;
+        let bit = bit(signal);
+        let back = told && self.pending.fetch_and(!bit, Ordering::AcqRel) & bit != 0;
         self.leave_closing();
         told && !back
     }

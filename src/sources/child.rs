@@ -8,12 +8,21 @@ use std::process::{Child, ExitStatus};
 
 use super::{Register, RegisterError, Source};
 use crate::reactor::{Handle, Slot, SourceKind, closed};
-use crate::sys::{Interest, Mode, ProcessFd, Readiness};
+use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
 ///
-/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
+/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and
+/// taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
 /// child runs on, as a dropped `Child` does. No signal handler is involved.
+///
+/// A `Child` whose status is known already, because `wait` or `try_wait` has returned it, is ready
+/// at once and gives that status. Its number, which may be another process's by now, is not looked
+/// at.
+///
+/// Leave the waiting to the reactor: where other code waits for all children (`waitpid(-1, ..)`),
+/// or `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of
+/// kind [`NotFound`](io::ErrorKind::NotFound).
 ///
 /// A child that reads its stdin to the end does not end while that pipe is open, and a `Child` holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait`
 /// does so itself.) To wait for its output make a [`File`](std::fs::File) of that pipe (by way of `OwnedFd`), non-blocking, and an [`Fd`](super::Fd) of the file: `ChildStdout` cannot be
@@ -37,7 +46,8 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness};
 pub struct ChildProcess {
     /// `None` only while it is taken apart.
     child: RefCell<Option<Child>>,
-    process: ProcessFd,
+    /// `None` for a child whose status was known when it was registered.
+    process: Option<ProcessFd>,
     slot: Slot,
     /// The status has been given and the process is waited for no longer: that it was reaped would be another event (Linux 6.9).
     over: Cell<bool>,
@@ -46,9 +56,14 @@ pub struct ChildProcess {
 impl Register for Child {
     type Registered = ChildProcess;
 
-    /// Two syscalls, on kqueue four. Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux before 5.3, libkqueue) or the driver waits for no fds.
+    /// Four syscalls, on kqueue six; one for a child whose status is known.
+    ///
+    /// Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux
+    /// before 5.3, a seccomp filter that refuses `pidfd_open`, libkqueue) or the driver waits for
+    /// no fds; with [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the child;
+    /// and with the system's error.
     #[track_caller]
-    fn register(self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
+    fn register(mut self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, closed()));
         }
@@ -56,17 +71,61 @@ impl Register for Child {
         if let Some(key) = key {
             slot.set_key(key);
         }
-        let watched = ProcessFd::new(self.id()).and_then(|process| {
-            slot.watch_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
-            Ok(process)
-        });
-        match watched {
+        match open(&mut self, &slot) {
             Ok(process) => {
-                Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot, over: Cell::new(false) })
+                let over = Cell::new(process.is_none());
+                Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot, over })
             }
             Err(error) => Err(RegisterError::new(self, error)),
         }
     }
+}
+
+/// Begins to wait for the end of the child. `None` if its status is known: then it is ready.
+fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
+    // The number is nobody's, or a stranger's: it is not looked at.
+    if !is_unwaited(child.id()) && has_status(child)? {
+        slot.found_by_driver();
+        return Ok(None);
+    }
+    let process = ProcessFd::new(child.id());
+    if let Ok(process) = &process {
+        slot.watch_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
+    }
+    // The number may be another child's: of a `Child` that was waited for before, or by other code
+    // meanwhile. Only of one that still runs it has been the own number all the time.
+    let known = has_status(child);
+    if !matches!(known, Ok(false)) {
+        if let Ok(process) = &process {
+            let _ = slot.unwatch_fd(process.as_fd());
+        }
+        known?;
+        slot.found_by_driver();
+        return Ok(None);
+    }
+    process.map(Some)
+}
+
+/// Returns true if `try_wait` has the status, and nobody waits for the child any more.
+fn has_status(child: &mut Child) -> io::Result<bool> {
+    match child.try_wait() {
+        Ok(status) => Ok(status.is_some()),
+        Err(error) => Err(lost(child, error)),
+    }
+}
+
+/// Explains the error of a `try_wait`.
+#[cold]
+fn lost(child: &Child, error: io::Error) -> io::Error {
+    if !is_no_child(&error) {
+        return error;
+    }
+    let text = format!(
+        "the status of process {} is lost ({error}): other code has waited for it, or SIGCHLD is \
+         ignored; leave the waiting to the reactor, or to Child::wait",
+        child.id()
+    );
+    io::Error::new(io::ErrorKind::NotFound, text)
 }
 
 impl ChildProcess {
@@ -79,7 +138,9 @@ impl ChildProcess {
 
     fn unwatch(&self) {
         if !self.over.replace(true) {
-            let _ = self.slot.unwatch_fd(self.process.as_fd());
+            if let Some(process) = &self.process {
+                let _ = self.slot.unwatch_fd(process.as_fd());
+            }
         }
     }
 
@@ -88,9 +149,17 @@ impl ChildProcess {
         self.with(|child| child.id())
     }
 
-    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual.
+    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual. At
+    /// most two syscalls.
+    ///
+    /// Does nothing to a process whose status is known. Fails with
+    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process: its number
+    /// may be another process's by now.
     pub fn kill(&self) -> io::Result<()> {
-        self.with(Child::kill)
+        self.with(|child| {
+            let over = !is_unwaited(child.id()) && has_status(child)?;
+            if over { Ok(()) } else { child.kill() }
+        })
     }
 
     /// The child: for its pipes.
@@ -133,11 +202,12 @@ impl Source for ChildProcess {
         if !self.slot.is_ready() {
             return None;
         }
-        let status = self.with(Child::try_wait).transpose();
+        let wait = |child: &mut Child| child.try_wait().map_err(|error| lost(child, error));
+        let status = self.with(wait).transpose();
         if status.is_some() {
             self.unwatch();
             self.slot.count();
-        } else if self.process.is_ending() {
+        } else if self.process.as_ref().is_some_and(ProcessFd::is_ending) {
             return None; // The status is a moment away.
         }
         self.slot.forget_readiness(Readiness::ALL);

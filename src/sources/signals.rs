@@ -37,20 +37,10 @@ impl Signal {
 
 impl fmt::Debug for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match *self {
-            Signal::HANGUP => "SIGHUP",
-            Signal::INTERRUPT => "SIGINT",
-            Signal::QUIT => "SIGQUIT",
-            Signal::TERMINATE => "SIGTERM",
-            Signal::USER1 => "SIGUSR1",
-            Signal::USER2 => "SIGUSR2",
-            Signal::CHILD => "SIGCHLD",
-            Signal::ALARM => "SIGALRM",
-            Signal::WINDOW_CHANGE => "SIGWINCH",
-            Signal::PIPE => "SIGPIPE",
-            Signal(number) => return write!(f, "Signal({number})"),
-        };
-        f.write_str(name)
+        match crate::sys::signals::name(self.0) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "Signal({})", self.0),
+        }
     }
 }
 
@@ -62,13 +52,25 @@ impl fmt::Display for Signal {
 
 /// Signals that the process gets, as a source of [`Signal`]s. Made by [`Handle::signals`].
 ///
-/// While it lives their default action (mostly the end of the process) does not happen. A signal that comes again before it was taken is given once. Several sets, in one reactor or in
-/// several, may have the same signal: each is told. When the last one goes what was before is restored: a signal that comes then, also one that came
-/// before and that some thread has not taken yet, has its default action. Keep the set for as long as it may.
+/// While a set lives the default action of its signals (mostly the end of the process) does not
+/// happen. A signal that comes again before it was taken is given once. Several sets, in one
+/// reactor or in several, may have the same signal: each is told.
 ///
-/// **No signal is blocked**: they are caught by a handler, on whatever thread they come, so other threads need no preparation, and child processes start with the mask and the default
-/// actions that they would have had. (But one that was ignored before, as `nohup` does with SIGHUP, has its default action in children while it is caught.) A handler that was there
-/// before is called as well, with all signals but those of faults blocked.
+/// **Every signal is told or has its old action.** When the last set of a signal goes, the action
+/// that was there before comes back. A signal that had come and that no set has taken is sent
+/// again, to the process, if that action is the default one. So dropping a set with `SIGTERM`
+/// unread ends the process: take what is there first, or keep the set for as long as that must not
+/// happen. A set that goes while others stay hands them what they have not been told. (What is sent
+/// again comes from this process, and a real-time signal loses its value.)
+///
+/// **No signal is blocked**: a handler catches them, on whatever thread they come. Other threads
+/// need no preparation, and child processes start with the mask and the default actions that they
+/// would have had. (But a signal that was ignored before, as `nohup` does with SIGHUP, has its
+/// default action in children while it is caught.) A handler that was there before is called as
+/// well, with all signals but those of faults blocked.
+///
+/// **In a forked child** (without `execve`) the set gives nothing, and touches nothing that the
+/// parent shares. Its signals have their old action there.
 ///
 /// ```
 /// use pollmux::{Reactor, Signal, select};
@@ -91,10 +93,20 @@ pub struct Signals {
 }
 
 impl Handle {
-    /// Catches these signals from now on. Two syscalls (on macOS six), and two for each that nobody caught yet.
+    /// Catches these signals from now on. Five syscalls (on macOS nine), and two for each signal
+    /// that nobody caught yet, one for the others. Never waits for a signal handler, wherever that
+    /// was preempted.
     ///
-    /// Fails with [`io::ErrorKind::InvalidInput`] for what is no signal or cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the program (`SIGSEGV`, `SIGBUS`, `SIGFPE`,
-    /// `SIGILL`); with `Unsupported` when the reactor's driver waits for no fds; and when the reactor has been dropped. Then nothing is caught.
+    /// Fails with [`io::ErrorKind::InvalidInput`]
+    /// - for a number that is no signal;
+    /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the
+    ///   program (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
+    /// - for a signal that the calling thread blocks. A program inherits its mask from whoever
+    ///   started it, and a thread from the thread that made it, so such a signal mostly comes
+    ///   nowhere. Unblock it first, with `pthread_sigmask(SIG_UNBLOCK, ..)`.
+    ///
+    /// Fails with `Unsupported` when the reactor's driver waits for no fds, and when the reactor
+    /// has been dropped. Then nothing is caught.
     #[track_caller]
     pub fn signals(&self, signals: &[Signal]) -> io::Result<Signals> {
         if self.is_closed() {

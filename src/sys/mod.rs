@@ -34,6 +34,7 @@ mod epoll;
 mod eventfd;
 #[cfg(epoll)]
 mod pidfd;
+mod process;
 mod signal;
 #[cfg(epoll)]
 mod timerfd;
@@ -63,6 +64,7 @@ use self::kqueue::Flag;
 #[cfg(kqueue)]
 pub(crate) use self::kqueue::TimeoutSlack;
 
+pub(crate) use self::process::{is_no_child, is_unwaited};
 pub use self::signal::SignalSet;
 pub use self::time::{BootTime, Time};
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
@@ -269,12 +271,29 @@ fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Numbers of signals, which differ between systems.
+/// Numbers of signals, which differ between systems, and their names.
 pub(crate) mod signals {
     pub(crate) use libc::{
         SIGALRM as ALARM, SIGCHLD as CHILD, SIGHUP as HANGUP, SIGINT as INTERRUPT, SIGPIPE as PIPE,
         SIGQUIT as QUIT, SIGTERM as TERMINATE, SIGUSR1 as USER1, SIGUSR2 as USER2, SIGWINCH as WINDOW_CHANGE,
     };
+
+    /// The name of a signal that programs wait for.
+    pub(crate) fn name(signal: i32) -> Option<&'static str> {
+        Some(match signal {
+            HANGUP => "SIGHUP",
+            INTERRUPT => "SIGINT",
+            QUIT => "SIGQUIT",
+            TERMINATE => "SIGTERM",
+            USER1 => "SIGUSR1",
+            USER2 => "SIGUSR2",
+            CHILD => "SIGCHLD",
+            ALARM => "SIGALRM",
+            WINDOW_CHANGE => "SIGWINCH",
+            PIPE => "SIGPIPE",
+            _ => return None,
+        })
+    }
 }
 
 #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]

@@ -1,247 +1,559 @@
-//! Signals as an fd: a handler that notes the signal and raises a flag: an eventfd or a pipe.
+//! Signals as an fd: a handler that notes the signal and raises a flag, an eventfd or a pipe.
 //!
-//! Not a signalfd. That one needs the signal blocked in *every* thread, also those that run already, or its default action ends the process; and a blocked signal stays blocked in the
-//! children (`posix_spawn` copies the mask), who then cannot be interrupted. A handler needs no mask: **the mask is never touched**, and `execve` gives children the default action back.
+//! Not a signalfd. That one needs the signal blocked in *every* thread, also those that run
+//! already, or its default action ends the process. And a blocked signal stays blocked in the
+//! children (`posix_spawn` copies the mask), which then cannot be interrupted. A handler needs no
+//! mask: **no signal is blocked**, and `execve` gives children the default action back.
 //!
 //! Quirks handled here:
-//! - The handler runs on any thread, at any instruction: it takes no lock, allocates nothing and keeps `errno`.
-//! - It runs on the thread's stack for signals, where there is one, as runtimes with small stacks of their own demand. std makes that of 8 KiB, and a frame takes more than 3 of them
-//!   where registers are wide: signals that come together would overflow it, one handler interrupted by the next. So while ours runs, the others wait (`sa_mask`).
-//! - What it reads, a list of watchers for each signal, is replaced as a whole and freed when no handler is inside (`INSIDE`). A watcher's fd is closed after that, too.
-//! - A handler that was there before is called after ours, and comes back when the last watcher of the signal goes. One that came later stays, and may go on calling ours.
+//! - The handler runs on any thread, at any instruction: it takes no lock, allocates nothing and
+//!   keeps `errno`.
+//! - The handler may stand still at any instruction, on a thread that does not run. Nobody waits
+//!   for it: see `signal/slots.rs`.
+//! - The handler runs on the thread's stack for signals, where there is one, as runtimes with small
+//!   stacks of their own demand. std makes that of 8 KiB, and a frame takes more than 3 of them
+//!   where registers are wide: signals that come together would overflow it, one handler
+//!   interrupted by the next. So while ours runs, the others wait (`sa_mask`).
+//! - A handler that was there before is called after ours, and comes back when the last set of the
+//!   signal goes. One that came later stays, and may go on calling ours.
+//! - `sigaction` has no compare-and-swap. Each call that sets an action looks at the action that
+//!   the same call replaced, and corrects itself if that was not the expected one.
+//! - The handler may find no set: the last one has just gone, another handler still calls ours, or
+//!   this is a forked child. Then the signal has the action that it had before us.
+//! - A forked child has our handler, copies of the sets, and the parent's eventfds. It may also
+//!   have a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
+//!   process that they belong to. In another process they count as nobody's.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::{Flag, check};
+use self::slots::{COUNT, Raise, bit, numbers};
+use super::{Flag, check, signals};
 
-/// Signals are numbered from 1 to 64, and a set of them is a word.
-const COUNT: usize = 65;
+/// What `slots.rs` is made of.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-/// Notes signals and raises an fd: edge-triggered it needs no read. See [`Signals`](crate::Signals).
-#[derive(Debug)]
-pub struct SignalSet {
-    watcher: Arc<Watcher>,
-    signals: u64,
+    /// `std::cell::UnsafeCell` with loom's interface.
+    pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(super) const fn new(value: T) -> UnsafeCell<T> {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        pub(super) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+mod slots;
+
+/// The same file on loom's atomics.
+#[cfg(all(loom, test))]
+mod models;
+
+type Slot = slots::Slot<Flag>;
+
+impl Raise for Flag {
+    /// A write, and a read at most, which a handler may make. The write cannot fail
+    /// (`sys/eventfd.rs`, `sys/kqueue/pipe.rs`).
+    fn raise(&self) {
+        let _ = Flag::raise(self);
+    }
 }
 
-#[derive(Debug)]
-struct Watcher {
-    flag: Flag,
-    /// Signals that have come, a bit each.
-    pending: AtomicU64,
-}
+static TABLE: slots::Table<Flag> = slots::Table {
+    head: AtomicPtr::new(ptr::null_mut()),
+    births: AtomicU64::new(0),
+    arrived: [const { AtomicU64::new(0) }; COUNT],
+    taken: [const { AtomicU64::new(0) }; COUNT],
+};
 
-/// Who watches one signal, as the handler sees it.
-type List = Vec<Arc<Watcher>>;
-
-static LISTS: [AtomicPtr<List>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
 /// Faults of the running instruction: not to be watched, nor put off.
 const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
-/// Handlers that run at this moment.
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// What was there before us, for the signals that are watched. Whoever holds it may change `LISTS`.
-static BEFORE: Mutex<[Option<Before>; COUNT]> = Mutex::new([const { None }; COUNT]);
-/// The address of the handler that was there before us, for ours to call; 0 for none.
-static CHAINED: [AtomicUsize; COUNT] = [const { AtomicUsize::new(0) }; COUNT];
 
-/// The signal's place in a set.
-const fn bit(signal: i32) -> u64 {
-    1 << (signal - 1)
+/// The handler was installed and has not been taken away by us.
+static INSTALLED: [AtomicBool; COUNT] = [const { AtomicBool::new(false) }; COUNT];
+/// The action before ours, as [`Old`] has it. For the handler.
+static OLD: [AtomicPtr<()>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
+/// The same with flags and mask, once there was one. Read, replaced and freed under the lock only.
+static SAVED: [AtomicPtr<Action>; COUNT] = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
+
+type Action = libc::sigaction;
+
+/// An action, in one word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Old {
+    Default,
+    Ignored,
+    Handler(*mut ()),
 }
 
-#[derive(Clone, Copy)]
-struct Before(libc::sigaction);
+impl Old {
+    fn of(action: &libc::sigaction) -> Old {
+        match action.sa_sigaction {
+            libc::SIG_DFL => Old::Default,
+            libc::SIG_IGN => Old::Ignored,
+            handler => Old::Handler(ptr::with_exposed_provenance_mut(handler)),
+        }
+    }
 
-// SAFETY: a sigaction is numbers and addresses of functions, which mean the same on every thread.
-unsafe impl Send for Before {}
+    fn load(signal: i32) -> Old {
+        let word = OLD[signal as usize].load(Ordering::Acquire);
+        match word.addr() {
+            libc::SIG_DFL => Old::Default,
+            libc::SIG_IGN => Old::Ignored,
+            _ => Old::Handler(word),
+        }
+    }
+
+    fn store(self, signal: i32) {
+        let word = match self {
+            Old::Default => ptr::without_provenance_mut(libc::SIG_DFL),
+            Old::Ignored => ptr::without_provenance_mut(libc::SIG_IGN),
+            Old::Handler(handler) => handler,
+        };
+        OLD[signal as usize].store(word, Ordering::Release);
+    }
+}
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // The other side swaps the list and then reads `INSIDE`: of the two orders both sides agree on one.
-    INSIDE.fetch_add(1, Ordering::SeqCst);
     let errno = super::errno();
-    // SAFETY: a list that is read while `INSIDE` counts us is not freed (`replace`).
-    if let Some(list) = unsafe { LISTS[signal as usize].load(Ordering::SeqCst).as_ref() } {
-        for watcher in list {
-            watcher.pending.fetch_or(bit(signal), Ordering::SeqCst);
-            // A write, and a read at most, which a handler may make. It cannot fail (`sys/eventfd.rs`, `sys/kqueue/pipe.rs`).
-            let _ = watcher.flag.raise();
+    TABLE.arrive(signal);
+    while let Err(births) = TABLE.deliver(signal, process()) {
+        if Old::load(signal) != Old::Default {
+            break; // Done here, or below.
+        }
+        let ours = current(signal).is_ok_and(|action| is_ours(&action));
+        if TABLE.births() == births {
+            act_by_default(signal, ours);
+            break;
         }
     }
     super::set_errno(errno);
-    let chained = CHAINED[signal as usize].load(Ordering::Acquire);
-    INSIDE.fetch_sub(1, Ordering::SeqCst);
-    if chained != 0 {
-        // SAFETY: the address was the `sa_sigaction` of a handler installed by somebody else, of which the kernel called the same with the same arguments. A handler without
-        // SA_SIGINFO ignores the last two, which the C ABI allows on all supported systems.
-        let chained: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-            unsafe { std::mem::transmute(chained) };
-        chained(signal, info, context);
+    if let Old::Handler(handler) = Old::load(signal) {
+        // SAFETY: the address was the `sa_sigaction` of a handler installed by somebody else, of
+        // which the kernel called the same with the same arguments. A handler without SA_SIGINFO
+        // ignores the last two, which the C ABI allows on all supported systems.
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+            unsafe { std::mem::transmute::<*mut (), _>(handler) };
+        handler(signal, info, context);
     }
 }
 
-fn before() -> MutexGuard<'static, [Option<Before>; COUNT]> {
-    BEFORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// Gives a signal that no set was told of its default action. On a handler's thread, where every
+/// signal waits until the handler returns.
+fn act_by_default(signal: i32, ours: bool) {
+    if !ours {
+        // The last set went while this handler stood still: the action is there, and the signal was
+        // taken from it. Otherwise another handler has called ours, and deals with the signal.
+        if !INSTALLED[signal as usize].load(Ordering::Acquire) && called_by_kernel() {
+            raise(signal);
+        }
+    } else if STOPS.contains(&signal) {
+        // SAFETY: the calls take no pointers.
+        unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+    } else if !IGNORED.contains(&signal) {
+        // The process ends as this handler returns: no set can be made that would miss the handler.
+        // SAFETY: all zeros is a sigaction: the default action.
+        let default: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: `default` is valid for the length of the call, and a null old action is allowed.
+        unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
+        raise(signal);
+    }
 }
 
-/// Puts another list in place; what the old one holds is dropped when no handler can be reading it. Not to be called by a handler.
-fn replace(signal: usize, list: Option<List>) {
-    let list = list.map_or(ptr::null_mut(), |list| Box::into_raw(Box::new(list)));
-    let old = LISTS[signal].swap(list, Ordering::SeqCst);
-    let mut looks = 0_u32;
-    while INSIDE.load(Ordering::SeqCst) != 0 {
-        looks = looks.wrapping_add(1);
-        // A handler is a few instructions and a write, unless its thread was put aside.
-        if looks % 64 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+/// Signals that stop the process by default.
+const STOPS: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+/// Signals that do nothing by default.
+#[cfg(linux)]
+const IGNORED: [i32; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+#[cfg(not(linux))]
+const IGNORED: [i32; 6] =
+    [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH, libc::SIGIO, libc::SIGINFO];
+
+/// Returns true if every signal waits for the handler on this thread, as the kernel does it for
+/// ours and hardly anybody for his own. What a handler of others passes on must not be raised
+/// again: that handler would pass it on again.
+fn called_by_kernel() -> bool {
+    // SAFETY: a sigset_t is numbers, for which zero is a value.
+    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new mask changes nothing, and `mask` is valid for the length of the call.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+    let some = [libc::SIGXCPU, libc::SIGVTALRM, libc::SIGURG, libc::SIGTTOU];
+    some.iter().all(|&signal| is_member(&mask, signal))
+}
+
+/// To this thread: the signal comes when it is not blocked here.
+fn raise(signal: i32) {
+    // SAFETY: the call takes no pointers.
+    unsafe { libc::raise(signal) };
+}
+
+/// How many calls of `fork` lie between this process and the one that first made a set.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Names this process. A pid alone is another process's in another namespace, or at another time.
+fn process() -> u64 {
+    // SAFETY: the call has no arguments, and cannot fail.
+    let pid = unsafe { libc::getpid() };
+    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(pid as u32)
+}
+
+/// Counts the calls of `fork` from now on. One that does not go through the C library is noticed by
+/// the pid only.
+fn count_forks() -> io::Result<()> {
+    unsafe extern "C" {
+        fn pthread_atfork(
+            prepare: Option<extern "C" fn()>,
+            parent: Option<extern "C" fn()>,
+            child: Option<extern "C" fn()>,
+        ) -> libc::c_int;
     }
-    if !old.is_null() {
-        // SAFETY: it came from `Box::into_raw` above, was taken out of its only place by the swap, and each handler that could have seen it there has left.
-        drop(unsafe { Box::from_raw(old) });
+    extern "C" fn in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    static COUNTED: AtomicBool = AtomicBool::new(false);
+    if COUNTED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    // Two threads may both get here: then each fork counts twice, which is as good.
+    // SAFETY: the function does what a forked child may do, and is there for as long as the
+    // process.
+    let failed = unsafe { pthread_atfork(None, None, Some(in_child)) };
+    if failed != 0 {
+        return Err(io::Error::from_raw_os_error(failed));
+    }
+    COUNTED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// The process of the holder, or 0.
+static LOCK: AtomicU64 = AtomicU64::new(0);
+
+/// The lock. Its holder makes a few syscalls. No handler runs on the holder's thread, so that one
+/// which stands still never holds the lock.
+struct Locked {
+    mask: libc::sigset_t,
+    process: u64,
+}
+
+impl Locked {
+    fn new() -> Locked {
+        let mask = set_mask(&all_but_faults());
+        let process = process();
+        let mut looks = 0_u32;
+        loop {
+            let holder = LOCK.load(Ordering::Relaxed);
+            // A holder in another process is the thread of a parent that forked meanwhile. It is
+            // not here, and it leaves nothing half done that matters: see `install` and `restore`.
+            let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
+            let swap = || LOCK.compare_exchange_weak(holder, process, order, failed);
+            if holder != process && swap().is_ok() {
+                return Locked { mask, process };
+            }
+            looks += 1;
+            match looks {
+                0..32 => std::hint::spin_loop(),
+                32..64 => std::thread::yield_now(),
+                _ => std::thread::sleep(Duration::from_micros(50)),
+            }
+        }
     }
 }
 
-/// The present list, to be changed. The caller holds `BEFORE`.
-fn list(signal: usize) -> List {
-    // SAFETY: only `replace` frees lists, and only callers who hold `BEFORE` call it.
-    unsafe { LISTS[signal].load(Ordering::SeqCst).as_ref() }.cloned().unwrap_or_default()
+impl Drop for Locked {
+    fn drop(&mut self) {
+        LOCK.store(0, Ordering::Release);
+        set_mask(&self.mask);
+    }
+}
+
+fn all_but_faults() -> libc::sigset_t {
+    // SAFETY: a sigset_t is numbers, for which zero is a value.
+    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the mask is valid, and the numbers are signals: no call fails.
+    unsafe {
+        libc::sigfillset(&mut mask);
+        for fault in FAULTS {
+            libc::sigdelset(&mut mask, fault);
+        }
+    }
+    mask
+}
+
+/// Sets this thread's mask and returns the one before.
+fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
+    // SAFETY: a sigset_t is numbers, for which zero is a value.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both masks are valid for the length of the call, which cannot fail then.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, &mut before) };
+    before
+}
+
+/// Notes signals and raises an fd: edge-triggered it needs no read. See
+/// [`Signals`](crate::Signals).
+///
+/// Sets are made and dropped without waiting for a signal handler, wherever it was preempted. Two
+/// threads that make or drop sets at the same time wait for each other: for some syscalls.
+///
+/// A signal that has come, that no set has taken, and whose action was the default one before, is
+/// sent again to the process when the last set of that signal is dropped.
+///
+/// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the parent
+/// shares. There its signals have the actions that they had before the set. The child may make sets
+/// of its own. (A raw `fork` syscall is noticed by the handler and by the drop, not by `take`.)
+pub struct SignalSet {
+    slot: &'static Slot,
 }
 
 impl SignalSet {
-    /// Watches the signals with these numbers. One syscall, and two for each of them that nobody watches yet.
+    /// Watches the signals with these numbers. Four syscalls, on macOS eight, and two for each
+    /// signal that nobody watches yet, one for the others. Allocates.
     ///
-    /// Fails with [`io::ErrorKind::InvalidInput`] for a number that is no signal, or one that cannot be caught (`SIGKILL`, `SIGSTOP`), or must not be, because it reports a fault of
-    /// the running instruction (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`); and with the system's error. Then none is watched.
+    /// Fails with [`io::ErrorKind::InvalidInput`]
+    /// - for a number that is no signal;
+    /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`), or must not be, because it
+    ///   reports a fault of the running instruction (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
+    /// - for a signal that the calling thread blocks. Threads and programs inherit the mask, so
+    ///   such a signal mostly comes nowhere. Unblock it first: `pthread_sigmask(SIG_UNBLOCK, ..)`.
+    ///
+    /// Also fails with the system's error. Then none is watched.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
-        let watcher = Arc::new(Watcher { flag: Flag::new()?, pending: AtomicU64::new(0) });
-        let mut set = SignalSet { watcher, signals: 0 };
+        signals.iter().try_for_each(|&signal| can_be_caught(signal))?;
+        count_forks()?;
+        let flag = Flag::new()?;
+        let locked = Locked::new();
+        let blocked = signals.iter().find(|&&signal| is_member(&locked.mask, signal));
+        if let Some(&signal) = blocked {
+            return Err(is_blocked(signal));
+        }
+        let set = SignalSet { slot: TABLE.claim(flag, locked.process) };
         for &signal in signals {
-            set.add(signal)?;
+            if set.slot.signals() & bit(signal) == 0 {
+                // The table first: the handler finds the set when it is installed.
+                TABLE.watch(set.slot, signal);
+                if let Err(error) = install(signal) {
+                    drop(locked);
+                    return Err(error); // and the drop of the set takes all of it back
+                }
+            }
         }
         Ok(set)
     }
 
-    fn add(&mut self, signal: i32) -> io::Result<()> {
-        let refused = [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || FAULTS.contains(&signal);
-        if !(1..COUNT as i32).contains(&signal) || refused {
-            let text = format!("signal {signal} cannot be watched");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        if self.signals & bit(signal) != 0 {
-            return Ok(());
-        }
-        let index = signal as usize;
-        let mut before = before();
-        let mut list = list(index);
-        list.push(self.watcher.clone());
-        // The list first: the handler finds it when it is installed.
-        replace(index, Some(list));
-        self.signals |= bit(signal);
-        if before[index].is_none() || !current(signal).is_ok_and(|current| has_handler(&current)) {
-            // If it fails the set is dropped, and that takes all of it back.
-            before[index] = Some(install(signal)?);
-        }
-        Ok(())
-    }
-
-    fn remove(&self, signal: i32) {
-        let index = signal as usize;
-        let mut before = before();
-        let mut list = list(index);
-        list.retain(|watcher| !Arc::ptr_eq(watcher, &self.watcher));
-        if list.is_empty() {
-            // Somebody's handler that came after ours may call it, as ours calls the one before: then it stays where it is, with nobody to tell.
-            if current(signal).is_ok_and(|current| is_ours(&current)) {
-                // `CHAINED` stays: ours may be running at this moment, and whom it tells has not been told by anybody else.
-                if let Some(old) = before[index].take() {
-                    // SAFETY: `old` is what the kernel gave for this signal, and a null old value is allowed.
-                    unsafe { libc::sigaction(signal, &old.0, ptr::null_mut()) };
-                }
-            }
-            replace(index, None);
-        } else {
-            replace(index, Some(list));
-        }
-    }
-
-    /// Takes the lowest of the signals that have come. One that has come several times meanwhile is there once, as everywhere with signals.
+    /// Takes the lowest of the signals that have come. One that has come several times meanwhile is
+    /// there once, as everywhere with signals. Of several threads that take one gets it.
     pub fn take(&self) -> Option<i32> {
-        let pending = self.watcher.pending.load(Ordering::SeqCst);
-        if pending == 0 {
-            return None;
-        }
-        let signal = pending.trailing_zeros() as i32 + 1;
-        self.watcher.pending.fetch_and(!bit(signal), Ordering::SeqCst);
-        Some(signal)
+        if self.is_inert() { None } else { TABLE.take(self.slot) }
     }
 
-    /// Makes the fd not readable, until the next signal. One syscall. For who does not wait for edges.
+    /// Makes the fd not readable, until the next signal. One syscall. For who does not wait for
+    /// edges.
     pub(crate) fn lower(&self) {
-        self.watcher.flag.lower();
-    }
-
-    /// Whether some signal has come.
-    pub fn is_pending(&self) -> bool {
-        self.watcher.pending.load(Ordering::SeqCst) != 0
-    }
-}
-
-/// What happens at this signal now.
-fn current(signal: i32) -> io::Result<libc::sigaction> {
-    // SAFETY: all zeros is a sigaction: no handler, no flags, an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: a null new action changes nothing, and `action` is valid for the length of the call.
-    check(unsafe { libc::sigaction(signal, ptr::null(), &mut action) })?;
-    Ok(action)
-}
-
-fn has_handler(action: &libc::sigaction) -> bool {
-    ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
-}
-
-/// Makes our handler that of `signal`, for the threads of this process and none of its children. `CHAINED` is set before: no signal misses the handler that was there.
-fn install(signal: i32) -> io::Result<Before> {
-    let old = current(signal)?;
-    // The default action, mostly the end of the process, is what the watcher wants to prevent.
-    let chained = if has_handler(&old) { old.sa_sigaction } else { 0 };
-    CHAINED[signal as usize].store(chained, Ordering::Release);
-    // SAFETY: all zeros is a sigaction.
-    let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
-    new.sa_sigaction = handler as *const () as usize;
-    // What a thread is blocked in goes on, where the system can do that; but a handler that ours calls has the stack, and the effect on blocked calls, that it asked for.
-    let usual = libc::SA_RESTART | libc::SA_ONSTACK;
-    new.sa_flags = libc::SA_SIGINFO | if has_handler(&old) { old.sa_flags & usual } else { usual };
-    // SAFETY: the mask is valid, and the numbers are signals: no call fails.
-    unsafe {
-        libc::sigfillset(&mut new.sa_mask);
-        for fault in FAULTS {
-            libc::sigdelset(&mut new.sa_mask, fault);
+        if !self.is_inert() {
+            self.slot.flag().lower();
         }
     }
-    // SAFETY: `new` is valid for the length of the call, a null old action is allowed, and `handler` does what a handler may.
-    check(unsafe { libc::sigaction(signal, &new, ptr::null_mut()) })?;
-    Ok(Before(old))
+
+    /// Returns true if some signal has come and was not taken.
+    pub fn is_pending(&self) -> bool {
+        !self.is_inert() && self.slot.is_pending()
+    }
+
+    /// Returns true in a process that was forked from the set's.
+    fn is_inert(&self) -> bool {
+        (self.slot.process() >> 32) as u32 != FORKS.load(Ordering::Relaxed)
+    }
 }
 
-/// Whether this is our handler.
+fn can_be_caught(signal: i32) -> io::Result<()> {
+    let refused = [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || FAULTS.contains(&signal);
+    if !(1..65).contains(&signal) || refused {
+        let text = format!("signal {} cannot be watched", named(signal));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
+}
+
+/// The number, and the name if it has one here.
+fn named(signal: i32) -> String {
+    match signals::name(signal) {
+        Some(name) => format!("{signal} ({name})"),
+        None => signal.to_string(),
+    }
+}
+
+#[cold]
+fn is_blocked(signal: i32) -> io::Error {
+    let text = format!(
+        "signal {} is blocked in this thread, by a mask that was set here or inherited, and would \
+         not be told: unblock it first with pthread_sigmask(SIG_UNBLOCK, ..)",
+        named(signal)
+    );
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+fn is_member(mask: &libc::sigset_t, signal: i32) -> bool {
+    // SAFETY: the mask is valid for the length of the call.
+    unsafe { libc::sigismember(mask, signal) == 1 }
+}
+
+/// Sets or reads the action of `signal`, and returns the one before: one syscall.
+fn swap_action(signal: i32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+    // SAFETY: all zeros is a sigaction: no handler, no flags, an empty mask.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `new` is null, which changes nothing, or valid for the length of the call, as is
+    // `before`. Its handler is ours, which does what a handler may, or one that was there before.
+    check(unsafe { libc::sigaction(signal, new, &mut before) })?;
+    Ok(before)
+}
+
+fn current(signal: i32) -> io::Result<libc::sigaction> {
+    swap_action(signal, None)
+}
+
+/// Returns true if this is our handler.
 fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == handler as *const () as usize
 }
 
+/// Remembers the action before ours. Returns the one that was remembered. The caller holds the
+/// lock.
+fn save(signal: i32, action: libc::sigaction) -> Option<Box<libc::sigaction>> {
+    Old::of(&action).store(signal);
+    let before = SAVED[signal as usize].swap(Box::into_raw(Box::new(action)), Ordering::AcqRel);
+    // SAFETY: the pointers there are null or from `Box::into_raw`, and only the holder of the lock
+    // takes one out or reads it.
+    (!before.is_null()).then(|| unsafe { Box::from_raw(before) })
+}
+
+/// Makes our handler that of `signal`, if it is not, or if no other handler has taken its place.
+/// The caller holds the lock.
+///
+/// `OLD` is set before: no signal misses the handler that was there. A fork at any point leaves the
+/// child with our handler, or without it and without `INSTALLED`: `install` there finds either.
+fn install(signal: i32) -> io::Result<()> {
+    let installed = &INSTALLED[signal as usize];
+    let guess = current(signal)?;
+    let has_handler = matches!(Old::of(&guess), Old::Handler(_));
+    if is_ours(&guess) || has_handler && installed.load(Ordering::Relaxed) {
+        // Another handler that came after ours calls ours, as ours calls the one before.
+        installed.store(true, Ordering::Release);
+        return Ok(());
+    }
+    // SAFETY: all zeros is a sigaction.
+    let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+    new.sa_sigaction = handler as *const () as usize;
+    // What a thread is blocked in goes on, where the system can do that; but a handler that ours
+    // calls has the stack, and the effect on blocked calls, that it asked for.
+    let usual = libc::SA_RESTART | libc::SA_ONSTACK;
+    new.sa_flags = libc::SA_SIGINFO | if has_handler { guess.sa_flags & usual } else { usual };
+    new.sa_mask = all_but_faults();
+    let before = save(signal, guess);
+    let arrived = TABLE.arrived[signal as usize].load(Ordering::Acquire);
+    let replaced = swap_action(signal, Some(&new))?;
+    installed.store(true, Ordering::Release);
+    if is_ours(&replaced) {
+        // Somebody had taken ours away and has put it back just now: what ours replaced is older.
+        before.map(|before| save(signal, *before));
+    } else if (replaced.sa_sigaction, replaced.sa_flags) != (guess.sa_sigaction, guess.sa_flags) {
+        // Somebody has put a handler there between the two calls: that one is to be called.
+        save(signal, replaced);
+        if TABLE.arrived[signal as usize].load(Ordering::Acquire) != arrived {
+            send(signal); // It has missed a signal.
+        }
+    }
+    Ok(())
+}
+
+/// Gives `signal` the action back that it had before ours, as its last set goes. The caller holds
+/// the lock. Between two actions that are set at the same time `sigaction` cannot decide; of a
+/// handler that is put there during this call the process may be without for a moment.
+fn restore(signal: i32) {
+    // A handler of others that came after ours may call ours: then it stays, with nobody to tell.
+    if !current(signal).is_ok_and(|current| is_ours(&current)) {
+        return;
+    }
+    // SAFETY: the pointer is null or of a box, which only the holder of the lock frees.
+    let Some(saved) = (unsafe { SAVED[signal as usize].load(Ordering::Acquire).as_ref() }) else {
+        return;
+    };
+    // `OLD` stays: a handler may be about to read it.
+    INSTALLED[signal as usize].store(false, Ordering::Release);
+    let replaced = swap_action(signal, Some(saved));
+    if let Some(replaced) = replaced.ok().filter(|replaced| !is_ours(replaced)) {
+        let _ = swap_action(signal, Some(&replaced));
+        INSTALLED[signal as usize].store(true, Ordering::Release);
+    }
+}
+
+/// Sends `signal` to this process: to a thread that does not block it.
+fn send(signal: i32) {
+    // SAFETY: the calls take no pointers.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
 impl AsFd for SignalSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watcher.flag.as_fd()
+        self.slot.flag().as_fd()
     }
 }
 
 impl Drop for SignalSet {
     fn drop(&mut self) {
-        for signal in 1..COUNT as i32 {
-            if self.signals & bit(signal) != 0 {
-                self.remove(signal);
+        let locked = Locked::new();
+        let process = locked.process;
+        let signals = self.slot.signals();
+        let inert = self.slot.process() != process;
+        for signal in numbers(signals) {
+            if !TABLE.is_watched(signal, process, Some(self.slot)) {
+                restore(signal);
             }
         }
+        // From now on every signal has the old action or is told to the other sets. What came
+        // before and was not taken is left over.
+        let left = if inert {
+            self.slot.abandon();
+            0
+        } else {
+            self.slot.retire()
+        };
+        let mut back = 0;
+        for signal in numbers(left) {
+            if TABLE.is_taken(signal) {
+                continue; // from another set
+            }
+            if TABLE.is_watched(signal, process, None) {
+                TABLE.hand_on(signal, process);
+                continue;
+            }
+            let restored = !INSTALLED[signal as usize].load(Ordering::Relaxed);
+            if restored && Old::load(signal) == Old::Default {
+                back |= bit(signal);
+            }
+        }
+        drop(locked);
+        // A handler that was there before has been called already.
+        numbers(back).for_each(send);
+    }
+}
+
+impl fmt::Debug for SignalSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalSet")
+            .field("signals", &numbers(self.slot.signals()).collect::<Vec<_>>())
+            .field("pending", &self.is_pending())
+            .finish_non_exhaustive()
     }
 }

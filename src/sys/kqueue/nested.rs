@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
+use super::super::process::{is_unwaited, refused};
 use super::super::{Expiry, OsClock, Time, nanos};
 use super::Poller;
 use super::abi::{self, Kevent, NOTE_EXIT, Raw};
@@ -172,8 +173,10 @@ pub struct ProcessFd {
 }
 
 impl ProcessFd {
-    /// For the process `pid`, a child that has not been waited for. Three syscalls; close-on-exec. Fails with [`io::ErrorKind::Unsupported`] where no kqueue can be waited for, and with the
-    /// system's error.
+    /// For the process `pid`, a child that has not been waited for. Three syscalls; close-on-exec.
+    ///
+    /// Fails with [`io::ErrorKind::Unsupported`] where no kqueue can be waited for or a sandbox
+    /// refuses the filter, and with the system's error.
     pub fn new(pid: u32) -> io::Result<ProcessFd> {
         let kq = nested()?;
         let process = Kevent {
@@ -188,6 +191,7 @@ impl ProcessFd {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) && is_zombie(pid) => {
                 change(&kq, &[timer(EV_ADD | EV_ONESHOT, timers().fflags, 1)])?;
             }
+            Err(error) if is_refusal(&error) => return Err(refused("EVFILT_PROC", &error)),
             added => added?,
         }
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
@@ -202,18 +206,16 @@ impl ProcessFd {
     }
 }
 
-/// Whether `pid`, of which the kernel has said that it does not run, is a child that was not waited for. (A system without `waitid` is taken at the caller's word.)
+/// Returns true for an error that is a sandbox's, and not about the process.
+fn is_refusal(error: &io::Error) -> bool {
+    let refusals = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::ENOTSUP];
+    error.raw_os_error().is_some_and(|errno| refusals.contains(&errno))
+}
+
+/// Returns true if `pid`, of which the kernel has said that it does not run, is a child that was
+/// not waited for. A system that cannot say is taken at the caller's word.
 fn is_zombie(pid: u32) -> bool {
-    #[cfg(target_os = "openbsd")]
-    return pid > 0;
-    #[cfg(not(target_os = "openbsd"))]
-    {
-        // SAFETY: a siginfo_t is numbers and addresses, for which zero is a value.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
-        // SAFETY: `info` is a valid place for the one siginfo_t that the call writes.
-        unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) == 0 }
-    }
+    cfg!(target_os = "openbsd") || is_unwaited(pid)
 }
 
 impl AsFd for ProcessFd {

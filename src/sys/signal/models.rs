@@ -1,0 +1,189 @@
+//! The loom models of `slots.rs`: a handler against the end of its set, at every instruction. How
+//! to run them: `channel/models.rs`.
+
+use loom::thread;
+
+/// What `slots.rs` is made of.
+mod atomics {
+    pub(super) use loom::cell::UnsafeCell;
+    pub(super) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+}
+#[allow(dead_code)] // The models do not use all of it.
+#[path = "slots.rs"]
+mod slots;
+
+use self::atomics::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use self::slots::{COUNT, Raise, Slot, Table, bit};
+
+const SIGNAL: i32 = 1;
+const PROCESS: u64 = 7;
+
+/// An fd that knows whether it is open.
+struct Fd(&'static AtomicUsize);
+
+impl Raise for Fd {
+    fn raise(&self) {
+        assert_eq!(self.0.load(Ordering::Acquire), 0, "raised after it was closed");
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        assert_eq!(self.0.fetch_add(1, Ordering::AcqRel), 0, "closed twice");
+    }
+}
+
+/// As in the program nothing of it is ever freed.
+fn table() -> &'static Table<Fd> {
+    Box::leak(Box::new(Table {
+        head: AtomicPtr::new(std::ptr::null_mut()),
+        births: AtomicU64::new(0),
+        arrived: std::array::from_fn::<_, COUNT, _>(|_| AtomicU64::new(0)),
+        taken: std::array::from_fn::<_, COUNT, _>(|_| AtomicU64::new(0)),
+    }))
+}
+
+fn set(table: &'static Table<Fd>) -> (&'static Slot<Fd>, &'static AtomicUsize) {
+    let closed: &AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+    let slot = table.claim(Fd(closed), PROCESS);
+    table.watch(slot, SIGNAL);
+    (slot, closed)
+}
+
+/// A handler. Returns true if it told somebody, and false if the signal must have its old action.
+fn come(table: &'static Table<Fd>) -> bool {
+    table.arrive(SIGNAL);
+    table.deliver(SIGNAL, PROCESS).is_ok()
+}
+
+#[test]
+fn a_signal_is_told_or_left_over_at_the_end() {
+    loom::model(|| {
+        let table = table();
+        let (slot, closed) = set(table);
+        let handler = thread::spawn(move || come(table));
+        let taken = table.take(slot).is_some();
+        let left = slot.retire() & bit(SIGNAL) != 0;
+        let told = handler.join().unwrap();
+        // Exactly one of: taken, left to the owner, left to the handler.
+        assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
+        assert_eq!(left, left && !table.is_taken(SIGNAL), "a signal that is left was not taken");
+        assert_eq!(closed.load(Ordering::Acquire), 1, "the last one out closes the fd");
+    });
+}
+
+#[test]
+fn two_handlers_and_the_end_lose_nothing() {
+    loom::model(|| {
+        let table = table();
+        let (slot, closed) = set(table);
+        let handlers = [(); 2].map(|()| thread::spawn(move || come(table)));
+        let left = slot.retire() & bit(SIGNAL) != 0;
+        let told = handlers.map(|handler| handler.join().unwrap());
+        // A signal that comes twice before it is looked at is told once.
+        assert!(left || told != [true; 2]);
+        assert_eq!(closed.load(Ordering::Acquire), 1);
+    });
+}
+
+#[test]
+fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
+    loom::model(|| {
+        let table = table();
+        let (slot, closed) = set(table);
+        let handler = thread::spawn(move || come(table));
+        let left = slot.retire() & bit(SIGNAL) != 0;
+        let (other, other_closed) = set(table);
+        let told = handler.join().unwrap();
+        let taken = table.take(other).is_some();
+        assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
+        assert_eq!(other.retire(), 0);
+        assert_eq!(closed.load(Ordering::Acquire) + other_closed.load(Ordering::Acquire), 2);
+    });
+}
+
+#[test]
+fn a_new_set_takes_over_beside_a_handler() {
+    loom::model(|| {
+        let table = table();
+        // Two slots, of which the handler looks at the free one first.
+        let (old, _) = set(table);
+        let (gone, _) = set(table);
+        gone.retire();
+        let handler = thread::spawn(move || come(table));
+        let (new, _) = set(table);
+        let left = old.retire() & bit(SIGNAL) != 0;
+        let told = handler.join().unwrap();
+        assert!(told, "one of the two sets was there all the time");
+        if left && !table.is_taken(SIGNAL) {
+            table.hand_on(SIGNAL, PROCESS);
+        }
+        assert_eq!(table.take(new), Some(SIGNAL));
+        assert_eq!(table.take(new), None);
+    });
+}
+
+#[test]
+fn a_young_set_is_not_told_what_was_taken() {
+    loom::model(|| {
+        let table = table();
+        // Two slots, of which the handler looks at the old set's first.
+        let (gone, _) = set(table);
+        let (old, _) = set(table);
+        gone.retire();
+        let handler = thread::spawn(move || come(table));
+        let taken = table.take(old).is_some();
+        if taken {
+            let (young, _) = set(table);
+            assert_eq!(old.retire(), 0);
+            assert!(handler.join().unwrap());
+            assert_eq!(table.take(young), None);
+        } else {
+            assert!(handler.join().unwrap());
+        }
+    });
+}
+
+#[test]
+fn two_takers_get_one_signal_once() {
+    loom::model(|| {
+        let table = table();
+        let (slot, _) = set(table);
+        assert!(come(table));
+        let other = thread::spawn(move || table.take(slot).is_some());
+        let here = table.take(slot).is_some();
+        assert!(here != other.join().unwrap());
+        assert!(table.is_taken(SIGNAL));
+    });
+}
+
+#[test]
+fn a_signal_beside_a_take_is_taken_or_pending() {
+    loom::model(|| {
+        let table = table();
+        let (slot, _) = set(table);
+        assert!(come(table));
+        let handler = thread::spawn(move || come(table));
+        assert_eq!(table.take(slot), Some(SIGNAL));
+        assert!(handler.join().unwrap());
+        // The first take may have had both.
+        let again = table.take(slot).is_some();
+        assert!(again || !slot.is_pending());
+        assert_eq!(slot.retire(), 0);
+    });
+}
+
+#[test]
+fn what_one_set_took_another_does_not_give_back() {
+    loom::model(|| {
+        let table = table();
+        let (takes, _) = set(table);
+        let (never_looks, _) = set(table);
+        let handler = thread::spawn(move || come(table));
+        let taken = table.take(takes).is_some();
+        assert!(handler.join().unwrap());
+        let last = never_looks.retire() & bit(SIGNAL) != 0;
+        assert!(last);
+        assert_eq!(table.is_taken(SIGNAL), taken);
+    });
+}

@@ -67,11 +67,13 @@ impl Builder {
     }
 
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
+    #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
         self.build_with(Native::new()?)
     }
 
     /// A reactor that waits through `driver`.
+    #[track_caller]
     pub fn build_with(self, driver: impl Driver + 'static) -> io::Result<Reactor> {
         Ok(Reactor::with_settings(Box::new(driver), &self))
     }

@@ -229,7 +229,7 @@ impl Slot {
     /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported again if it still is so.
     pub(crate) fn rewatch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         if self.is_inert() {
-            return Err(closed());
+            return Err(self.core().gone());
         }
         let mode = if self.is_told_once() { Mode::OneShot } else { mode };
         self.with_driver(|driving, id| {
@@ -260,6 +260,7 @@ impl Slot {
     }
 
     fn with_driver<R>(&self, f: impl FnOnce(&mut Driving, u64) -> io::Result<R>) -> io::Result<R> {
+        self.check_process()?;
         match self.core().driving.try_borrow_mut() {
             Ok(mut driving) => f(&mut driving, self.token()),
             Err(_) => Err(io::Error::new(

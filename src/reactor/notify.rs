@@ -27,6 +27,7 @@ use std::time::Instant;
 use super::remote::{Post, Posts};
 use crate::driver::Wake;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, fence, full_fence, thread};
+use crate::sys::fork::Birth;
 
 /// The shared end of a reactor.
 pub(crate) struct Notify {
@@ -46,6 +47,8 @@ pub(crate) struct Notify {
     waker: Arc<dyn Wake>,
     /// Even: open, whoever takes it deals with us. Odd: taken, or not given out. (`channel/rendezvous.rs`)
     ticket: AtomicU64,
+    /// The reactor's process: in a forked child there is nobody to wake.
+    birth: Birth,
 }
 
 /// The right to deal with a party that blocks, and may do so at several channels: the first to [`take`](Self::take) it has it.
@@ -129,7 +132,19 @@ impl Notify {
             posts: Mutex::new(Posts::default()),
             waker,
             ticket: AtomicU64::new(1),
+            birth: Birth::ANYWHERE,
         }
+    }
+
+    /// One of a reactor, which a forked child does not wake.
+    pub(crate) fn of_reactor(waker: Arc<dyn Wake>) -> Notify {
+        Notify { birth: Birth::here(), ..Notify::new(waker) }
+    }
+
+    /// Returns false in a forked child of the reactor's process.
+    #[inline]
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.birth.is_here()
     }
 
     /// The one of the calling thread, for blocking calls without a reactor.
@@ -221,7 +236,7 @@ impl Notify {
     /// Step 4 of a sender. Also raised by the reactor itself when an outer loop sleeps for it.
     #[inline(always)]
     pub(crate) fn wake(&self) {
-        if self.take_sleeping() {
+        if self.take_sleeping() && self.is_at_home() {
             // The waker's only error is a closed or full counter, and neither can be: it owns its fd and handles a full one.
             let _ = self.waker.wake();
         }
@@ -238,6 +253,9 @@ impl Notify {
 
     /// The first half of [`post`](Self::post): all of it but the wake-up, which must follow if it returns true.
     fn leave(&self, make: impl FnOnce() -> Option<Post>) -> bool {
+        if !self.is_at_home() {
+            return false; // without the lock, which a thread of the parent may have held
+        }
         let mut posts = self.posts.lock();
         if posts.closed {
             return false;
@@ -314,13 +332,16 @@ impl Notify {
 
     /// Takes no more posts; gives those that are left.
     pub(crate) fn close(&self) -> VecDeque<Post> {
+        if !self.is_at_home() {
+            return VecDeque::new(); // without the lock, as in `leave`
+        }
         let posts = &mut *self.posts.lock();
         posts.closed = true;
         std::mem::take(&mut posts.list)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.posts.lock().closed
+        !self.is_at_home() || self.posts.lock().closed
     }
 
     /// Makes room for the marks of `n` channels, so that no sender allocates.

@@ -282,7 +282,7 @@ fn run_slow<C: Cases>(
 ) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
     if handle.is_closed() {
-        return Err(crate::reactor::closed());
+        return Err(core.gone());
     }
     if let Some(index) = cases.foreign(handle) {
         return Err(foreign(index));

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Register, RegisterError, Source};
 use crate::driver::DriverEvents;
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
 
 /// Events that the reactor's driver finds besides those of the reactor: registered [`DriverEvents`]. A source of `E`s, each given once, in order.
@@ -23,7 +23,7 @@ impl<E> Register for DriverEvents<E> {
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<DriverInbox<E>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
         if self.is_bound() {
             let error =

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{RegisterError, Source};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
@@ -91,7 +91,7 @@ impl Handle {
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
         if self.is_closed() {
-            return Err(RegisterError::new(io, closed()));
+            return Err(RegisterError::new(io, self.core.gone()));
         }
         let slot = Slot::new(self, SourceKind::Fd);
         match slot.watch_fd(io.as_fd(), interest, mode) {

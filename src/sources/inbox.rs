@@ -7,7 +7,7 @@ use std::io;
 
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, TryRecvError};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 
 /// The receiver of a channel, registered with a reactor.
 ///
@@ -71,7 +71,7 @@ impl<T> Register for Receiver<T> {
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Inbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
         let slot = Slot::new(handle, SourceKind::Inbox);
         if let Some(key) = key {

@@ -6,7 +6,7 @@ use std::io;
 
 use super::{Blocking, Register, RegisterError, Source};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Time;
 
 /// The sender of a channel, registered with a reactor, for `send(outbox, value)` cases.
@@ -42,7 +42,7 @@ impl<T> Register for Sender<T> {
     #[track_caller]
     fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
         Ok(Outbox { sender: self, slot: Slot::new(handle, SourceKind::Outbox) })
     }

@@ -54,7 +54,10 @@ impl<T: AsRef<Poller>> InPoller<T> {
 #[cfg(feature = "polling")]
 impl<T: AsRef<Poller>> Drop for InPoller<T> {
     fn drop(&mut self) {
-        // It can only fail if somebody else has deleted it.
-        let _ = self.poller.delete(self.io.as_ref().as_fd());
+        // A forked child leaves the parent's registration alone. Otherwise it can only fail if somebody else
+        // has deleted it.
+        if self.io.as_ref().is_here() {
+            let _ = self.poller.delete(self.io.as_ref().as_fd());
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, TryRecvError};
@@ -34,8 +35,12 @@ pub trait Register: Sized {
 }
 
 /// A registration that failed: why, and what was to be registered.
+///
+/// It is `Sync` when the source is `Send`, so `register(..)?` works in functions that return a
+/// `Box<dyn Error + Send + Sync>` or an `anyhow::Result`.
 pub struct RegisterError<S> {
-    source: S,
+    // Never locked: with it the error is `Sync`, and lends nothing.
+    source: Mutex<S>,
     error: io::Error,
 }
 
@@ -213,12 +218,12 @@ impl<T> Iterator for TryIter<'_, T> {
 
 impl<S> RegisterError<S> {
     pub(crate) fn new(source: S, error: io::Error) -> RegisterError<S> {
-        RegisterError { source, error }
+        RegisterError { source: Mutex::new(source), error }
     }
 
     /// What was to be registered.
     pub fn into_inner(self) -> S {
-        self.source
+        self.source.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why it was not.

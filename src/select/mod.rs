@@ -12,15 +12,15 @@ use std::time::Duration;
 
 pub use self::dynamic::{Select, Selected};
 
+use crate::channel::Chosen;
 use crate::reactor::notify::Call;
 use crate::reactor::{Blocked, Blocking, Handle, Patience};
-use crate::sources::Source;
+use crate::sources::{Outgoing, Sending, Source};
 
 /// What the macro's expansion names. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
-    pub use super::{Cases, Impossible, Pick, check_cases, fail, now, until, wait};
-    pub use crate::sources::{Outbox, Sending};
+    pub use super::{Cases, Impossible, Pick, fail, now, recv, send, until, wait};
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
     pub use core::{compile_error, concat, stringify};
@@ -35,6 +35,18 @@ pub enum Pick<A, B> {
     Rest(B),
 }
 
+/// A receive case. Its type is opaque, so the compiler complains once of what is no source, and where it stands.
+#[inline(always)]
+pub fn recv<T, S: Source<Item = T>>(source: &S) -> impl Source<Item = T> {
+    source
+}
+
+/// A send case.
+#[inline(always)]
+pub fn send<'a, T: 'a>(outbox: impl Outgoing<'a, Message = T>) -> impl Source<Item = Chosen<'a, T>> {
+    Sending::new(outbox)
+}
+
 /// What comes behind the last case.
 #[derive(Debug)]
 pub enum Impossible {}
@@ -43,8 +55,6 @@ pub enum Impossible {}
 pub trait Cases {
     /// What one of them gives.
     type Item;
-    /// How many there are.
-    const LEN: usize;
 
     /// A bit for each case that is ready, the first one lowest.
     fn ready(&self) -> u32;
@@ -64,7 +74,6 @@ pub trait Cases {
 
 impl Cases for () {
     type Item = Impossible;
-    const LEN: usize = 0;
 
     #[inline(always)]
     fn ready(&self) -> u32 {
@@ -92,9 +101,8 @@ impl Cases for () {
     }
 }
 
-impl<S: Source, R: Cases> Cases for (&S, R) {
+impl<S: Source, R: Cases> Cases for (S, R) {
     type Item = Pick<S::Item, R::Item>;
-    const LEN: usize = 1 + R::LEN;
 
     #[inline(always)]
     fn ready(&self) -> u32 {
@@ -125,17 +133,6 @@ impl<S: Source, R: Cases> Cases for (&S, R) {
             return Some(0);
         }
         self.1.foreign(handle).map(|index| index + 1)
-    }
-}
-
-/// Refuses, when compiled, more cases than a mask has bits.
-#[inline(always)]
-pub fn check_cases<C: Cases>(_: &C) {
-    const {
-        assert!(
-            C::LEN <= 32,
-            "a select! has at most 32 recv and send cases; use several, or wait(&mut events)"
-        )
     }
 }
 

@@ -25,6 +25,12 @@ pub struct Inbox<T> {
 }
 
 /// What can be registered with a reactor, and what it then is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be registered with a reactor",
+    label = "not a `Receiver`, `Sender`, `Child` or `DriverEvents`",
+    note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+)]
 pub trait Register: Sized {
     /// The registered form: a source of the reactor.
     type Registered;

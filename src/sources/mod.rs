@@ -69,6 +69,16 @@ use crate::reactor::Handle;
 /// }
 /// # io::Result::Ok(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source that a reactor can wait for",
+    label = "not a source",
+    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: `reactor.register(rx)?`",
+    note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
+    note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, `reactor.every(d)?`, or the case `default(d)`",
+    note = "a `Context`: `reactor.done(&context)`; a `Result`: unwrap it, or add `?`",
+    note = "a sender: register it, and use it in a case `send(outbox, value)`",
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+)]
 pub trait Source {
     /// What the case's pattern is matched with.
     type Item;

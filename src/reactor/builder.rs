@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Reactor, Spin};
 use crate::driver::{Driver, Native};
+use crate::sys::errors;
 
 /// Makes a [`Reactor`] with other settings than the default ones. From [`Reactor::builder`].
 ///
@@ -69,7 +70,7 @@ impl Builder {
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
     #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
-        self.build_with(Native::new()?)
+        self.build_with(Native::new().map_err(|error| errors::of_watches(error, None))?)
     }
 
     /// A reactor that waits through `driver`.

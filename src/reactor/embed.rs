@@ -29,7 +29,8 @@ impl Reactor {
     /// Makes the reactor's fd the voice of all its sources, for an outer loop to wait on.
     ///
     /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
-    /// fd, and with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already.
+    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and with `EMFILE` or `ENFILE` as
+    /// [`Reactor::new`] does.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]

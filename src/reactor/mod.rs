@@ -195,8 +195,12 @@ struct Driving {
 }
 
 impl Reactor {
-    /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB; fails with the system's error, for instance `EMFILE`, and
-    /// then leaves nothing behind.
+    /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB.
+    ///
+    /// Fails with the system's error, and then leaves nothing behind. [`raw_os_error`](io::Error::raw_os_error)
+    /// is `EMFILE` when the process has as many fds as `RLIMIT_NOFILE` allows (raise that: `ulimit -n`), and
+    /// `ENFILE` when the system has as many as it allows (on Linux raise `fs.file-max`). When epoll has no room
+    /// the error names `fs.epoll.max_user_watches`, and its source is the system's.
     #[track_caller]
     pub fn new() -> io::Result<Reactor> {
         Reactor::builder().build()

@@ -25,10 +25,10 @@ impl<E> Register for DriverEvents<E> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, handle.core.gone()));
         }
-        if self.is_bound() {
-            let error =
-                io::Error::new(io::ErrorKind::AlreadyExists, "the driver's events are registered already");
-            return Err(RegisterError::new(self, error));
+        if let Some(id) = self.bound_to() {
+            let at = handle.core.made_at(id).map_or(String::new(), |at| format!(", at {at}"));
+            let text = format!("the driver's events are registered already{at}: drop that source first");
+            return Err(RegisterError::new(self, io::Error::new(io::ErrorKind::AlreadyExists, text)));
         }
         let slot = Slot::new(handle, SourceKind::DriverInbox);
         if let Some(key) = key {

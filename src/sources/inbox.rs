@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sys::errors::remedy;
 
 /// The receiver of a channel, registered with a reactor.
 ///
@@ -246,7 +247,8 @@ impl<S> fmt::Debug for RegisterError<S> {
 
 impl<S> fmt::Display for RegisterError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the registration failed: {}", self.error)
+        write!(f, "the registration failed: {}", self.error)?;
+        remedy(&self.error).map_or(Ok(()), |remedy| write!(f, ": {remedy}"))
     }
 }
 

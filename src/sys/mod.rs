@@ -26,6 +26,7 @@
 
 use std::ops::{BitAnd, BitOr};
 
+pub(crate) mod errors;
 pub(crate) mod fence;
 #[cfg(any(feature = "mio", feature = "polling"))]
 pub(crate) mod foreign;

@@ -225,6 +225,14 @@ impl Clock {
         }
     }
 
+    /// Returns true if an `Instant` is a point on this clock.
+    pub(crate) fn has_instants(&self) -> bool {
+        match self {
+            Clock::Monotonic => true,
+            Clock::Virtual(clock) => clock.has_instants,
+        }
+    }
+
     /// Whether `other` is the same clock: the times of one mean something on the other.
     pub fn is_same(&self, other: &Clock) -> bool {
         match (self, other) {
@@ -239,12 +247,15 @@ impl Clock {
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
     nanos: Arc<AtomicU64>,
+    /// It started somewhere on the scale of `CLOCK_MONOTONIC`, where an `Instant` has a place.
+    has_instants: bool,
 }
 
 impl VirtualClock {
-    /// A clock that says `start`.
+    /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point on it; on a clock that
+    /// starts at [`Time::ZERO`] it is none.
     pub fn new(start: Time) -> VirtualClock {
-        VirtualClock { nanos: Arc::new(AtomicU64::new(start.as_nanos())) }
+        VirtualClock { nanos: Arc::new(AtomicU64::new(start.as_nanos())), has_instants: start > Time::ZERO }
     }
 
     /// What the clock says.

@@ -913,6 +913,13 @@ impl Slot {
         }
     }
 
+    /// Has no slack, whatever the reactor's is.
+    pub(crate) fn be_exact(&self) {
+        if self.core().slack.get() > 0 {
+            self.set_slack(Duration::ZERO);
+        }
+    }
+
     /// Arms for `t`, and takes away what was pending: returns whether something was. To a later deadline two stores.
     #[inline]
     pub(crate) fn arm(&self, t: Time) -> bool {

@@ -6,9 +6,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode};
-use pollmux::{Clock, Deadline, Driver, DriverQueue, EventsId, Native, Reactor, ReadyFds, Wait, Wake};
+use pollmux::{
+    Clock, Deadline, Driver, DriverQueue, EventsId, Native, Reactor, ReadyFds, Select, Wait, Wake, select,
+};
 
 /// A driver that refuses fds with an error of the system.
 struct Refusing(Native, i32);
@@ -169,4 +172,36 @@ fn a_second_registration_of_events_names_the_first_line() {
     assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
     drop(inbox);
     assert!(reactor.register(failed.into_inner()).is_ok());
+}
+
+#[test]
+fn a_foreign_source_is_refused_in_the_callers_words() {
+    let (reactor, other) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let (tx, inbox) = other.channel(1).unwrap();
+    tx.send(1).unwrap();
+    let timer = other.after(Duration::from_secs(3600));
+    let told = [
+        reactor.recv(&inbox).map(drop).unwrap_err(),
+        reactor.recv_timeout(&inbox, Duration::from_secs(1)).map(drop).unwrap_err(),
+        reactor.try_recv(&inbox).map(drop).unwrap_err(),
+        reactor.recv(&timer).map(drop).unwrap_err(),
+        reactor.recv_timeout(&timer, Duration::from_secs(1)).map(drop).unwrap_err(),
+        reactor.try_recv(&timer).map(drop).unwrap_err(),
+        reactor.recv(&Some(&inbox)).map(drop).unwrap_err(),
+    ];
+    for error in told {
+        says(&error, &["the source is one of another reactor"]);
+        assert!(!error.to_string().contains("select!") && error.kind() == ErrorKind::InvalidInput, "{error}");
+    }
+    // Where there is a select!, its case is named, and a Select names its index.
+    select! { reactor;
+        recv(inbox) -> _ => panic!("received"),
+        error -> e => says(&e, &["case 1 of the select! is a source of another reactor"]),
+    }
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    says(&set.wait().unwrap_err(), &["case 0 of the Select is a source of another reactor"]);
+    assert_eq!(other.recv(&inbox).unwrap(), Ok(1));
+    drop(other);
+    says(&reactor.recv(&inbox).unwrap_err(), &["the source is one of another reactor"]);
 }

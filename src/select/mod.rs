@@ -189,17 +189,32 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recv<S: Source>(&self, source: &S) -> io::Result<S::Item> {
+        self.check_source(source)?;
         wait(self, &(source, ()), true).map(only)
     }
 
     /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
     pub fn recv_timeout<S: Source>(&self, source: &S, timeout: Duration) -> io::Result<Option<S::Item>> {
+        self.check_source(source)?;
         Ok(until(self, &(source, ()), true, timeout)?.map(only))
     }
 
     /// What the source has now. A turn: it sees what is due, which the source's own [`try_take`](Source::try_take) does not.
     pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
+        self.check_source(source)?;
         Ok(now(self, &(source, ()), true)?.map(only))
+    }
+
+    /// Fails here, and not in the `select!` that the call stands for, which the caller has not written.
+    #[inline]
+    fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
+        if source.belongs_to(self) || self.is_closed() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the source is one of another reactor: receive through the handle of that one",
+        ))
     }
 }
 

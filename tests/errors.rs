@@ -120,7 +120,9 @@ fn a_file_that_cannot_be_waited_for_says_what_to_do() {
     for file in [File::open("Cargo.toml").unwrap(), File::open("src").unwrap()] {
         let fd = file.as_raw_fd();
         let Err(failed) = reactor.fd(file, Interest::READABLE) else {
-            assert!(cfg!(kqueue), "epoll waits for no file");
+            if cfg!(epoll) {
+                panic!("epoll waits for no file");
+            }
             continue;
         };
         if cfg!(epoll) {

@@ -425,8 +425,9 @@ impl Context {
     /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which then has no deadline of its own.
     ///
     /// # Panics
-    /// When `t` is an `Instant` and the context's clock is a virtual one that started at [`Time::ZERO`]: an
-    /// `Instant` is no point on that clock. Give a `Time` of the clock, or use [`with_timeout`](Self::with_timeout).
+    /// When `t` is an `Instant` and the context's clock is a virtual one that started at
+    /// [`Time::ZERO`]: an `Instant` is no point on that clock. Give a `Time` of the clock, or use
+    /// [`with_timeout`](Self::with_timeout).
     ///
     /// ```
     /// use pollmux::{Context, ContextError, Time};
@@ -754,8 +755,9 @@ impl Done {
         &self.watch.context
     }
 
-    /// Lets the deadline be told late, by `slack` at the most, as [`Timer::slack`](crate::Timer::slack) does. Without
-    /// it the deadline is exact, also in a reactor with [slack](crate::Builder::slack): [`Context::err`] is.
+    /// Lets the deadline be told late, by `slack` at the most, as
+    /// [`Timer::slack`](crate::Timer::slack) does. Without it the deadline is exact, also in a
+    /// reactor with [slack](crate::Builder::slack): [`Context::err`] is.
     pub fn slack(self, slack: Duration) -> Done {
         self.slot.set_slack(slack);
         self

@@ -97,7 +97,8 @@ pub use crate::select::private as __private;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-/// A panic that is caught leaves nothing of these half done: each call completes or takes back what it began.
+/// A panic that is caught leaves nothing of these half done: each call completes or takes back what
+/// it began.
 mod unwind {
     use std::panic::{RefUnwindSafe, UnwindSafe};
 

@@ -1,4 +1,5 @@
-//! Errors name the thing, the line that made it where there is one, and the remedy; and keep what the system said.
+//! Errors name the thing, the line that made it where there is one, and the remedy; and keep what
+//! the system said.
 
 use std::error::Error;
 use std::fs::File;

@@ -1,6 +1,8 @@
-//! Fork without exec: in the child a reactor of the parent is inert, says so, and touches nothing shared.
+//! Fork without exec: in the child a reactor of the parent is inert, says so, and touches nothing
+//! shared.
 //!
-//! Each test is a process of its own, so that it forks with two threads and no files of other tests.
+//! Each test is a process of its own, so that it forks with two threads and no files of other
+//! tests.
 #![allow(unsafe_code)]
 
 #[path = "common/watch.rs"]
@@ -28,7 +30,8 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Runs `f` in a forked child, which then ends without unwinding or destructors. Fails when `f` panics.
+/// Runs `f` in a forked child, which then ends without unwinding or destructors. Fails when `f`
+/// panics.
 #[track_caller]
 fn fork(f: impl FnOnce()) {
     let mut fds = [0; 2];
@@ -36,7 +39,8 @@ fn fork(f: impl FnOnce()) {
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
     // SAFETY: the kernel just gave both fds to us, and nobody else has them.
     let (mut reader, mut writer) = unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) };
-    // SAFETY: the process has one more thread, a watchdog, which sleeps and holds no lock that the child needs.
+    // SAFETY: the process has one more thread, a watchdog, which sleeps and holds no lock that the
+    // child needs.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", io::Error::last_os_error()),
         0 => {
@@ -262,7 +266,8 @@ fn each_call_in_a_child_names_the_fork_and_the_line() {
         reactor.try_wait(&mut Events::with_capacity(4)).unwrap();
         fork(|| {
             assert!(reactor.is_closed() && reactor.handle().is_closed());
-            // Also what is ready: a reactor that does one turn more would take what is the parent's.
+            // Also what is ready: a reactor that does one turn more would take what is the
+            // parent's.
             names_the_line(reactor.recv(&inbox).unwrap_err());
             names_the_line(reactor.try_recv(&inbox).unwrap_err());
             names_the_line(reactor.recv_timeout(&inbox, ms(1)).unwrap_err());

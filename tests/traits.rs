@@ -1,4 +1,5 @@
-//! What the public types may do: cross threads, be shared, be part of an error chain, pass a caught panic.
+//! What the public types may do: cross threads, be shared, be part of an error chain, pass a caught
+//! panic.
 
 use std::cell::Cell;
 use std::error::Error;

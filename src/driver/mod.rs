@@ -252,8 +252,8 @@ pub struct VirtualClock {
 }
 
 impl VirtualClock {
-    /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point on it; on a clock that
-    /// starts at [`Time::ZERO`] it is none.
+    /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point
+    /// on it; on a clock that starts at [`Time::ZERO`] it is none.
     pub fn new(start: Time) -> VirtualClock {
         VirtualClock { nanos: Arc::new(AtomicU64::new(start.as_nanos())), has_instants: start > Time::ZERO }
     }

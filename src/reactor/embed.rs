@@ -28,11 +28,12 @@ pub struct Embedded {
 impl Reactor {
     /// Makes the reactor's fd the voice of all its sources, for an outer loop to wait on.
     ///
-    /// [`Builder::precise`](super::Builder::precise) has no effect meanwhile: the outer loop sleeps, not the reactor.
+    /// [`Builder::precise`](super::Builder::precise) has no effect meanwhile: the outer loop
+    /// sleeps, not the reactor.
     ///
     /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
-    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and with `EMFILE` or `ENFILE` as
-    /// [`Reactor::new`] does.
+    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and with
+    /// `EMFILE` or `ENFILE` as [`Reactor::new`] does.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]

@@ -1,11 +1,13 @@
 //! Forks without exec: in a child the reactors of the parent are inert.
 //!
-//! A reactor lives on one thread, and a child has only the thread that forked. So each thread lists its
-//! reactors, and the handler that runs in the child marks them closed: every turn, source and handle then
-//! finds a reactor that is gone, at no cost to the turns of the parent. [`Core::check_process`] compares the
-//! counter of forks where a driver is about to be called, for a fork that met the list in use.
+//! A reactor lives on one thread, and a child has only the thread that forked. So each thread lists
+//! its reactors, and the handler that runs in the child marks them closed: every turn, source and
+//! handle then finds a reactor that is gone, at no cost to the turns of the parent.
+//! [`Core::check_process`] compares the counter of forks where a driver is about to be called, for
+//! a fork that met the list in use.
 //!
-//! What other threads hold of a reactor, [`Notify`](super::notify::Notify), compares the counter itself.
+//! What other threads hold of a reactor, [`Notify`](super::notify::Notify), compares the counter
+//! itself.
 
 use std::cell::RefCell;
 use std::io;
@@ -73,7 +75,8 @@ impl Core {
         Err(self.gone())
     }
 
-    /// The error of everything that needs a reactor which has been dropped, or is the parent process's.
+    /// The error of everything that needs a reactor which has been dropped, or is the parent
+    /// process's.
     #[cold]
     pub(crate) fn gone(&self) -> io::Error {
         if !self.forked.get() {

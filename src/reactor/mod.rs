@@ -67,22 +67,24 @@ use crate::sys::{Time, nanos};
 /// leave the thread says so. Dropping the reactor closes its fds; sources and handles that outlive it are inert.
 ///
 /// # Fork
-/// A child made by `fork` without `exec` has a copy of the reactor, and shares its kernel objects with the
-/// parent. In the child **the reactor and its sources are inert**, from the return of `fork` on:
-/// - What waits, registers or arms fails with an error that names the fork and the line that made the
-///   reactor. Callbacks and posted closures do not run. [`Handle::is_closed`] returns true.
-/// - Nothing reaches the parent: no wake-up, no timer, no registration. A drop closes the child's copies of
-///   the fds, and the parent is told of its files as before.
-/// - A channel is memory, so the child has a copy of that, too. What one process sends the other never
-///   receives. [`Remote::post`] gives its closure back.
+/// A child made by `fork` without `exec` has a copy of the reactor, and shares its kernel objects
+/// with the parent. In the child **the reactor and its sources are inert**, from the return of
+/// `fork` on:
+/// - What waits, registers or arms fails with an error that names the fork and the line that made
+///   the reactor. Callbacks and posted closures do not run. [`Handle::is_closed`] returns true.
+/// - Nothing reaches the parent: no wake-up, no timer, no registration. A drop closes the child's
+///   copies of the fds, and the parent is told of its files as before.
+/// - A channel is memory, so the child has a copy of that, too. What one process sends the other
+///   never receives. [`Remote::post`] gives its closure back.
 ///
-/// The child makes a reactor of its own with [`Reactor::new`]; a daemon makes its reactor after the last
-/// fork. In a process with several threads a lock that another thread held during the fork stays locked in
-/// the child: there call `exec` or `_exit`, and touch no channel of other threads.
+/// The child makes a reactor of its own with [`Reactor::new`]; a daemon makes its reactor after the
+/// last fork. In a process with several threads a lock that another thread held during the fork
+/// stays locked in the child: there call `exec` or `_exit`, and touch no channel of other threads.
 ///
-/// Forks are seen by a handler of `pthread_atfork`, in time linear in the number of live sources. A raw
-/// system call (`SYS_fork`, `clone`) runs no such handler, and the child then disturbs its parent.
-/// `posix_spawn`, and with it [`Command`](std::process::Command) in most cases, forks nothing.
+/// Forks are seen by a handler of `pthread_atfork`, in time linear in the number of live sources. A
+/// raw system call (`SYS_fork`, `clone`) runs no such handler, and the child then disturbs its
+/// parent. `posix_spawn`, and with it [`Command`](std::process::Command) in most cases, forks
+/// nothing.
 ///
 /// ```
 /// use pollmux::{Reactor, channel, select};
@@ -197,10 +199,11 @@ struct Driving {
 impl Reactor {
     /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB.
     ///
-    /// Fails with the system's error, and then leaves nothing behind. [`raw_os_error`](io::Error::raw_os_error)
-    /// is `EMFILE` when the process has as many fds as `RLIMIT_NOFILE` allows (raise that: `ulimit -n`), and
-    /// `ENFILE` when the system has as many as it allows (on Linux raise `fs.file-max`). When epoll has no room
-    /// the error names `fs.epoll.max_user_watches`, and its source is the system's.
+    /// Fails with the system's error, and then leaves nothing behind.
+    /// [`raw_os_error`](io::Error::raw_os_error) is `EMFILE` when the process has as many fds as
+    /// `RLIMIT_NOFILE` allows (raise that: `ulimit -n`), and `ENFILE` when the system has as many
+    /// as it allows (on Linux raise `fs.file-max`). When epoll has no room the error names
+    /// `fs.epoll.max_user_watches`, and its source is the system's.
     #[track_caller]
     pub fn new() -> io::Result<Reactor> {
         Reactor::builder().build()

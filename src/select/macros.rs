@@ -101,9 +101,9 @@ macro_rules! __select {
         }
     };
 
-    // A case. An arm in braces is taken as tokens: `block` would also begin with, and then refuse, an expression that
-    // is a fragment of another macro. A comma may follow; behind an arm that is no block it must. The last form is
-    // for a block that is a fragment of another macro.
+    // A case. An arm in braces is taken as tokens: `block` would also begin with, and then refuse,
+    // an expression that is a fragment of another macro. A comma may follow; behind an arm that is
+    // no block it must. The last form is for a block that is a fragment of another macro.
     (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
         $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e $($($rest)*)?)
     };

@@ -35,7 +35,8 @@ pub enum Pick<A, B> {
     Rest(B),
 }
 
-/// A receive case. Its type is opaque, so the compiler complains once of what is no source, and where it stands.
+/// A receive case. Its type is opaque: of what is no source the compiler then complains here, and
+/// names nothing that is private.
 #[inline(always)]
 pub fn recv<T, S: Source<Item = T>>(source: &S) -> impl Source<Item = T> {
     source
@@ -205,7 +206,8 @@ impl Handle {
         Ok(now(self, &(source, ()), true)?.map(only))
     }
 
-    /// Fails here, and not in the `select!` that the call stands for, which the caller has not written.
+    /// Fails here, and not in the `select!` that the call stands for, which the caller has not
+    /// written.
     #[inline]
     fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
         if source.belongs_to(self) || self.is_closed() {

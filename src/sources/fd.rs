@@ -76,10 +76,12 @@ impl Handle {
     /// Waits for `io`, a file that can be polled, edge-triggered. Two syscalls with what comes when it is dropped: one here, one there.
     ///
     /// The error gives `io` back, and says what to do. Its [kind](io::Error::kind) is
-    /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line that did so,
-    /// - `Unsupported` when its file cannot be waited for (on epoll a regular file, which is always ready), or
-    ///   the driver waits for no fds,
-    /// - `StorageFull` when the user has as many registrations as `fs.epoll.max_user_watches` allows,
+    /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line
+    ///   that did so,
+    /// - `Unsupported` when its file cannot be waited for (on epoll a regular file, which is always
+    ///   ready), or the driver waits for no fds,
+    /// - `StorageFull` when the user has as many registrations as `fs.epoll.max_user_watches`
+    ///   allows,
     /// - else the system's.
     ///
     /// Of these, [`source`](std::error::Error::source) gives the system's own error, with its

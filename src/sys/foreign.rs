@@ -54,8 +54,8 @@ impl<T: AsRef<Poller>> InPoller<T> {
 #[cfg(feature = "polling")]
 impl<T: AsRef<Poller>> Drop for InPoller<T> {
     fn drop(&mut self) {
-        // A forked child leaves the parent's registration alone, and the poller, whose own drop would take the
-        // parent's timer and notifier out.
+        // A forked child leaves the parent's registration alone, and the poller, whose own drop
+        // would take the parent's timer and notifier out.
         if self.io.as_ref().is_here() {
             // It can only fail if somebody else has deleted it.
             let _ = self.poller.delete(self.io.as_ref().as_fd());

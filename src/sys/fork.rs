@@ -1,12 +1,12 @@
 //! Forks without exec: tells what was made in another process.
 //!
-//! A forked child has a copy of the memory and shares the open files. An epoll set, a timerfd and an eventfd
-//! are then one object for both processes: what the child changes, the parent sees. A kqueue is not
-//! inherited at all: its number is free in the child, and may be another file's.
+//! A forked child has a copy of the memory and shares the open files. An epoll set, a timerfd and
+//! an eventfd are then one object for both processes: what the child changes, the parent sees. A
+//! kqueue is not inherited at all: its number is free in the child, and may be another file's.
 //!
-//! A handler of `pthread_atfork` adds one to a counter in each child. A [`Birth`] is the count at which an
-//! object was made, so a comparison tells whether the object is this process's own. A child made by a raw
-//! system call (`clone`, `SYS_fork`) runs no such handler and is not seen.
+//! A handler of `pthread_atfork` adds one to a counter in each child. A [`Birth`] is the count at
+//! which an object was made, so a comparison tells whether the object is this process's own. A
+//! child made by a raw system call (`clone`, `SYS_fork`) runs no such handler and is not seen.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -31,9 +31,9 @@ impl Birth {
     pub(crate) fn here() -> Birth {
         static WATCH: Once = Once::new();
         WATCH.call_once(|| {
-            // SAFETY: `child` is a function of the right type that lives as long as the program, and it does
-            // only what a child of a process with threads may: it locks nothing and allocates nothing.
-            // (The call fails for want of memory only; then forks are not seen.)
+            // SAFETY: `child` is a function of the right type that lives as long as the program,
+            // and it does only what a child of a process with threads may: it locks nothing and
+            // allocates nothing. (The call fails for want of memory only; then forks are not seen.)
             unsafe { libc::pthread_atfork(None, None, Some(child)) };
         });
         Birth(FORKS.load(Ordering::Relaxed))
@@ -71,8 +71,8 @@ pub(crate) fn inherited() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, text)
 }
 
-/// The fd of a poller. A forked child closes its copy, which on epoll leaves the parent's alone; a kqueue has
-/// no copy there, and its number is left alone.
+/// The fd of a poller. A forked child closes its copy, which on epoll leaves the parent's alone; a
+/// kqueue has no copy there, and its number is left alone.
 #[derive(Debug)]
 pub(crate) struct PollerFd {
     fd: ManuallyDrop<OwnedFd>,

@@ -19,9 +19,10 @@
 //! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a new `arm` or `wake` is a new event.
 //! - A change takes effect at once, also for a wait that is under way in another thread.
 //!
-//! A child made by `fork` has its parent's pollers, timers and wakers on epoll, where both processes use
-//! the same kernel objects. On kqueue it has none: each call fails with an error that names the fork, and
-//! a drop closes nothing. (A [`Reactor`](crate::Reactor) is inert in a forked child on both.)
+//! A child made by `fork` has its parent's pollers, timers and wakers on epoll, where both
+//! processes use the same kernel objects. On kqueue it has none: each call fails with an error that
+//! names the fork, and a drop closes nothing. (A [`Reactor`](crate::Reactor) is inert in a forked
+//! child on both.)
 #![allow(unsafe_code)]
 
 use std::ops::{BitAnd, BitOr};

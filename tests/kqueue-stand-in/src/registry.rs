@@ -27,7 +27,8 @@ pub(crate) fn mark(fd: c_int) {
 
 /// In a child made by `fork`: kqueues are not inherited, and their numbers are free.
 extern "C" fn forked() {
-    // A thread of the parent that had the lock is not here. What it holds stays, and nobody can use it.
+    // A thread of the parent that had the lock is not here. What it holds stays, and nobody can use
+    // it.
     let Ok(mut queues) = QUEUES.try_write() else { return };
     for kq in std::mem::take(&mut *queues).into_keys() {
         abi::close(kq);

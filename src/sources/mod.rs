@@ -130,11 +130,11 @@ macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<S: Source + ?Sized> Source for $pointer {
             type Item = S::Item;
-            #[inline]
+            #[inline(always)] // also where what it forwards to is large
             fn is_ready(&self) -> bool {
                 (**self).is_ready()
             }
-            #[inline]
+            #[inline(always)]
             fn try_take(&self) -> Option<S::Item> {
                 (**self).try_take()
             }
@@ -144,13 +144,14 @@ macro_rules! forward {
             fn after_block(&self) {
                 (**self).after_block();
             }
-            #[inline]
+            #[inline(always)]
             fn belongs_to(&self, handle: &Handle) -> bool {
                 (**self).belongs_to(handle)
             }
             fn is_chosen(&self) -> bool {
                 (**self).is_chosen()
             }
+            #[inline(always)]
             fn needs_no_look(&self) -> bool {
                 (**self).needs_no_look()
             }

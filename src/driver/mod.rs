@@ -50,6 +50,9 @@ use crate::sys::{Interest, Mode, Readiness, Time};
 /// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been dealt with. A driver
 ///   whose poller has no edges answers `Unsupported` to that mode, is then asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has been found not to be ready any more.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
+/// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its waker. It
+///   drops the driver (on kqueue it forgets the driver, whose fds are not in the child). A `drop` that
+///   changes a kernel object which the parent has too must not do so in another process.
 pub trait Driver {
     /// Waits as `how` says; with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     ///

@@ -18,13 +18,14 @@
 #[cfg(all(loom, test))]
 mod models;
 
+use std::any::TypeId;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::driver::Clock;
 use crate::reactor::{Handle, Slot, SourceKind};
@@ -40,7 +41,7 @@ use crate::wake::{Bell, Probe, Request};
 ///
 /// ```
 /// use pollmux::{Context, ContextError, Reactor, channel, select};
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// let (context, canceller) = Context::background().with_cancel();
 /// let workers: Vec<_> = (0..3)
@@ -149,8 +150,9 @@ impl fmt::Display for Cause {
 }
 
 impl Error for Cause {
+    /// The reason that was given.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.reason.as_ref().and_then(|reason| reason.source())
+        self.reason.as_deref().map(|reason| reason as &(dyn Error + 'static))
     }
 }
 
@@ -356,7 +358,7 @@ impl Context {
     ///
     /// ```
     /// use pollmux::{Context, Driver, Sim};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
     /// let sim = Sim::new();
     /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(Duration::from_secs(3600));
@@ -417,10 +419,15 @@ impl Context {
 
     /// A child that ends `timeout` from now at the latest. Zero: it has ended already. What is too long to count is no deadline.
     pub fn with_timeout(&self, timeout: Duration) -> (Context, Canceller) {
-        self.with_deadline(self.clock.now() + timeout)
+        self.limited(self.clock.now() + timeout, None)
     }
 
     /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which then has no deadline of its own.
+    ///
+    /// # Panics
+    /// When `t` is an `Instant` and the context's clock is a virtual one that started at
+    /// [`Time::ZERO`]: an `Instant` is no point on that clock. Give a `Time` of the clock, or use
+    /// [`with_timeout`](Self::with_timeout).
     ///
     /// ```
     /// use pollmux::{Context, ContextError, Time};
@@ -429,8 +436,9 @@ impl Context {
     /// assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
     /// assert!(!canceller.cancel()); // too late
     /// ```
-    pub fn with_deadline(&self, t: impl Into<Time>) -> (Context, Canceller) {
-        self.limited(t.into(), None)
+    #[track_caller]
+    pub fn with_deadline(&self, t: impl Into<Time> + 'static) -> (Context, Canceller) {
+        self.limited(self.time_of(t), None)
     }
 
     /// [`with_timeout`](Self::with_timeout) with a reason, for when it is over.
@@ -439,16 +447,31 @@ impl Context {
         timeout: Duration,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> (Context, Canceller) {
-        self.with_deadline_cause(self.clock.now() + timeout, reason)
+        self.limited(self.clock.now() + timeout, Some(reason.into().into()))
     }
 
     /// [`with_deadline`](Self::with_deadline) with a reason, for when it is over.
+    ///
+    /// # Panics
+    /// As `with_deadline` does.
+    #[track_caller]
     pub fn with_deadline_cause(
         &self,
-        t: impl Into<Time>,
+        t: impl Into<Time> + 'static,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> (Context, Canceller) {
-        self.limited(t.into(), Some(reason.into().into()))
+        self.limited(self.time_of(t), Some(reason.into().into()))
+    }
+
+    #[track_caller]
+    fn time_of<T: Into<Time> + 'static>(&self, t: T) -> Time {
+        let is_point = TypeId::of::<T>() != TypeId::of::<Instant>() || self.clock.has_instants();
+        assert!(
+            is_point,
+            "pollmux: the context's clock is virtual and starts at Time::ZERO, where an Instant has no place: \
+             give a Time of that clock, or use with_timeout"
+        );
+        t.into()
     }
 
     fn limited(&self, at: Time, reason: Option<Reason>) -> (Context, Canceller) {
@@ -656,7 +679,7 @@ impl Handle {
     ///
     /// ```
     /// use pollmux::{ContextError, Reactor, Sim, select};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
     /// let reactor = Reactor::with_driver(Sim::new())?;
     /// let (context, _canceller) = reactor.context().with_timeout(Duration::from_secs(7 * 86400));
@@ -707,6 +730,7 @@ impl Handle {
                 slot.register_channel(watch.bell.clone());
             }
             if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
+                slot.be_exact();
                 slot.arm(limit.at);
             }
         }
@@ -729,6 +753,14 @@ impl Done {
     /// The context.
     pub fn context(&self) -> &Context {
         &self.watch.context
+    }
+
+    /// Lets the deadline be told late, by `slack` at the most, as
+    /// [`Timer::slack`](crate::Timer::slack) does. Without it the deadline is exact, also in a
+    /// reactor with [slack](crate::Builder::slack): [`Context::err`] is.
+    pub fn slack(self, slack: Duration) -> Done {
+        self.slot.set_slack(slack);
+        self
     }
 
     /// Gives it the key that [`wait`](Handle::wait) reports it by.
@@ -820,7 +852,7 @@ impl Handle {
     ///
     /// ```
     /// use pollmux::{Context, Reactor, select};
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
     /// let reactor = Reactor::new()?;
     /// let (context, canceller) = Context::background().with_cancel();
@@ -852,6 +884,7 @@ impl Handle {
             }),
         );
         if let Some(limit) = limit {
+            slot.be_exact();
             slot.arm(limit.at);
         }
         AfterCancel { slot, context: context.clone() }
@@ -862,6 +895,12 @@ impl AfterCancel {
     /// Takes the closure away. True when that prevented it from running: it had neither begun nor been stopped.
     pub fn stop(&self) -> bool {
         self.slot.drop_call()
+    }
+
+    /// Lets the closure run late after a deadline, by `slack` at the most, as [`Done::slack`] does.
+    pub fn slack(self, slack: Duration) -> AfterCancel {
+        self.slot.set_slack(slack);
+        self
     }
 
     /// Whether the closure has neither run nor been stopped.

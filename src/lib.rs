@@ -97,3 +97,55 @@ pub use crate::select::private as __private;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// A panic that is caught leaves nothing of these half done: each call completes or takes back what
+/// it began.
+mod unwind {
+    use std::panic::{RefUnwindSafe, UnwindSafe};
+
+    use crate::channel::{IntoIter, Iter, Permit, Receiver, Sender, TryIter};
+    use crate::*;
+
+    macro_rules! unwind_safe {
+        ($([$($bounds:tt)*] $type:ty,)*) => {$(
+            impl<$($bounds)*> UnwindSafe for $type {}
+            impl<$($bounds)*> RefUnwindSafe for $type {}
+        )*};
+    }
+
+    unwind_safe! {
+        [T] Sender<T>,
+        [T] Receiver<T>,
+        [T] Iter<'_, T>,
+        [T] TryIter<'_, T>,
+        [T] IntoIter<T>,
+        [T] Permit<'_, T>,
+        [T] Inbox<T>,
+        [T] Outbox<T>,
+        [] Notifier,
+        [] Notified,
+        [] Remote,
+        [] Context,
+        [] Canceller,
+        [] CauseCanceller,
+        [] CancelGuard,
+        [] Cause,
+        [] Done,
+        [] AfterCancel,
+        [] Reactor,
+        [] Handle,
+        [] Embedded,
+        [] Timer,
+        [] Ticker,
+        [] Callback,
+        [C: OsClock] OsTimer<C>,
+        [] Signals,
+        [] Select<'_>,
+        [] Events,
+        [] Sim,
+        [] SimWorld,
+        [] WorldHandle,
+        [R] Member<R>,
+        [T] Link<T>,
+    }
+}

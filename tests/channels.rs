@@ -703,6 +703,45 @@ fn a_capacity_that_cannot_be_panics_and_says_so() {
     assert!(text.contains("pollmux") && text.contains("memory"), "{text}");
 }
 
+/// The messages tell the two checks apart, so nothing is allocated for this.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn the_largest_capacity_is_one_less_than_2_to_the_47() {
+    let panics = |capacity: usize| {
+        let make = || drop(channel::bounded::<[u64; 1 << 20]>(capacity));
+        let payload = catch_unwind(make).expect_err("no panic");
+        payload.downcast_ref::<String>().cloned().unwrap()
+    };
+    let most = (1 << 47) - 1;
+    for capacity in [most + 1, most + 2, usize::MAX] {
+        let text = panics(capacity);
+        assert!(text.contains(&format!("{capacity} is more than the {most}")), "{text}");
+    }
+    let text = panics(most);
+    assert!(text.contains(&format!("{most} does not fit into memory")), "{text}");
+}
+
+/// A message whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bomb");
+    }
+}
+
+#[test]
+fn one_message_that_panics_when_dropped_leaves_none_behind() {
+    let dropped = Arc::new(());
+    let (tx, rx) = channel::bounded(4);
+    tx.send((None, dropped.clone())).unwrap();
+    tx.send((Some(Bomb), dropped.clone())).unwrap();
+    tx.send((None, dropped.clone())).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(rx))).is_err());
+    assert_eq!(Arc::strong_count(&dropped), 1);
+    assert!(tx.try_send((None, dropped.clone())).is_err());
+}
+
 // Bare and registered.
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// (name, the inside of `main` behind the preamble, what the compiler must say)
-const WRONG: [(&str, &str, &str); 14] = [
+const WRONG: [(&str, &str, &str); 34] = [
     ("no_reactor", "select! { recv(inbox) -> _x => {} }", "a select! begins with the reactor"),
     ("nothing", "select! { reactor; }", "a select! needs at least one case"),
     ("no_item", "select! { reactor; recv(inbox) => {} }", "a recv case names what it receives"),
@@ -43,22 +43,134 @@ const WRONG: [(&str, &str, &str); 14] = [
         "`biased;` comes first in a select!",
     ),
     ("unknown", "select! { reactor; receive(inbox) -> _x => {} }", "not a case of a select!: `receive`"),
-    ("not_a_source", "let five = 5; select! { reactor; recv(five) -> _x => {} }", "Source"),
-    ("not_an_outbox", "select! { reactor; send(inbox, 1) -> _r => {} }", "Outgoing"),
+    ("tokios", "select! { reactor; x = inbox => {} }", "not a case of a select!: `x`"),
+    (
+        "else_case",
+        "select! { reactor; recv(inbox) -> _x => {} else => {} }",
+        "not a case of a select!: `else`",
+    ),
+    (
+        "no_comma",
+        "select! { reactor; recv(inbox) -> x => drop(x) recv(inbox) -> _x => {} }",
+        "a comma stands behind an arm without braces",
+    ),
+    (
+        "no_comma_behind_a_send",
+        "select! { reactor; send(outbox, 1) -> x => drop(x) recv(inbox) -> _x => {} }",
+        "a comma stands behind an arm without braces",
+    ),
+    ("not_a_source", "let five = 5; select! { reactor; recv(five) -> _x => {} }", NO_SOURCE),
+    ("a_receiver", "select! { reactor; recv(bare_rx) -> _x => {} }", "reactor.register(rx)?"),
+    (
+        "a_receiver_among_others",
+        "select! { reactor; recv(inbox) -> _x => {} recv(bare_rx) -> _x => {} default => {} }",
+        "`pollmux::channel::Receiver<i32>` is not a source",
+    ),
+    ("a_receiver_by_reference", "select! { reactor; recv(&bare_rx) -> _x => {} }", "reactor.register(rx)?"),
+    ("a_receiver_perhaps", "select! { reactor; recv(Some(bare_rx)) -> _x => {} }", "reactor.register(rx)?"),
+    ("a_receiver_alone", "reactor.recv(&bare_rx);", "reactor.register(rx)?"),
+    ("a_receiver_in_a_set", "pollmux::Select::new(&reactor).recv(&bare_rx);", "reactor.register(rx)?"),
+    (
+        "a_sender_received",
+        "select! { reactor; recv(bare_tx) -> _x => {} }",
+        "in a case `send(outbox, value)`",
+    ),
+    ("an_outbox_received", "select! { reactor; recv(outbox) -> _x => {} }", NO_SOURCE),
+    ("a_duration", "select! { reactor; recv(Duration::ZERO) -> _x => {} }", "`reactor.after(d)`"),
+    (
+        "a_socket",
+        "select! { reactor; recv(std::io::stdin()) -> _x => {} }",
+        "reactor.fd(io, Interest::READABLE)?",
+    ),
+    (
+        "a_foreign_channel",
+        "select! { reactor; recv(theirs) -> _x => {} }",
+        "`reactor.notifier()` makes a bell",
+    ),
+    (
+        "a_result",
+        "select! { reactor; recv(reactor.every(Duration::ZERO)) -> _x => {} }",
+        "a `Result`: unwrap it, or add `?`",
+    ),
+    ("not_an_outbox", "select! { reactor; send(inbox, 1) -> _r => {} }", NO_OUTBOX),
+    ("a_sender", "select! { reactor; send(bare_tx, 1) -> _r => {} }", "let outbox = reactor.register(tx)?"),
+    ("a_sender_perhaps", "select! { reactor; send(Some(bare_tx), 1) -> _r => {} }", "reactor.register(tx)?"),
+    ("a_receiver_sent", "select! { reactor; send(bare_rx, 1) -> _r => {} }", "in a case `recv(inbox)`"),
     ("wrong_value", "select! { reactor; send(outbox, \"one\") -> _r => {} }", "mismatched types"),
     ("too_many", "@33@", "a select! has at most 32 recv and send cases"),
+    ("registered_twice", "reactor.register(inbox);", "cannot be registered with a reactor"),
 ];
 
-/// The same preamble with something right.
-const RIGHT: &str = "select! { reactor; recv(inbox) -> _x => {} send(outbox, 1) -> _r => {} default => {} }";
+const NO_SOURCE: &str = "is not a source that a reactor can wait for";
+const NO_OUTBOX: &str = "is no outbox: a `send` case cannot send through it";
 
-const PREAMBLE: &str = "#![allow(unused)]
+/// Names that are no part of what a user has written or can look up.
+const PRIVATE: [&str; 6] = ["Cases", "Sending<", "Pick", "Impossible", "Chunk", "Core"];
+
+/// The same preamble with something right.
+const RIGHT: &str = "select! { reactor; recv(inbox) -> _x => {} send(outbox, 1) -> _r => {} default => {} }
+    let n = wait_for!(reactor, inbox, Ok(_) | Err(_), 1 + 1);
+    let n: u8 = wait_for!(reactor, inbox, _, { n });
+    all_fragments!(reactor, inbox, outbox, n, { 2 }, 3, panic!());
+    select! { reactor; recv(inbox) -> Ok(1 | 2) | Err(_) | Ok(_) => {} error -> _ | _ => {} }
+    select! { reactor; send(outbox, 1) -> Ok(()) | Err(_) => {} }
+    @32@";
+
+/// What a user's own macros hand on: expressions, blocks and patterns as fragments.
+const MACROS: &str = "
+macro_rules! wait_for {
+    ($reactor:expr, $source:expr, $item:pat, $arm:expr) => { select! { $reactor; recv($source) -> $item => $arm } };
+}
+macro_rules! all_fragments {
+    ($r:expr, $s:expr, $o:expr, $arm:expr, $block:block, $default:expr, $error:expr) => {
+        select! { $r;
+            recv($s) -> _ => $arm,
+            recv($s) -> _ => $block
+            send($o, 1) -> _ => $arm,
+            send($o, 1) -> _ => $block,
+            default => $default,
+            error -> _ => $error,
+        };
+        select! { $r; recv($s) -> _ => $block default(Duration::ZERO) => $block };
+        select! { $r; default => $block error -> _ => $block }
+    };
+}
+";
+
+/// Nothing of the expansion is the user's fault, whatever lints are on.
+const PEDANTIC: &str = "#![deny(warnings, clippy::all, clippy::pedantic, clippy::nursery)]
+//! A loop.
 use pollmux::{Reactor, select};
+use std::time::Duration;
+fn main() -> std::io::Result<()> {
+    let reactor = Reactor::new()?;
+    let (tx, inbox) = reactor.channel::<i32>(1)?;
+    let outbox = reactor.register(tx)?;
+    let ticker = reactor.every(Duration::from_millis(1))?;
+    loop {
+        select! { reactor;
+            recv(ticker) -> _tick => break,
+            recv(inbox) -> _ => println!(\"a message\"),
+            recv(inbox) -> Ok(_) | Err(_) => {}
+            send(outbox, 1) -> _sent => {}
+            default(Duration::ZERO) => {}
+            error -> _error => {}
+        }
+    }
+    let n = select! { reactor; biased; recv(inbox) -> n => n.unwrap_or(1), default => 2, error -> e => return Err(e) };
+    println!(\"{n}\");
+    Ok(())
+}
+";
+
+const PREAMBLE: &str = "use pollmux::{Reactor, select};
 use std::time::Duration;
 fn main() {
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel::<i32>(1).unwrap();
     let outbox = reactor.register(tx).unwrap();
+    let (bare_tx, bare_rx) = pollmux::channel::bounded::<i32>(1);
+    let (_, theirs) = std::sync::mpsc::channel::<i32>();
 ";
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -78,31 +190,50 @@ fn project() -> PathBuf {
     for (name, inside, _) in WRONG {
         let cases = "recv(inbox) -> _x => {} ".repeat(33);
         let inside = inside.replace("@33@", &format!("select! {{ reactor; {cases} }}"));
-        write(&folder.join("src/bin"), &format!("{name}.rs"), &format!("{PREAMBLE}{inside}\n}}\n"));
+        write(
+            &folder.join("src/bin"),
+            &format!("{name}.rs"),
+            &format!("#![allow(unused)]\n{PREAMBLE}{inside}\n}}\n"),
+        );
     }
-    write(&folder.join("src/bin"), "right.rs", &format!("{PREAMBLE}{RIGHT}\n}}\n"));
+    let most = format!("select! {{ reactor; {} default => {{}} }}", "recv(inbox) -> _x => {} ".repeat(32));
+    let right = RIGHT.replace("@32@", &most);
+    write(
+        &folder.join("src/bin"),
+        "right.rs",
+        &format!("#![allow(unused)]\n{MACROS}{PREAMBLE}{right}\n}}\n"),
+    );
+    write(&folder.join("src/bin"), "pedantic.rs", PEDANTIC);
     folder
+}
+
+/// Has cargo look at one of the programs; says whether it passed, and what was said.
+fn cargo(folder: &Path, what: &str, name: &str) -> (bool, String) {
+    let output = Command::new(env!("CARGO"))
+        .args([what, "--offline", "--quiet", "--color=never", "--bin", name])
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", folder.join("target"))
+        .env_remove("RUSTFLAGS")
+        .output()
+        .expect("cargo runs");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
 fn a_wrong_case_is_a_readable_compile_error() {
     let folder = project();
-    let check = |name: &str| {
-        // `build`, not `check`: the number of cases is counted when the code is generated.
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--offline", "--quiet", "--color=never", "--bin", name])
-            .current_dir(&folder)
-            .env("CARGO_TARGET_DIR", folder.join("target"))
-            .env_remove("RUSTFLAGS")
-            .output()
-            .expect("cargo runs");
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (passed, said) = check("right");
+    let (passed, said) = cargo(&folder, "check", "right");
     assert!(passed, "the right program does not compile:\n{said}");
     for (name, inside, expected) in WRONG {
-        let (passed, said) = check(name);
+        let (passed, said) = cargo(&folder, "check", name);
         assert!(!passed, "{name} compiles: {inside}");
         assert!(said.contains(expected), "{name}: {inside}\ndoes not say `{expected}`, but:\n{said}");
+        let private = PRIVATE.iter().find(|private| said.contains(**private));
+        assert_eq!(private, None, "{name}: {inside}\nnames what is private:\n{said}");
+    }
+    // Without clippy there is nothing to ask.
+    if cargo(&folder, "clippy", "right").0 {
+        let (passed, said) = cargo(&folder, "clippy", "pedantic");
+        assert!(passed, "clippy complains of the macro:\n{said}");
     }
 }

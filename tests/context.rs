@@ -7,7 +7,8 @@ mod cpu;
 mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -828,4 +829,102 @@ fn the_order_of_ends_is_that_of_the_tree_and_of_registration() {
     reactor.wait(&mut events).unwrap();
     let keys: Vec<u64> = events.iter().map(|event| event.key()).collect();
     assert_eq!(keys, (0..20).chain(100..120).collect::<Vec<u64>>());
+}
+
+// Slack, clocks, and the reason in a chain of errors.
+
+/// A reactor whose timers may be 50 ms late, on a virtual clock.
+fn slack_reactor() -> (Sim, Reactor) {
+    let sim = Sim::new();
+    (sim.clone(), Reactor::builder().slack(ms(50)).build_with(sim).unwrap())
+}
+
+#[test]
+fn a_deadline_is_told_without_the_reactors_slack() {
+    let (sim, reactor) = slack_reactor();
+    for turn in 0..3 {
+        let begin = sim.now();
+        let (context, _canceller) = reactor.context().with_timeout(ms(10));
+        let done = reactor.done(&context);
+        match turn {
+            0 => drop(reactor.recv(&done).unwrap()),
+            1 => select! { reactor; recv(done) -> _ => {} },
+            _ => reactor.wait(&mut Events::with_capacity(1)).unwrap(),
+        }
+        assert_eq!(sim.now() - begin, ms(10));
+        assert!(context.err().is_some());
+    }
+    // Another timer still has its slack.
+    let begin = sim.now();
+    let timer = reactor.after(ms(10));
+    reactor.recv(&timer).unwrap();
+    assert_eq!(sim.now() - begin, ms(60));
+}
+
+#[test]
+fn a_closure_runs_at_a_deadline_without_the_reactors_slack() {
+    let (sim, reactor) = slack_reactor();
+    let (context, _canceller) = reactor.context().with_timeout(ms(10));
+    let (ran, clock) = (Rc::new(Cell::new(Time::ZERO)), sim.clone());
+    let at = ran.clone();
+    reactor.after_cancel(&context, move |_| at.set(clock.now())).detach();
+    reactor.sleep_blocking(ms(200)).unwrap();
+    assert_eq!(ran.get(), Time::ZERO + ms(10));
+}
+
+#[test]
+fn a_deadline_has_the_slack_it_asks_for() {
+    let (sim, reactor) = simulated();
+    let (context, _canceller) = reactor.context().with_timeout(ms(10));
+    let done = reactor.done(&context).slack(ms(7));
+    reactor.recv(&done).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(17));
+    let (context, _canceller) = reactor.context().with_timeout(ms(10));
+    let (ran, clock) = (Rc::new(Cell::new(Time::ZERO)), sim.clone());
+    let at = ran.clone();
+    reactor.after_cancel(&context, move |_| at.set(clock.now())).slack(ms(5)).detach();
+    reactor.sleep_blocking(ms(200)).unwrap();
+    assert_eq!(ran.get(), Time::ZERO + ms(32));
+}
+
+#[test]
+fn an_instant_is_no_deadline_on_a_virtual_clock() {
+    let (_sim, reactor) = simulated();
+    let soon = || Instant::now() + ms(5);
+    for context in [reactor.context(), reactor.context().with_cancel().0, reactor.context().with_cancel().0] {
+        for refused in [
+            catch_unwind(AssertUnwindSafe(|| drop(context.with_deadline(soon())))),
+            catch_unwind(AssertUnwindSafe(|| drop(context.with_deadline_cause(soon(), "too late")))),
+        ] {
+            let text = *refused.unwrap_err().downcast::<&str>().unwrap();
+            assert!(text.contains("virtual") && text.contains("with_timeout"), "{text}");
+        }
+        assert_eq!(context.with_deadline(Time::ZERO).0.err(), Some(ContextError::DeadlineExceeded));
+    }
+    // On a virtual clock that starts now, and on the real one, it is.
+    let reactor = Reactor::with_driver(Sim::starting_at(Time::now())).unwrap();
+    let (context, _canceller) = reactor.context().with_deadline(soon());
+    let done = reactor.done(&context);
+    assert_eq!(reactor.recv(&done).unwrap().error(), ContextError::DeadlineExceeded);
+    assert!(Context::background().with_deadline(Instant::now()).0.err().is_some());
+}
+
+#[test]
+fn the_reason_is_in_the_chain_of_errors() {
+    let full = || io::Error::from(io::ErrorKind::StorageFull);
+    let is_full = |error: &(dyn Error + 'static)| {
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        source.is_some_and(|source| source.kind() == io::ErrorKind::StorageFull)
+    };
+    let (context, canceller) = Context::background().with_cancel_cause();
+    canceller.cancel(full());
+    let cause = context.cause().unwrap();
+    assert!(is_full(&cause));
+    assert!(is_full(&io::Error::from(cause)));
+    let (late, _canceller) = Context::background().with_deadline_cause(Time::ZERO, full());
+    assert!(is_full(&late.cause().unwrap()));
+    // Without a reason there is none.
+    let (plain, canceller) = Context::background().with_cancel();
+    canceller.cancel();
+    assert!(plain.cause().unwrap().source().is_none());
 }

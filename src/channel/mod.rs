@@ -60,7 +60,8 @@ use crate::wake::{Look, Notify, Probe, Request};
 /// while a sender does. (A receiver in [`Handle::wait`](crate::Handle::wait) is not there for a `try_send`; a sender that blocks is reported.)
 ///
 /// # Panics
-/// When `capacity` is more than 2^47, or that many slots are more than `isize::MAX` bytes.
+/// When `capacity` is 2^47 or more (on 32-bit systems 2^31 or more), or that many slots are more
+/// than `isize::MAX` bytes.
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     if capacity == 0 {
         return rendezvous();
@@ -107,6 +108,11 @@ pub struct Sender<T> {
 /// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
 ///
 /// To wait for it together with timers and other channels register it: [`Handle::register`](crate::Handle::register).
+///
+/// Dropping it drops the messages that are still in the channel. When the drop of one of them
+/// panics, the others are dropped all the same, and then the panic goes on. **When a second one
+/// panics meanwhile the process aborts**, as with any panic while another one unwinds. So does a
+/// first one when the receiver goes in a thread that unwinds.
 pub struct Receiver<T> {
     flavor: Receiving<T>,
     not_sync: PhantomData<Cell<()>>,

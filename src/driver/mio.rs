@@ -166,7 +166,11 @@ impl Driver for MioDriver {
 
 impl Drop for MioDriver {
     fn drop(&mut self) {
-        // A registry that the user has keeps the `Poll`'s epoll open.
+        // A registry that the user has keeps the `Poll`'s epoll open. A forked child leaves it
+        // alone.
+        if !self.native.as_ref().is_here() {
+            return;
+        }
         let _ = self.poll.registry().deregister(&mut SourceFd(&self.fd()));
     }
 }

@@ -51,6 +51,9 @@ pub use crate::wake::Wake;
 /// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been dealt with. A driver
 ///   whose poller has no edges answers `Unsupported` to that mode, is then asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has been found not to be ready any more.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
+/// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its waker. It
+///   drops the driver (on kqueue it forgets the driver, whose fds are not in the child). A `drop` that
+///   changes a kernel object which the parent has too must not do so in another process.
 pub trait Driver {
     /// Waits as `how` says; with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     ///
@@ -220,6 +223,14 @@ impl Clock {
         }
     }
 
+    /// Returns true if an `Instant` is a point on this clock.
+    pub(crate) fn has_instants(&self) -> bool {
+        match self {
+            Clock::Monotonic => true,
+            Clock::Virtual(clock) => clock.has_instants,
+        }
+    }
+
     /// Whether `other` is the same clock: the times of one mean something on the other.
     pub fn is_same(&self, other: &Clock) -> bool {
         match (self, other) {
@@ -234,12 +245,15 @@ impl Clock {
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
     nanos: Arc<AtomicU64>,
+    /// It started somewhere on the scale of `CLOCK_MONOTONIC`, where an `Instant` has a place.
+    has_instants: bool,
 }
 
 impl VirtualClock {
-    /// A clock that says `start`.
+    /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point
+    /// on it; on a clock that starts at [`Time::ZERO`] it is none.
     pub fn new(start: Time) -> VirtualClock {
-        VirtualClock { nanos: Arc::new(AtomicU64::new(start.as_nanos())) }
+        VirtualClock { nanos: Arc::new(AtomicU64::new(start.as_nanos())), has_instants: start > Time::ZERO }
     }
 
     /// What the clock says.

@@ -202,7 +202,10 @@ impl Driver for Native {
 impl Drop for Native {
     fn drop(&mut self) {
         // Senders may keep the waker, and an embedding the poller: what they wake then is not to be seen there for ever.
-        self.waker.retire(&self.poller);
+        // (A forked child leaves the parent's poller alone.)
+        if self.poller.is_here() {
+            self.waker.retire(&self.poller);
+        }
     }
 }
 

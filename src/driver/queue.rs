@@ -80,9 +80,9 @@ impl<E> DriverEvents<E> {
         self.shared.id()
     }
 
-    /// Whether some end of this queue is registered.
-    pub(crate) fn is_bound(&self) -> bool {
-        self.shared.id.get().is_some()
+    /// The source that some end of this queue is registered as.
+    pub(crate) fn bound_to(&self) -> Option<u64> {
+        self.shared.id.get()
     }
 
     /// Events go to the source with this id from now on.

@@ -50,7 +50,9 @@ impl Sim {
         Sim::starting_at(Time::ZERO)
     }
 
-    /// A clock that starts at `t`. With `Time::now()` deadlines given as `Instant` keep their meaning.
+    /// A clock that starts at `t`. With `Time::now()` deadlines given as `Instant` keep their
+    /// meaning. On a clock that starts at [`Time::ZERO`] an `Instant` is a time far ahead, and for
+    /// a [`Context`](crate::Context) a panic.
     pub fn starting_at(t: Time) -> Sim {
         Sim { clock: VirtualClock::new(t), woken: Arc::default() }
     }

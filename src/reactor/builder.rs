@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Reactor, Spin};
 use crate::driver::{Driver, Native};
+use crate::sys::errors;
 
 /// Makes a [`Reactor`] with other settings than the default ones. From [`Reactor::builder`].
 ///
@@ -40,7 +41,9 @@ impl Builder {
     /// How late timers may fire for the sake of fewer wake-ups: those whose windows overlap, from the deadline to this much later, share one. Never early. Default: zero.
     ///
     /// A timer may have a [slack of its own](crate::Timer::slack). [`Stats::coalesced`](crate::Stats::coalesced) counts the wake-ups saved. Where the window is wider than the
-    /// kernel's own inaccuracy with timeouts (the larger of 50 µs and 0.1 %), a tick costs one syscall instead of two.
+    /// kernel's own inaccuracy with timeouts (the larger of 50 µs and 0.1 %), a tick costs one
+    /// syscall instead of two. The deadlines of [contexts](crate::Context) have no slack, unless
+    /// [asked for](crate::Done::slack).
     pub fn slack(mut self, slack: Duration) -> Builder {
         self.slack = slack;
         self
@@ -49,6 +52,10 @@ impl Builder {
     /// Wakes up by this much before a deadline and spins until it: timers are late by less than a microsecond, for the CPU time that it takes. Default: zero.
     ///
     /// Sensible are 50 to 200 µs, what the kernel's wake-ups are late by on the machine. Timers whose slack is greater are not spun for.
+    ///
+    /// It has no effect while the reactor is [embedded](crate::Reactor::embed): the outer loop
+    /// sleeps, not the reactor, and to spin in a turn would hold up everything else in that loop.
+    /// Timers are then as late as the kernel's wake-ups.
     pub fn precise(mut self, ahead: Duration) -> Builder {
         self.precise = ahead;
         self
@@ -67,11 +74,13 @@ impl Builder {
     }
 
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
+    #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
-        self.build_with(Native::new()?)
+        self.build_with(Native::new().map_err(|error| errors::of_watches(error, None))?)
     }
 
     /// A reactor that waits through `driver`.
+    #[track_caller]
     pub fn build_with(self, driver: impl Driver + 'static) -> io::Result<Reactor> {
         Ok(Reactor::with_settings(Box::new(driver), &self))
     }

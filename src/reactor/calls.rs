@@ -93,7 +93,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let core = &self.chunk.owner;
         let mut call = self.call.take();
-        if core.table.borrow().slots.resolve(self.token).is_none() {
+        if core.closed.get() || core.table.borrow().slots.resolve(self.token).is_none() {
             return; // The closure is dropped here, after the borrow.
         }
         let node = self.chunk.node(self.slot);
@@ -132,6 +132,9 @@ impl Core {
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
     pub(crate) fn run_calls(self: &Rc<Core>) {
+        if self.closed.get() {
+            return;
+        }
         if self.calling.replace(true) {
             // The posts have to wait, but a wake-up is for the wait under way.
             self.woken.set(self.notify.take_woken() || self.woken.get());
@@ -146,6 +149,9 @@ impl Core {
         // No more than there are now.
         let posted = self.posts.borrow().len();
         for _ in 0..posted {
+            if self.closed.get() {
+                break; // a closure has forked, and this is the child
+            }
             let Some(post) = self.posts.borrow_mut().pop_front() else { break };
             match post {
                 Post::Run(f) => {

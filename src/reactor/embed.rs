@@ -5,10 +5,11 @@
 //! raises the reactor's own waker in the same way. Taking `sleeping` is what raising costs its right to do so, so it happens at most once between turns.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{Core, Handle, Reactor, Wait};
 use crate::sync::{Ordering, fence};
+use crate::sys::fork::PollerFd;
 use crate::wake::Request;
 
 /// A reactor embedded in another loop; made by [`Reactor::embed`].
@@ -21,14 +22,18 @@ use crate::wake::Request;
 #[derive(Debug)]
 pub struct Embedded {
     handle: Handle,
-    fd: OwnedFd,
+    fd: PollerFd,
 }
 
 impl Reactor {
     /// Makes the reactor's fd the voice of all its sources, for an outer loop to wait on.
     ///
+    /// [`Builder::precise`](super::Builder::precise) has no effect meanwhile: the outer loop
+    /// sleeps, not the reactor.
+    ///
     /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
-    /// fd, and with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already.
+    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and with
+    /// `EMFILE` or `ENFILE` as [`Reactor::new`] does.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]
@@ -54,11 +59,12 @@ impl Reactor {
     /// ```
     pub fn embed(&self) -> io::Result<Embedded> {
         let core = &self.core;
+        core.check_process()?;
         if core.embedded.get() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the reactor is embedded already"));
         }
         let fd = match core.driving.borrow().driver.as_ref().and_then(|driver| driver.as_fd()) {
-            Some(fd) => fd.try_clone_to_owned()?,
+            Some(fd) => PollerFd::new(fd.try_clone_to_owned()?),
             None => {
                 return Err(io::Error::new(
                     io::ErrorKind::Unsupported,
@@ -83,7 +89,7 @@ impl Embedded {
     pub fn turn(&self) -> io::Result<usize> {
         let core = &self.handle.core;
         if core.closed.get() {
-            return Err(super::closed());
+            return Err(core.gone());
         }
         core.turns.set(core.turns.get() + 1);
         core.awake();
@@ -94,7 +100,7 @@ impl Embedded {
         core.run_calls();
         std::mem::forget(unfinished);
         if core.closed.get() {
-            return Err(super::closed());
+            return Err(core.gone());
         }
         core.collect(Request::Mark);
         let left = core.has_work() || core.next_due.get() <= now.as_nanos();
@@ -160,7 +166,7 @@ impl mio::event::Source for Embedded {
 
 impl AsRawFd for Embedded {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }
 

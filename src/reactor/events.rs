@@ -156,7 +156,7 @@ impl Handle {
         core.begin_turn();
         loop {
             if core.closed.get() {
-                return Err(super::closed());
+                return Err(core.gone());
             }
             let Patience::Until(until) = patience else { return Ok(()) };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
@@ -181,7 +181,7 @@ impl Handle {
                 core.run_calls();
             }
             if core.closed.get() {
-                return Err(super::closed());
+                return Err(core.gone());
             }
             let woken = core.woken.replace(false);
             if core.report(events) || woken {

@@ -5,13 +5,14 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::slots::State;
 use super::{Core, Driving, Slot, closed};
 use crate::driver::{EventsId, ReadyFds, Wait};
-use crate::sys::{Interest, Mode, Readiness, nanos};
+use crate::sys::{Interest, Mode, Readiness, errors, nanos};
 
 /// What is remembered of one fd.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(crate) struct Watched {
     wanted: Cell<Readiness>,
     /// The driver reports it once, and is asked anew when it has been found not to be ready any more, or, in [`Mode::Level`], been taken.
     once: Cell<bool>,
+    /// The number of the fd, plus one; 0 while none is registered.
+    number: Cell<u32>,
 }
 
 /// What of an fd's readiness the one who asked for `interest` can do something about.
@@ -105,6 +108,25 @@ impl Core {
         }
     }
 
+    /// The line that made the source of this fd.
+    #[cold]
+    fn holder_of(&self, fd: RawFd) -> Option<&'static Location<'static>> {
+        let table = self.table.borrow();
+        let slot = table.slots.iter().find(|&slot| {
+            let watched = table.slots.chunk(slot).fds.get(slot);
+            watched.is_some_and(|watched| watched.number.get() == fd as u32 + 1)
+        })?;
+        table.origins.site(table.slots.node(slot).origin.get()).map(|site| site.0)
+    }
+
+    /// The line that made the source of this token.
+    #[cold]
+    pub(crate) fn made_at(&self, token: u64) -> Option<&'static Location<'static>> {
+        let table = self.table.borrow();
+        let slot = table.slots.resolve(token)?;
+        table.origins.site(table.slots.node(slot).origin.get()).map(|site| site.0)
+    }
+
     /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.
     #[inline(never)]
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
@@ -125,7 +147,7 @@ impl Core {
 impl Slot {
     /// Waits for `fd` from now on. One syscall.
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
-        self.start_watching(wanted(interest), |driving, id| {
+        let watched = self.start_watching(wanted(interest), |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             // Reported again and again, in level mode, it would keep a loop awake that does not ask for it.
             let mut once = mode == Mode::Level;
@@ -141,7 +163,12 @@ impl Slot {
                 driver.register(fd, id, interest, Mode::OneShot)?;
             }
             self.watched_fd().once.set(once);
+            self.watched_fd().number.set(fd.as_raw_fd() as u32 + 1);
             Ok(())
+        });
+        watched.map_err(|error| {
+            let fd = fd.as_raw_fd();
+            errors::of_registration(error, fd, self.core().holder_of(fd))
         })
     }
 
@@ -229,7 +256,7 @@ impl Slot {
     /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported again if it still is so.
     pub(crate) fn rewatch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
         if self.is_inert() {
-            return Err(closed());
+            return Err(self.core().gone());
         }
         let mode = if self.is_told_once() { Mode::OneShot } else { mode };
         self.with_driver(|driving, id| {
@@ -256,10 +283,12 @@ impl Slot {
             return Ok(());
         }
         self.stop_watching();
+        self.watched_fd().number.set(0);
         self.with_driver(|driving, id| driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, id))
     }
 
     fn with_driver<R>(&self, f: impl FnOnce(&mut Driving, u64) -> io::Result<R>) -> io::Result<R> {
+        self.check_process()?;
         match self.core().driving.try_borrow_mut() {
             Ok(mut driving) => f(&mut driving, self.token()),
             Err(_) => Err(io::Error::new(

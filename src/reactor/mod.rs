@@ -11,6 +11,7 @@ mod clock;
 mod embed;
 mod events;
 mod fds;
+mod fork;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
@@ -64,6 +65,26 @@ use crate::wake::Notify;
 ///
 /// It derefs to [`Handle`], which has every method; clones of the handle go wherever the reactor is not. Both are `!Send`: what may
 /// leave the thread says so. Dropping the reactor closes its fds; sources and handles that outlive it are inert.
+///
+/// # Fork
+/// A child made by `fork` without `exec` has a copy of the reactor, and shares its kernel objects
+/// with the parent. In the child **the reactor and its sources are inert**, from the return of
+/// `fork` on:
+/// - What waits, registers or arms fails with an error that names the fork and the line that made
+///   the reactor. Callbacks and posted closures do not run. [`Handle::is_closed`] returns true.
+/// - Nothing reaches the parent: no wake-up, no timer, no registration. A drop closes the child's
+///   copies of the fds, and the parent is told of its files as before.
+/// - A channel is memory, so the child has a copy of that, too. What one process sends the other
+///   never receives. [`Remote::post`] gives its closure back.
+///
+/// The child makes a reactor of its own with [`Reactor::new`]; a daemon makes its reactor after the
+/// last fork. In a process with several threads a lock that another thread held during the fork
+/// stays locked in the child: there call `exec` or `_exit`, and touch no channel of other threads.
+///
+/// Forks are seen by a handler of `pthread_atfork`, in time linear in the number of live sources. A
+/// raw system call (`SYS_fork`, `clone`) runs no such handler, and the child then disturbs its
+/// parent. `posix_spawn`, and with it [`Command`](std::process::Command) in most cases, forks
+/// nothing.
 ///
 /// ```
 /// use pollmux::{Reactor, channel, select};
@@ -146,6 +167,10 @@ pub(crate) struct Core {
     /// What the driver said last.
     syscalls: Cell<Syscalls>,
     closed: Cell<bool>,
+    /// Closed because this process is a forked child of the reactor's.
+    forked: Cell<bool>,
+    /// The line that made the reactor.
+    made_at: &'static Location<'static>,
     /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an [`Embedded`].
     outer_armed: Cell<u64>,
     embedded: Cell<bool>,
@@ -182,13 +207,20 @@ struct Driving {
 }
 
 impl Reactor {
-    /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB; fails with the system's error, for instance `EMFILE`, and
-    /// then leaves nothing behind.
+    /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB.
+    ///
+    /// Fails with the system's error, and then leaves nothing behind.
+    /// [`raw_os_error`](io::Error::raw_os_error) is `EMFILE` when the process has as many fds as
+    /// `RLIMIT_NOFILE` allows (raise that: `ulimit -n`), and `ENFILE` when the system has as many
+    /// as it allows (on Linux raise `fs.file-max`). When epoll has no room the error names
+    /// `fs.epoll.max_user_watches`, and its source is the system's.
+    #[track_caller]
     pub fn new() -> io::Result<Reactor> {
         Reactor::builder().build()
     }
 
     /// A reactor that waits through `driver`.
+    #[track_caller]
     pub fn with_driver(driver: impl Driver + 'static) -> io::Result<Reactor> {
         Reactor::builder().build_with(driver)
     }
@@ -198,6 +230,7 @@ impl Reactor {
         Builder::new()
     }
 
+    #[track_caller]
     fn with_settings(driver: Box<dyn Driver>, settings: &Builder) -> Reactor {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
@@ -219,7 +252,7 @@ impl Reactor {
                 calls: Ready::new(),
                 origins: Origins::default(),
             }),
-            notify: Arc::new(Notify::new(driver.waker())),
+            notify: Arc::new(Notify::of_reactor(driver.waker())),
             driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
             channels: RefCell::default(),
             marking: Cell::new(false),
@@ -240,6 +273,8 @@ impl Reactor {
             wakes: Cell::new(0),
             syscalls: Cell::default(),
             closed: Cell::new(false),
+            forked: Cell::new(false),
+            made_at: Location::caller(),
             outer_armed: Cell::new(NEVER),
             embedded: Cell::new(false),
             expired: Cell::new(0),
@@ -248,7 +283,9 @@ impl Reactor {
             coalesced: Cell::new(0),
             stale: Cell::new(0),
         };
-        Reactor { handle: Handle { core: Rc::new(core) } }
+        let core = Rc::new(core);
+        fork::enter(&core);
+        Reactor { handle: Handle { core } }
     }
 
     /// A handle, for code that has no reactor.
@@ -267,6 +304,7 @@ impl Deref for Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
+        fork::leave(&self.core);
         self.core.close();
     }
 }
@@ -451,7 +489,7 @@ impl Core {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             // The last look may have been long before that.
             self.look();
-            return if self.closed.get() { Err(closed()) } else { Ok(Blocked::TimedOut) };
+            return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
         if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
             // The driver may have to be armed for another key: a stale one is put right first, a bounded number of times. One that is armed
@@ -550,6 +588,7 @@ impl Core {
     /// Lets the driver wait; what fds it found ready is ready then.
     #[inline(always)] // see Notify::wake
     fn drive(&self, deadline: Option<Deadline>, how: Wait) -> io::Result<()> {
+        self.check_process()?;
         let Ok(mut driving) = self.driving.try_borrow_mut() else {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
@@ -557,7 +596,7 @@ impl Core {
             ));
         };
         let Driving { driver, ready } = &mut *driving;
-        let waited = driver.as_mut().ok_or_else(closed)?.wait(deadline, how, ready);
+        let waited = driver.as_mut().ok_or_else(|| self.gone())?.wait(deadline, how, ready);
         if !ready.is_empty() {
             self.deliver(ready);
         }
@@ -699,6 +738,12 @@ impl Core {
         // Later posts are refused.
         let posts = (self.mailbox.take(), self.posts.take());
         let driver = self.driving.borrow_mut().driver.take();
+        if cfg!(kqueue) && self.forked.get() {
+            // Its fds are not in this process: to close their numbers would close other files.
+            std::mem::forget(driver);
+            drop((calls, posts, chunks));
+            return;
+        }
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)
         drop((calls, posts, chunks, driver));
     }
@@ -919,6 +964,13 @@ impl Slot {
         core.least_slack.set(core.least_slack.get().min(nanos(slack)));
         if let Some(deadline) = self.deadline() {
             core.tell_outer(deadline.as_nanos());
+        }
+    }
+
+    /// Has no slack, whatever the reactor's is.
+    pub(crate) fn be_exact(&self) {
+        if self.core().slack.get() > 0 {
+            self.set_slack(Duration::ZERO);
         }
     }
 

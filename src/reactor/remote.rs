@@ -46,6 +46,8 @@ pub enum TimerError {
     OtherReactor,
     /// The period of a ticker must not be zero.
     ZeroPeriod,
+    /// The reactor is the parent process's, and this one is a forked child.
+    Forked,
 }
 
 impl fmt::Display for TimerError {
@@ -54,6 +56,9 @@ impl fmt::Display for TimerError {
             TimerError::Dead => "the timer has been dropped",
             TimerError::OtherReactor => "the timer belongs to another reactor",
             TimerError::ZeroPeriod => "the period of a ticker must not be zero",
+            TimerError::Forked => {
+                "the timer's reactor belongs to the parent process: this one was forked from it"
+            }
         })
     }
 }
@@ -64,6 +69,7 @@ impl From<TimerError> for io::Error {
     fn from(error: TimerError) -> io::Error {
         let kind = match error {
             TimerError::Dead => io::ErrorKind::NotFound,
+            TimerError::Forked => io::ErrorKind::NotConnected,
             TimerError::OtherReactor | TimerError::ZeroPeriod => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)
@@ -81,7 +87,7 @@ impl<F> fmt::Debug for PostError<F> {
 
 impl<F> fmt::Display for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the reactor has been dropped")
+        f.write_str(super::fork::gone_or_forked())
     }
 }
 
@@ -89,7 +95,7 @@ impl<F> Error for PostError<F> {}
 
 impl<F> From<PostError<F>> for io::Error {
     fn from(_: PostError<F>) -> io::Error {
-        super::closed()
+        io::Error::new(io::ErrorKind::NotConnected, super::fork::gone_or_forked())
     }
 }
 
@@ -148,6 +154,9 @@ impl Remote {
 
     /// Runs `f` on the reactor's thread. Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
     pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
+        if !self.notify.is_at_home() {
+            return Err(PostError(f));
+        }
         // Boxed only when it is sure to be taken.
         let mut f = Some(f);
         let post = || match f.take() {
@@ -192,6 +201,9 @@ impl Remote {
         if id.reactor != self.reactor {
             return Err(TimerError::OtherReactor);
         }
+        if !self.notify.is_at_home() {
+            return Err(TimerError::Forked);
+        }
         self.posts.try_send(post).map_err(|_| TimerError::Dead)?;
         self.tell();
         Ok(())
@@ -199,7 +211,7 @@ impl Remote {
 
     /// Whether the reactor has been dropped.
     pub fn is_closed(&self) -> bool {
-        self.posts.is_disconnected()
+        !self.notify.is_at_home() || self.posts.is_disconnected()
     }
 }
 
@@ -264,6 +276,9 @@ impl Handle {
     fn timer_slot(&self, id: TimerId) -> Result<u32, TimerError> {
         if id.reactor != self.core.number {
             return Err(TimerError::OtherReactor);
+        }
+        if self.core.forked.get() {
+            return Err(TimerError::Forked);
         }
         let table = self.core.table.borrow();
         let slot = table.slots.resolve(id.token).ok_or(TimerError::Dead)?;

@@ -308,6 +308,12 @@ impl<O> Slots<O> {
         self.live
     }
 
+    /// Takes away what is pending, of all sources.
+    pub(crate) fn idle(&self) {
+        let nodes = self.chunks.iter().flat_map(|chunk| &chunk.nodes);
+        nodes.filter(|node| node.state.get() != State::Free).for_each(|node| node.state.set(State::Idle));
+    }
+
     /// Forgets everything; the sources that still have their chunk find themselves `Idle`.
     pub(crate) fn clear(&mut self) -> Vec<Rc<Chunk<O>>> {
         self.free = NONE;

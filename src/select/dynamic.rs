@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::channel::{Permit, SendError};
-use crate::reactor::{Blocked, Blocking, Core, Handle, Patience, closed};
+use crate::reactor::{Blocked, Blocking, Core, Handle, Patience};
 use crate::sources::{Outbox, Sending, Source};
 use crate::wake::Request;
 
@@ -273,7 +273,7 @@ impl<'a> Select<'a> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         if self.handle.is_closed() {
-            return Err(closed());
+            return Err(core.gone());
         }
         core.begin_turn();
         loop {
@@ -286,7 +286,7 @@ impl<'a> Select<'a> {
                 return Ok(Some(index));
             }
             if self.handle.is_closed() {
-                return Err(closed());
+                return Err(core.gone());
             }
             let until = match patience {
                 Patience::None => return Ok(self.choose_at_last(core)),

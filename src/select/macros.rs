@@ -72,6 +72,17 @@ macro_rules! select {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __select {
+    // More cases than a mask has bits.
+    (@case $head:tt [
+        $a1:tt $a2:tt $a3:tt $a4:tt $a5:tt $a6:tt $a7:tt $a8:tt $b1:tt $b2:tt $b3:tt $b4:tt $b5:tt $b6:tt $b7:tt $b8:tt
+        $c1:tt $c2:tt $c3:tt $c4:tt $c5:tt $c6:tt $c7:tt $c8:tt $d1:tt $d2:tt $d3:tt $d4:tt $d5:tt $d6:tt $d7:tt $d8:tt
+        $one_too_many:tt
+    ] $($rest:tt)*) => {
+        $crate::__private::compile_error!(
+            "a select! has at most 32 recv and send cases; use several, a Select, or wait(&mut events)"
+        )
+    };
+
     // The end of the input: emit.
     (@case $head:tt [] [] {} $error:tt) => {
         $crate::__private::compile_error!("a select! needs at least one case: recv(source) -> item => .. or default => ..")
@@ -90,54 +101,71 @@ macro_rules! __select {
         }
     };
 
-    // A case with a block arm; a comma may follow.
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
+    // A case. An arm in braces is taken as tokens: `block` would also begin with, and then refuse,
+    // an expression that is a fragment of another macro. A comma may follow; behind an arm that is
+    // no block it must. The last form is for a block that is a fragment of another macro.
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e $($($rest)*)?)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
+        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e $($rest)+)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
         $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($($rest)*)?)
     };
     (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($rest)+)
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($($rest)*)?)
-    };
 
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e $($($rest)*)?)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
+        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e $($rest)+)
+    };
+    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
         $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($($rest)*)?)
     };
     (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($rest)+)
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($($rest)*)?)
-    };
 
-    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $(, $($rest:tt)*)?) => {
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a { now () { $($arm)* } } $e $($($rest)*)?)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => { $($arm:tt)* } $($rest:tt)+) => {
+        $crate::__select!(@case $head $s $a { now () { $($arm)* } } $e $($rest)+)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:expr $(, $($rest:tt)*)?) => {
         $crate::__select!(@case $head $s $a { now () $arm } $e $($($rest)*)?)
     };
     (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $head $s $a { now () $arm } $e $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head $s $a { now () $arm } $e $($($rest)*)?)
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a { until ($timeout) { $($arm)* } } $e $($($rest)*)?)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:block $(, $($rest:tt)*)?) => {
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => { $($arm:tt)* } $($rest:tt)+) => {
+        $crate::__select!(@case $head $s $a { until ($timeout) { $($arm)* } } $e $($rest)+)
+    };
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:expr $(, $($rest:tt)*)?) => {
         $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($($rest)*)?)
     };
     (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($($rest)*)?)
-    };
 
-    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:block $(, $($rest:tt)*)?) => {
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $head $s $a $d { $pat => { $($arm)* } } $($($rest)*)?)
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
+        $crate::__select!(@case $head $s $a $d { $pat => { $($arm)* } } $($rest)+)
+    };
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
         $crate::__select!(@case $head $s $a $d { $pat => $arm } $($($rest)*)?)
     };
     (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $head $s $a $d { $pat => $arm } $($rest)+)
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head $s $a $d { $pat => $arm } $($($rest)*)?)
     };
 
     // What is none of these.
@@ -150,8 +178,15 @@ macro_rules! __select {
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) => $($rest:tt)*) => {
         $crate::__private::compile_error!("a recv case names what it receives: recv(source) -> item => ..")
     };
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) -> $($rest:tt)*) => {
+        $crate::__private::compile_error!(
+            "a recv case is recv(source) -> pattern => arm, and a comma stands behind an arm without braces"
+        )
+    };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt send($($operands:tt)*) $($rest:tt)*) => {
-        $crate::__private::compile_error!("a send case has an outbox, a value and a result: send(outbox, value) -> result => ..")
+        $crate::__private::compile_error!(
+            "a send case has an outbox, a value and a result: send(outbox, value) -> result => .., and a comma stands behind an arm without braces"
+        )
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt biased $($rest:tt)*) => {
         $crate::__private::compile_error!("`biased;` comes first in a select!, right behind the reactor")
@@ -166,15 +201,18 @@ macro_rules! __select {
     // The wait, in a block of its own: the sources are not borrowed any more when the arm runs.
     (@run ($reactor:expr, $biased:expr) $sources:tt $how:ident ($($arg:expr)?)) => {{
         let reactor = &$reactor;
-        let cases = $crate::__select!(@tuple $sources);
-        $crate::__private::check_cases(&cases);
-        let picked = $crate::__private::$how(reactor, &cases, $biased $(, $arg)?);
+        // A `match`, so that a source that is made in its case lives as long as the wait.
+        let picked = match $crate::__select!(@tuple $sources) {
+            cases => $crate::__private::$how(reactor, &cases, $biased $(, $arg)?),
+        };
         picked
     }};
     (@tuple []) => { () };
-    (@tuple [(recv $source:expr) $($rest:tt)*]) => { (&$source, $crate::__select!(@tuple [$($rest)*])) };
+    (@tuple [(recv $source:expr) $($rest:tt)*]) => {
+        ($crate::__private::recv(&$source), $crate::__select!(@tuple [$($rest)*]))
+    };
     (@tuple [(send $outbox:expr) $($rest:tt)*]) => {
-        (&$crate::__private::Sending::new(&$outbox), $crate::__select!(@tuple [$($rest)*]))
+        ($crate::__private::send(&$outbox), $crate::__select!(@tuple [$($rest)*]))
     };
 
     (@arms $picked:ident []) => { match $picked {} };
@@ -182,25 +220,22 @@ macro_rules! __select {
         match $picked {
             #[allow(unreachable_code)] // a value may diverge
             $crate::__private::Pick::This(permit) => {
-                let $pat = permit.redeem().send($value);
-                $arm
+                // What the value borrows is over when the arm runs.
+                let result = permit.redeem().send($value);
+                match result { $pat => $arm }
             }
             $crate::__private::Pick::Rest(picked) => $crate::__select!(@arms picked [$($rest)*]),
         }
     };
     (@arms $picked:ident [(recv $pat:pat => $arm:expr) $($rest:tt)*]) => {
         match $picked {
-            $crate::__private::Pick::This(item) => {
-                let $pat = item;
-                $arm
-            }
+            $crate::__private::Pick::This(item) => match item { $pat => $arm },
             $crate::__private::Pick::Rest(picked) => $crate::__select!(@arms picked [$($rest)*]),
         }
     };
 
     (@error $error:ident {}) => { $crate::__private::fail($error) };
-    (@error $error:ident { $pat:pat => $arm:expr }) => {{
-        let $pat = $error;
-        $arm
-    }};
+    (@error $error:ident { $pat:pat => $arm:expr }) => {
+        match $error { $pat => $arm }
+    };
 }

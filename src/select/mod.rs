@@ -12,15 +12,15 @@ use std::time::Duration;
 
 pub use self::dynamic::{Select, Selected};
 
+use crate::channel::Chosen;
 use crate::reactor::{Blocked, Blocking, Handle, Patience};
-use crate::sources::Source;
+use crate::sources::{Outgoing, Sending, Source};
 use crate::wake::Request;
 
 /// What the macro's expansion names. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
-    pub use super::{Cases, Impossible, Pick, check_cases, fail, now, until, wait};
-    pub use crate::sources::{Outbox, Sending};
+    pub use super::{Cases, Impossible, Pick, fail, now, recv, send, until, wait};
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
     pub use core::{compile_error, concat, stringify};
@@ -35,6 +35,19 @@ pub enum Pick<A, B> {
     Rest(B),
 }
 
+/// A receive case. Its type is opaque: of what is no source the compiler then complains here, and
+/// names nothing that is private.
+#[inline(always)]
+pub fn recv<T, S: Source<Item = T>>(source: &S) -> impl Source<Item = T> {
+    source
+}
+
+/// A send case.
+#[inline(always)]
+pub fn send<'a, T: 'a>(outbox: impl Outgoing<'a, Message = T>) -> impl Source<Item = Chosen<'a, T>> {
+    Sending::new(outbox)
+}
+
 /// What comes behind the last case.
 #[derive(Debug)]
 pub enum Impossible {}
@@ -43,8 +56,6 @@ pub enum Impossible {}
 pub trait Cases {
     /// What one of them gives.
     type Item;
-    /// How many there are.
-    const LEN: usize;
 
     /// A bit for each case that is ready, the first one lowest.
     fn ready(&self) -> u32;
@@ -64,7 +75,6 @@ pub trait Cases {
 
 impl Cases for () {
     type Item = Impossible;
-    const LEN: usize = 0;
 
     #[inline(always)]
     fn ready(&self) -> u32 {
@@ -92,9 +102,8 @@ impl Cases for () {
     }
 }
 
-impl<S: Source, R: Cases> Cases for (&S, R) {
+impl<S: Source, R: Cases> Cases for (S, R) {
     type Item = Pick<S::Item, R::Item>;
-    const LEN: usize = 1 + R::LEN;
 
     #[inline(always)]
     fn ready(&self) -> u32 {
@@ -125,17 +134,6 @@ impl<S: Source, R: Cases> Cases for (&S, R) {
             return Some(0);
         }
         self.1.foreign(handle).map(|index| index + 1)
-    }
-}
-
-/// Refuses, when compiled, more cases than a mask has bits.
-#[inline(always)]
-pub fn check_cases<C: Cases>(_: &C) {
-    const {
-        assert!(
-            C::LEN <= 32,
-            "a select! has at most 32 recv and send cases; use several, or wait(&mut events)"
-        )
     }
 }
 
@@ -192,17 +190,33 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recv<S: Source>(&self, source: &S) -> io::Result<S::Item> {
+        self.check_source(source)?;
         wait(self, &(source, ()), true).map(only)
     }
 
     /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
     pub fn recv_timeout<S: Source>(&self, source: &S, timeout: Duration) -> io::Result<Option<S::Item>> {
+        self.check_source(source)?;
         Ok(until(self, &(source, ()), true, timeout)?.map(only))
     }
 
     /// What the source has now. A turn: it sees what is due, which the source's own [`try_take`](Source::try_take) does not.
     pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
+        self.check_source(source)?;
         Ok(now(self, &(source, ()), true)?.map(only))
+    }
+
+    /// Fails here, and not in the `select!` that the call stands for, which the caller has not
+    /// written.
+    #[inline]
+    fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
+        if source.belongs_to(self) || self.is_closed() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the source is one of another reactor: receive through the handle of that one",
+        ))
     }
 }
 
@@ -282,7 +296,7 @@ fn run_slow<C: Cases>(
 ) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
     if handle.is_closed() {
-        return Err(crate::reactor::closed());
+        return Err(core.gone());
     }
     if let Some(index) = cases.foreign(handle) {
         return Err(foreign(index));

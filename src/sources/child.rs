@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
 use super::{Register, RegisterError, Source};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
@@ -65,7 +65,7 @@ impl Register for Child {
     #[track_caller]
     fn register(mut self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
         let slot = Slot::new(handle, SourceKind::Child);
         if let Some(key) = key {

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Register, RegisterError, Source};
 use crate::driver::DriverEvents;
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
 
 /// Events that the reactor's driver finds besides those of the reactor: registered [`DriverEvents`]. A source of `E`s, each given once, in order.
@@ -23,12 +23,12 @@ impl<E> Register for DriverEvents<E> {
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<DriverInbox<E>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
-        if self.is_bound() {
-            let error =
-                io::Error::new(io::ErrorKind::AlreadyExists, "the driver's events are registered already");
-            return Err(RegisterError::new(self, error));
+        if let Some(id) = self.bound_to() {
+            let at = handle.core.made_at(id).map_or(String::new(), |at| format!(", at {at}"));
+            let text = format!("the driver's events are registered already{at}: drop that source first");
+            return Err(RegisterError::new(self, io::Error::new(io::ErrorKind::AlreadyExists, text)));
         }
         let slot = Slot::new(handle, SourceKind::DriverInbox);
         if let Some(key) = key {

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{RegisterError, Source};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
@@ -75,8 +75,17 @@ pub struct Fd<T: AsFd> {
 impl Handle {
     /// Waits for `io`, a file that can be polled, edge-triggered. Two syscalls with what comes when it is dropped: one here, one there.
     ///
-    /// The error gives `io` back. Its [kind](io::Error::kind) is `AlreadyExists` when this fd is registered already, `Unsupported` when its file cannot be waited for (a regular file is always
-    /// ready) or the driver waits for no fds, else the system's.
+    /// The error gives `io` back, and says what to do. Its [kind](io::Error::kind) is
+    /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line
+    ///   that did so,
+    /// - `Unsupported` when its file cannot be waited for (on epoll a regular file, which is always
+    ///   ready), or the driver waits for no fds,
+    /// - `StorageFull` when the user has as many registrations as `fs.epoll.max_user_watches`
+    ///   allows,
+    /// - else the system's.
+    ///
+    /// Of these, [`source`](std::error::Error::source) gives the system's own error, with its
+    /// [`raw_os_error`](io::Error::raw_os_error). All others are the system's errors themselves.
     #[track_caller]
     pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
         self.fd_with_mode(io, interest, Mode::Edge)
@@ -91,7 +100,7 @@ impl Handle {
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
         if self.is_closed() {
-            return Err(RegisterError::new(io, closed()));
+            return Err(RegisterError::new(io, self.core.gone()));
         }
         let slot = Slot::new(self, SourceKind::Fd);
         match slot.watch_fd(io.as_fd(), interest, mode) {
@@ -102,22 +111,9 @@ impl Handle {
                 reported: Cell::new(interest),
                 mode,
             }),
-            Err(error) => Err(RegisterError::new(io, explained(error))),
+            Err(error) => Err(RegisterError::new(io, error)),
         }
     }
-}
-
-/// What the poller's refusal means here.
-fn explained(error: io::Error) -> io::Error {
-    let (kind, text) = match error.kind() {
-        io::ErrorKind::AlreadyExists => (error.kind(), "this fd is registered already"),
-        io::ErrorKind::PermissionDenied => (
-            io::ErrorKind::Unsupported,
-            "this kind of file cannot be waited for: files, folders and /dev/null are always ready",
-        ),
-        _ => return error,
-    };
-    io::Error::new(kind, text)
 }
 
 impl<T: AsFd> Fd<T> {

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sys::errors::remedy;
 
 /// The receiver of a channel, registered with a reactor.
 ///
@@ -24,6 +26,12 @@ pub struct Inbox<T> {
 }
 
 /// What can be registered with a reactor, and what it then is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be registered with a reactor",
+    label = "not a `Receiver`, `Sender`, `Child` or `DriverEvents`",
+    note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+)]
 pub trait Register: Sized {
     /// The registered form: a source of the reactor.
     type Registered;
@@ -34,8 +42,12 @@ pub trait Register: Sized {
 }
 
 /// A registration that failed: why, and what was to be registered.
+///
+/// It is `Sync` when the source is `Send`, so `register(..)?` works in functions that return a
+/// `Box<dyn Error + Send + Sync>` or an `anyhow::Result`.
 pub struct RegisterError<S> {
-    source: S,
+    // Never locked: with it the error is `Sync`, and lends nothing.
+    source: Mutex<S>,
     error: io::Error,
 }
 
@@ -71,7 +83,7 @@ impl<T> Register for Receiver<T> {
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Inbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
         let slot = Slot::new(handle, SourceKind::Inbox);
         if let Some(key) = key {
@@ -217,12 +229,12 @@ impl<T> Iterator for TryIter<'_, T> {
 
 impl<S> RegisterError<S> {
     pub(crate) fn new(source: S, error: io::Error) -> RegisterError<S> {
-        RegisterError { source, error }
+        RegisterError { source: Mutex::new(source), error }
     }
 
     /// What was to be registered.
     pub fn into_inner(self) -> S {
-        self.source
+        self.source.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why it was not.
@@ -239,7 +251,8 @@ impl<S> fmt::Debug for RegisterError<S> {
 
 impl<S> fmt::Display for RegisterError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the registration failed: {}", self.error)
+        write!(f, "the registration failed: {}", self.error)?;
+        remedy(&self.error).map_or(Ok(()), |remedy| write!(f, ": {remedy}"))
     }
 }
 

@@ -69,6 +69,16 @@ use crate::reactor::Handle;
 /// }
 /// # io::Result::Ok(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source that a reactor can wait for",
+    label = "not a source",
+    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: `reactor.register(rx)?`",
+    note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
+    note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, `reactor.every(d)?`, or the case `default(d)`",
+    note = "a `Context`: `reactor.done(&context)`; a `Result`: unwrap it, or add `?`",
+    note = "a sender: register it, and use it in a case `send(outbox, value)`",
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+)]
 pub trait Source {
     /// What the case's pattern is matched with.
     type Item;
@@ -120,11 +130,11 @@ macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<S: Source + ?Sized> Source for $pointer {
             type Item = S::Item;
-            #[inline]
+            #[inline(always)] // also where what it forwards to is large
             fn is_ready(&self) -> bool {
                 (**self).is_ready()
             }
-            #[inline]
+            #[inline(always)]
             fn try_take(&self) -> Option<S::Item> {
                 (**self).try_take()
             }
@@ -134,13 +144,14 @@ macro_rules! forward {
             fn after_block(&self) {
                 (**self).after_block();
             }
-            #[inline]
+            #[inline(always)]
             fn belongs_to(&self, handle: &Handle) -> bool {
                 (**self).belongs_to(handle)
             }
             fn is_chosen(&self) -> bool {
                 (**self).is_chosen()
             }
+            #[inline(always)]
             fn needs_no_look(&self) -> bool {
                 (**self).needs_no_look()
             }

@@ -181,7 +181,7 @@ impl<C: OsClock> OsTimer<C> {
     #[track_caller]
     fn new(handle: &Handle) -> io::Result<OsTimer<C>> {
         if handle.is_closed() {
-            return Err(crate::reactor::closed());
+            return Err(handle.core.gone());
         }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
@@ -199,6 +199,7 @@ impl<C: OsClock> OsTimer<C> {
     /// On an error, which there is only when the fd is not what it was, nothing is armed.
     pub fn reset_at(&self, t: impl Into<C::Time>) -> io::Result<bool> {
         let t = t.into();
+        self.slot.check_process()?;
         let was = self.stop_counting();
         if self.slot.is_inert() {
             return Ok(false);
@@ -221,6 +222,7 @@ impl<C: OsClock> OsTimer<C> {
 
     /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had received away.
     pub fn stop(&self) -> io::Result<bool> {
+        self.slot.check_process()?;
         let was = self.stop_counting();
         self.timer.disarm()?;
         Ok(was)

@@ -6,7 +6,7 @@ use std::io;
 
 use super::{Blocking, Register, RegisterError, Source};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Time;
 
 /// The sender of a channel, registered with a reactor, for `send(outbox, value)` cases.
@@ -42,7 +42,7 @@ impl<T> Register for Sender<T> {
     #[track_caller]
     fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
-            return Err(RegisterError::new(self, closed()));
+            return Err(RegisterError::new(self, handle.core.gone()));
         }
         Ok(Outbox { sender: self, slot: Slot::new(handle, SourceKind::Outbox) })
     }
@@ -74,6 +74,13 @@ impl<T> fmt::Debug for Outbox<T> {
 /// What an outbox can be for a send case: a reference to it, or to references, boxes and options of it.
 ///
 /// A reference to a reference lends for as long as the inner one, so a case may make the outer one itself.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no outbox: a `send` case cannot send through it",
+    label = "not an outbox",
+    note = "the sender of a channel: register it first: `let outbox = reactor.register(tx)?`",
+    note = "the receiver of a channel: register it, and use it in a case `recv(inbox)`",
+    note = "a `Result`: unwrap it, or add `?`"
+)]
 pub trait Outgoing<'o> {
     /// The messages.
     type Message: 'o;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::Source;
-use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, SignalSet};
 
 /// A signal, by its number. Those that programs wait for have names here; the others are `Signal(n)`.
@@ -110,7 +110,7 @@ impl Handle {
     #[track_caller]
     pub fn signals(&self, signals: &[Signal]) -> io::Result<Signals> {
         if self.is_closed() {
-            return Err(closed());
+            return Err(self.core.gone());
         }
         let slot = Slot::new(self, SourceKind::Signals);
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.0).collect();

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::fork::PollerFd;
 use super::{Interest, Mode, OsTimer, Readiness, Time, check};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
@@ -32,7 +33,7 @@ use super::{Interest, Mode, OsTimer, Readiness, Time, check};
 /// ```
 #[derive(Debug)]
 pub struct Poller {
-    epoll: OwnedFd,
+    epoll: PollerFd,
 }
 
 impl Poller {
@@ -46,7 +47,13 @@ impl Poller {
         // SAFETY: the call takes no pointers.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
-        Ok(Poller { epoll: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Poller { epoll: PollerFd::new(fd) })
+    }
+
+    /// Returns true in the process that made it; false in a forked child of that.
+    pub(crate) fn is_here(&self) -> bool {
+        self.epoll.is_here()
     }
 
     /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and `EPERM` when its file cannot be polled.
@@ -88,7 +95,7 @@ impl Poller {
         }
         let mut event = libc::epoll_event { events: flags as u32, u64: id };
         // SAFETY: both fds are open for the length of the call and `event` is a valid epoll_event.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), op, fd.as_raw_fd(), &mut event) })?;
+        check(unsafe { libc::epoll_ctl(self.epoll.as_fd().as_raw_fd(), op, fd.as_raw_fd(), &mut event) })?;
         Ok(())
     }
 
@@ -128,7 +135,7 @@ impl Poller {
         // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that many.
         unsafe {
             libc::epoll_wait(
-                self.epoll.as_raw_fd(),
+                self.epoll.as_fd().as_raw_fd(),
                 events.list.as_mut_ptr(),
                 events.list.len() as libc::c_int,
                 ms,
@@ -163,7 +170,7 @@ impl Poller {
         let n = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
-                self.epoll.as_raw_fd(),
+                self.epoll.as_fd().as_raw_fd(),
                 events.list.as_mut_ptr(),
                 events.list.len() as libc::c_int,
                 &timeout as *const libc::timespec,

@@ -3,7 +3,7 @@
 #[cfg(feature = "mio")]
 use std::os::fd::{AsRawFd, BorrowedFd};
 #[cfg(feature = "polling")]
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{io, mem::ManuallyDrop, os::fd::AsFd, sync::Arc};
 
 #[cfg(feature = "polling")]
 use super::Poller;
@@ -19,7 +19,7 @@ pub(crate) fn mio_fd(poll: &mio::Poll) -> BorrowedFd<'_> {
 #[cfg(feature = "polling")]
 #[derive(Debug)]
 pub(crate) struct InPoller<T: AsRef<Poller>> {
-    poller: Arc<polling::Poller>,
+    poller: ManuallyDrop<Arc<polling::Poller>>,
     io: T,
 }
 
@@ -34,7 +34,7 @@ impl<T: AsRef<Poller>> InPoller<T> {
     ) -> io::Result<InPoller<T>> {
         // SAFETY: the fd has to be deleted from the poller before it is closed. `io` owns it and is owned by us from here on, is nowhere replaced, and our `drop` deletes it before `io` goes.
         unsafe { poller.add_with_mode(&io.as_ref().as_fd(), interest, mode) }?;
-        Ok(InPoller { poller, io })
+        Ok(InPoller { poller: ManuallyDrop::new(poller), io })
     }
 
     pub(crate) fn poller(&self) -> &Arc<polling::Poller> {
@@ -54,7 +54,13 @@ impl<T: AsRef<Poller>> InPoller<T> {
 #[cfg(feature = "polling")]
 impl<T: AsRef<Poller>> Drop for InPoller<T> {
     fn drop(&mut self) {
-        // It can only fail if somebody else has deleted it.
-        let _ = self.poller.delete(self.io.as_ref().as_fd());
+        // A forked child leaves the parent's registration alone, and the poller, whose own drop
+        // would take the parent's timer and notifier out.
+        if self.io.as_ref().is_here() {
+            // It can only fail if somebody else has deleted it.
+            let _ = self.poller.delete(self.io.as_ref().as_fd());
+            // SAFETY: nobody uses the poller after this drop.
+            unsafe { ManuallyDrop::drop(&mut self.poller) };
+        }
     }
 }

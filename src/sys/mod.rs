@@ -18,13 +18,20 @@
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
 //! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a new `arm` or `wake` is a new event.
 //! - A change takes effect at once, also for a wait that is under way in another thread.
+//!
+//! A child made by `fork` has its parent's pollers, timers and wakers on epoll, where both
+//! processes use the same kernel objects. On kqueue it has none: each call fails with an error that
+//! names the fork, and a drop closes nothing. (A [`Reactor`](crate::Reactor) is inert in a forked
+//! child on both.)
 #![allow(unsafe_code)]
 
 use std::ops::{BitAnd, BitOr};
 
+pub(crate) mod errors;
 pub(crate) mod fence;
 #[cfg(any(feature = "mio", feature = "polling"))]
 pub(crate) mod foreign;
+pub(crate) mod fork;
 mod time;
 pub(crate) mod tsc;
 

@@ -55,6 +55,7 @@ pub(crate) use self::ticket::Ticket;
 use crate::sync::{
     AtomicBool, AtomicU64, Ordering, RwLock, fence, full_fence, settle_fence, thread, wait_briefly,
 };
+use crate::sys::fork::Birth;
 
 /// Wakes a driver from any thread. Does nothing when the driver is gone.
 pub trait Wake: Send + Sync {
@@ -143,6 +144,8 @@ pub(crate) struct Notify {
     waker: RwLock<Option<Arc<dyn Wake>>>,
     /// The reactor is gone.
     closed: AtomicBool,
+    /// The reactor's process: in a forked child there is nobody to wake.
+    birth: Birth,
     /// Even: open, and the first to claim it deals with us. Odd: claimed, voided, or not given out.
     ticket: AtomicU64,
 }
@@ -171,8 +174,20 @@ impl Notify {
             woken: AtomicBool::new(false),
             waker: RwLock::new(Some(waker)),
             closed: AtomicBool::new(false),
+            birth: Birth::ANYWHERE,
             ticket: AtomicU64::new(1),
         }
+    }
+
+    /// The shared end of a reactor, which a forked child does not wake.
+    pub(crate) fn of_reactor(waker: Arc<dyn Wake>) -> Notify {
+        Notify { birth: Birth::here(), ..Notify::new(waker) }
+    }
+
+    /// Returns false in a forked child of the reactor's process.
+    #[inline]
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.birth.is_here()
     }
 
     /// The shared end of the calling thread, for blocking calls without a reactor.
@@ -377,6 +392,9 @@ impl Notify {
     /// Makes the wake-up of the sleep that `ended`.
     #[inline(always)]
     fn ring(&self, ended: u64) {
+        if !self.is_at_home() {
+            return;
+        }
         let Ok(waker) = self.waker.try_read() else { return }; // the reactor is going
         let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok());
         drop(waker);

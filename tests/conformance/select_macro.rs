@@ -388,7 +388,7 @@ fn an_item_may_be_taken_apart_by_a_pattern() {
         select! { reactor; recv(points) -> mut point => { point.x += point.y; assert_eq!(point.x, 7) } }
         select! { reactor; recv(points) -> ref point @ Point { x: _, ref y } => assert_eq!((point.x, *y), (1, 2)) }
         let (to, _) = outbox(&reactor, 1);
-        select! { reactor; send(to, 6) -> (Ok(()) | Err(SendError(_))) => {} }
+        select! { reactor; send(to, 6) -> Ok(()) | Err(SendError(_)) => {} }
     });
 }
 

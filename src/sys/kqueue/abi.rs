@@ -1,9 +1,10 @@
 //! `struct kevent` and the two calls, which differ from system to system in widths and numbers: the one file that knows.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
 use super::super::{check, timespec};
 
@@ -145,30 +146,33 @@ impl Raw {
 }
 
 /// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
-pub(super) fn kqueue() -> io::Result<OwnedFd> {
+pub(super) fn kqueue() -> io::Result<PollerFd> {
     // SAFETY: the call takes no arguments.
     let fd = check(unsafe { os::kqueue() })?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the fd is open, and the call takes no pointer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    Ok(fd)
+    Ok(PollerFd::new(fd))
 }
 
 /// Applies `changes`, then waits for up to `events.len()` events and says how many there are; without room for any it does not wait.
 pub(super) fn kevent(
-    kq: BorrowedFd<'_>,
+    kq: &PollerFd,
     changes: &[Raw],
     events: &mut [Raw],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
+    if !kq.is_here() {
+        return Err(fork::inherited());
+    }
     let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
     // SAFETY: `Raw` is a kevent and nothing else; `changes` is valid for reads and `events` for writes of as many as are said, `timeout`
     // is null or valid for the length of the call.
     let n = unsafe {
         os::kevent(
-            kq.as_raw_fd(),
+            kq.as_fd().as_raw_fd(),
             changes.as_ptr().cast(),
             changes.len() as _,
             events.as_mut_ptr().cast(),

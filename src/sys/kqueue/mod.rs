@@ -17,7 +17,7 @@ mod timer;
 mod waker;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub use self::timer::OsTimer;
 pub use self::waker::Waker;
 
 use self::abi::{Kevent, Raw};
+use super::fork::PollerFd;
 use super::kevent::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ERROR, EV_RECEIPT, Filter, LONGEST, filters, flags, readiness,
 };
@@ -57,7 +58,7 @@ pub struct Poller {
 /// The kqueue, which its timers and wakers use as well.
 #[derive(Debug)]
 struct Queue {
-    kq: OwnedFd,
+    kq: PollerFd,
     book: Mutex<Book>,
 }
 
@@ -94,6 +95,11 @@ impl Poller {
     /// Creates a kqueue (close-on-exec). Two syscalls; fails with the system's error, for instance `EMFILE`.
     pub fn new() -> io::Result<Poller> {
         Ok(Poller { queue: Arc::new(Queue { kq: abi::kqueue()?, book: Mutex::default() }) })
+    }
+
+    /// Returns true in the process that made it; false in a forked child of that.
+    pub(crate) fn is_here(&self) -> bool {
+        self.queue.kq.is_here()
     }
 
     /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and with the system's error when its file cannot be polled;
@@ -168,7 +174,7 @@ impl Queue {
     /// Applies changes of which the first that fails is an error; the others after it are not made. Fetches no events.
     fn change(&self, changes: &[Raw]) -> io::Result<()> {
         loop {
-            match abi::kevent(self.kq.as_fd(), changes, &mut [], Some(Duration::ZERO)) {
+            match abi::kevent(&self.kq, changes, &mut [], Some(Duration::ZERO)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other.map(drop),
             }
@@ -183,7 +189,7 @@ impl Queue {
         }
         let mut receipts = [Raw::EMPTY; N];
         let (list, room) = (&list[..changes.len()], &mut receipts[..changes.len()]);
-        let n = abi::kevent(self.kq.as_fd(), list, room, Some(Duration::ZERO))?;
+        let n = abi::kevent(&self.kq, list, room, Some(Duration::ZERO))?;
         debug_assert_eq!(n, changes.len());
         let mut errors = [0; N];
         for (error, receipt) in errors.iter_mut().zip(&receipts[..n]) {
@@ -291,7 +297,7 @@ impl Queue {
         let mut rest = timeout;
         loop {
             let part = rest.map(|rest| rest.min(LONGEST));
-            let n = abi::kevent(self.kq.as_fd(), changes, &mut events.list, part)?;
+            let n = abi::kevent(&self.kq, changes, &mut events.list, part)?;
             events.full = n == events.list.len();
             self.take(n, events)?;
             if !events.found.is_empty() {

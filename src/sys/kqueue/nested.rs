@@ -10,10 +10,11 @@
 //! - The library's kqueues cannot be waited for (cfg `flat`).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
 use super::super::{Expiry, OsClock, Time, nanos};
@@ -22,7 +23,7 @@ use super::abi::{self, Kevent, NOTE_EXIT, Raw};
 use super::timer::{STEPS, timers};
 
 /// A kqueue of its own.
-fn nested() -> io::Result<OwnedFd> {
+fn nested() -> io::Result<PollerFd> {
     if !Poller::NESTS {
         let text = "a kqueue of this library cannot wait for another one";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
@@ -31,9 +32,9 @@ fn nested() -> io::Result<OwnedFd> {
 }
 
 /// Applies changes, and fetches no event.
-fn change(kq: &OwnedFd, changes: &[Raw]) -> io::Result<()> {
+fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
     loop {
-        match abi::kevent(kq.as_fd(), changes, &mut [], Some(Duration::ZERO)) {
+        match abi::kevent(kq, changes, &mut [], Some(Duration::ZERO)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other.map(drop),
         }
@@ -41,9 +42,9 @@ fn change(kq: &OwnedFd, changes: &[Raw]) -> io::Result<()> {
 }
 
 /// Takes the event, if it is there.
-fn take(kq: &OwnedFd) -> io::Result<bool> {
+fn take(kq: &PollerFd) -> io::Result<bool> {
     loop {
-        match abi::kevent(kq.as_fd(), &[], &mut [Raw::EMPTY], Some(Duration::ZERO)) {
+        match abi::kevent(kq, &[], &mut [Raw::EMPTY], Some(Duration::ZERO)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other.map(|n| n > 0),
         }
@@ -74,7 +75,7 @@ fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
 /// ```
 #[derive(Debug)]
 pub struct TimerFd {
-    kq: OwnedFd,
+    kq: PollerFd,
     /// The flag for `data` that is a time of day.
     wall: Option<u32>,
     /// ns; `u64::MAX` when it is not armed.
@@ -168,7 +169,7 @@ impl AsFd for TimerFd {
 /// Readable when a process has ended: a kqueue with an `EVFILT_PROC` here.
 #[derive(Debug)]
 pub struct ProcessFd {
-    kq: OwnedFd,
+    kq: PollerFd,
     ended: AtomicBool,
 }
 

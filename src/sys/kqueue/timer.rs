@@ -109,6 +109,10 @@ impl OsTimer {
 
 impl Drop for OsTimer {
     fn drop(&mut self) {
+        // The book may have been locked by another thread when the process forked.
+        if !self.queue.kq.is_here() {
+            return;
+        }
         // Whatever fails, an event of a timer that is not armed is not reported.
         let _ = self.disarm();
         self.queue.book().free_timers.push(self.ident);

@@ -98,6 +98,10 @@ impl Waker {
     }
 
     fn leave(&self) {
+        // The book may have been locked by another thread when the process forked.
+        if !self.queue.kq.is_here() {
+            return;
+        }
         // What fails here leaves an event that nobody triggers, or is not there any more.
         let _ = match &self.kind {
             Kind::User { ident, id } => self.queue.change(&[user(*ident, EV_DELETE, 0, *id)]),

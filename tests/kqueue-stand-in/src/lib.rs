@@ -6,8 +6,9 @@
 //!
 //! It also stands before libc's `close`, because a kqueue notices when an fd of it is closed, and has fds of its own that must go with it.
 //!
-//! Not here: vnodes and other filters, `NOTE_LOWAT`, forks and execs of processes, kqueues under a second number (`dup`). Which error a socket has
-//! is not told (`EIO` for each), because to ask Linux for it is to take it away.
+//! Not here: vnodes and other filters, `NOTE_LOWAT`, `NOTE_FORK` and `NOTE_EXEC`, kqueues under a
+//! second number (`dup`). Which error a socket has is not told (`EIO` for each), because to ask
+//! Linux for it is to take it away.
 //!
 //! With `KQUEUE_STAND_IN_LOG=file` each call of `kevent` appends a line to the file, with what it changes and whether it may wait: what strace
 //! would show of a kernel's kqueue.

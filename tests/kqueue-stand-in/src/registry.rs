@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::raw::c_int;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Once, PoisonError, RwLock};
 
-use crate::abi::{Errno, check};
+use crate::abi::{self, Errno, check};
 use crate::queue::Queue;
 
 static QUEUES: RwLock<BTreeMap<c_int, Arc<Queue>>> = RwLock::new(BTreeMap::new());
@@ -25,7 +25,22 @@ pub(crate) fn mark(fd: c_int) {
     }
 }
 
+/// In a child made by `fork`: kqueues are not inherited, and their numbers are free.
+extern "C" fn forked() {
+    // A thread of the parent that had the lock is not here. What it holds stays, and nobody can use
+    // it.
+    let Ok(mut queues) = QUEUES.try_write() else { return };
+    for kq in std::mem::take(&mut *queues).into_keys() {
+        abi::close(kq);
+    }
+}
+
 pub(crate) fn create() -> Result<c_int, Errno> {
+    static FORKS: Once = Once::new();
+    // SAFETY: `forked` is a function of the right type, and the library is never unloaded.
+    FORKS.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(forked));
+    });
     // SAFETY: the call takes no pointers.
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     mark(epoll);

@@ -700,6 +700,30 @@ fn a_kqueue_does_not_reach_other_programs() {
     assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
 }
 
+/// "The queue is not inherited by a child created with fork(2)."
+#[test]
+fn a_forked_child_has_no_kqueue() {
+    let kq = Kq::new();
+    let (mut writer, reader) = pair();
+    kq.apply(&[change(reader.as_raw_fd() as usize, EVFILT_READ, EV_ADD)]);
+    // SAFETY: the child asks for two numbers of fds, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no pointers.
+        let flags = unsafe { libc::fcntl(kq.0.as_raw_fd(), libc::F_GETFD) };
+        close(reader.as_raw_fd());
+        // SAFETY: no pointers.
+        unsafe { libc::_exit(if flags == -1 { 0 } else { 1 }) }
+    }
+    let mut status = -1;
+    // SAFETY: `status` is a place for one number.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0, "the child has the kqueue");
+    // What the child closed is still watched here.
+    writer.write_all(b"x").unwrap();
+    one(kq.wait());
+}
+
 // ---- EVFILT_TIMER.
 
 /// "EVFILT_TIMER: Establishes an arbitrary timer identified by ident. When adding a timer, data specifies the timeout period and fflags can be set to one of

@@ -1,0 +1,90 @@
+//! The system's errors where its own text misleads or names no remedy.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::panic::Location;
+
+/// An error of the system in words of ours. The system's is its source.
+#[derive(Debug)]
+struct Explained {
+    text: String,
+    system: io::Error,
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Explained {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.system)
+    }
+}
+
+fn explained(kind: io::ErrorKind, text: String, system: io::Error) -> io::Error {
+    io::Error::new(kind, Explained { text, system })
+}
+
+/// Says why the poller refused `fd`. `holder` is the line that registered it before.
+#[cold]
+pub(crate) fn of_registration(
+    error: io::Error,
+    fd: RawFd,
+    holder: Option<&'static Location<'static>>,
+) -> io::Error {
+    let kind = error.kind();
+    match error.raw_os_error() {
+        Some(libc::EEXIST) => {
+            let at = holder.map_or(String::new(), |at| format!(" at {at}"));
+            let text = format!(
+                "this fd is registered already: fd {fd}{at}. Drop that source first, or register a clone of the \
+                 file (`try_clone`)"
+            );
+            explained(io::ErrorKind::AlreadyExists, text, error)
+        }
+        Some(libc::EPERM) => {
+            let text = format!(
+                "fd {fd} cannot be waited for: epoll cannot wait for a regular file, a folder or /dev/null, which \
+                 are always ready: read and write it without waiting, or on another thread"
+            );
+            explained(io::ErrorKind::Unsupported, text, error)
+        }
+        Some(libc::EBADF) => {
+            let text = format!("fd {fd} is not open: register the file before it is closed");
+            explained(kind, text, error)
+        }
+        Some(libc::ENOSPC) => of_watches(error, Some(fd)),
+        _ => error,
+    }
+}
+
+/// Says what `ENOSPC` of `epoll_ctl` means; other errors stay as they are.
+#[cold]
+pub(crate) fn of_watches(error: io::Error, fd: Option<RawFd>) -> io::Error {
+    if error.raw_os_error() != Some(libc::ENOSPC) {
+        return error;
+    }
+    let what = fd.map_or("the reactor's own fds".to_owned(), |fd| format!("fd {fd}"));
+    let text = format!(
+        "no room in epoll for {what}: this user has as many registrations as fs.epoll.max_user_watches allows: \
+         raise that limit (sysctl), or register fewer fds"
+    );
+    explained(error.kind(), text, error)
+}
+
+/// What to do about an error whose text says only what is wrong.
+pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => Some(
+            "the process has as many fds as RLIMIT_NOFILE allows: raise that limit (ulimit -n), or close some",
+        ),
+        Some(libc::ENFILE) => {
+            Some("the system has as many open files as it allows: on Linux raise fs.file-max")
+        }
+        _ => None,
+    }
+}

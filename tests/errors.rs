@@ -1,0 +1,210 @@
+//! Errors name the thing, the line that made it where there is one, and the remedy; and keep what
+//! the system said.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode};
+use pollmux::{
+    Clock, Deadline, Driver, DriverQueue, EventsId, Native, Reactor, ReadyFds, Select, Wait, Wake, select,
+};
+
+/// A driver that refuses fds with an error of the system.
+struct Refusing(Native, i32);
+
+impl Driver for Refusing {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+    fn register(&mut self, _: BorrowedFd<'_>, _: u64, _: Interest, _: Mode) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(self.1))
+    }
+}
+
+fn refusing(errno: i32) -> Reactor {
+    Reactor::with_driver(Refusing(Native::new().unwrap(), errno)).unwrap()
+}
+
+fn socket() -> UnixStream {
+    let (socket, _) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
+}
+
+/// The system's error that an error, or one of its sources, is.
+fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[track_caller]
+fn says(error: &dyn std::fmt::Display, texts: &[&str]) {
+    let said = error.to_string();
+    for text in texts {
+        assert!(said.contains(text), "`{said}` does not say `{text}`");
+    }
+}
+
+#[test]
+fn a_second_registration_names_the_fd_and_the_first_line() {
+    let reactor = Reactor::new().unwrap();
+    let socket = socket();
+    let fd = socket.as_raw_fd();
+    let (first, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
+    let texts =
+        [&*format!("fd {fd} at"), &*format!("tests/errors.rs:{line}:"), "registered already", "try_clone"];
+    let again = reactor.fd(&socket, Interest::READABLE).unwrap_err();
+    says(&again, &texts);
+    assert_eq!((again.error().kind(), errno(again.error())), (ErrorKind::AlreadyExists, Some(libc::EEXIST)));
+    // As an `io::Error` it says the same.
+    let again = io::Error::from(again);
+    says(&again, &texts);
+    assert_eq!((again.kind(), errno(&again)), (ErrorKind::AlreadyExists, Some(libc::EEXIST)));
+    // The line is that of the source that has the fd now.
+    drop(first);
+    let (second, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
+    says(&reactor.fd(&socket, Interest::READABLE).unwrap_err(), &[&*format!("tests/errors.rs:{line}:")]);
+    let clone = socket.try_clone().unwrap();
+    assert!(reactor.fd(&clone, Interest::READABLE).is_ok());
+    drop(second);
+}
+
+#[test]
+fn a_full_epoll_names_its_limit() {
+    let reactor = refusing(libc::ENOSPC);
+    let socket = socket();
+    let failed = reactor.fd(&socket, Interest::READABLE).unwrap_err();
+    let texts = ["fs.epoll.max_user_watches", "raise", &*format!("fd {}", socket.as_raw_fd())];
+    says(&failed, &texts);
+    assert_eq!((failed.error().kind(), errno(failed.error())), (ErrorKind::StorageFull, Some(libc::ENOSPC)));
+    says(&io::Error::from(failed), &texts);
+    // So do the sources with fds of their own.
+    says(&reactor.signals(&[pollmux::Signal::USER1]).unwrap_err(), &texts[..2]);
+    if let Err(error) = reactor.os_timer() {
+        if error.kind() != ErrorKind::Unsupported {
+            says(&error, &texts[..2]);
+        }
+    }
+}
+
+#[test]
+fn want_of_fds_names_the_limit() {
+    for (number, limit) in [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max")] {
+        let failed = refusing(number).fd(socket(), Interest::READABLE).unwrap_err();
+        says(&failed, &[limit, "raise"]);
+        // The system's own, for who decides by it.
+        assert_eq!(failed.error().raw_os_error(), Some(number));
+        assert_eq!(io::Error::from(failed).raw_os_error(), Some(number));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_waited_for_says_what_to_do() {
+    let reactor = Reactor::new().unwrap();
+    for file in [File::open("Cargo.toml").unwrap(), File::open("src").unwrap()] {
+        let fd = file.as_raw_fd();
+        let Err(failed) = reactor.fd(file, Interest::READABLE) else {
+            if cfg!(epoll) {
+                panic!("epoll waits for no file");
+            }
+            continue;
+        };
+        if cfg!(epoll) {
+            says(&failed, &[&*format!("fd {fd}"), "epoll cannot wait for a regular file"]);
+            assert_eq!((failed.error().kind(), errno(&failed)), (ErrorKind::Unsupported, Some(libc::EPERM)));
+        }
+    }
+}
+
+#[test]
+fn a_closed_fd_is_named() {
+    let failed = refusing(libc::EBADF).fd(socket(), Interest::READABLE).unwrap_err();
+    says(&failed, &["is not open"]);
+    assert_eq!(errno(&failed), Some(libc::EBADF));
+}
+
+#[test]
+fn other_errors_are_the_systems_own() {
+    let failed = refusing(libc::ENOMEM).fd(socket(), Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().raw_os_error(), Some(libc::ENOMEM));
+}
+
+/// A driver with events of its own.
+struct WithEvents(Native, DriverQueue<u32>);
+
+impl Driver for WithEvents {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+    fn has_events(&self, events: EventsId) -> bool {
+        self.1.id() == events
+    }
+}
+
+#[test]
+fn a_second_registration_of_events_names_the_first_line() {
+    let queue = DriverQueue::with_capacity(1);
+    let (first, second) = (queue.events(), queue.events());
+    let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
+    let (inbox, line) = (reactor.register(first).unwrap(), line!());
+    let failed = reactor.register(second).unwrap_err();
+    says(&failed, &["registered already", &*format!("tests/errors.rs:{line}:")]);
+    assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
+    drop(inbox);
+    assert!(reactor.register(failed.into_inner()).is_ok());
+}
+
+#[test]
+fn a_foreign_source_is_refused_in_the_callers_words() {
+    let (reactor, other) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let (tx, inbox) = other.channel(1).unwrap();
+    tx.send(1).unwrap();
+    let timer = other.after(Duration::from_secs(3600));
+    let told = [
+        reactor.recv(&inbox).map(drop).unwrap_err(),
+        reactor.recv_timeout(&inbox, Duration::from_secs(1)).map(drop).unwrap_err(),
+        reactor.try_recv(&inbox).map(drop).unwrap_err(),
+        reactor.recv(&timer).map(drop).unwrap_err(),
+        reactor.recv_timeout(&timer, Duration::from_secs(1)).map(drop).unwrap_err(),
+        reactor.try_recv(&timer).map(drop).unwrap_err(),
+        reactor.recv(&Some(&inbox)).map(drop).unwrap_err(),
+    ];
+    for error in told {
+        says(&error, &["the source is one of another reactor"]);
+        assert!(!error.to_string().contains("select!") && error.kind() == ErrorKind::InvalidInput, "{error}");
+    }
+    // Where there is a select!, its case is named, and a Select names its index.
+    select! { reactor;
+        recv(inbox) -> _ => panic!("received"),
+        error -> e => says(&e, &["case 1 of the select! is a source of another reactor"]),
+    }
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    says(&set.wait().unwrap_err(), &["case 0 of the Select is a source of another reactor"]);
+    assert_eq!(other.recv(&inbox).unwrap(), Ok(1));
+    drop(other);
+    says(&reactor.recv(&inbox).unwrap_err(), &["the source is one of another reactor"]);
+}

@@ -1,0 +1,133 @@
+//! Where a stopped thread stands: for people to read, and for no verdict.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use nix::unistd::Pid;
+
+/// So much of the stack is looked at, in bytes.
+const DEPTH: usize = 6 << 10;
+/// A line names at most so many functions.
+const NAMES: usize = 8;
+
+/// Addresses in the test binary: the instruction, and then what may be return addresses.
+///
+/// The binary has no frame pointers, so each word of the stack that points into its code counts. A
+/// word may be left over from an earlier call.
+pub struct Stack {
+    addresses: Vec<u64>,
+    /// The instruction itself is in a library or in the kernel.
+    outside: bool,
+}
+
+/// Returns the beginning of the binary in the process's memory, and the range of its code.
+fn code(process: u32) -> Option<(u64, u64, u64)> {
+    let binary = fs::read_link(format!("/proc/{process}/exe")).ok()?;
+    let binary = binary.to_str()?;
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
+    let mut base = None;
+    for line in maps.lines().filter(|line| line.ends_with(binary)) {
+        let (from, rest) = line.split_once('-')?;
+        let from = u64::from_str_radix(from, 16).ok()?;
+        let base = *base.get_or_insert(from);
+        let (to, rest) = rest.split_once(' ')?;
+        if rest.starts_with("r-x") {
+            return Some((base, from, u64::from_str_radix(to, 16).ok()?));
+        }
+    }
+    None
+}
+
+/// Returns the instruction pointer and the stack pointer.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+fn pointers(thread: Pid) -> Option<(u64, u64)> {
+    nix::sys::ptrace::getregs(thread).ok().map(|registers| (registers.rip, registers.rsp))
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
+fn pointers(_: Pid) -> Option<(u64, u64)> {
+    None
+}
+
+impl Stack {
+    pub fn none() -> Stack {
+        Stack { addresses: Vec::new(), outside: true }
+    }
+
+    /// Reads the stack of a stopped thread.
+    pub fn of(process: u32, thread: Pid) -> Stack {
+        Stack::read(process, thread).unwrap_or_else(Stack::none)
+    }
+
+    fn read(process: u32, thread: Pid) -> Option<Stack> {
+        let (instruction, stack) = pointers(thread)?;
+        let (base, from, to) = code(process)?;
+        let mut bytes = vec![0; DEPTH];
+        let len = File::open(format!("/proc/{process}/mem")).ok()?.read_at(&mut bytes, stack).ok()?;
+        let words = bytes[..len].as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+        // A return address is behind its call.
+        let addresses = std::iter::once(instruction).chain(words.map(|word| word.wrapping_sub(1)));
+        let inside = addresses.filter(|address| (from..to).contains(address));
+        let outside = !(from..to).contains(&instruction);
+        Some(Stack { addresses: inside.map(|address| address - base).collect(), outside })
+    }
+}
+
+/// Names for addresses, by `addr2line` if there is one.
+pub struct Names(HashMap<u64, Vec<String>>);
+
+impl Names {
+    pub fn of<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Names {
+        let mut all: Vec<u64> = stacks.into_iter().flat_map(|stack| stack.addresses.clone()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let Ok(binary) = std::env::current_exe() else { return Names(HashMap::new()) };
+        let mut names: HashMap<u64, Vec<String>> = HashMap::new();
+        for some in all.chunks(2_000) {
+            let mut command = Command::new("addr2line");
+            command.args(["-a", "-f", "-C", "-i", "-e"]).arg(&binary);
+            command.args(some.iter().map(|address| format!("{address:#x}")));
+            let Ok(output) = command.output() else { break };
+            let text = String::from_utf8_lossy(&output.stdout);
+            let mut at = 0;
+            let mut lines = text.lines();
+            while let Some(line) = lines.next() {
+                if let Some(address) = line.strip_prefix("0x") {
+                    at = u64::from_str_radix(address, 16).unwrap_or(0);
+                    continue;
+                }
+                let place = lines.next().unwrap_or("");
+                let file = place.rsplit('/').next().unwrap_or(place);
+                let file = file.split(' ').next().unwrap_or(file);
+                names.entry(at).or_default().push(format!("{line} ({file})"));
+            }
+        }
+        Names(names)
+    }
+
+    fn lines<'a>(&'a self, stack: &'a Stack) -> impl Iterator<Item = &'a String> {
+        stack.addresses.iter().filter_map(|address| self.0.get(address)).flatten()
+    }
+
+    /// Returns true if the thread was inside the crate.
+    pub fn is_inside(&self, stack: &Stack) -> bool {
+        self.lines(stack).any(|name| name.contains("pollmux::") || name.contains("<pollmux"))
+    }
+
+    /// Returns the functions, the innermost first.
+    pub fn say(&self, stack: &Stack) -> String {
+        let mut said: Vec<&str> = Vec::new();
+        if stack.outside {
+            said.push("(outside)");
+        }
+        // Until the test's own code: what is behind it is the same each time.
+        for name in self.lines(stack).take_while(|name| !name.starts_with("stalls::program::sender")) {
+            if !said.contains(&name.as_str()) && said.len() < NAMES {
+                said.push(name);
+            }
+        }
+        if said.is_empty() { "(no address)".into() } else { said.join(" < ") }
+    }
+}

@@ -1,0 +1,183 @@
+//! Runs the traced program, and judges its log.
+
+use std::time::Duration;
+
+use pollmux::Time;
+
+use crate::child::{Program, alone, is_child};
+use crate::places::{Names, Stack};
+use crate::program::{self, Flavour, Loop};
+use crate::tracer::{Gone, Stop, Tracee};
+
+/// A tick that is late by so much during a stop counts.
+const LATE: u64 = 5_000_000;
+/// The loop may take so much of a core during the stops, in percent.
+const CPU: f64 = 10.0;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// A tick in the log of the loop; times in ns.
+#[derive(Clone, Copy)]
+struct Tick {
+    due: u64,
+    came: u64,
+    cpu: u64,
+    /// How long the loop was ready to run but had no core, in all.
+    delay: u64,
+    /// How many messages of the bystander had come.
+    side: u64,
+}
+
+impl Tick {
+    fn parse(line: &str) -> Option<Tick> {
+        let mut numbers = line.strip_prefix("tick ")?.split(' ').map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Tick { due: next()?, came: next()?, cpu: next()?, delay: next()?, side: next()? })
+    }
+}
+
+/// What happened during one stop.
+struct Outcome {
+    /// The latest tick, in ns.
+    late: u64,
+    silent: bool,
+    /// CPU time of the loop, in ns, in this time.
+    cpu: u64,
+    time: u64,
+}
+
+fn outcome(ticks: &[Tick], (begin, end): (u64, u64)) -> Outcome {
+    let overlap = |tick: &Tick| tick.came.min(end).saturating_sub(tick.due.max(begin));
+    let late = ticks.windows(2).map(|pair| {
+        let without_a_core = pair[1].delay - pair[0].delay;
+        overlap(&pair[1]).saturating_sub(without_a_core)
+    });
+    let late = late.max().unwrap_or(0);
+    let inside = |tick: &&Tick| (begin + LATE..=end).contains(&tick.came);
+    let first = ticks.iter().find(inside);
+    let last = ticks.iter().rfind(inside);
+    let silent = first.zip(last).is_none_or(|(first, last)| first.side == last.side);
+    // The ticks inside, or those around if the loop made none.
+    let before = ticks.iter().rfind(|tick| tick.came <= begin);
+    let after = ticks.iter().find(|tick| tick.came >= end);
+    let whole = |pair: &(&Tick, &Tick)| pair.1.came - pair.0.came > (end - begin) / 2;
+    let pair = first.zip(last).filter(whole).or(before.zip(after));
+    let (cpu, time) = pair.map_or((0, 1), |(a, b)| (b.cpu - a.cpu, b.came - a.came));
+    Outcome { late, silent, cpu, time }
+}
+
+struct Run {
+    stops: Vec<(Stack, Outcome)>,
+    late: usize,
+    silent: usize,
+    worst: u64,
+    cpu: f64,
+}
+
+/// The reason why nothing can be measured.
+type Skip = String;
+
+/// Runs the program once, with stops or without.
+fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Skip> {
+    let (rounds, hold) = (setting("POLLMUX_STALL_ROUNDS", 10), setting("POLLMUX_STALL_MS", 50));
+    let hold = Duration::from_millis(hold);
+    let mut program = Program::begin(name);
+    let line = program.hear().unwrap_or_else(|| panic!("{name}: the child does not begin"));
+    let threads: Vec<&str> = line.split(' ').collect();
+    let ["threads", stopped, _] = threads[..] else { panic!("{name}: {line}") };
+    let stopped = stopped.parse().expect("the number of a thread");
+    let mut tracee =
+        Tracee::seize(program.id(), stopped, seed).map_err(|error| format!("ptrace is refused: {error}"))?;
+    let mut rounds = (0..rounds).map(|_| {
+        if stopping {
+            return tracee.stop_somewhere(hold);
+        }
+        let begin = Time::now().as_nanos();
+        tracee.run(hold)?;
+        Ok(Stop { begin, end: Time::now().as_nanos(), stack: Stack::none() })
+    });
+    let stops: Result<Vec<Stop>, Gone> = rounds.by_ref().collect();
+    drop(rounds);
+    let released = tracee.release();
+    let (Ok(stops), Ok(())) = (stops, released) else { panic!("{name}: the child has died") };
+    program.finish();
+    let mut ticks = Vec::new();
+    loop {
+        match program.hear() {
+            Some(line) if line == "end" => break,
+            Some(line) => ticks.push(Tick::parse(&line).unwrap_or_else(|| panic!("{name}: {line}"))),
+            None => panic!("{name}: the child hangs, or has lost a message: see above"),
+        }
+    }
+    let stops: Vec<_> =
+        stops.into_iter().map(|stop| (stop.stack, outcome(&ticks, (stop.begin, stop.end)))).collect();
+    let outcomes = || stops.iter().map(|(_, outcome)| outcome);
+    let late = outcomes().filter(|outcome| outcome.late >= LATE).count();
+    let silent = if bystander { outcomes().filter(|outcome| outcome.silent).count() } else { 0 };
+    let worst = outcomes().map(|outcome| outcome.late).max().unwrap_or(0);
+    let (cpu, time): (u64, u64) =
+        outcomes().fold((0, 0), |(cpu, time), one| (cpu + one.cpu, time + one.time));
+    Ok(Run { late, silent, worst, cpu: cpu as f64 * 100.0 / time.max(1) as f64, stops })
+}
+
+impl Run {
+    fn say(&self) -> String {
+        let (stops, late, silent) = (self.stops.len(), self.late, self.silent);
+        let (worst, cpu) = (self.worst as f64 / 1e6, self.cpu);
+        format!("{stops} stops, {late} late (worst {worst:.1} ms), {silent} silent, CPU {cpu:.1} %")
+    }
+
+    /// Says where the sender stood when the loop was late, and for how many stops.
+    fn say_places(&self, name: &str) {
+        let late: Vec<&Stack> =
+            self.stops.iter().filter(|(_, one)| one.late >= LATE).map(|(stack, _)| stack).collect();
+        let names = Names::of(late.iter().copied());
+        let mut places: Vec<(String, usize)> = Vec::new();
+        for place in late.iter().map(|stack| names.say(stack)) {
+            match places.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, count)) => *count += 1,
+                None => places.push((place, 1)),
+            }
+        }
+        places.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        for (place, count) in &places {
+            eprintln!("stalls: {name}:   {count} late at {place}");
+        }
+        if std::env::var_os("POLLMUX_STALL_PLACES").is_some() {
+            let names = Names::of(self.stops.iter().map(|(stack, _)| stack));
+            let inside = self.stops.iter().filter(|(stack, _)| names.is_inside(stack)).count();
+            eprintln!("stalls: {name}:   {inside} of {} stops inside the crate", self.stops.len());
+        }
+    }
+}
+
+/// The body of each test; in the child it is the traced program.
+pub fn judge(name: &str, flavour: Flavour, how: Loop) {
+    if is_child(name) {
+        return program::run(flavour, how);
+    }
+    let _alone = alone();
+    let bystander = how != Loop::Bare;
+    let runs = setting("POLLMUX_STALL_RUNS", 5);
+    let mut said = Vec::new();
+    for seed in 1..=runs {
+        let stopped = match run(name, true, seed, bystander) {
+            Ok(run) => run,
+            Err(reason) => return eprintln!("stalls: {name}: skipped, {reason}"),
+        };
+        eprintln!("stalls: {name}: {}", stopped.say());
+        stopped.say_places(name);
+        if stopped.late == 0 && stopped.silent == 0 && stopped.cpu < CPU {
+            return;
+        }
+        let Ok(free) = run(name, false, seed, bystander) else { return };
+        eprintln!("stalls: {name}: without stops: {}", free.say());
+        if stopped.late <= free.late && stopped.silent <= free.silent && stopped.cpu < CPU {
+            return;
+        }
+        said.push(format!("{}; without stops: {}", stopped.say(), free.say()));
+    }
+    panic!("{name}: each of {runs} runs failed:\n{}", said.join("\n"));
+}

@@ -231,7 +231,7 @@ fn run_here(flavour: Flavour, how: Loop) {
     match flavour {
         Flavour::Bounded1 => messages::<8>(shared, how, channel::bounded(1), false),
         Flavour::Bounded16 => messages::<8>(shared, how, channel::bounded(16), false),
-        Flavour::Large => messages::<2048>(shared, how, channel::bounded(4), false),
+        Flavour::Large => messages::<512>(shared, how, channel::bounded(4), false),
         Flavour::Unbounded => messages::<8>(shared, how, channel::unbounded(), false),
         Flavour::Rendezvous => messages::<8>(shared, how, channel::bounded(0), false),
         Flavour::SendCase => messages::<8>(shared, how, channel::bounded(4), true),

@@ -1,5 +1,7 @@
 //! Stops one thread of another process at random instructions.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -9,11 +11,17 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pollmux::Time;
 
-use crate::places::Stack;
+use crate::places::{Stack, pointers};
 use crate::watch::Random;
 
-/// A stopped thread is stepped by at most so many instructions, from where the interrupt found it.
-const STEPS: u64 = 400;
+/// A thread is stepped by fewer instructions while it sends: one of these, chosen at random.
+const STEPS: [u64; 3] = [60, 400, 2000];
+/// A thread is stepped by at most so many instructions, until it sends and further.
+const ALL_STEPS: u64 = 5_000;
+/// So much of the stack is looked at to know if the thread sends, in bytes.
+const DEPTH: usize = 96 << 10;
+/// The return address of a send is in the first bytes of `sending`.
+const LENGTH: usize = 256;
 /// An instruction that takes longer is a syscall that blocks.
 const STEP: Duration = Duration::from_millis(20);
 /// A thread that cannot be stopped for so long hangs in the kernel.
@@ -24,12 +32,17 @@ pub struct Stop {
     pub begin: u64,
     pub end: u64,
     pub stack: Stack,
+    /// True if the thread was sending; `None` where that cannot be known.
+    pub sending: Option<bool>,
 }
 
 /// A traced thread. All calls must come from the thread that made this.
 pub struct Tracee {
     process: u32,
     thread: Pid,
+    /// The memory of the process, and where the code of `sending` is.
+    memory: Option<File>,
+    sending: usize,
     stopped: bool,
     random: Random,
 }
@@ -40,10 +53,14 @@ pub struct Gone;
 
 impl Tracee {
     /// Begins to trace a thread, which runs on. Fails where that is not allowed.
-    pub fn seize(process: u32, thread: i32, seed: u64) -> Result<Tracee, Errno> {
+    ///
+    /// The thread sends while a return address in the function at `sending` is on its stack.
+    pub fn seize(process: u32, thread: i32, sending: usize, seed: u64) -> nix::Result<Tracee> {
         let thread = Pid::from_raw(thread);
         ptrace::seize(thread, Options::PTRACE_O_EXITKILL)?;
-        Ok(Tracee { process, thread, stopped: false, random: Random::new(seed) })
+        let memory = File::open(format!("/proc/{process}/mem")).ok();
+        let random = Random::new(seed);
+        Ok(Tracee { process, thread, memory, sending, stopped: false, random })
     }
 
     /// Waits until the thread has stopped. Returns false if it runs on for `limit`.
@@ -79,6 +96,16 @@ impl Tracee {
         if self.await_stop(PATIENCE)? { Ok(()) } else { Err(Gone) }
     }
 
+    /// Returns true if the thread, which has stopped, is inside a send.
+    fn is_sending(&self) -> Option<bool> {
+        let (_, stack) = pointers(self.thread)?;
+        let mut bytes = vec![0; DEPTH];
+        let len = self.memory.as_ref()?.read_at(&mut bytes, stack).ok()?;
+        let code = self.sending..self.sending + LENGTH;
+        let mut words = bytes[..len].as_chunks::<8>().0.iter();
+        Some(words.any(|word| code.contains(&(u64::from_ne_bytes(*word) as usize))))
+    }
+
     fn go_on(&mut self) -> Result<(), Gone> {
         self.stopped = false;
         ptrace::cont(self.thread, None).map_err(|_| Gone)
@@ -107,7 +134,15 @@ impl Tracee {
         let run = Duration::from_micros(2_000 + self.random.below(4_000));
         self.run(run)?;
         self.interrupt()?;
-        for _ in 0..self.random.below(STEPS) {
+        let most = STEPS[self.random.below(3) as usize];
+        let mut steps = self.random.below(most);
+        for _ in 0..ALL_STEPS {
+            if self.is_sending() != Some(false) {
+                if steps == 0 {
+                    break;
+                }
+                steps -= 1;
+            }
             self.stopped = false;
             ptrace::step(self.thread, None).map_err(|_| Gone)?;
             if !self.await_stop(STEP)? {
@@ -115,12 +150,13 @@ impl Tracee {
                 break;
             }
         }
+        let sending = self.is_sending();
         let begin = Time::now().as_nanos();
         let stack = Stack::of(self.process, self.thread);
         std::thread::sleep(d);
         let end = Time::now().as_nanos();
         self.go_on()?;
-        Ok(Stop { begin, end, stack })
+        Ok(Stop { begin, end, stack, sending })
     }
 
     /// Ends the tracing.

@@ -1,5 +1,6 @@
 //! Runs the traced program, and judges its log.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pollmux::Time;
@@ -48,6 +49,13 @@ struct Outcome {
     time: u64,
 }
 
+impl Outcome {
+    /// Returns true if the loop used its core nearly all the time.
+    fn spun(&self) -> bool {
+        self.cpu > self.time / 2
+    }
+}
+
 fn outcome(ticks: &[Tick], (begin, end): (u64, u64)) -> Outcome {
     let overlap = |tick: &Tick| tick.came.min(end).saturating_sub(tick.due.max(begin));
     let late = ticks.windows(2).map(|pair| {
@@ -70,6 +78,7 @@ fn outcome(ticks: &[Tick], (begin, end): (u64, u64)) -> Outcome {
 
 struct Run {
     stops: Vec<(Stack, Outcome)>,
+    sending: usize,
     late: usize,
     silent: usize,
     worst: u64,
@@ -85,18 +94,19 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
     let hold = Duration::from_millis(hold);
     let mut program = Program::begin(name);
     let line = program.hear().unwrap_or_else(|| panic!("{name}: the child does not begin"));
-    let threads: Vec<&str> = line.split(' ').collect();
-    let ["threads", stopped, _] = threads[..] else { panic!("{name}: {line}") };
-    let stopped = stopped.parse().expect("the number of a thread");
-    let mut tracee =
-        Tracee::seize(program.id(), stopped, seed).map_err(|error| format!("ptrace is refused: {error}"))?;
+    let numbers = line.strip_prefix("stopped ").and_then(|line| line.split_once(' '));
+    let (thread, sending) = numbers.unwrap_or_else(|| panic!("{name}: {line}"));
+    let (thread, sending) = (thread.parse().unwrap(), sending.parse().unwrap());
+    let tracee = Tracee::seize(program.id(), thread, sending, seed);
+    let mut tracee = tracee.map_err(|error| format!("ptrace is refused: {error}"))?;
     let mut rounds = (0..rounds).map(|_| {
         if stopping {
             return tracee.stop_somewhere(hold);
         }
         let begin = Time::now().as_nanos();
         tracee.run(hold)?;
-        Ok(Stop { begin, end: Time::now().as_nanos(), stack: Stack::none() })
+        let (end, stack) = (Time::now().as_nanos(), Stack::none());
+        Ok(Stop { begin, end, stack, sending: None })
     });
     let stops: Result<Vec<Stop>, Gone> = rounds.by_ref().collect();
     drop(rounds);
@@ -111,6 +121,7 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
             None => panic!("{name}: the child hangs, or has lost a message: see above"),
         }
     }
+    let sending = stops.iter().filter(|stop| stop.sending == Some(true)).count();
     let stops: Vec<_> =
         stops.into_iter().map(|stop| (stop.stack, outcome(&ticks, (stop.begin, stop.end)))).collect();
     let outcomes = || stops.iter().map(|(_, outcome)| outcome);
@@ -119,36 +130,27 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
     let worst = outcomes().map(|outcome| outcome.late).max().unwrap_or(0);
     let (cpu, time): (u64, u64) =
         outcomes().fold((0, 0), |(cpu, time), one| (cpu + one.cpu, time + one.time));
-    Ok(Run { late, silent, worst, cpu: cpu as f64 * 100.0 / time.max(1) as f64, stops })
+    Ok(Run { late, silent, worst, cpu: cpu as f64 * 100.0 / time.max(1) as f64, stops, sending })
 }
 
 impl Run {
     fn say(&self) -> String {
-        let (stops, late, silent) = (self.stops.len(), self.late, self.silent);
-        let (worst, cpu) = (self.worst as f64 / 1e6, self.cpu);
-        format!("{stops} stops, {late} late (worst {worst:.1} ms), {silent} silent, CPU {cpu:.1} %")
+        let Run { late, silent, cpu, .. } = self;
+        let (stops, worst) = (self.stops.len(), self.worst as f64 / 1e6);
+        format!("of {stops} {late} late (worst {worst:.1} ms), {silent} silent, CPU {cpu:.1} %")
     }
 
-    /// Says where the sender stood when the loop was late, and for how many stops.
+    /// Says where the sender stood when the loop was late or spun, and for how many stops.
     fn say_places(&self, name: &str) {
-        let late: Vec<&Stack> =
-            self.stops.iter().filter(|(_, one)| one.late >= LATE).map(|(stack, _)| stack).collect();
-        let names = Names::of(late.iter().copied());
-        let mut places: Vec<(String, usize)> = Vec::new();
-        for place in late.iter().map(|stack| names.say(stack)) {
-            match places.iter_mut().find(|(known, _)| *known == place) {
-                Some((_, count)) => *count += 1,
-                None => places.push((place, 1)),
-            }
+        let bad = self.stops.iter().filter(|(_, one)| one.late >= LATE || one.spun());
+        let names = Names::of(bad.clone().map(|(stack, _)| stack));
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        for (stack, one) in bad {
+            let what = if one.spun() { "spun" } else { "late" };
+            *places.entry(format!("{what}: {}", names.say(stack))).or_default() += 1;
         }
-        places.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         for (place, count) in &places {
-            eprintln!("stalls: {name}:   {count} late at {place}");
-        }
-        if std::env::var_os("POLLMUX_STALL_PLACES").is_some() {
-            let names = Names::of(self.stops.iter().map(|(stack, _)| stack));
-            let inside = self.stops.iter().filter(|(stack, _)| names.is_inside(stack)).count();
-            eprintln!("stalls: {name}:   {inside} of {} stops inside the crate", self.stops.len());
+            eprintln!("stalls: {name}:   {count} {place}");
         }
     }
 }
@@ -167,17 +169,18 @@ pub fn judge(name: &str, flavour: Flavour, how: Loop) {
             Ok(run) => run,
             Err(reason) => return eprintln!("stalls: {name}: skipped, {reason}"),
         };
-        eprintln!("stalls: {name}: {}", stopped.say());
+        let sending = stopped.sending;
+        eprintln!("stalls: {name}: {}, {sending} while it sent", stopped.say());
         stopped.say_places(name);
         if stopped.late == 0 && stopped.silent == 0 && stopped.cpu < CPU {
             return;
         }
         let Ok(free) = run(name, false, seed, bystander) else { return };
-        eprintln!("stalls: {name}: without stops: {}", free.say());
+        eprintln!("stalls: {name}:   without stops {}", free.say());
         if stopped.late <= free.late && stopped.silent <= free.silent && stopped.cpu < CPU {
             return;
         }
-        said.push(format!("{}; without stops: {}", stopped.say(), free.say()));
+        said.push(format!("{}; without stops {}", stopped.say(), free.say()));
     }
     panic!("{name}: each of {runs} runs failed:\n{}", said.join("\n"));
 }

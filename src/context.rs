@@ -11,7 +11,7 @@
 //! - **A deadline that has passed was first**, even if nobody looked: who cancels compares it with the clock, and so does who asks.
 //! - It need not be handed down: those below have passed theirs as well, and who waits there has armed it.
 //! - **A cancellation goes down without recursion**, a lock at a time, held to mark the node and to take its lists. Then all bells are tolled, and only then
-//!   reactors are woken (`reactor/notify.rs`): each one once, and it finds all that concern it.
+//!   reactors are woken (`wake/mod.rs`): each one once, and it finds all that concern it.
 //!
 //! The loom models are in `context/models.rs`.
 
@@ -27,11 +27,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::driver::Clock;
-use crate::reactor::notify::{Bell, Call};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sources::{Blocking, Source};
 use crate::sync::{AtomicU8, Mutex, Ordering};
 use crate::sys::Time;
+use crate::wake::{Bell, Probe, Request};
 
 /// What a piece of work is told to stop by: it ends once, when it is cancelled or its deadline passes, and with it all that were made from it.
 ///
@@ -224,7 +224,7 @@ impl Node {
     /// Whether it has ended, as far as anybody has noticed.
     #[inline]
     fn ended(&self) -> Option<ContextError> {
-        // SeqCst: a reactor that is about to sleep looks here (`reactor/notify.rs`, step 4).
+        // SeqCst: a reactor that is about to sleep looks here (`wake/mod.rs`, step 4).
         match self.ended.load(Ordering::SeqCst) {
             OPEN => None,
             CANCELLED => Some(ContextError::Cancelled),
@@ -701,10 +701,10 @@ impl Handle {
     pub fn done(&self, context: &Context) -> Done {
         self.check_clock(context);
         let slot = Slot::new(self, SourceKind::Context);
-        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.token()));
+        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.number()));
         if !self.is_closed() {
             if context.node.is_some() {
-                slot.watch(watch.bell.clone());
+                slot.register_channel(watch.bell.clone());
             }
             if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
                 slot.arm(limit.at);
@@ -759,14 +759,14 @@ impl Source for Done {
         if !self.over.replace(true) {
             self.watch.settle();
             self.slot.stop();
-            self.slot.unwatch();
+            self.slot.channel_ended();
             self.slot.count();
         }
         node.cause()
     }
 
     fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
-        self.watch.bell.ask(Call::Wake);
+        self.watch.bell.ask(Request::Wake);
         Ok(())
     }
 
@@ -836,16 +836,21 @@ impl Handle {
         // A deadline that has passed is a cancellation like another, and those come in the order of these calls.
         context.err();
         let slot = Slot::new(self, SourceKind::Callback);
-        // From here on a canceller posts, if it comes first, that the call is due.
-        let watch = Watch::new(context, Bell::of_call(slot.notify().clone(), slot.token()));
+        slot.notify().prepare_callback(slot.number());
+        // From here on a canceller, if it comes first, makes the call due.
+        let watch = Watch::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
         let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
+        let bell = watch.bell.clone();
         let mut last = Some((watch, f));
-        slot.set_call_once(Box::new(move |firing| {
-            let Some((watch, f)) = last.take() else { return };
-            watch.settle();
-            drop(watch);
-            f(firing.handle());
-        }));
+        slot.set_call_once(
+            bell,
+            Box::new(move |firing| {
+                let Some((watch, f)) = last.take() else { return };
+                watch.settle();
+                drop(watch);
+                f(firing.handle());
+            }),
+        );
         if let Some(limit) = limit {
             slot.arm(limit.at);
         }

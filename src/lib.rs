@@ -63,6 +63,7 @@ mod select;
 mod sources;
 mod sync;
 pub mod sys;
+mod wake;
 mod world;
 
 pub use crate::context::{

@@ -14,8 +14,10 @@
 //! | file | |
 //! |---|---|
 //! | `mod.rs` | the two ends, blocking and timing out |
-//! | `state.rs` | what the ends share whatever `T` is: indices, the flag that asks for a wake-up, blocked senders |
-//! | `ring.rs` | the slots of a bounded or unbounded channel |
+//! | `state.rs` | what the ends share whatever `T` is: positions, detours, the receiver's request |
+//! | `ring.rs` | the slots of a bounded or unbounded channel, and the ends that know their type |
+//! | `target.rs` | who is told of the next message |
+//! | `room.rs` | who waits for room |
 //! | `rendezvous.rs` | channels of capacity zero |
 //! | `permit.rs` | send cases: room that is taken before the value exists |
 //! | `models.rs` | the loom models |
@@ -26,7 +28,9 @@ pub(crate) mod models;
 mod permit;
 mod rendezvous;
 mod ring;
+mod room;
 mod state;
+mod target;
 
 use std::cell::Cell;
 use std::fmt;
@@ -41,12 +45,12 @@ pub use self::permit::{Chosen, Permit};
 
 pub(crate) use self::permit::Waiting;
 use self::rendezvous::Rendezvous;
-use self::ring::Storage;
-pub(crate) use self::state::Target;
-use self::state::{Refused, State};
-use crate::driver::forbid_blocking;
-use crate::reactor::notify::{Call, Notify, Probe};
-use crate::sync::{Backoff, thread};
+use self::ring::{Head, Tail};
+pub(crate) use self::state::Refused;
+use self::state::State;
+pub(crate) use self::target::Target;
+use crate::sync::{Backoff, Ordering, fence, forbid_blocking, settle_fence};
+use crate::wake::{Look, Notify, Probe, Request};
 
 /// A channel that holds at most `capacity` messages. With a capacity of zero it is a rendezvous: a message goes over when both ends are there.
 ///
@@ -61,48 +65,50 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     if capacity == 0 {
         return rendezvous();
     }
-    buffered(State::new(Some(capacity)), Storage::bounded(capacity))
+    buffered(Some(capacity))
 }
 
 /// A channel that holds as many messages as there is memory for; a send never waits.
 ///
 /// It grows when it is fuller than ever, to twice its slots, and keeps those: no allocation below the high-water mark, and at most twice the memory above it.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
-    buffered(State::new(None), Storage::unbounded())
+    buffered(None)
 }
 
 /// Not a part of [`bounded`]: it has a message on its stack, however large.
 #[inline(never)]
 fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
     let meeting = Arc::new(Rendezvous::new());
-    ends(Flavor::Rendezvous(meeting.clone()), Flavor::Rendezvous(meeting))
+    let sender = Sender { flavor: Sending::Rendezvous(meeting.clone()) };
+    (sender, Receiver { flavor: Receiving::Rendezvous(meeting), not_sync: PhantomData })
 }
 
-fn buffered<T>(state: State, storage: Storage<T>) -> (Sender<T>, Receiver<T>) {
-    let (state, storage) = (Arc::new(state), Arc::new(storage));
-    ends(Flavor::Buffer(state.clone(), storage.clone()), Flavor::Buffer(state, storage))
+fn buffered<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
+    let (tail, head) = ring::ends(capacity);
+    let sender = Sender { flavor: Sending::Buffer(tail) };
+    (sender, Receiver { flavor: Receiving::Buffer(head), not_sync: PhantomData })
 }
 
-fn ends<T>(sender: Flavor<T>, receiver: Flavor<T>) -> (Sender<T>, Receiver<T>) {
-    (Sender { flavor: sender }, Receiver { flavor: receiver, not_sync: PhantomData })
+enum Sending<T> {
+    Buffer(Tail<T>),
+    Rendezvous(Arc<Rendezvous<T>>),
 }
 
-/// What both ends hold.
-enum Flavor<T> {
-    Buffer(Arc<State>, Arc<Storage<T>>),
+enum Receiving<T> {
+    Buffer(Head<T>),
     Rendezvous(Arc<Rendezvous<T>>),
 }
 
 /// The sending end: clone it for more, use it from any thread.
 pub struct Sender<T> {
-    flavor: Flavor<T>,
+    flavor: Sending<T>,
 }
 
 /// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
 ///
 /// To wait for it together with timers and other channels register it: [`Handle::register`](crate::Handle::register).
 pub struct Receiver<T> {
-    flavor: Flavor<T>,
+    flavor: Receiving<T>,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -113,15 +119,11 @@ impl<T> Sender<T> {
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let refused = match &self.flavor {
-            Flavor::Buffer(state, storage) => match state.claim(|level| storage.prepare(level)) {
-                Ok(place) => {
-                    storage.write(place, value);
-                    state.published();
-                    return Ok(());
-                }
-                Err(refused) => (refused, value),
+            Sending::Buffer(tail) => match tail.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
             },
-            Flavor::Rendezvous(meeting) => match meeting.try_send(value) {
+            Sending::Rendezvous(meeting) => match meeting.try_send(value) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             },
@@ -129,6 +131,15 @@ impl<T> Sender<T> {
         match refused {
             (Refused::Full, value) => Err(TrySendError::Full(value)),
             (Refused::Closed, value) => Err(TrySendError::Disconnected(value)),
+        }
+    }
+
+    /// [`try_send`](Self::try_send) of a value that is made when it is sure to be sent, into a buffer.
+    /// `make` must not panic: its place is claimed.
+    pub(crate) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
+        match &self.flavor {
+            Sending::Buffer(tail) => tail.try_send_with(make),
+            Sending::Rendezvous(_) => Err(Refused::Full),
         }
     }
 
@@ -158,8 +169,8 @@ impl<T> Sender<T> {
     #[cold]
     fn send_blocking(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
         let state = match &self.flavor {
-            Flavor::Buffer(state, _) => state,
-            Flavor::Rendezvous(meeting) => return meeting.send(value, deadline),
+            Sending::Buffer(tail) => tail.state(),
+            Sending::Rendezvous(meeting) => return meeting.send(value, deadline),
         };
         let mut value = Some(value);
         let mut attempt = || {
@@ -195,31 +206,11 @@ impl<T> Sender<T> {
         }
     }
 
-    /// How many messages wait in the channel.
-    pub fn len(&self) -> usize {
-        self.flavor.len()
-    }
-
-    /// Whether no message waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether a `try_send` would find no room. A rendezvous is always full, and always empty.
-    pub fn is_full(&self) -> bool {
-        self.flavor.is_full()
-    }
-
-    /// How many messages the channel holds at most; `None` is without a limit.
-    pub fn capacity(&self) -> Option<usize> {
-        self.flavor.capacity()
-    }
-
     /// Whether the receiver is gone.
     pub fn is_disconnected(&self) -> bool {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.is_closed(),
-            Flavor::Rendezvous(meeting) => meeting.is_closed(),
+            Sending::Buffer(tail) => tail.state().is_closed(),
+            Sending::Rendezvous(meeting) => meeting.is_closed(),
         }
     }
 }
@@ -234,18 +225,10 @@ impl<T> Receiver<T> {
     /// `party` is the reactor that the receiver is registered with.
     #[inline(always)]
     pub(crate) fn try_recv_as(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
-        let (state, storage) = match &self.flavor {
-            Flavor::Buffer(state, storage) => (state, storage),
-            Flavor::Rendezvous(meeting) => return meeting.try_recv(party),
-        };
-        let head = state.head();
-        if !storage.is_written(head) {
-            // Nothing is there, or a sender is in the middle of writing it.
-            storage.await_written(head, state.check_claimed()?);
+        match &self.flavor {
+            Receiving::Buffer(head) => head.try_recv(),
+            Receiving::Rendezvous(meeting) => meeting.try_recv(party),
         }
-        let value = storage.take(head);
-        state.taken(head);
-        Ok(value)
     }
 
     /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender gone.
@@ -266,30 +249,48 @@ impl<T> Receiver<T> {
 
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let state = match &self.flavor {
-            Flavor::Buffer(state, _) => state,
-            Flavor::Rendezvous(meeting) => return meeting.recv(deadline),
+            Receiving::Buffer(head) => head.state(),
+            Receiving::Rendezvous(meeting) => return meeting.recv(deadline),
         };
         let mut backoff = Backoff::new();
+        let mut nap = Nap::new();
         loop {
             match self.try_recv() {
                 Ok(value) => return Ok(value),
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) if backoff.pause() => {}
                 Err(TryRecvError::Empty) => {
-                    let left =
-                        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                            // What came in time may have come after the look above, where the thread was kept from its core.
-                            Some(Duration::ZERO) => return self.try_recv().map_err(RecvTimeoutError::of),
-                            left => left,
-                        };
-                    forbid_blocking("recv");
-                    state.set_target(Target::Thread(thread::current()));
-                    if !state.arm(Call::Mark) {
-                        park(left);
+                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                        // A message may have come in time, and after the look above, where the
+                        // thread was kept from its core.
+                        return self.try_recv().map_err(RecvTimeoutError::of);
                     }
+                    forbid_blocking("recv");
+                    self.sleep(state, deadline, &mut nap);
                 }
             }
         }
+    }
+
+    /// Sleeps as a thread until a message comes, or until `deadline`: steps 1 to 7 of a receiver
+    /// (`wake/mod.rs`). May return early.
+    fn sleep(&self, state: &State, deadline: Option<Instant>, nap: &mut Nap) {
+        let here = Notify::of_thread();
+        state.set_target(Some(Target { notify: here.clone(), slot: 0 }));
+        here.sleep();
+        state.ask(Request::Wake);
+        fence(Ordering::SeqCst);
+        let mut look = state.look();
+        let sure = look != Look::Coming || settle_fence();
+        if look == Look::Coming && sure {
+            look = state.look();
+        }
+        if look != Look::Ready {
+            let limit = if sure { None } else { Instant::now().checked_add(nap.next()) };
+            here.park([deadline, limit].into_iter().flatten().min());
+        }
+        here.awake();
+        state.unask();
     }
 
     /// What comes until every sender is gone, waiting for it.
@@ -307,119 +308,132 @@ impl<T> Receiver<T> {
         self.try_iter().take(n)
     }
 
-    /// How many messages wait in the channel.
-    pub fn len(&self) -> usize {
-        self.flavor.len()
-    }
-
-    /// Whether no message waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether a `try_send` would find no room. A rendezvous is always full, and always empty.
-    pub fn is_full(&self) -> bool {
-        self.flavor.is_full()
-    }
-
-    /// How many messages the channel holds at most; `None` is without a limit.
-    pub fn capacity(&self) -> Option<usize> {
-        self.flavor.capacity()
-    }
-
     /// Whether every sender is gone. What they sent may still be here.
     pub fn is_disconnected(&self) -> bool {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.is_gone(),
-            Flavor::Rendezvous(meeting) => meeting.is_gone(),
+            Receiving::Buffer(head) => head.state().is_gone(),
+            Receiving::Rendezvous(meeting) => meeting.is_gone(),
         }
     }
 
-    /// Whether `try_recv` would give something: a message, or the error of a channel whose senders are gone.
+    /// Returns true if `try_recv` would give something: a message, or the error of a channel whose
+    /// senders are gone.
     #[inline(always)]
     pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
         match &self.flavor {
-            Flavor::Buffer(state, storage) => storage.is_written(state.head()) || state.is_ready(),
-            Flavor::Rendezvous(meeting) => meeting.is_receivable(party),
+            Receiving::Buffer(head) => head.is_ready(),
+            Receiving::Rendezvous(meeting) => meeting.is_receivable(party),
+        }
+    }
+
+    /// Returns true if a message was claimed and not written: it may be there after a fence.
+    pub(crate) fn is_coming(&self) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(head) => !head.state().is_quiet(),
+            Receiving::Rendezvous(_) => false,
         }
     }
 
     /// What a reactor asks of the channel.
     pub(crate) fn probe(&self) -> Arc<dyn Probe> {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.clone(),
-            Flavor::Rendezvous(meeting) => meeting.board(),
+            Receiving::Buffer(head) => head.state().clone(),
+            Receiving::Rendezvous(meeting) => meeting.board(),
         }
     }
 
-    /// Says which reactor is to be told of messages, and by which token; `None` for none.
-    pub(crate) fn set_reactor(&self, reactor: Option<(Arc<Notify>, u64)>) {
+    /// Says which reactor is to be told of messages; `None` for none.
+    pub(crate) fn set_target(&self, target: Option<Target>) {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.set_target(match reactor {
-                Some((notify, token)) => Target::Reactor { notify, token },
-                None => Target::None,
-            }),
-            Flavor::Rendezvous(meeting) => meeting.register(reactor),
+            Receiving::Buffer(head) => head.state().set_target(target),
+            Receiving::Rendezvous(meeting) => meeting.register(target),
         }
     }
 
     /// Before a reactor that selects on this channel sleeps.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.ask(Call::Wake),
-            Flavor::Rendezvous(meeting) => meeting.wait_here(party),
+            Receiving::Buffer(head) => head.state().ask(Request::Wake),
+            Receiving::Rendezvous(meeting) => meeting.wait_here(party),
         }
     }
 
     /// After it slept. Whether a sender has chosen this channel.
     pub(crate) fn after_sleep(&self, party: &Arc<Notify>) -> bool {
         match &self.flavor {
-            Flavor::Buffer(state, _) => {
-                state.unask();
+            Receiving::Buffer(head) => {
+                head.state().unask();
                 false
             }
-            Flavor::Rendezvous(meeting) => meeting.withdraw(party),
+            Receiving::Rendezvous(meeting) => meeting.withdraw(party),
         }
     }
 
     #[cfg(all(loom, test))]
     pub(crate) fn state(&self) -> &Arc<State> {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state,
-            Flavor::Rendezvous(_) => panic!("a rendezvous has no state"),
+            Receiving::Buffer(head) => head.state(),
+            Receiving::Rendezvous(_) => panic!("a rendezvous has no state"),
         }
     }
 }
 
-impl<T> Flavor<T> {
-    fn len(&self) -> usize {
-        match self {
-            Flavor::Buffer(state, _) => state.len(),
-            Flavor::Rendezvous(_) => 0,
-        }
-    }
+/// What both ends tell of a channel.
+macro_rules! measures {
+    ($end:ident, $flavor:ident) => {
+        impl<T> $end<T> {
+            /// How many messages wait in the channel. Messages that a sender is writing count.
+            pub fn len(&self) -> usize {
+                match &self.flavor {
+                    $flavor::Buffer(end) => end.state().len(),
+                    $flavor::Rendezvous(_) => 0,
+                }
+            }
 
-    fn is_full(&self) -> bool {
-        match self {
-            Flavor::Buffer(state, _) => state.is_full(),
-            Flavor::Rendezvous(_) => true,
-        }
-    }
+            /// Returns true if no message waits and none is being written.
+            pub fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
 
-    fn capacity(&self) -> Option<usize> {
-        match self {
-            Flavor::Buffer(state, _) => state.capacity(),
-            Flavor::Rendezvous(_) => Some(0),
+            /// Returns true if a `try_send` would find no room. A rendezvous is always full, and
+            /// always empty.
+            pub fn is_full(&self) -> bool {
+                match &self.flavor {
+                    $flavor::Buffer(end) => end.state().is_full(),
+                    $flavor::Rendezvous(_) => true,
+                }
+            }
+
+            /// How many messages the channel holds at most; `None` is without a limit.
+            pub fn capacity(&self) -> Option<usize> {
+                match &self.flavor {
+                    $flavor::Buffer(end) => end.state().capacity(),
+                    $flavor::Rendezvous(_) => Some(0),
+                }
+            }
         }
-    }
+    };
 }
 
-impl<T> Clone for Flavor<T> {
-    fn clone(&self) -> Flavor<T> {
-        match self {
-            Flavor::Buffer(state, storage) => Flavor::Buffer(state.clone(), storage.clone()),
-            Flavor::Rendezvous(meeting) => Flavor::Rendezvous(meeting.clone()),
-        }
+measures!(Sender, Sending);
+measures!(Receiver, Receiving);
+
+/// How long to sleep where a wake-up is not sure: 50 µs, then twice as long each time, up to 1 ms.
+#[derive(Debug)]
+pub(crate) struct Nap(Duration);
+
+impl Nap {
+    const SHORTEST: Duration = Duration::from_micros(50);
+    const LONGEST: Duration = Duration::from_millis(1);
+
+    pub(crate) fn new() -> Nap {
+        Nap(Nap::SHORTEST)
+    }
+
+    pub(crate) fn next(&mut self) -> Duration {
+        let nap = self.0;
+        self.0 = (nap * 2).min(Nap::LONGEST);
+        nap
     }
 }
 
@@ -428,53 +442,38 @@ fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-fn park(left: Option<Duration>) {
-    #[cfg(not(all(loom, test)))]
-    if let Some(left) = left {
-        return thread::park_timeout(left);
-    }
-    let _ = left;
-    thread::park();
-}
-
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        match &self.flavor {
-            Flavor::Buffer(state, _) => state.add_sender(),
-            Flavor::Rendezvous(meeting) => meeting.add_sender(),
-        }
-        Sender { flavor: self.flavor.clone() }
+        let flavor = match &self.flavor {
+            Sending::Buffer(tail) => {
+                tail.state().add_sender();
+                Sending::Buffer(tail.clone())
+            }
+            Sending::Rendezvous(meeting) => {
+                meeting.add_sender();
+                Sending::Rendezvous(meeting.clone())
+            }
+        };
+        Sender { flavor }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.drop_sender(),
-            Flavor::Rendezvous(meeting) => meeting.drop_sender(),
+            Sending::Buffer(tail) => tail.state().drop_sender(),
+            Sending::Rendezvous(meeting) => meeting.drop_sender(),
         }
     }
 }
 
 impl<T> Drop for Receiver<T> {
-    /// Drops what is in the channel.
+    /// Drops what is in the channel. Waits for nobody: a message that is still being written is
+    /// dropped by its sender.
     fn drop(&mut self) {
-        /// Empties the channel, also while the drop of one of its messages unwinds.
-        struct Rest<'a, T>(&'a Receiver<T>);
-        impl<T> Drop for Rest<'_, T> {
-            fn drop(&mut self) {
-                while self.0.try_recv().is_ok() {}
-            }
-        }
-        match &self.flavor {
-            Flavor::Buffer(state, _) => {
-                state.close();
-                // No sender can claim a slot any more; those that have one are waited for.
-                let rest = Rest(self);
-                while self.try_recv().is_ok() {}
-                drop(rest);
-            }
-            Flavor::Rendezvous(meeting) => meeting.close(),
+        // The head of a buffered channel closes it by its own drop.
+        if let Receiving::Rendezvous(meeting) = &self.flavor {
+            meeting.close();
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::state::Refused;
-use super::{Flavor, SendError, Sender};
-use crate::reactor::notify::Notify;
+use super::{SendError, Sender, Sending};
+use crate::wake::Notify;
 
 /// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value and calls [`send`](Self::send).
 ///
@@ -35,16 +35,8 @@ impl<'a, T> Permit<'a, T> {
             return Err(SendError(value));
         }
         match &this.sender.flavor {
-            Flavor::Buffer(state, storage) => match state.claim_permitted(|level| storage.prepare(level)) {
-                Ok(place) => {
-                    storage.write(place, value);
-                    state.published();
-                    Ok(())
-                }
-                Err(Refused::Full) => unreachable!("a permit is room"),
-                Err(Refused::Closed) => Err(SendError(value)),
-            },
-            Flavor::Rendezvous(meeting) => {
+            Sending::Buffer(tail) => tail.send_permitted(value).map_err(SendError),
+            Sending::Rendezvous(meeting) => {
                 meeting.answer(Some(value));
                 Ok(())
             }
@@ -58,8 +50,8 @@ impl<T> Drop for Permit<'_, T> {
             return;
         }
         match &self.sender.flavor {
-            Flavor::Buffer(state, _) => state.return_permit(),
-            Flavor::Rendezvous(meeting) => meeting.answer(None),
+            Sending::Buffer(tail) => tail.state().return_permit(),
+            Sending::Rendezvous(meeting) => meeting.answer(None),
         }
     }
 }
@@ -101,15 +93,15 @@ impl<T> Sender<T> {
     /// Whether a permit is to be had, or the news that the receiver is gone.
     pub(crate) fn is_ready(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match &self.flavor {
-            Flavor::Buffer(state, _) => state.is_closed() || !state.is_full(),
-            Flavor::Rendezvous(meeting) => meeting.is_sendable(party, offer(waiting)),
+            Sending::Buffer(tail) => tail.state().is_closed() || !tail.state().is_full(),
+            Sending::Rendezvous(meeting) => meeting.is_sendable(party, offer(waiting)),
         }
     }
 
     pub(crate) fn try_permit(&self, party: &Arc<Notify>, waiting: Waiting) -> Option<Permit<'_, T>> {
         let taken = match &self.flavor {
-            Flavor::Buffer(state, _) => state.take_permit(),
-            Flavor::Rendezvous(meeting) => meeting.take_permit(party, offer(waiting)),
+            Sending::Buffer(tail) => tail.state().take_permit(),
+            Sending::Rendezvous(meeting) => meeting.take_permit(party, offer(waiting)),
         };
         match taken {
             Ok(()) => Some(Permit { sender: self, closed: false }),
@@ -121,19 +113,19 @@ impl<T> Sender<T> {
     /// Before a reactor with a send case on this channel sleeps. The second value says that a wake-up is sure.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) -> (Waiting, bool) {
         match &self.flavor {
-            Flavor::Buffer(state, _) => (Waiting::ForRoom, state.ask_for_room(party)),
-            Flavor::Rendezvous(meeting) => (Waiting::Offer(meeting.offer(party)), true),
+            Sending::Buffer(tail) => (Waiting::ForRoom, tail.state().ask_for_room(party)),
+            Sending::Rendezvous(meeting) => (Waiting::Offer(meeting.offer(party)), true),
         }
     }
 
     /// After it slept. Whether the receiver has chosen it.
     pub(crate) fn after_sleep(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match (&self.flavor, waiting) {
-            (Flavor::Buffer(state, _), Waiting::ForRoom) => {
-                state.unask_for_room(party);
+            (Sending::Buffer(tail), Waiting::ForRoom) => {
+                tail.state().unask_for_room(party);
                 false
             }
-            (Flavor::Rendezvous(meeting), Waiting::Offer(number)) => meeting.withdraw_offer(party, number),
+            (Sending::Rendezvous(meeting), Waiting::Offer(number)) => meeting.withdraw_offer(party, number),
             _ => false,
         }
     }

@@ -18,10 +18,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Target;
 use super::{RecvTimeoutError, Refused, SendTimeoutError, TryRecvError};
-use crate::driver::{forbid_blocking, is_member, let_others_run};
-use crate::reactor::notify::{Call, Notify, Probe, Ticket};
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, forbid_blocking};
+use crate::wake::{Look, Notify, Probe, Request, Ticket};
 
 /// What the receiver's reactor sees of a meeting without its lock: whether somebody waits.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ struct Meeting<T> {
     /// Picks among several offers of one party.
     random: u64,
     /// The reactor that the receiver is registered with, and its token there.
-    registered: Option<(Arc<Notify>, u64)>,
+    registered: Option<Target>,
     board: Arc<Board>,
 }
 
@@ -83,7 +83,7 @@ impl<T> Meeting<T> {
         if !there {
             return None;
         }
-        self.receiver.take().filter(Ticket::take).map(|ticket| ticket.into_party())
+        self.receiver.take().filter(Ticket::claim).map(|ticket| ticket.party().clone())
     }
 
     fn has_offer(&self, party: Option<&Arc<Notify>>) -> bool {
@@ -129,8 +129,8 @@ impl<T> Meeting<T> {
         self.board.something.store(something, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if something && self.board.armed.swap(false, Ordering::SeqCst) {
-            if let Some((notify, token)) = &self.registered {
-                notify.call(true, *token);
+            if let Some(target) = &self.registered {
+                target.notify.answer(Request::Mark, target.slot);
             }
         }
     }
@@ -314,10 +314,10 @@ impl<T> Rendezvous<T> {
             }
             let at = meeting.one_of_equals(passed);
             let Some(offer) = meeting.offers.remove(at) else { break };
-            if !offer.ticket.take() {
+            if !offer.ticket.claim() {
                 continue;
             }
-            let sender = offer.ticket.into_party();
+            let sender = offer.ticket.party().clone();
             if let Some(value) = offer.value {
                 sender.wake();
                 return (meeting, Ok(value));
@@ -338,16 +338,6 @@ impl<T> Rendezvous<T> {
     /// Waits while a sender evaluates the value that the receiver is bound to; `None` if there is none, or it was refused.
     fn settled<'a>(&'a self, mut meeting: Guard<'a, T>) -> (Guard<'a, T>, Option<T>) {
         while let Deal::Pending(..) = meeting.deal {
-            if is_member() {
-                // The sender runs only when we do not.
-                drop(meeting);
-                let ran = let_others_run();
-                meeting = self.meeting.lock();
-                if ran {
-                    continue;
-                }
-                break;
-            }
             meeting = self.answered.wait(meeting).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         match std::mem::replace(&mut meeting.deal, Deal::None) {
@@ -422,21 +412,23 @@ impl<T> Rendezvous<T> {
         self.meeting.lock().board.clone()
     }
 
-    pub(super) fn register(&self, registered: Option<(Arc<Notify>, u64)>) {
+    pub(super) fn register(&self, registered: Option<Target>) {
         self.meeting.lock().registered = registered;
     }
 }
 
 impl Probe for Board {
-    fn is_ready(&self) -> bool {
-        self.something.load(Ordering::SeqCst)
+    fn look(&self) -> Look {
+        if self.something.load(Ordering::SeqCst) { Look::Ready } else { Look::Quiet }
     }
 
-    fn arm(&self, call: Call) -> bool {
-        if call == Call::Mark {
+    fn ask(&self, request: Request) {
+        if request == Request::Mark {
             self.armed.store(true, Ordering::SeqCst);
         }
-        fence(Ordering::SeqCst);
-        self.is_ready()
+    }
+
+    fn silence(&self) {
+        self.armed.store(false, Ordering::SeqCst);
     }
 }

@@ -1,146 +1,215 @@
-//! The slots of a buffered channel: one ring of a power of two of them, which an unbounded channel replaces by one of twice the size when it is full.
+//! The slots of a buffered channel: a ring of a power of two of them, which an unbounded channel
+//! replaces by a ring of twice the size when the ring is full.
 //!
-//! A slot is written by the sender that claimed its position and read by the receiver; its stamp says for which position it holds a value.
-//! A stamp is never taken back: the next lap's position makes it stale.
+//! # Two parts
+//! [`Rings`] knows positions and stamps, and not the type of the messages: a reactor that asks for
+//! news holds this part. [`Tail`] and [`Head`] are the ends that know the type.
+//!
+//! # Stamps
+//! A slot is written by the sender that claimed its position, and read by the receiver. Its stamp
+//! says for which position it holds a value, or held one that was taken out of turn. A stamp is
+//! never taken back: the position of the next lap makes it stale.
 //!
 //! # Growing
-//! Which ring a position is in is a part of the word that claims it (`State`), the *level*: each level's ring has twice the slots of the one below. The
-//! first sender to claim in a level says where it starts; the receiver goes over to it there and frees the ring that it leaves, which nobody can have
-//! claimed a slot in any more. So a channel keeps one ring, at most twice as large as it was ever full, and allocates only when it is fuller than ever.
+//! The word that claims a position names its ring (`State`), by the *level*: the ring of each level
+//! has twice the slots of the one below. The first sender to claim in a level says where it starts.
+//! The receiver goes over to the level there and frees the ring that it leaves, in which nobody can
+//! have a position any more. So a channel keeps one ring, at most twice as large as it was ever
+//! full, and allocates only when it is fuller than ever.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
-use super::state::{FIRST_LEVEL, LEVELS, MAX_CAPACITY, Place};
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell, relax};
+use super::TryRecvError;
+use super::state::{FIRST_LEVEL, Found, LEVELS, MAX_CAPACITY, Place, Refused, State};
+use crate::sync::{
+    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, publish_fence, settle_fence,
+};
 
-/// Set in every stamp, so that a fresh slot (0) has none.
+/// Set in the stamp of a slot that holds a value. A fresh slot (0) has no flag.
 const WRITTEN: u64 = 1 << 63;
+/// Set in the stamp of a slot whose value is out, though the head is not past it.
+const TAKEN: u64 = 1 << 62;
 /// No position: the level has not begun.
 const NOWHERE: u64 = u64::MAX;
 
+#[repr(C)]
 struct Slot<T> {
+    /// First, so that it can be found without the type.
     stamp: AtomicU64,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// A ring of slots, in one piece with what there is to know of it. Storage only: who may touch which slot when is up to `State`'s positions.
+/// The head of a ring. Its slots follow in the same piece of memory.
 #[repr(C)]
-struct Ring<T> {
+struct Ring {
     mask: u64,
     /// The first position in this ring; `NOWHERE` until it was claimed.
     start: AtomicU64,
-    /// A power of two of them, behind this.
-    slots: [Slot<T>; 0],
 }
 
-/// The rings of a channel: one for a bounded one, a series for an unbounded one, of which the receiver has freed the first ones.
-pub(super) struct Storage<T> {
+/// How the slots of a channel lie in memory: what is left of the type.
+#[derive(Clone, Copy)]
+struct Shape {
+    stride: usize,
+    align: usize,
+    /// loom's atomics and cells are no zeroes: this makes and drops a slot of them.
+    #[cfg(all(loom, test))]
+    model: (fn(NonNull<u8>), fn(NonNull<u8>)),
+}
+
+/// A slot of the head position or of one behind it, and the ring that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stamp {
+    /// Claimed at the most.
+    Unwritten,
+    Written,
+    Taken,
+}
+
+/// A written message that the receiver has found: the right to take it out, once.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) position: u64,
+    level: usize,
+}
+
+/// The rings of a channel, without the type of its messages: one ring for a bounded channel, a
+/// series for an unbounded one, of which the receiver has freed the first ones.
+pub(super) struct Rings {
     /// The level that the receiver reads; nobody else looks at it.
     reading: AtomicUsize,
-    first: AtomicPtr<Ring<T>>,
+    first: AtomicPtr<Ring>,
     /// The levels above the first; none for a bounded channel.
-    above: Box<[AtomicPtr<Ring<T>>]>,
+    above: Box<[AtomicPtr<Ring>]>,
+    shape: Shape,
 }
 
-// SAFETY: a value is moved in by one thread and out by another, never shared: a slot is written only by the one sender that claimed its position and
-// read only by the one receiver, after it has seen the stamp.
-unsafe impl<T: Send> Send for Storage<T> {}
-// SAFETY: as above; and a ring is freed only by the receiver, when no claimed position is in it.
-unsafe impl<T: Send> Sync for Storage<T> {}
-
-impl<T> Ring<T> {
-    /// Memory for a ring of `len` slots; `None` if there is no such amount.
-    fn layout(len: usize) -> Option<Layout> {
-        let slots = Layout::array::<Slot<T>>(len).ok()?;
-        let (ring, _) = Layout::new::<Ring<T>>().extend(slots).ok()?;
-        Some(ring.pad_to_align())
+impl Shape {
+    fn of<T>() -> Shape {
+        #[cfg(all(loom, test))]
+        fn make<T>(at: NonNull<u8>) {
+            let (stamp, value) = (AtomicU64::new(0), UnsafeCell::new(MaybeUninit::uninit()));
+            // SAFETY: `Rings::allocate` calls it once for each slot of fresh memory of this shape.
+            unsafe { at.cast::<Slot<T>>().write(Slot { stamp, value }) };
+        }
+        #[cfg(all(loom, test))]
+        fn unmake<T>(at: NonNull<u8>) {
+            // SAFETY: `Rings::free` calls it once for each slot that `make` made.
+            unsafe { at.cast::<Slot<T>>().drop_in_place() };
+        }
+        Shape {
+            stride: size_of::<Slot<T>>(),
+            align: align_of::<Slot<T>>(),
+            #[cfg(all(loom, test))]
+            model: (make::<T>, unmake::<T>),
+        }
     }
 
-    /// A ring with nothing in it. It asks for zeroed memory, which for many slots costs nothing until it is used.
-    fn allocate(capacity: usize, start: u64) -> NonNull<Ring<T>> {
+    /// How far behind the ring's head its slots begin.
+    #[inline(always)]
+    const fn slots_at(align: usize) -> usize {
+        size_of::<Ring>().next_multiple_of(align)
+    }
+
+    /// The memory of a ring of `len` slots; `None` if there is no such amount.
+    fn layout(&self, len: usize) -> Option<Layout> {
+        let size = self.stride.checked_mul(len)?.checked_add(Self::slots_at(self.align))?;
+        Layout::from_size_align(size, self.align.max(align_of::<Ring>())).ok()
+    }
+}
+
+impl Rings {
+    /// One ring for `capacity`.
+    pub(super) fn bounded<T>(capacity: usize) -> Rings {
+        Rings::with(Shape::of::<T>(), capacity, 0)
+    }
+
+    /// A small ring, to be replaced by larger ones.
+    pub(super) fn unbounded<T>() -> Rings {
+        Rings::with(Shape::of::<T>(), FIRST_LEVEL, LEVELS - 1)
+    }
+
+    fn with(shape: Shape, first: usize, above: usize) -> Rings {
+        let none = || AtomicPtr::new(ptr::null_mut());
+        Rings {
+            reading: AtomicUsize::new(0),
+            first: AtomicPtr::new(Rings::allocate(shape, first, 0).as_ptr()),
+            above: std::iter::repeat_with(none).take(above).collect(),
+            shape,
+        }
+    }
+
+    /// A ring with nothing in it. It asks for zeroed memory, which for many slots costs nothing
+    /// until it is used.
+    fn allocate(shape: Shape, capacity: usize, start: u64) -> NonNull<Ring> {
         assert!(
             capacity <= MAX_CAPACITY,
             "pollmux: a channel of {capacity} is more than the {MAX_CAPACITY} there can be"
         );
         let len = capacity.next_power_of_two();
-        let Some(layout) = Ring::<T>::layout(len) else {
+        let Some(layout) = shape.layout(len) else {
             panic!("pollmux: a channel of {capacity} does not fit into memory")
         };
         // SAFETY: the layout is not empty: there is a mask in it.
         let Some(ring) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        let ring = ring.cast::<Ring<T>>();
-        // SAFETY: the memory is fresh and has room for a `Ring` at its beginning, aligned as the layout says. A slot of zeroes is a valid slot, an atomic 0 and an
-        // uninitialised value, but for loom's.
+        let ring = ring.cast::<Ring>();
+        // SAFETY: the memory is fresh and has room for a `Ring` at its beginning, aligned as the
+        // layout says. A slot of zeroes is a valid slot, but for loom's, which are made here.
         unsafe {
-            ring.write(Ring { mask: len as u64 - 1, start: AtomicU64::new(start), slots: [] });
+            ring.write(Ring { mask: len as u64 - 1, start: AtomicU64::new(start) });
             #[cfg(all(loom, test))]
             for position in 0..len as u64 {
-                let value = UnsafeCell::new(MaybeUninit::uninit());
-                Ring::slot(ring, position).write(Slot { stamp: AtomicU64::new(0), value });
+                (shape.model.0)(Rings::place(ring, shape, position));
             }
         }
         ring
     }
 
     /// # Safety
-    /// The ring must be from `allocate`, not freed, and nobody may use it any more.
-    unsafe fn free(ring: NonNull<Ring<T>>) {
+    /// The ring must be from `allocate` with this shape, not freed, and nobody may use it any more.
+    unsafe fn free(ring: NonNull<Ring>, shape: Shape) {
         // SAFETY: by the caller's promise it is a live ring.
         let mask = unsafe { ring.as_ref() }.mask;
         #[cfg(all(loom, test))]
         for position in 0..=mask {
-            // SAFETY: the slot was made in `allocate`, and this is its end. A value in it is not dropped.
-            unsafe { Ring::slot(ring, position).drop_in_place() };
+            // SAFETY: the slot is in the ring and was made in `allocate`. This is its end.
+            (shape.model.1)(unsafe { Rings::place(ring, shape, position) });
         }
-        let Some(layout) = Ring::<T>::layout(mask as usize + 1) else { unreachable!("it was allocated") };
-        // SAFETY: allocated with the same layout, for it had the same length.
-        unsafe { dealloc(ring.as_ptr().cast::<u8>(), layout) };
+        let Some(layout) = shape.layout(mask as usize + 1) else { unreachable!("it was allocated") };
+        // SAFETY: the head was made in `allocate`, with the same layout, for it had the same length.
+        unsafe {
+            ring.drop_in_place();
+            dealloc(ring.as_ptr().cast::<u8>(), layout);
+        }
     }
 
-    /// The place of a position.
+    /// The slot of a position, without its type.
     ///
     /// # Safety
-    /// The ring must be from `allocate`, and not freed.
+    /// The ring must be from `allocate` with this shape, and not freed.
     #[inline(always)]
-    unsafe fn slot(ring: NonNull<Ring<T>>, position: u64) -> NonNull<Slot<T>> {
-        // SAFETY: the ring is live. Its slots begin where the array of none says, and there are `mask + 1` of them in the same piece of memory.
+    unsafe fn place(ring: NonNull<Ring>, shape: Shape, position: u64) -> NonNull<u8> {
+        // SAFETY: the ring is live. Its `mask + 1` slots begin at `slots_at`, in the same memory.
         unsafe {
-            let slots = NonNull::new_unchecked(&raw mut (*ring.as_ptr()).slots).cast::<Slot<T>>();
-            slots.add((position & (*ring.as_ptr()).mask) as usize)
-        }
-    }
-}
-
-impl<T> Storage<T> {
-    /// One ring for `capacity`.
-    pub(super) fn bounded(capacity: usize) -> Storage<T> {
-        Storage::with(capacity, 0)
-    }
-
-    /// A small ring, to be replaced by larger ones.
-    pub(super) fn unbounded() -> Storage<T> {
-        Storage::with(FIRST_LEVEL, LEVELS - 1)
-    }
-
-    fn with(first: usize, above: usize) -> Storage<T> {
-        let none = || AtomicPtr::new(ptr::null_mut());
-        Storage {
-            reading: AtomicUsize::new(0),
-            first: AtomicPtr::new(Ring::allocate(first, 0).as_ptr()),
-            above: std::iter::repeat_with(none).take(above).collect(),
+            let index = (position & (*ring.as_ptr()).mask) as usize;
+            ring.cast::<u8>().add(Shape::slots_at(shape.align) + index * shape.stride)
         }
     }
 
-    /// Where the ring of `level` is, or is to be. Mostly it is the first.
+    /// The place of the ring of `level`. Mostly it is the first.
     #[inline(always)]
-    fn level(&self, level: usize) -> &AtomicPtr<Ring<T>> {
+    fn level(&self, level: usize) -> &AtomicPtr<Ring> {
         if level == 0 { &self.first } else { &self.above[level - 1] }
     }
 
-    /// Makes the ring of `level`, if nobody has yet. A sender that comes late, when the level is past, makes one that nobody uses.
+    /// Makes the ring of `level`, if nobody has yet. A sender that comes late, when the level is
+    /// past, makes a ring that nobody uses.
     #[cold]
     pub(super) fn prepare(&self, level: usize) {
         assert!(level <= self.above.len(), "pollmux: an unbounded channel holds too many messages");
@@ -148,102 +217,412 @@ impl<T> Storage<T> {
         if !place.load(Ordering::Acquire).is_null() {
             return;
         }
-        let ring = Ring::allocate(FIRST_LEVEL << level, NOWHERE);
-        if place
-            .compare_exchange(ptr::null_mut(), ring.as_ptr(), Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
+        let ring = Rings::allocate(self.shape, FIRST_LEVEL << level, NOWHERE);
+        let (none, ours) = (ptr::null_mut(), ring.as_ptr());
+        if place.compare_exchange(none, ours, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: allocated above, and nobody else has seen it.
-            unsafe { Ring::free(ring) };
+            unsafe { Rings::free(ring, self.shape) };
         }
     }
 
     /// # Safety
-    /// The ring must exist and not be freed while it is used: the caller has claimed a position in this level that was not received, or it is the receiver,
-    /// and this is the level that it reads or the next one, which has begun.
+    /// The ring must exist and not be freed while it is used: the caller has claimed a position in
+    /// this level that was not received; or it is the receiver, and the level is the one that it
+    /// reads, or one above that has been claimed in.
     #[inline(always)]
-    unsafe fn ring(&self, level: usize) -> NonNull<Ring<T>> {
+    unsafe fn ring(&self, level: usize) -> NonNull<Ring> {
         // SAFETY: by the caller's promise there is a ring.
         unsafe { NonNull::new_unchecked(self.level(level).load(Ordering::Acquire)) }
     }
 
-    /// The slot of `position` in the ring of `level`.
+    /// The stamp of the slot that `position` has in the ring of `level`.
     ///
     /// # Safety
-    /// As for [`ring`](Self::ring), for as long as the slot is used.
+    /// As for [`ring`](Self::ring), for as long as the stamp is used.
     #[inline(always)]
-    unsafe fn slot(&self, level: usize, position: u64) -> &Slot<T> {
-        // SAFETY: the ring is live, and so are its slots, which are only ever shared: what changes in them are atomics and cells.
-        unsafe { Ring::slot(self.ring(level), position).as_ref() }
+    unsafe fn stamp(&self, level: usize, position: u64) -> &AtomicU64 {
+        // SAFETY: the ring is live, and a slot begins with its stamp.
+        unsafe { Rings::place(self.ring(level), self.shape, position).cast::<AtomicU64>().as_ref() }
     }
 
-    /// Moves `value` into the place that the caller has claimed.
-    #[inline]
-    pub(super) fn write(&self, place: Place, value: T) {
-        if place.first_of_level {
-            // SAFETY: `State::claim` gave the caller a position in this level, after `prepare` had made its ring; the receiver does not free it before it has
-            // received that position.
-            unsafe { self.ring(place.level).as_ref() }.start.store(place.position, Ordering::Release);
-        }
-        // SAFETY: as above.
-        let slot = unsafe { self.slot(place.level, place.position) };
-        // SAFETY: the position is the caller's alone, and was claimed only after the receiver had taken the value one lap before it out
-        // (acquired through `head`). Whatever the slot's bytes are, no value is overwritten.
-        slot.value.with_mut(|to| unsafe { (*to).write(value) });
-        slot.stamp.store(place.position | WRITTEN, Ordering::Release);
-    }
+    // The receiver's side. None of these waits for a sender.
 
-    /// Whether the value of `position`, the receiver's head, is there. Only the receiver calls it.
-    #[inline]
-    pub(super) fn is_written(&self, position: u64) -> bool {
-        // SAFETY: the level that the receiver reads.
-        let slot = unsafe { self.slot(self.reading.load(Ordering::Relaxed), position) };
-        slot.stamp.load(Ordering::Acquire) == position | WRITTEN
-    }
-
-    /// Waits for the value of `position`, the receiver's head, which has been claimed in `level` or below. Only the receiver calls it.
-    #[cold]
-    pub(super) fn await_written(&self, position: u64, level: usize) {
-        let mut round = 0;
-        while !self.is_written(position) {
+    /// Goes over to the levels that begin at `head`, up to `claimed`, the level of the tail, and
+    /// frees the rings that are left.
+    ///
+    /// # Safety
+    /// Only the receiver may call it, with its head and the level of a tail it has read.
+    pub(super) unsafe fn enter(&self, head: u64, claimed: usize) {
+        loop {
             let reading = self.reading.load(Ordering::Relaxed);
-            // SAFETY: a level above the one that is read has been claimed in, so the next one has a ring, which only we could free.
-            let start = |level| unsafe { self.ring(level).as_ref() }.start.load(Ordering::Acquire);
-            if reading < level && start(reading + 1) == position {
-                self.reading.store(reading + 1, Ordering::Relaxed);
-                if let Some(left) = NonNull::new(self.level(reading).swap(ptr::null_mut(), Ordering::AcqRel))
-                {
-                    // SAFETY: every position of the ring left was received, so every sender that had one has written it and is gone from it; no
-                    // sender can claim one any more, for the word's level never goes back.
-                    unsafe { Ring::free(left) };
-                }
-                continue;
+            if reading >= claimed {
+                return;
             }
-            relax(round);
-            round += 1;
+            // SAFETY: a level above the one that is read has been claimed in, so the next level has
+            // a ring, which only we could free.
+            let next = unsafe { self.ring(reading + 1).as_ref() };
+            if next.start.load(Ordering::Acquire) != head {
+                return;
+            }
+            self.reading.store(reading + 1, Ordering::Relaxed);
+            let left = self.level(reading).swap(ptr::null_mut(), Ordering::AcqRel);
+            if let Some(left) = NonNull::new(left) {
+                // SAFETY: every position of the ring was received, so its senders have written them
+                // and are gone from the ring. Nobody can claim another one: the level of the word
+                // never goes back.
+                unsafe { Rings::free(left, self.shape) };
+            }
         }
     }
 
-    /// Moves the value of `position` out. Only the receiver calls it, once for each position, after `is_written` said yes.
-    #[inline]
-    pub(super) fn take(&self, position: u64) -> T {
-        debug_assert!(self.is_written(position));
+    /// Returns true if the message of `head`, the receiver's, is there.
+    ///
+    /// # Safety
+    /// Only the receiver may call it.
+    #[inline(always)]
+    pub(super) unsafe fn is_written(&self, head: u64) -> bool {
         // SAFETY: the level that the receiver reads.
-        let slot = unsafe { self.slot(self.reading.load(Ordering::Relaxed), position) };
-        // SAFETY: `is_written` has acquired the sender's write; the receiver is alone and moves its head past this position, so the value is
-        // read once; and no sender writes the slot before it has seen that head.
-        slot.value.with_mut(|from| unsafe { (*from).assume_init_read() })
+        let stamp = unsafe { self.stamp(self.reading.load(Ordering::Relaxed), head) };
+        stamp.load(Ordering::Acquire) == head | WRITTEN
+    }
+
+    /// The stamp of a position from the head up to the tail, and its level, if it has a stamp.
+    ///
+    /// # Safety
+    /// Only the receiver may call it, with the level of the tail.
+    unsafe fn find(&self, position: u64, claimed: usize) -> (Stamp, usize) {
+        let reading = self.reading.load(Ordering::Relaxed);
+        for level in reading..=claimed.max(reading) {
+            // SAFETY: from the level that is read up to that of the tail all have been claimed in.
+            match unsafe { self.stamp(level, position) }.load(Ordering::Acquire) {
+                stamp if stamp == position | WRITTEN => return (Stamp::Written, level),
+                stamp if stamp == position | TAKEN => return (Stamp::Taken, level),
+                _ => {}
+            }
+        }
+        (Stamp::Unwritten, reading)
+    }
+
+    /// The message of a position from the head up to the tail: found, or none.
+    ///
+    /// # Safety
+    /// As for [`find`](Self::find).
+    pub(super) unsafe fn written(&self, position: u64, claimed: usize) -> Option<Written> {
+        // SAFETY: by the caller's promise.
+        match unsafe { self.find(position, claimed) } {
+            (Stamp::Written, level) => Some(Written { position, level }),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the message of this position was taken out of turn.
+    ///
+    /// # Safety
+    /// As for [`find`](Self::find).
+    pub(super) unsafe fn is_taken(&self, position: u64, claimed: usize) -> bool {
+        // SAFETY: by the caller's promise.
+        unsafe { self.find(position, claimed) }.0 == Stamp::Taken
+    }
+
+    /// Writes down that the message of `written` was taken out of turn.
+    ///
+    /// # Safety
+    /// Only the receiver may call it, for a message that it has found and taken out.
+    pub(super) unsafe fn set_taken(&self, written: &Written) {
+        // SAFETY: the position is not past the head, so its ring is live.
+        let stamp = unsafe { self.stamp(written.level, written.position) };
+        stamp.store(written.position | TAKEN, Ordering::Relaxed);
     }
 }
 
-impl<T> Drop for Storage<T> {
-    /// Frees the rings. The values are gone: the receiver has received or dropped them.
+impl Drop for Rings {
+    /// Frees the rings. The values are gone.
     fn drop(&mut self) {
         for level in std::iter::once(&self.first).chain(&self.above) {
             if let Some(ring) = NonNull::new(level.load(Ordering::Acquire)) {
                 // SAFETY: it was not freed, or it would not be here, and nobody else is left.
-                unsafe { Ring::free(ring) };
+                unsafe { Rings::free(ring, self.shape) };
             }
+        }
+    }
+}
+
+/// The senders' end of a buffered channel.
+pub(super) struct Tail<T> {
+    state: Arc<State>,
+    shared: Arc<Shared<T>>,
+}
+
+/// The receiver's end of a buffered channel. There is one, and it is not `Sync`.
+pub(super) struct Head<T> {
+    state: Arc<State>,
+    shared: Arc<Shared<T>>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// Both ends hold this, so that the last one drops what nobody else has dropped. (Each end has the
+/// state, too, one pointer nearer.)
+struct Shared<T> {
+    state: Arc<State>,
+    values: PhantomData<T>,
+}
+
+// SAFETY: a value is moved in by one thread and out by another, never shared. A slot is written
+// only by the one sender that claimed its position, and read only by the receiver, or by that
+// sender, whoever changes its stamp.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+/// The two ends of a channel with this state, whose rings were made for this type.
+pub(super) fn ends<T>(capacity: Option<usize>) -> (Tail<T>, Head<T>) {
+    let rings = match capacity {
+        Some(capacity) => Rings::bounded::<T>(capacity),
+        None => Rings::unbounded::<T>(),
+    };
+    let state = Arc::new(State::new(capacity, rings));
+    let shared = Arc::new(Shared { state: state.clone(), values: PhantomData });
+    let tail = Tail { state: state.clone(), shared: shared.clone() };
+    (tail, Head { state, shared, not_sync: PhantomData })
+}
+
+impl<T> Shared<T> {
+    /// The slot of `position` in the ring of `level`.
+    ///
+    /// # Safety
+    /// As for [`Rings::ring`], for as long as the slot is used.
+    #[inline(always)]
+    unsafe fn slot(&self, level: usize, position: u64) -> &Slot<T> {
+        let shape = Shape::of::<T>();
+        // SAFETY: the rings were made with the shape of this type. A slot is only ever shared: what
+        // changes in it are atomics and cells.
+        unsafe { Rings::place(self.state.rings().ring(level), shape, position).cast().as_ref() }
+    }
+
+    /// Moves the value of a slot out.
+    ///
+    /// # Safety
+    /// The slot's stamp must have been seen to be written, and nobody else may take the value.
+    #[inline(always)]
+    unsafe fn read(&self, level: usize, position: u64) -> T {
+        // SAFETY: the position is not past the head, so its ring is live. The stamp has acquired
+        // the sender's write, and by the caller's promise the value is read once.
+        unsafe { self.slot(level, position).value.with_mut(|from| (*from).assume_init_read()) }
+    }
+
+    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes it.
+    ///
+    /// # Safety
+    /// The receiver must be gone or going, and the position not received.
+    unsafe fn take_left(&self, level: usize, position: u64) -> Option<T> {
+        // SAFETY: the receiver frees no ring any more.
+        let stamp = unsafe { &self.slot(level, position).stamp };
+        let (written, taken) = (position | WRITTEN, position | TAKEN);
+        stamp.compare_exchange(written, taken, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        // SAFETY: the exchange makes us the only one.
+        Some(unsafe { self.read(level, position) })
+    }
+
+    /// Drops the values that are in the channel and nobody else drops, also while one's drop unwinds.
+    /// Returns true if there are unwritten positions.
+    ///
+    /// # Safety
+    /// The receiver must be gone or going, and call it at most once at a time.
+    unsafe fn drop_left(&self) -> bool {
+        struct Rest<'a, T> {
+            shared: &'a Shared<T>,
+            next: u64,
+            unwritten: bool,
+        }
+        impl<T> Rest<'_, T> {
+            fn run(&mut self) {
+                let state = &self.shared.state;
+                let (tail, claimed) = state.claimed();
+                while self.next != tail {
+                    let position = self.next;
+                    self.next = state.after(position);
+                    // SAFETY: the receiver is going: we act for it, and take what nobody else does.
+                    let left = unsafe {
+                        let (stamp, level) = state.rings().find(position, claimed);
+                        self.unwritten |= stamp == Stamp::Unwritten;
+                        if stamp == Stamp::Written { self.shared.take_left(level, position) } else { None }
+                    };
+                    drop(left);
+                }
+            }
+        }
+        impl<T> Drop for Rest<'_, T> {
+            fn drop(&mut self) {
+                self.run();
+            }
+        }
+        if !std::mem::needs_drop::<T>() {
+            return false;
+        }
+        let mut rest = Rest { shared: self, next: self.state.head_position(), unwritten: false };
+        rest.run();
+        rest.unwritten
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: both ends are gone.
+        unsafe { self.drop_left() };
+    }
+}
+
+impl<T> Tail<T> {
+    #[inline(always)]
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Sends `value` if there is room.
+    #[inline(always)]
+    pub(super) fn try_send(&self, value: T) -> Result<(), (Refused, T)> {
+        match self.state().claim() {
+            Ok(place) => {
+                self.write(place, value);
+                Ok(())
+            }
+            Err(refused) => Err((refused, value)),
+        }
+    }
+
+    /// Sends what `make` gives if there is room. `make` must not panic: its place is claimed.
+    pub(super) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
+        let place = self.state().claim()?;
+        self.write(place, make());
+        Ok(())
+    }
+
+    /// Sends `value` with a permit, which is used up.
+    #[inline]
+    pub(super) fn send_permitted(&self, value: T) -> Result<(), T> {
+        match self.state().claim_permitted() {
+            Ok(place) => {
+                self.write(place, value);
+                Ok(())
+            }
+            Err(_) => Err(value),
+        }
+    }
+
+    /// Steps 2 to 7 of a sender (`wake/mod.rs`).
+    #[inline(always)]
+    fn write(&self, place: Place, value: T) {
+        let Place { position, level, first_of_level } = place;
+        if first_of_level {
+            // SAFETY: the claim gave us a position in this level, after `prepare` had made its ring;
+            // the receiver does not free the ring before it has received that position.
+            let ring = unsafe { self.state().rings().ring(level).as_ref() };
+            ring.start.store(position, Ordering::Release);
+        }
+        // SAFETY: as above.
+        let slot = unsafe { self.shared.slot(level, position) };
+        // SAFETY: the position is ours alone, and was claimed only after the receiver had taken the
+        // value one lap before it out (acquired through `head`). Whatever the slot's bytes are, no
+        // value is overwritten.
+        slot.value.with_mut(|to| unsafe { (*to).write(value) });
+        slot.stamp.store(position | WRITTEN, STAMP);
+        publish_fence();
+        if self.state().has_request() {
+            self.answer(position, level);
+        }
+    }
+
+    #[inline(never)]
+    fn answer(&self, position: u64, level: usize) {
+        if self.state().answer() {
+            return;
+        }
+        // SAFETY: the receiver is gone, and the position was not received.
+        drop(unsafe { self.shared.take_left(level, position) });
+    }
+}
+
+impl<T> Clone for Tail<T> {
+    fn clone(&self) -> Tail<T> {
+        Tail { state: self.state.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<T> Head<T> {
+    #[inline(always)]
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Returns true if the message of the head is there.
+    #[inline(always)]
+    fn is_written(&self, head: u64) -> bool {
+        let reading = self.state().rings().reading.load(Ordering::Relaxed);
+        // SAFETY: we are the receiver, and this is the level that it reads.
+        let slot = unsafe { self.shared.slot(reading, head) };
+        slot.stamp.load(Ordering::Acquire) == head | WRITTEN
+    }
+
+    #[inline(always)]
+    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        let state = self.state();
+        let head = state.head();
+        let reading = state.rings().reading.load(Ordering::Relaxed);
+        // SAFETY: we are the receiver, and this is the level that it reads.
+        let slot = unsafe { self.shared.slot(reading, head) };
+        // A head with a detour has a bit that no stamp has.
+        if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
+            return self.try_recv_slow();
+        }
+        // SAFETY: the stamp has acquired the sender's write. Only we take: there is one receiver,
+        // which is not shared, and no sender writes the slot before it has seen the next head.
+        let value = slot.value.with_mut(|from| unsafe { (*from).assume_init_read() });
+        state.taken(head);
+        Ok(value)
+    }
+
+    #[inline(never)]
+    fn try_recv_slow(&self) -> Result<T, TryRecvError> {
+        // SAFETY: we are the receiver.
+        match unsafe { self.state().find() } {
+            Found::Message(written) => {
+                // SAFETY: it was found, and only we take.
+                let value = unsafe { self.shared.read(written.level, written.position) };
+                // SAFETY: we are the receiver, and the value is out.
+                unsafe { self.state().received(written) };
+                Ok(value)
+            }
+            Found::End => Err(TryRecvError::Disconnected),
+            Found::Nothing | Found::Coming => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Returns true if `try_recv` would give a message or the end.
+    #[inline(always)]
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_written(self.state().head()) || self.is_ready_slow()
+    }
+
+    #[inline]
+    fn is_ready_slow(&self) -> bool {
+        // SAFETY: we are the receiver.
+        !self.state().is_quiet() && matches!(unsafe { self.state().find() }, Found::Message(_) | Found::End)
+    }
+}
+
+impl<T> Drop for Head<T> {
+    /// Closes the channel and drops what is in it. Waits for nobody: a sender that has claimed a
+    /// position and not written its message drops that message itself.
+    fn drop(&mut self) {
+        self.state().close();
+        // SAFETY: we are the receiver, and going.
+        if unsafe { self.shared.drop_left() } {
+            // A sender that stores its stamp after this fence sees the request and drops its
+            // message. What it stored before is visible now. Without the fence the drop of the last
+            // end does the rest.
+            settle_fence();
+            // SAFETY: as above.
+            unsafe { self.shared.drop_left() };
         }
     }
 }

@@ -1,38 +1,59 @@
 //! What the two ends of a channel share, whatever the messages are.
 //!
 //! # Positions
-//! Every message has a position, counted from 0 modulo 2^48. `tail` is the next one to be claimed by a sender; `head` is the next one to be received.
-//! One word holds the tail, two flags and 14 bits more, so that claiming, closing and what those bits say exclude each other:
+//! Every message has a position, counted from 0 modulo 2^48. `tail` is the next one to be claimed
+//! by a sender; `head` is the first one that was not received. One word holds the tail, two flags
+//! and 14 bits more, so that claiming, closing and what those bits say exclude each other:
 //!
 //! ```text
 //!   63      62    61 .. 48                                         47 .. 0
 //!   closed  gone  bounded: permits given out; unbounded: level     tail
 //! ```
-//! - Bounded: full is `tail - head + permits == capacity`. A *permit* is room for one message without a place in the order: who has one can send
-//!   for sure, and holds nobody else up.
-//! - Unbounded: the level says how large the ring is that the tail is in (`ring.rs`); a claim that finds it full goes to the next level.
+//! - Bounded: full is `tail - head + permits == capacity`. A *permit* is room for one message
+//!   without a place in the order: its owner can send for sure, and holds nobody else up.
+//! - Unbounded: the level says how large the ring is that the tail is in (`ring.rs`). A claim that
+//!   finds the ring full goes to the next level.
+//!
+//! # Detours
+//! A sender may stand still between its claim and its stamp: its message is *coming*. The receiver
+//! waits for none of those. It takes the first written message behind them, *out of turn*, and
+//! leaves a mark in that slot. The head stays where it is until the message there was taken, and
+//! then passes all that was taken behind it.
+//!
+//! So the order is that of sends that do not overlap in time: a send that has returned before
+//! another one began is received before it. To see that, let q be the written position that a look
+//! has found. Every send that returned before q's send began has stored its stamp before q was
+//! claimed. The look has acquired q's stamp, so it sees all those stamps when it looks at the
+//! positions before q once more; and it takes the first that it sees. Of sends that overlap either
+//! may come first.
 //!
 //! # Who waits for what
-//! - The receiver waits for `tail` to move, through `armed`; the protocol is written down in `reactor/notify.rs`.
-//! - Senders wait for `head` to move, under `room`. The receiver stores `head` and then reads `blocked`; a sender raises `blocked` and then
-//!   reads `head`: one of them must see the other, which takes a full fence on both sides. The receiver's is in every
-//!   `recv`, so it is the light side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
+//! - The receiver waits for stamps, through `request`; the protocol is in `wake/mod.rs`.
+//! - Senders wait for `head` to move, in `room`. The receiver stores `head` and then reads
+//!   how many wait; a sender registers and then reads `head`: one of them must see the other,
+//!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
+//!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::TryRecvError;
-use crate::reactor::notify::{Armed, Asked, Call, Notify, Probe};
+use super::ring::{Rings, Written};
+use super::room::{Kind, Room};
+use super::target::{Target, Targets};
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Padded, fence, heavy_fence,
-    init_fences, light_fence, thread,
+    AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, heavy_fence, init_fences, light_fence,
+    wait_briefly,
 };
+use crate::wake::{Look, Notify, Probe, Request, RequestCell};
 
 /// The receiver is gone: nothing can be claimed any more.
 const CLOSED: u64 = 1 << 63;
 /// Every sender is gone: nothing more will come.
 const GONE: u64 = 1 << 62;
 const POSITION: u64 = (1 << 48) - 1;
+/// In the head: messages behind it were taken out of turn. No stamp has this bit, so a comparison
+/// of the head's stamp with the head fails, and the slow way is taken.
+const DETOUR: u64 = 1 << 48;
 
 /// One permit, or one level.
 const UNIT: u64 = 1 << 48;
@@ -50,62 +71,65 @@ pub(super) const LEVELS: usize = if cfg!(all(loom, test)) { 4 } else { 40 };
 pub(crate) struct State {
     /// What senders write.
     front: Padded<Front>,
-    /// What the receiver writes.
+    /// What the receiver writes: the head, and the bit of a detour.
     head: Padded<AtomicU64>,
     /// `None`: unbounded.
     capacity: Option<u64>,
-    /// Whether the receiver wants to hear of the next message.
-    armed: Armed,
-    /// How it wants to hear of it: through the reactor it was registered with first, while `at_first` says so, else as `target` says.
-    /// Only a sender that took `armed` looks, and the receiver when it moves.
-    first: OnceLock<(Arc<Notify>, u64)>,
-    at_first: AtomicBool,
-    target: Mutex<Target>,
+    /// What the receiver wants to hear of the next message.
+    request: RequestCell,
+    rings: Rings,
+    targets: Targets,
     senders: AtomicUsize,
-    /// How many senders wait under `room` and have not been called. Written under `room`.
-    blocked: AtomicUsize,
-    room: Mutex<Room>,
-    called: Condvar,
+    room: Room,
+    /// Only the receiver looks at it.
+    detour: Mutex<Detour>,
 }
 
 struct Front {
     tail: AtomicU64,
-    /// A `head` that some sender has read. Only when the channel looks full by it is the receiver's line read.
+    /// A `head` that some sender has read. Only when the channel looks full by it is the receiver's
+    /// line read.
     head_seen: AtomicU64,
 }
 
-/// Who is woken when a message comes.
-pub(crate) enum Target {
-    /// Nobody yet.
-    None,
-    /// A thread in a blocking `recv`.
-    Thread(thread::Thread),
-    /// A reactor, which knows the channel by the token.
-    Reactor { notify: Arc<Notify>, token: u64 },
+/// How many unwritten positions a detour remembers.
+const HOLES: usize = 6;
+
+/// What the receiver knows of the positions behind the head.
+struct Detour {
+    /// Messages that were taken out of turn.
+    taken: usize,
+    /// The positions before this one are taken, or are holes.
+    ahead: u64,
+    /// Positions that were found unwritten, the lowest first.
+    holes: [u64; HOLES],
+    len: usize,
 }
 
-struct Room {
-    /// Senders that wait and have not been called.
-    waiting: usize,
-    /// Calls that no sender has answered yet.
-    calls: usize,
-    /// Reactors that sleep with a send case. All of them are called, and forgotten, when there is room: one alone might choose another case.
-    reactors: Vec<Arc<Notify>>,
+/// What the receiver finds.
+pub(super) enum Found {
+    Message(Written),
+    /// Every sender is gone, and the channel is empty.
+    End,
+    /// Nothing, and nothing is coming.
+    Nothing,
+    /// Only claimed positions without a message.
+    Coming,
 }
 
 /// Why a position was not claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Full,
     Closed,
 }
 
-/// A claimed position, and where its slot is.
-#[derive(Clone, Copy, Debug)]
+/// A claimed position, and where its slot is: the right to write it, once.
+#[derive(Debug)]
 pub(super) struct Place {
     pub(super) position: u64,
     pub(super) level: usize,
-    /// Whether it is the first position of its level, the first one excepted.
+    /// It is the first position of its level, the first level excepted.
     pub(super) first_of_level: bool,
 }
 
@@ -126,37 +150,57 @@ fn level(word: u64) -> usize {
 }
 
 impl State {
-    pub(super) fn new(capacity: Option<usize>) -> State {
+    pub(super) fn new(capacity: Option<usize>, rings: Rings) -> State {
         init_fences();
         State {
             front: Padded(Front { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: Padded(AtomicU64::new(0)),
             capacity: capacity.map(|n| n as u64),
-            armed: Armed::new(),
-            first: OnceLock::new(),
-            at_first: AtomicBool::new(false),
-            target: Mutex::new(Target::None),
+            request: RequestCell::new(),
+            rings,
+            targets: Targets::new(),
             senders: AtomicUsize::new(1),
-            blocked: AtomicUsize::new(0),
-            room: Mutex::new(Room { waiting: 0, calls: 0, reactors: Vec::new() }),
-            called: Condvar::new(),
+            room: Room::new(),
+            detour: Mutex::new(Detour { taken: 0, ahead: 0, holes: [0; HOLES], len: 0 }),
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    /// The position behind this one.
+    pub(super) fn after(&self, position: u64) -> u64 {
+        (position + 1) & POSITION
+    }
+
+    /// The tail, and its level.
+    pub(super) fn claimed(&self) -> (u64, usize) {
+        let word = self.front.tail.load(Ordering::SeqCst);
+        (word & POSITION, self.level_of(word))
+    }
+
+    #[inline]
+    fn level_of(&self, word: u64) -> usize {
+        if self.capacity.is_some() { 0 } else { level(word) }
     }
 
     // The senders' side.
 
-    /// Claims the next position. The compare-and-swap is what makes the message known to a receiver that is about to sleep.
+    /// Claims the next position. The compare-and-swap makes the message known, as coming, to a
+    /// receiver that is about to sleep.
     ///
-    /// An unbounded channel that is full goes to the next level, after `prepare` has made its ring.
+    /// An unbounded channel that is full goes to the next level, after its ring was made.
     #[inline]
-    pub(super) fn claim(&self, prepare: impl Fn(usize)) -> Result<Place, Refused> {
-        self.advance(prepare, |_| 1)
+    pub(super) fn claim(&self) -> Result<Place, Refused> {
+        self.advance(|_| 1)
     }
 
     /// Claims the next position with a permit, which is used up.
-    pub(super) fn claim_permitted(&self, prepare: impl Fn(usize)) -> Result<Place, Refused> {
+    pub(super) fn claim_permitted(&self) -> Result<Place, Refused> {
         if self.capacity.is_none() {
-            return self.claim(prepare);
+            return self.claim();
         }
         let mut word = self.front.tail.load(Ordering::Relaxed);
         loop {
@@ -176,7 +220,7 @@ impl State {
         match self.capacity {
             None if self.is_closed() => Err(Refused::Closed),
             None => Ok(()),
-            Some(_) => self.advance(|_| (), |word| if units(word) == UNITS { 0 } else { UNIT }).map(|_| ()),
+            Some(_) => self.advance(|word| if units(word) == UNITS { 0 } else { UNIT }).map(|_| ()),
         }
     }
 
@@ -185,15 +229,15 @@ impl State {
         if self.capacity.is_some() {
             self.front.tail.fetch_sub(UNIT, Ordering::SeqCst);
             fence(Ordering::SeqCst);
-            if self.blocked.load(Ordering::SeqCst) != 0 {
-                self.call_sender();
+            if self.room.is_awaited_now() {
+                self.call_senders(1);
             }
         }
     }
 
     /// Adds `step(word)` to the word if the channel is open and has room; a step of 0 is "full" too.
     #[inline(always)]
-    fn advance(&self, prepare: impl Fn(usize), step: impl Fn(u64) -> u64) -> Result<Place, Refused> {
+    fn advance(&self, step: impl Fn(u64) -> u64) -> Result<Place, Refused> {
         let mut word = self.front.tail.load(Ordering::Relaxed);
         loop {
             if word & CLOSED != 0 {
@@ -219,7 +263,7 @@ impl State {
                 if self.capacity.is_some() {
                     return Err(Refused::Full);
                 }
-                prepare(level(word) + 1);
+                self.rings.prepare(level(word) + 1);
                 ((word & !POSITION) + UNIT, true)
             };
             // A step in the lower bits wraps within them, one in the upper bits is added to them.
@@ -227,8 +271,7 @@ impl State {
                 if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
             match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
-                    let level = if self.capacity.is_some() { 0 } else { level(next) };
-                    return Ok(Place { position, level, first_of_level: grows });
+                    return Ok(Place { position, level: self.level_of(next), first_of_level: grows });
                 }
                 Err(now) => word = now,
             }
@@ -251,88 +294,64 @@ impl State {
         self.capacity.is_some() && self.is_full_at(word, self.head.load(Ordering::SeqCst))
     }
 
-    /// After the claimed slot is written: wakes the receiver if it asked for that.
-    #[inline]
-    pub(super) fn published(&self) {
-        if let Some(asked) = self.armed.read() {
-            self.call_receiver(asked);
-        }
+    /// Step 5 of a sender, after its stamp and the publishing fence.
+    #[inline(always)]
+    pub(super) fn has_request(&self) -> bool {
+        self.request.is_asked()
     }
 
-    /// Steps 3 and 4 of the wake protocol (`reactor/notify.rs`).
-    #[inline(never)]
-    fn call_receiver(&self, asked: Asked) {
-        let Some(mark) = self.armed.take(asked) else { return };
-        if self.at_first.load(Ordering::SeqCst) {
-            if let Some((notify, token)) = self.first.get() {
-                return notify.call(mark, *token);
-            }
+    /// Steps 5 to 7 of a sender. Returns false if it has to drop its message, as the receiver is gone.
+    pub(super) fn answer(&self) -> bool {
+        match self.request.read_published() {
+            Some(Request::Drop) => return false,
+            Some(request) => self.targets.answer(request),
+            None => {}
         }
-        match &*self.target.lock() {
-            Target::None => {}
-            Target::Thread(thread) => thread.unpark(),
-            Target::Reactor { notify, token } => notify.call(mark, *token),
-        }
+        true
     }
 
-    /// Registers the calling sender as waiting, tries once more, and sleeps until it is called or `deadline`.
-    ///
-    /// Returns whether the attempt succeeded. The attempt runs under the lock.
+    /// Waits until there may be room, or until `deadline`. Tries before it sleeps; returns true if
+    /// that attempt succeeded.
     pub(super) fn wait_for_room<E>(
         &self,
         deadline: Option<Instant>,
         attempt: &mut impl FnMut() -> Result<bool, E>,
     ) -> Result<bool, E> {
-        let mut room = self.room.lock();
-        self.set_waiting(&mut room, |waiting| waiting + 1);
-        let sure = heavy_fence();
+        let here = Notify::of_thread();
+        here.sleep();
+        let entered = self.room.enter(Kind::Thread, &here);
+        let sure = heavy_fence() && entered;
         let attempted = attempt();
-        if !matches!(attempted, Ok(false)) {
-            self.set_waiting(&mut room, |waiting| waiting - 1);
-            return attempted;
+        if matches!(attempted, Ok(false)) {
+            // The receiver may have missed us, once: look again in a moment.
+            let unsure = (!sure).then(|| Instant::now() + Duration::from_millis(1));
+            here.park([deadline, unsure].into_iter().flatten().min());
         }
-        // Without its fence the receiver may have missed us, once: look again in a moment.
-        let unsure = (!sure).then(|| Instant::now() + Duration::from_millis(1));
-        let limit = [deadline, unsure].into_iter().flatten().min();
-        loop {
-            if room.calls > 0 {
-                room.calls -= 1;
-                return Ok(false);
-            }
-            let timed_out;
-            (room, timed_out) = sleep(&self.called, room, limit);
-            if timed_out && room.calls == 0 {
-                self.set_waiting(&mut room, |waiting| waiting - 1);
-                return Ok(false);
-            }
+        here.awake();
+        if entered && !self.room.leave(Kind::Thread, &here) && matches!(attempted, Ok(true)) {
+            // The wake-up was for a slot that we do not need any more.
+            self.call_senders(1);
         }
+        attempted
     }
 
-    fn set_waiting(&self, room: &mut Room, f: impl FnOnce(usize) -> usize) {
-        room.waiting = f(room.waiting);
-        self.count_blocked(room);
-    }
-
-    fn count_blocked(&self, room: &Room) {
-        self.blocked.store(room.waiting + room.reactors.len(), Ordering::SeqCst);
-    }
-
-    /// Asks for a wake-up when there is room, for a reactor that is about to sleep. A look at the room must follow. Returns what `heavy_fence` does.
-    pub(crate) fn ask_for_room(&self, notify: &Arc<Notify>) -> bool {
-        let mut room = self.room.lock();
-        room.reactors.push(notify.clone());
-        self.count_blocked(&room);
-        drop(room);
-        heavy_fence()
+    /// Asks for a wake-up when there is room, for a reactor that is about to sleep. A look at the
+    /// room must follow. Returns false if the wake-up is not sure: then look again in a moment.
+    pub(super) fn ask_for_room(&self, notify: &Arc<Notify>) -> bool {
+        let entered = self.room.enter(Kind::Reactor, notify);
+        heavy_fence() && entered
     }
 
     /// Takes one [`ask_for_room`](Self::ask_for_room) back, if it was not answered.
-    pub(crate) fn unask_for_room(&self, notify: &Arc<Notify>) {
-        let mut room = self.room.lock();
-        if let Some(at) = room.reactors.iter().position(|other| Arc::ptr_eq(other, notify)) {
-            room.reactors.swap_remove(at);
-            self.count_blocked(&room);
-        }
+    pub(super) fn unask_for_room(&self, notify: &Arc<Notify>) {
+        self.room.leave(Kind::Reactor, notify);
+    }
+
+    /// Wakes `n` threads and every reactor that waits for room. Waits for nobody.
+    #[cold]
+    #[inline(never)]
+    fn call_senders(&self, n: usize) {
+        self.room.call(n);
     }
 
     pub(super) fn add_sender(&self) {
@@ -344,57 +363,117 @@ impl State {
     pub(super) fn drop_sender(&self) {
         if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.front.tail.fetch_or(GONE, Ordering::SeqCst);
-            self.published();
+            fence(Ordering::SeqCst);
+            self.answer();
         }
     }
 
     // The receiver's side.
 
-    /// The position to receive next.
-    #[inline]
+    /// The head, with the bit of a detour.
+    #[inline(always)]
     pub(super) fn head(&self) -> u64 {
         self.head.load(Ordering::Relaxed)
     }
 
-    /// After the message at `head` was taken out: its slot is free, and a sender that waits for it is called.
-    #[inline]
+    /// The first position that was not received.
+    pub(super) fn head_position(&self) -> u64 {
+        self.head.load(Ordering::Acquire) & POSITION
+    }
+
+    /// After the message at `head` was taken out, without a detour: its slot is free, and a sender
+    /// that waits for it is woken.
+    #[inline(always)]
     pub(super) fn taken(&self, head: u64) {
-        self.head.store((head + 1) & POSITION, Ordering::Release);
+        self.move_head((head + 1) & POSITION, 1);
+    }
+
+    #[inline(always)]
+    fn move_head(&self, head: u64, freed: usize) {
+        self.head.store(head, Ordering::Release);
         light_fence();
-        if self.blocked.load(Ordering::Relaxed) != 0 {
-            self.call_sender();
+        if self.room.is_awaited() {
+            self.call_senders(freed);
         }
     }
 
-    /// Calls one thread and every reactor that waits for room.
-    #[cold]
-    #[inline(never)]
-    fn call_sender(&self) {
-        let mut room = self.room.lock();
-        let call = room.waiting > 0;
-        if call {
-            room.calls += 1;
-            room.waiting -= 1;
-        }
-        room.reactors.drain(..).for_each(|notify| notify.wake());
-        self.count_blocked(&room);
-        drop(room);
-        if call {
-            self.called.notify_one();
-        }
-    }
-
-    /// The level up to which positions have been claimed, if one has that was not received. "Empty" and "gone" are read at once: between two readings a last message could come.
+    /// Returns true if there is nothing, and nothing coming.
     #[inline]
-    pub(super) fn check_claimed(&self) -> Result<usize, TryRecvError> {
+    pub(super) fn is_quiet(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
-        if word & POSITION != self.head() {
-            Ok(if self.capacity.is_some() { 0 } else { level(word) })
-        } else if word & GONE != 0 {
-            Err(TryRecvError::Disconnected)
-        } else {
-            Err(TryRecvError::Empty)
+        (word ^ self.head()) & POSITION == 0 && word & GONE == 0
+    }
+
+    /// Finds the message to receive next. Waits for no sender, but for one microsecond for the
+    /// message at the head.
+    ///
+    /// # Safety
+    /// Only the receiver may call it.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn find(&self) -> Found {
+        // "Empty" and "gone" are read at once: between two readings a last message could come.
+        let word = self.front.tail.load(Ordering::SeqCst);
+        let (head, tail, claimed) = (self.head() & POSITION, word & POSITION, self.level_of(word));
+        if head == tail {
+            return if word & GONE != 0 { Found::End } else { Found::Nothing };
         }
+        // SAFETY: the caller is the receiver; these are its head and the level of a tail.
+        let written = || unsafe {
+            self.rings.enter(head, claimed);
+            self.rings.written(head, claimed)
+        };
+        if let Some(written) = written() {
+            return Found::Message(written);
+        }
+        let detour = &mut *self.detour.lock();
+        // SAFETY: as above.
+        if detour.taken == 0 && wait_briefly(|| unsafe { self.rings.is_written(head) }) {
+            if let Some(written) = written() {
+                return Found::Message(written);
+            }
+        }
+        if detour.taken == 0 {
+            (detour.ahead, detour.len) = (head, 0);
+        }
+        // What a sender has finished before the message that is found was begun comes first.
+        let (mut found, mut limit) = (None, tail);
+        // SAFETY: as above.
+        while let Some(written) = unsafe { detour.first_written(&self.rings, head, limit, claimed) } {
+            limit = written.position;
+            found = Some(written);
+        }
+        found.map_or(Found::Coming, Found::Message)
+    }
+
+    /// After the message of `written` was taken out.
+    ///
+    /// # Safety
+    /// Only the receiver may call it.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn received(&self, written: Written) {
+        let (_, claimed) = self.claimed();
+        let head = self.head() & POSITION;
+        let detour = &mut *self.detour.lock();
+        if written.position != head {
+            // SAFETY: the caller is the receiver and has taken the message.
+            unsafe { self.rings.set_taken(&written) };
+            detour.taken += 1;
+            detour.fill(written.position);
+            self.head.store(head | DETOUR, Ordering::Release);
+            return;
+        }
+        let (mut next, mut freed) = (self.after(head), 1);
+        // SAFETY: the caller is the receiver.
+        unsafe {
+            self.rings.enter(next, claimed);
+            while detour.taken > 0 && self.rings.is_taken(next, claimed) {
+                detour.taken -= 1;
+                (next, freed) = (self.after(next), freed + 1);
+                self.rings.enter(next, claimed);
+            }
+        }
+        detour.pass(head, next);
+        self.move_head(if detour.taken > 0 { next | DETOUR } else { next }, freed);
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -405,41 +484,25 @@ impl State {
         self.front.tail.load(Ordering::SeqCst) & CLOSED != 0
     }
 
-    /// Refuses every later claim, and calls all senders that wait.
+    /// Refuses every later claim, wakes all senders that wait, and asks senders to drop messages that
+    /// they have not written yet. Only the receiver calls it, when it goes.
     pub(super) fn close(&self) {
         self.front.tail.fetch_or(CLOSED, Ordering::SeqCst);
-        self.set_target(Target::None);
-        let mut room = self.room.lock();
-        room.calls += room.waiting;
-        room.reactors.drain(..).for_each(|notify| notify.wake());
-        self.set_waiting(&mut room, |_| 0);
-        drop(room);
-        self.called.notify_all();
+        self.targets.set(None);
+        self.request.ask(Request::Drop);
+        fence(Ordering::SeqCst);
+        self.call_senders(usize::MAX >> 1);
     }
 
-    /// Says how the receiver wants to hear of messages; what is asked for afterwards is answered there.
-    pub(crate) fn set_target(&self, target: Target) {
-        match target {
-            Target::Reactor { notify, token } if self.first.set((notify.clone(), token)).is_ok() => {
-                self.at_first.store(true, Ordering::SeqCst);
-            }
-            target => {
-                self.at_first.store(false, Ordering::SeqCst);
-                *self.target.lock() = target;
-            }
-        }
+    /// Names the party to be told of messages; what is asked for afterwards is answered there.
+    pub(super) fn set_target(&self, target: Option<Target>) {
+        self.targets.set(target);
     }
 
-    /// Step 2 of the wake protocol (`reactor/notify.rs`): asks to be told of the next message. A fence and a look at the tail must follow.
+    /// Takes a `Request::Wake` back, after the sleep.
     #[inline]
-    pub(crate) fn ask(&self, call: Call) {
-        self.armed.ask(call);
-    }
-
-    /// Takes a `Call::Wake` back, after the sleep.
-    #[inline]
-    pub(crate) fn unask(&self) {
-        self.armed.unask();
+    pub(super) fn unask(&self) {
+        self.request.unask();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -455,32 +518,85 @@ impl State {
     }
 }
 
-impl Probe for State {
-    #[inline]
-    fn is_ready(&self) -> bool {
-        let word = self.front.tail.load(Ordering::SeqCst);
-        word & POSITION != self.head() || word & GONE != 0
+impl Detour {
+    /// The first written message before `limit`, of the positions that were not received.
+    ///
+    /// # Safety
+    /// Only the receiver may call it, with its head and the level of a tail it has read.
+    #[allow(unsafe_code)]
+    unsafe fn first_written(
+        &mut self,
+        rings: &Rings,
+        head: u64,
+        limit: u64,
+        claimed: usize,
+    ) -> Option<Written> {
+        let end = behind(head, limit);
+        let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
+        // SAFETY: the positions are from the head up to the tail; the rest is the caller's promise.
+        if let Some(written) = holes.filter_map(|&hole| unsafe { rings.written(hole, claimed) }).next() {
+            return Some(written);
+        }
+        let mut position = self.ahead;
+        while behind(head, position) < end {
+            // SAFETY: as above.
+            if let Some(written) = unsafe { rings.written(position, claimed) } {
+                return Some(written);
+            }
+            if position == self.ahead {
+                // SAFETY: as above.
+                if unsafe { rings.is_taken(position, claimed) } {
+                    self.ahead = (position + 1) & POSITION;
+                } else if self.len < HOLES {
+                    self.holes[self.len] = position;
+                    self.len += 1;
+                    self.ahead = (position + 1) & POSITION;
+                }
+            }
+            position = (position + 1) & POSITION;
+        }
+        None
     }
 
-    fn arm(&self, call: Call) -> bool {
-        self.ask(call);
-        fence(Ordering::SeqCst);
-        self.is_ready()
+    /// A message was taken at this position: it is a hole no more.
+    fn fill(&mut self, position: u64) {
+        if let Some(at) = self.holes[..self.len].iter().position(|&hole| hole == position) {
+            self.holes.copy_within(at + 1..self.len, at);
+            self.len -= 1;
+        }
+    }
+
+    /// The head goes from one position to another.
+    fn pass(&mut self, from: u64, to: u64) {
+        let passed = behind(from, to);
+        let left = self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
+        self.holes.copy_within(left..self.len, 0);
+        self.len -= left;
+        if behind(from, self.ahead) < passed {
+            self.ahead = to;
+        }
     }
 }
 
-/// Waits on `condvar` until notified or `limit`; the second value says that the time is over.
-fn sleep<'a>(
-    condvar: &Condvar,
-    room: MutexGuard<'a, Room>,
-    limit: Option<Instant>,
-) -> (MutexGuard<'a, Room>, bool) {
-    #[cfg(not(all(loom, test)))]
-    if let Some(limit) = limit {
-        let left = limit.saturating_duration_since(Instant::now());
-        let (room, _) = condvar.wait_timeout(room, left).unwrap_or_else(|poisoned| poisoned.into_inner());
-        return (room, Instant::now() >= limit);
+impl Probe for State {
+    fn look(&self) -> Look {
+        if self.is_quiet() {
+            return Look::Quiet;
+        }
+        // SAFETY: a registered channel is asked by its reactor, on the thread of its receiver.
+        #[allow(unsafe_code)]
+        match unsafe { self.find() } {
+            Found::Message(_) | Found::End => Look::Ready,
+            Found::Nothing => Look::Quiet,
+            Found::Coming => Look::Coming,
+        }
     }
-    let _ = limit;
-    (condvar.wait(room).unwrap_or_else(|poisoned| poisoned.into_inner()), false)
+
+    fn ask(&self, request: Request) {
+        self.request.ask(request);
+    }
+
+    fn silence(&self) {
+        self.request.silence();
+    }
 }

@@ -26,8 +26,9 @@ pub use self::polling::PollingDriver;
 pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
 pub use self::world::MemberDriver;
-pub(crate) use self::world::{Baton, End, forbid_blocking, is_member, let_others_run};
+pub(crate) use self::world::{Baton, End};
 use crate::sys::{Interest, Mode, Readiness, Time};
+pub use crate::wake::Wake;
 
 /// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken, and what time it is.
 ///
@@ -170,12 +171,6 @@ pub enum Wait {
     Poll,
     /// Only arm: somebody else sleeps, on the driver's fd.
     Arm,
-}
-
-/// Wakes a driver from any thread. It may be called when the driver is gone, and does nothing then.
-pub trait Wake: Send + Sync {
-    /// Ends the current or the next blocking wait. Called at most once for each sleep of the reactor.
-    fn wake(&self) -> io::Result<()>;
 }
 
 /// Syscalls made by a driver since it was created.

@@ -11,7 +11,6 @@
 //!
 //! Wake-ups and messages come only from who has the baton, so a seed makes one history. The one lock is held while deciding, never while anybody else's code runs.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -20,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 
 use super::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
+use crate::sync::set_blocking_hook;
 use crate::sys::Time;
 
 /// The number of who called `run`.
@@ -97,48 +97,17 @@ impl Wake for Flag {
 /// What a killed member is unwound with: the panic hook is not called for it.
 struct Killed;
 
-thread_local! {
-    /// The member whose thread this is.
-    static MEMBER: RefCell<Option<Here>> = const { RefCell::new(None) };
-}
-
-#[derive(Clone)]
-struct Here {
-    name: Arc<str>,
-    baton: Arc<Baton>,
-    number: usize,
-}
-
-/// The member whose thread this is. While the thread is torn down it is none any more.
-fn here() -> Option<Here> {
-    MEMBER.try_with(|member| member.borrow().clone()).ok().flatten()
-}
-
-/// To be called where a thread is about to block outside of a reactor: in a member of a world that is an error.
+/// The blocking hook of a member's thread.
 ///
 /// # Panics
-/// On a member's thread.
+/// Always: a call that blocks here would stop the whole world.
 #[cold]
 #[track_caller]
-pub(crate) fn forbid_blocking(call: &str) {
-    if let Some(Here { name, .. }) = here() {
-        panic!(
-            "pollmux: `{call}` would block, and with the member `{name}` the whole SimWorld: \
-             register the end with the member's reactor and wait for it in a select!"
-        );
-    }
-}
-
-/// Whether this is a member's thread.
-pub(crate) fn is_member() -> bool {
-    MEMBER.try_with(|member| member.borrow().is_some()).unwrap_or(false)
-}
-
-/// To be called by a member that waits a moment for another one, which is in the middle of something: lets the others run. False: it was killed, and nobody runs for it any more.
-pub(crate) fn let_others_run() -> bool {
-    let Some(Here { baton, number, .. }) = here() else { return false };
-    let now = baton.clock.now();
-    !thread::panicking() && baton.block(number, now)
+fn refuse_to_block(name: &str, call: &str) {
+    panic!(
+        "pollmux: `{call}` would block, and with the member `{name}` the whole SimWorld: \
+         register the end with the member's reactor and wait for it in a select!"
+    );
 }
 
 impl Baton {
@@ -424,7 +393,7 @@ impl MemberDriver {
     fn live(self, name: Arc<str>, body: impl FnOnce(MemberDriver)) {
         let (baton, number) = (self.baton.clone(), self.number);
         baton.await_baton(number);
-        MEMBER.set(Some(Here { name, baton: baton.clone(), number }));
+        set_blocking_hook(Some(Box::new(move |call| refuse_to_block(&name, call))));
         let killed = {
             let mut state = baton.lock();
             state.members[number].phase = Phase::Running;

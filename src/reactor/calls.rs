@@ -7,12 +7,14 @@
 use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::remote::{Post, TimerError, TimerId};
 use super::slots::{Chunk, Flag, State};
 use super::{Core, Handle, Slot};
 use crate::sys::Time;
+use crate::wake::Bell;
 
 /// A callback's closure.
 pub(crate) type Call = Box<dyn FnMut(&Firing<'_>)>;
@@ -138,7 +140,8 @@ impl Core {
         let batch = Batch(self);
         let handle = Handle { core: self.clone() };
         if self.notify.is_posted() {
-            self.woken.set(self.notify.take_posts(&mut self.posts.borrow_mut()) || self.woken.get());
+            self.woken.set(self.notify.begin_posts() || self.woken.get());
+            self.take_posts();
         }
         // No more than there are now.
         let posted = self.posts.borrow().len();
@@ -149,7 +152,6 @@ impl Core {
                     self.called.set(self.called.get() + 1);
                     f(&handle);
                 }
-                Post::Call(token) => self.raise_call(token),
                 Post::Stop(id) => self.count_stale(handle.stop_timer(id)),
                 Post::Reset(id, after) => self.count_stale(handle.reset_posted(id, after)),
             }
@@ -169,25 +171,28 @@ impl Core {
         drop(batch);
     }
 
-    /// Makes a callback due now, unless it has been called, taken away or dropped.
-    fn raise_call(&self, token: u64) {
-        let table = &mut *self.table.borrow_mut();
-        let Some(slot) = table.slots.resolve(token) else { return };
-        let (chunk, now) = (table.slots.chunk(slot).clone(), self.clock.now());
-        if !chunk.has_call(slot) || chunk.node(slot).state.get() == State::Ready {
-            return;
+    /// Takes what other threads have left: posts, and callbacks that a bell has made due.
+    fn take_posts(&self) {
+        if let Some(mailbox) = &*self.mailbox.borrow() {
+            self.posts.borrow_mut().extend(mailbox.try_iter());
         }
-        chunk.node(slot).deadline.set(now.as_nanos());
-        table.raise(slot);
-    }
-
-    /// For a callback that is called once and has been taken away: posts that ask for such ones do not pile up in a loop that does not turn.
-    #[inline]
-    pub(super) fn forget_posts(&self) {
-        if self.notify.is_posted() {
-            let slots = &self.table.borrow().slots;
-            let is_live = |token| slots.resolve(token).is_some_and(|slot| slots.chunk(slot).has_call(slot));
-            self.notify.take_back_calls(is_live);
+        let table = &mut *self.table.borrow_mut();
+        let rung = &mut *self.rung.borrow_mut();
+        self.notify.take_callbacks(|slot| {
+            // A late mark may be for another source that has this slot now: its bell has not rung.
+            let bell = table.slots.chunk_of(slot).and_then(|chunk| chunk.bell(slot));
+            if let Some(bell) = bell.filter(|bell| bell.hear()) {
+                rung.push((bell.order(), slot));
+            }
+        });
+        rung.sort_unstable();
+        let now = self.clock.now();
+        for (_, slot) in rung.drain(..) {
+            let node = table.slots.node(slot);
+            if table.slots.chunk(slot).has_call(slot) && node.state.get() != State::Ready {
+                node.deadline.set(now.as_nanos());
+                table.raise(slot);
+            }
         }
     }
 
@@ -220,9 +225,12 @@ impl Slot {
         *self.chunk.calls.of(self.slot).borrow_mut() = Some(call);
     }
 
-    /// Makes the slot's expiry, or a [`Post::Call`], a call that comes once at the most.
-    pub(crate) fn set_call_once(&self, call: Call) {
+    /// Makes the slot's expiry, or a ring of `bell`, a call that comes once at the most.
+    pub(crate) fn set_call_once(&self, bell: Arc<Bell>, call: Call) {
         self.node().set(Flag::Once, true);
+        if !self.is_inert() {
+            *self.chunk.bells.of(self.slot).borrow_mut() = Some(bell);
+        }
         self.set_call(call);
     }
 
@@ -235,7 +243,6 @@ impl Slot {
     pub(crate) fn drop_call(&self) -> bool {
         self.stop();
         let call = self.chunk.take_call(self.slot);
-        self.core().forget_posts();
         call.is_some()
     }
 

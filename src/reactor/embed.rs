@@ -7,9 +7,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::notify::Call;
 use super::{Core, Handle, Reactor, Wait};
 use crate::sync::{Ordering, fence};
+use crate::wake::Request;
 
 /// A reactor embedded in another loop; made by [`Reactor::embed`].
 ///
@@ -96,7 +96,7 @@ impl Embedded {
         if core.closed.get() {
             return Err(super::closed());
         }
-        core.collect(Call::Mark);
+        core.collect(Request::Mark);
         let left = core.has_work() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::notify::Call;
 use super::slots::State;
 use super::{Blocked, Core, Handle};
 use crate::sys::Time;
+use crate::wake::Request;
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
 pub struct Events {
@@ -162,7 +162,7 @@ impl Handle {
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
                 return Ok(());
             }
-            core.collect(Call::Wake);
+            core.collect(Request::Wake);
             core.look();
         }
     }
@@ -175,7 +175,7 @@ impl Handle {
         }
         core.begin_turn();
         loop {
-            core.collect(Call::Mark);
+            core.collect(Request::Mark);
             if core.is_pressed() && core.has_ready() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();

@@ -1,7 +1,7 @@
 //! The reactor: one thread's sources, their timers, and the loop that waits for them.
 //!
 //! A turn: look whether a timer could be due (`clock.rs`), move what is due from the heap (`timers.rs`) to the ready list
-//! (`ready.rs`), ask the sources; when none has anything, publish `sleeping` (`notify.rs`), look again, and block in the driver with
+//! (`ready.rs`), ask the sources; when none has anything, publish `sleeping` (`wake/mod.rs`), look again, and block in the driver with
 //! the earliest deadline armed. No user code ever runs while one of the reactor's cells is borrowed.
 
 mod builder;
@@ -14,7 +14,6 @@ mod fds;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
-pub(crate) mod notify;
 mod origins;
 mod ready;
 mod remote;
@@ -48,7 +47,6 @@ pub use self::stats::Stats;
 use self::channels::Channels;
 use self::clock::TurnClock;
 use self::fds::Fds;
-use self::notify::Notify;
 use self::origins::Origins;
 use self::ready::Ready;
 use self::remote::Post;
@@ -56,9 +54,11 @@ use self::slots::{Chunk, Flag, Slots, State};
 use self::spin::Spinner;
 use self::stats::Count;
 use self::timers::{Heap, NEVER};
+use crate::channel::{Nap, Receiver, Sender};
 use crate::driver::{Deadline, Driver, ReadyFds, Syscalls, Wait};
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::{Time, nanos};
+use crate::wake::Notify;
 
 /// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
 ///
@@ -115,8 +115,18 @@ pub(crate) struct Core {
     marking: Cell<bool>,
     /// A closure runs (`calls.rs`).
     calling: Cell<bool>,
+    /// The sender of the mailbox, for every [`Remote`].
+    posting: Sender<Post>,
+    /// Posts of other threads; `None` when the reactor is gone.
+    mailbox: RefCell<Option<Receiver<Post>>>,
     /// Posts that wait for their turn.
     posts: RefCell<VecDeque<Post>>,
+    /// Callbacks that bells have made due, while they are put in order.
+    rung: RefCell<Vec<(u64, u32)>>,
+    /// A source of the turn has something coming (`wake/mod.rs`).
+    coming: Cell<bool>,
+    /// How long to sleep where a wake-up is not sure.
+    nap: RefCell<Nap>,
     /// Somebody has asked for a wake-up since the last `wait`.
     woken: Cell<bool>,
     fds: Fds,
@@ -192,6 +202,7 @@ impl Reactor {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
         let slack = nanos(settings.slack);
+        let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
             cleaned_for: Cell::new(NEVER),
@@ -213,7 +224,12 @@ impl Reactor {
             channels: RefCell::default(),
             marking: Cell::new(false),
             calling: Cell::new(false),
+            posting,
+            mailbox: RefCell::new(Some(mailbox)),
             posts: RefCell::default(),
+            rung: RefCell::default(),
+            coming: Cell::new(false),
+            nap: RefCell::new(Nap::new()),
             woken: Cell::new(false),
             fds: Fds::new(settings.poll_interval),
             slack: Cell::new(slack),
@@ -425,7 +441,7 @@ impl Core {
     /// Blocks until the driver says that something happened, or `until`. The caller looks at its sources in any case.
     ///
     /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the fence: whether one of them has something after all.
-    #[inline(always)] // see Notify::call
+    #[inline(always)] // see Notify::wake
     pub(crate) fn block(
         self: &Rc<Core>,
         until: Option<Time>,
@@ -460,8 +476,12 @@ impl Core {
         let published = publish(&mut blocking);
         fence(Ordering::SeqCst);
         let Blocking { awake, deadline, .. } = blocking;
-        let slept = if published.is_err() || awake || self.is_called() || recheck() {
+        self.coming.set(false);
+        let stays = published.is_err() || awake || self.is_called() || recheck();
+        let slept = if stays {
             Ok(())
+        } else if self.coming.get() || self.is_unsure() {
+            self.sleep_with_something_coming(deadline, &recheck)
         } else {
             self.drive(self.sleep_until(deadline), Wait::Block)
         };
@@ -470,6 +490,33 @@ impl Core {
         self.looked_past_the_outer_loop();
         published.and(slept)?;
         Ok(Blocked::Ended)
+    }
+
+    /// Step 5 of the wake protocol, and the sleep: a message was claimed and not written.
+    #[cold]
+    #[inline(never)]
+    fn sleep_with_something_coming(&self, until: Time, recheck: &impl Fn() -> bool) -> io::Result<()> {
+        let sure = settle_fence() && !self.is_unsure();
+        if self.is_called() || recheck() {
+            return Ok(());
+        }
+        if sure {
+            return self.drive(self.sleep_until(until), Wait::Block);
+        }
+        let nap = self.nap.borrow_mut().next();
+        if self.clock.is_virtual() {
+            // Virtual time must not go on before the message has come.
+            std::thread::sleep(nap);
+            return Ok(());
+        }
+        let until = until.min(self.clock.refresh() + nap);
+        self.drive(self.sleep_until(until), Wait::Block)
+    }
+
+    /// A source has found that a message was claimed and not written.
+    #[inline]
+    pub(crate) fn note_coming(&self) {
+        self.coming.set(true);
     }
 
     /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
@@ -501,7 +548,7 @@ impl Core {
     }
 
     /// Lets the driver wait; what fds it found ready is ready then.
-    #[inline(always)] // see Notify::call
+    #[inline(always)] // see Notify::wake
     fn drive(&self, deadline: Option<Deadline>, how: Wait) -> io::Result<()> {
         let Ok(mut driving) = self.driving.try_borrow_mut() else {
             return Err(io::Error::new(
@@ -648,7 +695,8 @@ impl Core {
             table.slots.clear()
         };
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
-        let posts = (self.notify.close(), self.posts.take());
+        // Later posts are refused.
+        let posts = (self.mailbox.take(), self.posts.take());
         let driver = self.driving.borrow_mut().driver.take();
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)
         drop((calls, posts, chunks, driver));
@@ -715,16 +763,13 @@ impl Core {
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {
-                self.channels.borrow_mut().unwatch();
+                self.channels.borrow_mut().unregister();
             }
-            let call = chunk.take_call(slot);
+            let call = (chunk.take_call(slot), chunk.take_bell(slot));
             table.slots.free(slot);
             self.next_due.set(table.heap.first());
             call
         };
-        if chunk.node(slot).is(Flag::Once) {
-            self.forget_posts();
-        }
         // Nothing is borrowed: the closure may own anything.
         drop(call);
     }
@@ -823,6 +868,11 @@ impl Slot {
     #[inline]
     pub(crate) fn token(&self) -> u64 {
         self.chunk.token(self.slot)
+    }
+
+    /// The slot's number, which its next user has, too.
+    pub(crate) fn number(&self) -> u32 {
+        self.slot
     }
 
     pub(crate) fn timer_id(&self, ticker: bool) -> TimerId {

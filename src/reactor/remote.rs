@@ -1,17 +1,17 @@
 //! What other threads may ask of a reactor: [`Remote`], and the ids by which they name its timers.
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::notify::Notify;
 use super::slots::{Flag, State};
 use super::{Core, Handle};
+use crate::channel::{self, Receiver, Sender};
 use crate::driver::Clock;
 use crate::sys::{Time, nanos};
+use crate::wake::Notify;
 
 /// Names a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a [`Callback`](crate::Callback) from anywhere: `Send`, `Copy`, and never given to another one.
 ///
@@ -93,11 +93,9 @@ impl<F> From<PostError<F>> for io::Error {
     }
 }
 
-/// What is asked of a loop from outside.
+/// A request of another thread to the loop.
 pub(crate) enum Post {
     Run(Box<dyn FnOnce(&Handle) + Send>),
-    /// The callback of this token is due, whatever its deadline.
-    Call(u64),
     Stop(TimerId),
     Reset(TimerId, After),
 }
@@ -109,12 +107,11 @@ pub(crate) struct After {
     d: Duration,
 }
 
-/// Posts that wait for the loop.
-#[derive(Default)]
-pub(crate) struct Posts {
-    pub(crate) list: VecDeque<Post>,
-    /// The reactor is gone and will run none.
-    pub(crate) closed: bool,
+/// The way of posts to a loop: an unbounded channel, so that no poster holds up the loop or others.
+///
+/// A poster writes its post into the channel, and then publishes in [`Notify`] that there is one.
+pub(crate) fn mailbox() -> (Sender<Post>, Receiver<Post>) {
+    channel::unbounded()
 }
 
 /// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made by [`Handle::remote`].
@@ -138,6 +135,7 @@ pub(crate) struct Posts {
 #[derive(Clone)]
 pub struct Remote {
     notify: Arc<Notify>,
+    posts: Sender<Post>,
     clock: Clock,
     reactor: u64,
 }
@@ -145,18 +143,32 @@ pub struct Remote {
 impl Remote {
     /// Ends the wait under way, or else the next one: a `select!` looks at its sources again, [`Handle::wait`] returns, perhaps with no event.
     pub fn wake(&self) {
-        self.notify.post_wake();
+        self.notify.request_wake_up();
     }
 
     /// Runs `f` on the reactor's thread. Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
     pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
         // Boxed only when it is sure to be taken.
         let mut f = Some(f);
-        self.notify.post(|| f.take().map(|f| Post::Run(Box::new(f))));
+        let post = || match f.take() {
+            Some(f) => Post::Run(Box::new(f)),
+            None => unreachable!("a post is made once"),
+        };
+        let posted = self.posts.try_send_with(post).is_ok();
         match f {
-            None => Ok(()),
             Some(f) => Err(PostError(f)),
+            None => {
+                debug_assert!(posted);
+                self.tell();
+                Ok(())
+            }
         }
+    }
+
+    /// Tells the loop that there is a post.
+    fn tell(&self) {
+        self.notify.publish();
+        self.notify.wake();
     }
 
     /// Stops a timer of the reactor. Allocates nothing once as many requests were on the way before.
@@ -180,12 +192,14 @@ impl Remote {
         if id.reactor != self.reactor {
             return Err(TimerError::OtherReactor);
         }
-        if self.notify.post(|| Some(post)) { Ok(()) } else { Err(TimerError::Dead) }
+        self.posts.try_send(post).map_err(|_| TimerError::Dead)?;
+        self.tell();
+        Ok(())
     }
 
     /// Whether the reactor has been dropped.
     pub fn is_closed(&self) -> bool {
-        self.notify.is_closed()
+        self.posts.is_disconnected()
     }
 }
 
@@ -200,6 +214,7 @@ impl Handle {
     pub fn remote(&self) -> Remote {
         Remote {
             notify: self.core.notify.clone(),
+            posts: self.core.posting.clone(),
             clock: self.core.clock.source(),
             reactor: self.core.number,
         }

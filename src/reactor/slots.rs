@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use super::calls::Call;
 use super::fds::Watched;
-use super::notify::Probe;
 use super::origins::Origin;
+use crate::wake::{Bell, Probe};
 
 /// "No slot", "no heap position".
 pub(crate) const NONE: u32 = u32::MAX;
@@ -134,6 +134,8 @@ pub(crate) struct Chunk<O> {
     pub(crate) fds: Column<Watched>,
     /// The closures of callbacks, while they are not running.
     pub(crate) calls: Column<RefCell<Option<Call>>>,
+    /// The bells that make callbacks due.
+    pub(crate) bells: Column<RefCell<Option<Arc<Bell>>>>,
 }
 
 impl<O> Chunk<O> {
@@ -173,6 +175,16 @@ impl<O> Chunk<O> {
     /// The closure of a callback, unless it runs.
     pub(crate) fn take_call(&self, slot: u32) -> Option<Call> {
         self.calls.get(slot)?.borrow_mut().take()
+    }
+
+    /// The bell that makes the callback due.
+    pub(crate) fn bell(&self, slot: u32) -> Option<Arc<Bell>> {
+        self.bells.get(slot)?.borrow().clone()
+    }
+
+    /// Takes the bell away.
+    pub(crate) fn take_bell(&self, slot: u32) -> Option<Arc<Bell>> {
+        self.bells.get(slot)?.borrow_mut().take()
     }
 
     /// All closures.
@@ -241,6 +253,7 @@ impl<O> Slots<O> {
             slacks: Column::new(),
             fds: Column::new(),
             calls: Column::new(),
+            bells: Column::new(),
         }));
         self.free = base;
     }
@@ -263,6 +276,11 @@ impl<O> Slots<O> {
     #[inline]
     pub(crate) fn chunk(&self, slot: u32) -> &Rc<Chunk<O>> {
         &self.chunks[slot as usize / CHUNK]
+    }
+
+    /// The chunk of a slot that may not exist.
+    pub(crate) fn chunk_of(&self, slot: u32) -> Option<&Rc<Chunk<O>>> {
+        self.chunks.get(slot as usize / CHUNK)
     }
 
     #[inline]

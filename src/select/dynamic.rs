@@ -11,9 +11,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::channel::{Permit, SendError};
-use crate::reactor::notify::Call;
 use crate::reactor::{Blocked, Blocking, Core, Handle, Patience, closed};
 use crate::sources::{Outbox, Sending, Source};
+use crate::wake::Request;
 
 /// A reusable set of receive and send cases, of any size.
 ///
@@ -277,7 +277,7 @@ impl<'a> Select<'a> {
         }
         core.begin_turn();
         loop {
-            core.collect(Call::Mark);
+            core.collect(Request::Mark);
             if core.is_pressed() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 pub use self::dynamic::{Select, Selected};
 
-use crate::reactor::notify::Call;
 use crate::reactor::{Blocked, Blocking, Handle, Patience};
 use crate::sources::Source;
+use crate::wake::Request;
 
 /// What the macro's expansion names. Not for use by hand.
 #[doc(hidden)]
@@ -305,7 +305,7 @@ fn run_slow<C: Cases>(
         if let Blocked::TimedOut = blocked? {
             patience = Patience::None;
         } else {
-            core.collect(Call::Wake);
+            core.collect(Request::Wake);
             core.look();
         }
         if let Some(item) = pick(handle, cases, biased)? {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use super::{Blocking, Source};
-use crate::channel::{self, Receiver, RecvError, Sender, TryRecvError};
+use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind, closed};
 
 /// The receiver of a channel, registered with a reactor.
@@ -77,8 +77,8 @@ impl<T> Register for Receiver<T> {
         if let Some(key) = key {
             slot.set_key(key);
         }
-        self.set_reactor(Some((slot.notify().clone(), slot.token())));
-        slot.watch(self.probe());
+        self.set_target(Some(Target { notify: slot.notify().clone(), slot: slot.number() }));
+        slot.register_channel(self.probe());
         Ok(Inbox { receiver: self, slot, over: Cell::new(false), chosen: Cell::new(false) })
     }
 }
@@ -90,7 +90,7 @@ impl<T> Inbox<T> {
         let received = self.receiver.try_recv_as(Some(self.slot.notify()));
         if matches!(received, Err(TryRecvError::Disconnected)) {
             if !self.over.replace(true) {
-                self.slot.unwatch();
+                self.slot.channel_ended();
             }
         } else if self.slot.is_ready() && !self.receiver.is_ready(Some(self.slot.notify())) {
             self.slot.drained();
@@ -135,7 +135,7 @@ impl<T> Inbox<T> {
 
     /// Takes the receiver back, with all that is in it, for use on another thread or reactor.
     pub fn into_inner(self) -> Receiver<T> {
-        self.receiver.set_reactor(None);
+        self.receiver.set_target(None);
         self.receiver
     }
 
@@ -150,7 +150,11 @@ impl<T> Source for Inbox<T> {
 
     #[inline(always)]
     fn is_ready(&self) -> bool {
-        self.receiver.is_ready(Some(self.slot.notify()))
+        let ready = self.receiver.is_ready(Some(self.slot.notify()));
+        if !ready && self.receiver.is_coming() {
+            self.slot.core().note_coming();
+        }
+        ready
     }
 
     #[inline(always)]

@@ -12,8 +12,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Blocking, Source};
-use crate::reactor::notify::{Bell, Call, Probe};
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::wake::{Bell, Probe, Request};
 
 /// Rings a [`Notified`], from any thread. Clone it for more.
 #[derive(Clone)]
@@ -42,9 +42,9 @@ impl Handle {
     #[track_caller]
     pub fn notifier(&self) -> (Notifier, Notified) {
         let slot = Slot::new(self, SourceKind::Notified);
-        let bell = Arc::new(Bell::new(slot.notify().clone(), slot.token()));
+        let bell = Arc::new(Bell::new(slot.notify().clone(), slot.number()));
         if !self.is_closed() {
-            slot.watch(bell.clone());
+            slot.register_channel(bell.clone());
         }
         (Notifier { bell: bell.clone() }, Notified { bell, slot })
     }
@@ -65,7 +65,7 @@ impl Notifier {
 
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notifier").field("rung", &self.bell.is_ready()).finish()
+        f.debug_struct("Notifier").field("rung", &self.bell.is_rung()).finish()
     }
 }
 
@@ -144,7 +144,7 @@ impl Notified {
     }
 
     fn settle(&self, over: bool) {
-        if over && self.slot.is_ready() && !self.bell.is_ready() {
+        if over && self.slot.is_ready() && !self.bell.is_rung() {
             self.slot.drained();
         }
     }
@@ -155,7 +155,7 @@ impl Source for Notified {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.bell.is_ready()
+        self.bell.is_rung()
     }
 
     #[inline]
@@ -166,7 +166,7 @@ impl Source for Notified {
     }
 
     fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
-        self.bell.ask(Call::Wake);
+        self.bell.ask(Request::Wake);
         Ok(())
     }
 
@@ -191,7 +191,7 @@ impl Source for Notified {
 impl fmt::Debug for Notified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notified")
-            .field("rung", &self.bell.is_ready())
+            .field("rung", &self.bell.is_rung())
             .field("inert", &self.slot.is_inert())
             .finish()
     }

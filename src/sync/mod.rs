@@ -1,10 +1,21 @@
-//! Atomics, cells and locks for the code that several threads share: the standard library's, or loom's when its models run
-//! (`RUSTFLAGS="--cfg loom" cargo test --release --lib`).
+//! Atomics, cells and locks for the code that several threads share: the standard library's, or
+//! loom's when its models run (`RUSTFLAGS="--cfg loom" cargo test --release --lib`).
+//!
+//! | file | |
+//! |---|---|
+//! | `mod.rs` | atomics, fences, locks, short waits |
+//! | `blocking.rs` | the hook that forbids a thread to block |
+
+mod blocking;
+
+pub(crate) use self::blocking::{forbid_blocking, set_blocking_hook};
 
 #[cfg(all(loom, test))]
 pub(crate) use self::model::*;
 #[cfg(not(all(loom, test)))]
 pub(crate) use self::real::*;
+
+use std::sync::TryLockError;
 
 /// A lock that ignores poisoning: the code under it does not panic.
 pub(crate) struct Mutex<T>(Inner<T>);
@@ -18,12 +29,22 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    /// Takes the lock if nobody has it.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
 #[cfg(not(all(loom, test)))]
 mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use std::sync::{Condvar, MutexGuard};
+    pub(crate) use std::sync::{Condvar, MutexGuard, RwLock};
     pub(crate) use std::thread;
 
     pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
@@ -36,10 +57,53 @@ mod real {
 
     pub(crate) use std::sync::atomic::fence;
 
+    /// The sender's fence between a stamp and the look at the receiver's request.
+    ///
+    /// The receiver's [`settle_fence`] is the other side. AArch64 orders the two by itself, because
+    /// both are `SeqCst` there ([`STAMP`]); x86 would need a locked instruction.
+    #[inline(always)]
+    pub(crate) fn publish_fence() {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The order of the store that publishes a message.
+    pub(crate) const STAMP: Ordering =
+        if cfg!(target_arch = "aarch64") { Ordering::SeqCst } else { Ordering::Release };
+
+    /// The receiver's fence between its request and a second look at a message that is coming.
+    ///
+    /// After it a message is visible, or its sender sees the request. Returns false if that is not
+    /// sure, because there is no membarrier: then look again in a moment. One syscall, about 3 µs.
+    #[cold]
+    pub(crate) fn settle_fence() -> bool {
+        if cfg!(target_arch = "aarch64") {
+            fence(Ordering::SeqCst);
+            return true;
+        }
+        crate::sys::fence::is_asymmetric() && heavy_fence()
+    }
+
+    /// Looks for some 4 µs whether `is_over`; once only where the other thread needs our core.
+    pub(crate) fn wait_briefly(mut is_over: impl FnMut() -> bool) -> bool {
+        let rounds = if several_cores() { 100 } else { 0 };
+        for _ in 0..rounds {
+            if is_over() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        is_over()
+    }
+
     /// A moment before looking again, when there is something better to do than to wait on: short, and never the rest of a time slice.
     #[inline]
     pub(crate) fn spin() {
         std::hint::spin_loop();
+    }
+
+    /// Lets another thread run that is about to make what we wait for true.
+    pub(crate) fn yield_to_others() {
+        thread::yield_now();
     }
 
     /// Waiting awake, for what another thread is just about to do: a little longer each time, and then by leaving the core to it. There are no such waits
@@ -73,12 +137,6 @@ mod real {
         *CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
     }
 
-    /// Lets whatever we wait for go on, when there is nothing to sleep on.
-    #[inline]
-    pub(crate) fn relax(round: u32) {
-        if round < 16 { std::hint::spin_loop() } else { thread::yield_now() }
-    }
-
     /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory (`channel/ring.rs`).
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -96,7 +154,7 @@ mod model {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::sync::{Condvar, MutexGuard};
+    pub(crate) use loom::sync::{Condvar, MutexGuard, RwLock};
     pub(crate) use loom::thread;
 
     pub(super) use loom::sync::Mutex as Inner;
@@ -104,6 +162,36 @@ mod model {
     /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
     pub(crate) fn full_fence() {
         fence(Ordering::SeqCst);
+    }
+
+    thread_local! {
+        /// This model has no membarrier. (All threads of a model share one thread.)
+        pub(crate) static REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// Runs a model in which membarrier is refused.
+    pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
+        REFUSED.set(true);
+        loom::model(model);
+        REFUSED.set(false);
+    }
+
+    pub(crate) const STAMP: Ordering = Ordering::Release;
+
+    /// With membarrier, a full fence: what the compiler fence becomes when the receiver's is run.
+    pub(crate) fn publish_fence() {
+        if !REFUSED.get() {
+            full_fence();
+        }
+    }
+
+    pub(crate) fn settle_fence() -> bool {
+        full_fence();
+        !REFUSED.get()
+    }
+
+    pub(crate) fn wait_briefly(mut is_over: impl FnMut() -> bool) -> bool {
+        is_over()
     }
 
     /// The asymmetric fence is modelled by what it stands for.
@@ -118,7 +206,7 @@ mod model {
 
     pub(crate) fn init_fences() {}
 
-    pub(crate) fn relax(_round: u32) {
+    pub(crate) fn yield_to_others() {
         thread::yield_now();
     }
 

@@ -1,0 +1,153 @@
+//! Who waits for room in a channel that is full.
+//!
+//! Nobody waits for the lock: its holder may stand still. The receiver that has made room writes
+//! down what it owes and makes the wake-ups if it gets the lock. If not, the holder makes them when
+//! it gives the lock back. A sender that does not get the lock naps instead of registering.
+//! Wakers are called without the lock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence, wait_briefly};
+use crate::wake::Notify;
+
+/// See the module's text.
+pub(super) struct Room {
+    /// How many wait. Written under the lock.
+    waiting: AtomicUsize,
+    /// Slots that have become free, for which nobody was woken yet.
+    freed: AtomicUsize,
+    /// Wake-ups that the list owes. Written under the lock.
+    owed: AtomicUsize,
+    list: Mutex<Waiters>,
+}
+
+struct Waiters {
+    /// In the order in which they came. As many are woken as slots have become free.
+    threads: VecDeque<Arc<Notify>>,
+    threads_owed: usize,
+    /// All of them are woken, and forgotten, when there is room: each may choose another case.
+    reactors: VecDeque<Arc<Notify>>,
+    reactors_owed: usize,
+}
+
+/// Who waits: a thread in a blocking send, or a reactor that sleeps with a send case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Thread,
+    Reactor,
+}
+
+impl Waiters {
+    fn of(&mut self, kind: Kind) -> &mut VecDeque<Arc<Notify>> {
+        match kind {
+            Kind::Thread => &mut self.threads,
+            Kind::Reactor => &mut self.reactors,
+        }
+    }
+
+    /// The next one to be woken.
+    fn pop(&mut self) -> Option<Arc<Notify>> {
+        if self.threads_owed > 0 {
+            self.threads_owed -= 1;
+            if let Some(thread) = self.threads.pop_front() {
+                return Some(thread);
+            }
+            self.threads_owed = 0;
+        }
+        self.reactors_owed = self.reactors_owed.min(self.reactors.len());
+        self.reactors_owed = self.reactors_owed.checked_sub(1)?;
+        self.reactors.pop_front()
+    }
+}
+
+impl Room {
+    pub(super) fn new() -> Room {
+        Room {
+            waiting: AtomicUsize::new(0),
+            freed: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
+            list: Mutex::new(Waiters {
+                threads: VecDeque::new(),
+                threads_owed: 0,
+                reactors: VecDeque::new(),
+                reactors_owed: 0,
+            }),
+        }
+    }
+
+    /// Returns true if somebody may wait. The receiver asks after it has moved the head.
+    #[inline(always)]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// The same, in one order with the caller's fence.
+    pub(super) fn is_awaited_now(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) != 0
+    }
+
+    /// Changes the list, if no other thread has its lock for long.
+    fn change<R>(&self, change: impl FnOnce(&mut Waiters) -> R) -> Option<R> {
+        let mut list = self.list.try_lock();
+        if list.is_none() {
+            wait_briefly(|| self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
+        }
+        let mut list = list?;
+        let result = change(&mut list);
+        self.release(list);
+        self.serve();
+        Some(result)
+    }
+
+    fn release(&self, list: MutexGuard<'_, Waiters>) {
+        self.waiting.store(list.threads.len() + list.reactors.len(), Ordering::SeqCst);
+        self.owed.store(list.threads_owed + list.reactors_owed, Ordering::SeqCst);
+        drop(list);
+    }
+
+    /// Registers a waiter. A fence and a look at the room must follow. Returns false if the list is
+    /// in use: then look again in a moment.
+    pub(super) fn enter(&self, kind: Kind, waiter: &Arc<Notify>) -> bool {
+        self.change(|list| list.of(kind).push_back(waiter.clone())).is_some()
+    }
+
+    /// Takes one registration back. Returns false if the waiter was woken, or will be in vain.
+    pub(super) fn leave(&self, kind: Kind, waiter: &Arc<Notify>) -> bool {
+        let find = |list: &mut Waiters| {
+            let waiters = list.of(kind);
+            let at = waiters.iter().position(|other| Arc::ptr_eq(other, waiter));
+            at.and_then(|at| waiters.remove(at))
+        };
+        // Dropped without the lock.
+        self.change(find).flatten().is_some()
+    }
+
+    /// Wakes `n` threads and every reactor that waits.
+    pub(super) fn call(&self, n: usize) {
+        self.freed.fetch_add(n, Ordering::SeqCst);
+        self.serve();
+    }
+
+    /// Makes the wake-ups that are owed, unless another thread has the lock, which then makes them.
+    fn serve(&self) {
+        loop {
+            // Either the holder of the lock sees what we owe, or we find the lock free.
+            fence(Ordering::SeqCst);
+            if self.freed.load(Ordering::SeqCst) == 0 && self.owed.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            let Some(mut list) = self.list.try_lock() else { return };
+            let freed = self.freed.swap(0, Ordering::SeqCst);
+            if freed > 0 {
+                list.threads_owed = list.threads_owed.saturating_add(freed).min(list.threads.len());
+                list.reactors_owed = list.reactors.len();
+            }
+            let next = list.pop();
+            self.release(list);
+            if let Some(waiter) = next {
+                waiter.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Bells: channels whose only message is that there is something.
+
+use std::sync::Arc;
+
+use super::{Look, Notify, Probe, Request, RequestCell};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// A flag that any thread raises and one reactor hears.
+///
+/// The `SeqCst` swap of the flag is the publication, as a buffered channel's stamp is.
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    /// Of a callback's bell: which ring of the reactor's it was; 0 for none yet.
+    order: AtomicU64,
+    /// Ringing makes a callback due, instead of a source ready.
+    for_callback: bool,
+    request: RequestCell,
+    notify: Arc<Notify>,
+    slot: u32,
+}
+
+impl Bell {
+    /// A bell for the source in this slot of the reactor.
+    pub(crate) fn new(notify: Arc<Notify>, slot: u32) -> Bell {
+        let (rung, order) = (AtomicBool::new(false), AtomicU64::new(0));
+        Bell { rung, order, for_callback: false, request: RequestCell::new(), notify, slot }
+    }
+
+    /// A bell that makes the callback in this slot due.
+    pub(crate) fn for_callback(notify: Arc<Notify>, slot: u32) -> Bell {
+        Bell { for_callback: true, ..Bell::new(notify, slot) }
+    }
+
+    #[inline]
+    pub(crate) fn ring(&self) {
+        if self.toll() {
+            self.wake();
+        }
+    }
+
+    /// The first half of [`ring`](Self::ring). Returns true if [`wake`](Self::wake) must follow.
+    ///
+    /// A thread that rings many bells tolls all of them first: then a woken reactor finds them all.
+    /// A bell that was rung already is tolled again, because the thread that rang it may stand
+    /// still before its wake-up. The swap is needed then, too: the hearer sees what came before it.
+    #[inline]
+    pub(crate) fn toll(&self) -> bool {
+        if self.for_callback {
+            let order = self.notify.next_ring();
+            let _ = self.order.compare_exchange(0, order, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        self.rung.swap(true, Ordering::SeqCst);
+        if self.for_callback {
+            self.notify.mark_callback(self.slot);
+            return true;
+        }
+        match self.request.read() {
+            None => false,
+            Some(request) => {
+                if request == Request::Mark {
+                    self.notify.mark(self.slot);
+                }
+                true
+            }
+        }
+    }
+
+    /// The second half of [`ring`](Self::ring).
+    #[inline(always)] // see Notify::wake
+    pub(crate) fn wake(&self) {
+        self.notify.wake();
+    }
+
+    /// Returns true if the bell was rung, and silences it.
+    #[inline]
+    pub(crate) fn hear(&self) -> bool {
+        self.rung.load(Ordering::Acquire) && self.rung.swap(false, Ordering::SeqCst)
+    }
+
+    /// Returns true if the bell was rung and not heard.
+    #[inline]
+    pub(crate) fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
+    }
+
+    /// Orders the rings of callbacks' bells.
+    pub(crate) fn order(&self) -> u64 {
+        self.order.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn unask(&self) {
+        self.request.unask();
+    }
+}
+
+impl Probe for Bell {
+    #[inline]
+    fn look(&self) -> Look {
+        if self.is_rung() { Look::Ready } else { Look::Quiet }
+    }
+
+    fn ask(&self, request: Request) {
+        self.request.ask(request);
+    }
+
+    fn silence(&self) {
+        self.request.silence();
+    }
+}

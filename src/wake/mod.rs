@@ -1,0 +1,369 @@
+//! How other threads reach a sleeping reactor or thread, below channels and reactors.
+//!
+//! | file | |
+//! |---|---|
+//! | `mod.rs` | the protocol, and [`Notify`], the shared end of a reactor |
+//! | `request.rs` | the word in which a receiver asks for news |
+//! | `marks.rs` | a bit for each channel with news, for a wait that must not look at all of them |
+//! | `bell.rs` | a channel whose only message is that there is something |
+//! | `ticket.rs` | the right to deal with a party that blocks at several channels |
+//!
+//! # The wake protocol
+//! Each channel has a request word, written by the receiver only. Each reactor has a `sleep` word.
+//!
+//! | receiver about to sleep | sender of position p |
+//! |---|---|
+//! | 1. `sleep`: begins | 1. claims p (a `SeqCst` read-modify-write) |
+//! | 2. each channel: the request | 2. writes the value |
+//! | 3. a `SeqCst` fence | 3. stores p's stamp |
+//! | 4. each channel: look. A written message, a mark or a post: stay awake | 4. a compiler fence (AArch64: stamp and request are `SeqCst`) |
+//! | 5. a claimed, unwritten message is *coming*: one membarrier, then look again | 5. reads the request; none: done |
+//! | 6. sleeps in the driver | 6. a mark was asked for: sets it |
+//! | 7. ends `sleep`, takes the requests back | 7. ends `sleep` and wakes the driver |
+//!
+//! A sender that claims after step 4 sees the request, because the claim and the fence are in one
+//! order. A sender that claimed before step 4 is seen by its claim. Then either its stamp is
+//! visible after the membarrier, or the sender reads the request after it. Where membarrier is
+//! missing or refused, a sleep with something coming is limited to a nap instead. **No wake-up is
+//! lost**, and no step waits for a sender.
+//!
+//! # A sender that stands still
+//! The scheduler may stop a sender between any two steps. So no sender relies on a step of another
+//! one: requests stay in place until the receiver takes them back, and every sender that reads
+//! one sets the whole mark and looks at `sleep` itself. A sender that finds the sleep ended by a
+//! sender that has not yet made its wake-up waits a moment, then makes the wake-up, too. So there
+//! is **one wake-up a sleep**, except where the thread that owes the wake-up does not run.
+
+mod bell;
+mod marks;
+mod request;
+mod ticket;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::ThreadId;
+use std::time::Instant;
+
+pub(crate) use self::bell::Bell;
+pub(crate) use self::marks::Marks;
+pub(crate) use self::request::{Request, RequestCell};
+pub(crate) use self::ticket::Ticket;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, full_fence, settle_fence, thread, wait_briefly};
+
+/// Wakes a driver from any thread. Does nothing when the driver is gone.
+pub trait Wake: Send + Sync {
+    /// Ends the current or the next blocking wait.
+    ///
+    /// Called once for each sleep that a thread ends. It may be called again for the same sleep
+    /// when the first call has failed, or has not returned after some microseconds.
+    fn wake(&self) -> io::Result<()>;
+}
+
+/// What a look at a channel finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing.
+    Quiet,
+    /// Nothing yet: a sender has claimed a position and not written its message.
+    Coming,
+    /// A message, or the news that none will come.
+    Ready,
+}
+
+/// What a reactor asks of a channel whose receiver is registered with it.
+pub(crate) trait Probe: Send + Sync {
+    /// Returns what is there. Never waits for a sender.
+    fn look(&self) -> Look;
+    /// Asks senders for news. A fence and a look must follow.
+    fn ask(&self, request: Request);
+    /// Takes every request back.
+    fn silence(&self);
+
+    /// Asks, and looks: the receiver's steps 2 to 5.
+    ///
+    /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
+    fn arm(&self, request: Request) -> Look {
+        self.ask(request);
+        fence(Ordering::SeqCst);
+        match self.look() {
+            Look::Coming if settle_fence() => match self.look() {
+                Look::Coming => Look::Quiet,
+                look => look,
+            },
+            look => look,
+        }
+    }
+}
+
+/// The shared end of a reactor, or of a thread that blocks without one.
+pub(crate) struct Notify {
+    /// The number of the sleep, twice; odd: it has ended.
+    sleep: AtomicU64,
+    /// The value of `sleep` for which the wake-up has been made, or is not needed.
+    rung: AtomicU64,
+    /// Channels with news.
+    marks: Marks,
+    /// Callbacks that a bell has made due.
+    callbacks: Marks,
+    /// Rings of callbacks' bells so far.
+    rings: AtomicU64,
+    /// There are posts, callbacks made due, or a requested wake-up.
+    posted: AtomicBool,
+    /// Some of them come from another thread, which may send a message next.
+    pressing: AtomicBool,
+    owner: ThreadId,
+    /// A thread asked for a wake-up.
+    woken: AtomicBool,
+    waker: Arc<dyn Wake>,
+    /// Even: open, and the first to claim it deals with us. Odd: claimed, voided, or not given out.
+    ticket: AtomicU64,
+}
+
+/// Wakes a thread, for channels without a reactor.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(&self) -> io::Result<()> {
+        self.0.unpark();
+        Ok(())
+    }
+}
+
+impl Notify {
+    pub(crate) fn new(waker: Arc<dyn Wake>) -> Notify {
+        Notify {
+            sleep: AtomicU64::new(1),
+            rung: AtomicU64::new(1),
+            marks: Marks::new(),
+            callbacks: Marks::new(),
+            rings: AtomicU64::new(0),
+            posted: AtomicBool::new(false),
+            pressing: AtomicBool::new(false),
+            owner: std::thread::current().id(),
+            woken: AtomicBool::new(false),
+            waker,
+            ticket: AtomicU64::new(1),
+        }
+    }
+
+    /// The shared end of the calling thread, for blocking calls without a reactor.
+    pub(crate) fn of_thread() -> Arc<Notify> {
+        let new = || Arc::new(Notify::new(Arc::new(Unpark(thread::current()))));
+        #[cfg(not(all(loom, test)))]
+        {
+            thread_local!(static HERE: std::cell::OnceCell<Arc<Notify>> = const { std::cell::OnceCell::new() });
+            // A thread that is torn down has none to keep.
+            HERE.try_with(|here| here.get_or_init(new).clone()).unwrap_or_else(|_| new())
+        }
+        #[cfg(all(loom, test))]
+        new()
+    }
+
+    // The sleeper's side. Only the party itself calls these.
+
+    /// Step 1: begins a sleep. The caller goes on with its requests and a `SeqCst` fence.
+    #[inline]
+    pub(crate) fn sleep(&self) {
+        let number = self.sleep.load(Ordering::Relaxed);
+        if number & 1 == 1 {
+            self.sleep.store(number.wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Step 7: ends the sleep. Returns true if a thread has ended it, with a call of the waker.
+    #[inline]
+    pub(crate) fn awake(&self) -> bool {
+        let number = self.sleep.load(Ordering::SeqCst);
+        let woken = number & 1 == 1
+            || self.sleep.compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst).is_err();
+        // No thread owes us a wake-up now.
+        self.rung.store(number | 1, Ordering::Release);
+        woken
+    }
+
+    /// Returns true if no thread has ended the sleep.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleep.load(Ordering::SeqCst) & 1 == 0 // after the driver has looked
+    }
+
+    /// Sleeps, as a thread, until the sleep is ended or until `deadline`. May return early.
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
+        if !self.is_asleep() {
+            return;
+        }
+        #[cfg(not(all(loom, test)))]
+        if let Some(deadline) = deadline {
+            return thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+        let _ = deadline;
+        thread::park();
+    }
+
+    /// Opens a ticket for the sleep that begins.
+    #[inline]
+    pub(crate) fn open_ticket(&self) {
+        let number = (self.ticket.load(Ordering::Relaxed) | 1).wrapping_add(1);
+        self.ticket.store(number, Ordering::Release);
+    }
+
+    /// Voids the ticket, if nobody has claimed it.
+    pub(crate) fn void_ticket(&self) {
+        let number = self.ticket.load(Ordering::Acquire);
+        if number & 1 == 0 {
+            let (open, closed) = (number, number + 1);
+            let _ = self.ticket.compare_exchange(open, closed, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// A part of step 4: returns true if a channel may have left its mark.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marks.is_marked()
+    }
+
+    /// Makes the memory for a slot's marks, so that no sender allocates.
+    pub(crate) fn prepare(&self, slot: u32) {
+        self.marks.prepare(slot);
+    }
+
+    /// Makes the memory for the mark of a slot with a callback.
+    pub(crate) fn prepare_callback(&self, slot: u32) {
+        self.callbacks.prepare(slot);
+    }
+
+    /// Takes the marks of channels away. Slots may come that have nothing.
+    pub(crate) fn take_marks(&self, each: impl FnMut(u32)) {
+        self.marks.take(each);
+        full_fence();
+    }
+
+    /// Takes the marks of callbacks away.
+    pub(crate) fn take_callbacks(&self, each: impl FnMut(u32)) {
+        if self.callbacks.is_marked() {
+            self.callbacks.take(each);
+        }
+    }
+
+    /// A part of step 4: returns true if there may be a post, a due callback or a wake-up.
+    #[inline]
+    pub(crate) fn is_posted(&self) -> bool {
+        self.posted.load(Ordering::SeqCst)
+    }
+
+    /// Returns true if another thread has posted: its posts run before a message it sent later.
+    #[inline]
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.pressing.load(Ordering::SeqCst)
+    }
+
+    /// Returns true if a wake-up was requested and not taken.
+    #[inline]
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_woken(&self) -> bool {
+        self.is_woken() && self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    /// The caller takes all posts and callbacks after this. Returns true if a wake-up was requested.
+    pub(crate) fn begin_posts(&self) -> bool {
+        self.posted.store(false, Ordering::SeqCst);
+        self.pressing.store(false, Ordering::SeqCst);
+        full_fence();
+        self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    // The senders' side.
+
+    /// Step 6 of a sender.
+    pub(crate) fn mark(&self, slot: u32) {
+        self.marks.mark(slot);
+        full_fence();
+    }
+
+    /// The number of the next ring of a callback's bell.
+    fn next_ring(&self) -> u64 {
+        self.rings.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Makes the callback in this slot due. [`wake`](Self::wake) must follow.
+    pub(crate) fn mark_callback(&self, slot: u32) {
+        self.callbacks.mark(slot);
+        self.publish();
+    }
+
+    /// Tells the reactor that there is a post. [`wake`](Self::wake) must follow.
+    pub(crate) fn publish(&self) {
+        if std::thread::current().id() != self.owner {
+            self.pressing.store(true, Ordering::SeqCst);
+        }
+        self.publish_own();
+    }
+
+    fn publish_own(&self) {
+        self.posted.store(true, Ordering::SeqCst);
+        full_fence();
+    }
+
+    /// Ends the wait under way or the next one.
+    pub(crate) fn request_wake_up(&self) {
+        // A read-modify-write in any case: the taker then sees what was done before.
+        self.woken.swap(true, Ordering::SeqCst);
+        self.publish_own();
+        self.wake();
+    }
+
+    /// Steps 6 and 7 of a sender that has read a request.
+    // Inlined, as the whole way to the syscall is: the kernel's own calls push ours out of the CPU's
+    // return predictor, so each frame that is open across a syscall costs a mispredicted return.
+    #[inline(always)]
+    pub(crate) fn answer(&self, request: Request, slot: u32) {
+        if request == Request::Mark {
+            self.mark(slot);
+        }
+        self.wake();
+    }
+
+    /// Step 7 of a sender. Also called by the reactor itself when an outer loop sleeps for it.
+    #[inline(always)]
+    pub(crate) fn wake(&self) {
+        let number = self.sleep.load(Ordering::SeqCst);
+        if number & 1 == 0 {
+            // A failed exchange stores nothing: a late sender cannot undo a later sleep.
+            match self.sleep.compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => self.ring(number + 1),
+                Err(now) => self.help(now),
+            }
+        } else {
+            self.help(number);
+        }
+    }
+
+    /// Makes the wake-up of the sleep that `ended`.
+    #[inline(always)]
+    fn ring(&self, ended: u64) {
+        // After a failure the wake-up is still owed: the next sender makes it.
+        if self.waker.wake().is_ok() && self.sleep.load(Ordering::SeqCst) == ended {
+            self.rung.store(ended, Ordering::Release);
+        }
+    }
+
+    /// Makes the wake-up that another thread owes, if that thread takes too long.
+    #[inline]
+    fn help(&self, ended: u64) {
+        if self.rung.load(Ordering::Acquire) != ended {
+            self.help_slow(ended);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn help_slow(&self, ended: u64) {
+        let is_over =
+            || self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended;
+        if !wait_briefly(is_over) {
+            self.ring(ended);
+        }
+    }
+}

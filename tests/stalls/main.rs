@@ -34,7 +34,7 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 10; the nightly check takes 200 |
+//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 8; the nightly check takes 200 |
 //! | `POLLMUX_STALL_MS` | length of one stop in ms | 50; the nightly check takes 100 |
 //! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
 #![cfg(target_os = "linux")]

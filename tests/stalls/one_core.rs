@@ -274,11 +274,9 @@ fn bare(shared: &Shared, rx: &Receiver<Message>) {
     measure(shared, |worst| {
         let due = Time::now() + PERIOD;
         let first = rx.recv_timeout(PERIOD);
-        let mut received = usize::from(first.is_ok());
-        if first.is_err() {
-            worst.tick(due);
-        }
-        received += (0..BURST).map_while(|_| worst.receive(|| rx.try_recv().ok())).count();
+        let first = usize::from(first.inspect_err(|_| worst.tick(due)).is_ok());
+        worst.received += first as u64;
+        let received = first + (0..BURST).map_while(|_| worst.receive(|| rx.try_recv().ok())).count();
         shared.got.fetch_add(received as u64, SeqCst);
     });
 }

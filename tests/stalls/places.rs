@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 /// So much of the stack is looked at, in bytes.
 const DEPTH: usize = 6 << 10;
 /// A line names at most so many functions.
-const NAMES: usize = 6;
+const NAMES: usize = 4;
 
 /// Addresses in the test binary: the instruction, and then what may be return addresses.
 ///
@@ -114,9 +114,11 @@ impl Names {
                     continue;
                 }
                 let place = lines.next().unwrap_or("");
-                let file = place.rsplit('/').next().unwrap_or(place);
+                // A file of the crate, or of the library, whose line says nothing.
+                let here = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+                let file = place.strip_prefix(here).unwrap_or("");
                 let file = file.split(' ').next().unwrap_or(file);
-                names.entry(at).or_default().push(format!("{} ({file})", short(line)));
+                names.entry(at).or_default().push(format!("{} {file}", short(line)));
             }
         }
         Names(names)
@@ -134,9 +136,10 @@ impl Names {
         }
         // Until the test's own code: what is behind it is the same each time.
         let of_test = |name: &&String| name.starts_with("stalls::program::sending");
-        for (at, name) in self.lines(stack).take_while(|name| !of_test(name)).enumerate() {
-            let ours = ["pollmux::", "Mutex", "malloc"].iter().any(|part| name.contains(part));
-            if (at == 0 || ours) && !said.contains(&name.as_str()) && said.len() < NAMES {
+        for name in self.lines(stack).take_while(|name| !of_test(name)) {
+            let name = name.strip_prefix("pollmux::").unwrap_or(name);
+            let ours = ["src/", "Mutex", "malloc"].iter().any(|part| name.contains(part));
+            if ours && !said.contains(&name) && said.len() < NAMES {
                 said.push(name);
             }
         }

@@ -90,7 +90,7 @@ type Skip = String;
 
 /// Runs the program once, with stops or without.
 fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Skip> {
-    let (rounds, hold) = (setting("POLLMUX_STALL_ROUNDS", 10), setting("POLLMUX_STALL_MS", 50));
+    let (rounds, hold) = (setting("POLLMUX_STALL_ROUNDS", 8), setting("POLLMUX_STALL_MS", 50));
     let hold = Duration::from_millis(hold);
     let mut program = Program::begin(name);
     let line = program.hear().unwrap_or_else(|| panic!("{name}: the child does not begin"));
@@ -171,7 +171,6 @@ pub fn judge(name: &str, flavour: Flavour, how: Loop) {
         };
         let sending = stopped.sending;
         eprintln!("stalls: {name}: {}, {sending} while it sent", stopped.say());
-        stopped.say_places(name);
         if stopped.late == 0 && stopped.silent == 0 && stopped.cpu < CPU {
             return;
         }
@@ -180,6 +179,7 @@ pub fn judge(name: &str, flavour: Flavour, how: Loop) {
         if stopped.late <= free.late && stopped.silent <= free.silent && stopped.cpu < CPU {
             return;
         }
+        stopped.say_places(name);
         said.push(format!("{}; without stops {}", stopped.say(), free.say()));
     }
     panic!("{name}: each of {runs} runs failed:\n{}", said.join("\n"));

@@ -21,15 +21,14 @@ use std::time::Instant;
 use super::Target;
 use super::{RecvTimeoutError, Refused, SendTimeoutError, TryRecvError};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, forbid_blocking};
-use crate::wake::{Look, Notify, Probe, Request, Ticket};
+use crate::wake::{Look, Notify, Probe, Request, RequestCell, Ticket};
 
 /// What the receiver's reactor sees of a meeting without its lock: whether somebody waits.
-#[derive(Debug, Default)]
 pub(crate) struct Board {
     /// A sender waits, a value was put down, or every sender is gone. Written under the lock.
     something: AtomicBool,
-    /// The receiver wants a mark when that becomes true.
-    armed: AtomicBool,
+    /// The receiver's request for a mark when that becomes true.
+    request: RequestCell,
 }
 
 /// See the module's text.
@@ -128,9 +127,9 @@ impl<T> Meeting<T> {
         let something = !matches!(self.deal, Deal::None) || self.has_offer(None) || self.gone;
         self.board.something.store(something, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if something && self.board.armed.swap(false, Ordering::SeqCst) {
+        if let (true, Some(request)) = (something, self.board.request.read()) {
             if let Some(target) = &self.registered {
-                target.notify.answer(Request::Mark, target.slot);
+                target.notify.answer(request, &self.board.request, target.slot);
             }
         }
     }
@@ -153,7 +152,7 @@ impl<T> Rendezvous<T> {
             last: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             registered: None,
-            board: Arc::default(),
+            board: Arc::new(Board { something: AtomicBool::new(false), request: RequestCell::new() }),
         };
         Rendezvous { meeting: Mutex::new(meeting), answered: Condvar::new(), senders: AtomicUsize::new(1) }
     }
@@ -424,11 +423,15 @@ impl Probe for Board {
 
     fn ask(&self, request: Request) {
         if request == Request::Mark {
-            self.armed.store(true, Ordering::SeqCst);
+            self.request.ask(request);
         }
     }
 
     fn silence(&self) {
-        self.armed.store(false, Ordering::SeqCst);
+        self.request.silence();
+    }
+
+    fn order(&self) -> u64 {
+        self.request.order()
     }
 }

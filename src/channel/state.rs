@@ -304,7 +304,7 @@ impl State {
     pub(super) fn answer(&self) -> bool {
         match self.request.read_published() {
             Some(Request::Drop) => return false,
-            Some(request) => self.targets.answer(request),
+            Some(request) => self.targets.answer(request, &self.request),
             None => {}
         }
         true
@@ -506,8 +506,13 @@ impl State {
     }
 
     pub(super) fn len(&self) -> usize {
-        // The tail first: a head read later may be past it, never the other way round by more than what came in between.
-        let tail = self.front.tail.load(Ordering::SeqCst) & POSITION;
+        // The tail first: a head read later may be past it, never the other way round by more than
+        // what came in between.
+        let word = self.front.tail.load(Ordering::SeqCst);
+        if word & CLOSED != 0 {
+            return 0;
+        }
+        let tail = word & POSITION;
         let head = self.head.load(Ordering::SeqCst);
         let len = behind(head, tail);
         if len > POSITION >> 1 { 0 } else { len.min(self.capacity.unwrap_or(len)) as usize }
@@ -598,5 +603,9 @@ impl Probe for State {
 
     fn silence(&self) {
         self.request.silence();
+    }
+
+    fn order(&self) -> u64 {
+        self.request.order()
     }
 }

@@ -14,7 +14,7 @@ use super::remote::{Post, TimerError, TimerId};
 use super::slots::{Chunk, Flag, State};
 use super::{Core, Handle, Slot};
 use crate::sys::Time;
-use crate::wake::Bell;
+use crate::wake::{Bell, Probe};
 
 /// A callback's closure.
 pub(crate) type Call = Box<dyn FnMut(&Firing<'_>)>;

@@ -19,7 +19,9 @@ pub(crate) struct Channels {
     /// Tokens of channels that were asked while something was coming, and whose senders may have
     /// missed the request (there is no membarrier): they are looked at again in a moment.
     unsure: Vec<u64>,
-    /// How many channels are registered: the list has room for all, so that only a registration
+    /// Marks that were taken, while they are put in order.
+    marked: Vec<(u64, u32)>,
+    /// How many channels are registered: the lists have room for all, so that only a registration
     /// allocates.
     registered: usize,
 }
@@ -55,6 +57,7 @@ impl Channels {
     fn make_room(&mut self) {
         self.registered += 1;
         self.unasked.reserve(self.registered.saturating_sub(self.unasked.len()));
+        self.marked.reserve(self.registered);
     }
 
     /// Counts one registered channel less.
@@ -137,11 +140,20 @@ impl Core {
             return;
         }
         let table = &mut *self.table.borrow_mut();
+        let mut marked = std::mem::take(&mut channels.marked);
         self.notify.take_marks(|slot| {
             // A late mark may be for a slot that is free, or another source's, by now.
-            let Some(probe) = table.slots.chunk_of(slot).and_then(|chunk| chunk.probe(slot)) else { return };
+            if let Some(probe) = table.slots.chunk_of(slot).and_then(|chunk| chunk.probe(slot)) {
+                marked.push((probe.order(), slot));
+            }
+        });
+        if marked.len() > 1 {
+            marked.sort_unstable();
+        }
+        for (_, slot) in marked.drain(..) {
+            let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
             if table.slots.node(slot).state.get() == State::Ready {
-                return;
+                continue;
             }
             if probe.look() == Look::Ready {
                 probe.silence();
@@ -149,7 +161,8 @@ impl Core {
             } else {
                 channels.settle(table, slot, &*probe, marking);
             }
-        });
+        }
+        channels.marked = marked;
     }
 
     /// Returns true if a registered channel has to be looked at again in a moment.

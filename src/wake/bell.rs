@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use super::{Look, Notify, Probe, Request, RequestCell};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 
 /// A flag that any thread raises and one reactor hears.
 ///
 /// The `SeqCst` swap of the flag is the publication, as a buffered channel's stamp is.
 pub(crate) struct Bell {
     rung: AtomicBool,
-    /// Of a callback's bell: which ring of the reactor's it was; 0 for none yet.
-    order: AtomicU64,
     /// Ringing makes a callback due, instead of a source ready.
     for_callback: bool,
     request: RequestCell,
@@ -22,8 +20,8 @@ pub(crate) struct Bell {
 impl Bell {
     /// A bell for the source in this slot of the reactor.
     pub(crate) fn new(notify: Arc<Notify>, slot: u32) -> Bell {
-        let (rung, order) = (AtomicBool::new(false), AtomicU64::new(0));
-        Bell { rung, order, for_callback: false, request: RequestCell::new(), notify, slot }
+        let rung = AtomicBool::new(false);
+        Bell { rung, for_callback: false, request: RequestCell::new(), notify, slot }
     }
 
     /// A bell that makes the callback in this slot due.
@@ -45,20 +43,16 @@ impl Bell {
     /// still before its wake-up. The swap is needed then, too: the hearer sees what came before it.
     #[inline]
     pub(crate) fn toll(&self) -> bool {
-        if self.for_callback {
-            let order = self.notify.next_ring();
-            let _ = self.order.compare_exchange(0, order, Ordering::Relaxed, Ordering::Relaxed);
-        }
         self.rung.swap(true, Ordering::SeqCst);
         if self.for_callback {
-            self.notify.mark_callback(self.slot);
+            self.notify.mark_callback(&self.request, self.slot);
             return true;
         }
         match self.request.read() {
             None => false,
             Some(request) => {
                 if request == Request::Mark {
-                    self.notify.mark(self.slot);
+                    self.notify.mark(&self.request, self.slot);
                 }
                 true
             }
@@ -83,11 +77,6 @@ impl Bell {
         self.rung.load(Ordering::SeqCst)
     }
 
-    /// Orders the rings of callbacks' bells.
-    pub(crate) fn order(&self) -> u64 {
-        self.order.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn unask(&self) {
         self.request.unask();
     }
@@ -105,5 +94,9 @@ impl Probe for Bell {
 
     fn silence(&self) {
         self.request.silence();
+    }
+
+    fn order(&self) -> u64 {
+        self.request.order()
     }
 }

@@ -78,6 +78,8 @@ pub(crate) trait Probe: Send + Sync {
     fn ask(&self, request: Request);
     /// Takes every request back.
     fn silence(&self);
+    /// The number of the first mark since the request for it was made.
+    fn order(&self) -> u64;
 
     /// Asks, and looks: the receiver's steps 2 to 5.
     ///
@@ -105,8 +107,8 @@ pub(crate) struct Notify {
     marks: Marks,
     /// Callbacks that a bell has made due.
     callbacks: Marks,
-    /// Rings of callbacks' bells so far.
-    rings: AtomicU64,
+    /// Marks so far: they are taken in the order in which they were set.
+    numbers: AtomicU64,
     /// There are posts, callbacks made due, or a requested wake-up.
     posted: AtomicBool,
     /// Some of them come from another thread, which may send a message next.
@@ -136,7 +138,7 @@ impl Notify {
             rung: AtomicU64::new(1),
             marks: Marks::new(),
             callbacks: Marks::new(),
-            rings: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             posted: AtomicBool::new(false),
             pressing: AtomicBool::new(false),
             owner: std::thread::current().id(),
@@ -277,18 +279,20 @@ impl Notify {
     // The senders' side.
 
     /// Step 6 of a sender.
-    pub(crate) fn mark(&self, slot: u32) {
+    pub(crate) fn mark(&self, cell: &RequestCell, slot: u32) {
+        cell.number_mark(self);
         self.marks.mark(slot);
         full_fence();
     }
 
-    /// The number of the next ring of a callback's bell.
-    fn next_ring(&self) -> u64 {
-        self.rings.fetch_add(1, Ordering::Relaxed) + 1
+    /// The number of the next mark.
+    fn next_mark(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Makes the callback in this slot due. [`wake`](Self::wake) must follow.
-    pub(crate) fn mark_callback(&self, slot: u32) {
+    pub(crate) fn mark_callback(&self, cell: &RequestCell, slot: u32) {
+        cell.number_mark(self);
         self.callbacks.mark(slot);
         self.publish();
     }
@@ -318,9 +322,9 @@ impl Notify {
     // Inlined, as the whole way to the syscall is: the kernel's own calls push ours out of the CPU's
     // return predictor, so each frame that is open across a syscall costs a mispredicted return.
     #[inline(always)]
-    pub(crate) fn answer(&self, request: Request, slot: u32) {
+    pub(crate) fn answer(&self, request: Request, cell: &RequestCell, slot: u32) {
         if request == Request::Mark {
-            self.mark(slot);
+            self.mark(cell, slot);
         }
         self.wake();
     }

@@ -32,9 +32,9 @@ type Message = [u8; 64];
 /// How the loop receives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Waits for the tick, then takes what there is by `try_take`.
+    /// Waits for the tick, then receives by `try_take`, which is an inbox's `try_recv`.
     TryRecv,
-    /// Waits for the tick, then takes what there is by `select!` with `default`.
+    /// Waits for the tick, then receives by `select!` with `default`.
     Default,
     SelectMacro,
     Wait,
@@ -276,8 +276,8 @@ fn bare(shared: &Shared, rx: &Receiver<Message>) {
         let first = rx.recv_timeout(PERIOD);
         let first = usize::from(first.inspect_err(|_| worst.tick(due)).is_ok());
         worst.received += first as u64;
-        let received = first + (0..BURST).map_while(|_| worst.receive(|| rx.try_recv().ok())).count();
-        shared.got.fetch_add(received as u64, SeqCst);
+        let more = (0..BURST).map_while(|_| worst.receive(|| rx.try_recv().ok()));
+        shared.got.fetch_add((first + more.count()) as u64, SeqCst);
     });
 }
 
@@ -298,9 +298,8 @@ fn judge(name: &str, flavour: Flavour, way: Way) {
         let numbers: Vec<u64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
         let [receive, tick, turn, ticks, got] = numbers[..] else { panic!("{name}: {line}") };
         let [receive, tick, turn] = [receive, tick, turn].map(Duration::from_nanos);
-        let line = format!(
-            "worst receive {receive:.1?}, tick {tick:.1?}, turn {turn:.1?}; {ticks} ticks, {got} got"
-        );
+        let worst = format!("receive {receive:.1?}, tick {tick:.1?}, turn {turn:.1?}");
+        let line = format!("worst {worst}; {ticks} ticks, {got} received");
         eprintln!("stalls: {name}: {line}");
         if receive.max(tick).max(turn) < LIMIT {
             return;

@@ -95,7 +95,8 @@ pub struct Names(HashMap<u64, Vec<String>>);
 
 impl Names {
     pub fn of<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> Names {
-        let mut all: Vec<u64> = stacks.into_iter().flat_map(|stack| stack.addresses.clone()).collect();
+        let addresses = stacks.into_iter().flat_map(|stack| &stack.addresses);
+        let mut all: Vec<u64> = addresses.copied().collect();
         all.sort_unstable();
         all.dedup();
         let Ok(binary) = std::env::current_exe() else { return Names(HashMap::new()) };

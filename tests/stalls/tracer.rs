@@ -25,7 +25,7 @@ const LENGTH: usize = 256;
 /// An instruction that takes longer is a syscall that blocks.
 const STEP: Duration = Duration::from_millis(20);
 /// A thread that cannot be stopped for so long hangs in the kernel.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The time in which a thread stood still, and the place.
 pub struct Stop {
@@ -43,6 +43,8 @@ pub struct Tracee {
     /// The memory of the process, and where the code of `sending` is.
     memory: Option<File>,
     sending: usize,
+    /// Where the return address into `sending` is: at the same place in each send.
+    frame: Option<u64>,
     stopped: bool,
     random: Random,
 }
@@ -60,7 +62,7 @@ impl Tracee {
         ptrace::seize(thread, Options::PTRACE_O_EXITKILL)?;
         let memory = File::open(format!("/proc/{process}/mem")).ok();
         let random = Random::new(seed);
-        Ok(Tracee { process, thread, memory, sending, stopped: false, random })
+        Ok(Tracee { process, thread, memory, sending, frame: None, stopped: false, random })
     }
 
     /// Waits until the thread has stopped. Returns false if it runs on for `limit`.
@@ -97,13 +99,21 @@ impl Tracee {
     }
 
     /// Returns true if the thread, which has stopped, is inside a send.
-    fn is_sending(&self) -> Option<bool> {
+    fn is_sending(&mut self) -> Option<bool> {
         let (_, stack) = pointers(self.thread)?;
+        let memory = self.memory.as_ref()?;
+        let code = self.sending as u64..(self.sending + LENGTH) as u64;
+        if let Some(at) = self.frame {
+            let mut word = [0; 8];
+            memory.read_exact_at(&mut word, at).ok()?;
+            return Some(stack <= at && code.contains(&u64::from_ne_bytes(word)));
+        }
         let mut bytes = vec![0; DEPTH];
-        let len = self.memory.as_ref()?.read_at(&mut bytes, stack).ok()?;
-        let code = self.sending..self.sending + LENGTH;
+        let len = memory.read_at(&mut bytes, stack).ok()?;
         let mut words = bytes[..len].as_chunks::<8>().0.iter();
-        Some(words.any(|word| code.contains(&(u64::from_ne_bytes(*word) as usize))))
+        let found = words.position(|word| code.contains(&u64::from_ne_bytes(*word)));
+        self.frame = found.map(|index| stack + 8 * index as u64);
+        Some(found.is_some())
     }
 
     fn go_on(&mut self) -> Result<(), Gone> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::watch::spawn;
 
+const REQUIRE: &str = "POLLMUX_STALL_REQUIRE";
 const CHILD: &str = "POLLMUX_STALL_CHILD";
 /// The beginning of each line that a child says to its parent.
 const SAYS: &str = "stalls:";
@@ -33,6 +34,12 @@ pub fn is_child(name: &str) -> bool {
         }));
     }
     child
+}
+
+/// Says that a test cannot measure here. Fails if the tests must not be skipped.
+pub fn skip(name: &str, reason: &str) {
+    assert!(std::env::var_os(REQUIRE).is_none(), "{name}: {reason}");
+    eprintln!("stalls: {name}: skipped: {reason}");
 }
 
 /// Says a line to the parent.

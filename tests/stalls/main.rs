@@ -41,7 +41,10 @@
 //! | `POLLMUX_STALL_ROUNDS` | stops in one run | 8; the nightly check takes 200 |
 //! | `POLLMUX_STALL_MS` | length of one stop in ms | 50; the nightly check takes 100 |
 //! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
-#![cfg(target_os = "linux")]
+//! | `POLLMUX_STALL_REQUIRE` | if set, a test that would be skipped fails | |
+//!
+//! They run on epoll only: the library that stands for kqueue on Linux has locks of its own.
+#![cfg(all(target_os = "linux", epoll))]
 
 mod child;
 #[path = "../common/cpu.rs"]
@@ -89,20 +92,15 @@ stopped! {
         Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
         SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
         Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
-    bare_recv_timeout_is_on_time_beside_a_stopped by Bare:
-        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
-        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
-        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
-        SendCaseRendezvous as send_case_at_a_rendezvous;
-}
-
-// Where no kqueue can be waited for (build.rs) nothing can be embedded.
-#[cfg(not(flat))]
-stopped! {
     embedded_reactor_is_on_time_beside_a_stopped by Embedded:
         Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
         Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
         Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
         SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
         Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
+    bare_recv_timeout_is_on_time_beside_a_stopped by Bare:
+        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+        SendCaseRendezvous as send_case_at_a_rendezvous;
 }

@@ -1,8 +1,8 @@
 //! One core: a loop under `SCHED_FIFO`, and two normal senders that run only when the loop sleeps.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Events, Handle, Never, Reactor, Select, Source, Time, never, select};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::child::{Program, alone, is_child, say};
+use crate::child::{Program, alone, is_child, say, skip};
 use crate::watch::Random;
 
 /// Each tick stops a sender at a random instruction.
@@ -41,13 +41,15 @@ enum Way {
     SelectSet,
     /// Without a reactor: `recv_timeout` for the length of a tick, then `try_recv`.
     Bare,
+    /// Sleeps for the length of a tick, then drops the receiver and goes on with a new channel.
+    Drop,
 }
 
 impl Way {
     /// Returns the longest time between two messages of a sender, in us.
     fn gap(self) -> u64 {
         match self {
-            Way::TryRecv | Way::Default => 20,
+            Way::TryRecv | Way::Default | Way::Drop => 20,
             _ => 200, // each message wakes the loop
         }
     }
@@ -152,6 +154,8 @@ fn program(flavour: Flavour, way: Way) {
     let reactor = Reactor::new().unwrap();
     let gap = way.gap();
     match flavour {
+        Flavour::Bounded if way == Way::Drop => drops(&shared, || channel::bounded(16)),
+        Flavour::Unbounded if way == Way::Drop => drops(&shared, channel::unbounded),
         Flavour::Bounded => messages(&shared, &reactor, way, channel::bounded(16)),
         Flavour::Unbounded => messages(&shared, &reactor, way, channel::unbounded()),
         Flavour::Rendezvous => messages(&shared, &reactor, way, channel::bounded(0)),
@@ -265,7 +269,7 @@ fn drive<S: Source>(shared: &Shared, reactor: &Reactor, way: Way, main: &S, coun
                 got(usize::from(worst.receive(|| chosen.recv(main)).is_some()));
             }
         }
-        Way::Bare => unreachable!("it has no reactor"),
+        Way::Bare | Way::Drop => unreachable!("it has no reactor"),
     });
 }
 
@@ -281,6 +285,28 @@ fn bare(shared: &Shared, rx: &Receiver<Message>) {
     });
 }
 
+/// A loop that drops receivers.
+fn drops(shared: &Arc<Shared>, make: fn() -> (Sender<Message>, Receiver<Message>)) {
+    let (tx, mut rx) = make();
+    let current = Arc::new(Mutex::new(tx));
+    senders(shared, Way::Drop.gap(), || {
+        let current = current.clone();
+        let mut tx = current.lock().unwrap().clone();
+        move || {
+            if tx.try_send([7; 64]).is_err() {
+                tx = current.lock().unwrap().clone();
+            }
+        }
+    });
+    measure(shared, |worst| {
+        thread::sleep(PERIOD);
+        let (tx, next) = make();
+        *current.lock().unwrap() = tx;
+        worst.receive(|| Some(drop(std::mem::replace(&mut rx, next))));
+        shared.got.store(shared.sent.load(SeqCst), SeqCst);
+    });
+}
+
 /// The body of each test; in the child it is the program.
 fn judge(name: &str, flavour: Flavour, way: Way) {
     if is_child(name) {
@@ -291,8 +317,8 @@ fn judge(name: &str, flavour: Flavour, way: Way) {
     for _ in 0..RUNS {
         let program = Program::begin(name);
         let Some(line) = program.hear() else { panic!("{name}: the child hangs or has died") };
-        if line.starts_with("skipped") {
-            return eprintln!("stalls: {name}: {line}");
+        if let Some(reason) = line.strip_prefix("skipped, ") {
+            return skip(name, reason);
         }
         let numbers = line.strip_prefix("worst ").unwrap_or_else(|| panic!("{name}: {line}"));
         let numbers: Vec<u64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
@@ -320,6 +346,8 @@ macro_rules! tests {
 }
 
 tests! {
+    receiver_is_dropped_quickly_beside_preempted_senders_of_bounded: Bounded by Drop;
+    receiver_is_dropped_quickly_beside_preempted_senders_of_unbounded: Unbounded by Drop;
     try_recv_is_quick_beside_preempted_senders_of_bounded: Bounded by TryRecv;
     try_recv_is_quick_beside_preempted_senders_of_unbounded: Unbounded by TryRecv;
     try_recv_is_quick_beside_preempted_senders_at_a_rendezvous: Rendezvous by TryRecv;

@@ -66,13 +66,18 @@ impl Stack {
         let (base, from, to) = code(process)?;
         let mut bytes = vec![0; DEPTH];
         let len = File::open(format!("/proc/{process}/mem")).ok()?.read_at(&mut bytes, stack).ok()?;
-        let words = bytes[..len].as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+        let words = words(&bytes[..len]);
         // A return address is behind its call.
         let addresses = std::iter::once(instruction).chain(words.map(|word| word.wrapping_sub(1)));
         let inside = addresses.filter(|address| (from..to).contains(address));
         let outside = !(from..to).contains(&instruction);
         Some(Stack { addresses: inside.map(|address| address - base).collect(), outside })
     }
+}
+
+/// Returns the words of a piece of the stack.
+pub fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()))
 }
 
 /// Leaves the type arguments out.

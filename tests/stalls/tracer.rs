@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pollmux::Time;
 
-use crate::places::{Stack, pointers};
+use crate::places::{Stack, pointers, words};
 use crate::watch::Random;
 
 /// A thread is stepped by fewer instructions while it sends: one of these, chosen at random.
@@ -110,8 +110,7 @@ impl Tracee {
         }
         let mut bytes = vec![0; DEPTH];
         let len = memory.read_at(&mut bytes, stack).ok()?;
-        let mut words = bytes[..len].as_chunks::<8>().0.iter();
-        let found = words.position(|word| code.contains(&u64::from_ne_bytes(*word)));
+        let found = words(&bytes[..len]).position(|word| code.contains(&word));
         self.frame = found.map(|index| stack + 8 * index as u64);
         Some(found.is_some())
     }

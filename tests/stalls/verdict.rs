@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pollmux::Time;
 
-use crate::child::{Program, alone, is_child};
+use crate::child::{Program, alone, is_child, skip};
 use crate::places::{Names, Stack};
 use crate::program::{self, Flavour, Loop};
 use crate::tracer::{Gone, Stop, Tracee};
@@ -186,7 +186,7 @@ pub fn judge(name: &str, flavour: Flavour, how: Loop) {
     for seed in 1..=runs {
         let stopped = match run(name, true, seed, bystander) {
             Ok(run) => run,
-            Err(reason) => return eprintln!("stalls: {name}: skipped, {reason}"),
+            Err(reason) => return skip(name, &reason),
         };
         let sending = stopped.sending;
         eprintln!("stalls: {name}: {}, {sending} while it sent", stopped.say());

@@ -274,8 +274,8 @@ impl Node {
                 child.cancel_one(cause, now, &mut below, &mut bells);
             }
         }
-        bells.retain(|bell| bell.toll());
-        bells.iter().for_each(|bell| bell.wake());
+        let tolled: Vec<_> = bells.iter().map(|bell| bell.toll()).collect();
+        bells.iter().zip(tolled).for_each(|(bell, asked)| bell.wake(asked));
         won
     }
 

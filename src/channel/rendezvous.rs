@@ -127,10 +127,9 @@ impl<T> Meeting<T> {
         let something = !matches!(self.deal, Deal::None) || self.has_offer(None) || self.gone;
         self.board.something.store(something, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if let (true, Some(request)) = (something, self.board.request.read()) {
-            if let Some(target) = &self.registered {
-                target.notify.answer(request, &self.board.request, target.slot);
-            }
+        let asked = self.board.request.read_after_swap();
+        if let (true, true, Some(target)) = (something, asked.is_some(), &self.registered) {
+            target.notify.answer(asked, &self.board.request, target.slot);
         }
     }
 }

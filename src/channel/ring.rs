@@ -30,6 +30,7 @@ use super::state::{FIRST_LEVEL, Found, LEVELS, MAX_CAPACITY, Place, Refused, Sta
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, publish_fence, settle_fence,
 };
+use crate::wake::Asked;
 
 /// Set in the stamp of a slot that holds a value. A fresh slot (0) has no flag.
 const WRITTEN: u64 = 1 << 63;
@@ -56,6 +57,8 @@ struct Ring {
 /// How the slots of a channel lie in memory: what is left of the type.
 #[derive(Clone, Copy)]
 struct Shape {
+    /// How far behind the ring's head its slots begin.
+    slots_at: usize,
     stride: usize,
     align: usize,
     /// loom's atomics and cells are no zeroes: this makes and drops a slot of them.
@@ -104,6 +107,7 @@ impl Shape {
             unsafe { at.cast::<Slot<T>>().drop_in_place() };
         }
         Shape {
+            slots_at: size_of::<Ring>().next_multiple_of(align_of::<Slot<T>>()),
             stride: size_of::<Slot<T>>(),
             align: align_of::<Slot<T>>(),
             #[cfg(all(loom, test))]
@@ -111,15 +115,9 @@ impl Shape {
         }
     }
 
-    /// How far behind the ring's head its slots begin.
-    #[inline(always)]
-    const fn slots_at(align: usize) -> usize {
-        size_of::<Ring>().next_multiple_of(align)
-    }
-
     /// The memory of a ring of `len` slots; `None` if there is no such amount.
     fn layout(&self, len: usize) -> Option<Layout> {
-        let size = self.stride.checked_mul(len)?.checked_add(Self::slots_at(self.align))?;
+        let size = self.stride.checked_mul(len)?.checked_add(self.slots_at)?;
         Layout::from_size_align(size, self.align.max(align_of::<Ring>())).ok()
     }
 }
@@ -198,7 +196,7 @@ impl Rings {
         // SAFETY: the ring is live. Its `mask + 1` slots begin at `slots_at`, in the same memory.
         unsafe {
             let index = (position & (*ring.as_ptr()).mask) as usize;
-            ring.cast::<u8>().add(Shape::slots_at(shape.align) + index * shape.stride)
+            ring.cast::<u8>().add(shape.slots_at + index * shape.stride)
         }
     }
 
@@ -527,14 +525,15 @@ impl<T> Tail<T> {
         slot.value.with_mut(|to| unsafe { (*to).write(value) });
         slot.stamp.store(position | WRITTEN, STAMP);
         publish_fence();
-        if self.state().has_request() {
-            self.answer(position, level);
+        let asked = self.state().asked();
+        if asked.is_some() {
+            self.answer(asked, position, level);
         }
     }
 
     #[inline(never)]
-    fn answer(&self, position: u64, level: usize) {
-        if self.state().answer() {
+    fn answer(&self, asked: Asked, position: u64, level: usize) {
+        if self.state().answer(asked) {
             return;
         }
         // SAFETY: the receiver is gone, and the position was not received.

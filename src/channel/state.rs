@@ -44,7 +44,7 @@ use crate::sync::{
     AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, heavy_fence, init_fences, light_fence,
     wait_briefly,
 };
-use crate::wake::{Look, Notify, Probe, Request, RequestCell};
+use crate::wake::{Asked, Look, Notify, Probe, Request, RequestCell};
 
 /// The receiver is gone: nothing can be claimed any more.
 const CLOSED: u64 = 1 << 63;
@@ -296,17 +296,17 @@ impl State {
 
     /// Step 5 of a sender, after its stamp and the publishing fence.
     #[inline(always)]
-    pub(super) fn has_request(&self) -> bool {
-        self.request.is_asked()
+    pub(super) fn asked(&self) -> Asked {
+        self.request.read()
     }
 
-    /// Steps 5 to 7 of a sender. Returns false if it has to drop its message, as the receiver is gone.
-    pub(super) fn answer(&self) -> bool {
-        match self.request.read_published() {
-            Some(Request::Drop) => return false,
-            Some(request) => self.targets.answer(request, &self.request),
-            None => {}
+    /// Steps 6 to 8 of a sender. Returns false if it has to drop its message: the receiver is gone.
+    #[inline]
+    pub(super) fn answer(&self, asked: Asked) -> bool {
+        if asked.is_to_drop() {
+            return false;
         }
+        self.targets.answer(asked, &self.request);
         true
     }
 
@@ -363,8 +363,10 @@ impl State {
     pub(super) fn drop_sender(&self) {
         if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.front.tail.fetch_or(GONE, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            self.answer();
+            let asked = self.request.read_after_swap();
+            if asked.is_some() {
+                self.answer(asked);
+            }
         }
     }
 
@@ -410,6 +412,7 @@ impl State {
     /// # Safety
     /// Only the receiver may call it.
     #[allow(unsafe_code)]
+    #[inline(never)]
     pub(super) unsafe fn find(&self) -> Found {
         // "Empty" and "gone" are read at once: between two readings a last message could come.
         let word = self.front.tail.load(Ordering::SeqCst);
@@ -584,16 +587,22 @@ impl Detour {
 }
 
 impl Probe for State {
+    #[inline]
     fn look(&self) -> Look {
         if self.is_quiet() {
             return Look::Quiet;
         }
         // SAFETY: a registered channel is asked by its reactor, on the thread of its receiver.
         #[allow(unsafe_code)]
-        match unsafe { self.find() } {
-            Found::Message(_) | Found::End => Look::Ready,
-            Found::Nothing => Look::Quiet,
-            Found::Coming => Look::Coming,
+        unsafe {
+            if self.rings.is_written(self.head()) {
+                return Look::Ready;
+            }
+            match self.find() {
+                Found::Message(_) | Found::End => Look::Ready,
+                Found::Nothing => Look::Quiet,
+                Found::Coming => Look::Coming,
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::sync::{AtomicUsize, Ordering, RwLock, yield_to_others};
-use crate::wake::{Notify, Request, RequestCell};
+use crate::wake::{Asked, Notify, RequestCell};
 
 /// A party that waits for messages, and the slot that its reactor knows the channel by.
 #[derive(Clone)]
@@ -51,20 +51,20 @@ impl Targets {
     }
 
     /// Tells the party what it asked for. Takes no lock that anybody waits for.
-    pub(super) fn answer(&self, request: Request, cell: &RequestCell) {
+    pub(super) fn answer(&self, asked: Asked, cell: &RequestCell) {
         loop {
             match self.current.load(Ordering::SeqCst) {
                 NOBODY => return,
                 FIRST => {
                     if let Some(target) = self.first.get() {
-                        target.notify.answer(request, cell, target.slot);
+                        target.notify.answer(asked, cell, target.slot);
                     }
                     return;
                 }
                 number => {
                     if let Ok(guard) = self.entry(number - 2).target.try_read() {
                         if let Some(target) = &*guard {
-                            target.notify.answer(request, cell, target.slot);
+                            target.notify.answer(asked, cell, target.slot);
                         }
                         return;
                     }

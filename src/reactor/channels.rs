@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::slots::{Flag, State};
+use super::slots::{Flag, NONE, State};
 use super::{Core, Slot, Table};
 use crate::wake::{Look, Probe, Request};
 
@@ -29,28 +29,70 @@ pub(crate) struct Channels {
 impl Channels {
     /// Asks a channel that is in none of the lists for its mark, or leaves it unasked. The channel
     /// becomes ready if it has something after all.
-    fn settle(&mut self, table: &mut Table, slot: u32, probe: &dyn Probe, marking: bool) {
+    fn settle(&mut self, table: &mut Table, slot: u32, marking: bool) {
+        if marking { self.ask(table, slot) } else { self.leave_unasked(table, slot) }
+    }
+
+    fn leave_unasked(&mut self, table: &mut Table, slot: u32) {
         let node = table.slots.node(slot);
-        if !marking {
-            probe.silence();
-            if !node.is(Flag::Unasked) {
-                node.set(Flag::Unasked, true);
-                self.remember(table, slot);
-            }
-        } else {
-            self.ask(table, slot, probe);
+        table.slots.chunk(slot).with_probe(slot, |probe| probe.silence());
+        if !node.is(Flag::Unasked) {
+            node.set(Flag::Unasked, true);
+            self.remember(table, slot);
         }
     }
 
-    fn ask(&mut self, table: &mut Table, slot: u32, probe: &dyn Probe) {
-        match probe.arm(Request::Mark) {
-            Look::Quiet => {}
-            Look::Coming => self.unsure.push(table.slots.chunk(slot).token(slot)),
-            Look::Ready => {
+    /// Asks a channel for its mark. It becomes ready if it has something after all.
+    fn ask(&mut self, table: &mut Table, slot: u32) {
+        let ask = |probe: &dyn Probe| {
+            let look = probe.arm(Request::Mark);
+            if look == Look::Ready {
                 probe.silence();
-                table.raise(slot);
             }
+            look
+        };
+        let look = table.slots.chunk(slot).with_probe(slot, ask);
+        self.found(table, slot, look.unwrap_or(Look::Quiet));
+    }
+
+    /// A channel was looked at, and asked if it had nothing.
+    #[inline]
+    fn found(&mut self, table: &mut Table, slot: u32, look: Look) {
+        match look {
+            Look::Ready => table.raise(slot),
+            Look::Coming => self.unsure.push(table.slots.chunk(slot).token(slot)),
+            Look::Quiet => {}
         }
+    }
+
+    /// Looks at the channel of a slot that was marked: a late mark may be for a slot that is free,
+    /// or another source's, by now.
+    #[inline]
+    fn look_at_marked(&mut self, table: &mut Table, slot: u32, marking: bool) {
+        let Some(chunk) = table.slots.chunk_of(slot) else { return };
+        if chunk.node(slot).state.get() == State::Ready {
+            return;
+        }
+        let request = marking.then_some(Request::Mark);
+        match chunk.with_probe(slot, |probe| probe.look_or_ask(request)) {
+            Some(Look::Ready) => table.raise(slot),
+            Some(look) if marking => self.found(table, slot, look),
+            Some(_) => self.leave_unasked(table, slot),
+            None => {}
+        }
+    }
+
+    /// Looks at the channels that were marked, in the order in which they were.
+    #[inline(never)]
+    fn look_at_several(&mut self, table: &mut Table, marking: bool) {
+        let mut marked = std::mem::take(&mut self.marked);
+        for (order, slot) in &mut marked {
+            let chunk = table.slots.chunk_of(*slot);
+            *order = chunk.and_then(|chunk| chunk.with_probe(*slot, |probe| probe.order())).unwrap_or(0);
+        }
+        marked.sort_unstable();
+        marked.drain(..).for_each(|(_, slot)| self.look_at_marked(table, slot, marking));
+        self.marked = marked;
     }
 
     /// Makes room for one more registered channel.
@@ -79,9 +121,8 @@ impl Channels {
             let Some(slot) = table.slots.resolve(token) else { continue };
             let node = table.slots.node(slot);
             node.set(Flag::Unasked, false);
-            let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
             if node.state.get() != State::Ready {
-                self.ask(table, slot, &*probe);
+                self.ask(table, slot);
             }
         }
         self.unasked = unasked;
@@ -91,16 +132,15 @@ impl Channels {
     fn look_again(&mut self, table: &mut Table) {
         self.unsure.retain(|&token| {
             let Some(slot) = table.slots.resolve(token) else { return false };
-            let Some(probe) = table.slots.chunk(slot).probe(slot) else { return false };
             if table.slots.node(slot).state.get() == State::Ready {
                 return false;
             }
-            let look = probe.look();
-            if look == Look::Ready {
-                probe.silence();
+            let chunk = table.slots.chunk(slot);
+            let look = chunk.with_probe(slot, |probe| probe.look_or_ask(None));
+            if look == Some(Look::Ready) {
                 table.raise(slot);
             }
-            look == Look::Coming
+            look == Some(Look::Coming)
         });
     }
 }
@@ -140,29 +180,25 @@ impl Core {
             return;
         }
         let table = &mut *self.table.borrow_mut();
-        let mut marked = std::mem::take(&mut channels.marked);
+        // Most often there is one mark.
+        let (mut only, mut several) = (NONE, false);
+        let marked = &mut channels.marked;
         self.notify.take_marks(|slot| {
-            // A late mark may be for a slot that is free, or another source's, by now.
-            if let Some(probe) = table.slots.chunk_of(slot).and_then(|chunk| chunk.probe(slot)) {
-                marked.push((probe.order(), slot));
+            if only == NONE {
+                only = slot;
+                return;
             }
+            if !several {
+                several = true;
+                marked.push((0, only));
+            }
+            marked.push((0, slot));
         });
-        if marked.len() > 1 {
-            marked.sort_unstable();
+        if several {
+            channels.look_at_several(table, marking);
+        } else if only != NONE {
+            channels.look_at_marked(table, only, marking);
         }
-        for (_, slot) in marked.drain(..) {
-            let Some(probe) = table.slots.chunk(slot).probe(slot) else { continue };
-            if table.slots.node(slot).state.get() == State::Ready {
-                continue;
-            }
-            if probe.look() == Look::Ready {
-                probe.silence();
-                table.raise(slot);
-            } else {
-                channels.settle(table, slot, &*probe, marking);
-            }
-        }
-        channels.marked = marked;
     }
 
     /// Returns true if a registered channel has to be looked at again in a moment.
@@ -178,9 +214,8 @@ impl Slot {
         core.notify.prepare(self.slot);
         let channels = &mut *core.channels.borrow_mut();
         channels.make_room();
-        self.chunk.set_probe(self.slot, probe.clone());
-        let table = &mut *core.table.borrow_mut();
-        channels.ask(table, self.slot, &*probe);
+        self.chunk.set_probe(self.slot, probe);
+        channels.ask(&mut core.table.borrow_mut(), self.slot);
         if self.is_ready() && core.embedded.get() {
             core.leave_to_next_turn();
         }
@@ -204,12 +239,11 @@ impl Slot {
     /// The channel, which was ready, was found empty.
     pub(crate) fn drained(&self) {
         let core = self.core();
-        let Some(probe) = self.chunk.probe(self.slot) else { return };
         if core.closed.get() {
             return;
         }
         let table = &mut *core.table.borrow_mut();
         table.ready.remove(&table.slots, self.slot);
-        core.channels.borrow_mut().settle(table, self.slot, &*probe, core.marking.get());
+        core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
     }
 }

@@ -163,8 +163,10 @@ impl<O> Chunk<O> {
         self.probes.get(slot).is_some_and(|probe| probe.borrow_mut().take().is_some())
     }
 
-    pub(crate) fn probe(&self, slot: u32) -> Option<Arc<dyn Probe>> {
-        self.probes.get(slot)?.borrow().clone()
+    /// Calls `f` with the channel that is registered under this slot, if there is one.
+    #[inline]
+    pub(crate) fn with_probe<R>(&self, slot: u32, f: impl FnOnce(&dyn Probe) -> R) -> Option<R> {
+        self.probes.get(slot)?.borrow().as_deref().map(f)
     }
 
     /// Whether there is a closure, which does not run.

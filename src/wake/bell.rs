@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Look, Notify, Probe, Request, RequestCell};
+use super::{Asked, Look, Notify, Probe, Request, RequestCell};
 use crate::sync::{AtomicBool, Ordering};
 
 /// A flag that any thread raises and one reactor hears.
@@ -31,38 +31,36 @@ impl Bell {
 
     #[inline]
     pub(crate) fn ring(&self) {
-        if self.toll() {
-            self.wake();
-        }
+        self.wake(self.toll());
     }
 
-    /// The first half of [`ring`](Self::ring). Returns true if [`wake`](Self::wake) must follow.
+    /// The first half of [`ring`](Self::ring): all but the wake-up, for which [`wake`](Self::wake)
+    /// must follow with what this returns.
     ///
     /// A thread that rings many bells tolls all of them first: then a woken reactor finds them all.
     /// A bell that was rung already is tolled again, because the thread that rang it may stand
     /// still before its wake-up. The swap is needed then, too: the hearer sees what came before it.
     #[inline]
-    pub(crate) fn toll(&self) -> bool {
+    pub(crate) fn toll(&self) -> Asked {
         self.rung.swap(true, Ordering::SeqCst);
+        let asked = self.request.read_after_swap();
         if self.for_callback {
             self.notify.mark_callback(&self.request, self.slot);
-            return true;
+        } else if asked.is_for_mark() {
+            self.notify.mark(&self.request, self.slot);
         }
-        match self.request.read() {
-            None => false,
-            Some(request) => {
-                if request == Request::Mark {
-                    self.notify.mark(&self.request, self.slot);
-                }
-                true
-            }
-        }
+        asked
     }
 
     /// The second half of [`ring`](Self::ring).
-    #[inline(always)] // see Notify::wake
-    pub(crate) fn wake(&self) {
-        self.notify.wake();
+    #[inline(always)] // see Notify::answer
+    pub(crate) fn wake(&self, asked: Asked) {
+        if self.for_callback || asked.is_some() {
+            self.notify.wake();
+            if asked.is_for_mark() {
+                self.request.answered(asked);
+            }
+        }
     }
 
     /// Returns true if the bell was rung, and silences it.

@@ -10,19 +10,23 @@
 
 use std::sync::OnceLock;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// Words of a group, and bits of a word. loom gets by with less.
 const WORDS: usize = if cfg!(all(loom, test)) { 1 } else { 64 };
 const BITS: usize = 64;
 const GROUP: usize = WORDS * BITS;
-/// Segment `k` has `2^k` groups: enough for 2^32 slots.
-const SEGMENTS: usize = if cfg!(all(loom, test)) { 1 } else { 21 };
+/// Segment `k` has `2^(k + 1)` groups: enough for 2^32 slots.
+const SEGMENTS: usize = if cfg!(all(loom, test)) { 1 } else { 20 };
 
 pub(crate) struct Marks {
     /// A bit for each group, modulo 64, that may have marks.
     any: AtomicU64,
-    /// Groups, made when a slot of theirs is first prepared.
+    /// Groups up to the highest one that was prepared.
+    groups: AtomicUsize,
+    /// The group of the lowest slots, which are the most used.
+    first: Group,
+    /// The other groups, made when a slot of theirs is first prepared.
     segments: [OnceLock<Box<[Group]>>; SEGMENTS],
 }
 
@@ -32,11 +36,16 @@ struct Group {
     words: [AtomicU64; WORDS],
 }
 
-/// The segment of a group, and its place there.
-#[inline]
+impl Group {
+    fn new() -> Group {
+        Group { summary: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+/// The segment of a group behind the first, and its place there.
 fn place(group: usize) -> (usize, usize) {
     let segment = (usize::BITS - 1 - (group + 1).leading_zeros()) as usize;
-    (segment, group + 1 - (1 << segment))
+    (segment - 1, group + 1 - (1 << segment))
 }
 
 /// Sets bits that are mostly set already: a load, and a read-modify-write only where one is missing.
@@ -49,27 +58,43 @@ fn set(word: &AtomicU64, bits: u64) {
 
 impl Marks {
     pub(crate) fn new() -> Marks {
-        Marks { any: AtomicU64::new(0), segments: [const { OnceLock::new() }; SEGMENTS] }
+        Marks {
+            any: AtomicU64::new(0),
+            groups: AtomicUsize::new(1),
+            first: Group::new(),
+            segments: [const { OnceLock::new() }; SEGMENTS],
+        }
     }
 
-    /// Makes the memory for a slot's mark, so that no sender allocates.
+    /// Makes the memory for a slot's mark, so that no sender allocates. Only the reactor calls it.
     pub(crate) fn prepare(&self, slot: u32) {
-        let (segment, _) = place(slot as usize / GROUP);
-        self.segments[segment].get_or_init(|| {
-            let group =
-                || Group { summary: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) };
-            std::iter::repeat_with(group).take(1 << segment).collect()
-        });
+        let number = slot as usize / GROUP;
+        if number < self.groups.load(Ordering::Relaxed) {
+            return;
+        }
+        for segment in 0..=place(number).0 {
+            self.segments[segment]
+                .get_or_init(|| std::iter::repeat_with(Group::new).take(2 << segment).collect());
+        }
+        self.groups.store(number + 1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn group(&self, number: usize) -> Option<&Group> {
+        if number == 0 {
+            return Some(&self.first);
+        }
+        let (segment, at) = place(number);
+        self.segments[segment].get().map(|groups| &groups[at])
     }
 
     /// Sets the mark of a slot that was [prepared](Self::prepare).
     pub(crate) fn mark(&self, slot: u32) {
         let slot = slot as usize;
         let number = slot / GROUP;
-        let (segment, at) = place(number);
-        let Some(groups) = self.segments[segment].get() else { return };
-        let (group, word, bit) = (&groups[at], slot % GROUP / BITS, slot % BITS);
-        set(&group.words[word], 1 << bit);
+        let Some(group) = self.group(number) else { return };
+        let (word, bit) = (slot % GROUP / BITS, slot % BITS);
+        group.words[word].fetch_or(1 << bit, Ordering::SeqCst);
         set(&group.summary, 1 << word);
         set(&self.any, 1 << (number % 64));
     }
@@ -81,27 +106,36 @@ impl Marks {
     }
 
     /// Takes all marks away and calls `each` with their slots.
+    #[inline]
     pub(crate) fn take(&self, mut each: impl FnMut(u32)) {
         let any = self.any.swap(0, Ordering::SeqCst);
-        for segment in 0..SEGMENTS {
-            // Segments are made in any order: one of high slots may be there without the lower ones.
-            let Some(groups) = self.segments[segment].get() else { continue };
-            for (at, group) in groups.iter().enumerate() {
-                let number = at + (1 << segment) - 1;
-                if any >> (number % 64) & 1 == 0 || group.summary.load(Ordering::SeqCst) == 0 {
-                    continue;
+        if any & 1 != 0 {
+            self.first.take(0, &mut each);
+        }
+        let groups = self.groups.load(Ordering::Relaxed);
+        if groups > 1 {
+            let is_marked = |number: &usize| any >> (number % 64) & 1 != 0;
+            for number in (1..groups).filter(is_marked) {
+                if let Some(group) = self.group(number) {
+                    group.take(number * GROUP, &mut each);
                 }
-                let mut summary = group.summary.swap(0, Ordering::SeqCst);
-                while summary != 0 {
-                    let word = summary.trailing_zeros() as usize;
-                    summary &= summary - 1;
-                    let mut bits = group.words[word].swap(0, Ordering::SeqCst);
-                    while bits != 0 {
-                        let slot = number * GROUP + word * BITS + bits.trailing_zeros() as usize;
-                        bits &= bits - 1;
-                        each(slot as u32);
-                    }
-                }
+            }
+        }
+    }
+}
+
+impl Group {
+    #[inline]
+    fn take(&self, base: usize, each: &mut impl FnMut(u32)) {
+        let mut summary = self.summary.swap(0, Ordering::SeqCst);
+        while summary != 0 {
+            let word = summary.trailing_zeros() as usize;
+            summary &= summary - 1;
+            let mut bits = self.words[word % WORDS].swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                let slot = base + word * BITS + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                each(slot as u32);
             }
         }
     }

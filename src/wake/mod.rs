@@ -20,6 +20,7 @@
 //! | 5. a claimed, unwritten message is *coming*: one membarrier, then look again | 5. reads the request; none: done |
 //! | 6. sleeps in the driver | 6. a mark was asked for: sets it |
 //! | 7. ends `sleep`, takes the requests back | 7. ends `sleep` and wakes the driver |
+//! | | 8. takes the request for a mark away, if it is still the same |
 //!
 //! A sender that claims after step 4 sees the request, because the claim and the fence are in one
 //! order. A sender that claimed before step 4 is seen by its claim. Then either its stamp is
@@ -29,8 +30,9 @@
 //!
 //! # A sender that stands still
 //! The scheduler may stop a sender between any two steps. So no sender relies on a step of another
-//! one: requests stay in place until the receiver takes them back, and every sender that reads
-//! one sets the whole mark and looks at `sleep` itself. A sender that finds the sleep ended by a
+//! one: a request stays in place until the receiver takes it back, or until a sender has answered
+//! it in full; and every sender that reads it sets the whole mark and looks at `sleep` itself. A
+//! sender that finds the sleep ended by a
 //! sender that has not yet made its wake-up waits a moment, then makes the wake-up, too. So there
 //! is **one wake-up a sleep**, except where the thread that owes the wake-up does not run.
 
@@ -46,7 +48,7 @@ use std::time::Instant;
 
 pub(crate) use self::bell::Bell;
 pub(crate) use self::marks::Marks;
-pub(crate) use self::request::{Request, RequestCell};
+pub(crate) use self::request::{Asked, Request, RequestCell};
 pub(crate) use self::ticket::Ticket;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence, full_fence, settle_fence, thread, wait_briefly};
 
@@ -78,12 +80,29 @@ pub(crate) trait Probe: Send + Sync {
     fn ask(&self, request: Request);
     /// Takes every request back.
     fn silence(&self);
-    /// The number of the first mark since the request for it was made.
+    /// The number of the last mark.
     fn order(&self) -> u64;
+
+    /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is one,
+    /// of a channel that is not: the receiver's steps 2 to 5.
+    ///
+    /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
+    #[inline]
+    fn look_or_ask(&self, request: Option<Request>) -> Look {
+        let mut look = self.look();
+        if let (Some(request), false) = (request, look == Look::Ready) {
+            look = self.arm(request);
+        }
+        if look == Look::Ready {
+            self.silence();
+        }
+        look
+    }
 
     /// Asks, and looks: the receiver's steps 2 to 5.
     ///
     /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
+    #[inline]
     fn arm(&self, request: Request) -> Look {
         self.ask(request);
         fence(Ordering::SeqCst);
@@ -280,7 +299,7 @@ impl Notify {
 
     /// Step 6 of a sender.
     pub(crate) fn mark(&self, cell: &RequestCell, slot: u32) {
-        cell.number_mark(self);
+        cell.number_mark(self.next_mark());
         self.marks.mark(slot);
         full_fence();
     }
@@ -292,7 +311,7 @@ impl Notify {
 
     /// Makes the callback in this slot due. [`wake`](Self::wake) must follow.
     pub(crate) fn mark_callback(&self, cell: &RequestCell, slot: u32) {
-        cell.number_mark(self);
+        cell.number_mark(self.next_mark());
         self.callbacks.mark(slot);
         self.publish();
     }
@@ -318,15 +337,18 @@ impl Notify {
         self.wake();
     }
 
-    /// Steps 6 and 7 of a sender that has read a request.
+    /// Steps 6 to 8 of a sender that has read a request.
     // Inlined, as the whole way to the syscall is: the kernel's own calls push ours out of the CPU's
     // return predictor, so each frame that is open across a syscall costs a mispredicted return.
     #[inline(always)]
-    pub(crate) fn answer(&self, request: Request, cell: &RequestCell, slot: u32) {
-        if request == Request::Mark {
+    pub(crate) fn answer(&self, asked: Asked, cell: &RequestCell, slot: u32) {
+        if asked.is_for_mark() {
             self.mark(cell, slot);
+            self.wake();
+            cell.answered(asked);
+        } else {
+            self.wake();
         }
-        self.wake();
     }
 
     /// Step 7 of a sender. Also called by the reactor itself when an outer loop sleeps for it.

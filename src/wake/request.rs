@@ -1,7 +1,6 @@
 //! The word in which a receiver asks for news of the next message.
 
-use super::Notify;
-use crate::sync::{AtomicU8, AtomicU64, Ordering, full_fence};
+use crate::sync::{AtomicU64, Ordering, full_fence};
 
 /// What a receiver asks of its senders. The greater request includes the smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,77 +14,103 @@ pub(crate) enum Request {
     Drop = 3,
 }
 
-/// A receiver's request. Only the receiver writes it, and every sender that reads it answers it.
+/// A receiver's request, and a number that grows with each request.
+///
+/// A sender that has answered a request for a mark in full takes that request away, and no other:
+/// the number tells a late sender that its request is an older one.
 pub(crate) struct RequestCell {
-    asked: AtomicU8,
-    /// The number of the first mark since the request for marks was made; 0 for none.
+    asked: AtomicU64,
+    /// The number of the last mark.
     order: AtomicU64,
 }
 
 /// No request.
-const SILENT: u8 = 0;
+const SILENT: u64 = 0;
+/// The request's bits; the rest is its number.
+const KIND: u64 = 3;
+const NEXT: u64 = 4;
+
+/// What a sender has read in a [`RequestCell`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked(u64);
+
+impl Asked {
+    /// Returns true if there is a request.
+    #[inline(always)]
+    pub(crate) fn is_some(self) -> bool {
+        self.0 & KIND != SILENT
+    }
+
+    #[inline(always)]
+    pub(super) fn is_for_mark(self) -> bool {
+        self.0 & KIND == Request::Mark as u64
+    }
+
+    /// Returns true for [`Request::Drop`].
+    #[inline(always)]
+    pub(crate) fn is_to_drop(self) -> bool {
+        self.0 & KIND == Request::Drop as u64
+    }
+}
 
 impl RequestCell {
     pub(crate) fn new() -> RequestCell {
-        RequestCell { asked: AtomicU8::new(SILENT), order: AtomicU64::new(0) }
+        RequestCell { asked: AtomicU64::new(SILENT), order: AtomicU64::new(0) }
     }
 
     /// Step 2 of the receiver. A fence and a look at the channel must follow.
     #[inline]
     pub(crate) fn ask(&self, request: Request) {
-        if self.asked.load(Ordering::Relaxed) < request as u8 {
-            self.order.store(0, Ordering::Relaxed);
-            self.asked.store(request as u8, Ordering::Release);
+        let asked = self.asked.load(Ordering::Relaxed);
+        if asked & KIND < request as u64 {
+            self.asked.store((asked & !KIND).wrapping_add(NEXT) | request as u64, Ordering::Release);
         }
     }
 
     /// Takes a [`Request::Wake`] back, after the sleep. A mark stays requested.
     #[inline]
     pub(crate) fn unask(&self) {
-        if self.asked.load(Ordering::Relaxed) == Request::Wake as u8 {
-            self.asked.store(SILENT, Ordering::Relaxed);
+        let asked = self.asked.load(Ordering::Relaxed);
+        // Senders change only requests for marks.
+        if asked & KIND == Request::Wake as u64 {
+            self.asked.store(asked & !KIND, Ordering::Relaxed);
         }
     }
 
     /// Takes every request back.
     #[inline]
     pub(crate) fn silence(&self) {
-        if self.asked.load(Ordering::Relaxed) != SILENT {
-            self.asked.store(SILENT, Ordering::Relaxed);
+        let asked = self.asked.load(Ordering::Relaxed);
+        if asked & KIND != SILENT {
+            self.asked.store(asked & !KIND, Ordering::Relaxed);
         }
+    }
+
+    /// Step 5 of a sender that has passed [`publish_fence`](crate::sync::publish_fence).
+    #[inline(always)]
+    pub(crate) fn read(&self) -> Asked {
+        Asked(self.asked.load(Ordering::SeqCst))
     }
 
     /// Step 5 of a sender whose publication is a `SeqCst` read-modify-write.
     #[inline]
-    pub(crate) fn read(&self) -> Option<Request> {
+    pub(crate) fn read_after_swap(&self) -> Asked {
         full_fence();
-        self.read_published()
+        self.read()
     }
 
-    /// Returns true if there is a request: the first half of [`read_published`](Self::read_published).
-    #[inline(always)]
-    pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst) != SILENT
-    }
-
-    /// Step 5 of a sender that has passed [`publish_fence`](crate::sync::publish_fence).
+    /// Step 6 of a sender that was asked for a mark.
     #[inline]
-    pub(crate) fn read_published(&self) -> Option<Request> {
-        match self.asked.load(Ordering::SeqCst) {
-            SILENT => None,
-            1 => Some(Request::Wake),
-            2 => Some(Request::Mark),
-            _ => Some(Request::Drop),
-        }
+    pub(super) fn number_mark(&self, number: u64) {
+        self.order.store(number, Ordering::Relaxed);
     }
 
-    /// Step 6 of a sender that was asked for a mark. The first mark decides the order.
+    /// Step 8 of a sender that has set the mark and made sure of the wake-up: later senders need
+    /// not do it again.
     #[inline]
-    pub(super) fn number_mark(&self, notify: &Notify) {
-        if self.order.load(Ordering::Relaxed) == 0 {
-            let number = notify.next_mark();
-            let _ = self.order.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
-        }
+    pub(super) fn answered(&self, asked: Asked) {
+        let silent = asked.0 & !KIND;
+        let _ = self.asked.compare_exchange(asked.0, silent, Ordering::SeqCst, Ordering::Relaxed);
     }
 
     /// The order of the mark among the marks of the reactor.

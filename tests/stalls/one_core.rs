@@ -302,7 +302,10 @@ fn drops(shared: &Arc<Shared>, make: fn() -> (Sender<Message>, Receiver<Message>
         thread::sleep(PERIOD);
         let (tx, next) = make();
         *current.lock().unwrap() = tx;
-        worst.receive(|| Some(drop(std::mem::replace(&mut rx, next))));
+        worst.receive(|| {
+            drop(std::mem::replace(&mut rx, next));
+            Some(())
+        });
         shared.got.store(shared.sent.load(SeqCst), SeqCst);
     });
 }

@@ -131,13 +131,14 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
     }
     let sending = stops.iter().filter(|stop| stop.sending == Some(true)).count();
     let judged = stops.into_iter().map(|stop| {
-        let outcome = outcome(&ticks, (stop.begin, stop.end));
+        let mut outcome = outcome(&ticks, (stop.begin, stop.end));
+        outcome.silent &= bystander;
         (stop.stack, outcome)
     });
     let stops: Vec<_> = judged.collect();
     let outcomes = || stops.iter().map(|(_, outcome)| outcome);
     let late = outcomes().filter(|outcome| outcome.late >= LATE).count();
-    let silent = if bystander { outcomes().filter(|outcome| outcome.silent).count() } else { 0 };
+    let silent = outcomes().filter(|outcome| outcome.silent).count();
     let spun = outcomes().filter(|outcome| outcome.spun()).count();
     let worst = outcomes().map(|outcome| outcome.late).max().unwrap_or(0);
     let (cpu, time): (u64, u64) =
@@ -159,13 +160,18 @@ impl Run {
         self.late <= late && self.silent <= silent && self.spun == 0 && self.cpu < CPU
     }
 
-    /// Says where the sender stood when the loop was late or spun, and for how many stops.
+    /// Says where the sender stood when the loop was late or spun, or the bystander silent.
     fn say_places(&self, name: &str) {
-        let bad = self.stops.iter().filter(|(_, one)| one.late >= LATE || one.spun());
+        let is_bad = |one: &Outcome| one.late >= LATE || one.spun() || one.silent;
+        let bad = self.stops.iter().filter(|(_, one)| is_bad(one));
         let names = Names::of(bad.clone().map(|(stack, _)| stack));
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for (stack, one) in bad {
-            let what = if one.spun() { "spun" } else { "late" };
+            let what = match (one.spun(), one.late >= LATE) {
+                (true, _) => "spun",
+                (_, true) => "late",
+                _ => "silent",
+            };
             *places.entry(format!("{what}: {}", names.say(stack))).or_default() += 1;
         }
         for (place, count) in &places {

@@ -38,7 +38,7 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 8; the nightly check takes 200 |
+//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 6; the nightly check takes 200 |
 //! | `POLLMUX_STALL_MS` | length of one stop in ms | 50; the nightly check takes 100 |
 //! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
 //! | `POLLMUX_STALL_REQUIRE` | if set, a test that would be skipped fails | |

@@ -6,6 +6,7 @@
 //! | `linux` | the Linux kernel, also under Android |
 //! | `apple` | macOS and its kin |
 //! | `flat` | a kqueue that cannot be waited for, see below |
+//! | `symmetric` | the fences of `src/sys/fence.rs` do without `membarrier`: `POLLMUX_FENCES=symmetric`, for tests |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
 //! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. The libkqueue of the distributions is `flat`: its kqueues cannot be waited for
@@ -23,7 +24,7 @@ const LINUX: [&str; 2] = ["linux", "android"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for cfg in ["epoll", "kqueue", "linux", "apple", "flat"] {
+    for cfg in ["epoll", "kqueue", "linux", "apple", "flat", "symmetric"] {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
     }
     if let Err(error) = choose() {
@@ -40,6 +41,11 @@ fn choose() -> Result<(), String> {
         println!("cargo::rustc-cfg=apple");
     } else if !BSD.contains(&os.as_str()) {
         return Err(format!("pollmux runs on Linux, Android, the BSDs and macOS, not on {os}"));
+    }
+    match setting("POLLMUX_FENCES").as_deref() {
+        None => {}
+        Some("symmetric") => println!("cargo::rustc-cfg=symmetric"),
+        Some(other) => return Err(format!("POLLMUX_FENCES={other}: it may be symmetric, or unset")),
     }
     let native = if linux { "epoll" } else { "kqueue" };
     let backend = setting("POLLMUX_BACKEND").unwrap_or_else(|| native.into());

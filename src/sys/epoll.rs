@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Interest, Mode, OsTimer, Readiness, Time, check};
+use super::timespec::Timespec;
+use super::{Interest, Mode, OsTimer, Readiness, Time, check, is_missing};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
@@ -157,7 +158,7 @@ impl Poller {
     }
 
     fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<libc::c_int> {
-        let timeout = super::timespec(timeout);
+        let timeout = Timespec::new(timeout);
         // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call, and a null signal mask is
         // allowed (its size is then ignored).
         let n = unsafe {
@@ -166,7 +167,7 @@ impl Poller {
                 self.epoll.as_raw_fd(),
                 events.list.as_mut_ptr(),
                 events.list.len() as libc::c_int,
-                &timeout as *const libc::timespec,
+                &raw const timeout,
                 std::ptr::null::<libc::sigset_t>(),
                 0usize,
             )
@@ -205,11 +206,6 @@ impl TimeoutSlack {
         let timeout = longest.checked_sub(Duration::from_nanos(slack))?;
         (self.fine && now + timeout >= earliest && !timeout.is_zero()).then_some(timeout)
     }
-}
-
-/// Whether the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
 /// Milliseconds that are never less than `timeout`.

@@ -9,7 +9,8 @@
 //! | `symmetric` | the fences of `src/sys/fence.rs` do without `membarrier`: `POLLMUX_FENCES=symmetric`, for tests |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
-//! `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the one that pkg-config knows. The libkqueue of the distributions is `flat`: its kqueues cannot be waited for
+//! `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the one that pkg-config knows. The libkqueue
+//! of the distributions is `flat`: its kqueues cannot be waited for
 //! themselves. That leaves out the tests that do, those that count fds, of which it has its own, and those that change a kqueue while another thread
 //! waits with it, which it cannot before 2.7; and wakers are pipes. A library is not flat if it exports `kqueue_nests`, as the one under `tests/`
 //! does, or if `POLLMUX_KQUEUE_NESTS=yes` says so.

@@ -1,9 +1,10 @@
-//! What timers do while the process is stopped, while the machine is suspended, and when the time of day
-//! is set. The docs of `Timer` and `Ticker` say it.
+//! What timers do while the process is stopped, while the machine is suspended, and when the time
+//! of day is set. The docs of `Timer` and `Ticker` say it.
 //!
-//! A stop is a real one: the parent stops a child in the middle of a `select!`. A suspend is played by a
-//! time namespace, in which `CLOCK_BOOTTIME` is an hour ahead, as after an hour of suspend. The time of
-//! day is not set here, because it is the machine's: what is tested is that no timer is on that clock.
+//! A stop is a real one: the parent stops a child in the middle of a `select!`. A suspend is played
+//! by a time namespace, in which `CLOCK_BOOTTIME` is an hour ahead, as after an hour of suspend.
+//! The time of day is not set here, because it is the machine's: what is tested is that no timer is
+//! on that clock.
 
 #[path = "common/time.rs"]
 mod time;
@@ -24,8 +25,8 @@ const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 /// What a child's words for its parent begin with.
 const SAYS: &str = "the child says:";
 
-/// Longer than two stalls, and than what a loop that starts anew after a stop would have to be late for
-/// in order not to be noticed.
+/// Longer than two stalls, and than what a loop that starts anew after a stop would have to be late
+/// for in order not to be noticed.
 const LONG: Duration = Duration::from_secs(6);
 
 fn is_child(name: &str) -> bool {
@@ -67,7 +68,8 @@ impl Stoppable {
         Pid::from_child(&self.child)
     }
 
-    /// Stops the child, in its sleep if it has had the time to fall asleep, and returns when it stands.
+    /// Stops the child, in its sleep if it has had the time to fall asleep, and returns when it
+    /// stands.
     fn stop(&self) {
         thread::sleep(ms(300));
         kill_process(self.pid(), Signal::STOP).unwrap();
@@ -228,8 +230,8 @@ fn only_wall_timers_are_on_a_clock_that_is_set() {
     });
 }
 
-/// Runs the test `name` again, with these options of unshare(1) and `numbers` in the environment. False
-/// and a line with the reason if that cannot be done here.
+/// Runs the test `name` again, with these options of unshare(1) and `numbers` in the environment.
+/// False and a line with the reason if that cannot be done here.
 #[cfg(epoll)]
 fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
     let unshare = |command: &mut Command| {

@@ -18,13 +18,14 @@ use crate::sync::{Ordering, fence};
 /// Nothing else is owed, and the order does not matter: what is left is reported again.
 ///
 /// # A ready source that nobody takes
-/// The fd stays readable while any source of the reactor is ready, whether or not your loop asks about that
-/// source. A source that is never taken, for instance a timer in no `select!`, makes the outer loop spin:
-/// each of its waits ends at once. Take what is ready, stop the timer, or drop the source.
+/// The fd stays readable while any source of the reactor is ready, whether or not your loop asks
+/// about that source. A source that is never taken, for instance a timer in no `select!`, makes the
+/// outer loop spin: each of its waits ends at once. Take what is ready, stop the timer, or drop the
+/// source.
 ///
 /// Two sources stay ready for ever: a [`Done`](crate::Done) whose context is cancelled, and an
-/// [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been taken once, and
-/// a `select!` gets their end again and again. So drop them when they have told you.
+/// [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been taken
+/// once, and a `select!` gets their end again and again. So drop them when they have told you.
 /// [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
 ///
 /// Dropping it ends the embedding; the reactor goes on as before.

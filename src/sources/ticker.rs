@@ -20,11 +20,13 @@ use crate::sys::Time;
 ///
 /// # Suspend, stops and steps of the clock
 /// The clock is that of [`Timer`](crate::Timer), whose page has the details.
-/// - **Suspend.** On Linux and macOS the clock stands still, and so does the grid: no tick is missed, and
-///   each tick comes later than a clock on the wall would say, by the length of the suspend.
-/// - **A stopped process** (`SIGSTOP`, a debugger). The clock goes on. When the process goes on, one tick is
-///   due at once: that of the first point of the grid that was missed. Its [`missed`](Tick::missed) counts
-///   the others, and the next tick is on the grid. `Burst` gives all of them at once, `Delay` begins a new grid.
+/// - **Suspend.** On Linux and macOS the clock stands still, and so does the grid: no tick is
+///   missed, and each tick comes later than a clock on the wall would say, by the length of the
+///   suspend.
+/// - **A stopped process** (`SIGSTOP`, a debugger). The clock goes on. When the process goes on,
+///   one tick is due at once: that of the first point of the grid that was missed. Its
+///   [`missed`](Tick::missed) counts the others, and the next tick is on the grid. `Burst` gives
+///   all of them at once, `Delay` begins a new grid.
 /// - **A step of the time of day** changes nothing.
 ///
 /// ```

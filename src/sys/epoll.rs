@@ -200,7 +200,8 @@ impl TimeoutSlack {
                 libc::getpriority(libc::PRIO_PROCESS, 0),
             )
         };
-        // Where it is too long for a `long`, no timeout is used: what is negative counts as for ever.
+        // Where it is too long for a `long`, no timeout is used: what is negative counts as for
+        // ever.
         let least = u64::try_from(least).unwrap_or(u64::MAX);
         TimeoutSlack { fine: poller.has_fine_timeout(), least, divisor: if nice > 0 { 200 } else { 1_000 } }
     }
@@ -235,8 +236,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// A buffer for `capacity` events a wait, at least 1. A capacity that no kernel takes, above some 130
-    /// million, counts as the greatest that it takes.
+    /// A buffer for `capacity` events a wait, at least 1. A capacity that no kernel takes, above
+    /// some 130 million, counts as the greatest that it takes.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = Events::brought_into_range(capacity);
         Events { list: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into_boxed_slice(), ready: 0 }

@@ -306,7 +306,8 @@ fn is_missing(error: &std::io::Error) -> bool {
 /// The greatest number of seconds that is sure to fit into a `libc::timespec`.
 const LAST_SECOND: u64 = if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
 
-/// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec` instead.
+/// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec`
+/// instead.
 #[inline]
 fn timespec(d: std::time::Duration) -> libc::timespec {
     let mut spec = no_time();

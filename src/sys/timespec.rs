@@ -1,10 +1,11 @@
 //! Times for raw Linux syscalls: 64-bit numbers on every architecture.
 //!
 //! Quirks handled here:
-//! - On 32-bit systems `libc::timespec` is two 32-bit numbers. Syscalls that came with Linux 5.1 or later
-//!   know only `__kernel_timespec`, which is two 64-bit numbers everywhere: a kernel that is given the
-//!   former reads past its end. So no raw syscall takes a `libc::timespec`.
-//! - The `timerfd_settime` of a 32-bit libc ends in 2038. [`timerfd_settime`] uses the 64-bit syscall there.
+//! - On 32-bit systems `libc::timespec` is two 32-bit numbers. Syscalls that came with Linux 5.1 or
+//!   later know only `__kernel_timespec`, which is two 64-bit numbers everywhere: a kernel that is
+//!   given the former reads past its end. So no raw syscall takes a `libc::timespec`.
+//! - The `timerfd_settime` of a 32-bit libc ends in 2038. [`timerfd_settime`] uses the 64-bit
+//!   syscall there.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -44,7 +45,8 @@ const _: () = assert!(size_of::<Timespec>() == 16 && size_of::<Itimerspec>() == 
 /// True if `libc::itimerspec` has the kernel's layout. The sizes are equal only then.
 const SAME_AS_LIBC: bool = size_of::<libc::itimerspec>() == size_of::<Itimerspec>();
 
-/// The number of the 64-bit syscall. It is the same on all 32-bit systems, but some count from 4,000.
+/// The number of the 64-bit syscall. It is the same on all 32-bit systems, but some count from
+/// 4,000.
 const TIMERFD_SETTIME64: libc::c_long =
     if cfg!(any(target_arch = "mips", target_arch = "mips32r6")) { 4411 } else { 411 };
 
@@ -55,8 +57,8 @@ pub(super) fn timerfd_settime(fd: BorrowedFd<'_>, flags: libc::c_int, value: Dur
         return timerfd_settime64(fd, flags, value);
     }
     let spec = Itimerspec { interval: Timespec::ZERO, value: Timespec::new(value) };
-    // SAFETY: the fd is open. `spec` is valid for the length of the call and has the layout of libc's
-    // struct here. A null old value is allowed.
+    // SAFETY: the fd is open. `spec` is valid for the length of the call and has the layout of
+    // libc's struct here. A null old value is allowed.
     check(unsafe {
         libc::timerfd_settime(fd.as_raw_fd(), flags, (&raw const spec).cast(), ptr::null_mut())
     })?;
@@ -67,7 +69,8 @@ fn timerfd_settime64(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) ->
     static MISSING: AtomicBool = AtomicBool::new(false);
     if !MISSING.load(Ordering::Relaxed) {
         let spec = Itimerspec { interval: Timespec::ZERO, value: Timespec::new(value) };
-        // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value is allowed.
+        // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value
+        // is allowed.
         let armed = unsafe {
             let old = ptr::null_mut::<Itimerspec>();
             libc::syscall(TIMERFD_SETTIME64, fd.as_raw_fd(), flags, &raw const spec, old)
@@ -80,8 +83,8 @@ fn timerfd_settime64(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) ->
     timerfd_settime32(fd, flags, value)
 }
 
-/// Before Linux 5.1. A deadline that is too late for it is the last one, after 68 years. On the wall clock
-/// that would be too early, and it is an error.
+/// Before Linux 5.1. A deadline that is too late for it is the last one, after 68 years. On the
+/// wall clock that would be too early, and it is an error.
 #[cold]
 fn timerfd_settime32(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) -> io::Result<()> {
     if flags & libc::TFD_TIMER_CANCEL_ON_SET != 0 && value.as_secs() > super::LAST_SECOND {
@@ -90,7 +93,8 @@ fn timerfd_settime32(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) ->
     }
     let (zero, value) = (super::timespec(Duration::ZERO), super::timespec(value));
     let spec = libc::itimerspec { it_interval: zero, it_value: value };
-    // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value is allowed.
+    // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value is
+    // allowed.
     check(unsafe { libc::timerfd_settime(fd.as_raw_fd(), flags, &spec, ptr::null_mut()) })?;
     Ok(())
 }
@@ -111,7 +115,8 @@ mod tests {
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         settime(fd.as_fd(), libc::TFD_TIMER_ABSTIME, value).unwrap();
-        // The kernel's own words for it: "it_value: (seconds, nanoseconds)", as the time that is left.
+        // The kernel's own words for it: "it_value: (seconds, nanoseconds)", as the time that is
+        // left.
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
         let left = info.lines().find_map(|line| line.strip_prefix("it_value: (")).unwrap();
         left.split(',').next().unwrap().parse().unwrap()

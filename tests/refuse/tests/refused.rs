@@ -19,7 +19,8 @@ fn said(output: Output) -> String {
 
 /// The error that a syscall with wrong arguments has, which does nothing if it is there.
 fn error_of(number: libc::c_long) -> String {
-    // SAFETY: no syscall takes these arguments for anything: each is a bad command, clock, fd or pid.
+    // SAFETY: no syscall takes these arguments for anything: each is a bad command, clock, fd or
+    // pid.
     let result = unsafe { libc::syscall(number, -1, -1, 0, 0, 0, 0) };
     let error = io::Error::last_os_error().raw_os_error();
     match error.filter(|_| result == -1) {

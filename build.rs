@@ -9,7 +9,8 @@
 //! | `symmetric` | the fences of `src/sys/fence.rs` do without `membarrier`: `POLLMUX_FENCES=symmetric`, for tests |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
-//! `POLLMUX_LIBKQUEUE_DIR`, or else the one that pkg-config knows. The libkqueue of the distributions is `flat`: its kqueues cannot be waited for
+//! `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the one that pkg-config knows. The libkqueue
+//! of the distributions is `flat`: its kqueues cannot be waited for
 //! themselves. That leaves out the tests that do, those that count fds, of which it has its own, and those that change a kqueue while another thread
 //! waits with it, which it cannot before 2.7; and wakers are pipes. A library is not flat if it exports `kqueue_nests`, as the one under `tests/`
 //! does, or if `POLLMUX_KQUEUE_NESTS=yes` says so.
@@ -42,6 +43,11 @@ fn choose() -> Result<(), String> {
     } else if !BSD.contains(&os.as_str()) {
         return Err(format!("pollmux runs on Linux, Android, the BSDs and macOS, not on {os}"));
     }
+    let atomics = env::var("CARGO_CFG_TARGET_HAS_ATOMIC").unwrap_or_default();
+    if !atomics.split(',').any(|bits| bits == "64") {
+        let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+        return Err(format!("pollmux needs 64-bit atomics, which this target ({arch}) does not have"));
+    }
     match setting("POLLMUX_FENCES").as_deref() {
         None => {}
         Some("symmetric") => println!("cargo::rustc-cfg=symmetric"),
@@ -69,6 +75,10 @@ fn setting(name: &str) -> Option<String> {
 
 fn link_libkqueue() -> Result<(), String> {
     if let Some(folder) = setting("POLLMUX_LIBKQUEUE_DIR") {
+        if !Path::new(&folder).is_absolute() {
+            // This script, the linker and the program each run in another folder.
+            return Err(format!("POLLMUX_LIBKQUEUE_DIR={folder} is relative: it must be an absolute path"));
+        }
         let library = Path::new(&folder).join("libkqueue.so");
         println!("cargo::rerun-if-changed={}", library.display());
         if !library.exists() {

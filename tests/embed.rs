@@ -1335,3 +1335,39 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
         poller.delete(&ours).unwrap();
     }
 }
+
+/// The docs of `Embedded` warn of it.
+#[test]
+fn what_nobody_takes_keeps_the_fd_up() {
+    #[track_caller]
+    fn stays_up(outer: &mut Outer, inner: &Embedded) {
+        for _ in 0..10 {
+            assert!(outer.is_up());
+            assert_eq!(inner.turn().unwrap(), 1);
+        }
+    }
+    for mode in MODES {
+        let (reactor, inner, mut outer) = embedded(mode);
+        let (context, canceller) = pollmux::Context::background().with_cancel();
+        let (done, also_done) = (reactor.done(&context), reactor.done(&context));
+        settle(&mut outer, &inner);
+        canceller.cancel();
+        assert_eq!(inner.turn().unwrap(), 2);
+        drop(also_done);
+        stays_up(&mut outer, &inner);
+        // Taken once it is quiet, though a `select!` has it again.
+        for _ in 0..2 {
+            select! { reactor; recv(done) -> _ => {}, default => panic!("the context is cancelled") }
+            settle(&mut outer, &inner);
+        }
+        let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+        drop(tx);
+        stays_up(&mut outer, &inner);
+        drop(inbox);
+        settle(&mut outer, &inner);
+        let timer = reactor.after(Duration::ZERO);
+        stays_up(&mut outer, &inner);
+        drop(timer);
+        settle(&mut outer, &inner);
+    }
+}

@@ -289,16 +289,13 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
 }
 
 /// Sets the number of the first fd that may not be had, and gives the former one.
-#[allow(unsafe_code)]
 fn set_fd_limit(limit: u64) -> u64 {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limits` is valid for the one rlimit that the call writes.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) }, 0);
-    let former = limits.rlim_cur;
-    limits.rlim_cur = limit;
-    // SAFETY: `limits` is valid for the length of the call.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limits) }, 0);
-    former
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const NONE: u64 = u64::MAX;
+    let former = getrlimit(Resource::Nofile);
+    let current = (limit != NONE).then_some(limit);
+    setrlimit(Resource::Nofile, Rlimit { current, ..former }).unwrap();
+    former.current.unwrap_or(NONE)
 }
 
 #[test]

@@ -18,6 +18,17 @@ use crate::wake::Request;
 /// readable. Then take what is ready: with `select!` and a `default` case, with [`Handle::try_wait`], or from the sources themselves.
 /// Nothing else is owed, and the order does not matter: what is left is reported again.
 ///
+/// # A ready source that nobody takes
+/// The fd stays readable while any source of the reactor is ready, whether or not your loop asks
+/// about that source. A source that is never taken, for instance a timer in no `select!`, makes the
+/// outer loop spin: each of its waits ends at once. Take what is ready, stop the timer, or drop the
+/// source.
+///
+/// Two sources stay ready for ever: a [`Done`](crate::Done) whose context is cancelled, and an
+/// [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been taken
+/// once, and a `select!` gets their end again and again. So drop them when they have told you.
+/// [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
+///
 /// Dropping it ends the embedding; the reactor goes on as before.
 #[derive(Debug)]
 pub struct Embedded {
@@ -30,6 +41,7 @@ impl Reactor {
     ///
     /// [`Builder::precise`](super::Builder::precise) has no effect meanwhile: the outer loop
     /// sleeps, not the reactor.
+    /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
     ///
     /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
     /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and with

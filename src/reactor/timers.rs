@@ -587,7 +587,7 @@ mod tests {
         slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 10 + (i * 7 % 3) as u64));
         let (mut kept, mut armed) = (Vec::new(), slots.len());
         for (i, &slot) in slots.iter().enumerate() {
-            if i * 2_654_435_761 % 16 < 15 {
+            if i as u64 * 2_654_435_761 % 16 < 15 {
                 queue.drop_slot(slot);
                 armed -= 1;
                 assert!(

@@ -92,6 +92,8 @@ trait Reserving: Receiving {
     /// Whether the permit is one of a channel whose receiver is gone.
     fn is_void(&self) -> bool;
     fn outbox(&self) -> *const ();
+    /// The case as a source. (Rust upcasts trait objects by itself only from 1.86 on.)
+    fn as_receiving(&self) -> &dyn Receiving;
 }
 
 struct SendCase<'a, T> {
@@ -132,13 +134,16 @@ impl<T> Reserving for SendCase<'_, T> {
     fn outbox(&self) -> *const () {
         (&raw const *self.outbox).cast()
     }
+    fn as_receiving(&self) -> &dyn Receiving {
+        self
+    }
 }
 
 impl Erased<'_> {
     fn source(&self) -> &dyn Receiving {
         match self {
             Erased::Recv(source) => *source,
-            Erased::Send(case) => &**case,
+            Erased::Send(case) => case.as_receiving(),
         }
     }
 }

@@ -18,6 +18,17 @@ use crate::sys::Time;
 /// As a [`Source`] it gives [`Tick`]s. When the loop is late the ticks in between are dropped and counted, and the next one is on
 /// the grid again; [`missed_tick_behavior`](Self::missed_tick_behavior) has other ways. Dropping the ticker stops it; a ticker whose reactor is gone is inert.
 ///
+/// # Suspend, stops and steps of the clock
+/// The clock is that of [`Timer`](crate::Timer), whose page has the details.
+/// - **Suspend.** On Linux and macOS the clock stands still, and so does the grid: no tick is
+///   missed, and each tick comes later than a clock on the wall would say, by the length of the
+///   suspend.
+/// - **A stopped process** (`SIGSTOP`, a debugger). The clock goes on. When the process goes on,
+///   one tick is due at once: that of the first point of the grid that was missed. Its
+///   [`missed`](Tick::missed) counts the others, and the next tick is on the grid. `Burst` gives
+///   all of them at once, `Delay` begins a new grid.
+/// - **A step of the time of day** changes nothing.
+///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
 /// use std::time::Duration;

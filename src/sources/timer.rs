@@ -15,6 +15,23 @@ use crate::sys::Time;
 ///
 /// The methods cost: to a later deadline two stores; to an earlier one a move in the heap, and at most one `timerfd_settime` when the loop next
 /// blocks. They never allocate once the reactor has held as many timers before. 48 bytes a timer, besides this handle of 16.
+///
+/// # Suspend, stops and steps of the clock
+/// A timer counts on `CLOCK_MONOTONIC` (macOS: `CLOCK_UPTIME_RAW`), as [`Time`] and `Instant` do.
+/// - **Suspend.** On Linux and macOS this clock stands still while the machine is suspended. After
+///   an hour of suspend a timer fires an hour later than a clock on the wall would say. To count
+///   the suspend, use [`boot_timer`](Handle::boot_timer) (Linux). It fires when the machine wakes
+///   up, and does not wake the machine. The other systems' clocks are described in their
+///   `clock_gettime(2)`.
+/// - **A stopped process** (`SIGSTOP`, a debugger, a frozen container). The clock goes on. A timer
+///   whose deadline has passed meanwhile is due at once when the process goes on, and gives that
+///   deadline.
+/// - **A step of the time of day** (`date`, NTP, `settimeofday`) changes no timer. For deadlines by
+///   the time of day use [`wall_timer`](Handle::wall_timer), which on Linux also tells that the
+///   clock was set. NTP may make this clock faster or slower by 0.05 %.
+///
+/// A reactor in virtual time ([`Sim`](crate::Sim)) has a clock of its own, to which nothing of this
+/// happens.
 #[must_use = "a timer that is dropped has stopped"]
 pub struct Timer {
     slot: Slot,

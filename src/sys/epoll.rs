@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::fork::PollerFd;
-use super::{Interest, Mode, OsTimer, Readiness, Time, check};
+use super::timespec::Timespec;
+use super::{Interest, Mode, OsTimer, Readiness, Time, check, is_missing};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
@@ -164,7 +165,7 @@ impl Poller {
     }
 
     fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<libc::c_int> {
-        let timeout = super::timespec(timeout);
+        let timeout = Timespec::new(timeout);
         // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call, and a null signal mask is
         // allowed (its size is then ignored).
         let n = unsafe {
@@ -173,7 +174,7 @@ impl Poller {
                 self.epoll.as_fd().as_raw_fd(),
                 events.list.as_mut_ptr(),
                 events.list.len() as libc::c_int,
-                &timeout as *const libc::timespec,
+                &raw const timeout,
                 std::ptr::null::<libc::sigset_t>(),
                 0usize,
             )
@@ -196,11 +197,19 @@ pub(crate) struct TimeoutSlack {
 impl TimeoutSlack {
     /// Three syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
     pub(crate) fn of(poller: &Poller) -> TimeoutSlack {
+        // The syscall itself, because what libc gives is an `int`: 2 s would be negative there.
+        let none: libc::c_ulong = 0;
         // SAFETY: neither call takes pointers. (-1 is a niceness, too, and means the same here.)
         let (least, nice) = unsafe {
-            (libc::prctl(libc::PR_GET_TIMERSLACK, 0, 0, 0, 0), libc::getpriority(libc::PRIO_PROCESS, 0))
+            let get = libc::PR_GET_TIMERSLACK;
+            (
+                libc::syscall(libc::SYS_prctl, get, none, none, none, none),
+                libc::getpriority(libc::PRIO_PROCESS, 0),
+            )
         };
-        let least = u64::try_from(least).unwrap_or(50_000);
+        // Where it is too long for a `long`, no timeout is used: what is negative counts as for
+        // ever.
+        let least = u64::try_from(least).unwrap_or(u64::MAX);
         TimeoutSlack { fine: poller.has_fine_timeout(), least, divisor: if nice > 0 { 200 } else { 1_000 } }
     }
 
@@ -212,11 +221,6 @@ impl TimeoutSlack {
         let timeout = longest.checked_sub(Duration::from_nanos(slack))?;
         (self.fine && now + timeout >= earliest && !timeout.is_zero()).then_some(timeout)
     }
-}
-
-/// Whether the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
 /// Milliseconds that are never less than `timeout`.
@@ -239,10 +243,21 @@ pub struct Events {
 }
 
 impl Events {
-    /// A buffer for `capacity` events a wait, from 1 to `i32::MAX`; values outside are brought into that range.
+    /// A buffer for `capacity` events a wait, at least 1. A capacity that no kernel takes, above
+    /// some 130 million, counts as the greatest that it takes.
     pub fn with_capacity(capacity: usize) -> Events {
-        let capacity = capacity.clamp(1, i32::MAX as usize);
+        let capacity = Events::brought_into_range(capacity);
         Events { list: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into_boxed_slice(), ready: 0 }
+    }
+
+    /// The kernel refuses to fill a buffer of more than `i32::MAX` bytes (`EP_MAX_EVENTS`).
+    const fn brought_into_range(capacity: usize) -> usize {
+        const MOST: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
+        match capacity {
+            0 => 1,
+            1..=MOST => capacity,
+            _ => MOST,
+        }
     }
 
     /// What the last wait found.
@@ -372,6 +387,24 @@ mod tests {
         assert_eq!(nice.timeout(at(0), at(1_000_000), at(1_002_000)), None);
         let coarse = TimeoutSlack { fine: false, ..kernel };
         assert_eq!(coarse.timeout(at(0), at(1_000), at(1_000_000)), None);
+    }
+
+    #[test]
+    fn a_long_slack_of_the_thread_is_known() {
+        // Too long for an `i32`. The other tests have threads of their own.
+        let long: libc::c_ulong = 3_000_000_000;
+        // SAFETY: the call takes no pointers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, long) }, 0);
+        let slack = TimeoutSlack::of(&Poller::new().unwrap());
+        assert!(slack.least >= 3_000_000_000, "{slack:?}");
+    }
+
+    #[test]
+    fn a_buffer_is_what_the_kernel_takes_at_most() {
+        let most = |asked| Events::brought_into_range(asked);
+        assert_eq!([most(0), most(1), most(1_000)], [1, 1, 1_000]);
+        // fs/eventpoll.c: EP_MAX_EVENTS.
+        assert_eq!(most(usize::MAX), i32::MAX as usize / size_of::<libc::epoll_event>());
     }
 
     #[test]

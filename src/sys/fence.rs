@@ -1,18 +1,19 @@
 //! An asymmetric fence: free on the frequent side, one syscall on the side that is about to sleep.
 //!
-//! Two threads each write one variable and then read the other's variable. At least one of them must
-//! see the other's write. That takes a full fence between write and read on both sides, and a full
-//! fence costs as much as the rest of a `recv`. With `membarrier(PRIVATE_EXPEDITED)` the rare side,
-//! [`heavy`], makes *every* running thread of the process pass a full fence. Then the frequent side,
-//! [`light`], need only keep the compiler from reordering (Linux 4.14; `membarrier(2)`, "Expedited").
+//! Two threads each write one variable and then read the other's variable. At least one of them
+//! must see the other's write. That takes a full fence between write and read on both sides, and a
+//! full fence costs as much as the rest of a `recv`. With `membarrier(PRIVATE_EXPEDITED)` the rare
+//! side, [`heavy`], makes *every* running thread of the process pass a full fence. Then the
+//! frequent side, [`light`], need only keep the compiler from reordering (Linux 4.14;
+//! `membarrier(2)`, "Expedited").
 //!
-//! Where membarrier is missing or refused both sides use a real fence. The mode is decided once for the
-//! process, before the first `light` of a channel, and never changes ([`init`]). A filter of syscalls
-//! holds for one thread, so two threads that initialise may find different answers: the first to
-//! store its answer decides.
+//! Where membarrier is missing or refused both sides use a real fence. The mode is decided once for
+//! the process, before the first `light` of a channel, and never changes ([`init`]). A filter of
+//! syscalls holds for one thread, so two threads that initialise may find different answers: the
+//! first to store its answer decides.
 //!
-//! `POLLMUX_FENCES=symmetric` at build time (cfg `symmetric`) makes both sides real fences everywhere.
-//! That is for tests of the symmetric mode on a kernel that has membarrier.
+//! `POLLMUX_FENCES=symmetric` at build time (cfg `symmetric`) makes both sides real fences
+//! everywhere. That is for tests of the symmetric mode on a kernel that has membarrier.
 
 use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 
@@ -56,21 +57,22 @@ fn find() -> u8 {
     }
 }
 
-/// Decides the mode. Each channel calls this once, before its ends exist. The first call makes three
-/// syscalls. In a process with several threads the second one takes milliseconds, so it must not be
-/// left to the first thread that blocks.
+/// Decides the mode. Each channel calls this once, before its ends exist. The first call makes
+/// three syscalls. In a process with several threads the second one takes milliseconds, so it must
+/// not be left to the first thread that blocks.
 pub(crate) fn init() {
     MODE.decided(find);
 }
 
-/// Returns true if [`heavy`] makes a mere compiler fence on the other threads' side safe: membarrier
-/// works and is registered. The answer never changes.
+/// Returns true if [`heavy`] makes a mere compiler fence on the other threads' side safe:
+/// membarrier works and is registered. The answer never changes.
 #[inline]
 pub(crate) fn is_asymmetric() -> bool {
     MODE.decided(find) == ASYMMETRIC
 }
 
-/// The frequent side: a load and a predicted branch, and no fence instruction in the asymmetric mode.
+/// The frequent side: a load and a predicted branch, and no fence instruction in the asymmetric
+/// mode.
 #[inline(always)]
 pub(crate) fn light() {
     if MODE.get() == ASYMMETRIC {

@@ -45,6 +45,8 @@ mod process;
 mod signal;
 #[cfg(epoll)]
 mod timerfd;
+#[cfg(epoll)]
+mod timespec;
 
 #[cfg(any(kqueue, test))]
 #[cfg_attr(not(kqueue), allow(dead_code))] // tested everywhere
@@ -321,11 +323,28 @@ fn set_errno(errno: libc::c_int) {
     unsafe { *errno_place() = errno };
 }
 
-/// A duration as the kernel takes it; what does not fit saturates.
+/// Returns true if the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
+#[cfg(epoll)]
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+/// The greatest number of seconds that is sure to fit into a `libc::timespec`.
+const LAST_SECOND: u64 = if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
+
+/// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec`
+/// instead.
 #[inline]
 fn timespec(d: std::time::Duration) -> libc::timespec {
-    libc::timespec {
-        tv_sec: libc::time_t::try_from(d.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: d.subsec_nanos() as _,
-    }
+    let mut spec = no_time();
+    // The types of the two differ, and on musl the name of the first one is deprecated.
+    (spec.tv_sec, spec.tv_nsec) = (d.as_secs().min(LAST_SECOND) as _, d.subsec_nanos() as _);
+    spec
+}
+
+/// A `timespec` of zero. On some systems it has padding, and no literal makes one.
+#[inline]
+fn no_time() -> libc::timespec {
+    // SAFETY: a timespec is numbers, for all of which zero is a value.
+    unsafe { std::mem::zeroed() }
 }

@@ -241,7 +241,7 @@ pub(crate) fn coarse_resolution() -> Duration {
 
 #[cfg(linux)]
 fn resolution(clock: libc::clockid_t) -> Duration {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ts = super::no_time();
     // SAFETY: `ts` is a valid place for the one timespec that the call writes.
     let failed = unsafe { libc::clock_getres(clock, &mut ts) } != 0;
     if failed { Duration::MAX } else { Duration::from_nanos(from_timespec(&ts)) }
@@ -249,7 +249,7 @@ fn resolution(clock: libc::clockid_t) -> Duration {
 
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ts = super::no_time();
     // SAFETY: `ts` is a valid place for the one timespec that the call writes; the clock ids used here always exist, so the
     // call cannot fail.
     unsafe { libc::clock_gettime(clock, &mut ts) };

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::timespec::timerfd_settime;
 use super::{Expiry, Interest, Mode, OsClock, Poller, Time, check};
 
 /// A kernel timer on `CLOCK_MONOTONIC`: a timerfd here.
@@ -103,16 +104,10 @@ impl TimerFd {
             Time::MAX => Duration::ZERO,
             deadline => deadline.max(Time::from_nanos(1)) - Time::ZERO,
         };
-        let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let spec = libc::itimerspec { it_interval: zero, it_value: super::timespec(value) };
-        // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value is allowed.
-        let armed = check(unsafe {
-            libc::timerfd_settime(self.fd.as_raw_fd(), self.flags, &spec, std::ptr::null_mut())
-        });
-        match armed {
+        match timerfd_settime(self.fd.as_fd(), self.flags, value) {
             // The clock has been set since the last call, which says so only after it has armed.
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(()),
-            armed => armed.map(drop),
+            armed => armed,
         }
     }
 

@@ -590,6 +590,270 @@ fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
     drop(tx);
 }
 
+/// The reports of ten waits, of which those that report nothing sleep for a while.
+fn reports(reactor: &Reactor) -> usize {
+    let mut events = Events::with_capacity(4);
+    let mut wait = |_| {
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+        events.iter().count()
+    };
+    (0..10).map(&mut wait).sum()
+}
+
+/// The ways in which a peer ends a connection.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    HalfClose,
+    Close,
+    Reset,
+}
+
+impl End {
+    const ALL: [End; 3] = [End::HalfClose, End::Close, End::Reset];
+
+    /// Sends a byte and then ends the connection. What is returned keeps half of it open.
+    fn end(self, mut theirs: TcpStream) -> Option<TcpStream> {
+        theirs.write_all(b"x").unwrap();
+        match self {
+            End::HalfClose => theirs.shutdown(Shutdown::Write).unwrap(),
+            End::Close => return None,
+            End::Reset => {
+                rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+                return None;
+            }
+        }
+        Some(theirs)
+    }
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_told_once() {
+    let without = [Interest::NONE, Interest::PRIORITY];
+    for interest in without.into_iter().filter(|&i| cfg!(epoll) || i == Interest::NONE) {
+        for (end, read_before) in End::ALL.into_iter().flat_map(|end| [(end, false), (end, true)]) {
+            let reactor = reactor();
+            let (theirs, ours) = tcp();
+            let first = if read_before { Interest::READABLE } else { interest };
+            let ours = reactor.fd(ours, first).unwrap();
+            ours.set_interest(interest).unwrap();
+            let _half = end.end(theirs);
+            let told = reports(&reactor);
+            // One for each end at most: the kernel may tell a half-close and then the rest.
+            assert!(told <= 3, "{interest:?}, {end:?}: {told} reports");
+            assert!(cfg!(kqueue) || told >= 1, "{interest:?}, {end:?}: it was not told");
+            assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
+            // Asking for the same once more is no reason to tell it again.
+            ours.set_interest(interest).unwrap();
+            assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
+            select! { reactor; recv(ours) -> _ => panic!("told twice"), default => {} }
+            // What waits was not lost.
+            ours.set_interest(Interest::READABLE).unwrap();
+            assert!(ready(&reactor, &ours).is_readable());
+            if !matches!(end, End::Reset) {
+                assert_eq!((&ours).read(&mut [0; 4]).unwrap(), 1);
+                assert_eq!((&ours).read(&mut [0; 4]).unwrap(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_select_is_told_of_an_unasked_end_once() {
+    for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
+        let reactor = reactor();
+        let (theirs, ours) = tcp();
+        let ours = reactor.fd_with_mode(ours, Interest::NONE, mode).unwrap();
+        ours.get_ref().shutdown(Shutdown::Write).unwrap();
+        drop(theirs);
+        let mut told = 0;
+        for _ in 0..20 {
+            select! { reactor;
+                recv(ours) -> _ => told += 1,
+                default(Duration::from_millis(1)) => {}
+            }
+        }
+        assert!((usize::from(cfg!(epoll))..=3).contains(&told), "{mode:?}: told {told} times");
+    }
+}
+
+#[test]
+fn trying_without_interest_does_not_tell_an_end_again() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let ours = reactor.fd(ours, Interest::NONE).unwrap();
+    ours.get_ref().shutdown(Shutdown::Write).unwrap();
+    drop(theirs);
+    assert!(reports(&reactor) <= 3);
+    for _ in 0..5 {
+        would_block(ours.try_io(|_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+        assert_eq!(reports(&reactor), 0);
+    }
+}
+
+#[test]
+fn readiness_cleared_without_interest_is_found_again() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.set_interest(Interest::NONE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    ours.clear_readiness(Readiness::ALL);
+    ours.set_interest(Interest::READABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+    ours.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_one_shot_is_reported_once_until_rearmed() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    for round in 0..4 {
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(reports(&reactor), 1, "round {round}");
+        assert!(once.readiness().is_readable());
+        assert_eq!(reports(&reactor), 0, "round {round}");
+        // By either way, also with some of it read.
+        match round % 2 {
+            0 => once.rearm().unwrap(),
+            _ => once.set_interest(Interest::READABLE).unwrap(),
+        }
+        assert_eq!(reports(&reactor), 1, "round {round}: what waits was lost");
+        (&once).read_exact(&mut [0]).unwrap();
+        once.rearm().unwrap();
+    }
+}
+
+#[test]
+fn a_one_shot_can_be_taken_after_its_report() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert!(once.try_take().unwrap().is_readable());
+    assert_eq!((once.try_take(), reports(&reactor)), (None, 0));
+}
+
+#[test]
+fn a_nested_wait_takes_no_report_from_a_batch() {
+    let reactor = reactor();
+    let mut fds = Vec::new();
+    for key in 0..4 {
+        let (mut theirs, ours) = pair();
+        theirs.write_all(b"x").unwrap();
+        let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+        fds.push((theirs, once.with_key(key)));
+    }
+    let (mut outer, mut inner) = (Events::with_capacity(8), Events::with_capacity(8));
+    reactor.wait(&mut outer).unwrap();
+    assert_eq!(outer.len(), 4);
+    let mut seen = 0;
+    for event in &outer {
+        reactor.try_wait(&mut inner).unwrap();
+        assert!(inner.is_empty(), "told twice");
+        let (_, once) = &fds[event.key() as usize];
+        (&*once).read_exact(&mut [0]).unwrap();
+        once.rearm().unwrap();
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+    assert_eq!(outer.iter().count(), 0, "all have been rearmed");
+}
+
+// Spinning.
+
+/// Makes the loop turn `turns` times, by `wait`.
+fn wait_times(reactor: &Reactor, turns: usize) {
+    let mut events = Events::with_capacity(4);
+    for _ in 0..turns {
+        reactor.wait(&mut events).unwrap();
+        assert!(!events.is_empty());
+    }
+}
+
+#[track_caller]
+fn spins(reactor: &Reactor) -> bool {
+    let sources = reactor.sources();
+    let spinning: Vec<_> = sources.iter().filter(|info| info.spinning).collect();
+    assert_eq!(sources.to_string().contains("spinning"), !spinning.is_empty(), "{sources}");
+    for info in &spinning {
+        assert_eq!(info.location.unwrap().file(), file!());
+    }
+    !spinning.is_empty()
+}
+
+#[test]
+fn a_source_reported_a_thousand_times_spins() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"abcdefgh").unwrap();
+    wait_times(&reactor, 999);
+    assert!(!spins(&reactor));
+    wait_times(&reactor, 1);
+    assert!(spins(&reactor));
+    wait_times(&reactor, 2_000);
+    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 1), "each is counted once");
+    // A read ends it, though the source is as ready as before.
+    (&fd).read_exact(&mut [0]).unwrap();
+    assert!(!spins(&reactor) && fd.is_ready());
+    wait_times(&reactor, 999);
+    assert!(!spins(&reactor));
+    wait_times(&reactor, 1);
+    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 2));
+    // And so does a change.
+    fd.set_interest(Interest::READABLE).unwrap();
+    assert!(!spins(&reactor) && fd.is_ready());
+}
+
+#[test]
+fn a_select_that_drains_nothing_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::BOTH).unwrap();
+    for _ in 0..999 {
+        select! { reactor; recv(fd) -> readiness => assert!(readiness.is_writable()) }
+        // Nothing to read, which says nothing about writing.
+        would_block((&fd).read(&mut [0]));
+    }
+    assert!(!spins(&reactor));
+    let mut select = Select::new(&reactor);
+    select.recv(&fd);
+    assert!(select.wait().unwrap().recv(&fd).is_some());
+    assert!(spins(&reactor));
+    drop(select);
+    fd.set_interest(Interest::READABLE).unwrap();
+    assert!(!spins(&reactor));
+}
+
+#[test]
+fn a_source_that_is_served_never_spins() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap().with_key(0);
+    let (tx, rx) = pollmux::channel::unbounded();
+    let inbox = reactor.register_with(1, rx).unwrap();
+    let ticker = reactor.every(Duration::from_nanos(1)).unwrap().with_key(2);
+    theirs.write_all(&[7; 4_000]).unwrap();
+    (0..4_000).for_each(|n| tx.send(n).unwrap());
+    let mut events = Events::with_capacity(4);
+    for _ in 0..3_000 {
+        reactor.wait(&mut events).unwrap();
+        for event in &events {
+            match event.key() {
+                0 => (&fd).read_exact(&mut [0]).unwrap(),
+                1 => drop(inbox.try_recv().unwrap()),
+                _ => drop(ticker.try_take().unwrap()),
+            }
+        }
+    }
+    assert!(!spins(&reactor));
+    assert_eq!(reactor.stats().spinning, 0);
+}
+
 #[test]
 fn it_is_listed() {
     let reactor = reactor();

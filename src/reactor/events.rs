@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::notify::Call;
 use super::slots::State;
-use super::{Blocked, Core, Handle};
+use super::{Blocked, Core, Handle, Table};
 use crate::sys::Time;
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
@@ -76,8 +76,11 @@ impl Iterator for Iter<'_> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
             let slot = table.slots.resolve(token)?;
-            let ready = table.slots.node(slot).state.get() == State::Ready;
-            ready.then(|| Event { key: table.slots.chunk(slot).key(slot) })
+            let chunk = table.slots.chunk(slot);
+            // A nested wait has taken what was told once out of the ready list.
+            let told = || chunk.fds.get(slot).is_some_and(|fd| fd.is_told());
+            let ready = chunk.node(slot).state.get() == State::Ready || told();
+            ready.then(|| Event { key: chunk.key(slot) })
         })
     }
 }
@@ -236,10 +239,14 @@ impl Patience {
 impl Core {
     /// Reports what is ready, as much as fits; what was reported goes behind what was not.
     fn report(&self, events: &mut Events) -> bool {
+        if self.fds.has_told() {
+            self.take_out_told();
+        }
         let table = &mut *self.table.borrow_mut();
         let ready = table.ready.len();
         let fits = ready.min(events.capacity);
         for slot in table.ready.iter(&table.slots).take(fits) {
+            self.count_report(table, slot);
             events.tokens.push(table.slots.chunk(slot).token(slot));
         }
         if fits < ready {
@@ -248,5 +255,12 @@ impl Core {
             }
         }
         fits > 0
+    }
+
+    /// Counts a report of a ready source, until something is done about it.
+    #[inline]
+    pub(super) fn count_report(&self, table: &Table, slot: u32) {
+        let left = &table.slots.node(slot).pos;
+        if left.get() > 1 { left.set(left.get() - 1) } else { self.use_up(table, slot) }
     }
 }

@@ -52,7 +52,7 @@ use self::notify::Notify;
 use self::origins::Origins;
 use self::ready::Ready;
 use self::remote::Post;
-use self::slots::{Chunk, Flag, Slots, State};
+use self::slots::{Chunk, Flag, PATIENCE, Slots, State};
 use self::spin::Spinner;
 use self::stats::Count;
 use self::timers::{Heap, NEVER};
@@ -144,6 +144,8 @@ pub(crate) struct Core {
     called: Count,
     coalesced: Count,
     stale: Count,
+    /// Sources that were found spinning.
+    spinning: Count,
 }
 
 struct Table {
@@ -231,6 +233,7 @@ impl Reactor {
             called: Cell::new(0),
             coalesced: Cell::new(0),
             stale: Cell::new(0),
+            spinning: Cell::new(0),
         };
         Reactor { handle: Handle { core: Rc::new(core) } }
     }
@@ -312,6 +315,7 @@ impl Handle {
             coalesced: core.coalesced.get(),
             stale: core.stale.get(),
             spins: core.spinner.saved(),
+            spinning: core.spinning.get(),
             live: core.table.borrow().slots.live(),
         }
     }
@@ -904,6 +908,26 @@ impl Slot {
     /// It has given something.
     pub(crate) fn count(&self) {
         self.node().count();
+        self.progressed();
+    }
+
+    /// An inbox in the ready list has given a message, and there are more.
+    #[inline]
+    pub(crate) fn received(&self) {
+        self.node().pos.set(PATIENCE);
+    }
+
+    /// It has given its end, which `times` counts. A loop that goes on asking for it spins.
+    #[cold]
+    pub(crate) fn end_taken(&self, times: &Cell<u32>) {
+        if times.get() < PATIENCE {
+            times.set(times.get() + 1);
+            if times.get() == PATIENCE {
+                let spinning = &self.core().spinning;
+                self.node().set(Flag::Spinning, true);
+                spinning.set(spinning.get() + 1);
+            }
+        }
     }
 
     /// The time that a `Ready` slot was due at; it is `Idle` then.

@@ -28,6 +28,10 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 const CHUNK: usize = 128;
 
+/// Reports of a ready source that nobody does anything about, after which the source counts as
+/// spinning. Also the number of times that an end is taken before its source does.
+pub(crate) const PATIENCE: u32 = 1_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -58,6 +62,8 @@ pub(crate) enum Flag {
     Detached = 16,
     /// It is called once at the most: its closure does not come back.
     Once = 32,
+    /// Its end was taken [`PATIENCE`] times.
+    Spinning = 64,
 }
 
 /// What the reactor keeps of a source: 32 bytes.
@@ -67,7 +73,8 @@ pub(crate) struct Node {
     pub(crate) deadline: Cell<u64>,
     /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list (`ready.rs`).
     pub(crate) seq: Cell<u64>,
-    /// Armed, Stopped: the index in the heap. Free: the next free slot.
+    /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that
+    /// are left until it counts as spinning; zero means that it does.
     pub(crate) pos: Cell<u32>,
     generation: Cell<u32>,
     /// How often it gave an item, or was called; stays at the greatest number.

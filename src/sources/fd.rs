@@ -67,6 +67,9 @@ pub struct Fd<T: AsFd> {
     io: Option<T>,
     slot: Slot,
     interest: Cell<Interest>,
+    /// What [`clear_readiness`](Self::clear_readiness) has cleared without being asked for: the
+    /// poller has to be asked about it anew.
+    unknown: Cell<Readiness>,
     /// What the poller reports: all that was ever asked for, so that asking for it again is no syscall.
     reported: Cell<Interest>,
     mode: Mode,
@@ -99,12 +102,20 @@ impl Handle {
                 io: Some(io),
                 slot,
                 interest: Cell::new(interest),
+                unknown: Cell::new(Readiness::NONE),
                 reported: Cell::new(interest),
                 mode,
             }),
             Err(error) => Err(RegisterError::new(io, explained(error))),
         }
     }
+}
+
+/// The readiness that `interest` asks for.
+fn asked(interest: Interest) -> Readiness {
+    let (r, w, p) = (interest.is_readable(), interest.is_writable(), interest.is_priority());
+    let one = |on: bool, readiness| if on { readiness } else { Readiness::NONE };
+    one(r, Readiness::READABLE) | one(w, Readiness::WRITABLE) | one(p, Readiness::PRIORITY)
 }
 
 /// What the poller's refusal means here.
@@ -174,10 +185,21 @@ impl<T: AsFd> Fd<T> {
     /// [`try_io`](Self::try_io) for what `interest` says only: one of reading, writing and urgent data.
     pub fn try_io_for<R>(&self, interest: Interest, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         let result = f(self.io());
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            self.would_block(interest);
+        match &result {
+            Ok(_) => self.progressed(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.would_block(interest),
+            Err(_) => {}
         }
         result
+    }
+
+    /// Something was read or written.
+    fn progressed(&self) {
+        self.slot.progressed();
+        if self.mode == Mode::Level && self.slot.is_ready() {
+            // What is known is of the time before.
+            let _ = self.ask(self.reported.get());
+        }
     }
 
     #[cold]
@@ -185,22 +207,32 @@ impl<T: AsFd> Fd<T> {
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
             _ if interest == self.reported.get() && interest.is_single() => {
-                self.clear_readiness(Readiness::ALL)
+                self.forget(Readiness::ALL)
             }
-            Interest::READABLE => self.clear_readiness(Readiness::READABLE | Readiness::ERROR),
-            Interest::WRITABLE => self.clear_readiness(Readiness::WRITABLE | Readiness::ERROR),
-            Interest::PRIORITY => self.clear_readiness(Readiness::PRIORITY | Readiness::ERROR),
+            Interest::READABLE => self.forget(Readiness::READABLE | Readiness::ERROR),
+            Interest::WRITABLE => self.forget(Readiness::WRITABLE | Readiness::ERROR),
+            Interest::PRIORITY => self.forget(Readiness::PRIORITY | Readiness::ERROR),
             // A poller that refuses keeps what it knew: then the source stays ready.
-            _ => drop(self.rearm()),
+            _ => drop(self.ask(self.reported.get())),
         }
     }
 
-    /// The file was found not to be ready for this.
+    /// Says that the file was found not to be ready for this.
+    ///
+    /// Clearing what is not in the [interest](Self::interest) loses nothing:
+    /// [`set_interest`](Self::set_interest) asks the poller about it, by a syscall.
     pub fn clear_readiness(&self, readiness: Readiness) {
-        self.slot.forget_readiness(readiness);
-        if self.slot.is_told_once() {
-            // Nobody can be told. The driver's next wait says what is wrong with it.
-            let _ = self.rearm();
+        self.unknown.set(self.unknown.get() | readiness.without(asked(self.interest.get())));
+        self.forget(readiness);
+    }
+
+    fn forget(&self, readiness: Readiness) {
+        // Nobody can be told of an error. The driver's next wait says what is wrong with it, and
+        // until then the source stays as ready as it was.
+        if !self.slot.is_told_once() {
+            self.slot.forget_readiness(readiness);
+        } else {
+            let _ = self.ask(self.reported.get());
         }
     }
 
@@ -216,22 +248,29 @@ impl<T: AsFd> Fd<T> {
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         // A driver without edges reports once: only what is wanted.
         let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
-        if !edges || !self.reported.get().contains(interest) {
+        let unknown = !(self.unknown.get() & asked(interest)).is_empty();
+        if !edges || unknown || !self.reported.get().contains(interest) {
             let kept = if edges { self.reported.get() } else { Interest::NONE };
             self.ask(kept | interest)?;
         }
+        if self.mode == Mode::OneShot {
+            self.slot.retell();
+        }
         self.interest.set(interest);
-        self.slot.want(interest);
+        self.slot.want(interest, self.mode);
         Ok(())
     }
 
     /// Asks the poller once more: for [`Mode::OneShot`], and for those who would rather ask than try. One syscall.
     pub fn rearm(&self) -> io::Result<()> {
-        self.ask(self.reported.get())
+        self.ask(self.reported.get())?;
+        self.slot.retell();
+        Ok(())
     }
 
     fn ask(&self, interest: Interest) -> io::Result<()> {
         self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.unknown.set(Readiness::NONE);
         self.reported.set(interest);
         Ok(())
     }
@@ -261,9 +300,14 @@ impl<T: AsFd> Source for Fd<T> {
             return None;
         }
         let readiness = self.readiness();
-        self.slot.count();
-        if self.mode != Mode::Edge {
-            self.clear_readiness(Readiness::ALL);
+        self.slot.report_fd();
+        match self.mode {
+            Mode::Edge => {}
+            // All was told, and the poller is asked again later.
+            Mode::OneShot => self.slot.forget_readiness(Readiness::ALL),
+            // An end that nobody asked for is told once, and no reason to ask again.
+            Mode::Level if self.slot.is_ready() => self.forget(Readiness::ALL),
+            Mode::Level => {}
         }
         Some(readiness)
     }

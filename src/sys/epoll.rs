@@ -80,6 +80,11 @@ impl Poller {
         if interest.is_readable() {
             flags |= libc::EPOLLIN | libc::EPOLLRDHUP;
         }
+        // The end of the input is told unasked, like a hang-up, where it is told once and does
+        // not use up a report of something else.
+        if !interest.is_readable() && !interest.is_writable() && mode != Mode::Level {
+            flags |= libc::EPOLLRDHUP;
+        }
         if interest.is_writable() {
             flags |= libc::EPOLLOUT;
         }

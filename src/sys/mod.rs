@@ -22,6 +22,7 @@
 
 use std::ops::{BitAnd, BitOr};
 
+pub(crate) mod blocking;
 pub(crate) mod fence;
 #[cfg(any(feature = "mio", feature = "polling"))]
 pub(crate) mod foreign;
@@ -215,6 +216,11 @@ impl Readiness {
     /// Whether all of `other` is in this.
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// This and `other`.
+    pub(crate) const fn and(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
     }
 
     /// What is in this but not in `other`.

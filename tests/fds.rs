@@ -1,10 +1,15 @@
 //! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's own timing is waited for by a `select!`, never slept for.
 
+#[path = "common/watch.rs"]
+#[allow(dead_code)] // Each test file uses a part of it.
+mod watch;
+
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
@@ -761,6 +766,172 @@ fn a_nested_wait_takes_no_report_from_a_batch() {
     }
     assert_eq!(seen, 4);
     assert_eq!(outer.iter().count(), 0, "all have been rearmed");
+}
+
+// Blocking files.
+
+/// A stream as std's `accept` gives it, and its peer.
+fn accepted() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (theirs, listener.accept().unwrap().0)
+}
+
+/// A file of each kind that blocks unless told otherwise.
+fn blocking() -> Vec<OwnedFd> {
+    let (theirs, ours) = accepted();
+    let (left, right) = UnixStream::pair().unwrap();
+    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = child.stdout.take().unwrap();
+    child.wait().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut all: Vec<OwnedFd> = vec![theirs.into(), ours.into(), left.into(), right.into()];
+    all.extend([pipe.into(), listener.into(), datagrams.into()]);
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{EventfdFlags, eventfd};
+        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+        all.push(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        all.push(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap());
+    }
+    all
+}
+
+#[test]
+fn a_blocking_file_is_refused_in_edge_mode() {
+    let reactor = reactor();
+    for file in blocking() {
+        let number = file.as_raw_fd();
+        let refused = reactor.fd(file, Interest::READABLE).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
+        for remedy in ["set_nonblocking(true)", "fd_nonblocking()", "Mode::Level"] {
+            assert!(refused.to_string().contains(remedy), "{refused}");
+        }
+        let file = refused.into_inner();
+        assert_eq!(file.as_raw_fd(), number);
+        let refused = reactor.fd_with_mode(file, Interest::BOTH, Mode::Edge).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
+        assert_eq!(reactor.stats().live, 0);
+        // It is not registered any more.
+        let file = refused.into_inner();
+        rustix::io::ioctl_fionbio(&file, true).unwrap();
+        drop(reactor.fd(file, Interest::READABLE).unwrap());
+    }
+}
+
+#[test]
+fn registering_as_nonblocking_sets_the_shared_flag() {
+    let reactor = reactor();
+    for file in blocking() {
+        drop(reactor.fd_nonblocking(file, Interest::READABLE).unwrap());
+    }
+    let (mut theirs, ours) = accepted();
+    let clone = ours.try_clone().unwrap();
+    let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    would_block(ours.read(&mut [0]));
+    would_block((&clone).read(&mut [0]));
+    theirs.write_all(b"x").unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+    // It stays set, and setting it once more is no error.
+    let ours = reactor.fd_nonblocking(ours.into_inner(), Interest::READABLE).unwrap();
+    (&ours).read_exact(&mut [0]).unwrap();
+    would_block(ours.into_inner().read(&mut [0]));
+    assert_eq!(reactor.sources().len(), 0);
+}
+
+#[test]
+fn a_failed_registration_leaves_the_flag_alone() {
+    let reactor = reactor();
+    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let (mut theirs, ours) = accepted();
+    let level = reactor.fd_with_mode(&ours, Interest::READABLE, Mode::Level).unwrap();
+    let failed = reactor.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
+    let failed = virtual_time.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
+    drop(level);
+    // A read waits still.
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        theirs.write_all(b"x").unwrap();
+    });
+    (&ours).read_exact(&mut [0]).unwrap();
+    sender.join().unwrap();
+}
+
+#[test]
+fn files_that_never_block_need_no_flag() {
+    let reactor = reactor();
+    #[cfg(not(flat))]
+    {
+        let poller = pollmux::sys::Poller::new().unwrap();
+        let inner = Reactor::new().unwrap();
+        let poller = reactor.fd(&poller, Interest::READABLE).unwrap();
+        let inner = reactor.fd(inner.embed().unwrap(), Interest::READABLE).unwrap();
+        not_ready(&reactor, &poller);
+        drop(inner);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let mut child = Command::new("true").spawn().unwrap();
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let process = reactor.fd(process, Interest::READABLE).unwrap();
+        if !cfg!(kqueue) {
+            ready(&reactor, &process);
+        }
+        child.wait().unwrap();
+    }
+}
+
+/// One read for each report, of a file that blocks, never blocks the loop.
+fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
+    let _dog = watch::dog();
+    let reactor = reactor();
+    let (mut theirs, ours) = accepted();
+    let ours = reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    for _ in 0..5 {
+        theirs.write_all(b"first").unwrap();
+        let mut left = 5;
+        while left > 0 {
+            report(&reactor, &ours);
+            // Other things are looked at between the report and the read.
+            for _ in 0..3 {
+                tx.send(()).unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+                select! { reactor; recv(inbox) -> got => got.unwrap() }
+            }
+            left -= (&ours).read(&mut [0; 2]).unwrap();
+            if mode == Mode::OneShot {
+                ours.rearm().unwrap();
+            }
+        }
+        let mut events = Events::with_capacity(4);
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+        assert!(events.is_empty(), "the next read would block");
+    }
+}
+
+#[test]
+fn a_wait_reports_a_blocking_file_only_when_ready() {
+    for mode in [Mode::Level, Mode::OneShot] {
+        let mut events = Events::with_capacity(4);
+        blocking_reads(mode, |reactor, _| {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().count(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_select_gives_a_blocking_file_only_when_ready() {
+    for mode in [Mode::Level, Mode::OneShot] {
+        blocking_reads(mode, |reactor, fd| {
+            select! { reactor; recv(fd) -> readiness => assert!(readiness.is_readable()) }
+        });
+    }
 }
 
 // Spinning.

@@ -10,22 +10,54 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{RegisterError, Source};
 use crate::reactor::{Handle, Slot, SourceKind, closed};
+use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
 use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
 ///
 /// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of
-/// this type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**. The file must be non-blocking for that.
+/// this type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**.
 ///
 /// | mode | ready again |
 /// |---|---|
 /// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
-/// | `Level` | when the poller is looked at the next time and the file still is ready; each time that it is taken costs a syscall |
-/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
+/// | `Level` | when the poller is looked at the next time and the file still is ready; each time that it is taken, read or written costs a syscall |
+/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest); a `wait` reports it once |
+///
+/// # Blocking files
+/// In `Edge` mode the file must be non-blocking: only `WouldBlock` says that nothing is left, and
+/// a blocking read would stop the whole loop instead. [`Handle::fd`] therefore refuses a blocking
+/// file. There are three ways out:
+/// - `set_nonblocking(true)`, which sockets of the standard library have. A stream that
+///   [`accept`](std::net::TcpListener::accept) gives is blocking, whatever the listener is.
+/// - [`Handle::fd_nonblocking`], which sets the flag.
+/// - [`Handle::fd_with_mode`] with `Level` or `OneShot`. Read **once** for each report then.
+///
+/// The flag (`O_NONBLOCK`) belongs to the open file. Clones of the fd (`try_clone`) and processes
+/// that inherited it share the flag, and see `WouldBlock`, too, once it is set. That is why `fd`
+/// does not set it silently. A terminal, and a pipe on stdin or stdout, is shared with other
+/// programs in most cases: use `Level` there.
+///
+/// The flag has no meaning for files that never block, and is not asked of them: epoll instances
+/// and kqueues, such as the loop of another library; processes (pidfds); an io_uring. It is asked
+/// of everything else, also of a timerfd, an eventfd, a signalfd and inotify.
+///
+/// # Interest, and loops that spin
+/// A ready source ends every wait until something is done about it. So ask for what the loop is
+/// about to do, and for nothing else:
+/// - `WRITABLE` only while there is something to write. A file has room nearly always.
+/// - `READABLE` only while there is room for what is read. A server that cannot write an answer,
+///   and stops reading, would be told of each request that waits, again and again.
+///
+/// Change this with [`set_interest`](Self::set_interest), which costs a syscall the first time at
+/// most. [`Handle::sources`] marks a source as [spinning](crate::SourceInfo::spinning) that was
+/// reported 1,000 times without a read, a write or a change, and says which line made it.
+///
+/// With [`Interest::NONE`] the source is quiet. What the poller tells unasked, a hang-up or an
+/// error, is reported once. What waits to be read is found when `READABLE` is asked for again.
+/// [`Interest::PRIORITY`] alone is the same, beside the urgent data.
 ///
 /// A socket is registered after it has begun to connect, or to listen: before that the kernel takes it for hung up, and [`readiness`](Self::readiness) remembers so.
-///
-/// A file that is wanted for writing is ready nearly always: ask for that with [`set_interest`](Self::set_interest) while there is something to write, and only then.
 ///
 /// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is closed: no event of it comes afterwards, whatever gets its number.
 ///
@@ -76,18 +108,87 @@ pub struct Fd<T: AsFd> {
 }
 
 impl Handle {
-    /// Waits for `io`, a file that can be polled, edge-triggered. Two syscalls with what comes when it is dropped: one here, one there.
+    /// Waits for `io`, a non-blocking file that can be polled, edge-triggered. Three syscalls: one
+    /// looks at the flag, one registers, and one comes when the [`Fd`] is dropped.
     ///
-    /// The error gives `io` back. Its [kind](io::Error::kind) is `AlreadyExists` when this fd is registered already, `Unsupported` when its file cannot be waited for (a regular file is always
+    /// ```
+    /// use pollmux::{Reactor, sys::Interest};
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let _client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (stream, _) = listener.accept()?; // blocking
+    /// let refused = reactor.fd(stream, Interest::READABLE).unwrap_err();
+    /// assert_eq!(refused.error().kind(), std::io::ErrorKind::InvalidInput);
+    /// let stream = refused.into_inner();
+    /// stream.set_nonblocking(true)?;
+    /// let stream = reactor.fd(stream, Interest::READABLE)?;
+    /// # drop(stream);
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// The error gives `io` back. Its [kind](io::Error::kind) is `InvalidInput` when the file is
+    /// [blocking](Fd#blocking-files), `AlreadyExists` when this fd is registered already, `Unsupported` when its file cannot be waited for (a regular file is always
     /// ready) or the driver waits for no fds, else the system's.
     #[track_caller]
     pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
         self.fd_with_mode(io, interest, Mode::Edge)
     }
 
-    /// [`fd`](Self::fd) that is reported in another way.
+    /// Makes `io` non-blocking and waits for it as [`fd`](Self::fd) does. One syscall more, and two
+    /// more if the file was blocking.
+    ///
+    /// Clones of the fd and other processes share the flag, which stays set when the [`Fd`] is
+    /// dropped or taken apart: see [`Fd`](Fd#blocking-files). A failed registration leaves the
+    /// flag alone.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, select, sys::Interest};
+    /// use std::io::{Read, Write};
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let listener = reactor.fd_nonblocking(TcpListener::bind("127.0.0.1:0")?, Interest::READABLE)?;
+    /// let mut client = TcpStream::connect(listener.get_ref().local_addr()?)?;
+    /// client.write_all(b"hello")?;
+    /// select! { reactor; recv(listener) -> _ => {} }
+    /// let (stream, _) = listener.try_io(|listener| listener.accept())?;
+    /// let mut stream = reactor.fd_nonblocking(stream, Interest::READABLE)?;
+    /// select! { reactor; recv(stream) -> _ => {} }
+    /// let mut text = [0; 8];
+    /// assert_eq!(stream.read(&mut text)?, 5);
+    /// assert_eq!(stream.read(&mut text).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn fd_nonblocking<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
+        let fd = self.register_fd(io, interest, Mode::Edge)?;
+        match set_nonblocking(fd.as_fd()) {
+            Ok(()) => Ok(fd),
+            Err(error) => Err(RegisterError::new(fd.into_inner(), error)),
+        }
+    }
+
+    /// [`fd`](Self::fd) that is reported in another way. With [`Mode::Level`] and
+    /// [`Mode::OneShot`] the file may be [blocking](Fd#blocking-files), and its flag is not looked
+    /// at.
     #[track_caller]
     pub fn fd_with_mode<T: AsFd>(
+        &self,
+        io: T,
+        interest: Interest,
+        mode: Mode,
+    ) -> Result<Fd<T>, RegisterError<T>> {
+        let fd = self.register_fd(io, interest, mode)?;
+        if mode == Mode::Edge && may_block(fd.as_fd()) {
+            return Err(RegisterError::new(fd.into_inner(), blocking()));
+        }
+        Ok(fd)
+    }
+
+    #[track_caller]
+    fn register_fd<T: AsFd>(
         &self,
         io: T,
         interest: Interest,
@@ -116,6 +217,21 @@ fn asked(interest: Interest) -> Readiness {
     let (r, w, p) = (interest.is_readable(), interest.is_writable(), interest.is_priority());
     let one = |on: bool, readiness| if on { readiness } else { Readiness::NONE };
     one(r, Readiness::READABLE) | one(w, Readiness::WRITABLE) | one(p, Readiness::PRIORITY)
+}
+
+/// Returns true for a file that stops the loop when there is nothing to read.
+fn may_block(fd: BorrowedFd<'_>) -> bool {
+    is_nonblocking(fd).is_ok_and(|nonblocking| !nonblocking) && !never_blocks(fd)
+}
+
+#[cold]
+fn blocking() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the file is blocking, so that a read with nothing to read would stop the whole loop: \
+         call set_nonblocking(true) first, or register it with fd_nonblocking(), which does so, \
+         or with fd_with_mode() and Mode::Level",
+    )
 }
 
 /// What the poller's refusal means here.

@@ -4,16 +4,21 @@
 #[allow(dead_code)] // Each test file uses a part of it.
 mod watch;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
-use pollmux::{Events, Fd, Reactor, Select, Sim, Source, SourceKind, select};
+use pollmux::{
+    Clock, Deadline, Driver, Events, Fd, Native, Reactor, ReadyFds, Select, Sim, Source, SourceKind,
+    Syscalls, Wait, Wake, select,
+};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
@@ -766,6 +771,174 @@ fn a_nested_wait_takes_no_report_from_a_batch() {
     }
     assert_eq!(seen, 4);
     assert_eq!(outer.iter().count(), 0, "all have been rearmed");
+}
+
+// Changes while the driver waits.
+
+type Step = Box<dyn FnOnce()>;
+
+/// The native driver, in whose waits code of the user runs, as a GUI's does.
+struct Busy {
+    native: Native,
+    steps: Rc<RefCell<Vec<Step>>>,
+    /// Refuses [`Mode::Edge`], as a driver without edges does.
+    edgeless: bool,
+}
+
+/// A reactor on such a driver, and what runs in its next wait that may sleep.
+fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
+    let steps = Rc::new(RefCell::new(Vec::new()));
+    let driver = Busy { native: Native::new().unwrap(), steps: steps.clone(), edgeless };
+    (Reactor::with_driver(driver).unwrap(), steps)
+}
+
+impl Driver for Busy {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        if how == Wait::Block {
+            let steps = self.steps.take();
+            steps.into_iter().for_each(|step| step());
+        }
+        self.native.wait(deadline, how, ready)
+    }
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        if self.edgeless && mode == Mode::Edge {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        self.native.register(fd, id, interest, mode)
+    }
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.native.modify(fd, id, interest, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.native.deregister(fd, id)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.native.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.native.clock()
+    }
+    fn syscalls(&self) -> Syscalls {
+        self.native.syscalls()
+    }
+}
+
+/// Runs `step` while the driver waits.
+fn in_the_wait(reactor: &Reactor, steps: &Rc<RefCell<Vec<Step>>>, step: impl FnOnce() + 'static) {
+    steps.borrow_mut().push(Box::new(step));
+    while !steps.borrow().is_empty() {
+        reactor.sleep_blocking(Duration::from_millis(2)).unwrap();
+    }
+}
+
+/// The loop sleeps although the peer of the fd that left says something.
+#[track_caller]
+fn is_left_alone(reactor: &Reactor, theirs: &mut impl Write) {
+    let before = reactor.stats();
+    for _ in 0..20 {
+        let _ = theirs.write(b"x");
+        reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    }
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 30, "{waits} waits for 20 sleeps: the poller still has the file");
+}
+
+#[test]
+fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
+    for reused in [false, true] {
+        let (reactor, steps) = busy(false);
+        let (mut theirs, ours) = pair();
+        let clone = ours.try_clone().unwrap();
+        let (number, fd) = (ours.as_raw_fd(), reactor.fd(ours, Interest::READABLE).unwrap());
+        let opened = Rc::new(RefCell::new(Vec::new()));
+        let files = opened.clone();
+        in_the_wait(&reactor, &steps, move || {
+            drop(fd);
+            if reused {
+                // Nobody else gets the number before the poller was told.
+                *files.borrow_mut() = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
+            }
+        });
+        let numbers = opened.borrow().iter().any(|(a, b)| [a, b].map(|s| s.as_raw_fd()).contains(&number));
+        assert!(!numbers);
+        is_left_alone(&reactor, &mut theirs);
+        assert_eq!((reactor.stats().live, reactor.sources().len()), (0, 0));
+        // The file is open no longer than its clone.
+        drop(clone);
+        assert_eq!(theirs.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        drop(opened);
+    }
+}
+
+#[test]
+fn files_lent_or_taken_back_while_the_driver_waits_leave() {
+    let (reactor, steps) = busy(false);
+    let (mut theirs, ours) = pair();
+    let ours = Rc::new(ours);
+    let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
+    in_the_wait(&reactor, &steps, move || drop(fd));
+    is_left_alone(&reactor, &mut theirs);
+    // It can be registered again.
+    let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
+    ready(&reactor, &fd);
+    while fd.try_io(|io| (&**io).read(&mut [0; 64])).is_ok() {}
+    in_the_wait(&reactor, &steps, move || assert_eq!(Rc::strong_count(&fd.into_inner()), 2));
+    is_left_alone(&reactor, &mut theirs);
+    drop(reactor.fd(ours, Interest::READABLE).unwrap());
+}
+
+#[test]
+fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
+    let _dog = watch::dog();
+    let (reactor, steps) = busy(false);
+    let (mut theirs, ours) = pair();
+    theirs.set_nonblocking(false).unwrap();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel::<()>(1).unwrap();
+    steps.borrow_mut().push(Box::new(move || drop(fd)));
+    let peer = std::thread::spawn(move || {
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        tx.send(()).unwrap();
+    });
+    // Nothing else ends this sleep.
+    assert_eq!(reactor.recv(&inbox).unwrap(), Ok(()));
+    peer.join().unwrap();
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "such a kqueue cannot wait for processes and timers")]
+fn every_source_dropped_while_the_driver_waits_leaves() {
+    let (reactor, steps) = busy(false);
+    let timer = reactor.os_timer().unwrap();
+    timer.reset(Duration::from_millis(5)).unwrap();
+    let signals = reactor.signals(&[pollmux::Signal::USER2]).unwrap();
+    let child = reactor.register(Command::new("true").spawn().unwrap()).unwrap();
+    in_the_wait(&reactor, &steps, move || {
+        drop((timer, signals));
+        let _ = child.into_inner().wait();
+    });
+    is_left_alone(&reactor, &mut io::sink());
+    assert_eq!(reactor.stats().live, 0);
+}
+
+#[test]
+fn what_is_drained_while_the_driver_waits_is_told_again() {
+    for (mode, edgeless) in [(Mode::Edge, false), (Mode::Level, false), (Mode::Edge, true)] {
+        let (reactor, steps) = busy(edgeless);
+        let (mut theirs, ours) = pair();
+        let fd = Rc::new(reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap());
+        for _ in 0..3 {
+            theirs.write_all(b"x").unwrap();
+            ready(&reactor, &*fd);
+            let inner = fd.clone();
+            in_the_wait(&reactor, &steps, move || while (&*inner).read(&mut [0; 4]).is_ok() {});
+        }
+        theirs.write_all(b"y").unwrap();
+        assert!(ready(&reactor, &*fd).is_readable());
+        let mut byte = [0];
+        (&*fd).read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"y");
+    }
 }
 
 // Blocking files.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::slots::{PATIENCE, State};
 use super::{Core, Driving, Slot, Table, closed};
-use crate::driver::{EventsId, ReadyFds, Wait};
+use crate::driver::{Driver, EventsId, ReadyFds, Wait};
+use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, nanos};
 
 /// What is remembered of one fd.
@@ -119,6 +120,9 @@ pub(crate) struct Fds {
     /// takes them out. There is room for every fd.
     told: RefCell<Vec<u64>>,
     has_told: Cell<bool>,
+    /// Files that were to be taken out of the poller while the driver was waiting.
+    leaving: RefCell<Vec<Leaving>>,
+    has_leaving: Cell<bool>,
 }
 
 impl Fds {
@@ -130,7 +134,20 @@ impl Fds {
             looked_in: Cell::new(0),
             told: RefCell::default(),
             has_told: Cell::new(false),
+            leaving: RefCell::default(),
+            has_leaving: Cell::new(false),
         }
+    }
+
+    /// The driver has to take files out of its poller.
+    #[inline]
+    pub(super) fn has_leaving(&self) -> bool {
+        self.has_leaving.get()
+    }
+
+    /// For a reactor that goes: closes what it kept open.
+    pub(super) fn close(&self) {
+        drop(self.leaving.take());
     }
 
     /// Some source in the ready list has told everything.
@@ -197,6 +214,17 @@ impl Core {
             if !fd.untold().is_empty() {
                 chunk.node(slot).pos.set(1);
             }
+        }
+    }
+
+    /// Takes the files out of the poller that left while the driver was waiting.
+    #[cold]
+    pub(super) fn let_leave(&self, driver: &mut dyn Driver) {
+        self.fds.has_leaving.set(false);
+        for mut file in self.fds.leaving.take() {
+            let id = file.id;
+            // There is nobody to tell, as in a drop.
+            let _ = file.with(|fd| driver.deregister(fd, id));
         }
     }
 
@@ -398,12 +426,29 @@ impl Slot {
     }
 
     /// Waits for `fd` no longer. One syscall. What was found is forgotten.
+    ///
+    /// While the driver waits it cannot be told: then it is when that wait is over, which is soon.
     pub(crate) fn unwatch_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.is_inert() {
             return Ok(());
         }
         self.stop_watching();
-        self.with_driver(|driving, id| driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, id))
+        let core = self.core();
+        let Ok(mut driving) = core.driving.try_borrow_mut() else {
+            core.fds.leaving.borrow_mut().push(Leaving::new(fd, self.token()));
+            core.fds.has_leaving.set(true);
+            core.leave_to_next_turn();
+            return Ok(());
+        };
+        driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, self.token())
+    }
+
+    /// The file of an [unwatched](Self::unwatch_fd) fd has been closed. If the driver could not
+    /// be told, no other file gets its number before it was.
+    pub(crate) fn closed_fd(&self) {
+        if self.core().fds.has_leaving() {
+            self.core().fds.leaving.borrow_mut().iter_mut().for_each(Leaving::park);
+        }
     }
 
     fn with_driver<R>(&self, f: impl FnOnce(&mut Driving, u64) -> io::Result<R>) -> io::Result<R> {

@@ -514,7 +514,11 @@ impl Core {
             ));
         };
         let Driving { driver, ready } = &mut *driving;
-        let waited = driver.as_mut().ok_or_else(closed)?.wait(deadline, how, ready);
+        let driver = driver.as_mut().ok_or_else(closed)?;
+        let waited = driver.wait(deadline, how, ready);
+        if self.fds.has_leaving() {
+            self.let_leave(&mut **driver);
+        }
         if !ready.is_empty() {
             self.deliver(ready);
         }
@@ -652,6 +656,7 @@ impl Core {
             table.slots.clear()
         };
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
+        self.fds.close();
         let posts = (self.notify.close(), self.posts.take());
         let driver = self.driving.borrow_mut().driver.take();
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)

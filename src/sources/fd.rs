@@ -188,12 +188,7 @@ impl Handle {
     }
 
     #[track_caller]
-    fn register_fd<T: AsFd>(
-        &self,
-        io: T,
-        interest: Interest,
-        mode: Mode,
-    ) -> Result<Fd<T>, RegisterError<T>> {
+    fn register_fd<T: AsFd>(&self, io: T, interest: Interest, mode: Mode) -> Result<Fd<T>, RegisterError<T>> {
         if self.is_closed() {
             return Err(RegisterError::new(io, closed()));
         }
@@ -322,9 +317,7 @@ impl<T: AsFd> Fd<T> {
     fn would_block(&self, interest: Interest) {
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
-            _ if interest == self.reported.get() && interest.is_single() => {
-                self.forget(Readiness::ALL)
-            }
+            _ if interest == self.reported.get() && interest.is_single() => self.forget(Readiness::ALL),
             Interest::READABLE => self.forget(Readiness::READABLE | Readiness::ERROR),
             Interest::WRITABLE => self.forget(Readiness::WRITABLE | Readiness::ERROR),
             Interest::PRIORITY => self.forget(Readiness::PRIORITY | Readiness::ERROR),
@@ -495,6 +488,8 @@ where
 impl<T: AsFd> Drop for Fd<T> {
     fn drop(&mut self) {
         self.unwatch();
+        drop(self.io.take());
+        self.slot.closed_fd();
     }
 }
 

@@ -23,6 +23,7 @@
 use std::ops::{BitAnd, BitOr};
 
 pub(crate) mod blocking;
+pub(crate) mod closing;
 pub(crate) mod fence;
 #[cfg(any(feature = "mio", feature = "polling"))]
 pub(crate) mod foreign;

@@ -773,6 +773,94 @@ fn a_nested_wait_takes_no_report_from_a_batch() {
     assert_eq!(outer.iter().count(), 0, "all have been rearmed");
 }
 
+// Floods.
+
+/// Sockets that are always ready, and those that keep them open.
+fn flood(reactor: &Reactor, n: usize) -> Vec<(UnixStream, Fd<UnixStream>)> {
+    let fd = |(theirs, ours)| (theirs, reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(0));
+    (0..n).map(|_| fd(pair())).collect()
+}
+
+#[test]
+fn a_flood_of_ready_fds_starves_nobody() {
+    const FLOOD: usize = 200;
+    const ROOM: usize = 8;
+    for batch in [1, 16, 1_024] {
+        let reactor = Reactor::builder().fd_batch(batch).build().unwrap();
+        let fds = flood(&reactor, FLOOD);
+        let mut events = Events::with_capacity(ROOM);
+        let (tx, rx) = pollmux::channel::bounded(1);
+        let inbox = reactor.register_with(1, rx).unwrap();
+        let remote = reactor.remote();
+        // All of them have been found.
+        while fds.iter().any(|(_, fd)| fd.readiness().is_empty()) {
+            reactor.wait(&mut events).unwrap();
+        }
+        for _ in 0..20 {
+            let timer = reactor.after(Duration::ZERO).with_key(2);
+            let called = Rc::new(Cell::new(0));
+            let calls = called.clone();
+            reactor.call_after(Duration::ZERO, move |_| calls.set(calls.get() + 1)).detach();
+            let (posted, ran) = std::sync::mpsc::channel();
+            remote.post(move |_| posted.send(()).unwrap()).unwrap();
+            tx.send(()).unwrap();
+            reactor.wait(&mut events).unwrap();
+            assert_eq!((called.get(), ran.try_recv()), (1, Ok(())), "not in the next turn");
+            let mut waits = 1;
+            while !inbox.is_empty() || timer.is_ready() {
+                for event in &events {
+                    match event.key() {
+                        1 => inbox.try_recv().unwrap(),
+                        2 => assert!(timer.try_take().is_some()),
+                        _ => {}
+                    }
+                }
+                reactor.wait(&mut events).unwrap();
+                waits += 1;
+                assert!(waits <= FLOOD / ROOM + 3, "starved by the fds");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_look_takes_a_batch_at_most() {
+    let reactor = Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO).build().unwrap();
+    let fds = flood(&reactor, 100);
+    let found = || fds.iter().filter(|(_, fd)| !fd.readiness().is_empty()).count();
+    let mut before = 0;
+    for _ in 0..100 / 10 + 1 {
+        let looks = reactor.stats();
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        let looks = (reactor.stats() - looks).polls as usize;
+        // Its own two events may make room for fds.
+        assert!(found() - before <= looks * 12, "{} of {looks} looks", found() - before);
+        before = found();
+    }
+    assert_eq!(before, 100);
+}
+
+#[test]
+#[cfg(not(flat))]
+fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
+    use pollmux::sys;
+    let _dog = watch::dog();
+    let reactor = Reactor::builder().fd_batch(1).build().unwrap();
+    // The first ones are found and wanted by nobody.
+    let unwanted: Vec<_> = flood(&reactor, 20);
+    unwanted.iter().for_each(|(_, fd)| fd.set_interest(Interest::NONE).unwrap());
+    let (mut theirs, ours) = pair();
+    let wanted = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = sys::Poller::new().unwrap();
+    outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+    while !wanted.is_ready() {
+        outer.wait(&mut sys::Events::with_capacity(1), None).unwrap();
+        inner.turn().unwrap();
+    }
+}
+
 // Changes while the driver waits.
 
 type Step = Box<dyn FnOnce()>;

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "mio")]
 pub use self::mio::MioDriver;
+pub(crate) use self::native::BATCH as FD_BATCH;
 pub use self::native::Native;
 #[cfg(feature = "polling")]
 pub use self::polling::PollingDriver;

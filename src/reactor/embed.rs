@@ -100,7 +100,7 @@ impl Embedded {
         if core.fds.has_told() {
             core.take_out_told();
         }
-        let left = core.has_work() || core.next_due.get() <= now.as_nanos();
+        let left = core.has_work() || core.has_found_fds() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
         core.notify.sleep();

@@ -116,6 +116,8 @@ pub(crate) struct Fds {
     next_look: Cell<u64>,
     /// The turn of the last look.
     looked_in: Cell<u64>,
+    /// The turn in which a look last found fds. It may have left some for want of room.
+    found_in: Cell<u64>,
     /// Tokens of sources that are in the ready list and have told everything: the next report
     /// takes them out. There is room for every fd.
     told: RefCell<Vec<u64>>,
@@ -132,6 +134,7 @@ impl Fds {
             interval: nanos(interval),
             next_look: Cell::new(0),
             looked_in: Cell::new(0),
+            found_in: Cell::new(0),
             told: RefCell::default(),
             has_told: Cell::new(false),
             leaving: RefCell::default(),
@@ -199,6 +202,7 @@ impl Core {
     /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.
     #[inline(never)]
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
+        self.fds.found_in.set(self.turns.get());
         let table = &mut *self.table.borrow_mut();
         for (id, readiness) in ready.drain() {
             let Some(slot) = table.slots.resolve(id) else { continue };
@@ -215,6 +219,12 @@ impl Core {
                 chunk.node(slot).pos.set(1);
             }
         }
+    }
+
+    /// A look of this turn has found fds, wanted or not, and may have left others. An outer loop
+    /// that waits for edges has to be told of those.
+    pub(super) fn has_found_fds(&self) -> bool {
+        self.fds.found_in.get() == self.turns.get()
     }
 
     /// Takes the files out of the poller that left while the driver was waiting.

@@ -622,7 +622,11 @@ impl Core {
     /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us, nothing is ready or due, and what is to be due is armed.
     fn has_taken_nothing(&self) -> bool {
         let now = self.clock.now_or_later();
-        if !self.notify.is_asleep() || self.has_ready() || self.next_due.get() <= now.as_nanos() {
+        if !self.notify.is_asleep()
+            || self.has_ready()
+            || self.has_found_fds()
+            || self.next_due.get() <= now.as_nanos()
+        {
             return false;
         }
         // No syscall, unless the kernel's timer has gone off for a deadline that was put off meanwhile.

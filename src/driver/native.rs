@@ -129,9 +129,12 @@ impl Native {
         for event in self.events.iter() {
             match event.id() {
                 TIMER => self.armed = Time::MAX,
-                WAKER => {}
+                WAKER => ready.see_wake(),
                 id => ready.push(id, event.readiness()),
             }
+        }
+        if self.events.is_full() {
+            ready.leave_some();
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ impl Builder {
     /// The rest comes with the next look, and every ready fd has its turn. So a flood of ready fds
     /// lengthens a turn by one batch at most, some 50 ns for each fd, before due timers, posts and
     /// callbacks run. Messages and timers are reported among the fds in the order in which they
-    /// came. For [`build`](Self::build): other drivers have limits of their own.
+    /// came. A turn of an [embedded](Reactor::embed) reactor may take several batches. For [`build`](Self::build): other drivers have limits of their own.
     ///
     /// ```
     /// use pollmux::{Reactor, select, sys::Interest};

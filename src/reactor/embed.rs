@@ -86,8 +86,7 @@ impl Embedded {
             return Err(super::closed());
         }
         core.turns.set(core.turns.get() + 1);
-        core.awake();
-        let polled = core.drive(None, Wait::Poll);
+        let polled = core.look_for_outer(core.awake());
         let now = core.clock.refresh();
         core.expire(now);
         let unfinished = Unfinished(core);
@@ -100,7 +99,7 @@ impl Embedded {
         if core.fds.has_told() {
             core.take_out_told();
         }
-        let left = core.has_work() || core.has_found_fds() || core.next_due.get() <= now.as_nanos();
+        let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
         core.notify.sleep();

@@ -116,8 +116,8 @@ pub(crate) struct Fds {
     next_look: Cell<u64>,
     /// The turn of the last look.
     looked_in: Cell<u64>,
-    /// The turn in which a look last found fds. It may have left some for want of room.
-    found_in: Cell<u64>,
+    /// The last look for an outer loop may have left fds for want of room.
+    more: Cell<bool>,
     /// Tokens of sources that are in the ready list and have told everything: the next report
     /// takes them out. There is room for every fd.
     told: RefCell<Vec<u64>>,
@@ -134,7 +134,7 @@ impl Fds {
             interval: nanos(interval),
             next_look: Cell::new(0),
             looked_in: Cell::new(0),
-            found_in: Cell::new(0),
+            more: Cell::new(false),
             told: RefCell::default(),
             has_told: Cell::new(false),
             leaving: RefCell::default(),
@@ -177,7 +177,11 @@ impl Core {
             return;
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
-        let polled = self.drive(None, Wait::Poll);
+        let polled = if self.embedded.get() {
+            self.look_for_outer(!self.notify.is_asleep())
+        } else {
+            self.drive(None, Wait::Poll)
+        };
         if self.embedded.get() && (polled.is_err() || !self.has_taken_nothing()) {
             self.looked_past_the_outer_loop();
         }
@@ -202,7 +206,6 @@ impl Core {
     /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.
     #[inline(never)]
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
-        self.fds.found_in.set(self.turns.get());
         let table = &mut *self.table.borrow_mut();
         for (id, readiness) in ready.drain() {
             let Some(slot) = table.slots.resolve(id) else { continue };
@@ -221,10 +224,29 @@ impl Core {
         }
     }
 
-    /// A look of this turn has found fds, wanted or not, and may have left others. An outer loop
-    /// that waits for edges has to be told of those.
-    pub(super) fn has_found_fds(&self) -> bool {
-        self.fds.found_in.get() == self.turns.get()
+    /// Lets the driver look for an outer loop that may wait for edges. That loop hears of nothing
+    /// that was there before, and on kqueue of no wake-up while an older one stands behind a full
+    /// batch. So the driver looks again until something is ready, which asks for the next turn, and
+    /// until a wake-up that has come (`woken`) was taken.
+    pub(super) fn look_for_outer(&self, mut woken: bool) -> io::Result<()> {
+        let flags = || self.driving.try_borrow_mut().map_or((false, false), |mut d| d.ready.take_flags());
+        flags();
+        // Each fd is ready once, unless something new comes.
+        for _ in 0..=self.fds.watched.get() {
+            self.drive(None, Wait::Poll)?;
+            let (more, seen) = flags();
+            woken &= !seen;
+            self.fds.more.set(more);
+            if !more || self.has_ready() && !woken {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last look for an outer loop may have left something.
+    pub(super) fn has_more_fds(&self) -> bool {
+        self.fds.more.get()
     }
 
     /// Takes the files out of the poller that left while the driver was waiting.

@@ -624,7 +624,7 @@ impl Core {
         let now = self.clock.now_or_later();
         if !self.notify.is_asleep()
             || self.has_ready()
-            || self.has_found_fds()
+            || self.has_more_fds()
             || self.next_due.get() <= now.as_nanos()
         {
             return false;

@@ -39,18 +39,20 @@ pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> bool {
     kind.is_ok_and(|kind| on_disk(kind.file_type())) || has_no_read(fd)
 }
 
-/// Returns true for an epoll instance, a process and an io_uring.
-#[cfg(epoll)]
+/// Returns true for a poller, a process and an io_uring.
 fn has_no_read(fd: BorrowedFd<'_>) -> bool {
+    #[cfg(kqueue)]
+    if super::kqueue::is_kqueue(fd) {
+        return true;
+    }
+    cfg!(linux) && has_telling_name(fd)
+}
+
+/// Returns true for an epoll instance, a process and an io_uring on Linux.
+fn has_telling_name(fd: BorrowedFd<'_>) -> bool {
     // The kernel gives these no type of their own, but a name.
     let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) else { return false };
     let name = name.to_string_lossy();
     let name = name.strip_prefix("anon_inode:").unwrap_or(&name);
     name == "[eventpoll]" || name == "[io_uring]" || name == "[pidfd]" || name.starts_with("pidfd:[")
-}
-
-/// Returns true for a kqueue.
-#[cfg(kqueue)]
-fn has_no_read(fd: BorrowedFd<'_>) -> bool {
-    super::kqueue::is_kqueue(fd)
 }

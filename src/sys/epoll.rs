@@ -255,8 +255,8 @@ impl Events {
         self.list.len()
     }
 
-    /// Whether the last wait may have left something for want of room.
-    #[cfg(feature = "mio")]
+    /// Returns true if the last wait may have left something for want of room.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.ready == self.list.len()
     }

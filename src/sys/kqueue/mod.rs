@@ -421,7 +421,6 @@ pub struct Events {
     list: Box<[Raw]>,
     found: Vec<Event>,
     /// The last wait filled the list.
-    #[cfg_attr(not(feature = "mio"), allow(dead_code))]
     full: bool,
 }
 
@@ -445,8 +444,8 @@ impl Events {
         self.list.len()
     }
 
-    /// Whether the last wait may have left something for want of room.
-    #[cfg(feature = "mio")]
+    /// Returns true if the last wait may have left something for want of room.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.full
     }

@@ -1,7 +1,6 @@
 //! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's own timing is waited for by a `select!`, never slept for.
 
 #[path = "common/watch.rs"]
-#[allow(dead_code)] // Each test file uses a part of it.
 mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -748,6 +747,21 @@ fn a_one_shot_can_be_taken_after_its_report() {
 }
 
 #[test]
+fn a_select_chooses_a_one_shot_once() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let mut select = Select::new(&reactor);
+    select.recv(&once);
+    assert_eq!(select.wait().unwrap().index(), 0); // and is not received
+    assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
+    once.rearm().unwrap();
+    assert!(select.wait().unwrap().recv(&once).is_some());
+    assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
+}
+
+#[test]
 fn a_nested_wait_takes_no_report_from_a_batch() {
     let reactor = reactor();
     let mut fds = Vec::new();
@@ -1273,6 +1287,62 @@ fn a_select_that_drains_nothing_spins() {
     drop(select);
     fd.set_interest(Interest::READABLE).unwrap();
     assert!(!spins(&reactor));
+}
+
+#[test]
+fn a_chosen_case_that_is_not_taken_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    tx.send(1).unwrap();
+    for taken in 0..2 {
+        let mut select = Select::new(&reactor);
+        let _ = if taken == 0 { select.recv(&inbox) } else { select.recv(&fd) };
+        for _ in 0..999 {
+            assert_eq!(select.wait().unwrap().index(), 0);
+        }
+        assert!(!spins(&reactor));
+        let _ = select.wait().unwrap().index();
+        assert!(spins(&reactor));
+        assert_eq!(reactor.stats().spinning, taken + 1);
+        drop(select);
+        fd.set_interest(Interest::WRITABLE).unwrap();
+        if taken == 0 {
+            assert_eq!(inbox.try_recv(), Ok(1));
+        }
+        assert!(!spins(&reactor));
+    }
+}
+
+/// A source that never gives what the source inside it has.
+struct Reluctant<'a, T: AsFd>(&'a Fd<T>);
+
+impl<T: AsFd> Source for Reluctant<'_, T> {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn token(&self) -> Option<u64> {
+        self.0.token()
+    }
+}
+
+#[test]
+fn a_picked_case_that_gives_nothing_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    ready(&reactor, &fd);
+    let reluctant = Reluctant(&fd);
+    while !spins(&reactor) {
+        let before = reactor.stats();
+        select! { reactor; recv(reluctant) -> () => panic!(), default => {} }
+        assert!(before.turns <= 2_000 && before.spinning == 0);
+    }
 }
 
 #[test]

@@ -96,9 +96,7 @@ impl Embedded {
             return Err(super::closed());
         }
         core.collect(Call::Mark);
-        if core.fds.has_told() {
-            core.take_out_told();
-        }
+        core.take_out_told();
         let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));

@@ -239,9 +239,7 @@ impl Patience {
 impl Core {
     /// Reports what is ready, as much as fits; what was reported goes behind what was not.
     fn report(&self, events: &mut Events) -> bool {
-        if self.fds.has_told() {
-            self.take_out_told();
-        }
+        self.take_out_told();
         let table = &mut *self.table.borrow_mut();
         let ready = table.ready.len();
         let fits = ready.min(events.capacity);
@@ -255,6 +253,15 @@ impl Core {
             }
         }
         fits > 0
+    }
+
+    /// The source of this token was chosen by a select, and nothing was taken from it.
+    pub(crate) fn picked_nothing(&self, token: u64) {
+        let table = &*self.table.borrow();
+        let slot = table.slots.resolve(token);
+        if let Some(slot) = slot.filter(|&slot| table.slots.node(slot).state.get() == State::Ready) {
+            self.count_report(table, slot);
+        }
     }
 
     /// Counts a report of a ready source, until something is done about it.

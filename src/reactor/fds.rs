@@ -153,12 +153,6 @@ impl Fds {
         drop(self.leaving.take());
     }
 
-    /// Some source in the ready list has told everything.
-    #[inline]
-    pub(super) fn has_told(&self) -> bool {
-        self.has_told.get()
-    }
-
     #[inline]
     pub(crate) fn are_watched(&self) -> bool {
         self.watched.get() > 0
@@ -278,8 +272,16 @@ impl Core {
     }
 
     /// Takes what has told everything out of the ready list.
+    #[inline]
+    pub(crate) fn take_out_told(&self) {
+        if self.fds.has_told.get() {
+            self.take_out_all_told();
+        }
+    }
+
     #[cold]
-    pub(super) fn take_out_told(&self) {
+    #[inline(never)]
+    fn take_out_all_told(&self) {
         let table = &mut *self.table.borrow_mut();
         for token in self.fds.told.borrow_mut().drain(..) {
             let Some(slot) = table.slots.resolve(token) else { continue };

@@ -76,13 +76,22 @@ impl Iterator for Iter<'_> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
             let slot = table.slots.resolve(token)?;
-            let chunk = table.slots.chunk(slot);
-            // A nested wait has taken what was told once out of the ready list.
-            let told = || chunk.fds.get(slot).is_some_and(|fd| fd.is_told());
-            let ready = chunk.node(slot).state.get() == State::Ready || told();
-            ready.then(|| Event { key: chunk.key(slot) })
+            if table.slots.node(slot).state.get() != State::Ready {
+                return told(&table, slot);
+            }
+            Some(Event { key: table.slots.chunk(slot).key(slot) })
         })
     }
+}
+
+/// The event of a source that tells something once, and that a nested wait has taken out of the
+/// ready list.
+#[cold]
+#[inline(never)]
+fn told(table: &Table, slot: u32) -> Option<Event> {
+    let chunk = table.slots.chunk(slot);
+    let told = chunk.fds.get(slot).is_some_and(|fd| fd.is_told());
+    told.then(|| Event { key: chunk.key(slot) })
 }
 
 impl fmt::Debug for Events {
@@ -241,16 +250,18 @@ impl Core {
     fn report(&self, events: &mut Events) -> bool {
         self.take_out_told();
         let table = &mut *self.table.borrow_mut();
-        let ready = table.ready.len();
-        let fits = ready.min(events.capacity);
-        for slot in table.ready.iter(&table.slots).take(fits) {
-            self.count_report(table, slot);
-            events.tokens.push(table.slots.chunk(slot).token(slot));
+        let mut least = i32::MAX;
+        for slot in table.ready.iter(&table.slots).take(events.capacity) {
+            let chunk = table.slots.chunk(slot);
+            least = least.min(chunk.node(slot).count_down());
+            events.tokens.push(chunk.token(slot));
         }
-        if fits < ready {
-            for _ in 0..fits {
-                table.ready.rotate(&table.slots);
-            }
+        if least <= 0 {
+            self.use_up_all(table, &events.tokens);
+        }
+        let fits = events.tokens.len();
+        if fits < table.ready.len() {
+            table.ready.rotate(&table.slots, fits);
         }
         fits > 0
     }
@@ -264,10 +275,22 @@ impl Core {
         }
     }
 
-    /// Counts a report of a ready source, until something is done about it.
-    #[inline]
+    /// Counts a report of a ready source to a select, as [`report`](Self::report) does for a wait,
+    /// until something is done about it.
     pub(super) fn count_report(&self, table: &Table, slot: u32) {
-        let left = &table.slots.node(slot).pos;
-        if left.get() > 1 { left.set(left.get() - 1) } else { self.use_up(table, slot) }
+        if table.slots.node(slot).count_down() <= 0 {
+            self.use_up(table, slot);
+        }
+    }
+
+    /// [`use_up`](Self::use_up) for each of these that has no report left.
+    #[cold]
+    #[inline(never)]
+    fn use_up_all(&self, table: &Table, tokens: &[u64]) {
+        for slot in tokens.iter().filter_map(|&token| table.slots.resolve(token)) {
+            if table.slots.node(slot).pos.get() as i32 <= 0 {
+                self.use_up(table, slot);
+            }
+        }
     }
 }

@@ -266,7 +266,7 @@ impl Core {
                 self.fds.told.borrow_mut().push(chunk.token(slot));
                 self.fds.has_told.set(true);
             }
-        } else if node.pos.replace(0) == 1 {
+        } else if node.pos.replace(0) == 0 {
             self.spinning.set(self.spinning.get() + 1);
         }
     }

@@ -53,10 +53,12 @@ impl Ready {
         std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
     }
 
-    /// Puts the first one last.
-    pub(crate) fn rotate<O>(&mut self, slots: &Slots<O>) {
-        if self.head != NONE {
-            let first = self.head;
+    /// Puts the first `n` last.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rotate<O>(&mut self, slots: &Slots<O>, n: usize) {
+        for _ in 0..n {
+            let Some(first) = self.first() else { return };
             let patience = slots.node(first).pos.get();
             self.remove(slots, first);
             self.push(slots, first);

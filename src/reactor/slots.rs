@@ -101,6 +101,15 @@ impl Node {
         self.fired.set(self.fired.get().saturating_add(1));
     }
 
+    /// Counts a report of a ready source. Returns how many are left: zero for the last one, -1
+    /// after that.
+    #[inline]
+    pub(crate) fn count_down(&self) -> i32 {
+        let left = self.pos.get().wrapping_sub(1);
+        self.pos.set(left);
+        left as i32
+    }
+
     pub(crate) fn fired(&self) -> u32 {
         self.fired.get()
     }

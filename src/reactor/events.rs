@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::notify::Call;
-use super::slots::State;
+use super::slots::{Chunk, State};
 use super::{Blocked, Core, Handle, Table};
 use crate::sys::Time;
 
@@ -75,23 +75,20 @@ impl Iterator for Iter<'_> {
     fn next(&mut self) -> Option<Event> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
-            let slot = table.slots.resolve(token)?;
-            if table.slots.node(slot).state.get() != State::Ready {
-                return told(&table, slot);
+            let (chunk, slot) = table.slots.find(token)?;
+            if chunk.node(slot).state.get() != State::Ready && !is_told(chunk, slot) {
+                return None;
             }
-            Some(Event { key: table.slots.chunk(slot).key(slot) })
+            Some(Event { key: chunk.key(slot) })
         })
     }
 }
 
-/// The event of a source that tells something once, and that a nested wait has taken out of the
-/// ready list.
+/// A source that tells something once, and that a nested wait has taken out of the ready list.
 #[cold]
 #[inline(never)]
-fn told(table: &Table, slot: u32) -> Option<Event> {
-    let chunk = table.slots.chunk(slot);
-    let told = chunk.fds.get(slot).is_some_and(|fd| fd.is_told());
-    told.then(|| Event { key: chunk.key(slot) })
+fn is_told(chunk: &Chunk<Core>, slot: u32) -> bool {
+    chunk.fds.get(slot).is_some_and(|fd| fd.is_told())
 }
 
 impl fmt::Debug for Events {

@@ -288,9 +288,16 @@ impl<O> Slots<O> {
 
     /// The slot of `token`, if it still is what the token was made for.
     pub(crate) fn resolve(&self, token: u64) -> Option<u32> {
+        self.find(token).map(|(_, slot)| slot)
+    }
+
+    /// [`resolve`](Self::resolve), with the chunk that the slot is in.
+    #[inline]
+    pub(crate) fn find(&self, token: u64) -> Option<(&Chunk<O>, u32)> {
         let slot = token as u32;
         let chunk = self.chunks.get(slot as usize / CHUNK)?;
-        (chunk.token(slot) == token && chunk.node(slot).state.get() != State::Free).then_some(slot)
+        let live = chunk.token(slot) == token && chunk.node(slot).state.get() != State::Free;
+        live.then_some((chunk, slot))
     }
 
     /// All slots in use.

@@ -1039,6 +1039,48 @@ fn every_source_dropped_while_the_driver_waits_leaves() {
     assert_eq!(reactor.stats().live, 0);
 }
 
+/// The native driver, after whose first wait that finds something code of the user runs.
+struct Late(Native, Rc<RefCell<Vec<Step>>>);
+
+impl Driver for Late {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)?;
+        if !ready.is_empty() {
+            self.1.take().into_iter().for_each(|step| step());
+        }
+        Ok(())
+    }
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.0.register(fd, id, interest, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.0.deregister(fd, id)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+}
+
+#[test]
+fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
+    let steps = Rc::new(RefCell::new(Vec::<Step>::new()));
+    let reactor = Reactor::with_driver(Late(Native::new().unwrap(), steps.clone())).unwrap();
+    let timer = Rc::new(reactor.os_timer().unwrap());
+    timer.reset(Duration::from_millis(1)).unwrap();
+    let stopped = timer.clone();
+    steps.borrow_mut().push(Box::new(move || assert!(stopped.stop().unwrap())));
+    let mut events = Events::with_capacity(4);
+    while !steps.borrow().is_empty() {
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+    }
+    // It may be reported once, for nothing.
+    assert_eq!(timer.try_take(), None);
+    assert!(!timer.is_ready() && reports(&reactor) == 0);
+}
+
 #[test]
 fn what_is_drained_while_the_driver_waits_is_told_again() {
     for (mode, edgeless) in [(Mode::Edge, false), (Mode::Level, false), (Mode::Edge, true)] {

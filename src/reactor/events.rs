@@ -103,6 +103,12 @@ impl Handle {
     /// Timers come in the order in which they become due, equal deadlines in arming order. A source is reported again by the next wait until it is
     /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
     /// So **every live source is to be drained or dropped when it is reported**: a loop that ignores one never sleeps again.
+    /// [`Stats::spinning`](crate::Stats::spinning) counts the sources that do this to a loop, and
+    /// [`sources`](Self::sources) says which lines made those that still do.
+    ///
+    /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
+    /// interest in reading or writing: handle every event of the batch.
+    ///
     /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
     ///
     /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and posted closures run meanwhile and do not.

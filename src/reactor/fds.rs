@@ -78,7 +78,8 @@ impl Watched {
 const ENDS: Readiness =
     Readiness::NONE.and(Readiness::ERROR).and(Readiness::READ_CLOSED).and(Readiness::WRITE_CLOSED);
 
-/// The part of `wanted` that is reported once: the ends, of a file that is neither read nor written.
+/// The part of `wanted` that is reported once: everything in one-shot mode, and the ends of a file
+/// that is neither read nor written.
 fn once_only(interest: Interest, mode: Mode, wanted: Readiness) -> Readiness {
     match mode {
         Mode::OneShot => wanted,

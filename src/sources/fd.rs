@@ -21,8 +21,11 @@ use crate::sys::{Interest, Mode, Readiness};
 /// | mode | ready again |
 /// |---|---|
 /// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
-/// | `Level` | when the poller is looked at the next time and the file still is ready; each time that it is taken, read or written costs a syscall |
+/// | `Level` | when the poller is looked at the next time and the file still is ready |
 /// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest); a `wait` reports it once |
+///
+/// In `Level` mode each report that is taken, or after which the file is read or written, costs a
+/// syscall.
 ///
 /// # Blocking files
 /// In `Edge` mode the file must be non-blocking: only `WouldBlock` says that nothing is left, and
@@ -129,7 +132,8 @@ impl Handle {
     /// ```
     ///
     /// The error gives `io` back. Its [kind](io::Error::kind) is `InvalidInput` when the file is
-    /// [blocking](Fd#blocking-files), `AlreadyExists` when this fd is registered already, `Unsupported` when its file cannot be waited for (a regular file is always
+    /// [blocking](Fd#blocking-files), `AlreadyExists` when this fd is registered already,
+    /// `Unsupported` when its file cannot be waited for (a regular file is always
     /// ready) or the driver waits for no fds, else the system's.
     #[track_caller]
     pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {

@@ -96,7 +96,8 @@ pub enum Expiry {
 pub struct Interest(u8);
 
 impl Interest {
-    /// Nothing but errors and hang-ups, which always count.
+    /// Nothing but errors and hang-ups, which always count on epoll. In edge and one-shot mode the
+    /// end of the peer's input counts as well. A kqueue tells nothing of a file without interest.
     pub const NONE: Interest = Interest(0);
     /// Something to read, or the end of it.
     pub const READABLE: Interest = Interest(1);

@@ -72,8 +72,8 @@ impl Builder {
     /// brought into that range. Default: 1,024.
     ///
     /// The rest comes with the next look, and every ready fd has its turn. So a flood of ready fds
-    /// lengthens a turn by one batch at most, before due timers, posts and callbacks run. Messages and timers are reported among the fds in the order in which they
-    /// came. A turn of an [embedded](Reactor::embed) reactor may take several batches.
+    /// lengthens a turn by one batch at most, before due timers, posts and callbacks run. Messages
+    /// and timers are reported among the fds in the order in which they came. A turn of an [embedded](Reactor::embed) reactor may take several batches.
     ///
     /// For [`build`](Self::build): other drivers have limits of their own.
     ///

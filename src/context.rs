@@ -672,6 +672,8 @@ pub struct Done {
     slot: Slot,
     /// It has been taken, and `wait` need not report it any more.
     over: Cell<bool>,
+    /// Times that it has been taken.
+    ends: Cell<u32>,
 }
 
 impl Handle {
@@ -734,7 +736,7 @@ impl Handle {
                 slot.arm(limit.at);
             }
         }
-        Done { watch, slot, over: Cell::new(false) }
+        Done { watch, slot, over: Cell::new(false), ends: Cell::new(0) }
     }
 
     #[track_caller]
@@ -794,6 +796,7 @@ impl Source for Done {
             self.slot.channel_ended();
             self.slot.count();
         }
+        self.slot.end_taken(&self.ends);
         node.cause()
     }
 

@@ -90,8 +90,8 @@ fn its_pipes_and_its_end_are_waited_for_together() {
     let reactor = Reactor::new().unwrap();
     let mut child = reactor.register(shell("cat")).unwrap();
     let mut input = child.get_mut().stdin.take().unwrap();
-    let mut output = reactor.fd(child.get_mut().stdout.take().unwrap(), Interest::READABLE).unwrap();
-    rustix::io::ioctl_fionbio(&output, true).unwrap();
+    let output = child.get_mut().stdout.take().unwrap();
+    let mut output = reactor.fd_nonblocking(output, Interest::READABLE).unwrap();
     input.write_all(b"through the pipe").unwrap();
     drop(input);
     let (mut text, mut status, mut eof) = (Vec::new(), None, false);

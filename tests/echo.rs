@@ -12,10 +12,11 @@ mod watch;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Remote, Stats, channel};
+use pollmux::{Handle, Remote, Stats, channel};
 use server::{Report, Server, wait_until_all_have_gone};
 
 #[global_allocator]
@@ -191,6 +192,62 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
         let pauses = start.elapsed().as_millis() / server::OUT_OF_FDS.as_millis();
         assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "it spins: {:?}", report.stats);
     });
+}
+
+/// Tells, in each of the server's next turns, how many sources it has and whether a client has got
+/// an answer.
+fn watch_turns(server: &Remote, turns: u32, mut client: TcpStream, tell: mpsc::Sender<(usize, bool)>) {
+    let again = server.clone();
+    let look = move |reactor: &Handle| {
+        let answered = client.peek(&mut [0]).is_ok();
+        let _ = tell.send((reactor.stats().live, answered));
+        if turns > 0 {
+            if answered {
+                client.read_exact(&mut [0]).unwrap();
+                client.write_all(b"x").unwrap();
+            }
+            watch_turns(&again, turns - 1, client, tell);
+        }
+    };
+    server.post(look).unwrap();
+}
+
+#[test]
+fn a_flood_of_connections_starves_no_open_one() {
+    let _dog = watch::dog();
+    const FLOOD: usize = 100;
+    let report = served(HOUR, |address, remote| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap(); // it is accepted
+        let (held, is_held) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        remote
+            .post(move |_| {
+                held.send(()).unwrap();
+                let _ = released.recv();
+            })
+            .unwrap();
+        is_held.recv().unwrap();
+        // The server stands still meanwhile. Its first turns find all of this.
+        let flood: Vec<_> = (0..FLOOD).map(|_| TcpStream::connect(address).unwrap()).collect();
+        client.write_all(b"x").unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (tell, told) = mpsc::channel();
+        watch_turns(remote, 50, client, tell);
+        drop(release);
+        let turns: Vec<_> = told.iter().collect();
+        let accepted = turns.windows(2).map(|turn| (turn[1].0 - turn[0].0) / 2);
+        let most = accepted.clone().max().unwrap();
+        assert!(most <= server::ACCEPTS as usize, "{most} accepted in one turn");
+        assert_eq!(accepted.sum::<usize>(), FLOOD);
+        // A turn answers, and the next one is asked by what the client says then.
+        let busy = FLOOD / server::ACCEPTS as usize;
+        let answers = turns[..busy + 2].iter().filter(|turn| turn.1).count();
+        assert!(answers >= busy / 2, "{answers} answers in {busy} turns of accepting: {turns:?}");
+        drop(flood);
+    });
+    assert_eq!((report.accepted, report.failed), (FLOOD as u64 + 1, 0));
 }
 
 #[test]

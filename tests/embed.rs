@@ -110,7 +110,7 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let (mut theirs, ours) = UnixStream::pair().unwrap();
-        let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+        let ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
         let (tx, inbox) = reactor.channel(1).unwrap();
         let timer = reactor.after(HOUR);
         settle(&mut outer, &inner);

@@ -1,14 +1,23 @@
 //! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's own timing is waited for by a `select!`, never slept for.
 
-use std::cell::Cell;
+#[path = "common/watch.rs"]
+mod watch;
+
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
-use pollmux::{Events, Fd, Reactor, Select, Sim, Source, SourceKind, select};
+use pollmux::{
+    Clock, Deadline, Driver, Events, Fd, Native, Reactor, ReadyFds, Select, Sim, Source, SourceKind,
+    Syscalls, Wait, Wake, select,
+};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
@@ -585,6 +594,820 @@ fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
     assert!(reactor.try_recv(&ours).unwrap().is_none());
     assert_eq!((reactor.stats() - before).polls, 1);
     drop(tx);
+}
+
+/// The reports of ten waits, of which those that report nothing sleep for a while.
+fn reports(reactor: &Reactor) -> usize {
+    let mut events = Events::with_capacity(4);
+    let mut wait = |_| {
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+        events.iter().count()
+    };
+    (0..10).map(&mut wait).sum()
+}
+
+/// The ways in which a peer ends a connection.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    HalfClose,
+    Close,
+    Reset,
+}
+
+impl End {
+    const ALL: [End; 3] = [End::HalfClose, End::Close, End::Reset];
+
+    /// Sends a byte and then ends the connection. What is returned keeps half of it open.
+    fn end(self, mut theirs: TcpStream) -> Option<TcpStream> {
+        theirs.write_all(b"x").unwrap();
+        match self {
+            End::HalfClose => theirs.shutdown(Shutdown::Write).unwrap(),
+            End::Close => return None,
+            End::Reset => {
+                rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+                return None;
+            }
+        }
+        Some(theirs)
+    }
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_told_once() {
+    let without = [Interest::NONE, Interest::PRIORITY];
+    for interest in without.into_iter().filter(|&i| cfg!(epoll) || i == Interest::NONE) {
+        for (end, read_before) in End::ALL.into_iter().flat_map(|end| [(end, false), (end, true)]) {
+            let reactor = reactor();
+            let (theirs, ours) = tcp();
+            let first = if read_before { Interest::READABLE } else { interest };
+            let ours = reactor.fd(ours, first).unwrap();
+            ours.set_interest(interest).unwrap();
+            let _half = end.end(theirs);
+            let told = reports(&reactor);
+            // One for each end at most: the kernel may tell a half-close and then the rest.
+            assert!(told <= 3, "{interest:?}, {end:?}: {told} reports");
+            assert!(cfg!(kqueue) || told >= 1, "{interest:?}, {end:?}: it was not told");
+            assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
+            // Asking for the same once more is no reason to tell it again.
+            ours.set_interest(interest).unwrap();
+            assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
+            select! { reactor; recv(ours) -> _ => panic!("told twice"), default => {} }
+            // What waits was not lost.
+            ours.set_interest(Interest::READABLE).unwrap();
+            assert!(ready(&reactor, &ours).is_readable());
+            if !matches!(end, End::Reset) {
+                assert_eq!((&ours).read(&mut [0; 4]).unwrap(), 1);
+                assert_eq!((&ours).read(&mut [0; 4]).unwrap(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_select_is_told_of_an_unasked_end_once() {
+    for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
+        let reactor = reactor();
+        let (theirs, ours) = tcp();
+        let ours = reactor.fd_with_mode(ours, Interest::NONE, mode).unwrap();
+        ours.get_ref().shutdown(Shutdown::Write).unwrap();
+        drop(theirs);
+        let mut told = 0;
+        for _ in 0..20 {
+            select! { reactor;
+                recv(ours) -> _ => told += 1,
+                default(Duration::from_millis(1)) => {}
+            }
+        }
+        assert!((usize::from(cfg!(epoll))..=3).contains(&told), "{mode:?}: told {told} times");
+    }
+}
+
+#[test]
+fn trying_without_interest_does_not_tell_an_end_again() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let ours = reactor.fd(ours, Interest::NONE).unwrap();
+    ours.get_ref().shutdown(Shutdown::Write).unwrap();
+    drop(theirs);
+    assert!(reports(&reactor) <= 3);
+    for _ in 0..5 {
+        would_block(ours.try_io(|_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+        assert_eq!(reports(&reactor), 0);
+    }
+}
+
+#[test]
+fn readiness_cleared_without_interest_is_found_again() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.set_interest(Interest::NONE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    ours.clear_readiness(Readiness::ALL);
+    ours.set_interest(Interest::READABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+    ours.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_one_shot_is_reported_once_until_rearmed() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    for round in 0..4 {
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(reports(&reactor), 1, "round {round}");
+        assert!(once.readiness().is_readable());
+        assert_eq!(reports(&reactor), 0, "round {round}");
+        // By either way, also with some of it read.
+        match round % 2 {
+            0 => once.rearm().unwrap(),
+            _ => once.set_interest(Interest::READABLE).unwrap(),
+        }
+        assert_eq!(reports(&reactor), 1, "round {round}: what waits was lost");
+        (&once).read_exact(&mut [0]).unwrap();
+        once.rearm().unwrap();
+    }
+}
+
+#[test]
+fn a_one_shot_can_be_taken_after_its_report() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert!(once.try_take().unwrap().is_readable());
+    assert_eq!((once.try_take(), reports(&reactor)), (None, 0));
+}
+
+#[test]
+fn a_select_chooses_a_one_shot_once() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let mut select = Select::new(&reactor);
+    select.recv(&once);
+    assert_eq!(select.wait().unwrap().index(), 0); // and is not received
+    assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
+    once.rearm().unwrap();
+    assert!(select.wait().unwrap().recv(&once).is_some());
+    assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
+}
+
+#[test]
+fn a_nested_wait_takes_no_report_from_a_batch() {
+    let reactor = reactor();
+    let mut fds = Vec::new();
+    for key in 0..4 {
+        let (mut theirs, ours) = pair();
+        theirs.write_all(b"x").unwrap();
+        let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+        fds.push((theirs, once.with_key(key)));
+    }
+    let (mut outer, mut inner) = (Events::with_capacity(8), Events::with_capacity(8));
+    reactor.wait(&mut outer).unwrap();
+    assert_eq!(outer.len(), 4);
+    let mut seen = 0;
+    for event in &outer {
+        reactor.try_wait(&mut inner).unwrap();
+        assert!(inner.is_empty(), "told twice");
+        let (_, once) = &fds[event.key() as usize];
+        (&*once).read_exact(&mut [0]).unwrap();
+        once.rearm().unwrap();
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+    assert_eq!(outer.iter().count(), 0, "all have been rearmed");
+}
+
+// Floods.
+
+/// Sockets that are always ready, and those that keep them open.
+fn flood(reactor: &Reactor, n: usize) -> Vec<(UnixStream, Fd<UnixStream>)> {
+    let fd = |(theirs, ours)| (theirs, reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(0));
+    (0..n).map(|_| fd(pair())).collect()
+}
+
+#[test]
+fn a_flood_of_ready_fds_starves_nobody() {
+    const FLOOD: usize = 200;
+    const ROOM: usize = 8;
+    for batch in [1, 16, 1_024] {
+        let reactor = Reactor::builder().fd_batch(batch).build().unwrap();
+        let fds = flood(&reactor, FLOOD);
+        let mut events = Events::with_capacity(ROOM);
+        let (tx, rx) = pollmux::channel::bounded(1);
+        let inbox = reactor.register_with(1, rx).unwrap();
+        let remote = reactor.remote();
+        // All of them have been found.
+        while fds.iter().any(|(_, fd)| fd.readiness().is_empty()) {
+            reactor.wait(&mut events).unwrap();
+        }
+        for _ in 0..20 {
+            let timer = reactor.after(Duration::ZERO).with_key(2);
+            let called = Rc::new(Cell::new(0));
+            let calls = called.clone();
+            reactor.call_after(Duration::ZERO, move |_| calls.set(calls.get() + 1)).detach();
+            let (posted, ran) = std::sync::mpsc::channel();
+            remote.post(move |_| posted.send(()).unwrap()).unwrap();
+            tx.send(()).unwrap();
+            reactor.wait(&mut events).unwrap();
+            assert_eq!((called.get(), ran.try_recv()), (1, Ok(())), "not in the next turn");
+            let mut waits = 1;
+            while !inbox.is_empty() || timer.is_ready() {
+                for event in &events {
+                    match event.key() {
+                        1 => inbox.try_recv().unwrap(),
+                        2 => assert!(timer.try_take().is_some()),
+                        _ => {}
+                    }
+                }
+                reactor.wait(&mut events).unwrap();
+                waits += 1;
+                assert!(waits <= FLOOD / ROOM + 3, "starved by the fds");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_look_takes_a_batch_at_most() {
+    let reactor = Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO).build().unwrap();
+    let fds = flood(&reactor, 100);
+    let found = || fds.iter().filter(|(_, fd)| !fd.readiness().is_empty()).count();
+    let mut before = 0;
+    for _ in 0..100 / 10 + 1 {
+        let looks = reactor.stats();
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        let looks = (reactor.stats() - looks).polls as usize;
+        // Its own two events may make room for fds.
+        assert!(found() - before <= looks * 12, "{} of {looks} looks", found() - before);
+        before = found();
+    }
+    assert_eq!(before, 100);
+}
+
+#[test]
+#[cfg(not(flat))]
+fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
+    use pollmux::sys;
+    let _dog = watch::dog();
+    for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {
+        let reactor = Reactor::builder().fd_batch(1).build().unwrap();
+        let unwanted = flood(&reactor, unwanted);
+        unwanted.iter().for_each(|(_, fd)| fd.set_interest(Interest::NONE).unwrap());
+        let mut fds: Vec<_> = (0..=drained)
+            .map(|_| {
+                let (mut theirs, ours) = pair();
+                theirs.write_all(b"x").unwrap();
+                (theirs, reactor.fd(ours, Interest::READABLE).unwrap())
+            })
+            .collect();
+        let before = reactor.stats();
+        let inner = reactor.embed().unwrap();
+        let outer = sys::Poller::new().unwrap();
+        outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+        let mut events = sys::Events::with_capacity(1);
+        while !fds.is_empty() {
+            outer.wait(&mut events, None).unwrap();
+            inner.turn().unwrap();
+            fds.retain_mut(|(_, fd)| {
+                let took = fd.is_ready() && fd.read_exact(&mut [0]).is_ok();
+                if took {
+                    would_block(fd.read(&mut [0]));
+                }
+                !took
+            });
+        }
+        // Its own events may make room for fds.
+        assert!((reactor.stats() - before).polls >= 21 / 3);
+    }
+}
+
+// Changes while the driver waits.
+
+type Step = Box<dyn FnOnce()>;
+
+/// The native driver, in whose waits code of the user runs, as a GUI's does.
+struct Busy {
+    native: Native,
+    steps: Rc<RefCell<Vec<Step>>>,
+    /// Refuses [`Mode::Edge`], as a driver without edges does.
+    edgeless: bool,
+}
+
+/// A reactor on such a driver, and what runs in its next wait that may sleep.
+fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
+    let steps = Rc::new(RefCell::new(Vec::new()));
+    let driver = Busy { native: Native::new().unwrap(), steps: steps.clone(), edgeless };
+    (Reactor::with_driver(driver).unwrap(), steps)
+}
+
+impl Driver for Busy {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        if how == Wait::Block {
+            let steps = self.steps.take();
+            steps.into_iter().for_each(|step| step());
+        }
+        self.native.wait(deadline, how, ready)
+    }
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        if self.edgeless && mode == Mode::Edge {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        self.native.register(fd, id, interest, mode)
+    }
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.native.modify(fd, id, interest, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.native.deregister(fd, id)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.native.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.native.clock()
+    }
+    fn syscalls(&self) -> Syscalls {
+        self.native.syscalls()
+    }
+}
+
+/// Runs `step` while the driver waits.
+fn in_the_wait(reactor: &Reactor, steps: &Rc<RefCell<Vec<Step>>>, step: impl FnOnce() + 'static) {
+    steps.borrow_mut().push(Box::new(step));
+    while !steps.borrow().is_empty() {
+        reactor.sleep_blocking(Duration::from_millis(2)).unwrap();
+    }
+}
+
+/// The loop sleeps although the peer of the fd that left says something.
+#[track_caller]
+fn is_left_alone(reactor: &Reactor, theirs: &mut impl Write) {
+    let before = reactor.stats();
+    for _ in 0..20 {
+        let _ = theirs.write(b"x");
+        reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    }
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 30, "{waits} waits for 20 sleeps: the poller still has the file");
+}
+
+#[test]
+fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
+    for reused in [false, true] {
+        let (reactor, steps) = busy(false);
+        let (mut theirs, ours) = pair();
+        let clone = ours.try_clone().unwrap();
+        let (number, fd) = (ours.as_raw_fd(), reactor.fd(ours, Interest::READABLE).unwrap());
+        let opened = Rc::new(RefCell::new(Vec::new()));
+        let files = opened.clone();
+        in_the_wait(&reactor, &steps, move || {
+            drop(fd);
+            if reused {
+                // Nobody else gets the number before the poller was told.
+                *files.borrow_mut() = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
+            }
+        });
+        let numbers = opened.borrow().iter().any(|(a, b)| [a, b].map(|s| s.as_raw_fd()).contains(&number));
+        assert!(!numbers);
+        is_left_alone(&reactor, &mut theirs);
+        assert_eq!((reactor.stats().live, reactor.sources().len()), (0, 0));
+        // The file is open no longer than its clone.
+        drop(clone);
+        assert_eq!(theirs.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        drop(opened);
+    }
+}
+
+#[test]
+fn files_lent_or_taken_back_while_the_driver_waits_leave() {
+    let (reactor, steps) = busy(false);
+    let (mut theirs, ours) = pair();
+    let ours = Rc::new(ours);
+    let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
+    in_the_wait(&reactor, &steps, move || drop(fd));
+    is_left_alone(&reactor, &mut theirs);
+    // It can be registered again.
+    let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
+    ready(&reactor, &fd);
+    while fd.try_io(|io| (&**io).read(&mut [0; 64])).is_ok() {}
+    in_the_wait(&reactor, &steps, move || assert_eq!(Rc::strong_count(&fd.into_inner()), 2));
+    is_left_alone(&reactor, &mut theirs);
+    drop(reactor.fd(ours, Interest::READABLE).unwrap());
+}
+
+#[test]
+fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
+    let _dog = watch::dog();
+    let (reactor, steps) = busy(false);
+    let (mut theirs, ours) = pair();
+    theirs.set_nonblocking(false).unwrap();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel::<()>(1).unwrap();
+    steps.borrow_mut().push(Box::new(move || drop(fd)));
+    let peer = std::thread::spawn(move || {
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        tx.send(()).unwrap();
+    });
+    // Nothing else ends this sleep.
+    assert_eq!(reactor.recv(&inbox).unwrap(), Ok(()));
+    peer.join().unwrap();
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "such a kqueue cannot wait for processes and timers")]
+fn every_source_dropped_while_the_driver_waits_leaves() {
+    let (reactor, steps) = busy(false);
+    let timer = reactor.os_timer().unwrap();
+    timer.reset(Duration::from_millis(5)).unwrap();
+    let signals = reactor.signals(&[pollmux::Signal::USER2]).unwrap();
+    let child = reactor.register(Command::new("true").spawn().unwrap()).unwrap();
+    in_the_wait(&reactor, &steps, move || {
+        drop((timer, signals));
+        let _ = child.into_inner().wait();
+    });
+    is_left_alone(&reactor, &mut io::sink());
+    assert_eq!(reactor.stats().live, 0);
+}
+
+/// The native driver, after whose first wait that finds something code of the user runs.
+struct Late(Native, Rc<RefCell<Vec<Step>>>);
+
+impl Driver for Late {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)?;
+        if !ready.is_empty() {
+            self.1.take().into_iter().for_each(|step| step());
+        }
+        Ok(())
+    }
+    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.0.register(fd, id, interest, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.0.deregister(fd, id)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "a poller of this library cannot wait for such a timer")]
+fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
+    let steps = Rc::new(RefCell::new(Vec::<Step>::new()));
+    let reactor = Reactor::with_driver(Late(Native::new().unwrap(), steps.clone())).unwrap();
+    let timer = Rc::new(reactor.os_timer().unwrap());
+    timer.reset(Duration::from_millis(1)).unwrap();
+    let stopped = timer.clone();
+    steps.borrow_mut().push(Box::new(move || assert!(stopped.stop().unwrap())));
+    let mut events = Events::with_capacity(4);
+    while !steps.borrow().is_empty() {
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+    }
+    // It may be reported once, for nothing.
+    assert_eq!(timer.try_take(), None);
+    assert!(!timer.is_ready() && reports(&reactor) == 0);
+}
+
+#[test]
+fn what_is_drained_while_the_driver_waits_is_told_again() {
+    for (mode, edgeless) in [(Mode::Edge, false), (Mode::Level, false), (Mode::Edge, true)] {
+        let (reactor, steps) = busy(edgeless);
+        let (mut theirs, ours) = pair();
+        let fd = Rc::new(reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap());
+        for _ in 0..3 {
+            theirs.write_all(b"x").unwrap();
+            ready(&reactor, &*fd);
+            let inner = fd.clone();
+            in_the_wait(&reactor, &steps, move || while (&*inner).read(&mut [0; 4]).is_ok() {});
+        }
+        theirs.write_all(b"y").unwrap();
+        assert!(ready(&reactor, &*fd).is_readable());
+        let mut byte = [0];
+        (&*fd).read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"y");
+    }
+}
+
+// Blocking files.
+
+/// A stream as std's `accept` gives it, and its peer.
+fn accepted() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (theirs, listener.accept().unwrap().0)
+}
+
+/// A file of each kind that blocks unless told otherwise.
+fn blocking() -> Vec<OwnedFd> {
+    let (theirs, ours) = accepted();
+    let (left, right) = UnixStream::pair().unwrap();
+    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = child.stdout.take().unwrap();
+    child.wait().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut all: Vec<OwnedFd> = vec![theirs.into(), ours.into(), left.into(), right.into()];
+    all.extend([pipe.into(), listener.into(), datagrams.into()]);
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{EventfdFlags, eventfd};
+        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+        all.push(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        all.push(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap());
+    }
+    all
+}
+
+#[test]
+fn a_blocking_file_is_refused_in_edge_mode() {
+    let reactor = reactor();
+    for file in blocking() {
+        let number = file.as_raw_fd();
+        let refused = reactor.fd(file, Interest::READABLE).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
+        for remedy in ["set_nonblocking(true)", "fd_nonblocking()", "Mode::Level"] {
+            assert!(refused.to_string().contains(remedy), "{refused}");
+        }
+        let file = refused.into_inner();
+        assert_eq!(file.as_raw_fd(), number);
+        let refused = reactor.fd_with_mode(file, Interest::BOTH, Mode::Edge).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
+        assert_eq!(reactor.stats().live, 0);
+        // It is not registered any more.
+        let file = refused.into_inner();
+        rustix::io::ioctl_fionbio(&file, true).unwrap();
+        drop(reactor.fd(file, Interest::READABLE).unwrap());
+    }
+}
+
+#[test]
+fn registering_as_nonblocking_sets_the_shared_flag() {
+    let reactor = reactor();
+    for file in blocking() {
+        drop(reactor.fd_nonblocking(file, Interest::READABLE).unwrap());
+    }
+    let (mut theirs, ours) = accepted();
+    let clone = ours.try_clone().unwrap();
+    let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    would_block(ours.read(&mut [0]));
+    would_block((&clone).read(&mut [0]));
+    theirs.write_all(b"x").unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+    // It stays set, and setting it once more is no error.
+    let ours = reactor.fd_nonblocking(ours.into_inner(), Interest::READABLE).unwrap();
+    (&ours).read_exact(&mut [0]).unwrap();
+    would_block(ours.into_inner().read(&mut [0]));
+    assert_eq!(reactor.sources().len(), 0);
+}
+
+#[test]
+fn a_failed_registration_leaves_the_flag_alone() {
+    let reactor = reactor();
+    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let (mut theirs, ours) = accepted();
+    let level = reactor.fd_with_mode(&ours, Interest::READABLE, Mode::Level).unwrap();
+    let failed = reactor.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
+    let failed = virtual_time.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
+    drop(level);
+    // A read waits still.
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        theirs.write_all(b"x").unwrap();
+    });
+    (&ours).read_exact(&mut [0]).unwrap();
+    sender.join().unwrap();
+}
+
+#[test]
+fn files_that_never_block_need_no_flag() {
+    let reactor = reactor();
+    #[cfg(not(flat))]
+    {
+        let poller = pollmux::sys::Poller::new().unwrap();
+        let inner = Reactor::new().unwrap();
+        let poller = reactor.fd(&poller, Interest::READABLE).unwrap();
+        let inner = reactor.fd(inner.embed().unwrap(), Interest::READABLE).unwrap();
+        not_ready(&reactor, &poller);
+        drop(inner);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let mut child = Command::new("true").spawn().unwrap();
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let process = reactor.fd(process, Interest::READABLE).unwrap();
+        ready(&reactor, &process);
+        child.wait().unwrap();
+    }
+}
+
+/// One read for each report, of a file that blocks, never blocks the loop.
+fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
+    let _dog = watch::dog();
+    let reactor = reactor();
+    let (mut theirs, ours) = accepted();
+    let ours = reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    for _ in 0..5 {
+        theirs.write_all(b"first").unwrap();
+        let mut left = 5;
+        while left > 0 {
+            report(&reactor, &ours);
+            // Other things are looked at between the report and the read.
+            for _ in 0..3 {
+                tx.send(()).unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+                select! { reactor; recv(inbox) -> got => got.unwrap() }
+            }
+            left -= (&ours).read(&mut [0; 2]).unwrap();
+            if mode == Mode::OneShot {
+                ours.rearm().unwrap();
+            }
+        }
+        let mut events = Events::with_capacity(4);
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+        assert!(events.is_empty(), "the next read would block");
+    }
+}
+
+#[test]
+fn a_wait_reports_a_blocking_file_only_when_ready() {
+    for mode in [Mode::Level, Mode::OneShot] {
+        let mut events = Events::with_capacity(4);
+        blocking_reads(mode, |reactor, _| {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().count(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_select_gives_a_blocking_file_only_when_ready() {
+    for mode in [Mode::Level, Mode::OneShot] {
+        blocking_reads(mode, |reactor, fd| {
+            select! { reactor; recv(fd) -> readiness => assert!(readiness.is_readable()) }
+        });
+    }
+}
+
+// Spinning.
+
+/// Makes the loop turn `turns` times, by `wait`.
+fn wait_times(reactor: &Reactor, turns: usize) {
+    let mut events = Events::with_capacity(4);
+    for _ in 0..turns {
+        reactor.wait(&mut events).unwrap();
+        assert!(!events.is_empty());
+    }
+}
+
+#[track_caller]
+fn spins(reactor: &Reactor) -> bool {
+    let sources = reactor.sources();
+    let spinning: Vec<_> = sources.iter().filter(|info| info.spinning).collect();
+    assert_eq!(sources.to_string().contains("spinning"), !spinning.is_empty(), "{sources}");
+    for info in &spinning {
+        assert_eq!(info.location.unwrap().file(), file!());
+    }
+    !spinning.is_empty()
+}
+
+#[test]
+fn a_source_reported_a_thousand_times_spins() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"abcdefgh").unwrap();
+    wait_times(&reactor, 999);
+    assert!(!spins(&reactor));
+    wait_times(&reactor, 1);
+    assert!(spins(&reactor));
+    wait_times(&reactor, 2_000);
+    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 1), "each is counted once");
+    // A read ends it, though the source is as ready as before.
+    (&fd).read_exact(&mut [0]).unwrap();
+    assert!(!spins(&reactor) && fd.is_ready());
+    wait_times(&reactor, 999);
+    assert!(!spins(&reactor));
+    wait_times(&reactor, 1);
+    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 2));
+    // And so does a change.
+    fd.set_interest(Interest::READABLE).unwrap();
+    assert!(!spins(&reactor) && fd.is_ready());
+}
+
+#[test]
+fn a_select_that_drains_nothing_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::BOTH).unwrap();
+    for _ in 0..999 {
+        select! { reactor; recv(fd) -> readiness => assert!(readiness.is_writable()) }
+        // Nothing to read, which says nothing about writing.
+        would_block((&fd).read(&mut [0]));
+    }
+    assert!(!spins(&reactor));
+    let mut select = Select::new(&reactor);
+    select.recv(&fd);
+    assert!(select.wait().unwrap().recv(&fd).is_some());
+    assert!(spins(&reactor));
+    drop(select);
+    fd.set_interest(Interest::READABLE).unwrap();
+    assert!(!spins(&reactor));
+}
+
+#[test]
+fn a_chosen_case_that_is_not_taken_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    tx.send(1).unwrap();
+    for taken in 0..2 {
+        let mut select = Select::new(&reactor);
+        let _ = if taken == 0 { select.recv(&inbox) } else { select.recv(&fd) };
+        for _ in 0..999 {
+            assert_eq!(select.wait().unwrap().index(), 0);
+        }
+        assert!(!spins(&reactor));
+        let _ = select.wait().unwrap().index();
+        assert!(spins(&reactor));
+        assert_eq!(reactor.stats().spinning, taken + 1);
+        drop(select);
+        fd.set_interest(Interest::WRITABLE).unwrap();
+        if taken == 0 {
+            assert_eq!(inbox.try_recv(), Ok(1));
+        }
+        assert!(!spins(&reactor));
+    }
+}
+
+/// A source that never gives what the source inside it has.
+struct Reluctant<'a, T: AsFd>(&'a Fd<T>);
+
+impl<T: AsFd> Source for Reluctant<'_, T> {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn token(&self) -> Option<u64> {
+        self.0.token()
+    }
+}
+
+#[test]
+fn a_picked_case_that_gives_nothing_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    ready(&reactor, &fd);
+    let reluctant = Reluctant(&fd);
+    while !spins(&reactor) {
+        let before = reactor.stats();
+        select! { reactor; recv(reluctant) -> () => panic!(), default => {} }
+        assert!(before.turns <= 2_000 && before.spinning == 0);
+    }
+}
+
+#[test]
+fn a_source_that_is_served_never_spins() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap().with_key(0);
+    let (tx, rx) = pollmux::channel::unbounded();
+    let inbox = reactor.register_with(1, rx).unwrap();
+    let ticker = reactor.every(Duration::from_nanos(1)).unwrap().with_key(2);
+    theirs.write_all(&[7; 4_000]).unwrap();
+    (0..4_000).for_each(|n| tx.send(n).unwrap());
+    let mut events = Events::with_capacity(4);
+    for _ in 0..3_000 {
+        reactor.wait(&mut events).unwrap();
+        for event in &events {
+            match event.key() {
+                0 => (&fd).read_exact(&mut [0]).unwrap(),
+                1 => drop(inbox.try_recv().unwrap()),
+                _ => drop(ticker.try_take().unwrap()),
+            }
+        }
+    }
+    assert!(!spins(&reactor));
+    assert_eq!(reactor.stats().spinning, 0);
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn embedded_resets() -> Stats {
     let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
     let ticker = reactor.every(HOUR).expect("a period");
     let (_theirs, ours) = UnixStream::pair().expect("a pair");
-    let socket = reactor.fd(ours, Interest::READABLE).expect("a socket can be waited for");
+    let socket = reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
     let inner = reactor.embed().expect("an fd");
     let stats = between_the_lines(&reactor, |_| {
         for round in 1..=EMBEDDED_TURNS {

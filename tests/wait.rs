@@ -196,6 +196,93 @@ fn a_disconnected_inbox_whose_error_a_select_took_is_not_reported() {
     }
 }
 
+// Spinning.
+
+/// The keys of the sources that spin.
+fn spinning(reactor: &Reactor) -> Vec<u64> {
+    let sources = reactor.sources();
+    let mut keys: Vec<u64> = sources.iter().filter(|info| info.spinning).map(|info| info.key).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn each_kind_of_source_left_alone_spins() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(1)).with_key(1);
+    let ticker = reactor.every(ms(1)).unwrap().with_key(2);
+    let (tx, inbox) = keyed(&reactor, 3);
+    let (notifier, notified) = reactor.notifier();
+    let notified = notified.with_key(4);
+    let (context, canceller) = pollmux::Context::background().with_cancel();
+    let done = reactor.done(&context).with_key(5);
+    (0..2).for_each(|n| tx.send(n).unwrap());
+    notifier.notify();
+    canceller.cancel();
+    sim.advance(ms(1));
+    for _ in 0..999 {
+        assert_eq!(ready_keys(&reactor).len(), 5);
+    }
+    assert_eq!(spinning(&reactor), []);
+    ready_keys(&reactor);
+    assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2, 3, 4, 5], 5));
+    // Being served ends it.
+    assert_eq!(inbox.try_recv(), Ok(0));
+    assert!(timer.stop() && ticker.restart());
+    assert_eq!((notified.try_take(), done.try_take().is_some()), (Some(()), true));
+    assert_eq!(spinning(&reactor), []);
+    assert_eq!(ready_keys(&reactor), [3]);
+}
+
+#[test]
+fn a_source_reported_with_others_is_counted_by_itself() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..10).map(|key| keyed(&reactor, key)).collect();
+    channels.iter().for_each(|(tx, _)| tx.send(0).unwrap());
+    let mut events = Events::with_capacity(3);
+    // Ten of three are three for each; each but the last is served now and then.
+    for turn in 0..4_000 {
+        reactor.wait(&mut events).unwrap();
+        for (tx, inbox) in channels[..9].iter().filter(|_| turn % 100 == 0) {
+            inbox.try_recv().unwrap();
+            tx.send(0).unwrap();
+        }
+    }
+    assert_eq!(spinning(&reactor), [9]);
+    assert_eq!(reactor.stats().spinning, 1);
+}
+
+#[test]
+fn an_end_taken_a_thousand_times_spins() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let (context, canceller) = pollmux::Context::background().with_cancel();
+    let done = reactor.done(&context).with_key(2);
+    drop(tx);
+    canceller.cancel();
+    let take = |times: usize| {
+        for _ in 0..times {
+            select! { reactor; recv(inbox) -> end => assert!(end.is_err()) }
+            select! { reactor; recv(done) -> _ => {} }
+        }
+    };
+    take(999);
+    assert_eq!(spinning(&reactor), []);
+    take(1);
+    assert_eq!(spinning(&reactor), [1, 2]);
+    take(2_000);
+    assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2], 2));
+    // By hand it keeps no loop awake.
+    let (tx, polled) = keyed(&reactor, 3);
+    drop(tx);
+    (0..2_000).for_each(|_| assert!(polled.try_recv().is_err()));
+    assert_eq!(spinning(&reactor), [1, 2]);
+    drop((inbox, done));
+    // The slots are others' now.
+    let _others = [reactor.timer(), reactor.timer()];
+    assert_eq!(spinning(&reactor), []);
+}
+
 // Capacity.
 
 #[test]

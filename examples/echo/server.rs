@@ -13,6 +13,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Reads of one connection in a row, before it is the others' turn.
 const ROUNDS: u32 = 16;
+/// Connections that are accepted in a row, before it is the turn of those that are open: a flood
+/// of new ones does not starve them.
+pub const ACCEPTS: u32 = 16;
 /// How long to wait, when there are no fds left, before accepting again.
 pub const OUT_OF_FDS: Duration = Duration::from_millis(100);
 
@@ -150,7 +153,7 @@ impl Server {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        loop {
+        for _ in 0..ACCEPTS {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let accepted = self.listener.try_io(|listener| Ok(net::accept_with(listener, flags)?));
             match accepted {
@@ -168,6 +171,8 @@ impl Server {
                 },
             }
         }
+        // The listener is still ready: the next wait reports it again, after the others.
+        Ok(())
     }
 
     fn open(&mut self, stream: TcpStream) -> io::Result<()> {

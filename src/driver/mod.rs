@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "mio")]
 pub use self::mio::MioDriver;
+pub(crate) use self::native::BATCH as FD_BATCH;
 pub use self::native::Native;
 #[cfg(feature = "polling")]
 pub use self::polling::PollingDriver;
@@ -128,18 +129,38 @@ impl From<Time> for Deadline {
 #[derive(Debug, Default)]
 pub struct ReadyFds {
     list: Vec<(u64, Readiness)>,
+    more: bool,
+    woken: bool,
 }
 
 impl ReadyFds {
     /// An empty list. The reactor has one of its own; drivers that wait through others may want another.
     pub const fn new() -> ReadyFds {
-        ReadyFds { list: Vec::new() }
+        ReadyFds { list: Vec::new(), more: false, woken: false }
     }
 
     /// The fd registered under `id` is ready. One that is unknown, or gone, is ignored by the reactor.
     #[inline]
     pub fn push(&mut self, id: u64, readiness: Readiness) {
         self.list.push((id, readiness));
+    }
+
+    /// Says that this wait may have left ready fds for want of room, with those that it pushed.
+    ///
+    /// A reactor that is [embedded](crate::Reactor::embed) then looks again if it has to: an outer
+    /// loop that waits for edges hears of nothing that was there before.
+    pub fn leave_some(&mut self) {
+        self.more = true;
+    }
+
+    /// This wait has taken the event of the waker.
+    pub(crate) fn see_wake(&mut self) {
+        self.woken = true;
+    }
+
+    /// Returns whether some were left and whether the waker's event was taken, and forgets both.
+    pub(crate) fn take_flags(&mut self) -> (bool, bool) {
+        (std::mem::take(&mut self.more), std::mem::take(&mut self.woken))
     }
 
     /// How many there are.

@@ -18,8 +18,10 @@ use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Wa
 const TIMER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
 
-/// Events that one wait takes at most, however many fds there are; the others are the next wait's.
-const BATCH: usize = 1_024;
+/// Fds that one wait takes at most by default; the others are the next wait's.
+pub(crate) const BATCH: usize = 1_024;
+/// Events of our own that may come beside them: the timer's and the waker's.
+const OWN: usize = 2;
 
 /// Waits through the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Native {
     armed: Time,
     /// Read when a deadline with slack first comes.
     slack: OnceCell<TimeoutSlack>,
+    /// Events that one wait takes at most.
+    most: usize,
     /// How many fds besides our own are registered.
     fds: usize,
     /// Whether any of them ever was in level mode.
@@ -42,13 +46,22 @@ pub struct Native {
 impl Native {
     /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is left behind.
     pub fn new() -> io::Result<Native> {
+        Native::with_batch(BATCH)
+    }
+
+    /// [`new`](Self::new) with a limit on the fds that one wait takes: 1 to 2^30, values outside
+    /// are brought into that range. The kernel keeps the rest for the next wait, and gives every
+    /// ready fd its turn.
+    pub fn with_batch(batch: usize) -> io::Result<Native> {
+        let most = batch.clamp(1, 1 << 30) + OWN;
         let poller = Poller::new()?;
         let (timer, waker) = (OsTimer::new(&poller, TIMER)?, Waker::new(&poller, WAKER)?);
         Ok(Native {
             poller,
             timer,
             waker: Arc::new(waker),
-            events: Events::with_capacity(16),
+            events: Events::with_capacity(most.min(16)),
+            most,
             armed: Time::MAX,
             slack: OnceCell::new(),
             fds: 0,
@@ -116,9 +129,12 @@ impl Native {
         for event in self.events.iter() {
             match event.id() {
                 TIMER => self.armed = Time::MAX,
-                WAKER => {}
+                WAKER => ready.see_wake(),
                 id => ready.push(id, event.readiness()),
             }
+        }
+        if self.events.is_full() {
+            ready.leave_some();
         }
         Ok(())
     }
@@ -162,7 +178,7 @@ impl Driver for Native {
         self.poller.register(fd, id, interest, mode)?;
         self.fds += 1;
         self.level |= mode == Mode::Level;
-        let batch = (self.fds + 2).next_power_of_two().min(BATCH);
+        let batch = (self.fds + OWN).next_power_of_two().min(self.most);
         if batch > self.events.capacity() {
             self.events = Events::with_capacity(batch);
         }

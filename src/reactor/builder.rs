@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Reactor, Spin};
-use crate::driver::{Driver, Native};
+use crate::driver::{Driver, FD_BATCH, Native};
 use crate::sys::errors;
 
 /// Makes a [`Reactor`] with other settings than the default ones. From [`Reactor::builder`].
@@ -26,6 +26,7 @@ pub struct Builder {
     pub(super) precise: Duration,
     pub(super) spin: Spin,
     pub(super) poll_interval: Duration,
+    fd_batch: usize,
 }
 
 impl Builder {
@@ -35,6 +36,7 @@ impl Builder {
             precise: Duration::ZERO,
             spin: Spin::default(),
             poll_interval: Duration::from_micros(100),
+            fd_batch: FD_BATCH,
         }
     }
 
@@ -73,10 +75,35 @@ impl Builder {
         self
     }
 
+    /// Sets how many ready fds one look at the poller takes at most: 1 to 2^30, values outside are
+    /// brought into that range. Default: 1,024.
+    ///
+    /// The rest comes with the next look, and every ready fd has its turn. So a flood of ready fds
+    /// lengthens a turn by one batch at most, before due timers, posts and callbacks run. Messages
+    /// and timers are reported among the fds in the order in which they came. A turn of an [embedded](Reactor::embed) reactor may take several batches.
+    ///
+    /// For [`build`](Self::build): other drivers have limits of their own.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, select, sys::Interest};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::builder().fd_batch(64).build()?;
+    /// let (_theirs, ours) = UnixStream::pair()?;
+    /// let ours = reactor.fd_nonblocking(ours, Interest::WRITABLE)?;
+    /// select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable()) }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn fd_batch(mut self, fds: usize) -> Builder {
+        self.fd_batch = fds;
+        self
+    }
+
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
     #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
-        self.build_with(Native::new().map_err(|error| errors::of_watches(error, None))?)
+        let driver = Native::with_batch(self.fd_batch).map_err(|error| errors::of_watches(error, None))?;
+        self.build_with(driver)
     }
 
     /// A reactor that waits through `driver`.

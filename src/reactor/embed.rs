@@ -104,8 +104,7 @@ impl Embedded {
             return Err(core.gone());
         }
         core.turns.set(core.turns.get() + 1);
-        core.awake();
-        let polled = core.drive(None, Wait::Poll);
+        let polled = core.look_for_outer(core.awake());
         let now = core.clock.refresh();
         core.expire(now);
         let unfinished = Unfinished(core);
@@ -115,7 +114,8 @@ impl Embedded {
             return Err(core.gone());
         }
         core.collect(Request::Mark);
-        let left = core.has_work() || core.next_due.get() <= now.as_nanos();
+        core.take_out_told();
+        let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
         core.notify.sleep();

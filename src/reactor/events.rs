@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::slots::State;
-use super::{Blocked, Core, Handle};
+use super::slots::{Chunk, State};
+use super::{Blocked, Core, Handle, Table};
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -75,11 +75,20 @@ impl Iterator for Iter<'_> {
     fn next(&mut self) -> Option<Event> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
-            let slot = table.slots.resolve(token)?;
-            let ready = table.slots.node(slot).state.get() == State::Ready;
-            ready.then(|| Event { key: table.slots.chunk(slot).key(slot) })
+            let (chunk, slot) = table.slots.find(token)?;
+            if chunk.node(slot).state.get() != State::Ready && !is_told(chunk, slot) {
+                return None;
+            }
+            Some(Event { key: chunk.key(slot) })
         })
     }
+}
+
+/// A source that tells something once, and that a nested wait has taken out of the ready list.
+#[cold]
+#[inline(never)]
+fn is_told(chunk: &Chunk<Core>, slot: u32) -> bool {
+    chunk.fds.get(slot).is_some_and(|fd| fd.is_told())
 }
 
 impl fmt::Debug for Events {
@@ -94,6 +103,12 @@ impl Handle {
     /// Timers come in the order in which they become due, equal deadlines in arming order. A source is reported again by the next wait until it is
     /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
     /// So **every live source is to be drained or dropped when it is reported**: a loop that ignores one never sleeps again.
+    /// [`Stats::spinning`](crate::Stats::spinning) counts the sources that do this to a loop, and
+    /// [`sources`](Self::sources) says which lines made those that still do.
+    ///
+    /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
+    /// interest in reading or writing: handle every event of the batch.
+    ///
     /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
     ///
     /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and posted closures run meanwhile and do not.
@@ -236,17 +251,49 @@ impl Patience {
 impl Core {
     /// Reports what is ready, as much as fits; what was reported goes behind what was not.
     fn report(&self, events: &mut Events) -> bool {
+        self.take_out_told();
         let table = &mut *self.table.borrow_mut();
-        let ready = table.ready.len();
-        let fits = ready.min(events.capacity);
-        for slot in table.ready.iter(&table.slots).take(fits) {
-            events.tokens.push(table.slots.chunk(slot).token(slot));
+        let mut least = i32::MAX;
+        for slot in table.ready.iter(&table.slots).take(events.capacity) {
+            let chunk = table.slots.chunk(slot);
+            least = least.min(chunk.node(slot).count_down());
+            events.tokens.push(chunk.token(slot));
         }
-        if fits < ready {
-            for _ in 0..fits {
-                table.ready.rotate(&table.slots);
-            }
+        if least <= 0 {
+            self.use_up_all(table, &events.tokens);
+        }
+        let fits = events.tokens.len();
+        if fits < table.ready.len() {
+            table.ready.rotate(&table.slots, fits);
         }
         fits > 0
+    }
+
+    /// The source of this token was chosen by a select, and nothing was taken from it.
+    pub(crate) fn picked_nothing(&self, token: u64) {
+        let table = &*self.table.borrow();
+        let slot = table.slots.resolve(token);
+        if let Some(slot) = slot.filter(|&slot| table.slots.node(slot).state.get() == State::Ready) {
+            self.count_report(table, slot);
+        }
+    }
+
+    /// Counts a report of a ready source to a select, as [`report`](Self::report) does for a wait,
+    /// until something is done about it.
+    pub(super) fn count_report(&self, table: &Table, slot: u32) {
+        if table.slots.node(slot).count_down() <= 0 {
+            self.use_up(table, slot);
+        }
+    }
+
+    /// [`use_up`](Self::use_up) for each of these that has no report left.
+    #[cold]
+    #[inline(never)]
+    fn use_up_all(&self, table: &Table, tokens: &[u64]) {
+        for slot in tokens.iter().filter_map(|&token| table.slots.resolve(token)) {
+            if table.slots.node(slot).pos.get() as i32 <= 0 {
+                self.use_up(table, slot);
+            }
+        }
     }
 }

@@ -3,15 +3,16 @@
 //! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the next one when the source has been found not to be ready any more. So is every driver
 //! for [`Mode::Level`], and for the next one when the source has been taken: a file that stays ready keeps no loop awake that does not ask for it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::time::Duration;
 
-use super::slots::State;
-use super::{Core, Driving, Slot, closed};
-use crate::driver::{EventsId, ReadyFds, Wait};
+use super::slots::{PATIENCE, State};
+use super::{Core, Driving, Slot, Table, closed};
+use crate::driver::{Driver, EventsId, ReadyFds, Wait};
+use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, errors, nanos};
 
 /// What is remembered of one fd.
@@ -21,10 +22,73 @@ pub(crate) struct Watched {
     found: Cell<Readiness>,
     /// What of that makes its source ready.
     wanted: Cell<Readiness>,
+    /// The part of `wanted` that its source reports once: the ends that nobody asked for, and
+    /// everything in [`Mode::OneShot`].
+    once_only: Cell<Readiness>,
+    /// The part of `once_only` that its source has reported.
+    told: Cell<Readiness>,
     /// The driver reports it once, and is asked anew when it has been found not to be ready any more, or, in [`Mode::Level`], been taken.
     once: Cell<bool>,
     /// The number of the fd, plus one; 0 while none is registered.
     number: Cell<u32>,
+}
+
+impl Watched {
+    /// The source has something to report.
+    fn is_ready(&self) -> bool {
+        !(self.found.get() & self.wanted.get()).without(self.told.get()).is_empty()
+    }
+
+    /// The part of that which the source reports once, and now.
+    fn untold(&self) -> Readiness {
+        (self.found.get() & self.once_only.get()).without(self.told.get())
+    }
+
+    /// Notes that the source reports it. Returns true if there was something untold.
+    fn tell(&self) -> bool {
+        let untold = self.untold();
+        self.told.set(self.told.get() | untold);
+        !untold.is_empty()
+    }
+
+    /// The source has reported something for the last time that is still there.
+    pub(super) fn is_told(&self) -> bool {
+        !(self.found.get() & self.told.get()).is_empty()
+    }
+
+    /// The reports that are left until [`Core::use_up`] is called. What is told once is told by
+    /// the first one.
+    fn patience(&self) -> u32 {
+        if self.untold().is_empty() { PATIENCE } else { 1 }
+    }
+
+    /// Asks for `wanted`, of which `once_only` is reported once. What was told of that stays told.
+    fn want(&self, wanted: Readiness, once_only: Readiness) {
+        self.wanted.set(wanted);
+        self.once_only.set(once_only);
+        self.told.set(self.told.get() & once_only);
+    }
+
+    /// Forgets everything: the slot may be another source's next.
+    fn reset(&self) {
+        self.found.set(Readiness::NONE);
+        self.want(Readiness::NONE, Readiness::NONE);
+        self.once.set(false);
+    }
+}
+
+/// The ends of a file, which the poller tells unasked.
+const ENDS: Readiness =
+    Readiness::NONE.and(Readiness::ERROR).and(Readiness::READ_CLOSED).and(Readiness::WRITE_CLOSED);
+
+/// The part of `wanted` that is reported once: everything in one-shot mode, and the ends of a file
+/// that is neither read nor written.
+fn once_only(interest: Interest, mode: Mode, wanted: Readiness) -> Readiness {
+    match mode {
+        Mode::OneShot => wanted,
+        _ if interest.is_readable() || interest.is_writable() => Readiness::NONE,
+        _ => ENDS,
+    }
 }
 
 /// What of an fd's readiness the one who asked for `interest` can do something about.
@@ -41,7 +105,7 @@ fn wanted(interest: Interest) -> Readiness {
     }
     // The end is something to read, and to write. Who asks for neither is told of it as well.
     if !interest.is_readable() && !interest.is_writable() {
-        wanted = wanted | Readiness::ERROR | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+        wanted = wanted | ENDS;
     }
     wanted
 }
@@ -56,6 +120,15 @@ pub(crate) struct Fds {
     next_look: Cell<u64>,
     /// The turn of the last look.
     looked_in: Cell<u64>,
+    /// The last look for an outer loop may have left fds for want of room.
+    more: Cell<bool>,
+    /// Tokens of sources that are in the ready list and have told everything: the next report
+    /// takes them out. There is room for every fd.
+    told: RefCell<Vec<u64>>,
+    has_told: Cell<bool>,
+    /// Files that were to be taken out of the poller while the driver was waiting.
+    leaving: RefCell<Vec<Leaving>>,
+    has_leaving: Cell<bool>,
 }
 
 impl Fds {
@@ -65,7 +138,23 @@ impl Fds {
             interval: nanos(interval),
             next_look: Cell::new(0),
             looked_in: Cell::new(0),
+            more: Cell::new(false),
+            told: RefCell::default(),
+            has_told: Cell::new(false),
+            leaving: RefCell::default(),
+            has_leaving: Cell::new(false),
         }
+    }
+
+    /// The driver has to take files out of its poller.
+    #[inline]
+    pub(super) fn has_leaving(&self) -> bool {
+        self.has_leaving.get()
+    }
+
+    /// For a reactor that goes: closes what it kept open.
+    pub(super) fn close(&self) {
+        drop(self.leaving.take());
     }
 
     #[inline]
@@ -86,7 +175,11 @@ impl Core {
             return;
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
-        let polled = self.drive(None, Wait::Poll);
+        let polled = if self.embedded.get() {
+            self.look_for_outer(!self.notify.is_asleep())
+        } else {
+            self.drive(None, Wait::Poll)
+        };
         if self.embedded.get() && (polled.is_err() || !self.has_taken_nothing()) {
             self.looked_past_the_outer_loop();
         }
@@ -136,18 +229,101 @@ impl Core {
             let chunk = table.slots.chunk(slot);
             let Some(fd) = chunk.fds.get(slot) else { continue };
             fd.found.set(fd.found.get() | readiness);
-            let ready = !(fd.found.get() & fd.wanted.get()).is_empty();
-            if ready && chunk.node(slot).state.get() == State::Idle {
+            if !fd.is_ready() {
+                continue;
+            }
+            if chunk.node(slot).state.get() == State::Idle {
                 table.ready.push(&table.slots, slot);
             }
+            if !fd.untold().is_empty() {
+                chunk.node(slot).pos.set(1);
+            }
         }
+    }
+
+    /// Lets the driver look for an outer loop that may wait for edges. That loop hears of nothing
+    /// that was there before, and on kqueue of no wake-up while an older one stands behind a full
+    /// batch. So the driver looks again until something is ready, which asks for the next turn, and
+    /// until a wake-up that has come (`woken`) was taken.
+    pub(super) fn look_for_outer(&self, mut woken: bool) -> io::Result<()> {
+        let flags = || self.driving.try_borrow_mut().map_or((false, false), |mut d| d.ready.take_flags());
+        flags();
+        // Each fd is ready once, unless something new comes.
+        for _ in 0..=self.fds.watched.get() {
+            self.drive(None, Wait::Poll)?;
+            let (more, seen) = flags();
+            woken &= !seen;
+            self.fds.more.set(more);
+            if !more || self.has_ready() && !woken {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last look for an outer loop may have left something.
+    pub(super) fn has_more_fds(&self) -> bool {
+        self.fds.more.get()
+    }
+
+    /// Takes the files out of the poller that left while the driver was waiting.
+    #[cold]
+    pub(super) fn let_leave(&self, driver: &mut dyn Driver) {
+        self.fds.has_leaving.set(false);
+        for mut file in self.fds.leaving.take() {
+            let id = file.id;
+            // There is nobody to tell, as in a drop.
+            let _ = file.with(|fd| driver.deregister(fd, id));
+        }
+    }
+
+    /// The last report that a ready source had left has come. It has told what it tells once, or
+    /// it spins.
+    #[cold]
+    pub(super) fn use_up(&self, table: &Table, slot: u32) {
+        let chunk = table.slots.chunk(slot);
+        let node = chunk.node(slot);
+        if let Some(fd) = chunk.fds.get(slot).filter(|fd| fd.tell()) {
+            node.pos.set(PATIENCE - 1);
+            if !fd.is_ready() {
+                self.fds.told.borrow_mut().push(chunk.token(slot));
+                self.fds.has_told.set(true);
+            }
+        } else if node.pos.replace(0) == 0 {
+            self.spinning.set(self.spinning.get() + 1);
+        }
+    }
+
+    /// Takes what has told everything out of the ready list.
+    #[inline]
+    pub(crate) fn take_out_told(&self) {
+        if self.fds.has_told.get() {
+            self.take_out_all_told();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_out_all_told(&self) {
+        let table = &mut *self.table.borrow_mut();
+        for token in self.fds.told.borrow_mut().drain(..) {
+            let Some(slot) = table.slots.resolve(token) else { continue };
+            let chunk = table.slots.chunk(slot);
+            let told = chunk.fds.get(slot).is_some_and(|fd| fd.is_told() && !fd.is_ready());
+            if told && chunk.node(slot).state.get() == State::Ready {
+                table.ready.remove(&table.slots, slot);
+            }
+        }
+        self.fds.has_told.set(false);
     }
 }
 
 impl Slot {
     /// Waits for `fd` from now on. One syscall.
     pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
-        let watched = self.start_watching(wanted(interest), |driving, id| {
+        let wanted = wanted(interest);
+        let once_only = once_only(interest, mode, wanted);
+        let watched = self.start_watching(wanted, once_only, |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             // Reported again and again, in level mode, it would keep a loop awake that does not ask for it.
             let mut once = mode == Mode::Level;
@@ -174,7 +350,7 @@ impl Slot {
 
     /// Becomes ready when the driver says so, without an fd, from now on. Fails with `InvalidInput` when the driver does not have these events.
     pub(crate) fn watch_driver(&self, events: EventsId) -> io::Result<()> {
-        self.start_watching(Readiness::READABLE, |driving, _| {
+        self.start_watching(Readiness::READABLE, Readiness::NONE, |driving, _| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             let ours = driver.has_events(events);
             ours.then_some(()).ok_or_else(|| {
@@ -189,23 +365,29 @@ impl Slot {
     fn start_watching(
         &self,
         wanted: Readiness,
+        once_only: Readiness,
         register: impl FnOnce(&mut Driving, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         let core = self.core();
-        self.watched_fd().wanted.set(wanted);
-        self.forget_readiness(Readiness::ALL);
-        self.with_driver(|driving, id| {
+        self.watched_fd().want(wanted, once_only);
+        let watched = core.fds.watched.get() + 1;
+        let registered = self.with_driver(|driving, id| {
             register(driving, id)?;
-            driving.ready.make_room(core.fds.watched.get() + 1);
+            driving.ready.make_room(watched);
             Ok(())
-        })?;
-        core.fds.watched.set(core.fds.watched.get() + 1);
+        });
+        registered.inspect_err(|_| self.watched_fd().reset())?;
+        let mut told = core.fds.told.borrow_mut();
+        let more = watched.saturating_sub(told.len());
+        told.reserve(more);
+        core.fds.watched.set(watched);
         core.errands.set(true);
         Ok(())
     }
 
     fn stop_watching(&self) {
         let core = self.core();
+        self.watched_fd().reset();
         core.fds.watched.set(core.fds.watched.get() - 1);
         core.settle_errands();
     }
@@ -267,24 +449,69 @@ impl Slot {
     }
 
     /// What makes the source ready from now on, of what is found.
-    pub(crate) fn want(&self, interest: Interest) {
+    pub(crate) fn want(&self, interest: Interest, mode: Mode) {
         let fd = self.watched_fd();
-        fd.wanted.set(wanted(interest));
-        if (fd.found.get() & fd.wanted.get()).is_empty() {
-            self.forget_readiness(Readiness::NONE);
-        } else {
+        let wanted = wanted(interest);
+        fd.want(wanted, once_only(interest, mode, wanted));
+        if fd.is_ready() {
             self.make_ready();
+            self.progressed();
+        } else if self.is_ready() {
+            self.stop();
+        }
+    }
+
+    /// The fd is to report again what it reports once.
+    pub(crate) fn retell(&self) {
+        self.watched_fd().told.set(Readiness::NONE);
+    }
+
+    /// The source reports what the fd is ready for to a select. Nothing is done about it yet.
+    pub(crate) fn report_fd(&self) {
+        let core = self.core();
+        let fd = self.watched_fd();
+        self.node().count();
+        fd.tell();
+        if fd.is_ready() {
+            core.count_report(&core.table.borrow(), self.slot);
+        } else {
+            self.stop();
+        }
+    }
+
+    /// Something was done about what the source reports: it does not spin.
+    pub(crate) fn progressed(&self) {
+        if self.is_ready() {
+            let patience = self.chunk.fds.get(self.slot).map_or(PATIENCE, Watched::patience);
+            self.node().pos.set(patience);
         }
     }
 
     /// Waits for `fd` no longer. One syscall. What was found is forgotten.
+    ///
+    /// While the driver waits it cannot be told: then it is when that wait is over, which is soon.
     pub(crate) fn unwatch_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.is_inert() {
             return Ok(());
         }
         self.stop_watching();
         self.watched_fd().number.set(0);
-        self.with_driver(|driving, id| driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, id))
+        let core = self.core();
+        let Ok(mut driving) = core.driving.try_borrow_mut() else {
+            core.fds.leaving.borrow_mut().push(Leaving::new(fd, self.token()));
+            core.fds.has_leaving.set(true);
+            core.leave_to_next_turn();
+            return Ok(());
+        };
+        driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, self.token())
+    }
+
+    /// The file of an [unwatched](Self::unwatch_fd) fd has been closed. If the driver could not
+    /// be told, no other file gets its number before it was.
+    pub(crate) fn closed_fd(&self) {
+        if self.core().fds.has_leaving() {
+            self.core().fds.leaving.borrow_mut().iter_mut().for_each(Leaving::park);
+        }
     }
 
     fn with_driver<R>(&self, f: impl FnOnce(&mut Driving, u64) -> io::Result<R>) -> io::Result<R> {

@@ -25,6 +25,12 @@ pub struct SourceInfo {
     pub fired: u64,
     /// Whether it has something to give.
     pub ready: bool,
+    /// The source keeps the loop busy for nothing: it was reported 1,000 times without being
+    /// taken, drained, read, written or changed, or its end was taken 1,000 times.
+    ///
+    /// Doing one of those ends it. So does dropping the source, and for an [`Fd`](crate::Fd) a
+    /// smaller [interest](crate::Fd::set_interest).
+    pub spinning: bool,
     /// What `wait` reports it by.
     pub key: u64,
     /// Its id, if it is a timer, a ticker or a callback (but for those of [`after_cancel`](Handle::after_cancel), which have none).
@@ -92,6 +98,7 @@ impl Handle {
                 period: period.map(|period| Duration::from_nanos(period.get())),
                 fired: u64::from(node.fired()),
                 ready: state == State::Ready,
+                spinning: node.is(Flag::Spinning) || state == State::Ready && node.pos.get() == 0,
                 key: chunk.key(slot),
                 id: (timer && !node.is(Flag::Once)).then(|| TimerId::new(core, chunk.token(slot), ticker)),
             }
@@ -187,6 +194,11 @@ impl Origin<'_> {
         let ready = self.sources.iter().filter(|source| source.ready).count();
         if ready > 0 {
             item(if self.sources.len() == 1 { "ready".to_owned() } else { format!("{ready} ready") })?;
+        }
+        let spinning = self.sources.iter().filter(|source| source.spinning).count();
+        if spinning > 0 {
+            let all = self.sources.len() == 1;
+            item(if all { "spinning".to_owned() } else { format!("{spinning} spinning") })?;
         }
         let fired: u64 = self.sources.iter().map(|source| source.fired).sum();
         if fired > 0 {

@@ -51,7 +51,7 @@ use self::fds::Fds;
 use self::origins::Origins;
 use self::ready::Ready;
 use self::remote::Post;
-use self::slots::{Chunk, Flag, Slots, State};
+use self::slots::{Chunk, Flag, PATIENCE, Slots, State};
 use self::spin::Spinner;
 use self::stats::Count;
 use self::timers::{Heap, NEVER};
@@ -179,6 +179,8 @@ pub(crate) struct Core {
     called: Count,
     coalesced: Count,
     stale: Count,
+    /// Sources that were found spinning.
+    spinning: Count,
 }
 
 struct Table {
@@ -282,6 +284,7 @@ impl Reactor {
             called: Cell::new(0),
             coalesced: Cell::new(0),
             stale: Cell::new(0),
+            spinning: Cell::new(0),
         };
         let core = Rc::new(core);
         fork::enter(&core);
@@ -366,6 +369,7 @@ impl Handle {
             coalesced: core.coalesced.get(),
             stale: core.stale.get(),
             spins: core.spinner.saved(),
+            spinning: core.spinning.get(),
             live: core.table.borrow().slots.live(),
         }
     }
@@ -596,7 +600,11 @@ impl Core {
             ));
         };
         let Driving { driver, ready } = &mut *driving;
-        let waited = driver.as_mut().ok_or_else(|| self.gone())?.wait(deadline, how, ready);
+        let driver = driver.as_mut().ok_or_else(|| self.gone())?;
+        let waited = driver.wait(deadline, how, ready);
+        if self.fds.has_leaving() {
+            self.let_leave(&mut **driver);
+        }
         if !ready.is_empty() {
             self.deliver(ready);
         }
@@ -700,7 +708,11 @@ impl Core {
     /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us, nothing is ready or due, and what is to be due is armed.
     fn has_taken_nothing(&self) -> bool {
         let now = self.clock.now_or_later();
-        if !self.notify.is_asleep() || self.has_ready() || self.next_due.get() <= now.as_nanos() {
+        if !self.notify.is_asleep()
+            || self.has_ready()
+            || self.has_more_fds()
+            || self.next_due.get() <= now.as_nanos()
+        {
             return false;
         }
         // No syscall, unless the kernel's timer has gone off for a deadline that was put off meanwhile.
@@ -734,6 +746,7 @@ impl Core {
             table.slots.clear()
         };
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
+        self.fds.close();
         self.notify.close();
         // Later posts are refused.
         let posts = (self.mailbox.take(), self.posts.take());
@@ -1007,6 +1020,26 @@ impl Slot {
     /// It has given something.
     pub(crate) fn count(&self) {
         self.node().count();
+        self.progressed();
+    }
+
+    /// An inbox in the ready list has given a message, and there are more.
+    #[inline]
+    pub(crate) fn received(&self) {
+        self.node().pos.set(PATIENCE);
+    }
+
+    /// It has given its end, which `times` counts. A loop that goes on asking for it spins.
+    #[cold]
+    pub(crate) fn end_taken(&self, times: &Cell<u32>) {
+        if times.get() < PATIENCE {
+            times.set(times.get() + 1);
+            if times.get() == PATIENCE {
+                let spinning = &self.core().spinning;
+                self.node().set(Flag::Spinning, true);
+                spinning.set(spinning.get() + 1);
+            }
+        }
     }
 
     /// The time that a `Ready` slot was due at; it is `Idle` then.

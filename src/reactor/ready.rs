@@ -3,7 +3,7 @@
 //! Intrusive: the links of a record are in its `seq`, which is free while the record is `Ready`. So a source is in the list at most
 //! once, enters and leaves in constant time, and the list never allocates.
 
-use super::slots::{NONE, Slots, State};
+use super::slots::{NONE, PATIENCE, Slots, State};
 
 /// A doubly linked list through the records.
 #[derive(Debug)]
@@ -53,19 +53,25 @@ impl Ready {
         std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
     }
 
-    /// Puts the first one last.
-    pub(crate) fn rotate<O>(&mut self, slots: &Slots<O>) {
-        if self.head != NONE {
-            let first = self.head;
+    /// Puts the first `n` last.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rotate<O>(&mut self, slots: &Slots<O>, n: usize) {
+        for _ in 0..n {
+            let Some(first) = self.first() else { return };
+            let patience = slots.node(first).pos.get();
             self.remove(slots, first);
             self.push(slots, first);
+            slots.node(first).pos.set(patience);
         }
     }
 
     /// Makes a record `Ready` and puts it last.
     pub(crate) fn push<O>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert_ne!(slots.node(slot).state.get(), State::Ready);
-        slots.node(slot).state.set(State::Ready);
+        let node = slots.node(slot);
+        node.state.set(State::Ready);
+        node.pos.set(PATIENCE);
         set_links(slots, slot, Links { prev: self.tail, next: NONE });
         match self.tail {
             NONE => self.head = slot,

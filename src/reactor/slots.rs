@@ -28,6 +28,10 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 const CHUNK: usize = 128;
 
+/// Reports of a ready source that nobody does anything about, after which the source counts as
+/// spinning. Also the number of times that an end is taken before its source does.
+pub(crate) const PATIENCE: u32 = 1_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -58,6 +62,8 @@ pub(crate) enum Flag {
     Detached = 16,
     /// It is called once at the most: its closure does not come back.
     Once = 32,
+    /// Its end was taken [`PATIENCE`] times.
+    Spinning = 64,
 }
 
 /// What the reactor keeps of a source: 32 bytes.
@@ -67,7 +73,8 @@ pub(crate) struct Node {
     pub(crate) deadline: Cell<u64>,
     /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list (`ready.rs`).
     pub(crate) seq: Cell<u64>,
-    /// Armed, Stopped: the index in the heap. Free: the next free slot.
+    /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that
+    /// are left until it counts as spinning; zero means that it does.
     pub(crate) pos: Cell<u32>,
     generation: Cell<u32>,
     /// How often it gave an item, or was called; stays at the greatest number.
@@ -92,6 +99,15 @@ impl Node {
     #[inline]
     pub(crate) fn count(&self) {
         self.fired.set(self.fired.get().saturating_add(1));
+    }
+
+    /// Counts a report of a ready source. Returns how many are left: zero for the last one, -1
+    /// after that.
+    #[inline]
+    pub(crate) fn count_down(&self) -> i32 {
+        let left = self.pos.get().wrapping_sub(1);
+        self.pos.set(left);
+        left as i32
     }
 
     pub(crate) fn fired(&self) -> u32 {
@@ -292,9 +308,16 @@ impl<O> Slots<O> {
 
     /// The slot of `token`, if it still is what the token was made for.
     pub(crate) fn resolve(&self, token: u64) -> Option<u32> {
+        self.find(token).map(|(_, slot)| slot)
+    }
+
+    /// [`resolve`](Self::resolve), with the chunk that the slot is in.
+    #[inline]
+    pub(crate) fn find(&self, token: u64) -> Option<(&Chunk<O>, u32)> {
         let slot = token as u32;
         let chunk = self.chunks.get(slot as usize / CHUNK)?;
-        (chunk.token(slot) == token && chunk.node(slot).state.get() != State::Free).then_some(slot)
+        let live = chunk.token(slot) == token && chunk.node(slot).state.get() != State::Free;
+        live.then_some((chunk, slot))
     }
 
     /// All slots in use.

@@ -54,6 +54,10 @@ pub struct Stats {
     pub stale: u64,
     /// Sleeps that [spinning](crate::Spin) has saved: something came while the reactor was still looking.
     pub spins: u64,
+    /// Sources that were found spinning: reported 1,000 times without being taken, drained, read,
+    /// written or changed, or at an end that was taken 1,000 times.
+    /// [`sources`](crate::Handle::sources) names those that still do.
+    pub spinning: u64,
     /// Sources that exist now. Subtracting gives the later count.
     pub live: usize,
 }
@@ -84,6 +88,7 @@ impl Sub for Stats {
             coalesced: self.coalesced - earlier.coalesced,
             stale: self.stale - earlier.stale,
             spins: self.spins - earlier.spins,
+            spinning: self.spinning - earlier.spinning,
             live: self.live,
         }
     }
@@ -94,7 +99,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a wait, changes of fds {}, wake-ups {}), \
-             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, live {}",
+             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, spinning {}, live {}",
             self.turns,
             self.syscalls(),
             self.waits,
@@ -109,6 +114,7 @@ impl fmt::Display for Stats {
             self.cleaned,
             self.stale,
             self.spins,
+            self.spinning,
             self.live,
         )
     }

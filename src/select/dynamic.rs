@@ -281,6 +281,7 @@ impl<'a> Select<'a> {
             return Err(core.gone());
         }
         core.begin_turn();
+        core.take_out_told();
         loop {
             core.collect(Request::Mark);
             if core.is_pressed() {
@@ -409,6 +410,15 @@ impl<'s, 'a> Selected<'s, 'a> {
         self.index
     }
 
+    /// The case was ready and nothing was taken: its source spins if that goes on.
+    #[cold]
+    fn took_nothing(&self) {
+        let case = self.select.cases[self.index].as_ref();
+        if let Some(token) = case.and_then(|case| case.token) {
+            self.select.handle.core.picked_nothing(token);
+        }
+    }
+
     fn case(&self) -> &Erased<'a> {
         match &self.select.cases[self.index] {
             Some(case) => &case.source,
@@ -421,13 +431,15 @@ impl<'s, 'a> Selected<'s, 'a> {
     ///
     /// # Panics
     /// When the chosen case is not a receive case of this source.
-    pub fn recv<S: Source>(self, source: &S) -> Option<S::Item> {
+    pub fn recv<S: Source>(mut self, source: &S) -> Option<S::Item> {
         let same = match self.case() {
             Erased::Recv(case) => std::ptr::addr_eq(&raw const **case, &raw const *source),
             Erased::Send(_) => false,
         };
         assert!(same, "pollmux: case {} of the Select is not a receive case of this source", self.index);
-        source.try_take()
+        let item = source.try_take();
+        self.completed = item.is_some();
+        item
     }
 
     /// Sends through the outbox of the case. Never waits; the value comes back when the receiver is gone.
@@ -452,8 +464,9 @@ impl<'s, 'a> Selected<'s, 'a> {
 impl Drop for Selected<'_, '_> {
     fn drop(&mut self) {
         if !self.completed {
-            if let Erased::Send(case) = self.case() {
-                case.unreserve();
+            match self.case() {
+                Erased::Send(case) => case.unreserve(),
+                Erased::Recv(_) => self.took_nothing(),
             }
         }
     }

@@ -71,6 +71,8 @@ pub trait Cases {
     fn belongs(&self, index: u32, handle: &Handle) -> bool;
     /// The index of the first case that belongs to another reactor.
     fn foreign(&self, handle: &Handle) -> Option<u32>;
+    /// See [`Source::token`], of the case with this index.
+    fn token(&self, index: u32) -> Option<u64>;
 }
 
 impl Cases for () {
@@ -98,6 +100,9 @@ impl Cases for () {
         true
     }
     fn foreign(&self, _: &Handle) -> Option<u32> {
+        None
+    }
+    fn token(&self, _: u32) -> Option<u64> {
         None
     }
 }
@@ -134,6 +139,9 @@ impl<S: Source, R: Cases> Cases for (S, R) {
             return Some(0);
         }
         self.1.foreign(handle).map(|index| index + 1)
+    }
+    fn token(&self, index: u32) -> Option<u64> {
+        if index == 0 { self.0.token() } else { self.1.token(index - 1) }
     }
 }
 
@@ -267,6 +275,7 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
         if let Some(item) = cases.take(index) {
             return Ok(Some(item));
         }
+        picked_nothing(handle, cases, index);
         mask &= !(1 << index);
     }
     Ok(None)
@@ -278,6 +287,15 @@ fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Resul
         pick(handle, cases, biased)
     } else {
         Ok(None)
+    }
+}
+
+/// The case was ready and gave nothing: its source spins if that goes on.
+#[cold]
+#[inline(never)]
+fn picked_nothing<C: Cases>(handle: &Handle, cases: &C, index: u32) {
+    if let Some(token) = cases.token(index) {
+        handle.core.picked_nothing(token);
     }
 }
 

@@ -10,22 +10,57 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::{RegisterError, Source};
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
 use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
 ///
 /// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of
-/// this type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**. The file must be non-blocking for that.
+/// this type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**.
 ///
 /// | mode | ready again |
 /// |---|---|
 /// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
-/// | `Level` | when the poller is looked at the next time and the file still is ready; each time that it is taken costs a syscall |
-/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
+/// | `Level` | when the poller is looked at the next time and the file still is ready |
+/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest); a `wait` reports it once |
+///
+/// In `Level` mode each report that is taken, or after which the file is read or written, costs a
+/// syscall.
+///
+/// # Blocking files
+/// In `Edge` mode the file must be non-blocking: only `WouldBlock` says that nothing is left, and
+/// a blocking read would stop the whole loop instead. [`Handle::fd`] therefore refuses a blocking
+/// file. There are three ways out:
+/// - `set_nonblocking(true)`, which sockets of the standard library have. A stream that
+///   [`accept`](std::net::TcpListener::accept) gives is blocking, whatever the listener is.
+/// - [`Handle::fd_nonblocking`], which sets the flag.
+/// - [`Handle::fd_with_mode`] with `Level` or `OneShot`. Read **once** for each report then.
+///
+/// The flag (`O_NONBLOCK`) belongs to the open file. Clones of the fd (`try_clone`) and processes
+/// that inherited it share the flag, and see `WouldBlock`, too, once it is set. That is why `fd`
+/// does not set it silently. A terminal, and a pipe on stdin or stdout, is shared with other
+/// programs in most cases: use `Level` there.
+///
+/// The flag has no meaning for files that never block, and is not asked of them: epoll instances
+/// and kqueues, such as the loop of another library; processes (pidfds); an io_uring. It is asked
+/// of everything else, also of a timerfd, an eventfd, a signalfd and inotify.
+///
+/// # Interest, and loops that spin
+/// A ready source ends every wait until something is done about it. So ask for what the loop is
+/// about to do, and for nothing else:
+/// - `WRITABLE` only while there is something to write. A file has room nearly always.
+/// - `READABLE` only while there is room for what is read. A server that cannot write an answer,
+///   and stops reading, would be told of each request that waits, again and again.
+///
+/// Change this with [`set_interest`](Self::set_interest), which costs a syscall the first time at
+/// most. [`Handle::sources`] marks a source as [spinning](crate::SourceInfo::spinning) that was
+/// reported 1,000 times without a read, a write or a change, and says which line made it.
+///
+/// With [`Interest::NONE`] the source is quiet. What the poller tells unasked, a hang-up or an
+/// error, is reported once. What waits to be read is found when `READABLE` is asked for again.
+/// [`Interest::PRIORITY`] alone is the same, beside the urgent data.
 ///
 /// A socket is registered after it has begun to connect, or to listen: before that the kernel takes it for hung up, and [`readiness`](Self::readiness) remembers so.
-///
-/// A file that is wanted for writing is ready nearly always: ask for that with [`set_interest`](Self::set_interest) while there is something to write, and only then.
 ///
 /// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is closed: no event of it comes afterwards, whatever gets its number.
 ///
@@ -67,15 +102,37 @@ pub struct Fd<T: AsFd> {
     io: Option<T>,
     slot: Slot,
     interest: Cell<Interest>,
+    /// What [`clear_readiness`](Self::clear_readiness) has cleared without being asked for: the
+    /// poller has to be asked about it anew.
+    unknown: Cell<Readiness>,
     /// What the poller reports: all that was ever asked for, so that asking for it again is no syscall.
     reported: Cell<Interest>,
     mode: Mode,
 }
 
 impl Handle {
-    /// Waits for `io`, a file that can be polled, edge-triggered. Two syscalls with what comes when it is dropped: one here, one there.
+    /// Waits for `io`, a non-blocking file that can be polled, edge-triggered. Three syscalls: one
+    /// looks at the flag, one registers, and one comes when the [`Fd`] is dropped.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, sys::Interest};
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let _client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (stream, _) = listener.accept()?; // blocking
+    /// let refused = reactor.fd(stream, Interest::READABLE).unwrap_err();
+    /// assert_eq!(refused.error().kind(), std::io::ErrorKind::InvalidInput);
+    /// let stream = refused.into_inner();
+    /// stream.set_nonblocking(true)?;
+    /// let stream = reactor.fd(stream, Interest::READABLE)?;
+    /// # drop(stream);
+    /// # std::io::Result::Ok(())
+    /// ```
     ///
     /// The error gives `io` back, and says what to do. Its [kind](io::Error::kind) is
+    /// - `InvalidInput` when the file is [blocking](Fd#blocking-files),
     /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line
     ///   that did so,
     /// - `Unsupported` when its file cannot be waited for (on epoll a regular file, which is always
@@ -91,7 +148,43 @@ impl Handle {
         self.fd_with_mode(io, interest, Mode::Edge)
     }
 
-    /// [`fd`](Self::fd) that is reported in another way.
+    /// Makes `io` non-blocking and waits for it as [`fd`](Self::fd) does. One syscall more, and two
+    /// more if the file was blocking.
+    ///
+    /// Clones of the fd and other processes share the flag, which stays set when the [`Fd`] is
+    /// dropped or taken apart: see [`Fd`](Fd#blocking-files). A failed registration leaves the
+    /// flag alone.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, select, sys::Interest};
+    /// use std::io::{Read, Write};
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let listener = reactor.fd_nonblocking(TcpListener::bind("127.0.0.1:0")?, Interest::READABLE)?;
+    /// let mut client = TcpStream::connect(listener.get_ref().local_addr()?)?;
+    /// client.write_all(b"hello")?;
+    /// select! { reactor; recv(listener) -> _ => {} }
+    /// let (stream, _) = listener.try_io(|listener| listener.accept())?;
+    /// let mut stream = reactor.fd_nonblocking(stream, Interest::READABLE)?;
+    /// select! { reactor; recv(stream) -> _ => {} }
+    /// let mut text = [0; 8];
+    /// assert_eq!(stream.read(&mut text)?, 5);
+    /// assert_eq!(stream.read(&mut text).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn fd_nonblocking<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
+        let fd = self.register_fd(io, interest, Mode::Edge)?;
+        match set_nonblocking(fd.as_fd()) {
+            Ok(()) => Ok(fd),
+            Err(error) => Err(RegisterError::new(fd.into_inner(), error)),
+        }
+    }
+
+    /// [`fd`](Self::fd) that is reported in another way. With [`Mode::Level`] and
+    /// [`Mode::OneShot`] the file may be [blocking](Fd#blocking-files), and its flag is not looked
+    /// at.
     #[track_caller]
     pub fn fd_with_mode<T: AsFd>(
         &self,
@@ -99,6 +192,15 @@ impl Handle {
         interest: Interest,
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
+        let fd = self.register_fd(io, interest, mode)?;
+        if mode == Mode::Edge && may_block(fd.as_fd()) {
+            return Err(RegisterError::new(fd.into_inner(), blocking()));
+        }
+        Ok(fd)
+    }
+
+    #[track_caller]
+    fn register_fd<T: AsFd>(&self, io: T, interest: Interest, mode: Mode) -> Result<Fd<T>, RegisterError<T>> {
         if self.is_closed() {
             return Err(RegisterError::new(io, self.core.gone()));
         }
@@ -108,12 +210,35 @@ impl Handle {
                 io: Some(io),
                 slot,
                 interest: Cell::new(interest),
+                unknown: Cell::new(Readiness::NONE),
                 reported: Cell::new(interest),
                 mode,
             }),
             Err(error) => Err(RegisterError::new(io, error)),
         }
     }
+}
+
+/// The readiness that `interest` asks for.
+fn asked(interest: Interest) -> Readiness {
+    let (r, w, p) = (interest.is_readable(), interest.is_writable(), interest.is_priority());
+    let one = |on: bool, readiness| if on { readiness } else { Readiness::NONE };
+    one(r, Readiness::READABLE) | one(w, Readiness::WRITABLE) | one(p, Readiness::PRIORITY)
+}
+
+/// Returns true for a file that stops the loop when there is nothing to read.
+fn may_block(fd: BorrowedFd<'_>) -> bool {
+    is_nonblocking(fd).is_ok_and(|nonblocking| !nonblocking) && !never_blocks(fd)
+}
+
+#[cold]
+fn blocking() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the file is blocking, so that a read with nothing to read would stop the whole loop: \
+         call set_nonblocking(true) first, or register it with fd_nonblocking(), which does so, \
+         or with fd_with_mode() and Mode::Level",
+    )
 }
 
 impl<T: AsFd> Fd<T> {
@@ -170,33 +295,52 @@ impl<T: AsFd> Fd<T> {
     /// [`try_io`](Self::try_io) for what `interest` says only: one of reading, writing and urgent data.
     pub fn try_io_for<R>(&self, interest: Interest, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         let result = f(self.io());
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            self.would_block(interest);
+        match &result {
+            Ok(_) => self.progressed(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.would_block(interest),
+            Err(_) => {}
         }
         result
+    }
+
+    /// Something was read or written.
+    fn progressed(&self) {
+        self.slot.progressed();
+        if self.mode == Mode::Level && self.slot.is_ready() {
+            // What is known is of the time before.
+            let _ = self.ask(self.reported.get());
+        }
     }
 
     #[cold]
     fn would_block(&self, interest: Interest) {
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
-            _ if interest == self.reported.get() && interest.is_single() => {
-                self.clear_readiness(Readiness::ALL)
-            }
-            Interest::READABLE => self.clear_readiness(Readiness::READABLE | Readiness::ERROR),
-            Interest::WRITABLE => self.clear_readiness(Readiness::WRITABLE | Readiness::ERROR),
-            Interest::PRIORITY => self.clear_readiness(Readiness::PRIORITY | Readiness::ERROR),
+            _ if interest == self.reported.get() && interest.is_single() => self.forget(Readiness::ALL),
+            Interest::READABLE => self.forget(Readiness::READABLE | Readiness::ERROR),
+            Interest::WRITABLE => self.forget(Readiness::WRITABLE | Readiness::ERROR),
+            Interest::PRIORITY => self.forget(Readiness::PRIORITY | Readiness::ERROR),
             // A poller that refuses keeps what it knew: then the source stays ready.
-            _ => drop(self.rearm()),
+            _ => drop(self.ask(self.reported.get())),
         }
     }
 
-    /// The file was found not to be ready for this.
+    /// Says that the file was found not to be ready for this.
+    ///
+    /// Clearing what is not in the [interest](Self::interest) loses nothing:
+    /// [`set_interest`](Self::set_interest) asks the poller about it, by a syscall.
     pub fn clear_readiness(&self, readiness: Readiness) {
-        self.slot.forget_readiness(readiness);
-        if self.slot.is_told_once() {
-            // Nobody can be told. The driver's next wait says what is wrong with it.
-            let _ = self.rearm();
+        self.unknown.set(self.unknown.get() | readiness.without(asked(self.interest.get())));
+        self.forget(readiness);
+    }
+
+    fn forget(&self, readiness: Readiness) {
+        // Nobody can be told of an error. The driver's next wait says what is wrong with it, and
+        // until then the source stays as ready as it was.
+        if !self.slot.is_told_once() {
+            self.slot.forget_readiness(readiness);
+        } else {
+            let _ = self.ask(self.reported.get());
         }
     }
 
@@ -212,22 +356,29 @@ impl<T: AsFd> Fd<T> {
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         // A driver without edges reports once: only what is wanted.
         let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
-        if !edges || !self.reported.get().contains(interest) {
+        let unknown = !(self.unknown.get() & asked(interest)).is_empty();
+        if !edges || unknown || !self.reported.get().contains(interest) {
             let kept = if edges { self.reported.get() } else { Interest::NONE };
             self.ask(kept | interest)?;
         }
+        if self.mode == Mode::OneShot {
+            self.slot.retell();
+        }
         self.interest.set(interest);
-        self.slot.want(interest);
+        self.slot.want(interest, self.mode);
         Ok(())
     }
 
     /// Asks the poller once more: for [`Mode::OneShot`], and for those who would rather ask than try. One syscall.
     pub fn rearm(&self) -> io::Result<()> {
-        self.ask(self.reported.get())
+        self.ask(self.reported.get())?;
+        self.slot.retell();
+        Ok(())
     }
 
     fn ask(&self, interest: Interest) -> io::Result<()> {
         self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.unknown.set(Readiness::NONE);
         self.reported.set(interest);
         Ok(())
     }
@@ -257,9 +408,14 @@ impl<T: AsFd> Source for Fd<T> {
             return None;
         }
         let readiness = self.readiness();
-        self.slot.count();
-        if self.mode != Mode::Edge {
-            self.clear_readiness(Readiness::ALL);
+        self.slot.report_fd();
+        match self.mode {
+            Mode::Edge => {}
+            // All was told, and the poller is asked again later.
+            Mode::OneShot => self.slot.forget_readiness(Readiness::ALL),
+            // An end that nobody asked for is told once, and no reason to ask again.
+            Mode::Level if self.slot.is_ready() => self.forget(Readiness::ALL),
+            Mode::Level => {}
         }
         Some(readiness)
     }
@@ -331,6 +487,8 @@ where
 impl<T: AsFd> Drop for Fd<T> {
     fn drop(&mut self) {
         self.unwatch();
+        drop(self.io.take());
+        self.slot.closed_fd();
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Inbox<T> {
     slot: Slot,
     /// The error of the end has been taken; `wait` need not report it any more.
     over: Cell<bool>,
+    /// Times that a select has taken the end.
+    ends: Cell<u32>,
     /// A sender has chosen this end of a rendezvous during the last sleep.
     chosen: Cell<bool>,
 }
@@ -91,7 +93,13 @@ impl<T> Register for Receiver<T> {
         }
         self.set_target(Some(Target { notify: slot.notify().clone(), slot: slot.number() }));
         slot.register_channel(self.probe());
-        Ok(Inbox { receiver: self, slot, over: Cell::new(false), chosen: Cell::new(false) })
+        Ok(Inbox {
+            receiver: self,
+            slot,
+            over: Cell::new(false),
+            ends: Cell::new(0),
+            chosen: Cell::new(false),
+        })
     }
 }
 
@@ -104,8 +112,12 @@ impl<T> Inbox<T> {
             if !self.over.replace(true) {
                 self.slot.channel_ended();
             }
-        } else if self.slot.is_ready() && !self.receiver.is_ready(Some(self.slot.notify())) {
-            self.slot.drained();
+        } else if self.slot.is_ready() {
+            if self.receiver.is_ready(Some(self.slot.notify())) {
+                self.slot.received();
+            } else {
+                self.slot.drained();
+            }
         }
         received
     }
@@ -174,7 +186,10 @@ impl<T> Source for Inbox<T> {
         match self.try_recv() {
             Ok(message) => Some(Ok(message)),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(RecvError)),
+            Err(TryRecvError::Disconnected) => {
+                self.slot.end_taken(&self.ends);
+                Some(Err(RecvError))
+            }
         }
     }
 

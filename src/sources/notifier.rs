@@ -218,6 +218,9 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
         self.notified.hear();
         let item = (self.try_recv)();
         self.more.set(item.is_some());
+        if item.is_some() {
+            self.notified.slot.progressed();
+        }
         self.notified.settle(item.is_none());
         item
     }

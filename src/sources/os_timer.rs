@@ -268,7 +268,14 @@ impl<C: OsClock> Source for OsTimer<C> {
     }
 
     fn try_take(&self) -> Option<C::Item> {
-        let scheduled = self.armed.get().filter(|_| self.slot.is_ready())?;
+        if !self.slot.is_ready() {
+            return None;
+        }
+        let Some(scheduled) = self.armed.get() else {
+            // The driver had found it before it was stopped, and says so afterwards.
+            self.slot.stop();
+            return None;
+        };
         if self.expiry() == Expiry::ClockSet {
             // Taken before it is armed again: that may make it ready at once.
             self.slot.try_take();

@@ -152,8 +152,11 @@ impl Source for Signals {
         // One that comes now raises the fd once more.
         if !self.signals.is_pending() {
             self.slot.forget_readiness(crate::sys::Readiness::ALL);
-            // Nobody can be told. The driver's next wait says what is wrong with it.
-            let _ = self.slot.expect_fd(self.signals.as_fd());
+            // Nobody can be told. The driver's next wait says what is wrong with it. Until then the
+            // source is looked at again.
+            if self.slot.expect_fd(self.signals.as_fd()).is_err() {
+                self.slot.found_by_driver();
+            }
         }
         if signal.is_some() {
             self.slot.count();

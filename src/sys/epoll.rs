@@ -88,6 +88,11 @@ impl Poller {
         if interest.is_readable() {
             flags |= libc::EPOLLIN | libc::EPOLLRDHUP;
         }
+        // The end of the input is told unasked, like a hang-up, where it is told once and does
+        // not use up a report of something else.
+        if !interest.is_readable() && !interest.is_writable() && mode != Mode::Level {
+            flags |= libc::EPOLLRDHUP;
+        }
         if interest.is_writable() {
             flags |= libc::EPOLLOUT;
         }
@@ -272,8 +277,8 @@ impl Events {
         self.list.len()
     }
 
-    /// Whether the last wait may have left something for want of room.
-    #[cfg(feature = "mio")]
+    /// Returns true if the last wait may have left something for want of room.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.ready == self.list.len()
     }

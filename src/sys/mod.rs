@@ -27,6 +27,8 @@
 
 use std::ops::{BitAnd, BitOr};
 
+pub(crate) mod blocking;
+pub(crate) mod closing;
 pub(crate) mod errors;
 pub(crate) mod fence;
 #[cfg(any(feature = "mio", feature = "polling"))]
@@ -105,7 +107,8 @@ pub enum Expiry {
 pub struct Interest(u8);
 
 impl Interest {
-    /// Nothing but errors and hang-ups, which always count.
+    /// Nothing but errors and hang-ups, which always count on epoll. In edge and one-shot mode the
+    /// end of the peer's input counts as well. A kqueue tells nothing of a file without interest.
     pub const NONE: Interest = Interest(0);
     /// Something to read, or the end of it.
     pub const READABLE: Interest = Interest(1);
@@ -226,6 +229,11 @@ impl Readiness {
     /// Whether all of `other` is in this.
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// This and `other`.
+    pub(crate) const fn and(self, other: Readiness) -> Readiness {
+        Readiness(self.0 | other.0)
     }
 
     /// What is in this but not in `other`.

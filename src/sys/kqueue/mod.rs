@@ -405,6 +405,11 @@ impl Book {
     }
 }
 
+/// Returns true if `fd` is a kqueue: of others no events can be asked for. One syscall.
+pub(super) fn is_kqueue(fd: BorrowedFd<'_>) -> bool {
+    abi::kevent(fd, &[], &mut [], Some(Duration::ZERO)).is_ok()
+}
+
 /// Urgent data has a filter on some systems only, and another one each.
 fn can_wait_for(interest: Interest) -> io::Result<()> {
     if interest.is_priority() {
@@ -422,7 +427,6 @@ pub struct Events {
     list: Box<[Raw]>,
     found: Vec<Event>,
     /// The last wait filled the list.
-    #[cfg_attr(not(feature = "mio"), allow(dead_code))]
     full: bool,
 }
 
@@ -446,8 +450,8 @@ impl Events {
         self.list.len()
     }
 
-    /// Whether the last wait may have left something for want of room.
-    #[cfg(feature = "mio")]
+    /// Returns true if the last wait may have left something for want of room.
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.full
     }

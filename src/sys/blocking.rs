@@ -1,0 +1,58 @@
+//! Whether a read or a write of a file may block.
+//!
+//! `O_NONBLOCK` belongs to the open file, not to the fd: clones of the fd and processes that
+//! inherited it share the flag.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+
+use super::check;
+
+/// Returns true if the file is non-blocking. One syscall.
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(flags(fd)? & libc::O_NONBLOCK != 0)
+}
+
+/// Makes the file non-blocking. Two syscalls, one if it is already.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = flags(fd)?;
+    if flags & libc::O_NONBLOCK == 0 {
+        // SAFETY: the fd is open, and the call takes no pointer.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    }
+    Ok(())
+}
+
+fn flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: the fd is open, and the call takes no pointer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
+}
+
+/// Returns true for a file for which `O_NONBLOCK` has no meaning: a read of a regular file, a
+/// folder or a block device never waits for somebody else, and a poller has no `read`. A few
+/// syscalls; allocates.
+pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> bool {
+    let kind = fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    let on_disk = |kind: std::fs::FileType| kind.is_file() || kind.is_dir() || kind.is_block_device();
+    kind.is_ok_and(|kind| on_disk(kind.file_type())) || has_no_read(fd)
+}
+
+/// Returns true for a poller, a process and an io_uring.
+fn has_no_read(fd: BorrowedFd<'_>) -> bool {
+    #[cfg(kqueue)]
+    if super::kqueue::is_kqueue(fd) {
+        return true;
+    }
+    cfg!(linux) && has_telling_name(fd)
+}
+
+/// Returns true for an epoll instance, a process and an io_uring on Linux.
+fn has_telling_name(fd: BorrowedFd<'_>) -> bool {
+    // The kernel gives these no type of their own, but a name.
+    let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) else { return false };
+    let name = name.to_string_lossy();
+    let name = name.strip_prefix("anon_inode:").unwrap_or(&name);
+    name == "[eventpoll]" || name == "[io_uring]" || name == "[pidfd]" || name.starts_with("pidfd:[")
+}

@@ -67,7 +67,7 @@ impl RequestCell {
     pub(crate) fn ask(&self, request: Request) {
         let asked = self.asked.load(Ordering::Relaxed);
         if request != Request::Wake || asked & KIND == SILENT {
-            self.asked.store((asked & !KIND).wrapping_add(NEXT) | request as u64, Ordering::Release);
+            self.put(asked, (asked & !KIND).wrapping_add(NEXT) | request as u64);
         }
     }
 
@@ -77,7 +77,7 @@ impl RequestCell {
         let asked = self.asked.load(Ordering::Relaxed);
         // Senders change only requests for marks.
         if asked & KIND == Request::Wake as u64 {
-            self.asked.store(asked & !KIND, Ordering::Relaxed);
+            self.put(asked, asked & !KIND);
         }
     }
 
@@ -86,7 +86,22 @@ impl RequestCell {
     pub(crate) fn silence(&self) {
         let asked = self.asked.load(Ordering::Relaxed);
         if asked & KIND != SILENT {
-            self.asked.store(asked & !KIND, Ordering::Relaxed);
+            self.put(asked, asked & !KIND);
+        }
+    }
+
+    /// Stores a word. A sender may take a request for a mark away at the same time: the store wins.
+    #[inline(always)]
+    #[cfg(not(all(loom, test)))]
+    fn put(&self, _: u64, word: u64) {
+        self.asked.store(word, Ordering::Release);
+    }
+
+    /// The same. loom lets a plain store come between the halves of another thread's exchange.
+    #[cfg(all(loom, test))]
+    fn put(&self, mut before: u64, word: u64) {
+        while let Err(now) = self.asked.compare_exchange(before, word, Ordering::Release, Ordering::Relaxed) {
+            before = now;
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::slots::State;
-use super::{Blocked, Core, Handle};
+use super::{Blocked, Blocking, Core, Handle};
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -192,12 +192,24 @@ impl Handle {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            if let Blocked::TimedOut = core.block(until, |_| Ok(()), || core.has_ready())? {
+            if let Blocked::TimedOut = self.block_everywhere(until)? {
                 patience = Patience::None;
             } else {
                 core.look();
             }
         }
+    }
+
+    /// Blocks for every registered channel: a rendezvous may meet its receiver.
+    fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
+        let core = &self.core;
+        let publish = |_: &mut Blocking<'_>| {
+            core.notify.set_everywhere(true);
+            Ok(())
+        };
+        let blocked = core.block(until, publish, || core.has_ready());
+        core.notify.set_everywhere(false);
+        blocked
     }
 
     /// What one more look finds, before the wait ends with nothing.

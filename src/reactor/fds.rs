@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::slots::State;
-use super::{Core, Driving, Slot, closed};
+use super::{Core, Driving, Slot, busy, closed};
 use crate::driver::{EventsId, ReadyFds, Wait};
 use crate::sys::{Interest, Mode, Readiness, nanos};
 
@@ -262,10 +262,7 @@ impl Slot {
     fn with_driver<R>(&self, f: impl FnOnce(&mut Driving, u64) -> io::Result<R>) -> io::Result<R> {
         match self.core().driving.try_borrow_mut() {
             Ok(mut driving) => f(&mut driving, self.token()),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the reactor's driver is waiting at this moment",
-            )),
+            Err(_) => Err(busy()),
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Inbox<T> {
     slot: Slot,
     /// The error of the end has been taken; `wait` need not report it any more.
     over: Cell<bool>,
-    /// A sender has chosen this end of a rendezvous during the last sleep.
+    /// A sender has laid a value down at a rendezvous during the last sleep.
     chosen: Cell<bool>,
 }
 
@@ -177,6 +177,10 @@ impl<T> Source for Inbox<T> {
 
     fn is_chosen(&self) -> bool {
         self.chosen.get()
+    }
+
+    fn hold(&self) -> bool {
+        self.receiver.hold(self.slot.notify())
     }
 
     #[inline]

@@ -115,8 +115,13 @@ pub(crate) struct Notify {
     /// A thread asked for a wake-up.
     woken: AtomicBool,
     waker: Arc<dyn Wake>,
-    /// Even: open, and the first to claim it deals with us. Odd: claimed, voided, or not given out.
+    /// Even: open, and the first to claim it deals with us. Odd: the offer that claimed it, or
+    /// nobody's (`ticket.rs`).
     ticket: AtomicU64,
+    /// Tickets opened so far. Only the party itself uses it.
+    opened: AtomicU64,
+    /// The party blocks for every channel that is registered with it, and not for some of them.
+    everywhere: AtomicBool,
 }
 
 /// Wakes a thread, for channels without a reactor.
@@ -142,7 +147,9 @@ impl Notify {
             owner: std::thread::current().id(),
             woken: AtomicBool::new(false),
             waker,
-            ticket: AtomicU64::new(1),
+            ticket: AtomicU64::new(ticket::VOID),
+            opened: AtomicU64::new(ticket::first_of_party()),
+            everywhere: AtomicBool::new(false),
         }
     }
 
@@ -197,22 +204,6 @@ impl Notify {
         }
         let _ = deadline;
         thread::park();
-    }
-
-    /// Opens a ticket for the sleep that begins.
-    #[inline]
-    pub(crate) fn open_ticket(&self) {
-        let number = (self.ticket.load(Ordering::Relaxed) | 1).wrapping_add(1);
-        self.ticket.store(number, Ordering::Release);
-    }
-
-    /// Voids the ticket, if nobody has claimed it.
-    pub(crate) fn void_ticket(&self) {
-        let number = self.ticket.load(Ordering::Acquire);
-        if number & 1 == 0 {
-            let (open, closed) = (number, number + 1);
-            let _ = self.ticket.compare_exchange(open, closed, Ordering::AcqRel, Ordering::Acquire);
-        }
     }
 
     /// A part of step 4: returns true if a channel may have left its mark.

@@ -73,7 +73,7 @@ pub(super) struct Meeting {
     list: Mutex<List>,
 }
 
-struct List {
+pub(super) struct List {
     /// In the order in which the senders came.
     offers: VecDeque<Offer>,
     /// Receives that have passed a send case since the last promise.
@@ -82,7 +82,7 @@ struct List {
     random: u64,
 }
 
-type Guard<'a> = MutexGuard<'a, List>;
+pub(super) type Guard<'a> = MutexGuard<'a, List>;
 
 /// A sender that blocks.
 pub(super) struct Offer {
@@ -251,7 +251,7 @@ impl Meeting {
     }
 
     /// A sender gives the list back, and does what others could not do meanwhile.
-    fn release(&self, list: Guard<'_>) {
+    pub(super) fn release(&self, list: Guard<'_>) {
         self.drop_list(list);
         // Either we see what others owe, or they find the lock free.
         fence(Ordering::SeqCst);
@@ -510,6 +510,18 @@ impl Meeting {
         fence(Ordering::SeqCst);
         self.tell_of_the_end();
         before & STATE == LAID
+    }
+}
+
+/// For tests: a sender that stands still with the list.
+#[cfg(all(test, not(loom)))]
+impl Meeting {
+    pub(super) fn lock(&self) -> Guard<'_> {
+        self.list.lock()
+    }
+
+    pub(super) fn offers(&self) -> usize {
+        self.offers.load(Ordering::SeqCst)
     }
 }
 

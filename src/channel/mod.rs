@@ -21,7 +21,7 @@
 //! | `rendezvous.rs` | channels of capacity zero |
 //! | `meeting.rs` | what the two ends of those share whatever `T` is |
 //! | `permit.rs` | send cases: room that is taken before the value exists |
-//! | `models.rs` | the loom models |
+//! | `models.rs`, `rendezvous_models.rs` | the loom models |
 
 mod errors;
 mod meeting;
@@ -29,6 +29,8 @@ mod meeting;
 pub(crate) mod models;
 mod permit;
 mod rendezvous;
+#[cfg(all(loom, test))]
+mod rendezvous_models;
 mod ring;
 mod room;
 mod state;

@@ -273,3 +273,154 @@ impl<T> Rendezvous<T> {
         drop((laid, held));
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::permit::Waiting;
+    use super::super::{Receiver, Receiving, SendError, Sender, bounded};
+    use super::*;
+    use crate::wake::{Look, Probe, Request, Wake};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    impl Counting {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    /// A reactor, as far as channels know one.
+    fn party() -> (Arc<Notify>, Arc<Counting>) {
+        let wakes = Arc::<Counting>::default();
+        (Arc::new(Notify::new(wakes.clone())), wakes)
+    }
+
+    fn channel() -> (Sender<u32>, Receiver<u32>, Arc<Meeting>) {
+        let (tx, rx) = bounded(0);
+        let meeting = match &rx.flavor {
+            Receiving::Rendezvous(end) => end.meeting().clone(),
+            Receiving::Buffer(_) => unreachable!(),
+        };
+        (tx, rx, meeting)
+    }
+
+    fn await_offer(meeting: &Meeting) {
+        while meeting.offers() == 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_receiver() {
+        let (tx, rx, meeting) = channel();
+        let (loop_, wakes) = party();
+        let blocked = thread::spawn(move || tx.send(7));
+        await_offer(&meeting);
+        let list = meeting.lock();
+        assert_eq!(rx.try_recv_as(Some(&loop_)), Err(TryRecvError::Empty));
+        assert!(!rx.is_ready(Some(&loop_)) && !rx.hold(&loop_));
+        assert_eq!(rx.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
+        // A loop that goes to sleep is told when the list is free.
+        rx.set_target(Some(Target { notify: loop_.clone(), slot: 0 }));
+        loop_.open_ticket();
+        loop_.sleep();
+        rx.before_sleep(&loop_);
+        assert!(!rx.is_ready(Some(&loop_)));
+        meeting.release(list);
+        assert_eq!(wakes.count(), 1);
+        assert!(loop_.awake());
+        rx.after_sleep(&loop_);
+        // So is a loop that waits by marks.
+        let list = meeting.lock();
+        loop_.sleep();
+        loop_.prepare(0);
+        assert_eq!(meeting.arm(Request::Mark), Look::Quiet);
+        meeting.release(list);
+        assert!(loop_.is_marked());
+        assert_eq!(wakes.count(), 2);
+        assert_eq!(rx.try_recv(), Ok(7));
+        assert_eq!(blocked.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_permit_and_no_value() {
+        let (tx, rx, meeting) = channel();
+        let ((sender, _), (receiver, wakes)) = (party(), party());
+        rx.set_target(Some(Target { notify: receiver.clone(), slot: 0 }));
+        receiver.open_ticket();
+        receiver.sleep();
+        rx.before_sleep(&receiver);
+        let list = meeting.lock();
+        drop(tx.try_permit(&sender, Waiting::Nothing).unwrap());
+        assert!(tx.is_ready(&sender, Waiting::Nothing));
+        tx.try_permit(&sender, Waiting::Nothing).unwrap().send(7).unwrap();
+        assert_eq!(wakes.count(), 1);
+        assert!(rx.after_sleep(&receiver));
+        assert_eq!(rx.try_recv(), Ok(7));
+        receiver.open_ticket();
+        rx.before_sleep(&receiver);
+        assert_eq!(tx.try_send(8), Ok(()));
+        rx.after_sleep(&receiver);
+        assert_eq!(rx.try_recv(), Ok(8));
+        drop((tx, rx));
+        drop(list);
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_end_of_the_receiver() {
+        let (tx, rx, meeting) = channel();
+        let other = tx.clone();
+        let blocked = thread::spawn(move || other.send(7));
+        await_offer(&meeting);
+        let list = meeting.lock();
+        drop(rx);
+        meeting.release(list);
+        assert_eq!(blocked.join().unwrap(), Err(SendError(7)));
+        assert_eq!(tx.send(8), Err(SendError(8)));
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_send_case_and_no_timeout() {
+        let (tx, rx, meeting) = channel();
+        let (loop_, _) = party();
+        loop_.open_ticket();
+        let (offer, sure) = tx.before_sleep(&loop_);
+        assert!(sure);
+        let list = meeting.lock();
+        assert_eq!(tx.before_sleep(&loop_), (Waiting::Nothing, false));
+        assert!(!tx.after_sleep(&loop_, offer));
+        let timeout = Duration::from_millis(1);
+        assert_eq!(tx.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1)));
+        meeting.release(list);
+        // What the case has left is inert, and goes with the next offer.
+        assert_eq!(meeting.offers(), 1);
+        assert!(!rx.is_ready(None));
+        assert_eq!(tx.send_timeout(2, timeout), Err(SendTimeoutError::Timeout(2)));
+        assert_eq!(meeting.offers(), 0);
+        assert_eq!(Arc::strong_count(&loop_), 1);
+    }
+
+    #[test]
+    fn every_index_has_a_cell_of_its_own() {
+        let values = Values::new();
+        let indices: Vec<_> = (0..100).map(|n| values.put(n)).collect();
+        assert_eq!(indices, (0..100).collect::<Vec<_>>());
+        for index in indices.into_iter().rev() {
+            assert_eq!(values.take(index), Some(index));
+        }
+        assert_eq!(values.put(1), 0);
+    }
+}

@@ -21,9 +21,9 @@
 //!
 //! # The lock
 //! Nobody waits for the lock, because its holder may stand still:
-//! - The receiver that does not get the lock treats the offers as not there, and writes down that it
-//!   has asked. Whoever gives the lock back then tells the receiver. A look at the place needs no
-//!   lock, so the receiver misses no value whose `send` has returned.
+//! - The receiver that does not get the lock treats the offers as not there, and writes down that
+//!   it has asked. Whoever gives the lock back then tells the receiver. A look at the place needs
+//!   no lock, so the receiver misses no value whose `send` has returned.
 //! - A sender that does not get the lock naps and tries again. An offer that cannot be taken out is
 //!   left as litter: its ticket is void, so nobody accepts it.
 //! - Wakers are called, and tickets dropped, without the lock. Nothing is allocated under it.
@@ -175,7 +175,7 @@ impl Meeting {
     fn promise(&self, offer: u64) -> bool {
         let mut word = self.word();
         while word & STATE == FREE {
-            let next = word & ENDS | PROMISED | offer * OFFER;
+            let next = word & ENDS | PROMISED | (offer * OFFER);
             match self.word.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -185,10 +185,11 @@ impl Meeting {
     }
 
     fn is_promised_to(&self, offer: u64) -> bool {
-        self.word() & !ENDS == PROMISED | offer * OFFER
+        self.word() & !ENDS == PROMISED | (offer * OFFER)
     }
 
-    /// The owner of the promise has put a value at the place. Returns false if the receiver is gone.
+    /// The owner of the promise has put a value at the place. Returns false if the receiver is
+    /// gone.
     pub(super) fn lay(&self) -> bool {
         let mut word = self.word();
         while word & CLOSED == 0 {

@@ -61,14 +61,14 @@ use crate::wake::{Look, Notify, Probe, Request};
 /// Allocates its slots at once and nothing afterwards.
 ///
 /// An end of a rendezvous is there while it blocks: in `send`, in `recv`, in a `select!` or in
-/// [`Handle::wait`](crate::Handle::wait). `try_send` succeeds only while the receiver blocks, `try_recv` only
-/// while a sender does.
+/// [`Handle::wait`](crate::Handle::wait). An embedded reactor blocks between its turns. `try_send`
+/// succeeds only while the receiver blocks, `try_recv` only while a sender does.
 ///
-/// **Nobody is bound.** A send case is chosen before its value exists, and the evaluation may take long or
-/// fail. Meanwhile the receiver's timeouts and other cases go on. So for a send *case* `Ok` means: the next
-/// receive gets the value. It does not mean that a receive has returned. `Err` comes only when the receiver is
-/// gone. The first `try_recv` that meets a send case is `Empty`, and asks for the value. `send` returns
-/// when the receiver has taken the value.
+/// **Nobody is bound.** A send case is chosen before its value exists, and the evaluation may take
+/// long or fail. Meanwhile the receiver's timeouts and other cases go on. So for a send *case* `Ok`
+/// means: the next receive gets the value. It does not mean that a receive has returned. `Err`
+/// comes only when the receiver is gone. The first `try_recv` that meets a send case is `Empty`,
+/// and asks for the value. `send` returns when the receiver has taken the value.
 ///
 /// # Panics
 /// When `capacity` is more than 2^47, or that many slots are more than `isize::MAX` bytes.
@@ -369,8 +369,8 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Makes sure that the next receive gives a value or the end, if there is one: a rendezvous takes
-    /// the value of a sender that blocks. Returns false if there is none.
+    /// Makes sure that the next receive gives a value or the end, if there is one: a rendezvous
+    /// takes the value of a sender that blocks. Returns false if there is none.
     pub(crate) fn hold(&self, party: &Arc<Notify>) -> bool {
         match &self.flavor {
             Receiving::Buffer(_) => true,

@@ -122,7 +122,8 @@ fn a_promise_against_a_timeout_and_then_a_receive() {
     });
 }
 
-/// Mutation: `Meeting::lay` does not look whether the channel is closed. The value stays at the place.
+/// Mutation: `Meeting::lay` does not look whether the channel is closed. The value stays at the
+/// place.
 #[test]
 fn a_promise_against_the_receivers_drop() {
     #[derive(Debug)]

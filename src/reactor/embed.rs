@@ -125,7 +125,8 @@ impl Embedded {
     }
 }
 
-/// A turn that a panic ends, of a closure or of the driver: the reactor sleeps again, and the next turn comes for what is left.
+/// A turn that a panic ends, of a closure or of the driver: the reactor sleeps again, and the next
+/// turn comes for what is left.
 struct Unfinished<'a>(&'a Core);
 
 impl Drop for Unfinished<'_> {

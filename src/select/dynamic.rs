@@ -455,8 +455,9 @@ impl fmt::Debug for Select<'_> {
 
 /// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or [`send`](Self::send).
 ///
-/// A send case that is not completed gives its room back. After `mem::forget` the next wait gives it back, or
-/// the drop of the `Select`. A receive case that is not completed leaves the item where it is.
+/// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
+/// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
+/// it is.
 #[must_use = "a chosen case is to be completed by recv or send"]
 pub struct Selected<'s, 'a> {
     select: &'s Select<'a>,
@@ -481,8 +482,8 @@ impl<'s, 'a> Selected<'s, 'a> {
         }
     }
 
-    /// Receives from the source of the case. `None`: it was not ready after all, which sources of your own may be.
-    /// A channel has its message, a rendezvous, too.
+    /// Receives from the source of the case. Gives `None` if the source was not ready after all,
+    /// which happens to sources of your own. A channel has its message, and so has a rendezvous.
     ///
     /// # Panics
     /// When the chosen case is not a receive case of this source.

@@ -96,14 +96,15 @@ pub trait Source {
         true
     }
 
-    /// For the ends of a rendezvous: returns true if the other end has chosen this one during the sleep.
+    /// For the ends of a rendezvous: returns true if the other end has chosen this one during the
+    /// sleep.
     #[doc(hidden)]
     fn is_chosen(&self) -> bool {
         false
     }
 
-    /// For the receiving end of a rendezvous: makes sure that the next [`try_take`](Source::try_take) gives an
-    /// item. Returns false if there is none.
+    /// For the receiving end of a rendezvous: makes sure that the next
+    /// [`try_take`](Source::try_take) gives an item. Returns false if there is none.
     #[doc(hidden)]
     fn hold(&self) -> bool {
         true

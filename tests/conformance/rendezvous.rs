@@ -827,7 +827,7 @@ fn try_send_meets_a_receiver_in_a_wait() {
     assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1]);
     assert_eq!(inbox.try_recv(), Ok(7));
     let tx = sender.join().unwrap();
-    // It is not there after a wait, in a wait that does not wait, or in a select! for something else.
+    // The receiver is not there after a wait, or in a select! for something else.
     assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));
     reactor.wait_timeout(&mut events, ms(1)).unwrap();
     assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));

@@ -58,17 +58,26 @@ struct Value<T> {
 
 impl<T> Values<T> {
     fn new() -> Values<T> {
-        Values { levels: [const { OnceLock::new() }; LEVELS] }
+        let values = Values { levels: [const { OnceLock::new() }; LEVELS] };
+        // loom does not see that a `OnceLock` publishes.
+        #[cfg(all(loom, test))]
+        values.prepare(0);
+        values
+    }
+
+    /// Makes the cells of a level.
+    #[cold]
+    fn prepare(&self, level: usize) {
+        let empty = || Value { used: AtomicBool::new(false), value: Mutex::new(None) };
+        // Another sender may have been faster.
+        let _ = self.levels[level].set((0..FIRST_LEVEL << level).map(|_| empty()).collect());
     }
 
     /// Puts a value into a free cell. Allocates when more senders block than ever.
     fn put(&self, value: T) -> usize {
         for (level, cells) in self.levels.iter().enumerate() {
             if cells.get().is_none() {
-                let empty = || Value { used: AtomicBool::new(false), value: Mutex::new(None) };
-                let fresh: Box<[_]> = (0..FIRST_LEVEL << level).map(|_| empty()).collect();
-                // Another sender may have been faster.
-                let _ = cells.set(fresh);
+                self.prepare(level);
             }
             for (at, cell) in cells.get().into_iter().flatten().enumerate() {
                 let free = !cell.used.load(Ordering::Relaxed);

@@ -179,10 +179,11 @@ fn two_send_cases_against_one_receiver() {
 fn selects_on_both_sides_with_two_channels() {
     loom::model(|| {
         let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
-        let sender = thread::spawn(move || Loop::new().send(&[&a_tx, &b_tx], 1));
+        let sender = thread::spawn(move || (Loop::new().send(&[&a_tx, &b_tx], 1), a_tx, b_tx));
         let receiver = Loop::new();
         let Some((from, Ok(1))) = receiver.recv(&[&a_rx, &b_rx], false) else { panic!("nothing came") };
-        assert_eq!(sender.join().unwrap(), from);
+        let (at, ..) = sender.join().unwrap();
+        assert_eq!(at, from);
         for channel in [&a_rx, &b_rx] {
             assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
         }

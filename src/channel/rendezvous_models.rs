@@ -111,12 +111,15 @@ impl Loop {
 fn a_promise_against_a_timeout_and_then_a_receive() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
+        // The end of the last sender would wake the receiver, too.
+        let kept = tx.clone();
         let sender = thread::spawn(move || Loop::new().send(&[&tx], 1));
         let receiver = Loop::new();
         let early = receiver.recv(&[&rx], true);
         if early.is_none() {
             assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(1))));
         }
+        drop(kept);
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
         sender.join().unwrap();
     });

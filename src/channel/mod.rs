@@ -19,14 +19,18 @@
 //! | `target.rs` | who is told of the next message |
 //! | `room.rs` | who waits for room |
 //! | `rendezvous.rs` | channels of capacity zero |
+//! | `meeting.rs` | what the two ends of those share whatever `T` is |
 //! | `permit.rs` | send cases: room that is taken before the value exists |
-//! | `models.rs` | the loom models |
+//! | `models.rs`, `rendezvous_models.rs` | the loom models |
 
 mod errors;
+mod meeting;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
 mod permit;
 mod rendezvous;
+#[cfg(all(loom, test))]
+mod rendezvous_models;
 mod ring;
 mod room;
 mod state;
@@ -56,8 +60,15 @@ use crate::wake::{Look, Notify, Probe, Request};
 ///
 /// Allocates its slots at once and nothing afterwards.
 ///
-/// An end of a rendezvous is there while it blocks, in `send`, `recv` or a `select!`: `try_send` succeeds only while the receiver does, `try_recv` only
-/// while a sender does. (A receiver in [`Handle::wait`](crate::Handle::wait) is not there for a `try_send`; a sender that blocks is reported.)
+/// An end of a rendezvous is there while it blocks: in `send`, in `recv`, in a `select!` or in
+/// [`Handle::wait`](crate::Handle::wait). An embedded reactor blocks between its turns. `try_send`
+/// succeeds only while the receiver blocks, `try_recv` only while a sender does.
+///
+/// **Nobody is bound.** A send case is chosen before its value exists, and the evaluation may take
+/// long or fail. Meanwhile the receiver's timeouts and other cases go on. So for a send *case* `Ok`
+/// means: the next receive gets the value. It does not mean that a receive has returned. `Err`
+/// comes only when the receiver is gone. The first `try_recv` that meets a send case is `Empty`,
+/// and asks for the value. `send` returns when the receiver has taken the value.
 ///
 /// # Panics
 /// When `capacity` is 2^47 or more (on 32-bit systems 2^31 or more), or that many slots are more
@@ -216,7 +227,7 @@ impl<T> Sender<T> {
     pub fn is_disconnected(&self) -> bool {
         match &self.flavor {
             Sending::Buffer(tail) => tail.state().is_closed(),
-            Sending::Rendezvous(meeting) => meeting.is_closed(),
+            Sending::Rendezvous(end) => end.meeting().is_closed(),
         }
     }
 }
@@ -328,7 +339,7 @@ impl<T> Receiver<T> {
     pub fn is_disconnected(&self) -> bool {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().is_gone(),
-            Receiving::Rendezvous(meeting) => meeting.is_gone(),
+            Receiving::Rendezvous(end) => end.meeting().is_gone(),
         }
     }
 
@@ -338,7 +349,7 @@ impl<T> Receiver<T> {
     pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
         match &self.flavor {
             Receiving::Buffer(head) => head.is_ready(),
-            Receiving::Rendezvous(meeting) => meeting.is_receivable(party),
+            Receiving::Rendezvous(end) => end.meeting().is_receivable(party),
         }
     }
 
@@ -354,7 +365,7 @@ impl<T> Receiver<T> {
     pub(crate) fn probe(&self) -> Arc<dyn Probe> {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().clone(),
-            Receiving::Rendezvous(meeting) => meeting.board(),
+            Receiving::Rendezvous(end) => end.meeting().clone(),
         }
     }
 
@@ -362,7 +373,7 @@ impl<T> Receiver<T> {
     pub(crate) fn set_target(&self, target: Option<Target>) {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().set_target(target),
-            Receiving::Rendezvous(meeting) => meeting.register(target),
+            Receiving::Rendezvous(end) => end.meeting().set_target(target),
         }
     }
 
@@ -370,18 +381,27 @@ impl<T> Receiver<T> {
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().ask(Request::Wake),
-            Receiving::Rendezvous(meeting) => meeting.wait_here(party),
+            Receiving::Rendezvous(end) => end.meeting().wait_here(party),
         }
     }
 
-    /// After it slept. Whether a sender has chosen this channel.
+    /// Makes sure that the next receive gives a value or the end, if there is one: a rendezvous
+    /// takes the value of a sender that blocks. Returns false if there is none.
+    pub(crate) fn hold(&self, party: &Arc<Notify>) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(_) => true,
+            Receiving::Rendezvous(end) => end.hold(Some(party)),
+        }
+    }
+
+    /// After it slept. Returns true if a sender has laid a value down at a rendezvous.
     pub(crate) fn after_sleep(&self, party: &Arc<Notify>) -> bool {
         match &self.flavor {
             Receiving::Buffer(head) => {
                 head.state().unask();
                 false
             }
-            Receiving::Rendezvous(meeting) => meeting.withdraw(party),
+            Receiving::Rendezvous(end) => end.meeting().leave(party),
         }
     }
 
@@ -466,7 +486,7 @@ impl<T> Clone for Sender<T> {
                 Sending::Buffer(tail.clone())
             }
             Sending::Rendezvous(meeting) => {
-                meeting.add_sender();
+                meeting.meeting().add_sender();
                 Sending::Rendezvous(meeting.clone())
             }
         };
@@ -478,7 +498,7 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         match &self.flavor {
             Sending::Buffer(tail) => tail.state().drop_sender(),
-            Sending::Rendezvous(meeting) => meeting.drop_sender(),
+            Sending::Rendezvous(end) => end.meeting().drop_sender(),
         }
     }
 }

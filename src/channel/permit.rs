@@ -29,6 +29,8 @@ impl<'a, T> Permit<'a, T> {
     }
 
     /// Sends; the value comes back when the receiver is gone. Never waits.
+    ///
+    /// At a rendezvous `Ok` means that the next receive gets the value.
     pub fn send(self, value: T) -> Result<(), SendError<T>> {
         let this = std::mem::ManuallyDrop::new(self);
         if this.closed {
@@ -36,10 +38,7 @@ impl<'a, T> Permit<'a, T> {
         }
         match &this.sender.flavor {
             Sending::Buffer(tail) => tail.send_permitted(value).map_err(SendError),
-            Sending::Rendezvous(meeting) => {
-                meeting.answer(Some(value));
-                Ok(())
-            }
+            Sending::Rendezvous(end) => end.lay(value).map_err(SendError),
         }
     }
 }
@@ -51,7 +50,7 @@ impl<T> Drop for Permit<'_, T> {
         }
         match &self.sender.flavor {
             Sending::Buffer(tail) => tail.state().return_permit(),
-            Sending::Rendezvous(meeting) => meeting.answer(None),
+            Sending::Rendezvous(end) => end.meeting().give_back(),
         }
     }
 }
@@ -94,14 +93,14 @@ impl<T> Sender<T> {
     pub(crate) fn is_ready(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match &self.flavor {
             Sending::Buffer(tail) => tail.state().is_closed() || !tail.state().is_full(),
-            Sending::Rendezvous(meeting) => meeting.is_sendable(party, offer(waiting)),
+            Sending::Rendezvous(end) => end.meeting().is_sendable(party, offer(waiting)),
         }
     }
 
     pub(crate) fn try_permit(&self, party: &Arc<Notify>, waiting: Waiting) -> Option<Permit<'_, T>> {
         let taken = match &self.flavor {
             Sending::Buffer(tail) => tail.state().take_permit(),
-            Sending::Rendezvous(meeting) => meeting.take_permit(party, offer(waiting)),
+            Sending::Rendezvous(end) => end.meeting().take_permit(party, offer(waiting)),
         };
         match taken {
             Ok(()) => Some(Permit { sender: self, closed: false }),
@@ -110,11 +109,19 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Gives back the permit of a case that the receiver has chosen.
+    pub(crate) fn give_up(&self) {
+        drop(Permit { sender: self, closed: false });
+    }
+
     /// Before a reactor with a send case on this channel sleeps. The second value says that a wake-up is sure.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) -> (Waiting, bool) {
         match &self.flavor {
             Sending::Buffer(tail) => (Waiting::ForRoom, tail.state().ask_for_room(party)),
-            Sending::Rendezvous(meeting) => (Waiting::Offer(meeting.offer(party)), true),
+            Sending::Rendezvous(end) => match end.meeting().offer(party, None) {
+                Some(number) => (Waiting::Offer(number), true),
+                None => (Waiting::Nothing, false),
+            },
         }
     }
 
@@ -125,7 +132,7 @@ impl<T> Sender<T> {
                 tail.state().unask_for_room(party);
                 false
             }
-            (Sending::Rendezvous(meeting), Waiting::Offer(number)) => meeting.withdraw_offer(party, number),
+            (Sending::Rendezvous(end), Waiting::Offer(number)) => end.meeting().end_offer(party, number),
             _ => false,
         }
     }

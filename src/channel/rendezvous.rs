@@ -1,174 +1,139 @@
 //! Channels without a buffer: a message goes from one party to the other while both are there.
 //!
-//! A party is *there* while it blocks: in `send`, in `recv`, or in a `select!`. It may then wait at several channels at once and must be taken by one
-//! only, so it has a *ticket* (`reactor/notify.rs`): whoever wants to deal with it takes the ticket by a compare-and-swap, under the lock of the channel
-//! where they met. What follows is between the two:
+//! A party is *there* while it blocks: in `send`, in `recv`, in a `select!` or in a wait. It may
+//! block at several channels at once and must be chosen by one only, so it has a *ticket*
+//! (`wake/ticket.rs`), which goes to the first that claims it. **Nobody is bound**: no party waits
+//! for a value that another one evaluates.
 //!
-//! | the receiver | the sender | what happens |
-//! |---|---|---|
-//! | comes | blocks in `send` | the receiver takes the ticket and the value, and wakes the sender |
-//! | blocks | comes with a value | the sender takes the ticket, puts the value down, and wakes the receiver |
-//! | blocks | comes with a send case | the sender takes the ticket and has a permit; the receiver sleeps on until the value is there or refused |
-//! | comes | blocks with a send case | the receiver takes the ticket, wakes the sender, and waits until the value is there or refused |
+//! | event | then |
+//! |---|---|
+//! | `try_send`, `send`; the receiver blocks, the place is free | claims the ticket, lays the value down, wakes the receiver: Ok |
+//! | `send`, else | adds an offer with its value, wakes a receiver that blocks here, sleeps |
+//! | a send case; the receiver blocks, the place is free | gets the promise. The receiver's ticket stays open |
+//! | a send case, else | adds an offer without a value, and sleeps with its `select!` |
+//! | the receiver comes; a value is laid | takes the value: free |
+//! | the receiver comes; an offer with a value | claims its ticket and takes the value, also while the place is promised |
+//! | the receiver comes; only offers without a value, the place is free | promises the place to one of them, and is not ready |
+//! | the receiver ends its wait, for whatever reason | its ticket is void |
+//! | a permit is used | lays the value down, wakes the receiver: Ok, "the next receive gets it" |
+//! | a permit is dropped | the place is free. The receiver is told if there are offers |
+//! | the receiver is dropped | closed. The laid value is dropped, the offers are woken |
 //!
-//! The value of a send case is evaluated after the choice, and may not come to be (a panic, a `?`): then it is refused, and the receiver looks for
-//! another. One party does not deal with itself: two cases of one `select!` never meet.
+//! One party does not deal with itself: two cases of one `select!` never meet. What the ends share,
+//! and how nobody waits for a lock, is in `meeting.rs`.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::Target;
-use super::{RecvTimeoutError, Refused, SendTimeoutError, TryRecvError};
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence, forbid_blocking};
-use crate::wake::{Look, Notify, Probe, Request, RequestCell, Ticket};
-
-/// What the receiver's reactor sees of a meeting without its lock: whether somebody waits.
-pub(crate) struct Board {
-    /// A sender waits, a value was put down, or every sender is gone. Written under the lock.
-    something: AtomicBool,
-    /// The receiver's request for a mark when that becomes true.
-    request: RequestCell,
-}
+use super::meeting::{Found, Meeting};
+use super::{Nap, RecvTimeoutError, Refused, SendTimeoutError, Target, TryRecvError};
+use crate::sync::{AtomicBool, Mutex, Ordering, fence, forbid_blocking};
+use crate::wake::{Notify, Ticket};
 
 /// See the module's text.
 pub(crate) struct Rendezvous<T> {
-    meeting: Mutex<Meeting<T>>,
-    /// A value that the receiver waits for was put down or refused.
-    answered: Condvar,
-    senders: AtomicUsize,
+    meeting: Arc<Meeting>,
+    /// The value at the place. Only the owner of a promise, or of a laid value, locks it.
+    place: Mutex<Option<T>>,
+    /// A value that the receiver has taken for a later receive. Only the receiver locks it.
+    held: Mutex<Option<T>>,
+    values: Values<T>,
 }
 
-struct Meeting<T> {
-    closed: bool,
-    gone: bool,
-    /// Senders that block here, in the order in which they came.
-    offers: VecDeque<Offer<T>>,
-    /// The receiver, while it blocks.
-    receiver: Option<Ticket>,
-    /// What is under way between the receiver and the sender it was matched with.
-    deal: Deal<T>,
-    /// The number of the last offer.
-    last: u64,
-    /// Picks among several offers of one party.
-    random: u64,
-    /// The reactor that the receiver is registered with, and its token there.
-    registered: Option<Target>,
-    board: Arc<Board>,
+/// The values of senders that block.
+struct Values<T> {
+    /// Each level has twice the cells of the one below.
+    levels: [OnceLock<Box<[Value<T>]>>; LEVELS],
 }
 
-type Guard<'a, T> = MutexGuard<'a, Meeting<T>>;
+const LEVELS: usize = 28;
+const FIRST_LEVEL: usize = 4;
 
-struct Offer<T> {
-    number: u64,
-    ticket: Ticket,
-    /// `None`: a send case, whose value is evaluated when it is chosen.
-    value: Option<T>,
+struct Value<T> {
+    /// A sender has this cell, or the receiver has not emptied it yet.
+    used: AtomicBool,
+    /// Only who has the cell locks it.
+    value: Mutex<Option<T>>,
 }
 
-enum Deal<T> {
-    None,
-    /// The receiver is bound to a sender that evaluates its value; with the number of the sender's offer if it was the receiver that came.
-    Pending(Option<u64>, Option<Arc<Notify>>),
-    /// The value is there.
-    Done(T),
-}
-
-impl<T> Meeting<T> {
-    /// Takes the receiver's ticket, if it is there and is not `party` itself.
-    fn take_receiver(&mut self, party: Option<&Arc<Notify>>) -> Option<Arc<Notify>> {
-        let there =
-            self.receiver.as_ref().is_some_and(|ticket| !party.is_some_and(|party| ticket.is_of(party)));
-        if !there {
-            return None;
-        }
-        self.receiver.take().filter(Ticket::claim).map(|ticket| ticket.party().clone())
+impl<T> Values<T> {
+    fn new() -> Values<T> {
+        let values = Values { levels: [const { OnceLock::new() }; LEVELS] };
+        // loom does not see that a `OnceLock` publishes.
+        #[cfg(all(loom, test))]
+        values.prepare(0);
+        values
     }
 
-    fn has_offer(&self, party: Option<&Arc<Notify>>) -> bool {
-        self.offers
-            .iter()
-            .any(|offer| offer.is_open() && !party.is_some_and(|party| offer.ticket.is_of(party)))
+    /// Makes the cells of a level.
+    #[cold]
+    fn prepare(&self, level: usize) {
+        let empty = || Value { used: AtomicBool::new(false), value: Mutex::new(None) };
+        // Another sender may have been faster.
+        let _ = self.levels[level].set((0..FIRST_LEVEL << level).map(|_| empty()).collect());
     }
 
-    /// One of the offers of the party whose first one is at `first`, each with the same chance: a `select!` may have several send cases here.
-    fn one_of_equals(&mut self, first: usize) -> usize {
-        let party = self.offers[first].ticket.party().clone();
-        let (mut seen, mut chosen) = (0, first);
-        for at in first..self.offers.len() {
-            if self.offers[at].ticket.is_of(&party) {
-                seen += 1;
-                // xorshift, after Marsaglia.
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 7;
-                self.random ^= self.random << 17;
-                if self.random % seen == 0 {
-                    chosen = at;
+    /// Puts a value into a free cell. Allocates when more senders block than ever.
+    fn put(&self, value: T) -> usize {
+        for (level, cells) in self.levels.iter().enumerate() {
+            if cells.get().is_none() {
+                self.prepare(level);
+            }
+            for (at, cell) in cells.get().into_iter().flatten().enumerate() {
+                let free = !cell.used.load(Ordering::Relaxed);
+                if free && !cell.used.swap(true, Ordering::Acquire) {
+                    *cell.value.lock() = Some(value);
+                    return (FIRST_LEVEL << level) - FIRST_LEVEL + at;
                 }
             }
         }
-        chosen
+        unreachable!("more senders block than there can be threads")
     }
 
-    fn remove(&mut self, number: u64) -> Option<Offer<T>> {
-        let at = self.offers.iter().position(|offer| offer.number == number)?;
-        self.offers.remove(at)
-    }
-
-    fn push(&mut self, ticket: Ticket, value: Option<T>) -> u64 {
-        self.last += 1;
-        self.offers.push_back(Offer { number: self.last, ticket, value });
-        self.tell();
-        self.last
-    }
-
-    /// Brings the board up to date, and tells a receiver that waits by marks.
-    fn tell(&mut self) {
-        let something = !matches!(self.deal, Deal::None) || self.has_offer(None) || self.gone;
-        self.board.something.store(something, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        let asked = self.board.request.read_after_swap();
-        if let (true, true, Some(target)) = (something, asked.is_some(), &self.registered) {
-            target.notify.answer(asked, &self.board.request, target.slot);
-        }
-    }
-}
-
-impl<T> Offer<T> {
-    fn is_open(&self) -> bool {
-        self.ticket.is_open()
+    /// Takes the value of a cell, which is free then.
+    fn take(&self, index: usize) -> Option<T> {
+        let number = index / FIRST_LEVEL + 1;
+        let level = number.ilog2() as usize;
+        let cell = &self.levels[level].get()?[index + FIRST_LEVEL - (FIRST_LEVEL << level)];
+        let value = cell.value.lock().take();
+        cell.used.store(false, Ordering::Release);
+        value
     }
 }
 
 impl<T> Rendezvous<T> {
     pub(super) fn new() -> Rendezvous<T> {
-        let meeting = Meeting {
-            closed: false,
-            gone: false,
-            offers: VecDeque::with_capacity(4),
-            receiver: None,
-            deal: Deal::None,
-            last: 0,
-            random: 0x9e37_79b9_7f4a_7c15,
-            registered: None,
-            board: Arc::new(Board { something: AtomicBool::new(false), request: RequestCell::new() }),
-        };
-        Rendezvous { meeting: Mutex::new(meeting), answered: Condvar::new(), senders: AtomicUsize::new(1) }
+        Rendezvous {
+            meeting: Arc::new(Meeting::new()),
+            place: Mutex::new(None),
+            held: Mutex::new(None),
+            values: Values::new(),
+        }
     }
 
-    // Senders.
+    pub(super) fn meeting(&self) -> &Arc<Meeting> {
+        &self.meeting
+    }
+
+    // The senders.
+
+    /// Lays a value down. The caller owns the promise, which is used up.
+    pub(super) fn lay(&self, value: T) -> Result<(), T> {
+        *self.place.lock() = Some(value);
+        if self.meeting.lay() {
+            return Ok(());
+        }
+        // The place is still ours: the receiver takes only what is laid.
+        let value = self.place.lock().take();
+        self.meeting.clear();
+        value.map_or(Ok(()), Err)
+    }
 
     pub(super) fn try_send(&self, value: T) -> Result<(), (Refused, T)> {
-        let mut meeting = self.meeting.lock();
-        if meeting.closed {
-            return Err((Refused::Closed, value));
+        match self.meeting.claim_receiver() {
+            Ok(()) => self.lay(value).map_err(|value| (Refused::Closed, value)),
+            Err(refused) => Err((refused, value)),
         }
-        let Some(receiver) = meeting.take_receiver(None) else { return Err((Refused::Full, value)) };
-        meeting.deal = Deal::Done(value);
-        meeting.tell();
-        drop(meeting);
-        receiver.wake();
-        Ok(())
     }
 
     pub(super) fn send(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
@@ -177,260 +142,294 @@ impl<T> Rendezvous<T> {
             Err((Refused::Closed, value)) => return Err(SendTimeoutError::Disconnected(value)),
             Err((Refused::Full, value)) => value,
         };
-        if deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if !is_over() {
             forbid_blocking("send");
         }
         let here = Notify::of_thread();
-        let mut meeting = self.meeting.lock();
-        // The receiver may have come meanwhile.
-        if let Some(receiver) = meeting.take_receiver(None) {
-            meeting.deal = Deal::Done(value);
-            meeting.tell();
-            drop(meeting);
-            receiver.wake();
-            return Ok(());
-        }
         here.open_ticket();
         here.sleep();
-        let number = meeting.push(Ticket::issue(&here), Some(value));
+        let ticket = Ticket::issue(&here);
+        let cell = self.values.put(value);
+        let mut nap = Nap::new();
+        let mut offer = None;
         loop {
-            let taken = !meeting.offers.iter().any(|offer| offer.number == number);
-            let over = meeting.closed || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if taken || over {
+            // A nap is due while another sender stands still with the list.
+            offer = offer.or_else(|| self.meeting.offer(&here, Some(cell)));
+            fence(Ordering::SeqCst);
+            if !ticket.is_open() {
                 here.awake();
-                let (closed, left) = (meeting.closed, meeting.remove(number));
-                meeting.tell();
-                return match left.and_then(|offer| offer.value) {
+                return Ok(()); // the receiver empties the cell
+            }
+            let closed = self.meeting.is_closed();
+            if closed || is_over() {
+                here.awake();
+                // Claimed at the last moment: the receiver empties the cell.
+                let value = if here.void_ticket() { self.values.take(cell) } else { None };
+                if let Some(number) = offer {
+                    self.meeting.withdraw(number);
+                }
+                return match value {
                     None => Ok(()),
                     Some(value) if closed => Err(SendTimeoutError::Disconnected(value)),
                     Some(value) => Err(SendTimeoutError::Timeout(value)),
                 };
             }
-            drop(meeting);
-            here.park(deadline);
-            meeting = self.meeting.lock();
+            let limit = if offer.is_some() { None } else { Instant::now().checked_add(nap.next()) };
+            here.park([deadline, limit].into_iter().flatten().min());
+            here.awake();
             here.sleep();
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.meeting.lock().closed
-    }
-
-    pub(super) fn add_sender(&self) {
-        self.senders.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn drop_sender(&self) {
-        if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let mut meeting = self.meeting.lock();
-            meeting.gone = true;
-            meeting.tell();
-            if let Some(receiver) = &meeting.receiver {
-                receiver.party().wake();
-            }
-        }
-    }
-
-    // Send cases; `party` is the reactor.
-
-    pub(super) fn is_sendable(&self, party: &Arc<Notify>, offer: Option<u64>) -> bool {
-        let meeting = self.meeting.lock();
-        let chosen = offer.is_some() && matches!(meeting.deal, Deal::Pending(number, _) if number == offer);
-        chosen
-            || meeting.closed
-            || meeting.receiver.as_ref().is_some_and(|ticket| ticket.is_open() && !ticket.is_of(party))
-    }
-
-    /// A permit: either the receiver that is there, or the one that took our offer while we slept.
-    pub(super) fn take_permit(&self, party: &Arc<Notify>, offer: Option<u64>) -> Result<(), Refused> {
-        let mut meeting = self.meeting.lock();
-        if meeting.closed {
-            return Err(Refused::Closed);
-        }
-        if offer.is_some() && matches!(meeting.deal, Deal::Pending(number, _) if number == offer) {
-            return Ok(());
-        }
-        let Some(receiver) = meeting.take_receiver(Some(party)) else { return Err(Refused::Full) };
-        meeting.deal = Deal::Pending(None, Some(receiver));
-        Ok(())
-    }
-
-    /// Uses a permit (`Some`) or gives it back.
-    pub(super) fn answer(&self, value: Option<T>) {
-        let mut meeting = self.meeting.lock();
-        let deal = match value {
-            Some(value) => Deal::Done(value),
-            None => Deal::None,
-        };
-        let before = std::mem::replace(&mut meeting.deal, deal);
-        meeting.tell();
-        drop(meeting);
-        self.answered.notify_all();
-        if let Deal::Pending(_, Some(receiver)) = before {
-            receiver.wake();
-        }
-    }
-
-    /// Offers to send, before the reactor sleeps. The offer's number.
-    pub(super) fn offer(&self, party: &Arc<Notify>) -> u64 {
-        self.meeting.lock().push(Ticket::issue(party), None)
-    }
-
-    /// Takes the offer back, after the sleep. Whether it was taken, and a permit is ours.
-    pub(super) fn withdraw_offer(&self, party: &Arc<Notify>, number: u64) -> bool {
-        let mut meeting = self.meeting.lock();
-        party.void_ticket();
-        meeting.remove(number);
-        meeting.tell();
-        matches!(meeting.deal, Deal::Pending(taken, _) if taken == Some(number))
-    }
-
     // The receiver.
 
-    /// Takes a value that was put down, or one from a sender that waits. `party` is the reactor, `None` a thread, which is alone.
+    /// Takes what is held or laid, or the value of a sender that blocks. Waits for nobody.
     pub(super) fn try_recv(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
-        let (mut meeting, received) = self.receive(self.meeting.lock(), party);
-        meeting.tell();
-        received
+        if let Some(value) = self.take_held() {
+            return Ok(value);
+        }
+        self.receive(party)
     }
 
-    fn receive<'a>(
-        &'a self,
-        meeting: Guard<'a, T>,
-        party: Option<&Arc<Notify>>,
-    ) -> (Guard<'a, T>, Result<T, TryRecvError>) {
-        let (mut meeting, settled) = self.settled(meeting);
-        if let Some(value) = settled {
-            return (meeting, Ok(value));
+    fn take_held(&self) -> Option<T> {
+        if !self.meeting.is_held() {
+            return None;
         }
-        let mut passed = 0;
-        while let Some(offer) = meeting.offers.get(passed) {
-            if party.is_some_and(|party| offer.ticket.is_of(party)) {
-                passed += 1;
-                continue;
-            }
-            let at = meeting.one_of_equals(passed);
-            let Some(offer) = meeting.offers.remove(at) else { break };
-            if !offer.ticket.claim() {
-                continue;
-            }
-            let sender = offer.ticket.party().clone();
-            if let Some(value) = offer.value {
-                sender.wake();
-                return (meeting, Ok(value));
-            }
-            meeting.deal = Deal::Pending(Some(offer.number), None);
-            sender.wake();
-            let settled;
-            (meeting, settled) = self.settled(meeting);
-            if let Some(value) = settled {
-                return (meeting, Ok(value));
-            }
-            passed = 0;
-        }
-        let error = if meeting.gone { TryRecvError::Disconnected } else { TryRecvError::Empty };
-        (meeting, Err(error))
+        let value = self.held.lock().take()?;
+        self.meeting.set_held(false);
+        Some(value)
     }
 
-    /// Waits while a sender evaluates the value that the receiver is bound to; `None` if there is none, or it was refused.
-    fn settled<'a>(&'a self, mut meeting: Guard<'a, T>) -> (Guard<'a, T>, Option<T>) {
-        while let Deal::Pending(..) = meeting.deal {
-            meeting = self.answered.wait(meeting).unwrap_or_else(|poisoned| poisoned.into_inner());
+    fn take_laid(&self) -> Option<T> {
+        if !self.meeting.is_laid() {
+            return None;
         }
-        match std::mem::replace(&mut meeting.deal, Deal::None) {
-            Deal::Done(value) => (meeting, Some(value)),
-            _ => (meeting, None),
+        let value = self.place.lock().take();
+        self.meeting.clear();
+        value
+    }
+
+    fn receive(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
+        // "Gone" is read first: a last value is laid before the last sender goes.
+        let gone = self.meeting.is_gone();
+        loop {
+            if let Some(value) = self.take_laid() {
+                return Ok(value);
+            }
+            match self.meeting.accept(party) {
+                Found::Value(cell, offer) => {
+                    let value = self.values.take(cell);
+                    offer.wake();
+                    if let Some(value) = value {
+                        return Ok(value);
+                    }
+                }
+                Found::Promised(offer) => offer.wake(),
+                Found::Litter(offer) => drop(offer),
+                Found::Nothing if gone => return Err(TryRecvError::Disconnected),
+                Found::Nothing => return Err(TryRecvError::Empty),
+            }
+        }
+    }
+
+    /// Takes a value for a later receive, if there is one. Returns true if the next receive gives a
+    /// value or the end.
+    pub(super) fn hold(&self, party: Option<&Arc<Notify>>) -> bool {
+        if self.meeting.is_held() || self.meeting.is_laid() {
+            return true;
+        }
+        match self.receive(party) {
+            Ok(value) => {
+                *self.held.lock() = Some(value);
+                self.meeting.set_held(true);
+                true
+            }
+            Err(error) => error == TryRecvError::Disconnected,
         }
     }
 
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let here = Notify::of_thread();
-        let mut meeting = self.meeting.lock();
         loop {
-            here.void_ticket();
-            meeting.receiver = None;
-            let received;
-            (meeting, received) = self.receive(meeting, None);
-            match received {
+            match self.try_recv(None) {
                 Ok(value) => return Ok(value),
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) => {}
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(RecvTimeoutError::Timeout);
+                // As for a channel with a buffer: a last look.
+                return self.try_recv(None).map_err(RecvTimeoutError::of);
             }
             forbid_blocking("recv");
+            self.meeting.set_target(Some(Target { notify: here.clone(), slot: 0 }));
             here.open_ticket();
             here.sleep();
-            meeting.receiver = Some(Ticket::issue(&here));
-            drop(meeting);
-            here.park(deadline);
-            meeting = self.meeting.lock();
+            self.meeting.wait_here(&here);
+            fence(Ordering::SeqCst);
+            if !self.meeting.is_receivable(None) {
+                here.park(deadline);
+            }
             here.awake();
+            self.meeting.leave(&here);
         }
     }
 
-    /// Whether `try_recv` would give something.
-    pub(super) fn is_receivable(&self, party: Option<&Arc<Notify>>) -> bool {
-        let meeting = self.meeting.lock();
-        !matches!(meeting.deal, Deal::None) || meeting.has_offer(party) || meeting.gone
-    }
-
-    /// Offers to receive, before the reactor sleeps.
-    pub(super) fn wait_here(&self, party: &Arc<Notify>) {
-        self.meeting.lock().receiver = Some(Ticket::issue(party));
-    }
-
-    /// Takes that back, after the sleep. Whether a sender took it up: the value is there, or will be in a moment.
-    pub(super) fn withdraw(&self, party: &Arc<Notify>) -> bool {
-        let mut meeting = self.meeting.lock();
-        party.void_ticket();
-        meeting.receiver = None;
-        !matches!(meeting.deal, Deal::None)
-    }
-
-    pub(super) fn is_gone(&self) -> bool {
-        self.meeting.lock().gone
-    }
-
-    /// The receiver goes: every sender that waits gets its value back, and what was put down is dropped.
+    /// The receiver goes: every sender that waits gets its value back, and what it left is dropped.
     pub(super) fn close(&self) {
-        let mut meeting = self.meeting.lock();
-        let unread;
-        (meeting, unread) = self.settled(meeting);
-        meeting.closed = true;
-        meeting.registered = None;
-        meeting.offers.iter().for_each(|offer| offer.ticket.party().wake());
-        drop(meeting);
-        drop(unread);
-    }
-
-    pub(super) fn board(&self) -> Arc<Board> {
-        self.meeting.lock().board.clone()
-    }
-
-    pub(super) fn register(&self, registered: Option<Target>) {
-        self.meeting.lock().registered = registered;
+        let laid = if self.meeting.close() { self.place.lock().take() } else { None };
+        let held = self.held.lock().take();
+        drop((laid, held));
     }
 }
 
-impl Probe for Board {
-    fn look(&self) -> Look {
-        if self.something.load(Ordering::SeqCst) { Look::Ready } else { Look::Quiet }
-    }
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::Duration;
 
-    fn ask(&self, request: Request) {
-        if request == Request::Mark {
-            self.request.ask(request);
+    use super::super::permit::Waiting;
+    use super::super::{Receiver, Receiving, SendError, Sender, bounded};
+    use super::*;
+    use crate::wake::{Look, Probe, Request, Wake};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
         }
     }
 
-    fn silence(&self) {
-        self.request.silence();
+    impl Counting {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
     }
 
-    fn order(&self) -> u64 {
-        self.request.order()
+    /// A reactor, as far as channels know one.
+    fn party() -> (Arc<Notify>, Arc<Counting>) {
+        let wakes = Arc::<Counting>::default();
+        (Arc::new(Notify::new(wakes.clone())), wakes)
+    }
+
+    fn channel() -> (Sender<u32>, Receiver<u32>, Arc<Meeting>) {
+        let (tx, rx) = bounded(0);
+        let meeting = match &rx.flavor {
+            Receiving::Rendezvous(end) => end.meeting().clone(),
+            Receiving::Buffer(_) => unreachable!(),
+        };
+        (tx, rx, meeting)
+    }
+
+    fn await_offer(meeting: &Meeting) {
+        while meeting.offers() == 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_receiver() {
+        let (tx, rx, meeting) = channel();
+        let (loop_, wakes) = party();
+        let blocked = thread::spawn(move || tx.send(7));
+        await_offer(&meeting);
+        let list = meeting.lock();
+        assert_eq!(rx.try_recv_as(Some(&loop_)), Err(TryRecvError::Empty));
+        assert!(!rx.is_ready(Some(&loop_)) && !rx.hold(&loop_));
+        assert_eq!(rx.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
+        // A loop that goes to sleep is told when the list is free.
+        rx.set_target(Some(Target { notify: loop_.clone(), slot: 0 }));
+        loop_.open_ticket();
+        loop_.sleep();
+        rx.before_sleep(&loop_);
+        assert!(!rx.is_ready(Some(&loop_)));
+        meeting.release(list);
+        assert_eq!(wakes.count(), 1);
+        assert!(loop_.awake());
+        rx.after_sleep(&loop_);
+        // So is a loop that waits by marks.
+        let list = meeting.lock();
+        loop_.sleep();
+        loop_.prepare(0);
+        assert_eq!(meeting.arm(Request::Mark), Look::Quiet);
+        meeting.release(list);
+        assert!(loop_.is_marked());
+        assert_eq!(wakes.count(), 2);
+        assert_eq!(rx.try_recv(), Ok(7));
+        assert_eq!(blocked.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_permit_and_no_value() {
+        let (tx, rx, meeting) = channel();
+        let ((sender, _), (receiver, wakes)) = (party(), party());
+        rx.set_target(Some(Target { notify: receiver.clone(), slot: 0 }));
+        receiver.open_ticket();
+        receiver.sleep();
+        rx.before_sleep(&receiver);
+        let list = meeting.lock();
+        drop(tx.try_permit(&sender, Waiting::Nothing).unwrap());
+        assert!(tx.is_ready(&sender, Waiting::Nothing));
+        tx.try_permit(&sender, Waiting::Nothing).unwrap().send(7).unwrap();
+        assert_eq!(wakes.count(), 1);
+        assert!(rx.after_sleep(&receiver));
+        assert_eq!(rx.try_recv(), Ok(7));
+        receiver.open_ticket();
+        rx.before_sleep(&receiver);
+        assert_eq!(tx.try_send(8), Ok(()));
+        rx.after_sleep(&receiver);
+        assert_eq!(rx.try_recv(), Ok(8));
+        drop((tx, rx));
+        drop(list);
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_end_of_the_receiver() {
+        let (tx, rx, meeting) = channel();
+        let other = tx.clone();
+        let blocked = thread::spawn(move || other.send(7));
+        await_offer(&meeting);
+        let list = meeting.lock();
+        drop(rx);
+        meeting.release(list);
+        assert_eq!(blocked.join().unwrap(), Err(SendError(7)));
+        assert_eq!(tx.send(8), Err(SendError(8)));
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_no_send_case_and_no_timeout() {
+        let (tx, rx, meeting) = channel();
+        let (loop_, _) = party();
+        loop_.open_ticket();
+        let (offer, sure) = tx.before_sleep(&loop_);
+        assert!(sure);
+        let list = meeting.lock();
+        assert_eq!(tx.before_sleep(&loop_), (Waiting::Nothing, false));
+        assert!(!tx.after_sleep(&loop_, offer));
+        let timeout = Duration::from_millis(1);
+        assert_eq!(tx.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1)));
+        meeting.release(list);
+        // What the case has left is inert, and goes with the next offer.
+        assert_eq!(meeting.offers(), 1);
+        assert!(!rx.is_ready(None));
+        assert_eq!(tx.send_timeout(2, timeout), Err(SendTimeoutError::Timeout(2)));
+        assert_eq!(meeting.offers(), 0);
+        assert_eq!(Arc::strong_count(&loop_), 1);
+    }
+
+    #[test]
+    fn every_index_has_a_cell_of_its_own() {
+        let values = Values::new();
+        let indices: Vec<_> = (0..100).map(|n| values.put(n)).collect();
+        assert_eq!(indices, (0..100).collect::<Vec<_>>());
+        for index in indices.into_iter().rev() {
+            assert_eq!(values.take(index), Some(index));
+        }
+        assert_eq!(values.put(1), 0);
     }
 }

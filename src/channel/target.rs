@@ -52,21 +52,19 @@ impl Targets {
 
     /// Tells the party what it asked for. Takes no lock that anybody waits for.
     pub(super) fn answer(&self, asked: Asked, cell: &RequestCell) {
+        self.with(|target| target.notify.answer(asked, cell, target.slot));
+    }
+
+    /// Calls `f` with the party, if there is one. Takes no lock that anybody waits for.
+    #[inline]
+    pub(super) fn with<R>(&self, f: impl FnOnce(&Target) -> R) -> Option<R> {
         loop {
             match self.current.load(Ordering::SeqCst) {
-                NOBODY => return,
-                FIRST => {
-                    if let Some(target) = self.first.get() {
-                        target.notify.answer(asked, cell, target.slot);
-                    }
-                    return;
-                }
+                NOBODY => return None,
+                FIRST => return self.first.get().map(f),
                 number => {
                     if let Ok(guard) = self.entry(number - 2).target.try_read() {
-                        if let Some(target) = &*guard {
-                            target.notify.answer(asked, cell, target.slot);
-                        }
-                        return;
+                        return guard.as_ref().map(f);
                     }
                     // The receiver writes this entry, so `current` names another one by now.
                     yield_to_others();

@@ -201,9 +201,9 @@ impl Core {
         }
     }
 
-    /// Returns true if a registered channel has to be looked at again in a moment.
+    /// Returns true if a source, or a registered channel, has to be looked at again in a moment.
     pub(super) fn is_unsure(&self) -> bool {
-        self.marking.get() && !self.channels.borrow().unsure.is_empty()
+        self.napping.get() || self.marking.get() && !self.channels.borrow().unsure.is_empty()
     }
 }
 

@@ -75,7 +75,8 @@ impl Reactor {
         if core.embedded.get() {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the reactor is embedded already"));
         }
-        let fd = match core.driving.borrow().driver.as_ref().and_then(|driver| driver.as_fd()) {
+        let driving = core.driving.try_borrow().map_err(|_| super::busy())?;
+        let fd = match driving.driver.as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => PollerFd::new(fd.try_clone_to_owned()?),
             None => {
                 return Err(io::Error::new(
@@ -84,6 +85,7 @@ impl Reactor {
                 ));
             }
         };
+        drop(driving);
         let embedded = Embedded { handle: self.handle(), fd };
         core.embedded.set(true);
         core.notify.sleep();
@@ -103,13 +105,17 @@ impl Embedded {
         if core.closed.get() {
             return Err(core.gone());
         }
+        if core.driving.try_borrow_mut().is_err() {
+            return Err(super::busy());
+        }
         core.turns.set(core.turns.get() + 1);
-        let polled = core.look_for_outer(core.awake());
+        core.notify.set_everywhere(false);
+        let woken = core.awake();
+        let unfinished = Unfinished(core);
+        let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
-        let unfinished = Unfinished(core);
         core.run_calls();
-        std::mem::forget(unfinished);
         if core.closed.get() {
             return Err(core.gone());
         }
@@ -118,7 +124,11 @@ impl Embedded {
         let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
+        std::mem::forget(unfinished);
+        // The outer loop sleeps for every registered channel.
+        core.notify.open_ticket();
         core.notify.sleep();
+        core.notify.set_everywhere(true);
         fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.
         if left || armed.is_err() || core.is_called() {
@@ -134,7 +144,8 @@ impl Embedded {
     }
 }
 
-/// A turn that a closure's panic ends: the reactor sleeps again, and the next turn comes for what is left.
+/// A turn that a panic ends, of a closure or of the driver: the reactor sleeps again, and the next
+/// turn comes for what is left.
 struct Unfinished<'a>(&'a Core);
 
 impl Drop for Unfinished<'_> {
@@ -186,6 +197,9 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         let core = &self.handle.core;
         core.embedded.set(false);
-        core.awake();
+        if core.driving.try_borrow_mut().is_ok() {
+            core.notify.set_everywhere(false);
+            core.awake();
+        }
     }
 }

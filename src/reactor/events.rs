@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::slots::{Chunk, State};
-use super::{Blocked, Core, Handle, Table};
+use super::{Blocked, Blocking, Core, Handle, Table};
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -207,12 +207,24 @@ impl Handle {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            if let Blocked::TimedOut = core.block(until, |_| Ok(()), || core.has_ready())? {
+            if let Blocked::TimedOut = self.block_everywhere(until)? {
                 patience = Patience::None;
             } else {
                 core.look();
             }
         }
+    }
+
+    /// Blocks for every registered channel: a rendezvous may meet its receiver.
+    fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
+        let core = &self.core;
+        let publish = |_: &mut Blocking<'_>| {
+            core.notify.set_everywhere(true);
+            Ok(())
+        };
+        let blocked = core.block(until, publish, || core.has_ready());
+        core.notify.set_everywhere(false);
+        blocked
     }
 
     /// What one more look finds, before the wait ends with nothing.

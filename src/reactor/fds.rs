@@ -10,7 +10,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::slots::{PATIENCE, State};
-use super::{Core, Driving, Slot, Table, closed};
+use super::{Core, Driving, Slot, Table, busy, closed};
 use crate::driver::{Driver, EventsId, ReadyFds, Wait};
 use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, errors, nanos};
@@ -518,10 +518,7 @@ impl Slot {
         self.check_process()?;
         match self.core().driving.try_borrow_mut() {
             Ok(mut driving) => f(&mut driving, self.token()),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the reactor's driver is waiting at this moment",
-            )),
+            Err(_) => Err(busy()),
         }
     }
 }

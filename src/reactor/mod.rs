@@ -23,7 +23,7 @@ mod spin;
 mod stats;
 mod timers;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -146,6 +146,8 @@ pub(crate) struct Core {
     rung: RefCell<Vec<(u64, u32)>>,
     /// A source of the turn has something coming (`wake/mod.rs`).
     coming: Cell<bool>,
+    /// A source of the turn has to be looked at again in a moment: a wake-up is not sure.
+    napping: Cell<bool>,
     /// How long to sleep where a wake-up is not sure.
     nap: RefCell<Nap>,
     /// Somebody has asked for a wake-up since the last `wait`.
@@ -264,6 +266,7 @@ impl Reactor {
             posts: RefCell::default(),
             rung: RefCell::default(),
             coming: Cell::new(false),
+            napping: Cell::new(false),
             nap: RefCell::new(Nap::new()),
             woken: Cell::new(false),
             fds: Fds::new(settings.poll_interval),
@@ -504,16 +507,24 @@ impl Core {
         if self.clock.was_due(self.next_due.get()) || self.has_calls() {
             return Ok(Blocked::Ended);
         }
+        if self.driving.try_borrow_mut().is_err() {
+            // The sleep under way is the driver's, which calls us.
+            return Err(busy());
+        }
+        // Ends the sleep if a source or the driver panics.
+        let sleep = Sleep(self);
         if self.embedded.get() {
             self.swallow()?;
         }
         let until = until.unwrap_or(Time::MAX);
         if self.spinner.is_on() && self.spin(until, &recheck) {
+            std::mem::forget(sleep);
             self.looked_past_the_outer_loop();
             return Ok(Blocked::Ended);
         }
         self.notify.open_ticket();
         self.notify.sleep();
+        self.napping.set(false);
         let mut blocking = Blocking { core: self, awake: false, deadline: until };
         let published = publish(&mut blocking);
         fence(Ordering::SeqCst);
@@ -527,6 +538,7 @@ impl Core {
         } else {
             self.drive(self.sleep_until(deadline), Wait::Block)
         };
+        std::mem::forget(sleep);
         self.clock.slept();
         self.awake();
         self.looked_past_the_outer_loop();
@@ -593,21 +605,12 @@ impl Core {
     #[inline(always)] // see Notify::wake
     fn drive(&self, deadline: Option<Deadline>, how: Wait) -> io::Result<()> {
         self.check_process()?;
-        let Ok(mut driving) = self.driving.try_borrow_mut() else {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the reactor was asked to wait while its driver is waiting",
-            ));
-        };
-        let Driving { driver, ready } = &mut *driving;
+        let Ok(driving) = self.driving.try_borrow_mut() else { return Err(busy()) };
+        let mut drive = Drive { core: self, driving: Some(driving) };
+        let Driving { driver, ready } = drive.driving();
         let driver = driver.as_mut().ok_or_else(|| self.gone())?;
         let waited = driver.wait(deadline, how, ready);
-        if self.fds.has_leaving() {
-            self.let_leave(&mut **driver);
-        }
-        if !ready.is_empty() {
-            self.deliver(ready);
-        }
+        drop(drive);
         if how != Wait::Arm {
             self.looked();
         }
@@ -750,7 +753,8 @@ impl Core {
         self.notify.close();
         // Later posts are refused.
         let posts = (self.mailbox.take(), self.posts.take());
-        let driver = self.driving.borrow_mut().driver.take();
+        // A driver that is waiting, and drops its reactor meanwhile, goes when its wait ends.
+        let driver = self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
         if cfg!(kqueue) && self.forked.get() {
             // Its fds are not in this process: to close their numbers would close other files.
             std::mem::forget(driver);
@@ -834,6 +838,55 @@ impl Core {
     }
 }
 
+/// A sleep that a panic ends: the party is awake, and nobody can deal with it any more.
+struct Sleep<'a>(&'a Core);
+
+impl Drop for Sleep<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        let core = self.0;
+        core.clock.slept();
+        core.awake();
+        core.notify.set_everywhere(false);
+        core.looked_past_the_outer_loop();
+    }
+}
+
+/// A wait of the driver. What it found is delivered, also when it panics.
+struct Drive<'a> {
+    core: &'a Core,
+    driving: Option<RefMut<'a, Driving>>,
+}
+
+impl Drive<'_> {
+    #[inline(always)]
+    fn driving(&mut self) -> &mut Driving {
+        match &mut self.driving {
+            Some(driving) => driving,
+            None => unreachable!("it is there until the drop"),
+        }
+    }
+}
+
+impl Drop for Drive<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let Some(mut driving) = self.driving.take() else { return };
+        if let (true, Some(driver)) = (self.core.fds.has_leaving(), &mut driving.driver) {
+            self.core.let_leave(&mut **driver);
+        }
+        if !driving.ready.is_empty() {
+            self.core.deliver(&mut driving.ready);
+        }
+        if self.core.closed.get() {
+            // The reactor was dropped meanwhile.
+            let driver = driving.driver.take();
+            drop(driving);
+            drop(driver);
+        }
+    }
+}
+
 /// What a [`Source`](crate::Source) learns and can ask for when its reactor is about to block.
 pub struct Blocking<'a> {
     core: &'a Core,
@@ -850,6 +903,11 @@ impl Blocking<'_> {
     /// End the wait at `t` at the latest.
     pub fn wake_at(&mut self, t: impl Into<Time>) {
         self.deadline = self.deadline.min(t.into());
+    }
+
+    /// Ends the wait in a moment: the source cannot be sure of a wake-up.
+    pub(crate) fn nap(&mut self) {
+        self.core.napping.set(true);
     }
 
     /// Whether the wait is over before it began.
@@ -1073,6 +1131,15 @@ impl Drop for Slot {
 #[cold]
 pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the reactor has been dropped")
+}
+
+/// The error of everything that needs the driver while that is waiting.
+#[cold]
+pub(crate) fn busy() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "the reactor's driver is waiting at this moment: it can neither wait nor be changed from within",
+    )
 }
 
 /// A seed that differs between reactors and runs, from the standard library's hash keys.

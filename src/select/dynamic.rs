@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::channel::{Permit, SendError};
@@ -50,6 +51,8 @@ pub struct Select<'a> {
     look_for: usize,
     /// The first case that belongs to another reactor.
     foreign: Option<usize>,
+    /// The case that was chosen last, and may have been forgotten.
+    chosen: Cell<Option<usize>>,
 }
 
 struct Case<'a> {
@@ -70,6 +73,9 @@ trait Receiving {
     fn is_ready(&self) -> bool;
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
     fn after_block(&self) -> bool;
+    fn hold(&self) -> bool;
+    /// Gives back what the other end has chosen, and this one has not.
+    fn give_up(&self);
 }
 
 impl<S: Source> Receiving for S {
@@ -83,14 +89,17 @@ impl<S: Source> Receiving for S {
         Source::after_block(self);
         self.is_chosen()
     }
+    fn hold(&self) -> bool {
+        Source::hold(self)
+    }
+    fn give_up(&self) {}
 }
 
 /// A send case, whatever its messages: choosing it takes a permit, which stays behind until it is used or given back.
 trait Reserving: Receiving {
-    fn reserve(&self) -> bool;
     fn unreserve(&self);
-    /// Whether the permit is one of a channel whose receiver is gone.
-    fn is_void(&self) -> bool;
+    /// The permit is taken out. Returns true if it is one of a channel whose receiver is gone.
+    fn take_out(&self) -> bool;
     fn outbox(&self) -> *const ();
     /// The case as a source. (Rust upcasts trait objects by itself only from 1.86 on.)
     fn as_receiving(&self) -> &dyn Receiving;
@@ -99,7 +108,17 @@ trait Reserving: Receiving {
 struct SendCase<'a, T> {
     outbox: &'a Outbox<T>,
     sending: Sending<'a, T>,
-    void: Cell<bool>,
+    reserved: Cell<Reserved>,
+}
+
+/// The permit of a chosen case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reserved {
+    #[default]
+    Nothing,
+    Permit,
+    /// The receiver is gone: there is nothing to hold.
+    Void,
 }
 
 impl<T> Receiving for SendCase<'_, T> {
@@ -113,29 +132,39 @@ impl<T> Receiving for SendCase<'_, T> {
         Source::after_block(&self.sending);
         self.sending.is_chosen()
     }
+    /// Takes the permit.
+    fn hold(&self) -> bool {
+        let Some(permit) = self.sending.try_take() else { return false };
+        let void = permit.redeem().keep();
+        self.reserved.set(if void { Reserved::Void } else { Reserved::Permit });
+        true
+    }
+    fn give_up(&self) {
+        self.sending.give_up();
+    }
 }
 
 impl<T> Reserving for SendCase<'_, T> {
-    fn reserve(&self) -> bool {
-        match self.sending.try_take() {
-            Some(permit) => {
-                self.void.set(permit.redeem().keep());
-                true
-            }
-            None => false,
+    fn unreserve(&self) {
+        if self.reserved.take() == Reserved::Permit {
+            drop(Permit::kept(self.outbox.sender(), false));
         }
     }
-    fn unreserve(&self) {
-        drop(Permit::kept(self.outbox.sender(), self.void.get()));
-    }
-    fn is_void(&self) -> bool {
-        self.void.get()
+    fn take_out(&self) -> bool {
+        self.reserved.take() == Reserved::Void
     }
     fn outbox(&self) -> *const () {
         (&raw const *self.outbox).cast()
     }
     fn as_receiving(&self) -> &dyn Receiving {
         self
+    }
+}
+
+impl<T> Drop for SendCase<'_, T> {
+    /// A forgotten [`Selected`] has left its permit behind.
+    fn drop(&mut self) {
+        self.unreserve();
     }
 }
 
@@ -160,6 +189,7 @@ impl<'a> Select<'a> {
             biased: false,
             look_for: 0,
             foreign: None,
+            chosen: Cell::new(None),
         }
     }
 
@@ -181,7 +211,7 @@ impl<'a> Select<'a> {
         let sending = Sending::new(outbox);
         let belongs = sending.belongs_to(&self.handle);
         self.add(
-            Erased::Send(Box::new(SendCase { outbox, sending, void: Cell::new(false) })),
+            Erased::Send(Box::new(SendCase { outbox, sending, reserved: Cell::default() })),
             None,
             belongs,
             false,
@@ -280,6 +310,7 @@ impl<'a> Select<'a> {
         if self.handle.is_closed() {
             return Err(core.gone());
         }
+        self.give_back_forgotten();
         core.begin_turn();
         core.take_out_told();
         loop {
@@ -302,16 +333,21 @@ impl<'a> Select<'a> {
             let publish = |blocking: &mut Blocking<'_>| {
                 self.asked().try_for_each(|(_, case)| case.source().before_block(blocking))
             };
+            let mut published = Published { select: self, next: 0 };
             let blocked = core.block(until, publish, || self.candidates(core).next().is_some());
             let (mut seen, mut chosen) = (0, None);
-            for (index, case) in self.asked() {
-                if case.source().after_block() {
+            while let Some((index, is_chosen)) = published.withdraw_next() {
+                if is_chosen {
                     seen += 1;
                     chosen = self.better(core, seen, chosen, index);
                 }
             }
-            if let Some(index) = chosen.filter(|&index| self.reserve(index)) {
-                return Ok(Some(index));
+            let chosen = chosen.filter(|&index| self.reserve(index));
+            if seen > 1 {
+                self.asked().for_each(|(_, case)| case.source().give_up());
+            }
+            if chosen.is_some() {
+                return Ok(chosen);
             }
             if let Blocked::TimedOut = blocked? {
                 patience = Patience::None;
@@ -373,11 +409,44 @@ impl<'a> Select<'a> {
         }
     }
 
+    /// Makes sure that the case can be completed. What it needs stays with the case.
     fn reserve(&self, index: usize) -> bool {
-        match self.cases[index].as_ref().map(|case| &case.source) {
-            Some(Erased::Send(case)) => case.reserve(),
-            _ => true,
+        self.chosen.set(Some(index));
+        self.cases[index].as_ref().is_some_and(|case| case.source.source().hold())
+    }
+
+    /// Gives back what a forgotten [`Selected`] has kept.
+    fn give_back_forgotten(&self) {
+        let Some(index) = self.chosen.take() else { return };
+        if let Some(Some(Case { source: Erased::Send(case), .. })) = self.cases.get(index) {
+            case.unreserve();
         }
+    }
+}
+
+/// Cases that have published what they wait for: withdrawn in any case.
+struct Published<'s, 'a> {
+    select: &'s Select<'a>,
+    next: usize,
+}
+
+impl Published<'_, '_> {
+    /// The next case that is asked, and whether the other end has chosen it.
+    fn withdraw_next(&mut self) -> Option<(usize, bool)> {
+        loop {
+            let index = *self.select.asked.get(self.next)?;
+            self.next += 1;
+            if let Some(case) = &self.select.cases[index] {
+                return Some((index, case.source.source().after_block()));
+            }
+        }
+    }
+}
+
+impl Drop for Published<'_, '_> {
+    fn drop(&mut self) {
+        // A panic may be on its way already: a second one would abort the process.
+        while let Ok(Some(_)) | Err(_) = catch_unwind(AssertUnwindSafe(|| self.withdraw_next())) {}
     }
 }
 
@@ -392,7 +461,9 @@ impl fmt::Debug for Select<'_> {
 
 /// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or [`send`](Self::send).
 ///
-/// A send case that is not completed gives its room back.
+/// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
+/// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
+/// it is.
 #[must_use = "a chosen case is to be completed by recv or send"]
 pub struct Selected<'s, 'a> {
     select: &'s Select<'a>,
@@ -426,8 +497,8 @@ impl<'s, 'a> Selected<'s, 'a> {
         }
     }
 
-    /// Receives from the source of the case. `None`: it was not ready after all, which sources of your own may be, and a rendezvous whose sender did not
-    /// make its value.
+    /// Receives from the source of the case. Gives `None` if the source was not ready after all,
+    /// which happens to sources of your own. A channel has its message, and so has a rendezvous.
     ///
     /// # Panics
     /// When the chosen case is not a receive case of this source.
@@ -449,7 +520,7 @@ impl<'s, 'a> Selected<'s, 'a> {
     pub fn send<T>(mut self, outbox: &Outbox<T>, value: T) -> Result<(), SendError<T>> {
         let void = match self.case() {
             Erased::Send(case) if std::ptr::addr_eq(case.outbox(), &raw const *outbox) => {
-                Some(case.is_void())
+                Some(case.take_out())
             }
             _ => None,
         };

@@ -8,6 +8,7 @@ mod dynamic;
 mod macros;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 pub use self::dynamic::{Select, Selected};
@@ -123,8 +124,10 @@ impl<S: Source, R: Cases> Cases for (S, R) {
         self.1.before_block(blocking)
     }
     fn after_block(&self) -> u32 {
+        // The rest is withdrawn also when this one panics.
+        let rest = Published(&self.1);
         self.0.after_block();
-        u32::from(self.0.is_chosen()) | self.1.after_block() << 1
+        u32::from(self.0.is_chosen()) | rest.withdraw() << 1
     }
     #[inline]
     fn need_no_look(&self) -> bool {
@@ -142,6 +145,26 @@ impl<S: Source, R: Cases> Cases for (S, R) {
     }
     fn token(&self, index: u32) -> Option<u64> {
         if index == 0 { self.0.token() } else { self.1.token(index - 1) }
+    }
+}
+
+/// Cases that have published what they wait for: withdrawn in any case.
+struct Published<'a, C: Cases>(&'a C);
+
+impl<C: Cases> Published<'_, C> {
+    /// A bit for each case that was chosen.
+    fn withdraw(self) -> u32 {
+        let cases = self.0;
+        std::mem::forget(self);
+        cases.after_block()
+    }
+}
+
+impl<C: Cases> Drop for Published<'_, C> {
+    #[cold]
+    fn drop(&mut self) {
+        // A panic is on its way already: a second one would abort the process.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.after_block()));
     }
 }
 
@@ -325,9 +348,10 @@ fn run_slow<C: Cases>(
             Patience::Until(until) => Some(until),
             Patience::Endless => None,
         };
+        let published = Published(cases);
         let blocked = core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
-        // One, unless several cases are of the same channel: a party that blocks deals with one other.
-        let chosen = cases.after_block();
+        // What is chosen and not taken goes back when the case is dropped.
+        let chosen = published.withdraw();
         if chosen != 0 {
             if let Some(item) = cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
             {

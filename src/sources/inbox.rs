@@ -23,7 +23,7 @@ pub struct Inbox<T> {
     over: Cell<bool>,
     /// Times that a select has taken the end.
     ends: Cell<u32>,
-    /// A sender has chosen this end of a rendezvous during the last sleep.
+    /// A sender has laid a value down at a rendezvous during the last sleep.
     chosen: Cell<bool>,
 }
 
@@ -204,6 +204,10 @@ impl<T> Source for Inbox<T> {
 
     fn is_chosen(&self) -> bool {
         self.chosen.get()
+    }
+
+    fn hold(&self) -> bool {
+        self.receiver.hold(self.slot.notify())
     }
 
     #[inline]

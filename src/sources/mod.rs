@@ -106,10 +106,18 @@ pub trait Source {
         true
     }
 
-    /// For the ends of a rendezvous: whether the other end has chosen this one during the sleep, and must not be kept waiting.
+    /// For the ends of a rendezvous: returns true if the other end has chosen this one during the
+    /// sleep.
     #[doc(hidden)]
     fn is_chosen(&self) -> bool {
         false
+    }
+
+    /// For the receiving end of a rendezvous: makes sure that the next
+    /// [`try_take`](Source::try_take) gives an item. Returns false if there is none.
+    #[doc(hidden)]
+    fn hold(&self) -> bool {
+        true
     }
 
     /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and no look at the fds has to precede `default`.
@@ -152,6 +160,10 @@ macro_rules! forward {
                 (**self).is_chosen()
             }
             #[inline(always)]
+            fn hold(&self) -> bool {
+                (**self).hold()
+            }
+            #[inline(always)]
             fn needs_no_look(&self) -> bool {
                 (**self).needs_no_look()
             }
@@ -189,6 +201,9 @@ impl<S: Source> Source for Option<S> {
     }
     fn is_chosen(&self) -> bool {
         self.as_ref().is_some_and(S::is_chosen)
+    }
+    fn hold(&self) -> bool {
+        self.as_ref().is_some_and(S::hold)
     }
     fn needs_no_look(&self) -> bool {
         self.as_ref().is_none_or(S::needs_no_look)

@@ -88,13 +88,22 @@ impl Drop for Ringer {
     }
 }
 
+struct Rings<'a>(&'a Notifier);
+
+impl Drop for Rings<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.notify();
+    }
+}
+
 impl<S> Attached<S> {
-    /// Uses the sender, then rings.
+    /// Uses the sender, then rings, also when `f` panics.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
-        let result = f(&self.sender);
-        self.notifier.0.notify();
-        result
+        // Rings also when `f` panics: a message may have been sent before.
+        let _rings = Rings(&self.notifier.0);
+        f(&self.sender)
     }
 }
 
@@ -216,6 +225,8 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
     fn try_take(&self) -> Option<T> {
         // Heard first: a send that comes after the call rings again.
         self.notified.hear();
+        // A call that panics leaves the message there.
+        self.more.set(true);
         let item = (self.try_recv)();
         self.more.set(item.is_some());
         if item.is_some() {

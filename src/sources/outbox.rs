@@ -7,7 +7,6 @@ use std::io;
 use super::{Blocking, Register, RegisterError, Source};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sys::Time;
 
 /// The sender of a channel, registered with a reactor, for `send(outbox, value)` cases.
 ///
@@ -141,13 +140,24 @@ pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,
     /// What was left at the channel for the sleep that goes on.
     waiting: Cell<Waiting>,
+    /// The receiver has chosen the case, which has a permit now.
+    chosen: Cell<bool>,
 }
 
 impl<'a, T> Sending<'a, T> {
     /// The send case of this outbox.
     #[inline]
     pub fn new(outbox: impl Outgoing<'a, Message = T>) -> Sending<'a, T> {
-        Sending { outbox: outbox.outbox(), waiting: Cell::default() }
+        Sending { outbox: outbox.outbox(), waiting: Cell::default(), chosen: Cell::default() }
+    }
+
+    /// Gives back the permit of a case that was chosen by the receiver, and not taken.
+    #[inline]
+    pub(crate) fn give_up(&self) {
+        if self.chosen.replace(false) {
+            self.waiting.take();
+            self.outbox.inspect(|outbox| outbox.sender.give_up());
+        }
     }
 }
 
@@ -162,15 +172,17 @@ impl<'a, T> Source for Sending<'a, T> {
     #[inline]
     fn try_take(&self) -> Option<Chosen<'a, T>> {
         let outbox = self.outbox?;
+        self.chosen.set(false);
         outbox.sender.try_permit(outbox.slot.notify(), self.waiting.take()).map(Chosen::new)
     }
 
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        self.give_up();
         if let Some(outbox) = self.outbox {
             let (waiting, sure) = outbox.sender.before_sleep(outbox.slot.notify());
             self.waiting.set(waiting);
             if !sure {
-                blocking.wake_at(Time::now() + std::time::Duration::from_millis(1));
+                blocking.nap();
             }
         }
         Ok(())
@@ -178,13 +190,19 @@ impl<'a, T> Source for Sending<'a, T> {
 
     fn after_block(&self) {
         let Some(outbox) = self.outbox else { return };
-        if !outbox.sender.after_sleep(outbox.slot.notify(), self.waiting.get()) {
-            self.waiting.take();
+        // A panic in between, or a second call, finds nothing to be withdrawn twice.
+        if self.chosen.get() {
+            return;
+        }
+        let waiting = self.waiting.take();
+        if outbox.sender.after_sleep(outbox.slot.notify(), waiting) {
+            self.waiting.set(waiting);
+            self.chosen.set(true);
         }
     }
 
     fn is_chosen(&self) -> bool {
-        self.waiting.get() != Waiting::Nothing
+        self.chosen.get()
     }
 
     fn belongs_to(&self, handle: &Handle) -> bool {
@@ -193,5 +211,12 @@ impl<'a, T> Source for Sending<'a, T> {
 
     fn needs_no_look(&self) -> bool {
         true
+    }
+}
+
+impl<T> Drop for Sending<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.give_up();
     }
 }

@@ -44,7 +44,7 @@ impl<T> Mutex<T> {
 #[cfg(not(all(loom, test)))]
 mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use std::sync::{Condvar, MutexGuard, RwLock};
+    pub(crate) use std::sync::{MutexGuard, RwLock};
     pub(crate) use std::thread;
 
     pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
@@ -154,7 +154,7 @@ mod model {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::sync::{Condvar, MutexGuard, RwLock};
+    pub(crate) use loom::sync::{MutexGuard, RwLock};
     pub(crate) use loom::thread;
 
     pub(super) use loom::sync::Mutex as Inner;

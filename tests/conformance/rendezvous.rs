@@ -1,5 +1,6 @@
 //! Channels of capacity zero: crossbeam-channel's tests/zero.rs, and what Go says of unbuffered channels.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{
     self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
-use pollmux::{Source, select};
+use pollmux::{Events, Select, SimWorld, Source, select};
 
 use crate::common::{Drops, LONG, Numbers, ms, next, poll, reactor, within};
 
@@ -491,4 +492,413 @@ fn two_reactors_meet() {
         }
     });
     assert_eq!(sum.into_inner(), COUNT * (COUNT - 1) / 2);
+}
+
+// Nobody is bound: what a party does while the other one evaluates a value, or is gone.
+
+/// A value that is evaluated until the gate opens, and the other sides of both.
+struct Gate {
+    began: Arc<AtomicBool>,
+    open: channel::Sender<()>,
+    wait: channel::Receiver<()>,
+}
+
+impl Gate {
+    fn new() -> Gate {
+        let (open, wait) = channel::bounded(1);
+        Gate { began: Arc::default(), open, wait }
+    }
+}
+
+/// Sends `value` by a select!, whose value is ready when the gate opens.
+fn send_slowly(tx: channel::Sender<u32>, gate: &mut Gate, value: u32) -> thread::JoinHandle<bool> {
+    let (began, (_, unused)) = (gate.began.clone(), channel::bounded(1));
+    let wait = std::mem::replace(&mut gate.wait, unused);
+    thread::spawn(move || {
+        let reactor = reactor();
+        let outbox = reactor.register(tx).unwrap();
+        let evaluate = || {
+            began.store(true, Ordering::SeqCst);
+            wait.recv().unwrap();
+            value
+        };
+        select! { reactor; send(outbox, evaluate()) -> sent => sent.is_ok() }
+    })
+}
+
+#[test]
+fn a_bare_receiver_times_out_while_a_value_is_evaluated() {
+    let (tx, rx) = channel::bounded(0);
+    let mut gate = Gate::new();
+    let sender = send_slowly(tx, &mut gate, 7);
+    while !gate.began.load(Ordering::SeqCst) {
+        assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
+    }
+    assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    gate.open.send(()).unwrap();
+    assert_eq!(rx.recv(), Ok(7));
+    assert!(sender.join().unwrap());
+    assert_eq!(rx.recv(), Err(RecvError));
+}
+
+#[test]
+fn a_loop_goes_on_while_a_value_is_evaluated() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let mut gate = Gate::new();
+    let sender = send_slowly(tx, &mut gate, 7);
+    let ticker = reactor.every(ms(1)).unwrap();
+    while !gate.began.load(Ordering::SeqCst) {
+        assert_eq!(within(&reactor, &inbox, ms(1)), None);
+    }
+    let posted = Arc::new(AtomicUsize::new(0));
+    let (remote, post) = (reactor.remote(), posted.clone());
+    thread::spawn(move || {
+        assert!(
+            remote
+                .post(move |_| {
+                    post.fetch_add(1, Ordering::SeqCst);
+                })
+                .is_ok()
+        );
+    });
+    let mut ticks = 0;
+    while ticks < 3 || posted.load(Ordering::SeqCst) == 0 {
+        select! { reactor; recv(inbox) -> n => panic!("{n:?}"), recv(ticker) -> _ => ticks += 1 }
+    }
+    assert_eq!(within(&reactor, &inbox, ms(1)), None);
+    assert_eq!(poll(&reactor, &inbox), None);
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    assert!(set.wait_timeout(ms(1)).unwrap().is_none());
+    gate.open.send(()).unwrap();
+    assert_eq!(next(&reactor, &inbox), Ok(7));
+    assert!(sender.join().unwrap());
+}
+
+#[test]
+fn a_value_may_wait_for_an_answer_of_its_receiver() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let remote = reactor.remote();
+    let sender = thread::spawn(move || {
+        let reactor = crate::common::reactor();
+        let outbox = reactor.register(tx).unwrap();
+        let ask = || {
+            let (answer, answered) = channel::bounded(1);
+            assert!(remote.post(move |_| answer.send(6).unwrap()).is_ok());
+            answered.recv().unwrap() + 1
+        };
+        select! { reactor; send(outbox, ask()) -> sent => sent.unwrap() }
+    });
+    assert_eq!(next(&reactor, &inbox), Ok(7));
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_receiver_that_goes_while_a_value_is_evaluated_gives_it_back() {
+    let drops = Drops::new();
+    let (tx, rx) = channel::bounded(0);
+    let evaluating = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let rx = rx;
+            while !evaluating.load(Ordering::SeqCst) {
+                assert!(rx.recv_timeout(ms(1)).is_err());
+            }
+        });
+        let reactor = reactor();
+        let outbox = reactor.register(tx.clone()).unwrap();
+        let evaluate = || {
+            evaluating.store(true, Ordering::SeqCst);
+            while !tx.is_disconnected() {
+                thread::yield_now();
+            }
+            drops.message()
+        };
+        let sent = select! { reactor; send(outbox, evaluate()) -> sent => sent };
+        assert_eq!(drops.count(), 0);
+        assert!(sent.is_err(), "the receiver is gone");
+    });
+    assert_eq!(drops.count(), 1);
+}
+
+#[test]
+fn a_laid_value_is_dropped_with_its_receiver() {
+    let drops = Drops::new();
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let message = drops.message();
+    let (outbox_tx, evaluated) = (tx.clone(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let reactor = crate::common::reactor();
+            let outbox = reactor.register(outbox_tx).unwrap();
+            select! { reactor;
+                send(outbox, { evaluated.store(true, Ordering::SeqCst); message }) -> sent => sent.unwrap()
+            }
+        });
+        // One promise, and no receive.
+        while !inbox.is_ready() {
+            thread::yield_now();
+        }
+        assert!(inbox.try_recv().is_err());
+    });
+    assert!(evaluated.load(Ordering::SeqCst));
+    assert_eq!(drops.count(), 0);
+    drop(inbox);
+    assert_eq!(drops.count(), 1);
+    drop(tx);
+}
+
+#[test]
+fn a_blocked_send_is_received_while_another_value_is_evaluated() {
+    let (tx, rx) = channel::bounded(0);
+    let mut gate = Gate::new();
+    let slow = send_slowly(tx.clone(), &mut gate, 1);
+    while !gate.began.load(Ordering::SeqCst) {
+        let _ = rx.recv_timeout(ms(1));
+    }
+    let fast = thread::spawn(move || tx.send(2).unwrap());
+    assert_eq!(rx.recv(), Ok(2));
+    fast.join().unwrap();
+    gate.open.send(()).unwrap();
+    assert_eq!(rx.recv(), Ok(1));
+    assert!(slow.join().unwrap());
+}
+
+#[test]
+fn a_send_case_is_not_passed_for_ever() {
+    let (tx, rx) = channel::bounded(0);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let (tx, over) = (tx.clone(), &over);
+            scope.spawn(move || while !over.load(Ordering::SeqCst) && tx.send(0).is_ok() {});
+        }
+        scope.spawn(|| {
+            let reactor = reactor();
+            let outbox = reactor.register(tx).unwrap();
+            select! { reactor; send(outbox, 1) -> sent => sent.unwrap() }
+        });
+        while rx.recv() != Ok(1) {}
+        over.store(true, Ordering::SeqCst);
+        while rx.recv().is_ok() {}
+    });
+}
+
+#[test]
+fn a_refused_value_leaves_the_receiver_to_the_next_sender() {
+    let (tx, rx) = channel::bounded(0);
+    let refusing = {
+        let tx = tx.clone();
+        thread::spawn(move || -> Option<()> {
+            let reactor = reactor();
+            let outbox = reactor.register(tx).unwrap();
+            let nothing: Option<u32> = None;
+            select! { reactor; send(outbox, nothing?) -> _ => unreachable!() }
+        })
+    };
+    let sending = thread::spawn(move || {
+        let reactor = reactor();
+        let outbox = reactor.register(tx).unwrap();
+        select! { reactor; send(outbox, 2) -> sent => sent.unwrap() }
+    });
+    assert_eq!(rx.recv(), Ok(2));
+    assert_eq!(rx.recv(), Err(RecvError));
+    assert_eq!(refusing.join().unwrap(), None);
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_chosen_receive_case_has_its_value() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let mut set = Select::new(&reactor);
+    let at = set.recv(&inbox);
+    let received = loop {
+        let tx = tx.clone();
+        let sender = thread::spawn(move || tx.send_timeout(7, ms(100)).is_ok());
+        // It offers already, so that the choice is the set's.
+        while !inbox.is_ready() && !sender.is_finished() {
+            thread::yield_now();
+        }
+        let Some(selected) = set.wait_timeout(ms(1)).unwrap() else {
+            assert!(!sender.join().unwrap());
+            continue;
+        };
+        assert_eq!(selected.index(), at);
+        // The sender's time is over by now, if it was not taken.
+        assert!(sender.join().unwrap());
+        break selected.recv(&inbox);
+    };
+    assert_eq!(received, Some(Ok(7)));
+}
+
+#[test]
+fn a_forgotten_receive_case_loses_nothing() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    let senders = [1, 2, 3].map(|n| {
+        let tx = tx.clone();
+        thread::spawn(move || tx.send(n).unwrap())
+    });
+    std::mem::forget(set.wait().unwrap());
+    drop(set.wait().unwrap());
+    let mut received = vec![set.wait().unwrap().recv(&inbox).unwrap().unwrap()];
+    // Held by a set that is gone: any other receive finds the value.
+    std::mem::forget(set.wait().unwrap());
+    drop(set);
+    assert!(inbox.is_ready());
+    received.push(inbox.try_recv().unwrap());
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    drop(set.wait().unwrap());
+    drop(set);
+    let bare = inbox.into_inner();
+    received.push(bare.try_recv().unwrap());
+    received.sort_unstable();
+    assert_eq!(received, [1, 2, 3]);
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+}
+
+#[test]
+fn a_held_value_is_found_by_a_wait() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    let sender = thread::spawn(move || tx.send(1).unwrap());
+    std::mem::forget(set.wait().unwrap());
+    sender.join().unwrap();
+    let mut events = Events::with_capacity(1);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.iter().count(), 1);
+    assert_eq!(inbox.try_recv(), Ok(1));
+}
+
+#[test]
+fn a_forgotten_send_case_binds_no_receiver() {
+    let (tx, rx) = channel::bounded(0);
+    let (done_tx, done) = channel::bounded(1);
+    let receiver = thread::spawn(move || {
+        let mut received = Vec::new();
+        while received.len() < 2 {
+            if let Ok(n) = rx.recv_timeout(ms(1)) {
+                received.push(n);
+            }
+            let _ = done_tx.try_send(());
+        }
+        received
+    });
+    let reactor = reactor();
+    let outbox = reactor.register(tx.clone()).unwrap();
+    let mut set = Select::new(&reactor);
+    set.send(&outbox);
+    std::mem::forget(set.wait().unwrap());
+    // The receiver's times go on.
+    (0..3).for_each(|_| done.recv().unwrap());
+    // The next wait has the permit back, and so has the channel after the set.
+    assert!(set.wait().unwrap().send(&outbox, 1).is_ok());
+    std::mem::forget(set.wait().unwrap());
+    drop(set);
+    while tx.try_send(2).is_err() {
+        thread::yield_now();
+    }
+    assert_eq!(receiver.join().unwrap(), [1, 2]);
+}
+
+#[test]
+fn try_send_meets_a_receiver_in_a_wait() {
+    let (reactor, (tx, rx)) = (reactor(), channel::bounded(0));
+    let (other, other_inbox) = reactor.channel::<u32>(1).unwrap();
+    let inbox = reactor.register_with(1, rx).unwrap();
+    let sender = thread::spawn(move || {
+        while let Err(TrySendError::Full(_)) = tx.try_send(7) {
+            thread::sleep(Duration::from_micros(50));
+        }
+        tx
+    });
+    let mut events = Events::with_capacity(4);
+    reactor.wait_timeout(&mut events, LONG).unwrap();
+    assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1]);
+    assert_eq!(inbox.try_recv(), Ok(7));
+    let tx = sender.join().unwrap();
+    // The receiver is not there after a wait, or in a select! for something else.
+    assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));
+    reactor.wait_timeout(&mut events, ms(1)).unwrap();
+    assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));
+    reactor.try_wait(&mut events).unwrap();
+    let asks = thread::spawn(move || {
+        thread::sleep(ms(5));
+        assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));
+        other.send(9).unwrap();
+    });
+    assert_eq!(next(&reactor, &other_inbox), Ok(9));
+    asks.join().unwrap();
+}
+
+#[test]
+fn a_send_case_meets_a_receiver_in_a_wait() {
+    let (reactor, (tx, rx)) = (reactor(), channel::bounded(0));
+    let inbox = reactor.register(rx).unwrap();
+    let sender = thread::spawn(move || {
+        let reactor = crate::common::reactor();
+        let outbox = reactor.register(tx).unwrap();
+        select! { reactor; send(outbox, 7) -> sent => sent.unwrap() }
+    });
+    let mut events = Events::with_capacity(4);
+    loop {
+        reactor.wait(&mut events).unwrap();
+        match inbox.try_recv() {
+            Ok(n) => break assert_eq!(n, 7),
+            Err(error) => assert_eq!(error, TryRecvError::Empty),
+        }
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn try_send_meets_an_embedded_receiver_between_turns() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let embedded = reactor.embed().unwrap();
+    assert_eq!(tx.try_send(1), Ok(()));
+    assert_eq!(tx.try_send(2), Err(TrySendError::Full(2)));
+    assert_eq!(embedded.turn().unwrap(), 1);
+    assert_eq!(tx.try_send(2), Err(TrySendError::Full(2)));
+    assert_eq!(inbox.try_recv(), Ok(1));
+    embedded.turn().unwrap();
+    assert_eq!(tx.try_send(2), Ok(()));
+    drop(embedded);
+    assert_eq!(poll(&reactor, &inbox), Some(Ok(2)));
+    assert_eq!(tx.try_send(3), Err(TrySendError::Full(3)));
+}
+
+#[test]
+fn a_simulated_receiver_goes_on_while_a_value_takes_its_time() {
+    let mut world = SimWorld::new(1);
+    let (tx, rx) = channel::bounded(0);
+    world.spawn("sender", move |reactor: pollmux::Reactor| -> std::io::Result<()> {
+        let out = reactor.register(tx)?;
+        let wait = || -> std::io::Result<u32> {
+            reactor.sleep_blocking(ms(100))?;
+            Ok(1)
+        };
+        select! { reactor; send(out, wait()?) -> sent => assert!(sent.is_ok()) }
+        Ok(())
+    });
+    let receiver = world.spawn("receiver", move |reactor: pollmux::Reactor| {
+        let inbox = reactor.register(rx).unwrap();
+        let mut timeouts = 0;
+        while within(&reactor, &inbox, ms(10)).is_none() {
+            timeouts += 1;
+        }
+        timeouts
+    });
+    world.run().unwrap();
+    assert!(receiver.take().unwrap() >= 9);
 }

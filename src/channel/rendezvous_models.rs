@@ -1,0 +1,305 @@
+//! The loom models of channels without a buffer. `models.rs` says how to run them.
+//!
+//! Each model names a mutation that breaks it, so that a reader knows what the model is for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
+
+use loom::thread;
+
+use super::permit::{Permit, Waiting};
+use super::{Receiver, Sender, Target, TryRecvError, bounded};
+use crate::reactor::Events;
+use crate::reactor::models::{Bed, reactor};
+use crate::sync::{Ordering, fence};
+use crate::wake::Notify;
+
+/// A loop: what a `select!` of a few cases does, without timers.
+struct Loop {
+    notify: Arc<Notify>,
+    bed: Arc<Bed>,
+}
+
+impl Loop {
+    fn new() -> Loop {
+        let bed = Bed::new();
+        Loop { notify: Arc::new(Notify::new(bed.clone())), bed }
+    }
+
+    /// Receives from one of the channels: its index, and the value. One turn at the most with
+    /// `impatient`, which does not sleep.
+    fn recv<T>(
+        &self,
+        channels: &[&Receiver<T>],
+        impatient: bool,
+    ) -> Option<(usize, Result<T, TryRecvError>)> {
+        for channel in channels {
+            channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));
+        }
+        loop {
+            for (at, channel) in channels.iter().enumerate() {
+                match channel.try_recv_as(Some(&self.notify)) {
+                    Err(TryRecvError::Empty) => {}
+                    received => return Some((at, received)),
+                }
+            }
+            self.notify.open_ticket();
+            self.notify.sleep();
+            channels.iter().for_each(|channel| channel.before_sleep(&self.notify));
+            fence(Ordering::SeqCst);
+            if !impatient && !channels.iter().any(|channel| channel.is_ready(Some(&self.notify))) {
+                self.bed.sleep();
+            }
+            self.notify.awake();
+            for channel in channels {
+                channel.after_sleep(&self.notify);
+            }
+            if impatient {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for a permit of one of the channels.
+    fn permit<'a, T>(&self, channels: &[&'a Sender<T>]) -> (usize, Permit<'a, T>) {
+        let mut waiting = vec![Waiting::default(); channels.len()];
+        loop {
+            for (at, channel) in channels.iter().enumerate() {
+                if channel.is_ready(&self.notify, waiting[at]) {
+                    if let Some(permit) = channel.try_permit(&self.notify, std::mem::take(&mut waiting[at])) {
+                        return (at, permit);
+                    }
+                }
+            }
+            self.notify.open_ticket();
+            self.notify.sleep();
+            let mut sure = true;
+            for (channel, waiting) in channels.iter().zip(&mut waiting) {
+                let (left, is_sure) = channel.before_sleep(&self.notify);
+                (*waiting, sure) = (left, sure && is_sure);
+            }
+            fence(Ordering::SeqCst);
+            let ready =
+                channels.iter().zip(&waiting).any(|(channel, &left)| channel.is_ready(&self.notify, left));
+            match (ready, sure) {
+                (true, _) => {}
+                (false, true) => self.bed.sleep(),
+                (false, false) => thread::yield_now(), // a nap
+            }
+            self.notify.awake();
+            let mut chosen = 0;
+            for (channel, waiting) in channels.iter().zip(&mut waiting) {
+                if channel.after_sleep(&self.notify, *waiting) {
+                    chosen += 1;
+                } else {
+                    *waiting = Waiting::default();
+                }
+            }
+            assert!(chosen <= 1, "a party was chosen twice");
+        }
+    }
+
+    fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
+        let (at, permit) = self.permit(channels);
+        permit.send(value).unwrap();
+        at
+    }
+}
+
+/// Mutation: `Meeting::lay` does not tell. The receiver sleeps for ever.
+#[test]
+fn a_promise_against_a_timeout_and_then_a_receive() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        // The end of the last sender would wake the receiver, too.
+        let kept = tx.clone();
+        let sender = thread::spawn(move || Loop::new().send(&[&tx], 1));
+        let receiver = Loop::new();
+        let early = receiver.recv(&[&rx], true);
+        if early.is_none() {
+            assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(1))));
+        }
+        drop(kept);
+        assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
+        sender.join().unwrap();
+    });
+}
+
+/// Mutation: `Meeting::lay` does not look whether the channel is closed. The value stays at the
+/// place.
+#[test]
+fn a_promise_against_the_receivers_drop() {
+    #[derive(Debug)]
+    struct Counted(Arc<Count>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    loom::model(|| {
+        let drops = Arc::new(Count::new(0));
+        let value = Counted(drops.clone());
+        let (tx, rx) = bounded(0);
+        let kept = tx.clone();
+        let sender = thread::spawn(move || {
+            let (_, permit) = Loop::new().permit(&[&tx]);
+            permit.send(value).is_ok()
+        });
+        let early = Loop::new().recv(&[&rx], true);
+        drop(rx);
+        let sent = sender.join().unwrap();
+        assert!(sent || early.is_none(), "received, and given back");
+        drop(early);
+        assert_eq!(drops.load(Relaxed), 1);
+        drop(kept);
+    });
+}
+
+/// Mutation: `Meeting::accept` claims the ticket before the place is promised. A sender that is
+/// awake in between thinks that it was not chosen.
+#[test]
+fn two_send_cases_against_one_receiver() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let senders = [1, 2].map(|value| {
+            let tx = tx.clone();
+            thread::spawn(move || Loop::new().send(&[&tx], value))
+        });
+        drop(tx);
+        let receiver = Loop::new();
+        let mut sum = 0;
+        while let Some((_, Ok(value))) = receiver.recv(&[&rx], false) {
+            sum += value;
+        }
+        assert_eq!(sum, 3);
+        senders.map(|sender| sender.join().unwrap());
+    });
+}
+
+/// Mutation: `Meeting::with_receiver` takes an own offer for another's. (With one channel only, a
+/// party at both ends would meet itself.)
+#[test]
+fn selects_on_both_sides_with_two_channels() {
+    loom::model(|| {
+        let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
+        let sender = thread::spawn(move || (Loop::new().send(&[&a_tx, &b_tx], 1), a_tx, b_tx));
+        let receiver = Loop::new();
+        let Some((from, Ok(1))) = receiver.recv(&[&a_rx, &b_rx], false) else { panic!("nothing came") };
+        let (at, ..) = sender.join().unwrap();
+        assert_eq!(at, from);
+        for channel in [&a_rx, &b_rx] {
+            assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
+        }
+    });
+}
+
+/// Mutation: `Meeting::end_offer` asks the place, and not the ticket. A promise that the other
+/// receiver is about to take back counts as a second choice.
+#[test]
+fn one_send_case_against_two_receivers() {
+    loom::model(|| {
+        let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
+        let receivers = [a_rx, b_rx].map(|rx| {
+            thread::spawn(move || match Loop::new().recv(&[&rx], false) {
+                Some((_, Ok(value))) => value,
+                _ => 0,
+            })
+        });
+        let at = Loop::new().send(&[&a_tx, &b_tx], 1);
+        drop((a_tx, b_tx));
+        let received = receivers.map(|receiver| receiver.join().unwrap());
+        assert_eq!(received, if at == 0 { [1, 0] } else { [0, 1] });
+    });
+}
+
+/// Mutation: `Meeting::give_back` does not tell. The second sender and the receiver sleep for ever.
+#[test]
+fn a_permit_that_is_dropped_while_a_second_offer_waits() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let other = tx.clone();
+        let refuses = thread::spawn(move || {
+            let party = Loop::new();
+            drop(party.permit(&[&other]).1);
+        });
+        let sends = thread::spawn(move || Loop::new().send(&[&tx], 2));
+        let receiver = Loop::new();
+        assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(2))));
+        // The first one may not have had its turn: it gets one.
+        assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
+        refuses.join().unwrap();
+        sends.join().unwrap();
+    });
+}
+
+/// Mutation: `Meeting::release` does not look at `asked`. The receiver sleeps beside an offer.
+#[test]
+fn two_blocking_sends_against_a_receiver() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let senders = [1, 2].map(|value| {
+            let tx = tx.clone();
+            thread::spawn(move || tx.send(value).unwrap())
+        });
+        drop(tx);
+        let receiver = Loop::new();
+        let (first, second) = (receiver.recv(&[&rx], false), receiver.recv(&[&rx], false));
+        let (Some((_, Ok(first))), Some((_, Ok(second)))) = (first, second) else { panic!("lost") };
+        assert_eq!(first + second, 3);
+        drop(senders);
+    });
+}
+
+/// Mutation: `Meeting::tell_of_the_end` is not called by `release`. The sender sleeps for ever.
+#[test]
+fn two_blocking_sends_against_the_receivers_drop() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let other = tx.clone();
+        let sender = thread::spawn(move || other.send(1).unwrap_err().into_inner());
+        let closer = thread::spawn(move || drop(rx));
+        assert_eq!(tx.send(2).unwrap_err().into_inner(), 2);
+        assert_eq!(sender.join().unwrap(), 1);
+        closer.join().unwrap();
+    });
+}
+
+/// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
+#[test]
+fn a_wait_against_a_send_case() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let (reactor, _) = reactor();
+        let inbox = reactor.register(rx).unwrap();
+        let sender = thread::spawn(move || {
+            let at = Loop::new().send(&[&tx], 1);
+            std::mem::forget(tx);
+            at
+        });
+        let mut events = Events::with_capacity(1);
+        while inbox.try_recv() != Ok(1) {
+            reactor.wait(&mut events).unwrap();
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never comes
+/// through, and the wait sleeps for ever.
+#[test]
+fn a_wait_against_try_send() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let (reactor, _) = reactor();
+        let inbox = reactor.register(rx).unwrap();
+        let sender = thread::spawn(move || {
+            while tx.try_send(1).is_err() {
+                thread::yield_now();
+            }
+            std::mem::forget(tx);
+        });
+        reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!(inbox.try_recv(), Ok(1));
+        sender.join().unwrap();
+    });
+}

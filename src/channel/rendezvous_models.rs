@@ -9,19 +9,18 @@ use loom::thread;
 
 use super::permit::{Permit, Waiting};
 use super::{Receiver, Sender, Target, TryRecvError, bounded};
-use crate::reactor::Events;
-use crate::reactor::models::{Bed, reactor};
 use crate::sync::{Ordering, fence};
 use crate::wake::Notify;
+use crate::wake::models::Bed;
 
 /// A loop: what a `select!` of a few cases does, without timers.
-struct Loop {
+pub(crate) struct Loop {
     notify: Arc<Notify>,
     bed: Arc<Bed>,
 }
 
 impl Loop {
-    fn new() -> Loop {
+    pub(crate) fn new() -> Loop {
         let bed = Bed::new();
         Loop { notify: Arc::new(Notify::new(bed.clone())), bed }
     }
@@ -99,7 +98,8 @@ impl Loop {
         }
     }
 
-    fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
+    /// Sends through one of the channels: its index.
+    pub(crate) fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
         let (at, permit) = self.permit(channels);
         permit.send(value).unwrap();
         at
@@ -261,45 +261,5 @@ fn two_blocking_sends_against_the_receivers_drop() {
         assert_eq!(tx.send(2).unwrap_err().into_inner(), 2);
         assert_eq!(sender.join().unwrap(), 1);
         closer.join().unwrap();
-    });
-}
-
-/// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
-#[test]
-fn a_wait_against_a_send_case() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let (reactor, _) = reactor();
-        let inbox = reactor.register(rx).unwrap();
-        let sender = thread::spawn(move || {
-            let at = Loop::new().send(&[&tx], 1);
-            std::mem::forget(tx);
-            at
-        });
-        let mut events = Events::with_capacity(1);
-        while inbox.try_recv() != Ok(1) {
-            reactor.wait(&mut events).unwrap();
-        }
-        sender.join().unwrap();
-    });
-}
-
-/// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never comes
-/// through, and the wait sleeps for ever.
-#[test]
-fn a_wait_against_try_send() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let (reactor, _) = reactor();
-        let inbox = reactor.register(rx).unwrap();
-        let sender = thread::spawn(move || {
-            while tx.try_send(1).is_err() {
-                thread::yield_now();
-            }
-            std::mem::forget(tx);
-        });
-        reactor.wait(&mut Events::with_capacity(1)).unwrap();
-        assert_eq!(inbox.try_recv(), Ok(1));
-        sender.join().unwrap();
     });
 }

@@ -30,7 +30,7 @@ pub(crate) mod models;
 mod permit;
 mod rendezvous;
 #[cfg(all(loom, test))]
-pub(crate) mod rendezvous_models;
+mod rendezvous_models;
 mod ring;
 mod room;
 mod state;

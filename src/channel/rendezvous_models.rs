@@ -10,17 +10,17 @@ use loom::thread;
 use super::permit::{Permit, Waiting};
 use super::{Receiver, Sender, Target, TryRecvError, bounded};
 use crate::sync::{Ordering, fence};
-use crate::wake::Notify;
 use crate::wake::models::Bed;
+use crate::wake::{Look, Notify, Request};
 
 /// A loop: what a `select!` of a few cases does, without timers.
-pub(crate) struct Loop {
+struct Loop {
     notify: Arc<Notify>,
     bed: Arc<Bed>,
 }
 
 impl Loop {
-    pub(crate) fn new() -> Loop {
+    fn new() -> Loop {
         let bed = Bed::new();
         Loop { notify: Arc::new(Notify::new(bed.clone())), bed }
     }
@@ -56,6 +56,30 @@ impl Loop {
             if impatient {
                 return None;
             }
+        }
+    }
+
+    /// What `wait` does: it looks at the channel only when a mark says so.
+    fn wait<T>(&self, channel: &Receiver<T>) -> T {
+        self.notify.prepare(0);
+        channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));
+        let probe = channel.probe();
+        loop {
+            while probe.arm(Request::Mark) == Look::Ready {
+                if let Ok(value) = channel.try_recv_as(Some(&self.notify)) {
+                    return value;
+                }
+            }
+            self.notify.open_ticket();
+            self.notify.sleep();
+            self.notify.set_everywhere(true);
+            fence(Ordering::SeqCst);
+            if !self.notify.is_marked() {
+                self.bed.sleep();
+            }
+            self.notify.awake();
+            self.notify.set_everywhere(false);
+            self.notify.take_marks(|_| {});
         }
     }
 
@@ -99,7 +123,7 @@ impl Loop {
     }
 
     /// Sends through one of the channels: its index.
-    pub(crate) fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
+    fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
         let (at, permit) = self.permit(channels);
         permit.send(value).unwrap();
         at
@@ -176,8 +200,7 @@ fn two_send_cases_against_one_receiver() {
     });
 }
 
-/// Mutation: `Meeting::with_receiver` takes an own offer for another's. (With one channel only, a
-/// party at both ends would meet itself.)
+/// Mutation: `Meeting::end_offer` says that nothing was chosen. The promise is lost, and both sleep.
 #[test]
 fn selects_on_both_sides_with_two_channels() {
     loom::model(|| {
@@ -234,6 +257,27 @@ fn a_permit_that_is_dropped_while_a_second_offer_waits() {
 
 /// Mutation: `Meeting::release` does not look at `asked`. The receiver sleeps beside an offer.
 #[test]
+fn a_blocking_send_beside_an_offer_that_is_withdrawn() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let (one, other) = (tx.clone(), tx.clone());
+        let sender = thread::spawn(move || one.send(1).unwrap());
+        let passer_by = thread::spawn(move || {
+            let party = Loop::new();
+            party.notify.open_ticket();
+            let (waiting, _) = other.before_sleep(&party.notify);
+            if other.after_sleep(&party.notify, waiting) {
+                other.give_up();
+            }
+        });
+        assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(1))));
+        passer_by.join().unwrap();
+        drop((sender, tx));
+    });
+}
+
+/// Mutation: `Meeting::offer` does not tell. The receiver sleeps beside an offer.
+#[test]
 fn two_blocking_sends_against_a_receiver() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
@@ -261,5 +305,37 @@ fn two_blocking_sends_against_the_receivers_drop() {
         assert_eq!(tx.send(2).unwrap_err().into_inner(), 2);
         assert_eq!(sender.join().unwrap(), 1);
         closer.join().unwrap();
+    });
+}
+
+/// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
+#[test]
+fn a_wait_against_a_send_case() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || {
+            let at = Loop::new().send(&[&tx], 1);
+            std::mem::forget(tx);
+            at
+        });
+        assert_eq!(Loop::new().wait(&rx), 1);
+        sender.join().unwrap();
+    });
+}
+
+/// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never comes
+/// through, and the wait sleeps for ever.
+#[test]
+fn a_wait_against_try_send() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || {
+            while tx.try_send(1).is_err() {
+                thread::yield_now();
+            }
+            std::mem::forget(tx);
+        });
+        assert_eq!(Loop::new().wait(&rx), 1);
+        sender.join().unwrap();
     });
 }

@@ -51,6 +51,9 @@ pub use crate::wake::Wake;
 ///   [removed](Driver::deregister) is not reported any more. The reactor remembers what it was told: once for each change is enough.
 /// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been dealt with. A driver
 ///   whose poller has no edges answers `Unsupported` to that mode, is then asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has been found not to be ready any more.
+/// - Code that runs inside [`wait`](Self::wait) may use the reactor, but not wait through it: that
+///   fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the driver is dropped when
+///   its wait ends.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
 /// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its waker. It
 ///   drops the driver (on kqueue it forgets the driver, whose fds are not in the child). A `drop` that

@@ -13,8 +13,6 @@ use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
 use super::{Events, Reactor, Remote};
-use crate::channel::bounded;
-use crate::channel::rendezvous_models::Loop;
 use crate::driver::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
 use crate::sync::Ordering;
 use crate::sys::Time;
@@ -271,45 +269,5 @@ fn a_post_against_the_reactors_drop_is_run_dropped_or_given_back() {
         drop(reactor);
         poster.join().unwrap();
         assert_eq!(Arc::strong_count(&token), 1);
-    });
-}
-
-/// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
-#[test]
-fn a_wait_against_a_send_case() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let (reactor, _) = reactor();
-        let inbox = reactor.register(rx).unwrap();
-        let sender = thread::spawn(move || {
-            let at = Loop::new().send(&[&tx], 1);
-            std::mem::forget(tx);
-            at
-        });
-        let mut events = Events::with_capacity(1);
-        while inbox.try_recv() != Ok(1) {
-            reactor.wait(&mut events).unwrap();
-        }
-        sender.join().unwrap();
-    });
-}
-
-/// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never comes
-/// through, and the wait sleeps for ever.
-#[test]
-fn a_wait_against_try_send() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let (reactor, _) = reactor();
-        let inbox = reactor.register(rx).unwrap();
-        let sender = thread::spawn(move || {
-            while tx.try_send(1).is_err() {
-                thread::yield_now();
-            }
-            std::mem::forget(tx);
-        });
-        reactor.wait(&mut Events::with_capacity(1)).unwrap();
-        assert_eq!(inbox.try_recv(), Ok(1));
-        sender.join().unwrap();
     });
 }

@@ -173,14 +173,16 @@ impl<T> Rendezvous<T> {
         Ok(())
     }
 
+    #[track_caller]
     pub(super) fn send(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
         let value = match self.try_send(value) {
             Ok(()) => return Ok(()),
             Err((Refused::Closed, value)) => return Err(SendTimeoutError::Disconnected(value)),
             Err((Refused::Full, value)) => value,
         };
-        if deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            forbid_blocking("send");
+        let waits = deadline.is_none_or(|deadline| Instant::now() < deadline);
+        if waits && forbid_blocking("send") {
+            return Err(SendTimeoutError::Timeout(value));
         }
         let here = Notify::of_thread();
         let mut meeting = self.meeting.lock();
@@ -346,6 +348,7 @@ impl<T> Rendezvous<T> {
         }
     }
 
+    #[track_caller]
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let here = Notify::of_thread();
         let mut meeting = self.meeting.lock();
@@ -362,7 +365,9 @@ impl<T> Rendezvous<T> {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(RecvTimeoutError::Timeout);
             }
-            forbid_blocking("recv");
+            if forbid_blocking("recv") {
+                return Err(RecvTimeoutError::Timeout);
+            }
             here.open_ticket();
             here.sleep();
             meeting.receiver = Some(Ticket::issue(&here));

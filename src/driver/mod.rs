@@ -10,7 +10,6 @@ mod native;
 mod polling;
 mod queue;
 mod sim;
-mod world;
 
 use std::io;
 use std::ops::Add;
@@ -25,8 +24,6 @@ pub use self::native::Native;
 pub use self::polling::PollingDriver;
 pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
-pub use self::world::MemberDriver;
-pub(crate) use self::world::{Baton, End};
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 

@@ -67,6 +67,7 @@ impl Builder {
     }
 
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
+    #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
         self.build_with(Native::new()?)
     }

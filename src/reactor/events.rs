@@ -158,7 +158,7 @@ impl Handle {
             if core.closed.get() {
                 return Err(super::closed());
             }
-            let Patience::Until(until) = patience else { return Ok(()) };
+            let Patience::Until(until) = patience else { return core.yield_turn() };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
                 return Ok(());
             }

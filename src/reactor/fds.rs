@@ -76,6 +76,17 @@ impl Fds {
     }
 }
 
+impl super::Handle {
+    /// From now on the driver is asked before the reactor says that nothing is ready, though no fd
+    /// is registered.
+    pub(crate) fn always_ask_driver(&self) {
+        let core = &self.core;
+        core.fds.watched.set(core.fds.watched.get() + 1);
+        core.fds.next_look.set(u64::MAX);
+        core.errands.set(true);
+    }
+}
+
 impl Core {
     /// Lets the driver look, if fds are there and it is time to.
     pub(super) fn poll_fds(&self) {
@@ -103,6 +114,21 @@ impl Core {
         if self.fds.are_watched() {
             self.fds.looked(self.clock.now_or_later().as_nanos(), self.turns.get());
         }
+    }
+
+    /// [`looks_once_more`](Self::looks_once_more) where an fd is asked about, or where the driver
+    /// lets others run when it looks.
+    #[inline]
+    pub(crate) fn looks_at_last(&self, asks_fds: bool) -> bool {
+        (asks_fds || self.clock.is_virtual()) && self.looks_once_more()
+    }
+
+    /// Ends a sleep of no time. A driver that shares its time with others lets them run.
+    pub(super) fn yield_turn(&self) -> io::Result<()> {
+        if !self.clock.is_virtual() || !self.fds.are_watched() {
+            return Ok(());
+        }
+        self.drive(Some(self.clock.now_or_later().into()), Wait::Block)
     }
 
     /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.

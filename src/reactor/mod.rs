@@ -56,6 +56,7 @@ use self::stats::Count;
 use self::timers::{Heap, NEVER};
 use crate::channel::{Nap, Receiver, Sender};
 use crate::driver::{Deadline, Driver, ReadyFds, Syscalls, Wait};
+pub(crate) use crate::sync::strand;
 use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
@@ -184,6 +185,7 @@ struct Driving {
 impl Reactor {
     /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB; fails with the system's error, for instance `EMFILE`, and
     /// then leaves nothing behind.
+    #[track_caller]
     pub fn new() -> io::Result<Reactor> {
         Reactor::builder().build()
     }

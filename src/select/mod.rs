@@ -217,6 +217,7 @@ fn only<T>(picked: Pick<T, Impossible>) -> T {
 #[cold]
 #[track_caller]
 pub fn fail(error: io::Error) -> ! {
+    crate::reactor::strand();
     panic!("pollmux: select! failed: {error} (an `error -> e` case would receive this)")
 }
 
@@ -260,11 +261,7 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 
 /// What one more look finds, before `default` runs.
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if !cases.need_no_look() && handle.core.looks_once_more() {
-        pick(handle, cases, biased)
-    } else {
-        Ok(None)
-    }
+    if handle.core.looks_at_last(!cases.need_no_look()) { pick(handle, cases, biased) } else { Ok(None) }
 }
 
 #[cold]

@@ -134,7 +134,7 @@ fn kills_of_several_threads_queue() {
         for n in 0..4 {
             let dropped = dropped.clone();
             world.spawn(&n.to_string(), move |reactor| {
-                let _count = OnDrop(|| drop(dropped.fetch_add(1, Ordering::SeqCst)));
+                let _count = OnDrop(|| _ = dropped.fetch_add(1, Ordering::SeqCst));
                 sleep(&reactor, HOUR);
             });
         }

@@ -111,6 +111,7 @@ pub struct WorldHandle {
 
 pub(super) struct Shared {
     pub(super) scheduler: Arc<Scheduler>,
+    seed: u64,
     network: Mutex<Network>,
     hosts: Mutex<BTreeMap<Arc<str>, Host>>,
 }
@@ -149,6 +150,7 @@ impl SimWorld {
     fn with_budget(seed: u64, t: Time, budget: u64) -> SimWorld {
         let shared = Shared {
             scheduler: Arc::new(Scheduler::new(seed, t, budget)),
+            seed,
             network: Mutex::default(),
             hosts: Mutex::default(),
         };
@@ -251,6 +253,11 @@ impl WorldHandle {
     /// The virtual time, the same for all members.
     pub fn now(&self) -> Time {
         self.shared.scheduler.clock().now()
+    }
+
+    /// The seed that the world was made with.
+    pub fn seed(&self) -> u64 {
+        self.shared.seed
     }
 
     /// The clock, for instance for a [`Context`](crate::Context) made outside of the members.

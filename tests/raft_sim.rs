@@ -73,9 +73,12 @@ fn a_search_finds_a_vote_that_a_crash_forgets() {
     .unwrap_err();
     assert!(found.text.contains(" lead in term "), "{found}");
     assert!(!found.unsteady);
-    let report = found.to_string();
-    for part in [&format!("seed {} fails", found.seed), "delivered  node", "is killed", "runs"] {
-        assert!(report.contains(part), "no {part:?} in {report}");
+    assert!(found.to_string().contains(&format!("seed {} fails", found.seed)));
+    let (choices, shorter) = found.shorter.as_ref().unwrap();
+    assert!(*choices < found.choices && shorter.len() > 0, "{found}");
+    let history = found.history.to_string();
+    for part in ["sent       node", "delivered  node", "is killed", "runs", "partition"] {
+        assert!(history.contains(part), "no {part:?} in {history}");
     }
     // The seed does it again, and not without the bug.
     let again = cluster::history(&mut SimWorld::new(found.seed), found.seed, true);

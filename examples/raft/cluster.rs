@@ -95,7 +95,8 @@ impl<'w> Cluster<'w> {
     }
 
     fn run_for(&mut self, d: Duration) -> Result<(), String> {
-        self.world.run_for(d).map_err(|deadlock| deadlock.to_string())
+        self.world.run_for(d).map_err(|deadlock| deadlock.to_string())?;
+        self.check()
     }
 
     /// The leader that all nodes agree on.
@@ -199,7 +200,6 @@ pub fn history(world: &mut SimWorld, seed: u64, has_bug: bool) -> Result<History
             return Err("no leader after healing".to_owned());
         }
     }
-    cluster.check()?;
     let trace = cluster.trace.lock().unwrap().clone();
     let terms = trace.iter().filter(|event| matches!(event.what, What::Leads { .. })).count();
     Ok(History { trace, end: cluster.world.now(), stats: cluster.world.stats(), terms })

@@ -38,6 +38,9 @@ fn text(cause: Box<dyn Any + Send>) -> String {
     }
 }
 
+/// Something that is done to a thing, and its name.
+type Named<T> = (&'static str, fn(&T));
+
 /// Calls a closure when it is dropped.
 struct OnDrop<F: FnMut()>(F);
 
@@ -203,7 +206,7 @@ fn a_kill_beside_the_worlds_drop_returns() {
 
 #[test]
 fn a_partition_loses_what_is_on_its_way() {
-    let cut_by: [(&str, fn(&WorldHandle)); 2] =
+    let cut_by: [Named<WorldHandle>; 2] =
         [("partition", |world| world.partition(&[&["a"], &["b"]])), ("cut", |world| world.cut("a", "b"))];
     for (what, cut) in cut_by {
         let mut world = SimWorld::new(1);
@@ -350,6 +353,25 @@ fn a_panicking_member_may_be_killed_in_its_drop() {
     });
 }
 
+#[test]
+fn a_panic_that_would_abort_is_an_error_of_the_run() {
+    in_child("a_panic_that_would_abort_is_an_error_of_the_run", || {
+        let mut world = SimWorld::new(1);
+        world.spawn("victim", |_| {
+            let _guard = OnDrop(|| {
+                let second = Reactor::new().unwrap();
+                sleep(&second, HOUR);
+            });
+            panic!("on purpose");
+        });
+        let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
+        let error = text(catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_err());
+        assert!(error.contains("`victim`") && error.contains("unwinds"), "{error}");
+        world.run().unwrap();
+        assert_eq!(other.take(), Some(()));
+    });
+}
+
 // M5: every run ends.
 
 #[test]
@@ -475,7 +497,7 @@ fn a_lost_message_whose_drop_panics_harms_nobody() {
 
 #[test]
 fn waits_of_zero_let_others_run() {
-    let waits: [(&str, fn(&Reactor)); 6] = [
+    let waits: [Named<Reactor>; 6] = [
         ("sleep_blocking", |reactor| reactor.sleep_blocking(Duration::ZERO).unwrap()),
         ("wait_timeout", |reactor| {
             reactor.wait_timeout(&mut Events::with_capacity(1), Duration::ZERO).unwrap();

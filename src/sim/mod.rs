@@ -18,12 +18,13 @@
 //! |---|---|---|---|---|
 //! | code under test | threads, each with a reactor and channels | tokio tasks, on its network types | async tasks, on its replacements of tokio and others | goroutines |
 //! | virtual time | yes | yes | yes | yes |
-//! | order of execution from a seed | yes | no: network faults only | yes | no |
+//! | order of execution from a seed | yes | of hosts (`enable_random_order`) | yes | no |
 //! | network with delay and loss | links before channels | TCP and UDP | TCP and UDP | none |
-//! | partition, hold and release | yes | yes | partition | none |
+//! | partition | yes | yes | yes (`clog`) | none |
+//! | hold and release of messages | yes | yes | no | none |
 //! | crash and restart | kill, `restart` | crash, `bounce` | kill, `restart` | none |
 //! | pause and resume | yes | no | yes | no |
-//! | a deadlock is an error | yes, with lines | no | yes | yes |
+//! | a deadlock is an error | yes, with lines | a time limit | yes | yes |
 //! | search over seeds | `search` | the user's loop | `MADSIM_TEST_NUM` | none |
 
 mod history;

@@ -211,7 +211,7 @@ impl Drift {
         let world = origin + scaled.div_euclid(i128::from(1_000_000 + self.ppm));
         let mut world = Time::from_nanos(world.clamp(0, i128::from(u64::MAX)) as u64);
         while self.at(world) < t && world < Time::MAX {
-            world = world + Duration::from_nanos(1);
+            world += Duration::from_nanos(1);
         }
         world
     }
@@ -635,11 +635,12 @@ impl Scheduler {
     pub(super) fn strand(&self, me: Id, why: Option<&str>) -> ! {
         let mut state = self.lock();
         if let Some(record) = state.remove(me) {
-            if let Some(why) = why {
-                let name = &record.name;
+            let unexpected = "would panic while it unwinds";
+            if let Some(why) = why.or((!record.killed).then_some(unexpected)) {
+                let (name, killed) = (&record.name, if record.killed { "killed " } else { "" });
                 let text = format!(
-                    "pollmux: the member `{name}` of a SimWorld has been killed and {why}: its thread \
-                     is left asleep, with all that it holds"
+                    "pollmux: the {killed}member `{name}` of a SimWorld {why}: its thread is left asleep, \
+                     with all that it holds"
                 );
                 state.end = End::Panic(Box::new(text));
             }
@@ -833,7 +834,7 @@ impl Scheduler {
             match members + usize::from(is_due) {
                 0 => {}
                 count => {
-                    let nth = state.pick(count);
+                    let nth = state.pick(count, is_due);
                     if nth < members {
                         let id = state.able.swap_remove(nth);
                         if !state.goes_on(id, now) {
@@ -915,11 +916,13 @@ impl State {
         (self.choices <= self.budget).then_some(random)
     }
 
-    /// One of `count`, all equally likely; the first when no choices are left to chance.
-    fn pick(&mut self, count: usize) -> usize {
+    /// One of `count`, all equally likely. When no choices are left to chance, the message that is
+    /// due, which is the last one, or else the member that has waited longest.
+    fn pick(&mut self, count: usize, is_due: bool) -> usize {
+        let first = if is_due { count - 1 } else { 0 };
         match count {
             1 => 0,
-            _ => self.choice().map_or(0, |random| (random % count as u64) as usize),
+            _ => self.choice().map_or(first, |random| (random % count as u64) as usize),
         }
     }
 

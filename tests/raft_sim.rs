@@ -1,8 +1,8 @@
-//! The nodes of the example `raft` in a `SimWorld`: a thousand histories with losses, delays, overtaking
-//! messages, partitions, crashes and restarts, in none of which a term has two leaders.
+//! The nodes of the example `raft` in a `SimWorld`: a thousand histories with losses, delays,
+//! overtaking messages, partitions, crashes and restarts, in none of which a term has two leaders.
 //!
-//! A history is its seed. `cargo test --release --test raft_sim -- --nocapture` prints how much faster than
-//! the clock they pass.
+//! A history is its seed. `cargo test --release --test raft_sim -- --nocapture` prints how much
+//! faster than the clock they pass.
 
 // The example uses what this file does not.
 #[path = "../examples/raft/cluster.rs"]
@@ -75,7 +75,7 @@ fn a_search_finds_a_vote_that_a_crash_forgets() {
     assert!(!found.unsteady);
     assert!(found.to_string().contains(&format!("seed {} fails", found.seed)));
     let (choices, shorter) = found.shorter.as_ref().unwrap();
-    assert!(*choices < found.choices && shorter.len() > 0, "{found}");
+    assert!(*choices < found.choices && !shorter.is_empty(), "{found}");
     let history = found.history.to_string();
     for part in ["sent       node", "delivered  node", "is killed", "runs", "partition"] {
         assert!(history.contains(part), "no {part:?} in {history}");

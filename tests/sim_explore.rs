@@ -1,4 +1,5 @@
-//! What a simulated world can do to its members and links, its histories, and the search for a seed.
+//! What a simulated world can do to its members and links, its histories, and the search for a
+//! seed.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -556,7 +557,8 @@ fn a_search_says_that_a_failure_is_unsteady() {
 
 // Cost.
 
-/// `cargo test --release --test sim_explore cost -- --ignored --nocapture` prints what a start and a switch cost.
+/// `cargo test --release --test sim_explore cost -- --ignored --nocapture` prints what a start and
+/// a switch cost.
 #[test]
 #[ignore = "prints figures"]
 fn cost_of_a_start_and_of_a_switch() {

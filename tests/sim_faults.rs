@@ -1,5 +1,5 @@
-//! Faults of the simulated world that were found from outside: several histories for one seed, hangs,
-//! aborts, and promises that did not hold.
+//! Faults of the simulated world that were found from outside: several histories for one seed,
+//! hangs, aborts, and promises that did not hold.
 
 #[path = "common/watch.rs"]
 mod watch;

@@ -1,5 +1,5 @@
-//! Whole clusters of nodes in a `SimWorld`: losses, delays, overtaking messages, partitions, crashes and
-//! restarts, all from one seed, and the rules that no history may break.
+//! Whole clusters of nodes in a `SimWorld`: losses, delays, overtaking messages, partitions,
+//! crashes and restarts, all from one seed, and the rules that no history may break.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,7 +175,8 @@ pub fn history(world: &mut SimWorld, seed: u64, has_bug: bool) -> Result<History
     cluster.run_for(ms(300 + dice.below(700)))?;
 
     for _ in 0..2 {
-        // Some are parted from the rest, which may be the majority or not, with the leader or without; and one crashes.
+        // Some are parted from the rest, which may be the majority or not, with the leader or
+        // without; and one crashes.
         let side: Vec<&str> =
             cluster.names.iter().map(String::as_str).filter(|_| dice.below(2) == 0).collect();
         cluster.world.partition(&[&side]);

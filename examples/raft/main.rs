@@ -1,11 +1,13 @@
-//! Raft's leader election among threads, each with a reactor and one `select!`: heartbeats put off the election timers, and when they stop there is an election.
+//! Raft's leader election among threads, each with a reactor and one `select!`: heartbeats put off
+//! the election timers, and when they stop there is an election.
 //!
-//! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by itself. The nodes (`node.rs`) are stopped by
-//! contexts: one by its own, all by the one that these were made from.
+//! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by
+//! itself. The nodes (`node.rs`) are stopped by contexts: one by its own, all by the one that these
+//! were made from.
 //!
 //! `cargo run --release --example raft -- --search 10000 --bug` runs the same nodes through losses,
-//! partitions and crashes in a `SimWorld` (`cluster.rs`), for one seed after the other, until a rule of Raft
-//! is broken. It prints the seed and its history.
+//! partitions and crashes in a `SimWorld` (`cluster.rs`), for one seed after the other, until a
+//! rule of Raft is broken. It prints the seed and its history.
 
 mod cluster;
 mod node;

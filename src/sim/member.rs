@@ -15,8 +15,8 @@ use crate::reactor::{Handle, SourceKind};
 use crate::sync::{Guard, set_guard};
 use crate::sys::Time;
 
-/// The driver of a member of a [`SimWorld`](crate::SimWorld): while it waits the others run, and the
-/// clock is the world's.
+/// The driver of a member of a [`SimWorld`](crate::SimWorld): while it waits the others run, and
+/// the clock is the world's.
 ///
 /// For a reactor of your own making:
 /// [`WorldHandle::spawn_with_driver`](crate::WorldHandle::spawn_with_driver).

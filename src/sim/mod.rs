@@ -1,7 +1,8 @@
 //! The simulated world: several reactors in one virtual time, with a network between them.
 //!
-//! The code under test needs no change: it gets a [`Reactor`](crate::Reactor) and runs its loop. Begin with
-//! [`SimWorld`], which is at the root of the crate, as are the types that every test names.
+//! The code under test needs no change: it gets a [`Reactor`](crate::Reactor) and runs its loop.
+//! Begin with [`SimWorld`], which is at the root of the crate, as are the types that every test
+//! names.
 //!
 //! | file | content |
 //! |---|---|

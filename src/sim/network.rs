@@ -38,7 +38,8 @@ pub(super) struct Wire {
     reordering: bool,
     /// How likely a message is late, and by how much.
     late: (f64, RangeInclusive<Duration>),
-    /// When the message sent last arrives, and the seed's number for it among those that arrive then.
+    /// When the message sent last arrives, and the seed's number for it among those that arrive
+    /// then.
     last: (Time, u64),
     pub(super) counts: LinkStats,
     /// Arrived while the way was held.
@@ -52,7 +53,8 @@ pub struct LinkStats {
     pub sent: u64,
     /// Those that went into the channel.
     pub delivered: u64,
-    /// Those that chance, a cut or a partition took, and those that found the channel full or its receiver gone.
+    /// Those that chance, a cut or a partition took, and those that found the channel full or its
+    /// receiver gone.
     pub lost: u64,
 }
 
@@ -118,7 +120,8 @@ impl Network {
         self.links.iter().flat_map(|wire| [&wire.from, &wire.to]).find(|known| &***known == name).cloned()
     }
 
-    /// Loses what is on its way where no way is open any more. The messages are the caller's to settle.
+    /// Loses what is on its way where no way is open any more. The messages are the caller's to
+    /// settle.
     pub(super) fn recall(&mut self, scheduler: &Scheduler) -> Vec<Delivery> {
         let shut: Vec<bool> = self.links.iter().map(|wire| !self.is_open(wire)).collect();
         let mut lost = scheduler.recall(|link| shut[link]);
@@ -159,8 +162,8 @@ impl Network {
 /// A network between two members of a [`SimWorld`](crate::SimWorld), in one direction; made by
 /// [`WorldHandle::link`](crate::WorldHandle::link).
 ///
-/// Clones are the same link. What is set here may be set again while the world runs, and holds for what
-/// is sent from then on.
+/// Clones are the same link. What is set here may be set again while the world runs, and holds for
+/// what is sent from then on.
 pub struct Link<T> {
     shared: Arc<Shared>,
     number: usize,
@@ -179,8 +182,8 @@ impl<T: Send + 'static> Link<T> {
         Link { shared, number, end: Arc::new(end) }
     }
 
-    /// Each message takes a time in this range, all equally likely. (Longer than the one before it, if
-    /// that would overtake it.)
+    /// Each message takes a time in this range, all equally likely. (Longer than the one before it,
+    /// if that would overtake it.)
     ///
     /// # Panics
     /// When the range is empty.
@@ -206,8 +209,8 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// Each message is late with this probability: it takes an additional time in the range `by`, and
-    /// those that are sent after it overtake it.
+    /// Each message is late with this probability: it takes an additional time in the range `by`,
+    /// and those that are sent after it overtake it.
     ///
     /// # Panics
     /// When the probability is not between 0 and 1, or the range is empty.
@@ -217,8 +220,8 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// Each message comes twice with this probability. The copy takes a time of its own, may be lost,
-    /// and counts as sent.
+    /// Each message comes twice with this probability. The copy takes a time of its own, may be
+    /// lost, and counts as sent.
     ///
     /// # Panics
     /// When the probability is not between 0 and 1.
@@ -293,11 +296,11 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
-    /// Sends. Never waits, and does not say what becomes of the message: the sender of a datagram does
-    /// not know either. [`stats`](Self::stats) does.
+    /// Sends. Never waits, and does not say what becomes of the message: the sender of a datagram
+    /// does not know either. [`stats`](Self::stats) does.
     ///
-    /// A lost message is dropped in the turn of whoever has it; a panic of that drop goes no further.
-    /// After the world is gone this does nothing but drop the message.
+    /// A lost message is dropped in the turn of whoever has it; a panic of that drop goes no
+    /// further. After the world is gone this does nothing but drop the message.
     pub fn send(&self, message: T) {
         let scheduler = &self.shared.scheduler;
         if scheduler.is_closed() {
@@ -384,8 +387,8 @@ impl<T: Send + 'static> Link<T> {
         Parcel { from: wire.from.clone(), to: wire.to.clone(), link: self.number, number, text }
     }
 
-    /// Puts another channel at the far end, for instance that of a member that has been restarted. What
-    /// is on the way goes there, too.
+    /// Puts another channel at the far end, for instance that of a member that has been restarted.
+    /// What is on the way goes there, too.
     pub fn reconnect(&self, to_channel: Sender<T>) {
         let mut channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *channel, to_channel);

@@ -12,10 +12,10 @@
 //! Wake-ups and messages come only from the thread with the turn, so a seed makes one history.
 //!
 //! # The end of a member
-//! A member keeps the turn until its thread-locals are destroyed: their drops may send. The last one
-//! to go is [`Exit`], because it was set first. It gives the turn to the caller, which joins the
-//! thread and then decides who is next. So nothing of an ended member runs beside another one, also
-//! where a system destroys thread-locals in another order.
+//! A member keeps the turn until its thread-locals are destroyed: their drops may send. The last
+//! one to go is [`Exit`], because it was set first. It gives the turn to the caller, which joins
+//! the thread and then decides who is next. So nothing of an ended member runs beside another one,
+//! also where a system destroys thread-locals in another order.
 //!
 //! # Locks
 //! `state` is held while deciding, never while user code runs. `woken` is a leaf.
@@ -377,7 +377,8 @@ impl Scheduler {
         self.lock().known.contains(name)
     }
 
-    /// Adds a member, which begins when it is its turn. `Err`: why not, and the life that was not begun.
+    /// Adds a member, which begins when it is its turn. `Err`: why not, and the life that was not
+    /// begun.
     pub(super) fn spawn<B>(self: &Arc<Scheduler>, name: &str, ppm: i64, body: B) -> Result<(), (String, B)>
     where
         B: FnOnce(MemberDriver) + Send + 'static,

@@ -23,7 +23,8 @@ pub struct Search<'a> {
     progress: Option<Box<dyn Fn(u64) + Sync + 'a>>,
 }
 
-/// The result of a run: `()`, which fails by a panic only, or a `Result`, whose error is a failure, too.
+/// The result of a run: `()`, which fails by a panic only, or a `Result`, whose error is a failure,
+/// too.
 pub trait Verdict {
     /// The text of the failure.
     fn failure(self) -> Option<String>;
@@ -53,19 +54,19 @@ pub struct FailingSeed {
     pub history: History,
     /// How many choices the seed made.
     pub choices: u64,
-    /// Fewer choices, after which the run still fails with the same text but for its numbers, and the
-    /// history of that run: [`SimWorld::with_choices`] makes it again.
+    /// Fewer choices, after which the run still fails with the same text but for its numbers, and
+    /// the history of that run: [`SimWorld::with_choices`] makes it again.
     pub shorter: Option<(u64, History)>,
     /// The seed did not fail again: the code depends on something that the seed does not decide.
     pub unsteady: bool,
 }
 
 impl SimWorld {
-    /// Runs `body` in a world for each seed, on all cores, until one fails: by a panic, or by an error
-    /// that `body` returns. Returns how many seeds were tried.
+    /// Runs `body` in a world for each seed, on all cores, until one fails: by a panic, or by an
+    /// error that `body` returns. Returns how many seeds were tried.
     ///
-    /// Of several that fail it is the least. That seed is run again, to record its history and to find
-    /// a shorter one.
+    /// Of several that fail it is the least. That seed is run again, to record its history and to
+    /// find a shorter one.
     ///
     /// ```
     /// use pollmux::{SimWorld, channel, sim::FailingSeed};

@@ -21,12 +21,13 @@ use crate::sys::Time;
 /// milliseconds, and for one seed always the same.
 ///
 /// Each member is a thread with a [`Reactor`] of its own, and runs the code that it runs outside: a
-/// `select!` loop. One of them runs at a time. When its reactor blocks the next one runs. When nobody can
-/// go on, the clock, which they share, jumps to the next deadline or message. Channels, notifiers and
-/// contexts between members work as ever, and at once; [`link`](WorldHandle::link) puts a network with
-/// delays and losses before a channel.
+/// `select!` loop. One of them runs at a time. When its reactor blocks the next one runs. When
+/// nobody can go on, the clock, which they share, jumps to the next deadline or message. Channels,
+/// notifiers and contexts between members work as ever, and at once; [`link`](WorldHandle::link)
+/// puts a network with delays and losses before a channel.
 ///
-/// The world derefs to [`WorldHandle`], which has everything but the runs. Dropping it kills its members.
+/// The world derefs to [`WorldHandle`], which has everything but the runs. Dropping it kills its
+/// members.
 ///
 /// ```
 /// use pollmux::{SimWorld, channel, select};
@@ -67,43 +68,46 @@ use crate::sys::Time;
 /// ```
 ///
 /// # What a seed decides
-/// - The next to run of the members that can go on at one instant, and whether a message that arrives at
-///   that instant comes before or after them.
+/// - The next to run of the members that can go on at one instant, and whether a message that
+///   arrives at that instant comes before or after them.
 /// - The order of messages that arrive at one instant. A link keeps the order of its own messages.
 /// - What is lost, late or doubled, and how long the rest takes.
 /// - The choices among ready cases in the reactors of [`spawn`](WorldHandle::spawn).
 ///
-/// One seed makes one history, also when members panic, are killed, or have thread-locals whose drops
-/// send. Code that breaks this from outside: a real clock (`Instant::now`), other randomness (the order of
-/// a `HashMap`), other threads, and calls of the world from other threads during a run.
+/// One seed makes one history, also when members panic, are killed, or have thread-locals whose
+/// drops send. Code that breaks this from outside: a real clock (`Instant::now`), other randomness
+/// (the order of a `HashMap`), other threads, and calls of the world from other threads during a
+/// run.
 ///
 /// # What a member may not do
-/// - **Block outside of its reactor.** The bare ends of a channel panic where they would (`send`, `recv`
-///   and their kin; what need not wait works). A second reactor on real time fails where it would sleep.
-///   Both errors name the member and the line. A lock, a `std` channel or `thread::sleep` cannot be seen.
-/// - **Spin.** A loop that never calls its reactor never lets go. A loop of polls (`default`, waits of
-///   zero) lets others run, but no time passes meanwhile: after a million polls at one instant it panics.
+/// - **Block outside of its reactor.** The bare ends of a channel panic where they would (`send`,
+///   `recv` and their kin; what need not wait works). A second reactor on real time fails where it
+///   would sleep. Both errors name the member and the line. A lock, a `std` channel or
+///   `thread::sleep` cannot be seen.
+/// - **Spin.** A loop that never calls its reactor never lets go. A loop of polls (`default`, waits
+///   of zero) lets others run, but no time passes meanwhile: after a million polls at one instant
+///   it panics.
 ///
 /// # Kills
-/// A killed member unwinds where it waits, as do those that are left when the world is dropped. Where a
-/// panic aborts, so does a kill. While it unwinds its drops may do everything but wait:
+/// A killed member unwinds where it waits, as do those that are left when the world is dropped.
+/// Where a panic aborts, so does a kill. While it unwinds its drops may do everything but wait:
 /// - `wait`, `sleep_blocking` and a `select!` with an `error` case get an error at once;
 /// - a bare `send` or `recv` that would block fails at once; `spawn` of a name in use does nothing;
-/// - a `select!` without an `error` case cannot go on, and a panic would abort the process. The thread is
-///   left asleep for ever with what it holds; for the world the member has ended.
+/// - a `select!` without an `error` case cannot go on, and a panic would abort the process. The
+///   thread is left asleep for ever with what it holds; for the world the member has ended.
 ///
-/// A member that catches its unwinding is unwound again where it waits next. After a hundred times its
-/// thread is left asleep, and the run (or the `kill`) panics with a text that names it.
+/// A member that catches its unwinding is unwound again where it waits next. After a hundred times
+/// its thread is left asleep, and the run (or the `kill`) panics with a text that names it.
 ///
 /// # Cost
-/// A thread for each member that has begun. When the turn goes to another member, two context switches;
-/// when it stays, some 100 ns. Members that have ended cost nothing but their names.
+/// A thread for each member that has begun. When the turn goes to another member, two context
+/// switches; when it stays, some 100 ns. Members that have ended cost nothing but their names.
 pub struct SimWorld {
     handle: WorldHandle,
 }
 
-/// Everything of a [`SimWorld`] but the runs: cheap to clone, for any thread, for instance for a member
-/// that injects faults.
+/// Everything of a [`SimWorld`] but the runs: cheap to clone, for any thread, for instance for a
+/// member that injects faults.
 #[derive(Clone)]
 pub struct WorldHandle {
     shared: Arc<Shared>,
@@ -139,8 +143,8 @@ impl SimWorld {
         SimWorld::with_budget(seed, t, u64::MAX)
     }
 
-    /// An empty world in which only the first `choices` choices are left to the seed. After them the
-    /// first member that can go on runs, nothing is lost by chance, and delays are the least.
+    /// An empty world in which only the first `choices` choices are left to the seed. After them
+    /// the first member that can go on runs, nothing is lost by chance, and delays are the least.
     ///
     /// For a shorter history that [`search`](Self::search) has found.
     pub fn with_choices(seed: u64, choices: u64) -> SimWorld {
@@ -162,11 +166,11 @@ impl SimWorld {
         self.handle.clone()
     }
 
-    /// Runs until every member has returned. Fails when the rest wait for what cannot come: nothing is due
-    /// anywhere.
+    /// Runs until every member has returned. Fails when the rest wait for what cannot come: nothing
+    /// is due anywhere.
     ///
-    /// After a [`Deadlock`] everything stands as it was: messages may be sent, links mended, members killed,
-    /// and the world run on.
+    /// After a [`Deadlock`] everything stands as it was: messages may be sent, links mended,
+    /// members killed, and the world run on.
     ///
     /// # Panics
     /// With what a member panics with.
@@ -174,8 +178,9 @@ impl SimWorld {
         self.run_until(Time::MAX)
     }
 
-    /// Runs for `d` of virtual time, and leaves the members where they are then. As [`run`](Self::run) does
-    /// it ends before, when every member has returned or nothing is due anywhere.
+    /// Runs for `d` of virtual time, and leaves the members where they are then. As
+    /// [`run`](Self::run) does it ends before, when every member has returned or nothing is due
+    /// anywhere.
     pub fn run_for(&mut self, d: Duration) -> Result<(), Deadlock> {
         self.run_until(self.now() + d)
     }
@@ -276,7 +281,8 @@ impl WorldHandle {
         WorldStats { handovers: self.shared.scheduler.handovers(), links }
     }
 
-    /// Keeps a [`history`](Self::history) from now on. It grows by some 100 bytes for each happening.
+    /// Keeps a [`history`](Self::history) from now on. It grows by some 100 bytes for each
+    /// happening.
     pub fn record(&self) {
         self.shared.scheduler.record();
     }
@@ -291,13 +297,13 @@ impl WorldHandle {
         self.shared.scheduler.choices()
     }
 
-    /// Adds a member: `body` runs on a thread of its own, with a reactor in this world's time, when its turn
-    /// comes in a run.
+    /// Adds a member: `body` runs on a thread of its own, with a reactor in this world's time, when
+    /// its turn comes in a run.
     ///
     /// # Panics
-    /// When a member of this name is still running and has not been killed, or the world has been dropped.
-    /// After the member's end, or a kill, the name may be used again: a restart. In a thread that unwinds
-    /// this does not panic: the member never begins.
+    /// When a member of this name is still running and has not been killed, or the world has been
+    /// dropped. After the member's end, or a kill, the name may be used again: a restart. In a
+    /// thread that unwinds this does not panic: the member never begins.
     #[track_caller]
     pub fn spawn<R: Send + 'static>(
         &self,
@@ -307,11 +313,11 @@ impl WorldHandle {
         self.spawn_with_drift(name, 0, body)
     }
 
-    /// [`spawn`](Self::spawn) for a member whose clock drifts: it gains `ppm` microseconds a second on the
-    /// world's, or loses them if `ppm` is negative.
+    /// [`spawn`](Self::spawn) for a member whose clock drifts: it gains `ppm` microseconds a second
+    /// on the world's, or loses them if `ppm` is negative.
     ///
-    /// The clock begins with what the world's says. It is a clock of its own: the member's reactor cannot
-    /// wait for a [`Context`](crate::Context) with a deadline on the world's.
+    /// The clock begins with what the world's says. It is a clock of its own: the member's reactor
+    /// cannot wait for a [`Context`](crate::Context) with a deadline on the world's.
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does, and when `ppm` is not between -900,000 and 1,000,000.
@@ -333,8 +339,8 @@ impl WorldHandle {
     /// [`spawn`](Self::spawn) for a member that makes its reactor itself. Give the reactor a
     /// [`seed`](crate::Handle::seed), too.
     ///
-    /// Such a reactor tells the report of a [`Deadlock`] nothing of its sources, and polls without letting
-    /// others run.
+    /// Such a reactor tells the report of a [`Deadlock`] nothing of its sources, and polls without
+    /// letting others run.
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does.
@@ -367,8 +373,8 @@ impl WorldHandle {
         Member { result }
     }
 
-    /// [`spawn`](Self::spawn) for a member that can be [restarted](Self::restart): each of its lives is a
-    /// call of `body`. [`Member::take`] gives what the last one has returned.
+    /// [`spawn`](Self::spawn) for a member that can be [restarted](Self::restart): each of its
+    /// lives is a call of `body`. [`Member::take`] gives what the last one has returned.
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does.
@@ -404,8 +410,8 @@ impl WorldHandle {
         Member { result }
     }
 
-    /// Begins another life of a member made by [`spawn_host`](Self::spawn_host), after a [`kill`](Self::kill)
-    /// if it runs. Returns false if there is none of this name.
+    /// Begins another life of a member made by [`spawn_host`](Self::spawn_host), after a
+    /// [`kill`](Self::kill) if it runs. Returns false if there is none of this name.
     ///
     /// turmoil calls this `bounce`, madsim `restart`. Give the links to it another channel with
     /// [`Link::reconnect`], or make the channel in `body`.
@@ -416,11 +422,11 @@ impl WorldHandle {
         host().is_ok()
     }
 
-    /// Ends a member as a crash would: where it waits, it unwinds, and what it holds is dropped. Nothing is
-    /// printed. Returns true if one of this name was running.
+    /// Ends a member as a crash would: where it waits, it unwinds, and what it holds is dropped.
+    /// Nothing is printed. Returns true if one of this name was running.
     ///
-    /// By a member, it happens as soon as that member blocks. Otherwise it has happened when the call
-    /// returns; during a run on another thread the call waits until the running member blocks.
+    /// By a member, it happens as soon as that member blocks. Otherwise it has happened when the
+    /// call returns; during a run on another thread the call waits until the running member blocks.
     ///
     /// # Panics
     /// Between runs, with what the member panics with on its way out.
@@ -428,9 +434,9 @@ impl WorldHandle {
         self.shared.scheduler.kill(|member| member == name) > 0
     }
 
-    /// Takes the turns away from a member, from where it waits next: a long garbage collection, or a
-    /// process that was stopped. Its deadlines pass. Returns false if none of this name runs, or it is
-    /// paused already.
+    /// Takes the turns away from a member, from where it waits next: a long garbage collection, or
+    /// a process that was stopped. Its deadlines pass. Returns false if none of this name runs, or
+    /// it is paused already.
     pub fn pause(&self, name: &str) -> bool {
         self.shared.scheduler.pause(name, true)
     }
@@ -440,14 +446,15 @@ impl WorldHandle {
         self.shared.scheduler.pause(name, false)
     }
 
-    /// A link from one member to another: what is sent through it goes into the channel of `to_channel`, after
-    /// a delay and if nothing happens to it.
+    /// A link from one member to another: what is sent through it goes into the channel of
+    /// `to_channel`, after a delay and if nothing happens to it.
     ///
-    /// Without further words the delay is zero, nothing is lost, and the order is kept. A message that finds
-    /// the channel full is lost, as in a socket's buffer: take [`unbounded`](crate::channel::unbounded), or
-    /// one that is large enough. The names are those that [`partition`](Self::partition) and its kin use; the
-    /// members may come later. The receiver finds itself disconnected when the link, its clones and what is on
-    /// the way are gone.
+    /// Without further words the delay is zero, nothing is lost, and the order is kept. A message
+    /// that finds the channel full is lost, as in a socket's buffer: take
+    /// [`unbounded`](crate::channel::unbounded), or one that is large enough. The names are those
+    /// that [`partition`](Self::partition) and its kin use; the members may come later. The
+    /// receiver finds itself disconnected when the link, its clones and what is on the way are
+    /// gone.
     pub fn link<T: Send + 'static>(&self, from: &str, to: &str, to_channel: Sender<T>) -> Link<T> {
         let number = {
             let mut network = self.shared.network();
@@ -459,9 +466,9 @@ impl WorldHandle {
         Link::new(self.shared.clone(), number, to_channel)
     }
 
-    /// Parts the network: nothing goes from one group to another, until [`heal`](Self::heal) or another
-    /// partition. The members not named are one more group. What is on the way from one group to another is
-    /// lost.
+    /// Parts the network: nothing goes from one group to another, until [`heal`](Self::heal) or
+    /// another partition. The members not named are one more group. What is on the way from one
+    /// group to another is lost.
     ///
     /// ```
     /// # let world = pollmux::SimWorld::new(1);
@@ -513,8 +520,8 @@ impl WorldHandle {
         });
     }
 
-    /// Holds the links from one member to another, in this direction: what is on the way or sent later
-    /// waits for [`release`](Self::release). A cut or a partition loses it.
+    /// Holds the links from one member to another, in this direction: what is on the way or sent
+    /// later waits for [`release`](Self::release). A cut or a partition loses it.
     ///
     /// turmoil's `hold` holds both directions.
     ///
@@ -588,7 +595,8 @@ pub struct Member<R> {
 }
 
 impl<R> Member<R> {
-    /// Takes what the member has returned. `None` while it runs, after it was killed, and the second time.
+    /// Takes what the member has returned. `None` while it runs, after it was killed, and the
+    /// second time.
     pub fn take(&self) -> Option<R> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -600,7 +608,8 @@ impl<R> fmt::Debug for Member<R> {
     }
 }
 
-/// Nothing is due anywhere in a [`SimWorld`]: no deadline, no message on its way; and these members wait.
+/// Nothing is due anywhere in a [`SimWorld`]: no deadline, no message on its way; and these members
+/// wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlock {
     /// The virtual time.

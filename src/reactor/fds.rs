@@ -120,7 +120,7 @@ impl Core {
     /// lets others run when it looks.
     #[inline]
     pub(crate) fn looks_at_last(&self, asks_fds: bool) -> bool {
-        (asks_fds || self.clock.is_virtual()) && self.looks_once_more()
+        self.fds.are_watched() && (asks_fds || self.clock.is_virtual()) && self.looks_once_more()
     }
 
     /// Ends a sleep of no time. A driver that shares its time with others lets them run.

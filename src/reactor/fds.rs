@@ -116,11 +116,17 @@ impl Core {
         }
     }
 
+    /// Returns true if the driver may find something that nobody sends.
+    #[inline]
+    pub(crate) fn is_any_watched(&self) -> bool {
+        self.fds.are_watched()
+    }
+
     /// [`looks_once_more`](Self::looks_once_more) where an fd is asked about, or where the driver
     /// lets others run when it looks.
     #[inline]
     pub(crate) fn looks_at_last(&self, asks_fds: bool) -> bool {
-        self.fds.are_watched() && (asks_fds || self.clock.is_virtual()) && self.looks_once_more()
+        (asks_fds || self.clock.is_virtual()) && self.looks_once_more()
     }
 
     /// Ends a sleep of no time. A driver that shares its time with others lets them run.

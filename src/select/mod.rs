@@ -259,8 +259,15 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     Ok(None)
 }
 
-/// What one more look finds, before `default` runs.
+/// Picks among what one more look finds, before `default` runs.
+#[inline]
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+    if handle.core.is_any_watched() { look_and_pick(handle, cases, biased) } else { Ok(None) }
+}
+
+/// Not inline, so that a `default` without fds pays nothing for it.
+#[inline(never)]
+fn look_and_pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     if handle.core.looks_at_last(!cases.need_no_look()) { pick(handle, cases, biased) } else { Ok(None) }
 }
 

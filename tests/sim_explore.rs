@@ -147,7 +147,7 @@ fn a_paused_member_misses_its_deadlines() {
 }
 
 #[test]
-fn a_paused_member_is_named_by_the_deadlock_and_can_be_killed() {
+fn a_deadlock_names_paused_members() {
     let _dog = dog();
     let mut world = SimWorld::new(5);
     world.spawn("a", |reactor| sleep(&reactor, ms(5)));
@@ -303,6 +303,56 @@ fn a_deadlock_tells_what_each_member_waits_for() {
     let line = line.load(Ordering::SeqCst);
     assert!(deadlock.to_string().contains(&format!("1 x inbox made at tests/sim_explore.rs:{line}:")));
     assert_eq!(world.run(), Err(deadlock), "and again");
+}
+
+#[test]
+fn posts_and_cancellations_in_drops_are_one_history() {
+    let _dog = dog();
+    thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
+    struct OnDrop(Box<dyn FnMut()>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    let history = || {
+        let mut world = SimWorld::new(21);
+        world.record();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (context, canceller) = Context::on_clock(world.clock()).with_timeout(HOUR);
+        let (remotes, from_members) = channel::unbounded();
+        for n in 0..4 {
+            let (log, context, remotes) = (log.clone(), context.clone(), remotes.clone());
+            world.spawn(&n.to_string(), move |reactor| {
+                remotes.send((n, reactor.remote())).unwrap();
+                let done = reactor.done(&context);
+                select! { reactor; recv(done) -> _ => log.lock().unwrap().push((n, reactor.now())) }
+            });
+        }
+        let (its, log) = (log.clone(), log);
+        world.spawn("last", move |reactor| {
+            sleep(&reactor, ms(1));
+            let remotes: Vec<_> = from_members.try_iter().collect();
+            KEPT.with(|kept| {
+                let mut canceller = Some(canceller);
+                kept.borrow_mut().push(Box::new(OnDrop(Box::new(move || {
+                    for (n, remote) in &remotes {
+                        let (n, log) = (*n, its.clone());
+                        let _ = remote.post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
+                    }
+                    canceller.take().into_iter().for_each(|canceller| canceller.cancel());
+                }))));
+            });
+        });
+        world.run().unwrap();
+        let order = log.lock().unwrap().clone();
+        (order, world.history())
+    };
+    let first = history();
+    assert_eq!(first.0.len(), 8, "{first:?}");
+    for _ in 0..20 {
+        assert_eq!(history(), first);
+    }
 }
 
 /// A story with thread-locals, kills, panics and partitions.
@@ -478,7 +528,7 @@ fn json(text: &str) -> &str {
 }
 
 #[test]
-fn a_history_can_be_written_as_a_chrome_trace() {
+fn a_history_becomes_a_chrome_trace() {
     let trace = story(1).to_chrome_trace();
     assert_eq!(json(&trace).trim(), "");
     for part in ["\"ph\":\"X\"", "\"dur\":", "delivered", "thread_name", "\"ph\":\"i\""] {

@@ -59,7 +59,7 @@ fn keep_in_thread_local(thing: Box<dyn Any>) {
 // M1: one history a seed.
 
 #[test]
-fn a_sender_in_a_thread_local_ends_with_its_member() {
+fn a_thread_locals_sender_ends_with_its_member() {
     let _dog = dog();
     for seed in 0..30 {
         let mut world = SimWorld::new(seed);
@@ -75,7 +75,7 @@ fn a_sender_in_a_thread_local_ends_with_its_member() {
 }
 
 #[test]
-fn drops_of_thread_locals_happen_in_their_members_turn() {
+fn thread_locals_drop_in_their_members_turn() {
     let _dog = dog();
     let order = || {
         let mut world = SimWorld::new(7);
@@ -157,24 +157,48 @@ fn kills_of_several_threads_queue() {
     }
 }
 
+/// A world of members that end slowly, and are past their beginning.
+fn slow_enders(seed: u64, members: usize) -> SimWorld {
+    let mut world = SimWorld::new(seed);
+    for n in 0..members {
+        world.spawn(&n.to_string(), move |reactor| {
+            let _slow = OnDrop(|| thread::sleep(ms(2)));
+            let ticker = reactor.every(ms(1)).unwrap();
+            loop {
+                select! { reactor; recv(ticker) -> _ => {} }
+            }
+        });
+    }
+    world.run_for(ms(1)).unwrap();
+    world
+}
+
 #[test]
-fn a_kill_beside_a_run_ends_its_member() {
+fn a_kill_beside_runs_ends_its_member() {
     let _dog = dog();
-    let mut world = SimWorld::new(1);
-    let (handle, begun) = (world.handle(), Arc::new(AtomicUsize::new(0)));
-    let its = begun.clone();
-    world.spawn("ticks", move |reactor| {
-        let ticker = reactor.every(ms(1)).unwrap();
-        loop {
-            select! { reactor; recv(ticker) -> _ => its.fetch_add(1, Ordering::SeqCst) };
+    let mut world = slow_enders(1, 40);
+    let handle = world.handle();
+    let killer = thread::spawn(move || {
+        for n in 0..40 {
+            assert!(handle.kill(&n.to_string()));
+            assert!(!handle.kill(&n.to_string()));
         }
     });
+    while !killer.is_finished() {
+        world.run_for(ms(1)).unwrap();
+    }
+    killer.join().unwrap();
+    world.run().unwrap();
+}
+
+#[test]
+fn a_kill_ends_a_run_that_would_last() {
+    let _dog = dog();
+    let mut world = slow_enders(2, 1);
+    let handle = world.handle();
     let killer = thread::spawn(move || {
-        while begun.load(Ordering::SeqCst) < 100 {
-            thread::yield_now();
-        }
-        assert!(handle.kill("ticks"));
-        assert!(!handle.kill("ticks"));
+        thread::sleep(ms(5)); // most likely the run has begun
+        assert!(handle.kill("0"));
     });
     world.run().unwrap();
     killer.join().unwrap();
@@ -183,18 +207,13 @@ fn a_kill_beside_a_run_ends_its_member() {
 #[test]
 fn a_kill_beside_the_worlds_drop_returns() {
     let _dog = dog();
-    for seed in 0..30 {
-        let mut world = SimWorld::new(seed);
-        for n in 0..3 {
-            world.spawn(&n.to_string(), move |reactor| sleep(&reactor, HOUR));
-        }
-        world.run_for(ms(1)).unwrap();
+    for seed in 0..10 {
+        let world = slow_enders(seed, 6);
         let (handle, start) = (world.handle(), Arc::new(Barrier::new(2)));
         let its = start.clone();
         let killer = thread::spawn(move || {
             its.wait();
-            handle.kill("1");
-            handle.kill("2");
+            (0..6).for_each(|n| drop(handle.kill(&n.to_string()).to_string()));
         });
         start.wait();
         drop(world);
@@ -282,8 +301,8 @@ fn a_killed_member_may_select_without_error_case() {
 }
 
 #[test]
-fn a_killed_member_may_send_where_it_would_block() {
-    unwinds("a_killed_member_may_send_where_it_would_block", |_, _| {
+fn a_killed_members_blocking_send_fails() {
+    unwinds("a_killed_members_blocking_send_fails", |_, _| {
         let (tx, _rx) = channel::bounded(1);
         tx.send(1).unwrap();
         assert!(tx.send(2).is_err());
@@ -339,8 +358,8 @@ fn a_killed_members_thread_local_may_select() {
 }
 
 #[test]
-fn a_panicking_member_may_be_killed_in_its_drop() {
-    in_child("a_panicking_member_may_be_killed_in_its_drop", || {
+fn a_panicking_member_may_be_killed() {
+    in_child("a_panicking_member_may_be_killed", || {
         let mut world = SimWorld::new(1);
         world.spawn("victim", |reactor| {
             let its = reactor.handle();
@@ -354,8 +373,8 @@ fn a_panicking_member_may_be_killed_in_its_drop() {
 }
 
 #[test]
-fn a_panic_that_would_abort_is_an_error_of_the_run() {
-    in_child("a_panic_that_would_abort_is_an_error_of_the_run", || {
+fn a_panic_that_would_abort_is_reported() {
+    in_child("a_panic_that_would_abort_is_reported", || {
         let mut world = SimWorld::new(1);
         world.spawn("victim", |_| {
             let _guard = OnDrop(|| {
@@ -396,7 +415,7 @@ fn a_member_that_catches_its_unwinding_is_named() {
 }
 
 #[test]
-fn a_name_is_free_at_once_after_a_kill() {
+fn a_killed_members_name_is_free_at_once() {
     let _dog = dog();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| sleep(&reactor, HOUR));
@@ -529,9 +548,21 @@ fn waits_of_zero_let_others_run() {
                     its.load(Ordering::SeqCst) > 0
                 })
             });
+            // With a reactor of its own, too.
+            let (polls_too, its) = (seed % 2 == 0, ran.clone());
+            let custom = world.spawn_with_driver("custom", move |driver| {
+                let reactor = Reactor::with_driver(driver).unwrap();
+                let mut count = 0;
+                while polls_too && its.load(Ordering::SeqCst) == 0 && count < 1_000 {
+                    wait(&reactor);
+                    count += 1;
+                }
+                count
+            });
             world.spawn("other", move |_| ran.fetch_add(1, Ordering::SeqCst));
             world.run().unwrap();
             assert_eq!(polls.take(), Some(true), "{name}, seed {seed}");
+            assert!(custom.take().unwrap() < 1_000, "{name}, seed {seed}");
         }
     }
 }
@@ -562,7 +593,7 @@ fn the_seed_orders_messages_of_one_instant() {
 }
 
 #[test]
-fn a_message_may_come_after_a_timer_of_its_instant() {
+fn a_message_may_follow_a_timer_of_its_instant() {
     let first = |seed| {
         let mut world = SimWorld::new(seed);
         let (tx, rx) = channel::unbounded();
@@ -581,7 +612,7 @@ fn a_message_may_come_after_a_timer_of_its_instant() {
 }
 
 #[test]
-fn a_drop_that_kills_and_restarts_is_one_history() {
+fn restarts_in_drops_are_one_history() {
     let _dog = dog();
     let history = || {
         let mut world = SimWorld::new(11);

@@ -92,6 +92,14 @@ pub trait Driver {
         false
     }
 
+    /// Returns true if a wait of no time may make something ready though no fd is registered, because
+    /// others run meanwhile. The reactor then calls [`wait`](Self::wait) with [`Wait::Poll`] before it
+    /// says that nothing is ready, and with [`Wait::Block`] and a deadline that has come for a
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) of zero. For drivers on a virtual clock.
+    fn yields(&self) -> bool {
+        false
+    }
+
     /// How many syscalls the driver has made so far, by kind.
     fn syscalls(&self) -> Syscalls {
         Syscalls::default()

@@ -65,6 +65,15 @@ impl Fds {
         }
     }
 
+    /// For a driver that is asked before the reactor says that nothing is ready, and not otherwise,
+    /// though no fd is registered.
+    pub(crate) fn of_yielding_driver() -> Fds {
+        let fds = Fds::new(Duration::MAX);
+        fds.watched.set(1);
+        fds.next_look.set(u64::MAX);
+        fds
+    }
+
     #[inline]
     pub(crate) fn are_watched(&self) -> bool {
         self.watched.get() > 0
@@ -73,17 +82,6 @@ impl Fds {
     fn looked(&self, now: u64, turn: u64) {
         self.looked_in.set(turn);
         self.next_look.set(now.saturating_add(self.interval));
-    }
-}
-
-impl super::Handle {
-    /// From now on the driver is asked before the reactor says that nothing is ready, though no fd
-    /// is registered.
-    pub(crate) fn always_ask_driver(&self) {
-        let core = &self.core;
-        core.fds.watched.set(core.fds.watched.get() + 1);
-        core.fds.next_look.set(u64::MAX);
-        core.errands.set(true);
     }
 }
 

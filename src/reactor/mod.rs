@@ -204,6 +204,7 @@ impl Reactor {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
         let slack = nanos(settings.slack);
+        let yields = driver.yields();
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
@@ -212,7 +213,7 @@ impl Reactor {
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
             clock,
             turns: Cell::new(0),
-            errands: Cell::new(false),
+            errands: Cell::new(yields),
             random: Cell::new(random_seed()),
             table: RefCell::new(Table {
                 slots: Slots::new(),
@@ -233,7 +234,7 @@ impl Reactor {
             coming: Cell::new(false),
             nap: RefCell::new(Nap::new()),
             woken: Cell::new(false),
-            fds: Fds::new(settings.poll_interval),
+            fds: if yields { Fds::of_yielding_driver() } else { Fds::new(settings.poll_interval) },
             slack: Cell::new(slack),
             slacked: Cell::new(slack > 0),
             least_slack: Cell::new(slack),

@@ -177,6 +177,10 @@ impl Driver for MemberDriver {
         self.driven.flag.clone()
     }
 
+    fn yields(&self) -> bool {
+        true
+    }
+
     fn clock(&self) -> Clock {
         Clock::Virtual(self.driven.clock.clone())
     }

@@ -339,8 +339,7 @@ impl WorldHandle {
     /// [`spawn`](Self::spawn) for a member that makes its reactor itself. Give the reactor a
     /// [`seed`](crate::Handle::seed), too.
     ///
-    /// Such a reactor tells the report of a [`Deadlock`] nothing of its sources, and polls without
-    /// letting others run.
+    /// Such a reactor tells the report of a [`Deadlock`] nothing of its sources.
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does.
@@ -581,10 +580,8 @@ impl WorldHandle {
 
 /// The reactor of a member.
 fn reactor(driver: MemberDriver, seed: u64) -> Reactor {
-    let settings = Reactor::builder().poll_interval(Duration::MAX);
-    let reactor = settings.build_with(driver).expect("a reactor on a virtual clock needs nothing");
+    let reactor = Reactor::with_driver(driver).expect("a reactor on a virtual clock needs nothing");
     reactor.seed(seed);
-    reactor.always_ask_driver();
     set_reactor(reactor.handle());
     reactor
 }

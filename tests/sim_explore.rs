@@ -340,7 +340,7 @@ fn posts_and_cancellations_in_drops_are_one_history() {
                         let (n, log) = (*n, its.clone());
                         let _ = remote.post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
                     }
-                    canceller.take().into_iter().for_each(|canceller| canceller.cancel());
+                    assert!(canceller.take().is_some_and(|canceller| canceller.cancel()));
                 }))));
             });
         });

@@ -33,7 +33,7 @@
 //! |---|---|
 //! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
 //! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
-//! | [`SimWorld`] | several reactors in one virtual time, with links between them that delay and lose |
+//! | [`SimWorld`], [`sim`] | several reactors in one virtual time, with links that delay and lose; a search over seeds |
 //! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |

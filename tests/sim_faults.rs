@@ -439,6 +439,22 @@ fn a_killed_members_name_is_free_at_once() {
 }
 
 #[test]
+fn a_world_with_a_kill_under_way_can_be_dropped() {
+    let _dog = dog();
+    let mut world = SimWorld::new(1);
+    world.spawn("victim", |reactor| sleep(&reactor, HOUR));
+    let handle = world.handle();
+    world.spawn("killer", move |reactor| {
+        sleep(&reactor, ms(1));
+        handle.kill("victim");
+        panic!("on purpose");
+    });
+    assert!(catch_unwind(AssertUnwindSafe(|| world.run())).is_err());
+    assert!(!world.kill("victim"), "it is killed already");
+    drop(world);
+}
+
+#[test]
 fn a_second_reactor_that_blocks_is_an_error() {
     in_child("a_second_reactor_that_blocks_is_an_error", || {
         let mut world = SimWorld::new(1);

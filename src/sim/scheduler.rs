@@ -432,7 +432,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Kills the members that `which` names: each ends, unwinding, where it waits. How many.
+    /// Kills the members that `which` names: each ends, unwinding, where it waits. How many it kills.
     ///
     /// By the thread with the turn, as soon as that blocks. Otherwise they have ended when this
     /// returns; meanwhile another thread's call may have driven them.
@@ -441,21 +441,23 @@ impl Scheduler {
     /// With what one of them panics with on its way out.
     pub(super) fn kill(&self, which: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();
-        let mut killed = Vec::new();
-        for (&id, record) in &mut state.members {
-            if !record.killed && which(&record.name) {
-                record.killed = true;
-                killed.push((id, record.name.clone()));
+        // A kill of these may be under way: it has happened, too, when this returns.
+        let victims: Vec<Id> =
+            state.members.iter().filter(|(_, record)| which(&record.name)).map(|(&id, _)| id).collect();
+        let mut killed = 0;
+        for &id in &victims {
+            let Some(record) = state.members.get_mut(&id) else { continue };
+            if !std::mem::replace(&mut record.killed, true) {
+                let name = record.name.clone();
+                killed += 1;
+                state.doomed.insert(id);
+                self.note_in(&mut state, || Happening::Killed(name));
             }
         }
-        for (id, name) in &killed {
-            state.doomed.insert(*id);
-            self.note_in(&mut state, || Happening::Killed(name.clone()));
-        }
         if self.has_turn() {
-            return killed.len();
+            return killed;
         }
-        while killed.iter().any(|(id, _)| state.members.contains_key(id)) {
+        while victims.iter().any(|id| state.members.contains_key(id)) {
             if state.driven {
                 state = self.wait_for_change(state);
                 continue;
@@ -468,7 +470,7 @@ impl Scheduler {
                 panic::resume_unwind(cause);
             }
         }
-        killed.len()
+        killed
     }
 
     /// The world is over: kills all members, loses what is on its way, and takes nothing more.
@@ -517,6 +519,7 @@ impl Scheduler {
     /// The caller hands the turn over, waits until it is back, and joins members that end.
     fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.driven = true;
+        state.asked = None;
         state.caller = Some(thread::current());
         self.begin_turns();
         loop {

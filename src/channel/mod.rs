@@ -163,6 +163,7 @@ impl<T> Sender<T> {
     /// Sends, and waits for room as long as it takes. Gives the value back when the receiver is gone or goes.
     ///
     /// Do not use it on the thread that receives: where it would wait it waits for ever.
+    #[track_caller]
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         match self.try_send(value) {
@@ -175,6 +176,7 @@ impl<T> Sender<T> {
     }
 
     /// Sends, and waits for room for at most `timeout`.
+    #[track_caller]
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         match self.try_send(value) {
             Ok(()) => Ok(()),
@@ -183,6 +185,7 @@ impl<T> Sender<T> {
         }
     }
 
+    #[track_caller]
     #[cold]
     fn send_blocking(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
         let state = match &self.flavor {
@@ -212,7 +215,9 @@ impl<T> Sender<T> {
                 attempt()?; // as in `recv_until`
                 break;
             }
-            forbid_blocking("send");
+            if forbid_blocking("send") {
+                break;
+            }
             if state.wait_for_room(deadline, &mut attempt)? {
                 return Ok(());
             }
@@ -259,12 +264,14 @@ impl<T> Receiver<T> {
     }
 
     /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender gone.
+    #[track_caller]
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.recv_until(None).map_err(|_| RecvError)
     }
 
     /// Receives, and waits for at most `timeout`.
+    #[track_caller]
     #[inline]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         match self.try_recv() {
@@ -274,6 +281,7 @@ impl<T> Receiver<T> {
         }
     }
 
+    #[track_caller]
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let state = match &self.flavor {
             Receiving::Buffer(head) => head.state(),
@@ -292,7 +300,9 @@ impl<T> Receiver<T> {
                         // thread was kept from its core.
                         return self.try_recv().map_err(RecvTimeoutError::of);
                     }
-                    forbid_blocking("recv");
+                    if forbid_blocking("recv") {
+                        return Err(RecvTimeoutError::Timeout);
+                    }
                     self.sleep(state, deadline, &mut nap);
                 }
             }
@@ -538,6 +548,7 @@ pub struct Iter<'a, T>(&'a Receiver<T>);
 
 impl<T> Iterator for Iter<'_, T> {
     type Item = T;
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.0.recv().ok()
     }
@@ -560,6 +571,7 @@ pub struct IntoIter<T>(Receiver<T>);
 
 impl<T> Iterator for IntoIter<T> {
     type Item = T;
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.0.recv().ok()
     }

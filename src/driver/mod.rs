@@ -10,7 +10,6 @@ mod native;
 mod polling;
 mod queue;
 mod sim;
-mod world;
 
 use std::io;
 use std::ops::Add;
@@ -26,8 +25,6 @@ pub use self::native::Native;
 pub use self::polling::PollingDriver;
 pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
-pub use self::world::MemberDriver;
-pub(crate) use self::world::{Baton, End};
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
@@ -99,6 +96,14 @@ pub trait Driver {
     /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered with its reactor. For drivers that wait for more than the reactor asks them to.
     fn has_events(&self, events: EventsId) -> bool {
         let _ = events;
+        false
+    }
+
+    /// Returns true if a wait of no time may make something ready though no fd is registered, because
+    /// others run meanwhile. The reactor then calls [`wait`](Self::wait) with [`Wait::Poll`] before it
+    /// says that nothing is ready, and with [`Wait::Block`] and a deadline that has come for a
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) of zero. For drivers on a virtual clock.
+    fn yields(&self) -> bool {
         false
     }
 

@@ -8,8 +8,22 @@
 //! assert_eq!(rx.iter().sum::<i32>(), 10);
 //! ```
 //!
-//! For many receivers on one channel bring another crate's. A channel is FIFO. When every sender is gone the receiver still gets
-//! what is in the buffer, then an error for ever; when the receiver is gone a send gives its value back.
+//! For many receivers on one channel bring another crate's. When every sender is gone the receiver
+//! still gets what is in the buffer, then an error for ever. When the receiver is gone a send gives
+//! its value back.
+//!
+//! # Order
+//! A send that has returned before another send begins is received first. So the messages of one
+//! thread keep their order. Of two sends that overlap in time either may be received first.
+//!
+//! # A sender that does not run
+//! The scheduler may stop a sender in the middle of a send. Its message is then *coming*. Nobody
+//! waits for that sender: the receiver takes the messages behind it, sleeps, and ends on time.
+//! - `try_recv`, `default` and the other waits without time never miss a message whose send has
+//!   returned.
+//! - The slots behind the stopped send are not free before that send goes on. So `len()` may be
+//!   more than zero though `try_recv` finds nothing, and `is_full()` true though messages were taken.
+//! - A message that is still being written when the receiver goes is dropped by its sender.
 //!
 //! | file | |
 //! |---|---|

@@ -482,6 +482,12 @@ measures!(Receiver, Receiving);
 #[derive(Debug)]
 pub(crate) struct Nap(Duration);
 
+impl Default for Nap {
+    fn default() -> Nap {
+        Nap::new()
+    }
+}
+
 impl Nap {
     const SHORTEST: Duration = Duration::from_micros(50);
     const LONGEST: Duration = Duration::from_millis(1);

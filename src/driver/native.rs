@@ -56,6 +56,7 @@ impl Native {
     /// [`new`](Self::new) with a limit on the fds that one wait takes: 1 to 2^30, values outside
     /// are brought into that range. The kernel keeps the rest for the next wait, and gives every
     /// ready fd its turn.
+    #[track_caller]
     pub fn with_batch(batch: usize) -> io::Result<Native> {
         let most = batch.clamp(1, 1 << 30) + OWN;
         let poller = Poller::new()?;

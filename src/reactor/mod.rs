@@ -269,7 +269,7 @@ impl Reactor {
             rung: RefCell::default(),
             coming: Cell::new(false),
             napping: Cell::new(false),
-            nap: RefCell::new(Nap::new()),
+            nap: RefCell::default(),
             woken: Cell::new(false),
             fds: if yields { Fds::of_yielding_driver() } else { Fds::new(settings.poll_interval) },
             slack: Cell::new(slack),
@@ -554,9 +554,10 @@ impl Core {
     fn sleep_with_something_coming(&self, until: Time, recheck: &impl Fn() -> bool) -> io::Result<()> {
         let sure = settle_fence() && !self.is_unsure();
         if self.is_called() || recheck() {
+            self.nap.take();
             return Ok(());
         }
-        if sure {
+        if sure && !self.clock.is_virtual() {
             return self.drive(self.sleep_until(until), Wait::Block);
         }
         let nap = self.nap.borrow_mut().next();

@@ -463,6 +463,7 @@ impl Meeting {
     }
 
     /// Returns true if a receive would give something, or make a promise.
+    #[inline(never)]
     pub(super) fn is_receivable(&self, party: Option<&Arc<Notify>>) -> bool {
         let word = self.word();
         if word & STATE == LAID || word & GONE != 0 || self.is_held() {

@@ -129,6 +129,8 @@ impl<T> Rendezvous<T> {
         value.map_or(Ok(()), Err)
     }
 
+    // Out of line: the code of buffered channels stays short.
+    #[inline(never)]
     pub(super) fn try_send(&self, value: T) -> Result<(), (Refused, T)> {
         match self.meeting.claim_receiver() {
             Ok(()) => self.lay(value).map_err(|value| (Refused::Closed, value)),
@@ -186,6 +188,8 @@ impl<T> Rendezvous<T> {
     // The receiver.
 
     /// Takes what is held or laid, or the value of a sender that blocks. Waits for nobody.
+    // Out of line: the code of buffered channels stays short.
+    #[inline(never)]
     pub(super) fn try_recv(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
         if let Some(value) = self.take_held() {
             return Ok(value);
@@ -236,6 +240,8 @@ impl<T> Rendezvous<T> {
 
     /// Takes a value for a later receive, if there is one. Returns true if the next receive gives a
     /// value or the end.
+    // Out of line: the code of buffered channels stays short.
+    #[inline(never)]
     pub(super) fn hold(&self, party: Option<&Arc<Notify>>) -> bool {
         if self.meeting.is_held() || self.meeting.is_laid() {
             return true;

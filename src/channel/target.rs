@@ -51,7 +51,20 @@ impl Targets {
     }
 
     /// Tells the party what it asked for. Takes no lock that anybody waits for.
+    #[inline(always)]
     pub(super) fn answer(&self, asked: Asked, cell: &RequestCell) {
+        // Most channels keep their first party.
+        match self.first.get() {
+            Some(target) if self.current.load(Ordering::SeqCst) == FIRST => {
+                target.notify.answer(asked, cell, target.slot);
+            }
+            _ => self.answer_another(asked, cell),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn answer_another(&self, asked: Asked, cell: &RequestCell) {
         self.with(|target| target.notify.answer(asked, cell, target.slot));
     }
 

@@ -30,7 +30,7 @@ impl Channels {
     /// Asks a channel that is in none of the lists for its mark, or leaves it unasked. The channel
     /// becomes ready if it has something after all.
     fn settle(&mut self, table: &mut Table, slot: u32, marking: bool) {
-        if marking { self.ask(table, slot) } else { self.leave_unasked(table, slot) }
+        if marking { self.ask_now(table, slot) } else { self.leave_unasked(table, slot) }
     }
 
     fn leave_unasked(&mut self, table: &mut Table, slot: u32) {
@@ -44,6 +44,12 @@ impl Channels {
 
     /// Asks a channel for its mark. It becomes ready if it has something after all.
     fn ask(&mut self, table: &mut Table, slot: u32) {
+        self.ask_now(table, slot);
+    }
+
+    /// [`ask`](Self::ask), for the way of a channel that was drained.
+    #[inline(always)]
+    fn ask_now(&mut self, table: &mut Table, slot: u32) {
         let ask = |probe: &dyn Probe| {
             let look = probe.arm(Request::Mark);
             if look == Look::Ready {
@@ -67,7 +73,7 @@ impl Channels {
 
     /// Looks at the channel of a slot that was marked: a late mark may be for a slot that is free,
     /// or another source's, by now.
-    #[inline]
+    #[inline(always)]
     fn look_at_marked(&mut self, table: &mut Table, slot: u32, marking: bool) {
         let Some(chunk) = table.slots.chunk_of(slot) else { return };
         if chunk.node(slot).state.get() == State::Ready {
@@ -148,6 +154,7 @@ impl Channels {
 impl Table {
     /// Makes a source ready, or a callback due, that may have a deadline as well, which is then
     /// taken away. (`next_due` may be too early afterwards, which only wakes early.)
+    #[inline]
     pub(super) fn raise(&mut self, slot: u32) {
         if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
             self.heap.remove(&self.slots, slot);

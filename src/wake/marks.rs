@@ -90,6 +90,7 @@ impl Marks {
     }
 
     /// Sets the mark of a slot that was [prepared](Self::prepare).
+    #[inline]
     pub(crate) fn mark(&self, slot: u32) {
         let slot = slot as usize;
         let number = slot / GROUP;
@@ -113,6 +114,9 @@ impl Marks {
         full_fence();
         if any & 1 != 0 {
             self.first.take(0, &mut each);
+        }
+        if any == 1 && self.groups.load(Ordering::Relaxed) <= 64 {
+            return;
         }
         let groups = self.groups.load(Ordering::Relaxed);
         if groups > 1 {

@@ -271,6 +271,7 @@ impl Notify {
     }
 
     /// Takes the marks of channels away. Slots may come that have nothing.
+    #[inline]
     pub(crate) fn take_marks(&self, each: impl FnMut(u32)) {
         self.marks.take(each);
         full_fence();
@@ -316,6 +317,7 @@ impl Notify {
     // The senders' side.
 
     /// Step 6 of a sender.
+    #[inline]
     pub(crate) fn mark(&self, cell: &RequestCell, slot: u32) {
         cell.number_mark(self.next_mark());
         self.marks.mark(slot);

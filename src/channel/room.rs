@@ -38,6 +38,17 @@ pub(super) enum Kind {
     Reactor,
 }
 
+/// How a registration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It was taken back.
+    Unwoken,
+    /// Its wake-up has been made, or is being made.
+    Woken,
+    /// The list is in use: the registration stays, and takes a wake-up that another waiter needs.
+    InUse,
+}
+
 impl Waiters {
     fn of(&mut self, kind: Kind) -> &mut VecDeque<Arc<Notify>> {
         match kind {
@@ -112,15 +123,18 @@ impl Room {
         self.change(|list| list.of(kind).push_back(waiter.clone())).is_some()
     }
 
-    /// Takes one registration back. Returns false if the waiter was woken, or will be in vain.
-    pub(super) fn leave(&self, kind: Kind, waiter: &Arc<Notify>) -> bool {
+    /// Takes one registration back.
+    pub(super) fn leave(&self, kind: Kind, waiter: &Arc<Notify>) -> Left {
         let find = |list: &mut Waiters| {
             let waiters = list.of(kind);
             let at = waiters.iter().position(|other| Arc::ptr_eq(other, waiter));
             at.and_then(|at| waiters.remove(at))
         };
-        // Dropped without the lock.
-        self.change(find).flatten().is_some()
+        match self.change(find) {
+            Some(Some(_)) => Left::Unwoken, // dropped without the lock
+            Some(None) => Left::Woken,
+            None => Left::InUse,
+        }
     }
 
     /// Wakes `n` threads and every reactor that waits.
@@ -149,5 +163,69 @@ impl Room {
                 waiter.wake();
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::wake::Wake;
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    fn sleeper() -> (Arc<Notify>, Arc<Counting>) {
+        let wakes = Arc::<Counting>::default();
+        let notify = Arc::new(Notify::new(wakes.clone()));
+        notify.sleep();
+        (notify, wakes)
+    }
+
+    fn wakes(of: &Counting) -> usize {
+        of.0.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn as_many_threads_wake_as_slots_are_free() {
+        let (room, sleepers) = (Room::new(), [sleeper(), sleeper(), sleeper()]);
+        sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Thread, notify)));
+        room.call(2);
+        assert_eq!(sleepers.each_ref().map(|(_, count)| wakes(count)), [1, 1, 0]);
+        assert_eq!(room.leave(Kind::Thread, &sleepers[0].0), Left::Woken);
+        assert_eq!(room.leave(Kind::Thread, &sleepers[2].0), Left::Unwoken);
+        assert!(!room.is_awaited());
+    }
+
+    #[test]
+    fn every_reactor_wakes_for_one_slot() {
+        let (room, sleepers) = (Room::new(), [sleeper(), sleeper()]);
+        sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Reactor, notify)));
+        room.call(1);
+        assert_eq!(sleepers.each_ref().map(|(_, count)| wakes(count)), [1, 1]);
+    }
+
+    #[test]
+    fn a_list_in_use_holds_up_nobody() {
+        let (room, (first, first_wakes), (second, second_wakes)) = (Room::new(), sleeper(), sleeper());
+        assert!(room.enter(Kind::Thread, &first));
+        let list = room.list.lock();
+        assert!(!room.enter(Kind::Thread, &second));
+        assert_eq!(room.leave(Kind::Thread, &first), Left::InUse);
+        room.call(1);
+        assert_eq!(wakes(&first_wakes), 0);
+        // The holder makes the wake-ups that are owed when it gives the list back.
+        room.release(list);
+        room.serve();
+        assert_eq!((wakes(&first_wakes), wakes(&second_wakes)), (1, 0));
     }
 }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ring::{Rings, Written};
-use super::room::{Kind, Room};
+use super::room::{Kind, Left, Room};
 use super::target::{Target, Targets};
 use crate::sync::{
     AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, heavy_fence, init_fences, light_fence,
@@ -328,8 +328,10 @@ impl State {
             here.park([deadline, unsure].into_iter().flatten().min());
         }
         here.awake();
-        if entered && !self.room.leave(Kind::Thread, &here) && matches!(attempted, Ok(true)) {
-            // The wake-up was for a slot that we do not need any more.
+        let left = if entered { self.room.leave(Kind::Thread, &here) } else { Left::Unwoken };
+        // A wake-up for a slot that we do not need any more, or one that comes when we are gone, is
+        // another waiter's.
+        if left == Left::InUse || left == Left::Woken && matches!(attempted, Ok(true)) {
             self.call_senders(1);
         }
         attempted

@@ -163,19 +163,16 @@ fn spawn_senders(tx: Sender<u32>, values: &'static [&'static [u32]]) -> Vec<thre
     values.iter().map(|values| spawn(values)).collect()
 }
 
-/// Takes everything by `step` until the senders are gone; each value must come once.
-fn drain(mut step: impl FnMut() -> Result<u32, TryRecvError>, mut expected: Vec<u32>) {
-    loop {
-        match step() {
-            Ok(value) => {
-                let at = expected.iter().position(|&v| v == value).expect("a value came twice");
-                expected.remove(at);
-            }
-            Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) => unreachable!(),
-        }
+/// Takes as many values by `step` as are `expected`; each must come once. A sender is kept all the
+/// time: the end of the last one would wake the receiver, too.
+fn take_all(kept: Sender<u32>, mut step: impl FnMut() -> Result<u32, TryRecvError>, expected: &[u32]) {
+    let mut expected = expected.to_vec();
+    while !expected.is_empty() {
+        let value = step().unwrap();
+        let at = expected.iter().position(|&v| v == value).expect("a value came twice");
+        expected.remove(at);
     }
-    assert_eq!(expected, [], "a value was lost");
+    drop(kept);
 }
 
 /// One model of one sender or two, for a `select!`, for a `wait`, and for a `select!` without
@@ -188,8 +185,9 @@ macro_rules! send_against_sleep {
                 let (tx, rx) = $channel;
                 let mut sleeper = Sleeper::new(rx);
                 let values: &'static [&'static [u32]] = $values;
+                let kept = tx.clone();
                 let senders = spawn_senders(tx, values);
-                drain(|| sleeper.$step(), values.concat());
+                take_all(kept, || sleeper.$step(), &values.concat());
                 if senders.len() == 1 {
                     assert!(sleeper.wakes() <= sleeper.begun, "more wake-ups than sleeps");
                 }
@@ -215,9 +213,11 @@ fn a_select_and_a_wait_by_turns_lose_nothing() {
     loom::model(|| {
         let (tx, rx) = bounded(2);
         let mut sleeper = Sleeper::new(rx);
+        let kept = tx.clone();
         let senders = spawn_senders(tx, &[&[1, 2]]);
         assert_eq!(sleeper.wait(), Ok(1));
         assert_eq!(sleeper.select(), Ok(2));
+        drop(kept);
         assert_eq!(sleeper.wait(), Err(TryRecvError::Disconnected));
         senders.into_iter().for_each(|sender| sender.join().unwrap());
     });
@@ -235,8 +235,10 @@ fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecv
         assert_eq!(sleeper.receivers[0].try_recv(), Err(TryRecvError::Empty));
         sender.join().unwrap();
         // It goes on after all.
+        let kept = tx.clone();
         let sender = thread::spawn(move || tx.tail().finish(place, 1));
         assert_eq!(step(&mut sleeper), Ok(1));
+        drop(kept);
         assert_eq!(step(&mut sleeper), Err(TryRecvError::Disconnected));
         sender.join().unwrap();
     });
@@ -323,12 +325,14 @@ fn a_receiver_that_moves_while_a_message_is_coming() {
         let (tx, rx) = bounded(1);
         let first = Sleeper::new(rx);
         first.receivers[0].state().arm(Request::Mark);
+        let kept = tx.clone();
         let sender = thread::spawn(move || tx.try_send(1).unwrap());
         let rx = first.receivers.into_iter().next().unwrap();
         rx.set_target(None);
         let mut second = Sleeper::new(rx);
         assert_eq!(second.select(), Ok(1));
         sender.join().unwrap();
+        drop(kept);
     });
 }
 
@@ -337,6 +341,7 @@ fn a_permits_sender_against_a_wait() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
         let mut sleeper = Sleeper::new(rx);
+        let kept = tx.clone();
         let sender = thread::spawn(move || {
             let (notify, _) = party();
             let permit = tx.try_permit(&notify, Waiting::default()).unwrap();
@@ -344,6 +349,7 @@ fn a_permits_sender_against_a_wait() {
         });
         assert_eq!(sleeper.wait(), Ok(1));
         sender.join().unwrap();
+        drop(kept);
     });
 }
 
@@ -367,6 +373,7 @@ fn an_embedded_turn_against_send() {
         let mut sleeper = Sleeper::new(rx);
         sleeper.ask(0);
         sleeper.turn();
+        let kept = tx.clone();
         let senders = spawn_senders(tx, &[&[1, 2]]);
         let mut received = Vec::new();
         while received.len() < 2 {
@@ -384,6 +391,7 @@ fn an_embedded_turn_against_send() {
         }
         assert_eq!(received, [1, 2]);
         senders.into_iter().for_each(|sender| sender.join().unwrap());
+        drop(kept);
     });
 }
 
@@ -479,9 +487,11 @@ fn a_blocked_sender_against_the_receivers_drop() {
 fn a_bare_recv_against_send() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
+        let kept = tx.clone();
         // Not joined: loom takes a late `unpark` for the end of a `join`.
         thread::spawn(move || tx.try_send(1).unwrap());
         assert_eq!(rx.recv(), Ok(1));
+        drop(kept);
         assert!(rx.recv().is_err());
     });
 }

@@ -117,6 +117,8 @@ pub(crate) struct Registry<T> {
     linked: AtomicUsize,
     /// How many of them are gone, or about to go.
     gone: AtomicUsize,
+    /// A thread has not got the broom.
+    asked: AtomicBool,
     /// The chain that the closer has walked beside a sweeper.
     walked: AtomicPtr<Entry<T>>,
     /// The right to unlink, and what was unlinked while the registry was closed.
@@ -138,6 +140,7 @@ impl<T> Registry<T> {
             head: AtomicPtr::new(ptr::null_mut()),
             linked: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
             walked: AtomicPtr::new(ptr::null_mut()),
             broom: Mutex::new(Vec::new()),
             owns: PhantomData,
@@ -171,9 +174,12 @@ impl<T> Registry<T> {
         self.gone.fetch_add(1, Ordering::Relaxed);
         entry.gone.store(true, Ordering::Release);
         while self.is_littered() {
-            // Either the sweeper sees what we have counted, or we find the broom free.
+            // Exchanges: who clears it sees what is gone.
+            self.asked.swap(true, Ordering::SeqCst);
+            // Either the sweeper sees that we have asked, or we find the broom free.
             fence(Ordering::SeqCst);
             let Some(mut broom) = self.broom.try_lock() else { return };
+            self.asked.swap(false, Ordering::SeqCst);
             let swept = self.sweep();
             fence(Ordering::SeqCst);
             if self.head.load(Ordering::SeqCst) == closed() {
@@ -181,11 +187,11 @@ impl<T> Registry<T> {
                 return;
             }
             drop(broom);
-            if swept.is_empty() {
-                return;
-            }
             drop(swept); // without the broom
             fence(Ordering::SeqCst);
+            if !self.asked.load(Ordering::SeqCst) {
+                return;
+            }
         }
     }
 

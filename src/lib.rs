@@ -33,7 +33,7 @@
 //! |---|---|
 //! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
 //! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
-//! | [`SimWorld`] | several reactors in one virtual time, with links between them that delay and lose |
+//! | [`SimWorld`], [`sim`] | several reactors in one virtual time, with links that delay and lose; a search over seeds |
 //! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
 //! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
@@ -60,11 +60,11 @@ mod context;
 mod driver;
 mod reactor;
 mod select;
+pub mod sim;
 mod sources;
 mod sync;
 pub mod sys;
 mod wake;
-mod world;
 
 pub use crate::context::{
     AfterCancel, CancelGuard, Canceller, Cause, CauseCanceller, Context, ContextError, Done,
@@ -74,21 +74,23 @@ pub use crate::driver::MioDriver;
 #[cfg(feature = "polling")]
 pub use crate::driver::PollingDriver;
 pub use crate::driver::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, MemberDriver, Native, ReadyFds, Sim,
-    Syscalls, VirtualClock, Wait, Wake,
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Sim, Syscalls,
+    VirtualClock, Wait, Wake,
 };
 pub use crate::reactor::{
     Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
     SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId,
 };
 pub use crate::select::{Select, Selected};
+pub use crate::sim::{
+    Deadlock, Link, LinkStats, Member, MemberDriver, SimWorld, WaitingMember, WorldHandle, WorldStats,
+};
 pub use crate::sources::{
     Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign, Inbox,
     MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox, Outgoing,
     Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
 };
 pub use crate::sys::Time;
-pub use crate::world::{Deadlock, Link, LinkStats, Member, SimWorld, WaitingMember, WorldHandle, WorldStats};
 
 #[doc(hidden)]
 pub use crate::select::private as __private;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// From top to bottom. A layer imports from itself and from those behind it.
 const LAYERS: [&str; 9] =
-    ["select", "context", "world", "sources", "reactor", "driver", "channel", "wake", "sys"];
+    ["select", "context", "sim", "sources", "reactor", "driver", "channel", "wake", "sys"];
 /// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys` only.
-const SYNC_USERS: [&str; 5] = ["context", "channel", "reactor", "driver", "wake"];
+const SYNC_USERS: [&str; 6] = ["context", "sim", "channel", "reactor", "driver", "wake"];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
 /// How far above an `unsafe` its reason may stand, in lines.
@@ -234,7 +234,7 @@ fn may_import(from: &str, to: &str) -> Result<(), &'static str> {
     match (from, to) {
         _ if from == to => Ok(()),
         (_, "sync") if SYNC_USERS.contains(&from) => Ok(()),
-        (_, "sync") => Err("only context, channel, reactor, driver and wake use sync"),
+        (_, "sync") => Err("only context, sim, channel, reactor, driver and wake use sync"),
         ("sync", "sys") => Ok(()),
         ("sync", _) => Err("sync uses sys only"),
         _ => match (rank(from), rank(to)) {

@@ -1,18 +1,28 @@
-//! Raft's leader election among threads, each with a reactor and one `select!`: heartbeats put off the election timers, and when they stop there is an election.
+//! Raft's leader election among threads, each with a reactor and one `select!`: heartbeats put off
+//! the election timers, and when they stop there is an election.
 //!
-//! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by itself. The nodes (`node.rs`) are stopped by
-//! contexts: one by its own, all by the one that these were made from. tests/raft_sim.rs runs the same nodes through partitions and losses, in a `SimWorld`.
+//! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by
+//! itself. The nodes (`node.rs`) are stopped by contexts: one by its own, all by the one that these
+//! were made from.
+//!
+//! `cargo run --release --example raft -- --search 10000 --bug` runs the same nodes through losses,
+//! partitions and crashes in a `SimWorld` (`cluster.rs`), for one seed after the other, until a
+//! rule of Raft is broken. It prints the seed and its history.
 
+mod cluster;
 mod node;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
 use node::{Event, Id, Message, Peer, Setup, Timing, What};
 use pollmux::channel::{self, Receiver, Sender};
+use pollmux::sim::Search;
 use pollmux::{Canceller, Context, Reactor, Time, select};
 
 #[derive(Parser)]
@@ -27,6 +37,15 @@ struct Args {
     /// What the election timeouts come from; without it they differ from run to run
     #[arg(long)]
     seed: Option<u64>,
+    /// Search so many seeds, in virtual time, for a history that breaks a rule of Raft
+    #[arg(long, value_name = "SEEDS")]
+    search: Option<u64>,
+    /// With --search: a crash forgets the node's vote
+    #[arg(long, requires = "search")]
+    bug: bool,
+    /// With --search: write the history that was found as a Chrome trace
+    #[arg(long, requires = "search", value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// How long a leader leads before the next scene.
@@ -36,6 +55,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
+    if let Some(seeds) = args.search {
+        return search(seeds, args.bug, args.trace);
+    }
     if args.kill_leader && args.nodes < 3 {
         eprintln!("error: --kill-leader: of {} nodes none can be spared: a majority elects", args.nodes);
         return Ok(ExitCode::from(2));
@@ -112,6 +134,31 @@ fn main() -> io::Result<ExitCode> {
         }
         Err(why) => {
             eprintln!("error: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Runs whole clusters in virtual time until one breaks a rule.
+fn search(seeds: u64, has_bug: bool, trace: Option<PathBuf>) -> io::Result<ExitCode> {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {per_sec}, {eta} left");
+    let bar = ProgressBar::new(seeds).with_style(style.map_err(io::Error::other)?);
+    let found = Search::new(0..seeds).progress(|done| bar.set_position(done)).run(|world| {
+        let seed = world.seed();
+        cluster::history(world, seed, has_bug).map(drop)
+    });
+    bar.finish_and_clear();
+    match found {
+        Ok(tried) => {
+            println!("no rule is broken in {tried} histories");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(found) => {
+            println!("{found}");
+            if let Some(file) = trace {
+                let history = found.shorter.as_ref().map_or(&found.history, |(_, history)| history);
+                std::fs::write(file, history.to_chrome_trace())?;
+            }
             Ok(ExitCode::FAILURE)
         }
     }

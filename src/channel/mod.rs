@@ -8,8 +8,22 @@
 //! assert_eq!(rx.iter().sum::<i32>(), 10);
 //! ```
 //!
-//! For many receivers on one channel bring another crate's. A channel is FIFO. When every sender is gone the receiver still gets
-//! what is in the buffer, then an error for ever; when the receiver is gone a send gives its value back.
+//! For many receivers on one channel bring another crate's. When every sender is gone the receiver
+//! still gets what is in the buffer, then an error for ever. When the receiver is gone a send gives
+//! its value back.
+//!
+//! # Order
+//! A send that has returned before another send begins is received first. So the messages of one
+//! thread keep their order. Of two sends that overlap in time either may be received first.
+//!
+//! # A sender that does not run
+//! The scheduler may stop a sender in the middle of a send. Its message is then *coming*. Nobody
+//! waits for that sender: the receiver takes the messages behind it, sleeps, and ends on time.
+//! - `try_recv`, `default` and the other waits without time never miss a message whose send has
+//!   returned.
+//! - The slots behind the stopped send are not free before that send goes on. So `len()` may be
+//!   more than zero though `try_recv` finds nothing, and `is_full()` true though messages were taken.
+//! - A message that is still being written when the receiver goes is dropped by its sender.
 //!
 //! | file | |
 //! |---|---|
@@ -166,6 +180,7 @@ impl<T> Sender<T> {
     /// Sends, and waits for room as long as it takes. Gives the value back when the receiver is gone or goes.
     ///
     /// Do not use it on the thread that receives: where it would wait it waits for ever.
+    #[track_caller]
     #[inline]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         match self.try_send(value) {
@@ -178,6 +193,7 @@ impl<T> Sender<T> {
     }
 
     /// Sends, and waits for room for at most `timeout`.
+    #[track_caller]
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         match self.try_send(value) {
             Ok(()) => Ok(()),
@@ -186,6 +202,7 @@ impl<T> Sender<T> {
         }
     }
 
+    #[track_caller]
     #[cold]
     fn send_blocking(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
         let state = match &self.flavor {
@@ -215,7 +232,9 @@ impl<T> Sender<T> {
                 attempt()?; // as in `recv_until`
                 break;
             }
-            forbid_blocking("send");
+            if forbid_blocking("send") {
+                break;
+            }
             if state.wait_for_room(deadline, &mut attempt)? {
                 return Ok(());
             }
@@ -262,12 +281,14 @@ impl<T> Receiver<T> {
     }
 
     /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender gone.
+    #[track_caller]
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.recv_until(None).map_err(|_| RecvError)
     }
 
     /// Receives, and waits for at most `timeout`.
+    #[track_caller]
     #[inline]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         match self.try_recv() {
@@ -277,6 +298,7 @@ impl<T> Receiver<T> {
         }
     }
 
+    #[track_caller]
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let state = match &self.flavor {
             Receiving::Buffer(head) => head.state(),
@@ -295,7 +317,9 @@ impl<T> Receiver<T> {
                         // thread was kept from its core.
                         return self.try_recv().map_err(RecvTimeoutError::of);
                     }
-                    forbid_blocking("recv");
+                    if forbid_blocking("recv") {
+                        return Err(RecvTimeoutError::Timeout);
+                    }
                     self.sleep(state, deadline, &mut nap);
                 }
             }
@@ -461,6 +485,12 @@ measures!(Receiver, Receiving);
 #[derive(Debug)]
 pub(crate) struct Nap(Duration);
 
+impl Default for Nap {
+    fn default() -> Nap {
+        Nap::new()
+    }
+}
+
 impl Nap {
     const SHORTEST: Duration = Duration::from_micros(50);
     const LONGEST: Duration = Duration::from_millis(1);
@@ -541,6 +571,7 @@ pub struct Iter<'a, T>(&'a Receiver<T>);
 
 impl<T> Iterator for Iter<'_, T> {
     type Item = T;
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.0.recv().ok()
     }
@@ -563,6 +594,7 @@ pub struct IntoIter<T>(Receiver<T>);
 
 impl<T> Iterator for IntoIter<T> {
     type Item = T;
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.0.recv().ok()
     }

@@ -533,6 +533,7 @@ fn select_send(sender: &Sender<u32>, notify: &Arc<Notify>, bed: &Bed, value: Opt
 
 /// What a `select!` with one receive case at a rendezvous does.
 fn select_recv(receiver: &Receiver<u32>, notify: &Arc<Notify>, bed: &Bed) -> Result<u32, TryRecvError> {
+    receiver.set_target(Some(Target { notify: notify.clone(), slot: SLOT }));
     loop {
         match receiver.try_recv_as(Some(notify)) {
             Err(TryRecvError::Empty) => {}
@@ -686,8 +687,10 @@ fn a_party_at_two_rendezvous_is_taken_once() {
         let (notify, _) = party();
         notify.open_ticket();
         notify.sleep();
-        rx_a.before_sleep(&notify);
-        rx_b.before_sleep(&notify);
+        for rx in [&rx_a, &rx_b] {
+            rx.set_target(Some(Target { notify: notify.clone(), slot: SLOT }));
+            rx.before_sleep(&notify);
+        }
         let (sent_a, sent_b) = (a.join().unwrap(), b.join().unwrap());
         assert!(!(sent_a && sent_b), "one sleep, one deal");
         notify.awake();

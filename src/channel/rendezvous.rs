@@ -136,6 +136,7 @@ impl<T> Rendezvous<T> {
         }
     }
 
+    #[track_caller]
     pub(super) fn send(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
         let value = match self.try_send(value) {
             Ok(()) => return Ok(()),
@@ -143,8 +144,8 @@ impl<T> Rendezvous<T> {
             Err((Refused::Full, value)) => value,
         };
         let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if !is_over() {
-            forbid_blocking("send");
+        if !is_over() && forbid_blocking("send") {
+            return Err(SendTimeoutError::Timeout(value));
         }
         let here = Notify::of_thread();
         here.open_ticket();
@@ -249,6 +250,7 @@ impl<T> Rendezvous<T> {
         }
     }
 
+    #[track_caller]
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let here = Notify::of_thread();
         loop {
@@ -261,7 +263,9 @@ impl<T> Rendezvous<T> {
                 // As for a channel with a buffer: a last look.
                 return self.try_recv(None).map_err(RecvTimeoutError::of);
             }
-            forbid_blocking("recv");
+            if forbid_blocking("recv") {
+                return Err(RecvTimeoutError::Timeout);
+            }
             self.meeting.set_target(Some(Target { notify: here.clone(), slot: 0 }));
             here.open_ticket();
             here.sleep();

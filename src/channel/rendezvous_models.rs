@@ -9,10 +9,9 @@ use loom::thread;
 
 use super::permit::{Permit, Waiting};
 use super::{Receiver, Sender, Target, TryRecvError, bounded};
-use crate::reactor::Events;
-use crate::reactor::models::{Bed, reactor};
 use crate::sync::{Ordering, fence};
-use crate::wake::Notify;
+use crate::wake::models::Bed;
+use crate::wake::{Look, Notify, Request};
 
 /// A loop: what a `select!` of a few cases does, without timers.
 struct Loop {
@@ -60,6 +59,30 @@ impl Loop {
         }
     }
 
+    /// What `wait` does: it looks at the channel only when a mark says so.
+    fn wait<T>(&self, channel: &Receiver<T>) -> T {
+        self.notify.prepare(0);
+        channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));
+        let probe = channel.probe();
+        loop {
+            while probe.arm(Request::Mark) == Look::Ready {
+                if let Ok(value) = channel.try_recv_as(Some(&self.notify)) {
+                    return value;
+                }
+            }
+            self.notify.open_ticket();
+            self.notify.sleep();
+            self.notify.set_everywhere(true);
+            fence(Ordering::SeqCst);
+            if !self.notify.is_marked() {
+                self.bed.sleep();
+            }
+            self.notify.awake();
+            self.notify.set_everywhere(false);
+            self.notify.take_marks(|_| {});
+        }
+    }
+
     /// Waits for a permit of one of the channels.
     fn permit<'a, T>(&self, channels: &[&'a Sender<T>]) -> (usize, Permit<'a, T>) {
         let mut waiting = vec![Waiting::default(); channels.len()];
@@ -99,6 +122,7 @@ impl Loop {
         }
     }
 
+    /// Sends through one of the channels: its index.
     fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
         let (at, permit) = self.permit(channels);
         permit.send(value).unwrap();
@@ -172,12 +196,11 @@ fn two_send_cases_against_one_receiver() {
             sum += value;
         }
         assert_eq!(sum, 3);
-        senders.map(|sender| sender.join().unwrap());
+        senders.into_iter().for_each(|sender| drop(sender.join().unwrap()));
     });
 }
 
-/// Mutation: `Meeting::with_receiver` takes an own offer for another's. (With one channel only, a
-/// party at both ends would meet itself.)
+/// Mutation: `Meeting::end_offer` says that nothing was chosen. The promise is lost, and both sleep.
 #[test]
 fn selects_on_both_sides_with_two_channels() {
     loom::model(|| {
@@ -234,6 +257,27 @@ fn a_permit_that_is_dropped_while_a_second_offer_waits() {
 
 /// Mutation: `Meeting::release` does not look at `asked`. The receiver sleeps beside an offer.
 #[test]
+fn a_blocking_send_beside_an_offer_that_is_withdrawn() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let (one, other) = (tx.clone(), tx.clone());
+        let sender = thread::spawn(move || one.send(1).unwrap());
+        let passer_by = thread::spawn(move || {
+            let party = Loop::new();
+            party.notify.open_ticket();
+            let (waiting, _) = other.before_sleep(&party.notify);
+            if other.after_sleep(&party.notify, waiting) {
+                other.give_up();
+            }
+        });
+        assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(1))));
+        passer_by.join().unwrap();
+        drop((sender, tx));
+    });
+}
+
+/// Mutation: `Meeting::offer` does not tell. The receiver sleeps beside an offer.
+#[test]
 fn two_blocking_sends_against_a_receiver() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
@@ -269,17 +313,12 @@ fn two_blocking_sends_against_the_receivers_drop() {
 fn a_wait_against_a_send_case() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
-        let (reactor, _) = reactor();
-        let inbox = reactor.register(rx).unwrap();
         let sender = thread::spawn(move || {
             let at = Loop::new().send(&[&tx], 1);
             std::mem::forget(tx);
             at
         });
-        let mut events = Events::with_capacity(1);
-        while inbox.try_recv() != Ok(1) {
-            reactor.wait(&mut events).unwrap();
-        }
+        assert_eq!(Loop::new().wait(&rx), 1);
         sender.join().unwrap();
     });
 }
@@ -290,16 +329,13 @@ fn a_wait_against_a_send_case() {
 fn a_wait_against_try_send() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
-        let (reactor, _) = reactor();
-        let inbox = reactor.register(rx).unwrap();
         let sender = thread::spawn(move || {
             while tx.try_send(1).is_err() {
                 thread::yield_now();
             }
             std::mem::forget(tx);
         });
-        reactor.wait(&mut Events::with_capacity(1)).unwrap();
-        assert_eq!(inbox.try_recv(), Ok(1));
+        assert_eq!(Loop::new().wait(&rx), 1);
         sender.join().unwrap();
     });
 }

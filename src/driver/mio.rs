@@ -64,6 +64,7 @@ pub struct MioDriver {
 
 impl MioDriver {
     /// A driver on `poll`, in which it has `token` for itself. Six syscalls; fails with the system's error and then leaves nothing behind.
+    #[track_caller]
     pub fn new(poll: Poll, token: Token) -> io::Result<MioDriver> {
         let native = Native::to_nest()?;
         let fd = native.as_ref().as_fd().as_raw_fd();
@@ -122,6 +123,7 @@ impl Driver for MioDriver {
             return self.native.wait(deadline, how, ready);
         }
         if how == Wait::Block {
+            self.native.may_sleep()?;
             self.native.wait(deadline, Wait::Arm, ready)?;
             self.syscalls.waits += 1;
             self.poll(None, ready)

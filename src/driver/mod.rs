@@ -10,7 +10,6 @@ mod native;
 mod polling;
 mod queue;
 mod sim;
-mod world;
 
 use std::io;
 use std::ops::Add;
@@ -26,8 +25,6 @@ pub use self::native::Native;
 pub use self::polling::PollingDriver;
 pub use self::queue::{DriverEvents, DriverQueue, EventsId};
 pub use self::sim::Sim;
-pub use self::world::MemberDriver;
-pub(crate) use self::world::{Baton, End};
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
@@ -51,6 +48,9 @@ pub use crate::wake::Wake;
 ///   [removed](Driver::deregister) is not reported any more. The reactor remembers what it was told: once for each change is enough.
 /// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been dealt with. A driver
 ///   whose poller has no edges answers `Unsupported` to that mode, is then asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has been found not to be ready any more.
+/// - Code that runs inside [`wait`](Self::wait) may use the reactor, but not wait through it: that
+///   fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the driver is dropped when
+///   its wait ends.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
 /// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its waker. It
 ///   drops the driver (on kqueue it forgets the driver, whose fds are not in the child). A `drop` that
@@ -96,6 +96,14 @@ pub trait Driver {
     /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered with its reactor. For drivers that wait for more than the reactor asks them to.
     fn has_events(&self, events: EventsId) -> bool {
         let _ = events;
+        false
+    }
+
+    /// Returns true if a wait of no time may make something ready though no fd is registered, because
+    /// others run meanwhile. The reactor then calls [`wait`](Self::wait) with [`Wait::Poll`] before it
+    /// says that nothing is ready, and with [`Wait::Block`] and a deadline that has come for a
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) of zero. For drivers on a virtual clock.
+    fn yields(&self) -> bool {
         false
     }
 

@@ -8,10 +8,12 @@
 use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
+use crate::sync::forbid_sleep;
 use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Waker};
 
 // No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
@@ -41,10 +43,12 @@ pub struct Native {
     /// Whether any of them ever was in level mode.
     level: bool,
     syscalls: Syscalls,
+    made_at: &'static Location<'static>,
 }
 
 impl Native {
     /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is left behind.
+    #[track_caller]
     pub fn new() -> io::Result<Native> {
         Native::with_batch(BATCH)
     }
@@ -52,6 +56,7 @@ impl Native {
     /// [`new`](Self::new) with a limit on the fds that one wait takes: 1 to 2^30, values outside
     /// are brought into that range. The kernel keeps the rest for the next wait, and gives every
     /// ready fd its turn.
+    #[track_caller]
     pub fn with_batch(batch: usize) -> io::Result<Native> {
         let most = batch.clamp(1, 1 << 30) + OWN;
         let poller = Poller::new()?;
@@ -67,11 +72,13 @@ impl Native {
             fds: 0,
             level: false,
             syscalls: Syscalls::default(),
+            made_at: Location::caller(),
         })
     }
 
     /// To be waited for by somebody else's poller.
     #[cfg(any(feature = "mio", feature = "polling"))]
+    #[track_caller]
     pub(super) fn to_nest() -> io::Result<Native> {
         if !Poller::NESTS {
             let text = "a kqueue of this library cannot be waited for by another poller";
@@ -103,6 +110,12 @@ impl Native {
     fn timeout_within(&self, deadline: Deadline) -> Option<Duration> {
         let slack = self.slack.get_or_init(|| TimeoutSlack::of(&self.poller));
         slack.timeout(Time::now(), deadline.earliest, deadline.latest)
+    }
+
+    /// Fails in a thread that may not sleep: with a member of a simulated world all of it would.
+    #[inline]
+    pub(super) fn may_sleep(&self) -> io::Result<()> {
+        forbid_sleep(self.made_at)
     }
 
     /// Whether the last look may have left something: for who waits for our fd edge-triggered.
@@ -151,6 +164,7 @@ impl Driver for Native {
     fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
         match how {
             Wait::Block => {
+                self.may_sleep()?;
                 let timeout = self.timeout(deadline);
                 let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
                 self.syscalls.waits += 1;

@@ -60,6 +60,7 @@ pub struct PollingDriver {
 impl PollingDriver {
     /// A driver on `poller`, in which it has `key` for itself. Six syscalls; fails with the system's error, and with [`io::ErrorKind::InvalidInput`] for `usize::MAX`, the `Poller`'s own key,
     /// and then leaves nothing behind.
+    #[track_caller]
     pub fn new(poller: impl Into<Arc<Poller>>, key: usize) -> io::Result<PollingDriver> {
         let native = InPoller::add(poller.into(), Native::to_nest()?, Event::readable(key), PollMode::Level)?;
         let queue = DriverQueue::with_capacity(BATCH);
@@ -102,6 +103,7 @@ impl Driver for PollingDriver {
             return self.native.get_mut().wait(deadline, how, ready);
         }
         if how == Wait::Block {
+            self.native.get_mut().may_sleep()?;
             self.native.get_mut().wait(deadline, Wait::Arm, ready)?;
             self.syscalls.waits += 1;
             self.poll(None, ready)

@@ -173,7 +173,7 @@ impl Handle {
             if core.closed.get() {
                 return Err(core.gone());
             }
-            let Patience::Until(until) = patience else { return Ok(()) };
+            let Patience::Until(until) = patience else { return core.yield_turn() };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
                 return Ok(());
             }

@@ -157,6 +157,15 @@ impl Fds {
         drop(self.leaving.take());
     }
 
+    /// For a driver that is asked before the reactor says that nothing is ready, and not otherwise,
+    /// though no fd is registered.
+    pub(crate) fn of_yielding_driver() -> Fds {
+        let fds = Fds::new(Duration::MAX);
+        fds.watched.set(1);
+        fds.next_look.set(u64::MAX);
+        fds
+    }
+
     #[inline]
     pub(crate) fn are_watched(&self) -> bool {
         self.watched.get() > 0
@@ -218,6 +227,27 @@ impl Core {
         let table = self.table.borrow();
         let slot = table.slots.resolve(token)?;
         table.origins.site(table.slots.node(slot).origin.get()).map(|site| site.0)
+    }
+
+    /// Returns true if the driver may find something that nobody sends.
+    #[inline]
+    pub(crate) fn is_any_watched(&self) -> bool {
+        self.fds.are_watched()
+    }
+
+    /// [`looks_once_more`](Self::looks_once_more) where an fd is asked about, or where the driver
+    /// lets others run when it looks.
+    #[inline]
+    pub(crate) fn looks_at_last(&self, asks_fds: bool) -> bool {
+        (asks_fds || self.clock.is_virtual()) && self.looks_once_more()
+    }
+
+    /// Ends a sleep of no time. A driver that shares its time with others lets them run.
+    pub(super) fn yield_turn(&self) -> io::Result<()> {
+        if !self.clock.is_virtual() || !self.fds.are_watched() {
+            return Ok(());
+        }
+        self.drive(Some(self.clock.now_or_later().into()), Wait::Block)
     }
 
     /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.

@@ -57,6 +57,7 @@ use self::stats::Count;
 use self::timers::{Heap, NEVER};
 use crate::channel::{Nap, Receiver, Sender};
 use crate::driver::{Deadline, Driver, ReadyFds, Syscalls, Wait};
+pub(crate) use crate::sync::strand;
 use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
@@ -239,6 +240,7 @@ impl Reactor {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
         let slack = nanos(settings.slack);
+        let yields = driver.yields();
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
@@ -247,7 +249,7 @@ impl Reactor {
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
             clock,
             turns: Cell::new(0),
-            errands: Cell::new(false),
+            errands: Cell::new(yields),
             random: Cell::new(random_seed()),
             table: RefCell::new(Table {
                 slots: Slots::new(),
@@ -267,9 +269,9 @@ impl Reactor {
             rung: RefCell::default(),
             coming: Cell::new(false),
             napping: Cell::new(false),
-            nap: RefCell::new(Nap::new()),
+            nap: RefCell::default(),
             woken: Cell::new(false),
-            fds: Fds::new(settings.poll_interval),
+            fds: if yields { Fds::of_yielding_driver() } else { Fds::new(settings.poll_interval) },
             slack: Cell::new(slack),
             slacked: Cell::new(slack > 0),
             least_slack: Cell::new(slack),
@@ -552,9 +554,10 @@ impl Core {
     fn sleep_with_something_coming(&self, until: Time, recheck: &impl Fn() -> bool) -> io::Result<()> {
         let sure = settle_fence() && !self.is_unsure();
         if self.is_called() || recheck() {
+            self.nap.take();
             return Ok(());
         }
-        if sure {
+        if sure && !self.clock.is_virtual() {
             return self.drive(self.sleep_until(until), Wait::Block);
         }
         let nap = self.nap.borrow_mut().next();

@@ -359,7 +359,7 @@ impl<'a> Select<'a> {
 
     /// What one more look finds, before the `Select` gives up.
     fn choose_at_last(&self, core: &Core) -> Option<usize> {
-        if self.look_for > 0 && core.looks_once_more() { self.choose(core) } else { None }
+        if core.looks_at_last(self.look_for > 0) { self.choose(core) } else { None }
     }
 
     fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {

@@ -262,6 +262,7 @@ fn only<T>(picked: Pick<T, Impossible>) -> T {
 #[cold]
 #[track_caller]
 pub fn fail(error: io::Error) -> ! {
+    crate::reactor::strand();
     panic!("pollmux: select! failed: {error} (an `error -> e` case would receive this)")
 }
 
@@ -304,13 +305,16 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     Ok(None)
 }
 
-/// What one more look finds, before `default` runs.
+/// Picks among what one more look finds, before `default` runs.
+#[inline]
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if !cases.need_no_look() && handle.core.looks_once_more() {
-        pick(handle, cases, biased)
-    } else {
-        Ok(None)
-    }
+    if handle.core.is_any_watched() { look_and_pick(handle, cases, biased) } else { Ok(None) }
+}
+
+/// Not inline, so that a `default` without fds pays nothing for it.
+#[inline(never)]
+fn look_and_pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+    if handle.core.looks_at_last(!cases.need_no_look()) { pick(handle, cases, biased) } else { Ok(None) }
 }
 
 /// The case was ready and gave nothing: its source spins if that goes on.

@@ -97,7 +97,8 @@ pub trait Source {
         Ok(())
     }
 
-    /// Called after the sleep, or after the decision not to, whatever it came to.
+    /// Called after the sleep, or after the decision not to, whatever it came to: also when this or
+    /// another source, or the driver, panics in between.
     fn after_block(&self) {}
 
     /// Whether the source can be waited for by this reactor. The default is yes.

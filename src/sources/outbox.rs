@@ -13,6 +13,8 @@ use crate::reactor::{Handle, Slot, SourceKind};
 /// The case is ready when there is room, and when the receiver is gone: then its result gives the value back. While the reactor sleeps it counts as a sender that waits; the
 /// others are not held up by it. (`Handle::wait` does not report outboxes.)
 ///
+/// At a rendezvous `Ok` means that the next receive gets the value: [`bounded`](crate::channel::bounded).
+///
 /// ```
 /// use pollmux::{Reactor, channel, select};
 ///

@@ -4,11 +4,11 @@
 //! | file | |
 //! |---|---|
 //! | `mod.rs` | atomics, fences, locks, short waits |
-//! | `blocking.rs` | the hook that forbids a thread to block |
+//! | `blocking.rs` | the guard that forbids a thread to block |
 
 mod blocking;
 
-pub(crate) use self::blocking::{forbid_blocking, set_blocking_hook};
+pub(crate) use self::blocking::{Guard, forbid_blocking, forbid_sleep, set_guard, strand};
 
 #[cfg(all(loom, test))]
 pub(crate) use self::model::*;

@@ -630,26 +630,29 @@ fn a_laid_value_is_dropped_with_its_receiver() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(0).unwrap();
     let message = drops.message();
-    let (outbox_tx, evaluated) = (tx.clone(), AtomicBool::new(false));
+    let (evaluating, asked) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             let reactor = crate::common::reactor();
-            let outbox = reactor.register(outbox_tx).unwrap();
-            select! { reactor;
-                send(outbox, { evaluated.store(true, Ordering::SeqCst); message }) -> sent => sent.unwrap()
-            }
+            let outbox = reactor.register(tx).unwrap();
+            let evaluate = || {
+                evaluating.store(true, Ordering::SeqCst);
+                while !asked.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                message
+            };
+            select! { reactor; send(outbox, evaluate()) -> sent => sent.unwrap() }
         });
-        // One promise, and no receive.
-        while !inbox.is_ready() {
-            thread::yield_now();
+        // A promise, and no receive after it.
+        while !evaluating.load(Ordering::SeqCst) {
+            assert!(inbox.try_recv().is_err());
         }
-        assert!(inbox.try_recv().is_err());
+        asked.store(true, Ordering::SeqCst);
     });
-    assert!(evaluated.load(Ordering::SeqCst));
     assert_eq!(drops.count(), 0);
     drop(inbox);
     assert_eq!(drops.count(), 1);
-    drop(tx);
 }
 
 #[test]

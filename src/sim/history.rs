@@ -1,0 +1,223 @@
+//! The history of a world: who ran, and what became of the messages.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sys::Time;
+
+/// What happened in a world while it [recorded](crate::WorldHandle::record): who ran, what was
+/// sent, lost and delivered, in virtual time.
+///
+/// Printed, it has a line for each happening. For one seed it is always the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    list: Vec<(Time, Happening)>,
+}
+
+/// The ends of a link, and the number of a message among those sent through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parcel {
+    pub(super) from: Arc<str>,
+    pub(super) to: Arc<str>,
+    pub(super) link: usize,
+    pub(super) number: u64,
+    /// What the message says of itself.
+    pub(super) text: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Happening {
+    Runs(Arc<str>),
+    Ended(Arc<str>),
+    Panicked(Arc<str>),
+    Killed(Arc<str>),
+    Stranded(Arc<str>),
+    Paused(Arc<str>),
+    Resumed(Arc<str>),
+    Sent(Parcel),
+    Delivered(Parcel),
+    Lost(Parcel, &'static str),
+    Network(String),
+}
+
+impl History {
+    pub(super) fn new(list: Vec<(Time, Happening)>) -> History {
+        History { list }
+    }
+
+    /// How many things happened.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Returns true if nothing happened, or nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The history as a trace for `chrome://tracing` or Perfetto: JSON, with virtual time.
+    ///
+    /// A member is a thread with an instant for each of its turns. A link is a thread, too, with a
+    /// slice for each message, from the send to the delivery or the loss.
+    pub fn to_chrome_trace(&self) -> String {
+        let mut trace = Trace { out: String::from("{\"traceEvents\":[\n"), names: BTreeMap::new() };
+        let mut sent: BTreeMap<(usize, u64), Time> = BTreeMap::new();
+        for (at, what) in &self.list {
+            let at = *at;
+            match what {
+                Happening::Sent(parcel) => {
+                    sent.insert((parcel.link, parcel.number), at);
+                }
+                Happening::Delivered(parcel) => {
+                    let begin = sent.remove(&(parcel.link, parcel.number)).unwrap_or(at);
+                    trace.message(parcel, begin, at, "delivered");
+                }
+                Happening::Lost(parcel, why) => {
+                    let begin = sent.remove(&(parcel.link, parcel.number)).unwrap_or(at);
+                    trace.message(parcel, begin, at, why);
+                }
+                Happening::Network(text) => trace.instant(at, "network", text),
+                Happening::Runs(name)
+                | Happening::Ended(name)
+                | Happening::Panicked(name)
+                | Happening::Killed(name)
+                | Happening::Stranded(name)
+                | Happening::Paused(name)
+                | Happening::Resumed(name) => trace.instant(at, name, what.verb()),
+            }
+        }
+        let Trace { mut out, names } = trace;
+        for (name, (process, thread)) in names {
+            let _ = writeln!(
+                out,
+                "{{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":{process},\"tid\":{thread},\
+                 \"args\":{{\"name\":{}}}}},",
+                json(&name)
+            );
+        }
+        out.push_str("{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"members\"}},\n");
+        out.push_str(
+            "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":2,\"args\":{\"name\":\"links\"}}\n]}\n",
+        );
+        out
+    }
+}
+
+struct Trace {
+    out: String,
+    /// Process and thread of what has a row.
+    names: BTreeMap<String, (u32, usize)>,
+}
+
+impl Trace {
+    fn row(&mut self, process: u32, name: &str) -> usize {
+        let next = self.names.len() + 1;
+        self.names.entry(name.to_owned()).or_insert((process, next)).1
+    }
+
+    fn instant(&mut self, at: Time, who: &str, what: &str) {
+        let row = self.row(1, who);
+        let _ = writeln!(
+            self.out,
+            "{{\"name\":{},\"ph\":\"i\",\"s\":\"t\",\"pid\":1,\"tid\":{row},\"ts\":{}}},",
+            json(what),
+            micros(at)
+        );
+    }
+
+    fn message(&mut self, parcel: &Parcel, begin: Time, end: Time, what: &str) {
+        let row = self.row(2, &format!("{} -> {} (link {})", parcel.from, parcel.to, parcel.link));
+        let text = parcel.text.as_deref().unwrap_or("message");
+        let _ = writeln!(
+            self.out,
+            "{{\"name\":{},\"ph\":\"X\",\"pid\":2,\"tid\":{row},\"ts\":{},\"dur\":{},\
+             \"args\":{{\"number\":{},\"end\":{}}}}},",
+            json(text),
+            micros(begin),
+            micros(Time::ZERO + (end - begin)),
+            parcel.number,
+            json(what)
+        );
+    }
+}
+
+fn micros(t: Time) -> String {
+    let nanos = t.as_nanos();
+    format!("{}.{:03}", nanos / 1_000, nanos % 1_000)
+}
+
+fn json(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Happening {
+    fn verb(&self) -> &'static str {
+        match self {
+            Happening::Runs(_) => "runs",
+            Happening::Ended(_) => "has ended",
+            Happening::Panicked(_) => "PANICS",
+            Happening::Killed(_) => "is killed",
+            Happening::Stranded(_) => "is left asleep for ever",
+            Happening::Paused(_) => "is paused",
+            Happening::Resumed(_) => "is resumed",
+            Happening::Sent(_) => "sends",
+            Happening::Delivered(_) => "receives",
+            Happening::Lost(..) => "loses",
+            Happening::Network(_) => "changes",
+        }
+    }
+}
+
+impl fmt::Display for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.from, self.to)?;
+        if self.number > 0 {
+            write!(f, "  message {} of link {}", self.number, self.link)?;
+        }
+        match &self.text {
+            Some(text) => write!(f, "  {text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happening::Sent(parcel) => write!(f, "sent       {parcel}"),
+            Happening::Delivered(parcel) => write!(f, "delivered  {parcel}"),
+            Happening::Lost(parcel, why) => write!(f, "lost       {parcel}  ({why})"),
+            Happening::Network(text) => write!(f, "network    {text}"),
+            Happening::Runs(name)
+            | Happening::Ended(name)
+            | Happening::Panicked(name)
+            | Happening::Killed(name)
+            | Happening::Stranded(name)
+            | Happening::Paused(name)
+            | Happening::Resumed(name) => write!(f, "{name} {}", self.verb()),
+        }
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, what) in &self.list {
+            let since: Duration = *at - Time::ZERO;
+            writeln!(f, "{:>16}  {what}", format!("{:.6} s", since.as_secs_f64()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! The life of a member: its thread, its driver, what it may not do, and what it waits for.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::marker::PhantomData;
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use super::scheduler::{Flag, Id, Killed, Pause, Scheduler};
+use crate::driver::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
+use crate::reactor::{Handle, SourceKind};
+use crate::sync::{Guard, set_guard};
+use crate::sys::Time;
+
+/// The driver of a member of a [`SimWorld`](crate::SimWorld): while it waits the others run, and
+/// the clock is the world's.
+///
+/// For a reactor of your own making:
+/// [`WorldHandle::spawn_with_driver`](crate::WorldHandle::spawn_with_driver).
+pub struct MemberDriver {
+    driven: Driven,
+    /// The turn belongs to the thread.
+    not_send: PhantomData<Rc<()>>,
+}
+
+/// A member, as its thread knows it.
+pub(super) struct Driven {
+    pub(super) scheduler: Arc<Scheduler>,
+    pub(super) id: Id,
+    pub(super) name: Arc<str>,
+    pub(super) flag: Arc<Flag>,
+    pub(super) clock: VirtualClock,
+}
+
+/// Ends the turn of a member's thread when it is dropped: the thread's locals are gone then.
+pub(super) struct Exit {
+    scheduler: Arc<Scheduler>,
+    id: Id,
+    panicked: Option<Box<dyn Any + Send>>,
+}
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        self.scheduler.leave(self.id, self.panicked.take());
+    }
+}
+
+thread_local! {
+    /// Set first, so it is destroyed last.
+    static EXIT: RefCell<Option<Exit>> = const { RefCell::new(None) };
+    /// The member's reactor, if the world has made it.
+    static REACTOR: RefCell<Option<Handle>> = const { RefCell::new(None) };
+    /// The body is over: what runs now is the drops of thread-locals, in which a panic aborts.
+    static BODY_IS_OVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns true if a panic would unwind this thread, and not abort the process.
+pub(super) fn may_panic() -> bool {
+    !thread::panicking() && !BODY_IS_OVER.get()
+}
+
+/// Panics because of a wrong call, unless the thread must not panic: then the call does nothing.
+#[track_caller]
+pub(super) fn misuse(text: &str) {
+    if may_panic() {
+        panic!("pollmux: {text}");
+    }
+}
+
+/// The member that this thread is waits for the sources of this reactor.
+pub(super) fn set_reactor(handle: Handle) {
+    let _ = REACTOR.try_with(|place| place.replace(Some(handle)));
+}
+
+/// Sources that a member of a world waits for, made by one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitsFor {
+    /// The kind of the sources.
+    pub kind: Option<SourceKind>,
+    /// The line that made them.
+    pub location: Option<&'static Location<'static>>,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// The live sources of the member's reactor, by the line that made them.
+pub(super) fn waits_for() -> Vec<WaitsFor> {
+    let handle = REACTOR.try_with(|place| place.borrow().clone()).ok().flatten();
+    let Some(handle) = handle else { return Vec::new() };
+    let sources = handle.sources();
+    let origin = |origin: &crate::reactor::SourceOrigin<'_>| WaitsFor {
+        kind: origin.kind,
+        location: origin.location,
+        count: origin.sources.len(),
+    };
+    sources.by_origin().iter().map(origin).collect()
+}
+
+/// What keeps a member from blocking outside of its reactor.
+struct Warden {
+    scheduler: Arc<Scheduler>,
+    id: Id,
+    name: Arc<str>,
+}
+
+impl Guard for Warden {
+    #[cold]
+    fn call(&self, call: &str, at: &'static Location<'static>) {
+        let name = &self.name;
+        misuse(&format!(
+            "`{call}` would block at {at}, and with the member `{name}` the whole SimWorld: \
+             register the end with the member's reactor and wait for it in a select!"
+        ));
+    }
+
+    #[cold]
+    fn sleep(&self, made_at: &'static Location<'static>) -> io::Error {
+        let name = &self.name;
+        let text = format!(
+            "the reactor made at {made_at} would block in real time, and with the member `{name}` the \
+             whole SimWorld: use the reactor that the member was given"
+        );
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    }
+
+    fn strand(&self) {
+        if !may_panic() {
+            self.scheduler.strand(self.id, None);
+        }
+    }
+}
+
+impl MemberDriver {
+    /// The life of a member's thread, which has the turn.
+    pub(super) fn live(driven: Driven, body: impl FnOnce(MemberDriver)) {
+        let Driven { scheduler, id, name, .. } = &driven;
+        let (scheduler, id, name) = (scheduler.clone(), *id, name.clone());
+        EXIT.with(|exit| {
+            exit.replace(Some(Exit { scheduler: scheduler.clone(), id, panicked: None }));
+        });
+        scheduler.begin_turns();
+        set_guard(Some(Rc::new(Warden { scheduler, id, name })));
+        let driver = MemberDriver { driven, not_send: PhantomData };
+        let outcome = panic::catch_unwind(AssertUnwindSafe(move || body(driver)));
+        BODY_IS_OVER.set(true);
+        if let Err(cause) = outcome {
+            if !cause.is::<Killed>() {
+                EXIT.with(|exit| {
+                    if let Some(exit) = &mut *exit.borrow_mut() {
+                        exit.panicked = Some(cause);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Driver for MemberDriver {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
+        let Driven { scheduler, id, clock, .. } = &self.driven;
+        let pause = match how {
+            Wait::Block => match deadline.map_or(Time::MAX, |deadline| deadline.latest) {
+                latest if latest <= clock.now() => Pause::Yield,
+                latest => Pause::Until(latest),
+            },
+            Wait::Poll => Pause::Poll,
+            Wait::Arm => return Ok(()),
+        };
+        scheduler.block(*id, pause)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.driven.flag.clone()
+    }
+
+    fn yields(&self) -> bool {
+        true
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::Virtual(self.driven.clock.clone())
+    }
+}
+
+impl std::fmt::Debug for MemberDriver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemberDriver").field("name", &self.driven.name).finish_non_exhaustive()
+    }
+}

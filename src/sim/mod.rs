@@ -1,0 +1,42 @@
+//! The simulated world: several reactors in one virtual time, with a network between them.
+//!
+//! The code under test needs no change: it gets a [`Reactor`](crate::Reactor) and runs its loop.
+//! Begin with [`SimWorld`], which is at the root of the crate, as are the types that every test
+//! names.
+//!
+//! | file | content |
+//! |---|---|
+//! | `world.rs` | [`SimWorld`] and [`WorldHandle`]: members, faults, runs, [`Deadlock`] |
+//! | `network.rs` | [`Link`]: delays, losses, duplicates, holds, partitions |
+//! | `scheduler.rs` | the turn, and who gets it next |
+//! | `member.rs` | a member's thread, its driver, its end |
+//! | `history.rs` | [`History`]: what happened, as text or as a Chrome trace |
+//! | `search.rs` | [`Search`]: many seeds, and what the first failing one did |
+//!
+//! # Beside other simulators
+//!
+//! | | `SimWorld` | turmoil | madsim | Go's `testing/synctest` |
+//! |---|---|---|---|---|
+//! | code under test | threads, each with a reactor and channels | tokio tasks, on its network types | async tasks, on its replacements of tokio and others | goroutines |
+//! | virtual time | yes | yes | yes | yes |
+//! | order of execution from a seed | yes | of hosts (`enable_random_order`) | yes | no |
+//! | network with delay and loss | links before channels | TCP and UDP | TCP and UDP | none |
+//! | partition | yes | yes | yes (`clog`) | none |
+//! | hold and release of messages | yes | yes | no | none |
+//! | crash and restart | kill, `restart` | crash, `bounce` | kill, `restart` | none |
+//! | pause and resume | yes | no | yes | no |
+//! | a deadlock is an error | yes, with lines | a time limit | yes | yes |
+//! | search over seeds | `search` | the user's loop | `MADSIM_TEST_NUM` | none |
+
+mod history;
+mod member;
+mod network;
+mod scheduler;
+mod search;
+mod world;
+
+pub use self::history::History;
+pub use self::member::{MemberDriver, WaitsFor};
+pub use self::network::{Link, LinkStats};
+pub use self::search::{FailingSeed, Search, Verdict};
+pub use self::world::{Deadlock, Member, SimWorld, WaitingMember, WorldHandle, WorldStats};

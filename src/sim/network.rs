@@ -1,0 +1,466 @@
+//! The network of a world: links that delay, lose, duplicate and reorder, and what parts them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::history::{Happening, Parcel};
+use super::member::misuse;
+use super::scheduler::{Delivery, Fate, Scheduler, quietly};
+use super::world::Shared;
+use crate::channel::Sender;
+use crate::sys::{Time, nanos};
+
+/// A direction: from, to.
+type Way = (Arc<str>, Arc<str>);
+
+#[derive(Default)]
+pub(super) struct Network {
+    pub(super) links: Vec<Wire>,
+    /// Nothing goes these ways.
+    pub(super) cuts: BTreeSet<Way>,
+    /// What arrives these ways waits.
+    pub(super) holds: BTreeSet<Way>,
+    /// The part of the network that a member is in; those not named are in part 0.
+    pub(super) parts: BTreeMap<Arc<str>, usize>,
+}
+
+/// A link, as the network knows it.
+pub(super) struct Wire {
+    pub(super) from: Arc<str>,
+    pub(super) to: Arc<str>,
+    delay: RangeInclusive<Duration>,
+    loss: f64,
+    duplication: f64,
+    reordering: bool,
+    /// How likely a message is late, and by how much.
+    late: (f64, RangeInclusive<Duration>),
+    /// When the message sent last arrives, and the seed's number for it among those that arrive
+    /// then.
+    last: (Time, u64),
+    pub(super) counts: LinkStats,
+    /// Arrived while the way was held.
+    held: Vec<Delivery>,
+}
+
+/// What became of the messages of a [`Link`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// All that were sent.
+    pub sent: u64,
+    /// Those that went into the channel.
+    pub delivered: u64,
+    /// Those that chance, a cut or a partition took, and those that found the channel full or its
+    /// receiver gone.
+    pub lost: u64,
+}
+
+impl LinkStats {
+    /// Those that are still on the way.
+    pub fn in_flight(&self) -> u64 {
+        self.sent - self.delivered - self.lost
+    }
+}
+
+impl Wire {
+    pub(super) fn new(from: Arc<str>, to: Arc<str>) -> Wire {
+        Wire {
+            from,
+            to,
+            delay: Duration::ZERO..=Duration::ZERO,
+            loss: 0.0,
+            duplication: 0.0,
+            reordering: false,
+            late: (0.0, Duration::ZERO..=Duration::ZERO),
+            last: (Time::ZERO, 0),
+            counts: LinkStats::default(),
+            held: Vec::new(),
+        }
+    }
+
+    fn way(&self) -> Way {
+        (self.from.clone(), self.to.clone())
+    }
+
+    /// When a message that is sent now arrives, and the seed's number for it at that instant.
+    fn arrival(&mut self, scheduler: &Scheduler) -> (Time, u64) {
+        let at = scheduler.clock().now() + pick(&self.delay, scheduler);
+        if happens(self.late.0, scheduler) {
+            return (at + pick(&self.late.1, scheduler), scheduler.choice().unwrap_or(0));
+        }
+        let number = scheduler.choice().unwrap_or(0);
+        if self.reordering {
+            return (at, number);
+        }
+        let (last, tie) = self.last;
+        self.last = match at > last {
+            true => (at, number),
+            // Behind the one before it, and anywhere among those of other links.
+            false => (last, tie.saturating_add(number % (u64::MAX - tie).max(1))),
+        };
+        self.last
+    }
+}
+
+impl Network {
+    fn is_open(&self, wire: &Wire) -> bool {
+        let part = |name| self.parts.get(name).copied().unwrap_or(0);
+        part(&wire.from) == part(&wire.to) && (self.cuts.is_empty() || !self.cuts.contains(&wire.way()))
+    }
+
+    fn is_held(&self, wire: &Wire) -> bool {
+        !self.holds.is_empty() && self.holds.contains(&wire.way())
+    }
+
+    /// The name as it is known here.
+    pub(super) fn name(&self, name: &str) -> Option<Arc<str>> {
+        self.links.iter().flat_map(|wire| [&wire.from, &wire.to]).find(|known| &***known == name).cloned()
+    }
+
+    /// Loses what is on its way where no way is open any more. The messages are the caller's to
+    /// settle.
+    pub(super) fn recall(&mut self, scheduler: &Scheduler) -> Vec<Delivery> {
+        let shut: Vec<bool> = self.links.iter().map(|wire| !self.is_open(wire)).collect();
+        let mut lost = scheduler.recall(|link| shut[link]);
+        for (wire, _) in self.links.iter_mut().zip(&shut).filter(|(_, shut)| **shut) {
+            lost.append(&mut wire.held);
+        }
+        lost
+    }
+
+    /// Lets what arrived while its way was held arrive now.
+    pub(super) fn release(&mut self, scheduler: &Scheduler) -> Vec<(Time, u64, Delivery)> {
+        let now = scheduler.clock().now();
+        let mut released = Vec::new();
+        for n in 0..self.links.len() {
+            if self.is_held(&self.links[n]) {
+                continue;
+            }
+            for delivery in std::mem::take(&mut self.links[n].held) {
+                released.push((now, scheduler.choice().unwrap_or(0), delivery));
+            }
+        }
+        // The order within a link stays, because equal numbers keep the order of posting.
+        let mut last: BTreeMap<usize, u64> = BTreeMap::new();
+        for (_, tie, delivery) in &mut released {
+            let least = last.entry(delivery.link).or_insert(0);
+            *tie = (*tie).max(*least);
+            *least = *tie;
+        }
+        released
+    }
+
+    /// All that is held, to be lost.
+    pub(super) fn take_held(&mut self) -> Vec<Delivery> {
+        self.links.iter_mut().flat_map(|wire| std::mem::take(&mut wire.held)).collect()
+    }
+}
+
+/// A network between two members of a [`SimWorld`](crate::SimWorld), in one direction; made by
+/// [`WorldHandle::link`](crate::WorldHandle::link).
+///
+/// Clones are the same link. What is set here may be set again while the world runs, and holds for
+/// what is sent from then on.
+pub struct Link<T> {
+    shared: Arc<Shared>,
+    number: usize,
+    end: Arc<FarEnd<T>>,
+}
+
+struct FarEnd<T> {
+    channel: Mutex<Sender<T>>,
+    copy: OnceLock<fn(&T) -> T>,
+    text: OnceLock<fn(&T) -> String>,
+}
+
+impl<T: Send + 'static> Link<T> {
+    pub(super) fn new(shared: Arc<Shared>, number: usize, channel: Sender<T>) -> Link<T> {
+        let end = FarEnd { channel: Mutex::new(channel), copy: OnceLock::new(), text: OnceLock::new() };
+        Link { shared, number, end: Arc::new(end) }
+    }
+
+    /// Each message takes a time in this range, all equally likely. (Longer than the one before it,
+    /// if that would overtake it.)
+    ///
+    /// # Panics
+    /// When the range is empty.
+    #[track_caller]
+    pub fn with_delay(self, delay: RangeInclusive<Duration>) -> Link<T> {
+        self.set_delay(delay);
+        self
+    }
+
+    /// Each message is lost with this probability.
+    ///
+    /// # Panics
+    /// When it is not between 0 and 1.
+    #[track_caller]
+    pub fn with_loss(self, probability: f64) -> Link<T> {
+        self.set_loss(probability);
+        self
+    }
+
+    /// Messages overtake each other, as their delays will have it.
+    pub fn with_reordering(self) -> Link<T> {
+        self.set_reordering(true);
+        self
+    }
+
+    /// Each message is late with this probability: it takes an additional time in the range `by`,
+    /// and those that are sent after it overtake it.
+    ///
+    /// # Panics
+    /// When the probability is not between 0 and 1, or the range is empty.
+    #[track_caller]
+    pub fn with_late(self, probability: f64, by: RangeInclusive<Duration>) -> Link<T> {
+        self.set_late(probability, by);
+        self
+    }
+
+    /// Each message comes twice with this probability. The copy takes a time of its own, may be
+    /// lost, and counts as sent.
+    ///
+    /// # Panics
+    /// When the probability is not between 0 and 1.
+    #[track_caller]
+    pub fn with_duplicates(self, probability: f64) -> Link<T>
+    where
+        T: Clone,
+    {
+        self.set_duplicates(probability);
+        self
+    }
+
+    /// The [history](crate::WorldHandle::history) shows the messages by their `Debug`.
+    pub fn with_text(self) -> Link<T>
+    where
+        T: fmt::Debug,
+    {
+        let _ = self.end.text.set(|message| format!("{message:?}"));
+        self
+    }
+
+    /// [`with_delay`](Self::with_delay), later.
+    ///
+    /// # Panics
+    /// When the range is empty.
+    #[track_caller]
+    pub fn set_delay(&self, delay: RangeInclusive<Duration>) {
+        if is_range(&delay) {
+            self.wire(|wire| wire.delay = delay);
+        }
+    }
+
+    /// [`with_loss`](Self::with_loss), later.
+    ///
+    /// # Panics
+    /// When it is not between 0 and 1.
+    #[track_caller]
+    pub fn set_loss(&self, probability: f64) {
+        if is_probability("loss", probability) {
+            self.wire(|wire| wire.loss = probability);
+        }
+    }
+
+    /// [`with_reordering`](Self::with_reordering), later, or no longer.
+    pub fn set_reordering(&self, reordering: bool) {
+        self.wire(|wire| wire.reordering = reordering);
+    }
+
+    /// [`with_late`](Self::with_late), later.
+    ///
+    /// # Panics
+    /// When the probability is not between 0 and 1, or the range is empty.
+    #[track_caller]
+    pub fn set_late(&self, probability: f64, by: RangeInclusive<Duration>) {
+        if is_probability("lateness", probability) && is_range(&by) {
+            self.wire(|wire| wire.late = (probability, by));
+        }
+    }
+
+    /// [`with_duplicates`](Self::with_duplicates), later.
+    ///
+    /// # Panics
+    /// When the probability is not between 0 and 1.
+    #[track_caller]
+    pub fn set_duplicates(&self, probability: f64)
+    where
+        T: Clone,
+    {
+        if is_probability("duplication", probability) {
+            let _ = self.end.copy.set(T::clone);
+            self.wire(|wire| wire.duplication = probability);
+        }
+    }
+
+    /// Sends. Never waits, and does not say what becomes of the message: the sender of a datagram
+    /// does not know either. [`stats`](Self::stats) does.
+    ///
+    /// A lost message is dropped in the turn of whoever has it; a panic of that drop goes no
+    /// further. After the world is gone this does nothing but drop the message.
+    pub fn send(&self, message: T) {
+        let scheduler = &self.shared.scheduler;
+        if scheduler.is_closed() {
+            return quietly(|| drop(message));
+        }
+        let duplication = self.shared.network().links[self.number].duplication;
+        let copy = self.end.copy.get().filter(|_| happens(duplication, scheduler));
+        let copy = copy.map(|copy| copy(&message));
+        self.send_one(message);
+        if let Some(copy) = copy {
+            self.send_one(copy);
+        }
+    }
+
+    fn send_one(&self, message: T) {
+        let scheduler = &self.shared.scheduler;
+        let (parcel, arrival) = {
+            let network = &mut *self.shared.network();
+            let is_open = network.is_open(&network.links[self.number]);
+            let wire = &mut network.links[self.number];
+            wire.counts.sent += 1;
+            let parcel = wire.counts.sent;
+            if !is_open {
+                (parcel, Err("no way"))
+            } else if happens(wire.loss, scheduler) {
+                (parcel, Err("by chance"))
+            } else {
+                (parcel, Ok(wire.arrival(scheduler)))
+            }
+        };
+        scheduler.note(|| Happening::Sent(self.parcel(parcel, &message)));
+        match arrival {
+            Err(why) => self.lose(parcel, message, why),
+            Ok((at, tie)) => scheduler.post(at, tie, self.delivery(parcel, message)),
+        }
+    }
+
+    fn delivery(&self, number: u64, message: T) -> Delivery {
+        let link = self.clone();
+        Delivery { link: self.number, settle: Box::new(move |fate| link.settle(number, message, fate)) }
+    }
+
+    fn settle(self, number: u64, message: T, fate: Fate) {
+        if fate == Fate::Lost {
+            return self.lose(number, message, "on its way");
+        }
+        {
+            let network = &mut *self.shared.network();
+            if network.is_held(&network.links[self.number]) {
+                let delivery = self.delivery(number, message);
+                network.links[self.number].held.push(delivery);
+                return;
+            }
+        }
+        let scheduler = &self.shared.scheduler;
+        let parcel = scheduler.is_recording().then(|| self.parcel(number, &message));
+        // Neither the message's drop nor the channel's is any business of a lock.
+        let channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match channel.try_send(message) {
+            Ok(()) => {
+                self.wire(|wire| wire.counts.delivered += 1);
+                if let Some(parcel) = parcel {
+                    scheduler.note(|| Happening::Delivered(parcel));
+                }
+            }
+            Err(refused) => {
+                let why = if channel.is_disconnected() { "no receiver" } else { "no room" };
+                self.lose(number, refused.into_inner(), why);
+            }
+        }
+    }
+
+    fn lose(&self, number: u64, message: T, why: &'static str) {
+        self.wire(|wire| wire.counts.lost += 1);
+        self.shared.scheduler.note(|| Happening::Lost(self.parcel(number, &message), why));
+        quietly(|| drop(message));
+    }
+
+    /// The name of a message in the history.
+    fn parcel(&self, number: u64, message: &T) -> Parcel {
+        let text = self.end.text.get().map(|text| text(message).into());
+        let network = self.shared.network();
+        let wire = &network.links[self.number];
+        Parcel { from: wire.from.clone(), to: wire.to.clone(), link: self.number, number, text }
+    }
+
+    /// Puts another channel at the far end, for instance that of a member that has been restarted.
+    /// What is on the way goes there, too.
+    pub fn reconnect(&self, to_channel: Sender<T>) {
+        let mut channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *channel, to_channel);
+        drop(channel);
+        drop(before);
+    }
+
+    fn wire(&self, change: impl FnOnce(&mut Wire)) {
+        change(&mut self.shared.network().links[self.number]);
+    }
+}
+
+impl<T> Link<T> {
+    /// What became of the messages so far.
+    pub fn stats(&self) -> LinkStats {
+        self.shared.network().links[self.number].counts
+    }
+}
+
+/// Returns true if it is a probability.
+#[track_caller]
+fn is_probability(of: &str, probability: f64) -> bool {
+    let is = (0.0..=1.0).contains(&probability);
+    if !is {
+        misuse(&format!("a {of} of {probability} is no probability, at {}", Location::caller()));
+    }
+    is
+}
+
+/// Returns true if there is a time in the range.
+#[track_caller]
+fn is_range(range: &RangeInclusive<Duration>) -> bool {
+    if range.is_empty() {
+        misuse(&format!("the range of a link's delay is empty: {range:?}, at {}", Location::caller()));
+    }
+    !range.is_empty()
+}
+
+/// Chance: an event of this probability.
+fn happens(probability: f64, scheduler: &Scheduler) -> bool {
+    // 53 bits are what a float holds exactly.
+    let below = |random: u64| ((random >> 11) as f64) < probability * (1u64 << 53) as f64;
+    probability >= 1.0 || probability > 0.0 && scheduler.choice().is_some_and(below)
+}
+
+fn pick(range: &RangeInclusive<Duration>, scheduler: &Scheduler) -> Duration {
+    let (least, most) = (nanos(*range.start()), nanos(*range.end()));
+    if least == most {
+        return *range.start();
+    }
+    let width = u128::from(most - least) + 1;
+    let random = scheduler.choice().unwrap_or(0);
+    Duration::from_nanos(least + ((u128::from(random) * width) >> 64) as u64)
+}
+
+impl<T> Clone for Link<T> {
+    fn clone(&self) -> Link<T> {
+        Link { shared: self.shared.clone(), number: self.number, end: self.end.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Link<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let network = self.shared.network();
+        let wire = &network.links[self.number];
+        f.debug_struct("Link")
+            .field("from", &wire.from)
+            .field("to", &wire.to)
+            .field("delay", &wire.delay)
+            .field("loss", &wire.loss)
+            .field("reordering", &wire.reordering)
+            .field("counts", &wire.counts)
+            .finish_non_exhaustive()
+    }
+}

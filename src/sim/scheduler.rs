@@ -1,0 +1,1012 @@
+//! The scheduler of a simulated world: of several threads one has the turn, on one virtual clock.
+//!
+//! The thread with the turn runs until its reactor blocks. Inside [`Driver::wait`] it then decides,
+//! on its own thread, who is next:
+//!
+//! 1. a member that was killed: it ends;
+//! 2. one of these, as the seed decides: a member that can go on (it was woken, its deadline has
+//!    come, or it has not begun), or the first message that is due;
+//! 3. nothing: the clock jumps to the next deadline or message, and so on from 2;
+//! 4. there is none, or it is behind the end of the run: the turn goes back to the caller.
+//!
+//! Wake-ups and messages come only from the thread with the turn, so a seed makes one history.
+//!
+//! # The end of a member
+//! A member keeps the turn until its thread-locals are destroyed: their drops may send. The last
+//! one to go is [`Exit`], because it was set first. It gives the turn to the caller, which joins
+//! the thread and then decides who is next. So nothing of an ended member runs beside another one,
+//! also where a system destroys thread-locals in another order.
+//!
+//! # Locks
+//! `state` is held while deciding, never while user code runs. `woken` is a leaf.
+//!
+//! [`Driver::wait`]: crate::driver::Driver::wait
+//! [`Exit`]: super::member::Exit
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use super::history::{Happening, History};
+use super::member::{Driven, MemberDriver, WaitsFor, may_panic, waits_for};
+use crate::driver::{VirtualClock, Wake};
+use crate::sys::Time;
+
+/// The number of a member; never used again.
+pub(super) type Id = usize;
+
+/// The number of the thread that called `run`, `kill` or `close`.
+const CALLER: Id = usize::MAX;
+
+/// A killed member may catch its unwinding so often, and waits so often while it unwinds.
+const PATIENCE: u32 = 100;
+
+/// Polls that may find nothing at one instant.
+const POLLS: u32 = 1_000_000;
+
+/// See the module's text.
+pub(super) struct Scheduler {
+    clock: VirtualClock,
+    /// The thread with the turn.
+    holder: AtomicUsize,
+    state: Mutex<State>,
+    /// A caller is done, or a member has ended.
+    changed: Condvar,
+    woken: Arc<Woken>,
+    recording: AtomicBool,
+}
+
+struct State {
+    /// Those that have not ended.
+    members: BTreeMap<Id, Record>,
+    next_id: Id,
+    /// Every name there was.
+    known: BTreeSet<Arc<str>>,
+    /// Members that can go on. Some may have been paused or killed since.
+    able: Vec<Id>,
+    /// When the blocked members that are not paused are due.
+    timers: BTreeSet<(Time, Id)>,
+    /// Killed and not over.
+    doomed: BTreeSet<Id>,
+    /// Some thread is in `run`, `kill` or `close`.
+    driven: bool,
+    caller: Option<Thread>,
+    /// The member whose thread is to be joined.
+    leaving: Option<Id>,
+    /// Members that are to say what they wait for; `None` when nobody asks.
+    asked: Option<VecDeque<Id>>,
+    /// The run ends before what comes later than this.
+    limit: Time,
+    /// Only killed members run.
+    ending: bool,
+    /// The world is over.
+    closed: bool,
+    end: End,
+    /// By time of arrival, a number from the seed, and the order of sending.
+    deliveries: BTreeMap<(Time, u64, u64), Delivery>,
+    posted: u64,
+    /// The state of the generator behind all that is left to chance.
+    random: u64,
+    /// Choices made so far, and how many are made by chance: the rest takes the first.
+    choices: u64,
+    budget: u64,
+    handovers: u64,
+    /// Polls since time has passed.
+    polls: u32,
+    history: Vec<(Time, Happening)>,
+}
+
+/// What becomes of a message that was on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Arrives,
+    Lost,
+}
+
+/// A message on its way through a link.
+pub(super) struct Delivery {
+    pub(super) link: usize,
+    pub(super) settle: Box<dyn FnOnce(Fate) + Send>,
+}
+
+impl Delivery {
+    /// Ends the way of the message. A panic of the message's drop goes no further.
+    pub(super) fn settle(self, fate: Fate) {
+        quietly(|| (self.settle)(fate));
+    }
+}
+
+/// Calls `f`, and keeps a panic of it, which the panic hook has told, from the caller.
+pub(super) fn quietly(f: impl FnOnce()) {
+    if let Err(cause) = panic::catch_unwind(AssertUnwindSafe(f)) {
+        // The drop of a cause may panic, too.
+        std::mem::forget(cause);
+    }
+}
+
+/// The life of a member, to be run on its thread.
+pub(super) type Body = Box<dyn FnOnce() + Send>;
+
+struct Record {
+    name: Arc<str>,
+    phase: Phase,
+    flag: Arc<Flag>,
+    /// Until it has begun.
+    body: Arc<Mutex<Option<Body>>>,
+    thread: Option<JoinHandle<()>>,
+    killed: bool,
+    paused: bool,
+    /// It stands in `able`.
+    is_able: bool,
+    asked: bool,
+    waits_for: Vec<WaitsFor>,
+    clock: Drift,
+    /// How often it was unwound, or refused to wait while it unwinds, since it was killed.
+    unwound: u32,
+    refused: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Has not begun.
+    New,
+    /// Has the turn.
+    Running,
+    /// In its driver, until woken or until then.
+    Blocked(Time),
+    /// Only what a system destroys after all thread-locals is left of its thread.
+    Left,
+}
+
+/// Why a run has come back.
+pub(super) enum End {
+    /// Every member has returned.
+    Over,
+    /// The time is over.
+    Limit,
+    /// Nothing is due anywhere: these wait.
+    Deadlock(Vec<Stuck>),
+    /// A member has panicked.
+    Panic(Box<dyn Any + Send>),
+}
+
+/// A member that waits for what cannot come.
+pub(super) struct Stuck {
+    pub(super) name: Arc<str>,
+    pub(super) until: Time,
+    pub(super) paused: bool,
+    pub(super) waits_for: Vec<WaitsFor>,
+}
+
+/// How a member's clock differs from the world's.
+#[derive(Clone, Debug)]
+pub(super) struct Drift {
+    pub(super) clock: VirtualClock,
+    origin: Time,
+    /// Nanoseconds that the clock gains in a millisecond.
+    ppm: i64,
+}
+
+impl Drift {
+    /// What the member's clock says when the world's says `t`.
+    fn at(&self, t: Time) -> Time {
+        let passed = i128::from(t.as_nanos()) - i128::from(self.origin.as_nanos());
+        let gained = (passed * i128::from(self.ppm)).div_euclid(1_000_000);
+        Time::from_nanos((i128::from(t.as_nanos()) + gained).clamp(0, i128::from(u64::MAX)) as u64)
+    }
+
+    /// The first time of the world at which the member's clock says `t`.
+    fn world(&self, t: Time) -> Time {
+        if self.ppm == 0 || t == Time::MAX {
+            return t;
+        }
+        let (t_ns, origin) = (i128::from(t.as_nanos()), i128::from(self.origin.as_nanos()));
+        let scaled = (t_ns - origin) * 1_000_000;
+        let world = origin + scaled.div_euclid(i128::from(1_000_000 + self.ppm));
+        let mut world = Time::from_nanos(world.clamp(0, i128::from(u64::MAX)) as u64);
+        while self.at(world) < t && world < Time::MAX {
+            world += Duration::from_nanos(1);
+        }
+        world
+    }
+}
+
+/// The members that were woken since somebody looked.
+#[derive(Default)]
+struct Woken(Mutex<Vec<Id>>);
+
+/// A member's waker.
+pub(super) struct Flag {
+    set: AtomicBool,
+    id: Id,
+    list: Arc<Woken>,
+}
+
+impl Wake for Flag {
+    fn wake(&self) -> io::Result<()> {
+        if !self.set.swap(true, Ordering::AcqRel) {
+            self.list.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+        }
+        Ok(())
+    }
+}
+
+/// A killed member is unwound with this: the panic hook is not called for it.
+pub(super) struct Killed;
+
+/// How a member gives up its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// Until it is woken, or until then on its own clock.
+    Until(Time),
+    /// Others that can go on are first.
+    Yield,
+    /// Any of those that can go on, itself among them.
+    Poll,
+}
+
+thread_local! {
+    /// The schedulers whose turn this thread has or drives.
+    static TURNS: RefCell<Vec<*const Scheduler>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scheduler {
+    pub(super) fn new(seed: u64, start: Time, budget: u64) -> Scheduler {
+        let state = State {
+            members: BTreeMap::new(),
+            next_id: 0,
+            known: BTreeSet::new(),
+            able: Vec::new(),
+            timers: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            driven: false,
+            caller: None,
+            leaving: None,
+            asked: None,
+            limit: Time::ZERO,
+            ending: false,
+            closed: false,
+            end: End::Over,
+            deliveries: BTreeMap::new(),
+            posted: 0,
+            random: seed,
+            choices: 0,
+            budget,
+            handovers: 0,
+            polls: 0,
+            history: Vec::new(),
+        };
+        Scheduler {
+            clock: VirtualClock::new(start),
+            holder: AtomicUsize::new(CALLER),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            woken: Arc::default(),
+            recording: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clock(&self) -> &VirtualClock {
+        &self.clock
+    }
+
+    /// How often the turn went to another thread.
+    pub(super) fn handovers(&self) -> u64 {
+        self.lock().handovers
+    }
+
+    /// How many choices chance has made.
+    pub(super) fn choices(&self) -> u64 {
+        let state = self.lock();
+        state.choices.min(state.budget)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// splitmix64, after Vigna.
+    pub(super) fn random(&self) -> u64 {
+        self.lock().random()
+    }
+
+    /// A choice of the network's. `None` when no more are left to chance.
+    pub(super) fn choice(&self) -> Option<u64> {
+        self.lock().choice()
+    }
+
+    pub(super) fn record(&self) {
+        self.recording.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    /// Adds to the history, if there is one.
+    pub(super) fn note(&self, what: impl FnOnce() -> Happening) {
+        if self.recording.load(Ordering::Relaxed) {
+            let what = what();
+            self.lock().history.push((self.clock.now(), what));
+        }
+    }
+
+    fn note_in(&self, state: &mut State, what: impl FnOnce() -> Happening) {
+        if self.recording.load(Ordering::Relaxed) {
+            state.history.push((self.clock.now(), what()));
+        }
+    }
+
+    pub(super) fn history(&self) -> History {
+        History::new(self.lock().history.clone())
+    }
+
+    /// Settles a message at `at`, by the thread that then has the turn. Messages of one instant
+    /// come in the order of `tie`, equal ones in the order of these calls.
+    pub(super) fn post(&self, at: Time, tie: u64, delivery: Delivery) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return delivery.settle(Fate::Lost);
+        }
+        state.posted += 1;
+        let key = (at, tie, state.posted);
+        state.deliveries.insert(key, delivery);
+    }
+
+    /// Takes what is on its way through these links.
+    pub(super) fn recall(&self, link: impl Fn(usize) -> bool) -> Vec<Delivery> {
+        let deliveries = &mut self.lock().deliveries;
+        let keys: Vec<_> =
+            deliveries.iter().filter(|(_, delivery)| link(delivery.link)).map(|(key, _)| *key).collect();
+        keys.iter().filter_map(|key| deliveries.remove(key)).collect()
+    }
+
+    /// Returns true if a member has or had this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.lock().known.contains(name)
+    }
+
+    /// Adds a member, which begins when it is its turn. `Err`: why not, and the life that was not
+    /// begun.
+    pub(super) fn spawn<B>(self: &Arc<Scheduler>, name: &str, ppm: i64, body: B) -> Result<(), (String, B)>
+    where
+        B: FnOnce(MemberDriver) + Send + 'static,
+    {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(("the SimWorld is gone".into(), body));
+        }
+        let is_live = |record: &Record| &*record.name == name && !record.killed;
+        if state.members.values().any(is_live) {
+            return Err((format!("a member `{name}` is running already"), body));
+        }
+        let name = match state.known.get(name) {
+            Some(name) => name.clone(),
+            None => {
+                let name: Arc<str> = name.into();
+                state.known.insert(name.clone());
+                name
+            }
+        };
+        let id = state.next_id;
+        state.next_id += 1;
+        let now = self.clock.now();
+        let clock = if ppm == 0 { self.clock.clone() } else { VirtualClock::new(now) };
+        let flag = Arc::new(Flag { set: AtomicBool::new(false), id, list: self.woken.clone() });
+        let driven = Driven {
+            scheduler: self.clone(),
+            id,
+            name: name.clone(),
+            flag: flag.clone(),
+            clock: clock.clone(),
+        };
+        let body: Body = Box::new(move || MemberDriver::live(driven, body));
+        let record = Record {
+            name,
+            phase: Phase::New,
+            flag,
+            body: Arc::new(Mutex::new(Some(body))),
+            thread: None,
+            killed: false,
+            paused: false,
+            is_able: false,
+            asked: false,
+            waits_for: Vec::new(),
+            clock: Drift { clock, origin: now, ppm },
+            unwound: 0,
+            refused: 0,
+        };
+        state.members.insert(id, record);
+        state.make_able(id);
+        Ok(())
+    }
+
+    /// Kills the members that `which` names: each ends, unwinding, where it waits. How many it kills.
+    ///
+    /// By the thread with the turn, as soon as that blocks. Otherwise they have ended when this
+    /// returns; meanwhile another thread's call may have driven them.
+    ///
+    /// # Panics
+    /// With what one of them panics with on its way out.
+    pub(super) fn kill(&self, which: impl Fn(&str) -> bool) -> usize {
+        let mut state = self.lock();
+        // A kill of these may be under way: it has happened, too, when this returns.
+        let victims: Vec<Id> =
+            state.members.iter().filter(|(_, record)| which(&record.name)).map(|(&id, _)| id).collect();
+        let mut killed = 0;
+        for &id in &victims {
+            let Some(record) = state.members.get_mut(&id) else { continue };
+            if !std::mem::replace(&mut record.killed, true) {
+                let name = record.name.clone();
+                killed += 1;
+                state.doomed.insert(id);
+                self.note_in(&mut state, || Happening::Killed(name));
+            }
+        }
+        if self.has_turn() {
+            return killed;
+        }
+        while victims.iter().any(|id| state.members.contains_key(id)) {
+            if state.driven {
+                state = self.wait_for_change(state);
+                continue;
+            }
+            state.ending = true;
+            state = self.drive(state);
+            state.ending = false;
+            if let End::Panic(cause) = std::mem::replace(&mut state.end, End::Over) {
+                drop(state);
+                panic::resume_unwind(cause);
+            }
+        }
+        killed
+    }
+
+    /// The world is over: kills all members, loses what is on its way, and takes nothing more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        if self.has_turn() {
+            self.kill(|_| true);
+        } else {
+            let over = |this: &Scheduler| {
+                this.kill(|_| true);
+                let mut state = this.lock();
+                while state.driven {
+                    state = this.wait_for_change(state);
+                }
+                state.members.is_empty()
+            };
+            loop {
+                let mut is_over = false;
+                quietly(|| is_over = over(self));
+                if is_over {
+                    break;
+                }
+            }
+        }
+        for delivery in self.recall(|_| true) {
+            delivery.settle(Fate::Lost);
+        }
+    }
+
+    /// Lets the members run until `limit`.
+    pub(super) fn run(&self, limit: Time) -> End {
+        assert!(!self.has_turn(), "pollmux: a SimWorld cannot be run by one of its own members");
+        let mut state = self.lock();
+        while state.driven {
+            state = self.wait_for_change(state);
+        }
+        state.limit = limit;
+        let mut state = self.drive(state);
+        std::mem::replace(&mut state.end, End::Over)
+    }
+
+    fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller hands the turn over, waits until it is back, and joins members that end.
+    fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.driven = true;
+        state.asked = None;
+        state.caller = Some(thread::current());
+        self.begin_turns();
+        loop {
+            self.hand_over(state, CALLER, None);
+            self.await_turn(CALLER);
+            state = self.lock();
+            let Some(id) = state.leaving.take() else { break };
+            let thread = state.members.get_mut(&id).and_then(|record| record.thread.take());
+            drop(state);
+            if let Some(thread) = thread {
+                let _ = thread.join(); // its panic was told already
+            }
+            state = self.lock();
+            state.remove(id);
+            self.changed.notify_all();
+        }
+        let _ = TURNS.try_with(|turns| turns.borrow_mut().pop());
+        state.driven = false;
+        self.changed.notify_all();
+        state
+    }
+
+    /// The calling thread has the turn, or drives: what it calls must not wait for others.
+    pub(super) fn begin_turns(&self) {
+        let _ = TURNS.try_with(|turns| turns.borrow_mut().push(self));
+    }
+
+    fn has_turn(&self) -> bool {
+        // A thread whose locals are gone waits for nobody.
+        TURNS.try_with(|turns| turns.borrow().iter().any(|&turn| std::ptr::eq(turn, self))).unwrap_or(true)
+    }
+
+    fn await_turn(&self, me: Id) {
+        while self.holder.load(Ordering::Acquire) != me {
+            thread::park();
+        }
+    }
+
+    /// A member gives up its turn. If it has been killed it unwinds; an error if it may not.
+    pub(super) fn block(&self, me: Id, pause: Pause) -> io::Result<()> {
+        let mut state = self.lock();
+        let Some(record) = state.members.get_mut(&me) else { return Err(left()) };
+        if record.phase == Phase::Left {
+            return Err(left());
+        }
+        if !record.killed {
+            let was_woken = record.flag.set.swap(false, Ordering::AcqRel);
+            if was_woken && matches!(pause, Pause::Until(_)) {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            let until = match pause {
+                Pause::Until(t) => record.clock.world(t),
+                Pause::Yield | Pause::Poll => now,
+            };
+            record.phase = Phase::Blocked(until);
+            if let Pause::Until(_) = pause {
+                if until < Time::MAX && !record.paused {
+                    state.timers.insert((until, me));
+                }
+            } else {
+                state.polls += 1;
+                if state.polls > POLLS {
+                    state.polls = 0;
+                    let name = state.members[&me].name.clone();
+                    state.set_running(me);
+                    drop(state);
+                    return spins(&name);
+                }
+            }
+            if pause == Pause::Poll {
+                state.make_able(me);
+            }
+            let last = (pause == Pause::Yield && !state.members[&me].paused).then_some(me);
+            self.hand_over(state, me, last);
+            self.await_turn(me);
+            state = self.lock();
+            while state.members.get(&me).is_some_and(|record| record.asked) {
+                drop(state);
+                let waits_for = waits_for();
+                state = self.lock();
+                if let Some(record) = state.members.get_mut(&me) {
+                    (record.waits_for, record.asked) = (waits_for, false);
+                }
+                self.hand_over(state, me, None);
+                self.await_turn(me);
+                state = self.lock();
+            }
+        }
+        let Some(record) = state.members.get_mut(&me) else { return Err(left()) };
+        if !record.killed {
+            return Ok(());
+        }
+        let name = record.name.clone();
+        if !may_panic() {
+            record.refused += 1;
+            let refused = record.refused;
+            drop(state);
+            if refused > PATIENCE {
+                self.strand(me, Some("waits again and again while it unwinds"));
+            }
+            let text = format!("the member `{name}` of a SimWorld has been killed");
+            return Err(io::Error::new(io::ErrorKind::NotConnected, text));
+        }
+        record.unwound += 1;
+        let unwound = record.unwound;
+        drop(state);
+        if unwound > PATIENCE {
+            self.strand(me, Some("catches its unwinding again and again"));
+        }
+        panic::resume_unwind(Box::new(Killed))
+    }
+
+    /// Ends a member whose code cannot be ended: its thread sleeps for ever, with what it holds.
+    ///
+    /// `why` becomes an error of the run.
+    pub(super) fn strand(&self, me: Id, why: Option<&str>) -> ! {
+        let mut state = self.lock();
+        if let Some(record) = state.remove(me) {
+            let unexpected = "would panic while it unwinds";
+            if let Some(why) = why.or((!record.killed).then_some(unexpected)) {
+                let (name, killed) = (&record.name, if record.killed { "killed " } else { "" });
+                let text = format!(
+                    "pollmux: the {killed}member `{name}` of a SimWorld {why}: its thread is left asleep, \
+                     with all that it holds"
+                );
+                state.end = End::Panic(Box::new(text));
+            }
+            self.note_in(&mut state, || Happening::Stranded(record.name.clone()));
+            self.changed.notify_all();
+            self.hand_over(state, me, None);
+        } else {
+            drop(state);
+        }
+        loop {
+            thread::park();
+        }
+    }
+
+    /// The last act of a member's thread: the caller joins it.
+    pub(super) fn leave(&self, me: Id, panicked: Option<Box<dyn Any + Send>>) {
+        let mut state = self.lock();
+        let Some(name) = state.members.get(&me).map(|record| record.name.clone()) else { return };
+        let has_panicked = panicked.is_some();
+        self.note_in(&mut state, || match has_panicked {
+            true => Happening::Panicked(name),
+            false => Happening::Ended(name),
+        });
+        if let Some(cause) = panicked {
+            state.end = End::Panic(cause);
+        }
+        if let Some(record) = state.members.get_mut(&me) {
+            record.phase = Phase::Left;
+        }
+        state.leaving = Some(me);
+        state.handovers += 1;
+        let caller = state.caller.clone();
+        self.holder.store(CALLER, Ordering::Release);
+        drop(state);
+        if let Some(caller) = caller {
+            caller.unpark();
+        }
+    }
+
+    /// Members that `which` names get no turn until they are resumed. How many that changes.
+    pub(super) fn pause(&self, name: &str, paused: bool) -> bool {
+        let mut state = self.lock();
+        let found = state.members.iter().find(|(_, record)| &*record.name == name && !record.killed);
+        let Some((&id, record)) = found else { return false };
+        if record.paused == paused {
+            return false;
+        }
+        let (phase, name) = (record.phase, record.name.clone());
+        let is_woken = record.flag.set.load(Ordering::Acquire);
+        if let Some(record) = state.members.get_mut(&id) {
+            record.paused = paused;
+        }
+        match phase {
+            Phase::Blocked(until) if paused => {
+                state.timers.remove(&(until, id));
+            }
+            Phase::Blocked(until) if is_woken || until <= self.clock.now() => state.make_able(id),
+            Phase::Blocked(until) if until < Time::MAX => {
+                state.timers.insert((until, id));
+            }
+            Phase::New if !paused => state.make_able(id),
+            _ => {}
+        }
+        self.note_in(&mut state, || match paused {
+            true => Happening::Paused(name),
+            false => Happening::Resumed(name),
+        });
+        true
+    }
+
+    /// Decides who is next and gives it the turn; it may be the member that hands over.
+    fn hand_over(&self, state: MutexGuard<'_, State>, me: Id, last: Option<Id>) {
+        let (mut state, next) = self.next(state, last);
+        let asked = state.members.get(&next).is_some_and(|record| record.asked);
+        let mut is_new = false;
+        if !asked && next != CALLER {
+            is_new = state.members[&next].phase == Phase::New;
+            let name = state.set_running(next);
+            let clock = &state.members[&next].clock;
+            if clock.ppm != 0 {
+                clock.clock.advance_to(clock.at(self.clock.now()));
+            }
+            if next != me || is_new {
+                self.note_in(&mut state, || Happening::Runs(name));
+            }
+        }
+        if next == me {
+            return;
+        }
+        state.handovers += 1;
+        self.holder.store(next, Ordering::Release);
+        if is_new {
+            return self.start(state, next);
+        }
+        let thread = match state.members.get(&next) {
+            Some(record) => record.thread.as_ref().map(|thread| thread.thread().clone()),
+            None => state.caller.clone(),
+        };
+        drop(state);
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
+    }
+
+    /// Makes the thread of a member that has the turn.
+    fn start(&self, mut state: MutexGuard<'_, State>, id: Id) {
+        let record = &state.members[&id];
+        let body = record.body.clone();
+        let take = move || {
+            let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(body) = body {
+                body();
+            }
+        };
+        // The thread asks for the lock before it ends, so the handle is there when it is joined.
+        match thread::Builder::new().name(record.name.to_string()).spawn(take) {
+            Ok(thread) => {
+                if let Some(record) = state.members.get_mut(&id) {
+                    record.thread = Some(thread);
+                }
+            }
+            Err(error) => {
+                let record = state.remove(id);
+                let text = format!("pollmux: no thread for a member of a SimWorld: {error}");
+                state.end = End::Panic(Box::new(text));
+                let caller = state.caller.clone();
+                self.holder.store(CALLER, Ordering::Release);
+                drop(state);
+                quietly(|| drop(record));
+                if let Some(caller) = caller {
+                    caller.unpark();
+                }
+            }
+        }
+    }
+
+    /// The steps of the module's text. `last` goes on only if nobody else can.
+    fn next<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        mut last: Option<Id>,
+    ) -> (MutexGuard<'a, State>, Id) {
+        loop {
+            if let End::Panic(_) = state.end {
+                state.put_back(last);
+                return (state, CALLER);
+            }
+            if let Some(&id) = state.doomed.first() {
+                state.put_back(last.take());
+                if state.members.get(&id).is_some_and(|record| record.phase == Phase::New) {
+                    // It never begins; what its life holds is dropped in its turn.
+                    let record = state.remove(id);
+                    drop(state);
+                    quietly(|| drop(record));
+                    state = self.lock();
+                    self.changed.notify_all();
+                    continue;
+                }
+                return (state, id);
+            }
+            if state.ending {
+                state.put_back(last);
+                return (state, CALLER);
+            }
+            if let Some(asked) = &mut state.asked {
+                let Some(id) = asked.pop_front() else {
+                    state.asked = None;
+                    state.end = state.deadlock();
+                    return (state, CALLER);
+                };
+                if let Some(record) = state.members.get_mut(&id) {
+                    record.asked = true;
+                    return (state, id);
+                }
+                continue;
+            }
+            let now = self.clock.now();
+            let woken = std::mem::take(&mut *self.woken.0.lock().unwrap_or_else(PoisonError::into_inner));
+            for id in woken {
+                state.make_able_if_woken(id);
+            }
+            while let Some(&(until, id)) = state.timers.first() {
+                if until > now {
+                    break;
+                }
+                state.timers.pop_first();
+                state.make_able(id);
+            }
+            let is_due = state.deliveries.first_key_value().is_some_and(|((at, _, _), _)| *at <= now);
+            let members = state.able.len();
+            match members + usize::from(is_due) {
+                0 => {}
+                count => {
+                    let nth = state.pick(count, is_due);
+                    if nth < members {
+                        let id = state.able.swap_remove(nth);
+                        if !state.goes_on(id, now) {
+                            continue;
+                        }
+                        state.put_back(last);
+                        return (state, id);
+                    }
+                    state.put_back(last.take());
+                    if let Some((_, delivery)) = state.deliveries.pop_first() {
+                        drop(state);
+                        delivery.settle(Fate::Arrives);
+                        state = self.lock();
+                    }
+                    continue;
+                }
+            }
+            if let Some(id) = last {
+                return (state, id);
+            }
+            let next = match state.next_due() {
+                Some(next) => next,
+                None if state.members.is_empty() => {
+                    state.end = End::Over;
+                    return (state, CALLER);
+                }
+                None => {
+                    let blocked = |record: &Record| matches!(record.phase, Phase::Blocked(_));
+                    let ids = state
+                        .members
+                        .iter()
+                        .filter(|(_, record)| blocked(record))
+                        .map(|(&id, _)| id)
+                        .collect();
+                    state.asked = Some(ids);
+                    continue;
+                }
+            };
+            self.clock.advance_to(next.min(state.limit));
+            state.polls = 0;
+            if next > state.limit {
+                state.end = End::Limit;
+                return (state, CALLER);
+            }
+        }
+    }
+}
+
+#[cold]
+fn left() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the member has left its SimWorld")
+}
+
+/// A member polls for ever: no time passes while it does.
+#[cold]
+fn spins(name: &str) -> io::Result<()> {
+    let text = format!(
+        "pollmux: the member `{name}` of a SimWorld spins: it has polled {POLLS} times at one instant, \
+         and no time passes while it does: wait for something, or for some time"
+    );
+    if may_panic() {
+        panic!("{text}");
+    }
+    Err(io::Error::new(io::ErrorKind::Deadlock, text))
+}
+
+impl State {
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn choice(&mut self) -> Option<u64> {
+        self.choices += 1;
+        let random = self.random();
+        (self.choices <= self.budget).then_some(random)
+    }
+
+    /// One of `count`, all equally likely. When no choices are left to chance, the message that is
+    /// due, which is the last one, or else the member that has waited longest.
+    fn pick(&mut self, count: usize, is_due: bool) -> usize {
+        let first = if is_due { count - 1 } else { 0 };
+        match count {
+            1 => 0,
+            _ => self.choice().map_or(first, |random| (random % count as u64) as usize),
+        }
+    }
+
+    fn make_able(&mut self, id: Id) {
+        if let Some(record) = self.members.get_mut(&id) {
+            if !std::mem::replace(&mut record.is_able, true) {
+                self.able.push(id);
+            }
+        }
+    }
+
+    fn make_able_if_woken(&mut self, id: Id) {
+        let Some(record) = self.members.get(&id) else { return };
+        if matches!(record.phase, Phase::Blocked(_)) && record.flag.set.load(Ordering::Acquire) {
+            self.make_able(id);
+        }
+    }
+
+    /// A member that let others go first can go on.
+    fn put_back(&mut self, last: Option<Id>) {
+        if let Some(id) = last {
+            self.make_able(id);
+        }
+    }
+
+    /// Returns true if a member that was taken from `able` can go on still.
+    fn goes_on(&mut self, id: Id, now: Time) -> bool {
+        let Some(record) = self.members.get_mut(&id) else { return false };
+        record.is_able = false;
+        !record.paused
+            && match record.phase {
+                Phase::New => true,
+                Phase::Blocked(until) => until <= now || record.flag.set.load(Ordering::Acquire),
+                Phase::Running | Phase::Left => false,
+            }
+    }
+
+    /// Gives a member the turn. Returns its name.
+    fn set_running(&mut self, id: Id) -> Arc<str> {
+        let record = self.members.get_mut(&id).expect("a member that is next is there");
+        if let Phase::Blocked(until) = record.phase {
+            self.timers.remove(&(until, id));
+        }
+        record.phase = Phase::Running;
+        // The turn that follows finds what has woken it.
+        record.flag.set.store(false, Ordering::Release);
+        record.name.clone()
+    }
+
+    /// Forgets a member.
+    fn remove(&mut self, id: Id) -> Option<Record> {
+        let record = self.members.remove(&id)?;
+        self.doomed.remove(&id);
+        if let Phase::Blocked(until) = record.phase {
+            self.timers.remove(&(until, id));
+        }
+        if record.is_able {
+            self.able.retain(|&able| able != id);
+        }
+        Some(record)
+    }
+
+    /// The next deadline or delivery. `MAX` is never.
+    fn next_due(&self) -> Option<Time> {
+        let deadline = self.timers.first().map(|(until, _)| *until);
+        let delivery = self.deliveries.first_key_value().map(|((at, _, _), _)| *at);
+        deadline.into_iter().chain(delivery).min().filter(|&t| t < Time::MAX)
+    }
+
+    /// What the members that wait have told.
+    fn deadlock(&mut self) -> End {
+        let stuck = self.members.values_mut().map(|record| Stuck {
+            name: record.name.clone(),
+            until: match record.phase {
+                Phase::Blocked(until) => until,
+                Phase::New | Phase::Running | Phase::Left => Time::MAX,
+            },
+            paused: record.paused,
+            waits_for: std::mem::take(&mut record.waits_for),
+        });
+        End::Deadlock(stuck.collect())
+    }
+}

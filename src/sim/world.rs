@@ -1,0 +1,676 @@
+//! The world, as its user sees it: members, what happens to them, and what ends a run.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::history::{Happening, History};
+use super::member::{MemberDriver, WaitsFor, misuse, set_reactor};
+use super::network::{Link, LinkStats, Network, Wire};
+use super::scheduler::{End, Fate, Scheduler, Stuck, quietly};
+use crate::channel::Sender;
+use crate::driver::Clock;
+use crate::reactor::Reactor;
+use crate::sys::Time;
+
+/// Several reactors in one virtual time: a week of heartbeats, retries, losses and partitions in
+/// milliseconds, and for one seed always the same.
+///
+/// Each member is a thread with a [`Reactor`] of its own, and runs the code that it runs outside: a
+/// `select!` loop. One of them runs at a time. When its reactor blocks the next one runs. When
+/// nobody can go on, the clock, which they share, jumps to the next deadline or message. Channels,
+/// notifiers and contexts between members work as ever, and at once; [`link`](WorldHandle::link)
+/// puts a network with delays and losses before a channel.
+///
+/// The world derefs to [`WorldHandle`], which has everything but the runs. Dropping it kills its
+/// members.
+///
+/// ```
+/// use pollmux::{SimWorld, channel, select};
+/// use std::time::Duration;
+///
+/// let mut world = SimWorld::new(1);
+/// let (to_server, requests) = channel::unbounded();
+/// let (to_client, replies) = channel::unbounded();
+/// let ms = Duration::from_millis;
+/// let to_server = world.link("client", "server", to_server).with_delay(ms(5)..=ms(50)).with_loss(0.3);
+/// let to_client = world.link("server", "client", to_client).with_delay(ms(5)..=ms(50)).with_loss(0.3);
+///
+/// world.spawn("server", move |reactor| {
+///     let requests = reactor.register(requests).unwrap();
+///     loop {
+///         select! { reactor;
+///             recv(requests) -> request => match request {
+///                 Ok(n) => to_client.send(n * 2),
+///                 Err(_) => break, // the client has gone
+///             }
+///         }
+///     }
+/// });
+/// let client = world.spawn("client", move |reactor| {
+///     let replies = reactor.register(replies).unwrap();
+///     let retry = reactor.every(Duration::from_secs(1)).unwrap();
+///     to_server.send(21);
+///     loop {
+///         select! { reactor;
+///             recv(replies) -> reply => return reply.unwrap(),
+///             recv(retry) -> _ => to_server.send(21), // lost, there or back
+///         }
+///     }
+/// });
+/// world.run()?;
+/// assert_eq!(client.take(), Some(42));
+/// # Ok::<(), pollmux::Deadlock>(())
+/// ```
+///
+/// # What a seed decides
+/// - The next to run of the members that can go on at one instant, and whether a message that
+///   arrives at that instant comes before or after them.
+/// - The order of messages that arrive at one instant. A link keeps the order of its own messages.
+/// - What is lost, late or doubled, and how long the rest takes.
+/// - The choices among ready cases in the reactors of [`spawn`](WorldHandle::spawn).
+///
+/// One seed makes one history, also when members panic, are killed, or have thread-locals whose
+/// drops send. Code that breaks this from outside: a real clock (`Instant::now`), other randomness
+/// (the order of a `HashMap`), other threads, and calls of the world from other threads during a
+/// run.
+///
+/// # What a member may not do
+/// - **Block outside of its reactor.** The bare ends of a channel panic where they would (`send`,
+///   `recv` and their kin; what need not wait works). A second reactor on real time fails where it
+///   would sleep. Both errors name the member and the line. A lock, a `std` channel or
+///   `thread::sleep` cannot be seen.
+/// - **Spin.** A loop that never calls its reactor never lets go. A loop of polls (`default`, waits
+///   of zero) lets others run, but no time passes meanwhile: after a million polls at one instant
+///   it panics.
+///
+/// # Kills
+/// A killed member unwinds where it waits, as do those that are left when the world is dropped.
+/// Where a panic aborts, so does a kill. While it unwinds its drops may do everything but wait:
+/// - `wait`, `sleep_blocking` and a `select!` with an `error` case get an error at once;
+/// - a bare `send` or `recv` that would block fails at once; `spawn` of a name in use does nothing;
+/// - a `select!` without an `error` case cannot go on, and a panic would abort the process. The
+///   thread is left asleep for ever with what it holds; for the world the member has ended.
+///
+/// A member that catches its unwinding is unwound again where it waits next. After a hundred times
+/// its thread is left asleep, and the run (or the `kill`) panics with a text that names it.
+///
+/// # Cost
+/// A thread for each member that has begun. When the turn goes to another member, two context
+/// switches; when it stays, some 130 ns. Members that have ended cost nothing but their names.
+pub struct SimWorld {
+    handle: WorldHandle,
+}
+
+/// Everything of a [`SimWorld`] but the runs: cheap to clone, for any thread, for instance for a
+/// member that injects faults.
+#[derive(Clone)]
+pub struct WorldHandle {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) scheduler: Arc<Scheduler>,
+    seed: u64,
+    network: Mutex<Network>,
+    hosts: Mutex<BTreeMap<Arc<str>, Host>>,
+}
+
+/// Begins a member that can be restarted.
+type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What a [`SimWorld`] has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldStats {
+    /// How often the turn went to another thread.
+    pub handovers: u64,
+    /// The messages of all links together.
+    pub links: LinkStats,
+}
+
+impl SimWorld {
+    /// An empty world whose clock says [`Time::ZERO`].
+    pub fn new(seed: u64) -> SimWorld {
+        SimWorld::starting_at(seed, Time::ZERO)
+    }
+
+    /// An empty world whose clock says `t`.
+    pub fn starting_at(seed: u64, t: Time) -> SimWorld {
+        SimWorld::with_budget(seed, t, u64::MAX)
+    }
+
+    /// An empty world in which only the first `choices` choices are left to the seed. After them
+    /// the first member that can go on runs, nothing is lost by chance, and delays are the least.
+    ///
+    /// For a shorter history that [`search`](Self::search) has found.
+    pub fn with_choices(seed: u64, choices: u64) -> SimWorld {
+        SimWorld::with_budget(seed, Time::ZERO, choices)
+    }
+
+    fn with_budget(seed: u64, t: Time, budget: u64) -> SimWorld {
+        let shared = Shared {
+            scheduler: Arc::new(Scheduler::new(seed, t, budget)),
+            seed,
+            network: Mutex::default(),
+            hosts: Mutex::default(),
+        };
+        SimWorld { handle: WorldHandle { shared: Arc::new(shared) } }
+    }
+
+    /// A handle, for a member that injects faults.
+    pub fn handle(&self) -> WorldHandle {
+        self.handle.clone()
+    }
+
+    /// Runs until every member has returned. Fails when the rest wait for what cannot come: nothing
+    /// is due anywhere.
+    ///
+    /// After a [`Deadlock`] everything stands as it was: messages may be sent, links mended,
+    /// members killed, and the world run on.
+    ///
+    /// # Panics
+    /// With what a member panics with.
+    pub fn run(&mut self) -> Result<(), Deadlock> {
+        self.run_until(Time::MAX)
+    }
+
+    /// Runs for `d` of virtual time, and leaves the members where they are then. As
+    /// [`run`](Self::run) does it ends before, when every member has returned or nothing is due
+    /// anywhere.
+    pub fn run_for(&mut self, d: Duration) -> Result<(), Deadlock> {
+        self.run_until(self.now() + d)
+    }
+
+    /// [`run_for`](Self::run_for) until the clock says `t`; what is due at `t` runs.
+    pub fn run_until(&mut self, t: Time) -> Result<(), Deadlock> {
+        match self.shared.scheduler.run(t) {
+            End::Over | End::Limit => Ok(()),
+            End::Deadlock(stuck) => Err(self.deadlock(stuck)),
+            End::Panic(cause) => std::panic::resume_unwind(cause),
+        }
+    }
+
+    fn deadlock(&self, stuck: Vec<Stuck>) -> Deadlock {
+        let network = self.shared.network();
+        let waiting = |Stuck { name, until, paused, waits_for }| WaitingMember {
+            deadline: (until < Time::MAX).then_some(until),
+            links: network
+                .links
+                .iter()
+                .filter(|wire| wire.to == name)
+                .map(|wire| (wire.from.to_string(), wire.counts))
+                .collect(),
+            member: name.to_string(),
+            paused,
+            waits_for,
+        };
+        Deadlock { at: self.now(), waiting: stuck.into_iter().map(waiting).collect() }
+    }
+}
+
+impl Drop for SimWorld {
+    fn drop(&mut self) {
+        self.shared.scheduler.close();
+        let held = self.shared.network().take_held();
+        held.into_iter().for_each(|delivery| delivery.settle(Fate::Lost));
+        let hosts = std::mem::take(&mut *self.shared.hosts());
+        quietly(|| drop(hosts));
+    }
+}
+
+impl Deref for SimWorld {
+    type Target = WorldHandle;
+    fn deref(&self) -> &WorldHandle {
+        &self.handle
+    }
+}
+
+impl fmt::Debug for SimWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimWorld")
+            .field("now", &self.now())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WorldHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorldHandle").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn network(&self) -> MutexGuard<'_, Network> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorldHandle {
+    /// The virtual time, the same for all members.
+    pub fn now(&self) -> Time {
+        self.shared.scheduler.clock().now()
+    }
+
+    /// The seed that the world was made with.
+    pub fn seed(&self) -> u64 {
+        self.shared.seed
+    }
+
+    /// The clock, for instance for a [`Context`](crate::Context) made outside of the members.
+    pub fn clock(&self) -> Clock {
+        Clock::Virtual(self.shared.scheduler.clock().clone())
+    }
+
+    /// The counts of the world and its links.
+    pub fn stats(&self) -> WorldStats {
+        let mut links = LinkStats::default();
+        for wire in &self.shared.network().links {
+            links.sent += wire.counts.sent;
+            links.delivered += wire.counts.delivered;
+            links.lost += wire.counts.lost;
+        }
+        WorldStats { handovers: self.shared.scheduler.handovers(), links }
+    }
+
+    /// Keeps a [`history`](Self::history) from now on. It grows by some 100 bytes for each
+    /// happening.
+    pub fn record(&self) {
+        self.shared.scheduler.record();
+    }
+
+    /// A copy of what has happened since [`record`](Self::record).
+    pub fn history(&self) -> History {
+        self.shared.scheduler.history()
+    }
+
+    /// How many choices were left to the seed so far: see [`SimWorld::with_choices`].
+    pub fn choices(&self) -> u64 {
+        self.shared.scheduler.choices()
+    }
+
+    /// Adds a member: `body` runs on a thread of its own, with a reactor in this world's time, when
+    /// its turn comes in a run.
+    ///
+    /// # Panics
+    /// When a member of this name is still running and has not been killed, or the world has been
+    /// dropped. After the member's end, or a kill, the name may be used again: a restart. In a
+    /// thread that unwinds this does not panic: the member never begins.
+    #[track_caller]
+    pub fn spawn<R: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce(Reactor) -> R + Send + 'static,
+    ) -> Member<R> {
+        self.spawn_with_drift(name, 0, body)
+    }
+
+    /// [`spawn`](Self::spawn) for a member whose clock drifts: it gains `ppm` microseconds a second
+    /// on the world's, or loses them if `ppm` is negative.
+    ///
+    /// The clock begins with what the world's says. It is a clock of its own: the member's reactor
+    /// cannot wait for a [`Context`](crate::Context) with a deadline on the world's.
+    ///
+    /// # Panics
+    /// As [`spawn`](Self::spawn) does, and when `ppm` is not between -900,000 and 1,000,000.
+    #[track_caller]
+    pub fn spawn_with_drift<R: Send + 'static>(
+        &self,
+        name: &str,
+        ppm: i64,
+        body: impl FnOnce(Reactor) -> R + Send + 'static,
+    ) -> Member<R> {
+        let in_range = (-900_000..=1_000_000).contains(&ppm);
+        if !in_range {
+            misuse(&format!("a clock that drifts by {ppm} ppm is out of range"));
+        }
+        let seed = self.shared.scheduler.random();
+        self.begin(name, if in_range { ppm } else { 0 }, move |driver| body(reactor(driver, seed)))
+    }
+
+    /// [`spawn`](Self::spawn) for a member that makes its reactor itself. Give the reactor a
+    /// [`seed`](crate::Handle::seed), too.
+    ///
+    /// Such a reactor tells the report of a [`Deadlock`] nothing of its sources.
+    ///
+    /// # Panics
+    /// As [`spawn`](Self::spawn) does.
+    #[track_caller]
+    pub fn spawn_with_driver<R: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce(MemberDriver) -> R + Send + 'static,
+    ) -> Member<R> {
+        self.begin(name, 0, body)
+    }
+
+    #[track_caller]
+    fn begin<R: Send + 'static>(
+        &self,
+        name: &str,
+        ppm: i64,
+        body: impl FnOnce(MemberDriver) -> R + Send + 'static,
+    ) -> Member<R> {
+        let result = Arc::new(Mutex::new(None));
+        let slot = result.clone();
+        let spawned = self.shared.scheduler.spawn(name, ppm, move |driver| {
+            let value = body(driver);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        });
+        if let Err((why, body)) = spawned {
+            quietly(|| drop(body));
+            misuse(&why);
+        }
+        Member { result }
+    }
+
+    /// [`spawn`](Self::spawn) for a member that can be [restarted](Self::restart): each of its
+    /// lives is a call of `body`. [`Member::take`] gives what the last one has returned.
+    ///
+    /// # Panics
+    /// As [`spawn`](Self::spawn) does.
+    #[track_caller]
+    pub fn spawn_host<R: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl Fn(Reactor) -> R + Send + Sync + 'static,
+    ) -> Member<R> {
+        let result = Arc::new(Mutex::new(None));
+        let (slot, body) = (result.clone(), Arc::new(body));
+        // Not the world: it would hold itself.
+        let (scheduler, called) = (Arc::downgrade(&self.shared.scheduler), name.to_owned());
+        let host: Host = Arc::new(move || {
+            let Some(scheduler) = scheduler.upgrade() else { return Ok(()) };
+            let (slot, body, seed) = (slot.clone(), body.clone(), scheduler.random());
+            let life = move |driver| {
+                let value = body(reactor(driver, seed));
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            };
+            scheduler.spawn(&called, 0, life).map_err(|(why, life)| {
+                quietly(|| drop(life));
+                why
+            })
+        });
+        match host() {
+            Ok(()) => {
+                let before = self.shared.hosts().insert(name.into(), host);
+                quietly(|| drop(before));
+            }
+            Err(why) => misuse(&why),
+        }
+        Member { result }
+    }
+
+    /// Begins another life of a member made by [`spawn_host`](Self::spawn_host), after a
+    /// [`kill`](Self::kill) if it runs. Returns false if there is none of this name.
+    ///
+    /// turmoil calls this `bounce`, madsim `restart`. Give the links to it another channel with
+    /// [`Link::reconnect`], or make the channel in `body`.
+    pub fn restart(&self, name: &str) -> bool {
+        let host = self.shared.hosts().get(name).cloned();
+        let Some(host) = host else { return false };
+        self.kill(name);
+        host().is_ok()
+    }
+
+    /// Ends a member as a crash would: where it waits, it unwinds, and what it holds is dropped.
+    /// Nothing is printed. Returns true if one of this name was running.
+    ///
+    /// By a member, it happens as soon as that member blocks. Otherwise it has happened when the
+    /// call returns; during a run on another thread the call waits until the running member blocks.
+    ///
+    /// # Panics
+    /// Between runs, with what the member panics with on its way out.
+    pub fn kill(&self, name: &str) -> bool {
+        self.shared.scheduler.kill(|member| member == name) > 0
+    }
+
+    /// Takes the turns away from a member, from where it waits next: a long garbage collection, or
+    /// a process that was stopped. Its deadlines pass. Returns false if none of this name runs, or
+    /// it is paused already.
+    pub fn pause(&self, name: &str) -> bool {
+        self.shared.scheduler.pause(name, true)
+    }
+
+    /// Lets a [paused](Self::pause) member go on. Returns false if it is not paused.
+    pub fn resume(&self, name: &str) -> bool {
+        self.shared.scheduler.pause(name, false)
+    }
+
+    /// A link from one member to another: what is sent through it goes into the channel of
+    /// `to_channel`, after a delay and if nothing happens to it.
+    ///
+    /// Without further words the delay is zero, nothing is lost, and the order is kept. A message
+    /// that finds the channel full is lost, as in a socket's buffer: take
+    /// [`unbounded`](crate::channel::unbounded), or one that is large enough. The names are those
+    /// that [`partition`](Self::partition) and its kin use; the members may come later. The
+    /// receiver finds itself disconnected when the link, its clones and what is on the way are
+    /// gone.
+    pub fn link<T: Send + 'static>(&self, from: &str, to: &str, to_channel: Sender<T>) -> Link<T> {
+        let number = {
+            let mut network = self.shared.network();
+            let name = |name: &str| network.name(name).unwrap_or_else(|| name.into());
+            let wire = Wire::new(name(from), name(to));
+            network.links.push(wire);
+            network.links.len() - 1
+        };
+        Link::new(self.shared.clone(), number, to_channel)
+    }
+
+    /// Parts the network: nothing goes from one group to another, until [`heal`](Self::heal) or
+    /// another partition. The members not named are one more group. What is on the way from one
+    /// group to another is lost.
+    ///
+    /// ```
+    /// # let world = pollmux::SimWorld::new(1);
+    /// # for name in ["b", "c"] { world.link("a", name, pollmux::channel::unbounded::<()>().0); }
+    /// world.partition(&[&["a"]]); // a alone, and the rest
+    /// world.partition(&[&["a", "b"], &["c"]]);
+    /// world.heal();
+    /// ```
+    ///
+    /// # Panics
+    /// When a name is neither that of a member nor that of the end of a link.
+    #[track_caller]
+    pub fn partition(&self, groups: &[&[&str]]) {
+        let mut parts = BTreeMap::new();
+        for (at, group) in groups.iter().enumerate() {
+            for name in group.iter() {
+                let Some(name) = self.known(name) else { return };
+                parts.insert(name, at + 1);
+            }
+        }
+        self.part("partition", || format!("{groups:?}"), |network| network.parts = parts);
+    }
+
+    /// Cuts the links from one member to another, in this direction; what is on the way is lost.
+    ///
+    /// # Panics
+    /// As [`partition`](Self::partition) does.
+    #[track_caller]
+    pub fn cut(&self, from: &str, to: &str) {
+        let Some(way) = self.way(from, to) else { return };
+        self.part("cut", || format!("{from} -> {to}"), |network| _ = network.cuts.insert(way));
+    }
+
+    /// Mends what [`cut`](Self::cut) has cut.
+    ///
+    /// # Panics
+    /// As [`partition`](Self::partition) does.
+    #[track_caller]
+    pub fn mend(&self, from: &str, to: &str) {
+        let Some(way) = self.way(from, to) else { return };
+        self.part("mended", || format!("{from} -> {to}"), |network| _ = network.cuts.remove(&way));
+    }
+
+    /// Ends the partition and mends all cuts. Delays, losses and holds of the links stay.
+    pub fn heal(&self) {
+        self.part("healed", String::new, |network| {
+            network.parts.clear();
+            network.cuts.clear();
+        });
+    }
+
+    /// Holds the links from one member to another, in this direction: what is on the way or sent
+    /// later waits for [`release`](Self::release). A cut or a partition loses it.
+    ///
+    /// turmoil's `hold` holds both directions.
+    ///
+    /// # Panics
+    /// As [`partition`](Self::partition) does.
+    #[track_caller]
+    pub fn hold(&self, from: &str, to: &str) {
+        let Some(way) = self.way(from, to) else { return };
+        self.part("held", || format!("{from} -> {to}"), |network| _ = network.holds.insert(way));
+    }
+
+    /// Lets everything arrive that [`hold`](Self::hold) has held.
+    ///
+    /// # Panics
+    /// As [`partition`](Self::partition) does.
+    #[track_caller]
+    pub fn release(&self, from: &str, to: &str) {
+        let Some(way) = self.way(from, to) else { return };
+        self.part("released", || format!("{from} -> {to}"), |network| _ = network.holds.remove(&way));
+        let released = self.shared.network().release(&self.shared.scheduler);
+        for (at, tie, delivery) in released {
+            self.shared.scheduler.post(at, tie, delivery);
+        }
+    }
+
+    /// Changes the network; what is on its way where no way is open any more is lost.
+    fn part(&self, what: &str, who: impl FnOnce() -> String, change: impl FnOnce(&mut Network)) {
+        let scheduler = &self.shared.scheduler;
+        scheduler.note(|| Happening::Network(format!("{what} {}", who()).trim_end().to_owned()));
+        let lost = {
+            let mut network = self.shared.network();
+            change(&mut network);
+            network.recall(scheduler)
+        };
+        lost.into_iter().for_each(|delivery| delivery.settle(Fate::Lost));
+    }
+
+    #[track_caller]
+    fn way(&self, from: &str, to: &str) -> Option<(Arc<str>, Arc<str>)> {
+        Some((self.known(from)?, self.known(to)?))
+    }
+
+    /// `None` in a thread that unwinds, which must not panic.
+    #[track_caller]
+    fn known(&self, name: &str) -> Option<Arc<str>> {
+        let linked = self.shared.network().name(name);
+        match linked {
+            Some(name) => Some(name),
+            None if self.shared.scheduler.knows(name) => Some(name.into()),
+            None => {
+                misuse(&format!("there is no member and no link's end `{name}` in this world"));
+                None
+            }
+        }
+    }
+}
+
+/// The reactor of a member.
+fn reactor(driver: MemberDriver, seed: u64) -> Reactor {
+    let reactor = Reactor::with_driver(driver).expect("a reactor on a virtual clock needs nothing");
+    reactor.seed(seed);
+    set_reactor(reactor.handle());
+    reactor
+}
+
+/// The result of a member; made by [`WorldHandle::spawn`].
+pub struct Member<R> {
+    result: Arc<Mutex<Option<R>>>,
+}
+
+impl<R> Member<R> {
+    /// Takes what the member has returned. `None` while it runs, after it was killed, and the
+    /// second time.
+    pub fn take(&self) -> Option<R> {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<R> fmt::Debug for Member<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").finish_non_exhaustive()
+    }
+}
+
+/// Nothing is due anywhere in a [`SimWorld`]: no deadline, no message on its way; and these members
+/// wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlock {
+    /// The virtual time.
+    pub at: Time,
+    /// Who waits, in the order in which they were spawned.
+    pub waiting: Vec<WaitingMember>,
+}
+
+/// A member of a world that stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingMember {
+    /// Its name.
+    pub member: String,
+    /// The deadline of its reactor, of a member that is paused: otherwise it would be due.
+    pub deadline: Option<Time>,
+    /// The links that end at it: from where, and what became of the messages.
+    pub links: Vec<(String, LinkStats)>,
+    /// Nobody has resumed it.
+    pub paused: bool,
+    /// The live sources of its reactor, by the line that made them, most first.
+    pub waits_for: Vec<WaitsFor>,
+}
+
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.at - Time::ZERO;
+        write!(f, "deadlock in virtual time, at {since:?}: nothing is due anywhere")?;
+        for WaitingMember { member, deadline, links, paused, waits_for } in &self.waiting {
+            write!(f, "\n  {member} waits for a wake-up")?;
+            match deadline {
+                Some(deadline) => write!(f, ", or {deadline:?}")?,
+                None => write!(f, ", without a deadline")?,
+            }
+            if *paused {
+                f.write_str(", and is paused")?;
+            }
+            for (from, LinkStats { sent, delivered, lost }) in links {
+                write!(f, "; from {from}: {sent} sent, {delivered} delivered, {lost} lost")?;
+            }
+            for source in waits_for {
+                write!(f, "\n    {source}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WaitsFor { kind, location, count } = self;
+        let kind = kind.map_or_else(|| "source".to_owned(), |kind| kind.to_string());
+        write!(f, "{count} x {kind}")?;
+        match location {
+            Some(at) => write!(f, " made at {at}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Deadlock {}
+
+impl From<Deadlock> for io::Error {
+    /// Of the kind [`Deadlock`](io::ErrorKind::Deadlock).
+    fn from(deadlock: Deadlock) -> io::Error {
+        io::Error::new(io::ErrorKind::Deadlock, deadlock)
+    }
+}

@@ -107,6 +107,21 @@ impl<T> Entry<T> {
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
+
+    fn next(&self) -> *mut Entry<T> {
+        let next = self.next.load(Ordering::Acquire);
+        #[cfg(all(loom, test))]
+        assert!(next != closed(), "this entry was freed");
+        next
+    }
+}
+
+/// Lets the models see that an entry is used after it was freed.
+#[cfg(all(loom, test))]
+impl<T> Drop for Entry<T> {
+    fn drop(&mut self) {
+        self.next.store(closed(), Ordering::Relaxed);
+    }
 }
 
 /// See the module's text.
@@ -209,11 +224,11 @@ impl<T> Registry<T> {
         }
         // SAFETY: null, or an entry of the chain. Nobody frees one without the broom.
         while let Some(here) = unsafe { at.as_ref() } {
-            let next = here.next.load(Ordering::Acquire);
+            let next = here.next();
             // SAFETY: as above.
             let Some(after) = (unsafe { next.as_ref() }) else { break };
             if after.is_gone() {
-                here.next.store(after.next.load(Ordering::Acquire), Ordering::Release);
+                here.next.store(after.next(), Ordering::Release);
                 // SAFETY: the count that `here.next` owned. `after` keeps its own `next`, because
                 // a closer may stand there.
                 swept.push(unsafe { Arc::from_raw(next) });
@@ -239,7 +254,7 @@ impl<T> Registry<T> {
         while !at.is_null() {
             // SAFETY: an entry of the chain that nobody frees: this thread has the broom, or the
             // sweeper finds the registry closed.
-            let next = unsafe { &*at }.next.load(Ordering::Acquire);
+            let next = unsafe { &*at }.next();
             if broom.is_none() {
                 // SAFETY: as above. The chain keeps its count.
                 unsafe { Arc::increment_strong_count(at) };
@@ -267,7 +282,7 @@ impl<T> Drop for Registry<T> {
         while !at.is_null() {
             // SAFETY: the chain's count, and nobody uses the chain any more.
             let entry = unsafe { Arc::from_raw(at) };
-            at = entry.next.load(Ordering::Acquire);
+            at = entry.next();
         }
     }
 }
@@ -288,7 +303,7 @@ impl<T> Registry<T> {
             if !entry.is_gone() {
                 f(&entry.value);
             }
-            at = entry.next.load(Ordering::Acquire);
+            at = entry.next();
         }
     }
 }

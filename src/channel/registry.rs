@@ -298,8 +298,11 @@ impl<T> Registry<T> {
     pub(crate) fn each(&self, mut f: impl FnMut(&T)) {
         let _broom = self.broom.lock();
         let mut at = self.head.load(Ordering::SeqCst);
-        // SAFETY: an entry of the chain, and this thread has the broom.
-        while let Some(entry) = (at != closed()).then(|| unsafe { at.as_ref() }).flatten() {
+        if at == closed() {
+            return;
+        }
+        // SAFETY: null, or an entry of the chain, and this thread has the broom.
+        while let Some(entry) = unsafe { at.as_ref() } {
             if !entry.is_gone() {
                 f(&entry.value);
             }

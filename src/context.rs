@@ -4,14 +4,37 @@
 //! [`Context::err`] compares with the clock, and whoever waits for it ([`Handle::done`]) arms it where it waits.
 //!
 //! # The tree
-//! A node holds its parent, so that a cancellation reaches it through nodes that nobody else holds any more; the parent knows it by a `Weak`, which the node
-//! takes away when it is dropped. Every node has the earliest deadline of its path, so a child whose parent ends earlier has no deadline of its own.
+//! A node holds its parent, so a cancellation reaches the node through nodes that nobody else holds
+//! any more. The parent knows the node by a `Weak` in the list of what hangs there: children and
+//! bells, in the order of registration. Every node has the earliest deadline of its path, so a child
+//! whose parent ends earlier has no deadline of its own.
 //!
-//! - **The first to end a node wins**, under its lock: what hangs on it is either there before, and is reached, or finds it ended.
-//! - **A deadline that has passed was first**, even if nobody looked: who cancels compares it with the clock, and so does who asks.
-//! - It need not be handed down: those below have passed theirs as well, and who waits there has armed it.
-//! - **A cancellation goes down without recursion**, a lock at a time, held to mark the node and to take its lists. Then all bells are tolled, and only then
-//!   reactors are woken (`wake/mod.rs`): each one once, and it finds all that concern it.
+//! - **The first to end a node wins**: `end` is one word that is set once, with the cause.
+//! - **A deadline that has passed was first**, even if nobody looked: a canceller compares the
+//!   deadline with the clock, and so does a thread that asks.
+//! - Such an end need not be handed down: the nodes below have passed their deadlines as well, and
+//!   whoever waits there has armed them.
+//! - **A cancellation goes down without recursion.** It ends a node, closes its list, and goes on
+//!   with the children that were in the list. Then it tolls all bells, and only then it wakes the
+//!   reactors (`wake/mod.rs`): each one once, and the reactor finds all that concern it.
+//!
+//! # A thread that stands still
+//! No operation waits for another thread, because that thread may stand still. There is no lock to
+//! wait for: an end is an exchange of a pointer, and so are adding to a list and closing one
+//! (`channel/registry.rs`).
+//!
+//! **A cancellation misses nothing.** The canceller ends the node first and closes its list then. A
+//! thread that hangs something up adds it first and looks at `end` then.
+//! - It was added before the list was closed: the canceller finds it in the list.
+//! - It comes too late: the node has ended before the list was closed. So the thread finds the end,
+//!   rings its own bell, or ends its own child.
+//! - It was added between the two: both do it. An end is set once, and a bell that is rung twice
+//!   costs one more look.
+//!
+//! A canceller that stands still delays only what is below the node and was not reached yet. Those
+//! contexts are open until they are reached, and a bell that was not tolled is not heard. `err()` of
+//! such a context does not look at its ancestors: that would cost a load for each. A deadline holds
+//! all the same, and another cancellation, of the same node or another one, does not wait.
 //!
 //! The loom models are in `context/models.rs`.
 
@@ -20,17 +43,17 @@ mod models;
 
 use std::any::TypeId;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::channel::{Entry, Once, Registry};
 use crate::driver::Clock;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sources::{Blocking, Source};
-use crate::sync::{AtomicU8, Mutex, Ordering};
 use crate::sys::Time;
 use crate::wake::{Bell, Probe, Request};
 
@@ -66,8 +89,17 @@ use crate::wake::{Bell, Probe, Request};
 /// Deadlines hold though no reactor turns. They are on `CLOCK_MONOTONIC`, or, for contexts made from [`Handle::context`], on the reactor's clock, which may be virtual.
 ///
 /// # Cost
-/// Making one: an allocation, and one now and then in the parent; logarithmic in the number of its siblings. Asking: a load, and a clock reading where there is a deadline. Cancelling is linear in the
-/// number of contexts below that still live. No syscall but one `write` for each sleeping reactor that waits for it. Dropped contexts leave nothing behind.
+/// - Making a context: two allocations. Making one and dropping it take constant time, on the
+///   average: now and then a drop visits all siblings.
+/// - Asking: a load, and a clock reading where there is a deadline.
+/// - Cancelling: linear in the number of contexts below, and an allocation for each that has
+///   children or waiters. No syscall, except one `write` for each sleeping reactor that waits.
+/// - Memory: a parent keeps at most as many dropped children as it has live ones, and 16 more.
+///
+/// # Threads
+/// No call waits for another thread, even for one that was stopped inside a call of this type. A
+/// thread that is stopped while it cancels delays the end of the contexts below that it has not
+/// reached, and the wake-ups that it owes.
 #[derive(Clone)]
 pub struct Context {
     clock: Clock,
@@ -166,75 +198,64 @@ impl From<Cause> for io::Error {
 /// One context of the tree.
 struct Node {
     /// `None`: below a root, or born ended.
-    parent: Option<Arc<Node>>,
-    /// Its number among the parent's children.
-    id: u64,
+    place: Option<Place>,
     limit: Option<Limit>,
-    /// `OPEN`, or how it has ended. Written under `tree`, read by anybody.
-    ended: AtomicU8,
-    tree: Mutex<Tree>,
+    /// Empty: open.
+    end: Once<Cause>,
+    /// Closed by the canceller, and left open by the deadline.
+    list: Registry<Hanging>,
+}
+
+/// Where a node hangs.
+struct Place {
+    parent: Arc<Node>,
+    entry: Arc<Entry<Hanging>>,
+}
+
+/// What hangs at a node, in the order in which it ends.
+enum Hanging {
+    Child(Weak<Node>),
+    Bell(Arc<Bell>),
 }
 
 /// The earliest deadline on the way from the root, and what it ends a context with.
 #[derive(Clone)]
 struct Limit {
     at: Time,
-    cause: Cause,
-}
-
-struct Tree {
-    /// `None`: open.
-    end: Option<Cause>,
-    /// The number given out last.
-    last: u64,
-    /// In the order in which they were made, which is that in which they are ended. An ended node has neither these nor bells, unless its deadline ended it.
-    children: BTreeMap<u64, Weak<Node>>,
-    bells: BTreeMap<u64, Arc<Bell>>,
-}
-
-const OPEN: u8 = 0;
-const CANCELLED: u8 = 1;
-const EXPIRED: u8 = 2;
-
-fn code(error: ContextError) -> u8 {
-    match error {
-        ContextError::Cancelled => CANCELLED,
-        ContextError::DeadlineExceeded => EXPIRED,
-    }
+    cause: Arc<Cause>,
 }
 
 impl Node {
-    fn new(parent: Option<Arc<Node>>, id: u64, limit: Option<Limit>, end: Option<Cause>) -> Node {
-        let ended = end.as_ref().map_or(OPEN, |cause| code(cause.error));
-        let tree = Tree { end, last: 0, children: BTreeMap::new(), bells: BTreeMap::new() };
-        Node { parent, id, limit, ended: AtomicU8::new(ended), tree: Mutex::new(tree) }
+    fn new(place: Option<Place>, limit: Option<Limit>, end: Option<Arc<Cause>>) -> Node {
+        Node { place, limit, end: Once::new(end), list: Registry::new() }
     }
 
-    /// A child. One of a node that has ended is born ended and not part of the tree.
+    /// Makes a child. A child of a node that has ended is born ended and not part of the tree.
     fn child(self: &Arc<Node>, limit: Option<Limit>) -> Arc<Node> {
-        let mut tree = self.tree.lock();
-        if let Some(cause) = &tree.end {
-            return Arc::new(Node::new(None, 0, limit, Some(cause.clone())));
+        if let Some(cause) = self.end.get_arc() {
+            return Arc::new(Node::new(None, limit, Some(cause)));
         }
-        tree.last += 1;
-        let id = tree.last;
-        let child = Arc::new(Node::new(Some(self.clone()), id, limit, None));
-        tree.children.insert(id, Arc::downgrade(&child));
+        let mut hung = None;
+        let child = Arc::new_cyclic(|child| {
+            let entry = Entry::new(Hanging::Child(child.clone()));
+            hung = Some(entry.clone());
+            Node::new(Some(Place { parent: self.clone(), entry }), limit, None)
+        });
+        hung.map(|entry| self.list.add(entry));
+        // Cancelled meanwhile: the canceller may have missed the child. (A deadline is its own.)
+        if self.ended() == Some(ContextError::Cancelled) {
+            self.end.get_arc().map(|cause| child.end.set(cause));
+        }
         child
     }
 
-    /// Whether it has ended, as far as anybody has noticed.
+    /// How the node has ended, as far as any thread has noticed.
     #[inline]
     fn ended(&self) -> Option<ContextError> {
-        // SeqCst: a reactor that is about to sleep looks here (`wake/mod.rs`, step 4).
-        match self.ended.load(Ordering::SeqCst) {
-            OPEN => None,
-            CANCELLED => Some(ContextError::Cancelled),
-            _ => Some(ContextError::DeadlineExceeded),
-        }
+        self.end.get().map(|cause| cause.error)
     }
 
-    /// Whether it has ended by now; a deadline that has passed is written down.
+    /// How the node has ended by now. Writes a deadline down that has passed.
     fn settle(&self, clock: &Clock) -> Option<ContextError> {
         let limit = match (self.ended(), &self.limit) {
             (None, Some(limit)) => limit,
@@ -247,31 +268,21 @@ impl Node {
         self.ended()
     }
 
-    /// The deadline has passed: ends the node by it, unless somebody was first.
+    /// The deadline has passed: ends the node by it, unless another thread was first.
     fn expire(&self) {
         if let Some(limit) = &self.limit {
-            self.end(&mut self.tree.lock(), &limit.cause);
+            self.end.set(limit.cause.clone());
         }
     }
 
-    /// Whether this call ended the node.
-    fn end(&self, tree: &mut Tree, cause: &Cause) -> bool {
-        if tree.end.is_some() {
-            return false;
-        }
-        tree.end = Some(cause.clone());
-        self.ended.store(code(cause.error), Ordering::SeqCst);
-        true
-    }
-
-    /// Ends the node and all below it, and wakes who waits for them. `now` is on their clock. Whether this call ended it, and not its deadline.
-    fn cancel(self: &Arc<Node>, cause: &Cause, now: Time) -> bool {
+    /// Ends the node and all below it, and wakes who waits for them. `now` is on their clock.
+    /// Returns true if this call ended the node, and not its deadline.
+    fn cancel(self: &Arc<Node>, cause: &Arc<Cause>, now: Time) -> bool {
         let mut bells = Vec::new();
         // Breadth first, so that the order is the same every time.
         let mut below = VecDeque::new();
         let won = self.cancel_one(cause, now, &mut below, &mut bells);
         while let Some(child) = below.pop_front() {
-            // Dropped last here, it takes itself off its parent: no lock is held.
             if let Some(child) = Weak::upgrade(&child) {
                 child.cancel_one(cause, now, &mut below, &mut bells);
             }
@@ -283,58 +294,58 @@ impl Node {
 
     fn cancel_one(
         &self,
-        cause: &Cause,
+        cause: &Arc<Cause>,
         now: Time,
         below: &mut VecDeque<Weak<Node>>,
         bells: &mut Vec<Arc<Bell>>,
     ) -> bool {
         let overdue = self.limit.as_ref().filter(|limit| limit.at <= now);
-        let (children, hung) = {
-            let mut tree = self.tree.lock();
-            if !self.end(&mut tree, overdue.map_or(cause, |limit| &limit.cause)) {
-                return false;
+        if !self.end.set(overdue.map_or(cause, |limit| &limit.cause).clone()) {
+            return false;
+        }
+        for entry in self.list.close() {
+            match entry.value() {
+                Hanging::Child(child) => below.push_back(child.clone()),
+                Hanging::Bell(bell) => bells.push(bell.clone()),
             }
-            (std::mem::take(&mut tree.children), std::mem::take(&mut tree.bells))
-        };
-        below.extend(children.into_values());
-        bells.extend(hung.into_values());
+        }
         overdue.is_none()
     }
 
-    /// Has the bell rung when the node is cancelled; at once if it has ended. Gives the number to take it down by.
-    fn hang(&self, bell: &Arc<Bell>) -> u64 {
-        let mut tree = self.tree.lock();
-        if tree.end.is_some() {
-            drop(tree);
+    /// Has the bell rung when the node is cancelled; at once if it has ended. Returns what takes the
+    /// bell down.
+    fn hang(&self, bell: &Arc<Bell>) -> Option<Arc<Entry<Hanging>>> {
+        if self.end.get().is_some() {
             bell.ring();
-            return 0;
+            return None;
         }
-        tree.last += 1;
-        let number = tree.last;
-        tree.bells.insert(number, bell.clone());
-        number
+        let entry = Entry::new(Hanging::Bell(bell.clone()));
+        self.list.add(entry.clone());
+        // Ended meanwhile: the canceller may have missed the bell.
+        if self.end.get().is_some() {
+            bell.ring();
+        }
+        Some(entry)
     }
 
-    fn take_down(&self, number: u64) {
-        let bell = self.tree.lock().bells.remove(&number);
-        drop(bell);
+    fn take_down(&self, entry: &Entry<Hanging>) {
+        self.list.take_off(entry);
     }
 
     fn cause(&self) -> Option<Cause> {
-        self.tree.lock().end.clone()
+        self.end.get().cloned()
     }
 }
 
 impl Drop for Node {
-    /// Leaves the parent. A chain that goes with it goes link by link: as recursion a long one would end the stack.
+    /// Leaves the parent. A chain that goes with it goes link by link: as recursion a long one would
+    /// end the stack.
     fn drop(&mut self) {
-        let mut id = self.id;
-        let mut next = self.parent.take();
-        while let Some(parent) = next {
-            let left = parent.tree.lock().children.remove(&id);
-            drop(left);
+        let mut next = self.place.take();
+        while let Some(Place { parent, entry }) = next {
+            parent.take_down(&entry);
             let Some(mut parent) = Arc::into_inner(parent) else { return };
-            (id, next) = (parent.id, parent.parent.take());
+            next = parent.place.take();
         }
     }
 }
@@ -381,7 +392,7 @@ impl Context {
         };
         let node = match &self.node {
             Some(parent) => parent.child(limit),
-            None => Arc::new(Node::new(None, 0, limit, None)),
+            None => Arc::new(Node::new(None, limit, None)),
         };
         Context { clock: self.clock.clone(), node: Some(node) }
     }
@@ -475,7 +486,7 @@ impl Context {
     }
 
     fn limited(&self, at: Time, reason: Option<Reason>) -> (Context, Canceller) {
-        self.cancellable(Some(Limit { at, cause: Cause::new(ContextError::DeadlineExceeded, reason) }))
+        self.cancellable(Some(Limit { at, cause: Cause::new(ContextError::DeadlineExceeded, reason).into() }))
     }
 
     fn cancellable(&self, limit: Option<Limit>) -> (Context, Canceller) {
@@ -538,7 +549,7 @@ impl Context {
     }
 
     fn cancel(&self, reason: Option<Reason>) -> bool {
-        let cause = Cause::new(ContextError::Cancelled, reason);
+        let cause = Arc::new(Cause::new(ContextError::Cancelled, reason));
         self.node.as_ref().is_some_and(|node| node.cancel(&cause, self.clock.now()))
     }
 }
@@ -630,14 +641,14 @@ impl CauseCanceller {
 struct Watch {
     context: Context,
     bell: Arc<Bell>,
-    number: u64,
+    entry: Option<Arc<Entry<Hanging>>>,
 }
 
 impl Watch {
     fn new(context: &Context, bell: Bell) -> Watch {
         let bell = Arc::new(bell);
-        let number = context.node.as_ref().map_or(0, |node| node.hang(&bell));
-        Watch { context: context.clone(), bell, number }
+        let entry = context.node.as_ref().and_then(|node| node.hang(&bell));
+        Watch { context: context.clone(), bell, entry }
     }
 
     /// Whether the context has ended, but for a deadline that nobody has noticed.
@@ -656,8 +667,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(node) = &self.context.node {
-            node.take_down(self.number);
+        if let (Some(node), Some(entry)) = (&self.context.node, &self.entry) {
+            node.take_down(entry);
         }
     }
 }
@@ -695,7 +706,7 @@ impl Handle {
 
     /// The end of `context` as a source of this reactor. Its deadline, if it has one, is armed here.
     ///
-    /// Make it once, before the loop. No syscall; an allocation, and one now and then in the context.
+    /// Make it once, before the loop. No syscall; two allocations.
     ///
     /// # Panics
     /// When the context has a deadline on another clock than the reactor's: nobody could wait for that. [`Handle::context`] has the right one.
@@ -929,13 +940,17 @@ impl fmt::Debug for AfterCancel {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::driver::Sim;
+    use crate::driver::{Driver, Sim};
     use crate::reactor::Reactor;
 
     /// Children and bells.
     fn hanging(context: &Context) -> (usize, usize) {
-        let tree = context.node.as_ref().expect("a node").tree.lock();
-        (tree.children.len(), tree.bells.len())
+        let (mut children, mut bells) = (0, 0);
+        context.node.as_ref().expect("a node").list.each(|hanging| match hanging {
+            Hanging::Child(_) => children += 1,
+            Hanging::Bell(_) => bells += 1,
+        });
+        (children, bells)
     }
 
     /// Go's TestCancelRemoves.
@@ -975,6 +990,175 @@ mod tests {
     #[test]
     fn what_is_below_no_root_but_the_background_is_in_no_list() {
         let (context, _canceller) = Context::background().with_cancel();
-        assert!(context.node.is_some_and(|node| node.parent.is_none()));
+        assert!(context.node.is_some_and(|node| node.place.is_none()));
+    }
+
+    // A thread that stands still with the lock of a node. Nobody may wait for it.
+
+    /// A test waits so long for what must not wait at all.
+    const LONG: Duration = Duration::from_secs(180);
+
+    /// Runs `work` on a thread. At its call of `stop` another thread comes to hold the lock of
+    /// `context`, and holds it until `work` is over.
+    fn beside_a_stopped_thread(context: &Context, work: impl FnOnce(Context, &dyn Fn()) + Send + 'static) {
+        use std::sync::mpsc;
+        let ((say, said), (go, going)) = (mpsc::channel(), mpsc::channel());
+        let theirs = context.clone();
+        let worker = std::thread::spawn(move || {
+            work(theirs, &|| {
+                say.send(()).unwrap();
+                going.recv().unwrap();
+            });
+            say.send(()).unwrap();
+        });
+        said.recv_timeout(LONG).expect("prepares");
+        let lock = locked(context);
+        go.send(()).unwrap();
+        said.recv_timeout(LONG).expect("waits for a thread that stands still, or has failed");
+        drop(lock);
+        worker.join().unwrap();
+    }
+
+    fn locked(context: &Context) -> impl Drop {
+        context.node.as_ref().expect("a node").list.lock()
+    }
+
+    fn cancellable() -> (Context, Canceller) {
+        Context::background().with_cancel()
+    }
+
+    #[test]
+    fn asking_waits_for_nobody() {
+        let (context, _canceller) = Context::background().with_timeout(Duration::ZERO);
+        beside_a_stopped_thread(&context, move |context, stop| {
+            stop();
+            assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
+        });
+        let (context, canceller) = cancellable();
+        beside_a_stopped_thread(&context, move |context, stop| {
+            canceller.cancel();
+            stop();
+            assert_eq!(context.cause().unwrap().error(), ContextError::Cancelled);
+            assert!(context.check().is_err());
+        });
+    }
+
+    #[test]
+    fn making_a_child_waits_for_nobody() {
+        let (context, canceller) = cancellable();
+        beside_a_stopped_thread(&context, move |context, stop| {
+            stop();
+            let (child, _child) = context.with_cancel();
+            assert_eq!(child.err(), None);
+            assert!(canceller.cancel());
+            assert_eq!(child.err(), Some(ContextError::Cancelled));
+            assert!(context.with_cancel().0.err().is_some(), "born ended");
+        });
+    }
+
+    #[test]
+    fn dropping_a_child_waits_for_nobody() {
+        let (context, _canceller) = cancellable();
+        beside_a_stopped_thread(&context, move |context, stop| {
+            let children: Vec<_> = (0..100).map(|_| context.with_cancel()).collect();
+            stop();
+            drop(children);
+        });
+        assert_eq!(hanging(&context), (0, 0));
+    }
+
+    #[test]
+    fn making_and_dropping_done_wait_for_nobody() {
+        let (context, _canceller) = cancellable();
+        beside_a_stopped_thread(&context, move |context, stop| {
+            let reactor = Reactor::new().unwrap();
+            let done = reactor.done(&context);
+            stop();
+            drop(reactor.done(&context));
+            drop(done);
+        });
+        assert_eq!(hanging(&context), (0, 0));
+    }
+
+    #[test]
+    fn making_and_stopping_after_cancel_wait_for_nobody() {
+        let (context, _canceller) = cancellable();
+        beside_a_stopped_thread(&context, move |context, stop| {
+            let reactor = Reactor::new().unwrap();
+            let (one, two) = (reactor.after_cancel(&context, |_| {}), reactor.after_cancel(&context, |_| {}));
+            stop();
+            assert!(one.stop());
+            drop(two);
+            reactor.after_cancel(&context, |_| {}).detach();
+            drop(reactor);
+        });
+        assert_eq!(hanging(&context), (0, 0));
+    }
+
+    #[test]
+    fn a_deadline_ends_a_wait_beside_a_stopped_thread() {
+        let sim = Sim::new();
+        let root = Context::on_clock(sim.clock());
+        let (context, _canceller) = root.with_timeout(Duration::from_secs(1));
+        beside_a_stopped_thread(&context, move |context, stop| {
+            let reactor = Reactor::with_driver(sim).unwrap();
+            let done = reactor.done(&context);
+            stop();
+            let cause = reactor.recv(&done).unwrap();
+            assert_eq!(cause.error(), ContextError::DeadlineExceeded);
+        });
+    }
+
+    #[test]
+    fn a_cancellation_wakes_loops_beside_a_stopped_thread() {
+        let (context, canceller) = cancellable();
+        beside_a_stopped_thread(&context, move |context, stop| {
+            let (child, _child) = context.with_cancel();
+            let loops = [context, child].map(|context| {
+                let (ready, is_ready) = std::sync::mpsc::channel();
+                let thread = std::thread::spawn(move || {
+                    let reactor = Reactor::new().unwrap();
+                    let done = reactor.done(&context);
+                    ready.send(()).unwrap();
+                    reactor.recv(&done).unwrap().error()
+                });
+                is_ready.recv().unwrap();
+                thread
+            });
+            stop();
+            assert!(canceller.cancel());
+            assert!(!canceller.cancel());
+            for each in loops {
+                assert_eq!(each.join().unwrap(), ContextError::Cancelled);
+            }
+        });
+    }
+
+    /// The canceller has ended the root and not reached what hangs there.
+    #[test]
+    fn a_stopped_canceller_delays_only_what_it_has_not_reached() -> io::Result<()> {
+        let (root, canceller) = cancellable();
+        let (below, cancel_below) = root.with_cancel();
+        let (deadline, _) = root.with_timeout(Duration::ZERO);
+        let cause = Arc::new(Cause::new(ContextError::Cancelled, None));
+        assert!(root.node.as_ref().is_some_and(|node| node.end.set(cause)));
+
+        let reactor = Reactor::new()?;
+        assert!(root.err().is_some() && root.cause().is_some());
+        assert!(root.with_cancel().0.err().is_some(), "born ended");
+        assert!(reactor.recv(&reactor.done(&root)).is_ok());
+        let ran = std::rc::Rc::new(Cell::new(false));
+        let after = ran.clone();
+        reactor.after_cancel(&root, move |_| after.set(true)).detach();
+        reactor.try_wait(&mut crate::reactor::Events::with_capacity(1))?;
+        assert!(ran.get());
+        assert!(!canceller.cancel(), "it is the other's");
+
+        assert_eq!(deadline.err(), Some(ContextError::DeadlineExceeded));
+        assert_eq!(below.err(), None, "not reached");
+        let done = reactor.done(&below);
+        assert!(cancel_below.cancel());
+        assert!(reactor.recv(&done).is_ok());
+        Ok(())
     }
 }

@@ -34,6 +34,7 @@
 //! | `room.rs` | who waits for room |
 //! | `rendezvous.rs` | channels of capacity zero |
 //! | `meeting.rs` | what the two ends of those share whatever `T` is |
+//! | `registry.rs` | what hangs at a context: a list that any thread changes without waiting |
 //! | `permit.rs` | send cases: room that is taken before the value exists |
 //! | `models.rs`, `rendezvous_models.rs` | the loom models |
 
@@ -42,6 +43,7 @@ mod meeting;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
 mod permit;
+mod registry;
 mod rendezvous;
 #[cfg(all(loom, test))]
 mod rendezvous_models;
@@ -62,6 +64,7 @@ pub use self::errors::{
 pub use self::permit::{Chosen, Permit};
 
 pub(crate) use self::permit::Waiting;
+pub(crate) use self::registry::{Entry, Once, Registry};
 use self::rendezvous::Rendezvous;
 use self::ring::{Head, Tail};
 pub(crate) use self::state::Refused;

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
 use loom::thread;
 
 use super::{Canceller, Context, ContextError, Watch};
+use crate::channel::{Entry, Registry};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
 use crate::sync::{Ordering, fence};
@@ -170,7 +171,8 @@ fn a_watch_taken_down_against_cancel() {
         let there = thread::spawn(move || canceller.cancel());
         drop(watch);
         assert!(there.join().unwrap());
-        // Rung or not: nobody holds it any more.
+        // Rung or not: what is taken down goes with the context at the latest.
+        drop(context);
         assert_eq!(Arc::strong_count(&bell), 1);
     });
 }
@@ -266,5 +268,120 @@ fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
         drop(reactor);
         assert_eq!(Rc::strong_count(&held), 1, "run, or gone with the reactor");
         assert!(there.join().unwrap());
+    });
+}
+
+// What hangs at a context (`channel/registry.rs`).
+
+/// Counts its drops.
+struct Counted(usize, Arc<[Count; 4]>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1[self.0].fetch_add(1, Relaxed);
+    }
+}
+
+type Entries = Vec<Arc<Entry<Counted>>>;
+
+fn registry(n: usize) -> (Arc<Registry<Counted>>, Entries, Arc<[Count; 4]>) {
+    let (registry, counts) = (Arc::new(Registry::new()), Arc::<[Count; 4]>::default());
+    let entries: Vec<_> = (0..n).map(|number| Entry::new(Counted(number, counts.clone()))).collect();
+    entries.iter().for_each(|entry| assert!(registry.add(entry.clone())));
+    (registry, entries, counts)
+}
+
+fn close(registry: &Registry<Counted>) -> Vec<usize> {
+    registry.close().iter().map(|entry| entry.value().0).collect()
+}
+
+fn each_is_freed_once(counts: &[Count; 4], n: usize) {
+    assert!(counts[..n].iter().all(|count| count.load(Relaxed) == 1));
+}
+
+#[test]
+fn a_sweep_against_a_close_frees_each_entry_once() {
+    loom::model(|| {
+        let (registry, mut entries, counts) = registry(3);
+        let (sweeper, closer) = (registry.clone(), registry.clone());
+        let (second, first) = (entries.remove(1), entries.remove(0));
+        let sweeps = thread::spawn(move || {
+            sweeper.take_off(&first);
+            drop(first);
+            sweeper.take_off(&second);
+        });
+        let closes = thread::spawn(move || close(&closer));
+        sweeps.join().unwrap();
+        let found = closes.join().unwrap();
+        assert!(found.contains(&2) && found.is_sorted(), "{found:?}");
+        drop((registry, entries));
+        each_is_freed_once(&counts, 3);
+    });
+}
+
+#[test]
+fn two_sweeps_against_a_close_free_each_entry_once() {
+    loom::model(|| {
+        let (registry, mut entries, counts) = registry(3);
+        let threads = [entries.remove(0), entries.remove(0)].map(|entry| {
+            let registry = registry.clone();
+            thread::spawn(move || registry.take_off(&entry))
+        });
+        let found = close(&registry);
+        assert!(found.contains(&2) && found.is_sorted(), "{found:?}");
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop((registry, entries));
+        each_is_freed_once(&counts, 3);
+    });
+}
+
+#[test]
+fn concurrent_sweeps_leave_no_litter() {
+    loom::model(|| {
+        let (registry, mut entries, counts) = registry(3);
+        let there = {
+            let (registry, entry) = (registry.clone(), entries.remove(2));
+            thread::spawn(move || registry.take_off(&entry))
+        };
+        for entry in entries {
+            registry.take_off(&entry);
+        }
+        there.join().unwrap();
+        // The newest entry stays until the registry is closed, or goes.
+        each_is_freed_once(&counts, 2);
+        assert_eq!(counts[2].load(Relaxed), 0);
+    });
+}
+
+#[test]
+fn what_is_added_against_a_close_is_found_or_refused() {
+    loom::model(|| {
+        let (registry, entries, counts) = registry(1);
+        let other = registry.clone();
+        let new = Entry::new(Counted(1, counts.clone()));
+        let there = thread::spawn(move || other.add(new));
+        let found = close(&registry);
+        let added = there.join().unwrap();
+        assert_eq!(found, if added { vec![0, 1] } else { vec![0] });
+        drop((registry, entries));
+        each_is_freed_once(&counts, 2);
+    });
+}
+
+#[test]
+fn children_that_come_and_go_against_cancel() {
+    loom::model(|| {
+        let (parent, canceller) = cancellable();
+        let (kept, _canceller) = parent.with_cancel();
+        let other = parent.clone();
+        let there = thread::spawn(move || {
+            drop(other.with_cancel());
+            let (late, _canceller) = other.with_cancel();
+            late
+        });
+        assert!(canceller.cancel());
+        let late = there.join().unwrap();
+        assert_eq!(kept.err(), Some(ContextError::Cancelled));
+        assert_eq!(late.err(), Some(ContextError::Cancelled));
     });
 }

@@ -173,12 +173,17 @@ impl Handle {
             if core.closed.get() {
                 return Err(core.gone());
             }
-            let Patience::Until(until) = patience else { return Ok(()) };
+            let Patience::Until(until) = patience else {
+                core.catches_up();
+                return if core.closed.get() { Err(core.gone()) } else { Ok(()) };
+            };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
                 return Ok(());
             }
             core.collect(Request::Wake);
-            core.look();
+            if core.looks_for_the_last_time(Some(until)) {
+                return if core.closed.get() { Err(core.gone()) } else { Ok(()) };
+            }
         }
     }
 
@@ -194,6 +199,7 @@ impl Handle {
             if core.is_pressed() && core.has_ready() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();
+                core.collect(Request::Mark);
             }
             if core.closed.get() {
                 return Err(core.gone());
@@ -207,10 +213,9 @@ impl Handle {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            if let Blocked::TimedOut = self.block_everywhere(until)? {
+            let blocked = self.block_everywhere(until)?;
+            if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
                 patience = Patience::None;
-            } else {
-                core.look();
             }
         }
     }
@@ -229,8 +234,14 @@ impl Handle {
 
     /// What one more look finds, before the wait ends with nothing.
     fn report_at_last(&self, events: &mut Events) -> io::Result<()> {
-        if self.core.looks_once_more() {
-            self.core.report(events);
+        let core = &self.core;
+        if core.catches_up() | core.looks_once_more() | core.expires_armed() {
+            if core.closed.get() {
+                return Err(core.gone());
+            }
+            core.expires_armed();
+            core.collect(Request::Mark);
+            core.report(events);
         }
         Ok(())
     }

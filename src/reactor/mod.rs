@@ -118,6 +118,8 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
+    /// Due timers may be missing in the ready list, so that a source is asked for its own deadline.
+    behind: Cell<Behind>,
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -136,6 +138,10 @@ pub(crate) struct Core {
     marking: Cell<bool>,
     /// A closure runs (`calls.rs`).
     calling: Cell<bool>,
+    /// The last turn with a backlog, and tokens of the callbacks that it has called.
+    called_first: RefCell<(u64, Vec<u64>)>,
+    /// An instant of a virtual clock, and the batches of callbacks that were run at it.
+    instant: Cell<(Time, u32)>,
     /// The sender of the mailbox, for every [`Remote`].
     posting: Sender<Post>,
     /// Posts of other threads; `None` when the reactor is gone.
@@ -192,6 +198,8 @@ struct Table {
     ready: Ready,
     /// What is to be called.
     calls: Ready,
+    /// Channels and contexts whose end has been taken.
+    ended: Ready,
     origins: Origins,
 }
 
@@ -242,6 +250,7 @@ impl Reactor {
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
+            behind: Cell::new(Behind::No),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
@@ -254,6 +263,7 @@ impl Reactor {
                 heap: Heap::new(),
                 ready: Ready::new(),
                 calls: Ready::new(),
+                ended: Ready::of(State::Ended),
                 origins: Origins::default(),
             }),
             notify: Arc::new(Notify::of_reactor(driver.waker())),
@@ -261,6 +271,8 @@ impl Reactor {
             channels: RefCell::default(),
             marking: Cell::new(false),
             calling: Cell::new(false),
+            called_first: RefCell::default(),
+            instant: Cell::new((Time::ZERO, 0)),
             posting,
             mailbox: RefCell::new(Some(mailbox)),
             posts: RefCell::default(),
@@ -412,7 +424,18 @@ impl Handle {
     }
 }
 
+/// Returns true if due timers may be missing in the ready list, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    No,
+    /// Callbacks may have armed what is due already.
+    Armed,
+    /// Stale entries stand before some that are due.
+    Backlog,
+}
+
 /// What blocking came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
     Ended,
@@ -436,6 +459,26 @@ impl Core {
         if self.clock.begin_turn(self.next_due.get()) {
             self.expire(self.clock.now());
         }
+        if self.errands.get() || self.notify.is_posted() {
+            self.run_errands();
+        }
+    }
+
+    /// The look after a sleep that may last until then. Returns true if that time is over: then all
+    /// that is due is ready, and each callback that is due has been called once.
+    #[inline]
+    pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
+        let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
+        if over { self.look_at_last() } else { self.look() }
+        over
+    }
+
+    /// [`look`](Self::look) at the end of the time: all that is due is ready, or called once.
+    #[cold]
+    #[inline(never)]
+    fn look_at_last(self: &Rc<Core>) {
+        self.clock.refresh();
+        self.expire_all();
         if self.errands.get() || self.notify.is_posted() {
             self.run_errands();
         }
@@ -468,6 +511,84 @@ impl Core {
             self.errands.set(true);
         }
         self.next_due.set(table.heap.first());
+        let backlog = self.clock.was_due(table.heap.first());
+        self.behind.set(if backlog { Behind::Backlog } else { Behind::No });
+    }
+
+    /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
+    /// many stale entries stand before it. Unbounded: only for a call that says "nothing" next.
+    #[cold]
+    #[inline(never)]
+    fn expire_all(&self) {
+        let now = self.clock.now();
+        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+            self.expire(now);
+        }
+        self.behind.set(Behind::No);
+    }
+
+    /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
+    /// Returns true if that was anything, so that the caller has to look at its sources again.
+    ///
+    /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
+    /// the callbacks that are due, and what other threads have posted.
+    #[inline]
+    pub(crate) fn catches_up(self: &Rc<Core>) -> bool {
+        let owed = self.behind.get() == Behind::Backlog || self.is_pressed();
+        if owed {
+            self.catch_up();
+        }
+        owed
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn catch_up(self: &Rc<Core>) {
+        if self.behind.get() == Behind::Backlog {
+            self.expire_all();
+            if self.may_call() {
+                let (turn, called) = self.called_first.take();
+                self.run_calls_but(if turn == self.turns.get() { &called } else { &[] });
+            }
+        } else {
+            self.run_calls();
+        }
+    }
+
+    /// For a wait that says "nothing" next: makes ready what callbacks have armed, and is due.
+    #[inline]
+    pub(crate) fn expires_armed(&self) -> bool {
+        let behind = self.is_behind();
+        if behind {
+            self.expire_all();
+        }
+        behind
+    }
+
+    /// Returns true if the timer of this record is due, and has not been moved to the ready list.
+    #[inline]
+    fn is_overdue(&self, node: &slots::Node) -> bool {
+        self.is_behind() && self.is_past(node)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_past(&self, node: &slots::Node) -> bool {
+        node.state.get() == State::Armed && self.clock.was_due(node.deadline.get())
+    }
+
+    /// Returns true if due timers may be missing in the ready list.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.get() != Behind::No
+    }
+
+    /// Callbacks have run, and may have armed what is due already.
+    fn settle_behind(&self) {
+        let due = self.next_due.get();
+        if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
+            self.behind.set(Behind::Armed);
+        }
     }
 
     /// When a sleep is to end for the timers.
@@ -495,7 +616,7 @@ impl Core {
     ) -> io::Result<Blocked> {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             // The last look may have been long before that.
-            self.look();
+            self.look_at_last();
             return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
         if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
@@ -505,7 +626,10 @@ impl Core {
             self.cleaned_for.set(self.next_due.get());
         }
         if self.clock.was_due(self.next_due.get()) || self.has_calls() {
-            return Ok(Blocked::Ended);
+            let stands_still = self.clock.is_virtual() && self.time_stands_still(until);
+            if !stands_still {
+                return Ok(Blocked::Ended);
+            }
         }
         if self.driving.try_borrow_mut().is_err() {
             // The sleep under way is the driver's, which calls us.
@@ -657,10 +781,13 @@ impl Core {
         self.table.borrow().ready.len()
     }
 
-    /// Whether the source of this token is in the ready list.
+    /// Returns true if the source of this token is in the ready list, due, or at its end.
     pub(crate) fn is_listed(&self, token: u64) -> bool {
         let slots = &self.table.borrow().slots;
-        slots.resolve(token).is_some_and(|slot| slots.node(slot).state.get() == State::Ready)
+        slots.resolve(token).is_some_and(|slot| {
+            let node = slots.node(slot);
+            matches!(node.state.get(), State::Ready | State::Ended) || self.is_overdue(node)
+        })
     }
 
     /// The tokens of the sources in the ready list, the one that has waited longest first.
@@ -670,6 +797,23 @@ impl Core {
             let table = self.table.borrow();
             let slot = next?;
             next = table.ready.after(&table.slots, slot);
+            Some(table.slots.chunk(slot).token(slot))
+        })
+    }
+
+    /// How many sources are at an end that has been taken.
+    #[inline]
+    pub(crate) fn ended_len(&self) -> usize {
+        self.table.borrow().ended.len()
+    }
+
+    /// The tokens of the sources at an end that has been taken.
+    pub(crate) fn ended_tokens(&self) -> impl Iterator<Item = u64> {
+        let mut next = self.table.borrow().ended.first();
+        std::iter::from_fn(move || {
+            let table = self.table.borrow();
+            let slot = next?;
+            next = table.ended.after(&table.slots, slot);
             Some(table.slots.chunk(slot).token(slot))
         })
     }
@@ -746,6 +890,7 @@ impl Core {
             table.heap = Heap::new();
             table.ready = Ready::new();
             table.calls = Ready::new();
+            table.ended = Ready::of(State::Ended);
             table.slots.clear()
         };
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
@@ -823,6 +968,7 @@ impl Core {
             match chunk.node(slot).state.get() {
                 State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
                 State::Ready => table.unready(slot),
+                State::Ended => table.ended.remove(&table.slots, slot),
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {
@@ -970,6 +1116,12 @@ impl Slot {
         self.node().state.get() == State::Ready
     }
 
+    /// [`is_ready`](Self::is_ready) of a timer: also if it is due, and the queue has not got to it.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_ready() || self.core().is_overdue(self.node())
+    }
+
     pub(crate) fn is_inert(&self) -> bool {
         self.core().closed.get()
     }
@@ -1100,16 +1252,31 @@ impl Slot {
         }
     }
 
-    /// The time that a `Ready` slot was due at; it is `Idle` then.
+    /// The time that a due slot was due at; it is `Idle` then.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Time> {
-        self.is_ready().then(|| self.take())
+        self.is_due().then(|| self.take())
     }
 
     fn take(&self) -> Time {
-        self.core().table.borrow_mut().unready(self.slot);
+        if self.is_ready() {
+            self.core().table.borrow_mut().unready(self.slot);
+        } else {
+            self.take_out();
+        }
         self.node().count();
         self.last_deadline()
+    }
+
+    /// Takes a due timer out of the queue.
+    #[cold]
+    #[inline(never)]
+    fn take_out(&self) {
+        let core = self.core();
+        let table = &mut *core.table.borrow_mut();
+        table.heap.remove(&table.slots, self.slot);
+        core.next_due.set(table.heap.first());
+        core.expired.set(core.expired.get() + 1);
     }
 
     /// What senders wake.

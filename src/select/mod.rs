@@ -306,7 +306,11 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 
 /// What one more look finds, before `default` runs.
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if !cases.need_no_look() && handle.core.looks_once_more() {
+    let core = &handle.core;
+    if core.catches_up() | (!cases.need_no_look() && core.looks_once_more()) {
+        if handle.is_closed() {
+            return Err(core.gone());
+        }
         pick(handle, cases, biased)
     } else {
         Ok(None)
@@ -358,11 +362,16 @@ fn run_slow<C: Cases>(
                 return Ok(Some(item));
             }
         }
-        if let Blocked::TimedOut = blocked? {
+        if blocked? == Blocked::TimedOut {
             patience = Patience::None;
         } else {
             core.collect(Request::Wake);
-            core.look();
+            if core.looks_for_the_last_time(until) {
+                patience = Patience::None;
+            }
+            if handle.is_closed() {
+                return Err(core.gone());
+            }
         }
         if let Some(item) = pick(handle, cases, biased)? {
             return Ok(Some(item));

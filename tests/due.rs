@@ -481,3 +481,82 @@ fn a_busy_callback_does_not_prolong_a_real_sleep() {
     assert!(count.get() >= 1);
     drop(call);
 }
+
+/// Has another thread post a closure that runs `then`, and waits until it is posted.
+fn posted(reactor: &Reactor, then: impl Fn() + Send + Clone + 'static) {
+    let remote = reactor.remote();
+    reactor
+        .call_after(Duration::ZERO, move |_| {
+            let (remote, then) = (remote.clone(), then.clone());
+            std::thread::spawn(move || remote.post(move |_| then()).unwrap()).join().unwrap();
+        })
+        .detach();
+}
+
+#[test]
+fn posts_of_the_turn_run_before_nothing_is_said() {
+    for n in [0, 9_000] {
+        let s = spoilt(By::Stop, n);
+        let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
+        let (notifier, notified) = s.reactor.notifier();
+        let mut events = Events::with_capacity(4);
+        let mut set = Select::new(&s.reactor);
+        set.recv(&inbox);
+        set.recv(&notified);
+        let sends = {
+            let tx = tx.clone();
+            move || tx.send(1).unwrap()
+        };
+
+        posted(&s.reactor, sends.clone());
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), inbox.try_recv()), (1, Ok(1)));
+
+        posted(&s.reactor, move || notifier.notify());
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), notified.try_take()), (1, Some(())));
+
+        posted(&s.reactor, sends.clone());
+        assert_eq!(set.try_wait().unwrap().unwrap().recv(&inbox), Some(Ok(1)));
+
+        posted(&s.reactor, sends.clone());
+        select! { s.reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("{n}") }
+
+        posted(&s.reactor, sends.clone());
+        assert_eq!(s.reactor.try_recv(&inbox).unwrap(), Some(Ok(1)));
+
+        // Something is ready already, and more is posted.
+        tx.send(7).unwrap();
+        let other = s.reactor.after(Duration::ZERO).with_key(9);
+        posted(&s.reactor, sends.clone());
+        s.reactor.wait_timeout(&mut events, ms(1)).unwrap();
+        assert_eq!((events.len(), inbox.len()), (2, 2));
+        drop(other);
+        inbox.try_iter().for_each(drop);
+
+        posted(&s.reactor, sends);
+        s.reactor.wait_timeout(&mut events, ms(1)).unwrap();
+        assert_eq!((events.len(), inbox.try_recv()), (1, Ok(1)));
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn an_embedded_turn_leaves_no_post_unheard() {
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = pollmux::sys::Poller::new().unwrap();
+    outer
+        .register(&inner, 0, pollmux::sys::Interest::READABLE, pollmux::sys::Mode::Edge)
+        .unwrap();
+    for _ in 0..20 {
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        posted(&reactor, move || tx.send(1).unwrap());
+        let mut ready = 0;
+        while ready == 0 {
+            outer.wait(&mut pollmux::sys::Events::with_capacity(1), None).unwrap();
+            ready = inner.turn().unwrap();
+        }
+        assert_eq!((ready, inbox.try_recv()), (1, Ok(1)));
+    }
+}

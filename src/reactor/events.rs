@@ -141,12 +141,17 @@ impl Handle {
         self.wait_until(events, Patience::Endless)
     }
 
-    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`.
+    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`. What is due by then is
+    /// reported, at the cost that [`try_wait`](Self::try_wait) has for stale entries.
     pub fn wait_timeout(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         self.wait_until(events, Patience::of(self, timeout))
     }
 
     /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are registered, one that looks at them.
+    ///
+    /// It reports nothing only if nothing is ready or due. Timers that were stopped or put off leave
+    /// stale entries in the queue. If such entries stand before a timer that may be due, the call
+    /// puts all of them right first: up to 0.4 µs each, 0.4 s in the worst case of a million.
     pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
         self.wait_until(events, Patience::None)
     }
@@ -154,6 +159,12 @@ impl Handle {
     /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread. Sources that become ready meanwhile stay so.
     ///
     /// Returns after `d`, never before, and when the callbacks that were due by then have been called; with an error when the driver fails or the reactor has been dropped.
+    ///
+    /// At the end each callback that is due is called once. One that is armed with zero meanwhile
+    /// is the next turn's. The end costs what [`try_wait`](Self::try_wait) costs for stale entries.
+    ///
+    /// On a virtual clock callbacks that arm themselves or each other with zero would hold the time.
+    /// After 100 rounds of callbacks at one instant the clock goes on to the next deadline.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};

@@ -18,6 +18,9 @@ use crate::wake::Request;
 
 /// A reusable set of receive and send cases, of any size.
 ///
+/// The end of a channel or of a context is given for ever, as in a `select!`, whoever took the end
+/// before. [`Handle::wait`] reports an end only until it was taken once.
+///
 /// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready), of the sources in the reactor or of those in the set, whichever are fewer: with thousands of channels and timers as much as with ten. (Send
 /// cases, rendezvous channels and sources of your own are asked one by one.)
 ///
@@ -288,7 +291,9 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// A case that is ready now, if one is. Fails as [`wait`](Self::wait) does.
+    /// A case that is ready or due now, if one is. Fails as [`wait`](Self::wait) does. While stale
+    /// entries stand before due timers every case is asked; `None` then costs what
+    /// [`Handle::try_wait`] says.
     pub fn try_wait(&mut self) -> io::Result<Option<Selected<'_, 'a>>> {
         Ok(self.run(Patience::None)?.map(|index| Selected::new(self, index)))
     }

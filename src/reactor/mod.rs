@@ -424,7 +424,12 @@ impl Handle {
     }
 }
 
-/// Returns true if due timers may be missing in the ready list, and why.
+/// Callbacks that a turn calls before it says "nothing", at least; more are the next turn's.
+const CALLS: usize = 2_048;
+/// Entries of the heap that are looked at before the callbacks among them are counted.
+const PIECE: u32 = 512;
+
+/// Tells if due timers may be missing in the ready list, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Behind {
     No,
@@ -498,8 +503,14 @@ impl Core {
 
     #[inline(never)]
     fn expire(&self, now: Time) {
+        self.expire_some(now, u32::MAX);
+    }
+
+    /// [`expire`](Self::expire) that touches no more than `most` entries.
+    #[inline]
+    fn expire_some(&self, now: Time, most: u32) {
         let table = &mut *self.table.borrow_mut();
-        let budget = table.heap.budget();
+        let budget = table.heap.budget().min(most);
         let done =
             table.heap.expire(&table.slots, &mut table.ready, &mut table.calls, now.as_nanos(), budget);
         self.expired.set(self.expired.get() + u64::from(done.fired));
@@ -531,7 +542,7 @@ impl Core {
     /// Returns true if that was anything, so that the caller has to look at its sources again.
     ///
     /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
-    /// the callbacks that are due, and what other threads have posted.
+    /// the callbacks that are due, up to [`CALLS`] of them, and what other threads have posted.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>) -> bool {
         let owed = self.behind.get() == Behind::Backlog || self.is_pressed();
@@ -544,15 +555,19 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
-        if self.behind.get() == Behind::Backlog {
-            self.expire_all();
-            if self.may_call() {
-                let (turn, called) = self.called_first.take();
-                self.run_calls_but(if turn == self.turns.get() { &called } else { &[] });
-            }
-        } else {
-            self.run_calls();
+        if self.behind.get() != Behind::Backlog {
+            return self.run_calls();
         }
+        let (turn, called) = self.called_first.take();
+        let called = if turn == self.turns.get() { called } else { Vec::new() };
+        let now = self.clock.now();
+        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+            if called.len() + self.table.borrow().calls.len() >= CALLS {
+                break;
+            }
+            self.expire_some(now, PIECE);
+        }
+        self.run_calls_but(&called);
     }
 
     /// For a wait that says "nothing" next: makes ready what callbacks have armed, and is due.

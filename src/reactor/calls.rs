@@ -287,7 +287,10 @@ impl Slot {
         if self.is_inert() {
             return;
         }
-        self.node().set(Flag::Call, true);
+        if !self.node().is(Flag::Call) {
+            self.node().set(Flag::Call, true);
+            self.core().callbacks.set(self.core().callbacks.get() + 1);
+        }
         *self.chunk.calls.of(self.slot).borrow_mut() = Some(call);
     }
 

@@ -185,7 +185,7 @@ impl Handle {
                 return Err(core.gone());
             }
             let Patience::Until(until) = patience else {
-                core.catches_up();
+                core.catches_up(true);
                 return if core.closed.get() { Err(core.gone()) } else { Ok(()) };
             };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
@@ -246,11 +246,11 @@ impl Handle {
     /// What one more look finds, before the wait ends with nothing.
     fn report_at_last(&self, events: &mut Events) -> io::Result<()> {
         let core = &self.core;
-        if core.catches_up() | core.looks_once_more() | core.expires_armed() {
+        if core.catches_up(true) | core.looks_once_more() {
             if core.closed.get() {
                 return Err(core.gone());
             }
-            core.expires_armed();
+            core.expire_backlog();
             core.collect(Request::Mark);
             core.report(events);
         }

@@ -118,8 +118,9 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
-    /// Due timers may be missing in the ready list, so that a source is asked for its own deadline.
-    behind: Cell<Behind>,
+    /// Stale entries stand before some that are due: due timers may be missing in the ready list, so
+    /// that each source is asked for its own deadline.
+    behind: Cell<bool>,
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -136,6 +137,8 @@ pub(crate) struct Core {
     channels: RefCell<Channels>,
     /// Whether a drained channel is asked for its mark, or left unasked (`channels.rs`).
     marking: Cell<bool>,
+    /// Callbacks that are live.
+    callbacks: Cell<usize>,
     /// A closure runs (`calls.rs`).
     calling: Cell<bool>,
     /// The last turn with a backlog, and tokens of the callbacks that it has called.
@@ -250,7 +253,7 @@ impl Reactor {
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
-            behind: Cell::new(Behind::No),
+            behind: Cell::new(false),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
@@ -270,6 +273,7 @@ impl Reactor {
             driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
             channels: RefCell::default(),
             marking: Cell::new(false),
+            callbacks: Cell::new(0),
             calling: Cell::new(false),
             called_first: RefCell::default(),
             instant: Cell::new((Time::ZERO, 0)),
@@ -429,16 +433,6 @@ const CALLS: usize = 2_048;
 /// Entries of the heap that are looked at before the callbacks among them are counted.
 const PIECE: u32 = 512;
 
-/// Tells if due timers may be missing in the ready list, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Behind {
-    No,
-    /// Callbacks may have armed what is due already.
-    Armed,
-    /// Stale entries stand before some that are due.
-    Backlog,
-}
-
 /// What blocking came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
@@ -469,8 +463,8 @@ impl Core {
         }
     }
 
-    /// The look after a sleep that may last until then. Returns true if that time is over: then all
-    /// that is due is ready, and each callback that is due has been called once.
+    /// The look after a sleep that may last until then. Returns true if that time is over: then each
+    /// callback that is due has been called once.
     #[inline]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
         let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
@@ -478,10 +472,13 @@ impl Core {
         over
     }
 
-    /// [`look`](Self::look) at the end of the time: all that is due is ready, or called once.
+    /// [`look`](Self::look) at the end of the time: each callback that is due is called once.
     #[cold]
     #[inline(never)]
     fn look_at_last(self: &Rc<Core>) {
+        if self.callbacks.get() == 0 {
+            return self.look();
+        }
         self.clock.refresh();
         self.expire_all();
         if self.errands.get() || self.notify.is_posted() {
@@ -522,8 +519,9 @@ impl Core {
             self.errands.set(true);
         }
         self.next_due.set(table.heap.first());
-        let backlog = self.clock.was_due(table.heap.first());
-        self.behind.set(if backlog { Behind::Backlog } else { Behind::No });
+        let first = table.heap.first();
+        let backlog = first != NEVER && self.clock.was_due(first);
+        self.behind.set(backlog);
     }
 
     /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
@@ -535,7 +533,7 @@ impl Core {
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
             self.expire(now);
         }
-        self.behind.set(Behind::No);
+        self.behind.set(false);
     }
 
     /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
@@ -543,9 +541,13 @@ impl Core {
     ///
     /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
     /// the callbacks that are due, up to [`CALLS`] of them, and what other threads have posted.
+    ///
+    /// A select asks its own cases for their deadlines, and needs this only if there are callbacks:
+    /// `everything` is for a wait.
     #[inline]
-    pub(crate) fn catches_up(self: &Rc<Core>) -> bool {
-        let owed = self.behind.get() == Behind::Backlog || self.is_pressed();
+    pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
+        let backlog = self.behind.get() && (everything || self.callbacks.get() > 0);
+        let owed = backlog || self.is_pressed();
         if owed {
             self.catch_up();
         }
@@ -555,7 +557,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
-        if self.behind.get() != Behind::Backlog {
+        if !self.behind.get() {
             return self.run_calls();
         }
         let (turn, called) = self.called_first.take();
@@ -570,14 +572,12 @@ impl Core {
         self.run_calls_but(&called);
     }
 
-    /// For a wait that says "nothing" next: makes ready what callbacks have armed, and is due.
+    /// For a wait that says "nothing" next: makes ready all that is due.
     #[inline]
-    pub(crate) fn expires_armed(&self) -> bool {
-        let behind = self.is_behind();
-        if behind {
+    pub(crate) fn expire_backlog(&self) {
+        if self.is_behind() {
             self.expire_all();
         }
-        behind
     }
 
     /// Returns true if the timer of this record is due, and has not been moved to the ready list.
@@ -589,20 +589,22 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn is_past(&self, node: &slots::Node) -> bool {
-        node.state.get() == State::Armed && self.clock.was_due(node.deadline.get())
+        let deadline = node.deadline.get();
+        node.state.get() == State::Armed && deadline != NEVER && self.clock.was_due(deadline)
     }
 
     /// Returns true if due timers may be missing in the ready list.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind.get() != Behind::No
+        self.behind.get()
     }
 
-    /// Callbacks have run, and may have armed what is due already.
+    /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
+    /// callback is the next turn's.
     fn settle_behind(&self) {
         let due = self.next_due.get();
-        if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
-            self.behind.set(Behind::Armed);
+        if due != NEVER && self.clock.is_due(due) {
+            self.expire(self.clock.now());
         }
     }
 
@@ -990,6 +992,9 @@ impl Core {
                 self.channels.borrow_mut().unregister();
             }
             let call = (chunk.take_call(slot), chunk.take_bell(slot));
+            if chunk.node(slot).is(Flag::Call) {
+                self.callbacks.set(self.callbacks.get() - 1);
+            }
             table.slots.free(slot);
             self.next_due.set(table.heap.first());
             call

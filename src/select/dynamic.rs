@@ -364,7 +364,7 @@ impl<'a> Select<'a> {
     /// What one more look finds, before the `Select` gives up.
     fn choose_at_last(&self) -> io::Result<Option<usize>> {
         let core = &self.handle.core;
-        if !(core.catches_up() | (self.look_for > 0 && core.looks_once_more())) {
+        if !(core.catches_up(false) | (self.look_for > 0 && core.looks_once_more())) {
             return Ok(None);
         }
         if self.handle.is_closed() {

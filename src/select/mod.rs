@@ -307,7 +307,7 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 /// What one more look finds, before `default` runs.
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
-    if core.catches_up() | (!cases.need_no_look() && core.looks_once_more()) {
+    if core.catches_up(false) | (!cases.need_no_look() && core.looks_once_more()) {
         if handle.is_closed() {
             return Err(core.gone());
         }

@@ -793,7 +793,7 @@ impl Source for Done {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.watch.is_ended() || self.slot.is_ready()
+        self.watch.is_ended() || self.slot.is_due()
     }
 
     fn try_take(&self) -> Option<Cause> {

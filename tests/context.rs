@@ -420,7 +420,9 @@ fn a_select_made_at_run_time_finds_an_end() {
     let chosen = select.wait().unwrap();
     assert_eq!(chosen.index(), 70);
     assert_eq!(chosen.recv(&dones[70]).as_ref().map(error), Some(ContextError::Cancelled));
-    // The next one by its deadline.
+    // It is there for ever; without it the next one is that with the first deadline.
+    assert_eq!(select.try_wait().unwrap().unwrap().index(), 70);
+    assert!(select.remove(70));
     let chosen = select.wait().unwrap();
     assert_eq!(chosen.index(), 0);
     assert_eq!(chosen.recv(&dones[0]).as_ref().map(error), Some(ContextError::DeadlineExceeded));

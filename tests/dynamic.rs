@@ -6,8 +6,8 @@ mod cpu;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use pollmux::channel::{self, SendError};
-use pollmux::{Inbox, Reactor, Select, Sim, Source, Timer, never};
+use pollmux::channel::{self, RecvError, SendError};
+use pollmux::{Events, Inbox, Reactor, Select, Sim, Source, Timer, never, select};
 
 use self::cpu::timed;
 
@@ -289,4 +289,164 @@ fn what_is_ready_outside_the_set_does_not_slow_it_down() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(first, 0);
     drop(forgotten);
+}
+
+#[test]
+fn the_end_of_a_channel_is_chosen_for_ever() {
+    let (_, reactor) = simulated();
+    for biased in [false, true] {
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        let (other, others) = reactor.channel::<u32>(4).unwrap();
+        let idle = reactor.timer();
+        let mut select = if biased { Select::biased(&reactor) } else { Select::new(&reactor) };
+        select.recv(&idle);
+        select.recv(&inbox);
+        select.recv(&others);
+        tx.send(1).unwrap();
+        drop(tx);
+        assert_eq!(select.wait().unwrap().recv(&inbox), Some(Ok(1)));
+        for _ in 0..3 {
+            assert_eq!(select.wait().unwrap().recv(&inbox), Some(Err(RecvError)));
+            assert_eq!(select.try_wait().unwrap().unwrap().recv(&inbox), Some(Err(RecvError)));
+            assert_eq!(select.wait_timeout(ms(1)).unwrap().unwrap().recv(&inbox), Some(Err(RecvError)));
+        }
+        // The other cases still have their turn, and the end is the first one's that is biased.
+        other.send(2).unwrap();
+        let mut indices = Vec::new();
+        while others.len() > 0 && indices.len() < 200 {
+            let chosen = select.wait().unwrap();
+            indices.push(chosen.index());
+            match chosen.index() {
+                1 => assert_eq!(chosen.recv(&inbox), Some(Err(RecvError))),
+                _ => assert_eq!(chosen.recv(&others), Some(Ok(2))),
+            }
+        }
+        assert_eq!(indices.last().copied(), Some(if biased { 1 } else { 2 }));
+        assert!(select.remove(1));
+        others.try_iter().for_each(drop);
+        assert!(select.try_wait().unwrap().is_none());
+        let again = select.recv(&inbox);
+        assert_eq!((again, select.wait().unwrap().index()), (1, 1));
+    }
+}
+
+#[test]
+fn an_end_that_was_taken_elsewhere_is_not_lost() {
+    let (_, reactor) = simulated();
+    // Taken before the case was added, and behind the set's back later.
+    for early in [true, false] {
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        let idle: Vec<_> = (0..8).map(|_| reactor.timer()).collect();
+        let mut select = Select::new(&reactor);
+        for timer in &idle {
+            select.recv(timer);
+        }
+        drop(tx);
+        if early {
+            assert!(inbox.try_recv().is_err());
+        }
+        let index = select.recv(&inbox);
+        let twice = select.recv(&inbox);
+        if !early {
+            assert_eq!(reactor.recv(&inbox).unwrap(), Err(RecvError));
+        }
+        for _ in 0..20 {
+            let chosen = select.wait().unwrap();
+            assert!([index, twice].contains(&chosen.index()));
+            assert_eq!(chosen.recv(&inbox), Some(Err(RecvError)));
+        }
+        // A wait reports the end until it was taken, and it was.
+        let mut events = Events::with_capacity(4);
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+    }
+}
+
+#[test]
+fn a_cancelled_context_is_chosen_for_ever() {
+    let (sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let (limited, _keep) = reactor.context().with_timeout(ms(3));
+    let (done, timeout) = (reactor.done(&context), reactor.done(&limited));
+    let mut select = Select::new(&reactor);
+    let (first, second) = (select.recv(&done), select.recv(&timeout));
+    canceller.cancel();
+    for _ in 0..3 {
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), first);
+        assert!(chosen.recv(&done).is_some());
+    }
+    // Also one whose deadline has passed, and that was taken by a select! before.
+    sim.advance(ms(4));
+    select! { reactor; recv(timeout) -> _ => {}, default => panic!("not done") }
+    select.remove(first);
+    for _ in 0..3 {
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), second);
+        assert!(chosen.recv(&timeout).is_some());
+    }
+}
+
+#[test]
+fn many_ends_beside_a_small_set_cost_nothing() {
+    let (_, reactor) = simulated();
+    let ended: Vec<_> = (0..1_000).map(|_| reactor.channel::<u32>(1).unwrap().1).collect();
+    ended.iter().for_each(|inbox| assert!(inbox.try_recv().is_err()));
+    let mut all = Select::new(&reactor);
+    for inbox in &ended {
+        all.recv(inbox);
+    }
+    let mut few = Select::new(&reactor);
+    few.recv(&ended[7]);
+    for _ in 0..3 {
+        assert_eq!(few.wait().unwrap().recv(&ended[7]), Some(Err(RecvError)));
+        let chosen = all.wait().unwrap();
+        let index = chosen.index();
+        assert_eq!(chosen.recv(&ended[index]), Some(Err(RecvError)));
+    }
+    drop((all, few));
+    drop(ended);
+    assert_eq!(reactor.stats().live, 0);
+}
+
+#[test]
+fn foreign_cases_are_known_by_their_reactor() {
+    let (_, reactor) = simulated();
+    let (_, other) = simulated();
+    // Their slots, and so their tokens, are equal to ours.
+    let theirs = [other.after(ms(1)), other.after(ms(1)), other.after(ms(1))];
+    let ours = [reactor.after(ms(1)), reactor.timer(), reactor.timer()];
+    let (tx, _rx) = channel::bounded::<u32>(1);
+    let outbox = other.register(tx).unwrap();
+    let mut select = Select::new(&reactor);
+    select.recv(&theirs[0]);
+    select.recv(&theirs[1]);
+    let mine = select.recv(&ours[0]);
+    select.recv(&theirs[2]);
+    let names = |select: &mut Select<'_>, case: &str| {
+        let error = select.wait().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().starts_with(case), "{error}");
+    };
+    names(&mut select, "case 0 ");
+    assert!(select.remove(0));
+    names(&mut select, "case 1 ");
+    assert!(select.remove(3));
+    names(&mut select, "case 1 ");
+    assert!(select.remove(1) && !select.remove(1));
+    let chosen = select.wait().unwrap();
+    assert_eq!(chosen.index(), mine);
+    assert!(chosen.recv(&ours[0]).is_some());
+    assert_eq!(select.len(), 1);
+    // A foreign one in the place of another, and out again, leaves ours where they are.
+    let index = select.recv(&theirs[0]);
+    names(&mut select, &format!("case {index} "));
+    select.remove(index);
+    ours[0].reset(ms(1));
+    assert_eq!(select.wait().unwrap().index(), mine);
+    // An outbox of another reactor, too.
+    let index = select.send(&outbox);
+    names(&mut select, &format!("case {index} "));
+    select.remove(index);
+    assert_eq!(select.wait().unwrap().index(), mine);
 }

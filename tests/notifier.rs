@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use pollmux::{Events, Reactor, Sim, Source, select};
+use pollmux::{Events, Reactor, Select, Sim, Source, select};
 use watch::scripted;
 
 #[test]
@@ -136,4 +136,105 @@ fn a_bell_outlives_its_reactor_and_is_inert() {
     drop(reactor);
     notifier.notify();
     assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
+}
+
+/// A foreign channel with these messages in it, that were sent before its source was made.
+fn with_messages(
+    reactor: &Reactor,
+    n: u32,
+) -> (mpsc::Sender<u32>, pollmux::Foreign<impl Fn() -> Option<u32>>) {
+    let (tx, rx) = mpsc::channel();
+    (0..n).for_each(|i| tx.send(i).unwrap());
+    let (_, notified) = reactor.notifier();
+    (tx, notified.with_key(4).receiving(move || rx.try_recv().ok()))
+}
+
+#[test]
+fn a_message_sent_before_the_source_is_found_by_wait() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (_tx, source) = with_messages(&reactor, 2);
+    let mut events = Events::with_capacity(4);
+    for n in 0..2 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [4]);
+        assert_eq!(source.try_take(), Some(n));
+    }
+    assert_eq!(source.try_take(), None);
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty());
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_message_sent_before_the_source_makes_the_fd_readable() {
+    use pollmux::sys::{self, Interest, Mode, Poller};
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+    inner.turn().unwrap();
+    let (_tx, source) = with_messages(&reactor, 1);
+    outer.wait(&mut sys::Events::with_capacity(1), None).unwrap();
+    assert_eq!(inner.turn().unwrap(), 1);
+    assert_eq!((source.try_take(), source.try_take()), (Some(0), None));
+    assert_eq!(inner.turn().unwrap(), 0);
+}
+
+#[test]
+fn what_a_select_leaves_is_found_by_wait() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (_tx, source) = with_messages(&reactor, 3);
+    let mut events = Events::with_capacity(4);
+    select! { reactor; recv(source) -> n => assert_eq!(n, 0) }
+    reactor.try_wait(&mut events).unwrap();
+    assert_eq!((events.len(), source.try_take()), (1, Some(1)));
+    select! { reactor; recv(source) -> n => assert_eq!(n, 2) }
+    select! { reactor; recv(source) -> _ => panic!("nothing"), default => {} }
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty());
+
+    // One ring for two messages; the closure panics once.
+    let (tx, rx) = mpsc::channel();
+    let (notifier, notified) = reactor.notifier();
+    let panics = std::cell::Cell::new(true);
+    let source = notified.receiving(|| {
+        assert!(!panics.replace(false), "the closure panics once");
+        rx.try_recv().ok()
+    });
+    tx.send(1).unwrap();
+    tx.send(2).unwrap();
+    notifier.notify();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.try_take()));
+    assert!(caught.is_err());
+    for n in [1, 2] {
+        reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), source.try_take()), (1, Some(n)));
+    }
+}
+
+#[test]
+fn a_set_does_not_choose_an_empty_foreign_channel() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let (tx, rx) = mpsc::channel();
+    let source = notified.receiving(|| rx.try_recv().ok());
+    let mut select = Select::new(&reactor);
+    select.recv(&source);
+    assert!(select.try_wait().unwrap().is_none());
+    for n in 0..100 {
+        tx.send(n).unwrap();
+        notifier.notify();
+        assert_eq!(select.wait().unwrap().recv(&source), Some(n));
+        assert!(select.try_wait().unwrap().is_none());
+    }
+    // A case that is not completed keeps its message.
+    tx.send(7).unwrap();
+    notifier.notify();
+    drop(select.wait().unwrap());
+    assert_eq!(select.wait().unwrap().recv(&source), Some(7));
+    tx.send(8).unwrap();
+    notifier.notify();
+    drop(select.wait().unwrap());
+    select! { reactor; recv(source) -> n => assert_eq!(n, 8) }
+    assert!(select.try_wait().unwrap().is_none());
 }

@@ -224,6 +224,8 @@ struct Model {
     calls: VecDeque<usize>,
     /// Calls left in the batch under way.
     batch: usize,
+    /// The batch, or a post, may have armed what is due already.
+    settles: bool,
     posts: VecDeque<Post>,
     arms: u64,
     put_off: bool,
@@ -267,6 +269,7 @@ impl Model {
             ready: VecDeque::new(),
             calls: VecDeque::new(),
             batch: 0,
+            settles: false,
             posts: VecDeque::new(),
             arms: 0,
             put_off: false,
@@ -394,8 +397,20 @@ impl Model {
                 Post::Reset(i, t, d) => self.reset_by_id(i, t, Some(d)),
             };
             self.stale += u64::from(done.is_err());
+            self.settles = true;
         }
         self.batch = self.calls.len();
+        self.settles |= self.batch > 0;
+        self.settle();
+    }
+
+    /// When a batch is over, what it has armed expires; a callback is the next batch's.
+    fn settle(&mut self) {
+        if self.settles && self.batch_is_over() {
+            self.settles = false;
+            self.batch = 0;
+            self.expire();
+        }
     }
 
     fn batch_is_over(&self) -> bool {
@@ -445,6 +460,7 @@ impl Model {
 
     /// Lives through the time that the reactor has slept, turn by turn.
     fn live_until(&mut self, observed: u64) -> Result<(), TestCaseError> {
+        self.settle();
         while self.now < observed {
             prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
             prop_assert!(!self.found(), "it slept until {} although {:?} was ready", observed, self.ready);
@@ -462,6 +478,8 @@ impl Model {
             }
             self.now = self.sleep_until();
             prop_assert!(self.now <= observed, "it woke at {} and not at {}", observed, self.now);
+            // The look at the end of the time is the last one.
+            self.timed_out |= self.now >= self.until;
             self.look();
         }
         Ok(())
@@ -477,7 +495,7 @@ impl Model {
             self.timed_out |= over;
             self.look();
             // What was posted may have made something due.
-            if self.calls.is_empty() && self.has_errands() && !over {
+            if self.batch == 0 && self.has_errands() && !over {
                 self.look();
             }
         }
@@ -499,6 +517,7 @@ impl Model {
 
     /// The wait is over: it must be for a reason, and there must be none to fail unless it did. Returns whether it has found something.
     fn end(&mut self, observed: u64, failed: Option<io::ErrorKind>) -> Result<bool, TestCaseError> {
+        self.settle();
         self.live_until(observed)?;
         loop {
             prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
@@ -819,6 +838,7 @@ impl World {
         self.model.borrow_mut().begin(Awaited::Nothing, NEVER, false);
         let result = glance();
         self.check_calls()?;
+        self.model.borrow_mut().settle();
         prop_assert_eq!(self.observed(), self.model.borrow().now, "it did not sleep");
         prop_assert!(self.model.borrow().batch_is_over(), "not called: {:?}", self.model.borrow().calls);
         Ok(result)

@@ -92,7 +92,7 @@ impl<T> Sender<T> {
     /// Whether a permit is to be had, or the news that the receiver is gone.
     pub(crate) fn is_ready(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match &self.flavor {
-            Sending::Buffer(tail) => tail.state().is_closed() || !tail.state().is_full(),
+            Sending::Buffer(tail) => tail.state().is_closed() || tail.state().has_permit(),
             Sending::Rendezvous(end) => end.meeting().is_sendable(party, offer(waiting)),
         }
     }

@@ -209,7 +209,12 @@ impl State {
             }
             let next = (word & !POSITION | (word + 1) & POSITION) - UNIT;
             match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Ok(Place { position: word & POSITION, level: 0, first_of_level: false }),
+                Ok(_) => {
+                    if units(word) == UNITS {
+                        self.call_for_permit();
+                    }
+                    return Ok(Place { position: word & POSITION, level: 0, first_of_level: false });
+                }
                 Err(now) => word = now,
             }
         }
@@ -228,10 +233,17 @@ impl State {
     pub(super) fn return_permit(&self) {
         if self.capacity.is_some() {
             self.front.tail.fetch_sub(UNIT, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            if self.room.is_awaited_now() {
-                self.call_senders(1);
-            }
+            self.call_for_permit();
+        }
+    }
+
+    /// After the number of permits went down: a send case may wait for that.
+    #[cold]
+    #[inline(never)]
+    fn call_for_permit(&self) {
+        fence(Ordering::SeqCst);
+        if self.room.is_awaited_now() {
+            self.call_senders(1);
         }
     }
 
@@ -288,10 +300,18 @@ impl State {
         }
     }
 
-    /// Whether a permit would be refused because there is no room.
+    /// Returns true if a message would be refused because there is no room.
     pub(super) fn is_full(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
         self.capacity.is_some() && self.is_full_at(word, self.head.load(Ordering::SeqCst))
+    }
+
+    /// Returns true if [`take_permit`](Self::take_permit) would not say "full": there is room, and
+    /// fewer permits are out than can be counted.
+    pub(super) fn has_permit(&self) -> bool {
+        let word = self.front.tail.load(Ordering::SeqCst);
+        self.capacity.is_none()
+            || units(word) < UNITS && !self.is_full_at(word, self.head.load(Ordering::SeqCst))
     }
 
     /// Step 5 of a sender, after its stamp and the publishing fence.

@@ -131,13 +131,13 @@ impl Native {
         ready: &mut ReadyFds,
         wait: impl FnOnce(&mut Native) -> io::Result<()>,
     ) -> io::Result<()> {
-        match wait(self) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                // Whatever is armed now, the next deadline is armed again.
-                self.armed = Time::MAX;
+        if let Err(error) = wait(self) {
+            // Whatever is armed now, the next deadline is armed again. (An interruption may have
+            // been one of the arming.)
+            self.armed = Time::MAX;
+            if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
-            _ => {}
         }
         for event in self.events.iter() {
             match event.id() {

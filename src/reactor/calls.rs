@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::remote::{Post, TimerError, TimerId};
 use super::slots::{Chunk, Flag, State};
+use super::timers::NEVER;
 use super::{Core, Handle, Slot};
 use crate::sys::Time;
 use crate::wake::{Bell, Probe};
@@ -132,6 +133,12 @@ impl Core {
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
     pub(crate) fn run_calls(self: &Rc<Core>) {
+        self.run_calls_but(&[]);
+    }
+
+    /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, to the
+    /// next turn.
+    pub(super) fn run_calls_but(self: &Rc<Core>, but: &[u64]) {
         if self.closed.get() {
             return;
         }
@@ -167,7 +174,13 @@ impl Core {
             self.clock.refresh();
         }
         let due = self.table.borrow().calls.len();
+        if due > 0 {
+            self.begin_batch();
+        }
         for _ in 0..due {
+            if !but.is_empty() && self.puts_off(but) {
+                continue;
+            }
             let Some((mut running, firing)) = self.next_call(&handle) else { break };
             self.called.set(self.called.get() + 1);
             if let Some(call) = &mut running.call {
@@ -175,6 +188,53 @@ impl Core {
             }
         }
         drop(batch);
+        if posted + due > 0 {
+            self.settle_behind();
+        }
+    }
+
+    /// Notes what the turn is about to call, where that matters.
+    fn begin_batch(&self) {
+        if self.clock.is_virtual() {
+            let (now, (instant, batches)) = (self.clock.now(), self.instant.get());
+            self.instant.set((now, if instant == now { batches.saturating_add(1) } else { 1 }));
+        }
+        if self.is_behind() {
+            let (table, first) = (self.table.borrow(), &mut *self.called_first.borrow_mut());
+            let (turn, called) = first;
+            *turn = self.turns.get();
+            called.clear();
+            called.extend(table.calls.iter(&table.slots).map(|slot| table.slots.chunk(slot).token(slot)));
+            called.sort_unstable();
+        }
+    }
+
+    /// Puts the first callback last if it is one of these, which are sorted tokens.
+    #[cold]
+    fn puts_off(&self, tokens: &[u64]) -> bool {
+        let table = &mut *self.table.borrow_mut();
+        let token = table.calls.first().map(|slot| table.slots.chunk(slot).token(slot));
+        let is_one = token.is_some_and(|token| tokens.binary_search(&token).is_ok());
+        if is_one {
+            table.calls.rotate(&table.slots, 1);
+        }
+        is_one
+    }
+
+    /// Callbacks that arm each other, or themselves, with zero go on for ever at one instant of a
+    /// virtual clock. Returns true if that has gone on for some time and nothing else is due: then
+    /// the clock goes on to the next deadline or to `until`, and calls them when it is there.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn time_stands_still(&self, until: Option<Time>) -> bool {
+        /// Batches of callbacks at one instant.
+        const ENOUGH: u32 = 100;
+        let (instant, batches) = self.instant.get();
+        if batches < ENOUGH || instant != self.clock.refresh() || self.posts.borrow().len() > 0 {
+            return false;
+        }
+        self.expire_all();
+        self.table.borrow().calls.len() > 0 && (until.is_some() || self.next_due.get() != NEVER)
     }
 
     /// Takes what other threads have left: posts, and callbacks that a bell has made due.
@@ -227,7 +287,10 @@ impl Slot {
         if self.is_inert() {
             return;
         }
-        self.node().set(Flag::Call, true);
+        if !self.node().is(Flag::Call) {
+            self.node().set(Flag::Call, true);
+            self.core().callbacks.set(self.core().callbacks.get() + 1);
+        }
         *self.chunk.calls.of(self.slot).borrow_mut() = Some(call);
     }
 

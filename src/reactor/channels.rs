@@ -228,12 +228,24 @@ impl Slot {
         }
     }
 
-    /// The channel is at its end: nothing will come, and it is not to be reported any more.
+    /// The end of the channel has been taken: nothing will come. A wait reports it no more.
     pub(crate) fn channel_ended(&self) {
-        if self.is_ready() {
-            self.core().table.borrow_mut().unready(self.slot);
-        }
         self.forget_channel();
+        let core = self.core();
+        if core.closed.get() {
+            return;
+        }
+        let table = &mut *core.table.borrow_mut();
+        match self.node().state.get() {
+            State::Ready => table.unready(self.slot),
+            State::Armed | State::Stopped => {
+                table.heap.remove(&table.slots, self.slot);
+                core.next_due.set(table.heap.first());
+            }
+            State::Ended => return,
+            State::Idle | State::Free => {}
+        }
+        table.ended.push(&table.slots, self.slot);
     }
 
     /// No channel is registered under this slot any more.

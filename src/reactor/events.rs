@@ -141,12 +141,17 @@ impl Handle {
         self.wait_until(events, Patience::Endless)
     }
 
-    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`.
+    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`. What is due by then is
+    /// reported, at the cost that [`try_wait`](Self::try_wait) has for stale entries.
     pub fn wait_timeout(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         self.wait_until(events, Patience::of(self, timeout))
     }
 
     /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are registered, one that looks at them.
+    ///
+    /// It reports nothing only if nothing is ready or due. Timers that were stopped or put off leave
+    /// stale entries in the queue. If such entries stand before a timer that may be due, the call
+    /// puts all of them right first: up to 0.4 µs each, 0.4 s in the worst case of a million.
     pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
         self.wait_until(events, Patience::None)
     }
@@ -154,6 +159,12 @@ impl Handle {
     /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread. Sources that become ready meanwhile stay so.
     ///
     /// Returns after `d`, never before, and when the callbacks that were due by then have been called; with an error when the driver fails or the reactor has been dropped.
+    ///
+    /// At the end each callback that is due is called once. One that is armed with zero meanwhile
+    /// is the next turn's. The end costs what [`try_wait`](Self::try_wait) costs for stale entries.
+    ///
+    /// On a virtual clock callbacks that arm themselves or each other with zero would hold the time.
+    /// After 100 rounds of callbacks at one instant the clock goes on to the next deadline.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -173,12 +184,17 @@ impl Handle {
             if core.closed.get() {
                 return Err(core.gone());
             }
-            let Patience::Until(until) = patience else { return core.yield_turn() };
+            let Patience::Until(until) = patience else {
+                core.catches_up(true);
+                return if core.closed.get() { Err(core.gone()) } else { core.yield_turn() };
+            };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
                 return Ok(());
             }
             core.collect(Request::Wake);
-            core.look();
+            if core.looks_for_the_last_time(Some(until)) {
+                return if core.closed.get() { Err(core.gone()) } else { Ok(()) };
+            }
         }
     }
 
@@ -194,6 +210,7 @@ impl Handle {
             if core.is_pressed() && core.has_ready() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();
+                core.collect(Request::Mark);
             }
             if core.closed.get() {
                 return Err(core.gone());
@@ -207,10 +224,9 @@ impl Handle {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            if let Blocked::TimedOut = self.block_everywhere(until)? {
+            let blocked = self.block_everywhere(until)?;
+            if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
                 patience = Patience::None;
-            } else {
-                core.look();
             }
         }
     }
@@ -229,8 +245,14 @@ impl Handle {
 
     /// What one more look finds, before the wait ends with nothing.
     fn report_at_last(&self, events: &mut Events) -> io::Result<()> {
-        if self.core.looks_once_more() {
-            self.core.report(events);
+        let core = &self.core;
+        if core.catches_up(true) | core.looks_once_more() {
+            if core.closed.get() {
+                return Err(core.gone());
+            }
+            core.expire_backlog();
+            core.collect(Request::Mark);
+            core.report(events);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 
 use super::ready::Ready;
+use super::slots::State;
 use super::timers::NEVER;
 use super::{Core, Slot};
 use crate::sys::fork;
@@ -59,6 +60,7 @@ impl Core {
         self.next_due.set(NEVER);
         if let Ok(mut table) = self.table.try_borrow_mut() {
             (table.ready, table.calls) = (Ready::new(), Ready::new());
+            table.ended = Ready::of(State::Ended);
             table.slots.idle();
         }
     }

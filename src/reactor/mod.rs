@@ -119,6 +119,9 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
+    /// Stale entries stand before some that are due: due timers may be missing in the ready list, so
+    /// that each source is asked for its own deadline.
+    behind: Cell<bool>,
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -135,8 +138,14 @@ pub(crate) struct Core {
     channels: RefCell<Channels>,
     /// Whether a drained channel is asked for its mark, or left unasked (`channels.rs`).
     marking: Cell<bool>,
+    /// Callbacks that are live.
+    callbacks: Cell<usize>,
     /// A closure runs (`calls.rs`).
     calling: Cell<bool>,
+    /// The last turn with a backlog, and tokens of the callbacks that it has called.
+    called_first: RefCell<(u64, Vec<u64>)>,
+    /// An instant of a virtual clock, and the batches of callbacks that were run at it.
+    instant: Cell<(Time, u32)>,
     /// The sender of the mailbox, for every [`Remote`].
     posting: Sender<Post>,
     /// Posts of other threads; `None` when the reactor is gone.
@@ -193,6 +202,8 @@ struct Table {
     ready: Ready,
     /// What is to be called.
     calls: Ready,
+    /// Channels and contexts whose end has been taken.
+    ended: Ready,
     origins: Origins,
 }
 
@@ -244,6 +255,7 @@ impl Reactor {
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
+            behind: Cell::new(false),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
@@ -256,13 +268,17 @@ impl Reactor {
                 heap: Heap::new(),
                 ready: Ready::new(),
                 calls: Ready::new(),
+                ended: Ready::of(State::Ended),
                 origins: Origins::default(),
             }),
             notify: Arc::new(Notify::of_reactor(driver.waker())),
             driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
             channels: RefCell::default(),
             marking: Cell::new(false),
+            callbacks: Cell::new(0),
             calling: Cell::new(false),
+            called_first: RefCell::default(),
+            instant: Cell::new((Time::ZERO, 0)),
             posting,
             mailbox: RefCell::new(Some(mailbox)),
             posts: RefCell::default(),
@@ -414,7 +430,13 @@ impl Handle {
     }
 }
 
+/// Callbacks that a turn calls before it says "nothing", at least; more are the next turn's.
+const CALLS: usize = 2_048;
+/// Entries of the heap that are looked at before the callbacks among them are counted.
+const PIECE: u32 = 512;
+
 /// What blocking came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
     Ended,
@@ -443,6 +465,33 @@ impl Core {
         }
     }
 
+    /// The look after a sleep that may last until then. Returns true if that time is over: then each
+    /// callback that is due has been called once.
+    #[inline]
+    pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
+        let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
+        if over {
+            self.look_at_last()
+        } else {
+            self.look()
+        }
+        over
+    }
+
+    /// [`look`](Self::look) at the end of the time: each callback that is due is called once.
+    #[cold]
+    #[inline(never)]
+    fn look_at_last(self: &Rc<Core>) {
+        if self.callbacks.get() == 0 {
+            return self.look();
+        }
+        self.clock.refresh();
+        self.expire_all();
+        if self.errands.get() || self.notify.is_posted() {
+            self.run_errands();
+        }
+    }
+
     #[inline(never)]
     fn run_errands(self: &Rc<Core>) {
         self.poll_fds();
@@ -457,8 +506,14 @@ impl Core {
 
     #[inline(never)]
     fn expire(&self, now: Time) {
+        self.expire_some(now, u32::MAX);
+    }
+
+    /// [`expire`](Self::expire) that touches no more than `most` entries.
+    #[inline]
+    fn expire_some(&self, now: Time, most: u32) {
         let table = &mut *self.table.borrow_mut();
-        let budget = table.heap.budget();
+        let budget = table.heap.budget().min(most);
         let done =
             table.heap.expire(&table.slots, &mut table.ready, &mut table.calls, now.as_nanos(), budget);
         self.expired.set(self.expired.get() + u64::from(done.fired));
@@ -470,6 +525,93 @@ impl Core {
             self.errands.set(true);
         }
         self.next_due.set(table.heap.first());
+        let first = table.heap.first();
+        let backlog = first != NEVER && self.clock.was_due(first);
+        self.behind.set(backlog);
+    }
+
+    /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
+    /// many stale entries stand before it. Unbounded: only for a call that says "nothing" next.
+    #[cold]
+    #[inline(never)]
+    fn expire_all(&self) {
+        let now = self.clock.now();
+        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+            self.expire(now);
+        }
+        self.behind.set(false);
+    }
+
+    /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
+    /// Returns true if that was anything, so that the caller has to look at its sources again.
+    ///
+    /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
+    /// the callbacks that are due, up to [`CALLS`] of them, and what other threads have posted.
+    ///
+    /// A select asks its own cases for their deadlines, and needs this only if there are callbacks:
+    /// `everything` is for a wait.
+    #[inline]
+    pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
+        let backlog = self.behind.get() && (everything || self.callbacks.get() > 0);
+        let owed = backlog || self.is_pressed();
+        if owed {
+            self.catch_up();
+        }
+        owed
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn catch_up(self: &Rc<Core>) {
+        if !self.behind.get() {
+            return self.run_calls();
+        }
+        let (turn, called) = self.called_first.take();
+        let called = if turn == self.turns.get() { called } else { Vec::new() };
+        let now = self.clock.now();
+        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+            if called.len() + self.table.borrow().calls.len() >= CALLS {
+                break;
+            }
+            self.expire_some(now, PIECE);
+        }
+        self.run_calls_but(&called);
+    }
+
+    /// For a wait that says "nothing" next: makes ready all that is due.
+    #[inline]
+    pub(crate) fn expire_backlog(&self) {
+        if self.is_behind() {
+            self.expire_all();
+        }
+    }
+
+    /// Returns true if the timer of this record is due, and has not been moved to the ready list.
+    #[inline]
+    fn is_overdue(&self, node: &slots::Node) -> bool {
+        self.is_behind() && self.is_past(node)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_past(&self, node: &slots::Node) -> bool {
+        let deadline = node.deadline.get();
+        node.state.get() == State::Armed && deadline != NEVER && self.clock.was_due(deadline)
+    }
+
+    /// Returns true if due timers may be missing in the ready list.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.get()
+    }
+
+    /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
+    /// callback is the next turn's.
+    fn settle_behind(&self) {
+        let due = self.next_due.get();
+        if due != NEVER && self.clock.is_due(due) {
+            self.expire(self.clock.now());
+        }
     }
 
     /// When a sleep is to end for the timers.
@@ -497,7 +639,7 @@ impl Core {
     ) -> io::Result<Blocked> {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             // The last look may have been long before that.
-            self.look();
+            self.look_at_last();
             return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
         if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
@@ -507,7 +649,10 @@ impl Core {
             self.cleaned_for.set(self.next_due.get());
         }
         if self.clock.was_due(self.next_due.get()) || self.has_calls() {
-            return Ok(Blocked::Ended);
+            let stands_still = self.clock.is_virtual() && self.time_stands_still(until);
+            if !stands_still {
+                return Ok(Blocked::Ended);
+            }
         }
         if self.driving.try_borrow_mut().is_err() {
             // The sleep under way is the driver's, which calls us.
@@ -660,10 +805,13 @@ impl Core {
         self.table.borrow().ready.len()
     }
 
-    /// Whether the source of this token is in the ready list.
+    /// Returns true if the source of this token is in the ready list, due, or at its end.
     pub(crate) fn is_listed(&self, token: u64) -> bool {
         let slots = &self.table.borrow().slots;
-        slots.resolve(token).is_some_and(|slot| slots.node(slot).state.get() == State::Ready)
+        slots.resolve(token).is_some_and(|slot| {
+            let node = slots.node(slot);
+            matches!(node.state.get(), State::Ready | State::Ended) || self.is_overdue(node)
+        })
     }
 
     /// The tokens of the sources in the ready list, the one that has waited longest first.
@@ -673,6 +821,23 @@ impl Core {
             let table = self.table.borrow();
             let slot = next?;
             next = table.ready.after(&table.slots, slot);
+            Some(table.slots.chunk(slot).token(slot))
+        })
+    }
+
+    /// How many sources are at an end that has been taken.
+    #[inline]
+    pub(crate) fn ended_len(&self) -> usize {
+        self.table.borrow().ended.len()
+    }
+
+    /// The tokens of the sources at an end that has been taken.
+    pub(crate) fn ended_tokens(&self) -> impl Iterator<Item = u64> {
+        let mut next = self.table.borrow().ended.first();
+        std::iter::from_fn(move || {
+            let table = self.table.borrow();
+            let slot = next?;
+            next = table.ended.after(&table.slots, slot);
             Some(table.slots.chunk(slot).token(slot))
         })
     }
@@ -749,6 +914,7 @@ impl Core {
             table.heap = Heap::new();
             table.ready = Ready::new();
             table.calls = Ready::new();
+            table.ended = Ready::of(State::Ended);
             table.slots.clear()
         };
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
@@ -826,12 +992,16 @@ impl Core {
             match chunk.node(slot).state.get() {
                 State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
                 State::Ready => table.unready(slot),
+                State::Ended => table.ended.remove(&table.slots, slot),
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {
                 self.channels.borrow_mut().unregister();
             }
             let call = (chunk.take_call(slot), chunk.take_bell(slot));
+            if chunk.node(slot).is(Flag::Call) {
+                self.callbacks.set(self.callbacks.get() - 1);
+            }
             table.slots.free(slot);
             self.next_due.set(table.heap.first());
             call
@@ -973,6 +1143,12 @@ impl Slot {
         self.node().state.get() == State::Ready
     }
 
+    /// [`is_ready`](Self::is_ready) of a timer: also if it is due, and the queue has not got to it.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_ready() || self.core().is_overdue(self.node())
+    }
+
     pub(crate) fn is_inert(&self) -> bool {
         self.core().closed.get()
     }
@@ -1103,16 +1279,31 @@ impl Slot {
         }
     }
 
-    /// The time that a `Ready` slot was due at; it is `Idle` then.
+    /// The time that a due slot was due at; it is `Idle` then.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Time> {
-        self.is_ready().then(|| self.take())
+        self.is_due().then(|| self.take())
     }
 
     fn take(&self) -> Time {
-        self.core().table.borrow_mut().unready(self.slot);
+        if self.is_ready() {
+            self.core().table.borrow_mut().unready(self.slot);
+        } else {
+            self.take_out();
+        }
         self.node().count();
         self.last_deadline()
+    }
+
+    /// Takes a due timer out of the queue.
+    #[cold]
+    #[inline(never)]
+    fn take_out(&self) {
+        let core = self.core();
+        let table = &mut *core.table.borrow_mut();
+        table.heap.remove(&table.slots, self.slot);
+        core.next_due.set(table.heap.first());
+        core.expired.set(core.expired.get() + 1);
     }
 
     /// What senders wake.

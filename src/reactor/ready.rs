@@ -8,6 +8,8 @@ use super::slots::{NONE, PATIENCE, Slots, State};
 /// A doubly linked list through the records.
 #[derive(Debug)]
 pub(crate) struct Ready {
+    /// That of its records.
+    state: State,
     head: u32,
     tail: u32,
     len: usize,
@@ -30,7 +32,12 @@ fn set_links<O>(slots: &Slots<O>, slot: u32, links: Links) {
 
 impl Ready {
     pub(crate) const fn new() -> Ready {
-        Ready { head: NONE, tail: NONE, len: 0 }
+        Ready::of(State::Ready)
+    }
+
+    /// A list of records in this state.
+    pub(crate) const fn of(state: State) -> Ready {
+        Ready { state, head: NONE, tail: NONE, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -66,11 +73,11 @@ impl Ready {
         }
     }
 
-    /// Makes a record `Ready` and puts it last.
+    /// Makes a record `Ready`, or what the list's records are, and puts it last.
     pub(crate) fn push<O>(&mut self, slots: &Slots<O>, slot: u32) {
-        debug_assert_ne!(slots.node(slot).state.get(), State::Ready);
+        debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
         let node = slots.node(slot);
-        node.state.set(State::Ready);
+        node.state.set(self.state);
         node.pos.set(PATIENCE);
         set_links(slots, slot, Links { prev: self.tail, next: NONE });
         match self.tail {
@@ -81,9 +88,9 @@ impl Ready {
         self.len += 1;
     }
 
-    /// Takes a `Ready` record out and makes it `Idle`.
+    /// Takes a record out and makes it `Idle`.
     pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
-        debug_assert_eq!(slots.node(slot).state.get(), State::Ready);
+        debug_assert_eq!(slots.node(slot).state.get(), self.state);
         slots.node(slot).state.set(State::Idle);
         let Links { prev, next } = links(slots, slot);
         match prev {

@@ -12,7 +12,8 @@
 //!     │                 │         Stopped ──┘                             │
 //!     └── drop          └───────────────────────── take / stop ───────────┘
 //! ```
-//! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready ones are in the ready list.
+//! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready ones are in the ready list. A channel
+//! whose end has been taken is Ended for the rest of its life, and in the list of ends.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -44,6 +45,9 @@ pub(crate) enum State {
     Stopped,
     /// In the ready list, or in the list of calls: an expiry not yet taken, or a channel that is not empty.
     Ready,
+    /// In the list of ends: its end has been taken, which `wait` reports no more, and a `Select`
+    /// gives for ever.
+    Ended,
 }
 
 /// What a record says of its source, a bit each.

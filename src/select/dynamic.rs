@@ -18,6 +18,9 @@ use crate::wake::Request;
 
 /// A reusable set of receive and send cases, of any size.
 ///
+/// The end of a channel or of a context is given for ever, as in a `select!`, whoever took the end
+/// before. [`Handle::wait`] reports an end only until it was taken once.
+///
 /// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready), of the sources in the reactor or of those in the set, whichever are fewer: with thousands of channels and timers as much as with ten. (Send
 /// cases, rendezvous channels and sources of your own are asked one by one.)
 ///
@@ -49,8 +52,9 @@ pub struct Select<'a> {
     biased: bool,
     /// How many cases the fds have to be looked at for.
     look_for: usize,
-    /// The first case that belongs to another reactor.
-    foreign: Option<usize>,
+    /// The cases that belong to other reactors, which are in none of the lists: their tokens mean
+    /// other sources here.
+    foreign: Vec<usize>,
     /// The case that was chosen last, and may have been forgotten.
     chosen: Cell<Option<usize>>,
 }
@@ -188,7 +192,7 @@ impl<'a> Select<'a> {
             asked: Vec::new(),
             biased: false,
             look_for: 0,
-            foreign: None,
+            foreign: Vec::new(),
             chosen: Cell::new(None),
         }
     }
@@ -224,6 +228,10 @@ impl<'a> Select<'a> {
             self.cases.len() - 1
         });
         let next_same = match token {
+            _ if !belongs => {
+                self.foreign.push(index);
+                None
+            }
             Some(token) => self.listed.insert(token, index),
             None => {
                 self.asked.push(index);
@@ -231,9 +239,6 @@ impl<'a> Select<'a> {
             }
         };
         self.look_for += usize::from(looked_for);
-        if !belongs {
-            self.foreign = Some(self.foreign.map_or(index, |other| other.min(index)));
-        }
         self.cases[index] = Some(Case { source, token, next_same, looked_for });
         index
     }
@@ -243,11 +248,9 @@ impl<'a> Select<'a> {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
         self.look_for -= usize::from(case.looked_for);
         match case.token {
+            _ if self.foreign.contains(&index) => self.foreign.retain(|&other| other != index),
             Some(token) => self.unlink(token, index, case.next_same),
             None => self.asked.retain(|&other| other != index),
-        }
-        if self.foreign == Some(index) {
-            self.foreign = None;
         }
         self.free.push(index);
         true
@@ -288,7 +291,9 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// A case that is ready now, if one is. Fails as [`wait`](Self::wait) does.
+    /// A case that is ready or due now, if one is. Fails as [`wait`](Self::wait) does. While stale
+    /// entries stand before due timers every case is asked; `None` then costs what
+    /// [`Handle::try_wait`] says.
     pub fn try_wait(&mut self) -> io::Result<Option<Selected<'_, 'a>>> {
         Ok(self.run(Patience::None)?.map(|index| Selected::new(self, index)))
     }
@@ -303,7 +308,7 @@ impl<'a> Select<'a> {
         if self.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the Select has no cases"));
         }
-        if let Some(index) = self.foreign {
+        if let Some(index) = self.foreign.iter().min() {
             let text = format!("case {index} of the Select is a source of another reactor");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
@@ -318,6 +323,7 @@ impl<'a> Select<'a> {
             if core.is_pressed() {
                 // Asked for before what was collected was sent, perhaps.
                 core.run_calls();
+                core.collect(Request::Mark);
             }
             if let Some(index) = self.choose(core) {
                 return Ok(Some(index));
@@ -326,7 +332,7 @@ impl<'a> Select<'a> {
                 return Err(core.gone());
             }
             let until = match patience {
-                Patience::None => return Ok(self.choose_at_last(core)),
+                Patience::None => return self.choose_at_last(),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
@@ -349,17 +355,23 @@ impl<'a> Select<'a> {
             if chosen.is_some() {
                 return Ok(chosen);
             }
-            if let Blocked::TimedOut = blocked? {
+            if blocked? == Blocked::TimedOut || core.looks_for_the_last_time(until) {
                 patience = Patience::None;
-            } else {
-                core.look();
             }
         }
     }
 
     /// What one more look finds, before the `Select` gives up.
-    fn choose_at_last(&self, core: &Core) -> Option<usize> {
-        if core.looks_at_last(self.look_for > 0) { self.choose(core) } else { None }
+    fn choose_at_last(&self) -> io::Result<Option<usize>> {
+        let core = &self.handle.core;
+        if !(core.catches_up(false) | core.looks_at_last(self.look_for > 0)) {
+            return Ok(None);
+        }
+        if self.handle.is_closed() {
+            return Err(core.gone());
+        }
+        core.collect(Request::Mark);
+        Ok(self.choose(core))
     }
 
     fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {
@@ -368,7 +380,7 @@ impl<'a> Select<'a> {
 
     /// The cases that are ready, found through the ready list, or, when that has more in it than the set, by asking the set.
     fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
-        let few = core.ready_len() <= self.len();
+        let few = self.goes_by_lists(core);
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
         let listed = core
             .ready_tokens()
@@ -384,6 +396,21 @@ impl<'a> Select<'a> {
         listed.chain(asked.chain(every).filter(is_ready))
     }
 
+    /// Returns true if the ready list is asked, and not every case.
+    fn goes_by_lists(&self, core: &Core) -> bool {
+        core.ready_len() + core.ended_len() <= self.len() && !core.is_behind()
+    }
+
+    /// The cases at an end that has been taken before, unless [`candidates`](Self::candidates) has
+    /// asked every case.
+    #[cold]
+    fn ended<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
+        let all = if self.goes_by_lists(core) { usize::MAX } else { 0 };
+        let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
+        let first = core.ended_tokens().take(all).filter_map(|token| self.listed.get(&token).copied());
+        first.flat_map(move |first| std::iter::successors(Some(first), same))
+    }
+
     /// Chooses one of the cases that are ready, and reserves what it needs.
     fn choose(&self, core: &Core) -> Option<usize> {
         loop {
@@ -391,6 +418,12 @@ impl<'a> Select<'a> {
             for index in self.candidates(core) {
                 seen += 1;
                 chosen = self.better(core, seen, chosen, index);
+            }
+            if core.ended_len() > 0 {
+                for index in self.ended(core) {
+                    seen += 1;
+                    chosen = self.better(core, seen, chosen, index);
+                }
             }
             // Another sender may have taken the room meanwhile: then the others are asked again.
             match chosen {

@@ -308,13 +308,21 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 /// Picks among what one more look finds, before `default` runs.
 #[inline]
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if handle.core.is_any_watched() { look_and_pick(handle, cases, biased) } else { Ok(None) }
+    if handle.core.catches_up(false) | handle.core.is_any_watched() {
+        look_and_pick(handle, cases, biased)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Not inline, so that a `default` without fds pays nothing for it.
 #[inline(never)]
 fn look_and_pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if handle.core.looks_at_last(!cases.need_no_look()) { pick(handle, cases, biased) } else { Ok(None) }
+    handle.core.looks_at_last(!cases.need_no_look());
+    if handle.is_closed() {
+        return Err(handle.core.gone());
+    }
+    pick(handle, cases, biased)
 }
 
 /// The case was ready and gave nothing: its source spins if that goes on.
@@ -362,11 +370,16 @@ fn run_slow<C: Cases>(
                 return Ok(Some(item));
             }
         }
-        if let Blocked::TimedOut = blocked? {
+        if blocked? == Blocked::TimedOut {
             patience = Patience::None;
         } else {
             core.collect(Request::Wake);
-            core.look();
+            if core.looks_for_the_last_time(until) {
+                patience = Patience::None;
+            }
+            if handle.is_closed() {
+                return Err(core.gone());
+            }
         }
         if let Some(item) = pick(handle, cases, biased)? {
             return Ok(Some(item));

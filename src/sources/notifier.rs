@@ -6,7 +6,7 @@
 //! of `reactor/notify.rs`, with the flag in the place of the tail: at most one `write` for each time that the bell goes from silent to rung, and none while
 //! the loop is awake.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -147,9 +147,15 @@ impl Notified {
     /// select! { reactor; recv(source) -> end => assert!(end.is_err()) } // the sender is gone
     /// # std::io::Result::Ok(())
     /// ```
+    ///
+    /// A new source counts as rung: what was sent before is found. So a [`wait`](Handle::wait) or an
+    /// embedded turn reports the source once, also if there is nothing.
     pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> Foreign<F> {
-        // Something may have been sent before.
-        Foreign { notified: self, try_recv, more: Cell::new(true) }
+        // Something may have been sent before, or without a ring.
+        if !self.slot.is_inert() {
+            self.bell.ring();
+        }
+        Foreign { notified: self, try_recv, more: Cell::new(true), held: RefCell::new(None) }
     }
 
     fn settle(&self, over: bool) {
@@ -207,11 +213,51 @@ impl fmt::Debug for Notified {
 }
 
 /// Somebody's channel as a source; made by [`Notified::receiving`].
-pub struct Foreign<F> {
+///
+/// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it is
+/// taken.
+pub struct Foreign<F: Receives> {
     notified: Notified,
     try_recv: F,
     /// The last call gave something, so there may be more.
     more: Cell<bool>,
+    /// The item of a chosen case.
+    held: RefCell<Option<F::Item>>,
+}
+
+/// A closure that receives: names the type of its messages.
+pub trait Receives {
+    /// The messages.
+    type Item;
+
+    /// Calls it.
+    fn receive(&self) -> Option<Self::Item>;
+}
+
+impl<T, F: Fn() -> Option<T>> Receives for F {
+    type Item = T;
+
+    #[inline]
+    fn receive(&self) -> Option<T> {
+        self()
+    }
+}
+
+impl<F: Receives> Foreign<F> {
+    fn receive(&self) -> Option<F::Item> {
+        // Heard first: a send that comes after the call rings again.
+        self.notified.hear();
+        // A call that panics leaves the message there, also for a wait.
+        self.more.set(true);
+        self.notified.slot.make_ready();
+        let item = self.try_recv.receive();
+        self.more.set(item.is_some());
+        if item.is_some() {
+            self.notified.slot.progressed();
+        }
+        self.notified.settle(item.is_none());
+        item
+    }
 }
 
 impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
@@ -223,17 +269,20 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
     }
 
     fn try_take(&self) -> Option<T> {
-        // Heard first: a send that comes after the call rings again.
-        self.notified.hear();
-        // A call that panics leaves the message there.
-        self.more.set(true);
-        let item = (self.try_recv)();
-        self.more.set(item.is_some());
-        if item.is_some() {
-            self.notified.slot.progressed();
+        let held = self.held.take();
+        held.or_else(|| self.receive())
+    }
+
+    /// A set that chooses it finds out that there is nothing, and chooses another case.
+    fn hold(&self) -> bool {
+        if self.held.borrow().is_some() {
+            return true;
         }
-        self.notified.settle(item.is_none());
-        item
+        let item = self.receive();
+        let holds = item.is_some();
+        // The place was empty, unless the closure has used this very source.
+        drop(self.held.replace(item));
+        holds
     }
 
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
@@ -254,7 +303,7 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
     }
 }
 
-impl<F> fmt::Debug for Foreign<F> {
+impl<F: Receives> fmt::Debug for Foreign<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Foreign")
             .field("notified", &self.notified)

@@ -275,7 +275,7 @@ impl Source for Ticker {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.slot.is_ready()
+        self.slot.is_due()
     }
 
     fn try_take(&self) -> Option<Tick> {

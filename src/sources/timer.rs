@@ -129,7 +129,7 @@ impl Source for Timer {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.slot.is_ready()
+        self.slot.is_due()
     }
 
     #[inline]

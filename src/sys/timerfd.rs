@@ -6,6 +6,7 @@
 //!   pending unread expiry away. (A *periodic* timerfd re-arms only in `read`; there is none here.)
 //! - On the wall clock (`TFD_TIMER_CANCEL_ON_SET`) a jump of the clock is an event, too, and `read` says `ECANCELED` then; it drops an expiry that was
 //!   there. `settime` may say `ECANCELED` as well, *after* having armed.
+//! - No signal interrupts `settime`, but a filter of syscalls may say `EINTR`: it has *not* armed.
 //! - A deadline in the past is delivered by an interrupt of its own, so a look right after `arm` may miss it.
 
 use std::io;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 use super::timespec::timerfd_settime;
 use super::{Expiry, Interest, Mode, OsClock, Poller, Time, check};
+
+/// Attempts to arm that may be interrupted, one after the other, before that is an error.
+const INTERRUPTIONS: u32 = 16;
 
 /// A kernel timer on `CLOCK_MONOTONIC`: a timerfd here.
 ///
@@ -105,10 +109,27 @@ impl TimerFd {
             deadline => deadline.max(Time::from_nanos(1)) - Time::ZERO,
         };
         match timerfd_settime(self.fd.as_fd(), self.flags, value) {
-            // The clock has been set since the last call, which says so only after it has armed.
-            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ok(()),
-            armed => armed,
+            Err(error) => self.arm_again(value, error),
+            Ok(()) => Ok(()),
         }
+    }
+
+    /// After an attempt to arm has failed.
+    #[cold]
+    fn arm_again(&self, value: Duration, mut error: io::Error) -> io::Result<()> {
+        for _ in 0..INTERRUPTIONS {
+            match error.raw_os_error() {
+                // The clock has been set since the last call, which says so only after it has armed.
+                Some(libc::ECANCELED) => return Ok(()),
+                Some(libc::EINTR) => {}
+                _ => break,
+            }
+            match timerfd_settime(self.fd.as_fd(), self.flags, value) {
+                Ok(()) => return Ok(()),
+                Err(next) => error = next,
+            }
+        }
+        Err(error)
     }
 
     /// Takes the deadline, or an expiry nobody saw, away. One syscall.

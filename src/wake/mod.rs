@@ -62,7 +62,8 @@ pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait.
     ///
     /// Called once for each sleep that a thread ends. It may be called again for the same sleep
-    /// when the first call has failed, or has not returned after some microseconds.
+    /// when the call has not returned after some microseconds, or has failed: at once, up to three
+    /// times more, and after that by every thread that has news for the reactor.
     fn wake(&self) -> io::Result<()>;
 }
 
@@ -119,6 +120,16 @@ pub(crate) trait Probe: Send + Sync {
             look => look,
         }
     }
+}
+
+/// Makes a wake-up that has failed. Returns true if it was made. There may be no other sender.
+#[cold]
+#[inline(never)]
+fn wake_again(waker: &dyn Wake) -> bool {
+    (0..3).any(|_| {
+        thread::yield_now();
+        waker.wake().is_ok()
+    })
 }
 
 /// The shared end of a reactor, or of a thread that blocks without one.
@@ -364,16 +375,19 @@ impl Notify {
     pub(crate) fn answer(&self, asked: Asked, cell: &RequestCell, slot: u32) {
         if asked.is_for_mark() {
             self.mark(cell, slot);
-            self.wake();
-            cell.answered(asked);
+            // After a failure the request stays: the next sender tries again.
+            if self.wake() {
+                cell.answered(asked);
+            }
         } else {
             self.wake();
         }
     }
 
     /// Step 7 of a sender. Also called by the reactor itself when an outer loop sleeps for it.
+    /// Returns false if the wake-up has failed.
     #[inline(always)]
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(&self) -> bool {
         let number = self.sleep.load(Ordering::SeqCst);
         if number & 1 == 0 {
             // A failed exchange stores nothing: a late sender cannot undo a later sleep.
@@ -382,26 +396,27 @@ impl Notify {
                 Err(now) => self.help(now),
             }
         } else {
-            self.help(number);
+            self.help(number)
         }
     }
 
     /// Makes the wake-up of the sleep that `ended`.
     #[inline(always)]
-    fn ring(&self, ended: u64) {
+    fn ring(&self, ended: u64) -> bool {
         if !self.is_at_home() {
-            return;
+            return true;
         }
-        let Ok(waker) = self.waker.try_read() else { return }; // the reactor is going
-        let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok());
+        let Ok(waker) = self.waker.try_read() else { return true }; // the reactor is going
+        let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok() || wake_again(&**waker));
         drop(waker);
         if self.closed.load(Ordering::SeqCst) {
             self.drop_waker();
         }
-        // After a failure the wake-up is still owed: the next sender makes it.
+        // If all attempts have failed the wake-up is still owed: the next sender makes it.
         if made && self.sleep.load(Ordering::SeqCst) == ended {
             self.rung.store(ended, Ordering::Release);
         }
+        made
     }
 
     /// The reactor is gone: drops the waker, and with it the fd that it keeps open. Waits for
@@ -421,19 +436,15 @@ impl Notify {
 
     /// Makes the wake-up that another thread owes, if that thread takes too long.
     #[inline]
-    fn help(&self, ended: u64) {
-        if self.rung.load(Ordering::Acquire) != ended {
-            self.help_slow(ended);
-        }
+    fn help(&self, ended: u64) -> bool {
+        self.rung.load(Ordering::Acquire) == ended || self.help_slow(ended)
     }
 
     #[cold]
     #[inline(never)]
-    fn help_slow(&self, ended: u64) {
+    fn help_slow(&self, ended: u64) -> bool {
         let is_over =
             || self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended;
-        if !wait_briefly(is_over) {
-            self.ring(ended);
-        }
+        wait_briefly(is_over) || self.ring(ended)
     }
 }

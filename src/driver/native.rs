@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
 use crate::sync::forbid_sleep;
-use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Waker};
+use crate::sys::{Events, Interest, Mode, NOT_ARMED, OsTimer, Poller, Time, TimeoutSlack, Waker};
 
 // No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
 const TIMER: u64 = u64::MAX;
@@ -132,11 +132,12 @@ impl Native {
         wait: impl FnOnce(&mut Native) -> io::Result<()>,
     ) -> io::Result<()> {
         if let Err(error) = wait(self) {
-            // Whatever is armed now, the next deadline is armed again. (An interruption may have
-            // been one of the arming.)
-            self.armed = Time::MAX;
             if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+                // Whatever is armed now, the next deadline is armed again.
+                self.armed = Time::MAX;
+                if error.kind() != NOT_ARMED {
+                    return Err(error);
+                }
             }
         }
         for event in self.events.iter() {

@@ -133,13 +133,15 @@ impl Core {
         self.notify.is_pressed() && self.may_call()
     }
 
-    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
+    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines. What
+    /// they have armed and is due already is ready then.
     pub(crate) fn run_calls(self: &Rc<Core>) {
         self.run_calls_but(&[]);
+        self.settle_behind();
     }
 
-    /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, to the
-    /// next turn.
+    /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, and what
+    /// is armed meanwhile, to the next turn.
     pub(super) fn run_calls_but(self: &Rc<Core>, but: &[u64]) {
         if self.closed.get() {
             return;
@@ -190,9 +192,6 @@ impl Core {
             }
         }
         drop(batch);
-        if posted + due > 0 {
-            self.settle_behind();
-        }
     }
 
     /// Notes what the turn is about to call, where that matters.

@@ -573,6 +573,9 @@ impl Core {
         }
         let (turn, called) = self.called_first.take();
         let called = if turn == self.turns.get() { called } else { Vec::new() };
+        if called.len() >= CALLS {
+            return; // the rest is the next turn's
+        }
         let now = self.clock.now();
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
             if called.len() + self.table.borrow().calls.len() >= CALLS {
@@ -581,6 +584,7 @@ impl Core {
             self.expire_some(now, PIECE);
         }
         self.run_calls_but(&called);
+        self.settle_behind();
     }
 
     /// For a wait that says "nothing" next: makes ready all that is due.

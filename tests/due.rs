@@ -546,9 +546,7 @@ fn an_embedded_turn_leaves_no_post_unheard() {
     let reactor = Reactor::new().unwrap();
     let inner = reactor.embed().unwrap();
     let outer = pollmux::sys::Poller::new().unwrap();
-    outer
-        .register(&inner, 0, pollmux::sys::Interest::READABLE, pollmux::sys::Mode::Edge)
-        .unwrap();
+    outer.register(&inner, 0, pollmux::sys::Interest::READABLE, pollmux::sys::Mode::Edge).unwrap();
     for _ in 0..20 {
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
         posted(&reactor, move || tx.send(1).unwrap());

@@ -41,7 +41,10 @@ fn run(scenario: &str, error: &str, when: &str) {
     command.args(["child", "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, scenario);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("scenario over"), "{scenario} {error} {when}: {output:?}");
+    assert!(
+        output.status.success() && text.contains("scenario over"),
+        "{scenario} {error} {when}: {output:?}"
+    );
 }
 
 #[test]

@@ -118,9 +118,10 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
-    /// Stale entries stand before some that are due: due timers may be missing in the ready list, so
-    /// that each source is asked for its own deadline.
-    behind: Cell<bool>,
+    /// Sources may be ready that the ready list has not got. [`BEHIND`]: stale entries stand before
+    /// some that are due, so that each source is asked for its own deadline. The other bits: how
+    /// many sources are at an end that has been taken.
+    unlisted: Cell<u32>,
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -253,7 +254,7 @@ impl Reactor {
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
-            behind: Cell::new(false),
+            unlisted: Cell::new(0),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
@@ -428,6 +429,10 @@ impl Handle {
     }
 }
 
+/// In `Core::unlisted`.
+const BEHIND: u32 = 1;
+const ENDED: u32 = 2;
+
 /// Callbacks that a turn calls before it says "nothing", at least; more are the next turn's.
 const CALLS: usize = 2_048;
 /// Entries of the heap that are looked at before the callbacks among them are counted.
@@ -468,7 +473,11 @@ impl Core {
     #[inline]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
         let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
-        if over { self.look_at_last() } else { self.look() }
+        if over {
+            self.look_at_last()
+        } else {
+            self.look()
+        }
         over
     }
 
@@ -521,7 +530,7 @@ impl Core {
         self.next_due.set(table.heap.first());
         let first = table.heap.first();
         let backlog = first != NEVER && self.clock.was_due(first);
-        self.behind.set(backlog);
+        self.set_behind(backlog);
     }
 
     /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
@@ -533,7 +542,7 @@ impl Core {
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
             self.expire(now);
         }
-        self.behind.set(false);
+        self.set_behind(false);
     }
 
     /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
@@ -546,7 +555,7 @@ impl Core {
     /// `everything` is for a wait.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
-        let backlog = self.behind.get() && (everything || self.callbacks.get() > 0);
+        let backlog = self.is_behind() && (everything || self.callbacks.get() > 0);
         let owed = backlog || self.is_pressed();
         if owed {
             self.catch_up();
@@ -557,11 +566,14 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
-        if !self.behind.get() {
+        if !self.is_behind() {
             return self.run_calls();
         }
         let (turn, called) = self.called_first.take();
         let called = if turn == self.turns.get() { called } else { Vec::new() };
+        if called.len() >= CALLS {
+            return;
+        }
         let now = self.clock.now();
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
             if called.len() + self.table.borrow().calls.len() >= CALLS {
@@ -596,14 +608,29 @@ impl Core {
     /// Returns true if due timers may be missing in the ready list.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind.get()
+        self.unlisted.get() & BEHIND != 0
+    }
+
+    fn set_behind(&self, behind: bool) {
+        self.unlisted.set(self.unlisted.get() & !BEHIND | if behind { BEHIND } else { 0 });
+    }
+
+    /// Returns true if sources may be ready that the ready list has not got.
+    #[inline]
+    pub(crate) fn has_unlisted(&self) -> bool {
+        self.unlisted.get() != 0
+    }
+
+    /// A source is at an end that has been taken.
+    fn count_end(&self) {
+        self.unlisted.set(self.unlisted.get() + ENDED);
     }
 
     /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
     /// callback is the next turn's.
     fn settle_behind(&self) {
         let due = self.next_due.get();
-        if due != NEVER && self.clock.is_due(due) {
+        if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
             self.expire(self.clock.now());
         }
     }
@@ -985,7 +1012,10 @@ impl Core {
             match chunk.node(slot).state.get() {
                 State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
                 State::Ready => table.unready(slot),
-                State::Ended => table.ended.remove(&table.slots, slot),
+                State::Ended => {
+                    table.ended.remove(&table.slots, slot);
+                    self.unlisted.set(self.unlisted.get() - ENDED);
+                }
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {

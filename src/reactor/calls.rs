@@ -133,19 +133,21 @@ impl Core {
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines.
     pub(crate) fn run_calls(self: &Rc<Core>) {
-        self.run_calls_but(&[]);
+        if self.run_batch(&[]) {
+            self.settle_behind();
+        }
     }
 
     /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, to the
-    /// next turn.
-    pub(super) fn run_calls_but(self: &Rc<Core>, but: &[u64]) {
+    /// next turn, and leaves what was armed with zero in the queue. Returns true if anything ran.
+    pub(super) fn run_batch(self: &Rc<Core>, but: &[u64]) -> bool {
         if self.closed.get() {
-            return;
+            return false;
         }
         if self.calling.replace(true) {
             // The posts have to wait, but a wake-up is for the wait under way.
             self.woken.set(self.notify.take_woken() || self.woken.get());
-            return;
+            return false;
         }
         let batch = Batch(self);
         let handle = Handle { core: self.clone() };
@@ -188,9 +190,7 @@ impl Core {
             }
         }
         drop(batch);
-        if posted + due > 0 {
-            self.settle_behind();
-        }
+        posted + due > 0
     }
 
     /// Notes what the turn is about to call, where that matters.

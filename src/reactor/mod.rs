@@ -581,7 +581,9 @@ impl Core {
             }
             self.expire_some(now, PIECE);
         }
-        self.run_calls_but(&called);
+        if self.run_batch(&called) {
+            self.settle_behind();
+        }
     }
 
     /// For a wait that says "nothing" next: makes ready all that is due.

@@ -230,7 +230,7 @@ impl Core {
         /// Batches of callbacks at one instant.
         const ENOUGH: u32 = 100;
         let (instant, batches) = self.instant.get();
-        if batches < ENOUGH || instant != self.clock.refresh() || self.posts.borrow().len() > 0 {
+        if batches < ENOUGH || instant != self.clock.refresh() || !self.posts.borrow().is_empty() {
             return false;
         }
         self.expire_all();

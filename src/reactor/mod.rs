@@ -468,9 +468,17 @@ impl Core {
         }
     }
 
+    /// For a wait: runs what was posted during the turn, and collects what that has sent.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_calls_and_collect(self: &Rc<Core>) {
+        self.run_calls();
+        self.collect(crate::wake::Request::Mark);
+    }
+
     /// The look after a sleep that may last until then. Returns true if that time is over: then each
     /// callback that is due has been called once.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
         let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
         if over {

@@ -322,8 +322,7 @@ impl<'a> Select<'a> {
             core.collect(Request::Mark);
             if core.is_pressed() {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls();
-                core.collect(Request::Mark);
+                core.run_calls_and_collect();
             }
             if let Some(index) = self.choose(core) {
                 return Ok(Some(index));
@@ -362,6 +361,8 @@ impl<'a> Select<'a> {
     }
 
     /// What one more look finds, before the `Select` gives up.
+    #[cold]
+    #[inline(never)]
     fn choose_at_last(&self) -> io::Result<Option<usize>> {
         let core = &self.handle.core;
         if !(core.catches_up(false) | (self.look_for > 0 && core.looks_once_more())) {

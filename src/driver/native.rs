@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
 use crate::sync::forbid_sleep;
-use crate::sys::{Events, Interest, Mode, NOT_ARMED, OsTimer, Poller, Time, TimeoutSlack, Waker};
+use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Waker};
 
 // No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
 const TIMER: u64 = u64::MAX;
@@ -131,14 +131,14 @@ impl Native {
         ready: &mut ReadyFds,
         wait: impl FnOnce(&mut Native) -> io::Result<()>,
     ) -> io::Result<()> {
-        if let Err(error) = wait(self) {
-            if error.kind() != io::ErrorKind::Interrupted {
+        match wait(self) {
+            // An interrupted wait has armed: an arm that fails has another kind.
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 // Whatever is armed now, the next deadline is armed again.
                 self.armed = Time::MAX;
-                if error.kind() != NOT_ARMED {
-                    return Err(error);
-                }
+                return Err(error);
             }
+            _ => {}
         }
         for event in self.events.iter() {
             match event.id() {

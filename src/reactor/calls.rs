@@ -136,20 +136,21 @@ impl Core {
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines. What
     /// they have armed and is due already is ready then.
     pub(crate) fn run_calls(self: &Rc<Core>) {
-        self.run_calls_but(&[]);
-        self.settle_behind();
+        if self.run_batch(&[]) {
+            self.settle_behind();
+        }
     }
 
-    /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, and what
-    /// is armed meanwhile, to the next turn.
-    pub(super) fn run_calls_but(self: &Rc<Core>, but: &[u64]) {
+    /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, to the
+    /// next turn, and leaves what was armed with zero in the queue. Returns true if anything ran.
+    pub(super) fn run_batch(self: &Rc<Core>, but: &[u64]) -> bool {
         if self.closed.get() {
-            return;
+            return false;
         }
         if self.calling.replace(true) {
             // The posts have to wait, but a wake-up is for the wait under way.
             self.woken.set(self.notify.take_woken() || self.woken.get());
-            return;
+            return false;
         }
         let batch = Batch(self);
         let handle = Handle { core: self.clone() };
@@ -192,6 +193,7 @@ impl Core {
             }
         }
         drop(batch);
+        posted + due > 0
     }
 
     /// Notes what the turn is about to call, where that matters.
@@ -231,7 +233,7 @@ impl Core {
         /// Batches of callbacks at one instant.
         const ENOUGH: u32 = 100;
         let (instant, batches) = self.instant.get();
-        if batches < ENOUGH || instant != self.clock.refresh() || self.posts.borrow().len() > 0 {
+        if batches < ENOUGH || instant != self.clock.refresh() || !self.posts.borrow().is_empty() {
             return false;
         }
         self.expire_all();

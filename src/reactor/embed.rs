@@ -115,7 +115,7 @@ impl Embedded {
         let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
-        core.run_calls_but(&[]);
+        core.run_batch(&[]);
         if core.closed.get() {
             return Err(core.gone());
         }

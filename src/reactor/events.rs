@@ -209,8 +209,7 @@ impl Handle {
             core.collect(Request::Mark);
             if core.is_pressed() && core.has_ready() {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls();
-                core.collect(Request::Mark);
+                core.run_calls_and_collect();
             }
             if core.closed.get() {
                 return Err(core.gone());
@@ -244,6 +243,8 @@ impl Handle {
     }
 
     /// What one more look finds, before the wait ends with nothing.
+    #[cold]
+    #[inline(never)]
     fn report_at_last(&self, events: &mut Events) -> io::Result<()> {
         let core = &self.core;
         if core.catches_up(true) | core.looks_once_more() {

@@ -121,9 +121,10 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
-    /// Stale entries stand before some that are due: due timers may be missing in the ready list, so
-    /// that each source is asked for its own deadline.
-    behind: Cell<bool>,
+    /// Sources may be ready that the ready list has not got. [`BEHIND`]: stale entries stand before
+    /// some that are due, so that each source is asked for its own deadline. The other bits: how
+    /// many sources are at an end that has been taken.
+    unlisted: Cell<u32>,
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -259,7 +260,7 @@ impl Reactor {
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
-            behind: Cell::new(false),
+            unlisted: Cell::new(0),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
@@ -435,6 +436,10 @@ impl Handle {
     }
 }
 
+/// In `Core::unlisted`.
+const BEHIND: u32 = 1;
+const ENDED: u32 = 2;
+
 /// Callbacks that a turn calls before it says "nothing", at least; more are the next turn's.
 const CALLS: usize = 2_048;
 /// Entries of the heap that are looked at before the callbacks among them are counted.
@@ -470,9 +475,17 @@ impl Core {
         }
     }
 
+    /// For a wait: runs what was posted during the turn, and collects what that has sent.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_calls_and_collect(self: &Rc<Core>) {
+        self.run_calls();
+        self.collect(crate::wake::Request::Mark);
+    }
+
     /// The look after a sleep that may last until then. Returns true if that time is over: then each
     /// callback that is due has been called once.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
         let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
         if over {
@@ -532,7 +545,7 @@ impl Core {
         self.next_due.set(table.heap.first());
         let first = table.heap.first();
         let backlog = first != NEVER && self.clock.was_due(first);
-        self.behind.set(backlog);
+        self.set_behind(backlog);
     }
 
     /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
@@ -544,7 +557,7 @@ impl Core {
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
             self.expire(now);
         }
-        self.behind.set(false);
+        self.set_behind(false);
     }
 
     /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
@@ -557,7 +570,7 @@ impl Core {
     /// `everything` is for a wait.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
-        let backlog = self.behind.get() && (everything || self.callbacks.get() > 0);
+        let backlog = self.is_behind() && (everything || self.callbacks.get() > 0);
         let owed = backlog || self.is_pressed();
         if owed {
             self.catch_up();
@@ -568,13 +581,13 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
-        if !self.behind.get() {
+        if !self.is_behind() {
             return self.run_calls();
         }
         let (turn, called) = self.called_first.take();
         let called = if turn == self.turns.get() { called } else { Vec::new() };
         if called.len() >= CALLS {
-            return; // the rest is the next turn's
+            return;
         }
         let now = self.clock.now();
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
@@ -583,8 +596,9 @@ impl Core {
             }
             self.expire_some(now, PIECE);
         }
-        self.run_calls_but(&called);
-        self.settle_behind();
+        if self.run_batch(&called) {
+            self.settle_behind();
+        }
     }
 
     /// For a wait that says "nothing" next: makes ready all that is due.
@@ -611,14 +625,29 @@ impl Core {
     /// Returns true if due timers may be missing in the ready list.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind.get()
+        self.unlisted.get() & BEHIND != 0
+    }
+
+    fn set_behind(&self, behind: bool) {
+        self.unlisted.set(self.unlisted.get() & !BEHIND | if behind { BEHIND } else { 0 });
+    }
+
+    /// Returns true if sources may be ready that the ready list has not got.
+    #[inline]
+    pub(crate) fn has_unlisted(&self) -> bool {
+        self.unlisted.get() != 0
+    }
+
+    /// A source is at an end that has been taken.
+    fn count_end(&self) {
+        self.unlisted.set(self.unlisted.get() + ENDED);
     }
 
     /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
     /// callback is the next turn's.
     fn settle_behind(&self) {
         let due = self.next_due.get();
-        if due != NEVER && self.clock.is_due(due) {
+        if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
             self.expire(self.clock.now());
         }
     }
@@ -1001,7 +1030,10 @@ impl Core {
             match chunk.node(slot).state.get() {
                 State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
                 State::Ready => table.unready(slot),
-                State::Ended => table.ended.remove(&table.slots, slot),
+                State::Ended => {
+                    table.ended.remove(&table.slots, slot);
+                    self.unlisted.set(self.unlisted.get() - ENDED);
+                }
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {

@@ -322,8 +322,7 @@ impl<'a> Select<'a> {
             core.collect(Request::Mark);
             if core.is_pressed() {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls();
-                core.collect(Request::Mark);
+                core.run_calls_and_collect();
             }
             if let Some(index) = self.choose(core) {
                 return Ok(Some(index));
@@ -362,6 +361,8 @@ impl<'a> Select<'a> {
     }
 
     /// What one more look finds, before the `Select` gives up.
+    #[cold]
+    #[inline(never)]
     fn choose_at_last(&self) -> io::Result<Option<usize>> {
         let core = &self.handle.core;
         if !(core.catches_up(false) | core.looks_at_last(self.look_for > 0)) {
@@ -380,7 +381,7 @@ impl<'a> Select<'a> {
 
     /// The cases that are ready, found through the ready list, or, when that has more in it than the set, by asking the set.
     fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
-        let few = self.goes_by_lists(core);
+        let few = core.ready_len() <= self.len() && (!core.has_unlisted() || self.goes_by_lists(core));
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
         let listed = core
             .ready_tokens()
@@ -396,7 +397,9 @@ impl<'a> Select<'a> {
         listed.chain(asked.chain(every).filter(is_ready))
     }
 
-    /// Returns true if the ready list is asked, and not every case.
+    /// Returns true if the lists are asked, and not every case.
+    #[cold]
+    #[inline(never)]
     fn goes_by_lists(&self, core: &Core) -> bool {
         core.ready_len() + core.ended_len() <= self.len() && !core.is_behind()
     }
@@ -419,7 +422,7 @@ impl<'a> Select<'a> {
                 seen += 1;
                 chosen = self.better(core, seen, chosen, index);
             }
-            if core.ended_len() > 0 {
+            if core.has_unlisted() {
                 for index in self.ended(core) {
                     seen += 1;
                     chosen = self.better(core, seen, chosen, index);

@@ -282,10 +282,6 @@ pub enum Mode {
     OneShot,
 }
 
-/// The kind of the error of a timer that was interrupted each time it was to be armed: it is not
-/// armed, and may be tried again. (An interrupted *wait* is `Interrupted`.)
-pub(crate) const NOT_ARMED: std::io::ErrorKind = std::io::ErrorKind::WouldBlock;
-
 /// The result of a libc call that says -1 for an error.
 #[inline]
 fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {

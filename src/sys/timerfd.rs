@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::timespec::timerfd_settime;
-use super::{Expiry, Interest, Mode, NOT_ARMED, OsClock, Poller, Time, check};
+use super::{Expiry, Interest, Mode, OsClock, Poller, Time, check};
 
 /// Attempts to arm that may be interrupted, one after the other, before that is an error.
 const INTERRUPTIONS: u32 = 16;
@@ -129,8 +129,12 @@ impl TimerFd {
                 Err(next) => error = next,
             }
         }
-        let interrupted = error.raw_os_error() == Some(libc::EINTR);
-        Err(if interrupted { NOT_ARMED.into() } else { error })
+        if error.raw_os_error() == Some(libc::EINTR) {
+            // Of another kind than an interrupted wait, which has armed.
+            let text = "timerfd_settime was interrupted again and again: the timer is not armed";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
+        Err(error)
     }
 
     /// Takes the deadline, or an expiry nobody saw, away. One syscall.

@@ -1,7 +1,7 @@
 //! `struct kevent` and the two calls, which differ from system to system in widths and numbers: the one file that knows.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::super::fork::{self, PollerFd};
@@ -166,13 +166,23 @@ pub(super) fn kevent(
     if !kq.is_here() {
         return Err(fork::inherited());
     }
+    kevent_of(kq.as_fd(), changes, events, timeout)
+}
+
+/// [`kevent`], of an fd that may be none of ours.
+pub(super) fn kevent_of(
+    kq: BorrowedFd<'_>,
+    changes: &[Raw],
+    events: &mut [Raw],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
     let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
     // SAFETY: `Raw` is a kevent and nothing else; `changes` is valid for reads and `events` for writes of as many as are said, `timeout`
     // is null or valid for the length of the call.
     let n = unsafe {
         os::kevent(
-            kq.as_fd().as_raw_fd(),
+            kq.as_raw_fd(),
             changes.as_ptr().cast(),
             changes.len() as _,
             events.as_mut_ptr().cast(),

@@ -407,7 +407,7 @@ impl Book {
 
 /// Returns true if `fd` is a kqueue: of others no events can be asked for. One syscall.
 pub(super) fn is_kqueue(fd: BorrowedFd<'_>) -> bool {
-    abi::kevent(fd, &[], &mut [], Some(Duration::ZERO)).is_ok()
+    abi::kevent_of(fd, &[], &mut [], Some(Duration::ZERO)).is_ok()
 }
 
 /// Urgent data has a filter on some systems only, and another one each.

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::remote::{Post, TimerError, TimerId};
+use super::asks::Ask;
+use super::remote::{Post, TimerId};
 use super::slots::{Chunk, Flag, State};
 use super::{Core, Handle, Slot};
 use crate::sys::Time;
@@ -50,6 +51,7 @@ impl Firing<'_> {
 
     /// The callback's id.
     pub fn id(&self) -> TimerId {
+        self.handle.core.asks.prepare(self.id.slot());
         self.id
     }
 
@@ -158,8 +160,8 @@ impl Core {
                     self.called.set(self.called.get() + 1);
                     f(&handle);
                 }
-                Post::Stop(id) => self.count_stale(handle.stop_timer(id)),
-                Post::Reset(id, after) => self.count_stale(handle.reset_posted(id, after)),
+                Post::Ask(place) => self.do_asked(&handle, self.asks.take(place)),
+                Post::Unplaced(ask) => self.do_asked(&handle, *ask),
             }
         }
         if posted > 0 {
@@ -202,8 +204,8 @@ impl Core {
         }
     }
 
-    fn count_stale(&self, done: Result<bool, TimerError>) {
-        self.stale.set(self.stale.get() + u64::from(done.is_err()));
+    fn do_asked(&self, handle: &Handle, ask: Ask) {
+        self.stale.set(self.stale.get() + handle.do_asked(ask));
     }
 
     fn next_call<'h>(&self, handle: &'h Handle) -> Option<(Running, Firing<'h>)> {
@@ -216,7 +218,7 @@ impl Core {
         let scheduled = Time::from_nanos(node.deadline.get());
         let token = chunk.token(slot);
         let call = chunk.calls.of(slot).borrow_mut().take();
-        let id = TimerId::new(self, token, false);
+        let id = TimerId::internal(self, token, false);
         Some((Running { chunk, slot, token, call }, Firing { handle, id, scheduled }))
     }
 }

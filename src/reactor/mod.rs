@@ -4,6 +4,7 @@
 //! (`ready.rs`), ask the sources; when none has anything, publish `sleeping` (`wake/mod.rs`), look again, and block in the driver with
 //! the earliest deadline armed. No user code ever runs while one of the reactor's cells is borrowed.
 
+mod asks;
 mod builder;
 mod calls;
 mod channels;
@@ -45,6 +46,7 @@ pub use self::remote::{PostError, Remote, TimerError, TimerId};
 pub use self::spin::Spin;
 pub use self::stats::Stats;
 
+use self::asks::Asks;
 use self::channels::Channels;
 use self::clock::TurnClock;
 use self::fds::Fds;
@@ -138,6 +140,8 @@ pub(crate) struct Core {
     calling: Cell<bool>,
     /// The sender of the mailbox, for every [`Remote`].
     posting: Sender<Post>,
+    /// Requests of other threads for timers, in the mailbox by their places.
+    asks: Arc<Asks>,
     /// Posts of other threads; `None` when the reactor is gone.
     mailbox: RefCell<Option<Receiver<Post>>>,
     /// Posts that wait for their turn.
@@ -262,6 +266,7 @@ impl Reactor {
             marking: Cell::new(false),
             calling: Cell::new(false),
             posting,
+            asks: Arc::new(Asks::new()),
             mailbox: RefCell::new(Some(mailbox)),
             posts: RefCell::default(),
             rung: RefCell::default(),

@@ -271,3 +271,81 @@ fn a_post_against_the_reactors_drop_is_run_dropped_or_given_back() {
         assert_eq!(Arc::strong_count(&token), 1);
     });
 }
+
+#[test]
+fn requests_of_two_threads_for_one_timer_against_a_wait() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let timer = reactor.timer();
+        let id = timer.id();
+        let askers = [(); 2].map(|()| {
+            let remote = reactor.remote();
+            thread::spawn(move || {
+                remote.stop(id).unwrap();
+                remote.reset(id, std::time::Duration::ZERO).unwrap();
+            })
+        });
+        askers.into_iter().for_each(|asker| asker.join().unwrap());
+        // Whose reset was last, it was behind both stops or its own stop was done before.
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        let due = timer.deadline().is_some();
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!(due, timer.deadline().is_some(), "a request was done late");
+        assert!(due, "the last request of each thread is a reset");
+    });
+}
+
+#[test]
+fn a_request_joins_none_that_is_done_or_unknown_to_the_loop() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let timer = reactor.timer();
+        let id = timer.id();
+        let remote = reactor.remote();
+        let other = thread::spawn(move || remote.reset(id, std::time::Duration::ZERO).unwrap());
+        let remote = reactor.remote();
+        let asker = thread::spawn(move || remote.reset(id, std::time::Duration::ZERO).unwrap());
+        let mut events = Events::with_capacity(1);
+        // A lost request is a deadlock.
+        for _ in 0..2 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.len(), 1);
+            if !timer.stop() {
+                unreachable!("it was reported");
+            }
+            other.thread().unpark();
+            break;
+        }
+        other.join().unwrap();
+        asker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_request_behind_a_closure_is_done_after_it() {
+    loom::model(|| {
+        let (reactor, _) = reactor();
+        let timer = reactor.timer();
+        let id = timer.id();
+        let remote = reactor.remote();
+        let other = thread::spawn(move || remote.stop(id).unwrap());
+        let remote = reactor.remote();
+        let log = Log::default();
+        let note = log.clone();
+        let asker = thread::spawn(move || {
+            let noted = note.clone();
+            let is_due = move |handle: &super::Handle| {
+                let due = handle.sources().iter().any(|source| source.deadline.is_some());
+                noted.note(u64::from(due));
+            };
+            remote.post(is_due).unwrap();
+            remote.reset(id, std::time::Duration::ZERO).unwrap();
+        });
+        while log.len() == 0 {
+            reactor.wait(&mut Events::with_capacity(1)).unwrap();
+        }
+        assert_eq!(log.take(), [0], "the reset was done before the closure");
+        other.join().unwrap();
+        asker.join().unwrap();
+    });
+}

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asks::{Ask, Asks, PlaceId};
 use super::slots::{Flag, State};
 use super::{Core, Handle};
 use crate::channel::{self, Receiver, Sender};
@@ -24,7 +25,18 @@ pub struct TimerId {
 }
 
 impl TimerId {
+    /// An id to be given out: requests for it coalesce.
     pub(crate) fn new(core: &Core, token: u64, ticker: bool) -> TimerId {
+        core.asks.prepare(token as u32);
+        TimerId::internal(core, token, ticker)
+    }
+
+    pub(super) fn slot(self) -> u32 {
+        self.token as u32
+    }
+
+    /// An id that stays inside.
+    pub(super) fn internal(core: &Core, token: u64, ticker: bool) -> TimerId {
         TimerId { reactor: core.number, token, ticker }
     }
 }
@@ -102,15 +114,10 @@ impl<F> From<PostError<F>> for io::Error {
 /// A request of another thread to the loop.
 pub(crate) enum Post {
     Run(Box<dyn FnOnce(&Handle) + Send>),
-    Stop(TimerId),
-    Reset(TimerId, After),
-}
-
-/// When a posted reset wants the timer to fire: `d` from the time that it was asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct After {
-    at: Time,
-    d: Duration,
+    /// Requests for one timer (`asks.rs`).
+    Ask(PlaceId),
+    /// A request that found no place.
+    Unplaced(Box<Ask>),
 }
 
 /// The way of posts to a loop: an unbounded channel, so that no poster holds up the loop or others.
@@ -142,6 +149,7 @@ pub(crate) fn mailbox() -> (Sender<Post>, Receiver<Post>) {
 pub struct Remote {
     notify: Arc<Notify>,
     posts: Sender<Post>,
+    asks: Arc<Asks>,
     clock: Clock,
     reactor: u64,
 }
@@ -168,6 +176,7 @@ impl Remote {
             Some(f) => Err(PostError(f)),
             None => {
                 debug_assert!(posted);
+                self.asks.closure_pushed();
                 self.tell();
                 Ok(())
             }
@@ -180,12 +189,16 @@ impl Remote {
         self.notify.wake();
     }
 
-    /// Stops a timer of the reactor. Allocates nothing once as many requests were on the way before.
+    /// Stops a timer of the reactor.
+    ///
+    /// Requests for one timer coalesce: those that wait for the loop take the memory of one, and the
+    /// loop does their sum in one step. A request allocates nothing once as many *timers* had a
+    /// request on the way before. No request waits for another thread.
     ///
     /// The error says what is known at once. A timer that turns out to be dead when the loop gets there is left alone and counted in
     /// [`Stats::stale`](crate::Stats::stale); to be told, [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
     pub fn stop(&self, id: TimerId) -> Result<(), TimerError> {
-        self.ask(id, Post::Stop(id))
+        self.ask(id, Ask::stop(id.token, id.ticker))
     }
 
     /// Resets a timer of the reactor to `d` from now: from the time of this call, not from when the loop gets there. A ticker gets `d` as its period.
@@ -194,17 +207,36 @@ impl Remote {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
         }
-        self.ask(id, Post::Reset(id, After { at: self.clock.now() + d, d }))
+        let at = self.clock.now() + d;
+        self.ask(id, Ask::reset(id.token, id.ticker, at.as_nanos(), nanos(d)))
     }
 
-    fn ask(&self, id: TimerId, post: Post) -> Result<(), TimerError> {
+    fn ask(&self, id: TimerId, ask: Ask) -> Result<(), TimerError> {
         if id.reactor != self.reactor {
             return Err(TimerError::OtherReactor);
         }
         if !self.notify.is_at_home() {
             return Err(TimerError::Forked);
         }
-        self.posts.try_send(post).map_err(|_| TimerError::Dead)?;
+        if self.posts.is_disconnected() {
+            return Err(TimerError::Dead);
+        }
+        match self.asks.join(ask) {
+            Ok(None) => {}
+            Ok(Some(placed)) => {
+                if self.posts.try_send(Post::Ask(placed.place)).is_err() {
+                    self.asks.take(placed.place);
+                    return Err(TimerError::Dead);
+                }
+                self.asks.placed(&placed);
+            }
+            Err(ask) => {
+                let slot = ask.token as u32;
+                let post = Post::Unplaced(Box::new(ask));
+                self.posts.try_send(post).map_err(|_| TimerError::Dead)?;
+                self.asks.forget(slot);
+            }
+        }
         self.tell();
         Ok(())
     }
@@ -227,6 +259,7 @@ impl Handle {
         Remote {
             notify: self.core.notify.clone(),
             posts: self.core.posting.clone(),
+            asks: self.core.asks.clone(),
             clock: self.core.clock.source(),
             reactor: self.core.number,
         }
@@ -249,7 +282,8 @@ impl Handle {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
         }
-        self.reset_posted(id, After { at: self.core.clock.count_from(d) + d, d })
+        let at = self.core.clock.count_from(d) + d;
+        self.reset_to(id, at, nanos(d))
     }
 
     /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`, and its period stays.
@@ -259,13 +293,40 @@ impl Handle {
         Ok(self.core.arm(&chunk, slot, t.into()))
     }
 
-    pub(crate) fn reset_posted(&self, id: TimerId, after: After) -> Result<bool, TimerError> {
+    /// Resets a timer to `at`; a ticker gets `period`, ns.
+    fn reset_to(&self, id: TimerId, at: Time, period: u64) -> Result<bool, TimerError> {
+        self.set_period(id, period)?;
+        self.reset_timer_at(id, at)
+    }
+
+    /// Gives a ticker its period, ns. Leaves other timers alone.
+    fn set_period(&self, id: TimerId, period: u64) -> Result<(), TimerError> {
         let slot = self.timer_slot(id)?;
-        let chunk = self.core.table.borrow().slots.chunk(slot).clone();
         if id.ticker {
-            chunk.periods.of(slot).set(nanos(after.d));
+            self.core.table.borrow().slots.chunk(slot).periods.of(slot).set(period);
         }
-        Ok(self.core.arm(&chunk, slot, after.at))
+        Ok(())
+    }
+
+    /// Does what other threads have asked of one timer. The result is as if each request had been
+    /// done. Returns how many came too late.
+    pub(super) fn do_asked(&self, ask: Ask) -> u64 {
+        let id = TimerId::internal(&self.core, ask.token, ask.ticker);
+        if self.timer_slot(id).is_err() {
+            return ask.dead + ask.count;
+        }
+        // Also before a reset: a detached callback that was stopped is gone.
+        let stopped = if ask.has_stop { self.stop_timer(id).map(|_| ()) } else { Ok(()) };
+        let gone = match (ask.has_reset, ask.stops) {
+            (true, false) => self.reset_to(id, Time::from_nanos(ask.at), ask.d).is_err(),
+            // A stop that has freed its timer was not too late.
+            (true, true) => {
+                let _ = self.set_period(id, ask.d);
+                false
+            }
+            (false, _) => stopped.is_err(),
+        };
+        ask.dead + u64::from(gone)
     }
 
     /// Whether the timer that `id` names is there, armed or not.

@@ -51,6 +51,8 @@ pub struct Stats {
     /// Wake-ups that [slack](crate::Builder::slack) has saved: deadlines met by the wake-up for an earlier one.
     pub coalesced: u64,
     /// Requests of a [`Remote`](crate::Remote) that came too late: their timers had been dropped.
+    /// Requests that [coalesce](crate::Remote::stop) count each. A reset that a detached callback's
+    /// stop has made vain counts once, with all that coalesced behind that stop.
     pub stale: u64,
     /// Sleeps that [spinning](crate::Spin) has saved: something came while the reactor was still looking.
     pub spins: u64,

@@ -109,13 +109,24 @@ impl Drop for Running {
     }
 }
 
-/// Clears the flag of a batch that is over, also by a panic.
-struct Batch<'a>(&'a Core);
+/// Clears the flag of a batch that is over, also by a panic, and leaves the rest to the next turn.
+struct Batch<'a> {
+    core: &'a Core,
+    /// Other threads have posted.
+    pressed: bool,
+    /// There are more posts than the batch may run.
+    left: bool,
+}
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.0.calling.set(false);
-        self.0.settle_errands();
+        let core = self.core;
+        core.calling.set(false);
+        core.posts_left.set(self.left);
+        if self.left && !core.closed.get() {
+            core.notify.put_off_posts(self.pressed);
+        }
+        core.settle_errands();
     }
 }
 
@@ -142,33 +153,16 @@ impl Core {
             self.woken.set(self.notify.take_woken() || self.woken.get());
             return;
         }
-        let batch = Batch(self);
+        let mut batch = Batch { core: self, pressed: false, left: false };
         let handle = Handle { core: self.clone() };
         if self.notify.is_posted() {
-            self.woken.set(self.notify.begin_posts() || self.woken.get());
-            self.take_posts();
+            let begun = self.notify.begin_posts();
+            self.woken.set(begun.woken || self.woken.get());
+            (batch.pressed, batch.left) = (begun.pressed, true);
+            self.take_rung();
+            batch.left = self.run_posts(&handle);
         }
-        // No more than there are now.
-        let posted = self.posts.borrow().len();
-        for _ in 0..posted {
-            if self.closed.get() {
-                break; // a closure has forked, and this is the child
-            }
-            let Some(post) = self.posts.borrow_mut().pop_front() else { break };
-            match post {
-                Post::Run(f) => {
-                    self.called.set(self.called.get() + 1);
-                    f(&handle);
-                }
-                Post::Ask(place) => self.do_asked(&handle, self.asks.take(place)),
-                Post::Unplaced(ask) => self.do_asked(&handle, *ask),
-            }
-        }
-        if posted > 0 {
-            // A post may have armed what is due already, which a turn that began with nothing due would not see.
-            self.clock.refresh();
-        }
-        let due = self.table.borrow().calls.len();
+        let due = self.table.borrow().calls.len().min(self.callback_batch);
         for _ in 0..due {
             let Some((mut running, firing)) = self.next_call(&handle) else { break };
             self.called.set(self.called.get() + 1);
@@ -179,11 +173,96 @@ impl Core {
         drop(batch);
     }
 
-    /// Takes what other threads have left: posts, and callbacks that a bell has made due.
-    fn take_posts(&self) {
-        if let Some(mailbox) = &*self.mailbox.borrow() {
-            self.posts.borrow_mut().extend(mailbox.try_iter());
+    /// Runs the posts that are there now, up to a batch. Returns true if there are more.
+    fn run_posts(&self, handle: &Handle) -> bool {
+        let waiting = self.posting.len();
+        let batch = waiting.min(self.post_batch);
+        for _ in 0..batch {
+            // A closure may have dropped the reactor, or have forked: then this is the child.
+            let post = self.mailbox.borrow().as_ref().and_then(|mailbox| mailbox.try_recv().ok());
+            let Some(post) = post.filter(|_| !self.closed.get()) else {
+                // The others are being written: their posters tell us when they are there.
+                self.clock.refresh();
+                return false;
+            };
+            self.posts_done.set(self.posts_done.get() + 1);
+            match post {
+                Post::Run(f) => {
+                    self.called.set(self.called.get() + 1);
+                    f(handle);
+                }
+                Post::Ask(place) => self.do_asked(handle, self.asks.take(place)),
+                Post::Unplaced(ask) => self.do_asked(handle, *ask),
+            }
         }
+        if batch > 0 {
+            // A post may have armed what is due already, which a turn that began with nothing due would not see.
+            self.clock.refresh();
+        }
+        waiting > batch
+    }
+
+    /// Runs posts before messages are given that may have been sent after them. `seen` are sources
+    /// that are ready now. After this [`is_held`](Self::is_held) says which sources have to wait.
+    ///
+    /// If all posts were run, what was ready before may be given. If some are left, all channels
+    /// wait until as many were run as there are now. Then what is ready now may be given.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_posts_before(self: &Rc<Core>, seen: impl Iterator<Item = u64>) {
+        // Without posts left, an earlier gate is open.
+        let gate = self.gate.get().filter(|_| self.posts_left.get());
+        if gate.is_none() {
+            let mut admitted = self.admitted.take();
+            admitted.clear();
+            admitted.extend(seen.filter(|&token| self.is_channel(token)));
+            admitted.sort_unstable();
+            self.admitted.replace(admitted);
+            self.run_calls();
+            let until = self.posts_done.get() + self.posting.len() as u64;
+            self.gate.set(self.posts_left.get().then_some(until));
+        } else {
+            self.run_calls();
+            let opens = gate.is_some_and(|until| self.posts_done.get() >= until);
+            if opens || !self.posts_left.get() {
+                self.gate.set(None);
+            }
+        }
+    }
+
+    /// Returns true if this source has to wait for posts, and notes that one has.
+    pub(crate) fn is_held(&self, token: u64) -> bool {
+        let held = self.is_channel(token)
+            && (self.gate.get().is_some() || self.admitted.borrow().binary_search(&token).is_err());
+        if held {
+            self.held.set(true);
+        }
+        held
+    }
+
+    /// Returns true if a source was held since the last call: then there is more than "nothing".
+    #[inline]
+    pub(crate) fn take_held(&self) -> bool {
+        self.held.replace(false)
+    }
+
+    fn is_channel(&self, token: u64) -> bool {
+        let table = self.table.borrow();
+        table.slots.find(token).is_some_and(|(chunk, slot)| chunk.with_probe(slot, |_| ()).is_some())
+    }
+
+    /// Calls the callbacks that are due now, however many: the caller is about to say that there is
+    /// nothing more.
+    pub(super) fn finish_callbacks(self: &Rc<Core>) {
+        let mut due = if self.may_call() { self.table.borrow().calls.len() } else { 0 };
+        while due > 0 && !self.closed.get() {
+            self.run_calls();
+            due = due.saturating_sub(self.callback_batch);
+        }
+    }
+
+    /// Takes the callbacks that a bell has made due.
+    fn take_rung(&self) {
         let table = &mut *self.table.borrow_mut();
         let rung = &mut *self.rung.borrow_mut();
         self.notify.take_callbacks(|slot| {

@@ -191,18 +191,28 @@ impl Handle {
         core.begin_turn();
         loop {
             core.collect(Request::Mark);
-            if core.is_pressed() && core.has_ready() {
+            let pressed = core.is_pressed() && core.has_ready();
+            if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls();
+                core.run_posts_before(core.ready_tokens());
             }
             if core.closed.get() {
                 return Err(core.gone());
             }
             let woken = core.woken.replace(false);
             if core.report(events) || woken {
-                return Ok(());
+                if pressed {
+                    events.tokens.retain(|&token| !core.is_held(token));
+                }
+                if woken || !events.tokens.is_empty() {
+                    return Ok(());
+                }
             }
             let until = match patience {
+                Patience::None if core.take_held() => {
+                    core.look();
+                    continue;
+                }
                 Patience::None => return self.report_at_last(events),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,

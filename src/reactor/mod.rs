@@ -25,7 +25,6 @@ mod stats;
 mod timers;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -42,7 +41,7 @@ pub(crate) use self::events::Patience;
 pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::listing::{Origin as SourceOrigin, SourceInfo, Sources};
 pub use self::origins::SourceKind;
-pub use self::remote::{PostError, Remote, TimerError, TimerId};
+pub use self::remote::{PostError, Remote, TimerError, TimerId, TryPostError};
 pub use self::spin::Spin;
 pub use self::stats::Stats;
 
@@ -144,8 +143,21 @@ pub(crate) struct Core {
     asks: Arc<Asks>,
     /// Posts of other threads; `None` when the reactor is gone.
     mailbox: RefCell<Option<Receiver<Post>>>,
-    /// Posts that wait for their turn.
-    posts: RefCell<VecDeque<Post>>,
+    /// How many posts and callbacks a turn runs.
+    post_batch: usize,
+    callback_batch: usize,
+    /// How many posts may wait when [`Remote::try_post`] adds one.
+    post_limit: usize,
+    /// Posts that were taken from the mailbox so far.
+    posts_done: Count,
+    /// The last batch has left posts.
+    posts_left: Cell<bool>,
+    /// Channels wait until as many posts were taken (`calls.rs`).
+    gate: Cell<Option<u64>>,
+    /// The tokens of the channels that need not wait for more posts, sorted.
+    admitted: RefCell<Vec<u64>>,
+    /// A channel had to wait for posts.
+    held: Cell<bool>,
     /// Callbacks that bells have made due, while they are put in order.
     rung: RefCell<Vec<(u64, u32)>>,
     /// A source of the turn has something coming (`wake/mod.rs`).
@@ -268,7 +280,14 @@ impl Reactor {
             posting,
             asks: Arc::new(Asks::new()),
             mailbox: RefCell::new(Some(mailbox)),
-            posts: RefCell::default(),
+            post_batch: settings.post_batch.max(1),
+            callback_batch: settings.callback_batch.max(1),
+            post_limit: settings.post_limit,
+            posts_done: Cell::new(0),
+            posts_left: Cell::new(false),
+            gate: Cell::new(None),
+            admitted: RefCell::default(),
+            held: Cell::new(false),
             rung: RefCell::default(),
             coming: Cell::new(false),
             napping: Cell::new(false),
@@ -454,7 +473,7 @@ impl Core {
 
     /// Whether the next turn has errands.
     fn settle_errands(&self) {
-        let calls = self.table.borrow().calls.len() + self.posts.borrow().len();
+        let calls = self.table.borrow().calls.len();
         self.errands.set(calls > 0 || self.fds.are_watched());
     }
 
@@ -501,6 +520,7 @@ impl Core {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
             // The last look may have been long before that.
             self.look();
+            self.finish_callbacks();
             return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
         if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
@@ -633,8 +653,7 @@ impl Core {
 
     /// Whether a turn would call closures: those that came to be due inside another one, or stood behind one that panicked.
     fn has_calls(&self) -> bool {
-        let waiting = || self.table.borrow().calls.len() + self.posts.borrow().len();
-        self.errands.get() && self.may_call() && waiting() > 0
+        self.errands.get() && self.may_call() && self.table.borrow().calls.len() > 0
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -757,7 +776,7 @@ impl Core {
         self.fds.close();
         self.notify.close();
         // Later posts are refused.
-        let posts = (self.mailbox.take(), self.posts.take());
+        let posts = self.mailbox.take();
         // A driver that is waiting, and drops its reactor meanwhile, goes when its wait ends.
         let driver = self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
         if cfg!(kqueue) && self.forked.get() {

@@ -315,17 +315,22 @@ impl<'a> Select<'a> {
         core.take_out_told();
         loop {
             core.collect(Request::Mark);
-            if core.is_pressed() {
+            let pressed = core.is_pressed();
+            if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls();
+                core.run_posts_before(core.ready_tokens());
             }
-            if let Some(index) = self.choose(core) {
+            if let Some(index) = self.choose(core, pressed) {
                 return Ok(Some(index));
             }
             if self.handle.is_closed() {
                 return Err(core.gone());
             }
             let until = match patience {
+                Patience::None if core.take_held() => {
+                    core.look();
+                    continue;
+                }
                 Patience::None => return Ok(self.choose_at_last(core)),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
@@ -359,7 +364,7 @@ impl<'a> Select<'a> {
 
     /// What one more look finds, before the `Select` gives up.
     fn choose_at_last(&self, core: &Core) -> Option<usize> {
-        if self.look_for > 0 && core.looks_once_more() { self.choose(core) } else { None }
+        if self.look_for > 0 && core.looks_once_more() { self.choose(core, false) } else { None }
     }
 
     fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {
@@ -384,11 +389,16 @@ impl<'a> Select<'a> {
         listed.chain(asked.chain(every).filter(is_ready))
     }
 
-    /// Chooses one of the cases that are ready, and reserves what it needs.
-    fn choose(&self, core: &Core) -> Option<usize> {
+    /// Chooses one of the cases that are ready, and reserves what it needs. If `pressed`, messages
+    /// that wait for posts are left out.
+    fn choose(&self, core: &Core, pressed: bool) -> Option<usize> {
         loop {
             let (mut seen, mut chosen) = (0u32, None);
             for index in self.candidates(core) {
+                let token = self.cases[index].as_ref().and_then(|case| case.token);
+                if pressed && token.is_some_and(|token| core.is_held(token)) {
+                    continue;
+                }
                 seen += 1;
                 chosen = self.better(core, seen, chosen, index);
             }

@@ -287,8 +287,7 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     let mut mask = cases.ready();
     if mask != 0 && handle.core.is_pressed() {
         // Asked for before what is ready was sent, perhaps: then it has to happen first.
-        handle.core.run_calls();
-        mask = cases.ready();
+        mask = run_posts_before(handle, cases, mask);
     }
     while mask != 0 {
         let index = if biased { mask.trailing_zeros() } else { handle.core.choose(mask) };
@@ -304,8 +303,26 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     Ok(None)
 }
 
+/// Runs what was asked for before the cases of `seen` were ready. Returns those that may be taken.
+#[cold]
+#[inline(never)]
+fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
+    let core = &handle.core;
+    let bits = |mask: u32| (0..u32::BITS).filter(move |index| mask >> index & 1 != 0);
+    core.run_posts_before(bits(seen).filter_map(|index| cases.token(index)));
+    let may_be_taken = |index: &u32| !cases.token(*index).is_some_and(|token| core.is_held(token));
+    bits(cases.ready()).filter(may_be_taken).fold(0, |mask, index| mask | 1 << index)
+}
+
 /// What one more look finds, before `default` runs.
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+    while handle.core.take_held() {
+        // A message waits for posts: "nothing" would be wrong.
+        handle.core.look();
+        if let Some(item) = pick(handle, cases, biased)? {
+            return Ok(Some(item));
+        }
+    }
     if !cases.need_no_look() && handle.core.looks_once_more() {
         pick(handle, cases, biased)
     } else {

@@ -148,7 +148,6 @@ fn requests_are_done_while_other_threads_ask() {
 
 #[test]
 fn requests_for_dead_timers_of_one_slot_coalesce() {
-    let _alone = alone();
     const ALL: u64 = 100_000;
     let _alone = alone();
     let (_sim, reactor) = simulated();

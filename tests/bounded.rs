@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Poller};
 use pollmux::{
-    Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, TimerId, TryPostError, never, select,
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, TimerId, TryPostError,
+    channel, never, select,
 };
 
 use self::time::{at, ms, simulated};
@@ -527,4 +528,104 @@ fn try_post_refuses_beyond_the_limit_and_gives_back() {
     let refused = post(6).unwrap_err();
     assert!(matches!(refused, TryPostError::Closed(_)));
     assert_eq!(std::io::Error::from(refused).kind(), std::io::ErrorKind::NotConnected);
+}
+
+/// The open fds of this process.
+#[cfg(target_os = "linux")]
+fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Makes what outlives its reactor.
+#[cfg(target_os = "linux")]
+type Keep = fn(&Reactor) -> Box<dyn std::any::Any>;
+
+#[cfg(target_os = "linux")]
+const KEPT: [(&str, Keep); 13] = [
+    ("Handle", |reactor| Box::new(reactor.handle())),
+    ("Remote", |reactor| {
+        let remote = reactor.remote();
+        remote.post(|_| {}).unwrap();
+        Box::new(remote)
+    }),
+    ("Timer, Ticker and their ids", |reactor| {
+        let (timer, ticker) = (reactor.after(HOUR), reactor.every(HOUR).unwrap());
+        let ids = (timer.id(), ticker.id());
+        Box::new((timer, ticker, ids))
+    }),
+    ("Callback", |reactor| Box::new(reactor.call_after(HOUR, |_| {}))),
+    ("Sender and Inbox", |reactor| Box::new(reactor.channel::<u8>(4).unwrap())),
+    ("Sender of a dropped Inbox", |reactor| {
+        let (tx, inbox) = reactor.channel::<u8>(4).unwrap();
+        let _ = tx.send(1);
+        let _ = inbox.try_recv();
+        Box::new(tx)
+    }),
+    ("Receiver that was registered", |reactor| {
+        let (tx, inbox) = reactor.channel::<u8>(4).unwrap();
+        Box::new((tx, inbox.into_inner()))
+    }),
+    ("Receiver that was another reactor's first", |reactor| {
+        let first = Reactor::new().unwrap();
+        let (tx, inbox) = first.channel::<u8>(4).unwrap();
+        let inbox = reactor.register(inbox.into_inner()).unwrap();
+        Box::new((tx, inbox))
+    }),
+    ("rendezvous and Outbox", |reactor| {
+        let (tx, rx) = channel::bounded::<u8>(0);
+        let (tx, rx) = (reactor.register(tx).unwrap(), reactor.register(rx).unwrap());
+        select! { reactor; send(tx, 1) -> _ => {}, recv(rx) -> _ => {}, default(ms(1)) => {} }
+        Box::new((tx, rx))
+    }),
+    ("full Outbox", |reactor| {
+        let (tx, rx) = channel::bounded::<u8>(1);
+        tx.send(1).unwrap();
+        let tx = reactor.register(tx).unwrap();
+        select! { reactor; send(tx, 1) -> _ => {}, default(ms(1)) => {} }
+        Box::new((tx, rx))
+    }),
+    ("Notifier", |reactor| {
+        let (notifier, notified) = reactor.notifier();
+        notifier.notify();
+        Box::new((notifier, notified))
+    }),
+    ("Done", |reactor| {
+        let (context, canceller) = Context::background().with_cancel();
+        let done = reactor.done(&context);
+        Box::new((context, canceller, done))
+    }),
+    ("after_cancel", |reactor| {
+        let (context, canceller) = Context::background().with_cancel();
+        let callback = reactor.after_cancel(&context, |_| {});
+        Box::new((context, canceller, callback))
+    }),
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dropped_reactor_keeps_no_fd_open() {
+    let _alone = alone();
+    for (name, keep) in KEPT {
+        let before = open_fds();
+        let reactor = Reactor::new().unwrap();
+        let kept = keep(&reactor);
+        reactor.sleep_blocking(Duration::from_micros(10)).unwrap();
+        assert!(open_fds() > before, "{name}: a reactor has fds");
+        drop(reactor);
+        assert_eq!(open_fds(), before, "{name}");
+        drop(kept);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_kept_embedding_keeps_only_its_own_fd() {
+    let _alone = alone();
+    let before = open_fds();
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    drop(reactor);
+    assert_eq!(open_fds(), before + 1, "the outer loop may still wait for it");
+    drop(inner);
+    assert_eq!(open_fds(), before);
 }

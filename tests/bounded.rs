@@ -629,3 +629,55 @@ fn a_kept_embedding_keeps_only_its_own_fd() {
     drop(inner);
     assert_eq!(open_fds(), before);
 }
+
+/// Prints how long turns take under floods. Run it with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_turns_under_floods() {
+    let _alone = alone();
+    let reactor = Reactor::new().unwrap();
+    let id_of = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), id_of.id());
+    for _ in 0..2_000 {
+        let again = |cx: &pollmux::Firing<'_>| {
+            cx.reset(Duration::ZERO);
+        };
+        reactor.call_after(Duration::ZERO, again).detach();
+    }
+    let pairs: Vec<_> = (0..200).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
+    let fds: Vec<_> =
+        pairs.iter().map(|(fd, _)| reactor.fd_nonblocking(fd, Interest::WRITABLE).unwrap()).collect();
+    let over = AtomicU64::new(0);
+    let mut turns = Vec::new();
+    let begin = std::time::Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while over.load(Ordering::Relaxed) == 0 {
+                let _ = remote.try_post(|_| {});
+                let _ = remote.reset(id, HOUR);
+            }
+        });
+        let mut events = Events::with_capacity(64);
+        while begin.elapsed() < Duration::from_secs(1) {
+            let start = std::time::Instant::now();
+            reactor.try_wait(&mut events).unwrap();
+            turns.push(start.elapsed());
+        }
+        over.store(1, Ordering::Relaxed);
+    });
+    drop(fds);
+    turns.sort_unstable();
+    let part = |n: usize| turns[(turns.len() - 1) * n / 1_000];
+    println!("{} turns: median {:?}, p99 {:?}, p99.9 {:?}", turns.len(), part(500), part(990), part(999));
+    println!("longest {:?}; {}", part(1_000), reactor.stats());
+    let (asked, mut count) = (std::time::Instant::now(), 0);
+    let bytes = growth(|| {
+        while asked.elapsed() < Duration::from_secs(2) {
+            (0..1_000).for_each(|_| remote.reset(id, HOUR).unwrap());
+            count += 1_000;
+        }
+    });
+    let start = std::time::Instant::now();
+    turn(&reactor);
+    println!("{count} resets of one timer: {bytes} bytes more; the turn after it {:?}", start.elapsed());
+}

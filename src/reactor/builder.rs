@@ -116,8 +116,9 @@ impl Builder {
     /// answer "nothing", as `try_wait` or a `default` case, runs these posts first, however many.
     ///
     /// # The longest turn
-    /// A turn runs at most two batches of posts, one [batch of callbacks](Self::callback_batch), one
-    /// [batch of fds](Self::fd_batch) and at most 4,096 expiries. Each closure takes its own time, so
+    /// A turn runs at most two batches of posts and two [batches of callbacks](Self::callback_batch),
+    /// and one [batch of fds](Self::fd_batch) and 4,096 expiries. The exception is a call that must
+    /// answer "nothing" (above). Each closure takes its own time, so
     /// a closure that takes 1 ms makes a full batch take a second: give slow closures a small batch.
     ///
     /// ```
@@ -138,7 +139,7 @@ impl Builder {
 
     /// Sets how many due callbacks a turn calls at most. Zero is taken for 1. Default: 1,024.
     ///
-    /// The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
+    /// A turn in which a message and a post are there may call a second batch. The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
     /// it. [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that
     /// were due by then have been called, however many. The
     /// [longest turn](Self::post_batch#the-longest-turn) is the sum of all batches.

@@ -118,8 +118,8 @@ impl Builder {
     /// # The longest turn
     /// A turn runs at most two batches of posts and two [batches of callbacks](Self::callback_batch),
     /// and one [batch of fds](Self::fd_batch) and 4,096 expiries. The exception is a call that must
-    /// answer "nothing" (above). Each closure takes its own time, so
-    /// a closure that takes 1 ms makes a full batch take a second: give slow closures a small batch.
+    /// answer "nothing" (above). Each closure takes its own time, so a closure that
+    /// takes 1 ms makes a full batch take a second: give slow closures a small batch.
     ///
     /// ```
     /// use pollmux::{Events, Reactor};
@@ -139,8 +139,9 @@ impl Builder {
 
     /// Sets how many due callbacks a turn calls at most. Zero is taken for 1. Default: 1,024.
     ///
-    /// A turn in which a message and a post are there may call a second batch. The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
-    /// it. [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that
+    /// A turn in which a message and a post are there may call a second batch. The rest is the next
+    /// turn's, in the order of the deadlines, and the loop does not sleep before it.
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that
     /// were due by then have been called, however many. The
     /// [longest turn](Self::post_batch#the-longest-turn) is the sum of all batches.
     pub fn callback_batch(mut self, callbacks: usize) -> Builder {

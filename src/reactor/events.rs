@@ -202,7 +202,7 @@ impl Handle {
             let woken = core.woken.replace(false);
             if core.report(events) || woken {
                 if pressed {
-                    events.tokens.retain(|&token| !core.is_held(token));
+                    events.tokens.retain(|&token| !core.take_report_back(token));
                 }
                 if woken || !events.tokens.is_empty() {
                     return Ok(());
@@ -289,6 +289,17 @@ impl Core {
             table.ready.rotate(&table.slots, fits);
         }
         fits > 0
+    }
+
+    /// Returns true if a reported source has to wait for posts: the report does not count.
+    #[cold]
+    fn take_report_back(&self, token: u64) -> bool {
+        let held = self.is_held(token);
+        if let (true, Some((chunk, slot))) = (held, self.table.borrow().slots.find(token)) {
+            let left = &chunk.node(slot).pos;
+            left.set(left.get().wrapping_add(1));
+        }
+        held
     }
 
     /// The source of this token was chosen by a select, and nothing was taken from it.

@@ -313,7 +313,7 @@ fn the_end_of_a_channel_is_chosen_for_ever() {
         // The other cases still have their turn, and the end is the first one's that is biased.
         other.send(2).unwrap();
         let mut indices = Vec::new();
-        while others.len() > 0 && indices.len() < 200 {
+        while !others.is_empty() && indices.len() < 200 {
             let chosen = select.wait().unwrap();
             indices.push(chosen.index());
             match chosen.index() {

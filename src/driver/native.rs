@@ -131,13 +131,14 @@ impl Native {
         ready: &mut ReadyFds,
         wait: impl FnOnce(&mut Native) -> io::Result<()>,
     ) -> io::Result<()> {
-        if let Err(error) = wait(self) {
-            // Whatever is armed now, the next deadline is armed again. (An interruption may have
-            // been one of the arming.)
-            self.armed = Time::MAX;
-            if error.kind() != io::ErrorKind::Interrupted {
+        match wait(self) {
+            // An interrupted wait has armed: an arm that fails has another kind.
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                // Whatever is armed now, the next deadline is armed again.
+                self.armed = Time::MAX;
                 return Err(error);
             }
+            _ => {}
         }
         for event in self.events.iter() {
             match event.id() {

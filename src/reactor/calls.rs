@@ -153,20 +153,23 @@ impl Core {
     }
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up to
-    /// a batch of each.
+    /// a batch of each. What they have armed and is due already is ready then.
     pub(crate) fn run_calls(self: &Rc<Core>) {
-        self.run_batch(self.callback_batch, Again::Yes);
+        if self.run_batch(self.callback_batch, Again::Yes) {
+            self.settle_behind();
+        }
     }
 
-    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due.
-    pub(super) fn run_batch(self: &Rc<Core>, most: usize, again: Again) {
+    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due. Leaves what was
+    /// armed with zero in the queue. Returns true if anything ran.
+    pub(super) fn run_batch(self: &Rc<Core>, most: usize, again: Again) -> bool {
         if self.closed.get() {
-            return;
+            return false;
         }
         if self.calling.replace(true) {
             // The posts have to wait, but a wake-up is for the wait under way.
             self.woken.set(self.notify.take_woken() || self.woken.get());
-            return;
+            return false;
         }
         let mut batch = Batch { core: self, pressed: false, left: false };
         let handle = Handle { core: self.clone() };
@@ -178,14 +181,12 @@ impl Core {
             self.take_rung();
             batch.left = self.run_posts(&handle);
         }
-        let there = self.table.borrow().calls.len();
+        let there = if most > 0 { self.table.borrow().calls.len() } else { 0 };
         if there > 0 {
             self.run_callbacks(&handle, there, most, again);
         }
         drop(batch);
-        if there > 0 || self.posts_done.get() != done {
-            self.settle_behind();
-        }
+        there > 0 || self.posts_done.get() != done
     }
 
     /// Runs up to `most` of the first `there` callbacks that are due.

@@ -246,6 +246,7 @@ impl Slot {
             State::Idle | State::Free => {}
         }
         table.ended.push(&table.slots, self.slot);
+        core.count_end();
     }
 
     /// No channel is registered under this slot any more.

@@ -214,8 +214,7 @@ impl Handle {
             let pressed = core.is_pressed() && core.has_ready();
             if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_posts_before(core.ready_tokens());
-                core.collect(Request::Mark);
+                core.run_posts_and_collect();
             }
             if core.closed.get() {
                 return Err(core.gone());
@@ -235,7 +234,7 @@ impl Handle {
                     continue;
                 }
                 // What one more look finds, before the wait ends with nothing.
-                Patience::None if !caught_up && (core.catches_up(true) | core.looks_once_more()) => {
+                Patience::None if !caught_up && self.catches_up() => {
                     caught_up = true;
                     continue;
                 }
@@ -260,6 +259,13 @@ impl Handle {
         let blocked = core.block(until, publish, || core.has_ready());
         core.notify.set_everywhere(false);
         blocked
+    }
+
+    /// Does what the turn has left undone. Returns true if that was anything.
+    #[cold]
+    #[inline(never)]
+    fn catches_up(&self) -> bool {
+        self.core.catches_up(true) | self.core.looks_once_more()
     }
 }
 

@@ -121,9 +121,10 @@ pub struct Handle {
 pub(crate) struct Core {
     /// The heap's first key, ns: nothing is due before it.
     next_due: Cell<u64>,
-    /// Stale entries stand before some that are due: due timers may be missing in the ready list, so
-    /// that each source is asked for its own deadline.
-    behind: Cell<bool>,
+    /// Sources may be ready that the ready list has not got. [`BEHIND`]: stale entries stand before
+    /// some that are due, so that each source is asked for its own deadline. The other bits: how
+    /// many sources are at an end that has been taken.
+    unlisted: Cell<u32>,
     /// What `next_due` was when stale keys were put right before blocking.
     cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -273,7 +274,7 @@ impl Reactor {
         let (posting, mailbox) = remote::mailbox();
         let core = Core {
             next_due: Cell::new(NEVER),
-            behind: Cell::new(false),
+            unlisted: Cell::new(0),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
@@ -456,6 +457,10 @@ impl Handle {
     }
 }
 
+/// In `Core::unlisted`.
+const BEHIND: u32 = 1;
+const ENDED: u32 = 2;
+
 /// Entries of the heap that are looked at before the callbacks among them are counted.
 const PIECE: u32 = 512;
 
@@ -489,9 +494,17 @@ impl Core {
         }
     }
 
+    /// For a wait: runs what was posted during the turn, and collects what that has sent.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_posts_and_collect(self: &Rc<Core>) {
+        self.run_posts_before(self.ready_tokens());
+        self.collect(crate::wake::Request::Mark);
+    }
+
     /// The look after a sleep that may last until then. Returns true if that time is over: then each
     /// callback that is due has been called once.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
         let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
         if over {
@@ -513,7 +526,9 @@ impl Core {
         self.expire_all();
         if self.errands.get() || self.notify.is_posted() {
             self.poll_fds();
-            self.run_batch(usize::MAX, Again::Yes);
+            if self.run_batch(usize::MAX, Again::Yes) {
+                self.settle_behind();
+            }
         }
     }
 
@@ -552,7 +567,7 @@ impl Core {
         self.next_due.set(table.heap.first());
         let first = table.heap.first();
         let backlog = first != NEVER && self.clock.was_due(first);
-        self.behind.set(backlog);
+        self.set_behind(backlog);
     }
 
     /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
@@ -564,7 +579,7 @@ impl Core {
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
             self.expire(now);
         }
-        self.behind.set(false);
+        self.set_behind(false);
     }
 
     /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
@@ -577,7 +592,7 @@ impl Core {
     /// `everything` is for a wait.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
-        let backlog = self.behind.get() && (everything || self.callbacks.get() > 0);
+        let backlog = self.is_behind() && (everything || self.callbacks.get() > 0);
         // Posts over the batch are the next turn's; those of meanwhile are this one's.
         let owed = backlog || (self.is_pressed() && !self.posts_left.get());
         if owed {
@@ -589,7 +604,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
-        if !self.behind.get() {
+        if !self.is_behind() {
             return self.run_calls();
         }
         let (called, most) = (self.called_in_turn(), self.callback_batch);
@@ -600,17 +615,21 @@ impl Core {
             }
             self.expire_some(now, PIECE);
         }
-        self.run_batch(most.saturating_sub(called), Again::No);
+        if self.run_batch(most.saturating_sub(called), Again::No) {
+            self.settle_behind();
+        }
     }
 
     /// For a sleep that ends without having slept: calls each callback that is due and was not
     /// called in this turn, however many. Runs up to a batch of posts.
     pub(super) fn finish_callbacks(self: &Rc<Core>) {
-        if self.callbacks.get() == 0 || !(self.behind.get() || self.has_calls()) {
+        if self.callbacks.get() == 0 || !(self.is_behind() || self.has_calls()) {
             self.catches_up(true);
         } else if self.may_call() {
             self.expire_all();
-            self.run_batch(usize::MAX, Again::No);
+            if self.run_batch(usize::MAX, Again::No) {
+                self.settle_behind();
+            }
         }
     }
 
@@ -638,14 +657,29 @@ impl Core {
     /// Returns true if due timers may be missing in the ready list.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind.get()
+        self.unlisted.get() & BEHIND != 0
+    }
+
+    fn set_behind(&self, behind: bool) {
+        self.unlisted.set(self.unlisted.get() & !BEHIND | if behind { BEHIND } else { 0 });
+    }
+
+    /// Returns true if sources may be ready that the ready list has not got.
+    #[inline]
+    pub(crate) fn has_unlisted(&self) -> bool {
+        self.unlisted.get() != 0
+    }
+
+    /// A source is at an end that has been taken.
+    fn count_end(&self) {
+        self.unlisted.set(self.unlisted.get() + ENDED);
     }
 
     /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
     /// callback is the next turn's.
     fn settle_behind(&self) {
         let due = self.next_due.get();
-        if due != NEVER && self.clock.is_due(due) {
+        if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
             self.expire(self.clock.now());
         }
     }
@@ -1027,7 +1061,10 @@ impl Core {
             match chunk.node(slot).state.get() {
                 State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
                 State::Ready => table.unready(slot),
-                State::Ended => table.ended.remove(&table.slots, slot),
+                State::Ended => {
+                    table.ended.remove(&table.slots, slot);
+                    self.unlisted.set(self.unlisted.get() - ENDED);
+                }
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {

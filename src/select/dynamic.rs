@@ -324,8 +324,7 @@ impl<'a> Select<'a> {
             let pressed = core.is_pressed();
             if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_posts_before(core.ready_tokens());
-                core.collect(Request::Mark);
+                core.run_posts_and_collect();
             }
             if let Some(index) = self.choose(core, pressed) {
                 return Ok(Some(index));
@@ -373,6 +372,7 @@ impl<'a> Select<'a> {
     }
 
     /// Does what the turn has left undone. Returns true if that was anything.
+    #[cold]
     #[inline(never)]
     fn catches_up(&self) -> bool {
         let core = &self.handle.core;
@@ -385,7 +385,7 @@ impl<'a> Select<'a> {
 
     /// The cases that are ready, found through the ready list, or, when that has more in it than the set, by asking the set.
     fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
-        let few = self.goes_by_lists(core);
+        let few = core.ready_len() <= self.len() && (!core.has_unlisted() || self.goes_by_lists(core));
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
         let listed = core
             .ready_tokens()
@@ -401,7 +401,9 @@ impl<'a> Select<'a> {
         listed.chain(asked.chain(every).filter(is_ready))
     }
 
-    /// Returns true if the ready list is asked, and not every case.
+    /// Returns true if the lists are asked, and not every case.
+    #[cold]
+    #[inline(never)]
     fn goes_by_lists(&self, core: &Core) -> bool {
         core.ready_len() + core.ended_len() <= self.len() && !core.is_behind()
     }
@@ -429,7 +431,7 @@ impl<'a> Select<'a> {
                 seen += 1;
                 chosen = self.better(core, seen, chosen, index);
             }
-            if core.ended_len() > 0 {
+            if core.has_unlisted() {
                 for index in self.ended(core) {
                     seen += 1;
                     chosen = self.better(core, seen, chosen, index);

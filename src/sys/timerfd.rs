@@ -129,6 +129,11 @@ impl TimerFd {
                 Err(next) => error = next,
             }
         }
+        if error.raw_os_error() == Some(libc::EINTR) {
+            // Of another kind than an interrupted wait, which has armed.
+            let text = "timerfd_settime was interrupted again and again: the timer is not armed";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
         Err(error)
     }
 

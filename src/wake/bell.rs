@@ -56,8 +56,8 @@ impl Bell {
     #[inline(always)] // see Notify::answer
     pub(crate) fn wake(&self, asked: Asked) {
         if self.for_callback || asked.is_some() {
-            // After a failure the request stays: the next ringer tries again.
-            if self.notify.wake() && asked.is_for_mark() {
+            self.notify.wake();
+            if asked.is_for_mark() {
                 self.request.answered(asked);
             }
         }

@@ -392,19 +392,16 @@ impl Notify {
     pub(crate) fn answer(&self, asked: Asked, cell: &RequestCell, slot: u32) {
         if asked.is_for_mark() {
             self.mark(cell, slot);
-            // After a failure the request stays: the next sender tries again.
-            if self.wake() {
-                cell.answered(asked);
-            }
+            self.wake();
+            cell.answered(asked);
         } else {
             self.wake();
         }
     }
 
     /// Step 7 of a sender. Also called by the reactor itself when an outer loop sleeps for it.
-    /// Returns false if the wake-up has failed.
     #[inline(always)]
-    pub(crate) fn wake(&self) -> bool {
+    pub(crate) fn wake(&self) {
         let number = self.sleep.load(Ordering::SeqCst);
         if number & 1 == 0 {
             // A failed exchange stores nothing: a late sender cannot undo a later sleep.
@@ -413,17 +410,17 @@ impl Notify {
                 Err(now) => self.help(now),
             }
         } else {
-            self.help(number)
+            self.help(number);
         }
     }
 
     /// Makes the wake-up of the sleep that `ended`.
     #[inline(always)]
-    fn ring(&self, ended: u64) -> bool {
+    fn ring(&self, ended: u64) {
         if !self.is_at_home() {
-            return true;
+            return;
         }
-        let Ok(waker) = self.waker.try_read() else { return true }; // the reactor is going
+        let Ok(waker) = self.waker.try_read() else { return }; // the reactor is going
         let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok() || wake_again(&**waker));
         drop(waker);
         if self.closed.load(Ordering::SeqCst) {
@@ -433,7 +430,6 @@ impl Notify {
         if made && self.sleep.load(Ordering::SeqCst) == ended {
             self.rung.store(ended, Ordering::Release);
         }
-        made
     }
 
     /// The reactor is gone: drops the waker, and with it the fd that it keeps open. Waits for
@@ -453,15 +449,19 @@ impl Notify {
 
     /// Makes the wake-up that another thread owes, if that thread takes too long.
     #[inline]
-    fn help(&self, ended: u64) -> bool {
-        self.rung.load(Ordering::Acquire) == ended || self.help_slow(ended)
+    fn help(&self, ended: u64) {
+        if self.rung.load(Ordering::Acquire) != ended {
+            self.help_slow(ended);
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn help_slow(&self, ended: u64) -> bool {
+    fn help_slow(&self, ended: u64) {
         let is_over =
             || self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended;
-        wait_briefly(is_over) || self.ring(ended)
+        if !wait_briefly(is_over) {
+            self.ring(ended);
+        }
     }
 }

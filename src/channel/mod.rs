@@ -388,7 +388,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// What a reactor asks of the channel.
+    /// The channel, as a reactor sees it.
     pub(crate) fn probe(&self) -> Arc<dyn Probe> {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().clone(),
@@ -441,7 +441,7 @@ impl<T> Receiver<T> {
     }
 }
 
-/// What both ends tell of a channel.
+/// The measures that both ends tell of a channel.
 macro_rules! measures {
     ($end:ident, $flavor:ident) => {
         impl<T> $end<T> {

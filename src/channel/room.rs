@@ -1,4 +1,4 @@
-//! Who waits for room in a channel that is full.
+//! The threads and reactors that wait for room in a channel that is full.
 //!
 //! Nobody waits for the lock: its holder may stand still. The receiver that has made room writes
 //! down what it owes and makes the wake-ups if it gets the lock. If not, the holder makes them when
@@ -31,7 +31,7 @@ struct Waiters {
     reactors_owed: usize,
 }
 
-/// Who waits: a thread in a blocking send, or a reactor that sleeps with a send case.
+/// A thread in a blocking send, or a reactor that sleeps with a send case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Thread,
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 /// How a registration ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// It was taken back.
+    /// The registration was taken back.
     Unwoken,
     /// Its wake-up has been made, or is being made.
     Woken,

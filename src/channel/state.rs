@@ -1,4 +1,4 @@
-//! What the two ends of a channel share, whatever the messages are.
+//! The part of a buffered channel that both ends share and that knows no message type.
 //!
 //! # Positions
 //! Every message has a position, counted from 0 modulo 2^48. `tail` is the next one to be claimed
@@ -69,13 +69,13 @@ pub(super) const LEVELS: usize = if cfg!(all(loom, test)) { 4 } else { 40 };
 
 /// See the module's text.
 pub(crate) struct State {
-    /// What senders write.
+    /// The words that senders write.
     front: Padded<Front>,
-    /// What the receiver writes: the head, and the bit of a detour.
+    /// The head, and the bit of a detour. The receiver writes it.
     head: Padded<AtomicU64>,
     /// `None`: unbounded.
     capacity: Option<u64>,
-    /// What the receiver wants to hear of the next message.
+    /// The receiver's request for news of the next message.
     request: RequestCell,
     rings: Rings,
     targets: Targets,
@@ -95,7 +95,7 @@ struct Front {
 /// How many unwritten positions a detour remembers.
 const HOLES: usize = 6;
 
-/// What the receiver knows of the positions behind the head.
+/// The receiver's memory of the positions behind the head.
 struct Detour {
     /// Messages that were taken out of turn.
     taken: usize,
@@ -106,7 +106,7 @@ struct Detour {
     len: usize,
 }
 
-/// What the receiver finds.
+/// The outcome of the receiver's search.
 pub(super) enum Found {
     Message(Written),
     /// Every sender is gone, and the channel is empty.
@@ -129,7 +129,7 @@ pub(crate) enum Refused {
 pub(super) struct Place {
     pub(super) position: u64,
     pub(super) level: usize,
-    /// It is the first position of its level, the first level excepted.
+    /// True for the first position of a level above the first.
     pub(super) first_of_level: bool,
 }
 
@@ -290,7 +290,7 @@ impl State {
         }
     }
 
-    /// Whether the channel was full when its word was `word` and its head `head`.
+    /// Returns true if the channel was full when its word was `word` and its head `head`.
     #[inline(always)]
     fn is_full_at(&self, word: u64, head: u64) -> bool {
         let used = behind(head, word & POSITION);

@@ -1,4 +1,4 @@
-//! Who is told of a channel's next message.
+//! The party that is told of a channel's next message.
 //!
 //! The receiver moves: from a reactor to a thread, to another reactor. A sender may stand still
 //! while it tells the old party. So the receiver never overwrites what a sender may read: it

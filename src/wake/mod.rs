@@ -67,7 +67,7 @@ pub trait Wake: Send + Sync {
     fn wake(&self) -> io::Result<()>;
 }
 
-/// What a look at a channel finds.
+/// The outcome of a look at a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// Nothing.
@@ -78,7 +78,7 @@ pub(crate) enum Look {
     Ready,
 }
 
-/// What a reactor asks of a channel whose receiver is registered with it.
+/// A registered channel, as its reactor sees it. Called on the receiver's thread only.
 pub(crate) trait Probe: Send + Sync {
     /// Returns what is there. Never waits for a sender.
     fn look(&self) -> Look;

@@ -2,7 +2,7 @@
 
 use crate::sync::{AtomicU64, Ordering, full_fence};
 
-/// What a receiver asks of its senders. The greater request includes the smaller one.
+/// A receiver's request to its senders. The greater request includes the smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Request {
@@ -30,7 +30,7 @@ const SILENT: u64 = 0;
 const KIND: u64 = 3;
 const NEXT: u64 = 4;
 
-/// What a sender has read in a [`RequestCell`].
+/// The word that a sender has read in a [`RequestCell`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked(u64);
 

@@ -139,11 +139,14 @@ impl Builder {
 
     /// Sets how many due callbacks a turn calls at most. Zero is taken for 1. Default: 1,024.
     ///
-    /// A turn in which a message and a post are there may call a second batch. The rest is the next
-    /// turn's, in the order of the deadlines, and the loop does not sleep before it.
-    /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that
-    /// were due by then have been called, however many. The
-    /// [longest turn](Self::post_batch#the-longest-turn) is the sum of all batches.
+    /// The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
+    /// it. `try_wait` and a `default` case call one batch. A turn in which a post and a message come
+    /// may call a second one.
+    ///
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that were
+    /// due by then have been called, however many. Each is called once there: one that is armed with
+    /// zero meanwhile is the next turn's. The [longest turn](Self::post_batch#the-longest-turn) is the
+    /// sum of all batches.
     pub fn callback_batch(mut self, callbacks: usize) -> Builder {
         self.callback_batch = callbacks;
         self

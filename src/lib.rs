@@ -79,7 +79,7 @@ pub use crate::driver::{
 };
 pub use crate::reactor::{
     Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
-    SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId,
+    SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId, TryPostError,
 };
 pub use crate::select::{Select, Selected};
 pub use crate::sim::{

@@ -8,12 +8,17 @@ mod watch;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pollmux::{Handle, Time, TimerId, never, select};
+use pollmux::sys::{Interest, Mode, Poller};
+use pollmux::{
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, TimerId, TryPostError,
+    channel, never, select,
+};
 
 use self::time::{at, ms, simulated};
 use self::watch::dog;
@@ -218,7 +223,7 @@ fn requests_keep_their_order_with_closures_of_their_thread() {
 fn a_coalesced_stop_frees_a_detached_callback() {
     let _alone = alone();
     let (sim, reactor) = simulated();
-    let called = std::rc::Rc::new(Cell::new(0));
+    let called = Rc::new(Cell::new(0));
     let count = called.clone();
     let callback = reactor.call_after(HOUR, move |_| count.set(count.get() + 1));
     let (remote, id) = (reactor.remote(), callback.id());
@@ -242,4 +247,437 @@ fn requests_after_the_reactors_drop_say_so() {
     drop(reactor);
     assert_eq!(remote.reset(id, HOUR), Err(pollmux::TimerError::Dead));
     assert_eq!(remote.stop(id), Err(pollmux::TimerError::Dead));
+}
+
+/// A reactor on a virtual clock with small batches.
+fn with_batches(posts: usize, callbacks: usize) -> (Sim, Reactor) {
+    let sim = Sim::new();
+    let builder = Reactor::builder().post_batch(posts).callback_batch(callbacks);
+    let reactor = builder.build_with(sim.clone()).unwrap();
+    (sim, reactor)
+}
+
+/// Posts `n` closures from another thread, and then does `last` there.
+fn post_from_elsewhere(remote: &Remote, n: usize, done: &Arc<AtomicU64>, last: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..n {
+                let done = done.clone();
+                let count = move |_: &Handle| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                };
+                remote.post(count).unwrap();
+            }
+            last();
+        });
+    });
+}
+
+#[test]
+fn a_turn_runs_one_batch_of_posts() {
+    let _alone = alone();
+    let (_sim, reactor) = with_batches(10, 10);
+    let done = Arc::default();
+    post_from_elsewhere(&reactor.remote(), 95, &done, || {});
+    for round in 1..=10 {
+        turn(&reactor);
+        assert_eq!(done.load(Ordering::Relaxed), (10 * round).min(95));
+    }
+    let before = reactor.stats();
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!((reactor.stats() - before).called, 0);
+}
+
+#[test]
+fn a_loop_does_not_sleep_while_posts_are_left() {
+    let _alone = alone();
+    let (_sim, reactor) = with_batches(10, 10);
+    let (done, ran_at) = (Arc::default(), Arc::new(Mutex::new(None)));
+    let remote = reactor.remote();
+    post_from_elsewhere(&remote, 95, &done, || {});
+    let noted = ran_at.clone();
+    remote.post(move |handle| *noted.lock().unwrap() = Some(handle.now())).unwrap();
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert_eq!(done.load(Ordering::Relaxed), 95);
+    assert_eq!(*ran_at.lock().unwrap(), Some(Time::ZERO));
+}
+
+/// Receives a message in one of the ways; says if one has come.
+type Receive = fn(&Reactor, &Inbox<()>) -> bool;
+
+const WAYS: [(&str, Receive); 7] = [
+    ("select!", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> got => got.is_ok() }
+    }),
+    ("default", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> got => got.is_ok(), default => false }
+    }),
+    ("timeout", |reactor, inbox| reactor.recv_timeout(inbox, ms(1)).unwrap().is_some()),
+    ("Select", |reactor, inbox| {
+        let mut select = Select::new(reactor);
+        select.recv(inbox);
+        select.wait().is_ok()
+    }),
+    ("try_wait of Select", |reactor, inbox| {
+        let mut select = Select::new(reactor);
+        select.recv(inbox);
+        select.try_wait().unwrap().is_some()
+    }),
+    ("wait", |reactor, _| {
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        !events.is_empty()
+    }),
+    ("try_wait", |reactor, _| {
+        let mut events = Events::with_capacity(4);
+        reactor.try_wait(&mut events).unwrap();
+        !events.is_empty()
+    }),
+];
+
+#[test]
+fn a_message_waits_for_the_posts_before_it() {
+    let _alone = alone();
+    for (way, receive) in WAYS {
+        let (_sim, reactor) = with_batches(10, 10);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let done = Arc::default();
+        post_from_elsewhere(&reactor.remote(), 95, &done, || tx.send(()).unwrap());
+        assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+        assert_eq!(done.load(Ordering::Relaxed), 95, "{way}");
+    }
+}
+
+/// A post that posts itself again, from another thread.
+fn flood(remote: &Remote, count: &Arc<AtomicU64>) {
+    let (again, counted) = (remote.clone(), count.clone());
+    let post = move |_: &Handle| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        thread::scope(|scope| {
+            scope.spawn(|| flood(&again, &counted));
+        });
+    };
+    let _ = remote.post(post);
+}
+
+#[test]
+fn a_flood_of_posts_starves_nobody() {
+    let _alone = alone();
+    for (way, receive) in WAYS {
+        let (sim, reactor) = with_batches(5, 5);
+        let remote = reactor.remote();
+        let count = Arc::default();
+        (0..40).for_each(|_| flood(&remote, &count));
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let called = Rc::new(Cell::new(0));
+        let calls = called.clone();
+        let _callback = reactor.call_after(ms(1), move |cx| {
+            calls.set(calls.get() + 1);
+            cx.reset(ms(1));
+        });
+        for round in 1..=5 {
+            sim.advance(ms(1));
+            tx.try_send(()).unwrap();
+            let before = count.load(Ordering::Relaxed);
+            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            let posts = count.load(Ordering::Relaxed) - before;
+            // What was there, and a batch or two.
+            assert!(posts <= 60, "{way}: {posts} posts before the message");
+            while inbox.try_recv().is_ok() {}
+            turn(&reactor);
+            assert!(called.get() >= round, "{way}: the callback starves");
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_posts_starves_no_timer_and_no_fd() {
+    let _alone = alone();
+    let (_dog, reactor) = (dog(), Reactor::builder().post_batch(5).build().unwrap());
+    let remote = reactor.remote();
+    let count = Arc::default();
+    (0..40).for_each(|_| flood(&remote, &count));
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let fd = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+    let timer = reactor.after(ms(1));
+    let (mut seen, mut due) = (false, false);
+    while !(seen && due) {
+        select! { reactor;
+            recv(fd) -> _ => {
+                seen = true;
+                let _ = fd.try_io(|mut io| std::io::Read::read(&mut io, &mut [0; 8]));
+            },
+            recv(timer) -> _ => due = true,
+        }
+    }
+    assert!(count.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_flood_of_callbacks_starves_nobody() {
+    let _alone = alone();
+    for (way, receive) in WAYS {
+        let (sim, reactor) = with_batches(10, 10);
+        let count = Rc::new(Cell::new(0_u64));
+        for _ in 0..200 {
+            let counted = count.clone();
+            let again = move |cx: &pollmux::Firing<'_>| {
+                counted.set(counted.get() + 1);
+                cx.reset(Duration::ZERO);
+            };
+            reactor.call_after(Duration::ZERO, again).detach();
+        }
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let timer = reactor.after(ms(1));
+        let done = Arc::default();
+        for round in 1..=5 {
+            sim.advance(ms(1));
+            post_from_elsewhere(&reactor.remote(), 1, &done, || tx.try_send(()).unwrap());
+            let before = count.get();
+            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            let calls = count.get() - before;
+            assert!(calls <= 220, "{way}: {calls} callbacks before the message");
+            assert_eq!(done.load(Ordering::Relaxed), round, "{way}: the post starves");
+            while inbox.try_recv().is_ok() {}
+            turn(&reactor);
+        }
+        assert!(timer.try_take().is_some(), "{way}: the timer starves");
+    }
+}
+
+#[test]
+fn a_turn_calls_one_batch_of_callbacks_in_order() {
+    let _alone = alone();
+    let (sim, reactor) = with_batches(10, 7);
+    let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+    for n in (0..100_u64).rev() {
+        let noted = order.clone();
+        reactor.call_after(ms(n), move |_| noted.borrow_mut().push(n)).detach();
+    }
+    sim.advance(ms(100));
+    for round in 1..=15 {
+        turn(&reactor);
+        assert_eq!(order.borrow().len(), (7 * round).min(100));
+    }
+    assert!(order.borrow().iter().copied().eq(0..100));
+}
+
+#[test]
+fn a_sleep_ends_after_all_callbacks_that_were_due() {
+    let _alone = alone();
+    let (_sim, reactor) = with_batches(10, 7);
+    let called = Rc::new(Cell::new(0));
+    for _ in 0..100 {
+        let calls = called.clone();
+        reactor.call_after(ms(5), move |_| calls.set(calls.get() + 1)).detach();
+    }
+    reactor.sleep_blocking(ms(5)).unwrap();
+    assert_eq!(called.get(), 100);
+}
+
+#[test]
+fn an_embedded_fd_is_readable_while_posts_are_left() {
+    let _alone = alone();
+    let reactor = Reactor::builder().post_batch(10).build().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+    let mut events = pollmux::sys::Events::with_capacity(1);
+    let done = Arc::default();
+    post_from_elsewhere(&reactor.remote(), 95, &done, || {});
+    for _ in 0..10 {
+        outer.wait(&mut events, Some(HOUR)).unwrap();
+        assert_eq!(events.iter().count(), 1);
+        inner.turn().unwrap();
+    }
+    assert_eq!(done.load(Ordering::Relaxed), 95);
+    outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
+    assert_eq!(events.iter().count(), 0, "no work is left");
+}
+
+#[test]
+fn a_panic_in_a_batch_leaves_the_rest_to_the_next_turn() {
+    let _alone = alone();
+    let (_sim, reactor) = with_batches(10, 10);
+    let remote = reactor.remote();
+    remote.post(|_| panic!("on purpose")).unwrap();
+    let done = Arc::default();
+    post_from_elsewhere(&remote, 25, &done, || {});
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turn(&reactor))).is_err());
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!(done.load(Ordering::Relaxed), 25);
+}
+
+#[test]
+fn try_post_refuses_beyond_the_limit_and_gives_back() {
+    let _alone = alone();
+    let reactor = Reactor::builder().post_limit(3).post_batch(2).build_with(Sim::new()).unwrap();
+    let remote = reactor.remote();
+    let post = |n: u64| remote.try_post(move |_| assert!(n < 9));
+    assert!((0..3).all(|n| post(n).is_ok()));
+    let refused = post(3).unwrap_err();
+    assert!(refused.is_full() && matches!(refused, TryPostError::Full(_)), "{refused:?}");
+    assert!(refused.to_string().contains("post_limit"), "{refused}");
+    refused.into_inner()(&reactor); // it is what was posted
+    remote.post(|_| {}).unwrap(); // no limit
+    turn(&reactor);
+    assert!(post(4).is_ok(), "two were run");
+    assert!(post(5).is_err());
+    drop(reactor);
+    let refused = post(6).unwrap_err();
+    assert!(matches!(refused, TryPostError::Closed(_)));
+    assert_eq!(std::io::Error::from(refused).kind(), std::io::ErrorKind::NotConnected);
+}
+
+/// The open fds of this process.
+#[cfg(target_os = "linux")]
+fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Makes what outlives its reactor.
+#[cfg(target_os = "linux")]
+type Keep = fn(&Reactor) -> Box<dyn std::any::Any>;
+
+#[cfg(target_os = "linux")]
+const KEPT: [(&str, Keep); 13] = [
+    ("Handle", |reactor| Box::new(reactor.handle())),
+    ("Remote", |reactor| {
+        let remote = reactor.remote();
+        remote.post(|_| {}).unwrap();
+        Box::new(remote)
+    }),
+    ("Timer, Ticker and their ids", |reactor| {
+        let (timer, ticker) = (reactor.after(HOUR), reactor.every(HOUR).unwrap());
+        let ids = (timer.id(), ticker.id());
+        Box::new((timer, ticker, ids))
+    }),
+    ("Callback", |reactor| Box::new(reactor.call_after(HOUR, |_| {}))),
+    ("Sender and Inbox", |reactor| Box::new(reactor.channel::<u8>(4).unwrap())),
+    ("Sender of a dropped Inbox", |reactor| {
+        let (tx, inbox) = reactor.channel::<u8>(4).unwrap();
+        let _ = tx.send(1);
+        let _ = inbox.try_recv();
+        Box::new(tx)
+    }),
+    ("Receiver that was registered", |reactor| {
+        let (tx, inbox) = reactor.channel::<u8>(4).unwrap();
+        Box::new((tx, inbox.into_inner()))
+    }),
+    ("Receiver that was another reactor's first", |reactor| {
+        let first = Reactor::new().unwrap();
+        let (tx, inbox) = first.channel::<u8>(4).unwrap();
+        let inbox = reactor.register(inbox.into_inner()).unwrap();
+        Box::new((tx, inbox))
+    }),
+    ("rendezvous and Outbox", |reactor| {
+        let (tx, rx) = channel::bounded::<u8>(0);
+        let (tx, rx) = (reactor.register(tx).unwrap(), reactor.register(rx).unwrap());
+        select! { reactor; send(tx, 1) -> _ => {}, recv(rx) -> _ => {}, default(ms(1)) => {} }
+        Box::new((tx, rx))
+    }),
+    ("full Outbox", |reactor| {
+        let (tx, rx) = channel::bounded::<u8>(1);
+        tx.send(1).unwrap();
+        let tx = reactor.register(tx).unwrap();
+        select! { reactor; send(tx, 1) -> _ => {}, default(ms(1)) => {} }
+        Box::new((tx, rx))
+    }),
+    ("Notifier", |reactor| {
+        let (notifier, notified) = reactor.notifier();
+        notifier.notify();
+        Box::new((notifier, notified))
+    }),
+    ("Done", |reactor| {
+        let (context, canceller) = Context::background().with_cancel();
+        let done = reactor.done(&context);
+        Box::new((context, canceller, done))
+    }),
+    ("after_cancel", |reactor| {
+        let (context, canceller) = Context::background().with_cancel();
+        let callback = reactor.after_cancel(&context, |_| {});
+        Box::new((context, canceller, callback))
+    }),
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dropped_reactor_keeps_no_fd_open() {
+    let _alone = alone();
+    for (name, keep) in KEPT {
+        let before = open_fds();
+        let reactor = Reactor::new().unwrap();
+        let kept = keep(&reactor);
+        reactor.sleep_blocking(Duration::from_micros(10)).unwrap();
+        assert!(open_fds() > before, "{name}: a reactor has fds");
+        drop(reactor);
+        assert_eq!(open_fds(), before, "{name}");
+        drop(kept);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_kept_embedding_keeps_only_its_own_fd() {
+    let _alone = alone();
+    let before = open_fds();
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    drop(reactor);
+    assert_eq!(open_fds(), before + 1, "the outer loop may still wait for it");
+    drop(inner);
+    assert_eq!(open_fds(), before);
+}
+
+/// Prints how long turns take under floods. Run it with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_turns_under_floods() {
+    let _alone = alone();
+    let reactor = Reactor::new().unwrap();
+    let id_of = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), id_of.id());
+    for _ in 0..2_000 {
+        let again = |cx: &pollmux::Firing<'_>| {
+            cx.reset(Duration::ZERO);
+        };
+        reactor.call_after(Duration::ZERO, again).detach();
+    }
+    let pairs: Vec<_> = (0..200).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
+    let fds: Vec<_> =
+        pairs.iter().map(|(fd, _)| reactor.fd_nonblocking(fd, Interest::WRITABLE).unwrap()).collect();
+    let over = AtomicU64::new(0);
+    let mut turns = Vec::new();
+    let begin = std::time::Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while over.load(Ordering::Relaxed) == 0 {
+                let _ = remote.try_post(|_| {});
+                let _ = remote.reset(id, HOUR);
+            }
+        });
+        let mut events = Events::with_capacity(64);
+        while begin.elapsed() < Duration::from_secs(1) {
+            let start = std::time::Instant::now();
+            reactor.try_wait(&mut events).unwrap();
+            turns.push(start.elapsed());
+        }
+        over.store(1, Ordering::Relaxed);
+    });
+    drop(fds);
+    turns.sort_unstable();
+    let part = |n: usize| turns[(turns.len() - 1) * n / 1_000];
+    println!("{} turns: median {:?}, p99 {:?}, p99.9 {:?}", turns.len(), part(500), part(990), part(999));
+    println!("longest {:?}; {}", part(1_000), reactor.stats());
+    let (asked, mut count) = (std::time::Instant::now(), 0);
+    let bytes = growth(|| {
+        while asked.elapsed() < Duration::from_secs(2) {
+            (0..1_000).for_each(|_| remote.reset(id, HOUR).unwrap());
+            count += 1_000;
+        }
+    });
+    let start = std::time::Instant::now();
+    turn(&reactor);
+    println!("{count} resets of one timer: {bytes} bytes more; the turn after it {:?}", start.elapsed());
 }

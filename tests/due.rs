@@ -558,3 +558,139 @@ fn an_embedded_turn_leaves_no_post_unheard() {
         assert_eq!((ready, inbox.try_recv()), (1, Ok(1)));
     }
 }
+
+/// A reactor on a virtual clock that calls seven callbacks a turn, behind stale entries.
+fn with_batch(n: usize) -> Spoilt {
+    let sim = Sim::new();
+    let builder = Reactor::builder().callback_batch(7).post_batch(3);
+    let reactor = builder.build_with(sim.clone()).unwrap();
+    let timers = (0..n).map(|_| reactor.after(ms(1))).collect();
+    let spoilt = Spoilt { sim, reactor, timers };
+    spoilt.spoil(By::PutOff);
+    spoilt
+}
+
+/// Callbacks that count, and arm themselves with zero.
+fn counted(reactor: &Reactor, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
+    let counts: Vec<_> = (0..callbacks).map(|_| Rc::new(Cell::new(0))).collect();
+    for count in &counts {
+        let count = count.clone();
+        let call = move |now: &pollmux::Firing<'_>| {
+            count.set(count.get() + 1);
+            now.reset(Duration::ZERO);
+            if nests {
+                select! { now; recv(never::<()>()) -> _ => {}, default => {} }
+            }
+        };
+        reactor.call_after(ms(2), call).detach();
+    }
+    counts
+}
+
+#[test]
+fn small_batches_call_all_that_is_due_once() {
+    for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        s.reactor.sleep_blocking(ms(2)).unwrap();
+        assert!(counts.iter().all(|count| count.get() == 1), "sleep {stale} {nests}");
+
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        s.sim.advance(ms(2));
+        s.reactor.sleep_blocking(Duration::ZERO).unwrap();
+        let seen: Vec<_> = counts.iter().map(|count| count.get()).collect();
+        assert!(seen.iter().all(|&n| n == 1), "sleep of zero {stale} {nests}: {seen:?}");
+
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        s.reactor.wait_timeout(&mut Events::with_capacity(1), ms(2)).unwrap();
+        assert!(counts.iter().all(|count| count.get() == 1), "wait_timeout {stale} {nests}");
+
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        select! { s.reactor; recv(never::<()>()) -> _ => {}, default(ms(2)) => {} }
+        assert!(counts.iter().all(|count| count.get() == 1), "default {stale} {nests}");
+    }
+}
+
+#[test]
+fn nothing_is_said_after_one_batch_of_callbacks() {
+    for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        let due = s.reactor.after(ms(3)).with_key(5);
+        s.sim.advance(ms(3));
+        let mut events = Events::with_capacity(4);
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [5]);
+        assert!(due.try_take().is_some());
+        for turn in 1..=15 {
+            let before: u32 = counts.iter().map(|count| count.get()).sum();
+            if turn % 2 == 0 {
+                select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+            } else {
+                s.reactor.try_wait(&mut events).unwrap();
+            }
+            let called = counts.iter().map(|count| count.get()).sum::<u32>() - before;
+            assert_eq!(called, 7, "{stale} {nests} turn {turn}");
+        }
+        assert!(counts.iter().all(|count| (1..=2).contains(&count.get())), "in turn");
+    }
+}
+
+#[test]
+fn virtual_time_waits_for_callbacks_over_many_batches() {
+    let s = with_batch(0);
+    let seen = Rc::new(Cell::new((0, Time::ZERO)));
+    for _ in 0..5_000 {
+        let seen = seen.clone();
+        let call = move |now: &pollmux::Firing<'_>| seen.set((seen.get().0 + 1, now.now()));
+        s.reactor.call_after(ms(2), call).detach();
+    }
+    let timer = s.reactor.after(ms(9));
+    select! { s.reactor; recv(timer) -> _ => {} }
+    assert_eq!(seen.get(), (5_000, Time::ZERO + ms(2)));
+}
+
+#[test]
+fn a_message_behind_posts_is_found_by_the_last_look() {
+    // A callback has another thread post more than a batch, and then send.
+    for way in 0..3 {
+        let s = with_batch(10_000);
+        let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let (remote, posted) = (s.reactor.remote(), done.clone());
+        let call = move |_: &pollmux::Firing<'_>| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let posted = posted.clone();
+                        let post = move |_: &pollmux::Handle| {
+                            posted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        };
+                        remote.post(post).unwrap();
+                    }
+                    tx.try_send(1).unwrap();
+                });
+            });
+        };
+        s.reactor.call_after(ms(2), call).detach();
+        s.sim.advance(ms(2));
+        let found = match way {
+            0 => select! { s.reactor; recv(inbox) -> _ => true, default => false },
+            1 => {
+                let mut events = Events::with_capacity(4);
+                s.reactor.try_wait(&mut events).unwrap();
+                events.iter().count() == 1
+            }
+            _ => {
+                let mut set = Select::new(&s.reactor);
+                set.recv(&inbox);
+                set.try_wait().unwrap().is_some()
+            }
+        };
+        assert!(found, "way {way}");
+        assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 20, "way {way}");
+    }
+}

@@ -26,6 +26,9 @@ pub struct Builder {
     pub(super) precise: Duration,
     pub(super) spin: Spin,
     pub(super) poll_interval: Duration,
+    pub(super) post_batch: usize,
+    pub(super) callback_batch: usize,
+    pub(super) post_limit: usize,
     fd_batch: usize,
 }
 
@@ -36,6 +39,9 @@ impl Builder {
             precise: Duration::ZERO,
             spin: Spin::default(),
             poll_interval: Duration::from_micros(100),
+            post_batch: 1_024,
+            callback_batch: 1_024,
+            post_limit: 1 << 20,
             fd_batch: FD_BATCH,
         }
     }
@@ -96,6 +102,60 @@ impl Builder {
     /// ```
     pub fn fd_batch(mut self, fds: usize) -> Builder {
         self.fd_batch = fds;
+        self
+    }
+
+    /// Sets how many posted closures and requests of other threads a turn runs at most. Zero is taken
+    /// for 1. Default: 1,024.
+    ///
+    /// The rest is the next turn's, and the loop does not sleep before it. So a flood of posts
+    /// starves no timer, fd or callback. A turn in which a message is ready may run a second batch.
+    ///
+    /// Posts run before a message that the same thread sent after them. So while posts are left,
+    /// messages wait for those that were there first, but not for later ones. A call that must
+    /// answer "nothing", as `try_wait` or a `default` case, runs these posts first, however many.
+    ///
+    /// # The longest turn
+    /// A turn runs at most two batches of posts and two [batches of callbacks](Self::callback_batch),
+    /// and one [batch of fds](Self::fd_batch) and 4,096 expiries. The exception is a call that must
+    /// answer "nothing" (above). Each closure takes its own time, so a closure that
+    /// takes 1 ms makes a full batch take a second: give slow closures a small batch.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor};
+    ///
+    /// let reactor = Reactor::builder().post_batch(10).build()?;
+    /// let remote = reactor.remote();
+    /// (0..25).for_each(|_| remote.post(|_| {}).unwrap());
+    /// let mut events = Events::with_capacity(1);
+    /// reactor.try_wait(&mut events)?;
+    /// assert_eq!(reactor.stats().called, 10);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn post_batch(mut self, posts: usize) -> Builder {
+        self.post_batch = posts;
+        self
+    }
+
+    /// Sets how many due callbacks a turn calls at most. Zero is taken for 1. Default: 1,024.
+    ///
+    /// The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
+    /// it. `try_wait` and a `default` case call one batch. A turn in which a post and a message come
+    /// may call a second one.
+    ///
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that were
+    /// due by then have been called, however many. Each is called once there: one that is armed with
+    /// zero meanwhile is the next turn's. The [longest turn](Self::post_batch#the-longest-turn) is the
+    /// sum of all batches.
+    pub fn callback_batch(mut self, callbacks: usize) -> Builder {
+        self.callback_batch = callbacks;
+        self
+    }
+
+    /// Sets how many posts may wait for the loop when [`Remote::try_post`](crate::Remote::try_post)
+    /// adds one. Default: 2^20; zero refuses all. [`Remote::post`](crate::Remote::post) has no limit.
+    pub fn post_limit(mut self, posts: usize) -> Builder {
+        self.post_limit = posts;
         self
     }
 

@@ -110,13 +110,32 @@ impl Drop for Running {
     }
 }
 
-/// Clears the flag of a batch that is over, also by a panic.
-struct Batch<'a>(&'a Core);
+/// Says if a batch may call a callback that the turn has called before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    Yes,
+    /// One that was armed with zero meanwhile is the next turn's.
+    No,
+}
+
+/// Clears the flag of a batch that is over, also by a panic, and leaves the rest to the next turn.
+struct Batch<'a> {
+    core: &'a Core,
+    /// Other threads have posted.
+    pressed: bool,
+    /// There are more posts than the batch may run.
+    left: bool,
+}
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.0.calling.set(false);
-        self.0.settle_errands();
+        let core = self.core;
+        core.calling.set(false);
+        core.posts_left.set(self.left);
+        if self.left && !core.closed.get() {
+            core.notify.put_off_posts(self.pressed);
+        }
+        core.settle_errands();
     }
 }
 
@@ -133,17 +152,17 @@ impl Core {
         self.notify.is_pressed() && self.may_call()
     }
 
-    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines. What
-    /// they have armed and is due already is ready then.
+    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up to
+    /// a batch of each. What they have armed and is due already is ready then.
     pub(crate) fn run_calls(self: &Rc<Core>) {
-        if self.run_batch(&[]) {
+        if self.run_batch(self.callback_batch, Again::Yes) {
             self.settle_behind();
         }
     }
 
-    /// [`run_calls`](Self::run_calls), but leaves these callbacks, which are sorted tokens, to the
-    /// next turn, and leaves what was armed with zero in the queue. Returns true if anything ran.
-    pub(super) fn run_batch(self: &Rc<Core>, but: &[u64]) -> bool {
+    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due. Leaves what was
+    /// armed with zero in the queue. Returns true if anything ran.
+    pub(super) fn run_batch(self: &Rc<Core>, most: usize, again: Again) -> bool {
         if self.closed.get() {
             return false;
         }
@@ -152,76 +171,87 @@ impl Core {
             self.woken.set(self.notify.take_woken() || self.woken.get());
             return false;
         }
-        let batch = Batch(self);
+        let mut batch = Batch { core: self, pressed: false, left: false };
         let handle = Handle { core: self.clone() };
+        let done = self.posts_done.get();
         if self.notify.is_posted() {
-            self.woken.set(self.notify.begin_posts() || self.woken.get());
-            self.take_posts();
+            let begun = self.notify.begin_posts();
+            self.woken.set(begun.woken || self.woken.get());
+            (batch.pressed, batch.left) = (begun.pressed, true);
+            self.take_rung();
+            batch.left = self.run_posts(&handle);
         }
-        // No more than there are now.
-        let posted = self.posts.borrow().len();
-        for _ in 0..posted {
-            if self.closed.get() {
-                break; // a closure has forked, and this is the child
+        let there = if most > 0 { self.table.borrow().calls.len() } else { 0 };
+        if there > 0 {
+            self.run_callbacks(&handle, there, most, again);
+        }
+        drop(batch);
+        there > 0 || self.posts_done.get() != done
+    }
+
+    /// Runs up to `most` of the first `there` callbacks that are due.
+    fn run_callbacks(&self, handle: &Handle, there: usize, most: usize, again: Again) {
+        let before = self.begin_batch(there, most, again);
+        let mut left = most;
+        for _ in 0..there {
+            if left == 0 {
+                break;
             }
-            let Some(post) = self.posts.borrow_mut().pop_front() else { break };
-            match post {
-                Post::Run(f) => {
-                    self.called.set(self.called.get() + 1);
-                    f(&handle);
-                }
-                Post::Ask(place) => self.do_asked(&handle, self.asks.take(place)),
-                Post::Unplaced(ask) => self.do_asked(&handle, *ask),
-            }
-        }
-        if posted > 0 {
-            // A post may have armed what is due already, which a turn that began with nothing due would not see.
-            self.clock.refresh();
-        }
-        let due = self.table.borrow().calls.len();
-        if due > 0 {
-            self.begin_batch();
-        }
-        for _ in 0..due {
-            if !but.is_empty() && self.puts_off(but) {
+            if before > 0 && self.puts_off(before) {
                 continue;
             }
-            let Some((mut running, firing)) = self.next_call(&handle) else { break };
+            let Some((mut running, firing)) = self.next_call(handle) else { break };
+            left -= 1;
             self.called.set(self.called.get() + 1);
+            self.called_now.borrow_mut().1.push(running.token);
             if let Some(call) = &mut running.call {
                 call(&firing);
             }
         }
-        drop(batch);
-        posted + due > 0
+        // A select in a callback has counted as a turn.
+        self.called_now.borrow_mut().0 = self.turns.get();
     }
 
-    /// Notes what the turn is about to call, where that matters.
-    fn begin_batch(&self) {
+    /// Notes that the turn is about to call up to `most` of `there` callbacks. Returns how many it
+    /// has called before and may not call again: the first tokens of `called_now`, sorted then.
+    fn begin_batch(&self, there: usize, most: usize, again: Again) -> usize {
         if self.clock.is_virtual() {
-            let (now, (instant, batches)) = (self.clock.now(), self.instant.get());
-            self.instant.set((now, if instant == now { batches.saturating_add(1) } else { 1 }));
+            let (now, (instant, rounds, left)) = (self.clock.now(), self.instant.get());
+            // A round is over when as many were called as there were when it began.
+            let (rounds, left) = match (instant == now, left) {
+                (false, _) => (1, there),
+                (true, 0) => (rounds.saturating_add(1), there),
+                (true, left) => (rounds, left),
+            };
+            self.instant.set((now, rounds, left.saturating_sub(most)));
         }
-        if self.is_behind() {
-            let (table, first) = (self.table.borrow(), &mut *self.called_first.borrow_mut());
-            let (turn, called) = first;
-            *turn = self.turns.get();
+        let (turn, called) = &mut *self.called_now.borrow_mut();
+        if again == Again::Yes || *turn != self.turns.get() {
             called.clear();
-            called.extend(table.calls.iter(&table.slots).map(|slot| table.slots.chunk(slot).token(slot)));
-            called.sort_unstable();
+            called.shrink_to(self.callback_batch.saturating_mul(4));
         }
+        *turn = self.turns.get();
+        called.sort_unstable();
+        called.len()
     }
 
-    /// Puts the first callback last if it is one of these, which are sorted tokens.
+    /// How many callbacks the last batch of this turn has called.
+    pub(super) fn called_in_turn(&self) -> usize {
+        let called = self.called_now.borrow();
+        if called.0 == self.turns.get() { called.1.len() } else { 0 }
+    }
+
+    /// Puts the first callback last if it is one of the first `n` that were called in this turn.
     #[cold]
-    fn puts_off(&self, tokens: &[u64]) -> bool {
+    fn puts_off(&self, n: usize) -> bool {
         let table = &mut *self.table.borrow_mut();
-        let token = table.calls.first().map(|slot| table.slots.chunk(slot).token(slot));
-        let is_one = token.is_some_and(|token| tokens.binary_search(&token).is_ok());
-        if is_one {
+        let Some(slot) = table.calls.first() else { return false };
+        let token = table.slots.chunk(slot).token(slot);
+        let was_called = self.called_now.borrow().1[..n].binary_search(&token).is_ok();
+        if was_called {
             table.calls.rotate(&table.slots, 1);
         }
-        is_one
+        was_called
     }
 
     /// Callbacks that arm each other, or themselves, with zero go on for ever at one instant of a
@@ -230,21 +260,103 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn time_stands_still(&self, until: Option<Time>) -> bool {
-        /// Batches of callbacks at one instant.
+        /// Rounds of callbacks at one instant.
         const ENOUGH: u32 = 100;
-        let (instant, batches) = self.instant.get();
-        if batches < ENOUGH || instant != self.clock.refresh() || !self.posts.borrow().is_empty() {
+        let (instant, rounds, left) = self.instant.get();
+        let in_round = rounds < ENOUGH || (rounds == ENOUGH && left > 0);
+        if in_round || instant != self.clock.refresh() || self.posts_left.get() {
             return false;
         }
         self.expire_all();
         self.table.borrow().calls.len() > 0 && (until.is_some() || self.next_due.get() != NEVER)
     }
 
-    /// Takes what other threads have left: posts, and callbacks that a bell has made due.
-    fn take_posts(&self) {
-        if let Some(mailbox) = &*self.mailbox.borrow() {
-            self.posts.borrow_mut().extend(mailbox.try_iter());
+    /// Runs the posts that are there now, up to a batch. Returns true if there are more.
+    fn run_posts(&self, handle: &Handle) -> bool {
+        let waiting = self.posting.len();
+        let batch = waiting.min(self.post_batch);
+        for _ in 0..batch {
+            // A closure may have dropped the reactor, or have forked: then this is the child.
+            let post = self.mailbox.borrow().as_ref().and_then(|mailbox| mailbox.try_recv().ok());
+            let Some(post) = post.filter(|_| !self.closed.get()) else {
+                // The others are being written: their posters tell us when they are there.
+                self.clock.refresh();
+                return false;
+            };
+            self.posts_done.set(self.posts_done.get() + 1);
+            match post {
+                Post::Run(f) => {
+                    self.called.set(self.called.get() + 1);
+                    f(handle);
+                }
+                Post::Ask(place) => self.do_asked(handle, self.asks.take(place)),
+                Post::Unplaced(ask) => self.do_asked(handle, *ask),
+            }
         }
+        if batch > 0 {
+            // A post may have armed what is due already, which a turn that began with nothing due would not see.
+            self.clock.refresh();
+        }
+        waiting > batch
+    }
+
+    /// Runs posts before messages are given that may have been sent after them. `seen` are sources
+    /// that are ready now. After this [`is_held`](Self::is_held) says which sources have to wait.
+    ///
+    /// If all posts were run, what was ready before may be given. If some are left, all channels
+    /// wait until as many were run as there are now. Then what is ready now may be given.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_posts_before(self: &Rc<Core>, seen: impl Iterator<Item = u64>) {
+        // Without posts left, an earlier gate is open.
+        let gate = self.gate.get().filter(|_| self.posts_left.get());
+        if gate.is_none() {
+            let mut admitted = self.admitted.take();
+            admitted.clear();
+            admitted.extend(seen.filter(|&token| self.is_channel(token)));
+            admitted.sort_unstable();
+            self.admitted.replace(admitted);
+            self.run_calls();
+            let until = self.posts_done.get() + self.posting.len() as u64;
+            self.gate.set(self.posts_left.get().then_some(until));
+        } else {
+            self.run_calls();
+            let opens = gate.is_some_and(|until| self.posts_done.get() >= until);
+            if opens || !self.posts_left.get() {
+                self.gate.set(None);
+            }
+        }
+    }
+
+    /// Returns true if this source has to wait for posts, and notes that one has.
+    pub(crate) fn is_held(&self, token: u64) -> bool {
+        let held = self.is_channel(token)
+            && (self.gate.get().is_some() || self.admitted.borrow().binary_search(&token).is_err());
+        if held {
+            self.held.set(true);
+        }
+        held
+    }
+
+    /// Returns true if [`take_held`](Self::take_held) does.
+    #[inline]
+    pub(crate) fn is_any_held(&self) -> bool {
+        self.held.get()
+    }
+
+    /// Returns true if a source was held since the last call: then there is more than "nothing".
+    #[inline]
+    pub(crate) fn take_held(&self) -> bool {
+        self.held.replace(false)
+    }
+
+    fn is_channel(&self, token: u64) -> bool {
+        let table = self.table.borrow();
+        table.slots.find(token).is_some_and(|(chunk, slot)| chunk.with_probe(slot, |_| ()).is_some())
+    }
+
+    /// Takes the callbacks that a bell has made due.
+    fn take_rung(&self) {
         let table = &mut *self.table.borrow_mut();
         let rung = &mut *self.rung.borrow_mut();
         self.notify.take_callbacks(|slot| {

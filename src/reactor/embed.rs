@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+use super::calls::Again;
 use super::{Core, Handle, Reactor, Wait};
 use crate::sync::{Ordering, fence};
 use crate::sys::fork::PollerFd;
@@ -115,7 +116,7 @@ impl Embedded {
         let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
-        core.run_batch(&[]);
+        core.run_batch(core.callback_batch, Again::Yes);
         if core.closed.get() {
             return Err(core.gone());
         }

@@ -185,7 +185,7 @@ impl Handle {
                 return Err(core.gone());
             }
             let Patience::Until(until) = patience else {
-                core.catches_up(true);
+                core.finish_callbacks();
                 return if core.closed.get() { Err(core.gone()) } else { core.yield_turn() };
             };
             if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
@@ -205,21 +205,40 @@ impl Handle {
             events.from = Some(self.clone());
         }
         core.begin_turn();
+        let mut caught_up = false;
         loop {
+            if caught_up {
+                core.expire_backlog();
+            }
             core.collect(Request::Mark);
-            if core.is_pressed() && core.has_ready() {
+            let pressed = core.is_pressed() && core.has_ready();
+            if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls_and_collect();
+                core.run_posts_and_collect();
             }
             if core.closed.get() {
                 return Err(core.gone());
             }
             let woken = core.woken.replace(false);
             if core.report(events) || woken {
-                return Ok(());
+                if pressed {
+                    events.tokens.retain(|&token| !core.take_report_back(token));
+                }
+                if woken || !events.tokens.is_empty() {
+                    return Ok(());
+                }
             }
             let until = match patience {
-                Patience::None => return self.report_at_last(events),
+                Patience::None if core.take_held() => {
+                    core.look();
+                    continue;
+                }
+                // What one more look finds, before the wait ends with nothing.
+                Patience::None if !caught_up && self.catches_up() => {
+                    caught_up = true;
+                    continue;
+                }
+                Patience::None => return Ok(()),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
@@ -242,20 +261,11 @@ impl Handle {
         blocked
     }
 
-    /// What one more look finds, before the wait ends with nothing.
+    /// Does what the turn has left undone. Returns true if that was anything.
     #[cold]
     #[inline(never)]
-    fn report_at_last(&self, events: &mut Events) -> io::Result<()> {
-        let core = &self.core;
-        if core.catches_up(true) | core.looks_once_more() {
-            if core.closed.get() {
-                return Err(core.gone());
-            }
-            core.expire_backlog();
-            core.collect(Request::Mark);
-            core.report(events);
-        }
-        Ok(())
+    fn catches_up(&self) -> bool {
+        self.core.catches_up(true) | self.core.looks_once_more()
     }
 }
 
@@ -302,6 +312,17 @@ impl Core {
             table.ready.rotate(&table.slots, fits);
         }
         fits > 0
+    }
+
+    /// Returns true if a reported source has to wait for posts: the report does not count.
+    #[cold]
+    fn take_report_back(&self, token: u64) -> bool {
+        let held = self.is_held(token);
+        if let (true, Some((chunk, slot))) = (held, self.table.borrow().slots.find(token)) {
+            let left = &chunk.node(slot).pos;
+            left.set(left.get().wrapping_add(1));
+        }
+        held
     }
 
     /// The source of this token was chosen by a select, and nothing was taken from it.

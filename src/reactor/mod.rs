@@ -25,7 +25,6 @@ mod stats;
 mod timers;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -36,13 +35,14 @@ use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::time::Duration;
 
 pub use self::builder::Builder;
+use self::calls::Again;
 pub use self::calls::Firing;
 pub use self::embed::Embedded;
 pub(crate) use self::events::Patience;
 pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::listing::{Origin as SourceOrigin, SourceInfo, Sources};
 pub use self::origins::SourceKind;
-pub use self::remote::{PostError, Remote, TimerError, TimerId};
+pub use self::remote::{PostError, Remote, TimerError, TimerId, TryPostError};
 pub use self::spin::Spin;
 pub use self::stats::Stats;
 
@@ -145,18 +145,32 @@ pub(crate) struct Core {
     callbacks: Cell<usize>,
     /// A closure runs (`calls.rs`).
     calling: Cell<bool>,
-    /// The last turn with a backlog, and tokens of the callbacks that it has called.
-    called_first: RefCell<(u64, Vec<u64>)>,
-    /// An instant of a virtual clock, and the batches of callbacks that were run at it.
-    instant: Cell<(Time, u32)>,
+    /// The last turn that has called callbacks, and the tokens of its last batch.
+    called_now: RefCell<(u64, Vec<u64>)>,
+    /// An instant of a virtual clock, the rounds of callbacks that were run at it, and how many
+    /// callbacks the last round still has.
+    instant: Cell<(Time, u32, usize)>,
     /// The sender of the mailbox, for every [`Remote`].
     posting: Sender<Post>,
     /// Requests of other threads for timers, in the mailbox by their places.
     asks: Arc<Asks>,
     /// Posts of other threads; `None` when the reactor is gone.
     mailbox: RefCell<Option<Receiver<Post>>>,
-    /// Posts that wait for their turn.
-    posts: RefCell<VecDeque<Post>>,
+    /// How many posts and callbacks a turn runs.
+    post_batch: usize,
+    callback_batch: usize,
+    /// How many posts may wait when [`Remote::try_post`] adds one.
+    post_limit: usize,
+    /// Posts that were taken from the mailbox so far.
+    posts_done: Count,
+    /// The last batch has left posts.
+    posts_left: Cell<bool>,
+    /// Channels wait until as many posts were taken (`calls.rs`).
+    gate: Cell<Option<u64>>,
+    /// The tokens of the channels that need not wait for more posts, sorted.
+    admitted: RefCell<Vec<u64>>,
+    /// A channel had to wait for posts.
+    held: Cell<bool>,
     /// Callbacks that bells have made due, while they are put in order.
     rung: RefCell<Vec<(u64, u32)>>,
     /// A source of the turn has something coming (`wake/mod.rs`).
@@ -282,12 +296,19 @@ impl Reactor {
             marking: Cell::new(false),
             callbacks: Cell::new(0),
             calling: Cell::new(false),
-            called_first: RefCell::default(),
-            instant: Cell::new((Time::ZERO, 0)),
+            called_now: RefCell::default(),
+            instant: Cell::new((Time::ZERO, 0, 0)),
             posting,
             asks: Arc::new(Asks::new()),
             mailbox: RefCell::new(Some(mailbox)),
-            posts: RefCell::default(),
+            post_batch: settings.post_batch.max(1),
+            callback_batch: settings.callback_batch.max(1),
+            post_limit: settings.post_limit,
+            posts_done: Cell::new(0),
+            posts_left: Cell::new(false),
+            gate: Cell::new(None),
+            admitted: RefCell::default(),
+            held: Cell::new(false),
             rung: RefCell::default(),
             coming: Cell::new(false),
             napping: Cell::new(false),
@@ -440,8 +461,6 @@ impl Handle {
 const BEHIND: u32 = 1;
 const ENDED: u32 = 2;
 
-/// Callbacks that a turn calls before it says "nothing", at least; more are the next turn's.
-const CALLS: usize = 2_048;
 /// Entries of the heap that are looked at before the callbacks among them are counted.
 const PIECE: u32 = 512;
 
@@ -478,8 +497,8 @@ impl Core {
     /// For a wait: runs what was posted during the turn, and collects what that has sent.
     #[cold]
     #[inline(never)]
-    pub(crate) fn run_calls_and_collect(self: &Rc<Core>) {
-        self.run_calls();
+    pub(crate) fn run_posts_and_collect(self: &Rc<Core>) {
+        self.run_posts_before(self.ready_tokens());
         self.collect(crate::wake::Request::Mark);
     }
 
@@ -506,7 +525,10 @@ impl Core {
         self.clock.refresh();
         self.expire_all();
         if self.errands.get() || self.notify.is_posted() {
-            self.run_errands();
+            self.poll_fds();
+            if self.run_batch(usize::MAX, Again::Yes) {
+                self.settle_behind();
+            }
         }
     }
 
@@ -518,7 +540,7 @@ impl Core {
 
     /// Whether the next turn has errands.
     fn settle_errands(&self) {
-        let calls = self.table.borrow().calls.len() + self.posts.borrow().len();
+        let calls = self.table.borrow().calls.len();
         self.errands.set(calls > 0 || self.fds.are_watched());
     }
 
@@ -564,14 +586,15 @@ impl Core {
     /// Returns true if that was anything, so that the caller has to look at its sources again.
     ///
     /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
-    /// the callbacks that are due, up to [`CALLS`] of them, and what other threads have posted.
+    /// the callbacks that are due, and what other threads have posted: up to a batch of each in all.
     ///
     /// A select asks its own cases for their deadlines, and needs this only if there are callbacks:
     /// `everything` is for a wait.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
         let backlog = self.is_behind() && (everything || self.callbacks.get() > 0);
-        let owed = backlog || self.is_pressed();
+        // Posts over the batch are the next turn's; those of meanwhile are this one's.
+        let owed = backlog || (self.is_pressed() && !self.posts_left.get());
         if owed {
             self.catch_up();
         }
@@ -584,20 +607,29 @@ impl Core {
         if !self.is_behind() {
             return self.run_calls();
         }
-        let (turn, called) = self.called_first.take();
-        let called = if turn == self.turns.get() { called } else { Vec::new() };
-        if called.len() >= CALLS {
-            return;
-        }
+        let (called, most) = (self.called_in_turn(), self.callback_batch);
         let now = self.clock.now();
         while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
-            if called.len() + self.table.borrow().calls.len() >= CALLS {
+            if called + self.table.borrow().calls.len() >= most {
                 break;
             }
             self.expire_some(now, PIECE);
         }
-        if self.run_batch(&called) {
+        if self.run_batch(most.saturating_sub(called), Again::No) {
             self.settle_behind();
+        }
+    }
+
+    /// For a sleep that ends without having slept: calls each callback that is due and was not
+    /// called in this turn, however many. Runs up to a batch of posts.
+    pub(super) fn finish_callbacks(self: &Rc<Core>) {
+        if self.callbacks.get() == 0 || !(self.is_behind() || self.has_calls()) {
+            self.catches_up(true);
+        } else if self.may_call() {
+            self.expire_all();
+            if self.run_batch(usize::MAX, Again::No) {
+                self.settle_behind();
+            }
         }
     }
 
@@ -814,8 +846,7 @@ impl Core {
 
     /// Whether a turn would call closures: those that came to be due inside another one, or stood behind one that panicked.
     fn has_calls(&self) -> bool {
-        let waiting = || self.table.borrow().calls.len() + self.posts.borrow().len();
-        self.errands.get() && self.may_call() && waiting() > 0
+        self.errands.get() && self.may_call() && self.table.borrow().calls.len() > 0
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -959,7 +990,7 @@ impl Core {
         self.fds.close();
         self.notify.close();
         // Later posts are refused.
-        let posts = (self.mailbox.take(), self.posts.take());
+        let posts = self.mailbox.take();
         // A driver that is waiting, and drops its reactor meanwhile, goes when its wait ends.
         let driver = self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
         if cfg!(kqueue) && self.forked.get() {

@@ -111,6 +111,55 @@ impl<F> From<PostError<F>> for io::Error {
     }
 }
 
+/// Why [`Remote::try_post`] has refused a closure; gives the closure back.
+#[non_exhaustive]
+pub enum TryPostError<F> {
+    /// As many posts wait for the loop as [`Builder::post_limit`](crate::Builder::post_limit) allows.
+    Full(F),
+    /// The reactor has been dropped, or belongs to the process that this one was forked from.
+    Closed(F),
+}
+
+impl<F> TryPostError<F> {
+    /// The closure.
+    pub fn into_inner(self) -> F {
+        match self {
+            TryPostError::Full(f) | TryPostError::Closed(f) => f,
+        }
+    }
+
+    /// Returns true for [`Full`](Self::Full): a later attempt may succeed.
+    pub fn is_full(&self) -> bool {
+        matches!(self, TryPostError::Full(_))
+    }
+}
+
+impl<F> fmt::Debug for TryPostError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_full() { "Full(..)" } else { "Closed(..)" })
+    }
+}
+
+impl<F> fmt::Display for TryPostError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TryPostError::Full(_) => {
+                "too many posts wait for the reactor (the limit is Builder::post_limit): try again later"
+            }
+            TryPostError::Closed(_) => super::fork::gone_or_forked(),
+        })
+    }
+}
+
+impl<F> Error for TryPostError<F> {}
+
+impl<F> From<TryPostError<F>> for io::Error {
+    fn from(error: TryPostError<F>) -> io::Error {
+        let kind = if error.is_full() { io::ErrorKind::WouldBlock } else { io::ErrorKind::NotConnected };
+        io::Error::new(kind, error.to_string())
+    }
+}
+
 /// A request of another thread to the loop.
 pub(crate) enum Post {
     Run(Box<dyn FnOnce(&Handle) + Send>),
@@ -152,6 +201,8 @@ pub struct Remote {
     asks: Arc<Asks>,
     clock: Clock,
     reactor: u64,
+    /// For [`try_post`](Self::try_post).
+    limit: usize,
 }
 
 impl Remote {
@@ -160,7 +211,7 @@ impl Remote {
         self.notify.request_wake_up();
     }
 
-    /// Runs `f` on the reactor's thread. Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
+    /// Runs `f` on the reactor's thread, however many posts wait ([`try_post`](Self::try_post) has a limit). Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
     pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
         if !self.notify.is_at_home() {
             return Err(PostError(f));
@@ -181,6 +232,31 @@ impl Remote {
                 Ok(())
             }
         }
+    }
+
+    /// [`post`](Self::post) that refuses when too many posts wait for the loop.
+    ///
+    /// The limit is [`Builder::post_limit`](crate::Builder::post_limit), 2^20 by default. It counts
+    /// the closures that wait, and the timers that requests wait for. Several threads at once may
+    /// exceed the limit by one closure each. The error says why, and gives the closure back.
+    /// Allocates when it accepts.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, TryPostError};
+    ///
+    /// let reactor = Reactor::builder().post_limit(1).build()?;
+    /// let remote = reactor.remote();
+    /// assert!(remote.try_post(|_| {}).is_ok());
+    /// assert!(matches!(remote.try_post(|_| {}), Err(TryPostError::Full(_))));
+    /// drop(reactor);
+    /// assert!(matches!(remote.try_post(|_| {}), Err(TryPostError::Closed(_))));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn try_post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), TryPostError<F>> {
+        if !self.is_closed() && self.posts.len() >= self.limit {
+            return Err(TryPostError::Full(f));
+        }
+        self.post(f).map_err(|PostError(f)| TryPostError::Closed(f))
     }
 
     /// Tells the loop that there is a post.
@@ -262,6 +338,7 @@ impl Handle {
             asks: self.core.asks.clone(),
             clock: self.core.clock.source(),
             reactor: self.core.number,
+            limit: self.core.post_limit,
         }
     }
 

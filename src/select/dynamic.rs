@@ -318,20 +318,31 @@ impl<'a> Select<'a> {
         self.give_back_forgotten();
         core.begin_turn();
         core.take_out_told();
+        let mut caught_up = false;
         loop {
             core.collect(Request::Mark);
-            if core.is_pressed() {
+            let pressed = core.is_pressed();
+            if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_calls_and_collect();
+                core.run_posts_and_collect();
             }
-            if let Some(index) = self.choose(core) {
+            if let Some(index) = self.choose(core, pressed) {
                 return Ok(Some(index));
             }
             if self.handle.is_closed() {
                 return Err(core.gone());
             }
             let until = match patience {
-                Patience::None => return self.choose_at_last(),
+                Patience::None if core.take_held() => {
+                    core.look();
+                    continue;
+                }
+                // What one more look finds, before the `Select` gives up.
+                Patience::None if !caught_up && self.catches_up() => {
+                    caught_up = true;
+                    continue;
+                }
+                Patience::None => return Ok(None),
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
@@ -360,19 +371,12 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// What one more look finds, before the `Select` gives up.
+    /// Does what the turn has left undone. Returns true if that was anything.
     #[cold]
     #[inline(never)]
-    fn choose_at_last(&self) -> io::Result<Option<usize>> {
+    fn catches_up(&self) -> bool {
         let core = &self.handle.core;
-        if !(core.catches_up(false) | core.looks_at_last(self.look_for > 0)) {
-            return Ok(None);
-        }
-        if self.handle.is_closed() {
-            return Err(core.gone());
-        }
-        core.collect(Request::Mark);
-        Ok(self.choose(core))
+        core.catches_up(false) | core.looks_at_last(self.look_for > 0)
     }
 
     fn asked(&self) -> impl Iterator<Item = (usize, &Erased<'a>)> {
@@ -414,11 +418,16 @@ impl<'a> Select<'a> {
         first.flat_map(move |first| std::iter::successors(Some(first), same))
     }
 
-    /// Chooses one of the cases that are ready, and reserves what it needs.
-    fn choose(&self, core: &Core) -> Option<usize> {
+    /// Chooses one of the cases that are ready, and reserves what it needs. If `pressed`, messages
+    /// that wait for posts are left out.
+    fn choose(&self, core: &Core, pressed: bool) -> Option<usize> {
         loop {
             let (mut seen, mut chosen) = (0u32, None);
             for index in self.candidates(core) {
+                let token = self.cases[index].as_ref().and_then(|case| case.token);
+                if pressed && token.is_some_and(|token| core.is_held(token)) {
+                    continue;
+                }
                 seen += 1;
                 chosen = self.better(core, seen, chosen, index);
             }

@@ -288,8 +288,7 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     let mut mask = cases.ready();
     if mask != 0 && handle.core.is_pressed() {
         // Asked for before what is ready was sent, perhaps: then it has to happen first.
-        handle.core.run_calls();
-        mask = cases.ready();
+        mask = run_posts_before(handle, cases, mask);
     }
     while mask != 0 {
         let index = if biased { mask.trailing_zeros() } else { handle.core.choose(mask) };
@@ -305,10 +304,22 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     Ok(None)
 }
 
+/// Runs what was asked for before the cases of `seen` were ready. Returns those that may be taken.
+#[cold]
+#[inline(never)]
+fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
+    let core = &handle.core;
+    let bits = |mask: u32| (0..u32::BITS).filter(move |index| mask >> index & 1 != 0);
+    core.run_posts_before(bits(seen).filter_map(|index| cases.token(index)));
+    let may_be_taken = |index: &u32| !cases.token(*index).is_some_and(|token| core.is_held(token));
+    bits(cases.ready()).filter(may_be_taken).fold(0, |mask, index| mask | 1 << index)
+}
+
 /// Picks among what one more look finds, before `default` runs.
 #[inline]
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    if handle.core.catches_up(false) | handle.core.is_any_watched() {
+    let core = &handle.core;
+    if core.is_any_held() | core.catches_up(false) | core.is_any_watched() {
         look_and_pick(handle, cases, biased)
     } else {
         Ok(None)
@@ -318,11 +329,19 @@ fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Resul
 /// Not inline, so that a `default` without fds pays nothing for it.
 #[inline(never)]
 fn look_and_pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    handle.core.looks_at_last(!cases.need_no_look());
-    if handle.is_closed() {
-        return Err(handle.core.gone());
+    let core = &handle.core;
+    core.looks_at_last(!cases.need_no_look());
+    loop {
+        if handle.is_closed() {
+            return Err(core.gone());
+        }
+        let picked = pick(handle, cases, biased)?;
+        if picked.is_some() || !core.take_held() {
+            return Ok(picked);
+        }
+        // A message waits for posts: "nothing" would be wrong.
+        core.look();
     }
-    pick(handle, cases, biased)
 }
 
 /// The case was ready and gave nothing: its source spins if that goes on.

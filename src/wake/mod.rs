@@ -166,6 +166,14 @@ pub(crate) struct Notify {
     everywhere: AtomicBool,
 }
 
+/// What [`Notify::begin_posts`] finds.
+pub(crate) struct Begun {
+    /// A wake-up was requested.
+    pub(crate) woken: bool,
+    /// Another thread has posted.
+    pub(crate) pressed: bool,
+}
+
 /// Wakes a thread, for channels without a reactor.
 struct Unpark(thread::Thread);
 
@@ -317,12 +325,21 @@ impl Notify {
         self.is_woken() && self.woken.swap(false, Ordering::SeqCst)
     }
 
-    /// The caller takes all posts and callbacks after this. Returns true if a wake-up was requested.
-    pub(crate) fn begin_posts(&self) -> bool {
+    /// The caller takes all posts and callbacks after this, or [puts off](Self::put_off_posts) some.
+    pub(crate) fn begin_posts(&self) -> Begun {
         self.posted.store(false, Ordering::SeqCst);
-        self.pressing.store(false, Ordering::SeqCst);
+        let pressed = self.pressing.swap(false, Ordering::SeqCst);
         full_fence();
-        self.woken.swap(false, Ordering::SeqCst)
+        Begun { woken: self.woken.swap(false, Ordering::SeqCst), pressed }
+    }
+
+    /// The caller leaves posts to the next turn.
+    #[cold]
+    pub(crate) fn put_off_posts(&self, pressed: bool) {
+        if pressed {
+            self.pressing.store(true, Ordering::SeqCst);
+        }
+        self.publish_own();
     }
 
     // The senders' side.

@@ -507,11 +507,39 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
     loom::model(|| {
         let drops = Arc::new(Count::new(0));
         let (tx, rx) = bounded(2);
+        // The drop of the last end would drop what was forgotten.
+        let kept = tx.clone();
         let value = Counted(drops.clone());
         let sender = thread::spawn(move || drop(tx.try_send(value)));
         drop(rx);
         sender.join().unwrap();
         assert_eq!(drops.load(Relaxed), 1);
+        drop(kept);
+        assert_eq!(drops.load(Relaxed), 1);
+    });
+}
+
+#[test]
+fn two_blocked_senders_against_two_receives() {
+    loom::model(|| {
+        let (tx, rx) = bounded(1);
+        tx.try_send(0).unwrap();
+        let senders: Vec<_> = [1, 2]
+            .into_iter()
+            .map(|value| {
+                let tx = tx.clone();
+                thread::spawn(move || tx.send(value).unwrap())
+            })
+            .collect();
+        let mut received = 0;
+        while received < 2 {
+            match rx.try_recv() {
+                Ok(_) => received += 1,
+                Err(_) => thread::yield_now(),
+            }
+        }
+        // Two slots have become free: both senders go on, though nothing more is received.
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
     });
 }
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use super::TryRecvError;
 use super::state::{FIRST_LEVEL, Found, LEVELS, MAX_CAPACITY, Place, Refused, State};
 use crate::sync::{
-    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, full_fence, publish_fence, settle_fence,
+    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence, settle_fence,
 };
 use crate::wake::Asked;
 
@@ -511,8 +511,7 @@ impl<T> Tail<T> {
     #[inline(always)]
     fn write(&self, place: Place, value: T) {
         let Place { position, level, first_of_level } = place;
-        // The claim was a `SeqCst` read-modify-write, which loom takes for a weaker one.
-        full_fence();
+        claim_fence();
         if first_of_level {
             // SAFETY: the claim gave us a position in this level, after `prepare` had made its ring;
             // the receiver does not free the ring before it has received that position.

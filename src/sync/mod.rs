@@ -66,6 +66,10 @@ mod real {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
 
+    /// The order of a claim before what follows it: a `SeqCst` read-modify-write has it.
+    #[inline(always)]
+    pub(crate) fn claim_fence() {}
+
     /// The order of the store that publishes a message.
     pub(crate) const STAMP: Ordering =
         if cfg!(target_arch = "aarch64") { Ordering::SeqCst } else { Ordering::Release };
@@ -177,6 +181,13 @@ mod model {
     }
 
     pub(crate) const STAMP: Ordering = Ordering::Release;
+
+    /// loom takes a claim for a weaker one. With membarrier [`publish_fence`] is enough of a fence.
+    pub(crate) fn claim_fence() {
+        if REFUSED.get() {
+            full_fence();
+        }
+    }
 
     /// With membarrier, a full fence: what the compiler fence becomes when the receiver's is run.
     pub(crate) fn publish_fence() {

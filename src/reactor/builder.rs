@@ -145,7 +145,7 @@ impl Builder {
     ///
     /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that were
     /// due by then have been called, however many. Each is called once there: one that is armed with
-    /// zero meanwhile is the next turn's. The [longest turn](Self::post_batch#the-longest-turn) is the
+    /// zero meanwhile is the next turn's. The [longest turn](Self::post_batch) is the
     /// sum of all batches.
     pub fn callback_batch(mut self, callbacks: usize) -> Builder {
         self.callback_batch = callbacks;

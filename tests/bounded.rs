@@ -477,6 +477,7 @@ fn a_sleep_ends_after_all_callbacks_that_were_due() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_embedded_fd_is_readable_while_posts_are_left() {
     let _alone = alone();
     let reactor = Reactor::builder().post_batch(10).build().unwrap();
@@ -619,6 +620,7 @@ fn a_dropped_reactor_keeps_no_fd_open() {
 
 #[cfg(target_os = "linux")]
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_kept_embedding_keeps_only_its_own_fd() {
     let _alone = alone();
     let before = open_fds();

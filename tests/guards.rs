@@ -398,6 +398,7 @@ fn what_a_driver_found_before_it_panicked_is_found() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
     let (guest, inside) = guest();
     let reactor = Reactor::with_driver(guest).unwrap();
@@ -433,6 +434,7 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn the_driver_can_drop_its_own_reactor_in_its_wait() {
     for panics_too in [false, true] {
         for how in 0..4 {
@@ -495,6 +497,7 @@ fn ask_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedde
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn calls_of_a_driver_on_its_own_reactor_end_no_sleep() {
     let _dog = dog();
     for is_embedded in [false, true] {
@@ -518,6 +521,7 @@ fn calls_of_a_driver_on_its_own_reactor_end_no_sleep() {
 }
 
 #[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn the_end_of_an_embedding_inside_the_wait_ends_no_sleep() {
     let _dog = dog();
     let (guest, inside) = guest();

@@ -1227,7 +1227,7 @@ fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
         {}
         // When the receiver was never fast enough to sleep: again.
         if wakes.count() > 0 {
-            (runs, last) = (runs + 1, (wakes.count() as u64, sleeps.0.get()));
+            (runs, last) = (runs + 1, (wakes.count(), sleeps.0.get()));
             if last.0 <= last.1 {
                 return;
             }

@@ -226,7 +226,8 @@ struct Model {
     batch: usize,
     /// The batch, or a post, may have armed what is due already.
     settles: bool,
-    posts: VecDeque<Post>,
+    /// A place in the mailbox, by the slot: later requests for the same slot join it.
+    posts: VecDeque<(u32, Vec<Post>)>,
     arms: u64,
     put_off: bool,
     /// Something was made due in the middle of a wait: whether a sleep after that saved a wake-up is a matter of opinion.
@@ -241,6 +242,13 @@ struct Model {
     looks_again: bool,
     /// And has done so.
     timed_out: bool,
+    /// Called in this turn.
+    called_now: Vec<usize>,
+    /// Those of the calls that the batch under way leaves to the next turn.
+    put_off_calls: Vec<usize>,
+    /// A sleep of zero calls at its end what is due and was not called in its turn. It has not done
+    /// so yet.
+    finishes: bool,
 }
 
 impl Entry {
@@ -282,6 +290,9 @@ impl Model {
             until: NEVER,
             looks_again: false,
             timed_out: false,
+            called_now: Vec::new(),
+            put_off_calls: Vec::new(),
+            finishes: false,
         }
     }
 
@@ -390,7 +401,7 @@ impl Model {
     /// What a turn does that is in no callback: afterwards a batch of calls is due.
     fn look(&mut self) {
         self.expire();
-        while let Some(post) = self.posts.pop_front() {
+        for post in std::mem::take(&mut self.posts).into_iter().flat_map(|(_, posts)| posts) {
             self.uncertain = true;
             let done = match post {
                 Post::Stop(i) => self.stop_by_id(i),
@@ -400,6 +411,7 @@ impl Model {
             self.settles = true;
         }
         self.batch = self.calls.len();
+        self.put_off_calls.clear();
         self.settles |= self.batch > 0;
         self.settle();
     }
@@ -414,7 +426,25 @@ impl Model {
     }
 
     fn batch_is_over(&self) -> bool {
-        self.batch == 0 || self.calls.is_empty()
+        self.batch == 0 || self.calls.iter().all(|i| self.put_off_calls.contains(i))
+    }
+
+    /// A request of another thread, for the timer in this slot.
+    fn post(&mut self, slot: u32, post: Post) {
+        match self.posts.iter_mut().find(|place| place.0 == slot) {
+            Some((_, posts)) => posts.push(post),
+            None => self.posts.push_back((slot, vec![post])),
+        }
+    }
+
+    /// The end of a sleep of zero: another batch, without those that this turn has called.
+    fn finish(&mut self) {
+        self.look();
+        let (again, new): (Vec<_>, Vec<_>) = self.calls.iter().partition(|i| self.called_now.contains(i));
+        self.batch = new.len();
+        self.put_off_calls.clone_from(&again);
+        self.calls = new.into_iter().chain(again).collect();
+        self.settle();
     }
 
     /// Whether a turn would find something else than sources.
@@ -491,9 +521,16 @@ impl Model {
         if self.batch_is_over() {
             prop_assert!(!self.found(), "it went on although {:?} was ready", self.ready);
             let over = self.now >= self.until;
-            prop_assert!(!over || (self.looks_again && !self.timed_out), "called when the wait was over");
+            let finishes = over && std::mem::take(&mut self.finishes);
+            let may_look = !over || finishes || (self.looks_again && !self.timed_out);
+            prop_assert!(may_look, "called when the wait was over");
             self.timed_out |= over;
-            self.look();
+            if finishes {
+                self.finish();
+            } else {
+                self.called_now.clear();
+                self.look();
+            }
             // What was posted may have made something due.
             if self.batch == 0 && self.has_errands() && !over {
                 self.look();
@@ -504,6 +541,7 @@ impl Model {
         prop_assert!(scheduled <= self.now);
         self.batch -= 1;
         self.called += 1;
+        self.called_now.push(i);
         self.entries[i].pending = Pending::Nothing;
         self.entries[i].running = true;
         Ok(())
@@ -512,6 +550,8 @@ impl Model {
     fn begin(&mut self, awaited: Awaited, until: u64, looks_again: bool) {
         (self.awaited, self.until) = (awaited, until);
         (self.looks_again, self.timed_out, self.put_off) = (looks_again, false, false);
+        self.finishes = self.awaited == Awaited::Nothing && until <= self.now;
+        self.called_now.clear();
         self.look();
     }
 
@@ -527,6 +567,10 @@ impl Model {
             }
             if self.now >= self.until {
                 prop_assert_eq!(failed, None);
+                if std::mem::take(&mut self.finishes) && !self.calls.is_empty() {
+                    self.finish();
+                    prop_assert_eq!(self.batch, 0, "not called: {:?}", self.calls);
+                }
                 if self.looks_again && !self.timed_out {
                     self.look();
                     prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
@@ -681,6 +725,13 @@ impl World {
             When::Later(d) => base.saturating_add(d),
             When::Never => NEVER,
         }
+    }
+
+    /// The slot of a timer, from its id: `TimerId(reactor:slot.generation)`.
+    fn slot(&self, i: usize) -> u32 {
+        let id = format!("{:?}", self.ids.borrow()[i]);
+        let slot = id.split([':', '.']).nth(1).and_then(|slot| slot.parse().ok());
+        slot.unwrap_or_else(|| panic!("no slot in {id}"))
     }
 
     /// Which source is meant: of those there ever were.
@@ -1020,7 +1071,7 @@ impl World {
             Op::StopRemotely(which) => {
                 let Some(i) = pick(which) else { return Ok(()) };
                 prop_assert_eq!(self.remote.stop(self.ids.borrow()[i]), Ok(()));
-                model().posts.push_back(Post::Stop(i));
+                model().post(self.slot(i), Post::Stop(i));
             }
             Op::ResetRemotely(which, after) => {
                 let Some(i) = pick(which) else { return Ok(()) };
@@ -1029,7 +1080,7 @@ impl World {
                     prop_assert_eq!(got, Err(TimerError::ZeroPeriod));
                 } else {
                     prop_assert_eq!(got, Ok(()));
-                    model().posts.push_back(Post::Reset(i, now + after, after));
+                    model().post(self.slot(i), Post::Reset(i, now + after, after));
                 }
             }
             Op::TryWait(capacity, take) => {

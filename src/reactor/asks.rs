@@ -69,6 +69,8 @@ pub(crate) struct Ask {
     pub(super) stops: bool,
     /// Requests for this token.
     pub(super) count: u64,
+    /// Those of them that came after its first stop.
+    pub(super) after_stop: u64,
     /// Requests for earlier timers in the same slot: those timers have been dropped.
     pub(super) dead: u64,
 }
@@ -102,6 +104,7 @@ impl Ask {
             has_reset: self.has_reset || later.has_reset,
             has_stop: self.has_stop || later.has_stop,
             count: self.count + later.count,
+            after_stop: if self.has_stop { self.after_stop + later.count } else { later.after_stop },
             dead,
             ..later
         }
@@ -120,7 +123,7 @@ struct Place {
 
 /// An [`Ask`], readable while it is being replaced: who reads it verifies the place afterwards.
 struct Note {
-    fields: [AtomicU64; 7],
+    fields: [AtomicU64; 8],
     next: AtomicU64,
 }
 
@@ -129,7 +132,7 @@ impl Note {
         let flags = [ask.ticker, ask.has_reset, ask.has_stop, ask.stops];
         let flags = flags.iter().fold(0, |all, &flag| all << 1 | u64::from(flag));
         let counts = ask.count.min(u64::from(u32::MAX)) << 32 | flags;
-        let values = [ask.token, ask.at, ask.d, counts, ask.dead, epoch, life];
+        let values = [ask.token, ask.at, ask.d, counts, ask.after_stop, ask.dead, epoch, life];
         for (field, value) in self.fields.iter().zip(values) {
             field.store(value, Ordering::Relaxed);
         }
@@ -137,13 +140,14 @@ impl Note {
 
     /// The ask, the count of closures before its place, and the life of its place.
     fn read(&self) -> (Ask, u64, u64) {
-        let [token, at, d, counts, dead, epoch, life] =
+        let [token, at, d, counts, after_stop, dead, epoch, life] =
             std::array::from_fn(|n| self.fields[n].load(Ordering::Relaxed));
         let flag = |bit: u32| counts >> bit & 1 != 0;
         let ask = Ask {
             token,
             at,
             d,
+            after_stop,
             dead,
             count: counts >> 32,
             ticker: flag(3),

@@ -393,17 +393,18 @@ impl Handle {
             return ask.dead + ask.count;
         }
         // Also before a reset: a detached callback that was stopped is gone.
-        let stopped = if ask.has_stop { self.stop_timer(id).map(|_| ()) } else { Ok(()) };
-        let gone = match (ask.has_reset, ask.stops) {
-            (true, false) => self.reset_to(id, Time::from_nanos(ask.at), ask.d).is_err(),
-            // A stop that has freed its timer was not too late.
-            (true, true) => {
-                let _ = self.set_period(id, ask.d);
-                false
+        if ask.has_stop && self.stop_timer(id).is_ok() && self.timer_slot(id).is_err() {
+            return ask.dead + ask.after_stop;
+        }
+        // These cannot fail: the timer is there.
+        if ask.has_reset {
+            let _ = self.reset_to(id, Time::from_nanos(ask.at), ask.d);
+            // After the reset, because a ticker that goes on keeps to the grid of the last one.
+            if ask.stops {
+                let _ = self.stop_timer(id);
             }
-            (false, _) => stopped.is_err(),
-        };
-        ask.dead + u64::from(gone)
+        }
+        ask.dead
     }
 
     /// Whether the timer that `id` names is there, armed or not.

@@ -66,9 +66,7 @@ mod sync;
 pub mod sys;
 mod wake;
 
-pub use crate::context::{
-    AfterCancel, CancelGuard, Canceller, Cause, CauseCanceller, Context, ContextError, Done,
-};
+pub use crate::context::{AfterCancel, CancelGuard, Canceller, Cause, Context, ContextError, Done};
 #[cfg(feature = "mio")]
 pub use crate::driver::MioDriver;
 #[cfg(feature = "polling")]
@@ -129,7 +127,6 @@ mod unwind {
         [] Remote,
         [] Context,
         [] Canceller,
-        [] CauseCanceller,
         [] CancelGuard,
         [] Cause,
         [] Done,

@@ -48,7 +48,6 @@ fn contexts_and_cancellers_go_to_any_thread() {
     fn check<T: Send + Sync + Clone + 'static>() {}
     check::<Context>();
     check::<Canceller>();
-    check::<pollmux::CauseCanceller>();
     check::<Cause>();
 }
 
@@ -918,8 +917,8 @@ fn the_reason_is_in_the_chain_of_errors() {
         let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         source.is_some_and(|source| source.kind() == io::ErrorKind::StorageFull)
     };
-    let (context, canceller) = Context::background().with_cancel_cause();
-    canceller.cancel(full());
+    let (context, canceller) = Context::background().with_cancel();
+    canceller.cancel_with(full());
     let cause = context.cause().unwrap();
     assert!(is_full(&cause));
     assert!(is_full(&io::Error::from(cause)));

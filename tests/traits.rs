@@ -11,9 +11,9 @@ use pollmux::channel::{
     TrySendError,
 };
 use pollmux::{
-    AfterCancel, Callback, CancelGuard, Canceller, Cause, CauseCanceller, ClockSet, Context, ContextError,
-    Deadlock, Done, Embedded, Handle, Inbox, Link, Notified, Notifier, OsTimer, Outbox, PostError, Reactor,
-    RegisterError, Remote, Select, Sim, SimWorld, Ticker, Timer, TimerError, WorldHandle, ZeroPeriod, select,
+    AfterCancel, Callback, CancelGuard, Canceller, Cause, ClockSet, Context, ContextError, Deadlock, Done,
+    Embedded, Handle, Inbox, Link, Notified, Notifier, OsTimer, Outbox, PostError, Reactor, RegisterError,
+    Remote, Select, Sim, SimWorld, Ticker, Timer, TimerError, WorldHandle, ZeroPeriod, select,
 };
 
 /// Sent, but not shared: what most messages are.
@@ -78,7 +78,7 @@ fn ends_and_handles_pass_a_caught_panic() {
     unwinds::<Inbox<&mut Message>>();
     unwinds::<Outbox<&mut Message>>();
     unwinds::<(Notifier, Notified, Remote)>();
-    unwinds::<(Context, Canceller, CauseCanceller, CancelGuard, Cause, Done, AfterCancel)>();
+    unwinds::<(Context, Canceller, CancelGuard, Cause, Done, AfterCancel)>();
     unwinds::<(Reactor, Handle, Embedded, Timer, Ticker, Callback, OsTimer, Select<'_>)>();
     unwinds::<(Sim, SimWorld, WorldHandle, Link<Message>)>();
     unwinds::<(SendError<u32>, TrySendError<u32>, SendTimeoutError<u32>, RecvError, TimerError)>();

@@ -233,7 +233,7 @@ impl Meeting {
     fn try_list(&self) -> Option<Guard<'_>> {
         let mut list = self.list.try_lock();
         if list.is_none() {
-            wait_briefly(|| self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
+            wait_briefly(100, || self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
         }
         list
     }

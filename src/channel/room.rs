@@ -102,7 +102,7 @@ impl Room {
     fn change<R>(&self, change: impl FnOnce(&mut Waiters) -> R) -> Option<R> {
         let mut list = self.list.try_lock();
         if list.is_none() {
-            wait_briefly(|| self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
+            wait_briefly(100, || self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
         }
         let mut list = list?;
         let result = change(&mut list);

@@ -21,11 +21,11 @@
 //! then passes all that was taken behind it.
 //!
 //! So the order is that of sends that do not overlap in time: a send that has returned before
-//! another one began is received before it. To see that, let q be the written position that a look
-//! has found. Every send that returned before q's send began has stored its stamp before q was
-//! claimed. The look has acquired q's stamp, so it sees all those stamps when it looks at the
-//! positions before q once more; and it takes the first that it sees. Of sends that overlap either
-//! may come first.
+//! another one began is received before it. To see that, let q be the position that a look has
+//! found. The look reads the tail first, and q was claimed before that. Every send that returned
+//! before q's send began has stored its stamp before q was claimed. So the look sees all those
+//! stamps; it goes through the positions in order and takes the first written one. Of sends that
+//! overlap either may come first.
 //!
 //! # Who waits for what
 //! - The receiver waits for stamps, through `request`; the protocol is in `wake/mod.rs`.
@@ -452,7 +452,7 @@ impl State {
         }
         let detour = &mut *self.detour.lock();
         // SAFETY: as above.
-        if detour.taken == 0 && wait_briefly(|| unsafe { self.rings.is_written(head) }) {
+        if detour.taken == 0 && wait_briefly(100, || unsafe { self.rings.is_written(head) }) {
             if let Some(written) = written() {
                 return Found::Message(written);
             }
@@ -460,14 +460,9 @@ impl State {
         if detour.taken == 0 {
             (detour.ahead, detour.len) = (head, 0);
         }
-        // What a sender has finished before the message that is found was begun comes first.
-        let (mut found, mut limit) = (None, tail);
         // SAFETY: as above.
-        while let Some(written) = unsafe { detour.first_written(&self.rings, head, limit, claimed) } {
-            limit = written.position;
-            found = Some(written);
-        }
-        found.map_or(Found::Coming, Found::Message)
+        let written = unsafe { detour.first_written(&self.rings, head, tail, claimed) };
+        written.map_or(Found::Coming, Found::Message)
     }
 
     /// After the message of `written` was taken out.
@@ -549,7 +544,7 @@ impl State {
 }
 
 impl Detour {
-    /// The first written message before `limit`, of the positions that were not received.
+    /// The first written message before `tail`, of the positions that were not received.
     ///
     /// # Safety
     /// Only the receiver may call it, with its head and the level of a tail it has read.
@@ -558,10 +553,10 @@ impl Detour {
         &mut self,
         rings: &Rings,
         head: u64,
-        limit: u64,
+        tail: u64,
         claimed: usize,
     ) -> Option<Written> {
-        let end = behind(head, limit);
+        let end = behind(head, tail);
         let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
         // SAFETY: the positions are from the head up to the tail; the rest is the caller's promise.
         if let Some(written) = holes.filter_map(|&hole| unsafe { rings.written(hole, claimed) }).next() {

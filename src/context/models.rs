@@ -52,10 +52,10 @@ fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
 #[test]
 fn of_two_cancellations_one_is_first_and_its_reason_stays() {
     loom::model(|| {
-        let (context, canceller) = Context::background().with_cancel_cause();
+        let (context, canceller) = Context::background().with_cancel();
         let other = canceller.clone();
-        let there = thread::spawn(move || other.cancel("there"));
-        let here = canceller.cancel("here");
+        let there = thread::spawn(move || other.cancel_with("there"));
+        let here = canceller.cancel_with("here");
         let seen = context.cause().unwrap().to_string();
         let there = there.join().unwrap();
         assert!(here != there, "one is first");
@@ -67,11 +67,11 @@ fn of_two_cancellations_one_is_first_and_its_reason_stays() {
 #[test]
 fn cancelling_a_parent_against_cancelling_its_child() {
     loom::model(|| {
-        let (parent, cancel_parent) = Context::background().with_cancel_cause();
-        let (child, cancel_child) = parent.with_cancel_cause();
+        let (parent, cancel_parent) = Context::background().with_cancel();
+        let (child, cancel_child) = parent.with_cancel();
         let (grandchild, _) = child.with_cancel();
-        let there = thread::spawn(move || cancel_child.cancel("child"));
-        assert!(cancel_parent.cancel("parent"));
+        let there = thread::spawn(move || cancel_child.cancel_with("child"));
+        assert!(cancel_parent.cancel_with("parent"));
         let won = there.join().unwrap();
         let reason = if won { "child" } else { "parent" };
         assert_eq!(child.cause().unwrap().to_string(), reason);

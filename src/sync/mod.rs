@@ -87,9 +87,10 @@ mod real {
         crate::sys::fence::is_asymmetric() && heavy_fence()
     }
 
-    /// Looks for some 4 µs whether `is_over`; once only where the other thread needs our core.
-    pub(crate) fn wait_briefly(mut is_over: impl FnMut() -> bool) -> bool {
-        let rounds = if several_cores() { 100 } else { 0 };
+    /// Looks up to `rounds` times if it `is_over`, some 40 ns each. Looks once where the other
+    /// thread needs our core.
+    pub(crate) fn wait_briefly(rounds: u32, mut is_over: impl FnMut() -> bool) -> bool {
+        let rounds = if several_cores() { rounds } else { 0 };
         for _ in 0..rounds {
             if is_over() {
                 return true;
@@ -201,7 +202,7 @@ mod model {
         !REFUSED.get()
     }
 
-    pub(crate) fn wait_briefly(mut is_over: impl FnMut() -> bool) -> bool {
+    pub(crate) fn wait_briefly(_: u32, mut is_over: impl FnMut() -> bool) -> bool {
         is_over()
     }
 

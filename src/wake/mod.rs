@@ -62,7 +62,7 @@ pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait.
     ///
     /// Called once for each sleep that a thread ends. It may be called again for the same sleep
-    /// when the call has not returned after some microseconds, or has failed: at once, up to three
+    /// when the call has not returned after some 20 microseconds, or has failed: at once, up to three
     /// times more, and after that by every thread that has news for the reactor.
     fn wake(&self) -> io::Result<()>;
 }
@@ -121,6 +121,10 @@ pub(crate) trait Probe: Send + Sync {
         }
     }
 }
+
+/// Looks for as long as the syscall of a wake-up takes at most, where the thread that makes it runs:
+/// some 20 µs.
+const A_SYSCALL: u32 = 500;
 
 /// Makes a wake-up that has failed. Returns true if it was made. There may be no other sender.
 #[cold]
@@ -460,7 +464,7 @@ impl Notify {
     fn help_slow(&self, ended: u64) {
         let is_over =
             || self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended;
-        if !wait_briefly(is_over) {
+        if !wait_briefly(A_SYSCALL, is_over) {
             self.ring(ended);
         }
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use pollmux::{Canceller, Cause, CauseCanceller, Context, ContextError, Reactor, Sim, Time};
+use pollmux::{Canceller, Cause, Context, ContextError, Reactor, Sim, Time};
 
 use crate::common::{LONG, ms, next, poll, reactor, sim, within};
 use crate::support::watched;
@@ -267,11 +267,11 @@ fn in_layers_of_every_kind_the_first_end_counts_below_it_and_nowhere_else() {
 #[test]
 fn a_child_of_a_cancelled_parent_is_born_cancelled_with_its_cause() {
     let (reactor, _) = sim();
-    let (parent, canceller) = reactor.context().with_cancel_cause();
-    canceller.cancel(Reason("over"));
-    let (child, cancel_child) = parent.with_cancel_cause();
+    let (parent, canceller) = reactor.context().with_cancel();
+    canceller.cancel_with(Reason("over"));
+    let (child, cancel_child) = parent.with_cancel();
     assert_ended(&reactor, &child, ContextError::Cancelled);
-    assert!(!cancel_child.cancel(Reason("too late")));
+    assert!(!cancel_child.cancel_with(Reason("too late")));
     assert_eq!(reason(&child), Some("over"));
 }
 
@@ -306,28 +306,32 @@ fn the_cause_is_the_reason_of_who_was_first() {
     let (reactor, _) = sim();
     let root = reactor.context();
     let pair = || {
-        let (parent, cancel_parent) = root.with_cancel_cause();
-        let (child, cancel_child) = parent.with_cancel_cause();
+        let (parent, cancel_parent) = root.with_cancel();
+        let (child, cancel_child) = parent.with_cancel();
         (parent, cancel_parent, child, cancel_child)
     };
     // Neither; only the parent; only the child; parent first; child first; the parent twice.
-    type Act = fn(&CauseCanceller, &CauseCanceller);
+    type Act = fn(&Canceller, &Canceller);
     let table: [(Act, Option<&str>, Option<&str>); 6] = [
         (|_, _| (), None, None),
-        (|parent, _| assert!(parent.cancel(Reason("parent"))), Some("parent"), Some("parent")),
-        (|_, child| assert!(child.cancel(Reason("child"))), None, Some("child")),
+        (|parent, _| assert!(parent.cancel_with(Reason("parent"))), Some("parent"), Some("parent")),
+        (|_, child| assert!(child.cancel_with(Reason("child"))), None, Some("child")),
         (
-            |parent, child| assert!(parent.cancel(Reason("parent")) && !child.cancel(Reason("child"))),
+            |parent, child| {
+                assert!(parent.cancel_with(Reason("parent")) && !child.cancel_with(Reason("child")))
+            },
             Some("parent"),
             Some("parent"),
         ),
         (
-            |parent, child| assert!(child.cancel(Reason("child")) && parent.cancel(Reason("parent"))),
+            |parent, child| {
+                assert!(child.cancel_with(Reason("child")) && parent.cancel_with(Reason("parent")))
+            },
             Some("parent"),
             Some("child"),
         ),
         (
-            |parent, _| assert!(parent.cancel(Reason("first")) && !parent.cancel(Reason("second"))),
+            |parent, _| assert!(parent.cancel_with(Reason("first")) && !parent.cancel_with(Reason("second"))),
             Some("first"),
             Some("first"),
         ),
@@ -344,9 +348,9 @@ fn the_cause_is_the_reason_of_who_was_first() {
 #[test]
 fn a_cancellation_without_a_reason_has_itself_for_a_cause() {
     let (reactor, _) = sim();
-    let (context, canceller) = reactor.context().with_cancel_cause();
+    let (context, canceller) = reactor.context().with_cancel();
     let (child, _child) = context.with_cancel();
-    assert!(canceller.plain().cancel());
+    assert!(canceller.cancel());
     for context in [&context, &child] {
         let cause: Cause = context.cause().unwrap();
         assert!(cause.reason().is_none());
@@ -354,8 +358,8 @@ fn a_cancellation_without_a_reason_has_itself_for_a_cause() {
         assert_eq!(cause.error(), ContextError::Cancelled);
     }
     // A text will do for a reason.
-    let (context, canceller) = reactor.context().with_cancel_cause();
-    canceller.cancel("no disk");
+    let (context, canceller) = reactor.context().with_cancel();
+    canceller.cancel_with("no disk");
     assert_eq!(context.cause().unwrap().to_string(), "no disk");
 }
 
@@ -384,8 +388,8 @@ fn a_deadline_may_have_a_reason_which_counts_when_the_deadline_ends_it() {
 fn who_finds_a_context_ended_finds_its_cause() {
     watched(|| {
         for _ in 0..200 {
-            let (context, canceller) = Context::background().with_cancel_cause();
-            let other = thread::spawn(move || canceller.cancel(Reason("raced")));
+            let (context, canceller) = Context::background().with_cancel();
+            let other = thread::spawn(move || canceller.cancel_with(Reason("raced")));
             while context.err().is_none() {
                 assert!(context.cause().is_none_or(|cause| cause.reason().is_some()));
                 thread::yield_now();

@@ -1,0 +1,94 @@
+//! How a context has ended.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why a context has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ContextError {
+    /// It, or one that it was made from, was cancelled.
+    Cancelled,
+    /// Its deadline has passed, or that of one that it was made from.
+    DeadlineExceeded,
+}
+
+impl fmt::Display for ContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ContextError::Cancelled => "the context was cancelled",
+            ContextError::DeadlineExceeded => "the context's deadline has passed",
+        })
+    }
+}
+
+impl Error for ContextError {}
+
+impl From<ContextError> for io::Error {
+    /// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline, [`Other`](io::ErrorKind::Other) for a cancellation.
+    fn from(error: ContextError) -> io::Error {
+        io::Error::new(kind(error), error)
+    }
+}
+
+fn kind(error: ContextError) -> io::ErrorKind {
+    match error {
+        ContextError::Cancelled => io::ErrorKind::Other,
+        ContextError::DeadlineExceeded => io::ErrorKind::TimedOut,
+    }
+}
+
+pub(super) type Reason = Arc<dyn Error + Send + Sync>;
+
+/// How a context has ended: by what, and the reason if one was given.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    pub(super) error: ContextError,
+    reason: Option<Reason>,
+}
+
+impl Cause {
+    pub(super) fn new(error: ContextError, reason: Option<Reason>) -> Cause {
+        Cause { error, reason }
+    }
+
+    /// Cancelled, or out of time.
+    pub fn error(&self) -> ContextError {
+        self.error
+    }
+
+    /// What was given to [`Canceller::cancel_with`](super::Canceller::cancel_with), or for the deadline.
+    pub fn reason(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.reason.as_deref()
+    }
+
+    /// The reason, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.reason.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Cause {
+    /// The reason, or what [`error`](Self::error) says.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => reason.fmt(f),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl Error for Cause {
+    /// The reason that was given.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.reason.as_deref().map(|reason| reason as &(dyn Error + 'static))
+    }
+}
+
+impl From<Cause> for io::Error {
+    /// Of the kind that [`ContextError`] is converted to.
+    fn from(cause: Cause) -> io::Error {
+        io::Error::new(kind(cause.error), cause)
+    }
+}

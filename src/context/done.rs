@@ -1,0 +1,183 @@
+//! The end of a context as a source.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::watch::Watch;
+use super::{Cause, Context};
+use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sources::{Blocking, Source};
+use crate::wake::{Bell, Probe, Request};
+
+/// The end of a [`Context`], as a source; made by [`Handle::done`].
+///
+/// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait` reports it until it has been taken once.)
+pub struct Done {
+    // In this order: nobody rings for a slot that is free.
+    watch: Watch,
+    /// Ready when rung, armed for the deadline.
+    slot: Slot,
+    /// It has been taken, and `wait` need not report it any more.
+    over: Cell<bool>,
+    /// Times that it has been taken.
+    ends: Cell<u32>,
+}
+
+impl Handle {
+    /// A root for contexts whose deadlines are on this reactor's clock.
+    ///
+    /// ```
+    /// use pollmux::{ContextError, Reactor, Sim, select};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let (context, _canceller) = reactor.context().with_timeout(Duration::from_secs(7 * 86400));
+    /// let done = reactor.done(&context);
+    /// select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn context(&self) -> Context {
+        Context::on_clock(self.core.clock.source())
+    }
+
+    /// The end of `context` as a source of this reactor. Its deadline, if it has one, is armed here.
+    ///
+    /// Make it once, before the loop. No syscall; two allocations.
+    ///
+    /// # Panics
+    /// When the context has a deadline on another clock than the reactor's: nobody could wait for that. [`Handle::context`] has the right one.
+    ///
+    /// ```
+    /// use pollmux::{Context, Reactor, select};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (context, canceller) = Context::background().with_cancel();
+    /// let (work, inbox) = reactor.channel::<u32>(4)?;
+    /// let done = reactor.done(&context);
+    /// std::thread::spawn(move || {
+    ///     work.send(1).unwrap();
+    ///     canceller.cancel();
+    /// });
+    /// loop {
+    ///     select! { reactor;
+    ///         recv(inbox) -> job => if let Ok(job) = job { println!("job {job}") },
+    ///         recv(done) -> cause => {
+    ///             println!("{cause}");
+    ///             break;
+    ///         }
+    ///     }
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn done(&self, context: &Context) -> Done {
+        self.check_clock(context);
+        let slot = Slot::new(self, SourceKind::Context);
+        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.number()));
+        if !self.is_closed() {
+            if context.node.is_some() {
+                slot.register_channel(watch.bell.clone());
+            }
+            if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
+                slot.be_exact();
+                slot.arm(limit.at);
+            }
+        }
+        Done { watch, slot, over: Cell::new(false), ends: Cell::new(0) }
+    }
+
+    #[track_caller]
+    pub(super) fn check_clock(&self, context: &Context) {
+        if context.deadline().is_some() {
+            let same = self.core.clock.source().is_same(&context.clock);
+            assert!(
+                same,
+                "pollmux: the context's deadline is on another clock than the reactor's: see Handle::context"
+            );
+        }
+    }
+}
+
+impl Done {
+    /// The context.
+    pub fn context(&self) -> &Context {
+        &self.watch.context
+    }
+
+    /// Lets the deadline be told late, by `slack` at the most, as
+    /// [`Timer::slack`](crate::Timer::slack) does. Without it the deadline is exact, also in a
+    /// reactor with [slack](crate::Builder::slack): [`Context::err`] is.
+    pub fn slack(self, slack: Duration) -> Done {
+        self.slot.set_slack(slack);
+        self
+    }
+
+    /// Gives it the key that [`wait`](Handle::wait) reports it by.
+    pub fn with_key(self, key: u64) -> Done {
+        self.slot.set_key(key);
+        self
+    }
+
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    pub fn key(&self) -> u64 {
+        self.slot.key()
+    }
+}
+
+impl Source for Done {
+    type Item = Cause;
+
+    #[inline]
+    fn is_ready(&self) -> bool {
+        self.watch.is_ended() || self.slot.is_due()
+    }
+
+    fn try_take(&self) -> Option<Cause> {
+        if !self.is_ready() {
+            return None;
+        }
+        let node = self.watch.context.node.as_ref()?;
+        if !self.over.replace(true) {
+            self.watch.settle();
+            self.slot.stop();
+            self.slot.channel_ended();
+            self.slot.count();
+        }
+        self.slot.end_taken(&self.ends);
+        node.cause()
+    }
+
+    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+        self.watch.bell.ask(Request::Wake);
+        Ok(())
+    }
+
+    fn after_block(&self) {
+        self.watch.bell.unask();
+    }
+
+    #[inline]
+    fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.belongs_to(handle)
+    }
+
+    fn token(&self) -> Option<u64> {
+        Some(self.slot.token())
+    }
+
+    fn needs_no_look(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done")
+            .field("context", &self.watch.context)
+            .field("ready", &self.is_ready())
+            .field("inert", &self.slot.is_inert())
+            .finish()
+    }
+}

@@ -1,0 +1,295 @@
+//! Contexts: one word for many, "stop", with a reason and a deadline. Go's `context`, and the
+//! broadcast that Go gets from `close(done)`.
+//!
+//! A context holds no thread, no timer and no reactor. Its deadline is a number that
+//! [`Context::err`] compares with the clock. Who waits for the deadline ([`Handle::done`]) arms it
+//! where it waits.
+//!
+//! | file | |
+//! |---|---|
+//! | `mod.rs` | [`Context`]: a node of the tree and the clock of its deadline |
+//! | `tree.rs` | the tree: what ends a node ends all below it, and nobody waits |
+//! | `cause.rs` | how a context has ended |
+//! | `cancel.rs` | what ends a context |
+//! | `watch.rs` | a bell at a context, for a reactor |
+//! | `done.rs` | the end of a context as a source |
+//! | `after_cancel.rs` | a closure that runs after the end |
+//! | `models.rs` | the loom models |
+
+mod after_cancel;
+mod cancel;
+mod cause;
+mod done;
+#[cfg(all(loom, test))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod tree;
+mod watch;
+
+use std::any::TypeId;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use self::after_cancel::AfterCancel;
+pub use self::cancel::{CancelGuard, Canceller};
+use self::cause::Reason;
+pub use self::cause::{Cause, ContextError};
+pub use self::done::Done;
+use self::tree::{Limit, Node};
+#[cfg(all(loom, test))]
+use self::watch::Watch;
+use crate::driver::Clock;
+#[cfg(doc)]
+use crate::reactor::Handle;
+use crate::sys::Time;
+
+/// What a piece of work is told to stop by: it ends once, when it is cancelled or its deadline passes, and with it all that were made from it.
+///
+/// `Send + Sync`; clones are the same context. Give one to whatever works for you, on any thread. It asks ([`err`](Self::err)), or waits for the end in a
+/// `select!` ([`Handle::done`]), or leaves something to be done then ([`Handle::after_cancel`]).
+///
+/// ```
+/// use pollmux::{Context, ContextError, Reactor, channel, select};
+/// use std::time::{Duration, Instant};
+///
+/// let (context, canceller) = Context::background().with_cancel();
+/// let workers: Vec<_> = (0..3)
+///     .map(|_| {
+///         let context = context.clone();
+///         std::thread::spawn(move || -> std::io::Result<()> {
+///             let reactor = Reactor::new()?;
+///             let done = reactor.done(&context);
+///             select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+///             Ok(())
+///         })
+///     })
+///     .collect();
+/// canceller.cancel(); // one for all
+/// for worker in workers {
+///     worker.join().unwrap()?;
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # The clock
+/// Deadlines hold though no reactor turns. They are on `CLOCK_MONOTONIC`, or, for contexts made from [`Handle::context`], on the reactor's clock, which may be virtual.
+///
+/// # Cost
+/// - Making a context: two allocations. Making one and dropping it take constant time, on the
+///   average: now and then a drop visits all siblings.
+/// - Asking: a load, and a clock reading where there is a deadline.
+/// - Cancelling: linear in the number of contexts below, and an allocation for each that has
+///   children or waiters. No syscall, except one `write` for each sleeping reactor that waits.
+/// - Memory: a parent keeps at most as many dropped children as it has live ones, and 16 more.
+///
+/// # Threads
+/// No call waits for another thread, even for one that was stopped inside a call of this type. A
+/// thread that is stopped while it cancels delays the end of the contexts below that it has not
+/// reached, and the wake-ups that it owes.
+#[derive(Clone)]
+pub struct Context {
+    clock: Clock,
+    /// `None`: a root, which never ends.
+    node: Option<Arc<Node>>,
+}
+
+impl Default for Context {
+    /// [`Context::background`].
+    fn default() -> Context {
+        Context::background()
+    }
+}
+
+impl Context {
+    /// The root that never ends and has no deadline. On `CLOCK_MONOTONIC`. Allocates nothing.
+    ///
+    /// For code that is to run in virtual time as well take [`Handle::context`].
+    pub fn background() -> Context {
+        Context::on_clock(Clock::Monotonic)
+    }
+
+    /// A root whose descendants' deadlines are on this clock.
+    ///
+    /// ```
+    /// use pollmux::{Context, Driver, Sim};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let sim = Sim::new();
+    /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(Duration::from_secs(3600));
+    /// assert_eq!(context.err(), None);
+    /// sim.advance(Duration::from_secs(3600)); // no reactor turns
+    /// assert!(context.err().is_some());
+    /// ```
+    pub fn on_clock(clock: Clock) -> Context {
+        Context { clock, node: None }
+    }
+
+    fn child(&self, limit: Option<Limit>) -> Context {
+        // What has ended by its deadline is to be found ended.
+        self.err();
+        let own = limit.filter(|limit| limit.at < Time::MAX);
+        let inherited = self.node.as_ref().and_then(|node| node.limit.as_ref());
+        let limit = match (own, inherited) {
+            (Some(own), Some(inherited)) if own.at < inherited.at => Some(own),
+            (own, inherited) => inherited.cloned().or(own),
+        };
+        let node = match &self.node {
+            Some(parent) => parent.child(limit),
+            None => Arc::new(Node::new(None, limit, None)),
+        };
+        Context { clock: self.clock.clone(), node: Some(node) }
+    }
+
+    /// A child, and what cancels it.
+    ///
+    /// Dropping the canceller cancels nothing; [`Canceller::drop_guard`] does.
+    ///
+    /// ```
+    /// use pollmux::{Context, ContextError};
+    ///
+    /// let (parent, canceller) = Context::background().with_cancel();
+    /// let (child, _) = parent.with_cancel();
+    /// assert!(canceller.cancel());
+    /// assert_eq!(child.err(), Some(ContextError::Cancelled));
+    /// ```
+    pub fn with_cancel(&self) -> (Context, Canceller) {
+        self.cancellable(None)
+    }
+
+    /// A child that ends `timeout` from now at the latest. Zero: it has ended already. What is too long to count is no deadline.
+    pub fn with_timeout(&self, timeout: Duration) -> (Context, Canceller) {
+        self.limited(self.clock.now() + timeout, None)
+    }
+
+    /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which then has no deadline of its own.
+    ///
+    /// # Panics
+    /// When `t` is an `Instant` and the context's clock is a virtual one that started at
+    /// [`Time::ZERO`]: an `Instant` is no point on that clock. Give a `Time` of the clock, or use
+    /// [`with_timeout`](Self::with_timeout).
+    ///
+    /// ```
+    /// use pollmux::{Context, ContextError, Time};
+    ///
+    /// let (context, canceller) = Context::background().with_deadline(Time::now()); // is over
+    /// assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
+    /// assert!(!canceller.cancel()); // too late
+    /// ```
+    #[track_caller]
+    pub fn with_deadline(&self, t: impl Into<Time> + 'static) -> (Context, Canceller) {
+        self.limited(self.time_of(t), None)
+    }
+
+    /// [`with_timeout`](Self::with_timeout) with a reason, for when it is over.
+    pub fn with_timeout_cause(
+        &self,
+        timeout: Duration,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> (Context, Canceller) {
+        self.limited(self.clock.now() + timeout, Some(reason.into().into()))
+    }
+
+    /// [`with_deadline`](Self::with_deadline) with a reason, for when it is over.
+    ///
+    /// # Panics
+    /// As `with_deadline` does.
+    #[track_caller]
+    pub fn with_deadline_cause(
+        &self,
+        t: impl Into<Time> + 'static,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> (Context, Canceller) {
+        self.limited(self.time_of(t), Some(reason.into().into()))
+    }
+
+    #[track_caller]
+    fn time_of<T: Into<Time> + 'static>(&self, t: T) -> Time {
+        let is_point = TypeId::of::<T>() != TypeId::of::<Instant>() || self.clock.has_instants();
+        assert!(
+            is_point,
+            "pollmux: the context's clock is virtual and starts at Time::ZERO, where an Instant has no place: \
+             give a Time of that clock, or use with_timeout"
+        );
+        t.into()
+    }
+
+    fn limited(&self, at: Time, reason: Option<Reason>) -> (Context, Canceller) {
+        self.cancellable(Some(Limit { at, cause: Cause::new(ContextError::DeadlineExceeded, reason).into() }))
+    }
+
+    fn cancellable(&self, limit: Option<Limit>) -> (Context, Canceller) {
+        let context = self.child(limit);
+        (context.clone(), Canceller { context })
+    }
+
+    /// A root on the same clock: it does not end with this one, and has no deadline. For what must be done after the end.
+    pub fn without_cancel(&self) -> Context {
+        Context::on_clock(self.clock.clone())
+    }
+
+    /// Whether, and how, it has ended; once it says so it says the same for ever. A load, and a clock reading where there is a deadline.
+    pub fn err(&self) -> Option<ContextError> {
+        self.node.as_ref()?.settle(&self.clock)
+    }
+
+    /// [`err`](Self::err) with the reason that was given.
+    pub fn cause(&self) -> Option<Cause> {
+        let node = self.node.as_ref()?;
+        node.settle(&self.clock)?;
+        node.cause()
+    }
+
+    /// Goes on, `Ok(())`, or gives the cause: `context.check()?` between two pieces of work.
+    ///
+    /// ```
+    /// use pollmux::Context;
+    ///
+    /// fn work(context: &Context) -> std::io::Result<u32> {
+    ///     let mut done = 0;
+    ///     while done < 3 {
+    ///         context.check()?;
+    ///         done += 1;
+    ///     }
+    ///     Ok(done)
+    /// }
+    /// let (context, canceller) = Context::background().with_cancel();
+    /// assert_eq!(work(&context)?, 3);
+    /// canceller.cancel();
+    /// assert!(work(&context).is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn check(&self) -> Result<(), Cause> {
+        self.cause().map_or(Ok(()), Err)
+    }
+
+    /// When it ends at the latest: the earliest deadline of this context and those that it was made from. `None`: there is none.
+    pub fn deadline(&self) -> Option<Time> {
+        self.limit().map(|limit| limit.at)
+    }
+
+    /// The clock that deadlines are on.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn limit(&self) -> Option<&Limit> {
+        self.node.as_ref()?.limit.as_ref()
+    }
+
+    fn cancel(&self, reason: Option<Reason>) -> bool {
+        let cause = Arc::new(Cause::new(ContextError::Cancelled, reason));
+        self.node.as_ref().is_some_and(|node| node.cancel(&cause, self.clock.now()))
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("err", &self.err())
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
+    }
+}

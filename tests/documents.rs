@@ -18,9 +18,6 @@ const DOCUMENTS: [&str; 9] = [
     "docs/PLATFORMS.md",
     "tests/README.md",
 ];
-/// The folders that a name may be relative to.
-const FOLDERS: [&str; 9] =
-    ["", "src", "src/reactor", "src/select", "src/driver", "src/channel", "src/sources", "tests", "examples"];
 const RULES: usize = 31;
 const COLUMNS: usize = 100;
 const README_WORDS: usize = 1_200;
@@ -34,20 +31,27 @@ fn read(name: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The text of every Rust file below `folder`.
-fn code_below(folder: &str) -> String {
-    let (mut folders, mut code) = (vec![root().join(folder)], String::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder of the repository") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                code += &fs::read_to_string(&path).expect("a source file");
-            }
-        }
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of the repository");
+    entries.map(|entry| entry.expect("an entry").path())
+}
+
+/// `src` and every folder below it.
+fn source_folders() -> Vec<PathBuf> {
+    let mut folders = vec![root().join("src")];
+    let mut next = 0;
+    while next < folders.len() {
+        folders.extend(entries(&folders[next].clone()).filter(|path| path.is_dir()));
+        next += 1;
     }
-    code
+    folders
+}
+
+/// The text of every source file.
+fn source_code() -> String {
+    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    let files = source_folders().into_iter().flat_map(|folder| entries(&folder).collect::<Vec<_>>());
+    files.filter(is_rust).map(|file| fs::read_to_string(file).expect("a source file")).collect()
 }
 
 /// The texts between backticks, with their lines, outside of code blocks.
@@ -88,7 +92,7 @@ fn names_missing_tests(document: &str, text: &str) -> Vec<String> {
     missing.map(|(line, quoted)| format!("{document}:{line}: there is no {quoted}")).collect()
 }
 
-/// Files (`reactor/slots.rs`, `LICENSE-MIT` is none) and folders (`src/sys/`).
+/// Files (`timers.rs`) and folders (`src/sys/`), from any folder of the sources, or beside them.
 fn names_missing_files(document: &str, text: &str) -> Vec<String> {
     let is_name = |quoted: &str| {
         let is_plain = |c: char| c.is_alphanumeric() || "_-./".contains(c);
@@ -96,7 +100,9 @@ fn names_missing_files(document: &str, text: &str) -> Vec<String> {
             && !quoted.contains("..")
             && (quoted.ends_with(".rs") || quoted.ends_with(".md") || quoted.ends_with('/'))
     };
-    let is_there = |name: &str| FOLDERS.iter().any(|folder| root().join(folder).join(name).exists());
+    let mut folders = source_folders();
+    folders.extend(["", "tests", "examples"].map(|folder| root().join(folder)));
+    let is_there = |name: &str| folders.iter().any(|folder| folder.join(name).exists());
     let named = quoted(text).into_iter().filter(|(_, quoted)| is_name(quoted));
     let missing = named.filter(|(_, name)| !is_there(name));
     missing.map(|(line, name)| format!("{document}:{line}: there is no {name}")).collect()
@@ -150,7 +156,7 @@ fn documents_name_files_that_exist() {
 
 #[test]
 fn documents_name_functions_that_exist() {
-    let code = code_below("src");
+    let code = source_code();
     holds(|document, text| names_missing_functions(document, text, &code));
 }
 
@@ -185,8 +191,7 @@ fn every_rule_has_a_test() {
 #[test]
 fn every_test_file_has_a_row() {
     let text = read("tests/README.md");
-    for entry in fs::read_dir(root().join("tests")).expect("the folder of the tests") {
-        let path = entry.expect("an entry").path();
+    for path in entries(&root().join("tests")) {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let name = if path.is_dir() { format!("{name}/") } else { name };
         let needs_row = name.ends_with('/') || name.ends_with(".rs");

@@ -50,7 +50,8 @@ fn source_folders() -> Vec<PathBuf> {
 /// The text of every source file.
 fn source_code() -> String {
     let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-    let files = source_folders().into_iter().flat_map(|folder| entries(&folder).collect::<Vec<_>>());
+    let folders = source_folders();
+    let files = folders.iter().flat_map(|folder| entries(folder));
     files.filter(is_rust).map(|file| fs::read_to_string(file).expect("a source file")).collect()
 }
 
@@ -115,7 +116,8 @@ fn names_missing_functions(document: &str, text: &str, code: &str) -> Vec<String
         let is_plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_');
         let is_lower = name.starts_with(|c: char| c.is_lowercase());
         let forms = [format!("fn {name}"), format!("pub {name}"), format!("mod {name}")];
-        is_plain(owner) && is_plain(name) && is_lower && !forms.iter().any(|form| has_word(code, form))
+        let is_there = forms.iter().any(|form| has_word(code, form));
+        is_plain(owner) && is_plain(name) && is_lower && !is_there
     };
     let missing = quoted(text).into_iter().filter(|(_, quoted)| is_missing(quoted));
     missing.map(|(line, quoted)| format!("{document}:{line}: there is no {quoted}")).collect()
@@ -127,14 +129,15 @@ fn has_dead_links(document: &str, text: &str) -> Vec<String> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets
         .map(|target| target.split('#').next().unwrap_or(target))
-        .filter(|target| !target.contains("://") && !target.is_empty() && !folder.join(target).exists())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .filter(|target| !folder.join(target).exists())
         .map(|target| format!("{document}: there is no {target}"))
         .collect()
 }
 
 fn has_long_lines(document: &str, text: &str) -> Vec<String> {
     let too_long = text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS);
-    too_long.map(|(line, _)| format!("{document}:{}: more than {COLUMNS} columns", line + 1)).collect()
+    too_long.map(|(line, _)| format!("{document}:{}: too many columns", line + 1)).collect()
 }
 
 #[track_caller]
@@ -183,7 +186,8 @@ fn every_rule_has_a_test() {
         }
     }
     for rule in 1..=RULES {
-        assert!(design.contains(&format!("\n#### Rule {rule}: ")), "docs/DESIGN.md has no rule {rule}");
+        let heading = format!("\n#### Rule {rule}: ");
+        assert!(design.contains(&heading), "docs/DESIGN.md has no rule {rule}");
         assert!(tested.contains(&rule), "tests/README.md names no test of rule {rule}");
     }
 }
@@ -217,7 +221,8 @@ fn a_wrong_document_is_found() {
     let functions = |text| names_missing_functions("x.md", text, "fn arm() {}").len();
     assert_eq!(functions("`Core::arm` `Core::armed` `Interest::NONE` `a::b::c`"), 1);
 
-    assert_eq!(has_dead_links("docs/x.md", "[a](DESIGN.md) [b](../README.md#x) [c](README.md)").len(), 1);
+    let links = "[a](DESIGN.md) [b](../README.md#x) [c](README.md)";
+    assert_eq!(has_dead_links("docs/x.md", links).len(), 1);
     assert_eq!(has_long_lines("x.md", &"é".repeat(COLUMNS)).len(), 0);
     assert_eq!(has_long_lines("x.md", &"é".repeat(COLUMNS + 1)).len(), 1);
 }

@@ -6,9 +6,11 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `world.rs` | [`SimWorld`] and [`WorldHandle`]: members, faults, runs, [`Deadlock`] |
-//! | `network.rs` | [`Link`]: delays, losses, duplicates, holds, partitions |
-//! | `scheduler.rs` | the turn, and who gets it next |
+//! | `world.rs` | [`SimWorld`] and [`WorldHandle`]: members and runs |
+//! | `deadlock.rs` | [`Deadlock`]: who waits, and for what |
+//! | `faults.rs` | links, partitions, cuts and holds, as the user asks for them |
+//! | `network.rs` | [`Link`]: delays, losses, duplicates, and what is on its way |
+//! | `scheduler/` | the turn, and who gets it next |
 //! | `member.rs` | a member's thread, its driver, its end |
 //! | `history.rs` | [`History`]: what happened, as text or as a Chrome trace |
 //! | `search.rs` | [`Search`]: many seeds, and what the first failing one did |
@@ -28,6 +30,8 @@
 //! | a deadlock is an error | yes, with lines | a time limit | yes | yes |
 //! | search over seeds | `search` | the user's loop | `MADSIM_TEST_NUM` | none |
 
+mod deadlock;
+mod faults;
 mod history;
 mod member;
 mod network;
@@ -35,8 +39,9 @@ mod scheduler;
 mod search;
 mod world;
 
+pub use self::deadlock::{Deadlock, WaitingMember};
 pub use self::history::History;
 pub use self::member::{MemberDriver, WaitsFor};
 pub use self::network::{Link, LinkStats};
 pub use self::search::{FailingSeed, Search, Verdict};
-pub use self::world::{Deadlock, Member, SimWorld, WaitingMember, WorldHandle, WorldStats};
+pub use self::world::{Member, SimWorld, WorldHandle, WorldStats};

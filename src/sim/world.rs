@@ -1,18 +1,16 @@
 //! The world, as its user sees it: members, what happens to them, and what ends a run.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
-use std::io;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::history::{Happening, History};
-use super::member::{MemberDriver, WaitsFor, misuse, set_reactor};
-use super::network::{Link, LinkStats, Network, Wire};
+use super::deadlock::{Deadlock, WaitingMember};
+use super::history::History;
+use super::member::{MemberDriver, misuse, set_reactor};
+use super::network::{LinkStats, Network};
 use super::scheduler::{End, Fate, Scheduler, Stuck, quietly};
-use crate::channel::Sender;
 use crate::driver::Clock;
 use crate::reactor::Reactor;
 use crate::sys::Time;
@@ -110,7 +108,7 @@ pub struct SimWorld {
 /// member that injects faults.
 #[derive(Clone)]
 pub struct WorldHandle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
@@ -444,138 +442,6 @@ impl WorldHandle {
     pub fn resume(&self, name: &str) -> bool {
         self.shared.scheduler.pause(name, false)
     }
-
-    /// A link from one member to another: what is sent through it goes into the channel of
-    /// `to_channel`, after a delay and if nothing happens to it.
-    ///
-    /// Without further words the delay is zero, nothing is lost, and the order is kept. A message
-    /// that finds the channel full is lost, as in a socket's buffer: take
-    /// [`unbounded`](crate::channel::unbounded), or one that is large enough. The names are those
-    /// that [`partition`](Self::partition) and its kin use; the members may come later. The
-    /// receiver finds itself disconnected when the link, its clones and what is on the way are
-    /// gone.
-    pub fn link<T: Send + 'static>(&self, from: &str, to: &str, to_channel: Sender<T>) -> Link<T> {
-        let number = {
-            let mut network = self.shared.network();
-            let name = |name: &str| network.name(name).unwrap_or_else(|| name.into());
-            let wire = Wire::new(name(from), name(to));
-            network.links.push(wire);
-            network.links.len() - 1
-        };
-        Link::new(self.shared.clone(), number, to_channel)
-    }
-
-    /// Parts the network: nothing goes from one group to another, until [`heal`](Self::heal) or
-    /// another partition. The members not named are one more group. What is on the way from one
-    /// group to another is lost.
-    ///
-    /// ```
-    /// # let world = pollmux::SimWorld::new(1);
-    /// # for name in ["b", "c"] { world.link("a", name, pollmux::channel::unbounded::<()>().0); }
-    /// world.partition(&[&["a"]]); // a alone, and the rest
-    /// world.partition(&[&["a", "b"], &["c"]]);
-    /// world.heal();
-    /// ```
-    ///
-    /// # Panics
-    /// When a name is neither that of a member nor that of the end of a link.
-    #[track_caller]
-    pub fn partition(&self, groups: &[&[&str]]) {
-        let mut parts = BTreeMap::new();
-        for (at, group) in groups.iter().enumerate() {
-            for name in group.iter() {
-                let Some(name) = self.known(name) else { return };
-                parts.insert(name, at + 1);
-            }
-        }
-        self.part("partition", || format!("{groups:?}"), |network| network.parts = parts);
-    }
-
-    /// Cuts the links from one member to another, in this direction; what is on the way is lost.
-    ///
-    /// # Panics
-    /// As [`partition`](Self::partition) does.
-    #[track_caller]
-    pub fn cut(&self, from: &str, to: &str) {
-        let Some(way) = self.way(from, to) else { return };
-        self.part("cut", || format!("{from} -> {to}"), |network| _ = network.cuts.insert(way));
-    }
-
-    /// Mends what [`cut`](Self::cut) has cut.
-    ///
-    /// # Panics
-    /// As [`partition`](Self::partition) does.
-    #[track_caller]
-    pub fn mend(&self, from: &str, to: &str) {
-        let Some(way) = self.way(from, to) else { return };
-        self.part("mended", || format!("{from} -> {to}"), |network| _ = network.cuts.remove(&way));
-    }
-
-    /// Ends the partition and mends all cuts. Delays, losses and holds of the links stay.
-    pub fn heal(&self) {
-        self.part("healed", String::new, |network| {
-            network.parts.clear();
-            network.cuts.clear();
-        });
-    }
-
-    /// Holds the links from one member to another, in this direction: what is on the way or sent
-    /// later waits for [`release`](Self::release). A cut or a partition loses it.
-    ///
-    /// turmoil's `hold` holds both directions.
-    ///
-    /// # Panics
-    /// As [`partition`](Self::partition) does.
-    #[track_caller]
-    pub fn hold(&self, from: &str, to: &str) {
-        let Some(way) = self.way(from, to) else { return };
-        self.part("held", || format!("{from} -> {to}"), |network| _ = network.holds.insert(way));
-    }
-
-    /// Lets everything arrive that [`hold`](Self::hold) has held.
-    ///
-    /// # Panics
-    /// As [`partition`](Self::partition) does.
-    #[track_caller]
-    pub fn release(&self, from: &str, to: &str) {
-        let Some(way) = self.way(from, to) else { return };
-        self.part("released", || format!("{from} -> {to}"), |network| _ = network.holds.remove(&way));
-        let released = self.shared.network().release(&self.shared.scheduler);
-        for (at, tie, delivery) in released {
-            self.shared.scheduler.post(at, tie, delivery);
-        }
-    }
-
-    /// Changes the network; what is on its way where no way is open any more is lost.
-    fn part(&self, what: &str, who: impl FnOnce() -> String, change: impl FnOnce(&mut Network)) {
-        let scheduler = &self.shared.scheduler;
-        scheduler.note(|| Happening::Network(format!("{what} {}", who()).trim_end().to_owned()));
-        let lost = {
-            let mut network = self.shared.network();
-            change(&mut network);
-            network.recall(scheduler)
-        };
-        lost.into_iter().for_each(|delivery| delivery.settle(Fate::Lost));
-    }
-
-    #[track_caller]
-    fn way(&self, from: &str, to: &str) -> Option<(Arc<str>, Arc<str>)> {
-        Some((self.known(from)?, self.known(to)?))
-    }
-
-    /// `None` in a thread that unwinds, which must not panic.
-    #[track_caller]
-    fn known(&self, name: &str) -> Option<Arc<str>> {
-        let linked = self.shared.network().name(name);
-        match linked {
-            Some(name) => Some(name),
-            None if self.shared.scheduler.knows(name) => Some(name.into()),
-            None => {
-                misuse(&format!("there is no member and no link's end `{name}` in this world"));
-                None
-            }
-        }
-    }
 }
 
 /// The reactor of a member.
@@ -602,75 +468,5 @@ impl<R> Member<R> {
 impl<R> fmt::Debug for Member<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member").finish_non_exhaustive()
-    }
-}
-
-/// Nothing is due anywhere in a [`SimWorld`]: no deadline, no message on its way; and these members
-/// wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deadlock {
-    /// The virtual time.
-    pub at: Time,
-    /// Who waits, in the order in which they were spawned.
-    pub waiting: Vec<WaitingMember>,
-}
-
-/// A member of a world that stands still.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WaitingMember {
-    /// Its name.
-    pub member: String,
-    /// The deadline of its reactor, of a member that is paused: otherwise it would be due.
-    pub deadline: Option<Time>,
-    /// The links that end at it: from where, and what became of the messages.
-    pub links: Vec<(String, LinkStats)>,
-    /// Nobody has resumed it.
-    pub paused: bool,
-    /// The live sources of its reactor, by the line that made them, most first.
-    pub waits_for: Vec<WaitsFor>,
-}
-
-impl fmt::Display for Deadlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.at - Time::ZERO;
-        write!(f, "deadlock in virtual time, at {since:?}: nothing is due anywhere")?;
-        for WaitingMember { member, deadline, links, paused, waits_for } in &self.waiting {
-            write!(f, "\n  {member} waits for a wake-up")?;
-            match deadline {
-                Some(deadline) => write!(f, ", or {deadline:?}")?,
-                None => write!(f, ", without a deadline")?,
-            }
-            if *paused {
-                f.write_str(", and is paused")?;
-            }
-            for (from, LinkStats { sent, delivered, lost }) in links {
-                write!(f, "; from {from}: {sent} sent, {delivered} delivered, {lost} lost")?;
-            }
-            for source in waits_for {
-                write!(f, "\n    {source}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for WaitsFor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WaitsFor { kind, location, count } = self;
-        let kind = kind.map_or_else(|| "source".to_owned(), |kind| kind.to_string());
-        write!(f, "{count} x {kind}")?;
-        match location {
-            Some(at) => write!(f, " made at {at}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for Deadlock {}
-
-impl From<Deadlock> for io::Error {
-    /// Of the kind [`Deadlock`](io::ErrorKind::Deadlock).
-    fn from(deadlock: Deadlock) -> io::Error {
-        io::Error::new(io::ErrorKind::Deadlock, deadlock)
     }
 }

@@ -23,19 +23,28 @@
 //! [`Driver::wait`]: crate::driver::Driver::wait
 //! [`Exit`]: super::member::Exit
 
+mod delivery;
+mod drift;
+mod state;
+mod woken;
+
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::thread;
 
+pub(super) use self::delivery::{Delivery, Fate, quietly};
+pub(super) use self::drift::Drift;
+pub(super) use self::state::{Body, End, Stuck};
+use self::state::{Phase, Record, State};
+pub(super) use self::woken::Flag;
+use self::woken::Woken;
 use super::history::{Happening, History};
-use super::member::{Driven, MemberDriver, WaitsFor, may_panic, waits_for};
-use crate::driver::{VirtualClock, Wake};
+use super::member::{Driven, MemberDriver, may_panic, waits_for};
+use crate::driver::VirtualClock;
 use crate::sys::Time;
 
 /// The number of a member; never used again.
@@ -62,181 +71,6 @@ pub(super) struct Scheduler {
     recording: AtomicBool,
 }
 
-struct State {
-    /// Those that have not ended.
-    members: BTreeMap<Id, Record>,
-    next_id: Id,
-    /// Every name there was.
-    known: BTreeSet<Arc<str>>,
-    /// Members that can go on. Some may have been paused or killed since.
-    able: Vec<Id>,
-    /// When the blocked members that are not paused are due.
-    timers: BTreeSet<(Time, Id)>,
-    /// Killed and not over.
-    doomed: BTreeSet<Id>,
-    /// Some thread is in `run`, `kill` or `close`.
-    driven: bool,
-    caller: Option<Thread>,
-    /// The member whose thread is to be joined.
-    leaving: Option<Id>,
-    /// Members that are to say what they wait for; `None` when nobody asks.
-    asked: Option<VecDeque<Id>>,
-    /// The run ends before what comes later than this.
-    limit: Time,
-    /// Only killed members run.
-    ending: bool,
-    /// The world is over.
-    closed: bool,
-    end: End,
-    /// By time of arrival, a number from the seed, and the order of sending.
-    deliveries: BTreeMap<(Time, u64, u64), Delivery>,
-    posted: u64,
-    /// The state of the generator behind all that is left to chance.
-    random: u64,
-    /// Choices made so far, and how many are made by chance: the rest takes the first.
-    choices: u64,
-    budget: u64,
-    handovers: u64,
-    /// Polls since time has passed.
-    polls: u32,
-    history: Vec<(Time, Happening)>,
-}
-
-/// What becomes of a message that was on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Arrives,
-    Lost,
-}
-
-/// A message on its way through a link.
-pub(super) struct Delivery {
-    pub(super) link: usize,
-    pub(super) settle: Box<dyn FnOnce(Fate) + Send>,
-}
-
-impl Delivery {
-    /// Ends the way of the message. A panic of the message's drop goes no further.
-    pub(super) fn settle(self, fate: Fate) {
-        quietly(|| (self.settle)(fate));
-    }
-}
-
-/// Calls `f`, and keeps a panic of it, which the panic hook has told, from the caller.
-pub(super) fn quietly(f: impl FnOnce()) {
-    if let Err(cause) = panic::catch_unwind(AssertUnwindSafe(f)) {
-        // The drop of a cause may panic, too.
-        std::mem::forget(cause);
-    }
-}
-
-/// The life of a member, to be run on its thread.
-pub(super) type Body = Box<dyn FnOnce() + Send>;
-
-struct Record {
-    name: Arc<str>,
-    phase: Phase,
-    flag: Arc<Flag>,
-    /// Until it has begun.
-    body: Arc<Mutex<Option<Body>>>,
-    thread: Option<JoinHandle<()>>,
-    killed: bool,
-    paused: bool,
-    /// It stands in `able`.
-    is_able: bool,
-    asked: bool,
-    waits_for: Vec<WaitsFor>,
-    clock: Drift,
-    /// How often it was unwound, or refused to wait while it unwinds, since it was killed.
-    unwound: u32,
-    refused: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Has not begun.
-    New,
-    /// Has the turn.
-    Running,
-    /// In its driver, until woken or until then.
-    Blocked(Time),
-    /// Only what a system destroys after all thread-locals is left of its thread.
-    Left,
-}
-
-/// Why a run has come back.
-pub(super) enum End {
-    /// Every member has returned.
-    Over,
-    /// The time is over.
-    Limit,
-    /// Nothing is due anywhere: these wait.
-    Deadlock(Vec<Stuck>),
-    /// A member has panicked.
-    Panic(Box<dyn Any + Send>),
-}
-
-/// A member that waits for what cannot come.
-pub(super) struct Stuck {
-    pub(super) name: Arc<str>,
-    pub(super) until: Time,
-    pub(super) paused: bool,
-    pub(super) waits_for: Vec<WaitsFor>,
-}
-
-/// How a member's clock differs from the world's.
-#[derive(Clone, Debug)]
-pub(super) struct Drift {
-    pub(super) clock: VirtualClock,
-    origin: Time,
-    /// Nanoseconds that the clock gains in a millisecond.
-    ppm: i64,
-}
-
-impl Drift {
-    /// What the member's clock says when the world's says `t`.
-    fn at(&self, t: Time) -> Time {
-        let passed = i128::from(t.as_nanos()) - i128::from(self.origin.as_nanos());
-        let gained = (passed * i128::from(self.ppm)).div_euclid(1_000_000);
-        Time::from_nanos((i128::from(t.as_nanos()) + gained).clamp(0, i128::from(u64::MAX)) as u64)
-    }
-
-    /// The first time of the world at which the member's clock says `t`.
-    fn world(&self, t: Time) -> Time {
-        if self.ppm == 0 || t == Time::MAX {
-            return t;
-        }
-        let (t_ns, origin) = (i128::from(t.as_nanos()), i128::from(self.origin.as_nanos()));
-        let scaled = (t_ns - origin) * 1_000_000;
-        let world = origin + scaled.div_euclid(i128::from(1_000_000 + self.ppm));
-        let mut world = Time::from_nanos(world.clamp(0, i128::from(u64::MAX)) as u64);
-        while self.at(world) < t && world < Time::MAX {
-            world += Duration::from_nanos(1);
-        }
-        world
-    }
-}
-
-/// The members that were woken since somebody looked.
-#[derive(Default)]
-struct Woken(Mutex<Vec<Id>>);
-
-/// A member's waker.
-pub(super) struct Flag {
-    set: AtomicBool,
-    id: Id,
-    list: Arc<Woken>,
-}
-
-impl Wake for Flag {
-    fn wake(&self) -> io::Result<()> {
-        if !self.set.swap(true, Ordering::AcqRel) {
-            self.list.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
-        }
-        Ok(())
-    }
-}
-
 /// A killed member is unwound with this: the panic hook is not called for it.
 pub(super) struct Killed;
 
@@ -258,34 +92,10 @@ thread_local! {
 
 impl Scheduler {
     pub(super) fn new(seed: u64, start: Time, budget: u64) -> Scheduler {
-        let state = State {
-            members: BTreeMap::new(),
-            next_id: 0,
-            known: BTreeSet::new(),
-            able: Vec::new(),
-            timers: BTreeSet::new(),
-            doomed: BTreeSet::new(),
-            driven: false,
-            caller: None,
-            leaving: None,
-            asked: None,
-            limit: Time::ZERO,
-            ending: false,
-            closed: false,
-            end: End::Over,
-            deliveries: BTreeMap::new(),
-            posted: 0,
-            random: seed,
-            choices: 0,
-            budget,
-            handovers: 0,
-            polls: 0,
-            history: Vec::new(),
-        };
         Scheduler {
             clock: VirtualClock::new(start),
             holder: AtomicUsize::new(CALLER),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(seed, budget)),
             changed: Condvar::new(),
             woken: Arc::default(),
             recording: AtomicBool::new(false),
@@ -903,110 +713,4 @@ fn spins(name: &str) -> io::Result<()> {
         panic!("{text}");
     }
     Err(io::Error::new(io::ErrorKind::Deadlock, text))
-}
-
-impl State {
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.random;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn choice(&mut self) -> Option<u64> {
-        self.choices += 1;
-        let random = self.random();
-        (self.choices <= self.budget).then_some(random)
-    }
-
-    /// One of `count`, all equally likely. When no choices are left to chance, the message that is
-    /// due, which is the last one, or else the member that has waited longest.
-    fn pick(&mut self, count: usize, is_due: bool) -> usize {
-        let first = if is_due { count - 1 } else { 0 };
-        match count {
-            1 => 0,
-            _ => self.choice().map_or(first, |random| (random % count as u64) as usize),
-        }
-    }
-
-    fn make_able(&mut self, id: Id) {
-        if let Some(record) = self.members.get_mut(&id) {
-            if !std::mem::replace(&mut record.is_able, true) {
-                self.able.push(id);
-            }
-        }
-    }
-
-    fn make_able_if_woken(&mut self, id: Id) {
-        let Some(record) = self.members.get(&id) else { return };
-        if matches!(record.phase, Phase::Blocked(_)) && record.flag.set.load(Ordering::Acquire) {
-            self.make_able(id);
-        }
-    }
-
-    /// A member that let others go first can go on.
-    fn put_back(&mut self, last: Option<Id>) {
-        if let Some(id) = last {
-            self.make_able(id);
-        }
-    }
-
-    /// Returns true if a member that was taken from `able` can go on still.
-    fn goes_on(&mut self, id: Id, now: Time) -> bool {
-        let Some(record) = self.members.get_mut(&id) else { return false };
-        record.is_able = false;
-        !record.paused
-            && match record.phase {
-                Phase::New => true,
-                Phase::Blocked(until) => until <= now || record.flag.set.load(Ordering::Acquire),
-                Phase::Running | Phase::Left => false,
-            }
-    }
-
-    /// Gives a member the turn. Returns its name.
-    fn set_running(&mut self, id: Id) -> Arc<str> {
-        let record = self.members.get_mut(&id).expect("a member that is next is there");
-        if let Phase::Blocked(until) = record.phase {
-            self.timers.remove(&(until, id));
-        }
-        record.phase = Phase::Running;
-        // The turn that follows finds what has woken it.
-        record.flag.set.store(false, Ordering::Release);
-        record.name.clone()
-    }
-
-    /// Forgets a member.
-    fn remove(&mut self, id: Id) -> Option<Record> {
-        let record = self.members.remove(&id)?;
-        self.doomed.remove(&id);
-        if let Phase::Blocked(until) = record.phase {
-            self.timers.remove(&(until, id));
-        }
-        if record.is_able {
-            self.able.retain(|&able| able != id);
-        }
-        Some(record)
-    }
-
-    /// The next deadline or delivery. `MAX` is never.
-    fn next_due(&self) -> Option<Time> {
-        let deadline = self.timers.first().map(|(until, _)| *until);
-        let delivery = self.deliveries.first_key_value().map(|((at, _, _), _)| *at);
-        deadline.into_iter().chain(delivery).min().filter(|&t| t < Time::MAX)
-    }
-
-    /// What the members that wait have told.
-    fn deadlock(&mut self) -> End {
-        let stuck = self.members.values_mut().map(|record| Stuck {
-            name: record.name.clone(),
-            until: match record.phase {
-                Phase::Blocked(until) => until,
-                Phase::New | Phase::Running | Phase::Left => Time::MAX,
-            },
-            paused: record.paused,
-            waits_for: std::mem::take(&mut record.waits_for),
-        });
-        End::Deadlock(stuck.collect())
-    }
 }

@@ -1,0 +1,79 @@
+//! The end of a run in which every member waits.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use super::member::WaitsFor;
+use super::network::LinkStats;
+use crate::sys::Time;
+
+/// Nothing is due anywhere in a [`SimWorld`]: no deadline, no message on its way; and these members
+/// wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlock {
+    /// The virtual time.
+    pub at: Time,
+    /// Who waits, in the order in which they were spawned.
+    pub waiting: Vec<WaitingMember>,
+}
+
+/// A member of a world that stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingMember {
+    /// Its name.
+    pub member: String,
+    /// The deadline of its reactor, of a member that is paused: otherwise it would be due.
+    pub deadline: Option<Time>,
+    /// The links that end at it: from where, and what became of the messages.
+    pub links: Vec<(String, LinkStats)>,
+    /// Nobody has resumed it.
+    pub paused: bool,
+    /// The live sources of its reactor, by the line that made them, most first.
+    pub waits_for: Vec<WaitsFor>,
+}
+
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.at - Time::ZERO;
+        write!(f, "deadlock in virtual time, at {since:?}: nothing is due anywhere")?;
+        for WaitingMember { member, deadline, links, paused, waits_for } in &self.waiting {
+            write!(f, "\n  {member} waits for a wake-up")?;
+            match deadline {
+                Some(deadline) => write!(f, ", or {deadline:?}")?,
+                None => write!(f, ", without a deadline")?,
+            }
+            if *paused {
+                f.write_str(", and is paused")?;
+            }
+            for (from, LinkStats { sent, delivered, lost }) in links {
+                write!(f, "; from {from}: {sent} sent, {delivered} delivered, {lost} lost")?;
+            }
+            for source in waits_for {
+                write!(f, "\n    {source}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WaitsFor { kind, location, count } = self;
+        let kind = kind.map_or_else(|| "source".to_owned(), |kind| kind.to_string());
+        write!(f, "{count} x {kind}")?;
+        match location {
+            Some(at) => write!(f, " made at {at}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Deadlock {}
+
+impl From<Deadlock> for io::Error {
+    /// Of the kind [`Deadlock`](io::ErrorKind::Deadlock).
+    fn from(deadlock: Deadlock) -> io::Error {
+        io::Error::new(io::ErrorKind::Deadlock, deadlock)
+    }
+}

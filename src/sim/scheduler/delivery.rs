@@ -1,0 +1,31 @@
+//! A message on its way, and the drops that it may cause.
+
+use std::panic::{self, AssertUnwindSafe};
+
+/// What becomes of a message that was on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sim) enum Fate {
+    Arrives,
+    Lost,
+}
+
+/// A message on its way through a link.
+pub(in crate::sim) struct Delivery {
+    pub(in crate::sim) link: usize,
+    pub(in crate::sim) settle: Box<dyn FnOnce(Fate) + Send>,
+}
+
+impl Delivery {
+    /// Ends the way of the message. A panic of the message's drop goes no further.
+    pub(in crate::sim) fn settle(self, fate: Fate) {
+        quietly(|| (self.settle)(fate));
+    }
+}
+
+/// Calls `f`, and keeps a panic of it, which the panic hook has told, from the caller.
+pub(in crate::sim) fn quietly(f: impl FnOnce()) {
+    if let Err(cause) = panic::catch_unwind(AssertUnwindSafe(f)) {
+        // The drop of a cause may panic, too.
+        std::mem::forget(cause);
+    }
+}

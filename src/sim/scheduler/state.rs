@@ -1,0 +1,244 @@
+//! What the scheduler knows of its members, of the messages on their way, and of chance.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, Thread};
+
+use super::Id;
+use super::delivery::Delivery;
+use super::drift::Drift;
+use super::woken::Flag;
+use crate::sim::history::Happening;
+use crate::sim::member::WaitsFor;
+use crate::sys::Time;
+
+/// The life of a member, to be run on its thread.
+pub(in crate::sim) type Body = Box<dyn FnOnce() + Send>;
+
+/// A member that has not ended.
+pub(super) struct Record {
+    pub(super) name: Arc<str>,
+    pub(super) phase: Phase,
+    pub(super) flag: Arc<Flag>,
+    /// Until it has begun.
+    pub(super) body: Arc<Mutex<Option<Body>>>,
+    pub(super) thread: Option<JoinHandle<()>>,
+    pub(super) killed: bool,
+    pub(super) paused: bool,
+    /// It stands in `able`.
+    pub(super) is_able: bool,
+    pub(super) asked: bool,
+    pub(super) waits_for: Vec<WaitsFor>,
+    pub(super) clock: Drift,
+    /// How often it was unwound, or refused to wait while it unwinds, since it was killed.
+    pub(super) unwound: u32,
+    pub(super) refused: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Has not begun.
+    New,
+    /// Has the turn.
+    Running,
+    /// In its driver, until woken or until then.
+    Blocked(Time),
+    /// Only what a system destroys after all thread-locals is left of its thread.
+    Left,
+}
+
+/// Why a run has come back.
+pub(in crate::sim) enum End {
+    /// Every member has returned.
+    Over,
+    /// The time is over.
+    Limit,
+    /// Nothing is due anywhere: these wait.
+    Deadlock(Vec<Stuck>),
+    /// A member has panicked.
+    Panic(Box<dyn Any + Send>),
+}
+
+/// A member that waits for what cannot come.
+pub(in crate::sim) struct Stuck {
+    pub(in crate::sim) name: Arc<str>,
+    pub(in crate::sim) until: Time,
+    pub(in crate::sim) paused: bool,
+    pub(in crate::sim) waits_for: Vec<WaitsFor>,
+}
+
+/// What the lock guards.
+pub(super) struct State {
+    /// Those that have not ended.
+    pub(super) members: BTreeMap<Id, Record>,
+    pub(super) next_id: Id,
+    /// Every name there was.
+    pub(super) known: BTreeSet<Arc<str>>,
+    /// Members that can go on. Some may have been paused or killed since.
+    pub(super) able: Vec<Id>,
+    /// When the blocked members that are not paused are due.
+    pub(super) timers: BTreeSet<(Time, Id)>,
+    /// Killed and not over.
+    pub(super) doomed: BTreeSet<Id>,
+    /// Some thread is in `run`, `kill` or `close`.
+    pub(super) driven: bool,
+    pub(super) caller: Option<Thread>,
+    /// The member whose thread is to be joined.
+    pub(super) leaving: Option<Id>,
+    /// Members that are to say what they wait for; `None` when nobody asks.
+    pub(super) asked: Option<VecDeque<Id>>,
+    /// The run ends before what comes later than this.
+    pub(super) limit: Time,
+    /// Only killed members run.
+    pub(super) ending: bool,
+    /// The world is over.
+    pub(super) closed: bool,
+    pub(super) end: End,
+    /// By time of arrival, a number from the seed, and the order of sending.
+    pub(super) deliveries: BTreeMap<(Time, u64, u64), Delivery>,
+    pub(super) posted: u64,
+    /// The state of the generator behind all that is left to chance.
+    pub(super) random: u64,
+    /// Choices made so far, and how many are made by chance: the rest takes the first.
+    pub(super) choices: u64,
+    pub(super) budget: u64,
+    pub(super) handovers: u64,
+    /// Polls since time has passed.
+    pub(super) polls: u32,
+    pub(super) history: Vec<(Time, Happening)>,
+}
+
+impl State {
+    pub(super) fn new(seed: u64, budget: u64) -> State {
+        State {
+            members: BTreeMap::new(),
+            next_id: 0,
+            known: BTreeSet::new(),
+            able: Vec::new(),
+            timers: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            driven: false,
+            caller: None,
+            leaving: None,
+            asked: None,
+            limit: Time::ZERO,
+            ending: false,
+            closed: false,
+            end: End::Over,
+            deliveries: BTreeMap::new(),
+            posted: 0,
+            random: seed,
+            choices: 0,
+            budget,
+            handovers: 0,
+            polls: 0,
+            history: Vec::new(),
+        }
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    pub(super) fn choice(&mut self) -> Option<u64> {
+        self.choices += 1;
+        let random = self.random();
+        (self.choices <= self.budget).then_some(random)
+    }
+
+    /// One of `count`, all equally likely. When no choices are left to chance, the message that is
+    /// due, which is the last one, or else the member that has waited longest.
+    pub(super) fn pick(&mut self, count: usize, is_due: bool) -> usize {
+        let first = if is_due { count - 1 } else { 0 };
+        match count {
+            1 => 0,
+            _ => self.choice().map_or(first, |random| (random % count as u64) as usize),
+        }
+    }
+
+    pub(super) fn make_able(&mut self, id: Id) {
+        if let Some(record) = self.members.get_mut(&id) {
+            if !std::mem::replace(&mut record.is_able, true) {
+                self.able.push(id);
+            }
+        }
+    }
+
+    pub(super) fn make_able_if_woken(&mut self, id: Id) {
+        let Some(record) = self.members.get(&id) else { return };
+        if matches!(record.phase, Phase::Blocked(_)) && record.flag.set.load(Ordering::Acquire) {
+            self.make_able(id);
+        }
+    }
+
+    /// A member that let others go first can go on.
+    pub(super) fn put_back(&mut self, last: Option<Id>) {
+        if let Some(id) = last {
+            self.make_able(id);
+        }
+    }
+
+    /// Returns true if a member that was taken from `able` can go on still.
+    pub(super) fn goes_on(&mut self, id: Id, now: Time) -> bool {
+        let Some(record) = self.members.get_mut(&id) else { return false };
+        record.is_able = false;
+        !record.paused
+            && match record.phase {
+                Phase::New => true,
+                Phase::Blocked(until) => until <= now || record.flag.set.load(Ordering::Acquire),
+                Phase::Running | Phase::Left => false,
+            }
+    }
+
+    /// Gives a member the turn. Returns its name.
+    pub(super) fn set_running(&mut self, id: Id) -> Arc<str> {
+        let record = self.members.get_mut(&id).expect("a member that is next is there");
+        if let Phase::Blocked(until) = record.phase {
+            self.timers.remove(&(until, id));
+        }
+        record.phase = Phase::Running;
+        // The turn that follows finds what has woken it.
+        record.flag.set.store(false, Ordering::Release);
+        record.name.clone()
+    }
+
+    /// Forgets a member.
+    pub(super) fn remove(&mut self, id: Id) -> Option<Record> {
+        let record = self.members.remove(&id)?;
+        self.doomed.remove(&id);
+        if let Phase::Blocked(until) = record.phase {
+            self.timers.remove(&(until, id));
+        }
+        if record.is_able {
+            self.able.retain(|&able| able != id);
+        }
+        Some(record)
+    }
+
+    /// The next deadline or delivery. `MAX` is never.
+    pub(super) fn next_due(&self) -> Option<Time> {
+        let deadline = self.timers.first().map(|(until, _)| *until);
+        let delivery = self.deliveries.first_key_value().map(|((at, _, _), _)| *at);
+        deadline.into_iter().chain(delivery).min().filter(|&t| t < Time::MAX)
+    }
+
+    /// What the members that wait have told.
+    pub(super) fn deadlock(&mut self) -> End {
+        let stuck = self.members.values_mut().map(|record| Stuck {
+            name: record.name.clone(),
+            until: match record.phase {
+                Phase::Blocked(until) => until,
+                Phase::New | Phase::Running | Phase::Left => Time::MAX,
+            },
+            paused: record.paused,
+            waits_for: std::mem::take(&mut record.waits_for),
+        });
+        End::Deadlock(stuck.collect())
+    }
+}

@@ -194,9 +194,17 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
     });
 }
 
+type Turns = mpsc::Sender<(usize, bool)>;
+
 /// Tells, in each of the server's next turns, how many sources it has and whether a client has got
-/// an answer.
-fn watch_turns(server: &Remote, turns: u32, mut client: TcpStream, tell: mpsc::Sender<(usize, bool)>) {
+/// an answer. Gives the client back when one answer is still to be read.
+fn watch_turns(
+    server: &Remote,
+    turns: u32,
+    mut client: TcpStream,
+    tell: Turns,
+    back: mpsc::Sender<TcpStream>,
+) {
     let again = server.clone();
     let look = move |reactor: &Handle| {
         let answered = client.peek(&mut [0]).is_ok();
@@ -206,7 +214,9 @@ fn watch_turns(server: &Remote, turns: u32, mut client: TcpStream, tell: mpsc::S
                 client.read_exact(&mut [0]).unwrap();
                 client.write_all(b"x").unwrap();
             }
-            watch_turns(&again, turns - 1, client, tell);
+            watch_turns(&again, turns - 1, client, tell, back);
+        } else {
+            back.send(client).unwrap();
         }
     };
     server.post(look).unwrap();
@@ -234,9 +244,15 @@ fn a_flood_of_connections_starves_no_open_one() {
         client.write_all(b"x").unwrap();
         client.set_nonblocking(true).unwrap();
         let (tell, told) = mpsc::channel();
-        watch_turns(remote, 50, client, tell);
+        let (back, given_back) = mpsc::channel();
+        watch_turns(remote, 50, client, tell, back);
         drop(release);
         let turns: Vec<_> = told.iter().collect();
+        // To close a connection with something unread would be a failure to the server.
+        let mut client = given_back.recv().unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        drop(client);
         let accepted = turns.windows(2).map(|turn| (turn[1].0 - turn[0].0) / 2);
         let most = accepted.clone().max().unwrap();
         assert!(most <= server::ACCEPTS as usize, "{most} accepted in one turn");

@@ -453,11 +453,6 @@ macro_rules! measures {
                 }
             }
 
-            /// Returns true if no message waits and none is being written.
-            pub fn is_empty(&self) -> bool {
-                self.len() == 0
-            }
-
             /// Returns true if a `try_send` would find no room. A rendezvous is always full, and
             /// always empty.
             pub fn is_full(&self) -> bool {
@@ -480,6 +475,22 @@ macro_rules! measures {
 
 measures!(Sender, Sending);
 measures!(Receiver, Receiving);
+
+impl<T> Sender<T> {
+    /// Returns true if no message waits and none is being written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Returns true if a `try_recv` would find no message. A message that a sender is writing is
+    /// not there yet, although [`len`](Self::len) counts it.
+    pub fn is_empty(&self) -> bool {
+        // In this order: a channel with something in it is not at its end.
+        self.len() == 0 || !self.is_ready(None)
+    }
+}
 
 /// How long to sleep where a wake-up is not sure: 50 µs, then twice as long each time, up to 1 ms.
 #[derive(Debug)]
@@ -613,5 +624,26 @@ impl<'a, T> IntoIterator for &'a Receiver<T> {
     type IntoIter = Iter<'a, T>;
     fn into_iter(self) -> Iter<'a, T> {
         self.iter()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{Sending, bounded, unbounded};
+
+    #[test]
+    fn a_message_that_is_being_written_is_not_there_yet() {
+        for (tx, rx) in [bounded::<u32>(4), unbounded()] {
+            let Sending::Buffer(tail) = &tx.flavor else { panic!("a buffer") };
+            assert!(tail.state().claim().is_ok(), "a sender that stops here");
+            assert_eq!((rx.len(), rx.is_empty(), tx.is_empty()), (1, true, false));
+            tx.send(7).unwrap();
+            assert_eq!((rx.len(), rx.is_empty()), (2, false));
+            assert_eq!(rx.try_recv(), Ok(7));
+            assert!(rx.is_empty() && rx.try_recv().is_err());
+        }
+        let (tx, rx) = bounded::<u32>(4);
+        drop(tx);
+        assert!(rx.is_empty(), "an end is no message");
     }
 }

@@ -132,12 +132,13 @@ impl<T> Inbox<T> {
         self.try_iter().take(n)
     }
 
-    /// How many messages wait in the channel.
+    /// How many messages wait in the channel. Messages that a sender is writing count.
     pub fn len(&self) -> usize {
         self.receiver.len()
     }
 
-    /// Whether no message waits.
+    /// Returns true if a `try_recv` would find no message. A message that a sender is writing is
+    /// not there yet, although [`len`](Self::len) counts it.
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }

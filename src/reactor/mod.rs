@@ -244,11 +244,26 @@ struct Driving {
 impl Reactor {
     /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB.
     ///
-    /// Fails with the system's error, and then leaves nothing behind.
-    /// [`raw_os_error`](io::Error::raw_os_error) is `EMFILE` when the process has as many fds as
-    /// `RLIMIT_NOFILE` allows (raise that: `ulimit -n`), and `ENFILE` when the system has as many
-    /// as it allows (on Linux raise `fs.file-max`). When epoll has no room the error names
-    /// `fs.epoll.max_user_watches`, and its source is the system's.
+    /// Fails with the system's error, and then leaves nothing behind. The error names the limit and
+    /// the remedy
+    /// - when the process has as many fds as `RLIMIT_NOFILE` allows (`EMFILE`: raise that limit,
+    ///   `ulimit -n`),
+    /// - when the system has as many as it allows (`ENFILE`: on Linux raise `fs.file-max`),
+    /// - when the kernel has no memory (`ENOMEM`),
+    /// - when epoll has no room (`ENOSPC`: raise `fs.epoll.max_user_watches`).
+    ///
+    /// Then the system's own error, with its [`raw_os_error`](io::Error::raw_os_error), is the
+    /// [source](std::error::Error::source):
+    ///
+    /// ```
+    /// use std::{error::Error, io};
+    ///
+    /// fn errno(error: &io::Error) -> Option<i32> {
+    ///     let system = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    ///     error.raw_os_error().or_else(|| system?.raw_os_error())
+    /// }
+    /// # assert_eq!(errno(&io::Error::from_raw_os_error(24)), Some(24));
+    /// ```
     #[track_caller]
     pub fn new() -> io::Result<Reactor> {
         Reactor::builder().build()

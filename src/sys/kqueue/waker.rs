@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::super::errors::of_creation;
 use super::super::kevent::{EV_ADD, EV_CLEAR, EV_DELETE, Filter};
 use super::super::{Interest, Mode};
 use super::abi::{Kevent, NOTE_TRIGGER, Raw};
@@ -47,7 +48,8 @@ enum Kind {
 }
 
 impl Waker {
-    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll; fails with the system's error.
+    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll. Fails as
+    /// [`Poller::new`] does.
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         if cfg!(flat) {
             return Waker::pipe(poller, id);
@@ -71,7 +73,7 @@ impl Waker {
 
     fn pipe(poller: &Poller, id: u64) -> io::Result<Waker> {
         let queue = poller.queue.clone();
-        let flag = Flag::new()?;
+        let flag = Flag::new().map_err(|error| of_creation(error, "a waker"))?;
         queue.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
         Ok(Waker { queue, kind: Kind::Pipe(flag) })
     }

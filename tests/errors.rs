@@ -147,13 +147,14 @@ type Made = Result<Box<dyn std::any::Any>, Box<dyn Error>>;
 
 /// Lets `make` fail for want of each of its fds, and then succeed.
 #[cfg(all(target_os = "linux", not(flat)))]
-fn starve(name: &str, most: usize, make: &dyn Fn() -> Made) {
+fn starve(name: &str, make: &dyn Fn() -> Made) {
+    const MOST: usize = 6;
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limits = getrlimit(Resource::Nofile);
     // What is made once for the whole process.
     drop(make().unwrap());
     let before = open_fds();
-    let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(most + 1).collect();
+    let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(MOST + 1).collect();
     let mut failures = 0;
     for limit in free {
         setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..limits }).unwrap();
@@ -171,7 +172,7 @@ fn starve(name: &str, most: usize, make: &dyn Fn() -> Made) {
     }
     let takes_none = cfg!(kqueue) && matches!(name, "sys::Waker" | "sys::OsTimer");
     assert!(failures > 0 || takes_none, "{name} takes no fd");
-    assert!(failures <= most, "{name} takes more fds than {most}");
+    assert!(failures <= MOST, "{name} takes more fds than {MOST}");
     drop(make().expect(name));
     assert_eq!(open_fds(), before, "{name}");
 }
@@ -192,29 +193,29 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
             command.stdin(std::os::fd::OwnedFd::from(input.try_clone().unwrap()));
             watch::spawn(command.stdout(std::process::Stdio::null()))
         };
-        let children: Vec<std::process::Child> = (0..6).map(child).collect();
+        let children: Vec<std::process::Child> = (0..10).map(child).collect();
         let pid = children[0].id();
         let children = std::cell::RefCell::new(children);
         let signals = [pollmux::Signal::USER1, pollmux::Signal::USER2];
         let number = libc::SIGUSR1;
-        starve("Reactor", 4, &|| made(Reactor::new()));
-        starve("Builder", 4, &|| made(Reactor::builder().build()));
-        starve("Native", 4, &|| made(Native::new()));
-        starve("embed", 1, &|| made(reactor.embed()));
-        starve("os_timer", 1, &|| made(reactor.os_timer()));
+        starve("Reactor", &|| made(Reactor::new()));
+        starve("Builder", &|| made(Reactor::builder().build()));
+        starve("Native", &|| made(Native::new()));
+        starve("embed", &|| made(reactor.embed()));
+        starve("os_timer", &|| made(reactor.os_timer()));
         if cfg!(epoll) {
-            starve("boot_timer", 1, &|| made(reactor.boot_timer()));
+            starve("boot_timer", &|| made(reactor.boot_timer()));
         }
-        starve("wall_timer", 1, &|| made(reactor.wall_timer()));
-        starve("signals", 2, &|| made(reactor.signals(&signals)));
-        starve("sys::Poller", 1, &|| made(sys::Poller::new()));
-        starve("sys::Waker", 2, &|| made(sys::Waker::new(&poller, 1)));
-        starve("sys::OsTimer", 1, &|| made(sys::OsTimer::new(&poller, 2)));
-        starve("sys::TimerFd", 1, &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
-        starve("sys::SignalSet", 2, &|| made(sys::SignalSet::new(&[number])));
+        starve("wall_timer", &|| made(reactor.wall_timer()));
+        starve("signals", &|| made(reactor.signals(&signals)));
+        starve("sys::Poller", &|| made(sys::Poller::new()));
+        starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
+        starve("sys::OsTimer", &|| made(sys::OsTimer::new(&poller, 2)));
+        starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
+        starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
         if sys::ProcessFd::new(pid).is_ok() {
-            starve("sys::ProcessFd", 1, &|| made(sys::ProcessFd::new(pid)));
-            starve("child", 1, &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
+            starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
+            starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
         }
         drop(end); // and so the children end
     });

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::super::errors::of_creation;
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
@@ -21,6 +22,9 @@ use super::super::{Expiry, OsClock, Time, nanos};
 use super::Poller;
 use super::abi::{self, Kevent, NOTE_EXIT, Raw};
 use super::timer::{STEPS, timers};
+
+/// What an error calls a [`ProcessFd`].
+const CHILD_FD: &str = "an fd for the end of a child process";
 
 /// A kqueue of its own, for `what`.
 fn nested(what: &str) -> io::Result<PollerFd> {
@@ -180,7 +184,7 @@ impl ProcessFd {
     /// Fails with [`io::ErrorKind::Unsupported`] where no kqueue can be waited for or a sandbox
     /// refuses the filter, and as [`Poller::new`] does.
     pub fn new(pid: u32) -> io::Result<ProcessFd> {
-        let kq = nested("an fd for the end of a child process")?;
+        let kq = nested(CHILD_FD)?;
         let process = Kevent {
             ident: pid as usize,
             filter: Filter::Process,
@@ -194,7 +198,7 @@ impl ProcessFd {
                 change(&kq, &[timer(EV_ADD | EV_ONESHOT, timers().fflags, 1)])?;
             }
             Err(error) if is_refusal(&error) => return Err(refused("EVFILT_PROC", &error)),
-            added => added?,
+            added => added.map_err(|error| of_creation(error, CHILD_FD))?,
         }
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
     }

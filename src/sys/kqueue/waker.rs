@@ -51,13 +51,13 @@ impl Waker {
     /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll. Fails as
     /// [`Poller::new`] does.
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
-        if cfg!(flat) {
-            return Waker::pipe(poller, id);
-        }
-        match Waker::user(poller, id) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Waker::pipe(poller, id),
-            made => made,
-        }
+        let user = if cfg!(flat) { None } else { Some(Waker::user(poller, id)) };
+        let made = match user {
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => Waker::pipe(poller, id),
+            Some(made) => made,
+            None => Waker::pipe(poller, id),
+        };
+        made.map_err(|error| of_creation(error, "a waker"))
     }
 
     fn user(poller: &Poller, id: u64) -> io::Result<Waker> {
@@ -73,7 +73,7 @@ impl Waker {
 
     fn pipe(poller: &Poller, id: u64) -> io::Result<Waker> {
         let queue = poller.queue.clone();
-        let flag = Flag::new().map_err(|error| of_creation(error, "a waker"))?;
+        let flag = Flag::new()?;
         queue.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
         Ok(Waker { queue, kind: Kind::Pipe(flag) })
     }

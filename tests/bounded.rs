@@ -348,6 +348,57 @@ fn a_message_waits_for_the_posts_before_it() {
     }
 }
 
+/// Callbacks that count, and arm themselves with zero.
+fn zeroes(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
+    let counts: Vec<Rc<Cell<u32>>> = (0..n).map(|_| Rc::default()).collect();
+    for count in counts.clone() {
+        let again = move |cx: &pollmux::Firing<'_>| {
+            count.set(count.get() + 1);
+            cx.reset(Duration::ZERO);
+        };
+        reactor.call_after(Duration::ZERO, again).detach();
+    }
+    counts
+}
+
+#[test]
+fn a_call_behind_posts_calls_each_callback_once() {
+    let _alone = alone();
+    for (way, receive) in WAYS {
+        for callbacks in [3, 25] {
+            let (_sim, reactor) = with_batches(10, 10);
+            let counts = zeroes(&reactor, callbacks);
+            let (tx, inbox) = reactor.channel(4).unwrap();
+            let done = Arc::default();
+            post_from_elsewhere(&reactor.remote(), 295, &done, || tx.send(()).unwrap());
+            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            assert_eq!(done.load(Ordering::Relaxed), 295, "{way}");
+            let seen: Vec<u32> = counts.iter().map(|count| count.get()).collect();
+            // Ways that wait go on with callbacks meanwhile.
+            let at_once = ["default", "try_wait of Select", "try_wait"].contains(&way);
+            assert!(seen.iter().all(|&n| n == 1 || n > 1 && !at_once), "{way}: {seen:?}");
+            // The next turn goes on with them.
+            turn(&reactor);
+            let called = counts.iter().map(|count| count.get()).sum::<u32>() - seen.iter().sum::<u32>();
+            assert_eq!(called as usize, callbacks.min(10), "{way}");
+        }
+    }
+}
+
+#[test]
+fn callbacks_put_off_behind_posts_are_no_rounds() {
+    let _alone = alone();
+    let (_sim, reactor) = with_batches(1, 10);
+    let count = zeroes(&reactor, 1).remove(0);
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    post_from_elsewhere(&reactor.remote(), 500, &Arc::default(), || tx.send(()).unwrap());
+    assert!(reactor.try_recv(&inbox).unwrap().is_some());
+    assert_eq!(count.get(), 1);
+    // Virtual time goes on only when callbacks have held it for a hundred rounds.
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert!(count.get() >= 100, "{count:?} calls");
+}
+
 /// A post that posts itself again, from another thread.
 fn flood(remote: &Remote, count: &Arc<AtomicU64>) {
     let (again, counted) = (remote.clone(), count.clone());

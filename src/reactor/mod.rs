@@ -169,8 +169,8 @@ pub(crate) struct Core {
     gate: Cell<Option<u64>>,
     /// The tokens of the channels that need not wait for more posts, sorted.
     admitted: RefCell<Vec<u64>>,
-    /// A channel had to wait for posts.
-    held: Cell<bool>,
+    /// The turn in which a channel had to wait for posts; 0: that was seen.
+    held: Cell<u64>,
     /// Callbacks that bells have made due, while they are put in order.
     rung: RefCell<Vec<(u64, u32)>>,
     /// A source of the turn has something coming (`wake/mod.rs`).
@@ -323,7 +323,7 @@ impl Reactor {
             posts_left: Cell::new(false),
             gate: Cell::new(None),
             admitted: RefCell::default(),
-            held: Cell::new(false),
+            held: Cell::new(0),
             rung: RefCell::default(),
             coming: Cell::new(false),
             napping: Cell::new(false),
@@ -550,7 +550,19 @@ impl Core {
     #[inline(never)]
     fn run_errands(self: &Rc<Core>) {
         self.poll_fds();
-        self.run_calls();
+        self.run_calls(Again::Yes);
+    }
+
+    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
+    /// callback that the call has run before, and that is armed with zero, is the next turn's.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn look_behind_posts(self: &Rc<Core>) {
+        if self.clock.begin_turn(self.next_due.get()) {
+            self.expire(self.clock.now());
+        }
+        self.poll_fds();
+        self.run_calls(Again::No);
     }
 
     /// Whether the next turn has errands.
@@ -620,7 +632,7 @@ impl Core {
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
         if !self.is_behind() {
-            return self.run_calls();
+            return self.run_calls(Again::Yes);
         }
         let (called, most) = (self.called_in_turn(), self.callback_batch);
         let now = self.clock.now();

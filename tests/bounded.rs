@@ -290,7 +290,7 @@ fn a_turn_runs_one_batch_of_posts() {
 
 #[test]
 fn a_loop_does_not_sleep_while_posts_are_left() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     let (_sim, reactor) = with_batches(10, 10);
     let (done, ran_at) = (Arc::default(), Arc::new(Mutex::new(None)));
     let remote = reactor.remote();
@@ -337,7 +337,7 @@ const WAYS: [(&str, Receive); 7] = [
 
 #[test]
 fn a_message_waits_for_the_posts_before_it() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     for (way, receive) in WAYS {
         let (_sim, reactor) = with_batches(10, 10);
         let (tx, inbox) = reactor.channel(4).unwrap();
@@ -363,7 +363,7 @@ fn zeroes(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
 
 #[test]
 fn a_call_behind_posts_calls_each_callback_once() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     for (way, receive) in WAYS {
         for callbacks in [3, 25] {
             let (_sim, reactor) = with_batches(10, 10);
@@ -413,7 +413,7 @@ fn flood(remote: &Remote, count: &Arc<AtomicU64>) {
 
 #[test]
 fn a_flood_of_posts_starves_nobody() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     for (way, receive) in WAYS {
         let (sim, reactor) = with_batches(5, 5);
         let remote = reactor.remote();
@@ -467,7 +467,7 @@ fn a_flood_of_posts_starves_no_timer_and_no_fd() {
 
 #[test]
 fn a_flood_of_callbacks_starves_nobody() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     for (way, receive) in WAYS {
         let (sim, reactor) = with_batches(10, 10);
         let count = Rc::new(Cell::new(0_u64));
@@ -516,7 +516,7 @@ fn a_turn_calls_one_batch_of_callbacks_in_order() {
 
 #[test]
 fn a_sleep_ends_after_all_callbacks_that_were_due() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     let (_sim, reactor) = with_batches(10, 7);
     let called = Rc::new(Cell::new(0));
     for _ in 0..100 {
@@ -530,7 +530,7 @@ fn a_sleep_ends_after_all_callbacks_that_were_due() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_embedded_fd_is_readable_while_posts_are_left() {
-    let _alone = alone();
+    let (_alone, _dog) = (alone(), dog());
     let reactor = Reactor::builder().post_batch(10).build().unwrap();
     let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();

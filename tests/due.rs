@@ -572,6 +572,11 @@ fn with_batch(n: usize) -> Spoilt {
 
 /// Callbacks that count, and arm themselves with zero.
 fn counted(reactor: &Reactor, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
+    counted_at(reactor, ms(2), callbacks, nests)
+}
+
+/// The same, due at another time.
+fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
     let counts: Vec<_> = (0..callbacks).map(|_| Rc::new(Cell::new(0))).collect();
     for count in &counts {
         let count = count.clone();
@@ -582,7 +587,7 @@ fn counted(reactor: &Reactor, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>
                 select! { now; recv(never::<()>()) -> _ => {}, default => {} }
             }
         };
-        reactor.call_after(ms(2), call).detach();
+        reactor.call_after(d, call).detach();
     }
     counts
 }
@@ -636,6 +641,29 @@ fn nothing_is_said_after_one_batch_of_callbacks() {
             assert_eq!(called, 7, "{stale} {nests} turn {turn}");
         }
         assert!(counts.iter().all(|count| (1..=2).contains(&count.get())), "in turn");
+    }
+}
+
+#[test]
+fn callbacks_on_both_sides_of_stale_entries_are_one_batch() {
+    for nests in [false, true] {
+        for waits in [false, true] {
+            let s = with_batch(10_000);
+            let mut counts = counted_at(&s.reactor, Duration::from_micros(500), 20, nests);
+            counts.extend(counted(&s.reactor, 20, nests));
+            s.sim.advance(ms(3));
+            let mut events = Events::with_capacity(4);
+            for turn in 1..=4 {
+                if waits {
+                    s.reactor.try_wait(&mut events).unwrap();
+                } else {
+                    select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+                }
+                let called: u32 = counts.iter().map(|count| count.get()).sum();
+                assert_eq!(called, 7 * turn, "{nests} {waits}");
+                s.spoil(By::PutOff);
+            }
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Errors name the thing, the line that made it where there is one, and the remedy; and keep what
 //! the system said.
 
+#[path = "common/watch.rs"]
+mod watch;
+
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -106,13 +109,116 @@ fn a_full_epoll_names_its_limit() {
 
 #[test]
 fn want_of_fds_names_the_limit() {
-    for (number, limit) in [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max")] {
+    let causes =
+        [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "memory limit")];
+    for (number, limit) in causes {
         let failed = refusing(number).fd(socket(), Interest::READABLE).unwrap_err();
         says(&failed, &[limit, "raise"]);
         // The system's own, for who decides by it.
         assert_eq!(failed.error().raw_os_error(), Some(number));
-        assert_eq!(io::Error::from(failed).raw_os_error(), Some(number));
+        // An `io::Error`, as `?` makes it, says the same.
+        let failed = io::Error::from(failed);
+        says(&failed, &[limit, "raise"]);
+        assert_eq!(errno(&failed), Some(number));
+        // So do the sources with fds of their own.
+        let failed = refusing(number).signals(&[pollmux::Signal::USER1]).unwrap_err();
+        says(&failed, &[limit, "raise"]);
+        assert_eq!(errno(&failed), Some(number));
+        match refusing(number).os_timer() {
+            Err(failed) if failed.kind() == ErrorKind::Unsupported => {}
+            made => says(&made.unwrap_err(), &[limit, "raise"]),
+        }
     }
+}
+
+/// The open fds, but for the one that reads the list.
+#[cfg(all(target_os = "linux", not(flat)))]
+fn open_fds() -> Vec<u64> {
+    let list = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = list.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
+    let mut fds: Vec<u64> = numbers.collect();
+    fds.retain(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+    fds.sort_unstable();
+    fds
+}
+
+#[cfg(all(target_os = "linux", not(flat)))]
+type Made = Result<Box<dyn std::any::Any>, Box<dyn Error>>;
+
+/// Lets `make` fail for want of each of its fds, and then succeed.
+#[cfg(all(target_os = "linux", not(flat)))]
+fn starve(name: &str, make: &dyn Fn() -> Made) {
+    const MOST: usize = 6;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    // What is made once for the whole process.
+    drop(make().unwrap());
+    let before = open_fds();
+    let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(MOST + 1).collect();
+    let mut failures = 0;
+    for limit in free {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..limits }).unwrap();
+        let made = make();
+        setrlimit(Resource::Nofile, limits).unwrap();
+        match made {
+            Ok(made) => drop(made),
+            Err(error) => {
+                failures += 1;
+                says(&error, &["RLIMIT_NOFILE", "raise", "close some"]);
+                assert_eq!(errno(&*error), Some(libc::EMFILE), "{name}");
+            }
+        }
+        assert_eq!(open_fds(), before, "{name}");
+    }
+    let takes_none = cfg!(kqueue) && matches!(name, "sys::Waker" | "sys::OsTimer");
+    assert!(failures > 0 || takes_none, "{name} takes no fd");
+    assert!(failures <= MOST, "{name} takes more fds than {MOST}");
+    drop(make().expect(name));
+    assert_eq!(open_fds(), before, "{name}");
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(flat)))]
+fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
+    watch::in_child("a_creation_without_fds_names_the_limit_and_leaks_nothing", || {
+        use pollmux::sys;
+        fn made<T: 'static>(made: io::Result<T>) -> Made {
+            Ok(Box::new(made?))
+        }
+        let poller = sys::Poller::new().unwrap();
+        let reactor = Reactor::new().unwrap();
+        let (end, input) = UnixStream::pair().unwrap();
+        let child = |_| {
+            let mut command = std::process::Command::new("cat");
+            command.stdin(std::os::fd::OwnedFd::from(input.try_clone().unwrap()));
+            watch::spawn(command.stdout(std::process::Stdio::null()))
+        };
+        let children: Vec<std::process::Child> = (0..10).map(child).collect();
+        let pid = children[0].id();
+        let children = std::cell::RefCell::new(children);
+        let signals = [pollmux::Signal::USER1, pollmux::Signal::USER2];
+        let number = libc::SIGUSR1;
+        starve("Reactor", &|| made(Reactor::new()));
+        starve("Builder", &|| made(Reactor::builder().build()));
+        starve("Native", &|| made(Native::new()));
+        starve("embed", &|| made(reactor.embed()));
+        starve("os_timer", &|| made(reactor.os_timer()));
+        if cfg!(epoll) {
+            starve("boot_timer", &|| made(reactor.boot_timer()));
+        }
+        starve("wall_timer", &|| made(reactor.wall_timer()));
+        starve("signals", &|| made(reactor.signals(&signals)));
+        starve("sys::Poller", &|| made(sys::Poller::new()));
+        starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
+        starve("sys::OsTimer", &|| made(sys::OsTimer::new(&poller, 2)));
+        starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
+        starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
+        if sys::ProcessFd::new(pid).is_ok() {
+            starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
+            starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
+        }
+        drop(end); // and so the children end
+    });
 }
 
 #[test]

@@ -288,6 +288,12 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
     });
 }
 
+/// The system's error, which is the source of an error that explains it.
+fn errno(error: &io::Error) -> Option<i32> {
+    let system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    error.raw_os_error().or_else(|| system?.raw_os_error())
+}
+
 /// Sets the number of the first fd that may not be had, and gives the former one.
 fn set_fd_limit(limit: u64) -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -318,7 +324,7 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
                     }
                     Err(error) => {
                         assert!(left < FDS, "failed with {left} fds: {error}");
-                        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                        assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
                     }
                 }
                 assert_no_more_than(&before);
@@ -330,7 +336,7 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
         let former = set_fd_limit(first[FDS]);
         let failed = reactor.embed();
         set_fd_limit(former);
-        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(errno(&failed.unwrap_err()), Some(libc::EMFILE));
         assert_no_more_than(&with_reactor);
         let timer = reactor.after(Duration::ZERO);
         select! { reactor; recv(timer) -> _ => {} }

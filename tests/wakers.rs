@@ -1,17 +1,18 @@
-//! A waker that fails is called again at once.
+//! How often a waker is called: once for each sleep, again when a call has failed, and by another
+//! thread when a call does not return.
 
 #[path = "common/watch.rs"]
 mod watch;
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use pollmux::{
-    Clock, Deadline, Driver, Events, Reactor, ReadyFds, Select, Sim, Time, Wait, Wake, channel, select,
+    Clock, Deadline, Driver, Events, Inbox, Reactor, ReadyFds, Select, Sim, Time, Wait, Wake, channel, select,
 };
 use watch::dog;
 
@@ -76,8 +77,9 @@ fn woken<S>(failures: u32, prepare: impl FnOnce(&Reactor) -> (Step, S), sleep: i
     assert_eq!(sim.now(), Time::ZERO, "{failures} failures");
 }
 
-/// Failures, and how often there is news: three attempts follow a failure at once.
-const CASES: [(u32, usize); 4] = [(1, 1), (2, 1), (3, 1), (3, 10)];
+/// Failures, and how often there is news: three attempts follow a failure at once. After four
+/// failures the next news makes the wake-up.
+const CASES: [(u32, usize); 7] = [(1, 1), (2, 1), (3, 1), (3, 10), (4, 2), (8, 3), (4, 10)];
 
 #[test]
 fn a_message_is_heard_after_failed_wake_ups() {
@@ -201,18 +203,211 @@ fn a_cancellation_is_told_after_failed_wake_ups() {
 #[test]
 fn room_is_told_to_a_send_case_after_failures() {
     let _dog = dog();
-    for failures in [1, 2] {
+    for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
-            let (tx, rx) = channel::bounded::<u32>(1);
-            tx.send(1).unwrap();
+            let (tx, rx) = channel::bounded::<usize>(times);
+            (0..times).for_each(|n| tx.send(n).unwrap());
             let step: Step = Box::new(move || {
-                assert_eq!(rx.recv(), Ok(1));
+                (0..times).for_each(|n| assert_eq!(rx.recv(), Ok(n)));
                 std::mem::forget(rx);
             });
             (step, reactor.register(tx).unwrap())
         };
         woken(failures, prepare, |reactor, outbox| {
             select! { reactor; send(outbox, 2) -> sent => assert!(sent.is_ok()) }
+        });
+    }
+}
+
+#[test]
+fn news_of_another_source_retries_failed_wake_ups() {
+    let _dog = dog();
+    let wait = |reactor: &Reactor| {
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.len(), 2);
+    };
+    let prepare = |reactor: &Reactor| {
+        let (tx, inbox) = reactor.channel::<u32>(1).unwrap();
+        let (notifier, notified) = reactor.notifier();
+        let step: Step = Box::new(move || {
+            tx.send(1).unwrap();
+            notifier.notify();
+        });
+        (step, (inbox, notified))
+    };
+    woken(4, prepare, |reactor, _sources| wait(reactor));
+    let prepare = |reactor: &Reactor| {
+        let ((step, sources), remote) = (prepare(reactor), reactor.remote());
+        let step: Step = Box::new(move || {
+            step();
+            remote.wake();
+        });
+        (step, sources)
+    };
+    woken(8, prepare, |reactor, _sources| wait(reactor));
+}
+
+/// What the test and the reactor's thread know of each other.
+#[derive(Default)]
+struct Bed {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    asleep: bool,
+    /// The test ends the sleep.
+    over: bool,
+    /// Calls of the waker.
+    calls: u32,
+    /// The first call of the waker waits for this.
+    held: bool,
+}
+
+impl Bed {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn wait_until(&self, is: impl Fn(&State) -> bool) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| !is(state)).unwrap());
+    }
+
+    fn calls(&self) -> u32 {
+        self.state.lock().unwrap().calls
+    }
+}
+
+impl Wake for Bed {
+    fn wake(&self) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.calls += 1;
+        let is_first = state.calls == 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| is_first && state.held).unwrap());
+        Ok(())
+    }
+}
+
+/// A driver that sleeps until the test ends that, whatever its waker is told.
+struct Sleeper {
+    sim: Sim,
+    bed: Arc<Bed>,
+}
+
+impl Driver for Sleeper {
+    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+        if how != Wait::Block {
+            return self.sim.wait(deadline, how, ready);
+        }
+        self.bed.change(|state| state.asleep = true);
+        self.bed.wait_until(|state| state.over);
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.bed.clone()
+    }
+
+    fn clock(&self) -> Clock {
+        self.sim.clock()
+    }
+}
+
+/// Sleeps until there is a message in an inbox.
+type Sleep = fn(&Reactor, &Inbox<u32>);
+
+const SLEEPS: [Sleep; 3] = [
+    |reactor, inbox| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) },
+    |reactor, inbox| {
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        assert!(inbox.try_recv().is_ok());
+    },
+    |reactor, inbox| {
+        let mut select = Select::new(reactor);
+        select.recv(inbox);
+        assert!(select.wait().unwrap().recv(inbox).unwrap().is_ok());
+    },
+];
+
+/// News for the reactor from any thread.
+type News = Box<dyn Fn() + Send + Sync>;
+
+/// Calls `test` while a reactor sleeps. It gets ways to send the reactor news: a message for the
+/// inbox that the reactor waits for is the first.
+fn while_asleep(held: bool, test: impl Fn(&Bed, &[News])) {
+    for sleep in SLEEPS {
+        let bed = Arc::<Bed>::default();
+        bed.change(|state| state.held = held);
+        let (give, given) = std::sync::mpsc::channel();
+        let driver_bed = bed.clone();
+        let reactor = thread::spawn(move || {
+            let reactor = Reactor::with_driver(Sleeper { sim: Sim::new(), bed: driver_bed }).unwrap();
+            let (tx, inbox) = reactor.channel::<u32>(1_000).unwrap();
+            let (other, _other_inbox) = reactor.channel::<u32>(1_000).unwrap();
+            let (notifier, _notified) = reactor.notifier();
+            let (remote, poster) = (reactor.remote(), reactor.remote());
+            let news: [News; 5] = [
+                Box::new(move || tx.send(1).unwrap()),
+                Box::new(move || other.send(1).unwrap()),
+                Box::new(move || notifier.notify()),
+                Box::new(move || remote.wake()),
+                Box::new(move || poster.post(|_| {}).unwrap()),
+            ];
+            give.send(news).unwrap();
+            sleep(&reactor, &inbox);
+        });
+        let news = given.recv().unwrap();
+        bed.wait_until(|state| state.asleep);
+        test(&bed, &news);
+        bed.change(|state| state.over = true);
+        reactor.join().unwrap();
+    }
+}
+
+#[test]
+fn a_sleep_is_ended_by_one_wake_up() {
+    let _dog = dog();
+    while_asleep(false, |bed, news| {
+        thread::scope(|scope| scope.spawn(&news[0]).join().unwrap());
+        assert_eq!(bed.calls(), 1);
+        for n in 0..50 {
+            thread::scope(|scope| scope.spawn(&news[n % news.len()]).join().unwrap());
+        }
+        thread::scope(|scope| (0..50).for_each(|n| _ = scope.spawn(&news[n % news.len()])));
+        assert_eq!(bed.calls(), 1, "a sleep that has ended needs no further wake-up");
+    });
+}
+
+#[test]
+fn a_wake_up_that_stands_still_is_made_once_more() {
+    let _dog = dog();
+    for second in 0..5 {
+        while_asleep(true, |bed, news| {
+            let mut calls = [0; 4];
+            thread::scope(|scope| {
+                let send = |n: usize| {
+                    scope.spawn(&news[n % news.len()]).join().unwrap();
+                    bed.calls()
+                };
+                let first = scope.spawn(&news[0]);
+                // The first call of the waker has begun, and does not return.
+                bed.wait_until(|state| state.calls == 1);
+                calls[0] = send(second);
+                calls[1] = send(3);
+                calls[2] = (0..20).map(send).max().unwrap();
+                bed.change(|state| state.held = false);
+                first.join().unwrap();
+                calls[3] = bed.calls();
+            });
+            // Nobody has asked a `select!` for news of its other sources.
+            assert!(calls[0] == 2 || matches!(second, 1 | 2), "news {second}: {calls:?} calls");
+            assert_eq!(calls[1..], [2; 3], "news {second}: calls after the second thread's");
         });
     }
 }

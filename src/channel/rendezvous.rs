@@ -22,11 +22,11 @@
 //! One party does not deal with itself: two cases of one `select!` never meet. What the ends share,
 //! and how nobody waits for a lock, is in `meeting.rs`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::meeting::{Found, Meeting};
-use super::{Nap, RecvTimeoutError, Refused, SendTimeoutError, Target, TryRecvError};
+use super::{Nap, Once, RecvTimeoutError, Refused, SendTimeoutError, Target, TryRecvError};
 use crate::sync::{AtomicBool, Mutex, Ordering, fence, forbid_blocking};
 use crate::wake::{Notify, Ticket};
 
@@ -43,7 +43,7 @@ pub(crate) struct Rendezvous<T> {
 /// The values of senders that block.
 struct Values<T> {
     /// Each level has twice the cells of the one below.
-    levels: [OnceLock<Box<[Value<T>]>>; LEVELS],
+    levels: [Once<Box<[Value<T>]>>; LEVELS],
 }
 
 const LEVELS: usize = 28;
@@ -58,19 +58,15 @@ struct Value<T> {
 
 impl<T> Values<T> {
     fn new() -> Values<T> {
-        let values = Values { levels: [const { OnceLock::new() }; LEVELS] };
-        // loom does not see that a `OnceLock` publishes.
-        #[cfg(all(loom, test))]
-        values.prepare(0);
-        values
+        Values { levels: std::array::from_fn(|_| Once::new(None)) }
     }
 
-    /// Makes the cells of a level.
+    /// Makes the cells of a level. Waits for no other sender that does the same.
     #[cold]
     fn prepare(&self, level: usize) {
         let empty = || Value { used: AtomicBool::new(false), value: Mutex::new(None) };
-        // Another sender may have been faster.
-        let _ = self.levels[level].set((0..FIRST_LEVEL << level).map(|_| empty()).collect());
+        // If another sender was faster, its cells stay and ours are freed.
+        let _ = self.levels[level].set(Arc::new((0..FIRST_LEVEL << level).map(|_| empty()).collect()));
     }
 
     /// Puts a value into a free cell. Allocates when more senders block than ever.
@@ -79,7 +75,7 @@ impl<T> Values<T> {
             if cells.get().is_none() {
                 self.prepare(level);
             }
-            for (at, cell) in cells.get().into_iter().flatten().enumerate() {
+            for (at, cell) in cells.get().into_iter().flat_map(|cells| cells.iter()).enumerate() {
                 let free = !cell.used.load(Ordering::Relaxed);
                 if free && !cell.used.swap(true, Ordering::Acquire) {
                     *cell.value.lock() = Some(value);
@@ -290,6 +286,26 @@ impl<T> Rendezvous<T> {
         let laid = if self.meeting.close() { self.place.lock().take() } else { None };
         let held = self.held.lock().take();
         drop((laid, held));
+    }
+}
+
+#[cfg(all(loom, test))]
+mod models {
+    use loom::thread;
+
+    use super::*;
+
+    /// Mutation: `Values::prepare` stores its cells in any case. A value is lost.
+    #[test]
+    fn two_senders_make_the_first_cells() {
+        loom::model(|| {
+            let values = Arc::new(Values::new());
+            let theirs = values.clone();
+            let other = thread::spawn(move || theirs.put(1));
+            let (ours, theirs) = (values.put(2), other.join().unwrap());
+            assert_ne!(ours, theirs);
+            assert_eq!((values.take(ours), values.take(theirs)), (Some(2), Some(1)));
+        });
     }
 }
 

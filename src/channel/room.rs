@@ -58,17 +58,17 @@ impl Waiters {
     }
 
     /// The next one to be woken.
-    fn pop(&mut self) -> Option<Arc<Notify>> {
+    fn pop(&mut self) -> Option<(Kind, Arc<Notify>)> {
         if self.threads_owed > 0 {
             self.threads_owed -= 1;
             if let Some(thread) = self.threads.pop_front() {
-                return Some(thread);
+                return Some((Kind::Thread, thread));
             }
             self.threads_owed = 0;
         }
         self.reactors_owed = self.reactors_owed.min(self.reactors.len());
         self.reactors_owed = self.reactors_owed.checked_sub(1)?;
-        self.reactors.pop_front()
+        self.reactors.pop_front().map(|reactor| (Kind::Reactor, reactor))
     }
 }
 
@@ -159,8 +159,12 @@ impl Room {
             }
             let next = list.pop();
             self.release(list);
-            if let Some(waiter) = next {
-                waiter.wake();
+            if let Some((kind, waiter)) = next {
+                // After a failed wake-up the next receive tries again. A registration that stays
+                // when its reactor goes on costs one wake-up for nothing.
+                if !waiter.wake() {
+                    self.enter(kind, &waiter);
+                }
             }
         }
     }

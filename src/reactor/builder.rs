@@ -141,7 +141,8 @@ impl Builder {
     ///
     /// The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
     /// it. `try_wait` and a `default` case call one batch. A turn in which a post and a message come
-    /// may call a second one.
+    /// may call a second one. Such calls may have to run [many posts](Self::post_batch) first, and
+    /// call a batch after each batch of posts, but each callback once at most.
     ///
     /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that were
     /// due by then have been called, however many. Each is called once there: one that is armed with

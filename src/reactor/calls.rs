@@ -154,8 +154,8 @@ impl Core {
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up to
     /// a batch of each. What they have armed and is due already is ready then.
-    pub(crate) fn run_calls(self: &Rc<Core>) {
-        if self.run_batch(self.callback_batch, Again::Yes) {
+    pub(super) fn run_calls(self: &Rc<Core>, again: Again) {
+        if self.run_batch(self.callback_batch, again) {
             self.settle_behind();
         }
     }
@@ -191,7 +191,7 @@ impl Core {
 
     /// Runs up to `most` of the first `there` callbacks that are due.
     fn run_callbacks(&self, handle: &Handle, there: usize, most: usize, again: Again) {
-        let before = self.begin_batch(there, most, again);
+        let before = self.begin_batch(again);
         let mut left = most;
         for _ in 0..there {
             if left == 0 {
@@ -202,6 +202,9 @@ impl Core {
             }
             let Some((mut running, firing)) = self.next_call(handle) else { break };
             left -= 1;
+            if self.clock.is_virtual() {
+                self.count_round(there);
+            }
             self.called.set(self.called.get() + 1);
             self.called_now.borrow_mut().1.push(running.token);
             if let Some(call) = &mut running.call {
@@ -212,19 +215,22 @@ impl Core {
         self.called_now.borrow_mut().0 = self.turns.get();
     }
 
-    /// Notes that the turn is about to call up to `most` of `there` callbacks. Returns how many it
-    /// has called before and may not call again: the first tokens of `called_now`, sorted then.
-    fn begin_batch(&self, there: usize, most: usize, again: Again) -> usize {
-        if self.clock.is_virtual() {
-            let (now, (instant, rounds, left)) = (self.clock.now(), self.instant.get());
-            // A round is over when as many were called as there were when it began.
-            let (rounds, left) = match (instant == now, left) {
-                (false, _) => (1, there),
-                (true, 0) => (rounds.saturating_add(1), there),
-                (true, left) => (rounds, left),
-            };
-            self.instant.set((now, rounds, left.saturating_sub(most)));
-        }
+    /// Notes one call at this instant of a virtual clock, in a batch of `there` callbacks.
+    #[cold]
+    fn count_round(&self, there: usize) {
+        let (now, (instant, rounds, left)) = (self.clock.now(), self.instant.get());
+        // A round is over when as many were called as there were when it began.
+        let (rounds, left) = match (instant == now, left) {
+            (false, _) => (1, there),
+            (true, 0) => (rounds.saturating_add(1), there),
+            (true, left) => (rounds, left),
+        };
+        self.instant.set((now, rounds, left.saturating_sub(1)));
+    }
+
+    /// Begins a batch. Returns how many callbacks the turn has called before and may not call
+    /// again: the first tokens of `called_now`, sorted then.
+    fn begin_batch(&self, again: Again) -> usize {
         let (turn, called) = &mut *self.called_now.borrow_mut();
         if again == Again::Yes || *turn != self.turns.get() {
             called.clear();
@@ -316,11 +322,11 @@ impl Core {
             admitted.extend(seen.filter(|&token| self.is_channel(token)));
             admitted.sort_unstable();
             self.admitted.replace(admitted);
-            self.run_calls();
+            self.run_calls(Again::No);
             let until = self.posts_done.get() + self.posting.len() as u64;
             self.gate.set(self.posts_left.get().then_some(until));
         } else {
-            self.run_calls();
+            self.run_calls(Again::No);
             let opens = gate.is_some_and(|until| self.posts_done.get() >= until);
             if opens || !self.posts_left.get() {
                 self.gate.set(None);
@@ -333,7 +339,7 @@ impl Core {
         let held = self.is_channel(token)
             && (self.gate.get().is_some() || self.admitted.borrow().binary_search(&token).is_err());
         if held {
-            self.held.set(true);
+            self.held.set(self.turns.get());
         }
         held
     }
@@ -341,13 +347,14 @@ impl Core {
     /// Returns true if [`take_held`](Self::take_held) does.
     #[inline]
     pub(crate) fn is_any_held(&self) -> bool {
-        self.held.get()
+        self.held.get() == self.turns.get()
     }
 
-    /// Returns true if a source was held since the last call: then there is more than "nothing".
+    /// Returns true if a source was held since the last call, in this turn: then there is more than
+    /// "nothing".
     #[inline]
     pub(crate) fn take_held(&self) -> bool {
-        self.held.replace(false)
+        self.held.replace(0) == self.turns.get()
     }
 
     fn is_channel(&self, token: u64) -> bool {

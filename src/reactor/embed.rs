@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::calls::Again;
 use super::{Core, Handle, Reactor, Wait};
 use crate::sync::{Ordering, fence};
+use crate::sys::errors::of_creation;
 use crate::sys::fork::PollerFd;
 use crate::wake::Request;
 
@@ -45,8 +46,8 @@ impl Reactor {
     /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
     ///
     /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
-    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and with
-    /// `EMFILE` or `ENFILE` as [`Reactor::new`] does.
+    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want
+    /// of fds as [`Reactor::new`] does.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]
@@ -78,7 +79,9 @@ impl Reactor {
         }
         let driving = core.driving.try_borrow().map_err(|_| super::busy())?;
         let fd = match driving.driver.as_ref().and_then(|driver| driver.as_fd()) {
-            Some(fd) => PollerFd::new(fd.try_clone_to_owned()?),
+            Some(fd) => PollerFd::new(
+                fd.try_clone_to_owned().map_err(|error| of_creation(error, "the fd for an outer loop"))?,
+            ),
             None => {
                 return Err(io::Error::new(
                     io::ErrorKind::Unsupported,

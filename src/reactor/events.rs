@@ -230,7 +230,7 @@ impl Handle {
             }
             let until = match patience {
                 Patience::None if core.take_held() => {
-                    core.look();
+                    core.look_behind_posts();
                     continue;
                 }
                 // What one more look finds, before the wait ends with nothing.

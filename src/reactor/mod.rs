@@ -169,8 +169,8 @@ pub(crate) struct Core {
     gate: Cell<Option<u64>>,
     /// The tokens of the channels that need not wait for more posts, sorted.
     admitted: RefCell<Vec<u64>>,
-    /// A channel had to wait for posts.
-    held: Cell<bool>,
+    /// The turn in which a channel had to wait for posts; 0: that was seen.
+    held: Cell<u64>,
     /// Callbacks that bells have made due, while they are put in order.
     rung: RefCell<Vec<(u64, u32)>>,
     /// A source of the turn has something coming (`wake/mod.rs`).
@@ -244,11 +244,26 @@ struct Driving {
 impl Reactor {
     /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB.
     ///
-    /// Fails with the system's error, and then leaves nothing behind.
-    /// [`raw_os_error`](io::Error::raw_os_error) is `EMFILE` when the process has as many fds as
-    /// `RLIMIT_NOFILE` allows (raise that: `ulimit -n`), and `ENFILE` when the system has as many
-    /// as it allows (on Linux raise `fs.file-max`). When epoll has no room the error names
-    /// `fs.epoll.max_user_watches`, and its source is the system's.
+    /// Fails with the system's error, and then leaves nothing behind. The error names the limit and
+    /// the remedy
+    /// - when the process has as many fds as `RLIMIT_NOFILE` allows (`EMFILE`: raise that limit,
+    ///   `ulimit -n`),
+    /// - when the system has as many as it allows (`ENFILE`: on Linux raise `fs.file-max`),
+    /// - when the kernel has no memory (`ENOMEM`),
+    /// - when epoll has no room (`ENOSPC`: raise `fs.epoll.max_user_watches`).
+    ///
+    /// Then the system's own error, with its [`raw_os_error`](io::Error::raw_os_error), is the
+    /// [source](std::error::Error::source):
+    ///
+    /// ```
+    /// use std::{error::Error, io};
+    ///
+    /// fn errno(error: &io::Error) -> Option<i32> {
+    ///     let system = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    ///     error.raw_os_error().or_else(|| system?.raw_os_error())
+    /// }
+    /// # assert_eq!(errno(&io::Error::from_raw_os_error(24)), Some(24));
+    /// ```
     #[track_caller]
     pub fn new() -> io::Result<Reactor> {
         Reactor::builder().build()
@@ -308,7 +323,7 @@ impl Reactor {
             posts_left: Cell::new(false),
             gate: Cell::new(None),
             admitted: RefCell::default(),
-            held: Cell::new(false),
+            held: Cell::new(0),
             rung: RefCell::default(),
             coming: Cell::new(false),
             napping: Cell::new(false),
@@ -535,7 +550,19 @@ impl Core {
     #[inline(never)]
     fn run_errands(self: &Rc<Core>) {
         self.poll_fds();
-        self.run_calls();
+        self.run_calls(Again::Yes);
+    }
+
+    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
+    /// callback that the call has run before, and that is armed with zero, is the next turn's.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn look_behind_posts(self: &Rc<Core>) {
+        if self.clock.begin_turn(self.next_due.get()) {
+            self.expire(self.clock.now());
+        }
+        self.poll_fds();
+        self.run_calls(Again::No);
     }
 
     /// Whether the next turn has errands.
@@ -605,7 +632,7 @@ impl Core {
     #[inline(never)]
     fn catch_up(self: &Rc<Core>) {
         if !self.is_behind() {
-            return self.run_calls();
+            return self.run_calls(Again::Yes);
         }
         let (called, most) = (self.called_in_turn(), self.callback_batch);
         let now = self.clock.now();

@@ -334,7 +334,7 @@ impl<'a> Select<'a> {
             }
             let until = match patience {
                 Patience::None if core.take_held() => {
-                    core.look();
+                    core.look_behind_posts();
                     continue;
                 }
                 // What one more look finds, before the `Select` gives up.

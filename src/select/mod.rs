@@ -340,7 +340,7 @@ fn look_and_pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Resu
             return Ok(picked);
         }
         // A message waits for posts: "nothing" would be wrong.
-        core.look();
+        core.look_behind_posts();
     }
 }
 

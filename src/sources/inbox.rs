@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{Blocking, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sys::errors::remedy;
+use crate::sys::errors::{remedy, with_remedy};
 
 /// The receiver of a channel, registered with a reactor.
 ///
@@ -284,6 +284,6 @@ impl<S> Error for RegisterError<S> {
 
 impl<S> From<RegisterError<S>> for io::Error {
     fn from(failed: RegisterError<S>) -> io::Error {
-        failed.error
+        with_remedy(failed.error)
     }
 }

@@ -69,6 +69,14 @@ use crate::reactor::Handle;
 /// }
 /// # io::Result::Ok(())
 /// ```
+///
+/// # A source that keeps the loop busy
+/// `is_ready` and `try_take` must agree: a source that is ready and gives nothing keeps the loop
+/// awake. So does one that gives its end in every turn. No report names a source of your own that
+/// does so: [`SourceInfo::spinning`](crate::SourceInfo::spinning) and
+/// [`Stats::spinning`](crate::Stats::spinning) know only the sources of this crate, because no
+/// other source is registered with the reactor. If a loop is busy and neither says why, look at
+/// your own sources.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Source;
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
 
 /// A clock that an [`OsTimer`] can be on: [`MonotonicClock`], [`BootClock`] or [`WallClock`].
@@ -155,8 +156,10 @@ pub struct OsTimer<C: OsClock = MonotonicClock> {
 impl Handle {
     /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls, on kqueue three.
     ///
-    /// Fails with the system's error, for instance `EMFILE`, with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and when the reactor
-    /// has been dropped.
+    /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, when
+    /// the reactor has been dropped, and for want of fds or memory as [`Reactor::new`] does.
+    ///
+    /// [`Reactor::new`]: crate::Reactor::new
     #[track_caller]
     pub fn os_timer(&self) -> io::Result<OsTimer> {
         OsTimer::new(self)
@@ -185,7 +188,8 @@ impl<C: OsClock> OsTimer<C> {
         }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
-        slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge)?;
+        let watched = slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
+        watched.map_err(|error| of_creation(error, "a kernel timer"))?;
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use super::Source;
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
 
 /// A signal, by its number. Those that programs wait for have names here; the others are `Signal(n)`.
@@ -105,8 +106,9 @@ impl Handle {
     ///   started it, and a thread from the thread that made it, so such a signal mostly comes
     ///   nowhere. Unblock it first, with `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Fails with `Unsupported` when the reactor's driver waits for no fds, and when the reactor
-    /// has been dropped. Then nothing is caught.
+    /// Fails with `Unsupported` when the reactor's driver waits for no fds, when the reactor has been
+    /// dropped, and for want of fds or memory as [`Reactor::new`](crate::Reactor::new) does. Then
+    /// nothing is caught.
     #[track_caller]
     pub fn signals(&self, signals: &[Signal]) -> io::Result<Signals> {
         if self.is_closed() {
@@ -115,7 +117,8 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Signals);
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.0).collect();
         let signals = SignalSet::new(&numbers)?;
-        slot.watch_fd(signals.as_fd(), Interest::READABLE, Mode::Edge)?;
+        let watched = slot.watch_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
+        watched.map_err(|error| of_creation(error, "a source of signals"))?;
         Ok(Signals { signals, slot })
     }
 }

@@ -49,7 +49,7 @@ mod real {
 
     pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
     pub(super) use std::sync::Mutex as Inner;
-    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU8;
 
     /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]
@@ -136,10 +136,21 @@ mod real {
         }
     }
 
-    /// Whether the first thread to ask could use several cores.
+    /// Returns true if the first thread to ask could use several cores. No thread waits for that one.
     fn several_cores() -> bool {
-        static CORES: OnceLock<bool> = OnceLock::new();
-        *CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
+        const ONE: u8 = 1;
+        const SEVERAL: u8 = 2;
+        static CORES: AtomicU8 = AtomicU8::new(0);
+        match CORES.load(Ordering::Relaxed) {
+            0 => {
+                let several = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+                let cores = if several { SEVERAL } else { ONE };
+                // Of several threads the first one decides.
+                let decided = CORES.compare_exchange(0, cores, Ordering::Relaxed, Ordering::Relaxed);
+                decided.err().unwrap_or(cores) == SEVERAL
+            }
+            cores => cores == SEVERAL,
+        }
     }
 
     /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory (`channel/ring.rs`).

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::errors::of_creation;
 use super::fork::PollerFd;
 use super::timespec::Timespec;
 use super::{Interest, Mode, OsTimer, Readiness, Time, check, is_missing};
@@ -43,10 +44,14 @@ impl Poller {
     /// Whether another poller can wait for its fd.
     pub const NESTS: bool = true;
 
-    /// Creates an epoll instance (`EPOLL_CLOEXEC`). One syscall; fails with the system's error, for instance `EMFILE`.
+    /// Creates an epoll instance (`EPOLL_CLOEXEC`). One syscall. Fails with the system's error.
+    ///
+    /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
+    /// remedy, and its [source](std::error::Error::source) is the system's.
     pub fn new() -> io::Result<Poller> {
         // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+            .map_err(|error| of_creation(error, "a poller"))?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Poller { epoll: PollerFd::new(fd) })

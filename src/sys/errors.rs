@@ -76,7 +76,22 @@ pub(crate) fn of_watches(error: io::Error, fd: Option<RawFd>) -> io::Error {
     explained(error.kind(), text, error)
 }
 
-/// What to do about an error whose text says only what is wrong.
+/// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay as
+/// they are.
+#[cold]
+pub(crate) fn of_creation(error: io::Error, what: &str) -> io::Error {
+    let Some(remedy) = remedy(&error) else { return error };
+    explained(error.kind(), format!("cannot make {what}: {error}: {remedy}"), error)
+}
+
+/// Adds the remedy to an error of a registration, where it has one.
+#[cold]
+pub(crate) fn with_remedy(error: io::Error) -> io::Error {
+    let Some(remedy) = remedy(&error) else { return error };
+    explained(error.kind(), format!("the registration failed: {error}: {remedy}"), error)
+}
+
+/// Returns what to do about an error whose text says only what is wrong.
 pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
         Some(libc::EMFILE) => Some(
@@ -85,6 +100,35 @@ pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
         Some(libc::ENFILE) => {
             Some("the system has as many open files as it allows: on Linux raise fs.file-max")
         }
+        Some(libc::ENOMEM) => Some(
+            "the kernel has no memory for it: close some fds, or raise the memory limit of the process's group",
+        ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_creation_names_the_cause_and_the_remedy() {
+        let causes =
+            [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "memory limit")];
+        for (errno, limit) in causes {
+            let system = io::Error::from_raw_os_error(errno);
+            let (kind, cause) = (system.kind(), system.to_string());
+            let error = of_creation(system, "a thing");
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("cannot make a thing: {cause}: ")), "{text}");
+            assert!(text.contains(limit) && text.contains("raise"), "{text}");
+            assert_eq!(error.kind(), kind);
+            let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            assert_eq!(source.and_then(io::Error::raw_os_error), Some(errno));
+            // Told once, whoever adds a remedy afterwards.
+            assert_eq!(of_creation(error, "another thing").to_string(), text);
+        }
+        let other = of_creation(io::Error::from_raw_os_error(libc::EPERM), "a thing");
+        assert_eq!(other.raw_os_error(), Some(libc::EPERM));
     }
 }

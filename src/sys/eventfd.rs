@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::errors::of_creation;
 use super::{Interest, Mode, Poller, check};
 
 /// Wakes a [`Poller`] from any thread: an eventfd here.
@@ -33,11 +34,15 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Creates a waker of `poller` that is reported under `id`. Two syscalls; fails with the system's error, for instance `EMFILE`.
+    /// Creates a waker of `poller` that is reported under `id`. Two syscalls. Fails as
+    /// [`Poller::new`] does.
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
-        let flag = Flag::new()?;
-        poller.register(&flag, id, Interest::READABLE, Mode::Edge)?;
-        Ok(Waker { flag })
+        let new = || {
+            let flag = Flag::new()?;
+            poller.register(&flag, id, Interest::READABLE, Mode::Edge)?;
+            Ok(Waker { flag })
+        };
+        new().map_err(|error| of_creation(error, "a waker"))
     }
 
     /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.

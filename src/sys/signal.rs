@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::slots::{COUNT, Raise, bit, numbers};
+use super::errors::of_creation;
 use super::{Flag, check, signals};
 
 /// What `slots.rs` is made of.
@@ -231,7 +232,7 @@ fn count_forks() -> io::Result<()> {
     // process.
     let failed = unsafe { pthread_atfork(None, None, Some(in_child)) };
     if failed != 0 {
-        return Err(io::Error::from_raw_os_error(failed));
+        return Err(of_creation(io::Error::from_raw_os_error(failed), "a signal set"));
     }
     COUNTED.store(true, Ordering::Release);
     Ok(())
@@ -327,11 +328,11 @@ impl SignalSet {
     /// - for a signal that the calling thread blocks. Threads and programs inherit the mask, so
     ///   such a signal mostly comes nowhere. Unblock it first: `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Also fails with the system's error. Then none is watched.
+    /// Also fails as [`Poller::new`](super::Poller::new) does. Then none is watched.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
         signals.iter().try_for_each(|&signal| can_be_caught(signal))?;
         count_forks()?;
-        let flag = Flag::new()?;
+        let flag = Flag::new().map_err(|error| of_creation(error, "a signal set"))?;
         let locked = Locked::new();
         let blocked = signals.iter().find(|&&signal| is_member(&locked.mask, signal));
         if let Some(&signal) = blocked {

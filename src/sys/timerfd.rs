@@ -13,11 +13,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::errors::of_creation;
 use super::timespec::timerfd_settime;
 use super::{Expiry, Interest, Mode, OsClock, Poller, Time, check};
 
 /// Attempts to arm that may be interrupted, one after the other, before that is an error.
 const INTERRUPTIONS: u32 = 16;
+
+/// What an error calls a timer.
+const KERNEL_TIMER: &str = "a kernel timer";
 
 /// A kernel timer on `CLOCK_MONOTONIC`: a timerfd here.
 ///
@@ -41,10 +45,12 @@ pub struct OsTimer {
 }
 
 impl OsTimer {
-    /// Creates a disarmed timer of `poller` that is reported under `id`. Two syscalls; fails with the system's error, for instance `EMFILE`.
+    /// Creates a disarmed timer of `poller` that is reported under `id`. Two syscalls. Fails as
+    /// [`Poller::new`] does.
     pub fn new(poller: &Poller, id: u64) -> io::Result<OsTimer> {
         let timer = TimerFd::new(OsClock::Monotonic)?;
-        poller.register(&timer, id, Interest::READABLE, Mode::Edge)?;
+        let registered = poller.register(&timer, id, Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, KERNEL_TIMER))?;
         Ok(OsTimer { timer })
     }
 
@@ -86,7 +92,8 @@ pub struct TimerFd {
 }
 
 impl TimerFd {
-    /// A disarmed timer (close-on-exec). One syscall; fails with the system's error, for instance `EMFILE`, and with [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`.
+    /// A disarmed timer (close-on-exec). One syscall. Fails as [`Poller::new`] does, and with
+    /// [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`.
     pub fn new(clock: OsClock) -> io::Result<TimerFd> {
         let (clock, flags) = match clock {
             OsClock::Monotonic => (libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME),
@@ -94,7 +101,8 @@ impl TimerFd {
             OsClock::Wall => (libc::CLOCK_REALTIME, libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET),
         };
         // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })?;
+        let fd = check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })
+            .map_err(|error| of_creation(error, KERNEL_TIMER))?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(TimerFd { fd: unsafe { OwnedFd::from_raw_fd(fd) }, flags })
     }

@@ -56,8 +56,8 @@ impl Bell {
     #[inline(always)] // see Notify::answer
     pub(crate) fn wake(&self, asked: Asked) {
         if self.for_callback || asked.is_some() {
-            self.notify.wake();
-            if asked.is_for_mark() {
+            // As in `Notify::answer`: a request whose wake-up has failed stays.
+            if self.notify.wake() && asked.is_for_mark() {
                 self.request.answered(asked);
             }
         }

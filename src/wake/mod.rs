@@ -35,6 +35,9 @@
 //! sender that finds the sleep ended by a
 //! sender that has not yet made its wake-up waits a moment, then makes the wake-up, too. So there
 //! is **one wake-up a sleep**, except where the thread that owes the wake-up does not run.
+//!
+//! A wake-up that has failed is owed like one that has not been made yet. Step 8 is left out then,
+//! so the next sender finds the request and tries again.
 
 mod bell;
 mod marks;
@@ -396,16 +399,20 @@ impl Notify {
     pub(crate) fn answer(&self, asked: Asked, cell: &RequestCell, slot: u32) {
         if asked.is_for_mark() {
             self.mark(cell, slot);
-            self.wake();
-            cell.answered(asked);
+            // A request whose wake-up has failed stays: the next sender must try again.
+            if self.wake() {
+                cell.answered(asked);
+            }
         } else {
             self.wake();
         }
     }
 
     /// Step 7 of a sender. Also called by the reactor itself when an outer loop sleeps for it.
+    ///
+    /// Returns false if the wake-up has failed: the next thread that has news must try again.
     #[inline(always)]
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(&self) -> bool {
         let number = self.sleep.load(Ordering::SeqCst);
         if number & 1 == 0 {
             // A failed exchange stores nothing: a late sender cannot undo a later sleep.
@@ -414,17 +421,17 @@ impl Notify {
                 Err(now) => self.help(now),
             }
         } else {
-            self.help(number);
+            self.help(number)
         }
     }
 
-    /// Makes the wake-up of the sleep that `ended`.
+    /// Makes the wake-up of the sleep that `ended`. Returns false if all attempts have failed.
     #[inline(always)]
-    fn ring(&self, ended: u64) {
+    fn ring(&self, ended: u64) -> bool {
         if !self.is_at_home() {
-            return;
+            return true;
         }
-        let Ok(waker) = self.waker.try_read() else { return }; // the reactor is going
+        let Ok(waker) = self.waker.try_read() else { return true }; // the reactor is going
         let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok() || wake_again(&**waker));
         drop(waker);
         if self.closed.load(Ordering::SeqCst) {
@@ -434,6 +441,7 @@ impl Notify {
         if made && self.sleep.load(Ordering::SeqCst) == ended {
             self.rung.store(ended, Ordering::Release);
         }
+        made
     }
 
     /// The reactor is gone: drops the waker, and with it the fd that it keeps open. Waits for
@@ -451,21 +459,18 @@ impl Notify {
         drop(waker);
     }
 
-    /// Makes the wake-up that another thread owes, if that thread takes too long.
+    /// Makes the wake-up that another thread owes, if that thread takes too long. Returns false if
+    /// the wake-up has failed.
     #[inline]
-    fn help(&self, ended: u64) {
-        if self.rung.load(Ordering::Acquire) != ended {
-            self.help_slow(ended);
-        }
+    fn help(&self, ended: u64) -> bool {
+        self.rung.load(Ordering::Acquire) == ended || self.help_slow(ended)
     }
 
     #[cold]
     #[inline(never)]
-    fn help_slow(&self, ended: u64) {
+    fn help_slow(&self, ended: u64) -> bool {
         let is_over =
             || self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended;
-        if !wait_briefly(A_SYSCALL, is_over) {
-            self.ring(ended);
-        }
+        wait_briefly(A_SYSCALL, is_over) || self.ring(ended)
     }
 }

@@ -29,6 +29,15 @@ const MAIN: u64 = 2;
 
 type Message = [u8; 64];
 
+/// A message with a destructor: only for such does the drop of a receiver look at what is left.
+struct Parcel(Message);
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        std::hint::black_box(&self.0);
+    }
+}
+
 /// How the loop receives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -286,14 +295,14 @@ fn bare(shared: &Shared, rx: &Receiver<Message>) {
 }
 
 /// A loop that drops receivers.
-fn drops(shared: &Arc<Shared>, make: fn() -> (Sender<Message>, Receiver<Message>)) {
+fn drops(shared: &Arc<Shared>, make: fn() -> (Sender<Parcel>, Receiver<Parcel>)) {
     let (tx, mut rx) = make();
     let current = Arc::new(Mutex::new(tx));
     senders(shared, Way::Drop.gap(), || {
         let current = current.clone();
         let mut tx = current.lock().unwrap().clone();
         move || {
-            if tx.try_send([7; 64]).is_err() {
+            if tx.try_send(Parcel([7; 64])).is_err() {
                 tx = current.lock().unwrap().clone();
             }
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::super::errors::of_creation;
 use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
 use super::super::{check, timespec};
@@ -145,10 +146,10 @@ impl Raw {
     }
 }
 
-/// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
-pub(super) fn kqueue() -> io::Result<PollerFd> {
+/// A new kqueue for `what`, close-on-exec. (A child made by `fork` does not inherit it anyway.)
+pub(super) fn kqueue(what: &str) -> io::Result<PollerFd> {
     // SAFETY: the call takes no arguments.
-    let fd = check(unsafe { os::kqueue() })?;
+    let fd = check(unsafe { os::kqueue() }).map_err(|error| of_creation(error, what))?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the fd is open, and the call takes no pointer.

@@ -92,9 +92,12 @@ impl Poller {
     /// Whether another poller can wait for its fd: on every system, but not with every library that stands for one.
     pub const NESTS: bool = !cfg!(flat);
 
-    /// Creates a kqueue (close-on-exec). Two syscalls; fails with the system's error, for instance `EMFILE`.
+    /// Creates a kqueue (close-on-exec). Two syscalls. Fails with the system's error.
+    ///
+    /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
+    /// remedy, and its [source](std::error::Error::source) is the system's.
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller { queue: Arc::new(Queue { kq: abi::kqueue()?, book: Mutex::default() }) })
+        Ok(Poller { queue: Arc::new(Queue { kq: abi::kqueue("a poller")?, book: Mutex::default() }) })
     }
 
     /// Returns true in the process that made it; false in a forked child of that.

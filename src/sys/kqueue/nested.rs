@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::super::errors::of_creation;
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
@@ -22,13 +23,16 @@ use super::Poller;
 use super::abi::{self, Kevent, NOTE_EXIT, Raw};
 use super::timer::{STEPS, timers};
 
-/// A kqueue of its own.
-fn nested() -> io::Result<PollerFd> {
+/// What an error calls a [`ProcessFd`].
+const CHILD_FD: &str = "an fd for the end of a child process";
+
+/// A kqueue of its own, for `what`.
+fn nested(what: &str) -> io::Result<PollerFd> {
     if !Poller::NESTS {
         let text = "a kqueue of this library cannot wait for another one";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
-    abi::kqueue()
+    abi::kqueue(what)
 }
 
 /// Applies changes, and fetches no event.
@@ -83,7 +87,8 @@ pub struct TimerFd {
 }
 
 impl TimerFd {
-    /// A disarmed timer (close-on-exec). Two syscalls; fails with the system's error, for instance `EMFILE`, and with [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`,
+    /// A disarmed timer (close-on-exec). Two syscalls. Fails as [`Poller::new`] does, and with
+    /// [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`,
     /// or none that can be waited for as an fd.
     pub fn new(clock: OsClock) -> io::Result<TimerFd> {
         let wall = match clock {
@@ -94,7 +99,7 @@ impl TimerFd {
                 wall => wall,
             },
         };
-        Ok(TimerFd { kq: nested()?, wall, deadline: AtomicU64::new(u64::MAX) })
+        Ok(TimerFd { kq: nested("a kernel timer")?, wall, deadline: AtomicU64::new(u64::MAX) })
     }
 
     /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
@@ -177,9 +182,9 @@ impl ProcessFd {
     /// For the process `pid`, a child that has not been waited for. Three syscalls; close-on-exec.
     ///
     /// Fails with [`io::ErrorKind::Unsupported`] where no kqueue can be waited for or a sandbox
-    /// refuses the filter, and with the system's error.
+    /// refuses the filter, and as [`Poller::new`] does.
     pub fn new(pid: u32) -> io::Result<ProcessFd> {
-        let kq = nested()?;
+        let kq = nested(CHILD_FD)?;
         let process = Kevent {
             ident: pid as usize,
             filter: Filter::Process,
@@ -193,7 +198,7 @@ impl ProcessFd {
                 change(&kq, &[timer(EV_ADD | EV_ONESHOT, timers().fflags, 1)])?;
             }
             Err(error) if is_refusal(&error) => return Err(refused("EVFILT_PROC", &error)),
-            added => added?,
+            added => added.map_err(|error| of_creation(error, CHILD_FD))?,
         }
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
     }

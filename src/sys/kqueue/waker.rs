@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::super::errors::of_creation;
 use super::super::kevent::{EV_ADD, EV_CLEAR, EV_DELETE, Filter};
 use super::super::{Interest, Mode};
 use super::abi::{Kevent, NOTE_TRIGGER, Raw};
@@ -47,15 +48,16 @@ enum Kind {
 }
 
 impl Waker {
-    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll; fails with the system's error.
+    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll. Fails as
+    /// [`Poller::new`] does.
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
-        if cfg!(flat) {
-            return Waker::pipe(poller, id);
-        }
-        match Waker::user(poller, id) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Waker::pipe(poller, id),
-            made => made,
-        }
+        let user = if cfg!(flat) { None } else { Some(Waker::user(poller, id)) };
+        let made = match user {
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => Waker::pipe(poller, id),
+            Some(made) => made,
+            None => Waker::pipe(poller, id),
+        };
+        made.map_err(|error| of_creation(error, "a waker"))
     }
 
     fn user(poller: &Poller, id: u64) -> io::Result<Waker> {

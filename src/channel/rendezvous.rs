@@ -99,11 +99,15 @@ impl<T> Values<T> {
 
 impl<T> Rendezvous<T> {
     pub(super) fn new() -> Rendezvous<T> {
+        let values = Values::new();
+        // Fewer steps for the models of channels. The first cells have a model of their own.
+        #[cfg(all(loom, test))]
+        values.prepare(0);
         Rendezvous {
             meeting: Arc::new(Meeting::new()),
             place: Mutex::new(None),
             held: Mutex::new(None),
-            values: Values::new(),
+            values,
         }
     }
 

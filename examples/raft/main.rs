@@ -12,14 +12,13 @@
 mod cluster;
 mod node;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use node::{Event, Id, Message, Peer, Setup, Timing, What};
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::sim::Search;
@@ -141,13 +140,19 @@ fn main() -> io::Result<ExitCode> {
 
 /// Runs whole clusters in virtual time until one breaks a rule.
 fn search(seeds: u64, has_bug: bool, trace: Option<PathBuf>) -> io::Result<ExitCode> {
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {per_sec}, {eta} left");
-    let bar = ProgressBar::new(seeds).with_style(style.map_err(io::Error::other)?);
-    let found = Search::new(0..seeds).progress(|done| bar.set_position(done)).run(|world| {
+    let shown = io::stderr().is_terminal();
+    let show = |done| {
+        if shown && done % 100 == 0 {
+            eprint!("\r{done} of {seeds} seeds");
+        }
+    };
+    let found = Search::new(0..seeds).progress(show).run(|world| {
         let seed = world.seed();
         cluster::history(world, seed, has_bug).map(drop)
     });
-    bar.finish_and_clear();
+    if shown {
+        eprintln!(); // behind the last count
+    }
     match found {
         Ok(tried) => {
             println!("no rule is broken in {tried} histories");

@@ -18,33 +18,52 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Arg, ArgAction, Command, value_parser};
 use node::{Event, Id, Message, Peer, Setup, Timing, What};
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::sim::Search;
 use pollmux::{Canceller, Context, Reactor, Time, select};
 
-#[derive(Parser)]
-#[command(about = "Raft's leader election among threads")]
 struct Args {
-    /// How many nodes
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
-    /// Stop the first leader, for the rest to elect another
-    #[arg(long)]
     kill_leader: bool,
-    /// What the election timeouts come from; without it they differ from run to run
-    #[arg(long)]
     seed: Option<u64>,
-    /// Search so many seeds, in virtual time, for a history that breaks a rule of Raft
-    #[arg(long, value_name = "SEEDS")]
     search: Option<u64>,
-    /// With --search: a crash forgets the node's vote
-    #[arg(long, requires = "search")]
     bug: bool,
-    /// With --search: write the history that was found as a Chrome trace
-    #[arg(long, requires = "search", value_name = "FILE")]
     trace: Option<PathBuf>,
+}
+
+impl Args {
+    fn parse() -> Args {
+        let nodes = Arg::new("nodes").long("nodes").value_parser(value_parser!(u64).range(1..=9));
+        let kill_leader = Arg::new("kill-leader").long("kill-leader").action(ArgAction::SetTrue);
+        let seed = Arg::new("seed").long("seed").value_parser(value_parser!(u64));
+        let search = Arg::new("search").long("search").value_parser(value_parser!(u64));
+        let bug = Arg::new("bug").long("bug").action(ArgAction::SetTrue).requires("search");
+        let trace = Arg::new("trace").long("trace").value_parser(value_parser!(PathBuf));
+        let found = Command::new("raft").about("Raft's leader election among threads").args([
+            nodes.default_value("3").help("How many nodes"),
+            kill_leader.help("Stop the first leader, for the rest to elect another"),
+            seed.help("What the election timeouts come from; without it they differ from run to run"),
+            search
+                .value_name("SEEDS")
+                .help("Search so many seeds, in virtual time, for a history that breaks a rule of Raft"),
+            bug.help("With --search: a crash forgets the node's vote"),
+            trace
+                .requires("search")
+                .value_name("FILE")
+                .help("With --search: write the history that was found as a Chrome trace"),
+        ]);
+        let mut found = found.get_matches();
+        Args {
+            nodes: found.remove_one("nodes").unwrap(),
+            kill_leader: found.get_flag("kill-leader"),
+            seed: found.remove_one("seed"),
+            search: found.remove_one("search"),
+            bug: found.get_flag("bug"),
+            trace: found.remove_one("trace"),
+        }
+    }
 }
 
 /// How long a leader leads before the next scene.

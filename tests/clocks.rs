@@ -27,7 +27,7 @@ const SAYS: &str = "the child says:";
 
 /// Longer than two stalls, and than what a loop that starts anew after a stop would have to be late
 /// for in order not to be noticed.
-const LONG: Duration = Duration::from_secs(6);
+const LONG: Duration = Duration::from_secs(3);
 
 fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)

@@ -1,6 +1,6 @@
 //! How late timers are: pollmux beside a bare timerfd and its peers, on an idle machine; and a ticker in one `select!` with flooded channels.
 //!
-//! `cargo bench --bench lateness` takes about two minutes, `-- --quick` a quarter of a minute; a filter may follow (`-- timer`, `-- ticker`).
+//! `cargo bench -p pollmux-benches --bench lateness` takes about two minutes, `-- --quick` a quarter of a minute; a filter may follow (`-- timer`, `-- ticker`).
 //!
 //! The contestants take turns, sample by sample, so that a machine that drifts is slow for all of them alike: **only ratios inside one
 //! run count**. Every one is given the same absolute deadline, a reading of the clock plus the delay, and its lateness ends with a reading by the code that the timer is for.

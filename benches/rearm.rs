@@ -1,6 +1,6 @@
 //! What re-arming costs: one timer, a turn with a heartbeat, and a thousand or a million live timers; tokio and crossbeam in the same run.
 //!
-//! `cargo bench --bench rearm` (a filter may follow: `-- turn`). The machine drifts: compare within one run.
+//! `cargo bench -p pollmux-benches --bench rearm` (a filter may follow: `-- turn`). The machine drifts: compare within one run.
 
 mod common;
 

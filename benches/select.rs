@@ -1,6 +1,6 @@
 //! One ready source among many: what a turn costs when 10 to 10,000 channels are waited for, and one has a message. crossbeam and calloop in the same run.
 //!
-//! `cargo bench --bench select` (a filter may follow: `-- wait`). Gate: at most 1.3 times as much among 10,000 as among 10. The messages go to one channel after the other; at
+//! `cargo bench -p pollmux-benches --bench select` (a filter may follow: `-- wait`). Gate: at most 1.3 times as much among 10,000 as among 10. The messages go to one channel after the other; at
 //! random, ten thousand channels show the caches more than the reactor.
 
 mod common;

@@ -1,6 +1,6 @@
 //! What a syscall costs, and what the layers above add to it: raw calls beside `pollmux::sys`, mio and polling.
 //!
-//! `cargo bench --bench syscalls` (a filter may follow: `-- 'wake and wait'`) takes about a minute and a half. Each group does one
+//! `cargo bench -p pollmux-benches --bench syscalls` (a filter may follow: `-- 'wake and wait'`) takes about a minute and a half. Each group does one
 //! thing in several ways. The machine drifts: **only ratios inside one run count**, best inside one group.
 //!
 //! The groups of round trips keep their two threads on a core each, where there are two.

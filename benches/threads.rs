@@ -1,6 +1,6 @@
 //! What it costs to bring a message to another thread: M msg/s from 1 and 4 producers, and the time of a round trip, beside the peers.
 //!
-//! `cargo bench --bench threads` takes about a minute and a half, `-- --quick` ten seconds; a filter may follow (`-- producer`, `-- 'round trip'`).
+//! `cargo bench -p pollmux-benches --bench threads` takes about a minute and a half, `-- --quick` ten seconds; a filter may follow (`-- producer`, `-- 'round trip'`).
 //!
 //! The contestants take turns in slices of a few tens of milliseconds. A ratio is that of two slices of one round, and the median of the rounds' ratios counts: the machine
 //! drifts, so **only those ratios count**.

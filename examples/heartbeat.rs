@@ -16,22 +16,33 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Arg, Command, value_parser};
 use duration::duration;
 use pollmux::{Reactor, Time, channel, select};
 
-#[derive(Parser)]
-#[command(about = "A heartbeat that every event puts off")]
 struct Args {
-    /// Heartbeat after this long without an event
-    #[arg(long, default_value = "1s", value_parser = duration)]
     interval: Duration,
-    /// When the events happen, counted from the start
-    #[arg(long, default_value = "200ms,600ms", value_delimiter = ',', value_parser = duration)]
     events: Vec<Duration>,
-    /// Stop after this many heartbeats
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     beats: u64,
+}
+
+impl Args {
+    fn parse() -> Args {
+        let interval = Arg::new("interval").long("interval").value_parser(duration).default_value("1s");
+        let events = Arg::new("events").long("events").value_parser(duration).value_delimiter(',');
+        let beats = Arg::new("beats").long("beats").value_parser(value_parser!(u64).range(1..));
+        let found = Command::new("heartbeat").about("A heartbeat that every event puts off").args([
+            interval.help("Heartbeat after this long without an event"),
+            events.default_value("200ms,600ms").help("When the events happen, counted from the start"),
+            beats.default_value("2").help("Stop after this many heartbeats"),
+        ]);
+        let mut found = found.get_matches();
+        Args {
+            interval: found.remove_one("interval").unwrap(),
+            events: found.remove_many("events").unwrap().collect(),
+            beats: found.remove_one("beats").unwrap(),
+        }
+    }
 }
 
 fn main() -> io::Result<()> {

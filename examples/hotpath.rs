@@ -14,7 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Arg, ArgAction, Command, value_parser};
 use common::allocations;
 use pollmux::sys::{self, OsTimer, Poller, Waker};
 use pollmux::{
@@ -25,15 +25,22 @@ use pollmux::{
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
 
-#[derive(Parser)]
-#[command(about = "What a turn of the reactor costs")]
 struct Args {
-    /// Turns to make
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     turns: u64,
-    /// Measure turns that go through the kernel, beside raw syscalls
-    #[arg(long)]
     kernel: bool,
+}
+
+impl Args {
+    fn parse() -> Args {
+        let turns = Arg::new("turns").long("turns").value_parser(value_parser!(u64).range(1..));
+        let kernel = Arg::new("kernel").long("kernel").action(ArgAction::SetTrue);
+        let found = Command::new("hotpath").about("What a turn of the reactor costs").args([
+            turns.default_value("1000000").help("Turns to make"),
+            kernel.help("Measure turns that go through the kernel, beside raw syscalls"),
+        ]);
+        let mut found = found.get_matches();
+        Args { turns: found.remove_one("turns").unwrap(), kernel: found.get_flag("kernel") }
+    }
 }
 
 fn main() -> io::Result<()> {

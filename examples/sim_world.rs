@@ -8,19 +8,27 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Arg, Command, value_parser};
 use pollmux::channel::{self, Receiver};
 use pollmux::{Context, Link, LinkStats, Reactor, SimWorld, Time, WorldHandle, select};
 
-#[derive(Parser)]
-#[command(about = "A week of heartbeats and retries in virtual time")]
 struct Args {
-    /// Another seed, another week
-    #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many days
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=366))]
     days: u32,
+}
+
+impl Args {
+    fn parse() -> Args {
+        let seed = Arg::new("seed").long("seed").value_parser(value_parser!(u64));
+        let days = Arg::new("days").long("days").value_parser(value_parser!(u32).range(1..=366));
+        let about = "A week of heartbeats and retries in virtual time";
+        let found = Command::new("sim_world").about(about).args([
+            seed.default_value("1").help("Another seed, another week"),
+            days.default_value("7").help("How many days"),
+        ]);
+        let mut found = found.get_matches();
+        Args { seed: found.remove_one("seed").unwrap(), days: found.remove_one("days").unwrap() }
+    }
 }
 
 const SENSORS: usize = 3;

@@ -15,7 +15,7 @@ use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Arg, ArgAction, value_parser};
 use pollmux::{Reactor, Remote, Signal, channel, select};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::{Report, Server};
@@ -23,29 +23,49 @@ use server::{Report, Server};
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
 
-#[derive(Parser)]
 struct Options {
-    /// Where to listen
-    #[arg(long, default_value = "127.0.0.1:7007")]
     listen: SocketAddr,
-    /// Threads, each with a reactor and a listener of its own
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
-    /// A connection that is silent for as long is closed
-    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
-    /// Measure with as many connections at once, on a port of its own
-    #[arg(long, value_name = "CONNECTIONS")]
     load: Option<usize>,
-    /// Messages of 64 bytes over each connection, for --load
-    #[arg(long, default_value_t = 20)]
     messages: u64,
-    /// Be the load, for a server at this address
-    #[arg(long, value_name = "ADDRESS", hide = true)]
     attack: Option<SocketAddr>,
-    /// As the load: misbehave at times
-    #[arg(long, hide = true)]
     rude: bool,
+}
+
+impl Options {
+    fn parse() -> Options {
+        let listen = Arg::new("listen").long("listen").value_parser(value_parser!(SocketAddr));
+        let threads = Arg::new("threads").long("threads").value_parser(value_parser!(u16).range(1..=64));
+        let idle = Arg::new("idle").long("idle").value_parser(value_parser!(u64).range(1..));
+        let load = Arg::new("load").long("load").value_parser(value_parser!(usize));
+        let messages = Arg::new("messages").long("messages").value_parser(value_parser!(u64));
+        let attack = Arg::new("attack").long("attack").value_parser(value_parser!(SocketAddr));
+        let rude = Arg::new("rude").long("rude").action(ArgAction::SetTrue);
+        let found = clap::Command::new("echo").args([
+            listen.default_value("127.0.0.1:7007").help("Where to listen"),
+            threads.default_value("1").help("Threads, each with a reactor and a listener of its own"),
+            idle.default_value("60000")
+                .value_name("MS")
+                .help("A connection that is silent for as long is closed"),
+            load.value_name("CONNECTIONS")
+                .help("Measure with as many connections at once, on a port of its own"),
+            messages.default_value("20").help("Messages of 64 bytes over each connection, for --load"),
+            // The process that is the load runs with these.
+            attack.hide(true),
+            rude.hide(true),
+        ]);
+        let mut found = found.get_matches();
+        Options {
+            listen: found.remove_one("listen").unwrap(),
+            threads: found.remove_one("threads").unwrap(),
+            idle: found.remove_one("idle").unwrap(),
+            load: found.remove_one("load"),
+            messages: found.remove_one("messages").unwrap(),
+            attack: found.remove_one("attack"),
+            rude: found.get_flag("rude"),
+        }
+    }
 }
 
 /// As many fds as we may have.

@@ -6,19 +6,28 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Arg, ArgAction, Command};
 
 mod sections;
 
-#[derive(Parser)]
-#[command(about = "Go's timers and tickers, example by example, beside what is written here in their place")]
 struct Args {
-    /// Sections or chapters to run, as --list names them; all without
-    #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// List the sections and run none
-    #[arg(long)]
     list: bool,
+}
+
+impl Args {
+    fn parse() -> Args {
+        let about = "Go's timers and tickers, example by example, beside what is written here in their place";
+        let names = Arg::new("names").value_name("NAME").num_args(0..);
+        let list = Arg::new("list").long("list").action(ArgAction::SetTrue);
+        let found = Command::new("from_go").about(about).args([
+            names.help("Sections or chapters to run, as --list names them; all without"),
+            list.help("List the sections and run none"),
+        ]);
+        let mut found = found.get_matches();
+        let names = found.remove_many("names").map_or_else(Vec::new, Iterator::collect);
+        Args { names, list: found.get_flag("list") }
+    }
 }
 
 fn main() -> io::Result<ExitCode> {

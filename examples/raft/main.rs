@@ -12,40 +12,58 @@
 mod cluster;
 mod node;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Arg, ArgAction, Command, value_parser};
 use node::{Event, Id, Message, Peer, Setup, Timing, What};
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::sim::Search;
 use pollmux::{Canceller, Context, Reactor, Time, select};
 
-#[derive(Parser)]
-#[command(about = "Raft's leader election among threads")]
 struct Args {
-    /// How many nodes
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
-    /// Stop the first leader, for the rest to elect another
-    #[arg(long)]
     kill_leader: bool,
-    /// What the election timeouts come from; without it they differ from run to run
-    #[arg(long)]
     seed: Option<u64>,
-    /// Search so many seeds, in virtual time, for a history that breaks a rule of Raft
-    #[arg(long, value_name = "SEEDS")]
     search: Option<u64>,
-    /// With --search: a crash forgets the node's vote
-    #[arg(long, requires = "search")]
     bug: bool,
-    /// With --search: write the history that was found as a Chrome trace
-    #[arg(long, requires = "search", value_name = "FILE")]
     trace: Option<PathBuf>,
+}
+
+impl Args {
+    fn parse() -> Args {
+        let nodes = Arg::new("nodes").long("nodes").value_parser(value_parser!(u64).range(1..=9));
+        let kill_leader = Arg::new("kill-leader").long("kill-leader").action(ArgAction::SetTrue);
+        let seed = Arg::new("seed").long("seed").value_parser(value_parser!(u64));
+        let search = Arg::new("search").long("search").value_parser(value_parser!(u64));
+        let bug = Arg::new("bug").long("bug").action(ArgAction::SetTrue).requires("search");
+        let trace = Arg::new("trace").long("trace").value_parser(value_parser!(PathBuf));
+        let found = Command::new("raft").about("Raft's leader election among threads").args([
+            nodes.default_value("3").help("How many nodes"),
+            kill_leader.help("Stop the first leader, for the rest to elect another"),
+            seed.help("What the election timeouts come from; without it they differ from run to run"),
+            search
+                .value_name("SEEDS")
+                .help("Search so many seeds, in virtual time, for a history that breaks a rule of Raft"),
+            bug.help("With --search: a crash forgets the node's vote"),
+            trace
+                .requires("search")
+                .value_name("FILE")
+                .help("With --search: write the history that was found as a Chrome trace"),
+        ]);
+        let mut found = found.get_matches();
+        Args {
+            nodes: found.remove_one("nodes").unwrap(),
+            kill_leader: found.get_flag("kill-leader"),
+            seed: found.remove_one("seed"),
+            search: found.remove_one("search"),
+            bug: found.get_flag("bug"),
+            trace: found.remove_one("trace"),
+        }
+    }
 }
 
 /// How long a leader leads before the next scene.
@@ -141,13 +159,19 @@ fn main() -> io::Result<ExitCode> {
 
 /// Runs whole clusters in virtual time until one breaks a rule.
 fn search(seeds: u64, has_bug: bool, trace: Option<PathBuf>) -> io::Result<ExitCode> {
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {per_sec}, {eta} left");
-    let bar = ProgressBar::new(seeds).with_style(style.map_err(io::Error::other)?);
-    let found = Search::new(0..seeds).progress(|done| bar.set_position(done)).run(|world| {
+    let shown = io::stderr().is_terminal();
+    let show = |done| {
+        if shown && done % 100 == 0 {
+            eprint!("\r{done} of {seeds} seeds");
+        }
+    };
+    let found = Search::new(0..seeds).progress(show).run(|world| {
         let seed = world.seed();
         cluster::history(world, seed, has_bug).map(drop)
     });
-    bar.finish_and_clear();
+    if shown {
+        eprintln!(); // behind the last count
+    }
     match found {
         Ok(tried) => {
             println!("no rule is broken in {tried} histories");

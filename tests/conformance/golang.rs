@@ -220,8 +220,8 @@ fn a_select_of_none_cases_sleeps() {
 
 /// Go test/chan/select2.go: select does not allocate
 #[test]
-fn a_hundred_thousand_selects_do_not_allocate() {
-    const COUNT: u32 = 100_000;
+fn twenty_thousand_selects_do_not_allocate() {
+    const COUNT: u32 = 20_000;
     watched(|| {
         let (reactor, other) = (reactor(), Arc::new(AtomicUsize::new(usize::MAX)));
         let (tx, rx) = channel::bounded(1);

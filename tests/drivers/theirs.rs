@@ -2,9 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
+#[cfg(feature = "mio")]
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+#[cfg(feature = "mio")]
+use mio::unix::SourceFd;
 use pollmux::{DriverEvents, Events, Reactor, Source, select};
 
 use crate::watch::{Random, dog};
@@ -32,7 +36,7 @@ fn read_all(stream: &mut impl Read) {
 #[cfg(feature = "mio")]
 struct OnMio {
     registry: mio::Registry,
-    streams: RefCell<Vec<(usize, mio::net::UnixStream)>>,
+    streams: RefCell<Vec<(usize, UnixStream)>>,
 }
 
 #[cfg(feature = "mio")]
@@ -42,8 +46,8 @@ impl Theirs for OnMio {
     fn add(&self, key: usize) -> UnixStream {
         let (theirs, ours) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut ours = mio::net::UnixStream::from_std(ours);
-        self.registry.register(&mut ours, mio::Token(key), mio::Interest::READABLE).unwrap();
+        let (fd, token) = (ours.as_raw_fd(), mio::Token(key));
+        self.registry.register(&mut SourceFd(&fd), token, mio::Interest::READABLE).unwrap();
         self.streams.borrow_mut().push((key, ours));
         theirs
     }

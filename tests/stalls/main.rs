@@ -15,8 +15,9 @@
 //! The other tests trace a child process by ptrace. In the child a loop has a ticker of 1 ms and
 //! three senders. One sends nearly all the time: it is the one that is stopped. The second one
 //! sends through the same channel, the third one through a channel of its own. A round interrupts
-//! the first sender, steps it until it sends and then by a random number of instructions, holds
-//! it, and lets it go on. The child logs each tick: when it was due, when it came, the loop's CPU
+//! the first sender, lets it run to its next send, steps it by a random number of instructions,
+//! holds it, and lets it go on. A breakpoint of the processor, which no other thread sees, tells
+//! when the send begins. The child logs each tick: when it was due, when it came, the loop's CPU
 //! time, and how long the loop was ready to run but had no core. A run of some rounds fails for
 //! one of these reasons:
 //!
@@ -32,14 +33,14 @@
 //! Where ptrace is refused these tests are skipped.
 //!
 //! # To run the tests alone
-//! `cargo test --test stalls` takes about a minute. `cargo test --test stalls -- --nocapture` also
+//! `cargo test --test stalls` takes about 20 seconds. `cargo test --test stalls -- --nocapture` also
 //! prints the numbers. After a run that failed it prints the places where the stopped sender
 //! stood, if `addr2line` is installed. These variables change a run:
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 6; the nightly check takes 200 |
-//! | `POLLMUX_STALL_MS` | length of one stop in ms | 50; the nightly check takes 100 |
+//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 4; the nightly check takes 200 |
+//! | `POLLMUX_STALL_MS` | length of one stop in ms | 30; the nightly check takes 100 |
 //! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
 //! | `POLLMUX_STALL_REQUIRE` | if set, a test that would be skipped fails | |
 //!

@@ -16,7 +16,7 @@ use crate::watch::Random;
 /// Each tick stops a sender at a random instruction.
 const PERIOD: Duration = Duration::from_micros(150);
 /// The loop runs for so long.
-const LENGTH: Duration = Duration::from_millis(500);
+const LENGTH: Duration = Duration::from_millis(250);
 /// The worst receive, the worst tick and the worst turn must be below this.
 const LIMIT: Duration = Duration::from_millis(10);
 /// Any thread may be stalled once: a test fails only if each of so many runs fails.

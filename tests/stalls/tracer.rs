@@ -16,7 +16,7 @@ use crate::watch::Random;
 
 /// A thread is stepped by fewer instructions while it sends: one of these, chosen at random.
 const STEPS: [u64; 3] = [60, 400, 2000];
-/// A thread is stepped by at most so many instructions, until it sends and further.
+/// A thread is stepped by at most so many instructions, those between two sends included.
 const ALL_STEPS: u64 = 5_000;
 /// So much of the stack is looked at to know if the thread sends, in bytes.
 const DEPTH: usize = 96 << 10;
@@ -24,6 +24,10 @@ const DEPTH: usize = 96 << 10;
 const LENGTH: usize = 256;
 /// An instruction that takes longer is a syscall that blocks.
 const STEP: Duration = Duration::from_millis(20);
+/// A thread that begins no send for so long waits for something.
+const SEND: Duration = Duration::from_millis(20);
+/// The call in `sending` is among its first instructions: the ones without optimisation are more.
+const PROLOGUE: u64 = 64;
 /// A thread that cannot be stopped for so long hangs in the kernel.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -138,6 +142,61 @@ impl Tracee {
         }
     }
 
+    /// Sets a breakpoint of the processor at the beginning of `sending`, or takes it away. Other
+    /// threads do not see this breakpoint. Returns false where it cannot be set.
+    #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+    fn set_breakpoint(&self, set: bool) -> bool {
+        let at = |register: usize| {
+            let register = std::mem::offset_of!(libc::user, u_debugreg) + 8 * register;
+            register as nix::sys::ptrace::AddressType
+        };
+        let address = if set { self.sending as i64 } else { 0 };
+        let write = |register, value| ptrace::write_user(self.thread, at(register), value).is_ok();
+        // Off, the address, and on: bit 0 enables the first breakpoint, of an instruction.
+        write(7, 0) && write(0, address) && (!set || write(7, 1))
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
+    fn set_breakpoint(&self, _: bool) -> bool {
+        false
+    }
+
+    /// Lets the thread, which has stopped outside a send, run until it begins one, and stops it
+    /// there. Without breakpoints it runs for one instruction. Returns false if the thread does
+    /// not come so far.
+    fn advance(&mut self) -> Result<bool, Gone> {
+        if !self.set_breakpoint(true) {
+            return self.step();
+        }
+        self.go_on()?;
+        let arrived = self.await_stop(SEND)?;
+        if !arrived {
+            self.interrupt()?;
+        }
+        self.set_breakpoint(false);
+        // From the first instruction of `sending` to the call in it.
+        for _ in 0..PROLOGUE {
+            if !arrived || self.is_sending() != Some(false) {
+                break;
+            }
+            if !self.step()? {
+                return Ok(false);
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// Lets the thread run for one instruction. Returns false if that is a syscall that blocks.
+    fn step(&mut self) -> Result<bool, Gone> {
+        self.stopped = false;
+        ptrace::step(self.thread, None).map_err(|_| Gone)?;
+        let stepped = self.await_stop(STEP)?;
+        if !stepped {
+            self.interrupt()?;
+        }
+        Ok(stepped)
+    }
+
     /// Lets the thread run for some ms, stops it somewhere, and holds it for `d`.
     pub fn stop_somewhere(&mut self, d: Duration) -> Result<Stop, Gone> {
         let run = Duration::from_micros(2_000 + self.random.below(4_000));
@@ -146,16 +205,15 @@ impl Tracee {
         let most = STEPS[self.random.below(3) as usize];
         let mut steps = self.random.below(most);
         for _ in 0..ALL_STEPS {
-            if self.is_sending() != Some(false) {
-                if steps == 0 {
-                    break;
-                }
+            let goes_on = if self.is_sending() == Some(false) {
+                self.advance()?
+            } else if steps == 0 {
+                break;
+            } else {
                 steps -= 1;
-            }
-            self.stopped = false;
-            ptrace::step(self.thread, None).map_err(|_| Gone)?;
-            if !self.await_stop(STEP)? {
-                self.interrupt()?;
+                self.step()?
+            };
+            if !goes_on {
                 break;
             }
         }

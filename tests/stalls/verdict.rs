@@ -96,7 +96,7 @@ type Skip = String;
 
 /// Runs the program once, with stops or without.
 fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Skip> {
-    let (rounds, hold) = (setting("POLLMUX_STALL_ROUNDS", 6), setting("POLLMUX_STALL_MS", 50));
+    let (rounds, hold) = (setting("POLLMUX_STALL_ROUNDS", 4), setting("POLLMUX_STALL_MS", 30));
     let hold = Duration::from_millis(hold);
     let mut program = Program::begin(name);
     let line = program.hear().unwrap_or_else(|| panic!("{name}: the child does not begin"));

@@ -1,8 +1,8 @@
 //! The other way round: not the reactor in mio's loop, but mio's sources in the reactor's. `select!` waits through the `mio::Poll`, whose events are a source in it.
 //!
-//! `cargo run --release --features mio --example on_mio`
+//! `cargo run --release -p pollmux-examples --example on_mio`
 
-#[path = "common/embedding.rs"]
+#[path = "../common/embedding.rs"]
 mod embedding;
 
 use std::io::{self, Read, Write};

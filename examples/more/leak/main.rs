@@ -10,16 +10,16 @@
 //! ```
 //! Before Go 1.23 none of these tickers ever went away, and the CPU that they took grew with every turn.
 //!
-//! - `cargo run --release --example leak`: the same loop here, for 100,000 turns. A ticker goes with its scope, so nothing grows; the
+//! - `cargo run --release -p pollmux-examples --example leak`: the same loop here, for 100,000 turns. A ticker goes with its scope, so nothing grows; the
 //!   exit status is 1 if something does.
-//! - `cargo run --release --example leak -- --forget`: the tickers are kept on purpose, in two ways.
+//! - `cargo run --release -p pollmux-examples --example leak -- --forget`: the tickers are kept on purpose, in two ways.
 //!   *Forgotten* ones take memory and expire once: a tick that nobody receives is never followed by another. So it is with `select!`; a loop on
 //!   `wait` would be told of that tick for ever. *Kept and received*, which is what Go's runtime did with them every period (`sendTime`, and armed
 //!   again), they take the CPU. Both are plotted, and `sources()` says which line made them.
 
-#[path = "../common/mod.rs"]
+#[path = "../../common/mod.rs"]
 mod common;
-#[path = "../common/duration.rs"]
+#[path = "../../common/duration.rs"]
 mod duration;
 mod meter;
 mod plot;

@@ -1,8 +1,8 @@
 //! The reactor in a loop on polling: it is one of the fds there.
 //!
-//! `cargo run --release --example embed_polling`
+//! `cargo run --release -p pollmux-examples --example embed_polling`
 
-#[path = "common/embedding.rs"]
+#[path = "../common/embedding.rs"]
 mod embedding;
 
 use std::io;

@@ -2,9 +2,9 @@
 //!
 //! mio is edge-triggered, which is fine: each event is answered by a turn, and what a turn leaves undone is another event.
 //!
-//! `cargo run --release --features mio --example embed_mio`
+//! `cargo run --release -p pollmux-examples --example embed_mio`
 
-#[path = "common/embedding.rs"]
+#[path = "../common/embedding.rs"]
 mod embedding;
 
 use std::io;

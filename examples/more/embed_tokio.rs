@@ -1,8 +1,8 @@
 //! The reactor in tokio: an `AsyncFd`, on the runtime of one thread, since a reactor stays where it is.
 //!
-//! `cargo run --release --example embed_tokio`
+//! `cargo run --release -p pollmux-examples --example embed_tokio`
 
-#[path = "common/embedding.rs"]
+#[path = "../common/embedding.rs"]
 mod embedding;
 
 use std::io;

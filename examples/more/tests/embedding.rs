@@ -1,28 +1,25 @@
 //! The reactor inside the loops of mio, polling, tokio and calloop, as the examples do it, for many rounds: nothing is lost, nothing comes twice, no loop spins.
 
-// Where no kqueue can be waited for (build.rs) there is nothing to test.
-#![cfg(not(flat))]
+// Where no kqueue can be waited for (build.rs) there is nothing to test, and `.ci/run` leaves it out.
 // Each example has what they share as a module of its own.
 #![allow(clippy::duplicate_mod)]
 
-#[path = "../examples/embed_calloop.rs"]
+#[path = "../embed_calloop.rs"]
 #[allow(dead_code)]
 mod embed_calloop;
-#[cfg(feature = "mio")]
-#[path = "../examples/embed_mio.rs"]
+#[path = "../embed_mio.rs"]
 #[allow(dead_code)]
 mod embed_mio;
-#[path = "../examples/embed_polling.rs"]
+#[path = "../embed_polling.rs"]
 #[allow(dead_code)]
 mod embed_polling;
-#[path = "../examples/embed_tokio.rs"]
+#[path = "../embed_tokio.rs"]
 #[allow(dead_code)]
 mod embed_tokio;
-#[cfg(feature = "mio")]
-#[path = "../examples/on_mio.rs"]
+#[path = "../on_mio.rs"]
 #[allow(dead_code)]
 mod on_mio;
-#[path = "common/watch.rs"]
+#[path = "../../../tests/common/watch.rs"]
 mod watch;
 
 use watch::dog;
@@ -30,8 +27,7 @@ use watch::dog;
 const ROUNDS: u32 = 10_000;
 
 macro_rules! rounds_in {
-    ($($(#[$feature:meta])? $name:ident: $module:ident)*) => {$(
-        $(#[$feature])?
+    ($($name:ident: $module:ident)*) => {$(
         #[test]
         fn $name() {
             let _dog = dog();
@@ -44,10 +40,8 @@ macro_rules! rounds_in {
 
 rounds_in! {
     ten_thousand_rounds_in_calloop: embed_calloop
-    #[cfg(feature = "mio")]
-    ten_thousand_rounds_in_mio: embed_mio
+        ten_thousand_rounds_in_mio: embed_mio
     ten_thousand_rounds_in_polling: embed_polling
     ten_thousand_rounds_in_tokio: embed_tokio
-    #[cfg(feature = "mio")]
-    ten_thousand_rounds_on_mio: on_mio
+        ten_thousand_rounds_on_mio: on_mio
 }

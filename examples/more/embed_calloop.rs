@@ -1,8 +1,8 @@
 //! The reactor in calloop: a `Generic` source of its fd, whose callback is a turn.
 //!
-//! `cargo run --release --example embed_calloop`
+//! `cargo run --release -p pollmux-examples --example embed_calloop`
 
-#[path = "common/embedding.rs"]
+#[path = "../common/embedding.rs"]
 mod embedding;
 
 use std::io;

@@ -297,6 +297,11 @@ impl Core {
             // A post may have armed what is due already, which a turn that began with nothing due would not see.
             self.clock.refresh();
         }
+        if waiting == batch {
+            if let Some(mailbox) = &*self.mailbox.borrow() {
+                mailbox.rest();
+            }
+        }
         waiting > batch
     }
 

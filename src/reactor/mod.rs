@@ -22,6 +22,7 @@ mod remote;
 mod slots;
 mod spin;
 mod stats;
+mod tidy;
 mod timers;
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -56,9 +57,10 @@ use self::remote::Post;
 use self::slots::{Chunk, Flag, PATIENCE, Slots, State};
 use self::spin::Spinner;
 use self::stats::Count;
+use self::tidy::Watches;
 use self::timers::{Heap, NEVER};
 use crate::channel::{Nap, Receiver, Sender};
-use crate::driver::{Deadline, Driver, ReadyFds, Syscalls, Wait};
+use crate::driver::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait};
 pub(crate) use crate::sync::strand;
 use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::{Time, nanos};
@@ -212,6 +214,8 @@ pub(crate) struct Core {
     stale: Count,
     /// Sources that were found spinning.
     spinning: Count,
+    /// Memory that may have to go.
+    watches: Cell<Watches>,
 }
 
 struct Table {
@@ -272,6 +276,9 @@ impl Reactor {
         let slack = nanos(settings.slack);
         let yields = driver.yields();
         let (posting, mailbox) = remote::mailbox();
+        if let Clock::Virtual(clock) = clock.source() {
+            mailbox.probe().follow(Box::new(move || clock.now()));
+        }
         let core = Core {
             next_due: Cell::new(NEVER),
             unlisted: Cell::new(0),
@@ -333,6 +340,7 @@ impl Reactor {
             coalesced: Cell::new(0),
             stale: Cell::new(0),
             spinning: Cell::new(0),
+            watches: Cell::default(),
         };
         let core = Rc::new(core);
         fork::enter(&core);
@@ -534,6 +542,7 @@ impl Core {
 
     #[inline(never)]
     fn run_errands(self: &Rc<Core>) {
+        self.tidy();
         self.poll_fds();
         self.run_calls();
     }
@@ -541,7 +550,7 @@ impl Core {
     /// Whether the next turn has errands.
     fn settle_errands(&self) {
         let calls = self.table.borrow().calls.len();
-        self.errands.set(calls > 0 || self.fds.are_watched());
+        self.errands.set(calls > 0 || self.fds.are_watched() || self.is_untidy());
     }
 
     #[inline(never)]
@@ -561,7 +570,7 @@ impl Core {
         if self.put_off.replace(false) {
             self.coalesced.set(self.coalesced.get() + u64::from(done.steps));
         }
-        if table.calls.len() > 0 {
+        if table.calls.len() > 0 || tidy::is_sparse(table.heap.usage()) {
             self.errands.set(true);
         }
         self.next_due.set(table.heap.first());
@@ -1074,7 +1083,9 @@ impl Core {
             if chunk.node(slot).is(Flag::Call) {
                 self.callbacks.set(self.callbacks.get() - 1);
             }
-            table.slots.free(slot);
+            if table.slots.free(slot) && table.is_sparse() {
+                self.errands.set(true);
+            }
             self.next_due.set(table.heap.first());
             call
         };

@@ -106,7 +106,7 @@ pub(super) struct Rings {
     kept: usize,
 }
 
-/// Rings of at most so many bytes never shrink.
+/// Rings whose slots take at most so many bytes never shrink.
 const KEPT: usize = 64 << 10;
 
 impl Shape {
@@ -161,9 +161,7 @@ impl Rings {
     }
 
     fn kept(shape: &Shape) -> usize {
-        let is_small = |level: usize| {
-            shape.layout(FIRST_LEVEL << level).is_some_and(|layout| layout.size() <= KEPT)
-        };
+        let is_small = |level: usize| (FIRST_LEVEL << level).saturating_mul(shape.stride) <= KEPT;
         if cfg!(all(loom, test)) { 0 } else { (1..LEVELS).take_while(|&level| is_small(level)).count() }
     }
 

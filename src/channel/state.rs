@@ -293,25 +293,56 @@ impl State {
             if word & CLOSED != 0 {
                 return Err(Refused::Closed);
             }
-            let position = word & POSITION;
-            // Acquire, here and below: the receiver has read the slot's last value before the sender writes the next.
-            let mut full = self.is_full_at(word, self.front.head_seen.load(Ordering::Acquire));
-            let mut smaller = 0;
-            if full {
-                let head = self.head.load(Ordering::Acquire);
-                full = self.is_full_at(word, head);
-                let mut seen = head;
-                if self.capacity.is_none() && !full {
-                    (seen, smaller) = self.look_at_usage(word, head);
-                    full = smaller != 0;
-                }
-                self.front.head_seen.store(seen, Ordering::Release);
+            let add = step(word);
+            // Acquire, here and below: the receiver has read the slot's last value before the sender
+            // writes the next.
+            if add == 0 || self.is_full_at(word, self.front.head_seen.load(Ordering::Acquire)) {
+                return self.advance_slowly(step);
             }
-            let step = step(word);
-            let (upper, moves) = if !full && step != 0 {
+            match self.add(word, word & !POSITION, add) {
+                Ok(next) => {
+                    let (position, ring) = (word & POSITION, self.ring_of(next));
+                    return Ok(Place { position, ring, first_of_ring: false });
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Adds a step to a word, which gets these bits above the position.
+    #[inline(always)]
+    fn add(&self, word: u64, upper: u64, step: u64) -> Result<u64, u64> {
+        let position = word & POSITION;
+        // A step in the lower bits wraps within them, one in the upper bits is added to them.
+        let next = if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
+        self.front
+            .tail
+            .compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed)
+            .map(|_| next)
+    }
+
+    /// [`advance`](Self::advance) of a channel that looks full by the head that was seen last. An
+    /// unbounded one goes to another ring if it has to.
+    #[cold]
+    #[inline(never)]
+    fn advance_slowly(&self, step: impl Fn(u64) -> u64) -> Result<Place, Refused> {
+        let mut word = self.front.tail.load(Ordering::Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(Refused::Closed);
+            }
+            let head = self.head.load(Ordering::Acquire);
+            let full = self.is_full_at(word, head);
+            let (seen, smaller) = match self.capacity {
+                None if !full => self.look_at_usage(word, head),
+                _ => (head, None),
+            };
+            self.front.head_seen.store(seen, Ordering::Release);
+            let add = step(word);
+            let (upper, moves) = if let Some(rings) = smaller {
+                (word & !POSITION & !(UNITS * UNIT) | rings as u64 * UNIT, true)
+            } else if !full && add != 0 {
                 (word & !POSITION, false)
-            } else if smaller != 0 {
-                (word & !POSITION & !(UNITS * UNIT) | smaller, true)
             } else {
                 let again = self.front.tail.load(Ordering::Acquire);
                 if again != word {
@@ -324,12 +355,10 @@ impl State {
                 self.rings.prepare(ring(word) + 1);
                 ((word & !POSITION) + UNIT, true)
             };
-            // A step in the lower bits wraps within them, one in the upper bits is added to them.
-            let next =
-                if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
-            match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => {
-                    return Ok(Place { position, ring: self.ring_of(next), first_of_ring: moves });
+            match self.add(word, upper, add) {
+                Ok(next) => {
+                    let (position, ring) = (word & POSITION, self.ring_of(next));
+                    return Ok(Place { position, ring, first_of_ring: moves });
                 }
                 Err(now) => word = now,
             }
@@ -338,13 +367,11 @@ impl State {
 
     /// A sender has found that the ring is full by the head that was seen last, and not by the real
     /// one. Returns the head to be seen by the next senders. If the ring is to be replaced by a
-    /// smaller one, which is made then, also the bits that name its successor; otherwise zero.
-    #[cold]
-    #[inline(never)]
-    fn look_at_usage(&self, word: u64, head: u64) -> (u64, u64) {
+    /// smaller one, which is made then, also its number and the base, as the tail's word has them.
+    fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<usize>) {
         let (from, used) = (ring(word), behind(head, word & POSITION));
         if from & LEVEL <= self.rings.kept_level() {
-            return (head, 0);
+            return (head, None);
         }
         let watch = self.watch(from, used);
         let smaller = match watch.enough {
@@ -352,7 +379,7 @@ impl State {
             Some(enough) if self.rings.reading() == from => self.prepare_smaller(from, enough),
             _ => None,
         };
-        (self.head_for(from, head, watch), smaller.map_or(0, |rings| rings as u64 * UNIT))
+        (self.head_for(from, head, watch), smaller)
     }
 
     /// Looks how long the ring has been nearly empty.

@@ -60,7 +60,9 @@ impl Usage {
         let (mut since, mut enough) = (now, None);
         match self.watched {
             Some((watched, begun)) if watched == ring => {
-                self.window = self.window.max(window);
+                // Early on the burst may not be quite over.
+                let early = now < begun + LONG / 2;
+                self.window = if early { window } else { self.window.max(window) };
                 if now < begun + LONG {
                     since = begun;
                 } else {
@@ -96,9 +98,11 @@ mod tests {
             clock.store(ms * 1_000_000, Ordering::Relaxed);
             usage.look(5, 1_024, used, 16).enough
         };
-        assert_eq!(look(0, 100), None);
+        assert_eq!(look(0, 127), None);
+        assert_eq!(look(400, 20), None);
+        assert_eq!(look(600, 100), None);
         assert_eq!(look(999, 3), None);
-        assert_eq!(look(1_000, 3), Some(400));
+        assert_eq!(look(1_000, 3), Some(400), "four times what was used at last");
         assert_eq!(look(1_999, 0), None);
         assert_eq!(look(2_000, 0), Some(32), "what was used before counts no more");
     }

@@ -297,10 +297,8 @@ impl Core {
             // A post may have armed what is due already, which a turn that began with nothing due would not see.
             self.clock.refresh();
         }
-        if waiting == batch {
-            if let Some(mailbox) = &*self.mailbox.borrow() {
-                mailbox.rest();
-            }
+        if self.mailbox.borrow().as_ref().is_some_and(|mailbox| mailbox.is_large()) {
+            self.set_untidy();
         }
         waiting > batch
     }

@@ -116,7 +116,7 @@ impl Embedded {
         let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
-        if core.errands.get() {
+        if core.untidy.get() {
             core.tidy();
         }
         core.run_batch(core.callback_batch, Again::Yes);

@@ -216,6 +216,8 @@ pub(crate) struct Core {
     spinning: Count,
     /// Memory that may have to go.
     watches: Cell<Watches>,
+    /// The next turns look for it.
+    untidy: Cell<bool>,
 }
 
 struct Table {
@@ -341,6 +343,7 @@ impl Reactor {
             stale: Cell::new(0),
             spinning: Cell::new(0),
             watches: Cell::default(),
+            untidy: Cell::new(false),
         };
         let core = Rc::new(core);
         fork::enter(&core);
@@ -542,7 +545,9 @@ impl Core {
 
     #[inline(never)]
     fn run_errands(self: &Rc<Core>) {
-        self.tidy();
+        if self.untidy.get() {
+            self.tidy();
+        }
         self.poll_fds();
         self.run_calls();
     }
@@ -550,7 +555,7 @@ impl Core {
     /// Whether the next turn has errands.
     fn settle_errands(&self) {
         let calls = self.table.borrow().calls.len();
-        self.errands.set(calls > 0 || self.fds.are_watched() || self.is_untidy());
+        self.errands.set(calls > 0 || self.fds.are_watched() || self.untidy.get());
     }
 
     #[inline(never)]
@@ -570,8 +575,11 @@ impl Core {
         if self.put_off.replace(false) {
             self.coalesced.set(self.coalesced.get() + u64::from(done.steps));
         }
-        if table.calls.len() > 0 || tidy::is_sparse(table.heap.usage()) {
+        if table.calls.len() > 0 {
             self.errands.set(true);
+        }
+        if tidy::is_sparse(table.heap.usage()) {
+            self.set_untidy();
         }
         self.next_due.set(table.heap.first());
         let first = table.heap.first();
@@ -1084,7 +1092,7 @@ impl Core {
                 self.callbacks.set(self.callbacks.get() - 1);
             }
             if table.slots.free(slot) && table.is_sparse() {
-                self.errands.set(true);
+                self.set_untidy();
             }
             self.next_due.set(table.heap.first());
             call

@@ -13,7 +13,7 @@
 //!
 //! The rule: more than 64 KiB that were less than an eighth full for a second shrink to twice what
 //! was used of them, in pieces of 512 parts of 4 KiB a turn. Nobody watches memory that is small or
-//! full. Where a source goes, or a timer fires, and little is left, the flag `errands` is set: then
+//! full. Where a source goes, or a timer fires, and little is left, the flag `untidy` is set: then
 //! each turn comes here, until the second is over.
 
 use std::time::Duration;
@@ -64,6 +64,10 @@ impl Watch {
         match self.since {
             _ if self.enough.is_some() => {}
             Some(since) if is_sparse((usage.0, most)) => {
+                if usage.1 * 2 < most && now < since + LONG / 2 {
+                    // The burst has just ended.
+                    watch();
+                }
                 self.enough = (now >= since + LONG).then_some(2 * most);
             }
             _ => {
@@ -83,18 +87,26 @@ impl Table {
 }
 
 impl Core {
-    /// Lets memory go that a burst has left a second ago, or a piece of it.
-    pub(super) fn tidy(&self) {
-        if let Ok(Some(mailbox)) = self.mailbox.try_borrow().as_deref() {
-            mailbox.rest();
-        }
-        if self.table.borrow().is_sparse() {
-            self.tidy_table();
-        }
+    /// The next turns look for memory that may go.
+    #[cold]
+    pub(super) fn set_untidy(&self) {
+        self.untidy.set(true);
+        self.errands.set(true);
     }
 
+    /// Lets memory go that a burst has left a second ago, or a piece of it.
     #[cold]
     #[inline(never)]
+    pub(super) fn tidy(&self) {
+        let mut untidy = false;
+        if let Some(mailbox) = &*self.mailbox.borrow() {
+            mailbox.rest();
+            untidy = mailbox.is_large();
+        }
+        self.tidy_table();
+        self.untidy.set(untidy || self.table.borrow().is_sparse());
+    }
+
     fn tidy_table(&self) {
         let (now, mut watches) = (self.clock.now(), self.watches.get());
         let table = &mut *self.table.borrow_mut();
@@ -115,11 +127,5 @@ impl Core {
             }
         }
         self.watches.set(watches);
-    }
-
-    /// Returns true if the next turns have to look for memory that may go.
-    pub(super) fn is_untidy(&self) -> bool {
-        self.mailbox.borrow().as_ref().is_some_and(|mailbox| mailbox.is_large())
-            || self.table.borrow().is_sparse()
     }
 }

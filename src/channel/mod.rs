@@ -162,7 +162,8 @@ pub struct Receiver<T> {
 impl<T> Sender<T> {
     /// Sends without waiting; gives the value back when the channel is full or the receiver gone.
     ///
-    /// No allocation, unless an unbounded channel is fuller than ever. No syscall, except one `write` when the receiver's reactor sleeps.
+    /// No allocation, unless an unbounded channel grows or shrinks. No syscall, except one `write`
+    /// when the receiver's reactor sleeps.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let refused = match &self.flavor {

@@ -328,7 +328,7 @@ impl Rings {
     ///
     /// # Safety
     /// Nobody may have a position in it that was not received, or claim one.
-    unsafe fn remove(&self, ring: usize) {
+    pub(super) unsafe fn remove(&self, ring: usize) {
         let left = self.place_of(ring).swap(ptr::null_mut(), Ordering::AcqRel);
         if let Some(left) = NonNull::new(left) {
             // SAFETY: by the caller's promise nobody uses it, and nobody else finds it.

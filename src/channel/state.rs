@@ -45,8 +45,8 @@ use super::room::{Kind, Left, Room};
 use super::target::{Target, Targets};
 use super::usage::{Usage, VirtualNow, Watch};
 use crate::sync::{
-    AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, heavy_fence, init_fences, light_fence,
-    wait_briefly,
+    AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Padded, fence, heavy_fence, init_fences,
+    light_fence, wait_briefly,
 };
 use crate::sys::Time;
 use crate::wake::{Asked, Look, Notify, Probe, Request, RequestCell};
@@ -150,6 +150,40 @@ pub(super) struct Place {
     pub(super) ring: usize,
     /// True for the first position of a ring, but for the channel's first ring.
     pub(super) first_of_ring: bool,
+}
+
+/// A ring that is to replace a larger one. It goes again if the tail does not go there.
+struct Smaller<'a> {
+    state: &'a State,
+    /// Its number and the base of its side, as the tail's word has them.
+    rings: usize,
+    is_used: bool,
+    _guard: MutexGuard<'a, Usage>,
+}
+
+impl Smaller<'_> {
+    /// The bits above the position of a word that goes there.
+    fn upper(&self, word: u64) -> u64 {
+        word & !POSITION & !(UNITS * UNIT) | self.rings as u64 * UNIT
+    }
+
+    /// The tail has gone there.
+    fn keep(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Smaller<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            // SAFETY: the tail is not on this side, and nobody else brings it there while we have
+            // the lock.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.state.rings.remove(self.rings & RING);
+            }
+        }
+    }
 }
 
 fn behind(head: u64, tail: u64) -> u64 {
@@ -314,11 +348,9 @@ impl State {
     fn add(&self, word: u64, upper: u64, step: u64) -> Result<u64, u64> {
         let position = word & POSITION;
         // A step in the lower bits wraps within them, one in the upper bits is added to them.
-        let next = if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
-        self.front
-            .tail
-            .compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed)
-            .map(|_| next)
+        let next =
+            if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
+        self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed).map(|_| next)
     }
 
     /// [`advance`](Self::advance) of a channel that looks full by the head that was seen last. An
@@ -339,8 +371,8 @@ impl State {
             };
             self.front.head_seen.store(seen, Ordering::Release);
             let add = step(word);
-            let (upper, moves) = if let Some(rings) = smaller {
-                (word & !POSITION & !(UNITS * UNIT) | rings as u64 * UNIT, true)
+            let (upper, moves) = if let Some(smaller) = &smaller {
+                (smaller.upper(word), true)
             } else if !full && add != 0 {
                 (word & !POSITION, false)
             } else {
@@ -357,6 +389,9 @@ impl State {
             };
             match self.add(word, upper, add) {
                 Ok(next) => {
+                    if let Some(smaller) = smaller {
+                        smaller.keep();
+                    }
                     let (position, ring) = (word & POSITION, self.ring_of(next));
                     return Ok(Place { position, ring, first_of_ring: moves });
                 }
@@ -367,18 +402,14 @@ impl State {
 
     /// A sender has found that the ring is full by the head that was seen last, and not by the real
     /// one. Returns the head to be seen by the next senders. If the ring is to be replaced by a
-    /// smaller one, which is made then, also its number and the base, as the tail's word has them.
-    fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<usize>) {
+    /// smaller one, also that one.
+    fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<Smaller<'_>>) {
         let (from, used) = (ring(word), behind(head, word & POSITION));
         if from & LEVEL <= self.rings.kept_level() {
             return (head, None);
         }
         let watch = self.watch(from, used);
-        let smaller = match watch.enough {
-            // Otherwise the other side is in use, or this one is not entered.
-            Some(enough) if self.rings.reading() == from => self.prepare_smaller(from, enough),
-            _ => None,
-        };
+        let smaller = watch.enough.and_then(|enough| self.prepare_smaller(from, enough));
         (self.head_for(from, head, watch), smaller)
     }
 
@@ -406,14 +437,19 @@ impl State {
         (head & POSITION).wrapping_sub(back) & POSITION
     }
 
-    /// Makes a ring of at least so many slots on the other side, if that is smaller than this one.
-    /// Returns its number and the base, as the tail's word has them.
-    fn prepare_smaller(&self, from: usize, enough: u64) -> Option<usize> {
+    /// Makes a ring of at least so many slots on the other side, if that is smaller than this one,
+    /// which is the tail's and read by the receiver. One thread at a time does that.
+    fn prepare_smaller(&self, from: usize, enough: u64) -> Option<Smaller<'_>> {
         let kept = self.rings.kept_level();
         let to = (kept..from & LEVEL).find(|&level| slots(level) >= enough)?;
+        let guard = self.usage.try_lock()?;
+        // Otherwise the other side may be in use. While we have the lock nobody goes there.
+        if self.rings.reading() != from || ring(self.front.tail.load(Ordering::SeqCst)) != from {
+            return None;
+        }
         let ring = (from ^ SIDE) & SIDE | to;
         self.rings.prepare(ring);
-        Some(to << BASE | ring)
+        Some(Smaller { state: self, rings: to << BASE | ring, is_used: false, _guard: guard })
     }
 
     /// The receiver has found the channel empty: its ring shrinks if that is large, and was nearly
@@ -444,9 +480,11 @@ impl State {
         }
         let watch = self.watch(from, 0);
         self.front.head_seen.store(self.head_for(from, head, watch), Ordering::Release);
-        let Some(rings) = watch.enough.and_then(|enough| self.prepare_smaller(from, enough)) else { return };
-        let next = word & !(UNITS * UNIT) | rings as u64 * UNIT;
+        let smaller = watch.enough.and_then(|enough| self.prepare_smaller(from, enough));
+        let Some(smaller) = smaller else { return };
+        let (rings, next) = (smaller.rings, smaller.upper(word) | head);
         if self.front.tail.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            smaller.keep();
             // SAFETY: the caller is the receiver. The tail is in this ring now, and is the head.
             unsafe {
                 self.rings.set_start(rings & RING, head);

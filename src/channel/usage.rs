@@ -11,8 +11,8 @@
 //! full to them when some *window* of slots is used. So whoever uses more than the window comes
 //! here, and is seen.
 //!
-//! Nobody waits for this lock. Who finds it taken goes on without the rule, and it is looked at
-//! again at the next such event.
+//! Nobody waits for the lock of this. Who finds it taken goes on without the rule, until the next
+//! such event. Who brings the tail to a smaller ring has the lock: one thread at a time.
 
 use std::time::Duration;
 

@@ -3,18 +3,21 @@
 //! | memory | after a burst |
 //! |---|---|
 //! | records of sources (`slots.rs`), the timer queue (`timers.rs`) | shrink by the rule below |
-//! | the lists of registered channels and fds, of callbacks made due | at most 24 bytes a slot: shrink with the records |
-//! | the ready list, the list of calls, that of ends | none: they go through the records |
-//! | the mailbox of posts | an unbounded channel, which shrinks by itself |
-//! | the callbacks of one batch | at most 32 bytes for each callback of a batch (`calls.rs`) |
+//! | lists of channels and fds, of callbacks made due | 24 bytes a slot: shrink with the records |
+//! | the ready list, the list of calls, the list of ends | none: they go through the records |
+//! | the mailbox of posts | an unbounded channel: shrinks by itself (`channel/usage.rs`) |
+//! | the callbacks of a batch (`calls.rs`) | at most 32 bytes for each that a batch may call |
 //! | call sites (`origins.rs`) | at most 65,535 of them |
-//! | marks of senders (`wake/marks.rs`) | a bit a slot that was ever a channel's, and one of a callback's: stays, senders read them |
-//! | requests of other threads (`asks.rs`) | 90 bytes for each timer that had one at once, 8 bytes a slot whose id was given out: stays, other threads read them |
+//! | marks of senders (`wake/marks.rs`) | stay: a bit for each slot that was a channel's |
+//! | requests of other threads (`asks.rs`) | stay: 90 bytes for each timer that had one at once |
+//! | the last request of each timer (`asks.rs`) | stay: 8 bytes for each slot with a given id |
 //!
-//! The rule: more than 64 KiB that were less than an eighth full for a second shrink to twice what
-//! was used of them, in pieces of 512 parts of 4 KiB a turn. Nobody watches memory that is small or
-//! full. Where a source goes, or a timer fires, and little is left, the flag `untidy` is set: then
-//! each turn comes here, until the second is over.
+//! What stays is read by other threads at any time, so nobody can tell when it may go.
+//!
+//! The rule: more than 64 KiB that were less than an eighth full for a second shrink to twice the
+//! used part. They do so in pieces of 512 parts of 4 KiB a turn. Nobody watches memory that is small
+//! or full. Where a source goes, or a timer fires, and little is used, the flag `untidy` is set.
+//! Then each turn comes here, until the second is over.
 
 use std::time::Duration;
 
@@ -54,13 +57,7 @@ pub(super) fn is_sparse((parts, used): (usize, usize)) -> bool {
 impl Watch {
     /// A look at a memory of so many parts, of which as many are used now, and at most `most` since
     /// `watch` began to measure. Returns how many are enough, if the others may go.
-    fn look(
-        &mut self,
-        now: Time,
-        usage: (usize, usize),
-        most: usize,
-        watch: impl FnOnce(),
-    ) -> Option<usize> {
+    fn look(&mut self, now: Time, usage: (usize, usize), most: usize, watch: impl FnOnce()) -> Option<usize> {
         match self.since {
             _ if self.enough.is_some() => {}
             Some(since) if is_sparse((usage.0, most)) => {

@@ -677,8 +677,9 @@ fn two_senders_shrink_and_grow_past_a_sender_that_stands_still() {
     loom::model(|| {
         let (tx, rx) = grown();
         let place = tx.tail().begin();
-        let mut senders = spawn_senders(tx.clone(), &[&[2], &[3]]);
-        senders.push(thread::spawn(move || tx.tail().finish(place, 1)));
+        let senders = spawn_senders(tx.clone(), &[&[2], &[3]]);
+        tx.tail().finish(place, 1);
+        drop(tx);
         receive_all(&rx, senders, &[1, 2, 3]);
         assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
     });

@@ -37,7 +37,9 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::TryRecvError;
-use super::state::{FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base};
+use super::state::{
+    FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base, is_ahead,
+};
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence, settle_fence,
 };
@@ -292,7 +294,7 @@ impl Rings {
 
     // The receiver's side. None of these waits for a sender.
 
-    /// Goes over to the rings that begin at `head`, up to `claimed`, the rings of the tail, and
+    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the tail, and
     /// frees the rings that are left.
     ///
     /// # Safety
@@ -304,7 +306,9 @@ impl Rings {
             // SAFETY: the tail has gone past the ring that is read, so the next one is there, and
             // only we could free it.
             let ring = unsafe { self.ring(next).as_ref() };
-            if ring.start.load(Ordering::Acquire) != head {
+            // The first message of a ring may be found before its start is: then the head is past it.
+            let start = ring.start.load(Ordering::Acquire);
+            if start == NOWHERE || is_ahead(start, head) {
                 return;
             }
             // SAFETY: every position of the ring was received, so its senders have written them

@@ -190,6 +190,11 @@ fn behind(head: u64, tail: u64) -> u64 {
     tail.wrapping_sub(head) & POSITION
 }
 
+/// Returns true if a position comes after the head.
+pub(super) fn is_ahead(position: u64, head: u64) -> bool {
+    behind(position, head) > POSITION >> 1
+}
+
 /// The 14 bits between flags and tail.
 #[inline]
 fn units(word: u64) -> u64 {

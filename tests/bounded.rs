@@ -651,7 +651,7 @@ fn calls(f: impl FnOnce()) -> u64 {
     CALLS.get() - before
 }
 
-/// Bytes that a memory may keep after a burst, by its documentation, and some for what is around it.
+/// Bytes that a memory may keep after a burst, by its documentation, and some more around it.
 const RETAINED: isize = (64 << 10) + (16 << 10);
 /// The same for the sources of a reactor: their records with three columns, and the timer queue.
 const RETAINED_OF_SOURCES: isize = 4 * RETAINED;

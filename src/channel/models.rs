@@ -615,8 +615,8 @@ fn an_unbounded_channel_grows_while_two_senders_send() {
     });
 }
 
-/// An unbounded channel that has grown to a ring of four slots, is empty again, and shrinks where it
-/// may from now on.
+/// An unbounded channel that has grown to a ring of four slots, is empty again, and shrinks where
+/// it may from now on.
 fn grown() -> (Sender<u32>, Receiver<u32>) {
     let (tx, rx) = unbounded();
     (0..3).for_each(|_| tx.try_send(0).unwrap());
@@ -671,7 +671,7 @@ fn a_sender_shrinks_past_a_sender_that_stands_still() {
     });
 }
 
-/// Two threads send one value each; both may find the ring full and want to grow it, or to shrink it.
+/// Two threads send one value each. Both may find the ring full, and grow or shrink it.
 #[test]
 fn two_senders_shrink_and_grow_past_a_sender_that_stands_still() {
     loom::model(|| {

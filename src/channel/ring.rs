@@ -294,8 +294,8 @@ impl Rings {
 
     // The receiver's side. None of these waits for a sender.
 
-    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the tail, and
-    /// frees the rings that are left.
+    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the tail.
+    /// Frees the rings that are left.
     ///
     /// # Safety
     /// Only the receiver may call it, with its head and the rings of a tail it has read.
@@ -306,7 +306,7 @@ impl Rings {
             // SAFETY: the tail has gone past the ring that is read, so the next one is there, and
             // only we could free it.
             let ring = unsafe { self.ring(next).as_ref() };
-            // The first message of a ring may be found before its start is: then the head is past it.
+            // A ring's first message may be found before its start is: then the head is past it.
             let start = ring.start.load(Ordering::Acquire);
             if start == NOWHERE || is_ahead(start, head) {
                 return;

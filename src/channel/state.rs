@@ -164,7 +164,7 @@ struct Smaller<'a> {
 impl Smaller<'_> {
     /// The bits above the position of a word that goes there.
     fn upper(&self, word: u64) -> u64 {
-        word & !POSITION & !(UNITS * UNIT) | self.rings as u64 * UNIT
+        word & !POSITION & !(UNITS * UNIT) | (self.rings as u64 * UNIT)
     }
 
     /// The tail has gone there.
@@ -333,8 +333,8 @@ impl State {
                 return Err(Refused::Closed);
             }
             let add = step(word);
-            // Acquire, here and below: the receiver has read the slot's last value before the sender
-            // writes the next.
+            // Acquire, here and below: the receiver has read the slot's last value before the
+            // sender writes the next.
             if add == 0 || self.is_full_at(word, self.front.head_seen.load(Ordering::Acquire)) {
                 return self.advance_slowly(step);
             }

@@ -75,8 +75,8 @@ use crate::wake::Notify;
 /// A reactor grows with what is live at one time: some 50 bytes a timer, more for other sources.
 /// More than 64 KiB of records, or of the timer queue, that were less than an eighth used for a
 /// second shrink to twice what was used. So does the queue of posts. The reactor does that in its
-/// turns: one that sleeps all the time keeps its memory. Up to 64 KiB of each nothing is given back,
-/// and then nothing allocates that was as full before. Records go in blocks of 128, and a block
+/// turns: one that sleeps all the time keeps its memory. Up to 64 KiB of each nothing is given
+/// back, and then nothing allocates that was as full before. Records go in blocks of 128, and a block
 /// stays while one of its sources is live. The memory of requests ([`Remote::reset`],
 /// [`Remote::stop`]) stays: it is bounded by the timers that had requests at one time.
 ///

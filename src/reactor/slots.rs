@@ -367,7 +367,8 @@ impl<O> Slots<O> {
     fn link_first(&mut self, number: u32, list: impl Fn(&mut Self) -> &mut Chunks) {
         let first = std::mem::replace(&mut list(self).first, number);
         let chunk = &self.chunks[number as usize];
-        (chunk.prev.set(NONE), chunk.next.set(first));
+        chunk.prev.set(NONE);
+        chunk.next.set(first);
         match first {
             NONE => list(self).last = number,
             first => self.chunks[first as usize].prev.set(number),
@@ -436,7 +437,8 @@ impl<O> Slots<O> {
             if self.idle.last != NONE && number > self.idle.last {
                 let last = std::mem::replace(&mut self.idle.last, number);
                 let chunk = &self.chunks[number as usize];
-                (chunk.prev.set(last), chunk.next.set(NONE));
+                chunk.prev.set(last);
+                chunk.next.set(NONE);
                 self.chunks[last as usize].next.set(number);
             } else {
                 self.link_first(number, |slots| &mut slots.idle);
@@ -463,7 +465,7 @@ impl<O> Slots<O> {
         self.idle_least = self.idle_len;
     }
 
-    /// Frees up to `most` idle chunks, so that about `enough` are left. Returns true if that is done.
+    /// Frees up to `most` idle chunks, so that about `enough` are left. Returns true when done.
     pub(crate) fn shrink(&mut self, enough: usize, most: usize) -> bool {
         /// Slots that were used more often keep their chunk: generations do not come back.
         const OLD: u32 = 1 << 31;

@@ -105,9 +105,9 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// messages that it has held at once.
 ///
 /// **It shrinks.** When more than 64 KiB of slots were less than an eighth full for a second, a
-/// smaller piece of memory replaces them: about four times what was used, and at least 32 to 64 KiB. Up to
-/// 64 KiB nothing is ever given back, so a channel that stays below allocates nothing once it was
-/// as full before.
+/// smaller piece of memory replaces them: about four times what was used, and at least 32 to
+/// 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
+/// nothing once it was as full before.
 ///
 /// The time is looked at only when the receiver finds the channel empty, when its reactor sleeps,
 /// or, while messages are always there, about once for as many messages as there are slots. So an

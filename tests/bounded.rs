@@ -30,16 +30,23 @@ struct Live;
 
 static BYTES: AtomicIsize = AtomicIsize::new(0);
 
+thread_local! {
+    /// Allocations and frees of this thread: the test harness has others.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
 // SAFETY: every call is the system allocator's, with the arguments that it was given.
 unsafe impl GlobalAlloc for Live {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        CALLS.set(CALLS.get() + 1);
         // SAFETY: the caller's promises are the system allocator's conditions.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        CALLS.set(CALLS.get() + 1);
         // SAFETY: the caller's promises are the system allocator's conditions.
         unsafe { System.dealloc(place, layout) }
     }
@@ -682,6 +689,399 @@ fn a_kept_embedding_keeps_only_its_own_fd() {
     assert_eq!(open_fds(), before + 1, "the outer loop may still wait for it");
     drop(inner);
     assert_eq!(open_fds(), before);
+}
+
+/// The bytes that are allocated now.
+fn live() -> isize {
+    BYTES.load(Ordering::Relaxed)
+}
+
+/// How often `f` allocates or frees on this thread.
+fn calls(f: impl FnOnce()) -> u64 {
+    let before = CALLS.get();
+    f();
+    CALLS.get() - before
+}
+
+/// Bytes that a memory may keep after a burst, by its documentation, and some more around it.
+const RETAINED: isize = (64 << 10) + (16 << 10);
+/// The same for the sources of a reactor: their records with three columns, and the timer queue.
+const RETAINED_OF_SOURCES: isize = 4 * RETAINED;
+
+const BURST: u64 = 1 << 16;
+
+/// Checks that memory which was `before`, and `height` after a burst, is given back.
+#[track_caller]
+fn assert_given_back(before: isize, height: isize, way: &str) {
+    assert_down_to(RETAINED, before, height, way);
+}
+
+#[track_caller]
+fn assert_down_to(retained: isize, before: isize, height: isize, way: &str) {
+    let now = live();
+    assert!(height - before > 1 << 20, "{way}: the burst took {} bytes", height - before);
+    assert!(now - before < retained, "{way}: {} of {} bytes are kept", now - before, height - before);
+}
+
+#[test]
+fn a_bare_unbounded_channel_shrinks() {
+    let _alone = alone();
+    let before = live();
+    let (tx, rx) = channel::unbounded();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    assert!((0..BURST).all(|n| rx.try_recv() == Ok(n)));
+    assert!(rx.try_recv().is_err());
+    thread::sleep(ms(1_100));
+    for n in 0..10 {
+        tx.send(n).unwrap();
+        assert_eq!(rx.recv(), Ok(n));
+        assert!(rx.try_recv().is_err());
+    }
+    assert_given_back(before, height, "try_recv");
+}
+
+#[test]
+fn a_blocked_receiver_lets_its_channel_shrink() {
+    let (_alone, _dog) = (alone(), dog());
+    let before = live();
+    let (tx, rx) = channel::unbounded();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    thread::scope(|scope| {
+        let receiver = scope.spawn(move || {
+            let sum = rx.iter().map(|_: u64| 1_u64).sum::<u64>();
+            (rx, sum)
+        });
+        while !tx.is_empty() {
+            thread::sleep(ms(1));
+        }
+        (0..3).for_each(|n| {
+            thread::sleep(ms(1_100));
+            tx.send(n).unwrap();
+        });
+        while !tx.is_empty() {
+            thread::sleep(ms(1));
+        }
+        let tx = tx;
+        drop(tx);
+        let (rx, sum) = receiver.join().unwrap();
+        assert_eq!(sum, BURST + 3);
+        assert_given_back(before, height, "recv");
+        drop(rx);
+    });
+}
+
+#[test]
+fn a_registered_unbounded_channel_shrinks() {
+    let _alone = alone();
+    for (way, receive) in [WAYS[0], WAYS[3], WAYS[5]] {
+        let (sim, reactor) = simulated();
+        let (tx, rx) = channel::unbounded();
+        let inbox = reactor.register(rx).unwrap();
+        let before = live();
+        (0..BURST * 2).for_each(|_| tx.send(()).unwrap());
+        let height = live();
+        while inbox.try_recv().is_ok() {}
+        reactor.sleep_blocking(ms(1)).unwrap();
+        for _ in 0..5 {
+            sim.advance(ms(500));
+            tx.send(()).unwrap();
+            assert!(receive(&reactor, &inbox), "{way}");
+            while inbox.try_recv().is_ok() {}
+        }
+        assert_given_back(before, height, way);
+    }
+}
+
+#[test]
+fn a_sleeping_select_lets_its_channel_shrink() {
+    let _alone = alone();
+    let (_sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded::<u64>();
+    let inbox = reactor.register(rx).unwrap();
+    let before = live();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
+    let ticker = reactor.every(ms(400)).unwrap();
+    for _ in 0..5 {
+        select! { reactor; recv(inbox) -> _ => unreachable!(), recv(ticker) -> _ => {} }
+    }
+    assert_given_back(before, height, "select!");
+}
+
+#[test]
+fn a_channel_that_is_never_empty_shrinks() {
+    let _alone = alone();
+    let (sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded();
+    let inbox = reactor.register(rx).unwrap();
+    let before = live();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    let mut received = 0;
+    let mut receive = || {
+        assert_eq!(inbox.try_recv(), Ok(received));
+        received += 1;
+    };
+    (20..BURST).for_each(|_| receive());
+    let mut sent = BURST;
+    for _ in 0..40 {
+        for _ in 0..BURST / 8 {
+            tx.send(sent).unwrap();
+            sent += 1;
+            receive();
+        }
+        sim.advance(ms(100));
+    }
+    assert_given_back(before, height, "a flow");
+}
+
+#[test]
+fn an_unbounded_channel_keeps_what_bursts_use() {
+    let _alone = alone();
+    let (sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded();
+    let inbox = reactor.register(rx).unwrap();
+    let burst = |n: u64| {
+        (0..n).for_each(|n| tx.send(n).unwrap());
+        while inbox.try_recv().is_ok() {}
+    };
+    burst(BURST);
+    let often = calls(|| {
+        for _ in 0..20 {
+            burst(BURST / 4);
+            for _ in 0..3 {
+                sim.advance(ms(300));
+                burst(1);
+            }
+        }
+    });
+    assert_eq!(often, 0, "a quarter is used every 900 ms");
+}
+
+#[test]
+fn small_memory_is_never_given_back() {
+    let _alone = alone();
+    let (sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded();
+    let inbox = reactor.register(rx).unwrap();
+    let mut timers = Vec::with_capacity(1_000);
+    let mut burst = || {
+        (0..2_000_u64).for_each(|n| tx.send(n).unwrap());
+        while inbox.try_recv().is_ok() {}
+        timers.extend((0..1_000).map(|n| reactor.after(ms(10_000 + n))));
+        turn(&reactor);
+        timers.clear();
+        turn(&reactor);
+    };
+    burst();
+    let often = calls(|| {
+        for _ in 0..20 {
+            sim.advance(ms(700));
+            turn(&reactor);
+            let _ = inbox.try_recv();
+            sim.advance(ms(700));
+            turn(&reactor);
+            burst();
+        }
+    });
+    assert_eq!(often, 0);
+}
+
+#[test]
+fn the_mailbox_of_posts_shrinks() {
+    let _alone = alone();
+    for embedded in [false, true] {
+        if embedded && cfg!(flat) {
+            continue;
+        }
+        let (sim, reactor) = simulated();
+        let remote = reactor.remote();
+        let before = live();
+        let done = Arc::default();
+        (0..BURST).for_each(|_| remote.post(|_| {}).unwrap());
+        let height = live();
+        reactor.sleep_blocking(ms(1)).unwrap();
+        if embedded {
+            sim.advance(ms(1_000));
+            turn(&reactor);
+        } else {
+            reactor.sleep_blocking(ms(1_000)).unwrap();
+            post_from_elsewhere(&remote, 3, &done, || {});
+            turn(&reactor);
+            assert_eq!(done.load(Ordering::Relaxed), 3);
+        }
+        assert_given_back(before, height, "posts");
+    }
+}
+
+/// Makes sources that leave a large memory when they are dropped.
+type Make = fn(&Reactor, u64) -> Box<dyn std::any::Any>;
+
+const SOURCES: [(&str, Make); 6] = [
+    ("timers", |reactor, n| {
+        let due = |n| HOUR + Duration::from_nanos(n * 2_654_435_761 % 1_000_003);
+        Box::new((0..n).map(|n| reactor.after(due(n))).collect::<Vec<_>>())
+    }),
+    ("stopped timers", |reactor, n| {
+        let timers: Vec<_> = (0..n).map(|_| reactor.after(HOUR)).collect();
+        for timer in &timers {
+            timer.stop();
+        }
+        Box::new(timers)
+    }),
+    ("tickers", |reactor, n| Box::new((0..n).map(|_| reactor.every(HOUR).unwrap()).collect::<Vec<_>>())),
+    ("timers that have fired", |reactor, n| {
+        let timers: Vec<_> = (0..n).map(|_| reactor.after(Duration::ZERO)).collect();
+        reactor.sleep_blocking(ms(1)).unwrap();
+        Box::new(timers)
+    }),
+    ("callbacks", |reactor, n| {
+        Box::new((0..n).map(|_| reactor.call_after(HOUR, |_| {})).collect::<Vec<_>>())
+    }),
+    ("inboxes", |reactor, n| {
+        let pairs = (0..n / 8).map(|_| reactor.channel::<u8>(1).unwrap());
+        Box::new(pairs.collect::<Vec<_>>())
+    }),
+];
+
+/// Lets time pass in which the reactor turns in one of the ways.
+type Pass = fn(&Sim, &Reactor);
+
+const PASS: [(&str, Pass); 3] = [
+    ("sleeps", |_, reactor| {
+        (0..30).for_each(|_| reactor.sleep_blocking(ms(100)).unwrap());
+    }),
+    ("a sleep and some turns", |_, reactor| {
+        turn(reactor);
+        reactor.sleep_blocking(ms(1_000)).unwrap();
+        (0..20).for_each(|_| turn(reactor));
+    }),
+    ("turns", |sim, reactor| {
+        for _ in 0..30 {
+            turn(reactor);
+            sim.advance(ms(100));
+        }
+    }),
+];
+
+#[test]
+fn the_memory_of_dropped_sources_shrinks() {
+    let _alone = alone();
+    for (name, make) in SOURCES {
+        for (way, pass) in PASS {
+            let (sim, reactor) = simulated();
+            let kept = reactor.after(HOUR * 2);
+            let before = live();
+            let sources = make(&reactor, BURST);
+            let height = live();
+            drop(sources);
+            pass(&sim, &reactor);
+            assert_down_to(RETAINED_OF_SOURCES, before, height, &format!("{name}, {way}"));
+            // And it is as good as before.
+            let again = make(&reactor, 1_000);
+            assert_eq!(reactor.stats().live, if name == "inboxes" { 126 } else { 1_001 });
+            drop((again, kept));
+        }
+    }
+}
+
+#[test]
+fn the_timer_queue_shrinks_when_timers_have_fired() {
+    let _alone = alone();
+    for (way, pass) in PASS {
+        let (sim, reactor) = simulated();
+        let timers: Vec<_> = (0..BURST).map(|n| reactor.after(ms(n % 7))).collect();
+        let height = live();
+        reactor.sleep_blocking(ms(10)).unwrap();
+        assert!(timers.iter().all(|timer| timer.try_take().is_some()));
+        pass(&sim, &reactor);
+        // 16 bytes each, and those of 64 KiB are kept.
+        let given_back = height - live();
+        assert!(given_back > 16 * BURST as isize - RETAINED, "{way}: {given_back}");
+        for timer in &timers {
+            timer.reset(ms(1));
+        }
+        reactor.sleep_blocking(ms(1)).unwrap();
+        assert!(timers.iter().all(|timer| timer.try_take().is_some()));
+    }
+}
+
+#[test]
+fn sources_that_stay_survive_the_shrinking_of_others() {
+    let _alone = alone();
+    let (sim, reactor) = simulated();
+    let mut timers: Vec<_> = (0..BURST).map(|n| Some(reactor.after(ms(3_000 + n % 1_000)))).collect();
+    let ids: Vec<TimerId> = timers.iter().flatten().map(|timer| timer.id()).collect();
+    let kept = |n: usize| n % 20_000 == 7;
+    (0..timers.len()).filter(|&n| !kept(n)).for_each(|n| timers[n] = None);
+    (0..20).for_each(|_| {
+        sim.advance(ms(100));
+        turn(&reactor);
+    });
+    let before = reactor.sources().len();
+    assert_eq!(before, timers.iter().flatten().count());
+    // New ones take the numbers of those that are gone, and never their ids.
+    let new: Vec<_> = (0..BURST).map(|_| reactor.after(HOUR)).collect();
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(reactor.is_live(*id), kept(n), "{n}");
+    }
+    assert!(new.iter().all(|timer| reactor.is_live(timer.id())));
+    reactor.sleep_blocking(ms(2_500)).unwrap();
+    for (n, timer) in timers.iter().enumerate() {
+        let due = timer.as_ref().map(|timer| timer.try_take());
+        assert_eq!(due, kept(n).then(|| Some(at(3_000 + n as u64 % 1_000))));
+    }
+}
+
+#[test]
+fn sources_of_frequent_bursts_keep_their_memory() {
+    let _alone = alone();
+    let (sim, reactor) = simulated();
+    let mut timers = Vec::with_capacity(BURST as usize);
+    let mut burst = |n: u64| {
+        timers.extend((0..n).map(|_| reactor.after(HOUR)));
+        timers.clear();
+        turn(&reactor);
+    };
+    burst(BURST);
+    let often = calls(|| {
+        for _ in 0..10 {
+            burst(BURST / 4);
+            for _ in 0..3 {
+                sim.advance(ms(300));
+                burst(1);
+            }
+        }
+    });
+    assert_eq!(often, 0, "a quarter is used every 900 ms");
+}
+
+#[test]
+fn a_real_reactor_gives_memory_back() {
+    let _alone = alone();
+    let reactor = Reactor::new().unwrap();
+    let (remote, (tx, rx)) = (reactor.remote(), channel::unbounded::<u64>());
+    let inbox = reactor.register(rx).unwrap();
+    let before = live();
+    let timers: Vec<_> = (0..BURST).map(|_| reactor.after(HOUR)).collect();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    (0..BURST).for_each(|_| remote.post(|_| {}).unwrap());
+    let height = live();
+    drop(timers);
+    (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
+    reactor.sleep_blocking(ms(1)).unwrap();
+    let ticker = reactor.every(ms(200)).unwrap();
+    for n in 0..12 {
+        remote.post(|_| {}).unwrap();
+        select! { reactor;
+            recv(inbox) -> n => assert!(n.is_ok()),
+            recv(ticker) -> _ => tx.send(n).unwrap(),
+        }
+    }
+    assert_down_to(RETAINED_OF_SOURCES, before, height, "a ticker");
 }
 
 /// Prints how long turns take under floods. Run it with `--ignored --nocapture`.

@@ -30,6 +30,7 @@
 //! | `mod.rs` | the two ends, blocking and timing out |
 //! | `state.rs` | what the ends share whatever `T` is: positions, detours, the receiver's request |
 //! | `ring.rs` | the slots of a bounded or unbounded channel, and the ends that know their type |
+//! | `usage.rs` | how full the ring of an unbounded channel is: when it shrinks |
 //! | `target.rs` | who is told of the next message |
 //! | `room.rs` | who waits for room |
 //! | `rendezvous.rs` | channels of capacity zero |
@@ -51,6 +52,7 @@ mod ring;
 mod room;
 mod state;
 mod target;
+mod usage;
 
 use std::cell::Cell;
 use std::fmt;
@@ -99,7 +101,18 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 
 /// A channel that holds as many messages as there is memory for; a send never waits.
 ///
-/// It grows when it is fuller than ever, to twice its slots, and keeps those: no allocation below the high-water mark, and at most twice the memory above it.
+/// It grows when it is full, to twice its slots. Then it takes at most twice the memory of the
+/// messages that it has held at once.
+///
+/// **It shrinks.** When more than 64 KiB of slots were less than an eighth full for a second, a
+/// smaller piece of memory replaces them: about four times what was used, and at least 32 to
+/// 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
+/// nothing once it was as full before.
+///
+/// The time is looked at only when the receiver finds the channel empty, when its reactor sleeps,
+/// or, while messages are always there, about once for as many messages as there are slots. So an
+/// end that nobody uses keeps its memory. In a reactor in virtual time the second is one of that.
+/// A message that is on its way keeps the slots before it, until it was received.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     buffered(None)
 }
@@ -149,7 +162,8 @@ pub struct Receiver<T> {
 impl<T> Sender<T> {
     /// Sends without waiting; gives the value back when the channel is full or the receiver gone.
     ///
-    /// No allocation, unless an unbounded channel is fuller than ever. No syscall, except one `write` when the receiver's reactor sleeps.
+    /// No allocation, unless an unbounded channel grows or shrinks. No syscall, except one `write`
+    /// when the receiver's reactor sleeps.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let refused = match &self.flavor {
@@ -396,6 +410,22 @@ impl<T> Receiver<T> {
         }
     }
 
+    /// Lets an unbounded channel that is empty, and has been nearly empty for a second, shrink.
+    #[inline]
+    pub(crate) fn rest(&self) {
+        if let Receiving::Buffer(head) = &self.flavor {
+            head.rest();
+        }
+    }
+
+    /// Returns true if [`rest`](Self::rest) may do something.
+    pub(crate) fn is_large(&self) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.state().rings().is_large(),
+            Receiving::Rendezvous(_) => false,
+        }
+    }
+
     /// Says which reactor is to be told of messages; `None` for none.
     pub(crate) fn set_target(&self, target: Option<Target>) {
         match &self.flavor {
@@ -407,7 +437,10 @@ impl<T> Receiver<T> {
     /// Before a reactor that selects on this channel sleeps.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) {
         match &self.flavor {
-            Receiving::Buffer(head) => head.state().ask(Request::Wake),
+            Receiving::Buffer(head) => {
+                head.rest();
+                head.state().ask(Request::Wake);
+            }
             Receiving::Rendezvous(end) => end.meeting().wait_here(party),
         }
     }

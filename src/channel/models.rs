@@ -615,6 +615,96 @@ fn an_unbounded_channel_grows_while_two_senders_send() {
     });
 }
 
+/// An unbounded channel that has grown to a ring of four slots, is empty again, and shrinks where
+/// it may from now on.
+fn grown() -> (Sender<u32>, Receiver<u32>) {
+    let (tx, rx) = unbounded();
+    (0..3).for_each(|_| tx.try_send(0).unwrap());
+    (0..3).for_each(|_| assert_eq!(rx.try_recv(), Ok(0)));
+    rx.state().shrinks.store(true, Relaxed);
+    (tx, rx)
+}
+
+/// Looks twice while these threads send, and then takes the rest: each value comes once.
+fn receive_all(rx: &Receiver<u32>, senders: Vec<thread::JoinHandle<()>>, expected: &[u32]) {
+    let mut received: Vec<u32> = (0..2).filter_map(|_| rx.try_recv().ok()).collect();
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    received.extend(std::iter::from_fn(|| rx.try_recv().ok()));
+    received.sort_unstable();
+    assert_eq!(received, expected);
+}
+
+#[test]
+fn a_receiver_shrinks_while_two_senders_send() {
+    loom::model(|| {
+        let (tx, rx) = grown();
+        let senders = spawn_senders(tx, &[&[1], &[2]]);
+        receive_all(&rx, senders, &[1, 2]);
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+        assert!(!rx.state().rings().is_large());
+    });
+}
+
+#[test]
+fn a_ring_shrinks_and_grows_while_one_sender_sends() {
+    loom::model(|| {
+        let (tx, rx) = grown();
+        let senders = spawn_senders(tx, &[&[1, 2, 3]]);
+        receive_all(&rx, senders, &[1, 2, 3]);
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
+#[test]
+fn a_sender_shrinks_past_a_sender_that_stands_still() {
+    loom::model(|| {
+        let (tx, rx) = grown();
+        let place = tx.tail().begin();
+        let before = rx.state().claimed().1;
+        let others = spawn_senders(tx.clone(), &[&[2, 3]]);
+        receive_all(&rx, others, &[2, 3]);
+        assert_ne!(rx.state().claimed().1, before, "no sender has shrunk the ring");
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+        let sender = thread::spawn(move || tx.tail().finish(place, 1));
+        receive_all(&rx, vec![sender], &[1]);
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
+/// Two threads send one value each. Both may find the ring full, and grow or shrink it.
+#[test]
+fn two_senders_shrink_and_grow_past_a_sender_that_stands_still() {
+    loom::model(|| {
+        let (tx, rx) = grown();
+        let place = tx.tail().begin();
+        let senders = spawn_senders(tx.clone(), &[&[2], &[3]]);
+        tx.tail().finish(place, 1);
+        drop(tx);
+        receive_all(&rx, senders, &[1, 2, 3]);
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+    });
+}
+
+#[test]
+fn a_receiver_goes_while_a_sender_shrinks_the_ring() {
+    loom::model(|| {
+        let (tx, rx) = unbounded::<Arc<u32>>();
+        let value = Arc::new(0);
+        (0..3).for_each(|_| tx.try_send(value.clone()).unwrap());
+        (0..3).for_each(|_| drop(rx.try_recv().unwrap()));
+        rx.state().shrinks.store(true, Relaxed);
+        let place = tx.tail().begin();
+        let (other, sent) = (tx.clone(), value.clone());
+        let sender = thread::spawn(move || (0..2).for_each(|_| drop(other.try_send(sent.clone()))));
+        let _ = rx.try_recv();
+        drop(rx);
+        tx.tail().finish(place, value.clone());
+        sender.join().unwrap();
+        drop(tx);
+        assert_eq!(Arc::strong_count(&value), 1, "a value was lost, or dropped twice");
+    });
+}
+
 #[test]
 fn a_permit_against_a_competing_sender() {
     loom::model(|| {

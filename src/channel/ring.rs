@@ -12,10 +12,21 @@
 //!
 //! # Growing
 //! The word that claims a position names its ring (`State`), by the *level*: the ring of each level
-//! has twice the slots of the one below. The first sender to claim in a level says where it starts.
-//! The receiver goes over to the level there and frees the ring that it leaves, in which nobody can
+//! has twice the slots of the one below. The first sender to claim in a ring says where it starts.
+//! The receiver goes over to the ring there and frees the ring that it leaves, in which nobody can
 //! have a position any more. So a channel keeps one ring, at most twice as large as it was ever
-//! full, and allocates only when it is fuller than ever.
+//! full since the ring shrank last.
+//!
+//! # Shrinking
+//! A smaller ring replaces a larger one in the same way (`usage.rs` says when). Each level has a
+//! ring on each of two *sides*. Growing stays on its side, and shrinking goes to the other side. A
+//! ring may shrink only while the receiver reads the ring that the tail is in: then it has left the
+//! other side. So every ring that is in use has a number of its own, level and side, and the tail's
+//! word says the order: from the ring that is read up to the top of its side, then from the *base*
+//! of the tail's side up to the tail's ring.
+//!
+//! A late sender may make a ring on a side that was left: it has prepared a growth that cannot
+//! happen any more. Nobody uses that ring. The receiver frees it when it leaves that side again.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -26,7 +37,9 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use super::TryRecvError;
-use super::state::{FIRST_LEVEL, Found, LEVELS, MAX_CAPACITY, Place, Refused, State};
+use super::state::{
+    FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base, is_ahead,
+};
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence, settle_fence,
 };
@@ -79,19 +92,24 @@ enum Stamp {
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) position: u64,
-    level: usize,
+    ring: usize,
 }
 
 /// The rings of a channel, without the type of its messages: one ring for a bounded channel, a
 /// series for an unbounded one, of which the receiver has freed the first ones.
 pub(super) struct Rings {
-    /// The level that the receiver reads; nobody else looks at it.
+    /// The number of the ring that the receiver reads. A sender looks at it before it shrinks.
     reading: AtomicUsize,
     first: AtomicPtr<Ring>,
-    /// The levels above the first; none for a bounded channel.
+    /// The rings with other numbers than 0; none for a bounded channel.
     above: Box<[AtomicPtr<Ring>]>,
     shape: Shape,
+    /// The highest level whose ring never shrinks.
+    kept: usize,
 }
+
+/// Rings whose slots take at most so many bytes never shrink.
+const KEPT: usize = 64 << 10;
 
 impl Shape {
     fn of<T>() -> Shape {
@@ -130,7 +148,7 @@ impl Rings {
 
     /// A small ring, to be replaced by larger ones.
     pub(super) fn unbounded<T>() -> Rings {
-        Rings::with(Shape::of::<T>(), FIRST_LEVEL, LEVELS - 1)
+        Rings::with(Shape::of::<T>(), FIRST_LEVEL, SIDE + LEVELS - 1)
     }
 
     fn with(shape: Shape, first: usize, above: usize) -> Rings {
@@ -140,7 +158,29 @@ impl Rings {
             first: AtomicPtr::new(Rings::allocate(shape, first, 0).as_ptr()),
             above: std::iter::repeat_with(none).take(above).collect(),
             shape,
+            kept: if above == 0 { usize::MAX } else { Rings::kept(&shape) },
         }
+    }
+
+    fn kept(shape: &Shape) -> usize {
+        let is_small = |level: usize| (FIRST_LEVEL << level).saturating_mul(shape.stride) <= KEPT;
+        if cfg!(all(loom, test)) { 0 } else { (1..LEVELS).take_while(|&level| is_small(level)).count() }
+    }
+
+    /// The highest level whose ring never shrinks.
+    pub(super) fn kept_level(&self) -> usize {
+        self.kept
+    }
+
+    /// Returns true if the ring that the receiver reads may shrink.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.reading.load(Ordering::Relaxed) & LEVEL > self.kept
+    }
+
+    /// The number of the ring that the receiver reads. It has left all earlier ones.
+    pub(super) fn reading(&self) -> usize {
+        self.reading.load(Ordering::Acquire)
     }
 
     /// A ring with nothing in it. It asks for zeroed memory, which for many slots costs nothing
@@ -200,18 +240,19 @@ impl Rings {
         }
     }
 
-    /// The place of the ring of `level`. Mostly it is the first.
+    /// The place of the ring of this number. Mostly it is the first.
     #[inline(always)]
-    fn level(&self, level: usize) -> &AtomicPtr<Ring> {
-        if level == 0 { &self.first } else { &self.above[level - 1] }
+    fn place_of(&self, ring: usize) -> &AtomicPtr<Ring> {
+        if ring == 0 { &self.first } else { &self.above[ring - 1] }
     }
 
-    /// Makes the ring of `level`, if nobody has yet. A sender that comes late, when the level is
-    /// past, makes a ring that nobody uses.
+    /// Makes the ring of this number, if nobody has yet. A sender that comes late, when the number
+    /// is past, makes a ring that nobody uses.
     #[cold]
-    pub(super) fn prepare(&self, level: usize) {
-        assert!(level <= self.above.len(), "pollmux: an unbounded channel holds too many messages");
-        let place = self.level(level);
+    pub(super) fn prepare(&self, ring: usize) {
+        let level = ring & LEVEL;
+        assert!(level < LEVELS, "pollmux: an unbounded channel holds too many messages");
+        let place = self.place_of(ring);
         if !place.load(Ordering::Acquire).is_null() {
             return;
         }
@@ -225,52 +266,87 @@ impl Rings {
 
     /// # Safety
     /// The ring must exist and not be freed while it is used: the caller has claimed a position in
-    /// this level that was not received; or it is the receiver, and the level is the one that it
-    /// reads, or one above that has been claimed in.
+    /// this ring that was not received; or it is the receiver, and the ring is the one that it
+    /// reads, or a later one that the tail's word has named.
     #[inline(always)]
-    unsafe fn ring(&self, level: usize) -> NonNull<Ring> {
+    unsafe fn ring(&self, ring: usize) -> NonNull<Ring> {
         // SAFETY: by the caller's promise there is a ring.
-        unsafe { NonNull::new_unchecked(self.level(level).load(Ordering::Acquire)) }
+        unsafe { NonNull::new_unchecked(self.place_of(ring).load(Ordering::Acquire)) }
     }
 
-    /// The stamp of the slot that `position` has in the ring of `level`.
+    /// The stamp of the slot that `position` has in the ring of this number.
     ///
     /// # Safety
     /// As for [`ring`](Self::ring), for as long as the stamp is used.
     #[inline(always)]
-    unsafe fn stamp(&self, level: usize, position: u64) -> &AtomicU64 {
+    unsafe fn stamp(&self, ring: usize, position: u64) -> &AtomicU64 {
         // SAFETY: the ring is live, and a slot begins with its stamp.
-        unsafe { Rings::place(self.ring(level), self.shape, position).cast::<AtomicU64>().as_ref() }
+        unsafe { Rings::place(self.ring(ring), self.shape, position).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// The ring behind this one, up to the tail's, which `claimed` names with the base of its side.
+    fn next(ring: usize, claimed: usize) -> Option<usize> {
+        if (ring ^ claimed) & SIDE != 0 {
+            return Some(claimed & SIDE | base(claimed));
+        }
+        (ring & LEVEL < claimed & LEVEL).then_some(ring + 1)
     }
 
     // The receiver's side. None of these waits for a sender.
 
-    /// Goes over to the levels that begin at `head`, up to `claimed`, the level of the tail, and
-    /// frees the rings that are left.
+    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the tail.
+    /// Frees the rings that are left.
     ///
     /// # Safety
-    /// Only the receiver may call it, with its head and the level of a tail it has read.
+    /// Only the receiver may call it, with its head and the rings of a tail it has read.
     pub(super) unsafe fn enter(&self, head: u64, claimed: usize) {
         loop {
             let reading = self.reading.load(Ordering::Relaxed);
-            if reading >= claimed {
+            let Some(next) = Rings::next(reading, claimed) else { return };
+            // SAFETY: the tail has gone past the ring that is read, so the next one is there, and
+            // only we could free it.
+            let ring = unsafe { self.ring(next).as_ref() };
+            // A ring's first message may be found before its start is: then the head is past it.
+            let start = ring.start.load(Ordering::Acquire);
+            if start == NOWHERE || is_ahead(start, head) {
                 return;
             }
-            // SAFETY: a level above the one that is read has been claimed in, so the next level has
-            // a ring, which only we could free.
-            let next = unsafe { self.ring(reading + 1).as_ref() };
-            if next.start.load(Ordering::Acquire) != head {
-                return;
+            // SAFETY: every position of the ring was received, so its senders have written them
+            // and are gone from the ring. Nobody can claim another one: the tail does not come back
+            // to this number before we have left it, and then with a new ring.
+            unsafe { self.remove(reading) };
+            if (reading ^ next) & SIDE != 0 {
+                for level in 0..LEVELS {
+                    // SAFETY: late senders have made these, for words that the tail had before it
+                    // left the side. Nobody has claimed or can claim a position in them: the tail
+                    // comes back to the side only after the store below.
+                    unsafe { self.remove(reading & SIDE | level) };
+                }
             }
-            self.reading.store(reading + 1, Ordering::Relaxed);
-            let left = self.level(reading).swap(ptr::null_mut(), Ordering::AcqRel);
-            if let Some(left) = NonNull::new(left) {
-                // SAFETY: every position of the ring was received, so its senders have written them
-                // and are gone from the ring. Nobody can claim another one: the level of the word
-                // never goes back.
-                unsafe { Rings::free(left, self.shape) };
-            }
+            // Release: a sender that reads this may come back to the numbers that are free now.
+            self.reading.store(next, Ordering::Release);
         }
+    }
+
+    /// Frees the ring of this number, if there is one.
+    ///
+    /// # Safety
+    /// Nobody may have a position in it that was not received, or claim one.
+    pub(super) unsafe fn remove(&self, ring: usize) {
+        let left = self.place_of(ring).swap(ptr::null_mut(), Ordering::AcqRel);
+        if let Some(left) = NonNull::new(left) {
+            // SAFETY: by the caller's promise nobody uses it, and nobody else finds it.
+            unsafe { Rings::free(left, self.shape) };
+        }
+    }
+
+    /// Says where a ring starts that the receiver has made the tail's.
+    ///
+    /// # Safety
+    /// Only the receiver may call it, for the ring of the tail, before it enters that ring.
+    pub(super) unsafe fn set_start(&self, ring: usize, position: u64) {
+        // SAFETY: by the caller's promise the ring is there and not past.
+        unsafe { self.ring(ring).as_ref() }.start.store(position, Ordering::Relaxed);
     }
 
     /// Returns true if the message of `head`, the receiver's, is there.
@@ -279,23 +355,24 @@ impl Rings {
     /// Only the receiver may call it.
     #[inline(always)]
     pub(super) unsafe fn is_written(&self, head: u64) -> bool {
-        // SAFETY: the level that the receiver reads.
+        // SAFETY: the ring that the receiver reads.
         let stamp = unsafe { self.stamp(self.reading.load(Ordering::Relaxed), head) };
         stamp.load(Ordering::Acquire) == head | WRITTEN
     }
 
-    /// The stamp of a position from the head up to the tail, and its level, if it has a stamp.
+    /// The stamp of a position from the head up to the tail, and its ring, if it has a stamp.
     ///
     /// # Safety
-    /// Only the receiver may call it, with the level of the tail.
+    /// Only the receiver may call it, with the rings of the tail.
     unsafe fn find(&self, position: u64, claimed: usize) -> (Stamp, usize) {
         let reading = self.reading.load(Ordering::Relaxed);
-        for level in reading..=claimed.max(reading) {
-            // SAFETY: from the level that is read up to that of the tail all have been claimed in.
-            match unsafe { self.stamp(level, position) }.load(Ordering::Acquire) {
-                stamp if stamp == position | WRITTEN => return (Stamp::Written, level),
-                stamp if stamp == position | TAKEN => return (Stamp::Taken, level),
-                _ => {}
+        let mut next = Some(reading);
+        while let Some(ring) = next {
+            // SAFETY: from the ring that is read up to the tail's the word of the tail names all.
+            match unsafe { self.stamp(ring, position) }.load(Ordering::Acquire) {
+                stamp if stamp == position | WRITTEN => return (Stamp::Written, ring),
+                stamp if stamp == position | TAKEN => return (Stamp::Taken, ring),
+                _ => next = Rings::next(ring, claimed),
             }
         }
         (Stamp::Unwritten, reading)
@@ -308,7 +385,7 @@ impl Rings {
     pub(super) unsafe fn written(&self, position: u64, claimed: usize) -> Option<Written> {
         // SAFETY: by the caller's promise.
         match unsafe { self.find(position, claimed) } {
-            (Stamp::Written, level) => Some(Written { position, level }),
+            (Stamp::Written, ring) => Some(Written { position, ring }),
             _ => None,
         }
     }
@@ -328,7 +405,7 @@ impl Rings {
     /// Only the receiver may call it, for a message that it has found and taken out.
     pub(super) unsafe fn set_taken(&self, written: &Written) {
         // SAFETY: the position is not past the head, so its ring is live.
-        let stamp = unsafe { self.stamp(written.level, written.position) };
+        let stamp = unsafe { self.stamp(written.ring, written.position) };
         stamp.store(written.position | TAKEN, Ordering::Relaxed);
     }
 }
@@ -336,8 +413,8 @@ impl Rings {
 impl Drop for Rings {
     /// Frees the rings. The values are gone.
     fn drop(&mut self) {
-        for level in std::iter::once(&self.first).chain(&self.above) {
-            if let Some(ring) = NonNull::new(level.load(Ordering::Acquire)) {
+        for place in std::iter::once(&self.first).chain(&self.above) {
+            if let Some(ring) = NonNull::new(place.load(Ordering::Acquire)) {
                 // SAFETY: it was not freed, or it would not be here, and nobody else is left.
                 unsafe { Rings::free(ring, self.shape) };
             }
@@ -385,16 +462,16 @@ pub(super) fn ends<T>(capacity: Option<usize>) -> (Tail<T>, Head<T>) {
 }
 
 impl<T> Shared<T> {
-    /// The slot of `position` in the ring of `level`.
+    /// The slot of `position` in the ring of this number.
     ///
     /// # Safety
     /// As for [`Rings::ring`], for as long as the slot is used.
     #[inline(always)]
-    unsafe fn slot(&self, level: usize, position: u64) -> &Slot<T> {
+    unsafe fn slot(&self, ring: usize, position: u64) -> &Slot<T> {
         let shape = Shape::of::<T>();
         // SAFETY: the rings were made with the shape of this type. A slot is only ever shared: what
         // changes in it are atomics and cells.
-        unsafe { Rings::place(self.state.rings().ring(level), shape, position).cast().as_ref() }
+        unsafe { Rings::place(self.state.rings().ring(ring), shape, position).cast().as_ref() }
     }
 
     /// Moves the value of a slot out.
@@ -402,23 +479,23 @@ impl<T> Shared<T> {
     /// # Safety
     /// The slot's stamp must have been seen to be written, and nobody else may take the value.
     #[inline(always)]
-    unsafe fn read(&self, level: usize, position: u64) -> T {
+    unsafe fn read(&self, ring: usize, position: u64) -> T {
         // SAFETY: the position is not past the head, so its ring is live. The stamp has acquired
         // the sender's write, and by the caller's promise the value is read once.
-        unsafe { self.slot(level, position).value.with_mut(|from| (*from).assume_init_read()) }
+        unsafe { self.slot(ring, position).value.with_mut(|from| (*from).assume_init_read()) }
     }
 
     /// Takes the value of a channel without a receiver out, if it is there and nobody else takes it.
     ///
     /// # Safety
     /// The receiver must be gone or going, and the position not received.
-    unsafe fn take_left(&self, level: usize, position: u64) -> Option<T> {
+    unsafe fn take_left(&self, ring: usize, position: u64) -> Option<T> {
         // SAFETY: the receiver frees no ring any more.
-        let stamp = unsafe { &self.slot(level, position).stamp };
+        let stamp = unsafe { &self.slot(ring, position).stamp };
         let (written, taken) = (position | WRITTEN, position | TAKEN);
         stamp.compare_exchange(written, taken, Ordering::AcqRel, Ordering::Acquire).ok()?;
         // SAFETY: the exchange makes us the only one.
-        Some(unsafe { self.read(level, position) })
+        Some(unsafe { self.read(ring, position) })
     }
 
     /// Drops the values that are in the channel and nobody else drops, also while one's drop unwinds.
@@ -441,9 +518,9 @@ impl<T> Shared<T> {
                     self.next = state.after(position);
                     // SAFETY: the receiver is going: we act for it, and take what nobody else does.
                     let left = unsafe {
-                        let (stamp, level) = state.rings().find(position, claimed);
+                        let (stamp, ring) = state.rings().find(position, claimed);
                         self.unwritten |= stamp == Stamp::Unwritten;
-                        if stamp == Stamp::Written { self.shared.take_left(level, position) } else { None }
+                        if stamp == Stamp::Written { self.shared.take_left(ring, position) } else { None }
                     };
                     drop(left);
                 }
@@ -510,16 +587,16 @@ impl<T> Tail<T> {
     /// Steps 2 to 7 of a sender (`wake/mod.rs`).
     #[inline(always)]
     fn write(&self, place: Place, value: T) {
-        let Place { position, level, first_of_level } = place;
+        let Place { position, ring, first_of_ring } = place;
         claim_fence();
-        if first_of_level {
-            // SAFETY: the claim gave us a position in this level, after `prepare` had made its ring;
-            // the receiver does not free the ring before it has received that position.
-            let ring = unsafe { self.state().rings().ring(level).as_ref() };
+        if first_of_ring {
+            // SAFETY: the claim gave us a position in this ring, after `prepare` had made it; the
+            // receiver does not free the ring before it has received that position.
+            let ring = unsafe { self.state().rings().ring(ring).as_ref() };
             ring.start.store(position, Ordering::Release);
         }
         // SAFETY: as above.
-        let slot = unsafe { self.shared.slot(level, position) };
+        let slot = unsafe { self.shared.slot(ring, position) };
         // SAFETY: the position is ours alone, and was claimed only after the receiver had taken the
         // value one lap before it out (acquired through `head`). Whatever the slot's bytes are, no
         // value is overwritten.
@@ -528,22 +605,22 @@ impl<T> Tail<T> {
         publish_fence();
         let asked = self.state().asked();
         if asked.is_some() {
-            self.answer(asked, position, level);
+            self.answer(asked, position, ring);
         }
     }
 
     #[inline(never)]
-    fn answer(&self, asked: Asked, position: u64, level: usize) {
+    fn answer(&self, asked: Asked, position: u64, ring: usize) {
         if self.state().answer(asked) {
             return;
         }
         // SAFETY: the receiver is gone, and the position was not received.
-        drop(unsafe { self.shared.take_left(level, position) });
+        drop(unsafe { self.shared.take_left(ring, position) });
     }
 }
 
-/// A send in two parts, for models of a sender that stands still between them.
-#[cfg(all(loom, test))]
+/// A send in two parts, for tests of a sender that stands still between them.
+#[cfg(test)]
 impl<T> Tail<T> {
     pub(super) fn begin(&self) -> Place {
         self.state().claim().expect("room")
@@ -570,7 +647,7 @@ impl<T> Head<T> {
     #[inline(always)]
     fn is_written(&self, head: u64) -> bool {
         let reading = self.state().rings().reading.load(Ordering::Relaxed);
-        // SAFETY: we are the receiver, and this is the level that it reads.
+        // SAFETY: we are the receiver, and this is the ring that it reads.
         let slot = unsafe { self.shared.slot(reading, head) };
         slot.stamp.load(Ordering::Acquire) == head | WRITTEN
     }
@@ -580,7 +657,7 @@ impl<T> Head<T> {
         let state = self.state();
         let head = state.head();
         let reading = state.rings().reading.load(Ordering::Relaxed);
-        // SAFETY: we are the receiver, and this is the level that it reads.
+        // SAFETY: we are the receiver, and this is the ring that it reads.
         let slot = unsafe { self.shared.slot(reading, head) };
         // A head with a detour has a bit that no stamp has.
         if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
@@ -599,7 +676,7 @@ impl<T> Head<T> {
         match unsafe { self.state().find() } {
             Found::Message(written) => {
                 // SAFETY: it was found, and only we take.
-                let value = unsafe { self.shared.read(written.level, written.position) };
+                let value = unsafe { self.shared.read(written.ring, written.position) };
                 // SAFETY: we are the receiver, and the value is out.
                 unsafe { self.state().received(written) };
                 Ok(value)
@@ -607,6 +684,13 @@ impl<T> Head<T> {
             Found::End => Err(TryRecvError::Disconnected),
             Found::Nothing | Found::Coming => Err(TryRecvError::Empty),
         }
+    }
+
+    /// After the channel was found empty: the ring may shrink.
+    #[inline]
+    pub(super) fn rest(&self) {
+        // SAFETY: we are the receiver.
+        unsafe { self.state().rest() };
     }
 
     /// Returns true if `try_recv` would give a message or the end.
@@ -636,5 +720,162 @@ impl<T> Drop for Head<T> {
             // SAFETY: as above.
             unsafe { self.shared.drop_left() };
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicU64;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sys::Time;
+
+    /// So large that a ring of 128 slots may shrink.
+    type Large = [u64; 64];
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Send(u64),
+        Receive(u64),
+        /// A sender claims a position, and stands still.
+        Begin,
+        /// The nth of those goes on.
+        Finish(usize),
+        /// ms
+        Advance(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0..12_u64).prop_map(Op::Send),
+            2 => (0..700_u64).prop_map(Op::Send),
+            4 => (0..12_u64).prop_map(Op::Receive),
+            3 => (0..900_u64).prop_map(Op::Receive),
+            1 => Just(Op::Begin),
+            2 => any::<usize>().prop_map(Op::Finish),
+            3 => (0..1_500_u64).prop_map(Op::Advance),
+        ]
+    }
+
+    /// A channel on a clock, and what it must hold.
+    struct Pair {
+        tail: Tail<Large>,
+        head: Head<Large>,
+        clock: Arc<AtomicU64>,
+        /// Written messages that were not received, by their positions.
+        written: BTreeMap<u64, u64>,
+        standing: Vec<(Place, u64)>,
+        next: u64,
+        /// Times that the tail went to a smaller ring.
+        shrinks: usize,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let (tail, head) = ends(None);
+            let clock = Arc::new(AtomicU64::new(0));
+            let read = clock.clone();
+            let now = move || Time::from_nanos(read.load(Ordering::Relaxed));
+            head.state().follow(Some(Box::new(now)));
+            let (written, standing) = (BTreeMap::new(), Vec::new());
+            Pair { tail, head, clock, written, standing, next: 0, shrinks: 0 }
+        }
+
+        fn ring(&self) -> usize {
+            self.head.state().claimed().1 & LEVEL
+        }
+
+        fn apply(&mut self, op: Op) {
+            let before = self.ring();
+            match op {
+                Op::Send(n) => {
+                    for _ in 0..n {
+                        assert!(self.tail.try_send([self.next; 64]).is_ok());
+                        self.written.insert(self.next, self.next);
+                        self.next += 1;
+                        self.shrinks += usize::from(self.ring() < before);
+                    }
+                }
+                Op::Receive(n) => (0..n).for_each(|_| self.receive()),
+                Op::Begin => {
+                    let place = self.tail.begin();
+                    assert_eq!(place.position, self.next);
+                    self.standing.push((place, self.next));
+                    self.next += 1;
+                }
+                Op::Finish(n) if !self.standing.is_empty() => {
+                    let (place, value) = self.standing.swap_remove(n % self.standing.len());
+                    self.written.insert(place.position, value);
+                    self.tail.finish(place, [value; 64]);
+                }
+                Op::Finish(_) => {}
+                Op::Advance(ms) => {
+                    self.clock.fetch_add(ms * 1_000_000, Ordering::Relaxed);
+                }
+            }
+            self.shrinks += usize::from(self.ring() < before);
+        }
+
+        fn receive(&mut self) {
+            let expected = self.written.pop_first().map(|(_, value)| value);
+            let received = self.head.try_recv().ok();
+            assert!(received.is_none_or(|value| value.iter().all(|&part| part == value[0])));
+            assert_eq!(received.map(|value| value[0]), expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_channel_that_shrinks_behaves_like_a_queue(ops in proptest::collection::vec(op(), 1..60)) {
+            let mut pair = Pair::new();
+            ops.into_iter().for_each(|op| pair.apply(op));
+            while !pair.standing.is_empty() {
+                pair.apply(Op::Finish(0));
+            }
+            // And now it shrinks for sure.
+            pair.apply(Op::Send(700));
+            pair.apply(Op::Receive(2_000_000_u64.min(pair.written.len() as u64 + 1)));
+            pair.apply(Op::Advance(1_000));
+            pair.apply(Op::Receive(1));
+            prop_assert!(pair.shrinks > 0);
+            prop_assert!(!pair.head.state().rings().is_large());
+            let rings = pair.head.state().rings();
+            let places = std::iter::once(&rings.first).chain(&rings.above);
+            prop_assert_eq!(places.filter(|place| !place.load(Ordering::Relaxed).is_null()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_ring_shrinks_past_a_sender_that_stands_still() {
+        let mut pair = Pair::new();
+        pair.apply(Op::Send(600));
+        pair.apply(Op::Receive(600));
+        pair.apply(Op::Begin);
+        // Always a message there: only senders see it.
+        pair.apply(Op::Send(3));
+        for _ in 0..40 {
+            pair.apply(Op::Send(20));
+            pair.apply(Op::Receive(20));
+            pair.apply(Op::Advance(100));
+            if pair.shrinks > 0 {
+                break;
+            }
+        }
+        // It holds the slots behind it: those count as used.
+        pair.apply(Op::Finish(0));
+        for _ in 0..60 {
+            pair.apply(Op::Receive(20));
+            pair.apply(Op::Send(20));
+            pair.apply(Op::Advance(100));
+        }
+        assert!(pair.shrinks > 0);
+        let left = pair.written.len() as u64;
+        pair.apply(Op::Receive(left + 1));
+        assert!(!pair.head.state().rings().is_large());
     }
 }

@@ -7,12 +7,15 @@
 //!
 //! ```text
 //!   63      62    61 .. 48                                         47 .. 0
-//!   closed  gone  bounded: permits given out; unbounded: level     tail
+//!   closed  gone  bounded: permits given out; unbounded: rings     tail
 //! ```
 //! - Bounded: full is `tail - head + permits == capacity`. A *permit* is room for one message
 //!   without a place in the order: its owner can send for sure, and holds nobody else up.
-//! - Unbounded: the level says how large the ring is that the tail is in (`ring.rs`). A claim that
-//!   finds the ring full goes to the next level.
+//! - Unbounded: 7 bits are the number of the ring that the tail is in (`ring.rs`), its side and its
+//!   level. The level says how large the ring is. 5 bits are the base, the first level of the side.
+//!   A claim that finds the ring full goes to the next level. A claim in a ring that was nearly
+//!   empty for a second goes to a smaller ring on the other side, and so does a receiver that finds
+//!   such a channel empty (`usage.rs`).
 //!
 //! # Detours
 //! A sender may stand still between its claim and its stamp: its message is *coming*. The receiver
@@ -40,10 +43,12 @@ use std::time::{Duration, Instant};
 use super::ring::{Rings, Written};
 use super::room::{Kind, Left, Room};
 use super::target::{Target, Targets};
+use super::usage::{Usage, VirtualNow, Watch};
 use crate::sync::{
-    AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, heavy_fence, init_fences, light_fence,
-    wait_briefly,
+    AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Padded, fence, heavy_fence, init_fences,
+    light_fence, wait_briefly,
 };
+use crate::sys::Time;
 use crate::wake::{Asked, Look, Notify, Probe, Request, RequestCell};
 
 /// The receiver is gone: nothing can be claimed any more.
@@ -65,7 +70,16 @@ pub(super) const MAX_CAPACITY: usize =
 
 /// How many slots the first ring of an unbounded channel has; each level doubles them.
 pub(super) const FIRST_LEVEL: usize = if cfg!(all(loom, test)) { 1 } else { 32 };
-pub(super) const LEVELS: usize = if cfg!(all(loom, test)) { 4 } else { 40 };
+pub(super) const LEVELS: usize = if cfg!(all(loom, test)) { 4 } else { 32 };
+const LEVEL_BITS: u32 = if cfg!(all(loom, test)) { 2 } else { 6 };
+/// The level in the number of a ring. (Not fewer bits: a shift takes its count modulo 64.)
+pub(super) const LEVEL: usize = (1 << LEVEL_BITS) - 1;
+/// The side in the number of a ring.
+pub(super) const SIDE: usize = 1 << LEVEL_BITS;
+/// The number of a ring: side and level.
+pub(super) const RING: usize = SIDE | LEVEL;
+/// Where the base is, above the number.
+const BASE: u32 = LEVEL_BITS + 1;
 
 /// See the module's text.
 pub(crate) struct State {
@@ -83,6 +97,10 @@ pub(crate) struct State {
     room: Room,
     /// Only the receiver looks at it.
     detour: Mutex<Detour>,
+    /// How full the ring was.
+    usage: Mutex<Usage>,
+    #[cfg(all(loom, test))]
+    pub(super) shrinks: std::sync::atomic::AtomicBool,
 }
 
 struct Front {
@@ -128,13 +146,53 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) position: u64,
-    pub(super) level: usize,
-    /// True for the first position of a level above the first.
-    pub(super) first_of_level: bool,
+    /// The number of the ring.
+    pub(super) ring: usize,
+    /// True for the first position of a ring, but for the channel's first ring.
+    pub(super) first_of_ring: bool,
+}
+
+/// A ring that is to replace a larger one. It goes again if the tail does not go there.
+struct Smaller<'a> {
+    state: &'a State,
+    /// Its number and the base of its side, as the tail's word has them.
+    rings: usize,
+    is_used: bool,
+    _guard: MutexGuard<'a, Usage>,
+}
+
+impl Smaller<'_> {
+    /// The bits above the position of a word that goes there.
+    fn upper(&self, word: u64) -> u64 {
+        word & !POSITION & !(UNITS * UNIT) | (self.rings as u64 * UNIT)
+    }
+
+    /// The tail has gone there.
+    fn keep(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Smaller<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            // SAFETY: the tail is not on this side, and nobody else brings it there while we have
+            // the lock.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.state.rings.remove(self.rings & RING);
+            }
+        }
+    }
 }
 
 fn behind(head: u64, tail: u64) -> u64 {
     tail.wrapping_sub(head) & POSITION
+}
+
+/// Returns true if a position comes after the head.
+pub(super) fn is_ahead(position: u64, head: u64) -> bool {
+    behind(position, head) > POSITION >> 1
 }
 
 /// The 14 bits between flags and tail.
@@ -143,10 +201,21 @@ fn units(word: u64) -> u64 {
     (word / UNIT) & UNITS
 }
 
-/// The level in the word of an unbounded channel.
+/// The number of the tail's ring in the word of an unbounded channel.
 #[inline]
-fn level(word: u64) -> usize {
-    units(word) as usize
+fn ring(word: u64) -> usize {
+    units(word) as usize & RING
+}
+
+/// How many slots a ring has.
+#[inline]
+fn slots(ring: usize) -> u64 {
+    (FIRST_LEVEL as u64) << (ring & LEVEL)
+}
+
+/// The first level of the tail's side, in the bits between flags and tail.
+pub(super) fn base(rings: usize) -> usize {
+    rings >> BASE
 }
 
 impl State {
@@ -162,6 +231,9 @@ impl State {
             senders: AtomicUsize::new(1),
             room: Room::new(),
             detour: Mutex::new(Detour { taken: 0, ahead: 0, holes: [0; HOLES], len: 0 }),
+            usage: Mutex::new(Usage::new()),
+            #[cfg(all(loom, test))]
+            shrinks: false.into(),
         }
     }
 
@@ -175,15 +247,20 @@ impl State {
         (position + 1) & POSITION
     }
 
-    /// The tail, and its level.
+    /// The tail, and its rings: the number of its ring, and the base of that side.
     pub(super) fn claimed(&self) -> (u64, usize) {
         let word = self.front.tail.load(Ordering::SeqCst);
-        (word & POSITION, self.level_of(word))
+        (word & POSITION, self.rings_of(word))
     }
 
     #[inline]
-    fn level_of(&self, word: u64) -> usize {
-        if self.capacity.is_some() { 0 } else { level(word) }
+    fn rings_of(&self, word: u64) -> usize {
+        if self.capacity.is_some() { 0 } else { units(word) as usize }
+    }
+
+    #[inline]
+    fn ring_of(&self, word: u64) -> usize {
+        if self.capacity.is_some() { 0 } else { ring(word) }
     }
 
     // The senders' side.
@@ -213,7 +290,7 @@ impl State {
                     if units(word) == UNITS {
                         self.call_for_permit();
                     }
-                    return Ok(Place { position: word & POSITION, level: 0, first_of_level: false });
+                    return Ok(Place { position: word & POSITION, ring: 0, first_of_ring: false });
                 }
                 Err(now) => word = now,
             }
@@ -255,16 +332,53 @@ impl State {
             if word & CLOSED != 0 {
                 return Err(Refused::Closed);
             }
-            let position = word & POSITION;
-            // Acquire, here and below: the receiver has read the slot's last value before the sender writes the next.
-            let mut full = self.is_full_at(word, self.front.head_seen.load(Ordering::Acquire));
-            if full {
-                let head = self.head.load(Ordering::Acquire);
-                self.front.head_seen.store(head, Ordering::Release);
-                full = self.is_full_at(word, head);
+            let add = step(word);
+            // Acquire, here and below: the receiver has read the slot's last value before the
+            // sender writes the next.
+            if add == 0 || self.is_full_at(word, self.front.head_seen.load(Ordering::Acquire)) {
+                return self.advance_slowly(step);
             }
-            let step = step(word);
-            let (upper, grows) = if !full && step != 0 {
+            match self.add(word, word & !POSITION, add) {
+                Ok(next) => {
+                    let (position, ring) = (word & POSITION, self.ring_of(next));
+                    return Ok(Place { position, ring, first_of_ring: false });
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Adds a step to a word, which gets these bits above the position.
+    #[inline(always)]
+    fn add(&self, word: u64, upper: u64, step: u64) -> Result<u64, u64> {
+        let position = word & POSITION;
+        // A step in the lower bits wraps within them, one in the upper bits is added to them.
+        let next =
+            if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
+        self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed).map(|_| next)
+    }
+
+    /// [`advance`](Self::advance) of a channel that looks full by the head that was seen last. An
+    /// unbounded one goes to another ring if it has to.
+    #[cold]
+    #[inline(never)]
+    fn advance_slowly(&self, step: impl Fn(u64) -> u64) -> Result<Place, Refused> {
+        let mut word = self.front.tail.load(Ordering::Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(Refused::Closed);
+            }
+            let head = self.head.load(Ordering::Acquire);
+            let full = self.is_full_at(word, head);
+            let (seen, smaller) = match self.capacity {
+                None if !full => self.look_at_usage(word, head),
+                _ => (head, None),
+            };
+            self.front.head_seen.store(seen, Ordering::Release);
+            let add = step(word);
+            let (upper, moves) = if let Some(smaller) = &smaller {
+                (smaller.upper(word), true)
+            } else if !full && add != 0 {
                 (word & !POSITION, false)
             } else {
                 let again = self.front.tail.load(Ordering::Acquire);
@@ -275,18 +389,119 @@ impl State {
                 if self.capacity.is_some() {
                     return Err(Refused::Full);
                 }
-                self.rings.prepare(level(word) + 1);
+                self.rings.prepare(ring(word) + 1);
                 ((word & !POSITION) + UNIT, true)
             };
-            // A step in the lower bits wraps within them, one in the upper bits is added to them.
-            let next =
-                if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
-            match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => {
-                    return Ok(Place { position, level: self.level_of(next), first_of_level: grows });
+            match self.add(word, upper, add) {
+                Ok(next) => {
+                    if let Some(smaller) = smaller {
+                        smaller.keep();
+                    }
+                    let (position, ring) = (word & POSITION, self.ring_of(next));
+                    return Ok(Place { position, ring, first_of_ring: moves });
                 }
                 Err(now) => word = now,
             }
+        }
+    }
+
+    /// A sender has found that the ring is full by the head that was seen last, and not by the real
+    /// one. Returns the head to be seen by the next senders. If the ring is to be replaced by a
+    /// smaller one, also that one.
+    fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<Smaller<'_>>) {
+        let (from, used) = (ring(word), behind(head, word & POSITION));
+        if from & LEVEL <= self.rings.kept_level() {
+            return (head, None);
+        }
+        let watch = self.watch(from, used);
+        let smaller = watch.enough.and_then(|enough| self.prepare_smaller(from, enough));
+        (self.head_for(from, head, watch), smaller)
+    }
+
+    /// Looks how long the ring has been nearly empty.
+    #[cfg(not(all(loom, test)))]
+    fn watch(&self, ring: usize, used: u64) -> Watch {
+        let least = (slots(self.rings.kept_level()) / 8).max(1);
+        match self.usage.try_lock() {
+            Some(mut usage) => usage.look(ring, slots(ring), used, least),
+            None => Watch { window: Some((2 * used).max(least)), enough: None },
+        }
+    }
+
+    /// In the models there is no time: rings shrink at once where the model wants it.
+    #[cfg(all(loom, test))]
+    fn watch(&self, ring: usize, used: u64) -> Watch {
+        let shrinks = self.shrinks.load(std::sync::atomic::Ordering::Relaxed);
+        let enough = (shrinks && 2 * used < slots(ring)).then_some(2 * used);
+        Watch { window: shrinks.then_some(used), enough }
+    }
+
+    /// A head that makes the ring look full when the window of the watch is used.
+    fn head_for(&self, ring: usize, head: u64, watch: Watch) -> u64 {
+        let back = watch.window.map_or(0, |window| slots(ring).saturating_sub(window));
+        (head & POSITION).wrapping_sub(back) & POSITION
+    }
+
+    /// Makes a ring of at least so many slots on the other side, if that is smaller than this one,
+    /// which is the tail's and read by the receiver. One thread at a time does that.
+    fn prepare_smaller(&self, from: usize, enough: u64) -> Option<Smaller<'_>> {
+        let kept = self.rings.kept_level();
+        let to = (kept..from & LEVEL).find(|&level| slots(level) >= enough)?;
+        let guard = self.usage.try_lock()?;
+        // Otherwise the other side may be in use. While we have the lock nobody goes there.
+        if self.rings.reading() != from || ring(self.front.tail.load(Ordering::SeqCst)) != from {
+            return None;
+        }
+        let ring = (from ^ SIDE) & SIDE | to;
+        self.rings.prepare(ring);
+        Some(Smaller { state: self, rings: to << BASE | ring, is_used: false, _guard: guard })
+    }
+
+    /// The receiver has found the channel empty: its ring shrinks if that is large, and was nearly
+    /// empty for long.
+    ///
+    /// # Safety
+    /// Only the receiver may call it.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub(super) unsafe fn rest(&self) {
+        if self.rings.is_large() {
+            // SAFETY: the caller's promise.
+            unsafe { self.rest_large() }
+        }
+    }
+
+    /// # Safety
+    /// Only the receiver may call it.
+    #[allow(unsafe_code)]
+    #[cold]
+    #[inline(never)]
+    unsafe fn rest_large(&self) {
+        let word = self.front.tail.load(Ordering::SeqCst);
+        let (head, from) = (self.head(), ring(word));
+        // A head with a detour is another one.
+        if head != word & POSITION || word & CLOSED != 0 || self.rings.reading() != from {
+            return;
+        }
+        let watch = self.watch(from, 0);
+        self.front.head_seen.store(self.head_for(from, head, watch), Ordering::Release);
+        let smaller = watch.enough.and_then(|enough| self.prepare_smaller(from, enough));
+        let Some(smaller) = smaller else { return };
+        let (rings, next) = (smaller.rings, smaller.upper(word) | head);
+        if self.front.tail.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            smaller.keep();
+            // SAFETY: the caller is the receiver. The tail is in this ring now, and is the head.
+            unsafe {
+                self.rings.set_start(rings & RING, head);
+                self.rings.enter(head, rings);
+            }
+        }
+    }
+
+    /// Measures by this clock, of a reactor in virtual time, for how long a ring is nearly empty.
+    pub(super) fn follow(&self, clock: Option<VirtualNow>) {
+        if let Some(mut usage) = self.usage.try_lock() {
+            usage.clock = clock;
         }
     }
 
@@ -296,7 +511,7 @@ impl State {
         let used = behind(head, word & POSITION);
         match self.capacity {
             Some(capacity) => used + units(word) >= capacity,
-            None => used >= (FIRST_LEVEL as u64) << level(word),
+            None => used >= slots(ring(word)),
         }
     }
 
@@ -438,11 +653,13 @@ impl State {
     pub(super) unsafe fn find(&self) -> Found {
         // "Empty" and "gone" are read at once: between two readings a last message could come.
         let word = self.front.tail.load(Ordering::SeqCst);
-        let (head, tail, claimed) = (self.head() & POSITION, word & POSITION, self.level_of(word));
+        let (head, tail, claimed) = (self.head() & POSITION, word & POSITION, self.rings_of(word));
         if head == tail {
+            // SAFETY: the caller is the receiver.
+            unsafe { self.rest() };
             return if word & GONE != 0 { Found::End } else { Found::Nothing };
         }
-        // SAFETY: the caller is the receiver; these are its head and the level of a tail.
+        // SAFETY: the caller is the receiver; these are its head and the rings of a tail.
         let written = || unsafe {
             self.rings.enter(head, claimed);
             self.rings.written(head, claimed)
@@ -516,6 +733,9 @@ impl State {
 
     /// Names the party to be told of messages; what is asked for afterwards is answered there.
     pub(super) fn set_target(&self, target: Option<Target>) {
+        if target.is_none() && self.capacity.is_none() {
+            self.follow(None);
+        }
         self.targets.set(target);
     }
 
@@ -547,7 +767,7 @@ impl Detour {
     /// The first written message before `tail`, of the positions that were not received.
     ///
     /// # Safety
-    /// Only the receiver may call it, with its head and the level of a tail it has read.
+    /// Only the receiver may call it, with its head and the rings of a tail it has read.
     #[allow(unsafe_code)]
     unsafe fn first_written(
         &mut self,
@@ -606,12 +826,13 @@ impl Detour {
 impl Probe for State {
     #[inline]
     fn look(&self) -> Look {
-        if self.is_quiet() {
-            return Look::Quiet;
-        }
         // SAFETY: a registered channel is asked by its reactor, on the thread of its receiver.
         #[allow(unsafe_code)]
         unsafe {
+            if self.is_quiet() {
+                self.rest();
+                return Look::Quiet;
+            }
             if self.rings.is_written(self.head()) {
                 return Look::Ready;
             }
@@ -633,5 +854,9 @@ impl Probe for State {
 
     fn order(&self) -> u64 {
         self.request.order()
+    }
+
+    fn follow(&self, clock: Box<dyn Fn() -> Time + Send + Sync>) {
+        self.follow(Some(clock));
     }
 }

@@ -303,6 +303,9 @@ impl Core {
             // A post may have armed what is due already, which a turn that began with nothing due would not see.
             self.clock.refresh();
         }
+        if self.mailbox.borrow().as_ref().is_some_and(|mailbox| mailbox.is_large()) {
+            self.set_untidy();
+        }
         waiting > batch
     }
 

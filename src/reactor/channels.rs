@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use super::slots::{Flag, NONE, State};
+use super::tidy::FEW;
 use super::{Core, Slot, Table};
+use crate::driver::Clock;
 use crate::wake::{Look, Probe, Request};
 
 /// The lists of the module's text.
@@ -111,6 +113,15 @@ impl Channels {
     /// Counts one registered channel less.
     pub(super) fn unregister(&mut self) {
         self.registered -= 1;
+    }
+
+    /// Gives back what the lists have for channels that are gone.
+    pub(super) fn shrink(&mut self) {
+        let enough = self.registered.max(FEW);
+        // (A list that is longer than that still names channels that are gone.)
+        self.unasked.shrink_to(enough);
+        self.unsure.shrink_to(enough);
+        self.marked.shrink_to(enough);
     }
 
     fn remember(&mut self, table: &Table, slot: u32) {
@@ -221,6 +232,9 @@ impl Slot {
         core.notify.prepare(self.slot);
         let channels = &mut *core.channels.borrow_mut();
         channels.make_room();
+        if let Clock::Virtual(clock) = core.clock.source() {
+            probe.follow(Box::new(move || clock.now()));
+        }
         self.chunk.set_probe(self.slot, probe);
         channels.ask(&mut core.table.borrow_mut(), self.slot);
         if self.is_ready() && core.embedded.get() {

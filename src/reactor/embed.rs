@@ -119,6 +119,9 @@ impl Embedded {
         let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
+        if core.untidy.get() {
+            core.tidy();
+        }
         core.run_batch(core.callback_batch, Again::Yes);
         if core.closed.get() {
             return Err(core.gone());

@@ -10,6 +10,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::slots::{PATIENCE, State};
+use super::tidy::FEW;
 use super::{Core, Driving, Slot, Table, busy, closed};
 use crate::driver::{Driver, EventsId, ReadyFds, Wait};
 use crate::sys::closing::Leaving;
@@ -155,6 +156,11 @@ impl Fds {
     /// For a reactor that goes: closes what it kept open.
     pub(super) fn close(&self) {
         drop(self.leaving.take());
+    }
+
+    /// Gives back what the list has for fds that are gone.
+    pub(super) fn shrink(&self) {
+        self.told.borrow_mut().shrink_to(self.watched.get().max(FEW));
     }
 
     /// For a driver that is asked before the reactor says that nothing is ready, and not otherwise,

@@ -212,6 +212,9 @@ impl Remote {
     }
 
     /// Runs `f` on the reactor's thread, however many posts wait ([`try_post`](Self::try_post) has a limit). Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
+    ///
+    /// The queue of posts grows with the posts that wait. When more than 64 KiB of it were less than
+    /// an eighth full for a second, the loop gives the rest back in one of its next turns.
     pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
         if !self.notify.is_at_home() {
             return Err(PostError(f));

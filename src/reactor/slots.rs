@@ -12,6 +12,13 @@
 //!     │                 │         Stopped ──┘                             │
 //!     └── drop          └───────────────────────── take / stop ───────────┘
 //! ```
+//! # Memory
+//! A chunk is taken from before another one is made, those with live sources first. An *idle* chunk
+//! has none. When more than 64 KiB of chunks have been less than an eighth used for a second, idle
+//! chunks go, until twice what was used is left. Others take their numbers later, with
+//! generations that were never used. A chunk stays while one of its 128 slots is live, and 12 bytes
+//! stay for its number until the chunks with higher numbers have gone, too.
+//!
 //! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready ones are in the ready list. A channel
 //! whose end has been taken is Ended for the rest of its life, and in the list of ends.
 
@@ -140,10 +147,30 @@ impl<T: Default> Column<T> {
     }
 }
 
+/// A list of chunks, through their links.
+#[derive(Clone, Copy)]
+struct Chunks {
+    first: u32,
+    last: u32,
+}
+
+impl Chunks {
+    const NONE: Chunks = Chunks { first: NONE, last: NONE };
+}
+
 /// A block of records; `owner` is what a source reaches the rest of the reactor by.
 pub(crate) struct Chunk<O> {
     pub(crate) owner: Rc<O>,
     nodes: [Node; CHUNK],
+    /// The first free slot.
+    free: Cell<u32>,
+    /// How many slots are not free.
+    used: Cell<u32>,
+    /// No slot has a greater generation.
+    newest: Cell<u32>,
+    /// The neighbours in the list of chunks that are partly used, or in that of idle ones.
+    prev: Cell<u32>,
+    next: Cell<u32>,
     keys: Column<Cell<u64>>,
     probes: Column<RefCell<Option<Arc<dyn Probe>>>>,
     /// ns: of tickers.
@@ -159,6 +186,41 @@ pub(crate) struct Chunk<O> {
 }
 
 impl<O> Chunk<O> {
+    /// A chunk of free slots from `base` on.
+    fn new(owner: &Rc<O>, base: u32, generation: u32) -> Rc<Chunk<O>> {
+        let node = |i: usize| Node {
+            deadline: Cell::new(0),
+            seq: Cell::new(0),
+            pos: Cell::new(if i + 1 < CHUNK { base + i as u32 + 1 } else { NONE }),
+            generation: Cell::new(generation),
+            fired: Cell::new(0),
+            origin: Cell::default(),
+            state: Cell::new(State::Free),
+            flags: Cell::new(0),
+        };
+        Rc::new(Chunk {
+            owner: owner.clone(),
+            nodes: std::array::from_fn(node),
+            free: Cell::new(base),
+            used: Cell::new(0),
+            newest: Cell::new(generation),
+            prev: Cell::new(NONE),
+            next: Cell::new(NONE),
+            keys: Column::new(),
+            probes: Column::new(),
+            periods: Column::new(),
+            slacks: Column::new(),
+            fds: Column::new(),
+            calls: Column::new(),
+            bells: Column::new(),
+        })
+    }
+
+    /// A chunk of slots that are free and stay so.
+    fn blank(owner: &Rc<O>) -> Rc<Chunk<O>> {
+        Chunk::new(owner, 0, 0)
+    }
+
     #[inline]
     pub(crate) fn node(&self, slot: u32) -> &Node {
         &self.nodes[slot as usize % CHUNK]
@@ -223,76 +285,226 @@ impl<O> Chunk<O> {
 
 /// All records of a reactor.
 pub(crate) struct Slots<O> {
+    /// By their numbers; the chunk that has gone is `blank`.
     chunks: Vec<Rc<Chunk<O>>>,
-    free: u32,
+    /// The chunks with free slots and others.
+    partial: Chunks,
+    /// The chunks with free slots only, roughly those with low numbers first.
+    idle: Chunks,
+    idle_len: usize,
+    /// The fewest idle chunks since the last call of [`watch`](Slots::watch).
+    idle_least: usize,
+    /// Stands for every chunk that has gone. Nobody takes its slots.
+    blank: Option<Rc<Chunk<O>>>,
+    /// The numbers of chunks that have gone.
+    vacant: Vec<u32>,
+    /// A new chunk begins with this generation.
+    generation: u32,
     live: usize,
 }
 
+/// As many chunks are kept for ever: 64 KiB.
+const KEPT: usize = (64 << 10) / size_of::<[Node; CHUNK]>();
+
 impl<O> Slots<O> {
     pub(crate) fn new() -> Slots<O> {
-        Slots { chunks: Vec::new(), free: NONE, live: 0 }
+        Slots {
+            chunks: Vec::new(),
+            partial: Chunks::NONE,
+            idle: Chunks::NONE,
+            idle_len: 0,
+            idle_least: 0,
+            blank: None,
+            vacant: Vec::new(),
+            generation: 0,
+            live: 0,
+        }
     }
 
     /// A slot that nobody uses, made `Idle`. Allocates one chunk when there is none.
     pub(crate) fn take(&mut self, owner: &Rc<O>, origin: Origin) -> u32 {
-        if self.free == NONE {
-            self.grow(owner);
+        if self.partial.first == NONE {
+            self.use_idle(owner);
         }
-        let slot = self.free;
-        let node = self.node(slot);
+        let chunk = &*self.chunks[self.partial.first as usize];
+        let slot = chunk.free.get();
+        let node = chunk.node(slot);
         debug_assert_eq!(node.state.get(), State::Free);
         node.state.set(State::Idle);
         node.flags.set(0);
         node.fired.set(0);
         node.origin.set(origin);
-        self.free = node.pos.replace(NONE);
+        chunk.free.set(node.pos.replace(NONE));
+        chunk.used.set(chunk.used.get() + 1);
         self.live += 1;
+        if chunk.free.get() == NONE {
+            self.unlink_full();
+        }
         slot
     }
 
+    /// The first chunk of the list has no free slot any more.
     #[cold]
-    fn grow(&mut self, owner: &Rc<O>) {
-        let base = (self.chunks.len() * CHUNK) as u32;
-        // The timer queue needs the top bit.
-        assert!(base < (1 << 31) - CHUNK as u32, "pollmux: more than {base} live sources in one reactor");
-        let node = |i: usize| Node {
-            deadline: Cell::new(0),
-            seq: Cell::new(0),
-            pos: Cell::new(if i + 1 < CHUNK { base + i as u32 + 1 } else { NONE }),
-            generation: Cell::new(0),
-            fired: Cell::new(0),
-            origin: Cell::default(),
-            state: Cell::new(State::Free),
-            flags: Cell::new(0),
-        };
-        let nodes = std::array::from_fn(node);
-        self.chunks.push(Rc::new(Chunk {
-            owner: owner.clone(),
-            nodes,
-            keys: Column::new(),
-            probes: Column::new(),
-            periods: Column::new(),
-            slacks: Column::new(),
-            fds: Column::new(),
-            calls: Column::new(),
-            bells: Column::new(),
-        }));
-        self.free = base;
+    fn unlink_full(&mut self) {
+        self.unlink(self.partial.first, |slots| &mut slots.partial);
     }
 
-    /// Gives a slot back; nothing refers to it any more.
-    pub(crate) fn free(&mut self, slot: u32) {
-        let chunk = self.chunk(slot);
+    /// Takes slots from an idle chunk, or from a new one.
+    #[cold]
+    fn use_idle(&mut self, owner: &Rc<O>) {
+        let number = if self.idle.first == NONE {
+            self.grow(owner)
+        } else {
+            let number = self.idle.first;
+            self.unlink(number, |slots| &mut slots.idle);
+            self.idle_len -= 1;
+            self.idle_least = self.idle_least.min(self.idle_len);
+            number
+        };
+        self.link_first(number, |slots| &mut slots.partial);
+    }
+
+    fn link_first(&mut self, number: u32, list: impl Fn(&mut Self) -> &mut Chunks) {
+        let first = std::mem::replace(&mut list(self).first, number);
+        let chunk = &self.chunks[number as usize];
+        chunk.prev.set(NONE);
+        chunk.next.set(first);
+        match first {
+            NONE => list(self).last = number,
+            first => self.chunks[first as usize].prev.set(number),
+        }
+    }
+
+    fn unlink(&mut self, number: u32, list: impl Fn(&mut Self) -> &mut Chunks) {
+        let chunk = &self.chunks[number as usize];
+        let (prev, next) = (chunk.prev.get(), chunk.next.get());
+        match prev {
+            NONE => list(self).first = next,
+            prev => self.chunks[prev as usize].next.set(next),
+        }
+        match next {
+            NONE => list(self).last = prev,
+            next => self.chunks[next as usize].prev.set(prev),
+        }
+    }
+
+    /// Makes a chunk, and returns its number.
+    #[cold]
+    fn grow(&mut self, owner: &Rc<O>) -> u32 {
+        let number = self.vacant.pop().unwrap_or(self.chunks.len() as u32);
+        let base = number as usize * CHUNK;
+        // The timer queue needs the top bit.
+        assert!(base < (1 << 31) - CHUNK, "pollmux: more than {base} live sources in one reactor");
+        let chunk = Chunk::new(owner, base as u32, self.generation);
+        if number as usize == self.chunks.len() {
+            self.chunks.push(chunk);
+        } else {
+            self.chunks[number as usize] = chunk;
+        }
+        number
+    }
+
+    /// Gives a slot back; nothing refers to it any more. Returns true if its chunk is idle now.
+    pub(crate) fn free(&mut self, slot: u32) -> bool {
+        let chunk = &*self.chunks[slot as usize / CHUNK];
         let node = chunk.node(slot);
         debug_assert_eq!(node.state.get(), State::Idle);
         node.state.set(State::Free);
         let generation = node.generation.get().saturating_add(1);
         node.generation.set(generation);
-        if generation < u32::MAX {
-            node.pos.set(self.free);
-            self.free = slot;
-        }
         self.live -= 1;
+        if generation == u32::MAX {
+            return false;
+        }
+        chunk.newest.set(chunk.newest.get().max(generation));
+        node.pos.set(chunk.free.replace(slot));
+        let (was_full, used) = (node.pos.get() == NONE, chunk.used.get() - 1);
+        chunk.used.set(used);
+        if was_full || used == 0 {
+            self.relink(slot / CHUNK as u32, was_full, used == 0);
+        }
+        used == 0
+    }
+
+    /// A chunk has a free slot again, or only such ones.
+    #[cold]
+    fn relink(&mut self, number: u32, was_full: bool, is_idle: bool) {
+        if is_idle {
+            if !was_full {
+                self.unlink(number, |slots| &mut slots.partial);
+            }
+            // Those with high numbers go first.
+            if self.idle.last != NONE && number > self.idle.last {
+                let last = std::mem::replace(&mut self.idle.last, number);
+                let chunk = &self.chunks[number as usize];
+                chunk.prev.set(last);
+                chunk.next.set(NONE);
+                self.chunks[last as usize].next.set(number);
+            } else {
+                self.link_first(number, |slots| &mut slots.idle);
+            }
+            self.idle_len += 1;
+        } else {
+            self.link_first(number, |slots| &mut slots.partial);
+        }
+    }
+
+    /// How many chunks there are, and how many of them are used.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        let len = self.chunks.len() - self.vacant.len();
+        (len, len - self.idle_len)
+    }
+
+    /// How many chunks were used at once since the last call of [`watch`](Self::watch).
+    pub(crate) fn most_used(&self) -> usize {
+        self.chunks.len() - self.vacant.len() - self.idle_least.min(self.idle_len)
+    }
+
+    /// Begins to measure how many chunks are used.
+    pub(crate) fn watch(&mut self) {
+        self.idle_least = self.idle_len;
+    }
+
+    /// Frees up to `most` idle chunks, so that about `enough` are left. Returns true when done.
+    pub(crate) fn shrink(&mut self, enough: usize, most: usize) -> bool {
+        /// Slots that were used more often keep their chunk: generations do not come back.
+        const OLD: u32 = 1 << 31;
+        let enough = enough.max(KEPT);
+        for _ in 0..most {
+            let number = self.idle.last;
+            if number == NONE || self.chunks.len() - self.vacant.len() <= enough {
+                break;
+            }
+            let chunk = self.chunks[number as usize].clone();
+            self.unlink(number, |slots| &mut slots.idle);
+            self.idle_len -= 1;
+            if chunk.newest.get() >= OLD {
+                // Used before others are, and never looked at here again.
+                self.link_first(number, |slots| &mut slots.partial);
+                continue;
+            }
+            self.generation = self.generation.max(chunk.newest.get() + 1);
+            let blank = self.blank.get_or_insert_with(|| Chunk::blank(&chunk.owner));
+            self.chunks[number as usize] = blank.clone();
+            self.vacant.push(number);
+        }
+        if self.idle.last != NONE && self.chunks.len() - self.vacant.len() > enough {
+            return false;
+        }
+        self.forget_last();
+        true
+    }
+
+    /// Forgets the numbers of chunks that have gone and were the last ones.
+    fn forget_last(&mut self) {
+        let Some(blank) = &self.blank else { return };
+        while self.chunks.last().is_some_and(|last| Rc::ptr_eq(last, blank)) {
+            self.chunks.pop();
+        }
+        let len = self.chunks.len();
+        self.vacant.retain(|&number| (number as usize) < len);
+        self.chunks.shrink_to(len.max(KEPT));
+        self.vacant.shrink_to(len);
     }
 
     #[inline]
@@ -343,8 +555,10 @@ impl<O> Slots<O> {
 
     /// Forgets everything; the sources that still have their chunk find themselves `Idle`.
     pub(crate) fn clear(&mut self) -> Vec<Rc<Chunk<O>>> {
-        self.free = NONE;
-        self.live = 0;
+        (self.partial, self.idle) = (Chunks::NONE, Chunks::NONE);
+        (self.idle_len, self.idle_least, self.live) = (0, 0, 0);
+        self.vacant = Vec::new();
+        self.blank = None;
         for chunk in &self.chunks {
             chunk.nodes.iter().for_each(|node| node.state.set(State::Idle));
         }
@@ -384,12 +598,55 @@ mod tests {
     }
 
     #[test]
+    fn idle_chunks_go_and_their_numbers_come_back() {
+        let (mut slots, owner) = (Slots::new(), Rc::new(()));
+        let taken: Vec<u32> = (0..100 * CHUNK).map(|_| slots.take(&owner, Origin::default())).collect();
+        let tokens: Vec<u64> = taken.iter().map(|&slot| slots.chunk(slot).token(slot)).collect();
+        // One slot of the last but one chunk stays.
+        let stays = 98 * CHUNK + 5;
+        for (n, &slot) in taken.iter().enumerate() {
+            if n != stays {
+                slots.free(slot);
+            }
+        }
+        assert_eq!(slots.usage(), (100, 1));
+        assert!(!slots.shrink(0, 10), "a piece");
+        assert!(slots.shrink(0, 200));
+        assert_eq!((slots.usage(), slots.chunks.len()), ((KEPT, 1), 99));
+        assert_eq!(slots.iter().collect::<Vec<_>>(), [taken[stays]]);
+        let again: Vec<u32> = (1..100 * CHUNK).map(|_| slots.take(&owner, Origin::default())).collect();
+        assert_eq!((slots.live(), slots.usage()), (100 * CHUNK, (100, 100)));
+        let alive = |&&token: &&u64| slots.resolve(token).is_some();
+        assert_eq!(tokens.iter().filter(alive).collect::<Vec<_>>(), [&tokens[stays]]);
+        again.into_iter().for_each(|slot| assert!(!slots.free(slot) || slots.idle_len > 0));
+    }
+
+    #[test]
+    fn chunks_that_are_used_meanwhile_stay() {
+        let (mut slots, owner) = (Slots::new(), Rc::new(()));
+        let burst = |slots: &mut Slots<()>, n: usize| {
+            let taken: Vec<u32> = (0..n * CHUNK).map(|_| slots.take(&owner, Origin::default())).collect();
+            for slot in taken {
+                slots.free(slot);
+            }
+        };
+        burst(&mut slots, 50);
+        slots.watch();
+        burst(&mut slots, 7);
+        assert_eq!((slots.usage(), slots.most_used()), ((50, 0), 7));
+        slots.watch();
+        assert_eq!(slots.most_used(), 0);
+    }
+
+    #[test]
     fn slots_are_reused_before_new_ones_are_made() {
         let (mut slots, owner) = (Slots::new(), Rc::new(()));
         for _ in 0..10 {
             let taken: Vec<u32> = (0..300).map(|_| slots.take(&owner, Origin::default())).collect();
             assert_eq!(slots.live(), 300);
-            taken.into_iter().for_each(|slot| slots.free(slot));
+            for slot in taken {
+                slots.free(slot);
+            }
         }
         assert_eq!(slots.chunks.len(), 3);
     }

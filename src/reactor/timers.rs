@@ -63,7 +63,12 @@ pub(crate) struct Heap {
     holes: usize,
     /// The sweep looks at the leaves before this index next.
     sweep: usize,
+    /// The most entries since the last call of [`watch`](Heap::watch).
+    most: usize,
 }
+
+/// As many blocks are kept for ever: 64 KiB.
+const KEPT: usize = (64 << 10) / size_of::<Block>();
 
 /// What [`Heap::expire`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -80,7 +85,7 @@ pub(crate) struct Expired {
 
 impl Heap {
     pub(crate) const fn new() -> Heap {
-        Heap { blocks: Vec::new(), len: 0, half: None, holes: 0, sweep: 0 }
+        Heap { blocks: Vec::new(), len: 0, half: None, holes: 0, sweep: 0, most: 0 }
     }
 
     /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
@@ -111,6 +116,7 @@ impl Heap {
             self.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
         }
         self.len += 1;
+        self.most = self.most.max(self.len);
         let half = (seq >> 32) as u32;
         if index == 0 {
             self.half = Some(half);
@@ -135,6 +141,35 @@ impl Heap {
             self.place(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
             self.trim();
         }
+    }
+
+    /// How many blocks there are, and how many of them are used.
+    #[inline]
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        (self.blocks.len(), (self.len + ROOT).div_ceil(BLOCK))
+    }
+
+    /// How many blocks were used at once since the last call of [`watch`](Self::watch).
+    pub(crate) fn most_used(&self) -> usize {
+        (self.most.max(self.len) + ROOT).div_ceil(BLOCK)
+    }
+
+    /// Begins to measure how many blocks are used.
+    pub(crate) fn watch(&mut self) {
+        self.most = self.len;
+    }
+
+    /// Frees up to `most` blocks, so that `enough` are left. Returns true if that is done.
+    pub(crate) fn shrink(&mut self, enough: usize, most: usize) -> bool {
+        let used = (self.len + ROOT).div_ceil(BLOCK);
+        let enough = enough.max(KEPT).max(used);
+        let len = self.blocks.len().saturating_sub(most).max(enough);
+        self.blocks.truncate(len);
+        if len > enough {
+            return false;
+        }
+        self.blocks.shrink_to(enough);
+        true
     }
 
     /// Takes an `Armed` or `Stopped` record out and makes it `Idle`.

@@ -58,6 +58,7 @@ pub(crate) use self::ticket::Ticket;
 use crate::sync::{
     AtomicBool, AtomicU64, Ordering, RwLock, fence, full_fence, settle_fence, thread, wait_briefly,
 };
+use crate::sys::Time;
 use crate::sys::fork::Birth;
 
 /// Wakes a driver from any thread. Does nothing when the driver is gone.
@@ -91,6 +92,8 @@ pub(crate) trait Probe: Send + Sync {
     fn silence(&self);
     /// The number of the last mark.
     fn order(&self) -> u64;
+    /// Tells the channel the clock of its reactor, which is in virtual time.
+    fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
 
     /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is one,
     /// of a channel that is not: the receiver's steps 2 to 5.

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
+use super::core::Table;
 use super::slots::{Flag, NONE, State};
 use super::tidy::FEW;
-use super::{Core, Slot, Table};
+use super::{Core, Slot};
 use crate::driver::Clock;
 use crate::wake::{Look, Probe, Request};
 

@@ -8,8 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::calls::Again;
-use super::{Core, Handle, Reactor, Wait};
+use super::timers::NEVER;
+use super::{Core, Handle, Reactor};
+use crate::driver::{Deadline, Wait};
 use crate::sync::{Ordering, fence};
+use crate::sys::Time;
 use crate::sys::errors::of_creation;
 use crate::sys::fork::PollerFd;
 use crate::wake::Request;
@@ -208,5 +211,52 @@ impl Drop for Embedded {
             core.notify.set_everywhere(false);
             core.awake();
         }
+    }
+}
+
+/// The outer loop, which sleeps for the reactor.
+impl Core {
+    /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is armed for.
+    pub(super) fn tell_outer(&self, deadline: u64) {
+        if deadline < self.outer_armed.get() && self.embedded.get() {
+            self.leave_to_next_turn();
+        }
+    }
+
+    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was readable for. The next turn restores it: it arms and goes to sleep again.
+    #[inline]
+    pub(super) fn looked_past_the_outer_loop(&self) {
+        if self.embedded.get() {
+            self.notify.sleep();
+            self.leave_to_next_turn();
+        }
+    }
+
+    /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us, nothing is ready or due, and what is to be due is armed.
+    pub(super) fn has_taken_nothing(&self) -> bool {
+        let now = self.clock.now_or_later();
+        if !self.notify.is_asleep()
+            || self.has_ready()
+            || self.has_more_fds()
+            || self.next_due.get() <= now.as_nanos()
+        {
+            return false;
+        }
+        // No syscall, unless the kernel's timer has gone off for a deadline that was put off meanwhile.
+        let arm = self.deadline_of_outer_loop(now);
+        self.drive(arm, Wait::Arm).is_ok()
+    }
+
+    /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer loop sleeps.
+    pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<Deadline> {
+        let due = self.next_due.get();
+        let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
+        self.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
+        arm
+    }
+
+    /// Makes the fd readable for an outer loop, at most once between turns.
+    pub(super) fn leave_to_next_turn(&self) {
+        self.notify.wake();
     }
 }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::core::Table;
 use super::slots::{Chunk, State};
-use super::{Blocked, Blocking, Core, Handle, Table};
+use super::{Blocked, Blocking, Core, Handle};
 use crate::sys::Time;
 use crate::wake::Request;
 

@@ -9,9 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
 use std::time::Duration;
 
+use super::core::{Driving, Table};
 use super::slots::{PATIENCE, State};
 use super::tidy::FEW;
-use super::{Core, Driving, Slot, Table, busy, closed};
+use super::{Core, Slot, busy, closed};
 use crate::driver::{Driver, EventsId, ReadyFds, Wait};
 use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, errors, nanos};

@@ -21,7 +21,8 @@
 
 use std::time::Duration;
 
-use super::{Core, Table};
+use super::Core;
+use super::core::Table;
 use crate::sys::Time;
 
 /// Memory shrinks after so long.

@@ -1,0 +1,471 @@
+//! The loop: a turn looks at what is due, calls closures, and blocks in the driver.
+//!
+//! ```text
+//!  begin_turn ─► look ─► the caller's sources ─► something: the turn is over
+//!                 ▲                └─► nothing: block ─► drive ─┐
+//!                 └─────────────────────────────────────────────┘
+//! ```
+
+use std::cell::RefMut;
+use std::io;
+use std::rc::Rc;
+
+use super::blocking::Blocking;
+use super::calls::Again;
+use super::core::{Core, Driving, busy};
+use super::slots::{self, State};
+use super::tidy;
+use super::timers::NEVER;
+use crate::driver::{Deadline, Wait};
+use crate::sync::{Ordering, fence, settle_fence};
+use crate::sys::Time;
+
+/// In `Core::unlisted`.
+pub(super) const BEHIND: u32 = 1;
+pub(super) const ENDED: u32 = 2;
+
+/// Entries of the heap that are looked at before the callbacks among them are counted.
+const PIECE: u32 = 512;
+
+/// What blocking came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// The driver's wait ended, or there was a reason not to begin it.
+    Ended,
+    /// The time given is over, and what was due within it is ready or has been called. A message may have come since the caller looked, if the thread was kept from its core.
+    TimedOut,
+}
+
+impl Core {
+    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a [`Heap::budget`] of entries stand before it), and the closures that were due
+    /// have been called.
+    #[inline]
+    pub(crate) fn begin_turn(self: &Rc<Core>) {
+        self.turns.set(self.turns.get() + 1);
+        self.clock.awake();
+        self.put_off.set(false);
+        self.look();
+    }
+
+    #[inline]
+    pub(crate) fn look(self: &Rc<Core>) {
+        if self.clock.begin_turn(self.next_due.get()) {
+            self.expire(self.clock.now());
+        }
+        if self.errands.get() || self.notify.is_posted() {
+            self.run_errands();
+        }
+    }
+
+    /// For a wait: runs what was posted during the turn, and collects what that has sent.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_posts_and_collect(self: &Rc<Core>) {
+        self.run_posts_before(self.ready_tokens());
+        self.collect(crate::wake::Request::Mark);
+    }
+
+    /// The look after a sleep that may last until then. Returns true if that time is over: then each
+    /// callback that is due has been called once.
+    #[inline(never)]
+    pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
+        let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
+        if over {
+            self.look_at_last()
+        } else {
+            self.look()
+        }
+        over
+    }
+
+    /// [`look`](Self::look) at the end of the time: each callback that is due is called once.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn look_at_last(self: &Rc<Core>) {
+        if self.callbacks.get() == 0 {
+            return self.look();
+        }
+        self.clock.refresh();
+        self.expire_all();
+        if self.errands.get() || self.notify.is_posted() {
+            self.poll_fds();
+            if self.run_batch(usize::MAX, Again::Yes) {
+                self.settle_behind();
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn run_errands(self: &Rc<Core>) {
+        if self.untidy.get() {
+            self.tidy();
+        }
+        self.poll_fds();
+        self.run_calls(Again::Yes);
+    }
+
+    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
+    /// callback that the call has run before, and that is armed with zero, is the next turn's.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn look_behind_posts(self: &Rc<Core>) {
+        if self.clock.begin_turn(self.next_due.get()) {
+            self.expire(self.clock.now());
+        }
+        self.poll_fds();
+        self.run_calls(Again::No);
+    }
+
+    /// Whether the next turn has errands.
+    pub(super) fn settle_errands(&self) {
+        let calls = self.table.borrow().calls.len();
+        self.errands.set(calls > 0 || self.fds.are_watched() || self.untidy.get());
+    }
+
+    #[inline(never)]
+    pub(super) fn expire(&self, now: Time) {
+        self.expire_some(now, u32::MAX);
+    }
+
+    /// [`expire`](Self::expire) that touches no more than `most` entries.
+    #[inline]
+    pub(super) fn expire_some(&self, now: Time, most: u32) {
+        let table = &mut *self.table.borrow_mut();
+        let budget = table.heap.budget().min(most);
+        let done =
+            table.heap.expire(&table.slots, &mut table.ready, &mut table.calls, now.as_nanos(), budget);
+        self.expired.set(self.expired.get() + u64::from(done.fired));
+        self.cleaned.set(self.cleaned.get() + u64::from(done.cleaned));
+        if self.put_off.replace(false) {
+            self.coalesced.set(self.coalesced.get() + u64::from(done.steps));
+        }
+        if table.calls.len() > 0 {
+            self.errands.set(true);
+        }
+        if tidy::is_sparse(table.heap.usage()) {
+            self.set_untidy();
+        }
+        self.next_due.set(table.heap.first());
+        let first = table.heap.first();
+        let backlog = first != NEVER && self.clock.was_due(first);
+        self.set_behind(backlog);
+    }
+
+    /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
+    /// many stale entries stand before it. Unbounded: only for a call that says "nothing" next.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn expire_all(&self) {
+        let now = self.clock.now();
+        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+            self.expire(now);
+        }
+        self.set_behind(false);
+    }
+
+    /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
+    /// Returns true if that was anything, so that the caller has to look at its sources again.
+    ///
+    /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
+    /// the callbacks that are due, and what other threads have posted: up to a batch of each in all.
+    ///
+    /// A select asks its own cases for their deadlines, and needs this only if there are callbacks:
+    /// `everything` is for a wait.
+    #[inline]
+    pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
+        let backlog = self.is_behind() && (everything || self.callbacks.get() > 0);
+        // Posts over the batch are the next turn's; those of meanwhile are this one's.
+        let owed = backlog || (self.is_pressed() && !self.posts_left.get());
+        if owed {
+            self.catch_up();
+        }
+        owed
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn catch_up(self: &Rc<Core>) {
+        if !self.is_behind() {
+            return self.run_calls(Again::Yes);
+        }
+        let (called, most) = (self.called_in_turn(), self.callback_batch);
+        let now = self.clock.now();
+        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+            if called + self.table.borrow().calls.len() >= most {
+                break;
+            }
+            self.expire_some(now, PIECE);
+        }
+        if self.run_batch(most.saturating_sub(called), Again::No) {
+            self.settle_behind();
+        }
+    }
+
+    /// For a sleep that ends without having slept: calls each callback that is due and was not
+    /// called in this turn, however many. Runs up to a batch of posts.
+    pub(super) fn finish_callbacks(self: &Rc<Core>) {
+        if self.callbacks.get() == 0 || !(self.is_behind() || self.has_calls()) {
+            self.catches_up(true);
+        } else if self.may_call() {
+            self.expire_all();
+            if self.run_batch(usize::MAX, Again::No) {
+                self.settle_behind();
+            }
+        }
+    }
+
+    /// For a wait that says "nothing" next: makes ready all that is due.
+    #[inline]
+    pub(crate) fn expire_backlog(&self) {
+        if self.is_behind() {
+            self.expire_all();
+        }
+    }
+
+    /// Returns true if the timer of this record is due, and has not been moved to the ready list.
+    #[inline]
+    pub(super) fn is_overdue(&self, node: &slots::Node) -> bool {
+        self.is_behind() && self.is_past(node)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn is_past(&self, node: &slots::Node) -> bool {
+        let deadline = node.deadline.get();
+        node.state.get() == State::Armed && deadline != NEVER && self.clock.was_due(deadline)
+    }
+
+    /// Returns true if due timers may be missing in the ready list.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unlisted.get() & BEHIND != 0
+    }
+
+    pub(super) fn set_behind(&self, behind: bool) {
+        self.unlisted.set(self.unlisted.get() & !BEHIND | if behind { BEHIND } else { 0 });
+    }
+
+    /// Returns true if sources may be ready that the ready list has not got.
+    #[inline]
+    pub(crate) fn has_unlisted(&self) -> bool {
+        self.unlisted.get() != 0
+    }
+
+    /// A source is at an end that has been taken.
+    pub(super) fn count_end(&self) {
+        self.unlisted.set(self.unlisted.get() + ENDED);
+    }
+
+    /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
+    /// callback is the next turn's.
+    pub(super) fn settle_behind(&self) {
+        let due = self.next_due.get();
+        if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
+            self.expire(self.clock.now());
+        }
+    }
+
+    /// When a sleep is to end for the timers.
+    pub(super) fn timers_due(&self) -> Deadline {
+        let first = self.next_due.get();
+        let latest = if self.slacked.get() {
+            let table = self.table.borrow();
+            // Not before the first key: an entry looked at may be stale, and earlier than what it stands for.
+            table.heap.latest(&table.slots, self.slack.get(), self.least_slack.get()).max(first)
+        } else {
+            first
+        };
+        Deadline { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
+    }
+
+    /// Blocks until the driver says that something happened, or `until`. The caller looks at its sources in any case.
+    ///
+    /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the fence: whether one of them has something after all.
+    #[inline(always)] // see Notify::wake
+    pub(crate) fn block(
+        self: &Rc<Core>,
+        until: Option<Time>,
+        publish: impl FnOnce(&mut Blocking<'_>) -> io::Result<()>,
+        recheck: impl Fn() -> bool,
+    ) -> io::Result<Blocked> {
+        if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
+            // The last look may have been long before that.
+            self.look_at_last();
+            return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
+        }
+        if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
+            // The driver may have to be armed for another key: a stale one is put right first, a bounded number of times. One that is armed
+            // already is put right when it has woken us; but virtual time does not go to where nothing is due.
+            self.expire(Time::ZERO);
+            self.cleaned_for.set(self.next_due.get());
+        }
+        if self.clock.was_due(self.next_due.get()) || self.has_calls() {
+            let stands_still = self.clock.is_virtual() && self.time_stands_still(until);
+            if !stands_still {
+                return Ok(Blocked::Ended);
+            }
+        }
+        if self.driving.try_borrow_mut().is_err() {
+            // The sleep under way is the driver's, which calls us.
+            return Err(busy());
+        }
+        // Ends the sleep if a source or the driver panics.
+        let sleep = Sleep(self);
+        if self.embedded.get() {
+            self.swallow()?;
+        }
+        let until = until.unwrap_or(Time::MAX);
+        if self.spinner.is_on() && self.spin(until, &recheck) {
+            std::mem::forget(sleep);
+            self.looked_past_the_outer_loop();
+            return Ok(Blocked::Ended);
+        }
+        self.notify.open_ticket();
+        self.notify.sleep();
+        self.napping.set(false);
+        let mut blocking = Blocking { core: self, awake: false, deadline: until };
+        let published = publish(&mut blocking);
+        fence(Ordering::SeqCst);
+        let Blocking { awake, deadline, .. } = blocking;
+        self.coming.set(false);
+        let stays = published.is_err() || awake || self.is_called() || recheck();
+        let slept = if stays {
+            Ok(())
+        } else if self.coming.get() || self.is_unsure() {
+            self.sleep_with_something_coming(deadline, &recheck)
+        } else {
+            self.drive(self.sleep_until(deadline), Wait::Block)
+        };
+        std::mem::forget(sleep);
+        self.clock.slept();
+        self.awake();
+        self.looked_past_the_outer_loop();
+        published.and(slept)?;
+        Ok(Blocked::Ended)
+    }
+
+    /// Step 5 of the wake protocol, and the sleep: a message was claimed and not written.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn sleep_with_something_coming(
+        &self,
+        until: Time,
+        recheck: &impl Fn() -> bool,
+    ) -> io::Result<()> {
+        let sure = settle_fence() && !self.is_unsure();
+        if self.is_called() || recheck() {
+            self.nap.take();
+            return Ok(());
+        }
+        if sure && !self.clock.is_virtual() {
+            return self.drive(self.sleep_until(until), Wait::Block);
+        }
+        let nap = self.nap.borrow_mut().next();
+        if self.clock.is_virtual() {
+            // Virtual time must not go on before the message has come.
+            std::thread::sleep(nap);
+            return Ok(());
+        }
+        let until = until.min(self.clock.refresh() + nap);
+        self.drive(self.sleep_until(until), Wait::Block)
+    }
+
+    /// A source has found that a message was claimed and not written.
+    #[inline]
+    pub(crate) fn note_coming(&self) {
+        self.coming.set(true);
+    }
+
+    /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
+    #[inline]
+    pub(super) fn is_called(&self) -> bool {
+        self.notify.is_marked() || (self.notify.is_posted() && (self.may_call() || self.notify.is_woken()))
+    }
+
+    /// The deadline that the driver gets: what the timers want, `until` at the latest.
+    #[inline]
+    pub(super) fn sleep_until(&self, until: Time) -> Option<Deadline> {
+        let Deadline { earliest, latest } = self.spinner.ahead(self.timers_due());
+        let deadline = Deadline { earliest: earliest.min(until), latest: latest.min(until) };
+        self.put_off.set(deadline.earliest < deadline.latest);
+        (deadline.latest != Time::MAX).then_some(deadline)
+    }
+
+    /// Ends a sleep; whether somebody has woken us from it.
+    pub(super) fn awake(&self) -> bool {
+        let woken = self.notify.awake();
+        self.wakes.set(self.wakes.get() + u64::from(woken));
+        woken
+    }
+
+    /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep raises it again.
+    #[cold]
+    pub(super) fn swallow(&self) -> io::Result<()> {
+        if self.awake() { self.drive(None, Wait::Poll) } else { Ok(()) }
+    }
+
+    /// Lets the driver wait; what fds it found ready is ready then.
+    #[inline(always)] // see Notify::wake
+    pub(super) fn drive(&self, deadline: Option<Deadline>, how: Wait) -> io::Result<()> {
+        self.check_process()?;
+        let Ok(driving) = self.driving.try_borrow_mut() else { return Err(busy()) };
+        let mut drive = Drive { core: self, driving: Some(driving) };
+        let Driving { driver, ready } = drive.driving();
+        let driver = driver.as_mut().ok_or_else(|| self.gone())?;
+        let waited = driver.wait(deadline, how, ready);
+        drop(drive);
+        if how != Wait::Arm {
+            self.looked();
+        }
+        waited
+    }
+}
+
+/// A sleep that a panic ends: the party is awake, and nobody can deal with it any more.
+struct Sleep<'a>(&'a Core);
+
+impl Drop for Sleep<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        let core = self.0;
+        core.clock.slept();
+        core.awake();
+        core.notify.set_everywhere(false);
+        core.looked_past_the_outer_loop();
+    }
+}
+
+/// A wait of the driver. What it found is delivered, also when it panics.
+struct Drive<'a> {
+    core: &'a Core,
+    driving: Option<RefMut<'a, Driving>>,
+}
+
+impl Drive<'_> {
+    #[inline(always)]
+    fn driving(&mut self) -> &mut Driving {
+        match &mut self.driving {
+            Some(driving) => driving,
+            None => unreachable!("it is there until the drop"),
+        }
+    }
+}
+
+impl Drop for Drive<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let Some(mut driving) = self.driving.take() else { return };
+        if let (true, Some(driver)) = (self.core.fds.has_leaving(), &mut driving.driver) {
+            self.core.let_leave(&mut **driver);
+        }
+        if !driving.ready.is_empty() {
+            self.core.deliver(&mut driving.ready);
+        }
+        if self.core.closed.get() {
+            // The reactor was dropped meanwhile.
+            let driver = driving.driver.take();
+            drop(driving);
+            drop(driver);
+        }
+    }
+}

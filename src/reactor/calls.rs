@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::asks::Ask;
+use super::heap::NEVER;
 use super::remote::{Post, TimerId};
 use super::slots::{Chunk, Flag, State};
-use super::timers::NEVER;
 use super::{Core, Handle, Slot};
 use crate::sys::Time;
 use crate::wake::{Bell, Probe};

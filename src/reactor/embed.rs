@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::calls::Again;
-use super::timers::NEVER;
+use super::heap::NEVER;
 use super::{Core, Handle, Reactor};
 use crate::driver::{Deadline, Wait};
 use crate::sync::{Ordering, fence};

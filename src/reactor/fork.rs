@@ -14,9 +14,9 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 
+use super::heap::NEVER;
 use super::ready::Ready;
 use super::slots::State;
-use super::timers::NEVER;
 use super::{Core, Slot};
 use crate::sys::fork;
 

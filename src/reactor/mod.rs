@@ -15,6 +15,7 @@ mod embed;
 mod events;
 mod fds;
 mod fork;
+mod heap;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
@@ -26,7 +27,6 @@ mod slots;
 mod spin;
 mod stats;
 mod tidy;
-mod timers;
 mod turn;
 
 use std::fmt;

@@ -28,6 +28,7 @@ mod spin;
 mod stats;
 mod tidy;
 mod turn;
+mod wait;
 
 use std::fmt;
 use std::io;
@@ -39,7 +40,6 @@ pub use self::builder::Builder;
 pub use self::calls::Firing;
 pub(crate) use self::core::{Core, busy, closed};
 pub use self::embed::Embedded;
-pub(crate) use self::events::Patience;
 pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::listing::{Origin as SourceOrigin, SourceInfo, Sources};
 pub use self::origins::SourceKind;
@@ -48,6 +48,7 @@ pub(crate) use self::slot::Slot;
 pub use self::spin::Spin;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;
+pub(crate) use self::wait::Patience;
 
 use crate::driver::Driver;
 pub(crate) use crate::sync::strand;

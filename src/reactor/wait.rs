@@ -1,0 +1,268 @@
+//! `wait`: the loop without the macro, for sources in any number, told apart by the user's keys.
+
+use std::io;
+use std::time::Duration;
+
+use super::core::Table;
+use super::events::Events;
+use super::slots::State;
+use super::{Blocked, Blocking, Core, Handle};
+use crate::sys::Time;
+use crate::wake::Request;
+
+impl Handle {
+    /// Waits until at least one source of this reactor is ready, and reports up to the capacity of `events` of them.
+    ///
+    /// Timers come in the order in which they become due, equal deadlines in arming order. A source is reported again by the next wait until it is
+    /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
+    /// So **every live source is to be drained or dropped when it is reported**: a loop that ignores one never sleeps again.
+    /// [`Stats::spinning`](crate::Stats::spinning) counts the sources that do this to a loop, and
+    /// [`sources`](Self::sources) says which lines made those that still do.
+    ///
+    /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
+    /// interest in reading or writing: handle every event of the batch.
+    ///
+    /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
+    ///
+    /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and posted closures run meanwhile and do not.
+    ///
+    /// Fails when the driver does, or when the reactor has been dropped; nothing is lost then.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor, channel};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(8);
+    /// let inbox = reactor.register_with(1, rx)?;
+    /// let timeout = reactor.after(Duration::from_secs(60)).with_key(2);
+    /// tx.send("job").unwrap();
+    ///
+    /// let mut events = Events::with_capacity(16);
+    /// reactor.wait(&mut events)?;
+    /// for event in &events {
+    ///     match event.key() {
+    ///         1 => inbox.try_iter().for_each(|job| assert_eq!(job, "job")),
+    ///         2 => panic!("no job in time"),
+    ///         _ => unreachable!(),
+    ///     }
+    /// }
+    /// # drop(timeout);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn wait(&self, events: &mut Events) -> io::Result<()> {
+        self.wait_until(events, Patience::Endless)
+    }
+
+    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`. What is due by then is
+    /// reported, at the cost that [`try_wait`](Self::try_wait) has for stale entries.
+    pub fn wait_timeout(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
+        self.wait_until(events, Patience::of(self, timeout))
+    }
+
+    /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are registered, one that looks at them.
+    ///
+    /// It reports nothing only if nothing is ready or due. Timers that were stopped or put off leave
+    /// stale entries in the queue. If such entries stand before a timer that may be due, the call
+    /// puts all of them right first: up to 0.4 µs each, 0.4 s in the worst case of a million.
+    pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
+        self.wait_until(events, Patience::None)
+    }
+
+    /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread. Sources that become ready meanwhile stay so.
+    ///
+    /// Returns after `d`, never before, and when the callbacks that were due by then have been called; with an error when the driver fails or the reactor has been dropped.
+    ///
+    /// At the end each callback that is due is called once. One that is armed with zero meanwhile
+    /// is the next turn's. The end costs what [`try_wait`](Self::try_wait) costs for stale entries.
+    ///
+    /// On a virtual clock callbacks that arm themselves or each other with zero would hold the time.
+    /// After 100 rounds of callbacks at one instant the clock goes on to the next deadline.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// reactor.call_after(Duration::from_secs(1), |now| println!("called at {:?}", now.scheduled())).detach();
+    /// reactor.sleep_blocking(Duration::from_secs(2))?;
+    /// assert_eq!(reactor.stats().called, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn sleep_blocking(&self, d: Duration) -> io::Result<()> {
+        let core = &self.core;
+        let patience = Patience::of(self, d);
+        core.begin_turn();
+        loop {
+            if core.closed.get() {
+                return Err(core.gone());
+            }
+            let Patience::Until(until) = patience else {
+                core.finish_callbacks();
+                return if core.closed.get() { Err(core.gone()) } else { core.yield_turn() };
+            };
+            if let Blocked::TimedOut = core.block(Some(until), |_| Ok(()), || false)? {
+                return Ok(());
+            }
+            core.collect(Request::Wake);
+            if core.looks_for_the_last_time(Some(until)) {
+                return if core.closed.get() { Err(core.gone()) } else { Ok(()) };
+            }
+        }
+    }
+
+    fn wait_until(&self, events: &mut Events, mut patience: Patience) -> io::Result<()> {
+        let core = &self.core;
+        events.tokens.clear();
+        if !events.from.as_ref().is_some_and(|from| from.is_same(self)) {
+            events.from = Some(self.clone());
+        }
+        core.begin_turn();
+        let mut caught_up = false;
+        loop {
+            if caught_up {
+                core.expire_backlog();
+            }
+            core.collect(Request::Mark);
+            let pressed = core.is_pressed() && core.has_ready();
+            if pressed {
+                // Asked for before what was collected was sent, perhaps.
+                core.run_posts_and_collect();
+            }
+            if core.closed.get() {
+                return Err(core.gone());
+            }
+            let woken = core.woken.replace(false);
+            if core.report(events) || woken {
+                if pressed {
+                    events.tokens.retain(|&token| !core.take_report_back(token));
+                }
+                if woken || !events.tokens.is_empty() {
+                    return Ok(());
+                }
+            }
+            let until = match patience {
+                Patience::None if core.take_held() => {
+                    core.look_behind_posts();
+                    continue;
+                }
+                // What one more look finds, before the wait ends with nothing.
+                Patience::None if !caught_up && self.catches_up() => {
+                    caught_up = true;
+                    continue;
+                }
+                Patience::None => return Ok(()),
+                Patience::Until(until) => Some(until),
+                Patience::Endless => None,
+            };
+            let blocked = self.block_everywhere(until)?;
+            if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
+                patience = Patience::None;
+            }
+        }
+    }
+
+    /// Blocks for every registered channel: a rendezvous may meet its receiver.
+    fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
+        let core = &self.core;
+        let publish = |_: &mut Blocking<'_>| {
+            core.notify.set_everywhere(true);
+            Ok(())
+        };
+        let blocked = core.block(until, publish, || core.has_ready());
+        core.notify.set_everywhere(false);
+        blocked
+    }
+
+    /// Does what the turn has left undone. Returns true if that was anything.
+    #[cold]
+    #[inline(never)]
+    fn catches_up(&self) -> bool {
+        self.core.catches_up(true) | self.core.looks_once_more()
+    }
+}
+
+/// How long a select or a wait is ready to sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all: `default`.
+    None,
+    /// Until then: `default(timeout)`.
+    Until(Time),
+    /// For ever.
+    Endless,
+}
+
+impl Patience {
+    /// The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
+    #[inline]
+    pub(crate) fn of(handle: &Handle, timeout: Duration) -> Patience {
+        // The reading may be a little late: no time at all would be some.
+        if timeout.is_zero() {
+            Patience::None
+        } else {
+            Patience::Until(handle.core.clock.now_or_later() + timeout)
+        }
+    }
+}
+
+impl Core {
+    /// Reports what is ready, as much as fits; what was reported goes behind what was not.
+    fn report(&self, events: &mut Events) -> bool {
+        self.take_out_told();
+        let table = &mut *self.table.borrow_mut();
+        let mut least = i32::MAX;
+        for slot in table.ready.iter(&table.slots).take(events.capacity) {
+            let chunk = table.slots.chunk(slot);
+            least = least.min(chunk.node(slot).count_down());
+            events.tokens.push(chunk.token(slot));
+        }
+        if least <= 0 {
+            self.use_up_all(table, &events.tokens);
+        }
+        let fits = events.tokens.len();
+        if fits < table.ready.len() {
+            table.ready.rotate(&table.slots, fits);
+        }
+        fits > 0
+    }
+
+    /// Returns true if a reported source has to wait for posts: the report does not count.
+    #[cold]
+    fn take_report_back(&self, token: u64) -> bool {
+        let held = self.is_held(token);
+        if let (true, Some((chunk, slot))) = (held, self.table.borrow().slots.find(token)) {
+            let left = &chunk.node(slot).pos;
+            left.set(left.get().wrapping_add(1));
+        }
+        held
+    }
+
+    /// The source of this token was chosen by a select, and nothing was taken from it.
+    pub(crate) fn picked_nothing(&self, token: u64) {
+        let table = &*self.table.borrow();
+        let slot = table.slots.resolve(token);
+        if let Some(slot) = slot.filter(|&slot| table.slots.node(slot).state.get() == State::Ready) {
+            self.count_report(table, slot);
+        }
+    }
+
+    /// Counts a report of a ready source to a select, as [`report`](Self::report) does for a wait,
+    /// until something is done about it.
+    pub(super) fn count_report(&self, table: &Table, slot: u32) {
+        if table.slots.node(slot).count_down() <= 0 {
+            self.use_up(table, slot);
+        }
+    }
+
+    /// [`use_up`](Self::use_up) for each of these that has no report left.
+    #[cold]
+    #[inline(never)]
+    fn use_up_all(&self, table: &Table, tokens: &[u64]) {
+        for slot in tokens.iter().filter_map(|&token| table.slots.resolve(token)) {
+            if table.slots.node(slot).pos.get() as i32 <= 0 {
+                self.use_up(table, slot);
+            }
+        }
+    }
+}

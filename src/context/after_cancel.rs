@@ -75,7 +75,7 @@ impl AfterCancel {
         self.slot.drop_call()
     }
 
-    /// Lets the closure run late after a deadline, by `slack` at the most, as [`Done::slack`] does.
+    /// Lets the closure run late after a deadline, by `slack` at the most, as [`Done::slack`](super::Done::slack) does.
     pub fn slack(self, slack: Duration) -> AfterCancel {
         self.slot.set_slack(slack);
         self

@@ -8,7 +8,8 @@ use super::member::WaitsFor;
 use super::network::LinkStats;
 use crate::sys::Time;
 
-/// Nothing is due anywhere in a [`SimWorld`]: no deadline, no message on its way; and these members
+/// Nothing is due anywhere in a [`SimWorld`](super::SimWorld): no deadline, no message on
+/// its way; and these members
 /// wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlock {

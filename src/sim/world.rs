@@ -411,7 +411,7 @@ impl WorldHandle {
     /// [`kill`](Self::kill) if it runs. Returns false if there is none of this name.
     ///
     /// turmoil calls this `bounce`, madsim `restart`. Give the links to it another channel with
-    /// [`Link::reconnect`], or make the channel in `body`.
+    /// [`Link::reconnect`](super::Link::reconnect), or make the channel in `body`.
     pub fn restart(&self, name: &str) -> bool {
         let host = self.shared.hosts().get(name).cloned();
         let Some(host) = host else { return false };

@@ -8,9 +8,8 @@ use super::member::WaitsFor;
 use super::network::LinkStats;
 use crate::sys::Time;
 
-/// Nothing is due anywhere in a [`SimWorld`](super::SimWorld): no deadline, no message on
-/// its way; and these members
-/// wait.
+/// Nothing is due anywhere in a [`SimWorld`](super::SimWorld), no deadline and no message on its
+/// way; and these members wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlock {
     /// The virtual time.

@@ -1,5 +1,5 @@
-//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds in one `select!`**, and re-arms timers
-//! without allocating and without a syscall.
+//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds
+//! in one `select!`**, and re-arms timers without allocating and without a syscall.
 //!
 //! ```
 //! use pollmux::{Reactor, channel, select};
@@ -49,10 +49,12 @@
 //! | `polling` | `PollingDriver`, a driver on a `polling::Poller` |
 //!
 //! # Guarantees
-//! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is gone.
-//! - After warm-up (the same number of timers and messages was reached once) nothing allocates in `reset`, `stop`, `restart`,
-//!   [`select!`], [`Handle::wait`], `send` and `recv`.
-//! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`] counts all there are.
+//! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is
+//!   gone.
+//! - After warm-up (the same number of timers and messages was reached once) nothing allocates in
+//!   `reset`, `stop`, `restart`, [`select!`], [`Handle::wait`], `send` and `recv`.
+//! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`]
+//!   counts all there are.
 //! - No wake-up is lost, and each sleep costs one at the most.
 
 pub mod channel;
@@ -76,17 +78,19 @@ pub use crate::driver::{
     VirtualClock, Wait, Wake,
 };
 pub use crate::reactor::{
-    Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
-    SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId, TryPostError,
+    Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote,
+    SourceInfo, SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId, TryPostError,
 };
 pub use crate::select::{Select, Selected};
 pub use crate::sim::{
-    Deadlock, Link, LinkStats, Member, MemberDriver, SimWorld, WaitingMember, WorldHandle, WorldStats,
+    Deadlock, Link, LinkStats, Member, MemberDriver, SimWorld, WaitingMember, WorldHandle,
+    WorldStats,
 };
 pub use crate::sources::{
-    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign, Inbox,
-    MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox, Outgoing,
-    Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
+    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign,
+    Inbox, MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox,
+    Outgoing, Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock,
+    ZeroPeriod, never,
 };
 pub use crate::sys::Time;
 

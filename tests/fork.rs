@@ -38,7 +38,8 @@ fn fork(f: impl FnOnce()) {
     // SAFETY: `fds` is a valid place for the two fds that the call writes.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
     // SAFETY: the kernel just gave both fds to us, and nobody else has them.
-    let (mut reader, mut writer) = unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) };
+    let (mut reader, mut writer) =
+        unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) };
     // SAFETY: the process has one more thread, a watchdog, which sleeps and holds no lock that the
     // child needs.
     match unsafe { libc::fork() } {
@@ -46,11 +47,13 @@ fn fork(f: impl FnOnce()) {
         0 => {
             let text = match catch_unwind(AssertUnwindSafe(f)) {
                 Ok(()) => "passed".to_owned(),
-                Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-                    (Some(text), _) => text.clone(),
-                    (_, Some(text)) => (*text).to_owned(),
-                    _ => "a panic without a text".to_owned(),
-                },
+                Err(panic) => {
+                    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                        (Some(text), _) => text.clone(),
+                        (_, Some(text)) => (*text).to_owned(),
+                        _ => "a panic without a text".to_owned(),
+                    }
+                }
             };
             let _ = writer.write_all(text.as_bytes());
             // SAFETY: the call takes no pointer and does not return.

@@ -1,7 +1,8 @@
-//! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says why, and only `sys` knows libc.
+//! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says
+//! why, and only `sys` knows libc.
 //!
-//! The sources are read as text, without comments, strings and characters. Each rule is a function from a file to what is wrong in
-//! it, so that each is tried on a wrong file, too.
+//! The sources are read as text, without comments, strings and characters. Each rule is a function
+//! from a file to what is wrong in it, so that each is tried on a wrong file, too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// From top to bottom. A layer imports from itself and from those behind it.
 const LAYERS: [&str; 9] =
     ["select", "context", "sim", "sources", "reactor", "driver", "channel", "wake", "sys"];
-/// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys` only.
+/// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys`
+/// only.
 const SYNC_USERS: [&str; 6] = ["context", "sim", "channel", "reactor", "driver", "wake"];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
@@ -29,7 +31,8 @@ impl File {
         File { name: name.into(), text: text.into(), code: code_only(text) }
     }
 
-    /// The module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, `lib.rs` is the root.
+    /// The module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, `lib.rs` is the
+    /// root.
     fn module(&self) -> Vec<&str> {
         let stem = self.name.trim_end_matches(".rs");
         stem.split('/').filter(|part| !matches!(*part, "lib" | "mod")).collect()
@@ -49,7 +52,11 @@ fn sources() -> Vec<File> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(&root).expect("below src").to_string_lossy().replace('\\', "/");
+                let name = path
+                    .strip_prefix(&root)
+                    .expect("below src")
+                    .to_string_lossy()
+                    .replace('\\', "/");
                 files.push(File::new(&name, &fs::read_to_string(&path).expect("a source file")));
             }
         }
@@ -131,9 +138,9 @@ fn code_only(text: &str) -> String {
 
 /// Where `word` stands as a word of its own.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
+    })
 }
 
 fn line_of(code: &str, at: usize) -> usize {
@@ -169,8 +176,9 @@ fn inline_depth(code: &str, at: usize) -> usize {
 
 /// The first names of a path that goes on with `rest`: one, or those of a list in braces.
 fn first_names(rest: &str) -> Vec<String> {
-    let name =
-        |text: &str| text.trim_start().chars().take_while(|&c| is_word(c) || c == '*').collect::<String>();
+    let name = |text: &str| {
+        text.trim_start().chars().take_while(|&c| is_word(c) || c == '*').collect::<String>()
+    };
     if !rest.trim_start().starts_with('{') {
         return vec![name(rest)];
     }
@@ -201,7 +209,8 @@ fn first_names(rest: &str) -> Vec<String> {
     names
 }
 
-/// What the file names at the root of the crate, by `crate::..` or by enough `super::`s, with the line.
+/// What the file names at the root of the crate, by `crate::..` or by enough `super::`s, with the
+/// line.
 fn imports(file: &File) -> Vec<(usize, String)> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -250,7 +259,10 @@ fn wrong_imports(file: &File) -> Vec<String> {
     let Some(layer) = file.layer() else { return Vec::new() }; // lib.rs re-exports from everywhere
     let mut wrong = Vec::new();
     if layer != "sync" && !LAYERS.contains(&layer) {
-        wrong.push(format!("src/{}: the file is in no layer: give it one in tests/layers.rs", file.name));
+        wrong.push(format!(
+            "src/{}: the file is in no layer: give it one in tests/layers.rs",
+            file.name
+        ));
     }
     for (line, to) in imports(file) {
         if let Err(why) = may_import(layer, &to) {
@@ -264,8 +276,13 @@ fn misplaced_unsafe(file: &File) -> Vec<String> {
     if file.layer().is_some_and(|layer| UNSAFE.contains(&layer)) {
         return Vec::new();
     }
-    let at =
-        |at| format!("src/{}:{}: unsafe is for sys, channel and reactor", file.name, line_of(&file.code, at));
+    let at = |at| {
+        format!(
+            "src/{}:{}: unsafe is for sys, channel and reactor",
+            file.name,
+            line_of(&file.code, at)
+        )
+    };
     words(&file.code, "unsafe").map(at).collect()
 }
 
@@ -282,7 +299,12 @@ fn unexplained_unsafe(file: &File) -> Vec<String> {
         })
         .map(|at| line_of(&file.code, at))
         .filter(|&line| !explained(line))
-        .map(|line| format!("src/{}:{line}: no SAFETY comment within {REASON_WITHIN} lines above", file.name))
+        .map(|line| {
+            format!(
+                "src/{}:{line}: no SAFETY comment within {REASON_WITHIN} lines above",
+                file.name
+            )
+        })
         .collect()
 }
 
@@ -337,11 +359,17 @@ fn the_rules_see_the_imports_there_are() {
 fn an_import_that_points_up_is_found() {
     let wrong = |name: &str, text: &str| wrong_imports(&File::new(name, text)).len();
     assert_eq!(wrong("sys/epoll.rs", "use crate::driver::Wait;"), 1);
-    assert_eq!(wrong("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};"), 1);
+    assert_eq!(
+        wrong("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};"),
+        1
+    );
     assert_eq!(wrong("channel/mod.rs", "fn f() { crate::reactor::closed(); }"), 1);
     assert_eq!(wrong("reactor/mod.rs", "use super::select::Cases;"), 1);
     assert_eq!(wrong("reactor/timers.rs", "use super::super::sources::Timer;"), 1);
-    assert_eq!(wrong("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }"), 1);
+    assert_eq!(
+        wrong("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }"),
+        1
+    );
     assert_eq!(wrong("sources/timer.rs", "use crate::Handle;"), 1);
     assert_eq!(wrong("select/mod.rs", "use crate::sync::Mutex;"), 1);
     assert_eq!(wrong("wake/mod.rs", "use crate::channel::Sender;"), 1);
@@ -364,7 +392,10 @@ fn an_import_that_points_down_is_fine() {
         wrong("reactor/mod.rs", "mod tests { use super::select; use super::super::driver::Wait; }"),
         0
     );
-    assert_eq!(wrong("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }"), 0);
+    assert_eq!(
+        wrong("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }"),
+        0
+    );
     assert_eq!(
         wrong(
             "sys/mod.rs",
@@ -386,7 +417,10 @@ fn a_wrong_unsafe_or_libc_is_found() {
     assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", &near)).len(), 0);
 
     assert_eq!(misplaced_unsafe(&File::new("select/mod.rs", "unsafe { g() }")).len(), 1);
-    assert_eq!(misplaced_unsafe(&File::new("select/mod.rs", "#![deny(unsafe_code)] // no unsafe")).len(), 0);
+    assert_eq!(
+        misplaced_unsafe(&File::new("select/mod.rs", "#![deny(unsafe_code)] // no unsafe")).len(),
+        0
+    );
     assert_eq!(misplaced_unsafe(&File::new("channel/ring.rs", "unsafe { g() }")).len(), 0);
 
     assert_eq!(misplaced_libc(&File::new("driver/native.rs", "let fd = libc::dup(1);")).len(), 1);

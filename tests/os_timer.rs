@@ -1,4 +1,5 @@
-//! Kernel timers of one's own: monotonic, boot time, wall clock. Wall time is what these tests are about, so they sleep, for milliseconds.
+//! Kernel timers of one's own: monotonic, boot time, wall clock. Wall time is what these tests are
+//! about, so they sleep, for milliseconds.
 
 // Where no kqueue can be waited for (build.rs) there are none.
 #![cfg(not(flat))]
@@ -10,7 +11,9 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use pollmux::sys::BootTime;
-use pollmux::{BootClock, ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select};
+use pollmux::{
+    BootClock, ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select,
+};
 use time::ms;
 
 fn reactor() -> Reactor {
@@ -80,7 +83,8 @@ fn zero_and_the_past_are_due_for_the_very_next_select() {
     quiet(&reactor);
 }
 
-/// Nothing comes: neither a value nor an event of one that is not armed, which would end each sleep from then on.
+/// Nothing comes: neither a value nor an event of one that is not armed, which would end each sleep
+/// from then on.
 #[track_caller]
 fn quiet(reactor: &Reactor) {
     let mut events = Events::with_capacity(4);
@@ -88,7 +92,8 @@ fn quiet(reactor: &Reactor) {
     assert!(events.is_empty(), "a stale value");
 }
 
-/// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that nothing stale comes.
+/// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that
+/// nothing stale comes.
 fn table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
     let nothing_comes = || quiet(reactor);
     let expired = || {
@@ -148,7 +153,11 @@ fn durations_without_end_never_fire() {
         recv(wall) -> _ => panic!(),
         default(ms(3)) => {}
     }
-    assert!(mono.stop().unwrap() && boot.is_none_or(|boot| boot.stop().unwrap()) && wall.stop().unwrap());
+    assert!(
+        mono.stop().unwrap()
+            && boot.is_none_or(|boot| boot.stop().unwrap())
+            && wall.stop().unwrap()
+    );
 }
 
 #[test]
@@ -233,7 +242,8 @@ fn a_driver_without_fds_says_so() {
     assert_eq!(handle.wall_timer().unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
-/// Sets the machine's clock (to what it says), so only where the one who runs it allows that: `POLLMUX_SET_CLOCK=1`, as root.
+/// Sets the machine's clock (to what it says), so only where the one who runs it allows that:
+/// `POLLMUX_SET_CLOCK=1`, as root.
 #[test]
 fn the_wall_clock_tells_when_it_is_set() {
     if std::env::var_os("POLLMUX_SET_CLOCK").is_none() {

@@ -1,4 +1,5 @@
-//! Bugs that other event loops, timers and channels had: one test for each, named after the behaviour that was broken, with its origin.
+//! Bugs that other event loops, timers and channels had: one test for each, named after the
+//! behaviour that was broken, with its origin.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{
-    Blocking, Clock, Deadline, Driver, Events, Handle, Reactor, ReadyFds, Sim, Source, Tick, Ticker, Time,
-    Timer, Wait, Wake, ZeroPeriod, select,
+    Blocking, Clock, Deadline, Driver, Events, Handle, Reactor, ReadyFds, Sim, Source, Tick,
+    Ticker, Time, Timer, Wait, Wake, ZeroPeriod, select,
 };
 
 use self::cpu::timed;
@@ -105,7 +106,8 @@ fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
     let late: Vec<Duration> = (0..100).map(|_| lateness()).collect();
     let during = reactor.stats() - before;
     assert!(during.waits <= 200, "spins: {during}");
-    // A loaded machine delays some, a rounded timeout delays each. (A wait that began when it was over is not late at all: so five of them in a row.)
+    // A loaded machine delays some, a rounded timeout delays each. (A wait that began when it was
+    // over is not late at all: so five of them in a row.)
     let (enough, start, mut in_a_row) = (Duration::from_micros(600), Instant::now(), 0);
     let mut later = late.iter().copied().chain(std::iter::repeat_with(lateness));
     while in_a_row < 5 {
@@ -372,8 +374,9 @@ fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten(
 
 const CHILD: &str = "POLLMUX_TEST_CHILD";
 
-/// Runs this test in a process of its own, which is stopped and continued again and again until it ends: each time its waits are interrupted,
-/// without a signal handler. Returns false in that process: the caller goes on there.
+/// Runs this test in a process of its own, which is stopped and continued again and again until it
+/// ends: each time its waits are interrupted, without a signal handler. Returns false in that
+/// process: the caller goes on there.
 fn interrupt_in_child(test: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return false;
@@ -406,7 +409,11 @@ fn interrupt_in_child(test: &str) -> bool {
             thread::sleep(ms(4));
         }
     };
-    assert!(status.success(), "{test}, interrupted: {:?}", lines.map(Result::unwrap).collect::<Vec<_>>());
+    assert!(
+        status.success(),
+        "{test}, interrupted: {:?}",
+        lines.map(Result::unwrap).collect::<Vec<_>>()
+    );
     true
 }
 
@@ -420,7 +427,8 @@ fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
     let timer = reactor.timer();
     let mut events = Events::with_capacity(1);
     println!("begins");
-    // Real time: the child is interrupted every few ms. A wait that began anew each time would not end. When nothing was interrupted it is done again.
+    // Real time: the child is interrupted every few ms. A wait that began anew each time would not
+    // end. When nothing was interrupted it is done again.
     loop {
         let before = reactor.stats();
         let start = Instant::now();
@@ -666,7 +674,12 @@ fn use_handle(handle: &Handle) {
 }
 
 impl Driver for MeddlingDriver {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if let Some(handle) = &*self.handle.borrow() {
             use_handle(handle);
         }
@@ -695,7 +708,8 @@ impl Drop for MeddlingDriver {
 fn a_driver_may_use_the_reactor_while_it_waits() {
     let cell = Rc::new(RefCell::new(None));
     let sim = Sim::new();
-    let reactor = Reactor::with_driver(MeddlingDriver { sim: sim.clone(), handle: cell.clone() }).unwrap();
+    let reactor =
+        Reactor::with_driver(MeddlingDriver { sim: sim.clone(), handle: cell.clone() }).unwrap();
     *cell.borrow_mut() = Some(reactor.handle());
     let timer = reactor.after(ms(10));
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(10))) }
@@ -707,7 +721,8 @@ fn a_driver_may_use_the_reactor_while_it_waits() {
 #[test]
 fn a_driver_may_use_the_reactor_while_it_is_dropped() {
     let cell = Rc::new(RefCell::new(None));
-    let reactor = Reactor::with_driver(MeddlingDriver { sim: Sim::new(), handle: cell.clone() }).unwrap();
+    let reactor =
+        Reactor::with_driver(MeddlingDriver { sim: Sim::new(), handle: cell.clone() }).unwrap();
     let timer = reactor.after(ms(10));
     *cell.borrow_mut() = Some(reactor.handle());
     drop(reactor);
@@ -744,7 +759,8 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         let outer = Poller::new().unwrap();
         outer.register(&inner, 7, Interest::READABLE, mode).unwrap();
         let mut events = sys::Events::with_capacity(4);
-        // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd that stays silent.
+        // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd
+        // that stays silent.
         let mut turn_until_ready = |inner: &pollmux::Embedded| {
             for _ in 0..100 {
                 outer.wait(&mut events, Some(Duration::from_secs(60))).unwrap();
@@ -782,7 +798,8 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         turn_until_ready(&inner);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
 
-        // What a select! between turns took from the kernel's timer is armed again. One that is due already, when this thread was kept from running, says nothing.
+        // What a select! between turns took from the kernel's timer is armed again. One that is due
+        // already, when this thread was kept from running, says nothing.
         loop {
             timer.reset(ms(30));
             if select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true } {

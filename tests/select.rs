@@ -1,4 +1,5 @@
-//! `select!`: who is chosen, what a case that is not chosen keeps, the grammar, and what happens when something goes wrong.
+//! `select!`: who is chosen, what a case that is not chosen keeps, the grammar, and what happens
+//! when something goes wrong.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use pollmux::channel::{self, RecvError};
 use pollmux::{
-    Blocking, Events, Inbox, Never, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
+    Blocking, Events, Inbox, Never, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never,
+    select,
 };
 use watch::{dog, scripted};
 
@@ -33,7 +35,10 @@ fn virtual_reactor() -> (Sim, Reactor) {
 }
 
 /// An inbox that holds these messages and will get no more, though its sender lives on.
-fn holding<T>(reactor: &Reactor, messages: impl IntoIterator<Item = T>) -> (channel::Sender<T>, Inbox<T>) {
+fn holding<T>(
+    reactor: &Reactor,
+    messages: impl IntoIterator<Item = T>,
+) -> (channel::Sender<T>, Inbox<T>) {
     let (tx, inbox) = reactor.channel(64).unwrap();
     messages.into_iter().for_each(|message| assert!(tx.try_send(message).is_ok()));
     (tx, inbox)
@@ -45,7 +50,9 @@ fn panic_text<R>(f: impl FnOnce() -> R) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { panic!("no panic") };
     match payload.downcast::<String>() {
         Ok(text) => *text,
-        Err(payload) => payload.downcast_ref::<&str>().map_or_else(|| "?".into(), |text| text.to_string()),
+        Err(payload) => {
+            payload.downcast_ref::<&str>().map_or_else(|| "?".into(), |text| text.to_string())
+        }
     }
 }
 
@@ -88,13 +95,15 @@ impl Source for Switch {
 
 // Who is chosen.
 
-/// How far counts are from all being equal. With n counts this is about n - 1, give or take a few times its root.
+/// How far counts are from all being equal. With n counts this is about n - 1, give or take a few
+/// times its root.
 fn chi_squared(counts: &[u32]) -> f64 {
     let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
     counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
 }
 
-/// The seed differs from run to run, so the limits are those of one failure in a thousand million fair runs.
+/// The seed differs from run to run, so the limits are those of one failure in a thousand million
+/// fair runs.
 #[track_caller]
 fn assert_uniform(counts: &[u32]) {
     let limit = match counts.len() {
@@ -122,7 +131,8 @@ fn each_of_the_ready_cases_has_the_same_chance() {
         two[n] += 1;
         pairs[last * 2 + n] += 1;
         last = n;
-        let n = select! { reactor; recv(s[0]) -> _ => 0, recv(s[1]) -> _ => 1, recv(s[2]) -> _ => 2 };
+        let n =
+            select! { reactor; recv(s[0]) -> _ => 0, recv(s[1]) -> _ => 1, recv(s[2]) -> _ => 2 };
         three[n] += 1;
         let n = select! { reactor;
             recv(s[0]) -> _ => 0, recv(s[1]) -> _ => 1, recv(s[2]) -> _ => 2, recv(s[3]) -> _ => 3,
@@ -332,7 +342,8 @@ fn default_with_a_timeout_of_zero_does_not_wait() {
 fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
     let late = |wait: fn(&Reactor, &Timer) -> bool| {
         let (sim, reactor) = virtual_reactor();
-        // The turn has looked at the clock, and then this takes longer than the timer, and than the timeout.
+        // The turn has looked at the clock, and then this takes longer than the timer, and than the
+        // timeout.
         reactor.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
         let timer = reactor.after(secs(10)).with_key(7);
         assert!(wait(&reactor, &timer));
@@ -574,7 +585,8 @@ fn a_select_has_the_value_of_its_arm() {
     let nothing = never::<u8>();
     let word: Result<String, RecvError> = select! { reactor; recv(inbox) -> word => word };
     assert_eq!(word.as_deref(), Ok("a"));
-    let length = 1 + select! { reactor; recv(inbox) -> word => word.unwrap().len(), default => 100 };
+    let length =
+        1 + select! { reactor; recv(inbox) -> word => word.unwrap().len(), default => 100 };
     assert_eq!(length, 2);
     assert_eq!(select! { reactor; recv(nothing) -> n => n.into(), default => 0.5 }, 0.5f64);
     let boxed: Box<dyn Fn() -> u8> =
@@ -736,7 +748,15 @@ fn sources_may_be_values_references_and_boxes() {
     }
     assert_eq!(
         seen,
-        [(at(0), 'i'), (at(1), 't'), (at(2), 'k'), (at(3), 'd'), (at(4), 'k'), (at(5), 'b'), (at(7), 'p')]
+        [
+            (at(0), 'i'),
+            (at(1), 't'),
+            (at(2), 'k'),
+            (at(3), 'd'),
+            (at(4), 'k'),
+            (at(5), 'b'),
+            (at(7), 'p')
+        ]
     );
     // A source made in the case itself lives as long as the wait.
     select! { reactor; recv(reactor.after(SECOND)) -> t => assert_eq!(t, at(8)) }
@@ -1048,7 +1068,8 @@ fn a_driver_that_fails_is_the_error_cases_business() {
         error -> e => e.to_string(),
     };
     assert_eq!(text, "broken in a default");
-    // Nothing was lost, and the reactor is asleep no more: a message sent now wakes nobody but is there.
+    // Nothing was lost, and the reactor is asleep no more: a message sent now wakes nobody but is
+    // there.
     let wakes = script.wakes();
     tx.send(2).unwrap();
     assert_eq!(script.wakes(), wakes);
@@ -1084,7 +1105,10 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
         recv(timer) -> _ => unreachable!(),
         error -> e => e,
     };
-    assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::NotFound, "cannot be waited for"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (io::ErrorKind::NotFound, "cannot be waited for")
+    );
     assert_eq!((first.befores.get(), first.afters.get()), (1, 1));
     assert_eq!(last.afters.get(), 1, "after_block runs for all, whatever it came to");
     assert_eq!(script.sleeps(), 0);
@@ -1146,7 +1170,9 @@ fn a_driver_that_waits_on_its_own_reactor_is_an_error() {
     let inner = seen.clone();
     script.on_sleep(move || {
         let nothing = never::<()>();
-        inner.set(Some(select! { handle; recv(nothing) -> () => unreachable!(), error -> e => e.kind() }));
+        inner.set(Some(
+            select! { handle; recv(nothing) -> () => unreachable!(), error -> e => e.kind() },
+        ));
         Ok(())
     });
     select! { reactor; recv(timer) -> t => assert_eq!(t, at(1)) }
@@ -1302,7 +1328,8 @@ fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
         }
     };
     for delay in [0, 1, 20, 300, 2_000, 9_000, 15_000, 30_000].map(Duration::from_micros) {
-        // A virtual machine that is itself kept from running has a coarse clock that lags by more than the look allows for. A wrong look is late nearly always.
+        // A virtual machine that is itself kept from running has a coarse clock that lags by more
+        // than the look allows for. A wrong look is late nearly always.
         let late = (0..10).filter(|_| !at_once(delay)).count();
         assert!(late < 5, "the timer of {delay:?} was due when a select began, {late} times of 10");
     }

@@ -1,4 +1,5 @@
-//! Simulated worlds: one history a seed, links that delay, lose and part, crashes, and what stands still or blocks is told.
+//! Simulated worlds: one history a seed, links that delay, lose and part, crashes, and what stands
+//! still or blocks is told.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -11,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, SendTimeoutError, TryRecvError};
-use pollmux::{Context, ContextError, Deadlock, Events, Link, LinkStats, Reactor, SimWorld, Time, select};
+use pollmux::{
+    Context, ContextError, Deadlock, Events, Link, LinkStats, Reactor, SimWorld, Time, select,
+};
 use watch::dog;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -237,7 +240,10 @@ fn a_wait_a_notifier_and_a_context_work_between_members() {
     });
     world.run().unwrap();
     let (log, err) = rung.take().unwrap();
-    assert_eq!((log, err), (vec![(1, at(10)), (1, at(20)), (2, at(30))], Some(ContextError::Cancelled)));
+    assert_eq!(
+        (log, err),
+        (vec![(1, at(10)), (1, at(20)), (2, at(30))], Some(ContextError::Cancelled))
+    );
 }
 
 #[test]
@@ -405,7 +411,10 @@ fn a_bare_end_that_would_block_in_a_member_is_an_error_that_names_it() {
     ];
     for (n, (call, body)) in blocking.into_iter().enumerate() {
         let text = panic_of(move |_| body());
-        assert!(text.contains(&format!("`{call}` would block")) && text.contains("`culprit`"), "{n}: {text}");
+        assert!(
+            text.contains(&format!("`{call}` would block")) && text.contains("`culprit`"),
+            "{n}: {text}"
+        );
     }
 }
 
@@ -583,7 +592,9 @@ fn a_loss_takes_its_share() {
 
 #[test]
 fn the_same_seed_loses_and_delays_the_same_messages() {
-    let run = |seed| stream(seed, |link| link.with_delay(ms(1)..=ms(50)).with_loss(0.2).with_reordering()).0;
+    let run = |seed| {
+        stream(seed, |link| link.with_delay(ms(1)..=ms(50)).with_loss(0.2).with_reordering()).0
+    };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
 }

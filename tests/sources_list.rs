@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Handle, Reactor, Source, SourceInfo, SourceKind, Ticker, Time, Timer, channel, never, select,
+    Callback, Handle, Reactor, Source, SourceInfo, SourceKind, Ticker, Time, Timer, channel, never,
+    select,
 };
 
 use self::time::{at, ms, ready_keys, simulated};
@@ -37,7 +38,10 @@ fn made_at(reactor: &Handle, line: u32) -> SourceInfo {
 fn assert_made_here(reactor: &Handle, kind: SourceKind) {
     let (info, caller) = (only(reactor), Location::caller());
     let location = info.location.expect("a place");
-    assert_eq!((info.kind, location.file(), location.line()), (Some(kind), caller.file(), caller.line()));
+    assert_eq!(
+        (info.kind, location.file(), location.line()),
+        (Some(kind), caller.file(), caller.line())
+    );
 }
 
 fn turn(reactor: &Handle) {
@@ -111,7 +115,11 @@ fn ends_of_contexts_are_listed_with_their_deadlines_and_without_ids() {
     assert_eq!(ready_keys(&reactor), [done.key()]);
     assert_eq!(states(&reactor), [(None, true, 0, None), (None, false, 1, None)]);
     assert!(done.try_take().is_some() && done.try_take().is_some());
-    assert_eq!(states(&reactor), [(None, false, 1, None); 2], "it ends once, however often that is asked");
+    assert_eq!(
+        states(&reactor),
+        [(None, false, 1, None); 2],
+        "it ends once, however often that is asked"
+    );
 }
 
 #[test]
@@ -136,7 +144,8 @@ fn one_line_that_makes_two_kinds_has_a_place_for_each() {
     let _made: Vec<_> = (0..3).map(|_| both(&reactor)).collect();
     let sources = reactor.sources();
     let origins = sources.by_origin();
-    let kinds: HashSet<_> = origins.iter().map(|origin| (origin.kind, origin.sources.len())).collect();
+    let kinds: HashSet<_> =
+        origins.iter().map(|origin| (origin.kind, origin.sources.len())).collect();
     assert_eq!(kinds, HashSet::from([(Some(SourceKind::Timer), 3), (Some(SourceKind::Ticker), 3)]));
     assert_eq!(origins[0].location, origins[1].location);
 }
@@ -154,7 +163,10 @@ fn kinds_have_names() {
         (SourceKind::OsTimer, "os timer"),
     ];
     for (kind, name) in names {
-        assert_eq!((kind.to_string(), format!("{kind:>10}")), (name.to_owned(), format!("{name:>10}")));
+        assert_eq!(
+            (kind.to_string(), format!("{kind:>10}")),
+            (name.to_owned(), format!("{name:>10}"))
+        );
     }
 }
 
@@ -307,14 +319,20 @@ fn an_outbox_and_a_bell_are_no_timers() {
     let info = only(&reactor);
     // A wait does not report it, so its key goes unused.
     assert!(info.kind == Some(SourceKind::Outbox) && info.key >= 1 << 63);
-    assert_eq!((info.ready, info.id, info.deadline, info.period, info.fired), (false, None, None, None, 0));
+    assert_eq!(
+        (info.ready, info.id, info.deadline, info.period, info.fired),
+        (false, None, None, None, 0)
+    );
     drop(outbox);
     let (notifier, notified) = reactor.notifier();
     let notified = notified.with_key(4);
     notifier.notify();
     assert_eq!(ready_keys(&reactor), [4]);
     let info = only(&reactor);
-    assert_eq!((info.kind, info.key, info.ready, info.id), (Some(SourceKind::Notified), 4, true, None));
+    assert_eq!(
+        (info.kind, info.key, info.ready, info.id),
+        (Some(SourceKind::Notified), 4, true, None)
+    );
     assert_eq!(notified.try_take(), Some(()));
 }
 
@@ -333,7 +351,10 @@ fn a_slot_keeps_nothing_of_its_last_owner() {
     let place = line!() + 1;
     let heir = reactor.timer();
     let info = only(&reactor);
-    assert_eq!((info.kind, info.location.map(Location::line)), (Some(SourceKind::Timer), Some(place)));
+    assert_eq!(
+        (info.kind, info.location.map(Location::line)),
+        (Some(SourceKind::Timer), Some(place))
+    );
     assert_eq!((info.fired, info.period, info.deadline, info.ready), (0, None, None, false));
     assert_eq!((info.key, info.id), (heir.key(), Some(heir.id())));
     assert!(info.key >= 1 << 63, "a key of before");
@@ -367,7 +388,8 @@ fn what_was_dropped_is_not_listed_and_as_many_are_as_stats_says() {
     drop((tickers, outbox, bell));
     count(111);
     // A receiver taken back is no source any more.
-    let receivers: Vec<_> = channels.into_iter().map(|(tx, inbox)| (tx, inbox.into_inner())).collect();
+    let receivers: Vec<_> =
+        channels.into_iter().map(|(tx, inbox)| (tx, inbox.into_inner())).collect();
     count(101);
     drop((receivers, callback, timers));
     count(0);
@@ -389,7 +411,10 @@ fn a_closed_reactor_has_none() {
     let (timer, handle) = (reactor.after(ms(5)), reactor.handle());
     drop(reactor);
     let late = handle.after(ms(1));
-    assert_eq!((handle.sources().len(), handle.sources().to_string()), (0, "0 sources live".to_owned()));
+    assert_eq!(
+        (handle.sources().len(), handle.sources().to_string()),
+        (0, "0 sources live".to_owned())
+    );
     assert!(handle.sources().by_origin().is_empty());
     drop((timer, late));
     assert!(handle.sources().is_empty());
@@ -445,7 +470,10 @@ fn the_list_prints_a_line_for_each_place() {
             "       3 x ticker    {}  period 100ms, due for 1.13s, 2 ready, fired 12 times",
             tickers[0].1
         ),
-        format!("       2 x ticker    {}  periods 20ms to 50ms, due for 1.21s, 2 ready", mixed[0].1),
+        format!(
+            "       2 x ticker    {}  periods 20ms to 50ms, due for 1.21s, 2 ready",
+            mixed[0].1
+        ),
         format!("       1 x timer     {a}  never due"),
         format!("       1 x callback  {d}  fired 1 time"),
         format!("       1 x timer     {e}  due for 1.225s, ready"),

@@ -1,4 +1,5 @@
-//! The other way round: not the reactor in mio's loop, but mio's sources in the reactor's. `select!` waits through the `mio::Poll`, whose events are a source in it.
+//! The other way round: not the reactor in mio's loop, but mio's sources in the reactor's.
+//! `select!` waits through the `mio::Poll`, whose events are a source in it.
 //!
 //! `cargo run --release -p pollmux-examples --example on_mio`
 
@@ -61,7 +62,8 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     other.join().expect("no panic");
     let stats = reactor.stats();
     assert!(stats.waits <= 3 * u64::from(rounds) + 10, "the loop spins: {stats}");
-    let report = Report { rounds, wakeups: stats.waits, took: begun.elapsed(), late: late / rounds.max(1) };
+    let report =
+        Report { rounds, wakeups: stats.waits, took: begun.elapsed(), late: late / rounds.max(1) };
 
     // The same with everything of ours that the embedding examples use, on the same driver.
     select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) } // the peer is gone

@@ -66,7 +66,8 @@ impl<T> Values<T> {
     fn prepare(&self, level: usize) {
         let empty = || Value { used: AtomicBool::new(false), value: Mutex::new(None) };
         // If another sender was faster, its cells stay and ours are freed.
-        let _ = self.levels[level].set(Arc::new((0..FIRST_LEVEL << level).map(|_| empty()).collect()));
+        let _ =
+            self.levels[level].set(Arc::new((0..FIRST_LEVEL << level).map(|_| empty()).collect()));
     }
 
     /// Puts a value into a free cell. Allocates when more senders block than ever.
@@ -139,7 +140,11 @@ impl<T> Rendezvous<T> {
     }
 
     #[track_caller]
-    pub(super) fn send(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
+    pub(super) fn send(
+        &self,
+        value: T,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendTimeoutError<T>> {
         let value = match self.try_send(value) {
             Ok(()) => return Ok(()),
             Err((Refused::Closed, value)) => return Err(SendTimeoutError::Disconnected(value)),

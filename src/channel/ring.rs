@@ -41,7 +41,8 @@ use super::state::{
     FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base, is_ahead,
 };
 use crate::sync::{
-    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence, settle_fence,
+    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence,
+    settle_fence,
 };
 use crate::wake::Asked;
 
@@ -164,7 +165,11 @@ impl Rings {
 
     fn kept(shape: &Shape) -> usize {
         let is_small = |level: usize| (FIRST_LEVEL << level).saturating_mul(shape.stride) <= KEPT;
-        if cfg!(all(loom, test)) { 0 } else { (1..LEVELS).take_while(|&level| is_small(level)).count() }
+        if cfg!(all(loom, test)) {
+            0
+        } else {
+            (1..LEVELS).take_while(|&level| is_small(level)).count()
+        }
     }
 
     /// The highest level whose ring never shrinks.
@@ -195,7 +200,9 @@ impl Rings {
             panic!("pollmux: a channel of {capacity} does not fit into memory")
         };
         // SAFETY: the layout is not empty: there is a mask in it.
-        let Some(ring) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let Some(ring) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            handle_alloc_error(layout)
+        };
         let ring = ring.cast::<Ring>();
         // SAFETY: the memory is fresh and has room for a `Ring` at its beginning, aligned as the
         // layout says. A slot of zeroes is a valid slot, but for loom's, which are made here.
@@ -219,8 +226,11 @@ impl Rings {
             // SAFETY: the slot is in the ring and was made in `allocate`. This is its end.
             (shape.model.1)(unsafe { Rings::place(ring, shape, position) });
         }
-        let Some(layout) = shape.layout(mask as usize + 1) else { unreachable!("it was allocated") };
-        // SAFETY: the head was made in `allocate`, with the same layout, for it had the same length.
+        let Some(layout) = shape.layout(mask as usize + 1) else {
+            unreachable!("it was allocated")
+        };
+        // SAFETY: the head was made in `allocate`, with the same layout, for it had the same
+        // length.
         unsafe {
             ring.drop_in_place();
             dealloc(ring.as_ptr().cast::<u8>(), layout);
@@ -294,8 +304,8 @@ impl Rings {
 
     // The receiver's side. None of these waits for a sender.
 
-    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the tail.
-    /// Frees the rings that are left.
+    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the
+    /// tail. Frees the rings that are left.
     ///
     /// # Safety
     /// Only the receiver may call it, with its head and the rings of a tail it has read.
@@ -485,7 +495,8 @@ impl<T> Shared<T> {
         unsafe { self.slot(ring, position).value.with_mut(|from| (*from).assume_init_read()) }
     }
 
-    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes it.
+    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes
+    /// it.
     ///
     /// # Safety
     /// The receiver must be gone or going, and the position not received.
@@ -498,8 +509,8 @@ impl<T> Shared<T> {
         Some(unsafe { self.read(ring, position) })
     }
 
-    /// Drops the values that are in the channel and nobody else drops, also while one's drop unwinds.
-    /// Returns true if there are unwritten positions.
+    /// Drops the values that are in the channel and nobody else drops, also while one's drop
+    /// unwinds. Returns true if there are unwritten positions.
     ///
     /// # Safety
     /// The receiver must be gone or going, and call it at most once at a time.
@@ -520,7 +531,11 @@ impl<T> Shared<T> {
                     let left = unsafe {
                         let (stamp, ring) = state.rings().find(position, claimed);
                         self.unwritten |= stamp == Stamp::Unwritten;
-                        if stamp == Stamp::Written { self.shared.take_left(ring, position) } else { None }
+                        if stamp == Stamp::Written {
+                            self.shared.take_left(ring, position)
+                        } else {
+                            None
+                        }
                     };
                     drop(left);
                 }
@@ -702,7 +717,8 @@ impl<T> Head<T> {
     #[inline]
     fn is_ready_slow(&self) -> bool {
         // SAFETY: we are the receiver.
-        !self.state().is_quiet() && matches!(unsafe { self.state().find() }, Found::Message(_) | Found::End)
+        !self.state().is_quiet()
+            && matches!(unsafe { self.state().find() }, Found::Message(_) | Found::End)
     }
 }
 

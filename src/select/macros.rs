@@ -1,7 +1,8 @@
 //! The macro's grammar.
 //!
-//! `@case` takes one case after the other off the input and sorts it into three lists: sources, arms, and what to do
-//! when nothing is ready or the driver fails. `@arms` turns the arms into nested matches. Nothing else is generated.
+//! `@case` takes one case after the other off the input and sorts it into three lists: sources,
+//! arms, and what to do when nothing is ready or the driver fails. `@arms` turns the arms into
+//! nested matches. Nothing else is generated.
 
 /// Waits for several sources at once and runs the arm of one that is ready.
 ///
@@ -16,20 +17,28 @@
 /// }
 /// ```
 ///
-/// A source is anything that implements [`Source`](crate::Source), by value or by reference: a [`Timer`](crate::Timer) gives the
-/// [`Time`](crate::Time) it was due at, a [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a `Result<T, RecvError>`, an `Option` what its inside
-/// gives. An outbox is a registered [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only when the case has been chosen and there is room
-/// for it; a panic, `?`, `break` or `return` in it gives the room back. Source expressions and the timeout are evaluated once, in order, before anything is waited for. There may be up to 32 sources and outboxes.
+/// A source is anything that implements [`Source`](crate::Source), by value or by reference: a
+/// [`Timer`](crate::Timer) gives the [`Time`](crate::Time) it was due at, a
+/// [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a
+/// `Result<T, RecvError>`, an `Option` what its inside gives. An outbox is a registered
+/// [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only
+/// when the case has been chosen and there is room for it; a panic, `?`, `break` or `return` in it
+/// gives the room back. Source expressions and the timeout are evaluated once, in order, before
+/// anything is waited for. There may be up to 32 sources and outboxes.
 ///
-/// The value of the `select!` is that of the arm. Arms are ordinary code in the function around: `break`, `continue`, `return` and `?`
-/// work, and an arm may reset the very ticker it fired on, use the reactor, or replace a source. A case that is not chosen consumes nothing.
-/// `default` never runs while a case is ready or due, and a timeout is judged in the same way: see
-/// [`try_wait`](crate::Handle::try_wait) for what that costs after thousands of timers were put off.
+/// The value of the `select!` is that of the arm. Arms are ordinary code in the function around:
+/// `break`, `continue`, `return` and `?` work, and an arm may reset the very ticker it fired on,
+/// use the reactor, or replace a source. A case that is not chosen consumes nothing. `default`
+/// never runs while a case is ready or due, and a timeout is judged in the same way: see
+/// [`try_wait`](crate::Handle::try_wait) for what that costs after thousands of timers were put
+/// off.
 ///
-/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before `default` one look at the fds, if a case is one.
+/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before
+/// `default` one look at the fds, if a case is one.
 ///
 /// # Panics
-/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a source belongs to another reactor.
+/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a
+/// source belongs to another reactor.
 ///
 /// # Examples
 /// ```

@@ -34,12 +34,13 @@ use crate::reactor::Handle;
 
 /// Something that a `select!` can wait for and take an item from.
 ///
-/// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of every case; if some are, `try_take`
-/// of one of them, and the turn is over when it gives an item; otherwise `before_block` of every case, a `SeqCst` fence, `is_ready` of every case once
-/// more, the sleep if none is, and `after_block` of every case; and so on.
+/// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of
+/// every case; if some are, `try_take` of one of them, and the turn is over when it gives an item;
+/// otherwise `before_block` of every case, a `SeqCst` fence, `is_ready` of every case once more,
+/// the sleep if none is, and `after_block` of every case; and so on.
 ///
-/// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a deadline, or by staying awake; or it is woken by a
-/// message to another case.
+/// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a
+/// deadline, or by staying awake; or it is woken by a message to another case.
 ///
 /// ```
 /// use pollmux::{Blocking, Handle, Reactor, Source, Time, select};
@@ -94,12 +95,14 @@ pub trait Source {
     /// Whether [`try_take`](Source::try_take) would give an item now.
     fn is_ready(&self) -> bool;
 
-    /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been ready.
+    /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been
+    /// ready.
     fn try_take(&self) -> Option<Self::Item>;
 
-    /// Called when nothing was ready and the reactor has said in public that it is about to sleep: here a source asks whoever makes it ready to wake the
-    /// reactor, for a [deadline](Blocking::wake_at), or to [stay awake](Blocking::stay_awake). What was published is withdrawn in
-    /// [`after_block`](Source::after_block).
+    /// Called when nothing was ready and the reactor has said in public that it is about to sleep:
+    /// here a source asks whoever makes it ready to wake the reactor, for a
+    /// [deadline](Blocking::wake_at), or to [stay awake](Blocking::stay_awake). What was published
+    /// is withdrawn in [`after_block`](Source::after_block).
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())
@@ -129,13 +132,15 @@ pub trait Source {
         true
     }
 
-    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and no look at the fds has to precede `default`.
+    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and
+    /// no look at the fds has to precede `default`.
     #[doc(hidden)]
     fn needs_no_look(&self) -> bool {
         false
     }
 
-    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's ready list.
+    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's
+    /// ready list.
     #[doc(hidden)]
     fn token(&self) -> Option<u64> {
         None

@@ -76,8 +76,8 @@ pub(crate) fn of_watches(error: io::Error, fd: Option<RawFd>) -> io::Error {
     explained(error.kind(), text, error)
 }
 
-/// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay as
-/// they are.
+/// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay
+/// as they are.
 #[cold]
 pub(crate) fn of_creation(error: io::Error, what: &str) -> io::Error {
     let Some(remedy) = remedy(&error) else { return error };
@@ -113,8 +113,11 @@ mod tests {
 
     #[test]
     fn a_failed_creation_names_the_cause_and_the_remedy() {
-        let causes =
-            [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "memory limit")];
+        let causes = [
+            (libc::EMFILE, "RLIMIT_NOFILE"),
+            (libc::ENFILE, "fs.file-max"),
+            (libc::ENOMEM, "memory limit"),
+        ];
         for (errno, limit) in causes {
             let system = io::Error::from_raw_os_error(errno);
             let (kind, cause) = (system.kind(), system.to_string());

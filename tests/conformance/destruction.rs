@@ -1,4 +1,5 @@
-//! What is dropped when, once: channels, their registered ends, and the reactor under them. After Go's collectable timers, the drop tests of crossbeam-channel and std's.
+//! What is dropped when, once: channels, their registered ends, and the reactor under them. After
+//! Go's collectable timers, the drop tests of crossbeam-channel and std's.
 
 use std::thread;
 
@@ -29,7 +30,8 @@ fn an_inbox_that_goes_gives_senders_their_values_back() {
     let (tx, inbox) = reactor.channel(0).unwrap();
     let (full_tx, full) = reactor.channel(1).unwrap();
     full_tx.send(0).unwrap();
-    let senders = [tx, full_tx].map(|tx| thread::spawn(move || assert_eq!(tx.send(7), Err(SendError(7)))));
+    let senders =
+        [tx, full_tx].map(|tx| thread::spawn(move || assert_eq!(tx.send(7), Err(SendError(7)))));
     thread::sleep(ms(20));
     drop((inbox, full));
     senders.into_iter().for_each(|thread| thread.join().unwrap());

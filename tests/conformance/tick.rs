@@ -1,4 +1,5 @@
-//! Tickers: crossbeam-channel's tests/tick.rs, with `every` in a `select!`. On a virtual clock wherever the wall's is not the point.
+//! Tickers: crossbeam-channel's tests/tick.rs, with `every` in a `select!`. On a virtual clock
+//! wherever the wall's is not the point.
 
 use std::time::Instant;
 
@@ -206,7 +207,8 @@ fn cases_on_the_same_ticker_are_chosen_equally() {
     assert!(hits.iter().all(|&n| n >= COUNT / 10), "{hits:?}");
 }
 
-/// crossbeam-channel tests/select.rs: linearizable_default, of a ticker that is reset in its own arm
+/// crossbeam-channel tests/select.rs: linearizable_default, of a ticker that is reset in its own
+/// arm
 #[test]
 fn a_tick_may_move_its_own_ticker() {
     let (reactor, sim) = sim();

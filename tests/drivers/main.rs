@@ -1,6 +1,7 @@
 //! One suite for every driver: what a loop is promised holds whatever it waits through.
 //!
-//! A test is a function of how to make the reactor. Those of the first list run in virtual time, too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
+//! A test is a function of how to make the reactor. Those of the first list run in virtual time,
+//! too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
 
 // Where no kqueue can be waited for (build.rs) there is nothing to test.
 #![cfg(not(flat))]
@@ -27,8 +28,8 @@ use std::time::Duration;
 use pollmux::channel::{bounded, unbounded};
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer, Reactor,
-    ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer,
+    Reactor, ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
 };
 use storm::Storm;
 use watch::{Random, dog, in_child};
@@ -661,7 +662,8 @@ fn what_another_reactor_waits_for_is_refused(new: New) {
     let (_theirs, fd) = pair(&other, Interest::WRITABLE, Mode::Edge);
     let (timer, signals) = (os_timer(&other), other.signals(&[Signal::USER2]).unwrap());
     let child = other.register(Command::new("true").spawn().unwrap()).unwrap();
-    let refused = |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
+    let refused =
+        |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
     select! { reactor; recv(fd) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
     select! { reactor; recv(timer) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
     select! { reactor; recv(signals) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
@@ -688,7 +690,8 @@ fn interest_can_be_changed_also_by_a_callback(new: New) {
         is_quiet(&reactor, &ours);
         if in_callback {
             let fd = ours.clone();
-            let change = move |_: &pollmux::Firing<'_>| fd.set_interest(Interest::WRITABLE).unwrap();
+            let change =
+                move |_: &pollmux::Firing<'_>| fd.set_interest(Interest::WRITABLE).unwrap();
             reactor.call_after(ms(1), change).detach();
         } else {
             ours.set_interest(Interest::WRITABLE).unwrap();
@@ -1000,7 +1003,12 @@ struct Counting {
 }
 
 impl Driver for Counting {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Block && self.queue.is_empty() {
             self.queue.push(self.next, ready);
             self.next += 1;

@@ -1,4 +1,5 @@
-//! The library goodtimer, which wraps Go's timer and remembers whether C was read: its four methods.
+//! The library goodtimer, which wraps Go's timer and remembers whether C was read: its four
+//! methods.
 
 use std::io;
 use std::time::Duration;
@@ -71,7 +72,8 @@ timer is as good as a new one.",
     ],
 };
 
-/// Waits for the expiry. `None` at once when none is to come: it was received, or the timer is stopped.
+/// Waits for the expiry. `None` at once when none is to come: it was received, or the timer is
+/// stopped.
 fn read(reactor: &Handle, timer: &Timer) -> Option<Time> {
     timer.deadline()?;
     select! { reactor; recv(timer) -> due => Some(due) }

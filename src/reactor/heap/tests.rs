@@ -113,7 +113,10 @@ impl Model {
         let mut fired: Vec<_> =
             self.0.iter().filter_map(|&(slot, armed)| Some((due(armed)?, slot))).collect();
         fired.sort_unstable();
-        self.0.iter_mut().filter(|(_, armed)| due(*armed).is_some()).for_each(|(_, armed)| *armed = None);
+        self.0
+            .iter_mut()
+            .filter(|(_, armed)| due(*armed).is_some())
+            .for_each(|(_, armed)| *armed = None);
         fired.into_iter().map(|(_, slot)| slot).collect()
     }
 }
@@ -210,7 +213,10 @@ fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
     }
     queue.heap.verify(&queue.slots);
     kept.sort_unstable();
-    assert_eq!(queue.expire(100, 64), kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>());
+    assert_eq!(
+        queue.expire(100, 64),
+        kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>()
+    );
     assert_eq!((queue.heap.len, queue.heap.holes), (0, 0));
 }
 

@@ -62,7 +62,8 @@ pub(crate) fn run(arguments: &[OsString]) -> String {
         Some((refused, [program, rest @ ..])) if !refused.is_empty() => (refused, (program, rest)),
         _ => return "usage: refuse SYSCALL[=ERROR].. -- COMMAND..".into(),
     };
-    let refused = match refused.iter().map(|argument| parse(&argument.to_string_lossy())).collect() {
+    let refused = match refused.iter().map(|argument| parse(&argument.to_string_lossy())).collect()
+    {
         Ok(refused) => refused,
         Err(error) => return error,
     };

@@ -6,7 +6,7 @@
 //! | `linux` | the Linux kernel, also under Android |
 //! | `apple` | macOS and its kin |
 //! | `flat` | a kqueue that cannot be waited for, see below |
-//! | `symmetric` | the fences of `src/sys/fence.rs` do without `membarrier`: `POLLMUX_FENCES=symmetric`, for tests |
+//! | `symmetric` | no `membarrier` in `src/sys/fence.rs`: `POLLMUX_FENCES=symmetric`, for tests |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the
 //! kernel's: `libkqueue.so` in the folder `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the
@@ -65,7 +65,9 @@ fn choose() -> Result<(), String> {
         "kqueue" => println!("cargo::rustc-cfg=kqueue"),
         "epoll" => return Err(format!("POLLMUX_BACKEND=epoll: there is no epoll on {os}")),
         other => {
-            return Err(format!("POLLMUX_BACKEND={other} is no backend: it may be epoll or kqueue"));
+            return Err(format!(
+                "POLLMUX_BACKEND={other} is no backend: it may be epoll or kqueue"
+            ));
         }
     }
     if linux && backend == "kqueue" {

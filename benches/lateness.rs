@@ -276,7 +276,8 @@ fn timers(scale: Scale, precise: Duration) {
     for (delay, raw, pollmux, precise) in gates {
         let limit = raw + (raw * 0.1).max(1.0);
         println!(
-            "{:>8}  pollmux {pollmux:.1} against {limit:.1}: {};  precise {precise:.2} against 1: {}",
+            "{:>8}  pollmux {pollmux:.1} against {limit:.1}: {};  precise {precise:.2} against 1: \
+             {}",
             readable(delay),
             verdict(pollmux <= limit),
             verdict(precise <= 1.0)
@@ -415,7 +416,8 @@ fn flooded<S: Clone + Send>(
 /// A loop over the given receivers and a ticker, one case for each.
 macro_rules! pollmux_loop {
     ($flood:ident, $slice:ident, $reactor:ident, $inboxes:ident as [$($inbox:ident),+]) => {{
-        let Ok([$($inbox),+]) = <[Inbox<u64>; { [$(stringify!($inbox)),+].len() }]>::try_from($inboxes) else {
+        const CASES: usize = [$(stringify!($inbox)),+].len();
+        let Ok([$($inbox),+]) = <[Inbox<u64>; CASES]>::try_from($inboxes) else {
             unreachable!("as many as there are names")
         };
         let ticker = $reactor.every(PERIOD).expect("a period");
@@ -534,7 +536,8 @@ fn tickers(scale: Scale) {
             }
         }
         println!(
-            "a ticker of {}, {PRODUCERS} producers that keep {channels} channel(s) of {CAPACITY} full: µs late",
+            "a ticker of {}, {PRODUCERS} producers that keep {channels} channel(s) of {CAPACITY} \
+             full: µs late",
             readable(PERIOD)
         );
         println!(

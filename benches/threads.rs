@@ -30,7 +30,8 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// The period of the tickers in the selects, in ms
-    #[arg(long, default_value_t = 100, value_name = "MILLIS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 100, value_name = "MILLIS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     period: u64,
     /// Only the parts whose name contains this: "1 producer", "4 producers", "round trip"
     filter: Option<String>,
@@ -299,7 +300,8 @@ fn throughput(part: &str, producers: usize, scale: Scale, period: Duration) {
     }
     let select = ratio(&rates[POLLMUX_SELECT], &rates[CROSSFIRE]);
     println!(
-        "gate: select! {select:.2} x bare crossfire against 0.6: {}, stretch 1.0: {};  {:.1} x crossbeam's select!",
+        "gate: select! {select:.2} x bare crossfire against 0.6: {}, stretch 1.0: {};  \
+         {:.1} x crossbeam's select!",
         verdict(select >= 0.6),
         verdict(select >= 1.0),
         ratio(&rates[POLLMUX_SELECT], &rates[CROSSBEAM_SELECT])
@@ -602,7 +604,8 @@ fn round_trips(scale: Scale, period: Duration) {
         ratio(&trips[PARKED], &trips[STD])
     );
     println!(
-        "       spinning {spinning:.2} x crossbeam against 1.0: {}, stretch {nanos:.0} ns against 400: {}",
+        "       spinning {spinning:.2} x crossbeam against 1.0: {}, stretch {nanos:.0} ns \
+         against 400: {}",
         verdict(spinning <= 1.0),
         verdict(nanos <= 400.0)
     );

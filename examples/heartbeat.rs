@@ -80,7 +80,8 @@ fn main() -> io::Result<()> {
                     heartbeat.restart();
                     line(start, "event")?;
                 }
-                Err(channel::RecvError) => inbox = None, // no more events: the case is never ready again
+                // no more events: the case is never ready again
+                Err(channel::RecvError) => inbox = None,
             },
             recv(heartbeat) -> _tick => {
                 beats += 1;

@@ -159,7 +159,11 @@ fn monitor(
                 acks[id].send(number);
                 let before = std::mem::replace(&mut heard[id], (reactor.now(), true));
                 if !before.1 {
-                    say(reactor.now(), &format!("monitor  sensor {id} is back, after {} min", (reactor.now() - before.0).as_secs() / 60));
+                    let minutes = (reactor.now() - before.0).as_secs() / 60;
+                    say(
+                        reactor.now(),
+                        &format!("monitor  sensor {id} is back, after {minutes} min"),
+                    );
                 }
             },
             recv(look) -> _ => for (id, (last, up)) in heard.iter_mut().enumerate() {
@@ -185,8 +189,11 @@ fn trouble(reactor: &Reactor, world: &WorldHandle, seed: u64, week: &Context) ->
         select! { reactor;
             recv(day) -> _ => {
                 day.reset(24 * HOUR)?;
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let (name, hours) = (format!("sensor {}", (dice >> 33) % SENSORS as u64), 1 + (dice >> 48) as u32 % 6);
+                dice = dice
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let name = format!("sensor {}", (dice >> 33) % SENSORS as u64);
+                let hours = 1 + (dice >> 48) as u32 % 6;
                 say(reactor.now(), &format!("trouble  {name} is cut off for {hours} h"));
                 world.partition(&[&[&name]]);
                 mend.reset(HOUR * hours);

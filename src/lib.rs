@@ -20,7 +20,9 @@
 //!             }
 //!             Err(_) => break, // every sender is gone
 //!         },
-//!         recv(heartbeat) -> tick => println!("heartbeat, due {:?}, {} missed", tick.scheduled, tick.missed),
+//!         recv(heartbeat) -> tick => {
+//!             println!("heartbeat, due {:?}, {} missed", tick.scheduled, tick.missed);
+//!         }
 //!     }
 //! }
 //! # std::io::Result::Ok(())
@@ -31,14 +33,18 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
-//! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
-//! | [`SimWorld`], [`sim`] | several reactors in one virtual time, with links that delay and lose; a search over seeds |
-//! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
+//! | [`select!`], [`Select`] | the macro, and the set made at run time; both pick fairly |
+//! | [`Context`] | cancellation, causes and deadlines in a tree; [`Handle::done`] waits for one |
+//! | [`SimWorld`], [`sim`] | reactors in one virtual time, with links that delay and lose |
+//! | [`Source`]: timers | [`Timer`], [`Ticker`], [`OsTimer`]; and [`Callback`]s |
+//! | [`Source`]: channels | [`Inbox`], [`Outbox`], [`Notified`] |
+//! | [`Source`]: the system | [`Fd`], [`Signals`], [`ChildProcess`] |
+//! | [`Source`]: others | [`never()`], `Option`s, your own |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
-//! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
+//! | [`Reactor`], [`Handle`] | timer queue, ready list, [`Handle::wait`], [`Handle::sources`] |
+//! | [`Remote`], [`Reactor::embed`] | requests from other threads; the reactor in another loop |
 //! | [`Driver`] | [`Native`], [`Sim`] (virtual time), `MioDriver`, `PollingDriver`, or your own |
-//! | [`sys`] | epoll with timerfds and an eventfd, or kqueue; signals, processes, clocks: every syscall |
+//! | [`sys`] | epoll or kqueue, timers, signals, processes, clocks: every syscall |
 //!
 //! # Features
 //! None is on by default; each adds the dependency of its name.

@@ -407,7 +407,10 @@ fn a_turn_of_an_embedded_reactor() {
         tx.send(round).expect("a receiver");
         timer.reset(FAR / (round as u32 % 3 + 1));
         assert_eq!(embedded.turn().expect("a turn"), 1);
-        select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)), default => unreachable!() }
+        select! { reactor;
+            recv(inbox) -> message => assert_eq!(message, Ok(round)),
+            default => unreachable!(),
+        }
         assert_eq!(embedded.turn().expect("a turn"), 0);
     });
 }
@@ -443,7 +446,10 @@ fn send_cases() {
     let outbox = reactor.register(tx).expect("an outbox");
     allocates_nothing(1_000, |round| {
         select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()) }
-        select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()), default => unreachable!() }
+        select! { reactor;
+            send(outbox, round) -> sent => assert!(sent.is_ok()),
+            default => unreachable!(),
+        }
         select! { reactor; send(outbox, round) -> _ => unreachable!(), default => {} }
         assert_eq!((rx.try_recv(), rx.try_recv()), (Ok(round), Ok(round)));
     });

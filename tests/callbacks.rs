@@ -215,7 +215,10 @@ fn a_select_calls_them_before_it_looks_at_its_sources() {
     let (tx, inbox) = reactor.channel(4).unwrap();
     let sender = tx.clone();
     let callback = reactor.call_after(ms(0), move |_| sender.send(1).unwrap());
-    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("its message was not seen") }
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(1)),
+        default => panic!("its message was not seen"),
+    }
     // Also when there is something already.
     tx.send(0).unwrap();
     callback.reset(ms(0));
@@ -266,7 +269,10 @@ fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
     assert_eq!(sim.now(), at(3));
     assert_eq!(inbox.try_recv(), Ok(1));
     select! { reactor; recv(timer) -> due => assert_eq!(due, at(1)), default => panic!() }
-    select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(1), 2)), default => panic!() }
+    select! { reactor;
+        recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(1), 2)),
+        default => panic!(),
+    }
     // Real time: never early.
     let reactor = Reactor::new().unwrap();
     for d in [0, 1, 1_000, 300_000, 1_000_001, 3_000_000].map(Duration::from_nanos) {

@@ -167,7 +167,10 @@ fn an_inbox_drains_and_then_gives_the_error_for_ever() {
     }
     for _ in 0..3 {
         select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)), default => panic!("not ready") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Err(RecvError)),
+            default => panic!("not ready"),
+        }
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
     }
 }
@@ -811,7 +814,8 @@ fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
             let later = |n| {
                 let tx = tx.clone();
                 thread::spawn(move || {
-                    thread::sleep(Duration::from_micros(300)); // most often the receiver sleeps by then
+                    // most often the receiver sleeps by then
+                    thread::sleep(Duration::from_micros(300));
                     tx.send(n).unwrap();
                 })
             };
@@ -1122,7 +1126,10 @@ fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
             Ok(())
         });
         if round % 2 == 0 {
-            select! { reactor; recv(first) -> n => assert_eq!(n, Ok(0)), recv(second) -> n => assert_eq!(n, Ok(0)) }
+            select! { reactor;
+                recv(first) -> n => assert_eq!(n, Ok(0)),
+                recv(second) -> n => assert_eq!(n, Ok(0)),
+            }
         } else {
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.len(), 2);
@@ -1245,8 +1252,11 @@ fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
         let sleeps = Announced::default();
         let (tx, inbox) = reactor.channel(64).unwrap();
         produce(tx, 4, 6_000, true);
-        while select! { reactor; recv(inbox) -> message => message, recv(sleeps) -> () => unreachable!() }
-            .is_ok()
+        while select! { reactor;
+            recv(inbox) -> message => message,
+            recv(sleeps) -> () => unreachable!(),
+        }
+        .is_ok()
         {}
         // When the receiver was never fast enough to sleep: again.
         if wakes.count() > 0 {

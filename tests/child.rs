@@ -106,7 +106,9 @@ fn its_pipes_and_its_end_are_waited_for_together() {
     let mut buffer = [0; 64];
     while status.is_none() || !eof {
         select! { reactor;
-            recv(if eof { None } else { Some(&output) }) -> _ => match output.get_mut().read(&mut buffer) {
+            recv(if eof { None } else { Some(&output) }) -> _ => match
+                output.get_mut().read(&mut buffer)
+            {
                 Ok(0) => eof = true,
                 Ok(n) => text.extend_from_slice(&buffer[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

@@ -283,7 +283,9 @@ fn a_suspend_counts_for_boot_timers_only() {
         boot_timer.reset_at(boot).unwrap();
         select! { reactor; biased;
             recv(timer) -> _ => panic!("the machine slept, and the timer's clock went on"),
-            recv(boot_timer) -> due => assert!(due == boot && BootTime::now() - boot > half_an_hour / 2),
+            recv(boot_timer) -> due => {
+                assert!(due == boot && BootTime::now() - boot > half_an_hour / 2);
+            }
         }
         assert_eq!(timer.deadline(), Some(mono));
         assert!(Time::now() < mono);
@@ -307,7 +309,9 @@ fn a_clock_far_ahead_makes_no_timer_early() {
         for _ in 0..20 {
             let deadline = Time::now() + ms(1);
             let timer = reactor.at(deadline);
-            select! { reactor; recv(timer) -> due => assert!(due == deadline && Time::now() >= due) }
+            select! { reactor;
+                recv(timer) -> due => assert!(due == deadline && Time::now() >= due),
+            }
             select! { reactor; recv(ticker) -> tick => assert!(Time::now() >= tick.scheduled) }
         }
         return;

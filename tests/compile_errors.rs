@@ -149,7 +149,9 @@ const RIGHT: &str =
 /// What a user's own macros hand on: expressions, blocks and patterns as fragments.
 const MACROS: &str = "
 macro_rules! wait_for {
-    ($reactor:expr, $source:expr, $item:pat, $arm:expr) => { select! { $reactor; recv($source) -> $item => $arm } };
+    ($reactor:expr, $source:expr, $item:pat, $arm:expr) => {
+        select! { $reactor; recv($source) -> $item => $arm }
+    };
 }
 macro_rules! all_fragments {
     ($r:expr, $s:expr, $o:expr, $arm:expr, $block:block, $default:expr, $error:expr) => {
@@ -187,7 +189,11 @@ fn main() -> std::io::Result<()> {
             error -> _error => {}
         }
     }
-    let n = select! { reactor; biased; recv(inbox) -> n => n.unwrap_or(1), default => 2, error -> e => return Err(e) };
+    let n = select! { reactor; biased;
+        recv(inbox) -> n => n.unwrap_or(1),
+        default => 2,
+        error -> e => return Err(e),
+    };
     println!(\"{n}\");
     Ok(())
 }

@@ -329,7 +329,10 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         reactor.try_wait(&mut events).unwrap();
         assert!(events.is_empty());
         for _ in 0..3 {
-            select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), expected), default => panic!("once only") }
+            select! { reactor;
+                recv(done) -> cause => assert_eq!(cause.error(), expected),
+                default => panic!("once only"),
+            }
         }
         assert_eq!(done.key(), 5);
         sim.advance(HOUR);
@@ -408,9 +411,13 @@ fn a_deadline_is_armed_where_it_is_waited_for_and_only_the_earliest_of_the_path(
     assert_eq!(child.deadline(), parent.deadline());
     let (of_parent, of_child, later) =
         (reactor.done(&parent), reactor.done(&child), reactor.after(ms(100)));
-    select! { reactor; recv(of_child) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    select! { reactor;
+        recv(of_child) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    }
     assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(10), 1));
-    select! { reactor; recv(of_parent) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    select! { reactor;
+        recv(of_parent) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    }
     select! { reactor; recv(later) -> _ => {} }
     assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(100), 2), "something else was armed");
     assert_eq!(unwatched.err(), Some(ContextError::DeadlineExceeded));
@@ -532,7 +539,9 @@ fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
                 let reactor = Reactor::new().unwrap();
                 let done = reactor.done(&context);
                 asleep.send(()).unwrap();
-                select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+                select! { reactor;
+                    recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled),
+                }
                 reactor.stats()
             })
         })

@@ -120,7 +120,12 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         for _ in 0..5 {
             thread::sleep(ms(1)); // longer than a poll interval: the select looks
             let before = reactor.stats();
-            select! { reactor; recv(ours) -> _ => panic!(), recv(inbox) -> _ => panic!(), recv(timer) -> _ => panic!(), default => {} }
+            select! { reactor;
+                recv(ours) -> _ => panic!(),
+                recv(inbox) -> _ => panic!(),
+                recv(timer) -> _ => panic!(),
+                default => {}
+            }
             let during = reactor.stats() - before;
             assert_eq!((during.polls, during.wakes, during.arms), (1, 0, 0), "{during}");
             assert!(!outer.is_up(), "{mode:?}");
@@ -177,7 +182,10 @@ fn a_message_from_another_thread_raises_the_fd() {
         });
         outer.sleep();
         assert_eq!(inner.turn().unwrap(), 1);
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(7)), default => panic!("{mode:?}") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(7)),
+            default => panic!("{mode:?}"),
+        }
     }
 }
 
@@ -772,7 +780,10 @@ fn a_reactor_goes_on_when_its_embedding_ends() {
             }
         });
         for n in 0..200 {
-            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), recv(timer) -> _ => unreachable!() }
+            select! { reactor;
+                recv(inbox) -> got => assert_eq!(got, Ok(n)),
+                recv(timer) -> _ => unreachable!(),
+            }
         }
         sender.join().unwrap();
         timer.reset(ms(2));
@@ -1015,11 +1026,15 @@ fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
                     assert!(outer.is_up());
                     assert_eq!(inner.turn().unwrap(), 1);
                 }
-                select! { reactor; recv(ours) -> _ => assert!(drain(&mut ours) >= 3), default => panic!() }
+                select! { reactor;
+                    recv(ours) -> _ => assert!(drain(&mut ours) >= 3),
+                    default => panic!(),
+                }
             }
             settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(2)));
-            theirs.shutdown(Shutdown::Both).unwrap(); // dropped it may be open still, in a process that another test begins
+            // dropped it may be open still, in a process that another test begins
+            theirs.shutdown(Shutdown::Both).unwrap();
             assert!(outer.is_up(), "the end is news");
             assert_eq!(inner.turn().unwrap(), 1);
             drop(ours);
@@ -1322,7 +1337,10 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
             tx.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
-            select! { reactor; recv(events) -> event => assert_eq!(event.token(), Token(5)), default => panic!() }
+            select! { reactor;
+                recv(events) -> event => assert_eq!(event.token(), Token(5)),
+                default => panic!(),
+            }
             assert_eq!(rx.read(&mut [0; 4]).unwrap(), 1);
         }
         settle(&mut outer, &inner);
@@ -1351,7 +1369,10 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
             theirs.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
-            select! { reactor; recv(events) -> event => assert_eq!(event.key, 5), default => panic!() }
+            select! { reactor;
+                recv(events) -> event => assert_eq!(event.key, 5),
+                default => panic!(),
+            }
             assert_eq!(ours.read(&mut [0; 4]).unwrap(), 1);
         }
         settle(&mut outer, &inner);
@@ -1381,7 +1402,10 @@ fn what_nobody_takes_keeps_the_fd_up() {
         stays_up(&mut outer, &inner);
         // Taken once it is quiet, though a `select!` has it again.
         for _ in 0..2 {
-            select! { reactor; recv(done) -> _ => {}, default => panic!("the context is cancelled") }
+            select! { reactor;
+                recv(done) -> _ => {},
+                default => panic!("the context is cancelled"),
+            }
             settle(&mut outer, &inner);
         }
         let (tx, inbox) = reactor.channel::<u8>(1).unwrap();

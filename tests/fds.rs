@@ -126,7 +126,10 @@ fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
     assert!(ours.readiness().is_writable());
     let before = reactor.stats();
     ours.set_interest(Interest::WRITABLE).unwrap();
-    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable()), default => panic!("forgotten") }
+    select! { reactor;
+        recv(ours) -> readiness => assert!(readiness.is_writable()),
+        default => panic!("forgotten"),
+    }
     assert_eq!((reactor.stats() - before).syscalls(), 0);
     theirs.write_all(b"x").unwrap();
     ours.set_interest(Interest::READABLE).unwrap();
@@ -555,7 +558,10 @@ fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
             0 => assert!(reactor.try_recv(&ours).unwrap().is_some()),
             1 => select! { reactor; recv(ours) -> _ => {}, default => panic!("default") },
             2 => {
-                select! { reactor; recv(ours) -> _ => {}, default(Duration::ZERO) => panic!("default") }
+                select! { reactor;
+                    recv(ours) -> _ => {},
+                    default(Duration::ZERO) => panic!("default"),
+                }
             }
             3 => {
                 let mut select = Select::new(&reactor);
@@ -587,7 +593,8 @@ fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
     let mut select = Select::new(&reactor);
     let _ = (select.recv(&inbox), select.recv(&timer), select.send(&full));
     let fd = select.recv(&ours);
-    assert!(select.try_wait().unwrap().is_none() && select.remove(fd)); // the first look of all is made
+    // the first look of all is made
+    assert!(select.try_wait().unwrap().is_none() && select.remove(fd));
     let before = reactor.stats();
     for _ in 0..100 {
         select! { reactor;

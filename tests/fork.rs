@@ -274,9 +274,20 @@ fn each_call_in_a_child_names_the_fork_and_the_line() {
             names_the_line(reactor.recv(&inbox).unwrap_err());
             names_the_line(reactor.try_recv(&inbox).unwrap_err());
             names_the_line(reactor.recv_timeout(&inbox, ms(1)).unwrap_err());
-            select! { reactor; recv(inbox) -> _ => panic!("chosen"), error -> e => names_the_line(e) }
-            select! { reactor; recv(due) -> _ => panic!("due"), default => panic!(), error -> e => names_the_line(e) }
-            select! { reactor; recv(fd) -> _ => panic!("ready"), default(ms(1)) => panic!(), error -> e => names_the_line(e) }
+            select! { reactor;
+                recv(inbox) -> _ => panic!("chosen"),
+                error -> e => names_the_line(e),
+            }
+            select! { reactor;
+                recv(due) -> _ => panic!("due"),
+                default => panic!(),
+                error -> e => names_the_line(e),
+            }
+            select! { reactor;
+                recv(fd) -> _ => panic!("ready"),
+                default(ms(1)) => panic!(),
+                error -> e => names_the_line(e),
+            }
             let mut events = Events::with_capacity(4);
             names_the_line(reactor.wait(&mut events).unwrap_err());
             names_the_line(reactor.try_wait(&mut events).unwrap_err());
@@ -361,7 +372,8 @@ fn a_reactor_made_in_a_child_works_there() {
     in_child("a_reactor_made_in_a_child_works_there", || {
         let parents = Reactor::new().unwrap();
         let (tx, rx) = channel::bounded::<u32>(1);
-        assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout)); // this thread has parked
+        // this thread has parked
+        assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
         let parents_inbox = parents.register(rx).unwrap();
         fork(|| {
             let reactor = Reactor::new().unwrap();

@@ -30,7 +30,8 @@ macro_rules! chapters {
 
         #[test]
         fn no_chapter_is_left_out() {
-            assert_eq!(CHAPTERS.iter().map(|chapter| chapter.name).collect::<Vec<_>>(), [$(stringify!($chapter)),*]);
+            let names: Vec<_> = CHAPTERS.iter().map(|chapter| chapter.name).collect();
+            assert_eq!(names, [$(stringify!($chapter)),*]);
         }
     };
 }

@@ -424,7 +424,10 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
             if in_a_turn {
                 embedded.turn().map(drop)
             } else {
-                select! { reactor; send(out, 1) -> _ => unreachable!(), error -> error => Err(error) }
+                select! { reactor;
+                    send(out, 1) -> _ => unreachable!(),
+                    error -> error => Err(error),
+                }
             }
         });
         assert!(is_readable(&embedded), "the next turn is owed");

@@ -108,7 +108,8 @@ fn prints(args: &[&str], expected: &[(u64, &str)]) {
         last = stdout;
     }
     panic!(
-        "{args:?}: expected {expected:?} in runs for {PATIENCE:?}, the last of which printed\n{last}"
+        "{args:?}: expected {expected:?} in runs for {PATIENCE:?}, the last of which \
+         printed\n{last}"
     );
 }
 

@@ -385,7 +385,10 @@ fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
         // It goes on as if nothing had been.
         let other = tx.clone();
         let sender = thread::spawn(move || other.send(1).unwrap());
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(1)), recv(timer) -> _ => unreachable!() }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(1)),
+            recv(timer) -> _ => unreachable!(),
+        }
         sender.join().unwrap();
         timer.reset(Duration::from_millis(2));
         let due = timer.deadline().unwrap();
@@ -426,7 +429,10 @@ fn signals_shorten_no_wait() {
                 let before = reactor.stats();
                 timer.reset(d);
                 let due = timer.deadline();
-                select! { reactor; recv(timer) -> t => assert_eq!(Some(t), due), recv(inbox) -> _ => unreachable!() }
+                select! { reactor;
+                    recv(timer) -> t => assert_eq!(Some(t), due),
+                    recv(inbox) -> _ => unreachable!(),
+                }
                 let during = reactor.stats() - before;
                 assert!(during.arms <= 1, "an interrupted wait needs no new arming: {during}");
                 interrupted |= during.waits > 5;
@@ -467,7 +473,8 @@ fn signals_swallow_no_wake_up() {
         let sender = thread::spawn(move || {
             let mut n = 0;
             while n < 300 || storm::signals() <= 5 {
-                thread::sleep(Duration::from_micros(n % 7 * 100)); // so that the receiver sleeps, and is interrupted, at times
+                // so that the receiver sleeps, and is interrupted, at times
+                thread::sleep(Duration::from_micros(n % 7 * 100));
                 tx.send(n).unwrap();
                 n += 1;
             }

@@ -39,15 +39,21 @@ fn it_fires_once_and_never_early_on_each_clock() {
     for _ in 0..20 {
         let deadline = Time::now() + ms(1);
         assert!(!mono.reset_at(deadline).unwrap());
-        select! { reactor; recv(mono) -> due => assert!(due == deadline && Time::now() >= deadline) }
+        select! { reactor;
+            recv(mono) -> due => assert!(due == deadline && Time::now() >= deadline),
+        }
         if let Some(boot) = &boot {
             let deadline = BootTime::now() + ms(1);
             assert!(!boot.reset_at(deadline).unwrap());
-            select! { reactor; recv(boot) -> due => assert!(due == deadline && BootTime::now() >= deadline) }
+            select! { reactor;
+                recv(boot) -> due => assert!(due == deadline && BootTime::now() >= deadline),
+            }
         }
         let deadline = SystemTime::now() + ms(1);
         assert!(!wall.reset_at(deadline).unwrap());
-        select! { reactor; recv(wall) -> due => assert!(due == Ok(deadline) && SystemTime::now() >= deadline) }
+        select! { reactor;
+            recv(wall) -> due => assert!(due == Ok(deadline) && SystemTime::now() >= deadline),
+        }
     }
     assert_eq!(
         (mono.deadline(), boot.as_ref().and_then(OsTimer::deadline), wall.deadline()),
@@ -72,7 +78,10 @@ fn zero_and_the_past_are_due_for_the_very_next_select() {
             select! { reactor; recv(boot) -> _ => {}, default => panic!("not due") }
         }
         wall.reset_at(SystemTime::UNIX_EPOCH).unwrap();
-        select! { reactor; recv(wall) -> due => assert_eq!(due, Ok(SystemTime::UNIX_EPOCH)), default => panic!("not due") }
+        select! { reactor;
+            recv(wall) -> due => assert_eq!(due, Ok(SystemTime::UNIX_EPOCH)),
+            default => panic!("not due"),
+        }
         wall.reset_at(SystemTime::UNIX_EPOCH - ms(5)).unwrap();
         select! { reactor; recv(wall) -> due => assert!(due.is_ok()), default => panic!("not due") }
     }
@@ -272,5 +281,8 @@ fn the_wall_clock_tells_when_it_is_set() {
     set_clock();
     std::thread::sleep(ms(5));
     select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
-    select! { reactor; recv(alarm) -> rings => assert!(rings.is_ok()), default => panic!("the expiry is lost") }
+    select! { reactor;
+        recv(alarm) -> rings => assert!(rings.is_ok()),
+        default => panic!("the expiry is lost"),
+    }
 }

@@ -49,7 +49,8 @@ fn a_thousand_histories_have_no_term_with_two_leaders_and_a_leader_after_healing
     });
     let (simulated, real) = (simulated.into_inner() as f64 / 1e3, start.elapsed().as_secs_f64());
     println!(
-        "{SEEDS} histories: {simulated:.0} s simulated in {real:.1} s, {:.0} times as fast; {} leaders, {} messages lost, {} handovers",
+        "{SEEDS} histories: {simulated:.0} s simulated in {real:.1} s, {:.0} times as fast; \
+         {} leaders, {} messages lost, {} handovers",
         simulated / real,
         terms.into_inner(),
         lost.into_inner(),

@@ -88,7 +88,10 @@ fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
         recv(far) -> _ => unreachable!(),
     }
     zero.reset_at(Time::ZERO);
-    select! { reactor; recv(zero) -> due => assert_eq!(due, Time::ZERO), recv(far) -> _ => unreachable!() }
+    select! { reactor;
+        recv(zero) -> due => assert_eq!(due, Time::ZERO),
+        recv(far) -> _ => unreachable!(),
+    }
     select! { reactor; recv(later) -> _ => {}, recv(far) -> _ => unreachable!() }
 }
 
@@ -152,7 +155,9 @@ fn a_timer_armed_late_in_a_busy_turn_is_not_early_by_the_length_of_the_turn() {
             timer.reset(Duration::from_micros(1_500));
             start
         }};
-        select! { reactor; recv(timer) -> _ => assert!(start.elapsed() >= Duration::from_micros(1_500)) }
+        select! { reactor;
+            recv(timer) -> _ => assert!(start.elapsed() >= Duration::from_micros(1_500)),
+        }
         timer.reset(Duration::ZERO);
     }
 }
@@ -193,7 +198,9 @@ fn a_timer_due_exactly_now_fires_under_simulated_time() {
         select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (start, start)) }
         // The driver stops the clock exactly at the deadline, not beyond.
         timer.reset(ms(5));
-        select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (start + ms(5), start + ms(5))) }
+        select! { reactor;
+            recv(timer) -> due => assert_eq!((due, sim.now()), (start + ms(5), start + ms(5))),
+        }
         timer.reset(ms(1));
         sim.advance(ms(1));
         assert!(select! { reactor; recv(timer) -> _ => true, default => false });
@@ -241,15 +248,21 @@ fn timers_work_after_any_uptime() {
             let deadline = sim.now() + ms(1);
             timer.reset(ms(1));
             select! { reactor; biased;
-                recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline), "step {n} at {start}"),
+                recv(timer) -> due => {
+                    assert_eq!((due, sim.now()), (deadline, deadline), "step {n} at {start}");
+                }
                 recv(ticker) -> _ => unreachable!("timers come first here"),
             }
-            select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (deadline, 0)) }
+            select! { reactor;
+                recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (deadline, 0)),
+            }
         }
         // And a wait that lasts for days.
         timer.reset(Duration::from_nanos(days(30)));
         let deadline = sim.now() + Duration::from_nanos(days(30));
-        select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline)) }
+        select! { reactor;
+            recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline)),
+        }
     }
 }
 
@@ -351,7 +364,9 @@ fn a_message_sent_while_the_last_one_is_handled_is_not_forgotten() {
         }
     }
     for n in 100..200 {
-        select! { reactor; recv(inbox) -> got => { assert_eq!(got, Ok(n)); tx.send(n + 1).unwrap() } }
+        select! { reactor;
+            recv(inbox) -> got => { assert_eq!(got, Ok(n)); tx.send(n + 1).unwrap() }
+        }
     }
 }
 
@@ -468,7 +483,10 @@ fn an_interruption_swallows_no_wake_up() {
     let far = reactor.after(HOUR);
     for n in 0..300 {
         back.send(n).unwrap();
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), recv(far) -> _ => unreachable!() }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(n)),
+            recv(far) -> _ => unreachable!(),
+        }
     }
 }
 
@@ -648,7 +666,10 @@ fn a_source_s_hooks_may_use_the_reactor() {
     let (_sim, reactor) = simulated();
     let meddler = Meddler { handle: reactor.handle(), timer: reactor.timer(), calls: Cell::new(0) };
     let timer = reactor.after(ms(10));
-    select! { reactor; recv(meddler) -> () => unreachable!(), recv(timer) -> due => assert_eq!(due, at(10)) }
+    select! { reactor;
+        recv(meddler) -> () => unreachable!(),
+        recv(timer) -> due => assert_eq!(due, at(10)),
+    }
     assert!(meddler.calls.get() > 20, "every hook was called: {}", meddler.calls.get());
     drop(meddler);
     assert_eq!(reactor.stats().live, 1);
@@ -846,9 +867,12 @@ fn a_ticker_keeps_one_grid_on_every_receive_path() {
             }
             unreachable!()
         }),
-        Box::new(
-            |ticker| select! { reactor; recv(ticker) -> tick => tick, default(ms(1_000)) => unreachable!() },
-        ),
+        Box::new(|ticker| {
+            select! { reactor;
+                recv(ticker) -> tick => tick,
+                default(ms(1_000)) => unreachable!(),
+            }
+        }),
         Box::new(|ticker| {
             reactor.wait(&mut events).unwrap();
             assert_eq!(keys(&events), [ticker.key()]);

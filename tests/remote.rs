@@ -181,7 +181,10 @@ fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     reactor.remote().post(move |_| tx.send(5).unwrap()).unwrap();
-    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(5)), default => panic!("it was not seen") }
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(5)),
+        default => panic!("it was not seen"),
+    }
 }
 
 #[test]
@@ -515,8 +518,15 @@ fn a_post_may_use_the_reactor_as_it_likes() {
             let (tx, inbox) = handle.channel(1).unwrap();
             let timer = handle.after(ms(3));
             tx.send(1).unwrap();
-            select! { handle; recv(inbox) -> n => note.note(n.unwrap()), recv(timer) -> _ => panic!() }
-            select! { handle; recv(inbox) -> _ => {}, recv(timer) -> _ => panic!(), default(ms(1)) => note.note(2) }
+            select! { handle;
+                recv(inbox) -> n => note.note(n.unwrap()),
+                recv(timer) -> _ => panic!(),
+            }
+            select! { handle;
+                recv(inbox) -> _ => {},
+                recv(timer) -> _ => panic!(),
+                default(ms(1)) => note.note(2),
+            }
             drop(tx);
             let again = note.clone();
             handle.call_after(ms(1), move |_| again.note(3)).detach();
@@ -894,10 +904,16 @@ fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
     remote.reset(timer.id(), ms(2)).unwrap();
     sim.advance(ms(5));
     turn(&reactor);
-    select! { reactor; recv(timer) -> due => assert_eq!(due, at(11)), default => panic!("it is due") }
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(11)),
+        default => panic!("it is due"),
+    }
     // The grid of the ticker goes through its first tick.
     sim.advance(ms(40));
-    select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(23), 1)), default => panic!() }
+    select! { reactor;
+        recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(23), 1)),
+        default => panic!(),
+    }
     assert_eq!(ticker.deadline(), Some(at(63)));
     remote.reset(timer.id(), Duration::MAX).unwrap();
     turn(&reactor);
@@ -934,7 +950,11 @@ fn a_reset_of_a_ticker_by_id_changes_its_period() {
     assert_eq!(ready_keys(&reactor), [ticker.key()]);
     remote.reset(ticker.id(), ms(30)).unwrap();
     for n in 1..4 {
-        select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(150 + 30 * n), 0)) }
+        select! { reactor;
+            recv(ticker) -> tick => {
+                assert_eq!((tick.scheduled, tick.missed), (at(150 + 30 * n), 0));
+            }
+        }
     }
     assert_eq!(ticker.period(), ms(30));
 }

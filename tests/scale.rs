@@ -202,7 +202,9 @@ fn the_second_tick_may_be_too_far_away() {
     for behavior in [Skip, Burst, Delay] {
         let (sim, reactor) = simulated_from(at(5));
         let ticker = reactor.every_at(at(5), Duration::MAX).unwrap().missed_tick_behavior(behavior);
-        select! { reactor; recv(ticker) -> tick => assert_eq!(tick, Tick { scheduled: at(5), missed: 0 }) }
+        select! { reactor;
+            recv(ticker) -> tick => assert_eq!(tick, Tick { scheduled: at(5), missed: 0 }),
+        }
         never_due(&sim, &reactor, &[], &[ticker], &[]);
     }
     // A callback that resets itself so far.
@@ -217,7 +219,10 @@ fn waiting_for_the_longest_of_all_durations_ends_when_something_comes() {
     let (sim, reactor) = simulated_from(at(1));
     let timer = reactor.after(ms(1)).with_key(7);
     let far = Duration::MAX;
-    select! { reactor; recv(timer) -> due => assert_eq!(due, at(2)), default(far) => unreachable!() }
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(2)),
+        default(far) => unreachable!(),
+    }
     timer.reset(ms(1));
     let mut events = Events::with_capacity(1);
     reactor.wait_timeout(&mut events, far).unwrap();

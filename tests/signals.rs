@@ -72,7 +72,10 @@ fn a_signal_ends_a_sleep_and_is_taken_once() {
         send(Signal::USER2);
     });
     select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER2) }
-    select! { reactor; recv(signals) -> signal => panic!("{signal}"), default(Duration::from_millis(5)) => {} }
+    select! { reactor;
+        recv(signals) -> signal => panic!("{signal}"),
+        default(Duration::from_millis(5)) => {}
+    }
 }
 
 #[test]

@@ -51,7 +51,10 @@ fn keep_a_log<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) 
         loop {
             select! { reactor;
                 recv(inbox) -> message => match message {
-                    Ok(message) => note(&its, ((reactor.now() - Time::ZERO).as_millis() as u64, message)),
+                    Ok(message) => {
+                        let now = (reactor.now() - Time::ZERO).as_millis() as u64;
+                        note(&its, (now, message))
+                    }
                     Err(_) => break,
                 },
             }
@@ -79,7 +82,9 @@ fn members_share_a_clock_that_jumps_to_the_next_deadline_of_any_of_them() {
         world.spawn(name, move |reactor| {
             let ticker = reactor.every(ms(period)).unwrap();
             for _ in 0..3 {
-                select! { reactor; recv(ticker) -> tick => note(&log, (name, tick.scheduled, reactor.now())) }
+                select! { reactor;
+                    recv(ticker) -> tick => note(&log, (name, tick.scheduled, reactor.now())),
+                }
             }
         });
     }
@@ -654,7 +659,9 @@ fn gossip(delay: Duration) -> Gossip {
         world.spawn(from, move |reactor| {
             let ticker = reactor.every(ms(10)).unwrap();
             loop {
-                select! { reactor; recv(ticker) -> _ => links.iter().for_each(|link| link.send(from)) }
+                select! { reactor;
+                    recv(ticker) -> _ => links.iter().for_each(|link| link.send(from)),
+                }
             }
         });
     }

@@ -95,7 +95,10 @@ fn what_a_late_loop_or_a_message_finds_together_is_not_coalesced() {
         tx.send(()).unwrap();
         Ok(())
     });
-    select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(())), recv(timers[3]) -> _ => unreachable!() }
+    select! { reactor;
+        recv(inbox) -> message => assert_eq!(message, Ok(())),
+        recv(timers[3]) -> _ => unreachable!(),
+    }
     assert_eq!(sim.now(), at(14));
     sim.advance(ms(10));
     assert_eq!(ready_keys(&reactor), [inbox.key(), 20, 21]);
@@ -369,7 +372,10 @@ fn endless_slack_waits_for_another_wake_up() {
     let (sim, reactor, script) = slack(Duration::ZERO);
     let lazy = reactor.at(at(10)).slack(Duration::MAX);
     let other = reactor.at(at(1_000));
-    select! { reactor; biased; recv(lazy) -> due => assert_eq!((due, sim.now()), (at(10), at(1_000))), recv(other) -> _ => {} }
+    select! { reactor; biased;
+        recv(lazy) -> due => assert_eq!((due, sim.now()), (at(10), at(1_000))),
+        recv(other) -> _ => {}
+    }
     assert_eq!(script.take_deadlines(), window(10, 1_000));
     // Of the reactor's own, too; a never timer stays one.
     let (sim, reactor, _script) = slack(Duration::MAX);

@@ -76,25 +76,34 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
     { let _s = reactor.timer(); assert_made_here(&reactor, SourceKind::Timer); }
     { let _s = reactor.every(ms(1)); assert_made_here(&reactor, SourceKind::Ticker); }
     { let _s = reactor.every_at(far, ms(1)); assert_made_here(&reactor, SourceKind::Ticker); }
-    { let _s = reactor.call_after(ms(1), |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
+    let kind = SourceKind::Callback;
+    { let _s = reactor.call_after(ms(1), |_| {}); assert_made_here(&reactor, kind); }
     { let _s = reactor.call_at(far, |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
-    { let (_tx, rx) = channel::bounded::<u8>(1); let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
-    { let (_tx, rx) = channel::unbounded::<u8>(); let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
-    { let (_tx, rx) = channel::bounded::<u8>(0); let _s = reactor.register_with(7, rx); assert_made_here(&reactor, SourceKind::Inbox); }
-    { let (tx, _rx) = channel::bounded::<u8>(1); let _s = reactor.register(tx); assert_made_here(&reactor, SourceKind::Outbox); }
-    { let (tx, _rx) = channel::bounded::<u8>(1); let _s = reactor.register_with(7, tx); assert_made_here(&reactor, SourceKind::Outbox); }
+    let (_tx, rx) = channel::bounded::<u8>(1);
+    { let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
+    let (_tx, rx) = channel::unbounded::<u8>();
+    { let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
+    let (_tx, rx) = channel::bounded::<u8>(0);
+    { let _s = reactor.register_with(7, rx); assert_made_here(&reactor, SourceKind::Inbox); }
+    let (tx, _rx) = channel::bounded::<u8>(1);
+    { let _s = reactor.register(tx); assert_made_here(&reactor, SourceKind::Outbox); }
+    let (tx, _rx) = channel::bounded::<u8>(1);
+    { let _s = reactor.register_with(7, tx); assert_made_here(&reactor, SourceKind::Outbox); }
     { let _s = reactor.channel::<u8>(1); assert_made_here(&reactor, SourceKind::Inbox); }
     { let _s = reactor.notifier(); assert_made_here(&reactor, SourceKind::Notified); }
     let (context, canceller) = reactor.context().with_cancel();
     { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
-    { let _s = reactor.after_cancel(&context, |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
+    let kind = SourceKind::Callback;
+    { let _s = reactor.after_cancel(&context, |_| {}); assert_made_here(&reactor, kind); }
     canceller.cancel();
     { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
     // By a handle, and inside a callback.
     let handle: &Handle = &reactor;
     { let _s = handle.after(ms(1)); assert_made_here(&reactor, SourceKind::Timer); }
     reactor.call_after(ms(0), |now| {
-        let s = now.every(ms(1)); assert_eq!(made_at(now, line!()).kind, Some(SourceKind::Ticker)); drop(s);
+        let s = now.every(ms(1)); let made = made_at(now, line!());
+        assert_eq!(made.kind, Some(SourceKind::Ticker));
+        drop(s);
     }).detach();
     turn(&reactor);
     assert_eq!((reactor.stats().called, reactor.sources().len()), (1, 0));

@@ -155,7 +155,10 @@ fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
             thread::sleep(ms(1)); // by then the reactor spins
             tx.send(n).unwrap();
         });
-        select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)), recv(timer) -> _ => panic!("too late") }
+        select! { reactor;
+            recv(inbox) -> message => assert_eq!(message, Ok(n)),
+            recv(timer) -> _ => panic!("too late"),
+        }
         sender.join().unwrap();
     }
     let stats = reactor.stats();
@@ -178,7 +181,10 @@ fn a_default_timeout_of_a_precise_reactor_is_never_early() {
     let timer = reactor.after(ms(60_000));
     for n in 0..50 {
         let (start, d) = (Instant::now(), MICRO * (37 * n));
-        select! { reactor; recv(timer) -> _ => unreachable!(), default(d) => assert!(start.elapsed() >= d) }
+        select! { reactor;
+            recv(timer) -> _ => unreachable!(),
+            default(d) => assert!(start.elapsed() >= d),
+        }
     }
 }
 
@@ -279,7 +285,9 @@ fn there_is_no_spinning_in_virtual_time() {
     let ticker = reactor.every(ms(1)).unwrap();
     let (_, cpu) = timed(|| {
         for n in 1..=1_000 {
-            select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, sim.now()), (at(n), at(n))) }
+            select! { reactor;
+                recv(ticker) -> tick => assert_eq!((tick.scheduled, sim.now()), (at(n), at(n))),
+            }
         }
     });
     assert_eq!(reactor.stats().spins, 0);

@@ -208,7 +208,10 @@ fn heartbeat() -> Stats {
             }
         });
         for _ in 0..EVENTS {
-            select! { reactor; recv(inbox) -> _ => heartbeat.restart(), recv(heartbeat) -> _ => unreachable!() };
+            select! { reactor;
+                recv(inbox) -> _ => heartbeat.restart(),
+                recv(heartbeat) -> _ => unreachable!(),
+            };
         }
         sender.join().expect("no panic");
         heartbeat.reset(Duration::from_millis(50)).expect("a period");
@@ -240,7 +243,11 @@ fn defaults() -> Stats {
     let timer = reactor.after(HOUR);
     between_the_lines(&reactor, |reactor| {
         for _ in 0..10_000 {
-            select! { reactor; recv(inbox) -> _ => unreachable!(), recv(timer) -> _ => unreachable!(), default => {} }
+            select! { reactor;
+                recv(inbox) -> _ => unreachable!(),
+                recv(timer) -> _ => unreachable!(),
+                default => {}
+            }
         }
     })
 }
@@ -255,7 +262,10 @@ fn embedded() -> Stats {
         for n in 0..EMBEDDED_TURNS {
             tx.send(n).expect("a receiver");
             assert_eq!(inner.turn().expect("a turn"), 1);
-            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)), default => unreachable!() }
+            select! { reactor;
+                recv(inbox) -> message => assert_eq!(message, Ok(n)),
+                default => unreachable!(),
+            }
             assert_eq!(inner.turn().expect("a turn"), 0);
         }
     })

@@ -19,8 +19,18 @@ use self::time::{at, keys, ms, ready_keys, simulated, simulated_from};
 /// Every way to receive a tick without waiting for one.
 const PATHS: [fn(&Reactor, &Ticker) -> Option<Tick>; 7] = [
     |reactor, ticker| select! { reactor; recv(ticker) -> tick => Some(tick), default => None },
-    |reactor, ticker| select! { reactor; biased; recv(ticker) -> tick => Some(tick), default => None },
-    |reactor, ticker| select! { reactor; recv(ticker) -> tick => Some(tick), default(Duration::ZERO) => None },
+    |reactor, ticker| {
+        select! { reactor; biased;
+            recv(ticker) -> tick => Some(tick),
+            default => None,
+        }
+    },
+    |reactor, ticker| {
+        select! { reactor;
+            recv(ticker) -> tick => Some(tick),
+            default(Duration::ZERO) => None,
+        }
+    },
     |reactor, ticker| {
         ready_keys(reactor).contains(&ticker.key()).then(|| ticker.try_take().unwrap())
     },
@@ -327,7 +337,9 @@ fn restart_begins_the_grid_at_the_real_now_even_in_a_slow_arm() {
         assert_eq!(ticker.reset(ms(20)), Ok(true));
         assert_eq!((ticker.deadline(), ticker.period()), (Some(at(67)), ms(20)));
     }}
-    select! { reactor; recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(67), 0), at(67))) }
+    select! { reactor;
+        recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(67), 0), at(67))),
+    }
     select! { reactor; recv(ticker) -> got => assert_eq!(got, tick(at(87), 0)) }
 }
 
@@ -530,7 +542,9 @@ fn a_burst_delivers_every_tick_one_a_turn_and_is_on_the_grid_then() {
     assert_eq!(scheduled(&ticks), (1..=5_000).map(at).collect::<Vec<_>>());
     assert_eq!((reactor.stats() - before).turns, 5_001, "one a turn");
     assert_eq!(ticker.deadline(), Some(at(5_001)));
-    select! { reactor; recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(5_001), 0), at(5_001))) }
+    select! { reactor;
+        recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(5_001), 0), at(5_001))),
+    }
 }
 
 #[test]
@@ -770,8 +784,14 @@ fn resume_goes_on_at_the_first_grid_point_that_is_not_past() {
             assert!(ticker.resume());
             let case = format!("stopped at {stopped}, resumed at {resumed}");
             assert_eq!(ticker.deadline(), Some(at(next)), "{case}");
-            select! { reactor; recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(next), 0), at(next)), "{case}") }
-            select! { reactor; recv(ticker) -> got => assert_eq!(got, tick(at(next + 100), 0), "{case}") }
+            select! { reactor;
+                recv(ticker) -> got => {
+                    assert_eq!((got, sim.now()), (tick(at(next), 0), at(next)), "{case}");
+                }
+            }
+            select! { reactor;
+                recv(ticker) -> got => assert_eq!(got, tick(at(next + 100), 0), "{case}"),
+            }
         }
     }
 }
@@ -813,7 +833,8 @@ fn resume_is_on_the_grid_of_the_last_restart_or_reset() {
     assert!(ticker.resume());
     assert_eq!(ticker.deadline(), Some(at(1_000)), "a grid has a beginning");
     // A late tick under Delay has moved it.
-    let delayed = reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay); // 400
+    // 400
+    let delayed = reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay);
     sim.advance(ms(150)); // 450
     assert_eq!(poll(&reactor, &delayed), Some(tick(at(400), 0)));
     delayed.stop();
@@ -904,11 +925,17 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// A ticker is a next instant and a period, nothing else.
     #[test]
-    fn a_ticker_behaves_like_a_next_instant_and_a_period(ops in proptest::collection::vec(op(), 1..100)) {
+    fn a_ticker_behaves_like_a_next_instant_and_a_period(
+        ops in proptest::collection::vec(op(), 1..100),
+    ) {
         let (sim, reactor) = simulated();
         let ticker = reactor.every(Duration::from_nanos(5)).unwrap();
         let (mut now, mut period, mut next) = (0, 5, Some(5));
@@ -919,7 +946,8 @@ proptest! {
                     sim.advance(Duration::from_nanos(d));
                 }
                 Op::Receive(path) => {
-                    let got = PATHS[path](&reactor, &ticker).map(|tick| (tick.scheduled.as_nanos(), tick.missed));
+                    let got = PATHS[path](&reactor, &ticker)
+                        .map(|tick| (tick.scheduled.as_nanos(), tick.missed));
                     let due = next.filter(|&next| next <= now);
                     prop_assert_eq!(got, due.map(|due| (due, (now - due) / period)));
                     if let Some(due) = due {

@@ -458,7 +458,10 @@ impl Model {
 
     /// Whether a turn would find something else than sources.
     fn has_errands(&self) -> bool {
-        let due = |entry: &Entry| matches!(entry.pending, Pending::Armed(d, _) if d <= self.now && d != NEVER);
+        let due = |entry: &Entry| match entry.pending {
+            Pending::Armed(d, _) => d <= self.now && d != NEVER,
+            _ => false,
+        };
         self.entries.iter().any(due) || !self.calls.is_empty() || !self.posts.is_empty()
     }
 
@@ -1311,7 +1314,11 @@ fn run(slack: u64, ops: &[Op]) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Every value that arrives is due, unstopped, in order and there exactly once; none is
     /// missing; every result and every sleep is as predicted.

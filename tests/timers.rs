@@ -193,7 +193,10 @@ fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
     let (sim, reactor) = simulated();
     let never = reactor.after(Duration::MAX);
     let timer = reactor.after(ms(5));
-    select! { reactor; recv(never) -> _ => unreachable!(), recv(timer) -> due => assert_eq!(due, at(5)) }
+    select! { reactor;
+        recv(never) -> _ => unreachable!(),
+        recv(timer) -> due => assert_eq!(due, at(5)),
+    }
     let failed = select! { reactor;
         recv(never) -> _ => unreachable!(),
         recv(timer) -> _ => unreachable!(),
@@ -214,7 +217,10 @@ fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
 fn a_default_timeout_of_any_length_saturates() {
     let (sim, reactor) = simulated_from(at(1));
     let timer = reactor.after(ms(7));
-    select! { reactor; recv(timer) -> due => assert_eq!(due, at(8)), default(Duration::MAX) => unreachable!() }
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(8)),
+        default(Duration::MAX) => unreachable!(),
+    }
     assert_eq!(sim.now(), at(8));
     let mut events = Events::with_capacity(1);
     timer.reset(ms(1));
@@ -420,7 +426,10 @@ fn of_two_that_expire_together_the_arm_of_one_stops_the_other() {
 fn of_two_that_expire_together_the_arm_of_one_resets_the_other() {
     let (sim, reactor) = simulated();
     let (a, b) = (reactor.after(ms(10)), reactor.after(ms(10)));
-    select! { reactor; biased; recv(a) -> _ => assert!(b.reset(ms(5))), recv(b) -> _ => unreachable!() }
+    select! { reactor; biased;
+        recv(a) -> _ => assert!(b.reset(ms(5))),
+        recv(b) -> _ => unreachable!(),
+    }
     assert_eq!(poll(&reactor, &b), None);
     select! { reactor; recv(a) -> _ => unreachable!(), recv(b) -> due => assert_eq!(due, at(15)) }
     assert_eq!(sim.now(), at(15));
@@ -956,7 +965,8 @@ fn ten_years_of_heartbeats_are_exact() {
             }
             recv(ticker) -> tick => {
                 ticks += 1;
-                assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + Duration::from_secs(3_600 * ticks), 0));
+                let due = Time::ZERO + Duration::from_secs(3_600 * ticks);
+                assert_eq!((tick.scheduled, tick.missed), (due, 0));
             }
             recv(election) -> _ => panic!("the election timer was put off every hour"),
         }

@@ -731,7 +731,9 @@ fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
         };
         if select {
             select! { reactor;
-                recv(inboxes[0]) -> message => got(0, message.map_err(|_| TryRecvError::Disconnected)),
+                recv(inboxes[0]) -> message => {
+                    got(0, message.map_err(|_| TryRecvError::Disconnected))
+                }
                 default(ms(1)) => {}
             }
         } else {

@@ -19,7 +19,8 @@ struct Args {
 
 impl Args {
     fn parse() -> Args {
-        let about = "Go's timers and tickers, example by example, beside what is written here in their place";
+        let about = "Go's timers and tickers, example by example, beside what is written here in \
+                     their place";
         let names = Arg::new("names").value_name("NAME").num_args(0..);
         let list = Arg::new("list").long("list").action(ArgAction::SetTrue);
         let found = Command::new("from_go").about(about).args([

@@ -56,7 +56,10 @@ pub fn run(rounds: u32) -> io::Result<Report> {
             recv(events) -> event => unreachable!("{event:?}"),
         }
         tx.send(round).expect("a receiver");
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(round)), recv(events) -> event => unreachable!("{event:?}") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(round)),
+            recv(events) -> event => unreachable!("{event:?}"),
+        }
     }
     drop(asks);
     other.join().expect("no panic");
@@ -66,7 +69,8 @@ pub fn run(rounds: u32) -> io::Result<Report> {
         Report { rounds, wakeups: stats.waits, took: begun.elapsed(), late: late / rounds.max(1) };
 
     // The same with everything of ours that the embedding examples use, on the same driver.
-    select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) } // the peer is gone
+    // The peer is gone.
+    select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) }
     let _ = events.try_take();
     let mut work = Work::begin(reactor, rounds)?;
     let mut found = pollmux::Events::with_capacity(4);

@@ -118,7 +118,8 @@ fn main() -> io::Result<ExitCode> {
 
     let Timing { election, heartbeat } = Timing::default();
     println!(
-        "nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} without one"
+        "nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} \
+         without one"
     );
     let mut leaders: Vec<(Id, u64)> = Vec::new();
     let mut to_kill = args.kill_leader;

@@ -27,6 +27,8 @@
 //! - A sender that does not get the lock naps and tries again. An offer that cannot be taken out is
 //!   left as litter: its ticket is void, so nobody accepts it.
 //! - Wakers are called, and tickets dropped, without the lock. Nothing is allocated under it.
+//!
+//! Longer than 500 lines: all of it changes one word, and its orderings are argued together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// Longer than 500 lines: it is the public face of channels, both ends and their docs.
+
 //! Channels: many senders on any threads, one receiver, registered with a reactor or used bare.
 //!
 //! ```

@@ -4,6 +4,8 @@
 //! slot that two threads touch at once as a causality violation. The reactor is its protocol here
 //! (`Sleeper`): the steps of `wake/mod.rs` in the order in which `Core::block`, `Core::collect` and
 //! `Embedded::turn` take them.
+//!
+//! Longer than 500 lines: the models share their threads and helpers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -210,8 +212,10 @@ send_against_sleep! {
     two_senders_against_a_select: loom::model, select, bounded(2), &[&[1], &[2]];
     one_sender_against_a_wait: loom::model, wait, bounded(2), &[&[1, 2]];
     two_senders_against_a_wait: loom::model, wait, bounded(2), &[&[1], &[2]];
-    one_sender_against_a_select_without_membarrier: without_membarrier, select, bounded(2), &[&[1, 2]];
-    two_senders_against_a_wait_without_membarrier: without_membarrier, wait, bounded(2), &[&[1], &[2]];
+    one_sender_against_a_select_without_membarrier:
+        without_membarrier, select, bounded(2), &[&[1, 2]];
+    two_senders_against_a_wait_without_membarrier:
+        without_membarrier, wait, bounded(2), &[&[1], &[2]];
     the_first_of_a_level_against_a_select: loom::model, select, unbounded(), &[&[1, 2]];
     the_first_of_a_level_against_a_wait: loom::model, wait, unbounded(), &[&[1, 2]];
 }

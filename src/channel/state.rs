@@ -36,6 +36,9 @@
 //!   how many wait; a sender registers and then reads `head`: one of them must see the other,
 //!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
 //!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
+//!
+//! Longer than 500 lines: nearly all of it is one type, whose words are changed
+//! together and whose orderings are argued in one place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

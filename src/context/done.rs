@@ -36,7 +36,9 @@ impl Handle {
     /// let reactor = Reactor::with_driver(Sim::new())?;
     /// let (context, _canceller) = reactor.context().with_timeout(Duration::from_secs(7 * 86400));
     /// let done = reactor.done(&context);
-    /// select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    /// select! { reactor;
+    ///     recv(done) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    /// }
     /// # std::io::Result::Ok(())
     /// ```
     pub fn context(&self) -> Context {
@@ -97,7 +99,8 @@ impl Handle {
             let same = self.core.clock.source().is_same(&context.clock);
             assert!(
                 same,
-                "pollmux: the context's deadline is on another clock than the reactor's: see Handle::context"
+                "pollmux: the context's deadline is on another clock than the reactor's: see \
+                 Handle::context"
             );
         }
     }

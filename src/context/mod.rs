@@ -64,7 +64,9 @@ use crate::sys::Time;
 ///         std::thread::spawn(move || -> std::io::Result<()> {
 ///             let reactor = Reactor::new()?;
 ///             let done = reactor.done(&context);
-///             select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+///             select! { reactor;
+///                 recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled),
+///             }
 ///             Ok(())
 ///         })
 ///     })
@@ -121,7 +123,8 @@ impl Context {
     /// use std::time::{Duration, Instant};
     ///
     /// let sim = Sim::new();
-    /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(Duration::from_secs(3600));
+    /// let hour = Duration::from_secs(3600);
+    /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(hour);
     /// assert_eq!(context.err(), None);
     /// sim.advance(Duration::from_secs(3600)); // no reactor turns
     /// assert!(context.err().is_some());
@@ -216,7 +219,8 @@ impl Context {
         let is_point = TypeId::of::<T>() != TypeId::of::<Instant>() || self.clock.has_instants();
         assert!(
             is_point,
-            "pollmux: the context's clock is virtual and starts at Time::ZERO, where an Instant has no place: \
+            "pollmux: the context's clock is virtual and starts at Time::ZERO, where an Instant \
+             has no place: \
              give a Time of that clock, or use with_timeout"
         );
         t.into()

@@ -86,7 +86,8 @@ impl Driver for Sim {
             }
             _ => Err(io::Error::new(
                 io::ErrorKind::Deadlock,
-                "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken the reactor",
+                "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken \
+                 the reactor",
             )),
         }
     }

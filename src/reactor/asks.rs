@@ -7,7 +7,7 @@
 //! | word | says | changed by |
 //! |---|---|---|
 //! | `latest` of a slot | the last place of this slot in the mailbox, or none | compare-and-swap |
-//! | `content` of a place | its note and a version; closed: the loop has taken it | compare-and-swap |
+//! | `content` of a place | its note and a version; closed: the loop took it | compare-and-swap |
 //!
 //! # Memory
 //! It grows with the timers that have requests at one time, and with the slots whose ids are given

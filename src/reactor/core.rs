@@ -455,7 +455,8 @@ pub(crate) fn closed() -> io::Error {
 pub(crate) fn busy() -> io::Error {
     io::Error::new(
         io::ErrorKind::ResourceBusy,
-        "the reactor's driver is waiting at this moment: it can neither wait nor be changed from within",
+        "the reactor's driver is waiting at this moment: it can neither wait nor be changed from \
+         within",
     )
 }
 

@@ -5,6 +5,9 @@
 //! next one when the source has been found not to be ready any more. So is every driver for
 //! [`Mode::Level`], and for the next one when the source has been taken: a file that stays ready
 //! keeps no loop awake that does not ask for it.
+//!
+//! Longer than 500 lines: registration, reports and removal keep the books of one
+//! set of fds, which the driver shares.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -212,7 +215,8 @@ impl Core {
     #[inline]
     pub(crate) fn looks_once_more(&self) -> bool {
         let owed = self.fds.are_watched() && self.fds.looked_in.get() != self.turns.get();
-        owed && !self.embedded.get() && self.drive(None, Wait::Poll).is_ok() // a failure is as in `poll_fds`
+        // A failure is as in `poll_fds`.
+        owed && !self.embedded.get() && self.drive(None, Wait::Poll).is_ok()
     }
 
     /// The driver has looked just now.

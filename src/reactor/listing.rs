@@ -49,7 +49,8 @@ pub struct SourceInfo {
 /// use std::time::Duration;
 ///
 /// let reactor = Reactor::with_driver(Sim::new())?;
-/// let forgotten: Vec<_> = (0..3).map(|_| reactor.every(Duration::from_secs(1)).unwrap()).collect();
+/// let second = Duration::from_secs(1);
+/// let forgotten: Vec<_> = (0..3).map(|_| reactor.every(second).unwrap()).collect();
 /// let timeout = reactor.after(Duration::from_secs(30));
 /// let text = reactor.sources().to_string();
 /// let mut lines = text.lines();

@@ -147,7 +147,8 @@ impl<F> fmt::Display for TryPostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             TryPostError::Full(_) => {
-                "too many posts wait for the reactor (the limit is Builder::post_limit): try again later"
+                "too many posts wait for the reactor (the limit is Builder::post_limit): try again \
+                 later"
             }
             TryPostError::Closed(_) => super::fork::gone_or_forked(),
         })

@@ -106,8 +106,10 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a wait, changes of fds {}, wake-ups {}), \
-             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, spinning {}, live {}",
+            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a \
+             wait, changes of fds {}, wake-ups {}), \
+             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, spinning {}, \
+             live {}",
             self.turns,
             self.syscalls(),
             self.waits,

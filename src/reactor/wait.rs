@@ -92,7 +92,8 @@ impl Handle {
     /// use std::time::Duration;
     ///
     /// let reactor = Reactor::with_driver(Sim::new())?;
-    /// reactor.call_after(Duration::from_secs(1), |now| println!("called at {:?}", now.scheduled())).detach();
+    /// let second = Duration::from_secs(1);
+    /// reactor.call_after(second, |now| println!("called at {:?}", now.scheduled())).detach();
     /// reactor.sleep_blocking(Duration::from_secs(2))?;
     /// assert_eq!(reactor.stats().called, 1);
     /// # std::io::Result::Ok(())

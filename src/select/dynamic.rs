@@ -3,6 +3,9 @@
 //! The sources of this crate are found through the reactor's ready list, so that a turn costs what
 //! is ready and not what is in the set. Send cases, rendezvous and sources of the user's own are
 //! asked one by one.
+//!
+//! Longer than 500 lines: nearly all of it is `Select`, with the docs and examples
+//! of its methods.
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -220,7 +220,8 @@ impl fmt::Display for FailingSeed {
             Some((choices, history)) => {
                 writeln!(
                     f,
-                    "The first {choices} of its {} choices suffice: SimWorld::with_choices({}, {choices}).",
+                    "The first {choices} of its {} choices suffice: \
+                     SimWorld::with_choices({}, {choices}).",
                     self.choices, self.seed
                 )?;
                 history

@@ -4,6 +4,9 @@
 //! out that the fd is not ready any more says so: [`Fd::try_io`], which all reading and writing
 //! goes through. So a source stays ready until it has been drained, as with a level-triggered
 //! poller, and a turn that finds it so makes no syscall for that.
+//!
+//! Longer than 500 lines: more than a third of it are the docs and examples of one
+//! public type.
 
 use std::cell::Cell;
 use std::fmt;
@@ -25,7 +28,7 @@ use crate::sys::{Interest, Mode, Readiness};
 /// |---|---|
 /// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
 /// | `Level` | when the poller is looked at the next time and the file still is ready |
-/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest); a `wait` reports it once |
+/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
 ///
 /// In `Level` mode each report that is taken, or after which the file is read or written, costs a
 /// syscall.
@@ -167,7 +170,8 @@ impl Handle {
     /// use std::net::{TcpListener, TcpStream};
     ///
     /// let reactor = Reactor::new()?;
-    /// let listener = reactor.fd_nonblocking(TcpListener::bind("127.0.0.1:0")?, Interest::READABLE)?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let listener = reactor.fd_nonblocking(listener, Interest::READABLE)?;
     /// let mut client = TcpStream::connect(listener.get_ref().local_addr()?)?;
     /// client.write_all(b"hello")?;
     /// select! { reactor; recv(listener) -> _ => {} }

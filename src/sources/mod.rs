@@ -66,7 +66,9 @@ use crate::reactor::Handle;
 /// let reactor = Reactor::with_driver(pollmux::Sim::new())?;
 /// let seconds = FullSeconds(reactor.handle(), Cell::new(Time::ZERO));
 /// for expected in 0..3 {
-///     select! { reactor; recv(seconds) -> t => assert_eq!(t.as_nanos(), expected * 1_000_000_000) }
+///     select! { reactor;
+///         recv(seconds) -> t => assert_eq!(t.as_nanos(), expected * 1_000_000_000),
+///     }
 /// }
 /// # io::Result::Ok(())
 /// ```
@@ -81,9 +83,11 @@ use crate::reactor::Handle;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",
-    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: `reactor.register(rx)?`",
+    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: \
+            `reactor.register(rx)?`",
     note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
-    note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, `reactor.every(d)?`, or the case `default(d)`",
+    note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, \
+            `reactor.every(d)?`, or the case `default(d)`",
     note = "a `Context`: `reactor.done(&context)`; a `Result`: unwrap it, or add `?`",
     note = "a sender: register it, and use it in a case `send(outbox, value)`",
     note = "the channel of another crate: `reactor.notifier()` makes a bell for it"

@@ -44,7 +44,9 @@ use crate::sys::Time;
 ///     assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(100));
 ///     assert_eq!(tick.missed, 2);
 /// }}
-/// select! { reactor; recv(ticker) -> tick => assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(400)) }
+/// select! { reactor;
+///     recv(ticker) -> tick => assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(400)),
+/// }
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use = "a ticker that is dropped has stopped"]
@@ -126,7 +128,10 @@ impl Handle {
     ///
     /// let reactor = Reactor::new()?;
     /// let poll = reactor.every_at(reactor.now(), Duration::from_secs(60))?;
-    /// select! { reactor; recv(poll) -> tick => assert_eq!(tick.missed, 0) } // now, and again in a minute
+    /// // Now, and again in a minute.
+    /// select! { reactor;
+    ///     recv(poll) -> tick => assert_eq!(tick.missed, 0),
+    /// }
     /// # std::io::Result::Ok(())
     /// ```
     #[track_caller]
@@ -198,7 +203,11 @@ impl Ticker {
     /// ticker.stop();
     /// sim.advance(ms(250));
     /// assert!(ticker.resume());
-    /// select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + ms(300), 0)) }
+    /// select! { reactor;
+    ///     recv(ticker) -> tick => {
+    ///         assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + ms(300), 0));
+    ///     }
+    /// }
     /// # std::io::Result::Ok(())
     /// ```
     pub fn resume(&self) -> bool {

@@ -321,10 +321,12 @@ mod tests {
             // filter, flags, fflags
             (Filter::Read, 0, 0, readable),
             (Filter::Read, EV_CLEAR | EV_RECEIPT, 0, readable),
-            (Filter::Read, EV_EOF, 0, readable | Readiness::READ_CLOSED), // the peer writes no more: EPOLLRDHUP
-            (Filter::Read, EV_EOF, reset, all),                           // EPOLLERR
+            // the peer writes no more: EPOLLRDHUP
+            (Filter::Read, EV_EOF, 0, readable | Readiness::READ_CLOSED),
+            (Filter::Read, EV_EOF, reset, all), // EPOLLERR
             (Filter::Write, 0, 0, writable),
-            (Filter::Write, EV_EOF, 0, readable | writable | Readiness::WRITE_CLOSED), // of EPOLLHUP the half that it is sure of
+            // of EPOLLHUP the half that it is sure of
+            (Filter::Write, EV_EOF, 0, readable | writable | Readiness::WRITE_CLOSED),
             (Filter::Write, EV_EOF, reset, all),
             (Filter::Timer, EV_CLEAR, 0x4, readable), // the unit is no error
             (Filter::User, EV_CLEAR, 0xffffff, readable),

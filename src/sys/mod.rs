@@ -10,7 +10,8 @@
 //! | [`ProcessFd`] | pidfd | a kqueue of its own | the end of a process as an fd |
 //! | [`SignalSet`] | a handler and an eventfd | a handler and a pipe | signals as an fd |
 //! | [`Events`], [`Event`] | `epoll_event` | `kevent` | what a wait found |
-//! | [`Interest`], [`Mode`], [`Readiness`] | flags | filters and flags | what to wait for, how often to be told, what was found |
+//! | [`Interest`], [`Mode`] | flags | filters and flags | the events to wait for, and how often |
+//! | [`Readiness`] | flags | filters and flags | the events that were found |
 //!
 //! The contract of a backend, kept by each that is chosen below:
 //! - Every fd is close-on-exec; a failed creation leaks nothing.

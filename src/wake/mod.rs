@@ -16,11 +16,14 @@
 //! | 1. `sleep`: begins | 1. claims p (a `SeqCst` read-modify-write) |
 //! | 2. each channel: the request | 2. writes the value |
 //! | 3. a `SeqCst` fence | 3. stores p's stamp |
-//! | 4. each channel: look. A written message, a mark or a post: stay awake | 4. a compiler fence (AArch64: stamp and request are `SeqCst`) |
-//! | 5. a claimed, unwritten message is *coming*: one membarrier, then look again | 5. reads the request; none: done |
+//! | 4. each channel: look. A message, mark or post: stay awake | 4. its fence, see below |
+//! | 5. something is *coming*: one membarrier, then look again | 5. reads the request; none: done |
 //! | 6. sleeps in the driver | 6. a mark was asked for: sets it |
 //! | 7. ends `sleep`, takes the requests back | 7. ends `sleep` and wakes the driver |
 //! | | 8. takes the request for a mark away, if it is still the same |
+//!
+//! A message is *coming* when it is claimed and not written. Step 4 of the sender is a compiler
+//! fence; on AArch64 its stamp and its look at the request are `SeqCst` as well.
 //!
 //! A sender that claims after step 4 sees the request, because the claim and the fence are in one
 //! order. A sender that claimed before step 4 is seen by its claim. Then either its stamp is
@@ -231,7 +234,10 @@ impl Notify {
         let new = || Arc::new(Notify::new(Arc::new(Unpark(thread::current()))));
         #[cfg(not(all(loom, test)))]
         {
-            thread_local!(static HERE: std::cell::OnceCell<Arc<Notify>> = const { std::cell::OnceCell::new() });
+            thread_local!(
+                static HERE: std::cell::OnceCell<Arc<Notify>> =
+                    const { std::cell::OnceCell::new() };
+            );
             // A thread that is torn down has none to keep.
             HERE.try_with(|here| here.get_or_init(new).clone()).unwrap_or_else(|_| new())
         }

@@ -357,7 +357,9 @@ fn the_value_of_a_send_case_may_use_the_channel_it_is_sent_to() {
     let (tx, rx) = channel::unbounded();
     let outbox = reactor.register(tx).unwrap();
     select! { reactor;
-        send(outbox, { outbox.try_send(1).unwrap(); rx.recv().unwrap() + 1 }) -> sent => assert!(sent.is_ok()),
+        send(outbox, { outbox.try_send(1).unwrap(); rx.recv().unwrap() + 1 }) -> sent => {
+            assert!(sent.is_ok());
+        }
     }
     assert_eq!(rx.try_recv(), Ok(2));
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));

@@ -57,7 +57,9 @@ fn the_value_of_a_send_case_that_fails_comes_back() {
     let (tx, rx) = channel::bounded(1);
     let outbox = reactor.register(tx).unwrap();
     drop(rx);
-    let back = select! { reactor; send(outbox, drops.message()) -> sent => sent.unwrap_err().into_inner() };
+    let back = select! { reactor;
+        send(outbox, drops.message()) -> sent => sent.unwrap_err().into_inner(),
+    };
     assert_eq!(drops.count(), 0);
     drop(back);
     assert_eq!(drops.count(), 1);

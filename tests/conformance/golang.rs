@@ -125,12 +125,18 @@ fn select_with_default_does_not_block_and_does_meet_who_blocks() {
             select! { reactor; recv(from) -> _ => panic!("nothing was sent"), default => {} }
             let sender = thread::spawn(move || tx.send("hello"));
             let got = loop {
-                select! { reactor; recv(from) -> word => break word, default => thread::yield_now() }
+                select! { reactor;
+                    recv(from) -> word => break word,
+                    default => thread::yield_now(),
+                }
             };
             assert_eq!(got, Ok("hello"));
             sender.join().unwrap().unwrap();
             for _ in 0..capacity {
-                select! { reactor; send(to, 0) -> sent => sent.unwrap(), default => panic!("there is room") }
+                select! { reactor;
+                    send(to, 0) -> sent => sent.unwrap(),
+                    default => panic!("there is room"),
+                }
             }
             select! { reactor; send(to, 1) -> _ => panic!("there is no room"), default => {} }
             let receiver = thread::spawn(move || rx.iter().nth(capacity));
@@ -283,14 +289,22 @@ fn selects_that_block_at_a_rendezvous_do_not_allocate() {
             let sender = scope.spawn(|| {
                 let reactor = reactor();
                 let to = reactor.register(tx).unwrap();
-                run(&|n| select! { reactor; send(to, n) -> sent => sent.unwrap(), default(LONG) => panic!() })
+                run(&|n| {
+                    select! { reactor;
+                        send(to, n) -> sent => sent.unwrap(),
+                        default(LONG) => panic!(),
+                    }
+                })
             });
             let reactor = reactor();
             let from = reactor.register(rx).unwrap();
             let timer = reactor.after(LONG);
             let mine = run(&|n| {
                 timer.reset(LONG);
-                select! { reactor; recv(from) -> got => assert_eq!(got, Ok(n)), recv(timer) -> _ => panic!() }
+                select! { reactor;
+                    recv(from) -> got => assert_eq!(got, Ok(n)),
+                    recv(timer) -> _ => panic!(),
+                }
             });
             assert_eq!((sender.join().unwrap(), mine), (0, 0));
         });
@@ -447,7 +461,10 @@ fn every_kind_of_send_meets_every_kind_of_receive() {
             let reactor = reactor();
             let to = reactor.register(tx).unwrap();
             let (other, _rx) = outbox(&reactor, 0);
-            select! { reactor; send(other, 8) -> _ => panic!(), send(to, 7) -> sent => sent.unwrap() }
+            select! { reactor;
+                send(other, 8) -> _ => panic!(),
+                send(to, 7) -> sent => sent.unwrap(),
+            }
         },
     ];
     let receives: [Recv; 4] = [
@@ -503,7 +520,10 @@ fn messages_without_a_size_are_counted_as_others_are() {
         let (to, rx) = outbox::<[u64; 0]>(&reactor, 3);
         let from = reactor.register(rx).unwrap();
         for _ in 0..3 {
-            select! { reactor; send(to, []) -> sent => sent.unwrap(), default => panic!("there is room") }
+            select! { reactor;
+                send(to, []) -> sent => sent.unwrap(),
+                default => panic!("there is room"),
+            }
         }
         select! { reactor; send(to, []) -> _ => panic!("it is full"), default => {} }
         drop(to);
@@ -839,7 +859,10 @@ fn a_closed_channel_never_blocks_a_select() {
                 select! { reactor; recv(from) -> n => assert_eq!(n, Err(RecvError)) }
                 select! { reactor; send(to, 1) -> sent => assert_eq!(sent, Err(SendError(1))) }
                 select! { reactor; recv(from) -> n => assert!(n.is_err()), default => panic!() }
-                select! { reactor; send(to, 1) -> sent => assert!(sent.is_err()), default => panic!() }
+                select! { reactor;
+                    send(to, 1) -> sent => assert!(sent.is_err()),
+                    default => panic!(),
+                }
             }
         }
     });

@@ -283,7 +283,10 @@ fn every_expression_is_evaluated_once_and_in_order() {
         assert_eq!(log.take(), ["reactor", "first", "second", "third", "timeout", "arm"]);
         let (free, rx) = outbox(&reactor, 1);
         select! { *{ note("reactor"); &reactor };
-            send(*{ note("outbox"); &free }, { note("value"); 1 }) -> sent => { note("arm"); sent.unwrap() }
+            send(*{ note("outbox"); &free }, { note("value"); 1 }) -> sent => {
+                note("arm");
+                sent.unwrap()
+            }
         }
         assert_eq!(log.take(), ["reactor", "outbox", "value", "arm"]);
         assert_eq!(rx.try_recv(), Ok(1));
@@ -321,10 +324,15 @@ fn a_select_may_stand_wherever_an_expression_may() {
         let (to, rx) = outbox(&reactor, 1);
         // In the place of a source, a value, a timeout, an arm and a default.
         select! { reactor;
-            recv(sources[select! { reactor; recv(numbers) -> n => n.unwrap() }]) -> word => assert_eq!(word, Ok("zero")),
+            recv(
+                sources[select! { reactor; recv(numbers) -> n => n.unwrap() }]
+            ) -> word => assert_eq!(word, Ok("zero")),
         }
         select! { reactor;
-            send(to, select! { reactor; recv(numbers) -> n => n.unwrap() + 10 }) -> sent => sent.unwrap(),
+            send(
+                to,
+                select! { reactor; recv(numbers) -> n => n.unwrap() + 10 }
+            ) -> sent => sent.unwrap(),
         }
         assert_eq!(rx.try_recv(), Ok(11));
         select! { reactor;
@@ -334,7 +342,9 @@ fn a_select_may_stand_wherever_an_expression_may() {
         }
         let sum = next()
             + select! { reactor;
-                recv(numbers) -> n => n.unwrap() + select! { reactor; recv(numbers) -> n => n.unwrap() },
+                recv(numbers) -> n => {
+                    n.unwrap() + select! { reactor; recv(numbers) -> n => n.unwrap() }
+                },
             };
         assert_eq!(sum, 4 + 5 + 6);
     });
@@ -360,9 +370,14 @@ fn a_source_may_be_any_expression() {
         select! { reactor; recv(state.inboxes[1]) -> n => assert_eq!(n, Ok(2)) }
         select! { reactor; recv(pick(1)) -> n => assert_eq!(n, Ok(3)) }
         select! { reactor; recv(if flag { pick(1) } else { pick(0) }) -> n => assert_eq!(n, Ok(4)) }
-        select! { reactor; recv(match flag { true => pick(1), false => pick(0) }) -> n => assert_eq!(n, Ok(5)) }
+        select! { reactor;
+            recv(match flag { true => pick(1), false => pick(0) }) -> n => assert_eq!(n, Ok(5)),
+        }
         select! { reactor; recv({ let n = 0; &state.inboxes[n] }) -> n => assert_eq!(n, Ok(1)) }
-        select! { reactor; recv(state.inboxes.first().filter(|_| false)) -> _ => panic!(), default => {} }
+        select! { reactor;
+            recv(state.inboxes.first().filter(|_| false)) -> _ => panic!(),
+            default => {}
+        }
         select! { reactor; recv(filled(&reactor, [9])) -> n => assert_eq!(n, Ok(9)) }
         state.pair.1.reset(Duration::ZERO);
         select! { reactor; recv(state.pair.1) -> _ => {} }
@@ -383,7 +398,9 @@ fn an_item_may_be_taken_apart_by_a_pattern() {
         let ticker = reactor.every(ms(10)).unwrap();
         clock.advance(ms(35));
         select! { reactor;
-            recv(ticker) -> Tick { scheduled, missed } => assert_eq!((scheduled, missed), (Time::ZERO + ms(10), 2)),
+            recv(ticker) -> Tick { scheduled, missed } => {
+                assert_eq!((scheduled, missed), (Time::ZERO + ms(10), 2));
+            }
         }
         let points = Own(RefCell::new(vec![
             Point { x: 1, y: 2 },
@@ -391,8 +408,12 @@ fn an_item_may_be_taken_apart_by_a_pattern() {
             Point { x: 5, y: 6 },
         ]));
         select! { reactor; recv(points) -> Point { x, .. } => assert_eq!(x, 5) }
-        select! { reactor; recv(points) -> mut point => { point.x += point.y; assert_eq!(point.x, 7) } }
-        select! { reactor; recv(points) -> ref point @ Point { x: _, ref y } => assert_eq!((point.x, *y), (1, 2)) }
+        select! { reactor;
+            recv(points) -> mut point => { point.x += point.y; assert_eq!(point.x, 7) }
+        }
+        select! { reactor;
+            recv(points) -> ref point @ Point { x: _, ref y } => assert_eq!((point.x, *y), (1, 2)),
+        }
         let (to, _) = outbox(&reactor, 1);
         select! { reactor; send(to, 6) -> Ok(()) | Err(SendError(_)) => {} }
     });
@@ -421,7 +442,10 @@ fn an_arm_may_be_any_expression() {
         select! { reactor; recv(source) -> _ => n += 1 }
         select! { reactor; recv(source) -> k => n -= k.unwrap(), default => n = 9, }
         assert_eq!(n, 5);
-        let f = select! { reactor; recv(source) -> k => move |m: i32| m + k.unwrap(), default => unreachable!() };
+        let f = select! { reactor;
+            recv(source) -> k => move |m: i32| m + k.unwrap(),
+            default => unreachable!(),
+        };
         assert_eq!(f(1), 3);
         let range = select! { reactor; recv(source) -> k => 0..k.unwrap() };
         assert_eq!(range, 0..3);
@@ -508,7 +532,11 @@ fn commas_may_trail_everywhere_or_be_left_out() {
         let source = filled(&reactor, 0..3);
         let (to, rx) = outbox(&reactor, 1);
         select! { reactor; recv(source,) -> n => assert_eq!(n, Ok(0)), default() => panic!(), }
-        select! { reactor; recv(source) -> n => assert_eq!(n, Ok(1)), default(LONG,) => panic!(), error -> _ => panic!(), }
+        select! { reactor;
+            recv(source) -> n => assert_eq!(n, Ok(1)),
+            default(LONG,) => panic!(),
+            error -> _ => panic!(),
+        }
         select! { reactor; recv(source) -> n => assert_eq!(n, Ok(2)), default => { panic!() }, }
         select! { reactor; send(to, 1,) -> sent => sent.unwrap(), }
         select! { reactor; biased; send(to, 2) -> _ => panic!(), default => {} }
@@ -679,7 +707,10 @@ fn an_arm_that_panics_has_received_its_item() {
         assert!(panicked.is_err());
         assert_eq!((drops.count(), source.len()), (1, 1));
         timer.reset(ms(1));
-        select! { reactor; biased; recv(timer) -> _ => {}, default(LONG) => panic!("the reactor is of use still") }
+        select! { reactor; biased;
+            recv(timer) -> _ => {},
+            default(LONG) => panic!("the reactor is of use still"),
+        }
         select! { reactor; recv(source) -> message => assert!(message.is_ok()) }
     });
 }

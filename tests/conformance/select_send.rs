@@ -749,7 +749,9 @@ fn a_value_that_breaks_or_continues_gives_its_room_back() {
 #[test]
 fn a_value_that_returns_gives_its_room_back() {
     fn send_len(reactor: &Reactor, to: &Outbox<usize>, text: &str) -> &'static str {
-        select! { reactor; send(to, if text.is_empty() { return "gave up" } else { text.len() }) -> _ => "sent" }
+        select! { reactor;
+            send(to, if text.is_empty() { return "gave up" } else { text.len() }) -> _ => "sent",
+        }
     }
     watched(|| {
         let reactor = reactor();
@@ -991,7 +993,10 @@ fn permits_that_are_given_back_under_competition_leave_the_room_right() {
                         while n < COUNT {
                             tries += 1;
                             select! { reactor;
-                                send(to, if tries % 3 == 0 { continue } else { (id, n) }) -> sent => sent.unwrap(),
+                                send(
+                                    to,
+                                    if tries % 3 == 0 { continue } else { (id, n) },
+                                ) -> sent => sent.unwrap(),
                             }
                             n += 1;
                         }

@@ -147,7 +147,11 @@ fn a_ticker_a_timer_and_a_channel_in_one_loop() {
     let (mut ticks, mut messages) = (0, 0);
     loop {
         select! { reactor;
-            recv(ticker) -> got => { ticks += 1; assert_eq!(got, tick(10 * ticks, 0)); tx.send(()).unwrap(); }
+            recv(ticker) -> got => {
+                ticks += 1;
+                assert_eq!(got, tick(10 * ticks, 0));
+                tx.send(()).unwrap();
+            }
             recv(inbox) -> got => { messages += 1; assert_eq!(got, Ok(())); }
             recv(end) -> due => break assert_eq!(due, sim.now()),
         }
@@ -214,7 +218,9 @@ fn a_tick_may_move_its_own_ticker() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     for period in [20, 30, 40] {
-        select! { reactor; recv(ticker) -> _ => { assert_eq!(ticker.reset(ms(period)), Ok(true)); } }
+        select! { reactor;
+            recv(ticker) -> _ => { assert_eq!(ticker.reset(ms(period)), Ok(true)); }
+        }
     }
     assert_eq!(next(&reactor, &ticker), tick(10 + 20 + 30 + 40, 0));
     assert_eq!(ticker.reset(ms(0)), Err(ZeroPeriod));

@@ -297,7 +297,10 @@ fn a_busy_loop_sees_them_too<T: Theirs>(new: NewTheirs<T>) {
     let mut seen = false;
     while !seen {
         let _ = tx.try_send(());
-        select! { reactor; recv(inbox) -> _ => {}, recv(events) -> event => seen = T::key(&event) == 4 }
+        select! { reactor;
+            recv(inbox) -> _ => {},
+            recv(events) -> event => seen = T::key(&event) == 4,
+        }
     }
 }
 

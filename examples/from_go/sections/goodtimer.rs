@@ -21,10 +21,11 @@ if tv := gt.ReadC(); !tv.IsZero() {
 }
 gt.ReadC() // the zero time, at once: C was read already"#,
             meaning: "
-A receive from C that does not hang when it comes twice: the library keeps a flag, `read`. After a Stop the flag
-is unset and C stays empty, so then ReadC does hang.
+A receive from C that does not hang when it comes twice: the library keeps a flag, `read`. After a
+Stop the flag is unset and C stays empty, so then ReadC does hang.
 
-Here `deadline` is that flag, kept by the timer itself: None when there is nothing to come, stopped or read.",
+Here `deadline` is that flag, kept by the timer itself: None when there is nothing to come,
+stopped or read.",
             code: code!(read_c, with read),
         },
         Section {
@@ -49,8 +50,8 @@ if gt.Stop() {
 }
 gt.Stop() // hangs: not running, not read, so it drains a C that stays empty"#,
             meaning: "
-Stop, and the drain if it is needed. But the flag says \"read\", not \"empty\": a second Stop, or a Reset after a
-Stop, waits for a value that never comes.
+Stop, and the drain if it is needed. But the flag says \"read\", not \"empty\": a second Stop, or
+a Reset after a Stop, waits for a value that never comes.
 
 Here `stop` as it is, as often as you like.",
             code: code!(good_stop),
@@ -63,10 +64,11 @@ gt := goodtimer.NewGoodTimer(time.NewTimer(2 * time.Second))
 gt.Reset(2 * time.Second)
 // the timer can be used again"#,
             meaning: "
-Stops, drains, resets, and clears the flag. All of it must happen in one goroutine, says its documentation.
+Stops, drains, resets, and clears the flag. All of it must happen in one goroutine, says its
+documentation.
 
-Here the compiler says so: a `Timer` cannot be sent to another thread. Whatever happened to it before, a reset
-timer is as good as a new one.",
+Here the compiler says so: a `Timer` cannot be sent to another thread. Whatever happened to it
+before, a reset timer is as good as a new one.",
             code: code!(good_reset, with read),
         },
     ],

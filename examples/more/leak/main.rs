@@ -48,7 +48,8 @@ static ALLOCATOR: common::Counting = common::Counting;
 #[command(about = "A loop that makes a ticker in each turn, as it leaked in Go")]
 struct Args {
     /// Turns to make, each with a ticker of its own
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    #[arg(long, default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     turns: u64,
     /// The tickers' period [default: 5ms; with --forget 200ms]
     #[arg(long, value_parser = period)]
@@ -309,7 +310,8 @@ const MESSAGES: u64 = u64::MAX;
 fn forget(args: &Args) -> Result<()> {
     let period = args.period.unwrap_or(Duration::from_millis(200));
     println!(
-        "a ticker of {period:?} made in each turn; {} turns, one message each, in {:?}; a thread of its own sends",
+        "a ticker of {period:?} made in each turn; {} turns, one message each, in {:?}; a thread \
+         of its own sends",
         args.turns, args.during
     );
     let dropped = measure(args, "dropped", "with its scope", |reactor, messages, _, log| {

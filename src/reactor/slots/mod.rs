@@ -24,6 +24,9 @@
 //! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready
 //! ones are in the ready list. A channel whose end has been taken is Ended for the rest of its
 //! life, and in the list of ends.
+//!
+//! Longer than 500 lines: the life of a record is one state machine, and its chunks
+//! and generations are part of that.
 
 #[cfg(test)]
 mod tests;

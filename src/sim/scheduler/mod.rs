@@ -22,6 +22,9 @@
 //!
 //! [`Driver::wait`]: crate::driver::Driver::wait
 //! [`Exit`]: super::member::Exit
+//!
+//! Longer than 500 lines: nearly all of it is one type behind one lock, and each
+//! step relies on the state that the others leave.
 
 mod delivery;
 mod drift;
@@ -468,8 +471,8 @@ impl Scheduler {
             if let Some(why) = why.or((!record.killed).then_some(unexpected)) {
                 let (name, killed) = (&record.name, if record.killed { "killed " } else { "" });
                 let text = format!(
-                    "pollmux: the {killed}member `{name}` of a SimWorld {why}: its thread is left asleep, \
-                     with all that it holds"
+                    "pollmux: the {killed}member `{name}` of a SimWorld {why}: its thread is left \
+                     asleep, with all that it holds"
                 );
                 state.end = End::Panic(Box::new(text));
             }
@@ -724,8 +727,8 @@ fn left() -> io::Error {
 #[cold]
 fn spins(name: &str) -> io::Result<()> {
     let text = format!(
-        "pollmux: the member `{name}` of a SimWorld spins: it has polled {POLLS} times at one instant, \
-         and no time passes while it does: wait for something, or for some time"
+        "pollmux: the member `{name}` of a SimWorld spins: it has polled {POLLS} times at one \
+         instant, and no time passes while it does: wait for something, or for some time"
     );
     if may_panic() {
         panic!("{text}");

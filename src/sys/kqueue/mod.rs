@@ -14,6 +14,9 @@
 //! - Kernels that count ticks round, and no kernel takes every duration: a timer that fires before
 //!   its deadline is armed again, and nobody hears of it.
 //! - The library on Linux finds a kqueue by the number of its fd: it is shared, never duplicated.
+//!
+//! Longer than 500 lines: each call to the kernel and the book that mirrors what the
+//! kernel knows must change together.
 
 mod abi;
 mod nested;

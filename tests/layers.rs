@@ -1,8 +1,10 @@
 //! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says
-//! why, and only `sys` knows libc.
+//! why, and only `sys` knows libc. And the form: lines have at most 100 columns, and a file of
+//! `src` that is longer than 500 lines says why.
 //!
-//! The sources are read as text, without comments, strings and characters. Each rule is a function
-//! from a file to what is wrong in it, so that each is tried on a wrong file, too.
+//! The sources are read as text. The rules of the architecture see it without comments, strings and
+//! characters. Each rule is a function from a file to what is wrong in it, so that each is tried on
+//! a wrong file, too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,9 +19,15 @@ const SYNC_USERS: [&str; 6] = ["context", "sim", "channel", "reactor", "driver",
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
 /// How far above an `unsafe` its reason may stand, in lines.
 const REASON_WITHIN: usize = 6;
+/// The width of a line at most, in characters.
+const COLUMNS: usize = 100;
+/// The length of a file of `src` at most, in lines, if it does not say why it is longer.
+const LINES: usize = 500;
+/// How a file says why: one of the comments at its top begins so, and goes on with the reason.
+const LONGER: &str = "Longer than 500 lines: ";
 
 struct File {
-    /// Relative to `src`, with slashes.
+    /// Relative to `src`, with slashes. For the rule of widths: relative to the root.
     name: String,
     text: String,
     /// `text` with everything blanked that is not code; the lines are the same.
@@ -44,24 +52,46 @@ impl File {
 }
 
 fn sources() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut files): (Vec<PathBuf>, Vec<File>) = (vec![root.clone()], Vec::new());
+    let src = root().join("src");
+    let files = files_below(&src, &src);
+    assert!(files.len() > 10, "the sources have not been found");
+    files
+}
+
+/// All the Rust of this crate and of those beside it.
+fn all_files() -> Vec<File> {
+    let folders = ["src", "tests", "examples", "benches"];
+    let mut files = vec![read(&root(), &root().join("build.rs"))];
+    for folder in folders {
+        let found = files_below(&root(), &root().join(folder));
+        assert!(!found.is_empty(), "{folder} has not been found");
+        files.extend(found);
+    }
+    files
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(base: &Path, path: &Path) -> File {
+    let name = path.strip_prefix(base).expect("below the base").to_string_lossy();
+    File::new(&name.replace('\\', "/"), &fs::read_to_string(path).expect("a source file"))
+}
+
+/// The Rust files in `folder` and below it, named relative to `base`.
+fn files_below(base: &Path, folder: &Path) -> Vec<File> {
+    let (mut folders, mut files): (Vec<PathBuf>, Vec<File>) = (vec![folder.into()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder of the sources") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path
-                    .strip_prefix(&root)
-                    .expect("below src")
-                    .to_string_lossy()
-                    .replace('\\', "/");
-                files.push(File::new(&name, &fs::read_to_string(&path).expect("a source file")));
+                files.push(read(base, &path));
             }
         }
     }
-    assert!(files.len() > 10, "the sources have not been found");
     files
 }
 
@@ -316,6 +346,30 @@ fn misplaced_libc(file: &File) -> Vec<String> {
     words(&file.code, "libc").map(at).collect()
 }
 
+fn wide_lines(file: &File) -> Vec<String> {
+    let lines = (1..).zip(file.text.lines()).map(|(line, text)| (line, text.chars().count()));
+    lines
+        .filter(|&(_, width)| width > COLUMNS)
+        .map(|(line, width)| {
+            format!("{}:{line}: {width} columns, and {COLUMNS} are the limit", file.name)
+        })
+        .collect()
+}
+
+fn unexplained_length(file: &File) -> Vec<String> {
+    let count = file.text.lines().count();
+    let top = file.text.lines().take_while(|line| line.is_empty() || line.starts_with("//"));
+    let reason = |line: &str| {
+        let text = line.trim_start_matches(['/', '!']).trim_start();
+        text.strip_prefix(LONGER).is_some_and(|reason| !reason.trim().is_empty())
+    };
+    if count <= LINES || top.into_iter().any(reason) {
+        return Vec::new();
+    }
+    let say = format!("split it, or say why at its top: `//! {LONGER}<reason>.`");
+    vec![format!("src/{}: {count} lines, and {LINES} are the limit: {say}", file.name)]
+}
+
 #[track_caller]
 fn holds(rule: fn(&File) -> Vec<String>) {
     let wrong: Vec<String> = sources().iter().flat_map(rule).collect();
@@ -340,6 +394,17 @@ fn every_unsafe_says_why() {
 #[test]
 fn libc_is_named_in_sys_only() {
     holds(misplaced_libc);
+}
+
+#[test]
+fn lines_have_at_most_100_columns() {
+    let wrong: Vec<String> = all_files().iter().flat_map(wide_lines).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_of_src_is_longer_than_500_lines() {
+    holds(unexplained_length);
 }
 
 #[test]
@@ -428,8 +493,41 @@ fn a_wrong_unsafe_or_libc_is_found() {
 }
 
 #[test]
+fn a_line_of_101_columns_is_found() {
+    let wrong = |text: &str| wide_lines(&File::new("tests/wait.rs", text));
+    let (fits, wide) = ("x".repeat(COLUMNS), "x".repeat(COLUMNS + 1));
+    assert_eq!(wrong(&format!("{fits}\n{fits}")), Vec::<String>::new());
+    assert_eq!(
+        wrong(&format!("{fits}\n{wide}\n{fits}\n{wide}")),
+        [2, 4].map(|n| format!("tests/wait.rs:{n}: 101 columns, and 100 are the limit"))
+    );
+    // Comments and strings count, and characters do, not bytes.
+    assert_eq!(wrong(&format!("// {fits}")).len(), 1);
+    assert_eq!(wrong(&format!("\"{fits}\"")).len(), 1);
+    assert_eq!(wrong(&"µ".repeat(COLUMNS)).len(), 0);
+    assert_eq!(wrong(&"µ".repeat(COLUMNS + 1)).len(), 1);
+}
+
+#[test]
+fn a_file_of_501_lines_without_reason_is_found() {
+    let wrong = |top: &str, lines: usize| {
+        let text = format!("{top}{}", "x\n".repeat(lines - top.lines().count()));
+        unexplained_length(&File::new("sys/epoll.rs", &text)).len()
+    };
+    assert_eq!(wrong("", LINES), 0);
+    assert_eq!(wrong("", LINES + 1), 1);
+    assert_eq!(wrong("//! The poller.\n", LINES + 1), 1);
+    // The reason stands at the top, in the docs or in a comment, and is one.
+    assert_eq!(wrong(&format!("//! The poller.\n//!\n//! {LONGER}it must.\n"), LINES + 1), 0);
+    assert_eq!(wrong(&format!("// {LONGER}it must.\n\n//! The poller.\n"), LINES + 1), 0);
+    assert_eq!(wrong(&format!("//! {LONGER}\n"), LINES + 1), 1);
+    assert_eq!(wrong(&format!("use std::io;\n//! {LONGER}it must.\n"), LINES + 1), 1);
+}
+
+#[test]
 fn only_code_is_left_of_a_text() {
-    let text = "a /* b /* c */ d */ e // f\n\"g\\\" // h\" 'i' '\\'' r#\"j\"k\"# &'l m r#n \"two\nlines\" o";
+    let text = "a /* b /* c */ d */ e // f\n\"g\\\" // h\" 'i' '\\'' r#\"j\"k\"# &'l m r#n \
+                \"two\nlines\" o";
     let words: Vec<String> = code_only(text).split_whitespace().map(String::from).collect();
     assert_eq!(words, ["a", "e", "&'l", "m", "r#n", "o"]);
     assert_eq!(code_only(text).matches('\n').count(), text.matches('\n').count());

@@ -6,14 +6,15 @@
 //! | `linux` | the Linux kernel, also under Android |
 //! | `apple` | macOS and its kin |
 //! | `flat` | a kqueue that cannot be waited for, see below |
-//! | `symmetric` | the fences of `src/sys/fence.rs` do without `membarrier`: `POLLMUX_FENCES=symmetric`, for tests |
+//! | `symmetric` | no `membarrier` in `src/sys/fence.rs`: `POLLMUX_FENCES=symmetric`, for tests |
 //!
-//! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the kernel's: `libkqueue.so` in the folder
-//! `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the one that pkg-config knows. The libkqueue
-//! of the distributions is `flat`: its kqueues cannot be waited for
-//! themselves. That leaves out the tests that do, those that count fds, of which it has its own, and those that change a kqueue while another thread
-//! waits with it, which it cannot before 2.7; and wakers are pipes. A library is not flat if it exports `kqueue_nests`, as the one under `tests/`
-//! does, or if `POLLMUX_KQUEUE_NESTS=yes` says so.
+//! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the
+//! kernel's: `libkqueue.so` in the folder `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the
+//! one that pkg-config knows. The libkqueue of the distributions is `flat`: its kqueues cannot be
+//! waited for themselves. That leaves out the tests that do, those that count fds, of which it has
+//! its own, and those that change a kqueue while another thread waits with it, which it cannot
+//! before 2.7; and wakers are pipes. A library is not flat if it exports `kqueue_nests`, as the one
+//! under `tests/` does, or if `POLLMUX_KQUEUE_NESTS=yes` says so.
 
 use std::env;
 use std::path::Path;
@@ -46,12 +47,16 @@ fn choose() -> Result<(), String> {
     let atomics = env::var("CARGO_CFG_TARGET_HAS_ATOMIC").unwrap_or_default();
     if !atomics.split(',').any(|bits| bits == "64") {
         let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-        return Err(format!("pollmux needs 64-bit atomics, which this target ({arch}) does not have"));
+        return Err(format!(
+            "pollmux needs 64-bit atomics, which this target ({arch}) does not have"
+        ));
     }
     match setting("POLLMUX_FENCES").as_deref() {
         None => {}
         Some("symmetric") => println!("cargo::rustc-cfg=symmetric"),
-        Some(other) => return Err(format!("POLLMUX_FENCES={other}: it may be symmetric, or unset")),
+        Some(other) => {
+            return Err(format!("POLLMUX_FENCES={other}: it may be symmetric, or unset"));
+        }
     }
     let native = if linux { "epoll" } else { "kqueue" };
     let backend = setting("POLLMUX_BACKEND").unwrap_or_else(|| native.into());
@@ -59,7 +64,11 @@ fn choose() -> Result<(), String> {
         "epoll" if linux => println!("cargo::rustc-cfg=epoll"),
         "kqueue" => println!("cargo::rustc-cfg=kqueue"),
         "epoll" => return Err(format!("POLLMUX_BACKEND=epoll: there is no epoll on {os}")),
-        other => return Err(format!("POLLMUX_BACKEND={other} is no backend: it may be epoll or kqueue")),
+        other => {
+            return Err(format!(
+                "POLLMUX_BACKEND={other} is no backend: it may be epoll or kqueue"
+            ));
+        }
     }
     if linux && backend == "kqueue" {
         link_libkqueue()?;
@@ -77,7 +86,9 @@ fn link_libkqueue() -> Result<(), String> {
     if let Some(folder) = setting("POLLMUX_LIBKQUEUE_DIR") {
         if !Path::new(&folder).is_absolute() {
             // This script, the linker and the program each run in another folder.
-            return Err(format!("POLLMUX_LIBKQUEUE_DIR={folder} is relative: it must be an absolute path"));
+            return Err(format!(
+                "POLLMUX_LIBKQUEUE_DIR={folder} is relative: it must be an absolute path"
+            ));
         }
         let library = Path::new(&folder).join("libkqueue.so");
         println!("cargo::rerun-if-changed={}", library.display());
@@ -104,14 +115,16 @@ fn link_libkqueue() -> Result<(), String> {
 /// What pkg-config says of libkqueue.
 fn pkg_config(asked: &str) -> Result<String, String> {
     match Command::new("pkg-config").args([asked, "libkqueue"]).output() {
-        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
             Err(format!("POLLMUX_BACKEND=kqueue needs libkqueue or POLLMUX_LIBKQUEUE_DIR: {said}"))
         }
-        Err(error) => {
-            Err(format!("POLLMUX_BACKEND=kqueue needs pkg-config or POLLMUX_LIBKQUEUE_DIR: {error}"))
-        }
+        Err(error) => Err(format!(
+            "POLLMUX_BACKEND=kqueue needs pkg-config or POLLMUX_LIBKQUEUE_DIR: {error}"
+        )),
     }
 }
 
@@ -123,7 +136,8 @@ fn nests(library: &Path) -> Result<(), String> {
         Some(other) => return Err(format!("POLLMUX_KQUEUE_NESTS={other}: it may be yes or no")),
         None => {
             let name = b"\0kqueue_nests\0"; // in the table of names
-            std::fs::read(library).is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
+            std::fs::read(library)
+                .is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
         }
     };
     if !nests {

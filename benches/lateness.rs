@@ -1,13 +1,18 @@
-//! How late timers are: pollmux beside a bare timerfd and its peers, on an idle machine; and a ticker in one `select!` with flooded channels.
+//! How late timers are: pollmux beside a bare timerfd and its peers, on an idle machine; and a
+//! ticker in one `select!` with flooded channels.
 //!
-//! `cargo bench -p pollmux-benches --bench lateness` takes about two minutes, `-- --quick` a quarter of a minute; a filter may follow (`-- timer`, `-- ticker`).
+//! `cargo bench -p pollmux-benches --bench lateness` takes about two minutes, `-- --quick` a
+//! quarter of a minute; a filter may follow (`-- timer`, `-- ticker`).
 //!
-//! The contestants take turns, sample by sample, so that a machine that drifts is slow for all of them alike: **only ratios inside one
-//! run count**. Every one is given the same absolute deadline, a reading of the clock plus the delay, and its lateness ends with a reading by the code that the timer is for.
-//! Delays of 100 ms and more run side by side, a thread for each contestant, staggered evenly, so that no two are awake at once.
+//! The contestants take turns, sample by sample, so that a machine that drifts is slow for all of
+//! them alike: **only ratios inside one run count**. Every one is given the same absolute deadline,
+//! a reading of the clock plus the delay, and its lateness ends with a reading by the code that the
+//! timer is for. Delays of 100 ms and more run side by side, a thread for each contestant,
+//! staggered evenly, so that no two are awake at once.
 //!
-//! Gates: pollmux's median is at most that of the bare timerfd plus 10 % or 1 µs, whichever is more; with `precise` it is at most 1 µs. What is of
-//! pollmux is never early; peers may be, and are counted.
+//! Gates: pollmux's median is at most that of the bare timerfd plus 10 % or 1 µs, whichever is
+//! more; with `precise` it is at most 1 µs. What is of pollmux is never early; peers may be, and
+//! are counted.
 
 mod common;
 
@@ -40,7 +45,8 @@ struct Args {
 fn main() {
     let args = Args::parse_from(common::arguments());
     let scale = Scale::new(args.quick);
-    let chosen = |part: &str| args.filter.as_ref().is_none_or(|filter| part.contains(filter.as_str()));
+    let chosen =
+        |part: &str| args.filter.as_ref().is_none_or(|filter| part.contains(filter.as_str()));
     if chosen("timer") {
         timers(scale, Duration::from_micros(args.precise));
     }
@@ -66,7 +72,11 @@ const RAW: usize = 0;
 const POLLMUX: usize = 3;
 const PRECISE: usize = 4;
 const CONTESTANTS: [Contestant; 9] = [
-    Contestant { name: "raw timerfd + epoll_wait", ours: false, make: |_| raw_timerfd(Duration::ZERO) },
+    Contestant {
+        name: "raw timerfd + epoll_wait",
+        ours: false,
+        make: |_| raw_timerfd(Duration::ZERO),
+    },
     Contestant { name: "raw, ahead and then spinning", ours: false, make: raw_timerfd },
     Contestant { name: "pollmux::sys OsTimer + Poller", ours: true, make: sys },
     Contestant { name: "pollmux", ours: true, make: |_| pollmux(Reactor::new()) },
@@ -81,7 +91,8 @@ const CONTESTANTS: [Contestant; 9] = [
     Contestant { name: "async-io Timer", ours: false, make: async_io },
 ];
 
-/// Sleeps until `ahead` before the deadline and looks at the clock from then on: what `precise` can be at best.
+/// Sleeps until `ahead` before the deadline and looks at the clock from then on: what `precise` can
+/// be at best.
 fn raw_timerfd(ahead: Duration) -> Wait {
     let (epoll, timerfd, mut events) = (raw::epoll(), raw::timerfd(), raw::events());
     assert_eq!(raw::add(&epoll, &timerfd, raw::EDGE), 0);
@@ -103,7 +114,10 @@ fn sys(_: Duration) -> Wait {
     Box::new(move |delay| {
         let due = Time::now() + delay;
         timer.arm(due).expect("a deadline");
-        while poller.wait(&mut events, None).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+        while poller
+            .wait(&mut events, None)
+            .is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+        {}
         late_time(due)
     })
 }
@@ -231,9 +245,16 @@ fn timers(scale: Scale, precise: Duration) {
             side_by_side(delay, samples, precise)
         };
         println!("a timer of {}: µs late, {samples} samples each", readable(delay));
-        println!("{:32}{:>10}{:>10}{:>10}{:>12}{:>7}", "", "p50", "p99", "max", "CPU µs each", "early");
+        println!(
+            "{:32}{:>10}{:>10}{:>10}{:>12}{:>7}",
+            "", "p50", "p99", "max", "CPU µs each", "early"
+        );
         for (contestant, Samples { late, early, cpu }) in CONTESTANTS.iter().zip(&all) {
-            assert!(!contestant.ours || *early == 0, "{}: {early} timers fired early", contestant.name);
+            assert!(
+                !contestant.ours || *early == 0,
+                "{}: {early} timers fired early",
+                contestant.name
+            );
             println!(
                 "{:32}{:>10.2}{:>10.1}{:>10.1}{:>12.1}{:>7}",
                 contestant.name,
@@ -255,7 +276,8 @@ fn timers(scale: Scale, precise: Duration) {
     for (delay, raw, pollmux, precise) in gates {
         let limit = raw + (raw * 0.1).max(1.0);
         println!(
-            "{:>8}  pollmux {pollmux:.1} against {limit:.1}: {};  precise {precise:.2} against 1: {}",
+            "{:>8}  pollmux {pollmux:.1} against {limit:.1}: {};  precise {precise:.2} against 1: \
+             {}",
             readable(delay),
             verdict(pollmux <= limit),
             verdict(precise <= 1.0)
@@ -266,7 +288,8 @@ fn timers(scale: Scale, precise: Duration) {
 
 /// One contestant after the other, beginning with another one each time.
 fn in_turn(delay: Duration, samples: usize, precise: Duration) -> Vec<Samples> {
-    let mut waits: Vec<Wait> = CONTESTANTS.iter().map(|contestant| (contestant.make)(precise)).collect();
+    let mut waits: Vec<Wait> =
+        CONTESTANTS.iter().map(|contestant| (contestant.make)(precise)).collect();
     waits.iter_mut().for_each(warm_up);
     let mut all: Vec<Samples> = CONTESTANTS.iter().map(|_| Samples::new()).collect();
     for round in 0..samples {
@@ -278,7 +301,8 @@ fn in_turn(delay: Duration, samples: usize, precise: Duration) -> Vec<Samples> {
     all
 }
 
-/// Each on a thread of its own. A cycle is the delay and half a step more: one wakes up half-way between the times when two others do.
+/// Each on a thread of its own. A cycle is the delay and half a step more: one wakes up half-way
+/// between the times when two others do.
 fn side_by_side(delay: Duration, samples: usize, precise: Duration) -> Vec<Samples> {
     let n = CONTESTANTS.len() as u32;
     let cycle = delay + delay / (2 * n);
@@ -372,7 +396,8 @@ impl Drop for Loop<'_> {
     }
 }
 
-/// Runs `consume` while each of the senders, in turn the next producer's, is kept full; ends when it has dropped the receivers.
+/// Runs `consume` while each of the senders, in turn the next producer's, is kept full; ends when
+/// it has dropped the receivers.
 fn flooded<S: Clone + Send>(
     senders: Vec<S>,
     send: impl Fn(&S) -> bool + Copy + Send,
@@ -391,7 +416,8 @@ fn flooded<S: Clone + Send>(
 /// A loop over the given receivers and a ticker, one case for each.
 macro_rules! pollmux_loop {
     ($flood:ident, $slice:ident, $reactor:ident, $inboxes:ident as [$($inbox:ident),+]) => {{
-        let Ok([$($inbox),+]) = <[Inbox<u64>; { [$(stringify!($inbox)),+].len() }]>::try_from($inboxes) else {
+        const CASES: usize = [$(stringify!($inbox)),+].len();
+        let Ok([$($inbox),+]) = <[Inbox<u64>; CASES]>::try_from($inboxes) else {
             unreachable!("as many as there are names")
         };
         let ticker = $reactor.every(PERIOD).expect("a period");
@@ -417,8 +443,10 @@ fn pollmux_ticker(channels: usize, slice: Duration, flood: &mut Flood) {
         |tx| tx.send(1).is_ok(),
         move || {
             let reactor = Reactor::new().expect("a reactor");
-            let inboxes: Vec<Inbox<u64>> =
-                receivers.into_iter().map(|rx| reactor.register(rx).expect("an open reactor")).collect();
+            let inboxes: Vec<Inbox<u64>> = receivers
+                .into_iter()
+                .map(|rx| reactor.register(rx).expect("an open reactor"))
+                .collect();
             match channels {
                 1 => pollmux_loop!(flood, slice, reactor, inboxes as [a]),
                 _ => pollmux_loop!(flood, slice, reactor, inboxes as [a, b, c, d]),
@@ -464,7 +492,8 @@ fn tokio_ticker(channels: usize, slice: Duration, flood: &mut Flood) {
         |tx| tx.blocking_send(1).is_ok(),
         move || {
             tokio_runtime().block_on(async {
-                let mut ticker = tokio::time::interval_at(tokio::time::Instant::now() + PERIOD, PERIOD);
+                let mut ticker =
+                    tokio::time::interval_at(tokio::time::Instant::now() + PERIOD, PERIOD);
                 ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 let mut run = Loop::new(flood, slice);
                 while !run.over {
@@ -507,10 +536,14 @@ fn tickers(scale: Scale) {
             }
         }
         println!(
-            "a ticker of {}, {PRODUCERS} producers that keep {channels} channel(s) of {CAPACITY} full: µs late",
+            "a ticker of {}, {PRODUCERS} producers that keep {channels} channel(s) of {CAPACITY} \
+             full: µs late",
             readable(PERIOD)
         );
-        println!("{:32}{:>10}{:>10}{:>10}{:>12}{:>10}", "", "p50", "p99", "max", "missed, %", "M msg/s");
+        println!(
+            "{:32}{:>10}{:>10}{:>10}{:>12}{:>10}",
+            "", "p50", "p99", "max", "missed, %", "M msg/s"
+        );
         for ((name, _), Flood { late, messages, missed, spent }) in TICKERS.iter().zip(&floods) {
             let points = spent.as_secs_f64() / PERIOD.as_secs_f64();
             println!(

@@ -1,6 +1,8 @@
-//! What re-arming costs: one timer, a turn with a heartbeat, and a thousand or a million live timers; tokio and crossbeam in the same run.
+//! What re-arming costs: one timer, a turn with a heartbeat, and a thousand or a million live
+//! timers; tokio and crossbeam in the same run.
 //!
-//! `cargo bench -p pollmux-benches --bench rearm` (a filter may follow: `-- turn`). The machine drifts: compare within one run.
+//! `cargo bench -p pollmux-benches --bench rearm` (a filter may follow: `-- turn`). The machine
+//! drifts: compare within one run.
 
 mod common;
 
@@ -129,11 +131,13 @@ fn many(c: &mut Criterion, n: usize) {
     let mut group = group(c, &format!("{n} live timers"));
     group.sample_size(10);
     let order = shuffled(n);
-    let spread = |i: usize| FAR + Duration::from_micros((i as u64).wrapping_mul(0x9e37_79b9) % 100_000_000);
+    let spread =
+        |i: usize| FAR + Duration::from_micros((i as u64).wrapping_mul(0x9e37_79b9) % 100_000_000);
 
-    for (what, delay) in
-        [("equal", Box::new(|_| FAR) as Box<dyn Fn(usize) -> Duration>), ("random", Box::new(spread))]
-    {
+    for (what, delay) in [
+        ("equal", Box::new(|_| FAR) as Box<dyn Fn(usize) -> Duration>),
+        ("random", Box::new(spread)),
+    ] {
         group.bench_function(format!("pollmux insert, {what}"), |b| {
             let reactor = Reactor::new().expect("a reactor");
             let mut timers: Vec<Timer> = Vec::with_capacity(n);
@@ -183,9 +187,10 @@ fn many(c: &mut Criterion, n: usize) {
             let _ = std::future::Future::poll(sleep.as_mut(), &mut cx);
             sleep
         };
-        for (what, delay) in
-            [("equal", Box::new(|_| FAR) as Box<dyn Fn(usize) -> Duration>), ("random", Box::new(spread))]
-        {
+        for (what, delay) in [
+            ("equal", Box::new(|_| FAR) as Box<dyn Fn(usize) -> Duration>),
+            ("random", Box::new(spread)),
+        ] {
             let mut sleeps = Vec::with_capacity(n);
             group.bench_function(format!("tokio insert, {what}"), |b| {
                 b.iter_custom(|iters| {

@@ -1,6 +1,8 @@
-//! One ready source among many: what a turn costs when 10 to 10,000 channels are waited for, and one has a message. crossbeam and calloop in the same run.
+//! One ready source among many: what a turn costs when 10 to 10,000 channels are waited for, and
+//! one has a message. crossbeam and calloop in the same run.
 //!
-//! `cargo bench -p pollmux-benches --bench select` (a filter may follow: `-- wait`). Gate: at most 1.3 times as much among 10,000 as among 10. The messages go to one channel after the other; at
+//! `cargo bench -p pollmux-benches --bench select` (a filter may follow: `-- wait`). Gate: at most
+//! 1.3 times as much among 10,000 as among 10. The messages go to one channel after the other; at
 //! random, ten thousand channels show the caches more than the reactor.
 
 mod common;
@@ -86,7 +88,8 @@ fn pollmux(group: &mut BenchmarkGroup<'_, WallTime>, how: &str, order: &[usize])
 }
 
 fn crossbeam(group: &mut BenchmarkGroup<'_, WallTime>, n: usize) {
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| crossbeam_channel::bounded(4)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..n).map(|_| crossbeam_channel::bounded(4)).unzip();
     let mut select = crossbeam_channel::Select::new();
     receivers.iter().for_each(|receiver| _ = select.recv(receiver));
     turns(

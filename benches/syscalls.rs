@@ -1,7 +1,9 @@
-//! What a syscall costs, and what the layers above add to it: raw calls beside `pollmux::sys`, mio and polling.
+//! What a syscall costs, and what the layers above add to it: raw calls beside `pollmux::sys`, mio
+//! and polling.
 //!
-//! `cargo bench -p pollmux-benches --bench syscalls` (a filter may follow: `-- 'wake and wait'`) takes about a minute and a half. Each group does one
-//! thing in several ways. The machine drifts: **only ratios inside one run count**, best inside one group.
+//! `cargo bench -p pollmux-benches --bench syscalls` (a filter may follow: `-- 'wake and wait'`)
+//! takes about a minute and a half. Each group does one thing in several ways. The machine drifts:
+//! **only ratios inside one run count**, best inside one group.
 //!
 //! The groups of round trips keep their two threads on a core each, where there are two.
 
@@ -105,17 +107,23 @@ fn calls(c: &mut Criterion) {
     group.bench_function("raw getppid, the cheapest there is", |b| b.iter(raw::getppid));
 
     let (epoll, eventfd) = raw::pair(raw::EDGE);
-    group.bench_function("raw epoll_ctl MOD", |b| b.iter(|| raw::modify(&epoll, &eventfd, raw::EDGE)));
+    group.bench_function("raw epoll_ctl MOD", |b| {
+        b.iter(|| raw::modify(&epoll, &eventfd, raw::EDGE))
+    });
     let sys = Sys::new();
     sys.poller.register(&eventfd, 2, Interest::READABLE, Mode::Edge).expect("a registration");
     group.bench_function("pollmux Poller::modify", |b| {
-        b.iter(|| sys.poller.modify(&eventfd, 2, Interest::READABLE, Mode::Edge).expect("registered"))
+        b.iter(|| {
+            sys.poller.modify(&eventfd, 2, Interest::READABLE, Mode::Edge).expect("registered")
+        })
     });
     sys.poller.deregister(&eventfd).expect("registered");
 
     let (timerfd, timer) = (raw::timerfd(), OsTimer::new(&sys.poller, 3).expect("a timer"));
     let at = Time::now() + FAR;
-    group.bench_function("raw timerfd_settime, far", |b| b.iter(|| raw::settime(&timerfd, black_box(at))));
+    group.bench_function("raw timerfd_settime, far", |b| {
+        b.iter(|| raw::settime(&timerfd, black_box(at)))
+    });
     group.bench_function("pollmux OsTimer::arm, far", |b| {
         b.iter(|| timer.arm(black_box(at)).expect("a deadline"))
     });
@@ -125,8 +133,9 @@ fn calls(c: &mut Criterion) {
         b.iter(|| sys.waker.wake().expect("a wake-up"))
     });
     let mio = Mio::new();
-    group
-        .bench_function("mio Waker::wake, nobody waits", |b| b.iter(|| mio.waker.wake().expect("a wake-up")));
+    group.bench_function("mio Waker::wake, nobody waits", |b| {
+        b.iter(|| mio.waker.wake().expect("a wake-up"))
+    });
     group.bench_function("raw eventfd write + read", |b| {
         b.iter(|| (raw::write(&eventfd), raw::read(&eventfd)))
     });
@@ -138,8 +147,9 @@ fn looks(c: &mut Criterion) {
     let mut nothing = group(c, "look, nothing ready");
     let (epoll, _eventfd) = raw::pair(raw::EDGE);
     let mut events = raw::events();
-    nothing
-        .bench_function("raw epoll_wait(0)", |b| b.iter(|| assert_eq!(raw::wait(&epoll, &mut events, 0), 0)));
+    nothing.bench_function("raw epoll_wait(0)", |b| {
+        b.iter(|| assert_eq!(raw::wait(&epoll, &mut events, 0), 0))
+    });
     // An older kernel has no epoll_pwait2.
     if raw::pwait2(&epoll, &mut events, Duration::ZERO) == 0 {
         nothing.bench_function("raw epoll_pwait2(0)", |b| {
@@ -150,20 +160,25 @@ fn looks(c: &mut Criterion) {
     let zero = Some(Duration::ZERO);
     nothing.bench_function("pollmux Poller::wait(0)", |b| b.iter(|| assert_eq!(sys.wait(zero), 0)));
     nothing.bench_function("mio Poll::poll(0)", |b| b.iter(|| assert_eq!(mio.wait(zero), 0)));
-    nothing.bench_function("polling Poller::wait(0)", |b| b.iter(|| assert_eq!(polling.wait(zero), 0)));
+    nothing.bench_function("polling Poller::wait(0)", |b| {
+        b.iter(|| assert_eq!(polling.wait(zero), 0))
+    });
     nothing.finish();
 
     let mut one = group(c, "look, one ready (level-triggered)");
     let (epoll, eventfd) = raw::pair(raw::LEVEL);
     raw::write(&eventfd);
-    one.bench_function("raw epoll_wait(0)", |b| b.iter(|| assert_eq!(raw::wait(&epoll, &mut events, 0), 1)));
+    one.bench_function("raw epoll_wait(0)", |b| {
+        b.iter(|| assert_eq!(raw::wait(&epoll, &mut events, 0), 1))
+    });
     let mut sys = Sys::new();
     sys.poller.register(&eventfd, 2, Interest::READABLE, Mode::Level).expect("a registration");
     one.bench_function("pollmux Poller::wait(0)", |b| b.iter(|| assert_eq!(sys.wait(zero), 1)));
     one.finish();
 }
 
-/// A wake-up and the wait that finds it, on one thread: without a timeout, and with one, which costs some pollers more syscalls.
+/// A wake-up and the wait that finds it, on one thread: without a timeout, and with one, which
+/// costs some pollers more syscalls.
 fn wakes(c: &mut Criterion) {
     let (epoll, eventfd) = raw::pair(raw::EDGE);
     let mut events = raw::events();

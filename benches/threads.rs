@@ -1,12 +1,15 @@
-//! What it costs to bring a message to another thread: M msg/s from 1 and 4 producers, and the time of a round trip, beside the peers.
+//! What it costs to bring a message to another thread: M msg/s from 1 and 4 producers, and the time
+//! of a round trip, beside the peers.
 //!
-//! `cargo bench -p pollmux-benches --bench threads` takes about a minute and a half, `-- --quick` ten seconds; a filter may follow (`-- producer`, `-- 'round trip'`).
+//! `cargo bench -p pollmux-benches --bench threads` takes about a minute and a half, `-- --quick`
+//! ten seconds; a filter may follow (`-- producer`, `-- 'round trip'`).
 //!
-//! The contestants take turns in slices of a few tens of milliseconds. A ratio is that of two slices of one round, and the median of the rounds' ratios counts: the machine
-//! drifts, so **only those ratios count**.
+//! The contestants take turns in slices of a few tens of milliseconds. A ratio is that of two
+//! slices of one round, and the median of the rounds' ratios counts: the machine drifts, so **only
+//! those ratios count**.
 //!
-//! The two threads of a round trip are kept on a core each, where there are two. Reactors are made before that: one that finds a single
-//! core usable does not spin.
+//! The two threads of a round trip are kept on a core each, where there are two. Reactors are made
+//! before that: one that finds a single core usable does not spin.
 
 mod common;
 
@@ -27,7 +30,8 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// The period of the tickers in the selects, in ms
-    #[arg(long, default_value_t = 100, value_name = "MILLIS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 100, value_name = "MILLIS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     period: u64,
     /// Only the parts whose name contains this: "1 producer", "4 producers", "round trip"
     filter: Option<String>,
@@ -37,7 +41,8 @@ fn main() {
     let args = Args::parse_from(common::arguments());
     let scale = Scale::new(args.quick);
     let period = Duration::from_millis(args.period);
-    let chosen = |part: &str| args.filter.as_ref().is_none_or(|filter| part.contains(filter.as_str()));
+    let chosen =
+        |part: &str| args.filter.as_ref().is_none_or(|filter| part.contains(filter.as_str()));
     println!("selects have a live ticker of {period:?}");
     for (part, producers) in [("1 producer", 1), ("4 producers", 4)] {
         if chosen(part) {
@@ -140,7 +145,8 @@ impl Meter {
     }
 }
 
-/// The rate of `consume` while producers send as fast as they can. They end when it has dropped the receiver.
+/// The rate of `consume` while producers send as fast as they can. They end when it has dropped the
+/// receiver.
 fn flooded<S: Clone + Send>(
     task: Task,
     sender: S,
@@ -261,8 +267,10 @@ fn tokio_select(task: Task) -> f64 {
         |tx, n| tx.blocking_send(n).is_ok(),
         move |meter| {
             tokio_runtime().block_on(async {
-                let mut ticker =
-                    tokio::time::interval_at(tokio::time::Instant::now() + task.period, task.period);
+                let mut ticker = tokio::time::interval_at(
+                    tokio::time::Instant::now() + task.period,
+                    task.period,
+                );
                 while meter.goes_on() {
                     tokio::select! {
                         n = rx.recv() => { black_box(n.expect("a sender")); },
@@ -292,7 +300,8 @@ fn throughput(part: &str, producers: usize, scale: Scale, period: Duration) {
     }
     let select = ratio(&rates[POLLMUX_SELECT], &rates[CROSSFIRE]);
     println!(
-        "gate: select! {select:.2} x bare crossfire against 0.6: {}, stretch 1.0: {};  {:.1} x crossbeam's select!",
+        "gate: select! {select:.2} x bare crossfire against 0.6: {}, stretch 1.0: {};  \
+         {:.1} x crossbeam's select!",
         verdict(select >= 0.6),
         verdict(select >= 1.0),
         ratio(&rates[POLLMUX_SELECT], &rates[CROSSBEAM_SELECT])
@@ -323,7 +332,8 @@ const TRIPS: [(&str, Trip); 9] = [
 
 /// The room of each channel: more than ever is in it.
 const FEW: usize = 8;
-/// Round trips between two looks at the clock. A batch that an interrupt hits is far off; the median of the batches is not.
+/// Round trips between two looks at the clock. A batch that an interrupt hits is far off; the
+/// median of the batches is not.
 const BATCH: u32 = 64;
 
 /// Times round trips for a slice.
@@ -352,7 +362,8 @@ impl Seat {
 impl Stopwatch {
     fn new(slice: Duration, period: Duration, pins: bool) -> Stopwatch {
         // Up to a second, to 0.1 %.
-        let nanos = Histogram::new_with_max(1_000_000_000, 3).expect("bounds that hdrhistogram takes");
+        let nanos =
+            Histogram::new_with_max(1_000_000_000, 3).expect("bounds that hdrhistogram takes");
         Stopwatch { slice, period, pins, nanos }
     }
 
@@ -371,7 +382,8 @@ impl Stopwatch {
         }
     }
 
-    /// Runs both sides, each on a thread of its own. `here` calls [`run`](Self::run) and then ends the other side.
+    /// Runs both sides, each on a thread of its own. `here` calls [`run`](Self::run) and then ends
+    /// the other side.
     fn pair(&mut self, here: impl FnOnce(&mut Stopwatch) + Send, there: impl FnOnce(Seat) + Send) {
         let seat = Seat(self.pins.then_some(1));
         thread::scope(|scope| {
@@ -479,7 +491,8 @@ fn receive(
 }
 
 fn pollmux_select_trip(watch: &mut Stopwatch, spin: Spin) {
-    let ((to_there, there), (to_here, here)) = (channel::bounded::<u64>(FEW), channel::bounded::<u64>(FEW));
+    let ((to_there, there), (to_here, here)) =
+        (channel::bounded::<u64>(FEW), channel::bounded::<u64>(FEW));
     let period = watch.period;
     let side = move |rx| {
         let reactor = Reactor::builder().spin(spin).build().expect("a reactor");
@@ -509,7 +522,8 @@ fn pollmux_select_trip(watch: &mut Stopwatch, spin: Spin) {
 fn tokio_trip(watch: &mut Stopwatch) {
     use tokio::sync::mpsc;
     use tokio::time::{Instant, Interval, interval_at};
-    let ((to_there, mut there), (to_here, mut here)) = (mpsc::channel::<u64>(FEW), mpsc::channel::<u64>(FEW));
+    let ((to_there, mut there), (to_here, mut here)) =
+        (mpsc::channel::<u64>(FEW), mpsc::channel::<u64>(FEW));
     let period = watch.period;
 
     async fn receive(rx: &mut mpsc::Receiver<u64>, ticker: &mut Interval) -> Option<u64> {
@@ -560,12 +574,16 @@ fn round_trips(scale: Scale, period: Duration) {
             watch.nanos.value_at_quantile(0.5) as f64
         })
     };
-    // On threads that may run anywhere: how many cores there are is asked once in a process, by the first that wants to know.
+    // On threads that may run anywhere: how many cores there are is asked once in a process, by the
+    // first that wants to know.
     slices(1, Duration::from_millis(1), false);
     let trips = slices(rounds, slice, cores > 1);
 
     println!("\nround trip, {rounds} rounds{}", if cores > 1 { "" } else { ", on one core" });
-    println!("{:36}{:>9}{:>9}{:>9}{:>9}{:>13}", "ns", "median", "least", "most", "x raw", "x crossbeam");
+    println!(
+        "{:36}{:>9}{:>9}{:>9}{:>9}{:>13}",
+        "ns", "median", "least", "most", "x raw", "x crossbeam"
+    );
     for ((name, _), nanos) in TRIPS.iter().zip(&trips) {
         println!(
             "{name:36}{:>9.0}{:>9.0}{:>9.0}{:>9.2}{:>13.2}",
@@ -586,7 +604,8 @@ fn round_trips(scale: Scale, period: Duration) {
         ratio(&trips[PARKED], &trips[STD])
     );
     println!(
-        "       spinning {spinning:.2} x crossbeam against 1.0: {}, stretch {nanos:.0} ns against 400: {}",
+        "       spinning {spinning:.2} x crossbeam against 1.0: {}, stretch {nanos:.0} ns \
+         against 400: {}",
         verdict(spinning <= 1.0),
         verdict(nanos <= 400.0)
     );

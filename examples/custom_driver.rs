@@ -1,10 +1,13 @@
 //! A driver of one's own, whole: on `poll(2)`, which has no edges, no timer and no memory.
 //!
-//! - The waker is an eventfd among the fds. `poll` is level-triggered: the driver reads it when it was raised.
+//! - The waker is an eventfd among the fds. `poll` is level-triggered: the driver reads it when it
+//!   was raised.
 //! - Deadlines are the timeout of the wait, in ns and never shortened.
-//! - Fds are kept in a `Vec`, each as a duplicate, since a driver may not hold on to what it was shown. Edges are refused: the reactor then asks for one report at a time.
+//! - Fds are kept in a `Vec`, each as a duplicate, since a driver may not hold on to what it was
+//!   shown. Edges are refused: the reactor then asks for one report at a time.
 //!
-//! It has no fd that stands for all, so a reactor on it cannot be embedded. O(fds) a wait, as `poll(2)` is.
+//! It has no fd that stands for all, so a reactor on it cannot be embedded. O(fds) a wait, as
+//! `poll(2)` is.
 //!
 //! `cargo run --release --example custom_driver`
 
@@ -62,11 +65,18 @@ impl PollDriver {
     /// One syscall; fails with the system's error.
     pub fn new() -> io::Result<PollDriver> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(PollDriver { waker: Arc::new(Waker(eventfd)), fds: Vec::new(), syscalls: Syscalls::default() })
+        Ok(PollDriver {
+            waker: Arc::new(Waker(eventfd)),
+            fds: Vec::new(),
+            syscalls: Syscalls::default(),
+        })
     }
 
     fn find(&mut self, id: u64) -> io::Result<usize> {
-        self.fds.iter().position(|watched| watched.id == id).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.fds
+            .iter()
+            .position(|watched| watched.id == id)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
@@ -106,7 +116,8 @@ impl Watched {
     }
 }
 
-/// What `poll` says in our words. An error, and the end, can be read and written: the call says what is the matter.
+/// What `poll` says in our words. An error, and the end, can be read and written: the call says
+/// what is the matter.
 fn readiness(flags: PollFlags) -> Readiness {
     let (read, write) = (Readiness::READABLE, Readiness::WRITABLE);
     let meanings = [
@@ -117,14 +128,21 @@ fn readiness(flags: PollFlags) -> Readiness {
         (PollFlags::HUP, read | write | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED),
         (PollFlags::ERR, read | write | Readiness::ERROR),
     ];
-    let found = meanings.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, meaning)| meaning);
+    let found =
+        meanings.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, meaning)| meaning);
     found.fold(Readiness::NONE, |all, one| all | one)
 }
 
 impl Driver for PollDriver {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         match how {
-            // `latest` is when the wait must end; that it ends a little later is the kernel's doing.
+            // `latest` is when the wait must end; that it ends a little later is the kernel's
+            // doing.
             Wait::Block => {
                 self.syscalls.waits += 1;
                 self.poll(deadline.map(|deadline| deadline.latest - Time::now()), ready)
@@ -146,7 +164,13 @@ impl Driver for PollDriver {
         Clock::Monotonic
     }
 
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         let number = fd.as_raw_fd();
         without_edges(mode)?;
         if self.fds.iter().any(|watched| watched.number == number) {
@@ -157,7 +181,13 @@ impl Driver for PollDriver {
         Ok(())
     }
 
-    fn modify(&mut self, _: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn modify(
+        &mut self,
+        _: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         without_edges(mode)?;
         let at = self.find(id)?;
         let watched = &mut self.fds[at];

@@ -1,4 +1,5 @@
-//! The loop that this crate was written for: a heartbeat when nothing has happened for an interval, put off by every event.
+//! The loop that this crate was written for: a heartbeat when nothing has happened for an interval,
+//! put off by every event.
 //!
 //! `cargo run --release --example heartbeat` prints, a line at a time,
 //! ```text
@@ -28,14 +29,18 @@ struct Args {
 
 impl Args {
     fn parse() -> Args {
-        let interval = Arg::new("interval").long("interval").value_parser(duration).default_value("1s");
+        let interval =
+            Arg::new("interval").long("interval").value_parser(duration).default_value("1s");
         let events = Arg::new("events").long("events").value_parser(duration).value_delimiter(',');
         let beats = Arg::new("beats").long("beats").value_parser(value_parser!(u64).range(1..));
-        let found = Command::new("heartbeat").about("A heartbeat that every event puts off").args([
-            interval.help("Heartbeat after this long without an event"),
-            events.default_value("200ms,600ms").help("When the events happen, counted from the start"),
-            beats.default_value("2").help("Stop after this many heartbeats"),
-        ]);
+        let found =
+            Command::new("heartbeat").about("A heartbeat that every event puts off").args([
+                interval.help("Heartbeat after this long without an event"),
+                events
+                    .default_value("200ms,600ms")
+                    .help("When the events happen, counted from the start"),
+                beats.default_value("2").help("Stop after this many heartbeats"),
+            ]);
         let mut found = found.get_matches();
         Args {
             interval: found.remove_one("interval").unwrap(),
@@ -75,7 +80,8 @@ fn main() -> io::Result<()> {
                     heartbeat.restart();
                     line(start, "event")?;
                 }
-                Err(channel::RecvError) => inbox = None, // no more events: the case is never ready again
+                // no more events: the case is never ready again
+                Err(channel::RecvError) => inbox = None,
             },
             recv(heartbeat) -> _tick => {
                 beats += 1;

@@ -1,8 +1,10 @@
 //! What a turn costs, counted and timed.
 //!
-//! - `cargo run --release --example hotpath -- --turns 1000000`: one thread; send, select, `restart`.
-//! - `cargo run --release --example hotpath -- --kernel`: turns that go through the kernel, each beside the raw syscalls that it
-//!   cannot avoid, in alternating rounds of the same process. The ratio is the median of the rounds' ratios.
+//! - `cargo run --release --example hotpath -- --turns 1000000`: one thread; send, select,
+//!   `restart`.
+//! - `cargo run --release --example hotpath -- --kernel`: turns that go through the kernel, each
+//!   beside the raw syscalls that it cannot avoid, in alternating rounds of the same process. The
+//!   ratio is the median of the rounds' ratios.
 
 mod common;
 
@@ -18,8 +20,8 @@ use clap::{Arg, ArgAction, Command, value_parser};
 use common::allocations;
 use pollmux::sys::{self, OsTimer, Poller, Waker};
 use pollmux::{
-    Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Spin, Stats, Syscalls, Time, Wait, Wake,
-    channel, select,
+    Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Spin, Stats, Syscalls, Time, Wait,
+    Wake, channel, select,
 };
 
 #[global_allocator]
@@ -110,7 +112,10 @@ fn user_space(turns: u64) -> io::Result<()> {
 
 fn kernel(turns: u64) -> io::Result<()> {
     println!("turns that go through the kernel, beside the raw syscalls they cannot avoid");
-    println!("{:<58} {:>9} {:>9} {:>6} {:>7} {:>9}", "", "raw ns", "ours ns", "ratio", "allocs", "syscalls");
+    println!(
+        "{:<58} {:>9} {:>9} {:>6} {:>7} {:>9}",
+        "", "raw ns", "ours ns", "ratio", "allocs", "syscalls"
+    );
     wake(turns.min(200_000))?;
     tick(turns.min(20_000), Duration::from_micros(1))?;
     tick(turns.min(20_000), Duration::from_micros(50))?;
@@ -183,15 +188,21 @@ impl Raw {
     }
 }
 
-/// A driver that sends a message at the very moment its reactor sleeps, after all checks: what another thread could do at the worst
-/// time, done by this one, so that nothing but the two syscalls is in the way.
+/// A driver that sends a message at the very moment its reactor sleeps, after all checks: what
+/// another thread could do at the worst time, done by this one, so that nothing but the two
+/// syscalls is in the way.
 struct Poke {
     native: Native,
     sender: Rc<OnceCell<channel::Sender<u64>>>,
 }
 
 impl Driver for Poke {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if let (Wait::Block, Some(sender)) = (how, self.sender.get()) {
             sender.try_send(1).map_err(io::Error::other)?;
         }
@@ -249,7 +260,8 @@ fn tick(turns: u64, period: Duration) -> io::Result<()> {
     )
 }
 
-/// Keeps this thread on one core, if there are so many: where the scheduler puts two threads matters more than what they do.
+/// Keeps this thread on one core, if there are so many: where the scheduler puts two threads
+/// matters more than what they do.
 #[allow(unsafe_code)]
 fn pin_to(core: usize) {
     // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the call only reads it.

@@ -1,7 +1,9 @@
-//! A week of heartbeats, retries and outages in a `SimWorld`, in milliseconds, and for one seed always the same week.
+//! A week of heartbeats, retries and outages in a `SimWorld`, in milliseconds, and for one seed
+//! always the same week.
 //!
-//! Three sensors report to a monitor over a network that loses every tenth message; what is not acknowledged is sent again. Once a day another member
-//! cuts one of them off for some hours, and the monitor notices. The week ends by a context, which all of them have been given.
+//! Three sensors report to a monitor over a network that loses every tenth message; what is not
+//! acknowledged is sent again. Once a day another member cuts one of them off for some hours, and
+//! the monitor notices. The week ends by a context, which all of them have been given.
 //!
 //! `cargo run --release --example sim_world -- --seed 7`
 
@@ -63,7 +65,10 @@ fn main() -> io::Result<()> {
     for id in 0..SENSORS {
         let (to_sensor, inbox) = channel::unbounded::<u64>();
         let name = format!("sensor {id}");
-        let up = world.link(&name, "monitor", to_monitor.clone()).with_delay(wire.clone()).with_loss(0.1);
+        let up = world
+            .link(&name, "monitor", to_monitor.clone())
+            .with_delay(wire.clone())
+            .with_loss(0.1);
         let down = world.link("monitor", &name, to_sensor).with_delay(wire.clone()).with_loss(0.1);
         links.push(up.clone());
         acks.push(down);
@@ -82,9 +87,12 @@ fn main() -> io::Result<()> {
     println!();
     println!("            heartbeats  retries  acknowledged  messages: sent   lost");
     for (id, (member, link)) in sensors.iter().zip(&links).enumerate() {
-        let Report { beats, retries, acknowledged } = member.take().expect("the sensor has returned")?;
+        let Report { beats, retries, acknowledged } =
+            member.take().expect("the sensor has returned")?;
         let LinkStats { sent, lost, .. } = link.stats();
-        println!("  sensor {id}  {beats:>10}  {retries:>7}  {acknowledged:>12}  {sent:>14}  {lost:>5}");
+        println!(
+            "  sensor {id}  {beats:>10}  {retries:>7}  {acknowledged:>12}  {sent:>14}  {lost:>5}"
+        );
     }
     let outages = monitor.take().expect("the monitor has returned")?;
     let (stats, simulated) = (world.stats(), world.now() - Time::ZERO);
@@ -134,7 +142,12 @@ fn sensor(
 }
 
 /// Acknowledges, and notices who is silent. Returns how often.
-fn monitor(reactor: &Reactor, beats: Receiver<Beat>, acks: &[Link<u64>], week: &Context) -> io::Result<u64> {
+fn monitor(
+    reactor: &Reactor,
+    beats: Receiver<Beat>,
+    acks: &[Link<u64>],
+    week: &Context,
+) -> io::Result<u64> {
     let beats = reactor.register(beats)?;
     let done = reactor.done(week);
     let look = reactor.every(HEARTBEAT / 2)?;
@@ -146,7 +159,11 @@ fn monitor(reactor: &Reactor, beats: Receiver<Beat>, acks: &[Link<u64>], week: &
                 acks[id].send(number);
                 let before = std::mem::replace(&mut heard[id], (reactor.now(), true));
                 if !before.1 {
-                    say(reactor.now(), &format!("monitor  sensor {id} is back, after {} min", (reactor.now() - before.0).as_secs() / 60));
+                    let minutes = (reactor.now() - before.0).as_secs() / 60;
+                    say(
+                        reactor.now(),
+                        &format!("monitor  sensor {id} is back, after {minutes} min"),
+                    );
                 }
             },
             recv(look) -> _ => for (id, (last, up)) in heard.iter_mut().enumerate() {
@@ -172,8 +189,11 @@ fn trouble(reactor: &Reactor, world: &WorldHandle, seed: u64, week: &Context) ->
         select! { reactor;
             recv(day) -> _ => {
                 day.reset(24 * HOUR)?;
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let (name, hours) = (format!("sensor {}", (dice >> 33) % SENSORS as u64), 1 + (dice >> 48) as u32 % 6);
+                dice = dice
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let name = format!("sensor {}", (dice >> 33) % SENSORS as u64);
+                let hours = 1 + (dice >> 48) as u32 % 6;
                 say(reactor.now(), &format!("trouble  {name} is cut off for {hours} h"));
                 world.partition(&[&[&name]]);
                 mend.reset(HOUR * hours);

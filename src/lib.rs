@@ -1,5 +1,5 @@
-//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds in one `select!`**, and re-arms timers
-//! without allocating and without a syscall.
+//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds
+//! in one `select!`**, and re-arms timers without allocating and without a syscall.
 //!
 //! ```
 //! use pollmux::{Reactor, channel, select};
@@ -20,7 +20,9 @@
 //!             }
 //!             Err(_) => break, // every sender is gone
 //!         },
-//!         recv(heartbeat) -> tick => println!("heartbeat, due {:?}, {} missed", tick.scheduled, tick.missed),
+//!         recv(heartbeat) -> tick => {
+//!             println!("heartbeat, due {:?}, {} missed", tick.scheduled, tick.missed);
+//!         }
 //!     }
 //! }
 //! # std::io::Result::Ok(())
@@ -31,14 +33,18 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`select!`], [`Select`] | the macro and the set made at run time; picking fairly among what is ready |
-//! | [`Context`] | cancellation, causes and deadlines, handed down a tree; [`Handle::done`] waits for one |
-//! | [`SimWorld`], [`sim`] | several reactors in one virtual time, with links that delay and lose; a search over seeds |
-//! | [`Source`] and its implementations | [`Timer`], [`Ticker`], [`Inbox`], [`Outbox`], [`Notified`], [`Fd`], [`Signals`], [`ChildProcess`], [`OsTimer`], [`never()`], `Option`s, your own; and [`Callback`]s |
+//! | [`select!`], [`Select`] | the macro, and the set made at run time; both pick fairly |
+//! | [`Context`] | cancellation, causes and deadlines in a tree; [`Handle::done`] waits for one |
+//! | [`SimWorld`], [`sim`] | reactors in one virtual time, with links that delay and lose |
+//! | [`Source`]: timers | [`Timer`], [`Ticker`], [`OsTimer`]; and [`Callback`]s |
+//! | [`Source`]: channels | [`Inbox`], [`Outbox`], [`Notified`] |
+//! | [`Source`]: the system | [`Fd`], [`Signals`], [`ChildProcess`] |
+//! | [`Source`]: others | [`never()`], `Option`s, your own |
 //! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
-//! | [`Reactor`], [`Handle`], [`Remote`] | timer queue, ready list, wake protocol, callbacks, [`Handle::wait`], [`Handle::sources`], [`Reactor::embed`] |
+//! | [`Reactor`], [`Handle`] | timer queue, ready list, [`Handle::wait`], [`Handle::sources`] |
+//! | [`Remote`], [`Reactor::embed`] | requests from other threads; the reactor in another loop |
 //! | [`Driver`] | [`Native`], [`Sim`] (virtual time), `MioDriver`, `PollingDriver`, or your own |
-//! | [`sys`] | epoll with timerfds and an eventfd, or kqueue; signals, processes, clocks: every syscall |
+//! | [`sys`] | epoll or kqueue, timers, signals, processes, clocks: every syscall |
 //!
 //! # Features
 //! None is on by default; each adds the dependency of its name.
@@ -49,10 +55,12 @@
 //! | `polling` | `PollingDriver`, a driver on a `polling::Poller` |
 //!
 //! # Guarantees
-//! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is gone.
-//! - After warm-up (the same number of timers and messages was reached once) nothing allocates in `reset`, `stop`, `restart`,
-//!   [`select!`], [`Handle::wait`], `send` and `recv`.
-//! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`] counts all there are.
+//! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is
+//!   gone.
+//! - After warm-up (the same number of timers and messages was reached once) nothing allocates in
+//!   `reset`, `stop`, `restart`, [`select!`], [`Handle::wait`], `send` and `recv`.
+//! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`]
+//!   counts all there are.
 //! - No wake-up is lost, and each sleep costs one at the most.
 
 pub mod channel;
@@ -76,17 +84,19 @@ pub use crate::driver::{
     VirtualClock, Wait, Wake,
 };
 pub use crate::reactor::{
-    Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote, SourceInfo,
-    SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId, TryPostError,
+    Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote,
+    SourceInfo, SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId, TryPostError,
 };
 pub use crate::select::{Select, Selected};
 pub use crate::sim::{
-    Deadlock, Link, LinkStats, Member, MemberDriver, SimWorld, WaitingMember, WorldHandle, WorldStats,
+    Deadlock, Link, LinkStats, Member, MemberDriver, SimWorld, WaitingMember, WorldHandle,
+    WorldStats,
 };
 pub use crate::sources::{
-    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign, Inbox,
-    MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox, Outgoing,
-    Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock, ZeroPeriod, never,
+    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign,
+    Inbox, MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox,
+    Outgoing, Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock,
+    ZeroPeriod, never,
 };
 pub use crate::sys::Time;
 

@@ -1,7 +1,9 @@
-//! After warm-up nothing allocates. Every test does one family of operations often enough to be warm, and then again, counted.
+//! After warm-up nothing allocates. Every test does one family of operations often enough to be
+//! warm, and then again, counted.
 //!
-//! The counter is the thread's own, so tests that run beside each other, and the other ends of channels, do not disturb. Warm means
-//! that the same number of timers, sources and messages was reached before.
+//! The counter is the thread's own, so tests that run beside each other, and the other ends of
+//! channels, do not disturb. Warm means that the same number of timers, sources and messages was
+//! reached before.
 
 #[path = "common/warm.rs"]
 mod warm;
@@ -11,7 +13,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Context, Events, Reactor, Select, Sim, Stats, Tick, Ticker, Time, Timer, channel, select};
+use pollmux::{
+    Context, Events, Reactor, Select, Sim, Stats, Tick, Ticker, Time, Timer, channel, select,
+};
 use warm::{allocates_nothing, allocations};
 
 const FAR: Duration = Duration::from_secs(3600);
@@ -28,7 +32,8 @@ fn ticker(reactor: &Reactor, period: Duration) -> Ticker {
     reactor.every(period).expect("a period")
 }
 
-/// [`allocates_nothing`], until the reactor has done what `count` counts: a thread that is kept from the CPU finds everything due, and needs no kernel for it.
+/// [`allocates_nothing`], until the reactor has done what `count` counts: a thread that is kept
+/// from the CPU finds everything due, and needs no kernel for it.
 #[track_caller]
 fn allocates_nothing_until(
     reactor: &Reactor,
@@ -58,7 +63,8 @@ fn an_allocation_would_be_counted() {
     assert_eq!(allocations() - before, 1);
     vec.reserve_exact(100);
     assert_eq!(allocations() - before, 2);
-    let caught = std::panic::catch_unwind(|| allocates_nothing(1, |_| drop(black_box(Box::new(1)))));
+    let caught =
+        std::panic::catch_unwind(|| allocates_nothing(1, |_| drop(black_box(Box::new(1)))));
     assert!(caught.is_err(), "an operation that allocates passes");
 }
 
@@ -84,7 +90,11 @@ fn reset_at() {
     allocates_nothing(20, |round| {
         let step = Duration::from_secs(round % 3 * 100);
         for (i, timer) in timers.iter().enumerate() {
-            black_box(if i % 2 == 0 { timer.reset_at(base + step) } else { timer.reset_at(instant - step) });
+            black_box(if i % 2 == 0 {
+                timer.reset_at(base + step)
+            } else {
+                timer.reset_at(instant - step)
+            });
         }
     });
 }
@@ -96,7 +106,10 @@ fn stop_and_reset() {
     allocates_nothing(20, |_| {
         timers.iter().for_each(|timer| assert!(timer.stop()));
         timers.iter().for_each(|timer| assert!(!timer.reset(FAR)));
-        timers.iter().step_by(2).for_each(|timer| assert!(timer.stop() && !timer.reset(Duration::ZERO)));
+        timers
+            .iter()
+            .step_by(2)
+            .for_each(|timer| assert!(timer.stop() && !timer.reset(Duration::ZERO)));
         select! { reactor; recv(timers[0]) -> _ => {}, default => {} }
         timers.iter().step_by(2).skip(1).for_each(|timer| assert!(timer.reset(FAR)));
         timers[0].reset(FAR);
@@ -273,7 +286,8 @@ fn wait_for_timers_through_the_kernel() {
 #[test]
 fn wait_and_select_in_turns() {
     let reactor = reactor();
-    let channels: Vec<_> = (0..200).map(|_| reactor.channel::<u64>(4).expect("a channel")).collect();
+    let channels: Vec<_> =
+        (0..200).map(|_| reactor.channel::<u64>(4).expect("a channel")).collect();
     let mut events = Events::with_capacity(256);
     allocates_nothing(20, |round| {
         for (tx, inbox) in &channels {
@@ -294,7 +308,10 @@ fn send_and_receive_on_one_thread() {
         tx.try_send(round).expect("room");
         tx.send(round).expect("a receiver");
         tx.send_timeout(round, FAR).expect("room");
-        assert_eq!((rx.try_recv(), rx.recv(), rx.recv_timeout(FAR)), (Ok(round), Ok(round), Ok(round)));
+        assert_eq!(
+            (rx.try_recv(), rx.recv(), rx.recv_timeout(FAR)),
+            (Ok(round), Ok(round), Ok(round))
+        );
         assert!(rx.try_recv().is_err());
     });
 }
@@ -324,7 +341,8 @@ fn an_inbox_received_from_without_a_turn() {
     });
 }
 
-/// There and back through two bare channels, both ends of which block: the side that is counted sends, sleeps and receives.
+/// There and back through two bare channels, both ends of which block: the side that is counted
+/// sends, sleeps and receives.
 #[test]
 fn a_blocking_receive() {
     let (to_other, other) = channel::bounded::<u64>(1);
@@ -389,7 +407,10 @@ fn a_turn_of_an_embedded_reactor() {
         tx.send(round).expect("a receiver");
         timer.reset(FAR / (round as u32 % 3 + 1));
         assert_eq!(embedded.turn().expect("a turn"), 1);
-        select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)), default => unreachable!() }
+        select! { reactor;
+            recv(inbox) -> message => assert_eq!(message, Ok(round)),
+            default => unreachable!(),
+        }
         assert_eq!(embedded.turn().expect("a turn"), 0);
     });
 }
@@ -425,7 +446,10 @@ fn send_cases() {
     let outbox = reactor.register(tx).expect("an outbox");
     allocates_nothing(1_000, |round| {
         select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()) }
-        select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()), default => unreachable!() }
+        select! { reactor;
+            send(outbox, round) -> sent => assert!(sent.is_ok()),
+            default => unreachable!(),
+        }
         select! { reactor; send(outbox, round) -> _ => unreachable!(), default => {} }
         assert_eq!((rx.try_recv(), rx.try_recv()), (Ok(round), Ok(round)));
     });
@@ -434,9 +458,11 @@ fn send_cases() {
 #[test]
 fn a_rendezvous() {
     let (tx, rx) = channel::bounded::<u64>(0);
-    // Who finds the other one waiting does not wait itself, and that may be so for all of the warm-up. (The receiver asks for what it needs in each call.)
+    // Who finds the other one waiting does not wait itself, and that may be so for all of the
+    // warm-up. (The receiver asks for what it needs in each call.)
     assert!(tx.send_timeout(0, Duration::from_millis(1)).is_err(), "nobody is there to receive it");
-    let other = thread::spawn(move || allocates_nothing(500, |round| assert_eq!(rx.recv(), Ok(round))));
+    let other =
+        thread::spawn(move || allocates_nothing(500, |round| assert_eq!(rx.recv(), Ok(round))));
     allocates_nothing(500, |round| tx.send(round).expect("a receiver"));
     other.join().expect("the receiver allocates nothing either");
 }

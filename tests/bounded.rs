@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Poller};
 use pollmux::{
-    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, TimerId, TryPostError,
-    channel, never, select,
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, TimerId,
+    TryPostError, channel, never, select,
 };
 
 use self::time::{at, ms, simulated};
@@ -151,7 +151,9 @@ fn requests_are_done_while_other_threads_ask() {
     turn(&reactor);
     // Each thread's own reset was the last one, or another thread's stop came after it.
     let deadlines: Vec<Option<Time>> = timers.iter().map(|timer| timer.deadline()).collect();
-    assert!(deadlines.iter().enumerate().all(|(n, due)| due.is_none_or(|due| due == at(n as u64 + 1))));
+    assert!(
+        deadlines.iter().enumerate().all(|(n, due)| due.is_none_or(|due| due == at(n as u64 + 1)))
+    );
 }
 
 #[test]
@@ -206,7 +208,8 @@ fn requests_keep_their_order_with_closures_of_their_thread() {
     let (remote, id) = (reactor.remote(), timer.id());
     let seen: Arc<Mutex<Vec<Option<u64>>>> = Arc::default();
     let look = move |handle: &Handle, seen: &Arc<Mutex<Vec<Option<u64>>>>| {
-        let info = handle.sources().iter().find(|info| info.id == Some(id)).and_then(|info| info.deadline);
+        let info =
+            handle.sources().iter().find(|info| info.id == Some(id)).and_then(|info| info.deadline);
         seen.lock().unwrap().push(info.map(|due| (due - handle.now()).as_secs()));
     };
     for n in 1..=50_u64 {
@@ -265,7 +268,12 @@ fn with_batches(posts: usize, callbacks: usize) -> (Sim, Reactor) {
 }
 
 /// Posts `n` closures from another thread, and then does `last` there.
-fn post_from_elsewhere(remote: &Remote, n: usize, done: &Arc<AtomicU64>, last: impl FnOnce() + Send) {
+fn post_from_elsewhere(
+    remote: &Remote,
+    n: usize,
+    done: &Arc<AtomicU64>,
+    last: impl FnOnce() + Send,
+) {
     thread::scope(|scope| {
         scope.spawn(move || {
             for _ in 0..n {
@@ -386,7 +394,8 @@ fn a_call_behind_posts_calls_each_callback_once() {
             assert!(seen.iter().all(|&n| n == 1 || n > 1 && !at_once), "{way}: {seen:?}");
             // The next turn goes on with them.
             turn(&reactor);
-            let called = counts.iter().map(|count| count.get()).sum::<u32>() - seen.iter().sum::<u32>();
+            let called =
+                counts.iter().map(|count| count.get()).sum::<u32>() - seen.iter().sum::<u32>();
             assert_eq!(called as usize, callbacks.min(10), "{way}");
         }
     }
@@ -720,7 +729,12 @@ fn assert_given_back(before: isize, height: isize, way: &str) {
 fn assert_down_to(retained: isize, before: isize, height: isize, way: &str) {
     let now = live();
     assert!(height - before > 1 << 20, "{way}: the burst took {} bytes", height - before);
-    assert!(now - before < retained, "{way}: {} of {} bytes are kept", now - before, height - before);
+    assert!(
+        now - before < retained,
+        "{way}: {} of {} bytes are kept",
+        now - before,
+        height - before
+    );
 }
 
 #[test]
@@ -932,7 +946,9 @@ const SOURCES: [(&str, Make); 6] = [
         }
         Box::new(timers)
     }),
-    ("tickers", |reactor, n| Box::new((0..n).map(|_| reactor.every(HOUR).unwrap()).collect::<Vec<_>>())),
+    ("tickers", |reactor, n| {
+        Box::new((0..n).map(|_| reactor.every(HOUR).unwrap()).collect::<Vec<_>>())
+    }),
     ("timers that have fired", |reactor, n| {
         let timers: Vec<_> = (0..n).map(|_| reactor.after(Duration::ZERO)).collect();
         reactor.sleep_blocking(ms(1)).unwrap();
@@ -1013,7 +1029,8 @@ fn the_timer_queue_shrinks_when_timers_have_fired() {
 fn sources_that_stay_survive_the_shrinking_of_others() {
     let _alone = alone();
     let (sim, reactor) = simulated();
-    let mut timers: Vec<_> = (0..BURST).map(|n| Some(reactor.after(ms(3_000 + n % 1_000)))).collect();
+    let mut timers: Vec<_> =
+        (0..BURST).map(|n| Some(reactor.after(ms(3_000 + n % 1_000)))).collect();
     let ids: Vec<TimerId> = timers.iter().flatten().map(|timer| timer.id()).collect();
     let kept = |n: usize| n % 20_000 == 7;
     (0..timers.len()).filter(|&n| !kept(n)).for_each(|n| timers[n] = None);
@@ -1099,8 +1116,10 @@ fn measure_turns_under_floods() {
         reactor.call_after(Duration::ZERO, again).detach();
     }
     let pairs: Vec<_> = (0..200).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
-    let fds: Vec<_> =
-        pairs.iter().map(|(fd, _)| reactor.fd_nonblocking(fd, Interest::WRITABLE).unwrap()).collect();
+    let fds: Vec<_> = pairs
+        .iter()
+        .map(|(fd, _)| reactor.fd_nonblocking(fd, Interest::WRITABLE).unwrap())
+        .collect();
     let over = AtomicU64::new(0);
     let mut turns = Vec::new();
     let begin = std::time::Instant::now();
@@ -1122,7 +1141,13 @@ fn measure_turns_under_floods() {
     drop(fds);
     turns.sort_unstable();
     let part = |n: usize| turns[(turns.len() - 1) * n / 1_000];
-    println!("{} turns: median {:?}, p99 {:?}, p99.9 {:?}", turns.len(), part(500), part(990), part(999));
+    println!(
+        "{} turns: median {:?}, p99 {:?}, p99.9 {:?}",
+        turns.len(),
+        part(500),
+        part(990),
+        part(999)
+    );
     println!("longest {:?}; {}", part(1_000), reactor.stats());
     let (asked, mut count) = (std::time::Instant::now(), 0);
     let bytes = growth(|| {
@@ -1133,5 +1158,8 @@ fn measure_turns_under_floods() {
     });
     let start = std::time::Instant::now();
     turn(&reactor);
-    println!("{count} resets of one timer: {bytes} bytes more; the turn after it {:?}", start.elapsed());
+    println!(
+        "{count} resets of one timer: {bytes} bytes more; the turn after it {:?}",
+        start.elapsed()
+    );
 }

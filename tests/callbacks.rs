@@ -1,5 +1,6 @@
-//! Callbacks: called on time and in order inside whatever waits, free to use the reactor as they like while they run, and each closure dropped exactly once.
-//! Time is virtual except where the kernel's timer or an outer loop is the point.
+//! Callbacks: called on time and in order inside whatever waits, free to use the reactor as they
+//! like while they run, and each closure dropped exactly once. Time is virtual except where the
+//! kernel's timer or an outer loop is the point.
 
 #[path = "common/time.rs"]
 mod time;
@@ -17,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{
-    Callback, Events, Firing, Handle, Reactor, Select, SourceKind, Time, Timer, TimerError, never, select,
+    Callback, Events, Firing, Handle, Reactor, Select, SourceKind, Time, Timer, TimerError, never,
+    select,
 };
 
 use self::time::{at, ms, ready_keys, simulated};
@@ -176,7 +178,8 @@ fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
     for (name, turn) in turns {
         let (sim, reactor) = simulated();
         let log = Log::new();
-        let _due = [reactor.call_after(ms(0), log.noting(0)), reactor.call_at(Time::ZERO, log.noting(1))];
+        let _due =
+            [reactor.call_after(ms(0), log.noting(0)), reactor.call_at(Time::ZERO, log.noting(1))];
         let _later = reactor.call_after(ms(1), log.noting(2));
         turn(&reactor);
         assert_eq!((log.0.take(), sim.now()), (vec![0, 1], at(0)), "{name}");
@@ -212,7 +215,10 @@ fn a_select_calls_them_before_it_looks_at_its_sources() {
     let (tx, inbox) = reactor.channel(4).unwrap();
     let sender = tx.clone();
     let callback = reactor.call_after(ms(0), move |_| sender.send(1).unwrap());
-    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("its message was not seen") }
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(1)),
+        default => panic!("its message was not seen"),
+    }
     // Also when there is something already.
     tx.send(0).unwrap();
     callback.reset(ms(0));
@@ -263,7 +269,10 @@ fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
     assert_eq!(sim.now(), at(3));
     assert_eq!(inbox.try_recv(), Ok(1));
     select! { reactor; recv(timer) -> due => assert_eq!(due, at(1)), default => panic!() }
-    select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(1), 2)), default => panic!() }
+    select! { reactor;
+        recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(1), 2)),
+        default => panic!(),
+    }
     // Real time: never early.
     let reactor = Reactor::new().unwrap();
     for d in [0, 1, 1_000, 300_000, 1_000_001, 3_000_000].map(Duration::from_nanos) {
@@ -349,7 +358,8 @@ fn one_reset_to_zero_in_its_own_call_is_due_in_the_next_turn_and_starves_nobody(
         turn(&reactor);
         log.expect(&[0]);
     }
-    // Nobody waits in vain while it is due for ever: not a timer, not a channel, not another callback.
+    // Nobody waits in vain while it is due for ever: not a timer, not a channel, not another
+    // callback.
     let timer = reactor.after(ms(0));
     let _other = reactor.call_after(ms(0), log.noting(1));
     tx.send(7).unwrap();
@@ -444,8 +454,10 @@ fn a_callback_that_stops_drops_or_moves_another_one_due_with_it_keeps_it_from_be
             first.note(now.stats().called);
         });
         let note = log.clone();
-        *other.borrow_mut() =
-            Some(reactor.call_at(at(1), move |now| note.note((now.now() - Time::ZERO).as_millis() as u64)));
+        *other.borrow_mut() = Some(
+            reactor
+                .call_at(at(1), move |now| note.note((now.now() - Time::ZERO).as_millis() as u64)),
+        );
         let _last = reactor.call_at(at(1), log.noting(99));
         sim.advance(ms(2));
         turn(&reactor);
@@ -511,7 +523,8 @@ fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
             let (before, slept) = (now.stats(), sleeps.sleeps());
             wait(now, &timer);
             assert_eq!(now.now(), at(6));
-            // Once for what is due with us and was left, which has no say; once for the callback at 3; once for our own.
+            // Once for what is due with us and was left, which has no say; once for the callback at
+            // 3; once for our own.
             let slept = sleeps.sleeps() - slept;
             assert!((1..=3).contains(&slept), "{name}: {slept} sleeps");
             assert!((now.stats() - before).turns <= 1, "{name}");
@@ -538,8 +551,8 @@ fn what_came_to_be_due_during_a_select_inside_a_callback_is_called_by_the_next_t
             note.note(0);
         });
         let (note, clock) = (log.clone(), sim.clone());
-        let _meanwhile =
-            reactor.call_at(at(3), move |_| note.note((clock.now() - Time::ZERO).as_millis() as u64));
+        let _meanwhile = reactor
+            .call_at(at(3), move |_| note.note((clock.now() - Time::ZERO).as_millis() as u64));
         // Far away: a loop that sleeps until then has left the callback behind.
         let timer = reactor.at(at(1_000));
         wait(&reactor, &timer);
@@ -773,7 +786,8 @@ fn on_a_reactor_that_is_gone_callbacks_are_inert_and_closures_are_dropped_at_onc
     let (sim, reactor) = simulated();
     let token = Rc::new(());
     let held = [token.clone(), token.clone(), token.clone()];
-    let [armed, called, detached] = held.map(|token| reactor.call_after(ms(1), move |_| drop(token.clone())));
+    let [armed, called, detached] =
+        held.map(|token| reactor.call_after(ms(1), move |_| drop(token.clone())));
     called.reset(ms(0));
     turn(&reactor);
     let handle = reactor.handle();
@@ -785,7 +799,10 @@ fn on_a_reactor_that_is_gone_callbacks_are_inert_and_closures_are_dropped_at_onc
     assert_eq!(Rc::strong_count(&token), 1);
     sim.advance(ms(5));
     for callback in [&armed, &called, &late] {
-        assert_eq!((callback.reset(ms(0)), callback.reset_at(at(1)), callback.stop()), (false, false, false));
+        assert_eq!(
+            (callback.reset(ms(0)), callback.reset_at(at(1)), callback.stop()),
+            (false, false, false)
+        );
         assert_eq!((callback.deadline(), handle.is_live(callback.id())), (None, false));
         assert!(format!("{callback:?}").contains("inert: true"));
     }
@@ -807,7 +824,8 @@ fn a_callback_with_a_handle_inside_leaks_nothing_when_the_reactor_goes() {
     let (handle, held) = (reactor.handle(), token);
     let own = Own::default();
     let this = own.clone();
-    // A circle of all that can be: the closure holds the reactor's handle, its own callback, and a timer.
+    // A circle of all that can be: the closure holds the reactor's handle, its own callback, and a
+    // timer.
     let timer = reactor.after(HOUR);
     *own.borrow_mut() = Some(reactor.call_after(HOUR, move |_| {
         let _all = (&handle, &held, &this, &timer);
@@ -838,7 +856,8 @@ impl Drop for Counted {
     }
 }
 
-/// A reactor, how often the closure was dropped, and a callback in an hour with that closure, which first does `deed`.
+/// A reactor, how often the closure was dropped, and a callback in an hour with that closure, which
+/// first does `deed`.
 fn counted(deed: impl Fn(&Firing<'_>) + 'static) -> (Reactor, Rc<Cell<u32>>, Callback) {
     let (_, reactor) = simulated();
     let drops = Rc::new(Cell::new(0));
@@ -1136,7 +1155,8 @@ fn reset_stop_and_call_allocate_nothing() {
     let mut sleeps = 0;
     let before = reactor.stats();
     allocates_nothing(50, |_| {
-        // Until it has slept: where the thread is kept from its core both times are over before that.
+        // Until it has slept: where the thread is kept from its core both times are over before
+        // that.
         let waits = reactor.stats().waits;
         while reactor.stats().waits == waits {
             own.reset(Duration::from_micros(100));
@@ -1158,7 +1178,10 @@ fn callbacks_are_counted_and_never_reported_by_wait() {
     assert_eq!((reactor.stats().called, reactor.stats().expired, reactor.stats().live), (1, 1, 1));
     let sources = reactor.sources();
     let info = sources.iter().next().unwrap();
-    assert_eq!((info.kind, info.fired, info.id), (Some(SourceKind::Callback), 1, Some(callback.id())));
+    assert_eq!(
+        (info.kind, info.fired, info.id),
+        (Some(SourceKind::Callback), 1, Some(callback.id()))
+    );
 }
 
 /// `T` implements `Send` if and only if `A` cannot be inferred below.

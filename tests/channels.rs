@@ -1,4 +1,5 @@
-//! Bounded channels: order, endings, who gets a value back, timeouts, moving an end about, and that no wake-up is ever lost.
+//! Bounded channels: order, endings, who gets a value back, timeouts, moving an end about, and that
+//! no wake-up is ever lost.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -34,7 +35,10 @@ impl Order {
 
     #[track_caller]
     fn see(&mut self, (producer, n): (usize, u64)) {
-        assert_eq!(n, self.0[producer], "a message of producer {producer} is lost, doubled or out of order");
+        assert_eq!(
+            n, self.0[producer],
+            "a message of producer {producer} is lost, doubled or out of order"
+        );
         self.0[producer] += 1;
     }
 
@@ -163,7 +167,10 @@ fn an_inbox_drains_and_then_gives_the_error_for_ever() {
     }
     for _ in 0..3 {
         select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)), default => panic!("not ready") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Err(RecvError)),
+            default => panic!("not ready"),
+        }
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
     }
 }
@@ -211,7 +218,8 @@ fn blocked_senders_get_their_values_back_when_the_receiver_goes() {
             })
         })
         .collect();
-    // Nothing says that a thread is blocked in `send`: give them time to be. Should one not be, it gets its value back all the same.
+    // Nothing says that a thread is blocked in `send`: give them time to be. Should one not be, it
+    // gets its value back all the same.
     thread::sleep(ms(60));
     drop(rx);
     let back: Vec<_> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();
@@ -247,7 +255,9 @@ fn every_value_is_dropped_once_in_every_ending() {
         |drops| {
             let (tx, rx) = channel::bounded(1);
             assert!(tx.try_send(drops.value(0)).is_ok());
-            assert!(tx.try_send(drops.value(1)).is_err_and(|e| e.is_full() && e.into_inner().id == 1));
+            assert!(
+                tx.try_send(drops.value(1)).is_err_and(|e| e.is_full() && e.into_inner().id == 1)
+            );
             assert!(tx.send_timeout(drops.value(2), ms(1)).is_err_and(|e| e.is_timeout()));
             drop(rx);
         },
@@ -325,7 +335,9 @@ fn every_value_is_dropped_once_when_the_receiver_goes_amid_the_sending() {
             }
             drop(tx);
             assert!(
-                rx.iter().take(round % 60).all(|value| value.drops.0[value.id].load(Ordering::Relaxed) == 0)
+                rx.iter()
+                    .take(round % 60)
+                    .all(|value| value.drops.0[value.id].load(Ordering::Relaxed) == 0)
             );
             drop(rx);
         });
@@ -559,8 +571,13 @@ fn a_capacity_is_exact_and_both_ends_count_the_same() {
         let check = |held: usize| {
             let what = (tx.len(), tx.is_empty(), tx.is_full(), tx.capacity(), tx.is_disconnected());
             assert_eq!(what, (held, held == 0, held == capacity, Some(capacity), false));
-            let what =
-                (inbox.len(), inbox.is_empty(), inbox.is_full(), inbox.capacity(), inbox.is_disconnected());
+            let what = (
+                inbox.len(),
+                inbox.is_empty(),
+                inbox.is_full(),
+                inbox.capacity(),
+                inbox.is_disconnected(),
+            );
             assert_eq!(what, (held, held == 0, held == capacity, Some(capacity), false));
         };
         for _lap in 0..3 {
@@ -640,7 +657,8 @@ fn messages_may_have_any_size_and_need_no_clone() {
 fn a_channel_goes_through_a_channel() {
     let _dog = dog();
     let (tx, rx) = channel::bounded::<(u32, Sender<u32>)>(1);
-    let server = thread::spawn(move || rx.into_iter().for_each(|(n, reply)| reply.send(n * 2).unwrap()));
+    let server =
+        thread::spawn(move || rx.into_iter().for_each(|(n, reply)| reply.send(n * 2).unwrap()));
     for n in 0..200 {
         let (reply, answer) = channel::bounded(1);
         tx.send((n, reply)).unwrap();
@@ -675,7 +693,10 @@ fn errors_say_what_happened_whatever_the_message() {
     let (tx, rx) = channel::bounded(1);
     tx.send(NotDebug).unwrap();
     let full = tx.try_send(NotDebug).unwrap_err();
-    assert_eq!((full.to_string(), format!("{full:?}")), ("the channel is full".into(), "Full(..)".into()));
+    assert_eq!(
+        (full.to_string(), format!("{full:?}")),
+        ("the channel is full".into(), "Full(..)".into())
+    );
     let late = tx.send_timeout(NotDebug, Duration::ZERO).unwrap_err();
     assert!(late.to_string().contains("full"), "{late}");
     drop(rx);
@@ -793,7 +814,8 @@ fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
             let later = |n| {
                 let tx = tx.clone();
                 thread::spawn(move || {
-                    thread::sleep(Duration::from_micros(300)); // most often the receiver sleeps by then
+                    // most often the receiver sleeps by then
+                    thread::sleep(Duration::from_micros(300));
                     tx.send(n).unwrap();
                 })
             };
@@ -866,7 +888,9 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
                         let reactor = Reactor::new().unwrap();
                         let inbox = reactor.register(rx).unwrap();
                         let messages: Vec<_> = (0..take)
-                            .map(|_| select! { reactor; recv(inbox) -> message => message.unwrap() })
+                            .map(
+                                |_| select! { reactor; recv(inbox) -> message => message.unwrap() },
+                            )
                             .collect();
                         (inbox.into_inner(), messages)
                     });
@@ -956,7 +980,8 @@ fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
                 Ok(message) => rights.see(message),
                 Err(RecvError) => right = None,
             },
-            // It arms the kernel's timer again and again; the last part runs without it, so that a loss shows.
+            // It arms the kernel's timer again and again; the last part runs without it, so that a
+            // loss shows.
             recv(ticker) -> _ => if lefts.0[0] > 4_000 { ticker.stop(); },
         }
     }
@@ -1101,7 +1126,10 @@ fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
             Ok(())
         });
         if round % 2 == 0 {
-            select! { reactor; recv(first) -> n => assert_eq!(n, Ok(0)), recv(second) -> n => assert_eq!(n, Ok(0)) }
+            select! { reactor;
+                recv(first) -> n => assert_eq!(n, Ok(0)),
+                recv(second) -> n => assert_eq!(n, Ok(0)),
+            }
         } else {
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.len(), 2);
@@ -1143,7 +1171,8 @@ fn a_channel_that_a_select_does_not_mention_costs_one_spurious_turn_at_most() {
         }
     };
     assert_eq!(got, Ok(7));
-    // 21 sleeps: the first piece of noise woke us for nothing, the others did not, and the quiet channel's message did.
+    // 21 sleeps: the first piece of noise woke us for nothing, the others did not, and the quiet
+    // channel's message did.
     assert_eq!((script.sleeps(), script.wakes(), ticks), (21, 2, 19));
     // Nothing of it is lost for that.
     assert_eq!(ignored.len(), 20);
@@ -1170,7 +1199,8 @@ fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
     let before = reactor.stats();
     select! { reactor; recv(timer) -> _ => {} }
     let during = reactor.stats() - before;
-    // One for the timer, one for the first message of the flood, one that a signal or a stale event may cost.
+    // One for the timer, one for the first message of the flood, one that a signal or a stale event
+    // may cost.
     assert!(during.waits <= 3, "{during}");
     assert!(during.wakes <= 1, "{during}");
     flood.join().unwrap();
@@ -1222,8 +1252,11 @@ fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
         let sleeps = Announced::default();
         let (tx, inbox) = reactor.channel(64).unwrap();
         produce(tx, 4, 6_000, true);
-        while select! { reactor; recv(inbox) -> message => message, recv(sleeps) -> () => unreachable!() }
-            .is_ok()
+        while select! { reactor;
+            recv(inbox) -> message => message,
+            recv(sleeps) -> () => unreachable!(),
+        }
+        .is_ok()
         {}
         // When the receiver was never fast enough to sleep: again.
         if wakes.count() > 0 {

@@ -15,7 +15,12 @@ use pollmux::sys::Interest;
 use pollmux::{Events, Reactor, Sim, SourceKind, select};
 
 fn shell(script: &str) -> Child {
-    Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    Command::new("sh")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -51,7 +56,10 @@ fn a_hundred_children_are_each_told_apart() {
     let children: Vec<_> = (0..100u64)
         .map(|i| {
             reactor
-                .register_with(i, Command::new("sh").args(["-c", &format!("exit {i}")]).spawn().unwrap())
+                .register_with(
+                    i,
+                    Command::new("sh").args(["-c", &format!("exit {i}")]).spawn().unwrap(),
+                )
                 .unwrap()
         })
         .collect();
@@ -98,7 +106,9 @@ fn its_pipes_and_its_end_are_waited_for_together() {
     let mut buffer = [0; 64];
     while status.is_none() || !eof {
         select! { reactor;
-            recv(if eof { None } else { Some(&output) }) -> _ => match output.get_mut().read(&mut buffer) {
+            recv(if eof { None } else { Some(&output) }) -> _ => match
+                output.get_mut().read(&mut buffer)
+            {
                 Ok(0) => eof = true,
                 Ok(n) => text.extend_from_slice(&buffer[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

@@ -210,7 +210,8 @@ fn only_wall_timers_are_on_a_clock_that_is_set() {
         clocks
     }
     let [wall, monotonic, boot] =
-        [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME].map(|clock| clock as u32);
+        [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME]
+            .map(|clock| clock as u32);
     watch::in_child("only_wall_timers_are_on_a_clock_that_is_set", || {
         assert_eq!(clocks(), []);
         let reactor = Reactor::new().unwrap();
@@ -252,7 +253,10 @@ fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
     let numbers = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
     let mut command = Command::new("unshare");
     command.arg("--time").args(options).arg(std::env::current_exe().unwrap());
-    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, name).env(SAYS, numbers);
+    command
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .env(SAYS, numbers);
     let output = unshare(&mut command).unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
@@ -279,14 +283,17 @@ fn a_suspend_counts_for_boot_timers_only() {
         boot_timer.reset_at(boot).unwrap();
         select! { reactor; biased;
             recv(timer) -> _ => panic!("the machine slept, and the timer's clock went on"),
-            recv(boot_timer) -> due => assert!(due == boot && BootTime::now() - boot > half_an_hour / 2),
+            recv(boot_timer) -> due => {
+                assert!(due == boot && BootTime::now() - boot > half_an_hour / 2);
+            }
         }
         assert_eq!(timer.deadline(), Some(mono));
         assert!(Time::now() < mono);
         return;
     }
     // Before the suspend, which takes an hour.
-    let deadlines = [(Time::now() + half_an_hour).as_nanos(), (BootTime::now() + half_an_hour).as_nanos()];
+    let deadlines =
+        [(Time::now() + half_an_hour).as_nanos(), (BootTime::now() + half_an_hour).as_nanos()];
     with_other_clocks(name, &["--boottime", "3600"], &deadlines);
 }
 
@@ -302,7 +309,9 @@ fn a_clock_far_ahead_makes_no_timer_early() {
         for _ in 0..20 {
             let deadline = Time::now() + ms(1);
             let timer = reactor.at(deadline);
-            select! { reactor; recv(timer) -> due => assert!(due == deadline && Time::now() >= due) }
+            select! { reactor;
+                recv(timer) -> due => assert!(due == deadline && Time::now() >= due),
+            }
             select! { reactor; recv(ticker) -> tick => assert!(Time::now() >= tick.scheduled) }
         }
         return;

@@ -1,7 +1,8 @@
 //! Wrong cases of a `select!` do not compile, and the compiler says what is wrong with them.
 //!
-//! The wrong programs are the binaries of a small crate, written next to the build's other temporary files and checked by cargo once. So the test is not bound to how
-//! one compiler prints its errors: each program has to fail with our words, and a right one has to pass.
+//! The wrong programs are the binaries of a small crate, written next to the build's other
+//! temporary files and checked by cargo once. So the test is not bound to how one compiler prints
+//! its errors: each program has to fail with our words, and a right one has to pass.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,11 @@ const WRONG: [(&str, &str, &str); 34] = [
         "select! { reactor; recv(inbox) -> _x => {} biased; }",
         "`biased;` comes first in a select!",
     ),
-    ("unknown", "select! { reactor; receive(inbox) -> _x => {} }", "not a case of a select!: `receive`"),
+    (
+        "unknown",
+        "select! { reactor; receive(inbox) -> _x => {} }",
+        "not a case of a select!: `receive`",
+    ),
     ("tokios", "select! { reactor; x = inbox => {} }", "not a case of a select!: `x`"),
     (
         "else_case",
@@ -66,10 +71,22 @@ const WRONG: [(&str, &str, &str); 34] = [
         "select! { reactor; recv(inbox) -> _x => {} recv(bare_rx) -> _x => {} default => {} }",
         "`pollmux::channel::Receiver<i32>` is not a source",
     ),
-    ("a_receiver_by_reference", "select! { reactor; recv(&bare_rx) -> _x => {} }", "reactor.register(rx)?"),
-    ("a_receiver_perhaps", "select! { reactor; recv(Some(bare_rx)) -> _x => {} }", "reactor.register(rx)?"),
+    (
+        "a_receiver_by_reference",
+        "select! { reactor; recv(&bare_rx) -> _x => {} }",
+        "reactor.register(rx)?",
+    ),
+    (
+        "a_receiver_perhaps",
+        "select! { reactor; recv(Some(bare_rx)) -> _x => {} }",
+        "reactor.register(rx)?",
+    ),
     ("a_receiver_alone", "reactor.recv(&bare_rx);", "reactor.register(rx)?"),
-    ("a_receiver_in_a_set", "pollmux::Select::new(&reactor).recv(&bare_rx);", "reactor.register(rx)?"),
+    (
+        "a_receiver_in_a_set",
+        "pollmux::Select::new(&reactor).recv(&bare_rx);",
+        "reactor.register(rx)?",
+    ),
     (
         "a_sender_received",
         "select! { reactor; recv(bare_tx) -> _x => {} }",
@@ -93,9 +110,21 @@ const WRONG: [(&str, &str, &str); 34] = [
         "a `Result`: unwrap it, or add `?`",
     ),
     ("not_an_outbox", "select! { reactor; send(inbox, 1) -> _r => {} }", NO_OUTBOX),
-    ("a_sender", "select! { reactor; send(bare_tx, 1) -> _r => {} }", "let outbox = reactor.register(tx)?"),
-    ("a_sender_perhaps", "select! { reactor; send(Some(bare_tx), 1) -> _r => {} }", "reactor.register(tx)?"),
-    ("a_receiver_sent", "select! { reactor; send(bare_rx, 1) -> _r => {} }", "in a case `recv(inbox)`"),
+    (
+        "a_sender",
+        "select! { reactor; send(bare_tx, 1) -> _r => {} }",
+        "let outbox = reactor.register(tx)?",
+    ),
+    (
+        "a_sender_perhaps",
+        "select! { reactor; send(Some(bare_tx), 1) -> _r => {} }",
+        "reactor.register(tx)?",
+    ),
+    (
+        "a_receiver_sent",
+        "select! { reactor; send(bare_rx, 1) -> _r => {} }",
+        "in a case `recv(inbox)`",
+    ),
     ("wrong_value", "select! { reactor; send(outbox, \"one\") -> _r => {} }", "mismatched types"),
     ("too_many", "@33@", "a select! has at most 32 recv and send cases"),
     ("registered_twice", "reactor.register(inbox);", "cannot be registered with a reactor"),
@@ -108,7 +137,8 @@ const NO_OUTBOX: &str = "is no outbox: a `send` case cannot send through it";
 const PRIVATE: [&str; 6] = ["Cases", "Sending<", "Pick", "Impossible", "Chunk", "Core"];
 
 /// The same preamble with something right.
-const RIGHT: &str = "select! { reactor; recv(inbox) -> _x => {} send(outbox, 1) -> _r => {} default => {} }
+const RIGHT: &str =
+    "select! { reactor; recv(inbox) -> _x => {} send(outbox, 1) -> _r => {} default => {} }
     let n = wait_for!(reactor, inbox, Ok(_) | Err(_), 1 + 1);
     let n: u8 = wait_for!(reactor, inbox, _, { n });
     all_fragments!(reactor, inbox, outbox, n, { 2 }, 3, panic!());
@@ -119,7 +149,9 @@ const RIGHT: &str = "select! { reactor; recv(inbox) -> _x => {} send(outbox, 1) 
 /// What a user's own macros hand on: expressions, blocks and patterns as fragments.
 const MACROS: &str = "
 macro_rules! wait_for {
-    ($reactor:expr, $source:expr, $item:pat, $arm:expr) => { select! { $reactor; recv($source) -> $item => $arm } };
+    ($reactor:expr, $source:expr, $item:pat, $arm:expr) => {
+        select! { $reactor; recv($source) -> $item => $arm }
+    };
 }
 macro_rules! all_fragments {
     ($r:expr, $s:expr, $o:expr, $arm:expr, $block:block, $default:expr, $error:expr) => {
@@ -157,7 +189,11 @@ fn main() -> std::io::Result<()> {
             error -> _error => {}
         }
     }
-    let n = select! { reactor; biased; recv(inbox) -> n => n.unwrap_or(1), default => 2, error -> e => return Err(e) };
+    let n = select! { reactor; biased;
+        recv(inbox) -> n => n.unwrap_or(1),
+        default => 2,
+        error -> e => return Err(e),
+    };
     println!(\"{n}\");
     Ok(())
 }
@@ -196,7 +232,8 @@ fn project() -> PathBuf {
             &format!("#![allow(unused)]\n{PREAMBLE}{inside}\n}}\n"),
         );
     }
-    let most = format!("select! {{ reactor; {} default => {{}} }}", "recv(inbox) -> _x => {} ".repeat(32));
+    let most =
+        format!("select! {{ reactor; {} default => {{}} }}", "recv(inbox) -> _x => {} ".repeat(32));
     let right = RIGHT.replace("@32@", &most);
     write(
         &folder.join("src/bin"),
@@ -227,7 +264,10 @@ fn a_wrong_case_is_a_readable_compile_error() {
     for (name, inside, expected) in WRONG {
         let (passed, said) = cargo(&folder, "check", name);
         assert!(!passed, "{name} compiles: {inside}");
-        assert!(said.contains(expected), "{name}: {inside}\ndoes not say `{expected}`, but:\n{said}");
+        assert!(
+            said.contains(expected),
+            "{name}: {inside}\ndoes not say `{expected}`, but:\n{said}"
+        );
         let private = PRIVATE.iter().find(|private| said.contains(**private));
         assert_eq!(private, None, "{name}: {inside}\nnames what is private:\n{said}");
     }

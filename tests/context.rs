@@ -1,5 +1,6 @@
-//! Contexts beside what Go's tests ask (`conformance/context.rs`): deadlines without a reactor, large trees, what `done` and `after_cancel` arm and leave behind,
-//! and how many wake-ups a cancellation costs.
+//! Contexts beside what Go's tests ask (`conformance/context.rs`): deadlines without a reactor,
+//! large trees, what `done` and `after_cancel` arm and leave behind, and how many wake-ups a
+//! cancellation costs.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -19,8 +20,8 @@ use self::cpu::timed;
 use self::watch::{Random, dog, in_child, scripted};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{
-    Canceller, Cause, Clock, Context, ContextError, Driver, Events, Handle, Reactor, Select, Sim, Source,
-    Time, select,
+    Canceller, Cause, Clock, Context, ContextError, Driver, Events, Handle, Reactor, Select, Sim,
+    Source, Time, select,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -114,7 +115,10 @@ fn a_deadline_that_has_passed_was_before_a_later_cancellation_even_if_nobody_loo
     assert!(cancel_parent.cancel());
     assert_eq!(child.err(), Some(ContextError::DeadlineExceeded));
     assert_eq!(grandchild.err(), Some(ContextError::DeadlineExceeded));
-    assert_eq!((parent.err(), other.err()), (Some(ContextError::Cancelled), Some(ContextError::Cancelled)));
+    assert_eq!(
+        (parent.err(), other.err()),
+        (Some(ContextError::Cancelled), Some(ContextError::Cancelled))
+    );
     sim.advance(ms(15));
     assert_eq!(other.err(), Some(ContextError::Cancelled), "for ever");
 }
@@ -163,7 +167,8 @@ fn done_on_another_clock_is_refused_where_there_is_a_deadline() {
     };
     let refused = text(catch_unwind(AssertUnwindSafe(|| drop(reactor.done(&timed)))));
     assert!(refused.contains("another clock"), "{refused}");
-    let refused = text(catch_unwind(AssertUnwindSafe(|| drop(reactor.after_cancel(&timed, |_| {})))));
+    let refused =
+        text(catch_unwind(AssertUnwindSafe(|| drop(reactor.after_cancel(&timed, |_| {})))));
     assert!(refused.contains("another clock"), "{refused}");
     let other = Sim::new();
     let (timed, _timed) = Context::on_clock(other.clock()).with_timeout(HOUR);
@@ -173,7 +178,8 @@ fn done_on_another_clock_is_refused_where_there_is_a_deadline() {
     canceller.cancel();
     select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
     assert!(
-        matches!(context.clock(), Clock::Monotonic) && matches!(reactor.context().clock(), Clock::Virtual(_))
+        matches!(context.clock(), Clock::Monotonic)
+            && matches!(reactor.context().clock(), Clock::Virtual(_))
     );
 }
 
@@ -185,7 +191,8 @@ fn a_hundred_thousand_children_are_cancelled_in_linear_time() {
         let trees: Vec<_> = (0..trees).map(|_| Context::background().with_cancel()).collect();
         let children: Vec<_> =
             trees.iter().flat_map(|(root, _)| (0..n).map(|_| root.with_cancel().0)).collect();
-        let ((), took) = timed(|| trees.iter().for_each(|(_, canceller)| assert!(canceller.cancel())));
+        let ((), took) =
+            timed(|| trees.iter().for_each(|(_, canceller)| assert!(canceller.cancel())));
         assert!(children.iter().all(|child| child.err() == Some(ContextError::Cancelled)));
         took
     };
@@ -206,7 +213,8 @@ fn a_cancellation_of_a_large_tree_holds_no_lock_that_its_users_wait_for() {
         let (branch, _branch) = root.with_cancel();
         let children: Vec<_> = (0..MANY).map(|_| branch.with_cancel()).collect();
         let other = thread::spawn(move || canceller.cancel());
-        // Uses the node whose children are being cancelled, from when it has ended until the last of them has.
+        // Uses the node whose children are being cancelled, from when it has ended until the last
+        // of them has.
         let last = &children[MANY - 1].0;
         while branch.err().is_none() {}
         let mut during = 0;
@@ -311,7 +319,8 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         } else {
             assert!(canceller.cancel())
         }
-        let expected = if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
+        let expected =
+            if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
         for _ in 0..2 {
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [5]);
@@ -320,7 +329,10 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         reactor.try_wait(&mut events).unwrap();
         assert!(events.is_empty());
         for _ in 0..3 {
-            select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), expected), default => panic!("once only") }
+            select! { reactor;
+                recv(done) -> cause => assert_eq!(cause.error(), expected),
+                default => panic!("once only"),
+            }
         }
         assert_eq!(done.key(), 5);
         sim.advance(HOUR);
@@ -337,7 +349,8 @@ fn wait_reports_what_had_ended_before_it_was_asked_for() {
     canceller.cancel();
     sim.advance(ms(20));
     for settled in [false, true] {
-        let (cancelled, expired) = (reactor.done(&context).with_key(1), reactor.done(&timed).with_key(2));
+        let (cancelled, expired) =
+            (reactor.done(&context).with_key(1), reactor.done(&timed).with_key(2));
         let mut events = Events::with_capacity(4);
         reactor.wait(&mut events).unwrap();
         assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1, 2], "{settled}");
@@ -396,10 +409,15 @@ fn a_deadline_is_armed_where_it_is_waited_for_and_only_the_earliest_of_the_path(
     let (child, _child) = parent.with_timeout(ms(20));
     let (unwatched, _unwatched) = reactor.context().with_timeout(ms(30));
     assert_eq!(child.deadline(), parent.deadline());
-    let (of_parent, of_child, later) = (reactor.done(&parent), reactor.done(&child), reactor.after(ms(100)));
-    select! { reactor; recv(of_child) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    let (of_parent, of_child, later) =
+        (reactor.done(&parent), reactor.done(&child), reactor.after(ms(100)));
+    select! { reactor;
+        recv(of_child) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    }
     assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(10), 1));
-    select! { reactor; recv(of_parent) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    select! { reactor;
+        recv(of_parent) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    }
     select! { reactor; recv(later) -> _ => {} }
     assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(100), 2), "something else was armed");
     assert_eq!(unwatched.err(), Some(ContextError::DeadlineExceeded));
@@ -432,14 +450,16 @@ fn a_select_made_at_run_time_finds_an_end() {
 fn an_outer_loop_is_told_of_an_end() {
     let _dog = dog();
     // By a source, by what was left to do, or by both.
-    for (deadline, source, closure) in
-        [false, true].into_iter().flat_map(|d| [(d, true, false), (d, false, true), (d, true, true)])
+    for (deadline, source, closure) in [false, true]
+        .into_iter()
+        .flat_map(|d| [(d, true, false), (d, false, true), (d, true, true)])
     {
         let reactor = Reactor::new().unwrap();
         let inner = reactor.embed().unwrap();
         let outer = Poller::new().unwrap();
         outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
-        let (context, canceller) = reactor.context().with_timeout(if deadline { ms(5) } else { HOUR });
+        let (context, canceller) =
+            reactor.context().with_timeout(if deadline { ms(5) } else { HOUR });
         let done = source.then(|| reactor.done(&context));
         let ran = Rc::new(Cell::new(!closure));
         let run = ran.clone();
@@ -452,9 +472,13 @@ fn an_outer_loop_is_told_of_an_end() {
         }
         // The context ends before those who wait are told: that is over, too, from here on.
         assert_eq!(other.join().unwrap(), !deadline);
-        let expected = if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
+        let expected =
+            if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
         assert_eq!(context.err(), Some(expected));
-        assert_eq!(done.and_then(|done| done.try_take()).as_ref().map(error), source.then_some(expected));
+        assert_eq!(
+            done.and_then(|done| done.try_take()).as_ref().map(error),
+            source.then_some(expected)
+        );
         while inner.turn().unwrap() > 0 {}
         outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
         assert!(events.is_empty(), "quiet again");
@@ -515,7 +539,9 @@ fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
                 let reactor = Reactor::new().unwrap();
                 let done = reactor.done(&context);
                 asleep.send(()).unwrap();
-                select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+                select! { reactor;
+                    recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled),
+                }
                 reactor.stats()
             })
         })
@@ -549,7 +575,8 @@ fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
             go.recv().unwrap();
             canceller.cancel()
         });
-        // The cancellation comes when it sleeps, and its first wake-up is to find all: a second sleep would have no end.
+        // The cancellation comes when it sleeps, and its first wake-up is to find all: a second
+        // sleep would have no end.
         let sleeping = script.clone();
         script.on_sleep(move || {
             asleep.send(()).unwrap();
@@ -562,7 +589,10 @@ fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
         let mut taken = 0;
         while taken < N {
             reactor.wait(&mut events).unwrap();
-            taken += events.iter().filter(|event| dones[event.key() as usize].try_take().is_some()).count();
+            taken += events
+                .iter()
+                .filter(|event| dones[event.key() as usize].try_take().is_some())
+                .count();
         }
         assert!(other.join().unwrap());
         assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (1, 1, 1));
@@ -596,7 +626,8 @@ fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
         }
     });
     for n in 0..3_000 {
-        let timeout = if random.below(4) == 0 { Duration::from_micros(random.below(200)) } else { HOUR };
+        let timeout =
+            if random.below(4) == 0 { Duration::from_micros(random.below(200)) } else { HOUR };
         let (parent, canceller) = Context::background().with_cancel();
         let (context, _own) = parent.with_timeout(timeout);
         let done = reactor.done(&context);
@@ -820,8 +851,10 @@ fn the_order_of_ends_is_that_of_the_tree_and_of_registration() {
     let (root, canceller) = reactor.context().with_cancel();
     let children: Vec<_> = (0..20).map(|_| root.with_cancel()).collect();
     let grandchildren: Vec<_> = children.iter().map(|(child, _)| child.with_cancel()).collect();
-    let key = |n: usize, (context, _): &(Context, Canceller)| reactor.done(context).with_key(n as u64);
-    let _young: Vec<_> = grandchildren.iter().enumerate().map(|(n, pair)| key(100 + n, pair)).collect();
+    let key =
+        |n: usize, (context, _): &(Context, Canceller)| reactor.done(context).with_key(n as u64);
+    let _young: Vec<_> =
+        grandchildren.iter().enumerate().map(|(n, pair)| key(100 + n, pair)).collect();
     let _old: Vec<_> = children.iter().enumerate().map(|(n, pair)| key(n, pair)).collect();
     // A wait has asked for marks before.
     let mut events = Events::with_capacity(100);
@@ -892,10 +925,14 @@ fn a_deadline_has_the_slack_it_asks_for() {
 fn an_instant_is_no_deadline_on_a_virtual_clock() {
     let (_sim, reactor) = simulated();
     let soon = || Instant::now() + ms(5);
-    for context in [reactor.context(), reactor.context().with_cancel().0, reactor.context().with_cancel().0] {
+    for context in
+        [reactor.context(), reactor.context().with_cancel().0, reactor.context().with_cancel().0]
+    {
         for refused in [
             catch_unwind(AssertUnwindSafe(|| drop(context.with_deadline(soon())))),
-            catch_unwind(AssertUnwindSafe(|| drop(context.with_deadline_cause(soon(), "too late")))),
+            catch_unwind(AssertUnwindSafe(|| {
+                drop(context.with_deadline_cause(soon(), "too late"))
+            })),
         ] {
             let text = *refused.unwrap_err().downcast::<&str>().unwrap();
             assert!(text.contains("virtual") && text.contains("with_timeout"), "{text}");

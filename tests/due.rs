@@ -141,13 +141,19 @@ fn a_biased_select_takes_its_first_due_case() {
         s.sim.advance(ms(10));
         tx.send(1).unwrap();
         select! { s.reactor; biased;
-            recv(due) -> _ => {}, recv(ticker) -> _ => panic!("ticker"), recv(inbox) -> _ => panic!("inbox"),
+            recv(due) -> _ => {},
+            recv(ticker) -> _ => panic!("ticker"),
+            recv(inbox) -> _ => panic!("inbox"),
         }
         select! { s.reactor; biased;
-            recv(due) -> _ => panic!("twice"), recv(ticker) -> _ => {}, recv(inbox) -> _ => panic!("inbox"),
+            recv(due) -> _ => panic!("twice"),
+            recv(ticker) -> _ => {},
+            recv(inbox) -> _ => panic!("inbox"),
         }
         select! { s.reactor; biased;
-            recv(due) -> _ => panic!("twice"), recv(ticker) -> _ => panic!("twice"), recv(inbox) -> _ => {},
+            recv(due) -> _ => panic!("twice"),
+            recv(ticker) -> _ => panic!("twice"),
+            recv(inbox) -> _ => {},
         }
     }
 }

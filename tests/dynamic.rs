@@ -49,7 +49,8 @@ fn sources_of_every_kind_take_part() {
     let (timer, ticker) = (reactor.after(ms(5)), reactor.every(ms(3)).unwrap());
     let (notifier, notified) = reactor.notifier();
     let mut select = Select::new(&reactor);
-    let indices = (select.recv(&inbox), select.recv(&timer), select.recv(&ticker), select.recv(&notified));
+    let indices =
+        (select.recv(&inbox), select.recv(&timer), select.recv(&ticker), select.recv(&notified));
     assert_eq!(indices, (0, 1, 2, 3));
 
     let chosen = select.wait().unwrap();
@@ -308,7 +309,10 @@ fn the_end_of_a_channel_is_chosen_for_ever() {
         for _ in 0..3 {
             assert_eq!(select.wait().unwrap().recv(&inbox), Some(Err(RecvError)));
             assert_eq!(select.try_wait().unwrap().unwrap().recv(&inbox), Some(Err(RecvError)));
-            assert_eq!(select.wait_timeout(ms(1)).unwrap().unwrap().recv(&inbox), Some(Err(RecvError)));
+            assert_eq!(
+                select.wait_timeout(ms(1)).unwrap().unwrap().recv(&inbox),
+                Some(Err(RecvError))
+            );
         }
         // The other cases still have their turn, and the end is the first one's that is biased.
         other.send(2).unwrap();

@@ -1,4 +1,5 @@
-//! The echo server of the example, under polite and under rude clients: every message comes back, and nothing is left behind.
+//! The echo server of the example, under polite and under rude clients: every message comes back,
+//! and nothing is left behind.
 
 #[path = "../examples/common/mod.rs"]
 mod common;
@@ -63,7 +64,8 @@ fn every_message_comes_back_and_none_allocates() {
     assert_eq!(many.stats.live, 0);
     // One registration and one removal each, however many messages.
     assert_eq!(many.stats.controls, few.stats.controls);
-    // At most the first idle timer arms the kernel's, and that only if the server ever finds nothing to do.
+    // At most the first idle timer arms the kernel's, and that only if the server ever finds
+    // nothing to do.
     assert!(many.stats.arms <= 1, "idle timers that are put off cost no syscall: {:?}", many.stats);
 }
 
@@ -77,7 +79,10 @@ fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
             [(); 5].map(|()| scope.spawn(attack)).map(|attack| attack.join().unwrap())
         });
         for outcome in outcomes {
-            assert_eq!((outcome.dropped, outcome.half_closed, outcome.reset, outcome.stalled), (1, 1, 1, 0));
+            assert_eq!(
+                (outcome.dropped, outcome.half_closed, outcome.reset, outcome.stalled),
+                (1, 1, 1, 0)
+            );
         }
         wait_until_all_have_gone(remote).unwrap();
     });
@@ -127,7 +132,11 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
             }
         }
         assert!(echo.iter().enumerate().all(|(i, &found)| found == byte(i)));
-        assert_eq!(client.read(&mut some).unwrap_err().kind(), ErrorKind::WouldBlock, "there is no more");
+        assert_eq!(
+            client.read(&mut some).unwrap_err().kind(),
+            ErrorKind::WouldBlock,
+            "there is no more"
+        );
         client.shutdown(Shutdown::Write).unwrap();
         client.set_read_timeout(None).unwrap();
         assert_eq!(client.read(&mut some).unwrap(), 0);
@@ -135,7 +144,10 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
     assert_eq!((report.accepted, report.idle, report.failed), (2, 0, 0));
     // While it was blocked, and when there was nothing to do, it slept.
     let Stats { turns, waits, .. } = report.stats;
-    assert!(turns <= 2 * report.messages + 100, "{turns} turns, {waits} waits: it spins; {report:?}");
+    assert!(
+        turns <= 2 * report.messages + 100,
+        "{turns} turns, {waits} waits: it spins; {report:?}"
+    );
 }
 
 #[test]
@@ -154,7 +166,8 @@ fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
         }
         std::io::Result::Ok(())
     };
-    // Wall time: a machine that keeps one of the two from its core for longer than the server has patience gets a server with more.
+    // Wall time: a machine that keeps one of the two from its core for longer than the server has
+    // patience gets a server with more.
     let patience = [300, 3_000, 25_000].map(Duration::from_millis);
     let undisturbed = patience.into_iter().find_map(|idle| {
         let mut result = Ok(());
@@ -183,7 +196,8 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
                 remote.post(move |_| say.send(()).unwrap()).unwrap();
                 said.recv().unwrap();
             }
-            let mut spare: Vec<_> = std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
+            let mut spare: Vec<_> =
+                std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
             spare.pop();
             let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
             first.write_all(b"x").unwrap();

@@ -1,4 +1,5 @@
-//! The reactor inside another loop, here a bare epoll: its fd is readable exactly when a turn has something to do.
+//! The reactor inside another loop, here a bare epoll: its fd is readable exactly when a turn has
+//! something to do.
 
 // Where no kqueue can be waited for (build.rs) there is nothing to test.
 #![cfg(not(flat))]
@@ -37,7 +38,8 @@ struct Outer {
 
 impl Outer {
     fn around(fd: impl AsFd, mode: Mode) -> Outer {
-        let outer = Outer { poller: Poller::new().unwrap(), events: SysEvents::with_capacity(8), ups: 0 };
+        let outer =
+            Outer { poller: Poller::new().unwrap(), events: SysEvents::with_capacity(8), ups: 0 };
         outer.poller.register(fd, 0, Interest::READABLE, mode).unwrap();
         outer
     }
@@ -103,7 +105,8 @@ fn the_fd_is_quiet_while_there_is_nothing_to_do() {
     }
 }
 
-/// Looks of its own between the turns, of which a reactor with fds makes one in 100 us, are no reason for a turn.
+/// Looks of its own between the turns, of which a reactor with fds makes one in 100 us, are no
+/// reason for a turn.
 #[test]
 fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
     let _dog = dog();
@@ -117,7 +120,12 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         for _ in 0..5 {
             thread::sleep(ms(1)); // longer than a poll interval: the select looks
             let before = reactor.stats();
-            select! { reactor; recv(ours) -> _ => panic!(), recv(inbox) -> _ => panic!(), recv(timer) -> _ => panic!(), default => {} }
+            select! { reactor;
+                recv(ours) -> _ => panic!(),
+                recv(inbox) -> _ => panic!(),
+                recv(timer) -> _ => panic!(),
+                default => {}
+            }
             let during = reactor.stats() - before;
             assert_eq!((during.polls, during.wakes, during.arms), (1, 0, 0), "{during}");
             assert!(!outer.is_up(), "{mode:?}");
@@ -174,7 +182,10 @@ fn a_message_from_another_thread_raises_the_fd() {
         });
         outer.sleep();
         assert_eq!(inner.turn().unwrap(), 1);
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(7)), default => panic!("{mode:?}") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(7)),
+            default => panic!("{mode:?}"),
+        }
     }
 }
 
@@ -255,7 +266,10 @@ fn a_timer_raises_the_fd_when_it_is_due_and_not_before() {
             let due = timer.deadline().unwrap();
             assert!(outer.is_up(), "a turn must arm it");
             // A turn that comes late finds it due, and raises the fd as the timer would.
-            assert!(inner.turn().unwrap() == 0 || Time::now() >= due, "{mode:?}: early for {delay:?}");
+            assert!(
+                inner.turn().unwrap() == 0 || Time::now() >= due,
+                "{mode:?}: early for {delay:?}"
+            );
             outer.sleep();
             assert!(Time::now() >= due, "{mode:?}: early for {delay:?}");
             assert_eq!(inner.turn().unwrap(), 1);
@@ -390,7 +404,11 @@ fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
         assert!(!outer.is_up(), "{mode:?}");
         assert_eq!(inner.turn().unwrap(), 0);
         let during = reactor.stats() - before;
-        assert_eq!((during.wakes, during.arms, during.polls, during.waits), (1, 1, 2, 0), "{during}");
+        assert_eq!(
+            (during.wakes, during.arms, during.polls, during.waits),
+            (1, 1, 2, 0),
+            "{during}"
+        );
     }
 }
 
@@ -487,7 +505,8 @@ fn thousands_of_messages_from_another_thread_arrive_once_each() {
         }
         assert_eq!(next, rounds);
         sender.join().unwrap();
-        // A message raises the fd; a turn that finds it raises it again; one that finds nothing does not. A quarter of the turns take too little.
+        // A message raises the fd; a turn that finds it raises it again; one that finds nothing
+        // does not. A quarter of the turns take too little.
         assert!(
             outer.ups <= 3 * rounds + 10,
             "{mode:?}: {} wake-ups in {turns} turns for {rounds} messages",
@@ -523,7 +542,8 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
                     },
                     recv(ticker) -> tick => {
                         assert!(tick.scheduled <= Time::now());
-                        // The last stretch has no help from the ticker: a message that raised nothing would be seen.
+                        // The last stretch has no help from the ticker: a message that raised
+                        // nothing would be seen.
                         if next > rounds / 2 { ticker.stop(); }
                     }
                     default => break,
@@ -624,7 +644,9 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
             long.reset(ms(4));
             let due = long.deadline().unwrap();
             match round % 3 {
-                0 => select! { reactor; recv(short) -> _ => {}, recv(inbox) -> _ => unreachable!() },
+                0 => {
+                    select! { reactor; recv(short) -> _ => {}, recv(inbox) -> _ => unreachable!() }
+                }
                 1 => {
                     reactor.wait(&mut events).unwrap();
                     assert!(short.try_take().is_some());
@@ -635,7 +657,8 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
                     short.stop();
                 }
             }
-            // Afterwards the outer loop hears of everything as before: of messages to either channel, and of the deadline.
+            // Afterwards the outer loop hears of everything as before: of messages to either
+            // channel, and of the deadline.
             for n in 0..3 {
                 tx.send(n).unwrap();
                 while inbox.is_empty() || inbox.try_recv().is_err() {
@@ -746,7 +769,8 @@ fn a_reactor_goes_on_when_its_embedding_ends() {
         settle(&mut outer, &inner);
         outer.poller.deregister(&inner).unwrap();
         drop(inner);
-        // It sleeps and is woken by itself again: by a message, and by a deadline that is earlier than what a turn armed.
+        // It sleeps and is woken by itself again: by a message, and by a deadline that is earlier
+        // than what a turn armed.
         let sender = thread::spawn(move || {
             for n in 0..200 {
                 tx.send(n).unwrap();
@@ -756,7 +780,10 @@ fn a_reactor_goes_on_when_its_embedding_ends() {
             }
         });
         for n in 0..200 {
-            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), recv(timer) -> _ => unreachable!() }
+            select! { reactor;
+                recv(inbox) -> got => assert_eq!(got, Ok(n)),
+                recv(timer) -> _ => unreachable!(),
+            }
         }
         sender.join().unwrap();
         timer.reset(ms(2));
@@ -837,7 +864,8 @@ fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
     assert_eq!(reactor.stats().wakes, 0);
 }
 
-// ---- Callbacks, calls from outside, fds and timers of the kernel, on every driver that can be embedded.
+// ---- Callbacks, calls from outside, fds and timers of the kernel, on every driver that can be
+// embedded.
 
 fn on_native() -> Reactor {
     Reactor::new().unwrap()
@@ -851,7 +879,8 @@ fn on_mio() -> Reactor {
 
 #[cfg(feature = "polling")]
 fn on_polling() -> Reactor {
-    Reactor::with_driver(pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap()).unwrap()
+    Reactor::with_driver(pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap())
+        .unwrap()
 }
 
 const DRIVERS: &[fn() -> Reactor] = &[
@@ -997,11 +1026,15 @@ fn an_fd_raises_the_fd_while_a_turn_would_find_it() {
                     assert!(outer.is_up());
                     assert_eq!(inner.turn().unwrap(), 1);
                 }
-                select! { reactor; recv(ours) -> _ => assert!(drain(&mut ours) >= 3), default => panic!() }
+                select! { reactor;
+                    recv(ours) -> _ => assert!(drain(&mut ours) >= 3),
+                    default => panic!(),
+                }
             }
             settle(&mut outer, &inner);
             assert!(outer.is_quiet_for(ms(2)));
-            theirs.shutdown(Shutdown::Both).unwrap(); // dropped it may be open still, in a process that another test begins
+            // dropped it may be open still, in a process that another test begins
+            theirs.shutdown(Shutdown::Both).unwrap();
             assert!(outer.is_up(), "the end is news");
             assert_eq!(inner.turn().unwrap(), 1);
             drop(ours);
@@ -1022,7 +1055,8 @@ fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
             inner.turn().unwrap();
             settle_but_for(&mut outer, &inner, timer.deadline().unwrap());
             tx.send(round).unwrap();
-            // Longer than the fds may go unlooked at; with the message's wake-up in the poller, and then the timer's.
+            // Longer than the fds may go unlooked at; with the message's wake-up in the poller, and
+            // then the timer's.
             thread::sleep(Duration::from_micros(if round % 2 == 0 { 200 } else { 1_500 }));
             select! { reactor; recv(ours) -> _ => panic!(), default => {} }
             outer.sleep();
@@ -1087,7 +1121,9 @@ fn interest_changed_in_a_callback_is_waited_for() {
         settle(&mut outer, &inner);
         for _ in 0..5 {
             let fd = ours.clone();
-            reactor.call_after(ms(1), move |_| fd.set_interest(Interest::WRITABLE).unwrap()).detach();
+            reactor
+                .call_after(ms(1), move |_| fd.set_interest(Interest::WRITABLE).unwrap())
+                .detach();
             while !ours.is_ready() {
                 outer.sleep();
                 inner.turn().unwrap();
@@ -1170,12 +1206,14 @@ fn a_reactor_dropped_while_embedded_leaves_a_quiet_fd() {
 
 // ---- Reactors in reactors, and beside each other.
 
-/// A reactor whose fd is a source of another one, which is embedded in a bare epoll: three pollers deep, or four on a foreign one.
+/// A reactor whose fd is a source of another one, which is embedded in a bare epoll: three pollers
+/// deep, or four on a foreign one.
 #[test]
 fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
     let _dog = dog();
     for new in DRIVERS {
-        for (mode, outermost) in MODES.into_iter().flat_map(|mode| MODES.map(|outer| (mode, outer))) {
+        for (mode, outermost) in MODES.into_iter().flat_map(|mode| MODES.map(|outer| (mode, outer)))
+        {
             let (middle, middle_inner, mut outer) = embedded(outermost);
             let deep = new();
             let mut deep_inner =
@@ -1221,7 +1259,8 @@ fn a_reactor_in_an_embedded_reactor_loses_nothing_and_falls_silent() {
                     };
                 }
             }
-            // Each of the two levels has a wake-up for what came, one to see that nothing is left, and one to arm.
+            // Each of the two levels has a wake-up for what came, one to see that nothing is left,
+            // and one to arm.
             let woken = outer.ups - ups;
             assert!(
                 woken <= u64::from(8 * ROUNDS),
@@ -1298,7 +1337,10 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
             tx.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
-            select! { reactor; recv(events) -> event => assert_eq!(event.token(), Token(5)), default => panic!() }
+            select! { reactor;
+                recv(events) -> event => assert_eq!(event.token(), Token(5)),
+                default => panic!(),
+            }
             assert_eq!(rx.read(&mut [0; 4]).unwrap(), 1);
         }
         settle(&mut outer, &inner);
@@ -1327,7 +1369,10 @@ fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
             theirs.write_all(b"x").unwrap();
             assert!(outer.is_up());
             assert_eq!(inner.turn().unwrap(), 1);
-            select! { reactor; recv(events) -> event => assert_eq!(event.key, 5), default => panic!() }
+            select! { reactor;
+                recv(events) -> event => assert_eq!(event.key, 5),
+                default => panic!(),
+            }
             assert_eq!(ours.read(&mut [0; 4]).unwrap(), 1);
         }
         settle(&mut outer, &inner);
@@ -1357,7 +1402,10 @@ fn what_nobody_takes_keeps_the_fd_up() {
         stays_up(&mut outer, &inner);
         // Taken once it is quiet, though a `select!` has it again.
         for _ in 0..2 {
-            select! { reactor; recv(done) -> _ => {}, default => panic!("the context is cancelled") }
+            select! { reactor;
+                recv(done) -> _ => {},
+                default => panic!("the context is cancelled"),
+            }
             settle(&mut outer, &inner);
         }
         let (tx, inbox) = reactor.channel::<u8>(1).unwrap();

@@ -14,14 +14,20 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode};
 use pollmux::{
-    Clock, Deadline, Driver, DriverQueue, EventsId, Native, Reactor, ReadyFds, Select, Wait, Wake, select,
+    Clock, Deadline, Driver, DriverQueue, EventsId, Native, Reactor, ReadyFds, Select, Wait, Wake,
+    select,
 };
 
 /// A driver that refuses fds with an error of the system.
 struct Refusing(Native, i32);
 
 impl Driver for Refusing {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         self.0.wait(deadline, how, ready)
     }
     fn waker(&self) -> Arc<dyn Wake> {
@@ -71,11 +77,18 @@ fn a_second_registration_names_the_fd_and_the_first_line() {
     let socket = socket();
     let fd = socket.as_raw_fd();
     let (first, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
-    let texts =
-        [&*format!("fd {fd} at"), &*format!("tests/errors.rs:{line}:"), "registered already", "try_clone"];
+    let texts = [
+        &*format!("fd {fd} at"),
+        &*format!("tests/errors.rs:{line}:"),
+        "registered already",
+        "try_clone",
+    ];
     let again = reactor.fd(&socket, Interest::READABLE).unwrap_err();
     says(&again, &texts);
-    assert_eq!((again.error().kind(), errno(again.error())), (ErrorKind::AlreadyExists, Some(libc::EEXIST)));
+    assert_eq!(
+        (again.error().kind(), errno(again.error())),
+        (ErrorKind::AlreadyExists, Some(libc::EEXIST))
+    );
     // As an `io::Error` it says the same.
     let again = io::Error::from(again);
     says(&again, &texts);
@@ -83,7 +96,10 @@ fn a_second_registration_names_the_fd_and_the_first_line() {
     // The line is that of the source that has the fd now.
     drop(first);
     let (second, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
-    says(&reactor.fd(&socket, Interest::READABLE).unwrap_err(), &[&*format!("tests/errors.rs:{line}:")]);
+    says(
+        &reactor.fd(&socket, Interest::READABLE).unwrap_err(),
+        &[&*format!("tests/errors.rs:{line}:")],
+    );
     let clone = socket.try_clone().unwrap();
     assert!(reactor.fd(&clone, Interest::READABLE).is_ok());
     drop(second);
@@ -96,7 +112,10 @@ fn a_full_epoll_names_its_limit() {
     let failed = reactor.fd(&socket, Interest::READABLE).unwrap_err();
     let texts = ["fs.epoll.max_user_watches", "raise", &*format!("fd {}", socket.as_raw_fd())];
     says(&failed, &texts);
-    assert_eq!((failed.error().kind(), errno(failed.error())), (ErrorKind::StorageFull, Some(libc::ENOSPC)));
+    assert_eq!(
+        (failed.error().kind(), errno(failed.error())),
+        (ErrorKind::StorageFull, Some(libc::ENOSPC))
+    );
     says(&io::Error::from(failed), &texts);
     // So do the sources with fds of their own.
     says(&reactor.signals(&[pollmux::Signal::USER1]).unwrap_err(), &texts[..2]);
@@ -109,8 +128,11 @@ fn a_full_epoll_names_its_limit() {
 
 #[test]
 fn want_of_fds_names_the_limit() {
-    let causes =
-        [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "memory limit")];
+    let causes = [
+        (libc::EMFILE, "RLIMIT_NOFILE"),
+        (libc::ENFILE, "fs.file-max"),
+        (libc::ENOMEM, "memory limit"),
+    ];
     for (number, limit) in causes {
         let failed = refusing(number).fd(socket(), Interest::READABLE).unwrap_err();
         says(&failed, &[limit, "raise"]);
@@ -215,7 +237,9 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
         starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
         if sys::ProcessFd::new(pid).is_ok() {
             starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
-            starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
+            starve("child", &|| {
+                Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?))
+            });
         }
         drop(end); // and so the children end
     });
@@ -234,7 +258,10 @@ fn a_file_that_cannot_be_waited_for_says_what_to_do() {
         };
         if cfg!(epoll) {
             says(&failed, &[&*format!("fd {fd}"), "epoll cannot wait for a regular file"]);
-            assert_eq!((failed.error().kind(), errno(&failed)), (ErrorKind::Unsupported, Some(libc::EPERM)));
+            assert_eq!(
+                (failed.error().kind(), errno(&failed)),
+                (ErrorKind::Unsupported, Some(libc::EPERM))
+            );
         }
     }
 }
@@ -256,7 +283,12 @@ fn other_errors_are_the_systems_own() {
 struct WithEvents(Native, DriverQueue<u32>);
 
 impl Driver for WithEvents {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         self.0.wait(deadline, how, ready)
     }
     fn waker(&self) -> Arc<dyn Wake> {
@@ -300,7 +332,10 @@ fn a_foreign_source_is_refused_in_the_callers_words() {
     ];
     for error in told {
         says(&error, &["the source is one of another reactor"]);
-        assert!(!error.to_string().contains("select!") && error.kind() == ErrorKind::InvalidInput, "{error}");
+        assert!(
+            !error.to_string().contains("select!") && error.kind() == ErrorKind::InvalidInput,
+            "{error}"
+        );
     }
     // Where there is a select!, its case is named, and a Select names its index.
     select! { reactor;

@@ -1,4 +1,5 @@
-//! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's own timing is waited for by a `select!`, never slept for.
+//! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's
+//! own timing is waited for by a `select!`, never slept for.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Clock, Deadline, Driver, Events, Fd, Native, Reactor, ReadyFds, Select, Sim, Source, SourceKind,
-    Syscalls, Wait, Wake, select,
+    Clock, Deadline, Driver, Events, Fd, Native, Reactor, ReadyFds, Select, Sim, Source,
+    SourceKind, Syscalls, Wait, Wake, select,
 };
 
 fn reactor() -> Reactor {
@@ -125,7 +126,10 @@ fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
     assert!(ours.readiness().is_writable());
     let before = reactor.stats();
     ours.set_interest(Interest::WRITABLE).unwrap();
-    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable()), default => panic!("forgotten") }
+    select! { reactor;
+        recv(ours) -> readiness => assert!(readiness.is_writable()),
+        default => panic!("forgotten"),
+    }
     assert_eq!((reactor.stats() - before).syscalls(), 0);
     theirs.write_all(b"x").unwrap();
     ours.set_interest(Interest::READABLE).unwrap();
@@ -333,7 +337,9 @@ fn urgent_data_is_a_priority() {
     ours.set_interest(Interest::WRITABLE | Interest::PRIORITY).unwrap();
     rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
     while !ready(&reactor, &ours).is_priority() {}
-    would_block(ours.try_io_for(Interest::PRIORITY, |_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+    would_block(
+        ours.try_io_for(Interest::PRIORITY, |_| Err::<(), _>(ErrorKind::WouldBlock.into())),
+    );
     assert_eq!(ours.readiness(), Readiness::WRITABLE);
 }
 
@@ -422,7 +428,10 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
     let handle = reactor.handle();
     assert_eq!((reactor.stats().live, virtual_time.stats().live), (0, 0));
     drop(reactor);
-    assert_eq!(handle.fd(&ours, Interest::READABLE).unwrap_err().error().kind(), ErrorKind::NotConnected);
+    assert_eq!(
+        handle.fd(&ours, Interest::READABLE).unwrap_err().error().kind(),
+        ErrorKind::NotConnected
+    );
 }
 
 #[test]
@@ -548,7 +557,12 @@ fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
         match round % 5 {
             0 => assert!(reactor.try_recv(&ours).unwrap().is_some()),
             1 => select! { reactor; recv(ours) -> _ => {}, default => panic!("default") },
-            2 => select! { reactor; recv(ours) -> _ => {}, default(Duration::ZERO) => panic!("default") },
+            2 => {
+                select! { reactor;
+                    recv(ours) -> _ => {},
+                    default(Duration::ZERO) => panic!("default"),
+                }
+            }
             3 => {
                 let mut select = Select::new(&reactor);
                 let case = select.recv(&ours);
@@ -574,11 +588,13 @@ fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
     let ours = reactor.fd(ours, Interest::READABLE).unwrap();
     let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
     let (full, _rx) = pollmux::channel::bounded(0);
-    let (full, timer) = (reactor.register(full).unwrap(), Some(reactor.after(Duration::from_secs(3600))));
+    let (full, timer) =
+        (reactor.register(full).unwrap(), Some(reactor.after(Duration::from_secs(3600))));
     let mut select = Select::new(&reactor);
     let _ = (select.recv(&inbox), select.recv(&timer), select.send(&full));
     let fd = select.recv(&ours);
-    assert!(select.try_wait().unwrap().is_none() && select.remove(fd)); // the first look of all is made
+    // the first look of all is made
+    assert!(select.try_wait().unwrap().is_none() && select.remove(fd));
     let before = reactor.stats();
     for _ in 0..100 {
         select! { reactor;
@@ -908,20 +924,37 @@ fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
 }
 
 impl Driver for Busy {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Block {
             let steps = self.steps.take();
             steps.into_iter().for_each(|step| step());
         }
         self.native.wait(deadline, how, ready)
     }
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         if self.edgeless && mode == Mode::Edge {
             return Err(ErrorKind::Unsupported.into());
         }
         self.native.register(fd, id, interest, mode)
     }
-    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.native.modify(fd, id, interest, mode)
     }
     fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
@@ -974,7 +1007,8 @@ fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
                 *files.borrow_mut() = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
             }
         });
-        let numbers = opened.borrow().iter().any(|(a, b)| [a, b].map(|s| s.as_raw_fd()).contains(&number));
+        let numbers =
+            opened.borrow().iter().any(|(a, b)| [a, b].map(|s| s.as_raw_fd()).contains(&number));
         assert!(!numbers);
         is_left_alone(&reactor, &mut theirs);
         assert_eq!((reactor.stats().live, reactor.sources().len()), (0, 0));
@@ -1040,14 +1074,25 @@ fn every_source_dropped_while_the_driver_waits_leaves() {
 struct Late(Native, Rc<RefCell<Vec<Step>>>);
 
 impl Driver for Late {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         self.0.wait(deadline, how, ready)?;
         if !ready.is_empty() {
             self.1.take().into_iter().for_each(|step| step());
         }
         Ok(())
     }
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.0.register(fd, id, interest, mode)
     }
     fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {

@@ -38,7 +38,8 @@ fn fork(f: impl FnOnce()) {
     // SAFETY: `fds` is a valid place for the two fds that the call writes.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
     // SAFETY: the kernel just gave both fds to us, and nobody else has them.
-    let (mut reader, mut writer) = unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) };
+    let (mut reader, mut writer) =
+        unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) };
     // SAFETY: the process has one more thread, a watchdog, which sleeps and holds no lock that the
     // child needs.
     match unsafe { libc::fork() } {
@@ -46,11 +47,13 @@ fn fork(f: impl FnOnce()) {
         0 => {
             let text = match catch_unwind(AssertUnwindSafe(f)) {
                 Ok(()) => "passed".to_owned(),
-                Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-                    (Some(text), _) => text.clone(),
-                    (_, Some(text)) => (*text).to_owned(),
-                    _ => "a panic without a text".to_owned(),
-                },
+                Err(panic) => {
+                    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                        (Some(text), _) => text.clone(),
+                        (_, Some(text)) => (*text).to_owned(),
+                        _ => "a panic without a text".to_owned(),
+                    }
+                }
             };
             let _ = writer.write_all(text.as_bytes());
             // SAFETY: the call takes no pointer and does not return.
@@ -271,9 +274,20 @@ fn each_call_in_a_child_names_the_fork_and_the_line() {
             names_the_line(reactor.recv(&inbox).unwrap_err());
             names_the_line(reactor.try_recv(&inbox).unwrap_err());
             names_the_line(reactor.recv_timeout(&inbox, ms(1)).unwrap_err());
-            select! { reactor; recv(inbox) -> _ => panic!("chosen"), error -> e => names_the_line(e) }
-            select! { reactor; recv(due) -> _ => panic!("due"), default => panic!(), error -> e => names_the_line(e) }
-            select! { reactor; recv(fd) -> _ => panic!("ready"), default(ms(1)) => panic!(), error -> e => names_the_line(e) }
+            select! { reactor;
+                recv(inbox) -> _ => panic!("chosen"),
+                error -> e => names_the_line(e),
+            }
+            select! { reactor;
+                recv(due) -> _ => panic!("due"),
+                default => panic!(),
+                error -> e => names_the_line(e),
+            }
+            select! { reactor;
+                recv(fd) -> _ => panic!("ready"),
+                default(ms(1)) => panic!(),
+                error -> e => names_the_line(e),
+            }
             let mut events = Events::with_capacity(4);
             names_the_line(reactor.wait(&mut events).unwrap_err());
             names_the_line(reactor.try_wait(&mut events).unwrap_err());
@@ -358,7 +372,8 @@ fn a_reactor_made_in_a_child_works_there() {
     in_child("a_reactor_made_in_a_child_works_there", || {
         let parents = Reactor::new().unwrap();
         let (tx, rx) = channel::bounded::<u32>(1);
-        assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout)); // this thread has parked
+        // this thread has parked
+        assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
         let parents_inbox = parents.register(rx).unwrap();
         fork(|| {
             let reactor = Reactor::new().unwrap();

@@ -1,4 +1,5 @@
-//! The sections of the example `from_go`: each is run, and asserts its results; and what the example prints of them.
+//! The sections of the example `from_go`: each is run, and asserts its results; and what the
+//! example prints of them.
 
 use std::collections::HashSet;
 
@@ -29,7 +30,8 @@ macro_rules! chapters {
 
         #[test]
         fn no_chapter_is_left_out() {
-            assert_eq!(CHAPTERS.iter().map(|chapter| chapter.name).collect::<Vec<_>>(), [$(stringify!($chapter)),*]);
+            let names: Vec<_> = CHAPTERS.iter().map(|chapter| chapter.name).collect();
+            assert_eq!(names, [$(stringify!($chapter)),*]);
         }
     };
 }
@@ -40,8 +42,12 @@ chapters! { heartbeats timers loops draining goodtimer tickers stopping cancelli
 fn every_page_has_its_four_parts_in_a_hundred_columns() {
     for (chapter, section) in choose(&[]).unwrap() {
         let page = page(chapter, section);
-        for part in ["Go\n    ", "\nWhat it means\n    ", "\nHere (examples/from_go/sections/", "\nOutput\n"]
-        {
+        for part in [
+            "Go\n    ",
+            "\nWhat it means\n    ",
+            "\nHere (examples/from_go/sections/",
+            "\nOutput\n",
+        ] {
             assert!(page.contains(part), "no {part:?} in\n{page}");
         }
         assert!(!page.contains('\t'), "{page}");
@@ -67,7 +73,8 @@ fn a_page_shows_the_code_that_runs() {
 fn sections_and_chapters_are_chosen_by_name() {
     let names = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        choose(&names).map(|chosen| chosen.iter().map(|(_, section)| section.code.name).collect::<Vec<_>>())
+        choose(&names)
+            .map(|chosen| chosen.iter().map(|(_, section)| section.code.name).collect::<Vec<_>>())
     };
     assert_eq!(names(&["tick", "after"]), Ok(vec!["after", "tick"]));
     assert_eq!(names(&["draining"]), Ok(vec!["drain_blocks", "drain_race", "one_batch"]));

@@ -16,8 +16,8 @@ use std::time::Duration;
 use pollmux::channel::{self, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 use pollmux::sys::{self, Interest, Mode, Poller, Readiness};
 use pollmux::{
-    Blocking, Clock, Deadline, Driver, Embedded, Events, Handle, Inbox, Native, Outbox, Reactor, ReadyFds,
-    Select, Sim, SimWorld, Source, Wait, Wake, select,
+    Blocking, Clock, Deadline, Driver, Embedded, Events, Handle, Inbox, Native, Outbox, Reactor,
+    ReadyFds, Select, Sim, SimWorld, Source, Wait, Wake, select,
 };
 use watch::{dog, scripted};
 
@@ -339,7 +339,12 @@ fn during_the_next_wait(inside: &Inside, f: impl FnOnce(&mut ReadyFds) + 'static
 }
 
 impl Driver for Guest {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         let inside = self.inside.take();
         if let Some(inside) = inside {
             inside(ready);
@@ -419,7 +424,10 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
             if in_a_turn {
                 embedded.turn().map(drop)
             } else {
-                select! { reactor; send(out, 1) -> _ => unreachable!(), error -> error => Err(error) }
+                select! { reactor;
+                    send(out, 1) -> _ => unreachable!(),
+                    error -> error => Err(error),
+                }
             }
         });
         assert!(is_readable(&embedded), "the next turn is owed");

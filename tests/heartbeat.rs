@@ -1,10 +1,13 @@
-//! The examples `heartbeat`, `hotpath`, `raft` and `sim_world` as programs: what they print, and what they say to wrong arguments.
+//! The examples `heartbeat`, `hotpath`, `raft` and `sim_world` as programs: what they print, and
+//! what they say to wrong arguments.
 //!
-//! A line of `heartbeat` may never come before its time. How long after it may come depends on what else the machine does: on an
-//! idle one it is a millisecond or two; the tests of this crate run beside each other, so up to [`LATE_MS`] are accepted, and a run that was
-//! disturbed so much that its lines came late or in another order is repeated, for as long as [`PATIENCE`] lasts.
+//! A line of `heartbeat` may never come before its time. How long after it may come depends on what
+//! else the machine does: on an idle one it is a millisecond or two; the tests of this crate run
+//! beside each other, so up to [`LATE_MS`] are accepted, and a run that was disturbed so much that
+//! its lines came late or in another order is repeated, for as long as [`PATIENCE`] lasts.
 //!
-//! `cargo test` builds the examples first. Run alone, this file has cargo build the one that is missing or older than its sources.
+//! `cargo test` builds the examples first. Run alone, this file has cargo build the one that is
+//! missing or older than its sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +46,11 @@ fn example(name: &str) -> PathBuf {
             .stdin(Stdio::null())
             .output()
             .expect("cargo");
-        assert!(built.status.success(), "{name} was not built: {}", String::from_utf8_lossy(&built.stderr));
+        assert!(
+            built.status.success(),
+            "{name} was not built: {}",
+            String::from_utf8_lossy(&built.stderr)
+        );
     }
     assert!(program.is_file(), "{} is not there", program.display());
     program
@@ -66,7 +73,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// Takes `   200 ms  event` apart: a number right-aligned in six columns, ` ms  `, and what happened.
+/// Takes `   200 ms  event` apart: a number right-aligned in six columns, ` ms  `, and what
+/// happened.
 fn parse(line: &str) -> Option<(u64, &str)> {
     let (number, what) = line.split_once(" ms  ")?;
     let ms: u64 = number.trim_start().parse().ok()?;
@@ -86,7 +94,8 @@ fn prints(args: &[&str], expected: &[(u64, &str)]) {
             .map(|line| parse(line).unwrap_or_else(|| panic!("the format of {line:?}")))
             .collect();
         assert!(stdout.ends_with('\n'));
-        let names = |lines: &[(u64, &str)]| lines.iter().map(|line| line.1.to_string()).collect::<Vec<_>>();
+        let names =
+            |lines: &[(u64, &str)]| lines.iter().map(|line| line.1.to_string()).collect::<Vec<_>>();
         if names(&lines) == names(expected) {
             let pairs = || lines.iter().zip(expected);
             for (&(ms, what), &(due, _)) in pairs() {
@@ -98,7 +107,10 @@ fn prints(args: &[&str], expected: &[(u64, &str)]) {
         }
         last = stdout;
     }
-    panic!("{args:?}: expected {expected:?} in runs for {PATIENCE:?}, the last of which printed\n{last}");
+    panic!(
+        "{args:?}: expected {expected:?} in runs for {PATIENCE:?}, the last of which \
+         printed\n{last}"
+    );
 }
 
 #[test]
@@ -206,7 +218,8 @@ fn a_turn_of_hotpath_allocates_nothing_and_makes_no_syscall() {
     assert_eq!(value("syscalls a turn"), "0", "{stdout}");
 }
 
-/// Runs `raft`, and checks that it ends well and that each line of its timeline has a time; the time and the text of those that have `what` in them.
+/// Runs `raft`, and checks that it ends well and that each line of its timeline has a time; the
+/// time and the text of those that have `what` in them.
 fn raft(args: &[&str], what: &str) -> Vec<(u64, String)> {
     let output = run("raft", args);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -219,7 +232,10 @@ fn raft(args: &[&str], what: &str) -> Vec<(u64, String)> {
     let timeline = &lines[1..lines.len() - 1];
     let timeline =
         timeline.iter().map(|line| parse(line).unwrap_or_else(|| panic!("the format of {line:?}")));
-    timeline.filter(|(_, text)| text.contains(what)).map(|(ms, text)| (ms, text.to_string())).collect()
+    timeline
+        .filter(|(_, text)| text.contains(what))
+        .map(|(ms, text)| (ms, text.to_string()))
+        .collect()
 }
 
 #[test]
@@ -249,7 +265,11 @@ fn raft_is_content_with_one_leader_and_with_one_node() {
 fn raft_refuses_to_kill_whom_it_cannot_spare() {
     for args in [&["--nodes", "2", "--kill-leader"][..], &["--nodes", "0"], &["--nodes", "10"]] {
         let output = run("raft", args);
-        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{args:?}");
+        assert_eq!(
+            (output.status.code(), text(&output.stdout).as_str()),
+            (Some(2), ""),
+            "{args:?}"
+        );
         assert!(text(&output.stderr).starts_with("error: "), "{args:?}");
     }
 }

@@ -1,7 +1,10 @@
-//! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says why, and only `sys` knows libc.
+//! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says
+//! why, and only `sys` knows libc. And the form: lines have at most 100 columns, and a file of
+//! `src` that is longer than 500 lines says why.
 //!
-//! The sources are read as text, without comments, strings and characters. Each rule is a function from a file to what is wrong in
-//! it, so that each is tried on a wrong file, too.
+//! The sources are read as text. The rules of the architecture see it without comments, strings and
+//! characters. Each rule is a function from a file to what is wrong in it, so that each is tried on
+//! a wrong file, too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +12,22 @@ use std::path::{Path, PathBuf};
 /// From top to bottom. A layer imports from itself and from those behind it.
 const LAYERS: [&str; 9] =
     ["select", "context", "sim", "sources", "reactor", "driver", "channel", "wake", "sys"];
-/// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys` only.
+/// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys`
+/// only.
 const SYNC_USERS: [&str; 6] = ["context", "sim", "channel", "reactor", "driver", "wake"];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
 /// How far above an `unsafe` its reason may stand, in lines.
 const REASON_WITHIN: usize = 6;
+/// The width of a line at most, in characters.
+const COLUMNS: usize = 100;
+/// The length of a file of `src` at most, in lines, if it does not say why it is longer.
+const LINES: usize = 500;
+/// How a file says why: one of the comments at its top begins so, and goes on with the reason.
+const LONGER: &str = "Longer than 500 lines: ";
 
 struct File {
-    /// Relative to `src`, with slashes.
+    /// Relative to `src`, with slashes. For the rule of widths: relative to the root.
     name: String,
     text: String,
     /// `text` with everything blanked that is not code; the lines are the same.
@@ -29,7 +39,8 @@ impl File {
         File { name: name.into(), text: text.into(), code: code_only(text) }
     }
 
-    /// The module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, `lib.rs` is the root.
+    /// The module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, `lib.rs` is the
+    /// root.
     fn module(&self) -> Vec<&str> {
         let stem = self.name.trim_end_matches(".rs");
         stem.split('/').filter(|part| !matches!(*part, "lib" | "mod")).collect()
@@ -41,20 +52,46 @@ impl File {
 }
 
 fn sources() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut files): (Vec<PathBuf>, Vec<File>) = (vec![root.clone()], Vec::new());
+    let src = root().join("src");
+    let files = files_below(&src, &src);
+    assert!(files.len() > 10, "the sources have not been found");
+    files
+}
+
+/// All the Rust of this crate and of those beside it.
+fn all_files() -> Vec<File> {
+    let folders = ["src", "tests", "examples", "benches"];
+    let mut files = vec![read(&root(), &root().join("build.rs"))];
+    for folder in folders {
+        let found = files_below(&root(), &root().join(folder));
+        assert!(!found.is_empty(), "{folder} has not been found");
+        files.extend(found);
+    }
+    files
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(base: &Path, path: &Path) -> File {
+    let name = path.strip_prefix(base).expect("below the base").to_string_lossy();
+    File::new(&name.replace('\\', "/"), &fs::read_to_string(path).expect("a source file"))
+}
+
+/// The Rust files in `folder` and below it, named relative to `base`.
+fn files_below(base: &Path, folder: &Path) -> Vec<File> {
+    let (mut folders, mut files): (Vec<PathBuf>, Vec<File>) = (vec![folder.into()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder of the sources") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(&root).expect("below src").to_string_lossy().replace('\\', "/");
-                files.push(File::new(&name, &fs::read_to_string(&path).expect("a source file")));
+                files.push(read(base, &path));
             }
         }
     }
-    assert!(files.len() > 10, "the sources have not been found");
     files
 }
 
@@ -131,9 +168,9 @@ fn code_only(text: &str) -> String {
 
 /// Where `word` stands as a word of its own.
 fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
+    })
 }
 
 fn line_of(code: &str, at: usize) -> usize {
@@ -169,8 +206,9 @@ fn inline_depth(code: &str, at: usize) -> usize {
 
 /// The first names of a path that goes on with `rest`: one, or those of a list in braces.
 fn first_names(rest: &str) -> Vec<String> {
-    let name =
-        |text: &str| text.trim_start().chars().take_while(|&c| is_word(c) || c == '*').collect::<String>();
+    let name = |text: &str| {
+        text.trim_start().chars().take_while(|&c| is_word(c) || c == '*').collect::<String>()
+    };
     if !rest.trim_start().starts_with('{') {
         return vec![name(rest)];
     }
@@ -201,7 +239,8 @@ fn first_names(rest: &str) -> Vec<String> {
     names
 }
 
-/// What the file names at the root of the crate, by `crate::..` or by enough `super::`s, with the line.
+/// What the file names at the root of the crate, by `crate::..` or by enough `super::`s, with the
+/// line.
 fn imports(file: &File) -> Vec<(usize, String)> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -250,7 +289,10 @@ fn wrong_imports(file: &File) -> Vec<String> {
     let Some(layer) = file.layer() else { return Vec::new() }; // lib.rs re-exports from everywhere
     let mut wrong = Vec::new();
     if layer != "sync" && !LAYERS.contains(&layer) {
-        wrong.push(format!("src/{}: the file is in no layer: give it one in tests/layers.rs", file.name));
+        wrong.push(format!(
+            "src/{}: the file is in no layer: give it one in tests/layers.rs",
+            file.name
+        ));
     }
     for (line, to) in imports(file) {
         if let Err(why) = may_import(layer, &to) {
@@ -264,8 +306,13 @@ fn misplaced_unsafe(file: &File) -> Vec<String> {
     if file.layer().is_some_and(|layer| UNSAFE.contains(&layer)) {
         return Vec::new();
     }
-    let at =
-        |at| format!("src/{}:{}: unsafe is for sys, channel and reactor", file.name, line_of(&file.code, at));
+    let at = |at| {
+        format!(
+            "src/{}:{}: unsafe is for sys, channel and reactor",
+            file.name,
+            line_of(&file.code, at)
+        )
+    };
     words(&file.code, "unsafe").map(at).collect()
 }
 
@@ -282,7 +329,12 @@ fn unexplained_unsafe(file: &File) -> Vec<String> {
         })
         .map(|at| line_of(&file.code, at))
         .filter(|&line| !explained(line))
-        .map(|line| format!("src/{}:{line}: no SAFETY comment within {REASON_WITHIN} lines above", file.name))
+        .map(|line| {
+            format!(
+                "src/{}:{line}: no SAFETY comment within {REASON_WITHIN} lines above",
+                file.name
+            )
+        })
         .collect()
 }
 
@@ -292,6 +344,30 @@ fn misplaced_libc(file: &File) -> Vec<String> {
     }
     let at = |at| format!("src/{}:{}: only sys knows libc", file.name, line_of(&file.code, at));
     words(&file.code, "libc").map(at).collect()
+}
+
+fn wide_lines(file: &File) -> Vec<String> {
+    let lines = (1..).zip(file.text.lines()).map(|(line, text)| (line, text.chars().count()));
+    lines
+        .filter(|&(_, width)| width > COLUMNS)
+        .map(|(line, width)| {
+            format!("{}:{line}: {width} columns, and {COLUMNS} are the limit", file.name)
+        })
+        .collect()
+}
+
+fn unexplained_length(file: &File) -> Vec<String> {
+    let count = file.text.lines().count();
+    let top = file.text.lines().take_while(|line| line.is_empty() || line.starts_with("//"));
+    let reason = |line: &str| {
+        let text = line.trim_start_matches(['/', '!']).trim_start();
+        text.strip_prefix(LONGER).is_some_and(|reason| !reason.trim().is_empty())
+    };
+    if count <= LINES || top.into_iter().any(reason) {
+        return Vec::new();
+    }
+    let say = format!("split it, or say why at its top: `//! {LONGER}<reason>.`");
+    vec![format!("src/{}: {count} lines, and {LINES} are the limit: {say}", file.name)]
 }
 
 #[track_caller]
@@ -321,6 +397,17 @@ fn libc_is_named_in_sys_only() {
 }
 
 #[test]
+fn lines_have_at_most_100_columns() {
+    let wrong: Vec<String> = all_files().iter().flat_map(wide_lines).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_of_src_is_longer_than_500_lines() {
+    holds(unexplained_length);
+}
+
+#[test]
 fn the_rules_see_the_imports_there_are() {
     let sources = sources();
     let of = |name: &str| {
@@ -337,11 +424,17 @@ fn the_rules_see_the_imports_there_are() {
 fn an_import_that_points_up_is_found() {
     let wrong = |name: &str, text: &str| wrong_imports(&File::new(name, text)).len();
     assert_eq!(wrong("sys/epoll.rs", "use crate::driver::Wait;"), 1);
-    assert_eq!(wrong("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};"), 1);
+    assert_eq!(
+        wrong("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};"),
+        1
+    );
     assert_eq!(wrong("channel/mod.rs", "fn f() { crate::reactor::closed(); }"), 1);
     assert_eq!(wrong("reactor/mod.rs", "use super::select::Cases;"), 1);
     assert_eq!(wrong("reactor/timers.rs", "use super::super::sources::Timer;"), 1);
-    assert_eq!(wrong("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }"), 1);
+    assert_eq!(
+        wrong("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }"),
+        1
+    );
     assert_eq!(wrong("sources/timer.rs", "use crate::Handle;"), 1);
     assert_eq!(wrong("select/mod.rs", "use crate::sync::Mutex;"), 1);
     assert_eq!(wrong("wake/mod.rs", "use crate::channel::Sender;"), 1);
@@ -364,7 +457,10 @@ fn an_import_that_points_down_is_fine() {
         wrong("reactor/mod.rs", "mod tests { use super::select; use super::super::driver::Wait; }"),
         0
     );
-    assert_eq!(wrong("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }"), 0);
+    assert_eq!(
+        wrong("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }"),
+        0
+    );
     assert_eq!(
         wrong(
             "sys/mod.rs",
@@ -386,7 +482,10 @@ fn a_wrong_unsafe_or_libc_is_found() {
     assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", &near)).len(), 0);
 
     assert_eq!(misplaced_unsafe(&File::new("select/mod.rs", "unsafe { g() }")).len(), 1);
-    assert_eq!(misplaced_unsafe(&File::new("select/mod.rs", "#![deny(unsafe_code)] // no unsafe")).len(), 0);
+    assert_eq!(
+        misplaced_unsafe(&File::new("select/mod.rs", "#![deny(unsafe_code)] // no unsafe")).len(),
+        0
+    );
     assert_eq!(misplaced_unsafe(&File::new("channel/ring.rs", "unsafe { g() }")).len(), 0);
 
     assert_eq!(misplaced_libc(&File::new("driver/native.rs", "let fd = libc::dup(1);")).len(), 1);
@@ -394,8 +493,41 @@ fn a_wrong_unsafe_or_libc_is_found() {
 }
 
 #[test]
+fn a_line_of_101_columns_is_found() {
+    let wrong = |text: &str| wide_lines(&File::new("tests/wait.rs", text));
+    let (fits, wide) = ("x".repeat(COLUMNS), "x".repeat(COLUMNS + 1));
+    assert_eq!(wrong(&format!("{fits}\n{fits}")), Vec::<String>::new());
+    assert_eq!(
+        wrong(&format!("{fits}\n{wide}\n{fits}\n{wide}")),
+        [2, 4].map(|n| format!("tests/wait.rs:{n}: 101 columns, and 100 are the limit"))
+    );
+    // Comments and strings count, and characters do, not bytes.
+    assert_eq!(wrong(&format!("// {fits}")).len(), 1);
+    assert_eq!(wrong(&format!("\"{fits}\"")).len(), 1);
+    assert_eq!(wrong(&"µ".repeat(COLUMNS)).len(), 0);
+    assert_eq!(wrong(&"µ".repeat(COLUMNS + 1)).len(), 1);
+}
+
+#[test]
+fn a_file_of_501_lines_without_reason_is_found() {
+    let wrong = |top: &str, lines: usize| {
+        let text = format!("{top}{}", "x\n".repeat(lines - top.lines().count()));
+        unexplained_length(&File::new("sys/epoll.rs", &text)).len()
+    };
+    assert_eq!(wrong("", LINES), 0);
+    assert_eq!(wrong("", LINES + 1), 1);
+    assert_eq!(wrong("//! The poller.\n", LINES + 1), 1);
+    // The reason stands at the top, in the docs or in a comment, and is one.
+    assert_eq!(wrong(&format!("//! The poller.\n//!\n//! {LONGER}it must.\n"), LINES + 1), 0);
+    assert_eq!(wrong(&format!("// {LONGER}it must.\n\n//! The poller.\n"), LINES + 1), 0);
+    assert_eq!(wrong(&format!("//! {LONGER}\n"), LINES + 1), 1);
+    assert_eq!(wrong(&format!("use std::io;\n//! {LONGER}it must.\n"), LINES + 1), 1);
+}
+
+#[test]
 fn only_code_is_left_of_a_text() {
-    let text = "a /* b /* c */ d */ e // f\n\"g\\\" // h\" 'i' '\\'' r#\"j\"k\"# &'l m r#n \"two\nlines\" o";
+    let text = "a /* b /* c */ d */ e // f\n\"g\\\" // h\" 'i' '\\'' r#\"j\"k\"# &'l m r#n \
+                \"two\nlines\" o";
     let words: Vec<String> = code_only(text).split_whitespace().map(String::from).collect();
     assert_eq!(words, ["a", "e", "&'l", "m", "r#n", "o"]);
     assert_eq!(code_only(text).matches('\n').count(), text.matches('\n').count());

@@ -1,4 +1,5 @@
-//! What outlives a reactor, what a reactor leaves behind, what happens when there are no fds left, and that signals shorten no wait.
+//! What outlives a reactor, what a reactor leaves behind, what happens when there are no fds left,
+//! and that signals shorten no wait.
 
 #[path = "common/storm.rs"]
 mod storm;
@@ -11,7 +12,9 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError};
+use pollmux::channel::{
+    self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, OsTimer, Poller, Waker};
 use pollmux::{Events, Reactor, Sim, Source, Time, select};
 use storm::Storm;
@@ -73,8 +76,11 @@ fn a_timer_that_outlives_its_reactor_is_inert() {
 #[test]
 fn a_ticker_that_outlives_its_reactor_is_inert() {
     let (sim, reactor) = virtual_reactor();
-    let (armed, stopped, expired) =
-        (reactor.every(HOUR).unwrap(), reactor.every(HOUR).unwrap(), reactor.every(HOUR / 2).unwrap());
+    let (armed, stopped, expired) = (
+        reactor.every(HOUR).unwrap(),
+        reactor.every(HOUR).unwrap(),
+        reactor.every(HOUR / 2).unwrap(),
+    );
     stopped.stop();
     sim.advance(HOUR / 2);
     select! { reactor; recv(armed) -> _ => unreachable!(), default => {} }
@@ -94,7 +100,8 @@ fn a_ticker_that_outlives_its_reactor_is_inert() {
 
 #[test]
 fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
-    // In each of the states that the reactor may know the channel in: empty, marked, listed as ready, and at its end.
+    // In each of the states that the reactor may know the channel in: empty, marked, listed as
+    // ready, and at its end.
     for listed in [false, true] {
         for held in [0, 2] {
             let (_, reactor) = virtual_reactor();
@@ -109,7 +116,11 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
             drop(reactor);
             assert!(format!("{inbox:?}").contains("inert: true"), "{inbox:?}");
             assert!(!tx.is_disconnected());
-            assert_eq!((tx.send(9), tx.clone().try_send(10)), (Ok(()), Ok(())), "senders are as before");
+            assert_eq!(
+                (tx.send(9), tx.clone().try_send(10)),
+                (Ok(()), Ok(())),
+                "senders are as before"
+            );
             assert_eq!(inbox.len(), held + 2);
             for n in 0..held {
                 assert_eq!(inbox.try_recv(), Ok(n));
@@ -185,7 +196,8 @@ fn a_handle_that_outlives_its_reactor_says_so() {
     assert!(format!("{handle:?}").contains("closed: true"), "{handle:?}");
 
     // What is made through it is inert from the first.
-    let (timer, ticker) = (handle.after(Duration::ZERO), handle.every(Duration::from_nanos(1)).unwrap());
+    let (timer, ticker) =
+        (handle.after(Duration::ZERO), handle.every(Duration::from_nanos(1)).unwrap());
     assert!(handle.every(Duration::ZERO).is_err());
     assert!(!timer.is_ready() && !timer.stop() && !ticker.is_ready() && !ticker.restart());
     assert!(format!("{timer:?} {ticker:?}").matches("inert: true").count() == 2);
@@ -196,7 +208,10 @@ fn a_handle_that_outlives_its_reactor_says_so() {
     tx.send(1).unwrap();
     let failed = handle.register(rx).unwrap_err();
     assert_eq!(failed.error().kind(), io::ErrorKind::NotConnected);
-    assert!(failed.to_string().contains("dropped") && format!("{failed:?}").contains("dropped"), "{failed}");
+    assert!(
+        failed.to_string().contains("dropped") && format!("{failed:?}").contains("dropped"),
+        "{failed}"
+    );
     let failed = handle.register_with(3, failed.into_inner()).unwrap_err();
     let rx = failed.into_inner();
     assert_eq!((rx.try_recv(), tx.is_disconnected()), (Ok(1), false));
@@ -227,7 +242,8 @@ fn sources_may_be_dropped_after_their_reactor_in_any_number() {
 
 // Fds.
 
-/// How many a reactor has: epoll, timerfd and eventfd; a kqueue; and in the library that stands for one it has an eventfd inside.
+/// How many a reactor has: epoll, timerfd and eventfd; a kqueue; and in the library that stands for
+/// one it has an eventfd inside.
 const FDS: usize = if cfg!(epoll) {
     3
 } else if cfg!(linux) {
@@ -250,7 +266,8 @@ fn every_fd_is_closed_on_exec() {
         let raw = (OsTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
         let mut made = fds();
         made.retain(|fd, _| !before.contains_key(fd));
-        // The embedded one has another number of the poller's. A kqueue's timer has no fd before it is armed.
+        // The embedded one has another number of the poller's. A kqueue's timer has no fd before it
+        // is armed.
         assert_eq!(made.len(), FDS + 1 + FDS, "{made:?}");
         assert!(made.contains_key(&embedded.as_raw_fd()));
         for (fd, flags) in made {
@@ -282,7 +299,8 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
         let with_kept = fds();
         drop(kept);
         assert_no_more_than(&before);
-        // The waker is shared with senders, which may be about to use it: that one may stay as long as a source does.
+        // The waker is shared with senders, which may be about to use it: that one may stay as long
+        // as a source does.
         let waker = if cfg!(epoll) { 1 } else { FDS };
         assert!(with_kept.len() <= before.len() + 100 * waker, "{} fds are held", with_kept.len());
     });
@@ -290,7 +308,8 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
 
 /// The system's error, which is the source of an error that explains it.
 fn errno(error: &io::Error) -> Option<i32> {
-    let system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let system =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     error.raw_os_error().or_else(|| system?.raw_os_error())
 }
 
@@ -344,7 +363,8 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
     });
 }
 
-/// The stand-in for a kqueue makes a timerfd for each timer that is added, and so can be made to fail.
+/// The stand-in for a kqueue makes a timerfd for each timer that is added, and so can be made to
+/// fail.
 #[cfg(all(kqueue, linux, not(flat)))]
 #[test]
 fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
@@ -365,7 +385,10 @@ fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
         // It goes on as if nothing had been.
         let other = tx.clone();
         let sender = thread::spawn(move || other.send(1).unwrap());
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(1)), recv(timer) -> _ => unreachable!() }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(1)),
+            recv(timer) -> _ => unreachable!(),
+        }
         sender.join().unwrap();
         timer.reset(Duration::from_millis(2));
         let due = timer.deadline().unwrap();
@@ -388,7 +411,8 @@ fn signals_shorten_no_wait() {
         full.send(0).unwrap();
         let (_quiet, nothing) = channel::bounded::<u8>(1);
         let _storm = Storm::begin();
-        // Wall time, because signals interrupt only what really sleeps. When they did not come, or found it over, it is done again.
+        // Wall time, because signals interrupt only what really sleeps. When they did not come, or
+        // found it over, it is done again.
         let lasts = |what: &str, wait: &mut dyn FnMut()| {
             let mut signals = 0;
             while signals < 5 {
@@ -405,7 +429,10 @@ fn signals_shorten_no_wait() {
                 let before = reactor.stats();
                 timer.reset(d);
                 let due = timer.deadline();
-                select! { reactor; recv(timer) -> t => assert_eq!(Some(t), due), recv(inbox) -> _ => unreachable!() }
+                select! { reactor;
+                    recv(timer) -> t => assert_eq!(Some(t), due),
+                    recv(inbox) -> _ => unreachable!(),
+                }
                 let during = reactor.stats() - before;
                 assert!(during.arms <= 1, "an interrupted wait needs no new arming: {during}");
                 interrupted |= during.waits > 5;
@@ -446,7 +473,8 @@ fn signals_swallow_no_wake_up() {
         let sender = thread::spawn(move || {
             let mut n = 0;
             while n < 300 || storm::signals() <= 5 {
-                thread::sleep(Duration::from_micros(n % 7 * 100)); // so that the receiver sleeps, and is interrupted, at times
+                // so that the receiver sleeps, and is interrupted, at times
+                thread::sleep(Duration::from_micros(n % 7 * 100));
                 tx.send(n).unwrap();
                 n += 1;
             }

@@ -1,4 +1,5 @@
-//! Notifiers: channels of other makes in a `select!`, without losing a wake-up and without waking twice.
+//! Notifiers: channels of other makes in a `select!`, without losing a wake-up and without waking
+//! twice.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -33,7 +34,8 @@ fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs
     }
     assert_eq!((reactor.stats() - before).syscalls(), 0);
 
-    // Rung during the sleep, by the driver's script: a ringer on another thread comes when the scheduler lets it.
+    // Rung during the sleep, by the driver's script: a ringer on another thread comes when the
+    // scheduler lets it.
     let (driver, script) = scripted(&Sim::new());
     let reactor = Reactor::with_driver(driver).unwrap();
     let (notifier, notified) = reactor.notifier();

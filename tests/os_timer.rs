@@ -1,4 +1,5 @@
-//! Kernel timers of one's own: monotonic, boot time, wall clock. Wall time is what these tests are about, so they sleep, for milliseconds.
+//! Kernel timers of one's own: monotonic, boot time, wall clock. Wall time is what these tests are
+//! about, so they sleep, for milliseconds.
 
 // Where no kqueue can be waited for (build.rs) there are none.
 #![cfg(not(flat))]
@@ -10,7 +11,9 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use pollmux::sys::BootTime;
-use pollmux::{BootClock, ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select};
+use pollmux::{
+    BootClock, ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select,
+};
 use time::ms;
 
 fn reactor() -> Reactor {
@@ -36,15 +39,21 @@ fn it_fires_once_and_never_early_on_each_clock() {
     for _ in 0..20 {
         let deadline = Time::now() + ms(1);
         assert!(!mono.reset_at(deadline).unwrap());
-        select! { reactor; recv(mono) -> due => assert!(due == deadline && Time::now() >= deadline) }
+        select! { reactor;
+            recv(mono) -> due => assert!(due == deadline && Time::now() >= deadline),
+        }
         if let Some(boot) = &boot {
             let deadline = BootTime::now() + ms(1);
             assert!(!boot.reset_at(deadline).unwrap());
-            select! { reactor; recv(boot) -> due => assert!(due == deadline && BootTime::now() >= deadline) }
+            select! { reactor;
+                recv(boot) -> due => assert!(due == deadline && BootTime::now() >= deadline),
+            }
         }
         let deadline = SystemTime::now() + ms(1);
         assert!(!wall.reset_at(deadline).unwrap());
-        select! { reactor; recv(wall) -> due => assert!(due == Ok(deadline) && SystemTime::now() >= deadline) }
+        select! { reactor;
+            recv(wall) -> due => assert!(due == Ok(deadline) && SystemTime::now() >= deadline),
+        }
     }
     assert_eq!(
         (mono.deadline(), boot.as_ref().and_then(OsTimer::deadline), wall.deadline()),
@@ -69,7 +78,10 @@ fn zero_and_the_past_are_due_for_the_very_next_select() {
             select! { reactor; recv(boot) -> _ => {}, default => panic!("not due") }
         }
         wall.reset_at(SystemTime::UNIX_EPOCH).unwrap();
-        select! { reactor; recv(wall) -> due => assert_eq!(due, Ok(SystemTime::UNIX_EPOCH)), default => panic!("not due") }
+        select! { reactor;
+            recv(wall) -> due => assert_eq!(due, Ok(SystemTime::UNIX_EPOCH)),
+            default => panic!("not due"),
+        }
         wall.reset_at(SystemTime::UNIX_EPOCH - ms(5)).unwrap();
         select! { reactor; recv(wall) -> due => assert!(due.is_ok()), default => panic!("not due") }
     }
@@ -80,7 +92,8 @@ fn zero_and_the_past_are_due_for_the_very_next_select() {
     quiet(&reactor);
 }
 
-/// Nothing comes: neither a value nor an event of one that is not armed, which would end each sleep from then on.
+/// Nothing comes: neither a value nor an event of one that is not armed, which would end each sleep
+/// from then on.
 #[track_caller]
 fn quiet(reactor: &Reactor) {
     let mut events = Events::with_capacity(4);
@@ -88,7 +101,8 @@ fn quiet(reactor: &Reactor) {
     assert!(events.is_empty(), "a stale value");
 }
 
-/// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that nothing stale comes.
+/// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that
+/// nothing stale comes.
 fn table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
     let nothing_comes = || quiet(reactor);
     let expired = || {
@@ -148,7 +162,11 @@ fn durations_without_end_never_fire() {
         recv(wall) -> _ => panic!(),
         default(ms(3)) => {}
     }
-    assert!(mono.stop().unwrap() && boot.is_none_or(|boot| boot.stop().unwrap()) && wall.stop().unwrap());
+    assert!(
+        mono.stop().unwrap()
+            && boot.is_none_or(|boot| boot.stop().unwrap())
+            && wall.stop().unwrap()
+    );
 }
 
 #[test]
@@ -233,7 +251,8 @@ fn a_driver_without_fds_says_so() {
     assert_eq!(handle.wall_timer().unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
-/// Sets the machine's clock (to what it says), so only where the one who runs it allows that: `POLLMUX_SET_CLOCK=1`, as root.
+/// Sets the machine's clock (to what it says), so only where the one who runs it allows that:
+/// `POLLMUX_SET_CLOCK=1`, as root.
 #[test]
 fn the_wall_clock_tells_when_it_is_set() {
     if std::env::var_os("POLLMUX_SET_CLOCK").is_none() {
@@ -262,5 +281,8 @@ fn the_wall_clock_tells_when_it_is_set() {
     set_clock();
     std::thread::sleep(ms(5));
     select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
-    select! { reactor; recv(alarm) -> rings => assert!(rings.is_ok()), default => panic!("the expiry is lost") }
+    select! { reactor;
+        recv(alarm) -> rings => assert!(rings.is_ok()),
+        default => panic!("the expiry is lost"),
+    }
 }

@@ -70,7 +70,10 @@ fn no_more_permits_is_as_full() {
 
     // One that goes back is to be had again.
     drop(held.sets.pop());
-    select! { held.reactor; send(outbox, 2) -> sent => assert!(sent.is_ok()), default => panic!("full") }
+    select! { held.reactor;
+        send(outbox, 2) -> sent => assert!(sent.is_ok()),
+        default => panic!("full"),
+    }
     assert_eq!(held.rx.try_recv(), Ok(2));
 }
 

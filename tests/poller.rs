@@ -1,4 +1,5 @@
-//! `pollmux::sys`: what both backends promise, with the same tests on each. Time is the kernel's here, so it is real.
+//! `pollmux::sys`: what both backends promise, with the same tests on each. Time is the kernel's
+//! here, so it is real.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -14,7 +15,8 @@ use std::time::Duration;
 
 use pollmux::Time;
 use pollmux::sys::{
-    BootTime, Event, Events, Expiry, Interest, Mode, OsClock, OsTimer, Poller, ProcessFd, TimerFd, Waker,
+    BootTime, Event, Events, Expiry, Interest, Mode, OsClock, OsTimer, Poller, ProcessFd, TimerFd,
+    Waker,
 };
 use watch::{dog, no_births, spawn};
 
@@ -104,7 +106,8 @@ fn a_number_that_another_fd_had_can_be_registered() {
         if n % 2 == 0 {
             assert_eq!(ids(&look(&poller)), [n]);
         }
-        // Without being deregistered, although it should be; the next pair most likely gets the numbers.
+        // Without being deregistered, although it should be; the next pair most likely gets the
+        // numbers.
         #[cfg(flat)]
         poller.deregister(&b).unwrap(); // a library does not see that it is closed
         drop((a, b));
@@ -189,7 +192,10 @@ fn an_fd_that_reads_and_writes_has_one_event() {
         c.write_all(b"x").unwrap();
         let events = look(&poller);
         assert_eq!(ids(&events), [1, 2]);
-        assert!(events.iter().all(|event| says(event) == [true, true, false, false]), "{mode:?}: {events:?}");
+        assert!(
+            events.iter().all(|event| says(event) == [true, true, false, false]),
+            "{mode:?}: {events:?}"
+        );
         assert_eq!(look(&poller).len(), if mode == Mode::Level { 2 } else { 0 });
     }
 }
@@ -246,8 +252,10 @@ fn a_number_that_another_fd_had_is_not_modified_and_harms_nobody() {
         let number = b.as_raw_fd();
         drop((a, b));
         let pairs: Vec<_> = (0..8).map(|_| pair()).collect();
-        let Some((other, same)) =
-            pairs.iter().flat_map(|(a, b)| [(a, b), (b, a)]).find(|(_, same)| same.as_raw_fd() == number)
+        let Some((other, same)) = pairs
+            .iter()
+            .flat_map(|(a, b)| [(a, b), (b, a)])
+            .find(|(_, same)| same.as_raw_fd() == number)
         else {
             continue; // another test has it
         };
@@ -283,7 +291,8 @@ fn modify_replaces_interest_mode_and_id() {
                             continue;
                         }
                         assert_eq!(ids(&events), [2]);
-                        let expected = [interest.is_readable(), interest.is_writable(), false, false];
+                        let expected =
+                            [interest.is_readable(), interest.is_writable(), false, false];
                         assert_eq!(says(&events[0]), expected, "{former_mode:?} to {mode:?}");
                     }
                 }
@@ -457,7 +466,9 @@ fn a_timer_fires_once_and_never_early() {
     let poller = Poller::new().unwrap();
     let timer = OsTimer::new(&poller, 5).unwrap();
     let mut events = Events::with_capacity(4);
-    for after in [0, 1, 1_000, 50_000, 999_999, 1_000_000, 1_000_001, 3_500_000].map(Duration::from_nanos) {
+    for after in
+        [0, 1, 1_000, 50_000, 999_999, 1_000_000, 1_000_001, 3_500_000].map(Duration::from_nanos)
+    {
         for together in [false, true] {
             let deadline = Time::now() + after;
             if together {
@@ -616,8 +627,11 @@ fn arm_and_wait_ends_for_other_reasons_too_and_the_timer_stays_armed() {
 #[test]
 fn wakes_that_nobody_waited_for_coalesce_and_wakers_do_not() {
     let poller = Poller::new().unwrap();
-    let wakers =
-        [Waker::new(&poller, 1).unwrap(), Waker::new(&poller, 2).unwrap(), Waker::new(&poller, 2).unwrap()];
+    let wakers = [
+        Waker::new(&poller, 1).unwrap(),
+        Waker::new(&poller, 2).unwrap(),
+        Waker::new(&poller, 2).unwrap(),
+    ];
     assert!(look(&poller).is_empty());
     for _ in 0..3 {
         (0..5).for_each(|_| wakers.iter().for_each(|waker| waker.wake().unwrap()));
@@ -670,8 +684,11 @@ fn on_time_of_day() -> Time {
 /// The clocks that this system has timers on, each with what reads it.
 fn clocks() -> Vec<(OsClock, fn() -> Time)> {
     let boot = || Time::from_nanos(BootTime::now().as_nanos());
-    let all: [(OsClock, fn() -> Time); 3] =
-        [(OsClock::Monotonic, Time::now), (OsClock::Boottime, boot), (OsClock::Wall, on_time_of_day)];
+    let all: [(OsClock, fn() -> Time); 3] = [
+        (OsClock::Monotonic, Time::now),
+        (OsClock::Boottime, boot),
+        (OsClock::Wall, on_time_of_day),
+    ];
     all.into_iter()
         .filter(|&(clock, _)| match TimerFd::new(clock) {
             Ok(_) => true,
@@ -729,7 +746,11 @@ fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
             timer.arm(Time::ZERO).unwrap();
             thread::sleep(ms(2));
             timer.arm(later).unwrap();
-            assert_eq!((look(&poller).len(), timer.read().unwrap()), (0, Expiry::Pending), "{clock:?}");
+            assert_eq!(
+                (look(&poller).len(), timer.read().unwrap()),
+                (0, Expiry::Pending),
+                "{clock:?}"
+            );
         }
         timer.disarm().unwrap();
         timer.disarm().unwrap();

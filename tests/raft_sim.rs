@@ -36,7 +36,10 @@ fn a_thousand_histories_have_no_term_with_two_leaders_and_a_leader_after_healing
                     }
                     let history = history(&mut SimWorld::new(seed), seed, false)
                         .unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
-                    simulated.fetch_add((history.end - Time::ZERO).as_millis() as u64, Ordering::Relaxed);
+                    simulated.fetch_add(
+                        (history.end - Time::ZERO).as_millis() as u64,
+                        Ordering::Relaxed,
+                    );
                     terms.fetch_add(history.terms as u64, Ordering::Relaxed);
                     lost.fetch_add(history.stats.links.lost, Ordering::Relaxed);
                     handovers.fetch_add(history.stats.handovers, Ordering::Relaxed);
@@ -46,7 +49,8 @@ fn a_thousand_histories_have_no_term_with_two_leaders_and_a_leader_after_healing
     });
     let (simulated, real) = (simulated.into_inner() as f64 / 1e3, start.elapsed().as_secs_f64());
     println!(
-        "{SEEDS} histories: {simulated:.0} s simulated in {real:.1} s, {:.0} times as fast; {} leaders, {} messages lost, {} handovers",
+        "{SEEDS} histories: {simulated:.0} s simulated in {real:.1} s, {:.0} times as fast; \
+         {} leaders, {} messages lost, {} handovers",
         simulated / real,
         terms.into_inner(),
         lost.into_inner(),

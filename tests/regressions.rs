@@ -1,4 +1,5 @@
-//! Bugs that other event loops, timers and channels had: one test for each, named after the behaviour that was broken, with its origin.
+//! Bugs that other event loops, timers and channels had: one test for each, named after the
+//! behaviour that was broken, with its origin.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{
-    Blocking, Clock, Deadline, Driver, Events, Handle, Reactor, ReadyFds, Sim, Source, Tick, Ticker, Time,
-    Timer, Wait, Wake, ZeroPeriod, select,
+    Blocking, Clock, Deadline, Driver, Events, Handle, Reactor, ReadyFds, Sim, Source, Tick,
+    Ticker, Time, Timer, Wait, Wake, ZeroPeriod, select,
 };
 
 use self::cpu::timed;
@@ -87,7 +88,10 @@ fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
         recv(far) -> _ => unreachable!(),
     }
     zero.reset_at(Time::ZERO);
-    select! { reactor; recv(zero) -> due => assert_eq!(due, Time::ZERO), recv(far) -> _ => unreachable!() }
+    select! { reactor;
+        recv(zero) -> due => assert_eq!(due, Time::ZERO),
+        recv(far) -> _ => unreachable!(),
+    }
     select! { reactor; recv(later) -> _ => {}, recv(far) -> _ => unreachable!() }
 }
 
@@ -105,7 +109,8 @@ fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
     let late: Vec<Duration> = (0..100).map(|_| lateness()).collect();
     let during = reactor.stats() - before;
     assert!(during.waits <= 200, "spins: {during}");
-    // A loaded machine delays some, a rounded timeout delays each. (A wait that began when it was over is not late at all: so five of them in a row.)
+    // A loaded machine delays some, a rounded timeout delays each. (A wait that began when it was
+    // over is not late at all: so five of them in a row.)
     let (enough, start, mut in_a_row) = (Duration::from_micros(600), Instant::now(), 0);
     let mut later = late.iter().copied().chain(std::iter::repeat_with(lateness));
     while in_a_row < 5 {
@@ -150,7 +155,9 @@ fn a_timer_armed_late_in_a_busy_turn_is_not_early_by_the_length_of_the_turn() {
             timer.reset(Duration::from_micros(1_500));
             start
         }};
-        select! { reactor; recv(timer) -> _ => assert!(start.elapsed() >= Duration::from_micros(1_500)) }
+        select! { reactor;
+            recv(timer) -> _ => assert!(start.elapsed() >= Duration::from_micros(1_500)),
+        }
         timer.reset(Duration::ZERO);
     }
 }
@@ -191,7 +198,9 @@ fn a_timer_due_exactly_now_fires_under_simulated_time() {
         select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (start, start)) }
         // The driver stops the clock exactly at the deadline, not beyond.
         timer.reset(ms(5));
-        select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (start + ms(5), start + ms(5))) }
+        select! { reactor;
+            recv(timer) -> due => assert_eq!((due, sim.now()), (start + ms(5), start + ms(5))),
+        }
         timer.reset(ms(1));
         sim.advance(ms(1));
         assert!(select! { reactor; recv(timer) -> _ => true, default => false });
@@ -239,15 +248,21 @@ fn timers_work_after_any_uptime() {
             let deadline = sim.now() + ms(1);
             timer.reset(ms(1));
             select! { reactor; biased;
-                recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline), "step {n} at {start}"),
+                recv(timer) -> due => {
+                    assert_eq!((due, sim.now()), (deadline, deadline), "step {n} at {start}");
+                }
                 recv(ticker) -> _ => unreachable!("timers come first here"),
             }
-            select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (deadline, 0)) }
+            select! { reactor;
+                recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (deadline, 0)),
+            }
         }
         // And a wait that lasts for days.
         timer.reset(Duration::from_nanos(days(30)));
         let deadline = sim.now() + Duration::from_nanos(days(30));
-        select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline)) }
+        select! { reactor;
+            recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline)),
+        }
     }
 }
 
@@ -349,7 +364,9 @@ fn a_message_sent_while_the_last_one_is_handled_is_not_forgotten() {
         }
     }
     for n in 100..200 {
-        select! { reactor; recv(inbox) -> got => { assert_eq!(got, Ok(n)); tx.send(n + 1).unwrap() } }
+        select! { reactor;
+            recv(inbox) -> got => { assert_eq!(got, Ok(n)); tx.send(n + 1).unwrap() }
+        }
     }
 }
 
@@ -372,8 +389,9 @@ fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten(
 
 const CHILD: &str = "POLLMUX_TEST_CHILD";
 
-/// Runs this test in a process of its own, which is stopped and continued again and again until it ends: each time its waits are interrupted,
-/// without a signal handler. Returns false in that process: the caller goes on there.
+/// Runs this test in a process of its own, which is stopped and continued again and again until it
+/// ends: each time its waits are interrupted, without a signal handler. Returns false in that
+/// process: the caller goes on there.
 fn interrupt_in_child(test: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return false;
@@ -406,7 +424,11 @@ fn interrupt_in_child(test: &str) -> bool {
             thread::sleep(ms(4));
         }
     };
-    assert!(status.success(), "{test}, interrupted: {:?}", lines.map(Result::unwrap).collect::<Vec<_>>());
+    assert!(
+        status.success(),
+        "{test}, interrupted: {:?}",
+        lines.map(Result::unwrap).collect::<Vec<_>>()
+    );
     true
 }
 
@@ -420,7 +442,8 @@ fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
     let timer = reactor.timer();
     let mut events = Events::with_capacity(1);
     println!("begins");
-    // Real time: the child is interrupted every few ms. A wait that began anew each time would not end. When nothing was interrupted it is done again.
+    // Real time: the child is interrupted every few ms. A wait that began anew each time would not
+    // end. When nothing was interrupted it is done again.
     loop {
         let before = reactor.stats();
         let start = Instant::now();
@@ -460,7 +483,10 @@ fn an_interruption_swallows_no_wake_up() {
     let far = reactor.after(HOUR);
     for n in 0..300 {
         back.send(n).unwrap();
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), recv(far) -> _ => unreachable!() }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(n)),
+            recv(far) -> _ => unreachable!(),
+        }
     }
 }
 
@@ -640,7 +666,10 @@ fn a_source_s_hooks_may_use_the_reactor() {
     let (_sim, reactor) = simulated();
     let meddler = Meddler { handle: reactor.handle(), timer: reactor.timer(), calls: Cell::new(0) };
     let timer = reactor.after(ms(10));
-    select! { reactor; recv(meddler) -> () => unreachable!(), recv(timer) -> due => assert_eq!(due, at(10)) }
+    select! { reactor;
+        recv(meddler) -> () => unreachable!(),
+        recv(timer) -> due => assert_eq!(due, at(10)),
+    }
     assert!(meddler.calls.get() > 20, "every hook was called: {}", meddler.calls.get());
     drop(meddler);
     assert_eq!(reactor.stats().live, 1);
@@ -666,7 +695,12 @@ fn use_handle(handle: &Handle) {
 }
 
 impl Driver for MeddlingDriver {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if let Some(handle) = &*self.handle.borrow() {
             use_handle(handle);
         }
@@ -695,7 +729,8 @@ impl Drop for MeddlingDriver {
 fn a_driver_may_use_the_reactor_while_it_waits() {
     let cell = Rc::new(RefCell::new(None));
     let sim = Sim::new();
-    let reactor = Reactor::with_driver(MeddlingDriver { sim: sim.clone(), handle: cell.clone() }).unwrap();
+    let reactor =
+        Reactor::with_driver(MeddlingDriver { sim: sim.clone(), handle: cell.clone() }).unwrap();
     *cell.borrow_mut() = Some(reactor.handle());
     let timer = reactor.after(ms(10));
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(10))) }
@@ -707,7 +742,8 @@ fn a_driver_may_use_the_reactor_while_it_waits() {
 #[test]
 fn a_driver_may_use_the_reactor_while_it_is_dropped() {
     let cell = Rc::new(RefCell::new(None));
-    let reactor = Reactor::with_driver(MeddlingDriver { sim: Sim::new(), handle: cell.clone() }).unwrap();
+    let reactor =
+        Reactor::with_driver(MeddlingDriver { sim: Sim::new(), handle: cell.clone() }).unwrap();
     let timer = reactor.after(ms(10));
     *cell.borrow_mut() = Some(reactor.handle());
     drop(reactor);
@@ -744,7 +780,8 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         let outer = Poller::new().unwrap();
         outer.register(&inner, 7, Interest::READABLE, mode).unwrap();
         let mut events = sys::Events::with_capacity(4);
-        // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd that stays silent.
+        // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd
+        // that stays silent.
         let mut turn_until_ready = |inner: &pollmux::Embedded| {
             for _ in 0..100 {
                 outer.wait(&mut events, Some(Duration::from_secs(60))).unwrap();
@@ -782,7 +819,8 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         turn_until_ready(&inner);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
 
-        // What a select! between turns took from the kernel's timer is armed again. One that is due already, when this thread was kept from running, says nothing.
+        // What a select! between turns took from the kernel's timer is armed again. One that is due
+        // already, when this thread was kept from running, says nothing.
         loop {
             timer.reset(ms(30));
             if select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true } {
@@ -829,9 +867,12 @@ fn a_ticker_keeps_one_grid_on_every_receive_path() {
             }
             unreachable!()
         }),
-        Box::new(
-            |ticker| select! { reactor; recv(ticker) -> tick => tick, default(ms(1_000)) => unreachable!() },
-        ),
+        Box::new(|ticker| {
+            select! { reactor;
+                recv(ticker) -> tick => tick,
+                default(ms(1_000)) => unreachable!(),
+            }
+        }),
         Box::new(|ticker| {
             reactor.wait(&mut events).unwrap();
             assert_eq!(keys(&events), [ticker.key()]);

@@ -1,4 +1,5 @@
-//! `Remote` and `TimerId`: what other threads ask of a loop is done on its thread, in order, once, and wakes it; what comes too late harms nothing.
+//! `Remote` and `TimerId`: what other threads ask of a loop is done on its thread, in order, once,
+//! and wakes it; what comes too late harms nothing.
 
 #[path = "common/time.rs"]
 mod time;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{
-    Embedded, Events, Handle, PostError, Reactor, Remote, Select, Source, Spin, Time, TimerError, TimerId,
-    never, select,
+    Embedded, Events, Handle, PostError, Reactor, Remote, Select, Source, Spin, Time, TimerError,
+    TimerId, never, select,
 };
 
 use self::time::{at, keys, ms, ready_keys, simulated};
@@ -180,7 +181,10 @@ fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     reactor.remote().post(move |_| tx.send(5).unwrap()).unwrap();
-    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(5)), default => panic!("it was not seen") }
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(5)),
+        default => panic!("it was not seen"),
+    }
 }
 
 #[test]
@@ -286,7 +290,8 @@ fn a_post_wakes_whatever_sleeps() {
         let remote = reactor.remote();
         let poster = thread::spawn(move || {
             for _ in 0..3 {
-                // Real time: the loop is to be asleep by then. Each post ends a sleep; the last one the select.
+                // Real time: the loop is to be asleep by then. Each post ends a sleep; the last one
+                // the select.
                 thread::sleep(ms(2));
                 remote.post(|_| {}).unwrap();
             }
@@ -391,7 +396,8 @@ fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
         select! { reactor; recv(timer) -> _ => {} }
     }];
     for wait in waits {
-        // It is run again and again while the wait lasts; unless the thread was kept from the CPU so long that it was over when it began.
+        // It is run again and again while the wait lasts; unless the thread was kept from the CPU
+        // so long that it was over when it began.
         while log.take().len() <= 2 {
             wait();
         }
@@ -512,15 +518,23 @@ fn a_post_may_use_the_reactor_as_it_likes() {
             let (tx, inbox) = handle.channel(1).unwrap();
             let timer = handle.after(ms(3));
             tx.send(1).unwrap();
-            select! { handle; recv(inbox) -> n => note.note(n.unwrap()), recv(timer) -> _ => panic!() }
-            select! { handle; recv(inbox) -> _ => {}, recv(timer) -> _ => panic!(), default(ms(1)) => note.note(2) }
+            select! { handle;
+                recv(inbox) -> n => note.note(n.unwrap()),
+                recv(timer) -> _ => panic!(),
+            }
+            select! { handle;
+                recv(inbox) -> _ => {},
+                recv(timer) -> _ => panic!(),
+                default(ms(1)) => note.note(2),
+            }
             drop(tx);
             let again = note.clone();
             handle.call_after(ms(1), move |_| again.note(3)).detach();
         })
         .unwrap();
     reactor.sleep_blocking(ms(10)).unwrap();
-    // The channel is at its end when nobody sends: the second select took neither a message nor the time.
+    // The channel is at its end when nobody sends: the second select took neither a message nor the
+    // time.
     assert_eq!(log.take(), [1, 2, 3]);
 }
 
@@ -538,12 +552,18 @@ fn after_the_reactors_drop_a_remote_says_so_and_gives_back() {
     let token = Arc::new(());
     let held = token.clone();
     let back = remote.post(move |_| drop(held)).expect_err("nobody will run it");
-    assert_eq!((Arc::strong_count(&token), back.to_string()), (2, "the reactor has been dropped".to_owned()));
+    assert_eq!(
+        (Arc::strong_count(&token), back.to_string()),
+        (2, "the reactor has been dropped".to_owned())
+    );
     let PostError(f) = back;
     let (_, another) = simulated();
     f(&another);
     assert_eq!(Arc::strong_count(&token), 1);
-    assert_eq!((remote.stop(id), remote.reset(id, ms(1))), (Err(TimerError::Dead), Err(TimerError::Dead)));
+    assert_eq!(
+        (remote.stop(id), remote.reset(id, ms(1))),
+        (Err(TimerError::Dead), Err(TimerError::Dead))
+    );
     assert_eq!(remote.reset(ticker.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
     remote.wake();
     let error: io::Error = remote.post(|_| {}).unwrap_err().into();
@@ -772,7 +792,8 @@ fn of_a_hundred_thousand_wakes_of_a_loop_about_to_sleep_none_is_lost() {
             n = if Time::now() - begin < LIMIT { n + 1 } else { ROUNDS };
             shared.store(n, Ordering::Release);
             remote.wake();
-            // Every other one is waited for: then a wake-up that is lost has no follower to make up for it. Not the whole time slice, on one core.
+            // Every other one is waited for: then a wake-up that is lost has no follower to make up
+            // for it. Not the whole time slice, on one core.
             let mut spins = 0;
             while n % 2 == 0 && seen.load(Ordering::Acquire) < n {
                 spins += 1;
@@ -883,10 +904,16 @@ fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
     remote.reset(timer.id(), ms(2)).unwrap();
     sim.advance(ms(5));
     turn(&reactor);
-    select! { reactor; recv(timer) -> due => assert_eq!(due, at(11)), default => panic!("it is due") }
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(11)),
+        default => panic!("it is due"),
+    }
     // The grid of the ticker goes through its first tick.
     sim.advance(ms(40));
-    select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(23), 1)), default => panic!() }
+    select! { reactor;
+        recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(23), 1)),
+        default => panic!(),
+    }
     assert_eq!(ticker.deadline(), Some(at(63)));
     remote.reset(timer.id(), Duration::MAX).unwrap();
     turn(&reactor);
@@ -896,7 +923,8 @@ fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
 #[test]
 fn a_period_of_zero_is_an_error_for_a_ticker_only() {
     let (_sim, reactor) = simulated();
-    let (remote, timer, ticker) = (reactor.remote(), reactor.after(HOUR), reactor.every(HOUR).unwrap());
+    let (remote, timer, ticker) =
+        (reactor.remote(), reactor.after(HOUR), reactor.every(HOUR).unwrap());
     assert_eq!(remote.reset(ticker.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
     assert_eq!(reactor.reset_timer(ticker.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
     let listed: Vec<TimerId> = reactor.sources().iter().filter_map(|info| info.id).collect();
@@ -922,7 +950,11 @@ fn a_reset_of_a_ticker_by_id_changes_its_period() {
     assert_eq!(ready_keys(&reactor), [ticker.key()]);
     remote.reset(ticker.id(), ms(30)).unwrap();
     for n in 1..4 {
-        select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(150 + 30 * n), 0)) }
+        select! { reactor;
+            recv(ticker) -> tick => {
+                assert_eq!((tick.scheduled, tick.missed), (at(150 + 30 * n), 0));
+            }
+        }
     }
     assert_eq!(ticker.period(), ms(30));
 }
@@ -1000,7 +1032,10 @@ fn a_detached_callback_stopped_from_another_thread_is_dropped() {
     });
     assert_eq!(Rc::strong_count(&token), 2);
     turn(&reactor);
-    assert_eq!((Rc::strong_count(&token), reactor.stats().live, reactor.is_live(id)), (1, 0, false));
+    assert_eq!(
+        (Rc::strong_count(&token), reactor.stats().live, reactor.is_live(id)),
+        (1, 0, false)
+    );
     remote.stop(id).unwrap();
     turn(&reactor);
     assert_eq!(reactor.stats().stale, 1);
@@ -1078,7 +1113,8 @@ fn remotes_and_ids_may_go_anywhere() {
     sends(&PostError(|_: &Handle| {}));
 }
 
-/// Asks the reactor for something, and then sends a message, at the worst moment: when a turn has begun and its sources are being asked.
+/// Asks the reactor for something, and then sends a message, at the worst moment: when a turn has
+/// begun and its sources are being asked.
 struct AsksThenSends<F: Fn()>(F);
 
 impl<F: Fn()> Source for AsksThenSends<F> {

@@ -1,4 +1,5 @@
-//! Long, far and many: years of virtual time, the longest of all durations, a hundred thousand timers at one instant.
+//! Long, far and many: years of virtual time, the longest of all durations, a hundred thousand
+//! timers at one instant.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -13,8 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Events, MissedTickBehavior, Reactor, Select, Sim, Source, Spin, Tick, Ticker, Time, Timer,
-    channel, select,
+    Callback, Events, MissedTickBehavior, Reactor, Select, Sim, Source, Spin, Tick, Ticker, Time,
+    Timer, channel, select,
 };
 
 use self::cpu::timed;
@@ -48,9 +49,12 @@ fn ten_years_of_everything_are_exact() {
         YEAR,
         10 * YEAR,
     ];
-    let tickers: Vec<Ticker> =
-        (0..).zip(periods).map(|(n, period)| reactor.every(secs(period)).unwrap().with_key(n)).collect();
-    // An election that is put off every six hours and never comes; one that comes every time; a callback a day.
+    let tickers: Vec<Ticker> = (0..)
+        .zip(periods)
+        .map(|(n, period)| reactor.every(secs(period)).unwrap().with_key(n))
+        .collect();
+    // An election that is put off every six hours and never comes; one that comes every time; a
+    // callback a day.
     let (put_off, comes) =
         (reactor.after(secs(12 * HOUR)).with_key(100), reactor.after(secs(DAY)).with_key(101));
     let _daily = reactor.call_after(secs(DAY), |now| {
@@ -72,7 +76,10 @@ fn ten_years_of_everything_are_exact() {
             let n = event.key() as usize;
             counts[n] += 1;
             let due = Time::ZERO + secs(periods[n] * counts[n]);
-            assert_eq!((ticker.try_take(), sim.now()), (Some(Tick { scheduled: due, missed: 0 }), due));
+            assert_eq!(
+                (ticker.try_take(), sim.now()),
+                (Some(Tick { scheduled: due, missed: 0 }), due)
+            );
             if n == 0 {
                 assert!(put_off.reset(secs(12 * HOUR)));
             }
@@ -112,7 +119,13 @@ fn a_hundred_thousand_heartbeats_of_a_second_are_exact() {
 // Far: `Duration::MAX` wherever a duration is taken, and `Time::MAX` wherever a time is.
 
 /// Nothing of this is ever due, before the end of time and at it.
-fn never_due(sim: &Sim, reactor: &Reactor, timers: &[Timer], tickers: &[Ticker], callbacks: &[Callback]) {
+fn never_due(
+    sim: &Sim,
+    reactor: &Reactor,
+    timers: &[Timer],
+    tickers: &[Ticker],
+    callbacks: &[Callback],
+) {
     for advance in [ms(1), secs(1 << 30), Duration::MAX, Duration::MAX] {
         sim.advance(advance);
         assert_eq!(ready_keys(reactor), []);
@@ -122,7 +135,9 @@ fn never_due(sim: &Sim, reactor: &Reactor, timers: &[Timer], tickers: &[Ticker],
     let deadlines = timers.iter().map(Timer::deadline);
     let deadlines = deadlines.chain(tickers.iter().map(Ticker::deadline));
     assert!(
-        deadlines.chain(callbacks.iter().map(Callback::deadline)).all(|deadline| deadline == Some(Time::MAX))
+        deadlines
+            .chain(callbacks.iter().map(Callback::deadline))
+            .all(|deadline| deadline == Some(Time::MAX))
     );
     assert!(timers.iter().all(Timer::stop) && tickers.iter().all(Ticker::stop));
     assert!(callbacks.iter().all(Callback::stop));
@@ -130,7 +145,8 @@ fn never_due(sim: &Sim, reactor: &Reactor, timers: &[Timer], tickers: &[Ticker],
 
 #[test]
 fn what_is_armed_for_the_longest_of_all_durations_never_fires() {
-    for start in [Time::ZERO, at(1), Time::from_nanos(u64::MAX / 2), Time::from_nanos(u64::MAX - 1)] {
+    for start in [Time::ZERO, at(1), Time::from_nanos(u64::MAX / 2), Time::from_nanos(u64::MAX - 1)]
+    {
         let (sim, reactor) = simulated_from(start);
         let far = Duration::MAX;
         let timers = [
@@ -146,7 +162,10 @@ fn what_is_armed_for_the_longest_of_all_durations_never_fires() {
         let tickers = [
             reactor.every(far).unwrap(),
             reactor.every_at(Time::MAX, ms(1)).unwrap(),
-            reactor.every_at(Time::MAX, far).unwrap().missed_tick_behavior(MissedTickBehavior::Burst),
+            reactor
+                .every_at(Time::MAX, far)
+                .unwrap()
+                .missed_tick_behavior(MissedTickBehavior::Burst),
             reactor.every(ms(1)).unwrap(),
             reactor.every(ms(1)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay),
         ];
@@ -183,7 +202,9 @@ fn the_second_tick_may_be_too_far_away() {
     for behavior in [Skip, Burst, Delay] {
         let (sim, reactor) = simulated_from(at(5));
         let ticker = reactor.every_at(at(5), Duration::MAX).unwrap().missed_tick_behavior(behavior);
-        select! { reactor; recv(ticker) -> tick => assert_eq!(tick, Tick { scheduled: at(5), missed: 0 }) }
+        select! { reactor;
+            recv(ticker) -> tick => assert_eq!(tick, Tick { scheduled: at(5), missed: 0 }),
+        }
         never_due(&sim, &reactor, &[], &[ticker], &[]);
     }
     // A callback that resets itself so far.
@@ -198,7 +219,10 @@ fn waiting_for_the_longest_of_all_durations_ends_when_something_comes() {
     let (sim, reactor) = simulated_from(at(1));
     let timer = reactor.after(ms(1)).with_key(7);
     let far = Duration::MAX;
-    select! { reactor; recv(timer) -> due => assert_eq!(due, at(2)), default(far) => unreachable!() }
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(2)),
+        default(far) => unreachable!(),
+    }
     timer.reset(ms(1));
     let mut events = Events::with_capacity(1);
     reactor.wait_timeout(&mut events, far).unwrap();
@@ -212,7 +236,8 @@ fn waiting_for_the_longest_of_all_durations_ends_when_something_comes() {
     let called = Rc::new(Cell::new(0));
     let count = called.clone();
     let _callback = reactor.call_after(ms(1), move |_| count.set(count.get() + 1));
-    let deadlock = |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Deadlock);
+    let deadlock =
+        |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Deadlock);
     deadlock(reactor.sleep_blocking(far));
     assert_eq!((called.get(), sim.now()), (1, at(5)), "a callback comes meanwhile");
     deadlock(reactor.wait_timeout(&mut events, far));
@@ -241,13 +266,16 @@ fn the_longest_slack_precision_and_spin_do_no_harm() {
     reactor.sleep_blocking(ms(20)).unwrap();
     assert!(timer.is_ready() && ticker.is_ready() && callback.deadline().is_none());
     assert_eq!(sim.now(), at(20));
-    // Precise to any length is a loop that never sleeps before a deadline, and sleeps when there is none.
+    // Precise to any length is a loop that never sleeps before a deadline, and sleeps when there is
+    // none.
     let _dog = dog();
-    let reactor = Reactor::builder().precise(far).slack(Duration::ZERO).spin(Spin::Off).build().unwrap();
+    let reactor =
+        Reactor::builder().precise(far).slack(Duration::ZERO).spin(Spin::Off).build().unwrap();
     let timer = reactor.after(ms(3));
     select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) }
     assert_eq!(reactor.stats().waits, 0);
-    // It has nothing to spin for then. (A message that is there before the reactor sleeps says nothing: again.)
+    // It has nothing to spin for then. (A message that is there before the reactor sleeps says
+    // nothing: again.)
     let sleeps = || {
         let (tx, inbox) = reactor.channel(1).unwrap();
         let sender = std::thread::spawn(move || {
@@ -291,7 +319,8 @@ fn channels_take_the_longest_of_all_timeouts() {
 
 const MANY: u64 = 100_000;
 
-/// CPU time of this thread, and of the best of three runs: what interrupts a call is not the call's doing. Asserted in release only.
+/// CPU time of this thread, and of the best of three runs: what interrupts a call is not the call's
+/// doing. Asserted in release only.
 fn no_call_takes_a_millisecond(run: impl Fn() -> Duration) {
     let limit = if cfg!(debug_assertions) { Duration::MAX } else { ms(1) };
     let worst: Vec<Duration> = (0..3).map(|_| run()).collect();
@@ -330,7 +359,9 @@ fn a_hundred_thousand_callbacks_due_at_one_instant_are_called_once_each_and_no_c
         let _callbacks: Vec<Callback> = (0..MANY)
             .map(|n| {
                 let next = next.clone();
-                reactor.call_after(ms(1), move |_| assert_eq!(next.replace(n + 1), n, "in arming order"))
+                reactor.call_after(ms(1), move |_| {
+                    assert_eq!(next.replace(n + 1), n, "in arming order")
+                })
             })
             .collect();
         sim.advance(ms(1));

@@ -1,4 +1,5 @@
-//! `select!`: who is chosen, what a case that is not chosen keeps, the grammar, and what happens when something goes wrong.
+//! `select!`: who is chosen, what a case that is not chosen keeps, the grammar, and what happens
+//! when something goes wrong.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use pollmux::channel::{self, RecvError};
 use pollmux::{
-    Blocking, Events, Inbox, Never, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
+    Blocking, Events, Inbox, Never, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never,
+    select,
 };
 use watch::{dog, scripted};
 
@@ -33,7 +35,10 @@ fn virtual_reactor() -> (Sim, Reactor) {
 }
 
 /// An inbox that holds these messages and will get no more, though its sender lives on.
-fn holding<T>(reactor: &Reactor, messages: impl IntoIterator<Item = T>) -> (channel::Sender<T>, Inbox<T>) {
+fn holding<T>(
+    reactor: &Reactor,
+    messages: impl IntoIterator<Item = T>,
+) -> (channel::Sender<T>, Inbox<T>) {
     let (tx, inbox) = reactor.channel(64).unwrap();
     messages.into_iter().for_each(|message| assert!(tx.try_send(message).is_ok()));
     (tx, inbox)
@@ -45,7 +50,9 @@ fn panic_text<R>(f: impl FnOnce() -> R) -> String {
     let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { panic!("no panic") };
     match payload.downcast::<String>() {
         Ok(text) => *text,
-        Err(payload) => payload.downcast_ref::<&str>().map_or_else(|| "?".into(), |text| text.to_string()),
+        Err(payload) => {
+            payload.downcast_ref::<&str>().map_or_else(|| "?".into(), |text| text.to_string())
+        }
     }
 }
 
@@ -88,13 +95,15 @@ impl Source for Switch {
 
 // Who is chosen.
 
-/// How far counts are from all being equal. With n counts this is about n - 1, give or take a few times its root.
+/// How far counts are from all being equal. With n counts this is about n - 1, give or take a few
+/// times its root.
 fn chi_squared(counts: &[u32]) -> f64 {
     let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
     counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
 }
 
-/// The seed differs from run to run, so the limits are those of one failure in a thousand million fair runs.
+/// The seed differs from run to run, so the limits are those of one failure in a thousand million
+/// fair runs.
 #[track_caller]
 fn assert_uniform(counts: &[u32]) {
     let limit = match counts.len() {
@@ -122,7 +131,8 @@ fn each_of_the_ready_cases_has_the_same_chance() {
         two[n] += 1;
         pairs[last * 2 + n] += 1;
         last = n;
-        let n = select! { reactor; recv(s[0]) -> _ => 0, recv(s[1]) -> _ => 1, recv(s[2]) -> _ => 2 };
+        let n =
+            select! { reactor; recv(s[0]) -> _ => 0, recv(s[1]) -> _ => 1, recv(s[2]) -> _ => 2 };
         three[n] += 1;
         let n = select! { reactor;
             recv(s[0]) -> _ => 0, recv(s[1]) -> _ => 1, recv(s[2]) -> _ => 2, recv(s[3]) -> _ => 3,
@@ -176,7 +186,11 @@ fn a_source_that_is_named_twice_has_two_chances() {
     assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
     // With one message left only one of the two takes it, and then neither is ready.
     assert!(inbox.is_empty());
-    select! { reactor; recv(inbox) -> _ => unreachable!(), recv(inbox) -> _ => unreachable!(), default => {} }
+    select! { reactor;
+        recv(inbox) -> _ => unreachable!(),
+        recv(inbox) -> _ => unreachable!(),
+        default => {}
+    }
 }
 
 #[test]
@@ -226,7 +240,10 @@ fn a_case_that_is_not_chosen_keeps_what_it_has() {
             recv(left) -> n => { assert_eq!(n, Ok(lefts)); lefts += 1; }
             recv(right) -> n => { assert_eq!(n, Ok(rights)); rights += 1; }
             recv(timer) -> t => { assert_eq!(t, at(1)); due += 1; }
-            recv(ticker) -> tick => { assert_eq!(tick, Tick { scheduled: at(1), missed: 0 }); ticks += 1; }
+            recv(ticker) -> tick => {
+                assert_eq!(tick, Tick { scheduled: at(1), missed: 0 });
+                ticks += 1;
+            }
             default => panic!("something is ready in turn {turn}"),
         }
         assert_eq!(left.len() + lefts, 40);
@@ -264,7 +281,11 @@ fn default_never_runs_while_a_case_is_ready() {
             default => panic!("default in turn {n}"),
         };
         assert_eq!(got, n);
-        let idle = select! { reactor; recv(inbox) -> _ => false, recv(timer) -> _ => false, default => true };
+        let idle = select! { reactor;
+            recv(inbox) -> _ => false,
+            recv(timer) -> _ => false,
+            default => true,
+        };
         assert!(idle);
     }
 
@@ -283,7 +304,10 @@ fn default_never_runs_while_a_case_is_ready() {
     for n in 0..1_000 {
         go.send(()).unwrap();
         said.recv().unwrap();
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)), default => panic!("default in turn {n}") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(n)),
+            default => panic!("default in turn {n}"),
+        }
     }
     sender.join().unwrap();
 }
@@ -325,14 +349,18 @@ fn default_with_a_timeout_of_zero_does_not_wait() {
     select! { reactor; recv(timer) -> _ => unreachable!(), default(Duration::ZERO) => {} }
     assert_eq!(sim.now(), Time::ZERO);
     timer.reset(Duration::ZERO);
-    select! { reactor; recv(timer) -> t => assert_eq!(t, Time::ZERO), default(Duration::ZERO) => unreachable!() }
+    select! { reactor;
+        recv(timer) -> t => assert_eq!(t, Time::ZERO),
+        default(Duration::ZERO) => unreachable!(),
+    }
 }
 
 #[test]
 fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
     let late = |wait: fn(&Reactor, &Timer) -> bool| {
         let (sim, reactor) = virtual_reactor();
-        // The turn has looked at the clock, and then this takes longer than the timer, and than the timeout.
+        // The turn has looked at the clock, and then this takes longer than the timer, and than the
+        // timeout.
         reactor.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
         let timer = reactor.after(secs(10)).with_key(7);
         assert!(wait(&reactor, &timer));
@@ -394,7 +422,11 @@ fn a_message_that_came_before_the_timeout_was_seen_beats_it() {
     let (sim, reactor) = virtual_reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let slow = Slow(sim, tx);
-    let got = select! { reactor; recv(inbox) -> got => got.ok(), recv(slow) -> () => None, default(secs(20)) => None };
+    let got = select! { reactor;
+        recv(inbox) -> got => got.ok(),
+        recv(slow) -> () => None,
+        default(secs(20)) => None,
+    };
     assert_eq!(got, Some(7));
 }
 
@@ -463,7 +495,10 @@ fn a_wake_up_for_nothing_does_not_end_a_wait() {
             Ok(())
         });
     }
-    select! { reactor; recv(timer) -> t => assert_eq!(t, at(5)), default(secs(6)) => unreachable!() }
+    select! { reactor;
+        recv(timer) -> t => assert_eq!(t, at(5)),
+        default(secs(6)) => unreachable!(),
+    }
     assert_eq!(sim.now(), at(5));
 }
 
@@ -553,11 +588,17 @@ fn a_default_arm_may_break_too_and_so_may_an_error_arm() -> io::Result<()> {
     let mut rounds = 0;
     loop {
         rounds += 1;
-        select! { reactor; recv(nothing) -> _ => {}, default => if rounds == 3 { break } else { continue } }
+        select! { reactor;
+            recv(nothing) -> _ => {},
+            default => if rounds == 3 { break } else { continue },
+        }
     }
     assert_eq!(rounds, 3);
     loop {
-        select! { reactor; recv(nothing) -> _ => {}, error -> e => { assert_eq!(e.kind(), io::ErrorKind::Deadlock); break } }
+        select! { reactor;
+            recv(nothing) -> _ => {},
+            error -> e => { assert_eq!(e.kind(), io::ErrorKind::Deadlock); break }
+        }
     }
     // `?` on the driver's error itself.
     let failed = (|| -> io::Result<u8> {
@@ -574,7 +615,8 @@ fn a_select_has_the_value_of_its_arm() {
     let nothing = never::<u8>();
     let word: Result<String, RecvError> = select! { reactor; recv(inbox) -> word => word };
     assert_eq!(word.as_deref(), Ok("a"));
-    let length = 1 + select! { reactor; recv(inbox) -> word => word.unwrap().len(), default => 100 };
+    let length =
+        1 + select! { reactor; recv(inbox) -> word => word.unwrap().len(), default => 100 };
     assert_eq!(length, 2);
     assert_eq!(select! { reactor; recv(nothing) -> n => n.into(), default => 0.5 }, 0.5f64);
     let boxed: Box<dyn Fn() -> u8> =
@@ -601,7 +643,10 @@ fn a_select_may_stand_in_an_arm() {
                     recv(inbox) -> third => third,
                     recv(timer) -> _ => unreachable!(),
                 };
-                let then = select! { reactor; recv(inbox) -> _ => unreachable!(), recv(timer) -> t => t };
+                let then = select! { reactor;
+                    recv(inbox) -> _ => unreachable!(),
+                    recv(timer) -> t => t,
+                };
                 (first, second, third, then)
             }
         },
@@ -665,7 +710,11 @@ fn an_arm_may_replace_stop_and_drop_sources_and_use_the_reactor() {
                 assert!(ticker.stop(), "it goes on ticking");
             }
         }
-        select! { reactor; recv(timer) -> _ => panic!("stale"), recv(ticker) -> _ => panic!("stale"), default => {} }
+        select! { reactor;
+            recv(timer) -> _ => panic!("stale"),
+            recv(ticker) -> _ => panic!("stale"),
+            default => {}
+        }
         extra.push(handle.after(secs(1_000)));
         timer = handle.after(secs(1));
         ticker = reactor.every(secs(1)).unwrap();
@@ -690,7 +739,9 @@ fn an_arm_that_takes_the_item_owns_it() {
     let mut all = Vec::new();
     select! { reactor; recv(inbox) -> item => all.extend(item.unwrap()) }
     // A moved handle: the arm consumes the very source it fired on.
-    let rx = select! { reactor; recv(inbox) -> item => { all.extend(item.unwrap()); inbox.into_inner() } };
+    let rx = select! { reactor;
+        recv(inbox) -> item => { all.extend(item.unwrap()); inbox.into_inner() }
+    };
     assert_eq!((all, rx.len()), (vec![1, 2], 0));
     let timer = reactor.after(Duration::ZERO);
     select! { reactor; recv(timer) -> _ => drop(timer) }
@@ -736,11 +787,21 @@ fn sources_may_be_values_references_and_boxes() {
     }
     assert_eq!(
         seen,
-        [(at(0), 'i'), (at(1), 't'), (at(2), 'k'), (at(3), 'd'), (at(4), 'k'), (at(5), 'b'), (at(7), 'p')]
+        [
+            (at(0), 'i'),
+            (at(1), 't'),
+            (at(2), 'k'),
+            (at(3), 'd'),
+            (at(4), 'k'),
+            (at(5), 'b'),
+            (at(7), 'p')
+        ]
     );
     // A source made in the case itself lives as long as the wait.
     select! { reactor; recv(reactor.after(SECOND)) -> t => assert_eq!(t, at(8)) }
-    select! { reactor; recv({ let t = reactor.timer(); t.reset(SECOND); t }) -> t => assert_eq!(t, at(9)) }
+    select! { reactor;
+        recv({ let t = reactor.timer(); t.reset(SECOND); t }) -> t => assert_eq!(t, at(9)),
+    }
     select! { reactor; recv(&&Rc::new(Box::new(reactor.at(at(10))))) -> t => assert_eq!(t, at(10)) }
     // And the reactor may be given in as many ways.
     let (handle, shared) = (reactor.handle(), Rc::new(Reactor::with_driver(Sim::new()).unwrap()));
@@ -778,7 +839,10 @@ fn commas_stand_where_rust_has_them() {
     select! { reactor; default => n += 1 }
     select! { reactor; default => { n += 1 } }
     select! { reactor; default(Duration::from_secs(1)) => n += 1, }
-    select! { reactor; recv(a) -> _ => if n > 0 { n += 1 } else { unreachable!() }, recv(b) -> _ => {} }
+    select! { reactor;
+        recv(a) -> _ => if n > 0 { n += 1 } else { unreachable!() },
+        recv(b) -> _ => {}
+    }
     select! { reactor; recv(a) -> _ => match n { 0 => unreachable!(), _ => n += 1 }, default => {} }
     select![reactor; recv(a) -> _ => n += 1];
     select!(reactor; recv(a) -> _ => n += 1);
@@ -790,14 +854,18 @@ fn patterns_take_items_apart() {
     let (sim, reactor) = virtual_reactor();
     let ticker = reactor.every(SECOND).unwrap();
     sim.advance(Duration::from_millis(3_500));
-    select! { reactor; recv(ticker) -> Tick { scheduled, missed } => assert_eq!((scheduled, missed), (at(1), 2)) }
+    select! { reactor;
+        recv(ticker) -> Tick { scheduled, missed } => assert_eq!((scheduled, missed), (at(1), 2)),
+    }
     select! { reactor; recv(ticker) -> Tick { scheduled: t, .. } => assert_eq!(t, at(4)) }
     let (_tx, inbox) = holding(&reactor, [(1, [2, 3]), (4, [5, 6])]);
     select! { reactor; recv(inbox) -> mut pair => {
         pair = pair.map(|(a, b)| (a + 1, b));
         assert_eq!(pair, Ok((2, [2, 3])));
     } }
-    select! { reactor; recv(inbox) -> ref pair => assert_eq!(pair.as_ref().map(|pair| pair.0), Ok(4)) }
+    select! { reactor;
+        recv(inbox) -> ref pair => assert_eq!(pair.as_ref().map(|pair| pair.0), Ok(4)),
+    }
     struct Pair;
     impl Source for Pair {
         type Item = (u8, (&'static str, [u8; 2]));
@@ -812,7 +880,10 @@ fn patterns_take_items_apart() {
     select! { reactor; recv(Pair) -> (whole @ 0..=255, (..)) => assert_eq!(whole, 1) }
     let nothing = never::<(u8, u8)>();
     select! { reactor; recv(nothing) -> (_, _) => unreachable!(), default => {} }
-    select! { reactor; recv(nothing) -> (_a, _b) => unreachable!(), error -> ref e => assert_eq!(e.kind(), io::ErrorKind::Deadlock) }
+    select! { reactor;
+        recv(nothing) -> (_a, _b) => unreachable!(),
+        error -> ref e => assert_eq!(e.kind(), io::ErrorKind::Deadlock),
+    }
 }
 
 #[test]
@@ -835,7 +906,12 @@ fn variables_of_one_name_do_not_meet() {
     assert_eq!(counts.iter().sum::<usize>(), 400);
     assert!(counts.iter().all(|&n| n > 0), "{counts:?}");
     let x = Switch::on();
-    select! { reactor; recv(x) -> x => select! { outer; recv(picked) -> x => unreachable!("{x}"), default => assert_eq!(x, 1) } }
+    select! { reactor;
+        recv(x) -> x => select! { outer;
+            recv(picked) -> x => unreachable!("{x}"),
+            default => assert_eq!(x, 1),
+        },
+    }
     assert_eq!(x.taken.get(), 1);
     // Nor does what the user shadows: the expansion names everything in full.
     #[allow(non_snake_case, dead_code, unused_variables)]
@@ -882,14 +958,22 @@ fn sources_and_timeout_are_evaluated_once_and_in_order() {
 macro_rules! thirty_two {
     ($reactor:expr; $s:ident; $($head:tt)*) => {
         select! { $reactor; $($head)*
-            recv($s[0]) -> _ => 0, recv($s[1]) -> _ => 1, recv($s[2]) -> _ => 2, recv($s[3]) -> _ => 3,
-            recv($s[4]) -> _ => 4, recv($s[5]) -> _ => 5, recv($s[6]) -> _ => 6, recv($s[7]) -> _ => 7,
-            recv($s[8]) -> _ => 8, recv($s[9]) -> _ => 9, recv($s[10]) -> _ => 10, recv($s[11]) -> _ => 11,
-            recv($s[12]) -> _ => 12, recv($s[13]) -> _ => 13, recv($s[14]) -> _ => 14, recv($s[15]) -> _ => 15,
-            recv($s[16]) -> _ => 16, recv($s[17]) -> _ => 17, recv($s[18]) -> _ => 18, recv($s[19]) -> _ => 19,
-            recv($s[20]) -> _ => 20, recv($s[21]) -> _ => 21, recv($s[22]) -> _ => 22, recv($s[23]) -> _ => 23,
-            recv($s[24]) -> _ => 24, recv($s[25]) -> _ => 25, recv($s[26]) -> _ => 26, recv($s[27]) -> _ => 27,
-            recv($s[28]) -> _ => 28, recv($s[29]) -> _ => 29, recv($s[30]) -> _ => 30, recv($s[31]) -> _ => 31,
+            recv($s[0]) -> _ => 0, recv($s[1]) -> _ => 1,
+            recv($s[2]) -> _ => 2, recv($s[3]) -> _ => 3,
+            recv($s[4]) -> _ => 4, recv($s[5]) -> _ => 5,
+            recv($s[6]) -> _ => 6, recv($s[7]) -> _ => 7,
+            recv($s[8]) -> _ => 8, recv($s[9]) -> _ => 9,
+            recv($s[10]) -> _ => 10, recv($s[11]) -> _ => 11,
+            recv($s[12]) -> _ => 12, recv($s[13]) -> _ => 13,
+            recv($s[14]) -> _ => 14, recv($s[15]) -> _ => 15,
+            recv($s[16]) -> _ => 16, recv($s[17]) -> _ => 17,
+            recv($s[18]) -> _ => 18, recv($s[19]) -> _ => 19,
+            recv($s[20]) -> _ => 20, recv($s[21]) -> _ => 21,
+            recv($s[22]) -> _ => 22, recv($s[23]) -> _ => 23,
+            recv($s[24]) -> _ => 24, recv($s[25]) -> _ => 25,
+            recv($s[26]) -> _ => 26, recv($s[27]) -> _ => 27,
+            recv($s[28]) -> _ => 28, recv($s[29]) -> _ => 29,
+            recv($s[30]) -> _ => 30, recv($s[31]) -> _ => 31,
         }
     };
 }
@@ -921,7 +1005,10 @@ fn a_panicking_arm_leaves_the_reactor_usable() {
     let timer = reactor.after(secs(1));
     let text = panic_text(|| select! { reactor; recv(inbox) -> n => panic!("arm {}", n.unwrap()) });
     assert_eq!(text, "arm 1");
-    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(2)), recv(timer) -> _ => unreachable!() }
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(2)),
+        recv(timer) -> _ => unreachable!(),
+    }
     assert_eq!(panic_text(|| select! { reactor; recv(timer) -> _ => panic!("timer") }), "timer");
     assert_eq!(
         panic_text(|| select! { reactor; recv(timer) -> _ => {}, default => panic!("default") }),
@@ -991,7 +1078,11 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
         // Never due: only the bad source can be chosen.
         let timer = reactor.after(secs(3600));
         let text = panic_text(|| {
-            select! { reactor; recv(bad) -> _ => {}, recv(inbox) -> _ => {}, recv(timer) -> _ => {} }
+            select! { reactor;
+                recv(bad) -> _ => {},
+                recv(inbox) -> _ => {},
+                recv(timer) -> _ => {}
+            }
         });
         assert_eq!(text, "bad");
         timer.stop();
@@ -1048,12 +1139,16 @@ fn a_driver_that_fails_is_the_error_cases_business() {
         error -> e => e.to_string(),
     };
     assert_eq!(text, "broken in a default");
-    // Nothing was lost, and the reactor is asleep no more: a message sent now wakes nobody but is there.
+    // Nothing was lost, and the reactor is asleep no more: a message sent now wakes nobody but is
+    // there.
     let wakes = script.wakes();
     tx.send(2).unwrap();
     assert_eq!(script.wakes(), wakes);
     select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(2)) }
-    select! { reactor; recv(inbox) -> _ => unreachable!(), recv(timer) -> t => assert_eq!(t, at(1)) }
+    select! { reactor;
+        recv(inbox) -> _ => unreachable!(),
+        recv(timer) -> t => assert_eq!(t, at(1)),
+    }
     assert_eq!(sim.now(), at(1));
 }
 
@@ -1084,7 +1179,10 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
         recv(timer) -> _ => unreachable!(),
         error -> e => e,
     };
-    assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::NotFound, "cannot be waited for"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (io::ErrorKind::NotFound, "cannot be waited for")
+    );
     assert_eq!((first.befores.get(), first.afters.get()), (1, 1));
     assert_eq!(last.afters.get(), 1, "after_block runs for all, whatever it came to");
     assert_eq!(script.sleeps(), 0);
@@ -1103,16 +1201,40 @@ fn a_source_of_another_reactor_is_refused_by_its_number() {
         let text = error.to_string();
         assert!(text.contains(case) && text.contains("another reactor"), "{text}");
     };
-    select! { reactor; recv(foreign) -> _ => {}, recv(mine) -> _ => {}, error -> e => refused(e, "case 1 ") }
-    select! { reactor; recv(mine) -> _ => {}, recv(&foreign) -> _ => {}, error -> e => refused(e, "case 2 ") }
-    select! { reactor; recv(mine) -> _ => {}, recv(never::<()>()) -> _ => {}, recv(inbox) -> _ => {}, error -> e => refused(e, "case 3 ") }
-    select! { reactor; recv(Some(&ticker)) -> _ => {}, default => panic!("default"), error -> e => refused(e, "case 1 ") }
-    select! { reactor; recv(Box::new(&ticker)) -> _ => {}, default(SECOND) => panic!("default"), error -> e => refused(e, "case 1 ") }
+    select! { reactor;
+        recv(foreign) -> _ => {},
+        recv(mine) -> _ => {},
+        error -> e => refused(e, "case 1 "),
+    }
+    select! { reactor;
+        recv(mine) -> _ => {},
+        recv(&foreign) -> _ => {},
+        error -> e => refused(e, "case 2 "),
+    }
+    select! { reactor;
+        recv(mine) -> _ => {},
+        recv(never::<()>()) -> _ => {},
+        recv(inbox) -> _ => {},
+        error -> e => refused(e, "case 3 "),
+    }
+    select! { reactor;
+        recv(Some(&ticker)) -> _ => {},
+        default => panic!("default"),
+        error -> e => refused(e, "case 1 "),
+    }
+    select! { reactor;
+        recv(Box::new(&ticker)) -> _ => {},
+        default(SECOND) => panic!("default"),
+        error -> e => refused(e, "case 1 "),
+    }
     let text = panic_text(|| select! { reactor; recv(mine) -> _ => {}, recv(inbox) -> _ => {} });
     assert!(text.contains("case 2 ") && text.contains("another reactor"), "{text}");
     // Nothing was lost by that.
     select! { reactor; recv(mine) -> t => assert_eq!(t, at(1)) }
-    select! { other; recv(foreign) -> t => assert_eq!(t, at(1)), default(secs(2)) => unreachable!() }
+    select! { other;
+        recv(foreign) -> t => assert_eq!(t, at(1)),
+        default(secs(2)) => unreachable!(),
+    }
 }
 
 #[test]
@@ -1126,8 +1248,16 @@ fn the_handle_of_a_dropped_reactor_is_refused() {
         assert!(error.to_string().contains("dropped"), "{error}");
     };
     select! { handle; recv(timer) -> _ => unreachable!(), error -> e => refused(e) }
-    select! { handle; recv(timer) -> _ => unreachable!(), default => unreachable!(), error -> e => refused(e) }
-    select! { handle; recv(timer) -> _ => unreachable!(), default(SECOND) => unreachable!(), error -> e => refused(e) }
+    select! { handle;
+        recv(timer) -> _ => unreachable!(),
+        default => unreachable!(),
+        error -> e => refused(e),
+    }
+    select! { handle;
+        recv(timer) -> _ => unreachable!(),
+        default(SECOND) => unreachable!(),
+        error -> e => refused(e),
+    }
     let text = panic_text(|| select! { handle; recv(timer) -> _ => {}, default => {} });
     assert!(text.contains("dropped"), "{text}");
     let mut events = Events::with_capacity(1);
@@ -1146,7 +1276,9 @@ fn a_driver_that_waits_on_its_own_reactor_is_an_error() {
     let inner = seen.clone();
     script.on_sleep(move || {
         let nothing = never::<()>();
-        inner.set(Some(select! { handle; recv(nothing) -> () => unreachable!(), error -> e => e.kind() }));
+        inner.set(Some(
+            select! { handle; recv(nothing) -> () => unreachable!(), error -> e => e.kind() },
+        ));
         Ok(())
     });
     select! { reactor; recv(timer) -> t => assert_eq!(t, at(1)) }
@@ -1242,7 +1374,11 @@ fn a_source_that_takes_back_what_it_said_is_passed_over() {
     let (_, reactor) = virtual_reactor();
     let on = Switch::on();
     for _ in 0..100 {
-        select! { reactor; recv(Fickle) -> () => unreachable!(), recv(on) -> _ => {}, recv(Fickle) -> () => unreachable!() }
+        select! { reactor;
+            recv(Fickle) -> () => unreachable!(),
+            recv(on) -> _ => {},
+            recv(Fickle) -> () => unreachable!(),
+        }
         select! { reactor; biased; recv(Fickle) -> () => unreachable!(), recv(on) -> _ => {} }
     }
     assert_eq!(on.taken.get(), 200);
@@ -1302,7 +1438,8 @@ fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
         }
     };
     for delay in [0, 1, 20, 300, 2_000, 9_000, 15_000, 30_000].map(Duration::from_micros) {
-        // A virtual machine that is itself kept from running has a coarse clock that lags by more than the look allows for. A wrong look is late nearly always.
+        // A virtual machine that is itself kept from running has a coarse clock that lags by more
+        // than the look allows for. A wrong look is late nearly always.
         let late = (0..10).filter(|_| !at_once(delay)).count();
         assert!(late < 5, "the timer of {delay:?} was due when a select began, {late} times of 10");
     }
@@ -1319,7 +1456,12 @@ fn an_inbox_and_a_timer_that_are_always_ready_share_the_turns() {
     let mut sent = 0;
     for _ in 0..40_000 {
         counts[select! { reactor;
-            recv(inbox) -> n => { assert_eq!(n, Ok(sent)); sent += 1; tx.try_send(sent).unwrap(); 0 }
+            recv(inbox) -> n => {
+                assert_eq!(n, Ok(sent));
+                sent += 1;
+                tx.try_send(sent).unwrap();
+                0
+            }
             // Zero in its own arm: due in the next turn, and no sooner.
             recv(timer) -> _ => { timer.reset(Duration::ZERO); 1 }
         }] += 1;
@@ -1338,7 +1480,10 @@ fn turns_with_something_to_do_make_no_syscall_and_do_not_sleep() {
     for n in 0..64 {
         timer.reset(Duration::ZERO);
         select! { reactor; biased; recv(timer) -> _ => {}, recv(inbox) -> _ => unreachable!() }
-        select! { reactor; recv(timer) -> _ => unreachable!(), recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+        select! { reactor;
+            recv(timer) -> _ => unreachable!(),
+            recv(inbox) -> got => assert_eq!(got, Ok(n)),
+        }
         select! { reactor; recv(timer) -> _ => unreachable!(), default => {} }
     }
     let during = reactor.stats() - before;
@@ -1350,7 +1495,10 @@ fn a_ready_source_of_another_reactor_is_refused_and_loses_nothing() {
     let (here, there) = (Reactor::new().unwrap(), Reactor::new().unwrap());
     let (tx, inbox) = there.channel(1).unwrap();
     tx.send(7).unwrap();
-    select! { here; recv(inbox) -> _ => panic!("taken"), error -> e => assert_eq!(e.kind(), io::ErrorKind::InvalidInput) }
+    select! { here;
+        recv(inbox) -> _ => panic!("taken"),
+        error -> e => assert_eq!(e.kind(), io::ErrorKind::InvalidInput),
+    }
     select! { there; recv(inbox) -> seven => assert_eq!(seven, Ok(7)) }
 }
 
@@ -1361,6 +1509,9 @@ fn a_select_on_a_dropped_reactor_is_refused_even_if_a_message_is_there() {
     let (tx, inbox) = reactor.channel(1).unwrap();
     tx.send(7).unwrap();
     drop(reactor);
-    select! { handle; recv(inbox) -> _ => panic!("taken"), error -> e => assert_eq!(e.kind(), io::ErrorKind::NotConnected) }
+    select! { handle;
+        recv(inbox) -> _ => panic!("taken"),
+        error -> e => assert_eq!(e.kind(), io::ErrorKind::NotConnected),
+    }
     assert_eq!(inbox.try_recv(), Ok(7), "nothing is lost");
 }

@@ -1,4 +1,5 @@
-//! Signals as sources. A process has one disposition for each signal, so the tests of this file take turns.
+//! Signals as sources. A process has one disposition for each signal, so the tests of this file
+//! take turns.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -22,8 +23,9 @@ use rustix::process::{getpid, kill_process};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// One test at a time. A signal that another thread of the process still has to take, when a test has dropped its set, must not end the process: somebody catches them all the
-/// time, but the one whose disposition is looked at.
+/// One test at a time. A signal that another thread of the process still has to take, when a test
+/// has dropped its set, must not end the process: somebody catches them all the time, but the one
+/// whose disposition is looked at.
 fn alone() -> MutexGuard<'static, ()> {
     static BACKSTOP: Once = Once::new();
     BACKSTOP.call_once(|| {
@@ -70,7 +72,10 @@ fn a_signal_ends_a_sleep_and_is_taken_once() {
         send(Signal::USER2);
     });
     select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER2) }
-    select! { reactor; recv(signals) -> signal => panic!("{signal}"), default(Duration::from_millis(5)) => {} }
+    select! { reactor;
+        recv(signals) -> signal => panic!("{signal}"),
+        default(Duration::from_millis(5)) => {}
+    }
 }
 
 #[test]
@@ -78,7 +83,8 @@ fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
     let (_alone, _dog) = (alone(), watch::dog());
     let reactor = Reactor::new().unwrap();
     // Which no other test sends to the process.
-    let signals = reactor.signals(&[Signal::QUIT, Signal::ALARM, Signal::HANGUP]).unwrap().with_key(5);
+    let signals =
+        reactor.signals(&[Signal::QUIT, Signal::ALARM, Signal::HANGUP]).unwrap().with_key(5);
     for signal in [Signal::QUIT, Signal::QUIT, Signal::HANGUP, Signal::ALARM] {
         raise(signal);
     }
@@ -134,7 +140,8 @@ fn a_burst_is_never_lost() {
 fn several_reactors_and_sets_are_each_told() {
     let (_alone, _dog) = (alone(), watch::dog());
     let (a, b) = (Reactor::new().unwrap(), Reactor::new().unwrap());
-    let sets = [a.signals(&[Signal::USER1]).unwrap(), a.signals(&[Signal::USER1, Signal::USER2]).unwrap()];
+    let sets =
+        [a.signals(&[Signal::USER1]).unwrap(), a.signals(&[Signal::USER1, Signal::USER2]).unwrap()];
     let other = b.signals(&[Signal::USER1]).unwrap();
     send(Signal::USER1);
     for set in &sets {
@@ -146,7 +153,8 @@ fn several_reactors_and_sets_are_each_told() {
     assert_eq!(b.recv(&other).unwrap(), Signal::USER1);
 }
 
-/// The stack on which handlers run has room for two frames, if registers are wide: each that came would interrupt the handler of the one before.
+/// The stack on which handlers run has room for two frames, if registers are wide: each that came
+/// would interrupt the handler of the one before.
 #[test]
 fn many_that_come_at_one_instant_overflow_no_stack() {
     use nix::sys::signal::{SIGBUS, SIGCONT, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP};
@@ -195,12 +203,15 @@ fn every_real_time_signal_can_be_watched() {
 fn no_mask_is_touched_and_children_start_as_they_would_have() {
     let (_alone, _dog) = (alone(), watch::dog());
     let of_child = || {
-        let output = Command::new("cat").arg("/proc/self/status").stdin(Stdio::null()).output().unwrap();
+        let output =
+            Command::new("cat").arg("/proc/self/status").stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        // A shell ignores SIGINT for what it runs in the background; caught here it has the default action in children.
+        // A shell ignores SIGINT for what it runs in the background; caught here it has the default
+        // action in children.
         let watched = bit(Signal::TERMINATE) | bit(Signal::INTERRUPT) | bit(Signal::CHILD);
-        ["SigBlk:", "SigIgn:", "SigCgt:"]
-            .map(|field| number_of(&text, field) & if field == "SigIgn:" { !watched } else { u64::MAX })
+        ["SigBlk:", "SigIgn:", "SigCgt:"].map(|field| {
+            number_of(&text, field) & if field == "SigIgn:" { !watched } else { u64::MAX }
+        })
     };
     let (mask, before) = (status("/proc/thread-self/status", "SigBlk:"), of_child());
     let reactor = Reactor::new().unwrap();
@@ -336,7 +347,11 @@ fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_m
         (SigHandler::Handler(theirs), SaFlags::empty(), SaFlags::empty()),
         (SigHandler::Handler(theirs), SaFlags::SA_RESTART, SaFlags::SA_RESTART),
         (SigHandler::Handler(theirs), SaFlags::SA_ONSTACK, SaFlags::SA_ONSTACK),
-        (SigHandler::Handler(theirs), SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER, SaFlags::empty()),
+        (
+            SigHandler::Handler(theirs),
+            SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER,
+            SaFlags::empty(),
+        ),
     ];
     for (handler, flags, expected) in table {
         let before = put(SigAction::new(handler, flags, SigSet::empty()));
@@ -346,7 +361,9 @@ fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_m
         let looked_at = usual | ours | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
         assert_eq!(caught.flags() & looked_at, expected | ours, "{handler:?} {flags:?}");
         // The others wait, but for faults.
-        assert!(caught.mask().contains(Number::SIGUSR2) && !caught.mask().contains(Number::SIGSEGV));
+        assert!(
+            caught.mask().contains(Number::SIGUSR2) && !caught.mask().contains(Number::SIGSEGV)
+        );
         drop(signals);
         put(before);
     }
@@ -372,7 +389,8 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
     let _alone = alone();
     let reactor = Reactor::new().unwrap();
     let caught = status("/proc/self/status", "SigCgt:");
-    let refused = [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
+    let refused =
+        [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
     for number in refused.into_iter().chain([0, -1, 65, 1_000]) {
         let error = reactor.signals(&[Signal::USER1, Signal(number)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver};
 use pollmux::sim::{History, Search};
-use pollmux::{Context, Handle, LinkStats, Reactor, SimWorld, SourceKind, Time, WorldHandle, select};
+use pollmux::{
+    Context, Handle, LinkStats, Reactor, SimWorld, SourceKind, Time, WorldHandle, select,
+};
 use watch::{dog, in_child, spawn};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -101,7 +103,10 @@ fn held_messages_wait_for_the_release_in_order() {
     back.send(0);
     keep_going(&world, ms(100));
     world.run_for(ms(50)).unwrap();
-    assert_eq!((rx.try_iter().count(), link.stats().in_flight(), back.stats().in_flight()), (0, 2, 0));
+    assert_eq!(
+        (rx.try_iter().count(), link.stats().in_flight(), back.stats().in_flight()),
+        (0, 2, 0)
+    );
     world.release("a", "b");
     link.send(3);
     world.run_for(ms(10)).unwrap();
@@ -157,7 +162,8 @@ fn a_deadlock_names_paused_members() {
     world.spawn("c", |_| ());
     world.pause("c");
     let deadlock = world.run().unwrap_err();
-    let told: Vec<_> = deadlock.waiting.iter().map(|m| (m.member.as_str(), m.paused, m.deadline)).collect();
+    let told: Vec<_> =
+        deadlock.waiting.iter().map(|m| (m.member.as_str(), m.paused, m.deadline)).collect();
     assert_eq!(told, [("a", true, Some(at(5))), ("c", true, None)]);
     assert!(world.kill("a") && world.kill("c"));
     world.run().unwrap();
@@ -301,7 +307,9 @@ fn a_deadlock_tells_what_each_member_waits_for() {
     let kinds: Vec<_> = waits_for.iter().filter_map(|source| source.kind).collect();
     assert_eq!(kinds, [SourceKind::Inbox, SourceKind::Context]);
     let line = line.load(Ordering::SeqCst);
-    assert!(deadlock.to_string().contains(&format!("1 x inbox made at tests/sim_explore.rs:{line}:")));
+    assert!(
+        deadlock.to_string().contains(&format!("1 x inbox made at tests/sim_explore.rs:{line}:"))
+    );
     assert_eq!(world.run(), Err(deadlock), "and again");
 }
 
@@ -338,7 +346,8 @@ fn posts_and_cancellations_in_drops_are_one_history() {
                 kept.borrow_mut().push(Box::new(OnDrop(Box::new(move || {
                     for (n, remote) in &remotes {
                         let (n, log) = (*n, its.clone());
-                        let _ = remote.post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
+                        let _ = remote
+                            .post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
                     }
                     assert!(canceller.take().is_some_and(|canceller| canceller.cancel()));
                 }))));
@@ -372,7 +381,8 @@ fn story(seed: u64) -> History {
         .iter()
         .map(|from| {
             let link = |(to, (tx, _)): (&&str, &(channel::Sender<_>, _))| {
-                let link = world.link(from, to, tx.clone()).with_delay(ms(1)..=ms(4)).with_loss(0.1);
+                let link =
+                    world.link(from, to, tx.clone()).with_delay(ms(1)..=ms(4)).with_loss(0.1);
                 link.with_duplicates(0.05).with_late(0.05, ms(5)..=ms(9)).with_text()
             };
             names.iter().zip(&ends).map(link).collect()
@@ -473,7 +483,8 @@ fn one_seed_is_one_history_in_every_process() {
         for child in children {
             let out = child.wait_with_output().unwrap();
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            let told = text.lines().find_map(|line| line.split("history ").nth(1)).map(str::to_owned);
+            let told =
+                text.lines().find_map(|line| line.split("history ").nth(1)).map(str::to_owned);
             hashes.lock().unwrap().push(told.unwrap_or_else(|| panic!("no history in {text}")));
         }
         stop.store(true, Ordering::Relaxed);
@@ -482,7 +493,9 @@ fn one_seed_is_one_history_in_every_process() {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
     assert_eq!(hash(&story(42)), u64::from_str_radix(&hashes[0], 16).unwrap());
     let story = story(42).to_string();
-    for part in ["is killed", "PANICS", "partition", "(by chance)", "(no way)", "(on its way)", "is paused"] {
+    for part in
+        ["is killed", "PANICS", "partition", "(by chance)", "(no way)", "(on its way)", "is paused"]
+    {
         assert!(story.contains(part), "no {part:?} in {story}");
     }
     assert_ne!(hash(&self::story(43)), hash(&self::story(42)));
@@ -594,13 +607,9 @@ fn a_search_finds_fewer_choices_that_fail() {
 #[test]
 fn a_search_says_that_a_failure_is_unsteady() {
     let calls = AtomicU64::new(0);
-    let found =
-        SimWorld::search(
-            0..1,
-            |_| {
-                if calls.fetch_add(1, Ordering::SeqCst) == 0 { Err("once") } else { Ok(()) }
-            },
-        );
+    let found = SimWorld::search(0..1, |_| {
+        if calls.fetch_add(1, Ordering::SeqCst) == 0 { Err("once") } else { Ok(()) }
+    });
     let found = found.unwrap_err();
     assert!(found.unsteady && found.to_string().contains("did not fail again"), "{found}");
 }

@@ -225,8 +225,10 @@ fn a_kill_beside_the_worlds_drop_returns() {
 
 #[test]
 fn a_partition_loses_what_is_on_its_way() {
-    let cut_by: [Named<WorldHandle>; 2] =
-        [("partition", |world| world.partition(&[&["a"], &["b"]])), ("cut", |world| world.cut("a", "b"))];
+    let cut_by: [Named<WorldHandle>; 2] = [
+        ("partition", |world| world.partition(&[&["a"], &["b"]])),
+        ("cut", |world| world.cut("a", "b")),
+    ];
     for (what, cut) in cut_by {
         let mut world = SimWorld::new(1);
         let (tx, rx) = channel::unbounded();
@@ -598,7 +600,8 @@ fn the_seed_orders_messages_of_one_instant() {
         world.run().unwrap();
         let order: Vec<_> = rx.try_iter().collect();
         for n in 0..3 {
-            let its: Vec<_> = order.iter().filter(|(from, _)| *from == n).map(|(_, round)| *round).collect();
+            let its: Vec<_> =
+                order.iter().filter(|(from, _)| *from == n).map(|(_, round)| *round).collect();
             assert_eq!(its, [0, 1], "a link keeps its order");
         }
         order

@@ -1,4 +1,5 @@
-//! Simulated worlds: one history a seed, links that delay, lose and part, crashes, and what stands still or blocks is told.
+//! Simulated worlds: one history a seed, links that delay, lose and part, crashes, and what stands
+//! still or blocks is told.
 
 #[path = "common/watch.rs"]
 mod watch;
@@ -11,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, SendTimeoutError, TryRecvError};
-use pollmux::{Context, ContextError, Deadlock, Events, Link, LinkStats, Reactor, SimWorld, Time, select};
+use pollmux::{
+    Context, ContextError, Deadlock, Events, Link, LinkStats, Reactor, SimWorld, Time, select,
+};
 use watch::dog;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -48,7 +51,10 @@ fn keep_a_log<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) 
         loop {
             select! { reactor;
                 recv(inbox) -> message => match message {
-                    Ok(message) => note(&its, ((reactor.now() - Time::ZERO).as_millis() as u64, message)),
+                    Ok(message) => {
+                        let now = (reactor.now() - Time::ZERO).as_millis() as u64;
+                        note(&its, (now, message))
+                    }
                     Err(_) => break,
                 },
             }
@@ -76,7 +82,9 @@ fn members_share_a_clock_that_jumps_to_the_next_deadline_of_any_of_them() {
         world.spawn(name, move |reactor| {
             let ticker = reactor.every(ms(period)).unwrap();
             for _ in 0..3 {
-                select! { reactor; recv(ticker) -> tick => note(&log, (name, tick.scheduled, reactor.now())) }
+                select! { reactor;
+                    recv(ticker) -> tick => note(&log, (name, tick.scheduled, reactor.now())),
+                }
             }
         });
     }
@@ -237,7 +245,10 @@ fn a_wait_a_notifier_and_a_context_work_between_members() {
     });
     world.run().unwrap();
     let (log, err) = rung.take().unwrap();
-    assert_eq!((log, err), (vec![(1, at(10)), (1, at(20)), (2, at(30))], Some(ContextError::Cancelled)));
+    assert_eq!(
+        (log, err),
+        (vec![(1, at(10)), (1, at(20)), (2, at(30))], Some(ContextError::Cancelled))
+    );
 }
 
 #[test]
@@ -405,7 +416,10 @@ fn a_bare_end_that_would_block_in_a_member_is_an_error_that_names_it() {
     ];
     for (n, (call, body)) in blocking.into_iter().enumerate() {
         let text = panic_of(move |_| body());
-        assert!(text.contains(&format!("`{call}` would block")) && text.contains("`culprit`"), "{n}: {text}");
+        assert!(
+            text.contains(&format!("`{call}` would block")) && text.contains("`culprit`"),
+            "{n}: {text}"
+        );
     }
 }
 
@@ -583,7 +597,9 @@ fn a_loss_takes_its_share() {
 
 #[test]
 fn the_same_seed_loses_and_delays_the_same_messages() {
-    let run = |seed| stream(seed, |link| link.with_delay(ms(1)..=ms(50)).with_loss(0.2).with_reordering()).0;
+    let run = |seed| {
+        stream(seed, |link| link.with_delay(ms(1)..=ms(50)).with_loss(0.2).with_reordering()).0
+    };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
 }
@@ -643,7 +659,9 @@ fn gossip(delay: Duration) -> Gossip {
         world.spawn(from, move |reactor| {
             let ticker = reactor.every(ms(10)).unwrap();
             loop {
-                select! { reactor; recv(ticker) -> _ => links.iter().for_each(|link| link.send(from)) }
+                select! { reactor;
+                    recv(ticker) -> _ => links.iter().for_each(|link| link.send(from)),
+                }
             }
         });
     }

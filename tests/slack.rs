@@ -1,5 +1,5 @@
-//! Slack: how late timers may be so that they share wake-ups. Never early, never later than the slack, one wake-up for windows that overlap,
-//! and nothing else is put off.
+//! Slack: how late timers may be so that they share wake-ups. Never early, never later than the
+//! slack, one wake-up for windows that overlap, and nothing else is put off.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -11,7 +11,8 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use pollmux::{
-    Deadline, Events, MissedTickBehavior, Reactor, Sim, Source, Spin, Tick, Time, Timer, channel, select,
+    Deadline, Events, MissedTickBehavior, Reactor, Sim, Source, Spin, Tick, Time, Timer, channel,
+    select,
 };
 
 use self::cpu::timed;
@@ -94,7 +95,10 @@ fn what_a_late_loop_or_a_message_finds_together_is_not_coalesced() {
         tx.send(()).unwrap();
         Ok(())
     });
-    select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(())), recv(timers[3]) -> _ => unreachable!() }
+    select! { reactor;
+        recv(inbox) -> message => assert_eq!(message, Ok(())),
+        recv(timers[3]) -> _ => unreachable!(),
+    }
     assert_eq!(sim.now(), at(14));
     sim.advance(ms(10));
     assert_eq!(ready_keys(&reactor), [inbox.key(), 20, 21]);
@@ -161,7 +165,10 @@ fn a_timer_is_there_from_its_deadline_on_for_a_loop_that_is_awake() {
     sim.advance(ms(10) - Duration::from_nanos(1));
     assert!(select! { reactor; recv(timer) -> _ => false, default => true }, "1 ns early");
     sim.advance(Duration::from_nanos(1));
-    assert!(select! { reactor; recv(timer) -> _ => true, default => false }, "slack is for sleeping");
+    assert!(
+        select! { reactor; recv(timer) -> _ => true, default => false },
+        "slack is for sleeping"
+    );
 }
 
 #[test]
@@ -230,7 +237,10 @@ fn a_ticker_with_slack_keeps_its_grid() {
         let ticker = reactor.every(ms(10)).unwrap().slack(ms(4)).missed_tick_behavior(behavior);
         for n in 1..=1_000 {
             let tick = select! { reactor; recv(ticker) -> tick => tick };
-            assert_eq!((tick, sim.now()), (Tick { scheduled: at(10 * n), missed: 0 }, at(10 * n + 4)));
+            assert_eq!(
+                (tick, sim.now()),
+                (Tick { scheduled: at(10 * n), missed: 0 }, at(10 * n + 4))
+            );
         }
         assert_eq!(script.sleeps(), 1_000);
     }
@@ -267,11 +277,15 @@ fn callbacks_have_slack_too() {
     let log = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let call = |deadline: u64| {
         let (log, clock) = (log.clone(), sim.clone());
-        reactor.call_at(at(deadline), move |now| log.borrow_mut().push((now.scheduled(), clock.now())))
+        reactor
+            .call_at(at(deadline), move |now| log.borrow_mut().push((now.scheduled(), clock.now())))
     };
     let _callbacks = [call(10), call(12), call(30).slack(ms(1)), call(31).slack(Duration::ZERO)];
     reactor.sleep_blocking(ms(100)).unwrap();
-    assert_eq!(*log.borrow(), [(at(10), at(15)), (at(12), at(15)), (at(30), at(31)), (at(31), at(31))]);
+    assert_eq!(
+        *log.borrow(),
+        [(at(10), at(15)), (at(12), at(15)), (at(30), at(31)), (at(31), at(31))]
+    );
     assert_eq!((script.sleeps(), reactor.stats().coalesced), (3, 2));
 }
 
@@ -327,12 +341,16 @@ fn with_a_hundred_thousand_timers_finding_the_window_takes_no_time() {
         .collect();
     let mut best = Duration::MAX;
     for _ in 0..50 {
-        let sleeping = || select! { reactor; recv(timers[0]) -> _ => unreachable!(), default(ms(1)) => {} };
+        let sleeping =
+            || select! { reactor; recv(timers[0]) -> _ => unreachable!(), default(ms(1)) => {} };
         best = best.min(timed(sleeping).1);
     }
     assert_eq!((sim.now(), script.sleeps()), (at(50), 50));
     // Some microseconds; to look at all would take a thousand times as long.
-    assert!(best < Duration::from_micros(if cfg!(debug_assertions) { 500 } else { 50 }), "{best:?}");
+    assert!(
+        best < Duration::from_micros(if cfg!(debug_assertions) { 500 } else { 50 }),
+        "{best:?}"
+    );
     // And none of them is late by more than its slack, nor early.
     let mut events = Events::with_capacity(LIVE as usize);
     let mut fired = 0;
@@ -354,7 +372,10 @@ fn endless_slack_waits_for_another_wake_up() {
     let (sim, reactor, script) = slack(Duration::ZERO);
     let lazy = reactor.at(at(10)).slack(Duration::MAX);
     let other = reactor.at(at(1_000));
-    select! { reactor; biased; recv(lazy) -> due => assert_eq!((due, sim.now()), (at(10), at(1_000))), recv(other) -> _ => {} }
+    select! { reactor; biased;
+        recv(lazy) -> due => assert_eq!((due, sim.now()), (at(10), at(1_000))),
+        recv(other) -> _ => {}
+    }
     assert_eq!(script.take_deadlines(), window(10, 1_000));
     // Of the reactor's own, too; a never timer stays one.
     let (sim, reactor, _script) = slack(Duration::MAX);
@@ -376,7 +397,10 @@ fn timers_with_slack_are_not_spun_for() {
         select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) }
         reactor.stats().waits
     };
-    assert!(sometimes(|| waits(settings().slack(ms(20)).build().unwrap()) > 0), "it has always spun");
+    assert!(
+        sometimes(|| waits(settings().slack(ms(20)).build().unwrap()) > 0),
+        "it has always spun"
+    );
     assert_eq!(waits(settings().build().unwrap()), 0, "without slack it spins");
 }
 
@@ -438,7 +462,8 @@ fn slack_that_covers_the_kernel_s_own_arms_no_timer_and_less_does() {
 #[test]
 fn a_timer_armed_in_the_window_of_another_ends_the_sleep_in_time() {
     let _dog = dog();
-    // The kernel's timer is armed for the first; the second one, with much slack, is met by that one's wake-up.
+    // The kernel's timer is armed for the first; the second one, with much slack, is met by that
+    // one's wake-up.
     let together = || {
         let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
         let exact = reactor.after(ms(30));
@@ -449,7 +474,9 @@ fn a_timer_armed_in_the_window_of_another_ends_the_sleep_in_time() {
             reactor.wait(&mut events).unwrap();
         }
         let in_time = start.elapsed() < ms(5_000);
-        in_time && lazy.try_take().is_some() && (reactor.stats().waits, reactor.stats().coalesced) == (1, 1)
+        in_time
+            && lazy.try_take().is_some()
+            && (reactor.stats().waits, reactor.stats().coalesced) == (1, 1)
     };
     assert!(sometimes(together));
 }

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Handle, Reactor, Source, SourceInfo, SourceKind, Ticker, Time, Timer, channel, never, select,
+    Callback, Handle, Reactor, Source, SourceInfo, SourceKind, Ticker, Time, Timer, channel, never,
+    select,
 };
 
 use self::time::{at, ms, ready_keys, simulated};
@@ -37,7 +38,10 @@ fn made_at(reactor: &Handle, line: u32) -> SourceInfo {
 fn assert_made_here(reactor: &Handle, kind: SourceKind) {
     let (info, caller) = (only(reactor), Location::caller());
     let location = info.location.expect("a place");
-    assert_eq!((info.kind, location.file(), location.line()), (Some(kind), caller.file(), caller.line()));
+    assert_eq!(
+        (info.kind, location.file(), location.line()),
+        (Some(kind), caller.file(), caller.line())
+    );
 }
 
 fn turn(reactor: &Handle) {
@@ -72,25 +76,34 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
     { let _s = reactor.timer(); assert_made_here(&reactor, SourceKind::Timer); }
     { let _s = reactor.every(ms(1)); assert_made_here(&reactor, SourceKind::Ticker); }
     { let _s = reactor.every_at(far, ms(1)); assert_made_here(&reactor, SourceKind::Ticker); }
-    { let _s = reactor.call_after(ms(1), |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
+    let kind = SourceKind::Callback;
+    { let _s = reactor.call_after(ms(1), |_| {}); assert_made_here(&reactor, kind); }
     { let _s = reactor.call_at(far, |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
-    { let (_tx, rx) = channel::bounded::<u8>(1); let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
-    { let (_tx, rx) = channel::unbounded::<u8>(); let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
-    { let (_tx, rx) = channel::bounded::<u8>(0); let _s = reactor.register_with(7, rx); assert_made_here(&reactor, SourceKind::Inbox); }
-    { let (tx, _rx) = channel::bounded::<u8>(1); let _s = reactor.register(tx); assert_made_here(&reactor, SourceKind::Outbox); }
-    { let (tx, _rx) = channel::bounded::<u8>(1); let _s = reactor.register_with(7, tx); assert_made_here(&reactor, SourceKind::Outbox); }
+    let (_tx, rx) = channel::bounded::<u8>(1);
+    { let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
+    let (_tx, rx) = channel::unbounded::<u8>();
+    { let _s = reactor.register(rx); assert_made_here(&reactor, SourceKind::Inbox); }
+    let (_tx, rx) = channel::bounded::<u8>(0);
+    { let _s = reactor.register_with(7, rx); assert_made_here(&reactor, SourceKind::Inbox); }
+    let (tx, _rx) = channel::bounded::<u8>(1);
+    { let _s = reactor.register(tx); assert_made_here(&reactor, SourceKind::Outbox); }
+    let (tx, _rx) = channel::bounded::<u8>(1);
+    { let _s = reactor.register_with(7, tx); assert_made_here(&reactor, SourceKind::Outbox); }
     { let _s = reactor.channel::<u8>(1); assert_made_here(&reactor, SourceKind::Inbox); }
     { let _s = reactor.notifier(); assert_made_here(&reactor, SourceKind::Notified); }
     let (context, canceller) = reactor.context().with_cancel();
     { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
-    { let _s = reactor.after_cancel(&context, |_| {}); assert_made_here(&reactor, SourceKind::Callback); }
+    let kind = SourceKind::Callback;
+    { let _s = reactor.after_cancel(&context, |_| {}); assert_made_here(&reactor, kind); }
     canceller.cancel();
     { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
     // By a handle, and inside a callback.
     let handle: &Handle = &reactor;
     { let _s = handle.after(ms(1)); assert_made_here(&reactor, SourceKind::Timer); }
     reactor.call_after(ms(0), |now| {
-        let s = now.every(ms(1)); assert_eq!(made_at(now, line!()).kind, Some(SourceKind::Ticker)); drop(s);
+        let s = now.every(ms(1)); let made = made_at(now, line!());
+        assert_eq!(made.kind, Some(SourceKind::Ticker));
+        drop(s);
     }).detach();
     turn(&reactor);
     assert_eq!((reactor.stats().called, reactor.sources().len()), (1, 0));
@@ -111,7 +124,11 @@ fn ends_of_contexts_are_listed_with_their_deadlines_and_without_ids() {
     assert_eq!(ready_keys(&reactor), [done.key()]);
     assert_eq!(states(&reactor), [(None, true, 0, None), (None, false, 1, None)]);
     assert!(done.try_take().is_some() && done.try_take().is_some());
-    assert_eq!(states(&reactor), [(None, false, 1, None); 2], "it ends once, however often that is asked");
+    assert_eq!(
+        states(&reactor),
+        [(None, false, 1, None); 2],
+        "it ends once, however often that is asked"
+    );
 }
 
 #[test]
@@ -136,7 +153,8 @@ fn one_line_that_makes_two_kinds_has_a_place_for_each() {
     let _made: Vec<_> = (0..3).map(|_| both(&reactor)).collect();
     let sources = reactor.sources();
     let origins = sources.by_origin();
-    let kinds: HashSet<_> = origins.iter().map(|origin| (origin.kind, origin.sources.len())).collect();
+    let kinds: HashSet<_> =
+        origins.iter().map(|origin| (origin.kind, origin.sources.len())).collect();
     assert_eq!(kinds, HashSet::from([(Some(SourceKind::Timer), 3), (Some(SourceKind::Ticker), 3)]));
     assert_eq!(origins[0].location, origins[1].location);
 }
@@ -154,7 +172,10 @@ fn kinds_have_names() {
         (SourceKind::OsTimer, "os timer"),
     ];
     for (kind, name) in names {
-        assert_eq!((kind.to_string(), format!("{kind:>10}")), (name.to_owned(), format!("{name:>10}")));
+        assert_eq!(
+            (kind.to_string(), format!("{kind:>10}")),
+            (name.to_owned(), format!("{name:>10}"))
+        );
     }
 }
 
@@ -307,14 +328,20 @@ fn an_outbox_and_a_bell_are_no_timers() {
     let info = only(&reactor);
     // A wait does not report it, so its key goes unused.
     assert!(info.kind == Some(SourceKind::Outbox) && info.key >= 1 << 63);
-    assert_eq!((info.ready, info.id, info.deadline, info.period, info.fired), (false, None, None, None, 0));
+    assert_eq!(
+        (info.ready, info.id, info.deadline, info.period, info.fired),
+        (false, None, None, None, 0)
+    );
     drop(outbox);
     let (notifier, notified) = reactor.notifier();
     let notified = notified.with_key(4);
     notifier.notify();
     assert_eq!(ready_keys(&reactor), [4]);
     let info = only(&reactor);
-    assert_eq!((info.kind, info.key, info.ready, info.id), (Some(SourceKind::Notified), 4, true, None));
+    assert_eq!(
+        (info.kind, info.key, info.ready, info.id),
+        (Some(SourceKind::Notified), 4, true, None)
+    );
     assert_eq!(notified.try_take(), Some(()));
 }
 
@@ -333,7 +360,10 @@ fn a_slot_keeps_nothing_of_its_last_owner() {
     let place = line!() + 1;
     let heir = reactor.timer();
     let info = only(&reactor);
-    assert_eq!((info.kind, info.location.map(Location::line)), (Some(SourceKind::Timer), Some(place)));
+    assert_eq!(
+        (info.kind, info.location.map(Location::line)),
+        (Some(SourceKind::Timer), Some(place))
+    );
     assert_eq!((info.fired, info.period, info.deadline, info.ready), (0, None, None, false));
     assert_eq!((info.key, info.id), (heir.key(), Some(heir.id())));
     assert!(info.key >= 1 << 63, "a key of before");
@@ -367,7 +397,8 @@ fn what_was_dropped_is_not_listed_and_as_many_are_as_stats_says() {
     drop((tickers, outbox, bell));
     count(111);
     // A receiver taken back is no source any more.
-    let receivers: Vec<_> = channels.into_iter().map(|(tx, inbox)| (tx, inbox.into_inner())).collect();
+    let receivers: Vec<_> =
+        channels.into_iter().map(|(tx, inbox)| (tx, inbox.into_inner())).collect();
     count(101);
     drop((receivers, callback, timers));
     count(0);
@@ -389,7 +420,10 @@ fn a_closed_reactor_has_none() {
     let (timer, handle) = (reactor.after(ms(5)), reactor.handle());
     drop(reactor);
     let late = handle.after(ms(1));
-    assert_eq!((handle.sources().len(), handle.sources().to_string()), (0, "0 sources live".to_owned()));
+    assert_eq!(
+        (handle.sources().len(), handle.sources().to_string()),
+        (0, "0 sources live".to_owned())
+    );
     assert!(handle.sources().by_origin().is_empty());
     drop((timer, late));
     assert!(handle.sources().is_empty());
@@ -445,7 +479,10 @@ fn the_list_prints_a_line_for_each_place() {
             "       3 x ticker    {}  period 100ms, due for 1.13s, 2 ready, fired 12 times",
             tickers[0].1
         ),
-        format!("       2 x ticker    {}  periods 20ms to 50ms, due for 1.21s, 2 ready", mixed[0].1),
+        format!(
+            "       2 x ticker    {}  periods 20ms to 50ms, due for 1.21s, 2 ready",
+            mixed[0].1
+        ),
         format!("       1 x timer     {a}  never due"),
         format!("       1 x callback  {d}  fired 1 time"),
         format!("       1 x timer     {e}  due for 1.225s, ready"),

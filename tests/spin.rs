@@ -1,5 +1,6 @@
-//! Spinning: to the deadline (`precise`), and for the message that comes in a moment. The wall clock is the point. No bound here is one that
-//! a busy machine could break: what must always hold is asserted always, what only an idle machine can show of the best attempt.
+//! Spinning: to the deadline (`precise`), and for the message that comes in a moment. The wall
+//! clock is the point. No bound here is one that a busy machine could break: what must always hold
+//! is asserted always, what only an idle machine can show of the best attempt.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -48,7 +49,8 @@ fn lateness(reactor: &Reactor, n: usize, d: Duration) -> Vec<Duration> {
     late
 }
 
-/// Whether most sleeps until shortly before a deadline, with nothing but looks at the clock after them, meet it.
+/// Whether most sleeps until shortly before a deadline, with nothing but looks at the clock after
+/// them, meet it.
 fn is_calm() -> bool {
     let meets = || {
         let due = Time::now() + ms(1);
@@ -77,7 +79,8 @@ fn precise_timers_are_never_early_and_late_by_microseconds() {
     let reactor = precise();
     let mut late = lateness(&reactor, 200, ms(1));
     println!("p50 {:?}, p90 {:?}, the worst {:?}", late[100], late[180], late[199]);
-    // On an idle machine half of them are late by less than 1 us; on one that is never idle half of some in a row.
+    // On an idle machine half of them are late by less than 1 us; on one that is never idle half of
+    // some in a row.
     let few = || {
         late = lateness(&reactor, 20, ms(1));
         late[10] < MICRO * 20
@@ -98,7 +101,8 @@ fn precise_timers_are_better_than_the_kernel_s() {
         }
     };
     let (mut half, mut kernel) = (Duration::ZERO, Duration::ZERO);
-    // Half of the one kind are better than the best of the other, by turns: wherever a wake-up takes longer than a look at the clock.
+    // Half of the one kind are better than the best of the other, by turns: wherever a wake-up
+    // takes longer than a look at the clock.
     let better = || {
         let both = |_| (lateness(&exact, 1, ms(1))[0], woken());
         let (mut ours, theirs): (Vec<_>, Vec<_>) = (0..20).map(both).unzip();
@@ -151,7 +155,10 @@ fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
             thread::sleep(ms(1)); // by then the reactor spins
             tx.send(n).unwrap();
         });
-        select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)), recv(timer) -> _ => panic!("too late") }
+        select! { reactor;
+            recv(inbox) -> message => assert_eq!(message, Ok(n)),
+            recv(timer) -> _ => panic!("too late"),
+        }
         sender.join().unwrap();
     }
     let stats = reactor.stats();
@@ -174,7 +181,10 @@ fn a_default_timeout_of_a_precise_reactor_is_never_early() {
     let timer = reactor.after(ms(60_000));
     for n in 0..50 {
         let (start, d) = (Instant::now(), MICRO * (37 * n));
-        select! { reactor; recv(timer) -> _ => unreachable!(), default(d) => assert!(start.elapsed() >= d) }
+        select! { reactor;
+            recv(timer) -> _ => unreachable!(),
+            default(d) => assert!(start.elapsed() >= d),
+        }
     }
 }
 
@@ -202,7 +212,8 @@ fn ping_pong(rounds: u32, spin: Spin) -> [pollmux::Stats; 2] {
     [reactor.stats(), other.join().unwrap()]
 }
 
-/// Whether two threads have a core each at this moment: then a hundred hops between them take no time slices.
+/// Whether two threads have a core each at this moment: then a hundred hops between them take no
+/// time slices.
 fn is_idle() -> bool {
     const HOPS: u32 = 100;
     let turn = Arc::new(AtomicU32::new(0));
@@ -274,7 +285,9 @@ fn there_is_no_spinning_in_virtual_time() {
     let ticker = reactor.every(ms(1)).unwrap();
     let (_, cpu) = timed(|| {
         for n in 1..=1_000 {
-            select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, sim.now()), (at(n), at(n))) }
+            select! { reactor;
+                recv(ticker) -> tick => assert_eq!((tick.scheduled, sim.now()), (at(n), at(n))),
+            }
         }
     });
     assert_eq!(reactor.stats().spins, 0);
@@ -297,11 +310,13 @@ fn a_reactor_that_waits_for_a_second_uses_no_cpu() {
 #[test]
 fn a_ticker_that_is_alone_soon_spins_no_more() {
     let _dog = dog();
-    // Failing, the spin is tried the less often: of 400 sleeps 16 at the most would be, and each is 20 us.
+    // Failing, the spin is tried the less often: of 400 sleeps 16 at the most would be, and each is
+    // 20 us.
     let reactor = Reactor::new().unwrap();
     let ticker = reactor.every(ms(1)).unwrap();
-    let run =
-        |reactor: &Reactor| timed(|| (0..400).for_each(|_| select! { reactor; recv(ticker) -> _ => {} })).1;
+    let run = |reactor: &Reactor| {
+        timed(|| (0..400).for_each(|_| select! { reactor; recv(ticker) -> _ => {} })).1
+    };
     let mut adaptive = Duration::ZERO;
     let takes_little = || {
         adaptive = run(&reactor);

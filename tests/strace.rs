@@ -1,17 +1,21 @@
 //! `stats()` agrees with what strace counts, and both say what the documentation promises.
 //!
-//! Each test runs one scenario in a child, this same program, under strace. The child writes a line to `/dev/null` when the scenario
-//! begins and another when it ends, so that neither its start nor its printing is counted, and prints what `stats()` says
-//! of the time in between. The log of strace between the two lines must say the same: every `epoll_wait`, every `timerfd_settime`,
+//! Each test runs one scenario in a child, this same program, under strace. The child writes a line
+//! to `/dev/null` when the scenario begins and another when it ends, so that neither its start nor
+//! its printing is counted, and prints what `stats()` says of the time in between. The log of
+//! strace between the two lines must say the same: every `epoll_wait`, every `timerfd_settime`,
 //! every `write` to an eventfd, by whatever thread, and no `read` of either.
 //!
-//! The two must agree in every run. How often a loop sleeps depends on the scheduler, too: one that was kept from the CPU until its tick was
-//! due need not sleep for it. So what is promised there is what a sleep costs. A run that shows nothing of it is repeated.
+//! The two must agree in every run. How often a loop sleeps depends on the scheduler, too: one that
+//! was kept from the CPU until its tick was due need not sleep for it. So what is promised there is
+//! what a sleep costs. A run that shows nothing of it is repeated.
 //!
-//! On kqueue it is the log of the stand-in (tests/kqueue-stand-in) instead of strace's, a line for each `kevent`. There the calls must be fewer than on
-//! epoll by the arms: each goes with the wait after it.
+//! On kqueue it is the log of the stand-in (tests/kqueue-stand-in) instead of strace's, a line for
+//! each `kevent`. There the calls must be fewer than on epoll by the arms: each goes with the wait
+//! after it.
 //!
-//! Without strace, or where it may not trace, or with another kqueue, the tests are skipped, unless `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
+//! Without strace, or where it may not trace, or with another kqueue, the tests are skipped, unless
+//! `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -100,8 +104,10 @@ const EMBEDDED_TURNS: u64 = 50;
 fn between_the_lines(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stats {
     // Without a log of the stand-in, strace sees the lines.
     let path = std::env::var_os(LOG).unwrap_or_else(|| "/dev/null".into());
-    let mut log = File::options().append(true).create(true).open(path).expect("the log, or /dev/null");
-    let mut mark = |line: &str| log.write_all(format!("{line}\n").as_bytes()).expect("a write to it");
+    let mut log =
+        File::options().append(true).create(true).open(path).expect("the log, or /dev/null");
+    let mut mark =
+        |line: &str| log.write_all(format!("{line}\n").as_bytes()).expect("a write to it");
     mark(BEGIN);
     let before = reactor.stats();
     scenario(reactor);
@@ -187,7 +193,8 @@ fn later_resets() -> Stats {
     })
 }
 
-/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are beats. Until then none may come, however late an event is.
+/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are
+/// beats. Until then none may come, however late an event is.
 fn heartbeat() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<()>(64).expect("a channel");
@@ -201,7 +208,10 @@ fn heartbeat() -> Stats {
             }
         });
         for _ in 0..EVENTS {
-            select! { reactor; recv(inbox) -> _ => heartbeat.restart(), recv(heartbeat) -> _ => unreachable!() };
+            select! { reactor;
+                recv(inbox) -> _ => heartbeat.restart(),
+                recv(heartbeat) -> _ => unreachable!(),
+            };
         }
         sender.join().expect("no panic");
         heartbeat.reset(Duration::from_millis(50)).expect("a period");
@@ -214,8 +224,10 @@ fn heartbeat() -> Stats {
 /// Two seconds with many live timers and channels, of which nothing comes.
 fn idle() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
-    let _timers: Vec<_> = (0..10_000).map(|i| reactor.after(HOUR + Duration::from_secs(i))).collect();
-    let channels: Vec<_> = (0..10_000).map(|_| reactor.channel::<u8>(1).expect("a channel")).collect();
+    let _timers: Vec<_> =
+        (0..10_000).map(|i| reactor.after(HOUR + Duration::from_secs(i))).collect();
+    let channels: Vec<_> =
+        (0..10_000).map(|_| reactor.channel::<u8>(1).expect("a channel")).collect();
     between_the_lines(&reactor, |reactor| {
         select! { reactor;
             recv(channels[0].1) -> _ => unreachable!(),
@@ -231,13 +243,17 @@ fn defaults() -> Stats {
     let timer = reactor.after(HOUR);
     between_the_lines(&reactor, |reactor| {
         for _ in 0..10_000 {
-            select! { reactor; recv(inbox) -> _ => unreachable!(), recv(timer) -> _ => unreachable!(), default => {} }
+            select! { reactor;
+                recv(inbox) -> _ => unreachable!(),
+                recv(timer) -> _ => unreachable!(),
+                default => {}
+            }
         }
     })
 }
 
-/// Messages to an embedded reactor: a wake-up that makes the fd readable, and a turn that finds the channel; a second one, asked for because
-/// something was left, that finds nothing.
+/// Messages to an embedded reactor: a wake-up that makes the fd readable, and a turn that finds the
+/// channel; a second one, asked for because something was left, that finds nothing.
 fn embedded() -> Stats {
     let reactor = Reactor::new().expect("a reactor");
     let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
@@ -246,7 +262,10 @@ fn embedded() -> Stats {
         for n in 0..EMBEDDED_TURNS {
             tx.send(n).expect("a receiver");
             assert_eq!(inner.turn().expect("a turn"), 1);
-            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)), default => unreachable!() }
+            select! { reactor;
+                recv(inbox) -> message => assert_eq!(message, Ok(n)),
+                default => unreachable!(),
+            }
             assert_eq!(inner.turn().expect("a turn"), 0);
         }
     })
@@ -258,7 +277,8 @@ fn embedded_resets() -> Stats {
     let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
     let ticker = reactor.every(HOUR).expect("a period");
     let (_theirs, ours) = UnixStream::pair().expect("a pair");
-    let socket = reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
+    let socket =
+        reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
     let inner = reactor.embed().expect("an fd");
     let stats = between_the_lines(&reactor, |_| {
         for round in 1..=EMBEDDED_TURNS {
@@ -289,7 +309,14 @@ fn child() {
         Scenario::LazyTicks => lazy_ticks(ENOUGH),
         Scenario::NearlyLazyTicks => lazy_ticks(TOO_LITTLE),
     };
-    println!("\n{SAYS} {} {} {} {} {}", stats.waits, stats.polls, stats.arms, stats.wakes, stats.syscalls());
+    println!(
+        "\n{SAYS} {} {} {} {} {}",
+        stats.waits,
+        stats.polls,
+        stats.arms,
+        stats.wakes,
+        stats.syscalls()
+    );
 }
 
 // ---- strace and its log.
@@ -304,7 +331,8 @@ fn between(log: &str) -> Result<&str, String> {
     }
 }
 
-/// Counts the calls. One that another thread's interrupts is logged twice, `.. <unfinished ...>` and `<... resumed>`: its beginning counts.
+/// Counts the calls. One that another thread's interrupts is logged twice, `.. <unfinished ...>`
+/// and `<... resumed>`: its beginning counts.
 fn count(log: &str) -> Counts {
     let mut counts = Counts::default();
     for line in log.lines() {
@@ -323,7 +351,8 @@ fn count(log: &str) -> Counts {
     counts
 }
 
-/// [`count`] for the log of the stand-in, and how many calls there are: `kevent timer:add, room for 16, waits`.
+/// [`count`] for the log of the stand-in, and how many calls there are:
+/// `kevent timer:add, room for 16, waits`.
 fn count_kevents(log: &str) -> (Counts, u64) {
     let mut counts = Counts::default();
     for line in log.lines() {
@@ -344,11 +373,14 @@ fn no_strace() -> Option<String> {
         .stdin(Stdio::null())
         .output();
     match tried {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("strace is not installed".into()),
-        Err(error) => Some(format!("strace cannot be run: {error}")),
-        Ok(output) if !output.status.success() => {
-            Some(format!("strace may not trace here: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Some("strace is not installed".into())
         }
+        Err(error) => Some(format!("strace cannot be run: {error}")),
+        Ok(output) if !output.status.success() => Some(format!(
+            "strace may not trace here: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
         Ok(_) => None,
     }
 }
@@ -356,7 +388,10 @@ fn no_strace() -> Option<String> {
 /// Whether the tests are to be skipped.
 fn skipped() -> bool {
     let Some(why) = no_strace() else { return false };
-    assert!(std::env::var_os(REQUIRE).is_none_or(|value| value != "1"), "{REQUIRE} is set, but {why}");
+    assert!(
+        std::env::var_os(REQUIRE).is_none_or(|value| value != "1"),
+        "{REQUIRE} is set, but {why}"
+    );
     println!("skipped: {why}");
     true
 }
@@ -369,7 +404,10 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     let this = std::env::current_exe().expect("the test's own path");
     let mut command = Command::new(if cfg!(epoll) { "strace".as_ref() } else { this.as_os_str() });
     if cfg!(epoll) {
-        command.args(["-f", "-y", "-s", "64", "-e", CALLS, "-e", "signal=none", "-o"]).arg(&path).arg(&this);
+        command
+            .args(["-f", "-y", "-s", "64", "-e", CALLS, "-e", "signal=none", "-o"])
+            .arg(&path)
+            .arg(&this);
     } else {
         command.env(LOG, &path);
     }
@@ -380,10 +418,17 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
         .output()
         .expect("strace runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{scenario:?}: {stdout}\n{}", String::from_utf8_lossy(&output.stderr));
-    let numbers =
-        stdout.lines().find_map(|line| line.strip_prefix(SAYS)).expect("the child's line of counts");
-    let numbers: Vec<u64> = numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    assert!(
+        output.status.success(),
+        "{scenario:?}: {stdout}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let numbers = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix(SAYS))
+        .expect("the child's line of counts");
+    let numbers: Vec<u64> =
+        numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
     let [waits, polls, arms, wakes, syscalls] = numbers[..] else { panic!("{stdout}") };
     let log = fs::read_to_string(&path).expect("the log");
     fs::remove_file(&path).expect("the log can go");
@@ -425,11 +470,17 @@ fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
             wakes: stats.wakes,
             reads: 0,
         };
-        assert_eq!(counted, seen, "{scenario:?}: stats() on the left, strace on the right; its log:\n{log}");
+        assert_eq!(
+            counted, seen,
+            "{scenario:?}: stats() on the left, strace on the right; its log:\n{log}"
+        );
         if promised(seen) {
             return;
         }
-        assert!(begin.elapsed() < PATIENCE, "{scenario:?}: not as promised; the last run: {seen:?}");
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{scenario:?}: not as promised; the last run: {seen:?}"
+        );
     }
 }
 
@@ -455,7 +506,9 @@ fn a_tick_makes_two_syscalls() {
 #[cfg(epoll)]
 #[test]
 fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
-    agrees(Scenario::LazyTicks, |seen| (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen));
+    agrees(Scenario::LazyTicks, |seen| {
+        (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen)
+    });
 }
 
 #[test]
@@ -492,7 +545,9 @@ fn a_heartbeat_is_armed_for_beats_not_for_events() {
 /// The wait itself is one, and one timer is set to end it.
 #[test]
 fn idle_timers_and_channels_cost_no_wake_up() {
-    agrees(Scenario::Idle, |seen| seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() });
+    agrees(Scenario::Idle, |seen| {
+        seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() }
+    });
 }
 
 #[test]
@@ -503,7 +558,8 @@ fn a_default_makes_no_syscall() {
 /// For each message: the wake-up, a look, the reactor's own wake-up for what is left, and a look.
 #[test]
 fn an_embedded_reactor_makes_the_syscalls_it_counts() {
-    let promised = Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
+    let promised =
+        Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
     agrees(Scenario::Embedded, |seen| seen == promised);
 }
 

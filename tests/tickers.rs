@@ -1,5 +1,6 @@
-//! Tickers: the grid is kept whatever the loop does and however the tick is received, missed ticks are counted, and a reset or restart begins
-//! a new grid with nothing left of the old one. Time is virtual except in one test.
+//! Tickers: the grid is kept whatever the loop does and however the tick is received, missed ticks
+//! are counted, and a reset or restart begins a new grid with nothing left of the old one. Time is
+//! virtual except in one test.
 
 #[path = "common/time.rs"]
 mod time;
@@ -8,7 +9,8 @@ use std::io;
 use std::time::Duration;
 
 use pollmux::{
-    Events, Handle, MissedTickBehavior, Reactor, Select, Source, Tick, Ticker, Time, ZeroPeriod, select,
+    Events, Handle, MissedTickBehavior, Reactor, Select, Source, Tick, Ticker, Time, ZeroPeriod,
+    select,
 };
 use proptest::prelude::*;
 
@@ -17,9 +19,21 @@ use self::time::{at, keys, ms, ready_keys, simulated, simulated_from};
 /// Every way to receive a tick without waiting for one.
 const PATHS: [fn(&Reactor, &Ticker) -> Option<Tick>; 7] = [
     |reactor, ticker| select! { reactor; recv(ticker) -> tick => Some(tick), default => None },
-    |reactor, ticker| select! { reactor; biased; recv(ticker) -> tick => Some(tick), default => None },
-    |reactor, ticker| select! { reactor; recv(ticker) -> tick => Some(tick), default(Duration::ZERO) => None },
-    |reactor, ticker| ready_keys(reactor).contains(&ticker.key()).then(|| ticker.try_take().unwrap()),
+    |reactor, ticker| {
+        select! { reactor; biased;
+            recv(ticker) -> tick => Some(tick),
+            default => None,
+        }
+    },
+    |reactor, ticker| {
+        select! { reactor;
+            recv(ticker) -> tick => Some(tick),
+            default(Duration::ZERO) => None,
+        }
+    },
+    |reactor, ticker| {
+        ready_keys(reactor).contains(&ticker.key()).then(|| ticker.try_take().unwrap())
+    },
     |reactor, ticker| {
         let mut events = Events::with_capacity(4);
         reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
@@ -27,7 +41,9 @@ const PATHS: [fn(&Reactor, &Ticker) -> Option<Tick>; 7] = [
     },
     |reactor, ticker| by_select(reactor, ticker, |select| select.try_wait().unwrap().map(|_| ())),
     |reactor, ticker| {
-        by_select(reactor, ticker, |select| select.wait_timeout(Duration::ZERO).unwrap().map(|_| ()))
+        by_select(reactor, ticker, |select| {
+            select.wait_timeout(Duration::ZERO).unwrap().map(|_| ())
+        })
     },
 ];
 
@@ -92,7 +108,9 @@ fn a_late_loop_gets_the_first_missed_instant_and_the_count_of_the_others() {
     for receive in PATHS {
         let (sim, reactor) = simulated();
         let ticker = reactor.every(ms(100)).unwrap();
-        for (advance, expected) in [(99, None), (1, Some(tick(at(100), 0))), (199, Some(tick(at(200), 0)))] {
+        for (advance, expected) in
+            [(99, None), (1, Some(tick(at(100), 0))), (199, Some(tick(at(200), 0)))]
+        {
             sim.advance(ms(advance));
             assert_eq!(receive(&reactor, &ticker), expected, "at {:?}", sim.now());
         }
@@ -147,7 +165,9 @@ fn ticks_do_not_drift_on_any_path_that_waits() {
             assert_eq!(got.scheduled, start + Duration::from_nanos(period * grid));
             grid += got.missed;
             // Mostly quick, now and then slower than three periods.
-            sim.advance(Duration::from_nanos(n * 7_919 % period + if n % 10 == 0 { 3 * period } else { 0 }));
+            sim.advance(Duration::from_nanos(
+                n * 7_919 % period + if n % 10 == 0 { 3 * period } else { 0 },
+            ));
         }
         assert!(grid > 12_000);
     }
@@ -194,7 +214,8 @@ fn ticks_do_not_drift_by_the_wall_clock_and_are_never_early() {
 #[test]
 fn many_tickers_keep_their_own_grids() {
     let (sim, reactor) = simulated();
-    let tickers: Vec<Ticker> = (1..=40).map(|n| reactor.every(ms(n)).unwrap().with_key(n)).collect();
+    let tickers: Vec<Ticker> =
+        (1..=40).map(|n| reactor.every(ms(n)).unwrap().with_key(n)).collect();
     let mut events = Events::with_capacity(64);
     let mut ticks = 0;
     while sim.now() < at(1_000) {
@@ -316,7 +337,9 @@ fn restart_begins_the_grid_at_the_real_now_even_in_a_slow_arm() {
         assert_eq!(ticker.reset(ms(20)), Ok(true));
         assert_eq!((ticker.deadline(), ticker.period()), (Some(at(67)), ms(20)));
     }}
-    select! { reactor; recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(67), 0), at(67))) }
+    select! { reactor;
+        recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(67), 0), at(67))),
+    }
     select! { reactor; recv(ticker) -> got => assert_eq!(got, tick(at(87), 0)) }
 }
 
@@ -337,7 +360,10 @@ fn a_heartbeat_restarted_by_every_message_never_ticks() {
 fn in_one_batch_of_wait_a_restart_or_stop_takes_the_other_tick_away() {
     for stop in [false, true] {
         let (sim, reactor) = simulated();
-        let (a, b) = (reactor.every(ms(10)).unwrap().with_key(1), reactor.every(ms(10)).unwrap().with_key(2));
+        let (a, b) = (
+            reactor.every(ms(10)).unwrap().with_key(1),
+            reactor.every(ms(10)).unwrap().with_key(2),
+        );
         sim.advance(ms(10));
         let mut events = Events::with_capacity(4);
         reactor.wait(&mut events).unwrap();
@@ -430,7 +456,11 @@ fn a_ticker_nobody_looks_at_wakes_nobody() {
     let timer = reactor.after(ms(10_000));
     let before = reactor.stats();
     select! { reactor; recv(timer) -> due => assert_eq!(due, at(10_000)) }
-    assert!((reactor.stats() - before).expired <= 2, "its first tick and the timer: {}", reactor.stats());
+    assert!(
+        (reactor.stats() - before).expired <= 2,
+        "its first tick and the timer: {}",
+        reactor.stats()
+    );
     assert_eq!(unseen.try_take(), Some(tick(at(1), 9_999)));
 }
 
@@ -482,16 +512,19 @@ fn scheduled(ticks: &[Tick]) -> Vec<Time> {
 fn the_table_of_behaviours_in_the_documentation_holds_on_every_path() {
     use MissedTickBehavior::*;
     let then = |n: &[u64]| n.iter().map(|&n| at(n)).collect::<Vec<_>>();
-    for (behavior, missed, following) in
-        [(Skip, 2, then(&[400, 500])), (Burst, 0, then(&[200, 300, 400, 500])), (Delay, 2, then(&[450, 550]))]
-    {
+    for (behavior, missed, following) in [
+        (Skip, 2, then(&[400, 500])),
+        (Burst, 0, then(&[200, 300, 400, 500])),
+        (Delay, 2, then(&[450, 550])),
+    ] {
         for poll in PATHS {
             for receive in BLOCKING_PATHS {
                 let (sim, reactor) = simulated();
                 let ticker = reactor.every(ms(100)).unwrap().missed_tick_behavior(behavior);
                 sim.advance(ms(350));
                 assert_eq!(poll(&reactor, &ticker), Some(tick(at(100), missed)), "{behavior:?}");
-                let next: Vec<Tick> = following.iter().map(|_| receive(&reactor, &ticker)).collect();
+                let next: Vec<Tick> =
+                    following.iter().map(|_| receive(&reactor, &ticker)).collect();
                 assert_eq!(scheduled(&next), following, "{behavior:?}");
                 assert_eq!(sim.now(), *following.last().unwrap());
             }
@@ -509,7 +542,9 @@ fn a_burst_delivers_every_tick_one_a_turn_and_is_on_the_grid_then() {
     assert_eq!(scheduled(&ticks), (1..=5_000).map(at).collect::<Vec<_>>());
     assert_eq!((reactor.stats() - before).turns, 5_001, "one a turn");
     assert_eq!(ticker.deadline(), Some(at(5_001)));
-    select! { reactor; recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(5_001), 0), at(5_001))) }
+    select! { reactor;
+        recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(5_001), 0), at(5_001))),
+    }
 }
 
 #[test]
@@ -549,7 +584,8 @@ fn a_burst_without_end_lets_every_turn_end_and_starves_nobody() {
 fn a_delay_begins_a_new_grid_where_the_late_tick_is_received() {
     for receive in PATHS {
         let (sim, reactor) = simulated();
-        let ticker = reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay);
+        let ticker =
+            reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay);
         sim.advance(ms(170));
         assert_eq!(ready_keys(&reactor), [ticker.key()]);
         sim.advance(ms(20));
@@ -627,7 +663,8 @@ fn ticks_do_not_drift_on_any_path_with_any_behaviour_that_keeps_the_grid() {
         for receive in BLOCKING_PATHS {
             let (sim, reactor) = simulated_from(Time::from_nanos(31_415_926));
             let (start, period) = (sim.now(), 1_000_003);
-            let ticker = reactor.every(Duration::from_nanos(period)).unwrap().missed_tick_behavior(behavior);
+            let ticker =
+                reactor.every(Duration::from_nanos(period)).unwrap().missed_tick_behavior(behavior);
             let mut grid = 0;
             for n in 0..10_000u64 {
                 let got = receive(&reactor, &ticker);
@@ -660,20 +697,25 @@ fn every_at_begins_at_once_later_or_in_the_past_and_keeps_to_that_grid() {
         assert_eq!(receive(&reactor, &future), Some(tick(at(1_070), 0)));
         assert_eq!(future.deadline(), Some(at(1_001_070)));
 
-        // The grid goes through `first`: it is the first one that was missed, and those after it are counted.
+        // The grid goes through `first`: it is the first one that was missed, and those after it
+        // are counted.
         let past = reactor.every_at(at(505), ms(100)).unwrap();
         assert_eq!(past.deadline(), Some(at(505)));
         assert_eq!(receive(&reactor, &past), Some(tick(at(505), 5)));
         assert_eq!(past.deadline(), Some(at(1_105)));
 
-        let burst =
-            reactor.every_at(at(905), ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Burst);
+        let burst = reactor
+            .every_at(at(905), ms(100))
+            .unwrap()
+            .missed_tick_behavior(MissedTickBehavior::Burst);
         assert_eq!(receive(&reactor, &burst), Some(tick(at(905), 0)));
         assert_eq!(receive(&reactor, &burst), Some(tick(at(1_005), 0)));
         assert_eq!((receive(&reactor, &burst), burst.deadline()), (None, Some(at(1_105))));
 
-        let delay =
-            reactor.every_at(at(905), ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay);
+        let delay = reactor
+            .every_at(at(905), ms(100))
+            .unwrap()
+            .missed_tick_behavior(MissedTickBehavior::Delay);
         assert_eq!(receive(&reactor, &delay), Some(tick(at(905), 1)));
         assert_eq!(delay.deadline(), Some(at(1_170)));
     }
@@ -742,8 +784,14 @@ fn resume_goes_on_at_the_first_grid_point_that_is_not_past() {
             assert!(ticker.resume());
             let case = format!("stopped at {stopped}, resumed at {resumed}");
             assert_eq!(ticker.deadline(), Some(at(next)), "{case}");
-            select! { reactor; recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(next), 0), at(next)), "{case}") }
-            select! { reactor; recv(ticker) -> got => assert_eq!(got, tick(at(next + 100), 0), "{case}") }
+            select! { reactor;
+                recv(ticker) -> got => {
+                    assert_eq!((got, sim.now()), (tick(at(next), 0), at(next)), "{case}");
+                }
+            }
+            select! { reactor;
+                recv(ticker) -> got => assert_eq!(got, tick(at(next + 100), 0), "{case}"),
+            }
         }
     }
 }
@@ -785,7 +833,8 @@ fn resume_is_on_the_grid_of_the_last_restart_or_reset() {
     assert!(ticker.resume());
     assert_eq!(ticker.deadline(), Some(at(1_000)), "a grid has a beginning");
     // A late tick under Delay has moved it.
-    let delayed = reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay); // 400
+    // 400
+    let delayed = reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay);
     sim.advance(ms(150)); // 450
     assert_eq!(poll(&reactor, &delayed), Some(tick(at(400), 0)));
     delayed.stop();
@@ -825,8 +874,10 @@ fn a_period_near_the_end_of_the_clock_neither_overflows_nor_ticks_twice() {
     for behavior in [Skip, Burst, Delay] {
         for period in [u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1, u64::MAX / 2] {
             let (sim, reactor) = simulated_from(Time::from_nanos(1));
-            let ticker =
-                reactor.every_at(at(0), Duration::from_nanos(period)).unwrap().missed_tick_behavior(behavior);
+            let ticker = reactor
+                .every_at(at(0), Duration::from_nanos(period))
+                .unwrap()
+                .missed_tick_behavior(behavior);
             assert_eq!(poll(&reactor, &ticker), Some(tick(at(0), 0)), "{behavior:?}, {period}");
             let second = Time::from_nanos(period);
             assert_eq!(
@@ -842,7 +893,8 @@ fn a_period_near_the_end_of_the_clock_neither_overflows_nor_ticks_twice() {
             }
             assert_eq!(got.map(|tick| tick.scheduled), Some(second), "{behavior:?}, {period}");
             // 2^63 - 1 fits twice: Burst gives that one, too.
-            let third = (behavior == Burst && period == u64::MAX / 2).then(|| Time::from_nanos(period * 2));
+            let third =
+                (behavior == Burst && period == u64::MAX / 2).then(|| Time::from_nanos(period * 2));
             assert_eq!(poll(&reactor, &ticker).map(|tick| tick.scheduled), third);
             assert_eq!(poll(&reactor, &ticker), None);
             assert_eq!(ticker.deadline(), Some(Time::MAX));
@@ -873,11 +925,17 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// A ticker is a next instant and a period, nothing else.
     #[test]
-    fn a_ticker_behaves_like_a_next_instant_and_a_period(ops in proptest::collection::vec(op(), 1..100)) {
+    fn a_ticker_behaves_like_a_next_instant_and_a_period(
+        ops in proptest::collection::vec(op(), 1..100),
+    ) {
         let (sim, reactor) = simulated();
         let ticker = reactor.every(Duration::from_nanos(5)).unwrap();
         let (mut now, mut period, mut next) = (0, 5, Some(5));
@@ -888,7 +946,8 @@ proptest! {
                     sim.advance(Duration::from_nanos(d));
                 }
                 Op::Receive(path) => {
-                    let got = PATHS[path](&reactor, &ticker).map(|tick| (tick.scheduled.as_nanos(), tick.missed));
+                    let got = PATHS[path](&reactor, &ticker)
+                        .map(|tick| (tick.scheduled.as_nanos(), tick.missed));
                     let due = next.filter(|&next| next <= now);
                     prop_assert_eq!(got, due.map(|due| (due, (now - due) / period)));
                     if let Some(due) = due {

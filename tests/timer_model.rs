@@ -1,8 +1,11 @@
-//! The whole timer interface against a model: timers, tickers and callbacks as a list of deadlines, on a virtual clock.
+//! The whole timer interface against a model: timers, tickers and callbacks as a list of deadlines,
+//! on a virtual clock.
 //!
-//! Both sides do the same operations. A callback runs in the middle of a wait; it tells the model when it is called, the model first lives through the time
-//! until then, and both go on with what the callback does. So the model knows at every moment what is armed, what is ready and what is to be called, and
-//! it predicts every sleep to the nanosecond: until the least of all deadlines plus their slack.
+//! Both sides do the same operations. A callback runs in the middle of a wait; it tells the model
+//! when it is called, the model first lives through the time until then, and both go on with what
+//! the callback does. So the model knows at every moment what is armed, what is ready and what is
+//! to be called, and it predicts every sleep to the nanosecond: until the least of all deadlines
+//! plus their slack.
 
 #[path = "common/time.rs"]
 mod time;
@@ -14,8 +17,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Events, Firing, Handle, MissedTickBehavior, Reactor, Remote, Select, Selected, Sim, Source,
-    Tick, Ticker, Time, Timer, TimerError, TimerId, select,
+    Callback, Events, Firing, Handle, MissedTickBehavior, Reactor, Remote, Select, Selected, Sim,
+    Source, Tick, Ticker, Time, Timer, TimerError, TimerId, select,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -26,7 +29,8 @@ use self::time::{keys, ms, simulated};
 const NEVER: u64 = u64::MAX;
 /// How often one callback does what it has to do when called; afterwards it is only called.
 const ACTIVE_CALLS: u32 = 3;
-/// How many sources callbacks may make in one run: more than the timer queue looks at for one sleep would make that end too early.
+/// How many sources callbacks may make in one run: more than the timer queue looks at for one sleep
+/// would make that end too early.
 const MADE_IN_CALLS: usize = 16;
 /// The delay that Delay does not take for one.
 const TOLERANCE: u64 = 5_000_000;
@@ -153,7 +157,8 @@ fn create(calls: impl Strategy<Value = Vec<Op>>) -> impl Strategy<Value = Op> {
         1 => Just(Kind::Detached),
     ];
     let slack = prop_oneof![3 => Just(None), 1 => (0..12u64).prop_map(Some)];
-    (kind, when(), slack, calls).prop_map(|(kind, when, slack, calls)| Op::Create(kind, when, slack, calls))
+    (kind, when(), slack, calls)
+        .prop_map(|(kind, when, slack, calls)| Op::Create(kind, when, slack, calls))
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -230,7 +235,8 @@ struct Model {
     posts: VecDeque<(u32, Vec<Post>)>,
     arms: u64,
     put_off: bool,
-    /// Something was made due in the middle of a wait: whether a sleep after that saved a wake-up is a matter of opinion.
+    /// Something was made due in the middle of a wait: whether a sleep after that saved a wake-up
+    /// is a matter of opinion.
     uncertain: bool,
     coalesced: u64,
     called: u64,
@@ -369,7 +375,8 @@ impl Model {
         Ok(self.arm(i, t))
     }
 
-    /// What any turn does first, in a callback too: what is due expires, in the order of deadlines and of arming.
+    /// What any turn does first, in a callback too: what is due expires, in the order of deadlines
+    /// and of arming.
     fn expire(&mut self) {
         self.expire_until(self.now);
     }
@@ -393,7 +400,8 @@ impl Model {
         self.expired += due.len() as u64;
         for (deadline, _, i) in due {
             self.entries[i].pending = Pending::Expired(deadline);
-            let list = if self.entries[i].is_callback() { &mut self.calls } else { &mut self.ready };
+            let list =
+                if self.entries[i].is_callback() { &mut self.calls } else { &mut self.ready };
             list.push_back(i);
         }
     }
@@ -440,7 +448,8 @@ impl Model {
     /// The end of a sleep of zero: another batch, without those that this turn has called.
     fn finish(&mut self) {
         self.look();
-        let (again, new): (Vec<_>, Vec<_>) = self.calls.iter().partition(|i| self.called_now.contains(i));
+        let (again, new): (Vec<_>, Vec<_>) =
+            self.calls.iter().partition(|i| self.called_now.contains(i));
         self.batch = new.len();
         self.put_off_calls.clone_from(&again);
         self.calls = new.into_iter().chain(again).collect();
@@ -449,8 +458,10 @@ impl Model {
 
     /// Whether a turn would find something else than sources.
     fn has_errands(&self) -> bool {
-        let due =
-            |entry: &Entry| matches!(entry.pending, Pending::Armed(d, _) if d <= self.now && d != NEVER);
+        let due = |entry: &Entry| match entry.pending {
+            Pending::Armed(d, _) => d <= self.now && d != NEVER,
+            _ => false,
+        };
         self.entries.iter().any(due) || !self.calls.is_empty() || !self.posts.is_empty()
     }
 
@@ -470,14 +481,16 @@ impl Model {
             }
             _ => None,
         });
-        let (earliest, latest) =
-            armed.fold((self.until, self.until), |(e, l), (deadline, last)| (e.min(deadline), l.min(last)));
+        let (earliest, latest) = armed
+            .fold((self.until, self.until), |(e, l), (deadline, last)| {
+                (e.min(deadline), l.min(last))
+            });
         self.put_off = earliest < latest;
         latest
     }
 
-    /// Whether it slept although something was due, which the slack of all that was due allowed: a callback took its time, and the loop goes by the time
-    /// that it read before.
+    /// Whether it slept although something was due, which the slack of all that was due allowed: a
+    /// callback took its time, and the loop goes by the time that it read before.
     fn has_overslept(&mut self, observed: u64) -> bool {
         if !self.calls.is_empty() || self.sleep_until() <= self.now {
             self.put_off = false;
@@ -493,15 +506,31 @@ impl Model {
         self.settle();
         while self.now < observed {
             prop_assert!(self.batch_is_over(), "not called: {:?}", self.calls);
-            prop_assert!(!self.found(), "it slept until {} although {:?} was ready", observed, self.ready);
-            // The origin of time needs no reading of the clock; but what was posted meanwhile may take it away again.
+            prop_assert!(
+                !self.found(),
+                "it slept until {} although {:?} was ready",
+                observed,
+                self.ready
+            );
+            // The origin of time needs no reading of the clock; but what was posted meanwhile may
+            // take it away again.
             self.expire_until(0);
             if !self.posts.is_empty() {
                 self.look();
                 continue;
             }
-            prop_assert!(!self.found(), "it slept until {} although {:?} was due", observed, self.ready);
-            prop_assert!(self.now < self.until, "it slept until {} and not {}", observed, self.until);
+            prop_assert!(
+                !self.found(),
+                "it slept until {} although {:?} was due",
+                observed,
+                self.ready
+            );
+            prop_assert!(
+                self.now < self.until,
+                "it slept until {} and not {}",
+                observed,
+                self.until
+            );
             if self.has_errands() && !self.has_overslept(observed) {
                 self.look();
                 continue;
@@ -555,7 +584,8 @@ impl Model {
         self.look();
     }
 
-    /// The wait is over: it must be for a reason, and there must be none to fail unless it did. Returns whether it has found something.
+    /// The wait is over: it must be for a reason, and there must be none to fail unless it did.
+    /// Returns whether it has found something.
     fn end(&mut self, observed: u64, failed: Option<io::ErrorKind>) -> Result<bool, TestCaseError> {
         self.settle();
         self.live_until(observed)?;
@@ -752,13 +782,18 @@ impl World {
     /// Takes the user's handle away, unless a select holds it.
     fn take_real(&self, i: usize) -> Option<Real> {
         let mut reals = self.reals.borrow_mut();
-        if self.held.borrow().contains(&i) { None } else { reals[i].take().and_then(Rc::into_inner) }
+        if self.held.borrow().contains(&i) {
+            None
+        } else {
+            reals[i].take().and_then(Rc::into_inner)
+        }
     }
 
     fn create(self: &Rc<World>, kind: Kind, when: When, slack: Option<u64>, calls: &[Op]) {
         let at = self.resolve(when, None);
         // A ticker: every `period`, or from a point in time on.
-        let (now, period) = (self.model.borrow().now, if at == NEVER { NEVER } else { at % 12 + 1 });
+        let (now, period) =
+            (self.model.borrow().now, if at == NEVER { NEVER } else { at % 12 + 1 });
         let i = self.model.borrow_mut().create(kind, slack, period);
         let key = i as u64;
         let (real, id) = match kind {
@@ -768,7 +803,9 @@ impl World {
                     When::Never => self.handle.after(Duration::MAX),
                     _ => self.handle.at(t(at)),
                 };
-                let timer = slack.into_iter().fold(timer.with_key(key), |timer, slack| timer.slack(d(slack)));
+                let timer = slack
+                    .into_iter()
+                    .fold(timer.with_key(key), |timer, slack| timer.slack(d(slack)));
                 let id = timer.id();
                 (Some(Real::Timer(timer)), id)
             }
@@ -783,14 +820,16 @@ impl World {
                 (Some(Real::Ticker(ticker)), id)
             }
             Kind::Callback | Kind::Detached => {
-                let (world, calls, active) = (self.clone(), calls.to_vec(), Cell::new(ACTIVE_CALLS));
+                let (world, calls, active) =
+                    (self.clone(), calls.to_vec(), Cell::new(ACTIVE_CALLS));
                 let f = move |firing: &Firing<'_>| world.call(i, firing, &calls, &active);
                 let callback = match when {
                     When::In(after) => self.handle.call_after(d(after), f),
                     When::Never => self.handle.call_after(Duration::MAX, f),
                     _ => self.handle.call_at(t(at), f),
                 };
-                let callback = slack.into_iter().fold(callback, |callback, slack| callback.slack(d(slack)));
+                let callback =
+                    slack.into_iter().fold(callback, |callback, slack| callback.slack(d(slack)));
                 let id = callback.id();
                 match kind {
                     Kind::Detached => {
@@ -891,7 +930,11 @@ impl World {
         self.check_calls()?;
         self.model.borrow_mut().settle();
         prop_assert_eq!(self.observed(), self.model.borrow().now, "it did not sleep");
-        prop_assert!(self.model.borrow().batch_is_over(), "not called: {:?}", self.model.borrow().calls);
+        prop_assert!(
+            self.model.borrow().batch_is_over(),
+            "not called: {:?}",
+            self.model.borrow().calls
+        );
         Ok(result)
     }
 
@@ -959,8 +1002,9 @@ impl World {
                         Real::Ticker(ticker) => ticker.restart_at(t(at)),
                     }),
                 };
-                let expected =
-                    got.filter(|_| self.model.borrow().entries[i].alive).map(|_| model().arm(i, at));
+                let expected = got
+                    .filter(|_| self.model.borrow().entries[i].alive)
+                    .map(|_| model().arm(i, at));
                 prop_assert_eq!(got.unwrap_or(false), expected.unwrap_or(false));
             }
             Op::Stop(which) => {
@@ -1021,7 +1065,8 @@ impl World {
                 }
             }
             Op::Slack(which, slack) => {
-                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?))) else {
+                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?)))
+                else {
                     return Ok(());
                 };
                 model().entries[i].slack = Some(slack);
@@ -1033,14 +1078,16 @@ impl World {
                 self.reals.borrow_mut()[i] = Some(Rc::new(real));
             }
             Op::Drop(which) => {
-                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?))) else {
+                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?)))
+                else {
                     return Ok(());
                 };
                 model().release(i);
                 drop(real);
             }
             Op::Detach(which) => {
-                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?))) else {
+                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?)))
+                else {
                     return Ok(());
                 };
                 match real {
@@ -1107,17 +1154,20 @@ impl World {
                 self.holding(&[a, b], |cases, reals| self.select(op, cases, reals))?;
             }
             Op::SetTry(ref which) | Op::SetWait(ref which) | Op::SetTimeout(ref which, _) => {
-                self.holding(
-                    which,
-                    |cases, reals| if cases.is_empty() { Ok(()) } else { self.set(op, cases, reals) },
-                )?;
+                self.holding(which, |cases, reals| {
+                    if cases.is_empty() { Ok(()) } else { self.set(op, cases, reals) }
+                })?;
             }
         }
         Ok(())
     }
 
     /// With those of the sources that can be cases of a select.
-    fn holding(&self, which: &[Which], f: impl FnOnce(&[usize], &[Rc<Real>]) -> Checked) -> Checked {
+    fn holding(
+        &self,
+        which: &[Which],
+        f: impl FnOnce(&[usize], &[Rc<Real>]) -> Checked,
+    ) -> Checked {
         let mut cases = Vec::new();
         for i in which.iter().filter_map(|&which| self.pick(which, None)) {
             let entry = &self.model.borrow().entries[i];
@@ -1125,7 +1175,8 @@ impl World {
                 cases.push(i);
             }
         }
-        let reals: Vec<Rc<Real>> = cases.iter().filter_map(|&i| self.reals.borrow()[i].clone()).collect();
+        let reals: Vec<Rc<Real>> =
+            cases.iter().filter_map(|&i| self.reals.borrow()[i].clone()).collect();
         *self.held.borrow_mut() = cases.clone();
         let result = f(&cases, &reals);
         self.held.borrow_mut().clear();
@@ -1192,7 +1243,8 @@ impl World {
         };
         let (found, got) = match *op {
             Op::SetTry(_) => {
-                let got = self.glance(false, || set.try_wait().map(|chosen| chosen.and_then(received)))?;
+                let got =
+                    self.glance(false, || set.try_wait().map(|chosen| chosen.and_then(received)))?;
                 (true, got.ok())
             }
             Op::SetTimeout(_, after) => {
@@ -1207,14 +1259,21 @@ impl World {
     /// Everything that can be asked without a turn.
     fn check(&self) -> Checked {
         let stats = self.handle.stats();
-        let (mut model, reals, ids) = (self.model.borrow_mut(), self.reals.borrow(), self.ids.borrow());
+        let (mut model, reals, ids) =
+            (self.model.borrow_mut(), self.reals.borrow(), self.ids.borrow());
         if std::mem::replace(&mut model.uncertain, false) {
             model.coalesced = stats.coalesced;
         }
         for (i, entry) in model.entries.iter().enumerate() {
             prop_assert_eq!(self.handle.is_live(ids[i]), entry.alive, "{}: {:?}", i, entry);
             let Some(real) = &reals[i] else { continue };
-            prop_assert_eq!(real.deadline().map(Time::as_nanos), entry.deadline(), "{}: {:?}", i, entry);
+            prop_assert_eq!(
+                real.deadline().map(Time::as_nanos),
+                entry.deadline(),
+                "{}: {:?}",
+                i,
+                entry
+            );
             let ready = !entry.is_callback() && matches!(entry.pending, Pending::Expired(_));
             prop_assert_eq!(real.is_ready(), ready, "{}: {:?}", i, entry);
             if let Real::Ticker(ticker) = &**real {
@@ -1240,7 +1299,12 @@ fn run(slack: u64, ops: &[Op]) -> Checked {
         world.check()?;
     }
     // At the end everything that is still armed comes, in order.
-    for op in [Op::Advance(10_000), Op::TryWait(3, u8::MAX), Op::TryWait(1_000, u8::MAX), Op::Sleep(10_000)] {
+    for op in [
+        Op::Advance(10_000),
+        Op::TryWait(3, u8::MAX),
+        Op::TryWait(1_000, u8::MAX),
+        Op::Sleep(10_000),
+    ] {
         world.run(&op, None)?;
         world.check()?;
     }
@@ -1250,9 +1314,14 @@ fn run(slack: u64, ops: &[Op]) -> Checked {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
-    /// Every value that arrives is due, unstopped, in order and there exactly once; none is missing; every result and every sleep is as predicted.
+    /// Every value that arrives is due, unstopped, in order and there exactly once; none is
+    /// missing; every result and every sleep is as predicted.
     #[test]
     fn timers_tickers_and_callbacks_behave_like_a_list_of_deadlines(
         slack in prop_oneof![2 => Just(0), 1 => 1..20u64],
@@ -1293,6 +1362,7 @@ fn a_callback_that_resets_itself_to_the_origin_of_time_is_due_in_the_next_turn()
         reactor.stats().called
     };
     assert_eq!(calls(&simulated().1, ms(50)), 5);
-    // Real time, ever longer: a busy machine may keep the thread from its core until the sleep is over.
+    // Real time, ever longer: a busy machine may keep the thread from its core until the sleep is
+    // over.
     assert!([50, 500, 5_000, 50_000].iter().any(|&n| calls(&Reactor::new().unwrap(), ms(n)) == 5));
 }

@@ -1,7 +1,9 @@
-//! The key table of Go's `tick_test`: what `stop` and `reset` return in every state of every kind of timer, and that nothing old comes afterwards.
+//! The key table of Go's `tick_test`: what `stop` and `reset` return in every state of every kind
+//! of timer, and that nothing old comes afterwards.
 //!
-//! One row a kind, behind the trait [`Subject`]. What is received is told apart by its value, the time that it was due at, and not by when it comes: so
-//! a kind that lives on a real clock fits in, too.
+//! One row a kind, behind the trait [`Subject`]. What is received is told apart by its value, the
+//! time that it was due at, and not by when it comes: so a kind that lives on a real clock fits in,
+//! too.
 
 #[path = "common/time.rs"]
 mod time;
@@ -179,7 +181,8 @@ enum Before {
     Armed,
     /// The time has passed; no turn has looked.
     ExpiredUnseen,
-    /// A turn has found it; it was not received. (A callback was called by that turn: that is `Received`.)
+    /// A turn has found it; it was not received. (A callback was called by that turn: that is
+    /// `Received`.)
     Expired,
     Received,
     Stopped,
@@ -202,7 +205,9 @@ fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
     use Before::*;
     use Call::*;
     for kind in &KINDS {
-        for before in [NeverArmed, Armed, ExpiredUnseen, Expired, Received, Stopped, StoppedWhenExpired] {
+        for before in
+            [NeverArmed, Armed, ExpiredUnseen, Expired, Received, Stopped, StoppedWhenExpired]
+        {
             for call in [Stop, ResetShorter, Reset, ResetLonger, ResetNever, ResetTwice] {
                 let case = format!("{}, {before:?}, then {call:?}", kind.name);
                 let (reactor, pass) = (kind.world)();
@@ -244,7 +249,10 @@ fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
                     ResetNever => subject.reset(Duration::MAX),
                     ResetTwice => {
                         let took = subject.reset(D * 3);
-                        assert!(subject.reset(D), "{case}: the second one takes the first one's away");
+                        assert!(
+                            subject.reset(D),
+                            "{case}: the second one takes the first one's away"
+                        );
                         took
                     }
                 };
@@ -293,7 +301,8 @@ fn what_expired_together_with_another_is_taken_away_by_that_one_s_arm() {
                             result.set(Some(if reset { other.reset(D) } else { other.stop() }));
                         }
                     });
-                    let make_b = || *b.borrow_mut() = Some((b_kind.armed)(&reactor, D, Rc::new(|| {})));
+                    let make_b =
+                        || *b.borrow_mut() = Some((b_kind.armed)(&reactor, D, Rc::new(|| {})));
                     if !armed_first {
                         make_b();
                     }
@@ -306,7 +315,8 @@ fn what_expired_together_with_another_is_taken_away_by_that_one_s_arm() {
                     assert_eq!(a.deadline(), was, "{case}: together");
                     pass(D + D / 2);
 
-                    // One batch: callbacks are called, in order, then the sources are reported, in order.
+                    // One batch: callbacks are called, in order, then the sources are reported, in
+                    // order.
                     let mut events = Events::with_capacity(4);
                     reactor.try_wait(&mut events).unwrap();
                     let mut b_reported = false;

@@ -1,5 +1,6 @@
-//! One-shot timers, by what a user sees: never early, no stale value, due in order, cheap to put off, and no call that stalls.
-//! Each test is named after the behaviour it shows. Time is virtual wherever the wall clock is not the point.
+//! One-shot timers, by what a user sees: never early, no stale value, due in order, cheap to put
+//! off, and no call that stalls. Each test is named after the behaviour it shows. Time is virtual
+//! wherever the wall clock is not the point.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -15,7 +16,8 @@ use pollmux::{Events, Reactor, Source, Spin, Time, Timer, select};
 use self::cpu::thread_cpu_time;
 use self::time::{Bell, at, keys, ms, ready_keys, simulated, simulated_from, sometimes};
 
-/// The most entries of the timer queue that one call touches; fewer in large queues, so that a call stays short there too.
+/// The most entries of the timer queue that one call touches; fewer in large queues, so that a call
+/// stays short there too.
 const PIECE: u64 = 4_096;
 
 /// What a `select!` with `default` finds in the timer.
@@ -35,13 +37,21 @@ fn poll_by_wait(reactor: &Reactor, timer: &Timer) -> Option<Time> {
 
 #[test]
 fn a_timer_is_never_early_by_the_wall_clock() {
-    // Real time is the point: the kernel's timer and two conversions between clocks lie between arming and receiving.
+    // Real time is the point: the kernel's timer and two conversions between clocks lie between
+    // arming and receiving.
     let reactor = Reactor::new().unwrap();
     let timer = reactor.timer();
     let mut events = Events::with_capacity(4);
-    let rounds = [(0, 300), (1, 300), (999, 300), (1_000, 300), (30_000, 50), (99_999, 50), (500_001, 20)];
-    let long =
-        [(999_999, 10), (1_000_000, 10), (1_000_001, 10), (2_500_000, 5), (10_000_000, 3), (15_600_001, 2)];
+    let rounds =
+        [(0, 300), (1, 300), (999, 300), (1_000, 300), (30_000, 50), (99_999, 50), (500_001, 20)];
+    let long = [
+        (999_999, 10),
+        (1_000_000, 10),
+        (1_000_001, 10),
+        (2_500_000, 5),
+        (10_000_000, 3),
+        (15_600_001, 2),
+    ];
     for (nanos, times) in rounds.into_iter().chain(long) {
         let d = Duration::from_nanos(nanos);
         for _ in 0..times {
@@ -169,7 +179,9 @@ fn a_duration_too_long_to_count_means_never() {
 #[test]
 fn an_instant_too_far_ahead_means_never() {
     let reactor = Reactor::new().unwrap();
-    let far = Instant::now().checked_add(Duration::from_secs(1 << 40)).expect("Instants reach further here");
+    let far = Instant::now()
+        .checked_add(Duration::from_secs(1 << 40))
+        .expect("Instants reach further here");
     let timer = reactor.at(far);
     assert_eq!(timer.deadline(), Some(Time::MAX));
     assert!(timer.reset_at(far));
@@ -181,7 +193,10 @@ fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
     let (sim, reactor) = simulated();
     let never = reactor.after(Duration::MAX);
     let timer = reactor.after(ms(5));
-    select! { reactor; recv(never) -> _ => unreachable!(), recv(timer) -> due => assert_eq!(due, at(5)) }
+    select! { reactor;
+        recv(never) -> _ => unreachable!(),
+        recv(timer) -> due => assert_eq!(due, at(5)),
+    }
     let failed = select! { reactor;
         recv(never) -> _ => unreachable!(),
         recv(timer) -> _ => unreachable!(),
@@ -202,7 +217,10 @@ fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
 fn a_default_timeout_of_any_length_saturates() {
     let (sim, reactor) = simulated_from(at(1));
     let timer = reactor.after(ms(7));
-    select! { reactor; recv(timer) -> due => assert_eq!(due, at(8)), default(Duration::MAX) => unreachable!() }
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(8)),
+        default(Duration::MAX) => unreachable!(),
+    }
     assert_eq!(sim.now(), at(8));
     let mut events = Events::with_capacity(1);
     timer.reset(ms(1));
@@ -321,7 +339,8 @@ fn the_table_of_stop_and_reset_results_holds_and_no_stale_value_comes() {
                     received.extend(receive(&reactor, &timer).map(|due| (sim.now(), due)));
                     sim.advance(ms(10));
                 }
-                let expected: Vec<_> = deadline.map(|due| (due.max(now), due)).into_iter().collect();
+                let expected: Vec<_> =
+                    deadline.map(|due| (due.max(now), due)).into_iter().collect();
                 assert_eq!(received, expected, "{case}");
                 // One arm, one value: now there is nothing to take away.
                 assert!(!timer.stop(), "{case}");
@@ -407,7 +426,10 @@ fn of_two_that_expire_together_the_arm_of_one_stops_the_other() {
 fn of_two_that_expire_together_the_arm_of_one_resets_the_other() {
     let (sim, reactor) = simulated();
     let (a, b) = (reactor.after(ms(10)), reactor.after(ms(10)));
-    select! { reactor; biased; recv(a) -> _ => assert!(b.reset(ms(5))), recv(b) -> _ => unreachable!() }
+    select! { reactor; biased;
+        recv(a) -> _ => assert!(b.reset(ms(5))),
+        recv(b) -> _ => unreachable!(),
+    }
     assert_eq!(poll(&reactor, &b), None);
     select! { reactor; recv(a) -> _ => unreachable!(), recv(b) -> due => assert_eq!(due, at(15)) }
     assert_eq!(sim.now(), at(15));
@@ -592,7 +614,8 @@ fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
         let due = timer.deadline().unwrap();
         select! { reactor; recv(timer) -> at => assert!(at == due && Time::now() >= due) }
         sender.join().unwrap();
-        // Two sleeps until the message and until the first deadline, and one, armed anew, until the second.
+        // Two sleeps until the message and until the first deadline, and one, armed anew, until the
+        // second.
         (reactor.stats().waits, reactor.stats().arms) == (3, 2)
     };
     assert!(sometimes(costs));
@@ -659,7 +682,8 @@ fn wait_gives_due_timers_in_deadline_order_and_equal_ones_in_arming_order() {
     for capacity in [1, 7, 100, 1_000] {
         let (sim, reactor) = simulated();
         let deadline = |i: u64| i * 7_919 % 40;
-        let timers: Vec<Timer> = (0..600).map(|i| reactor.after(ms(deadline(i))).with_key(i)).collect();
+        let timers: Vec<Timer> =
+            (0..600).map(|i| reactor.after(ms(deadline(i))).with_key(i)).collect();
         sim.advance(ms(100));
         let mut expected: Vec<u64> = (0..600).collect();
         expected.sort_by_key(|&i| (deadline(i), i));
@@ -688,7 +712,8 @@ fn ties_after_lazy_resets_keep_the_order_of_the_resets() {
 #[test]
 fn blocking_wait_stops_at_each_deadline_in_turn() {
     let (sim, reactor) = simulated();
-    let timers: Vec<Timer> = (0..200).map(|i| reactor.after(ms(i * 31 % 50 + 1)).with_key(i)).collect();
+    let timers: Vec<Timer> =
+        (0..200).map(|i| reactor.after(ms(i * 31 % 50 + 1)).with_key(i)).collect();
     timers.iter().step_by(3).for_each(|timer| assert!(timer.reset(ms(60 + timer.key() % 2))));
     let mut events = Events::with_capacity(64);
     let mut fired = 0;
@@ -704,8 +729,8 @@ fn blocking_wait_stops_at_each_deadline_in_turn() {
     assert_eq!(sim.now(), at(61));
 }
 
-/// Polls by turns with `try_recv` and with `select!` until `done`, and returns the CPU time of the worst call. No call may clean more than a
-/// bounded number of entries.
+/// Polls by turns with `try_recv` and with `select!` until `done`, and returns the CPU time of the
+/// worst call. No call may clean more than a bounded number of entries.
 fn worst_call(reactor: &Reactor, timer: &Timer, done: impl Fn() -> bool) -> Duration {
     let mut worst = Duration::ZERO;
     let mut calls = 0;
@@ -730,11 +755,13 @@ fn with_a_million_timers_put_off_no_call_stalls() {
     const LIVE: u64 = 1_000_000;
     let limit = if cfg!(debug_assertions) { ms(10) } else { ms(1) };
     let mut best = Duration::MAX;
-    // CPU time of this thread, and the best of many: what interrupts a call is not the call's doing.
+    // CPU time of this thread, and the best of many: what interrupts a call is not the call's
+    // doing.
     let is_fast = || {
         let (sim, reactor) = simulated();
-        let timers: Vec<Timer> =
-            (0..LIVE).map(|i| reactor.after(Duration::from_nanos(1_000 + i * 7_919 % LIVE))).collect();
+        let timers: Vec<Timer> = (0..LIVE)
+            .map(|i| reactor.after(Duration::from_nanos(1_000 + i * 7_919 % LIVE)))
+            .collect();
         for (i, timer) in timers.iter().enumerate() {
             assert!(timer.reset(Duration::from_nanos(1_000_000_000 + i as u64 * 104_729 % LIVE)));
         }
@@ -753,7 +780,8 @@ fn with_a_million_timers_put_off_no_call_stalls() {
 #[test]
 fn many_stopped_timers_are_put_away_in_pieces() {
     let (sim, reactor) = simulated();
-    let timers: Vec<Timer> = (0..20_000).map(|i| reactor.after(Duration::from_nanos(i % 777))).collect();
+    let timers: Vec<Timer> =
+        (0..20_000).map(|i| reactor.after(Duration::from_nanos(i % 777))).collect();
     let last = reactor.after(ms(1));
     assert!(timers.iter().all(Timer::stop));
     sim.advance(ms(1));
@@ -786,7 +814,8 @@ fn many_due_timers_come_in_pieces_and_all_of_them_once() {
 fn what_is_left_after_many_drops_still_comes_in_order() {
     let (sim, reactor) = simulated();
     let deadline = |i: u64| 1 + i * 7 % 5;
-    let timers: Vec<Timer> = (0..20_000).map(|i| reactor.after(ms(deadline(i))).with_key(i)).collect();
+    let timers: Vec<Timer> =
+        (0..20_000).map(|i| reactor.after(ms(deadline(i))).with_key(i)).collect();
     // Most of them go, in no order and not by their deadlines.
     let (kept, dropped): (Vec<Timer>, Vec<Timer>) =
         timers.into_iter().partition(|timer| (timer.key() * 2_654_435_761) >> 7 & 15 == 0);
@@ -814,7 +843,8 @@ fn what_is_left_after_many_drops_still_comes_in_order() {
 #[test]
 fn put_off_work_never_delays_a_blocking_select() {
     let (sim, reactor) = simulated();
-    let timers: Vec<Timer> = (0..5_000).map(|i| reactor.after(Duration::from_nanos(1 + i))).collect();
+    let timers: Vec<Timer> =
+        (0..5_000).map(|i| reactor.after(Duration::from_nanos(1 + i))).collect();
     timers.iter().for_each(|timer| assert!(timer.reset(ms(1_000))));
     let timer = reactor.after(ms(1));
     select! { reactor; recv(timer) -> due => assert_eq!(due, at(1)) }
@@ -901,7 +931,8 @@ fn a_zero_timer_does_not_starve_real_timers() {
             recv(zero) -> _ => {
                 zero.reset(Duration::ZERO);
                 zeros += 1;
-                // Not before, so that the zero timer is surely going round when this one comes to be due.
+                // Not before, so that the zero timer is surely going round when this one comes to
+                // be due.
                 if zeros == 100 {
                     other.reset(ms(5));
                 }
@@ -934,7 +965,8 @@ fn ten_years_of_heartbeats_are_exact() {
             }
             recv(ticker) -> tick => {
                 ticks += 1;
-                assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + Duration::from_secs(3_600 * ticks), 0));
+                let due = Time::ZERO + Duration::from_secs(3_600 * ticks);
+                assert_eq!((tick.scheduled, tick.missed), (due, 0));
             }
             recv(election) -> _ => panic!("the election timer was put off every hour"),
         }

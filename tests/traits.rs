@@ -7,13 +7,14 @@ use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use pollmux::channel::{
-    self, Permit, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
-    TrySendError,
+    self, Permit, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender,
+    TryRecvError, TrySendError,
 };
 use pollmux::{
-    AfterCancel, Callback, CancelGuard, Canceller, Cause, ClockSet, Context, ContextError, Deadlock, Done,
-    Embedded, Handle, Inbox, Link, Notified, Notifier, OsTimer, Outbox, PostError, Reactor, RegisterError,
-    Remote, Select, Sim, SimWorld, Ticker, Timer, TimerError, WorldHandle, ZeroPeriod, select,
+    AfterCancel, Callback, CancelGuard, Canceller, Cause, ClockSet, Context, ContextError,
+    Deadlock, Done, Embedded, Handle, Inbox, Link, Notified, Notifier, OsTimer, Outbox, PostError,
+    Reactor, RegisterError, Remote, Select, Sim, SimWorld, Ticker, Timer, TimerError, WorldHandle,
+    ZeroPeriod, select,
 };
 
 /// Sent, but not shared: what most messages are.
@@ -60,7 +61,9 @@ fn a_failed_registration_passes_a_question_mark() {
     drop(reactor);
     let error = registers(&handle, inbox.into_inner()).unwrap_err();
     assert_eq!(error.to_string(), "the registration failed: the reactor has been dropped");
-    let Ok(error) = error.downcast::<RegisterError<Receiver<Message>>>() else { panic!("another error") };
+    let Ok(error) = error.downcast::<RegisterError<Receiver<Message>>>() else {
+        panic!("another error")
+    };
     assert_eq!(error.into_inner().recv(), Ok(Cell::new(1)));
 }
 

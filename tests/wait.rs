@@ -1,5 +1,5 @@
-//! `wait`, `wait_timeout` and `try_wait`: whose key is reported, how long it is reported, what a batch skips, that nothing starves and
-//! nothing is lost, alone and mixed with `select!`.
+//! `wait`, `wait_timeout` and `try_wait`: whose key is reported, how long it is reported, what a
+//! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
 
 #[path = "common/cpu.rs"]
 mod cpu;
@@ -58,9 +58,9 @@ fn without_a_key_each_source_has_a_unique_one_of_2_to_the_63_or_more() {
         }
         let due: Vec<u64> = timers.iter().map(|timer| timer.key()).collect();
         let mut reported = ready_keys(&reactor);
-        timers
-            .iter()
-            .for_each(|timer| assert!(timer.try_take().is_some() || !reported.contains(&timer.key())));
+        timers.iter().for_each(|timer| {
+            assert!(timer.try_take().is_some() || !reported.contains(&timer.key()))
+        });
         reported.extend(ready_keys(&reactor));
         assert_eq!(reported, due);
     }
@@ -176,7 +176,8 @@ fn a_disconnected_inbox_is_reported_until_its_error_was_taken_and_then_no_more()
 #[test]
 fn a_disconnected_inbox_whose_error_a_select_took_is_not_reported() {
     let (_sim, reactor) = simulated();
-    // Known to the reactor as asked for its mark, as left unasked by a select!, and as marked already.
+    // Known to the reactor as asked for its mark, as left unasked by a select!, and as marked
+    // already.
     for (used_by_select, marked) in [(false, false), (true, false), (false, true), (true, true)] {
         let (tx, inbox) = keyed(&reactor, 1);
         if used_by_select {
@@ -201,7 +202,8 @@ fn a_disconnected_inbox_whose_error_a_select_took_is_not_reported() {
 /// The keys of the sources that spin.
 fn spinning(reactor: &Reactor) -> Vec<u64> {
     let sources = reactor.sources();
-    let mut keys: Vec<u64> = sources.iter().filter(|info| info.spinning).map(|info| info.key).collect();
+    let mut keys: Vec<u64> =
+        sources.iter().filter(|info| info.spinning).map(|info| info.key).collect();
     keys.sort_unstable();
     keys
 }
@@ -417,9 +419,11 @@ fn a_source_in_the_slot_of_a_dropped_one_is_not_reported_by_the_old_event() {
         reactor.wait(&mut events).unwrap();
         assert_eq!(keys(&events), [1, 2]);
         drop(second);
-        // The newest free slot is used first: this is the one. Each is made ready, so that only the generation tells them apart.
+        // The newest free slot is used first: this is the one. Each is made ready, so that only the
+        // generation tells them apart.
         let timer = (kind == 0).then(|| reactor.after(Duration::ZERO).with_key(3));
-        let ticker = (kind == 1).then(|| reactor.every(Duration::from_nanos(1)).unwrap().with_key(3));
+        let ticker =
+            (kind == 1).then(|| reactor.every(Duration::from_nanos(1)).unwrap().with_key(3));
         let (tx, rx) = channel::bounded(1);
         tx.send(1).unwrap();
         let inbox = (kind == 2).then(|| reactor.register_with(3, rx).unwrap());
@@ -537,9 +541,11 @@ fn waiting_without_the_reactor_fails_and_says_so() {
     assert_eq!(keys(&events), [1]);
     drop(reactor);
     assert_eq!(keys(&events), [], "the batch is inert, too");
-    for result in
-        [handle.wait(&mut events), handle.try_wait(&mut events), handle.wait_timeout(&mut events, ms(1))]
-    {
+    for result in [
+        handle.wait(&mut events),
+        handle.try_wait(&mut events),
+        handle.wait_timeout(&mut events, ms(1)),
+    ] {
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotConnected);
     }
     drop(timer);
@@ -553,7 +559,8 @@ fn among_10_000_channels_exactly_those_with_messages_are_reported() {
     let channels: Vec<_> = (0..10_000).map(|key| keyed(&reactor, key)).collect();
     assert_eq!(reactor.stats().live, 10_000);
     for round in 0..50u64 {
-        let chosen: HashSet<u64> = (0..20).map(|i| (round * 7_919 + i * 104_729) % 10_000).collect();
+        let chosen: HashSet<u64> =
+            (0..20).map(|i| (round * 7_919 + i * 104_729) % 10_000).collect();
         chosen.iter().for_each(|&key| channels[key as usize].0.send(1).unwrap());
         let reported = ready_keys(&reactor);
         assert_eq!(reported.len(), chosen.len());
@@ -582,7 +589,8 @@ fn best_wait(count: u64) -> Duration {
 
 #[test]
 fn a_wait_costs_what_is_ready_and_not_what_is_registered() {
-    // The best of 2,000 needs no quiet machine. Looking at each channel would cost a thousand times as much, not ten times.
+    // The best of 2,000 needs no quiet machine. Looking at each channel would cost a thousand times
+    // as much, not ten times.
     let few = best_wait(10);
     let many = best_wait(10_000);
     assert!(many < few * 10 + Duration::from_micros(5), "10 channels: {few:?}, 10,000: {many:?}");
@@ -611,7 +619,8 @@ fn a_message_after_a_select_is_reported_by_wait_and_after_a_wait_found_by_select
     let (_sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     for n in 0..100 {
-        // A select! that finds nothing, and one that drains: both leave the inbox to be asked again.
+        // A select! that finds nothing, and one that drains: both leave the inbox to be asked
+        // again.
         assert!(select! { reactor; recv(inbox) -> _ => false, default => true });
         tx.send(n).unwrap();
         assert_eq!(ready_keys(&reactor), [1]);
@@ -679,7 +688,11 @@ fn a_message_from_another_thread_ends_the_wait() {
         assert_eq!((keys(&events), inbox.try_recv()), (vec![1], Ok(n)));
     }
     reactor.wait(&mut events).unwrap();
-    assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected), "and so does the end of the channel");
+    assert_eq!(
+        inbox.try_recv(),
+        Err(TryRecvError::Disconnected),
+        "and so does the end of the channel"
+    );
     sender.join().unwrap();
     assert!(reactor.stats().wakes <= 6, "one wake-up a sleep: {}", reactor.stats());
 }
@@ -718,7 +731,9 @@ fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
         };
         if select {
             select! { reactor;
-                recv(inboxes[0]) -> message => got(0, message.map_err(|_| TryRecvError::Disconnected)),
+                recv(inboxes[0]) -> message => {
+                    got(0, message.map_err(|_| TryRecvError::Disconnected))
+                }
                 default(ms(1)) => {}
             }
         } else {

@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use pollmux::{
-    Clock, Deadline, Driver, Events, Inbox, Reactor, ReadyFds, Select, Sim, Time, Wait, Wake, channel, select,
+    Clock, Deadline, Driver, Events, Inbox, Reactor, ReadyFds, Select, Sim, Time, Wait, Wake,
+    channel, select,
 };
 use watch::dog;
 
@@ -42,7 +43,12 @@ impl Wake for FailsFirst {
 }
 
 impl Driver for Flaky {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if let (Wait::Block, Some(step)) = (how, self.step.take()) {
             thread::spawn(step).join().unwrap();
         }
@@ -62,7 +68,11 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A reactor whose waker fails `failures` times; another thread does what `step` returns while the
 /// reactor sleeps, and `sleep` must end at once.
-fn woken<S>(failures: u32, prepare: impl FnOnce(&Reactor) -> (Step, S), sleep: impl FnOnce(&Reactor, S)) {
+fn woken<S>(
+    failures: u32,
+    prepare: impl FnOnce(&Reactor) -> (Step, S),
+    sleep: impl FnOnce(&Reactor, S),
+) {
     let sim = Sim::new();
     let waker = Arc::new(FailsFirst { waker: sim.waker(), left: AtomicU32::new(failures) });
     // The step is known only when the reactor is there.
@@ -300,7 +310,12 @@ struct Sleeper {
 }
 
 impl Driver for Sleeper {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how != Wait::Block {
             return self.sim.wait(deadline, how, ready);
         }
@@ -347,7 +362,8 @@ fn while_asleep(held: bool, test: impl Fn(&Bed, &[News])) {
         let (give, given) = std::sync::mpsc::channel();
         let driver_bed = bed.clone();
         let reactor = thread::spawn(move || {
-            let reactor = Reactor::with_driver(Sleeper { sim: Sim::new(), bed: driver_bed }).unwrap();
+            let reactor =
+                Reactor::with_driver(Sleeper { sim: Sim::new(), bed: driver_bed }).unwrap();
             let (tx, inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (other, _other_inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (notifier, _notified) = reactor.notifier();

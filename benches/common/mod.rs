@@ -12,7 +12,8 @@ use criterion::{BenchmarkGroup, Criterion};
 /// How much a bench that is not criterion's measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Shows that everything runs: `cargo test -p pollmux-benches --benches`, which does not pass `--bench`.
+    /// Shows that everything runs: `cargo test -p pollmux-benches --benches`, which does not pass
+    /// `--bench`.
     Trial,
     Quick,
     Full,

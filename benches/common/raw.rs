@@ -1,4 +1,5 @@
-//! libc's calls, with nothing around them but what makes them callable: the floor that the benches compare everything else with.
+//! libc's calls, with nothing around them but what makes them callable: the floor that the benches
+//! compare everything else with.
 //!
 //! `unsafe`: they are what libc declares them to be.
 #![allow(unsafe_code)]
@@ -71,7 +72,8 @@ pub fn wait(epoll: &OwnedFd, events: &mut [Event], ms: i32) -> i32 {
 pub fn pwait2(epoll: &OwnedFd, events: &mut [Event], timeout: Duration) -> i64 {
     let timeout = timespec(timeout);
     let (fd, len) = (epoll.as_raw_fd(), events.len() as i32);
-    // SAFETY: the buffer is valid for as many events as it says, `timeout` for the call; a null mask is allowed.
+    // SAFETY: the buffer is valid for as many events as it says, `timeout` for the call; a null
+    // mask is allowed.
     unsafe {
         let mask = ptr::null::<libc::sigset_t>();
         libc::syscall(libc::SYS_epoll_pwait2, fd, events.as_mut_ptr(), len, &timeout, mask, 0usize)
@@ -84,10 +86,14 @@ fn timespec(d: Duration) -> libc::timespec {
 
 #[inline]
 pub fn settime(timerfd: &OwnedFd, at: Time) -> i32 {
-    let value =
-        libc::itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(at - Time::ZERO) };
+    let value = libc::itimerspec {
+        it_interval: timespec(Duration::ZERO),
+        it_value: timespec(at - Time::ZERO),
+    };
     // SAFETY: `value` is valid for the call, and a null old value is allowed.
-    unsafe { libc::timerfd_settime(timerfd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &value, ptr::null_mut()) }
+    unsafe {
+        libc::timerfd_settime(timerfd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &value, ptr::null_mut())
+    }
 }
 
 #[inline]

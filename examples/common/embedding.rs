@@ -1,6 +1,8 @@
-//! What the examples of embedding let the reactor do, whatever loop it is in: in each round a message from another thread, bytes for a socket and a timer arrive, once each.
+//! What the examples of embedding let the reactor do, whatever loop it is in: in each round a
+//! message from another thread, bytes for a socket and a timer arrive, once each.
 //!
-//! One after the other, so that none helps another to be noticed: a wake-up that is lost leaves the loop asleep for ever. Every fourth round all three at once.
+//! One after the other, so that none helps another to be noticed: a wake-up that is lost leaves the
+//! loop asleep for ever. Every fourth round all three at once.
 #![allow(dead_code)] // Each example uses a part of it.
 
 use std::io::{self, Read, Write};
@@ -147,7 +149,8 @@ impl Work {
         }
         if self.awaited[MESSAGE] || self.awaited[BYTES] {
             let asks = self.asks.as_ref().expect("not the last round");
-            asks.send([self.awaited[MESSAGE], self.awaited[BYTES]]).expect("the other thread lives");
+            asks.send([self.awaited[MESSAGE], self.awaited[BYTES]])
+                .expect("the other thread lives");
         }
     }
 
@@ -155,7 +158,8 @@ impl Work {
         self.step == 3 * self.rounds && !self.awaited.contains(&true)
     }
 
-    /// Turns until there is nothing to do; and asserts that the loop was woken when it had to be and not without need.
+    /// Turns until there is nothing to do; and asserts that the loop was woken when it had to be
+    /// and not without need.
     pub fn end(mut self, embedded: Option<&Embedded>, wakeups: u64) -> io::Result<Report> {
         assert!(self.is_over());
         let took = self.begun.elapsed();
@@ -169,7 +173,8 @@ impl Work {
         }
         let rounds = u64::from(self.rounds);
         assert_eq!(u64::from(self.messages), rounds);
-        // What arrives is one wake-up, and the turn that follows it to find nothing left another; the timer is armed by a turn of its own. More would be a spin.
+        // What arrives is one wake-up, and the turn that follows it to find nothing left another;
+        // the timer is armed by a turn of its own. More would be a spin.
         assert!(wakeups <= 7 * rounds + 50, "{wakeups} wake-ups in {rounds} rounds");
         Ok(Report { rounds: self.rounds, wakeups, took, late: self.late / self.fired.max(1) })
     }

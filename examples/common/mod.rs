@@ -6,7 +6,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator, counting the allocations of each thread, and the bytes that all of them hold.
+/// The system's allocator, counting the allocations of each thread, and the bytes that all of them
+/// hold.
 pub struct Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);

@@ -28,7 +28,8 @@ pub enum Manners {
     Stalls,
 }
 
-/// What a client gets in return is not part of the load: whether everything came back as it was sent.
+/// What a client gets in return is not part of the load: whether everything came back as it was
+/// sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub connections: u64,
@@ -48,8 +49,14 @@ struct Client {
     missing: usize,
 }
 
-/// Opens `connections` at once, sends `messages` over each, and closes them. With `rude` one in ten misbehaves.
-pub fn attack(address: SocketAddr, connections: usize, messages: u64, rude: bool) -> io::Result<Outcome> {
+/// Opens `connections` at once, sends `messages` over each, and closes them. With `rude` one in ten
+/// misbehaves.
+pub fn attack(
+    address: SocketAddr,
+    connections: usize,
+    messages: u64,
+    rude: bool,
+) -> io::Result<Outcome> {
     let reactor = Reactor::new()?;
     let mut clients = Vec::with_capacity(connections);
     for i in 0..connections {
@@ -84,7 +91,10 @@ pub fn attack(address: SocketAddr, connections: usize, messages: u64, rude: bool
         for event in &events {
             if event.key() == TIMEOUT {
                 timeout.try_take();
-                return Err(io::Error::new(ErrorKind::TimedOut, format!("{open} clients are still waiting")));
+                return Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    format!("{open} clients are still waiting"),
+                ));
             }
             let slot = &mut clients[event.key() as usize];
             let Some(client) = slot else { continue };
@@ -148,8 +158,8 @@ impl Client {
                 Err(error) => return Err(error),
             };
             if read == 0 {
-                let expected =
-                    self.missing == 0 && matches!(self.manners, Manners::HalfCloses | Manners::Stalls);
+                let expected = self.missing == 0
+                    && matches!(self.manners, Manners::HalfCloses | Manners::Stalls);
                 return if expected { Ok(false) } else { Err(ErrorKind::UnexpectedEof.into()) };
             }
             let from = MESSAGE.len() - self.missing;

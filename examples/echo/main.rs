@@ -1,8 +1,11 @@
-//! A TCP echo server with an idle timeout for each connection, ended by a signal, and the load to measure it with.
+//! A TCP echo server with an idle timeout for each connection, ended by a signal, and the load to
+//! measure it with.
 //!
 //! - `cargo run --release --example echo`: serves at 127.0.0.1:7007 until Ctrl-C.
-//! - `cargo run --release --example echo -- --load 10000`: serves 10,000 connections at once from another process, and prints what a connection and a message cost. Ends by itself.
-//! - `--threads 2`: as many reactors, each on a thread and with a listener of its own (`SO_REUSEPORT`).
+//! - `cargo run --release --example echo -- --load 10000`: serves 10,000 connections at once from
+//!   another process, and prints what a connection and a message cost. Ends by itself.
+//! - `--threads 2`: as many reactors, each on a thread and with a listener of its own
+//!   (`SO_REUSEPORT`).
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -36,7 +39,8 @@ struct Options {
 impl Options {
     fn parse() -> Options {
         let listen = Arg::new("listen").long("listen").value_parser(value_parser!(SocketAddr));
-        let threads = Arg::new("threads").long("threads").value_parser(value_parser!(u16).range(1..=64));
+        let threads =
+            Arg::new("threads").long("threads").value_parser(value_parser!(u16).range(1..=64));
         let idle = Arg::new("idle").long("idle").value_parser(value_parser!(u64).range(1..));
         let load = Arg::new("load").long("load").value_parser(value_parser!(usize));
         let messages = Arg::new("messages").long("messages").value_parser(value_parser!(u64));
@@ -44,13 +48,17 @@ impl Options {
         let rude = Arg::new("rude").long("rude").action(ArgAction::SetTrue);
         let found = clap::Command::new("echo").args([
             listen.default_value("127.0.0.1:7007").help("Where to listen"),
-            threads.default_value("1").help("Threads, each with a reactor and a listener of its own"),
+            threads
+                .default_value("1")
+                .help("Threads, each with a reactor and a listener of its own"),
             idle.default_value("60000")
                 .value_name("MS")
                 .help("A connection that is silent for as long is closed"),
             load.value_name("CONNECTIONS")
                 .help("Measure with as many connections at once, on a port of its own"),
-            messages.default_value("20").help("Messages of 64 bytes over each connection, for --load"),
+            messages
+                .default_value("20")
+                .help("Messages of 64 bytes over each connection, for --load"),
             // The process that is the load runs with these.
             attack.hide(true),
             rude.hide(true),
@@ -158,7 +166,12 @@ fn serve(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Lets another process be the load: one has not enough fds for both ends.
-fn attack(address: SocketAddr, connections: usize, messages: u64, rude: bool) -> io::Result<Duration> {
+fn attack(
+    address: SocketAddr,
+    connections: usize,
+    messages: u64,
+    rude: bool,
+) -> io::Result<Duration> {
     let mut load = Command::new(std::env::current_exe()?);
     load.args(["--attack", &address.to_string(), "--load", &connections.to_string()]);
     load.args(["--messages", &messages.to_string()]).args(rude.then_some("--rude"));
@@ -190,7 +203,10 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
     let run = |messages: u64, rude: bool, idle: Duration| -> io::Result<(Vec<Report>, Duration)> {
         let servers = Servers::start(any_port, options.threads, idle)?;
         let wall = attack(servers.address, connections, messages, rude)?;
-        servers.threads.iter().try_for_each(|(_, remote, _)| server::wait_until_all_have_gone(remote))?;
+        servers
+            .threads
+            .iter()
+            .try_for_each(|(_, remote, _)| server::wait_until_all_have_gone(remote))?;
         Ok((servers.stop()?, wall))
     };
     let minute = Duration::from_secs(60);
@@ -203,7 +219,8 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
     let (busy, busy_wall) = run(options.messages + 1, false, minute)?;
     let cpu = |reports: &[Report]| reports.iter().map(|report| report.cpu).sum::<Duration>();
     let messages = sum(&busy, |r| r.messages) - sum(&bare, |r| r.messages);
-    let per_message = cpu(&busy).saturating_sub(cpu(&bare)).as_secs_f64() * 1e6 / messages.max(1) as f64;
+    let per_message =
+        cpu(&busy).saturating_sub(cpu(&bare)).as_secs_f64() * 1e6 / messages.max(1) as f64;
     let allocations = sum(&busy, |r| r.allocations) as i64 - sum(&bare, |r| r.allocations) as i64;
     println!("{:>44} {:>10}", "connections open at the same time", sum(&busy, |r| r.most_at_once));
     println!("{:>44} {:>10}", "messages", messages);
@@ -213,7 +230,11 @@ fn measure(connections: usize, options: &Options) -> Result<(), Box<dyn std::err
         cpu(&bare).as_secs_f64() * 1e6 / connections as f64
     );
     println!("{:>44} {:>10.2} us", "a message, CPU", per_message);
-    println!("{:>44} {:>10.2}", "allocations a message", allocations.max(0) as f64 / messages.max(1) as f64);
+    println!(
+        "{:>44} {:>10.2}",
+        "allocations a message",
+        allocations.max(0) as f64 / messages.max(1) as f64
+    );
     let polled = |reports: &[Report]| sum(reports, |r| r.stats.syscalls());
     println!(
         "{:>44} {:>10.3}",

@@ -1,4 +1,5 @@
-//! The server: one thread, one reactor, and for each connection an fd and an idle timer. Nothing is allocated for a message.
+//! The server: one thread, one reactor, and for each connection an fd and an idle timer. Nothing is
+//! allocated for a message.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +7,8 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Readiness};
 use pollmux::{
-    Events, Fd, Handle, Inbox, Reactor, Remote, Signal, Signals, Source, Stats, Time, Timer, channel,
+    Events, Fd, Handle, Inbox, Reactor, Remote, Signal, Signals, Source, Stats, Time, Timer,
+    channel,
 };
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::time::{ClockId, clock_gettime};
@@ -25,7 +27,8 @@ const STOP: u64 = 1;
 const SIGNALS: u64 = 2;
 const ACCEPT_AGAIN: u64 = 3;
 const FIRST: u64 = 4;
-/// Sources of a server without connections that is not ended by signals: its listener, `accept_again` and `stop`.
+/// Sources of a server without connections that is not ended by signals: its listener,
+/// `accept_again` and `stop`.
 const OWN: usize = 3;
 
 /// What a server has done.
@@ -67,7 +70,8 @@ pub struct Server {
     allocations: fn() -> u64,
 }
 
-/// A listener that shares its port with others of its kind: the kernel spreads the connections over them.
+/// A listener that shares its port with others of its kind: the kernel spreads the connections over
+/// them.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -81,7 +85,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 impl Server {
     /// Listens at `address`. Connections that are silent for `idle` are closed.
-    pub fn new(address: SocketAddr, idle: Duration, allocations: fn() -> u64) -> io::Result<Server> {
+    pub fn new(
+        address: SocketAddr,
+        idle: Duration,
+        allocations: fn() -> u64,
+    ) -> io::Result<Server> {
         let reactor = Reactor::new()?;
         let listener = listen(address)?;
         let address = listener.local_addr()?;
@@ -116,7 +124,8 @@ impl Server {
         Ok(())
     }
 
-    /// Serves until a message comes from `stop`, or its senders are gone, or a signal comes. Then every connection is closed.
+    /// Serves until a message comes from `stop`, or its senders are gone, or a signal comes. Then
+    /// every connection is closed.
     pub fn run(mut self, stop: pollmux::channel::Receiver<()>) -> io::Result<Report> {
         let stop: Inbox<()> = self.reactor.register_with(STOP, stop)?;
         let mut events = Events::with_capacity(256);
@@ -217,7 +226,8 @@ impl Server {
     }
 }
 
-/// Waits until a server has no connections: that its clients have closed them is not to say that it has seen it. What it reports when it is stopped then counts all of them.
+/// Waits until a server has no connections: that its clients have closed them is not to say that it
+/// has seen it. What it reports when it is stopped then counts all of them.
 pub fn wait_until_all_have_gone(server: &Remote) -> io::Result<()> {
     let (tell, told) = channel::bounded(1);
     loop {
@@ -253,7 +263,8 @@ impl Connection {
                 return Ok(false);
             }
             *messages += 1;
-            // A stream that gave less than there was room for is empty (epoll(7), question 9); what comes after that is a new event. It saves the read that would say so.
+            // A stream that gave less than there was room for is empty (epoll(7), question 9); what
+            // comes after that is a new event. It saves the read that would say so.
             let empty = read < buffer.len() && !self.stream.readiness().is_read_closed();
             if empty {
                 self.stream.clear_readiness(Readiness::READABLE);
@@ -273,7 +284,9 @@ impl Connection {
 fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(n) => Ok(Some(n)),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -1,7 +1,9 @@
-//! Go's timers and tickers, example by example: what the Go code does, what is written here in its place, and what that prints.
+//! Go's timers and tickers, example by example: what the Go code does, what is written here in its
+//! place, and what that prints.
 //!
-//! `cargo run --release --example from_go` runs all sections, in less than a second, and asserts every result; `-- --list` names them; `-- after tick` runs two.
-//! They are in `sections/`, a file a chapter, and `tests/from_go.rs` runs them too.
+//! `cargo run --release --example from_go` runs all sections, in less than a second, and asserts
+//! every result; `-- --list` names them; `-- after tick` runs two. They are in `sections/`, a file
+//! a chapter, and `tests/from_go.rs` runs them too.
 
 use std::io;
 use std::process::ExitCode;
@@ -17,7 +19,8 @@ struct Args {
 
 impl Args {
     fn parse() -> Args {
-        let about = "Go's timers and tickers, example by example, beside what is written here in their place";
+        let about = "Go's timers and tickers, example by example, beside what is written here in \
+                     their place";
         let names = Arg::new("names").value_name("NAME").num_args(0..);
         let list = Arg::new("list").long("list").action(ArgAction::SetTrue);
         let found = Command::new("from_go").about(about).args([

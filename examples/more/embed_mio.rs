@@ -1,6 +1,7 @@
 //! The reactor in a loop on mio: it is one of the sources there.
 //!
-//! mio is edge-triggered, which is fine: each event is answered by a turn, and what a turn leaves undone is another event.
+//! mio is edge-triggered, which is fine: each event is answered by a turn, and what a turn leaves
+//! undone is another event.
 //!
 //! `cargo run --release -p pollmux-examples --example embed_mio`
 

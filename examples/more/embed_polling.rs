@@ -20,7 +20,8 @@ pub fn run(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
     let embedded = reactor.embed()?;
     let poller = Poller::new()?;
-    // SAFETY: it is deleted below, and on an error closed after the poller, which is declared later.
+    // SAFETY: it is deleted below, and on an error closed after the poller, which is declared
+    // later.
     unsafe { poller.add_with_mode(&embedded, Event::readable(REACTOR), PollMode::Level)? };
 
     let mut events = Events::new();

@@ -1,4 +1,5 @@
-//! The reactor in tokio: an `AsyncFd`, on the runtime of one thread, since a reactor stays where it is.
+//! The reactor in tokio: an `AsyncFd`, on the runtime of one thread, since a reactor stays where it
+//! is.
 //!
 //! `cargo run --release -p pollmux-examples --example embed_tokio`
 
@@ -15,12 +16,17 @@ use tokio::io::unix::AsyncFd;
 
 /// Runs so many rounds and says what they took.
 pub fn run(rounds: u32) -> io::Result<Report> {
-    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(work(rounds))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?
+        .block_on(work(rounds))
 }
 
 async fn work(rounds: u32) -> io::Result<Report> {
     let reactor = Reactor::new()?;
-    // The newest tokio has an `unsafe` one beside it; what that asks for holds: the fd is the embedding's own as long as it lives.
+    // The newest tokio has an `unsafe` one beside it; what that asks for holds: the fd is the
+    // embedding's own as long as it lives.
     #[allow(deprecated)]
     let embedded = AsyncFd::with_interest(reactor.embed()?, Interest::READABLE)?;
     let mut work = Work::begin(reactor, rounds)?;

@@ -1,4 +1,5 @@
-//! The other way round: not the reactor in mio's loop, but mio's sources in the reactor's. `select!` waits through the `mio::Poll`, whose events are a source in it.
+//! The other way round: not the reactor in mio's loop, but mio's sources in the reactor's.
+//! `select!` waits through the `mio::Poll`, whose events are a source in it.
 //!
 //! `cargo run --release -p pollmux-examples --example on_mio`
 
@@ -55,16 +56,21 @@ pub fn run(rounds: u32) -> io::Result<Report> {
             recv(events) -> event => unreachable!("{event:?}"),
         }
         tx.send(round).expect("a receiver");
-        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(round)), recv(events) -> event => unreachable!("{event:?}") }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(round)),
+            recv(events) -> event => unreachable!("{event:?}"),
+        }
     }
     drop(asks);
     other.join().expect("no panic");
     let stats = reactor.stats();
     assert!(stats.waits <= 3 * u64::from(rounds) + 10, "the loop spins: {stats}");
-    let report = Report { rounds, wakeups: stats.waits, took: begun.elapsed(), late: late / rounds.max(1) };
+    let report =
+        Report { rounds, wakeups: stats.waits, took: begun.elapsed(), late: late / rounds.max(1) };
 
     // The same with everything of ours that the embedding examples use, on the same driver.
-    select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) } // the peer is gone
+    // The peer is gone.
+    select! { reactor; recv(events) -> event => assert!(event.is_read_closed()) }
     let _ = events.try_take();
     let mut work = Work::begin(reactor, rounds)?;
     let mut found = pollmux::Events::with_capacity(4);

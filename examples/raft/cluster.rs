@@ -42,13 +42,15 @@ impl<'w> Cluster<'w> {
     fn new(world: &'w mut SimWorld, seed: u64, nodes: usize, has_bug: bool) -> Cluster<'w> {
         let names: Vec<String> = (0..nodes).map(|id| format!("node {id}")).collect();
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..nodes).map(|_| channel::unbounded()).unzip();
-        let pairs =
-            (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))).filter(|(from, to)| from != to);
+        let pairs = (0..nodes)
+            .flat_map(|from| (0..nodes).map(move |to| (from, to)))
+            .filter(|(from, to)| from != to);
         let link = |from: &str, to: &str, channel: &channel::Sender<Message>| {
             world.link(from, to, channel.clone()).with_text()
         };
-        let links =
-            pairs.map(|(from, to)| ((from, to), link(&names[from], &names[to], &senders[to]))).collect();
+        let links = pairs
+            .map(|(from, to)| ((from, to), link(&names[from], &names[to], &senders[to])))
+            .collect();
         let disks = vec![(); nodes].into_iter().map(|()| Disk::default()).collect();
         let cluster = Cluster { world, seed, has_bug, names, links, disks, trace: Arc::default() };
         inboxes.into_iter().enumerate().for_each(|(id, inbox)| cluster.start(id, inbox));
@@ -64,7 +66,8 @@ impl<'w> Cluster<'w> {
         self.world.spawn(&self.names[id], move |reactor| {
             let report = move |event| trace.lock().unwrap().push(event);
             let (timing, context) = (Default::default(), Context::background());
-            node::run(&reactor, Setup { id, peers, inbox, disk, timing, seed, context, report }).unwrap();
+            node::run(&reactor, Setup { id, peers, inbox, disk, timing, seed, context, report })
+                .unwrap();
         });
     }
 
@@ -105,8 +108,9 @@ impl<'w> Cluster<'w> {
         // A vote may come after the leader was heard, when messages overtake each other.
         let is_vote = |event: &&Event| matches!(event.what, What::VotesFor(_));
         let term = trace.iter().map(|event| event.term).max()?;
-        let last =
-            |id: Id| trace.iter().rev().filter(move |event| event.node == id).find(|event| !is_vote(event));
+        let last = |id: Id| {
+            trace.iter().rev().filter(move |event| event.node == id).find(|event| !is_vote(event))
+        };
         let lasts: Vec<&Event> = (0..self.names.len()).filter_map(last).collect();
         let leader = lasts.iter().position(|event| matches!(event.what, What::Leads { .. }))?;
         let agrees = |event: &&Event| event.node == leader || event.what == What::Follows(leader);
@@ -139,7 +143,10 @@ impl<'w> Cluster<'w> {
                 }
                 What::Stands => {
                     let before = votes.insert((*node, *term), *node);
-                    rule(before.is_none(), format!("{node} stands where it has voted, term {term}"))?;
+                    rule(
+                        before.is_none(),
+                        format!("{node} stands where it has voted, term {term}"),
+                    )?;
                 }
                 What::Follows(leader) => {
                     let is_led = leaders.get(term) == Some(leader);

@@ -44,10 +44,12 @@ impl Args {
         let found = Command::new("raft").about("Raft's leader election among threads").args([
             nodes.default_value("3").help("How many nodes"),
             kill_leader.help("Stop the first leader, for the rest to elect another"),
-            seed.help("What the election timeouts come from; without it they differ from run to run"),
-            search
-                .value_name("SEEDS")
-                .help("Search so many seeds, in virtual time, for a history that breaks a rule of Raft"),
+            seed.help(
+                "What the election timeouts come from; without it they differ from run to run",
+            ),
+            search.value_name("SEEDS").help(
+                "Search so many seeds, in virtual time, for a history that breaks a rule of Raft",
+            ),
             bug.help("With --search: a crash forgets the node's vote"),
             trace
                 .requires("search")
@@ -77,7 +79,10 @@ fn main() -> io::Result<ExitCode> {
         return search(seeds, args.bug, args.trace);
     }
     if args.kill_leader && args.nodes < 3 {
-        eprintln!("error: --kill-leader: of {} nodes none can be spared: a majority elects", args.nodes);
+        eprintln!(
+            "error: --kill-leader: of {} nodes none can be spared: a majority elects",
+            args.nodes
+        );
         return Ok(ExitCode::from(2));
     }
     let nodes = args.nodes as usize;
@@ -87,7 +92,8 @@ fn main() -> io::Result<ExitCode> {
     let (all, cancel_all) = Context::background().with_cancel();
     let start = Time::now();
 
-    let ends: Vec<(Sender<Message>, Receiver<Message>)> = (0..nodes).map(|_| channel::bounded(256)).collect();
+    let ends: Vec<(Sender<Message>, Receiver<Message>)> =
+        (0..nodes).map(|_| channel::bounded(256)).collect();
     let senders: Vec<_> = ends.iter().map(|(sender, _)| sender.clone()).collect();
     let mut cancellers: Vec<Canceller> = Vec::new();
     let mut threads = Vec::new();
@@ -95,19 +101,26 @@ fn main() -> io::Result<ExitCode> {
         let (context, canceller) = all.with_cancel();
         cancellers.push(canceller);
         let others = senders.iter().enumerate().filter(|(other, _)| *other != id);
-        let peers: Vec<_> =
-            others.map(|(other, sender)| (other, Box::new(sender.clone()) as Box<dyn Peer>)).collect();
+        let peers: Vec<_> = others
+            .map(|(other, sender)| (other, Box::new(sender.clone()) as Box<dyn Peer>))
+            .collect();
         let reports = reports.clone();
         threads.push(thread::spawn(move || {
             let report = move |event| drop(reports.send(event));
             let (disk, timing) = Default::default();
-            node::run(&Reactor::new()?, Setup { id, peers, inbox, disk, timing, seed, context, report })
+            node::run(
+                &Reactor::new()?,
+                Setup { id, peers, inbox, disk, timing, seed, context, report },
+            )
         }));
     }
     drop((senders, reports));
 
     let Timing { election, heartbeat } = Timing::default();
-    println!("nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} without one");
+    println!(
+        "nodes: {nodes}; a heartbeat every {heartbeat:?}, an election after {election:?} \
+         without one"
+    );
     let mut leaders: Vec<(Id, u64)> = Vec::new();
     let mut to_kill = args.kill_leader;
     let mut killed: Option<Id> = None;

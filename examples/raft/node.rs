@@ -1,7 +1,8 @@
 //! A node of Raft, as far as leader election goes: terms, votes and heartbeats, in one `select!`.
 //!
-//! After Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", sections 5.1 and 5.2. There is no log, so every candidate is
-//! up to date. The node knows neither threads nor sockets nor what clock it is on: it gets a reactor, an inbox and its peers.
+//! After Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", sections 5.1
+//! and 5.2. There is no log, so every candidate is up to date. The node knows neither threads nor
+//! sockets nor what clock it is on: it gets a reactor, an inbox and its peers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -65,7 +66,8 @@ pub type Disk = Arc<Mutex<Ballot>>;
 
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// A follower that hears nothing for such a time stands for election. Random, so that mostly one is first.
+    /// A follower that hears nothing for such a time stands for election. Random, so that mostly
+    /// one is first.
     pub election: RangeInclusive<Duration>,
     /// How often a leader says that it leads.
     pub heartbeat: Duration,
@@ -159,7 +161,8 @@ pub fn run<R: FnMut(Event)>(reactor: &Reactor, setup: Setup<R>) -> io::Result<()
     let random = (seed ^ (id as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let election = reactor.timer();
     let role = Role::Follower(None);
-    let mut node = Node { reactor, id, peers, disk, role, election, heartbeat, timing, random, report };
+    let mut node =
+        Node { reactor, id, peers, disk, role, election, heartbeat, timing, random, report };
     node.tell(What::Starts);
     node.await_leader();
     loop {

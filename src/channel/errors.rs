@@ -167,7 +167,11 @@ impl<T> fmt::Display for TrySendError<T> {
 
 impl<T> fmt::Display for SendTimeoutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_timeout() { "the channel was full all the time" } else { NO_RECEIVER })
+        f.write_str(if self.is_timeout() {
+            "the channel was full all the time"
+        } else {
+            NO_RECEIVER
+        })
     }
 }
 

@@ -27,13 +27,17 @@
 //! - A sender that does not get the lock naps and tries again. An offer that cannot be taken out is
 //!   left as litter: its ticket is void, so nobody accepts it.
 //! - Wakers are called, and tickets dropped, without the lock. Nothing is allocated under it.
+//!
+//! Longer than 500 lines: all of it changes one word, and its orderings are argued together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::state::Refused;
 use super::target::{Target, Targets};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence, wait_briefly};
+use crate::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence, wait_briefly,
+};
 use crate::wake::{Look, Notify, Probe, Request, RequestCell, Ticket};
 
 const FREE: u64 = 0;
@@ -233,7 +237,9 @@ impl Meeting {
     fn try_list(&self) -> Option<Guard<'_>> {
         let mut list = self.list.try_lock();
         if list.is_none() {
-            wait_briefly(100, || self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
+            wait_briefly(100, || {
+                self.list.try_lock().is_some_and(|free| list.replace(free).is_none())
+            });
         }
         list
     }
@@ -334,7 +340,11 @@ impl Meeting {
     // The senders.
 
     /// Calls `f` with the receiver and its ticket, if it blocks here and is not `party` itself.
-    fn with_receiver(&self, party: Option<&Arc<Notify>>, f: impl FnOnce(&Notify, u64) -> bool) -> bool {
+    fn with_receiver(
+        &self,
+        party: Option<&Arc<Notify>>,
+        f: impl FnOnce(&Notify, u64) -> bool,
+    ) -> bool {
         let here = self.here.load(Ordering::SeqCst);
         let met = self.targets.with(|Target { notify, .. }| {
             if party.is_some_and(|party| Arc::ptr_eq(party, notify)) {
@@ -378,7 +388,11 @@ impl Meeting {
     }
 
     /// Takes a permit: the promise that our offer has got while we slept, or a new one.
-    pub(super) fn take_permit(&self, party: &Arc<Notify>, offer: Option<u64>) -> Result<(), Refused> {
+    pub(super) fn take_permit(
+        &self,
+        party: &Arc<Notify>,
+        offer: Option<u64>,
+    ) -> Result<(), Refused> {
         if offer.is_some_and(|offer| self.is_promised_to(offer)) && !self.is_closed() {
             return Ok(());
         }

@@ -1,3 +1,5 @@
+// Longer than 500 lines: it is the public face of channels, both ends and their docs.
+
 //! Channels: many senders on any threads, one receiver, registered with a reactor or used bare.
 //!
 //! ```
@@ -22,7 +24,8 @@
 //! - `try_recv`, `default` and the other waits without time never miss a message whose send has
 //!   returned.
 //! - The slots behind the stopped send are not free before that send goes on. So `len()` may be
-//!   more than zero though `try_recv` finds nothing, and `is_full()` true though messages were taken.
+//!   more than zero though `try_recv` finds nothing, and `is_full()` true though messages were
+//!   taken.
 //! - A message that is still being written when the receiver goes is dropped by its sender.
 //!
 //! | file | |
@@ -75,7 +78,8 @@ pub(crate) use self::target::Target;
 use crate::sync::{Backoff, Ordering, fence, forbid_blocking, settle_fence};
 use crate::wake::{Look, Notify, Probe, Request};
 
-/// A channel that holds at most `capacity` messages. With a capacity of zero it is a rendezvous: a message goes over when both ends are there.
+/// A channel that holds at most `capacity` messages. With a capacity of zero it is a rendezvous: a
+/// message goes over when both ends are there.
 ///
 /// Allocates its slots at once and nothing afterwards.
 ///
@@ -148,7 +152,8 @@ pub struct Sender<T> {
 
 /// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
 ///
-/// To wait for it together with timers and other channels register it: [`Handle::register`](crate::Handle::register).
+/// To wait for it together with timers and other channels register it:
+/// [`Handle::register`](crate::Handle::register).
 ///
 /// Dropping it drops the messages that are still in the channel. When the drop of one of them
 /// panics, the others are dropped all the same, and then the panic goes on. **When a second one
@@ -182,8 +187,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// [`try_send`](Self::try_send) of a value that is made when it is sure to be sent, into a buffer.
-    /// `make` must not panic: its place is claimed.
+    /// [`try_send`](Self::try_send) of a value that is made when it is sure to be sent, into a
+    /// buffer. `make` must not panic: its place is claimed.
     pub(crate) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
         match &self.flavor {
             Sending::Buffer(tail) => tail.try_send_with(make),
@@ -191,7 +196,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Sends, and waits for room as long as it takes. Gives the value back when the receiver is gone or goes.
+    /// Sends, and waits for room as long as it takes. Gives the value back when the receiver is
+    /// gone or goes.
     ///
     /// Do not use it on the thread that receives: where it would wait it waits for ever.
     #[track_caller]
@@ -218,7 +224,11 @@ impl<T> Sender<T> {
 
     #[track_caller]
     #[cold]
-    fn send_blocking(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
+    fn send_blocking(
+        &self,
+        value: T,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendTimeoutError<T>> {
         let state = match &self.flavor {
             Sending::Buffer(tail) => tail.state(),
             Sending::Rendezvous(meeting) => return meeting.send(value, deadline),
@@ -232,7 +242,9 @@ impl<T> Sender<T> {
                     value = Some(unsent);
                     Ok(false)
                 }
-                Err(TrySendError::Disconnected(unsent)) => Err(SendTimeoutError::Disconnected(unsent)),
+                Err(TrySendError::Disconnected(unsent)) => {
+                    Err(SendTimeoutError::Disconnected(unsent))
+                }
             }
         };
         let mut backoff = Backoff::new();
@@ -294,7 +306,8 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender gone.
+    /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender
+    /// gone.
     #[track_caller]
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -371,7 +384,8 @@ impl<T> Receiver<T> {
         TryIter(self)
     }
 
-    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never empty.
+    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never
+    /// empty.
     pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
         self.try_iter().take(n)
     }

@@ -4,6 +4,8 @@
 //! slot that two threads touch at once as a causality violation. The reactor is its protocol here
 //! (`Sleeper`): the steps of `wake/mod.rs` in the order in which `Core::block`, `Core::collect` and
 //! `Embedded::turn` take them.
+//!
+//! Longer than 500 lines: the models share their threads and helpers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -68,14 +70,15 @@ impl<T> Sleeper<T> {
                 let looks = self.receivers.iter().map(|receiver| receiver.state().look());
                 let looks: Vec<Look> = looks.collect();
                 match () {
-                    _ if looks
-                        .iter()
-                        .zip(&self.receivers)
-                        .any(|(&look, r)| look == Look::Ready && !(r.is_disconnected() && r.is_empty())) =>
+                    _ if looks.iter().zip(&self.receivers).any(|(&look, r)| {
+                        look == Look::Ready && !(r.is_disconnected() && r.is_empty())
+                    }) =>
                     {
                         Look::Ready
                     }
-                    _ if self.receivers.iter().filter(|r| r.is_disconnected()).count() > ends => Look::Ready,
+                    _ if self.receivers.iter().filter(|r| r.is_disconnected()).count() > ends => {
+                        Look::Ready
+                    }
                     _ if looks.contains(&Look::Coming) => Look::Coming,
                     _ => Look::Quiet,
                 }
@@ -155,7 +158,10 @@ impl<T> Sleeper<T> {
     }
 }
 
-fn spawn_senders(tx: Sender<u32>, values: &'static [&'static [u32]]) -> Vec<thread::JoinHandle<()>> {
+fn spawn_senders(
+    tx: Sender<u32>,
+    values: &'static [&'static [u32]],
+) -> Vec<thread::JoinHandle<()>> {
     let spawn = |values: &'static [u32]| {
         let tx = tx.clone();
         thread::spawn(move || values.iter().for_each(|&value| tx.try_send(value).unwrap()))
@@ -165,7 +171,11 @@ fn spawn_senders(tx: Sender<u32>, values: &'static [&'static [u32]]) -> Vec<thre
 
 /// Takes as many values by `step` as are `expected`; each must come once. A sender is kept all the
 /// time: the end of the last one would wake the receiver, too.
-fn take_all(kept: Sender<u32>, mut step: impl FnMut() -> Result<u32, TryRecvError>, expected: &[u32]) {
+fn take_all(
+    kept: Sender<u32>,
+    mut step: impl FnMut() -> Result<u32, TryRecvError>,
+    expected: &[u32],
+) {
     let mut expected = expected.to_vec();
     while !expected.is_empty() {
         let value = step().unwrap();
@@ -202,8 +212,10 @@ send_against_sleep! {
     two_senders_against_a_select: loom::model, select, bounded(2), &[&[1], &[2]];
     one_sender_against_a_wait: loom::model, wait, bounded(2), &[&[1, 2]];
     two_senders_against_a_wait: loom::model, wait, bounded(2), &[&[1], &[2]];
-    one_sender_against_a_select_without_membarrier: without_membarrier, select, bounded(2), &[&[1, 2]];
-    two_senders_against_a_wait_without_membarrier: without_membarrier, wait, bounded(2), &[&[1], &[2]];
+    one_sender_against_a_select_without_membarrier:
+        without_membarrier, select, bounded(2), &[&[1, 2]];
+    two_senders_against_a_wait_without_membarrier:
+        without_membarrier, wait, bounded(2), &[&[1], &[2]];
     the_first_of_a_level_against_a_select: loom::model, select, unbounded(), &[&[1, 2]];
     the_first_of_a_level_against_a_wait: loom::model, wait, unbounded(), &[&[1, 2]];
 }
@@ -410,7 +422,8 @@ fn a_head_handed_on_between_two_senders() {
             .collect();
         let mut received = vec![rx.try_recv().unwrap()];
         received.extend(rx.try_recv().ok());
-        let mut accepted: Vec<u32> = senders.into_iter().filter_map(|s| s.join().unwrap()).collect();
+        let mut accepted: Vec<u32> =
+            senders.into_iter().filter_map(|s| s.join().unwrap()).collect();
         received.extend(rx.try_recv().ok());
         accepted.insert(0, 0);
         received.sort_unstable();
@@ -570,7 +583,11 @@ fn select_send(sender: &Sender<u32>, notify: &Arc<Notify>, bed: &Bed, value: Opt
 }
 
 /// What a `select!` with one receive case at a rendezvous does.
-fn select_recv(receiver: &Receiver<u32>, notify: &Arc<Notify>, bed: &Bed) -> Result<u32, TryRecvError> {
+fn select_recv(
+    receiver: &Receiver<u32>,
+    notify: &Arc<Notify>,
+    bed: &Bed,
+) -> Result<u32, TryRecvError> {
     receiver.set_target(Some(Target { notify: notify.clone(), slot: SLOT }));
     loop {
         match receiver.try_recv_as(Some(notify)) {

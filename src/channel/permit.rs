@@ -7,10 +7,12 @@ use super::state::Refused;
 use super::{SendError, Sender, Sending};
 use crate::wake::Notify;
 
-/// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value and calls [`send`](Self::send).
+/// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value
+/// and calls [`send`](Self::send).
 ///
-/// Dropped without that, it gives the room back, so a value expression may panic, return or use `?`. Other senders can neither take the permit nor are they held up
-/// by it: it is no place in the order.
+/// Dropped without that, it gives the room back, so a value expression may panic, return or use
+/// `?`. Other senders can neither take the permit nor are they held up by it: it is no place in the
+/// order.
 pub struct Permit<'a, T> {
     sender: &'a Sender<T>,
     /// The channel is closed: there is nothing to hold.
@@ -18,7 +20,8 @@ pub struct Permit<'a, T> {
 }
 
 impl<'a, T> Permit<'a, T> {
-    /// Leaves the permit behind, to be picked up by [`kept`](Self::kept). Whether it is one of a closed channel.
+    /// Leaves the permit behind, to be picked up by [`kept`](Self::kept). Whether it is one of a
+    /// closed channel.
     pub(crate) fn keep(self) -> bool {
         std::mem::ManuallyDrop::new(self).closed
     }
@@ -55,7 +58,8 @@ impl<T> Drop for Permit<'_, T> {
     }
 }
 
-/// A permit on its way to the arm of the `select!`. It has no destructor: with one, the outbox would count as borrowed while the arms run.
+/// A permit on its way to the arm of the `select!`. It has no destructor: with one, the outbox
+/// would count as borrowed while the arms run.
 #[derive(Debug)]
 #[must_use = "a permit that is not redeemed is room lost for ever"]
 pub struct Chosen<'a, T>(std::mem::ManuallyDrop<Permit<'a, T>>);
@@ -97,7 +101,11 @@ impl<T> Sender<T> {
         }
     }
 
-    pub(crate) fn try_permit(&self, party: &Arc<Notify>, waiting: Waiting) -> Option<Permit<'_, T>> {
+    pub(crate) fn try_permit(
+        &self,
+        party: &Arc<Notify>,
+        waiting: Waiting,
+    ) -> Option<Permit<'_, T>> {
         let taken = match &self.flavor {
             Sending::Buffer(tail) => tail.state().take_permit(),
             Sending::Rendezvous(end) => end.meeting().take_permit(party, offer(waiting)),
@@ -114,7 +122,8 @@ impl<T> Sender<T> {
         drop(Permit { sender: self, closed: false });
     }
 
-    /// Before a reactor with a send case on this channel sleeps. The second value says that a wake-up is sure.
+    /// Before a reactor with a send case on this channel sleeps. The second value says that a
+    /// wake-up is sure.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) -> (Waiting, bool) {
         match &self.flavor {
             Sending::Buffer(tail) => (Waiting::ForRoom, tail.state().ask_for_room(party)),
@@ -132,7 +141,9 @@ impl<T> Sender<T> {
                 tail.state().unask_for_room(party);
                 false
             }
-            (Sending::Rendezvous(end), Waiting::Offer(number)) => end.meeting().end_offer(party, number),
+            (Sending::Rendezvous(end), Waiting::Offer(number)) => {
+                end.meeting().end_offer(party, number)
+            }
             _ => false,
         }
     }

@@ -5,15 +5,17 @@
 //! (`wake/ticket.rs`), which goes to the first that claims it. **Nobody is bound**: no party waits
 //! for a value that another one evaluates.
 //!
+//! The receiver *waits* when it blocks and the place is free. An *empty* offer has no value yet.
+//!
 //! | event | then |
 //! |---|---|
-//! | `try_send`, `send`; the receiver blocks, the place is free | claims the ticket, lays the value down, wakes the receiver: Ok |
+//! | `try_send`, `send`; the receiver waits | claims the ticket, lays the value, wakes it: Ok |
 //! | `send`, else | adds an offer with its value, wakes a receiver that blocks here, sleeps |
-//! | a send case; the receiver blocks, the place is free | gets the promise. The receiver's ticket stays open |
+//! | a send case; the receiver waits | gets the promise. The receiver's ticket stays open |
 //! | a send case, else | adds an offer without a value, and sleeps with its `select!` |
 //! | the receiver comes; a value is laid | takes the value: free |
-//! | the receiver comes; an offer with a value | claims its ticket and takes the value, also while the place is promised |
-//! | the receiver comes; only offers without a value, the place is free | promises the place to one of them, and is not ready |
+//! | the receiver comes; an offer with a value | claims and takes it, also if a promise is out |
+//! | the receiver comes; only empty offers, a free place | promises it to one, and is not ready |
 //! | the receiver ends its wait, for whatever reason | its ticket is void |
 //! | a permit is used | lays the value down, wakes the receiver: Ok, "the next receive gets it" |
 //! | a permit is dropped | the place is free. The receiver is told if there are offers |
@@ -66,7 +68,8 @@ impl<T> Values<T> {
     fn prepare(&self, level: usize) {
         let empty = || Value { used: AtomicBool::new(false), value: Mutex::new(None) };
         // If another sender was faster, its cells stay and ours are freed.
-        let _ = self.levels[level].set(Arc::new((0..FIRST_LEVEL << level).map(|_| empty()).collect()));
+        let _ =
+            self.levels[level].set(Arc::new((0..FIRST_LEVEL << level).map(|_| empty()).collect()));
     }
 
     /// Puts a value into a free cell. Allocates when more senders block than ever.
@@ -139,7 +142,11 @@ impl<T> Rendezvous<T> {
     }
 
     #[track_caller]
-    pub(super) fn send(&self, value: T, deadline: Option<Instant>) -> Result<(), SendTimeoutError<T>> {
+    pub(super) fn send(
+        &self,
+        value: T,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendTimeoutError<T>> {
         let value = match self.try_send(value) {
             Ok(()) => return Ok(()),
             Err((Refused::Closed, value)) => return Err(SendTimeoutError::Disconnected(value)),

@@ -89,7 +89,9 @@ impl Loop {
         loop {
             for (at, channel) in channels.iter().enumerate() {
                 if channel.is_ready(&self.notify, waiting[at]) {
-                    if let Some(permit) = channel.try_permit(&self.notify, std::mem::take(&mut waiting[at])) {
+                    if let Some(permit) =
+                        channel.try_permit(&self.notify, std::mem::take(&mut waiting[at]))
+                    {
                         return (at, permit);
                     }
                 }
@@ -102,8 +104,10 @@ impl Loop {
                 (*waiting, sure) = (left, sure && is_sure);
             }
             fence(Ordering::SeqCst);
-            let ready =
-                channels.iter().zip(&waiting).any(|(channel, &left)| channel.is_ready(&self.notify, left));
+            let ready = channels
+                .iter()
+                .zip(&waiting)
+                .any(|(channel, &left)| channel.is_ready(&self.notify, left));
             match (ready, sure) {
                 (true, _) => {}
                 (false, true) => self.bed.sleep(),
@@ -200,14 +204,17 @@ fn two_send_cases_against_one_receiver() {
     });
 }
 
-/// Mutation: `Meeting::end_offer` says that nothing was chosen. The promise is lost, and both sleep.
+/// Mutation: `Meeting::end_offer` says that nothing was chosen. The promise is lost, and both
+/// sleep.
 #[test]
 fn selects_on_both_sides_with_two_channels() {
     loom::model(|| {
         let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
         let sender = thread::spawn(move || (Loop::new().send(&[&a_tx, &b_tx], 1), a_tx, b_tx));
         let receiver = Loop::new();
-        let Some((from, Ok(1))) = receiver.recv(&[&a_rx, &b_rx], false) else { panic!("nothing came") };
+        let Some((from, Ok(1))) = receiver.recv(&[&a_rx, &b_rx], false) else {
+            panic!("nothing came")
+        };
         let (at, ..) = sender.join().unwrap();
         assert_eq!(at, from);
         for channel in [&a_rx, &b_rx] {

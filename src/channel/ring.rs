@@ -27,6 +27,9 @@
 //!
 //! A late sender may make a ring on a side that was left: it has prepared a growth that cannot
 //! happen any more. Nobody uses that ring. The receiver frees it when it leaves that side again.
+//!
+//! Longer than 500 lines: `Rings` and both ends keep one promise about stamps and
+//! claims, which the `unsafe` blocks rely on; the tests look at private fields.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -41,7 +44,8 @@ use super::state::{
     FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base, is_ahead,
 };
 use crate::sync::{
-    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence, settle_fence,
+    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence,
+    settle_fence,
 };
 use crate::wake::Asked;
 
@@ -164,7 +168,11 @@ impl Rings {
 
     fn kept(shape: &Shape) -> usize {
         let is_small = |level: usize| (FIRST_LEVEL << level).saturating_mul(shape.stride) <= KEPT;
-        if cfg!(all(loom, test)) { 0 } else { (1..LEVELS).take_while(|&level| is_small(level)).count() }
+        if cfg!(all(loom, test)) {
+            0
+        } else {
+            (1..LEVELS).take_while(|&level| is_small(level)).count()
+        }
     }
 
     /// The highest level whose ring never shrinks.
@@ -195,7 +203,9 @@ impl Rings {
             panic!("pollmux: a channel of {capacity} does not fit into memory")
         };
         // SAFETY: the layout is not empty: there is a mask in it.
-        let Some(ring) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let Some(ring) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            handle_alloc_error(layout)
+        };
         let ring = ring.cast::<Ring>();
         // SAFETY: the memory is fresh and has room for a `Ring` at its beginning, aligned as the
         // layout says. A slot of zeroes is a valid slot, but for loom's, which are made here.
@@ -219,8 +229,11 @@ impl Rings {
             // SAFETY: the slot is in the ring and was made in `allocate`. This is its end.
             (shape.model.1)(unsafe { Rings::place(ring, shape, position) });
         }
-        let Some(layout) = shape.layout(mask as usize + 1) else { unreachable!("it was allocated") };
-        // SAFETY: the head was made in `allocate`, with the same layout, for it had the same length.
+        let Some(layout) = shape.layout(mask as usize + 1) else {
+            unreachable!("it was allocated")
+        };
+        // SAFETY: the head was made in `allocate`, with the same layout, for it had the same
+        // length.
         unsafe {
             ring.drop_in_place();
             dealloc(ring.as_ptr().cast::<u8>(), layout);
@@ -294,8 +307,8 @@ impl Rings {
 
     // The receiver's side. None of these waits for a sender.
 
-    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the tail.
-    /// Frees the rings that are left.
+    /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the
+    /// tail. Frees the rings that are left.
     ///
     /// # Safety
     /// Only the receiver may call it, with its head and the rings of a tail it has read.
@@ -485,7 +498,8 @@ impl<T> Shared<T> {
         unsafe { self.slot(ring, position).value.with_mut(|from| (*from).assume_init_read()) }
     }
 
-    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes it.
+    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes
+    /// it.
     ///
     /// # Safety
     /// The receiver must be gone or going, and the position not received.
@@ -498,8 +512,8 @@ impl<T> Shared<T> {
         Some(unsafe { self.read(ring, position) })
     }
 
-    /// Drops the values that are in the channel and nobody else drops, also while one's drop unwinds.
-    /// Returns true if there are unwritten positions.
+    /// Drops the values that are in the channel and nobody else drops, also while one's drop
+    /// unwinds. Returns true if there are unwritten positions.
     ///
     /// # Safety
     /// The receiver must be gone or going, and call it at most once at a time.
@@ -520,7 +534,11 @@ impl<T> Shared<T> {
                     let left = unsafe {
                         let (stamp, ring) = state.rings().find(position, claimed);
                         self.unwritten |= stamp == Stamp::Unwritten;
-                        if stamp == Stamp::Written { self.shared.take_left(ring, position) } else { None }
+                        if stamp == Stamp::Written {
+                            self.shared.take_left(ring, position)
+                        } else {
+                            None
+                        }
                     };
                     drop(left);
                 }
@@ -702,7 +720,8 @@ impl<T> Head<T> {
     #[inline]
     fn is_ready_slow(&self) -> bool {
         // SAFETY: we are the receiver.
-        !self.state().is_quiet() && matches!(unsafe { self.state().find() }, Found::Message(_) | Found::End)
+        !self.state().is_quiet()
+            && matches!(unsafe { self.state().find() }, Found::Message(_) | Found::End)
     }
 }
 
@@ -828,10 +847,16 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 150,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
-        fn a_channel_that_shrinks_behaves_like_a_queue(ops in proptest::collection::vec(op(), 1..60)) {
+        fn a_channel_that_shrinks_behaves_like_a_queue(
+            ops in proptest::collection::vec(op(), 1..60),
+        ) {
             let mut pair = Pair::new();
             ops.into_iter().for_each(|op| pair.apply(op));
             while !pair.standing.is_empty() {
@@ -846,7 +871,8 @@ mod tests {
             prop_assert!(!pair.head.state().rings().is_large());
             let rings = pair.head.state().rings();
             let places = std::iter::once(&rings.first).chain(&rings.above);
-            prop_assert_eq!(places.filter(|place| !place.load(Ordering::Relaxed).is_null()).count(), 1);
+            let kept = places.filter(|place| !place.load(Ordering::Relaxed).is_null());
+            prop_assert_eq!(kept.count(), 1);
         }
     }
 

@@ -102,7 +102,9 @@ impl Room {
     fn change<R>(&self, change: impl FnOnce(&mut Waiters) -> R) -> Option<R> {
         let mut list = self.list.try_lock();
         if list.is_none() {
-            wait_briefly(100, || self.list.try_lock().is_some_and(|free| list.replace(free).is_none()));
+            wait_briefly(100, || {
+                self.list.try_lock().is_some_and(|free| list.replace(free).is_none())
+            });
         }
         let mut list = list?;
         let result = change(&mut list);
@@ -220,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_list_in_use_holds_up_nobody() {
-        let (room, (first, first_wakes), (second, second_wakes)) = (Room::new(), sleeper(), sleeper());
+        let (room, (first, first_wakes), (second, second_wakes)) =
+            (Room::new(), sleeper(), sleeper());
         assert!(room.enter(Kind::Thread, &first));
         let list = room.list.lock();
         assert!(!room.enter(Kind::Thread, &second));

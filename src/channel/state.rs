@@ -36,6 +36,9 @@
 //!   how many wait; a sender registers and then reads `head`: one of them must see the other,
 //!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
 //!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
+//!
+//! Longer than 500 lines: nearly all of it is one type, whose words are changed
+//! together and whose orderings are argued in one place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -285,7 +288,12 @@ impl State {
                 return Err(Refused::Closed);
             }
             let next = (word & !POSITION | (word + 1) & POSITION) - UNIT;
-            match self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed) {
+            match self.front.tail.compare_exchange_weak(
+                word,
+                next,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => {
                     if units(word) == UNITS {
                         self.call_for_permit();
@@ -324,7 +332,8 @@ impl State {
         }
     }
 
-    /// Adds `step(word)` to the word if the channel is open and has room; a step of 0 is "full" too.
+    /// Adds `step(word)` to the word if the channel is open and has room; a step of 0 is "full"
+    /// too.
     #[inline(always)]
     fn advance(&self, step: impl Fn(u64) -> u64) -> Result<Place, Refused> {
         let mut word = self.front.tail.load(Ordering::Relaxed);
@@ -353,9 +362,15 @@ impl State {
     fn add(&self, word: u64, upper: u64, step: u64) -> Result<u64, u64> {
         let position = word & POSITION;
         // A step in the lower bits wraps within them, one in the upper bits is added to them.
-        let next =
-            if step < UNIT { upper | ((position + step) & POSITION) } else { (upper + step) | position };
-        self.front.tail.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed).map(|_| next)
+        let next = if step < UNIT {
+            upper | ((position + step) & POSITION)
+        } else {
+            (upper + step) | position
+        };
+        self.front
+            .tail
+            .compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::Relaxed)
+            .map(|_| next)
     }
 
     /// [`advance`](Self::advance) of a channel that looks full by the head that was seen last. An
@@ -488,7 +503,8 @@ impl State {
         let smaller = watch.enough.and_then(|enough| self.prepare_smaller(from, enough));
         let Some(smaller) = smaller else { return };
         let (rings, next) = (smaller.rings, smaller.upper(word) | head);
-        if self.front.tail.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+        if self.front.tail.compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        {
             smaller.keep();
             // SAFETY: the caller is the receiver. The tail is in this ring now, and is the head.
             unsafe {
@@ -721,8 +737,8 @@ impl State {
         self.front.tail.load(Ordering::SeqCst) & CLOSED != 0
     }
 
-    /// Refuses every later claim, wakes all senders that wait, and asks senders to drop messages that
-    /// they have not written yet. Only the receiver calls it, when it goes.
+    /// Refuses every later claim, wakes all senders that wait, and asks senders to drop messages
+    /// that they have not written yet. Only the receiver calls it, when it goes.
     pub(super) fn close(&self) {
         self.front.tail.fetch_or(CLOSED, Ordering::SeqCst);
         self.targets.set(None);
@@ -779,7 +795,9 @@ impl Detour {
         let end = behind(head, tail);
         let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
         // SAFETY: the positions are from the head up to the tail; the rest is the caller's promise.
-        if let Some(written) = holes.filter_map(|&hole| unsafe { rings.written(hole, claimed) }).next() {
+        if let Some(written) =
+            holes.filter_map(|&hole| unsafe { rings.written(hole, claimed) }).next()
+        {
             return Some(written);
         }
         let mut position = self.ahead;
@@ -814,7 +832,8 @@ impl Detour {
     /// The head goes from one position to another.
     fn pass(&mut self, from: u64, to: u64) {
         let passed = behind(from, to);
-        let left = self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
+        let left =
+            self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
         self.holes.copy_within(left..self.len, 0);
         self.len -= left;
         if behind(from, self.ahead) < passed {

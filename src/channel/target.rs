@@ -47,7 +47,11 @@ impl Entry {
 
 impl Targets {
     pub(super) fn new() -> Targets {
-        Targets { current: AtomicUsize::new(NOBODY), first: OnceLock::new(), entries: Entry::new(None) }
+        Targets {
+            current: AtomicUsize::new(NOBODY),
+            first: OnceLock::new(),
+            entries: Entry::new(None),
+        }
     }
 
     /// Tells the party what it asked for. Takes no lock that anybody waits for.
@@ -106,7 +110,11 @@ impl Targets {
         let (mut number, mut entry) = (0, &self.entries);
         loop {
             if current == number + 2 {
-                if entry.target.try_read().is_ok_and(|now| now.as_ref().is_some_and(|now| now.is(&target))) {
+                if entry
+                    .target
+                    .try_read()
+                    .is_ok_and(|now| now.as_ref().is_some_and(|now| now.is(&target)))
+                {
                     return;
                 }
             } else if let Ok(mut place) = entry.target.try_write() {

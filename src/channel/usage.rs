@@ -1,8 +1,8 @@
 //! How full the ring of an unbounded channel is, and for how long: the rule by which it shrinks.
 //!
 //! A ring of more than 64 KiB that was less than an eighth full for a second is replaced by one
-//! that is four times as large as what was used, or by the largest one up to 64 KiB. The time is read only when something
-//! rare happens, so that neither `send` nor `recv` does anything for this:
+//! that is four times as large as what was used, or by the largest one up to 64 KiB. The time is
+//! read only when something rare happens, so that neither `send` nor `recv` does anything for this:
 //! - A receiver finds the channel empty, or its reactor sleeps.
 //! - A sender finds the ring full by the head that was seen last (`State::advance`), and not full
 //!   by the real head. Mostly that is once a lap.

@@ -8,7 +8,8 @@ use super::watch::Watch;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::Bell;
 
-/// Something that a reactor is to do when a [`Context`] has ended; made by [`Handle::after_cancel`].
+/// Something that a reactor is to do when a [`Context`] has ended; made by
+/// [`Handle::after_cancel`].
 ///
 /// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
 #[must_use = "dropping it stops it: keep it, or detach() it"]
@@ -19,14 +20,18 @@ pub struct AfterCancel {
 }
 
 impl Handle {
-    /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a `select!`, `wait` or `turn`, which then goes on waiting. If the context
-    /// has ended already that is the next turn. Go's `AfterFunc`.
+    /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a
+    /// `select!`, `wait` or `turn`, which then goes on waiting. If the context has ended already
+    /// that is the next turn. Go's `AfterFunc`.
     ///
-    /// It runs before a message is received that was sent after the cancellation. `f` may do as it likes, also wait on the reactor. It goes with the reactor if the context does not end before.
-    /// Allocates the closure and what hangs at the context; running it does not. [`sources`](Self::sources) lists it as a callback.
+    /// It runs before a message is received that was sent after the cancellation. `f` may do as it
+    /// likes, also wait on the reactor. It goes with the reactor if the context does not end
+    /// before. Allocates the closure and what hangs at the context; running it does not.
+    /// [`sources`](Self::sources) lists it as a callback.
     ///
     /// # Panics
-    /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done) does.
+    /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done)
+    /// does.
     ///
     /// ```
     /// use pollmux::{Context, Reactor, select};
@@ -41,9 +46,14 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     #[track_caller]
-    pub fn after_cancel(&self, context: &Context, f: impl FnOnce(&Handle) + 'static) -> AfterCancel {
+    pub fn after_cancel(
+        &self,
+        context: &Context,
+        f: impl FnOnce(&Handle) + 'static,
+    ) -> AfterCancel {
         self.check_clock(context);
-        // A deadline that has passed is a cancellation like another, and those come in the order of these calls.
+        // A deadline that has passed is a cancellation like another, and those come in the order of
+        // these calls.
         context.err();
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
@@ -70,12 +80,14 @@ impl Handle {
 }
 
 impl AfterCancel {
-    /// Takes the closure away. True when that prevented it from running: it had neither begun nor been stopped.
+    /// Takes the closure away. True when that prevented it from running: it had neither begun nor
+    /// been stopped.
     pub fn stop(&self) -> bool {
         self.slot.drop_call()
     }
 
-    /// Lets the closure run late after a deadline, by `slack` at the most, as [`Done::slack`](super::Done::slack) does.
+    /// Lets the closure run late after a deadline, by `slack` at the most, as
+    /// [`Done::slack`](super::Done::slack) does.
     pub fn slack(self, slack: Duration) -> AfterCancel {
         self.slot.set_slack(slack);
         self

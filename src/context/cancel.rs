@@ -11,8 +11,8 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Ends the context and all that were made from it. Returns true if this call ended the context,
-    /// and false if it had ended already.
+    /// Ends the context and all that were made from it. Returns true if this call ended the
+    /// context, and false if it had ended already.
     ///
     /// Linear in the number of contexts below it; at most one syscall for each reactor that sleeps
     /// and waits for one of them.

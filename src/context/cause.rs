@@ -26,7 +26,8 @@ impl fmt::Display for ContextError {
 impl Error for ContextError {}
 
 impl From<ContextError> for io::Error {
-    /// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline, [`Other`](io::ErrorKind::Other) for a cancellation.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline, [`Other`](io::ErrorKind::Other) for a
+    /// cancellation.
     fn from(error: ContextError) -> io::Error {
         io::Error::new(kind(error), error)
     }
@@ -58,7 +59,8 @@ impl Cause {
         self.error
     }
 
-    /// What was given to [`Canceller::cancel_with`](super::Canceller::cancel_with), or for the deadline.
+    /// What was given to [`Canceller::cancel_with`](super::Canceller::cancel_with), or for the
+    /// deadline.
     pub fn reason(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.reason.as_deref()
     }

@@ -13,7 +13,8 @@ use crate::wake::{Bell, Probe, Request};
 
 /// The end of a [`Context`], as a source; made by [`Handle::done`].
 ///
-/// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait` reports it until it has been taken once.)
+/// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait`
+/// reports it until it has been taken once.)
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
     watch: Watch,
@@ -35,19 +36,23 @@ impl Handle {
     /// let reactor = Reactor::with_driver(Sim::new())?;
     /// let (context, _canceller) = reactor.context().with_timeout(Duration::from_secs(7 * 86400));
     /// let done = reactor.done(&context);
-    /// select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded) }
+    /// select! { reactor;
+    ///     recv(done) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    /// }
     /// # std::io::Result::Ok(())
     /// ```
     pub fn context(&self) -> Context {
         Context::on_clock(self.core.clock.source())
     }
 
-    /// The end of `context` as a source of this reactor. Its deadline, if it has one, is armed here.
+    /// The end of `context` as a source of this reactor. Its deadline, if it has one, is armed
+    /// here.
     ///
     /// Make it once, before the loop. No syscall; two allocations.
     ///
     /// # Panics
-    /// When the context has a deadline on another clock than the reactor's: nobody could wait for that. [`Handle::context`] has the right one.
+    /// When the context has a deadline on another clock than the reactor's: nobody could wait for
+    /// that. [`Handle::context`] has the right one.
     ///
     /// ```
     /// use pollmux::{Context, Reactor, select};
@@ -94,7 +99,8 @@ impl Handle {
             let same = self.core.clock.source().is_same(&context.clock);
             assert!(
                 same,
-                "pollmux: the context's deadline is on another clock than the reactor's: see Handle::context"
+                "pollmux: the context's deadline is on another clock than the reactor's: see \
+                 Handle::context"
             );
         }
     }
@@ -120,7 +126,8 @@ impl Done {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
+    /// unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

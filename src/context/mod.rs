@@ -46,10 +46,12 @@ use crate::driver::Clock;
 use crate::reactor::Handle;
 use crate::sys::Time;
 
-/// What a piece of work is told to stop by: it ends once, when it is cancelled or its deadline passes, and with it all that were made from it.
+/// What a piece of work is told to stop by: it ends once, when it is cancelled or its deadline
+/// passes, and with it all that were made from it.
 ///
-/// `Send + Sync`; clones are the same context. Give one to whatever works for you, on any thread. It asks ([`err`](Self::err)), or waits for the end in a
-/// `select!` ([`Handle::done`]), or leaves something to be done then ([`Handle::after_cancel`]).
+/// `Send + Sync`; clones are the same context. Give one to whatever works for you, on any thread.
+/// It asks ([`err`](Self::err)), or waits for the end in a `select!` ([`Handle::done`]), or leaves
+/// something to be done then ([`Handle::after_cancel`]).
 ///
 /// ```
 /// use pollmux::{Context, ContextError, Reactor, channel, select};
@@ -62,7 +64,9 @@ use crate::sys::Time;
 ///         std::thread::spawn(move || -> std::io::Result<()> {
 ///             let reactor = Reactor::new()?;
 ///             let done = reactor.done(&context);
-///             select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+///             select! { reactor;
+///                 recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled),
+///             }
 ///             Ok(())
 ///         })
 ///     })
@@ -75,7 +79,8 @@ use crate::sys::Time;
 /// ```
 ///
 /// # The clock
-/// Deadlines hold though no reactor turns. They are on `CLOCK_MONOTONIC`, or, for contexts made from [`Handle::context`], on the reactor's clock, which may be virtual.
+/// Deadlines hold though no reactor turns. They are on `CLOCK_MONOTONIC`, or, for contexts made
+/// from [`Handle::context`], on the reactor's clock, which may be virtual.
 ///
 /// # Cost
 /// - Making a context: two allocations. Making one and dropping it take constant time, on the
@@ -118,7 +123,8 @@ impl Context {
     /// use std::time::{Duration, Instant};
     ///
     /// let sim = Sim::new();
-    /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(Duration::from_secs(3600));
+    /// let hour = Duration::from_secs(3600);
+    /// let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(hour);
     /// assert_eq!(context.err(), None);
     /// sim.advance(Duration::from_secs(3600)); // no reactor turns
     /// assert!(context.err().is_some());
@@ -159,12 +165,15 @@ impl Context {
         self.cancellable(None)
     }
 
-    /// A child that ends `timeout` from now at the latest. Zero: it has ended already. What is too long to count is no deadline.
+    /// A child that ends `timeout` from now at the latest. Zero: it has ended already. What is too
+    /// long to count is no deadline.
     pub fn with_timeout(&self, timeout: Duration) -> (Context, Canceller) {
         self.limited(self.clock.now() + timeout, None)
     }
 
-    /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which then has no deadline of its own.
+    /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an
+    /// [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which
+    /// then has no deadline of its own.
     ///
     /// # Panics
     /// When `t` is an `Instant` and the context's clock is a virtual one that started at
@@ -210,14 +219,18 @@ impl Context {
         let is_point = TypeId::of::<T>() != TypeId::of::<Instant>() || self.clock.has_instants();
         assert!(
             is_point,
-            "pollmux: the context's clock is virtual and starts at Time::ZERO, where an Instant has no place: \
+            "pollmux: the context's clock is virtual and starts at Time::ZERO, where an Instant \
+             has no place: \
              give a Time of that clock, or use with_timeout"
         );
         t.into()
     }
 
     fn limited(&self, at: Time, reason: Option<Reason>) -> (Context, Canceller) {
-        self.cancellable(Some(Limit { at, cause: Cause::new(ContextError::DeadlineExceeded, reason).into() }))
+        self.cancellable(Some(Limit {
+            at,
+            cause: Cause::new(ContextError::DeadlineExceeded, reason).into(),
+        }))
     }
 
     fn cancellable(&self, limit: Option<Limit>) -> (Context, Canceller) {
@@ -225,12 +238,14 @@ impl Context {
         (context.clone(), Canceller { context })
     }
 
-    /// A root on the same clock: it does not end with this one, and has no deadline. For what must be done after the end.
+    /// A root on the same clock: it does not end with this one, and has no deadline. For what must
+    /// be done after the end.
     pub fn without_cancel(&self) -> Context {
         Context::on_clock(self.clock.clone())
     }
 
-    /// Whether, and how, it has ended; once it says so it says the same for ever. A load, and a clock reading where there is a deadline.
+    /// Whether, and how, it has ended; once it says so it says the same for ever. A load, and a
+    /// clock reading where there is a deadline.
     pub fn err(&self) -> Option<ContextError> {
         self.node.as_ref()?.settle(&self.clock)
     }
@@ -265,7 +280,8 @@ impl Context {
         self.cause().map_or(Ok(()), Err)
     }
 
-    /// When it ends at the latest: the earliest deadline of this context and those that it was made from. `None`: there is none.
+    /// When it ends at the latest: the earliest deadline of this context and those that it was made
+    /// from. `None`: there is none.
     pub fn deadline(&self) -> Option<Time> {
         self.limit().map(|limit| limit.at)
     }

@@ -1,4 +1,5 @@
-//! The loom models of contexts: cancelling against cancelling, against registering, and against a reactor that goes to sleep. How to run them: `channel/models.rs`.
+//! The loom models of contexts: cancelling against cancelling, against registering, and against a
+//! reactor that goes to sleep. How to run them: `channel/models.rs`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,7 +20,8 @@ fn cancellable() -> (Context, Canceller) {
     Context::background().with_cancel()
 }
 
-/// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's flag.
+/// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's
+/// flag.
 fn select(watch: &Watch, notify: &Notify, bed: &Bed) {
     while !watch.is_ended() {
         notify.sleep();
@@ -102,7 +104,11 @@ fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
         let there = thread::spawn(move || canceller.cancel());
         drop(child);
         assert!(there.join().unwrap());
-        assert_eq!(grandchild.err(), Some(ContextError::Cancelled), "the grandchild keeps its path");
+        assert_eq!(
+            grandchild.err(),
+            Some(ContextError::Cancelled),
+            "the grandchild keeps its path"
+        );
         drop(grandchild);
     });
 }
@@ -152,8 +158,10 @@ fn two_cancellations_against_park() {
         let (child, cancel_child) = parent.with_cancel();
         let (notify, bed) = party();
         let watch = Watch::new(&child, Bell::new(notify.clone(), SLOT));
-        let threads =
-            [thread::spawn(move || cancel_child.cancel()), thread::spawn(move || cancel_parent.cancel())];
+        let threads = [
+            thread::spawn(move || cancel_child.cancel()),
+            thread::spawn(move || cancel_parent.cancel()),
+        ];
         select(&watch, &notify, &bed);
         let ended = threads.map(|thread| thread.join().unwrap());
         assert!(ended.contains(&true));
@@ -286,7 +294,8 @@ type Entries = Vec<Arc<Entry<Counted>>>;
 
 fn registry(n: usize) -> (Arc<Registry<Counted>>, Entries, Arc<[Count; 4]>) {
     let (registry, counts) = (Arc::new(Registry::new()), Arc::<[Count; 4]>::default());
-    let entries: Vec<_> = (0..n).map(|number| Entry::new(Counted(number, counts.clone()))).collect();
+    let entries: Vec<_> =
+        (0..n).map(|number| Entry::new(Counted(number, counts.clone()))).collect();
     entries.iter().for_each(|entry| assert!(registry.add(entry.clone())));
     (registry, entries, counts)
 }

@@ -67,7 +67,10 @@ const LONG: Duration = Duration::from_secs(180);
 
 /// Runs `work` on a thread. At its call of `stop` another thread comes to hold the lock of
 /// `context`, and holds it until `work` is over.
-fn beside_a_stopped_thread(context: &Context, work: impl FnOnce(Context, &dyn Fn()) + Send + 'static) {
+fn beside_a_stopped_thread(
+    context: &Context,
+    work: impl FnOnce(Context, &dyn Fn()) + Send + 'static,
+) {
     use std::sync::mpsc;
     let ((say, said), (go, going)) = (mpsc::channel(), mpsc::channel());
     let theirs = context.clone();
@@ -152,7 +155,8 @@ fn making_and_stopping_after_cancel_wait_for_nobody() {
     let (context, _canceller) = cancellable();
     beside_a_stopped_thread(&context, move |context, stop| {
         let reactor = Reactor::new().unwrap();
-        let (one, two) = (reactor.after_cancel(&context, |_| {}), reactor.after_cancel(&context, |_| {}));
+        let (one, two) =
+            (reactor.after_cancel(&context, |_| {}), reactor.after_cancel(&context, |_| {}));
         stop();
         assert!(one.stop());
         drop(two);

@@ -2,8 +2,8 @@
 //!
 //! A node holds its parent, so a cancellation reaches the node through nodes that nobody else holds
 //! any more. The parent knows the node by a `Weak` in the list of what hangs there: children and
-//! bells, in the order of registration. Every node has the earliest deadline of its path, so a child
-//! whose parent ends earlier has no deadline of its own.
+//! bells, in the order of registration. Every node has the earliest deadline of its path, so a
+//! child whose parent ends earlier has no deadline of its own.
 //!
 //! - **The first to end a node wins**: `end` is one word that is set once, with the cause.
 //! - **A deadline that has passed was first**, even if nobody looked: a canceller compares the
@@ -28,9 +28,9 @@
 //!   costs one more look.
 //!
 //! A canceller that stands still delays only what is below the node and was not reached yet. Those
-//! contexts are open until they are reached, and a bell that was not tolled is not heard. `err()` of
-//! such a context does not look at its ancestors: that would cost a load for each. A deadline holds
-//! all the same, and another cancellation, of the same node or another one, does not wait.
+//! contexts are open until they are reached, and a bell that was not tolled is not heard. `err()`
+//! of such a context does not look at its ancestors: that would cost a load for each. A deadline
+//! holds all the same, and another cancellation, of the same node or another one, does not wait.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -158,8 +158,8 @@ impl Node {
         overdue.is_none()
     }
 
-    /// Has the bell rung when the node is cancelled; at once if it has ended. Returns what takes the
-    /// bell down.
+    /// Has the bell rung when the node is cancelled; at once if it has ended. Returns what takes
+    /// the bell down.
     pub(super) fn hang(&self, bell: &Arc<Bell>) -> Option<Arc<Entry<Hanging>>> {
         if self.end.get().is_some() {
             bell.ring();
@@ -184,8 +184,8 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Leaves the parent. A chain that goes with it goes link by link: as recursion a long one would
-    /// end the stack.
+    /// Leaves the parent. A chain that goes with it goes link by link: as recursion a long one
+    /// would end the stack.
     fn drop(&mut self) {
         let mut next = self.place.take();
         while let Some(Place { parent, entry }) = next {

@@ -1,7 +1,8 @@
 //! A driver on somebody's `mio::Poll`: our own poller's fd is in theirs, under one token.
 //!
-//! mio is edge-triggered, so each event of our token is answered with a look that leaves nothing unseen: when some may be left (a full buffer, an fd in level mode), our fd is
-//! registered anew, which makes it an event again if it is still readable.
+//! mio is edge-triggered, so each event of our token is answered with a look that leaves nothing
+//! unseen: when some may be left (a full buffer, an fd in level mode), our fd is registered anew,
+//! which makes it an event again if it is still readable.
 
 use std::fmt;
 use std::io;
@@ -14,23 +15,29 @@ use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest as MioInterest, Poll, Registry, Token};
 
 use super::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait, Wake,
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait,
+    Wake,
 };
 use crate::sys::{Interest, Mode, foreign};
 
 /// Events that one wait takes at most; the others are the next wait's.
 const BATCH: usize = 256;
 
-/// Waits through a [`mio::Poll`](::mio::Poll): the sources that are registered there and those of the reactor are waited for together. Feature `mio`.
+/// Waits through a [`mio::Poll`](::mio::Poll): the sources that are registered there and those of
+/// the reactor are waited for together. Feature `mio`.
 ///
-/// The reactor's own poller is in the `Poll` under a token that nothing else there may have. A wait that ends for the reactor's sake costs **one syscall more** than under [`Native`]: the
-/// look at that poller. Timers are as exact as there: mio's timeouts are not used.
+/// The reactor's own poller is in the `Poll` under a token that nothing else there may have. A wait
+/// that ends for the reactor's sake costs **one syscall more** than under [`Native`]: the look at
+/// that poller. Timers are as exact as there: mio's timeouts are not used.
 ///
-/// What the `Poll` finds for other tokens is given out by [`events`](Self::events), as a source in the same `select!` and `wait` as all others. Sources are registered, before and afterwards,
-/// through [`registry`](Self::registry). Nothing is lost and memory is bounded: at most 256 events are taken from the `Poll`, and no more before the loop has taken those; meanwhile
-/// the reactor waits for its own sources only.
+/// What the `Poll` finds for other tokens is given out by [`events`](Self::events), as a source in
+/// the same `select!` and `wait` as all others. Sources are registered, before and afterwards,
+/// through [`registry`](Self::registry). Nothing is lost and memory is bounded: at most 256 events
+/// are taken from the `Poll`, and no more before the loop has taken those; meanwhile the reactor
+/// waits for its own sources only.
 ///
-/// The reactor's fd is that of the `Poll`: it can be [embedded](crate::Reactor::embed) as well, with all that is registered there.
+/// The reactor's fd is that of the `Poll`: it can be [embedded](crate::Reactor::embed) as well,
+/// with all that is registered there.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -63,7 +70,8 @@ pub struct MioDriver {
 }
 
 impl MioDriver {
-    /// A driver on `poll`, in which it has `token` for itself. Six syscalls; fails with the system's error and then leaves nothing behind.
+    /// A driver on `poll`, in which it has `token` for itself. Six syscalls; fails with the
+    /// system's error and then leaves nothing behind.
     #[track_caller]
     pub fn new(poll: Poll, token: Token) -> io::Result<MioDriver> {
         let native = Native::to_nest()?;
@@ -81,7 +89,8 @@ impl MioDriver {
 
     /// What the `Poll` finds for other tokens than ours, to be registered with the reactor.
     ///
-    /// Events are edges, as everywhere with mio: each is given once, in the order in which the `Poll` reported them. Without this, and once it has been dropped, they are dropped.
+    /// Events are edges, as everywhere with mio: each is given once, in the order in which the
+    /// `Poll` reported them. Without this, and once it has been dropped, they are dropped.
     pub fn events(&self) -> DriverEvents<Event> {
         self.queue.events()
     }
@@ -111,14 +120,23 @@ impl MioDriver {
         let looked = self.native.wait(None, Wait::Poll, ready);
         if looked.is_err() || self.native.may_have_more() {
             self.syscalls.controls += 1;
-            self.poll.registry().reregister(&mut SourceFd(&self.fd()), self.token, MioInterest::READABLE)?;
+            self.poll.registry().reregister(
+                &mut SourceFd(&self.fd()),
+                self.token,
+                MioInterest::READABLE,
+            )?;
         }
         looked
     }
 }
 
 impl Driver for MioDriver {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Arm || !self.queue.is_empty() {
             return self.native.wait(deadline, how, ready);
         }
@@ -133,11 +151,23 @@ impl Driver for MioDriver {
         }
     }
 
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.native.register(fd, id, interest, mode)
     }
 
-    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.native.modify(fd, id, interest, mode)
     }
 

@@ -1,7 +1,8 @@
 //! The driver: what a reactor asks of whatever it waits through.
 //!
-//! [`Native`] waits on the system's own poller; [`Sim`] on a virtual clock that jumps instead of sleeping; those on other crates' pollers have `Native` in those. The reactor
-//! reaches its driver only on cold calls: a turn that finds something to do makes none.
+//! [`Native`] waits on the system's own poller; [`Sim`] on a virtual clock that jumps instead of
+//! sleeping; those on other crates' pollers have `Native` in those. The reactor reaches its driver
+//! only on cold calls: a turn that finds something to do makes none.
 
 #[cfg(feature = "mio")]
 mod mio;
@@ -28,38 +29,59 @@ pub use self::sim::Sim;
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
-/// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken, and what time it is.
+/// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken,
+/// and what time it is.
 ///
-/// For a poller that the reactor shall wait through: implement this and hand it to [`Reactor::with_driver`](crate::Reactor::with_driver). `examples/custom_driver.rs` is one on `poll(2)`, whole.
-/// There are two ways to write one:
-/// - **Around [`Native`]**: its fd goes into the other poller, calls are handed on, and when the other one says that the fd is readable, `native.wait(None, Wait::Poll, ready)` takes
-///   what there is. Before the other one sleeps, `native.wait(deadline, Wait::Arm, ready)` arms the kernel timer, so that no timeout is needed. One syscall more for each wake-up.
-///   `MioDriver` and `PollingDriver` are such, and give what the other poller finds for others to a [`DriverQueue`].
-/// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed: [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) are all that channels, timers
-///   and tickers want.
+/// For a poller that the reactor shall wait through: implement this and hand it to
+/// [`Reactor::with_driver`](crate::Reactor::with_driver). `examples/custom_driver.rs` is one on
+/// `poll(2)`, whole. There are two ways to write one:
+/// - **Around [`Native`]**: its fd goes into the other poller, calls are handed on, and when the
+///   other one says that the fd is readable, `native.wait(None, Wait::Poll, ready)` takes what
+///   there is. Before the other one sleeps, `native.wait(deadline, Wait::Arm, ready)` arms the
+///   kernel timer, so that no timeout is needed. One syscall more for each wake-up. `MioDriver` and
+///   `PollingDriver` are such, and give what the other poller finds for others to a
+///   [`DriverQueue`].
+/// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed:
+///   [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) are all that channels,
+///   timers and tickers want.
 ///
 /// The contract:
-/// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must end the wait, or make
-///   [`as_fd`](Driver::as_fd) readable, by [`deadline.latest`](Deadline::latest) or soon after and **never before the clock says
-///   [`deadline.earliest`](Deadline::earliest)**, if nothing else does. A deadline armed by an earlier call may still be pending: a wait that ends too early
-///   does no harm, so a driver need not take it away, and re-arms only when `latest` is before what is armed.
-/// - **A wake-up is not lost**: after [`Wake::wake`] the wait under way, or else the next one, returns.
-/// - **Readiness is not lost**: what becomes ready is pushed to `ready`, under the id of its registration, by this wait or a later one. An fd that was
-///   [removed](Driver::deregister) is not reported any more. The reactor remembers what it was told: once for each change is enough.
-/// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been dealt with. A driver
-///   whose poller has no edges answers `Unsupported` to that mode, is then asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has been found not to be ready any more.
+/// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must
+///   end the wait, or make [`as_fd`](Driver::as_fd) readable, by
+///   [`deadline.latest`](Deadline::latest) or soon after and **never before the clock says
+///   [`deadline.earliest`](Deadline::earliest)**, if nothing else does. A deadline armed by an
+///   earlier call may still be pending: a wait that ends too early does no harm, so a driver need
+///   not take it away, and re-arms only when `latest` is before what is armed.
+/// - **A wake-up is not lost**: after [`Wake::wake`] the wait under way, or else the next one,
+///   returns.
+/// - **Readiness is not lost**: what becomes ready is pushed to `ready`, under the id of its
+///   registration, by this wait or a later one. An fd that was [removed](Driver::deregister) is not
+///   reported any more. The reactor remembers what it was told: once for each change is enough.
+/// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an
+///   [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been
+///   dealt with. A driver whose poller has no edges answers `Unsupported` to that mode, is then
+///   asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has
+///   been found not to be ready any more.
 /// - Code that runs inside [`wait`](Self::wait) may use the reactor, but not wait through it: that
-///   fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the driver is dropped when
-///   its wait ends.
-/// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its deadlines and waits for the rest.
-/// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its waker. It
-///   drops the driver (on kqueue it forgets the driver, whose fds are not in the child). A `drop` that
-///   changes a kernel object which the parent has too must not do so in another process.
+///   fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the driver is dropped
+///   when its wait ends.
+/// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its
+///   deadlines and waits for the rest.
+/// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its
+///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
+///   A `drop` that changes a kernel object which the parent has too must not do so in another
+///   process.
 pub trait Driver {
     /// Waits as `how` says; with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     ///
-    /// An error makes the `select!` or `wait` that asked fail with it; the reactor stays usable and asks again the next time.
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()>;
+    /// An error makes the `select!` or `wait` that asked fail with it; the reactor stays usable and
+    /// asks again the next time.
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()>;
 
     /// What other threads use to end a [`Wait::Block`].
     fn waker(&self) -> Arc<dyn Wake>;
@@ -67,17 +89,32 @@ pub trait Driver {
     /// The clock that deadlines are on.
     fn clock(&self) -> Clock;
 
-    /// Waits for `fd`, too, from now on, under `id`. An fd that is ready already is reported like one that becomes so.
+    /// Waits for `fd`, too, from now on, under `id`. An fd that is ready already is reported like
+    /// one that becomes so.
     ///
-    /// Ids are the reactor's own: no two registrations have the same one, ever. Fails as the system does, for instance when `fd` is registered already; the default
-    /// with [`io::ErrorKind::Unsupported`].
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    /// Ids are the reactor's own: no two registrations have the same one, ever. Fails as the system
+    /// does, for instance when `fd` is registered already; the default with
+    /// [`io::ErrorKind::Unsupported`].
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         let _ = (fd, id, interest, mode);
         Err(unsupported())
     }
 
-    /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot. What it is ready for now is reported, by the next wait, like something new.
-    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot. What it is
+    /// ready for now is reported, by the next wait, like something new.
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         let _ = (fd, id, interest, mode);
         Err(unsupported())
     }
@@ -88,21 +125,24 @@ pub trait Driver {
         Err(unsupported())
     }
 
-    /// An fd that is readable when a wait would return at once, if there is one. A reactor whose driver has none cannot be embedded.
+    /// An fd that is readable when a wait would return at once, if there is one. A reactor whose
+    /// driver has none cannot be embedded.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered with its reactor. For drivers that wait for more than the reactor asks them to.
+    /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered
+    /// with its reactor. For drivers that wait for more than the reactor asks them to.
     fn has_events(&self, events: EventsId) -> bool {
         let _ = events;
         false
     }
 
-    /// Returns true if a wait of no time may make something ready though no fd is registered, because
-    /// others run meanwhile. The reactor then calls [`wait`](Self::wait) with [`Wait::Poll`] before it
-    /// says that nothing is ready, and with [`Wait::Block`] and a deadline that has come for a
-    /// [`sleep_blocking`](crate::Handle::sleep_blocking) of zero. For drivers on a virtual clock.
+    /// Returns true if a wait of no time may make something ready though no fd is registered,
+    /// because others run meanwhile. The reactor then calls [`wait`](Self::wait) with
+    /// [`Wait::Poll`] before it says that nothing is ready, and with [`Wait::Block`] and a deadline
+    /// that has come for a [`sleep_blocking`](crate::Handle::sleep_blocking) of zero. For drivers
+    /// on a virtual clock.
     fn yields(&self) -> bool {
         false
     }
@@ -118,7 +158,8 @@ fn unsupported() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the reactor's driver cannot wait for fds")
 }
 
-/// When a wait is to end: any time from `earliest` to `latest`, the later the more timers share the wake-up. Without slack the two are the same.
+/// When a wait is to end: any time from `earliest` to `latest`, the later the more timers share the
+/// wake-up. Without slack the two are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     /// When the first timer is due: before that there is nothing to do.
@@ -142,12 +183,14 @@ pub struct ReadyFds {
 }
 
 impl ReadyFds {
-    /// An empty list. The reactor has one of its own; drivers that wait through others may want another.
+    /// An empty list. The reactor has one of its own; drivers that wait through others may want
+    /// another.
     pub const fn new() -> ReadyFds {
         ReadyFds { list: Vec::new(), more: false, woken: false }
     }
 
-    /// The fd registered under `id` is ready. One that is unknown, or gone, is ignored by the reactor.
+    /// The fd registered under `id` is ready. One that is unknown, or gone, is ignored by the
+    /// reactor.
     #[inline]
     pub fn push(&mut self, id: u64, readiness: Readiness) {
         self.list.push((id, readiness));
@@ -214,7 +257,8 @@ pub struct Syscalls {
     pub polls: u64,
     /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
     pub arms: u64,
-    /// Those of the arms that were no syscall of their own, because they went with a wait: on kqueue.
+    /// Those of the arms that were no syscall of their own, because they went with a wait: on
+    /// kqueue.
     pub joined: u64,
     /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
     pub controls: u64,
@@ -282,7 +326,10 @@ impl VirtualClock {
     /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point
     /// on it; on a clock that starts at [`Time::ZERO`] it is none.
     pub fn new(start: Time) -> VirtualClock {
-        VirtualClock { nanos: Arc::new(AtomicU64::new(start.as_nanos())), has_instants: start > Time::ZERO }
+        VirtualClock {
+            nanos: Arc::new(AtomicU64::new(start.as_nanos())),
+            has_instants: start > Time::ZERO,
+        }
     }
 
     /// What the clock says.

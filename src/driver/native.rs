@@ -1,9 +1,11 @@
 //! The default driver: the system's poller with one kernel timer and one waker in it.
 //!
-//! The timer is armed inside the call that blocks, and only when the deadline asked for is before the one that is armed: a stale early
-//! wake-up costs a turn, a `settime` costs more. Neither timer nor waker is ever read.
+//! The timer is armed inside the call that blocks, and only when the deadline asked for is before
+//! the one that is armed: a stale early wake-up costs a turn, a `settime` costs more. Neither timer
+//! nor waker is ever read.
 //!
-//! A deadline with enough slack needs no kernel timer on epoll: the timeout of the wait itself will do, which saves the `settime`. On kqueue the arm goes with the wait.
+//! A deadline with enough slack needs no kernel timer on epoll: the timeout of the wait itself will
+//! do, which saves the `settime`. On kqueue the arm goes with the wait.
 
 use std::cell::OnceCell;
 use std::io;
@@ -47,7 +49,8 @@ pub struct Native {
 }
 
 impl Native {
-    /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is left behind.
+    /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is
+    /// left behind.
     #[track_caller]
     pub fn new() -> io::Result<Native> {
         Native::with_batch(BATCH)
@@ -87,7 +90,8 @@ impl Native {
         Native::new()
     }
 
-    /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller then sets it.
+    /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller
+    /// then sets it.
     #[inline(always)] // see Notify::call
     fn earlier(&mut self, deadline: Option<Deadline>) -> Option<Time> {
         let latest = deadline?.latest;
@@ -124,7 +128,8 @@ impl Native {
         self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
-    /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and looked at in one place.
+    /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and
+    /// looked at in one place.
     #[inline(always)] // see Notify::call
     fn look(
         &mut self,
@@ -162,7 +167,12 @@ impl AsRef<Poller> for Native {
 }
 
 impl Driver for Native {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         match how {
             Wait::Block => {
                 self.may_sleep()?;
@@ -188,7 +198,13 @@ impl Driver for Native {
         }
     }
 
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.syscalls.controls += 1;
         self.poller.register(fd, id, interest, mode)?;
         self.fds += 1;
@@ -200,7 +216,13 @@ impl Driver for Native {
         Ok(())
     }
 
-    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.syscalls.controls += 1;
         self.level |= mode == Mode::Level;
         self.poller.modify(fd, id, interest, mode)
@@ -232,8 +254,8 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Senders may keep the waker, and an embedding the poller: what they wake then is not to be seen there for ever.
-        // (A forked child leaves the parent's poller alone.)
+        // Senders may keep the waker, and an embedding the poller: what they wake then is not to be
+        // seen there for ever. (A forked child leaves the parent's poller alone.)
         if self.poller.is_here() {
             self.waker.retire(&self.poller);
         }

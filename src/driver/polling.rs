@@ -1,4 +1,5 @@
-//! A driver on somebody's `polling::Poller`: our own poller's fd is in theirs, under one key, level-triggered, so that a look need not see everything.
+//! A driver on somebody's `polling::Poller`: our own poller's fd is in theirs, under one key,
+//! level-triggered, so that a look need not see everything.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use ::polling::{Event, Events, PollMode, Poller};
 
 use super::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait, Wake,
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait,
+    Wake,
 };
 use crate::sys::foreign::InPoller;
 use crate::sys::{Interest, Mode};
@@ -17,18 +19,25 @@ use crate::sys::{Interest, Mode};
 /// Events that one wait takes at most; the others are the next wait's.
 const BATCH: usize = 256;
 
-/// Waits through a [`polling::Poller`](::polling::Poller): the sources that were added there and those of the reactor are waited for together. Feature `polling`.
+/// Waits through a [`polling::Poller`](::polling::Poller): the sources that were added there and
+/// those of the reactor are waited for together. Feature `polling`.
 ///
-/// The reactor's own poller is in the `Poller` under a key that nothing else there may have. A wait that ends for the reactor's sake costs **one syscall more** than under [`Native`], the
-/// look at that poller, besides what the `Poller` itself makes of a wait: on Linux a `timerfd_settime`, two `epoll_ctl` and a `read`, which [`Stats`](crate::Stats) does not count. Timers are
-/// as exact as under `Native`: the `Poller`'s timeouts are not used.
+/// The reactor's own poller is in the `Poller` under a key that nothing else there may have. A wait
+/// that ends for the reactor's sake costs **one syscall more** than under [`Native`], the look at
+/// that poller, besides what the `Poller` itself makes of a wait: on Linux a `timerfd_settime`, two
+/// `epoll_ctl` and a `read`, which [`Stats`](crate::Stats) does not count. Timers are as exact as
+/// under `Native`: the `Poller`'s timeouts are not used.
 ///
-/// What the `Poller` finds for other keys is given out by [`events`](Self::events), as a source in the same `select!` and `wait` as all others. Nothing is lost and memory is bounded: at most 256
-/// events are taken from the `Poller`, and no more before the loop has taken those; meanwhile the reactor waits for its own sources only.
+/// What the `Poller` finds for other keys is given out by [`events`](Self::events), as a source in
+/// the same `select!` and `wait` as all others. Nothing is lost and memory is bounded: at most 256
+/// events are taken from the `Poller`, and no more before the loop has taken those; meanwhile the
+/// reactor waits for its own sources only.
 ///
-/// Nobody else may wait on the `Poller`: of two waits it lets one return at once. A [`notify`](::polling::Poller::notify) ends the wait under way, and nothing else.
+/// Nobody else may wait on the `Poller`: of two waits it lets one return at once. A
+/// [`notify`](::polling::Poller::notify) ends the wait under way, and nothing else.
 ///
-/// The reactor's fd is that of the `Poller`: it can be [embedded](crate::Reactor::embed) as well, with all that was added there.
+/// The reactor's fd is that of the `Poller`: it can be [embedded](crate::Reactor::embed) as well,
+/// with all that was added there.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -39,7 +48,8 @@ const BATCH: usize = 256;
 /// let (poller, events) = (driver.poller().clone(), driver.events());
 /// let reactor = Reactor::with_driver(driver)?;
 /// let events = reactor.register(events)?;
-/// // unsafe { poller.add(&socket, polling::Event::readable(7))? } as ever, and `poller.modify(..)` after each event
+/// // unsafe { poller.add(&socket, polling::Event::readable(7))? } as ever, and
+/// // `poller.modify(..)` after each event
 /// let timeout = reactor.after(Duration::from_millis(1));
 /// select! { reactor;
 ///     recv(events) -> event => println!("{} is ready", event.key),
@@ -58,11 +68,17 @@ pub struct PollingDriver {
 }
 
 impl PollingDriver {
-    /// A driver on `poller`, in which it has `key` for itself. Six syscalls; fails with the system's error, and with [`io::ErrorKind::InvalidInput`] for `usize::MAX`, the `Poller`'s own key,
-    /// and then leaves nothing behind.
+    /// A driver on `poller`, in which it has `key` for itself. Six syscalls; fails with the
+    /// system's error, and with [`io::ErrorKind::InvalidInput`] for `usize::MAX`, the `Poller`'s
+    /// own key, and then leaves nothing behind.
     #[track_caller]
     pub fn new(poller: impl Into<Arc<Poller>>, key: usize) -> io::Result<PollingDriver> {
-        let native = InPoller::add(poller.into(), Native::to_nest()?, Event::readable(key), PollMode::Level)?;
+        let native = InPoller::add(
+            poller.into(),
+            Native::to_nest()?,
+            Event::readable(key),
+            PollMode::Level,
+        )?;
         let queue = DriverQueue::with_capacity(BATCH);
         let capacity = NonZeroUsize::new(BATCH).unwrap_or(NonZeroUsize::MIN);
         let events = Events::with_capacity(capacity);
@@ -76,7 +92,8 @@ impl PollingDriver {
 
     /// What the `Poller` finds for other keys than ours, to be registered with the reactor.
     ///
-    /// Each event is given once, in the order in which the `Poller` reported them. Without this, and once it has been dropped, they are dropped.
+    /// Each event is given once, in the order in which the `Poller` reported them. Without this,
+    /// and once it has been dropped, they are dropped.
     pub fn events(&self) -> DriverEvents<Event> {
         self.queue.events()
     }
@@ -98,7 +115,12 @@ impl PollingDriver {
 }
 
 impl Driver for PollingDriver {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Arm || !self.queue.is_empty() {
             return self.native.get_mut().wait(deadline, how, ready);
         }
@@ -113,11 +135,23 @@ impl Driver for PollingDriver {
         }
     }
 
-    fn register(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.native.get_mut().register(fd, id, interest, mode)
     }
 
-    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.native.get_mut().modify(fd, id, interest, mode)
     }
 

@@ -1,7 +1,9 @@
-//! Events of a driver's own: what its poller found for somebody else, on the way to a [`Source`](crate::Source).
+//! Events of a driver's own: what its poller found for somebody else, on the way to a
+//! [`Source`](crate::Source).
 //!
-//! The driver keeps one end, the user registers the other. The list is bounded by the driver, which looks for more only when it is empty: until then the rest waits in the kernel,
-//! where no edge is lost.
+//! The driver keeps one end, the user registers the other. The list is bounded by the driver, which
+//! looks for more only when it is empty: until then the rest waits in the kernel, where no edge is
+//! lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,16 +13,20 @@ use std::rc::Rc;
 use super::ReadyFds;
 use crate::sys::Readiness;
 
-/// The driver's end: it puts in what its poller found that is not the reactor's. Made by the driver, which says in [`Driver::has_events`](super::Driver::has_events) that it has it.
+/// The driver's end: it puts in what its poller found that is not the reactor's. Made by the
+/// driver, which says in [`Driver::has_events`](super::Driver::has_events) that it has it.
 ///
-/// Bounded if the driver keeps to this: while [`is_empty`](Self::is_empty) says no, it does not ask the foreign poller for more, but waits for the reactor's own events only.
+/// Bounded if the driver keeps to this: while [`is_empty`](Self::is_empty) says no, it does not ask
+/// the foreign poller for more, but waits for the reactor's own events only.
 pub struct DriverQueue<E> {
     shared: Rc<Shared<E>>,
 }
 
-/// The user's end: [registered](crate::Handle::register) with the reactor on that driver it is a source of `E`s, a [`DriverInbox`](crate::DriverInbox).
+/// The user's end: [registered](crate::Handle::register) with the reactor on that driver it is a
+/// source of `E`s, a [`DriverInbox`](crate::DriverInbox).
 ///
-/// Register it before the first wait and before [`embed`](crate::Reactor::embed); what comes earlier waits. When it is dropped, or never asked for, the driver drops its events.
+/// Register it before the first wait and before [`embed`](crate::Reactor::embed); what comes
+/// earlier waits. When it is dropped, or never asked for, the driver drops its events.
 pub struct DriverEvents<E> {
     shared: Rc<Shared<E>>,
 }
@@ -42,7 +48,8 @@ impl<E> Shared<E> {
 }
 
 impl<E> DriverQueue<E> {
-    /// An empty queue that allocates for `capacity` events now, and no more until there are more at once.
+    /// An empty queue that allocates for `capacity` events now, and no more until there are more at
+    /// once.
     pub fn with_capacity(capacity: usize) -> DriverQueue<E> {
         let list = RefCell::new(VecDeque::with_capacity(capacity));
         DriverQueue { shared: Rc::new(Shared { list, id: Cell::new(None) }) }
@@ -53,7 +60,8 @@ impl<E> DriverQueue<E> {
         DriverEvents { shared: self.shared.clone() }
     }
 
-    /// Puts an event in and makes the source ready. Without anybody to take it, ever, the event is dropped.
+    /// Puts an event in and makes the source ready. Without anybody to take it, ever, the event is
+    /// dropped.
     pub fn push(&self, event: E, ready: &mut ReadyFds) {
         if Rc::strong_count(&self.shared) == 1 {
             return;
@@ -117,7 +125,9 @@ impl<E> Drop for DriverEvents<E> {
 
 impl<E> fmt::Debug for DriverQueue<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DriverQueue").field("len", &self.shared.list.borrow().len()).finish_non_exhaustive()
+        f.debug_struct("DriverQueue")
+            .field("len", &self.shared.list.borrow().len())
+            .finish_non_exhaustive()
     }
 }
 

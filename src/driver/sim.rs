@@ -8,12 +8,16 @@ use std::time::Duration;
 use super::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
 use crate::sys::Time;
 
-/// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the same way every time.
+/// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the
+/// same way every time.
 ///
-/// Blocking moves the clock to the armed deadline (with slack, to the end of it) and returns. When nothing is armed and nobody woke the reactor, nothing can ever happen, and the
-/// blocking call fails with [`io::ErrorKind::Deadlock`]. Clones share the clock: keep one to read it or to advance it.
+/// Blocking moves the clock to the armed deadline (with slack, to the end of it) and returns. When
+/// nothing is armed and nobody woke the reactor, nothing can ever happen, and the blocking call
+/// fails with [`io::ErrorKind::Deadlock`]. Clones share the clock: keep one to read it or to
+/// advance it.
 ///
-/// One reactor, one thread. A sender on another thread works, but *when* its message arrives is then up to the scheduler.
+/// One reactor, one thread. A sender on another thread works, but *when* its message arrives is
+/// then up to the scheduler.
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
@@ -62,8 +66,9 @@ impl Sim {
         self.clock.now()
     }
 
-    /// Moves the clock on by `d`, as if the loop had been busy for so long. The next turn sees what is due then; [`Handle::now`](crate::Handle::now) goes on giving the time of the turn
-    /// before, [`Sim::now`] gives the new one.
+    /// Moves the clock on by `d`, as if the loop had been busy for so long. The next turn sees what
+    /// is due then; [`Handle::now`](crate::Handle::now) goes on giving the time of the turn before,
+    /// [`Sim::now`] gives the new one.
     pub fn advance(&self, d: Duration) {
         self.clock.advance_to(self.clock.now() + d);
     }
@@ -81,7 +86,8 @@ impl Driver for Sim {
             }
             _ => Err(io::Error::new(
                 io::ErrorKind::Deadlock,
-                "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken the reactor",
+                "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken \
+                 the reactor",
             )),
         }
     }

@@ -7,7 +7,7 @@
 //! | word | says | changed by |
 //! |---|---|---|
 //! | `latest` of a slot | the last place of this slot in the mailbox, or none | compare-and-swap |
-//! | `content` of a place | its note and a version; closed: the loop has taken it | compare-and-swap |
+//! | `content` of a place | its note and a version; closed: the loop took it | compare-and-swap |
 //!
 //! # Memory
 //! It grows with the timers that have requests at one time, and with the slots whose ids are given
@@ -109,7 +109,11 @@ impl Ask {
             has_reset: self.has_reset || later.has_reset,
             has_stop: self.has_stop || later.has_stop,
             count: self.count + later.count,
-            after_stop: if self.has_stop { self.after_stop + later.count } else { later.after_stop },
+            after_stop: if self.has_stop {
+                self.after_stop + later.count
+            } else {
+                later.after_stop
+            },
             dead,
             ..later
         }
@@ -120,7 +124,8 @@ impl Ask {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlaceId(u64);
 
-/// See the module's text. Reused, and not freed before the reactor's last [`Remote`](super::Remote).
+/// See the module's text. Reused, and not freed before the reactor's last
+/// [`Remote`](super::Remote).
 struct Place {
     content: AtomicU64,
     next: AtomicU64,
@@ -223,8 +228,9 @@ impl<T: Record> Pool<T> {
         let (segment, at) = place_of(index as usize);
         let records = self.segments[segment].load(Ordering::Acquire);
         debug_assert!(!records.is_null());
-        // SAFETY: who has an index has it from `take`, which has made the segment: `FIRST << segment`
-        // records, of which `at` is one. Segments are not freed before the pool is dropped.
+        // SAFETY: who has an index has it from `take`, which has made the segment:
+        // `FIRST << segment` records, of which `at` is one. Segments are not freed before the pool
+        // is dropped.
         unsafe { &*records.add(at) }
     }
 
@@ -257,7 +263,10 @@ impl<T: Record> Pool<T> {
         }
         let records: Box<[T]> = std::iter::repeat_with(T::new).take(FIRST << segment).collect();
         let ours = Box::into_raw(records).cast::<T>();
-        if place.compare_exchange(ptr::null_mut(), ours, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if place
+            .compare_exchange(ptr::null_mut(), ours, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             // SAFETY: from `into_raw` above, of this length, and nobody else has seen it.
             unsafe { Pool::free_segment(ours, segment) };
         }
@@ -343,7 +352,8 @@ impl Asks {
     pub(super) fn prepare(&self, slot: u32) {
         let (block, _) = block_of(slot);
         let none = || AtomicU64::new(NIL);
-        self.latest[block].get_or_init(|| std::iter::repeat_with(none).take(BLOCK << block).collect());
+        self.latest[block]
+            .get_or_init(|| std::iter::repeat_with(none).take(BLOCK << block).collect());
     }
 
     fn latest(&self, slot: u32) -> Option<&AtomicU64> {
@@ -356,11 +366,12 @@ impl Asks {
         self.closures.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Joins a request with the last one for its slot, or makes a place for it. The caller then puts
-    /// the place into the mailbox and calls [`placed`](Self::placed). Tells the reactor in any case.
+    /// Joins a request with the last one for its slot, or makes a place for it. The caller then
+    /// puts the place into the mailbox and calls [`placed`](Self::placed). Tells the reactor in any
+    /// case.
     ///
-    /// Fails when 16 million places are in use: the request then goes into the mailbox as it is, and
-    /// [`forget`](Self::forget) follows.
+    /// Fails when 16 million places are in use: the request then goes into the mailbox as it is,
+    /// and [`forget`](Self::forget) follows.
     pub(super) fn join(&self, ask: Ask) -> Result<Option<Placed>, Ask> {
         let Some(latest) = self.latest(ask.slot()) else { return Err(ask) };
         let epoch = self.closures.load(Ordering::SeqCst);
@@ -410,7 +421,10 @@ impl Asks {
     pub(super) fn placed(&self, placed: &Placed) {
         let Some(latest) = self.latest(placed.slot) else { return };
         let PlaceId(named) = placed.place;
-        if latest.compare_exchange(placed.before, named, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        if latest
+            .compare_exchange(placed.before, named, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err()
+        {
             self.forget(placed.slot);
         }
     }
@@ -434,7 +448,8 @@ impl Asks {
         let content = self.places.get(place).content.fetch_or(CLOSED, Ordering::SeqCst);
         let (ask, ..) = self.notes.get(index(content)).read();
         if let Some(latest) = self.latest(ask.slot()) {
-            let _ = latest.compare_exchange(named, self.blank(), Ordering::SeqCst, Ordering::Relaxed);
+            let _ =
+                latest.compare_exchange(named, self.blank(), Ordering::SeqCst, Ordering::Relaxed);
         }
         self.notes.give(index(content));
         self.places.give(place);

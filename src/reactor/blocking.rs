@@ -41,6 +41,9 @@ impl Blocking<'_> {
 
 impl fmt::Debug for Blocking<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocking").field("awake", &self.awake).field("deadline", &self.deadline).finish()
+        f.debug_struct("Blocking")
+            .field("awake", &self.awake)
+            .field("deadline", &self.deadline)
+            .finish()
     }
 }

@@ -46,20 +46,24 @@ impl Builder {
         }
     }
 
-    /// How late timers may fire for the sake of fewer wake-ups: those whose windows overlap, from the deadline to this much later, share one. Never early. Default: zero.
+    /// How late timers may fire for the sake of fewer wake-ups: those whose windows overlap, from
+    /// the deadline to this much later, share one. Never early. Default: zero.
     ///
-    /// A timer may have a [slack of its own](crate::Timer::slack). [`Stats::coalesced`](crate::Stats::coalesced) counts the wake-ups saved. Where the window is wider than the
-    /// kernel's own inaccuracy with timeouts (the larger of 50 µs and 0.1 %), a tick costs one
-    /// syscall instead of two. The deadlines of [contexts](crate::Context) have no slack, unless
-    /// [asked for](crate::Done::slack).
+    /// A timer may have a [slack of its own](crate::Timer::slack).
+    /// [`Stats::coalesced`](crate::Stats::coalesced) counts the wake-ups saved. Where the window is
+    /// wider than the kernel's own inaccuracy with timeouts (the larger of 50 µs and 0.1 %), a tick
+    /// costs one syscall instead of two. The deadlines of [contexts](crate::Context) have no slack,
+    /// unless [asked for](crate::Done::slack).
     pub fn slack(mut self, slack: Duration) -> Builder {
         self.slack = slack;
         self
     }
 
-    /// Wakes up by this much before a deadline and spins until it: timers are late by less than a microsecond, for the CPU time that it takes. Default: zero.
+    /// Wakes up by this much before a deadline and spins until it: timers are late by less than a
+    /// microsecond, for the CPU time that it takes. Default: zero.
     ///
-    /// Sensible are 50 to 200 µs, what the kernel's wake-ups are late by on the machine. Timers whose slack is greater are not spun for.
+    /// Sensible are 50 to 200 µs, what the kernel's wake-ups are late by on the machine. Timers
+    /// whose slack is greater are not spun for.
     ///
     /// It has no effect while the reactor is [embedded](crate::Reactor::embed): the outer loop
     /// sleeps, not the reactor, and to spin in a turn would hold up everything else in that loop.
@@ -69,13 +73,15 @@ impl Builder {
         self
     }
 
-    /// How long to look for messages before sleeping. Default: [`Spin::Adaptive`]. Always off where only one core is usable.
+    /// How long to look for messages before sleeping. Default: [`Spin::Adaptive`]. Always off where
+    /// only one core is usable.
     pub fn spin(mut self, spin: impl Into<Spin>) -> Builder {
         self.spin = spin.into();
         self
     }
 
-    /// How often a loop that is too busy ever to sleep looks at its fds, by a syscall that does not wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
+    /// How often a loop that is too busy ever to sleep looks at its fds, by a syscall that does not
+    /// wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
     pub fn poll_interval(mut self, interval: Duration) -> Builder {
         self.poll_interval = interval;
         self
@@ -86,7 +92,8 @@ impl Builder {
     ///
     /// The rest comes with the next look, and every ready fd has its turn. So a flood of ready fds
     /// lengthens a turn by one batch at most, before due timers, posts and callbacks run. Messages
-    /// and timers are reported among the fds in the order in which they came. A turn of an [embedded](Reactor::embed) reactor may take several batches.
+    /// and timers are reported among the fds in the order in which they came. A turn of an
+    /// [embedded](Reactor::embed) reactor may take several batches.
     ///
     /// For [`build`](Self::build): other drivers have limits of their own.
     ///
@@ -105,8 +112,8 @@ impl Builder {
         self
     }
 
-    /// Sets how many posted closures and requests of other threads a turn runs at most. Zero is taken
-    /// for 1. Default: 1,024.
+    /// Sets how many posted closures and requests of other threads a turn runs at most. Zero is
+    /// taken for 1. Default: 1,024.
     ///
     /// The rest is the next turn's, and the loop does not sleep before it. So a flood of posts
     /// starves no timer, fd or callback. A turn in which a message is ready may run a second batch.
@@ -116,10 +123,11 @@ impl Builder {
     /// answer "nothing", as `try_wait` or a `default` case, runs these posts first, however many.
     ///
     /// # The longest turn
-    /// A turn runs at most two batches of posts and two [batches of callbacks](Self::callback_batch),
-    /// and one [batch of fds](Self::fd_batch) and 4,096 expiries. The exception is a call that must
-    /// answer "nothing" (above). Each closure takes its own time, so a closure that
-    /// takes 1 ms makes a full batch take a second: give slow closures a small batch.
+    /// A turn runs at most two batches of posts and two [batches of
+    /// callbacks](Self::callback_batch), and one [batch of fds](Self::fd_batch) and 4,096 expiries.
+    /// The exception is a call that must answer "nothing" (above). Each closure takes its own time,
+    /// so a closure that takes 1 ms makes a full batch take a second: give slow closures a small
+    /// batch.
     ///
     /// ```
     /// use pollmux::{Events, Reactor};
@@ -139,14 +147,15 @@ impl Builder {
 
     /// Sets how many due callbacks a turn calls at most. Zero is taken for 1. Default: 1,024.
     ///
-    /// The rest is the next turn's, in the order of the deadlines, and the loop does not sleep before
-    /// it. `try_wait` and a `default` case call one batch. A turn in which a post and a message come
-    /// may call a second one. Such calls may have to run [many posts](Self::post_batch) first, and
-    /// call a batch after each batch of posts, but each callback once at most.
+    /// The rest is the next turn's, in the order of the deadlines, and the loop does not sleep
+    /// before it. `try_wait` and a `default` case call one batch. A turn in which a post and a
+    /// message come may call a second one. Such calls may have to run [many
+    /// posts](Self::post_batch) first, and call a batch after each batch of posts, but each
+    /// callback once at most.
     ///
-    /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that were
-    /// due by then have been called, however many. Each is called once there: one that is armed with
-    /// zero meanwhile is the next turn's. The [longest turn](Self::post_batch) is the
+    /// [`sleep_blocking`](crate::Handle::sleep_blocking) and timeouts end when the callbacks that
+    /// were due by then have been called, however many. Each is called once there: one that is
+    /// armed with zero meanwhile is the next turn's. The [longest turn](Self::post_batch) is the
     /// sum of all batches.
     pub fn callback_batch(mut self, callbacks: usize) -> Builder {
         self.callback_batch = callbacks;
@@ -154,7 +163,8 @@ impl Builder {
     }
 
     /// Sets how many posts may wait for the loop when [`Remote::try_post`](crate::Remote::try_post)
-    /// adds one. Default: 2^20; zero refuses all. [`Remote::post`](crate::Remote::post) has no limit.
+    /// adds one. Default: 2^20; zero refuses all. [`Remote::post`](crate::Remote::post) has no
+    /// limit.
     pub fn post_limit(mut self, posts: usize) -> Builder {
         self.post_limit = posts;
         self
@@ -163,7 +173,8 @@ impl Builder {
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
     #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
-        let driver = Native::with_batch(self.fd_batch).map_err(|error| errors::of_watches(error, None))?;
+        let driver =
+            Native::with_batch(self.fd_batch).map_err(|error| errors::of_watches(error, None))?;
         self.build_with(driver)
     }
 

@@ -1,8 +1,10 @@
 //! Closures that the loop calls: callbacks that are due, and what other threads have posted.
 //!
-//! They run where a turn begins, before any source is asked, one batch a turn: what a closure posts, or arms with zero, is the next turn's. Only what other threads have posted meanwhile
-//! is run once more when something is ready, because that may be a message that was sent after it. While one runs nothing of the reactor is borrowed, so it may use the reactor as it
-//! likes. A select in a closure runs no closures: `calling` says so.
+//! They run where a turn begins, before any source is asked, one batch a turn: what a closure
+//! posts, or arms with zero, is the next turn's. Only what other threads have posted meanwhile is
+//! run once more when something is ready, because that may be a message that was sent after it.
+//! While one runs nothing of the reactor is borrowed, so it may use the reactor as it likes. A
+//! select in a closure runs no closures: `calling` says so.
 
 use std::fmt;
 use std::ops::Deref;
@@ -21,7 +23,8 @@ use crate::wake::{Bell, Probe};
 /// A callback's closure.
 pub(crate) type Call = Box<dyn FnMut(&Firing<'_>)>;
 
-/// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's own timer.
+/// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's
+/// own timer.
 pub struct Firing<'a> {
     handle: &'a Handle,
     id: TimerId,
@@ -34,8 +37,9 @@ impl Firing<'_> {
         self.scheduled
     }
 
-    /// Calls the callback again, `d` from the real now. Returns as [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was dropped
-    /// meanwhile. With zero it is due in the next turn.
+    /// Calls the callback again, `d` from the real now. Returns as
+    /// [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was
+    /// dropped meanwhile. With zero it is due in the next turn.
     pub fn reset(&self, d: Duration) -> bool {
         self.handle.reset_timer(self.id, d).unwrap_or(false)
     }
@@ -84,7 +88,8 @@ impl fmt::Debug for Firing<'_> {
     }
 }
 
-/// A closure that runs: it goes back to its slot afterwards, also by a panic, if the slot is still its own.
+/// A closure that runs: it goes back to its slot afterwards, also by a panic, if the slot is still
+/// its own.
 struct Running {
     chunk: Rc<Chunk<Core>>,
     slot: u32,
@@ -140,7 +145,8 @@ impl Drop for Batch<'_> {
 }
 
 impl Core {
-    /// Whether closures that wait are to be run by the turn under way: not by one inside another closure.
+    /// Whether closures that wait are to be run by the turn under way: not by one inside another
+    /// closure.
     #[inline]
     pub(crate) fn may_call(&self) -> bool {
         !self.calling.get()
@@ -152,16 +158,16 @@ impl Core {
         self.notify.is_pressed() && self.may_call()
     }
 
-    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up to
-    /// a batch of each. What they have armed and is due already is ready then.
+    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up
+    /// to a batch of each. What they have armed and is due already is ready then.
     pub(super) fn run_calls(self: &Rc<Core>, again: Again) {
         if self.run_batch(self.callback_batch, again) {
             self.settle_behind();
         }
     }
 
-    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due. Leaves what was
-    /// armed with zero in the queue. Returns true if anything ran.
+    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due. Leaves what
+    /// was armed with zero in the queue. Returns true if anything ran.
     pub(super) fn run_batch(self: &Rc<Core>, most: usize, again: Again) -> bool {
         if self.closed.get() {
             return false;
@@ -300,7 +306,8 @@ impl Core {
             }
         }
         if batch > 0 {
-            // A post may have armed what is due already, which a turn that began with nothing due would not see.
+            // A post may have armed what is due already, which a turn that began with nothing due
+            // would not see.
             self.clock.refresh();
         }
         if self.mailbox.borrow().as_ref().is_some_and(|mailbox| mailbox.is_large()) {
@@ -362,7 +369,10 @@ impl Core {
 
     fn is_channel(&self, token: u64) -> bool {
         let table = self.table.borrow();
-        table.slots.find(token).is_some_and(|(chunk, slot)| chunk.with_probe(slot, |_| ()).is_some())
+        table
+            .slots
+            .find(token)
+            .is_some_and(|(chunk, slot)| chunk.with_probe(slot, |_| ()).is_some())
     }
 
     /// Takes the callbacks that a bell has made due.

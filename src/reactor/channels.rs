@@ -1,9 +1,11 @@
 //! The registered channels, as the ready list sees them.
 //!
-//! A registered channel is always one of these, so that a wait finds every channel that has something without looking at the others:
+//! A registered channel is always one of these, so that a wait finds every channel that has
+//! something without looking at the others:
 //! - in the ready list, because it had something when last looked at;
 //! - asked for its mark, or marked and not collected yet;
-//! - *unasked*: only `select!` has used it lately, which looks for itself. A wait asks all of these for their marks first.
+//! - *unasked*: only `select!` has used it lately, which looks for itself. A wait asks all of these
+//!   for their marks first.
 
 use std::sync::Arc;
 
@@ -97,7 +99,8 @@ impl Channels {
         let mut marked = std::mem::take(&mut self.marked);
         for (order, slot) in &mut marked {
             let chunk = table.slots.chunk_of(*slot);
-            *order = chunk.and_then(|chunk| chunk.with_probe(*slot, |probe| probe.order())).unwrap_or(0);
+            *order =
+                chunk.and_then(|chunk| chunk.with_probe(*slot, |probe| probe.order())).unwrap_or(0);
         }
         marked.sort_unstable();
         marked.drain(..).for_each(|(_, slot)| self.look_at_marked(table, slot, marking));
@@ -171,7 +174,8 @@ impl Table {
         if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
             self.heap.remove(&self.slots, slot);
         }
-        let list = if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
+        let list =
+            if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
         list.push(&self.slots, slot);
     }
 }

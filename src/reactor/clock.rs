@@ -1,4 +1,5 @@
-//! The time as a turn sees it: read precisely at most once a turn, and not at all while nothing can be due.
+//! The time as a turn sees it: read precisely at most once a turn, and not at all while nothing can
+//! be due.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -16,13 +17,15 @@ pub(crate) struct TurnClock {
     source: Source,
     /// The turn's reading of the clock, if it has one.
     turn: Cell<Option<Time>>,
-    /// ns: the last precise reading. What was due then is due now, however far a coarse reading lags behind.
+    /// ns: the last precise reading. What was due then is due now, however far a coarse reading
+    /// lags behind.
     last: Cell<u64>,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// A coarse reading is usually less than `lag` behind, in ns; `allowed` is what it is taken to be now.
+    /// A coarse reading is usually less than `lag` behind, in ns; `allowed` is what it is taken to
+    /// be now.
     Monotonic {
         tsc: TscClock,
         lag: u64,
@@ -34,7 +37,8 @@ enum Source {
 impl TurnClock {
     pub(crate) fn new(clock: Clock) -> TurnClock {
         let source = match clock {
-            // Twice the resolution: a tick that comes late makes the coarse clock lag by more than one.
+            // Twice the resolution: a tick that comes late makes the coarse clock lag by more than
+            // one.
             Clock::Monotonic => {
                 let lag = nanos(coarse_resolution()).saturating_mul(2);
                 Source::Monotonic { tsc: TscClock::new(), lag, allowed: Cell::new(lag) }
@@ -56,18 +60,21 @@ impl TurnClock {
         matches!(self.source, Source::Virtual(_))
     }
 
-    /// Begins a turn: whether something with this deadline (ns) is due. If so the turn has its reading.
+    /// Begins a turn: whether something with this deadline (ns) is due. If so the turn has its
+    /// reading.
     #[inline]
     pub(crate) fn begin_turn(&self, deadline: u64) -> bool {
         self.turn.set(None);
         deadline != u64::MAX && self.is_due(deadline)
     }
 
-    /// Whether the time is `deadline` (ns) or later. Reads the clock precisely, for the turn too, only when that is close.
+    /// Whether the time is `deadline` (ns) or later. Reads the clock precisely, for the turn too,
+    /// only when that is close.
     #[inline]
     pub(crate) fn is_due(&self, deadline: u64) -> bool {
         if let Source::Monotonic { allowed, .. } = &self.source {
-            if self.last.get() < deadline && coarse_now().as_nanos().saturating_add(allowed.get()) < deadline
+            if self.last.get() < deadline
+                && coarse_now().as_nanos().saturating_add(allowed.get()) < deadline
             {
                 return false;
             }
@@ -75,7 +82,8 @@ impl TurnClock {
         self.refresh().as_nanos() >= deadline
     }
 
-    /// The loop has slept, perhaps for a deadline. On a machine that is short of CPUs the coarse clock may lag by several ticks then, and who trusts it sleeps again for what is due.
+    /// The loop has slept, perhaps for a deadline. On a machine that is short of CPUs the coarse
+    /// clock may lag by several ticks then, and who trusts it sleeps again for what is due.
     #[inline]
     pub(crate) fn slept(&self) {
         if let Source::Monotonic { lag, allowed, .. } = &self.source {
@@ -91,7 +99,8 @@ impl TurnClock {
         }
     }
 
-    /// Whether `deadline` (ns) has passed already at the turn's reading. Without one nothing had when the turn began.
+    /// Whether `deadline` (ns) has passed already at the turn's reading. Without one nothing had
+    /// when the turn began.
     #[inline]
     pub(crate) fn was_due(&self, deadline: u64) -> bool {
         self.turn.get().is_some_and(|now| now.as_nanos() >= deadline)
@@ -115,7 +124,8 @@ impl TurnClock {
         now
     }
 
-    /// The real now to count `d` from. Zero is due at once, so a reading that may be late will not do for it.
+    /// The real now to count `d` from. Zero is due at once, so a reading that may be late will not
+    /// do for it.
     #[inline]
     pub(crate) fn count_from(&self, d: Duration) -> Time {
         if d.is_zero() { self.refresh() } else { self.now_or_later() }

@@ -40,7 +40,8 @@ pub(crate) struct Core {
     pub(super) seq: Count,
     pub(crate) clock: TurnClock,
     pub(super) turns: Count,
-    /// Whether a turn begins with more than a look at the timers: closures to be called, fds to be polled.
+    /// Whether a turn begins with more than a look at the timers: closures to be called, fds to be
+    /// polled.
     pub(super) errands: Cell<bool>,
     /// The state of the generator that picks among ready cases.
     pub(super) random: Count,
@@ -111,7 +112,8 @@ pub(crate) struct Core {
     pub(super) forked: Cell<bool>,
     /// The line that made the reactor.
     pub(super) made_at: &'static Location<'static>,
-    /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an [`Embedded`].
+    /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an
+    /// [`Embedded`].
     pub(super) outer_armed: Cell<u64>,
     pub(super) embedded: Cell<bool>,
     pub(super) expired: Count,
@@ -143,7 +145,8 @@ impl Table {
     /// Takes a `Ready` record out of the list that it is in.
     #[inline]
     pub(super) fn unready(&mut self, slot: u32) {
-        let list = if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
+        let list =
+            if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
         list.remove(&self.slots, slot);
     }
 }
@@ -240,7 +243,8 @@ impl Core {
         self.has_ready() || self.has_calls()
     }
 
-    /// Whether a turn would call closures: those that came to be due inside another one, or stood behind one that panicked.
+    /// Whether a turn would call closures: those that came to be due inside another one, or stood
+    /// behind one that panicked.
     pub(super) fn has_calls(&self) -> bool {
         self.errands.get() && self.may_call() && self.table.borrow().calls.len() > 0
     }
@@ -344,18 +348,21 @@ impl Core {
         // Later posts are refused.
         let posts = self.mailbox.take();
         // A driver that is waiting, and drops its reactor meanwhile, goes when its wait ends.
-        let driver = self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
+        let driver =
+            self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
         if cfg!(kqueue) && self.forked.get() {
             // Its fds are not in this process: to close their numbers would close other files.
             std::mem::forget(driver);
             drop((calls, posts, chunks));
             return;
         }
-        // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this core, and this core held them.)
+        // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this
+        // core, and this core held them.)
         drop((calls, posts, chunks, driver));
     }
 
-    /// Arms a slot for `t`, and takes away what was pending: returns whether something was. To a later deadline two stores.
+    /// Arms a slot for `t`, and takes away what was pending: returns whether something was. To a
+    /// later deadline two stores.
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
@@ -448,7 +455,8 @@ pub(crate) fn closed() -> io::Error {
 pub(crate) fn busy() -> io::Error {
     io::Error::new(
         io::ErrorKind::ResourceBusy,
-        "the reactor's driver is waiting at this moment: it can neither wait nor be changed from within",
+        "the reactor's driver is waiting at this moment: it can neither wait nor be changed from \
+         within",
     )
 }
 

@@ -1,8 +1,11 @@
-//! The reactor inside somebody else's loop: one fd that is readable when a turn has something to do.
+//! The reactor inside somebody else's loop: one fd that is readable when a turn has something to
+//! do.
 //!
-//! Between turns the reactor counts as asleep: a sender that finds `sleeping` set wakes the driver, and the driver's fd becomes readable.
-//! Whatever else gives the next turn something to do (a deadline earlier than the armed one, sources that are still ready when a turn ends)
-//! raises the reactor's own waker in the same way. Taking `sleeping` is what raising costs its right to do so, so it happens at most once between turns.
+//! Between turns the reactor counts as asleep: a sender that finds `sleeping` set wakes the driver,
+//! and the driver's fd becomes readable. Whatever else gives the next turn something to do (a
+//! deadline earlier than the armed one, sources that are still ready when a turn ends) raises the
+//! reactor's own waker in the same way. Taking `sleeping` is what raising costs its right to do so,
+//! so it happens at most once between turns.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -19,9 +22,10 @@ use crate::wake::Request;
 
 /// A reactor embedded in another loop; made by [`Reactor::embed`].
 ///
-/// Register its fd for reading with the outer poller, level- or edge-triggered, and call [`turn`](Self::turn) whenever it is
-/// readable. Then take what is ready: with `select!` and a `default` case, with [`Handle::try_wait`], or from the sources themselves.
-/// Nothing else is owed, and the order does not matter: what is left is reported again.
+/// Register its fd for reading with the outer poller, level- or edge-triggered, and call
+/// [`turn`](Self::turn) whenever it is readable. Then take what is ready: with `select!` and a
+/// `default` case, with [`Handle::try_wait`], or from the sources themselves. Nothing else is owed,
+/// and the order does not matter: what is left is reported again.
 ///
 /// # A ready source that nobody takes
 /// The fd stays readable while any source of the reactor is ready, whether or not your loop asks
@@ -48,9 +52,10 @@ impl Reactor {
     /// sleeps, not the reactor.
     /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
     ///
-    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with [`io::ErrorKind::Unsupported`] when the driver has no
-    /// fd, with [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want
-    /// of fds as [`Reactor::new`] does.
+    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with
+    /// [`io::ErrorKind::Unsupported`] when the driver has no fd, with
+    /// [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want of fds as
+    /// [`Reactor::new`] does.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]
@@ -78,12 +83,16 @@ impl Reactor {
         let core = &self.core;
         core.check_process()?;
         if core.embedded.get() {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the reactor is embedded already"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "the reactor is embedded already",
+            ));
         }
         let driving = core.driving.try_borrow().map_err(|_| super::busy())?;
         let fd = match driving.driver.as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => PollerFd::new(
-                fd.try_clone_to_owned().map_err(|error| of_creation(error, "the fd for an outer loop"))?,
+                fd.try_clone_to_owned()
+                    .map_err(|error| of_creation(error, "the fd for an outer loop"))?,
             ),
             None => {
                 return Err(io::Error::new(
@@ -102,11 +111,14 @@ impl Reactor {
 }
 
 impl Embedded {
-    /// Does what there is to do without waiting: takes wake-ups, moves due timers and marked channels to the ready ones, arms the
-    /// earliest deadline if it is before what is armed, and goes back to sleep. Returns how many sources are ready.
+    /// Does what there is to do without waiting: takes wake-ups, moves due timers and marked
+    /// channels to the ready ones, arms the earliest deadline if it is before what is armed, and
+    /// goes back to sleep. Returns how many sources are ready.
     ///
-    /// One `epoll_wait`, and one `timerfd_settime` if the earliest deadline moved forward. When sources are ready the fd stays readable
-    /// until a turn finds none: one `write`. No allocation. Fails when the driver does or when the reactor has been dropped. A callback that the turn runs may take a turn, too.
+    /// One `epoll_wait`, and one `timerfd_settime` if the earliest deadline moved forward. When
+    /// sources are ready the fd stays readable until a turn finds none: one `write`. No allocation.
+    /// Fails when the driver does or when the reactor has been dropped. A callback that the turn
+    /// runs may take a turn, too.
     pub fn turn(&self) -> io::Result<usize> {
         let core = &self.handle.core;
         if core.closed.get() {
@@ -216,14 +228,16 @@ impl Drop for Embedded {
 
 /// The outer loop, which sleeps for the reactor.
 impl Core {
-    /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is armed for.
+    /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is
+    /// armed for.
     pub(super) fn tell_outer(&self, deadline: u64) {
         if deadline < self.outer_armed.get() && self.embedded.get() {
             self.leave_to_next_turn();
         }
     }
 
-    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was readable for. The next turn restores it: it arms and goes to sleep again.
+    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was
+    /// readable for. The next turn restores it: it arms and goes to sleep again.
     #[inline]
     pub(super) fn looked_past_the_outer_loop(&self) {
         if self.embedded.get() {
@@ -232,7 +246,8 @@ impl Core {
         }
     }
 
-    /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us, nothing is ready or due, and what is to be due is armed.
+    /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us,
+    /// nothing is ready or due, and what is to be due is armed.
     pub(super) fn has_taken_nothing(&self) -> bool {
         let now = self.clock.now_or_later();
         if !self.notify.is_asleep()
@@ -242,12 +257,14 @@ impl Core {
         {
             return false;
         }
-        // No syscall, unless the kernel's timer has gone off for a deadline that was put off meanwhile.
+        // No syscall, unless the kernel's timer has gone off for a deadline that was put off
+        // meanwhile.
         let arm = self.deadline_of_outer_loop(now);
         self.drive(arm, Wait::Arm).is_ok()
     }
 
-    /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer loop sleeps.
+    /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer
+    /// loop sleeps.
     pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<Deadline> {
         let due = self.next_due.get();
         let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());

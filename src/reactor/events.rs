@@ -19,7 +19,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// The key given with `with_key` or `register_with`; without one, what the source's `key()` says.
+    /// The key given with `with_key` or `register_with`; without one, what the source's `key()`
+    /// says.
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
@@ -33,7 +34,8 @@ impl Events {
         Events { tokens: Vec::with_capacity(capacity), capacity, from: None }
     }
 
-    /// What the last wait found. Skips, while it goes on, what has been stopped, reset, drained or dropped meanwhile.
+    /// What the last wait found. Skips, while it goes on, what has been stopped, reset, drained or
+    /// dropped meanwhile.
     pub fn iter(&self) -> Iter<'_> {
         Iter { tokens: self.tokens.iter(), from: self.from.as_ref() }
     }
@@ -58,7 +60,8 @@ impl<'a> IntoIterator for &'a Events {
     }
 }
 
-/// The iterator of [`Events::iter`]. Looks at each source when it comes to it, so handling one event may stop another.
+/// The iterator of [`Events::iter`]. Looks at each source when it comes to it, so handling one
+/// event may stop another.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     tokens: std::slice::Iter<'a, u64>,

@@ -1,7 +1,13 @@
-//! Fds of the user, as the reactor sees them: the driver waits for them under the token of their slot, and what it finds is remembered there.
+//! Fds of the user, as the reactor sees them: the driver waits for them under the token of their
+//! slot, and what it finds is remembered there.
 //!
-//! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the next one when the source has been found not to be ready any more. So is every driver
-//! for [`Mode::Level`], and for the next one when the source has been taken: a file that stays ready keeps no loop awake that does not ask for it.
+//! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the
+//! next one when the source has been found not to be ready any more. So is every driver for
+//! [`Mode::Level`], and for the next one when the source has been taken: a file that stays ready
+//! keeps no loop awake that does not ask for it.
+//!
+//! Longer than 500 lines: registration, reports and removal keep the books of one
+//! set of fds, which the driver shares.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,7 +35,8 @@ pub(crate) struct Watched {
     once_only: Cell<Readiness>,
     /// The part of `once_only` that its source has reported.
     told: Cell<Readiness>,
-    /// The driver reports it once, and is asked anew when it has been found not to be ready any more, or, in [`Mode::Level`], been taken.
+    /// The driver reports it once, and is asked anew when it has been found not to be ready any
+    /// more, or, in [`Mode::Level`], been taken.
     once: Cell<bool>,
     /// The number of the fd, plus one; 0 while none is registered.
     number: Cell<u32>,
@@ -187,7 +194,9 @@ impl Fds {
 impl Core {
     /// Lets the driver look, if fds are there and it is time to.
     pub(super) fn poll_fds(&self) {
-        if !self.fds.are_watched() || self.clock.now_or_later().as_nanos() < self.fds.next_look.get() {
+        if !self.fds.are_watched()
+            || self.clock.now_or_later().as_nanos() < self.fds.next_look.get()
+        {
             return;
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
@@ -201,12 +210,13 @@ impl Core {
         }
     }
 
-    /// Before a select or a wait says that nothing is ready: lets the driver look, if fds are there and it has not in this turn. Whether it has now. (When embedded
-    /// the outer loop looks.)
+    /// Before a select or a wait says that nothing is ready: lets the driver look, if fds are there
+    /// and it has not in this turn. Whether it has now. (When embedded the outer loop looks.)
     #[inline]
     pub(crate) fn looks_once_more(&self) -> bool {
         let owed = self.fds.are_watched() && self.fds.looked_in.get() != self.turns.get();
-        owed && !self.embedded.get() && self.drive(None, Wait::Poll).is_ok() // a failure is as in `poll_fds`
+        // A failure is as in `poll_fds`.
+        owed && !self.embedded.get() && self.drive(None, Wait::Poll).is_ok()
     }
 
     /// The driver has looked just now.
@@ -257,7 +267,8 @@ impl Core {
         self.drive(Some(self.clock.now_or_later().into()), Wait::Block)
     }
 
-    /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is nobody's.
+    /// Remembers what the driver found. An id whose slot is gone, or is another's by now, is
+    /// nobody's.
     #[inline(never)]
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
         let table = &mut *self.table.borrow_mut();
@@ -283,7 +294,8 @@ impl Core {
     /// batch. So the driver looks again until something is ready, which asks for the next turn, and
     /// until a wake-up that has come (`woken`) was taken.
     pub(super) fn look_for_outer(&self, mut woken: bool) -> io::Result<()> {
-        let flags = || self.driving.try_borrow_mut().map_or((false, false), |mut d| d.ready.take_flags());
+        let flags =
+            || self.driving.try_borrow_mut().map_or((false, false), |mut d| d.ready.take_flags());
         flags();
         // Each fd is ready once, unless something new comes.
         for _ in 0..=self.fds.watched.get() {
@@ -357,16 +369,24 @@ impl Core {
 
 impl Slot {
     /// Waits for `fd` from now on. One syscall.
-    pub(crate) fn watch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
+    pub(crate) fn watch_fd(
+        &self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         let wanted = wanted(interest);
         let once_only = once_only(interest, mode, wanted);
         let watched = self.start_watching(wanted, once_only, |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
-            // Reported again and again, in level mode, it would keep a loop awake that does not ask for it.
+            // Reported again and again, in level mode, it would keep a loop awake that does not ask
+            // for it.
             let mut once = mode == Mode::Level;
             if !once {
                 match driver.register(fd, id, interest, mode) {
-                    Err(error) if mode == Mode::Edge && error.kind() == io::ErrorKind::Unsupported => {
+                    Err(error)
+                        if mode == Mode::Edge && error.kind() == io::ErrorKind::Unsupported =>
+                    {
                         once = true
                     }
                     registered => registered?,
@@ -385,7 +405,8 @@ impl Slot {
         })
     }
 
-    /// Becomes ready when the driver says so, without an fd, from now on. Fails with `InvalidInput` when the driver does not have these events.
+    /// Becomes ready when the driver says so, without an fd, from now on. Fails with `InvalidInput`
+    /// when the driver does not have these events.
     pub(crate) fn watch_driver(&self, events: EventsId) -> io::Result<()> {
         self.start_watching(Readiness::READABLE, Readiness::NONE, |driving, _| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
@@ -442,16 +463,22 @@ impl Slot {
         self.make_ready();
     }
 
-    /// Whether what the driver has reported of this fd it reports again only when it has been [asked to](Self::rewatch_fd): it has no edges, or the mode is [`Mode::Level`].
+    /// Whether what the driver has reported of this fd it reports again only when it has been
+    /// [asked to](Self::rewatch_fd): it has no edges, or the mode is [`Mode::Level`].
     #[inline]
     pub(crate) fn is_told_once(&self) -> bool {
         self.watched_fd().once.get()
     }
 
-    /// The fd is not ready any more, and is to be reported when it is again: nothing has to be done for that but under a driver without edges.
+    /// The fd is not ready any more, and is to be reported when it is again: nothing has to be done
+    /// for that but under a driver without edges.
     #[inline]
     pub(crate) fn expect_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        if self.is_told_once() { self.rewatch_fd(fd, Interest::READABLE, Mode::Edge) } else { Ok(()) }
+        if self.is_told_once() {
+            self.rewatch_fd(fd, Interest::READABLE, Mode::Edge)
+        } else {
+            Ok(())
+        }
     }
 
     fn watched_fd(&self) -> &Watched {
@@ -472,8 +499,14 @@ impl Slot {
         }
     }
 
-    /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported again if it still is so.
-    pub(crate) fn rewatch_fd(&self, fd: BorrowedFd<'_>, interest: Interest, mode: Mode) -> io::Result<()> {
+    /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported
+    /// again if it still is so.
+    pub(crate) fn rewatch_fd(
+        &self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         if self.is_inert() {
             return Err(self.core().gone());
         }

@@ -22,7 +22,8 @@ use crate::sys::fork;
 
 thread_local! {
     /// The reactors of this thread. (Without a destructor, the first use allocates nothing.)
-    static HERE: RefCell<ManuallyDrop<Vec<Weak<Core>>>> = const { RefCell::new(ManuallyDrop::new(Vec::new())) };
+    static HERE: RefCell<ManuallyDrop<Vec<Weak<Core>>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Lists a new reactor.

@@ -17,11 +17,13 @@ pub struct SourceInfo {
     pub kind: Option<SourceKind>,
     /// The line that made it.
     pub location: Option<&'static Location<'static>>,
-    /// When it is due, or was and nobody has received it. `None` when it is not armed, and for what has no deadline.
+    /// When it is due, or was and nobody has received it. `None` when it is not armed, and for what
+    /// has no deadline.
     pub deadline: Option<Time>,
     /// Of a ticker.
     pub period: Option<Duration>,
-    /// How many values it has given, or how often it was called. Not counted for channels. Stops at `u32::MAX`.
+    /// How many values it has given, or how often it was called. Not counted for channels. Stops at
+    /// `u32::MAX`.
     pub fired: u64,
     /// Whether it has something to give.
     pub ready: bool,
@@ -33,7 +35,8 @@ pub struct SourceInfo {
     pub spinning: bool,
     /// What `wait` reports it by.
     pub key: u64,
-    /// Its id, if it is a timer, a ticker or a callback (but for those of [`after_cancel`](Handle::after_cancel), which have none).
+    /// Its id, if it is a timer, a ticker or a callback (but for those of
+    /// [`after_cancel`](Handle::after_cancel), which have none).
     pub id: Option<TimerId>,
 }
 
@@ -46,7 +49,8 @@ pub struct SourceInfo {
 /// use std::time::Duration;
 ///
 /// let reactor = Reactor::with_driver(Sim::new())?;
-/// let forgotten: Vec<_> = (0..3).map(|_| reactor.every(Duration::from_secs(1)).unwrap()).collect();
+/// let second = Duration::from_secs(1);
+/// let forgotten: Vec<_> = (0..3).map(|_| reactor.every(second).unwrap()).collect();
 /// let timeout = reactor.after(Duration::from_secs(30));
 /// let text = reactor.sources().to_string();
 /// let mut lines = text.lines();
@@ -74,7 +78,8 @@ pub struct Origin<'a> {
 }
 
 impl Handle {
-    /// What is live in this reactor, with the line that made it. O(all slots); allocates. For humans and tests, not for a loop.
+    /// What is live in this reactor, with the line that made it. O(all slots); allocates. For
+    /// humans and tests, not for a loop.
     pub fn sources(&self) -> Sources {
         let core = &self.core;
         let now = core.clock.now_or_later();
@@ -84,7 +89,8 @@ impl Handle {
             let node = chunk.node(slot);
             let site = table.origins.site(node.origin.get());
             let (location, kind) = (site.map(|site| site.0), site.map(|site| site.1));
-            let timer = matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
+            let timer =
+                matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
             let state = node.state.get();
             // The end of a context may be ready without having been due.
             let context = kind == Some(SourceKind::Context) && state == State::Armed;
@@ -100,7 +106,8 @@ impl Handle {
                 ready: state == State::Ready,
                 spinning: node.is(Flag::Spinning) || state == State::Ready && node.pos.get() == 0,
                 key: chunk.key(slot),
-                id: (timer && !node.is(Flag::Once)).then(|| TimerId::new(core, chunk.token(slot), ticker)),
+                id: (timer && !node.is(Flag::Once))
+                    .then(|| TimerId::new(core, chunk.token(slot), ticker)),
             }
         };
         Sources { list: table.slots.iter().map(info).collect(), now }
@@ -129,13 +136,20 @@ impl Sources {
         let mut index = HashMap::new();
         for info in &self.list {
             let place = *index.entry((info.location, info.kind)).or_insert_with(|| {
-                origins.push(Origin { kind: info.kind, location: info.location, sources: Vec::new() });
+                origins.push(Origin {
+                    kind: info.kind,
+                    location: info.location,
+                    sources: Vec::new(),
+                });
                 origins.len() - 1
             });
             origins[place].sources.push(info);
         }
         origins.sort_by_key(|origin| {
-            (usize::MAX - origin.sources.len(), origin.location.map(|l| (l.file(), l.line(), l.column())))
+            (
+                usize::MAX - origin.sources.len(),
+                origin.location.map(|l| (l.file(), l.line(), l.column())),
+            )
         });
         origins
     }
@@ -193,7 +207,11 @@ impl Origin<'_> {
         }
         let ready = self.sources.iter().filter(|source| source.ready).count();
         if ready > 0 {
-            item(if self.sources.len() == 1 { "ready".to_owned() } else { format!("{ready} ready") })?;
+            item(if self.sources.len() == 1 {
+                "ready".to_owned()
+            } else {
+                format!("{ready} ready")
+            })?;
         }
         let spinning = self.sources.iter().filter(|source| source.spinning).count();
         if spinning > 0 {

@@ -1,8 +1,9 @@
 //! The reactor: one thread's sources, their timers, and the loop that waits for them.
 //!
-//! A turn: look whether a timer could be due (`clock.rs`), move what is due from the heap (`timers.rs`) to the ready list
-//! (`ready.rs`), ask the sources; when none has anything, publish `sleeping` (`wake/mod.rs`), look again, and block in the driver with
-//! the earliest deadline armed. No user code ever runs while one of the reactor's cells is borrowed.
+//! A turn: look whether a timer could be due (`clock.rs`), move what is due from the heap
+//! (`timers.rs`) to the ready list (`ready.rs`), ask the sources; when none has anything, publish
+//! `sleeping` (`wake/mod.rs`), look again, and block in the driver with the earliest deadline
+//! armed. No user code ever runs while one of the reactor's cells is borrowed.
 
 mod asks;
 mod blocking;
@@ -56,16 +57,17 @@ use crate::sys::Time;
 
 /// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
 ///
-/// It derefs to [`Handle`], which has every method; clones of the handle go wherever the reactor is not. Both are `!Send`: what may
-/// leave the thread says so. Dropping the reactor closes its fds; sources and handles that outlive it are inert.
+/// It derefs to [`Handle`], which has every method; clones of the handle go wherever the reactor is
+/// not. Both are `!Send`: what may leave the thread says so. Dropping the reactor closes its fds;
+/// sources and handles that outlive it are inert.
 ///
 /// # Memory
 /// A reactor grows with what is live at one time: some 50 bytes a timer, more for other sources.
 /// More than 64 KiB of records, or of the timer queue, that were less than an eighth used for a
 /// second shrink to twice what was used. So does the queue of posts. The reactor does that in its
 /// turns: one that sleeps all the time keeps its memory. Up to 64 KiB of each nothing is given
-/// back, and then nothing allocates that was as full before. Records go in blocks of 128, and a block
-/// stays while one of its sources is live. The memory of requests ([`Remote::reset`],
+/// back, and then nothing allocates that was as full before. Records go in blocks of 128, and a
+/// block stays while one of its sources is live. The memory of requests ([`Remote::reset`],
 /// [`Remote::stop`]) stays: it is bounded by the timers that had requests at one time.
 ///
 /// # Fork
@@ -109,8 +111,8 @@ pub struct Reactor {
 
 /// Every method of a [`Reactor`], in a value that is cheap to clone and keeps nothing alive.
 ///
-/// After the reactor is dropped timers made through it never fire, registrations give the source back with an error, and waiting
-/// fails; [`Handle::is_closed`] tells.
+/// After the reactor is dropped timers made through it never fire, registrations give the source
+/// back with an error, and waiting fails; [`Handle::is_closed`] tells.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) core: Rc<Core>,
@@ -210,7 +212,8 @@ impl AsRef<Handle> for Reactor {
 }
 
 impl Handle {
-    /// The time, read at most once a turn: two calls in one arm give the same. On the driver's clock.
+    /// The time, read at most once a turn: two calls in one arm give the same. On the driver's
+    /// clock.
     #[inline]
     pub fn now(&self) -> Time {
         self.core.clock.now()
@@ -245,7 +248,8 @@ impl Handle {
         }
     }
 
-    /// Makes the choices among ready cases reproducible: the same seed, the same choices. Without it they differ from run to run.
+    /// Makes the choices among ready cases reproducible: the same seed, the same choices. Without
+    /// it they differ from run to run.
     ///
     /// ```
     /// use pollmux::{Reactor, Select};

@@ -1,6 +1,8 @@
-//! The loom models of what a [`Remote`] asks of a loop: every interleaving of a few threads, up to a number of preemptions (`channel/models.rs` says how to run them).
+//! The loom models of what a [`Remote`] asks of a loop: every interleaving of a few threads, up to
+//! a number of preemptions (`channel/models.rs` says how to run them).
 //!
-//! The reactor is the real one, on a driver that can only sleep and be woken. A post or a wake that is lost shows as a deadlock, which loom reports.
+//! The reactor is the real one, on a driver that can only sleep and be woken. A post or a wake that
+//! is lost shows as a deadlock, which loom reports.
 
 use std::fs::File;
 use std::io;

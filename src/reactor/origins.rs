@@ -1,4 +1,5 @@
-//! Where each source was created, in two bytes: call sites are few, so each gets a number the first time that it makes a source.
+//! Where each source was created, in two bytes: call sites are few, so each gets a number the first
+//! time that it makes a source.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -53,7 +54,8 @@ impl fmt::Display for SourceKind {
     }
 }
 
-/// A call site and what it makes, as a number. The default one stands for all that came when there were no more numbers.
+/// A call site and what it makes, as a number. The default one stands for all that came when there
+/// were no more numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin(u16);
 
@@ -64,7 +66,8 @@ type Site = (&'static Location<'static>, SourceKind);
 pub(crate) struct Origins {
     sites: Vec<Site>,
     index: HashMap<Site, Origin>,
-    /// The last site that hashed to each place, by its address: the one in a loop is found without a hash of its file name.
+    /// The last site that hashed to each place, by its address: the one in a loop is found without
+    /// a hash of its file name.
     recent: [Option<(Site, Origin)>; RECENT],
 }
 
@@ -76,7 +79,11 @@ impl Origins {
     pub(crate) fn of(&mut self, site: Site) -> Origin {
         let place = (&raw const *site.0 as usize >> 3 ^ site.1 as usize) % RECENT;
         match self.recent[place] {
-            Some(((location, kind), origin)) if std::ptr::eq(location, site.0) && kind == site.1 => origin,
+            Some(((location, kind), origin))
+                if std::ptr::eq(location, site.0) && kind == site.1 =>
+            {
+                origin
+            }
             _ => self.of_other(site, place),
         }
     }

@@ -1,7 +1,9 @@
-//! The ready list: the sources that have something to give, in the order in which they came to have it.
+//! The ready list: the sources that have something to give, in the order in which they came to have
+//! it.
 //!
-//! Intrusive: the links of a record are in its `seq`, which is free while the record is `Ready`. So a source is in the list at most
-//! once, enters and leaves in constant time, and the list never allocates.
+//! Intrusive: the links of a record are in its `seq`, which is free while the record is `Ready`. So
+//! a source is in the list at most once, enters and leaves in constant time, and the list never
+//! allocates.
 
 use super::slots::{NONE, PATIENCE, Slots, State};
 

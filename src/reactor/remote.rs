@@ -14,9 +14,11 @@ use crate::driver::Clock;
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
-/// Names a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a [`Callback`](crate::Callback) from anywhere: `Send`, `Copy`, and never given to another one.
+/// Names a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a [`Callback`](crate::Callback)
+/// from anywhere: `Send`, `Copy`, and never given to another one.
 ///
-/// An id whose timer has been dropped is *dead*: what is asked of it is an error, and touches nothing.
+/// An id whose timer has been dropped is *dead*: what is asked of it is an error, and touches
+/// nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     reactor: u64,
@@ -114,7 +116,8 @@ impl<F> From<PostError<F>> for io::Error {
 /// Why [`Remote::try_post`] has refused a closure; gives the closure back.
 #[non_exhaustive]
 pub enum TryPostError<F> {
-    /// As many posts wait for the loop as [`Builder::post_limit`](crate::Builder::post_limit) allows.
+    /// As many posts wait for the loop as [`Builder::post_limit`](crate::Builder::post_limit)
+    /// allows.
     Full(F),
     /// The reactor has been dropped, or belongs to the process that this one was forked from.
     Closed(F),
@@ -144,7 +147,8 @@ impl<F> fmt::Display for TryPostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             TryPostError::Full(_) => {
-                "too many posts wait for the reactor (the limit is Builder::post_limit): try again later"
+                "too many posts wait for the reactor (the limit is Builder::post_limit): try again \
+                 later"
             }
             TryPostError::Closed(_) => super::fork::gone_or_forked(),
         })
@@ -155,7 +159,8 @@ impl<F> Error for TryPostError<F> {}
 
 impl<F> From<TryPostError<F>> for io::Error {
     fn from(error: TryPostError<F>) -> io::Error {
-        let kind = if error.is_full() { io::ErrorKind::WouldBlock } else { io::ErrorKind::NotConnected };
+        let kind =
+            if error.is_full() { io::ErrorKind::WouldBlock } else { io::ErrorKind::NotConnected };
         io::Error::new(kind, error.to_string())
     }
 }
@@ -176,9 +181,12 @@ pub(crate) fn mailbox() -> (Sender<Post>, Receiver<Post>) {
     channel::unbounded()
 }
 
-/// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made by [`Handle::remote`].
+/// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made
+/// by [`Handle::remote`].
 ///
-/// Everything asked is done on the reactor's thread, in the order in which it was asked, where its next turn begins, and before a message is received that the same thread sent after it; a sleeping reactor is woken, by one `write`, once for each sleep.
+/// Everything asked is done on the reactor's thread, in the order in which it was asked, where its
+/// next turn begins, and before a message is received that the same thread sent after it; a
+/// sleeping reactor is woken, by one `write`, once for each sleep.
 ///
 /// ```
 /// use pollmux::{Reactor, select};
@@ -206,15 +214,18 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Ends the wait under way, or else the next one: a `select!` looks at its sources again, [`Handle::wait`] returns, perhaps with no event.
+    /// Ends the wait under way, or else the next one: a `select!` looks at its sources again,
+    /// [`Handle::wait`] returns, perhaps with no event.
     pub fn wake(&self) {
         self.notify.request_wake_up();
     }
 
-    /// Runs `f` on the reactor's thread, however many posts wait ([`try_post`](Self::try_post) has a limit). Allocates. When the reactor has been dropped the error gives `f` back; one that is dropped later drops `f`.
+    /// Runs `f` on the reactor's thread, however many posts wait ([`try_post`](Self::try_post) has
+    /// a limit). Allocates. When the reactor has been dropped the error gives `f` back; one that is
+    /// dropped later drops `f`.
     ///
-    /// The queue of posts grows with the posts that wait. When more than 64 KiB of it were less than
-    /// an eighth full for a second, the loop gives the rest back in one of its next turns.
+    /// The queue of posts grows with the posts that wait. When more than 64 KiB of it were less
+    /// than an eighth full for a second, the loop gives the rest back in one of its next turns.
     pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
         if !self.notify.is_at_home() {
             return Err(PostError(f));
@@ -255,7 +266,10 @@ impl Remote {
     /// assert!(matches!(remote.try_post(|_| {}), Err(TryPostError::Closed(_))));
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn try_post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), TryPostError<F>> {
+    pub fn try_post<F: FnOnce(&Handle) + Send + 'static>(
+        &self,
+        f: F,
+    ) -> Result<(), TryPostError<F>> {
         if !self.is_closed() && self.posts.len() >= self.limit {
             return Err(TryPostError::Full(f));
         }
@@ -270,18 +284,19 @@ impl Remote {
 
     /// Stops a timer of the reactor.
     ///
-    /// Requests for one timer coalesce: those that wait for the loop take the memory of one, and the
-    /// loop does their sum in one step. A request allocates nothing once as many *timers* had a
+    /// Requests for one timer coalesce: those that wait for the loop take the memory of one, and
+    /// the loop does their sum in one step. A request allocates nothing once as many *timers* had a
     /// request on the way before. No request waits for another thread.
     ///
-    /// The error says what is known at once. A timer that turns out to be dead when the loop gets there is left alone and counted in
-    /// [`Stats::stale`](crate::Stats::stale); to be told, [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
+    /// The error says what is known at once. A timer that turns out to be dead when the loop gets
+    /// there is left alone and counted in [`Stats::stale`](crate::Stats::stale); to be told,
+    /// [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
     pub fn stop(&self, id: TimerId) -> Result<(), TimerError> {
         self.ask(id, Ask::stop(id.token, id.ticker))
     }
 
-    /// Resets a timer of the reactor to `d` from now: from the time of this call, not from when the loop gets there. A ticker gets `d` as its period.
-    /// Errors as [`stop`](Self::stop) has them.
+    /// Resets a timer of the reactor to `d` from now: from the time of this call, not from when the
+    /// loop gets there. A ticker gets `d` as its period. Errors as [`stop`](Self::stop) has them.
     pub fn reset(&self, id: TimerId, d: Duration) -> Result<(), TimerError> {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
@@ -328,7 +343,10 @@ impl Remote {
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote").field("reactor", &self.reactor).field("closed", &self.is_closed()).finish()
+        f.debug_struct("Remote")
+            .field("reactor", &self.reactor)
+            .field("closed", &self.is_closed())
+            .finish()
     }
 }
 
@@ -345,7 +363,8 @@ impl Handle {
         }
     }
 
-    /// Stops the timer, ticker or callback that `id` names. Returns as its own `stop` does. A detached callback is gone then.
+    /// Stops the timer, ticker or callback that `id` names. Returns as its own `stop` does. A
+    /// detached callback is gone then.
     pub fn stop_timer(&self, id: TimerId) -> Result<bool, TimerError> {
         let slot = self.timer_slot(id)?;
         let core = &self.core;
@@ -357,7 +376,8 @@ impl Handle {
         Ok(stopped)
     }
 
-    /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. Returns as its own `reset` does; a ticker gets `d` as its period.
+    /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. Returns as
+    /// its own `reset` does; a ticker gets `d` as its period.
     pub fn reset_timer(&self, id: TimerId, d: Duration) -> Result<bool, TimerError> {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
@@ -366,7 +386,8 @@ impl Handle {
         self.reset_to(id, at, nanos(d))
     }
 
-    /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`, and its period stays.
+    /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`,
+    /// and its period stays.
     pub fn reset_timer_at(&self, id: TimerId, t: impl Into<Time>) -> Result<bool, TimerError> {
         let slot = self.timer_slot(id)?;
         let chunk = self.core.table.borrow().slots.chunk(slot).clone();

@@ -14,7 +14,8 @@ use super::slots::{self, Chunk, Flag, PATIENCE, Slots, State};
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
-/// A slot of the reactor, owned: the part that timers, tickers and inboxes have in common. 16 bytes. Freed when dropped.
+/// A slot of the reactor, owned: the part that timers, tickers and inboxes have in common. 16
+/// bytes. Freed when dropped.
 pub(crate) struct Slot {
     pub(super) chunk: Rc<Chunk<Core>>,
     pub(super) slot: u32,
@@ -89,7 +90,8 @@ impl Slot {
         TimerId::new(self.core(), self.token(), ticker)
     }
 
-    /// What `stop` would take away: a deadline that is pending, or that has passed and was not taken.
+    /// What `stop` would take away: a deadline that is pending, or that has passed and was not
+    /// taken.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let pending = matches!(self.node().state.get(), State::Armed | State::Ready);
         pending.then(|| self.last_deadline())
@@ -138,7 +140,8 @@ impl Slot {
         }
     }
 
-    /// Arms for `t`, and takes away what was pending: returns whether something was. To a later deadline two stores.
+    /// Arms for `t`, and takes away what was pending: returns whether something was. To a later
+    /// deadline two stores.
     #[inline]
     pub(crate) fn arm(&self, t: Time) -> bool {
         self.core().arm(&self.chunk, self.slot, t)

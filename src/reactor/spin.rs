@@ -1,7 +1,10 @@
-//! Spinning before sleeping: for the message that comes in a moment, and for the deadline that is to be met to the microsecond.
+//! Spinning before sleeping: for the message that comes in a moment, and for the deadline that is
+//! to be met to the microsecond.
 //!
-//! Falling asleep and being woken costs some 10 µs; a message that comes within that time is better waited for awake. Whether it will is guessed from
-//! what came of the spins before: each success gives credit for [`CREDIT`] more, and a loop without credit tries again now and then, the less often the more often that failed.
+//! Falling asleep and being woken costs some 10 µs; a message that comes within that time is better
+//! waited for awake. Whether it will is guessed from what came of the spins before: each success
+//! gives credit for [`CREDIT`] more, and a loop without credit tries again now and then, the less
+//! often the more often that failed.
 
 use std::cell::Cell;
 use std::thread;
@@ -12,15 +15,18 @@ use super::stats::Count;
 use crate::driver::Deadline;
 use crate::sys::{Time, nanos};
 
-/// How long a reactor looks for messages before it sleeps: for [`Builder::spin`](crate::Builder::spin).
+/// How long a reactor looks for messages before it sleeps: for
+/// [`Builder::spin`](crate::Builder::spin).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Spin {
     /// Sleeps at once.
     Off,
-    /// Up to 20 µs, while that has paid lately; never where the thread that makes the reactor may use one core only. The default.
+    /// Up to 20 µs, while that has paid lately; never where the thread that makes the reactor may
+    /// use one core only. The default.
     ///
-    /// While the next deadline is far it also leaves the core to others now and then (`sched_yield`), who may be the ones that it waits for.
+    /// While the next deadline is far it also leaves the core to others now and then
+    /// (`sched_yield`), who may be the ones that it waits for.
     #[default]
     Adaptive,
     /// As long, always, whatever cores there are: for threads pinned to a core of their own.
@@ -42,9 +48,11 @@ const PAUSE: u32 = 16;
 const LONGEST_PAUSE: u32 = 1 << 12;
 /// Looks before the first rest, and between two.
 const LOOKS: u32 = 32;
-/// ns: who rests may be away for a time slice, so there are no rests when a timer is due within this.
+/// ns: who rests may be away for a time slice, so there are no rests when a timer is due within
+/// this.
 const TIME_SLICE: u64 = 10_000_000;
-/// ns: the last stretch to a deadline is spun by the turn itself, so that all that is to be run then has been run just before, and is in the cache.
+/// ns: the last stretch to a deadline is spun by the turn itself, so that all that is to be run
+/// then has been run just before, and is in the cache.
 const LAST_STRETCH: u64 = 5_000;
 
 /// The settings, and what has come of it so far.
@@ -95,7 +103,9 @@ impl Spinner {
 
     /// Whether a deadline is to be met by spinning. One with enough slack is not.
     fn is_met(&self, Deadline { earliest, latest }: Deadline) -> bool {
-        self.precise > 0 && latest != Time::MAX && latest - earliest < Duration::from_nanos(self.precise)
+        self.precise > 0
+            && latest != Time::MAX
+            && latest - earliest < Duration::from_nanos(self.precise)
     }
 
     /// When to wake up for a deadline that is to be met by spinning.
@@ -141,12 +151,14 @@ impl Spinner {
 }
 
 impl Core {
-    /// Looks, without sleeping, for something to do. Returns whether there is: a source, a call from outside, or a deadline that has come.
+    /// Looks, without sleeping, for something to do. Returns whether there is: a source, a call
+    /// from outside, or a deadline that has come.
     #[inline(never)]
     pub(super) fn spin(&self, until: Time, recheck: &impl Fn() -> bool) -> bool {
         let spinner = &self.spinner;
         let target = until.min(Time::from_nanos(self.next_due.get()));
-        let exact = if spinner.precise > 0 && spinner.is_met(self.timers_due()) { target } else { until };
+        let exact =
+            if spinner.precise > 0 && spinner.is_met(self.timers_due()) { target } else { until };
         if spinner.precise > 0 && exact != Time::MAX {
             let left = exact - self.clock.refresh();
             if left <= Duration::from_nanos(LAST_STRETCH) {

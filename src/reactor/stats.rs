@@ -29,18 +29,21 @@ pub(crate) type Count = Cell<u64>;
 pub struct Stats {
     /// Calls of `select!`, `wait` and `turn`.
     pub turns: u64,
-    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, or a `kevent`.
+    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, or a
+    /// `kevent`.
     pub waits: u64,
     /// Looks of the driver that never sleep: the same with timeout zero.
     pub polls: u64,
     /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
     pub arms: u64,
-    /// Those of the arms that were no syscall of their own, because they went with a wait: on kqueue.
+    /// Those of the arms that were no syscall of their own, because they went with a wait: on
+    /// kqueue.
     pub joined: u64,
     /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
     pub controls: u64,
-    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to its eventfd, or a `kevent`, made by whoever woke it. At most
-    /// one for each sleep that was announced, which is more than there are `waits` when a message comes just before the sleep.
+    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to
+    /// its eventfd, or a `kevent`, made by whoever woke it. At most one for each sleep that was
+    /// announced, which is more than there are `waits` when a message comes just before the sleep.
     pub wakes: u64,
     /// Timers and tickers that expired.
     pub expired: u64,
@@ -48,13 +51,15 @@ pub struct Stats {
     pub cleaned: u64,
     /// Callbacks and posted closures that were called.
     pub called: u64,
-    /// Wake-ups that [slack](crate::Builder::slack) has saved: deadlines met by the wake-up for an earlier one.
+    /// Wake-ups that [slack](crate::Builder::slack) has saved: deadlines met by the wake-up for an
+    /// earlier one.
     pub coalesced: u64,
     /// Requests of a [`Remote`](crate::Remote) that came too late: their timers had been dropped.
     /// Requests that [coalesce](crate::Remote::stop) count each. A reset that a detached callback's
     /// stop has made vain counts once, with all that coalesced behind that stop.
     pub stale: u64,
-    /// Sleeps that [spinning](crate::Spin) has saved: something came while the reactor was still looking.
+    /// Sleeps that [spinning](crate::Spin) has saved: something came while the reactor was still
+    /// looking.
     pub spins: u64,
     /// Sources that were found spinning: reported 1,000 times without being taken, drained, read,
     /// written or changed, or at an end that was taken 1,000 times.
@@ -65,8 +70,9 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The syscalls made by or for the reactor after its creation. Not in it: the three with which the first deadline that has slack asks for the system's own, and the `sched_yield` of a
-    /// loop that spins beside other threads.
+    /// The syscalls made by or for the reactor after its creation. Not in it: the three with which
+    /// the first deadline that has slack asks for the system's own, and the `sched_yield` of a loop
+    /// that spins beside other threads.
     pub fn syscalls(&self) -> u64 {
         self.waits + self.polls + self.arms - self.joined + self.controls + self.wakes
     }
@@ -100,8 +106,10 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a wait, changes of fds {}, wake-ups {}), \
-             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, spinning {}, live {}",
+            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a \
+             wait, changes of fds {}, wake-ups {}), \
+             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, spinning {}, \
+             live {}",
             self.turns,
             self.syscalls(),
             self.waits,

@@ -15,9 +15,9 @@
 //! What stays is read by other threads at any time, so nobody can tell when it may go.
 //!
 //! The rule: more than 64 KiB that were less than an eighth full for a second shrink to twice the
-//! used part. They do so in pieces of 512 parts of 4 KiB a turn. Nobody watches memory that is small
-//! or full. Where a source goes, or a timer fires, and little is used, the flag `untidy` is set.
-//! Then each turn comes here, until the second is over.
+//! used part. They do so in pieces of 512 parts of 4 KiB a turn. Nobody watches memory that is
+//! small or full. Where a source goes, or a timer fires, and little is used, the flag `untidy` is
+//! set. Then each turn comes here, until the second is over.
 
 use std::time::Duration;
 
@@ -58,7 +58,13 @@ pub(super) fn is_sparse((parts, used): (usize, usize)) -> bool {
 impl Watch {
     /// A look at a memory of so many parts, of which as many are used now, and at most `most` since
     /// `watch` began to measure. Returns how many are enough, if the others may go.
-    fn look(&mut self, now: Time, usage: (usize, usize), most: usize, watch: impl FnOnce()) -> Option<usize> {
+    fn look(
+        &mut self,
+        now: Time,
+        usage: (usize, usize),
+        most: usize,
+        watch: impl FnOnce(),
+    ) -> Option<usize> {
         match self.since {
             _ if self.enough.is_some() => {}
             Some(since) if is_sparse((usage.0, most)) => {

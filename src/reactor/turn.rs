@@ -32,13 +32,15 @@ const PIECE: u32 = 512;
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
     Ended,
-    /// The time given is over, and what was due within it is ready or has been called. A message may have come since the caller looked, if the thread was kept from its core.
+    /// The time given is over, and what was due within it is ready or has been called. A message
+    /// may have come since the caller looked, if the thread was kept from its core.
     TimedOut,
 }
 
 impl Core {
-    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a [`Heap::budget`] of entries stand before it), and the closures that were due
-    /// have been called.
+    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a
+    /// [`Heap::budget`] of entries stand before it), and the closures that were due have been
+    /// called.
     #[inline]
     pub(crate) fn begin_turn(self: &Rc<Core>) {
         self.turns.set(self.turns.get() + 1);
@@ -65,8 +67,8 @@ impl Core {
         self.collect(crate::wake::Request::Mark);
     }
 
-    /// The look after a sleep that may last until then. Returns true if that time is over: then each
-    /// callback that is due has been called once.
+    /// The look after a sleep that may last until then. Returns true if that time is over: then
+    /// each callback that is due has been called once.
     #[inline(never)]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
         let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
@@ -132,8 +134,13 @@ impl Core {
     pub(super) fn expire_some(&self, now: Time, most: u32) {
         let table = &mut *self.table.borrow_mut();
         let budget = table.heap.budget().min(most);
-        let done =
-            table.heap.expire(&table.slots, &mut table.ready, &mut table.calls, now.as_nanos(), budget);
+        let done = table.heap.expire(
+            &table.slots,
+            &mut table.ready,
+            &mut table.calls,
+            now.as_nanos(),
+            budget,
+        );
         self.expired.set(self.expired.get() + u64::from(done.fired));
         self.cleaned.set(self.cleaned.get() + u64::from(done.cleaned));
         if self.put_off.replace(false) {
@@ -166,8 +173,9 @@ impl Core {
     /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
     /// Returns true if that was anything, so that the caller has to look at its sources again.
     ///
-    /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each; runs
-    /// the callbacks that are due, and what other threads have posted: up to a batch of each in all.
+    /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each;
+    /// runs the callbacks that are due, and what other threads have posted: up to a batch of each
+    /// in all.
     ///
     /// A select asks its own cases for their deadlines, and needs this only if there are callbacks:
     /// `everything` is for a wait.
@@ -256,8 +264,8 @@ impl Core {
         self.unlisted.set(self.unlisted.get() + ENDED);
     }
 
-    /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and a
-    /// callback is the next turn's.
+    /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and
+    /// a callback is the next turn's.
     pub(super) fn settle_behind(&self) {
         let due = self.next_due.get();
         if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
@@ -270,7 +278,8 @@ impl Core {
         let first = self.next_due.get();
         let latest = if self.slacked.get() {
             let table = self.table.borrow();
-            // Not before the first key: an entry looked at may be stale, and earlier than what it stands for.
+            // Not before the first key: an entry looked at may be stale, and earlier than what it
+            // stands for.
             table.heap.latest(&table.slots, self.slack.get(), self.least_slack.get()).max(first)
         } else {
             first
@@ -278,9 +287,11 @@ impl Core {
         Deadline { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
     }
 
-    /// Blocks until the driver says that something happened, or `until`. The caller looks at its sources in any case.
+    /// Blocks until the driver says that something happened, or `until`. The caller looks at its
+    /// sources in any case.
     ///
-    /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the fence: whether one of them has something after all.
+    /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the
+    /// fence: whether one of them has something after all.
     #[inline(always)] // see Notify::wake
     pub(crate) fn block(
         self: &Rc<Core>,
@@ -294,8 +305,9 @@ impl Core {
             return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
         if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
-            // The driver may have to be armed for another key: a stale one is put right first, a bounded number of times. One that is armed
-            // already is put right when it has woken us; but virtual time does not go to where nothing is due.
+            // The driver may have to be armed for another key: a stale one is put right first, a
+            // bounded number of times. One that is armed already is put right when it has woken us;
+            // but virtual time does not go to where nothing is due.
             self.expire(Time::ZERO);
             self.cleaned_for.set(self.next_due.get());
         }
@@ -379,7 +391,8 @@ impl Core {
     /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
     #[inline]
     pub(super) fn is_called(&self) -> bool {
-        self.notify.is_marked() || (self.notify.is_posted() && (self.may_call() || self.notify.is_woken()))
+        self.notify.is_marked()
+            || (self.notify.is_posted() && (self.may_call() || self.notify.is_woken()))
     }
 
     /// The deadline that the driver gets: what the timers want, `until` at the latest.
@@ -398,7 +411,8 @@ impl Core {
         woken
     }
 
-    /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep raises it again.
+    /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep
+    /// raises it again.
     #[cold]
     pub(super) fn swallow(&self) -> io::Result<()> {
         if self.awake() { self.drive(None, Wait::Poll) } else { Ok(()) }

@@ -11,20 +11,25 @@ use crate::sys::Time;
 use crate::wake::Request;
 
 impl Handle {
-    /// Waits until at least one source of this reactor is ready, and reports up to the capacity of `events` of them.
+    /// Waits until at least one source of this reactor is ready, and reports up to the capacity of
+    /// `events` of them.
     ///
-    /// Timers come in the order in which they become due, equal deadlines in arming order. A source is reported again by the next wait until it is
-    /// drained: a timer or ticker by taking its expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end, the error.
-    /// So **every live source is to be drained or dropped when it is reported**: a loop that ignores one never sleeps again.
-    /// [`Stats::spinning`](crate::Stats::spinning) counts the sources that do this to a loop, and
-    /// [`sources`](Self::sources) says which lines made those that still do.
+    /// Timers come in the order in which they become due, equal deadlines in arming order. A source
+    /// is reported again by the next wait until it is drained: a timer or ticker by taking its
+    /// expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end,
+    /// the error. So **every live source is to be drained or dropped when it is reported**: a loop
+    /// that ignores one never sleeps again. [`Stats::spinning`](crate::Stats::spinning) counts the
+    /// sources that do this to a loop, and [`sources`](Self::sources) says which lines made those
+    /// that still do.
     ///
     /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
     /// interest in reading or writing: handle every event of the batch.
     ///
-    /// When more is ready than fits, the next wait begins with what did not. O(ready), no allocation; no syscall when something is ready.
+    /// When more is ready than fits, the next wait begins with what did not. O(ready), no
+    /// allocation; no syscall when something is ready.
     ///
-    /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and posted closures run meanwhile and do not.
+    /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and
+    /// posted closures run meanwhile and do not.
     ///
     /// Fails when the driver does, or when the reactor has been dropped; nothing is lost then.
     ///
@@ -60,31 +65,35 @@ impl Handle {
         self.wait_until(events, Patience::of(self, timeout))
     }
 
-    /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are registered, one that looks at them.
+    /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are
+    /// registered, one that looks at them.
     ///
-    /// It reports nothing only if nothing is ready or due. Timers that were stopped or put off leave
-    /// stale entries in the queue. If such entries stand before a timer that may be due, the call
-    /// puts all of them right first: up to 0.4 µs each, 0.4 s in the worst case of a million.
+    /// It reports nothing only if nothing is ready or due. Timers that were stopped or put off
+    /// leave stale entries in the queue. If such entries stand before a timer that may be due, the
+    /// call puts all of them right first: up to 0.4 µs each, 0.4 s in the worst case of a million.
     pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
         self.wait_until(events, Patience::None)
     }
 
-    /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread. Sources that become ready meanwhile stay so.
+    /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread.
+    /// Sources that become ready meanwhile stay so.
     ///
-    /// Returns after `d`, never before, and when the callbacks that were due by then have been called; with an error when the driver fails or the reactor has been dropped.
+    /// Returns after `d`, never before, and when the callbacks that were due by then have been
+    /// called; with an error when the driver fails or the reactor has been dropped.
     ///
     /// At the end each callback that is due is called once. One that is armed with zero meanwhile
     /// is the next turn's. The end costs what [`try_wait`](Self::try_wait) costs for stale entries.
     ///
-    /// On a virtual clock callbacks that arm themselves or each other with zero would hold the time.
-    /// After 100 rounds of callbacks at one instant the clock goes on to the next deadline.
+    /// On a virtual clock callbacks that arm themselves or each other with zero would hold the
+    /// time. After 100 rounds of callbacks at one instant the clock goes on to the next deadline.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
     /// use std::time::Duration;
     ///
     /// let reactor = Reactor::with_driver(Sim::new())?;
-    /// reactor.call_after(Duration::from_secs(1), |now| println!("called at {:?}", now.scheduled())).detach();
+    /// let second = Duration::from_secs(1);
+    /// reactor.call_after(second, |now| println!("called at {:?}", now.scheduled())).detach();
     /// reactor.sleep_blocking(Duration::from_secs(2))?;
     /// assert_eq!(reactor.stats().called, 1);
     /// # std::io::Result::Ok(())
@@ -194,7 +203,8 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
-    /// The clock is read before the sources are: a wait that ends with nothing has lasted at least `timeout`.
+    /// The clock is read before the sources are: a wait that ends with nothing has lasted at least
+    /// `timeout`.
     #[inline]
     pub(crate) fn of(handle: &Handle, timeout: Duration) -> Patience {
         // The reading may be a little late: no time at all would be some.
@@ -242,7 +252,8 @@ impl Core {
     pub(crate) fn picked_nothing(&self, token: u64) {
         let table = &*self.table.borrow();
         let slot = table.slots.resolve(token);
-        if let Some(slot) = slot.filter(|&slot| table.slots.node(slot).state.get() == State::Ready) {
+        if let Some(slot) = slot.filter(|&slot| table.slots.node(slot).state.get() == State::Ready)
+        {
             self.count_report(table, slot);
         }
     }

@@ -1,7 +1,11 @@
 //! `Select`: a set of cases built at run time, once, and waited for as often as you like.
 //!
-//! The sources of this crate are found through the reactor's ready list, so that a turn costs what is ready and not what is in the set. Send cases, rendezvous
-//! and sources of the user's own are asked one by one.
+//! The sources of this crate are found through the reactor's ready list, so that a turn costs what
+//! is ready and not what is in the set. Send cases, rendezvous and sources of the user's own are
+//! asked one by one.
+//!
+//! Longer than 500 lines: nearly all of it is `Select`, with the docs and examples
+//! of its methods.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -21,8 +25,10 @@ use crate::wake::Request;
 /// The end of a channel or of a context is given for ever, as in a `select!`, whoever took the end
 /// before. [`Handle::wait`] reports an end only until it was taken once.
 ///
-/// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready), of the sources in the reactor or of those in the set, whichever are fewer: with thousands of channels and timers as much as with ten. (Send
-/// cases, rendezvous channels and sources of your own are asked one by one.)
+/// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready), of
+/// the sources in the reactor or of those in the set, whichever are fewer: with thousands of
+/// channels and timers as much as with ten. (Send cases, rendezvous channels and sources of your
+/// own are asked one by one.)
 ///
 /// ```
 /// use pollmux::{Reactor, Select};
@@ -99,7 +105,8 @@ impl<S: Source> Receiving for S {
     fn give_up(&self) {}
 }
 
-/// A send case, whatever its messages: choosing it takes a permit, which stays behind until it is used or given back.
+/// A send case, whatever its messages: choosing it takes a permit, which stays behind until it is
+/// used or given back.
 trait Reserving: Receiving {
     fn unreserve(&self);
     /// The permit is taken out. Returns true if it is one of a channel whose receiver is gone.
@@ -202,7 +209,8 @@ impl<'a> Select<'a> {
         Select { biased: true, ..Select::new(reactor) }
     }
 
-    /// Adds a case that receives from `source`; gives its index: the next number, or that of a removed case.
+    /// Adds a case that receives from `source`; gives its index: the next number, or that of a
+    /// removed case.
     ///
     /// The same source may be in several cases.
     pub fn recv<S: Source>(&mut self, source: &'a S) -> usize {
@@ -222,7 +230,13 @@ impl<'a> Select<'a> {
         )
     }
 
-    fn add(&mut self, source: Erased<'a>, token: Option<u64>, belongs: bool, looked_for: bool) -> usize {
+    fn add(
+        &mut self,
+        source: Erased<'a>,
+        token: Option<u64>,
+        belongs: bool,
+        looked_for: bool,
+    ) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.cases.push(None);
             self.cases.len() - 1
@@ -243,7 +257,8 @@ impl<'a> Select<'a> {
         index
     }
 
-    /// Takes the case with this index out; returns whether there was one. O(1) for a source that is in one case.
+    /// Takes the case with this index out; returns whether there was one. O(1) for a source that is
+    /// in one case.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
         self.look_for -= usize::from(case.looked_for);
@@ -283,7 +298,8 @@ impl<'a> Select<'a> {
 
     /// Waits for a case as long as it takes.
     ///
-    /// Fails when there is no case, when one belongs to another reactor, when the reactor has been dropped, and when its driver fails.
+    /// Fails when there is no case, when one belongs to another reactor, when the reactor has been
+    /// dropped, and when its driver fails.
     pub fn wait(&mut self) -> io::Result<Selected<'_, 'a>> {
         match self.run(Patience::Endless)? {
             Some(index) => Ok(Selected::new(self, index)),
@@ -383,9 +399,11 @@ impl<'a> Select<'a> {
         self.asked.iter().filter_map(|&index| Some((index, &self.cases[index].as_ref()?.source)))
     }
 
-    /// The cases that are ready, found through the ready list, or, when that has more in it than the set, by asking the set.
+    /// The cases that are ready, found through the ready list, or, when that has more in it than
+    /// the set, by asking the set.
     fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
-        let few = core.ready_len() <= self.len() && (!core.has_unlisted() || self.goes_by_lists(core));
+        let few =
+            core.ready_len() <= self.len() && (!core.has_unlisted() || self.goes_by_lists(core));
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
         let listed = core
             .ready_tokens()
@@ -414,7 +432,8 @@ impl<'a> Select<'a> {
     fn ended<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
         let all = if self.goes_by_lists(core) { usize::MAX } else { 0 };
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
-        let first = core.ended_tokens().take(all).filter_map(|token| self.listed.get(&token).copied());
+        let first =
+            core.ended_tokens().take(all).filter_map(|token| self.listed.get(&token).copied());
         first.flat_map(move |first| std::iter::successors(Some(first), same))
     }
 
@@ -445,7 +464,8 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// What is chosen after the n-th candidate has come. It replaces the one chosen before with probability 1/n: uniform in one pass.
+    /// What is chosen after the n-th candidate has come. It replaces the one chosen before with
+    /// probability 1/n: uniform in one pass.
     fn better(&self, core: &Core, n: u32, chosen: Option<usize>, index: usize) -> Option<usize> {
         match chosen {
             Some(other) if self.biased => Some(other.min(index)),
@@ -504,7 +524,8 @@ impl fmt::Debug for Select<'_> {
     }
 }
 
-/// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or [`send`](Self::send).
+/// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or
+/// [`send`](Self::send).
 ///
 /// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
 /// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
@@ -552,13 +573,18 @@ impl<'s, 'a> Selected<'s, 'a> {
             Erased::Recv(case) => std::ptr::addr_eq(&raw const **case, &raw const *source),
             Erased::Send(_) => false,
         };
-        assert!(same, "pollmux: case {} of the Select is not a receive case of this source", self.index);
+        assert!(
+            same,
+            "pollmux: case {} of the Select is not a receive case of this source",
+            self.index
+        );
         let item = source.try_take();
         self.completed = item.is_some();
         item
     }
 
-    /// Sends through the outbox of the case. Never waits; the value comes back when the receiver is gone.
+    /// Sends through the outbox of the case. Never waits; the value comes back when the receiver is
+    /// gone.
     ///
     /// # Panics
     /// When the chosen case is not a send case of this outbox.

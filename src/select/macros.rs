@@ -1,35 +1,46 @@
 //! The macro's grammar.
 //!
-//! `@case` takes one case after the other off the input and sorts it into three lists: sources, arms, and what to do
-//! when nothing is ready or the driver fails. `@arms` turns the arms into nested matches. Nothing else is generated.
+//! `@case` takes one case after the other off the input and sorts it into three lists: sources,
+//! arms, and what to do when nothing is ready or the driver fails. `@arms` turns the arms into
+//! nested matches. Nothing else is generated.
 
 /// Waits for several sources at once and runs the arm of one that is ready.
 ///
 /// ```text
 /// select! { reactor;            // a Reactor or a Handle
-///     biased;                   // optional: the first ready case wins; otherwise each ready case has the same chance
+///     biased;                   // optional: the first ready case wins; otherwise each ready case
+///                               // has the same chance
 ///     recv(source) -> pattern => expression,
-///     send(outbox, value) -> pattern => expression,   // the result: Ok(()), or the value when the receiver is gone
+///     // the result: Ok(()), or the value when the receiver is gone
+///     send(outbox, value) -> pattern => expression,
 ///     default => expression,    // optional: runs when nothing is ready; or
 ///     default(timeout) => expression,   // when nothing was ready for so long
 ///     error -> pattern => expression,   // optional: the driver failed; without it that is a panic
 /// }
 /// ```
 ///
-/// A source is anything that implements [`Source`](crate::Source), by value or by reference: a [`Timer`](crate::Timer) gives the
-/// [`Time`](crate::Time) it was due at, a [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a `Result<T, RecvError>`, an `Option` what its inside
-/// gives. An outbox is a registered [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only when the case has been chosen and there is room
-/// for it; a panic, `?`, `break` or `return` in it gives the room back. Source expressions and the timeout are evaluated once, in order, before anything is waited for. There may be up to 32 sources and outboxes.
+/// A source is anything that implements [`Source`](crate::Source), by value or by reference: a
+/// [`Timer`](crate::Timer) gives the [`Time`](crate::Time) it was due at, a
+/// [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a
+/// `Result<T, RecvError>`, an `Option` what its inside gives. An outbox is a registered
+/// [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only
+/// when the case has been chosen and there is room for it; a panic, `?`, `break` or `return` in it
+/// gives the room back. Source expressions and the timeout are evaluated once, in order, before
+/// anything is waited for. There may be up to 32 sources and outboxes.
 ///
-/// The value of the `select!` is that of the arm. Arms are ordinary code in the function around: `break`, `continue`, `return` and `?`
-/// work, and an arm may reset the very ticker it fired on, use the reactor, or replace a source. A case that is not chosen consumes nothing.
-/// `default` never runs while a case is ready or due, and a timeout is judged in the same way: see
-/// [`try_wait`](crate::Handle::try_wait) for what that costs after thousands of timers were put off.
+/// The value of the `select!` is that of the arm. Arms are ordinary code in the function around:
+/// `break`, `continue`, `return` and `?` work, and an arm may reset the very ticker it fired on,
+/// use the reactor, or replace a source. A case that is not chosen consumes nothing. `default`
+/// never runs while a case is ready or due, and a timeout is judged in the same way: see
+/// [`try_wait`](crate::Handle::try_wait) for what that costs after thousands of timers were put
+/// off.
 ///
-/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before `default` one look at the fds, if a case is one.
+/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before
+/// `default` one look at the fds, if a case is one.
 ///
 /// # Panics
-/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a source belongs to another reactor.
+/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a
+/// source belongs to another reactor.
 ///
 /// # Examples
 /// ```
@@ -65,7 +76,10 @@ macro_rules! select {
         $crate::__select!(@case ($reactor, false) [] [] {} {} $($cases)*)
     };
     ($($other:tt)*) => {
-        $crate::__private::compile_error!("a select! begins with the reactor: select! { reactor; recv(source) -> item => .., .. }")
+        $crate::__private::compile_error!(
+            "a select! begins with the reactor: \
+             select! { reactor; recv(source) -> item => .., .. }"
+        )
     };
 }
 
@@ -75,18 +89,23 @@ macro_rules! select {
 macro_rules! __select {
     // More cases than a mask has bits.
     (@case $head:tt [
-        $a1:tt $a2:tt $a3:tt $a4:tt $a5:tt $a6:tt $a7:tt $a8:tt $b1:tt $b2:tt $b3:tt $b4:tt $b5:tt $b6:tt $b7:tt $b8:tt
-        $c1:tt $c2:tt $c3:tt $c4:tt $c5:tt $c6:tt $c7:tt $c8:tt $d1:tt $d2:tt $d3:tt $d4:tt $d5:tt $d6:tt $d7:tt $d8:tt
+        $a1:tt $a2:tt $a3:tt $a4:tt $a5:tt $a6:tt $a7:tt $a8:tt
+        $b1:tt $b2:tt $b3:tt $b4:tt $b5:tt $b6:tt $b7:tt $b8:tt
+        $c1:tt $c2:tt $c3:tt $c4:tt $c5:tt $c6:tt $c7:tt $c8:tt
+        $d1:tt $d2:tt $d3:tt $d4:tt $d5:tt $d6:tt $d7:tt $d8:tt
         $one_too_many:tt
     ] $($rest:tt)*) => {
         $crate::__private::compile_error!(
-            "a select! has at most 32 recv and send cases; use several, a Select, or wait(&mut events)"
+            "a select! has at most 32 recv and send cases; use several, a Select, \
+             or wait(&mut events)"
         )
     };
 
     // The end of the input: emit.
     (@case $head:tt [] [] {} $error:tt) => {
-        $crate::__private::compile_error!("a select! needs at least one case: recv(source) -> item => .. or default => ..")
+        $crate::__private::compile_error!(
+            "a select! needs at least one case: recv(source) -> item => .. or default => .."
+        )
     };
     (@case ($reactor:expr, $biased:expr) $sources:tt $arms:tt {} $error:tt) => {
         match $crate::__select!(@run ($reactor, $biased) $sources wait ()) {
@@ -94,9 +113,14 @@ macro_rules! __select {
             $crate::__private::Err(error) => $crate::__select!(@error error $error),
         }
     };
-    (@case ($reactor:expr, $biased:expr) $sources:tt $arms:tt { $how:ident $args:tt $default:expr } $error:tt) => {
+    (
+        @case ($reactor:expr, $biased:expr) $sources:tt $arms:tt
+        { $how:ident $args:tt $default:expr } $error:tt
+    ) => {
         match $crate::__select!(@run ($reactor, $biased) $sources $how $args) {
-            $crate::__private::Ok($crate::__private::Some(picked)) => $crate::__select!(@arms picked $arms),
+            $crate::__private::Ok($crate::__private::Some(picked)) => {
+                $crate::__select!(@arms picked $arms)
+            }
             $crate::__private::Ok($crate::__private::None) => $default,
             $crate::__private::Err(error) => $crate::__select!(@error error $error),
         }
@@ -105,30 +129,78 @@ macro_rules! __select {
     // A case. An arm in braces is taken as tokens: `block` would also begin with, and then refuse,
     // an expression that is a fragment of another macro. A comma may follow; behind an arm that is
     // no block it must. The last form is for a block that is a fragment of another macro.
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e $($($rest)*)?)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e
+            $($($rest)*)?
+        )
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
-        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e $($rest)+)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e
+            $($rest)+
+        )
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($($rest)*)?)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e
+            $($($rest)*)?
+        )
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt recv($source:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
-        $crate::__select!(@case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e $($rest)+)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        recv($source:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e
+            $($rest)+
+        )
     };
 
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e $($($rest)*)?)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
+            $($($rest)*)?
+        )
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
-        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e $($rest)+)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
+            $($rest)+
+        )
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($($rest)*)?)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e
+            $($($rest)*)?
+        )
     };
-    (@case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+) => {
-        $crate::__select!(@case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e $($rest)+)
+    (
+        @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
+        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
+    ) => {
+        $crate::__select!(
+            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e
+            $($rest)+
+        )
     };
 
     (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
@@ -143,20 +215,35 @@ macro_rules! __select {
     (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $head $s $a { now () $arm } $e $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+    (
+        @case $head:tt $s:tt $a:tt {} $e:tt
+        default($timeout:expr $(,)?) => { $($arm:tt)* } $(, $($rest:tt)*)?
+    ) => {
         $crate::__select!(@case $head $s $a { until ($timeout) { $($arm)* } } $e $($($rest)*)?)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => { $($arm:tt)* } $($rest:tt)+) => {
+    (
+        @case $head:tt $s:tt $a:tt {} $e:tt
+        default($timeout:expr $(,)?) => { $($arm:tt)* } $($rest:tt)+
+    ) => {
         $crate::__select!(@case $head $s $a { until ($timeout) { $($arm)* } } $e $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:expr $(, $($rest:tt)*)?) => {
+    (
+        @case $head:tt $s:tt $a:tt {} $e:tt
+        default($timeout:expr $(,)?) => $arm:expr $(, $($rest:tt)*)?
+    ) => {
         $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($($rest)*)?)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $arm:block $($rest:tt)+) => {
+    (
+        @case $head:tt $s:tt $a:tt {} $e:tt
+        default($timeout:expr $(,)?) => $arm:block $($rest:tt)+
+    ) => {
         $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($rest)+)
     };
 
-    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+    (
+        @case $head:tt $s:tt $a:tt $d:tt {}
+        error -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
+    ) => {
         $crate::__select!(@case $head $s $a $d { $pat => { $($arm)* } } $($($rest)*)?)
     };
     (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
@@ -177,25 +264,33 @@ macro_rules! __select {
         $crate::__private::compile_error!("a select! has at most one error case")
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) => $($rest:tt)*) => {
-        $crate::__private::compile_error!("a recv case names what it receives: recv(source) -> item => ..")
+        $crate::__private::compile_error!(
+            "a recv case names what it receives: recv(source) -> item => .."
+        )
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) -> $($rest:tt)*) => {
         $crate::__private::compile_error!(
-            "a recv case is recv(source) -> pattern => arm, and a comma stands behind an arm without braces"
+            "a recv case is recv(source) -> pattern => arm, and a comma stands behind an arm \
+             without braces"
         )
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt send($($operands:tt)*) $($rest:tt)*) => {
         $crate::__private::compile_error!(
-            "a send case has an outbox, a value and a result: send(outbox, value) -> result => .., and a comma stands behind an arm without braces"
+            "a send case has an outbox, a value and a result: \
+             send(outbox, value) -> result => .., and a comma stands behind an arm without braces"
         )
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt biased $($rest:tt)*) => {
-        $crate::__private::compile_error!("`biased;` comes first in a select!, right behind the reactor")
+        $crate::__private::compile_error!(
+            "`biased;` comes first in a select!, right behind the reactor"
+        )
     };
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt $wrong:tt $($rest:tt)*) => {
         $crate::__private::compile_error!($crate::__private::concat!(
             "not a case of a select!: `", $crate::__private::stringify!($wrong),
-            "`; there are recv(source) -> item => .., send(outbox, value) -> result => .., default => .., default(timeout) => .. and error -> e => .., each behind a comma or a block"
+            "`; there are recv(source) -> item => .., send(outbox, value) -> result => .., \
+             default => .., default(timeout) => .. and error -> e => .., each behind a comma or \
+             a block"
         ))
     };
 

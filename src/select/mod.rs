@@ -1,8 +1,10 @@
 //! `select!`: several sources, one turn.
 //!
-//! The macro turns its cases into a nested tuple of references, `(&a, (&b, (&c, ())))`, and everything else is here: [`Cases`] asks all of
-//! them which are ready, takes from one, and says which one it was as nested [`Pick`]s, which the macro takes apart with a `match`.
-//! There is no closure for an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while one runs.
+//! The macro turns its cases into a nested tuple of references, `(&a, (&b, (&c, ())))`, and
+//! everything else is here: [`Cases`] asks all of them which are ready, takes from one, and says
+//! which one it was as nested [`Pick`]s, which the macro takes apart with a `match`. There is no
+//! closure for an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while
+//! one runs.
 
 mod dynamic;
 mod macros;
@@ -45,7 +47,9 @@ pub fn recv<T, S: Source<Item = T>>(source: &S) -> impl Source<Item = T> {
 
 /// A send case.
 #[inline(always)]
-pub fn send<'a, T: 'a>(outbox: impl Outgoing<'a, Message = T>) -> impl Source<Item = Chosen<'a, T>> {
+pub fn send<'a, T: 'a>(
+    outbox: impl Outgoing<'a, Message = T>,
+) -> impl Source<Item = Chosen<'a, T>> {
     Sending::new(outbox)
 }
 
@@ -117,7 +121,11 @@ impl<S: Source, R: Cases> Cases for (S, R) {
     }
     #[inline(always)]
     fn take(&self, index: u32) -> Option<Self::Item> {
-        if index == 0 { self.0.try_take().map(Pick::This) } else { self.1.take(index - 1).map(Pick::Rest) }
+        if index == 0 {
+            self.0.try_take().map(Pick::This)
+        } else {
+            self.1.take(index - 1).map(Pick::Rest)
+        }
     }
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
         self.0.before_block(blocking)?;
@@ -207,7 +215,8 @@ pub fn until<C: Cases>(
 impl Handle {
     /// Waits for one source as long as it takes: a `select!` of one case. Go's `<-timer.C`.
     ///
-    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and when its driver fails.
+    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and
+    /// when its driver fails.
     ///
     /// ```
     /// use pollmux::Reactor;
@@ -226,12 +235,17 @@ impl Handle {
     }
 
     /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
-    pub fn recv_timeout<S: Source>(&self, source: &S, timeout: Duration) -> io::Result<Option<S::Item>> {
+    pub fn recv_timeout<S: Source>(
+        &self,
+        source: &S,
+        timeout: Duration,
+    ) -> io::Result<Option<S::Item>> {
         self.check_source(source)?;
         Ok(until(self, &(source, ()), true, timeout)?.map(only))
     }
 
-    /// What the source has now. A turn: it sees what is due, which the source's own [`try_take`](Source::try_take) does not.
+    /// What the source has now. A turn: it sees what is due, which the source's own
+    /// [`try_take`](Source::try_take) does not.
     pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
         self.check_source(source)?;
         Ok(now(self, &(source, ()), true)?.map(only))
@@ -282,7 +296,8 @@ fn run<C: Cases>(
     run_slow(handle, cases, biased, patience)
 }
 
-/// Takes from one of the cases that are ready: the first one, or any of them with the same probability.
+/// Takes from one of the cases that are ready: the first one, or any of them with the same
+/// probability.
 #[inline(always)]
 fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let mut mask = cases.ready();
@@ -328,7 +343,11 @@ fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Resul
 
 /// Not inline, so that a `default` without fds pays nothing for it.
 #[inline(never)]
-fn look_and_pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+fn look_and_pick<C: Cases>(
+    handle: &Handle,
+    cases: &C,
+    biased: bool,
+) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
     core.looks_at_last(!cases.need_no_look());
     loop {
@@ -380,11 +399,13 @@ fn run_slow<C: Cases>(
             Patience::Endless => None,
         };
         let published = Published(cases);
-        let blocked = core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
+        let blocked =
+            core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
         // What is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 {
-            if let Some(item) = cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
+            if let Some(item) =
+                cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
             {
                 return Ok(Some(item));
             }

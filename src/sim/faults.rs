@@ -105,7 +105,11 @@ impl WorldHandle {
     #[track_caller]
     pub fn release(&self, from: &str, to: &str) {
         let Some(way) = self.way(from, to) else { return };
-        self.part("released", || format!("{from} -> {to}"), |network| _ = network.holds.remove(&way));
+        self.part(
+            "released",
+            || format!("{from} -> {to}"),
+            |network| _ = network.holds.remove(&way),
+        );
         let released = self.shared.network().release(&self.shared.scheduler);
         for (at, tie, delivery) in released {
             self.shared.scheduler.post(at, tie, delivery);

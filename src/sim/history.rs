@@ -97,9 +97,12 @@ impl History {
                 json(&name)
             );
         }
-        out.push_str("{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"members\"}},\n");
         out.push_str(
-            "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":2,\"args\":{\"name\":\"links\"}}\n]}\n",
+            "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":1,\"args\":{\"name\":\"members\"}},\n",
+        );
+        out.push_str(
+            "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":2,\"args\":{\"name\":\"links\"}}\n\
+             ]}\n",
         );
         out
     }

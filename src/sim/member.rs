@@ -121,7 +121,8 @@ impl Guard for Warden {
     fn sleep(&self, made_at: &'static Location<'static>) -> io::Error {
         let name = &self.name;
         let text = format!(
-            "the reactor made at {made_at} would block in real time, and with the member `{name}` the \
+            "the reactor made at {made_at} would block in real time, and with the member `{name}` \
+             the \
              whole SimWorld: use the reactor that the member was given"
         );
         io::Error::new(io::ErrorKind::Unsupported, text)

@@ -19,7 +19,8 @@
 //!
 //! | | `SimWorld` | turmoil | madsim | Go's `testing/synctest` |
 //! |---|---|---|---|---|
-//! | code under test | threads, each with a reactor and channels | tokio tasks, on its network types | async tasks, on its replacements of tokio and others | goroutines |
+//! | code under test | threads with reactors | tokio tasks | async tasks | goroutines |
+//! | network and channels | those of the reactors | turmoil's types | madsim's types | Go's own |
 //! | virtual time | yes | yes | yes | yes |
 //! | order of execution from a seed | yes | of hosts (`enable_random_order`) | yes | no |
 //! | network with delay and loss | links before channels | TCP and UDP | TCP and UDP | none |

@@ -108,7 +108,8 @@ impl Wire {
 impl Network {
     fn is_open(&self, wire: &Wire) -> bool {
         let part = |name| self.parts.get(name).copied().unwrap_or(0);
-        part(&wire.from) == part(&wire.to) && (self.cuts.is_empty() || !self.cuts.contains(&wire.way()))
+        part(&wire.from) == part(&wire.to)
+            && (self.cuts.is_empty() || !self.cuts.contains(&wire.way()))
     }
 
     fn is_held(&self, wire: &Wire) -> bool {
@@ -117,7 +118,11 @@ impl Network {
 
     /// The name as it is known here.
     pub(super) fn name(&self, name: &str) -> Option<Arc<str>> {
-        self.links.iter().flat_map(|wire| [&wire.from, &wire.to]).find(|known| &***known == name).cloned()
+        self.links
+            .iter()
+            .flat_map(|wire| [&wire.from, &wire.to])
+            .find(|known| &***known == name)
+            .cloned()
     }
 
     /// Loses what is on its way where no way is open any more. The messages are the caller's to
@@ -178,7 +183,8 @@ struct FarEnd<T> {
 
 impl<T: Send + 'static> Link<T> {
     pub(super) fn new(shared: Arc<Shared>, number: usize, channel: Sender<T>) -> Link<T> {
-        let end = FarEnd { channel: Mutex::new(channel), copy: OnceLock::new(), text: OnceLock::new() };
+        let end =
+            FarEnd { channel: Mutex::new(channel), copy: OnceLock::new(), text: OnceLock::new() };
         Link { shared, number, end: Arc::new(end) }
     }
 
@@ -340,7 +346,10 @@ impl<T: Send + 'static> Link<T> {
 
     fn delivery(&self, number: u64, message: T) -> Delivery {
         let link = self.clone();
-        Delivery { link: self.number, settle: Box::new(move |fate| link.settle(number, message, fate)) }
+        Delivery {
+            link: self.number,
+            settle: Box::new(move |fate| link.settle(number, message, fate)),
+        }
     }
 
     fn settle(self, number: u64, message: T, fate: Fate) {
@@ -422,7 +431,10 @@ fn is_probability(of: &str, probability: f64) -> bool {
 #[track_caller]
 fn is_range(range: &RangeInclusive<Duration>) -> bool {
     if range.is_empty() {
-        misuse(&format!("the range of a link's delay is empty: {range:?}, at {}", Location::caller()));
+        misuse(&format!(
+            "the range of a link's delay is empty: {range:?}, at {}",
+            Location::caller()
+        ));
     }
     !range.is_empty()
 }

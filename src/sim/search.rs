@@ -113,7 +113,10 @@ impl<'a> Search<'a> {
     }
 
     /// Searches: see [`SimWorld::search`].
-    pub fn run<V: Verdict>(self, body: impl Fn(&mut SimWorld) -> V + Sync) -> Result<u64, FailingSeed> {
+    pub fn run<V: Verdict>(
+        self,
+        body: impl Fn(&mut SimWorld) -> V + Sync,
+    ) -> Result<u64, FailingSeed> {
         let Range { start, end } = self.seeds;
         let (next, done) = (AtomicU64::new(start), AtomicU64::new(0));
         // The least seed that failed: nothing above it is begun.
@@ -129,7 +132,8 @@ impl<'a> Search<'a> {
                         }
                         if let Some(text) = run(&mut SimWorld::new(seed), &body) {
                             least.fetch_min(seed, Ordering::Relaxed);
-                            let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                            let mut failure =
+                                failure.lock().unwrap_or_else(PoisonError::into_inner);
                             if failure.as_ref().is_none_or(|(other, _)| seed < *other) {
                                 *failure = Some((seed, text));
                             }
@@ -150,7 +154,10 @@ impl<'a> Search<'a> {
 }
 
 /// Runs one world. The text of its failure.
-fn run<V: Verdict>(world: &mut SimWorld, body: &(impl Fn(&mut SimWorld) -> V + Sync)) -> Option<String> {
+fn run<V: Verdict>(
+    world: &mut SimWorld,
+    body: &(impl Fn(&mut SimWorld) -> V + Sync),
+) -> Option<String> {
     match panic::catch_unwind(AssertUnwindSafe(|| body(world).failure())) {
         Ok(failure) => failure,
         Err(cause) => Some(text_of(&*cause)),
@@ -164,12 +171,17 @@ fn text_of(cause: &(dyn Any + Send)) -> String {
 }
 
 /// Records the history of a seed that fails, and looks for fewer choices that fail as well.
-fn explain<V: Verdict>(seed: u64, text: String, body: &(impl Fn(&mut SimWorld) -> V + Sync)) -> FailingSeed {
+fn explain<V: Verdict>(
+    seed: u64,
+    text: String,
+    body: &(impl Fn(&mut SimWorld) -> V + Sync),
+) -> FailingSeed {
     let recorded = |budget| {
         let mut world = SimWorld::with_choices(seed, budget);
         world.record();
         let failure = run(&mut world, body);
-        let same = failure.is_some_and(|failure| without_numbers(&failure) == without_numbers(&text));
+        let same =
+            failure.is_some_and(|failure| without_numbers(&failure) == without_numbers(&text));
         (same, world.choices(), world.history())
     };
     let (again, choices, history) = recorded(u64::MAX);
@@ -199,13 +211,17 @@ impl fmt::Display for FailingSeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {} fails: {}", self.seed, self.text)?;
         if self.unsteady {
-            writeln!(f, "It did not fail again: the code uses a real clock, threads or randomness.")?;
+            writeln!(
+                f,
+                "It did not fail again: the code uses a real clock, threads or randomness."
+            )?;
         }
         let history = match &self.shorter {
             Some((choices, history)) => {
                 writeln!(
                     f,
-                    "The first {choices} of its {} choices suffice: SimWorld::with_choices({}, {choices}).",
+                    "The first {choices} of its {} choices suffice: \
+                     SimWorld::with_choices({}, {choices}).",
                     self.choices, self.seed
                 )?;
                 history

@@ -35,8 +35,10 @@ use crate::sys::Time;
 /// let (to_server, requests) = channel::unbounded();
 /// let (to_client, replies) = channel::unbounded();
 /// let ms = Duration::from_millis;
-/// let to_server = world.link("client", "server", to_server).with_delay(ms(5)..=ms(50)).with_loss(0.3);
-/// let to_client = world.link("server", "client", to_client).with_delay(ms(5)..=ms(50)).with_loss(0.3);
+/// let delay = ms(5)..=ms(50);
+/// let to_server =
+///     world.link("client", "server", to_server).with_delay(delay.clone()).with_loss(0.3);
+/// let to_client = world.link("server", "client", to_client).with_delay(delay).with_loss(0.3);
 ///
 /// world.spawn("server", move |reactor| {
 ///     let requests = reactor.register(requests).unwrap();

@@ -1,4 +1,5 @@
-//! Callbacks: closures that the loop calls when they are due. `select!` is the better tool wherever the loop's state is to be reached.
+//! Callbacks: closures that the loop calls when they are due. `select!` is the better tool wherever
+//! the loop's state is to be reached.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,22 +7,29 @@ use std::time::Duration;
 use crate::reactor::{Firing, Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
-/// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and [`Handle::call_at`].
+/// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
+/// [`Handle::call_at`].
 ///
-/// Dropping it cancels the call and drops the closure; [`detach`](Self::detach) leaves it to the reactor.
+/// Dropping it cancels the call and drops the closure; [`detach`](Self::detach) leaves it to the
+/// reactor.
 #[must_use = "dropping a callback cancels it; `detach` leaves it to the reactor"]
 pub struct Callback {
     slot: Slot,
 }
 
 impl Handle {
-    /// Calls `f` on the loop's thread, once, `d` from now; and again after each [`reset`](Callback::reset). Zero is due in the next turn.
+    /// Calls `f` on the loop's thread, once, `d` from now; and again after each
+    /// [`reset`](Callback::reset). Zero is due in the next turn.
     ///
-    /// It is called inside `select!`, `wait`, [`sleep_blocking`](Self::sleep_blocking) or [`Embedded::turn`](crate::Embedded::turn), which then go on; before the sources are looked at, in
-    /// the order of deadlines. It may use the reactor as it likes: reset, stop or drop itself and others, make sources, run a nested `select!` (which runs no callbacks). When it panics
-    /// the panic goes through the `select!` that called it, and the reactor stays usable. A closure that holds a `Handle` and is never dropped goes with the reactor.
+    /// It is called inside `select!`, `wait`, [`sleep_blocking`](Self::sleep_blocking) or
+    /// [`Embedded::turn`](crate::Embedded::turn), which then go on; before the sources are looked
+    /// at, in the order of deadlines. It may use the reactor as it likes: reset, stop or drop
+    /// itself and others, make sources, run a nested `select!` (which runs no callbacks). When it
+    /// panics the panic goes through the `select!` that called it, and the reactor stays usable. A
+    /// closure that holds a `Handle` and is never dropped goes with the reactor.
     ///
-    /// Allocates the closure; resetting and calling do not. On a reactor that has been dropped `f` is dropped.
+    /// Allocates the closure; resetting and calling do not. On a reactor that has been dropped `f`
+    /// is dropped.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -47,7 +55,8 @@ impl Handle {
         callback
     }
 
-    /// [`call_after`](Self::call_after) at a point in time, a [`Time`] or an [`Instant`](std::time::Instant). A past one is due in the next turn.
+    /// [`call_after`](Self::call_after) at a point in time, a [`Time`] or an
+    /// [`Instant`](std::time::Instant). A past one is due in the next turn.
     #[track_caller]
     pub fn call_at(&self, t: impl Into<Time>, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
         let callback = self.callback(f);
@@ -64,7 +73,8 @@ impl Handle {
 }
 
 impl Callback {
-    /// Calls the closure `d` from the real now. Returns true when that took a pending call away: inside its own call none is pending.
+    /// Calls the closure `d` from the real now. Returns true when that took a pending call away:
+    /// inside its own call none is pending.
     pub fn reset(&self, d: Duration) -> bool {
         self.slot.arm_after(d)
     }
@@ -74,7 +84,8 @@ impl Callback {
         self.slot.arm(t.into())
     }
 
-    /// Takes a pending call away. Returns whether there was one; afterwards the closure is not called, until a reset.
+    /// Takes a pending call away. Returns whether there was one; afterwards the closure is not
+    /// called, until a reset.
     pub fn stop(&self) -> bool {
         self.slot.stop()
     }
@@ -84,19 +95,21 @@ impl Callback {
         self.slot.deadline()
     }
 
-    /// Lets the call be late, by `slack` at the most, for the sake of sharing a wake-up with others: see [`Builder::slack`](crate::Builder::slack).
+    /// Lets the call be late, by `slack` at the most, for the sake of sharing a wake-up with
+    /// others: see [`Builder::slack`](crate::Builder::slack).
     pub fn slack(self, slack: Duration) -> Callback {
         self.slot.set_slack(slack);
         self
     }
 
-    /// Names the callback for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other threads.
+    /// Names the callback for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other
+    /// threads.
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(false)
     }
 
-    /// Leaves the callback to the reactor: it stays while a call is pending, and is dropped after one that does not reset it, when it is
-    /// stopped through its id, or with the reactor.
+    /// Leaves the callback to the reactor: it stays while a call is pending, and is dropped after
+    /// one that does not reset it, when it is stopped through its id, or with the reactor.
     pub fn detach(self) -> TimerId {
         let id = self.id();
         self.slot.detach();

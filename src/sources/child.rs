@@ -24,9 +24,11 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 /// or `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of
 /// kind [`NotFound`](io::ErrorKind::NotFound).
 ///
-/// A child that reads its stdin to the end does not end while that pipe is open, and a `Child` holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait`
-/// does so itself.) To wait for its output make a [`File`](std::fs::File) of that pipe (by way of `OwnedFd`), non-blocking, and an [`Fd`](super::Fd) of the file: `ChildStdout` cannot be
-/// read by reference.
+/// A child that reads its stdin to the end does not end while that pipe is open, and a `Child`
+/// holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait` does
+/// so itself.) To wait for its output make a [`File`](std::fs::File) of that pipe (by way of
+/// `OwnedFd`), non-blocking, and an [`Fd`](super::Fd) of the file: `ChildStdout` cannot be read by
+/// reference.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -49,7 +51,8 @@ pub struct ChildProcess {
     /// `None` for a child whose status was known when it was registered.
     process: Option<ProcessFd>,
     slot: Slot,
-    /// The status has been given and the process is waited for no longer: that it was reaped would be another event (Linux 6.9).
+    /// The status has been given and the process is waited for no longer: that it was reaped would
+    /// be another event (Linux 6.9).
     over: Cell<bool>,
 }
 
@@ -63,7 +66,11 @@ impl Register for Child {
     /// no fds; with [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the child;
     /// and with the system's error.
     #[track_caller]
-    fn register(mut self, handle: &Handle, key: Option<u64>) -> Result<ChildProcess, RegisterError<Self>> {
+    fn register(
+        mut self,
+        handle: &Handle,
+        key: Option<u64>,
+    ) -> Result<ChildProcess, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, handle.core.gone()));
         }
@@ -184,7 +191,8 @@ impl ChildProcess {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
+    /// unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

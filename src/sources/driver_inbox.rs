@@ -1,4 +1,5 @@
-//! The driver's own events, as a source: what somebody else's poller found for somebody else's sources.
+//! The driver's own events, as a source: what somebody else's poller found for somebody else's
+//! sources.
 
 use std::fmt;
 use std::io;
@@ -8,27 +9,38 @@ use crate::driver::DriverEvents;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
 
-/// Events that the reactor's driver finds besides those of the reactor: registered [`DriverEvents`]. A source of `E`s, each given once, in order.
+/// Events that the reactor's driver finds besides those of the reactor: registered
+/// [`DriverEvents`]. A source of `E`s, each given once, in order.
 ///
-/// While there are some that nobody has taken the driver looks for no more: take them all before the loop sleeps for anything else.
+/// While there are some that nobody has taken the driver looks for no more: take them all before
+/// the loop sleeps for anything else.
 pub struct DriverInbox<E> {
     events: DriverEvents<E>,
     slot: Slot,
 }
 
-/// Fails with [`io::ErrorKind::InvalidInput`] when the events are another driver's than the reactor's, and with `AlreadyExists` when they are registered already.
+/// Fails with [`io::ErrorKind::InvalidInput`] when the events are another driver's than the
+/// reactor's, and with `AlreadyExists` when they are registered already.
 impl<E> Register for DriverEvents<E> {
     type Registered = DriverInbox<E>;
 
     #[track_caller]
-    fn register(self, handle: &Handle, key: Option<u64>) -> Result<DriverInbox<E>, RegisterError<Self>> {
+    fn register(
+        self,
+        handle: &Handle,
+        key: Option<u64>,
+    ) -> Result<DriverInbox<E>, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, handle.core.gone()));
         }
         if let Some(id) = self.bound_to() {
             let at = handle.core.made_at(id).map_or(String::new(), |at| format!(", at {at}"));
-            let text = format!("the driver's events are registered already{at}: drop that source first");
-            return Err(RegisterError::new(self, io::Error::new(io::ErrorKind::AlreadyExists, text)));
+            let text =
+                format!("the driver's events are registered already{at}: drop that source first");
+            return Err(RegisterError::new(
+                self,
+                io::Error::new(io::ErrorKind::AlreadyExists, text),
+            ));
         }
         let slot = Slot::new(handle, SourceKind::DriverInbox);
         if let Some(key) = key {
@@ -67,7 +79,8 @@ impl<E> DriverInbox<E> {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
+    /// unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

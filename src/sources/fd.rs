@@ -1,7 +1,12 @@
 //! Fds: sockets, pipes, terminals, whatever the system can wait for.
 //!
-//! The kernel reports *changes* (edge-triggered), the slot remembers them, and the one who finds out that the fd is not ready any more says so: [`Fd::try_io`], which all reading and
-//! writing goes through. So a source stays ready until it has been drained, as with a level-triggered poller, and a turn that finds it so makes no syscall for that.
+//! The kernel reports *changes* (edge-triggered), the slot remembers them, and the one who finds
+//! out that the fd is not ready any more says so: [`Fd::try_io`], which all reading and writing
+//! goes through. So a source stays ready until it has been drained, as with a level-triggered
+//! poller, and a turn that finds it so makes no syscall for that.
+//!
+//! Longer than 500 lines: more than a third of it are the docs and examples of one
+//! public type.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,14 +20,15 @@ use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
 ///
-/// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of
-/// this type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**.
+/// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready
+/// until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of this
+/// type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**.
 ///
 /// | mode | ready again |
 /// |---|---|
 /// | `Edge` | at once, until `try_io` meets `WouldBlock`; then when something changes |
 /// | `Level` | when the poller is looked at the next time and the file still is ready |
-/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest); a `wait` reports it once |
+/// | `OneShot` | after [`rearm`](Self::rearm) or [`set_interest`](Self::set_interest) |
 ///
 /// In `Level` mode each report that is taken, or after which the file is read or written, costs a
 /// syscall.
@@ -60,9 +66,11 @@ use crate::sys::{Interest, Mode, Readiness};
 /// error, is reported once. What waits to be read is found when `READABLE` is asked for again.
 /// [`Interest::PRIORITY`] alone is the same, beside the urgent data.
 ///
-/// A socket is registered after it has begun to connect, or to listen: before that the kernel takes it for hung up, and [`readiness`](Self::readiness) remembers so.
+/// A socket is registered after it has begun to connect, or to listen: before that the kernel takes
+/// it for hung up, and [`readiness`](Self::readiness) remembers so.
 ///
-/// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is closed: no event of it comes afterwards, whatever gets its number.
+/// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is
+/// closed: no event of it comes afterwards, whatever gets its number.
 ///
 /// ```
 /// use pollmux::{Reactor, select, sys::Interest};
@@ -105,7 +113,8 @@ pub struct Fd<T: AsFd> {
     /// What [`clear_readiness`](Self::clear_readiness) has cleared without being asked for: the
     /// poller has to be asked about it anew.
     unknown: Cell<Readiness>,
-    /// What the poller reports: all that was ever asked for, so that asking for it again is no syscall.
+    /// What the poller reports: all that was ever asked for, so that asking for it again is no
+    /// syscall.
     reported: Cell<Interest>,
     mode: Mode,
 }
@@ -161,7 +170,8 @@ impl Handle {
     /// use std::net::{TcpListener, TcpStream};
     ///
     /// let reactor = Reactor::new()?;
-    /// let listener = reactor.fd_nonblocking(TcpListener::bind("127.0.0.1:0")?, Interest::READABLE)?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let listener = reactor.fd_nonblocking(listener, Interest::READABLE)?;
     /// let mut client = TcpStream::connect(listener.get_ref().local_addr()?)?;
     /// client.write_all(b"hello")?;
     /// select! { reactor; recv(listener) -> _ => {} }
@@ -174,7 +184,11 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     #[track_caller]
-    pub fn fd_nonblocking<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
+    pub fn fd_nonblocking<T: AsFd>(
+        &self,
+        io: T,
+        interest: Interest,
+    ) -> Result<Fd<T>, RegisterError<T>> {
         let fd = self.register_fd(io, interest, Mode::Edge)?;
         match set_nonblocking(fd.as_fd()) {
             Ok(()) => Ok(fd),
@@ -200,7 +214,12 @@ impl Handle {
     }
 
     #[track_caller]
-    fn register_fd<T: AsFd>(&self, io: T, interest: Interest, mode: Mode) -> Result<Fd<T>, RegisterError<T>> {
+    fn register_fd<T: AsFd>(
+        &self,
+        io: T,
+        interest: Interest,
+        mode: Mode,
+    ) -> Result<Fd<T>, RegisterError<T>> {
         if self.is_closed() {
             return Err(RegisterError::new(io, self.core.gone()));
         }
@@ -251,7 +270,8 @@ impl<T: AsFd> Fd<T> {
 
     /// The file.
     ///
-    /// Who reads or writes it past this type and meets `WouldBlock` says so with [`clear_readiness`](Self::clear_readiness), or it stays ready.
+    /// Who reads or writes it past this type and meets `WouldBlock` says so with
+    /// [`clear_readiness`](Self::clear_readiness), or it stays ready.
     pub fn get_ref(&self) -> &T {
         self.io()
     }
@@ -285,15 +305,22 @@ impl<T: AsFd> Fd<T> {
         self.slot.readiness()
     }
 
-    /// Does something with the file that may say [`WouldBlock`](io::ErrorKind::WouldBlock); if it does, the file is taken for not ready until the poller says otherwise.
+    /// Does something with the file that may say [`WouldBlock`](io::ErrorKind::WouldBlock); if it
+    /// does, the file is taken for not ready until the poller says otherwise.
     ///
-    /// With interest in several things it is not clear which one is meant: the poller is asked about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves that.
+    /// With interest in several things it is not clear which one is meant: the poller is asked
+    /// about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves that.
     pub fn try_io<R>(&self, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         self.try_io_for(self.interest.get(), f)
     }
 
-    /// [`try_io`](Self::try_io) for what `interest` says only: one of reading, writing and urgent data.
-    pub fn try_io_for<R>(&self, interest: Interest, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
+    /// [`try_io`](Self::try_io) for what `interest` says only: one of reading, writing and urgent
+    /// data.
+    pub fn try_io_for<R>(
+        &self,
+        interest: Interest,
+        f: impl FnOnce(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
         let result = f(self.io());
         match &result {
             Ok(_) => self.progressed(),
@@ -316,7 +343,9 @@ impl<T: AsFd> Fd<T> {
     fn would_block(&self, interest: Interest) {
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
-            _ if interest == self.reported.get() && interest.is_single() => self.forget(Readiness::ALL),
+            _ if interest == self.reported.get() && interest.is_single() => {
+                self.forget(Readiness::ALL)
+            }
             Interest::READABLE => self.forget(Readiness::READABLE | Readiness::ERROR),
             Interest::WRITABLE => self.forget(Readiness::WRITABLE | Readiness::ERROR),
             Interest::PRIORITY => self.forget(Readiness::PRIORITY | Readiness::ERROR),
@@ -351,7 +380,8 @@ impl<T: AsFd> Fd<T> {
 
     /// Waits for something else from now on. On an error nothing has changed.
     ///
-    /// With [`Mode::Edge`] a syscall the first time that something is asked for, and none after that: what is known of the file stays known. With the other modes one syscall, and what the
+    /// With [`Mode::Edge`] a syscall the first time that something is asked for, and none after
+    /// that: what is known of the file stays known. With the other modes one syscall, and what the
     /// file is ready for is found out anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         // A driver without edges reports once: only what is wanted.
@@ -369,7 +399,8 @@ impl<T: AsFd> Fd<T> {
         Ok(())
     }
 
-    /// Asks the poller once more: for [`Mode::OneShot`], and for those who would rather ask than try. One syscall.
+    /// Asks the poller once more: for [`Mode::OneShot`], and for those who would rather ask than
+    /// try. One syscall.
     pub fn rearm(&self) -> io::Result<()> {
         self.ask(self.reported.get())?;
         self.slot.retell();
@@ -389,7 +420,8 @@ impl<T: AsFd> Fd<T> {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
+    /// unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

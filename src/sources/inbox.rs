@@ -13,8 +13,9 @@ use crate::sys::errors::{remedy, with_remedy};
 
 /// The receiver of a channel, registered with a reactor.
 ///
-/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever once every sender is gone and the channel empty.
-/// Dropping it drops what is in the channel, and senders get their values back.
+/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever
+/// once every sender is gone and the channel empty. Dropping it drops what is in the channel, and
+/// senders get their values back.
 pub struct Inbox<T> {
     // In this order: senders find the channel closed before the slot is free.
     receiver: Receiver<T>,
@@ -40,7 +41,11 @@ pub trait Register: Sized {
 
     /// Called by [`Handle::register`] and [`Handle::register_with`].
     #[track_caller]
-    fn register(self, handle: &Handle, key: Option<u64>) -> Result<Self::Registered, RegisterError<Self>>;
+    fn register(
+        self,
+        handle: &Handle,
+        key: Option<u64>,
+    ) -> Result<Self::Registered, RegisterError<Self>>;
 }
 
 /// A registration that failed: why, and what was to be registered.
@@ -54,7 +59,8 @@ pub struct RegisterError<S> {
 }
 
 impl Handle {
-    /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`]. A failed registration gives it back.
+    /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`]. A failed
+    /// registration gives it back.
     ///
     /// No syscall; allocates at most once per 128 sources.
     #[track_caller]
@@ -64,11 +70,16 @@ impl Handle {
 
     /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by.
     #[track_caller]
-    pub fn register_with<S: Register>(&self, key: u64, source: S) -> Result<S::Registered, RegisterError<S>> {
+    pub fn register_with<S: Register>(
+        &self,
+        key: u64,
+        source: S,
+    ) -> Result<S::Registered, RegisterError<S>> {
         source.register(self, Some(key))
     }
 
-    /// A [bounded channel](channel::bounded) whose receiver is registered. Fails when the reactor has been dropped.
+    /// A [bounded channel](channel::bounded) whose receiver is registered. Fails when the reactor
+    /// has been dropped.
     ///
     /// # Panics
     /// As [`channel::bounded`] does.
@@ -127,7 +138,8 @@ impl<T> Inbox<T> {
         TryIter(self)
     }
 
-    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never empty.
+    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never
+    /// empty.
     pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
         self.try_iter().take(n)
     }
@@ -164,7 +176,8 @@ impl<T> Inbox<T> {
         self.receiver
     }
 
-    /// The key that [`wait`](Handle::wait) reports the inbox by. Without [`register_with`](Handle::register_with) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports the inbox by. Without
+    /// [`register_with`](Handle::register_with) a unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

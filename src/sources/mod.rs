@@ -34,12 +34,13 @@ use crate::reactor::Handle;
 
 /// Something that a `select!` can wait for and take an item from.
 ///
-/// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of every case; if some are, `try_take`
-/// of one of them, and the turn is over when it gives an item; otherwise `before_block` of every case, a `SeqCst` fence, `is_ready` of every case once
-/// more, the sleep if none is, and `after_block` of every case; and so on.
+/// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of
+/// every case; if some are, `try_take` of one of them, and the turn is over when it gives an item;
+/// otherwise `before_block` of every case, a `SeqCst` fence, `is_ready` of every case once more,
+/// the sleep if none is, and `after_block` of every case; and so on.
 ///
-/// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a deadline, or by staying awake; or it is woken by a
-/// message to another case.
+/// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a
+/// deadline, or by staying awake; or it is woken by a message to another case.
 ///
 /// ```
 /// use pollmux::{Blocking, Handle, Reactor, Source, Time, select};
@@ -65,7 +66,9 @@ use crate::reactor::Handle;
 /// let reactor = Reactor::with_driver(pollmux::Sim::new())?;
 /// let seconds = FullSeconds(reactor.handle(), Cell::new(Time::ZERO));
 /// for expected in 0..3 {
-///     select! { reactor; recv(seconds) -> t => assert_eq!(t.as_nanos(), expected * 1_000_000_000) }
+///     select! { reactor;
+///         recv(seconds) -> t => assert_eq!(t.as_nanos(), expected * 1_000_000_000),
+///     }
 /// }
 /// # io::Result::Ok(())
 /// ```
@@ -80,9 +83,11 @@ use crate::reactor::Handle;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",
-    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: `reactor.register(rx)?`",
+    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: \
+            `reactor.register(rx)?`",
     note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
-    note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, `reactor.every(d)?`, or the case `default(d)`",
+    note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, \
+            `reactor.every(d)?`, or the case `default(d)`",
     note = "a `Context`: `reactor.done(&context)`; a `Result`: unwrap it, or add `?`",
     note = "a sender: register it, and use it in a case `send(outbox, value)`",
     note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
@@ -94,12 +99,14 @@ pub trait Source {
     /// Whether [`try_take`](Source::try_take) would give an item now.
     fn is_ready(&self) -> bool;
 
-    /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been ready.
+    /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been
+    /// ready.
     fn try_take(&self) -> Option<Self::Item>;
 
-    /// Called when nothing was ready and the reactor has said in public that it is about to sleep: here a source asks whoever makes it ready to wake the
-    /// reactor, for a [deadline](Blocking::wake_at), or to [stay awake](Blocking::stay_awake). What was published is withdrawn in
-    /// [`after_block`](Source::after_block).
+    /// Called when nothing was ready and the reactor has said in public that it is about to sleep:
+    /// here a source asks whoever makes it ready to wake the reactor, for a
+    /// [deadline](Blocking::wake_at), or to [stay awake](Blocking::stay_awake). What was published
+    /// is withdrawn in [`after_block`](Source::after_block).
     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())
@@ -129,13 +136,15 @@ pub trait Source {
         true
     }
 
-    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and no look at the fds has to precede `default`.
+    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and
+    /// no look at the fds has to precede `default`.
     #[doc(hidden)]
     fn needs_no_look(&self) -> bool {
         false
     }
 
-    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's ready list.
+    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's
+    /// ready list.
     #[doc(hidden)]
     fn token(&self) -> Option<u64> {
         None

@@ -1,10 +1,11 @@
 //! Notifiers: a bell that other threads ring, and with it channels of any make in a `select!`.
 //!
 //! # Why nothing is lost
-//! Ringing is a read-modify-write of one flag, and so is hearing it. Who rings when the bell has been rung already does nothing else, and that is enough: whoever hears
-//! it afterwards has read what this ringer wrote, and so sees what was sent before. The first ringer wakes the reactor by the protocol
-//! of `reactor/notify.rs`, with the flag in the place of the tail: at most one `write` for each time that the bell goes from silent to rung, and none while
-//! the loop is awake.
+//! Ringing is a read-modify-write of one flag, and so is hearing it. Who rings when the bell has
+//! been rung already does nothing else, and that is enough: whoever hears it afterwards has read
+//! what this ringer wrote, and so sees what was sent before. The first ringer wakes the reactor by
+//! the protocol of `reactor/notify.rs`, with the flag in the place of the tail: at most one `write`
+//! for each time that the bell goes from silent to rung, and none while the loop is awake.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -21,7 +22,8 @@ pub struct Notifier {
     bell: Arc<Bell>,
 }
 
-/// A source that is ready when it has been rung since it was last taken. However often: it gives one `()`.
+/// A source that is ready when it has been rung since it was last taken. However often: it gives
+/// one `()`.
 pub struct Notified {
     bell: Arc<Bell>,
     slot: Slot,
@@ -51,7 +53,8 @@ impl Handle {
 }
 
 impl Notifier {
-    /// Rings. Whatever this thread did before is seen by whoever hears it. No syscall while the reactor is awake or the bell is rung already.
+    /// Rings. Whatever this thread did before is seen by whoever hears it. No syscall while the
+    /// reactor is awake or the bell is rung already.
     #[inline]
     pub fn notify(&self) {
         self.bell.ring();
@@ -69,7 +72,8 @@ impl fmt::Debug for Notifier {
     }
 }
 
-/// The sending end of somebody's channel, tied to a bell: it rings after each use, and when it is dropped, after the sender has been.
+/// The sending end of somebody's channel, tied to a bell: it rings after each use, and when it is
+/// dropped, after the sender has been.
 ///
 /// Made by [`Notifier::attach`]; cloned as the sender is.
 #[derive(Clone, Debug)]
@@ -108,7 +112,8 @@ impl<S> Attached<S> {
 }
 
 impl Notified {
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
+    /// unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }
@@ -125,9 +130,11 @@ impl Notified {
         self.bell.hear()
     }
 
-    /// Makes a source of the receiving end of some channel: `try_recv` gives what there is, `None` for nothing now.
+    /// Makes a source of the receiving end of some channel: `try_recv` gives what there is, `None`
+    /// for nothing now.
     ///
-    /// It is called when the bell has been rung, and again until it gives `None`. Every send must be followed by a ring: [`Notifier::attach`] sees to that.
+    /// It is called when the bell has been rung, and again until it gives `None`. Every send must
+    /// be followed by a ring: [`Notifier::attach`] sees to that.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -148,8 +155,8 @@ impl Notified {
     /// # std::io::Result::Ok(())
     /// ```
     ///
-    /// A new source counts as rung: what was sent before is found. So a [`wait`](Handle::wait) or an
-    /// embedded turn reports the source once, also if there is nothing.
+    /// A new source counts as rung: what was sent before is found. So a [`wait`](Handle::wait) or
+    /// an embedded turn reports the source once, also if there is nothing.
     pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> Foreign<F> {
         // Something may have been sent before, or without a ring.
         if !self.slot.is_inert() {
@@ -214,8 +221,8 @@ impl fmt::Debug for Notified {
 
 /// Somebody's channel as a source; made by [`Notified::receiving`].
 ///
-/// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it is
-/// taken.
+/// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it
+/// is taken.
 pub struct Foreign<F: Receives> {
     notified: Notified,
     try_recv: F,

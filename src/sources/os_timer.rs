@@ -1,8 +1,10 @@
 //! Kernel timers of one's own: for the clocks that the reactor's queue is not on.
 //!
-//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset; an [`OsTimer`] is an fd of its own, and each call to it is a syscall. What it has for
-//! that is its clock. The slot says what was found, the handle what is armed: an event of a timer that is not armed cannot come, because arming anew
-//! takes away what the kernel has not delivered, and stopping takes away what it has.
+//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset;
+//! an [`OsTimer`] is an fd of its own, and each call to it is a syscall. What it has for that is
+//! its clock. The slot says what was found, the handle what is armed: an event of a timer that is
+//! not armed cannot come, because arming anew takes away what the kernel has not delivered, and
+//! stopping takes away what it has.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -38,11 +40,13 @@ mod sealed {
     }
 }
 
-/// `CLOCK_MONOTONIC`, the clock of all other timers: it stands still while the machine is suspended.
+/// `CLOCK_MONOTONIC`, the clock of all other timers: it stands still while the machine is
+/// suspended.
 #[derive(Clone, Copy, Debug)]
 pub enum MonotonicClock {}
 
-/// `CLOCK_BOOTTIME`: it goes on while the machine is suspended. A timer does not wake the machine; it fires when that has woken up.
+/// `CLOCK_BOOTTIME`: it goes on while the machine is suspended. A timer does not wake the machine;
+/// it fires when that has woken up.
 #[derive(Clone, Copy, Debug)]
 pub enum BootClock {}
 
@@ -50,7 +54,8 @@ pub enum BootClock {}
 #[derive(Clone, Copy, Debug)]
 pub enum WallClock {}
 
-/// The wall clock was set while a timer on it was armed. The timer still is, for the same time of day; whoever meant a span of time resets it.
+/// The wall clock was set while a timer on it was armed. The timer still is, for the same time of
+/// day; whoever meant a span of time resets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClockSet;
 
@@ -120,13 +125,18 @@ impl sealed::Clock for WallClock {
     }
 }
 
-/// A one-shot kernel timer with a clock of its own: a timerfd, or a small kqueue inside the reactor's.
+/// A one-shot kernel timer with a clock of its own: a timerfd, or a small kqueue inside the
+/// reactor's.
 ///
-/// Made by [`Handle::os_timer`], [`Handle::boot_timer`] and [`Handle::wall_timer`], unarmed. As a [`Source`] it gives the time it was due at, however late that is received; on the wall clock
-/// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as those of [`Timer`](super::Timer): never early, at most one value for each arm, no
-/// stale value after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two are one syscall each, on any thread's time: for what fires often use a `Timer`.
+/// Made by [`Handle::os_timer`], [`Handle::boot_timer`] and [`Handle::wall_timer`], unarmed. As a
+/// [`Source`] it gives the time it was due at, however late that is received; on the wall clock
+/// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as
+/// those of [`Timer`](super::Timer): never early, at most one value for each arm, no stale value
+/// after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two are one syscall each, on any
+/// thread's time: for what fires often use a `Timer`.
 ///
-/// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval) late.
+/// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval)
+/// late.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -156,8 +166,8 @@ pub struct OsTimer<C: OsClock = MonotonicClock> {
 impl Handle {
     /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls, on kqueue three.
     ///
-    /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, when
-    /// the reactor has been dropped, and for want of fds or memory as [`Reactor::new`] does.
+    /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds,
+    /// when the reactor has been dropped, and for want of fds or memory as [`Reactor::new`] does.
     ///
     /// [`Reactor::new`]: crate::Reactor::new
     #[track_caller]
@@ -165,15 +175,17 @@ impl Handle {
         OsTimer::new(self)
     }
 
-    /// A kernel timer that counts the time in which the machine is suspended (`CLOCK_BOOTTIME`), unarmed. As [`os_timer`](Self::os_timer); fails with
-    /// [`io::ErrorKind::Unsupported`] where the system has no such clock.
+    /// A kernel timer that counts the time in which the machine is suspended (`CLOCK_BOOTTIME`),
+    /// unarmed. As [`os_timer`](Self::os_timer); fails with [`io::ErrorKind::Unsupported`] where
+    /// the system has no such clock.
     #[track_caller]
     pub fn boot_timer(&self) -> io::Result<OsTimer<BootClock>> {
         OsTimer::new(self)
     }
 
-    /// A kernel timer for times of day (`CLOCK_REALTIME`), unarmed, that on Linux also tells when the clock is set. As [`os_timer`](Self::os_timer); fails with
-    /// [`io::ErrorKind::Unsupported`] where the system has no such timer.
+    /// A kernel timer for times of day (`CLOCK_REALTIME`), unarmed, that on Linux also tells when
+    /// the clock is set. As [`os_timer`](Self::os_timer); fails with [`io::ErrorKind::Unsupported`]
+    /// where the system has no such timer.
     #[track_caller]
     pub fn wall_timer(&self) -> io::Result<OsTimer<WallClock>> {
         OsTimer::new(self)
@@ -193,7 +205,8 @@ impl<C: OsClock> OsTimer<C> {
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
     }
 
-    /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true when that took a pending deadline or an expiry nobody had received away.
+    /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true when that
+    /// took a pending deadline or an expiry nobody had received away.
     pub fn reset(&self, d: Duration) -> io::Result<bool> {
         self.reset_at(C::after(C::now(), d))
     }
@@ -213,7 +226,8 @@ impl<C: OsClock> OsTimer<C> {
         Ok(was)
     }
 
-    /// The kernel is asked about the future only: what is due already is made ready here, for a turn that does not look at the fd.
+    /// The kernel is asked about the future only: what is due already is made ready here, for a
+    /// turn that does not look at the fd.
     fn arm(&self, t: C::Time) -> io::Result<()> {
         let due = C::nanos(t) <= C::nanos(C::now());
         self.timer.arm(if due { Time::MAX } else { Time::from_nanos(C::nanos(t)) })?;
@@ -224,7 +238,8 @@ impl<C: OsClock> OsTimer<C> {
         Ok(())
     }
 
-    /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had received away.
+    /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had
+    /// received away.
     pub fn stop(&self) -> io::Result<bool> {
         self.slot.check_process()?;
         let was = self.stop_counting();
@@ -237,7 +252,8 @@ impl<C: OsClock> OsTimer<C> {
         self.armed.take().is_some()
     }
 
-    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed and was not received.
+    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed
+    /// and was not received.
     pub fn deadline(&self) -> Option<C::Time> {
         self.armed.get()
     }
@@ -248,12 +264,14 @@ impl<C: OsClock> OsTimer<C> {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports the timer by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports the timer by. Without
+    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }
 
-    /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline is looked at.)
+    /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline
+    /// is looked at.)
     fn expiry(&self) -> Expiry {
         if self.timer.needs_no_read() {
             Expiry::Expired

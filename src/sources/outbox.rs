@@ -10,10 +10,12 @@ use crate::reactor::{Handle, Slot, SourceKind};
 
 /// The sender of a channel, registered with a reactor, for `send(outbox, value)` cases.
 ///
-/// The case is ready when there is room, and when the receiver is gone: then its result gives the value back. While the reactor sleeps it counts as a sender that waits; the
-/// others are not held up by it. (`Handle::wait` does not report outboxes.)
+/// The case is ready when there is room, and when the receiver is gone: then its result gives the
+/// value back. While the reactor sleeps it counts as a sender that waits; the others are not held
+/// up by it. (`Handle::wait` does not report outboxes.)
 ///
-/// At a rendezvous `Ok` means that the next receive gets the value: [`bounded`](crate::channel::bounded).
+/// At a rendezvous `Ok` means that the next receive gets the value:
+/// [`bounded`](crate::channel::bounded).
 ///
 /// ```
 /// use pollmux::{Reactor, channel, select};
@@ -68,13 +70,18 @@ impl<T> Outbox<T> {
 
 impl<T> fmt::Debug for Outbox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").field("sender", &self.sender).field("inert", &self.slot.is_inert()).finish()
+        f.debug_struct("Outbox")
+            .field("sender", &self.sender)
+            .field("inert", &self.slot.is_inert())
+            .finish()
     }
 }
 
-/// What an outbox can be for a send case: a reference to it, or to references, boxes and options of it.
+/// What an outbox can be for a send case: a reference to it, or to references, boxes and options of
+/// it.
 ///
-/// A reference to a reference lends for as long as the inner one, so a case may make the outer one itself.
+/// A reference to a reference lends for as long as the inner one, so a case may make the outer one
+/// itself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no outbox: a `send` case cannot send through it",
     label = "not an outbox",
@@ -136,7 +143,8 @@ where
     }
 }
 
-/// The source that a send case is: ready when there is room, and what it gives is, [chosen](Chosen), the permit to send.
+/// The source that a send case is: ready when there is room, and what it gives is,
+/// [chosen](Chosen), the permit to send.
 #[derive(Debug)]
 pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,
@@ -168,7 +176,8 @@ impl<'a, T> Source for Sending<'a, T> {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.outbox.is_some_and(|outbox| outbox.sender.is_ready(outbox.slot.notify(), self.waiting.get()))
+        self.outbox
+            .is_some_and(|outbox| outbox.sender.is_ready(outbox.slot.notify(), self.waiting.get()))
     }
 
     #[inline]

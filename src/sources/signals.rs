@@ -9,7 +9,8 @@ use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
 
-/// A signal, by its number. Those that programs wait for have names here; the others are `Signal(n)`.
+/// A signal, by its number. Those that programs wait for have names here; the others are
+/// `Signal(n)`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Signal(pub i32);
 
@@ -106,9 +107,9 @@ impl Handle {
     ///   started it, and a thread from the thread that made it, so such a signal mostly comes
     ///   nowhere. Unblock it first, with `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Fails with `Unsupported` when the reactor's driver waits for no fds, when the reactor has been
-    /// dropped, and for want of fds or memory as [`Reactor::new`](crate::Reactor::new) does. Then
-    /// nothing is caught.
+    /// Fails with `Unsupported` when the reactor's driver waits for no fds, when the reactor has
+    /// been dropped, and for want of fds or memory as [`Reactor::new`](crate::Reactor::new) does.
+    /// Then nothing is caught.
     #[track_caller]
     pub fn signals(&self, signals: &[Signal]) -> io::Result<Signals> {
         if self.is_closed() {
@@ -130,7 +131,8 @@ impl Signals {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
+    /// unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

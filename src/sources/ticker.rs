@@ -1,7 +1,8 @@
 //! Tickers: timers that come again.
 //!
-//! Between two ticks the ticker is armed for the next one. When it has expired it stays so until the tick is taken, and only then is it
-//! armed again: at most one tick is ever pending, and a ticker nobody looks at costs no wake-ups.
+//! Between two ticks the ticker is armed for the next one. When it has expired it stays so until
+//! the tick is taken, and only then is it armed again: at most one tick is ever pending, and a
+//! ticker nobody looks at costs no wake-ups.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -15,8 +16,10 @@ use crate::sys::Time;
 
 /// A timer that fires every period, on a grid that does not drift.
 ///
-/// As a [`Source`] it gives [`Tick`]s. When the loop is late the ticks in between are dropped and counted, and the next one is on
-/// the grid again; [`missed_tick_behavior`](Self::missed_tick_behavior) has other ways. Dropping the ticker stops it; a ticker whose reactor is gone is inert.
+/// As a [`Source`] it gives [`Tick`]s. When the loop is late the ticks in between are dropped and
+/// counted, and the next one is on the grid again;
+/// [`missed_tick_behavior`](Self::missed_tick_behavior) has other ways. Dropping the ticker stops
+/// it; a ticker whose reactor is gone is inert.
 ///
 /// # Suspend, stops and steps of the clock
 /// The clock is that of [`Timer`](crate::Timer), whose page has the details.
@@ -41,7 +44,9 @@ use crate::sys::Time;
 ///     assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(100));
 ///     assert_eq!(tick.missed, 2);
 /// }}
-/// select! { reactor; recv(ticker) -> tick => assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(400)) }
+/// select! { reactor;
+///     recv(ticker) -> tick => assert_eq!(tick.scheduled, Time::ZERO + Duration::from_millis(400)),
+/// }
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use = "a ticker that is dropped has stopped"]
@@ -53,13 +58,15 @@ pub struct Ticker {
 /// What a [`Ticker`] gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tick {
-    /// When the tick was due: the first point of the grid that was missed, however late it is received.
+    /// When the tick was due: the first point of the grid that was missed, however late it is
+    /// received.
     pub scheduled: Time,
     /// How many further points of the grid have passed since, for which there will be no tick.
     pub missed: u64,
 }
 
-/// What a [`Ticker`] does about the ticks that a late loop has missed. The names, and `Delay`'s tolerance, are tokio's.
+/// What a [`Ticker`] does about the ticks that a late loop has missed. The names, and `Delay`'s
+/// tolerance, are tokio's.
 ///
 /// With a period of 100, and a loop that receives the tick of 100 at 350:
 ///
@@ -75,7 +82,8 @@ pub enum MissedTickBehavior {
     Skip,
     /// Delivers every one of them, at once, until the grid is caught up with.
     Burst,
-    /// Drops and counts them, and begins a new grid where the late tick is received. A tick that is late by no more than 5 ms, and by less than a period, is not late.
+    /// Drops and counts them, and begins a new grid where the late tick is received. A tick that is
+    /// late by no more than 5 ms, and by less than a period, is not late.
     Delay,
 }
 
@@ -101,7 +109,8 @@ impl From<ZeroPeriod> for io::Error {
 }
 
 impl Handle {
-    /// A ticker whose first tick is one `period` from now. Fails with [`ZeroPeriod`] when the period is zero.
+    /// A ticker whose first tick is one `period` from now. Fails with [`ZeroPeriod`] when the
+    /// period is zero.
     #[track_caller]
     pub fn every(&self, period: Duration) -> Result<Ticker, ZeroPeriod> {
         let ticker = Ticker::new(self, period)?;
@@ -109,8 +118,9 @@ impl Handle {
         Ok(ticker)
     }
 
-    /// A ticker whose first tick is at `first`, and then every `period`: the grid goes through that point. `every_at(reactor.now(), period)` ticks at once.
-    /// Fails with [`ZeroPeriod`] when the period is zero.
+    /// A ticker whose first tick is at `first`, and then every `period`: the grid goes through that
+    /// point. `every_at(reactor.now(), period)` ticks at once. Fails with [`ZeroPeriod`] when the
+    /// period is zero.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -118,7 +128,10 @@ impl Handle {
     ///
     /// let reactor = Reactor::new()?;
     /// let poll = reactor.every_at(reactor.now(), Duration::from_secs(60))?;
-    /// select! { reactor; recv(poll) -> tick => assert_eq!(tick.missed, 0) } // now, and again in a minute
+    /// // Now, and again in a minute.
+    /// select! { reactor;
+    ///     recv(poll) -> tick => assert_eq!(tick.missed, 0),
+    /// }
     /// # std::io::Result::Ok(())
     /// ```
     #[track_caller]
@@ -140,9 +153,11 @@ impl Ticker {
         Ok(Ticker { slot, behavior: Cell::default() })
     }
 
-    /// Starts anew with another period: the next tick is one `period` from the real now, and a tick nobody has received is dropped.
+    /// Starts anew with another period: the next tick is one `period` from the real now, and a tick
+    /// nobody has received is dropped.
     ///
-    /// Returns whether a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero period is an error and changes nothing.
+    /// Returns whether a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero
+    /// period is an error and changes nothing.
     #[inline]
     pub fn reset(&self, period: Duration) -> Result<bool, ZeroPeriod> {
         if period.is_zero() {
@@ -152,26 +167,30 @@ impl Ticker {
         Ok(self.slot.arm_after(period))
     }
 
-    /// Starts anew with the same period: the next tick is one period from the real now. The call for every event of a loop with a heartbeat: a clock
-    /// reading and two stores, no allocation, no syscall.
+    /// Starts anew with the same period: the next tick is one period from the real now. The call
+    /// for every event of a loop with a heartbeat: a clock reading and two stores, no allocation,
+    /// no syscall.
     #[inline]
     pub fn restart(&self) -> bool {
         self.slot.arm_after(self.period())
     }
 
-    /// Starts anew with the same period: the next tick is at `t`, and the grid goes through it. With [`now`](Handle::now) the next tick is due at once.
+    /// Starts anew with the same period: the next tick is at `t`, and the grid goes through it.
+    /// With [`now`](Handle::now) the next tick is due at once.
     pub fn restart_at(&self, t: impl Into<Time>) -> bool {
         self.slot.arm(t.into())
     }
 
-    /// Stops ticking, until [`restart`](Self::restart), [`reset`](Self::reset) or [`resume`](Self::resume). Returns whether a tick was pending, armed or not received.
+    /// Stops ticking, until [`restart`](Self::restart), [`reset`](Self::reset) or
+    /// [`resume`](Self::resume). Returns whether a tick was pending, armed or not received.
     #[inline]
     pub fn stop(&self) -> bool {
         self.slot.stop()
     }
 
-    /// Ticks again after a [`stop`](Self::stop), on the grid of before: the next tick is at its first point from now on. What passed meanwhile is not counted as missed.
-    /// Does nothing, and returns false, when the ticker is not stopped.
+    /// Ticks again after a [`stop`](Self::stop), on the grid of before: the next tick is at its
+    /// first point from now on. What passed meanwhile is not counted as missed. Does nothing, and
+    /// returns false, when the ticker is not stopped.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim, Time, select};
@@ -184,7 +203,11 @@ impl Ticker {
     /// ticker.stop();
     /// sim.advance(ms(250));
     /// assert!(ticker.resume());
-    /// select! { reactor; recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + ms(300), 0)) }
+    /// select! { reactor;
+    ///     recv(ticker) -> tick => {
+    ///         assert_eq!((tick.scheduled, tick.missed), (Time::ZERO + ms(300), 0));
+    ///     }
+    /// }
     /// # std::io::Result::Ok(())
     /// ```
     pub fn resume(&self) -> bool {
@@ -225,14 +248,16 @@ impl Ticker {
         self.behavior.set(behavior);
     }
 
-    /// Lets ticks be late, by `slack` at the most, for the sake of sharing a wake-up with others: see [`Builder::slack`](crate::Builder::slack), which this replaces for
-    /// this ticker. The grid stays. Zero is exact.
+    /// Lets ticks be late, by `slack` at the most, for the sake of sharing a wake-up with others:
+    /// see [`Builder::slack`](crate::Builder::slack), which this replaces for this ticker. The grid
+    /// stays. Zero is exact.
     pub fn slack(self, slack: Duration) -> Ticker {
         self.slot.set_slack(slack);
         self
     }
 
-    /// Names the ticker for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other threads.
+    /// Names the ticker for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other
+    /// threads.
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(true)
     }
@@ -243,20 +268,23 @@ impl Ticker {
         self
     }
 
-    /// The key that [`wait`](Handle::wait) reports the ticker by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports the ticker by. Without
+    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }
 }
 
-/// Points of the grid from `scheduled` that have passed at `now`, besides `scheduled` itself, and the one after them.
+/// Points of the grid from `scheduled` that have passed at `now`, besides `scheduled` itself, and
+/// the one after them.
 fn skip(scheduled: u64, period: u64, now: u64) -> (u64, u64) {
     let missed = now.saturating_sub(scheduled) / period;
     (missed, scheduled.saturating_add(period.saturating_mul(missed.saturating_add(1))))
 }
 
 impl MissedTickBehavior {
-    /// How many ticks are dropped when the one of `scheduled` is received at `now`, and when the next one is due.
+    /// How many ticks are dropped when the one of `scheduled` is received at `now`, and when the
+    /// next one is due.
     fn next(self, scheduled: u64, period: u64, now: u64) -> (u64, u64) {
         let late = now.saturating_sub(scheduled);
         match self {
@@ -282,7 +310,8 @@ impl Source for Ticker {
         let scheduled = self.slot.try_take()?;
         let now = self.slot.clock_now();
         let behavior = self.behavior.get();
-        let (missed, next) = behavior.next(scheduled.as_nanos(), self.slot.period(), now.as_nanos());
+        let (missed, next) =
+            behavior.next(scheduled.as_nanos(), self.slot.period(), now.as_nanos());
         self.slot.arm(Time::from_nanos(next));
         Some(Tick { scheduled, missed })
     }

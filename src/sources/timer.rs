@@ -9,12 +9,14 @@ use crate::sys::Time;
 
 /// A one-shot timer, to be reset and stopped as often as you like.
 ///
-/// As a [`Source`] it gives the [`Time`] it was due at, however late that is received. One arm gives at most one value; after
-/// [`stop`](Self::stop) or [`reset`](Self::reset) no older value can come, so there is nothing to drain. Never early. Dropping the timer
-/// stops it and frees its slot. A timer whose reactor is gone is inert: it never fires, and its calls return false.
+/// As a [`Source`] it gives the [`Time`] it was due at, however late that is received. One arm
+/// gives at most one value; after [`stop`](Self::stop) or [`reset`](Self::reset) no older value can
+/// come, so there is nothing to drain. Never early. Dropping the timer stops it and frees its slot.
+/// A timer whose reactor is gone is inert: it never fires, and its calls return false.
 ///
-/// The methods cost: to a later deadline two stores; to an earlier one a move in the heap, and at most one `timerfd_settime` when the loop next
-/// blocks. They never allocate once the reactor has held as many timers before. 48 bytes a timer, besides this handle of 16.
+/// The methods cost: to a later deadline two stores; to an earlier one a move in the heap, and at
+/// most one `timerfd_settime` when the loop next blocks. They never allocate once the reactor has
+/// held as many timers before. 48 bytes a timer, besides this handle of 16.
 ///
 /// # Suspend, stops and steps of the clock
 /// A timer counts on `CLOCK_MONOTONIC` (macOS: `CLOCK_UPTIME_RAW`), as [`Time`] and `Instant` do.
@@ -38,7 +40,8 @@ pub struct Timer {
 }
 
 impl Handle {
-    /// A timer that fires `d` from now. Zero is due at once: the next `select!` sees it. What is too long to count never fires.
+    /// A timer that fires `d` from now. Zero is due at once: the next `select!` sees it. What is
+    /// too long to count never fires.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -58,7 +61,8 @@ impl Handle {
         timer
     }
 
-    /// A timer that fires at `t`, a [`Time`] or an [`Instant`](std::time::Instant). A past time is due at once.
+    /// A timer that fires at `t`, a [`Time`] or an [`Instant`](std::time::Instant). A past time is
+    /// due at once.
     #[track_caller]
     pub fn at(&self, t: impl Into<Time>) -> Timer {
         let timer = self.timer();
@@ -74,13 +78,15 @@ impl Handle {
 }
 
 impl Timer {
-    /// Arms the timer for `d` from the real now. Returns true when that took a pending deadline or an expiry nobody had received away.
+    /// Arms the timer for `d` from the real now. Returns true when that took a pending deadline or
+    /// an expiry nobody had received away.
     #[inline]
     pub fn reset(&self, d: Duration) -> bool {
         self.slot.arm_after(d)
     }
 
-    /// Arms the timer for `t`, a [`Time`] or an [`Instant`](std::time::Instant). Returns as [`reset`](Self::reset) does.
+    /// Arms the timer for `t`, a [`Time`] or an [`Instant`](std::time::Instant). Returns as
+    /// [`reset`](Self::reset) does.
     ///
     /// Does not read the clock: the cheapest way to put a deadline off.
     #[inline]
@@ -88,14 +94,15 @@ impl Timer {
         self.slot.arm(t.into())
     }
 
-    /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had received away.
+    /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had
+    /// received away.
     #[inline]
     pub fn stop(&self) -> bool {
         self.slot.stop()
     }
 
-    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed and was not received.
-    /// [`Time::MAX`] is "never".
+    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed
+    /// and was not received. [`Time::MAX`] is "never".
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
     }
@@ -106,19 +113,22 @@ impl Timer {
         self
     }
 
-    /// Lets the timer fire late, by `slack` at the most, for the sake of sharing a wake-up with others: see [`Builder::slack`](crate::Builder::slack), which this replaces for
-    /// this timer. Zero is exact.
+    /// Lets the timer fire late, by `slack` at the most, for the sake of sharing a wake-up with
+    /// others: see [`Builder::slack`](crate::Builder::slack), which this replaces for this timer.
+    /// Zero is exact.
     pub fn slack(self, slack: Duration) -> Timer {
         self.slot.set_slack(slack);
         self
     }
 
-    /// Names the timer for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other threads.
+    /// Names the timer for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other
+    /// threads.
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(false)
     }
 
-    /// The key that [`wait`](Handle::wait) reports the timer by. Without [`with_key`](Self::with_key) a unique one of 2^63 or more.
+    /// The key that [`wait`](Handle::wait) reports the timer by. Without
+    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
     pub fn key(&self) -> u64 {
         self.slot.key()
     }

@@ -47,7 +47,9 @@ mod real {
     pub(crate) use std::sync::{MutexGuard, RwLock};
     pub(crate) use std::thread;
 
-    pub(crate) use crate::sys::fence::{heavy as heavy_fence, init as init_fences, light as light_fence};
+    pub(crate) use crate::sys::fence::{
+        heavy as heavy_fence, init as init_fences, light as light_fence,
+    };
     pub(super) use std::sync::Mutex as Inner;
     use std::sync::atomic::AtomicU8;
 
@@ -100,7 +102,8 @@ mod real {
         is_over()
     }
 
-    /// A moment before looking again, when there is something better to do than to wait on: short, and never the rest of a time slice.
+    /// A moment before looking again, when there is something better to do than to wait on: short,
+    /// and never the rest of a time slice.
     #[inline]
     pub(crate) fn spin() {
         std::hint::spin_loop();
@@ -111,8 +114,8 @@ mod real {
         thread::yield_now();
     }
 
-    /// Waiting awake, for what another thread is just about to do: a little longer each time, and then by leaving the core to it. There are no such waits
-    /// where one core must do for both.
+    /// Waiting awake, for what another thread is just about to do: a little longer each time, and
+    /// then by leaving the core to it. There are no such waits where one core must do for both.
     pub(crate) struct Backoff(u32);
 
     impl Backoff {
@@ -136,7 +139,8 @@ mod real {
         }
     }
 
-    /// Returns true if the first thread to ask could use several cores. No thread waits for that one.
+    /// Returns true if the first thread to ask could use several cores. No thread waits for that
+    /// one.
     fn several_cores() -> bool {
         const ONE: u8 = 1;
         const SEVERAL: u8 = 2;
@@ -146,14 +150,16 @@ mod real {
                 let several = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
                 let cores = if several { SEVERAL } else { ONE };
                 // Of several threads the first one decides.
-                let decided = CORES.compare_exchange(0, cores, Ordering::Relaxed, Ordering::Relaxed);
+                let decided =
+                    CORES.compare_exchange(0, cores, Ordering::Relaxed, Ordering::Relaxed);
                 decided.err().unwrap_or(cores) == SEVERAL
             }
             cores => cores == SEVERAL,
         }
     }
 
-    /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory (`channel/ring.rs`).
+    /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory
+    /// (`channel/ring.rs`).
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -247,7 +253,8 @@ mod model {
     }
 }
 
-/// Keeps what different threads write on different cache lines. 128 bytes: x86 fetches lines in pairs.
+/// Keeps what different threads write on different cache lines. 128 bytes: x86 fetches lines in
+/// pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);

@@ -35,7 +35,8 @@ fn flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
 /// syscalls; allocates.
 pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> bool {
     let kind = fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
-    let on_disk = |kind: std::fs::FileType| kind.is_file() || kind.is_dir() || kind.is_block_device();
+    let on_disk =
+        |kind: std::fs::FileType| kind.is_file() || kind.is_dir() || kind.is_block_device();
     kind.is_ok_and(|kind| on_disk(kind.file_type())) || has_no_read(fd)
 }
 
@@ -51,8 +52,13 @@ fn has_no_read(fd: BorrowedFd<'_>) -> bool {
 /// Returns true for an epoll instance, a process and an io_uring on Linux.
 fn has_telling_name(fd: BorrowedFd<'_>) -> bool {
     // The kernel gives these no type of their own, but a name.
-    let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) else { return false };
+    let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) else {
+        return false;
+    };
     let name = name.to_string_lossy();
     let name = name.strip_prefix("anon_inode:").unwrap_or(&name);
-    name == "[eventpoll]" || name == "[io_uring]" || name == "[pidfd]" || name.starts_with("pidfd:[")
+    name == "[eventpoll]"
+        || name == "[io_uring]"
+        || name == "[pidfd]"
+        || name.starts_with("pidfd:[")
 }

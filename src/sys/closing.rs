@@ -29,7 +29,9 @@ impl Leaving {
     /// Takes the number, if it is free, so that no other file gets it. One syscall, two if the
     /// number is in use.
     pub(crate) fn park(&mut self) {
-        let Some(file) = self.file.as_ref().filter(|file| file.as_raw_fd() != self.number) else { return };
+        let Some(file) = self.file.as_ref().filter(|file| file.as_raw_fd() != self.number) else {
+            return;
+        };
         if let Ok(parked) = at_least(file, self.number) {
             if parked.as_raw_fd() == self.number {
                 self.file = Some(parked);

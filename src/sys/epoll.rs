@@ -1,10 +1,12 @@
 //! The poller on Linux: a thin, safe epoll.
 //!
 //! Quirks handled here:
-//! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed [`Poller::wait`] therefore uses
-//!   `epoll_pwait2` (Linux 5.11), and where the kernel lacks it (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait`
-//!   with the time rounded **up**. For exact deadlines there is [`OsTimer`].
-//! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before closing.
+//! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
+//!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
+//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait` with the time rounded **up**. For
+//!   exact deadlines there is [`OsTimer`].
+//! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
+//!   closing.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -18,7 +20,8 @@ use super::{Interest, Mode, OsTimer, Readiness, Time, check, is_missing};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
-/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`; the kernel serialises them.
+/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`; the
+/// kernel serialises them.
 ///
 /// ```
 /// use pollmux::sys::{Events, Interest, Mode, Poller};
@@ -62,17 +65,26 @@ impl Poller {
         self.epoll.is_here()
     }
 
-    /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and `EPERM` when its file cannot be polled.
-    pub fn register(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and
+    /// `EPERM` when its file cannot be polled.
+    pub fn register(
+        &self,
+        fd: impl AsFd,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd.as_fd(), id, interest, mode)
     }
 
-    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall. Fails with `ENOENT` when `fd` is not there.
+    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
+    /// Fails with `ENOENT` when `fd` is not there.
     pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd.as_fd(), id, interest, mode)
     }
 
-    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is not there.
+    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
+    /// not there.
     pub fn deregister(&self, fd: impl AsFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd.as_fd(), 0, Interest::NONE, Mode::Level)
     }
@@ -106,14 +118,18 @@ impl Poller {
         }
         let mut event = libc::epoll_event { events: flags as u32, u64: id };
         // SAFETY: both fds are open for the length of the call and `event` is a valid epoll_event.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_fd().as_raw_fd(), op, fd.as_raw_fd(), &mut event) })?;
+        check(unsafe {
+            libc::epoll_ctl(self.epoll.as_fd().as_raw_fd(), op, fd.as_raw_fd(), &mut event)
+        })?;
         Ok(())
     }
 
-    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks. One syscall.
+    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
+    /// One syscall.
     ///
-    /// `events` is replaced; it stays empty when the time ran out. Fails with [`io::ErrorKind::Interrupted`] when a signal came first:
-    /// the caller knows its deadline and can wait for the rest.
+    /// `events` is replaced; it stays empty when the time ran out. Fails with
+    /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and
+    /// can wait for the rest.
     #[inline(always)]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.ready = 0;
@@ -128,7 +144,8 @@ impl Poller {
 
     /// [`OsTimer::arm`], then [`wait`](Self::wait): two syscalls here, one on kqueue.
     ///
-    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error count on nothing.
+    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
+    /// count on nothing.
     #[inline(always)]
     pub fn arm_and_wait(
         &self,
@@ -143,7 +160,8 @@ impl Poller {
 
     #[inline(always)]
     fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> libc::c_int {
-        // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that many.
+        // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that
+        // many.
         unsafe {
             libc::epoll_wait(
                 self.epoll.as_fd().as_raw_fd(),
@@ -154,7 +172,8 @@ impl Poller {
         }
     }
 
-    /// Whether timeouts are counted in nanoseconds: whether there is an `epoll_pwait2`. One syscall.
+    /// Whether timeouts are counted in nanoseconds: whether there is an `epoll_pwait2`. One
+    /// syscall.
     pub(crate) fn has_fine_timeout(&self) -> bool {
         let looked = self.pwait2(&mut Events::with_capacity(1), Duration::ZERO);
         !looked.is_err_and(|error| is_missing(&error))
@@ -176,8 +195,8 @@ impl Poller {
 
     fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<libc::c_int> {
         let timeout = Timespec::new(timeout);
-        // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call, and a null signal mask is
-        // allowed (its size is then ignored).
+        // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call,
+        // and a null signal mask is allowed (its size is then ignored).
         let n = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -193,7 +212,8 @@ impl Poller {
     }
 }
 
-/// How late the kernel may end a wait with a timeout, beyond what any timer is: fs/select.c `select_estimate_accuracy`.
+/// How late the kernel may end a wait with a timeout, beyond what any timer is: fs/select.c
+/// `select_estimate_accuracy`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutSlack {
     /// Timeouts are in ns: there is an `epoll_pwait2`.
@@ -220,10 +240,15 @@ impl TimeoutSlack {
         // Where it is too long for a `long`, no timeout is used: what is negative counts as for
         // ever.
         let least = u64::try_from(least).unwrap_or(u64::MAX);
-        TimeoutSlack { fine: poller.has_fine_timeout(), least, divisor: if nice > 0 { 200 } else { 1_000 } }
+        TimeoutSlack {
+            fine: poller.has_fine_timeout(),
+            least,
+            divisor: if nice > 0 { 200 } else { 1_000 },
+        }
     }
 
-    /// The timeout of a wait at `now` that ends from `earliest` to `latest`, as late as that allows; `None` if no timeout is sure to.
+    /// The timeout of a wait at `now` that ends from `earliest` to `latest`, as late as that
+    /// allows; `None` if no timeout is sure to.
     pub(crate) fn timeout(self, now: Time, earliest: Time, latest: Time) -> Option<Duration> {
         const MOST: u64 = 100_000_000;
         let longest = latest - now;
@@ -257,7 +282,10 @@ impl Events {
     /// some 130 million, counts as the greatest that it takes.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = Events::brought_into_range(capacity);
-        Events { list: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into_boxed_slice(), ready: 0 }
+        Events {
+            list: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into_boxed_slice(),
+            ready: 0,
+        }
     }
 
     /// The kernel refuses to fill a buffer of more than `i32::MAX` bytes (`EP_MAX_EVENTS`).

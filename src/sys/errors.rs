@@ -41,15 +41,16 @@ pub(crate) fn of_registration(
         Some(libc::EEXIST) => {
             let at = holder.map_or(String::new(), |at| format!(" at {at}"));
             let text = format!(
-                "this fd is registered already: fd {fd}{at}. Drop that source first, or register a clone of the \
-                 file (`try_clone`)"
+                "this fd is registered already: fd {fd}{at}. Drop that source first, or register a \
+                 clone of the file (`try_clone`)"
             );
             explained(io::ErrorKind::AlreadyExists, text, error)
         }
         Some(libc::EPERM) => {
             let text = format!(
-                "fd {fd} cannot be waited for: epoll cannot wait for a regular file, a folder or /dev/null, which \
-                 are always ready: read and write it without waiting, or on another thread"
+                "fd {fd} cannot be waited for: epoll cannot wait for a regular file, a folder or \
+                 /dev/null, which are always ready: read and write it without waiting, or on \
+                 another thread"
             );
             explained(io::ErrorKind::Unsupported, text, error)
         }
@@ -70,14 +71,14 @@ pub(crate) fn of_watches(error: io::Error, fd: Option<RawFd>) -> io::Error {
     }
     let what = fd.map_or("the reactor's own fds".to_owned(), |fd| format!("fd {fd}"));
     let text = format!(
-        "no room in epoll for {what}: this user has as many registrations as fs.epoll.max_user_watches allows: \
-         raise that limit (sysctl), or register fewer fds"
+        "no room in epoll for {what}: this user has as many registrations as \
+         fs.epoll.max_user_watches allows: raise that limit (sysctl), or register fewer fds"
     );
     explained(error.kind(), text, error)
 }
 
-/// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay as
-/// they are.
+/// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay
+/// as they are.
 #[cold]
 pub(crate) fn of_creation(error: io::Error, what: &str) -> io::Error {
     let Some(remedy) = remedy(&error) else { return error };
@@ -95,13 +96,15 @@ pub(crate) fn with_remedy(error: io::Error) -> io::Error {
 pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error() {
         Some(libc::EMFILE) => Some(
-            "the process has as many fds as RLIMIT_NOFILE allows: raise that limit (ulimit -n), or close some",
+            "the process has as many fds as RLIMIT_NOFILE allows: raise that limit (ulimit -n), \
+             or close some",
         ),
         Some(libc::ENFILE) => {
             Some("the system has as many open files as it allows: on Linux raise fs.file-max")
         }
         Some(libc::ENOMEM) => Some(
-            "the kernel has no memory for it: close some fds, or raise the memory limit of the process's group",
+            "the kernel has no memory for it: close some fds, or raise the memory limit of the \
+             process's group",
         ),
         _ => None,
     }
@@ -113,8 +116,11 @@ mod tests {
 
     #[test]
     fn a_failed_creation_names_the_cause_and_the_remedy() {
-        let causes =
-            [(libc::EMFILE, "RLIMIT_NOFILE"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "memory limit")];
+        let causes = [
+            (libc::EMFILE, "RLIMIT_NOFILE"),
+            (libc::ENFILE, "fs.file-max"),
+            (libc::ENOMEM, "memory limit"),
+        ];
         for (errno, limit) in causes {
             let system = io::Error::from_raw_os_error(errno);
             let (kind, cause) = (system.kind(), system.to_string());

@@ -1,8 +1,10 @@
 //! Wakers on Linux: an eventfd; as an fd of its own, or as that of a poller.
 //!
 //! Quirks handled here:
-//! - Registered edge-triggered it needs no `read`: every write is a new edge, and writes nobody waited for coalesce.
-//! - Never read, its counter is full after 2^64 - 2 wakes and `write` says `EAGAIN`: then it is read once and written again.
+//! - Registered edge-triggered it needs no `read`: every write is a new edge, and writes nobody
+//!   waited for coalesce.
+//! - Never read, its counter is full after 2^64 - 2 wakes and `write` says `EAGAIN`: then it is
+//!   read once and written again.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,8 +14,8 @@ use super::{Interest, Mode, Poller, check};
 
 /// Wakes a [`Poller`] from any thread: an eventfd here.
 ///
-/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce. One that
-/// has not been waited for goes with the waker.
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading;
+/// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
 ///
 /// ```
 /// use pollmux::sys::{Events, Poller, Waker};
@@ -45,7 +47,8 @@ impl Waker {
         new().map_err(|error| of_creation(error, "a waker"))
     }
 
-    /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.
+    /// Makes the poller's current or next wait return. One syscall, retried when a signal
+    /// interrupts it.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {
         self.flag.raise()
@@ -57,7 +60,8 @@ impl Waker {
     }
 }
 
-/// An fd that is raised from any thread, also by a signal handler: an eventfd here. For who waits for edges it need not be lowered.
+/// An fd that is raised from any thread, also by a signal handler: an eventfd here. For who waits
+/// for edges it need not be lowered.
 #[derive(Debug)]
 pub(super) struct Flag {
     fd: OwnedFd,
@@ -101,7 +105,9 @@ impl Flag {
     pub(super) fn lower(&self) {
         let mut bytes = [0u8; 8];
         // SAFETY: the buffer is valid for its 8 bytes.
-        unsafe { libc::read(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast::<libc::c_void>(), bytes.len()) };
+        unsafe {
+            libc::read(self.fd.as_raw_fd(), bytes.as_mut_ptr().cast::<libc::c_void>(), bytes.len())
+        };
     }
 }
 

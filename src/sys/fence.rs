@@ -41,7 +41,8 @@ impl Mode {
         match self.get() {
             UNKNOWN => {
                 let found = find();
-                let before = self.0.compare_exchange(UNKNOWN, found, Ordering::AcqRel, Ordering::Acquire);
+                let before =
+                    self.0.compare_exchange(UNKNOWN, found, Ordering::AcqRel, Ordering::Acquire);
                 before.err().unwrap_or(found)
             }
             mode => mode,
@@ -165,7 +166,9 @@ mod tests {
     fn a_refused_heavy_fence_says_so() {
         init();
         let refusing = || {
-            refuse_membarrier().inspect_err(|error| eprintln!("skipped: no seccomp here: {error}")).ok()?;
+            refuse_membarrier()
+                .inspect_err(|error| eprintln!("skipped: no seccomp here: {error}"))
+                .ok()?;
             // Here a new decision would be another one, but the old one stays.
             Some((find(), is_asymmetric(), heavy()))
         };

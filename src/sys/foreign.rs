@@ -32,7 +32,9 @@ impl<T: AsRef<Poller>> InPoller<T> {
         interest: polling::Event,
         mode: polling::PollMode,
     ) -> io::Result<InPoller<T>> {
-        // SAFETY: the fd has to be deleted from the poller before it is closed. `io` owns it and is owned by us from here on, is nowhere replaced, and our `drop` deletes it before `io` goes.
+        // SAFETY: the fd has to be deleted from the poller before it is closed. `io` owns it and is
+        // owned by us from here on, is nowhere replaced, and our `drop` deletes it before `io`
+        // goes.
         unsafe { poller.add_with_mode(&io.as_ref().as_fd(), interest, mode) }?;
         Ok(InPoller { poller: ManuallyDrop::new(poller), io })
     }

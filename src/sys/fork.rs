@@ -67,7 +67,8 @@ extern "C" fn child() {
 #[cold]
 #[cfg_attr(not(kqueue), allow(dead_code))]
 pub(crate) fn inherited() -> io::Error {
-    let text = "this poller, timer or waker was made before a fork, by the parent process: make a new one";
+    let text =
+        "this poller, timer or waker was made before a fork, by the parent process: make a new one";
     io::Error::new(io::ErrorKind::NotConnected, text)
 }
 

@@ -1,5 +1,5 @@
-//! What goes into a kevent and what comes out of it, system by system: plain functions without a syscall, so that the tables of all systems are
-//! tested on each.
+//! What goes into a kevent and what comes out of it, system by system: plain functions without a
+//! syscall, so that the tables of all systems are tested on each.
 
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ pub(super) enum Filter {
     Process,
 }
 
-/// Ten days: neither a timer nor a timeout asks for more at once. Kernels that count ticks in an `int` would take more for less (24 days at
-/// 1,000 Hz). Who waits for longer is woken to wait for the rest.
+/// Ten days: neither a timer nor a timeout asks for more at once. Kernels that count ticks in an
+/// `int` would take more for less (24 days at 1,000 Hz). Who waits for longer is woken to wait for
+/// the rest.
 pub(super) const LONGEST: Duration = Duration::from_secs(10 * 86_400);
 
 // ---- Timers.
@@ -59,7 +60,8 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// `release`: what `uname` says. Before NetBSD 10 and OpenBSD 7.4 there is nothing but milliseconds, and `fflags` are not even looked at.
+    /// `release`: what `uname` says. Before NetBSD 10 and OpenBSD 7.4 there is nothing but
+    /// milliseconds, and `fflags` are not even looked at.
     pub(super) fn of(system: System, release: &str) -> Timers {
         let (fflags, unit_ns) = match system {
             System::FreeBsd => (0x8, 1),
@@ -79,18 +81,21 @@ impl Timers {
         Timers { fflags, unit_ns, wall, restarts: system != System::DragonFly }
     }
 
-    /// `data` for a timer that fires at `deadline` (ns) or later: rounded up, at least one unit (zero is an error on NetBSD), at most [`LONGEST`].
+    /// `data` for a timer that fires at `deadline` (ns) or later: rounded up, at least one unit
+    /// (zero is an error on NetBSD), at most [`LONGEST`].
     pub(super) fn data(self, deadline: u64, now: u64) -> i64 {
         let rest = deadline.saturating_sub(now).clamp(1, LONGEST.as_nanos() as u64);
         rest.div_ceil(self.unit_ns) as i64
     }
 
-    /// `data` for a time of day: rounded up, and what an `i64` does not hold is the last that it does.
+    /// `data` for a time of day: rounded up, and what an `i64` does not hold is the last that it
+    /// does.
     pub(super) fn wall_data(self, deadline: u64) -> i64 {
         i64::try_from(deadline.div_ceil(self.unit_ns)).unwrap_or(i64::MAX)
     }
 
-    /// The flags of the changes that arm, in their order. None can fail for want of a timer, because an error would end the wait that they came with.
+    /// The flags of the changes that arm, in their order. None can fail for want of a timer,
+    /// because an error would end the wait that they came with.
     pub(super) fn steps(self) -> &'static [u32] {
         const ADD: u32 = EV_ADD | EV_ONESHOT;
         if self.restarts { &[ADD] } else { &[ADD, EV_DELETE, ADD] }
@@ -105,7 +110,8 @@ fn version(release: &str) -> (u32, u32) {
 
 // ---- Fds.
 
-/// The flags to add a filter with. A one-shot is disabled after its event rather than deleted, so that it can still be told from an fd that is gone.
+/// The flags to add a filter with. A one-shot is disabled after its event rather than deleted, so
+/// that it can still be told from an fd that is gone.
 pub(super) fn flags(mode: Mode) -> u32 {
     match mode {
         Mode::Level => EV_ADD,
@@ -114,8 +120,9 @@ pub(super) fn flags(mode: Mode) -> u32 {
     }
 }
 
-/// The filters that an interest needs, in the order to add them. (libkqueue waits for what the filter that came last wants, and the end of a stream is
-/// told to readers: in the other order a socket that is written to, too, may miss its end.)
+/// The filters that an interest needs, in the order to add them. (libkqueue waits for what the
+/// filter that came last wants, and the end of a stream is told to readers: in the other order a
+/// socket that is written to, too, may miss its end.)
 pub(super) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     let write = interest.is_writable().then_some(Filter::Write);
     write.into_iter().chain(interest.is_readable().then_some(Filter::Read))
@@ -132,7 +139,8 @@ pub(super) fn readiness(filter: Filter, flags: u32, fflags: u32) -> Readiness {
     if on_fd && flags & EV_EOF != 0 {
         found = found | closed;
         if fflags != 0 {
-            // The socket's error: neither a read nor a write would block, and nothing comes after it.
+            // The socket's error: neither a read nor a write would block, and nothing comes after
+            // it.
             found = Readiness::ALL.without(Readiness::PRIORITY);
         }
     }
@@ -180,9 +188,13 @@ mod tests {
 
     #[test]
     fn a_release_without_numbers_is_old() {
-        for (release, expected) in
-            [("", (0, 0)), ("current", (0, 0)), ("7", (7, 0)), ("10.99.12", (10, 99)), ("7.4-beta", (7, 4))]
-        {
+        for (release, expected) in [
+            ("", (0, 0)),
+            ("current", (0, 0)),
+            ("7", (7, 0)),
+            ("10.99.12", (10, 99)),
+            ("7.4-beta", (7, 4)),
+        ] {
             assert_eq!(version(release), expected, "{release:?}");
         }
     }
@@ -206,7 +218,11 @@ mod tests {
             (u64::MAX - NOW, longest as i64, longest as i64 / 1_000_000),
         ];
         for (after, in_ns, in_ms) in table {
-            assert_eq!((ns.data(NOW + after, NOW), ms.data(NOW + after, NOW)), (in_ns, in_ms), "{after}");
+            assert_eq!(
+                (ns.data(NOW + after, NOW), ms.data(NOW + after, NOW)),
+                (in_ns, in_ms),
+                "{after}"
+            );
         }
     }
 
@@ -222,13 +238,20 @@ mod tests {
 
     #[test]
     fn no_rounding_makes_a_timer_early_nor_late_by_more_than_a_unit() {
-        for (system, release) in SYSTEMS.into_iter().flat_map(|system| [(system, "1.0"), (system, "99.9")]) {
+        for (system, release) in
+            SYSTEMS.into_iter().flat_map(|system| [(system, "1.0"), (system, "99.9")])
+        {
             let timers = Timers::of(system, release);
-            for after in (1..64).map(|shift| (1u64 << shift) - 1).filter(|&ns| ns < LONGEST.as_nanos() as u64)
+            for after in (1..64)
+                .map(|shift| (1u64 << shift) - 1)
+                .filter(|&ns| ns < LONGEST.as_nanos() as u64)
             {
                 for after in [after, after + 1, after + 2] {
                     let asked = timers.data(NOW + after, NOW) as u64 * timers.unit_ns;
-                    assert!(asked >= after && asked < after + timers.unit_ns, "{system:?} {after}: {asked}");
+                    assert!(
+                        asked >= after && asked < after + timers.unit_ns,
+                        "{system:?} {after}: {asked}"
+                    );
                 }
             }
         }
@@ -298,16 +321,22 @@ mod tests {
             // filter, flags, fflags
             (Filter::Read, 0, 0, readable),
             (Filter::Read, EV_CLEAR | EV_RECEIPT, 0, readable),
-            (Filter::Read, EV_EOF, 0, readable | Readiness::READ_CLOSED), // the peer writes no more: EPOLLRDHUP
-            (Filter::Read, EV_EOF, reset, all),                           // EPOLLERR
+            // the peer writes no more: EPOLLRDHUP
+            (Filter::Read, EV_EOF, 0, readable | Readiness::READ_CLOSED),
+            (Filter::Read, EV_EOF, reset, all), // EPOLLERR
             (Filter::Write, 0, 0, writable),
-            (Filter::Write, EV_EOF, 0, readable | writable | Readiness::WRITE_CLOSED), // of EPOLLHUP the half that it is sure of
+            // of EPOLLHUP the half that it is sure of
+            (Filter::Write, EV_EOF, 0, readable | writable | Readiness::WRITE_CLOSED),
             (Filter::Write, EV_EOF, reset, all),
             (Filter::Timer, EV_CLEAR, 0x4, readable), // the unit is no error
             (Filter::User, EV_CLEAR, 0xffffff, readable),
         ];
         for (filter, flags, fflags, expected) in table {
-            assert_eq!(readiness(filter, flags, fflags), expected, "{filter:?} {flags:#x} {fflags}");
+            assert_eq!(
+                readiness(filter, flags, fflags),
+                expected,
+                "{filter:?} {flags:#x} {fflags}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The thin OS layer: everything in the crate that is a syscall or a clock is in this module, with the same types and methods on every system.
+//! The thin OS layer: everything in the crate that is a syscall or a clock is in this module, with
+//! the same types and methods on every system.
 //!
 //! | type | epoll | kqueue | what it is |
 //! |---|---|---|---|
@@ -9,14 +10,18 @@
 //! | [`ProcessFd`] | pidfd | a kqueue of its own | the end of a process as an fd |
 //! | [`SignalSet`] | a handler and an eventfd | a handler and a pipe | signals as an fd |
 //! | [`Events`], [`Event`] | `epoll_event` | `kevent` | what a wait found |
-//! | [`Interest`], [`Mode`], [`Readiness`] | flags | filters and flags | what to wait for, how often to be told, what was found |
+//! | [`Interest`], [`Mode`] | flags | filters and flags | the events to wait for, and how often |
+//! | [`Readiness`] | flags | filters and flags | the events that were found |
 //!
 //! The contract of a backend, kept by each that is chosen below:
 //! - Every fd is close-on-exec; a failed creation leaks nothing.
-//! - One method is one syscall, except where its docs say so. Nothing here allocates after construction and registration.
-//! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a wait.
+//! - One method is one syscall, except where its docs say so. Nothing here allocates after
+//!   construction and registration.
+//! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a
+//!   wait.
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
-//! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a new `arm` or `wake` is a new event.
+//! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a
+//!   new `arm` or `wake` is a new event.
 //! - A change takes effect at once, also for a wait that is under way in another thread.
 //!
 //! A child made by `fork` has its parent's pollers, timers and wakers on epoll, where both
@@ -98,7 +103,8 @@ pub enum Expiry {
     Pending,
     /// The deadline has passed.
     Expired,
-    /// Somebody has set the clock, which only Linux tells. The kernel forgets an expiry when it tells so: arm again.
+    /// Somebody has set the clock, which only Linux tells. The kernel forgets an expiry when it
+    /// tells so: arm again.
     ClockSet,
 }
 
@@ -116,7 +122,8 @@ impl Interest {
     pub const WRITABLE: Interest = Interest(2);
     /// Either.
     pub const BOTH: Interest = Interest(3);
-    /// Out-of-band data, or whatever else the file calls urgent. Linux only: elsewhere a registration with it fails with `Unsupported`.
+    /// Out-of-band data, or whatever else the file calls urgent. Linux only: elsewhere a
+    /// registration with it fails with `Unsupported`.
     pub const PRIORITY: Interest = Interest(4);
 
     /// Whether this includes [`Interest::READABLE`].
@@ -292,7 +299,8 @@ fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {
 pub(crate) mod signals {
     pub(crate) use libc::{
         SIGALRM as ALARM, SIGCHLD as CHILD, SIGHUP as HANGUP, SIGINT as INTERRUPT, SIGPIPE as PIPE,
-        SIGQUIT as QUIT, SIGTERM as TERMINATE, SIGUSR1 as USER1, SIGUSR2 as USER2, SIGWINCH as WINDOW_CHANGE,
+        SIGQUIT as QUIT, SIGTERM as TERMINATE, SIGUSR1 as USER1, SIGUSR2 as USER2,
+        SIGWINCH as WINDOW_CHANGE,
     };
 
     /// The name of a signal that programs wait for.
@@ -338,7 +346,8 @@ fn is_missing(error: &std::io::Error) -> bool {
 }
 
 /// The greatest number of seconds that is sure to fit into a `libc::timespec`.
-const LAST_SECOND: u64 = if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
+const LAST_SECOND: u64 =
+    if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
 
 /// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec`
 /// instead.

@@ -36,7 +36,11 @@ impl ProcessFd {
             let error = io::Error::last_os_error();
             let of_the_kernel = error.raw_os_error().is_some_and(|errno| ERRORS.contains(&errno));
             let what = "an fd for the end of a child process";
-            return Err(if of_the_kernel { of_creation(error, what) } else { refused("pidfd_open", &error) });
+            return Err(if of_the_kernel {
+                of_creation(error, what)
+            } else {
+                refused("pidfd_open", &error)
+            });
         }
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
@@ -44,7 +48,8 @@ impl ProcessFd {
 }
 
 impl ProcessFd {
-    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from having a status: never here.
+    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from
+    /// having a status: never here.
     pub(crate) fn is_ending(&self) -> bool {
         false
     }

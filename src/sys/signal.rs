@@ -23,6 +23,9 @@
 //! - A forked child has our handler, copies of the sets, and the parent's eventfds. It may also
 //!   have a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
 //!   process that they belong to. In another process they count as nobody's.
+//!
+//! Longer than 500 lines: the handler, and what it may meet at any instruction, are
+//! argued together.
 
 use std::fmt;
 use std::io;

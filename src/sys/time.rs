@@ -1,8 +1,9 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
-//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`; on macOS on `CLOCK_UPTIME_RAW`, as `Instant` is there. An [`Instant`] is the same clock behind an opaque type, so it is turned into a
-//! `Time` through an anchor: one `Instant` and one raw reading taken together. **Every error on that way makes a deadline
-//! late, never early.**
+//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`; on macOS on `CLOCK_UPTIME_RAW`, as `Instant` is
+//! there. An [`Instant`] is the same clock behind an opaque type, so it is turned into a `Time`
+//! through an anchor: one `Instant` and one raw reading taken together. **Every error on that way
+//! makes a deadline late, never early.**
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -15,10 +16,12 @@ const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 #[cfg(apple)]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 
-/// A point in time: nanoseconds on `CLOCK_MONOTONIC` (macOS: `CLOCK_UPTIME_RAW`), or on the virtual clock of a simulated reactor.
+/// A point in time: nanoseconds on `CLOCK_MONOTONIC` (macOS: `CLOCK_UPTIME_RAW`), or on the virtual
+/// clock of a simulated reactor.
 ///
-/// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing: [`Time::MAX`] means "never".
-/// Wherever the crate takes a point in time it takes an [`Instant`] as well.
+/// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing:
+/// [`Time::MAX`] means "never". Wherever the crate takes a point in time it takes an [`Instant`] as
+/// well.
 ///
 /// ```
 /// use pollmux::Time;
@@ -77,9 +80,11 @@ const BOOTTIME: libc::clockid_t = libc::CLOCK_BOOTTIME;
 #[cfg(not(any(linux, target_os = "openbsd")))]
 const BOOTTIME: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// A point on `CLOCK_BOOTTIME`: nanoseconds since the machine was booted, those that it slept included.
+/// A point on `CLOCK_BOOTTIME`: nanoseconds since the machine was booted, those that it slept
+/// included.
 ///
-/// On FreeBSD, NetBSD and DragonFly, which have no such clock, and on macOS, where that one counts them, it is `CLOCK_MONOTONIC`.
+/// On FreeBSD, NetBSD and DragonFly, which have no such clock, and on macOS, where that one counts
+/// them, it is `CLOCK_MONOTONIC`.
 ///
 /// ```
 /// use pollmux::sys::BootTime;
@@ -183,12 +188,17 @@ impl fmt::Debug for Time {
 impl fmt::Display for Time {
     /// The time since the clock's origin, as a [`Duration`] is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Time::MAX { f.pad("never") } else { fmt::Debug::fmt(&Duration::from_nanos(self.0), f) }
+        if *self == Time::MAX {
+            f.pad("never")
+        } else {
+            fmt::Debug::fmt(&Duration::from_nanos(self.0), f)
+        }
     }
 }
 
 impl From<Instant> for Time {
-    /// The same moment, at most some 30 ns later and never earlier. An `Instant` too far back or ahead saturates.
+    /// The same moment, at most some 30 ns later and never earlier. An `Instant` too far back or
+    /// ahead saturates.
     #[inline]
     fn from(instant: Instant) -> Time {
         let anchor = anchor();
@@ -208,8 +218,8 @@ struct Anchor {
 fn anchor() -> &'static Anchor {
     static ANCHOR: OnceLock<Anchor> = OnceLock::new();
     ANCHOR.get_or_init(|| {
-        // The `Instant` is read first, so its `Time` is read too late by the time between the two: an upper bound, and the
-        // smallest of many upper bounds is still one.
+        // The `Instant` is read first, so its `Time` is read too late by the time between the two:
+        // an upper bound, and the smallest of many upper bounds is still one.
         let instant = Instant::now();
         let time = (0..32).map(|_| {
             let i = Instant::now();
@@ -219,10 +229,11 @@ fn anchor() -> &'static Anchor {
     })
 }
 
-/// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`], unless ticks come late.
+/// A coarse reading: cheap, and at most [`coarse_resolution`] (a kernel tick) behind [`Time::now`],
+/// unless ticks come late.
 ///
-/// Linux only: elsewhere there is no such clock (OpenBSD, NetBSD), or `clock_getres` does not say how far behind it is (FreeBSD, DragonFly, macOS).
-/// There it is a precise reading.
+/// Linux only: elsewhere there is no such clock (OpenBSD, NetBSD), or `clock_getres` does not say
+/// how far behind it is (FreeBSD, DragonFly, macOS). There it is a precise reading.
 #[inline]
 pub(crate) fn coarse_now() -> Time {
     #[cfg(linux)]
@@ -250,8 +261,8 @@ fn resolution(clock: libc::clockid_t) -> Duration {
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
     let mut ts = super::no_time();
-    // SAFETY: `ts` is a valid place for the one timespec that the call writes; the clock ids used here always exist, so the
-    // call cannot fail.
+    // SAFETY: `ts` is a valid place for the one timespec that the call writes; the clock ids used
+    // here always exist, so the call cannot fail.
     unsafe { libc::clock_gettime(clock, &mut ts) };
     from_timespec(&ts)
 }

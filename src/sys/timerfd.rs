@@ -1,13 +1,17 @@
-//! Kernel timers on Linux: a timerfd, one-shot and absolute; as an fd of its own, or as that of a poller.
+//! Kernel timers on Linux: a timerfd, one-shot and absolute; as an fd of its own, or as that of a
+//! poller.
 //!
 //! Quirks handled here:
 //! - `it_value = 0` disarms, even with `TFD_TIMER_ABSTIME`: a deadline of zero is armed as 1 ns.
-//! - Registered edge-triggered, a one-shot expiry needs no `read`: each `settime` gives at most one event, and setting it again takes a
-//!   pending unread expiry away. (A *periodic* timerfd re-arms only in `read`; there is none here.)
-//! - On the wall clock (`TFD_TIMER_CANCEL_ON_SET`) a jump of the clock is an event, too, and `read` says `ECANCELED` then; it drops an expiry that was
-//!   there. `settime` may say `ECANCELED` as well, *after* having armed.
+//! - Registered edge-triggered, a one-shot expiry needs no `read`: each `settime` gives at most one
+//!   event, and setting it again takes a pending unread expiry away. (A *periodic* timerfd re-arms
+//!   only in `read`; there is none here.)
+//! - On the wall clock (`TFD_TIMER_CANCEL_ON_SET`) a jump of the clock is an event, too, and `read`
+//!   says `ECANCELED` then; it drops an expiry that was there. `settime` may say `ECANCELED` as
+//!   well, *after* having armed.
 //! - No signal interrupts `settime`, but a filter of syscalls may say `EINTR`: it has *not* armed.
-//! - A deadline in the past is delivered by an interrupt of its own, so a look right after `arm` may miss it.
+//! - A deadline in the past is delivered by an interrupt of its own, so a look right after `arm`
+//!   may miss it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -54,9 +58,11 @@ impl OsTimer {
         Ok(OsTimer { timer })
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
+    /// away an expiry nobody saw. One syscall.
     ///
-    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one syscall can do both.
+    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one
+    /// syscall can do both.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         self.timer.arm(deadline)
@@ -70,7 +76,8 @@ impl OsTimer {
 
 /// A kernel timer that is an fd, on any [`OsClock`]: a timerfd here.
 ///
-/// Register it edge-triggered with a [`Poller`], and [`read`](Self::read) it when there is an event.
+/// Register it edge-triggered with a [`Poller`], and [`read`](Self::read) it when there is an
+/// event.
 ///
 /// ```
 /// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
@@ -98,18 +105,23 @@ impl TimerFd {
         let (clock, flags) = match clock {
             OsClock::Monotonic => (libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME),
             OsClock::Boottime => (libc::CLOCK_BOOTTIME, libc::TFD_TIMER_ABSTIME),
-            OsClock::Wall => (libc::CLOCK_REALTIME, libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET),
+            OsClock::Wall => {
+                (libc::CLOCK_REALTIME, libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET)
+            }
         };
         // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })
-            .map_err(|error| of_creation(error, KERNEL_TIMER))?;
+        let fd =
+            check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })
+                .map_err(|error| of_creation(error, KERNEL_TIMER))?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(TimerFd { fd: unsafe { OwnedFd::from_raw_fd(fd) }, flags })
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
+    /// away an expiry nobody saw. One syscall.
     ///
-    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970. [`Time::MAX`] disarms.
+    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970.
+    /// [`Time::MAX`] disarms.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         let value = match deadline {
@@ -127,7 +139,8 @@ impl TimerFd {
     fn arm_again(&self, value: Duration, mut error: io::Error) -> io::Result<()> {
         for _ in 0..INTERRUPTIONS {
             match error.raw_os_error() {
-                // The clock has been set since the last call, which says so only after it has armed.
+                // The clock has been set since the last call, which says so only after it has
+                // armed.
                 Some(libc::ECANCELED) => return Ok(()),
                 Some(libc::EINTR) => {}
                 _ => break,
@@ -150,7 +163,8 @@ impl TimerFd {
         self.arm(Time::MAX)
     }
 
-    /// Whether an event of this timer says everything, so that it need not be read: here on all clocks but the wall clock.
+    /// Whether an event of this timer says everything, so that it need not be read: here on all
+    /// clocks but the wall clock.
     pub(crate) fn needs_no_read(&self) -> bool {
         self.flags & libc::TFD_TIMER_CANCEL_ON_SET == 0
     }

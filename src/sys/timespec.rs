@@ -29,7 +29,10 @@ impl Timespec {
     /// `d`, or the greatest time there is if `d` is greater.
     #[inline]
     pub(super) fn new(d: Duration) -> Timespec {
-        Timespec { seconds: d.as_secs().try_into().unwrap_or(i64::MAX), nanos: d.subsec_nanos().into() }
+        Timespec {
+            seconds: d.as_secs().try_into().unwrap_or(i64::MAX),
+            nanos: d.subsec_nanos().into(),
+        }
     }
 }
 
@@ -52,7 +55,11 @@ const TIMERFD_SETTIME64: libc::c_long =
 
 /// Arms the timerfd `fd` to fire once at `value`, or disarms it if `value` is zero. One syscall.
 #[inline]
-pub(super) fn timerfd_settime(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) -> io::Result<()> {
+pub(super) fn timerfd_settime(
+    fd: BorrowedFd<'_>,
+    flags: libc::c_int,
+    value: Duration,
+) -> io::Result<()> {
     if !SAME_AS_LIBC {
         return timerfd_settime64(fd, flags, value);
     }
@@ -117,7 +124,8 @@ mod tests {
         settime(fd.as_fd(), libc::TFD_TIMER_ABSTIME, value).unwrap();
         // The kernel's own words for it: "it_value: (seconds, nanoseconds)", as the time that is
         // left.
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+        let info =
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
         let left = info.lines().find_map(|line| line.strip_prefix("it_value: (")).unwrap();
         left.split(',').next().unwrap().parse().unwrap()
     }
@@ -140,13 +148,17 @@ mod tests {
         let most = if SAME_AS_LIBC { 9_000_000_000 } else { 1_000_000_000 };
         assert!(left > most, "{left} s");
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let left = armed_for(libc::CLOCK_REALTIME, timerfd_settime32, now + Duration::from_secs(1_000));
+        let left =
+            armed_for(libc::CLOCK_REALTIME, timerfd_settime32, now + Duration::from_secs(1_000));
         assert!((100..=1_000).contains(&left), "{left} s");
     }
 
     #[test]
     fn a_duration_saturates_as_a_timespec() {
-        assert_eq!(Timespec::new(Duration::MAX), Timespec { seconds: i64::MAX, nanos: 999_999_999 });
+        assert_eq!(
+            Timespec::new(Duration::MAX),
+            Timespec { seconds: i64::MAX, nanos: 999_999_999 }
+        );
         assert_eq!(Timespec::new(Duration::new(7, 8)), Timespec { seconds: 7, nanos: 8 });
     }
 }

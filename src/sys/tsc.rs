@@ -1,16 +1,22 @@
-//! A fast clock for arming: the CPU's time stamp counter, tied to `CLOCK_MONOTONIC` every few microseconds.
+//! A fast clock for arming: the CPU's time stamp counter, tied to `CLOCK_MONOTONIC` every few
+//! microseconds.
 //!
-//! `reset(d)` counts from the real now, so it reads the clock each time, and the reading is most of what it costs: the vDSO call takes
-//! 24 ns where `rdtsc` takes 10. [`TscClock::now_or_later`] multiplies the counter's distance from an anchor pair (counter, time).
+//! `reset(d)` counts from the real now, so it reads the clock each time, and the reading is most of
+//! what it costs: the vDSO call takes 24 ns where `rdtsc` takes 10. [`TscClock::now_or_later`]
+//! multiplies the counter's distance from an anchor pair (counter, time).
 //!
-//! Never early: the anchor's counter is read *before* its time, and the rate is rounded up by more than the kernel usually changes its
-//! clock's speed (it slews by up to 500 ppm either way), so the result is the true time or later: by the length of one clock reading (one that an interrupt makes long is no anchor)
-//! plus [`MARGIN_PPM`] of the time since the anchor, which is at most [`WINDOW_NS`]. In all some 30 ns. A rate is believed when
-//! two measurements in a row agree; a counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon that
-//! changes the speed by percents at one stroke can make a reading early by that part of a window, a few hundred ns, for one baseline.)
+//! Never early: the anchor's counter is read *before* its time, and the rate is rounded up by more
+//! than the kernel usually changes its clock's speed (it slews by up to 500 ppm either way), so the
+//! result is the true time or later: by the length of one clock reading (one that an interrupt
+//! makes long is no anchor) plus [`MARGIN_PPM`] of the time since the anchor, which is at most
+//! [`WINDOW_NS`]. In all some 30 ns. A rate is believed when two measurements in a row agree; a
+//! counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon
+//! that changes the speed by percents at one stroke can make a reading early by that part of a
+//! window, a few hundred ns, for one baseline.)
 //!
-//! Used only where the kernel itself keeps time by the counter and says so (Linux, clocksource `tsc`) and the CPU says that it is invariant; elsewhere, and
-//! until a rate is known, every reading is a `CLOCK_MONOTONIC` reading.
+//! Used only where the kernel itself keeps time by the counter and says so (Linux, clocksource
+//! `tsc`) and the CPU says that it is invariant; elsewhere, and until a rate is known, every
+//! reading is a `CLOCK_MONOTONIC` reading.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -19,12 +25,14 @@ use super::Time;
 
 /// How long an anchor is good for.
 const WINDOW_NS: u64 = 5_000;
-/// How long a rate is measured: at least this, and at most [`BASELINE_MAX_NS`]. Each end is off by 30 ns at the most, so the rate by 300 ppm.
+/// How long a rate is measured: at least this, and at most [`BASELINE_MAX_NS`]. Each end is off by
+/// 30 ns at the most, so the rate by 300 ppm.
 const BASELINE_NS: u64 = 200_000;
 const BASELINE_MAX_NS: u64 = 1_000_000_000;
 /// What the rate is rounded up by, and how far two measurements may be apart.
 const MARGIN_PPM: u64 = 1_500;
-/// The counts that reading the clock may take: some 300 ns. An interrupt in between would make the anchor late by as much.
+/// The counts that reading the clock may take: some 300 ns. An interrupt in between would make the
+/// anchor late by as much.
 const READ_COUNTS: u64 = 1_000;
 
 /// See the module's text. `!Sync`: each reactor has its own.
@@ -90,10 +98,12 @@ impl TscClock {
             return now;
         }
         self.from.set(Some((counter, now.as_nanos())));
-        let measured = if ns <= BASELINE_MAX_NS { rate(ns, counter.wrapping_sub(from)) } else { None };
+        let measured =
+            if ns <= BASELINE_MAX_NS { rate(ns, counter.wrapping_sub(from)) } else { None };
         let rate = measured.unwrap_or(0);
         let agrees = rate != 0 && rate.abs_diff(self.measured.replace(rate)) <= ppm(rate);
-        // Between two far apart calls nothing is measured, and the last rate must not be trusted either.
+        // Between two far apart calls nothing is measured, and the last rate must not be trusted
+        // either.
         self.rate.set(rate + ppm(rate) + 1);
         self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
         self.window.set(self.full_window.get());
@@ -105,7 +115,8 @@ fn ppm(rate: u64) -> u64 {
     rate * MARGIN_PPM / 1_000_000
 }
 
-/// ns a count, times 2^32; `None` when no CPU could have such a rate (0.2 to 20 GHz), for instance because it was suspended.
+/// ns a count, times 2^32; `None` when no CPU could have such a rate (0.2 to 20 GHz), for instance
+/// because it was suspended.
 fn rate(ns: u64, counts: u64) -> Option<u64> {
     let rate = (u128::from(ns) << 32).checked_div(u128::from(counts))?;
     let plausible = (1u128 << 32) / 20..=(1u128 << 32) * 5;
@@ -116,19 +127,23 @@ fn rate(ns: u64, counts: u64) -> Option<u64> {
 #[inline]
 fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| cfg!(all(linux, target_arch = "x86_64")) && invariant() && kernel_trusts_it())
+    *AVAILABLE.get_or_init(|| {
+        cfg!(all(linux, target_arch = "x86_64")) && invariant() && kernel_trusts_it()
+    })
 }
 
 fn kernel_trusts_it() -> bool {
-    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let source =
+        std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     source.is_ok_and(|source| source.trim() == "tsc")
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn read() -> u64 {
-    // SAFETY: every x86_64 CPU has the instruction. (Where an OS forbids it to user code the kernel's own clock reading, the vDSO, could not
-    // use it either, and `kernel_trusts_it` is false.)
+    // SAFETY: every x86_64 CPU has the instruction. (Where an OS forbids it to user code the
+    // kernel's own clock reading, the vDSO, could not use it either, and `kernel_trusts_it` is
+    // false.)
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 

@@ -48,7 +48,8 @@ fn place(group: usize) -> (usize, usize) {
     (segment - 1, group + 1 - (1 << segment))
 }
 
-/// Sets bits that are mostly set already: a load, and a read-modify-write only where one is missing.
+/// Sets bits that are mostly set already: a load, and a read-modify-write only where one is
+/// missing.
 #[inline]
 fn set(word: &AtomicU64, bits: u64) {
     full_fence();

@@ -16,11 +16,14 @@
 //! | 1. `sleep`: begins | 1. claims p (a `SeqCst` read-modify-write) |
 //! | 2. each channel: the request | 2. writes the value |
 //! | 3. a `SeqCst` fence | 3. stores p's stamp |
-//! | 4. each channel: look. A written message, a mark or a post: stay awake | 4. a compiler fence (AArch64: stamp and request are `SeqCst`) |
-//! | 5. a claimed, unwritten message is *coming*: one membarrier, then look again | 5. reads the request; none: done |
+//! | 4. each channel: look. A message, mark or post: stay awake | 4. its fence, see below |
+//! | 5. something is *coming*: one membarrier, then look again | 5. reads the request; none: done |
 //! | 6. sleeps in the driver | 6. a mark was asked for: sets it |
 //! | 7. ends `sleep`, takes the requests back | 7. ends `sleep` and wakes the driver |
 //! | | 8. takes the request for a mark away, if it is still the same |
+//!
+//! A message is *coming* when it is claimed and not written. Step 4 of the sender is a compiler
+//! fence; on AArch64 its stamp and its look at the request are `SeqCst` as well.
 //!
 //! A sender that claims after step 4 sees the request, because the claim and the fence are in one
 //! order. A sender that claimed before step 4 is seen by its claim. Then either its stamp is
@@ -66,8 +69,8 @@ pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait.
     ///
     /// Called once for each sleep that a thread ends. It may be called again for the same sleep
-    /// when the call has not returned after some 20 microseconds, or has failed: at once, up to three
-    /// times more, and after that by every thread that has news for the reactor.
+    /// when the call has not returned after some 20 microseconds, or has failed: at once, up to
+    /// three times more, and after that by every thread that has news for the reactor.
     fn wake(&self) -> io::Result<()>;
 }
 
@@ -95,8 +98,8 @@ pub(crate) trait Probe: Send + Sync {
     /// Tells the channel the clock of its reactor, which is in virtual time.
     fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
 
-    /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is one,
-    /// of a channel that is not: the receiver's steps 2 to 5.
+    /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is
+    /// one, of a channel that is not: the receiver's steps 2 to 5.
     ///
     /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
     #[inline]
@@ -128,8 +131,8 @@ pub(crate) trait Probe: Send + Sync {
     }
 }
 
-/// Looks for as long as the syscall of a wake-up takes at most, where the thread that makes it runs:
-/// some 20 µs.
+/// Looks for as long as the syscall of a wake-up takes at most, where the thread that makes it
+/// runs: some 20 µs.
 const A_SYSCALL: u32 = 500;
 
 /// Makes a wake-up that has failed. Returns true if it was made. There may be no other sender.
@@ -231,7 +234,10 @@ impl Notify {
         let new = || Arc::new(Notify::new(Arc::new(Unpark(thread::current()))));
         #[cfg(not(all(loom, test)))]
         {
-            thread_local!(static HERE: std::cell::OnceCell<Arc<Notify>> = const { std::cell::OnceCell::new() });
+            thread_local!(
+                static HERE: std::cell::OnceCell<Arc<Notify>> =
+                    const { std::cell::OnceCell::new() };
+            );
             // A thread that is torn down has none to keep.
             HERE.try_with(|here| here.get_or_init(new).clone()).unwrap_or_else(|_| new())
         }
@@ -255,7 +261,10 @@ impl Notify {
     pub(crate) fn awake(&self) -> bool {
         let number = self.sleep.load(Ordering::SeqCst);
         let woken = number & 1 == 1
-            || self.sleep.compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst).is_err();
+            || self
+                .sleep
+                .compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst)
+                .is_err();
         // No thread owes us a wake-up now.
         self.rung.store(number | 1, Ordering::Release);
         woken
@@ -335,7 +344,8 @@ impl Notify {
         self.is_woken() && self.woken.swap(false, Ordering::SeqCst)
     }
 
-    /// The caller takes all posts and callbacks after this, or [puts off](Self::put_off_posts) some.
+    /// The caller takes all posts and callbacks after this, or [puts off](Self::put_off_posts)
+    /// some.
     pub(crate) fn begin_posts(&self) -> Begun {
         self.posted.store(false, Ordering::SeqCst);
         let pressed = self.pressing.swap(false, Ordering::SeqCst);
@@ -396,8 +406,9 @@ impl Notify {
     }
 
     /// Steps 6 to 8 of a sender that has read a request.
-    // Inlined, as the whole way to the syscall is: the kernel's own calls push ours out of the CPU's
-    // return predictor, so each frame that is open across a syscall costs a mispredicted return.
+    // Inlined, as the whole way to the syscall is: the kernel's own calls push ours out of the
+    // CPU's return predictor, so each frame that is open across a syscall costs a mispredicted
+    // return.
     #[inline(always)]
     pub(crate) fn answer(&self, asked: Asked, cell: &RequestCell, slot: u32) {
         if asked.is_for_mark() {
@@ -419,7 +430,12 @@ impl Notify {
         let number = self.sleep.load(Ordering::SeqCst);
         if number & 1 == 0 {
             // A failed exchange stores nothing: a late sender cannot undo a later sleep.
-            match self.sleep.compare_exchange(number, number + 1, Ordering::SeqCst, Ordering::SeqCst) {
+            match self.sleep.compare_exchange(
+                number,
+                number + 1,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            ) {
                 Ok(_) => self.ring(number + 1),
                 Err(now) => self.help(now),
             }
@@ -472,8 +488,9 @@ impl Notify {
     #[cold]
     #[inline(never)]
     fn help_slow(&self, ended: u64) -> bool {
-        let is_over =
-            || self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended;
+        let is_over = || {
+            self.rung.load(Ordering::Acquire) == ended || self.sleep.load(Ordering::SeqCst) != ended
+        };
         wait_briefly(A_SYSCALL, is_over) || self.ring(ended)
     }
 }

@@ -61,9 +61,9 @@ impl RequestCell {
 
     /// Step 2 of the receiver. A fence and a look at the channel must follow.
     ///
-    /// A request for a mark is a new one in any case: a sender that has answered the last one may be
-    /// about to take that one away. A request for a wake-up leaves a request for a mark in place:
-    /// who takes that one away has made the wake-up before.
+    /// A request for a mark is a new one in any case: a sender that has answered the last one may
+    /// be about to take that one away. A request for a wake-up leaves a request for a mark in
+    /// place: who takes that one away has made the wake-up before.
     #[inline]
     pub(crate) fn ask(&self, request: Request) {
         let asked = self.asked.load(Ordering::Relaxed);
@@ -101,7 +101,9 @@ impl RequestCell {
     /// The same. loom lets a plain store come between the halves of another thread's exchange.
     #[cfg(all(loom, test))]
     fn put(&self, mut before: u64, word: u64) {
-        while let Err(now) = self.asked.compare_exchange(before, word, Ordering::Release, Ordering::Relaxed) {
+        while let Err(now) =
+            self.asked.compare_exchange(before, word, Ordering::Release, Ordering::Relaxed)
+        {
             before = now;
         }
     }

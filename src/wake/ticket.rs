@@ -66,7 +66,10 @@ impl Notify {
     pub(crate) fn void_ticket(&self) -> bool {
         let number = self.ticket();
         number & 1 == 0
-            && self.ticket.compare_exchange(number, VOID, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            && self
+                .ticket
+                .compare_exchange(number, VOID, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
     }
 
     /// The number of the ticket. An odd number is no open ticket.
@@ -83,7 +86,10 @@ impl Notify {
     pub(crate) fn claim(&self, number: u64, offer: u64) -> bool {
         let closed = offer << 1 | 1;
         number & 1 == 0
-            && self.ticket.compare_exchange(number, closed, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            && self
+                .ticket
+                .compare_exchange(number, closed, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
     }
 
     /// Returns true if this offer has closed the last ticket.

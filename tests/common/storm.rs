@@ -16,7 +16,8 @@ pub fn signals() -> u64 {
     SIGNALS.load(Ordering::Relaxed)
 }
 
-/// Sends SIGALRM to the thread that asked for it, about every half millisecond, and so interrupts each of its syscalls that can be.
+/// Sends SIGALRM to the thread that asked for it, about every half millisecond, and so interrupts
+/// each of its syscalls that can be.
 pub struct Storm {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -25,10 +26,12 @@ pub struct Storm {
 impl Storm {
     #[allow(unsafe_code)]
     pub fn begin() -> Storm {
-        // SAFETY: an all-zero sigaction is a valid one: no flags (and so no SA_RESTART), an empty mask.
+        // SAFETY: an all-zero sigaction is a valid one: no flags (and so no SA_RESTART), an empty
+        // mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = count_signal as *const () as usize;
-        // SAFETY: `action` is valid for the length of the call, and the handler does nothing but an atomic addition.
+        // SAFETY: `action` is valid for the length of the call, and the handler does nothing but an
+        // atomic addition.
         assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
         // SAFETY: the call has no preconditions.
         let target = unsafe { libc::pthread_self() };

@@ -1,4 +1,5 @@
-//! What the tests of timers, tickers and waits share: virtual time in short words, and what a `try_wait` reports.
+//! What the tests of timers, tickers and waits share: virtual time in short words, and what a
+//! `try_wait` reports.
 #![allow(dead_code)] // Each test file uses a part of it.
 
 use std::sync::mpsc;
@@ -27,7 +28,8 @@ pub fn at(n: u64) -> Time {
     Time::ZERO + ms(n)
 }
 
-/// Whether one of the attempts of a minute comes out: a busy machine may keep the thread from its core at any point, and only an attempt without that shows what is asked.
+/// Whether one of the attempts of a minute comes out: a busy machine may keep the thread from its
+/// core at any point, and only an attempt without that shows what is asked.
 pub fn sometimes(mut attempt: impl FnMut() -> bool) -> bool {
     let begin = Instant::now();
     (0..).take_while(|&n| n < 5 || begin.elapsed() < ms(60_000)).any(|_| attempt())

@@ -1,4 +1,5 @@
-//! What the tests that count allocations share: the counting allocator, and the two passes, one to warm up and one that is counted.
+//! What the tests that count allocations share: the counting allocator, and the two passes, one to
+//! warm up and one that is counted.
 
 #[path = "../../examples/common/mod.rs"]
 mod common;
@@ -8,7 +9,8 @@ pub use common::allocations;
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
 
-/// Runs `operation` to warm it up, and then as often again, when it must not allocate. It is given the number of the round.
+/// Runs `operation` to warm it up, and then as often again, when it must not allocate. It is given
+/// the number of the round.
 #[track_caller]
 pub fn allocates_nothing(rounds: u64, mut operation: impl FnMut(u64)) {
     (0..rounds).for_each(&mut operation);

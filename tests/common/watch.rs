@@ -1,4 +1,5 @@
-//! What several test files need: a watchdog, children of the test binary, drivers that follow a script or count, pauses of random length.
+//! What several test files need: a watchdog, children of the test binary, drivers that follow a
+//! script or count, pauses of random length.
 
 // Each test file uses its own part of this.
 #![allow(dead_code)]
@@ -16,12 +17,14 @@ use std::time::Duration;
 
 use pollmux::{Clock, Deadline, Driver, Native, ReadyFds, Sim, Syscalls, Wait, Wake};
 
-/// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as nothing else.
+/// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as
+/// nothing else.
 pub struct Watchdog(#[allow(dead_code)] Sender<()>);
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A [`Watchdog`] that barks after ten minutes: on a machine with much else to do ten thousand rounds between threads take several.
+/// A [`Watchdog`] that barks after ten minutes: on a machine with much else to do ten thousand
+/// rounds between threads take several.
 #[track_caller]
 pub fn dog() -> Watchdog {
     let place = Location::caller();
@@ -41,7 +44,8 @@ pub fn dog() -> Watchdog {
 
 const CHILD: &str = "POLLMUX_TEST_CHILD";
 
-/// Runs `body` in a process of its own, where nothing else changes fds, limits or signal handlers. `name` is the calling test's.
+/// Runs `body` in a process of its own, where nothing else changes fds, limits or signal handlers.
+/// `name` is the calling test's.
 pub fn in_child(name: &str, body: impl FnOnce()) {
     if std::env::var(CHILD).is_ok_and(|child| child == name) {
         let _dog = dog();
@@ -51,7 +55,8 @@ pub fn in_child(name: &str, body: impl FnOnce()) {
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, name);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = spawn(&mut command).wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(child.status.success(), "the child of {name} failed: {}\n{out}\n{err}", child.status);
     // A misspelt name would run no test at all and succeed.
     assert!(out.contains("1 passed"), "{name} is not the name of the test:\n{out}");
@@ -65,7 +70,8 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
-/// For whoever closes a file for good: a new process has all files of this one until it runs its program, and what is closed meanwhile is open still.
+/// For whoever closes a file for good: a new process has all files of this one until it runs its
+/// program, and what is closed meanwhile is open still.
 pub fn no_births() -> RwLockWriteGuard<'static, ()> {
     BIRTHS.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -85,7 +91,8 @@ impl Random {
         (self.0 >> 11) % n
     }
 
-    /// Nothing, a few spins, or now and then a sleep that lets the other side fall asleep. No yields: on a busy machine each costs a time slice.
+    /// Nothing, a few spins, or now and then a sleep that lets the other side fall asleep. No
+    /// yields: on a busy machine each costs a time slice.
     pub fn pause(&mut self) {
         match self.below(64) {
             0 => std::thread::sleep(Duration::from_micros(self.below(120))),
@@ -137,8 +144,12 @@ impl Wake for Counting {
 /// A driver on `sim`'s clock and the script that it follows.
 pub fn scripted(sim: &Sim) -> (Scripted, Script) {
     let wakes = Arc::new(Counting { waker: sim.waker(), count: AtomicU64::new(0) });
-    let script =
-        Script { steps: Rc::default(), sleeps: Rc::default(), asked: Rc::default(), wakes: wakes.clone() };
+    let script = Script {
+        steps: Rc::default(),
+        sleeps: Rc::default(),
+        asked: Rc::default(),
+        wakes: wakes.clone(),
+    };
     (Scripted { sim: sim.clone(), script: script.clone(), wakes }, script)
 }
 
@@ -170,7 +181,12 @@ impl Script {
 }
 
 impl Driver for Scripted {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Block {
             self.script.sleeps.set(self.script.sleeps.get() + 1);
             self.script.asked.borrow_mut().push(deadline);
@@ -209,7 +225,12 @@ pub fn overheard() -> (Overheard, Arc<Counting>) {
 }
 
 impl Driver for Overheard {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         self.native.wait(deadline, how, ready)
     }
 

@@ -1,4 +1,5 @@
-//! One-shot timers: crossbeam-channel's tests/after.rs, with `after`, `at` and `Timer` in a `select!`. On a virtual clock wherever the wall's is not the point.
+//! One-shot timers: crossbeam-channel's tests/after.rs, with `after`, `at` and `Timer` in a
+//! `select!`. On a virtual clock wherever the wall's is not the point.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -146,8 +147,11 @@ fn each_of_a_thousand_timers_is_received_once_in_whatever_turn() {
 fn wait_reports_due_timers_in_deadline_order() {
     let (reactor, sim) = sim();
     let delays = [30, 10, 20, 10, 40];
-    let timers: Vec<_> =
-        delays.iter().enumerate().map(|(key, &n)| reactor.after(ms(n)).with_key(key as u64)).collect();
+    let timers: Vec<_> = delays
+        .iter()
+        .enumerate()
+        .map(|(key, &n)| reactor.after(ms(n)).with_key(key as u64))
+        .collect();
     sim.advance(ms(35));
     let mut events = Events::with_capacity(8);
     let mut keys = || {

@@ -1,4 +1,5 @@
-//! Channels with a limit: crossbeam-channel's tests/array.rs, and what Go says of buffered channels.
+//! Channels with a limit: crossbeam-channel's tests/array.rs, and what Go says of buffered
+//! channels.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +47,10 @@ fn the_capacity_is_the_one_asked_for() {
 fn both_ends_know_how_full_the_channel_is() {
     let (tx, rx) = channel::bounded(2);
     let look = || {
-        assert_eq!((tx.len(), tx.is_empty(), tx.is_full()), (rx.len(), rx.is_empty(), rx.is_full()));
+        assert_eq!(
+            (tx.len(), tx.is_empty(), tx.is_full()),
+            (rx.len(), rx.is_empty(), rx.is_full())
+        );
         (rx.len(), rx.is_empty(), rx.is_full())
     };
     assert_eq!(look(), (0, true, false));
@@ -378,7 +382,8 @@ fn what_a_send_has_published_is_there_for_a_try_recv() {
             });
         }
         drop(done_tx);
-        // As many sends are over as we have been told of: other senders, which are in the middle of theirs, must not hide that.
+        // As many sends are over as we have been told of: other senders, which are in the middle of
+        // theirs, must not hide that.
         for () in done_rx {
             rx.try_recv().unwrap();
         }
@@ -460,7 +465,11 @@ fn a_receiver_travels_through_its_own_kind_of_channel() {
             let mut rx = rx;
             for _ in 0..COUNT {
                 let mut parcel = rx.recv().unwrap();
-                rx = parcel.downcast_mut::<Option<channel::Receiver<Parcel>>>().unwrap().take().unwrap();
+                rx = parcel
+                    .downcast_mut::<Option<channel::Receiver<Parcel>>>()
+                    .unwrap()
+                    .take()
+                    .unwrap();
             }
             assert!(rx.recv().is_err());
         });

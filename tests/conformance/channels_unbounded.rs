@@ -357,7 +357,9 @@ fn the_value_of_a_send_case_may_use_the_channel_it_is_sent_to() {
     let (tx, rx) = channel::unbounded();
     let outbox = reactor.register(tx).unwrap();
     select! { reactor;
-        send(outbox, { outbox.try_send(1).unwrap(); rx.recv().unwrap() + 1 }) -> sent => assert!(sent.is_ok()),
+        send(outbox, { outbox.try_send(1).unwrap(); rx.recv().unwrap() + 1 }) -> sent => {
+            assert!(sent.is_ok());
+        }
     }
     assert_eq!(rx.try_recv(), Ok(2));
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
@@ -383,7 +385,8 @@ fn a_sender_travels_through_its_own_channel() {
 /// crossbeam-channel tests/list.rs: stack_overflow
 #[test]
 fn storage_for_large_messages_does_not_go_through_the_stack() {
-    // 100 of them make a storage of 2 MiB; the message itself is copied through several frames in a debug build.
+    // 100 of them make a storage of 2 MiB; the message itself is copied through several frames in a
+    // debug build.
     const LARGE: usize = 16 << 10;
     let small_stack = thread::Builder::new().stack_size(1 << 20);
     let thread = small_stack.spawn(|| {
@@ -398,7 +401,8 @@ fn storage_for_large_messages_does_not_go_through_the_stack() {
     thread.unwrap().join().unwrap();
 }
 
-/// Go runtime/chan_test.go: TestSelfSelect, a channel that one party both sends to and receives from
+/// Go runtime/chan_test.go: TestSelfSelect, a channel that one party both sends to and receives
+/// from
 #[test]
 fn one_select_may_send_to_and_receive_from_the_same_channel() {
     const COUNT: usize = 1_000;

@@ -1,7 +1,9 @@
-//! What Go's context/x_test.go and afterfunc_test.go demand of contexts, one test a behaviour; each names the test it comes from.
+//! What Go's context/x_test.go and afterfunc_test.go demand of contexts, one test a behaviour; each
+//! names the test it comes from.
 //!
-//! Left out: values (`WithValue`, and with it TestValues, TestWithValueChecksKey), contexts of the user's own make (TestCustomContext..), and a nil parent
-//! (TestInvalidDerivedFail), which cannot be written here.
+//! Left out: values (`WithValue`, and with it TestValues, TestWithValueChecksKey), contexts of the
+//! user's own make (TestCustomContext..), and a nil parent (TestInvalidDerivedFail), which cannot
+//! be written here.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -253,7 +255,8 @@ fn in_layers_of_every_kind_the_first_end_counts_below_it_and_nowhere_else() {
             true => sim.advance(ms(10)),
             false => assert!(layers[16].1.as_ref().unwrap().cancel()),
         }
-        let error = if by_deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
+        let error =
+            if by_deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
         for (n, (context, _)) in layers.iter().enumerate() {
             match n {
                 0..16 => assert_open(&reactor, context),
@@ -289,14 +292,18 @@ fn a_child_made_while_its_parent_is_cancelled_ends_too() {
     });
 }
 
-/// TestDeadlineExceededSupportsTimeout, TestDeadlineExceededIsNetError: as an error of the standard library it is a timeout.
+/// TestDeadlineExceededSupportsTimeout, TestDeadlineExceededIsNetError: as an error of the standard
+/// library it is a timeout.
 #[test]
 fn a_deadline_is_a_timeout_as_an_io_error_and_a_cancellation_is_not() {
     let (reactor, _) = sim();
     let (context, _canceller) = reactor.context().with_timeout(Duration::ZERO);
     let work = || -> std::io::Result<()> { Ok(context.check()?) };
     assert_eq!(work().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-    assert_eq!(std::io::Error::from(ContextError::DeadlineExceeded).kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(
+        std::io::Error::from(ContextError::DeadlineExceeded).kind(),
+        std::io::ErrorKind::TimedOut
+    );
     assert_eq!(std::io::Error::from(ContextError::Cancelled).kind(), std::io::ErrorKind::Other);
 }
 
@@ -331,7 +338,11 @@ fn the_cause_is_the_reason_of_who_was_first() {
             Some("child"),
         ),
         (
-            |parent, _| assert!(parent.cancel_with(Reason("first")) && !parent.cancel_with(Reason("second"))),
+            |parent, _| {
+                assert!(
+                    parent.cancel_with(Reason("first")) && !parent.cancel_with(Reason("second"))
+                )
+            },
             Some("first"),
             Some("first"),
         ),
@@ -441,7 +452,8 @@ fn after_cancel_runs_once_on_its_reactor_after_a_cancellation() {
         let done = reactor.done(&child);
         let other = thread::spawn(move || canceller.cancel());
         next(&reactor, &done);
-        // Who cancels marks the contexts first and then tells those who wait: only now it is done with both.
+        // Who cancels marks the contexts first and then tells those who wait: only now it is done
+        // with both.
         other.join().unwrap();
         turn(&reactor);
         assert_eq!((ran.get(), after.is_pending()), (1, false));
@@ -506,6 +518,7 @@ fn after_cancel_does_not_run_after_stop_which_says_whether_it_prevented_it() {
     turn(&reactor);
     assert_eq!(ran.get(), 1);
     assert!(!kept.stop() && !stopped.stop() && !overtaken.stop());
-    // What was stopped holds nothing any more: `count` lends one, each closure held one, and all are gone.
+    // What was stopped holds nothing any more: `count` lends one, each closure held one, and all
+    // are gone.
     assert_eq!(Rc::strong_count(&ran), 1);
 }

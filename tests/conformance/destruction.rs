@@ -1,4 +1,5 @@
-//! What is dropped when, once: channels, their registered ends, and the reactor under them. After Go's collectable timers, the drop tests of crossbeam-channel and std's.
+//! What is dropped when, once: channels, their registered ends, and the reactor under them. After
+//! Go's collectable timers, the drop tests of crossbeam-channel and std's.
 
 use std::thread;
 
@@ -29,7 +30,8 @@ fn an_inbox_that_goes_gives_senders_their_values_back() {
     let (tx, inbox) = reactor.channel(0).unwrap();
     let (full_tx, full) = reactor.channel(1).unwrap();
     full_tx.send(0).unwrap();
-    let senders = [tx, full_tx].map(|tx| thread::spawn(move || assert_eq!(tx.send(7), Err(SendError(7)))));
+    let senders =
+        [tx, full_tx].map(|tx| thread::spawn(move || assert_eq!(tx.send(7), Err(SendError(7)))));
     thread::sleep(ms(20));
     drop((inbox, full));
     senders.into_iter().for_each(|thread| thread.join().unwrap());
@@ -55,7 +57,9 @@ fn the_value_of_a_send_case_that_fails_comes_back() {
     let (tx, rx) = channel::bounded(1);
     let outbox = reactor.register(tx).unwrap();
     drop(rx);
-    let back = select! { reactor; send(outbox, drops.message()) -> sent => sent.unwrap_err().into_inner() };
+    let back = select! { reactor;
+        send(outbox, drops.message()) -> sent => sent.unwrap_err().into_inner(),
+    };
     assert_eq!(drops.count(), 0);
     drop(back);
     assert_eq!(drops.count(), 1);

@@ -1,4 +1,5 @@
-//! Timers as Go promises them: time/sleep_test.go. On a virtual clock wherever the wall's is not the point.
+//! Timers as Go promises them: time/sleep_test.go. On a virtual clock wherever the wall's is not
+//! the point.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -192,7 +193,8 @@ fn stop_of_a_callback_is_true_once_and_then_it_is_not_called() {
     let (reactor, sim) = sim();
     let ((earlier, count), (calls, stopped)) = (counting(), counting());
     let _earlier = reactor.call_after(ms(100), count);
-    let (a, b) = (reactor.call_after(ms(50), stopped.clone()), reactor.call_after(ms(150), stopped));
+    let (a, b) =
+        (reactor.call_after(ms(50), stopped.clone()), reactor.call_after(ms(150), stopped));
     let end = reactor.after(ms(200));
     assert!(a.stop() && b.stop());
     assert_eq!(next(&reactor, &end), Time::ZERO + ms(200));
@@ -207,8 +209,11 @@ fn stop_of_a_callback_is_true_once_and_then_it_is_not_called() {
 fn timers_come_in_the_order_of_their_deadlines() {
     let (reactor, sim) = sim();
     let slots = [5, 3, 6, 6, 6, 1, 1, 2, 7, 9, 4, 8, 0];
-    let timers: Vec<_> =
-        slots.iter().zip(0..).map(|(&slot, key)| reactor.after(ms(20) * slot).with_key(key)).collect();
+    let timers: Vec<_> = slots
+        .iter()
+        .zip(0..)
+        .map(|(&slot, key)| reactor.after(ms(20) * slot).with_key(key))
+        .collect();
     let mut events = Events::with_capacity(slots.len());
     let mut order = Vec::new();
     // In one batch, and one after the other.
@@ -248,7 +253,8 @@ fn callbacks_that_were_stopped_are_never_called_whatever_happens_around_them() {
     let (calls, count) = counting();
     let stopped: Vec<_> =
         (0..100).map(|n| reactor.call_after(ms(2_000 + n), |_| panic!("it was stopped"))).collect();
-    let _others: Vec<_> = (0..100).map(|n| reactor.call_after(ms(1_950 + 2 * n), count.clone())).collect();
+    let _others: Vec<_> =
+        (0..100).map(|n| reactor.call_after(ms(1_950 + 2 * n), count.clone())).collect();
     sim.advance(ms(1_000));
     assert!(stopped.iter().all(Callback::stop));
     sim.advance(ms(2_000));
@@ -525,7 +531,8 @@ fn a_timer_that_is_always_due_starves_neither_a_channel_nor_another_timer() {
     }
 }
 
-/// Go time/sleep.go: Stop and Reset inside the arm of another timer, of the same batch (issue 69312)
+/// Go time/sleep.go: Stop and Reset inside the arm of another timer, of the same batch (issue
+/// 69312)
 #[test]
 fn a_timer_stopped_or_moved_by_one_due_with_it_does_not_fire() {
     let (reactor, sim) = sim();

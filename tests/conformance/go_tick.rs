@@ -1,4 +1,5 @@
-//! Tickers, and stopping and resetting whatever may have fired, as Go promises them: time/tick_test.go.
+//! Tickers, and stopping and resetting whatever may have fired, as Go promises them:
+//! time/tick_test.go.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,8 @@ fn moving_every_one_of_many_timers_is_not_quadratic() {
     let (reactor, _) = sim();
     let mut numbers = Numbers::new();
     let begin = thread_cpu_time();
-    let timers: Vec<_> = (0..TIMERS).map(|_| reactor.after(ms(1_000 + numbers.below(1_000)))).collect();
+    let timers: Vec<_> =
+        (0..TIMERS).map(|_| reactor.after(ms(1_000 + numbers.below(1_000)))).collect();
     // Later, then earlier, each in a random order of deadlines, with turns in between.
     for base in [2_000, 10] {
         for (n, timer) in timers.iter().enumerate() {
@@ -158,7 +160,8 @@ fn stop_takes_an_expiry_that_nobody_received() {
     }
 }
 
-/// Go time/tick_test.go: TestChan, a timer that expired and was not received, reset (issues 11513, 14038)
+/// Go time/tick_test.go: TestChan, a timer that expired and was not received, reset (issues 11513,
+/// 14038)
 #[test]
 fn reset_leaves_nothing_of_an_expiry_that_nobody_received() {
     let (reactor, sim) = sim();
@@ -246,7 +249,8 @@ fn a_stopped_ticker_starts_again() {
     assert_eq!(next(&reactor, &ticker).scheduled, at(48));
 }
 
-/// Go time/tick_test.go: TestTicker, in a loop that restarts its heartbeat for every message (issue 33184)
+/// Go time/tick_test.go: TestTicker, in a loop that restarts its heartbeat for every message (issue
+/// 33184)
 #[test]
 fn a_heartbeat_that_is_restarted_in_time_never_beats() {
     let (reactor, sim) = sim();

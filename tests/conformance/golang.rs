@@ -1,4 +1,5 @@
-//! Go's own tests of channels and select: test/chan/*.go, runtime/chan_test.go and others, which crossbeam-channel has as tests/golang.rs.
+//! Go's own tests of channels and select: test/chan/*.go, runtime/chan_test.go and others, which
+//! crossbeam-channel has as tests/golang.rs.
 
 #[path = "../../examples/common/mod.rs"]
 mod counting;
@@ -33,7 +34,8 @@ fn a_value_is_not_sent_to_two_cases() {
         let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
         let sender = thread::spawn(move || {
             let reactor = reactor();
-            let to: Vec<Outbox<u32>> = senders.into_iter().map(|tx| reactor.register(tx).unwrap()).collect();
+            let to: Vec<Outbox<u32>> =
+                senders.into_iter().map(|tx| reactor.register(tx).unwrap()).collect();
             for n in 0..COUNT {
                 select! { reactor;
                     send(to[0], n) -> sent => sent.unwrap(),
@@ -123,12 +125,18 @@ fn select_with_default_does_not_block_and_does_meet_who_blocks() {
             select! { reactor; recv(from) -> _ => panic!("nothing was sent"), default => {} }
             let sender = thread::spawn(move || tx.send("hello"));
             let got = loop {
-                select! { reactor; recv(from) -> word => break word, default => thread::yield_now() }
+                select! { reactor;
+                    recv(from) -> word => break word,
+                    default => thread::yield_now(),
+                }
             };
             assert_eq!(got, Ok("hello"));
             sender.join().unwrap().unwrap();
             for _ in 0..capacity {
-                select! { reactor; send(to, 0) -> sent => sent.unwrap(), default => panic!("there is room") }
+                select! { reactor;
+                    send(to, 0) -> sent => sent.unwrap(),
+                    default => panic!("there is room"),
+                }
             }
             select! { reactor; send(to, 1) -> _ => panic!("there is no room"), default => {} }
             let receiver = thread::spawn(move || rx.iter().nth(capacity));
@@ -147,7 +155,8 @@ fn select_with_default_does_not_block_and_does_meet_who_blocks() {
 #[test]
 fn a_case_that_is_none_is_never_ready() {
     watched(|| {
-        // Bits of two words go out by two channels, each of which is left out when it has none left.
+        // Bits of two words go out by two channels, each of which is left out when it has none
+        // left.
         let reactor = reactor();
         let (to_a, a) = outbox(&reactor, 1);
         let (to_b, b) = outbox(&reactor, 1);
@@ -280,14 +289,22 @@ fn selects_that_block_at_a_rendezvous_do_not_allocate() {
             let sender = scope.spawn(|| {
                 let reactor = reactor();
                 let to = reactor.register(tx).unwrap();
-                run(&|n| select! { reactor; send(to, n) -> sent => sent.unwrap(), default(LONG) => panic!() })
+                run(&|n| {
+                    select! { reactor;
+                        send(to, n) -> sent => sent.unwrap(),
+                        default(LONG) => panic!(),
+                    }
+                })
             });
             let reactor = reactor();
             let from = reactor.register(rx).unwrap();
             let timer = reactor.after(LONG);
             let mine = run(&|n| {
                 timer.reset(LONG);
-                select! { reactor; recv(from) -> got => assert_eq!(got, Ok(n)), recv(timer) -> _ => panic!() }
+                select! { reactor;
+                    recv(from) -> got => assert_eq!(got, Ok(n)),
+                    recv(timer) -> _ => panic!(),
+                }
             });
             assert_eq!((sender.join().unwrap(), mine), (0, 0));
         });
@@ -297,7 +314,8 @@ fn selects_that_block_at_a_rendezvous_do_not_allocate() {
 /// Go test/chan/select3.go
 #[test]
 fn what_blocks_and_what_does_not() {
-    /// Whether a select with these cases finds something within a moment; it must say the same with default.
+    /// Whether a select with these cases finds something within a moment; it must say the same with
+    /// default.
     fn ready(reactor: &Reactor, to: Option<&Outbox<i32>>, from: Option<&Inbox<i32>>) -> bool {
         let at_once = select! { reactor;
             send(to, 0) -> _ => true,
@@ -390,12 +408,18 @@ fn operands_are_evaluated_left_to_right_before_anything_is_chosen() {
             };
             assert_eq!(chosen, ready);
             // Unlike Go's, the value comes after the choice.
-            assert!(order.take().into_iter().eq([0, 1, 2].into_iter().chain((ready == "to").then_some(10))));
+            assert!(
+                order
+                    .take()
+                    .into_iter()
+                    .eq([0, 1, 2].into_iter().chain((ready == "to").then_some(10)))
+            );
         }
     });
 }
 
-/// Go test/chan/select6.go: a receiver that waits and gives up does not disturb the others in the queue
+/// Go test/chan/select6.go: a receiver that waits and gives up does not disturb the others in the
+/// queue
 #[test]
 fn a_case_that_was_not_chosen_leaves_no_offer_behind() {
     watched(|| {
@@ -437,7 +461,10 @@ fn every_kind_of_send_meets_every_kind_of_receive() {
             let reactor = reactor();
             let to = reactor.register(tx).unwrap();
             let (other, _rx) = outbox(&reactor, 0);
-            select! { reactor; send(other, 8) -> _ => panic!(), send(to, 7) -> sent => sent.unwrap() }
+            select! { reactor;
+                send(other, 8) -> _ => panic!(),
+                send(to, 7) -> sent => sent.unwrap(),
+            }
         },
     ];
     let receives: [Recv; 4] = [
@@ -465,7 +492,9 @@ fn every_kind_of_send_meets_every_kind_of_receive() {
         },
     ];
     watched(move || {
-        for (send, receive) in sends.iter().flat_map(|send| receives.map(|receive| (*send, receive))) {
+        for (send, receive) in
+            sends.iter().flat_map(|send| receives.map(|receive| (*send, receive)))
+        {
             for capacity in [0, 1] {
                 for sender_first in [false, true] {
                     let (tx, rx) = channel::bounded(capacity);
@@ -491,7 +520,10 @@ fn messages_without_a_size_are_counted_as_others_are() {
         let (to, rx) = outbox::<[u64; 0]>(&reactor, 3);
         let from = reactor.register(rx).unwrap();
         for _ in 0..3 {
-            select! { reactor; send(to, []) -> sent => sent.unwrap(), default => panic!("there is room") }
+            select! { reactor;
+                send(to, []) -> sent => sent.unwrap(),
+                default => panic!("there is room"),
+            }
         }
         select! { reactor; send(to, []) -> _ => panic!("it is full"), default => {} }
         drop(to);
@@ -538,8 +570,10 @@ fn the_sieve_finds_the_primes() {
         }
         drop(rx);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let expected =
-            [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97];
+        let expected = [
+            2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83,
+            89, 97,
+        ];
         assert_eq!(primes, expected);
     });
 }
@@ -612,33 +646,36 @@ fn two_who_select_on_both_sides_meet_each_other_and_not_themselves() {
     const COUNT: u32 = 1_000;
     watched(|| {
         for capacity in [0, 10] {
-            // Each one has both sides of "its" channel's other end: a sender of each, the receiver of one.
+            // Each one has both sides of "its" channel's other end: a sender of each, the receiver
+            // of one.
             let (tx1, rx1) = channel::bounded(capacity);
             let (tx2, rx2) = channel::bounded(capacity);
-            let party =
-                |id: u32, own: Sender<(u32, u32)>, other: Sender<(u32, u32)>, rx: Receiver<(u32, u32)>| {
-                    move || {
-                        let reactor = reactor();
-                        let own = reactor.register(own).unwrap();
-                        let other = reactor.register(other).unwrap();
-                        let from = reactor.register(rx).unwrap();
-                        let (mut to_self, mut sent, mut from_self, mut received) = (0, 0, 0, 0);
-                        while sent < COUNT || received < COUNT {
-                            let other = (sent < COUNT).then_some(&other);
-                            select! { reactor;
-                                send(own, (id, to_self)) -> result => { result.unwrap(); to_self += 1 }
-                                send(other, (id, sent)) -> result => { result.unwrap(); sent += 1 }
-                                recv(from) -> message => {
-                                    let (who, n) = message.unwrap();
-                                    let next = if who == id { &mut from_self } else { &mut received };
-                                    assert_eq!(n, *next);
-                                    *next += 1;
-                                }
+            let party = |id: u32,
+                         own: Sender<(u32, u32)>,
+                         other: Sender<(u32, u32)>,
+                         rx: Receiver<(u32, u32)>| {
+                move || {
+                    let reactor = reactor();
+                    let own = reactor.register(own).unwrap();
+                    let other = reactor.register(other).unwrap();
+                    let from = reactor.register(rx).unwrap();
+                    let (mut to_self, mut sent, mut from_self, mut received) = (0, 0, 0, 0);
+                    while sent < COUNT || received < COUNT {
+                        let other = (sent < COUNT).then_some(&other);
+                        select! { reactor;
+                            send(own, (id, to_self)) -> result => { result.unwrap(); to_self += 1 }
+                            send(other, (id, sent)) -> result => { result.unwrap(); sent += 1 }
+                            recv(from) -> message => {
+                                let (who, n) = message.unwrap();
+                                let next = if who == id { &mut from_self } else { &mut received };
+                                assert_eq!(n, *next);
+                                *next += 1;
                             }
                         }
-                        assert!(capacity > 0 || to_self == 0, "it met itself");
                     }
-                };
+                    assert!(capacity > 0 || to_self == 0, "it met itself");
+                }
+            };
             let other = thread::spawn(party(1, tx1.clone(), tx2.clone(), rx1));
             party(2, tx2, tx1, rx2)();
             other.join().unwrap();
@@ -676,7 +713,8 @@ fn single_operations_and_selects_over_four_channels_come_out_even() {
             }
         }));
         let reactor = reactor();
-        let mut from: Vec<_> = receivers.into_iter().map(|rx| Some(reactor.register(rx).unwrap())).collect();
+        let mut from: Vec<_> =
+            receivers.into_iter().map(|rx| Some(reactor.register(rx).unwrap())).collect();
         let mut received = [0; 4];
         while from.iter().any(Option::is_some) {
             let (n, got) = select! { reactor;
@@ -821,7 +859,10 @@ fn a_closed_channel_never_blocks_a_select() {
                 select! { reactor; recv(from) -> n => assert_eq!(n, Err(RecvError)) }
                 select! { reactor; send(to, 1) -> sent => assert_eq!(sent, Err(SendError(1))) }
                 select! { reactor; recv(from) -> n => assert!(n.is_err()), default => panic!() }
-                select! { reactor; send(to, 1) -> sent => assert!(sent.is_err()), default => panic!() }
+                select! { reactor;
+                    send(to, 1) -> sent => assert!(sent.is_err()),
+                    default => panic!(),
+                }
             }
         }
     });
@@ -861,7 +902,8 @@ fn a_channel_that_is_always_ready_does_not_starve_a_timer() {
         let (tx, busy) = inbox(&reactor, 1);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let feeder = thread::spawn(move || while !stopped.load(Ordering::Relaxed) && tx.send(()).is_ok() {});
+        let feeder =
+            thread::spawn(move || while !stopped.load(Ordering::Relaxed) && tx.send(()).is_ok() {});
         let timer = reactor.timer();
         let mut messages = 0_u64;
         loop {

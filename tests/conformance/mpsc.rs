@@ -1,14 +1,18 @@
 //! Many senders, one receiver: std's mpsc tests, as crossbeam-channel's tests/mpsc.rs has them.
 //!
-//! Those whose behaviour is in a file of one kind of channel already are not here again: smoke, smoke_threads, smoke_port_gone, smoke_chan_gone, chan_gone_concurrent, stress,
-//! send_from_outside_runtime, oneshot_single_thread_recv_chan_close, oneshot_single_thread_try_*, oneshot_multi_task_recv_then_send, recv_timeout, stress_recv_timeout_two_threads,
-//! sync send1, send2, send4, sync try_send1 to try_send3.
+//! Those whose behaviour is in a file of one kind of channel already are not here again: smoke,
+//! smoke_threads, smoke_port_gone, smoke_chan_gone, chan_gone_concurrent, stress,
+//! send_from_outside_runtime, oneshot_single_thread_recv_chan_close, oneshot_single_thread_try_*,
+//! oneshot_multi_task_recv_then_send, recv_timeout, stress_recv_timeout_two_threads, sync send1,
+//! send2, send4, sync try_send1 to try_send3.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError};
+use pollmux::channel::{
+    self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+};
 use pollmux::select;
 
 use crate::common::{Drops, LONG, ms, next, poll, reactor};
@@ -130,8 +134,13 @@ fn clones_of_clones_made_while_the_receiver_works() {
         if depth < DEPTH {
             for _ in 0..2 {
                 let tx = tx.clone();
-                // Each second branch in a thread of its own near the root, so that clones and drops race.
-                if depth < 3 { drop(thread::spawn(move || grow(tx, depth + 1))) } else { grow(tx, depth + 1) }
+                // Each second branch in a thread of its own near the root, so that clones and drops
+                // race.
+                if depth < 3 {
+                    drop(thread::spawn(move || grow(tx, depth + 1)))
+                } else {
+                    grow(tx, depth + 1)
+                }
             }
         }
     }
@@ -162,7 +171,8 @@ fn a_receiver_goes_from_another_thread_while_clones_are_made() {
 
 // One message.
 
-/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_close_port_first, oneshot_single_thread_close_chan_first
+/// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_close_port_first,
+/// oneshot_single_thread_close_chan_first
 #[test]
 fn an_unused_channel_ends_from_either_side() {
     let (tx, rx) = channel::bounded::<Box<i32>>(1);
@@ -467,7 +477,8 @@ fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
         go_rx.recv().unwrap();
         thread::sleep(ms(10));
     });
-    let either = || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("nobody sent") };
+    let either =
+        || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("nobody sent") };
     assert_eq!(either(), Ok(1));
     go_tx.send(()).unwrap();
     assert_eq!(either(), Err(RecvError));
@@ -604,8 +615,8 @@ fn a_rendezvous_and_an_unbounded_channel_in_one_select() {
             b_tx.send(2).unwrap();
             count.fetch_add(1, Ordering::SeqCst);
         });
-        let mut got =
-            [0; 2].map(|_| select! { reactor; recv(a) -> n => n.unwrap(), recv(b) -> n => n.unwrap() });
+        let mut got = [0; 2]
+            .map(|_| select! { reactor; recv(a) -> n => n.unwrap(), recv(b) -> n => n.unwrap() });
         got.sort_unstable();
         assert_eq!(got, [1, 2]);
     });

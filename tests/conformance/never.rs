@@ -1,4 +1,5 @@
-//! Sources that are never ready: crossbeam-channel's tests/never.rs, and Go's nil channels and timers.
+//! Sources that are never ready: crossbeam-channel's tests/never.rs, and Go's nil channels and
+//! timers.
 
 use std::cell::Cell;
 use std::io::ErrorKind;

@@ -1,4 +1,5 @@
-//! Which sources are ready, without taking from them: the behaviours of crossbeam-channel's tests/ready.rs, with `wait` and keys.
+//! Which sources are ready, without taking from them: the behaviours of crossbeam-channel's
+//! tests/ready.rs, with `wait` and keys.
 
 use std::cell::Cell;
 use std::io::ErrorKind;

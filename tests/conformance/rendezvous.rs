@@ -1,4 +1,5 @@
-//! Channels of capacity zero: crossbeam-channel's tests/zero.rs, and what Go says of unbuffered channels.
+//! Channels of capacity zero: crossbeam-channel's tests/zero.rs, and what Go says of unbuffered
+//! channels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -447,7 +448,8 @@ fn an_offer_that_was_taken_back_is_not_accepted() {
     assert_eq!(tx.try_send(2), Err(TrySendError::Full(2)));
 }
 
-/// Go language: an unbuffered send is over only when the receiver has the value; here between a thread and a reactor
+/// Go language: an unbuffered send is over only when the receiver has the value; here between a
+/// thread and a reactor
 #[test]
 fn a_reactor_and_a_thread_meet_in_both_directions() {
     const COUNT: usize = 1_000;

@@ -1,4 +1,5 @@
-//! What may stand where in a `select!`: the behaviours of crossbeam-channel's tests/select_macro.rs.
+//! What may stand where in a `select!`: the behaviours of crossbeam-channel's
+//! tests/select_macro.rs.
 
 // Types, cases and arms are spelled in more ways here than one would in a program.
 #![allow(clippy::deref_addrof, clippy::needless_borrow, clippy::borrow_deref_ref)]
@@ -58,7 +59,8 @@ fn an_outbox_may_stand_behind_references_and_pointers() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: references, sending (by a reference made in the case, as a receiver may be)
+/// crossbeam-channel tests/select_macro.rs: references, sending (by a reference made in the case,
+/// as a receiver may be)
 #[test]
 fn a_send_case_may_make_the_reference_itself() {
     watched(|| {
@@ -281,7 +283,10 @@ fn every_expression_is_evaluated_once_and_in_order() {
         assert_eq!(log.take(), ["reactor", "first", "second", "third", "timeout", "arm"]);
         let (free, rx) = outbox(&reactor, 1);
         select! { *{ note("reactor"); &reactor };
-            send(*{ note("outbox"); &free }, { note("value"); 1 }) -> sent => { note("arm"); sent.unwrap() }
+            send(*{ note("outbox"); &free }, { note("value"); 1 }) -> sent => {
+                note("arm");
+                sent.unwrap()
+            }
         }
         assert_eq!(log.take(), ["reactor", "outbox", "value", "arm"]);
         assert_eq!(rx.try_recv(), Ok(1));
@@ -319,10 +324,15 @@ fn a_select_may_stand_wherever_an_expression_may() {
         let (to, rx) = outbox(&reactor, 1);
         // In the place of a source, a value, a timeout, an arm and a default.
         select! { reactor;
-            recv(sources[select! { reactor; recv(numbers) -> n => n.unwrap() }]) -> word => assert_eq!(word, Ok("zero")),
+            recv(
+                sources[select! { reactor; recv(numbers) -> n => n.unwrap() }]
+            ) -> word => assert_eq!(word, Ok("zero")),
         }
         select! { reactor;
-            send(to, select! { reactor; recv(numbers) -> n => n.unwrap() + 10 }) -> sent => sent.unwrap(),
+            send(
+                to,
+                select! { reactor; recv(numbers) -> n => n.unwrap() + 10 }
+            ) -> sent => sent.unwrap(),
         }
         assert_eq!(rx.try_recv(), Ok(11));
         select! { reactor;
@@ -332,13 +342,16 @@ fn a_select_may_stand_wherever_an_expression_may() {
         }
         let sum = next()
             + select! { reactor;
-                recv(numbers) -> n => n.unwrap() + select! { reactor; recv(numbers) -> n => n.unwrap() },
+                recv(numbers) -> n => {
+                    n.unwrap() + select! { reactor; recv(numbers) -> n => n.unwrap() }
+                },
             };
         assert_eq!(sum, 4 + 5 + 6);
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: parse (conditions, indices, fields, calls and blocks as sources)
+/// crossbeam-channel tests/select_macro.rs: parse (conditions, indices, fields, calls and blocks as
+/// sources)
 #[test]
 fn a_source_may_be_any_expression() {
     struct State {
@@ -357,9 +370,14 @@ fn a_source_may_be_any_expression() {
         select! { reactor; recv(state.inboxes[1]) -> n => assert_eq!(n, Ok(2)) }
         select! { reactor; recv(pick(1)) -> n => assert_eq!(n, Ok(3)) }
         select! { reactor; recv(if flag { pick(1) } else { pick(0) }) -> n => assert_eq!(n, Ok(4)) }
-        select! { reactor; recv(match flag { true => pick(1), false => pick(0) }) -> n => assert_eq!(n, Ok(5)) }
+        select! { reactor;
+            recv(match flag { true => pick(1), false => pick(0) }) -> n => assert_eq!(n, Ok(5)),
+        }
         select! { reactor; recv({ let n = 0; &state.inboxes[n] }) -> n => assert_eq!(n, Ok(1)) }
-        select! { reactor; recv(state.inboxes.first().filter(|_| false)) -> _ => panic!(), default => {} }
+        select! { reactor;
+            recv(state.inboxes.first().filter(|_| false)) -> _ => panic!(),
+            default => {}
+        }
         select! { reactor; recv(filled(&reactor, [9])) -> n => assert_eq!(n, Ok(9)) }
         state.pair.1.reset(Duration::ZERO);
         select! { reactor; recv(state.pair.1) -> _ => {} }
@@ -380,13 +398,22 @@ fn an_item_may_be_taken_apart_by_a_pattern() {
         let ticker = reactor.every(ms(10)).unwrap();
         clock.advance(ms(35));
         select! { reactor;
-            recv(ticker) -> Tick { scheduled, missed } => assert_eq!((scheduled, missed), (Time::ZERO + ms(10), 2)),
+            recv(ticker) -> Tick { scheduled, missed } => {
+                assert_eq!((scheduled, missed), (Time::ZERO + ms(10), 2));
+            }
         }
-        let points =
-            Own(RefCell::new(vec![Point { x: 1, y: 2 }, Point { x: 3, y: 4 }, Point { x: 5, y: 6 }]));
+        let points = Own(RefCell::new(vec![
+            Point { x: 1, y: 2 },
+            Point { x: 3, y: 4 },
+            Point { x: 5, y: 6 },
+        ]));
         select! { reactor; recv(points) -> Point { x, .. } => assert_eq!(x, 5) }
-        select! { reactor; recv(points) -> mut point => { point.x += point.y; assert_eq!(point.x, 7) } }
-        select! { reactor; recv(points) -> ref point @ Point { x: _, ref y } => assert_eq!((point.x, *y), (1, 2)) }
+        select! { reactor;
+            recv(points) -> mut point => { point.x += point.y; assert_eq!(point.x, 7) }
+        }
+        select! { reactor;
+            recv(points) -> ref point @ Point { x: _, ref y } => assert_eq!((point.x, *y), (1, 2)),
+        }
         let (to, _) = outbox(&reactor, 1);
         select! { reactor; send(to, 6) -> Ok(()) | Err(SendError(_)) => {} }
     });
@@ -415,12 +442,15 @@ fn an_arm_may_be_any_expression() {
         select! { reactor; recv(source) -> _ => n += 1 }
         select! { reactor; recv(source) -> k => n -= k.unwrap(), default => n = 9, }
         assert_eq!(n, 5);
-        let f =
-            select! { reactor; recv(source) -> k => move |m: i32| m + k.unwrap(), default => unreachable!() };
+        let f = select! { reactor;
+            recv(source) -> k => move |m: i32| m + k.unwrap(),
+            default => unreachable!(),
+        };
         assert_eq!(f(1), 3);
         let range = select! { reactor; recv(source) -> k => 0..k.unwrap() };
         assert_eq!(range, 0..3);
-        let labelled = select! { reactor; recv(source) -> k => 'arm: { if k == Ok(4) { break 'arm 4 } 0 } };
+        let labelled =
+            select! { reactor; recv(source) -> k => 'arm: { if k == Ok(4) { break 'arm 4 } 0 } };
         assert_eq!(labelled, 4);
         let unsized_ref: &[i32] = select! { reactor; recv(source) -> _ => &[5], default => &[] };
         assert_eq!(unsized_ref, [5]);
@@ -470,7 +500,8 @@ fn arms_agree_on_a_type_or_do_not_come_back() {
     });
 }
 
-/// crossbeam-channel tests/select_macro.rs: result_types (the value of the select! is the value of a function)
+/// crossbeam-channel tests/select_macro.rs: result_types (the value of the select! is the value of
+/// a function)
 #[test]
 fn a_select_may_be_the_tail_of_a_function() {
     fn next<S: Source>(handle: &Handle, source: S) -> Option<S::Item> {
@@ -501,7 +532,11 @@ fn commas_may_trail_everywhere_or_be_left_out() {
         let source = filled(&reactor, 0..3);
         let (to, rx) = outbox(&reactor, 1);
         select! { reactor; recv(source,) -> n => assert_eq!(n, Ok(0)), default() => panic!(), }
-        select! { reactor; recv(source) -> n => assert_eq!(n, Ok(1)), default(LONG,) => panic!(), error -> _ => panic!(), }
+        select! { reactor;
+            recv(source) -> n => assert_eq!(n, Ok(1)),
+            default(LONG,) => panic!(),
+            error -> _ => panic!(),
+        }
         select! { reactor; recv(source) -> n => assert_eq!(n, Ok(2)), default => { panic!() }, }
         select! { reactor; send(to, 1,) -> sent => sent.unwrap(), }
         select! { reactor; biased; send(to, 2) -> _ => panic!(), default => {} }
@@ -672,7 +707,10 @@ fn an_arm_that_panics_has_received_its_item() {
         assert!(panicked.is_err());
         assert_eq!((drops.count(), source.len()), (1, 1));
         timer.reset(ms(1));
-        select! { reactor; biased; recv(timer) -> _ => {}, default(LONG) => panic!("the reactor is of use still") }
+        select! { reactor; biased;
+            recv(timer) -> _ => {},
+            default(LONG) => panic!("the reactor is of use still"),
+        }
         select! { reactor; recv(source) -> message => assert!(message.is_ok()) }
     });
 }
@@ -779,7 +817,8 @@ fn the_error_case_receives_what_else_would_panic() {
         let quiet = inbox::<i32>(&sim_reactor, 1);
         let kind = select! { sim_reactor; recv(quiet.1) -> _ => panic!(), error -> e => e.kind() };
         assert_eq!(kind, ErrorKind::Deadlock, "in virtual time nothing can happen any more");
-        let panicked = catch_unwind(AssertUnwindSafe(|| select! { sim_reactor; recv(quiet.1) -> _ => {} }));
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| select! { sim_reactor; recv(quiet.1) -> _ => {} }));
         assert!(panicked.is_err());
 
         let (mine, other) = (reactor(), reactor());
@@ -808,8 +847,9 @@ fn a_select_of_a_reactor_that_is_gone_is_an_error() {
         drop(reactor);
         let kind = select! { handle; recv(timer) -> _ => panic!(), error -> e => e.kind() };
         assert_eq!(kind, ErrorKind::NotConnected);
-        let panicked =
-            catch_unwind(AssertUnwindSafe(|| select! { handle; recv(timer) -> _ => {}, default => {} }));
+        let panicked = catch_unwind(AssertUnwindSafe(
+            || select! { handle; recv(timer) -> _ => {}, default => {} },
+        ));
         assert!(panicked.is_err());
     });
 }

@@ -296,7 +296,11 @@ fn of_two_ready_ones_each_turn_takes_one() {
                 recv(inbox1) -> n => sum += n.unwrap(),
                 recv(inbox2) -> n => sum += n.unwrap(),
             }
-            assert_eq!(inbox1.len() + inbox2.len(), left, "a case that is not chosen consumes nothing");
+            assert_eq!(
+                inbox1.len() + inbox2.len(),
+                left,
+                "a case that is not chosen consumes nothing"
+            );
         }
         assert_eq!(sum, 3);
     });
@@ -384,7 +388,8 @@ fn many_cases_of_one_rendezvous_take_one_value() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: duplicate_operations; Go runtime/chan_test.go: TestPseudoRandomSend, receiving
+/// crossbeam-channel tests/select.rs: duplicate_operations; Go runtime/chan_test.go:
+/// TestPseudoRandomSend, receiving
 #[test]
 fn equal_cases_of_a_rendezvous_have_the_same_chance() {
     const COUNT: usize = 200;
@@ -615,7 +620,8 @@ fn channels_timers_and_ends_have_the_same_chance() {
                 recv(timer) -> _ => hits[3] += 1,
             }
         }
-        // crossbeam's bound: each has at least half of its share. 1,250 are expected, with a deviation of 31.
+        // crossbeam's bound: each has at least half of its share. 1,250 are expected, with a
+        // deviation of 31.
         assert!(hits.iter().all(|&n| n >= COUNT / 4 / 2), "{hits:?}");
     });
 }

@@ -1,4 +1,5 @@
-//! `send` cases of `select!`: the behaviours of crossbeam-channel's tests/select.rs for senders, and what a permit adds to them.
+//! `send` cases of `select!`: the behaviours of crossbeam-channel's tests/select.rs for senders,
+//! and what a permit adds to them.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -116,7 +117,8 @@ fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected, sending (the receiver is an inbox of another reactor)
+/// crossbeam-channel tests/select.rs: disconnected, sending (the receiver is an inbox of another
+/// reactor)
 #[test]
 fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
     watched(|| {
@@ -474,7 +476,8 @@ fn offers_that_time_out_while_they_are_accepted_lose_nothing() {
     });
 }
 
-/// crossbeam-channel tests/zero.rs, Go runtime/chan_test.go: TestSelfSelect (a party does not meet itself)
+/// crossbeam-channel tests/zero.rs, Go runtime/chan_test.go: TestSelfSelect (a party does not meet
+/// itself)
 #[test]
 fn the_two_sides_of_one_select_do_not_meet() {
     watched(|| {
@@ -567,7 +570,11 @@ fn a_receiver_at_several_channels_is_given_one_value() {
             }
             drop((inbox1, inbox2));
             let sent = senders.map(|sender| sender.join().unwrap());
-            assert_eq!(sent.iter().filter(|&&sent| sent).count(), 1, "the other one gets its value back");
+            assert_eq!(
+                sent.iter().filter(|&&sent| sent).count(),
+                1,
+                "the other one gets its value back"
+            );
         }
     });
 }
@@ -630,7 +637,8 @@ fn a_send_case_meets_a_recv_case() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_mixed (a send with a timeout against a recv case with one)
+/// crossbeam-channel tests/select.rs: stress_mixed (a send with a timeout against a recv case with
+/// one)
 #[test]
 fn two_impatient_parties_agree_on_what_was_sent() {
     watched(|| {
@@ -695,7 +703,11 @@ fn a_value_that_panics_gives_its_room_back() {
 /// DESIGN 3.12
 #[test]
 fn a_value_that_leaves_by_a_question_mark_gives_its_room_back() {
-    fn send_parsed(reactor: &Reactor, to: &Outbox<i32>, text: &str) -> Result<(), std::num::ParseIntError> {
+    fn send_parsed(
+        reactor: &Reactor,
+        to: &Outbox<i32>,
+        text: &str,
+    ) -> Result<(), std::num::ParseIntError> {
         select! { reactor; send(to, text.parse()?) -> sent => sent.unwrap() }
         Ok(())
     }
@@ -737,7 +749,9 @@ fn a_value_that_breaks_or_continues_gives_its_room_back() {
 #[test]
 fn a_value_that_returns_gives_its_room_back() {
     fn send_len(reactor: &Reactor, to: &Outbox<usize>, text: &str) -> &'static str {
-        select! { reactor; send(to, if text.is_empty() { return "gave up" } else { text.len() }) -> _ => "sent" }
+        select! { reactor;
+            send(to, if text.is_empty() { return "gave up" } else { text.len() }) -> _ => "sent",
+        }
     }
     watched(|| {
         let reactor = reactor();
@@ -921,7 +935,8 @@ fn a_receiver_that_goes_while_a_promise_is_made_to_it_waits_for_the_value() {
                 drops.message()
             }) -> sent => sent.is_ok(),
         };
-        // Whether they met in time is up to the machine; but both know it, and the value exists once.
+        // Whether they met in time is up to the machine; but both know it, and the value exists
+        // once.
         assert_eq!(receiver.join().unwrap(), sent);
         assert_eq!(drops.count(), 1);
     });
@@ -978,7 +993,10 @@ fn permits_that_are_given_back_under_competition_leave_the_room_right() {
                         while n < COUNT {
                             tries += 1;
                             select! { reactor;
-                                send(to, if tries % 3 == 0 { continue } else { (id, n) }) -> sent => sent.unwrap(),
+                                send(
+                                    to,
+                                    if tries % 3 == 0 { continue } else { (id, n) },
+                                ) -> sent => sent.unwrap(),
                             }
                             n += 1;
                         }

@@ -20,7 +20,8 @@ impl Drop for AtExit {
     }
 }
 
-/// Runs `last` in the destructor of a thread-local that was made before all those of the crate, so that it is destroyed after them.
+/// Runs `last` in the destructor of a thread-local that was made before all those of the crate, so
+/// that it is destroyed after them.
 fn at_exit<R: Send + 'static>(
     work: impl FnOnce() + Send + 'static,
     last: impl FnOnce() -> R + Send + 'static,
@@ -28,7 +29,9 @@ fn at_exit<R: Send + 'static>(
     thread_local!(static LAST: AtExit = const { AtExit(RefCell::new(None)) });
     let (tx, rx) = mpsc::channel();
     let thread = thread::spawn(move || {
-        LAST.with(|at_exit| *at_exit.0.borrow_mut() = Some(Box::new(move || drop(tx.send(last())))));
+        LAST.with(|at_exit| {
+            *at_exit.0.borrow_mut() = Some(Box::new(move || drop(tx.send(last()))))
+        });
         work();
     });
     // A panic in there would end the process, so what is found is judged here.
@@ -57,7 +60,8 @@ fn a_select_in_a_thread_locals_destructor_waits_as_ever() {
     sender.join().unwrap();
 }
 
-/// crossbeam-channel tests/thread_locals.rs: use_while_exiting, for calls that wait without a reactor
+/// crossbeam-channel tests/thread_locals.rs: use_while_exiting, for calls that wait without a
+/// reactor
 #[test]
 fn blocking_calls_in_a_thread_locals_destructor_wait_as_ever() {
     // The work uses what the crate keeps for a thread, so that it is destroyed by then.

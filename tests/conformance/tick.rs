@@ -1,4 +1,5 @@
-//! Tickers: crossbeam-channel's tests/tick.rs, with `every` in a `select!`. On a virtual clock wherever the wall's is not the point.
+//! Tickers: crossbeam-channel's tests/tick.rs, with `every` in a `select!`. On a virtual clock
+//! wherever the wall's is not the point.
 
 use std::time::Instant;
 
@@ -146,7 +147,11 @@ fn a_ticker_a_timer_and_a_channel_in_one_loop() {
     let (mut ticks, mut messages) = (0, 0);
     loop {
         select! { reactor;
-            recv(ticker) -> got => { ticks += 1; assert_eq!(got, tick(10 * ticks, 0)); tx.send(()).unwrap(); }
+            recv(ticker) -> got => {
+                ticks += 1;
+                assert_eq!(got, tick(10 * ticks, 0));
+                tx.send(()).unwrap();
+            }
             recv(inbox) -> got => { messages += 1; assert_eq!(got, Ok(())); }
             recv(end) -> due => break assert_eq!(due, sim.now()),
         }
@@ -206,13 +211,16 @@ fn cases_on_the_same_ticker_are_chosen_equally() {
     assert!(hits.iter().all(|&n| n >= COUNT / 10), "{hits:?}");
 }
 
-/// crossbeam-channel tests/select.rs: linearizable_default, of a ticker that is reset in its own arm
+/// crossbeam-channel tests/select.rs: linearizable_default, of a ticker that is reset in its own
+/// arm
 #[test]
 fn a_tick_may_move_its_own_ticker() {
     let (reactor, sim) = sim();
     let ticker = reactor.every(ms(10)).unwrap();
     for period in [20, 30, 40] {
-        select! { reactor; recv(ticker) -> _ => { assert_eq!(ticker.reset(ms(period)), Ok(true)); } }
+        select! { reactor;
+            recv(ticker) -> _ => { assert_eq!(ticker.reset(ms(period)), Ok(true)); }
+        }
     }
     assert_eq!(next(&reactor, &ticker), tick(10 + 20 + 30 + 40, 0));
     assert_eq!(ticker.reset(ms(0)), Err(ZeroPeriod));

@@ -1,6 +1,7 @@
 //! One suite for every driver: what a loop is promised holds whatever it waits through.
 //!
-//! A test is a function of how to make the reactor. Those of the first list run in virtual time, too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
+//! A test is a function of how to make the reactor. Those of the first list run in virtual time,
+//! too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
 
 // Where no kqueue can be waited for (build.rs) there is nothing to test.
 #![cfg(not(flat))]
@@ -27,8 +28,8 @@ use std::time::Duration;
 use pollmux::channel::{bounded, unbounded};
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer, Reactor,
-    ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
+    Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer,
+    Reactor, ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
 };
 use storm::Storm;
 use watch::{Random, dog, in_child};
@@ -193,7 +194,10 @@ fn a_timer_fires_once_and_never_early(new: New) {
         let due = timer.deadline().unwrap();
         select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
         assert!(reactor.now() >= due, "{delay:?}");
-        select! { reactor; recv(timer) -> _ => panic!("twice"), default(Duration::from_micros(100)) => {} }
+        select! { reactor;
+            recv(timer) -> _ => panic!("twice"),
+            default(Duration::from_micros(100)) => {}
+        }
     }
 }
 
@@ -340,7 +344,8 @@ fn a_default_with_a_timeout_is_not_early(new: New) {
         let begin = reactor.now();
         let timeout = Duration::from_micros(us);
         select! { reactor; recv(inbox) -> _ => panic!(), default(timeout) => {} }
-        select! { reactor; recv(inbox) -> _ => panic!(), default => {} } // another turn, another time
+        // another turn, another time
+        select! { reactor; recv(inbox) -> _ => panic!(), default => {} }
         assert!(reactor.now() >= begin + timeout, "{timeout:?}");
     }
 }
@@ -661,11 +666,28 @@ fn what_another_reactor_waits_for_is_refused(new: New) {
     let (_theirs, fd) = pair(&other, Interest::WRITABLE, Mode::Edge);
     let (timer, signals) = (os_timer(&other), other.signals(&[Signal::USER2]).unwrap());
     let child = other.register(Command::new("true").spawn().unwrap()).unwrap();
-    let refused = |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
-    select! { reactor; recv(fd) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
-    select! { reactor; recv(timer) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
-    select! { reactor; recv(signals) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
-    select! { reactor; recv(child) -> _ => panic!(), default => panic!(), error -> error => refused(error) }
+    let refused =
+        |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
+    select! { reactor;
+        recv(fd) -> _ => panic!(),
+        default => panic!(),
+        error -> error => refused(error),
+    }
+    select! { reactor;
+        recv(timer) -> _ => panic!(),
+        default => panic!(),
+        error -> error => refused(error),
+    }
+    select! { reactor;
+        recv(signals) -> _ => panic!(),
+        default => panic!(),
+        error -> error => refused(error),
+    }
+    select! { reactor;
+        recv(child) -> _ => panic!(),
+        default => panic!(),
+        error -> error => refused(error),
+    }
     select! { other; recv(child) -> status => assert!(status.unwrap().success()) }
 }
 
@@ -673,9 +695,14 @@ fn the_end_of_the_peer_is_reported(new: New) {
     let reactor = new();
     let (mut theirs, mut ours) = pair(&reactor, Interest::READABLE, Mode::Edge);
     theirs.write_all(b"last words").unwrap();
-    theirs.shutdown(Shutdown::Both).unwrap(); // dropped it may be open still, in a process that another test begins
+    // dropped it may be open still, in a process that another test begins
+    theirs.shutdown(Shutdown::Both).unwrap();
     let mut text = String::new();
-    select! { reactor; recv(ours) -> readiness => assert!(readiness.contains(Readiness::READABLE | Readiness::READ_CLOSED)) }
+    select! { reactor;
+        recv(ours) -> readiness => {
+            assert!(readiness.contains(Readiness::READABLE | Readiness::READ_CLOSED));
+        }
+    }
     ours.read_to_string(&mut text).unwrap();
     assert_eq!(text, "last words");
 }
@@ -688,7 +715,8 @@ fn interest_can_be_changed_also_by_a_callback(new: New) {
         is_quiet(&reactor, &ours);
         if in_callback {
             let fd = ours.clone();
-            let change = move |_: &pollmux::Firing<'_>| fd.set_interest(Interest::WRITABLE).unwrap();
+            let change =
+                move |_: &pollmux::Firing<'_>| fd.set_interest(Interest::WRITABLE).unwrap();
             reactor.call_after(ms(1), change).detach();
         } else {
             ours.set_interest(Interest::WRITABLE).unwrap();
@@ -713,7 +741,9 @@ fn reading_and_writing_are_told_apart(new: New) {
     let reactor = new();
     let (theirs, ours) = pair(&reactor, Interest::BOTH, Mode::Edge);
     theirs.set_nonblocking(true).unwrap();
-    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable() && !readiness.is_readable()) }
+    select! { reactor;
+        recv(ours) -> readiness => assert!(readiness.is_writable() && !readiness.is_readable()),
+    }
     let (block, mut sent, mut back) = ([7; 4096], 0, 0);
     loop {
         match (&ours).write(&block) {
@@ -723,7 +753,9 @@ fn reading_and_writing_are_told_apart(new: New) {
     }
     is_quiet(&reactor, &ours);
     (&theirs).write_all(b"x").unwrap();
-    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_readable() && !readiness.is_writable()) }
+    select! { reactor;
+        recv(ours) -> readiness => assert!(readiness.is_readable() && !readiness.is_writable()),
+    }
     assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 1);
     assert_eq!((&ours).read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
     is_quiet(&reactor, &ours);
@@ -732,7 +764,9 @@ fn reading_and_writing_are_told_apart(new: New) {
         back += n;
     }
     assert_eq!(sent, back);
-    select! { reactor; recv(ours) -> readiness => assert!(readiness.is_writable() && !readiness.is_readable()) }
+    select! { reactor;
+        recv(ours) -> readiness => assert!(readiness.is_writable() && !readiness.is_readable()),
+    }
 }
 
 fn an_fd_in_level_mode_is_reported_while_it_is_ready(new: New) {
@@ -797,7 +831,10 @@ fn a_dropped_fd_says_nothing_to_the_one_that_gets_its_number(new: New) {
             recv(slots[1]) -> _ => slots[0] = None,
         }
         let (_theirs, fresh) = pair(&reactor, Interest::READABLE, Mode::Edge);
-        select! { reactor; recv(fresh) -> _ => panic!("somebody else's event"), default(Duration::from_micros(200)) => {} }
+        select! { reactor;
+            recv(fresh) -> _ => panic!("somebody else's event"),
+            default(Duration::from_micros(200)) => {}
+        }
     }
 }
 
@@ -862,7 +899,11 @@ fn os_timers_fire_again_and_again(new: New) {
         let mut fired = [0, 0];
         for _ in 0..2 {
             select! { reactor;
-                recv(timers[0]) -> t => { assert_eq!(t, due); assert!(Time::now() >= t); fired[0] += 1; }
+                recv(timers[0]) -> t => {
+                    assert_eq!(t, due);
+                    assert!(Time::now() >= t);
+                    fired[0] += 1;
+                }
                 recv(timers[1]) -> _ => fired[1] += 1,
             }
         }
@@ -929,12 +970,16 @@ fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
         while storm::signals() < 20 {
             timer.reset(ms(5));
             let due = timer.deadline().unwrap();
-            select! { reactor; recv(timer) -> t => assert_eq!(t, due), recv(inbox) -> _ => unreachable!() }
+            select! { reactor;
+                recv(timer) -> t => assert_eq!(t, due),
+                recv(inbox) -> _ => unreachable!(),
+            }
             assert!(Time::now() >= due);
         }
         let sender = thread::spawn(move || {
             for n in 0..150 {
-                thread::sleep(Duration::from_micros(n % 7 * 100)); // so that the receiver sleeps, and is interrupted, at times
+                // so that the receiver sleeps, and is interrupted, at times
+                thread::sleep(Duration::from_micros(n % 7 * 100));
                 tx.send(n).unwrap();
             }
         });
@@ -982,7 +1027,10 @@ fn everything_in_one_select(new: New) {
             recv(ours) -> _ => bytes += drain(&mut ours),
             recv(notified) -> () => rung += 1,
             recv(timer) -> _ => { fired += 1; timer.reset(Duration::from_micros(150)); }
-            recv(kernel) -> _ => { fired_kernel += 1; kernel.reset(Duration::from_micros(150)).unwrap(); }
+            recv(kernel) -> _ => {
+                fired_kernel += 1;
+                kernel.reset(Duration::from_micros(150)).unwrap();
+            }
         }
     }
     assert_eq!(bytes, 200);
@@ -1000,7 +1048,12 @@ struct Counting {
 }
 
 impl Driver for Counting {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Block && self.queue.is_empty() {
             self.queue.push(self.next, ready);
             self.next += 1;
@@ -1035,7 +1088,10 @@ fn a_drivers_own_events_are_a_source() {
     let events = reactor.register(events).unwrap();
     let timer = reactor.after(HOUR);
     for n in 0..5 {
-        select! { reactor; recv(events) -> event => assert_eq!(event, n), recv(timer) -> _ => panic!() }
+        select! { reactor;
+            recv(events) -> event => assert_eq!(event, n),
+            recv(timer) -> _ => panic!(),
+        }
     }
     // One that nobody takes leaves the wait to the others.
     select! { reactor; recv(timer) -> _ => {} }

@@ -1,4 +1,5 @@
-//! What the pollers of others have beside ours: sources of mio and polling, in the same `select!` and `wait`.
+//! What the pollers of others have beside ours: sources of mio and polling, in the same `select!`
+//! and `wait`.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -107,7 +108,8 @@ mod theirs_on_mio {
     use super::*;
 
     pub fn new() -> (OnMio, Reactor, pollmux::DriverEvents<mio::event::Event>) {
-        let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(usize::MAX)).unwrap();
+        let driver =
+            pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(usize::MAX)).unwrap();
         let theirs = OnMio { registry: driver.registry().unwrap(), streams: RefCell::default() };
         let events = driver.events();
         (theirs, Reactor::with_driver(driver).unwrap(), events)
@@ -156,7 +158,8 @@ mod theirs_on_polling {
 
     #[test]
     fn the_key_that_is_the_pollers_own_is_refused() {
-        let error = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), usize::MAX).unwrap_err();
+        let error =
+            pollmux::PollingDriver::new(polling::Poller::new().unwrap(), usize::MAX).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
 }
@@ -294,7 +297,10 @@ fn a_busy_loop_sees_them_too<T: Theirs>(new: NewTheirs<T>) {
     let mut seen = false;
     while !seen {
         let _ = tx.try_send(());
-        select! { reactor; recv(inbox) -> _ => {}, recv(events) -> event => seen = T::key(&event) == 4 }
+        select! { reactor;
+            recv(inbox) -> _ => {},
+            recv(events) -> event => seen = T::key(&event) == 4,
+        }
     }
 }
 

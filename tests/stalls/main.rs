@@ -33,8 +33,8 @@
 //! Where ptrace is refused these tests are skipped.
 //!
 //! # To run the tests alone
-//! `cargo test --test stalls` takes about 20 seconds. `cargo test --test stalls -- --nocapture` also
-//! prints the numbers. After a run that failed it prints the places where the stopped sender
+//! `cargo test --test stalls` takes about 20 seconds. `cargo test --test stalls -- --nocapture`
+//! also prints the numbers. After a run that failed it prints the places where the stopped sender
 //! stood, if `addr2line` is installed. These variables change a run:
 //!
 //! | variable | meaning | default |

@@ -65,7 +65,8 @@ impl Stack {
         let (instruction, stack) = pointers(thread)?;
         let (base, from, to) = code(process)?;
         let mut bytes = vec![0; DEPTH];
-        let len = File::open(format!("/proc/{process}/mem")).ok()?.read_at(&mut bytes, stack).ok()?;
+        let len =
+            File::open(format!("/proc/{process}/mem")).ok()?.read_at(&mut bytes, stack).ok()?;
         let words = words(&bytes[..len]);
         // A return address is behind its call.
         let addresses = std::iter::once(instruction).chain(words.map(|word| word.wrapping_sub(1)));

@@ -30,11 +30,11 @@ ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
 defer cancel()
 err := watch(ctx)"#,
             meaning: "
-Done gives a channel that is closed when the context is cancelled or its time is over. A context with a deadline
-holds a timer until then, so vet insists on the cancel.
+Done gives a channel that is closed when the context is cancelled or its time is over. A context
+with a deadline holds a timer until then, so vet insists on the cancel.
 
-Here `done` makes a source of the context, which gives the cause. A deadline is a number in the tree, and the
-reactor that waits for it arms it: a context that is forgotten holds no timer.",
+Here `done` makes a source of the context, which gives the cause. A deadline is a number in the
+tree, and the reactor that waits for it arms it: a context that is forgotten holds no timer.",
             code: code!(by_context, with watch),
         },
         Section {
@@ -56,8 +56,9 @@ ticks := count(done)"#,
             meaning: "
 Nothing is ever sent: that the channel is closed is the message.
 
-Here it is closed by dropping its last sender, and `recv` then gives an error, in this turn and in all later
-ones. A channel has one receiver: for one loop this is enough, for several see the next section.",
+Here it is closed by dropping its last sender, and `recv` then gives an error, in this turn and in
+all later ones. A channel has one receiver: for one loop this is enough, for several see the next
+section.",
             code: code!(by_done_channel, with count),
         },
         Section {
@@ -75,11 +76,12 @@ for i := 0; i < 3; i++ {
 close(done) // all three; a second close would panic
 wg.Wait()"#,
             meaning: "
-A closed channel is ready for everybody, which a value sent is not: the idiom for one word to many.
+A closed channel is ready for everybody, which a value sent is not: the idiom for one word to
+many.
 
-Here that is what a context is for. It goes to any number of threads, one `cancel` ends it for all, and wakes
-each loop that sleeps, once. A second `cancel` is no error: it says that it was not the first. This section runs
-in real time, with real threads.",
+Here that is what a context is for. It goes to any number of threads, one `cancel` ends it for
+all, and wakes each loop that sleeps, once. A second `cancel` is no error: it says that it was not
+the first. This section runs in real time, with real threads.",
             code: code!(close_as_broadcast),
         },
         Section {
@@ -92,8 +94,9 @@ stopped := stop() // false: too late"#,
             meaning: "
 AfterFunc runs f in a goroutine of its own, so f and its caller need a lock for what they share.
 
-Here `after_cancel` runs it on the reactor, inside the next turn: it may hold an Rc, and nothing of yours runs at
-the same time. `stop` returns true exactly when f does not run, and dropping what `after_cancel` gave is `stop`.",
+Here `after_cancel` runs it on the reactor, inside the next turn: it may hold an Rc, and nothing
+of yours runs at the same time. `stop` returns true exactly when f does not run, and dropping what
+`after_cancel` gave is `stop`.",
             code: code!(at_the_end),
         },
     ],

@@ -20,7 +20,8 @@ if !t.Stop() {
 }
 t.Reset(time.Second)"#,
             meaning: "
-Stop returns false in both cases: a value waits in C, or it was received. Who drains must know which.
+Stop returns false in both cases: a value waits in C, or it was received. Who drains must know
+which.
 
 Here there is nothing to know, and no idiom: call `reset`.",
             code: code!(drain_blocks),
@@ -37,14 +38,15 @@ if !t.Stop() {
 t.Reset(time.Second)
 <-t.C // now and then at once: the old value"#,
             meaning: "
-Until Go 1.23 it could happen in this order. The runtime, on its thread, finds that t has expired and takes it
-off its heap. The program calls Stop: false. It drains: nothing there yet. The runtime sends the old value.
-Reset starts a timer whose channel is full already.
+Until Go 1.23 it could happen in this order. The runtime, on its thread, finds that t has expired
+and takes it off its heap. The program calls Stop: false. It drains: nothing there yet. The
+runtime sends the old value. Reset starts a timer whose channel is full already.
 
-Here that order does not exist. The loop's own thread looks at the clock, at the beginning of a turn, and never
-between two statements of yours; and an expiry is a mark in the timer, not a message on its way. So a timer is
-armed, or expired and not received, or neither, and `stop` sees which. These are all the places at which a
-program can stop and reset a timer of one second; after each of them exactly the new deadline comes.",
+Here that order does not exist. The loop's own thread looks at the clock, at the beginning of a
+turn, and never between two statements of yours; and an expiry is a mark in the timer, not a
+message on its way. So a timer is armed, or expired and not received, or neither, and `stop` sees
+which. These are all the places at which a program can stop and reset a timer of one second; after
+each of them exactly the new deadline comes.",
             code: code!(drain_race, with waiting),
         },
         Section {

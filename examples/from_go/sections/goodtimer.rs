@@ -1,4 +1,5 @@
-//! The library goodtimer, which wraps Go's timer and remembers whether C was read: its four methods.
+//! The library goodtimer, which wraps Go's timer and remembers whether C was read: its four
+//! methods.
 
 use std::io;
 use std::time::Duration;
@@ -20,10 +21,11 @@ if tv := gt.ReadC(); !tv.IsZero() {
 }
 gt.ReadC() // the zero time, at once: C was read already"#,
             meaning: "
-A receive from C that does not hang when it comes twice: the library keeps a flag, `read`. After a Stop the flag
-is unset and C stays empty, so then ReadC does hang.
+A receive from C that does not hang when it comes twice: the library keeps a flag, `read`. After a
+Stop the flag is unset and C stays empty, so then ReadC does hang.
 
-Here `deadline` is that flag, kept by the timer itself: None when there is nothing to come, stopped or read.",
+Here `deadline` is that flag, kept by the timer itself: None when there is nothing to come,
+stopped or read.",
             code: code!(read_c, with read),
         },
         Section {
@@ -48,8 +50,8 @@ if gt.Stop() {
 }
 gt.Stop() // hangs: not running, not read, so it drains a C that stays empty"#,
             meaning: "
-Stop, and the drain if it is needed. But the flag says \"read\", not \"empty\": a second Stop, or a Reset after a
-Stop, waits for a value that never comes.
+Stop, and the drain if it is needed. But the flag says \"read\", not \"empty\": a second Stop, or
+a Reset after a Stop, waits for a value that never comes.
 
 Here `stop` as it is, as often as you like.",
             code: code!(good_stop),
@@ -62,16 +64,18 @@ gt := goodtimer.NewGoodTimer(time.NewTimer(2 * time.Second))
 gt.Reset(2 * time.Second)
 // the timer can be used again"#,
             meaning: "
-Stops, drains, resets, and clears the flag. All of it must happen in one goroutine, says its documentation.
+Stops, drains, resets, and clears the flag. All of it must happen in one goroutine, says its
+documentation.
 
-Here the compiler says so: a `Timer` cannot be sent to another thread. Whatever happened to it before, a reset
-timer is as good as a new one.",
+Here the compiler says so: a `Timer` cannot be sent to another thread. Whatever happened to it
+before, a reset timer is as good as a new one.",
             code: code!(good_reset, with read),
         },
     ],
 };
 
-/// Waits for the expiry. `None` at once when none is to come: it was received, or the timer is stopped.
+/// Waits for the expiry. `None` at once when none is to come: it was received, or the timer is
+/// stopped.
 fn read(reactor: &Handle, timer: &Timer) -> Option<Time> {
     timer.deadline()?;
     select! { reactor; recv(timer) -> due => Some(due) }

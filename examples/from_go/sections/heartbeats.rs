@@ -25,14 +25,14 @@ for {
 	}
 }"#,
             meaning: "
-One ticker, made before the loop and stopped when the loop is left; every event starts it anew. So there is
-a heartbeat one second after the last event, at 1600 ms, and then every second.
+One ticker, made before the loop and stopped when the loop is left; every event starts it anew. So
+there is a heartbeat one second after the last event, at 1600 ms, and then every second.
 
-Here it is the same loop. `restart` neither allocates nor makes a syscall, and takes back a tick that is
-pending. Nothing is deferred: a ticker that is dropped has stopped.
+Here it is the same loop. `restart` neither allocates nor makes a syscall, and takes back a tick
+that is pending. Nothing is deferred: a ticker that is dropped has stopped.
 
-The clock of most sections is virtual: instead of sleeping, the loop lets it jump to the next deadline.
-With `Reactor::new()` the same code takes real time.",
+The clock of most sections is virtual: instead of sleeping, the loop lets it jump to the next
+deadline. With `Reactor::new()` the same code takes real time.",
             code: code!(heartbeat),
         },
         Section {
@@ -54,11 +54,12 @@ go func() { // consumer
 // the producer sends true after 1500 ms, then 50, 300 and 900 ms later, and false after 5 s
 select {} // keep main alive"#,
             meaning: "
-The right use: the ticker outlives the turns of the loop and ends with the consumer. Each pause of n ms has
-n / 5 - 1 heartbeats: the last one would be due together with the message, which puts it off.
+The right use: the ticker outlives the turns of the loop and ends with the consumer. Each pause of
+n ms has n / 5 - 1 heartbeats: the last one would be due together with the message, which puts it
+off.
 
-`biased;` decides that tie: the first ready case wins. Without it, as in Go's select, each ready case has
-the same chance.",
+`biased;` decides that tie: the first ready case wins. Without it, as in Go's select, each ready
+case has the same chance.",
             code: code!(consumer),
         },
     ],

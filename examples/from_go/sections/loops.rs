@@ -21,11 +21,13 @@ for {
 	}
 }"#,
             meaning: "
-Every turn makes a timer, and none is stopped: until Go 1.23 each lived for its second, and a busy channel
-had hundreds of thousands of them alive. Since then those that nobody can reach are collected, later.
+Every turn makes a timer, and none is stopped: until Go 1.23 each lived for its second, and a busy
+channel had hundreds of thousands of them alive. Since then those that nobody can reach are
+collected, later.
 
-Here the timer of a turn is dropped, and so freed, at the end of that turn: the next one takes its place, and
-nothing is allocated. What Go's loop held on to is made here on purpose, for comparison.",
+Here the timer of a turn is dropped, and so freed, at the end of that turn: the next one takes its
+place, and nothing is allocated. What Go's loop held on to is made here on purpose, for
+comparison.",
             code: code!(after_in_loop),
         },
         Section {
@@ -41,10 +43,11 @@ for {
 	}
 }"#,
             meaning: "
-One timer, started anew in each turn. (Until Go 1.23 this asked for the drain idiom as well: the timer may
-expire between the select and the Reset.)
+One timer, started anew in each turn. (Until Go 1.23 this asked for the drain idiom as well: the
+timer may expire between the select and the Reset.)
 
-The same here, without the idiom: `reset` to a later time is two stores, in no heap and with no syscall.",
+The same here, without the idiom: `reset` to a later time is two stores, in no heap and with no
+syscall.",
             code: code!(after_in_loop_repaired),
         },
         Section {
@@ -58,12 +61,12 @@ for {
 	}
 }"#,
             meaning: "
-Until Go 1.23 a ticker that nobody stopped went on for ever, and Tick gives nothing to stop it by. Each turn
-left one behind that fired every 5 ms: the longer the program ran, the more of its CPU went into epollwait and
-sendTime.
+Until Go 1.23 a ticker that nobody stopped went on for ever, and Tick gives nothing to stop it by.
+Each turn left one behind that fired every 5 ms: the longer the program ran, the more of its CPU
+went into epollwait and sendTime.
 
-Here a ticker is dropped at the end of the turn that made it. A million turns leave nothing behind. (It still
-is the wrong loop: make the ticker once, and `restart` it.)",
+Here a ticker is dropped at the end of the turn that made it. A million turns leave nothing
+behind. (It still is the wrong loop: make the ticker once, and `restart` it.)",
             code: code!(tick_in_loop),
         },
         Section {
@@ -90,8 +93,9 @@ go http.ListenAndServe("0.0.0.0:6060", nil)
             meaning: "
 The profile shows where the CPU goes, not who made the tickers that take it.
 
-Here a leak needs a hand: `mem::forget`, or a list that only grows. Then `sources()` names the line that made
-what is live, the line that made most first, and `stats().live` is the number to watch.",
+Here a leak needs a hand: `mem::forget`, or a list that only grows. Then `sources()` names the
+line that made what is live, the line that made most first, and `stats().live` is the number to
+watch.",
             code: code!(find_a_leak),
         },
     ],

@@ -1,7 +1,9 @@
 //! The chapters and their sections, and how they are printed.
 //!
-//! To add a section: a function `fn name() -> io::Result<()>` in a chapter's file, which prints with `say!` and asserts what it finds, and a [`Section`] in the list at the head of
-//! that file. What is shown is read from the file itself, so the code shown is the code that runs. To add a chapter: a file with a `CHAPTER`, and its name in [`CHAPTERS`].
+//! To add a section: a function `fn name() -> io::Result<()>` in a chapter's file, which prints
+//! with `say!` and asserts what it finds, and a [`Section`] in the list at the head of that file.
+//! What is shown is read from the file itself, so the code shown is the code that runs. To add a
+//! chapter: a file with a `CHAPTER`, and its name in [`CHAPTERS`].
 
 use std::fmt::{self, Write};
 use std::io;
@@ -12,7 +14,8 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::sections::say(format_args!($($text)*)) };
 }
 
-/// The [`Code`] of a section: a function of the chapter's file, and the functions of that file to be shown with it.
+/// The [`Code`] of a section: a function of the chapter's file, and the functions of that file to
+/// be shown with it.
 macro_rules! code {
     ($function:ident $(, with $($helper:ident),*)?) => {
         $crate::sections::Code {
@@ -58,7 +61,8 @@ pub struct Section {
     pub title: &'static str,
     /// The Go code, in brief.
     pub go: &'static str,
-    /// What Go does with it, and what is different here. Filled into lines when printed; an empty line parts paragraphs.
+    /// What Go does with it, and what is different here. Filled into lines when printed; an empty
+    /// line parts paragraphs.
     pub meaning: &'static str,
     pub code: Code,
 }
@@ -93,17 +97,19 @@ pub fn say(text: fmt::Arguments<'_>) {
 
 type Chosen = Vec<(&'static Chapter, &'static Section)>;
 
-/// The sections that are named, or whose chapters are, in order; all of them when there are no names. The error is a name that nothing has.
+/// The sections that are named, or whose chapters are, in order; all of them when there are no
+/// names. The error is a name that nothing has.
 pub fn choose(names: &[String]) -> Result<Chosen, String> {
-    let all = || CHAPTERS.iter().flat_map(|chapter| chapter.sections.iter().map(move |s| (chapter, s)));
+    let all =
+        || CHAPTERS.iter().flat_map(|chapter| chapter.sections.iter().map(move |s| (chapter, s)));
     let has = |(chapter, section): &(&Chapter, &Section), name: &String| {
         name == chapter.name || name == section.code.name
     };
     match names.iter().find(|name| !all().any(|item| has(&item, name))) {
         Some(unknown) => Err(unknown.clone()),
-        None => {
-            Ok(all().filter(|item| names.is_empty() || names.iter().any(|name| has(item, name))).collect())
-        }
+        None => Ok(all()
+            .filter(|item| names.is_empty() || names.iter().any(|name| has(item, name)))
+            .collect()),
     }
 }
 
@@ -150,11 +156,13 @@ pub fn page(chapter: &Chapter, section: &Section) -> String {
     out
 }
 
-/// The lines of a function of a formatted file, from its `fn` to its brace, and the number of the first.
+/// The lines of a function of a formatted file, from its `fn` to its brace, and the number of the
+/// first.
 fn function<'t>(text: &'t str, name: &str) -> (usize, Vec<&'t str>) {
     let head = format!("fn {name}(");
     let mut lines = text.lines().enumerate().skip_while(|(_, line)| !line.starts_with(&head));
-    let (at, first) = lines.next().unwrap_or_else(|| panic!("no function {name} in the chapter's text"));
+    let (at, first) =
+        lines.next().unwrap_or_else(|| panic!("no function {name} in the chapter's text"));
     let mut found = vec![first];
     for (_, line) in lines {
         found.push(line);

@@ -21,10 +21,12 @@ go func() {
 }()
 <-timer.C // blocks for ever; so does a range over the C of a stopped ticker"#,
             meaning: "
-Stop takes the timer off the heap, and that is all. It must not close C: the runtime, about to send, would panic.
+Stop takes the timer off the heap, and that is all. It must not close C: the runtime, about to
+send, would panic.
 
-Here, too, a stopped timer is merely never ready. There is no channel to close, and a loop that waits for
-something else besides is not hindered. That nothing at all can come virtual time knows, and says.",
+Here, too, a stopped timer is merely never ready. There is no channel to close, and a loop that
+waits for something else besides is not hindered. That nothing at all can come virtual time knows,
+and says.",
             code: code!(stop_wakes_nobody),
         },
         Section {
@@ -45,9 +47,10 @@ case <-ctx.Done():
             meaning: "
 The first repair: something besides the timer to wait for.
 
-Here a timer stays on its thread; a `Remote` asks that thread to stop it, by its id, and the loop does so at the
-beginning of a turn: never while you look at the timer. The news is a channel whose last sender is dropped, which
-is what close(done) is in Go. This section runs in real time, with a real thread.",
+Here a timer stays on its thread; a `Remote` asks that thread to stop it, by its id, and the loop
+does so at the beginning of a turn: never while you look at the timer. The news is a channel whose
+last sender is dropped, which is what close(done) is in Go. This section runs in real time, with a
+real thread.",
             code: code!(stop_and_say_so),
         },
         Section {
@@ -73,9 +76,9 @@ close(done)"#,
             meaning: "
 The second repair: close(done) ends the goroutine, and its defer the ticker.
 
-Here dropping the sender does what close does. It cannot be done twice, which panics in Go, and cannot be
-forgotten: it happens at the latest when whoever holds the sender goes. (A callback may be called again, so what
-it gives away it takes out of an Option.)",
+Here dropping the sender does what close does. It cannot be done twice, which panics in Go, and
+cannot be forgotten: it happens at the latest when whoever holds the sender goes. (A callback may
+be called again, so what it gives away it takes out of an Option.)",
             code: code!(stop_channel),
         },
     ],

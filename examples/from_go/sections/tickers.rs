@@ -20,7 +20,8 @@ ticker.Reset(time.Second) // ticks again"#,
             meaning: "
 Stop ends the ticks and leaves C open. Reset starts anew, also after a Stop.
 
-Here there are two ways on after a `stop`: `restart` counts from now, `resume` goes on with the grid of before.",
+Here there are two ways on after a `stop`: `restart` counts from now, `resume` goes on with the
+grid of before.",
             code: code!(new_ticker),
         },
         Section {
@@ -43,10 +44,11 @@ time.Sleep(350 * time.Millisecond)
 <-ticker.C // at once: the tick of 100 ms; those of 200 and 300 ms were dropped
 <-ticker.C // at 400 ms"#,
             meaning: "
-C has room for one tick, and the runtime's send gives up when it is full. How many were dropped nobody says.
+C has room for one tick, and the runtime's send gives up when it is full. How many were dropped
+nobody says.
 
-Here the tick says it, and what is to be done about missed ticks is the ticker's choice: `Skip`, as in Go, is the
-default; `Burst` makes up for them; `Delay` starts a new grid.",
+Here the tick says it, and what is to be done about missed ticks is the ticker's choice: `Skip`,
+as in Go, is the default; `Burst` makes up for them; `Delay` starts a new grid.",
             code: code!(slow_receiver),
         },
         Section {

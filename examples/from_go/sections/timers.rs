@@ -19,8 +19,9 @@ fmt.Println("expired", <-t.C)"#,
             meaning: "
 When the timer expires the runtime sends the time on its channel C; the receive waits for that.
 
-Here the timer is itself what a select waits for, and gives the time it was due at. No channel stands
-between the clock and the loop, which is why most of Go's rules for timers have nothing to rule here.",
+Here the timer is itself what a select waits for, and gives the time it was due at. No channel
+stands between the clock and the loop, which is why most of Go's rules for timers have nothing to
+rule here.",
             code: code!(new_timer),
         },
         Section {
@@ -30,10 +31,11 @@ t := time.NewTimer(3*time.Hour + 30*time.Minute)
 fmt.Println(t.Stop()) // true: it was running
 fmt.Println(t.Stop()) // false: it was not"#,
             meaning: "
-Stop returns false for a timer that was stopped or has expired. Until Go 1.23 an expired one could still
-have its value in C, received or not: hence the drain idiom, see `draining`.
+Stop returns false for a timer that was stopped or has expired. Until Go 1.23 an expired one could
+still have its value in C, received or not: hence the drain idiom, see `draining`.
 
-Here it returns true exactly when it took something away: a deadline, or an expiry that nobody has received.",
+Here it returns true exactly when it took something away: a deadline, or an expiry that nobody has
+received.",
             code: code!(stop),
         },
         Section {
@@ -44,10 +46,11 @@ fmt.Println(t.Reset(time.Second)) // true: it was running
 <-t.C
 fmt.Println(t.Reset(time.Second)) // false: it was not"#,
             meaning: "
-Reset starts the timer anew. Its result, until Go 1.23, was of no use: what it said could be out of date
-when it was read, and did not say whether C held a value.
+Reset starts the timer anew. Its result, until Go 1.23, was of no use: what it said could be out
+of date when it was read, and did not say whether C held a value.
 
-Here it is the same true as that of `stop`. `deadline` says what there is to take, and takes nothing.",
+Here it is the same true as that of `stop`. `deadline` says what there is to take, and takes
+nothing.",
             code: code!(reset),
         },
         Section {
@@ -61,7 +64,8 @@ fmt.Println(<-t.C) // until Go 1.23: at once, the value of the first second"#,
 C had room for one value. With the old one in it the receive came at once, as if the ten seconds had
 passed, and the new expiry found no room and was lost: \"set\", but not set.
 
-Here `reset` takes an expiry back that nobody has received: what comes is the new deadline, and once.",
+Here `reset` takes an expiry back that nobody has received: what comes is the new deadline, and
+once.",
             code: code!(reset_takes_back),
         },
         Section {
@@ -76,13 +80,15 @@ case <-time.After(2 * time.Second):
 	fmt.Println("timed out")
 }"#,
             meaning: "
-After(d) is NewTimer(d).C: nobody holds the timer, so nobody can stop it. Until Go 1.23 it lived until it
-expired, whichever case was chosen.
+After(d) is NewTimer(d).C: nobody holds the timer, so nobody can stop it. Until Go 1.23 it lived
+until it expired, whichever case was chosen.
 
-Here `after` gives the timer itself. Made in the case it is dropped with the select, and so is stopped.
-When only the timeout matters, and not what it was due at, `default(d)` needs no timer at all.
+Here `after` gives the timer itself. Made in the case it is dropped with the select, and so is
+stopped. When only the timeout matters, and not what it was due at, `default(d)` needs no timer at
+all.
 
-A channel whose senders are all dropped is ready, with an error: keep the sender, as a `_tx1` and not a `_`.",
+A channel whose senders are all dropped is ready, with an error: keep the sender, as a `_tx1` and
+not a `_`.",
             code: code!(after),
         },
         Section {
@@ -92,8 +98,8 @@ time.Sleep(2 * time.Second)"#,
             meaning: "
 Stops the goroutine; others go on.
 
-On the loop's thread there are no others, so the name says that it blocks. Callbacks, and what other threads
-have posted, run meanwhile; sources that become ready stay so.",
+On the loop's thread there are no others, so the name says that it blocks. Callbacks, and what
+other threads have posted, run meanwhile; sources that become ready stay so.",
             code: code!(sleep),
         },
         Section {
@@ -106,10 +112,12 @@ t = time.AfterFunc(time.Second, func() {
 })
 time.Sleep(2 * time.Second) // AfterFunc itself does not wait"#,
             meaning: "
-The function runs in a goroutine of its own, and C stays nil: its len is 0, nothing is ever sent on it.
+The function runs in a goroutine of its own, and C stays nil: its len is 0, nothing is ever sent
+on it.
 
-Here the closure runs on the loop's thread, inside whatever waits there: so it needs no lock, and must not
-block. A `Callback` is no source and has nothing to receive; selecting on one does not compile.",
+Here the closure runs on the loop's thread, inside whatever waits there: so it needs no lock, and
+must not block. A `Callback` is no source and has nothing to receive; selecting on one does not
+compile.",
             code: code!(after_func),
         },
         Section {
@@ -121,12 +129,13 @@ time.AfterFunc(time.Second, f) // runs, though nobody holds it
 var again *time.Timer
 again = time.AfterFunc(time.Second, func() { again.Reset(time.Second) }) // every second"#,
             meaning: "
-Stop returns false when f has started already, and then does not wait for its end: f may be running in its
-goroutine still.
+Stop returns false when f has started already, and then does not wait for its end: f may be
+running in its goroutine still.
 
-Here a closure that `stop` was too late for has run. Dropping a `Callback` cancels the call; to leave it to
-the reactor, as Go does, say `.detach()` (the compiler warns when the result is ignored). The closure gets
-its own timer, to start it anew: no variable that is assigned after its use.",
+Here a closure that `stop` was too late for has run. Dropping a `Callback` cancels the call; to
+leave it to the reactor, as Go does, say `.detach()` (the compiler warns when the result is
+ignored). The closure gets its own timer, to start it anew: no variable that is assigned after its
+use.",
             code: code!(after_func_stop),
         },
     ],

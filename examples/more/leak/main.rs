@@ -8,14 +8,17 @@
 //!     }
 //! }
 //! ```
-//! Before Go 1.23 none of these tickers ever went away, and the CPU that they took grew with every turn.
+//! Before Go 1.23 none of these tickers ever went away, and the CPU that they took grew with every
+//! turn.
 //!
-//! - `cargo run --release -p pollmux-examples --example leak`: the same loop here, for 100,000 turns. A ticker goes with its scope, so nothing grows; the
-//!   exit status is 1 if something does.
-//! - `cargo run --release -p pollmux-examples --example leak -- --forget`: the tickers are kept on purpose, in two ways.
-//!   *Forgotten* ones take memory and expire once: a tick that nobody receives is never followed by another. So it is with `select!`; a loop on
-//!   `wait` would be told of that tick for ever. *Kept and received*, which is what Go's runtime did with them every period (`sendTime`, and armed
-//!   again), they take the CPU. Both are plotted, and `sources()` says which line made them.
+//! - `cargo run --release -p pollmux-examples --example leak`: the same loop here, for 100,000
+//!   turns. A ticker goes with its scope, so nothing grows; the exit status is 1 if something does.
+//! - `cargo run --release -p pollmux-examples --example leak -- --forget`: the tickers are kept on
+//!   purpose, in two ways. *Forgotten* ones take memory and expire once: a tick that nobody
+//!   receives is never followed by another. So it is with `select!`; a loop on `wait` would be told
+//!   of that tick for ever. *Kept and received*, which is what Go's runtime did with them every
+//!   period (`sendTime`, and armed again), they take the CPU. Both are plotted, and `sources()`
+//!   says which line made them.
 
 #[path = "../../common/mod.rs"]
 mod common;
@@ -45,7 +48,8 @@ static ALLOCATOR: common::Counting = common::Counting;
 #[command(about = "A loop that makes a ticker in each turn, as it leaked in Go")]
 struct Args {
     /// Turns to make, each with a ticker of its own
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    #[arg(long, default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     turns: u64,
     /// The tickers' period [default: 5ms; with --forget 200ms]
     #[arg(long, value_parser = period)]
@@ -53,7 +57,8 @@ struct Args {
     /// Keep the tickers on purpose, and show what that costs
     #[arg(long)]
     forget: bool,
-    /// How long each of the three loops of --forget takes: its messages come evenly spread; twice as long at most
+    /// How long each of the three loops of --forget takes: its messages come evenly spread; twice
+    /// as long at most
     #[arg(long, default_value = "6s", value_parser = duration, requires = "forget")]
     during: Duration,
     /// Where the picture goes
@@ -82,7 +87,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The faulty loop: what becomes of a turn's ticker is `fate`'s business. Returns how often a heartbeat came before a message.
+/// The faulty loop: what becomes of a turn's ticker is `fate`'s business. Returns how often a
+/// heartbeat came before a message.
 fn faulty_loop(
     reactor: &Reactor,
     messages: &Inbox<()>,
@@ -104,8 +110,9 @@ fn faulty_loop(
     Ok(beats)
 }
 
-/// The loop with all its tickers, as Go's runtime had them: each is received when it is due, and so armed again. A turn ends with a
-/// message, or a tick of its own ticker. At `limit` it gives up: when the tickers leave no time for the messages.
+/// The loop with all its tickers, as Go's runtime had them: each is received when it is due, and so
+/// armed again. A turn ends with a message, or a tick of its own ticker. At `limit` it gives up:
+/// when the tickers leave no time for the messages.
 fn receiving_loop(
     reactor: &Reactor,
     messages: &Inbox<()>,
@@ -151,11 +158,21 @@ const WINDOWS: u64 = 10;
 
 fn flat(args: &Args) -> Result<()> {
     let period = args.period.unwrap_or(Duration::from_millis(5));
-    println!("a ticker of {period:?} made in each turn, and dropped with its scope; {} turns", args.turns);
+    println!(
+        "a ticker of {period:?} made in each turn, and dropped with its scope; {} turns",
+        args.turns
+    );
     println!();
     println!(
         "{:>9} {:>6} {:>11} {:>9} {:>5} {:>12} {:>14} {:>17}",
-        "turns", "live", "heap bytes", "RSS KiB", "fds", "CPU us/turn", "syscalls/turn", "allocations/turn"
+        "turns",
+        "live",
+        "heap bytes",
+        "RSS KiB",
+        "fds",
+        "CPU us/turn",
+        "syscalls/turn",
+        "allocations/turn"
     );
     let times = Rc::new(Times::default());
     let reactor = Reactor::with_driver(Timed::new(times.clone())?)?;
@@ -206,8 +223,8 @@ fn flat(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Live sources and fds are counted exactly; the rest has limits that a leak of the smallest kind passes by far, and noise does not
-/// reach. From the end of the first window on, when all is warm.
+/// Live sources and fds are counted exactly; the rest has limits that a leak of the smallest kind
+/// passes by far, and noise does not reach. From the end of the first window on, when all is warm.
 fn check_flat(readings: &[Reading]) -> std::result::Result<(), String> {
     /// Bytes: a leaked ticker takes 40 or more.
     const HEAP: usize = 64 << 10;
@@ -219,7 +236,10 @@ fn check_flat(readings: &[Reading]) -> std::result::Result<(), String> {
     for reading in &readings[1..] {
         let at = format!("after {} turns", reading.turns);
         if reading.stats.live != warm.stats.live {
-            return Err(format!("{at} {} sources are live, not {}", reading.stats.live, warm.stats.live));
+            return Err(format!(
+                "{at} {} sources are live, not {}",
+                reading.stats.live, warm.stats.live
+            ));
         }
         if reading.fds != warm.fds {
             return Err(format!("{at} {:?} fds are open, not {:?}", reading.fds, warm.fds));
@@ -236,7 +256,8 @@ fn check_flat(readings: &[Reading]) -> std::result::Result<(), String> {
     if syscalls > SYSCALLS {
         return Err(format!("a turn makes {syscalls:.1} syscalls"));
     }
-    // A neighbour's load makes one window or the other dear, not the last three threefold. What grows with each turn is five times as dear there.
+    // A neighbour's load makes one window or the other dear, not the last three threefold. What
+    // grows with each turn is five times as dear there.
     let cpu = |pair: &[Reading]| {
         let spent = pair[1].since(&pair[0]);
         spent.per_turn(spent.cpu.as_secs_f64())
@@ -245,7 +266,11 @@ fn check_flat(readings: &[Reading]) -> std::result::Result<(), String> {
     let early = windows.iter().take(2).fold(20e-6, |most: f64, &cpu| most.max(cpu));
     let late = windows.iter().rev().take(3).fold(f64::MAX, |least, &cpu| least.min(cpu));
     if late > 3.0 * early {
-        return Err(format!("a turn took {:.1} us of CPU, and takes {:.1} now", early * 1e6, late * 1e6));
+        return Err(format!(
+            "a turn took {:.1} us of CPU, and takes {:.1} now",
+            early * 1e6,
+            late * 1e6
+        ));
     }
     Ok(())
 }
@@ -285,7 +310,8 @@ const MESSAGES: u64 = u64::MAX;
 fn forget(args: &Args) -> Result<()> {
     let period = args.period.unwrap_or(Duration::from_millis(200));
     println!(
-        "a ticker of {period:?} made in each turn; {} turns, one message each, in {:?}; a thread of its own sends",
+        "a ticker of {period:?} made in each turn; {} turns, one message each, in {:?}; a thread \
+         of its own sends",
         args.turns, args.during
     );
     let dropped = measure(args, "dropped", "with its scope", |reactor, messages, _, log| {
@@ -294,12 +320,21 @@ fn forget(args: &Args) -> Result<()> {
     let forgotten = measure(args, "forgotten", "expires once", |reactor, messages, _, log| {
         faulty_loop(reactor, messages, period, mem::forget, log, args.turns)
     })?;
-    let received = measure(args, "kept and received", "as Go did", |reactor, messages, times, log| {
-        receiving_loop(reactor, messages, period, times, log, (args.turns, Instant::now() + 2 * args.during))
-    })?;
+    let received =
+        measure(args, "kept and received", "as Go did", |reactor, messages, times, log| {
+            receiving_loop(
+                reactor,
+                messages,
+                period,
+                times,
+                log,
+                (args.turns, Instant::now() + 2 * args.during),
+            )
+        })?;
     let runs = [dropped, forgotten, received];
     plot::terminal(&runs);
-    plot::svg(&args.svg, &runs, period).map_err(|error| format!("{}: {error}", args.svg.display()))?;
+    plot::svg(&args.svg, &runs, period)
+        .map_err(|error| format!("{}: {error}", args.svg.display()))?;
     println!("\nthe picture: {}", args.svg.display());
     Ok(())
 }
@@ -341,7 +376,15 @@ fn print_run(run: &Run) {
     println!("\n{}: {}", run.name, run.fate);
     println!(
         "{:>9} {:>9} {:>9} {:>7} {:>13} {:>9} {:>11} {:>10} {:>10}",
-        "turns", "live", "heap KiB", "CPU %", "epoll_wait %", "expiry %", "expired/s", "waits/s", "arms/s"
+        "turns",
+        "live",
+        "heap KiB",
+        "CPU %",
+        "epoll_wait %",
+        "expiry %",
+        "expired/s",
+        "waits/s",
+        "arms/s"
     );
     for window in run.readings.windows(3).step_by(2) {
         let (spent, end) = (window[2].since(&window[0]), &window[2]);
@@ -365,7 +408,10 @@ fn print_run(run: &Run) {
     }
     let (whole, end) = (run.whole(), &run.readings[run.readings.len() - 1]);
     let bytes = whole.per_turn(run.bytes(end) as f64);
-    println!("{} tickers made, {} expiries, {bytes:.0} bytes a ticker", whole.turns, whole.stats.expired);
+    println!(
+        "{} tickers made, {} expiries, {bytes:.0} bytes a ticker",
+        whole.turns, whole.stats.expired
+    );
 }
 
 /// Which line made most of what is still there.
@@ -374,7 +420,8 @@ fn name_the_guilty(reactor: &Reactor) {
     println!("{sources}");
     if let Some(origin) = sources.by_origin().first() {
         let kind = origin.kind.map_or_else(|| "source".into(), |kind| kind.to_string());
-        let place = origin.location.map_or_else(|| "?".into(), |at| format!("{}:{}", at.file(), at.line()));
+        let place =
+            origin.location.map_or_else(|| "?".into(), |at| format!("{}:{}", at.file(), at.line()));
         println!("{} {kind}s, created at {place}", origin.sources.len());
     }
 }

@@ -1,6 +1,7 @@
 //! What the process and the loop's thread have used, and a driver that knows how long it waited.
 //!
-//! CPU clocks are read by syscalls: two a wait, four in the loop that tells expiry apart. They are counted as CPU time, not in `stats()`.
+//! CPU clocks are read by syscalls: two a wait, four in the loop that tells expiry apart. They are
+//! counted as CPU time, not in `stats()`.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -27,7 +28,8 @@ pub struct Times {
     pub waited: Cell<Duration>,
     /// CPU time of the driver: `epoll_wait` and `timerfd_settime`.
     pub driver: Cell<Duration>,
-    /// CPU time of the reactor's `wait`, the driver's in it: only of a loop that says so, by [`Times::expiring`].
+    /// CPU time of the reactor's `wait`, the driver's in it: only of a loop that says so, by
+    /// [`Times::expiring`].
     pub reactor: Cell<Duration>,
 }
 
@@ -52,7 +54,12 @@ impl Times {
 }
 
 impl Driver for Timed {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, ready: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<Deadline>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
         let (start, cpu) = (Instant::now(), ThreadTime::now());
         let result = self.native.wait(deadline, how, ready);
         add(&self.times.driver, cpu.elapsed());

@@ -76,7 +76,8 @@ pub fn svg(path: &Path, runs: &[Run; 3], period: Duration) -> Result<()> {
     let title = "A ticker made in every turn of a loop, and what became of it";
     head.draw(&Text::new(title, (28, 18), (FONT, 25).into_font().style(FontStyle::Bold)))?;
     let messages = runs[0].turns() / runs[0].whole().wall.as_secs_f64();
-    let about = format!("period {period:?}; {} messages a second, one each turn", thousands(messages));
+    let about =
+        format!("period {period:?}; {} messages a second, one each turn", thousands(messages));
     head.draw(&Text::new(about, (28, 52), (FONT, 16).into_font().color(&BLACK.mix(0.7))))?;
     let panels = body.split_evenly((3, 1));
 
@@ -159,7 +160,13 @@ fn shares(area: &Area<'_>, run: &Run) -> Result<()> {
         let outline: Points = below.iter().copied().chain(above.iter().rev().copied()).collect();
         chart.draw_series([Polygon::new(outline, color.filled())])?;
         // The uppermost first, as in the picture.
-        entry(&legend, parts.len() - 1 - place, *color, name, &format!("{:.0} % at the end", last(points)))?;
+        entry(
+            &legend,
+            parts.len() - 1 - place,
+            *color,
+            name,
+            &format!("{:.0} % at the end", last(points)),
+        )?;
         below = above;
     }
     Ok(())
@@ -167,7 +174,8 @@ fn shares(area: &Area<'_>, run: &Run) -> Result<()> {
 
 type Part = (&'static str, Points, RGBColor);
 
-/// What the time of a receiving loop consists of, the lowest first. Making a ticker and taking the message are counted as receiving.
+/// What the time of a receiving loop consists of, the lowest first. Making a ticker and taking the
+/// message are counted as receiving.
 fn parts(run: &Run) -> [Part; 5] {
     let own = |spent: &Spent| spent.cpu.saturating_sub(spent.driver + spent.expiry);
     [
@@ -214,7 +222,11 @@ pub fn terminal(runs: &[Run; 3]) {
     let cpu = runs.each_ref().map(Run::cpu);
     let names = runs.each_ref().map(|run| run.name);
     println!("\nCPU of the loop's thread, % of one core, over the tickers made so far");
-    text_chart(ceiling(&cpu).min(100.0), runs[0].turns(), &names.into_iter().zip(&cpu).collect::<Vec<_>>());
+    text_chart(
+        ceiling(&cpu).min(100.0),
+        runs[0].turns(),
+        &names.into_iter().zip(&cpu).collect::<Vec<_>>(),
+    );
 
     println!("\n{}: share of the time, %", runs[2].name);
     let waiting = runs[2].points(|spent| spent.percent(spent.waited));
@@ -223,8 +235,10 @@ pub fn terminal(runs: &[Run; 3]) {
 }
 
 fn text_chart(most: f64, right: f64, lines: &[(&str, &Points)]) {
-    let points: Vec<Vec<(f32, f32)>> =
-        lines.iter().map(|line| line.1.iter().map(|&(x, y)| (x as f32, y as f32)).collect()).collect();
+    let points: Vec<Vec<(f32, f32)>> = lines
+        .iter()
+        .map(|line| line.1.iter().map(|&(x, y)| (x as f32, y as f32)).collect())
+        .collect();
     let shapes: Vec<Shape<'_>> = points.iter().map(|points| Shape::Lines(points)).collect();
     let mut chart = TextChart::new_with_y_range(130, 48, 0.0, right as f32, 0.0, most as f32);
     let chart = shapes.iter().fold(&mut chart, |chart, shape| chart.lineplot(shape));
@@ -236,6 +250,7 @@ fn text_chart(most: f64, right: f64, lines: &[(&str, &Points)]) {
     println!("{chart}");
     let mut order: Vec<_> = lines.iter().collect();
     order.sort_by(|a, b| last(b.1).total_cmp(&last(a.1)));
-    let ends: Vec<String> = order.iter().map(|line| format!("{} {:.1}", line.0, last(line.1))).collect();
+    let ends: Vec<String> =
+        order.iter().map(|line| format!("{} {:.1}", line.0, last(line.1))).collect();
     println!("at the right, from the top: {}", ends.join(" | "));
 }

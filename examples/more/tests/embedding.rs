@@ -1,7 +1,8 @@
-//! The reactor inside the loops of mio, polling, tokio and calloop, as the examples do it, for many rounds: nothing is lost, nothing comes twice, no loop spins.
+//! The reactor inside the loops of mio, polling, tokio and calloop, as the examples do it, for many
+//! rounds: nothing is lost, nothing comes twice, no loop spins.
 
-// Where no kqueue can be waited for (build.rs) there is nothing to test, and `.ci/run` leaves it out.
-// Each example has what they share as a module of its own.
+// Where no kqueue can be waited for (build.rs) there is nothing to test, and `.ci/run` leaves it
+// out. Each example has what they share as a module of its own.
 #![allow(clippy::duplicate_mod)]
 
 #[path = "../embed_calloop.rs"]

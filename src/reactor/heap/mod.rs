@@ -1,22 +1,25 @@
 //! The timer queue: a 4-ary heap with lazy deadlines.
 //!
-//! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline. Re-arming *later* writes the record
-//! only and leaves a stale key in the heap; re-arming *earlier* moves the entry up at once; stopping leaves a zombie. Stale
-//! keys and zombies are put right when they reach the root, a bounded number at a time: the price is a wake-up that comes too early now and
-//! then, never one that comes too late.
+//! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline.
+//! Re-arming *later* writes the record only and leaves a stale key in the heap; re-arming *earlier*
+//! moves the entry up at once; stopping leaves a zombie. Stale keys and zombies are put right when
+//! they reach the root, a bounded number at a time: the price is a wake-up that comes too early now
+//! and then, never one that comes too late.
 //!
-//! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer leaves a *hole*: its entry keeps its
-//! key and its place and points to no record. Holes go when they reach the root or the end; when they are more than half of all,
-//! every removal fills a few of those among the leaves.
+//! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer
+//! leaves a *hole*: its entry keeps its key and its place and points to no record. Holes go when
+//! they reach the root or the end; when they are more than half of all, every removal fills a few
+//! of those among the leaves.
 //!
 //! Invariants (`verify`, run by the tests):
 //! - no child sorts before its parent, by (key, sequence at the time the key was set);
 //! - a record's deadline and sequence are at or after its entry's;
 //! - `pos` of each record in the heap is the index of its entry;
-//! - the last entry is not a hole, and no more than half of a large heap are holes once a sweep is over.
+//! - the last entry is not a hole, and no more than half of a large heap are holes once a sweep is
+//!   over.
 //!
-//! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm across a boundary of 2^32 arms is not done lazily, so
-//! record and entry always share it.
+//! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm
+//! across a boundary of 2^32 arms is not done lazily, so record and entry always share it.
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +35,8 @@ const ARITY: usize = 4;
 const ROOT: usize = ARITY - 1;
 const BLOCK: usize = 256;
 
-/// Set in the `slot` of a hole; the other bits are the high half of its sequence then, so that ties keep their order.
+/// Set in the `slot` of a hole; the other bits are the high half of its sequence then, so that ties
+/// keep their order.
 const HOLE: u32 = 1 << 31;
 /// Heaps smaller than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
@@ -61,7 +65,8 @@ struct Block([Entry; BLOCK]);
 pub(crate) struct Heap {
     blocks: Vec<Box<Block>>,
     len: usize,
-    /// The high half of the sequences of all entries, while it is the same for all: then ties need no look at the records.
+    /// The high half of the sequences of all entries, while it is the same for all: then ties need
+    /// no look at the records.
     half: Option<u32>,
     holes: usize,
     /// The sweep looks at the leaves before this index next.
@@ -97,7 +102,8 @@ impl Heap {
         if self.len == 0 { NEVER } else { self.get(0).key }
     }
 
-    /// How many entries one call may touch: some 0.4 ms, by what the cache misses of a heap of this size cost.
+    /// How many entries one call may touch: some 0.4 ms, by what the cache misses of a heap of this
+    /// size cost.
     pub(crate) fn budget(&self) -> u32 {
         match self.len {
             0..8_192 => 4_096,
@@ -130,7 +136,8 @@ impl Heap {
         self.trim();
     }
 
-    /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else the entry moves.
+    /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else
+    /// the entry moves.
     pub(crate) fn rearm<O>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
         let node = slots.node(slot);
         let (index, same_half) = (node.pos.get() as usize, (node.seq.get() ^ seq) >> 32 == 0);
@@ -215,7 +222,8 @@ impl Heap {
         }
     }
 
-    /// Fills holes among the next few leaves with entries from the end. (Below a hole that is no leaf the heap is in order as it is.)
+    /// Fills holes among the next few leaves with entries from the end. (Below a hole that is no
+    /// leaf the heap is in order as it is.)
     fn sweep<O>(&mut self, slots: &Slots<O>) {
         for _ in 0..SWEEP_STEP {
             let first_leaf = (self.len + ARITY - 2) / ARITY;
@@ -233,8 +241,9 @@ impl Heap {
         }
     }
 
-    /// Moves what is due at `now` to the ready list, or the list of calls, in deadline order, and puts stale keys and zombies at the root right, those that are
-    /// not due yet too. Touches at most `budget` entries: what is left stays at the root.
+    /// Moves what is due at `now` to the ready list, or the list of calls, in deadline order, and
+    /// puts stale keys and zombies at the root right, those that are not due yet too. Touches at
+    /// most `budget` entries: what is left stays at the root.
     pub(crate) fn expire<O>(
         &mut self,
         slots: &Slots<O>,
@@ -275,8 +284,10 @@ impl Heap {
         done
     }
 
-    /// The latest time to wake up at: the least of all deadlines plus their slack, which is `slack` or their own, and no less than `least`. Looks at a bounded number of
-    /// entries, and may therefore say too early, never too late; where all have the same slack it looks at few and is exact.
+    /// The latest time to wake up at: the least of all deadlines plus their slack, which is `slack`
+    /// or their own, and no less than `least`. Looks at a bounded number of entries, and may
+    /// therefore say too early, never too late; where all have the same slack it looks at few and
+    /// is exact.
     pub(crate) fn latest<O>(&self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;
@@ -302,7 +313,11 @@ impl Heap {
             if !entry.is_hole() {
                 let node = slots.node(entry.slot);
                 if node.state.get() == State::Armed {
-                    let own = slots.chunk(entry.slot).slacks.get(entry.slot).filter(|_| node.is(Flag::Slack));
+                    let own = slots
+                        .chunk(entry.slot)
+                        .slacks
+                        .get(entry.slot)
+                        .filter(|_| node.is(Flag::Slack));
                     let slack = own.map_or(slack, |own| own.get());
                     latest = latest.min(node.deadline.get().saturating_add(slack));
                 }
@@ -315,7 +330,8 @@ impl Heap {
         latest
     }
 
-    /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from `index`.
+    /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from
+    /// `index`.
     fn place<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
         if index > 0 && self.before(slots, entry, self.get((index - 1) / ARITY)) {
             self.sift_up(slots, index, entry);
@@ -413,7 +429,9 @@ impl Heap {
             );
             assert_eq!(node.pos.get() as usize, index);
             let armed = (node.deadline.get(), node.seq.get());
-            assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
+            assert!(
+                armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped
+            );
             assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
         }
     }
@@ -422,7 +440,10 @@ impl Heap {
 /// The full sequence of an entry.
 #[inline]
 fn sequence<O>(slots: &Slots<O>, entry: Entry) -> u64 {
-    let half =
-        if entry.is_hole() { u64::from(entry.slot & !HOLE) } else { slots.node(entry.slot).seq.get() >> 32 };
+    let half = if entry.is_hole() {
+        u64::from(entry.slot & !HOLE)
+    } else {
+        slots.node(entry.slot).seq.get() >> 32
+    };
     half << 32 | u64::from(entry.seq)
 }

@@ -93,13 +93,15 @@ fn op() -> impl Strategy<Value = Op> {
     let t = 0..12u64;
     prop_oneof![
         3 => Just(Op::Create),
-        4 => (any::<usize>(), prop_oneof![20 => t.clone(), 1 => Just(NEVER)]).prop_map(|(i, t)| Op::Arm(i, t)),
+        4 => (any::<usize>(), prop_oneof![20 => t.clone(), 1 => Just(NEVER)])
+            .prop_map(|(i, t)| Op::Arm(i, t)),
         4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Later(i, t)),
         4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Earlier(i, t)),
         2 => any::<usize>().prop_map(Op::Stop),
         1 => any::<usize>().prop_map(Op::Drop),
         3 => (t, 1..8u32).prop_map(|(t, budget)| Op::Advance(t, budget)),
-        1 => prop_oneof![0..3u64, Just(u64::from(u32::MAX)), Just(1 << 32)].prop_map(Op::SkipSequences),
+        1 => prop_oneof![0..3u64, Just(u64::from(u32::MAX)), Just(1 << 32)]
+            .prop_map(Op::SkipSequences),
     ]
 }
 
@@ -113,13 +115,20 @@ impl Model {
         let mut fired: Vec<_> =
             self.0.iter().filter_map(|&(slot, armed)| Some((due(armed)?, slot))).collect();
         fired.sort_unstable();
-        self.0.iter_mut().filter(|(_, armed)| due(*armed).is_some()).for_each(|(_, armed)| *armed = None);
+        self.0
+            .iter_mut()
+            .filter(|(_, armed)| due(*armed).is_some())
+            .for_each(|(_, armed)| *armed = None);
         fired.into_iter().map(|(_, slot)| slot).collect()
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_queue_behaves_like_a_sorted_list(ops in proptest::collection::vec(op(), 1..200)) {
@@ -132,7 +141,8 @@ proptest! {
             let pick = |i: usize| i % live.max(1);
             match op {
                 Op::Create => model.0.push((queue.create(), None)),
-                Op::Arm(..) | Op::Later(..) | Op::Earlier(..) | Op::Stop(_) | Op::Drop(_) if live == 0 => {}
+                Op::Arm(..) | Op::Later(..) | Op::Earlier(..) | Op::Stop(_) | Op::Drop(_)
+                    if live == 0 => {}
                 Op::Arm(i, t) | Op::Later(i, t) | Op::Earlier(i, t) => {
                     let (slot, armed) = &mut model.0[pick(i)];
                     let t = match (&op, *armed) {
@@ -210,7 +220,10 @@ fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
     }
     queue.heap.verify(&queue.slots);
     kept.sort_unstable();
-    assert_eq!(queue.expire(100, 64), kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>());
+    assert_eq!(
+        queue.expire(100, 64),
+        kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>()
+    );
     assert_eq!((queue.heap.len, queue.heap.holes), (0, 0));
 }
 

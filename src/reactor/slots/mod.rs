@@ -1,8 +1,10 @@
-//! The slots of a reactor: one small record for each live source, found by index, told apart by generation.
+//! The slots of a reactor: one small record for each live source, found by index, told apart by
+//! generation.
 //!
-//! Records live in chunks that never move, so a source keeps its chunk and reaches its own record without a look-up. All fields
-//! are `Cell`s: the record belongs to one thread. A freed slot is reused with the next generation; one whose generations are used
-//! up is retired, so no id ever comes back.
+//! Records live in chunks that never move, so a source keeps its chunk and reaches its own record
+//! without a look-up. All fields are `Cell`s: the record belongs to one thread. A freed slot is
+//! reused with the next generation; one whose generations are used up is retired, so no id ever
+//! comes back.
 //!
 //! ```text
 //!            create                arm                 expire / message
@@ -19,8 +21,12 @@
 //! generations that were never used. A chunk stays while one of its 128 slots is live, and 12 bytes
 //! stay for its number until the chunks with higher numbers have gone, too.
 //!
-//! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready ones are in the ready list. A channel
-//! whose end has been taken is Ended for the rest of its life, and in the list of ends.
+//! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready
+//! ones are in the ready list. A channel whose end has been taken is Ended for the rest of its
+//! life, and in the list of ends.
+//!
+//! Longer than 500 lines: the life of a record is one state machine, and its chunks
+//! and generations are part of that.
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +59,8 @@ pub(crate) enum State {
     Armed,
     /// In the heap, but stopped: removed when it reaches the root, revived by a reset.
     Stopped,
-    /// In the ready list, or in the list of calls: an expiry not yet taken, or a channel that is not empty.
+    /// In the ready list, or in the list of calls: an expiry not yet taken, or a channel that is
+    /// not empty.
     Ready,
     /// In the list of ends: its end has been taken, which `wait` reports no more, and a `Select`
     /// gives for ever.
@@ -83,9 +90,11 @@ pub(crate) enum Flag {
 /// What the reactor keeps of a source: 32 bytes.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at. Otherwise the last one.
+    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
+    /// Otherwise the last one.
     pub(crate) deadline: Cell<u64>,
-    /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list (`ready.rs`).
+    /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list
+    /// (`ready.rs`).
     pub(crate) seq: Cell<u64>,
     /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that
     /// are left until it counts as spinning; zero means that it does.
@@ -234,9 +243,14 @@ impl<O> Chunk<O> {
         self.node(slot).set(Flag::Keyed, true);
     }
 
-    /// The user's key, or one made of slot and generation with the top bit set, which no key below 2^63 is equal to.
+    /// The user's key, or one made of slot and generation with the top bit set, which no key below
+    /// 2^63 is equal to.
     pub(crate) fn key(&self, slot: u32) -> u64 {
-        if self.node(slot).is(Flag::Keyed) { self.keys.of(slot).get() } else { self.token(slot) | 1 << 63 }
+        if self.node(slot).is(Flag::Keyed) {
+            self.keys.of(slot).get()
+        } else {
+            self.token(slot) | 1 << 63
+        }
     }
 
     pub(crate) fn set_probe(&self, slot: u32, probe: Arc<dyn Probe>) {
@@ -553,7 +567,9 @@ impl<O> Slots<O> {
     /// Takes away what is pending, of all sources.
     pub(crate) fn idle(&self) {
         let nodes = self.chunks.iter().flat_map(|chunk| &chunk.nodes);
-        nodes.filter(|node| node.state.get() != State::Free).for_each(|node| node.state.set(State::Idle));
+        nodes
+            .filter(|node| node.state.get() != State::Free)
+            .for_each(|node| node.state.set(State::Idle));
     }
 
     /// Forgets everything; the sources that still have their chunk find themselves `Idle`.

@@ -57,7 +57,8 @@ fn idle_chunks_go_and_their_numbers_come_back() {
 fn chunks_that_are_used_meanwhile_stay() {
     let (mut slots, owner) = (Slots::new(), Rc::new(()));
     let burst = |slots: &mut Slots<()>, n: usize| {
-        let taken: Vec<u32> = (0..n * CHUNK).map(|_| slots.take(&owner, Origin::default())).collect();
+        let taken: Vec<u32> =
+            (0..n * CHUNK).map(|_| slots.take(&owner, Origin::default())).collect();
         for slot in taken {
             slots.free(slot);
         }

@@ -22,6 +22,9 @@
 //!
 //! [`Driver::wait`]: crate::driver::Driver::wait
 //! [`Exit`]: super::member::Exit
+//!
+//! Longer than 500 lines: nearly all of it is one type behind one lock, and each
+//! step relies on the state that the others leave.
 
 mod delivery;
 mod drift;
@@ -177,8 +180,11 @@ impl Scheduler {
     /// Takes what is on its way through these links.
     pub(super) fn recall(&self, link: impl Fn(usize) -> bool) -> Vec<Delivery> {
         let deliveries = &mut self.lock().deliveries;
-        let keys: Vec<_> =
-            deliveries.iter().filter(|(_, delivery)| link(delivery.link)).map(|(key, _)| *key).collect();
+        let keys: Vec<_> = deliveries
+            .iter()
+            .filter(|(_, delivery)| link(delivery.link))
+            .map(|(key, _)| *key)
+            .collect();
         keys.iter().filter_map(|key| deliveries.remove(key)).collect()
     }
 
@@ -189,7 +195,12 @@ impl Scheduler {
 
     /// Adds a member, which begins when it is its turn. `Err`: why not, and the life that was not
     /// begun.
-    pub(super) fn spawn<B>(self: &Arc<Scheduler>, name: &str, ppm: i64, body: B) -> Result<(), (String, B)>
+    pub(super) fn spawn<B>(
+        self: &Arc<Scheduler>,
+        name: &str,
+        ppm: i64,
+        body: B,
+    ) -> Result<(), (String, B)>
     where
         B: FnOnce(MemberDriver) + Send + 'static,
     {
@@ -242,7 +253,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Kills the members that `which` names: each ends, unwinding, where it waits. How many it kills.
+    /// Kills the members that `which` names: each ends, unwinding, where it waits. How many it
+    /// kills.
     ///
     /// By the thread with the turn, as soon as that blocks. Otherwise they have ended when this
     /// returns; meanwhile another thread's call may have driven them.
@@ -252,8 +264,12 @@ impl Scheduler {
     pub(super) fn kill(&self, which: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();
         // A kill of these may be under way: it has happened, too, when this returns.
-        let victims: Vec<Id> =
-            state.members.iter().filter(|(_, record)| which(&record.name)).map(|(&id, _)| id).collect();
+        let victims: Vec<Id> = state
+            .members
+            .iter()
+            .filter(|(_, record)| which(&record.name))
+            .map(|(&id, _)| id)
+            .collect();
         let mut killed = 0;
         for &id in &victims {
             let Some(record) = state.members.get_mut(&id) else { continue };
@@ -359,7 +375,9 @@ impl Scheduler {
 
     fn has_turn(&self) -> bool {
         // A thread whose locals are gone waits for nobody.
-        TURNS.try_with(|turns| turns.borrow().iter().any(|&turn| std::ptr::eq(turn, self))).unwrap_or(true)
+        TURNS
+            .try_with(|turns| turns.borrow().iter().any(|&turn| std::ptr::eq(turn, self)))
+            .unwrap_or(true)
     }
 
     fn await_turn(&self, me: Id) {
@@ -453,8 +471,8 @@ impl Scheduler {
             if let Some(why) = why.or((!record.killed).then_some(unexpected)) {
                 let (name, killed) = (&record.name, if record.killed { "killed " } else { "" });
                 let text = format!(
-                    "pollmux: the {killed}member `{name}` of a SimWorld {why}: its thread is left asleep, \
-                     with all that it holds"
+                    "pollmux: the {killed}member `{name}` of a SimWorld {why}: its thread is left \
+                     asleep, with all that it holds"
                 );
                 state.end = End::Panic(Box::new(text));
             }
@@ -497,7 +515,8 @@ impl Scheduler {
     /// Members that `which` names get no turn until they are resumed. How many that changes.
     pub(super) fn pause(&self, name: &str, paused: bool) -> bool {
         let mut state = self.lock();
-        let found = state.members.iter().find(|(_, record)| &*record.name == name && !record.killed);
+        let found =
+            state.members.iter().find(|(_, record)| &*record.name == name && !record.killed);
         let Some((&id, record)) = found else { return false };
         if record.paused == paused {
             return false;
@@ -632,7 +651,8 @@ impl Scheduler {
                 continue;
             }
             let now = self.clock.now();
-            let woken = std::mem::take(&mut *self.woken.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let woken =
+                std::mem::take(&mut *self.woken.0.lock().unwrap_or_else(PoisonError::into_inner));
             for id in woken {
                 state.make_able_if_woken(id);
             }
@@ -643,7 +663,8 @@ impl Scheduler {
                 state.timers.pop_first();
                 state.make_able(id);
             }
-            let is_due = state.deliveries.first_key_value().is_some_and(|((at, _, _), _)| *at <= now);
+            let is_due =
+                state.deliveries.first_key_value().is_some_and(|((at, _, _), _)| *at <= now);
             let members = state.able.len();
             match members + usize::from(is_due) {
                 0 => {}
@@ -706,8 +727,8 @@ fn left() -> io::Error {
 #[cold]
 fn spins(name: &str) -> io::Result<()> {
     let text = format!(
-        "pollmux: the member `{name}` of a SimWorld spins: it has polled {POLLS} times at one instant, \
-         and no time passes while it does: wait for something, or for some time"
+        "pollmux: the member `{name}` of a SimWorld spins: it has polled {POLLS} times at one \
+         instant, and no time passes while it does: wait for something, or for some time"
     );
     if may_panic() {
         panic!("{text}");

@@ -1,4 +1,5 @@
-//! `struct kevent` and the two calls, which differ from system to system in widths and numbers: the one file that knows.
+//! `struct kevent` and the two calls, which differ from system to system in widths and numbers: the
+//! one file that knows.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -54,9 +55,13 @@ mod os {
 const _: () = {
     use super::super::kevent as bits;
     assert!(libc::EV_ADD as u32 == bits::EV_ADD && libc::EV_DELETE as u32 == bits::EV_DELETE);
-    assert!(libc::EV_DISABLE as u32 == bits::EV_DISABLE && libc::EV_ONESHOT as u32 == bits::EV_ONESHOT);
+    assert!(
+        libc::EV_DISABLE as u32 == bits::EV_DISABLE && libc::EV_ONESHOT as u32 == bits::EV_ONESHOT
+    );
     assert!(libc::EV_CLEAR as u32 == bits::EV_CLEAR && libc::EV_RECEIPT as u32 == bits::EV_RECEIPT);
-    assert!(libc::EV_DISPATCH as u32 == bits::EV_DISPATCH && libc::EV_ERROR as u32 == bits::EV_ERROR);
+    assert!(
+        libc::EV_DISPATCH as u32 == bits::EV_DISPATCH && libc::EV_ERROR as u32 == bits::EV_ERROR
+    );
     assert!(libc::EV_EOF as u32 == bits::EV_EOF);
 };
 
@@ -157,7 +162,8 @@ pub(super) fn kqueue(what: &str) -> io::Result<PollerFd> {
     Ok(PollerFd::new(fd))
 }
 
-/// Applies `changes`, then waits for up to `events.len()` events and says how many there are; without room for any it does not wait.
+/// Applies `changes`, then waits for up to `events.len()` events and says how many there are;
+/// without room for any it does not wait.
 pub(super) fn kevent(
     kq: &PollerFd,
     changes: &[Raw],
@@ -178,9 +184,10 @@ pub(super) fn kevent_of(
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
     let timeout = timeout.map(timespec);
-    let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
-    // SAFETY: `Raw` is a kevent and nothing else; `changes` is valid for reads and `events` for writes of as many as are said, `timeout`
-    // is null or valid for the length of the call.
+    let timeout =
+        timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
+    // SAFETY: `Raw` is a kevent and nothing else; `changes` is valid for reads and `events` for
+    // writes of as many as are said, `timeout` is null or valid for the length of the call.
     let n = unsafe {
         os::kevent(
             kq.as_raw_fd(),

@@ -1,14 +1,22 @@
 //! The poller on macOS and the BSDs: a kqueue. (And on Linux, from a library, for tests.)
 //!
 //! Quirks handled here:
-//! - A kqueue knows fds by direction and forgets: adding one twice is no error, and an fd that wants to read and write has two events. `Book`
-//!   remembers what is in, so that the same mistakes are errors as on epoll, an fd has one event a wait, and a one-shot is over for both
-//!   directions when it has fired for one.
-//! - Adding a filter again changes neither `EV_CLEAR` nor `EV_DISPATCH` of the one that is there: `modify` deletes and adds, in one call.
-//! - Changes that must not fetch events ask for receipts: those take all the room there is. The call that waits asks for none, because a receipt ends it.
-//! - A change that fails is an event with `EV_ERROR` and ends the call at once; `arm_and_wait` gives it back as its error.
-//! - Kernels that count ticks round, and no kernel takes every duration: a timer that fires before its deadline is armed again, and nobody hears of it.
+//! - A kqueue knows fds by direction and forgets: adding one twice is no error, and an fd that
+//!   wants to read and write has two events. `Book` remembers what is in, so that the same mistakes
+//!   are errors as on epoll, an fd has one event a wait, and a one-shot is over for both directions
+//!   when it has fired for one.
+//! - Adding a filter again changes neither `EV_CLEAR` nor `EV_DISPATCH` of the one that is there:
+//!   `modify` deletes and adds, in one call.
+//! - Changes that must not fetch events ask for receipts: those take all the room there is. The
+//!   call that waits asks for none, because a receipt ends it.
+//! - A change that fails is an event with `EV_ERROR` and ends the call at once; `arm_and_wait`
+//!   gives it back as its error.
+//! - Kernels that count ticks round, and no kernel takes every duration: a timer that fires before
+//!   its deadline is armed again, and nobody hears of it.
 //! - The library on Linux finds a kqueue by the number of its fd: it is shared, never duplicated.
+//!
+//! Longer than 500 lines: each call to the kernel and the book that mirrors what the
+//! kernel knows must change together.
 
 mod abi;
 mod nested;
@@ -35,7 +43,8 @@ use super::{Interest, Mode, Readiness, Time};
 
 /// A kernel object that waits for many fds at once: a kqueue here.
 ///
-/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`, from any thread.
+/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`, from
+/// any thread.
 ///
 /// ```
 /// use pollmux::sys::{Events, Interest, Mode, Poller};
@@ -62,7 +71,8 @@ struct Queue {
     book: Mutex<Book>,
 }
 
-/// What is in the kqueue. Locked for registrations, arms and batches with fds or timers in them, never while waiting.
+/// What is in the kqueue. Locked for registrations, arms and batches with fds or timers in them,
+/// never while waiting.
 #[derive(Debug, Default)]
 struct Book {
     /// By the number of the fd.
@@ -80,7 +90,8 @@ struct Watched {
     /// `None` for an fd that is not in.
     how: Option<(Interest, Mode)>,
     id: u64,
-    /// The last batch that it was in, and there: its place, and whether it fired for reading and for writing.
+    /// The last batch that it was in, and there: its place, and whether it fired for reading and
+    /// for writing.
     batch: u64,
     at: usize,
     fired: [bool; 2],
@@ -89,7 +100,8 @@ struct Watched {
 impl Poller {
     /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
     pub const ARMS_IN_WAIT: bool = true;
-    /// Whether another poller can wait for its fd: on every system, but not with every library that stands for one.
+    /// Whether another poller can wait for its fd: on every system, but not with every library that
+    /// stands for one.
     pub const NESTS: bool = !cfg!(flat);
 
     /// Creates a kqueue (close-on-exec). Two syscalls. Fails with the system's error.
@@ -97,7 +109,9 @@ impl Poller {
     /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
     /// remedy, and its [source](std::error::Error::source) is the system's.
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller { queue: Arc::new(Queue { kq: abi::kqueue("a poller")?, book: Mutex::default() }) })
+        Ok(Poller {
+            queue: Arc::new(Queue { kq: abi::kqueue("a poller")?, book: Mutex::default() }),
+        })
     }
 
     /// Returns true in the process that made it; false in a forked child of that.
@@ -105,34 +119,45 @@ impl Poller {
         self.queue.kq.is_here()
     }
 
-    /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and with the system's error when its file cannot be polled;
-    /// with [`io::ErrorKind::Unsupported`] for [`Interest::PRIORITY`].
-    pub fn register(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and with
+    /// the system's error when its file cannot be polled; with [`io::ErrorKind::Unsupported`] for
+    /// [`Interest::PRIORITY`].
+    pub fn register(
+        &self,
+        fd: impl AsFd,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         self.queue.register(fd.as_fd(), id, interest, mode)
     }
 
-    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall. Fails with `ENOENT` when `fd` is not there.
+    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
+    /// Fails with `ENOENT` when `fd` is not there.
     pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
         self.queue.modify(fd.as_fd(), id, interest, mode)
     }
 
-    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is not there.
+    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
+    /// not there.
     pub fn deregister(&self, fd: impl AsFd) -> io::Result<()> {
         self.queue.deregister(fd.as_fd())
     }
 
-    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks. One syscall, and one more for a one-shot that
-    /// was registered for reading and writing.
+    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
+    /// One syscall, and one more for a one-shot that was registered for reading and writing.
     ///
-    /// `events` is replaced; it stays empty when the time ran out. Fails with [`io::ErrorKind::Interrupted`] when a signal came first:
-    /// the caller knows its deadline and can wait for the rest.
+    /// `events` is replaced; it stays empty when the time ran out. Fails with
+    /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and
+    /// can wait for the rest.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         self.queue.wait(&[], events, timeout)
     }
 
     /// [`OsTimer::arm`], then [`wait`](Self::wait): one syscall here, two on epoll.
     ///
-    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error count on nothing.
+    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
+    /// count on nothing.
     pub fn arm_and_wait(
         &self,
         timer: &OsTimer,
@@ -174,7 +199,8 @@ impl Queue {
         self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Applies changes of which the first that fails is an error; the others after it are not made. Fetches no events.
+    /// Applies changes of which the first that fails is an error; the others after it are not made.
+    /// Fetches no events.
     fn change(&self, changes: &[Raw]) -> io::Result<()> {
         loop {
             match abi::kevent(&self.kq, changes, &mut [], Some(Duration::ZERO)) {
@@ -184,7 +210,8 @@ impl Queue {
         }
     }
 
-    /// Applies all of the changes, and says of each what came of it: 0, or an errno. Fetches no events.
+    /// Applies all of the changes, and says of each what came of it: 0, or an errno. Fetches no
+    /// events.
     fn change_each<const N: usize>(&self, changes: &[Kevent]) -> io::Result<[i64; N]> {
         let mut list = [Raw::EMPTY; N];
         for (raw, change) in list.iter_mut().zip(changes) {
@@ -201,7 +228,13 @@ impl Queue {
         Ok(errors)
     }
 
-    fn register(&self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         can_wait_for(interest)?;
         let book = &mut *self.book();
         if self.has(book, fd) {
@@ -210,7 +243,13 @@ impl Queue {
         self.replace(book, fd, id, Interest::NONE, interest, mode)
     }
 
-    fn modify(&self, fd: BorrowedFd<'_>, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+    fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
         can_wait_for(interest)?;
         let book = &mut *self.book();
         let Some((former, _)) = book.watched(fd).how else {
@@ -229,13 +268,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether `fd` is in. The kernel forgets an fd that is closed, and the book does not: another one may have the number by now.
+    /// Whether `fd` is in. The kernel forgets an fd that is closed, and the book does not: another
+    /// one may have the number by now.
     fn has(&self, book: &mut Book, fd: BorrowedFd<'_>) -> bool {
         let watched = *book.watched(fd);
         let Some((interest, _)) = watched.how else { return false };
         // No flags at all: a look whether it is there.
-        let looks =
-            filters(interest).map(|filter| Raw::new(change(fd, filter, 0, watched.id))).collect::<Vec<_>>();
+        let looks = filters(interest)
+            .map(|filter| Raw::new(change(fd, filter, 0, watched.id)))
+            .collect::<Vec<_>>();
         let there = |look: &Raw| match self.change(std::slice::from_ref(look)) {
             Err(error) => error.raw_os_error() != Some(libc::ENOENT),
             Ok(()) => true,
@@ -257,7 +298,8 @@ impl Queue {
         interest: Interest,
         mode: Mode,
     ) -> io::Result<()> {
-        const NONE: Kevent = Kevent { ident: 0, filter: Filter::Read, flags: 0, fflags: 0, data: 0, id: 0 };
+        const NONE: Kevent =
+            Kevent { ident: 0, filter: Filter::Read, flags: 0, fflags: 0, data: 0, id: 0 };
         let (mut changes, mut n) = ([NONE; 4], 0);
         let deletes = filters(former).map(|filter| change(fd, filter, EV_DELETE, id));
         let adds = filters(interest).map(|filter| change(fd, filter, flags(mode), id));
@@ -274,7 +316,8 @@ impl Queue {
                 0 => {}
                 // It had been closed: what has its number now is another fd.
                 libc::ENOENT if !adds => failed = Some(libc::ENOENT),
-                // A pipe whose other end is gone cannot be waited for in this direction; the other one tells.
+                // A pipe whose other end is gone cannot be waited for in this direction; the other
+                // one tells.
                 libc::EPIPE if adds && interest == Interest::BOTH => {}
                 error => failed = failed.or(Some(error)),
             }
@@ -293,10 +336,16 @@ impl Queue {
     }
 
     /// See [`Poller::wait`]. `changes` go with the first call.
-    fn wait(&self, mut changes: &[Raw], events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(
+        &self,
+        mut changes: &[Raw],
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         events.found.clear();
         events.full = false;
-        let until = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| Time::now() + timeout);
+        let until =
+            timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| Time::now() + timeout);
         let mut rest = timeout;
         loop {
             let part = rest.map(|rest| rest.min(LONGEST));
@@ -315,7 +364,8 @@ impl Queue {
         }
     }
 
-    /// Turns the first `n` kevents of the list into events. When one of them is a change that failed it is the error, and the others are there.
+    /// Turns the first `n` kevents of the list into events. When one of them is a change that
+    /// failed it is the error, and the others are there.
     fn take(&self, n: usize, events: &mut Events) -> io::Result<()> {
         let Events { list, found, .. } = events;
         let mut error = None;
@@ -385,8 +435,14 @@ impl Queue {
         if !both || watched.fired == [true; 2] {
             return Ok(());
         }
-        let disable =
-            Kevent { filter: other, flags: EV_DISABLE, fflags: 0, data: 0, id: watched.id, ..*kevent };
+        let disable = Kevent {
+            filter: other,
+            flags: EV_DISABLE,
+            fflags: 0,
+            data: 0,
+            id: watched.id,
+            ..*kevent
+        };
         self.change(&[Raw::new(disable)])
     }
 }
@@ -416,7 +472,10 @@ pub(super) fn is_kqueue(fd: BorrowedFd<'_>) -> bool {
 /// Urgent data has a filter on some systems only, and another one each.
 fn can_wait_for(interest: Interest) -> io::Result<()> {
     if interest.is_priority() {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "a kqueue cannot wait for urgent data"));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "a kqueue cannot wait for urgent data",
+        ));
     }
     Ok(())
 }
@@ -434,7 +493,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// A buffer for `capacity` events a wait, from 1 to `i32::MAX`; values outside are brought into that range.
+    /// A buffer for `capacity` events a wait, from 1 to `i32::MAX`; values outside are brought into
+    /// that range.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.clamp(1, i32::MAX as usize);
         let found = Vec::with_capacity(capacity);

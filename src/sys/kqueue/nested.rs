@@ -1,11 +1,14 @@
-//! Things that are an fd on Linux and a filter here: each a small kqueue with that one filter, which another kqueue, or any poller, waits for in turn.
+//! Things that are an fd on Linux and a filter here: each a small kqueue with that one filter,
+//! which another kqueue, or any poller, waits for in turn.
 //!
 //! Quirks handled here:
-//! - The kqueue outside tells when the one inside gets something, and not again while that is there: a timer is read, and taken out before it is
-//!   armed anew. The end of a process stays in it.
-//! - No system has timers on a clock that counts suspend; on the wall clock some have (`../kevent.rs`), and none tells that it was set.
-//! - A process that has ended already may be no process any more (`ESRCH`), also when it has not been waited for: then a timer stands for its end,
-//!   which is due at once.
+//! - The kqueue outside tells when the one inside gets something, and not again while that is
+//!   there: a timer is read, and taken out before it is armed anew. The end of a process stays in
+//!   it.
+//! - No system has timers on a clock that counts suspend; on the wall clock some have
+//!   (`../kevent.rs`), and none tells that it was set.
+//! - A process that has ended already may be no process any more (`ESRCH`), also when it has not
+//!   been waited for: then a timer stands for its end, which is due at once.
 //! - The end of a process is told a moment before `waitpid` has its status.
 //! - The library's kqueues cannot be waited for (cfg `flat`).
 
@@ -59,9 +62,11 @@ fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
     Raw::new(Kevent { ident: 0, filter: Filter::Timer, flags, fflags, data, id: 0 })
 }
 
-/// A kernel timer that is an fd, on any [`OsClock`] that the system has timers on: a kqueue with an `EVFILT_TIMER` here.
+/// A kernel timer that is an fd, on any [`OsClock`] that the system has timers on: a kqueue with an
+/// `EVFILT_TIMER` here.
 ///
-/// Register it edge-triggered with a [`Poller`](super::Poller), and [`read`](Self::read) it when there is an event.
+/// Register it edge-triggered with a [`Poller`](super::Poller), and [`read`](Self::read) it when
+/// there is an event.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -93,7 +98,9 @@ impl TimerFd {
     pub fn new(clock: OsClock) -> io::Result<TimerFd> {
         let wall = match clock {
             OsClock::Monotonic => None,
-            OsClock::Boottime => return Err(unsupported("this system has no timers that count suspend")),
+            OsClock::Boottime => {
+                return Err(unsupported("this system has no timers that count suspend"));
+            }
             OsClock::Wall => match timers().wall {
                 None => return Err(unsupported("this system has no timers on the wall clock")),
                 wall => wall,
@@ -102,9 +109,11 @@ impl TimerFd {
         Ok(TimerFd { kq: nested("a kernel timer")?, wall, deadline: AtomicU64::new(u64::MAX) })
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
+    /// away an expiry nobody saw. One syscall.
     ///
-    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970. [`Time::MAX`] disarms.
+    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970.
+    /// [`Time::MAX`] disarms.
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         if deadline == Time::MAX {
             return self.disarm();
@@ -112,12 +121,14 @@ impl TimerFd {
         self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
         let timers = timers();
         let (fflags, data) = match self.wall {
-            // A time before 1970 or the boot is refused by some systems; one that is past is due at once anywhere.
+            // A time before 1970 or the boot is refused by some systems; one that is past is due at
+            // once anywhere.
             Some(_) if deadline.as_nanos() <= self.now() => (timers.fflags, 1),
             Some(wall) => (timers.fflags | wall, timers.wall_data(deadline.as_nanos())),
             None => (timers.fflags, timers.data(deadline.as_nanos(), self.now())),
         };
-        // The middle one cannot fail, and makes the last one a new event for who waits for this kqueue.
+        // The middle one cannot fail, and makes the last one a new event for who waits for this
+        // kqueue.
         const ADD: u32 = EV_ADD | EV_ONESHOT;
         let changes: [Raw; STEPS] = [ADD, EV_DELETE, ADD].map(|flags| timer(flags, fflags, data));
         change(&self.kq, &changes)
@@ -137,7 +148,8 @@ impl TimerFd {
         false
     }
 
-    /// Says what has happened since the last read, or the last arming. One syscall, and one more if the kernel was too early: then it is armed again.
+    /// Says what has happened since the last read, or the last arming. One syscall, and one more if
+    /// the kernel was too early: then it is armed again.
     pub fn read(&self) -> io::Result<Expiry> {
         let deadline = self.deadline.load(Ordering::Relaxed);
         if !take(&self.kq)? || deadline == u64::MAX {
@@ -203,7 +215,8 @@ impl ProcessFd {
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
     }
 
-    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from having a status. One syscall, until it has.
+    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from
+    /// having a status. One syscall, until it has.
     pub(crate) fn is_ending(&self) -> bool {
         if !self.ended.load(Ordering::Relaxed) && take(&self.kq).unwrap_or(false) {
             self.ended.store(true, Ordering::Relaxed);
@@ -262,7 +275,8 @@ mod tests {
                 assert_eq!(wait(), Expiry::Expired);
             }
             assert!(Time::now() >= deadline);
-            // When the thread was kept from its core the deadline has passed before the look at it: again then.
+            // When the thread was kept from its core the deadline has passed before the look at it:
+            // again then.
             if early == Expiry::Pending {
                 break;
             }
@@ -271,8 +285,11 @@ mod tests {
 
     #[test]
     fn to_ask_for_a_zombie_neither_waits_nor_takes_its_status() {
-        let mut child =
-            Command::new("sh").args(["-c", "read line; exit 3"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "read line; exit 3"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
         is_zombie(child.id()); // it runs, and is not waited for
         drop(child.stdin.take());
         let end = ProcessFd::new(child.id()).unwrap();

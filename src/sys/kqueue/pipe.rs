@@ -1,7 +1,9 @@
-//! A pipe that says that something has happened: for signal handlers, and where a kqueue has no `EVFILT_USER`.
+//! A pipe that says that something has happened: for signal handlers, and where a kqueue has no
+//! `EVFILT_USER`.
 //!
 //! Quirks handled here:
-//! - Each write is a new edge. A pipe that nobody reads is full some day: then it is emptied, because only a write is a new edge.
+//! - Each write is a new edge. A pipe that nobody reads is full some day: then it is emptied,
+//!   because only a write is a new edge.
 //! - macOS has no `pipe2`.
 
 use std::fs::File;
@@ -10,7 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::super::check;
 
-/// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for edges it need not be lowered.
+/// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for
+/// edges it need not be lowered.
 #[derive(Debug)]
 pub(in super::super) struct Flag {
     reader: File,
@@ -36,7 +39,8 @@ impl Flag {
         }
     }
 
-    /// Makes it not readable. Two syscalls or more. Whatever goes wrong shows in the write that follows.
+    /// Makes it not readable. Two syscalls or more. Whatever goes wrong shows in the write that
+    /// follows.
     pub(in super::super) fn lower(&self) {
         loop {
             match (&self.reader).read(&mut [0; 512]) {

@@ -1,10 +1,12 @@
 //! The kernel timer of a kqueue: `EVFILT_TIMER`, one-shot.
 //!
 //! Quirks handled here and in `../kevent.rs`:
-//! - No system but macOS takes a monotonic deadline: what is asked for is the time that is left, rounded up, so that it ends late by what passes
-//!   between the reading of the clock and the call.
-//! - Adding it again restarts it and takes a pending expiry away; on DragonFly it does not, and is deleted in between.
-//! - It is gone when it has fired, so to delete it may fail with `ENOENT`, which is what was wanted.
+//! - No system but macOS takes a monotonic deadline: what is asked for is the time that is left,
+//!   rounded up, so that it ends late by what passes between the reading of the clock and the call.
+//! - Adding it again restarts it and takes a pending expiry away; on DragonFly it does not, and is
+//!   deleted in between.
+//! - It is gone when it has fired, so to delete it may fail with `ENOENT`, which is what was
+//!   wanted.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -41,7 +43,8 @@ pub struct OsTimer {
 pub(super) const STEPS: usize = 3;
 
 impl OsTimer {
-    /// Creates a disarmed timer of `poller` that is reported under `id`. No syscall here, two on epoll.
+    /// Creates a disarmed timer of `poller` that is reported under `id`. No syscall here, two on
+    /// epoll.
     pub fn new(poller: &Poller, id: u64) -> io::Result<OsTimer> {
         timers(); // asked here, because to ask allocates
         let queue = poller.queue.clone();
@@ -55,9 +58,11 @@ impl OsTimer {
         Ok(OsTimer { queue, ident, id })
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes away an expiry nobody saw. One syscall.
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
+    /// away an expiry nobody saw. One syscall.
     ///
-    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one syscall can do both.
+    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one
+    /// syscall can do both.
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         if deadline == Time::MAX {
             return self.disarm();
@@ -86,7 +91,8 @@ impl OsTimer {
         Arc::ptr_eq(&self.queue, queue)
     }
 
-    /// Hands the changes that arm the timer to `apply`. If that fails the deadline is what it was; unless it was interrupted, while it waited.
+    /// Hands the changes that arm the timer to `apply`. If that fails the deadline is what it was;
+    /// unless it was interrupted, while it waited.
     pub(super) fn armed_by(
         &self,
         deadline: Time,
@@ -102,7 +108,8 @@ impl OsTimer {
     }
 
     fn set(&self, deadline: Time) -> Time {
-        let former = std::mem::replace(&mut self.queue.book().timers[self.ident], deadline.as_nanos());
+        let former =
+            std::mem::replace(&mut self.queue.book().timers[self.ident], deadline.as_nanos());
         Time::from_nanos(former)
     }
 }
@@ -135,7 +142,14 @@ fn changes(timers: Timers, ident: usize, id: u64, deadline: Time) -> ([Raw; STEP
     let (mut changes, steps) = ([Raw::EMPTY; STEPS], timers.steps());
     let data = timers.data(deadline.as_nanos(), Time::now().as_nanos());
     for (change, &flags) in changes.iter_mut().zip(steps) {
-        *change = Raw::new(Kevent { ident, filter: Filter::Timer, flags, fflags: timers.fflags, data, id });
+        *change = Raw::new(Kevent {
+            ident,
+            filter: Filter::Timer,
+            flags,
+            fflags: timers.fflags,
+            data,
+            id,
+        });
     }
     (changes, steps.len())
 }
@@ -155,7 +169,8 @@ mod tests {
         events.len()
     }
 
-    /// What is asked of systems that count in ms, and of those that do not restart a timer, does the same on one that could do better.
+    /// What is asked of systems that count in ms, and of those that do not restart a timer, does
+    /// the same on one that could do better.
     #[test]
     fn each_way_to_arm_replaces_the_deadline_and_takes_an_expiry_away() {
         let here = timers();

@@ -1,11 +1,13 @@
 //! The waker of a kqueue: `EVFILT_USER`, or a pipe.
 //!
 //! Quirks handled here:
-//! - `NOTE_TRIGGER` together with `EV_CLEAR` clears itself on FreeBSD, NetBSD, OpenBSD and DragonFly, and the wake-up is lost: `EV_CLEAR` goes with the
-//!   registration only.
+//! - `NOTE_TRIGGER` together with `EV_CLEAR` clears itself on FreeBSD, NetBSD, OpenBSD and
+//!   DragonFly, and the wake-up is lost: `EV_CLEAR` goes with the registration only.
 //! - A trigger overwrites `udata`: it brings the id along.
-//! - NetBSD before 10 and OpenBSD before 7.8 do not have the filter and say `EINVAL`: there a pipe is written to. See `pipe.rs`.
-//! - libkqueue before 2.7 lets no thread call `kevent` while another one waits with that kqueue: there it is a pipe, too.
+//! - NetBSD before 10 and OpenBSD before 7.8 do not have the filter and say `EINVAL`: there a pipe
+//!   is written to. See `pipe.rs`.
+//! - libkqueue before 2.7 lets no thread call `kevent` while another one waits with that kqueue:
+//!   there it is a pipe, too.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,8 +21,8 @@ use super::{Flag, Poller, Queue};
 
 /// Wakes a [`Poller`] from any thread: an `EVFILT_USER` here, or a pipe where there is none.
 ///
-/// It belongs to one poller, where each wake-up is an event under its id that needs no reading; those that nobody waited for coalesce. One that
-/// has not been waited for goes with the waker.
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading;
+/// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
 ///
 /// ```
 /// use pollmux::sys::{Events, Poller, Waker};
@@ -48,12 +50,14 @@ enum Kind {
 }
 
 impl Waker {
-    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll. Fails as
-    /// [`Poller::new`] does.
+    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll.
+    /// Fails as [`Poller::new`] does.
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         let user = if cfg!(flat) { None } else { Some(Waker::user(poller, id)) };
         let made = match user {
-            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => Waker::pipe(poller, id),
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Waker::pipe(poller, id)
+            }
             Some(made) => made,
             None => Waker::pipe(poller, id),
         };
@@ -78,7 +82,8 @@ impl Waker {
         Ok(Waker { queue, kind: Kind::Pipe(flag) })
     }
 
-    /// Makes the poller's current or next wait return. One syscall, retried when a signal interrupts it.
+    /// Makes the poller's current or next wait return. One syscall, retried when a signal
+    /// interrupts it.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {
         match &self.kind {

@@ -1,17 +1,21 @@
-//! kqueue on Linux, for tests: `kqueue` and `kevent` as a shared library, on epoll, timerfd, eventfd and pidfd.
+//! kqueue on Linux, for tests: `kqueue` and `kevent` as a shared library, on epoll, timerfd,
+//! eventfd and pidfd.
 //!
-//! Written from what kqueue(2) of FreeBSD documents, and where that leaves a choice, like the strictest of the systems. `tests/documented.rs` has a
-//! test for each of its sentences that counts here. What makes it a better stand-in than the libkqueue of the distributions: its kqueue
-//! is an epoll fd and can be waited for itself, and a change that fails ends a call that would wait, as in every kernel.
+//! Written from what kqueue(2) of FreeBSD documents, and where that leaves a choice, like the
+//! strictest of the systems. `tests/documented.rs` has a test for each of its sentences that counts
+//! here. What makes it a better stand-in than the libkqueue of the distributions: its kqueue is an
+//! epoll fd and can be waited for itself, and a change that fails ends a call that would wait, as
+//! in every kernel.
 //!
-//! It also stands before libc's `close`, because a kqueue notices when an fd of it is closed, and has fds of its own that must go with it.
+//! It also stands before libc's `close`, because a kqueue notices when an fd of it is closed, and
+//! has fds of its own that must go with it.
 //!
 //! Not here: vnodes and other filters, `NOTE_LOWAT`, `NOTE_FORK` and `NOTE_EXEC`, kqueues under a
 //! second number (`dup`). Which error a socket has is not told (`EIO` for each), because to ask
 //! Linux for it is to take it away.
 //!
-//! With `KQUEUE_STAND_IN_LOG=file` each call of `kevent` appends a line to the file, with what it changes and whether it may wait: what strace
-//! would show of a kernel's kqueue.
+//! With `KQUEUE_STAND_IN_LOG=file` each call of `kevent` appends a line to the file, with what it
+//! changes and whether it may wait: what strace would show of a kernel's kqueue.
 
 mod abi;
 mod log;
@@ -34,15 +38,16 @@ pub extern "C" fn kqueue() -> c_int {
     answer(registry::create())
 }
 
-/// Says, by being there, that a kqueue of this library can be waited for itself. pollmux's build looks for the name.
+/// Says, by being there, that a kqueue of this library can be waited for itself. pollmux's build
+/// looks for the name.
 #[unsafe(no_mangle)]
 pub extern "C" fn kqueue_nests() {}
 
 /// Applies changes, then waits for events: kqueue(2). The number of events, or -1 and `errno`.
 ///
 /// # Safety
-/// `changes` must be valid for reads of `nchanges` kevents, `events` for writes of `nevents`, and `timeout` null or valid. The same array may be
-/// given for both.
+/// `changes` must be valid for reads of `nchanges` kevents, `events` for writes of `nevents`, and
+/// `timeout` null or valid. The same array may be given for both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kevent(
     kq: c_int,

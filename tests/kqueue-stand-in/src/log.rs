@@ -1,4 +1,5 @@
-//! A line for each call, if somebody asked for it: `kevent timer:add user:trigger, room for 16, waits`.
+//! A line for each call, if somebody asked for it:
+//! `kevent timer:add user:trigger, room for 16, waits`.
 
 use std::fmt::Write as _;
 use std::fs::File;

@@ -1,7 +1,8 @@
 //! A kqueue: the knotes, what changes them, and the wait.
 //!
-//! Each knote has a token that is never used again. An event of the epoll set names the token; what it says is asked for under the lock. So an event
-//! whose knote was deleted, disabled or taken by another thread in the meantime says nothing. The lock is not held while waiting.
+//! Each knote has a token that is never used again. An event of the epoll set names the token; what
+//! it says is asked for under the lock. So an event whose knote was deleted, disabled or taken by
+//! another thread in the meantime says nothing. The lock is not held while waiting.
 
 use std::collections::HashMap;
 use std::os::raw::{c_int, c_short};
@@ -69,7 +70,8 @@ impl Queue {
         self.wait(room, timeout)
     }
 
-    /// Errors, and what was asked to be confirmed. Without room for an error it is the call's, and the changes after it are not made.
+    /// Errors, and what was asked to be confirmed. Without room for an error it is the call's, and
+    /// the changes after it are not made.
     fn apply(&self, changes: &[kevent], room: usize) -> Result<Vec<kevent>, Errno> {
         let mut answers = Vec::new();
         if changes.is_empty() {
@@ -84,7 +86,11 @@ impl Queue {
                 Err(Errno(errno)) => errno,
             };
             if answers.len() < room {
-                answers.push(kevent { flags: change.flags | EV_ERROR, data: errno as isize, ..*change });
+                answers.push(kevent {
+                    flags: change.flags | EV_ERROR,
+                    data: errno as isize,
+                    ..*change
+                });
             }
         }
         Ok(answers)
@@ -94,7 +100,8 @@ impl Queue {
         let key = (change.filter, change.ident);
         let Some(knote) = state.knotes.get_mut(&key) else {
             if change.flags & EV_ADD == 0 || change.flags & EV_DELETE != 0 {
-                // An fd that is not open, and a filter that is none, are other errors than a knote that is not there.
+                // An fd that is not open, and a filter that is none, are other errors than a knote
+                // that is not there.
                 return Err(Errno(if known(change.filter) { libc::ENOENT } else { libc::EINVAL }));
             }
             return self.create(state, change);
@@ -150,8 +157,16 @@ impl Queue {
     }
 
     fn unwatch(&self, knote: &Knote) {
-        // SAFETY: the call takes no pointer. It may fail when the fd is closed, and then it is out of the set.
-        unsafe { libc::epoll_ctl(self.epoll, libc::EPOLL_CTL_DEL, knote.source.fd(), std::ptr::null_mut()) };
+        // SAFETY: the call takes no pointer. It may fail when the fd is closed, and then it is out
+        // of the set.
+        unsafe {
+            libc::epoll_ctl(
+                self.epoll,
+                libc::EPOLL_CTL_DEL,
+                knote.source.fd(),
+                std::ptr::null_mut(),
+            )
+        };
     }
 
     fn set_enabled(&self, knote: &mut Knote, enabled: bool) -> Result<(), Errno> {
@@ -208,7 +223,8 @@ impl Queue {
             }
             if let Some(until) = until {
                 let left = until.saturating_duration_since(Instant::now());
-                // Whoever only looks looks again if what there was has gone to another thread: there may be more.
+                // Whoever only looks looks again if what there was has gone to another thread:
+                // there may be more.
                 if left.is_zero() && (n == 0 || rest != Some(Duration::ZERO)) {
                     return Ok(found);
                 }
@@ -244,18 +260,25 @@ impl Queue {
 }
 
 fn known(filter: c_short) -> bool {
-    [EVFILT_READ, EVFILT_WRITE, EVFILT_PROC, EVFILT_SIGNAL, EVFILT_TIMER, EVFILT_USER].contains(&filter)
+    [EVFILT_READ, EVFILT_WRITE, EVFILT_PROC, EVFILT_SIGNAL, EVFILT_TIMER, EVFILT_USER]
+        .contains(&filter)
 }
 
 /// `epoll_pwait2`, to the nanosecond; `None` waits for ever.
-fn pwait(epoll: c_int, list: &mut [libc::epoll_event], timeout: Option<Duration>) -> Result<usize, Errno> {
+fn pwait(
+    epoll: c_int,
+    list: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+) -> Result<usize, Errno> {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos() as _,
     });
-    let pointer = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
+    let pointer =
+        timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
     let mask = std::ptr::null::<libc::sigset_t>();
-    // SAFETY: `list` is valid for writes of its length, the timeout null or valid, and a null mask is allowed.
+    // SAFETY: `list` is valid for writes of its length, the timeout null or valid, and a null mask
+    // is allowed.
     let n = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,
@@ -280,7 +303,8 @@ fn wait_ms(
     timeout: Option<libc::timespec>,
 ) -> Result<usize, Errno> {
     let ms = timeout.map_or(-1, |timeout| {
-        let ms = i128::from(timeout.tv_sec) * 1_000 + i128::from(timeout.tv_nsec).div_euclid(1_000_000);
+        let ms =
+            i128::from(timeout.tv_sec) * 1_000 + i128::from(timeout.tv_nsec).div_euclid(1_000_000);
         let more = timeout.tv_nsec % 1_000_000 != 0;
         c_int::try_from(ms + i128::from(more)).unwrap_or(c_int::MAX)
     });

@@ -10,7 +10,8 @@ use crate::queue::Queue;
 
 static QUEUES: RwLock<BTreeMap<c_int, Arc<Queue>>> = RwLock::new(BTreeMap::new());
 
-/// A bit for each fd that is a kqueue or is watched by one, so that other fds are closed without a lock.
+/// A bit for each fd that is a kqueue or is watched by one, so that other fds are closed without a
+/// lock.
 static KNOWN: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
 
 fn bit(fd: c_int) -> Option<(&'static AtomicU64, u64)> {
@@ -18,7 +19,8 @@ fn bit(fd: c_int) -> Option<(&'static AtomicU64, u64)> {
     Some((KNOWN.get(fd / 64)?, 1 << (fd % 64)))
 }
 
-/// Before `fd` is put into a kqueue, or is one. Those with numbers past the bits are always looked for.
+/// Before `fd` is put into a kqueue, or is one. Those with numbers past the bits are always looked
+/// for.
 pub(crate) fn mark(fd: c_int) {
     if let Some((word, bit)) = bit(fd) {
         word.fetch_or(bit, Ordering::SeqCst);
@@ -44,7 +46,10 @@ pub(crate) fn create() -> Result<c_int, Errno> {
     // SAFETY: the call takes no pointers.
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     mark(epoll);
-    QUEUES.write().unwrap_or_else(PoisonError::into_inner).insert(epoll, Arc::new(Queue::new(epoll)));
+    QUEUES
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(epoll, Arc::new(Queue::new(epoll)));
     Ok(epoll)
 }
 
@@ -61,7 +66,8 @@ pub(crate) fn closing(fd: c_int) {
     }
     let gone = QUEUES.write().unwrap_or_else(PoisonError::into_inner).remove(&fd);
     drop(gone); // and with it what it has inside, unless another thread waits with it
-    let others: Vec<_> = QUEUES.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    let others: Vec<_> =
+        QUEUES.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
     for queue in others {
         queue.forget(fd);
     }

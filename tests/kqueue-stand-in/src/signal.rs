@@ -1,7 +1,9 @@
-//! `EVFILT_SIGNAL`: a handler of ours before whatever was there, which counts the signal in an eventfd of each knote.
+//! `EVFILT_SIGNAL`: a handler of ours before whatever was there, which counts the signal in an
+//! eventfd of each knote.
 //!
-//! What was there still happens afterwards: a handler is called, a signal that is ignored is ignored, and a default action is taken.
-//! Change it before the knote is added or after it is deleted.
+//! What was there still happens afterwards: a handler is called, a signal that is ignored is
+//! ignored, and a default action is taken. Change it before the knote is added or after it is
+//! deleted.
 
 use std::os::raw::{c_int, c_void};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -29,14 +31,16 @@ pub(crate) struct Listener(usize);
 
 impl Listener {
     pub(crate) fn new(signal: usize, eventfd: c_int) -> Result<Listener, Errno> {
-        let valid =
-            (1..SIGNALS).contains(&signal) && ![libc::SIGKILL, libc::SIGSTOP].contains(&(signal as c_int));
+        let valid = (1..SIGNALS).contains(&signal)
+            && ![libc::SIGKILL, libc::SIGSTOP].contains(&(signal as c_int));
         if !valid {
             return Err(Errno(libc::EINVAL));
         }
         let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let place =
-            SIGNAL.iter().position(|place| place.load(Ordering::SeqCst) == 0).ok_or(Errno(libc::ENOMEM))?;
+        let place = SIGNAL
+            .iter()
+            .position(|place| place.load(Ordering::SeqCst) == 0)
+            .ok_or(Errno(libc::ENOMEM))?;
         EVENTFD[place].store(eventfd, Ordering::SeqCst);
         SIGNAL[place].store(signal as c_int, Ordering::SeqCst);
         if counts[signal] == 0 {
@@ -77,7 +81,8 @@ fn take_over(signal: c_int) -> Result<(), Errno> {
     let mut action = current(signal)?;
     HANDLER[signal as usize].store(action.sa_sigaction, Ordering::SeqCst);
     FLAGS[signal as usize].store(action.sa_flags, Ordering::SeqCst);
-    // As it was, so that what is interrupted stays so; but where nothing was, nothing is interrupted either.
+    // As it was, so that what is interrupted stays so; but where nothing was, nothing is
+    // interrupted either.
     if [libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
         action.sa_flags = libc::SA_RESTART;
     }

@@ -1,4 +1,5 @@
-//! What stands behind a knote, filter by filter: the fd in the epoll set that tells of it, and what an event of it says.
+//! What stands behind a knote, filter by filter: the fd in the epoll set that tells of it, and what
+//! an event of it says.
 
 use std::os::raw::{c_int, c_uint};
 use std::time::Duration;
@@ -14,7 +15,8 @@ pub(crate) enum Source {
         fd: c_int,
         socket: bool,
     },
-    /// An epoll of its own with the caller's fd in it, because the caller's fd can be in ours only once, and is there for reading.
+    /// An epoll of its own with the caller's fd in it, because the caller's fd can be in ours only
+    /// once, and is there for reading.
     Write {
         fd: c_int,
         socket: bool,
@@ -103,7 +105,8 @@ impl Source {
         }
     }
 
-    /// What the epoll set is to tell of it. Only with fds is `EV_CLEAR` an edge: the others are reset by reading.
+    /// What the epoll set is to tell of it. Only with fds is `EV_CLEAR` an edge: the others are
+    /// reset by reading.
     pub(crate) fn interest(&self, flags: u16) -> c_int {
         let edge = if flags & EV_CLEAR != 0 { libc::EPOLLET } else { 0 };
         match self {
@@ -118,7 +121,8 @@ impl Source {
         let Source::Timer { timerfd, wall } = self else { return Ok(()) };
         let value = duration(change)?;
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let spec = libc::timespec { tv_sec: value.as_secs() as _, tv_nsec: value.subsec_nanos() as _ };
+        let spec =
+            libc::timespec { tv_sec: value.as_secs() as _, tv_nsec: value.subsec_nanos() as _ };
         let interval = if oneshot || *wall { zero } else { spec };
         let spec = libc::itimerspec { it_interval: interval, it_value: spec };
         let flags = if *wall { libc::TFD_TIMER_ABSTIME } else { 0 };
@@ -137,7 +141,8 @@ impl Source {
         *triggered = on;
     }
 
-    /// A change of a knote that exists, `kept`: takes over what the filter does. When it says true the fd is another one.
+    /// A change of a knote that exists, `kept`: takes over what the filter does. When it says true
+    /// the fd is another one.
     pub(crate) fn touch(&mut self, kept: &mut kevent, change: &kevent) -> Result<bool, Errno> {
         match self {
             Source::Timer { wall, .. } if change.flags & EV_ADD != 0 => {
@@ -152,7 +157,8 @@ impl Source {
                 Ok(was != is)
             }
             Source::User { triggered, .. } => {
-                let (flags, wanted) = (kept.fflags & NOTE_FFLAGSMASK, change.fflags & NOTE_FFLAGSMASK);
+                let (flags, wanted) =
+                    (kept.fflags & NOTE_FFLAGSMASK, change.fflags & NOTE_FFLAGSMASK);
                 kept.fflags = match change.fflags & NOTE_FFCTRLMASK {
                     NOTE_FFAND => flags & wanted,
                     NOTE_FFOR => flags | wanted,
@@ -161,7 +167,8 @@ impl Source {
                 };
                 kept.data = change.data;
                 let on = *triggered || change.fflags & NOTE_TRIGGER != 0;
-                // The trap: here EV_CLEAR is no property of the knote but clears it, and with it a trigger that came along.
+                // The trap: here EV_CLEAR is no property of the knote but clears it, and with it a
+                // trigger that came along.
                 let clears = change.flags & EV_CLEAR != 0;
                 if clears {
                     (kept.fflags, kept.data) = (0, 0);
@@ -169,12 +176,15 @@ impl Source {
                 self.trigger(on && !clears);
                 Ok(false)
             }
-            Source::Read { .. } | Source::Write { .. } if change.fflags != 0 => Err(Errno(libc::EINVAL)),
+            Source::Read { .. } | Source::Write { .. } if change.fflags != 0 => {
+                Err(Errno(libc::EINVAL))
+            }
             _ => Ok(false),
         }
     }
 
-    /// What there is to say, given what epoll said; `None` when it is over already, for instance because another thread took it.
+    /// What there is to say, given what epoll said; `None` when it is over already, for instance
+    /// because another thread took it.
     pub(crate) fn say(&mut self, knote: &kevent, epoll: c_int) -> Option<Said> {
         let (mut flags, mut fflags) = (0, 0);
         let data = match self {
@@ -283,13 +293,18 @@ fn ioctl(fd: c_int, request: libc::Ioctl) -> Option<isize> {
 fn option(fd: c_int, name: c_int) -> Option<isize> {
     let (mut n, mut len): (c_int, libc::socklen_t) = (0, size_of::<c_int>() as _);
     // SAFETY: `n` and `len` are valid places for an int and its length.
-    let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut n).cast(), &mut len) };
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut n).cast(), &mut len) };
     (result == 0).then_some(n as isize)
 }
 
 /// Bytes to read; one for what has no bytes: a connection to accept, an event.
 fn readable(fd: c_int) -> isize {
-    if option(fd, libc::SO_ACCEPTCONN) == Some(1) { 1 } else { ioctl(fd, libc::FIONREAD).unwrap_or(1) }
+    if option(fd, libc::SO_ACCEPTCONN) == Some(1) {
+        1
+    } else {
+        ioctl(fd, libc::FIONREAD).unwrap_or(1)
+    }
 }
 
 /// Bytes of room.
@@ -304,7 +319,8 @@ fn writable(fd: c_int, socket: bool) -> isize {
     room.unwrap_or(1).max(0)
 }
 
-/// The status of a process that has ended as `wait` would give it; it is left to be waited for. Zero for one that is not our child.
+/// The status of a process that has ended as `wait` would give it; it is left to be waited for.
+/// Zero for one that is not our child.
 fn status(pidfd: c_int) -> isize {
     // SAFETY: an all-zero siginfo_t is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

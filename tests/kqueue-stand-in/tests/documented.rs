@@ -1,4 +1,5 @@
-//! Each sentence of kqueue(2) that the stand-in keeps, as a test; the sentence, or where it is from if it is no manual, stands above it.
+//! Each sentence of kqueue(2) that the stand-in keeps, as a test; the sentence, or where it is from
+//! if it is no manual, stands above it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -28,7 +29,11 @@ fn ms(n: u64) -> Duration {
 }
 
 fn timer(ident: usize, flags: u16, after: Duration) -> kevent {
-    kevent { fflags: NOTE_NSECONDS, data: after.as_nanos() as isize, ..change(ident, EVFILT_TIMER, flags) }
+    kevent {
+        fflags: NOTE_NSECONDS,
+        data: after.as_nanos() as isize,
+        ..change(ident, EVFILT_TIMER, flags)
+    }
 }
 
 fn trigger(ident: usize) -> kevent {
@@ -44,14 +49,21 @@ impl Kq {
     }
 
     /// What is there, or the errno.
-    fn call(&self, changes: &[kevent], room: usize, timeout: Option<Duration>) -> Result<Vec<kevent>, i32> {
+    fn call(
+        &self,
+        changes: &[kevent],
+        room: usize,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<kevent>, i32> {
         let mut events = vec![change(0, 0, 0); room];
-        let timeout =
-            timeout.map(|t| libc::timespec { tv_sec: t.as_secs() as _, tv_nsec: t.subsec_nanos() as _ });
+        let timeout = timeout
+            .map(|t| libc::timespec { tv_sec: t.as_secs() as _, tv_nsec: t.subsec_nanos() as _ });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const _);
         let (changes, n) = (changes.as_ptr(), changes.len() as i32);
         // SAFETY: both lists are as long as is said, and the timeout is null or valid.
-        let n = unsafe { kevent(self.0.as_raw_fd(), changes, n, events.as_mut_ptr(), room as i32, timeout) };
+        let n = unsafe {
+            kevent(self.0.as_raw_fd(), changes, n, events.as_mut_ptr(), room as i32, timeout)
+        };
         if n < 0 {
             return Err(std::io::Error::last_os_error().raw_os_error().unwrap());
         }
@@ -112,7 +124,8 @@ fn fill(mut to: impl Write) -> usize {
 
 // ---- The calls.
 
-/// "A kevent is identified by the (ident, filter) pair; there may only be one unique kevent per kqueue."
+/// "A kevent is identified by the (ident, filter) pair; there may only be one unique kevent per
+/// kqueue."
 #[test]
 fn ident_and_filter_are_the_key() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
@@ -124,7 +137,8 @@ fn ident_and_filter_are_the_key() {
     assert_eq!(filters, [EVFILT_WRITE, EVFILT_READ]);
 }
 
-/// "The filter is executed upon the initial registration of a kevent in order to detect whether a preexisting condition is present."
+/// "The filter is executed upon the initial registration of a kevent in order to detect whether a
+/// preexisting condition is present."
 #[test]
 fn a_condition_from_before_the_registration_is_found() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
@@ -136,24 +150,31 @@ fn a_condition_from_before_the_registration_is_found() {
     }
 }
 
-/// "The filter is also run when the user attempts to retrieve the kevent from the kqueue. If the filter indicates that the condition that triggered the
-/// event no longer holds, the kevent is removed from the kqueue and is not returned."
+/// "The filter is also run when the user attempts to retrieve the kevent from the kqueue. If the
+/// filter indicates that the condition that triggered the event no longer holds, the kevent is
+/// removed from the kqueue and is not returned."
 #[test]
 fn a_condition_that_is_over_is_not_returned() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD), change(fd(&a), EVFILT_WRITE, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[
+        change(fd(&a), EVFILT_READ, EV_ADD),
+        change(fd(&a), EVFILT_WRITE, EV_ADD | EV_CLEAR),
+    ]);
     b.write_all(b"x").unwrap();
     assert_eq!(a.read(&mut [0; 8]).unwrap(), 1);
     fill(&a);
     none(kq.look());
 }
 
-/// "Multiple events which trigger the filter do not result in multiple kevents being placed on the kqueue; instead, the filter will aggregate the
-/// events into a single struct kevent."
+/// "Multiple events which trigger the filter do not result in multiple kevents being placed on the
+/// kqueue; instead, the filter will aggregate the events into a single struct kevent."
 #[test]
 fn events_of_one_knote_are_one_event() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD | EV_CLEAR), change(1, EVFILT_USER, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[
+        change(fd(&a), EVFILT_READ, EV_ADD | EV_CLEAR),
+        change(1, EVFILT_USER, EV_ADD | EV_CLEAR),
+    ]);
     for _ in 0..3 {
         b.write_all(b"xy").unwrap();
         kq.apply(&[trigger(1)]);
@@ -181,7 +202,8 @@ fn a_closed_fd_takes_its_knotes_along() {
     drop(same);
 }
 
-/// "The kqueue() system call creates a new kernel event queue and returns a descriptor." What it has inside goes with it.
+/// "The kqueue() system call creates a new kernel event queue and returns a descriptor." What it
+/// has inside goes with it.
 #[test]
 fn a_closed_kqueue_leaves_no_fd_behind() {
     if std::env::var_os("KQUEUE_CHILD").is_none() {
@@ -226,24 +248,32 @@ fn what_is_no_kqueue_is_a_bad_fd() {
     }
 }
 
-/// "All changes contained in the changelist are applied before any pending events are read from the queue."
+/// "All changes contained in the changelist are applied before any pending events are read from the
+/// queue."
 #[test]
 fn changes_come_before_events() {
     let kq = Kq::new();
     let hour = Duration::from_secs(3600);
-    let changes =
-        [change(1, EVFILT_USER, EV_ADD | EV_CLEAR), trigger(1), timer(1, EV_ADD | EV_ONESHOT, hour)];
+    let changes = [
+        change(1, EVFILT_USER, EV_ADD | EV_CLEAR),
+        trigger(1),
+        timer(1, EV_ADD | EV_ONESHOT, hour),
+    ];
     assert_eq!(one(kq.call(&changes, 4, None).unwrap()).filter, EVFILT_USER);
     // One call arms and waits.
     let start = Instant::now();
-    assert_eq!(one(kq.call(&[timer(1, EV_ADD | EV_ONESHOT, ms(5))], 4, None).unwrap()).filter, EVFILT_TIMER);
+    assert_eq!(
+        one(kq.call(&[timer(1, EV_ADD | EV_ONESHOT, ms(5))], 4, None).unwrap()).filter,
+        EVFILT_TIMER
+    );
     assert!(start.elapsed() >= ms(5));
     // What is deleted is not there any more.
     kq.apply(&[trigger(1)]);
     none(kq.call(&[change(1, EVFILT_USER, EV_DELETE)], 4, ZERO).unwrap());
 }
 
-/// "When nevents is zero, kevent() will return immediately even if there is a timeout specified unlike select(2)."
+/// "When nevents is zero, kevent() will return immediately even if there is a timeout specified
+/// unlike select(2)."
 #[test]
 fn without_room_nothing_is_waited_for() {
     let kq = Kq::new();
@@ -253,8 +283,10 @@ fn without_room_nothing_is_waited_for() {
     assert!(start.elapsed() < Duration::from_secs(15));
 }
 
-/// "If timeout is a non-NULL pointer, it specifies a maximum interval to wait for an event, which will be interpreted as a struct timespec. To effect a
-/// poll, the timeout argument should be non-NULL, pointing to a zero-valued timespec." "If the time limit expires, then kevent() returns 0."
+/// "If timeout is a non-NULL pointer, it specifies a maximum interval to wait for an event, which
+/// will be interpreted as a struct timespec. To effect a poll, the timeout argument should be
+/// non-NULL, pointing to a zero-valued timespec." "If the time limit expires, then kevent() returns
+/// 0."
 #[test]
 fn a_timeout_ends_the_wait_and_not_before_its_time() {
     let kq = Kq::new();
@@ -287,7 +319,8 @@ fn wrong_times_filters_and_sizes_are_refused() {
 #[test]
 fn one_array_may_be_both_lists() {
     let kq = Kq::new();
-    let mut list = [change(1, EVFILT_USER, EV_ADD), trigger(1), change(2, EVFILT_USER, EV_ADD), trigger(2)];
+    let mut list =
+        [change(1, EVFILT_USER, EV_ADD), trigger(1), change(2, EVFILT_USER, EV_ADD), trigger(2)];
     let list_at = list.as_mut_ptr();
     // SAFETY: the list is as long as is said.
     assert_eq!(unsafe { kevent(kq.0.as_raw_fd(), list_at, 4, list_at, 4, null_mut()) }, 2);
@@ -296,8 +329,10 @@ fn one_array_may_be_both_lists() {
     assert_eq!(idents, [1, 2]);
 }
 
-/// "If an error occurs while processing an element of the changelist and there is enough room in the eventlist, then the event will be placed in the
-/// eventlist with EV_ERROR set in flags and the system error in data." Such a call does not wait (kern_event.c: it returns the number of errors).
+/// "If an error occurs while processing an element of the changelist and there is enough room in
+/// the eventlist, then the event will be placed in the eventlist with EV_ERROR set in flags and the
+/// system error in data." Such a call does not wait (kern_event.c: it returns the number of
+/// errors).
 #[test]
 fn an_error_is_an_event_and_ends_the_call() {
     let kq = Kq::new();
@@ -317,25 +352,32 @@ fn an_error_without_room_is_the_calls() {
     let kq = Kq::new();
     let changes = [change(5, EVFILT_TIMER, EV_DELETE), change(1, EVFILT_USER, EV_ADD)];
     assert_eq!(kq.call(&changes, 0, None), Err(libc::ENOENT));
-    assert_eq!(kq.call(&[trigger(1)], 0, None), Err(libc::ENOENT), "what comes after it is not done");
+    assert_eq!(
+        kq.call(&[trigger(1)], 0, None),
+        Err(libc::ENOENT),
+        "what comes after it is not done"
+    );
 }
 
 /// "ENOENT: The event could not be found to be modified or deleted."
 #[test]
 fn a_change_of_what_is_not_there_is_refused() {
     let (kq, (a, _b)) = (Kq::new(), pair());
-    for filter in [EVFILT_READ, EVFILT_WRITE, EVFILT_TIMER, EVFILT_USER, EVFILT_SIGNAL, EVFILT_PROC] {
+    for filter in [EVFILT_READ, EVFILT_WRITE, EVFILT_TIMER, EVFILT_USER, EVFILT_SIGNAL, EVFILT_PROC]
+    {
         for flags in [0, EV_DELETE, EV_ENABLE, EV_DISABLE] {
             assert_eq!(kq.call(&[change(fd(&a), filter, flags)], 0, ZERO), Err(libc::ENOENT));
         }
     }
 }
 
-/// "EINTR: A signal was delivered before the timeout expired and before any events were placed on the kqueue for return."
+/// "EINTR: A signal was delivered before the timeout expired and before any events were placed on
+/// the kqueue for return."
 #[test]
 fn a_signal_ends_the_wait_and_the_changes_are_made() {
     extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: an all-zero sigaction is a value, the handler does nothing, and the thread is alive while it is signalled.
+    // SAFETY: an all-zero sigaction is a value, the handler does nothing, and the thread is alive
+    // while it is signalled.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
@@ -360,8 +402,8 @@ fn a_signal_ends_the_wait_and_the_changes_are_made() {
 
 // ---- Flags.
 
-/// "EV_ADD: Adds the event to the kqueue. Re-adding an existing event will modify the parameters of the original event, and not result in a
-/// duplicate entry."
+/// "EV_ADD: Adds the event to the kqueue. Re-adding an existing event will modify the parameters of
+/// the original event, and not result in a duplicate entry."
 #[test]
 fn adding_again_changes_the_one_that_is_there() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
@@ -376,7 +418,8 @@ fn adding_again_changes_the_one_that_is_there() {
     one(kq.look());
 }
 
-/// "udata: Opaque user-defined value passed through the kernel unchanged." Each change brings it anew, a trigger as well (kern_event.c).
+/// "udata: Opaque user-defined value passed through the kernel unchanged." Each change brings it
+/// anew, a trigger as well (kern_event.c).
 #[test]
 fn udata_comes_back_as_the_last_change_had_it() {
     let kq = Kq::new();
@@ -388,15 +431,19 @@ fn udata_comes_back_as_the_last_change_had_it() {
     assert_eq!(one(kq.look()).udata, null_mut());
 }
 
-/// "EV_DISABLE: Disable the event so kevent() will not return it. The filter itself is not disabled." "EV_ENABLE: Permit kevent() to return the event
-/// if it is triggered."
+/// "EV_DISABLE: Disable the event so kevent() will not return it. The filter itself is not
+/// disabled." "EV_ENABLE: Permit kevent() to return the event if it is triggered."
 #[test]
 fn what_is_disabled_is_not_returned_until_it_is_enabled() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     let all = [(fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_USER), (1, EVFILT_TIMER)];
     kq.apply(&all.map(|(ident, filter)| kevent {
         data: if filter == EVFILT_TIMER { 1 } else { 0 },
-        ..change(ident, filter, EV_ADD | EV_CLEAR | if filter == EVFILT_TIMER { EV_ONESHOT } else { 0 })
+        ..change(
+            ident,
+            filter,
+            EV_ADD | EV_CLEAR | if filter == EVFILT_TIMER { EV_ONESHOT } else { 0 },
+        )
     }));
     kq.apply(&all.map(|(ident, filter)| change(ident, filter, EV_DISABLE)));
     b.write_all(b"x").unwrap();
@@ -420,7 +467,8 @@ fn adding_enables_unless_told_otherwise() {
     one(kq.look());
 }
 
-/// "EV_DISPATCH: Disable the event source immediately after delivery of an event. See EV_DISABLE above."
+/// "EV_DISPATCH: Disable the event source immediately after delivery of an event. See EV_DISABLE
+/// above."
 #[test]
 fn a_dispatched_event_is_disabled() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
@@ -454,8 +502,9 @@ fn a_deleted_event_is_gone() {
     }
 }
 
-/// "EV_RECEIPT: This flag is useful for making bulk changes to a kqueue without draining any pending events. When passed as input, it forces EV_ERROR to
-/// always be returned. When a filter is successfully added the data field will be zero."
+/// "EV_RECEIPT: This flag is useful for making bulk changes to a kqueue without draining any
+/// pending events. When passed as input, it forces EV_ERROR to always be returned. When a filter is
+/// successfully added the data field will be zero."
 #[test]
 fn receipts_say_what_came_of_each_change_and_drain_nothing() {
     let kq = Kq::new();
@@ -466,13 +515,14 @@ fn receipts_say_what_came_of_each_change_and_drain_nothing() {
         change(2, EVFILT_USER, EV_DELETE | EV_RECEIPT),
     ];
     let receipts = kq.call(&changes, 3, None).unwrap();
-    let seen: Vec<_> = receipts.iter().map(|r| (r.ident, r.flags & EV_ERROR != 0, r.data as i32)).collect();
+    let seen: Vec<_> =
+        receipts.iter().map(|r| (r.ident, r.flags & EV_ERROR != 0, r.data as i32)).collect();
     assert_eq!(seen, [(2, true, 0), (3, true, libc::ENOENT), (2, true, 0)]);
     assert_eq!(one(kq.look()).ident, 1);
 }
 
-/// "EV_ONESHOT: Causes the event to return only the first occurrence of the filter being triggered. After the user retrieves the event from the
-/// kqueue, it is deleted."
+/// "EV_ONESHOT: Causes the event to return only the first occurrence of the filter being triggered.
+/// After the user retrieves the event from the kqueue, it is deleted."
 #[test]
 fn a_oneshot_is_deleted_when_it_is_retrieved() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
@@ -490,8 +540,8 @@ fn a_oneshot_is_deleted_when_it_is_retrieved() {
     }
 }
 
-/// "EV_CLEAR: After the event is retrieved by the user, its state is reset. This is useful for filters which report state transitions instead of the
-/// current state."
+/// "EV_CLEAR: After the event is retrieved by the user, its state is reset. This is useful for
+/// filters which report state transitions instead of the current state."
 #[test]
 fn with_clear_a_state_is_told_once_a_change() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
@@ -501,7 +551,10 @@ fn with_clear_a_state_is_told_once_a_change() {
         one(kq.look());
         none(kq.look());
     }
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_DELETE), change(fd(&a), EVFILT_WRITE, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[
+        change(fd(&a), EVFILT_READ, EV_DELETE),
+        change(fd(&a), EVFILT_WRITE, EV_ADD | EV_CLEAR),
+    ]);
     one(kq.look());
     none(kq.look());
     fill(&a);
@@ -528,7 +581,8 @@ fn without_clear_a_state_is_told_while_it_lasts() {
 
 // ---- EVFILT_READ and EVFILT_WRITE.
 
-/// "EVFILT_READ: Sockets which have previously been passed to listen return when there is an incoming connection pending."
+/// "EVFILT_READ: Sockets which have previously been passed to listen return when there is an
+/// incoming connection pending."
 #[test]
 fn a_listener_is_readable_with_a_connection() {
     let kq = Kq::new();
@@ -541,8 +595,9 @@ fn a_listener_is_readable_with_a_connection() {
     none(kq.look());
 }
 
-/// "Other socket descriptors return when there is data to be read. On return, data contains the number of bytes of protocol data available to read."
-/// "Fifos, Pipes: Returns when there is data to read; data contains the number of bytes available."
+/// "Other socket descriptors return when there is data to be read. On return, data contains the
+/// number of bytes of protocol data available to read." "Fifos, Pipes: Returns when there is data
+/// to read; data contains the number of bytes available."
 #[test]
 fn what_can_be_read_is_counted() {
     let (kq, (a, mut b), (reader, mut writer)) = (Kq::new(), pair(), pipe());
@@ -555,8 +610,9 @@ fn what_can_be_read_is_counted() {
     assert_eq!(one(kq.look()).data, 5);
 }
 
-/// "If the read direction of the socket has shutdown, then the filter also sets EV_EOF in flags [..] It is possible for EOF to be returned (indicating the
-/// connection is gone) while there is still data pending in the socket buffer."
+/// "If the read direction of the socket has shutdown, then the filter also sets EV_EOF in flags
+/// [..] It is possible for EOF to be returned (indicating the connection is gone) while there is
+/// still data pending in the socket buffer."
 #[test]
 fn an_end_is_told_with_data_pending() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
@@ -571,7 +627,8 @@ fn an_end_is_told_with_data_pending() {
     assert_eq!(one(kq.look()).flags & EV_EOF, 0);
 }
 
-/// "[..] and returns the socket error (if any) in fflags." Here as EIO, and it is still there to be asked for.
+/// "[..] and returns the socket error (if any) in fflags." Here as EIO, and it is still there to be
+/// asked for.
 #[test]
 fn a_socket_error_is_told_and_not_taken() {
     let kq = Kq::new();
@@ -581,7 +638,10 @@ fn a_socket_error_is_told_and_not_taken() {
     // To close a socket that has not read everything resets the connection.
     server.write_all(b"x").unwrap();
     client.peek(&mut [0; 8]).unwrap();
-    kq.apply(&[change(fd(&server), EVFILT_READ, EV_ADD), change(fd(&server), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[
+        change(fd(&server), EVFILT_READ, EV_ADD),
+        change(fd(&server), EVFILT_WRITE, EV_ADD),
+    ]);
     drop(client);
     let mut seen = Vec::new();
     while seen.len() < 2 {
@@ -604,8 +664,9 @@ fn a_pipe_ends_with_its_last_writer() {
     assert_eq!((event.flags & EV_EOF, event.data), (EV_EOF, 0));
 }
 
-/// "EVFILT_WRITE: Takes a descriptor as the identifier, and returns whenever it is possible to write to the descriptor. For sockets, pipes and fifos, data
-/// will contain the amount of space remaining in the write buffer."
+/// "EVFILT_WRITE: Takes a descriptor as the identifier, and returns whenever it is possible to
+/// write to the descriptor. For sockets, pipes and fifos, data will contain the amount of space
+/// remaining in the write buffer."
 #[test]
 fn room_to_write_is_counted() {
     let (kq, (a, _b), (_reader, mut writer)) = (Kq::new(), pair(), pipe());
@@ -632,13 +693,15 @@ fn writing_ends_with_the_reader() {
 
 // ---- A kqueue as an fd.
 
-/// A kqueue "may be polled" (FreeBSD: `kqueue_poll`), and is readable with EVFILT_READ while it has events.
+/// A kqueue "may be polled" (FreeBSD: `kqueue_poll`), and is readable with EVFILT_READ while it has
+/// events.
 #[test]
 fn a_kqueue_in_a_kqueue_in_a_kqueue_is_readable_while_there_are_events() {
     for flags in [EV_ADD, EV_ADD | EV_CLEAR] {
         let kqs = [Kq::new(), Kq::new(), Kq::new()];
         let (a, mut b) = pair();
-        let filters = [(1, EVFILT_USER), (fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_TIMER)];
+        let filters =
+            [(1, EVFILT_USER), (fd(&a), EVFILT_READ), (fd(&a), EVFILT_WRITE), (1, EVFILT_TIMER)];
         for (ident, filter) in filters {
             // A timer that repeats would make another event while we look.
             let once = if filter == EVFILT_TIMER { EV_ONESHOT } else { 0 };
@@ -691,7 +754,8 @@ fn a_kqueue_can_be_polled() {
     assert_eq!(poll(), 0);
 }
 
-/// A new kqueue is close-on-exec here, since "the queue is not inherited by a child created with fork(2)".
+/// A new kqueue is close-on-exec here, since "the queue is not inherited by a child created with
+/// fork(2)".
 #[test]
 fn a_kqueue_does_not_reach_other_programs() {
     let kq = Kq::new();
@@ -726,8 +790,9 @@ fn a_forked_child_has_no_kqueue() {
 
 // ---- EVFILT_TIMER.
 
-/// "EVFILT_TIMER: Establishes an arbitrary timer identified by ident. When adding a timer, data specifies the timeout period and fflags can be set to one of
-/// the following: NOTE_SECONDS, NOTE_USECONDS, NOTE_NSECONDS. If fflags is not set, the default is milliseconds."
+/// "EVFILT_TIMER: Establishes an arbitrary timer identified by ident. When adding a timer, data
+/// specifies the timeout period and fflags can be set to one of the following: NOTE_SECONDS,
+/// NOTE_USECONDS, NOTE_NSECONDS. If fflags is not set, the default is milliseconds."
 #[test]
 fn a_timer_counts_in_the_unit_that_is_asked_for() {
     let kq = Kq::new();
@@ -749,8 +814,9 @@ fn a_timer_counts_in_the_unit_that_is_asked_for() {
     }
 }
 
-/// "The timer will be periodic unless EV_ONESHOT is specified. On return, data contains the number of times the timeout has expired since the last call to
-/// kevent(). This filter automatically sets the EV_CLEAR flag internally."
+/// "The timer will be periodic unless EV_ONESHOT is specified. On return, data contains the number
+/// of times the timeout has expired since the last call to kevent(). This filter automatically sets
+/// the EV_CLEAR flag internally."
 #[test]
 fn a_timer_repeats_and_counts_its_expiries() {
     let kq = Kq::new();
@@ -776,7 +842,8 @@ fn a_timer_of_nothing_fires_at_once() {
     assert_eq!(kq.call(&[negative], 0, ZERO), Err(libc::EINVAL));
 }
 
-/// "Re-adding an existing event will modify the parameters": a timer is restarted, and an expiry nobody saw is taken away (FreeBSD, macOS, NetBSD, OpenBSD).
+/// "Re-adding an existing event will modify the parameters": a timer is restarted, and an expiry
+/// nobody saw is taken away (FreeBSD, macOS, NetBSD, OpenBSD).
 #[test]
 fn adding_a_timer_again_restarts_it_and_takes_its_expiry_away() {
     let kq = Kq::new();
@@ -793,7 +860,8 @@ fn adding_a_timer_again_restarts_it_and_takes_its_expiry_away() {
     one(kq.wait());
 }
 
-/// "NOTE_ABSTIME: The specified expiration time is absolute", since the Epoch; here NOTE_ABSOLUTE, which is one-shot whatever the flags say (macOS).
+/// "NOTE_ABSTIME: The specified expiration time is absolute", since the Epoch; here NOTE_ABSOLUTE,
+/// which is one-shot whatever the flags say (macOS).
 #[test]
 fn an_absolute_timer_is_on_the_wall_clock() {
     let kq = Kq::new();
@@ -832,12 +900,16 @@ fn there_may_be_many_timers() {
 
 // ---- EVFILT_USER.
 
-/// "EVFILT_USER: Establishes a user event identified by ident which is not associated with any kernel mechanism but is triggered by user level code."
-/// "NOTE_TRIGGER: Cause the event to be triggered."
+/// "EVFILT_USER: Establishes a user event identified by ident which is not associated with any
+/// kernel mechanism but is triggered by user level code." "NOTE_TRIGGER: Cause the event to be
+/// triggered."
 #[test]
 fn a_user_event_is_triggered_by_a_note() {
     let kq = Kq::new();
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR), change(2, EVFILT_USER, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[
+        change(1, EVFILT_USER, EV_ADD | EV_CLEAR),
+        change(2, EVFILT_USER, EV_ADD | EV_CLEAR),
+    ]);
     none(kq.look());
     kq.apply(&[trigger(2)]);
     let event = one(kq.look());
@@ -853,7 +925,8 @@ fn a_user_event_is_triggered_by_a_note() {
     assert_eq!(one(kq.look()).ident, 4);
 }
 
-/// The trap: NOTE_TRIGGER together with EV_CLEAR on an event that exists clears itself (FreeBSD, NetBSD, OpenBSD, DragonFly: filt_usertouch).
+/// The trap: NOTE_TRIGGER together with EV_CLEAR on an event that exists clears itself (FreeBSD,
+/// NetBSD, OpenBSD, DragonFly: filt_usertouch).
 #[test]
 fn a_trigger_with_clear_is_lost() {
     let kq = Kq::new();
@@ -869,8 +942,9 @@ fn a_trigger_with_clear_is_lost() {
     one(kq.look());
 }
 
-/// "The lower 24 bits of the fflags may be used for user defined flags and manipulated using the following: NOTE_FFNOP (ignore the input fflags),
-/// NOTE_FFAND, NOTE_FFOR, NOTE_FFCOPY." "On return, fflags contains the users defined flags in the lower 24 bits."
+/// "The lower 24 bits of the fflags may be used for user defined flags and manipulated using the
+/// following: NOTE_FFNOP (ignore the input fflags), NOTE_FFAND, NOTE_FFOR, NOTE_FFCOPY." "On
+/// return, fflags contains the users defined flags in the lower 24 bits."
 #[test]
 fn a_user_event_carries_flags() {
     let kq = Kq::new();
@@ -904,10 +978,12 @@ extern "C" fn count(_: libc::c_int) {
     HANDLED.fetch_add(1, Ordering::SeqCst);
 }
 
-/// "EVFILT_SIGNAL: Takes the signal number to monitor as the identifier and returns when the given signal is delivered to the process. This coexists with
-/// the signal() and sigaction() facilities, and has a lower precedence. The filter will record all attempts to deliver a signal to a process, even if the
-/// signal has been marked as SIG_IGN. data returns the number of times the signal has occurred since the last call to kevent(). This filter
-/// automatically sets the EV_CLEAR flag internally."
+/// "EVFILT_SIGNAL: Takes the signal number to monitor as the identifier and returns when the given
+/// signal is delivered to the process. This coexists with the signal() and sigaction() facilities,
+/// and has a lower precedence. The filter will record all attempts to deliver a signal to a
+/// process, even if the signal has been marked as SIG_IGN. data returns the number of times the
+/// signal has occurred since the last call to kevent(). This filter automatically sets the EV_CLEAR
+/// flag internally."
 #[test]
 fn signals_are_counted_beside_what_is_done_with_them() {
     // They may reach any thread, and interrupt the waits of other tests.
@@ -915,7 +991,9 @@ fn signals_are_counted_beside_what_is_done_with_them() {
         return in_child("signals_are_counted_beside_what_is_done_with_them");
     }
     let signal = libc::SIGUSR1;
-    for (handler, handled) in [(libc::SIG_IGN, 0), (count as extern "C" fn(libc::c_int) as usize, 6)] {
+    for (handler, handled) in
+        [(libc::SIG_IGN, 0), (count as extern "C" fn(libc::c_int) as usize, 6)]
+    {
         set_handler(signal, handler);
         let kqs = [Kq::new(), Kq::new()];
         kqs.iter().for_each(|kq| kq.apply(&[change(signal as usize, EVFILT_SIGNAL, EV_ADD)]));
@@ -947,7 +1025,10 @@ fn signals_are_counted_beside_what_is_done_with_them() {
         set_handler(signal, libc::SIG_IGN);
     }
     for wrong in [0, 65, libc::SIGKILL as usize] {
-        assert_eq!(Kq::new().call(&[change(wrong, EVFILT_SIGNAL, EV_ADD)], 0, ZERO), Err(libc::EINVAL));
+        assert_eq!(
+            Kq::new().call(&[change(wrong, EVFILT_SIGNAL, EV_ADD)], 0, ZERO),
+            Err(libc::EINVAL)
+        );
     }
 }
 
@@ -966,8 +1047,10 @@ fn a_signal_that_ends_the_process_does_so() {
     assert_eq!(child(name).status().unwrap().signal(), Some(libc::SIGTERM));
 }
 
-/// "EVFILT_PROC: Takes the process ID to monitor as the identifier and the events to watch for in fflags, and returns when the process performs one or more
-/// of the requested events. NOTE_EXIT: The process has exited. The exit status will be stored in data in the same format as the status returned by wait(2)."
+/// "EVFILT_PROC: Takes the process ID to monitor as the identifier and the events to watch for in
+/// fflags, and returns when the process performs one or more of the requested events. NOTE_EXIT:
+/// The process has exited. The exit status will be stored in data in the same format as the status
+/// returned by wait(2)."
 #[test]
 fn the_end_of_a_process_is_told_once_with_its_status() {
     let kq = Kq::new();
@@ -978,14 +1061,16 @@ fn the_end_of_a_process_is_told_once_with_its_status() {
                 .stdin(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let watch = kevent { fflags: NOTE_EXIT, ..change(child.id() as usize, EVFILT_PROC, EV_ADD) };
+            let watch =
+                kevent { fflags: NOTE_EXIT, ..change(child.id() as usize, EVFILT_PROC, EV_ADD) };
             if !late {
                 kq.apply(&[watch]);
                 none(kq.look());
             }
             drop(child.stdin.take());
             if late {
-                // It may have ended by then (FreeBSD: filt_procattach), and has not been waited for.
+                // It may have ended by then (FreeBSD: filt_procattach), and has not been waited
+                // for.
                 thread::sleep(ms(20));
                 kq.apply(&[watch]);
             }
@@ -1037,7 +1122,8 @@ fn a_wait_sees_what_other_threads_change() {
     });
 }
 
-/// Each event goes to one of the threads that wait, none is lost, and changes of all kinds at the same time do no harm.
+/// Each event goes to one of the threads that wait, none is lost, and changes of all kinds at the
+/// same time do no harm.
 #[test]
 fn many_threads_may_use_one_kqueue() {
     const ROUNDS: u64 = 2_000;
@@ -1132,7 +1218,8 @@ fn calls_are_logged_when_asked_for() {
         kq.call(&[change(2, EVFILT_TIMER, EV_DELETE)], 4, ZERO).unwrap();
         return;
     }
-    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", std::process::id()));
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("{}.log", std::process::id()));
     assert!(child(name).env("KQUEUE_STAND_IN_LOG", &log).status().unwrap().success());
     assert_eq!(
         std::fs::read_to_string(&log).unwrap().lines().collect::<Vec<_>>(),
@@ -1148,7 +1235,10 @@ fn calls_are_logged_when_asked_for() {
 /// This test in a process of its own.
 fn child(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([name, "--exact", "--test-threads=1"]).env("KQUEUE_CHILD", "1").stdout(Stdio::null());
+    command
+        .args([name, "--exact", "--test-threads=1"])
+        .env("KQUEUE_CHILD", "1")
+        .stdout(Stdio::null());
     command
 }
 

@@ -10,7 +10,8 @@ macro_rules! named {
     ($($constant:ident)*) => { &[$((stringify!($constant), libc::$constant)),*] };
 }
 const SYSCALLS: &[(&str, libc::c_long)] = named! {
-    SYS_clock_gettime SYS_close_range SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2
+    SYS_clock_gettime SYS_close_range SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
+    SYS_epoll_pwait2
     SYS_eventfd2 SYS_futex SYS_getpriority SYS_membarrier SYS_memfd_create SYS_pidfd_open SYS_pipe2
     SYS_ppoll SYS_prctl SYS_rseq SYS_sched_yield SYS_signalfd4 SYS_statx SYS_timerfd_create
     SYS_timerfd_gettime SYS_timerfd_settime
@@ -62,7 +63,8 @@ pub(crate) fn run(arguments: &[OsString]) -> String {
         Some((refused, [program, rest @ ..])) if !refused.is_empty() => (refused, (program, rest)),
         _ => return "usage: refuse SYSCALL[=ERROR].. -- COMMAND..".into(),
     };
-    let refused = match refused.iter().map(|argument| parse(&argument.to_string_lossy())).collect() {
+    let refused = match refused.iter().map(|argument| parse(&argument.to_string_lossy())).collect()
+    {
         Ok(refused) => refused,
         Err(error) => return error,
     };

@@ -51,7 +51,9 @@ fn each_syscall_fails_as_asked_for() {
 
 #[test]
 fn wrong_arguments_are_refused_before_the_command_runs() {
-    for (wrong, names) in [("membarier", "membarier"), ("membarrier=ENOSYST", "ENOSYST"), ("statx=0", "0")] {
+    for (wrong, names) in
+        [("membarier", "membarier"), ("membarrier=ENOSYST", "ENOSYST"), ("statx=0", "0")]
+    {
         let output = refuse(&[wrong]);
         assert_eq!(output.status.code(), Some(2), "{wrong}");
         let text = String::from_utf8(output.stderr).unwrap();

@@ -92,7 +92,7 @@ impl Native {
 
     /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller
     /// then sets it.
-    #[inline(always)] // see Notify::call
+    #[inline(always)] // see Notify::wake
     fn earlier(&mut self, deadline: Option<Deadline>) -> Option<Time> {
         let latest = deadline?.latest;
         if latest >= self.armed {
@@ -130,7 +130,7 @@ impl Native {
 
     /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and
     /// looked at in one place.
-    #[inline(always)] // see Notify::call
+    #[inline(always)] // see Notify::wake
     fn look(
         &mut self,
         ready: &mut ReadyFds,

@@ -1,7 +1,7 @@
 //! The reactor: one thread's sources, their timers, and the loop that waits for them.
 //!
 //! A turn: look whether a timer could be due (`clock.rs`), move what is due from the heap
-//! (`timers.rs`) to the ready list (`ready.rs`), ask the sources; when none has anything, publish
+//! (`heap/`) to the ready list (`ready.rs`), ask the sources; when none has anything, publish
 //! `sleeping` (`wake/mod.rs`), look again, and block in the driver with the earliest deadline
 //! armed. No user code ever runs while one of the reactor's cells is borrowed.
 

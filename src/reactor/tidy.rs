@@ -2,7 +2,7 @@
 //!
 //! | memory | after a burst |
 //! |---|---|
-//! | records of sources (`slots.rs`), the timer queue (`timers.rs`) | shrink by the rule below |
+//! | records of sources (`slots/`), the timer queue (`heap/`) | shrink by the rule below |
 //! | lists of channels and fds, of callbacks made due | 24 bytes a slot: shrink with the records |
 //! | the ready list, the list of calls, the list of ends | none: they go through the records |
 //! | the mailbox of posts | an unbounded channel: shrinks by itself (`channel/usage.rs`) |

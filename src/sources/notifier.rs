@@ -4,7 +4,7 @@
 //! Ringing is a read-modify-write of one flag, and so is hearing it. Who rings when the bell has
 //! been rung already does nothing else, and that is enough: whoever hears it afterwards has read
 //! what this ringer wrote, and so sees what was sent before. The first ringer wakes the reactor by
-//! the protocol of `reactor/notify.rs`, with the flag in the place of the tail: at most one `write`
+//! the protocol of `wake/mod.rs`, with the flag in the place of the tail: at most one `write`
 //! for each time that the bell goes from silent to rung, and none while the loop is awake.
 
 use std::cell::{Cell, RefCell};

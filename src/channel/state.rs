@@ -795,9 +795,8 @@ impl Detour {
         let end = behind(head, tail);
         let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
         // SAFETY: the positions are from the head up to the tail; the rest is the caller's promise.
-        if let Some(written) =
-            holes.filter_map(|&hole| unsafe { rings.written(hole, claimed) }).next()
-        {
+        let first = holes.filter_map(|&hole| unsafe { rings.written(hole, claimed) }).next();
+        if let Some(written) = first {
             return Some(written);
         }
         let mut position = self.ahead;

@@ -865,7 +865,7 @@ mod tests {
             // And now it shrinks for sure.
             pair.apply(Op::Send(700));
             pair.apply(Op::Receive(2_000_000_u64.min(pair.written.len() as u64 + 1)));
-            // What was used in the last second, then what was used since, and a look at the new ring.
+            // By what was used in the last second; by what was used since; and a look at the ring.
             for _ in 0..3 {
                 pair.apply(Op::Advance(1_000));
                 pair.apply(Op::Receive(1));

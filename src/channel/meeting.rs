@@ -517,6 +517,8 @@ impl Meeting {
     }
 
     pub(super) fn set_target(&self, target: Option<Target>) {
+        // A late sender takes away only what the party before has asked (`state.rs`).
+        self.request.silence();
         self.targets.set(target);
     }
 

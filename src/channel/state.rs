@@ -748,7 +748,11 @@ impl State {
     }
 
     /// Names the party to be told of messages; what is asked for afterwards is answered there.
+    ///
+    /// Takes the request of the party before back: a sender that stands still may be about to tell
+    /// that party, and then takes its request away. So it must not be the next party's, too.
     pub(super) fn set_target(&self, target: Option<Target>) {
+        self.request.silence();
         if target.is_none() && self.capacity.is_none() {
             self.follow(None);
         }
@@ -876,5 +880,42 @@ impl Probe for State {
 
     fn follow(&self, clock: Box<dyn Fn() -> Time + Send + Sync>) {
         self.follow(Some(clock));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::wake::Wake;
+
+    struct Nothing;
+
+    impl Wake for Nothing {
+        fn wake(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn party() -> Arc<Notify> {
+        let party = Arc::new(Notify::new(Arc::new(Nothing)));
+        party.prepare(0);
+        party
+    }
+
+    #[test]
+    fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
+        let (_tx, rx) = crate::channel::ring::ends::<u64>(Some(1));
+        let state = rx.state();
+        let (old, new) = (party(), party());
+        let to = |notify: &Arc<Notify>| Some(Target { notify: notify.clone(), slot: 0 });
+        state.set_target(to(&old));
+        state.ask(Request::Mark);
+        let asked = state.asked();
+        // The sender stands still here, and the receiver moves.
+        state.set_target(None);
+        state.set_target(to(&new));
+        state.ask(Request::Wake);
+        old.answer(asked, &state.request, 0);
+        assert!(state.asked().is_some());
     }
 }

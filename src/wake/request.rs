@@ -62,8 +62,8 @@ impl RequestCell {
     /// Step 2 of the receiver. A fence and a look at the channel must follow.
     ///
     /// A request for a mark is a new one in any case: a sender that has answered the last one may
-    /// be about to take that one away. A request for a wake-up leaves a request for a mark in
-    /// place: who takes that one away has made the wake-up before.
+    /// be about to take that one away. A request for a wake-up leaves a request for a mark of the
+    /// same party in place: who takes that one away has woken that party before.
     #[inline]
     pub(crate) fn ask(&self, request: Request) {
         let asked = self.asked.load(Ordering::Relaxed);

@@ -629,7 +629,8 @@ impl<T> Tail<T> {
 
     #[inline(never)]
     fn answer(&self, asked: Asked, position: u64, ring: usize) {
-        if self.state().answer(asked) {
+        // The receiver may have taken the message and then have gone: it is not ours any more.
+        if self.state().answer(asked) || self.state().is_received(position) {
             return;
         }
         // SAFETY: the receiver is gone, and the position was not received.
@@ -876,6 +877,22 @@ mod tests {
             let places = std::iter::once(&rings.first).chain(&rings.above);
             let kept = places.filter(|place| !place.load(Ordering::Relaxed).is_null());
             prop_assert_eq!(kept.count(), 1);
+        }
+    }
+
+    /// A sender that stands still between its stamp and its look at the request. Meanwhile the
+    /// receiver takes the message, and goes.
+    #[test]
+    fn a_late_sender_leaves_a_received_message_alone() {
+        for capacity in [Some(1), None] {
+            let (tail, head) = ends(capacity);
+            let value = Arc::new(());
+            assert!(tail.try_send(value.clone()).is_ok());
+            let received = head.try_recv().expect("it was sent");
+            drop(head);
+            tail.answer(tail.state().asked(), 0, 0);
+            assert_eq!(Arc::strong_count(&value), 2, "dropped by both");
+            drop(received);
         }
     }
 

@@ -561,6 +561,13 @@ impl State {
         true
     }
 
+    /// Returns true if the message of a position was received in turn. For a sender that was asked
+    /// to drop its message: the request comes after the last receive, so the head is the last one.
+    /// (A message that was received out of turn says so in its stamp.)
+    pub(super) fn is_received(&self, position: u64) -> bool {
+        is_ahead(self.head_position(), position)
+    }
+
     /// Waits until there may be room, or until `deadline`. Tries before it sleeps; returns true if
     /// that attempt succeeded.
     pub(super) fn wait_for_room<E>(

@@ -55,7 +55,7 @@ mod ring;
 mod room;
 mod state;
 mod target;
-mod usage;
+pub(crate) mod usage;
 
 use std::cell::Cell;
 use std::fmt;

@@ -43,6 +43,7 @@ use super::TryRecvError;
 use super::state::{
     FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base, is_ahead,
 };
+use super::usage::KEPT;
 use crate::sync::{
     AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence,
     settle_fence,
@@ -111,9 +112,6 @@ pub(super) struct Rings {
     /// The highest level whose ring never shrinks.
     kept: usize,
 }
-
-/// Rings whose slots take at most so many bytes never shrink.
-const KEPT: usize = 64 << 10;
 
 impl Shape {
     fn of<T>() -> Shape {

@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use crate::sys::{Time, coarse_now};
 
-/// A ring shrinks after so long.
-const LONG: Duration = Duration::from_secs(1);
+/// Memory that was nearly empty for so long shrinks.
+pub(crate) const LONG: Duration = Duration::from_secs(1);
+/// Memory of at most so many bytes never shrinks.
+pub(crate) const KEPT: usize = 64 << 10;
 
 /// A virtual clock of a reactor.
 pub(crate) type VirtualNow = Box<dyn Fn() -> Time + Send + Sync>;

@@ -19,20 +19,17 @@
 //! small or full. Where a source goes, or a timer fires, and little is used, the flag `untidy` is
 //! set. Then each turn comes here, until the second is over.
 
-use std::time::Duration;
-
 use super::Core;
 use super::core::Table;
+use crate::channel::usage::{KEPT, LONG};
 use crate::sys::Time;
 
-/// Memory shrinks after so long.
-const LONG: Duration = Duration::from_secs(1);
 /// Parts that are freed in one turn.
 const PIECE: usize = 512;
-/// As many parts are never too many.
-const KEPT: usize = 16;
-/// Entries of a list that are never too many: 64 KiB of them.
-pub(super) const FEW: usize = (64 << 10) / size_of::<(u64, u32)>();
+/// As many parts of 4 KiB are never too many.
+const FEW_PARTS: usize = KEPT / 4_096;
+/// Entries of a list that are never too many.
+pub(super) const FEW: usize = KEPT / size_of::<(u64, u32)>();
 
 /// One memory, watched.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +49,7 @@ pub(super) struct Watches {
 /// Returns true if less than an eighth of so many parts is used.
 #[inline]
 pub(super) fn is_sparse((parts, used): (usize, usize)) -> bool {
-    parts > KEPT && used * 8 < parts
+    parts > FEW_PARTS && used * 8 < parts
 }
 
 impl Watch {

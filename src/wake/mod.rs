@@ -35,9 +35,9 @@
 //! The scheduler may stop a sender between any two steps. So no sender relies on a step of another
 //! one: a request stays in place until the receiver takes it back, or until a sender has answered
 //! it in full; and every sender that reads it sets the whole mark and looks at `sleep` itself. A
-//! sender that finds the sleep ended by a
-//! sender that has not yet made its wake-up waits a moment, then makes the wake-up, too. So there
-//! is **one wake-up a sleep**, except where the thread that owes the wake-up does not run.
+//! sender that finds the sleep ended by a sender that has not yet made its wake-up waits a moment,
+//! then makes the wake-up, too. So there is **one wake-up a sleep**, except where the thread that
+//! owes the wake-up does not run.
 //!
 //! A wake-up that has failed is owed like one that has not been made yet. Step 8 is left out then,
 //! so the next sender finds the request and tries again.

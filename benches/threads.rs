@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use common::{Scale, median, raw, tokio_runtime, verdict};
 use hdrhistogram::Histogram;
-use pollmux::{Reactor, Spin, channel, select};
+use pollmux::{Reactor, channel, reactor::Spin, select};
 
 #[derive(Parser)]
 #[command(about = "Messages between threads: how many, and how fast there and back")]

@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pollmux::driver::{Clock, Driver, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use pollmux::sys::{Interest, Mode, Readiness, Time};
-use pollmux::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
@@ -136,7 +136,7 @@ fn readiness(flags: PollFlags) -> Readiness {
 impl Driver for PollDriver {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

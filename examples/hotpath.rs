@@ -20,8 +20,10 @@ use clap::{Arg, ArgAction, Command, value_parser};
 use common::allocations;
 use pollmux::sys::{self, OsTimer, Poller, Waker};
 use pollmux::{
-    Clock, Deadline, Driver, Inbox, Native, Reactor, ReadyFds, Spin, Stats, Syscalls, Time, Wait,
-    Wake, channel, select,
+    Inbox, Reactor, Time, channel,
+    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    reactor::{Spin, Stats},
+    select,
 };
 
 #[global_allocator]
@@ -199,7 +201,7 @@ struct Poke {
 impl Driver for Poke {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

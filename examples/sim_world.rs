@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, Command, value_parser};
 use pollmux::channel::{self, Receiver};
-use pollmux::{Context, Link, LinkStats, Reactor, SimWorld, Time, WorldHandle, select};
+use pollmux::{
+    Context, Reactor, SimWorld, Time, select,
+    sim::{Link, LinkStats, WorldHandle},
+};
 
 struct Args {
     seed: u64,

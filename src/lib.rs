@@ -28,31 +28,30 @@
 //! # std::io::Result::Ok(())
 //! ```
 //!
-//! # Layers
-//! Each imports only from those below it; a test sees to that.
+//! # Where to find it
 //!
-//! | module | what it is |
+//! | task | items |
 //! |---|---|
-//! | [`select!`], [`Select`] | the macro, and the set made at run time; both pick fairly |
-//! | [`Context`] | cancellation, causes and deadlines in a tree; [`Handle::done`] waits for one |
-//! | [`SimWorld`], [`sim`] | reactors in one virtual time, with links that delay and lose |
-//! | [`Source`]: timers | [`Timer`], [`Ticker`], [`OsTimer`]; and [`Callback`]s |
-//! | [`Source`]: channels | [`Inbox`], [`Outbox`], [`Notified`] |
-//! | [`Source`]: the system | [`Fd`], [`Signals`], [`ChildProcess`] |
-//! | [`Source`]: others | [`never()`], `Option`s, your own |
-//! | [`channel`] | bounded, unbounded and rendezvous channels; sends into a buffer are lock-free |
-//! | [`Reactor`], [`Handle`] | timer queue, ready list, [`Handle::wait`], [`Handle::sources`] |
-//! | [`Remote`], [`Reactor::embed`] | requests from other threads; the reactor in another loop |
-//! | [`Driver`] | [`Native`], [`Sim`] (virtual time), `MioDriver`, `PollingDriver`, or your own |
-//! | [`sys`] | epoll or kqueue, timers, signals, processes, clocks: every syscall |
+//! | make a loop | [`Reactor::new`], [`select!`]; [`Builder`] for its settings |
+//! | wait for many sources, or a changing set | [`Handle::wait`] with [`Events`], [`Select`] |
+//! | do something later or again and again | [`Timer`], [`Ticker`], [`Callback`], [`OsTimer`] |
+//! | talk to other threads | [`channel`], [`Inbox`], [`Outbox`], [`Remote`], [`Notifier`] |
+//! | wait for the system | [`Fd`], [`Signals`], [`ChildProcess`] |
+//! | stop a piece of work, or many | [`Context`], [`Handle::done`] |
+//! | test a loop in virtual time | [`Sim`], [`SimWorld`], [`sim`] |
+//! | run inside another loop | [`Reactor::embed`], [`Embedded`] |
+//! | wait through another poller | [`driver`] |
+//! | write a source | [`Source`], [`sources`] |
+//! | find a leak, count syscalls | [`Handle::sources`], [`Handle::stats`], [`reactor`] |
+//! | measure the system alone | [`sys`] |
 //!
 //! # Features
 //! None is on by default; each adds the dependency of its name.
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `mio` | `MioDriver`, a driver on a `mio::Poll`; [`Embedded`] is a `mio::event::Source` |
-//! | `polling` | `PollingDriver`, a driver on a `polling::Poller` |
+//! | `mio` | `driver::MioDriver`, on a `mio::Poll`; [`Embedded`] is a `mio::event::Source` |
+//! | `polling` | `driver::PollingDriver`, on a `polling::Poller` |
 //!
 //! # Guarantees
 //! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is
@@ -64,40 +63,31 @@
 //! - No wake-up is lost, and each sleep costs one at the most.
 
 pub mod channel;
-mod context;
-mod driver;
-mod reactor;
+pub mod context;
+pub mod driver;
+pub mod reactor;
 mod select;
 pub mod sim;
-mod sources;
+pub mod sources;
 mod sync;
 pub mod sys;
 mod wake;
 
-pub use crate::context::{AfterCancel, CancelGuard, Canceller, Cause, Context, ContextError, Done};
-#[cfg(feature = "mio")]
-pub use crate::driver::MioDriver;
-#[cfg(feature = "polling")]
-pub use crate::driver::PollingDriver;
-pub use crate::driver::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Sim, Syscalls,
-    VirtualClock, Wait, Wake,
-};
+#[doc(inline)]
+pub use crate::context::{Canceller, Context};
+#[doc(inline)]
 pub use crate::reactor::{
-    Builder, Embedded, Event, Events, EventsIter, Firing, Handle, PostError, Reactor, Remote,
-    SourceInfo, SourceKind, SourceOrigin, Sources, Spin, Stats, TimerError, TimerId, TryPostError,
+    Builder, CallbackContext, Embedded, Event, Events, Handle, Reactor, Remote,
 };
 pub use crate::select::{Select, Selected};
-pub use crate::sim::{
-    Deadlock, Link, LinkStats, Member, MemberDriver, SimWorld, WaitingMember, WorldHandle,
-    WorldStats,
-};
+#[doc(inline)]
+pub use crate::sim::{Sim, SimWorld};
+#[doc(inline)]
 pub use crate::sources::{
-    Attached, Blocking, BootClock, Callback, ChildProcess, ClockSet, DriverInbox, Fd, Foreign,
-    Inbox, MissedTickBehavior, MonotonicClock, Never, Notified, Notifier, OsClock, OsTimer, Outbox,
-    Outgoing, Register, RegisterError, Signal, Signals, Source, Tick, Ticker, Timer, WallClock,
-    ZeroPeriod, never,
+    Callback, ChildProcess, Fd, Inbox, MissedTickBehavior, Notified, Notifier, OsTimer, Outbox,
+    Signal, Signals, Source, Tick, Ticker, Timer, never,
 };
+#[doc(inline)]
 pub use crate::sys::Time;
 
 #[doc(hidden)]
@@ -114,6 +104,9 @@ mod unwind {
     use std::panic::{RefUnwindSafe, UnwindSafe};
 
     use crate::channel::{IntoIter, Iter, Permit, Receiver, Sender, TryIter};
+    use crate::context::{AfterCancel, CancelGuard, Cause, Done};
+    use crate::sim::{Link, Member, WorldHandle};
+    use crate::sources::OsClock;
     use crate::*;
 
     macro_rules! unwind_safe {

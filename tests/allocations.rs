@@ -14,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::{
-    Context, Events, Reactor, Select, Sim, Stats, Tick, Ticker, Time, Timer, channel, select,
+    Context, Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, reactor::Stats,
+    select,
 };
 use warm::{allocates_nothing, allocations};
 

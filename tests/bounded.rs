@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Poller};
 use pollmux::{
-    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, TimerId,
-    TryPostError, channel, never, select,
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, channel, never,
+    reactor::{TimerId, TryPostError},
+    select,
 };
 
 use self::time::{at, ms, simulated};
@@ -255,8 +256,8 @@ fn requests_after_the_reactors_drop_say_so() {
     let (remote, id) = (reactor.remote(), timer.id());
     remote.reset(id, HOUR).unwrap();
     drop(reactor);
-    assert_eq!(remote.reset(id, HOUR), Err(pollmux::TimerError::Dead));
-    assert_eq!(remote.stop(id), Err(pollmux::TimerError::Dead));
+    assert_eq!(remote.reset(id, HOUR), Err(pollmux::reactor::TimerError::Dead));
+    assert_eq!(remote.stop(id), Err(pollmux::reactor::TimerError::Dead));
 }
 
 /// A reactor on a virtual clock with small batches.
@@ -367,7 +368,7 @@ fn a_message_waits_for_the_posts_before_it() {
 fn zeroes(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
     let counts: Vec<Rc<Cell<u32>>> = (0..n).map(|_| Rc::default()).collect();
     for count in counts.clone() {
-        let again = move |cx: &pollmux::Firing<'_>| {
+        let again = move |cx: &pollmux::CallbackContext<'_>| {
             count.set(count.get() + 1);
             cx.reset(Duration::ZERO);
         };
@@ -489,7 +490,7 @@ fn a_flood_of_callbacks_starves_nobody() {
         let count = Rc::new(Cell::new(0_u64));
         for _ in 0..200 {
             let counted = count.clone();
-            let again = move |cx: &pollmux::Firing<'_>| {
+            let again = move |cx: &pollmux::CallbackContext<'_>| {
                 counted.set(counted.get() + 1);
                 cx.reset(Duration::ZERO);
             };
@@ -1105,7 +1106,7 @@ fn measure_turns_under_floods() {
     let id_of = reactor.after(HOUR);
     let (remote, id) = (reactor.remote(), id_of.id());
     for _ in 0..2_000 {
-        let again = |cx: &pollmux::Firing<'_>| {
+        let again = |cx: &pollmux::CallbackContext<'_>| {
             cx.reset(Duration::ZERO);
         };
         reactor.call_after(Duration::ZERO, again).detach();

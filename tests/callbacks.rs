@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{
-    Callback, Events, Firing, Handle, Reactor, Select, SourceKind, Time, Timer, TimerError, never,
+    Callback, CallbackContext, Events, Handle, Reactor, Select, Time, Timer, never,
+    reactor::{SourceKind, TimerError},
     select,
 };
 
@@ -42,7 +43,7 @@ impl Log {
     }
 
     /// A closure that notes `n`.
-    fn noting(&self, n: u64) -> impl FnMut(&Firing<'_>) + 'static {
+    fn noting(&self, n: u64) -> impl FnMut(&CallbackContext<'_>) + 'static {
         let log = self.clone();
         move |_| log.note(n)
     }
@@ -145,10 +146,10 @@ fn whatever_waits_calls_callbacks_on_time_and_goes_on_waiting() {
         let log = Log::new();
         let timer = reactor.after(ms(10));
         let called = log.clone();
-        let again = reactor.call_after(ms(2), move |now| {
-            called.note((now.now() - Time::ZERO).as_millis() as u64);
-            assert_eq!(now.scheduled(), now.now());
-            now.reset(ms(3));
+        let again = reactor.call_after(ms(2), move |cx| {
+            called.note((cx.now() - Time::ZERO).as_millis() as u64);
+            assert_eq!(cx.scheduled(), cx.now());
+            cx.reset(ms(3));
         });
         let once = reactor.call_at(at(4), log.noting(100));
         wait(&reactor, &timer);
@@ -234,9 +235,9 @@ fn a_callback_is_never_early_by_the_wall_clock() {
     let reactor = Reactor::new().unwrap();
     let called = Rc::new(Cell::new(None));
     let call = called.clone();
-    let callback = reactor.call_after(HOUR, move |now| {
+    let callback = reactor.call_after(HOUR, move |cx| {
         call.set(Some(Instant::now()));
-        assert!(Time::now() >= now.scheduled() && now.now() >= now.scheduled());
+        assert!(Time::now() >= cx.scheduled() && cx.now() >= cx.scheduled());
     });
     // Real time is the point: the kernel's timer and two conversions between clocks lie between.
     for nanos in [0, 1, 999, 30_000, 99_999, 500_001, 999_999, 1_000_001, 2_500_000] {
@@ -319,20 +320,20 @@ fn inside_its_own_call_none_is_pending() {
     let own = Own::default();
     let (this, log) = (own.clone(), Log::new());
     let note = log.clone();
-    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |now| {
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
         let this = this.borrow();
         let this = this.as_ref().unwrap();
-        assert_eq!((this.deadline(), this.id()), (None, now.id()));
-        assert_eq!((this.stop(), now.stop()), (false, false));
+        assert_eq!((this.deadline(), this.id()), (None, cx.id()));
+        assert_eq!((this.stop(), cx.stop()), (false, false));
         assert_eq!(
-            (now.reset(ms(9)), now.reset(ms(1)), this.reset(ms(2)), now.stop()),
+            (cx.reset(ms(9)), cx.reset(ms(1)), this.reset(ms(2)), cx.stop()),
             (false, true, true, true)
         );
         assert_eq!(
-            (this.reset_at(at(50)), this.stop(), this.reset(ms(7)), now.reset_at(at(8))),
+            (this.reset_at(at(50)), this.stop(), this.reset(ms(7)), cx.reset_at(at(8))),
             (false, true, false, true)
         );
-        note.note(now.scheduled().as_nanos() / 1_000_000);
+        note.note(cx.scheduled().as_nanos() / 1_000_000);
     }));
     for _ in 0..8 {
         sim.advance(ms(1));
@@ -350,9 +351,9 @@ fn one_reset_to_zero_in_its_own_call_is_due_in_the_next_turn_and_starves_nobody(
     let log = Log::new();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let note = log.clone();
-    let _zero = reactor.call_after(ms(0), move |now| {
+    let _zero = reactor.call_after(ms(0), move |cx| {
         note.note(0);
-        assert!(!now.reset(ms(0)));
+        assert!(!cx.reset(ms(0)));
     });
     for _ in 0..10 {
         turn(&reactor);
@@ -378,9 +379,9 @@ fn one_reset_to_zero_in_its_own_call_does_not_keep_a_loop_from_its_deadline() {
     let reactor = Reactor::new().unwrap();
     let calls = Rc::new(Cell::new(0u64));
     let count = calls.clone();
-    let _zero = reactor.call_after(ms(0), move |now| {
+    let _zero = reactor.call_after(ms(0), move |cx| {
         count.set(count.get() + 1);
-        now.reset(ms(0));
+        cx.reset(ms(0));
     });
     for (name, wait) in WAITS {
         let before = (calls.get(), reactor.stats().turns);
@@ -403,10 +404,10 @@ fn a_delay_counts_from_the_real_now_and_not_from_the_turns() {
     assert_eq!(callback.deadline(), Some(at(20)));
     // Inside a call that takes long.
     let clock = sim.clone();
-    let slow = reactor.call_after(ms(0), move |now| {
+    let slow = reactor.call_after(ms(0), move |cx| {
         clock.advance(ms(3));
-        assert!(now.now() < clock.now());
-        now.reset(ms(10));
+        assert!(cx.now() < clock.now());
+        cx.reset(ms(10));
     });
     turn(&reactor);
     assert_eq!(slow.deadline(), Some(at(23)));
@@ -420,12 +421,12 @@ fn a_callback_may_drop_itself() {
     let own = Own::default();
     let (this, token) = (own.clone(), Rc::new(()));
     let held = token.clone();
-    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |now| {
-        let before = now.stats().live;
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
+        let before = cx.stats().live;
         drop(this.take());
-        assert_eq!(now.stats().live, before - 1);
+        assert_eq!(cx.stats().live, before - 1);
         assert_eq!(
-            (now.reset(ms(1)), now.reset_at(at(2)), now.stop(), now.is_live(now.id())),
+            (cx.reset(ms(1)), cx.reset_at(at(2)), cx.stop(), cx.is_live(cx.id())),
             (false, false, false, false)
         );
         // What it has captured is its own until it ends.
@@ -448,15 +449,14 @@ fn a_callback_that_stops_drops_or_moves_another_one_due_with_it_keeps_it_from_be
         let (sim, reactor) = simulated();
         let (log, other) = (Log::new(), Own::default());
         let (target, first) = (other.clone(), log.clone());
-        let _first = reactor.call_at(at(1), move |now| {
+        let _first = reactor.call_at(at(1), move |cx| {
             assert!(target.borrow().as_ref().unwrap().deadline().is_some(), "it is pending");
             deed(&target);
-            first.note(now.stats().called);
+            first.note(cx.stats().called);
         });
         let note = log.clone();
         *other.borrow_mut() = Some(
-            reactor
-                .call_at(at(1), move |now| note.note((now.now() - Time::ZERO).as_millis() as u64)),
+            reactor.call_at(at(1), move |cx| note.note((cx.now() - Time::ZERO).as_millis() as u64)),
         );
         let _last = reactor.call_at(at(1), log.noting(99));
         sim.advance(ms(2));
@@ -484,14 +484,14 @@ fn a_callback_may_make_sources_and_other_callbacks() {
     let log = Log::new();
     let made = Rc::new(RefCell::new(Vec::new()));
     let (sources, note) = (made.clone(), log.clone());
-    let _maker = reactor.call_after(ms(1), move |now| {
+    let _maker = reactor.call_after(ms(1), move |cx| {
         // Enough for another chunk of slots and another block of the timer queue.
-        sources.borrow_mut().extend((0..1_000).map(|n| now.after(ms(n + 1))));
-        let (tx, inbox) = now.channel(1).unwrap();
+        sources.borrow_mut().extend((0..1_000).map(|n| cx.after(ms(n + 1))));
+        let (tx, inbox) = cx.channel(1).unwrap();
         tx.send(1).unwrap();
-        select! { now; recv(inbox) -> n => assert_eq!(n, Ok(1)) }
-        now.call_after(ms(0), note.noting(1)).detach();
-        now.call_after(ms(2), note.noting(2)).detach();
+        select! { cx; recv(inbox) -> n => assert_eq!(n, Ok(1)) }
+        cx.call_after(ms(0), note.noting(1)).detach();
+        cx.call_after(ms(2), note.noting(2)).detach();
         note.note(0);
     });
     sim.advance(ms(1));
@@ -517,18 +517,18 @@ fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
         let reactor = Reactor::with_driver(driver).unwrap();
         let log = Log::new();
         let (note, sleeps) = (log.clone(), script.clone());
-        let _nesting = reactor.call_after(ms(1), move |now| {
+        let _nesting = reactor.call_after(ms(1), move |cx| {
             note.note(0);
-            let timer = now.after(ms(5));
-            let (before, slept) = (now.stats(), sleeps.sleeps());
-            wait(now, &timer);
-            assert_eq!(now.now(), at(6));
+            let timer = cx.after(ms(5));
+            let (before, slept) = (cx.stats(), sleeps.sleeps());
+            wait(cx, &timer);
+            assert_eq!(cx.now(), at(6));
             // Once for what is due with us and was left, which has no say; once for the callback at
             // 3; once for our own.
             let slept = sleeps.sleeps() - slept;
             assert!((1..=3).contains(&slept), "{name}: {slept} sleeps");
-            assert!((now.stats() - before).turns <= 1, "{name}");
-            assert_eq!(now.stats().called, before.called);
+            assert!((cx.stats() - before).turns <= 1, "{name}");
+            assert_eq!(cx.stats().called, before.called);
             note.note(1);
         });
         let _with_it = reactor.call_at(at(1), log.noting(2));
@@ -546,8 +546,8 @@ fn what_came_to_be_due_during_a_select_inside_a_callback_is_called_by_the_next_t
         let (sim, reactor) = simulated();
         let log = Log::new();
         let note = log.clone();
-        let _nesting = reactor.call_at(at(1), move |now| {
-            now.sleep_blocking(ms(4)).unwrap();
+        let _nesting = reactor.call_at(at(1), move |cx| {
+            cx.sleep_blocking(ms(4)).unwrap();
             note.note(0);
         });
         let (note, clock) = (log.clone(), sim.clone());
@@ -567,20 +567,20 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
     let inbox = Rc::new(inbox);
     let (source, log) = (inbox.clone(), Log::new());
     let note = log.clone();
-    let _callback = reactor.call_after(ms(1), move |now| {
+    let _callback = reactor.call_after(ms(1), move |cx| {
         let mut events = Events::with_capacity(4);
         tx.send(1).unwrap();
-        now.wait(&mut events).unwrap();
+        cx.wait(&mut events).unwrap();
         assert_eq!(time::keys(&events), [source.key()]);
         note.note(source.try_recv().unwrap());
         tx.send(2).unwrap();
-        let mut select = Select::new(now);
+        let mut select = Select::new(cx);
         select.recv(&*source);
         note.note(select.wait().unwrap().recv(&*source).unwrap().unwrap());
         drop(select);
         tx.send(3).unwrap();
-        note.note(select! { now.handle(); recv(source) -> n => n.unwrap() });
-        now.try_wait(&mut events).unwrap();
+        note.note(select! { cx.handle(); recv(source) -> n => n.unwrap() });
+        cx.try_wait(&mut events).unwrap();
         assert!(events.is_empty());
         tx.send(4).unwrap();
     });
@@ -598,10 +598,10 @@ fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right()
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
     let log = Log::new();
     let note = log.clone();
-    let _nesting = reactor.call_after(ms(0), move |now| {
-        let before = now.stats();
-        now.sleep_blocking(ms(4)).unwrap();
-        let during = now.stats() - before;
+    let _nesting = reactor.call_after(ms(0), move |cx| {
+        let before = cx.stats();
+        cx.sleep_blocking(ms(4)).unwrap();
+        let during = cx.stats() - before;
         assert!(during.waits <= 10, "spins: {during}");
         note.note(0);
     });
@@ -657,8 +657,8 @@ fn after_a_panic_a_wait_calls_the_others_before_it_sleeps() {
 #[test]
 fn a_panic_with_a_call_armed_again_keeps_that() {
     let (sim, reactor) = simulated();
-    let panicking = reactor.call_after(ms(1), |now| {
-        now.reset(ms(1));
+    let panicking = reactor.call_after(ms(1), |cx| {
+        cx.reset(ms(1));
         panic!("in a callback");
     });
     for n in 1..5 {
@@ -713,12 +713,12 @@ fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
         let (log, again, sender) = (Log::new(), inner.clone(), tx.clone());
         let note = log.clone();
         let mut calls = 0;
-        let beat = reactor.call_after(ms(0), move |now| {
+        let beat = reactor.call_after(ms(0), move |cx| {
             calls += 1;
             again.turn().unwrap(); // callbacks do not interrupt each other
             note.note(calls);
             if calls < 3 {
-                now.reset(ms(1));
+                cx.reset(ms(1));
             } else {
                 sender.send(7).unwrap(); // the turn goes on, and the fd has to tell of this
             }
@@ -754,10 +754,10 @@ fn a_callback_may_drop_the_reactor() {
         let handle = reactor.handle();
         let (owned, log, token) = (Rc::new(RefCell::new(Some(reactor))), Log::new(), Rc::new(()));
         let (held, note, kept) = (owned.clone(), log.clone(), token.clone());
-        let dropping = handle.call_after(ms(1), move |now| {
+        let dropping = handle.call_after(ms(1), move |cx| {
             drop(held.take());
-            assert!(now.is_closed() && !now.reset(ms(0)) && !now.stop());
-            assert_eq!(now.sleep_blocking(ms(1)).unwrap_err().kind(), ErrorKind::NotConnected);
+            assert!(cx.is_closed() && !cx.reset(ms(0)) && !cx.stop());
+            assert_eq!(cx.sleep_blocking(ms(1)).unwrap_err().kind(), ErrorKind::NotConnected);
             note.note(Rc::strong_count(&kept) as u64);
         });
         let _due_with_it = handle.call_after(ms(1), log.noting(99));
@@ -858,12 +858,12 @@ impl Drop for Counted {
 
 /// A reactor, how often the closure was dropped, and a callback in an hour with that closure, which
 /// first does `deed`.
-fn counted(deed: impl Fn(&Firing<'_>) + 'static) -> (Reactor, Rc<Cell<u32>>, Callback) {
+fn counted(deed: impl Fn(&CallbackContext<'_>) + 'static) -> (Reactor, Rc<Cell<u32>>, Callback) {
     let (_, reactor) = simulated();
     let drops = Rc::new(Cell::new(0));
     let counted = Counted(drops.clone());
-    let callback = reactor.call_after(HOUR, move |now| {
-        deed(now);
+    let callback = reactor.call_after(HOUR, move |cx| {
+        deed(cx);
         assert_eq!(counted.0.get(), 0, "dropped while it runs");
     });
     (reactor, drops, callback)
@@ -916,10 +916,10 @@ fn a_detached_closure_is_dropped_when_it_is_done() {
 #[test]
 fn a_detached_callback_that_arms_itself_stays_until_it_does_not() {
     let left = Cell::new(3);
-    let (reactor, drops, callback) = counted(move |now| {
+    let (reactor, drops, callback) = counted(move |cx| {
         left.set(left.get() - 1);
         if left.get() > 0 {
-            assert!(!now.reset(HOUR));
+            assert!(!cx.reset(HOUR));
         }
     });
     let id = callback.detach();
@@ -942,7 +942,7 @@ fn a_detached_closure_is_dropped_when_it_is_stopped_by_its_id() {
     let (reactor, drops, callback) = counted(|_| panic!("it was stopped"));
     callback.stop();
     let id = callback.id();
-    let _first = reactor.call_after(HOUR, move |now| assert_eq!(now.stop_timer(id), Ok(true)));
+    let _first = reactor.call_after(HOUR, move |cx| assert_eq!(cx.stop_timer(id), Ok(true)));
     callback.reset(HOUR);
     callback.detach();
     reactor.sleep_blocking(HOUR).unwrap();
@@ -962,12 +962,12 @@ fn a_callback_detached_in_its_own_call_is_gone_after_it_unless_it_is_armed() {
     for again in [false, true] {
         let own = Own::default();
         let this = own.clone();
-        let (reactor, drops, callback) = counted(move |now| {
+        let (reactor, drops, callback) = counted(move |cx| {
             if let Some(callback) = this.take() {
                 callback.detach();
-                assert!(now.is_live(now.id()));
+                assert!(cx.is_live(cx.id()));
                 if again {
-                    now.reset(HOUR);
+                    cx.reset(HOUR);
                 }
             }
         });
@@ -982,9 +982,9 @@ fn a_callback_detached_in_its_own_call_is_gone_after_it_unless_it_is_armed() {
 
 #[test]
 fn a_detached_callback_that_stops_what_it_has_armed_itself_is_gone_after_its_call() {
-    let (reactor, drops, callback) = counted(|now| {
-        now.reset(HOUR);
-        assert!(now.stop() && now.is_live(now.id()));
+    let (reactor, drops, callback) = counted(|cx| {
+        cx.reset(HOUR);
+        assert!(cx.stop() && cx.is_live(cx.id()));
     });
     callback.detach();
     reactor.sleep_blocking(HOUR).unwrap();
@@ -1013,7 +1013,7 @@ fn what_a_closure_has_captured_may_use_the_reactor_when_it_is_dropped() {
     let (_sim, reactor) = simulated();
     let log = Log::new();
     let busy = || Busy(reactor.handle(), log.clone(), Some(reactor.after(HOUR)));
-    let closure = |busy: Busy| move |_: &Firing<'_>| assert!(!busy.0.is_closed());
+    let closure = |busy: Busy| move |_: &CallbackContext<'_>| assert!(!busy.0.is_closed());
     drop(reactor.call_after(HOUR, closure(busy())));
     log.expect(&[1, 0]);
     reactor.call_after(ms(0), closure(busy())).detach();
@@ -1034,13 +1034,15 @@ fn a_firing_of_a_callback_whose_slot_is_anothers_by_now_touches_nobody() {
     let this = own.clone();
     let heirs = Rc::new(RefCell::new(Vec::new()));
     let made = heirs.clone();
-    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |now| {
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
         drop(this.take());
-        let heir = now.after(ms(100));
-        let slot = |id: pollmux::TimerId| format!("{id:?}").rsplit_once('.').unwrap().0.to_owned();
-        assert_eq!(slot(heir.id()), slot(now.id()), "the slot is used again");
-        assert_eq!((now.reset(ms(1)), now.reset_at(at(1)), now.stop()), (false, false, false));
-        assert_eq!((heir.deadline(), now.is_live(now.id())), (Some(at(101)), false));
+        let heir = cx.after(ms(100));
+        let slot = |id: pollmux::reactor::TimerId| {
+            format!("{id:?}").rsplit_once('.').unwrap().0.to_owned()
+        };
+        assert_eq!(slot(heir.id()), slot(cx.id()), "the slot is used again");
+        assert_eq!((cx.reset(ms(1)), cx.reset_at(at(1)), cx.stop()), (false, false, false));
+        assert_eq!((heir.deadline(), cx.is_live(cx.id())), (Some(at(101)), false));
         made.borrow_mut().push(heir);
     }));
     reactor.sleep_blocking(ms(5)).unwrap();
@@ -1048,8 +1050,8 @@ fn a_firing_of_a_callback_whose_slot_is_anothers_by_now_touches_nobody() {
     // An heir that is a callback keeps its closure.
     let (own, log) = (Own::default(), Log::new());
     let (this, note) = (own.clone(), log.clone());
-    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |now| {
-        this.replace(Some(now.call_after(ms(1), note.noting(1))));
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
+        this.replace(Some(cx.call_after(ms(1), note.noting(1))));
     }));
     reactor.sleep_blocking(ms(5)).unwrap();
     log.expect(&[1]);
@@ -1130,10 +1132,10 @@ fn reset_stop_and_call_allocate_nothing() {
     let callbacks: Vec<_> = (0..300)
         .map(|n| {
             let calls = calls.clone();
-            reactor.call_after(HOUR, move |now| {
+            reactor.call_after(HOUR, move |cx| {
                 calls.set(calls.get() + 1);
-                if n % 3 == 0 && now.scheduled() < now.now() + ms(1) {
-                    now.reset(HOUR);
+                if n % 3 == 0 && cx.scheduled() < cx.now() + ms(1) {
+                    cx.reset(HOUR);
                 }
             })
         })
@@ -1196,5 +1198,5 @@ impl<T: ?Sized + Send> SendOrNot<WhenSend> for T {}
 fn callbacks_and_firings_stay_on_their_thread() {
     // Does not compile if one of them is Send: the impl to take would be ambiguous.
     <Callback as SendOrNot<_>>::witness();
-    <Firing<'static> as SendOrNot<_>>::witness();
+    <CallbackContext<'static> as SendOrNot<_>>::witness();
 }

@@ -16,7 +16,7 @@ use pollmux::channel::{
     self, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
     TrySendError,
 };
-use pollmux::{Blocking, Events, Inbox, Reactor, Sim, Source, select};
+use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
 use watch::{Random, dog, overheard, scripted};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -1232,7 +1232,7 @@ impl Source for Announced {
     fn try_take(&self) -> Option<()> {
         None
     }
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.0.set(self.0.get() + 1);
         Ok(())
     }

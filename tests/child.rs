@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pollmux::sys::Interest;
-use pollmux::{Events, Reactor, Sim, SourceKind, select};
+use pollmux::{Events, Reactor, Sim, reactor::SourceKind, select};
 
 fn shell(script: &str) -> Child {
     Command::new("sh")

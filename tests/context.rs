@@ -20,8 +20,10 @@ use self::cpu::timed;
 use self::watch::{Random, dog, in_child, scripted};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{
-    Canceller, Cause, Clock, Context, ContextError, Driver, Events, Handle, Reactor, Select, Sim,
-    Source, Time, select,
+    Canceller, Context, Events, Handle, Reactor, Select, Sim, Source, Time,
+    context::{Cause, ContextError},
+    driver::{Clock, Driver},
+    select,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -681,7 +683,7 @@ fn a_closure_may_wait_stop_others_and_leave_new_ones_which_come_later() {
         let timer = handle.after(ms(5));
         // A nested select runs no closures.
         select! { handle; recv(timer) -> _ => first_log.borrow_mut().push("waited") }
-        let second: pollmux::AfterCancel = first_second.take().unwrap();
+        let second: pollmux::context::AfterCancel = first_second.take().unwrap();
         assert!(second.stop());
         let log = first_log.clone();
         handle.after_cancel(&first_context, move |_| log.borrow_mut().push("third")).detach();
@@ -767,7 +769,7 @@ fn a_closure_may_drop_what_it_was_left_by() {
     let (mine, held) = (own.clone(), Rc::new(()));
     let hold = held.clone();
     own.set(Some(reactor.after_cancel(&context, move |handle| {
-        let after: pollmux::AfterCancel = mine.take().unwrap();
+        let after: pollmux::context::AfterCancel = mine.take().unwrap();
         assert!(!after.is_pending() && !after.stop());
         drop(after);
         assert_eq!(handle.stats().live, 0);

@@ -242,7 +242,7 @@ fn a_due_callback_runs_before_nothing_is_said() {
     let counted = || {
         let count = Rc::new(Cell::new(0));
         let counter = count.clone();
-        (count, move |_: &pollmux::Firing<'_>| counter.set(counter.get() + 1))
+        (count, move |_: &pollmux::CallbackContext<'_>| counter.set(counter.get() + 1))
     };
     for (by, n) in WAYS {
         let (count, call) = counted();
@@ -349,9 +349,9 @@ fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
         .iter()
         .map(|count| {
             let count = count.clone();
-            reactor.call_after(ms(1), move |now| {
+            reactor.call_after(ms(1), move |cx| {
                 count.set(count.get() + 1);
-                now.reset(Duration::ZERO);
+                cx.reset(Duration::ZERO);
             })
         })
         .collect();
@@ -371,9 +371,9 @@ fn at_the_end_of_a_timeout_callbacks_run_once() {
         let reactor = Reactor::with_driver(Sim::new()).unwrap();
         let count = Rc::new(Cell::new(0));
         let counted = count.clone();
-        let call = reactor.call_after(ms(1), move |now| {
+        let call = reactor.call_after(ms(1), move |cx| {
             counted.set(counted.get() + 1);
-            now.reset(Duration::ZERO);
+            cx.reset(Duration::ZERO);
         });
         call.detach();
         (reactor, count)
@@ -406,9 +406,9 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
         let reactor = Reactor::with_driver(sim.clone()).unwrap();
         let count = Rc::new(Cell::new(0));
         let counted = count.clone();
-        let call = reactor.call_after(Duration::ZERO, move |now| {
+        let call = reactor.call_after(Duration::ZERO, move |cx| {
             counted.set(counted.get() + 1);
-            now.reset(Duration::ZERO);
+            cx.reset(Duration::ZERO);
         });
         call.detach();
         (sim, reactor, count)
@@ -444,9 +444,9 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     let ids = Rc::new(Cell::new(None));
     let of = |first: bool| {
         let ids = ids.clone();
-        move |now: &pollmux::Firing<'_>| {
+        move |cx: &pollmux::CallbackContext<'_>| {
             let (a, b) = ids.get().unwrap();
-            now.reset_timer(if first { b } else { a }, Duration::ZERO).unwrap();
+            cx.reset_timer(if first { b } else { a }, Duration::ZERO).unwrap();
         }
     };
     let (a, b) = (reactor.call_after(ms(1), of(true)), reactor.call_after(ms(9_000), of(false)));
@@ -461,13 +461,13 @@ fn a_callback_armed_by_a_callback_runs_at_that_instant() {
     let reactor = Reactor::with_driver(sim.clone()).unwrap();
     let seen = Rc::new(Cell::new(None));
     let then = seen.clone();
-    let call = move |now: &pollmux::Firing<'_>| {
+    let call = move |cx: &pollmux::CallbackContext<'_>| {
         let then = then.clone();
-        let second = move |now: &pollmux::Firing<'_>| {
+        let second = move |cx: &pollmux::CallbackContext<'_>| {
             let then = then.clone();
-            now.call_after(Duration::ZERO, move |now| then.set(Some(now.now()))).detach();
+            cx.call_after(Duration::ZERO, move |cx| then.set(Some(cx.now()))).detach();
         };
-        now.call_after(Duration::ZERO, second).detach();
+        cx.call_after(Duration::ZERO, second).detach();
     };
     reactor.call_after(ms(1), call).detach();
     reactor.sleep_blocking(ms(5)).unwrap();
@@ -479,9 +479,9 @@ fn a_busy_callback_does_not_prolong_a_real_sleep() {
     let reactor = Reactor::new().unwrap();
     let count = Rc::new(Cell::new(0));
     let counted = count.clone();
-    let call = reactor.call_after(Duration::ZERO, move |now| {
+    let call = reactor.call_after(Duration::ZERO, move |cx| {
         counted.set(counted.get() + 1);
-        now.reset(Duration::ZERO);
+        cx.reset(Duration::ZERO);
     });
     reactor.sleep_blocking(ms(2)).unwrap();
     assert!(count.get() >= 1);
@@ -586,11 +586,11 @@ fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> 
     let counts: Vec<_> = (0..callbacks).map(|_| Rc::new(Cell::new(0))).collect();
     for count in &counts {
         let count = count.clone();
-        let call = move |now: &pollmux::Firing<'_>| {
+        let call = move |cx: &pollmux::CallbackContext<'_>| {
             count.set(count.get() + 1);
-            now.reset(Duration::ZERO);
+            cx.reset(Duration::ZERO);
             if nests {
-                select! { now; recv(never::<()>()) -> _ => {}, default => {} }
+                select! { cx; recv(never::<()>()) -> _ => {}, default => {} }
             }
         };
         reactor.call_after(d, call).detach();
@@ -679,7 +679,7 @@ fn virtual_time_waits_for_callbacks_over_many_batches() {
     let seen = Rc::new(Cell::new((0, Time::ZERO)));
     for _ in 0..5_000 {
         let seen = seen.clone();
-        let call = move |now: &pollmux::Firing<'_>| seen.set((seen.get().0 + 1, now.now()));
+        let call = move |cx: &pollmux::CallbackContext<'_>| seen.set((seen.get().0 + 1, cx.now()));
         s.reactor.call_after(ms(2), call).detach();
     }
     let timer = s.reactor.after(ms(9));
@@ -695,7 +695,7 @@ fn a_message_behind_posts_is_found_by_the_last_look() {
         let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
         let done = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
         let (remote, posted) = (s.reactor.remote(), done.clone());
-        let call = move |_: &pollmux::Firing<'_>| {
+        let call = move |_: &pollmux::CallbackContext<'_>| {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     for _ in 0..20 {

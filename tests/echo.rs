@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Handle, Remote, Stats, channel};
+use pollmux::{Handle, Remote, channel, reactor::Stats};
 use server::{Report, Server, wait_until_all_have_gone};
 
 #[global_allocator]

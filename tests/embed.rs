@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use pollmux::channel::{RecvError, TryRecvError};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
-use pollmux::{Embedded, Events, Fd, Firing, Handle, Reactor, Signal, Sim, Source, Time, select};
+use pollmux::{
+    CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
+};
 use watch::{Random, dog, in_child, no_births};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -873,14 +875,16 @@ fn on_native() -> Reactor {
 
 #[cfg(feature = "mio")]
 fn on_mio() -> Reactor {
-    let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
+    let driver = pollmux::driver::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
     Reactor::with_driver(driver).unwrap()
 }
 
 #[cfg(feature = "polling")]
 fn on_polling() -> Reactor {
-    Reactor::with_driver(pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap())
-        .unwrap()
+    Reactor::with_driver(
+        pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap(),
+    )
+    .unwrap()
 }
 
 const DRIVERS: &[fn() -> Reactor] = &[
@@ -941,10 +945,10 @@ fn a_callback_due_again_at_once_raises_the_fd_again() {
     everywhere(|reactor, inner, mut outer| {
         let calls = Rc::new(Cell::new(0));
         let counter = calls.clone();
-        let again = move |firing: &Firing<'_>| {
+        let again = move |cx: &CallbackContext<'_>| {
             counter.set(counter.get() + 1);
             if counter.get() < 5 {
-                firing.reset(Duration::ZERO);
+                cx.reset(Duration::ZERO);
             }
         };
         reactor.call_after(Duration::ZERO, again).detach();
@@ -1324,7 +1328,7 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
     use mio::{Interest, Poll, Token, unix::pipe};
     let _dog = dog();
     for mode in MODES {
-        let driver = pollmux::MioDriver::new(Poll::new().unwrap(), Token(0)).unwrap();
+        let driver = pollmux::driver::MioDriver::new(Poll::new().unwrap(), Token(0)).unwrap();
         let (registry, events) = (driver.registry().unwrap(), driver.events());
         let reactor = Reactor::with_driver(driver).unwrap();
         let events = reactor.register(events).unwrap();
@@ -1353,7 +1357,8 @@ fn a_source_of_mios_raises_the_fd_of_the_reactor_on_it() {
 fn a_source_of_pollings_raises_the_fd_of_the_reactor_on_it() {
     let _dog = dog();
     for mode in MODES {
-        let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
+        let driver =
+            pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
         let (poller, events) = (driver.poller().clone(), driver.events());
         let reactor = Reactor::with_driver(driver).unwrap();
         let events = reactor.register(events).unwrap();

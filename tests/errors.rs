@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode};
 use pollmux::{
-    Clock, Deadline, Driver, DriverQueue, EventsId, Native, Reactor, ReadyFds, Select, Wait, Wake,
+    Reactor, Select,
+    driver::foreign::EventsId,
+    driver::foreign::Queue as ForeignQueue,
+    driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
 
@@ -24,7 +27,7 @@ struct Refusing(Native, i32);
 impl Driver for Refusing {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -280,12 +283,12 @@ fn other_errors_are_the_systems_own() {
 }
 
 /// A driver with events of its own.
-struct WithEvents(Native, DriverQueue<u32>);
+struct WithEvents(Native, ForeignQueue<u32>);
 
 impl Driver for WithEvents {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -304,7 +307,7 @@ impl Driver for WithEvents {
 
 #[test]
 fn a_second_registration_of_events_names_the_first_line() {
-    let queue = DriverQueue::with_capacity(1);
+    let queue = ForeignQueue::with_capacity(1);
     let (first, second) = (queue.events(), queue.events());
     let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
     let (inbox, line) = (reactor.register(first).unwrap(), line!());

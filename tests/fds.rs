@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Clock, Deadline, Driver, Events, Fd, Native, Reactor, ReadyFds, Select, Sim, Source,
-    SourceKind, Syscalls, Wait, Wake, select,
+    Events, Fd, Reactor, Select, Sim, Source,
+    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    reactor::SourceKind,
+    select,
 };
 
 fn reactor() -> Reactor {
@@ -926,7 +928,7 @@ fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
 impl Driver for Busy {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -1076,7 +1078,7 @@ struct Late(Native, Rc<RefCell<Vec<Step>>>);
 impl Driver for Late {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

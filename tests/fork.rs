@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, RecvTimeoutError};
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
-use pollmux::{Context, Embedded, Events, Reactor, Select, Sim, Source, TimerError, select};
+use pollmux::{
+    Context, Embedded, Events, Reactor, Select, Sim, Source, reactor::TimerError, select,
+};
 use watch::in_child;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -351,8 +353,8 @@ fn a_callback_that_forks_leaves_an_inert_reactor_to_its_child() {
         let forks = Rc::new(Cell::new(0));
         let counted = forks.clone();
         reactor
-            .call_after(Duration::ZERO, move |now| {
-                let handle = now.handle().clone();
+            .call_after(Duration::ZERO, move |cx| {
+                let handle = cx.handle().clone();
                 fork(move || {
                     assert!(handle.is_closed());
                     names_the_line(handle.sleep_blocking(ms(1)).unwrap_err());
@@ -471,7 +473,8 @@ fn hears_everything(reactor: Reactor) {
 #[cfg(all(feature = "mio", not(flat)))]
 fn a_childs_drop_leaves_the_parents_mio_poll_alone() {
     in_child("a_childs_drop_leaves_the_parents_mio_poll_alone", || {
-        let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
+        let driver =
+            pollmux::driver::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
         hears_everything(Reactor::with_driver(driver).unwrap());
     });
 }
@@ -480,7 +483,8 @@ fn a_childs_drop_leaves_the_parents_mio_poll_alone() {
 #[cfg(all(feature = "polling", not(flat)))]
 fn a_childs_drop_leaves_the_parents_polling_poller_alone() {
     in_child("a_childs_drop_leaves_the_parents_polling_poller_alone", || {
-        let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
+        let driver =
+            pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
         hears_everything(Reactor::with_driver(driver).unwrap());
     });
 }

@@ -16,8 +16,10 @@ use std::time::Duration;
 use pollmux::channel::{self, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 use pollmux::sys::{self, Interest, Mode, Poller, Readiness};
 use pollmux::{
-    Blocking, Clock, Deadline, Driver, Embedded, Events, Handle, Inbox, Native, Outbox, Reactor,
-    ReadyFds, Select, Sim, SimWorld, Source, Wait, Wake, select,
+    Embedded, Events, Handle, Inbox, Outbox, Reactor, Select, Sim, SimWorld, Source,
+    driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
+    select,
+    sources::BeforeSleep,
 };
 use watch::{dog, scripted};
 
@@ -38,7 +40,7 @@ struct Planned;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     BeforeBlock,
-    /// `before_block` fails.
+    /// `before_sleep` fails.
     Error,
     Recheck,
     AfterBlock,
@@ -71,7 +73,7 @@ impl Source for Bad {
         None
     }
 
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.published.set(true);
         match self.at {
             At::BeforeBlock => panic_any(Planned),
@@ -80,7 +82,7 @@ impl Source for Bad {
         }
     }
 
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         self.withdrawn.set(self.withdrawn.get() + 1);
         if self.at == At::AfterBlock && self.published.replace(false) {
             panic_any(Planned);
@@ -341,7 +343,7 @@ fn during_the_next_wait(inside: &Inside, f: impl FnOnce(&mut ReadyFds) + 'static
 impl Driver for Guest {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

@@ -144,7 +144,7 @@ fn a_bell_outlives_its_reactor_and_is_inert() {
 fn with_messages(
     reactor: &Reactor,
     n: u32,
-) -> (mpsc::Sender<u32>, pollmux::Foreign<impl Fn() -> Option<u32>>) {
+) -> (mpsc::Sender<u32>, pollmux::sources::FnSource<impl Fn() -> Option<u32>>) {
     let (tx, rx) = mpsc::channel();
     (0..n).for_each(|i| tx.send(i).unwrap());
     let (_, notified) = reactor.notifier();

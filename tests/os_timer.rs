@@ -12,7 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use pollmux::sys::BootTime;
 use pollmux::{
-    BootClock, ClockSet, Events, OsClock, OsTimer, Reactor, Sim, SourceKind, Time, select,
+    Events, OsTimer, Reactor, Sim, Time,
+    reactor::SourceKind,
+    select,
+    sources::{BootClock, ClockSet, OsClock},
 };
 use time::ms;
 

@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{
-    Blocking, Clock, Deadline, Driver, Events, Handle, Reactor, ReadyFds, Sim, Source, Tick,
-    Ticker, Time, Timer, Wait, Wake, ZeroPeriod, select,
+    Events, Handle, Reactor, Sim, Source, Tick, Ticker, Time, Timer,
+    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
+    select,
+    sources::{BeforeSleep, ZeroPeriod},
 };
 
 use self::cpu::timed;
@@ -646,12 +648,12 @@ impl Source for Meddler {
     fn try_take(&self) -> Option<()> {
         None
     }
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.meddle();
         let _ = blocking.now();
         Ok(())
     }
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         self.meddle();
     }
     fn belongs_to(&self, _: &Handle) -> bool {
@@ -697,7 +699,7 @@ fn use_handle(handle: &Handle) {
 impl Driver for MeddlingDriver {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

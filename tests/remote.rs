@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
 use pollmux::{
-    Embedded, Events, Handle, PostError, Reactor, Remote, Select, Source, Spin, Time, TimerError,
-    TimerId, never, select,
+    Embedded, Events, Handle, Reactor, Remote, Select, Source, Time, never,
+    reactor::{PostError, Spin, TimerError, TimerId},
+    select,
 };
 
 use self::time::{at, keys, ms, ready_keys, simulated};
@@ -474,13 +475,13 @@ fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
         });
     }
     let (note, sleeps, asker) = (log.clone(), script.clone(), remote.clone());
-    let nesting = reactor.call_after(ms(0), move |now| {
+    let nesting = reactor.call_after(ms(0), move |cx| {
         note.post(&asker, 10);
-        let (timer, before) = (now.after(ms(5)), sleeps.sleeps());
-        select! { now; recv(timer) -> _ => {} }
+        let (timer, before) = (cx.after(ms(5)), sleeps.sleeps());
+        select! { cx; recv(timer) -> _ => {} }
         note.note(sleeps.sleeps() - before);
         let mut events = Events::with_capacity(4);
-        now.wait_timeout(&mut events, ms(5)).unwrap();
+        cx.wait_timeout(&mut events, ms(5)).unwrap();
         note.note(sleeps.sleeps() - before);
     });
     turn(&reactor);
@@ -760,14 +761,14 @@ fn a_wake_ends_a_wait_inside_a_callback() {
     });
     let ended = Rc::new(RefCell::new(Vec::new()));
     let times = ended.clone();
-    let _callback = reactor.call_after(ms(0), move |now| {
+    let _callback = reactor.call_after(ms(0), move |cx| {
         let mut events = Events::with_capacity(4);
         // During the sleep, and before the wait.
-        now.wait_timeout(&mut events, ms(5)).unwrap();
-        times.borrow_mut().push(now.now());
+        cx.wait_timeout(&mut events, ms(5)).unwrap();
+        times.borrow_mut().push(cx.now());
         remote.wake();
-        now.wait_timeout(&mut events, ms(5)).unwrap();
-        times.borrow_mut().push(now.now());
+        cx.wait_timeout(&mut events, ms(5)).unwrap();
+        times.borrow_mut().push(cx.now());
     });
     turn(&reactor);
     assert_eq!(*ended.borrow(), [at(0), at(0)]);

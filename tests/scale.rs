@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Events, MissedTickBehavior, Reactor, Select, Sim, Source, Spin, Tick, Ticker, Time,
-    Timer, channel, select,
+    Callback, Events, MissedTickBehavior, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer,
+    channel, reactor::Spin, select,
 };
 
 use self::cpu::timed;
@@ -57,8 +57,8 @@ fn ten_years_of_everything_are_exact() {
     // callback a day.
     let (put_off, comes) =
         (reactor.after(secs(12 * HOUR)).with_key(100), reactor.after(secs(DAY)).with_key(101));
-    let _daily = reactor.call_after(secs(DAY), |now| {
-        now.reset_at(now.scheduled() + secs(DAY));
+    let _daily = reactor.call_after(secs(DAY), |cx| {
+        cx.reset_at(cx.scheduled() + secs(DAY));
     });
     let mut counts = [0u64; 10];
     let mut elections = 0;
@@ -172,7 +172,7 @@ fn what_is_armed_for_the_longest_of_all_durations_never_fires() {
         assert_eq!(tickers[3].reset(far), Ok(true));
         assert!(tickers[3].restart());
         assert!(tickers[4].restart_at(Time::MAX));
-        let call = |_: &pollmux::Firing<'_>| unreachable!("never");
+        let call = |_: &pollmux::CallbackContext<'_>| unreachable!("never");
         let callbacks = [
             reactor.call_after(far, call),
             reactor.call_at(Time::MAX, call),
@@ -209,7 +209,7 @@ fn the_second_tick_may_be_too_far_away() {
     }
     // A callback that resets itself so far.
     let (_sim, reactor) = simulated();
-    let callback = reactor.call_after(ms(1), |now| assert!(!now.reset(Duration::MAX)));
+    let callback = reactor.call_after(ms(1), |cx| assert!(!cx.reset(Duration::MAX)));
     reactor.sleep_blocking(secs(100 * YEAR)).unwrap();
     assert_eq!((reactor.stats().called, callback.deadline()), (1, Some(Time::MAX)));
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use pollmux::channel::{self, RecvError};
 use pollmux::{
-    Blocking, Events, Inbox, Never, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never,
-    select,
+    Events, Inbox, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
+    sources::{BeforeSleep, Never},
 };
 use watch::{dog, scripted};
 
@@ -84,11 +84,11 @@ impl Source for Switch {
             self.taken.get()
         })
     }
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.befores.set(self.befores.get() + 1);
         Ok(())
     }
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         self.afters.set(self.afters.get() + 1);
     }
 }
@@ -1061,12 +1061,12 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
         fn try_take(&self) -> Option<()> {
             panic!("bad")
         }
-        fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
             assert!(self.0 != At::Before, "bad");
             blocking.wake_at(blocking.now() + Duration::from_millis(1)); // a real sleep, that ends
             Ok(())
         }
-        fn after_block(&self) {
+        fn after_sleep(&self) {
             assert!(self.0 != At::After, "bad");
         }
     }
@@ -1163,7 +1163,7 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
         fn try_take(&self) -> Option<()> {
             None
         }
-        fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+        fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
             Err(io::Error::new(io::ErrorKind::NotFound, "cannot be waited for"))
         }
     }
@@ -1184,7 +1184,7 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
         (io::ErrorKind::NotFound, "cannot be waited for")
     );
     assert_eq!((first.befores.get(), first.afters.get()), (1, 1));
-    assert_eq!(last.afters.get(), 1, "after_block runs for all, whatever it came to");
+    assert_eq!(last.afters.get(), 1, "after_sleep runs for all, whatever it came to");
     assert_eq!(script.sleeps(), 0);
     select! { reactor; recv(timer) -> t => assert_eq!(t, at(1)) }
 }
@@ -1301,7 +1301,7 @@ fn a_source_of_ones_own_is_woken_by_its_deadline() {
         fn try_take(&self) -> Option<Time> {
             self.is_ready().then(|| self.due.take()).flatten()
         }
-        fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
             assert_eq!(blocking.now(), self.sim.now());
             if let Some(due) = self.due.get() {
                 blocking.wake_at(due);
@@ -1340,13 +1340,13 @@ fn a_source_of_ones_own_that_stays_awake_is_asked_again() {
         fn try_take(&self) -> Option<u32> {
             self.is_ready().then(|| self.asked.replace(0))
         }
-        fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+        fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
             self.asked.set(self.asked.get() + 1);
             blocking.stay_awake();
             assert!(blocking.is_awake());
             Ok(())
         }
-        fn after_block(&self) {
+        fn after_sleep(&self) {
             self.afters.set(self.afters.get() + 1);
         }
     }

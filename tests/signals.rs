@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::SignalSet;
-use pollmux::{Events, Reactor, Signal, Sim, SourceKind, select};
+use pollmux::{Events, Reactor, Signal, Sim, reactor::SourceKind, select};
 use rustix::process::{getpid, kill_process};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, Receiver};
 use pollmux::sim::{History, Search};
 use pollmux::{
-    Context, Handle, LinkStats, Reactor, SimWorld, SourceKind, Time, WorldHandle, select,
+    Context, Handle, Reactor, SimWorld, Time,
+    reactor::SourceKind,
+    select,
+    sim::{LinkStats, WorldHandle},
 };
 use watch::{dog, in_child, spawn};
 
@@ -367,7 +370,7 @@ fn posts_and_cancellations_in_drops_are_one_history() {
 /// A story with thread-locals, kills, panics and partitions.
 fn story(seed: u64) -> History {
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
-    struct SendsAtTheEnd(pollmux::Link<(u32, u32)>, u32);
+    struct SendsAtTheEnd(pollmux::sim::Link<(u32, u32)>, u32);
     impl Drop for SendsAtTheEnd {
         fn drop(&mut self) {
             self.0.send((self.1, u32::MAX));
@@ -391,7 +394,7 @@ fn story(seed: u64) -> History {
     fn live(
         world: &WorldHandle,
         n: u32,
-        links: Vec<pollmux::Link<(u32, u32)>>,
+        links: Vec<pollmux::sim::Link<(u32, u32)>>,
         rx: Option<Receiver<(u32, u32)>>,
     ) {
         let handle = world.clone();

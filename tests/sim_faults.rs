@@ -13,7 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, Sender};
-use pollmux::{Events, Handle, LinkStats, Reactor, SimWorld, Time, WorldHandle, select};
+use pollmux::{
+    Events, Handle, Reactor, SimWorld, Time, select,
+    sim::{LinkStats, WorldHandle},
+};
 use watch::{dog, in_child};
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, SendTimeoutError, TryRecvError};
 use pollmux::{
-    Context, ContextError, Deadlock, Events, Link, LinkStats, Reactor, SimWorld, Time, select,
+    Context, Events, Reactor, SimWorld, Time,
+    context::ContextError,
+    select,
+    sim::{Deadlock, Link, LinkStats},
 };
 use watch::dog;
 

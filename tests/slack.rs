@@ -11,8 +11,8 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use pollmux::{
-    Deadline, Events, MissedTickBehavior, Reactor, Sim, Source, Spin, Tick, Time, Timer, channel,
-    select,
+    Events, MissedTickBehavior, Reactor, Sim, Source, Tick, Time, Timer, channel,
+    driver::WakeWindow, reactor::Spin, select,
 };
 
 use self::cpu::timed;
@@ -27,8 +27,8 @@ fn slack(slack: Duration) -> (Sim, Reactor, Script) {
     (sim, reactor, script)
 }
 
-fn window(earliest: u64, latest: u64) -> Vec<Option<Deadline>> {
-    vec![Some(Deadline { earliest: at(earliest), latest: at(latest) })]
+fn window(earliest: u64, latest: u64) -> Vec<Option<WakeWindow>> {
+    vec![Some(WakeWindow { earliest: at(earliest), latest: at(latest) })]
 }
 
 /// Waits once, and takes all that is due: keys, in order, and how late each was.
@@ -278,7 +278,7 @@ fn callbacks_have_slack_too() {
     let call = |deadline: u64| {
         let (log, clock) = (log.clone(), sim.clone());
         reactor
-            .call_at(at(deadline), move |now| log.borrow_mut().push((now.scheduled(), clock.now())))
+            .call_at(at(deadline), move |cx| log.borrow_mut().push((cx.scheduled(), clock.now())))
     };
     let _callbacks = [call(10), call(12), call(30).slack(ms(1)), call(31).slack(Duration::ZERO)];
     reactor.sleep_blocking(ms(100)).unwrap();

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Handle, Reactor, Source, SourceInfo, SourceKind, Ticker, Time, Timer, channel, never,
+    Callback, Handle, Reactor, Source, Ticker, Time, Timer, channel, never,
+    reactor::{SourceInfo, SourceKind},
     select,
 };
 
@@ -100,8 +101,8 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
     // By a handle, and inside a callback.
     let handle: &Handle = &reactor;
     { let _s = handle.after(ms(1)); assert_made_here(&reactor, SourceKind::Timer); }
-    reactor.call_after(ms(0), |now| {
-        let s = now.every(ms(1)); let made = made_at(now, line!());
+    reactor.call_after(ms(0), |cx| {
+        let s = cx.every(ms(1)); let made = made_at(cx, line!());
         assert_eq!(made.kind, Some(SourceKind::Ticker));
         drop(s);
     }).detach();
@@ -250,7 +251,7 @@ fn a_callback_through_its_life() {
     let (_sim, reactor) = simulated();
     let during = Rc::new(RefCell::new(Vec::new()));
     let seen = during.clone();
-    let callback = reactor.call_after(ms(5), move |now| seen.borrow_mut().push(only(now)));
+    let callback = reactor.call_after(ms(5), move |cx| seen.borrow_mut().push(only(cx)));
     let state = |info: &SourceInfo| {
         assert_eq!(
             (info.kind, info.id, info.period),
@@ -276,9 +277,9 @@ fn a_callback_that_waits_behind_another_one_is_ready() {
     let found = seen.clone();
     let second = Rc::new(RefCell::new(None::<Callback>));
     let other = second.clone();
-    let _first = reactor.call_after(ms(0), move |now| {
+    let _first = reactor.call_after(ms(0), move |cx| {
         let id = other.borrow().as_ref().unwrap().id();
-        *found.borrow_mut() = now.sources().iter().find(|info| info.id == Some(id)).cloned();
+        *found.borrow_mut() = cx.sources().iter().find(|info| info.id == Some(id)).cloned();
     });
     *second.borrow_mut() = Some(reactor.call_after(ms(0), |_| {}));
     turn(&reactor);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Reactor, Sim, Spin, Time, select};
+use pollmux::{Reactor, Sim, Time, reactor::Spin, select};
 
 use self::cpu::timed;
 use self::time::{at, ms, sometimes};
@@ -189,7 +189,7 @@ fn a_default_timeout_of_a_precise_reactor_is_never_early() {
 }
 
 /// Two reactors on two threads send a message to and fro; returns what each has done of it.
-fn ping_pong(rounds: u32, spin: Spin) -> [pollmux::Stats; 2] {
+fn ping_pong(rounds: u32, spin: Spin) -> [pollmux::reactor::Stats; 2] {
     let _dog = dog();
     let reactor = Reactor::builder().spin(spin).build().unwrap();
     let (to_us, inbox) = reactor.channel::<u32>(1).unwrap();

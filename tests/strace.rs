@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::Interest;
-use pollmux::{Reactor, Stats, select};
+use pollmux::{Reactor, reactor::Stats, select};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
 const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";

@@ -9,8 +9,8 @@ use std::io;
 use std::time::Duration;
 
 use pollmux::{
-    Events, Handle, MissedTickBehavior, Reactor, Select, Source, Tick, Ticker, Time, ZeroPeriod,
-    select,
+    Events, Handle, MissedTickBehavior, Reactor, Select, Source, Tick, Ticker, Time, select,
+    sources::ZeroPeriod,
 };
 use proptest::prelude::*;
 

@@ -17,8 +17,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Events, Firing, Handle, MissedTickBehavior, Reactor, Remote, Select, Selected, Sim,
-    Source, Tick, Ticker, Time, Timer, TimerError, TimerId, select,
+    Callback, CallbackContext, Events, Handle, MissedTickBehavior, Reactor, Remote, Select,
+    Selected, Sim, Source, Tick, Ticker, Time, Timer,
+    reactor::{TimerError, TimerId},
+    select,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -822,7 +824,7 @@ impl World {
             Kind::Callback | Kind::Detached => {
                 let (world, calls, active) =
                     (self.clone(), calls.to_vec(), Cell::new(ACTIVE_CALLS));
-                let f = move |firing: &Firing<'_>| world.call(i, firing, &calls, &active);
+                let f = move |cx: &CallbackContext<'_>| world.call(i, cx, &calls, &active);
                 let callback = match when {
                     When::In(after) => self.handle.call_after(d(after), f),
                     When::Never => self.handle.call_after(Duration::MAX, f),
@@ -850,7 +852,13 @@ impl World {
     }
 
     /// A callback is called.
-    fn call(self: &Rc<World>, i: usize, firing: &Firing<'_>, calls: &[Op], active: &Cell<u32>) {
+    fn call(
+        self: &Rc<World>,
+        i: usize,
+        firing: &CallbackContext<'_>,
+        calls: &[Op],
+        active: &Cell<u32>,
+    ) {
         let scheduled = firing.scheduled().as_nanos();
         let called = self.model.borrow_mut().called(i, scheduled, self.observed());
         let result = called.and_then(|()| {
@@ -938,7 +946,7 @@ impl World {
         Ok(result)
     }
 
-    fn run(self: &Rc<World>, op: &Op, caller: Option<(usize, &Firing<'_>)>) -> Checked {
+    fn run(self: &Rc<World>, op: &Op, caller: Option<(usize, &CallbackContext<'_>)>) -> Checked {
         let me = caller.map(|(me, _)| me);
         // Whether the one meant is the caller, which then has another way, too.
         let firing = |i: usize| caller.filter(|&(me, _)| me == i).map(|(_, firing)| firing);
@@ -1337,9 +1345,9 @@ proptest! {
 fn a_callback_that_a_nested_turn_found_due_is_called_before_the_loop_sleeps() {
     let (sim, reactor) = simulated();
     let clock = sim.clone();
-    let _slow = reactor.call_after(ms(10), move |now| {
+    let _slow = reactor.call_after(ms(10), move |cx| {
         clock.advance(ms(5));
-        now.try_wait(&mut Events::with_capacity(1)).unwrap();
+        cx.try_wait(&mut Events::with_capacity(1)).unwrap();
     });
     let (clock, at) = (sim.clone(), Rc::new(Cell::new(Time::ZERO)));
     let called = at.clone();
@@ -1352,10 +1360,10 @@ fn a_callback_that_a_nested_turn_found_due_is_called_before_the_loop_sleeps() {
 fn a_callback_that_resets_itself_to_the_origin_of_time_is_due_in_the_next_turn() {
     let calls = |reactor: &Reactor, sleep| {
         let mut left = 5;
-        let _again = reactor.call_after(Duration::ZERO, move |now| {
+        let _again = reactor.call_after(Duration::ZERO, move |cx| {
             left -= 1;
             if left > 0 {
-                now.reset_at(Time::ZERO);
+                cx.reset_at(Time::ZERO);
             }
         });
         reactor.sleep_blocking(sleep).unwrap();

@@ -129,8 +129,8 @@ impl Called {
     fn new(reactor: &Reactor, d: Duration, on_receipt: OnReceipt) -> Called {
         let calls: Rc<RefCell<VecDeque<Time>>> = Rc::default();
         let log = calls.clone();
-        let callback = reactor.call_after(d, move |firing| {
-            log.borrow_mut().push_back(firing.scheduled());
+        let callback = reactor.call_after(d, move |cx| {
+            log.borrow_mut().push_back(cx.scheduled());
             on_receipt();
         });
         Called { callback, calls }

@@ -11,7 +11,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::{Events, Reactor, Source, Spin, Time, Timer, select};
+use pollmux::{Events, Reactor, Source, Time, Timer, reactor::Spin, select};
 
 use self::cpu::thread_cpu_time;
 use self::time::{Bell, at, keys, ms, ready_keys, simulated, simulated_from, sometimes};

@@ -11,10 +11,13 @@ use pollmux::channel::{
     TryRecvError, TrySendError,
 };
 use pollmux::{
-    AfterCancel, Callback, CancelGuard, Canceller, Cause, ClockSet, Context, ContextError,
-    Deadlock, Done, Embedded, Handle, Inbox, Link, Notified, Notifier, OsTimer, Outbox, PostError,
-    Reactor, RegisterError, Remote, Select, Sim, SimWorld, Ticker, Timer, TimerError, WorldHandle,
-    ZeroPeriod, select,
+    Callback, Canceller, Context, Embedded, Handle, Inbox, Notified, Notifier, OsTimer, Outbox,
+    Reactor, Remote, Select, Sim, SimWorld, Ticker, Timer,
+    context::{AfterCancel, CancelGuard, Cause, ContextError, Done},
+    reactor::{PostError, TimerError},
+    select,
+    sim::{Deadlock, Link, WorldHandle},
+    sources::{ClockSet, RegisterError, ZeroPeriod},
 };
 
 /// Sent, but not shared: what most messages are.

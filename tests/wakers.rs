@@ -12,8 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use pollmux::{
-    Clock, Deadline, Driver, Events, Inbox, Reactor, ReadyFds, Select, Sim, Time, Wait, Wake,
-    channel, select,
+    Events, Inbox, Reactor, Select, Sim, Time, channel,
+    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
+    select,
 };
 use watch::dog;
 
@@ -45,7 +46,7 @@ impl Wake for FailsFirst {
 impl Driver for Flaky {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -312,7 +313,7 @@ struct Sleeper {
 impl Driver for Sleeper {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Readiness};
 use pollmux::{
-    Events, Fd, Handle, Inbox, Reactor, Remote, Signal, Signals, Source, Stats, Time, Timer,
-    channel,
+    Events, Fd, Handle, Inbox, Reactor, Remote, Signal, Signals, Source, Time, Timer, channel,
+    reactor::Stats,
 };
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::time::{ClockId, clock_gettime};

@@ -12,7 +12,7 @@ use std::time::Instant;
 use embedding::{Report, Work};
 use mio::net::UnixStream;
 use mio::{Interest, Poll, Token};
-use pollmux::{MioDriver, Reactor, Source, select};
+use pollmux::{Reactor, Source, driver::MioDriver, select};
 
 /// Ours in the `Poll`; nothing else there may have it.
 const REACTOR: Token = Token(0);

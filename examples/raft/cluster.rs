@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pollmux::channel::{self, Receiver};
-use pollmux::{Context, Link, SimWorld, Time, WorldStats};
+use pollmux::{
+    Context, SimWorld, Time,
+    sim::{Link, WorldStats},
+};
 
 use crate::node::{self, Disk, Event, Id, Message, Peer, Setup, Term, What};
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pollmux::channel::{Receiver, Sender};
-use pollmux::{Context, Link, Reactor, Ticker, Time, Timer, select};
+use pollmux::{Context, Reactor, Ticker, Time, Timer, select, sim::Link};
 
 pub type Id = usize;
 pub type Term = u64;

@@ -64,11 +64,11 @@ impl Handle {
         let mut last = Some((watch, f));
         slot.set_call_once(
             bell,
-            Box::new(move |firing| {
+            Box::new(move |cx| {
                 let Some((watch, f)) = last.take() else { return };
                 watch.settle();
                 drop(watch);
-                f(firing.handle());
+                f(cx.handle());
             }),
         );
         if let Some(limit) = limit {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::watch::Watch;
 use super::{Cause, Context};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sources::{Blocking, Source};
+use crate::sources::{BeforeSleep, Source};
 use crate::wake::{Bell, Probe, Request};
 
 /// The end of a [`Context`], as a source; made by [`Handle::done`].
@@ -30,7 +30,7 @@ impl Handle {
     /// A root for contexts whose deadlines are on this reactor's clock.
     ///
     /// ```
-    /// use pollmux::{ContextError, Reactor, Sim, select};
+    /// use pollmux::{context::ContextError, select, Reactor, Sim};
     /// use std::time::{Duration, Instant};
     ///
     /// let reactor = Reactor::with_driver(Sim::new())?;
@@ -156,12 +156,12 @@ impl Source for Done {
         node.cause()
     }
 
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.watch.bell.ask(Request::Wake);
         Ok(())
     }
 
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         self.watch.bell.unask();
     }
 

@@ -54,7 +54,7 @@ use crate::sys::Time;
 /// something to be done then ([`Handle::after_cancel`]).
 ///
 /// ```
-/// use pollmux::{Context, ContextError, Reactor, channel, select};
+/// use pollmux::{channel, context::ContextError, select, Context, Reactor};
 /// use std::time::{Duration, Instant};
 ///
 /// let (context, canceller) = Context::background().with_cancel();
@@ -119,7 +119,7 @@ impl Context {
     /// A root whose descendants' deadlines are on this clock.
     ///
     /// ```
-    /// use pollmux::{Context, Driver, Sim};
+    /// use pollmux::{driver::Driver, Context, Sim};
     /// use std::time::{Duration, Instant};
     ///
     /// let sim = Sim::new();
@@ -154,7 +154,7 @@ impl Context {
     /// Dropping the canceller cancels nothing; [`Canceller::drop_guard`] does.
     ///
     /// ```
-    /// use pollmux::{Context, ContextError};
+    /// use pollmux::{context::ContextError, Context};
     ///
     /// let (parent, canceller) = Context::background().with_cancel();
     /// let (child, _) = parent.with_cancel();
@@ -172,7 +172,7 @@ impl Context {
     }
 
     /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an
-    /// [`Instant`](std::time::Instant). If this context ends before `t`, so does the child, which
+    /// [`Instant`]. If this context ends before `t`, so does the child, which
     /// then has no deadline of its own.
     ///
     /// # Panics
@@ -181,7 +181,7 @@ impl Context {
     /// [`with_timeout`](Self::with_timeout).
     ///
     /// ```
-    /// use pollmux::{Context, ContextError, Time};
+    /// use pollmux::{context::ContextError, Context, Time};
     ///
     /// let (context, canceller) = Context::background().with_deadline(Time::now()); // is over
     /// assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::tree::Hanging;
 use super::{Canceller, Cause, Context, ContextError};
-use crate::driver::{Driver, Sim};
+use crate::driver::Driver;
 use crate::reactor::Reactor;
+use crate::sim::Sim;
 
 /// Children and bells.
 fn hanging(context: &Context) -> (usize, usize) {

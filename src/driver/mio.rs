@@ -14,11 +14,9 @@ use ::mio::event::Event;
 use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest as MioInterest, Poll, Registry, Token};
 
-use super::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait,
-    Wake,
-};
-use crate::sys::{Interest, Mode, foreign};
+use super::foreign::{self, EventsId, Queue};
+use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
+use crate::sys::{Interest, Mode, others};
 
 /// Events that one wait takes at most; the others are the next wait's.
 const BATCH: usize = 256;
@@ -42,7 +40,7 @@ const BATCH: usize = 256;
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
 /// use mio::{Interest, Poll, Token, unix::pipe};
-/// use pollmux::{MioDriver, Reactor, select};
+/// use pollmux::{driver::MioDriver, select, Reactor};
 /// use std::io::Write;
 ///
 /// let driver = MioDriver::new(Poll::new()?, Token(usize::MAX))?;
@@ -65,7 +63,7 @@ pub struct MioDriver {
     poll: Poll,
     token: Token,
     events: Events,
-    queue: DriverQueue<Event>,
+    queue: Queue<Event>,
     syscalls: Syscalls,
 }
 
@@ -77,7 +75,7 @@ impl MioDriver {
         let native = Native::to_nest()?;
         let fd = native.as_ref().as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&fd), token, MioInterest::READABLE)?;
-        let queue = DriverQueue::with_capacity(BATCH);
+        let queue = Queue::with_capacity(BATCH);
         let events = Events::with_capacity(BATCH);
         Ok(MioDriver { native, poll, token, events, queue, syscalls: Syscalls::default() })
     }
@@ -91,7 +89,7 @@ impl MioDriver {
     ///
     /// Events are edges, as everywhere with mio: each is given once, in the order in which the
     /// `Poll` reported them. Without this, and once it has been dropped, they are dropped.
-    pub fn events(&self) -> DriverEvents<Event> {
+    pub fn events(&self) -> foreign::Events<Event> {
         self.queue.events()
     }
 
@@ -133,7 +131,7 @@ impl MioDriver {
 impl Driver for MioDriver {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -184,7 +182,7 @@ impl Driver for MioDriver {
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(foreign::mio_fd(&self.poll))
+        Some(others::mio_fd(&self.poll))
     }
 
     fn has_events(&self, events: EventsId) -> bool {

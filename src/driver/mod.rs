@@ -1,16 +1,15 @@
 //! The driver: what a reactor asks of whatever it waits through.
 //!
-//! [`Native`] waits on the system's own poller; [`Sim`] on a virtual clock that jumps instead of
+//! [`Native`] waits on the system's own poller; [`Sim`](crate::Sim) on a virtual clock that jumps instead of
 //! sleeping; those on other crates' pollers have `Native` in those. The reactor reaches its driver
 //! only on cold calls: a turn that finds something to do makes none.
 
+pub mod foreign;
 #[cfg(feature = "mio")]
 mod mio;
 mod native;
 #[cfg(feature = "polling")]
 mod polling;
-mod queue;
-mod sim;
 
 use std::io;
 use std::ops::Add;
@@ -24,8 +23,7 @@ pub(crate) use self::native::BATCH as FD_BATCH;
 pub use self::native::Native;
 #[cfg(feature = "polling")]
 pub use self::polling::PollingDriver;
-pub use self::queue::{DriverEvents, DriverQueue, EventsId};
-pub use self::sim::Sim;
+
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
@@ -40,7 +38,7 @@ pub use crate::wake::Wake;
 ///   there is. Before the other one sleeps, `native.wait(deadline, Wait::Arm, ready)` arms the
 ///   kernel timer, so that no timeout is needed. One syscall more for each wake-up. `MioDriver` and
 ///   `PollingDriver` are such, and give what the other poller finds for others to a
-///   [`DriverQueue`].
+///   [`Queue`](foreign::Queue).
 /// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed:
 ///   [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) are all that channels,
 ///   timers and tickers want.
@@ -48,8 +46,8 @@ pub use crate::wake::Wake;
 /// The contract:
 /// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must
 ///   end the wait, or make [`as_fd`](Driver::as_fd) readable, by
-///   [`deadline.latest`](Deadline::latest) or soon after and **never before the clock says
-///   [`deadline.earliest`](Deadline::earliest)**, if nothing else does. A deadline armed by an
+///   [`deadline.latest`](WakeWindow::latest) or soon after and **never before the clock says
+///   [`deadline.earliest`](WakeWindow::earliest)**, if nothing else does. A deadline armed by an
 ///   earlier call may still be pending: a wait that ends too early does no harm, so a driver need
 ///   not take it away, and re-arms only when `latest` is before what is armed.
 /// - **A wake-up is not lost**: after [`Wake::wake`] the wait under way, or else the next one,
@@ -78,7 +76,7 @@ pub trait Driver {
     /// asks again the next time.
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()>;
@@ -131,9 +129,9 @@ pub trait Driver {
         None
     }
 
-    /// Whether `events` are those of this driver's [`DriverQueue`]: else they cannot be registered
-    /// with its reactor. For drivers that wait for more than the reactor asks them to.
-    fn has_events(&self, events: EventsId) -> bool {
+    /// Returns true if `events` are those of this driver's [`Queue`](foreign::Queue). Others cannot
+    /// be registered with its reactor. For drivers that wait for more than the reactor asks them to.
+    fn has_events(&self, events: foreign::EventsId) -> bool {
         let _ = events;
         false
     }
@@ -161,16 +159,16 @@ fn unsupported() -> io::Error {
 /// When a wait is to end: any time from `earliest` to `latest`, the later the more timers share the
 /// wake-up. Without slack the two are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline {
+pub struct WakeWindow {
     /// When the first timer is due: before that there is nothing to do.
     pub earliest: Time,
     /// When the slack of some timer is used up. Before [`Time::MAX`].
     pub latest: Time,
 }
 
-impl From<Time> for Deadline {
-    fn from(t: Time) -> Deadline {
-        Deadline { earliest: t, latest: t }
+impl From<Time> for WakeWindow {
+    fn from(t: Time) -> WakeWindow {
+        WakeWindow { earliest: t, latest: t }
     }
 }
 

@@ -14,7 +14,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Clock, Deadline, Driver, ReadyFds, Syscalls, Wait, Wake};
+use super::{Clock, Driver, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use crate::sync::forbid_sleep;
 use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Waker};
 
@@ -93,7 +93,7 @@ impl Native {
     /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller
     /// then sets it.
     #[inline(always)] // see Notify::wake
-    fn earlier(&mut self, deadline: Option<Deadline>) -> Option<Time> {
+    fn earlier(&mut self, deadline: Option<WakeWindow>) -> Option<Time> {
         let latest = deadline?.latest;
         if latest >= self.armed {
             return None;
@@ -105,13 +105,13 @@ impl Native {
 
     /// The timeout that will do instead of the kernel timer.
     #[inline(always)]
-    fn timeout(&self, deadline: Option<Deadline>) -> Option<Duration> {
+    fn timeout(&self, deadline: Option<WakeWindow>) -> Option<Duration> {
         let deadline = deadline.filter(|deadline| deadline.earliest < deadline.latest)?;
         (deadline.latest < self.armed).then(|| self.timeout_within(deadline)).flatten()
     }
 
     #[cold]
-    fn timeout_within(&self, deadline: Deadline) -> Option<Duration> {
+    fn timeout_within(&self, deadline: WakeWindow) -> Option<Duration> {
         let slack = self.slack.get_or_init(|| TimeoutSlack::of(&self.poller));
         slack.timeout(Time::now(), deadline.earliest, deadline.latest)
     }
@@ -169,7 +169,7 @@ impl AsRef<Poller> for Native {
 impl Driver for Native {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

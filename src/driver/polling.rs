@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use ::polling::{Event, Events, PollMode, Poller};
 
-use super::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, EventsId, Native, ReadyFds, Syscalls, Wait,
-    Wake,
-};
-use crate::sys::foreign::InPoller;
+use super::foreign::{self, EventsId, Queue};
+use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
+use crate::sys::others::InPoller;
 use crate::sys::{Interest, Mode};
 
 /// Events that one wait takes at most; the others are the next wait's.
@@ -25,7 +23,7 @@ const BATCH: usize = 256;
 /// The reactor's own poller is in the `Poller` under a key that nothing else there may have. A wait
 /// that ends for the reactor's sake costs **one syscall more** than under [`Native`], the look at
 /// that poller, besides what the `Poller` itself makes of a wait: on Linux a `timerfd_settime`, two
-/// `epoll_ctl` and a `read`, which [`Stats`](crate::Stats) does not count. Timers are as exact as
+/// `epoll_ctl` and a `read`, which [`Stats`](crate::reactor::Stats) does not count. Timers are as exact as
 /// under `Native`: the `Poller`'s timeouts are not used.
 ///
 /// What the `Poller` finds for other keys is given out by [`events`](Self::events), as a source in
@@ -41,7 +39,7 @@ const BATCH: usize = 256;
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
-/// use pollmux::{PollingDriver, Reactor, select};
+/// use pollmux::{driver::PollingDriver, select, Reactor};
 /// use std::time::Duration;
 ///
 /// let driver = PollingDriver::new(polling::Poller::new()?, 0)?;
@@ -63,7 +61,7 @@ pub struct PollingDriver {
     native: InPoller<Native>,
     key: usize,
     events: Events,
-    queue: DriverQueue<Event>,
+    queue: Queue<Event>,
     syscalls: Syscalls,
 }
 
@@ -79,7 +77,7 @@ impl PollingDriver {
             Event::readable(key),
             PollMode::Level,
         )?;
-        let queue = DriverQueue::with_capacity(BATCH);
+        let queue = Queue::with_capacity(BATCH);
         let capacity = NonZeroUsize::new(BATCH).unwrap_or(NonZeroUsize::MIN);
         let events = Events::with_capacity(capacity);
         Ok(PollingDriver { native, key, events, queue, syscalls: Syscalls::default() })
@@ -94,7 +92,7 @@ impl PollingDriver {
     ///
     /// Each event is given once, in the order in which the `Poller` reported them. Without this,
     /// and once it has been dropped, they are dropped.
-    pub fn events(&self) -> DriverEvents<Event> {
+    pub fn events(&self) -> foreign::Events<Event> {
         self.queue.events()
     }
 
@@ -117,7 +115,7 @@ impl PollingDriver {
 impl Driver for PollingDriver {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

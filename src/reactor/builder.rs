@@ -10,7 +10,7 @@ use crate::sys::errors;
 /// Makes a [`Reactor`] with other settings than the default ones. From [`Reactor::builder`].
 ///
 /// ```
-/// use pollmux::{Reactor, Spin};
+/// use pollmux::{reactor::Spin, Reactor};
 /// use std::time::Duration;
 ///
 /// let reactor = Reactor::builder()
@@ -50,10 +50,10 @@ impl Builder {
     /// the deadline to this much later, share one. Never early. Default: zero.
     ///
     /// A timer may have a [slack of its own](crate::Timer::slack).
-    /// [`Stats::coalesced`](crate::Stats::coalesced) counts the wake-ups saved. Where the window is
+    /// [`Stats::coalesced`](crate::reactor::Stats::coalesced) counts the wake-ups saved. Where the window is
     /// wider than the kernel's own inaccuracy with timeouts (the larger of 50 µs and 0.1 %), a tick
     /// costs one syscall instead of two. The deadlines of [contexts](crate::Context) have no slack,
-    /// unless [asked for](crate::Done::slack).
+    /// unless [asked for](crate::context::Done::slack).
     pub fn slack(mut self, slack: Duration) -> Builder {
         self.slack = slack;
         self

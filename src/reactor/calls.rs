@@ -21,17 +21,17 @@ use crate::sys::Time;
 use crate::wake::{Bell, Probe};
 
 /// A callback's closure.
-pub(crate) type Call = Box<dyn FnMut(&Firing<'_>)>;
+pub(crate) type Call = Box<dyn FnMut(&CallbackContext<'_>)>;
 
 /// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's
 /// own timer.
-pub struct Firing<'a> {
+pub struct CallbackContext<'a> {
     handle: &'a Handle,
     id: TimerId,
     scheduled: Time,
 }
 
-impl Firing<'_> {
+impl CallbackContext<'_> {
     /// The time that the callback was due at.
     pub fn scheduled(&self) -> Time {
         self.scheduled
@@ -66,22 +66,22 @@ impl Firing<'_> {
     }
 }
 
-impl Deref for Firing<'_> {
+impl Deref for CallbackContext<'_> {
     type Target = Handle;
     fn deref(&self) -> &Handle {
         self.handle
     }
 }
 
-impl AsRef<Handle> for Firing<'_> {
+impl AsRef<Handle> for CallbackContext<'_> {
     fn as_ref(&self) -> &Handle {
         self.handle
     }
 }
 
-impl fmt::Debug for Firing<'_> {
+impl fmt::Debug for CallbackContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Firing")
+        f.debug_struct("CallbackContext")
             .field("id", &self.id)
             .field("scheduled", &self.scheduled)
             .finish_non_exhaustive()
@@ -401,7 +401,7 @@ impl Core {
         self.stale.set(self.stale.get() + handle.do_asked(ask));
     }
 
-    fn next_call<'h>(&self, handle: &'h Handle) -> Option<(Running, Firing<'h>)> {
+    fn next_call<'h>(&self, handle: &'h Handle) -> Option<(Running, CallbackContext<'h>)> {
         let table = &mut *self.table.borrow_mut();
         let slot = table.calls.first()?;
         table.unready(slot);
@@ -412,7 +412,7 @@ impl Core {
         let token = chunk.token(slot);
         let call = chunk.calls.of(slot).borrow_mut().take();
         let id = TimerId::internal(self, token, false);
-        Some((Running { chunk, slot, token, call }, Firing { handle, id, scheduled }))
+        Some((Running { chunk, slot, token, call }, CallbackContext { handle, id, scheduled }))
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::calls::Again;
 use super::heap::NEVER;
 use super::{Core, Handle, Reactor};
-use crate::driver::{Deadline, Wait};
+use crate::driver::{Wait, WakeWindow};
 use crate::sync::{Ordering, fence};
 use crate::sys::Time;
 use crate::sys::errors::of_creation;
@@ -33,7 +33,7 @@ use crate::wake::Request;
 /// outer loop spin: each of its waits ends at once. Take what is ready, stop the timer, or drop the
 /// source.
 ///
-/// Two sources stay ready for ever: a [`Done`](crate::Done) whose context is cancelled, and an
+/// Two sources stay ready for ever: a [`Done`](crate::context::Done) whose context is cancelled, and an
 /// [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been taken
 /// once, and a `select!` gets their end again and again. So drop them when they have told you.
 /// [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
@@ -265,7 +265,7 @@ impl Core {
 
     /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer
     /// loop sleeps.
-    pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<Deadline> {
+    pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<WakeWindow> {
         let due = self.next_due.get();
         let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
         self.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));

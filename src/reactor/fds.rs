@@ -19,7 +19,8 @@ use super::core::{Driving, Table};
 use super::slots::{PATIENCE, State};
 use super::tidy::FEW;
 use super::{Core, Slot, busy, closed};
-use crate::driver::{Driver, EventsId, ReadyFds, Wait};
+use crate::driver::foreign::EventsId;
+use crate::driver::{Driver, ReadyFds, Wait};
 use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, errors, nanos};
 

@@ -6,7 +6,7 @@
 //! armed. No user code ever runs while one of the reactor's cells is borrowed.
 
 mod asks;
-mod blocking;
+mod before_sleep;
 mod builder;
 mod calls;
 mod channels;
@@ -36,9 +36,9 @@ use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
 
-pub use self::blocking::Blocking;
+pub use self::before_sleep::BeforeSleep;
 pub use self::builder::Builder;
-pub use self::calls::Firing;
+pub use self::calls::CallbackContext;
 pub(crate) use self::core::{Core, busy, closed};
 pub use self::embed::Embedded;
 pub use self::events::{Event, Events, Iter as EventsIter};

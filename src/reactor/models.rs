@@ -15,7 +15,7 @@ use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
 use super::{Events, Reactor, Remote};
-use crate::driver::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
+use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindow};
 use crate::sync::Ordering;
 use crate::sys::Time;
 pub(crate) use crate::wake::models::Bed;
@@ -29,7 +29,7 @@ struct Sleeper {
 }
 
 impl Driver for Sleeper {
-    fn wait(&mut self, _: Option<Deadline>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
+    fn wait(&mut self, _: Option<WakeWindow>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
         match how {
             Wait::Block => self.bed.sleep(),
             Wait::Poll => self.bed.look(),
@@ -237,11 +237,11 @@ fn posts_during_a_select_inside_a_callback_are_run_after_it() {
             remote.wake();
         });
         let (source, noted) = (Rc::new(raised), log.clone());
-        let callback = reactor.call_after(std::time::Duration::ZERO, move |now| {
+        let callback = reactor.call_after(std::time::Duration::ZERO, move |cx| {
             let (is_ready, before) = (|| source.load(Ordering::Acquire) == 1, noted.len());
             while !is_ready() {
-                now.core.block(None, |_| Ok(()), is_ready).unwrap();
-                now.core.look();
+                cx.core.block(None, |_| Ok(()), is_ready).unwrap();
+                cx.core.look();
             }
             assert_eq!(noted.len(), before);
         });

@@ -21,7 +21,7 @@ pub enum SourceKind {
     Outbox,
     /// What a [`Notifier`](crate::Notifier) rings.
     Notified,
-    /// The end of a [`Context`](crate::Context): a [`Done`](crate::Done).
+    /// The end of a [`Context`](crate::Context): a [`Done`](crate::context::Done).
     Context,
     /// A kernel timer of its own: an [`OsTimer`](crate::OsTimer).
     OsTimer,
@@ -31,8 +31,8 @@ pub enum SourceKind {
     Signals,
     /// A [`ChildProcess`](crate::ChildProcess).
     Child,
-    /// The driver's own events: a [`DriverInbox`](crate::DriverInbox).
-    DriverInbox,
+    /// The driver's own events: a [`ForeignInbox`](crate::sources::ForeignInbox).
+    ForeignInbox,
 }
 
 impl fmt::Display for SourceKind {
@@ -49,7 +49,7 @@ impl fmt::Display for SourceKind {
             SourceKind::Fd => "fd",
             SourceKind::Signals => "signals",
             SourceKind::Child => "child",
-            SourceKind::DriverInbox => "driver",
+            SourceKind::ForeignInbox => "driver",
         })
     }
 }

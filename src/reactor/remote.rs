@@ -256,7 +256,7 @@ impl Remote {
     /// Allocates when it accepts.
     ///
     /// ```
-    /// use pollmux::{Reactor, TryPostError};
+    /// use pollmux::{reactor::TryPostError, Reactor};
     ///
     /// let reactor = Reactor::builder().post_limit(1).build()?;
     /// let remote = reactor.remote();
@@ -289,7 +289,7 @@ impl Remote {
     /// request on the way before. No request waits for another thread.
     ///
     /// The error says what is known at once. A timer that turns out to be dead when the loop gets
-    /// there is left alone and counted in [`Stats::stale`](crate::Stats::stale); to be told,
+    /// there is left alone and counted in [`Stats::stale`](crate::reactor::Stats::stale); to be told,
     /// [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
     pub fn stop(&self, id: TimerId) -> Result<(), TimerError> {
         self.ask(id, Ask::stop(id.token, id.ticker))

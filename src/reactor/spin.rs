@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::stats::Count;
-use crate::driver::Deadline;
+use crate::driver::WakeWindow;
 use crate::sys::{Time, nanos};
 
 /// How long a reactor looks for messages before it sleeps: for
@@ -102,7 +102,7 @@ impl Spinner {
     }
 
     /// Whether a deadline is to be met by spinning. One with enough slack is not.
-    fn is_met(&self, Deadline { earliest, latest }: Deadline) -> bool {
+    fn is_met(&self, WakeWindow { earliest, latest }: WakeWindow) -> bool {
         self.precise > 0
             && latest != Time::MAX
             && latest - earliest < Duration::from_nanos(self.precise)
@@ -110,13 +110,13 @@ impl Spinner {
 
     /// When to wake up for a deadline that is to be met by spinning.
     #[inline]
-    pub(crate) fn ahead(&self, deadline: Deadline) -> Deadline {
+    pub(crate) fn ahead(&self, deadline: WakeWindow) -> WakeWindow {
         if !self.is_met(deadline) {
             return deadline;
         }
-        let Deadline { earliest, latest } = deadline;
+        let WakeWindow { earliest, latest } = deadline;
         let ahead = Duration::from_nanos(self.precise);
-        Deadline { earliest: earliest - ahead, latest: latest - ahead }
+        WakeWindow { earliest: earliest - ahead, latest: latest - ahead }
     }
 
     /// Whether to look for a message this time.
@@ -241,11 +241,11 @@ mod tests {
     fn a_deadline_to_be_met_exactly_ends_the_sleep_before_it() {
         let spinner = Spinner::new(Spin::Off, Duration::from_nanos(50), false);
         let at = Time::from_nanos;
-        let deadline = |earliest, latest| Deadline { earliest: at(earliest), latest: at(latest) };
+        let deadline = |earliest, latest| WakeWindow { earliest: at(earliest), latest: at(latest) };
         assert_eq!(spinner.ahead(deadline(100, 100)), deadline(50, 50));
         assert_eq!(spinner.ahead(deadline(20, 60)), deadline(0, 10));
         assert_eq!(spinner.ahead(deadline(100, 150)), deadline(100, 150));
-        let never = Deadline::from(Time::MAX);
+        let never = WakeWindow::from(Time::MAX);
         assert_eq!(spinner.ahead(never), never);
     }
 }

@@ -10,13 +10,13 @@ use std::cell::RefMut;
 use std::io;
 use std::rc::Rc;
 
-use super::blocking::Blocking;
+use super::before_sleep::BeforeSleep;
 use super::calls::Again;
 use super::core::{Core, Driving, busy};
 use super::heap::NEVER;
 use super::slots::{self, State};
 use super::tidy;
-use crate::driver::{Deadline, Wait};
+use crate::driver::{Wait, WakeWindow};
 use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::Time;
 
@@ -274,7 +274,7 @@ impl Core {
     }
 
     /// When a sleep is to end for the timers.
-    pub(super) fn timers_due(&self) -> Deadline {
+    pub(super) fn timers_due(&self) -> WakeWindow {
         let first = self.next_due.get();
         let latest = if self.slacked.get() {
             let table = self.table.borrow();
@@ -284,7 +284,7 @@ impl Core {
         } else {
             first
         };
-        Deadline { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
+        WakeWindow { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
     }
 
     /// Blocks until the driver says that something happened, or `until`. The caller looks at its
@@ -296,7 +296,7 @@ impl Core {
     pub(crate) fn block(
         self: &Rc<Core>,
         until: Option<Time>,
-        publish: impl FnOnce(&mut Blocking<'_>) -> io::Result<()>,
+        publish: impl FnOnce(&mut BeforeSleep<'_>) -> io::Result<()>,
         recheck: impl Fn() -> bool,
     ) -> io::Result<Blocked> {
         if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
@@ -335,10 +335,10 @@ impl Core {
         self.notify.open_ticket();
         self.notify.sleep();
         self.napping.set(false);
-        let mut blocking = Blocking { core: self, awake: false, deadline: until };
+        let mut blocking = BeforeSleep { core: self, awake: false, deadline: until };
         let published = publish(&mut blocking);
         fence(Ordering::SeqCst);
-        let Blocking { awake, deadline, .. } = blocking;
+        let BeforeSleep { awake, deadline, .. } = blocking;
         self.coming.set(false);
         let stays = published.is_err() || awake || self.is_called() || recheck();
         let slept = if stays {
@@ -397,9 +397,9 @@ impl Core {
 
     /// The deadline that the driver gets: what the timers want, `until` at the latest.
     #[inline]
-    pub(super) fn sleep_until(&self, until: Time) -> Option<Deadline> {
-        let Deadline { earliest, latest } = self.spinner.ahead(self.timers_due());
-        let deadline = Deadline { earliest: earliest.min(until), latest: latest.min(until) };
+    pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
+        let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
+        let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
         self.put_off.set(deadline.earliest < deadline.latest);
         (deadline.latest != Time::MAX).then_some(deadline)
     }
@@ -420,7 +420,7 @@ impl Core {
 
     /// Lets the driver wait; what fds it found ready is ready then.
     #[inline(always)] // see Notify::wake
-    pub(super) fn drive(&self, deadline: Option<Deadline>, how: Wait) -> io::Result<()> {
+    pub(super) fn drive(&self, deadline: Option<WakeWindow>, how: Wait) -> io::Result<()> {
         self.check_process()?;
         let Ok(driving) = self.driving.try_borrow_mut() else { return Err(busy()) };
         let mut drive = Drive { core: self, driving: Some(driving) };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::Table;
 use super::events::Events;
 use super::slots::State;
-use super::{Blocked, Blocking, Core, Handle};
+use super::{BeforeSleep, Blocked, Core, Handle};
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -18,7 +18,7 @@ impl Handle {
     /// is reported again by the next wait until it is drained: a timer or ticker by taking its
     /// expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end,
     /// the error. So **every live source is to be drained or dropped when it is reported**: a loop
-    /// that ignores one never sleeps again. [`Stats::spinning`](crate::Stats::spinning) counts the
+    /// that ignores one never sleeps again. [`Stats::spinning`](crate::reactor::Stats::spinning) counts the
     /// sources that do this to a loop, and [`sources`](Self::sources) says which lines made those
     /// that still do.
     ///
@@ -93,7 +93,7 @@ impl Handle {
     ///
     /// let reactor = Reactor::with_driver(Sim::new())?;
     /// let second = Duration::from_secs(1);
-    /// reactor.call_after(second, |now| println!("called at {:?}", now.scheduled())).detach();
+    /// reactor.call_after(second, |cx| println!("called at {:?}", cx.scheduled())).detach();
     /// reactor.sleep_blocking(Duration::from_secs(2))?;
     /// assert_eq!(reactor.stats().called, 1);
     /// # std::io::Result::Ok(())
@@ -174,7 +174,7 @@ impl Handle {
     /// Blocks for every registered channel: a rendezvous may meet its receiver.
     fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
         let core = &self.core;
-        let publish = |_: &mut Blocking<'_>| {
+        let publish = |_: &mut BeforeSleep<'_>| {
             core.notify.set_everywhere(true);
             Ok(())
         };

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::channel::{Permit, SendError};
-use crate::reactor::{Blocked, Blocking, Core, Handle, Patience};
+use crate::reactor::{BeforeSleep, Blocked, Core, Handle, Patience};
 use crate::sources::{Outbox, Sending, Source};
 use crate::wake::Request;
 
@@ -81,8 +81,8 @@ enum Erased<'a> {
 /// A source, whatever its items.
 trait Receiving {
     fn is_ready(&self) -> bool;
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
-    fn after_block(&self) -> bool;
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
+    fn after_sleep(&self) -> bool;
     fn hold(&self) -> bool;
     /// Gives back what the other end has chosen, and this one has not.
     fn give_up(&self);
@@ -92,11 +92,11 @@ impl<S: Source> Receiving for S {
     fn is_ready(&self) -> bool {
         Source::is_ready(self)
     }
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        Source::before_block(self, blocking)
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        Source::before_sleep(self, blocking)
     }
-    fn after_block(&self) -> bool {
-        Source::after_block(self);
+    fn after_sleep(&self) -> bool {
+        Source::after_sleep(self);
         self.is_chosen()
     }
     fn hold(&self) -> bool {
@@ -136,11 +136,11 @@ impl<T> Receiving for SendCase<'_, T> {
     fn is_ready(&self) -> bool {
         Source::is_ready(&self.sending)
     }
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        Source::before_block(&self.sending, blocking)
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        Source::before_sleep(&self.sending, blocking)
     }
-    fn after_block(&self) -> bool {
-        Source::after_block(&self.sending);
+    fn after_sleep(&self) -> bool {
+        Source::after_sleep(&self.sending);
         self.sending.is_chosen()
     }
     /// Takes the permit.
@@ -362,8 +362,8 @@ impl<'a> Select<'a> {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            let publish = |blocking: &mut Blocking<'_>| {
-                self.asked().try_for_each(|(_, case)| case.source().before_block(blocking))
+            let publish = |blocking: &mut BeforeSleep<'_>| {
+                self.asked().try_for_each(|(_, case)| case.source().before_sleep(blocking))
             };
             let mut published = Published { select: self, next: 0 };
             let blocked = core.block(until, publish, || self.candidates(core).next().is_some());
@@ -502,7 +502,7 @@ impl Published<'_, '_> {
             let index = *self.select.asked.get(self.next)?;
             self.next += 1;
             if let Some(case) = &self.select.cases[index] {
-                return Some((index, case.source.source().after_block()));
+                return Some((index, case.source.source().after_sleep()));
             }
         }
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use self::dynamic::{Select, Selected};
 
 use crate::channel::Chosen;
-use crate::reactor::{Blocked, Blocking, Handle, Patience};
+use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};
 use crate::sources::{Outgoing, Sending, Source};
 use crate::wake::Request;
 
@@ -66,10 +66,10 @@ pub trait Cases {
     fn ready(&self) -> u32;
     /// Takes from the case with this index.
     fn take(&self, index: u32) -> Option<Self::Item>;
-    /// See [`Source::before_block`].
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()>;
-    /// See [`Source::after_block`]: a bit for each case that was chosen.
-    fn after_block(&self) -> u32;
+    /// See [`Source::before_sleep`].
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
+    /// See [`Source::after_sleep`]: a bit for each case that was chosen.
+    fn after_sleep(&self) -> u32;
     /// See [`Source::needs_no_look`], of all of them.
     fn need_no_look(&self) -> bool;
     /// Whether the case with this index belongs to this reactor.
@@ -91,10 +91,10 @@ impl Cases for () {
     fn take(&self, _: u32) -> Option<Impossible> {
         None
     }
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         Ok(())
     }
-    fn after_block(&self) -> u32 {
+    fn after_sleep(&self) -> u32 {
         0
     }
     fn need_no_look(&self) -> bool {
@@ -127,14 +127,14 @@ impl<S: Source, R: Cases> Cases for (S, R) {
             self.1.take(index - 1).map(Pick::Rest)
         }
     }
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        self.0.before_block(blocking)?;
-        self.1.before_block(blocking)
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.0.before_sleep(blocking)?;
+        self.1.before_sleep(blocking)
     }
-    fn after_block(&self) -> u32 {
+    fn after_sleep(&self) -> u32 {
         // The rest is withdrawn also when this one panics.
         let rest = Published(&self.1);
-        self.0.after_block();
+        self.0.after_sleep();
         u32::from(self.0.is_chosen()) | rest.withdraw() << 1
     }
     #[inline]
@@ -164,7 +164,7 @@ impl<C: Cases> Published<'_, C> {
     fn withdraw(self) -> u32 {
         let cases = self.0;
         std::mem::forget(self);
-        cases.after_block()
+        cases.after_sleep()
     }
 }
 
@@ -172,7 +172,7 @@ impl<C: Cases> Drop for Published<'_, C> {
     #[cold]
     fn drop(&mut self) {
         // A panic is on its way already: a second one would abort the process.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.after_block()));
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.after_sleep()));
     }
 }
 
@@ -400,7 +400,7 @@ fn run_slow<C: Cases>(
         };
         let published = Published(cases);
         let blocked =
-            core.block(until, |blocking| cases.before_block(blocking), || cases.ready() != 0);
+            core.block(until, |blocking| cases.before_sleep(blocking), || cases.ready() != 0);
         // What is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::sys::Time;
 
-/// What happened in a world while it [recorded](crate::WorldHandle::record): who ran, what was
+/// What happened in a world while it [recorded](crate::sim::WorldHandle::record): who ran, what was
 /// sent, lost and delivered, in virtual time.
 ///
 /// Printed, it has a line for each happening. For one seed it is always the same.

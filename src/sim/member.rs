@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::scheduler::{Flag, Id, Killed, Pause, Scheduler};
-use crate::driver::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
+use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindow};
 use crate::reactor::{Handle, SourceKind};
 use crate::sync::{Guard, set_guard};
 use crate::sys::Time;
@@ -19,7 +19,7 @@ use crate::sys::Time;
 /// the clock is the world's.
 ///
 /// For a reactor of your own making:
-/// [`WorldHandle::spawn_with_driver`](crate::WorldHandle::spawn_with_driver).
+/// [`WorldHandle::spawn_with_driver`](crate::sim::WorldHandle::spawn_with_driver).
 pub struct MemberDriver {
     driven: Driven,
     /// The turn belongs to the thread.
@@ -161,7 +161,12 @@ impl MemberDriver {
 }
 
 impl Driver for MemberDriver {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        _: &mut ReadyFds,
+    ) -> io::Result<()> {
         let Driven { scheduler, id, clock, .. } = &self.driven;
         let pause = match how {
             Wait::Block => match deadline.map_or(Time::MAX, |deadline| deadline.latest) {

@@ -38,6 +38,7 @@ mod member;
 mod network;
 mod scheduler;
 mod search;
+mod single;
 mod world;
 
 pub use self::deadlock::{Deadlock, WaitingMember};
@@ -45,4 +46,5 @@ pub use self::history::History;
 pub use self::member::{MemberDriver, WaitsFor};
 pub use self::network::{Link, LinkStats};
 pub use self::search::{FailingSeed, Search, Verdict};
+pub use self::single::Sim;
 pub use self::world::{Member, SimWorld, WorldHandle, WorldStats};

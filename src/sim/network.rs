@@ -165,7 +165,7 @@ impl Network {
 }
 
 /// A network between two members of a [`SimWorld`](crate::SimWorld), in one direction; made by
-/// [`WorldHandle::link`](crate::WorldHandle::link).
+/// [`WorldHandle::link`](crate::sim::WorldHandle::link).
 ///
 /// Clones are the same link. What is set here may be set again while the world runs, and holds for
 /// what is sent from then on.
@@ -240,7 +240,7 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// The [history](crate::WorldHandle::history) shows the messages by their `Debug`.
+    /// The [history](crate::sim::WorldHandle::history) shows the messages by their `Debug`.
     pub fn with_text(self) -> Link<T>
     where
         T: fmt::Debug,

@@ -64,7 +64,7 @@ use crate::sys::Time;
 /// });
 /// world.run()?;
 /// assert_eq!(client.take(), Some(42));
-/// # Ok::<(), pollmux::Deadlock>(())
+/// # Ok::<(), pollmux::sim::Deadlock>(())
 /// ```
 ///
 /// # What a seed decides

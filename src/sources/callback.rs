@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::reactor::{Firing, Handle, Slot, SourceKind, TimerId};
+use crate::reactor::{CallbackContext, Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
 /// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
@@ -37,11 +37,11 @@ impl Handle {
     ///
     /// let reactor = Reactor::with_driver(Sim::new())?;
     /// let mut left = 3;
-    /// let countdown = reactor.call_after(Duration::from_secs(1), move |now| {
-    ///     println!("{left} at {:?}", now.scheduled());
+    /// let countdown = reactor.call_after(Duration::from_secs(1), move |cx| {
+    ///     println!("{left} at {:?}", cx.scheduled());
     ///     left -= 1;
     ///     if left > 0 {
-    ///         now.reset(Duration::from_secs(1)); // itself
+    ///         cx.reset(Duration::from_secs(1)); // itself
     ///     }
     /// });
     /// reactor.sleep_blocking(Duration::from_secs(10))?;
@@ -49,7 +49,11 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     #[track_caller]
-    pub fn call_after(&self, d: Duration, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
+    pub fn call_after(
+        &self,
+        d: Duration,
+        f: impl FnMut(&CallbackContext<'_>) + 'static,
+    ) -> Callback {
         let callback = self.callback(f);
         callback.reset(d);
         callback
@@ -58,14 +62,18 @@ impl Handle {
     /// [`call_after`](Self::call_after) at a point in time, a [`Time`] or an
     /// [`Instant`](std::time::Instant). A past one is due in the next turn.
     #[track_caller]
-    pub fn call_at(&self, t: impl Into<Time>, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
+    pub fn call_at(
+        &self,
+        t: impl Into<Time>,
+        f: impl FnMut(&CallbackContext<'_>) + 'static,
+    ) -> Callback {
         let callback = self.callback(f);
         callback.reset_at(t);
         callback
     }
 
     #[track_caller]
-    fn callback(&self, f: impl FnMut(&Firing<'_>) + 'static) -> Callback {
+    fn callback(&self, f: impl FnMut(&CallbackContext<'_>) + 'static) -> Callback {
         let slot = Slot::new(self, SourceKind::Callback);
         slot.set_call(Box::new(f));
         Callback { slot }

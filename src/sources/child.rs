@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
-use super::{Register, RegisterError, Source};
+use super::{IntoSource, RegisterError, Source};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
 
@@ -56,7 +56,7 @@ pub struct ChildProcess {
     over: Cell<bool>,
 }
 
-impl Register for Child {
+impl IntoSource for Child {
     type Registered = ChildProcess;
 
     /// Four syscalls, on kqueue six; one for a child whose status is known.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Blocking, Source};
+use super::{BeforeSleep, Source};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::{remedy, with_remedy};
@@ -31,11 +31,11 @@ pub struct Inbox<T> {
 /// What can be registered with a reactor, and what it then is.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be registered with a reactor",
-    label = "not a `Receiver`, `Sender`, `Child` or `DriverEvents`",
+    label = "not a `Receiver`, `Sender`, `Child` or `ForeignEvents`",
     note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
     note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
 )]
-pub trait Register: Sized {
+pub trait IntoSource: Sized {
     /// The registered form: a source of the reactor.
     type Registered;
 
@@ -64,13 +64,13 @@ impl Handle {
     ///
     /// No syscall; allocates at most once per 128 sources.
     #[track_caller]
-    pub fn register<S: Register>(&self, source: S) -> Result<S::Registered, RegisterError<S>> {
+    pub fn register<S: IntoSource>(&self, source: S) -> Result<S::Registered, RegisterError<S>> {
         source.register(self, None)
     }
 
     /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by.
     #[track_caller]
-    pub fn register_with<S: Register>(
+    pub fn register_with<S: IntoSource>(
         &self,
         key: u64,
         source: S,
@@ -90,7 +90,7 @@ impl Handle {
     }
 }
 
-impl<T> Register for Receiver<T> {
+impl<T> IntoSource for Receiver<T> {
     type Registered = Inbox<T>;
 
     #[track_caller]
@@ -207,12 +207,12 @@ impl<T> Source for Inbox<T> {
         }
     }
 
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.receiver.before_sleep(self.slot.notify());
         Ok(())
     }
 
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         self.chosen.set(self.receiver.after_sleep(self.slot.notify()));
     }
 

@@ -2,8 +2,8 @@
 
 mod callback;
 mod child;
-mod driver_inbox;
 mod fd;
+mod foreign_inbox;
 mod inbox;
 mod never;
 mod notifier;
@@ -18,17 +18,17 @@ use std::rc::Rc;
 
 pub use self::callback::Callback;
 pub use self::child::ChildProcess;
-pub use self::driver_inbox::DriverInbox;
 pub use self::fd::Fd;
-pub use self::inbox::{Inbox, Register, RegisterError};
+pub use self::foreign_inbox::ForeignInbox;
+pub use self::inbox::{Inbox, IntoSource, RegisterError};
 pub use self::never::{Never, never};
-pub use self::notifier::{Attached, Foreign, Notified, Notifier};
+pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub use self::outbox::{Outbox, Outgoing, Sending};
 pub use self::signals::{Signal, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
-pub use crate::reactor::Blocking;
+pub use crate::reactor::BeforeSleep;
 
 use crate::reactor::Handle;
 
@@ -36,14 +36,14 @@ use crate::reactor::Handle;
 ///
 /// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of
 /// every case; if some are, `try_take` of one of them, and the turn is over when it gives an item;
-/// otherwise `before_block` of every case, a `SeqCst` fence, `is_ready` of every case once more,
-/// the sleep if none is, and `after_block` of every case; and so on.
+/// otherwise `before_sleep` of every case, a `SeqCst` fence, `is_ready` of every case once more,
+/// the sleep if none is, and `after_sleep` of every case; and so on.
 ///
-/// A source of your own asks to be waited for in [`before_block`](Source::before_block): by a
+/// A source of your own asks to be waited for in [`before_sleep`](Source::before_sleep): by a
 /// deadline, or by staying awake; or it is woken by a message to another case.
 ///
 /// ```
-/// use pollmux::{Blocking, Handle, Reactor, Source, Time, select};
+/// use pollmux::{select, sources::BeforeSleep, Handle, Reactor, Source, Time};
 /// use std::{cell::Cell, io, time::Duration};
 ///
 /// /// Ready at every full second of the reactor's clock.
@@ -57,7 +57,7 @@ use crate::reactor::Handle;
 ///     fn try_take(&self) -> Option<Time> {
 ///         self.is_ready().then(|| self.1.replace(self.1.get() + Duration::from_secs(1)))
 ///     }
-///     fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+///     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
 ///         blocking.wake_at(self.1.get());
 ///         Ok(())
 ///     }
@@ -76,14 +76,14 @@ use crate::reactor::Handle;
 /// # A source that keeps the loop busy
 /// `is_ready` and `try_take` must agree: a source that is ready and gives nothing keeps the loop
 /// awake. So does one that gives its end in every turn. No report names a source of your own that
-/// does so: [`SourceInfo::spinning`](crate::SourceInfo::spinning) and
-/// [`Stats::spinning`](crate::Stats::spinning) know only the sources of this crate, because no
+/// does so: [`SourceInfo::spinning`](crate::reactor::SourceInfo::spinning) and
+/// [`Stats::spinning`](crate::reactor::Stats::spinning) know only the sources of this crate, because no
 /// other source is registered with the reactor. If a loop is busy and neither says why, look at
 /// your own sources.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",
-    note = "the receiver of a channel, `DriverEvents` or a `Child`: register it first: \
+    note = "the receiver of a channel, `ForeignEvents` or a `Child`: register it first: \
             `reactor.register(rx)?`",
     note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
     note = "a point in time or a duration: `reactor.at(t)`, `reactor.after(d)`, \
@@ -105,16 +105,16 @@ pub trait Source {
 
     /// Called when nothing was ready and the reactor has said in public that it is about to sleep:
     /// here a source asks whoever makes it ready to wake the reactor, for a
-    /// [deadline](Blocking::wake_at), or to [stay awake](Blocking::stay_awake). What was published
-    /// is withdrawn in [`after_block`](Source::after_block).
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+    /// [deadline](BeforeSleep::wake_at), or to [stay awake](BeforeSleep::stay_awake). What was published
+    /// is withdrawn in [`after_sleep`](Source::after_sleep).
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())
     }
 
     /// Called after the sleep, or after the decision not to, whatever it came to: also when this or
     /// another source, or the driver, panics in between.
-    fn after_block(&self) {}
+    fn after_sleep(&self) {}
 
     /// Whether the source can be waited for by this reactor. The default is yes.
     fn belongs_to(&self, handle: &Handle) -> bool {
@@ -164,11 +164,11 @@ macro_rules! forward {
             fn try_take(&self) -> Option<S::Item> {
                 (**self).try_take()
             }
-            fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-                (**self).before_block(blocking)
+            fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+                (**self).before_sleep(blocking)
             }
-            fn after_block(&self) {
-                (**self).after_block();
+            fn after_sleep(&self) {
+                (**self).after_sleep();
             }
             #[inline(always)]
             fn belongs_to(&self, handle: &Handle) -> bool {
@@ -205,12 +205,12 @@ impl<S: Source> Source for Option<S> {
     fn try_take(&self) -> Option<S::Item> {
         self.as_ref()?.try_take()
     }
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        self.as_ref().map_or(Ok(()), |source| source.before_block(blocking))
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.as_ref().map_or(Ok(()), |source| source.before_sleep(blocking))
     }
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         if let Some(source) = self {
-            source.after_block();
+            source.after_sleep();
         }
     }
     #[inline]

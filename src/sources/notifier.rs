@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::{Blocking, Source};
+use super::{BeforeSleep, Source};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::{Bell, Probe, Request};
 
@@ -61,8 +61,8 @@ impl Notifier {
     }
 
     /// Ties the sending end of some channel to this bell.
-    pub fn attach<S>(self, sender: S) -> Attached<S> {
-        Attached { sender, notifier: Ringer(self) }
+    pub fn attach<S>(self, sender: S) -> NotifyingSender<S> {
+        NotifyingSender { sender, notifier: Ringer(self) }
     }
 }
 
@@ -77,7 +77,7 @@ impl fmt::Debug for Notifier {
 ///
 /// Made by [`Notifier::attach`]; cloned as the sender is.
 #[derive(Clone, Debug)]
-pub struct Attached<S> {
+pub struct NotifyingSender<S> {
     // In this order: the receiver hears of the last sender's drop when it has happened.
     sender: S,
     notifier: Ringer,
@@ -101,7 +101,7 @@ impl Drop for Rings<'_> {
     }
 }
 
-impl<S> Attached<S> {
+impl<S> NotifyingSender<S> {
     /// Uses the sender, then rings, also when `f` panics.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
@@ -157,12 +157,12 @@ impl Notified {
     ///
     /// A new source counts as rung: what was sent before is found. So a [`wait`](Handle::wait) or
     /// an embedded turn reports the source once, also if there is nothing.
-    pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> Foreign<F> {
+    pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> FnSource<F> {
         // Something may have been sent before, or without a ring.
         if !self.slot.is_inert() {
             self.bell.ring();
         }
-        Foreign { notified: self, try_recv, more: Cell::new(true), held: RefCell::new(None) }
+        FnSource { notified: self, try_recv, more: Cell::new(true), held: RefCell::new(None) }
     }
 
     fn settle(&self, over: bool) {
@@ -187,12 +187,12 @@ impl Source for Notified {
         heard.then_some(())
     }
 
-    fn before_block(&self, _: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.bell.ask(Request::Wake);
         Ok(())
     }
 
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         self.bell.unask();
     }
 
@@ -223,7 +223,7 @@ impl fmt::Debug for Notified {
 ///
 /// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it
 /// is taken.
-pub struct Foreign<F: Receives> {
+pub struct FnSource<F: Receives> {
     notified: Notified,
     try_recv: F,
     /// The last call gave something, so there may be more.
@@ -250,7 +250,7 @@ impl<T, F: Fn() -> Option<T>> Receives for F {
     }
 }
 
-impl<F: Receives> Foreign<F> {
+impl<F: Receives> FnSource<F> {
     fn receive(&self) -> Option<F::Item> {
         // Heard first: a send that comes after the call rings again.
         self.notified.hear();
@@ -267,7 +267,7 @@ impl<F: Receives> Foreign<F> {
     }
 }
 
-impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
+impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
     type Item = T;
 
     #[inline]
@@ -292,12 +292,12 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
         holds
     }
 
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
-        self.notified.before_block(blocking)
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.notified.before_sleep(blocking)
     }
 
-    fn after_block(&self) {
-        self.notified.after_block();
+    fn after_sleep(&self) {
+        self.notified.after_sleep();
     }
 
     #[inline]
@@ -310,9 +310,9 @@ impl<T, F: Fn() -> Option<T>> Source for Foreign<F> {
     }
 }
 
-impl<F: Receives> fmt::Debug for Foreign<F> {
+impl<F: Receives> fmt::Debug for FnSource<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Foreign")
+        f.debug_struct("FnSource")
             .field("notified", &self.notified)
             .field("more", &self.more.get())
             .finish_non_exhaustive()

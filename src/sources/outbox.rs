@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 
-use super::{Blocking, Register, RegisterError, Source};
+use super::{BeforeSleep, IntoSource, RegisterError, Source};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, Slot, SourceKind};
 
@@ -38,7 +38,7 @@ pub struct Outbox<T> {
     slot: Slot,
 }
 
-impl<T> Register for Sender<T> {
+impl<T> IntoSource for Sender<T> {
     type Registered = Outbox<T>;
 
     /// The key is not used: `wait` does not report outboxes.
@@ -82,6 +82,7 @@ impl<T> fmt::Debug for Outbox<T> {
 ///
 /// A reference to a reference lends for as long as the inner one, so a case may make the outer one
 /// itself.
+#[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no outbox: a `send` case cannot send through it",
     label = "not an outbox",
@@ -145,6 +146,7 @@ where
 
 /// The source that a send case is: ready when there is room, and what it gives is,
 /// [chosen](Chosen), the permit to send.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,
@@ -187,7 +189,7 @@ impl<'a, T> Source for Sending<'a, T> {
         outbox.sender.try_permit(outbox.slot.notify(), self.waiting.take()).map(Chosen::new)
     }
 
-    fn before_block(&self, blocking: &mut Blocking<'_>) -> io::Result<()> {
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.give_up();
         if let Some(outbox) = self.outbox {
             let (waiting, sure) = outbox.sender.before_sleep(outbox.slot.notify());
@@ -199,7 +201,7 @@ impl<'a, T> Source for Sending<'a, T> {
         Ok(())
     }
 
-    fn after_block(&self) {
+    fn after_sleep(&self) {
         let Some(outbox) = self.outbox else { return };
         // A panic in between, or a second call, finds nothing to be withdrawn twice.
         if self.chosen.get() {

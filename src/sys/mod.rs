@@ -36,9 +36,9 @@ pub(crate) mod blocking;
 pub(crate) mod closing;
 pub(crate) mod errors;
 pub(crate) mod fence;
-#[cfg(any(feature = "mio", feature = "polling"))]
-pub(crate) mod foreign;
 pub(crate) mod fork;
+#[cfg(any(feature = "mio", feature = "polling"))]
+pub(crate) mod others;
 mod time;
 pub(crate) mod tsc;
 

@@ -15,7 +15,10 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use pollmux::{Clock, Deadline, Driver, Native, ReadyFds, Sim, Syscalls, Wait, Wake};
+use pollmux::{
+    Sim,
+    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+};
 
 /// Ends the process when the test that holds this hangs. A lost wake-up shows as that and as
 /// nothing else.
@@ -116,7 +119,7 @@ pub struct Scripted {
 pub struct Script {
     steps: Rc<RefCell<VecDeque<Step>>>,
     sleeps: Rc<Cell<u64>>,
-    asked: Rc<RefCell<Vec<Option<Deadline>>>>,
+    asked: Rc<RefCell<Vec<Option<WakeWindow>>>>,
     wakes: Arc<Counting>,
 }
 
@@ -170,7 +173,7 @@ impl Script {
     }
 
     /// What the sleeps since the last call of this were to end at.
-    pub fn take_deadlines(&self) -> Vec<Option<Deadline>> {
+    pub fn take_deadlines(&self) -> Vec<Option<WakeWindow>> {
         self.asked.take()
     }
 
@@ -183,7 +186,7 @@ impl Script {
 impl Driver for Scripted {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -227,7 +230,7 @@ pub fn overheard() -> (Overheard, Arc<Counting>) {
 impl Driver for Overheard {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

@@ -13,14 +13,17 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use pollmux::{Canceller, Cause, Context, ContextError, Reactor, Sim, Time};
+use pollmux::{
+    Canceller, Context, Reactor, Sim, Time,
+    context::{Cause, ContextError},
+};
 
 use crate::common::{LONG, ms, next, poll, reactor, sim, within};
 use crate::support::watched;
 
 /// A root in virtual time.
 fn root(sim: &Sim) -> Context {
-    use pollmux::Driver;
+    use pollmux::driver::Driver;
     Context::on_clock(sim.clock())
 }
 

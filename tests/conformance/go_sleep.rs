@@ -8,15 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel;
-use pollmux::{Callback, Events, Firing, Reactor, Sim, Source, Time, Timer, select};
+use pollmux::{Callback, CallbackContext, Events, Reactor, Sim, Source, Time, Timer, select};
 
 use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
 
 /// A count that closures share, and one that counts its calls.
-fn counting() -> (Rc<Cell<u64>>, impl FnMut(&Firing<'_>) + Clone + 'static) {
+fn counting() -> (Rc<Cell<u64>>, impl FnMut(&CallbackContext<'_>) + Clone + 'static) {
     let calls = Rc::new(Cell::new(0));
     let count = calls.clone();
-    (calls, move |_: &Firing<'_>| count.set(count.get() + 1))
+    (calls, move |_: &CallbackContext<'_>| count.set(count.get() + 1))
 }
 
 /// A turn that waits for nothing: what is due is called.
@@ -60,10 +60,10 @@ fn a_callback_arms_itself_or_makes_another_one_until_it_has_enough() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(2).unwrap();
     let (mut left, done) = (10, tx.clone());
-    let _again = reactor.call_after(Duration::ZERO, move |now| {
+    let _again = reactor.call_after(Duration::ZERO, move |cx| {
         left -= 1;
         if left >= 0 {
-            assert!(!now.reset(Duration::ZERO));
+            assert!(!cx.reset(Duration::ZERO));
         } else {
             done.send("itself").unwrap();
         }
@@ -71,8 +71,8 @@ fn a_callback_arms_itself_or_makes_another_one_until_it_has_enough() {
     assert_eq!(next(&reactor, &inbox), Ok("itself"));
 
     fn another(now: &pollmux::Handle, left: u32, done: channel::Sender<&'static str>) {
-        let make = move |now: &Firing<'_>| match left.checked_sub(1) {
-            Some(left) => another(now, left, done.clone()),
+        let make = move |cx: &CallbackContext<'_>| match left.checked_sub(1) {
+            Some(left) => another(cx, left, done.clone()),
             None => done.send("another").unwrap(),
         };
         now.call_after(Duration::ZERO, make).detach();
@@ -353,7 +353,7 @@ fn of_many_timers_of_zero_none_is_lost() {
 fn of_many_callbacks_of_zero_none_is_lost() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    let send = move |_: &Firing<'_>| tx.send(()).unwrap();
+    let send = move |_: &CallbackContext<'_>| tx.send(()).unwrap();
     let kept = reactor.call_after(LONG, send.clone());
     for n in 0..20_000 {
         if n % 2 == 0 {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pollmux::{Source, Time, Timer, ZeroPeriod, never, select};
+use pollmux::{Source, Time, Timer, never, select, sources::ZeroPeriod};
 
 use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
 use crate::cpu::thread_cpu_time;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use pollmux::{Events, Source, Tick, Time, ZeroPeriod, select};
+use pollmux::{Events, Source, Tick, Time, select, sources::ZeroPeriod};
 
 use crate::common::{ms, next, poll, reactor, sim, within};
 

@@ -28,8 +28,12 @@ use std::time::Duration;
 use pollmux::channel::{bounded, unbounded};
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Clock, Deadline, Driver, DriverEvents, DriverQueue, Events, EventsId, Fd, Handle, OsTimer,
-    Reactor, ReadyFds, Select, Signal, Sim, Source, Time, Wait, Wake, select,
+    Events, Fd, Handle, OsTimer, Reactor, Select, Signal, Sim, Source, Time,
+    driver::foreign::Events as ForeignEvents,
+    driver::foreign::EventsId,
+    driver::foreign::Queue as ForeignQueue,
+    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
+    select,
 };
 use storm::Storm;
 use watch::{Random, dog, in_child};
@@ -54,13 +58,13 @@ fn custom() -> Reactor {
 
 #[cfg(feature = "mio")]
 fn on_mio() -> Reactor {
-    let driver = pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
+    let driver = pollmux::driver::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
     Reactor::with_driver(driver).unwrap()
 }
 
 #[cfg(feature = "polling")]
 fn on_polling() -> Reactor {
-    let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
+    let driver = pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 0).unwrap();
     Reactor::with_driver(driver).unwrap()
 }
 
@@ -390,10 +394,10 @@ fn callbacks_run_while_the_loop_waits(new: New) {
     let calls = Rc::new(Cell::new(0));
     let counter = calls.clone();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    let callback = reactor.call_after(ms(1), move |firing| {
+    let callback = reactor.call_after(ms(1), move |cx| {
         counter.set(counter.get() + 1);
         if counter.get() < 3 {
-            firing.reset(ms(1));
+            cx.reset(ms(1));
         } else {
             tx.send(()).unwrap();
         }
@@ -715,8 +719,9 @@ fn interest_can_be_changed_also_by_a_callback(new: New) {
         is_quiet(&reactor, &ours);
         if in_callback {
             let fd = ours.clone();
-            let change =
-                move |_: &pollmux::Firing<'_>| fd.set_interest(Interest::WRITABLE).unwrap();
+            let change = move |_: &pollmux::CallbackContext<'_>| {
+                fd.set_interest(Interest::WRITABLE).unwrap()
+            };
             reactor.call_after(ms(1), change).detach();
         } else {
             ours.set_interest(Interest::WRITABLE).unwrap();
@@ -1042,7 +1047,7 @@ fn everything_in_one_select(new: New) {
 /// Virtual time, in which each wait finds the next number.
 struct Counting {
     sim: Sim,
-    queue: DriverQueue<u32>,
+    queue: ForeignQueue<u32>,
     next: u32,
     owns: bool,
 }
@@ -1050,7 +1055,7 @@ struct Counting {
 impl Driver for Counting {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
@@ -1075,8 +1080,8 @@ impl Driver for Counting {
     }
 }
 
-fn counting(owns: bool) -> (Reactor, [DriverEvents<u32>; 2]) {
-    let queue = DriverQueue::with_capacity(1);
+fn counting(owns: bool) -> (Reactor, [ForeignEvents<u32>; 2]) {
+    let queue = ForeignQueue::with_capacity(1);
     let events = [queue.events(), queue.events()];
     let driver = Counting { sim: Sim::new(), queue, next: 0, owns };
     (Reactor::with_driver(driver).unwrap(), events)
@@ -1100,7 +1105,7 @@ fn a_drivers_own_events_are_a_source() {
 
 #[test]
 fn a_drivers_events_are_kept_only_for_somebody() {
-    let (queue, mut ready) = (DriverQueue::with_capacity(4), ReadyFds::new());
+    let (queue, mut ready) = (ForeignQueue::with_capacity(4), ReadyFds::new());
     queue.push(1, &mut ready);
     assert!(queue.is_empty(), "nobody can ever take it");
     let (events, others) = (queue.events(), queue.events());

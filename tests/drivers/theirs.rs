@@ -10,7 +10,7 @@ use std::thread;
 
 #[cfg(feature = "mio")]
 use mio::unix::SourceFd;
-use pollmux::{DriverEvents, Events, Reactor, Source, select};
+use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
 use crate::watch::{Random, dog};
 use crate::{allow_files, is_quiet, key_list, ms};
@@ -107,9 +107,10 @@ impl Drop for OnPolling {
 mod theirs_on_mio {
     use super::*;
 
-    pub fn new() -> (OnMio, Reactor, pollmux::DriverEvents<mio::event::Event>) {
+    pub fn new() -> (OnMio, Reactor, pollmux::driver::foreign::Events<mio::event::Event>) {
         let driver =
-            pollmux::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(usize::MAX)).unwrap();
+            pollmux::driver::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(usize::MAX))
+                .unwrap();
         let theirs = OnMio { registry: driver.registry().unwrap(), streams: RefCell::default() };
         let events = driver.events();
         (theirs, Reactor::with_driver(driver).unwrap(), events)
@@ -130,8 +131,9 @@ mod theirs_on_mio {
 mod theirs_on_polling {
     use super::*;
 
-    pub fn new() -> (OnPolling, Reactor, pollmux::DriverEvents<polling::Event>) {
-        let driver = pollmux::PollingDriver::new(polling::Poller::new().unwrap(), 9_999).unwrap();
+    pub fn new() -> (OnPolling, Reactor, pollmux::driver::foreign::Events<polling::Event>) {
+        let driver =
+            pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), 9_999).unwrap();
         let theirs = OnPolling { poller: driver.poller().clone(), streams: RefCell::default() };
         let events = driver.events();
         (theirs, Reactor::with_driver(driver).unwrap(), events)
@@ -159,13 +161,14 @@ mod theirs_on_polling {
     #[test]
     fn the_key_that_is_the_pollers_own_is_refused() {
         let error =
-            pollmux::PollingDriver::new(polling::Poller::new().unwrap(), usize::MAX).unwrap_err();
+            pollmux::driver::PollingDriver::new(polling::Poller::new().unwrap(), usize::MAX)
+                .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
 }
 
 /// How to make such sources, the reactor, and what it is to be told of them.
-type NewTheirs<T> = fn() -> (T, Reactor, DriverEvents<<T as Theirs>::Event>);
+type NewTheirs<T> = fn() -> (T, Reactor, ForeignEvents<<T as Theirs>::Event>);
 
 fn theirs_and_ours_are_in_one_select<T: Theirs>(new: NewTheirs<T>) {
     let (theirs, reactor, events) = new();
@@ -216,7 +219,7 @@ fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
     assert!(found.is_empty());
     let info = reactor.sources();
     let info = info.iter().find(|info| info.key == 77).unwrap();
-    assert_eq!((info.kind, info.fired), (Some(pollmux::SourceKind::DriverInbox), 1));
+    assert_eq!((info.kind, info.fired), (Some(pollmux::reactor::SourceKind::ForeignInbox), 1));
 }
 
 fn more_than_the_buffer_holds_arrive_once_each<T: Theirs>(new: NewTheirs<T>) {

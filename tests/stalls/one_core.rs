@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, Sender};
-use pollmux::{Events, Handle, Never, Reactor, Select, Source, Time, never, select};
+use pollmux::{Events, Handle, Reactor, Select, Source, Time, never, select, sources::Never};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::child::{Program, alone, is_child, say, skip};

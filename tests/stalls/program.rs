@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, Sender};
 use pollmux::sys::{self, Interest, Mode, Poller};
-use pollmux::{Context, Done, Events, Inbox, Never, Reactor, Select, Source, Ticker, Time};
+use pollmux::{
+    Context, Events, Inbox, Reactor, Select, Source, Ticker, Time, context::Done, sources::Never,
+};
 use pollmux::{never, select};
 
 use crate::child::say;

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::thread;
 
-use pollmux::{Context, ContextError, Inbox, Reactor, Sim, Time, channel, select};
+use pollmux::{Context, Inbox, Reactor, Sim, Time, channel, context::ContextError, select};
 
 use super::{Chapter, Section, ms, secs};
 

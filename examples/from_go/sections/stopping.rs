@@ -88,7 +88,7 @@ fn stop_wakes_nobody() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
     let timer = reactor.after(secs(5));
     let id = timer.id();
-    reactor.call_after(secs(2), move |now| assert_eq!(now.stop_timer(id), Ok(true))).detach();
+    reactor.call_after(secs(2), move |cx| assert_eq!(cx.stop_timer(id), Ok(true))).detach();
     let error = select! { reactor;
         recv(timer) -> due => panic!("stopped, and fired {due:?}"),
         error -> error => error,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pollmux::{MissedTickBehavior, Reactor, Sim, Time, ZeroPeriod, select};
+use pollmux::{MissedTickBehavior, Reactor, Sim, Time, select, sources::ZeroPeriod};
 
 use super::{Chapter, Section, ms, secs};
 

@@ -241,8 +241,8 @@ fn sleep() -> io::Result<()> {
 
 fn after_func() -> io::Result<()> {
     let reactor = Reactor::with_driver(Sim::new())?;
-    let callback = reactor.call_after(secs(1), |now| {
-        say!("expired at {:?}", now.scheduled() - Time::ZERO);
+    let callback = reactor.call_after(secs(1), |cx| {
+        say!("expired at {:?}", cx.scheduled() - Time::ZERO);
     });
     reactor.sleep_blocking(secs(2))?;
 
@@ -260,9 +260,9 @@ fn after_func_stop() -> io::Result<()> {
     drop(reactor.call_after(secs(1), |_| panic!("dropped")));
     reactor.call_after(secs(1), |_| say!("detached: called at 1s")).detach();
 
-    let again = reactor.call_after(secs(1), |now| {
-        say!("again: called at {:?}", now.scheduled() - Time::ZERO);
-        now.reset(ms(700));
+    let again = reactor.call_after(secs(1), |cx| {
+        say!("again: called at {:?}", cx.scheduled() - Time::ZERO);
+        cx.reset(ms(700));
     });
     reactor.sleep_blocking(secs(3))?;
     say!("again: stopped, {}", again.stop());

@@ -39,7 +39,7 @@ use clap::Parser;
 use duration::duration;
 use meter::{Log, Reading, Spent, Timed, Times};
 use pollmux::channel::{self, TryRecvError};
-use pollmux::{Events, Inbox, Reactor, Source, Spin, Ticker, ZeroPeriod, select};
+use pollmux::{Events, Inbox, Reactor, Source, Ticker, reactor::Spin, select, sources::ZeroPeriod};
 
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;

@@ -11,7 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
-use pollmux::{Clock, Deadline, Driver, Native, Reactor, ReadyFds, Stats, Syscalls, Wait, Wake};
+use pollmux::{
+    Reactor,
+    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    reactor::Stats,
+};
 
 use crate::common;
 
@@ -56,7 +60,7 @@ impl Times {
 impl Driver for Timed {
     fn wait(
         &mut self,
-        deadline: Option<Deadline>,
+        deadline: Option<WakeWindow>,
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()> {

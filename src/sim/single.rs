@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Clock, Deadline, Driver, ReadyFds, VirtualClock, Wait, Wake};
+use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindow};
 use crate::sys::Time;
 
 /// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the
@@ -75,7 +75,12 @@ impl Sim {
 }
 
 impl Driver for Sim {
-    fn wait(&mut self, deadline: Option<Deadline>, how: Wait, _: &mut ReadyFds) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        _: &mut ReadyFds,
+    ) -> io::Result<()> {
         if how == Wait::Arm || self.woken.0.swap(false, Ordering::Acquire) || how == Wait::Poll {
             return Ok(());
         }

@@ -18,20 +18,20 @@ use crate::sys::Readiness;
 ///
 /// Bounded if the driver keeps to this: while [`is_empty`](Self::is_empty) says no, it does not ask
 /// the foreign poller for more, but waits for the reactor's own events only.
-pub struct DriverQueue<E> {
+pub struct Queue<E> {
     shared: Rc<Shared<E>>,
 }
 
 /// The user's end: [registered](crate::Handle::register) with the reactor on that driver it is a
-/// source of `E`s, a [`DriverInbox`](crate::DriverInbox).
+/// source of `E`s, a [`ForeignInbox`](crate::sources::ForeignInbox).
 ///
 /// Register it before the first wait and before [`embed`](crate::Reactor::embed); what comes
 /// earlier waits. When it is dropped, or never asked for, the driver drops its events.
-pub struct DriverEvents<E> {
+pub struct Events<E> {
     shared: Rc<Shared<E>>,
 }
 
-/// Names a [`DriverQueue`] while it lives.
+/// Names a [`Queue`] while it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventsId(usize);
 
@@ -47,17 +47,17 @@ impl<E> Shared<E> {
     }
 }
 
-impl<E> DriverQueue<E> {
+impl<E> Queue<E> {
     /// An empty queue that allocates for `capacity` events now, and no more until there are more at
     /// once.
-    pub fn with_capacity(capacity: usize) -> DriverQueue<E> {
+    pub fn with_capacity(capacity: usize) -> Queue<E> {
         let list = RefCell::new(VecDeque::with_capacity(capacity));
-        DriverQueue { shared: Rc::new(Shared { list, id: Cell::new(None) }) }
+        Queue { shared: Rc::new(Shared { list, id: Cell::new(None) }) }
     }
 
     /// The user's end. There may be several, of which one at a time can be registered.
-    pub fn events(&self) -> DriverEvents<E> {
-        DriverEvents { shared: self.shared.clone() }
+    pub fn events(&self) -> Events<E> {
+        Events { shared: self.shared.clone() }
     }
 
     /// Puts an event in and makes the source ready. Without anybody to take it, ever, the event is
@@ -83,7 +83,7 @@ impl<E> DriverQueue<E> {
     }
 }
 
-impl<E> DriverEvents<E> {
+impl<E> Events<E> {
     pub(crate) fn id(&self) -> EventsId {
         self.shared.id()
     }
@@ -114,7 +114,7 @@ impl<E> DriverEvents<E> {
     }
 }
 
-impl<E> Drop for DriverEvents<E> {
+impl<E> Drop for Events<E> {
     fn drop(&mut self) {
         // The last one, beside the driver's end.
         if Rc::strong_count(&self.shared) <= 2 {
@@ -123,16 +123,16 @@ impl<E> Drop for DriverEvents<E> {
     }
 }
 
-impl<E> fmt::Debug for DriverQueue<E> {
+impl<E> fmt::Debug for Queue<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DriverQueue")
+        f.debug_struct("Queue")
             .field("len", &self.shared.list.borrow().len())
             .finish_non_exhaustive()
     }
 }
 
-impl<E> fmt::Debug for DriverEvents<E> {
+impl<E> fmt::Debug for Events<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DriverEvents").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Events").field("len", &self.len()).finish_non_exhaustive()
     }
 }

@@ -4,32 +4,32 @@
 use std::fmt;
 use std::io;
 
-use super::{Register, RegisterError, Source};
-use crate::driver::DriverEvents;
+use super::{IntoSource, RegisterError, Source};
+use crate::driver::foreign::Events;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
 
 /// Events that the reactor's driver finds besides those of the reactor: registered
-/// [`DriverEvents`]. A source of `E`s, each given once, in order.
+/// [`Events`]. A source of `E`s, each given once, in order.
 ///
 /// While there are some that nobody has taken the driver looks for no more: take them all before
 /// the loop sleeps for anything else.
-pub struct DriverInbox<E> {
-    events: DriverEvents<E>,
+pub struct ForeignInbox<E> {
+    events: Events<E>,
     slot: Slot,
 }
 
 /// Fails with [`io::ErrorKind::InvalidInput`] when the events are another driver's than the
 /// reactor's, and with `AlreadyExists` when they are registered already.
-impl<E> Register for DriverEvents<E> {
-    type Registered = DriverInbox<E>;
+impl<E> IntoSource for Events<E> {
+    type Registered = ForeignInbox<E>;
 
     #[track_caller]
     fn register(
         self,
         handle: &Handle,
         key: Option<u64>,
-    ) -> Result<DriverInbox<E>, RegisterError<Self>> {
+    ) -> Result<ForeignInbox<E>, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, handle.core.gone()));
         }
@@ -42,7 +42,7 @@ impl<E> Register for DriverEvents<E> {
                 io::Error::new(io::ErrorKind::AlreadyExists, text),
             ));
         }
-        let slot = Slot::new(handle, SourceKind::DriverInbox);
+        let slot = Slot::new(handle, SourceKind::ForeignInbox);
         if let Some(key) = key {
             slot.set_key(key);
         }
@@ -53,11 +53,11 @@ impl<E> Register for DriverEvents<E> {
         if self.len() > 0 {
             slot.found_by_driver();
         }
-        Ok(DriverInbox { events: self, slot })
+        Ok(ForeignInbox { events: self, slot })
     }
 }
 
-impl<E> DriverInbox<E> {
+impl<E> ForeignInbox<E> {
     /// How many events there are to be taken now.
     pub fn len(&self) -> usize {
         self.events.len()
@@ -74,7 +74,7 @@ impl<E> DriverInbox<E> {
     }
 
     /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> DriverInbox<E> {
+    pub fn with_key(self, key: u64) -> ForeignInbox<E> {
         self.slot.set_key(key);
         self
     }
@@ -86,7 +86,7 @@ impl<E> DriverInbox<E> {
     }
 }
 
-impl<E> Source for DriverInbox<E> {
+impl<E> Source for ForeignInbox<E> {
     type Item = E;
 
     #[inline]
@@ -118,16 +118,16 @@ impl<E> Source for DriverInbox<E> {
     }
 }
 
-impl<E> Drop for DriverInbox<E> {
+impl<E> Drop for ForeignInbox<E> {
     fn drop(&mut self) {
         self.slot.unwatch_driver();
         self.events.unbind();
     }
 }
 
-impl<E> fmt::Debug for DriverInbox<E> {
+impl<E> fmt::Debug for ForeignInbox<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DriverInbox")
+        f.debug_struct("ForeignInbox")
             .field("len", &self.len())
             .field("inert", &self.slot.is_inert())
             .finish_non_exhaustive()

@@ -6,13 +6,13 @@ use super::core::Core;
 use crate::sys::Time;
 
 /// What a [`Source`](crate::Source) learns and can ask for when its reactor is about to block.
-pub struct Blocking<'a> {
+pub struct BeforeSleep<'a> {
     pub(super) core: &'a Core,
     pub(super) awake: bool,
     pub(super) deadline: Time,
 }
 
-impl Blocking<'_> {
+impl BeforeSleep<'_> {
     /// Do not sleep: the source has something, or will have it in a moment.
     pub fn stay_awake(&mut self) {
         self.awake = true;
@@ -39,9 +39,9 @@ impl Blocking<'_> {
     }
 }
 
-impl fmt::Debug for Blocking<'_> {
+impl fmt::Debug for BeforeSleep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocking")
+        f.debug_struct("BeforeSleep")
             .field("awake", &self.awake)
             .field("deadline", &self.deadline)
             .finish()

@@ -1,8 +1,8 @@
 //! The driver: what a reactor asks of whatever it waits through.
 //!
-//! [`Native`] waits on the system's own poller; [`Sim`](crate::Sim) on a virtual clock that jumps instead of
-//! sleeping; those on other crates' pollers have `Native` in those. The reactor reaches its driver
-//! only on cold calls: a turn that finds something to do makes none.
+//! [`Native`] waits on the system's own poller; [`Sim`](crate::Sim) on a virtual clock that jumps
+//! instead of sleeping; those on other crates' pollers have `Native` in those. The reactor reaches
+//! its driver only on cold calls: a turn that finds something to do makes none.
 
 pub mod foreign;
 #[cfg(feature = "mio")]
@@ -130,7 +130,8 @@ pub trait Driver {
     }
 
     /// Returns true if `events` are those of this driver's [`Queue`](foreign::Queue). Others cannot
-    /// be registered with its reactor. For drivers that wait for more than the reactor asks them to.
+    /// be registered with its reactor. For drivers that wait for more than the reactor asks them
+    /// to.
     fn has_events(&self, events: foreign::EventsId) -> bool {
         let _ = events;
         false

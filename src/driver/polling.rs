@@ -23,8 +23,8 @@ const BATCH: usize = 256;
 /// The reactor's own poller is in the `Poller` under a key that nothing else there may have. A wait
 /// that ends for the reactor's sake costs **one syscall more** than under [`Native`], the look at
 /// that poller, besides what the `Poller` itself makes of a wait: on Linux a `timerfd_settime`, two
-/// `epoll_ctl` and a `read`, which [`Stats`](crate::reactor::Stats) does not count. Timers are as exact as
-/// under `Native`: the `Poller`'s timeouts are not used.
+/// `epoll_ctl` and a `read`, which [`Stats`](crate::reactor::Stats) does not count. Timers are as
+/// exact as under `Native`: the `Poller`'s timeouts are not used.
 ///
 /// What the `Poller` finds for other keys is given out by [`events`](Self::events), as a source in
 /// the same `select!` and `wait` as all others. Nothing is lost and memory is bounded: at most 256

@@ -33,10 +33,10 @@ use crate::wake::Request;
 /// outer loop spin: each of its waits ends at once. Take what is ready, stop the timer, or drop the
 /// source.
 ///
-/// Two sources stay ready for ever: a [`Done`](crate::context::Done) whose context is cancelled, and an
-/// [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been taken
-/// once, and a `select!` gets their end again and again. So drop them when they have told you.
-/// [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
+/// Two sources stay ready for ever: a [`Done`](crate::context::Done) whose context is cancelled,
+/// and an [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been
+/// taken once, and a `select!` gets their end again and again. So drop them when they have told
+/// you. [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
 ///
 /// Dropping it ends the embedding; the reactor goes on as before.
 #[derive(Debug)]

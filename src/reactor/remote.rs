@@ -289,8 +289,8 @@ impl Remote {
     /// request on the way before. No request waits for another thread.
     ///
     /// The error says what is known at once. A timer that turns out to be dead when the loop gets
-    /// there is left alone and counted in [`Stats::stale`](crate::reactor::Stats::stale); to be told,
-    /// [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
+    /// there is left alone and counted in [`Stats::stale`](crate::reactor::Stats::stale); to be
+    /// told, [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
     pub fn stop(&self, id: TimerId) -> Result<(), TimerError> {
         self.ask(id, Ask::stop(id.token, id.ticker))
     }

@@ -58,8 +58,8 @@ pub struct Stats {
     /// Requests that [coalesce](crate::Remote::stop) count each. A reset that a detached callback's
     /// stop has made vain counts once, with all that coalesced behind that stop.
     pub stale: u64,
-    /// Sleeps that [spinning](crate::reactor::Spin) has saved: something came while the reactor was still
-    /// looking.
+    /// Sleeps that [spinning](crate::reactor::Spin) has saved: something came while the reactor was
+    /// still looking.
     pub spins: u64,
     /// Sources that were found spinning: reported 1,000 times without being taken, drained, read,
     /// written or changed, or at an end that was taken 1,000 times.

@@ -18,9 +18,9 @@ impl Handle {
     /// is reported again by the next wait until it is drained: a timer or ticker by taking its
     /// expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end,
     /// the error. So **every live source is to be drained or dropped when it is reported**: a loop
-    /// that ignores one never sleeps again. [`Stats::spinning`](crate::reactor::Stats::spinning) counts the
-    /// sources that do this to a loop, and [`sources`](Self::sources) says which lines made those
-    /// that still do.
+    /// that ignores one never sleeps again. [`Stats::spinning`](crate::reactor::Stats::spinning)
+    /// counts the sources that do this to a loop, and [`sources`](Self::sources) says which lines
+    /// made those that still do.
     ///
     /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
     /// interest in reading or writing: handle every event of the batch.

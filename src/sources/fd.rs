@@ -59,8 +59,8 @@ use crate::sys::{Interest, Mode, Readiness};
 ///   and stops reading, would be told of each request that waits, again and again.
 ///
 /// Change this with [`set_interest`](Self::set_interest), which costs a syscall the first time at
-/// most. [`Handle::sources`] marks a source as [spinning](crate::reactor::SourceInfo::spinning) that was
-/// reported 1,000 times without a read, a write or a change, and says which line made it.
+/// most. [`Handle::sources`] marks a source as [spinning](crate::reactor::SourceInfo::spinning)
+/// that was reported 1,000 times without a read, a write or a change, and says which line made it.
 ///
 /// With [`Interest::NONE`] the source is quiet. What the poller tells unasked, a hang-up or an
 /// error, is reported once. What waits to be read is found when `READABLE` is asked for again.

@@ -77,9 +77,9 @@ use crate::reactor::Handle;
 /// `is_ready` and `try_take` must agree: a source that is ready and gives nothing keeps the loop
 /// awake. So does one that gives its end in every turn. No report names a source of your own that
 /// does so: [`SourceInfo::spinning`](crate::reactor::SourceInfo::spinning) and
-/// [`Stats::spinning`](crate::reactor::Stats::spinning) know only the sources of this crate, because no
-/// other source is registered with the reactor. If a loop is busy and neither says why, look at
-/// your own sources.
+/// [`Stats::spinning`](crate::reactor::Stats::spinning) know only the sources of this crate,
+/// because no other source is registered with the reactor. If a loop is busy and neither says why,
+/// look at your own sources.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",
@@ -105,8 +105,8 @@ pub trait Source {
 
     /// Called when nothing was ready and the reactor has said in public that it is about to sleep:
     /// here a source asks whoever makes it ready to wake the reactor, for a
-    /// [deadline](BeforeSleep::wake_at), or to [stay awake](BeforeSleep::stay_awake). What was published
-    /// is withdrawn in [`after_sleep`](Source::after_sleep).
+    /// [deadline](BeforeSleep::wake_at), or to [stay awake](BeforeSleep::stay_awake). What was
+    /// published is withdrawn in [`after_sleep`](Source::after_sleep).
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())

@@ -25,7 +25,7 @@ impl BeforeSleep<'_> {
 
     /// Ends the wait in a moment: the source cannot be sure of a wake-up.
     pub(crate) fn nap(&mut self) {
-        self.core.napping.set(true);
+        self.core.sleep.napping.set(true);
     }
 
     /// Whether the wait is over before it began.

@@ -10,9 +10,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::calls::Again;
-use super::heap::NEVER;
-use super::{Core, Handle, Reactor};
+use super::callbacks::Again;
+use super::core::{Core, Handle, busy};
+use super::parts::counters::add;
+use super::parts::heap::NEVER;
 use crate::driver::{Wait, WakeWindow};
 use crate::sync::{Ordering, fence};
 use crate::sys::Time;
@@ -45,50 +46,18 @@ pub struct Embedded {
     fd: PollerFd,
 }
 
-impl Reactor {
-    /// Makes the reactor's fd the voice of all its sources, for an outer loop to wait on.
-    ///
-    /// [`Builder::precise`](super::Builder::precise) has no effect meanwhile: the outer loop
-    /// sleeps, not the reactor.
-    /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
-    ///
-    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with
-    /// [`io::ErrorKind::Unsupported`] when the driver has no fd, with
-    /// [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want of fds as
-    /// [`Reactor::new`] does.
-    ///
-    #[cfg_attr(flat, doc = "```no_run")]
-    #[cfg_attr(not(flat), doc = "```")]
-    /// use pollmux::sys::{self, Interest, Mode, Poller};
-    /// use pollmux::{Reactor, channel, select};
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let (tx, rx) = channel::bounded(4);
-    /// let inbox = reactor.register(rx)?;
-    /// let inner = reactor.embed()?;
-    ///
-    /// let outer = Poller::new()?; // stands for any loop that can wait for an fd
-    /// outer.register(&inner, 0, Interest::READABLE, Mode::Level)?;
-    /// std::thread::spawn(move || tx.send("hello"));
-    ///
-    /// outer.wait(&mut sys::Events::with_capacity(1), None)?;
-    /// inner.turn()?;
-    /// select! { reactor;
-    ///     recv(inbox) -> word => assert_eq!(word, Ok("hello")),
-    ///     default => unreachable!(),
-    /// }
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn embed(&self) -> io::Result<Embedded> {
-        let core = &self.core;
+impl Embedded {
+    /// Begins an embedding, and takes its first turn.
+    pub(super) fn begin(handle: &Handle) -> io::Result<Embedded> {
+        let core = &handle.core;
         core.check_process()?;
-        if core.embedded.get() {
+        if core.outer.embedded.get() {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "the reactor is embedded already",
             ));
         }
-        let driving = core.driving.try_borrow().map_err(|_| super::busy())?;
+        let driving = core.driving.try_borrow().map_err(|_| busy())?;
         let fd = match driving.driver.as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => PollerFd::new(
                 fd.try_clone_to_owned()
@@ -102,15 +71,13 @@ impl Reactor {
             }
         };
         drop(driving);
-        let embedded = Embedded { handle: self.handle(), fd };
-        core.embedded.set(true);
+        let embedded = Embedded { handle: handle.clone(), fd };
+        core.outer.embedded.set(true);
         core.notify.sleep();
         embedded.turn()?;
         Ok(embedded)
     }
-}
 
-impl Embedded {
     /// Does what there is to do without waiting: takes wake-ups, moves due timers and marked
     /// channels to the ready ones, arms the earliest deadline if it is before what is armed, and
     /// goes back to sleep. Returns how many sources are ready.
@@ -125,25 +92,26 @@ impl Embedded {
             return Err(core.gone());
         }
         if core.driving.try_borrow_mut().is_err() {
-            return Err(super::busy());
+            return Err(busy());
         }
-        core.turns.set(core.turns.get() + 1);
+        add(&core.counters.turns, 1);
         core.notify.set_everywhere(false);
         let woken = core.awake();
         let unfinished = Unfinished(core);
         let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
-        if core.untidy.get() {
+        if core.memory.untidy.get() {
             core.tidy();
         }
-        core.run_batch(core.callback_batch, Again::Yes);
+        core.run_batch(core.callbacks.batch, Again::Yes);
         if core.closed.get() {
             return Err(core.gone());
         }
         core.collect(Request::Mark);
         core.take_out_told();
-        let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
+        let left =
+            core.has_work() || core.has_more_fds() || core.timers.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
         std::mem::forget(unfinished);
@@ -218,7 +186,7 @@ impl AsRawFd for Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         let core = &self.handle.core;
-        core.embedded.set(false);
+        core.outer.embedded.set(false);
         if core.driving.try_borrow_mut().is_ok() {
             core.notify.set_everywhere(false);
             core.awake();
@@ -231,7 +199,7 @@ impl Core {
     /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is
     /// armed for.
     pub(super) fn tell_outer(&self, deadline: u64) {
-        if deadline < self.outer_armed.get() && self.embedded.get() {
+        if deadline < self.outer.armed.get() && self.outer.embedded.get() {
             self.leave_to_next_turn();
         }
     }
@@ -240,7 +208,7 @@ impl Core {
     /// readable for. The next turn restores it: it arms and goes to sleep again.
     #[inline]
     pub(super) fn looked_past_the_outer_loop(&self) {
-        if self.embedded.get() {
+        if self.outer.embedded.get() {
             self.notify.sleep();
             self.leave_to_next_turn();
         }
@@ -253,7 +221,7 @@ impl Core {
         if !self.notify.is_asleep()
             || self.has_ready()
             || self.has_more_fds()
-            || self.next_due.get() <= now.as_nanos()
+            || self.timers.next_due.get() <= now.as_nanos()
         {
             return false;
         }
@@ -266,9 +234,9 @@ impl Core {
     /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer
     /// loop sleeps.
     pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<WakeWindow> {
-        let due = self.next_due.get();
+        let due = self.timers.next_due.get();
         let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
-        self.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
+        self.outer.armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
         arm
     }
 

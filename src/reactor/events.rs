@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::slots::{Chunk, State};
-use super::{Core, Handle};
+use super::core::{Core, Handle};
+use super::parts::slots::{Chunk, State};
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
 pub struct Events {

@@ -5,8 +5,10 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::slots::{Flag, State};
-use super::{Handle, SourceKind, TimerId};
+use super::core::Handle;
+use super::parts::sites::SourceKind;
+use super::parts::slots::{Flag, State};
+use super::parts::timer_id::TimerId;
 use crate::sys::Time;
 
 /// One live source of a reactor.
@@ -68,7 +70,7 @@ pub struct Sources {
 /// The sources that one line made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Origin<'a> {
+pub struct SourceOrigin<'a> {
     /// What they are.
     pub kind: Option<SourceKind>,
     /// The line.
@@ -87,7 +89,7 @@ impl Handle {
         let info = |slot: u32| {
             let chunk = table.slots.chunk(slot);
             let node = chunk.node(slot);
-            let site = table.origins.site(node.origin.get());
+            let site = table.sites.site(node.site.get());
             let (location, kind) = (site.map(|site| site.0), site.map(|site| site.1));
             let timer =
                 matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
@@ -107,7 +109,7 @@ impl Handle {
                 spinning: node.is(Flag::Spinning) || state == State::Ready && node.pos.get() == 0,
                 key: chunk.key(slot),
                 id: (timer && !node.is(Flag::Once))
-                    .then(|| TimerId::new(core, chunk.token(slot), ticker)),
+                    .then(|| core.timer_id(chunk.token(slot), ticker)),
             }
         };
         Sources { list: table.slots.iter().map(info).collect(), now }
@@ -131,12 +133,12 @@ impl Sources {
     }
 
     /// By the place that made them, the one that made most first.
-    pub fn by_origin(&self) -> Vec<Origin<'_>> {
-        let mut origins: Vec<Origin<'_>> = Vec::new();
+    pub fn by_origin(&self) -> Vec<SourceOrigin<'_>> {
+        let mut origins: Vec<SourceOrigin<'_>> = Vec::new();
         let mut index = HashMap::new();
         for info in &self.list {
             let place = *index.entry((info.location, info.kind)).or_insert_with(|| {
-                origins.push(Origin {
+                origins.push(SourceOrigin {
                     kind: info.kind,
                     location: info.location,
                     sources: Vec::new(),
@@ -176,7 +178,7 @@ impl fmt::Display for Sources {
     }
 }
 
-impl Origin<'_> {
+impl SourceOrigin<'_> {
     fn line(&self, f: &mut fmt::Formatter<'_>, now: Time) -> fmt::Result {
         let kind = self.kind.map_or_else(|| "source".to_owned(), |kind| kind.to_string());
         write!(f, "\n{:>8} x {kind:<9}", self.sources.len())?;

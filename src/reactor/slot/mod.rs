@@ -1,24 +1,30 @@
-//! A slot of the reactor, as a source owns it.
+//! A slot of the reactor, as a source owns it. The files beside this one have what single kinds of
+//! sources do with theirs.
+
+mod callback;
+mod channel;
+mod fd;
 
 use std::cell::Cell;
+use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Handle;
-use super::core::{Core, Table};
-use super::origins::SourceKind;
-use super::remote::TimerId;
-use super::slots::{self, Chunk, Flag, PATIENCE, Slots, State};
+use super::core::{Core, Handle};
+use super::parts::sites::SourceKind;
+use super::parts::slots::{Chunk, Flag, Node, PATIENCE, Slots, State};
+use super::parts::table::Table;
+use super::parts::timer_id::TimerId;
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
 /// A slot of the reactor, owned: the part that timers, tickers and inboxes have in common. 16
 /// bytes. Freed when dropped.
 pub(crate) struct Slot {
-    pub(super) chunk: Rc<Chunk<Core>>,
-    pub(super) slot: u32,
+    pub(in crate::reactor) chunk: Rc<Chunk<Core>>,
+    pub(in crate::reactor) slot: u32,
 }
 
 impl Slot {
@@ -29,21 +35,21 @@ impl Slot {
         if core.closed.get() {
             return Slot::inert(core);
         }
-        let Table { slots, origins, .. } = &mut *core.table.borrow_mut();
-        let slot = slots.take(core, origins.of((Location::caller(), kind)));
+        let Table { slots, sites, .. } = &mut *core.table.borrow_mut();
+        let slot = slots.take(core, sites.of((Location::caller(), kind)));
         Slot { chunk: slots.chunk(slot).clone(), slot }
     }
 
     /// A slot of a reactor that is gone: in a chunk of its own, which nothing looks at.
     #[cold]
-    pub(super) fn inert(core: &Rc<Core>) -> Slot {
+    pub(in crate::reactor) fn inert(core: &Rc<Core>) -> Slot {
         let mut slots = Slots::new();
         let slot = slots.take(core, Default::default());
         Slot { chunk: slots.chunk(slot).clone(), slot }
     }
 
     #[inline]
-    pub(super) fn node(&self) -> &slots::Node {
+    pub(in crate::reactor) fn node(&self) -> &Node {
         self.chunk.node(self.slot)
     }
 
@@ -87,7 +93,7 @@ impl Slot {
     }
 
     pub(crate) fn timer_id(&self, ticker: bool) -> TimerId {
-        TimerId::new(self.core(), self.token(), ticker)
+        self.core().timer_id(self.token(), ticker)
     }
 
     /// What `stop` would take away: a deadline that is pending, or that has passed and was not
@@ -126,8 +132,8 @@ impl Slot {
         let core = self.core();
         self.chunk.slacks.of(self.slot).set(nanos(slack));
         self.node().set(Flag::Slack, true);
-        core.slacked.set(true);
-        core.least_slack.set(core.least_slack.get().min(nanos(slack)));
+        core.timers.slacked.set(true);
+        core.timers.least_slack.set(core.timers.least_slack.get().min(nanos(slack)));
         if let Some(deadline) = self.deadline() {
             core.tell_outer(deadline.as_nanos());
         }
@@ -135,7 +141,7 @@ impl Slot {
 
     /// Has no slack, whatever the reactor's is.
     pub(crate) fn be_exact(&self) {
-        if self.core().slack.get() > 0 {
+        if self.core().timers.slack.get() > 0 {
             self.set_slack(Duration::ZERO);
         }
     }
@@ -165,7 +171,7 @@ impl Slot {
         let table = &mut *core.table.borrow_mut();
         if self.node().state.get() == State::Idle && !core.closed.get() {
             table.ready.push(&table.slots, self.slot);
-            if core.embedded.get() {
+            if core.outer.embedded.get() {
                 core.leave_to_next_turn();
             }
         }
@@ -189,7 +195,7 @@ impl Slot {
         if times.get() < PATIENCE {
             times.set(times.get() + 1);
             if times.get() == PATIENCE {
-                let spinning = &self.core().spinning;
+                let spinning = &self.core().counters.spinning;
                 self.node().set(Flag::Spinning, true);
                 spinning.set(spinning.get() + 1);
             }
@@ -202,7 +208,7 @@ impl Slot {
         self.is_due().then(|| self.take())
     }
 
-    pub(super) fn take(&self) -> Time {
+    pub(in crate::reactor) fn take(&self) -> Time {
         if self.is_ready() {
             self.core().table.borrow_mut().unready(self.slot);
         } else {
@@ -215,17 +221,24 @@ impl Slot {
     /// Takes a due timer out of the queue.
     #[cold]
     #[inline(never)]
-    pub(super) fn take_out(&self) {
+    pub(in crate::reactor) fn take_out(&self) {
         let core = self.core();
         let table = &mut *core.table.borrow_mut();
         table.heap.remove(&table.slots, self.slot);
-        core.next_due.set(table.heap.first());
-        core.expired.set(core.expired.get() + 1);
+        core.timers.next_due.set(table.heap.first());
+        core.counters.expired.set(core.counters.expired.get() + 1);
     }
 
     /// What senders wake.
     pub(crate) fn notify(&self) -> &Arc<Notify> {
         &self.core().notify
+    }
+}
+
+impl Slot {
+    /// Fails in a forked child.
+    pub(crate) fn check_process(&self) -> io::Result<()> {
+        self.core().check_process()
     }
 }
 

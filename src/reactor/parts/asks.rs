@@ -60,32 +60,32 @@ fn number(word: u64) -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ask {
     /// The timer: slot and generation.
-    pub(super) token: u64,
-    pub(super) ticker: bool,
+    pub(crate) token: u64,
+    pub(crate) ticker: bool,
     /// When the last reset wants the timer to fire, ns.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// The time of the last reset, ns; a ticker's period.
-    pub(super) d: u64,
+    pub(crate) d: u64,
     /// There is a reset: `at` and `d` are set.
-    pub(super) has_reset: bool,
+    pub(crate) has_reset: bool,
     /// There is a stop.
-    pub(super) has_stop: bool,
+    pub(crate) has_stop: bool,
     /// The last request is a stop.
-    pub(super) stops: bool,
+    pub(crate) stops: bool,
     /// Requests for this token.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Those of them that came after its first stop.
-    pub(super) after_stop: u64,
+    pub(crate) after_stop: u64,
     /// Requests for earlier timers in the same slot: those timers have been dropped.
-    pub(super) dead: u64,
+    pub(crate) dead: u64,
 }
 
 impl Ask {
-    pub(super) fn stop(token: u64, ticker: bool) -> Ask {
+    pub(crate) fn stop(token: u64, ticker: bool) -> Ask {
         Ask { token, ticker, has_stop: true, stops: true, count: 1, ..Ask::default() }
     }
 
-    pub(super) fn reset(token: u64, ticker: bool, at: u64, d: u64) -> Ask {
+    pub(crate) fn reset(token: u64, ticker: bool, at: u64, d: u64) -> Ask {
         Ask { token, ticker, at, d, has_reset: true, count: 1, ..Ask::default() }
     }
 
@@ -125,7 +125,7 @@ impl Ask {
 pub(crate) struct PlaceId(u64);
 
 /// See the module's text. Reused, and not freed before the reactor's last
-/// [`Remote`](super::Remote).
+/// [`Remote`](crate::Remote).
 struct Place {
     content: AtomicU64,
     next: AtomicU64,
@@ -330,14 +330,14 @@ fn block_of(slot: u32) -> (usize, usize) {
 /// A new place, on its way into the mailbox.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    pub(super) place: PlaceId,
+    pub(crate) place: PlaceId,
     slot: u32,
     /// What named the slot's last place before.
     before: u64,
 }
 
 impl Asks {
-    pub(super) fn new() -> Asks {
+    pub(crate) fn new() -> Asks {
         Asks {
             latest: [const { OnceLock::new() }; BLOCKS],
             places: Pool::new(),
@@ -349,7 +349,7 @@ impl Asks {
 
     /// Makes the memory for a slot, so that its requests can coalesce. Only the reactor calls it,
     /// when it gives out an id.
-    pub(super) fn prepare(&self, slot: u32) {
+    pub(crate) fn prepare(&self, slot: u32) {
         let (block, _) = block_of(slot);
         let none = || AtomicU64::new(NIL);
         self.latest[block]
@@ -362,7 +362,7 @@ impl Asks {
     }
 
     /// A closure has been put into the mailbox.
-    pub(super) fn closure_pushed(&self) {
+    pub(crate) fn closure_pushed(&self) {
         self.closures.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -372,7 +372,7 @@ impl Asks {
     ///
     /// Fails when 16 million places are in use: the request then goes into the mailbox as it is,
     /// and [`forget`](Self::forget) follows.
-    pub(super) fn join(&self, ask: Ask) -> Result<Option<Placed>, Ask> {
+    pub(crate) fn join(&self, ask: Ask) -> Result<Option<Placed>, Ask> {
         let Some(latest) = self.latest(ask.slot()) else { return Err(ask) };
         let epoch = self.closures.load(Ordering::SeqCst);
         let before = latest.load(Ordering::SeqCst);
@@ -418,7 +418,7 @@ impl Asks {
     }
 
     /// The place is in the mailbox: later requests may join it.
-    pub(super) fn placed(&self, placed: &Placed) {
+    pub(crate) fn placed(&self, placed: &Placed) {
         let Some(latest) = self.latest(placed.slot) else { return };
         let PlaceId(named) = placed.place;
         if latest
@@ -430,7 +430,7 @@ impl Asks {
     }
 
     /// No request may join an earlier place of this slot.
-    pub(super) fn forget(&self, slot: u32) {
+    pub(crate) fn forget(&self, slot: u32) {
         if let Some(latest) = self.latest(slot) {
             latest.swap(self.blank(), Ordering::SeqCst);
         }
@@ -443,7 +443,7 @@ impl Asks {
 
     /// Takes what a place of the mailbox asks for. Only the reactor calls it, once for each place;
     /// and a thread whose place was refused by the mailbox.
-    pub(super) fn take(&self, PlaceId(named): PlaceId) -> Ask {
+    pub(crate) fn take(&self, PlaceId(named): PlaceId) -> Ask {
         let place = index(named);
         let content = self.places.get(place).content.fetch_or(CLOSED, Ordering::SeqCst);
         let (ask, ..) = self.notes.get(index(content)).read();

@@ -57,51 +57,47 @@ impl fmt::Display for SourceKind {
 /// A call site and what it makes, as a number. The default one stands for all that came when there
 /// were no more numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Origin(u16);
+pub(crate) struct SiteId(u16);
 
 type Site = (&'static Location<'static>, SourceKind);
 
 /// The numbers that were given out.
 #[derive(Debug, Default)]
-pub(crate) struct Origins {
+pub(crate) struct Sites {
     sites: Vec<Site>,
-    index: HashMap<Site, Origin>,
+    index: HashMap<Site, SiteId>,
     /// The last site that hashed to each place, by its address: the one in a loop is found without
     /// a hash of its file name.
-    recent: [Option<(Site, Origin)>; RECENT],
+    recent: [Option<(Site, SiteId)>; RECENT],
 }
 
 const RECENT: usize = 16;
 
-impl Origins {
+impl Sites {
     /// The number of a call site. Allocates the first time that it is seen.
     #[inline]
-    pub(crate) fn of(&mut self, site: Site) -> Origin {
+    pub(crate) fn of(&mut self, site: Site) -> SiteId {
         let place = (&raw const *site.0 as usize >> 3 ^ site.1 as usize) % RECENT;
         match self.recent[place] {
-            Some(((location, kind), origin))
-                if std::ptr::eq(location, site.0) && kind == site.1 =>
-            {
-                origin
-            }
+            Some(((location, kind), id)) if std::ptr::eq(location, site.0) && kind == site.1 => id,
             _ => self.of_other(site, place),
         }
     }
 
     #[inline(never)]
-    fn of_other(&mut self, site: Site, place: usize) -> Origin {
-        let next = Origin(u16::try_from(self.sites.len() + 1).unwrap_or(0));
-        let origin = *self.index.entry(site).or_insert(next);
-        if origin == next && next != Origin::default() {
+    fn of_other(&mut self, site: Site, place: usize) -> SiteId {
+        let next = SiteId(u16::try_from(self.sites.len() + 1).unwrap_or(0));
+        let id = *self.index.entry(site).or_insert(next);
+        if id == next && next != SiteId::default() {
             self.sites.push(site);
         }
-        self.recent[place] = Some((site, origin));
-        origin
+        self.recent[place] = Some((site, id));
+        id
     }
 
     /// What a number stands for.
-    pub(crate) fn site(&self, origin: Origin) -> Option<Site> {
-        self.sites.get(usize::from(origin.0).checked_sub(1)?).copied()
+    pub(crate) fn site(&self, id: SiteId) -> Option<Site> {
+        self.sites.get(usize::from(id.0).checked_sub(1)?).copied()
     }
 }
 
@@ -116,23 +112,23 @@ mod tests {
 
     #[test]
     fn a_site_has_one_number_for_each_kind() {
-        let mut origins = Origins::default();
+        let mut known = Sites::default();
         let (a, b) = (here(), here());
         let sites = [(a, SourceKind::Timer), (b, SourceKind::Timer), (a, SourceKind::Ticker)];
-        let numbers = sites.map(|site| origins.of(site));
-        assert_eq!(sites.map(|site| origins.of(site)), numbers);
-        assert_eq!(numbers.map(|number| origins.site(number)), sites.map(Some));
+        let numbers = sites.map(|site| known.of(site));
+        assert_eq!(sites.map(|site| known.of(site)), numbers);
+        assert_eq!(numbers.map(|number| known.site(number)), sites.map(Some));
         assert_ne!(numbers[0], numbers[1]);
-        assert_eq!(origins.site(Origin::default()), None);
+        assert_eq!(known.site(SiteId::default()), None);
     }
 
     #[test]
     fn sites_without_number_share_the_default_one() {
-        let mut origins = Origins::default();
+        let mut sites = Sites::default();
         let filler = (here(), SourceKind::Timer);
-        origins.sites = vec![filler; usize::from(u16::MAX)];
-        let late = origins.of((here(), SourceKind::Inbox));
-        assert_eq!((late, origins.site(late)), (Origin::default(), None));
-        assert_eq!(origins.sites.len(), usize::from(u16::MAX));
+        sites.sites = vec![filler; usize::from(u16::MAX)];
+        let late = sites.of((here(), SourceKind::Inbox));
+        assert_eq!((late, sites.site(late)), (SiteId::default(), None));
+        assert_eq!(sites.sites.len(), usize::from(u16::MAX));
     }
 }

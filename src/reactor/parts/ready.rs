@@ -5,7 +5,7 @@
 //! a source is in the list at most once, enters and leaves in constant time, and the list never
 //! allocates.
 
-use super::slots::{NONE, PATIENCE, Slots, State};
+use super::slots::{NONE, Owner, PATIENCE, Slots, State};
 
 /// A doubly linked list through the records.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ struct Links {
     next: u32,
 }
 
-fn links<O>(slots: &Slots<O>, slot: u32) -> Links {
+fn links<O: Owner>(slots: &Slots<O>, slot: u32) -> Links {
     let packed = slots.node(slot).seq.get();
     Links { prev: (packed >> 32) as u32, next: packed as u32 }
 }
 
-fn set_links<O>(slots: &Slots<O>, slot: u32, links: Links) {
+fn set_links<O: Owner>(slots: &Slots<O>, slot: u32, links: Links) {
     slots.node(slot).seq.set(u64::from(links.prev) << 32 | u64::from(links.next));
 }
 
@@ -52,20 +52,20 @@ impl Ready {
     }
 
     /// The one that came behind `slot`.
-    pub(crate) fn after<O>(&self, slots: &Slots<O>, slot: u32) -> Option<u32> {
+    pub(crate) fn after<O: Owner>(&self, slots: &Slots<O>, slot: u32) -> Option<u32> {
         let next = links(slots, slot).next;
         (next != NONE).then_some(next)
     }
 
     /// All, the one that has waited longest first.
-    pub(crate) fn iter<O>(&self, slots: &Slots<O>) -> impl Iterator<Item = u32> {
+    pub(crate) fn iter<O: Owner>(&self, slots: &Slots<O>) -> impl Iterator<Item = u32> {
         std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
     }
 
     /// Puts the first `n` last.
     #[cold]
     #[inline(never)]
-    pub(crate) fn rotate<O>(&mut self, slots: &Slots<O>, n: usize) {
+    pub(crate) fn rotate<O: Owner>(&mut self, slots: &Slots<O>, n: usize) {
         for _ in 0..n {
             let Some(first) = self.first() else { return };
             let patience = slots.node(first).pos.get();
@@ -76,7 +76,7 @@ impl Ready {
     }
 
     /// Makes a record `Ready`, or what the list's records are, and puts it last.
-    pub(crate) fn push<O>(&mut self, slots: &Slots<O>, slot: u32) {
+    pub(crate) fn push<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
         let node = slots.node(slot);
         node.state.set(self.state);
@@ -91,7 +91,7 @@ impl Ready {
     }
 
     /// Takes a record out and makes it `Idle`.
-    pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
+    pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert_eq!(slots.node(slot).state.get(), self.state);
         slots.node(slot).state.set(State::Idle);
         let Links { prev, next } = links(slots, slot);

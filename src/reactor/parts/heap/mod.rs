@@ -25,7 +25,7 @@
 mod tests;
 
 use super::ready::Ready;
-use super::slots::{Flag, NONE, Slots, State};
+use super::slots::{Flag, NONE, Owner, Slots, State};
 
 /// "Never", as a key.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -114,7 +114,13 @@ impl Heap {
     }
 
     /// Puts an `Idle` record in.
-    pub(crate) fn insert<O>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
+    pub(crate) fn insert<O: Owner>(
+        &mut self,
+        slots: &Slots<O>,
+        slot: u32,
+        deadline: u64,
+        seq: u64,
+    ) {
         let node = slots.node(slot);
         debug_assert_eq!(node.state.get(), State::Idle);
         node.state.set(State::Armed);
@@ -138,7 +144,7 @@ impl Heap {
 
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else
     /// the entry moves.
-    pub(crate) fn rearm<O>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
+    pub(crate) fn rearm<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
         let node = slots.node(slot);
         let (index, same_half) = (node.pos.get() as usize, (node.seq.get() ^ seq) >> 32 == 0);
         node.state.set(State::Armed);
@@ -183,7 +189,7 @@ impl Heap {
     }
 
     /// Takes an `Armed` or `Stopped` record out and makes it `Idle`.
-    pub(crate) fn remove<O>(&mut self, slots: &Slots<O>, slot: u32) {
+    pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         let node = slots.node(slot);
         let index = node.pos.replace(NONE) as usize;
         node.state.set(State::Idle);
@@ -197,7 +203,7 @@ impl Heap {
     }
 
     /// Takes the root out.
-    fn remove_root<O>(&mut self, slots: &Slots<O>) {
+    fn remove_root<O: Owner>(&mut self, slots: &Slots<O>) {
         let root = self.get(0);
         if root.is_hole() {
             self.holes -= 1;
@@ -224,7 +230,7 @@ impl Heap {
 
     /// Fills holes among the next few leaves with entries from the end. (Below a hole that is no
     /// leaf the heap is in order as it is.)
-    fn sweep<O>(&mut self, slots: &Slots<O>) {
+    fn sweep<O: Owner>(&mut self, slots: &Slots<O>) {
         for _ in 0..SWEEP_STEP {
             let first_leaf = (self.len + ARITY - 2) / ARITY;
             if self.sweep > self.len || self.sweep <= first_leaf {
@@ -244,7 +250,7 @@ impl Heap {
     /// Moves what is due at `now` to the ready list, or the list of calls, in deadline order, and
     /// puts stale keys and zombies at the root right, those that are not due yet too. Touches at
     /// most `budget` entries: what is left stays at the root.
-    pub(crate) fn expire<O>(
+    pub(crate) fn expire<O: Owner>(
         &mut self,
         slots: &Slots<O>,
         ready: &mut Ready,
@@ -270,7 +276,7 @@ impl Heap {
                 done.cleaned += 1;
             } else if root.key <= now && root.key != NEVER {
                 self.remove_root(slots);
-                let list = if node.is(Flag::Call) { &mut *calls } else { &mut *ready };
+                let list = if node.is(Flag::Callback) { &mut *calls } else { &mut *ready };
                 list.push(slots, root.slot);
                 if done.fired > 0 && root.key > done.last {
                     done.steps += 1;
@@ -288,7 +294,7 @@ impl Heap {
     /// or their own, and no less than `least`. Looks at a bounded number of entries, and may
     /// therefore say too early, never too late; where all have the same slack it looks at few and
     /// is exact.
-    pub(crate) fn latest<O>(&self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
+    pub(crate) fn latest<O: Owner>(&self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;
         let mut open = [0usize; LOOK];
@@ -332,7 +338,7 @@ impl Heap {
 
     /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from
     /// `index`.
-    fn place<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+    fn place<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
         if index > 0 && self.before(slots, entry, self.get((index - 1) / ARITY)) {
             self.sift_up(slots, index, entry);
         } else {
@@ -340,7 +346,7 @@ impl Heap {
         }
     }
 
-    fn sift_up<O>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
+    fn sift_up<O: Owner>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
         while index > 0 {
             let up = (index - 1) / ARITY;
             let parent = self.get(up);
@@ -353,7 +359,7 @@ impl Heap {
         self.set(slots, index, entry);
     }
 
-    fn sift_down<O>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
+    fn sift_down<O: Owner>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
         loop {
             let first = ARITY * index + 1;
             if first >= self.len {
@@ -376,7 +382,7 @@ impl Heap {
     }
 
     #[inline]
-    fn before<O>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
+    fn before<O: Owner>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
         if a.key != b.key {
             a.key < b.key
         } else if self.half.is_some() {
@@ -399,7 +405,7 @@ impl Heap {
     }
 
     #[inline]
-    fn set<O>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
+    fn set<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
         *self.entry(index) = entry;
         if !entry.is_hole() {
             slots.node(entry.slot).pos.set(index as u32);
@@ -408,7 +414,7 @@ impl Heap {
 
     /// Panics unless the invariants hold. O(n).
     #[cfg(test)]
-    pub(crate) fn verify<O>(&self, slots: &Slots<O>) {
+    pub(crate) fn verify<O: Owner>(&self, slots: &Slots<O>) {
         let holes = (0..self.len).filter(|&index| self.get(index).is_hole()).count();
         assert_eq!(holes, self.holes);
         assert!(self.len == 0 || !self.get(self.len - 1).is_hole());
@@ -439,7 +445,7 @@ impl Heap {
 
 /// The full sequence of an entry.
 #[inline]
-fn sequence<O>(slots: &Slots<O>, entry: Entry) -> u64 {
+fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
     let half = if entry.is_hole() {
         u64::from(entry.slot & !HOLE)
     } else {

@@ -6,87 +6,16 @@
 //! While one runs nothing of the reactor is borrowed, so it may use the reactor as it likes. A
 //! select in a closure runs no closures: `calling` says so.
 
-use std::fmt;
-use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
-use super::asks::Ask;
-use super::heap::NEVER;
-use super::remote::{Post, TimerId};
-use super::slots::{Chunk, Flag, State};
-use super::{Core, Handle, Slot};
+use super::core::{Call, CallbackContext, Core, Handle, Post};
+use super::parts::asks::Ask;
+use super::parts::counters::add;
+use super::parts::heap::NEVER;
+use super::parts::slots::{Chunk, Flag, State};
+use super::parts::timer_id::TimerId;
 use crate::sys::Time;
-use crate::wake::{Bell, Probe};
-
-/// A callback's closure.
-pub(crate) type Call = Box<dyn FnMut(&CallbackContext<'_>)>;
-
-/// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's
-/// own timer.
-pub struct CallbackContext<'a> {
-    handle: &'a Handle,
-    id: TimerId,
-    scheduled: Time,
-}
-
-impl CallbackContext<'_> {
-    /// The time that the callback was due at.
-    pub fn scheduled(&self) -> Time {
-        self.scheduled
-    }
-
-    /// Calls the callback again, `d` from the real now. Returns as
-    /// [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was
-    /// dropped meanwhile. With zero it is due in the next turn.
-    pub fn reset(&self, d: Duration) -> bool {
-        self.handle.reset_timer(self.id, d).unwrap_or(false)
-    }
-
-    /// Calls the callback again at `t`. Returns as [`reset`](Self::reset) does.
-    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
-        self.handle.reset_timer_at(self.id, t).unwrap_or(false)
-    }
-
-    /// Takes away what this very call has armed. Returns whether there was something.
-    pub fn stop(&self) -> bool {
-        self.handle.stop_timer(self.id).unwrap_or(false)
-    }
-
-    /// The callback's id.
-    pub fn id(&self) -> TimerId {
-        self.handle.core.asks.prepare(self.id.slot());
-        self.id
-    }
-
-    /// The reactor's handle.
-    pub fn handle(&self) -> &Handle {
-        self.handle
-    }
-}
-
-impl Deref for CallbackContext<'_> {
-    type Target = Handle;
-    fn deref(&self) -> &Handle {
-        self.handle
-    }
-}
-
-impl AsRef<Handle> for CallbackContext<'_> {
-    fn as_ref(&self) -> &Handle {
-        self.handle
-    }
-}
-
-impl fmt::Debug for CallbackContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallbackContext")
-            .field("id", &self.id)
-            .field("scheduled", &self.scheduled)
-            .finish_non_exhaustive()
-    }
-}
+use crate::wake::Probe;
 
 /// A closure that runs: it goes back to its slot afterwards, also by a panic, if the slot is still
 /// its own.
@@ -135,8 +64,8 @@ struct Batch<'a> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let core = self.core;
-        core.calling.set(false);
-        core.posts_left.set(self.left);
+        core.callbacks.running.set(false);
+        core.mailbox.left.set(self.left);
         if self.left && !core.closed.get() {
             core.notify.put_off_posts(self.pressed);
         }
@@ -149,7 +78,7 @@ impl Core {
     /// closure.
     #[inline]
     pub(crate) fn may_call(&self) -> bool {
-        !self.calling.get()
+        !self.callbacks.running.get()
     }
 
     /// Whether another thread has asked for something that this turn has not done.
@@ -161,7 +90,7 @@ impl Core {
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up
     /// to a batch of each. What they have armed and is due already is ready then.
     pub(super) fn run_calls(self: &Rc<Core>, again: Again) {
-        if self.run_batch(self.callback_batch, again) {
+        if self.run_batch(self.callbacks.batch, again) {
             self.settle_behind();
         }
     }
@@ -172,27 +101,27 @@ impl Core {
         if self.closed.get() {
             return false;
         }
-        if self.calling.replace(true) {
+        if self.callbacks.running.replace(true) {
             // The posts have to wait, but a wake-up is for the wait under way.
-            self.woken.set(self.notify.take_woken() || self.woken.get());
+            self.sleep.woken.set(self.notify.take_woken() || self.sleep.woken.get());
             return false;
         }
         let mut batch = Batch { core: self, pressed: false, left: false };
         let handle = Handle { core: self.clone() };
-        let done = self.posts_done.get();
+        let done = self.mailbox.done.get();
         if self.notify.is_posted() {
             let begun = self.notify.begin_posts();
-            self.woken.set(begun.woken || self.woken.get());
+            self.sleep.woken.set(begun.woken || self.sleep.woken.get());
             (batch.pressed, batch.left) = (begun.pressed, true);
             self.take_rung();
             batch.left = self.run_posts(&handle);
         }
-        let there = if most > 0 { self.table.borrow().calls.len() } else { 0 };
+        let there = if most > 0 { self.table.borrow().callbacks.len() } else { 0 };
         if there > 0 {
             self.run_callbacks(&handle, there, most, again);
         }
         drop(batch);
-        there > 0 || self.posts_done.get() != done
+        there > 0 || self.mailbox.done.get() != done
     }
 
     /// Runs up to `most` of the first `there` callbacks that are due.
@@ -211,57 +140,57 @@ impl Core {
             if self.clock.is_virtual() {
                 self.count_round(there);
             }
-            self.called.set(self.called.get() + 1);
-            self.called_now.borrow_mut().1.push(running.token);
+            add(&self.counters.called, 1);
+            self.callbacks.in_turn.borrow_mut().1.push(running.token);
             if let Some(call) = &mut running.call {
                 call(&firing);
             }
         }
         // A select in a callback has counted as a turn.
-        self.called_now.borrow_mut().0 = self.turns.get();
+        self.callbacks.in_turn.borrow_mut().0 = self.counters.turns.get();
     }
 
     /// Notes one call at this instant of a virtual clock, in a batch of `there` callbacks.
     #[cold]
     fn count_round(&self, there: usize) {
-        let (now, (instant, rounds, left)) = (self.clock.now(), self.instant.get());
+        let (now, (instant, rounds, left)) = (self.clock.now(), self.callbacks.instant.get());
         // A round is over when as many were called as there were when it began.
         let (rounds, left) = match (instant == now, left) {
             (false, _) => (1, there),
             (true, 0) => (rounds.saturating_add(1), there),
             (true, left) => (rounds, left),
         };
-        self.instant.set((now, rounds, left.saturating_sub(1)));
+        self.callbacks.instant.set((now, rounds, left.saturating_sub(1)));
     }
 
     /// Begins a batch. Returns how many callbacks the turn has called before and may not call
     /// again: the first tokens of `called_now`, sorted then.
     fn begin_batch(&self, again: Again) -> usize {
-        let (turn, called) = &mut *self.called_now.borrow_mut();
-        if again == Again::Yes || *turn != self.turns.get() {
+        let (turn, called) = &mut *self.callbacks.in_turn.borrow_mut();
+        if again == Again::Yes || *turn != self.counters.turns.get() {
             called.clear();
-            called.shrink_to(self.callback_batch.saturating_mul(4));
+            called.shrink_to(self.callbacks.batch.saturating_mul(4));
         }
-        *turn = self.turns.get();
+        *turn = self.counters.turns.get();
         called.sort_unstable();
         called.len()
     }
 
     /// How many callbacks the last batch of this turn has called.
     pub(super) fn called_in_turn(&self) -> usize {
-        let called = self.called_now.borrow();
-        if called.0 == self.turns.get() { called.1.len() } else { 0 }
+        let called = self.callbacks.in_turn.borrow();
+        if called.0 == self.counters.turns.get() { called.1.len() } else { 0 }
     }
 
     /// Puts the first callback last if it is one of the first `n` that were called in this turn.
     #[cold]
     fn puts_off(&self, n: usize) -> bool {
         let table = &mut *self.table.borrow_mut();
-        let Some(slot) = table.calls.first() else { return false };
+        let Some(slot) = table.callbacks.first() else { return false };
         let token = table.slots.chunk(slot).token(slot);
-        let was_called = self.called_now.borrow().1[..n].binary_search(&token).is_ok();
+        let was_called = self.callbacks.in_turn.borrow().1[..n].binary_search(&token).is_ok();
         if was_called {
-            table.calls.rotate(&table.slots, 1);
+            table.callbacks.rotate(&table.slots, 1);
         }
         was_called
     }
@@ -274,31 +203,31 @@ impl Core {
     pub(super) fn time_stands_still(&self, until: Option<Time>) -> bool {
         /// Rounds of callbacks at one instant.
         const ENOUGH: u32 = 100;
-        let (instant, rounds, left) = self.instant.get();
+        let (instant, rounds, left) = self.callbacks.instant.get();
         let in_round = rounds < ENOUGH || (rounds == ENOUGH && left > 0);
-        if in_round || instant != self.clock.refresh() || self.posts_left.get() {
+        if in_round || instant != self.clock.refresh() || self.mailbox.left.get() {
             return false;
         }
         self.expire_all();
-        self.table.borrow().calls.len() > 0 && (until.is_some() || self.next_due.get() != NEVER)
+        self.table.borrow().callbacks.len() > 0
+            && (until.is_some() || self.timers.next_due.get() != NEVER)
     }
 
     /// Runs the posts that are there now, up to a batch. Returns true if there are more.
     fn run_posts(&self, handle: &Handle) -> bool {
-        let waiting = self.posting.len();
-        let batch = waiting.min(self.post_batch);
+        let waiting = self.mailbox.sender.len();
+        let batch = waiting.min(self.mailbox.batch);
         for _ in 0..batch {
             // A closure may have dropped the reactor, or have forked: then this is the child.
-            let post = self.mailbox.borrow().as_ref().and_then(|mailbox| mailbox.try_recv().ok());
-            let Some(post) = post.filter(|_| !self.closed.get()) else {
+            let Some(post) = self.mailbox.take().filter(|_| !self.closed.get()) else {
                 // The others are being written: their posters tell us when they are there.
                 self.clock.refresh();
                 return false;
             };
-            self.posts_done.set(self.posts_done.get() + 1);
+            add(&self.mailbox.done, 1);
             match post {
                 Post::Run(f) => {
-                    self.called.set(self.called.get() + 1);
+                    add(&self.counters.called, 1);
                     f(handle);
                 }
                 Post::Ask(place) => self.do_asked(handle, self.asks.take(place)),
@@ -310,7 +239,7 @@ impl Core {
             // would not see.
             self.clock.refresh();
         }
-        if self.mailbox.borrow().as_ref().is_some_and(|mailbox| mailbox.is_large()) {
+        if self.mailbox.is_large() {
             self.set_untidy();
         }
         waiting > batch
@@ -325,21 +254,21 @@ impl Core {
     #[inline(never)]
     pub(crate) fn run_posts_before(self: &Rc<Core>, seen: impl Iterator<Item = u64>) {
         // Without posts left, an earlier gate is open.
-        let gate = self.gate.get().filter(|_| self.posts_left.get());
+        let gate = self.mailbox.gate.get().filter(|_| self.mailbox.left.get());
         if gate.is_none() {
-            let mut admitted = self.admitted.take();
+            let mut admitted = self.mailbox.admitted.take();
             admitted.clear();
             admitted.extend(seen.filter(|&token| self.is_channel(token)));
             admitted.sort_unstable();
-            self.admitted.replace(admitted);
+            self.mailbox.admitted.replace(admitted);
             self.run_calls(Again::No);
-            let until = self.posts_done.get() + self.posting.len() as u64;
-            self.gate.set(self.posts_left.get().then_some(until));
+            let until = self.mailbox.done.get() + self.mailbox.sender.len() as u64;
+            self.mailbox.gate.set(self.mailbox.left.get().then_some(until));
         } else {
             self.run_calls(Again::No);
-            let opens = gate.is_some_and(|until| self.posts_done.get() >= until);
-            if opens || !self.posts_left.get() {
-                self.gate.set(None);
+            let opens = gate.is_some_and(|until| self.mailbox.done.get() >= until);
+            if opens || !self.mailbox.left.get() {
+                self.mailbox.gate.set(None);
             }
         }
     }
@@ -347,9 +276,10 @@ impl Core {
     /// Returns true if this source has to wait for posts, and notes that one has.
     pub(crate) fn is_held(&self, token: u64) -> bool {
         let held = self.is_channel(token)
-            && (self.gate.get().is_some() || self.admitted.borrow().binary_search(&token).is_err());
+            && (self.mailbox.gate.get().is_some()
+                || self.mailbox.admitted.borrow().binary_search(&token).is_err());
         if held {
-            self.held.set(self.turns.get());
+            self.mailbox.held.set(self.counters.turns.get());
         }
         held
     }
@@ -357,14 +287,14 @@ impl Core {
     /// Returns true if [`take_held`](Self::take_held) does.
     #[inline]
     pub(crate) fn is_any_held(&self) -> bool {
-        self.held.get() == self.turns.get()
+        self.mailbox.held.get() == self.counters.turns.get()
     }
 
     /// Returns true if a source was held since the last call, in this turn: then there is more than
     /// "nothing".
     #[inline]
     pub(crate) fn take_held(&self) -> bool {
-        self.held.replace(0) == self.turns.get()
+        self.mailbox.held.replace(0) == self.counters.turns.get()
     }
 
     fn is_channel(&self, token: u64) -> bool {
@@ -378,7 +308,7 @@ impl Core {
     /// Takes the callbacks that a bell has made due.
     fn take_rung(&self) {
         let table = &mut *self.table.borrow_mut();
-        let rung = &mut *self.rung.borrow_mut();
+        let rung = &mut *self.callbacks.rung.borrow_mut();
         self.notify.take_callbacks(|slot| {
             // A late mark may be for another source that has this slot now: its bell has not rung.
             let bell = table.slots.chunk_of(slot).and_then(|chunk| chunk.bell(slot));
@@ -398,12 +328,12 @@ impl Core {
     }
 
     fn do_asked(&self, handle: &Handle, ask: Ask) {
-        self.stale.set(self.stale.get() + handle.do_asked(ask));
+        add(&self.counters.stale, handle.do_asked(ask));
     }
 
     fn next_call<'h>(&self, handle: &'h Handle) -> Option<(Running, CallbackContext<'h>)> {
         let table = &mut *self.table.borrow_mut();
-        let slot = table.calls.first()?;
+        let slot = table.callbacks.first()?;
         table.unready(slot);
         let chunk = table.slots.chunk(slot).clone();
         let node = chunk.node(slot);
@@ -411,61 +341,7 @@ impl Core {
         let scheduled = Time::from_nanos(node.deadline.get());
         let token = chunk.token(slot);
         let call = chunk.calls.of(slot).borrow_mut().take();
-        let id = TimerId::internal(self, token, false);
+        let id = TimerId { reactor: self.number, token, ticker: false };
         Some((Running { chunk, slot, token, call }, CallbackContext { handle, id, scheduled }))
-    }
-}
-
-impl Slot {
-    /// Makes the slot's expiry a call.
-    pub(crate) fn set_call(&self, call: Call) {
-        if self.is_inert() {
-            return;
-        }
-        if !self.node().is(Flag::Call) {
-            self.node().set(Flag::Call, true);
-            self.core().callbacks.set(self.core().callbacks.get() + 1);
-        }
-        *self.chunk.calls.of(self.slot).borrow_mut() = Some(call);
-    }
-
-    /// Makes the slot's expiry, or a ring of `bell`, a call that comes once at the most.
-    pub(crate) fn set_call_once(&self, bell: Arc<Bell>, call: Call) {
-        self.node().set(Flag::Once, true);
-        if !self.is_inert() {
-            *self.chunk.bells.of(self.slot).borrow_mut() = Some(bell);
-        }
-        self.set_call(call);
-    }
-
-    /// Whether the slot has a closure, which does not run.
-    pub(crate) fn has_call(&self) -> bool {
-        self.chunk.has_call(self.slot)
-    }
-
-    /// Takes the closure away. Whether there was one, which is not called then.
-    pub(crate) fn drop_call(&self) -> bool {
-        self.stop();
-        let call = self.chunk.take_call(self.slot);
-        call.is_some()
-    }
-
-    /// Leaves a slot with a closure to the reactor: it is freed when that has been called.
-    pub(crate) fn detach_call(self) {
-        if self.has_call() {
-            self.node().set(Flag::Detached, true);
-        }
-    }
-
-    /// Leaves the slot to the reactor: it is freed when nothing is pending any more.
-    pub(crate) fn detach(self) {
-        if self.deadline().is_some() || self.is_running() {
-            self.node().set(Flag::Detached, true);
-        }
-    }
-
-    /// Whether the slot's closure runs now: then it is not in its place.
-    fn is_running(&self) -> bool {
-        self.node().is(Flag::Call) && !self.has_call()
     }
 }

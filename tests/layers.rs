@@ -15,6 +15,44 @@ const LAYERS: [&str; 9] =
 /// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys`
 /// only.
 const SYNC_USERS: [&str; 6] = ["context", "sim", "channel", "reactor", "driver", "wake"];
+/// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
+const REACTOR: [&str; 34] = [
+    "models",
+    "mod",
+    "slot",
+    "embed",
+    "listing",
+    "builder",
+    "remote",
+    "wait",
+    "events",
+    "by_id",
+    "turn",
+    "spin",
+    "tidy",
+    "callbacks",
+    "before_sleep",
+    "fds",
+    "channels",
+    "fork",
+    "core",
+    "stats",
+    "parts/mod",
+    "parts/channels",
+    "parts/table",
+    "parts/timers",
+    "parts/heap",
+    "parts/ready",
+    "parts/slots",
+    "parts/fds",
+    "parts/mailbox",
+    "parts/spinner",
+    "parts/usage",
+    "parts/counters",
+    "parts/sites",
+    // These import nothing from `reactor/`.
+    "parts/{asks,callbacks,clock,timer_id}",
+];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
 /// How far above an `unsafe` its reason may stand, in lines.
@@ -268,6 +306,110 @@ fn imports(file: &File) -> Vec<(usize, String)> {
     found
 }
 
+/// The paths of a use tree that begins at `rest`: one, or those of a list in braces.
+fn paths(rest: &str) -> Vec<Vec<String>> {
+    let rest = rest.trim_start();
+    let Some(list) = rest.strip_prefix('{') else {
+        let end = rest.find(|c: char| !is_word(c) && c != '*').unwrap_or(rest.len());
+        let (name, more) = (rest[..end].to_string(), rest[end..].strip_prefix("::"));
+        let tails = more.map_or_else(|| vec![Vec::new()], paths);
+        return tails.into_iter().map(|tail| [vec![name.clone()], tail].concat()).collect();
+    };
+    let (mut found, mut depth, mut begin) = (Vec::new(), 0usize, 0);
+    for (i, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            ',' | '}' if depth == 0 => {
+                found.extend(paths(&list[begin..i]));
+                begin = i + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    found.retain(|path| path.iter().any(|name| !name.is_empty()));
+    found
+}
+
+/// The paths that the file names in `reactor/`, from there on, with the line.
+fn imports_in_reactor(file: &File) -> Vec<(usize, Vec<String>)> {
+    let code = &file.code;
+    let mut found = Vec::new();
+    let mut add = |at: usize, base: &[&str], rest: &str| {
+        for path in paths(rest) {
+            let whole = base.iter().map(|name| name.to_string()).chain(path).collect::<Vec<_>>();
+            if whole.len() > 1 && whole[0] == "reactor" {
+                found.push((line_of(code, at), whole[1..].to_vec()));
+            }
+        }
+    };
+    for at in words(code, "crate").filter(|&at| !code[..at].ends_with('$')) {
+        if let Some(rest) = code[at + "crate".len()..].strip_prefix("::") {
+            add(at, &[], rest);
+        }
+    }
+    for at in words(code, "super").filter(|&at| !code[..at].ends_with("super::")) {
+        let (mut rest, mut up) = (&code[at..], 0);
+        while let Some(more) = rest.strip_prefix("super::") {
+            (rest, up) = (more, up + 1);
+        }
+        let module = file.module();
+        let depth = inline_depth(code, at);
+        // Inside an inline module the first `super`s lead to the file's own module.
+        if up > depth && up - depth <= module.len() {
+            add(at, &module[..module.len() - (up - depth)], rest);
+        }
+    }
+    found
+}
+
+/// The place in [`REACTOR`] of what a path in `reactor/` leads to.
+fn place_in_reactor(path: &[String]) -> &str {
+    let known = |name: &str| REACTOR.iter().copied().find(|&unit| unit == name);
+    let leaf = path.get(1).is_some_and(|name| {
+        let leaves = REACTOR[REACTOR.len() - 1].trim_start_matches("parts/");
+        leaves.trim_matches(['{', '}']).split(',').any(|leaf| leaf == name)
+    });
+    match path.first().map(String::as_str) {
+        Some("parts") if leaf => REACTOR[REACTOR.len() - 1],
+        Some("parts") => {
+            path.get(1).and_then(|name| known(&format!("parts/{name}"))).unwrap_or("parts/mod")
+        }
+        Some(name) => known(name).unwrap_or("mod"),
+        None => "mod",
+    }
+}
+
+fn wrong_imports_in_reactor(file: &File) -> Vec<String> {
+    let module = file.module();
+    let Some(("reactor", own)) = module.split_first().map(|(first, own)| (*first, own)) else {
+        return Vec::new();
+    };
+    let own: Vec<String> = own.iter().map(|name| name.to_string()).collect();
+    let rank = |unit: &str| REACTOR.iter().position(|&other| other == unit);
+    let from = place_in_reactor(&own);
+    let at_home = own.is_empty() || from != "mod" && (from != "parts/mod" || own.len() == 1);
+    let mut wrong = Vec::new();
+    if !at_home {
+        wrong.push(format!("src/{}: give the file a rank in tests/layers.rs", file.name));
+    }
+    for (line, path) in imports_in_reactor(file) {
+        let to = place_in_reactor(&path);
+        if to != from && rank(from) >= rank(to) {
+            let path = path.join("::");
+            wrong.push(format!(
+                "src/{}:{line}: {from} imports {path} of {to}: imports point down only, and name \
+                 the file",
+                file.name
+            ));
+        }
+    }
+    wrong
+}
+
 fn may_import(from: &str, to: &str) -> Result<(), &'static str> {
     let rank = |layer: &str| LAYERS.iter().position(|&l| l == layer);
     match (from, to) {
@@ -382,6 +524,20 @@ fn imports_point_down_only() {
 }
 
 #[test]
+fn imports_inside_the_reactor_point_down_only() {
+    holds(wrong_imports_in_reactor);
+    let sources = sources();
+    let core = sources.iter().find(|file| file.name == "reactor/core.rs").expect("the file");
+    assert!(imports_in_reactor(core).len() > 10, "the imports are not seen");
+    for unit in &REACTOR[..REACTOR.len() - 1] {
+        let is_there = |file: &File| {
+            [format!("reactor/{unit}.rs"), format!("reactor/{unit}/mod.rs")].contains(&file.name)
+        };
+        assert!(sources.iter().any(is_there), "there is no reactor/{unit}");
+    }
+}
+
+#[test]
 fn unsafe_is_in_sys_channel_and_reactor_only() {
     holds(misplaced_unsafe);
 }
@@ -441,6 +597,36 @@ fn an_import_that_points_up_is_found() {
     assert_eq!(wrong("channel/mod.rs", "use crate::reactor::Handle;"), 1);
     assert_eq!(wrong("sync.rs", "use crate::reactor::Handle;"), 1);
     assert_eq!(wrong("elsewhere.rs", ""), 1);
+}
+
+#[test]
+fn a_wrong_import_inside_the_reactor_is_found() {
+    let wrong = |name: &str, text: &str| wrong_imports_in_reactor(&File::new(name, text)).len();
+    assert_eq!(wrong("reactor/core.rs", "use super::turn::Blocked;"), 1);
+    assert_eq!(
+        wrong("reactor/core.rs", "use super::{fds, parts::{heap::{self, NEVER}, slots}};"),
+        1
+    );
+    assert_eq!(wrong("reactor/turn.rs", "use super::{Core, wait::Patience};"), 2);
+    assert_eq!(wrong("reactor/turn.rs", "use super::core::Core;\nuse crate::reactor::Handle;"), 1);
+    assert_eq!(wrong("reactor/parts/ready.rs", "use super::heap::Heap;"), 1);
+    assert_eq!(
+        wrong("reactor/parts/ready.rs", "use super::{slots::{Slots, record}, asks::Ask};"),
+        0
+    );
+    assert_eq!(wrong("reactor/parts/slots/record.rs", "use super::super::table::Table;"), 1);
+    assert_eq!(
+        wrong("reactor/parts/slots/record.rs", "use super::Slots; use super::super::fds;"),
+        0
+    );
+    assert_eq!(wrong("reactor/parts/asks.rs", "use super::counters::Count;"), 1);
+    assert_eq!(wrong("reactor/parts/counters.rs", "use crate::reactor::parts::table::Table;"), 1);
+    assert_eq!(wrong("reactor/slot/fd.rs", "use super::Slot; use crate::reactor::core::Core;"), 0);
+    assert_eq!(wrong("reactor/embed.rs", "use super::slot::Slot;"), 1);
+    assert_eq!(wrong("reactor/wait.rs", "mod tests { use super::*; use super::super::slot; }"), 1);
+    assert_eq!(wrong("reactor/elsewhere.rs", ""), 1);
+    assert_eq!(wrong("reactor/parts/elsewhere.rs", ""), 1);
+    assert_eq!(wrong("sources/fd.rs", "use crate::reactor::Slot;"), 0);
 }
 
 #[test]

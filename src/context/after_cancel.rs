@@ -62,7 +62,7 @@ impl Handle {
         let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
         let bell = watch.bell.clone();
         let mut last = Some((watch, f));
-        slot.set_call_once(
+        slot.set_callback_once(
             bell,
             Box::new(move |cx| {
                 let Some((watch, f)) = last.take() else { return };
@@ -83,7 +83,7 @@ impl AfterCancel {
     /// Takes the closure away. True when that prevented it from running: it had neither begun nor
     /// been stopped.
     pub fn stop(&self) -> bool {
-        self.slot.drop_call()
+        self.slot.drop_callback()
     }
 
     /// Lets the closure run late after a deadline, by `slack` at the most, as
@@ -95,12 +95,12 @@ impl AfterCancel {
 
     /// Whether the closure has neither run nor been stopped.
     pub fn is_pending(&self) -> bool {
-        self.slot.has_call()
+        self.slot.has_callback()
     }
 
     /// Leaves it to the reactor.
     pub fn detach(self) {
-        self.slot.detach_call();
+        self.slot.detach_callback();
     }
 }
 

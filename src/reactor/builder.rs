@@ -6,7 +6,8 @@ use super::core::Settings;
 use super::parts::spinner::Spin;
 use crate::driver::FD_BATCH;
 
-/// Makes a [`Reactor`] with other settings than the default ones. From [`Reactor::builder`].
+/// Makes a [`Reactor`](crate::Reactor) with other settings than the default ones. From
+/// [`Reactor::builder`](crate::Reactor::builder).
 ///
 /// ```
 /// use pollmux::{reactor::Spin, Reactor};
@@ -86,7 +87,7 @@ impl Builder {
     /// The rest comes with the next look, and every ready fd has its turn. So a flood of ready fds
     /// lengthens a turn by one batch at most, before due timers, posts and callbacks run. Messages
     /// and timers are reported among the fds in the order in which they came. A turn of an
-    /// [embedded](Reactor::embed) reactor may take several batches.
+    /// [embedded](crate::Reactor::embed) reactor may take several batches.
     ///
     /// For [`build`](Self::build): other drivers have limits of their own.
     ///

@@ -16,7 +16,7 @@ impl Handle {
         let core = &self.core;
         let chunk = core.table.borrow().slots.chunk(slot).clone();
         let stopped = core.stop(&chunk, slot);
-        if stopped && chunk.node(slot).is(Flag::Detached) && chunk.has_call(slot) {
+        if stopped && chunk.node(slot).is(Flag::Detached) && chunk.has_callback(slot) {
             core.release(&chunk, slot);
         }
         Ok(stopped)

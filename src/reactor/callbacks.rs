@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use super::core::{Call, CallbackContext, Core, Handle, Post};
+use super::core::{CallbackContext, CallbackFn, Core, Handle, Post};
 use super::parts::asks::Ask;
 use super::parts::counters::add;
 use super::parts::heap::NEVER;
@@ -23,7 +23,7 @@ struct Running {
     chunk: Rc<Chunk<Core>>,
     slot: u32,
     token: u64,
-    call: Option<Call>,
+    call: Option<CallbackFn>,
 }
 
 impl Drop for Running {
@@ -35,7 +35,7 @@ impl Drop for Running {
         }
         let node = self.chunk.node(self.slot);
         if !node.is(Flag::Once) {
-            *self.chunk.calls.of(self.slot).borrow_mut() = call.take();
+            *self.chunk.callbacks.of(self.slot).borrow_mut() = call.take();
         }
         let pending = matches!(node.state.get(), State::Armed | State::Ready);
         if node.is(Flag::Detached) && !pending {
@@ -69,7 +69,7 @@ impl Drop for Batch<'_> {
         if self.left && !core.closed.get() {
             core.notify.put_off_posts(self.pressed);
         }
-        core.settle_errands();
+        core.settle_turn_work();
     }
 }
 
@@ -77,19 +77,19 @@ impl Core {
     /// Whether closures that wait are to be run by the turn under way: not by one inside another
     /// closure.
     #[inline]
-    pub(crate) fn may_call(&self) -> bool {
+    pub(crate) fn may_run_callbacks(&self) -> bool {
         !self.callbacks.running.get()
     }
 
     /// Whether another thread has asked for something that this turn has not done.
     #[inline]
     pub(crate) fn is_pressed(&self) -> bool {
-        self.notify.is_pressed() && self.may_call()
+        self.notify.is_pressed() && self.may_run_callbacks()
     }
 
     /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up
     /// to a batch of each. What they have armed and is due already is ready then.
-    pub(super) fn run_calls(self: &Rc<Core>, again: Again) {
+    pub(super) fn run_posts_and_callbacks(self: &Rc<Core>, again: Again) {
         if self.run_batch(self.callbacks.batch, again) {
             self.settle_behind();
         }
@@ -135,7 +135,7 @@ impl Core {
             if before > 0 && self.puts_off(before) {
                 continue;
             }
-            let Some((mut running, firing)) = self.next_call(handle) else { break };
+            let Some((mut running, firing)) = self.next_callback(handle) else { break };
             left -= 1;
             if self.clock.is_virtual() {
                 self.count_round(there);
@@ -261,11 +261,11 @@ impl Core {
             admitted.extend(seen.filter(|&token| self.is_channel(token)));
             admitted.sort_unstable();
             self.mailbox.admitted.replace(admitted);
-            self.run_calls(Again::No);
+            self.run_posts_and_callbacks(Again::No);
             let until = self.mailbox.done.get() + self.mailbox.sender.len() as u64;
             self.mailbox.gate.set(self.mailbox.left.get().then_some(until));
         } else {
-            self.run_calls(Again::No);
+            self.run_posts_and_callbacks(Again::No);
             let opens = gate.is_some_and(|until| self.mailbox.done.get() >= until);
             if opens || !self.mailbox.left.get() {
                 self.mailbox.gate.set(None);
@@ -320,7 +320,7 @@ impl Core {
         let now = self.clock.now();
         for (_, slot) in rung.drain(..) {
             let node = table.slots.node(slot);
-            if table.slots.chunk(slot).has_call(slot) && node.state.get() != State::Ready {
+            if table.slots.chunk(slot).has_callback(slot) && node.state.get() != State::Ready {
                 node.deadline.set(now.as_nanos());
                 table.raise(slot);
             }
@@ -331,7 +331,7 @@ impl Core {
         add(&self.counters.stale, handle.do_asked(ask));
     }
 
-    fn next_call<'h>(&self, handle: &'h Handle) -> Option<(Running, CallbackContext<'h>)> {
+    fn next_callback<'h>(&self, handle: &'h Handle) -> Option<(Running, CallbackContext<'h>)> {
         let table = &mut *self.table.borrow_mut();
         let slot = table.callbacks.first()?;
         table.unready(slot);
@@ -340,7 +340,7 @@ impl Core {
         node.count();
         let scheduled = Time::from_nanos(node.deadline.get());
         let token = chunk.token(slot);
-        let call = chunk.calls.of(slot).borrow_mut().take();
+        let call = chunk.callbacks.of(slot).borrow_mut().take();
         let id = TimerId { reactor: self.number, token, ticker: false };
         Some((Running { chunk, slot, token, call }, CallbackContext { handle, id, scheduled }))
     }

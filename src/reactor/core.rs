@@ -58,7 +58,7 @@ pub(crate) struct Core {
     pub(super) counters: Counters,
     /// A turn begins with more than a look at the timers: callbacks to run, fds to poll, memory to
     /// give back.
-    pub(super) errands: Cell<bool>,
+    pub(super) turn_work: Cell<bool>,
     /// The state of the generator that picks among ready cases.
     pub(super) random: Count,
     pub(super) table: RefCell<ReactorTable>,
@@ -84,7 +84,7 @@ pub(crate) struct Core {
 pub(super) type ReactorTable = Table<Core>;
 
 impl Owner for Core {
-    type Callback = Call;
+    type Callback = CallbackFn;
 }
 
 /// The driver, and what it finds.
@@ -135,7 +135,7 @@ pub(crate) enum Post {
 }
 
 /// A callback's closure.
-pub(crate) type Call = Box<dyn FnMut(&CallbackContext<'_>)>;
+pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
 
 /// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's
 /// own timer.
@@ -223,7 +223,7 @@ impl Core {
             spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
             clock,
             counters: Counters::default(),
-            errands: Cell::new(yields),
+            turn_work: Cell::new(yields),
             random: Cell::new(random_seed()),
             table: RefCell::new(Table::new()),
             notify: Arc::new(Notify::of_reactor(driver.waker())),
@@ -253,13 +253,13 @@ impl Core {
 
     /// Whether a turn would find something: a source, or a closure to be called.
     pub(super) fn has_work(&self) -> bool {
-        self.has_ready() || self.has_calls()
+        self.has_ready() || self.has_due_callbacks()
     }
 
     /// Whether a turn would call closures: those that came to be due inside another one, or stood
     /// behind one that panicked.
-    pub(super) fn has_calls(&self) -> bool {
-        self.errands.get() && self.may_call() && self.table.borrow().callbacks.len() > 0
+    pub(super) fn has_due_callbacks(&self) -> bool {
+        self.turn_work.get() && self.may_run_callbacks() && self.table.borrow().callbacks.len() > 0
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -337,10 +337,10 @@ impl Core {
     pub(super) fn close(&self) {
         self.closed.set(true);
         self.outer.embedded.set(false);
-        self.errands.set(false);
+        self.turn_work.set(false);
         self.timers.next_due.set(NEVER);
         let chunks = self.table.borrow_mut().clear();
-        let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
+        let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_callbacks()).collect();
         self.fds.close();
         self.notify.close();
         // Later posts are refused.
@@ -427,7 +427,7 @@ impl Core {
             if chunk.forget(slot) {
                 self.channels.borrow_mut().unregister();
             }
-            let call = (chunk.take_call(slot), chunk.take_bell(slot));
+            let call = (chunk.take_callback(slot), chunk.take_bell(slot));
             if chunk.node(slot).is(Flag::Callback) {
                 self.callbacks.live.set(self.callbacks.live.get() - 1);
             }

@@ -21,7 +21,7 @@ use crate::sys::errors::of_creation;
 use crate::sys::fork::PollerFd;
 use crate::wake::Request;
 
-/// A reactor embedded in another loop; made by [`Reactor::embed`].
+/// A reactor embedded in another loop; made by [`Reactor::embed`](crate::Reactor::embed).
 ///
 /// Register its fd for reading with the outer poller, level- or edge-triggered, and call
 /// [`turn`](Self::turn) whenever it is readable. Then take what is ready: with `select!` and a
@@ -121,8 +121,8 @@ impl Embedded {
         core.notify.set_everywhere(true);
         fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.
-        if left || armed.is_err() || core.is_called() {
-            core.leave_to_next_turn();
+        if left || armed.is_err() || core.has_mark_or_post() {
+            core.request_turn();
         }
         armed?;
         Ok(core.table.borrow().ready.len())
@@ -141,7 +141,7 @@ struct Unfinished<'a>(&'a Core);
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         self.0.notify.sleep();
-        self.0.leave_to_next_turn();
+        self.0.request_turn();
     }
 }
 
@@ -200,17 +200,17 @@ impl Core {
     /// armed for.
     pub(super) fn tell_outer(&self, deadline: u64) {
         if deadline < self.outer.armed.get() && self.outer.embedded.get() {
-            self.leave_to_next_turn();
+            self.request_turn();
         }
     }
 
     /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was
     /// readable for. The next turn restores it: it arms and goes to sleep again.
     #[inline]
-    pub(super) fn looked_past_the_outer_loop(&self) {
+    pub(super) fn request_turn_after_poll(&self) {
         if self.outer.embedded.get() {
             self.notify.sleep();
-            self.leave_to_next_turn();
+            self.request_turn();
         }
     }
 
@@ -241,7 +241,7 @@ impl Core {
     }
 
     /// Makes the fd readable for an outer loop, at most once between turns.
-    pub(super) fn leave_to_next_turn(&self) {
+    pub(super) fn request_turn(&self) {
         self.notify.wake();
     }
 }

@@ -18,7 +18,7 @@ use crate::driver::{Driver, ReadyFds, Wait};
 impl Core {
     /// Lets the driver look, if fds are there and it is time to.
     pub(super) fn poll_fds(&self) {
-        if !self.fds.are_watched()
+        if !self.fds.are_registered()
             || self.clock.now_or_later().as_nanos() < self.fds.next_look.get()
         {
             return;
@@ -30,7 +30,7 @@ impl Core {
             self.drive(None, Wait::Poll)
         };
         if self.outer.embedded.get() && (polled.is_err() || !self.has_taken_nothing()) {
-            self.looked_past_the_outer_loop();
+            self.request_turn_after_poll();
         }
     }
 
@@ -38,7 +38,8 @@ impl Core {
     /// and it has not in this turn. Whether it has now. (When embedded the outer loop looks.)
     #[inline]
     pub(crate) fn looks_once_more(&self) -> bool {
-        let owed = self.fds.are_watched() && self.fds.looked_in.get() != self.counters.turns.get();
+        let owed =
+            self.fds.are_registered() && self.fds.looked_in.get() != self.counters.turns.get();
         // A failure is as in `poll_fds`.
         owed && !self.outer.embedded.get() && self.drive(None, Wait::Poll).is_ok()
     }
@@ -46,7 +47,7 @@ impl Core {
     /// The driver has looked just now.
     #[inline]
     pub(super) fn looked(&self) {
-        if self.fds.are_watched() {
+        if self.fds.are_registered() {
             self.fds.looked(self.clock.now_or_later().as_nanos(), self.counters.turns.get());
         }
     }
@@ -72,8 +73,8 @@ impl Core {
 
     /// Returns true if the driver may find something that nobody sends.
     #[inline]
-    pub(crate) fn is_any_watched(&self) -> bool {
-        self.fds.are_watched()
+    pub(crate) fn has_registered_fds(&self) -> bool {
+        self.fds.are_registered()
     }
 
     /// [`looks_once_more`](Self::looks_once_more) where an fd is asked about, or where the driver
@@ -85,7 +86,7 @@ impl Core {
 
     /// Ends a sleep of no time. A driver that shares its time with others lets them run.
     pub(super) fn yield_turn(&self) -> io::Result<()> {
-        if !self.clock.is_virtual() || !self.fds.are_watched() {
+        if !self.clock.is_virtual() || !self.fds.are_registered() {
             return Ok(());
         }
         self.drive(Some(self.clock.now_or_later().into()), Wait::Block)
@@ -122,7 +123,7 @@ impl Core {
             || self.driving.try_borrow_mut().map_or((false, false), |mut d| d.ready.take_flags());
         flags();
         // Each fd is ready once, unless something new comes.
-        for _ in 0..=self.fds.watched.get() {
+        for _ in 0..=self.fds.registered.get() {
             self.drive(None, Wait::Poll)?;
             let (more, seen) = flags();
             woken &= !seen;

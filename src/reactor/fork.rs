@@ -55,7 +55,7 @@ impl Core {
         self.forked.set(true);
         self.closed.set(true);
         self.outer.embedded.set(false);
-        self.errands.set(false);
+        self.turn_work.set(false);
         self.timers.next_due.set(NEVER);
         if let Ok(mut table) = self.table.try_borrow_mut() {
             table.make_idle();

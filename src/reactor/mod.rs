@@ -1,9 +1,23 @@
 //! The reactor: one thread's sources, their timers, and the loop that waits for them.
 //!
-//! A turn: look whether a timer could be due (`clock.rs`), move what is due from the heap
-//! (`heap/`) to the ready list (`ready.rs`), ask the sources; when none has anything, publish
-//! `sleeping` (`wake/mod.rs`), look again, and block in the driver with the earliest deadline
-//! armed. No user code ever runs while one of the reactor's cells is borrowed.
+//! ```text
+//!            begin_turn
+//!                │
+//!                ▼
+//!              look ◄──────────────────────────────────┐   turn.rs
+//!                │  due timers: heap ─► ready list     │   parts/heap, parts/ready
+//!                │  posts and callbacks run            │   callbacks.rs
+//!                ▼                                     │
+//!      the caller's sources ──► one is ready: over     │   select, wait
+//!                │                                     │
+//!                ▼                                     │
+//!     before_sleep, publish the sleep, look again      │   wake
+//!                │                                     │
+//!                ▼                                     │
+//!     the driver waits, with the first deadline ───────┘   driver
+//! ```
+//!
+//! No user code runs while one of the reactor's cells is borrowed.
 
 mod before_sleep;
 mod builder;

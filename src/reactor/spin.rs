@@ -48,7 +48,7 @@ impl Core {
         let mut looks = 0u32;
         loop {
             self.poll_fds();
-            if self.is_called() || recheck() {
+            if self.has_mark_or_post() || recheck() {
                 return true;
             }
             if self.clock.refresh() >= end {

@@ -15,12 +15,12 @@
 //! What stays is read by other threads at any time, so nobody can tell when it may go.
 //!
 //! The rule: more than 64 KiB that were less than an eighth full for a second shrink to twice the
-//! used part. They do so in pieces of 512 parts of 4 KiB a turn. Nobody watches memory that is
+//! used part. They do so in pieces of 512 parts of 4 KiB a turn. Nobody measures memory that is
 //! small or full. Where a source goes, or a timer fires, and little is used, the flag `untidy` is
 //! set. Then each turn comes here, until the second is over.
 
 use super::core::Core;
-use super::parts::usage::{FEW, Watch};
+use super::parts::usage::{FEW, Measure};
 
 /// Parts that are freed in one turn.
 const PIECE: usize = 512;
@@ -30,7 +30,7 @@ impl Core {
     #[cold]
     pub(super) fn set_untidy(&self) {
         self.memory.untidy.set(true);
-        self.errands.set(true);
+        self.turn_work.set(true);
     }
 
     /// Lets memory go that a burst has left a second ago, or a piece of it.
@@ -43,24 +43,24 @@ impl Core {
     }
 
     fn tidy_table(&self) {
-        let (now, mut watches) = (self.clock.now(), self.memory.watches.get());
+        let (now, mut measures) = (self.clock.now(), self.memory.measures.get());
         let table = &mut *self.table.borrow_mut();
         let (usage, most) = (table.heap.usage(), table.heap.most_used());
-        if let Some(enough) = watches.heap.look(now, usage, most, || table.heap.watch()) {
+        if let Some(enough) = measures.heap.look(now, usage, most, || table.heap.measure()) {
             if table.heap.shrink(enough, PIECE) {
-                watches.heap = Watch::default();
+                measures.heap = Measure::default();
             }
         }
         let (usage, most) = (table.slots.usage(), table.slots.most_used());
-        if let Some(enough) = watches.slots.look(now, usage, most, || table.slots.watch()) {
+        if let Some(enough) = measures.slots.look(now, usage, most, || table.slots.measure()) {
             if table.slots.shrink(enough, PIECE) {
-                watches.slots = Watch::default();
+                measures.slots = Measure::default();
                 self.channels.borrow_mut().shrink();
                 self.fds.shrink();
                 self.callbacks.rung.borrow_mut().shrink_to(FEW);
                 self.mailbox.admitted.borrow_mut().shrink_to(FEW);
             }
         }
-        self.memory.watches.set(watches);
+        self.memory.measures.set(measures);
     }
 }

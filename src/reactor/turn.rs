@@ -51,8 +51,8 @@ impl Core {
         if self.clock.begin_turn(self.timers.next_due.get()) {
             self.expire(self.clock.now());
         }
-        if self.errands.get() || self.notify.is_posted() {
-            self.run_errands();
+        if self.turn_work.get() || self.notify.is_posted() {
+            self.do_turn_work();
         }
     }
 
@@ -86,7 +86,7 @@ impl Core {
         }
         self.clock.refresh();
         self.expire_all();
-        if self.errands.get() || self.notify.is_posted() {
+        if self.turn_work.get() || self.notify.is_posted() {
             self.poll_fds();
             if self.run_batch(usize::MAX, Again::Yes) {
                 self.settle_behind();
@@ -95,12 +95,12 @@ impl Core {
     }
 
     #[inline(never)]
-    pub(super) fn run_errands(self: &Rc<Core>) {
+    pub(super) fn do_turn_work(self: &Rc<Core>) {
         if self.memory.untidy.get() {
             self.tidy();
         }
         self.poll_fds();
-        self.run_calls(Again::Yes);
+        self.run_posts_and_callbacks(Again::Yes);
     }
 
     /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
@@ -112,13 +112,13 @@ impl Core {
             self.expire(self.clock.now());
         }
         self.poll_fds();
-        self.run_calls(Again::No);
+        self.run_posts_and_callbacks(Again::No);
     }
 
-    /// Whether the next turn has errands.
-    pub(super) fn settle_errands(&self) {
+    /// Whether the next turn has turn_work.
+    pub(super) fn settle_turn_work(&self) {
         let calls = self.table.borrow().callbacks.len();
-        self.errands.set(calls > 0 || self.fds.are_watched() || self.memory.untidy.get());
+        self.turn_work.set(calls > 0 || self.fds.are_registered() || self.memory.untidy.get());
     }
 
     #[inline(never)]
@@ -144,7 +144,7 @@ impl Core {
             add(&self.counters.coalesced, u64::from(done.steps));
         }
         if table.callbacks.len() > 0 {
-            self.errands.set(true);
+            self.turn_work.set(true);
         }
         if is_sparse(table.heap.usage()) {
             self.set_untidy();
@@ -191,7 +191,7 @@ impl Core {
     #[inline(never)]
     pub(super) fn catch_up(self: &Rc<Core>) {
         if !self.is_behind() {
-            return self.run_calls(Again::Yes);
+            return self.run_posts_and_callbacks(Again::Yes);
         }
         let (called, most) = (self.called_in_turn(), self.callbacks.batch);
         let now = self.clock.now();
@@ -209,9 +209,9 @@ impl Core {
     /// For a sleep that ends without having slept: calls each callback that is due and was not
     /// called in this turn, however many. Runs up to a batch of posts.
     pub(super) fn finish_callbacks(self: &Rc<Core>) {
-        if self.callbacks.live.get() == 0 || !(self.is_behind() || self.has_calls()) {
+        if self.callbacks.live.get() == 0 || !(self.is_behind() || self.has_due_callbacks()) {
             self.catches_up(true);
-        } else if self.may_call() {
+        } else if self.may_run_callbacks() {
             self.expire_all();
             if self.run_batch(usize::MAX, Again::No) {
                 self.settle_behind();
@@ -302,7 +302,7 @@ impl Core {
             self.expire(Time::ZERO);
             self.timers.cleaned_for.set(self.timers.next_due.get());
         }
-        if self.clock.was_due(self.timers.next_due.get()) || self.has_calls() {
+        if self.clock.was_due(self.timers.next_due.get()) || self.has_due_callbacks() {
             let stands_still = self.clock.is_virtual() && self.time_stands_still(until);
             if !stands_still {
                 return Ok(Blocked::Ended);
@@ -315,12 +315,12 @@ impl Core {
         // Ends the sleep if a source or the driver panics.
         let sleep = Asleep(self);
         if self.outer.embedded.get() {
-            self.swallow()?;
+            self.clear_self_wake()?;
         }
         let until = until.unwrap_or(Time::MAX);
         if self.spinner.is_on() && self.spin(until, &recheck) {
             std::mem::forget(sleep);
-            self.looked_past_the_outer_loop();
+            self.request_turn_after_poll();
             return Ok(Blocked::Ended);
         }
         self.notify.open_ticket();
@@ -331,7 +331,7 @@ impl Core {
         fence(Ordering::SeqCst);
         let BeforeSleep { awake, deadline, .. } = blocking;
         self.sleep.coming.set(false);
-        let stays = published.is_err() || awake || self.is_called() || recheck();
+        let stays = published.is_err() || awake || self.has_mark_or_post() || recheck();
         let slept = if stays {
             Ok(())
         } else if self.sleep.coming.get() || self.is_unsure() {
@@ -342,7 +342,7 @@ impl Core {
         std::mem::forget(sleep);
         self.clock.slept();
         self.awake();
-        self.looked_past_the_outer_loop();
+        self.request_turn_after_poll();
         published.and(slept)?;
         Ok(Blocked::Ended)
     }
@@ -356,7 +356,7 @@ impl Core {
         recheck: &impl Fn() -> bool,
     ) -> io::Result<()> {
         let sure = settle_fence() && !self.is_unsure();
-        if self.is_called() || recheck() {
+        if self.has_mark_or_post() || recheck() {
             self.sleep.nap.take();
             return Ok(());
         }
@@ -381,9 +381,9 @@ impl Core {
 
     /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
     #[inline]
-    pub(super) fn is_called(&self) -> bool {
+    pub(super) fn has_mark_or_post(&self) -> bool {
         self.notify.is_marked()
-            || (self.notify.is_posted() && (self.may_call() || self.notify.is_woken()))
+            || (self.notify.is_posted() && (self.may_run_callbacks() || self.notify.is_woken()))
     }
 
     /// The deadline that the driver gets: what the timers want, `until` at the latest.
@@ -405,7 +405,7 @@ impl Core {
     /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep
     /// raises it again.
     #[cold]
-    pub(super) fn swallow(&self) -> io::Result<()> {
+    pub(super) fn clear_self_wake(&self) -> io::Result<()> {
         if self.awake() { self.drive(None, Wait::Poll) } else { Ok(()) }
     }
 
@@ -436,7 +436,7 @@ impl Drop for Asleep<'_> {
         core.clock.slept();
         core.awake();
         core.notify.set_everywhere(false);
-        core.looked_past_the_outer_loop();
+        core.request_turn_after_poll();
     }
 }
 

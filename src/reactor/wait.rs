@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::core::ReactorTable;
+use super::before_sleep::BeforeSleep;
+use super::core::{Core, Handle, ReactorTable};
 use super::events::Events;
 use super::parts::slots::State;
-use super::{BeforeSleep, Blocked, Core, Handle};
+use super::turn::Blocked;
 use crate::sys::Time;
 use crate::wake::Request;
 

@@ -224,7 +224,7 @@ impl Handle {
             return Err(RegisterError::new(io, self.core.gone()));
         }
         let slot = Slot::new(self, SourceKind::Fd);
-        match slot.watch_fd(io.as_fd(), interest, mode) {
+        match slot.register_fd(io.as_fd(), interest, mode) {
             Ok(()) => Ok(Fd {
                 io: Some(io),
                 slot,
@@ -296,7 +296,7 @@ impl<T: AsFd> Fd<T> {
     fn unwatch(&self) {
         if let Some(io) = &self.io {
             // There is nobody to tell, and a file that is not in the poller needs no more.
-            let _ = self.slot.unwatch_fd(io.as_fd());
+            let _ = self.slot.deregister_fd(io.as_fd());
         }
     }
 
@@ -408,7 +408,7 @@ impl<T: AsFd> Fd<T> {
     }
 
     fn ask(&self, interest: Interest) -> io::Result<()> {
-        self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.slot.reregister_fd(self.io().as_fd(), interest, self.mode)?;
         self.unknown.set(Readiness::NONE);
         self.reported.set(interest);
         Ok(())

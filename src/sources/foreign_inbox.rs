@@ -46,7 +46,7 @@ impl<E> IntoSource for Events<E> {
         if let Some(key) = key {
             slot.set_key(key);
         }
-        if let Err(error) = slot.watch_driver(self.id()) {
+        if let Err(error) = slot.register_events(self.id()) {
             return Err(RegisterError::new(self, error));
         }
         self.bind(slot.token());
@@ -120,7 +120,7 @@ impl<E> Source for ForeignInbox<E> {
 
 impl<E> Drop for ForeignInbox<E> {
     fn drop(&mut self) {
-        self.slot.unwatch_driver();
+        self.slot.deregister_events();
         self.events.unbind();
     }
 }

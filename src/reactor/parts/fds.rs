@@ -100,7 +100,7 @@ pub(crate) fn wanted(interest: Interest) -> Readiness {
 /// How many fds there are, and when they were looked at.
 #[derive(Debug)]
 pub(crate) struct Fds {
-    pub(crate) watched: Cell<usize>,
+    pub(crate) registered: Cell<usize>,
     /// ns: a loop that never blocks looks at its fds as often.
     pub(crate) interval: u64,
     /// ns: when a busy loop looks next.
@@ -121,7 +121,7 @@ pub(crate) struct Fds {
 impl Fds {
     pub(crate) fn new(interval: Duration) -> Fds {
         Fds {
-            watched: Cell::new(0),
+            registered: Cell::new(0),
             interval: nanos(interval),
             next_look: Cell::new(0),
             looked_in: Cell::new(0),
@@ -146,21 +146,21 @@ impl Fds {
 
     /// Gives back what the list has for fds that are gone.
     pub(crate) fn shrink(&self) {
-        self.told.borrow_mut().shrink_to(self.watched.get().max(FEW));
+        self.told.borrow_mut().shrink_to(self.registered.get().max(FEW));
     }
 
     /// For a driver that is asked before the reactor says that nothing is ready, and not otherwise,
     /// though no fd is registered.
     pub(crate) fn of_yielding_driver() -> Fds {
         let fds = Fds::new(Duration::MAX);
-        fds.watched.set(1);
+        fds.registered.set(1);
         fds.next_look.set(u64::MAX);
         fds
     }
 
     #[inline]
-    pub(crate) fn are_watched(&self) -> bool {
-        self.watched.get() > 0
+    pub(crate) fn are_registered(&self) -> bool {
+        self.registered.get() > 0
     }
 
     pub(crate) fn looked(&self, now: u64, turn: u64) {

@@ -12,7 +12,7 @@ pub(crate) const FEW: usize = KEPT / size_of::<(u64, u32)>();
 
 /// One memory, watched.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct Measure {
     since: Option<Time>,
     /// The second is over: as many parts are enough.
     enough: Option<usize>,
@@ -20,9 +20,9 @@ pub(crate) struct Watch {
 
 /// The memories of a reactor that may shrink.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Watches {
-    pub(crate) slots: Watch,
-    pub(crate) heap: Watch,
+pub(crate) struct Measures {
+    pub(crate) slots: Measure,
+    pub(crate) heap: Measure,
 }
 
 /// Returns true if less than an eighth of so many parts is used.
@@ -31,7 +31,7 @@ pub(crate) fn is_sparse((parts, used): (usize, usize)) -> bool {
     parts > FEW_PARTS && used * 8 < parts
 }
 
-impl Watch {
+impl Measure {
     /// A look at a memory of so many parts, of which as many are used now, and at most `most` since
     /// `watch` began to measure. Returns how many are enough, if the others may go.
     pub(crate) fn look(
@@ -62,7 +62,7 @@ impl Watch {
 /// The memory of a reactor that may have to go.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    pub(crate) watches: Cell<Watches>,
+    pub(crate) measures: Cell<Measures>,
     /// The next turns look for it.
     pub(crate) untidy: Cell<bool>,
 }

@@ -20,7 +20,7 @@ impl Slot {
         self.chunk.set_probe(self.slot, probe);
         channels.ask(&mut core.table.borrow_mut(), self.slot);
         if self.is_ready() && core.outer.embedded.get() {
-            core.leave_to_next_turn();
+            core.request_turn();
         }
     }
 

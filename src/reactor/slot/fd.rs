@@ -13,7 +13,7 @@ use crate::sys::{Interest, Mode, Readiness, errors};
 
 impl Slot {
     /// Waits for `fd` from now on. One syscall.
-    pub(crate) fn watch_fd(
+    pub(crate) fn register_fd(
         &self,
         fd: BorrowedFd<'_>,
         interest: Interest,
@@ -21,7 +21,7 @@ impl Slot {
     ) -> io::Result<()> {
         let wanted = wanted(interest);
         let once_only = once_only(interest, mode, wanted);
-        let watched = self.start_watching(wanted, once_only, |driving, id| {
+        let watched = self.start_registration(wanted, once_only, |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             // Reported again and again, in level mode, it would keep a loop awake that does not ask
             // for it.
@@ -51,8 +51,8 @@ impl Slot {
 
     /// Becomes ready when the driver says so, without an fd, from now on. Fails with `InvalidInput`
     /// when the driver does not have these events.
-    pub(crate) fn watch_driver(&self, events: EventsId) -> io::Result<()> {
-        self.start_watching(Readiness::READABLE, Readiness::NONE, |driving, _| {
+    pub(crate) fn register_events(&self, events: EventsId) -> io::Result<()> {
+        self.start_registration(Readiness::READABLE, Readiness::NONE, |driving, _| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             let ours = driver.has_events(events);
             ours.then_some(()).ok_or_else(|| {
@@ -64,7 +64,7 @@ impl Slot {
         })
     }
 
-    fn start_watching(
+    fn start_registration(
         &self,
         wanted: Readiness,
         once_only: Readiness,
@@ -72,7 +72,7 @@ impl Slot {
     ) -> io::Result<()> {
         let core = self.core();
         self.fd_record().want(wanted, once_only);
-        let watched = core.fds.watched.get() + 1;
+        let watched = core.fds.registered.get() + 1;
         let registered = self.with_driver(|driving, id| {
             register(driving, id)?;
             driving.ready.make_room(watched);
@@ -82,22 +82,22 @@ impl Slot {
         let mut told = core.fds.told.borrow_mut();
         let more = watched.saturating_sub(told.len());
         told.reserve(more);
-        core.fds.watched.set(watched);
-        core.errands.set(true);
+        core.fds.registered.set(watched);
+        core.turn_work.set(true);
         Ok(())
     }
 
-    fn stop_watching(&self) {
+    fn end_registration(&self) {
         let core = self.core();
         self.fd_record().reset();
-        core.fds.watched.set(core.fds.watched.get() - 1);
-        core.settle_errands();
+        core.fds.registered.set(core.fds.registered.get() - 1);
+        core.settle_turn_work();
     }
 
     /// The driver says so no longer.
-    pub(crate) fn unwatch_driver(&self) {
+    pub(crate) fn deregister_events(&self) {
         if !self.is_inert() {
-            self.stop_watching();
+            self.end_registration();
         }
     }
 
@@ -108,7 +108,7 @@ impl Slot {
     }
 
     /// Whether what the driver has reported of this fd it reports again only when it has been
-    /// [asked to](Self::rewatch_fd): it has no edges, or the mode is [`Mode::Level`].
+    /// [asked to](Self::reregister_fd): it has no edges, or the mode is [`Mode::Level`].
     #[inline]
     pub(crate) fn is_told_once(&self) -> bool {
         self.fd_record().once.get()
@@ -119,7 +119,7 @@ impl Slot {
     #[inline]
     pub(crate) fn expect_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.is_told_once() {
-            self.rewatch_fd(fd, Interest::READABLE, Mode::Edge)
+            self.reregister_fd(fd, Interest::READABLE, Mode::Edge)
         } else {
             Ok(())
         }
@@ -145,7 +145,7 @@ impl Slot {
 
     /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported
     /// again if it still is so.
-    pub(crate) fn rewatch_fd(
+    pub(crate) fn reregister_fd(
         &self,
         fd: BorrowedFd<'_>,
         interest: Interest,
@@ -207,23 +207,23 @@ impl Slot {
     /// Waits for `fd` no longer. One syscall. What was found is forgotten.
     ///
     /// While the driver waits it cannot be told: then it is when that wait is over, which is soon.
-    pub(crate) fn unwatch_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn deregister_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.is_inert() {
             return Ok(());
         }
-        self.stop_watching();
+        self.end_registration();
         self.fd_record().number.set(0);
         let core = self.core();
         let Ok(mut driving) = core.driving.try_borrow_mut() else {
             core.fds.leaving.borrow_mut().push(Leaving::new(fd, self.token()));
             core.fds.has_leaving.set(true);
-            core.leave_to_next_turn();
+            core.request_turn();
             return Ok(());
         };
         driving.driver.as_mut().ok_or_else(closed)?.deregister(fd, self.token())
     }
 
-    /// The file of an [unwatched](Self::unwatch_fd) fd has been closed. If the driver could not
+    /// The file of an [unwatched](Self::deregister_fd) fd has been closed. If the driver could not
     /// be told, no other file gets its number before it was.
     pub(crate) fn closed_fd(&self) {
         if self.core().fds.has_leaving() {

@@ -36,7 +36,7 @@ impl Slot {
             return Slot::inert(core);
         }
         let Table { slots, sites, .. } = &mut *core.table.borrow_mut();
-        let slot = slots.take(core, sites.of((Location::caller(), kind)));
+        let slot = slots.allocate(core, sites.of((Location::caller(), kind)));
         Slot { chunk: slots.chunk(slot).clone(), slot }
     }
 
@@ -44,7 +44,7 @@ impl Slot {
     #[cold]
     pub(in crate::reactor) fn inert(core: &Rc<Core>) -> Slot {
         let mut slots = Slots::new();
-        let slot = slots.take(core, Default::default());
+        let slot = slots.allocate(core, Default::default());
         Slot { chunk: slots.chunk(slot).clone(), slot }
     }
 
@@ -172,7 +172,7 @@ impl Slot {
         if self.node().state.get() == State::Idle && !core.closed.get() {
             table.ready.push(&table.slots, self.slot);
             if core.outer.embedded.get() {
-                core.leave_to_next_turn();
+                core.request_turn();
             }
         }
     }

@@ -165,13 +165,13 @@ impl Heap {
         (self.blocks.len(), (self.len + ROOT).div_ceil(BLOCK))
     }
 
-    /// How many blocks were used at once since the last call of [`watch`](Self::watch).
+    /// How many blocks were used at once since the last call of [`measure`](Self::measure).
     pub(crate) fn most_used(&self) -> usize {
         (self.most.max(self.len) + ROOT).div_ceil(BLOCK)
     }
 
     /// Begins to measure how many blocks are used.
-    pub(crate) fn watch(&mut self) {
+    pub(crate) fn measure(&mut self) {
         self.most = self.len;
     }
 

@@ -26,7 +26,7 @@ impl Queue {
     }
 
     fn create(&mut self) -> u32 {
-        self.slots.take(&self.owner, Default::default())
+        self.slots.allocate(&self.owner, Default::default())
     }
 
     fn arm(&mut self, slot: u32, deadline: u64) {
@@ -185,7 +185,7 @@ fn an_entry_is_16_bytes_and_four_children_share_a_cache_line() {
 }
 
 #[test]
-fn re_arming_later_moves_nothing_and_is_put_right_once_at_the_root() {
+fn later_re_arms_are_put_right_once_at_the_root() {
     let mut queue = Queue::new(0);
     let slot = queue.create();
     queue.arm(slot, 10);

@@ -56,7 +56,7 @@ pub(crate) struct Slots<O: Owner> {
     /// The chunks with free slots only, roughly those with low numbers first.
     idle: Chunks,
     idle_len: usize,
-    /// The fewest idle chunks since the last call of [`watch`](Slots::watch).
+    /// The fewest idle chunks since the last call of [`measure`](Slots::measure).
     idle_least: usize,
     /// Stands for every chunk that has gone. Nobody takes its slots.
     blank: Option<Rc<Chunk<O>>>,
@@ -86,7 +86,7 @@ impl<O: Owner> Slots<O> {
     }
 
     /// A slot that nobody uses, made `Idle`. Allocates one chunk when there is none.
-    pub(crate) fn take(&mut self, owner: &Rc<O>, site: SiteId) -> u32 {
+    pub(crate) fn allocate(&mut self, owner: &Rc<O>, site: SiteId) -> u32 {
         if self.partial.first == NONE {
             self.use_idle(owner);
         }
@@ -219,13 +219,13 @@ impl<O: Owner> Slots<O> {
         (len, len - self.idle_len)
     }
 
-    /// How many chunks were used at once since the last call of [`watch`](Self::watch).
+    /// How many chunks were used at once since the last call of [`measure`](Self::measure).
     pub(crate) fn most_used(&self) -> usize {
         self.chunks.len() - self.vacant.len() - self.idle_least.min(self.idle_len)
     }
 
     /// Begins to measure how many chunks are used.
-    pub(crate) fn watch(&mut self) {
+    pub(crate) fn measure(&mut self) {
         self.idle_least = self.idle_len;
     }
 

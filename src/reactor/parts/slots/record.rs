@@ -160,7 +160,7 @@ pub(crate) struct Chunk<O: Owner> {
     /// Of sources that are fds.
     pub(crate) fds: Column<FdRecord>,
     /// The closures of callbacks, while they are not running.
-    pub(crate) calls: Column<RefCell<Option<O::Callback>>>,
+    pub(crate) callbacks: Column<RefCell<Option<O::Callback>>>,
     /// The bells that make callbacks due.
     pub(crate) bells: Column<RefCell<Option<Arc<Bell>>>>,
 }
@@ -191,7 +191,7 @@ impl<O: Owner> Chunk<O> {
             periods: Column::new(),
             slacks: Column::new(),
             fds: Column::new(),
-            calls: Column::new(),
+            callbacks: Column::new(),
             bells: Column::new(),
         })
     }
@@ -237,13 +237,13 @@ impl<O: Owner> Chunk<O> {
     }
 
     /// Whether there is a closure, which does not run.
-    pub(crate) fn has_call(&self, slot: u32) -> bool {
-        self.calls.get(slot).is_some_and(|call| call.borrow().is_some())
+    pub(crate) fn has_callback(&self, slot: u32) -> bool {
+        self.callbacks.get(slot).is_some_and(|call| call.borrow().is_some())
     }
 
     /// The closure of a callback, unless it runs.
-    pub(crate) fn take_call(&self, slot: u32) -> Option<O::Callback> {
-        self.calls.get(slot)?.borrow_mut().take()
+    pub(crate) fn take_callback(&self, slot: u32) -> Option<O::Callback> {
+        self.callbacks.get(slot)?.borrow_mut().take()
     }
 
     /// The bell that makes the callback due.
@@ -257,8 +257,8 @@ impl<O: Owner> Chunk<O> {
     }
 
     /// All closures.
-    pub(crate) fn take_calls(&self) -> impl Iterator<Item = O::Callback> + '_ {
-        (0..CHUNK as u32).filter_map(|slot| self.take_call(slot))
+    pub(crate) fn take_callbacks(&self) -> impl Iterator<Item = O::Callback> + '_ {
+        (0..CHUNK as u32).filter_map(|slot| self.take_callback(slot))
     }
 
     /// Slot and generation in one word.

@@ -15,6 +15,7 @@ use crate::wake::{Bell, Probe, Request};
 ///
 /// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait`
 /// reports it until it has been taken once.)
+#[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
     watch: Watch,

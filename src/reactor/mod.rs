@@ -105,6 +105,7 @@ use crate::sys::Time;
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the reactor makes its sources inert"]
 pub struct Reactor {
     handle: Handle,
 }

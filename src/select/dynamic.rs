@@ -530,7 +530,7 @@ impl fmt::Debug for Select<'_> {
 /// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
 /// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
 /// it is.
-#[must_use = "a chosen case is to be completed by recv or send"]
+#[must_use = "dropping the chosen case gives it up: complete it by `recv` or `send`"]
 pub struct Selected<'s, 'a> {
     select: &'s Select<'a>,
     index: usize,

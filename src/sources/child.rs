@@ -45,6 +45,7 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the child process leaves its end unnoticed"]
 pub struct ChildProcess {
     /// `None` only while it is taken apart.
     child: RefCell<Option<Child>>,

@@ -104,7 +104,7 @@ use crate::sys::{Interest, Mode, Readiness};
 /// assert_eq!(text, b"hello");
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a file that is dropped is closed, and not waited for"]
+#[must_use = "dropping the Fd closes the file"]
 pub struct Fd<T: AsFd> {
     /// `None` only while it is taken apart.
     io: Option<T>,

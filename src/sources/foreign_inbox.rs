@@ -14,6 +14,7 @@ use crate::sys::Readiness;
 ///
 /// While there are some that nobody has taken the driver looks for no more: take them all before
 /// the loop sleeps for anything else.
+#[must_use = "dropping the inbox drops the events of the driver"]
 pub struct ForeignInbox<E> {
     events: Events<E>,
     slot: Slot,

@@ -16,6 +16,7 @@ use crate::sys::errors::{remedy, with_remedy};
 /// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever
 /// once every sender is gone and the channel empty. Dropping it drops what is in the channel, and
 /// senders get their values back.
+#[must_use = "dropping the inbox closes its channel"]
 pub struct Inbox<T> {
     // In this order: senders find the channel closed before the slot is free.
     receiver: Receiver<T>,

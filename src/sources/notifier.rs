@@ -24,6 +24,7 @@ pub struct Notifier {
 
 /// A source that is ready when it has been rung since it was last taken. However often: it gives
 /// one `()`.
+#[must_use = "dropping the source silences its notifiers"]
 pub struct Notified {
     bell: Arc<Bell>,
     slot: Slot,
@@ -205,6 +206,7 @@ impl fmt::Debug for Notified {
 ///
 /// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it
 /// is taken.
+#[must_use = "dropping the source drops the closure that receives"]
 pub struct FnSource<F: Receives> {
     notified: Notified,
     try_recv: F,

@@ -154,7 +154,7 @@ impl sealed::Clock for WallClock {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a timer that is dropped has stopped"]
+#[must_use = "dropping the timer stops it"]
 pub struct OsTimer<C: OsClock = MonotonicClock> {
     timer: sys::TimerFd,
     slot: Slot,

@@ -35,6 +35,7 @@ use crate::reactor::{Handle, Slot, SourceKind};
 /// assert_eq!(rx.try_recv(), Ok(0));
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the outbox drops its sender"]
 pub struct Outbox<T> {
     sender: Sender<T>,
     /// For the list of what is live, and to reach the reactor by.

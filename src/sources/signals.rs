@@ -88,7 +88,7 @@ impl fmt::Display for Signal {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "signals are caught while this lives"]
+#[must_use = "dropping the set restores the old actions of its signals"]
 pub struct Signals {
     signals: SignalSet,
     slot: Slot,

@@ -49,7 +49,7 @@ use crate::sys::Time;
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a ticker that is dropped has stopped"]
+#[must_use = "dropping the ticker stops it"]
 pub struct Ticker {
     slot: Slot,
     behavior: Cell<MissedTickBehavior>,

@@ -34,7 +34,7 @@ use crate::sys::Time;
 ///
 /// A reactor in virtual time ([`Sim`](crate::Sim)) has a clock of its own, to which nothing of this
 /// happens.
-#[must_use = "a timer that is dropped has stopped"]
+#[must_use = "dropping the timer stops it"]
 pub struct Timer {
     slot: Slot,
 }

@@ -20,6 +20,7 @@ use pollmux::{
     driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
     reactor::SourceKind,
     select,
+    sources::Internals,
 };
 
 fn reactor() -> Reactor {
@@ -1413,8 +1414,8 @@ impl<T: AsFd> Source for Reluctant<'_, T> {
     fn try_take(&self) -> Option<()> {
         None
     }
-    fn token(&self) -> Option<u64> {
-        self.0.token()
+    fn internals(&self) -> Internals<'_> {
+        self.0.internals()
     }
 }
 

@@ -261,7 +261,7 @@ fn a_partition_keeps_what_stays_within_a_group() {
     let mut world = SimWorld::new(1);
     let (tx, rx) = channel::unbounded();
     let link = world.link("a", "b", tx).with_delay(ms(50)..=ms(50));
-    world.link("c", "b", channel::unbounded::<()>().0);
+    let _ = world.link("c", "b", channel::unbounded::<()>().0);
     link.send(1);
     world.spawn("d", |reactor| sleep(&reactor, ms(100)));
     world.run_for(ms(10)).unwrap();

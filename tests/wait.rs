@@ -8,13 +8,21 @@ mod time;
 #[path = "common/watch.rs"]
 mod watch;
 
-use std::collections::HashSet;
+use std::any::Any;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal::SIGWINCH, raise};
 use pollmux::channel::{self, TryRecvError};
-use pollmux::{Events, Inbox, Reactor, Source, select};
+use pollmux::driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow, foreign};
+use pollmux::sys::{Interest, Mode};
+use pollmux::{Context, Events, Inbox, Reactor, Signal, Source, select};
 
 use self::cpu::timed;
 use self::time::{at, keys, ms, ready_keys, simulated};
@@ -64,6 +72,99 @@ fn without_a_key_each_source_has_a_unique_one_of_2_to_the_63_or_more() {
         reported.extend(ready_keys(&reactor));
         assert_eq!(reported, due);
     }
+}
+
+/// A driver that finds one event of its own.
+struct WithEvents(Native, foreign::Queue<u32>);
+
+impl Driver for WithEvents {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        if how == Wait::Poll && self.1.is_empty() {
+            self.1.push(1, ready);
+        }
+        self.0.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        of: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.0.register(fd, id, of, mode)
+    }
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, of: Interest, mode: Mode) -> io::Result<()> {
+        self.0.modify(fd, id, of, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.0.deregister(fd, id)
+    }
+    fn has_events(&self, events: foreign::EventsId) -> bool {
+        self.1.id() == events
+    }
+}
+
+#[test]
+fn every_kind_of_source_takes_a_key() {
+    let _dog = dog();
+    let queue = foreign::Queue::with_capacity(1);
+    let events = queue.events();
+    let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
+    let mut sources: Vec<Box<dyn Any>> = Vec::new();
+    macro_rules! keyed {
+        ($source:expr) => {{
+            let key = sources.len() as u64;
+            let source = $source.with_key(key);
+            assert_eq!(source.key(), key);
+            sources.push(Box::new(source));
+        }};
+    }
+    keyed!(reactor.after(ms(0)));
+    keyed!(reactor.every_at(reactor.now(), ms(3_600_000)).unwrap());
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    tx.send(1).unwrap();
+    keyed!(inbox);
+    let (notifier, notified) = reactor.notifier();
+    notifier.notify();
+    keyed!(notified);
+    keyed!(reactor.notifier().1.receiving(|| Some(1)));
+    let (context, canceller) = Context::background().with_cancel();
+    canceller.cancel();
+    keyed!(reactor.done(&context));
+    keyed!(reactor.register(events).unwrap());
+    let (_theirs, ours) = UnixStream::pair().unwrap();
+    keyed!(reactor.fd_nonblocking(ours, Interest::WRITABLE).unwrap());
+    keyed!(reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap());
+    raise(SIGWINCH).unwrap();
+    if let Ok(timer) = reactor.os_timer() {
+        timer.reset(ms(0)).unwrap();
+        keyed!(timer);
+    }
+    let child = watch::spawn(Command::new("sh").args(["-c", "exit"]));
+    if let Ok(child) = reactor.register(child) {
+        keyed!(child);
+    }
+    let (mut events, mut reported) = (Events::new(), BTreeSet::new());
+    while reported.len() < sources.len() {
+        reactor.wait(&mut events).unwrap();
+        reported.extend(keys(&events));
+    }
+    assert_eq!(reported, (0..sources.len() as u64).collect());
+    // No wait reports an outbox, but the list of sources does.
+    let outbox = reactor.register(channel::bounded::<u32>(1).0).unwrap().with_key(100);
+    assert_eq!(outbox.key(), 100);
+    assert!(reactor.sources().iter().any(|source| source.key == 100));
 }
 
 #[test]

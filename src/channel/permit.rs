@@ -13,6 +13,7 @@ use crate::wake::Notify;
 /// Dropped without that, it gives the room back, so a value expression may panic, return or use
 /// `?`. Other senders can neither take the permit nor are they held up by it: it is no place in the
 /// order.
+#[must_use = "dropping the permit gives the room back"]
 pub struct Permit<'a, T> {
     sender: &'a Sender<T>,
     /// The channel is closed: there is nothing to hold.
@@ -61,7 +62,7 @@ impl<T> Drop for Permit<'_, T> {
 /// A permit on its way to the arm of the `select!`. It has no destructor: with one, the outbox
 /// would count as borrowed while the arms run.
 #[derive(Debug)]
-#[must_use = "a permit that is not redeemed is room lost for ever"]
+#[must_use = "dropping the permit loses its room for ever"]
 pub struct Chosen<'a, T>(std::mem::ManuallyDrop<Permit<'a, T>>);
 
 impl<'a, T> Chosen<'a, T> {

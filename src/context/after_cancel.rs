@@ -12,7 +12,7 @@ use crate::wake::Bell;
 /// [`Handle::after_cancel`].
 ///
 /// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
-#[must_use = "dropping it stops it: keep it, or detach() it"]
+#[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct AfterCancel {
     /// It has the closure, and the closure what hangs at the context.
     slot: Slot,

@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::watch::Watch;
 use super::{Cause, Context};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sources::{BeforeSleep, Source};
+use crate::sources::{BeforeSleep, Internals, Source, keyed};
 use crate::wake::{Bell, Probe, Request};
 
 /// The end of a [`Context`], as a source; made by [`Handle::done`].
 ///
 /// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait`
 /// reports it until it has been taken once.)
+#[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
     watch: Watch,
@@ -119,19 +120,9 @@ impl Done {
         self.slot.set_slack(slack);
         self
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Done {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([] Done, slot);
 
 impl Source for Done {
     type Item = Cause;
@@ -166,16 +157,8 @@ impl Source for Done {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }
 

@@ -40,6 +40,7 @@ use crate::wake::Request;
 /// you. [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
 ///
 /// Dropping it ends the embedding; the reactor goes on as before.
+#[must_use = "dropping the embedded reactor ends the embedding"]
 #[derive(Debug)]
 pub struct Embedded {
     handle: Handle,

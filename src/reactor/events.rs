@@ -28,6 +28,14 @@ impl Event {
 }
 
 impl Events {
+    /// The capacity of [`new`](Self::new).
+    const CAPACITY: usize = 1_024;
+
+    /// A buffer for at most 1,024 events a wait.
+    pub fn new() -> Events {
+        Events::with_capacity(Self::CAPACITY)
+    }
+
     /// A buffer for at most `capacity` events a wait; zero is taken for one.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.max(1);
@@ -48,6 +56,13 @@ impl Events {
     /// Whether the last wait found nothing.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
+    }
+}
+
+impl Default for Events {
+    /// [`Events::new`].
+    fn default() -> Events {
+        Events::new()
     }
 }
 

@@ -116,6 +116,7 @@ use crate::sys::{Time, errors};
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the reactor makes its sources inert"]
 pub struct Reactor {
     handle: Handle,
 }

@@ -97,10 +97,10 @@ impl<S: Source> Receiving for S {
     }
     fn after_sleep(&self) -> bool {
         Source::after_sleep(self);
-        self.is_chosen()
+        self.internals().is_chosen()
     }
     fn hold(&self) -> bool {
-        Source::hold(self)
+        self.internals().hold()
     }
     fn give_up(&self) {}
 }
@@ -141,7 +141,7 @@ impl<T> Receiving for SendCase<'_, T> {
     }
     fn after_sleep(&self) -> bool {
         Source::after_sleep(&self.sending);
-        self.sending.is_chosen()
+        self.sending.internals().is_chosen()
     }
     /// Takes the permit.
     fn hold(&self) -> bool {
@@ -214,8 +214,8 @@ impl<'a> Select<'a> {
     ///
     /// The same source may be in several cases.
     pub fn recv<S: Source>(&mut self, source: &'a S) -> usize {
-        let belongs = source.belongs_to(&self.handle);
-        self.add(Erased::Recv(source), source.token(), belongs, !source.needs_no_look())
+        let (belongs, internals) = (source.belongs_to(&self.handle), source.internals());
+        self.add(Erased::Recv(source), internals.token(), belongs, !internals.needs_no_look())
     }
 
     /// Adds a case that sends through `outbox`; gives its index.
@@ -530,7 +530,7 @@ impl fmt::Debug for Select<'_> {
 /// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
 /// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
 /// it is.
-#[must_use = "a chosen case is to be completed by recv or send"]
+#[must_use = "dropping the chosen case gives it up: complete it by `recv` or `send`"]
 pub struct Selected<'s, 'a> {
     select: &'s Select<'a>,
     index: usize,

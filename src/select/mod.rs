@@ -70,13 +70,13 @@ pub trait Cases {
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// See [`Source::after_sleep`]: a bit for each case that was chosen.
     fn after_sleep(&self) -> u32;
-    /// See [`Source::needs_no_look`], of all of them.
+    /// Returns true if no case needs a look at the fds.
     fn need_no_look(&self) -> bool;
     /// Whether the case with this index belongs to this reactor.
     fn belongs(&self, index: u32, handle: &Handle) -> bool;
     /// The index of the first case that belongs to another reactor.
     fn foreign(&self, handle: &Handle) -> Option<u32>;
-    /// See [`Source::token`], of the case with this index.
+    /// The token of the case with this index, if it is in the ready list.
     fn token(&self, index: u32) -> Option<u64>;
 }
 
@@ -135,11 +135,11 @@ impl<S: Source, R: Cases> Cases for (S, R) {
         // The rest is withdrawn also when this one panics.
         let rest = Published(&self.1);
         self.0.after_sleep();
-        u32::from(self.0.is_chosen()) | rest.withdraw() << 1
+        u32::from(self.0.internals().is_chosen()) | rest.withdraw() << 1
     }
     #[inline]
     fn need_no_look(&self) -> bool {
-        self.0.needs_no_look() && self.1.need_no_look()
+        self.0.internals().needs_no_look() && self.1.need_no_look()
     }
     #[inline(always)]
     fn belongs(&self, index: u32, handle: &Handle) -> bool {
@@ -152,7 +152,7 @@ impl<S: Source, R: Cases> Cases for (S, R) {
         self.1.foreign(handle).map(|index| index + 1)
     }
     fn token(&self, index: u32) -> Option<u64> {
-        if index == 0 { self.0.token() } else { self.1.token(index - 1) }
+        if index == 0 { self.0.internals().token() } else { self.1.token(index - 1) }
     }
 }
 

@@ -169,6 +169,7 @@ impl Network {
 ///
 /// Clones are the same link. What is set here may be set again while the world runs, and holds for
 /// what is sent from then on.
+#[must_use = "dropping the last link to a channel disconnects it"]
 pub struct Link<T> {
     shared: Arc<Shared>,
     number: usize,

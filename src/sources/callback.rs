@@ -12,7 +12,7 @@ use crate::sys::Time;
 ///
 /// Dropping it cancels the call and drops the closure; [`detach`](Self::detach) leaves it to the
 /// reactor.
-#[must_use = "dropping a callback cancels it; `detach` leaves it to the reactor"]
+#[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct Callback {
     slot: Slot,
 }

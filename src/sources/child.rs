@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
-use super::{IntoSource, RegisterError, Source};
+use super::{Internals, IntoSource, RegisterError, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
 
@@ -45,6 +45,7 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the child process leaves its end unnoticed"]
 pub struct ChildProcess {
     /// `None` only while it is taken apart.
     child: RefCell<Option<Child>>,
@@ -184,19 +185,9 @@ impl ChildProcess {
             None => unreachable!("taken only here"),
         }
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> ChildProcess {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([] ChildProcess, slot);
 
 impl Source for ChildProcess {
     type Item = io::Result<ExitStatus>;
@@ -223,12 +214,8 @@ impl Source for ChildProcess {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::{RegisterError, Source};
+use super::{Internals, RegisterError, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
 use crate::sys::{Interest, Mode, Readiness};
@@ -104,7 +104,7 @@ use crate::sys::{Interest, Mode, Readiness};
 /// assert_eq!(text, b"hello");
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a file that is dropped is closed, and not waited for"]
+#[must_use = "dropping the Fd closes the file"]
 pub struct Fd<T: AsFd> {
     /// `None` only while it is taken apart.
     io: Option<T>,
@@ -413,19 +413,9 @@ impl<T: AsFd> Fd<T> {
         self.reported.set(interest);
         Ok(())
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Fd<T> {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([T: AsFd] Fd<T>, slot);
 
 impl<T: AsFd> Source for Fd<T> {
     type Item = Readiness;
@@ -453,12 +443,8 @@ impl<T: AsFd> Source for Fd<T> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 

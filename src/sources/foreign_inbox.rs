@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 
-use super::{IntoSource, RegisterError, Source};
+use super::{Internals, IntoSource, RegisterError, Source, keyed};
 use crate::driver::foreign::Events;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
@@ -14,6 +14,7 @@ use crate::sys::Readiness;
 ///
 /// While there are some that nobody has taken the driver looks for no more: take them all before
 /// the loop sleeps for anything else.
+#[must_use = "dropping the inbox drops the events of the driver"]
 pub struct ForeignInbox<E> {
     events: Events<E>,
     slot: Slot,
@@ -72,19 +73,9 @@ impl<E> ForeignInbox<E> {
     pub fn try_iter(&self) -> impl Iterator<Item = E> + '_ {
         std::iter::from_fn(|| self.try_take())
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> ForeignInbox<E> {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([E] ForeignInbox<E>, slot);
 
 impl<E> Source for ForeignInbox<E> {
     type Item = E;
@@ -109,12 +100,8 @@ impl<E> Source for ForeignInbox<E> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::{BeforeSleep, Source};
+use super::{BeforeSleep, End, Internals, Source, keyed};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::{remedy, with_remedy};
@@ -16,6 +16,7 @@ use crate::sys::errors::{remedy, with_remedy};
 /// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever
 /// once every sender is gone and the channel empty. Dropping it drops what is in the channel, and
 /// senders get their values back.
+#[must_use = "dropping the inbox closes its channel"]
 pub struct Inbox<T> {
     // In this order: senders find the channel closed before the slot is free.
     receiver: Receiver<T>,
@@ -175,13 +176,9 @@ impl<T> Inbox<T> {
         self.receiver.set_target(None);
         self.receiver
     }
-
-    /// The key that [`wait`](Handle::wait) reports the inbox by. Without
-    /// [`register_with`](Handle::register_with) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([T] Inbox<T>, slot);
 
 impl<T> Source for Inbox<T> {
     type Item = Result<T, RecvError>;
@@ -216,26 +213,21 @@ impl<T> Source for Inbox<T> {
         self.chosen.set(self.receiver.after_sleep(self.slot.notify()));
     }
 
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        // The receiver of a rendezvous must be asked, and be there while it sleeps.
+        let is_rendezvous = self.capacity() == Some(0);
+        Internals::of(&self.slot).without_look().unlisted_if(is_rendezvous).with_end(self)
+    }
+}
+
+impl<T> End for Inbox<T> {
     fn is_chosen(&self) -> bool {
         self.chosen.get()
     }
 
     fn hold(&self) -> bool {
         self.receiver.hold(self.slot.notify())
-    }
-
-    #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        // The receiver of a rendezvous must be asked, and be there while it sleeps.
-        (self.capacity() != Some(0)).then(|| self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
     }
 }
 

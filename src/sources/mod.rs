@@ -5,6 +5,7 @@ mod child;
 mod fd;
 mod foreign_inbox;
 mod inbox;
+mod internals;
 mod never;
 mod notifier;
 mod os_timer;
@@ -21,6 +22,9 @@ pub use self::child::ChildProcess;
 pub use self::fd::Fd;
 pub use self::foreign_inbox::ForeignInbox;
 pub use self::inbox::{Inbox, IntoSource, RegisterError};
+#[doc(hidden)]
+pub use self::internals::Internals;
+pub(crate) use self::internals::{End, keyed};
 pub use self::never::{Never, never};
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
@@ -116,38 +120,18 @@ pub trait Source {
     /// another source, or the driver, panics in between.
     fn after_sleep(&self) {}
 
-    /// Whether the source can be waited for by this reactor. The default is yes.
+    /// Returns true if this reactor can wait for the source. The default is true for a source of
+    /// your own.
+    #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
-        let _ = handle;
-        true
+        self.internals().belongs_to(handle)
     }
 
-    /// For the ends of a rendezvous: returns true if the other end has chosen this one during the
-    /// sleep.
+    /// The facts that the selects ask a source of this crate for.
     #[doc(hidden)]
-    fn is_chosen(&self) -> bool {
-        false
-    }
-
-    /// For the receiving end of a rendezvous: makes sure that the next
-    /// [`try_take`](Source::try_take) gives an item. Returns false if there is none.
-    #[doc(hidden)]
-    fn hold(&self) -> bool {
-        true
-    }
-
-    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and
-    /// no look at the fds has to precede `default`.
-    #[doc(hidden)]
-    fn needs_no_look(&self) -> bool {
-        false
-    }
-
-    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's
-    /// ready list.
-    #[doc(hidden)]
-    fn token(&self) -> Option<u64> {
-        None
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        Internals::default()
     }
 }
 
@@ -174,19 +158,9 @@ macro_rules! forward {
             fn belongs_to(&self, handle: &Handle) -> bool {
                 (**self).belongs_to(handle)
             }
-            fn is_chosen(&self) -> bool {
-                (**self).is_chosen()
-            }
             #[inline(always)]
-            fn hold(&self) -> bool {
-                (**self).hold()
-            }
-            #[inline(always)]
-            fn needs_no_look(&self) -> bool {
-                (**self).needs_no_look()
-            }
-            fn token(&self) -> Option<u64> {
-                (**self).token()
+            fn internals(&self) -> Internals<'_> {
+                (**self).internals()
             }
         }
     )*};
@@ -217,16 +191,9 @@ impl<S: Source> Source for Option<S> {
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.as_ref().is_none_or(|source| source.belongs_to(handle))
     }
-    fn is_chosen(&self) -> bool {
-        self.as_ref().is_some_and(S::is_chosen)
-    }
-    fn hold(&self) -> bool {
-        self.as_ref().is_some_and(S::hold)
-    }
-    fn needs_no_look(&self) -> bool {
-        self.as_ref().is_none_or(S::needs_no_look)
-    }
-    fn token(&self) -> Option<u64> {
-        self.as_ref()?.token()
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        let absent = || Internals::default().without_look();
+        self.as_ref().map_or_else(absent, S::internals)
     }
 }

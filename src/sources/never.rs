@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::Source;
+use super::{Internals, Source};
 
 /// Made by [`never()`].
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl<T> Source for Never<T> {
         None
     }
 
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::default().without_look()
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::{BeforeSleep, Source};
+use super::{BeforeSleep, End, Internals, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::{Bell, Probe, Request};
 
@@ -24,6 +24,7 @@ pub struct Notifier {
 
 /// A source that is ready when it has been rung since it was last taken. However often: it gives
 /// one `()`.
+#[must_use = "dropping the source silences its notifiers"]
 pub struct Notified {
     bell: Arc<Bell>,
     slot: Slot,
@@ -112,18 +113,6 @@ impl<S> NotifyingSender<S> {
 }
 
 impl Notified {
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Notified {
-        self.slot.set_key(key);
-        self
-    }
-
     /// Hears: whether it was rung since the last time.
     #[inline]
     fn hear(&self) -> bool {
@@ -172,6 +161,8 @@ impl Notified {
     }
 }
 
+keyed!([] Notified, slot);
+
 impl Source for Notified {
     type Item = ();
 
@@ -197,16 +188,8 @@ impl Source for Notified {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }
 
@@ -223,6 +206,7 @@ impl fmt::Debug for Notified {
 ///
 /// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it
 /// is taken.
+#[must_use = "dropping the source drops the closure that receives"]
 pub struct FnSource<F: Receives> {
     notified: Notified,
     try_recv: F,
@@ -267,6 +251,8 @@ impl<F: Receives> FnSource<F> {
     }
 }
 
+keyed!([F: Receives] FnSource<F>, notified.slot);
+
 impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
     type Item = T;
 
@@ -280,18 +266,6 @@ impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
         held.or_else(|| self.receive())
     }
 
-    /// A set that chooses it finds out that there is nothing, and chooses another case.
-    fn hold(&self) -> bool {
-        if self.held.borrow().is_some() {
-            return true;
-        }
-        let item = self.receive();
-        let holds = item.is_some();
-        // The place was empty, unless the closure has used this very source.
-        drop(self.held.replace(item));
-        holds
-    }
-
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.notified.before_sleep(blocking)
     }
@@ -301,12 +275,23 @@ impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.notified.belongs_to(handle)
+    fn internals(&self) -> Internals<'_> {
+        // Only the closure knows if there is an item.
+        self.notified.internals().unlisted_if(true).with_end(self)
     }
+}
 
-    fn needs_no_look(&self) -> bool {
-        true
+impl<F: Receives> End for FnSource<F> {
+    /// A set that chooses the source finds out that there is nothing, and chooses another case.
+    fn hold(&self) -> bool {
+        if self.held.borrow().is_some() {
+            return true;
+        }
+        let item = self.receive();
+        let holds = item.is_some();
+        // The place was empty, unless the closure has used this very source.
+        drop(self.held.replace(item));
+        holds
     }
 }
 

@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Source;
+use super::{Internals, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
@@ -154,7 +154,7 @@ impl sealed::Clock for WallClock {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a timer that is dropped has stopped"]
+#[must_use = "dropping the timer stops it"]
 pub struct OsTimer<C: OsClock = MonotonicClock> {
     timer: sys::TimerFd,
     slot: Slot,
@@ -258,18 +258,6 @@ impl<C: OsClock> OsTimer<C> {
         self.armed.get()
     }
 
-    /// Gives the timer the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> OsTimer<C> {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports the timer by. Without
-    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
-
     /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline
     /// is looked at.)
     fn expiry(&self) -> Expiry {
@@ -280,6 +268,8 @@ impl<C: OsClock> OsTimer<C> {
         }
     }
 }
+
+keyed!([C: OsClock] OsTimer<C>, slot);
 
 impl<C: OsClock> Source for OsTimer<C> {
     type Item = C::Item;
@@ -314,12 +304,8 @@ impl<C: OsClock> Source for OsTimer<C> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 

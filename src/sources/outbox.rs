@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 
-use super::{BeforeSleep, IntoSource, RegisterError, Source};
+use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, keyed};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, Slot, SourceKind};
 
@@ -12,7 +12,10 @@ use crate::reactor::{Handle, Slot, SourceKind};
 ///
 /// The case is ready when there is room, and when the receiver is gone: then its result gives the
 /// value back. While the reactor sleeps it counts as a sender that waits; the others are not held
-/// up by it. (`Handle::wait` does not report outboxes.)
+/// up by it.
+///
+/// [`wait`](Handle::wait) does not report an outbox. The key of an outbox only stands in
+/// [`sources`](Handle::sources).
 ///
 /// At a rendezvous `Ok` means that the next receive gets the value:
 /// [`bounded`](crate::channel::bounded).
@@ -32,6 +35,7 @@ use crate::reactor::{Handle, Slot, SourceKind};
 /// assert_eq!(rx.try_recv(), Ok(0));
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the outbox drops its sender"]
 pub struct Outbox<T> {
     sender: Sender<T>,
     /// For the list of what is live, and to reach the reactor by.
@@ -41,13 +45,16 @@ pub struct Outbox<T> {
 impl<T> IntoSource for Sender<T> {
     type Registered = Outbox<T>;
 
-    /// The key is not used: `wait` does not report outboxes.
     #[track_caller]
-    fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
+    fn register(self, handle: &Handle, key: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
         if handle.is_closed() {
             return Err(RegisterError::new(self, handle.core.gone()));
         }
-        Ok(Outbox { sender: self, slot: Slot::new(handle, SourceKind::Outbox) })
+        let slot = Slot::new(handle, SourceKind::Outbox);
+        if let Some(key) = key {
+            slot.set_key(key);
+        }
+        Ok(Outbox { sender: self, slot })
     }
 }
 
@@ -67,6 +74,8 @@ impl<T> Outbox<T> {
         self.sender
     }
 }
+
+keyed!([T] Outbox<T>, slot);
 
 impl<T> fmt::Debug for Outbox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,16 +223,16 @@ impl<'a, T> Source for Sending<'a, T> {
         }
     }
 
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        let outbox = self.outbox.map(|outbox| Internals::of(&outbox.slot)).unwrap_or_default();
+        outbox.without_look().unlisted_if(true).with_end(self)
+    }
+}
+
+impl<T> End for Sending<'_, T> {
     fn is_chosen(&self) -> bool {
         self.chosen.get()
-    }
-
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.outbox.is_none_or(|outbox| outbox.slot.belongs_to(handle))
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
     }
 }
 

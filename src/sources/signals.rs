@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::Source;
+use super::{Internals, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
@@ -88,7 +88,7 @@ impl fmt::Display for Signal {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "signals are caught while this lives"]
+#[must_use = "dropping the set restores the old actions of its signals"]
 pub struct Signals {
     signals: SignalSet,
     slot: Slot,
@@ -124,19 +124,7 @@ impl Handle {
     }
 }
 
-impl Signals {
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Signals {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
-}
+keyed!([] Signals, slot);
 
 impl Source for Signals {
     type Item = Signal;
@@ -170,12 +158,8 @@ impl Source for Signals {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 

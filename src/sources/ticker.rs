@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::Source;
+use super::{Internals, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -49,7 +49,7 @@ use crate::sys::Time;
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a ticker that is dropped has stopped"]
+#[must_use = "dropping the ticker stops it"]
 pub struct Ticker {
     slot: Slot,
     behavior: Cell<MissedTickBehavior>,
@@ -261,18 +261,6 @@ impl Ticker {
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(true)
     }
-
-    /// Gives the ticker the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Ticker {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports the ticker by. Without
-    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
 
 /// Points of the grid from `scheduled` that have passed at `now`, besides `scheduled` itself, and
@@ -298,6 +286,8 @@ impl MissedTickBehavior {
     }
 }
 
+keyed!([] Ticker, slot);
+
 impl Source for Ticker {
     type Item = Tick;
 
@@ -317,16 +307,8 @@ impl Source for Ticker {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Source;
+use super::{Internals, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -34,7 +34,7 @@ use crate::sys::Time;
 ///
 /// A reactor in virtual time ([`Sim`](crate::Sim)) has a clock of its own, to which nothing of this
 /// happens.
-#[must_use = "a timer that is dropped has stopped"]
+#[must_use = "dropping the timer stops it"]
 pub struct Timer {
     slot: Slot,
 }
@@ -107,12 +107,6 @@ impl Timer {
         self.slot.deadline()
     }
 
-    /// Gives the timer the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Timer {
-        self.slot.set_key(key);
-        self
-    }
-
     /// Lets the timer fire late, by `slack` at the most, for the sake of sharing a wake-up with
     /// others: see [`Builder::slack`](crate::Builder::slack), which this replaces for this timer.
     /// Zero is exact.
@@ -126,13 +120,9 @@ impl Timer {
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(false)
     }
-
-    /// The key that [`wait`](Handle::wait) reports the timer by. Without
-    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([] Timer, slot);
 
 impl Source for Timer {
     type Item = Time;
@@ -148,16 +138,8 @@ impl Source for Timer {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }
 

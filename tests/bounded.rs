@@ -553,7 +553,7 @@ fn an_embedded_fd_is_readable_while_posts_are_left() {
     let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();
     outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
-    let mut events = pollmux::sys::Events::with_capacity(1);
+    let mut events = pollmux::sys::PollEvents::with_capacity(1);
     let done = Arc::default();
     post_from_elsewhere(&reactor.remote(), 95, &done, || {});
     for _ in 0..10 {

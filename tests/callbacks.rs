@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     Callback, CallbackContext, Events, Handle, Reactor, Select, Time, Timer, never,
     reactor::{SourceKind, TimerError},
@@ -193,7 +193,7 @@ fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
     let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let inner = reactor.embed().unwrap();
-    let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
+    let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
     let log = Log::new();
     let _at_once = reactor.call_after(ms(0), log.noting(0));
@@ -594,7 +594,7 @@ fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right()
     let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let inner = reactor.embed().unwrap();
-    let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
+    let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
     let log = Log::new();
     let note = log.clone();
@@ -675,7 +675,7 @@ fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(1).unwrap();
         let inner = reactor.embed().unwrap();
-        let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
+        let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
         outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
         let log = Log::new();
         let _panicking = reactor.call_after(ms(0), |_| panic!("in a callback"));
@@ -708,7 +708,7 @@ fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(1).unwrap();
         let inner = Rc::new(reactor.embed().unwrap());
-        let (outer, mut events) = (Poller::new().unwrap(), SysEvents::with_capacity(4));
+        let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
         outer.register(&*inner, 0, Interest::READABLE, mode).unwrap();
         let (log, again, sender) = (Log::new(), inner.clone(), tx.clone());
         let note = log.clone();

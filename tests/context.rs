@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use self::cpu::timed;
 use self::watch::{Random, dog, in_child, scripted};
-use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     Canceller, Context, Events, Handle, Reactor, Select, Sim, Source, Time,
     context::{Cause, ContextError},
@@ -467,7 +467,7 @@ fn an_outer_loop_is_told_of_an_end() {
         let run = ran.clone();
         let _after = closure.then(|| reactor.after_cancel(&context, move |_| run.set(true)));
         let other = thread::spawn(move || !deadline && canceller.cancel());
-        let mut events = SysEvents::with_capacity(1);
+        let mut events = PollEvents::with_capacity(1);
         while !(ran.get() && done.as_ref().is_none_or(Source::is_ready)) {
             outer.wait(&mut events, None).unwrap();
             inner.turn().unwrap();

@@ -558,7 +558,7 @@ fn an_embedded_turn_leaves_no_post_unheard() {
         posted(&reactor, move || tx.send(1).unwrap());
         let mut ready = 0;
         while ready == 0 {
-            outer.wait(&mut pollmux::sys::Events::with_capacity(1), None).unwrap();
+            outer.wait(&mut pollmux::sys::PollEvents::with_capacity(1), None).unwrap();
             ready = inner.turn().unwrap();
         }
         assert_eq!((ready, inbox.try_recv()), (1, Ok(1)));

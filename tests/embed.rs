@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{RecvError, TryRecvError};
-use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
@@ -33,7 +33,7 @@ fn ms(n: u64) -> Duration {
 /// Somebody else's loop.
 struct Outer {
     poller: Poller,
-    events: SysEvents,
+    events: PollEvents,
     /// Waits that ended with an event.
     ups: u64,
 }
@@ -41,7 +41,7 @@ struct Outer {
 impl Outer {
     fn around(fd: impl AsFd, mode: Mode) -> Outer {
         let outer =
-            Outer { poller: Poller::new().unwrap(), events: SysEvents::with_capacity(8), ups: 0 };
+            Outer { poller: Poller::new().unwrap(), events: PollEvents::with_capacity(8), ups: 0 };
         outer.poller.register(fd, 0, Interest::READABLE, mode).unwrap();
         outer
     }
@@ -573,7 +573,7 @@ fn two_reactors_live_in_one_outer_loop() {
         let far = [reactors[0].after(HOUR), reactors[1].after(HOUR)];
         // A ball that each hands to the other.
         senders[0].send(0).unwrap();
-        let mut events = SysEvents::with_capacity(2);
+        let mut events = PollEvents::with_capacity(2);
         let mut ball = 0;
         while ball < 2_000 {
             outer.wait(&mut events, None).unwrap();
@@ -609,7 +609,7 @@ fn an_epoll_in_an_epoll_in_an_epoll_works() {
                 }
                 tx
             });
-            let mut events = SysEvents::with_capacity(2);
+            let mut events = PollEvents::with_capacity(2);
             let (mut next, mut fired) = (0, 0);
             while next < 500 || fired < 20 {
                 top.wait(&mut events, None).unwrap();
@@ -1300,7 +1300,7 @@ fn fifty_reactors_live_in_one_outer_loop() {
                 (reactor, inner, tx, inbox, timer)
             })
             .collect();
-        let mut events = SysEvents::with_capacity(16);
+        let mut events = PollEvents::with_capacity(16);
         let (mut fired, mut hops) = (0, 0);
         all[0].2.send(0).unwrap();
         while fired < all.len() || hops < 1_000 {

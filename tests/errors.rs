@@ -195,7 +195,7 @@ fn starve(name: &str, make: &dyn Fn() -> Made) {
         }
         assert_eq!(open_fds(), before, "{name}");
     }
-    let takes_none = cfg!(kqueue) && matches!(name, "sys::Waker" | "sys::OsTimer");
+    let takes_none = cfg!(kqueue) && matches!(name, "sys::Waker" | "sys::PollerTimer");
     assert!(failures > 0 || takes_none, "{name} takes no fd");
     assert!(failures <= MOST, "{name} takes more fds than {MOST}");
     drop(make().expect(name));
@@ -235,7 +235,7 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
         starve("signals", &|| made(reactor.signals(&signals)));
         starve("sys::Poller", &|| made(sys::Poller::new()));
         starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
-        starve("sys::OsTimer", &|| made(sys::OsTimer::new(&poller, 2)));
+        starve("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
         starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
         starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
         if sys::ProcessFd::new(pid).is_ok() {

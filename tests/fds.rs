@@ -890,7 +890,7 @@ fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
         let inner = reactor.embed().unwrap();
         let outer = sys::Poller::new().unwrap();
         outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
-        let mut events = sys::Events::with_capacity(1);
+        let mut events = sys::PollEvents::with_capacity(1);
         while !fds.is_empty() {
             outer.wait(&mut events, None).unwrap();
             inner.turn().unwrap();

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, RecvTimeoutError};
-use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     Context, Embedded, Events, Reactor, Select, Sim, Source, reactor::TimerError, select,
 };
@@ -112,7 +112,7 @@ impl Outer {
     }
 
     fn is_readable(&self) -> bool {
-        let mut events = SysEvents::with_capacity(1);
+        let mut events = PollEvents::with_capacity(1);
         self.0.wait(&mut events, Some(Duration::ZERO)).unwrap();
         !events.is_empty()
     }

@@ -415,7 +415,7 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
     let is_readable = |embedded: &Embedded| {
         let poller = Poller::new().unwrap();
         poller.register(embedded, 0, Interest::READABLE, Mode::Level).unwrap();
-        let mut events = sys::Events::with_capacity(1);
+        let mut events = sys::PollEvents::with_capacity(1);
         poller.wait(&mut events, Some(ms(0))).unwrap();
         events.iter().count() == 1
     };

@@ -82,7 +82,7 @@ fn embedded(reactor: &Reactor) {
     for _ in 0..4 {
         let timer = reactor.after(ms(5));
         while timer.deadline().is_some() {
-            outer.wait(&mut sys::Events::with_capacity(1), None).unwrap();
+            outer.wait(&mut sys::PollEvents::with_capacity(1), None).unwrap();
             // What could not be armed is an error, and the fd stays readable: another turn comes.
             let _ = inner.turn();
             let _ = reactor.try_recv(&timer).unwrap();

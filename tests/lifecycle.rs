@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{
     self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
 };
-use pollmux::sys::{Events as SysEvents, Interest, Mode, OsTimer, Poller, Waker};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Events, Reactor, Sim, Source, Time, select};
 use storm::Storm;
 use watch::{dog, in_child};
@@ -263,7 +263,7 @@ fn every_fd_is_closed_on_exec() {
         assert_eq!(made.len(), FDS, "{made:?}");
         let embedded = reactor.embed().unwrap();
         let raw = Poller::new().unwrap();
-        let raw = (OsTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
+        let raw = (PollerTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
         let mut made = fds();
         made.retain(|fd, _| !before.contains_key(fd));
         // The embedded one has another number of the poller's. A kqueue's timer has no fd before it
@@ -480,7 +480,7 @@ fn signals_swallow_no_wake_up() {
             }
             n
         });
-        let mut events = SysEvents::with_capacity(4);
+        let mut events = PollEvents::with_capacity(4);
         let mut next = 0;
         let received = loop {
             if next % 2 == 0 {

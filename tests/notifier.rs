@@ -176,7 +176,7 @@ fn a_message_sent_before_the_source_makes_the_fd_readable() {
     outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
     inner.turn().unwrap();
     let (_tx, source) = with_messages(&reactor, 1);
-    outer.wait(&mut sys::Events::with_capacity(1), None).unwrap();
+    outer.wait(&mut sys::PollEvents::with_capacity(1), None).unwrap();
     assert_eq!(inner.turn().unwrap(), 1);
     assert_eq!((source.try_take(), source.try_take()), (Some(0), None));
     assert_eq!(inner.turn().unwrap(), 0);

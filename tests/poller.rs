@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use pollmux::Time;
 use pollmux::sys::{
-    BootTime, Event, Events, Expiry, Interest, Mode, OsClock, OsTimer, Poller, ProcessFd, TimerFd,
-    Waker,
+    BootTime, Expiry, Interest, Mode, OsClock, PollEvent, PollEvents, Poller, PollerTimer,
+    ProcessFd, TimerFd, Waker,
 };
 use watch::{dog, no_births, spawn};
 
@@ -35,8 +35,8 @@ fn pair() -> (UnixStream, UnixStream) {
 }
 
 /// What is there now, in the order of the ids.
-fn look(poller: &Poller) -> Vec<Event> {
-    let mut events = Events::with_capacity(16);
+fn look(poller: &Poller) -> Vec<PollEvent> {
+    let mut events = PollEvents::with_capacity(16);
     poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
     let mut found: Vec<_> = events.iter().collect();
     assert_eq!((found.len(), found.is_empty()), (events.len(), events.is_empty()));
@@ -44,12 +44,12 @@ fn look(poller: &Poller) -> Vec<Event> {
     found
 }
 
-fn ids(events: &[Event]) -> Vec<u64> {
+fn ids(events: &[PollEvent]) -> Vec<u64> {
     events.iter().map(|event| event.id()).collect()
 }
 
 /// readable, writable, error, hang-up
-fn says(event: &Event) -> [bool; 4] {
+fn says(event: &PollEvent) -> [bool; 4] {
     [event.is_readable(), event.is_writable(), event.is_error(), event.is_hang_up()]
 }
 
@@ -122,11 +122,12 @@ fn every_id_comes_back() {
     let (a, _b) = pair();
     poller.register(&a, 0, Interest::NONE, Mode::OneShot).unwrap();
     for id in [0, 1, u64::from(u32::MAX), 1 << 32, 0x0123_4567_89ab_cdef, u64::MAX - 1, u64::MAX] {
-        let (timer, waker) = (OsTimer::new(&poller, id).unwrap(), Waker::new(&poller, id).unwrap());
+        let (timer, waker) =
+            (PollerTimer::new(&poller, id).unwrap(), Waker::new(&poller, id).unwrap());
         timer.arm(Time::ZERO).unwrap();
         waker.wake().unwrap();
         // A past deadline, too, is delivered by an interrupt, a moment later.
-        let mut events = Events::with_capacity(4);
+        let mut events = PollEvents::with_capacity(4);
         poller.modify(&a, id, Interest::WRITABLE, Mode::OneShot).unwrap();
         let mut seen = Vec::new();
         while seen.len() < 3 {
@@ -339,7 +340,7 @@ fn a_small_buffer_gets_the_rest_next_time() {
     for (n, (a, _)) in pairs.iter().enumerate() {
         poller.register(a, n as u64, Interest::WRITABLE, Mode::Edge).unwrap();
     }
-    let mut events = Events::with_capacity(3);
+    let mut events = PollEvents::with_capacity(3);
     let mut seen = Vec::new();
     for expected in [3, 3, 3, 1, 0] {
         poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
@@ -351,7 +352,7 @@ fn a_small_buffer_gets_the_rest_next_time() {
     // Zero is taken for one.
     let waker = Waker::new(&poller, 11).unwrap();
     waker.wake().unwrap();
-    let mut events = Events::with_capacity(0);
+    let mut events = PollEvents::with_capacity(0);
     poller.wait(&mut events, None).unwrap();
     assert_eq!(events.len(), 1);
 }
@@ -362,7 +363,7 @@ fn a_small_buffer_gets_the_rest_next_time() {
 fn a_timeout_is_never_early_and_leaves_no_events() {
     let poller = Poller::new().unwrap();
     let waker = Waker::new(&poller, 1).unwrap();
-    let mut events = Events::with_capacity(4);
+    let mut events = PollEvents::with_capacity(4);
     waker.wake().unwrap();
     poller.wait(&mut events, Some(FAR)).unwrap();
     assert_eq!(events.len(), 1);
@@ -383,12 +384,12 @@ fn a_timeout_is_never_early_and_leaves_no_events() {
 fn what_another_thread_registers_ends_a_wait_that_is_under_way() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
-    let timer = OsTimer::new(&poller, 2).unwrap();
+    let timer = PollerTimer::new(&poller, 2).unwrap();
     let (a, _b) = pair();
     thread::scope(|scope| {
         for n in 0..3 {
             let waiting = scope.spawn(|| {
-                let mut events = Events::with_capacity(4);
+                let mut events = PollEvents::with_capacity(4);
                 poller.wait(&mut events, None).unwrap();
                 events.iter().map(|event| event.id()).collect::<Vec<_>>()
             });
@@ -413,7 +414,7 @@ fn many_threads_may_change_a_poller_that_one_waits_with() {
     let (wakes, stop) = (AtomicU64::new(0), Waker::new(&poller, 9).unwrap());
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let mut events = Events::with_capacity(4);
+            let mut events = PollEvents::with_capacity(4);
             loop {
                 poller.wait(&mut events, None).unwrap();
                 for event in events.iter() {
@@ -440,7 +441,7 @@ fn many_threads_may_change_a_poller_that_one_waits_with() {
         }
         scope.spawn(|| {
             for n in 0..ROUNDS {
-                let timer = OsTimer::new(&poller, 3).unwrap();
+                let timer = PollerTimer::new(&poller, 3).unwrap();
                 timer.arm(Time::now() + Duration::from_micros(n % 40)).unwrap();
                 if n % 2 == 0 {
                     timer.arm(Time::now() + Duration::from_micros(n % 20)).unwrap();
@@ -464,8 +465,8 @@ fn many_threads_may_change_a_poller_that_one_waits_with() {
 #[test]
 fn a_timer_fires_once_and_never_early() {
     let poller = Poller::new().unwrap();
-    let timer = OsTimer::new(&poller, 5).unwrap();
-    let mut events = Events::with_capacity(4);
+    let timer = PollerTimer::new(&poller, 5).unwrap();
+    let mut events = PollEvents::with_capacity(4);
     for after in
         [0, 1, 1_000, 50_000, 999_999, 1_000_000, 1_000_001, 3_500_000].map(Duration::from_nanos)
     {
@@ -488,8 +489,8 @@ fn a_timer_fires_once_and_never_early() {
 #[test]
 fn a_deadline_in_the_past_is_due_at_once() {
     let poller = Poller::new().unwrap();
-    let timer = OsTimer::new(&poller, 5).unwrap();
-    let mut events = Events::with_capacity(4);
+    let timer = PollerTimer::new(&poller, 5).unwrap();
+    let mut events = PollEvents::with_capacity(4);
     for deadline in [Time::ZERO, Time::from_nanos(1), Time::now() - ms(5), Time::now()] {
         poller.arm_and_wait(&timer, deadline, &mut events, Some(FAR)).unwrap();
         assert_eq!(events.len(), 1);
@@ -499,8 +500,8 @@ fn a_deadline_in_the_past_is_due_at_once() {
 #[test]
 fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
     let poller = Poller::new().unwrap();
-    let timer = OsTimer::new(&poller, 5).unwrap();
-    let mut events = Events::with_capacity(4);
+    let timer = PollerTimer::new(&poller, 5).unwrap();
+    let mut events = PollEvents::with_capacity(4);
     for later in [Time::now() + FAR, Time::from_nanos(u64::MAX - 1), Time::MAX] {
         timer.arm(Time::now() + ms(1)).unwrap();
         timer.arm(later).unwrap();
@@ -520,7 +521,7 @@ fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
 #[test]
 fn a_disarmed_timer_is_silent() {
     let poller = Poller::new().unwrap();
-    let timer = OsTimer::new(&poller, 5).unwrap();
+    let timer = PollerTimer::new(&poller, 5).unwrap();
     for due in [false, true] {
         timer.disarm().unwrap(); // it is not armed
         timer.arm(Time::now() + if due { Duration::ZERO } else { ms(2) }).unwrap();
@@ -533,7 +534,7 @@ fn a_disarmed_timer_is_silent() {
         timer.disarm().unwrap();
     }
     // Waiting with a timer that is not to fire.
-    let mut events = Events::with_capacity(4);
+    let mut events = PollEvents::with_capacity(4);
     poller.arm_and_wait(&timer, Time::MAX, &mut events, Some(ms(2))).unwrap();
     assert!(events.is_empty());
 }
@@ -542,20 +543,20 @@ fn a_disarmed_timer_is_silent() {
 fn a_dropped_timer_is_silent_and_harms_no_other() {
     let _alone = no_births();
     let poller = Poller::new().unwrap();
-    let kept = OsTimer::new(&poller, 1).unwrap();
+    let kept = PollerTimer::new(&poller, 1).unwrap();
     kept.arm(Time::now() + ms(3)).unwrap();
     for n in 0..10 {
-        let timer = OsTimer::new(&poller, 2).unwrap();
+        let timer = PollerTimer::new(&poller, 2).unwrap();
         timer.arm(Time::ZERO).unwrap();
         if n % 2 == 0 {
             thread::sleep(Duration::from_micros(200)); // it is due
         }
         drop(timer);
-        let new = OsTimer::new(&poller, 3).unwrap();
+        let new = PollerTimer::new(&poller, 3).unwrap();
         assert!(ids(&look(&poller)).iter().all(|&id| id == 1), "the old one's expiry is there");
         drop(new);
     }
-    let mut events = Events::with_capacity(4);
+    let mut events = PollEvents::with_capacity(4);
     // The first look may have taken it on a slow machine.
     kept.arm(Time::now() + ms(1)).unwrap();
     poller.wait(&mut events, Some(FAR)).unwrap();
@@ -565,13 +566,13 @@ fn a_dropped_timer_is_silent_and_harms_no_other() {
 #[test]
 fn timers_of_one_poller_are_told_apart() {
     let poller = Poller::new().unwrap();
-    let timers: Vec<_> = (0..8).map(|id| OsTimer::new(&poller, id).unwrap()).collect();
+    let timers: Vec<_> = (0..8).map(|id| PollerTimer::new(&poller, id).unwrap()).collect();
     let start = Time::now();
     for (n, timer) in timers.iter().enumerate() {
         timer.arm(start + ms(2 * (8 - n as u64))).unwrap();
     }
     timers[3].disarm().unwrap();
-    let mut events = Events::with_capacity(4);
+    let mut events = PollEvents::with_capacity(4);
     let mut seen = Vec::new();
     while seen.len() < 7 {
         poller.wait(&mut events, Some(FAR)).unwrap();
@@ -588,8 +589,8 @@ fn timers_of_one_poller_are_told_apart() {
 fn a_timer_of_another_poller_is_armed_there() {
     let _dog = dog();
     let (here, there) = (Poller::new().unwrap(), Poller::new().unwrap());
-    let timer = OsTimer::new(&there, 5).unwrap();
-    let mut events = Events::with_capacity(4);
+    let timer = PollerTimer::new(&there, 5).unwrap();
+    let mut events = PollEvents::with_capacity(4);
     here.arm_and_wait(&timer, Time::now() + ms(1), &mut events, Some(ms(3))).unwrap();
     assert!(events.is_empty());
     there.wait(&mut events, Some(FAR)).unwrap();
@@ -600,8 +601,8 @@ fn a_timer_of_another_poller_is_armed_there() {
 fn arm_and_wait_ends_for_other_reasons_too_and_the_timer_stays_armed() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
-    let (timer, waker) = (OsTimer::new(&poller, 5).unwrap(), Waker::new(&poller, 6).unwrap());
-    let mut events = Events::with_capacity(4);
+    let (timer, waker) = (PollerTimer::new(&poller, 5).unwrap(), Waker::new(&poller, 6).unwrap());
+    let mut events = PollEvents::with_capacity(4);
     waker.wake().unwrap();
     poller.arm_and_wait(&timer, Time::now() + FAR, &mut events, None).unwrap();
     assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [6]);
@@ -650,7 +651,7 @@ fn a_wake_ends_each_wait_of_another_thread() {
     let (woken, wait) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut events = Events::with_capacity(1);
+            let mut events = PollEvents::with_capacity(1);
             for n in 0..2_000 {
                 poller.wait(&mut events, None).unwrap();
                 woken.send((n, events.len())).unwrap();
@@ -666,7 +667,7 @@ fn a_wake_ends_each_wait_of_another_thread() {
 #[test]
 fn a_timer_and_a_waker_outlive_their_poller_in_peace() {
     let poller = Poller::new().unwrap();
-    let (timer, waker) = (OsTimer::new(&poller, 1).unwrap(), Waker::new(&poller, 2).unwrap());
+    let (timer, waker) = (PollerTimer::new(&poller, 1).unwrap(), Waker::new(&poller, 2).unwrap());
     drop(poller);
     let other = Poller::new().unwrap(); // which may have its number
     timer.arm(Time::ZERO).unwrap();
@@ -708,7 +709,7 @@ fn a_timer_fd_fires_once_and_never_early_on_its_clock() {
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
         poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
-        let mut events = Events::with_capacity(4);
+        let mut events = PollEvents::with_capacity(4);
         for after in [0, 1, 50_000, 999_999, 1_000_001, 3_500_000].map(Duration::from_nanos) {
             let deadline = now() + after;
             timer.arm(deadline).unwrap();
@@ -735,7 +736,7 @@ fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
         poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
-        let mut events = Events::with_capacity(4);
+        let mut events = PollEvents::with_capacity(4);
         for deadline in [Time::ZERO, Time::from_nanos(1), now() - ms(5), now()] {
             timer.arm(deadline).unwrap();
             poller.wait(&mut events, Some(FAR)).unwrap();
@@ -772,7 +773,7 @@ fn child(shell: &str) -> std::process::Child {
 fn the_end_of_a_process_is_told_when_it_comes_and_when_it_had_come() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
-    let mut events = Events::with_capacity(4);
+    let mut events = PollEvents::with_capacity(4);
     for ended in [false, true] {
         let mut running = child(if ended { "exit 3" } else { "sleep 0.02; exit 3" });
         if ended {
@@ -809,7 +810,7 @@ fn a_poller_is_readable_while_it_has_events() {
         let (inner, outer) = (Poller::new().unwrap(), Poller::new().unwrap());
         outer.register(&inner, 1, Interest::READABLE, mode).unwrap();
         let (timer, waker, (mut a, b)) =
-            (OsTimer::new(&inner, 1).unwrap(), Waker::new(&inner, 2).unwrap(), pair());
+            (PollerTimer::new(&inner, 1).unwrap(), Waker::new(&inner, 2).unwrap(), pair());
         inner.register(&b, 3, Interest::BOTH, Mode::OneShot).unwrap();
         look(&inner);
         for n in 0..9 {
@@ -822,7 +823,7 @@ fn a_poller_is_readable_while_it_has_events() {
                     inner.modify(&b, 3, Interest::READABLE, Mode::OneShot).unwrap();
                 }
             }
-            let mut events = Events::with_capacity(4);
+            let mut events = PollEvents::with_capacity(4);
             outer.wait(&mut events, Some(FAR)).unwrap();
             assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [1]);
             assert_eq!(look(&outer).len(), usize::from(mode == Mode::Level));

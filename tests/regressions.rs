@@ -781,7 +781,7 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         let inner = reactor.embed().unwrap();
         let outer = Poller::new().unwrap();
         outer.register(&inner, 7, Interest::READABLE, mode).unwrap();
-        let mut events = sys::Events::with_capacity(4);
+        let mut events = sys::PollEvents::with_capacity(4);
         // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd
         // that stays silent.
         let mut turn_until_ready = |inner: &pollmux::Embedded| {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use pollmux::sys::{Events as SysEvents, Interest, Mode, Poller};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     Embedded, Events, Handle, Reactor, Remote, Select, Source, Time, never,
     reactor::{PostError, Spin, TimerError, TimerId},
@@ -107,7 +107,7 @@ fn embedded(mode: Mode) -> (Reactor, Embedded, Poller) {
 
 /// Whether the outer loop is told of something within `timeout`.
 fn is_up(outer: &Poller, timeout: Duration) -> bool {
-    let mut events = SysEvents::with_capacity(4);
+    let mut events = PollEvents::with_capacity(4);
     outer.wait(&mut events, Some(timeout)).unwrap();
     !events.is_empty()
 }

@@ -193,7 +193,7 @@ impl Reactor {
     /// outer.register(&inner, 0, Interest::READABLE, Mode::Level)?;
     /// std::thread::spawn(move || tx.send("hello"));
     ///
-    /// outer.wait(&mut sys::Events::with_capacity(1), None)?;
+    /// outer.wait(&mut sys::PollEvents::with_capacity(1), None)?;
     /// inner.turn()?;
     /// select! { reactor;
     ///     recv(inbox) -> word => assert_eq!(word, Ok("hello")),

@@ -4,7 +4,7 @@
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
 //!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
 //!   (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait` with the time rounded **up**. For
-//!   exact deadlines there is [`OsTimer`].
+//!   exact deadlines there is [`PollerTimer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
 //!   closing.
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::errors::of_creation;
 use super::fork::PollerFd;
 use super::timespec::Timespec;
-use super::{Interest, Mode, OsTimer, Readiness, Time, check, is_missing};
+use super::{Interest, Mode, PollerTimer, Readiness, Time, check, is_missing};
 
 /// A kernel object that waits for many fds at once: an epoll instance here.
 ///
@@ -24,14 +24,14 @@ use super::{Interest, Mode, OsTimer, Readiness, Time, check, is_missing};
 /// kernel serialises them.
 ///
 /// ```
-/// use pollmux::sys::{Events, Interest, Mode, Poller};
+/// use pollmux::sys::{PollEvents, Interest, Mode, Poller};
 /// use std::{io::Write, os::unix::net::UnixStream};
 ///
 /// let poller = Poller::new()?;
 /// let (mut ours, theirs) = UnixStream::pair()?;
 /// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
 /// ours.write_all(b"hello")?;
-/// let mut events = Events::with_capacity(8);
+/// let mut events = PollEvents::with_capacity(8);
 /// poller.wait(&mut events, None)?;
 /// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
 /// # std::io::Result::Ok(())
@@ -142,14 +142,14 @@ impl Poller {
         Ok(())
     }
 
-    /// [`OsTimer::arm`], then [`wait`](Self::wait): two syscalls here, one on kqueue.
+    /// [`PollerTimer::arm`], then [`wait`](Self::wait): two syscalls here, one on kqueue.
     ///
     /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
     /// count on nothing.
     #[inline(always)]
     pub fn arm_and_wait(
         &self,
-        timer: &OsTimer,
+        timer: &PollerTimer,
         deadline: Time,
         events: &mut Events,
         timeout: Option<Duration>,

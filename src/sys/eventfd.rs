@@ -18,11 +18,11 @@ use super::{Interest, Mode, Poller, check};
 /// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
 ///
 /// ```
-/// use pollmux::sys::{Events, Poller, Waker};
+/// use pollmux::sys::{PollEvents, Poller, Waker};
 ///
 /// let poller = Poller::new()?;
 /// let waker = Waker::new(&poller, 7)?;
-/// let mut events = Events::with_capacity(8);
+/// let mut events = PollEvents::with_capacity(8);
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| waker.wake());
 ///     poller.wait(&mut events, None)
@@ -120,7 +120,7 @@ impl AsFd for Flag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Events;
+    use crate::sys::PollEvents as Events;
     use std::time::Duration;
 
     #[test]

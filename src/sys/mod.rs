@@ -4,12 +4,12 @@
 //! | type | epoll | kqueue | what it is |
 //! |---|---|---|---|
 //! | [`Poller`] | epoll | kqueue | waits for many fds at once, and can be waited for itself |
-//! | [`OsTimer`] | timerfd | `EVFILT_TIMER` | one deadline of a poller |
+//! | [`PollerTimer`] | timerfd | `EVFILT_TIMER` | one deadline of a poller |
 //! | [`Waker`] | eventfd | `EVFILT_USER`, or a pipe | wakes a `Poller` from another thread |
 //! | [`TimerFd`] | timerfd | a kqueue of its own | one deadline as an fd, on any [`OsClock`] |
 //! | [`ProcessFd`] | pidfd | a kqueue of its own | the end of a process as an fd |
 //! | [`SignalSet`] | a handler and an eventfd | a handler and a pipe | signals as an fd |
-//! | [`Events`], [`Event`] | `epoll_event` | `kevent` | what a wait found |
+//! | [`PollEvents`], [`PollEvent`] | `epoll_event` | `kevent` | what a wait found |
 //! | [`Interest`], [`Mode`] | flags | filters and flags | the events to wait for, and how often |
 //! | [`Readiness`] | flags | filters and flags | the events that were found |
 //!
@@ -20,7 +20,7 @@
 //! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a
 //!   wait.
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
-//! - An `OsTimer` and a `Waker` belong to the poller that they are made with, need no read, and a
+//! - An `PollerTimer` and a `Waker` belong to the poller that they are made with, need no read, and a
 //!   new `arm` or `wake` is a new event.
 //! - A change takes effect at once, also for a wait that is under way in another thread.
 //!
@@ -62,13 +62,16 @@ mod kevent;
 mod kqueue;
 
 #[cfg(kqueue)]
-pub use self::kqueue::{Event, Events, OsTimer, Poller, ProcessFd, TimerFd, Waker};
+pub use self::kqueue::{
+    Event as PollEvent, Events as PollEvents, OsTimer as PollerTimer, Poller, ProcessFd, TimerFd,
+    Waker,
+};
 #[cfg(epoll)]
 pub use self::{
-    epoll::{Event, Events, Poller},
+    epoll::{Event as PollEvent, Events as PollEvents, Poller},
     eventfd::Waker,
     pidfd::ProcessFd,
-    timerfd::{OsTimer, TimerFd},
+    timerfd::{OsTimer as PollerTimer, TimerFd},
 };
 
 #[cfg(epoll)]

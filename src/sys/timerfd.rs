@@ -32,14 +32,14 @@ const KERNEL_TIMER: &str = "a kernel timer";
 /// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
 ///
 /// ```
-/// use pollmux::{Time, sys::{Events, OsTimer, Poller}};
+/// use pollmux::{Time, sys::{PollEvents, PollerTimer, Poller}};
 /// use std::time::Duration;
 ///
 /// let poller = Poller::new()?;
-/// let timer = OsTimer::new(&poller, 1)?;
+/// let timer = PollerTimer::new(&poller, 1)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
-/// poller.wait(&mut Events::with_capacity(4), None)?;
+/// poller.wait(&mut PollEvents::with_capacity(4), None)?;
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())
 /// ```
@@ -80,14 +80,14 @@ impl OsTimer {
 /// event.
 ///
 /// ```
-/// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
+/// use pollmux::{Time, sys::{PollEvents, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
 /// use std::time::Duration;
 ///
 /// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
 /// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
-/// poller.wait(&mut Events::with_capacity(4), None)?;
+/// poller.wait(&mut PollEvents::with_capacity(4), None)?;
 /// assert_eq!(timer.read()?, Expiry::Expired);
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())

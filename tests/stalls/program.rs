@@ -457,7 +457,7 @@ fn drive_with<S: Source>(
     let mut embedded = (how == Loop::Embedded).then(|| {
         let (inner, outer) = (reactor.embed().unwrap(), Poller::new().unwrap());
         outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
-        (inner, outer, sys::Events::with_capacity(4))
+        (inner, outer, sys::PollEvents::with_capacity(4))
     });
     let mut ticked = true;
     while !ticked || !log.is_over() {

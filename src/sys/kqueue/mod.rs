@@ -47,14 +47,14 @@ use super::{Interest, Mode, Readiness, Time};
 /// any thread.
 ///
 /// ```
-/// use pollmux::sys::{Events, Interest, Mode, Poller};
+/// use pollmux::sys::{PollEvents, Interest, Mode, Poller};
 /// use std::{io::Write, os::unix::net::UnixStream};
 ///
 /// let poller = Poller::new()?;
 /// let (mut ours, theirs) = UnixStream::pair()?;
 /// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
 /// ours.write_all(b"hello")?;
-/// let mut events = Events::with_capacity(8);
+/// let mut events = PollEvents::with_capacity(8);
 /// poller.wait(&mut events, None)?;
 /// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
 /// # std::io::Result::Ok(())
@@ -154,7 +154,7 @@ impl Poller {
         self.queue.wait(&[], events, timeout)
     }
 
-    /// [`OsTimer::arm`], then [`wait`](Self::wait): one syscall here, two on epoll.
+    /// [`PollerTimer::arm`], then [`wait`](Self::wait): one syscall here, two on epoll.
     ///
     /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
     /// count on nothing.

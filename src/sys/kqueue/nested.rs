@@ -70,14 +70,14 @@ fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
-/// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
+/// use pollmux::{Time, sys::{PollEvents, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
 /// use std::time::Duration;
 ///
 /// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
 /// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
-/// poller.wait(&mut Events::with_capacity(4), None)?;
+/// poller.wait(&mut PollEvents::with_capacity(4), None)?;
 /// assert_eq!(timer.read()?, Expiry::Expired);
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())
@@ -246,7 +246,7 @@ impl AsFd for ProcessFd {
 #[cfg(all(test, not(flat)))]
 mod tests {
     use super::*;
-    use crate::sys::{Events, Interest, Mode};
+    use crate::sys::{Interest, Mode, PollEvents as Events};
     use std::process::{Command, Stdio};
 
     fn ms(n: u64) -> Duration {

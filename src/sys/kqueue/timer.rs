@@ -21,14 +21,14 @@ use super::{Poller, Queue};
 /// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
 ///
 /// ```
-/// use pollmux::{Time, sys::{Events, OsTimer, Poller}};
+/// use pollmux::{Time, sys::{PollEvents, PollerTimer, Poller}};
 /// use std::time::Duration;
 ///
 /// let poller = Poller::new()?;
-/// let timer = OsTimer::new(&poller, 1)?;
+/// let timer = PollerTimer::new(&poller, 1)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
-/// poller.wait(&mut Events::with_capacity(4), None)?;
+/// poller.wait(&mut PollEvents::with_capacity(4), None)?;
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())
 /// ```
@@ -157,7 +157,7 @@ fn changes(timers: Timers, ident: usize, id: u64, deadline: Time) -> ([Raw; STEP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Events;
+    use crate::sys::PollEvents as Events;
     use std::time::Duration;
 
     fn ms(n: u64) -> Duration {

@@ -25,11 +25,11 @@ use super::{Flag, Poller, Queue};
 /// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
 ///
 /// ```
-/// use pollmux::sys::{Events, Poller, Waker};
+/// use pollmux::sys::{PollEvents, Poller, Waker};
 ///
 /// let poller = Poller::new()?;
 /// let waker = Waker::new(&poller, 7)?;
-/// let mut events = Events::with_capacity(8);
+/// let mut events = PollEvents::with_capacity(8);
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| waker.wake());
 ///     poller.wait(&mut events, None)
@@ -130,7 +130,7 @@ fn user(ident: usize, flags: u32, fflags: u32, id: u64) -> Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Events;
+    use crate::sys::PollEvents as Events;
     use std::time::Duration;
 
     const KINDS: [fn(&Poller, u64) -> io::Result<Waker>; 2] = [Waker::user, Waker::pipe];

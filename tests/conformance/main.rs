@@ -32,8 +32,6 @@
 //!   std's sync and async channels, is here once.
 
 mod common;
-#[path = "../common/cpu.rs"]
-mod cpu;
 
 mod after;
 mod channels_bounded;

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use super::calls::Again;
 use super::heap::NEVER;
 use super::{Core, Handle, Reactor};
-use crate::driver::{Wait, WakeWindow};
+use crate::driver::WakeWindow;
 use crate::sync::{Ordering, fence};
 use crate::sys::Time;
 use crate::sys::errors::of_creation;
@@ -145,7 +145,7 @@ impl Embedded {
         core.take_out_told();
         let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
-        let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
+        let armed = polled.and_then(|()| core.arm_driver(arm));
         std::mem::forget(unfinished);
         // The outer loop sleeps for every registered channel.
         core.notify.open_ticket();
@@ -260,7 +260,7 @@ impl Core {
         // No syscall, unless the kernel's timer has gone off for a deadline that was put off
         // meanwhile.
         let arm = self.deadline_of_outer_loop(now);
-        self.drive(arm, Wait::Arm).is_ok()
+        self.arm_driver(arm).is_ok()
     }
 
     /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer

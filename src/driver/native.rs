@@ -90,6 +90,19 @@ impl Native {
         Native::new()
     }
 
+    /// Nested in a `polling::Poller` for as long as it lives.
+    #[cfg(feature = "polling")]
+    #[track_caller]
+    pub(super) fn nested_in(
+        outer: Arc<polling::Poller>,
+        interest: polling::Event,
+        mode: polling::PollMode,
+    ) -> io::Result<Native> {
+        let mut native = Native::to_nest()?;
+        native.poller.join(outer, interest, mode)?;
+        Ok(native)
+    }
+
     /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller
     /// then sets it.
     #[inline(always)] // see Notify::wake
@@ -112,7 +125,7 @@ impl Native {
 
     #[cold]
     fn timeout_within(&self, deadline: WakeWindow) -> Option<Duration> {
-        let slack = self.slack.get_or_init(|| TimeoutSlack::of(&self.poller));
+        let slack = self.slack.get_or_init(|| self.poller.timeout_slack());
         slack.timeout(Time::now(), deadline.earliest, deadline.latest)
     }
 
@@ -191,10 +204,13 @@ impl Driver for Native {
                 self.syscalls.polls += 1;
                 self.look(ready, |this| this.poller.wait(&mut this.events, Some(Duration::ZERO)))
             }
-            Wait::Arm => match self.earlier(deadline) {
-                Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),
-                None => Ok(()),
-            },
+        }
+    }
+
+    fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
+        match self.earlier(Some(deadline)) {
+            Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),
+            None => Ok(()),
         }
     }
 

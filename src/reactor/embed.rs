@@ -14,7 +14,7 @@ use super::callbacks::Again;
 use super::core::{Core, Handle, busy};
 use super::parts::counters::add;
 use super::parts::heap::NEVER;
-use crate::driver::{Wait, WakeWindow};
+use crate::driver::WakeWindow;
 use crate::sync::{Ordering, fence};
 use crate::sys::Time;
 use crate::sys::errors::of_creation;
@@ -114,7 +114,7 @@ impl Embedded {
         let left =
             core.has_work() || core.has_more_fds() || core.timers.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
-        let armed = polled.and_then(|()| core.drive(arm, Wait::Arm));
+        let armed = polled.and_then(|()| core.arm_driver(arm));
         std::mem::forget(unfinished);
         // The outer loop sleeps for every registered channel.
         core.notify.open_ticket();
@@ -229,7 +229,7 @@ impl Core {
         // No syscall, unless the kernel's timer has gone off for a deadline that was put off
         // meanwhile.
         let arm = self.deadline_of_outer_loop(now);
-        self.drive(arm, Wait::Arm).is_ok()
+        self.arm_driver(arm).is_ok()
     }
 
     /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer

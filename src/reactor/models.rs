@@ -33,8 +33,11 @@ impl Driver for Sleeper {
         match how {
             Wait::Block => self.bed.sleep(),
             Wait::Poll => self.bed.look(),
-            Wait::Arm => {}
         }
+        Ok(())
+    }
+
+    fn arm(&mut self, _: WakeWindow) -> io::Result<()> {
         Ok(())
     }
 

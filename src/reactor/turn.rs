@@ -17,7 +17,7 @@ use super::parts::counters::add;
 use super::parts::heap::NEVER;
 use super::parts::slots::{Node, State};
 use super::parts::usage::is_sparse;
-use crate::driver::{Wait, WakeWindow};
+use crate::driver::{Driver, ReadyFds, Wait, WakeWindow};
 use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::Time;
 
@@ -412,17 +412,27 @@ impl Core {
     /// Lets the driver wait; what fds it found ready is ready then.
     #[inline(always)] // see Notify::wake
     pub(super) fn drive(&self, deadline: Option<WakeWindow>, how: Wait) -> io::Result<()> {
+        let waited = self.ask_driver(|driver, ready| driver.wait(deadline, how, ready))?;
+        self.looked();
+        waited
+    }
+
+    /// Arms the driver for an outer loop, which sleeps on its fd.
+    pub(super) fn arm_driver(&self, deadline: Option<WakeWindow>) -> io::Result<()> {
+        self.ask_driver(|driver, _| deadline.map_or(Ok(()), |deadline| driver.arm(deadline)))?
+    }
+
+    /// Calls `f` with the driver, which may use the reactor and drop it.
+    #[inline(always)] // see Notify::wake
+    fn ask_driver<R>(&self, f: impl FnOnce(&mut dyn Driver, &mut ReadyFds) -> R) -> io::Result<R> {
         self.check_process()?;
         let Ok(driving) = self.driving.try_borrow_mut() else { return Err(busy()) };
         let mut drive = Drive { core: self, driving: Some(driving) };
         let Driving { driver, ready } = drive.driving();
         let driver = driver.as_mut().ok_or_else(|| self.gone())?;
-        let waited = driver.wait(deadline, how, ready);
+        let answer = f(&mut **driver, ready);
         drop(drive);
-        if how != Wait::Arm {
-            self.looked();
-        }
-        waited
+        Ok(answer)
     }
 }
 

@@ -351,6 +351,10 @@ impl Driver for Guest {
         self.native.wait(deadline, how, ready)
     }
 
+    fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
+        self.native.arm(deadline)
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         self.native.waker()
     }

@@ -11,45 +11,30 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::errors::of_creation;
-use super::process::refused;
+use super::super::process::refused;
 
 /// All that the kernel itself says to a `pidfd_open`. Any other error is a filter's.
 const ERRORS: [libc::c_int; 6] =
     [libc::EINVAL, libc::EMFILE, libc::ENFILE, libc::ENODEV, libc::ENOMEM, libc::ESRCH];
 
-/// Readable when a process has ended: a pidfd here.
 #[derive(Debug)]
-pub struct ProcessFd {
+pub(crate) struct ProcessFd {
     fd: OwnedFd,
 }
 
 impl ProcessFd {
-    /// For the process `pid`, a child that has not been waited for. One syscall; close-on-exec.
-    ///
-    /// Fails with [`io::ErrorKind::Unsupported`] where the kernel has no pidfds or a seccomp filter
-    /// refuses the call, and as [`Poller::new`](super::Poller::new) does.
-    pub fn new(pid: u32) -> io::Result<ProcessFd> {
+    pub(crate) fn new(pid: u32) -> io::Result<ProcessFd> {
         // SAFETY: the call takes no pointers.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
         if fd < 0 {
             let error = io::Error::last_os_error();
             let of_the_kernel = error.raw_os_error().is_some_and(|errno| ERRORS.contains(&errno));
-            let what = "an fd for the end of a child process";
-            return Err(if of_the_kernel {
-                of_creation(error, what)
-            } else {
-                refused("pidfd_open", &error)
-            });
+            return Err(if of_the_kernel { error } else { refused("pidfd_open", &error) });
         }
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
     }
-}
 
-impl ProcessFd {
-    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from
-    /// having a status: never here.
     pub(crate) fn is_ending(&self) -> bool {
         false
     }

@@ -4,89 +4,71 @@
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
 //!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
 //!   (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait` with the time rounded **up**. For
-//!   exact deadlines there is [`PollerTimer`].
+//!   exact deadlines there is [`Timer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
 //!   closing.
+
+mod eventfd;
+mod pidfd;
+mod timerfd;
+mod timespec;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::errors::of_creation;
-use super::fork::PollerFd;
-use super::timespec::Timespec;
-use super::{Interest, Mode, PollerTimer, Readiness, Time, check, is_missing};
+pub(super) use self::eventfd::{Flag, Waker};
+pub(super) use self::pidfd::ProcessFd;
+pub(super) use self::timerfd::{Timer, TimerFd};
 
-/// A kernel object that waits for many fds at once: an epoll instance here.
-///
-/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`; the
-/// kernel serialises them.
-///
-/// ```
-/// use pollmux::sys::{PollEvents, Interest, Mode, Poller};
-/// use std::{io::Write, os::unix::net::UnixStream};
-///
-/// let poller = Poller::new()?;
-/// let (mut ours, theirs) = UnixStream::pair()?;
-/// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
-/// ours.write_all(b"hello")?;
-/// let mut events = PollEvents::with_capacity(8);
-/// poller.wait(&mut events, None)?;
-/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
-/// # std::io::Result::Ok(())
-/// ```
+use self::timespec::Timespec;
+use super::fork::PollerFd;
+use super::{Interest, Mode, Readiness, Time, check, nanos};
+
+pub(super) const ARMS_IN_WAIT: bool = false;
+pub(super) const NESTS: bool = true;
+
 #[derive(Debug)]
-pub struct Poller {
+pub(super) struct Poller {
     epoll: PollerFd,
 }
 
 impl Poller {
-    /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
-    pub const ARMS_IN_WAIT: bool = false;
-    /// Whether another poller can wait for its fd.
-    pub const NESTS: bool = true;
-
-    /// Creates an epoll instance (`EPOLL_CLOEXEC`). One syscall. Fails with the system's error.
-    ///
-    /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
-    /// remedy, and its [source](std::error::Error::source) is the system's.
-    pub fn new() -> io::Result<Poller> {
+    pub(super) fn new() -> io::Result<Poller> {
         // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
-            .map_err(|error| of_creation(error, "a poller"))?;
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Poller { epoll: PollerFd::new(fd) })
     }
 
-    /// Returns true in the process that made it; false in a forked child of that.
-    pub(crate) fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         self.epoll.is_here()
     }
 
-    /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and
-    /// `EPERM` when its file cannot be polled.
-    pub fn register(
+    pub(super) fn register(
         &self,
-        fd: impl AsFd,
+        fd: BorrowedFd<'_>,
         id: u64,
         interest: Interest,
         mode: Mode,
     ) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd.as_fd(), id, interest, mode)
+        self.control(libc::EPOLL_CTL_ADD, fd, id, interest, mode)
     }
 
-    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
-    /// Fails with `ENOENT` when `fd` is not there.
-    pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd.as_fd(), id, interest, mode)
+    pub(super) fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, id, interest, mode)
     }
 
-    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
-    /// not there.
-    pub fn deregister(&self, fd: impl AsFd) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_DEL, fd.as_fd(), 0, Interest::NONE, Mode::Level)
+    pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::NONE, Mode::Level)
     }
 
     fn control(
@@ -124,14 +106,8 @@ impl Poller {
         Ok(())
     }
 
-    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
-    /// One syscall.
-    ///
-    /// `events` is replaced; it stays empty when the time ran out. Fails with
-    /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and
-    /// can wait for the rest.
     #[inline(always)]
-    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    pub(super) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.ready = 0;
         let n = match timeout {
             None => self.wait_ms(events, -1),
@@ -142,14 +118,10 @@ impl Poller {
         Ok(())
     }
 
-    /// [`PollerTimer::arm`], then [`wait`](Self::wait): two syscalls here, one on kqueue.
-    ///
-    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
-    /// count on nothing.
     #[inline(always)]
-    pub fn arm_and_wait(
+    pub(super) fn arm_and_wait(
         &self,
-        timer: &PollerTimer,
+        timer: &Timer,
         deadline: Time,
         events: &mut Events,
         timeout: Option<Duration>,
@@ -172,9 +144,9 @@ impl Poller {
         }
     }
 
-    /// Whether timeouts are counted in nanoseconds: whether there is an `epoll_pwait2`. One
+    /// Returns true if timeouts are counted in nanoseconds: if there is an `epoll_pwait2`. One
     /// syscall.
-    pub(crate) fn has_fine_timeout(&self) -> bool {
+    fn has_fine_timeout(&self) -> bool {
         let looked = self.pwait2(&mut Events::with_capacity(1), Duration::ZERO);
         !looked.is_err_and(|error| is_missing(&error))
     }
@@ -226,7 +198,7 @@ pub(crate) struct TimeoutSlack {
 
 impl TimeoutSlack {
     /// Three syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
-    pub(crate) fn of(poller: &Poller) -> TimeoutSlack {
+    pub(super) fn of(poller: &Poller) -> TimeoutSlack {
         // The syscall itself, because what libc gives is an `int`: 2 s would be negative there.
         let none: libc::c_ulong = 0;
         // SAFETY: neither call takes pointers. (-1 is a niceness, too, and means the same here.)
@@ -252,7 +224,7 @@ impl TimeoutSlack {
     pub(crate) fn timeout(self, now: Time, earliest: Time, latest: Time) -> Option<Duration> {
         const MOST: u64 = 100_000_000;
         let longest = latest - now;
-        let slack = (super::nanos(longest) / self.divisor).min(MOST).max(self.least);
+        let slack = (nanos(longest) / self.divisor).min(MOST).max(self.least);
         let timeout = longest.checked_sub(Duration::from_nanos(slack))?;
         (self.fine && now + timeout >= earliest && !timeout.is_zero()).then_some(timeout)
     }
@@ -265,22 +237,18 @@ fn round_up_to_ms(timeout: Duration) -> libc::c_int {
 }
 
 impl AsFd for Poller {
-    /// The epoll fd itself: readable, for an outer poller, while this one has events.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
 }
 
-/// The buffer that [`Poller::wait`] fills. Allocates once, when made.
-pub struct Events {
+pub(super) struct Events {
     list: Box<[libc::epoll_event]>,
     ready: usize,
 }
 
 impl Events {
-    /// A buffer for `capacity` events a wait, at least 1. A capacity that no kernel takes, above
-    /// some 130 million, counts as the greatest that it takes.
-    pub fn with_capacity(capacity: usize) -> Events {
+    pub(super) fn with_capacity(capacity: usize) -> Events {
         let capacity = Events::brought_into_range(capacity);
         Events {
             list: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into_boxed_slice(),
@@ -298,59 +266,40 @@ impl Events {
         }
     }
 
-    /// What the last wait found.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
         self.list[..self.ready].iter().map(|e| Event { id: e.u64, flags: e.events })
     }
 
-    /// How many events a wait can find.
     #[inline]
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.list.len()
     }
 
-    /// Returns true if the last wait may have left something for want of room.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.ready == self.list.len()
     }
 
-    /// How many events the last wait found.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.ready
     }
-
-    /// Whether the last wait found nothing.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.ready == 0
-    }
 }
 
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-/// One fd that became ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Event {
     id: u64,
     flags: u32,
 }
 
 impl Event {
-    /// The id that the fd was registered under.
     #[inline]
-    pub fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// What the fd is ready for.
-    pub fn readiness(&self) -> Readiness {
+    pub(super) fn readiness(&self) -> Readiness {
         let end = libc::EPOLLHUP | libc::EPOLLERR;
         let meanings = [
             (libc::EPOLLIN | libc::EPOLLRDHUP | end, Readiness::READABLE),
@@ -362,36 +311,17 @@ impl Event {
         ];
         let mut found = Readiness::NONE;
         for (flags, readiness) in meanings {
-            if self.has(flags) {
+            if self.flags & flags as u32 != 0 {
                 found = found | readiness;
             }
         }
         found
     }
+}
 
-    /// A read would not block: data, end of file, a hang-up or an error.
-    pub fn is_readable(&self) -> bool {
-        self.readiness().is_readable()
-    }
-
-    /// A write would not block: room, a hang-up or an error.
-    pub fn is_writable(&self) -> bool {
-        self.readiness().is_writable()
-    }
-
-    /// The fd has an error to be fetched.
-    pub fn is_error(&self) -> bool {
-        self.readiness().is_error()
-    }
-
-    /// The peer closed its writing half, or the whole connection.
-    pub fn is_hang_up(&self) -> bool {
-        self.readiness().is_hang_up()
-    }
-
-    fn has(&self, flags: libc::c_int) -> bool {
-        self.flags & flags as u32 != 0
-    }
+/// Returns true if the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
 #[cfg(test)]

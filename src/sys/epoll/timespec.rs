@@ -13,7 +13,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{check, is_missing};
+use super::super::check;
+use super::super::time::{LAST_SECOND, timespec};
+use super::is_missing;
 
 /// `struct __kernel_timespec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +96,11 @@ fn timerfd_settime64(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) ->
 /// wall clock that would be too early, and it is an error.
 #[cold]
 fn timerfd_settime32(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) -> io::Result<()> {
-    if flags & libc::TFD_TIMER_CANCEL_ON_SET != 0 && value.as_secs() > super::LAST_SECOND {
+    if flags & libc::TFD_TIMER_CANCEL_ON_SET != 0 && value.as_secs() > LAST_SECOND {
         let text = "this kernel has no timers for such a time of day: no timerfd_settime64";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
-    let (zero, value) = (super::timespec(Duration::ZERO), super::timespec(value));
+    let (zero, value) = (timespec(Duration::ZERO), timespec(value));
     let spec = libc::itimerspec { it_interval: zero, it_value: value };
     // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value is
     // allowed.

@@ -23,6 +23,7 @@ use super::tidy::Watches;
 use super::turn::ENDED;
 use crate::channel::{Nap, Receiver, Sender};
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
+use crate::sync::Random;
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
@@ -43,8 +44,8 @@ pub(crate) struct Core {
     /// Whether a turn begins with more than a look at the timers: closures to be called, fds to be
     /// polled.
     pub(super) errands: Cell<bool>,
-    /// The state of the generator that picks among ready cases.
-    pub(super) random: Count,
+    /// Picks among ready cases.
+    pub(super) random: Random,
     pub(super) table: RefCell<Table>,
     pub(super) notify: Arc<Notify>,
     pub(super) driving: RefCell<Driving>,
@@ -177,7 +178,7 @@ impl Core {
             clock,
             turns: Cell::new(0),
             errands: Cell::new(yields),
-            random: Cell::new(random_seed()),
+            random: Random::new(random_seed()),
             table: RefCell::new(Table {
                 slots: Slots::new(),
                 heap: Heap::new(),
@@ -266,7 +267,7 @@ impl Core {
 
     /// Uniform among 0 .. n.
     pub(crate) fn random_below(&self, n: u32) -> u32 {
-        ((u128::from(self.random()) * u128::from(n)) >> 64) as u32
+        self.random.below(u64::from(n)) as u32
     }
 
     /// How many sources are in the ready list.
@@ -309,16 +310,6 @@ impl Core {
             next = table.ended.after(&table.slots, slot);
             Some(table.slots.chunk(slot).token(slot))
         })
-    }
-
-    /// xorshift64*, after Marsaglia and Vigna: good enough to be fair, and one multiplication.
-    pub(super) fn random(&self) -> u64 {
-        let mut x = self.random.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     /// The number of the next arm.
@@ -463,5 +454,5 @@ pub(crate) fn busy() -> io::Error {
 /// A seed that differs between reactors and runs, from the standard library's hash keys.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

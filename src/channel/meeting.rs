@@ -36,7 +36,7 @@ use std::sync::Arc;
 use super::state::Refused;
 use super::target::{Target, Targets};
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence, wait_briefly,
+    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Random, fence, wait_briefly,
 };
 use crate::wake::{Look, Notify, Probe, Request, RequestCell, Ticket};
 
@@ -83,7 +83,7 @@ pub(super) struct List {
     /// Receives that have passed a send case since the last promise.
     passed: u32,
     /// Picks among several offers of one party.
-    random: u64,
+    random: Random,
 }
 
 pub(super) type Guard<'a> = MutexGuard<'a, List>;
@@ -123,11 +123,7 @@ impl List {
         for at in first + 1..self.offers.len() {
             if self.offers[at].ticket.is_of(self.offers[first].ticket.party()) {
                 seen += 1;
-                // xorshift, after Marsaglia.
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 7;
-                self.random ^= self.random << 17;
-                if self.random % seen == 0 {
+                if self.random.below(seen) == 0 {
                     chosen = at;
                 }
             }
@@ -153,7 +149,7 @@ impl Meeting {
             offers: AtomicUsize::new(0),
             asked: AtomicBool::new(false),
             littered: AtomicBool::new(false),
-            list: Mutex::new(List { offers, passed: 0, random: 0x9e37_79b9_7f4a_7c15 }),
+            list: Mutex::new(List { offers, passed: 0, random: Random::new(0) }),
         }
     }
 

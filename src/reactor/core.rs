@@ -17,10 +17,11 @@ use super::parts::asks::{Ask, Asks, PlaceId};
 use super::parts::callbacks::Callbacks;
 use super::parts::channels::Channels;
 use super::parts::clock::TurnClock;
-use super::parts::counters::{Count, Counters};
+use super::parts::counters::Counters;
 use super::parts::fds::Fds;
 use super::parts::heap::NEVER;
 use super::parts::mailbox::Mailbox;
+use super::parts::ready::Ready;
 use super::parts::slots::{Chunk, Flag, Owner, State};
 use super::parts::spinner::{Spin, Spinner};
 use super::parts::table::Table;
@@ -29,6 +30,7 @@ use super::parts::timers::TimerQueue;
 use super::parts::usage::Memory;
 use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
+use crate::sync::Random;
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
@@ -59,8 +61,8 @@ pub(crate) struct Core {
     /// A turn begins with more than a look at the timers: callbacks to run, fds to poll, memory to
     /// give back.
     pub(super) turn_work: Cell<bool>,
-    /// The state of the generator that picks among ready cases.
-    pub(super) random: Count,
+    /// Picks among ready cases.
+    pub(super) random: Random,
     pub(super) table: RefCell<ReactorTable>,
     pub(super) notify: Arc<Notify>,
     pub(super) driving: RefCell<Driving>,
@@ -224,7 +226,7 @@ impl Core {
             clock,
             counters: Counters::default(),
             turn_work: Cell::new(yields),
-            random: Cell::new(random_seed()),
+            random: Random::new(random_seed()),
             table: RefCell::new(Table::new()),
             notify: Arc::new(Notify::of_reactor(driver.waker())),
             driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
@@ -279,7 +281,7 @@ impl Core {
 
     /// Uniform among 0 .. n.
     pub(crate) fn random_below(&self, n: u32) -> u32 {
-        ((u128::from(self.random()) * u128::from(n)) >> 64) as u32
+        self.random.below(u64::from(n)) as u32
     }
 
     /// How many sources are in the ready list.
@@ -298,11 +300,16 @@ impl Core {
 
     /// The tokens of the sources in the ready list, the one that has waited longest first.
     pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
-        let mut next = self.table.borrow().ready.first();
+        self.tokens_of(|table| &table.ready)
+    }
+
+    /// The tokens of the sources in a list, which may change meanwhile.
+    fn tokens_of(&self, list: fn(&ReactorTable) -> &Ready) -> impl Iterator<Item = u64> {
+        let mut next = list(&self.table.borrow()).first();
         std::iter::from_fn(move || {
             let table = self.table.borrow();
             let slot = next?;
-            next = table.ready.after(&table.slots, slot);
+            next = list(&table).after(&table.slots, slot);
             Some(table.slots.chunk(slot).token(slot))
         })
     }
@@ -315,23 +322,7 @@ impl Core {
 
     /// The tokens of the sources at an end that has been taken.
     pub(crate) fn ended_tokens(&self) -> impl Iterator<Item = u64> {
-        let mut next = self.table.borrow().ended.first();
-        std::iter::from_fn(move || {
-            let table = self.table.borrow();
-            let slot = next?;
-            next = table.ended.after(&table.slots, slot);
-            Some(table.slots.chunk(slot).token(slot))
-        })
-    }
-
-    /// xorshift64*, after Marsaglia and Vigna: good enough to be fair, and one multiplication.
-    pub(super) fn random(&self) -> u64 {
-        let mut x = self.random.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.tokens_of(|table| &table.ended)
     }
 
     pub(super) fn close(&self) {
@@ -461,5 +452,5 @@ pub(crate) fn busy() -> io::Error {
 /// A seed that differs between reactors and runs, from the standard library's hash keys.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -324,8 +324,7 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn seed(&self, seed: u64) {
-        // The generator must not start at zero; the multiplication parts seeds that are close.
-        self.core.random.set(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        self.core.random.seed(seed);
     }
 
     /// Whether the reactor has been dropped.

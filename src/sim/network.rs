@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::history::{Happening, Parcel};
@@ -12,6 +12,7 @@ use super::member::misuse;
 use super::scheduler::{Delivery, Fate, Scheduler, quietly};
 use super::world::Shared;
 use crate::channel::Sender;
+use crate::sync::Mutex;
 use crate::sys::{Time, nanos};
 
 /// A direction: from, to.
@@ -368,7 +369,7 @@ impl<T: Send + 'static> Link<T> {
         let scheduler = &self.shared.scheduler;
         let parcel = scheduler.is_recording().then(|| self.parcel(number, &message));
         // Neither the message's drop nor the channel's is any business of a lock.
-        let channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let channel = self.end.channel.lock().clone();
         match channel.try_send(message) {
             Ok(()) => {
                 self.wire(|wire| wire.counts.delivered += 1);
@@ -400,7 +401,7 @@ impl<T: Send + 'static> Link<T> {
     /// Puts another channel at the far end, for instance that of a member that has been restarted.
     /// What is on the way goes there, too.
     pub fn reconnect(&self, to_channel: Sender<T>) {
-        let mut channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channel = self.end.channel.lock();
         let before = std::mem::replace(&mut *channel, to_channel);
         drop(channel);
         drop(before);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::deadlock::{Deadlock, WaitingMember};
@@ -13,6 +13,7 @@ use super::network::{LinkStats, Network};
 use super::scheduler::{End, Fate, Scheduler, Stuck, quietly};
 use crate::driver::Clock;
 use crate::reactor::Reactor;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::Time;
 
 /// Several reactors in one virtual time: a week of heartbeats, retries, losses and partitions in
@@ -247,11 +248,11 @@ impl fmt::Debug for WorldHandle {
 
 impl Shared {
     pub(super) fn network(&self) -> MutexGuard<'_, Network> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+        self.network.lock()
     }
 
     fn hosts(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Host>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hosts.lock()
     }
 }
 
@@ -364,7 +365,7 @@ impl WorldHandle {
         let slot = result.clone();
         let spawned = self.shared.scheduler.spawn(name, ppm, move |driver| {
             let value = body(driver);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            *slot.lock() = Some(value);
         });
         if let Err((why, body)) = spawned {
             quietly(|| drop(body));
@@ -393,7 +394,7 @@ impl WorldHandle {
             let (slot, body, seed) = (slot.clone(), body.clone(), scheduler.random());
             let life = move |driver| {
                 let value = body(reactor(driver, seed));
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+                *slot.lock() = Some(value);
             };
             scheduler.spawn(&called, 0, life).map_err(|(why, life)| {
                 quietly(|| drop(life));
@@ -464,7 +465,7 @@ impl<R> Member<R> {
     /// Takes what the member has returned. `None` while it runs, after it was killed, and the
     /// second time.
     pub fn take(&self) -> Option<R> {
-        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.result.lock().take()
     }
 }
 

@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use super::{BeforeSleep, End, Internals, Source, keyed};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sync::Mutex;
 use crate::sys::errors::{remedy, with_remedy};
 
 /// The receiver of a channel, registered with a reactor.
@@ -259,7 +259,7 @@ impl<S> RegisterError<S> {
 
     /// What was to be registered.
     pub fn into_inner(self) -> S {
-        self.source.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.source.into_inner()
     }
 
     /// Why it was not.

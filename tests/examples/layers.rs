@@ -14,7 +14,7 @@ const LAYERS: [&str; 9] =
     ["select", "context", "sim", "sources", "reactor", "driver", "channel", "wake", "sys"];
 /// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys`
 /// only.
-const SYNC_USERS: [&str; 6] = ["context", "sim", "channel", "reactor", "driver", "wake"];
+const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
 const REACTOR: [&str; 34] = [
     "models",

@@ -6,6 +6,7 @@
 //! characters. Each rule is a function from a file to what is wrong in it, so that each is tried on
 //! a wrong file, too.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -534,6 +535,29 @@ fn imports_inside_the_reactor_point_down_only() {
             [format!("reactor/{unit}.rs"), format!("reactor/{unit}/mod.rs")].contains(&file.name)
         };
         assert!(sources.iter().any(is_there), "there is no reactor/{unit}");
+    }
+}
+
+/// Prints each import between files of `reactor/`, for a drawing.
+#[test]
+#[ignore = "prints, and checks nothing"]
+fn the_imports_of_the_reactor() {
+    let mut edges = BTreeSet::new();
+    for file in sources().iter().filter(|file| file.layer() == Some("reactor")) {
+        let own: Vec<String> = file.module()[1..].iter().map(|name| name.to_string()).collect();
+        let is_test = |path: &[String]| path.last().is_some_and(|name| name == "*");
+        for (_, path) in imports_in_reactor(file).iter().filter(|(_, path)| !is_test(path)) {
+            edges.insert((own.join("/"), path[..path.len().min(2)].join("/")));
+        }
+    }
+    let to_file = |path: &str| {
+        place_in_reactor(&path.split('/').map(String::from).collect::<Vec<_>>()).to_string()
+    };
+    for (from, to) in &edges {
+        let (from, to) = (to_file(from), to_file(to));
+        if from != to {
+            println!("import {from} {to}");
+        }
     }
 }
 

@@ -86,8 +86,8 @@ pub trait Driver {
 
     /// Arms `deadline` and does not wait: an outer loop sleeps, on [`as_fd`](Self::as_fd).
     ///
-    /// Called only for an [embedded](crate::Reactor::embed) reactor, so a driver without an fd needs
-    /// none. The default fails with [`io::ErrorKind::Unsupported`].
+    /// Called only for an [embedded](crate::Reactor::embed) reactor, so a driver without an fd
+    /// needs none. The default fails with [`io::ErrorKind::Unsupported`].
     fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
         let _ = deadline;
         Err(unsupported("sleep in an outer loop"))

@@ -1,9 +1,9 @@
 //! The common part of the drivers on other crates' pollers: a [`Native`](super::Native) inside,
 //! which the other poller waits for.
 
-/// Implements [`Driver`](super::Driver) for a type with the fields `native`, `queue` and `syscalls`,
-/// and a method `poll(timeout, ready)` that waits with the other poller. `$fd` borrows that poller's
-/// fd.
+/// Implements [`Driver`](super::Driver) for a type with the fields `native`, `queue` and
+/// `syscalls`, and a method `poll(timeout, ready)` that waits with the other poller. `$fd` borrows
+/// that poller's fd.
 macro_rules! nested_driver {
     ($driver:ty, $fd:expr) => {
         impl Driver for $driver {

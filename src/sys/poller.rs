@@ -91,7 +91,8 @@ impl Poller {
     }
 
     /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
-    /// One syscall. On kqueue a one-shot that was registered for reading and writing costs one more.
+    /// One syscall. On kqueue a one-shot that was registered for reading and writing costs one
+    /// more.
     ///
     /// `events` is replaced; it stays empty when the time ran out. Fails with
     /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and

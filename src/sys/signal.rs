@@ -30,12 +30,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use self::lock::{Locked, all_but_faults, count_forks, is_forked_from, is_member, process};
+use self::lock::{Locked, all_but_faults, is_forked_from, is_member, process};
 use self::names::{can_be_caught, is_blocked};
 use self::slots::{COUNT, Raise, bit, numbers};
 use super::backend::Flag;
 use super::check;
 use super::errors::of_creation;
+use super::fork;
 
 /// What `slots.rs` is made of.
 mod atomics {
@@ -249,8 +250,9 @@ impl SignalSet {
     /// Also fails as [`Poller::new`](super::Poller::new) does. Then none is watched.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
         signals.iter().try_for_each(|&signal| can_be_caught(signal))?;
-        count_forks()?;
-        let flag = Flag::new().map_err(|error| of_creation(error, "a signal set"))?;
+        let of_set = |error| of_creation(error, "a signal set");
+        fork::start_counting().map_err(of_set)?;
+        let flag = Flag::new().map_err(of_set)?;
         let locked = Locked::new();
         let blocked = signals.iter().find(|&&signal| is_member(&locked.mask, signal));
         if let Some(&signal) = blocked {

@@ -5,8 +5,8 @@ use std::io;
 use super::errors::of_creation;
 use super::{Poller, backend};
 
-/// Wakes a [`Poller`] from any thread: an eventfd, or an `EVFILT_USER`, or a pipe where a kqueue has
-/// none.
+/// Wakes a [`Poller`] from any thread: an eventfd, an `EVFILT_USER`, or a pipe where a kqueue has
+/// no such filter.
 ///
 /// It belongs to one poller, where each wake-up is an event under its id that needs no reading;
 /// those that nobody waited for coalesce. One that has not been waited for goes with the waker.

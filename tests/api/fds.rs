@@ -1466,5 +1466,5 @@ fn it_is_listed() {
     let info = sources.iter().next().unwrap();
     assert_eq!((info.kind, info.key, info.fired, info.ready), (Some(SourceKind::Fd), 9, 1, true));
     assert_eq!(info.location.unwrap().file(), file!());
-    assert!(format!("{fd:?}").contains("writable"));
+    assert!(format!("{fd:?}").contains("WRITABLE"));
 }

@@ -3,61 +3,29 @@
 //! A forked child may have a copy of the lock whose holder exists only in the parent. So the lock
 //! carries its holder's process, and in another process it counts as nobody's.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::errors::of_creation;
+use super::super::fork;
 use super::names::FAULTS;
-
-/// How many calls of `fork` lie between this process and the one that first made a set.
-static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Names this process. A pid alone is another process's in another namespace, or at another time.
 pub(super) fn process() -> u64 {
     // SAFETY: the call has no arguments, and cannot fail.
     let pid = unsafe { libc::getpid() };
-    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(pid as u32)
+    u64::from(fork::count()) << 32 | u64::from(pid as u32)
 }
 
 /// Returns true for a name that [`process`] gave before a fork, in the child.
 pub(super) fn is_forked_from(process: u64) -> bool {
-    (process >> 32) as u32 != FORKS.load(Ordering::Relaxed)
-}
-
-/// Counts the calls of `fork` from now on. One that does not go through the C library is noticed by
-/// the pid only.
-pub(super) fn count_forks() -> io::Result<()> {
-    unsafe extern "C" {
-        fn pthread_atfork(
-            prepare: Option<extern "C" fn()>,
-            parent: Option<extern "C" fn()>,
-            child: Option<extern "C" fn()>,
-        ) -> libc::c_int;
-    }
-    extern "C" fn in_child() {
-        FORKS.fetch_add(1, Ordering::Relaxed);
-    }
-    static COUNTED: AtomicBool = AtomicBool::new(false);
-    if COUNTED.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    // Two threads may both get here: then each fork counts twice, which is as good.
-    // SAFETY: the function does what a forked child may do, and is there for as long as the
-    // process.
-    let failed = unsafe { pthread_atfork(None, None, Some(in_child)) };
-    if failed != 0 {
-        return Err(of_creation(io::Error::from_raw_os_error(failed), "a signal set"));
-    }
-    COUNTED.store(true, Ordering::Release);
-    Ok(())
+    (process >> 32) as u32 != fork::count()
 }
 
 /// The process of the holder, or 0.
 static LOCK: AtomicU64 = AtomicU64::new(0);
 
-/// The lock of all that sets and restores actions. Its holder makes a few syscalls. No handler runs on the holder's thread, so that one
-/// which stands still never holds the lock.
+/// The lock of all that sets and restores actions. Its holder makes a few syscalls. No handler runs
+/// on the holder's thread, so that one which stands still never holds the lock.
 pub(super) struct Locked {
     pub(super) mask: libc::sigset_t,
     pub(super) process: u64,

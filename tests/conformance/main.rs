@@ -38,6 +38,7 @@ mod channels_bounded;
 mod channels_unbounded;
 mod context;
 mod destruction;
+mod flavors;
 mod go_sleep;
 mod go_tick;
 mod golang;

@@ -26,6 +26,7 @@ pub use self::inbox::{Inbox, IntoSource, RegisterError};
 pub use self::internals::Internals;
 pub(crate) use self::internals::{End, keyed};
 pub use self::never::{Never, never};
+pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub use self::outbox::{Outbox, Outgoing, Sending};

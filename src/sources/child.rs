@@ -47,7 +47,7 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 /// ```
 #[must_use = "dropping the child process leaves its end unnoticed"]
 pub struct ChildProcess {
-    /// `None` only while it is taken apart.
+    /// `None` only while the child is taken out.
     child: RefCell<Option<Child>>,
     /// `None` for a child whose status was known when it was registered.
     process: Option<ProcessFd>,
@@ -68,23 +68,17 @@ impl IntoSource for Child {
     /// and with the system's error.
     #[track_caller]
     fn register(
-        mut self,
+        self,
         handle: &Handle,
         key: Option<u64>,
     ) -> Result<ChildProcess, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        let slot = Slot::new(handle, SourceKind::Child);
-        if let Some(key) = key {
-            slot.set_key(key);
-        }
-        match open(&mut self, &slot) {
+        let (mut child, slot) = handle.slot_for(self, SourceKind::Child, key)?;
+        match open(&mut child, &slot) {
             Ok(process) => {
                 let over = Cell::new(process.is_none());
-                Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot, over })
+                Ok(ChildProcess { child: RefCell::new(Some(child)), process, slot, over })
             }
-            Err(error) => Err(RegisterError::new(self, error)),
+            Err(error) => Err(RegisterError::new(child, error)),
         }
     }
 }
@@ -144,7 +138,7 @@ impl ChildProcess {
         }
     }
 
-    fn unwatch(&self) {
+    fn deregister(&self) {
         if !self.over.replace(true) {
             if let Some(process) = &self.process {
                 let _ = self.slot.deregister_fd(process.as_fd());
@@ -170,7 +164,7 @@ impl ChildProcess {
         })
     }
 
-    /// The child: for its pipes.
+    /// The child, for its pipes.
     pub fn get_mut(&mut self) -> &mut Child {
         match self.child.get_mut() {
             Some(child) => child,
@@ -204,7 +198,7 @@ impl Source for ChildProcess {
         let wait = |child: &mut Child| child.try_wait().map_err(|error| lost(child, error));
         let status = self.with(wait).transpose();
         if status.is_some() {
-            self.unwatch();
+            self.deregister();
             self.slot.count();
         } else if self.process.as_ref().is_some_and(ProcessFd::is_ending) {
             return None; // The status is a moment away.
@@ -221,7 +215,7 @@ impl Source for ChildProcess {
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        self.unwatch();
+        self.deregister();
     }
 }
 

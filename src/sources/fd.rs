@@ -1,9 +1,9 @@
 //! Fds: sockets, pipes, terminals, whatever the system can wait for.
 //!
-//! The kernel reports *changes* (edge-triggered), the slot remembers them, and the one who finds
-//! out that the fd is not ready any more says so: [`Fd::try_io`], which all reading and writing
-//! goes through. So a source stays ready until it has been drained, as with a level-triggered
-//! poller, and a turn that finds it so makes no syscall for that.
+//! The kernel reports *changes* (edge-triggered), and the slot remembers them. All reading and
+//! writing goes through [`Fd::try_io`], which finds out that the fd is not ready any more. So a
+//! source stays ready until it has been drained, as with a level-triggered poller. A turn that
+//! finds a ready source makes no syscall for that.
 //!
 //! Longer than 500 lines: more than a third of it are the docs and examples of one
 //! public type.
@@ -110,11 +110,11 @@ pub struct Fd<T: AsFd> {
     io: Option<T>,
     slot: Slot,
     interest: Cell<Interest>,
-    /// What [`clear_readiness`](Self::clear_readiness) has cleared without being asked for: the
-    /// poller has to be asked about it anew.
+    /// The readiness outside of the interest that [`clear_readiness`](Self::clear_readiness) has
+    /// cleared: the poller has to be asked about that anew.
     unknown: Cell<Readiness>,
-    /// What the poller reports: all that was ever asked for, so that asking for it again is no
-    /// syscall.
+    /// The interest that the poller has: all that was ever asked for, so that asking for it again
+    /// is no syscall.
     reported: Cell<Interest>,
     mode: Mode,
 }
@@ -220,10 +220,7 @@ impl Handle {
         interest: Interest,
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
-        if self.is_closed() {
-            return Err(RegisterError::new(io, self.core.gone()));
-        }
-        let slot = Slot::new(self, SourceKind::Fd);
+        let (io, slot) = self.slot_for(io, SourceKind::Fd, None)?;
         match slot.register_fd(io.as_fd(), interest, mode) {
             Ok(()) => Ok(Fd {
                 io: Some(io),
@@ -270,13 +267,14 @@ impl<T: AsFd> Fd<T> {
 
     /// The file.
     ///
-    /// Who reads or writes it past this type and meets `WouldBlock` says so with
-    /// [`clear_readiness`](Self::clear_readiness), or it stays ready.
+    /// If you read or write the file past this type and meet `WouldBlock`, call
+    /// [`clear_readiness`](Self::clear_readiness). Otherwise the source stays ready.
     pub fn get_ref(&self) -> &T {
         self.io()
     }
 
-    /// The file. What is put in its place is not waited for, and what was there has to be closed.
+    /// The file. A file that is put in its place is not waited for, and the old one has to be
+    /// closed.
     pub fn get_mut(&mut self) -> &mut T {
         match &mut self.io {
             Some(io) => io,
@@ -286,30 +284,31 @@ impl<T: AsFd> Fd<T> {
 
     /// Takes the file back; the reactor waits for it no longer. One syscall.
     pub fn into_inner(mut self) -> T {
-        self.unwatch();
+        self.deregister();
         match self.io.take() {
             Some(io) => io,
             None => unreachable!("taken only here"),
         }
     }
 
-    fn unwatch(&self) {
+    fn deregister(&self) {
         if let Some(io) = &self.io {
             // There is nobody to tell, and a file that is not in the poller needs no more.
             let _ = self.slot.deregister_fd(io.as_fd());
         }
     }
 
-    /// What the file is known to be ready for. No syscall.
+    /// The known readiness of the file. No syscall.
     pub fn readiness(&self) -> Readiness {
         self.slot.readiness()
     }
 
-    /// Does something with the file that may say [`WouldBlock`](io::ErrorKind::WouldBlock); if it
-    /// does, the file is taken for not ready until the poller says otherwise.
+    /// Calls `f` with the file. If `f` fails with [`WouldBlock`](io::ErrorKind::WouldBlock), the
+    /// file counts as not ready until the poller says otherwise.
     ///
-    /// With interest in several things it is not clear which one is meant: the poller is asked
-    /// about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves that.
+    /// With interest in several things `WouldBlock` does not say which one is meant. Then the
+    /// poller is asked about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves
+    /// that.
     pub fn try_io<R>(&self, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         self.try_io_for(self.interest.get(), f)
     }
@@ -334,7 +333,7 @@ impl<T: AsFd> Fd<T> {
     fn progressed(&self) {
         self.slot.progressed();
         if self.mode == Mode::Level && self.slot.is_ready() {
-            // What is known is of the time before.
+            // The known readiness is of the time before.
             let _ = self.ask(self.reported.get());
         }
     }
@@ -354,7 +353,7 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    /// Says that the file was found not to be ready for this.
+    /// Marks the file as not ready for this.
     ///
     /// Clearing what is not in the [interest](Self::interest) loses nothing:
     /// [`set_interest`](Self::set_interest) asks the poller about it, by a syscall.
@@ -373,16 +372,16 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    /// What is waited for.
+    /// The interest that is waited for.
     pub fn interest(&self) -> Interest {
         self.interest.get()
     }
 
-    /// Waits for something else from now on. On an error nothing has changed.
+    /// Changes the interest from now on. On an error nothing has changed.
     ///
-    /// With [`Mode::Edge`] a syscall the first time that something is asked for, and none after
-    /// that: what is known of the file stays known. With the other modes one syscall, and what the
-    /// file is ready for is found out anew.
+    /// With [`Mode::Edge`] this is a syscall the first time that something is asked for, and none
+    /// after that: the known readiness stays known. With the other modes it is one syscall, and the
+    /// readiness is found out anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         // A driver without edges reports once: only what is wanted.
         let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
@@ -504,7 +503,7 @@ where
 
 impl<T: AsFd> Drop for Fd<T> {
     fn drop(&mut self) {
-        self.unwatch();
+        self.deregister();
         drop(self.io.take());
         self.slot.closed_fd();
     }

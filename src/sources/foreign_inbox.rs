@@ -1,5 +1,4 @@
-//! The driver's own events, as a source: what somebody else's poller found for somebody else's
-//! sources.
+//! The driver's own events, as a source: the events of a foreign poller for its other users.
 
 use std::fmt;
 use std::io;
@@ -31,45 +30,37 @@ impl<E> IntoSource for Events<E> {
         handle: &Handle,
         key: Option<u64>,
     ) -> Result<ForeignInbox<E>, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        if let Some(id) = self.bound_to() {
+        let (events, slot) = handle.slot_for(self, SourceKind::ForeignInbox, key)?;
+        if let Some(id) = events.bound_to() {
             let at = handle.core.made_at(id).map_or(String::new(), |at| format!(", at {at}"));
             let text =
                 format!("the driver's events are registered already{at}: drop that source first");
-            return Err(RegisterError::new(
-                self,
-                io::Error::new(io::ErrorKind::AlreadyExists, text),
-            ));
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, text);
+            return Err(RegisterError::new(events, error));
         }
-        let slot = Slot::new(handle, SourceKind::ForeignInbox);
-        if let Some(key) = key {
-            slot.set_key(key);
+        if let Err(error) = slot.register_events(events.id()) {
+            return Err(RegisterError::new(events, error));
         }
-        if let Err(error) = slot.register_events(self.id()) {
-            return Err(RegisterError::new(self, error));
-        }
-        self.bind(slot.token());
-        if self.len() > 0 {
+        events.bind(slot.token());
+        if events.len() > 0 {
             slot.found_by_driver();
         }
-        Ok(ForeignInbox { events: self, slot })
+        Ok(ForeignInbox { events, slot })
     }
 }
 
 impl<E> ForeignInbox<E> {
-    /// How many events there are to be taken now.
+    /// The number of events that can be taken now.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no event to take.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes those that are there now, without a turn of the reactor.
+    /// Takes the events that are there now, without a turn of the reactor.
     pub fn try_iter(&self) -> impl Iterator<Item = E> + '_ {
         std::iter::from_fn(|| self.try_take())
     }

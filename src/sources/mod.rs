@@ -1,4 +1,4 @@
-//! What a `select!` can wait for: the [`Source`] trait and the sources of this crate.
+//! The [`Source`] trait, which a `select!` waits for, and the sources of this crate.
 
 mod callback;
 mod child;
@@ -10,6 +10,7 @@ mod never;
 mod notifier;
 mod os_timer;
 mod outbox;
+mod register;
 mod signals;
 mod ticker;
 mod timer;
@@ -21,14 +22,16 @@ pub use self::callback::Callback;
 pub use self::child::ChildProcess;
 pub use self::fd::Fd;
 pub use self::foreign_inbox::ForeignInbox;
-pub use self::inbox::{Inbox, IntoSource, RegisterError};
+pub use self::inbox::Inbox;
 #[doc(hidden)]
 pub use self::internals::Internals;
 pub(crate) use self::internals::{End, keyed};
 pub use self::never::{Never, never};
+pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub use self::outbox::{Outbox, Outgoing, Sending};
+pub use self::register::{IntoSource, RegisterError};
 pub use self::signals::{Signal, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
@@ -97,27 +100,27 @@ use crate::reactor::Handle;
     note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
 )]
 pub trait Source {
-    /// What the case's pattern is matched with.
+    /// The value that the pattern of a case is matched with.
     type Item;
 
-    /// Whether [`try_take`](Source::try_take) would give an item now.
+    /// Returns true if [`try_take`](Source::try_take) would give an item now.
     fn is_ready(&self) -> bool;
 
     /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been
     /// ready.
     fn try_take(&self) -> Option<Self::Item>;
 
-    /// Called when nothing was ready and the reactor has said in public that it is about to sleep:
-    /// here a source asks whoever makes it ready to wake the reactor, for a
-    /// [deadline](BeforeSleep::wake_at), or to [stay awake](BeforeSleep::stay_awake). What was
-    /// published is withdrawn in [`after_sleep`](Source::after_sleep).
+    /// Called just before the reactor sleeps. Arrange to be woken: set a
+    /// [deadline](BeforeSleep::wake_at), ask to [stay awake](BeforeSleep::stay_awake), or publish a
+    /// request to the thread that makes the source ready. Withdraw the request in
+    /// [`after_sleep`](Source::after_sleep).
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())
     }
 
-    /// Called after the sleep, or after the decision not to, whatever it came to: also when this or
-    /// another source, or the driver, panics in between.
+    /// Called after the sleep, or after the decision not to sleep: also when this or another
+    /// source, or the driver, panics in between.
     fn after_sleep(&self) {}
 
     /// Returns true if this reactor can wait for the source. The default is true for a source of
@@ -135,7 +138,7 @@ pub trait Source {
     }
 }
 
-/// Forwards everything to what a pointer points to.
+/// Forwards everything to the source behind a pointer.
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<S: Source + ?Sized> Source for $pointer {

@@ -1,10 +1,10 @@
 //! Kernel timers of one's own: for the clocks that the reactor's queue is not on.
 //!
-//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset;
-//! an [`OsTimer`] is an fd of its own, and each call to it is a syscall. What it has for that is
-//! its clock. The slot says what was found, the handle what is armed: an event of a timer that is
-//! not armed cannot come, because arming anew takes away what the kernel has not delivered, and
-//! stopping takes away what it has.
+//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset.
+//! An [`OsTimer`] is an fd of its own, and each call to it is a syscall. In return it has a clock
+//! of its own. The slot knows the events that were found, the handle the deadline that is armed. An
+//! event of a timer that is not armed cannot come: arming anew takes away the expiry that the
+//! kernel has not delivered, and stopping takes away one that it has.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -28,7 +28,7 @@ mod sealed {
     pub trait Clock: 'static {
         /// A point in time.
         type Time: Copy + fmt::Debug;
-        /// What the source gives.
+        /// The item of the source.
         type Item;
         const CLOCK: sys::OsClock;
         fn now() -> Self::Time;
@@ -114,7 +114,7 @@ impl sealed::Clock for WallClock {
         SystemTime::now()
     }
     fn after(now: SystemTime, d: Duration) -> SystemTime {
-        // What a `SystemTime` cannot hold is "never": the latest that the kernel takes.
+        // A sum that a `SystemTime` cannot hold is "never": the latest that the kernel takes.
         now.checked_add(d).unwrap_or(UNIX_EPOCH + Duration::from_nanos(u64::MAX))
     }
     fn nanos(t: SystemTime) -> u64 {
@@ -132,8 +132,8 @@ impl sealed::Clock for WallClock {
 /// [`Source`] it gives the time it was due at, however late that is received; on the wall clock
 /// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as
 /// those of [`Timer`](super::Timer): never early, at most one value for each arm, no stale value
-/// after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two are one syscall each, on any
-/// thread's time: for what fires often use a `Timer`.
+/// after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two cost one syscall each. For
+/// frequent deadlines use a `Timer`.
 ///
 /// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval)
 /// late.
@@ -158,7 +158,7 @@ impl sealed::Clock for WallClock {
 pub struct OsTimer<C: OsClock = MonotonicClock> {
     timer: sys::TimerFd,
     slot: Slot,
-    /// What was armed, and nobody has received.
+    /// The deadline that was armed, and not received.
     armed: Cell<Option<C::Time>>,
     clock: PhantomData<C>,
 }
@@ -252,13 +252,13 @@ impl<C: OsClock> OsTimer<C> {
         self.armed.take().is_some()
     }
 
-    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed
-    /// and was not received.
+    /// The deadline that is pending, or that has passed and was not received:
+    /// [`stop`](Self::stop) would take this deadline away.
     pub fn deadline(&self) -> Option<C::Time> {
         self.armed.get()
     }
 
-    /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline
+    /// The meaning of an event of the kernel. (An error counts as the end of the wait: the deadline
     /// is looked at.)
     fn expiry(&self) -> Expiry {
         if self.timer.needs_no_read() {

@@ -47,14 +47,8 @@ impl<T> IntoSource for Sender<T> {
 
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        let slot = Slot::new(handle, SourceKind::Outbox);
-        if let Some(key) = key {
-            slot.set_key(key);
-        }
-        Ok(Outbox { sender: self, slot })
+        let (sender, slot) = handle.slot_for(self, SourceKind::Outbox, key)?;
+        Ok(Outbox { sender, slot })
     }
 }
 
@@ -86,7 +80,7 @@ impl<T> fmt::Debug for Outbox<T> {
     }
 }
 
-/// What an outbox can be for a send case: a reference to it, or to references, boxes and options of
+/// The forms of an outbox in a send case: a reference to it, or to references, boxes and options of
 /// it.
 ///
 /// A reference to a reference lends for as long as the inner one, so a case may make the outer one
@@ -153,13 +147,13 @@ where
     }
 }
 
-/// The source that a send case is: ready when there is room, and what it gives is,
-/// [chosen](Chosen), the permit to send.
+/// The source of a send case: ready when there is room. The item is the [chosen](Chosen) permit to
+/// send.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,
-    /// What was left at the channel for the sleep that goes on.
+    /// The request left at the channel for the sleep that goes on.
     waiting: Cell<Waiting>,
     /// The receiver has chosen the case, which has a permit now.
     chosen: Cell<bool>,

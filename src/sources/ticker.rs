@@ -55,18 +55,18 @@ pub struct Ticker {
     behavior: Cell<MissedTickBehavior>,
 }
 
-/// What a [`Ticker`] gives.
+/// The item of a [`Ticker`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tick {
-    /// When the tick was due: the first point of the grid that was missed, however late it is
-    /// received.
+    /// The time at which the tick was due: the first point of the grid that was missed, however
+    /// late the tick is received.
     pub scheduled: Time,
-    /// How many further points of the grid have passed since, for which there will be no tick.
+    /// The number of further points of the grid that have passed since, which get no tick.
     pub missed: u64,
 }
 
-/// What a [`Ticker`] does about the ticks that a late loop has missed. The names, and `Delay`'s
-/// tolerance, are tokio's.
+/// The treatment of ticks that a late loop has missed. The names, and `Delay`'s tolerance, are
+/// tokio's.
 ///
 /// With a period of 100, and a loop that receives the tick of 100 at 350:
 ///
@@ -156,7 +156,7 @@ impl Ticker {
     /// Starts anew with another period: the next tick is one `period` from the real now, and a tick
     /// nobody has received is dropped.
     ///
-    /// Returns whether a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero
+    /// Returns true if a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero
     /// period is an error and changes nothing.
     #[inline]
     pub fn reset(&self, period: Duration) -> Result<bool, ZeroPeriod> {
@@ -167,8 +167,8 @@ impl Ticker {
         Ok(self.slot.arm_after(period))
     }
 
-    /// Starts anew with the same period: the next tick is one period from the real now. The call
-    /// for every event of a loop with a heartbeat: a clock reading and two stores, no allocation,
+    /// Starts anew with the same period: the next tick is one period from the real now. Meant for
+    /// every event of a loop with a heartbeat: costs a clock reading and two stores, no allocation,
     /// no syscall.
     #[inline]
     pub fn restart(&self) -> bool {
@@ -182,7 +182,7 @@ impl Ticker {
     }
 
     /// Stops ticking, until [`restart`](Self::restart), [`reset`](Self::reset) or
-    /// [`resume`](Self::resume). Returns whether a tick was pending, armed or not received.
+    /// [`resume`](Self::resume). Returns true if a tick was pending, armed or not received.
     #[inline]
     pub fn stop(&self) -> bool {
         self.slot.stop()
@@ -226,7 +226,8 @@ impl Ticker {
         true
     }
 
-    /// When the next tick is due, or was and nobody has received it; `None` when stopped.
+    /// The time at which the next tick is due, or was due if it was not received. `None` when
+    /// stopped.
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
     }
@@ -237,7 +238,7 @@ impl Ticker {
         Duration::from_nanos(self.slot.period())
     }
 
-    /// What to do about ticks that were missed. From the next one received on.
+    /// Sets the treatment of missed ticks, from the next tick received on.
     pub fn missed_tick_behavior(self, behavior: MissedTickBehavior) -> Ticker {
         self.set_missed_tick_behavior(behavior);
         self
@@ -271,8 +272,8 @@ fn skip(scheduled: u64, period: u64, now: u64) -> (u64, u64) {
 }
 
 impl MissedTickBehavior {
-    /// How many ticks are dropped when the one of `scheduled` is received at `now`, and when the
-    /// next one is due.
+    /// The number of ticks dropped when the tick of `scheduled` is received at `now`, and the time
+    /// of the next tick.
     fn next(self, scheduled: u64, period: u64, now: u64) -> (u64, u64) {
         let late = now.saturating_sub(scheduled);
         match self {

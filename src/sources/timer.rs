@@ -40,8 +40,8 @@ pub struct Timer {
 }
 
 impl Handle {
-    /// A timer that fires `d` from now. Zero is due at once: the next `select!` sees it. What is
-    /// too long to count never fires.
+    /// A timer that fires `d` from now. Zero is due at once: the next `select!` sees it. A duration
+    /// that overflows the clock never fires.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -88,7 +88,7 @@ impl Timer {
     /// Arms the timer for `t`, a [`Time`] or an [`Instant`](std::time::Instant). Returns as
     /// [`reset`](Self::reset) does.
     ///
-    /// Does not read the clock: the cheapest way to put a deadline off.
+    /// Does not read the clock: the cheapest way to postpone a deadline.
     #[inline]
     pub fn reset_at(&self, t: impl Into<Time>) -> bool {
         self.slot.arm(t.into())
@@ -101,8 +101,8 @@ impl Timer {
         self.slot.stop()
     }
 
-    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed
-    /// and was not received. [`Time::MAX`] is "never".
+    /// The deadline that is pending, or that has passed and was not received:
+    /// [`stop`](Self::stop) would take this deadline away. [`Time::MAX`] is "never".
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
     }

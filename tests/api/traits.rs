@@ -6,19 +6,13 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use pollmux::channel::{
-    self, Permit, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender,
-    TryRecvError, TrySendError,
-};
-use pollmux::{
-    Callback, Canceller, Context, Embedded, Handle, Inbox, Notified, Notifier, OsTimer, Outbox,
-    Reactor, Remote, Select, Sim, SimWorld, Ticker, Timer,
-    context::{AfterCancel, CancelGuard, Cause, ContextError, Done},
-    reactor::{PostError, TimerError},
-    select,
-    sim::{Deadlock, Link, WorldHandle},
-    sources::{ClockSet, RegisterError, ZeroPeriod},
-};
+use pollmux::channel::{self, *};
+use pollmux::context::*;
+use pollmux::driver::*;
+use pollmux::reactor::*;
+use pollmux::sim::*;
+use pollmux::sources::*;
+use pollmux::*;
 
 /// Sent, but not shared: what most messages are.
 type Message = Cell<u32>;
@@ -41,7 +35,9 @@ fn every_error_is_sent_and_shared() {
     error::<ContextError>();
     error::<Cause>();
     error::<Deadlock>();
+    error::<FailingSeed>();
     error::<PostError<fn(&Handle)>>();
+    error::<TryPostError<fn(&Handle)>>();
     // It never lends what it has: to be sent is enough.
     error::<RegisterError<Receiver<Message>>>();
     error::<RegisterError<Sender<Message>>>();
@@ -72,22 +68,45 @@ fn a_failed_registration_passes_a_question_mark() {
 
 fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
 
+/// All public types, at compile time: as those of std and crossbeam, whatever the messages are.
 #[test]
 fn ends_and_handles_pass_a_caught_panic() {
-    // As those of std and crossbeam, whatever the messages are.
-    unwinds::<Sender<&mut Message>>();
-    unwinds::<Receiver<&mut Message>>();
-    unwinds::<Permit<'_, &mut Message>>();
-    unwinds::<channel::Iter<'_, Message>>();
-    unwinds::<channel::TryIter<'_, Message>>();
-    unwinds::<channel::IntoIter<Message>>();
-    unwinds::<Inbox<&mut Message>>();
-    unwinds::<Outbox<&mut Message>>();
-    unwinds::<(Notifier, Notified, Remote)>();
-    unwinds::<(Context, Canceller, CancelGuard, Cause, Done, AfterCancel)>();
-    unwinds::<(Reactor, Handle, Embedded, Timer, Ticker, Callback, OsTimer, Select<'_>)>();
-    unwinds::<(Sim, SimWorld, WorldHandle, Link<Message>)>();
-    unwinds::<(SendError<u32>, TrySendError<u32>, SendTimeoutError<u32>, RecvError, TimerError)>();
+    // channel
+    unwinds::<(Sender<&mut Message>, Receiver<&mut Message>, Permit<'_, &mut Message>)>();
+    unwinds::<(Iter<'_, Message>, TryIter<'_, Message>, IntoIter<Message>)>();
+    unwinds::<(SendError<u32>, TrySendError<u32>, SendTimeoutError<u32>)>();
+    unwinds::<(RecvError, TryRecvError, RecvTimeoutError)>();
+    // sources
+    unwinds::<(Inbox<&mut Message>, Outbox<&mut Message>, ForeignInbox<&mut Message>)>();
+    unwinds::<(Notifier, Notified, NotifyingSender<u32>, FnSource<fn() -> Option<u32>>)>();
+    unwinds::<(Timer, Ticker, Tick, MissedTickBehavior, Callback, Never<&mut Message>)>();
+    unwinds::<(OsTimer, OsTimer<BootClock>, OsTimer<WallClock>, MonotonicClock)>();
+    unwinds::<(Fd<std::net::TcpStream>, ChildProcess, Signal, Signals)>();
+    unwinds::<(RegisterError<Receiver<Message>>, ZeroPeriod, ClockSet)>();
+    // select and context
+    unwinds::<(Select<'_>, Selected<'_, '_>)>();
+    unwinds::<(Context, Canceller, CancelGuard, Cause, ContextError, Done, AfterCancel)>();
+    // reactor
+    unwinds::<(Reactor, Handle, Builder, Embedded, Remote, CallbackContext<'_>)>();
+    unwinds::<(Event, Events, EventsIter<'_>, BeforeSleep<'_>)>();
+    unwinds::<(Stats, Spin, Sources, SourceInfo, SourceKind, SourceOrigin<'_>)>();
+    unwinds::<(TimerId, TimerError, PostError<u32>, TryPostError<u32>)>();
+    // driver
+    unwinds::<(Clock, VirtualClock, Native, ReadyFds, Syscalls, Wait, WakeWindow)>();
+    unwinds::<(foreign::Queue<Message>, foreign::Events<Message>, foreign::EventsId)>();
+    #[cfg(feature = "mio")]
+    unwinds::<MioDriver>();
+    #[cfg(feature = "polling")]
+    unwinds::<PollingDriver>();
+    // sim
+    unwinds::<(Sim, SimWorld, WorldHandle, WorldStats, Link<Message>, LinkStats)>();
+    unwinds::<(Member<Message>, MemberDriver, Deadlock, WaitingMember, WaitsFor)>();
+    unwinds::<(History, FailingSeed)>();
+    // sys
+    unwinds::<(Time, sys::BootTime, sys::OsClock, sys::Expiry)>();
+    unwinds::<(sys::Interest, sys::Mode, sys::Readiness)>();
+    unwinds::<(sys::Poller, sys::Event, sys::Events, sys::Waker, sys::OsTimer)>();
+    unwinds::<(sys::TimerFd, sys::ProcessFd, sys::SignalSet)>();
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn ends_and_handles_pass_a_caught_panic() {
     // sys
     unwinds::<(Time, sys::BootTime, sys::OsClock, sys::Expiry)>();
     unwinds::<(sys::Interest, sys::Mode, sys::Readiness)>();
-    unwinds::<(sys::Poller, sys::Event, sys::Events, sys::Waker, sys::OsTimer)>();
+    unwinds::<(sys::Poller, sys::PollEvent, sys::PollEvents, sys::Waker, sys::PollerTimer)>();
     unwinds::<(sys::TimerFd, sys::ProcessFd, sys::SignalSet)>();
 }
 

@@ -1,4 +1,4 @@
-//! What a reactor does to a timer that is named by its id, for its own thread and for others.
+//! Operations on timers by id, for the reactor's thread and for others.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl Handle {
         ask.dead
     }
 
-    /// Whether the timer that `id` names is there, armed or not.
+    /// Returns true if the timer that `id` names exists, armed or not.
     pub fn is_live(&self, id: TimerId) -> bool {
         self.timer_slot(id).is_ok()
     }

@@ -74,14 +74,13 @@ impl Drop for Batch<'_> {
 }
 
 impl Core {
-    /// Whether closures that wait are to be run by the turn under way: not by one inside another
-    /// closure.
+    /// Returns true if this turn may run callbacks and posts. A turn inside a callback may not.
     #[inline]
     pub(crate) fn may_run_callbacks(&self) -> bool {
         !self.callbacks.running.get()
     }
 
-    /// Whether another thread has asked for something that this turn has not done.
+    /// Returns true if another thread has posted and this turn has not run the post.
     #[inline]
     pub(crate) fn is_pressed(&self) -> bool {
         self.notify.is_pressed() && self.may_run_callbacks()

@@ -95,7 +95,7 @@ pub(super) struct Driving {
     pub(super) ready: ReadyFds,
 }
 
-/// What a turn has learnt for its next sleep.
+/// The doubts of a turn about its next sleep.
 #[derive(Debug, Default)]
 pub(super) struct Sleep {
     /// A source of the turn has something coming (`wake/mod.rs`).
@@ -139,8 +139,8 @@ pub(crate) enum Post {
 /// A callback's closure.
 pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
 
-/// What a callback is called with: the reactor's [`Handle`], to which it derefs, and the callback's
-/// own timer.
+/// The argument of a callback: the reactor's [`Handle`], to which it derefs, and the callback's own
+/// timer.
 pub struct CallbackContext<'a> {
     pub(super) handle: &'a Handle,
     pub(super) id: TimerId,
@@ -253,13 +253,13 @@ impl Core {
         self.table.borrow().ready.len() > 0
     }
 
-    /// Whether a turn would find something: a source, or a closure to be called.
+    /// Returns true if a turn would find a ready source or a due callback.
     pub(super) fn has_work(&self) -> bool {
         self.has_ready() || self.has_due_callbacks()
     }
 
-    /// Whether a turn would call closures: those that came to be due inside another one, or stood
-    /// behind one that panicked.
+    /// Returns true if a turn would run callbacks: those that became due inside another callback,
+    /// or stood behind one that panicked.
     pub(super) fn has_due_callbacks(&self) -> bool {
         self.turn_work.get() && self.may_run_callbacks() && self.table.borrow().callbacks.len() > 0
     }
@@ -350,8 +350,8 @@ impl Core {
         drop((calls, posts, chunks, driver));
     }
 
-    /// Arms a slot for `t`, and takes away what was pending: returns whether something was. To a
-    /// later deadline two stores.
+    /// Arms a slot for `t`, and takes away what was pending. Returns true if something was. Two
+    /// stores for a later deadline.
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
@@ -385,7 +385,7 @@ impl Core {
         matches!(state, State::Armed | State::Ready)
     }
 
-    /// Takes away what is pending: returns whether something was.
+    /// Takes away what is pending. Returns true if something was.
     #[inline]
     pub(super) fn stop(&self, chunk: &Chunk<Core>, slot: u32) -> bool {
         let node = chunk.node(slot);

@@ -205,8 +205,8 @@ impl Core {
         }
     }
 
-    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was
-    /// readable for. The next turn restores it: it arms and goes to sleep again.
+    /// A poll outside a turn may have consumed the event that made our fd readable. Requests
+    /// another turn, which arms the driver and publishes the sleep again.
     #[inline]
     pub(super) fn request_turn_after_poll(&self) {
         if self.outer.embedded.get() {
@@ -215,8 +215,8 @@ impl Core {
         }
     }
 
-    /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us,
-    /// nothing is ready or due, and what is to be due is armed.
+    /// Returns true if a poll has left the outer loop's fd as it was: there was no wake-up, nothing
+    /// is ready or due, and the driver is armed for the next deadline.
     pub(super) fn has_taken_nothing(&self) -> bool {
         let now = self.clock.now_or_later();
         if !self.notify.is_asleep()
@@ -232,8 +232,8 @@ impl Core {
         self.arm_driver(arm).is_ok()
     }
 
-    /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer
-    /// loop sleeps.
+    /// Returns the deadline to arm the kernel's timer for while an outer loop sleeps, and notes it
+    /// as armed.
     pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<WakeWindow> {
         let due = self.timers.next_due.get();
         let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());

@@ -1,10 +1,10 @@
 //! Fds of the user, as the reactor sees them: the driver waits for them under the token of their
 //! slot, and what it finds is remembered there.
 //!
-//! A driver that has no edges refuses [`Mode::Edge`]. It is asked for one report then, and for the
-//! next one when the source has been found not to be ready any more. So is every driver for
-//! [`Mode::Level`], and for the next one when the source has been taken: a file that stays ready
-//! keeps no loop awake that does not ask for it.
+//! A driver that has no edges refuses [`Mode::Edge`](crate::sys::Mode::Edge). It is asked for one
+//! report then, and for the next one when the source has been found not to be ready any more. So is
+//! every driver for [`Mode::Level`](crate::sys::Mode::Level), and for the next one when the source
+//! has been taken: a file that stays ready keeps no loop awake that does not ask for it.
 
 use std::io;
 use std::os::fd::RawFd;

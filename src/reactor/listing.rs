@@ -1,4 +1,4 @@
-//! What is live, and who made it: for the human who looks for a leak.
+//! The list of live sources and their creation sites, for a human who looks for a leak.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,19 +15,19 @@ use crate::sys::Time;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceInfo {
-    /// What it is. `None` only for those made at more than 65,534 places.
+    /// The kind. `None` for sources of the call sites after the first 65,534.
     pub kind: Option<SourceKind>,
-    /// The line that made it.
+    /// The creation site.
     pub location: Option<&'static Location<'static>>,
-    /// When it is due, or was and nobody has received it. `None` when it is not armed, and for what
-    /// has no deadline.
+    /// The deadline, pending or expired and not yet received. `None` if the source is not armed, or
+    /// has no deadlines.
     pub deadline: Option<Time>,
-    /// Of a ticker.
+    /// The period of a ticker.
     pub period: Option<Duration>,
-    /// How many values it has given, or how often it was called. Not counted for channels. Stops at
+    /// The number of values given, or of calls of a callback. Not counted for channels. Stops at
     /// `u32::MAX`.
     pub fired: u64,
-    /// Whether it has something to give.
+    /// The source is ready.
     pub ready: bool,
     /// The source keeps the loop busy for nothing: it was reported 1,000 times without being
     /// taken, drained, read, written or changed, or its end was taken 1,000 times.
@@ -35,16 +35,16 @@ pub struct SourceInfo {
     /// Doing one of those ends it. So does dropping the source, and for an [`Fd`](crate::Fd) a
     /// smaller [interest](crate::Fd::set_interest).
     pub spinning: bool,
-    /// What `wait` reports it by.
+    /// The key that `wait` reports.
     pub key: u64,
-    /// Its id, if it is a timer, a ticker or a callback (but for those of
-    /// [`after_cancel`](Handle::after_cancel), which have none).
+    /// The id of a timer, a ticker or a callback. Callbacks of
+    /// [`after_cancel`](Handle::after_cancel) have none.
     pub id: Option<TimerId>,
 }
 
-/// What is live in a reactor. Made by [`Handle::sources`].
+/// The live sources of a reactor. Made by [`Handle::sources`].
 ///
-/// Printed, it is a line for each place that made sources, the one that made most first:
+/// `Display` prints a line for each creation site, the site with the most sources first:
 ///
 /// ```
 /// use pollmux::{Reactor, Sim};
@@ -71,17 +71,17 @@ pub struct Sources {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceOrigin<'a> {
-    /// What they are.
+    /// The kind.
     pub kind: Option<SourceKind>,
-    /// The line.
+    /// The creation site.
     pub location: Option<&'static Location<'static>>,
-    /// They.
+    /// The sources.
     pub sources: Vec<&'a SourceInfo>,
 }
 
 impl Handle {
-    /// What is live in this reactor, with the line that made it. O(all slots); allocates. For
-    /// humans and tests, not for a loop.
+    /// Lists the live sources of this reactor, each with its creation site. O(all slots);
+    /// allocates. For humans and tests, not for a loop.
     pub fn sources(&self) -> Sources {
         let core = &self.core;
         let now = core.clock.now_or_later();
@@ -117,22 +117,22 @@ impl Handle {
 }
 
 impl Sources {
-    /// One by one, in no order.
+    /// Iterates over the sources, in no order.
     pub fn iter(&self) -> std::slice::Iter<'_, SourceInfo> {
         self.list.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of sources.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no sources.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// By the place that made them, the one that made most first.
+    /// Groups the sources by creation site, the site with the most sources first.
     pub fn by_origin(&self) -> Vec<SourceOrigin<'_>> {
         let mut origins: Vec<SourceOrigin<'_>> = Vec::new();
         let mut index = HashMap::new();

@@ -276,7 +276,7 @@ impl Handle {
         self.core.clock.now()
     }
 
-    /// What the reactor has done so far.
+    /// Returns the counts of the reactor so far.
     pub fn stats(&self) -> Stats {
         let core = &*self.core;
         // A driver that asks while it waits gets the counts from before.
@@ -327,13 +327,13 @@ impl Handle {
         self.core.random.seed(seed);
     }
 
-    /// Whether the reactor has been dropped.
+    /// Returns true if the reactor has been dropped.
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.core.closed.get()
     }
 
-    /// Whether `other` is a handle of the same reactor.
+    /// Returns true if `other` is a handle of the same reactor.
     #[inline]
     pub fn is_same(&self, other: &Handle) -> bool {
         Rc::ptr_eq(&self.core, &other.core)

@@ -244,7 +244,7 @@ impl Remote {
         Ok(())
     }
 
-    /// Whether the reactor has been dropped.
+    /// Returns true if the reactor has been dropped.
     pub fn is_closed(&self) -> bool {
         !self.notify.is_at_home() || self.posts.is_disconnected()
     }

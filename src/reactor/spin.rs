@@ -43,7 +43,7 @@ impl Core {
         found
     }
 
-    /// Whether a source, or somebody outside, has something before `end`.
+    /// Returns true if a source is ready, or a mark or a post is pending, before `end`.
     fn look_until(&self, end: Time, rests: bool, recheck: &impl Fn() -> bool) -> bool {
         let mut looks = 0u32;
         loop {

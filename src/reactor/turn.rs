@@ -24,7 +24,7 @@ use crate::sys::Time;
 /// Entries of the heap that are looked at before the callbacks among them are counted.
 const PIECE: u32 = 512;
 
-/// What blocking came to.
+/// The outcome of [`Core::block`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
@@ -36,8 +36,8 @@ pub(crate) enum Blocked {
 
 impl Core {
     /// Begins a turn: afterwards what is due is ready (all of it, unless more than a
-    /// [`Heap::budget`] of entries stand before it), and the closures that were due have been
-    /// called.
+    /// [budget](super::parts::heap::Heap::budget) of entries stand before it), and the closures
+    /// that were due have been called.
     #[inline]
     pub(crate) fn begin_turn(self: &Rc<Core>) {
         add(&self.counters.turns, 1);
@@ -115,10 +115,10 @@ impl Core {
         self.run_posts_and_callbacks(Again::No);
     }
 
-    /// Whether the next turn has turn_work.
+    /// Decides if the next turn begins with callbacks, fds or memory to handle.
     pub(super) fn settle_turn_work(&self) {
-        let calls = self.table.borrow().callbacks.len();
-        self.turn_work.set(calls > 0 || self.fds.are_registered() || self.memory.untidy.get());
+        let due = self.table.borrow().callbacks.len() > 0;
+        self.turn_work.set(due || self.fds.are_registered() || self.memory.untidy.get());
     }
 
     #[inline(never)]
@@ -379,7 +379,8 @@ impl Core {
         self.sleep.coming.set(true);
     }
 
-    /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
+    /// Returns true if a mark, a post or a wake-up is pending. A part of step 4 of the wake
+    /// protocol.
     #[inline]
     pub(super) fn has_mark_or_post(&self) -> bool {
         self.notify.is_marked()

@@ -332,7 +332,7 @@ fn block_of(slot: u32) -> (usize, usize) {
 pub(crate) struct Placed {
     pub(crate) place: PlaceId,
     slot: u32,
-    /// What named the slot's last place before.
+    /// The word that named the slot's last place before.
     before: u64,
 }
 

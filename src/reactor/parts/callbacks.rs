@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::sys::Time;
 
-/// What a turn knows of its callbacks. Those that are due are in the [table](super::table).
+/// The callbacks of a reactor. Those that are due are in the [table](super::table).
 #[derive(Debug)]
 pub(crate) struct Callbacks {
     /// Callbacks that are live.

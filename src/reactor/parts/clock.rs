@@ -60,16 +60,15 @@ impl TurnClock {
         matches!(self.source, Source::Virtual(_))
     }
 
-    /// Begins a turn: whether something with this deadline (ns) is due. If so the turn has its
-    /// reading.
+    /// Begins a turn. Returns true if this deadline (ns) is due: then the turn has its reading.
     #[inline]
     pub(crate) fn begin_turn(&self, deadline: u64) -> bool {
         self.turn.set(None);
         deadline != u64::MAX && self.is_due(deadline)
     }
 
-    /// Whether the time is `deadline` (ns) or later. Reads the clock precisely, for the turn too,
-    /// only when that is close.
+    /// Returns true if the time is `deadline` (ns) or later. Reads the clock precisely, for the
+    /// turn too, only when that is close.
     #[inline]
     pub(crate) fn is_due(&self, deadline: u64) -> bool {
         if let Source::Monotonic { allowed, .. } = &self.source {
@@ -99,8 +98,8 @@ impl TurnClock {
         }
     }
 
-    /// Whether `deadline` (ns) has passed already at the turn's reading. Without one nothing had
-    /// when the turn began.
+    /// Returns true if `deadline` (ns) had passed at the turn's reading. Without a reading nothing
+    /// was due when the turn began.
     #[inline]
     pub(crate) fn was_due(&self, deadline: u64) -> bool {
         self.turn.get().is_some_and(|now| now.as_nanos() >= deadline)

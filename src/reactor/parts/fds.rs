@@ -1,4 +1,4 @@
-//! What a reactor remembers of the fds that are registered.
+//! The registered fds: their readiness, and what was reported.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -7,56 +7,56 @@ use super::usage::FEW;
 use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, nanos};
 
-/// What is remembered of one fd.
+/// The state of one registered fd.
 #[derive(Debug, Default)]
 pub(crate) struct FdRecord {
-    /// What it was found to be ready for and not found out not to be any more.
+    /// The readiness that was found and not cleared.
     pub(crate) found: Cell<Readiness>,
-    /// What of that makes its source ready.
+    /// The part of `found` that makes the source ready.
     pub(crate) wanted: Cell<Readiness>,
     /// The part of `wanted` that its source reports once: the ends that nobody asked for, and
     /// everything in [`Mode::OneShot`].
     pub(crate) once_only: Cell<Readiness>,
     /// The part of `once_only` that its source has reported.
     pub(crate) told: Cell<Readiness>,
-    /// The driver reports it once, and is asked anew when it has been found not to be ready any
-    /// more, or, in [`Mode::Level`], been taken.
+    /// The driver reports the fd once. It is asked anew when the fd is no longer ready, or, in
+    /// [`Mode::Level`], when the report was taken.
     pub(crate) once: Cell<bool>,
     /// The number of the fd, plus one; 0 while none is registered.
     pub(crate) number: Cell<u32>,
 }
 
 impl FdRecord {
-    /// The source has something to report.
+    /// Returns true if the source has something to report.
     pub(crate) fn is_ready(&self) -> bool {
         !(self.found.get() & self.wanted.get()).without(self.told.get()).is_empty()
     }
 
-    /// The part of that which the source reports once, and now.
+    /// Returns the readiness that the source reports once and has not reported.
     pub(crate) fn untold(&self) -> Readiness {
         (self.found.get() & self.once_only.get()).without(self.told.get())
     }
 
-    /// Notes that the source reports it. Returns true if there was something untold.
+    /// Notes a report of the source. Returns true if something was untold.
     pub(crate) fn tell(&self) -> bool {
         let untold = self.untold();
         self.told.set(self.told.get() | untold);
         !untold.is_empty()
     }
 
-    /// The source has reported something for the last time that is still there.
+    /// Returns true if something that is reported once was reported and still holds.
     pub(crate) fn is_told(&self) -> bool {
         !(self.found.get() & self.told.get()).is_empty()
     }
 
-    /// Asks for `wanted`, of which `once_only` is reported once. What was told of that stays told.
+    /// Sets `wanted`, of which `once_only` is reported once. A report of that stays a report.
     pub(crate) fn want(&self, wanted: Readiness, once_only: Readiness) {
         self.wanted.set(wanted);
         self.once_only.set(once_only);
         self.told.set(self.told.get() & once_only);
     }
 
-    /// Forgets everything: the slot may be another source's next.
+    /// Clears everything: the slot may be another source's next.
     pub(crate) fn reset(&self) {
         self.found.set(Readiness::NONE);
         self.want(Readiness::NONE, Readiness::NONE);
@@ -78,7 +78,7 @@ pub(crate) fn once_only(interest: Interest, mode: Mode, wanted: Readiness) -> Re
     }
 }
 
-/// What of an fd's readiness the one who asked for `interest` can do something about.
+/// Returns the readiness that a user with this interest can act on.
 pub(crate) fn wanted(interest: Interest) -> Readiness {
     let mut wanted = Readiness::NONE;
     if interest.is_readable() {

@@ -1,11 +1,11 @@
-//! Where each source was created, in two bytes: call sites are few, so each gets a number the first
-//! time that it makes a source.
+//! The creation site of each source, in two bytes. Call sites are few, so each gets a number when it
+//! makes its first source.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 
-/// What kind of source something is.
+/// The kinds of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum SourceKind {
@@ -19,7 +19,7 @@ pub enum SourceKind {
     Inbox,
     /// The sender of a channel: an [`Outbox`](crate::Outbox).
     Outbox,
-    /// What a [`Notifier`](crate::Notifier) rings.
+    /// The source that a [`Notifier`](crate::Notifier) rings.
     Notified,
     /// The end of a [`Context`](crate::Context): a [`Done`](crate::context::Done).
     Context,
@@ -95,7 +95,7 @@ impl Sites {
         id
     }
 
-    /// What a number stands for.
+    /// Returns the site of a number.
     pub(crate) fn site(&self, id: SiteId) -> Option<Site> {
         self.sites.get(usize::from(id.0).checked_sub(1)?).copied()
     }

@@ -54,7 +54,7 @@ pub(crate) const TIME_SLICE: u64 = 10_000_000;
 /// then has been run just before, and is in the cache.
 pub(crate) const LAST_STRETCH: u64 = 5_000;
 
-/// The settings, and what has come of it so far.
+/// The settings of spinning, and its successes so far.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     /// ns; 0 for never.
@@ -100,14 +100,14 @@ impl Spinner {
         self.saved.get()
     }
 
-    /// Whether a deadline is to be met by spinning. One with enough slack is not.
+    /// Returns true if a deadline is to be met by spinning. One with enough slack is not.
     pub(crate) fn is_met(&self, WakeWindow { earliest, latest }: WakeWindow) -> bool {
         self.precise > 0
             && latest != Time::MAX
             && latest - earliest < Duration::from_nanos(self.precise)
     }
 
-    /// When to wake up for a deadline that is to be met by spinning.
+    /// Returns the time to wake up for a deadline that is to be met by spinning.
     #[inline]
     pub(crate) fn ahead(&self, deadline: WakeWindow) -> WakeWindow {
         if !self.is_met(deadline) {
@@ -118,7 +118,7 @@ impl Spinner {
         WakeWindow { earliest: earliest - ahead, latest: latest - ahead }
     }
 
-    /// Whether to look for a message this time.
+    /// Decides if this sleep is preceded by a spin.
     pub(crate) fn attempts(&self) -> bool {
         if self.limit == 0 || !self.adaptive || self.credit.get() > 0 {
             return self.limit > 0;

@@ -8,7 +8,7 @@ use crate::reactor::parts::slots::Flag;
 use crate::wake::Bell;
 
 impl Slot {
-    /// Makes the slot's expiry a call.
+    /// Makes the slot's expiry a call of this closure.
     pub(crate) fn set_callback(&self, call: CallbackFn) {
         if self.is_inert() {
             return;
@@ -29,33 +29,33 @@ impl Slot {
         self.set_callback(call);
     }
 
-    /// Whether the slot has a closure, which does not run.
+    /// Returns true if the slot has a closure that does not run now.
     pub(crate) fn has_callback(&self) -> bool {
         self.chunk.has_callback(self.slot)
     }
 
-    /// Takes the closure away. Whether there was one, which is not called then.
+    /// Drops the closure uncalled. Returns true if there was one.
     pub(crate) fn drop_callback(&self) -> bool {
         self.stop();
         let call = self.chunk.take_callback(self.slot);
         call.is_some()
     }
 
-    /// Leaves a slot with a closure to the reactor: it is freed when that has been called.
+    /// Leaves the slot to the reactor, which frees it after the call.
     pub(crate) fn detach_callback(self) {
         if self.has_callback() {
             self.node().set(Flag::Detached, true);
         }
     }
 
-    /// Leaves the slot to the reactor: it is freed when nothing is pending any more.
+    /// Leaves the slot to the reactor, which frees it when nothing is pending.
     pub(crate) fn detach(self) {
         if self.deadline().is_some() || self.is_running() {
             self.node().set(Flag::Detached, true);
         }
     }
 
-    /// Whether the slot's closure runs now: then it is not in its place.
+    /// Returns true if the slot's closure runs now. It is not in its place then.
     fn is_running(&self) -> bool {
         self.node().is(Flag::Callback) && !self.has_callback()
     }

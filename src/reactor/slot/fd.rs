@@ -1,4 +1,4 @@
-//! The slot of an fd, or of the driver's own events.
+//! The slot of an fd, or of a driver's own events.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -12,7 +12,7 @@ use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, errors};
 
 impl Slot {
-    /// Waits for `fd` from now on. One syscall.
+    /// Registers `fd` with the driver. One syscall.
     pub(crate) fn register_fd(
         &self,
         fd: BorrowedFd<'_>,
@@ -94,28 +94,29 @@ impl Slot {
         core.settle_turn_work();
     }
 
-    /// The driver says so no longer.
+    /// Stops waiting for the driver's events.
     pub(crate) fn deregister_events(&self) {
         if !self.is_inert() {
             self.end_registration();
         }
     }
 
-    /// As if the driver had said so now.
+    /// Makes the source ready, as a report of the driver would.
     pub(crate) fn found_by_driver(&self) {
         self.fd_record().found.set(Readiness::READABLE);
         self.make_ready();
     }
 
-    /// Whether what the driver has reported of this fd it reports again only when it has been
-    /// [asked to](Self::reregister_fd): it has no edges, or the mode is [`Mode::Level`].
+    /// Returns true if the driver reports this fd again only after a
+    /// [new registration](Self::reregister_fd): the driver has no edges, or the mode is
+    /// [`Mode::Level`].
     #[inline]
     pub(crate) fn is_told_once(&self) -> bool {
         self.fd_record().once.get()
     }
 
-    /// The fd is not ready any more, and is to be reported when it is again: nothing has to be done
-    /// for that but under a driver without edges.
+    /// Expects the next readiness of an fd that is not ready any more. Only a driver without edges
+    /// has to be asked.
     #[inline]
     pub(crate) fn expect_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.is_told_once() {
@@ -129,12 +130,12 @@ impl Slot {
         self.chunk.fds.of(self.slot)
     }
 
-    /// What the fd was found to be ready for.
+    /// Returns the readiness that was found.
     pub(crate) fn readiness(&self) -> Readiness {
         self.fd_record().found.get()
     }
 
-    /// The fd was found not to be ready for this.
+    /// Clears a readiness that the fd no longer has.
     pub(crate) fn forget_readiness(&self, readiness: Readiness) {
         let fd = self.fd_record();
         fd.found.set(fd.found.get().without(readiness));
@@ -143,8 +144,8 @@ impl Slot {
         }
     }
 
-    /// Asks the driver anew, about this. One syscall. What was found is forgotten, and reported
-    /// again if it still is so.
+    /// Changes the registration. One syscall. The readiness that was found is cleared; the driver
+    /// reports it again if it still holds.
     pub(crate) fn reregister_fd(
         &self,
         fd: BorrowedFd<'_>,
@@ -162,7 +163,7 @@ impl Slot {
         Ok(())
     }
 
-    /// What makes the source ready from now on, of what is found.
+    /// Sets the readiness that makes the source ready from now on.
     pub(crate) fn want(&self, interest: Interest, mode: Mode) {
         let fd = self.fd_record();
         let wanted = wanted(interest);
@@ -175,7 +176,7 @@ impl Slot {
         }
     }
 
-    /// The fd is to report again what it reports once.
+    /// Lets the fd report again what it reports once.
     pub(crate) fn retell(&self) {
         self.fd_record().told.set(Readiness::NONE);
     }
@@ -204,7 +205,7 @@ impl Slot {
         }
     }
 
-    /// Waits for `fd` no longer. One syscall. What was found is forgotten.
+    /// Deregisters `fd`. One syscall. The readiness that was found is cleared.
     ///
     /// While the driver waits it cannot be told: then it is when that wait is over, which is soon.
     pub(crate) fn deregister_fd(&self, fd: BorrowedFd<'_>) -> io::Result<()> {

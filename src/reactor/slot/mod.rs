@@ -58,13 +58,13 @@ impl Slot {
         &self.chunk.owner
     }
 
-    /// An expiry or a message that nobody has taken.
+    /// Returns true if an expiry or a message was not taken yet.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.node().state.get() == State::Ready
     }
 
-    /// [`is_ready`](Self::is_ready) of a timer: also if it is due, and the queue has not got to it.
+    /// Returns true if a timer has expired, also if the queue has not got to it.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.is_ready() || self.core().is_overdue(self.node())
@@ -87,7 +87,7 @@ impl Slot {
         self.chunk.token(self.slot)
     }
 
-    /// The slot's number, which its next user has, too.
+    /// Returns the slot's number, which its next user has, too.
     pub(crate) fn number(&self) -> u32 {
         self.slot
     }
@@ -96,8 +96,7 @@ impl Slot {
         self.core().timer_id(self.token(), ticker)
     }
 
-    /// What `stop` would take away: a deadline that is pending, or that has passed and was not
-    /// taken.
+    /// Returns the deadline that `stop` would take away: pending, or expired and not taken.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let pending = matches!(self.node().state.get(), State::Armed | State::Ready);
         pending.then(|| self.last_deadline())
@@ -127,7 +126,7 @@ impl Slot {
         self.chunk.periods.of(self.slot).set(nanos(period));
     }
 
-    /// Lets the timer fire late by as much, for the sake of others. For the sleep that comes next.
+    /// Lets the timer fire late by as much, to share wake-ups. Holds from the next sleep on.
     pub(crate) fn set_slack(&self, slack: Duration) {
         let core = self.core();
         self.chunk.slacks.of(self.slot).set(nanos(slack));
@@ -139,15 +138,15 @@ impl Slot {
         }
     }
 
-    /// Has no slack, whatever the reactor's is.
+    /// Takes away the reactor's slack from this timer.
     pub(crate) fn be_exact(&self) {
         if self.core().timers.slack.get() > 0 {
             self.set_slack(Duration::ZERO);
         }
     }
 
-    /// Arms for `t`, and takes away what was pending: returns whether something was. To a later
-    /// deadline two stores.
+    /// Arms for `t`, and takes away what was pending. Returns true if something was. Two stores for
+    /// a later deadline.
     #[inline]
     pub(crate) fn arm(&self, t: Time) -> bool {
         self.core().arm(&self.chunk, self.slot, t)
@@ -159,13 +158,13 @@ impl Slot {
         self.arm(self.core().clock.count_from(d) + d)
     }
 
-    /// Takes away what is pending: returns whether something was.
+    /// Takes away what is pending. Returns true if something was.
     #[inline]
     pub(crate) fn stop(&self) -> bool {
         self.core().stop(&self.chunk, self.slot)
     }
 
-    /// It has something, without having been armed in the queue.
+    /// Makes an idle slot ready without a timer.
     pub(crate) fn make_ready(&self) {
         let core = self.core();
         let table = &mut *core.table.borrow_mut();
@@ -177,19 +176,19 @@ impl Slot {
         }
     }
 
-    /// It has given something.
+    /// Counts a value that was given.
     pub(crate) fn count(&self) {
         self.node().count();
         self.progressed();
     }
 
-    /// An inbox in the ready list has given a message, and there are more.
+    /// Notes that an inbox in the ready list has given a message and has more.
     #[inline]
     pub(crate) fn received(&self) {
         self.node().pos.set(PATIENCE);
     }
 
-    /// It has given its end, which `times` counts. A loop that goes on asking for it spins.
+    /// Counts in `times` that the end was given. A loop that goes on asking for it spins.
     #[cold]
     pub(crate) fn end_taken(&self, times: &Cell<u32>) {
         if times.get() < PATIENCE {
@@ -202,7 +201,7 @@ impl Slot {
         }
     }
 
-    /// The time that a due slot was due at; it is `Idle` then.
+    /// Takes the expiry of a due slot: returns its deadline, and leaves the slot `Idle`.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<Time> {
         self.is_due().then(|| self.take())
@@ -229,16 +228,14 @@ impl Slot {
         core.counters.expired.set(core.counters.expired.get() + 1);
     }
 
-    /// What senders wake.
-    pub(crate) fn notify(&self) -> &Arc<Notify> {
-        &self.core().notify
-    }
-}
-
-impl Slot {
     /// Fails in a forked child.
     pub(crate) fn check_process(&self) -> io::Result<()> {
         self.core().check_process()
+    }
+
+    /// Returns the party that senders wake.
+    pub(crate) fn notify(&self) -> &Arc<Notify> {
+        &self.core().notify
     }
 }
 

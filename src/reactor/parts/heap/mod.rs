@@ -71,14 +71,14 @@ pub(crate) struct Heap {
     holes: usize,
     /// The sweep looks at the leaves before this index next.
     sweep: usize,
-    /// The most entries since the last call of [`watch`](Heap::watch).
+    /// The most entries since the last call of [`measure`](Heap::measure).
     most: usize,
 }
 
 /// As many blocks are kept for ever: 64 KiB.
 const KEPT: usize = (64 << 10) / size_of::<Block>();
 
-/// What [`Heap::expire`] did.
+/// The work of [`Heap::expire`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Expired {
     /// Records that became ready.

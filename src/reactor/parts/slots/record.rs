@@ -35,27 +35,27 @@ pub(crate) enum State {
     Ended,
 }
 
-/// What a record says of its source, a bit each.
+/// The properties of a source, a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Flag {
-    /// The user gave it a key.
+    /// The user gave the source a key.
     Keyed = 1,
-    /// It is among the channels that nothing has been asked of (`channels.rs`).
+    /// The channel has no request (`channels.rs`).
     Unasked = 2,
-    /// Its expiry is a closure to be called, not an item to be taken.
+    /// The expiry is a closure to be called, not an item to be taken.
     Callback = 4,
-    /// It has a slack of its own.
+    /// The timer has a slack of its own.
     Slack = 8,
-    /// Nobody owns it any more: it goes when nothing is pending.
+    /// The slot has no owner: the reactor frees it when nothing is pending.
     Detached = 16,
-    /// It is called once at the most: its closure does not come back.
+    /// The closure is called once at the most.
     Once = 32,
-    /// Its end was taken [`PATIENCE`] times.
+    /// The end was taken [`PATIENCE`] times.
     Spinning = 64,
 }
 
-/// What the reactor keeps of a source: 32 bytes.
+/// The record of a source: 32 bytes.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
@@ -68,9 +68,9 @@ pub(crate) struct Node {
     /// are left until it counts as spinning; zero means that it does.
     pub(crate) pos: Cell<u32>,
     pub(super) generation: Cell<u32>,
-    /// How often it gave an item, or was called; stays at the greatest number.
+    /// The number of items given, or of calls. Stays at the greatest number.
     pub(super) fired: Cell<u32>,
-    /// What it is and who made it.
+    /// The kind and the creation site.
     pub(crate) site: Cell<SiteId>,
     pub(crate) state: Cell<State>,
     pub(super) flags: Cell<u8>,
@@ -127,7 +127,7 @@ impl<T: Default> Column<T> {
     }
 }
 
-/// What a source reaches through its chunk: the reactor.
+/// The reactor, as a source reaches it through its chunk.
 pub(crate) trait Owner {
     /// The closure of a callback.
     type Callback;
@@ -236,7 +236,7 @@ impl<O: Owner> Chunk<O> {
         self.probes.get(slot)?.borrow().as_deref().map(f)
     }
 
-    /// Whether there is a closure, which does not run.
+    /// Returns true if there is a closure that does not run now.
     pub(crate) fn has_callback(&self, slot: u32) -> bool {
         self.callbacks.get(slot).is_some_and(|call| call.borrow().is_some())
     }

@@ -1,5 +1,5 @@
-//! The creation site of each source, in two bytes. Call sites are few, so each gets a number when it
-//! makes its first source.
+//! The creation site of each source, in two bytes. Call sites are few, so each gets a number when
+//! it makes its first source.
 
 use std::collections::HashMap;
 use std::fmt;

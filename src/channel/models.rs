@@ -361,7 +361,7 @@ fn a_receiver_that_moves_while_a_message_is_coming() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
         let first = Sleeper::new(rx);
-        first.receivers[0].state().arm(Request::Mark);
+        first.receivers[0].state().ask_and_look(Request::Mark);
         let kept = tx.clone();
         let sender = thread::spawn(move || tx.try_send(1).unwrap());
         let rx = first.receivers.into_iter().next().unwrap();

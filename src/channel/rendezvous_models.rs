@@ -66,7 +66,7 @@ impl Loop {
         channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));
         let probe = channel.probe();
         loop {
-            while probe.arm(Request::Mark) == Look::Ready {
+            while probe.ask_and_look(Request::Mark) == Look::Ready {
                 if let Ok(value) = channel.try_recv_as(Some(&self.notify)) {
                     return value;
                 }

@@ -56,7 +56,7 @@ impl Channels {
     #[inline(always)]
     fn ask_now(&mut self, table: &mut Table, slot: u32) {
         let ask = |probe: &dyn Probe| {
-            let look = probe.arm(Request::Mark);
+            let look = probe.ask_and_look(Request::Mark);
             if look == Look::Ready {
                 probe.silence();
             }

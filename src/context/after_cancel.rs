@@ -1,10 +1,10 @@
-//! A closure that a reactor runs after the end of a context.
+//! A callback that a reactor runs after the end of a context.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::Context;
-use super::watch::Watch;
+use super::end_bell::EndBell;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::Bell;
 
@@ -14,7 +14,7 @@ use crate::wake::Bell;
 /// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
 #[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct AfterCancel {
-    /// It has the closure, and the closure what hangs at the context.
+    /// It has the callback, and the callback the bell that hangs at the context.
     slot: Slot,
     context: Context,
 }
@@ -26,7 +26,7 @@ impl Handle {
     ///
     /// It runs before a message is received that was sent after the cancellation. `f` may do as it
     /// likes, also wait on the reactor. It goes with the reactor if the context does not end
-    /// before. Allocates the closure and what hangs at the context; running it does not.
+    /// before. Allocates the callback and the bell that hangs at the context; running it does not.
     /// [`sources`](Self::sources) lists it as a callback.
     ///
     /// # Panics
@@ -57,17 +57,17 @@ impl Handle {
         context.err();
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
-        // From here on a canceller, if it comes first, makes the call due.
-        let watch = Watch::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
-        let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
-        let bell = watch.bell.clone();
-        let mut last = Some((watch, f));
+        // From here on a canceller, if it comes first, makes the callback due.
+        let end = EndBell::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
+        let limit = context.limit().filter(|_| !end.is_ended() && !self.is_closed());
+        let bell = end.bell.clone();
+        let mut last = Some((end, f));
         slot.set_callback_once(
             bell,
             Box::new(move |cx| {
-                let Some((watch, f)) = last.take() else { return };
-                watch.settle();
-                drop(watch);
+                let Some((end, f)) = last.take() else { return };
+                end.settle();
+                drop(end);
                 f(cx.handle());
             }),
         );
@@ -80,20 +80,20 @@ impl Handle {
 }
 
 impl AfterCancel {
-    /// Takes the closure away. True when that prevented it from running: it had neither begun nor
+    /// Drops the callback. Returns true if that prevented it from running: it had neither begun nor
     /// been stopped.
     pub fn stop(&self) -> bool {
         self.slot.drop_callback()
     }
 
-    /// Lets the closure run late after a deadline, by `slack` at the most, as
+    /// Lets the callback run late after a deadline, by `slack` at the most, as
     /// [`Done::slack`](super::Done::slack) does.
     pub fn slack(self, slack: Duration) -> AfterCancel {
         self.slot.set_slack(slack);
         self
     }
 
-    /// Whether the closure has neither run nor been stopped.
+    /// Returns true if the callback has neither run nor been stopped.
     pub fn is_pending(&self) -> bool {
         self.slot.has_callback()
     }

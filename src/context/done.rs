@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::watch::Watch;
+use super::end_bell::EndBell;
 use super::{Cause, Context};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sources::{BeforeSleep, Internals, Source, keyed};
@@ -18,7 +18,7 @@ use crate::wake::{Bell, Probe, Request};
 #[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
-    watch: Watch,
+    end: EndBell,
     /// Ready when rung, armed for the deadline.
     slot: Slot,
     /// It has been taken, and `wait` need not report it any more.
@@ -81,17 +81,17 @@ impl Handle {
     pub fn done(&self, context: &Context) -> Done {
         self.check_clock(context);
         let slot = Slot::new(self, SourceKind::Context);
-        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.number()));
+        let end = EndBell::new(context, Bell::new(slot.notify().clone(), slot.number()));
         if !self.is_closed() {
             if context.node.is_some() {
-                slot.register_channel(watch.bell.clone());
+                slot.register_channel(end.bell.clone());
             }
             if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
                 slot.be_exact();
                 slot.arm(limit.at);
             }
         }
-        Done { watch, slot, over: Cell::new(false), ends: Cell::new(0) }
+        Done { end, slot, over: Cell::new(false), ends: Cell::new(0) }
     }
 
     #[track_caller]
@@ -110,7 +110,7 @@ impl Handle {
 impl Done {
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.watch.context
+        &self.end.context
     }
 
     /// Lets the deadline be told late, by `slack` at the most, as
@@ -129,16 +129,16 @@ impl Source for Done {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.watch.is_ended() || self.slot.is_due()
+        self.end.is_ended() || self.slot.is_due()
     }
 
     fn try_take(&self) -> Option<Cause> {
         if !self.is_ready() {
             return None;
         }
-        let node = self.watch.context.node.as_ref()?;
+        let node = self.end.context.node.as_ref()?;
         if !self.over.replace(true) {
-            self.watch.settle();
+            self.end.settle();
             self.slot.stop();
             self.slot.channel_ended();
             self.slot.count();
@@ -148,12 +148,12 @@ impl Source for Done {
     }
 
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.watch.bell.ask(Request::Wake);
+        self.end.bell.ask(Request::Wake);
         Ok(())
     }
 
     fn after_sleep(&self) {
-        self.watch.bell.unask();
+        self.end.bell.unask();
     }
 
     #[inline]
@@ -165,7 +165,7 @@ impl Source for Done {
 impl fmt::Debug for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Done")
-            .field("context", &self.watch.context)
+            .field("context", &self.end.context)
             .field("ready", &self.is_ready())
             .field("inert", &self.slot.is_inert())
             .finish()

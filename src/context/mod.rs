@@ -11,21 +11,21 @@
 //! | `tree.rs` | the tree: what ends a node ends all below it, and nobody waits |
 //! | `cause.rs` | how a context has ended |
 //! | `cancel.rs` | what ends a context |
-//! | `watch.rs` | a bell at a context, for a reactor |
+//! | `end_bell.rs` | a bell at a context, for a reactor |
 //! | `done.rs` | the end of a context as a source |
-//! | `after_cancel.rs` | a closure that runs after the end |
+//! | `after_cancel.rs` | a callback that runs after the end |
 //! | `models.rs` | the loom models |
 
 mod after_cancel;
 mod cancel;
 mod cause;
 mod done;
+mod end_bell;
 #[cfg(all(loom, test))]
 mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod tree;
-mod watch;
 
 use std::any::TypeId;
 use std::error::Error;
@@ -38,9 +38,9 @@ pub use self::cancel::{CancelGuard, Canceller};
 use self::cause::Reason;
 pub use self::cause::{Cause, ContextError};
 pub use self::done::Done;
-use self::tree::{Limit, Node};
 #[cfg(all(loom, test))]
-use self::watch::Watch;
+use self::end_bell::EndBell;
+use self::tree::{Limit, Node};
 use crate::driver::Clock;
 #[cfg(doc)]
 use crate::reactor::Handle;

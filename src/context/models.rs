@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
 use loom::thread;
 
-use super::{Canceller, Context, ContextError, Watch};
+use super::{Canceller, Context, ContextError, EndBell};
 use crate::channel::{Entry, Registry};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
@@ -22,23 +22,23 @@ fn cancellable() -> (Context, Canceller) {
 
 /// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's
 /// flag.
-fn select(watch: &Watch, notify: &Notify, bed: &Bed) {
-    while !watch.is_ended() {
+fn select(end: &EndBell, notify: &Notify, bed: &Bed) {
+    while !end.is_ended() {
         notify.sleep();
-        watch.bell.ask(Request::Wake);
+        end.bell.ask(Request::Wake);
         fence(Ordering::SeqCst);
-        if !watch.is_ended() {
+        if !end.is_ended() {
             bed.sleep();
         }
         notify.awake();
-        watch.bell.unask();
+        end.bell.unask();
     }
 }
 
 /// Those of a `wait`, which looks only when there is a mark.
-fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
+fn wait(end: &EndBell, notify: &Notify, bed: &Bed) {
     notify.prepare(SLOT);
-    let mut ready = watch.bell.arm(Request::Mark) == Look::Ready;
+    let mut ready = end.bell.ask_and_look(Request::Mark) == Look::Ready;
     while !ready {
         notify.sleep();
         fence(Ordering::SeqCst);
@@ -46,9 +46,9 @@ fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
             bed.sleep();
         }
         notify.awake();
-        ready = collect(notify) && watch.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
+        ready = collect(notify) && end.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
     }
-    assert!(watch.is_ended(), "who is told finds it ended");
+    assert!(end.is_ended(), "who is told finds it ended");
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
         let (context, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (notify, _) = party();
-        let watch = Watch::new(&context, Bell::new(notify, SLOT));
+        let end = EndBell::new(&context, Bell::new(notify, SLOT));
         assert!(there.join().unwrap());
-        assert!(watch.bell.is_rung() && watch.is_ended());
+        assert!(end.bell.is_rung() && end.is_ended());
     });
 }
 
@@ -130,9 +130,9 @@ fn cancel_against_park_in_a_select() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, bed) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
+        let end = EndBell::new(&context, Bell::new(notify.clone(), SLOT));
         let there = thread::spawn(move || canceller.cancel());
-        select(&watch, &notify, &bed);
+        select(&end, &notify, &bed);
         assert!(there.join().unwrap());
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     });
@@ -143,9 +143,9 @@ fn cancel_against_park_in_a_wait() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, bed) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
+        let end = EndBell::new(&context, Bell::new(notify.clone(), SLOT));
         let there = thread::spawn(move || canceller.cancel());
-        wait(&watch, &notify, &bed);
+        wait(&end, &notify, &bed);
         assert!(there.join().unwrap());
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     });
@@ -157,12 +157,12 @@ fn two_cancellations_against_park() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (notify, bed) = party();
-        let watch = Watch::new(&child, Bell::new(notify.clone(), SLOT));
+        let end = EndBell::new(&child, Bell::new(notify.clone(), SLOT));
         let threads = [
             thread::spawn(move || cancel_child.cancel()),
             thread::spawn(move || cancel_parent.cancel()),
         ];
-        select(&watch, &notify, &bed);
+        select(&end, &notify, &bed);
         let ended = threads.map(|thread| thread.join().unwrap());
         assert!(ended.contains(&true));
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
@@ -174,10 +174,10 @@ fn a_watch_taken_down_against_cancel() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, _) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
-        let bell: Arc<Bell> = watch.bell.clone();
+        let end = EndBell::new(&context, Bell::new(notify.clone(), SLOT));
+        let bell: Arc<Bell> = end.bell.clone();
         let there = thread::spawn(move || canceller.cancel());
-        drop(watch);
+        drop(end);
         assert!(there.join().unwrap());
         // Rung or not: what is taken down goes with the context at the latest.
         drop(context);

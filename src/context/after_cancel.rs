@@ -1,4 +1,4 @@
-//! A closure that a reactor runs after the end of a context.
+//! A callback after the end of a context.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,26 +8,25 @@ use super::watch::Watch;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::Bell;
 
-/// Something that a reactor is to do when a [`Context`] has ended; made by
-/// [`Handle::after_cancel`].
+/// A callback that runs when a [`Context`] has ended; made by [`Handle::after_cancel`].
 ///
-/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
+/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it to the reactor.
 #[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct AfterCancel {
-    /// It has the closure, and the closure what hangs at the context.
+    /// The slot has the closure, and the closure has the bell at the context.
     slot: Slot,
     context: Context,
 }
 
 impl Handle {
-    /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a
-    /// `select!`, `wait` or `turn`, which then goes on waiting. If the context has ended already
-    /// that is the next turn. Go's `AfterFunc`.
+    /// Runs `f` on this reactor once `context` has ended: inside a `select!`, `wait` or `turn`,
+    /// which then goes on waiting. If the context has ended already, `f` runs in the next turn.
+    /// Go's `AfterFunc`.
     ///
-    /// It runs before a message is received that was sent after the cancellation. `f` may do as it
-    /// likes, also wait on the reactor. It goes with the reactor if the context does not end
-    /// before. Allocates the closure and what hangs at the context; running it does not.
-    /// [`sources`](Self::sources) lists it as a callback.
+    /// `f` runs before a message is received that was sent after the cancellation. `f` may use the
+    /// reactor, and also wait on it. If the reactor is dropped before the end, so is `f`. Allocates
+    /// the closure and a bell at the context; running does not allocate.
+    /// [`sources`](Self::sources) lists a callback.
     ///
     /// # Panics
     /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done)
@@ -57,7 +56,7 @@ impl Handle {
         context.err();
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
-        // From here on a canceller, if it comes first, makes the call due.
+        // From here on a canceller, if it comes first, makes the callback due.
         let watch = Watch::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
         let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
         let bell = watch.bell.clone();
@@ -80,8 +79,8 @@ impl Handle {
 }
 
 impl AfterCancel {
-    /// Takes the closure away. True when that prevented it from running: it had neither begun nor
-    /// been stopped.
+    /// Takes the closure away. Returns true if the closure had neither begun nor been stopped, and
+    /// now never runs.
     pub fn stop(&self) -> bool {
         self.slot.drop_call()
     }
@@ -93,12 +92,12 @@ impl AfterCancel {
         self
     }
 
-    /// Whether the closure has neither run nor been stopped.
+    /// Returns true if the closure has neither run nor been stopped.
     pub fn is_pending(&self) -> bool {
         self.slot.has_call()
     }
 
-    /// Leaves it to the reactor.
+    /// Leaves the closure to the reactor.
     pub fn detach(self) {
         self.slot.detach_call();
     }

@@ -13,17 +13,17 @@ use crate::wake::{Bell, Probe, Request};
 
 /// The end of a [`Context`], as a source; made by [`Handle::done`].
 ///
-/// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait`
-/// reports it until it has been taken once.)
+/// The item is the [`Cause`], in every `select!` from the end on, as with Go's closed channel.
+/// (`wait` reports the source until the cause was taken once.)
 #[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
     watch: Watch,
     /// Ready when rung, armed for the deadline.
     slot: Slot,
-    /// It has been taken, and `wait` need not report it any more.
+    /// The cause has been taken: `wait` need not report the source any more.
     over: Cell<bool>,
-    /// Times that it has been taken.
+    /// Times that the cause has been taken.
     ends: Cell<u32>,
 }
 

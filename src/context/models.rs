@@ -77,7 +77,7 @@ fn cancelling_a_parent_against_cancelling_its_child() {
         let won = there.join().unwrap();
         let reason = if won { "child" } else { "parent" };
         assert_eq!(child.cause().unwrap().to_string(), reason);
-        // Who ended the child handed it on.
+        // The thread that ended the child handed the end on.
         assert_eq!(grandchild.cause().unwrap().to_string(), reason);
     });
 }
@@ -256,7 +256,7 @@ fn stop_against_cancel_prevents_it_or_it_has_run() {
         assert_eq!(stopped, ran.get() == 0);
         assert!(there.join().unwrap());
         drop(after);
-        // What the canceller has posted finds another one in its place.
+        // The post of the canceller finds another bell in its place.
         let (other, _canceller) = cancellable();
         let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
@@ -279,7 +279,7 @@ fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
     });
 }
 
-// What hangs at a context (`channel/registry.rs`).
+// The bells at a context (`channel/registry.rs`).
 
 /// Counts its drops.
 struct Counted(usize, Arc<[Count; 4]>);

@@ -27,7 +27,7 @@ impl Watch {
         self.context.node.as_ref().is_some_and(|node| node.ended().is_some())
     }
 
-    /// It has ended, as the reactor found: if nobody has cancelled it, by its deadline.
+    /// Ends the context, whose end the reactor found: by its deadline, if nobody has cancelled it.
     pub(super) fn settle(&self) {
         if let (Some(node), false) = (&self.context.node, self.is_ended()) {
             node.expire();

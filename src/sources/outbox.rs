@@ -14,8 +14,8 @@ use crate::reactor::{Handle, Slot, SourceKind};
 /// value back. While the reactor sleeps it counts as a sender that waits; the others are not held
 /// up by it.
 ///
-/// [`wait`](Handle::wait) does not report an outbox. The key of an outbox only stands in
-/// [`sources`](Handle::sources).
+/// [`wait`](Handle::wait) does not report an outbox. The key that [`with_key`](Self::with_key) sets
+/// only stands in [`sources`](Handle::sources).
 ///
 /// At a rendezvous `Ok` means that the next receive gets the value:
 /// [`bounded`](crate::channel::bounded).
@@ -45,9 +45,10 @@ pub struct Outbox<T> {
 impl<T> IntoSource for Sender<T> {
     type Registered = Outbox<T>;
 
+    /// The key is not used: `wait` does not report outboxes.
     #[track_caller]
-    fn register(self, handle: &Handle, key: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
-        let (sender, slot) = handle.slot_for(self, SourceKind::Outbox, key)?;
+    fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
+        let (sender, slot) = handle.slot_for(self, SourceKind::Outbox, None)?;
         Ok(Outbox { sender, slot })
     }
 }

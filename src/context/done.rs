@@ -1,14 +1,13 @@
 //! The end of a context as a source.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use super::watch::Watch;
 use super::{Cause, Context};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sources::{BeforeSleep, Internals, Source, keyed};
+use crate::sources::{BeforeSleep, Internals, Source, common};
 use crate::wake::{Bell, Probe, Request};
 
 /// The end of a [`Context`], as a source; made by [`Handle::done`].
@@ -122,7 +121,7 @@ impl Done {
     }
 }
 
-keyed!([] Done, slot);
+common!([] Done, |it| context: it.watch.context, ready: it.is_ready());
 
 impl Source for Done {
     type Item = Cause;
@@ -159,15 +158,5 @@ impl Source for Done {
     #[inline]
     fn internals(&self) -> Internals<'_> {
         Internals::of(&self.slot).without_look()
-    }
-}
-
-impl fmt::Debug for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Done")
-            .field("context", &self.watch.context)
-            .field("ready", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }

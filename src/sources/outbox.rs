@@ -1,10 +1,9 @@
 //! Outboxes: senders that a `select!` can send through.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 
-use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, keyed};
+use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, Slot, SourceKind};
 
@@ -70,16 +69,7 @@ impl<T> Outbox<T> {
     }
 }
 
-keyed!([T] Outbox<T>, slot);
-
-impl<T> fmt::Debug for Outbox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("sender", &self.sender)
-            .field("inert", &self.slot.is_inert())
-            .finish()
-    }
-}
+common!([T] Outbox<T>, |it| sender: it.sender);
 
 /// The forms of an outbox in a send case: a reference to it, or to references, boxes and options of
 /// it.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{Internals, Source, keyed};
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
@@ -124,7 +124,7 @@ impl Handle {
     }
 }
 
-keyed!([] Signals, slot);
+common!([] Signals, |it| pending: it.signals.is_pending());
 
 impl Source for Signals {
     type Item = Signal;
@@ -166,14 +166,5 @@ impl Source for Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         let _ = self.slot.unwatch_fd(self.signals.as_fd());
-    }
-}
-
-impl fmt::Debug for Signals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signals")
-            .field("pending", &self.signals.is_pending())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
     }
 }

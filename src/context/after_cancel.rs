@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Context;
-use super::watch::Watch;
+use super::hook::Hook;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::Bell;
 
@@ -57,16 +57,16 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
         // From here on a canceller, if it comes first, makes the callback due.
-        let watch = Watch::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
-        let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
-        let bell = watch.bell.clone();
-        let mut last = Some((watch, f));
+        let hook = Hook::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
+        let limit = context.limit().filter(|_| !hook.is_ended() && !self.is_closed());
+        let bell = hook.bell.clone();
+        let mut last = Some((hook, f));
         slot.set_call_once(
             bell,
             Box::new(move |cx| {
-                let Some((watch, f)) = last.take() else { return };
-                watch.settle();
-                drop(watch);
+                let Some((hook, f)) = last.take() else { return };
+                hook.settle();
+                drop(hook);
                 f(cx.handle());
             }),
         );

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use super::watch::Watch;
+use super::hook::Hook;
 use super::{Cause, Context};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sources::{BeforeSleep, Internals, Source, common};
@@ -17,7 +17,7 @@ use crate::wake::{Bell, Probe, Request};
 #[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
-    watch: Watch,
+    hook: Hook,
     /// Ready when rung, armed for the deadline.
     slot: Slot,
     /// The cause has been taken: `wait` need not report the source any more.
@@ -80,17 +80,17 @@ impl Handle {
     pub fn done(&self, context: &Context) -> Done {
         self.check_clock(context);
         let slot = Slot::new(self, SourceKind::Context);
-        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.number()));
+        let hook = Hook::new(context, Bell::new(slot.notify().clone(), slot.number()));
         if !self.is_closed() {
             if context.node.is_some() {
-                slot.register_channel(watch.bell.clone());
+                slot.register_channel(hook.bell.clone());
             }
             if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
                 slot.be_exact();
                 slot.arm(limit.at);
             }
         }
-        Done { watch, slot, over: Cell::new(false), ends: Cell::new(0) }
+        Done { hook, slot, over: Cell::new(false), ends: Cell::new(0) }
     }
 
     #[track_caller]
@@ -109,7 +109,7 @@ impl Handle {
 impl Done {
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.watch.context
+        &self.hook.context
     }
 
     /// Lets the deadline be told late, by `slack` at the most, as
@@ -121,23 +121,23 @@ impl Done {
     }
 }
 
-common!([] Done, |it| context: it.watch.context, ready: it.is_ready());
+common!([] Done, |it| context: it.hook.context, ready: it.is_ready());
 
 impl Source for Done {
     type Item = Cause;
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.watch.is_ended() || self.slot.is_due()
+        self.hook.is_ended() || self.slot.is_due()
     }
 
     fn try_take(&self) -> Option<Cause> {
         if !self.is_ready() {
             return None;
         }
-        let node = self.watch.context.node.as_ref()?;
+        let node = self.hook.context.node.as_ref()?;
         if !self.over.replace(true) {
-            self.watch.settle();
+            self.hook.settle();
             self.slot.stop();
             self.slot.channel_ended();
             self.slot.count();
@@ -147,12 +147,12 @@ impl Source for Done {
     }
 
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.watch.bell.ask(Request::Wake);
+        self.hook.bell.ask(Request::Wake);
         Ok(())
     }
 
     fn after_sleep(&self) {
-        self.watch.bell.unask();
+        self.hook.bell.unask();
     }
 
     #[inline]

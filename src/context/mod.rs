@@ -11,7 +11,7 @@
 //! | `tree.rs` | the tree: the end of a node ends all nodes below it, and nobody waits |
 //! | `cause.rs` | the cause of an end |
 //! | `cancel.rs` | cancellers |
-//! | `watch.rs` | a bell at a context, for a reactor |
+//! | `hook.rs` | a bell at a context, for a reactor |
 //! | `done.rs` | the end of a context as a source |
 //! | `after_cancel.rs` | a callback after the end |
 //! | `models.rs` | the loom models |
@@ -20,12 +20,12 @@ mod after_cancel;
 mod cancel;
 mod cause;
 mod done;
+mod hook;
 #[cfg(all(loom, test))]
 mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod tree;
-mod watch;
 
 use std::any::TypeId;
 use std::error::Error;
@@ -38,9 +38,9 @@ pub use self::cancel::{CancelGuard, Canceller};
 use self::cause::Reason;
 pub use self::cause::{Cause, ContextError};
 pub use self::done::Done;
-use self::tree::{Limit, Node};
 #[cfg(all(loom, test))]
-use self::watch::Watch;
+use self::hook::Hook;
+use self::tree::{Limit, Node};
 use crate::driver::Clock;
 #[cfg(doc)]
 use crate::reactor::Handle;

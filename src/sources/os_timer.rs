@@ -190,8 +190,8 @@ impl<C: OsClock> OsTimer<C> {
         }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
-        let watched = slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
-        watched.map_err(|error| of_creation(error, "a kernel timer"))?;
+        let registered = slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, "a kernel timer"))?;
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
     }
 

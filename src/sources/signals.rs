@@ -118,8 +118,8 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Signals);
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.0).collect();
         let signals = SignalSet::new(&numbers)?;
-        let watched = slot.watch_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
-        watched.map_err(|error| of_creation(error, "a source of signals"))?;
+        let registered = slot.watch_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, "a source of signals"))?;
         Ok(Signals { signals, slot })
     }
 }

@@ -8,17 +8,17 @@ use crate::channel::Entry;
 use crate::wake::Bell;
 
 /// A bell that hangs at a context, until this is dropped.
-pub(super) struct Watch {
+pub(super) struct Hook {
     pub(super) context: Context,
     pub(super) bell: Arc<Bell>,
     entry: Option<Arc<Entry<Hanging>>>,
 }
 
-impl Watch {
-    pub(super) fn new(context: &Context, bell: Bell) -> Watch {
+impl Hook {
+    pub(super) fn new(context: &Context, bell: Bell) -> Hook {
         let bell = Arc::new(bell);
         let entry = context.node.as_ref().and_then(|node| node.hang(&bell));
-        Watch { context: context.clone(), bell, entry }
+        Hook { context: context.clone(), bell, entry }
     }
 
     /// Returns true if the context has ended, but for a deadline that nobody has noticed.
@@ -35,7 +35,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Hook {
     fn drop(&mut self) {
         if let (Some(node), Some(entry)) = (&self.context.node, &self.entry) {
             node.take_down(entry);

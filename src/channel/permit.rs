@@ -64,6 +64,7 @@ impl<T> Drop for Permit<'_, T> {
 /// would count as borrowed while the cases run.
 #[derive(Debug)]
 #[must_use = "dropping the permit loses its room for ever"]
+#[doc(hidden)]
 pub struct Chosen<'a, T>(std::mem::ManuallyDrop<Permit<'a, T>>);
 
 impl<'a, T> Chosen<'a, T> {

@@ -1,33 +1,32 @@
-//! A callback that a reactor runs after the end of a context.
+//! A callback after the end of a context.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::Context;
-use super::end_bell::EndBell;
+use super::hook::Hook;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::Bell;
 
-/// Something that a reactor is to do when a [`Context`] has ended; made by
-/// [`Handle::after_cancel`].
+/// A callback that runs when a [`Context`] has ended; made by [`Handle::after_cancel`].
 ///
-/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
+/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it to the reactor.
 #[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct AfterCancel {
-    /// It has the callback, and the callback the bell that hangs at the context.
+    /// The slot has the closure, and the closure has the bell at the context.
     slot: Slot,
     context: Context,
 }
 
 impl Handle {
-    /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a
-    /// `select!`, `wait` or `turn`, which then goes on waiting. If the context has ended already
-    /// that is the next turn. Go's `AfterFunc`.
+    /// Runs `f` on this reactor once `context` has ended: inside a `select!`, `wait` or `turn`,
+    /// which then goes on waiting. If the context has ended already, `f` runs in the next turn.
+    /// Go's `AfterFunc`.
     ///
-    /// It runs before a message is received that was sent after the cancellation. `f` may do as it
-    /// likes, also wait on the reactor. It goes with the reactor if the context does not end
-    /// before. Allocates the callback and the bell that hangs at the context; running it does not.
-    /// [`sources`](Self::sources) lists it as a callback.
+    /// `f` runs before a message is received that was sent after the cancellation. `f` may use the
+    /// reactor, and also wait on it. If the reactor is dropped before the end, so is `f`. Allocates
+    /// the closure and a bell at the context; running does not allocate.
+    /// [`sources`](Self::sources) lists a callback.
     ///
     /// # Panics
     /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done)
@@ -58,16 +57,16 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
         // From here on a canceller, if it comes first, makes the callback due.
-        let end = EndBell::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
-        let limit = context.limit().filter(|_| !end.is_ended() && !self.is_closed());
-        let bell = end.bell.clone();
-        let mut last = Some((end, f));
+        let hook = Hook::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
+        let limit = context.limit().filter(|_| !hook.is_ended() && !self.is_closed());
+        let bell = hook.bell.clone();
+        let mut last = Some((hook, f));
         slot.set_callback_once(
             bell,
             Box::new(move |cx| {
-                let Some((end, f)) = last.take() else { return };
-                end.settle();
-                drop(end);
+                let Some((hook, f)) = last.take() else { return };
+                hook.settle();
+                drop(hook);
                 f(cx.handle());
             }),
         );
@@ -80,8 +79,8 @@ impl Handle {
 }
 
 impl AfterCancel {
-    /// Drops the callback. Returns true if that prevented it from running: it had neither begun nor
-    /// been stopped.
+    /// Takes the closure away. Returns true if the closure had neither begun nor been stopped, and
+    /// now never runs.
     pub fn stop(&self) -> bool {
         self.slot.drop_callback()
     }
@@ -93,12 +92,12 @@ impl AfterCancel {
         self
     }
 
-    /// Returns true if the callback has neither run nor been stopped.
+    /// Returns true if the closure has neither run nor been stopped.
     pub fn is_pending(&self) -> bool {
         self.slot.has_callback()
     }
 
-    /// Leaves it to the reactor.
+    /// Leaves the closure to the reactor.
     pub fn detach(self) {
         self.slot.detach_callback();
     }

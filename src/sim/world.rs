@@ -1,4 +1,4 @@
-//! The world, as its user sees it: members, what happens to them, and what ends a run.
+//! The world, as its user sees it: members, their lives, and runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -125,10 +125,10 @@ pub(super) struct Shared {
 /// Begins a member that can be restarted.
 type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// What a [`SimWorld`] has done so far.
+/// The counts of a [`SimWorld`] so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorldStats {
-    /// How often the turn went to another thread.
+    /// The number of times that the turn went to another thread.
     pub handovers: u64,
     /// The messages of all links together.
     pub links: LinkStats,
@@ -242,7 +242,10 @@ impl fmt::Debug for SimWorld {
 
 impl fmt::Debug for WorldHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorldHandle").field("now", &self.now()).finish_non_exhaustive()
+        f.debug_struct("WorldHandle")
+            .field("seed", &self.seed())
+            .field("now", &self.now())
+            .finish_non_exhaustive()
     }
 }
 
@@ -294,7 +297,7 @@ impl WorldHandle {
         self.shared.scheduler.history()
     }
 
-    /// How many choices were left to the seed so far: see [`SimWorld::with_choices`].
+    /// The number of choices left to the seed so far: see [`SimWorld::with_choices`].
     pub fn choices(&self) -> u64 {
         self.shared.scheduler.choices()
     }
@@ -462,8 +465,8 @@ pub struct Member<R> {
 }
 
 impl<R> Member<R> {
-    /// Takes what the member has returned. `None` while it runs, after it was killed, and the
-    /// second time.
+    /// Takes the value that the member has returned. `None` while the member runs, after a kill,
+    /// and the second time.
     pub fn take(&self) -> Option<R> {
         self.result.lock().take()
     }
@@ -471,6 +474,7 @@ impl<R> Member<R> {
 
 impl<R> fmt::Debug for Member<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").finish_non_exhaustive()
+        let returned = self.result.lock().is_some();
+        f.debug_struct("Member").field("returned", &returned).finish_non_exhaustive()
     }
 }

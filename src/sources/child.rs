@@ -1,12 +1,11 @@
 //! Child processes: their end, as a source.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
-use super::{Internals, IntoSource, RegisterError, Source, keyed};
+use super::{Internals, IntoSource, RegisterError, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
 
@@ -130,12 +129,12 @@ fn lost(child: &Child, error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, text)
 }
 
+/// Why the child is there.
+const TAKEN: &str = "only `into_inner` takes the child";
+
 impl ChildProcess {
     fn with<R>(&self, f: impl FnOnce(&mut Child) -> R) -> R {
-        match &mut *self.child.borrow_mut() {
-            Some(child) => f(child),
-            None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
-        }
+        f(self.child.borrow_mut().as_mut().expect(TAKEN))
     }
 
     fn deregister(&self) {
@@ -166,22 +165,16 @@ impl ChildProcess {
 
     /// The child, for its pipes.
     pub fn get_mut(&mut self) -> &mut Child {
-        match self.child.get_mut() {
-            Some(child) => child,
-            None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
-        }
+        self.child.get_mut().as_mut().expect(TAKEN)
     }
 
     /// Takes the child back; the reactor waits for it no longer. One syscall.
     pub fn into_inner(self) -> Child {
-        match self.child.take() {
-            Some(child) => child,
-            None => unreachable!("taken only here"),
-        }
+        self.child.take().expect(TAKEN)
     }
 }
 
-keyed!([] ChildProcess, slot);
+common!([] ChildProcess, |it| id: it.id());
 
 impl Source for ChildProcess {
     type Item = io::Result<ExitStatus>;
@@ -216,14 +209,5 @@ impl Source for ChildProcess {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.deregister();
-    }
-}
-
-impl fmt::Debug for ChildProcess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChildProcess")
-            .field("id", &self.id())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
     }
 }

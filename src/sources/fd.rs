@@ -257,12 +257,12 @@ fn blocking() -> io::Error {
     )
 }
 
+/// Why the file is there.
+const TAKEN: &str = "only `into_inner` and the drop take the file";
+
 impl<T: AsFd> Fd<T> {
     fn io(&self) -> &T {
-        match &self.io {
-            Some(io) => io,
-            None => unreachable!("only `into_inner` takes it, and that ends the Fd"),
-        }
+        self.io.as_ref().expect(TAKEN)
     }
 
     /// The file.
@@ -276,19 +276,13 @@ impl<T: AsFd> Fd<T> {
     /// The file. A file that is put in its place is not waited for, and the old one has to be
     /// closed.
     pub fn get_mut(&mut self) -> &mut T {
-        match &mut self.io {
-            Some(io) => io,
-            None => unreachable!("only `into_inner` takes it, and that ends the Fd"),
-        }
+        self.io.as_mut().expect(TAKEN)
     }
 
     /// Takes the file back; the reactor waits for it no longer. One syscall.
     pub fn into_inner(mut self) -> T {
         self.deregister();
-        match self.io.take() {
-            Some(io) => io,
-            None => unreachable!("taken only here"),
-        }
+        self.io.take().expect(TAKEN)
     }
 
     fn deregister(&self) {
@@ -447,59 +441,38 @@ impl<T: AsFd> Source for Fd<T> {
     }
 }
 
-impl<T: AsFd> Read for &Fd<T>
-where
-    for<'a> &'a T: Read,
-{
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.try_io_for(Interest::READABLE, |mut io| io.read(buffer))
-    }
-    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        self.try_io_for(Interest::READABLE, |mut io| io.read_vectored(buffers))
-    }
+macro_rules! read_and_write {
+    ($($fd:ty),*) => {$(
+        impl<T: AsFd> Read for $fd
+        where
+            for<'a> &'a T: Read,
+        {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.try_io_for(Interest::READABLE, |mut io| io.read(buffer))
+            }
+            fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+                self.try_io_for(Interest::READABLE, |mut io| io.read_vectored(buffers))
+            }
+        }
+
+        impl<T: AsFd> Write for $fd
+        where
+            for<'a> &'a T: Write,
+        {
+            fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+                self.try_io_for(Interest::WRITABLE, |mut io| io.write(buffer))
+            }
+            fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+                self.try_io_for(Interest::WRITABLE, |mut io| io.write_vectored(buffers))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                self.try_io_for(Interest::WRITABLE, |mut io| io.flush())
+            }
+        }
+    )*};
 }
 
-impl<T: AsFd> Read for Fd<T>
-where
-    for<'a> &'a T: Read,
-{
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self).read(buffer)
-    }
-    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self).read_vectored(buffers)
-    }
-}
-
-impl<T: AsFd> Write for &Fd<T>
-where
-    for<'a> &'a T: Write,
-{
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.try_io_for(Interest::WRITABLE, |mut io| io.write(buffer))
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.try_io_for(Interest::WRITABLE, |mut io| io.write_vectored(buffers))
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.try_io_for(Interest::WRITABLE, |mut io| io.flush())
-    }
-}
-
-impl<T: AsFd> Write for Fd<T>
-where
-    for<'a> &'a T: Write,
-{
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&*self).write(buffer)
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        (&*self).write_vectored(buffers)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        (&*self).flush()
-    }
-}
+read_and_write!(&Fd<T>, Fd<T>);
 
 impl<T: AsFd> Drop for Fd<T> {
     fn drop(&mut self) {

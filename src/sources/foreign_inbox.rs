@@ -1,9 +1,8 @@
 //! The driver's own events, as a source: the events of a foreign poller for its other users.
 
-use std::fmt;
 use std::io;
 
-use super::{Internals, IntoSource, RegisterError, Source, keyed};
+use super::{Internals, IntoSource, RegisterError, Source, common};
 use crate::driver::foreign::Events;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
@@ -66,7 +65,7 @@ impl<E> ForeignInbox<E> {
     }
 }
 
-keyed!([E] ForeignInbox<E>, slot);
+common!([E] ForeignInbox<E>, |it| len: it.len());
 
 impl<E> Source for ForeignInbox<E> {
     type Item = E;
@@ -100,14 +99,5 @@ impl<E> Drop for ForeignInbox<E> {
     fn drop(&mut self) {
         self.slot.deregister_events();
         self.events.unbind();
-    }
-}
-
-impl<E> fmt::Debug for ForeignInbox<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForeignInbox")
-            .field("len", &self.len())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
     }
 }

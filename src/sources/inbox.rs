@@ -1,10 +1,9 @@
 //! Inboxes: receivers of channels that a reactor waits for.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 
-use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, keyed};
+use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
 
@@ -120,7 +119,7 @@ impl<T> Inbox<T> {
     }
 }
 
-keyed!([T] Inbox<T>, slot);
+common!([T] Inbox<T>, |it| len: it.len(), capacity: it.capacity());
 
 impl<T> Source for Inbox<T> {
     type Item = Result<T, RecvError>;
@@ -170,16 +169,6 @@ impl<T> End for Inbox<T> {
 
     fn hold(&self) -> bool {
         self.receiver.hold(self.slot.notify())
-    }
-}
-
-impl<T> fmt::Debug for Inbox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox")
-            .field("len", &self.len())
-            .field("capacity", &self.capacity())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }
 

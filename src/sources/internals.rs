@@ -89,7 +89,7 @@ impl fmt::Debug for Internals<'_> {
     }
 }
 
-/// Gives a source its key: `keyed!([T: AsFd] Fd<T>, slot)`.
+/// Gives a source its key.
 macro_rules! keyed {
     ([$($params:tt)*] $source:ty, $($slot:ident).+) => {
         impl<$($params)*> $source {
@@ -109,4 +109,21 @@ macro_rules! keyed {
     };
 }
 
-pub(crate) use keyed;
+/// Gives a source its key and its `Debug`: `common!([T] Inbox<T>, |it| len: it.len())`.
+macro_rules! common {
+    ([$($params:tt)*] $name:ident$(<$arg:ident>)?, |$it:ident| $($field:ident: $value:expr),+) => {
+        crate::sources::keyed!([$($params)*] $name$(<$arg>)?, slot);
+
+        impl<$($params)*> std::fmt::Debug for $name$(<$arg>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let $it = self;
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($field), &$value))+
+                    .field("inert", &self.slot.is_inert())
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(crate) use {common, keyed};

@@ -25,7 +25,7 @@ pub use self::foreign_inbox::ForeignInbox;
 pub use self::inbox::Inbox;
 #[doc(hidden)]
 pub use self::internals::Internals;
-pub(crate) use self::internals::{End, keyed};
+pub(crate) use self::internals::{End, common, keyed};
 pub use self::never::{Never, never};
 pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};

@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::{BeforeSleep, End, Internals, Source, keyed};
+use super::{BeforeSleep, End, Internals, Source, common, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::{Bell, Probe, Request};
 
@@ -162,7 +162,7 @@ impl Notified {
     }
 }
 
-keyed!([] Notified, slot);
+common!([] Notified, |it| rung: it.bell.is_rung());
 
 impl Source for Notified {
     type Item = ();
@@ -191,15 +191,6 @@ impl Source for Notified {
     #[inline]
     fn internals(&self) -> Internals<'_> {
         Internals::of(&self.slot).without_look()
-    }
-}
-
-impl fmt::Debug for Notified {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notified")
-            .field("rung", &self.bell.is_rung())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }
 

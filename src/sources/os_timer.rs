@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Internals, Source, keyed};
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
@@ -67,42 +67,32 @@ impl fmt::Display for ClockSet {
 
 impl Error for ClockSet {}
 
-impl OsClock for MonotonicClock {}
-impl sealed::Clock for MonotonicClock {
-    type Time = Time;
-    type Item = Time;
-    const CLOCK: sys::OsClock = sys::OsClock::Monotonic;
-    fn now() -> Time {
-        Time::now()
-    }
-    fn after(now: Time, d: Duration) -> Time {
-        now + d
-    }
-    fn nanos(t: Time) -> u64 {
-        t.as_nanos()
-    }
-    fn item(scheduled: Result<Time, ClockSet>) -> Option<Time> {
-        scheduled.ok()
-    }
+macro_rules! clock {
+    ($($name:ident: $time:ty, $clock:expr;)*) => {$(
+        impl OsClock for $name {}
+        impl sealed::Clock for $name {
+            type Time = $time;
+            type Item = $time;
+            const CLOCK: sys::OsClock = $clock;
+            fn now() -> $time {
+                <$time>::now()
+            }
+            fn after(now: $time, d: Duration) -> $time {
+                now + d
+            }
+            fn nanos(t: $time) -> u64 {
+                t.as_nanos()
+            }
+            fn item(scheduled: Result<$time, ClockSet>) -> Option<$time> {
+                scheduled.ok()
+            }
+        }
+    )*};
 }
 
-impl OsClock for BootClock {}
-impl sealed::Clock for BootClock {
-    type Time = BootTime;
-    type Item = BootTime;
-    const CLOCK: sys::OsClock = sys::OsClock::Boottime;
-    fn now() -> BootTime {
-        BootTime::now()
-    }
-    fn after(now: BootTime, d: Duration) -> BootTime {
-        now + d
-    }
-    fn nanos(t: BootTime) -> u64 {
-        t.as_nanos()
-    }
-    fn item(scheduled: Result<BootTime, ClockSet>) -> Option<BootTime> {
-        scheduled.ok()
-    }
+clock! {
+    MonotonicClock: Time, sys::OsClock::Monotonic;
+    BootClock: BootTime, sys::OsClock::Boottime;
 }
 
 impl OsClock for WallClock {}
@@ -200,8 +190,8 @@ impl<C: OsClock> OsTimer<C> {
         }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
-        let watched = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
-        watched.map_err(|error| of_creation(error, "a kernel timer"))?;
+        let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, "a kernel timer"))?;
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
     }
 
@@ -269,7 +259,10 @@ impl<C: OsClock> OsTimer<C> {
     }
 }
 
-keyed!([C: OsClock] OsTimer<C>, slot);
+common!([C: OsClock] OsTimer<C>, |it|
+    clock: C::CLOCK,
+    deadline: it.deadline(),
+    expired: it.is_ready());
 
 impl<C: OsClock> Source for OsTimer<C> {
     type Item = C::Item;
@@ -319,16 +312,5 @@ impl<C: OsClock> Drop for OsTimer<C> {
 impl<C: OsClock> AsFd for OsTimer<C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
-    }
-}
-
-impl<C: OsClock> fmt::Debug for OsTimer<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OsTimer")
-            .field("clock", &C::CLOCK)
-            .field("deadline", &self.deadline())
-            .field("expired", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }

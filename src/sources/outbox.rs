@@ -1,10 +1,9 @@
 //! Outboxes: senders that a `select!` can send through.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 
-use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, keyed};
+use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, Slot, SourceKind};
 
@@ -14,8 +13,8 @@ use crate::reactor::{Handle, Slot, SourceKind};
 /// value back. While the reactor sleeps it counts as a sender that waits; the others are not held
 /// up by it.
 ///
-/// [`wait`](Handle::wait) does not report an outbox. The key of an outbox only stands in
-/// [`sources`](Handle::sources).
+/// [`wait`](Handle::wait) does not report an outbox. The key that [`with_key`](Self::with_key) sets
+/// only stands in [`sources`](Handle::sources).
 ///
 /// At a rendezvous `Ok` means that the next receive gets the value:
 /// [`bounded`](crate::channel::bounded).
@@ -45,9 +44,10 @@ pub struct Outbox<T> {
 impl<T> IntoSource for Sender<T> {
     type Registered = Outbox<T>;
 
+    /// The key is not used: `wait` does not report outboxes.
     #[track_caller]
-    fn register(self, handle: &Handle, key: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
-        let (sender, slot) = handle.slot_for(self, SourceKind::Outbox, key)?;
+    fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
+        let (sender, slot) = handle.slot_for(self, SourceKind::Outbox, None)?;
         Ok(Outbox { sender, slot })
     }
 }
@@ -69,16 +69,7 @@ impl<T> Outbox<T> {
     }
 }
 
-keyed!([T] Outbox<T>, slot);
-
-impl<T> fmt::Debug for Outbox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("sender", &self.sender)
-            .field("inert", &self.slot.is_inert())
-            .finish()
-    }
-}
+common!([T] Outbox<T>, |it| sender: it.sender);
 
 /// The forms of an outbox in a send case: a reference to it, or to references, boxes and options of
 /// it.

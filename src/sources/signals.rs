@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{Internals, Source, keyed};
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
@@ -118,13 +118,13 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Signals);
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.0).collect();
         let signals = SignalSet::new(&numbers)?;
-        let watched = slot.register_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
-        watched.map_err(|error| of_creation(error, "a source of signals"))?;
+        let registered = slot.register_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, "a source of signals"))?;
         Ok(Signals { signals, slot })
     }
 }
 
-keyed!([] Signals, slot);
+common!([] Signals, |it| pending: it.signals.is_pending());
 
 impl Source for Signals {
     type Item = Signal;
@@ -166,14 +166,5 @@ impl Source for Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         let _ = self.slot.deregister_fd(self.signals.as_fd());
-    }
-}
-
-impl fmt::Debug for Signals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signals")
-            .field("pending", &self.signals.is_pending())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
     }
 }

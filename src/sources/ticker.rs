@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::{Internals, Source, keyed};
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -287,7 +287,7 @@ impl MissedTickBehavior {
     }
 }
 
-keyed!([] Ticker, slot);
+common!([] Ticker, |it| period: it.period(), deadline: it.deadline(), expired: it.is_ready());
 
 impl Source for Ticker {
     type Item = Tick;
@@ -310,17 +310,6 @@ impl Source for Ticker {
     #[inline]
     fn internals(&self) -> Internals<'_> {
         Internals::of(&self.slot).without_look()
-    }
-}
-
-impl fmt::Debug for Ticker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticker")
-            .field("period", &self.period())
-            .field("deadline", &self.deadline())
-            .field("expired", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }
 

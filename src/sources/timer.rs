@@ -1,9 +1,8 @@
 //! One-shot timers.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::{Internals, Source, keyed};
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -122,7 +121,7 @@ impl Timer {
     }
 }
 
-keyed!([] Timer, slot);
+common!([] Timer, |it| deadline: it.deadline(), expired: it.is_ready());
 
 impl Source for Timer {
     type Item = Time;
@@ -140,15 +139,5 @@ impl Source for Timer {
     #[inline]
     fn internals(&self) -> Internals<'_> {
         Internals::of(&self.slot).without_look()
-    }
-}
-
-impl fmt::Debug for Timer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timer")
-            .field("deadline", &self.deadline())
-            .field("expired", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }

@@ -624,7 +624,7 @@ impl Scheduler {
             if let Some(&id) = state.doomed.first() {
                 state.put_back(last.take());
                 if state.members.get(&id).is_some_and(|record| record.phase == Phase::New) {
-                    // It never begins; what its life holds is dropped in its turn.
+                    // The member never begins; the values of its life are dropped in its turn.
                     let record = state.remove(id);
                     drop(state);
                     quietly(|| drop(record));

@@ -1,4 +1,4 @@
-//! What the scheduler knows of its members, of the messages on their way, and of chance.
+//! The state of the scheduler: its members, the messages on their way, and chance.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,7 +28,7 @@ pub(super) struct Record {
     pub(super) thread: Option<JoinHandle<()>>,
     pub(super) killed: bool,
     pub(super) paused: bool,
-    /// It stands in `able`.
+    /// The member stands in `able`.
     pub(super) is_able: bool,
     pub(super) asked: bool,
     pub(super) waits_for: Vec<WaitsFor>,
@@ -70,7 +70,7 @@ pub(in crate::sim) struct Stuck {
     pub(in crate::sim) waits_for: Vec<WaitsFor>,
 }
 
-/// What the lock guards.
+/// The state behind the lock.
 pub(super) struct State {
     /// Those that have not ended.
     pub(super) members: BTreeMap<Id, Record>,
@@ -221,7 +221,7 @@ impl State {
         deadline.into_iter().chain(delivery).min().filter(|&t| t < Time::MAX)
     }
 
-    /// What the members that wait have told.
+    /// The report of the members that wait.
     pub(super) fn deadlock(&mut self) -> End {
         let stuck = self.members.values_mut().map(|record| Stuck {
             name: record.name.clone(),

@@ -72,6 +72,19 @@ pub(crate) use self::process::{is_no_child, is_unwaited};
 pub(crate) use self::signal::names as signals;
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
 
+/// Implements `Debug` for a type that is an fd: `Poller { fd: 3 }`.
+macro_rules! shows_fd {
+    ($type:ident) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&self.as_fd());
+                f.debug_struct(stringify!($type)).field("fd", &fd).finish()
+            }
+        }
+    };
+}
+use shows_fd;
+
 /// Calls `f` until no signal interrupts it.
 #[inline]
 fn uninterrupted<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {

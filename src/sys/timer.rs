@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::errors::of_creation;
-use super::{Poller, Time, backend};
+use super::{Poller, Time, backend, shows_fd};
 
 /// The clock of a [`TimerFd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +95,6 @@ impl PollerTimer {
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Debug)]
 pub struct TimerFd(backend::TimerFd);
 
 impl TimerFd {
@@ -133,6 +132,8 @@ impl TimerFd {
         self.0.read()
     }
 }
+
+shows_fd!(TimerFd);
 
 impl AsFd for TimerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {

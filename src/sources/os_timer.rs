@@ -30,7 +30,7 @@ mod sealed {
         type Time: Copy + fmt::Debug;
         /// What the source gives.
         type Item;
-        const CLOCK: sys::OsClock;
+        const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;
         fn after(now: Self::Time, d: Duration) -> Self::Time;
         /// ns from the clock's origin.
@@ -71,7 +71,7 @@ impl OsClock for MonotonicClock {}
 impl sealed::Clock for MonotonicClock {
     type Time = Time;
     type Item = Time;
-    const CLOCK: sys::OsClock = sys::OsClock::Monotonic;
+    const CLOCK: sys::TimerClock = sys::TimerClock::Monotonic;
     fn now() -> Time {
         Time::now()
     }
@@ -90,7 +90,7 @@ impl OsClock for BootClock {}
 impl sealed::Clock for BootClock {
     type Time = BootTime;
     type Item = BootTime;
-    const CLOCK: sys::OsClock = sys::OsClock::Boottime;
+    const CLOCK: sys::TimerClock = sys::TimerClock::Boottime;
     fn now() -> BootTime {
         BootTime::now()
     }
@@ -109,7 +109,7 @@ impl OsClock for WallClock {}
 impl sealed::Clock for WallClock {
     type Time = SystemTime;
     type Item = Result<SystemTime, ClockSet>;
-    const CLOCK: sys::OsClock = sys::OsClock::Wall;
+    const CLOCK: sys::TimerClock = sys::TimerClock::Wall;
     fn now() -> SystemTime {
         SystemTime::now()
     }

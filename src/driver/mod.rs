@@ -38,9 +38,8 @@ pub use crate::wake::Wake;
 /// - **Around [`Native`]**: its fd goes into the other poller, calls are handed on, and when the
 ///   other one says that the fd is readable, `native.wait(None, Wait::Poll, ready)` takes what
 ///   there is. Before the other one sleeps, `native.arm(deadline)` arms the kernel timer, so that
-///   no timeout is needed. One syscall more for each wake-up. `MioDriver` and
-///   `PollingDriver` are such, and give what the other poller finds for others to a
-///   [`Queue`](foreign::Queue).
+///   no timeout is needed. One syscall more for each wake-up. `MioDriver` and `PollingDriver` are
+///   such, and give what the other poller finds for others to a [`Queue`](foreign::Queue).
 /// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed:
 ///   [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) are all that channels,
 ///   timers and tickers want.
@@ -62,9 +61,9 @@ pub use crate::wake::Wake;
 ///   dealt with. A driver whose poller has no edges answers `Unsupported` to that mode, is then
 ///   asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has
 ///   been found not to be ready any more.
-/// - Code that runs inside [`wait`](Self::wait) may use the reactor, but not wait through it: that
-///   fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the driver is dropped
-///   when its wait ends.
+/// - Code that runs inside [`wait`](Self::wait) or [`arm`](Self::arm) may use the reactor, but not
+///   wait through it: that fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the
+///   driver is dropped when the call ends.
 /// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its
 ///   deadlines and waits for the rest.
 /// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its
@@ -90,7 +89,7 @@ pub trait Driver {
     /// needs none. The default fails with [`io::ErrorKind::Unsupported`].
     fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
         let _ = deadline;
-        Err(unsupported("sleep in an outer loop"))
+        Err(unsupported("arm a deadline for an outer loop: implement `Driver::arm`"))
     }
 
     /// What other threads use to end a [`Wait::Block`].

@@ -30,7 +30,7 @@ mod sealed {
         type Time: Copy + fmt::Debug;
         /// The item of the source.
         type Item;
-        const CLOCK: sys::OsClock;
+        const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;
         fn after(now: Self::Time, d: Duration) -> Self::Time;
         /// ns from the clock's origin.
@@ -73,7 +73,7 @@ macro_rules! clock {
         impl sealed::Clock for $name {
             type Time = $time;
             type Item = $time;
-            const CLOCK: sys::OsClock = $clock;
+            const CLOCK: sys::TimerClock = $clock;
             fn now() -> $time {
                 <$time>::now()
             }
@@ -91,15 +91,15 @@ macro_rules! clock {
 }
 
 clock! {
-    MonotonicClock: Time, sys::OsClock::Monotonic;
-    BootClock: BootTime, sys::OsClock::Boottime;
+    MonotonicClock: Time, sys::TimerClock::Monotonic;
+    BootClock: BootTime, sys::TimerClock::Boottime;
 }
 
 impl OsClock for WallClock {}
 impl sealed::Clock for WallClock {
     type Time = SystemTime;
     type Item = Result<SystemTime, ClockSet>;
-    const CLOCK: sys::OsClock = sys::OsClock::Wall;
+    const CLOCK: sys::TimerClock = sys::TimerClock::Wall;
     fn now() -> SystemTime {
         SystemTime::now()
     }

@@ -6,7 +6,7 @@
 //! | [`Poller`] | epoll | kqueue | waits for many fds at once, and can be waited for itself |
 //! | [`PollerTimer`] | timerfd | `EVFILT_TIMER` | one deadline of a poller |
 //! | [`Waker`] | eventfd | `EVFILT_USER`, or a pipe | wakes a `Poller` from another thread |
-//! | [`TimerFd`] | timerfd | a kqueue of its own | one deadline as an fd, on any [`OsClock`] |
+//! | [`TimerFd`] | timerfd | a kqueue of its own | one deadline as an fd, on any [`TimerClock`] |
 //! | [`ProcessFd`] | pidfd | a kqueue of its own | the end of a process as an fd |
 //! | [`SignalSet`] | a handler and an eventfd | a handler and a pipe | signals as an fd |
 //! | [`PollEvents`], [`PollEvent`] | `epoll_event` | `kevent` | what a wait found |
@@ -64,13 +64,26 @@ pub use self::poller::{PollEvent, PollEvents, Poller};
 pub use self::process::ProcessFd;
 pub use self::signal::SignalSet;
 pub use self::time::{BootTime, Time};
-pub use self::timer::{Expiry, OsClock, PollerTimer, TimerFd};
+pub use self::timer::{Expiry, PollerTimer, TimerClock, TimerFd};
 pub use self::waker::Waker;
 
 pub(crate) use self::poller::TimeoutSlack;
 pub(crate) use self::process::{is_no_child, is_unwaited};
 pub(crate) use self::signal::names as signals;
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
+
+/// Implements `Debug` for a type that is an fd: `Poller { fd: 3 }`.
+macro_rules! shows_fd {
+    ($type:ident) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&self.as_fd());
+                f.debug_struct(stringify!($type)).field("fd", &fd).finish()
+            }
+        }
+    };
+}
+use shows_fd;
 
 /// Calls `f` until no signal interrupts it.
 #[inline]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::errors::of_creation;
-use super::{Interest, Mode, PollerTimer, Readiness, Time, backend};
+use super::{Interest, Mode, PollerTimer, Readiness, Time, backend, shows_fd};
 
 pub(crate) use super::backend::TimeoutSlack;
 
@@ -30,7 +30,6 @@ pub(crate) use super::backend::TimeoutSlack;
 /// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Debug)]
 pub struct Poller {
     pub(super) kernel: backend::Poller,
     /// Has the fd of this poller, and loses it before the fd is closed.
@@ -138,6 +137,8 @@ impl Poller {
         Ok(())
     }
 }
+
+shows_fd!(Poller);
 
 impl AsFd for Poller {
     /// The epoll fd or the kqueue itself: readable, for an outer poller, while this one has events.

@@ -5,11 +5,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::backend;
 use super::errors::of_creation;
+use super::{backend, shows_fd};
 
 /// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
-#[derive(Debug)]
 pub struct ProcessFd(backend::ProcessFd);
 
 impl ProcessFd {
@@ -30,6 +29,8 @@ impl ProcessFd {
         self.0.is_ending()
     }
 }
+
+shows_fd!(ProcessFd);
 
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use self::lock::{Locked, all_but_faults, is_forked_from, is_member, process};
+use self::lock::{Locked, all_but_faults, is_forked_from, is_member, process, swap_mask};
 use self::names::{can_be_caught, is_blocked};
 use self::slots::{COUNT, Raise, bit, numbers};
 use super::backend::Flag;
@@ -181,14 +181,10 @@ fn act_by_default(signal: i32, ours: bool) {
             raise(signal);
         }
     } else if STOPS.contains(&signal) {
-        // SAFETY: the calls take no pointers.
-        unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+        send(libc::SIGSTOP);
     } else if !IGNORED.contains(&signal) {
         // The process ends as this handler returns: no set can be made that would miss the handler.
-        // SAFETY: all zeros is a sigaction: the default action.
-        let default: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: `default` is valid for the length of the call, and a null old action is allowed.
-        unsafe { libc::sigaction(signal, &default, ptr::null_mut()) };
+        let _ = swap_action(signal, Some(&default_action()));
         raise(signal);
     }
 }
@@ -206,10 +202,7 @@ const IGNORED: [i32; 6] =
 /// ours and hardly anybody for his own. What a handler of others passes on must not be raised
 /// again: that handler would pass it on again.
 fn called_by_kernel() -> bool {
-    // SAFETY: a sigset_t is numbers, for which zero is a value.
-    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a null new mask changes nothing, and `mask` is valid for the length of the call.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask) };
+    let mask = swap_mask(None);
     let some = [libc::SIGXCPU, libc::SIGVTALRM, libc::SIGURG, libc::SIGTTOU];
     some.iter().all(|&signal| is_member(&mask, signal))
 }
@@ -297,10 +290,14 @@ impl SignalSet {
     }
 }
 
+fn default_action() -> libc::sigaction {
+    // SAFETY: all zeros is a sigaction: no handler, no flags, an empty mask.
+    unsafe { std::mem::zeroed() }
+}
+
 /// Sets or reads the action of `signal`, and returns the one before: one syscall.
 fn swap_action(signal: i32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
-    // SAFETY: all zeros is a sigaction: no handler, no flags, an empty mask.
-    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    let mut before = default_action();
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `new` is null, which changes nothing, or valid for the length of the call, as is
     // `before`. Its handler is ours, which does what a handler may, or one that was there before.
@@ -341,8 +338,7 @@ fn install(signal: i32) -> io::Result<()> {
         installed.store(true, Ordering::Release);
         return Ok(());
     }
-    // SAFETY: all zeros is a sigaction.
-    let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+    let mut new = default_action();
     new.sa_sigaction = handler as *const () as usize;
     // What a thread is blocked in goes on, where the system can do that; but a handler that ours
     // calls has the stack, and the effect on blocked calls, that it asked for.

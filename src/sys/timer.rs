@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::errors::of_creation;
-use super::{Poller, Time, backend};
+use super::{Poller, Time, backend, shows_fd};
 
 /// The clock of a [`TimerFd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OsClock {
+pub enum TimerClock {
     /// `CLOCK_MONOTONIC`: stands still while the machine is suspended.
     Monotonic,
     /// `CLOCK_BOOTTIME`: counts suspend.
@@ -75,18 +75,18 @@ impl PollerTimer {
     }
 }
 
-/// A kernel timer that is an fd, on any [`OsClock`] that the system has timers on: a timerfd, or a
-/// kqueue with an `EVFILT_TIMER`.
+/// A kernel timer that is an fd, on any [`TimerClock`] that the system has timers on: a timerfd, or
+/// a kqueue with an `EVFILT_TIMER`.
 ///
 /// Register it edge-triggered with a [`Poller`], and [`read`](Self::read) it when there is an
 /// event.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
-/// use pollmux::{Time, sys::{Expiry, Interest, Mode, OsClock, PollEvents, Poller, TimerFd}};
+/// use pollmux::{Time, sys::{Expiry, Interest, Mode, TimerClock, PollEvents, Poller, TimerFd}};
 /// use std::time::Duration;
 ///
-/// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
+/// let (poller, timer) = (Poller::new()?, TimerFd::new(TimerClock::Monotonic)?);
 /// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
 /// let deadline = Time::now() + Duration::from_millis(2);
 /// timer.arm(deadline)?;
@@ -95,14 +95,13 @@ impl PollerTimer {
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Debug)]
 pub struct TimerFd(backend::TimerFd);
 
 impl TimerFd {
     /// Creates a disarmed timer (close-on-exec). One syscall, two on kqueue. Fails as
     /// [`Poller::new`] does, and with [`io::ErrorKind::Unsupported`] where the system has no timers
     /// on `clock`, or none that can be waited for as an fd.
-    pub fn new(clock: OsClock) -> io::Result<TimerFd> {
+    pub fn new(clock: TimerClock) -> io::Result<TimerFd> {
         made(backend::TimerFd::new(clock)).map(TimerFd)
     }
 
@@ -133,6 +132,8 @@ impl TimerFd {
         self.0.read()
     }
 }
+
+shows_fd!(TimerFd);
 
 impl AsFd for TimerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -234,7 +234,7 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
     starve("sys::Poller", &|| made(sys::Poller::new()));
     starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
     starve("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
-    starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
+    starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::TimerClock::Monotonic)));
     starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
     if sys::ProcessFd::new(pid).is_ok() {
         starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use pollmux::Time;
 use pollmux::sys::{
-    BootTime, Expiry, Interest, Mode, OsClock, PollEvent, PollEvents, Poller, PollerTimer,
-    ProcessFd, TimerFd, Waker,
+    BootTime, Expiry, Interest, Mode, PollEvent, PollEvents, Poller, PollerTimer, ProcessFd,
+    TimerClock, TimerFd, Waker,
 };
 use support::watch::{dog, no_births, spawn};
 
@@ -680,18 +680,18 @@ fn on_time_of_day() -> Time {
 }
 
 /// The clocks that this system has timers on, each with what reads it.
-fn clocks() -> Vec<(OsClock, fn() -> Time)> {
+fn clocks() -> Vec<(TimerClock, fn() -> Time)> {
     let boot = || Time::from_nanos(BootTime::now().as_nanos());
-    let all: [(OsClock, fn() -> Time); 3] = [
-        (OsClock::Monotonic, Time::now),
-        (OsClock::Boottime, boot),
-        (OsClock::Wall, on_time_of_day),
+    let all: [(TimerClock, fn() -> Time); 3] = [
+        (TimerClock::Monotonic, Time::now),
+        (TimerClock::Boottime, boot),
+        (TimerClock::Wall, on_time_of_day),
     ];
     all.into_iter()
         .filter(|&(clock, _)| match TimerFd::new(clock) {
             Ok(_) => true,
             Err(error) => {
-                assert!(clock != OsClock::Monotonic && cfg!(kqueue), "{clock:?}: {error}");
+                assert!(clock != TimerClock::Monotonic && cfg!(kqueue), "{clock:?}: {error}");
                 assert_eq!(error.kind(), io::ErrorKind::Unsupported);
                 false
             }

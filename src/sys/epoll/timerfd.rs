@@ -18,7 +18,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::super::{Expiry, Interest, Mode, OsClock, Time, check};
+use super::super::{Expiry, Interest, Mode, Time, TimerClock, check};
 use super::Poller;
 use super::timespec::timerfd_settime;
 
@@ -32,7 +32,7 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Timer> {
-        let timer = TimerFd::new(OsClock::Monotonic)?;
+        let timer = TimerFd::new(TimerClock::Monotonic)?;
         poller.register(timer.as_fd(), id, Interest::READABLE, Mode::Edge)?;
         Ok(Timer { timer })
     }
@@ -50,11 +50,11 @@ pub(crate) struct TimerFd {
 }
 
 impl TimerFd {
-    pub(crate) fn new(clock: OsClock) -> io::Result<TimerFd> {
+    pub(crate) fn new(clock: TimerClock) -> io::Result<TimerFd> {
         let (clock, flags) = match clock {
-            OsClock::Monotonic => (libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME),
-            OsClock::Boottime => (libc::CLOCK_BOOTTIME, libc::TFD_TIMER_ABSTIME),
-            OsClock::Wall => {
+            TimerClock::Monotonic => (libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME),
+            TimerClock::Boottime => (libc::CLOCK_BOOTTIME, libc::TFD_TIMER_ABSTIME),
+            TimerClock::Wall => {
                 (libc::CLOCK_REALTIME, libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET)
             }
         };

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
-use super::super::{Expiry, OsClock, Time, nanos, uninterrupted};
+use super::super::{Expiry, Time, TimerClock, nanos, uninterrupted};
 use super::abi::{self, Kevent, NOTE_EXIT, Raw, change, change_if_there};
 use super::timer::{STEPS, timers};
 
@@ -53,13 +53,13 @@ pub(crate) struct TimerFd {
 }
 
 impl TimerFd {
-    pub(crate) fn new(clock: OsClock) -> io::Result<TimerFd> {
+    pub(crate) fn new(clock: TimerClock) -> io::Result<TimerFd> {
         let wall = match clock {
-            OsClock::Monotonic => None,
-            OsClock::Boottime => {
+            TimerClock::Monotonic => None,
+            TimerClock::Boottime => {
                 return Err(unsupported("this system has no timers that count suspend"));
             }
-            OsClock::Wall => match timers().wall {
+            TimerClock::Wall => match timers().wall {
                 None => return Err(unsupported("this system has no timers on the wall clock")),
                 wall => wall,
             },
@@ -196,7 +196,8 @@ mod tests {
     /// A kernel that rounds down, or one that was asked for less than the whole time.
     #[test]
     fn a_timer_that_fires_too_early_is_armed_again_when_it_is_read() {
-        let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(OsClock::Monotonic).unwrap());
+        let (poller, timer) =
+            (Poller::new().unwrap(), TimerFd::new(TimerClock::Monotonic).unwrap());
         poller.register(timer.as_fd(), 1, Interest::READABLE, Mode::Edge).unwrap();
         let mut events = Events::with_capacity(4);
         let mut wait = || {

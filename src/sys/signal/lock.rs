@@ -3,6 +3,7 @@
 //! A forked child may have a copy of the lock whose holder exists only in the parent. So the lock
 //! carries its holder's process, and in another process it counts as nobody's.
 
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(super) struct Locked {
 
 impl Locked {
     pub(super) fn new() -> Locked {
-        let mask = set_mask(&all_but_faults());
+        let mask = swap_mask(Some(&all_but_faults()));
         let process = process();
         let mut looks = 0_u32;
         loop {
@@ -58,13 +59,12 @@ impl Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         LOCK.store(0, Ordering::Release);
-        set_mask(&self.mask);
+        swap_mask(Some(&self.mask));
     }
 }
 
 pub(super) fn all_but_faults() -> libc::sigset_t {
-    // SAFETY: a sigset_t is numbers, for which zero is a value.
-    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let mut mask = no_signals();
     // SAFETY: the mask is valid, and the numbers are signals: no call fails.
     unsafe {
         libc::sigfillset(&mut mask);
@@ -75,12 +75,18 @@ pub(super) fn all_but_faults() -> libc::sigset_t {
     mask
 }
 
-/// Sets this thread's mask and returns the one before.
-fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
+fn no_signals() -> libc::sigset_t {
     // SAFETY: a sigset_t is numbers, for which zero is a value.
-    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: both masks are valid for the length of the call, which cannot fail then.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, &mut before) };
+    unsafe { std::mem::zeroed() }
+}
+
+/// Sets or reads this thread's mask, and returns the one before.
+pub(super) fn swap_mask(new: Option<&libc::sigset_t>) -> libc::sigset_t {
+    let mut before = no_signals();
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `new` is null, which changes nothing, or valid for the length of the call, as is
+    // `before`. The call cannot fail then.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, new, &mut before) };
     before
 }
 

@@ -301,7 +301,7 @@ impl<'a> Reader<'a> {
     fn close(&self) {
         self.state.front.tail.fetch_or(CLOSED, Ordering::SeqCst);
         self.state.targets.set(None);
-        self.state.request.ask(Request::Drop);
+        self.state.request.ask_to_drop();
         fence(Ordering::SeqCst);
         self.state.wake_senders(usize::MAX >> 1);
     }

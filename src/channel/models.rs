@@ -545,6 +545,41 @@ fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
     });
 }
 
+/// Mutation: `Sent::answer` does not ask `is_received`. Both ends drop the message.
+#[test]
+fn a_late_sender_leaves_a_received_message_to_its_receiver() {
+    loom::model(|| {
+        let drops = Arc::new(Count::new(0));
+        std::mem::forget(drops.clone()); // for a second drop
+        let (tx, rx) = bounded(1);
+        let value = Counted(drops.clone());
+        let receiver = thread::spawn(move || rx.try_recv());
+        let sent = tx.try_send(value);
+        let received = receiver.join().unwrap();
+        assert_eq!(drops.load(Relaxed), usize::from(sent.is_ok() && received.is_err()));
+        drop((sent, received));
+        assert_eq!(drops.load(Relaxed), 1);
+    });
+}
+
+/// Mutation: `State::set_target` leaves the request of the party before in place. A late sender
+/// takes it away, and the receiver sleeps beside a message.
+#[test]
+fn a_receiver_that_moves_to_a_thread_against_a_late_sender() {
+    loom::model(|| {
+        let (tx, rx) = bounded(2);
+        let reactor = Sleeper::new(rx);
+        reactor.receivers[0].state().ask_and_look(Request::Mark);
+        let kept = tx.clone();
+        // Not joined, as in `a_bare_recv_against_send`.
+        thread::spawn(move || (1..=2).for_each(|value| tx.try_send(value).unwrap()));
+        let rx = reactor.receivers.into_iter().next().unwrap();
+        rx.set_target(None);
+        assert_eq!([rx.recv(), rx.recv()], [Ok(1), Ok(2)]);
+        drop(kept);
+    });
+}
+
 #[test]
 fn two_blocked_senders_against_two_receives() {
     loom::model(|| {

@@ -139,8 +139,7 @@ impl<T> Sent<'_, T> {
         if tail.state().answer(asked) || tail.state().is_received(position) {
             return;
         }
-        // SAFETY: the channel is closed, so the receiver is gone or going. The position was not
-        // received.
+        // SAFETY: only a receiver that goes asks for a drop. The position was not received.
         drop(unsafe { tail.shared.take_left(ring, position) });
     }
 }
@@ -334,7 +333,7 @@ impl State {
     /// Steps 6 to 8 of a sender. Returns false if it has to drop its message: the receiver is gone.
     #[inline]
     fn answer(&self, asked: Asked) -> bool {
-        if asked.is_to_drop() && self.is_closed() {
+        if asked.is_to_drop() {
             return false;
         }
         self.targets.answer(asked, &self.request);

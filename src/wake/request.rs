@@ -10,9 +10,10 @@ pub(crate) enum Request {
     Wake = 1,
     /// Leave a mark for the channel, too.
     Mark = 2,
-    /// The receiver is gone: drop your own message.
-    Drop = 3,
 }
+
+/// In the place of a request: the receiver is gone, and each sender drops its own message.
+const DROP: u64 = 3;
 
 /// A receiver's request, and a number that grows with each request.
 ///
@@ -47,10 +48,10 @@ impl Asked {
         self.0 & KIND == Request::Mark as u64
     }
 
-    /// Returns true for [`Request::Drop`].
+    /// Returns true if the receiver is gone.
     #[inline(always)]
     pub(crate) fn is_to_drop(self) -> bool {
-        self.0 & KIND == Request::Drop as u64
+        self.0 & KIND == DROP
     }
 }
 
@@ -70,6 +71,12 @@ impl RequestCell {
         if request != Request::Wake || asked & KIND == SILENT {
             self.put(asked, (asked & !KIND).wrapping_add(NEXT) | request as u64);
         }
+    }
+
+    /// Asks every sender to drop its own message, for ever. Only a receiver that goes calls it.
+    // No load comes first: loom would forget the senders' loads by it.
+    pub(crate) fn ask_to_drop(&self) {
+        self.asked.fetch_or(DROP, Ordering::Release);
     }
 
     /// Takes a [`Request::Wake`] back, after the sleep. A mark stays requested.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use common::{Scale, raw, readable, tokio_runtime, verdict};
 use hdrhistogram::Histogram;
-use pollmux::sys::{Events, OsTimer, Poller};
+use pollmux::sys::{PollEvents, Poller, PollerTimer};
 use pollmux::{Inbox, Reactor, Time, channel, select};
 
 #[derive(Parser)]
@@ -78,7 +78,7 @@ const CONTESTANTS: [Contestant; 9] = [
         make: |_| raw_timerfd(Duration::ZERO),
     },
     Contestant { name: "raw, ahead and then spinning", ours: false, make: raw_timerfd },
-    Contestant { name: "pollmux::sys OsTimer + Poller", ours: true, make: sys },
+    Contestant { name: "pollmux::sys PollerTimer + Poller", ours: true, make: sys },
     Contestant { name: "pollmux", ours: true, make: |_| pollmux(Reactor::new()) },
     Contestant {
         name: "pollmux, precise",
@@ -109,8 +109,8 @@ fn raw_timerfd(ahead: Duration) -> Wait {
 
 fn sys(_: Duration) -> Wait {
     let poller = Poller::new().expect("a poller");
-    let timer = OsTimer::new(&poller, 1).expect("a timer");
-    let mut events = Events::with_capacity(16);
+    let timer = PollerTimer::new(&poller, 1).expect("a timer");
+    let mut events = PollEvents::with_capacity(16);
     Box::new(move |delay| {
         let due = Time::now() + delay;
         timer.arm(due).expect("a deadline");

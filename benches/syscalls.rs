@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use pollmux::sys::{Events, Interest, Mode, OsTimer, Poller, Waker};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Reactor, Time, channel, select};
 
 use common::{group, raw};
@@ -29,14 +29,14 @@ const FAR: Duration = Duration::from_secs(1_000);
 struct Sys {
     poller: Poller,
     waker: Arc<Waker>,
-    events: Events,
+    events: PollEvents,
 }
 
 impl Sys {
     fn new() -> Sys {
         let poller = Poller::new().expect("a poller");
         let waker = Waker::new(&poller, 1).expect("a waker");
-        Sys { poller, waker: Arc::new(waker), events: Events::with_capacity(16) }
+        Sys { poller, waker: Arc::new(waker), events: PollEvents::with_capacity(16) }
     }
 
     #[inline]
@@ -119,12 +119,12 @@ fn calls(c: &mut Criterion) {
     });
     sys.poller.deregister(&eventfd).expect("registered");
 
-    let (timerfd, timer) = (raw::timerfd(), OsTimer::new(&sys.poller, 3).expect("a timer"));
+    let (timerfd, timer) = (raw::timerfd(), PollerTimer::new(&sys.poller, 3).expect("a timer"));
     let at = Time::now() + FAR;
     group.bench_function("raw timerfd_settime, far", |b| {
         b.iter(|| raw::settime(&timerfd, black_box(at)))
     });
-    group.bench_function("pollmux OsTimer::arm, far", |b| {
+    group.bench_function("pollmux PollerTimer::arm, far", |b| {
         b.iter(|| timer.arm(black_box(at)).expect("a deadline"))
     });
 
@@ -247,7 +247,7 @@ fn ticks(c: &mut Criterion) {
     let step = Duration::from_micros(1);
     let (epoll, timerfd, mut events) = (raw::epoll(), raw::timerfd(), raw::events());
     let poller = Poller::new().expect("a poller");
-    let timer = OsTimer::new(&poller, 1).expect("a timer");
+    let timer = PollerTimer::new(&poller, 1).expect("a timer");
     assert_eq!(raw::add(&epoll, &timerfd, raw::EDGE), 0);
     group.bench_function("raw clock + timerfd_settime + epoll_wait", |b| {
         b.iter(|| {
@@ -255,7 +255,7 @@ fn ticks(c: &mut Criterion) {
             assert_eq!(raw::wait(&epoll, &mut events, -1), 1);
         })
     });
-    let mut found = Events::with_capacity(16);
+    let mut found = PollEvents::with_capacity(16);
     group.bench_function("pollmux Time::now + Poller::arm_and_wait", |b| {
         b.iter(|| {
             poller.arm_and_wait(&timer, Time::now() + step, &mut found, None).expect("a wait");

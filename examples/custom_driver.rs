@@ -151,8 +151,6 @@ impl Driver for PollDriver {
                 self.syscalls.polls += 1;
                 self.poll(Some(Duration::ZERO), ready)
             }
-            // The timeout comes with the wait; and nobody else can wait for us.
-            Wait::Arm => Ok(()),
         }
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use common::allocations;
-use pollmux::sys::{self, OsTimer, Poller, Waker};
+use pollmux::sys::{self, Poller, PollerTimer, Waker};
 use pollmux::{
     Inbox, Reactor, Time, channel,
     driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
@@ -174,15 +174,15 @@ fn median(values: &mut [f64]) -> f64 {
 struct Raw {
     poller: Poller,
     waker: Arc<Waker>,
-    timer: OsTimer,
-    events: sys::Events,
+    timer: PollerTimer,
+    events: sys::PollEvents,
 }
 
 impl Raw {
     fn new() -> io::Result<Raw> {
         let poller = Poller::new()?;
-        let (waker, timer) = (Arc::new(Waker::new(&poller, 0)?), OsTimer::new(&poller, 1)?);
-        Ok(Raw { poller, waker, timer, events: sys::Events::with_capacity(4) })
+        let (waker, timer) = (Arc::new(Waker::new(&poller, 0)?), PollerTimer::new(&poller, 1)?);
+        Ok(Raw { poller, waker, timer, events: sys::PollEvents::with_capacity(4) })
     }
 
     fn wait(&mut self) -> io::Result<()> {

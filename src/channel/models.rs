@@ -248,7 +248,10 @@ fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecv
         sender.join().unwrap();
         // It goes on after all.
         let kept = tx.clone();
-        let sender = thread::spawn(move || tx.tail().finish(place, 1));
+        let sender = thread::spawn(move || {
+            place.finish(1);
+            drop(tx);
+        });
         assert_eq!(step(&mut sleeper), Ok(1));
         drop(kept);
         assert_eq!(step(&mut sleeper), Err(TryRecvError::Disconnected));
@@ -274,7 +277,7 @@ fn a_sender_that_goes_on_is_received_in_its_own_order() {
         let behind = tx.clone();
         behind.try_send(10).unwrap();
         let sender = thread::spawn(move || {
-            tx.tail().finish(place, 1);
+            place.finish(1);
             tx.try_send(2).unwrap();
         });
         let mut seen = Vec::new();
@@ -682,7 +685,10 @@ fn a_sender_shrinks_past_a_sender_that_stands_still() {
         receive_all(&rx, others, &[2, 3]);
         assert_ne!(rx.state().claimed().1, before, "no sender has shrunk the ring");
         assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
-        let sender = thread::spawn(move || tx.tail().finish(place, 1));
+        let sender = thread::spawn(move || {
+            place.finish(1);
+            drop(tx);
+        });
         receive_all(&rx, vec![sender], &[1]);
         assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
     });
@@ -695,7 +701,7 @@ fn two_senders_shrink_and_grow_past_a_sender_that_stands_still() {
         let (tx, rx) = grown();
         let place = tx.tail().begin();
         let senders = spawn_senders(tx.clone(), &[&[2], &[3]]);
-        tx.tail().finish(place, 1);
+        place.finish(1);
         drop(tx);
         receive_all(&rx, senders, &[1, 2, 3]);
         assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
@@ -715,7 +721,7 @@ fn a_receiver_goes_while_a_sender_shrinks_the_ring() {
         let sender = thread::spawn(move || (0..2).for_each(|_| drop(other.try_send(sent.clone()))));
         let _ = rx.try_recv();
         drop(rx);
-        tx.tail().finish(place, value.clone());
+        place.finish(value.clone());
         sender.join().unwrap();
         drop(tx);
         assert_eq!(Arc::strong_count(&value), 1, "a value was lost, or dropped twice");

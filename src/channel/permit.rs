@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::sender::Sending;
 use super::state::Refused;
-use super::{SendError, Sender, Sending};
+use super::{SendError, Sender};
 use crate::wake::Notify;
 
 /// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value

@@ -328,7 +328,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::permit::Waiting;
-    use super::super::{Receiver, Receiving, SendError, Sender, bounded};
+    use super::super::receiver::Receiving;
+    use super::super::{Receiver, SendError, Sender, bounded};
     use super::*;
     use crate::wake::{Look, Probe, Request, Wake};
 

@@ -16,6 +16,8 @@
 
 use std::time::Duration;
 
+use super::state::{BASE, LEVEL, POSITION, RING, SIDE, State, UNIT, UNITS, behind, ring, slots};
+use crate::sync::{MutexGuard, Ordering};
 use crate::sys::{Time, coarse_now};
 
 /// Memory that was nearly empty for so long shrinks.
@@ -76,6 +78,101 @@ impl Usage {
         }
         self.watched = Some((ring, since));
         Watch { window: Some(window), enough }
+    }
+}
+
+/// A ring that is to replace a larger one. It goes again if the tail does not go there.
+pub(super) struct Smaller<'a> {
+    state: &'a State,
+    /// Its number and the base of its side, as the tail's word has them.
+    pub(super) rings: usize,
+    is_used: bool,
+    _guard: MutexGuard<'a, Usage>,
+}
+
+impl Smaller<'_> {
+    /// The bits above the position of a word that goes there.
+    pub(super) fn upper(&self, word: u64) -> u64 {
+        word & !POSITION & !(UNITS * UNIT) | (self.rings as u64 * UNIT)
+    }
+
+    /// The tail has gone there.
+    pub(super) fn keep(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Smaller<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            // SAFETY: the tail is not on this side, and nobody else brings it there while we have
+            // the lock.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.state.rings.remove(self.rings & RING);
+            }
+        }
+    }
+}
+
+impl State {
+    /// A sender has found that the ring is full by the head that was seen last, and not by the real
+    /// one. Returns the head to be seen by the next senders. If the ring is to be replaced by a
+    /// smaller one, also that one.
+    pub(super) fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<Smaller<'_>>) {
+        let (from, used) = (ring(word), behind(head, word & POSITION));
+        if from & LEVEL <= self.rings.kept_level() {
+            return (head, None);
+        }
+        let watch = self.watch(from, used);
+        let smaller = watch.enough.and_then(|enough| self.prepare_smaller(from, enough));
+        (self.head_for(from, head, watch), smaller)
+    }
+
+    /// Looks how long the ring has been nearly empty.
+    #[cfg(not(all(loom, test)))]
+    pub(super) fn watch(&self, ring: usize, used: u64) -> Watch {
+        let least = (slots(self.rings.kept_level()) / 8).max(1);
+        match self.usage.try_lock() {
+            Some(mut usage) => usage.look(ring, slots(ring), used, least),
+            None => Watch { window: Some((2 * used).max(least)), enough: None },
+        }
+    }
+
+    /// In the models there is no time: rings shrink at once where the model wants it.
+    #[cfg(all(loom, test))]
+    pub(super) fn watch(&self, ring: usize, used: u64) -> Watch {
+        let shrinks = self.shrinks.load(std::sync::atomic::Ordering::Relaxed);
+        let enough = (shrinks && 2 * used < slots(ring)).then_some(2 * used);
+        Watch { window: shrinks.then_some(used), enough }
+    }
+
+    /// A head that makes the ring look full when the window of the watch is used.
+    pub(super) fn head_for(&self, ring: usize, head: u64, watch: Watch) -> u64 {
+        let back = watch.window.map_or(0, |window| slots(ring).saturating_sub(window));
+        (head & POSITION).wrapping_sub(back) & POSITION
+    }
+
+    /// Makes a ring of at least so many slots on the other side, if that is smaller than this one,
+    /// which is the tail's and read by the receiver. One thread at a time does that.
+    pub(super) fn prepare_smaller(&self, from: usize, enough: u64) -> Option<Smaller<'_>> {
+        let kept = self.rings.kept_level();
+        let to = (kept..from & LEVEL).find(|&level| slots(level) >= enough)?;
+        let guard = self.usage.try_lock()?;
+        // Otherwise the other side may be in use. While we have the lock nobody goes there.
+        if self.rings.reading() != from || ring(self.front.tail.load(Ordering::SeqCst)) != from {
+            return None;
+        }
+        let ring = (from ^ SIDE) & SIDE | to;
+        self.rings.prepare(ring);
+        Some(Smaller { state: self, rings: to << BASE | ring, is_used: false, _guard: guard })
+    }
+
+    /// Measures by this clock, of a reactor in virtual time, for how long a ring is nearly empty.
+    pub(super) fn follow(&self, clock: Option<VirtualNow>) {
+        if let Some(mut usage) = self.usage.try_lock() {
+            usage.clock = clock;
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Handle {
         let limit = context.limit().filter(|_| !hook.is_ended() && !self.is_closed());
         let bell = hook.bell.clone();
         let mut last = Some((hook, f));
-        slot.set_call_once(
+        slot.set_callback_once(
             bell,
             Box::new(move |cx| {
                 let Some((hook, f)) = last.take() else { return };
@@ -82,7 +82,7 @@ impl AfterCancel {
     /// Takes the closure away. Returns true if the closure had neither begun nor been stopped, and
     /// now never runs.
     pub fn stop(&self) -> bool {
-        self.slot.drop_call()
+        self.slot.drop_callback()
     }
 
     /// Lets the closure run late after a deadline, by `slack` at the most, as
@@ -94,12 +94,12 @@ impl AfterCancel {
 
     /// Returns true if the closure has neither run nor been stopped.
     pub fn is_pending(&self) -> bool {
-        self.slot.has_call()
+        self.slot.has_callback()
     }
 
     /// Leaves the closure to the reactor.
     pub fn detach(self) {
-        self.slot.detach_call();
+        self.slot.detach_callback();
     }
 }
 

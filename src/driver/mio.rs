@@ -15,8 +15,9 @@ use ::mio::unix::SourceFd;
 use ::mio::{Events, Interest as MioInterest, Poll, Registry, Token};
 
 use super::foreign::{self, EventsId, Queue};
+use super::nested::nested_driver;
 use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
-use crate::sys::{Interest, Mode, others};
+use crate::sys::{Interest, Mode};
 
 /// Events that one wait takes at most; the others are the next wait's.
 const BATCH: usize = 256;
@@ -128,71 +129,7 @@ impl MioDriver {
     }
 }
 
-impl Driver for MioDriver {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Arm || !self.queue.is_empty() {
-            return self.native.wait(deadline, how, ready);
-        }
-        if how == Wait::Block {
-            self.native.may_sleep()?;
-            self.native.wait(deadline, Wait::Arm, ready)?;
-            self.syscalls.waits += 1;
-            self.poll(None, ready)
-        } else {
-            self.syscalls.polls += 1;
-            self.poll(Some(Duration::ZERO), ready)
-        }
-    }
-
-    fn register(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.native.register(fd, id, interest, mode)
-    }
-
-    fn modify(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.native.modify(fd, id, interest, mode)
-    }
-
-    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        self.native.deregister(fd, id)
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.native.waker()
-    }
-
-    fn clock(&self) -> Clock {
-        self.native.clock()
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(others::mio_fd(&self.poll))
-    }
-
-    fn has_events(&self, events: EventsId) -> bool {
-        self.queue.id() == events
-    }
-
-    fn syscalls(&self) -> Syscalls {
-        self.syscalls + self.native.syscalls()
-    }
-}
+nested_driver!(MioDriver, |driver| driver.poll.registry().as_fd());
 
 impl Drop for MioDriver {
     fn drop(&mut self) {

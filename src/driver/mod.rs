@@ -8,6 +8,8 @@ pub mod foreign;
 #[cfg(feature = "mio")]
 mod mio;
 mod native;
+#[cfg(any(feature = "mio", feature = "polling"))]
+mod nested;
 #[cfg(feature = "polling")]
 mod polling;
 
@@ -35,8 +37,8 @@ pub use crate::wake::Wake;
 /// `poll(2)`, whole. There are two ways to write one:
 /// - **Around [`Native`]**: its fd goes into the other poller, calls are handed on, and when the
 ///   other one says that the fd is readable, `native.wait(None, Wait::Poll, ready)` takes what
-///   there is. Before the other one sleeps, `native.wait(deadline, Wait::Arm, ready)` arms the
-///   kernel timer, so that no timeout is needed. One syscall more for each wake-up. `MioDriver` and
+///   there is. Before the other one sleeps, `native.arm(deadline)` arms the kernel timer, so that
+///   no timeout is needed. One syscall more for each wake-up. `MioDriver` and
 ///   `PollingDriver` are such, and give what the other poller finds for others to a
 ///   [`Queue`](foreign::Queue).
 /// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed:
@@ -45,7 +47,7 @@ pub use crate::wake::Wake;
 ///
 /// The contract:
 /// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must
-///   end the wait, or make [`as_fd`](Driver::as_fd) readable, by
+///   end the wait, and `arm(deadline)` must make [`as_fd`](Driver::as_fd) readable, by
 ///   [`deadline.latest`](WakeWindow::latest) or soon after and **never before the clock says
 ///   [`deadline.earliest`](WakeWindow::earliest)**, if nothing else does. A deadline armed by an
 ///   earlier call may still be pending: a wait that ends too early does no harm, so a driver need
@@ -70,7 +72,8 @@ pub use crate::wake::Wake;
 ///   A `drop` that changes a kernel object which the parent has too must not do so in another
 ///   process.
 pub trait Driver {
-    /// Waits as `how` says; with [`Wait::Block`] until a wake-up, an fd, or the deadline.
+    /// Waits as `how` says: with [`Wait::Block`] until a wake-up, an fd, or the deadline.
+    /// [`Wait::Poll`] comes without a deadline.
     ///
     /// An error makes the `select!` or `wait` that asked fail with it; the reactor stays usable and
     /// asks again the next time.
@@ -80,6 +83,15 @@ pub trait Driver {
         how: Wait,
         ready: &mut ReadyFds,
     ) -> io::Result<()>;
+
+    /// Arms `deadline` and does not wait: an outer loop sleeps, on [`as_fd`](Self::as_fd).
+    ///
+    /// Called only for an [embedded](crate::Reactor::embed) reactor, so a driver without an fd
+    /// needs none. The default fails with [`io::ErrorKind::Unsupported`].
+    fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
+        let _ = deadline;
+        Err(unsupported("sleep in an outer loop"))
+    }
 
     /// What other threads use to end a [`Wait::Block`].
     fn waker(&self) -> Arc<dyn Wake>;
@@ -101,7 +113,7 @@ pub trait Driver {
         mode: Mode,
     ) -> io::Result<()> {
         let _ = (fd, id, interest, mode);
-        Err(unsupported())
+        Err(unsupported("wait for fds"))
     }
 
     /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot. What it is
@@ -114,13 +126,13 @@ pub trait Driver {
         mode: Mode,
     ) -> io::Result<()> {
         let _ = (fd, id, interest, mode);
-        Err(unsupported())
+        Err(unsupported("wait for fds"))
     }
 
     /// Waits for `fd` no longer. It is still open.
     fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         let _ = (fd, id);
-        Err(unsupported())
+        Err(unsupported("wait for fds"))
     }
 
     /// An fd that is readable when a wait would return at once, if there is one. A reactor whose
@@ -153,8 +165,8 @@ pub trait Driver {
 }
 
 #[cold]
-fn unsupported() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "the reactor's driver cannot wait for fds")
+fn unsupported(verb: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("the reactor's driver cannot {verb}"))
 }
 
 /// When a wait is to end: any time from `earliest` to `latest`, the later the more timers share the
@@ -239,12 +251,10 @@ impl ReadyFds {
 /// How [`Driver::wait`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Arm, then sleep until something happens.
+    /// Sleeps until something happens or the deadline has come.
     Block,
-    /// Take what has happened; neither arm nor sleep.
+    /// Takes what has happened and does not sleep.
     Poll,
-    /// Only arm: somebody else sleeps, on the driver's fd.
-    Arm,
 }
 
 /// Syscalls made by a driver since it was created.

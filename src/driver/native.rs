@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{Clock, Driver, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use crate::sync::forbid_sleep;
-use crate::sys::{Events, Interest, Mode, OsTimer, Poller, Time, TimeoutSlack, Waker};
+use crate::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Time, TimeoutSlack, Waker};
 
 // No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
 const TIMER: u64 = u64::MAX;
@@ -31,9 +31,9 @@ const OWN: usize = 2;
 #[derive(Debug)]
 pub struct Native {
     poller: Poller,
-    timer: OsTimer,
+    timer: PollerTimer,
     waker: Arc<Waker>,
-    events: Events,
+    events: PollEvents,
     /// What the kernel timer will fire at; `MAX` when it is not armed or has been seen to fire.
     armed: Time,
     /// Read when a deadline with slack first comes.
@@ -63,12 +63,12 @@ impl Native {
     pub fn with_batch(batch: usize) -> io::Result<Native> {
         let most = batch.clamp(1, 1 << 30) + OWN;
         let poller = Poller::new()?;
-        let (timer, waker) = (OsTimer::new(&poller, TIMER)?, Waker::new(&poller, WAKER)?);
+        let (timer, waker) = (PollerTimer::new(&poller, TIMER)?, Waker::new(&poller, WAKER)?);
         Ok(Native {
             poller,
             timer,
             waker: Arc::new(waker),
-            events: Events::with_capacity(most.min(16)),
+            events: PollEvents::with_capacity(most.min(16)),
             most,
             armed: Time::MAX,
             slack: OnceCell::new(),
@@ -88,6 +88,19 @@ impl Native {
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         Native::new()
+    }
+
+    /// Nested in a `polling::Poller` for as long as it lives.
+    #[cfg(feature = "polling")]
+    #[track_caller]
+    pub(super) fn nested_in(
+        outer: Arc<polling::Poller>,
+        interest: polling::Event,
+        mode: polling::PollMode,
+    ) -> io::Result<Native> {
+        let mut native = Native::to_nest()?;
+        native.poller.join(outer, interest, mode)?;
+        Ok(native)
     }
 
     /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller
@@ -112,7 +125,7 @@ impl Native {
 
     #[cold]
     fn timeout_within(&self, deadline: WakeWindow) -> Option<Duration> {
-        let slack = self.slack.get_or_init(|| TimeoutSlack::of(&self.poller));
+        let slack = self.slack.get_or_init(|| self.poller.timeout_slack());
         slack.timeout(Time::now(), deadline.earliest, deadline.latest)
     }
 
@@ -191,10 +204,13 @@ impl Driver for Native {
                 self.syscalls.polls += 1;
                 self.look(ready, |this| this.poller.wait(&mut this.events, Some(Duration::ZERO)))
             }
-            Wait::Arm => match self.earlier(deadline) {
-                Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),
-                None => Ok(()),
-            },
+        }
+    }
+
+    fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
+        match self.earlier(Some(deadline)) {
+            Some(deadline) => self.timer.arm(deadline).inspect_err(|_| self.armed = Time::MAX),
+            None => Ok(()),
         }
     }
 
@@ -211,7 +227,7 @@ impl Driver for Native {
         self.level |= mode == Mode::Level;
         let batch = (self.fds + OWN).next_power_of_two().min(self.most);
         if batch > self.events.capacity() {
-            self.events = Events::with_capacity(batch);
+            self.events = PollEvents::with_capacity(batch);
         }
         Ok(())
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use ::polling::{Event, Events, PollMode, Poller};
 
 use super::foreign::{self, EventsId, Queue};
+use super::nested::nested_driver;
 use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
-use crate::sys::others::InPoller;
 use crate::sys::{Interest, Mode};
 
 /// Events that one wait takes at most; the others are the next wait's.
@@ -58,7 +58,8 @@ const BATCH: usize = 256;
 /// ```
 #[derive(Debug)]
 pub struct PollingDriver {
-    native: InPoller<Native>,
+    native: Native,
+    poller: Arc<Poller>,
     key: usize,
     events: Events,
     queue: Queue<Event>,
@@ -71,21 +72,17 @@ impl PollingDriver {
     /// own key, and then leaves nothing behind.
     #[track_caller]
     pub fn new(poller: impl Into<Arc<Poller>>, key: usize) -> io::Result<PollingDriver> {
-        let native = InPoller::add(
-            poller.into(),
-            Native::to_nest()?,
-            Event::readable(key),
-            PollMode::Level,
-        )?;
+        let poller = poller.into();
+        let native = Native::nested_in(poller.clone(), Event::readable(key), PollMode::Level)?;
         let queue = Queue::with_capacity(BATCH);
         let capacity = NonZeroUsize::new(BATCH).unwrap_or(NonZeroUsize::MIN);
         let events = Events::with_capacity(capacity);
-        Ok(PollingDriver { native, key, events, queue, syscalls: Syscalls::default() })
+        Ok(PollingDriver { native, poller, key, events, queue, syscalls: Syscalls::default() })
     }
 
     /// The `Poller`, for sources of one's own.
     pub fn poller(&self) -> &Arc<Poller> {
-        self.native.poller()
+        &self.poller
     }
 
     /// What the `Poller` finds for other keys than ours, to be registered with the reactor.
@@ -99,7 +96,7 @@ impl PollingDriver {
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
         self.events.clear();
         // It goes on by itself when a signal interrupts it.
-        self.native.poller().wait(&mut self.events, timeout)?;
+        self.poller.wait(&mut self.events, timeout)?;
         let mut ours = false;
         for event in self.events.iter() {
             if event.key == self.key {
@@ -108,72 +105,8 @@ impl PollingDriver {
                 self.queue.push(event, ready);
             }
         }
-        if ours { self.native.get_mut().wait(None, Wait::Poll, ready) } else { Ok(()) }
+        if ours { self.native.wait(None, Wait::Poll, ready) } else { Ok(()) }
     }
 }
 
-impl Driver for PollingDriver {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Arm || !self.queue.is_empty() {
-            return self.native.get_mut().wait(deadline, how, ready);
-        }
-        if how == Wait::Block {
-            self.native.get_mut().may_sleep()?;
-            self.native.get_mut().wait(deadline, Wait::Arm, ready)?;
-            self.syscalls.waits += 1;
-            self.poll(None, ready)
-        } else {
-            self.syscalls.polls += 1;
-            self.poll(Some(Duration::ZERO), ready)
-        }
-    }
-
-    fn register(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.native.get_mut().register(fd, id, interest, mode)
-    }
-
-    fn modify(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.native.get_mut().modify(fd, id, interest, mode)
-    }
-
-    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        self.native.get_mut().deregister(fd, id)
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.native.get().waker()
-    }
-
-    fn clock(&self) -> Clock {
-        self.native.get().clock()
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(AsFd::as_fd(&**self.native.poller()))
-    }
-
-    fn has_events(&self, events: EventsId) -> bool {
-        self.queue.id() == events
-    }
-
-    fn syscalls(&self) -> Syscalls {
-        self.syscalls + self.native.get().syscalls()
-    }
-}
+nested_driver!(PollingDriver, |driver| AsFd::as_fd(&*driver.poller));

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::slots::{Chunk, State};
-use super::{Core, Handle};
+use super::core::{Core, Handle};
+use super::parts::slots::{Chunk, State};
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
 pub struct Events {
@@ -42,18 +42,18 @@ impl Events {
         Events { tokens: Vec::with_capacity(capacity), capacity, from: None }
     }
 
-    /// What the last wait found. Skips, while it goes on, what has been stopped, reset, drained or
-    /// dropped meanwhile.
+    /// Iterates over the events of the last wait. Skips the sources that were stopped, reset,
+    /// drained or dropped meanwhile.
     pub fn iter(&self) -> Iter<'_> {
         Iter { tokens: self.tokens.iter(), from: self.from.as_ref() }
     }
 
-    /// How many events the last wait found.
+    /// Returns the number of events of the last wait.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether the last wait found nothing.
+    /// Returns true if the last wait found nothing.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }

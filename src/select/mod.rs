@@ -334,7 +334,7 @@ fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
 #[inline]
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
-    if core.is_any_held() | core.catches_up(false) | core.is_any_watched() {
+    if core.is_any_held() | core.catches_up(false) | core.has_registered_fds() {
         look_and_pick(handle, cases, biased)
     } else {
         Ok(None)

@@ -174,7 +174,6 @@ impl Driver for MemberDriver {
                 latest => Pause::Until(latest),
             },
             Wait::Poll => Pause::Poll,
-            Wait::Arm => return Ok(()),
         };
         scheduler.block(*id, pause)
     }

@@ -81,7 +81,7 @@ impl Driver for Sim {
         how: Wait,
         _: &mut ReadyFds,
     ) -> io::Result<()> {
-        if how == Wait::Arm || self.woken.0.swap(false, Ordering::Acquire) || how == Wait::Poll {
+        if self.woken.0.swap(false, Ordering::Acquire) || how == Wait::Poll {
             return Ok(());
         }
         match deadline {

@@ -75,7 +75,7 @@ impl Handle {
     #[track_caller]
     fn callback(&self, f: impl FnMut(&CallbackContext<'_>) + 'static) -> Callback {
         let slot = Slot::new(self, SourceKind::Callback);
-        slot.set_call(Box::new(f));
+        slot.set_callback(Box::new(f));
         Callback { slot }
     }
 }

@@ -91,14 +91,14 @@ fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
     }
     let process = ProcessFd::new(child.id());
     if let Ok(process) = &process {
-        slot.watch_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
+        slot.register_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
     }
     // The number may be another child's: of a `Child` that was waited for before, or by other code
     // meanwhile. Only of one that still runs it has been the own number all the time.
     let known = has_status(child);
     if !matches!(known, Ok(false)) {
         if let Ok(process) = &process {
-            let _ = slot.unwatch_fd(process.as_fd());
+            let _ = slot.deregister_fd(process.as_fd());
         }
         known?;
         slot.found_by_driver();
@@ -140,7 +140,7 @@ impl ChildProcess {
     fn deregister(&self) {
         if !self.over.replace(true) {
             if let Some(process) = &self.process {
-                let _ = self.slot.unwatch_fd(process.as_fd());
+                let _ = self.slot.deregister_fd(process.as_fd());
             }
         }
     }

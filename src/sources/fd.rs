@@ -221,7 +221,7 @@ impl Handle {
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
         let (io, slot) = self.slot_for(io, SourceKind::Fd, None)?;
-        match slot.watch_fd(io.as_fd(), interest, mode) {
+        match slot.register_fd(io.as_fd(), interest, mode) {
             Ok(()) => Ok(Fd {
                 io: Some(io),
                 slot,
@@ -288,7 +288,7 @@ impl<T: AsFd> Fd<T> {
     fn deregister(&self) {
         if let Some(io) = &self.io {
             // There is nobody to tell, and a file that is not in the poller needs no more.
-            let _ = self.slot.unwatch_fd(io.as_fd());
+            let _ = self.slot.deregister_fd(io.as_fd());
         }
     }
 
@@ -401,7 +401,7 @@ impl<T: AsFd> Fd<T> {
     }
 
     fn ask(&self, interest: Interest) -> io::Result<()> {
-        self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.slot.reregister_fd(self.io().as_fd(), interest, self.mode)?;
         self.unknown.set(Readiness::NONE);
         self.reported.set(interest);
         Ok(())

@@ -37,7 +37,7 @@ impl<E> IntoSource for Events<E> {
             let error = io::Error::new(io::ErrorKind::AlreadyExists, text);
             return Err(RegisterError::new(events, error));
         }
-        if let Err(error) = slot.watch_driver(events.id()) {
+        if let Err(error) = slot.register_events(events.id()) {
             return Err(RegisterError::new(events, error));
         }
         events.bind(slot.token());
@@ -97,7 +97,7 @@ impl<E> Source for ForeignInbox<E> {
 
 impl<E> Drop for ForeignInbox<E> {
     fn drop(&mut self) {
-        self.slot.unwatch_driver();
+        self.slot.deregister_events();
         self.events.unbind();
     }
 }

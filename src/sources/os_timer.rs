@@ -190,7 +190,7 @@ impl<C: OsClock> OsTimer<C> {
         }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
-        let registered = slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
+        let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
         registered.map_err(|error| of_creation(error, "a kernel timer"))?;
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
     }
@@ -305,7 +305,7 @@ impl<C: OsClock> Source for OsTimer<C> {
 impl<C: OsClock> Drop for OsTimer<C> {
     fn drop(&mut self) {
         // Closing the fd would take it out as well, unless a fork holds a copy of it.
-        let _ = self.slot.unwatch_fd(self.timer.as_fd());
+        let _ = self.slot.deregister_fd(self.timer.as_fd());
     }
 }
 

@@ -118,7 +118,7 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Signals);
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.0).collect();
         let signals = SignalSet::new(&numbers)?;
-        let registered = slot.watch_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
+        let registered = slot.register_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
         registered.map_err(|error| of_creation(error, "a source of signals"))?;
         Ok(Signals { signals, slot })
     }
@@ -165,6 +165,6 @@ impl Source for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        let _ = self.slot.unwatch_fd(self.signals.as_fd());
+        let _ = self.slot.deregister_fd(self.signals.as_fd());
     }
 }

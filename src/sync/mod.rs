@@ -184,7 +184,7 @@ mod real {
     }
 
     /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory
-    /// (`channel/ring.rs`).
+    /// (`channel/tail.rs`).
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 

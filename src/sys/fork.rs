@@ -11,8 +11,8 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How many forks lie between this process and the one that started the program.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -29,20 +29,14 @@ impl Birth {
 
     /// This process. Counts forks from the first call on.
     pub(crate) fn here() -> Birth {
-        static WATCH: Once = Once::new();
-        WATCH.call_once(|| {
-            // SAFETY: `child` is a function of the right type that lives as long as the program,
-            // and it does only what a child of a process with threads may: it locks nothing and
-            // allocates nothing. (The call fails for want of memory only; then forks are not seen.)
-            unsafe { libc::pthread_atfork(None, None, Some(child)) };
-        });
-        Birth(FORKS.load(Ordering::Relaxed))
+        let _ = start_counting(); // without memory for that, forks are not seen
+        Birth(count())
     }
 
     /// Returns true in the process that this was made in.
     #[inline]
     pub(crate) fn is_here(self) -> bool {
-        self.0 == FORKS.load(Ordering::Relaxed) || self == Birth::ANYWHERE
+        self.0 == count() || self == Birth::ANYWHERE
     }
 }
 
@@ -53,7 +47,30 @@ pub(crate) fn on_fork(hook: fn()) {
 
 /// Returns true in a child that was forked after the first [`Birth`].
 pub(crate) fn is_child() -> bool {
-    FORKS.load(Ordering::Relaxed) > 0
+    count() > 0
+}
+
+/// Counts forks from the first call on. Fails for want of memory only.
+pub(crate) fn start_counting() -> io::Result<()> {
+    static COUNTED: AtomicBool = AtomicBool::new(false);
+    if COUNTED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    // Two threads may both get here: then each fork counts twice, which is as good.
+    // SAFETY: `child` is a function of the right type that lives as long as the program, and it
+    // does only what a child of a process with threads may: it locks nothing and allocates nothing.
+    let failed = unsafe { libc::pthread_atfork(None, None, Some(child)) };
+    if failed != 0 {
+        return Err(io::Error::from_raw_os_error(failed));
+    }
+    COUNTED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Returns how many forks were counted on the way to this process. A signal handler may call it.
+#[inline]
+pub(crate) fn count() -> u32 {
+    FORKS.load(Ordering::Relaxed)
 }
 
 extern "C" fn child() {

@@ -1,5 +1,41 @@
-//! Child processes by number. A number is a child's only until somebody has waited for the child:
-//! then the kernel may give the number to another process.
+//! Child processes by number: their end as an fd, and whether they were waited for. A number is a
+//! child's only until somebody has waited for the child: then the kernel may give it to another
+//! process.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::backend;
+use super::errors::of_creation;
+
+/// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
+#[derive(Debug)]
+pub struct ProcessFd(backend::ProcessFd);
+
+impl ProcessFd {
+    /// Opens the process `pid`, a child that has not been waited for (close-on-exec). One syscall,
+    /// three on kqueue.
+    ///
+    /// Fails with [`io::ErrorKind::Unsupported`] where the kernel has no pidfds, no kqueue can be
+    /// waited for, or a sandbox refuses the call, and as [`Poller::new`](super::Poller::new) does.
+    pub fn new(pid: u32) -> io::Result<ProcessFd> {
+        let made = backend::ProcessFd::new(pid);
+        made.map(ProcessFd)
+            .map_err(|error| of_creation(error, "an fd for the end of a child process"))
+    }
+
+    /// Returns true if the end has come that the fd tells of, and yet the process may be a moment
+    /// away from having a status: never on epoll. On kqueue one syscall, until it has.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.is_ending()
+    }
+}
+
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Returns true if `pid` is a child of this process that has not been waited for. One syscall,
 /// which neither waits nor takes the status. False on a system that cannot say (OpenBSD as libc has
@@ -21,14 +57,14 @@ pub(crate) fn is_unwaited(pid: u32) -> bool {
 }
 
 /// Returns true if the error says that a process is no child of this one, or no longer.
-pub(crate) fn is_no_child(error: &std::io::Error) -> bool {
+pub(crate) fn is_no_child(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECHILD)
 }
 
 /// The error of a process that the system refuses to wait for, where the kernel itself has no such
 /// error: something stands in between.
 #[cold]
-pub(super) fn refused(call: &str, error: &std::io::Error) -> std::io::Error {
+pub(super) fn refused(call: &str, error: &io::Error) -> io::Error {
     let cause = match error.raw_os_error() {
         Some(libc::ENOSYS) => "the kernel does not have it, or a seccomp filter hides it",
         _ => "most likely a seccomp filter of the container forbids it",
@@ -37,5 +73,5 @@ pub(super) fn refused(call: &str, error: &std::io::Error) -> std::io::Error {
         "this system does not let the process wait for children by {call} ({error}): {cause}; \
          allow {call}, or wait for Signal::CHILD and ask Child::try_wait then"
     );
-    std::io::Error::new(std::io::ErrorKind::Unsupported, text)
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }

@@ -23,20 +23,20 @@
 //! - A forked child has our handler, copies of the sets, and the parent's eventfds. It may also
 //!   have a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
 //!   process that they belong to. In another process they count as nobody's.
-//!
-//! Longer than 500 lines: the handler, and what it may meet at any instruction, are
-//! argued together.
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
+use self::lock::{Locked, all_but_faults, is_forked_from, is_member, process};
+use self::names::{can_be_caught, is_blocked};
 use self::slots::{COUNT, Raise, bit, numbers};
+use super::backend::Flag;
+use super::check;
 use super::errors::of_creation;
-use super::{Flag, check, signals};
+use super::fork;
 
 /// What `slots.rs` is made of.
 mod atomics {
@@ -59,6 +59,8 @@ mod atomics {
         }
     }
 }
+mod lock;
+pub(crate) mod names;
 mod slots;
 
 /// The same file on loom's atomics.
@@ -69,7 +71,7 @@ type Slot = slots::Slot<Flag>;
 
 impl Raise for Flag {
     /// A write, and a read at most, which a handler may make. The write cannot fail
-    /// (`sys/eventfd.rs`, `sys/kqueue/pipe.rs`).
+    /// (`sys/epoll/eventfd.rs`, `sys/kqueue/pipe.rs`).
     fn raise(&self) {
         let _ = Flag::raise(self);
     }
@@ -81,9 +83,6 @@ static TABLE: slots::Table<Flag> = slots::Table {
     arrived: [const { AtomicU64::new(0) }; COUNT],
     taken: [const { AtomicU64::new(0) }; COUNT],
 };
-
-/// Faults of the running instruction: not to be watched, nor put off.
-const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 
 /// The handler was installed and has not been taken away by us.
 static INSTALLED: [AtomicBool; COUNT] = [const { AtomicBool::new(false) }; COUNT];
@@ -131,7 +130,7 @@ impl Old {
 }
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let errno = super::errno();
+    let errno = errno();
     TABLE.arrive(signal);
     while let Err(births) = TABLE.deliver(signal, process()) {
         if Old::load(signal) != Old::Default {
@@ -143,7 +142,7 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
             break;
         }
     }
-    super::set_errno(errno);
+    set_errno(errno);
     if let Old::Handler(handler) = Old::load(signal) {
         // SAFETY: the address was the `sa_sigaction` of a handler installed by somebody else, of
         // which the kernel called the same with the same arguments. A handler without SA_SIGINFO
@@ -152,6 +151,24 @@ extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: 
             unsafe { std::mem::transmute::<*mut (), _>(handler) };
         handler(signal, info, context);
     }
+}
+
+#[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
+use libc::__errno as errno_place;
+#[cfg(any(target_os = "linux", target_os = "dragonfly"))]
+use libc::__errno_location as errno_place;
+#[cfg(any(apple, target_os = "freebsd"))]
+use libc::__error as errno_place;
+
+/// The calling thread's `errno`, for a signal handler to leave as it was.
+fn errno() -> libc::c_int {
+    // SAFETY: the place is the thread's own and always there.
+    unsafe { *errno_place() }
+}
+
+fn set_errno(errno: libc::c_int) {
+    // SAFETY: as above.
+    unsafe { *errno_place() = errno };
 }
 
 /// Gives a signal that no set was told of its default action. On a handler's thread, where every
@@ -203,107 +220,6 @@ fn raise(signal: i32) {
     unsafe { libc::raise(signal) };
 }
 
-/// How many calls of `fork` lie between this process and the one that first made a set.
-static FORKS: AtomicU32 = AtomicU32::new(0);
-
-/// Names this process. A pid alone is another process's in another namespace, or at another time.
-fn process() -> u64 {
-    // SAFETY: the call has no arguments, and cannot fail.
-    let pid = unsafe { libc::getpid() };
-    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(pid as u32)
-}
-
-/// Counts the calls of `fork` from now on. One that does not go through the C library is noticed by
-/// the pid only.
-fn count_forks() -> io::Result<()> {
-    unsafe extern "C" {
-        fn pthread_atfork(
-            prepare: Option<extern "C" fn()>,
-            parent: Option<extern "C" fn()>,
-            child: Option<extern "C" fn()>,
-        ) -> libc::c_int;
-    }
-    extern "C" fn in_child() {
-        FORKS.fetch_add(1, Ordering::Relaxed);
-    }
-    static COUNTED: AtomicBool = AtomicBool::new(false);
-    if COUNTED.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    // Two threads may both get here: then each fork counts twice, which is as good.
-    // SAFETY: the function does what a forked child may do, and is there for as long as the
-    // process.
-    let failed = unsafe { pthread_atfork(None, None, Some(in_child)) };
-    if failed != 0 {
-        return Err(of_creation(io::Error::from_raw_os_error(failed), "a signal set"));
-    }
-    COUNTED.store(true, Ordering::Release);
-    Ok(())
-}
-
-/// The process of the holder, or 0.
-static LOCK: AtomicU64 = AtomicU64::new(0);
-
-/// The lock. Its holder makes a few syscalls. No handler runs on the holder's thread, so that one
-/// which stands still never holds the lock.
-struct Locked {
-    mask: libc::sigset_t,
-    process: u64,
-}
-
-impl Locked {
-    fn new() -> Locked {
-        let mask = set_mask(&all_but_faults());
-        let process = process();
-        let mut looks = 0_u32;
-        loop {
-            let holder = LOCK.load(Ordering::Relaxed);
-            // A holder in another process is the thread of a parent that forked meanwhile. It is
-            // not here, and it leaves nothing half done that matters: see `install` and `restore`.
-            let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
-            let swap = || LOCK.compare_exchange_weak(holder, process, order, failed);
-            if holder != process && swap().is_ok() {
-                return Locked { mask, process };
-            }
-            looks += 1;
-            match looks {
-                0..32 => std::hint::spin_loop(),
-                32..64 => std::thread::yield_now(),
-                _ => std::thread::sleep(Duration::from_micros(50)),
-            }
-        }
-    }
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        LOCK.store(0, Ordering::Release);
-        set_mask(&self.mask);
-    }
-}
-
-fn all_but_faults() -> libc::sigset_t {
-    // SAFETY: a sigset_t is numbers, for which zero is a value.
-    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the mask is valid, and the numbers are signals: no call fails.
-    unsafe {
-        libc::sigfillset(&mut mask);
-        for fault in FAULTS {
-            libc::sigdelset(&mut mask, fault);
-        }
-    }
-    mask
-}
-
-/// Sets this thread's mask and returns the one before.
-fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
-    // SAFETY: a sigset_t is numbers, for which zero is a value.
-    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: both masks are valid for the length of the call, which cannot fail then.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, &mut before) };
-    before
-}
-
 /// Notes signals and raises an fd: edge-triggered it needs no read. See
 /// [`Signals`](crate::Signals).
 ///
@@ -334,8 +250,9 @@ impl SignalSet {
     /// Also fails as [`Poller::new`](super::Poller::new) does. Then none is watched.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
         signals.iter().try_for_each(|&signal| can_be_caught(signal))?;
-        count_forks()?;
-        let flag = Flag::new().map_err(|error| of_creation(error, "a signal set"))?;
+        let of_set = |error| of_creation(error, "a signal set");
+        fork::start_counting().map_err(of_set)?;
+        let flag = Flag::new().map_err(of_set)?;
         let locked = Locked::new();
         let blocked = signals.iter().find(|&&signal| is_member(&locked.mask, signal));
         if let Some(&signal) = blocked {
@@ -376,40 +293,8 @@ impl SignalSet {
 
     /// Returns true in a process that was forked from the set's.
     fn is_inert(&self) -> bool {
-        (self.slot.process() >> 32) as u32 != FORKS.load(Ordering::Relaxed)
+        is_forked_from(self.slot.process())
     }
-}
-
-fn can_be_caught(signal: i32) -> io::Result<()> {
-    let refused = [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || FAULTS.contains(&signal);
-    if !(1..65).contains(&signal) || refused {
-        let text = format!("signal {} cannot be watched", named(signal));
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    Ok(())
-}
-
-/// The number, and the name if it has one here.
-fn named(signal: i32) -> String {
-    match signals::name(signal) {
-        Some(name) => format!("{signal} ({name})"),
-        None => signal.to_string(),
-    }
-}
-
-#[cold]
-fn is_blocked(signal: i32) -> io::Error {
-    let text = format!(
-        "signal {} is blocked in this thread, by a mask that was set here or inherited, and would \
-         not be told: unblock it first with pthread_sigmask(SIG_UNBLOCK, ..)",
-        named(signal)
-    );
-    io::Error::new(io::ErrorKind::InvalidInput, text)
-}
-
-fn is_member(mask: &libc::sigset_t, signal: i32) -> bool {
-    // SAFETY: the mask is valid for the length of the call.
-    unsafe { libc::sigismember(mask, signal) == 1 }
 }
 
 /// Sets or reads the action of `signal`, and returns the one before: one syscall.

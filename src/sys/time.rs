@@ -285,7 +285,7 @@ pub(crate) fn coarse_resolution() -> Duration {
 
 #[cfg(linux)]
 fn resolution(clock: libc::clockid_t) -> Duration {
-    let mut ts = super::no_time();
+    let mut ts = no_time();
     // SAFETY: `ts` is a valid place for the one timespec that the call writes.
     let failed = unsafe { libc::clock_getres(clock, &mut ts) } != 0;
     if failed { Duration::MAX } else { Duration::from_nanos(from_timespec(&ts)) }
@@ -293,7 +293,7 @@ fn resolution(clock: libc::clockid_t) -> Duration {
 
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
-    let mut ts = super::no_time();
+    let mut ts = no_time();
     // SAFETY: `ts` is a valid place for the one timespec that the call writes; the clock ids used
     // here always exist, so the call cannot fail.
     unsafe { libc::clock_gettime(clock, &mut ts) };
@@ -303,6 +303,27 @@ fn read(clock: libc::clockid_t) -> u64 {
 #[inline]
 fn from_timespec(ts: &libc::timespec) -> u64 {
     (ts.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(ts.tv_nsec as u64)
+}
+
+/// The greatest number of seconds that is sure to fit into a `libc::timespec`.
+pub(super) const LAST_SECOND: u64 =
+    if size_of::<libc::timespec>() < 16 { i32::MAX as u64 } else { i64::MAX as u64 };
+
+/// A duration as libc takes it; what does not fit saturates. Raw syscalls take a `Timespec`
+/// instead.
+#[inline]
+pub(super) fn timespec(d: Duration) -> libc::timespec {
+    let mut spec = no_time();
+    // The types of the two differ, and on musl the name of the first one is deprecated.
+    (spec.tv_sec, spec.tv_nsec) = (d.as_secs().min(LAST_SECOND) as _, d.subsec_nanos() as _);
+    spec
+}
+
+/// A `timespec` of zero. On some systems it has padding, and no literal makes one.
+#[inline]
+fn no_time() -> libc::timespec {
+    // SAFETY: a timespec is numbers, for all of which zero is a value.
+    unsafe { std::mem::zeroed() }
 }
 
 #[cfg(test)]

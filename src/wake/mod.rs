@@ -85,8 +85,10 @@ pub(crate) enum Look {
     Ready,
 }
 
-/// A registered channel, as its reactor sees it. Called on the receiver's thread only.
-pub(crate) trait Probe: Send + Sync {
+/// A registered channel, as its reactor sees it.
+///
+/// Called on the receiver's thread only: not `Send`, so that a `dyn Probe` stays there.
+pub(crate) trait Probe {
     /// Returns what is there. Never waits for a sender.
     fn look(&self) -> Look;
     /// Asks senders for news. A fence and a look must follow.

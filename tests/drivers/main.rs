@@ -10,10 +10,6 @@
 #[allow(dead_code)]
 #[path = "../../examples/custom_driver.rs"]
 mod custom_driver;
-#[path = "../common/storm.rs"]
-mod storm;
-#[path = "../common/watch.rs"]
-mod watch;
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -35,8 +31,9 @@ use pollmux::{
     driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use storm::Storm;
-use watch::{Random, dog, in_child};
+use support::storm;
+use support::storm::Storm;
+use support::watch::{Random, dog, in_child};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

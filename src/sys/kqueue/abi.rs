@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::super::errors::of_creation;
+use super::super::check;
 use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
-use super::super::{check, timespec};
+use super::super::time::timespec;
 
 #[cfg(not(linux))]
 use libc as os;
@@ -151,10 +151,10 @@ impl Raw {
     }
 }
 
-/// A new kqueue for `what`, close-on-exec. (A child made by `fork` does not inherit it anyway.)
-pub(super) fn kqueue(what: &str) -> io::Result<PollerFd> {
+/// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
+pub(super) fn kqueue() -> io::Result<PollerFd> {
     // SAFETY: the call takes no arguments.
-    let fd = check(unsafe { os::kqueue() }).map_err(|error| of_creation(error, what))?;
+    let fd = check(unsafe { os::kqueue() })?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the fd is open, and the call takes no pointer.
@@ -174,6 +174,17 @@ pub(super) fn kevent(
         return Err(fork::inherited());
     }
     kevent_of(kq.as_fd(), changes, events, timeout)
+}
+
+/// Applies changes of which the first that fails is an error; the others after it are not made.
+/// Fetches no events.
+pub(super) fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
+    loop {
+        match kevent(kq, changes, &mut [], Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// [`kevent`], of an fd that may be none of ours.

@@ -14,9 +14,6 @@
 //! - Kernels that count ticks round, and no kernel takes every duration: a timer that fires before
 //!   its deadline is armed again, and nobody hears of it.
 //! - The library on Linux finds a kqueue by the number of its fd: it is shared, never duplicated.
-//!
-//! Longer than 500 lines: each call to the kernel and the book that mirrors what the
-//! kernel knows must change together.
 
 mod abi;
 mod nested;
@@ -29,10 +26,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use self::nested::{ProcessFd, TimerFd};
+pub(super) use self::nested::{ProcessFd, TimerFd};
 pub(super) use self::pipe::Flag;
-pub use self::timer::OsTimer;
-pub use self::waker::Waker;
+pub(super) use self::timer::Timer;
+pub(super) use self::waker::Waker;
 
 use self::abi::{Kevent, Raw};
 use super::fork::PollerFd;
@@ -41,30 +38,15 @@ use super::kevent::{
 };
 use super::{Interest, Mode, Readiness, Time};
 
-/// A kernel object that waits for many fds at once: a kqueue here.
-///
-/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`, from
-/// any thread.
-///
-/// ```
-/// use pollmux::sys::{Events, Interest, Mode, Poller};
-/// use std::{io::Write, os::unix::net::UnixStream};
-///
-/// let poller = Poller::new()?;
-/// let (mut ours, theirs) = UnixStream::pair()?;
-/// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
-/// ours.write_all(b"hello")?;
-/// let mut events = Events::with_capacity(8);
-/// poller.wait(&mut events, None)?;
-/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
-/// # std::io::Result::Ok(())
-/// ```
-#[derive(Debug)]
-pub struct Poller {
+pub(super) const ARMS_IN_WAIT: bool = true;
+pub(super) const NESTS: bool = !cfg!(flat);
+
+/// Its timers and wakers have clones.
+#[derive(Clone, Debug)]
+pub(super) struct Poller {
     queue: Arc<Queue>,
 }
 
-/// The kqueue, which its timers and wakers use as well.
 #[derive(Debug)]
 struct Queue {
     kq: PollerFd,
@@ -98,116 +80,25 @@ struct Watched {
 }
 
 impl Poller {
-    /// Whether [`arm_and_wait`](Self::arm_and_wait) is one syscall.
-    pub const ARMS_IN_WAIT: bool = true;
-    /// Whether another poller can wait for its fd: on every system, but not with every library that
-    /// stands for one.
-    pub const NESTS: bool = !cfg!(flat);
-
-    /// Creates a kqueue (close-on-exec). Two syscalls. Fails with the system's error.
-    ///
-    /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
-    /// remedy, and its [source](std::error::Error::source) is the system's.
-    pub fn new() -> io::Result<Poller> {
-        Ok(Poller {
-            queue: Arc::new(Queue { kq: abi::kqueue("a poller")?, book: Mutex::default() }),
-        })
+    pub(super) fn new() -> io::Result<Poller> {
+        Ok(Poller { queue: Arc::new(Queue { kq: abi::kqueue()?, book: Mutex::default() }) })
     }
 
-    /// Returns true in the process that made it; false in a forked child of that.
-    pub(crate) fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         self.queue.kq.is_here()
     }
 
-    /// Adds `fd` under `id`. One syscall. Fails with `EEXIST` when `fd` is there already and with
-    /// the system's error when its file cannot be polled; with [`io::ErrorKind::Unsupported`] for
-    /// [`Interest::PRIORITY`].
-    pub fn register(
-        &self,
-        fd: impl AsFd,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.queue.register(fd.as_fd(), id, interest, mode)
+    fn is(&self, other: &Poller) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue)
     }
 
-    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
-    /// Fails with `ENOENT` when `fd` is not there.
-    pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
-        self.queue.modify(fd.as_fd(), id, interest, mode)
-    }
-
-    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
-    /// not there.
-    pub fn deregister(&self, fd: impl AsFd) -> io::Result<()> {
-        self.queue.deregister(fd.as_fd())
-    }
-
-    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
-    /// One syscall, and one more for a one-shot that was registered for reading and writing.
-    ///
-    /// `events` is replaced; it stays empty when the time ran out. Fails with
-    /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and
-    /// can wait for the rest.
-    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        self.queue.wait(&[], events, timeout)
-    }
-
-    /// [`OsTimer::arm`], then [`wait`](Self::wait): one syscall here, two on epoll.
-    ///
-    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
-    /// count on nothing.
-    pub fn arm_and_wait(
-        &self,
-        timer: &OsTimer,
-        deadline: Time,
-        events: &mut Events,
-        timeout: Option<Duration>,
-    ) -> io::Result<()> {
-        if deadline == Time::MAX || !timer.is_of(&self.queue) {
-            timer.arm(deadline)?;
-            return self.wait(events, timeout);
-        }
-        timer.armed_by(deadline, |changes| self.queue.wait(changes, events, timeout))
-    }
-}
-
-/// What [`Poller::wait`]'s own timeout would save: nothing, as an arm goes with the wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TimeoutSlack;
-
-impl TimeoutSlack {
-    pub(crate) fn of(_: &Poller) -> TimeoutSlack {
-        TimeoutSlack
-    }
-
-    pub(crate) fn timeout(self, _: Time, _: Time, _: Time) -> Option<Duration> {
-        None
-    }
-}
-
-impl AsFd for Poller {
-    /// The kqueue itself: readable, for an outer poller, while this one has events.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.kq.as_fd()
-    }
-}
-
-impl Queue {
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.queue.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Applies changes of which the first that fails is an error; the others after it are not made.
-    /// Fetches no events.
+    /// Applies changes, see [`abi::change`].
     fn change(&self, changes: &[Raw]) -> io::Result<()> {
-        loop {
-            match abi::kevent(&self.kq, changes, &mut [], Some(Duration::ZERO)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map(drop),
-            }
-        }
+        abi::change(&self.queue.kq, changes)
     }
 
     /// Applies all of the changes, and says of each what came of it: 0, or an errno. Fetches no
@@ -219,7 +110,7 @@ impl Queue {
         }
         let mut receipts = [Raw::EMPTY; N];
         let (list, room) = (&list[..changes.len()], &mut receipts[..changes.len()]);
-        let n = abi::kevent(&self.kq, list, room, Some(Duration::ZERO))?;
+        let n = abi::kevent(&self.queue.kq, list, room, Some(Duration::ZERO))?;
         debug_assert_eq!(n, changes.len());
         let mut errors = [0; N];
         for (error, receipt) in errors.iter_mut().zip(&receipts[..n]) {
@@ -228,7 +119,7 @@ impl Queue {
         Ok(errors)
     }
 
-    fn register(
+    pub(super) fn register(
         &self,
         fd: BorrowedFd<'_>,
         id: u64,
@@ -243,7 +134,7 @@ impl Queue {
         self.replace(book, fd, id, Interest::NONE, interest, mode)
     }
 
-    fn modify(
+    pub(super) fn modify(
         &self,
         fd: BorrowedFd<'_>,
         id: u64,
@@ -258,7 +149,7 @@ impl Queue {
         self.replace(book, fd, id, former, interest, mode)
     }
 
-    fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let book = &mut *self.book();
         let Some((former, mode)) = book.watched(fd).how else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -312,7 +203,7 @@ impl Queue {
         for (change, &error) in changes[..n].iter().zip(&errors) {
             let adds = change.flags & EV_ADD != 0;
             match error as i32 {
-                0 if adds => added = added.with(change.filter),
+                0 if adds => added = added | direction(change.filter),
                 0 => {}
                 // It had been closed: what has its number now is another fd.
                 libc::ENOENT if !adds => failed = Some(libc::ENOENT),
@@ -335,8 +226,26 @@ impl Queue {
         Err(io::Error::from_raw_os_error(error))
     }
 
-    /// See [`Poller::wait`]. `changes` go with the first call.
-    fn wait(
+    pub(super) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.wait_with(&[], events, timeout)
+    }
+
+    pub(super) fn arm_and_wait(
+        &self,
+        timer: &Timer,
+        deadline: Time,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        if deadline == Time::MAX || !timer.is_of(self) {
+            timer.arm(deadline)?;
+            return self.wait(events, timeout);
+        }
+        timer.armed_by(deadline, |changes| self.wait_with(changes, events, timeout))
+    }
+
+    /// Waits; `changes` go with the first call.
+    fn wait_with(
         &self,
         mut changes: &[Raw],
         events: &mut Events,
@@ -349,7 +258,7 @@ impl Queue {
         let mut rest = timeout;
         loop {
             let part = rest.map(|rest| rest.min(LONGEST));
-            let n = abi::kevent(&self.kq, changes, &mut events.list, part)?;
+            let n = abi::kevent(&self.queue.kq, changes, &mut events.list, part)?;
             events.full = n == events.list.len();
             self.take(n, events)?;
             if !events.found.is_empty() {
@@ -447,10 +356,23 @@ impl Queue {
     }
 }
 
-impl Interest {
-    fn with(self, filter: Filter) -> Interest {
-        let more = if filter == Filter::Write { Interest::WRITABLE } else { Interest::READABLE };
-        Interest(self.0 | more.0)
+/// A timeout would save nothing: an arm goes with the wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeoutSlack;
+
+impl TimeoutSlack {
+    pub(super) fn of(_: &Poller) -> TimeoutSlack {
+        TimeoutSlack
+    }
+
+    pub(crate) fn timeout(self, _: Time, _: Time, _: Time) -> Option<Duration> {
+        None
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.kq.as_fd()
     }
 }
 
@@ -462,6 +384,10 @@ impl Book {
         }
         &mut self.fds[fd]
     }
+}
+
+fn direction(filter: Filter) -> Interest {
+    if filter == Filter::Write { Interest::WRITABLE } else { Interest::READABLE }
 }
 
 /// Returns true if `fd` is a kqueue: of others no events can be asked for. One syscall.
@@ -484,8 +410,7 @@ fn change(fd: BorrowedFd<'_>, filter: Filter, flags: u32, id: u64) -> Kevent {
     Kevent { ident: fd.as_raw_fd() as usize, filter, flags, fflags: 0, data: 0, id }
 }
 
-/// The buffer that [`Poller::wait`] fills. Allocates once, when made.
-pub struct Events {
+pub(super) struct Events {
     list: Box<[Raw]>,
     found: Vec<Event>,
     /// The last wait filled the list.
@@ -493,87 +418,47 @@ pub struct Events {
 }
 
 impl Events {
-    /// A buffer for `capacity` events a wait, from 1 to `i32::MAX`; values outside are brought into
-    /// that range.
-    pub fn with_capacity(capacity: usize) -> Events {
+    pub(super) fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.clamp(1, i32::MAX as usize);
         let found = Vec::with_capacity(capacity);
         Events { list: vec![Raw::EMPTY; capacity].into_boxed_slice(), found, full: false }
     }
 
-    /// What the last wait found.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
         self.found.iter().copied()
     }
 
-    /// How many events a wait can find.
     #[inline]
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.list.len()
     }
 
-    /// Returns true if the last wait may have left something for want of room.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// How many events the last wait found.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.found.len()
     }
-
-    /// Whether the last wait found nothing.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
-    }
 }
 
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-/// One fd that became ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Event {
     id: u64,
     readiness: Readiness,
 }
 
 impl Event {
-    /// The id that the fd was registered under.
     #[inline]
-    pub fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// What the fd is ready for.
-    pub fn readiness(&self) -> Readiness {
+    #[inline]
+    pub(super) fn readiness(&self) -> Readiness {
         self.readiness
-    }
-
-    /// A read would not block: data, end of file, a hang-up or an error.
-    pub fn is_readable(&self) -> bool {
-        self.readiness.is_readable()
-    }
-
-    /// A write would not block: room, a hang-up or an error.
-    pub fn is_writable(&self) -> bool {
-        self.readiness.is_writable()
-    }
-
-    /// The fd has an error to be fetched.
-    pub fn is_error(&self) -> bool {
-        self.readiness.is_error()
-    }
-
-    /// The peer closed its writing half, or the whole connection.
-    pub fn is_hang_up(&self) -> bool {
-        self.readiness.is_hang_up()
     }
 }

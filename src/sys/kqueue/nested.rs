@@ -17,35 +17,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::super::errors::of_creation;
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
 use super::super::{Expiry, OsClock, Time, nanos};
-use super::Poller;
-use super::abi::{self, Kevent, NOTE_EXIT, Raw};
+use super::abi::{self, Kevent, NOTE_EXIT, Raw, change};
 use super::timer::{STEPS, timers};
 
-/// What an error calls a [`ProcessFd`].
-const CHILD_FD: &str = "an fd for the end of a child process";
-
-/// A kqueue of its own, for `what`.
-fn nested(what: &str) -> io::Result<PollerFd> {
-    if !Poller::NESTS {
+/// A kqueue of its own.
+fn nested() -> io::Result<PollerFd> {
+    if !super::NESTS {
         let text = "a kqueue of this library cannot wait for another one";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
-    abi::kqueue(what)
-}
-
-/// Applies changes, and fetches no event.
-fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
-    loop {
-        match abi::kevent(kq, changes, &mut [], Some(Duration::ZERO)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(drop),
-        }
-    }
+    abi::kqueue()
 }
 
 /// Takes the event, if it is there.
@@ -62,28 +47,8 @@ fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
     Raw::new(Kevent { ident: 0, filter: Filter::Timer, flags, fflags, data, id: 0 })
 }
 
-/// A kernel timer that is an fd, on any [`OsClock`] that the system has timers on: a kqueue with an
-/// `EVFILT_TIMER` here.
-///
-/// Register it edge-triggered with a [`Poller`](super::Poller), and [`read`](Self::read) it when
-/// there is an event.
-///
-#[cfg_attr(flat, doc = "```no_run")]
-#[cfg_attr(not(flat), doc = "```")]
-/// use pollmux::{Time, sys::{Events, Expiry, Interest, Mode, OsClock, Poller, TimerFd}};
-/// use std::time::Duration;
-///
-/// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
-/// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
-/// let deadline = Time::now() + Duration::from_millis(2);
-/// timer.arm(deadline)?;
-/// poller.wait(&mut Events::with_capacity(4), None)?;
-/// assert_eq!(timer.read()?, Expiry::Expired);
-/// assert!(Time::now() >= deadline);
-/// # std::io::Result::Ok(())
-/// ```
 #[derive(Debug)]
-pub struct TimerFd {
+pub(crate) struct TimerFd {
     kq: PollerFd,
     /// The flag for `data` that is a time of day.
     wall: Option<u32>,
@@ -92,10 +57,7 @@ pub struct TimerFd {
 }
 
 impl TimerFd {
-    /// A disarmed timer (close-on-exec). Two syscalls. Fails as [`Poller::new`] does, and with
-    /// [`io::ErrorKind::Unsupported`] where the system has no timers on `clock`,
-    /// or none that can be waited for as an fd.
-    pub fn new(clock: OsClock) -> io::Result<TimerFd> {
+    pub(crate) fn new(clock: OsClock) -> io::Result<TimerFd> {
         let wall = match clock {
             OsClock::Monotonic => None,
             OsClock::Boottime => {
@@ -106,15 +68,10 @@ impl TimerFd {
                 wall => wall,
             },
         };
-        Ok(TimerFd { kq: nested("a kernel timer")?, wall, deadline: AtomicU64::new(u64::MAX) })
+        Ok(TimerFd { kq: nested()?, wall, deadline: AtomicU64::new(u64::MAX) })
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
-    /// away an expiry nobody saw. One syscall.
-    ///
-    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970.
-    /// [`Time::MAX`] disarms.
-    pub fn arm(&self, deadline: Time) -> io::Result<()> {
+    pub(crate) fn arm(&self, deadline: Time) -> io::Result<()> {
         if deadline == Time::MAX {
             return self.disarm();
         }
@@ -134,8 +91,7 @@ impl TimerFd {
         change(&self.kq, &changes)
     }
 
-    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
-    pub fn disarm(&self) -> io::Result<()> {
+    fn disarm(&self) -> io::Result<()> {
         self.deadline.store(u64::MAX, Ordering::Relaxed);
         match change(&self.kq, &[timer(EV_DELETE, 0, 0)]) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
@@ -143,14 +99,11 @@ impl TimerFd {
         }
     }
 
-    /// Whether an event of this timer says everything, so that it need not be read: never here.
     pub(crate) fn needs_no_read(&self) -> bool {
         false
     }
 
-    /// Says what has happened since the last read, or the last arming. One syscall, and one more if
-    /// the kernel was too early: then it is armed again.
-    pub fn read(&self) -> io::Result<Expiry> {
+    pub(crate) fn read(&self) -> io::Result<Expiry> {
         let deadline = self.deadline.load(Ordering::Relaxed);
         if !take(&self.kq)? || deadline == u64::MAX {
             return Ok(Expiry::Pending);
@@ -183,20 +136,15 @@ impl AsFd for TimerFd {
     }
 }
 
-/// Readable when a process has ended: a kqueue with an `EVFILT_PROC` here.
 #[derive(Debug)]
-pub struct ProcessFd {
+pub(crate) struct ProcessFd {
     kq: PollerFd,
     ended: AtomicBool,
 }
 
 impl ProcessFd {
-    /// For the process `pid`, a child that has not been waited for. Three syscalls; close-on-exec.
-    ///
-    /// Fails with [`io::ErrorKind::Unsupported`] where no kqueue can be waited for or a sandbox
-    /// refuses the filter, and as [`Poller::new`] does.
-    pub fn new(pid: u32) -> io::Result<ProcessFd> {
-        let kq = nested(CHILD_FD)?;
+    pub(crate) fn new(pid: u32) -> io::Result<ProcessFd> {
+        let kq = nested()?;
         let process = Kevent {
             ident: pid as usize,
             filter: Filter::Process,
@@ -210,13 +158,11 @@ impl ProcessFd {
                 change(&kq, &[timer(EV_ADD | EV_ONESHOT, timers().fflags, 1)])?;
             }
             Err(error) if is_refusal(&error) => return Err(refused("EVFILT_PROC", &error)),
-            added => added.map_err(|error| of_creation(error, CHILD_FD))?,
+            added => added?,
         }
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
     }
 
-    /// Whether the end has come that its fd tells of, and yet the process may be a moment away from
-    /// having a status. One syscall, until it has.
     pub(crate) fn is_ending(&self) -> bool {
         if !self.ended.load(Ordering::Relaxed) && take(&self.kq).unwrap_or(false) {
             self.ended.store(true, Ordering::Relaxed);
@@ -246,7 +192,8 @@ impl AsFd for ProcessFd {
 #[cfg(all(test, not(flat)))]
 mod tests {
     use super::*;
-    use crate::sys::{Events, Interest, Mode};
+    use crate::sys::kqueue::{Events, Poller};
+    use crate::sys::{Interest, Mode};
     use std::process::{Command, Stdio};
 
     fn ms(n: u64) -> Duration {
@@ -257,7 +204,7 @@ mod tests {
     #[test]
     fn a_timer_that_fires_too_early_is_armed_again_when_it_is_read() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(OsClock::Monotonic).unwrap());
-        poller.register(&timer, 1, Interest::READABLE, Mode::Edge).unwrap();
+        poller.register(timer.as_fd(), 1, Interest::READABLE, Mode::Edge).unwrap();
         let mut events = Events::with_capacity(4);
         let mut wait = || {
             poller.wait(&mut events, None).unwrap();

@@ -15,20 +15,20 @@ use super::super::check;
 /// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for
 /// edges it need not be lowered.
 #[derive(Debug)]
-pub(in super::super) struct Flag {
+pub(crate) struct Flag {
     reader: File,
     writer: File,
 }
 
 impl Flag {
     /// One that is not raised (non-blocking, close-on-exec). One syscall, five on macOS.
-    pub(in super::super) fn new() -> io::Result<Flag> {
+    pub(crate) fn new() -> io::Result<Flag> {
         let (reader, writer) = pipe()?;
         Ok(Flag { reader: reader.into(), writer: writer.into() })
     }
 
     /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
-    pub(in super::super) fn raise(&self) -> io::Result<()> {
+    pub(crate) fn raise(&self) -> io::Result<()> {
         loop {
             match (&self.writer).write(&[1]) {
                 Ok(_) => return Ok(()),
@@ -41,7 +41,7 @@ impl Flag {
 
     /// Makes it not readable. Two syscalls or more. Whatever goes wrong shows in the write that
     /// follows.
-    pub(in super::super) fn lower(&self) {
+    pub(crate) fn lower(&self) {
         loop {
             match (&self.reader).read(&mut [0; 512]) {
                 Ok(n) if n > 0 => {}

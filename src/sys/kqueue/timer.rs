@@ -9,32 +9,16 @@
 //!   wanted.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::super::Time;
 use super::super::kevent::{EV_DELETE, Filter, Timers};
+use super::Poller;
 use super::abi::{self, Kevent, Raw};
-use super::{Poller, Queue};
 
-/// A kernel timer: an `EVFILT_TIMER` on the clock of [`Time`] here.
-///
-/// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
-///
-/// ```
-/// use pollmux::{Time, sys::{Events, OsTimer, Poller}};
-/// use std::time::Duration;
-///
-/// let poller = Poller::new()?;
-/// let timer = OsTimer::new(&poller, 1)?;
-/// let deadline = Time::now() + Duration::from_millis(2);
-/// timer.arm(deadline)?;
-/// poller.wait(&mut Events::with_capacity(4), None)?;
-/// assert!(Time::now() >= deadline);
-/// # std::io::Result::Ok(())
-/// ```
 #[derive(Debug)]
-pub struct OsTimer {
-    queue: Arc<Queue>,
+pub(crate) struct Timer {
+    poller: Poller,
     ident: usize,
     id: u64,
 }
@@ -42,36 +26,27 @@ pub struct OsTimer {
 /// The most changes that arm a timer.
 pub(super) const STEPS: usize = 3;
 
-impl OsTimer {
-    /// Creates a disarmed timer of `poller` that is reported under `id`. No syscall here, two on
-    /// epoll.
-    pub fn new(poller: &Poller, id: u64) -> io::Result<OsTimer> {
+impl Timer {
+    pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Timer> {
         timers(); // asked here, because to ask allocates
-        let queue = poller.queue.clone();
         let ident = {
-            let book = &mut *queue.book();
+            let book = &mut *poller.book();
             book.free_timers.pop().unwrap_or_else(|| {
                 book.timers.push(u64::MAX);
                 book.timers.len() - 1
             })
         };
-        Ok(OsTimer { queue, ident, id })
+        Ok(Timer { poller: poller.clone(), ident, id })
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
-    /// away an expiry nobody saw. One syscall.
-    ///
-    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one
-    /// syscall can do both.
-    pub fn arm(&self, deadline: Time) -> io::Result<()> {
+    pub(crate) fn arm(&self, deadline: Time) -> io::Result<()> {
         if deadline == Time::MAX {
             return self.disarm();
         }
-        self.armed_by(deadline, |changes| self.queue.change(changes))
+        self.armed_by(deadline, |changes| self.poller.change(changes))
     }
 
-    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
-    pub fn disarm(&self) -> io::Result<()> {
+    fn disarm(&self) -> io::Result<()> {
         self.set(Time::MAX);
         let delete = Kevent {
             ident: self.ident,
@@ -81,14 +56,14 @@ impl OsTimer {
             data: 0,
             id: self.id,
         };
-        match self.queue.change(&[Raw::new(delete)]) {
+        match self.poller.change(&[Raw::new(delete)]) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn is_of(&self, queue: &Arc<Queue>) -> bool {
-        Arc::ptr_eq(&self.queue, queue)
+    pub(super) fn is_of(&self, poller: &Poller) -> bool {
+        self.poller.is(poller)
     }
 
     /// Hands the changes that arm the timer to `apply`. If that fails the deadline is what it was;
@@ -109,27 +84,27 @@ impl OsTimer {
 
     fn set(&self, deadline: Time) -> Time {
         let former =
-            std::mem::replace(&mut self.queue.book().timers[self.ident], deadline.as_nanos());
+            std::mem::replace(&mut self.poller.book().timers[self.ident], deadline.as_nanos());
         Time::from_nanos(former)
     }
 }
 
-impl Drop for OsTimer {
+impl Drop for Timer {
     fn drop(&mut self) {
         // The book may have been locked by another thread when the process forked.
-        if !self.queue.kq.is_here() {
+        if !self.poller.is_here() {
             return;
         }
         // Whatever fails, an event of a timer that is not armed is not reported.
         let _ = self.disarm();
-        self.queue.book().free_timers.push(self.ident);
+        self.poller.book().free_timers.push(self.ident);
     }
 }
 
 /// Arms the timer again that has fired too early.
-pub(super) fn arm(queue: &Queue, ident: usize, id: u64, deadline: Time) -> io::Result<()> {
+pub(super) fn arm(poller: &Poller, ident: usize, id: u64, deadline: Time) -> io::Result<()> {
     let (changes, n) = changes(timers(), ident, id, deadline);
-    queue.change(&changes[..n])
+    poller.change(&changes[..n])
 }
 
 /// How the system here is asked.
@@ -157,7 +132,7 @@ fn changes(timers: Timers, ident: usize, id: u64, deadline: Time) -> ([Raw; STEP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Events;
+    use crate::sys::kqueue::Events;
     use std::time::Duration;
 
     fn ms(n: u64) -> Duration {
@@ -178,13 +153,13 @@ mod tests {
             for (fflags, unit_ns) in [(here.fflags, here.unit_ns), (0, 1_000_000)] {
                 let timers = Timers { fflags, unit_ns, restarts, ..here };
                 let poller = Poller::new().unwrap();
-                let timer = OsTimer::new(&poller, 3).unwrap();
+                let timer = Timer::new(&poller, 3).unwrap();
                 let mut events = Events::with_capacity(4);
                 let arm = |after| {
                     let deadline = Time::now() + after;
                     timer.set(deadline);
                     let (changes, n) = changes(timers, timer.ident, timer.id, deadline);
-                    timer.queue.change(&changes[..n]).unwrap();
+                    timer.poller.change(&changes[..n]).unwrap();
                     deadline
                 };
                 for _ in 0..3 {
@@ -206,12 +181,12 @@ mod tests {
     #[test]
     fn a_timer_that_fires_too_early_is_armed_again_and_not_reported() {
         let poller = Poller::new().unwrap();
-        let timer = OsTimer::new(&poller, 3).unwrap();
+        let timer = Timer::new(&poller, 3).unwrap();
         let mut events = Events::with_capacity(4);
         for timeout in [None, Some(ms(10_000))] {
             let deadline = Time::now() + ms(20);
             timer.set(deadline);
-            arm(&timer.queue, timer.ident, timer.id, Time::now() + ms(1)).unwrap();
+            arm(&timer.poller, timer.ident, timer.id, Time::now() + ms(1)).unwrap();
             poller.wait(&mut events, timeout).unwrap();
             assert!(Time::now() >= deadline);
             assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [3]);
@@ -220,10 +195,10 @@ mod tests {
         for timeout in [ms(0), ms(2)] {
             let deadline = Time::now() + ms(100_000);
             timer.set(deadline);
-            arm(&timer.queue, timer.ident, timer.id, Time::ZERO).unwrap();
+            arm(&timer.poller, timer.ident, timer.id, Time::ZERO).unwrap();
             std::thread::sleep(ms(2)); // it has fired
             poller.wait(&mut events, Some(timeout)).unwrap();
-            assert!(events.is_empty());
+            assert_eq!(events.len(), 0);
         }
         // Nor does one that was disarmed when its event was on the way.
         timer.arm(Time::now()).unwrap();
@@ -236,16 +211,16 @@ mod tests {
     fn a_timer_that_is_gone_leaves_its_place_to_the_next() {
         let poller = Poller::new().unwrap();
         for _ in 0..10 {
-            let timers = [OsTimer::new(&poller, 3).unwrap(), OsTimer::new(&poller, 4).unwrap()];
+            let timers = [Timer::new(&poller, 3).unwrap(), Timer::new(&poller, 4).unwrap()];
             timers.iter().for_each(|timer| timer.arm(Time::ZERO).unwrap());
         }
-        assert_eq!(poller.queue.book().timers, [u64::MAX; 2]);
+        assert_eq!(poller.book().timers, [u64::MAX; 2]);
     }
 
     #[test]
     fn an_arm_that_fails_leaves_the_deadline_as_it_was() {
         let poller = Poller::new().unwrap();
-        let timer = OsTimer::new(&poller, 3).unwrap();
+        let timer = Timer::new(&poller, 3).unwrap();
         let deadline = Time::now() + ms(2);
         timer.arm(deadline).unwrap();
         let fails = |_: &[Raw]| Err(io::Error::from_raw_os_error(libc::ENOMEM));

@@ -11,35 +11,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use super::super::errors::of_creation;
 use super::super::kevent::{EV_ADD, EV_CLEAR, EV_DELETE, Filter};
 use super::super::{Interest, Mode};
 use super::abi::{Kevent, NOTE_TRIGGER, Raw};
-use super::{Flag, Poller, Queue};
+use super::{Flag, Poller};
 
-/// Wakes a [`Poller`] from any thread: an `EVFILT_USER` here, or a pipe where there is none.
-///
-/// It belongs to one poller, where each wake-up is an event under its id that needs no reading;
-/// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
-///
-/// ```
-/// use pollmux::sys::{Events, Poller, Waker};
-///
-/// let poller = Poller::new()?;
-/// let waker = Waker::new(&poller, 7)?;
-/// let mut events = Events::with_capacity(8);
-/// std::thread::scope(|scope| {
-///     scope.spawn(|| waker.wake());
-///     poller.wait(&mut events, None)
-/// })?;
-/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
-/// # std::io::Result::Ok(())
-/// ```
 #[derive(Debug)]
-pub struct Waker {
-    queue: Arc<Queue>,
+pub(crate) struct Waker {
+    poller: Poller,
     kind: Kind,
 }
 
@@ -50,45 +30,38 @@ enum Kind {
 }
 
 impl Waker {
-    /// Creates a waker of `poller` that is reported under `id`. One syscall here, two on epoll.
-    /// Fails as [`Poller::new`] does.
-    pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
+    pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         let user = if cfg!(flat) { None } else { Some(Waker::user(poller, id)) };
-        let made = match user {
+        match user {
             Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
                 Waker::pipe(poller, id)
             }
             Some(made) => made,
             None => Waker::pipe(poller, id),
-        };
-        made.map_err(|error| of_creation(error, "a waker"))
+        }
     }
 
     fn user(poller: &Poller, id: u64) -> io::Result<Waker> {
-        let queue = poller.queue.clone();
         let ident = {
-            let book = &mut *queue.book();
+            let book = &mut *poller.book();
             book.wakers += 1;
             book.wakers
         };
-        queue.change(&[user(ident, EV_ADD | EV_CLEAR, 0, id)])?;
-        Ok(Waker { queue, kind: Kind::User { ident, id } })
+        poller.change(&[user(ident, EV_ADD | EV_CLEAR, 0, id)])?;
+        Ok(Waker { poller: poller.clone(), kind: Kind::User { ident, id } })
     }
 
     fn pipe(poller: &Poller, id: u64) -> io::Result<Waker> {
-        let queue = poller.queue.clone();
         let flag = Flag::new()?;
-        queue.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
-        Ok(Waker { queue, kind: Kind::Pipe(flag) })
+        poller.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        Ok(Waker { poller: poller.clone(), kind: Kind::Pipe(flag) })
     }
 
-    /// Makes the poller's current or next wait return. One syscall, retried when a signal
-    /// interrupts it.
     #[inline]
-    pub fn wake(&self) -> io::Result<()> {
+    pub(crate) fn wake(&self) -> io::Result<()> {
         match &self.kind {
             Kind::User { ident, id } => {
-                match self.queue.change(&[user(*ident, 0, NOTE_TRIGGER, *id)]) {
+                match self.poller.change(&[user(*ident, 0, NOTE_TRIGGER, *id)]) {
                     // It has retired.
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
                     woken => woken,
@@ -98,21 +71,20 @@ impl Waker {
         }
     }
 
-    /// Wakes `poller`, whose it is, no longer: from now on nothing comes of a wake-up. One syscall.
     pub(crate) fn retire(&self, poller: &Poller) {
-        debug_assert!(Arc::ptr_eq(&self.queue, &poller.queue));
+        debug_assert!(self.poller.is(poller));
         self.leave();
     }
 
     fn leave(&self) {
         // The book may have been locked by another thread when the process forked.
-        if !self.queue.kq.is_here() {
+        if !self.poller.is_here() {
             return;
         }
         // What fails here leaves an event that nobody triggers, or is not there any more.
         let _ = match &self.kind {
-            Kind::User { ident, id } => self.queue.change(&[user(*ident, EV_DELETE, 0, *id)]),
-            Kind::Pipe(flag) => self.queue.deregister(flag.as_fd()),
+            Kind::User { ident, id } => self.poller.change(&[user(*ident, EV_DELETE, 0, *id)]),
+            Kind::Pipe(flag) => self.poller.deregister(flag.as_fd()),
         };
     }
 }
@@ -130,7 +102,7 @@ fn user(ident: usize, flags: u32, fflags: u32, id: u64) -> Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Events;
+    use crate::sys::kqueue::Events;
     use std::time::Duration;
 
     const KINDS: [fn(&Poller, u64) -> io::Result<Waker>; 2] = [Waker::user, Waker::pipe];

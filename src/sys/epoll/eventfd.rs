@@ -1,0 +1,101 @@
+//! Wakers on Linux: an eventfd; as an fd of its own, or as that of a poller.
+//!
+//! Quirks handled here:
+//! - Registered edge-triggered it needs no `read`: every write is a new edge, and writes nobody
+//!   waited for coalesce.
+//! - Never read, its counter is full after 2^64 - 2 wakes and `write` says `EAGAIN`: then it is
+//!   read once and written again.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::super::{Interest, Mode, check};
+use super::Poller;
+
+#[derive(Debug)]
+pub(crate) struct Waker {
+    flag: Flag,
+}
+
+impl Waker {
+    pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
+        let flag = Flag::new()?;
+        poller.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        Ok(Waker { flag })
+    }
+
+    #[inline]
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        self.flag.raise()
+    }
+
+    pub(crate) fn retire(&self, poller: &Poller) {
+        let _ = poller.deregister(self.flag.as_fd());
+    }
+}
+
+/// An fd that is raised from any thread, also by a signal handler: an eventfd here. For who waits
+/// for edges it need not be lowered.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    file: File,
+}
+
+impl Flag {
+    /// One that is not raised (non-blocking, close-on-exec). One syscall.
+    pub(crate) fn new() -> io::Result<Flag> {
+        // SAFETY: the call takes no pointers.
+        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        Ok(Flag { file: unsafe { OwnedFd::from_raw_fd(fd) }.into() })
+    }
+
+    /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
+    #[inline]
+    pub(crate) fn raise(&self) -> io::Result<()> {
+        self.add(1)
+    }
+
+    fn add(&self, n: u64) -> io::Result<()> {
+        loop {
+            match (&self.file).write(&n.to_ne_bytes()) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.lower(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes it not readable. One syscall. Whatever goes wrong shows in the write that follows.
+    pub(crate) fn lower(&self) {
+        let _ = (&self.file).read(&mut [0; 8]);
+    }
+}
+
+impl AsFd for Flag {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::epoll::Events;
+    use std::time::Duration;
+
+    #[test]
+    fn a_full_counter_still_wakes() {
+        let poller = Poller::new().unwrap();
+        let waker = Waker::new(&poller, 1).unwrap();
+        let mut events = Events::with_capacity(2);
+        waker.flag.add(u64::MAX - 1).unwrap();
+        poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert_eq!(events.len(), 1);
+        waker.wake().unwrap();
+        poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert_eq!(events.len(), 1);
+    }
+}

@@ -1,0 +1,383 @@
+//! The poller on Linux: a thin, safe epoll.
+//!
+//! Quirks handled here:
+//! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
+//!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
+//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait` with the time rounded **up**. For
+//!   exact deadlines there is [`Timer`].
+//! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
+//!   closing.
+
+mod eventfd;
+mod pidfd;
+mod timerfd;
+mod timespec;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub(super) use self::eventfd::{Flag, Waker};
+pub(super) use self::pidfd::ProcessFd;
+pub(super) use self::timerfd::{Timer, TimerFd};
+
+use self::timespec::Timespec;
+use super::fork::PollerFd;
+use super::{Interest, Mode, Readiness, Time, check, nanos};
+
+pub(super) const ARMS_IN_WAIT: bool = false;
+pub(super) const NESTS: bool = true;
+
+#[derive(Debug)]
+pub(super) struct Poller {
+    epoll: PollerFd,
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Poller> {
+        // SAFETY: the call takes no pointers.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Poller { epoll: PollerFd::new(fd) })
+    }
+
+    pub(super) fn is_here(&self) -> bool {
+        self.epoll.is_here()
+    }
+
+    pub(super) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, id, interest, mode)
+    }
+
+    pub(super) fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, id, interest, mode)
+    }
+
+    pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::NONE, Mode::Level)
+    }
+
+    fn control(
+        &self,
+        op: libc::c_int,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        let mut flags = match mode {
+            Mode::Level => 0,
+            Mode::Edge => libc::EPOLLET,
+            Mode::OneShot => libc::EPOLLONESHOT,
+        };
+        if interest.is_readable() {
+            flags |= libc::EPOLLIN | libc::EPOLLRDHUP;
+        }
+        // The end of the input is told unasked, like a hang-up, where it is told once and does
+        // not use up a report of something else.
+        if !interest.is_readable() && !interest.is_writable() && mode != Mode::Level {
+            flags |= libc::EPOLLRDHUP;
+        }
+        if interest.is_writable() {
+            flags |= libc::EPOLLOUT;
+        }
+        if interest.is_priority() {
+            flags |= libc::EPOLLPRI;
+        }
+        let mut event = libc::epoll_event { events: flags as u32, u64: id };
+        // SAFETY: both fds are open for the length of the call and `event` is a valid epoll_event.
+        check(unsafe {
+            libc::epoll_ctl(self.epoll.as_fd().as_raw_fd(), op, fd.as_raw_fd(), &mut event)
+        })?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(super) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        events.ready = 0;
+        let n = match timeout {
+            None => self.wait_ms(events, -1),
+            Some(Duration::ZERO) => self.wait_ms(events, 0),
+            Some(timeout) => self.wait_timed(events, timeout),
+        };
+        events.ready = check(n)? as usize;
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(super) fn arm_and_wait(
+        &self,
+        timer: &Timer,
+        deadline: Time,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        timer.arm(deadline)?;
+        self.wait(events, timeout)
+    }
+
+    #[inline(always)]
+    fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> libc::c_int {
+        // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that
+        // many.
+        unsafe {
+            libc::epoll_wait(
+                self.epoll.as_fd().as_raw_fd(),
+                events.list.as_mut_ptr(),
+                events.list.len() as libc::c_int,
+                ms,
+            )
+        }
+    }
+
+    /// Returns true if timeouts are counted in nanoseconds: if there is an `epoll_pwait2`. One
+    /// syscall.
+    fn has_fine_timeout(&self) -> bool {
+        let looked = self.pwait2(&mut Events::with_capacity(1), Duration::ZERO);
+        !looked.is_err_and(|error| is_missing(&error))
+    }
+
+    fn wait_timed(&self, events: &mut Events, timeout: Duration) -> libc::c_int {
+        static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+        if !NO_PWAIT2.load(Ordering::Relaxed) {
+            match self.pwait2(events, timeout) {
+                Err(error) if is_missing(&error) => {
+                    NO_PWAIT2.store(true, Ordering::Relaxed);
+                }
+                Err(_) => return -1,
+                Ok(n) => return n,
+            }
+        }
+        self.wait_ms(events, round_up_to_ms(timeout))
+    }
+
+    fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<libc::c_int> {
+        let timeout = Timespec::new(timeout);
+        // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call,
+        // and a null signal mask is allowed (its size is then ignored).
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.epoll.as_fd().as_raw_fd(),
+                events.list.as_mut_ptr(),
+                events.list.len() as libc::c_int,
+                &raw const timeout,
+                std::ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        check(n as libc::c_int)
+    }
+}
+
+/// How late the kernel may end a wait with a timeout, beyond what any timer is: fs/select.c
+/// `select_estimate_accuracy`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeoutSlack {
+    /// Timeouts are in ns: there is an `epoll_pwait2`.
+    fine: bool,
+    /// The slack is at least this many ns (`PR_GET_TIMERSLACK`).
+    least: u64,
+    /// And this share of the timeout: 1/1000, or 1/200 for a process that is nice.
+    divisor: u64,
+}
+
+impl TimeoutSlack {
+    /// Three syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
+    pub(super) fn of(poller: &Poller) -> TimeoutSlack {
+        // The syscall itself, because what libc gives is an `int`: 2 s would be negative there.
+        let none: libc::c_ulong = 0;
+        // SAFETY: neither call takes pointers. (-1 is a niceness, too, and means the same here.)
+        let (least, nice) = unsafe {
+            let get = libc::PR_GET_TIMERSLACK;
+            (
+                libc::syscall(libc::SYS_prctl, get, none, none, none, none),
+                libc::getpriority(libc::PRIO_PROCESS, 0),
+            )
+        };
+        // Where it is too long for a `long`, no timeout is used: what is negative counts as for
+        // ever.
+        let least = u64::try_from(least).unwrap_or(u64::MAX);
+        TimeoutSlack {
+            fine: poller.has_fine_timeout(),
+            least,
+            divisor: if nice > 0 { 200 } else { 1_000 },
+        }
+    }
+
+    /// The timeout of a wait at `now` that ends from `earliest` to `latest`, as late as that
+    /// allows; `None` if no timeout is sure to.
+    pub(crate) fn timeout(self, now: Time, earliest: Time, latest: Time) -> Option<Duration> {
+        const MOST: u64 = 100_000_000;
+        let longest = latest - now;
+        let slack = (nanos(longest) / self.divisor).min(MOST).max(self.least);
+        let timeout = longest.checked_sub(Duration::from_nanos(slack))?;
+        (self.fine && now + timeout >= earliest && !timeout.is_zero()).then_some(timeout)
+    }
+}
+
+/// Milliseconds that are never less than `timeout`.
+fn round_up_to_ms(timeout: Duration) -> libc::c_int {
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    ms.try_into().unwrap_or(libc::c_int::MAX)
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+pub(super) struct Events {
+    list: Box<[libc::epoll_event]>,
+    ready: usize,
+}
+
+impl Events {
+    pub(super) fn with_capacity(capacity: usize) -> Events {
+        let capacity = Events::brought_into_range(capacity);
+        Events {
+            list: vec![libc::epoll_event { events: 0, u64: 0 }; capacity].into_boxed_slice(),
+            ready: 0,
+        }
+    }
+
+    /// The kernel refuses to fill a buffer of more than `i32::MAX` bytes (`EP_MAX_EVENTS`).
+    const fn brought_into_range(capacity: usize) -> usize {
+        const MOST: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
+        match capacity {
+            0 => 1,
+            1..=MOST => capacity,
+            _ => MOST,
+        }
+    }
+
+    #[inline]
+    pub(super) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+        self.list[..self.ready].iter().map(|e| Event { id: e.u64, flags: e.events })
+    }
+
+    #[inline]
+    pub(super) fn capacity(&self) -> usize {
+        self.list.len()
+    }
+
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.ready == self.list.len()
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.ready
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Event {
+    id: u64,
+    flags: u32,
+}
+
+impl Event {
+    #[inline]
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        let end = libc::EPOLLHUP | libc::EPOLLERR;
+        let meanings = [
+            (libc::EPOLLIN | libc::EPOLLRDHUP | end, Readiness::READABLE),
+            (libc::EPOLLOUT | end, Readiness::WRITABLE),
+            (libc::EPOLLPRI, Readiness::PRIORITY),
+            (libc::EPOLLRDHUP | libc::EPOLLHUP, Readiness::READ_CLOSED),
+            (libc::EPOLLHUP, Readiness::WRITE_CLOSED),
+            (libc::EPOLLERR, Readiness::ERROR),
+        ];
+        let mut found = Readiness::NONE;
+        for (flags, readiness) in meanings {
+            if self.flags & flags as u32 != 0 {
+                found = found | readiness;
+            }
+        }
+        found
+    }
+}
+
+/// Returns true if the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ms_fallback_never_wakes_early() {
+        assert_eq!(round_up_to_ms(Duration::from_nanos(1)), 1);
+        assert_eq!(round_up_to_ms(Duration::from_millis(7)), 7);
+        assert_eq!(round_up_to_ms(Duration::from_micros(7_001)), 8);
+        assert_eq!(round_up_to_ms(Duration::MAX), libc::c_int::MAX);
+    }
+
+    #[test]
+    fn a_timeout_is_used_where_the_slack_covers_the_kernels_own() {
+        let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
+        let at = |us: u64| Time::from_nanos(us * 1_000);
+        let timeout = |now, earliest, latest| kernel.timeout(at(now), at(earliest), at(latest));
+        // 1 s with 1 ms: 0.1 % of the longest wait is a little more than what there is.
+        assert_eq!(timeout(0, 1_000_000, 1_001_000), None);
+        assert_eq!(timeout(0, 1_000_000, 1_002_000), Some(Duration::from_nanos(1_000_998_000)));
+        // At least 50 us.
+        assert_eq!(timeout(1_000, 2_000, 2_049), None);
+        assert_eq!(timeout(1_000, 2_000, 2_050), Some(Duration::from_millis(1)));
+        // At most 100 ms.
+        assert_eq!(timeout(0, 3_600_000_000, 3_600_100_000), Some(Duration::from_secs(3_600)));
+        // Due already: there is nothing to wait for.
+        assert_eq!(timeout(1_000, 900, 1_020), None);
+        let nice = TimeoutSlack { divisor: 200, ..kernel };
+        assert_eq!(nice.timeout(at(0), at(1_000_000), at(1_002_000)), None);
+        let coarse = TimeoutSlack { fine: false, ..kernel };
+        assert_eq!(coarse.timeout(at(0), at(1_000), at(1_000_000)), None);
+    }
+
+    #[test]
+    fn a_long_slack_of_the_thread_is_known() {
+        // Too long for an `i32`. The other tests have threads of their own.
+        let long: libc::c_ulong = 3_000_000_000;
+        // SAFETY: the call takes no pointers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, long) }, 0);
+        let slack = TimeoutSlack::of(&Poller::new().unwrap());
+        assert!(slack.least >= 3_000_000_000, "{slack:?}");
+    }
+
+    #[test]
+    fn a_buffer_is_what_the_kernel_takes_at_most() {
+        let most = |asked| Events::brought_into_range(asked);
+        assert_eq!([most(0), most(1), most(1_000)], [1, 1, 1_000]);
+        // fs/eventpoll.c: EP_MAX_EVENTS.
+        assert_eq!(most(usize::MAX), i32::MAX as usize / size_of::<libc::epoll_event>());
+    }
+
+    #[test]
+    fn the_slack_of_this_kernel_is_known() {
+        let slack = TimeoutSlack::of(&Poller::new().unwrap());
+        assert!(slack.least > 0 && slack.least < 100_000_000, "{slack:?}");
+    }
+}

@@ -1,0 +1,47 @@
+//! The end of a child process as an fd, on Linux: a pidfd (5.3).
+//!
+//! Quirks handled here:
+//! - It is readable once the process has ended, and stays so; there is nothing to read. The status
+//!   is `waitpid`'s business.
+//! - Made from a pid, it is the right process only while that has not been waited for: the caller
+//!   asks before and after.
+//! - Containers refuse the call by a seccomp filter, with an errno of their choice (`EPERM`
+//!   mostly).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::super::process::refused;
+
+/// All that the kernel itself says to a `pidfd_open`. Any other error is a filter's.
+const ERRORS: [libc::c_int; 6] =
+    [libc::EINVAL, libc::EMFILE, libc::ENFILE, libc::ENODEV, libc::ENOMEM, libc::ESRCH];
+
+#[derive(Debug)]
+pub(crate) struct ProcessFd {
+    fd: OwnedFd,
+}
+
+impl ProcessFd {
+    pub(crate) fn new(pid: u32) -> io::Result<ProcessFd> {
+        // SAFETY: the call takes no pointers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+        if fd < 0 {
+            let error = io::Error::last_os_error();
+            let of_the_kernel = error.raw_os_error().is_some_and(|errno| ERRORS.contains(&errno));
+            return Err(if of_the_kernel { error } else { refused("pidfd_open", &error) });
+        }
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        false
+    }
+}
+
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,123 @@
+//! Kernel timers on Linux: a timerfd, one-shot and absolute; as an fd of its own, or as that of a
+//! poller.
+//!
+//! Quirks handled here:
+//! - `it_value = 0` disarms, even with `TFD_TIMER_ABSTIME`: a deadline of zero is armed as 1 ns.
+//! - Registered edge-triggered, a one-shot expiry needs no `read`: each `settime` gives at most one
+//!   event, and setting it again takes a pending unread expiry away. (A *periodic* timerfd re-arms
+//!   only in `read`; there is none here.)
+//! - On the wall clock (`TFD_TIMER_CANCEL_ON_SET`) a jump of the clock is an event, too, and `read`
+//!   says `ECANCELED` then; it drops an expiry that was there. `settime` may say `ECANCELED` as
+//!   well, *after* having armed.
+//! - No signal interrupts `settime`, but a filter of syscalls may say `EINTR`: it has *not* armed.
+//! - A deadline in the past is delivered by an interrupt of its own, so a look right after `arm`
+//!   may miss it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::super::{Expiry, Interest, Mode, OsClock, Time, check};
+use super::Poller;
+use super::timespec::timerfd_settime;
+
+/// Attempts to arm that may be interrupted, one after the other, before that is an error.
+const INTERRUPTIONS: u32 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Timer {
+    timer: TimerFd,
+}
+
+impl Timer {
+    pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Timer> {
+        let timer = TimerFd::new(OsClock::Monotonic)?;
+        poller.register(timer.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        Ok(Timer { timer })
+    }
+
+    #[inline]
+    pub(crate) fn arm(&self, deadline: Time) -> io::Result<()> {
+        self.timer.arm(deadline)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct TimerFd {
+    file: File,
+    flags: libc::c_int,
+}
+
+impl TimerFd {
+    pub(crate) fn new(clock: OsClock) -> io::Result<TimerFd> {
+        let (clock, flags) = match clock {
+            OsClock::Monotonic => (libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME),
+            OsClock::Boottime => (libc::CLOCK_BOOTTIME, libc::TFD_TIMER_ABSTIME),
+            OsClock::Wall => {
+                (libc::CLOCK_REALTIME, libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET)
+            }
+        };
+        // SAFETY: the call takes no pointers.
+        let fd =
+            check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })?;
+        // SAFETY: the kernel just returned `fd` to us and nobody else has it.
+        Ok(TimerFd { file: unsafe { OwnedFd::from_raw_fd(fd) }.into(), flags })
+    }
+
+    #[inline]
+    pub(crate) fn arm(&self, deadline: Time) -> io::Result<()> {
+        let value = match deadline {
+            Time::MAX => Duration::ZERO,
+            deadline => deadline.max(Time::from_nanos(1)) - Time::ZERO,
+        };
+        match timerfd_settime(self.file.as_fd(), self.flags, value) {
+            Err(error) => self.arm_again(value, error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// After an attempt to arm has failed.
+    #[cold]
+    fn arm_again(&self, value: Duration, mut error: io::Error) -> io::Result<()> {
+        for _ in 0..INTERRUPTIONS {
+            match error.raw_os_error() {
+                // The clock has been set since the last call, which says so only after it has
+                // armed.
+                Some(libc::ECANCELED) => return Ok(()),
+                Some(libc::EINTR) => {}
+                _ => break,
+            }
+            match timerfd_settime(self.file.as_fd(), self.flags, value) {
+                Ok(()) => return Ok(()),
+                Err(next) => error = next,
+            }
+        }
+        if error.raw_os_error() == Some(libc::EINTR) {
+            // Of another kind than an interrupted wait, which has armed.
+            let text = "timerfd_settime was interrupted again and again: the timer is not armed";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
+        Err(error)
+    }
+
+    pub(crate) fn needs_no_read(&self) -> bool {
+        self.flags & libc::TFD_TIMER_CANCEL_ON_SET == 0
+    }
+
+    pub(crate) fn read(&self) -> io::Result<Expiry> {
+        let read = (&self.file).read(&mut [0; 8]);
+        let Err(error) = read else { return Ok(Expiry::Expired) };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(Expiry::Pending),
+            Some(libc::ECANCELED) => Ok(Expiry::ClockSet),
+            _ => Err(error),
+        }
+    }
+}
+
+impl AsFd for TimerFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,256 @@
+//! The poller: waits for fds, timers and wakers at once.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(feature = "polling")]
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::errors::of_creation;
+use super::{Interest, Mode, PollerTimer, Readiness, Time, backend};
+
+pub(crate) use super::backend::TimeoutSlack;
+
+/// A kernel object that waits for many fds at once: an epoll instance, or a kqueue.
+///
+/// Each registered fd carries an `id` that comes back with its events. All calls take `&self`, from
+/// any thread.
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+/// use std::{io::Write, os::unix::net::UnixStream};
+///
+/// let poller = Poller::new()?;
+/// let (mut ours, theirs) = UnixStream::pair()?;
+/// poller.register(&theirs, 7, Interest::READABLE, Mode::Edge)?;
+/// ours.write_all(b"hello")?;
+/// let mut events = PollEvents::with_capacity(8);
+/// poller.wait(&mut events, None)?;
+/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Poller {
+    pub(super) kernel: backend::Poller,
+    /// Has the fd of this poller, and loses it before the fd is closed.
+    #[cfg(feature = "polling")]
+    outer: Option<Arc<polling::Poller>>,
+}
+
+impl Poller {
+    /// Says whether [`arm_and_wait`](Self::arm_and_wait) is one syscall: true on kqueue.
+    pub const ARMS_IN_WAIT: bool = backend::ARMS_IN_WAIT;
+    /// Says whether another poller can wait for this one's fd: true on every system, but not with
+    /// every library that stands for a kqueue.
+    pub const NESTS: bool = backend::NESTS;
+
+    /// Creates a poller (close-on-exec). One syscall, two on kqueue. Fails with the system's error.
+    ///
+    /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
+    /// remedy, and its [source](std::error::Error::source) is the system's.
+    pub fn new() -> io::Result<Poller> {
+        let kernel = backend::Poller::new().map_err(|error| of_creation(error, "a poller"))?;
+        Ok(Poller {
+            kernel,
+            #[cfg(feature = "polling")]
+            outer: None,
+        })
+    }
+
+    /// Returns true in the process that made it; false in a forked child of that.
+    pub(crate) fn is_here(&self) -> bool {
+        self.kernel.is_here()
+    }
+
+    /// Adds `fd` under `id`. One syscall.
+    ///
+    /// Fails with `EEXIST` when `fd` is there already, and with the system's error when its file
+    /// cannot be polled (`EPERM` on epoll). On kqueue [`Interest::PRIORITY`] fails with
+    /// [`io::ErrorKind::Unsupported`].
+    pub fn register(
+        &self,
+        fd: impl AsFd,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.kernel.register(fd.as_fd(), id, interest, mode)
+    }
+
+    /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
+    /// Fails with `ENOENT` when `fd` is not there.
+    pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
+        self.kernel.modify(fd.as_fd(), id, interest, mode)
+    }
+
+    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
+    /// not there.
+    pub fn deregister(&self, fd: impl AsFd) -> io::Result<()> {
+        self.kernel.deregister(fd.as_fd())
+    }
+
+    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
+    /// One syscall. On kqueue a one-shot that was registered for reading and writing costs one
+    /// more.
+    ///
+    /// `events` is replaced; it stays empty when the time ran out. Fails with
+    /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and
+    /// can wait for the rest.
+    #[inline(always)]
+    pub fn wait(&self, events: &mut PollEvents, timeout: Option<Duration>) -> io::Result<()> {
+        self.kernel.wait(&mut events.0, timeout)
+    }
+
+    /// [`PollerTimer::arm`], then [`wait`](Self::wait): two syscalls on epoll, one on kqueue.
+    ///
+    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
+    /// count on nothing.
+    #[inline(always)]
+    pub fn arm_and_wait(
+        &self,
+        timer: &PollerTimer,
+        deadline: Time,
+        events: &mut PollEvents,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.kernel.arm_and_wait(&timer.0, deadline, &mut events.0, timeout)
+    }
+
+    /// Measures how late a timeout of [`wait`](Self::wait) may be. Three syscalls, none on kqueue.
+    pub(crate) fn timeout_slack(&self) -> TimeoutSlack {
+        TimeoutSlack::of(&self.kernel)
+    }
+
+    /// Has `outer` wait for this poller from now on, until this one is dropped. One syscall.
+    #[cfg(feature = "polling")]
+    pub(crate) fn join(
+        &mut self,
+        outer: Arc<polling::Poller>,
+        interest: polling::Event,
+        mode: polling::PollMode,
+    ) -> io::Result<()> {
+        assert!(self.outer.is_none(), "a poller joins one other");
+        // SAFETY: the fd has to be deleted from `outer` before it is closed. It is closed when this
+        // poller is dropped, and `drop` deletes it before.
+        unsafe { outer.add_with_mode(&self.kernel.as_fd(), interest, mode) }?;
+        self.outer = Some(outer);
+        Ok(())
+    }
+}
+
+impl AsFd for Poller {
+    /// The epoll fd or the kqueue itself: readable, for an outer poller, while this one has events.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kernel.as_fd()
+    }
+}
+
+#[cfg(feature = "polling")]
+impl Drop for Poller {
+    fn drop(&mut self) {
+        let Some(outer) = self.outer.take() else { return };
+        if self.is_here() {
+            // It can only fail if somebody else has deleted it.
+            let _ = outer.delete(self.kernel.as_fd());
+        } else {
+            // A forked child leaves the parent's registration alone, and the outer poller, whose
+            // own drop would take the parent's timer and notifier out.
+            std::mem::forget(outer);
+        }
+    }
+}
+
+/// The buffer that [`Poller::wait`] fills. Allocates once, when made.
+pub struct PollEvents(backend::Events);
+
+impl PollEvents {
+    /// A buffer for `capacity` events a wait, at least 1. A capacity that no kernel takes counts as
+    /// the greatest that it takes: some 130 million on epoll, `i32::MAX` on kqueue.
+    pub fn with_capacity(capacity: usize) -> PollEvents {
+        PollEvents(backend::Events::with_capacity(capacity))
+    }
+
+    /// The events that the last wait found.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = PollEvent> + '_ {
+        self.0.iter().map(PollEvent)
+    }
+
+    /// How many events a wait can find.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// Returns true if the last wait may have left something for want of room.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+
+    /// How many events the last wait found.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns true if the last wait found nothing.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for PollEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// One fd that became ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PollEvent(backend::Event);
+
+impl PollEvent {
+    /// The id that the fd was registered under.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    /// The set of things that the fd is ready for.
+    #[inline]
+    pub fn readiness(&self) -> Readiness {
+        self.0.readiness()
+    }
+
+    /// A read would not block: data, end of file, a hang-up or an error.
+    pub fn is_readable(&self) -> bool {
+        self.readiness().is_readable()
+    }
+
+    /// A write would not block: room, a hang-up or an error.
+    pub fn is_writable(&self) -> bool {
+        self.readiness().is_writable()
+    }
+
+    /// The fd has an error to be fetched.
+    pub fn is_error(&self) -> bool {
+        self.readiness().is_error()
+    }
+
+    /// The peer closed its writing half, or the whole connection.
+    pub fn is_hang_up(&self) -> bool {
+        self.readiness().is_hang_up()
+    }
+}
+
+impl fmt::Debug for PollEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollEvent")
+            .field("id", &self.id())
+            .field("readiness", &self.readiness())
+            .finish()
+    }
+}

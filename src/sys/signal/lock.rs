@@ -1,0 +1,90 @@
+//! The lock of those who make and drop signal sets, the process that they are in, and masks.
+//!
+//! A forked child may have a copy of the lock whose holder exists only in the parent. So the lock
+//! carries its holder's process, and in another process it counts as nobody's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::super::fork;
+use super::names::FAULTS;
+
+/// Names this process. A pid alone is another process's in another namespace, or at another time.
+pub(super) fn process() -> u64 {
+    // SAFETY: the call has no arguments, and cannot fail.
+    let pid = unsafe { libc::getpid() };
+    u64::from(fork::count()) << 32 | u64::from(pid as u32)
+}
+
+/// Returns true for a name that [`process`] gave before a fork, in the child.
+pub(super) fn is_forked_from(process: u64) -> bool {
+    (process >> 32) as u32 != fork::count()
+}
+
+/// The process of the holder, or 0.
+static LOCK: AtomicU64 = AtomicU64::new(0);
+
+/// The lock of all that sets and restores actions. Its holder makes a few syscalls. No handler runs
+/// on the holder's thread, so that one which stands still never holds the lock.
+pub(super) struct Locked {
+    pub(super) mask: libc::sigset_t,
+    pub(super) process: u64,
+}
+
+impl Locked {
+    pub(super) fn new() -> Locked {
+        let mask = set_mask(&all_but_faults());
+        let process = process();
+        let mut looks = 0_u32;
+        loop {
+            let holder = LOCK.load(Ordering::Relaxed);
+            // A holder in another process is the thread of a parent that forked meanwhile. It is
+            // not here, and it leaves nothing half done that matters: see `install` and `restore`.
+            let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
+            let swap = || LOCK.compare_exchange_weak(holder, process, order, failed);
+            if holder != process && swap().is_ok() {
+                return Locked { mask, process };
+            }
+            looks += 1;
+            match looks {
+                0..32 => std::hint::spin_loop(),
+                32..64 => std::thread::yield_now(),
+                _ => std::thread::sleep(Duration::from_micros(50)),
+            }
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        LOCK.store(0, Ordering::Release);
+        set_mask(&self.mask);
+    }
+}
+
+pub(super) fn all_but_faults() -> libc::sigset_t {
+    // SAFETY: a sigset_t is numbers, for which zero is a value.
+    let mut mask: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the mask is valid, and the numbers are signals: no call fails.
+    unsafe {
+        libc::sigfillset(&mut mask);
+        for fault in FAULTS {
+            libc::sigdelset(&mut mask, fault);
+        }
+    }
+    mask
+}
+
+/// Sets this thread's mask and returns the one before.
+fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
+    // SAFETY: a sigset_t is numbers, for which zero is a value.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both masks are valid for the length of the call, which cannot fail then.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, &mut before) };
+    before
+}
+
+pub(super) fn is_member(mask: &libc::sigset_t, signal: i32) -> bool {
+    // SAFETY: the mask is valid for the length of the call.
+    unsafe { libc::sigismember(mask, signal) == 1 }
+}

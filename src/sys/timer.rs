@@ -1,0 +1,141 @@
+//! Kernel timers: one of a poller, and one that is an fd.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::errors::of_creation;
+use super::{Poller, Time, backend};
+
+/// The clock of a [`TimerFd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OsClock {
+    /// `CLOCK_MONOTONIC`: stands still while the machine is suspended.
+    Monotonic,
+    /// `CLOCK_BOOTTIME`: counts suspend.
+    Boottime,
+    /// `CLOCK_REALTIME`: the time of day, which may be set.
+    Wall,
+}
+
+/// The answer of [`TimerFd::read`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing has happened since the last read.
+    Pending,
+    /// The deadline has passed.
+    Expired,
+    /// Somebody has set the clock, which only Linux tells. The kernel forgets an expiry when it
+    /// tells so: arm again.
+    ClockSet,
+}
+
+fn made<T>(timer: io::Result<T>) -> io::Result<T> {
+    timer.map_err(|error| of_creation(error, "a kernel timer"))
+}
+
+/// A kernel timer on the clock of [`Time`]: a timerfd, or an `EVFILT_TIMER`.
+///
+/// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
+///
+/// ```
+/// use pollmux::{Time, sys::{PollEvents, Poller, PollerTimer}};
+/// use std::time::Duration;
+///
+/// let poller = Poller::new()?;
+/// let timer = PollerTimer::new(&poller, 1)?;
+/// let deadline = Time::now() + Duration::from_millis(2);
+/// timer.arm(deadline)?;
+/// poller.wait(&mut PollEvents::with_capacity(4), None)?;
+/// assert!(Time::now() >= deadline);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct PollerTimer(pub(super) backend::Timer);
+
+impl PollerTimer {
+    /// Creates a disarmed timer of `poller` that is reported under `id`. Two syscalls, none on
+    /// kqueue. Fails as [`Poller::new`] does.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<PollerTimer> {
+        made(backend::Timer::new(&poller.kernel, id)).map(PollerTimer)
+    }
+
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
+    /// away an expiry nobody saw. One syscall.
+    ///
+    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one
+    /// syscall can do both.
+    #[inline]
+    pub fn arm(&self, deadline: Time) -> io::Result<()> {
+        self.0.arm(deadline)
+    }
+
+    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.arm(Time::MAX)
+    }
+}
+
+/// A kernel timer that is an fd, on any [`OsClock`] that the system has timers on: a timerfd, or a
+/// kqueue with an `EVFILT_TIMER`.
+///
+/// Register it edge-triggered with a [`Poller`], and [`read`](Self::read) it when there is an
+/// event.
+///
+#[cfg_attr(flat, doc = "```no_run")]
+#[cfg_attr(not(flat), doc = "```")]
+/// use pollmux::{Time, sys::{Expiry, Interest, Mode, OsClock, PollEvents, Poller, TimerFd}};
+/// use std::time::Duration;
+///
+/// let (poller, timer) = (Poller::new()?, TimerFd::new(OsClock::Monotonic)?);
+/// poller.register(&timer, 1, Interest::READABLE, Mode::Edge)?;
+/// let deadline = Time::now() + Duration::from_millis(2);
+/// timer.arm(deadline)?;
+/// poller.wait(&mut PollEvents::with_capacity(4), None)?;
+/// assert_eq!(timer.read()?, Expiry::Expired);
+/// assert!(Time::now() >= deadline);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct TimerFd(backend::TimerFd);
+
+impl TimerFd {
+    /// Creates a disarmed timer (close-on-exec). One syscall, two on kqueue. Fails as
+    /// [`Poller::new`] does, and with [`io::ErrorKind::Unsupported`] where the system has no timers
+    /// on `clock`, or none that can be waited for as an fd.
+    pub fn new(clock: OsClock) -> io::Result<TimerFd> {
+        made(backend::TimerFd::new(clock)).map(TimerFd)
+    }
+
+    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
+    /// away an expiry nobody saw. One syscall.
+    ///
+    /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970.
+    /// [`Time::MAX`] disarms.
+    #[inline]
+    pub fn arm(&self, deadline: Time) -> io::Result<()> {
+        self.0.arm(deadline)
+    }
+
+    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.arm(Time::MAX)
+    }
+
+    /// Returns true if an event of this timer says everything, so that it need not be read: on
+    /// epoll on all clocks but the wall clock.
+    pub(crate) fn needs_no_read(&self) -> bool {
+        self.0.needs_no_read()
+    }
+
+    /// Says what has happened since the last read, or the last arming. One syscall. On kqueue one
+    /// more if the kernel was too early: then the timer is armed again.
+    pub fn read(&self) -> io::Result<Expiry> {
+        self.0.read()
+    }
+}
+
+impl AsFd for TimerFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,49 @@
+//! The waker of a poller.
+
+use std::io;
+
+use super::errors::of_creation;
+use super::{Poller, backend};
+
+/// Wakes a [`Poller`] from any thread: an eventfd, an `EVFILT_USER`, or a pipe where a kqueue has
+/// no such filter.
+///
+/// It belongs to one poller, where each wake-up is an event under its id that needs no reading;
+/// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
+///
+/// ```
+/// use pollmux::sys::{PollEvents, Poller, Waker};
+///
+/// let poller = Poller::new()?;
+/// let waker = Waker::new(&poller, 7)?;
+/// let mut events = PollEvents::with_capacity(8);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| waker.wake());
+///     poller.wait(&mut events, None)
+/// })?;
+/// assert_eq!(events.iter().next().map(|e| e.id()), Some(7));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Waker(backend::Waker);
+
+impl Waker {
+    /// Creates a waker of `poller` that is reported under `id`. Two syscalls, one on kqueue. Fails
+    /// as [`Poller::new`] does.
+    pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
+        let made = backend::Waker::new(&poller.kernel, id);
+        made.map(Waker).map_err(|error| of_creation(error, "a waker"))
+    }
+
+    /// Makes the poller's current or next wait return. One syscall, retried when a signal
+    /// interrupts it.
+    #[inline]
+    pub fn wake(&self) -> io::Result<()> {
+        self.0.wake()
+    }
+
+    /// Wakes `poller`, whose it is, no longer: from now on nothing comes of a wake-up. One syscall.
+    pub(crate) fn retire(&self, poller: &Poller) {
+        self.0.retire(&poller.kernel);
+    }
+}

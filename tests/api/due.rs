@@ -1,0 +1,730 @@
+//! What is due is found, whatever stale entries stand before it in the timer queue (rule 24).
+//!
+//! Time is virtual. A queue is spoilt by thousands of timers that were stopped or put off: their
+//! entries stay in the queue, before that of the timer in question.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pollmux::{Events, Reactor, Select, Sim, Source, Time, Timer, never, select};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A reactor, its clock, and what keeps the stale entries there.
+struct Spoilt {
+    sim: Sim,
+    reactor: Reactor,
+    timers: Vec<Timer>,
+}
+
+/// How the entries came to be stale.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Stop,
+    PutOff,
+}
+
+const WAYS: [(By, usize); 3] = [(By::Stop, 40_000), (By::PutOff, 10_000), (By::Stop, 9_000)];
+
+fn spoilt(by: By, n: usize) -> Spoilt {
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let timers = (0..n).map(|_| reactor.after(ms(1))).collect();
+    let spoilt = Spoilt { sim, reactor, timers };
+    spoilt.spoil(by);
+    spoilt
+}
+
+impl Spoilt {
+    fn spoil(&self, by: By) {
+        for timer in &self.timers {
+            match by {
+                By::Stop => timer.stop(),
+                By::PutOff => timer.reset(ms(3_600_000)),
+            };
+        }
+    }
+}
+
+#[test]
+fn default_never_hides_a_due_timer() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2));
+        s.sim.advance(ms(10));
+        select! { s.reactor;
+            recv(due) -> at => assert_eq!(at, Time::ZERO + ms(2)),
+            default => panic!("{by:?} {n}"),
+        }
+        select! { s.reactor; recv(due) -> _ => panic!("twice"), default => {} }
+    }
+}
+
+#[test]
+fn a_wrapped_source_is_due_as_its_timer_is() {
+    struct Own(Timer);
+    impl Source for Own {
+        type Item = Time;
+        fn is_ready(&self) -> bool {
+            self.0.is_ready()
+        }
+        fn try_take(&self) -> Option<Time> {
+            self.0.try_take()
+        }
+    }
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let own = Own(s.reactor.after(ms(2)));
+        let boxed = Some(Box::new(s.reactor.after(ms(2))));
+        let (tx, inbox) = s.reactor.channel(1).unwrap();
+        tx.send(1).unwrap();
+        s.sim.advance(ms(10));
+        select! { s.reactor; biased; recv(own) -> _ => {}, recv(inbox) -> _ => panic!("inbox") }
+        select! { s.reactor; biased; recv(boxed) -> _ => {}, recv(inbox) -> _ => panic!("inbox") }
+        select! { s.reactor;
+            recv(own) -> _ => panic!("twice"), recv(boxed) -> _ => panic!("twice"), default => {},
+        }
+    }
+}
+
+#[test]
+fn a_timeout_never_hides_a_due_timer() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2));
+        s.sim.advance(ms(10));
+        let got = s.reactor.recv_timeout(&due, Duration::from_micros(100)).unwrap();
+        assert_eq!(got, Some(Time::ZERO + ms(2)));
+    }
+    for (by, n) in WAYS {
+        // Due while the select sleeps, at the very end of its time.
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2));
+        let got = s.reactor.recv_timeout(&due, ms(2)).unwrap();
+        assert_eq!(got, Some(Time::ZERO + ms(2)));
+    }
+}
+
+#[test]
+fn try_recv_and_try_wait_find_a_due_timer() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2)).with_key(7);
+        s.sim.advance(ms(10));
+        let mut events = Events::with_capacity(4);
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
+        assert!(due.try_take().is_some());
+
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2));
+        s.sim.advance(ms(10));
+        assert!(s.reactor.try_recv(&due).unwrap().is_some());
+
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2)).with_key(7);
+        s.reactor.wait_timeout(&mut events, ms(2)).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
+        assert!(due.try_take().is_some());
+    }
+}
+
+#[test]
+fn a_biased_select_takes_its_first_due_case() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let (tx, inbox) = s.reactor.channel(1).unwrap();
+        let (due, ticker) = (s.reactor.after(ms(2)), s.reactor.every(ms(3)).unwrap());
+        s.sim.advance(ms(10));
+        tx.send(1).unwrap();
+        select! { s.reactor; biased;
+            recv(due) -> _ => {},
+            recv(ticker) -> _ => panic!("ticker"),
+            recv(inbox) -> _ => panic!("inbox"),
+        }
+        select! { s.reactor; biased;
+            recv(due) -> _ => panic!("twice"),
+            recv(ticker) -> _ => {},
+            recv(inbox) -> _ => panic!("inbox"),
+        }
+        select! { s.reactor; biased;
+            recv(due) -> _ => panic!("twice"),
+            recv(ticker) -> _ => panic!("twice"),
+            recv(inbox) -> _ => {},
+        }
+    }
+}
+
+#[test]
+fn a_ready_channel_does_not_starve_a_hidden_timer() {
+    let s = spoilt(By::Stop, 40_000);
+    let (tx, inbox) = s.reactor.channel(1).unwrap();
+    let due = s.reactor.after(ms(2));
+    s.sim.advance(ms(10));
+    s.reactor.seed(1);
+    let mut turns = 0;
+    while due.deadline().is_some() {
+        let _ = tx.try_send(1);
+        select! { s.reactor; recv(due) -> _ => {}, recv(inbox) -> _ => turns += 1 }
+        s.spoil(By::PutOff);
+        assert!(turns < 8);
+    }
+}
+
+#[test]
+fn a_select_set_finds_its_due_timers() {
+    for (by, n) in WAYS {
+        for biased in [false, true] {
+            let s = spoilt(by, n);
+            let (tx, inbox) = s.reactor.channel(1).unwrap();
+            let (due, never) = (s.reactor.after(ms(2)), s.reactor.timer());
+            let ticker = s.reactor.every(ms(3)).unwrap();
+            let mut set = if biased { Select::biased(&s.reactor) } else { Select::new(&s.reactor) };
+            set.recv(&due);
+            set.recv(&never);
+            set.recv(&ticker);
+            set.recv(&inbox);
+            s.sim.advance(ms(10));
+            tx.send(1).unwrap();
+            let mut order = Vec::new();
+            while let Some(chosen) = set.try_wait().unwrap() {
+                order.push(chosen.index());
+                match chosen.index() {
+                    0 => assert_eq!(chosen.recv(&due), Some(Time::ZERO + ms(2))),
+                    2 => assert_eq!(chosen.recv(&ticker).unwrap().scheduled, Time::ZERO + ms(3)),
+                    _ => assert_eq!(chosen.recv(&inbox), Some(Ok(1))),
+                }
+            }
+            if !biased {
+                order.sort_unstable();
+            }
+            assert_eq!(order, [0, 2, 3], "{by:?} {n}");
+        }
+    }
+}
+
+#[test]
+fn a_select_set_times_out_after_its_timers() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let due = s.reactor.after(ms(2));
+        let mut set = Select::new(&s.reactor);
+        set.recv(&due);
+        assert!(set.wait_timeout(ms(2)).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_context_deadline_is_found_when_due() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let (context, _canceller) = s.reactor.context().with_timeout(ms(2));
+        let done = s.reactor.done(&context);
+        s.sim.advance(ms(10));
+        select! { s.reactor; recv(done) -> _ => {}, default => panic!("{by:?} {n}") }
+
+        let s = spoilt(by, n);
+        let (context, _canceller) = s.reactor.context().with_timeout(ms(2));
+        let done = s.reactor.done(&context).with_key(3);
+        s.sim.advance(ms(10));
+        let mut events = Events::with_capacity(4);
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [3]);
+        drop(done);
+    }
+}
+
+#[test]
+fn a_due_callback_runs_before_nothing_is_said() {
+    let counted = || {
+        let count = Rc::new(Cell::new(0));
+        let counter = count.clone();
+        (count, move |_: &pollmux::CallbackContext<'_>| counter.set(counter.get() + 1))
+    };
+    for (by, n) in WAYS {
+        let (count, call) = counted();
+        let s = spoilt(by, n);
+        s.reactor.call_after(ms(2), call).detach();
+        s.sim.advance(ms(10));
+        select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+        assert_eq!(count.get(), 1, "{by:?} {n}");
+
+        let (count, call) = counted();
+        let s = spoilt(by, n);
+        s.reactor.call_after(ms(2), call).detach();
+        s.sim.advance(ms(10));
+        s.reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert_eq!(count.get(), 1, "{by:?} {n}");
+
+        let (count, call) = counted();
+        let s = spoilt(by, n);
+        let idle = s.reactor.timer();
+        let mut set = Select::new(&s.reactor);
+        set.recv(&idle);
+        s.reactor.call_after(ms(2), call).detach();
+        s.sim.advance(ms(10));
+        assert!(set.try_wait().unwrap().is_none());
+        assert_eq!(count.get(), 1, "{by:?} {n}");
+    }
+}
+
+#[test]
+fn a_callback_makes_a_case_due_in_the_same_turn() {
+    // The callback arms the timer, which is due at once.
+    fn armed() -> (Spoilt, Rc<Timer>) {
+        let s = spoilt(By::Stop, 40_000);
+        let timer = Rc::new(s.reactor.timer().with_key(1));
+        let armed = timer.clone();
+        s.reactor.call_after(ms(2), move |_| _ = armed.reset(Duration::ZERO)).detach();
+        s.sim.advance(ms(10));
+        (s, timer)
+    }
+    let (s, timer) = armed();
+    select! { s.reactor; recv(timer) -> _ => {}, default => panic!("default") }
+    let (s, timer) = armed();
+    let mut events = Events::with_capacity(1);
+    s.reactor.try_wait(&mut events).unwrap();
+    assert_eq!((events.len(), timer.is_ready()), (1, true));
+    let (s, timer) = armed();
+    let mut set = Select::new(&s.reactor);
+    set.recv(&timer);
+    assert!(set.try_wait().unwrap().is_some());
+
+    // The same without a stale entry.
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let timer = Rc::new(reactor.timer());
+    let armed = timer.clone();
+    let call = reactor.call_after(ms(1), move |_| _ = armed.reset_at(Time::ZERO));
+    for _ in 0..3 {
+        call.reset(ms(1));
+        sim.advance(ms(1));
+        select! { reactor; recv(timer) -> _ => {}, default => panic!("default") }
+    }
+    let mut set = Select::new(&reactor);
+    set.recv(&timer);
+    call.reset(ms(1));
+    sim.advance(ms(1));
+    assert!(set.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn a_sleep_calls_all_that_was_due_once() {
+    for (by, n) in WAYS {
+        let s = spoilt(by, n);
+        let count = Rc::new(Cell::new(0));
+        let calls: Vec<_> = (0..10_000)
+            .map(|_| {
+                let count = count.clone();
+                s.reactor.call_after(ms(4), move |_| count.set(count.get() + 1))
+            })
+            .collect();
+        s.reactor.sleep_blocking(ms(4)).unwrap();
+        assert_eq!(count.get(), calls.len(), "{by:?} {n}");
+        assert_eq!(s.sim.now(), Time::ZERO + ms(4));
+    }
+}
+
+#[test]
+fn a_sleep_of_zero_calls_what_is_due() {
+    let s = spoilt(By::Stop, 40_000);
+    let count = Rc::new(Cell::new(0));
+    let counted = count.clone();
+    s.reactor.call_after(ms(2), move |_| counted.set(counted.get() + 1)).detach();
+    s.sim.advance(ms(10));
+    s.reactor.sleep_blocking(Duration::ZERO).unwrap();
+    assert_eq!(count.get(), 1);
+}
+
+#[test]
+fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
+    // Each of them is called again at once: the sleep ends on time, with each of them called.
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let counts: Vec<_> = (0..5_000).map(|_| Rc::new(Cell::new(0))).collect();
+    let calls: Vec<_> = counts
+        .iter()
+        .map(|count| {
+            let count = count.clone();
+            reactor.call_after(ms(1), move |cx| {
+                count.set(count.get() + 1);
+                cx.reset(Duration::ZERO);
+            })
+        })
+        .collect();
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(1));
+    assert!(counts.iter().all(|count| count.get() == 1));
+    assert!(calls.iter().all(|call| call.deadline() == Some(Time::ZERO + ms(1))));
+    // The next turn's: that is the next sleep, at whose end they are due once more.
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(2));
+    assert!(counts.iter().all(|count| count.get() > 1));
+}
+
+#[test]
+fn at_the_end_of_a_timeout_callbacks_run_once() {
+    fn twice_at_most() -> (Reactor, Rc<Cell<u32>>) {
+        let reactor = Reactor::with_driver(Sim::new()).unwrap();
+        let count = Rc::new(Cell::new(0));
+        let counted = count.clone();
+        let call = reactor.call_after(ms(1), move |cx| {
+            counted.set(counted.get() + 1);
+            cx.reset(Duration::ZERO);
+        });
+        call.detach();
+        (reactor, count)
+    }
+    let (reactor, count) = twice_at_most();
+    select! { reactor; recv(never::<()>()) -> _ => {}, default(ms(1)) => {} }
+    assert_eq!(count.get(), 1);
+    select! { reactor; recv(never::<()>()) -> _ => {}, default => {} }
+    assert_eq!(count.get(), 2);
+    let (reactor, count) = twice_at_most();
+    let mut events = Events::with_capacity(1);
+    reactor.wait_timeout(&mut events, ms(1)).unwrap();
+    assert_eq!(count.get(), 1);
+    reactor.try_wait(&mut events).unwrap();
+    assert_eq!(count.get(), 2);
+    let (reactor, count) = twice_at_most();
+    let idle = reactor.timer();
+    let mut set = Select::new(&reactor);
+    set.recv(&idle);
+    assert!(set.wait_timeout(ms(1)).unwrap().is_none());
+    assert_eq!(count.get(), 1);
+    assert!(set.try_wait().unwrap().is_none());
+    assert_eq!(count.get(), 2);
+}
+
+#[test]
+fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
+    fn busy() -> (Sim, Reactor, Rc<Cell<u32>>) {
+        let sim = Sim::new();
+        let reactor = Reactor::with_driver(sim.clone()).unwrap();
+        let count = Rc::new(Cell::new(0));
+        let counted = count.clone();
+        let call = reactor.call_after(Duration::ZERO, move |cx| {
+            counted.set(counted.get() + 1);
+            cx.reset(Duration::ZERO);
+        });
+        call.detach();
+        (sim, reactor, count)
+    }
+    let (sim, reactor, count) = busy();
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(1));
+    assert!(count.get() >= 1);
+
+    let (sim, reactor, _) = busy();
+    let timer = reactor.after(ms(2));
+    select! { reactor; recv(timer) -> at => assert_eq!(at, Time::ZERO + ms(2)) }
+    assert_eq!(sim.now(), Time::ZERO + ms(2));
+
+    let (sim, reactor, _) = busy();
+    select! { reactor; recv(never::<()>()) -> _ => {}, default(ms(3)) => {} }
+    assert_eq!(sim.now(), Time::ZERO + ms(3));
+
+    let (sim, reactor, _) = busy();
+    reactor.wait_timeout(&mut Events::with_capacity(1), ms(4)).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(4));
+
+    let (sim, reactor, _) = busy();
+    let timer = reactor.after(ms(5));
+    let mut set = Select::new(&reactor);
+    set.recv(&timer);
+    assert!(set.wait().unwrap().recv(&timer).is_some());
+    assert_eq!(sim.now(), Time::ZERO + ms(5));
+
+    // Two that arm each other.
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let ids = Rc::new(Cell::new(None));
+    let of = |first: bool| {
+        let ids = ids.clone();
+        move |cx: &pollmux::CallbackContext<'_>| {
+            let (a, b) = ids.get().unwrap();
+            cx.reset_timer(if first { b } else { a }, Duration::ZERO).unwrap();
+        }
+    };
+    let (a, b) = (reactor.call_after(ms(1), of(true)), reactor.call_after(ms(9_000), of(false)));
+    ids.set(Some((a.id(), b.id())));
+    reactor.sleep_blocking(ms(3)).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(3));
+}
+
+#[test]
+fn a_callback_armed_by_a_callback_runs_at_that_instant() {
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let seen = Rc::new(Cell::new(None));
+    let then = seen.clone();
+    let call = move |cx: &pollmux::CallbackContext<'_>| {
+        let then = then.clone();
+        let second = move |cx: &pollmux::CallbackContext<'_>| {
+            let then = then.clone();
+            cx.call_after(Duration::ZERO, move |cx| then.set(Some(cx.now()))).detach();
+        };
+        cx.call_after(Duration::ZERO, second).detach();
+    };
+    reactor.call_after(ms(1), call).detach();
+    reactor.sleep_blocking(ms(5)).unwrap();
+    assert_eq!(seen.get(), Some(Time::ZERO + ms(1)));
+}
+
+#[test]
+fn a_busy_callback_does_not_prolong_a_real_sleep() {
+    let reactor = Reactor::new().unwrap();
+    let count = Rc::new(Cell::new(0));
+    let counted = count.clone();
+    let call = reactor.call_after(Duration::ZERO, move |cx| {
+        counted.set(counted.get() + 1);
+        cx.reset(Duration::ZERO);
+    });
+    reactor.sleep_blocking(ms(2)).unwrap();
+    assert!(count.get() >= 1);
+    drop(call);
+}
+
+/// Has another thread post a closure that runs `then`, and waits until it is posted.
+fn posted(reactor: &Reactor, then: impl Fn() + Send + Clone + 'static) {
+    let remote = reactor.remote();
+    reactor
+        .call_after(Duration::ZERO, move |_| {
+            let (remote, then) = (remote.clone(), then.clone());
+            std::thread::spawn(move || remote.post(move |_| then()).unwrap()).join().unwrap();
+        })
+        .detach();
+}
+
+#[test]
+fn posts_of_the_turn_run_before_nothing_is_said() {
+    for n in [0, 9_000] {
+        let s = spoilt(By::Stop, n);
+        let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
+        let (notifier, notified) = s.reactor.notifier();
+        let mut events = Events::with_capacity(4);
+        let mut set = Select::new(&s.reactor);
+        set.recv(&inbox);
+        set.recv(&notified);
+        let sends = {
+            let tx = tx.clone();
+            move || tx.send(1).unwrap()
+        };
+
+        posted(&s.reactor, sends.clone());
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), inbox.try_recv()), (1, Ok(1)));
+
+        posted(&s.reactor, move || notifier.notify());
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), notified.try_take()), (1, Some(())));
+
+        posted(&s.reactor, sends.clone());
+        assert_eq!(set.try_wait().unwrap().unwrap().recv(&inbox), Some(Ok(1)));
+
+        posted(&s.reactor, sends.clone());
+        select! { s.reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("{n}") }
+
+        posted(&s.reactor, sends.clone());
+        assert_eq!(s.reactor.try_recv(&inbox).unwrap(), Some(Ok(1)));
+
+        // Something is ready already, and more is posted.
+        tx.send(7).unwrap();
+        let other = s.reactor.after(Duration::ZERO).with_key(9);
+        posted(&s.reactor, sends.clone());
+        s.reactor.wait_timeout(&mut events, ms(1)).unwrap();
+        assert_eq!((events.len(), inbox.len()), (2, 2));
+        drop(other);
+        inbox.try_iter().for_each(drop);
+
+        posted(&s.reactor, sends);
+        s.reactor.wait_timeout(&mut events, ms(1)).unwrap();
+        assert_eq!((events.len(), inbox.try_recv()), (1, Ok(1)));
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn an_embedded_turn_leaves_no_post_unheard() {
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = pollmux::sys::Poller::new().unwrap();
+    outer.register(&inner, 0, pollmux::sys::Interest::READABLE, pollmux::sys::Mode::Edge).unwrap();
+    for _ in 0..20 {
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        posted(&reactor, move || tx.send(1).unwrap());
+        let mut ready = 0;
+        while ready == 0 {
+            outer.wait(&mut pollmux::sys::PollEvents::with_capacity(1), None).unwrap();
+            ready = inner.turn().unwrap();
+        }
+        assert_eq!((ready, inbox.try_recv()), (1, Ok(1)));
+    }
+}
+
+/// A reactor on a virtual clock that calls seven callbacks a turn, behind stale entries.
+fn with_batch(n: usize) -> Spoilt {
+    let sim = Sim::new();
+    let builder = Reactor::builder().callback_batch(7).post_batch(3);
+    let reactor = builder.build_with(sim.clone()).unwrap();
+    let timers = (0..n).map(|_| reactor.after(ms(1))).collect();
+    let spoilt = Spoilt { sim, reactor, timers };
+    spoilt.spoil(By::PutOff);
+    spoilt
+}
+
+/// Callbacks that count, and arm themselves with zero.
+fn counted(reactor: &Reactor, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
+    counted_at(reactor, ms(2), callbacks, nests)
+}
+
+/// The same, due at another time.
+fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> Vec<Rc<Cell<u32>>> {
+    let counts: Vec<_> = (0..callbacks).map(|_| Rc::new(Cell::new(0))).collect();
+    for count in &counts {
+        let count = count.clone();
+        let call = move |cx: &pollmux::CallbackContext<'_>| {
+            count.set(count.get() + 1);
+            cx.reset(Duration::ZERO);
+            if nests {
+                select! { cx; recv(never::<()>()) -> _ => {}, default => {} }
+            }
+        };
+        reactor.call_after(d, call).detach();
+    }
+    counts
+}
+
+#[test]
+fn small_batches_call_all_that_is_due_once() {
+    for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        s.reactor.sleep_blocking(ms(2)).unwrap();
+        assert!(counts.iter().all(|count| count.get() == 1), "sleep {stale} {nests}");
+
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        s.sim.advance(ms(2));
+        s.reactor.sleep_blocking(Duration::ZERO).unwrap();
+        let seen: Vec<_> = counts.iter().map(|count| count.get()).collect();
+        assert!(seen.iter().all(|&n| n == 1), "sleep of zero {stale} {nests}: {seen:?}");
+
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        s.reactor.wait_timeout(&mut Events::with_capacity(1), ms(2)).unwrap();
+        assert!(counts.iter().all(|count| count.get() == 1), "wait_timeout {stale} {nests}");
+
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        select! { s.reactor; recv(never::<()>()) -> _ => {}, default(ms(2)) => {} }
+        assert!(counts.iter().all(|count| count.get() == 1), "default {stale} {nests}");
+    }
+}
+
+#[test]
+fn nothing_is_said_after_one_batch_of_callbacks() {
+    for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
+        let s = with_batch(stale);
+        let counts = counted(&s.reactor, 100, nests);
+        let due = s.reactor.after(ms(3)).with_key(5);
+        s.sim.advance(ms(3));
+        let mut events = Events::with_capacity(4);
+        s.reactor.try_wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [5]);
+        assert!(due.try_take().is_some());
+        for turn in 1..=15 {
+            let before: u32 = counts.iter().map(|count| count.get()).sum();
+            if turn % 2 == 0 {
+                select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+            } else {
+                s.reactor.try_wait(&mut events).unwrap();
+            }
+            let called = counts.iter().map(|count| count.get()).sum::<u32>() - before;
+            assert_eq!(called, 7, "{stale} {nests} turn {turn}");
+        }
+        assert!(counts.iter().all(|count| (1..=2).contains(&count.get())), "in turn");
+    }
+}
+
+#[test]
+fn callbacks_on_both_sides_of_stale_entries_are_one_batch() {
+    for nests in [false, true] {
+        for waits in [false, true] {
+            let s = with_batch(10_000);
+            let mut counts = counted_at(&s.reactor, Duration::from_micros(500), 20, nests);
+            counts.extend(counted(&s.reactor, 20, nests));
+            s.sim.advance(ms(3));
+            let mut events = Events::with_capacity(4);
+            for turn in 1..=4 {
+                if waits {
+                    s.reactor.try_wait(&mut events).unwrap();
+                } else {
+                    select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+                }
+                let called: u32 = counts.iter().map(|count| count.get()).sum();
+                assert_eq!(called, 7 * turn, "{nests} {waits}");
+                s.spoil(By::PutOff);
+            }
+        }
+    }
+}
+
+#[test]
+fn virtual_time_waits_for_callbacks_over_many_batches() {
+    let s = with_batch(0);
+    let seen = Rc::new(Cell::new((0, Time::ZERO)));
+    for _ in 0..5_000 {
+        let seen = seen.clone();
+        let call = move |cx: &pollmux::CallbackContext<'_>| seen.set((seen.get().0 + 1, cx.now()));
+        s.reactor.call_after(ms(2), call).detach();
+    }
+    let timer = s.reactor.after(ms(9));
+    select! { s.reactor; recv(timer) -> _ => {} }
+    assert_eq!(seen.get(), (5_000, Time::ZERO + ms(2)));
+}
+
+#[test]
+fn a_message_behind_posts_is_found_by_the_last_look() {
+    // A callback has another thread post more than a batch, and then send.
+    for way in 0..3 {
+        let s = with_batch(10_000);
+        let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let (remote, posted) = (s.reactor.remote(), done.clone());
+        let call = move |_: &pollmux::CallbackContext<'_>| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let posted = posted.clone();
+                        let post = move |_: &pollmux::Handle| {
+                            posted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        };
+                        remote.post(post).unwrap();
+                    }
+                    tx.try_send(1).unwrap();
+                });
+            });
+        };
+        s.reactor.call_after(ms(2), call).detach();
+        s.sim.advance(ms(2));
+        let found = match way {
+            0 => select! { s.reactor; recv(inbox) -> _ => true, default => false },
+            1 => {
+                let mut events = Events::with_capacity(4);
+                s.reactor.try_wait(&mut events).unwrap();
+                events.iter().count() == 1
+            }
+            _ => {
+                let mut set = Select::new(&s.reactor);
+                set.recv(&inbox);
+                set.try_wait().unwrap().is_some()
+            }
+        };
+        assert!(found, "way {way}");
+        assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 20, "way {way}");
+    }
+}

@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         self.state.head.store(head, Ordering::Release);
         light_fence();
         if self.state.room.is_awaited() {
-            self.state.call_senders(freed);
+            self.state.wake_senders(freed);
         }
     }
 
@@ -276,9 +276,9 @@ impl<'a> Reader<'a> {
         if head != word & POSITION || word & CLOSED != 0 || state.rings.reading() != from {
             return;
         }
-        let watch = state.watch(from, 0);
-        state.front.head_seen.store(state.head_for(from, head, watch), Ordering::Release);
-        let smaller = watch.enough.and_then(|enough| state.prepare_smaller(from, enough));
+        let observation = state.observe(from, 0);
+        state.front.head_seen.store(state.head_for(from, head, observation), Ordering::Release);
+        let smaller = observation.enough.and_then(|enough| state.prepare_smaller(from, enough));
         let Some(smaller) = smaller else { return };
         let (rings, next) = (smaller.rings, smaller.upper(word) | head);
         if state
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
         self.state.targets.set(None);
         self.state.request.ask(Request::Drop);
         fence(Ordering::SeqCst);
-        self.state.call_senders(usize::MAX >> 1);
+        self.state.wake_senders(usize::MAX >> 1);
     }
 }
 

@@ -356,7 +356,7 @@ impl Meeting {
     }
 
     /// Takes a promise, if the receiver blocks here. The receiver's ticket stays open.
-    fn take_promise(&self, party: Option<&Arc<Notify>>) -> Result<(), Refused> {
+    fn claim_promise(&self, party: Option<&Arc<Notify>>) -> Result<(), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
@@ -366,7 +366,7 @@ impl Meeting {
 
     /// Takes a promise and the receiver's ticket.
     pub(super) fn claim_receiver(&self) -> Result<(), Refused> {
-        self.take_promise(None)?;
+        self.claim_promise(None)?;
         if self.with_receiver(None, |receiver, ticket| receiver.claim(ticket, 0)) {
             return Ok(());
         }
@@ -374,7 +374,7 @@ impl Meeting {
         Err(Refused::Full)
     }
 
-    /// Returns true if `take_permit` would not say "full".
+    /// Returns true if `claim_permit` would not say "full".
     pub(super) fn is_sendable(&self, party: &Arc<Notify>, offer: Option<u64>) -> bool {
         let word = self.word();
         word & CLOSED != 0
@@ -384,7 +384,7 @@ impl Meeting {
     }
 
     /// Takes a permit: the promise that our offer has got while we slept, or a new one.
-    pub(super) fn take_permit(
+    pub(super) fn claim_permit(
         &self,
         party: &Arc<Notify>,
         offer: Option<u64>,
@@ -392,7 +392,7 @@ impl Meeting {
         if offer.is_some_and(|offer| self.is_promised_to(offer)) && !self.is_closed() {
             return Ok(());
         }
-        self.take_promise(Some(party))
+        self.claim_promise(Some(party))
     }
 
     /// Ends an offer of a reactor, after its sleep. Returns true if the receiver has chosen it.

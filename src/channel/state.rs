@@ -204,8 +204,8 @@ impl State {
         self.capacity.is_some() && self.is_full_at(word, self.head.load(Ordering::SeqCst))
     }
 
-    /// Returns true if [`take_permit`](Self::take_permit) would not say "full": there is room, and
-    /// fewer permits are out than can be counted.
+    /// Returns true if [`claim_permit`](Self::claim_permit) would not say "full": there is room,
+    /// and fewer permits are out than can be counted.
     pub(super) fn has_permit(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
         self.capacity.is_none()
@@ -221,8 +221,8 @@ impl State {
     /// Wakes `n` threads and every reactor that waits for room. Waits for nobody.
     #[cold]
     #[inline(never)]
-    pub(super) fn call_senders(&self, n: usize) {
-        self.room.call(n);
+    pub(super) fn wake_senders(&self, n: usize) {
+        self.room.wake(n);
     }
 
     /// The head, with the bit of a detour.

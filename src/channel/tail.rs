@@ -83,7 +83,7 @@ impl<T> Tail<T> {
     /// Sends `value` with a permit, which is used up.
     #[inline]
     pub(super) fn send_permitted(&self, value: T) -> Result<(), T> {
-        match self.state().claim_permitted() {
+        match self.state().claim_with_permit() {
             Ok(claimed) => {
                 self.place(claimed).write(value);
                 Ok(())
@@ -188,7 +188,7 @@ impl State {
     }
 
     /// Claims the next position with a permit, which is used up.
-    fn claim_permitted(&self) -> Result<Claimed, Refused> {
+    fn claim_with_permit(&self) -> Result<Claimed, Refused> {
         if self.capacity.is_none() {
             return self.claim();
         }
@@ -206,7 +206,7 @@ impl State {
             ) {
                 Ok(_) => {
                     if units(word) == UNITS {
-                        self.call_for_permit();
+                        self.wake_for_permit();
                     }
                     let position = word & POSITION;
                     return Ok(Claimed(Step { position, ring: 0, first_of_ring: false }));
@@ -217,7 +217,7 @@ impl State {
     }
 
     /// Takes a permit. An unbounded channel gives them without counting.
-    pub(super) fn take_permit(&self) -> Result<(), Refused> {
+    pub(super) fn claim_permit(&self) -> Result<(), Refused> {
         match self.capacity {
             None if self.is_closed() => Err(Refused::Closed),
             None => Ok(()),
@@ -229,17 +229,17 @@ impl State {
     pub(super) fn return_permit(&self) {
         if self.capacity.is_some() {
             self.front.tail.fetch_sub(UNIT, Ordering::SeqCst);
-            self.call_for_permit();
+            self.wake_for_permit();
         }
     }
 
     /// After the number of permits went down: a send case may wait for that.
     #[cold]
     #[inline(never)]
-    fn call_for_permit(&self) {
+    fn wake_for_permit(&self) {
         fence(Ordering::SeqCst);
         if self.room.is_awaited_now() {
-            self.call_senders(1);
+            self.wake_senders(1);
         }
     }
 
@@ -370,7 +370,7 @@ impl State {
         // A wake-up for a slot that we do not need any more, or one that comes when we are gone, is
         // another waiter's.
         if left == Left::InUse || left == Left::Woken && matches!(attempted, Ok(true)) {
-            self.call_senders(1);
+            self.wake_senders(1);
         }
         attempted
     }

@@ -85,7 +85,7 @@ impl AfterCancel {
         self.slot.drop_callback()
     }
 
-    /// Lets the closure run late after a deadline, by `slack` at the most, as
+    /// Lets the callback run late after a deadline, by `slack` at the most, as
     /// [`Done::slack`](super::Done::slack) does.
     pub fn slack(self, slack: Duration) -> AfterCancel {
         self.slot.set_slack(slack);

@@ -72,6 +72,17 @@ pub(crate) use self::process::{is_no_child, is_unwaited};
 pub(crate) use self::signal::names as signals;
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
 
+/// Calls `f` until no signal interrupts it.
+#[inline]
+fn uninterrupted<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match f() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// The result of a libc call that says -1 for an error.
 #[inline]
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

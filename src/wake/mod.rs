@@ -108,7 +108,7 @@ pub(crate) trait Probe {
     fn look_or_ask(&self, request: Option<Request>) -> Look {
         let mut look = self.look();
         if let (Some(request), false) = (request, look == Look::Ready) {
-            look = self.arm(request);
+            look = self.ask_and_look(request);
         }
         if look == Look::Ready {
             self.silence();
@@ -120,7 +120,7 @@ pub(crate) trait Probe {
     ///
     /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
     #[inline]
-    fn arm(&self, request: Request) -> Look {
+    fn ask_and_look(&self, request: Request) -> Look {
         self.ask(request);
         fence(Ordering::SeqCst);
         match self.look() {

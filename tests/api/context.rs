@@ -18,8 +18,10 @@ use pollmux::{
     driver::{Clock, Driver},
     select,
 };
+use support::alone;
 use support::cpu::timed;
-use support::watch::{Random, dog, in_child, scripted};
+use support::warm::bytes;
+use support::watch::{Random, dog, scripted};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MANY: usize = 100_000;
@@ -265,39 +267,29 @@ fn a_chain_that_is_dropped_open_goes_on_a_small_stack_from_either_end() {
     thread::Builder::new().stack_size(64 * 1024).spawn(chains).unwrap().join().unwrap();
 }
 
-/// Resident memory in KiB.
-#[cfg(target_os = "linux")]
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse().unwrap()
-}
-
 #[test]
-#[cfg(target_os = "linux")]
 fn dropped_children_done_sources_and_closures_leave_memory_flat() {
-    in_child("dropped_children_done_sources_and_closures_leave_memory_flat", || {
-        let (_, reactor) = simulated();
-        let (root, _root) = reactor.context().with_timeout(HOUR);
-        let round = |n: usize| {
-            for _ in 0..n {
-                let (child, canceller) = root.with_cancel();
-                let done = reactor.done(&child);
-                let after = reactor.after_cancel(&root, |_| {});
-                let grandchild = child.with_timeout(ms(1)).0;
-                canceller.cancel();
-                drop((done, after, grandchild));
-                drop(reactor.done(&root));
-            }
-            turn(&reactor);
-        };
-        round(10_000);
-        let before = resident();
-        round(100_000);
-        let grown = resident().saturating_sub(before);
-        // A word for each would be 800 KiB, a node 20 MiB.
-        assert!(grown < 512, "{grown} KiB more");
-    });
+    alone!();
+    let (_, reactor) = simulated();
+    let (root, _root) = reactor.context().with_timeout(HOUR);
+    let round = |n: usize| {
+        for _ in 0..n {
+            let (child, canceller) = root.with_cancel();
+            let done = reactor.done(&child);
+            let after = reactor.after_cancel(&root, |_| {});
+            let grandchild = child.with_timeout(ms(1)).0;
+            canceller.cancel();
+            drop((done, after, grandchild));
+            drop(reactor.done(&root));
+        }
+        turn(&reactor);
+    };
+    round(10_000);
+    let before = bytes();
+    round(100_000);
+    let grown = bytes().saturating_sub(before) >> 10;
+    // A word for each would be 800 KiB, a node 20 MiB.
+    assert!(grown < 512, "{grown} KiB more");
 }
 
 // Done.
@@ -800,24 +792,22 @@ fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellat
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn cancellations_without_a_turn_leave_memory_flat() {
-    in_child("cancellations_without_a_turn_leave_memory_flat", || {
-        let (_, reactor) = simulated();
-        let round = |n: usize| {
-            for _ in 0..n {
-                let (context, canceller) = Context::background().with_cancel();
-                let afters = [(); 2].map(|()| reactor.after_cancel(&context, |_| {}));
-                canceller.cancel();
-                drop(afters);
-            }
-        };
-        round(1_000);
-        let before = resident();
-        round(100_000);
-        let grown = resident().saturating_sub(before);
-        assert!(grown < 512, "{grown} KiB more");
-    });
+    alone!();
+    let (_, reactor) = simulated();
+    let round = |n: usize| {
+        for _ in 0..n {
+            let (context, canceller) = Context::background().with_cancel();
+            let afters = [(); 2].map(|()| reactor.after_cancel(&context, |_| {}));
+            canceller.cancel();
+            drop(afters);
+        }
+    };
+    round(1_000);
+    let before = bytes();
+    round(100_000);
+    let grown = bytes().saturating_sub(before) >> 10;
+    assert!(grown < 512, "{grown} KiB more");
 }
 
 #[test]

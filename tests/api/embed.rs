@@ -18,7 +18,8 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
-use support::watch::{Random, dog, in_child, no_births};
+use support::alone;
+use support::watch::{Random, dog, no_births};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
@@ -1093,24 +1094,23 @@ fn an_os_timer_raises_the_fd_when_it_is_due() {
 
 #[test]
 fn signals_and_the_end_of_a_child_raise_the_fd() {
-    in_child("signals_and_the_end_of_a_child_raise_the_fd", || {
-        everywhere(|reactor, inner, mut outer| {
-            let signals = reactor.signals(&[Signal::USER1]).unwrap();
-            settle(&mut outer, &inner);
-            let text = format!("kill -USR1 {}; exit 3", std::process::id());
-            let child = std::process::Command::new("sh").args(["-c", &text]).spawn().unwrap();
-            let child = reactor.register(child).unwrap();
-            let (mut signal, mut status) = (None, None);
-            while signal.is_none() || status.is_none() {
-                outer.sleep();
-                inner.turn().unwrap();
-                signal = signal.or_else(|| signals.try_take());
-                status = status.or_else(|| child.try_take());
-            }
-            assert_eq!((signal, status.unwrap().unwrap().code()), (Some(Signal::USER1), Some(3)));
-            settle(&mut outer, &inner);
-            assert!(outer.is_quiet_for(ms(2)));
-        });
+    alone!();
+    everywhere(|reactor, inner, mut outer| {
+        let signals = reactor.signals(&[Signal::USER1]).unwrap();
+        settle(&mut outer, &inner);
+        let text = format!("kill -USR1 {}; exit 3", std::process::id());
+        let child = std::process::Command::new("sh").args(["-c", &text]).spawn().unwrap();
+        let child = reactor.register(child).unwrap();
+        let (mut signal, mut status) = (None, None);
+        while signal.is_none() || status.is_none() {
+            outer.sleep();
+            inner.turn().unwrap();
+            signal = signal.or_else(|| signals.try_take());
+            status = status.or_else(|| child.try_take());
+        }
+        assert_eq!((signal, status.unwrap().unwrap().code()), (Some(Signal::USER1), Some(3)));
+        settle(&mut outer, &inner);
+        assert!(outer.is_quiet_for(ms(2)));
     });
 }
 

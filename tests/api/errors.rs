@@ -17,7 +17,7 @@ use pollmux::{
     driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use support::watch;
+use support::{alone, watch};
 
 /// A driver that refuses fds with an error of the system.
 struct Refusing(Native, i32);
@@ -203,47 +203,44 @@ fn starve(name: &str, make: &dyn Fn() -> Made) {
 #[test]
 #[cfg(all(target_os = "linux", not(flat)))]
 fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
-    watch::in_child("a_creation_without_fds_names_the_limit_and_leaks_nothing", || {
-        use pollmux::sys;
-        fn made<T: 'static>(made: io::Result<T>) -> Made {
-            Ok(Box::new(made?))
-        }
-        let poller = sys::Poller::new().unwrap();
-        let reactor = Reactor::new().unwrap();
-        let (end, input) = UnixStream::pair().unwrap();
-        let child = |_| {
-            let mut command = std::process::Command::new("cat");
-            command.stdin(std::os::fd::OwnedFd::from(input.try_clone().unwrap()));
-            watch::spawn(command.stdout(std::process::Stdio::null()))
-        };
-        let children: Vec<std::process::Child> = (0..10).map(child).collect();
-        let pid = children[0].id();
-        let children = std::cell::RefCell::new(children);
-        let signals = [pollmux::Signal::USER1, pollmux::Signal::USER2];
-        let number = libc::SIGUSR1;
-        starve("Reactor", &|| made(Reactor::new()));
-        starve("Builder", &|| made(Reactor::builder().build()));
-        starve("Native", &|| made(Native::new()));
-        starve("embed", &|| made(reactor.embed()));
-        starve("os_timer", &|| made(reactor.os_timer()));
-        if cfg!(epoll) {
-            starve("boot_timer", &|| made(reactor.boot_timer()));
-        }
-        starve("wall_timer", &|| made(reactor.wall_timer()));
-        starve("signals", &|| made(reactor.signals(&signals)));
-        starve("sys::Poller", &|| made(sys::Poller::new()));
-        starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
-        starve("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
-        starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
-        starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
-        if sys::ProcessFd::new(pid).is_ok() {
-            starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
-            starve("child", &|| {
-                Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?))
-            });
-        }
-        drop(end); // and so the children end
-    });
+    alone!();
+    use pollmux::sys;
+    fn made<T: 'static>(made: io::Result<T>) -> Made {
+        Ok(Box::new(made?))
+    }
+    let poller = sys::Poller::new().unwrap();
+    let reactor = Reactor::new().unwrap();
+    let (end, input) = UnixStream::pair().unwrap();
+    let child = |_| {
+        let mut command = std::process::Command::new("cat");
+        command.stdin(std::os::fd::OwnedFd::from(input.try_clone().unwrap()));
+        watch::spawn(command.stdout(std::process::Stdio::null()))
+    };
+    let children: Vec<std::process::Child> = (0..10).map(child).collect();
+    let pid = children[0].id();
+    let children = std::cell::RefCell::new(children);
+    let signals = [pollmux::Signal::USER1, pollmux::Signal::USER2];
+    let number = libc::SIGUSR1;
+    starve("Reactor", &|| made(Reactor::new()));
+    starve("Builder", &|| made(Reactor::builder().build()));
+    starve("Native", &|| made(Native::new()));
+    starve("embed", &|| made(reactor.embed()));
+    starve("os_timer", &|| made(reactor.os_timer()));
+    if cfg!(epoll) {
+        starve("boot_timer", &|| made(reactor.boot_timer()));
+    }
+    starve("wall_timer", &|| made(reactor.wall_timer()));
+    starve("signals", &|| made(reactor.signals(&signals)));
+    starve("sys::Poller", &|| made(sys::Poller::new()));
+    starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
+    starve("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
+    starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::OsClock::Monotonic)));
+    starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
+    if sys::ProcessFd::new(pid).is_ok() {
+        starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
+        starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
+    }
+    drop(end); // and so the children end
 }
 
 #[test]

@@ -19,7 +19,7 @@ use pollmux::{
     select,
     sources::Internals,
 };
-use support::watch;
+use support::watch::{self, close, spawn};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
@@ -144,7 +144,7 @@ fn whoever_wants_nothing_is_told_of_the_end_where_the_system_tells() {
     let ours = reactor.fd(ours, Interest::NONE).unwrap();
     theirs.write_all(b"x").unwrap();
     not_ready(&reactor, &ours);
-    drop(theirs);
+    close(theirs);
     if cfg!(kqueue) {
         return not_ready(&reactor, &ours); // README.md says so
     }
@@ -267,7 +267,7 @@ fn half_closed_closed_and_reset_are_told_apart() {
     let (theirs, ours) = tcp();
     let mut closed = reactor.fd(ours, Interest::READABLE).unwrap();
     closed.get_ref().shutdown(Shutdown::Both).unwrap();
-    drop(theirs);
+    close(theirs);
     let readiness = ready(&reactor, &closed);
     assert!(readiness.is_read_closed(), "{readiness:?}");
     assert_eq!(closed.read(&mut [0; 4]).unwrap(), 0);
@@ -278,7 +278,7 @@ fn half_closed_closed_and_reset_are_told_apart() {
     reset.get_ref().write_all(b"unread").unwrap();
     while theirs.peek(&mut [0; 6]).unwrap() < 6 {}
     theirs.flush().unwrap();
-    drop(theirs);
+    close(theirs);
     let readiness = ready(&reactor, &reset);
     assert!(readiness.is_error() && readiness.is_write_closed(), "{readiness:?}");
     if cfg!(flat) {
@@ -352,7 +352,7 @@ fn who_waits_for_urgent_data_is_told_of_the_end() {
     let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
     not_ready(&reactor, &ours);
     ours.get_ref().shutdown(Shutdown::Write).unwrap();
-    drop(theirs);
+    close(theirs);
     let readiness = ready(&reactor, &ours);
     assert!(
         readiness.is_read_closed() && readiness.is_write_closed() && !readiness.is_priority(),
@@ -687,7 +687,7 @@ fn a_select_is_told_of_an_unasked_end_once() {
         let (theirs, ours) = tcp();
         let ours = reactor.fd_with_mode(ours, Interest::NONE, mode).unwrap();
         ours.get_ref().shutdown(Shutdown::Write).unwrap();
-        drop(theirs);
+        close(theirs);
         let mut told = 0;
         for _ in 0..20 {
             select! { reactor;
@@ -705,7 +705,7 @@ fn trying_without_interest_does_not_tell_an_end_again() {
     let (theirs, ours) = tcp();
     let ours = reactor.fd(ours, Interest::NONE).unwrap();
     ours.get_ref().shutdown(Shutdown::Write).unwrap();
-    drop(theirs);
+    close(theirs);
     assert!(reports(&reactor) <= 3);
     for _ in 0..5 {
         would_block(ours.try_io(|_| Err::<(), _>(ErrorKind::WouldBlock.into())));
@@ -1062,7 +1062,7 @@ fn every_source_dropped_while_the_driver_waits_leaves() {
     let timer = reactor.os_timer().unwrap();
     timer.reset(Duration::from_millis(5)).unwrap();
     let signals = reactor.signals(&[pollmux::Signal::USER2]).unwrap();
-    let child = reactor.register(Command::new("true").spawn().unwrap()).unwrap();
+    let child = reactor.register(spawn(&mut Command::new("true"))).unwrap();
     in_the_wait(&reactor, &steps, move || {
         drop((timer, signals));
         let _ = child.into_inner().wait();
@@ -1158,7 +1158,7 @@ fn accepted() -> (TcpStream, TcpStream) {
 fn blocking() -> Vec<OwnedFd> {
     let (theirs, ours) = accepted();
     let (left, right) = UnixStream::pair().unwrap();
-    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(Command::new("true").stdout(Stdio::piped()));
     let pipe = child.stdout.take().unwrap();
     child.wait().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -1252,7 +1252,7 @@ fn files_that_never_block_need_no_flag() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
-        let mut child = Command::new("true").spawn().unwrap();
+        let mut child = spawn(&mut Command::new("true"));
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         let process = reactor.fd(process, Interest::READABLE).unwrap();
         ready(&reactor, &process);

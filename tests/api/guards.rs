@@ -389,6 +389,43 @@ impl Drop for Guest {
     }
 }
 
+/// A driver that has an fd, and nothing that makes it readable at a deadline.
+struct Unarmed(Native);
+
+impl Driver for Unarmed {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+
+    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "such a kqueue cannot be waited for")]
+fn a_driver_that_cannot_arm_fails_an_embedded_turn() {
+    let reactor = Reactor::with_driver(Unarmed(Native::new().unwrap())).unwrap();
+    let handle = reactor.handle();
+    let embedded = reactor.embed().unwrap();
+    embedded.turn().unwrap(); // nothing to arm
+    let _timer = handle.after(Duration::from_secs(3_600));
+    assert_eq!(embedded.turn().unwrap_err().kind(), io::ErrorKind::Unsupported);
+}
+
 #[test]
 fn what_a_driver_found_before_it_panicked_is_found() {
     let (guest, inside) = guest();

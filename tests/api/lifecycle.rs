@@ -12,9 +12,10 @@ use pollmux::channel::{
 };
 use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Events, Reactor, Sim, Source, Time, select};
+use support::alone;
 use support::storm;
 use support::storm::Storm;
-use support::watch::{dog, in_child};
+use support::watch::dog;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -251,55 +252,53 @@ const FDS: usize = if cfg!(epoll) {
 #[test]
 #[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
 fn every_fd_is_closed_on_exec() {
-    in_child("every_fd_is_closed_on_exec", || {
-        let before = fds();
-        let reactor = Reactor::new().unwrap();
-        let mut made = fds();
-        made.retain(|fd, _| !before.contains_key(fd));
-        assert_eq!(made.len(), FDS, "{made:?}");
-        let embedded = reactor.embed().unwrap();
-        let raw = Poller::new().unwrap();
-        let raw = (PollerTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
-        let mut made = fds();
-        made.retain(|fd, _| !before.contains_key(fd));
-        // The embedded one has another number of the poller's. A kqueue's timer has no fd before it
-        // is armed.
-        assert_eq!(made.len(), FDS + 1 + FDS, "{made:?}");
-        assert!(made.contains_key(&embedded.as_raw_fd()));
-        for (fd, flags) in made {
-            assert!(flags & libc::O_CLOEXEC as u32 != 0, "fd {fd} has flags {flags:o}");
-        }
-        drop((raw, embedded, reactor));
-        assert_no_more_than(&before);
-    });
+    alone!();
+    let before = fds();
+    let reactor = Reactor::new().unwrap();
+    let mut made = fds();
+    made.retain(|fd, _| !before.contains_key(fd));
+    assert_eq!(made.len(), FDS, "{made:?}");
+    let embedded = reactor.embed().unwrap();
+    let raw = Poller::new().unwrap();
+    let raw = (PollerTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
+    let mut made = fds();
+    made.retain(|fd, _| !before.contains_key(fd));
+    // The embedded one has another number of the poller's. A kqueue's timer has no fd before it
+    // is armed.
+    assert_eq!(made.len(), FDS + 1 + FDS, "{made:?}");
+    assert!(made.contains_key(&embedded.as_raw_fd()));
+    for (fd, flags) in made {
+        assert!(flags & libc::O_CLOEXEC as u32 != 0, "fd {fd} has flags {flags:o}");
+    }
+    drop((raw, embedded, reactor));
+    assert_no_more_than(&before);
 }
 
 #[test]
 #[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
 fn ten_thousand_reactors_leave_no_fd_behind() {
-    in_child("ten_thousand_reactors_leave_no_fd_behind", || {
-        let before = fds();
-        let mut kept = Vec::new();
-        for n in 0..10_000 {
-            let reactor = Reactor::new().unwrap();
-            if n % 100 == 0 {
-                // What outlives it does not hold its fds either.
-                let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
-                let embedded = (n % 200 == 0).then(|| reactor.embed().unwrap());
-                tx.send(1).unwrap();
-                kept.push((tx, inbox, reactor.after(HOUR), reactor.handle()));
-                drop(embedded);
-            }
+    alone!();
+    let before = fds();
+    let mut kept = Vec::new();
+    for n in 0..10_000 {
+        let reactor = Reactor::new().unwrap();
+        if n % 100 == 0 {
+            // What outlives it does not hold its fds either.
+            let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+            let embedded = (n % 200 == 0).then(|| reactor.embed().unwrap());
+            tx.send(1).unwrap();
+            kept.push((tx, inbox, reactor.after(HOUR), reactor.handle()));
+            drop(embedded);
         }
-        kept.iter().for_each(|(_, inbox, ..)| assert_eq!(inbox.try_recv(), Ok(1)));
-        let with_kept = fds();
-        drop(kept);
-        assert_no_more_than(&before);
-        // The waker is shared with senders, which may be about to use it: that one may stay as long
-        // as a source does.
-        let waker = if cfg!(epoll) { 1 } else { FDS };
-        assert!(with_kept.len() <= before.len() + 100 * waker, "{} fds are held", with_kept.len());
-    });
+    }
+    kept.iter().for_each(|(_, inbox, ..)| assert_eq!(inbox.try_recv(), Ok(1)));
+    let with_kept = fds();
+    drop(kept);
+    assert_no_more_than(&before);
+    // The waker is shared with senders, which may be about to use it: that one may stay as long
+    // as a source does.
+    let waker = if cfg!(epoll) { 1 } else { FDS };
+    assert!(with_kept.len() <= before.len() + 100 * waker, "{} fds are held", with_kept.len());
 }
 
 /// The system's error, which is the source of an error that explains it.
@@ -322,41 +321,40 @@ fn set_fd_limit(limit: u64) -> u64 {
 #[test]
 #[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
 fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
-    in_child("a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing", || {
-        let before = fds();
-        // The lowest fds that are free are the ones that are given out.
-        let mut free = (0u64..).filter(|fd| !before.contains_key(&(*fd as i32)));
-        let first: Vec<u64> = free.by_ref().take(FDS + 2).collect();
-        for (left, limit) in first.iter().enumerate() {
-            for _ in 0..3 {
-                let former = set_fd_limit(*limit);
-                let made = Reactor::new();
-                set_fd_limit(former);
-                match made {
-                    Ok(reactor) => {
-                        assert!(left >= FDS, "made with {left} fds");
-                        drop(reactor);
-                    }
-                    Err(error) => {
-                        assert!(left < FDS, "failed with {left} fds: {error}");
-                        assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
-                    }
+    alone!();
+    let before = fds();
+    // The lowest fds that are free are the ones that are given out.
+    let mut free = (0u64..).filter(|fd| !before.contains_key(&(*fd as i32)));
+    let first: Vec<u64> = free.by_ref().take(FDS + 2).collect();
+    for (left, limit) in first.iter().enumerate() {
+        for _ in 0..3 {
+            let former = set_fd_limit(*limit);
+            let made = Reactor::new();
+            set_fd_limit(former);
+            match made {
+                Ok(reactor) => {
+                    assert!(left >= FDS, "made with {left} fds");
+                    drop(reactor);
                 }
-                assert_no_more_than(&before);
+                Err(error) => {
+                    assert!(left < FDS, "failed with {left} fds: {error}");
+                    assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
+                }
             }
+            assert_no_more_than(&before);
         }
-        // To embed takes one more, and the reactor goes on without it.
-        let reactor = Reactor::new().unwrap();
-        let with_reactor = fds();
-        let former = set_fd_limit(first[FDS]);
-        let failed = reactor.embed();
-        set_fd_limit(former);
-        assert_eq!(errno(&failed.unwrap_err()), Some(libc::EMFILE));
-        assert_no_more_than(&with_reactor);
-        let timer = reactor.after(Duration::ZERO);
-        select! { reactor; recv(timer) -> _ => {} }
-        drop(reactor.embed().expect("the failed attempt counts for nothing"));
-    });
+    }
+    // To embed takes one more, and the reactor goes on without it.
+    let reactor = Reactor::new().unwrap();
+    let with_reactor = fds();
+    let former = set_fd_limit(first[FDS]);
+    let failed = reactor.embed();
+    set_fd_limit(former);
+    assert_eq!(errno(&failed.unwrap_err()), Some(libc::EMFILE));
+    assert_no_more_than(&with_reactor);
+    let timer = reactor.after(Duration::ZERO);
+    select! { reactor; recv(timer) -> _ => {} }
+    drop(reactor.embed().expect("the failed attempt counts for nothing"));
 }
 
 /// The stand-in for a kqueue makes a timerfd for each timer that is added, and so can be made to
@@ -364,142 +362,139 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
 #[cfg(all(kqueue, linux, not(flat)))]
 #[test]
 fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
-    in_child("a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin", || {
-        let reactor = Reactor::new().unwrap();
-        let (tx, inbox) = reactor.channel(1).unwrap();
-        let timer = reactor.after(HOUR);
-        let mut events = Events::with_capacity(1);
-        let open = fds();
-        let former = set_fd_limit((0u64..).find(|fd| !open.contains_key(&(*fd as i32))).unwrap());
-        for _ in 0..3 {
-            let before = reactor.stats();
-            let error = reactor.wait(&mut events).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-            assert_eq!((reactor.stats() - before).waits, 1);
-        }
-        set_fd_limit(former);
-        // It goes on as if nothing had been.
-        let other = tx.clone();
-        let sender = thread::spawn(move || other.send(1).unwrap());
-        select! { reactor;
-            recv(inbox) -> got => assert_eq!(got, Ok(1)),
-            recv(timer) -> _ => unreachable!(),
-        }
-        sender.join().unwrap();
-        timer.reset(Duration::from_millis(2));
-        let due = timer.deadline().unwrap();
-        reactor.wait(&mut events).unwrap();
-        assert!(Time::now() >= due && timer.try_take() == Some(due));
-    });
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(HOUR);
+    let mut events = Events::with_capacity(1);
+    let open = fds();
+    let former = set_fd_limit((0u64..).find(|fd| !open.contains_key(&(*fd as i32))).unwrap());
+    for _ in 0..3 {
+        let before = reactor.stats();
+        let error = reactor.wait(&mut events).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert_eq!((reactor.stats() - before).waits, 1);
+    }
+    set_fd_limit(former);
+    // It goes on as if nothing had been.
+    let other = tx.clone();
+    let sender = thread::spawn(move || other.send(1).unwrap());
+    select! { reactor;
+        recv(inbox) -> got => assert_eq!(got, Ok(1)),
+        recv(timer) -> _ => unreachable!(),
+    }
+    sender.join().unwrap();
+    timer.reset(Duration::from_millis(2));
+    let due = timer.deadline().unwrap();
+    reactor.wait(&mut events).unwrap();
+    assert!(Time::now() >= due && timer.try_take() == Some(due));
 }
 
 // Signals.
 
 #[test]
 fn signals_shorten_no_wait() {
-    in_child("signals_shorten_no_wait", || {
-        let d = Duration::from_millis(300);
-        let reactor = Reactor::new().unwrap();
-        let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
-        let timer = reactor.timer();
-        let mut events = Events::with_capacity(1);
-        let (full, rest) = channel::bounded(1);
-        full.send(0).unwrap();
-        let (_quiet, nothing) = channel::bounded::<u8>(1);
-        let _storm = Storm::begin();
-        // Wall time, because signals interrupt only what really sleeps. When they did not come, or
-        // found it over, it is done again.
-        let lasts = |what: &str, wait: &mut dyn FnMut()| {
-            let mut signals = 0;
-            while signals < 5 {
-                let (start, before) = (Instant::now(), storm::signals());
-                wait();
-                let took = start.elapsed();
-                signals = storm::signals() - before;
-                assert!(took >= d, "{what} took {took:?}");
-            }
-        };
-        let mut interrupted = false;
-        while !interrupted {
-            lasts("a timer", &mut || {
-                let before = reactor.stats();
-                timer.reset(d);
-                let due = timer.deadline();
-                select! { reactor;
-                    recv(timer) -> t => assert_eq!(Some(t), due),
-                    recv(inbox) -> _ => unreachable!(),
-                }
-                let during = reactor.stats() - before;
-                assert!(during.arms <= 1, "an interrupted wait needs no new arming: {during}");
-                interrupted |= during.waits > 5;
-            });
+    alone!();
+    let d = Duration::from_millis(300);
+    let reactor = Reactor::new().unwrap();
+    let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    let timer = reactor.timer();
+    let mut events = Events::with_capacity(1);
+    let (full, rest) = channel::bounded(1);
+    full.send(0).unwrap();
+    let (_quiet, nothing) = channel::bounded::<u8>(1);
+    let _storm = Storm::begin();
+    // Wall time, because signals interrupt only what really sleeps. When they did not come, or
+    // found it over, it is done again.
+    let lasts = |what: &str, wait: &mut dyn FnMut()| {
+        let mut signals = 0;
+        while signals < 5 {
+            let (start, before) = (Instant::now(), storm::signals());
+            wait();
+            let took = start.elapsed();
+            signals = storm::signals() - before;
+            assert!(took >= d, "{what} took {took:?}");
         }
-        lasts("a default with a timeout", &mut || {
-            select! { reactor; recv(inbox) -> _ => unreachable!(), default(d) => {} }
-        });
-        lasts("a wait", &mut || {
+    };
+    let mut interrupted = false;
+    while !interrupted {
+        lasts("a timer", &mut || {
+            let before = reactor.stats();
             timer.reset(d);
-            reactor.wait(&mut events).unwrap();
-            assert!(timer.try_take().is_some());
+            let due = timer.deadline();
+            select! { reactor;
+                recv(timer) -> t => assert_eq!(Some(t), due),
+                recv(inbox) -> _ => unreachable!(),
+            }
+            let during = reactor.stats() - before;
+            assert!(during.arms <= 1, "an interrupted wait needs no new arming: {during}");
+            interrupted |= during.waits > 5;
         });
-        lasts("a wait with a timeout", &mut || {
-            reactor.wait_timeout(&mut events, d).unwrap();
-            assert!(events.is_empty());
-        });
-        lasts("a bare recv", &mut || {
-            assert_eq!(nothing.recv_timeout(d), Err(RecvTimeoutError::Timeout));
-        });
-        lasts("a bare send", &mut || {
-            assert_eq!(full.send_timeout(1, d), Err(SendTimeoutError::Timeout(1)));
-        });
-        drop(rest);
+    }
+    lasts("a default with a timeout", &mut || {
+        select! { reactor; recv(inbox) -> _ => unreachable!(), default(d) => {} }
     });
+    lasts("a wait", &mut || {
+        timer.reset(d);
+        reactor.wait(&mut events).unwrap();
+        assert!(timer.try_take().is_some());
+    });
+    lasts("a wait with a timeout", &mut || {
+        reactor.wait_timeout(&mut events, d).unwrap();
+        assert!(events.is_empty());
+    });
+    lasts("a bare recv", &mut || {
+        assert_eq!(nothing.recv_timeout(d), Err(RecvTimeoutError::Timeout));
+    });
+    lasts("a bare send", &mut || {
+        assert_eq!(full.send_timeout(1, d), Err(SendTimeoutError::Timeout(1)));
+    });
+    drop(rest);
 }
 
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn signals_swallow_no_wake_up() {
-    in_child("signals_swallow_no_wake_up", || {
-        let reactor = Reactor::new().unwrap();
-        let (tx, inbox) = reactor.channel(1).unwrap();
-        let embedded = reactor.embed().unwrap();
-        let outer = Poller::new().unwrap();
-        outer.register(&embedded, 0, Interest::READABLE, Mode::Edge).unwrap();
-        let _storm = Storm::begin();
-        let sender = thread::spawn(move || {
-            let mut n = 0;
-            while n < 300 || storm::signals() <= 5 {
-                // so that the receiver sleeps, and is interrupted, at times
-                thread::sleep(Duration::from_micros(n % 7 * 100));
-                tx.send(n).unwrap();
-                n += 1;
-            }
-            n
-        });
-        let mut events = PollEvents::with_capacity(4);
-        let mut next = 0;
-        let received = loop {
-            if next % 2 == 0 {
-                match select! { reactor; recv(inbox) -> got => got } {
-                    Ok(got) => assert_eq!(got, next),
-                    Err(RecvError) => break next,
-                }
-            } else {
-                embedded.turn().unwrap();
-                match inbox.try_recv() {
-                    Ok(got) => assert_eq!(got, next),
-                    Err(TryRecvError::Disconnected) => break next,
-                    Err(TryRecvError::Empty) => {
-                        match outer.wait(&mut events, None) {
-                            Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted),
-                            Ok(()) => assert_eq!(events.len(), 1),
-                        }
-                        continue;
-                    }
-                }
-            }
-            next += 1;
-        };
-        assert_eq!(sender.join().unwrap(), received);
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let embedded = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&embedded, 0, Interest::READABLE, Mode::Edge).unwrap();
+    let _storm = Storm::begin();
+    let sender = thread::spawn(move || {
+        let mut n = 0;
+        while n < 300 || storm::signals() <= 5 {
+            // so that the receiver sleeps, and is interrupted, at times
+            thread::sleep(Duration::from_micros(n % 7 * 100));
+            tx.send(n).unwrap();
+            n += 1;
+        }
+        n
     });
+    let mut events = PollEvents::with_capacity(4);
+    let mut next = 0;
+    let received = loop {
+        if next % 2 == 0 {
+            match select! { reactor; recv(inbox) -> got => got } {
+                Ok(got) => assert_eq!(got, next),
+                Err(RecvError) => break next,
+            }
+        } else {
+            embedded.turn().unwrap();
+            match inbox.try_recv() {
+                Ok(got) => assert_eq!(got, next),
+                Err(TryRecvError::Disconnected) => break next,
+                Err(TryRecvError::Empty) => {
+                    match outer.wait(&mut events, None) {
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted),
+                        Ok(()) => assert_eq!(events.len(), 1),
+                    }
+                    continue;
+                }
+            }
+        }
+        next += 1;
+    };
+    assert_eq!(sender.join().unwrap(), received);
 }

@@ -20,7 +20,7 @@ use pollmux::{
 
 use support::cpu::timed;
 use support::time::{at, keys, ms, ready_keys, simulated, simulated_from};
-use support::watch::{again, dog, test_name};
+use support::watch::{again, dog, spawn, test_name};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -387,11 +387,12 @@ const CHILD: &str = "POLLMUX_INTERRUPTED_CHILD";
 /// Runs this test in a process of its own, which is stopped and continued again and again until it
 /// ends: each time its waits are interrupted, without a signal handler. Returns false in that
 /// process: the caller goes on there.
-fn interrupt_in_child(test: &str) -> bool {
+fn interrupt_in_child() -> bool {
     if std::env::var_os(CHILD).is_some() {
         return false;
     }
-    let mut child = again(&test_name()).env(CHILD, "1").stdout(Stdio::piped()).spawn().unwrap();
+    let test = test_name();
+    let mut child = spawn(again(&test).env(CHILD, "1").stdout(Stdio::piped()));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("begins")));
     let start = Instant::now();
@@ -425,7 +426,7 @@ fn interrupt_in_child(test: &str) -> bool {
 /// mio 742, netty 14368.
 #[test]
 fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
-    if interrupt_in_child("an_interrupted_wait_neither_ends_early_nor_begins_anew") {
+    if interrupt_in_child() {
         return;
     }
     let reactor = Reactor::new().unwrap();
@@ -456,7 +457,7 @@ fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
 /// polling 265 (its half that is not about kqueue).
 #[test]
 fn an_interruption_swallows_no_wake_up() {
-    if interrupt_in_child("an_interruption_swallows_no_wake_up") {
+    if interrupt_in_child() {
         return;
     }
     let reactor = Reactor::new().unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::load;
 use crate::server::{self, Report, Server, wait_until_all_have_gone};
 use pollmux::{Handle, Remote, channel, reactor::Stats};
-use support::watch;
+use support::{alone, watch};
 
 /// Serves while `f` runs, which may ask the server, too.
 fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
@@ -174,34 +174,33 @@ fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
 #[test]
 #[cfg_attr(all(kqueue, target_os = "linux"), ignore = "a timer of the library is an fd, too")]
 fn a_server_without_fds_accepts_again_when_there_are_some() {
-    watch::in_child("a_server_without_fds_accepts_again_when_there_are_some", || {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
-        setrlimit(Resource::Nofile, limit).unwrap();
-        let start = Instant::now();
-        let report = served(HOUR, |address, remote| {
-            // Nothing that the server opens for a moment at its start is to be freed later.
-            for _ in 0..2 {
-                let (say, said) = mpsc::channel();
-                remote.post(move |_| say.send(()).unwrap()).unwrap();
-                said.recv().unwrap();
-            }
-            let mut spare: Vec<_> =
-                std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
-            spare.pop();
-            let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
-            first.write_all(b"x").unwrap();
-            first.set_read_timeout(Some(3 * server::OUT_OF_FDS)).unwrap();
-            assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-            drop(spare);
-            first.set_read_timeout(None).unwrap();
-            first.read_exact(&mut [0]).unwrap();
-            load::attack(address, 3, 1, false).unwrap(); // and from now on as ever
-        });
-        assert_eq!((report.accepted, report.failed), (4, 0));
-        let pauses = start.elapsed().as_millis() / server::OUT_OF_FDS.as_millis();
-        assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "it spins: {:?}", report.stats);
+    alone!();
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let start = Instant::now();
+    let report = served(HOUR, |address, remote| {
+        // Nothing that the server opens for a moment at its start is to be freed later.
+        for _ in 0..2 {
+            let (say, said) = mpsc::channel();
+            remote.post(move |_| say.send(()).unwrap()).unwrap();
+            said.recv().unwrap();
+        }
+        let mut spare: Vec<_> =
+            std::iter::from_fn(|| UdpSocket::bind("127.0.0.1:0").ok()).collect();
+        spare.pop();
+        let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
+        first.write_all(b"x").unwrap();
+        first.set_read_timeout(Some(3 * server::OUT_OF_FDS)).unwrap();
+        assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(spare);
+        first.set_read_timeout(None).unwrap();
+        first.read_exact(&mut [0]).unwrap();
+        load::attack(address, 3, 1, false).unwrap(); // and from now on as ever
     });
+    assert_eq!((report.accepted, report.failed), (4, 0));
+    let pauses = start.elapsed().as_millis() / server::OUT_OF_FDS.as_millis();
+    assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "it spins: {:?}", report.stats);
 }
 
 type Turns = mpsc::Sender<(usize, bool)>;

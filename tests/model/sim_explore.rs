@@ -20,7 +20,10 @@ use pollmux::{
     select,
     sim::{LinkStats, WorldHandle},
 };
-use support::watch::{again, dog, in_child, spawn, test_name};
+use support::{
+    alone,
+    watch::{again, dog, spawn, test_name},
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -258,27 +261,25 @@ fn a_member_that_polls_for_ever_is_named() {
 
 #[test]
 fn members_that_ended_are_forgotten() {
-    // In a process of its own, whose memory nobody else uses.
-    in_child("members_that_ended_are_forgotten", || {
-        let mut world = SimWorld::new(9);
-        let payload = Arc::new(());
-        let mut live = |lives: u32| {
-            for n in 0..lives {
-                let payload = payload.clone();
-                world.spawn("again", move |_| drop(payload));
-                if n % 2 == 0 {
-                    world.kill("again");
-                }
-                world.run().unwrap();
+    alone!(); // the memory is that of the process
+    let mut world = SimWorld::new(9);
+    let payload = Arc::new(());
+    let mut live = |lives: u32| {
+        for n in 0..lives {
+            let payload = payload.clone();
+            world.spawn("again", move |_| drop(payload));
+            if n % 2 == 0 {
+                world.kill("again");
             }
-        };
-        live(2_000);
-        let before = data_pages();
-        live(8_000);
-        let after = data_pages();
-        assert!(after < before + 1_024, "{before} pages grew to {after}");
-        assert_eq!(Arc::strong_count(&payload), 1);
-    });
+            world.run().unwrap();
+        }
+    };
+    live(2_000);
+    let before = data_pages();
+    live(8_000);
+    let after = data_pages();
+    assert!(after < before + 1_024, "{before} pages grew to {after}");
+    assert_eq!(Arc::strong_count(&payload), 1);
 }
 
 /// Pages of data and stacks; 0 where the system does not tell.

@@ -14,7 +14,7 @@ use pollmux::{
     Events, Handle, Reactor, SimWorld, Time, select,
     sim::{LinkStats, WorldHandle},
 };
-use support::watch::{dog, in_child};
+use support::{alone, watch::dog};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -270,33 +270,32 @@ fn a_partition_keeps_what_stays_within_a_group() {
 // M4: nothing panics while a member unwinds.
 
 /// A member whose drop does `what` is killed, or dropped with the world; the world goes on.
-fn unwinds(name: &str, what: fn(&Handle, &WorldHandle)) {
-    in_child(name, || {
-        for by_drop in [false, true] {
-            let mut world = SimWorld::new(1);
-            let handle = world.handle();
-            world.spawn("victim", move |reactor| {
-                let its = reactor.handle();
-                let _guard = OnDrop(move || what(&its, &handle));
-                sleep(&reactor, HOUR);
-            });
-            let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
-            world.run_for(ms(10)).unwrap();
-            if !by_drop {
-                assert!(world.kill("victim"));
-                world.run().unwrap();
-                assert_eq!(other.take(), Some(()));
-                world.spawn("victim", |_| ());
-                world.run().unwrap();
-            }
-            drop(world);
+fn unwinds(what: fn(&Handle, &WorldHandle)) {
+    alone!();
+    for by_drop in [false, true] {
+        let mut world = SimWorld::new(1);
+        let handle = world.handle();
+        world.spawn("victim", move |reactor| {
+            let its = reactor.handle();
+            let _guard = OnDrop(move || what(&its, &handle));
+            sleep(&reactor, HOUR);
+        });
+        let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
+        world.run_for(ms(10)).unwrap();
+        if !by_drop {
+            assert!(world.kill("victim"));
+            world.run().unwrap();
+            assert_eq!(other.take(), Some(()));
+            world.spawn("victim", |_| ());
+            world.run().unwrap();
         }
-    });
+        drop(world);
+    }
 }
 
 #[test]
 fn a_killed_member_may_select_without_error_case() {
-    unwinds("a_killed_member_may_select_without_error_case", |reactor, _| {
+    unwinds(|reactor, _| {
         let timer = reactor.after(ms(1));
         select! { reactor; recv(timer) -> _ => {} }
     });
@@ -304,7 +303,7 @@ fn a_killed_member_may_select_without_error_case() {
 
 #[test]
 fn a_killed_members_blocking_send_fails() {
-    unwinds("a_killed_members_blocking_send_fails", |_, _| {
+    unwinds(|_, _| {
         let (tx, _rx) = channel::bounded(1);
         tx.send(1).unwrap();
         assert!(tx.send(2).is_err());
@@ -317,7 +316,7 @@ fn a_killed_members_blocking_send_fails() {
 
 #[test]
 fn a_killed_member_may_spawn() {
-    unwinds("a_killed_member_may_spawn", |_, world| {
+    unwinds(|_, world| {
         world.spawn("other", |_| ());
         world.spawn("victim 2", |_| ());
     });
@@ -325,7 +324,7 @@ fn a_killed_member_may_spawn() {
 
 #[test]
 fn a_killed_member_may_misuse_the_network() {
-    unwinds("a_killed_member_may_misuse_the_network", |_, world| {
+    unwinds(|_, world| {
         world.cut("nobody", "other");
         world.partition(&[&["nobody"]]);
         world.link("victim", "other", channel::unbounded::<()>().0).set_loss(2.0);
@@ -334,7 +333,7 @@ fn a_killed_member_may_misuse_the_network() {
 
 #[test]
 fn a_killed_member_gets_errors_from_waits() {
-    unwinds("a_killed_member_gets_errors_from_waits", |reactor, _| {
+    unwinds(|reactor, _| {
         assert!(reactor.sleep_blocking(ms(1)).is_err());
         assert!(reactor.wait(&mut Events::with_capacity(1)).is_err());
         let timer = reactor.after(ms(1));
@@ -344,53 +343,50 @@ fn a_killed_member_gets_errors_from_waits() {
 
 #[test]
 fn a_killed_members_thread_local_may_select() {
-    in_child("a_killed_members_thread_local_may_select", || {
-        let mut world = SimWorld::new(1);
-        world.spawn("victim", |reactor| {
-            let its = reactor.handle();
-            keep_in_thread_local(Box::new(OnDrop(move || {
-                sleep(&its, HOUR);
-            })));
-            keep_in_thread_local(Box::new(reactor));
-        });
-        world.run_for(ms(10)).unwrap();
-        world.kill("victim");
-        drop(world);
+    alone!();
+    let mut world = SimWorld::new(1);
+    world.spawn("victim", |reactor| {
+        let its = reactor.handle();
+        keep_in_thread_local(Box::new(OnDrop(move || {
+            sleep(&its, HOUR);
+        })));
+        keep_in_thread_local(Box::new(reactor));
     });
+    world.run_for(ms(10)).unwrap();
+    world.kill("victim");
+    drop(world);
 }
 
 #[test]
 fn a_panicking_member_may_be_killed() {
-    in_child("a_panicking_member_may_be_killed", || {
-        let mut world = SimWorld::new(1);
-        world.spawn("victim", |reactor| {
-            let its = reactor.handle();
-            let _guard = OnDrop(move || sleep(&its, HOUR));
-            panic!("on purpose");
-        });
-        world.run_for(ms(10)).unwrap();
-        assert!(world.kill("victim"));
-        world.run().unwrap();
+    alone!();
+    let mut world = SimWorld::new(1);
+    world.spawn("victim", |reactor| {
+        let its = reactor.handle();
+        let _guard = OnDrop(move || sleep(&its, HOUR));
+        panic!("on purpose");
     });
+    world.run_for(ms(10)).unwrap();
+    assert!(world.kill("victim"));
+    world.run().unwrap();
 }
 
 #[test]
 fn a_panic_that_would_abort_is_reported() {
-    in_child("a_panic_that_would_abort_is_reported", || {
-        let mut world = SimWorld::new(1);
-        world.spawn("victim", |_| {
-            let _guard = OnDrop(|| {
-                let second = Reactor::new().unwrap();
-                sleep(&second, HOUR);
-            });
-            panic!("on purpose");
+    alone!();
+    let mut world = SimWorld::new(1);
+    world.spawn("victim", |_| {
+        let _guard = OnDrop(|| {
+            let second = Reactor::new().unwrap();
+            sleep(&second, HOUR);
         });
-        let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
-        let error = text(catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_err());
-        assert!(error.contains("`victim`") && error.contains("unwinds"), "{error}");
-        world.run().unwrap();
-        assert_eq!(other.take(), Some(()));
+        panic!("on purpose");
     });
+    let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
+    let error = text(catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_err());
+    assert!(error.contains("`victim`") && error.contains("unwinds"), "{error}");
+    world.run().unwrap();
+    assert_eq!(other.take(), Some(()));
 }
 
 // M5: every run ends.
@@ -458,20 +454,19 @@ fn a_world_with_a_kill_under_way_can_be_dropped() {
 
 #[test]
 fn a_second_reactor_that_blocks_is_an_error() {
-    in_child("a_second_reactor_that_blocks_is_an_error", || {
-        let mut world = SimWorld::new(1);
-        let result = world.spawn("culprit", |_| {
-            let second = Reactor::new().unwrap();
-            let timer = second.after(HOUR);
-            assert!(second.wait_timeout(&mut Events::with_capacity(1), Duration::ZERO).is_ok());
-            let error = second.wait(&mut Events::with_capacity(1)).unwrap_err();
-            drop(timer);
-            error.to_string()
-        });
-        world.run().unwrap();
-        let error = result.take().unwrap();
-        assert!(error.contains("`culprit`") && error.contains("sim_faults.rs:"), "{error}");
+    alone!();
+    let mut world = SimWorld::new(1);
+    let result = world.spawn("culprit", |_| {
+        let second = Reactor::new().unwrap();
+        let timer = second.after(HOUR);
+        assert!(second.wait_timeout(&mut Events::with_capacity(1), Duration::ZERO).is_ok());
+        let error = second.wait(&mut Events::with_capacity(1)).unwrap_err();
+        drop(timer);
+        error.to_string()
     });
+    world.run().unwrap();
+    let error = result.take().unwrap();
+    assert!(error.contains("`culprit`") && error.contains("sim_faults.rs:"), "{error}");
 }
 
 #[test]

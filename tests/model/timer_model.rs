@@ -1320,7 +1320,6 @@ fn run(slack: u64, ops: &[Op]) -> Checked {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pollmux::sys::Interest;
 use pollmux::{Events, Reactor, Sim, reactor::SourceKind, select};
-use support::watch;
+use support::{alone, watch};
 
 fn shell(script: &str) -> Child {
     Command::new("sh")
@@ -172,39 +172,38 @@ fn open_fds() -> usize {
 
 #[test]
 fn one_waited_for_gives_its_status_at_once() {
-    watch::in_child("one_waited_for_gives_its_status_at_once", || {
-        let open = open_fds();
-        for reactor in [Reactor::new().unwrap(), Reactor::with_driver(Sim::new()).unwrap()] {
-            let by_try_wait = {
-                let mut child = shell("exit 4");
-                while child.try_wait().unwrap().is_none() {
-                    std::thread::yield_now();
-                }
-                child
-            };
-            for (child, code) in [(waited(3), 3), (by_try_wait, 4)] {
-                let child = reactor.register_with(7, child).unwrap();
-                let mut events = Events::with_capacity(2);
-                reactor.try_wait(&mut events).unwrap();
-                assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
-                let status = reactor.try_recv(&child).unwrap().expect("at once").unwrap();
-                assert_eq!(status.code(), Some(code));
-                // Once, as always.
-                assert!(reactor.try_recv(&child).unwrap().is_none());
-                reactor.try_wait(&mut events).unwrap();
-                assert!(events.is_empty());
-                assert_eq!(child.into_inner().wait().unwrap().code(), Some(code), "it comes back");
+    alone!();
+    let open = open_fds();
+    for reactor in [Reactor::new().unwrap(), Reactor::with_driver(Sim::new()).unwrap()] {
+        let by_try_wait = {
+            let mut child = shell("exit 4");
+            while child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
             }
-            // In a `select!`, and dropped without being asked.
-            let child = reactor.register(waited(5)).unwrap();
-            select! { reactor;
-                recv(child) -> status => assert_eq!(status.unwrap().code(), Some(5)),
-            }
-            drop(reactor.register(waited(6)).unwrap());
-            assert_eq!(reactor.stats().live, 1);
+            child
+        };
+        for (child, code) in [(waited(3), 3), (by_try_wait, 4)] {
+            let child = reactor.register_with(7, child).unwrap();
+            let mut events = Events::with_capacity(2);
+            reactor.try_wait(&mut events).unwrap();
+            assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
+            let status = reactor.try_recv(&child).unwrap().expect("at once").unwrap();
+            assert_eq!(status.code(), Some(code));
+            // Once, as always.
+            assert!(reactor.try_recv(&child).unwrap().is_none());
+            reactor.try_wait(&mut events).unwrap();
+            assert!(events.is_empty());
+            assert_eq!(child.into_inner().wait().unwrap().code(), Some(code), "it comes back");
         }
-        assert_eq!(open_fds(), open);
-    });
+        // In a `select!`, and dropped without being asked.
+        let child = reactor.register(waited(5)).unwrap();
+        select! { reactor;
+            recv(child) -> status => assert_eq!(status.unwrap().code(), Some(5)),
+        }
+        drop(reactor.register(waited(6)).unwrap());
+        assert_eq!(reactor.stats().live, 1);
+    }
+    assert_eq!(open_fds(), open);
 }
 
 fn sleeper() -> Child {
@@ -289,16 +288,15 @@ fn read_pid(text: &str) -> u32 {
 #[test]
 #[allow(unsafe_code)]
 fn with_ignored_sigchld_the_end_is_an_error() {
-    watch::in_child("with_ignored_sigchld_the_end_is_an_error", || {
-        // SAFETY: no handler is installed.
-        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-        let reactor = Reactor::new().unwrap();
-        let mut child = reactor.register(shell("read line; exit 1")).unwrap();
-        assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
-        drop(child.get_mut().stdin.take());
-        let error = reactor.recv(&child).unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
-    });
+    alone!();
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let reactor = Reactor::new().unwrap();
+    let mut child = reactor.register(shell("read line; exit 1")).unwrap();
+    assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
+    drop(child.get_mut().stdin.take());
+    let error = reactor.recv(&child).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 #[test]

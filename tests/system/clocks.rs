@@ -14,8 +14,8 @@ use std::time::Duration;
 use pollmux::{Reactor, Time, select};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use support::time::ms;
-use support::watch;
 use support::watch::dog;
+use support::{alone, watch};
 
 const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 /// What a child's words for its parent begin with.
@@ -207,25 +207,24 @@ fn only_wall_timers_are_on_a_clock_that_is_set() {
     let [wall, monotonic, boot] =
         [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME]
             .map(|clock| clock as u32);
-    watch::in_child("only_wall_timers_are_on_a_clock_that_is_set", || {
-        assert_eq!(clocks(), []);
-        let reactor = Reactor::new().unwrap();
-        let (timer, ticker) = (reactor.after(ms(1)), reactor.every(ms(1)).unwrap());
-        let callback = reactor.call_after(ms(1), |_| {});
-        select! { reactor; recv(timer) -> _ => {} }
-        select! { reactor; recv(ticker) -> _ => {} }
-        let deadline = pollmux::Context::background().with_timeout(ms(1));
-        let done = reactor.done(&deadline.0);
-        select! { reactor; recv(done) -> _ => {} }
-        assert_eq!(clocks(), [monotonic]);
-        let _own = reactor.os_timer().unwrap();
-        assert_eq!(clocks(), [monotonic; 2]);
-        let _boot = reactor.boot_timer().unwrap();
-        assert_eq!(clocks(), [monotonic, monotonic, boot]);
-        let _wall = reactor.wall_timer().unwrap();
-        assert_eq!(clocks(), [wall, monotonic, monotonic, boot]);
-        drop(callback);
-    });
+    alone!();
+    assert_eq!(clocks(), []);
+    let reactor = Reactor::new().unwrap();
+    let (timer, ticker) = (reactor.after(ms(1)), reactor.every(ms(1)).unwrap());
+    let callback = reactor.call_after(ms(1), |_| {});
+    select! { reactor; recv(timer) -> _ => {} }
+    select! { reactor; recv(ticker) -> _ => {} }
+    let deadline = pollmux::Context::background().with_timeout(ms(1));
+    let done = reactor.done(&deadline.0);
+    select! { reactor; recv(done) -> _ => {} }
+    assert_eq!(clocks(), [monotonic]);
+    let _own = reactor.os_timer().unwrap();
+    assert_eq!(clocks(), [monotonic; 2]);
+    let _boot = reactor.boot_timer().unwrap();
+    assert_eq!(clocks(), [monotonic, monotonic, boot]);
+    let _wall = reactor.wall_timer().unwrap();
+    assert_eq!(clocks(), [wall, monotonic, monotonic, boot]);
+    drop(callback);
 }
 
 /// Runs the test `name` again, with these options of unshare(1) and `numbers` in the environment.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use pollmux::sys::SignalSet;
 use pollmux::{Events, Reactor, Signal, Sim, reactor::SourceKind, select};
 use rustix::process::{getpid, kill_process};
-use support::{alone, watch};
+use support::{alone, rounds, watch};
 
 /// A signal that another thread of the process still has to take, when a test has dropped its set,
 /// must not end the process: somebody catches them all the time, but the one whose disposition is
@@ -535,73 +535,71 @@ impl StandsStill {
 
 #[test]
 fn no_set_waits_for_a_handler_that_stands_still() {
-    watch::in_child("no_set_waits_for_a_handler_that_stands_still", || {
-        let number = Signal::USER1.0;
-        let open = fds();
-        for round in 0..3 {
-            let set = SignalSet::new(&[number]).unwrap();
-            let stands = StandsStill::begin(&set);
-            let reactor = Reactor::new().unwrap();
-            // Of the same signal and of another one, which comes meanwhile.
-            let both = [Signal::USER1, Signal::USER2];
-            drop(reactor.signals(&both).unwrap());
-            let signals = reactor.signals(&both).unwrap();
-            raise(Signal::USER2);
-            assert_eq!(reactor.recv(&signals).unwrap(), Signal::USER2);
-            drop((signals, reactor));
-            assert_eq!(set.take(), Some(number));
-            if round == 0 {
-                stands.goes_on();
-                drop(set);
-            } else {
-                drop(set);
-                // A set that is made meanwhile is not in the other's place.
-                let next = (round == 2).then(|| SignalSet::new(&[number]).unwrap());
-                stands.goes_on();
-                assert_eq!(next.and_then(|next| next.take()), None);
-            }
-            assert_eq!(fds(), open, "the handler closes the fd of a set that has gone");
+    alone!();
+    let number = Signal::USER1.0;
+    let open = fds();
+    for round in 0..3 {
+        let set = SignalSet::new(&[number]).unwrap();
+        let stands = StandsStill::begin(&set);
+        let reactor = Reactor::new().unwrap();
+        // Of the same signal and of another one, which comes meanwhile.
+        let both = [Signal::USER1, Signal::USER2];
+        drop(reactor.signals(&both).unwrap());
+        let signals = reactor.signals(&both).unwrap();
+        raise(Signal::USER2);
+        assert_eq!(reactor.recv(&signals).unwrap(), Signal::USER2);
+        drop((signals, reactor));
+        assert_eq!(set.take(), Some(number));
+        if round == 0 {
+            stands.goes_on();
+            drop(set);
+        } else {
+            drop(set);
+            // A set that is made meanwhile is not in the other's place.
+            let next = (round == 2).then(|| SignalSet::new(&[number]).unwrap());
+            stands.goes_on();
+            assert_eq!(next.and_then(|next| next.take()), None);
         }
-    });
+        assert_eq!(fds(), open, "the handler closes the fd of a set that has gone");
+    }
 }
 
 #[test]
 fn a_signal_beside_a_drop_is_told_or_acts() {
-    watch::in_child("a_signal_beside_a_drop_is_told_or_acts", || {
-        let (mut told, mut acted) = (0, 0);
-        for seed in 0..2_000 {
-            let status = forked(|| {
-                let mut random = watch::Random::new(seed);
-                let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
-                let (mut here, mut there) = (random.below(5_000), random.below(1_000));
-                let go = Arc::new(AtomicUsize::new(0));
-                let went = go.clone();
-                let sender = thread::spawn(move || {
-                    went.store(1, Ordering::SeqCst);
-                    while went.load(Ordering::SeqCst) != 2 {
-                        std::hint::spin_loop();
-                    }
-                    spin(&mut there);
-                    send(Signal::USER1);
-                });
-                while go.load(Ordering::SeqCst) != 1 {
-                    thread::yield_now();
+    alone!();
+    let (mut told, mut acted) = (0, 0);
+    for seed in 0..rounds(500) {
+        let status = forked(|| {
+            let mut random = watch::Random::new(seed);
+            let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
+            let (mut here, mut there) = (random.below(5_000), random.below(1_000));
+            let go = Arc::new(AtomicUsize::new(0));
+            let went = go.clone();
+            let sender = thread::spawn(move || {
+                went.store(1, Ordering::SeqCst);
+                while went.load(Ordering::SeqCst) != 2 {
+                    std::hint::spin_loop();
                 }
-                go.store(2, Ordering::SeqCst);
-                spin(&mut here);
-                let told = set.take() == Some(Signal::USER1.0);
-                drop(set);
-                sender.join().unwrap();
-                i32::from(!told)
+                spin(&mut there);
+                send(Signal::USER1);
             });
-            match (status.code(), status.signal()) {
-                (Some(0), None) => told += 1,
-                (None, Some(signal)) if signal == Signal::USER1.0 => acted += 1,
-                _ => panic!("round {seed}, {told} told, {acted} acted: lost: {status}"),
+            while go.load(Ordering::SeqCst) != 1 {
+                thread::yield_now();
             }
+            go.store(2, Ordering::SeqCst);
+            spin(&mut here);
+            let told = set.take() == Some(Signal::USER1.0);
+            drop(set);
+            sender.join().unwrap();
+            i32::from(!told)
+        });
+        match (status.code(), status.signal()) {
+            (Some(0), None) => told += 1,
+            (None, Some(signal)) if signal == Signal::USER1.0 => acted += 1,
+            _ => panic!("round {seed}, {told} told, {acted} acted: lost: {status}"),
         }
-        println!("{told} told, {acted} acted");
-    });
+    }
+    println!("{told} told, {acted} acted");
 }
 
 fn spin(times: &mut u64) {
@@ -613,81 +611,80 @@ fn spin(times: &mut u64) {
 
 #[test]
 fn who_was_told_decides_what_a_drop_gives_back() {
-    watch::in_child("who_was_told_decides_what_a_drop_gives_back", || {
-        let number = Signal::USER1.0;
-        let set = || SignalSet::new(&[number]).unwrap();
-        let dies = |body: &dyn Fn()| {
-            let status = forked(|| {
-                body();
-                0
-            });
-            assert!(status.signal() == Some(number) || status.code() == Some(0), "{status}");
-            status.signal().is_some()
-        };
-        assert!(dies(&|| {
-            let set = set();
-            raise(Signal::USER1);
-            drop(set);
-        }));
+    alone!();
+    let number = Signal::USER1.0;
+    let set = || SignalSet::new(&[number]).unwrap();
+    let dies = |body: &dyn Fn()| {
+        let status = forked(|| {
+            body();
+            0
+        });
+        assert!(status.signal() == Some(number) || status.code() == Some(0), "{status}");
+        status.signal().is_some()
+    };
+    assert!(dies(&|| {
+        let set = set();
+        raise(Signal::USER1);
+        drop(set);
+    }));
+    assert!(!dies(&|| {
+        let set = set();
+        raise(Signal::USER1);
+        assert_eq!(set.take(), Some(number));
+        drop(set);
+    }));
+    // Two were told, and one of them took the signal: in both orders of the drops.
+    for first in [true, false] {
         assert!(!dies(&|| {
-            let set = set();
+            let (takes, never_looks) = (set(), set());
             raise(Signal::USER1);
-            assert_eq!(set.take(), Some(number));
-            drop(set);
-        }));
-        // Two were told, and one of them took the signal: in both orders of the drops.
-        for first in [true, false] {
-            assert!(!dies(&|| {
-                let (takes, never_looks) = (set(), set());
-                raise(Signal::USER1);
-                assert_eq!(takes.take(), Some(number));
-                let (a, b) = if first { (takes, never_looks) } else { (never_looks, takes) };
-                drop(a);
-                assert_eq!(b.is_pending(), first, "what was told is not told again");
-                drop(b);
-            }));
-        }
-        // Neither took it.
-        assert!(dies(&|| {
-            let sets = [set(), set()];
-            raise(Signal::USER1);
-            drop(sets);
-        }));
-        // One of them took the first, and neither the second.
-        assert!(dies(&|| {
-            let (a, b) = (set(), set());
-            raise(Signal::USER1);
-            assert_eq!(a.take(), Some(number));
-            raise(Signal::USER1);
+            assert_eq!(takes.take(), Some(number));
+            let (a, b) = if first { (takes, never_looks) } else { (never_looks, takes) };
             drop(a);
+            assert_eq!(b.is_pending(), first, "what was told is not told again");
             drop(b);
         }));
-        // A set that is younger than the signal is told when the older one goes.
-        assert!(!dies(&|| {
-            let old = set();
-            raise(Signal::USER1);
-            let young = set();
-            assert!(!young.is_pending());
-            drop(old);
-            assert_eq!(young.take(), Some(number));
-        }));
-        // Ignored before, or with a handler, which has been called: nothing is left to do.
-        assert!(!dies(&|| {
-            put(libc::SIG_IGN);
-            let set = set();
-            raise(Signal::USER1);
-            drop(set);
-        }));
-        assert!(!dies(&|| {
-            put(count_call as *const () as usize);
-            let set = set();
-            raise(Signal::USER1);
-            drop(set);
-            assert_eq!(CALLS.load(Ordering::SeqCst), 1);
-            raise(Signal::USER1);
-            assert_eq!(CALLS.load(Ordering::SeqCst), 2);
-        }));
-    });
+    }
+    // Neither took it.
+    assert!(dies(&|| {
+        let sets = [set(), set()];
+        raise(Signal::USER1);
+        drop(sets);
+    }));
+    // One of them took the first, and neither the second.
+    assert!(dies(&|| {
+        let (a, b) = (set(), set());
+        raise(Signal::USER1);
+        assert_eq!(a.take(), Some(number));
+        raise(Signal::USER1);
+        drop(a);
+        drop(b);
+    }));
+    // A set that is younger than the signal is told when the older one goes.
+    assert!(!dies(&|| {
+        let old = set();
+        raise(Signal::USER1);
+        let young = set();
+        assert!(!young.is_pending());
+        drop(old);
+        assert_eq!(young.take(), Some(number));
+    }));
+    // Ignored before, or with a handler, which has been called: nothing is left to do.
+    assert!(!dies(&|| {
+        put(libc::SIG_IGN);
+        let set = set();
+        raise(Signal::USER1);
+        drop(set);
+    }));
+    assert!(!dies(&|| {
+        put(count_call as *const () as usize);
+        let set = set();
+        raise(Signal::USER1);
+        drop(set);
+        assert_eq!(CALLS.load(Ordering::SeqCst), 1);
+        raise(Signal::USER1);
+        assert_eq!(CALLS.load(Ordering::SeqCst), 2);
+    }));
 }
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
@@ -713,58 +710,56 @@ fn put(action: usize) -> usize {
 
 #[test]
 fn an_old_handler_hears_each_signal_once() {
-    watch::in_child("an_old_handler_hears_each_signal_once", || {
-        put(count_call as *const () as usize);
-        let rain = thread::spawn(|| (0..30_000).for_each(|_| raise(Signal::USER1)));
-        while !rain.is_finished() {
-            let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
-            set.take();
-        }
-        rain.join().unwrap();
-        assert_eq!(CALLS.load(Ordering::SeqCst), 30_000);
-    });
+    alone!();
+    put(count_call as *const () as usize);
+    let rain = thread::spawn(|| (0..30_000).for_each(|_| raise(Signal::USER1)));
+    while !rain.is_finished() {
+        let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
+        set.take();
+    }
+    rain.join().unwrap();
+    assert_eq!(CALLS.load(Ordering::SeqCst), 30_000);
 }
 
 #[test]
 fn a_handler_put_there_meanwhile_is_not_lost() {
-    watch::in_child("a_handler_put_there_meanwhile_is_not_lost", || {
-        let handlers = [count_call, count_call_too].map(|handler| handler as *const () as usize);
-        let turn = Arc::new(AtomicUsize::new(0));
-        let turns = 5_000;
-        let other = {
-            let turn = turn.clone();
-            thread::spawn(move || {
-                let mut random = watch::Random::new(2);
-                for round in 0..turns {
-                    let mut looks = 0_u64;
-                    while turn.load(Ordering::SeqCst) != 2 * round + 1 {
-                        looks += 1;
-                        if looks % 1_000 == 0 {
-                            thread::yield_now();
-                        }
+    alone!();
+    let handlers = [count_call, count_call_too].map(|handler| handler as *const () as usize);
+    let turn = Arc::new(AtomicUsize::new(0));
+    let turns = 5_000;
+    let other = {
+        let turn = turn.clone();
+        thread::spawn(move || {
+            let mut random = watch::Random::new(2);
+            for round in 0..turns {
+                let mut looks = 0_u64;
+                while turn.load(Ordering::SeqCst) != 2 * round + 1 {
+                    looks += 1;
+                    if looks % 1_000 == 0 {
+                        thread::yield_now();
                     }
-                    spin(&mut random.below(150));
-                    put(handlers[1]);
-                    turn.store(2 * round + 2, Ordering::SeqCst);
                 }
-            })
-        };
-        let mut random = watch::Random::new(1);
-        for round in 0..turns {
-            // Nothing of ours is left from the last round.
-            put(libc::SIG_DFL);
-            drop(SignalSet::new(&[Signal::USER1.0]).unwrap());
-            put(handlers[0]);
-            turn.store(2 * round + 1, Ordering::SeqCst);
-            spin(&mut random.below(150));
-            drop(SignalSet::new(&[Signal::USER1.0]).unwrap());
-            while turn.load(Ordering::SeqCst) != 2 * round + 2 {
-                thread::yield_now();
+                spin(&mut random.below(150));
+                put(handlers[1]);
+                turn.store(2 * round + 2, Ordering::SeqCst);
             }
-            assert_eq!(put(libc::SIG_DFL), handlers[1], "round {round}");
+        })
+    };
+    let mut random = watch::Random::new(1);
+    for round in 0..turns {
+        // Nothing of ours is left from the last round.
+        put(libc::SIG_DFL);
+        drop(SignalSet::new(&[Signal::USER1.0]).unwrap());
+        put(handlers[0]);
+        turn.store(2 * round + 1, Ordering::SeqCst);
+        spin(&mut random.below(150));
+        drop(SignalSet::new(&[Signal::USER1.0]).unwrap());
+        while turn.load(Ordering::SeqCst) != 2 * round + 2 {
+            thread::yield_now();
         }
-        other.join().unwrap();
-    });
+        assert_eq!(put(libc::SIG_DFL), handlers[1], "round {round}");
+    }
+    other.join().unwrap();
 }
 
 #[test]
@@ -773,7 +768,7 @@ fn of_two_threads_one_takes_a_signal() {
     backstop();
     let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
     let (round, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let rounds = 20_000;
+    let rounds = rounds(5_000) as usize;
     let wait_for = |place: &AtomicUsize, value| {
         let mut looks = 0_u64;
         while place.load(Ordering::SeqCst) != value {
@@ -842,114 +837,111 @@ fn copy_of(set: &SignalSet) -> SignalSet {
 
 #[test]
 fn a_forked_child_waits_for_no_handler() {
-    watch::in_child("a_forked_child_waits_for_no_handler", || {
-        let number = Signal::USER1.0;
-        let set = SignalSet::new(&[number]).unwrap();
-        let stands = StandsStill::begin(&set);
-        let status = forked(|| {
-            let before = fds();
-            drop(copy_of(&set));
-            assert_eq!(fds(), before - if cfg!(epoll) { 1 } else { 2 }, "its own copy is closed");
-            let own = SignalSet::new(&[number]).unwrap();
-            raise(Signal::USER1);
-            assert_eq!(own.take(), Some(number));
-            0
-        });
-        assert_eq!(status.code(), Some(0), "{status}");
-        assert_eq!(set.take(), Some(number));
-        stands.goes_on();
+    alone!();
+    let number = Signal::USER1.0;
+    let set = SignalSet::new(&[number]).unwrap();
+    let stands = StandsStill::begin(&set);
+    let status = forked(|| {
+        let before = fds();
+        drop(copy_of(&set));
+        assert_eq!(fds(), before - if cfg!(epoll) { 1 } else { 2 }, "its own copy is closed");
+        let own = SignalSet::new(&[number]).unwrap();
+        raise(Signal::USER1);
+        assert_eq!(own.take(), Some(number));
+        0
     });
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(set.take(), Some(number));
+    stands.goes_on();
 }
 
 #[test]
 fn a_forked_child_is_inert_and_has_old_actions() {
-    watch::in_child("a_forked_child_is_inert_and_has_old_actions", || {
-        let number = Signal::USER1.0;
-        let set = SignalSet::new(&[number, Signal::CHILD.0, Signal::TERMINATE.0]).unwrap();
-        let nothing_came = || {
-            // The children that end are told.
-            while set.is_pending() {
-                assert_eq!(set.take(), Some(Signal::CHILD.0));
-            }
-        };
-        // The copy gives nothing, and what it has not taken is not sent again.
-        raise(Signal::TERMINATE);
+    alone!();
+    let number = Signal::USER1.0;
+    let set = SignalSet::new(&[number, Signal::CHILD.0, Signal::TERMINATE.0]).unwrap();
+    let nothing_came = || {
+        // The children that end are told.
+        while set.is_pending() {
+            assert_eq!(set.take(), Some(Signal::CHILD.0));
+        }
+    };
+    // The copy gives nothing, and what it has not taken is not sent again.
+    raise(Signal::TERMINATE);
+    let status = forked(|| {
+        assert!(!set.is_pending() && set.take().is_none());
+        drop(copy_of(&set));
+        0
+    });
+    assert_eq!(status.code(), Some(0), "{status}");
+    while set.take() != Some(Signal::TERMINATE.0) {}
+    // The default action, with and without the copy and a set of its own.
+    for (drops, makes) in [(false, false), (true, false), (false, true), (true, true)] {
         let status = forked(|| {
-            assert!(!set.is_pending() && set.take().is_none());
-            drop(copy_of(&set));
+            if drops {
+                drop(copy_of(&set));
+            }
+            if makes {
+                let own = SignalSet::new(&[number]).unwrap();
+                send(Signal::USER1);
+                assert_eq!(own.take(), Some(number));
+            }
+            raise(Signal::CHILD); // by default nothing
+            raise(Signal::USER1);
             0
         });
-        assert_eq!(status.code(), Some(0), "{status}");
-        while set.take() != Some(Signal::TERMINATE.0) {}
-        // The default action, with and without the copy and a set of its own.
-        for (drops, makes) in [(false, false), (true, false), (false, true), (true, true)] {
-            let status = forked(|| {
-                if drops {
-                    drop(copy_of(&set));
-                }
-                if makes {
-                    let own = SignalSet::new(&[number]).unwrap();
-                    send(Signal::USER1);
-                    assert_eq!(own.take(), Some(number));
-                }
-                raise(Signal::CHILD); // by default nothing
-                raise(Signal::USER1);
-                0
-            });
-            assert_eq!(status.signal(), Some(number), "{status}");
-            nothing_came();
-        }
-        // A grandchild, too.
-        let status = forked(|| {
-            let status = forked(|| {
-                raise(Signal::USER1);
-                0
-            });
-            status.signal().unwrap_or(0)
-        });
-        assert_eq!(status.code(), Some(number), "{status}");
-        // And its fd is the parent's only: nobody raised it but the parent's own handlers.
+        assert_eq!(status.signal(), Some(number), "{status}");
         nothing_came();
-        drop(set);
-        put(count_call as *const () as usize);
-        let set = SignalSet::new(&[number]).unwrap();
-        let mut eventfd = File::from(set.as_fd().try_clone_to_owned().unwrap());
+    }
+    // A grandchild, too.
+    let status = forked(|| {
         let status = forked(|| {
-            (0..3).for_each(|_| raise(Signal::USER1));
-            CALLS.load(Ordering::SeqCst) as i32
+            raise(Signal::USER1);
+            0
         });
-        assert_eq!(status.code(), Some(3), "the handler that was there is called: {status}");
-        let nothing = eventfd.read(&mut [0; 8]).unwrap_err();
-        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "the fd was raised by the child");
-        assert!(!set.is_pending());
+        status.signal().unwrap_or(0)
     });
+    assert_eq!(status.code(), Some(number), "{status}");
+    // And its fd is the parent's only: nobody raised it but the parent's own handlers.
+    nothing_came();
+    drop(set);
+    put(count_call as *const () as usize);
+    let set = SignalSet::new(&[number]).unwrap();
+    let mut eventfd = File::from(set.as_fd().try_clone_to_owned().unwrap());
+    let status = forked(|| {
+        (0..3).for_each(|_| raise(Signal::USER1));
+        CALLS.load(Ordering::SeqCst) as i32
+    });
+    assert_eq!(status.code(), Some(3), "the handler that was there is called: {status}");
+    let nothing = eventfd.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock, "the fd was raised by the child");
+    assert!(!set.is_pending());
 }
 
 #[test]
 fn a_fork_beside_new_and_drop_never_hangs() {
-    watch::in_child("a_fork_beside_new_and_drop_never_hangs", || {
-        let number = Signal::USER1.0;
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !over.load(Ordering::SeqCst) {
-                        drop(SignalSet::new(&[number, Signal::USER2.0]).unwrap());
-                    }
-                });
-            }
-            for round in 0..400 {
-                let status = forked(|| {
-                    let set = SignalSet::new(&[number]).unwrap();
-                    raise(Signal::USER1);
-                    assert_eq!(set.take(), Some(number));
-                    drop(set);
-                    raise(Signal::USER1);
-                    0
-                });
-                assert_eq!(status.signal(), Some(number), "round {round}: {status}");
-            }
-            over.store(true, Ordering::SeqCst);
-        });
+    alone!();
+    let number = Signal::USER1.0;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    drop(SignalSet::new(&[number, Signal::USER2.0]).unwrap());
+                }
+            });
+        }
+        for round in 0..400 {
+            let status = forked(|| {
+                let set = SignalSet::new(&[number]).unwrap();
+                raise(Signal::USER1);
+                assert_eq!(set.take(), Some(number));
+                drop(set);
+                raise(Signal::USER1);
+                0
+            });
+            assert_eq!(status.signal(), Some(number), "round {round}: {status}");
+        }
+        over.store(true, Ordering::SeqCst);
     });
 }

@@ -52,7 +52,7 @@ impl Channels {
     #[inline(always)]
     pub(crate) fn ask_now<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
         let ask = |probe: &dyn Probe| {
-            let look = probe.arm(Request::Mark);
+            let look = probe.ask_and_look(Request::Mark);
             if look == Look::Ready {
                 probe.silence();
             }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::super::{Interest, Mode, check};
+use super::super::{Interest, Mode, check, uninterrupted};
 use super::Poller;
 
 #[derive(Debug)]
@@ -59,11 +59,9 @@ impl Flag {
 
     fn add(&self, n: u64) -> io::Result<()> {
         loop {
-            match (&self.file).write(&n.to_ne_bytes()) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match uninterrupted(|| (&self.file).write(&n.to_ne_bytes())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.lower(),
-                Err(error) => return Err(error),
+                wrote => return wrote.map(drop),
             }
         }
     }

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::super::check;
 use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
 use super::super::time::timespec;
+use super::super::{check, uninterrupted};
 
 #[cfg(not(linux))]
 use libc as os;
@@ -179,11 +179,14 @@ pub(super) fn kevent(
 /// Applies changes of which the first that fails is an error; the others after it are not made.
 /// Fetches no events.
 pub(super) fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
-    loop {
-        match kevent(kq, changes, &mut [], Some(Duration::ZERO)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(drop),
-        }
+    uninterrupted(|| kevent(kq, changes, &mut [], Some(Duration::ZERO))).map(drop)
+}
+
+/// Applies a change to a filter that may be gone, which is as good.
+pub(super) fn change_if_there(kq: &PollerFd, raw: Raw) -> io::Result<()> {
+    match change(kq, &[raw]) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        changed => changed,
     }
 }
 

@@ -20,8 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
-use super::super::{Expiry, OsClock, Time, nanos};
-use super::abi::{self, Kevent, NOTE_EXIT, Raw, change};
+use super::super::{Expiry, OsClock, Time, nanos, uninterrupted};
+use super::abi::{self, Kevent, NOTE_EXIT, Raw, change, change_if_there};
 use super::timer::{STEPS, timers};
 
 /// A kqueue of its own.
@@ -35,12 +35,8 @@ fn nested() -> io::Result<PollerFd> {
 
 /// Takes the event, if it is there.
 fn take(kq: &PollerFd) -> io::Result<bool> {
-    loop {
-        match abi::kevent(kq, &[], &mut [Raw::EMPTY], Some(Duration::ZERO)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(|n| n > 0),
-        }
-    }
+    let n = uninterrupted(|| abi::kevent(kq, &[], &mut [Raw::EMPTY], Some(Duration::ZERO)))?;
+    Ok(n > 0)
 }
 
 fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
@@ -93,10 +89,7 @@ impl TimerFd {
 
     fn disarm(&self) -> io::Result<()> {
         self.deadline.store(u64::MAX, Ordering::Relaxed);
-        match change(&self.kq, &[timer(EV_DELETE, 0, 0)]) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
-            _ => Ok(()),
-        }
+        change_if_there(&self.kq, timer(EV_DELETE, 0, 0))
     }
 
     pub(crate) fn needs_no_read(&self) -> bool {

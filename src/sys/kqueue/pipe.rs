@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::super::check;
+use super::super::{check, uninterrupted};
 
 /// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for
 /// edges it need not be lowered.
@@ -30,11 +30,9 @@ impl Flag {
     /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
     pub(crate) fn raise(&self) -> io::Result<()> {
         loop {
-            match (&self.writer).write(&[1]) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match uninterrupted(|| (&self.writer).write(&[1])) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.lower(),
-                Err(error) => return Err(error),
+                wrote => return wrote.map(drop),
             }
         }
     }
@@ -42,13 +40,7 @@ impl Flag {
     /// Makes it not readable. Two syscalls or more. Whatever goes wrong shows in the write that
     /// follows.
     pub(crate) fn lower(&self) {
-        loop {
-            match (&self.reader).read(&mut [0; 512]) {
-                Ok(n) if n > 0 => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return,
-            }
-        }
+        while uninterrupted(|| (&self.reader).read(&mut [0; 512])).is_ok_and(|n| n > 0) {}
     }
 }
 

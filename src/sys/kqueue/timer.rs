@@ -56,10 +56,7 @@ impl Timer {
             data: 0,
             id: self.id,
         };
-        match self.poller.change(&[Raw::new(delete)]) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
-            _ => Ok(()),
-        }
+        abi::change_if_there(&self.poller.queue.kq, Raw::new(delete))
     }
 
     pub(super) fn is_of(&self, poller: &Poller) -> bool {

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use super::super::kevent::{EV_ADD, EV_CLEAR, EV_DELETE, Filter};
 use super::super::{Interest, Mode};
-use super::abi::{Kevent, NOTE_TRIGGER, Raw};
+use super::abi::{Kevent, NOTE_TRIGGER, Raw, change_if_there};
 use super::{Flag, Poller};
 
 #[derive(Debug)]
@@ -60,12 +60,9 @@ impl Waker {
     #[inline]
     pub(crate) fn wake(&self) -> io::Result<()> {
         match &self.kind {
+            // It is gone if it has retired.
             Kind::User { ident, id } => {
-                match self.poller.change(&[user(*ident, 0, NOTE_TRIGGER, *id)]) {
-                    // It has retired.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-                    woken => woken,
-                }
+                change_if_there(&self.poller.queue.kq, user(*ident, 0, NOTE_TRIGGER, *id))
             }
             Kind::Pipe(flag) => flag.raise(),
         }

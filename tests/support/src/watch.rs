@@ -84,15 +84,6 @@ pub fn go_on_alone() -> Option<Watchdog> {
     None
 }
 
-/// Runs `body` in a process of its own. `name` is the calling test's.
-#[track_caller]
-pub fn in_child(name: &str, body: impl FnOnce()) {
-    let test = test_name();
-    assert!(test.ends_with(name), "{name} is not the name of {test}");
-    let Some(_dog) = go_on_alone() else { return };
-    body();
-}
-
 static BIRTHS: RwLock<()> = RwLock::new(());
 
 /// Begins a process, when [`no_births`] allows it.
@@ -101,10 +92,16 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
-/// For whoever closes a file for good: a new process has all files of this one until it runs its
+/// Lets no process begin meanwhile. A new process has all files of this one until it runs its
 /// program, and what is closed meanwhile is open still.
 pub fn no_births() -> RwLockWriteGuard<'static, ()> {
     BIRTHS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes a file for good: no new process has it, either.
+pub fn close(file: impl Sized) {
+    let _alone = no_births();
+    drop(file);
 }
 
 /// xorshift64: reproducible, and good enough to vary timings.

@@ -33,13 +33,13 @@
 //! Where ptrace is refused these tests are skipped.
 //!
 //! # To run the tests alone
-//! `cargo test --test system stalls` takes about 20 seconds. With `-- --nocapture` it
+//! `cargo test --test system stalls` takes about ten seconds. With `-- --nocapture` it
 //! also prints the numbers. After a run that failed it prints the places where the stopped sender
 //! stood, if `addr2line` is installed. These variables change a run:
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 4; the nightly check takes 200 |
+//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 2; `.ci/run` takes 10, `.ci/nightly` 200 |
 //! | `POLLMUX_STALL_MS` | length of one stop in ms | 30; the nightly check takes 100 |
 //! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
 //! | `POLLMUX_STALL_REQUIRE` | if set, a test that would be skipped fails | |

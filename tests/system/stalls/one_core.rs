@@ -11,12 +11,13 @@ use pollmux::{Events, Handle, Reactor, Select, Source, Time, never, select, sour
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::stalls::child::{Program, alone, is_child, say, skip};
+use crate::stalls::verdict::rounds;
 use support::watch::Random;
 
 /// Each tick stops a sender at a random instruction.
 const PERIOD: Duration = Duration::from_micros(150);
-/// The loop runs for so long.
-const LENGTH: Duration = Duration::from_millis(250);
+/// The loop runs for so long, for each stop that the other tests make in a run.
+const LENGTH: Duration = Duration::from_millis(50);
 /// The worst receive, the worst tick and the worst turn must be below this.
 const LIMIT: Duration = Duration::from_millis(10);
 /// Any thread may be stalled once: a test fails only if each of so many runs fails.
@@ -219,8 +220,8 @@ fn measure(shared: &Shared, mut turn: impl FnMut(&mut Worst)) {
         return say(format_args!("skipped, SCHED_FIFO is refused: {error}"));
     }
     let mut worst = Worst::default();
-    let begin = Instant::now();
-    while begin.elapsed() < LENGTH {
+    let (begin, length) = (Instant::now(), LENGTH * rounds().min(40) as u32);
+    while begin.elapsed() < length {
         let begin = Time::now();
         turn(&mut worst);
         worst.turn = worst.turn.max(Time::now().duration_since(begin).as_nanos() as u64);

@@ -20,6 +20,11 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+/// How many stops a run makes.
+pub fn rounds() -> u64 {
+    setting("POLLMUX_STALL_ROUNDS", 2)
+}
+
 /// A tick in the log of the loop; times in ns.
 #[derive(Clone, Copy)]
 struct Tick {
@@ -96,8 +101,7 @@ type Skip = String;
 
 /// Runs the program once, with stops or without.
 fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Skip> {
-    let (rounds, hold) = (setting("POLLMUX_STALL_ROUNDS", 4), setting("POLLMUX_STALL_MS", 30));
-    let hold = Duration::from_millis(hold);
+    let hold = Duration::from_millis(setting("POLLMUX_STALL_MS", 30));
     let mut program = Program::begin(name);
     let line = program.hear().unwrap_or_else(|| panic!("{name}: the child does not begin"));
     let numbers = line.strip_prefix("stopped ").and_then(|line| line.split_once(' '));
@@ -105,7 +109,7 @@ fn run(name: &str, stopping: bool, seed: u64, bystander: bool) -> Result<Run, Sk
     let (thread, sending) = (thread.parse().unwrap(), sending.parse().unwrap());
     let tracee = Tracee::seize(program.id(), thread, sending, seed);
     let mut tracee = tracee.map_err(|error| format!("ptrace is refused: {error}"))?;
-    let mut rounds = (0..rounds).map(|_| {
+    let mut rounds = (0..rounds()).map(|_| {
         if stopping {
             return tracee.stop_somewhere(hold);
         }

@@ -50,6 +50,7 @@ fn made<T>(timer: io::Result<T>) -> io::Result<T> {
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping the timer stops it"]
 pub struct PollerTimer(pub(super) backend::Timer);
 
 impl PollerTimer {
@@ -96,6 +97,7 @@ impl PollerTimer {
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping the timer stops it"]
 pub struct TimerFd(backend::TimerFd);
 
 impl TimerFd {

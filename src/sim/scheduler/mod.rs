@@ -48,7 +48,7 @@ use self::woken::Woken;
 use super::history::{Happening, History};
 use super::member::{Driven, MemberDriver, may_panic, waits_for};
 use crate::driver::VirtualClock;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, unpoisoned};
 use crate::sys::Time;
 
 /// The number of a member; never used again.
@@ -339,7 +339,7 @@ impl Scheduler {
     }
 
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state)
+        unpoisoned(self.changed.wait(state))
     }
 
     /// The caller hands the turn over, waits until it is back, and joins members that end.

@@ -78,7 +78,7 @@ pub(super) struct Scheduler {
 /// A killed member is unwound with this: the panic hook is not called for it.
 pub(super) struct Killed;
 
-/// How a member gives up its turn.
+/// The ways in which a member gives up its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
     /// Until it is woken, or until then on its own clock.
@@ -114,12 +114,12 @@ impl Scheduler {
         &self.clock
     }
 
-    /// How often the turn went to another thread.
+    /// The number of times that the turn went to another thread.
     pub(super) fn handovers(&self) -> u64 {
         self.lock().handovers
     }
 
-    /// How many choices chance has made.
+    /// The number of choices that chance has made.
     pub(super) fn choices(&self) -> u64 {
         let state = self.lock();
         state.choices.min(state.budget)

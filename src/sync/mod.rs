@@ -64,8 +64,8 @@ mod real {
     pub(crate) use crate::sys::fence::{
         heavy as heavy_fence, init as init_fences, light as light_fence,
     };
-    use std::sync::atomic::AtomicU8;
     pub(super) use std::sync::Mutex as Inner;
+    use std::sync::atomic::AtomicU8;
 
     /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! How a context has ended.
+//! The cause of the end of a context.
 
 use std::error::Error;
 use std::fmt;

@@ -35,7 +35,7 @@ fn select(hook: &Hook, notify: &Notify, bed: &Bed) {
     }
 }
 
-/// Those of a `wait`, which looks only when there is a mark.
+/// The steps of a `wait`, which looks only when there is a mark.
 fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
     notify.prepare(SLOT);
     let mut ready = hook.bell.ask_and_look(Request::Mark) == Look::Ready;

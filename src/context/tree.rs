@@ -95,13 +95,13 @@ impl Node {
         child
     }
 
-    /// How the node has ended, as far as any thread has noticed.
+    /// The end of the node, if any thread has noticed an end.
     #[inline]
     pub(super) fn ended(&self) -> Option<ContextError> {
         self.end.get().map(|cause| cause.error)
     }
 
-    /// How the node has ended by now. Writes a deadline down that has passed.
+    /// The end of the node by now. Ends a node whose deadline has passed.
     pub(super) fn settle(&self, clock: &Clock) -> Option<ContextError> {
         let limit = match (self.ended(), &self.limit) {
             (None, Some(limit)) => limit,

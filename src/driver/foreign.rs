@@ -27,6 +27,7 @@ pub struct Queue<E> {
 ///
 /// Register it before the first wait and before [`embed`](crate::Reactor::embed); what comes
 /// earlier waits. When it is dropped, or never asked for, the driver drops its events.
+#[must_use = "dropping the events leaves them to no source"]
 pub struct Events<E> {
     shared: Rc<Shared<E>>,
 }

@@ -33,7 +33,7 @@ pub mod private {
 pub enum Pick<A, B> {
     /// This case.
     This(A),
-    /// One of those behind it.
+    /// A case behind this one.
     Rest(B),
 }
 

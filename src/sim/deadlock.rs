@@ -21,15 +21,15 @@ pub struct Deadlock {
 /// A member of a world that stands still.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitingMember {
-    /// Its name.
+    /// The name of the member.
     pub member: String,
-    /// The deadline of its reactor, of a member that is paused: otherwise it would be due.
+    /// The deadline of the reactor, if the member is paused: otherwise the deadline would be due.
     pub deadline: Option<Time>,
-    /// The links that end at it: from where, and what became of the messages.
+    /// The links that end at the member: their other ends, and the counts of their messages.
     pub links: Vec<(String, LinkStats)>,
-    /// Nobody has resumed it.
+    /// The member is paused, and nobody has resumed it.
     pub paused: bool,
-    /// The live sources of its reactor, by the line that made them, most first.
+    /// The live sources of the reactor, by the line that made them, most first.
     pub waits_for: Vec<WaitsFor>,
 }
 

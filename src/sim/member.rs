@@ -83,7 +83,7 @@ pub struct WaitsFor {
     pub kind: Option<SourceKind>,
     /// The line that made them.
     pub location: Option<&'static Location<'static>>,
-    /// How many there are.
+    /// The number of sources.
     pub count: usize,
 }
 

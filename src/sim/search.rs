@@ -52,7 +52,7 @@ pub struct FailingSeed {
     pub text: String,
     /// The history of the run.
     pub history: History,
-    /// How many choices the seed made.
+    /// The number of choices that the seed made.
     pub choices: u64,
     /// Fewer choices, after which the run still fails with the same text but for its numbers, and
     /// the history of that run: [`SimWorld::with_choices`] makes it again.

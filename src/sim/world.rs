@@ -69,10 +69,10 @@ use crate::sys::Time;
 /// ```
 ///
 /// # What a seed decides
-/// - The next to run of the members that can go on at one instant, and whether a message that
-///   arrives at that instant comes before or after them.
+/// - The order of the members that can go on at one instant, and of a message that arrives at that
+///   instant among them.
 /// - The order of messages that arrive at one instant. A link keeps the order of its own messages.
-/// - What is lost, late or doubled, and how long the rest takes.
+/// - The losses, delays and duplicates of messages.
 /// - The choices among ready cases in the reactors of [`spawn`](WorldHandle::spawn).
 ///
 /// One seed makes one history, also when members panic, are killed, or have thread-locals whose

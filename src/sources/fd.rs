@@ -323,7 +323,7 @@ impl<T: AsFd> Fd<T> {
         result
     }
 
-    /// Something was read or written.
+    /// Notes that bytes were read or written.
     fn progressed(&self) {
         self.slot.progressed();
         if self.mode == Mode::Level && self.slot.is_ready() {

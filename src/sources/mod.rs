@@ -39,7 +39,7 @@ pub use crate::reactor::BeforeSleep;
 
 use crate::reactor::Handle;
 
-/// Something that a `select!` can wait for and take an item from.
+/// A source of items that a `select!` can wait for.
 ///
 /// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of
 /// every case; if some are, `try_take` of one of them, and the turn is over when it gives an item;

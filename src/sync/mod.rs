@@ -18,7 +18,7 @@ pub(crate) use self::model::*;
 #[cfg(not(all(loom, test)))]
 pub(crate) use self::real::*;
 
-use std::sync::{PoisonError, TryLockError};
+use std::sync::{LockResult, PoisonError, TryLockError};
 
 /// A lock that ignores poisoning: no code panics half way through a change under it.
 #[derive(Default)]
@@ -31,11 +31,11 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.lock())
     }
 
     pub(crate) fn into_inner(self) -> T {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.into_inner())
     }
 
     /// Takes the lock if nobody has it.
@@ -49,34 +49,23 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A condition variable for [`Mutex`].
-pub(crate) struct Condvar(InnerCondvar);
-
-impl Condvar {
-    pub(crate) fn new() -> Condvar {
-        Condvar(InnerCondvar::new())
-    }
-
-    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn notify_all(&self) {
-        self.0.notify_all();
-    }
+/// The guard of a lock, or its value, also if a thread has panicked under the lock.
+#[inline]
+pub(crate) fn unpoisoned<T>(result: LockResult<T>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(not(all(loom, test)))]
 mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use std::sync::{MutexGuard, RwLock};
+    pub(crate) use std::sync::{Condvar, MutexGuard, RwLock};
     pub(crate) use std::thread;
 
     pub(crate) use crate::sys::fence::{
         heavy as heavy_fence, init as init_fences, light as light_fence,
     };
+    pub(super) use std::sync::Mutex as Inner;
     use std::sync::atomic::AtomicU8;
-    pub(super) use std::sync::{Condvar as InnerCondvar, Mutex as Inner};
 
     /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]
@@ -201,10 +190,10 @@ mod model {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::sync::{MutexGuard, RwLock};
+    pub(crate) use loom::sync::{Condvar, MutexGuard, RwLock};
     pub(crate) use loom::thread;
 
-    pub(super) use loom::sync::{Condvar as InnerCondvar, Mutex as Inner};
+    pub(super) use loom::sync::Mutex as Inner;
 
     /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
     pub(crate) fn full_fence() {

@@ -225,6 +225,7 @@ fn raise(signal: i32) {
 /// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the parent
 /// shares. There its signals have the actions that they had before the set. The child may make sets
 /// of its own. (A raw `fork` syscall is noticed by the handler and by the drop, not by `take`.)
+#[must_use = "dropping the set restores the old actions of its signals"]
 pub struct SignalSet {
     slot: &'static Slot,
 }

@@ -50,6 +50,7 @@ fn made<T>(timer: io::Result<T>) -> io::Result<T> {
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping the timer stops it"]
 pub struct PollerTimer(pub(super) backend::Timer);
 
 impl PollerTimer {
@@ -95,6 +96,7 @@ impl PollerTimer {
 /// assert!(Time::now() >= deadline);
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the timer stops it"]
 pub struct TimerFd(backend::TimerFd);
 
 impl TimerFd {

@@ -25,6 +25,7 @@ use super::{Poller, backend};
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping the waker takes it out of the poller"]
 pub struct Waker(backend::Waker);
 
 impl Waker {

@@ -32,6 +32,17 @@ fn poll_by_wait(reactor: &Reactor, timer: &Timer) -> Option<Time> {
 // Item 1: never early, at once, or never.
 
 #[test]
+fn a_virtual_clock_that_starts_now_takes_instants() {
+    let start = Time::now();
+    let (sim, reactor) = simulated_from(start);
+    let timer = reactor.at(Instant::from(start + ms(1_000)));
+    let due = reactor.recv(&timer).unwrap();
+    // There and back through an Instant: a little late, never early.
+    assert!(due >= start + ms(1_000) && due < start + ms(1_001), "{due:?} from {start:?}");
+    assert_eq!(sim.now(), due);
+}
+
+#[test]
 fn a_timer_is_never_early_by_the_wall_clock() {
     // Real time is the point: the kernel's timer and two conversions between clocks lie between
     // arming and receiving.

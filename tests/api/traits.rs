@@ -103,7 +103,7 @@ fn ends_and_handles_pass_a_caught_panic() {
     unwinds::<(Member<Message>, MemberDriver, Deadlock, WaitingMember, WaitsFor)>();
     unwinds::<(History, FailingSeed)>();
     // sys
-    unwinds::<(Time, sys::BootTime, sys::OsClock, sys::Expiry)>();
+    unwinds::<(Time, sys::BootTime, sys::TimerClock, sys::Expiry)>();
     unwinds::<(sys::Interest, sys::Mode, sys::Readiness)>();
     unwinds::<(sys::Poller, sys::PollEvent, sys::PollEvents, sys::Waker, sys::PollerTimer)>();
     unwinds::<(sys::TimerFd, sys::ProcessFd, sys::SignalSet)>();

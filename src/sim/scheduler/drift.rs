@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::driver::VirtualClock;
 use crate::sys::Time;
 
-/// How a member's clock differs from the world's.
+/// The difference between a member's clock and the world's.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Drift {
     pub(in crate::sim) clock: VirtualClock,

@@ -48,7 +48,7 @@ use self::woken::Woken;
 use super::history::{Happening, History};
 use super::member::{Driven, MemberDriver, may_panic, waits_for};
 use crate::driver::VirtualClock;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, unpoisoned};
 use crate::sys::Time;
 
 /// The number of a member; never used again.
@@ -78,7 +78,7 @@ pub(super) struct Scheduler {
 /// A killed member is unwound with this: the panic hook is not called for it.
 pub(super) struct Killed;
 
-/// How a member gives up its turn.
+/// The ways in which a member gives up its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
     /// Until it is woken, or until then on its own clock.
@@ -114,12 +114,12 @@ impl Scheduler {
         &self.clock
     }
 
-    /// How often the turn went to another thread.
+    /// The number of times that the turn went to another thread.
     pub(super) fn handovers(&self) -> u64 {
         self.lock().handovers
     }
 
-    /// How many choices chance has made.
+    /// The number of choices that chance has made.
     pub(super) fn choices(&self) -> u64 {
         let state = self.lock();
         state.choices.min(state.budget)
@@ -339,7 +339,7 @@ impl Scheduler {
     }
 
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state)
+        unpoisoned(self.changed.wait(state))
     }
 
     /// The caller hands the turn over, waits until it is back, and joins members that end.

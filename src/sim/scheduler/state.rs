@@ -33,7 +33,7 @@ pub(super) struct Record {
     pub(super) asked: bool,
     pub(super) waits_for: Vec<WaitsFor>,
     pub(super) clock: Drift,
-    /// How often it was unwound, or refused to wait while it unwinds, since it was killed.
+    /// The times that the killed member was unwound, and refused to wait while it unwinds.
     pub(super) unwound: u32,
     pub(super) refused: u32,
 }
@@ -72,7 +72,7 @@ pub(in crate::sim) struct Stuck {
 
 /// The state behind the lock.
 pub(super) struct State {
-    /// Those that have not ended.
+    /// The members that have not ended.
     pub(super) members: BTreeMap<Id, Record>,
     pub(super) next_id: Id,
     /// Every name there was.

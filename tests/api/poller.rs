@@ -15,14 +15,10 @@ use pollmux::sys::{
     BootTime, Event, Events, Expiry, Interest, Mode, OsClock, OsTimer, Poller, ProcessFd, TimerFd,
     Waker,
 };
-use support::watch::{dog, no_births, spawn};
+use support::{dog, ms, no_births, spawn};
 
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 fn pair() -> (UnixStream, UnixStream) {
     let (a, b) = UnixStream::pair().unwrap();

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::{Events, Inbox, Reactor, Source, select};
 
-use support::cpu::timed;
-use support::time::{at, keys, ms, ready_keys, simulated};
-use support::watch::dog;
+use support::{at, dog, keys, ms, ready_keys, simulated, timed};
 
 /// An inbox with this key, and its sender.
 fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {

@@ -18,17 +18,10 @@ use pollmux::{
     reactor::SourceKind,
     select,
 };
-use support::{close, dog, spawn};
+use support::{close, dog, pair, spawn};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
-}
-
-fn pair() -> (UnixStream, UnixStream) {
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    ours.set_nonblocking(true).unwrap();
-    (theirs, ours)
 }
 
 fn tcp() -> (TcpStream, TcpStream) {

@@ -15,7 +15,7 @@ use pollmux::{
     select,
     sim::{Deadlock, Link, LinkStats},
 };
-use support::{Drops, HOUR, at, dog, ms, panic_text, sleep, text};
+use support::{Drops, HOUR, alone, at, dog, ms, panic_text, sleep, text};
 
 type Log<T> = Arc<Mutex<Vec<T>>>;
 
@@ -795,7 +795,7 @@ fn a_member_may_make_its_reactor_itself() {
 
 #[test]
 fn dropped_worlds_leave_no_thread_behind() {
-    let _dog = dog();
+    alone!(); // the threads are those of the process
     for seed in 0..300 {
         let mut world = SimWorld::new(seed);
         for n in 0..3 {

@@ -2,6 +2,7 @@
 //! driver that follows a script, counting values, a counting allocator, and a storm of signals.
 
 use std::any::Any;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod alloc;
@@ -50,4 +51,12 @@ pub fn panic_text<R>(f: impl FnOnce() -> R) -> String {
 #[track_caller]
 pub fn panics_with(text: &str, f: impl FnOnce()) {
     assert_eq!(panic_text(f), text);
+}
+
+/// Two connected sockets, neither of which blocks.
+pub fn pair() -> (UnixStream, UnixStream) {
+    let (a, b) = UnixStream::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    (a, b)
 }

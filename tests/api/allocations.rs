@@ -11,10 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::{
-    Context, Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, reactor::Stats,
-    select,
+    Context, Events, Reactor, Select, Tick, Ticker, Time, Timer, channel, reactor::Stats, select,
 };
-use support::warm::{allocates_nothing, allocations};
+use support::{allocates_nothing, allocations, simulated};
 
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -129,8 +128,7 @@ fn restart_and_reset_of_a_ticker() {
 
 #[test]
 fn a_ticker_taken() {
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).expect("a reactor");
+    let (sim, reactor) = simulated();
     let tickers: Vec<Ticker> =
         (1..=64).map(|i| reactor.every(Duration::from_millis(i)).expect("a period")).collect();
     let mut ticks = 0;

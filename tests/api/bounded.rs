@@ -10,28 +10,18 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Poller};
 use pollmux::{
-    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, channel, never,
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, channel,
     reactor::{TimerId, TryPostError},
     select,
 };
 
-use support::alone;
-use support::time::{at, ms, simulated};
-use support::warm::{allocations, bytes, frees};
-use support::watch::dog;
-
-const HOUR: Duration = Duration::from_secs(3600);
+use support::{HOUR, allocations, alone, at, bytes, dog, frees, ms, simulated, turn};
 
 /// The bytes that `f` leaves allocated.
 fn growth(f: impl FnOnce()) -> isize {
     let before = live();
     f();
     live() - before
-}
-
-/// A turn that finds nothing and does not wait.
-fn turn(reactor: &Handle) {
-    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
 }
 
 /// Generous beside what one request takes.

@@ -16,12 +16,10 @@ use pollmux::{
     select,
 };
 
-use support::time;
-use support::time::{at, ms, ready_keys, simulated};
-use support::warm::{allocates_nothing, allocations};
-use support::watch::{dog, scripted};
-
-const HOUR: Duration = Duration::from_secs(3600);
+use support::{
+    Drops, HOUR, allocates_nothing, allocations, at, dog, ms, panics_with, ready_keys, scripted,
+    simulated, turn,
+};
 
 /// What was called, in order.
 #[derive(Clone, Debug, Default)]
@@ -51,18 +49,6 @@ impl Log {
 
 /// A callback that its own closure can reach.
 type Own = Rc<RefCell<Option<Callback>>>;
-
-/// A turn that finds nothing and does not wait.
-fn turn(reactor: &Handle) {
-    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
-}
-
-/// Runs `f`, which must panic with `text`.
-#[track_caller]
-fn panics_with(text: &str, f: impl FnOnce()) {
-    let caught = catch_unwind(AssertUnwindSafe(f)).expect_err("no panic");
-    assert_eq!(caught.downcast_ref::<&str>(), Some(&text));
-}
 
 /// A name, and something that waits for a timer.
 type Wait = (&'static str, fn(&Handle, &Timer));
@@ -565,7 +551,7 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
         let mut events = Events::with_capacity(4);
         tx.send(1).unwrap();
         cx.wait(&mut events).unwrap();
-        assert_eq!(time::keys(&events), [source.key()]);
+        assert_eq!(support::keys(&events), [source.key()]);
         note.note(source.try_recv().unwrap());
         tx.send(2).unwrap();
         let mut select = Select::new(cx);
@@ -840,25 +826,16 @@ fn a_callback_with_a_handle_inside_leaks_nothing_when_the_reactor_goes() {
 
 // When closures are dropped.
 
-/// Counts its drops.
-#[derive(Clone)]
-struct Counted(Rc<Cell<u32>>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() + 1);
-    }
-}
-
 /// A reactor, how often the closure was dropped, and a callback in an hour with that closure, which
 /// first does `deed`.
-fn counted(deed: impl Fn(&CallbackContext<'_>) + 'static) -> (Reactor, Rc<Cell<u32>>, Callback) {
+fn counted(deed: impl Fn(&CallbackContext<'_>) + 'static) -> (Reactor, Drops, Callback) {
     let (_, reactor) = simulated();
-    let drops = Rc::new(Cell::new(0));
-    let counted = Counted(drops.clone());
+    let drops = Drops::new();
+    let (counted, seen) = (drops.message(), drops.clone());
     let callback = reactor.call_after(HOUR, move |cx| {
+        let _counted = &counted;
         deed(cx);
-        assert_eq!(counted.0.get(), 0, "dropped while it runs");
+        assert_eq!(seen.count(), 0, "dropped while it runs");
     });
     (reactor, drops, callback)
 }
@@ -879,19 +856,19 @@ fn a_closure_is_dropped_once_with_its_callback() {
     for reach in states {
         let (reactor, drops, callback) = counted(|_| {});
         reach(&reactor, &callback);
-        assert_eq!(drops.get(), 0);
+        assert_eq!(drops.count(), 0);
         drop(callback);
-        assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+        assert_eq!((drops.count(), reactor.stats().live), (1, 0));
         reactor.sleep_blocking(2 * HOUR).unwrap();
         drop(reactor);
-        assert_eq!(drops.get(), 1);
+        assert_eq!(drops.count(), 1);
 
         let (reactor, drops, callback) = counted(|_| {});
         reach(&reactor, &callback);
         drop(reactor);
-        assert_eq!(drops.get(), 1, "with the reactor");
+        assert_eq!(drops.count(), 1, "with the reactor");
         drop(callback);
-        assert_eq!(drops.get(), 1);
+        assert_eq!(drops.count(), 1);
     }
 }
 
@@ -899,10 +876,10 @@ fn a_closure_is_dropped_once_with_its_callback() {
 fn a_detached_closure_is_dropped_when_it_is_done() {
     let (reactor, drops, callback) = counted(|_| {});
     let id = callback.detach();
-    assert_eq!((drops.get(), reactor.is_live(id), reactor.stats().live), (0, true, 1));
+    assert_eq!((drops.count(), reactor.is_live(id), reactor.stats().live), (0, true, 1));
     reactor.sleep_blocking(HOUR).unwrap();
     assert_eq!(
-        (drops.get(), reactor.is_live(id), reactor.stats().called, reactor.stats().live),
+        (drops.count(), reactor.is_live(id), reactor.stats().called, reactor.stats().live),
         (1, false, 1, 0)
     );
 }
@@ -919,10 +896,10 @@ fn a_detached_callback_that_arms_itself_stays_until_it_does_not() {
     let id = callback.detach();
     for calls in 1..=2 {
         reactor.sleep_blocking(HOUR).unwrap();
-        assert_eq!((drops.get(), reactor.stats().called, reactor.is_live(id)), (0, calls, true));
+        assert_eq!((drops.count(), reactor.stats().called, reactor.is_live(id)), (0, calls, true));
     }
     reactor.sleep_blocking(HOUR).unwrap();
-    assert_eq!((drops.get(), reactor.stats().called, reactor.is_live(id)), (1, 3, false));
+    assert_eq!((drops.count(), reactor.stats().called, reactor.is_live(id)), (1, 3, false));
 }
 
 #[test]
@@ -930,7 +907,7 @@ fn a_detached_closure_is_dropped_when_it_is_stopped_by_its_id() {
     let (reactor, drops, callback) = counted(|_| {});
     let id = callback.detach();
     assert_eq!(reactor.reset_timer(id, HOUR * 2), Ok(true));
-    assert_eq!((reactor.stop_timer(id), drops.get(), reactor.stats().live), (Ok(true), 1, 0));
+    assert_eq!((reactor.stop_timer(id), drops.count(), reactor.stats().live), (Ok(true), 1, 0));
     assert_eq!(reactor.stop_timer(id), Err(TimerError::Dead));
     // Also when it is due already, in the same batch.
     let (reactor, drops, callback) = counted(|_| panic!("it was stopped"));
@@ -940,7 +917,7 @@ fn a_detached_closure_is_dropped_when_it_is_stopped_by_its_id() {
     callback.reset(HOUR);
     callback.detach();
     reactor.sleep_blocking(HOUR).unwrap();
-    assert_eq!((drops.get(), reactor.stats().live), (1, 1));
+    assert_eq!((drops.count(), reactor.stats().live), (1, 1));
 }
 
 #[test]
@@ -948,7 +925,7 @@ fn a_callback_detached_with_nothing_pending_is_gone_at_once() {
     let (reactor, drops, callback) = counted(|_| {});
     callback.stop();
     let id = callback.detach();
-    assert_eq!((drops.get(), reactor.is_live(id), reactor.stats().live), (1, false, 0));
+    assert_eq!((drops.count(), reactor.is_live(id), reactor.stats().live), (1, false, 0));
 }
 
 #[test]
@@ -967,9 +944,9 @@ fn a_callback_detached_in_its_own_call_is_gone_after_it_unless_it_is_armed() {
         });
         *own.borrow_mut() = Some(callback);
         reactor.sleep_blocking(HOUR).unwrap();
-        assert_eq!((drops.get(), reactor.stats().live), if again { (0, 1) } else { (1, 0) });
+        assert_eq!((drops.count(), reactor.stats().live), if again { (0, 1) } else { (1, 0) });
         reactor.sleep_blocking(HOUR).unwrap();
-        assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+        assert_eq!((drops.count(), reactor.stats().live), (1, 0));
         assert_eq!(reactor.stats().called, if again { 2 } else { 1 });
     }
 }
@@ -982,7 +959,7 @@ fn a_detached_callback_that_stops_what_it_has_armed_itself_is_gone_after_its_cal
     });
     callback.detach();
     reactor.sleep_blocking(HOUR).unwrap();
-    assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+    assert_eq!((drops.count(), reactor.stats().live), (1, 0));
 }
 
 #[test]
@@ -990,7 +967,7 @@ fn a_detached_callback_that_panics_is_gone() {
     let (reactor, drops, callback) = counted(|_| panic!("in a callback"));
     callback.detach();
     panics_with("in a callback", || reactor.sleep_blocking(HOUR).unwrap());
-    assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+    assert_eq!((drops.count(), reactor.stats().live), (1, 0));
 }
 
 #[test]

@@ -14,13 +14,7 @@ use pollmux::channel::{
     TrySendError,
 };
 use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
-use support::watch::{Random, dog, overheard, scripted};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use support::{HOUR, Random, dog, ms, overheard, panic_text, scripted_reactor};
 
 /// Checks that what comes from each producer is in order and complete.
 struct Order(Vec<u64>);
@@ -707,17 +701,9 @@ fn errors_say_what_happened_whatever_the_message() {
 
 #[test]
 fn a_capacity_that_cannot_be_panics_and_says_so() {
-    let panics = |make: fn()| {
-        let payload = catch_unwind(make).expect_err("no panic");
-        payload
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
-            .unwrap()
-    };
-    let text = panics(|| drop(channel::bounded::<u8>(usize::MAX)));
+    let text = panic_text(|| drop(channel::bounded::<u8>(usize::MAX)));
     assert!(text.contains("pollmux") && text.contains(&usize::MAX.to_string()), "{text}");
-    let text = panics(|| drop(channel::bounded::<[u64; 1 << 20]>(usize::MAX >> 18)));
+    let text = panic_text(|| drop(channel::bounded::<[u64; 1 << 20]>(usize::MAX >> 18)));
     assert!(text.contains("pollmux") && text.contains("memory"), "{text}");
 }
 
@@ -1111,8 +1097,7 @@ fn the_going_of_the_last_sender_wakes_every_kind_of_receiver() {
 
 #[test]
 fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
-    let (driver, script) = scripted(&Sim::new());
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = scripted_reactor();
     let (tx, first) = reactor.channel(64).unwrap();
     let (ty, second) = reactor.channel(64).unwrap();
     let mut events = Events::with_capacity(8);
@@ -1142,8 +1127,7 @@ fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
 
 #[test]
 fn a_channel_that_a_select_does_not_mention_costs_one_spurious_turn_at_most() {
-    let (driver, script) = scripted(&Sim::new());
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = scripted_reactor();
     let (quiet, inbox) = reactor.channel::<u32>(4).unwrap();
     let (noise, ignored) = reactor.channel(64).unwrap();
     for _ in 0..20 {

@@ -18,26 +18,11 @@ use pollmux::{
     driver::{Clock, Driver},
     select,
 };
-use support::alone;
-use support::cpu::timed;
-use support::warm::bytes;
-use support::watch::{Random, dog, scripted};
+use support::{
+    HOUR, Random, alone, bytes, dog, ms, panic_text, scripted_reactor, simulated, timed, turn,
+};
 
-const HOUR: Duration = Duration::from_secs(3600);
 const MANY: usize = 100_000;
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn simulated() -> (Sim, Reactor) {
-    let sim = Sim::new();
-    (sim.clone(), Reactor::with_driver(sim).unwrap())
-}
-
-fn turn(reactor: &Handle) {
-    select! { reactor; default => {} }
-}
 
 fn error(cause: &Cause) -> ContextError {
     cause.error()
@@ -157,17 +142,9 @@ fn done_on_another_clock_is_refused_where_there_is_a_deadline() {
     let (_, reactor) = simulated();
     let (context, canceller) = Context::background().with_cancel();
     let (timed, _timed) = context.with_timeout(HOUR);
-    let text = |result: thread::Result<()>| {
-        *result
-            .unwrap_err()
-            .downcast::<String>()
-            .or_else(|cause| cause.downcast::<&str>().map(|text| Box::new(text.to_string())))
-            .unwrap()
-    };
-    let refused = text(catch_unwind(AssertUnwindSafe(|| drop(reactor.done(&timed)))));
+    let refused = panic_text(|| drop(reactor.done(&timed)));
     assert!(refused.contains("another clock"), "{refused}");
-    let refused =
-        text(catch_unwind(AssertUnwindSafe(|| drop(reactor.after_cancel(&timed, |_| {})))));
+    let refused = panic_text(|| drop(reactor.after_cancel(&timed, |_| {})));
     assert!(refused.contains("another clock"), "{refused}");
     let other = Sim::new();
     let (timed, _timed) = Context::on_clock(other.clock()).with_timeout(HOUR);
@@ -366,9 +343,7 @@ fn a_cancellation_after_the_deadline_has_been_reported_changes_nothing() {
 
 #[test]
 fn a_cancellation_takes_the_armed_deadline_away() {
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = scripted_reactor();
     let (context, canceller) = reactor.context().with_timeout(ms(10));
     let (done, later) = (reactor.done(&context), reactor.after(ms(50)));
     canceller.cancel();
@@ -391,9 +366,7 @@ fn a_cancellation_takes_the_armed_deadline_away() {
 
 #[test]
 fn a_deadline_is_armed_where_it_is_waited_for_and_only_the_earliest_of_the_path() {
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = scripted_reactor();
     let (parent, _parent) = reactor.context().with_timeout(ms(10));
     let (child, _child) = parent.with_timeout(ms(20));
     let (unwatched, _unwatched) = reactor.context().with_timeout(ms(30));
@@ -550,8 +523,7 @@ fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
     // So many that who cancels is not over before a reactor that was woken too early sleeps again.
     const N: usize = 20_000;
     for _ in 0..5 {
-        let (driver, script) = scripted(&Sim::new());
-        let reactor = Reactor::with_driver(driver).unwrap();
+        let (_, reactor, script) = scripted_reactor();
         let (root, canceller) = Context::background().with_cancel();
         let children: Vec<_> = (0..N).map(|_| root.with_cancel()).collect();
         let dones: Vec<_> = children

@@ -8,10 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{Events, Reactor, Select, Sim, Source, Time, Timer, never, select};
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use support::{ms, simulated};
 
 /// A reactor, its clock, and what keeps the stale entries there.
 struct Spoilt {
@@ -30,8 +27,7 @@ enum By {
 const WAYS: [(By, usize); 3] = [(By::Stop, 40_000), (By::PutOff, 10_000), (By::Stop, 9_000)];
 
 fn spoilt(by: By, n: usize) -> Spoilt {
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (sim, reactor) = simulated();
     let timers = (0..n).map(|_| reactor.after(ms(1))).collect();
     let spoilt = Spoilt { sim, reactor, timers };
     spoilt.spoil(by);
@@ -294,8 +290,7 @@ fn a_callback_makes_a_case_due_in_the_same_turn() {
     assert!(set.try_wait().unwrap().is_some());
 
     // The same without a stale entry.
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (sim, reactor) = simulated();
     let timer = Rc::new(reactor.timer());
     let armed = timer.clone();
     let call = reactor.call_after(ms(1), move |_| _ = armed.reset_at(Time::ZERO));
@@ -342,8 +337,7 @@ fn a_sleep_of_zero_calls_what_is_due() {
 #[test]
 fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
     // Each of them is called again at once: the sleep ends on time, with each of them called.
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (sim, reactor) = simulated();
     let counts: Vec<_> = (0..5_000).map(|_| Rc::new(Cell::new(0))).collect();
     let calls: Vec<_> = counts
         .iter()
@@ -402,8 +396,7 @@ fn at_the_end_of_a_timeout_callbacks_run_once() {
 #[test]
 fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     fn busy() -> (Sim, Reactor, Rc<Cell<u32>>) {
-        let sim = Sim::new();
-        let reactor = Reactor::with_driver(sim.clone()).unwrap();
+        let (sim, reactor) = simulated();
         let count = Rc::new(Cell::new(0));
         let counted = count.clone();
         let call = reactor.call_after(Duration::ZERO, move |cx| {
@@ -439,8 +432,7 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     assert_eq!(sim.now(), Time::ZERO + ms(5));
 
     // Two that arm each other.
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (sim, reactor) = simulated();
     let ids = Rc::new(Cell::new(None));
     let of = |first: bool| {
         let ids = ids.clone();
@@ -457,8 +449,7 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
 
 #[test]
 fn a_callback_armed_by_a_callback_runs_at_that_instant() {
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (_, reactor) = simulated();
     let seen = Rc::new(Cell::new(None));
     let then = seen.clone();
     let call = move |cx: &pollmux::CallbackContext<'_>| {

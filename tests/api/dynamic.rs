@@ -4,18 +4,9 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, SendError};
-use pollmux::{Events, Inbox, Reactor, Select, Sim, Source, Timer, never, select};
+use pollmux::{Events, Inbox, Reactor, Select, Source, Timer, never, select};
 
-use support::cpu::timed;
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn simulated() -> (Sim, Reactor) {
-    let sim = Sim::new();
-    (sim.clone(), Reactor::with_driver(sim).unwrap())
-}
+use support::{ms, simulated, timed};
 
 #[test]
 fn an_empty_set_is_an_error() {

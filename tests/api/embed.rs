@@ -18,15 +18,9 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
-use support::alone;
-use support::watch::{Random, dog, no_births};
+use support::{HOUR, Random, alone, dog, ms, no_births};
 
-const HOUR: Duration = Duration::from_secs(3600);
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// Somebody else's loop.
 struct Outer {

@@ -17,7 +17,7 @@ use pollmux::{
     driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use support::{alone, watch};
+use support::{alone, spawn};
 
 /// A driver that refuses fds with an error of the system.
 struct Refusing(Native, i32);
@@ -214,7 +214,7 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
     let child = |_| {
         let mut command = std::process::Command::new("cat");
         command.stdin(std::os::fd::OwnedFd::from(input.try_clone().unwrap()));
-        watch::spawn(command.stdout(std::process::Stdio::null()))
+        spawn(command.stdout(std::process::Stdio::null()))
     };
     let children: Vec<std::process::Child> = (0..10).map(child).collect();
     let pid = children[0].id();

@@ -19,17 +19,10 @@ use pollmux::{
     select,
     sources::Internals,
 };
-use support::watch::{self, close, spawn};
+use support::{close, dog, pair, spawn};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
-}
-
-fn pair() -> (UnixStream, UnixStream) {
-    let (theirs, ours) = UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    ours.set_nonblocking(true).unwrap();
-    (theirs, ours)
 }
 
 fn tcp() -> (TcpStream, TcpStream) {
@@ -872,7 +865,7 @@ fn a_look_takes_a_batch_at_most() {
 #[cfg(not(flat))]
 fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
     use pollmux::sys;
-    let _dog = watch::dog();
+    let _dog = dog();
     for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {
         let reactor = Reactor::builder().fd_batch(1).build().unwrap();
         let unwanted = flood(&reactor, unwanted);
@@ -1039,7 +1032,7 @@ fn files_lent_or_taken_back_while_the_driver_waits_leave() {
 
 #[test]
 fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let (reactor, steps) = busy(false);
     let (mut theirs, ours) = pair();
     theirs.set_nonblocking(false).unwrap();
@@ -1262,7 +1255,7 @@ fn files_that_never_block_need_no_flag() {
 
 /// One read for each report, of a file that blocks, never blocks the loop.
 fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = reactor();
     let (mut theirs, ours) = accepted();
     let ours = reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap();

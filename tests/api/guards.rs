@@ -18,11 +18,7 @@ use pollmux::{
     select,
     sources::BeforeSleep,
 };
-use support::watch::{dog, scripted};
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use support::{dog, ms, scripted, scripted_reactor};
 
 /// Runs `f`, which must panic with a `Planned`.
 #[track_caller]
@@ -258,8 +254,7 @@ fn a_second_panic_on_the_way_out_aborts_nothing() {
 #[test]
 fn a_driver_that_panics_leaves_no_offer_and_no_sleep() {
     let _dog = dog();
-    let (driver, script) = scripted(&Sim::new());
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = scripted_reactor();
     let (outbox, tx, rx) = rendezvous_outbox(&reactor);
     let (inbox_tx, inbox) = reactor.channel::<u32>(0).unwrap();
     let (plain_tx, plain) = reactor.channel::<u32>(4).unwrap();

@@ -11,18 +11,8 @@ use pollmux::channel::{
     self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
 };
 use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
-use pollmux::{Events, Reactor, Sim, Source, Time, select};
-use support::alone;
-use support::storm;
-use support::storm::Storm;
-use support::watch::dog;
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn virtual_reactor() -> (Sim, Reactor) {
-    let sim = Sim::new();
-    (sim.clone(), Reactor::with_driver(sim).unwrap())
-}
+use pollmux::{Events, Reactor, Source, Time, select};
+use support::{HOUR, Storm, alone, dog, simulated, storm};
 
 /// The open fds and their flags, but for the one that reads the list.
 fn fds() -> BTreeMap<i32, u32> {
@@ -48,7 +38,7 @@ fn assert_no_more_than(before: &BTreeMap<i32, u32>) {
 
 #[test]
 fn a_timer_that_outlives_its_reactor_is_inert() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (armed, unarmed) = (reactor.after(HOUR), reactor.timer());
     let expired = reactor.after(Duration::ZERO);
     select! { reactor; recv(armed) -> _ => unreachable!(), default => {} }
@@ -72,7 +62,7 @@ fn a_timer_that_outlives_its_reactor_is_inert() {
 
 #[test]
 fn a_ticker_that_outlives_its_reactor_is_inert() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (armed, stopped, expired) = (
         reactor.every(HOUR).unwrap(),
         reactor.every(HOUR).unwrap(),
@@ -101,7 +91,7 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
     // ready, and at its end.
     for listed in [false, true] {
         for held in [0, 2] {
-            let (_, reactor) = virtual_reactor();
+            let (_, reactor) = simulated();
             let (tx, inbox) = reactor.channel(4).unwrap();
             (0..held).for_each(|n| tx.send(n).unwrap());
             if listed {
@@ -126,7 +116,7 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
             assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
             tx.send(11).unwrap();
             // It can be registered anew, with what it holds.
-            let (_, other) = virtual_reactor();
+            let (_, other) = simulated();
             let inbox = other.register(inbox.into_inner()).unwrap();
             drop(tx);
             select! { other; recv(inbox) -> got => assert_eq!(got, Ok(11)) }
@@ -138,7 +128,7 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
 #[test]
 fn an_inbox_at_its_end_outlives_its_reactor_too() {
     for listed in [false, true] {
-        let (_, reactor) = virtual_reactor();
+        let (_, reactor) = simulated();
         let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
         drop(tx);
         if listed {
@@ -183,11 +173,11 @@ fn senders_on_other_threads_outlive_a_native_reactor() {
 
 #[test]
 fn a_handle_that_outlives_its_reactor_says_so() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let handle = reactor.handle();
     let kept = handle.after(HOUR);
     assert!(!handle.is_closed() && format!("{handle:?}").contains("closed: false"));
-    assert!(handle.is_same(&reactor) && !handle.is_same(&virtual_reactor().1));
+    assert!(handle.is_same(&reactor) && !handle.is_same(&simulated().1));
     drop(reactor);
     assert!(handle.is_closed() && handle.clone().is_closed());
     assert!(format!("{handle:?}").contains("closed: true"), "{handle:?}");
@@ -222,7 +212,7 @@ fn a_handle_that_outlives_its_reactor_says_so() {
 
 #[test]
 fn sources_may_be_dropped_after_their_reactor_in_any_number() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     // More than one chunk of slots, in all states.
     let timers: Vec<_> = (0..400).map(|n| reactor.after(Duration::from_secs(n % 3))).collect();
     let inboxes: Vec<_> = (0..400).map(|_| reactor.channel::<u8>(1).unwrap()).collect();

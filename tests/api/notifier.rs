@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use pollmux::{Events, Reactor, Select, Sim, Source, select};
-use support::watch::scripted;
+use support::scripted_reactor;
 
 #[test]
 fn many_rings_are_heard_as_one() {
@@ -33,8 +33,7 @@ fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs
 
     // Rung during the sleep, by the driver's script: a ringer on another thread comes when the
     // scheduler lets it.
-    let (driver, script) = scripted(&Sim::new());
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = scripted_reactor();
     let (notifier, notified) = reactor.notifier();
     for round in 1..=20 {
         let ringer = notifier.clone();

@@ -14,7 +14,7 @@ use pollmux::{
     select,
     sources::{BootClock, ClockSet, OsClock},
 };
-use support::time::ms;
+use support::ms;
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()

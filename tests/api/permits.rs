@@ -1,15 +1,9 @@
 //! A channel counts 16,383 permits at most: beyond that a send case is not ready.
 
-use std::time::Duration;
-
 use pollmux::{Outbox, Reactor, Select, Sim, Time, channel, select};
-use support::watch::dog;
+use support::{dog, ms, simulated};
 
 const MOST: usize = 16_383;
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// As many permits of one channel as it can count, each held by a set whose case was chosen.
 struct Held {
@@ -21,8 +15,7 @@ struct Held {
 }
 
 fn held(permits: usize) -> Held {
-    let sim = Sim::new();
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (sim, reactor) = simulated();
     let (tx, rx) = channel::bounded::<u32>(20_000);
     let outbox: &'static Outbox<u32> = Box::leak(Box::new(reactor.register(tx).unwrap()));
     let sets = (0..permits).map(|_| {

@@ -15,21 +15,10 @@ use pollmux::sys::{
     BootTime, Expiry, Interest, Mode, PollEvent, PollEvents, Poller, PollerTimer, ProcessFd,
     TimerClock, TimerFd, Waker,
 };
-use support::watch::{dog, no_births, spawn};
+use support::{dog, ms, no_births, pair, spawn};
 
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn pair() -> (UnixStream, UnixStream) {
-    let (a, b) = UnixStream::pair().unwrap();
-    a.set_nonblocking(true).unwrap();
-    b.set_nonblocking(true).unwrap();
-    (a, b)
-}
 
 /// What is there now, in the order of the ids.
 fn look(poller: &Poller) -> Vec<PollEvent> {

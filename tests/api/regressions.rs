@@ -18,11 +18,9 @@ use pollmux::{
     sources::{BeforeSleep, ZeroPeriod},
 };
 
-use support::cpu::timed;
-use support::time::{at, keys, ms, ready_keys, simulated, simulated_from};
-use support::watch::{again, dog, spawn, test_name};
-
-const HOUR: Duration = Duration::from_secs(3600);
+use support::{
+    HOUR, again, at, dog, keys, ms, ready_keys, simulated, simulated_from, spawn, test_name, timed,
+};
 
 /// calloop 30.
 #[test]

@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::hash::Hash;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -18,11 +17,10 @@ use pollmux::{
     select,
 };
 
-use support::time::{at, keys, ms, ready_keys, simulated};
-use support::warm::allocates_nothing;
-use support::watch::{Random, dog, scripted};
-
-const HOUR: Duration = Duration::from_secs(3600);
+use support::{
+    HOUR, Random, allocates_nothing, at, dog, keys, ms, panics_with, ready_keys, scripted,
+    simulated, turn,
+};
 
 /// What posts have noted, in order.
 #[derive(Clone, Default)]
@@ -46,18 +44,6 @@ impl Log {
 
 /// A name, and something that takes a turn.
 type Turn = (&'static str, fn(&Handle));
-
-/// A turn that finds nothing and does not wait.
-fn turn(reactor: &Handle) {
-    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
-}
-
-/// Runs `f`, which must panic with `text`.
-#[track_caller]
-fn panics_with(text: &str, f: impl FnOnce()) {
-    let caught = catch_unwind(AssertUnwindSafe(f)).expect_err("no panic");
-    assert_eq!(caught.downcast_ref::<&str>(), Some(&text));
-}
 
 /// A source of the user's own, which other threads make ready: a number that has become greater.
 struct Raised {

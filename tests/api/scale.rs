@@ -11,18 +11,12 @@ use pollmux::{
     channel, reactor::Spin, select,
 };
 
-use support::cpu::timed;
-use support::time::{at, keys, ms, ready_keys, simulated, simulated_from, sometimes};
-use support::watch::dog;
+use support::{at, dog, keys, ms, ready_keys, secs, simulated, simulated_from, sometimes, timed};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const YEAR: u64 = 365 * DAY;
-
-const fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 // Long.
 

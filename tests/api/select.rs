@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -13,22 +12,13 @@ use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
     sources::{BeforeSleep, Never},
 };
-use support::watch::{dog, scripted};
+use support::{dog, panic_text, scripted_reactor, secs, simulated};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-const fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
 
 /// A point on the virtual clock.
 fn at(seconds: u64) -> Time {
     Time::ZERO + secs(seconds)
-}
-
-fn virtual_reactor() -> (Sim, Reactor) {
-    let sim = Sim::new();
-    (sim.clone(), Reactor::with_driver(sim).unwrap())
 }
 
 /// An inbox that holds these messages and will get no more, though its sender lives on.
@@ -39,18 +29,6 @@ fn holding<T>(
     let (tx, inbox) = reactor.channel(64).unwrap();
     messages.into_iter().for_each(|message| assert!(tx.try_send(message).is_ok()));
     (tx, inbox)
-}
-
-/// What a panic said.
-#[track_caller]
-fn panic_text<R>(f: impl FnOnce() -> R) -> String {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { panic!("no panic") };
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => {
-            payload.downcast_ref::<&str>().map_or_else(|| "?".into(), |text| text.to_string())
-        }
-    }
 }
 
 /// A source of its own making: ready as its cell says, and counting what is done to it.
@@ -116,7 +94,7 @@ fn assert_uniform(counts: &[u32]) {
 
 #[test]
 fn each_of_the_ready_cases_has_the_same_chance() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let s: [Switch; 8] = std::array::from_fn(|_| Switch::on());
     let mut two = [0; 2];
     let mut pairs = [0; 4];
@@ -146,7 +124,7 @@ fn each_of_the_ready_cases_has_the_same_chance() {
 
 #[test]
 fn cases_that_are_not_ready_take_no_share() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (a, b, c) = (Switch::on(), Switch::on(), Switch::on());
     let (off, none, nothing) = (Switch::default(), None::<Switch>, never::<u32>());
     let mut counts = [0; 3];
@@ -167,7 +145,7 @@ fn cases_that_are_not_ready_take_no_share() {
 #[test]
 fn a_source_that_is_named_twice_has_two_chances() {
     let _dog = dog();
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (_tx, inbox) = holding(&reactor, 0..64);
     let other = Switch::on();
     let mut counts = [0; 3];
@@ -207,7 +185,7 @@ fn an_inbox_in_two_cases_is_waited_for_once_and_received_once() {
 
 #[test]
 fn biased_takes_the_first_that_is_ready() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let s: [Switch; 4] = std::array::from_fn(|_| Switch::default());
     for ready in 1..16u32 {
         (0..4).for_each(|n| s[n].ready.set(ready >> n & 1 == 1));
@@ -225,7 +203,7 @@ fn biased_takes_the_first_that_is_ready() {
 
 #[test]
 fn a_case_that_is_not_chosen_keeps_what_it_has() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (_tx, left) = holding(&reactor, 0..40);
     let (_ty, right) = holding(&reactor, 0..40);
     let timer = reactor.after(SECOND);
@@ -263,7 +241,7 @@ fn a_case_that_is_not_chosen_keeps_what_it_has() {
 #[test]
 fn default_never_runs_while_a_case_is_ready() {
     let _dog = dog();
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.timer();
     for n in 0..2_000 {
@@ -311,7 +289,7 @@ fn default_never_runs_while_a_case_is_ready() {
 
 #[test]
 fn default_with_a_timeout_runs_when_it_is_over_and_not_a_ns_before() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (_tx, inbox) = holding::<u8>(&reactor, []);
     let timer = reactor.timer();
     for timeout in [Duration::from_nanos(1), Duration::from_micros(7), SECOND, secs(86_400 * 365)] {
@@ -341,7 +319,7 @@ fn default_with_a_timeout_runs_when_it_is_over_and_not_a_ns_before() {
 
 #[test]
 fn default_with_a_timeout_of_zero_does_not_wait() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let timer = reactor.after(SECOND);
     select! { reactor; recv(timer) -> _ => unreachable!(), default(Duration::ZERO) => {} }
     assert_eq!(sim.now(), Time::ZERO);
@@ -355,7 +333,7 @@ fn default_with_a_timeout_of_zero_does_not_wait() {
 #[test]
 fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
     let late = |wait: fn(&Reactor, &Timer) -> bool| {
-        let (sim, reactor) = virtual_reactor();
+        let (sim, reactor) = simulated();
         // The turn has looked at the clock, and then this takes longer than the timer, and than the
         // timeout.
         reactor.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
@@ -387,7 +365,7 @@ fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
 
 #[test]
 fn a_reactor_dropped_by_a_callback_that_is_due_with_the_timeout_is_an_error_and_no_timeout() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let handle = reactor.handle();
     let (idle, mut reactor) = (reactor.timer(), Some(reactor));
     handle.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
@@ -416,7 +394,7 @@ fn a_message_that_came_before_the_timeout_was_seen_beats_it() {
             None
         }
     }
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let slow = Slow(sim, tx);
     let got = select! { reactor;
@@ -429,7 +407,7 @@ fn a_message_that_came_before_the_timeout_was_seen_beats_it() {
 
 #[test]
 fn default_with_a_huge_timeout_waits_for_ever() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let timer = reactor.timer();
     for timeout in [Duration::MAX, secs(u64::MAX)] {
         timer.reset(SECOND);
@@ -463,9 +441,7 @@ fn default_with_a_timeout_is_never_early_in_real_time() {
 
 #[test]
 fn a_message_during_the_sleep_beats_the_default() {
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = scripted_reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     script.on_sleep(move || {
         tx.send(5).unwrap();
@@ -480,9 +456,7 @@ fn a_message_during_the_sleep_beats_the_default() {
 
 #[test]
 fn a_wake_up_for_nothing_does_not_end_a_wait() {
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = scripted_reactor();
     let (other, _ignored) = reactor.channel(4).unwrap();
     let timer = reactor.after(secs(5));
     for _ in 0..3 {
@@ -503,7 +477,7 @@ fn a_wake_up_for_nothing_does_not_end_a_wait() {
 
 #[test]
 fn a_select_whose_sources_are_all_none_blocks() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (timer, inbox): (Option<Timer>, Option<Inbox<u8>>) = (None, None);
     let nothing: Never<()> = never();
     let kind = select! { reactor;
@@ -528,7 +502,7 @@ fn a_select_whose_sources_are_all_none_blocks() {
 #[test]
 fn a_source_can_come_and_go() {
     let _dog = dog();
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let mut timer = Some(reactor.after(secs(2)));
     let other = reactor.every(secs(3)).unwrap();
     let mut seen = Vec::new();
@@ -570,7 +544,7 @@ fn arms_are_code_of_the_function_around() {
         };
         Ok(if sum == 9 { "broke with 9" } else { "broke with something else" })
     }
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (tx, inbox) = holding(&reactor, [1, 2, 3, 4, 5, 7, 8, 9, 11]);
     assert_eq!(until_seven(&reactor, &inbox), Ok("broke with 9"));
     assert_eq!(until_seven(&reactor, &inbox), Ok("returned"));
@@ -580,7 +554,7 @@ fn arms_are_code_of_the_function_around() {
 
 #[test]
 fn a_default_arm_may_break_too_and_so_may_an_error_arm() -> io::Result<()> {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let nothing = never::<u8>();
     let mut rounds = 0;
     loop {
@@ -607,7 +581,7 @@ fn a_default_arm_may_break_too_and_so_may_an_error_arm() -> io::Result<()> {
 
 #[test]
 fn a_select_has_the_value_of_its_arm() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (_tx, inbox) = holding(&reactor, [String::from("a"), String::from("b")]);
     let nothing = never::<u8>();
     let word: Result<String, RecvError> = select! { reactor; recv(inbox) -> word => word };
@@ -629,7 +603,7 @@ fn a_select_has_the_value_of_its_arm() {
 
 #[test]
 fn a_select_may_stand_in_an_arm() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (tx, inbox) = holding(&reactor, [1, 2, 3]);
     let timer = reactor.after(SECOND);
     let got = select! { reactor;
@@ -668,7 +642,7 @@ fn a_select_may_stand_in_an_arm() {
 #[test]
 fn an_arm_may_reset_the_ticker_it_fired_on() {
     let _dog = dog();
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let ticker = reactor.every(secs(1)).unwrap();
     let mut times = Vec::new();
     while times.len() < 5 {
@@ -688,7 +662,7 @@ fn an_arm_may_reset_the_ticker_it_fired_on() {
 
 #[test]
 fn an_arm_may_replace_stop_and_drop_sources_and_use_the_reactor() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let handle = reactor.handle();
     let mut timer = reactor.after(secs(1));
     let mut ticker = reactor.every(secs(1)).unwrap();
@@ -731,7 +705,7 @@ fn an_arm_may_replace_stop_and_drop_sources_and_use_the_reactor() {
 
 #[test]
 fn an_arm_that_takes_the_item_owns_it() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (_tx, inbox) = holding(&reactor, [vec![1], vec![2]]);
     let mut all = Vec::new();
     select! { reactor; recv(inbox) -> item => all.extend(item.unwrap()) }
@@ -756,7 +730,7 @@ fn sources_may_be_values_references_and_boxes() {
         deadline: Option<Timer>,
     }
     let _dog = dog();
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (_tx, inbox) = holding(&reactor, [9]);
     let mut node = Node {
         timer: reactor.at(at(1)),
@@ -812,7 +786,7 @@ fn sources_may_be_values_references_and_boxes() {
 #[test]
 #[rustfmt::skip] // the commas are the point
 fn commas_stand_where_rust_has_them() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (a, b) = (Switch::on(), never::<u8>());
     let mut n = 0;
     select! { reactor; recv(a) -> _ => n += 1 }
@@ -848,7 +822,7 @@ fn commas_stand_where_rust_has_them() {
 
 #[test]
 fn patterns_take_items_apart() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let ticker = reactor.every(SECOND).unwrap();
     sim.advance(Duration::from_millis(3_500));
     select! { reactor;
@@ -885,7 +859,7 @@ fn patterns_take_items_apart() {
 
 #[test]
 fn variables_of_one_name_do_not_meet() {
-    let (_, outer) = virtual_reactor();
+    let (_, outer) = simulated();
     // The names that the macro may use inside, as sources, items and reactor.
     let (reactor, cases, picked, item, error, index) =
         (outer.handle(), Switch::on(), never::<u8>(), Switch::on(), Switch::on(), Switch::on());
@@ -925,7 +899,7 @@ fn variables_of_one_name_do_not_meet() {
 
 #[test]
 fn sources_and_timeout_are_evaluated_once_and_in_order() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let order = RefCell::new(Vec::new());
     let note = |name: &'static str| order.borrow_mut().push(name);
     let timer = reactor.after(secs(1));
@@ -977,7 +951,7 @@ macro_rules! thirty_two {
 
 #[test]
 fn thirty_two_cases_work() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let s: [Switch; 32] = std::array::from_fn(|_| Switch::default());
     for n in 0..32 {
         s[n].ready.set(true);
@@ -997,7 +971,7 @@ fn thirty_two_cases_work() {
 
 #[test]
 fn a_panicking_arm_leaves_the_reactor_usable() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (tx, inbox) = holding(&reactor, [1, 2]);
     let timer = reactor.after(secs(1));
     let text = panic_text(|| select! { reactor; recv(inbox) -> n => panic!("arm {}", n.unwrap()) });
@@ -1024,7 +998,7 @@ fn a_panicking_arm_leaves_the_reactor_usable() {
 
 #[test]
 fn a_panicking_source_expression_consumes_nothing() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (_tx, inbox) = holding(&reactor, [1]);
     fn bad<'a>() -> &'a Timer {
         panic!("no source")
@@ -1104,9 +1078,7 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
 
 #[test]
 fn a_driver_that_fails_is_the_error_cases_business() {
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = scripted_reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.after(secs(1));
     let mut events = Events::with_capacity(1);
@@ -1164,9 +1136,7 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
             Err(io::Error::new(io::ErrorKind::NotFound, "cannot be waited for"))
         }
     }
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = scripted_reactor();
     let (first, last) = (Switch::default(), Switch::default());
     let timer = reactor.after(SECOND);
     let error = select! { reactor;
@@ -1188,8 +1158,8 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
 
 #[test]
 fn a_source_of_another_reactor_is_refused_by_its_number() {
-    let (_, reactor) = virtual_reactor();
-    let (_, other) = virtual_reactor();
+    let (_, reactor) = simulated();
+    let (_, other) = simulated();
     let (mine, foreign) = (reactor.after(SECOND), other.after(SECOND));
     let (_tx, inbox) = holding::<u8>(&other, []);
     let ticker = other.every(SECOND).unwrap();
@@ -1236,7 +1206,7 @@ fn a_source_of_another_reactor_is_refused_by_its_number() {
 
 #[test]
 fn the_handle_of_a_dropped_reactor_is_refused() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let handle = reactor.handle();
     let timer = reactor.after(SECOND);
     drop(reactor);
@@ -1265,9 +1235,7 @@ fn the_handle_of_a_dropped_reactor_is_refused() {
 
 #[test]
 fn a_driver_that_waits_on_its_own_reactor_is_an_error() {
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = scripted_reactor();
     let timer = reactor.after(SECOND);
     let (handle, seen) = (reactor.handle(), Rc::new(Cell::new(None)));
     let inner = seen.clone();
@@ -1307,7 +1275,7 @@ fn a_source_of_ones_own_is_woken_by_its_deadline() {
             Ok(())
         }
     }
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let countdown = |seconds| Countdown { sim: &sim, due: Cell::new(Some(at(seconds))) };
     let (early, late, timer) = (countdown(2), countdown(5), reactor.at(at(3)));
     let mut seen = Vec::new();
@@ -1347,9 +1315,7 @@ fn a_source_of_ones_own_that_stays_awake_is_asked_again() {
             self.afters.set(self.afters.get() + 1);
         }
     }
-    let sim = Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = scripted_reactor();
     let (slow, timer) = (Slow { asked: Cell::new(0), afters: Cell::new(0) }, reactor.after(SECOND));
     select! { reactor; recv(slow) -> n => assert_eq!(n, 5), recv(timer) -> _ => unreachable!() }
     assert_eq!((slow.afters.get(), script.sleeps(), sim.now()), (5, 0, Time::ZERO));
@@ -1368,7 +1334,7 @@ fn a_source_that_takes_back_what_it_said_is_passed_over() {
             None
         }
     }
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let on = Switch::on();
     for _ in 0..100 {
         select! { reactor;
@@ -1386,7 +1352,7 @@ fn a_source_that_takes_back_what_it_said_is_passed_over() {
 
 #[test]
 fn a_busy_channel_does_not_hide_a_due_timer() {
-    let (sim, reactor) = virtual_reactor();
+    let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.timer();
     for round in 0..500 {
@@ -1444,7 +1410,7 @@ fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
 
 #[test]
 fn an_inbox_and_a_timer_that_are_always_ready_share_the_turns() {
-    let (_, reactor) = virtual_reactor();
+    let (_, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(Duration::ZERO);
     let ticker = reactor.every(Duration::from_nanos(1)).unwrap();

@@ -8,9 +8,7 @@ use pollmux::{
     driver::WakeWindow, reactor::Spin, select,
 };
 
-use support::cpu::timed;
-use support::time::{at, keys, ms, ready_keys, sometimes};
-use support::watch::{Script, dog, scripted};
+use support::{Script, at, dog, keys, ms, ready_keys, scripted, sometimes, timed};
 
 /// A reactor with this slack on a virtual clock, and what its driver is asked for.
 fn slack(slack: Duration) -> (Sim, Reactor, Script) {

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::{
-    Callback, Handle, Reactor, Source, Ticker, Time, Timer, channel, never,
+    Callback, Handle, Reactor, Source, Ticker, Time, Timer, channel,
     reactor::{SourceInfo, SourceKind},
     select,
 };
 
-use support::time::{at, ms, ready_keys, simulated};
+use support::{at, ms, ready_keys, simulated, turn};
 
 /// The only source that is live.
 #[track_caller]
@@ -40,10 +40,6 @@ fn assert_made_here(reactor: &Handle, kind: SourceKind) {
         (info.kind, location.file(), location.line()),
         (Some(kind), caller.file(), caller.line())
     );
-}
-
-fn turn(reactor: &Handle) {
-    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
 }
 
 /// Sources made by these are their caller's, whose place they give, too.

@@ -9,13 +9,9 @@ use std::time::{Duration, Instant};
 
 use pollmux::{Reactor, Sim, Time, reactor::Spin, select};
 
-use support::cpu::timed;
-use support::time::{at, ms, sometimes};
-use support::watch::dog;
+use support::{HOUR, at, dog, ms, sometimes, timed};
 
 const MICRO: Duration = Duration::from_micros(1);
-const HOUR: Duration = Duration::from_secs(3600);
-
 fn has_cores() -> bool {
     thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
 }

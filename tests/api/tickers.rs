@@ -11,7 +11,7 @@ use pollmux::{
 };
 use proptest::prelude::*;
 
-use support::time::{at, keys, ms, ready_keys, simulated, simulated_from};
+use support::{at, keys, ms, ready_keys, simulated, simulated_from};
 
 /// Every way to receive a tick without waiting for one.
 const PATHS: [fn(&Reactor, &Ticker) -> Option<Tick>; 7] = [

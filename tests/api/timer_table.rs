@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollmux::{Callback, Events, Reactor, Source, Ticker, Time, Timer};
 
-use support::time::{at, ms, ready_keys, simulated_from};
+use support::{at, ms, ready_keys, simulated_from};
 
 /// The table's sense of time: everything is armed for this long.
 const D: Duration = ms(20);

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use pollmux::{Events, Reactor, Source, Time, Timer, reactor::Spin, select};
 
-use support::cpu::thread_cpu_time;
-use support::time;
-use support::time::{Bell, at, keys, ms, ready_keys, simulated, simulated_from, sometimes};
+use support::{
+    Bell, at, keys, ms, ready_keys, simulated, simulated_from, sometimes, thread_cpu_time,
+};
 
 /// The most entries of the timer queue that one call touches; fewer in large queues, so that a call
 /// stays short there too.
@@ -840,7 +840,9 @@ fn what_is_left_after_many_drops_still_comes_in_order() {
         assert!(during.expired <= PIECE * 2, "{during}");
         for event in &events {
             let at = kept.binary_search_by_key(&event.key(), Timer::key).unwrap();
-            assert!(kept[at].try_take().is_some_and(|due| due == time::at(deadline(event.key()))));
+            assert!(
+                kept[at].try_take().is_some_and(|due| due == support::at(deadline(event.key())))
+            );
             order.push(event.key());
         }
     }

@@ -17,9 +17,7 @@ use pollmux::driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow, f
 use pollmux::sys::{Interest, Mode};
 use pollmux::{Context, Events, Inbox, Reactor, Signal, Source, select};
 
-use support::cpu::timed;
-use support::time::{at, keys, ms, ready_keys, simulated};
-use support::watch::dog;
+use support::{at, dog, keys, ms, ready_keys, simulated, timed};
 
 /// An inbox with this key, and its sender.
 fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {
@@ -144,7 +142,7 @@ fn every_kind_of_source_takes_a_key() {
         timer.reset(ms(0)).unwrap();
         keyed!(timer);
     }
-    let child = support::watch::spawn(Command::new("sh").args(["-c", "exit"]));
+    let child = support::spawn(Command::new("sh").args(["-c", "exit"]));
     if let Ok(child) = reactor.register(child) {
         keyed!(child);
     }

@@ -6,14 +6,13 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Time, channel,
     driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use support::watch::dog;
+use support::{HOUR, dog};
 
 type Step = Box<dyn FnOnce() + Send>;
 
@@ -61,8 +60,6 @@ impl Driver for Flaky {
         self.sim.clock()
     }
 }
-
-const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A reactor whose waker fails `failures` times; another thread does what `step` returns while the
 /// reactor sleeps, and `sleep` must end at once.

@@ -12,7 +12,7 @@ use pollmux::{Inbox, Outbox, Reactor, never, select};
 
 use crate::common::{LONG, ms, reactor};
 use crate::support::{inbox, outbox, watched};
-use support::warm::allocations;
+use support::allocations;
 
 fn no_value() -> i32 {
     panic!("the value of a send that cannot be")

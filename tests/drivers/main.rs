@@ -31,16 +31,7 @@ use pollmux::{
     driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use support::alone;
-use support::storm;
-use support::storm::Storm;
-use support::watch::{Random, dog, spawn};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use support::{HOUR, Random, Storm, alone, dog, ms, spawn, storm};
 
 fn native() -> Reactor {
     Reactor::new().unwrap()

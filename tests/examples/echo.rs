@@ -10,15 +10,14 @@ use std::time::{Duration, Instant};
 use crate::load;
 use crate::server::{self, Report, Server, wait_until_all_have_gone};
 use pollmux::{Handle, Remote, channel, reactor::Stats};
-use support::{alone, watch};
+use support::{HOUR, alone, dog};
 
 /// Serves while `f` runs, which may ask the server, too.
 fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
     let (stop, stopped) = channel::bounded(1);
     let (told, tell) = channel::bounded(1);
     let server = thread::spawn(move || {
-        let server =
-            Server::new(([127, 0, 0, 1], 0).into(), idle, support::warm::allocations).unwrap();
+        let server = Server::new(([127, 0, 0, 1], 0).into(), idle, support::allocations).unwrap();
         told.send((server.address(), server.remote())).unwrap();
         server.run(stopped).unwrap()
     });
@@ -29,11 +28,9 @@ fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
 }
 
 /// Longer than any test takes.
-const HOUR: Duration = Duration::from_secs(3600);
-
 #[test]
 fn every_message_comes_back_and_none_allocates() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let few = served(HOUR, |address, remote| {
         load::attack(address, 100, 5, false).unwrap();
         wait_until_all_have_gone(remote).unwrap();
@@ -61,7 +58,7 @@ fn every_message_comes_back_and_none_allocates() {
 
 #[test]
 fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let report = served(HOUR, |address, remote| {
         // As many as have nobody among them who stalls, five times at once.
         let outcomes = thread::scope(|scope| {
@@ -83,7 +80,7 @@ fn clients_that_leave_half_close_and_reset_leave_nothing_behind() {
 
 #[test]
 fn clients_that_stall_are_closed_and_leave_nothing_behind() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let report = served(Duration::from_millis(300), |address, remote| {
         // The others go at once: where the server is slow some of them may seem to stall, too.
         let outcome = load::attack(address, 200, 0, true).unwrap();
@@ -98,7 +95,7 @@ fn clients_that_stall_are_closed_and_leave_nothing_behind() {
 
 #[test]
 fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let byte = |i: usize| (i % 251) as u8;
     let report = served(HOUR, |address, _| {
         const MORE: usize = 256 << 20; // than the kernel keeps on the way
@@ -142,7 +139,7 @@ fn a_client_that_does_not_read_is_not_read_from_until_it_does() {
 
 #[test]
 fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let speaks = |address, idle: Duration, remote: &Remote| {
         for _ in 0..5 {
             load::attack(address, 1, 1, false)?;
@@ -233,7 +230,7 @@ fn watch_turns(
 
 #[test]
 fn a_flood_of_connections_starves_no_open_one() {
-    let _dog = watch::dog();
+    let _dog = dog();
     const FLOOD: usize = 100;
     let report = served(HOUR, |address, remote| {
         let mut client = TcpStream::connect(address).unwrap();
@@ -277,7 +274,7 @@ fn a_flood_of_connections_starves_no_open_one() {
 
 #[test]
 fn a_server_that_is_stopped_closes_its_connections() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let mut clients = Vec::new();
     let report = served(HOUR, |address, _| {
         clients = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();

@@ -2,12 +2,12 @@
 //! example prints of them.
 
 use std::collections::HashSet;
-use support::watch;
+use support::dog;
 
 use crate::sections::{self, CHAPTERS, Chapter, choose, listing, page};
 
 fn run(chapter: &Chapter) {
-    let _dog = watch::dog();
+    let _dog = dog();
     for section in chapter.sections {
         println!("{}", section.code.name);
         (section.code.run)().unwrap();

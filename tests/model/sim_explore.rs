@@ -15,34 +15,12 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, Receiver};
 use pollmux::sim::{History, Search};
 use pollmux::{
-    Context, Handle, Reactor, SimWorld, Time,
+    Context, Reactor, SimWorld, Time,
     reactor::SourceKind,
     select,
     sim::{LinkStats, WorldHandle},
 };
-use support::{
-    alone,
-    watch::{again, dog, spawn, test_name},
-};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn at(n: u64) -> Time {
-    Time::ZERO + ms(n)
-}
-
-fn sleep(reactor: &Handle, d: Duration) {
-    let timer = reactor.after(d);
-    select! { reactor; recv(timer) -> _ => {} }
-}
-
-fn text(cause: Box<dyn Any + Send>) -> String {
-    cause.downcast::<String>().map_or_else(|_| "?".into(), |text| *text)
-}
+use support::{HOUR, OnDrop, again, alone, at, dog, ms, panic_text, sleep, spawn, test_name};
 
 /// Keeps the world's clock going until then.
 fn keep_going(world: &SimWorld, d: Duration) {
@@ -255,7 +233,7 @@ fn a_member_that_polls_for_ever_is_named() {
             select! { reactor; recv(timer) -> _ => break, default => {} }
         }
     });
-    let error = text(catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_err());
+    let error = panic_text(|| world.run());
     assert!(error.contains("`spinner`") && error.contains("spins"), "{error}");
 }
 
@@ -320,12 +298,6 @@ fn a_deadlock_tells_what_each_member_waits_for() {
 fn posts_and_cancellations_in_drops_are_one_history() {
     let _dog = dog();
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
-    struct OnDrop(Box<dyn FnMut()>);
-    impl Drop for OnDrop {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
     let history = || {
         let mut world = SimWorld::new(21);
         world.record();
@@ -346,14 +318,14 @@ fn posts_and_cancellations_in_drops_are_one_history() {
             let remotes: Vec<_> = from_members.try_iter().collect();
             KEPT.with(|kept| {
                 let mut canceller = Some(canceller);
-                kept.borrow_mut().push(Box::new(OnDrop(Box::new(move || {
+                kept.borrow_mut().push(Box::new(OnDrop(move || {
                     for (n, remote) in &remotes {
                         let (n, log) = (*n, its.clone());
                         let _ = remote
                             .post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
                     }
                     assert!(canceller.take().is_some_and(|canceller| canceller.cancel()));
-                }))));
+                })));
             });
         });
         world.run().unwrap();

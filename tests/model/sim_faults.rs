@@ -14,41 +14,10 @@ use pollmux::{
     Events, Handle, Reactor, SimWorld, Time, select,
     sim::{LinkStats, WorldHandle},
 };
-use support::{alone, watch::dog};
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn at(n: u64) -> Time {
-    Time::ZERO + ms(n)
-}
-
-fn sleep(reactor: &Handle, d: Duration) {
-    let timer = reactor.after(d);
-    select! { reactor; recv(timer) -> _ => {} }
-}
-
-fn text(cause: Box<dyn Any + Send>) -> String {
-    match cause.downcast::<String>() {
-        Ok(text) => *text,
-        Err(cause) => cause.downcast_ref::<&str>().map_or("?".into(), |text| text.to_string()),
-    }
-}
+use support::{HOUR, OnDrop, alone, at, dog, ms, panic_text, sleep};
 
 /// Something that is done to a thing, and its name.
 type Named<T> = (&'static str, fn(&T));
-
-/// Calls a closure when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 /// Something that a thread-local holds until its thread ends.
 fn keep_in_thread_local(thing: Box<dyn Any>) {
@@ -383,7 +352,7 @@ fn a_panic_that_would_abort_is_reported() {
         panic!("on purpose");
     });
     let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
-    let error = text(catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_err());
+    let error = panic_text(|| world.run());
     assert!(error.contains("`victim`") && error.contains("unwinds"), "{error}");
     world.run().unwrap();
     assert_eq!(other.take(), Some(()));
@@ -401,7 +370,7 @@ fn a_member_that_catches_its_unwinding_is_named() {
         }
     });
     world.run_for(ms(10)).unwrap();
-    let error = text(catch_unwind(AssertUnwindSafe(|| world.kill("stubborn"))).unwrap_err());
+    let error = panic_text(|| world.kill("stubborn"));
     assert!(error.contains("`stubborn`") && error.contains("killed"), "{error}");
     // The name is free, and the world can be dropped.
     world.spawn("stubborn", |reactor| {
@@ -476,7 +445,7 @@ fn a_bare_end_that_blocks_names_its_line() {
         let (_tx, rx) = channel::bounded::<u8>(1);
         let _ = rx.recv();
     });
-    let error = text(catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_err());
+    let error = panic_text(|| world.run());
     assert!(error.contains("`culprit`") && error.contains("sim_faults.rs:"), "{error}");
 }
 

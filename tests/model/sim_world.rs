@@ -15,17 +15,7 @@ use pollmux::{
     select,
     sim::{Deadlock, Link, LinkStats},
 };
-use support::watch::dog;
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn at(n: u64) -> Time {
-    Time::ZERO + ms(n)
-}
+use support::{Drops, HOUR, alone, at, dog, ms, panic_text, sleep, text};
 
 type Log<T> = Arc<Mutex<Vec<T>>>;
 
@@ -35,11 +25,6 @@ fn note<T>(log: &Log<T>, what: T) {
 
 fn noted<T: Clone>(log: &Log<T>) -> Vec<T> {
     log.lock().unwrap().clone()
-}
-
-fn sleep(reactor: &Reactor, d: Duration) {
-    let timer = reactor.after(d);
-    select! { reactor; recv(timer) -> _ => {} }
 }
 
 /// Notes what comes, and when, until the senders are gone.
@@ -61,14 +46,6 @@ fn keep_a_log<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) 
         }
     });
     log
-}
-
-/// What was panicked with.
-fn text(cause: Box<dyn std::any::Any + Send>) -> String {
-    match cause.downcast::<String>() {
-        Ok(text) => *text,
-        Err(cause) => cause.downcast_ref::<&str>().map_or("?".into(), |text| text.to_string()),
-    }
 }
 
 // Time and turns.
@@ -376,7 +353,7 @@ fn a_world_in_which_nothing_is_due_says_who_waits() {
 fn panic_of(body: impl FnOnce(Reactor) + Send + 'static) -> String {
     let mut world = SimWorld::new(8);
     world.spawn("culprit", body);
-    text(catch_unwind(AssertUnwindSafe(|| drop(world.run()))).unwrap_err())
+    panic_text(|| drop(world.run()))
 }
 
 #[test]
@@ -453,16 +430,10 @@ fn a_bare_end_that_need_not_block_works_in_a_member() {
 #[test]
 fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with_the_world() {
     let _dog = dog();
-    let dropped = Arc::new(AtomicUsize::new(0));
-    struct Counted(Arc<AtomicUsize>);
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    let dropped = Drops::new();
     let mut world = SimWorld::new(10);
     for n in 0..3 {
-        let counted = Counted(dropped.clone());
+        let counted = dropped.message();
         world.spawn(&n.to_string(), move |reactor| {
             let _counted = counted;
             sleep(&reactor, HOUR);
@@ -474,12 +445,12 @@ fn what_a_member_panics_with_is_what_the_run_panics_with_and_the_others_end_with
     });
     let panicked = catch_unwind(AssertUnwindSafe(|| drop(world.run())));
     assert_eq!(text(panicked.unwrap_err()), "on purpose");
-    assert_eq!(dropped.load(Ordering::SeqCst), 0);
+    assert_eq!(dropped.count(), 0);
     // Who has not begun ends, too.
-    let counted = Counted(dropped.clone());
+    let counted = dropped.message();
     world.spawn("late", move |_| drop(counted));
     drop(world);
-    assert_eq!(dropped.load(Ordering::SeqCst), 4);
+    assert_eq!(dropped.count(), 4);
 }
 
 #[test]
@@ -512,7 +483,7 @@ fn a_world_dropped_in_the_middle_kills_its_members_and_what_they_sent_is_dropped
 fn a_name_is_one_members_at_a_time_and_must_be_known() {
     let mut world = SimWorld::new(12);
     world.spawn("a", |reactor| sleep(&reactor, ms(1)));
-    let panicked = |f: &dyn Fn()| text(catch_unwind(AssertUnwindSafe(f)).unwrap_err());
+    let panicked = |f: &dyn Fn()| panic_text(f);
     assert!(panicked(&|| drop(world.spawn("a", |_| ()))).contains("`a` is running already"));
     assert!(panicked(&|| world.partition(&[&["a"], &["b"]])).contains("`b`"));
     assert!(panicked(&|| world.cut("a", "b")).contains("`b`"));
@@ -824,7 +795,7 @@ fn a_member_may_make_its_reactor_itself() {
 
 #[test]
 fn dropped_worlds_leave_no_thread_behind() {
-    let _dog = dog();
+    alone!(); // the threads are those of the process
     for seed in 0..300 {
         let mut world = SimWorld::new(seed);
         for n in 0..3 {

@@ -22,7 +22,7 @@ use pollmux::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use support::time::{keys, ms, simulated};
+use support::{keys, ms, simulated};
 
 /// ns: never.
 const NEVER: u64 = u64::MAX;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pollmux::sys::Interest;
 use pollmux::{Events, Reactor, Sim, reactor::SourceKind, select};
-use support::{alone, watch};
+use support::{alone, dog};
 
 fn shell(script: &str) -> Child {
     Command::new("sh")
@@ -23,7 +23,7 @@ fn shell(script: &str) -> Child {
 
 #[test]
 fn the_end_of_a_child_ends_a_sleep_and_is_given_once() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let child = reactor.register(shell("read line; exit 7")).unwrap();
     assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
@@ -38,7 +38,7 @@ fn the_end_of_a_child_ends_a_sleep_and_is_given_once() {
 
 #[test]
 fn one_that_has_ended_before_it_was_registered_is_ready() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let mut child = shell("exit 0");
     let mut end = String::new();
@@ -49,7 +49,7 @@ fn one_that_has_ended_before_it_was_registered_is_ready() {
 
 #[test]
 fn a_hundred_children_are_each_told_apart() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let children: Vec<_> = (0..100u64)
         .map(|i| {
@@ -77,7 +77,7 @@ fn a_hundred_children_are_each_told_apart() {
 
 #[test]
 fn a_killed_child_tells_the_signal() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let child = reactor.register(Command::new("sleep").arg("60").spawn().unwrap()).unwrap();
     let timeout = reactor.after(Duration::from_millis(5));
@@ -92,7 +92,7 @@ fn a_killed_child_tells_the_signal() {
 
 #[test]
 fn its_pipes_and_its_end_are_waited_for_together() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let mut child = reactor.register(shell("cat")).unwrap();
     let mut input = child.get_mut().stdin.take().unwrap();
@@ -123,7 +123,7 @@ fn its_pipes_and_its_end_are_waited_for_together() {
 
 #[test]
 fn taken_back_or_dropped_the_child_runs_on() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let child = reactor.register(shell("read line; exit 3")).unwrap();
     let mut child = child.into_inner();
@@ -135,7 +135,7 @@ fn taken_back_or_dropped_the_child_runs_on() {
 
 #[test]
 fn a_driver_without_fds_gives_it_back_and_it_is_listed_by_others() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let simulated = Reactor::with_driver(Sim::new()).unwrap();
     let failed = simulated.register(shell("read line; exit 0")).unwrap_err();
     assert_eq!(failed.error().kind(), std::io::ErrorKind::Unsupported);
@@ -228,7 +228,7 @@ fn reuse(pid: u32, begin: impl Fn() -> Child) -> Option<Child> {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_reused_number_is_never_watched() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let mut child = waited(9);
     let Some(mut other) = reuse(child.id(), sleeper) else {
@@ -251,7 +251,7 @@ fn a_reused_number_is_never_watched() {
 
 #[test]
 fn one_whose_status_others_took_is_an_error() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let says_so = |error: &io::Error, pid: u32| {
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -301,7 +301,7 @@ fn with_ignored_sigchld_the_end_is_an_error() {
 
 #[test]
 fn one_waited_for_while_registered_gives_its_status() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let mut child = reactor.register(shell("exit 8")).unwrap();
     assert_eq!(child.get_mut().wait().unwrap().code(), Some(8));
@@ -312,7 +312,7 @@ fn one_waited_for_while_registered_gives_its_status() {
 #[test]
 #[allow(unsafe_code)]
 fn a_stopped_child_has_not_ended() {
-    let _dog = watch::dog();
+    let _dog = dog();
     let reactor = Reactor::new().unwrap();
     let child = reactor.register(sleeper()).unwrap();
     for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGSTOP] {
@@ -353,7 +353,7 @@ fn refuse_pidfds(errno: i32) {
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
 fn a_refusal_of_the_container_is_unsupported() {
-    let _dog = watch::dog();
+    let _dog = dog();
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP] {
         let mut child = shell("read line; exit 6");
         // Not on the threads of the other tests.

@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use pollmux::{Reactor, Time, select};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use support::time::ms;
-use support::watch::dog;
-use support::{alone, watch};
+use support::{again, alone, dog, ms, spawn, test_name};
 
 const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 /// What a child's words for its parent begin with.
@@ -41,9 +39,9 @@ struct Stoppable {
 
 impl Stoppable {
     fn new(name: &str) -> Stoppable {
-        let mut command = watch::again(&watch::test_name());
+        let mut command = again(&test_name());
         command.env(CHILD, name).stdout(Stdio::piped());
-        let mut child = watch::spawn(&mut command);
+        let mut child = spawn(&mut command);
         let words = BufReader::new(child.stdout.take().unwrap());
         Stoppable { child, words }
     }
@@ -248,7 +246,7 @@ fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
     let mut command = Command::new("unshare");
     command.arg("--time").args(options).arg(std::env::current_exe().unwrap());
     command
-        .args([&*watch::test_name(), "--exact", "--nocapture", "--test-threads=1"])
+        .args([&*test_name(), "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, name)
         .env(SAYS, numbers);
     let output = unshare(&mut command).unwrap();

@@ -19,15 +19,10 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     Context, Embedded, Events, Reactor, Select, Sim, Source, reactor::TimerError, select,
 };
-use support::alone;
+use support::{HOUR, alone, ms};
 
-const HOUR: Duration = Duration::from_secs(3600);
 /// Long enough for a machine that is busy; over only when something was lost.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// Runs `f` in a forked child, which then ends without unwinding or destructors. Fails when `f`
 /// panics.

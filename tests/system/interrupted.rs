@@ -10,13 +10,9 @@ use std::time::Duration;
 
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{Events, Reactor, Time, select};
-use support::watch::dog;
+use support::{dog, ms};
 
 const CHILD: &str = "POLLMUX_INTERRUPTED_CHILD";
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 /// Runs the scenario of this name in a child in which these arms fail.
 fn run(scenario: &str, error: &str, when: &str) {

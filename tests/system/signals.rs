@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use pollmux::sys::SignalSet;
 use pollmux::{Events, Reactor, Signal, Sim, reactor::SourceKind, select};
 use rustix::process::{getpid, kill_process};
-use support::{alone, rounds, watch};
+use support::{Random, alone, rounds};
 
 /// A signal that another thread of the process still has to take, when a test has dropped its set,
 /// must not end the process: somebody catches them all the time, but the one whose disposition is
@@ -570,7 +570,7 @@ fn a_signal_beside_a_drop_is_told_or_acts() {
     let (mut told, mut acted) = (0, 0);
     for seed in 0..rounds(500) {
         let status = forked(|| {
-            let mut random = watch::Random::new(seed);
+            let mut random = Random::new(seed);
             let set = SignalSet::new(&[Signal::USER1.0]).unwrap();
             let (mut here, mut there) = (random.below(5_000), random.below(1_000));
             let go = Arc::new(AtomicUsize::new(0));
@@ -730,7 +730,7 @@ fn a_handler_put_there_meanwhile_is_not_lost() {
     let other = {
         let turn = turn.clone();
         thread::spawn(move || {
-            let mut random = watch::Random::new(2);
+            let mut random = Random::new(2);
             for round in 0..turns {
                 let mut looks = 0_u64;
                 while turn.load(Ordering::SeqCst) != 2 * round + 1 {
@@ -745,7 +745,7 @@ fn a_handler_put_there_meanwhile_is_not_lost() {
             }
         })
     };
-    let mut random = watch::Random::new(1);
+    let mut random = Random::new(1);
     for round in 0..turns {
         // Nothing of ours is left from the last round.
         put(libc::SIG_DFL);

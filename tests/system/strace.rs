@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use pollmux::sys::Interest;
 use pollmux::{Reactor, reactor::Stats, select};
+use support::HOUR;
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
 const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";
@@ -45,8 +46,6 @@ const CALLS: &str =
     "trace=?epoll_wait,?epoll_pwait,?epoll_pwait2,?timerfd_settime,?timerfd_settime64,?write,?read";
 
 /// Longer than any test.
-const HOUR: Duration = Duration::from_secs(3600);
-
 /// How often something was called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {

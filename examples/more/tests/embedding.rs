@@ -21,7 +21,7 @@ mod embed_tokio;
 #[allow(dead_code)]
 mod on_mio;
 
-use support::watch::dog;
+use support::dog;
 
 const ROUNDS: u32 = 10_000;
 

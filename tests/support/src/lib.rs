@@ -1,17 +1,62 @@
-//! What the tests of pollmux share: a process of its own for a test, watchdogs, virtual time,
-//! drivers that follow a script, a counting allocator, CPU time, a storm of signals.
+//! What the tests of pollmux share: a process of its own for a test, watchdogs, virtual time, a
+//! driver that follows a script, counting values, a counting allocator, and a storm of signals.
 
-#![allow(missing_debug_implementations, missing_docs)]
+use std::any::Any;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub mod cpu;
+mod alloc;
+mod cpu;
+mod driver;
+mod drops;
+mod process;
+mod random;
 pub mod storm;
-pub mod time;
-pub mod warm;
-pub mod watch;
+mod time;
 
-/// `n` rounds of a race, times `POLLMUX_ROUNDS` if that is set: more of them find rarer faults.
+pub use alloc::{allocates_nothing, allocations, bytes, frees};
+pub use cpu::{thread_cpu_time, timed};
+pub use driver::{Counting, Overheard, Script, Scripted, overheard, scripted, scripted_reactor};
+pub use drops::{Counted, Drops, OnDrop};
+pub use process::{Watchdog, again, close, dog, go_on_alone, no_births, spawn, test_name};
+pub use random::Random;
+pub use storm::Storm;
+pub use time::{
+    Bell, HOUR, at, keys, ms, ready_keys, secs, simulated, simulated_from, sleep, sometimes, turn,
+};
+
+/// Multiplies the rounds of a race by `POLLMUX_ROUNDS`, if that is set. More find rarer faults.
 pub fn rounds(n: u64) -> u64 {
     let times =
         std::env::var("POLLMUX_ROUNDS").map(|times| times.parse::<u64>().expect("a number"));
     n * times.unwrap_or(1)
+}
+
+/// The text of a caught panic.
+pub fn text(cause: Box<dyn Any + Send>) -> String {
+    match cause.downcast::<String>() {
+        Ok(text) => *text,
+        Err(cause) => cause.downcast_ref::<&str>().map_or("?".into(), |text| text.to_string()),
+    }
+}
+
+/// The text that `f` panics with.
+#[track_caller]
+pub fn panic_text<R>(f: impl FnOnce() -> R) -> String {
+    let Err(cause) = catch_unwind(AssertUnwindSafe(f)) else { panic!("no panic") };
+    text(cause)
+}
+
+/// Runs `f`, which must panic with `text`.
+#[track_caller]
+pub fn panics_with(text: &str, f: impl FnOnce()) {
+    assert_eq!(panic_text(f), text);
+}
+
+/// Two connected sockets, neither of which blocks.
+pub fn pair() -> (UnixStream, UnixStream) {
+    let (a, b) = UnixStream::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    b.set_nonblocking(true).unwrap();
+    (a, b)
 }

@@ -18,12 +18,14 @@ pub fn signals() -> u64 {
 
 /// Sends SIGALRM to the thread that asked for it, about every half millisecond, and so interrupts
 /// each of its syscalls that can be.
+#[derive(Debug)]
 pub struct Storm {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Storm {
+    /// Begins the storm on the calling thread.
     #[allow(unsafe_code)]
     pub fn begin() -> Storm {
         // SAFETY: an all-zero sigaction is a valid one: no flags (and so no SA_RESTART), an empty

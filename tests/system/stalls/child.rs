@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use support::watch::{again, spawn, test_name};
+use support::{again, spawn, test_name};
 
 const REQUIRE: &str = "POLLMUX_STALL_REQUIRE";
 const CHILD: &str = "POLLMUX_STALL_CHILD";

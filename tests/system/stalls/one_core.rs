@@ -12,7 +12,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::stalls::child::{Program, alone, is_child, say, skip};
 use crate::stalls::verdict::rounds;
-use support::watch::Random;
+use support::Random;
 
 /// Each tick stops a sender at a random instruction.
 const PERIOD: Duration = Duration::from_micros(150);

@@ -18,8 +18,7 @@ use pollmux::{
 use pollmux::{never, select};
 
 use crate::stalls::child::say;
-use support::cpu::thread_cpu_time;
-use support::watch::{Random, dog};
+use support::{Random, dog, thread_cpu_time};
 
 /// What the stopped thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use pollmux::Time;
 
 use crate::stalls::places::{Stack, pointers, words};
-use support::watch::Random;
+use support::Random;
 
 /// A thread is stepped by fewer instructions while it sends: one of these, chosen at random.
 const STEPS: [u64; 3] = [60, 400, 2000];

@@ -6,6 +6,7 @@ mod common;
 
 pub use common::{allocations, bytes, frees};
 
+/// Of every program that has this crate. Each thread counts for itself.
 #[global_allocator]
 static ALLOCATOR: common::Counting = common::Counting;
 

@@ -304,7 +304,11 @@ impl Core {
     }
 
     /// The tokens of the sources in a list, which may change meanwhile.
-    fn tokens_of(&self, list: fn(&ReactorTable) -> &Ready) -> impl Iterator<Item = u64> {
+    #[inline]
+    fn tokens_of<'c>(
+        &'c self,
+        list: impl Fn(&ReactorTable) -> &Ready + 'c,
+    ) -> impl Iterator<Item = u64> + 'c {
         let mut next = list(&self.table.borrow()).first();
         std::iter::from_fn(move || {
             let table = self.table.borrow();

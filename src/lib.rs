@@ -101,12 +101,15 @@ pub struct Readme;
 /// A panic that is caught leaves nothing of these half done: each call completes or takes back what
 /// it began.
 mod unwind {
+    use std::os::fd::AsFd;
     use std::panic::{RefUnwindSafe, UnwindSafe};
 
-    use crate::channel::{IntoIter, Iter, Permit, Receiver, Sender, TryIter};
-    use crate::context::{AfterCancel, CancelGuard, Cause, Done};
-    use crate::sim::{Link, Member, WorldHandle};
-    use crate::sources::OsClock;
+    use crate::channel::{Receiver, Sender};
+    use crate::context::{AfterCancel, Cause, Done};
+    use crate::driver::{Native, foreign};
+    use crate::reactor::BeforeSleep;
+    use crate::sim::Link;
+    use crate::sources::{FnSource, ForeignInbox, OsClock, Receives, RegisterError};
     use crate::*;
 
     macro_rules! unwind_safe {
@@ -117,37 +120,21 @@ mod unwind {
     }
 
     unwind_safe! {
-        [T] Sender<T>,
-        [T] Receiver<T>,
-        [T] Iter<'_, T>,
-        [T] TryIter<'_, T>,
-        [T] IntoIter<T>,
-        [T] Permit<'_, T>,
-        [T] Inbox<T>,
-        [T] Outbox<T>,
-        [] Notifier,
-        [] Notified,
-        [] Remote,
-        [] Context,
-        [] Canceller,
-        [] CancelGuard,
-        [] Cause,
-        [] Done,
-        [] AfterCancel,
-        [] Reactor,
-        [] Handle,
-        [] Embedded,
-        [] Timer,
-        [] Ticker,
-        [] Callback,
-        [C: OsClock] OsTimer<C>,
-        [] Signals,
-        [] Select<'_>,
-        [] Events,
-        [] Sim,
-        [] SimWorld,
-        [] WorldHandle,
-        [R] Member<R>,
-        [T] Link<T>,
+        [T] Sender<T>, [T] Receiver<T>, [T] Inbox<T>, [T] Outbox<T>,
+        [] Notifier, [] Notified, [] Timer, [] Ticker, [] Callback, [C: OsClock] OsTimer<C>,
+        [] Signals, [] ChildProcess, [E] ForeignInbox<E>, [S] RegisterError<S>,
+        [] Select<'_>, [] Context, [] Cause, [] Done, [] AfterCancel,
+        [] Handle, [] Remote, [] Events, [] BeforeSleep<'_>,
+        [] Native, [E] foreign::Queue<E>, [E] foreign::Events<E>, [] sys::SignalSet,
+        [] Sim, [T] Link<T>,
     }
+
+    #[cfg(feature = "polling")]
+    unwind_safe! { [] crate::driver::PollingDriver, }
+
+    // These hold a value of the user's.
+    impl<T: AsFd + UnwindSafe> UnwindSafe for Fd<T> {}
+    impl<T: AsFd + RefUnwindSafe> RefUnwindSafe for Fd<T> {}
+    impl<F: Receives + UnwindSafe> UnwindSafe for FnSource<F> {}
+    impl<F: Receives + RefUnwindSafe> RefUnwindSafe for FnSource<F> {}
 }

@@ -14,11 +14,17 @@ static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static FREES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How many allocations and reallocations this thread has made.
 pub fn allocations() -> u64 {
     ALLOCATIONS.get()
+}
+
+/// How many deallocations this thread has made.
+pub fn frees() -> u64 {
+    FREES.get()
 }
 
 /// How many bytes are allocated now, by all threads.
@@ -42,6 +48,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        let _ = FREES.try_with(|n| n.set(n.get() + 1));
         BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(ptr, layout) }

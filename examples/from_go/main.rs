@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --example from_go` runs all sections, in less than a second, and asserts
 //! every result; `-- --list` names them; `-- after tick` runs two. They are in `sections/`, a file
-//! a chapter, and `tests/from_go.rs` runs them too.
+//! a chapter, and `tests/examples/from_go.rs` runs them too.
 
 use std::io;
 use std::process::ExitCode;

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use super::state::Refused;
 use super::target::{Target, Targets};
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence, wait_briefly,
+    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Random, fence, wait_briefly,
 };
 use crate::wake::{Look, Notify, Probe, Request, RequestCell, Ticket};
 
@@ -83,7 +83,7 @@ pub(super) struct List {
     /// Receives that have passed a send case since the last promise.
     passed: u32,
     /// Picks among several offers of one party.
-    random: u64,
+    random: Random,
 }
 
 pub(super) type Guard<'a> = MutexGuard<'a, List>;
@@ -123,11 +123,7 @@ impl List {
         for at in first + 1..self.offers.len() {
             if self.offers[at].ticket.is_of(self.offers[first].ticket.party()) {
                 seen += 1;
-                // xorshift, after Marsaglia.
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 7;
-                self.random ^= self.random << 17;
-                if self.random % seen == 0 {
+                if self.random.below(seen) == 0 {
                     chosen = at;
                 }
             }
@@ -153,7 +149,7 @@ impl Meeting {
             offers: AtomicUsize::new(0),
             asked: AtomicBool::new(false),
             littered: AtomicBool::new(false),
-            list: Mutex::new(List { offers, passed: 0, random: 0x9e37_79b9_7f4a_7c15 }),
+            list: Mutex::new(List { offers, passed: 0, random: Random::new(0) }),
         }
     }
 
@@ -360,7 +356,7 @@ impl Meeting {
     }
 
     /// Takes a promise, if the receiver blocks here. The receiver's ticket stays open.
-    fn take_promise(&self, party: Option<&Arc<Notify>>) -> Result<(), Refused> {
+    fn claim_promise(&self, party: Option<&Arc<Notify>>) -> Result<(), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
@@ -370,7 +366,7 @@ impl Meeting {
 
     /// Takes a promise and the receiver's ticket.
     pub(super) fn claim_receiver(&self) -> Result<(), Refused> {
-        self.take_promise(None)?;
+        self.claim_promise(None)?;
         if self.with_receiver(None, |receiver, ticket| receiver.claim(ticket, 0)) {
             return Ok(());
         }
@@ -378,7 +374,7 @@ impl Meeting {
         Err(Refused::Full)
     }
 
-    /// Returns true if `take_permit` would not say "full".
+    /// Returns true if `claim_permit` would not say "full".
     pub(super) fn is_sendable(&self, party: &Arc<Notify>, offer: Option<u64>) -> bool {
         let word = self.word();
         word & CLOSED != 0
@@ -388,7 +384,7 @@ impl Meeting {
     }
 
     /// Takes a permit: the promise that our offer has got while we slept, or a new one.
-    pub(super) fn take_permit(
+    pub(super) fn claim_permit(
         &self,
         party: &Arc<Notify>,
         offer: Option<u64>,
@@ -396,7 +392,7 @@ impl Meeting {
         if offer.is_some_and(|offer| self.is_promised_to(offer)) && !self.is_closed() {
             return Ok(());
         }
-        self.take_promise(Some(party))
+        self.claim_promise(Some(party))
     }
 
     /// Ends an offer of a reactor, after its sleep. Returns true if the receiver has chosen it.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 use loom::thread;
 
 use super::permit::Waiting;
+use super::rendezvous_models::Loop;
 use super::{Receiver, Sender, Target, TryRecvError, bounded, unbounded};
 use crate::sync::{Ordering, fence, settle_fence, without_membarrier};
 use crate::wake::models::{Bed, SLOT, party};
@@ -158,6 +159,27 @@ impl<T> Sleeper<T> {
     }
 }
 
+/// Counts its drop.
+#[derive(Debug)]
+pub(super) struct Counted(pub(super) Arc<Count>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// Threads that each call `send` with a sender and a number.
+pub(super) fn each<R: 'static>(
+    tx: &Sender<u32>,
+    send: fn(Sender<u32>, u32) -> R,
+) -> [thread::JoinHandle<R>; 2] {
+    [1, 2].map(|n| {
+        let tx = tx.clone();
+        thread::spawn(move || send(tx, n))
+    })
+}
+
 fn spawn_senders(
     tx: Sender<u32>,
     values: &'static [&'static [u32]],
@@ -248,7 +270,10 @@ fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecv
         sender.join().unwrap();
         // It goes on after all.
         let kept = tx.clone();
-        let sender = thread::spawn(move || tx.tail().finish(place, 1));
+        let sender = thread::spawn(move || {
+            place.finish(1);
+            drop(tx);
+        });
         assert_eq!(step(&mut sleeper), Ok(1));
         drop(kept);
         assert_eq!(step(&mut sleeper), Err(TryRecvError::Disconnected));
@@ -274,7 +299,7 @@ fn a_sender_that_goes_on_is_received_in_its_own_order() {
         let behind = tx.clone();
         behind.try_send(10).unwrap();
         let sender = thread::spawn(move || {
-            tx.tail().finish(place, 1);
+            place.finish(1);
             tx.try_send(2).unwrap();
         });
         let mut seen = Vec::new();
@@ -336,7 +361,7 @@ fn a_receiver_that_moves_while_a_message_is_coming() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
         let first = Sleeper::new(rx);
-        first.receivers[0].state().arm(Request::Mark);
+        first.receivers[0].state().ask_and_look(Request::Mark);
         let kept = tx.clone();
         let sender = thread::spawn(move || tx.try_send(1).unwrap());
         let rx = first.receivers.into_iter().next().unwrap();
@@ -413,13 +438,7 @@ fn a_head_handed_on_between_two_senders() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
-        let senders: Vec<_> = [1, 2]
-            .into_iter()
-            .map(|value| {
-                let tx = tx.clone();
-                thread::spawn(move || tx.try_send(value).is_ok().then_some(value))
-            })
-            .collect();
+        let senders = each(&tx, |tx, value| tx.try_send(value).is_ok().then_some(value));
         let mut received = vec![rx.try_recv().unwrap()];
         received.extend(rx.try_recv().ok());
         let mut accepted: Vec<u32> =
@@ -511,12 +530,6 @@ fn a_bare_recv_against_send() {
 
 #[test]
 fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
-    struct Counted(Arc<Count>);
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
     loom::model(|| {
         let drops = Arc::new(Count::new(0));
         let (tx, rx) = bounded(2);
@@ -537,13 +550,7 @@ fn two_blocked_senders_against_two_receives() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
-        let senders: Vec<_> = [1, 2]
-            .into_iter()
-            .map(|value| {
-                let tx = tx.clone();
-                thread::spawn(move || tx.send(value).unwrap())
-            })
-            .collect();
+        let senders = each(&tx, |tx, value| tx.send(value).unwrap());
         let mut received = 0;
         while received < 2 {
             match rx.try_recv() {
@@ -554,56 +561,6 @@ fn two_blocked_senders_against_two_receives() {
         // Two slots have become free: both senders go on, though nothing more is received.
         senders.into_iter().for_each(|sender| sender.join().unwrap());
     });
-}
-
-/// What a `select!` with one send case does; `None`: the value was not made.
-fn select_send(sender: &Sender<u32>, notify: &Arc<Notify>, bed: &Bed, value: Option<u32>) {
-    let mut waiting = Waiting::default();
-    loop {
-        if sender.is_ready(notify, waiting) {
-            if let Some(permit) = sender.try_permit(notify, std::mem::take(&mut waiting)) {
-                if let Some(value) = value {
-                    permit.send(value).unwrap();
-                }
-                return;
-            }
-        }
-        notify.open_ticket();
-        notify.sleep();
-        (waiting, _) = sender.before_sleep(notify);
-        fence(Ordering::SeqCst);
-        if !sender.is_ready(notify, waiting) {
-            bed.sleep();
-        }
-        notify.awake();
-        if !sender.after_sleep(notify, waiting) {
-            waiting = Waiting::default();
-        }
-    }
-}
-
-/// What a `select!` with one receive case at a rendezvous does.
-fn select_recv(
-    receiver: &Receiver<u32>,
-    notify: &Arc<Notify>,
-    bed: &Bed,
-) -> Result<u32, TryRecvError> {
-    receiver.set_target(Some(Target { notify: notify.clone(), slot: SLOT }));
-    loop {
-        match receiver.try_recv_as(Some(notify)) {
-            Err(TryRecvError::Empty) => {}
-            received => return received,
-        }
-        notify.open_ticket();
-        notify.sleep();
-        receiver.before_sleep(notify);
-        fence(Ordering::SeqCst);
-        if !receiver.is_ready(Some(notify)) {
-            bed.sleep();
-        }
-        notify.awake();
-        receiver.after_sleep(notify);
-    }
 }
 
 #[test]
@@ -682,7 +639,10 @@ fn a_sender_shrinks_past_a_sender_that_stands_still() {
         receive_all(&rx, others, &[2, 3]);
         assert_ne!(rx.state().claimed().1, before, "no sender has shrunk the ring");
         assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
-        let sender = thread::spawn(move || tx.tail().finish(place, 1));
+        let sender = thread::spawn(move || {
+            place.finish(1);
+            drop(tx);
+        });
         receive_all(&rx, vec![sender], &[1]);
         assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
     });
@@ -695,7 +655,7 @@ fn two_senders_shrink_and_grow_past_a_sender_that_stands_still() {
         let (tx, rx) = grown();
         let place = tx.tail().begin();
         let senders = spawn_senders(tx.clone(), &[&[2], &[3]]);
-        tx.tail().finish(place, 1);
+        place.finish(1);
         drop(tx);
         receive_all(&rx, senders, &[1, 2, 3]);
         assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
@@ -715,7 +675,7 @@ fn a_receiver_goes_while_a_sender_shrinks_the_ring() {
         let sender = thread::spawn(move || (0..2).for_each(|_| drop(other.try_send(sent.clone()))));
         let _ = rx.try_recv();
         drop(rx);
-        tx.tail().finish(place, value.clone());
+        place.finish(value.clone());
         sender.join().unwrap();
         drop(tx);
         assert_eq!(Arc::strong_count(&value), 1, "a value was lost, or dropped twice");
@@ -760,87 +720,9 @@ fn a_send_case_that_sleeps_against_recv() {
     loom::model(|| {
         let (tx, rx) = bounded(1);
         tx.try_send(1).unwrap();
-        let sender = thread::spawn(move || {
-            let (notify, bed) = party();
-            select_send(&tx, &notify, &bed, Some(2));
-        });
+        let sender = thread::spawn(move || Loop::new().send(&[&tx], 2));
         assert_eq!(rx.try_recv(), Ok(1));
         sender.join().unwrap();
         assert_eq!(rx.try_recv(), Ok(2));
-    });
-}
-
-#[test]
-fn a_rendezvous_of_a_send_case_and_a_receive_case() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || {
-            let (notify, bed) = party();
-            select_send(&tx, &notify, &bed, Some(1));
-        });
-        let (notify, bed) = party();
-        assert_eq!(select_recv(&rx, &notify, &bed), Ok(1));
-        assert_eq!(select_recv(&rx, &notify, &bed), Err(TryRecvError::Disconnected));
-        sender.join().unwrap();
-    });
-}
-
-#[test]
-fn a_rendezvous_of_a_bare_send_and_a_receive_case() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || tx.send(1).unwrap());
-        let (notify, bed) = party();
-        assert_eq!(select_recv(&rx, &notify, &bed), Ok(1));
-        drop(sender);
-    });
-}
-
-#[test]
-fn a_rendezvous_of_a_send_case_and_a_bare_recv() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        thread::spawn(move || {
-            let (notify, bed) = party();
-            select_send(&tx, &notify, &bed, Some(1));
-        });
-        assert_eq!(rx.recv(), Ok(1));
-    });
-}
-
-#[test]
-fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next() {
-    loom::model(|| {
-        let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || {
-            let (notify, bed) = party();
-            select_send(&tx, &notify, &bed, None);
-            select_send(&tx, &notify, &bed, Some(2));
-        });
-        let (notify, bed) = party();
-        assert_eq!(select_recv(&rx, &notify, &bed), Ok(2));
-        sender.join().unwrap();
-    });
-}
-
-#[test]
-fn a_party_at_two_rendezvous_is_taken_once() {
-    loom::model(|| {
-        let ((tx_a, rx_a), (tx_b, rx_b)) = (bounded::<u32>(0), bounded::<u32>(0));
-        let a = thread::spawn(move || tx_a.try_send(1).is_ok());
-        let b = thread::spawn(move || tx_b.try_send(2).is_ok());
-        let (notify, _) = party();
-        notify.open_ticket();
-        notify.sleep();
-        for rx in [&rx_a, &rx_b] {
-            rx.set_target(Some(Target { notify: notify.clone(), slot: SLOT }));
-            rx.before_sleep(&notify);
-        }
-        let (sent_a, sent_b) = (a.join().unwrap(), b.join().unwrap());
-        assert!(!(sent_a && sent_b), "one sleep, one deal");
-        notify.awake();
-        assert_eq!((rx_a.after_sleep(&notify), rx_b.after_sleep(&notify)), (sent_a, sent_b));
-        assert_eq!(rx_a.try_recv().is_ok(), sent_a);
-        assert_eq!(rx_b.try_recv().is_ok(), sent_b);
     });
 }

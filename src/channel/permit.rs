@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::sender::Sending;
 use super::state::Refused;
-use super::{SendError, Sender, Sending};
+use super::{SendError, Sender};
 use crate::wake::Notify;
 
 /// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value
@@ -13,6 +14,7 @@ use crate::wake::Notify;
 /// Dropped without that, it gives the room back, so a value expression may panic, return or use
 /// `?`. Other senders can neither take the permit nor are they held up by it: it is no place in the
 /// order.
+#[must_use = "dropping the permit gives the room back"]
 pub struct Permit<'a, T> {
     sender: &'a Sender<T>,
     /// The channel is closed: there is nothing to hold.
@@ -20,8 +22,8 @@ pub struct Permit<'a, T> {
 }
 
 impl<'a, T> Permit<'a, T> {
-    /// Leaves the permit behind, to be picked up by [`kept`](Self::kept). Whether it is one of a
-    /// closed channel.
+    /// Leaves the permit behind, to be picked up by [`kept`](Self::kept). Returns true if the
+    /// channel is closed.
     pub(crate) fn keep(self) -> bool {
         std::mem::ManuallyDrop::new(self).closed
     }
@@ -58,10 +60,11 @@ impl<T> Drop for Permit<'_, T> {
     }
 }
 
-/// A permit on its way to the arm of the `select!`. It has no destructor: with one, the outbox
-/// would count as borrowed while the arms run.
+/// A permit on its way to its case in the `select!`. It has no destructor: with one, the outbox
+/// would count as borrowed while the cases run.
 #[derive(Debug)]
-#[must_use = "a permit that is not redeemed is room lost for ever"]
+#[must_use = "dropping the permit loses its room for ever"]
+#[doc(hidden)]
 pub struct Chosen<'a, T>(std::mem::ManuallyDrop<Permit<'a, T>>);
 
 impl<'a, T> Chosen<'a, T> {
@@ -93,7 +96,7 @@ pub(crate) enum Waiting {
 }
 
 impl<T> Sender<T> {
-    /// Whether a permit is to be had, or the news that the receiver is gone.
+    /// Returns true if there is a permit, or the news that the receiver is gone.
     pub(crate) fn is_ready(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match &self.flavor {
             Sending::Buffer(tail) => tail.state().is_closed() || tail.state().has_permit(),
@@ -107,8 +110,8 @@ impl<T> Sender<T> {
         waiting: Waiting,
     ) -> Option<Permit<'_, T>> {
         let taken = match &self.flavor {
-            Sending::Buffer(tail) => tail.state().take_permit(),
-            Sending::Rendezvous(end) => end.meeting().take_permit(party, offer(waiting)),
+            Sending::Buffer(tail) => tail.state().claim_permit(),
+            Sending::Rendezvous(end) => end.meeting().claim_permit(party, offer(waiting)),
         };
         match taken {
             Ok(()) => Some(Permit { sender: self, closed: false }),
@@ -134,7 +137,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// After it slept. Whether the receiver has chosen it.
+    /// Called after that sleep. Returns true if the receiver has chosen the case.
     pub(crate) fn after_sleep(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match (&self.flavor, waiting) {
             (Sending::Buffer(tail), Waiting::ForRoom) => {

@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn entries_that_are_gone_are_freed() {
-        const N: usize = 10_000;
+        const N: usize = 2_000;
         let (registry, entries, counts) = filled(N);
         for (n, entry) in entries.into_iter().enumerate() {
             registry.take_off(&entry);

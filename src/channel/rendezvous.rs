@@ -328,7 +328,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::permit::Waiting;
-    use super::super::{Receiver, Receiving, SendError, Sender, bounded};
+    use super::super::receiver::Receiving;
+    use super::super::{Receiver, SendError, Sender, bounded};
     use super::*;
     use crate::wake::{Look, Probe, Request, Wake};
 
@@ -393,7 +394,7 @@ mod tests {
         let list = meeting.lock();
         loop_.sleep();
         loop_.prepare(0);
-        assert_eq!(meeting.arm(Request::Mark), Look::Quiet);
+        assert_eq!(meeting.ask_and_look(Request::Mark), Look::Quiet);
         meeting.release(list);
         assert!(loop_.is_marked());
         assert_eq!(wakes.count(), 2);

@@ -1,28 +1,29 @@
 //! The loom models of channels without a buffer. `models.rs` says how to run them.
 //!
-//! Each model names a mutation that breaks it, so that a reader knows what the model is for.
+//! Most models name a mutation that breaks them, so that a reader knows what the model is for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
 use loom::thread;
 
+use super::models::{Counted, each};
 use super::permit::{Permit, Waiting};
 use super::{Receiver, Sender, Target, TryRecvError, bounded};
 use crate::sync::{Ordering, fence};
-use crate::wake::models::Bed;
+use crate::wake::models::{Bed, party};
 use crate::wake::{Look, Notify, Request};
 
 /// A loop: what a `select!` of a few cases does, without timers.
-struct Loop {
+pub(super) struct Loop {
     notify: Arc<Notify>,
     bed: Arc<Bed>,
 }
 
 impl Loop {
-    fn new() -> Loop {
-        let bed = Bed::new();
-        Loop { notify: Arc::new(Notify::new(bed.clone())), bed }
+    pub(super) fn new() -> Loop {
+        let (notify, bed) = party();
+        Loop { notify, bed }
     }
 
     /// Receives from one of the channels: its index, and the value. One turn at the most with
@@ -65,7 +66,7 @@ impl Loop {
         channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));
         let probe = channel.probe();
         loop {
-            while probe.arm(Request::Mark) == Look::Ready {
+            while probe.ask_and_look(Request::Mark) == Look::Ready {
                 if let Ok(value) = channel.try_recv_as(Some(&self.notify)) {
                     return value;
                 }
@@ -127,7 +128,7 @@ impl Loop {
     }
 
     /// Sends through one of the channels: its index.
-    fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
+    pub(super) fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
         let (at, permit) = self.permit(channels);
         permit.send(value).unwrap();
         at
@@ -157,13 +158,6 @@ fn a_promise_against_a_timeout_and_then_a_receive() {
 /// place.
 #[test]
 fn a_promise_against_the_receivers_drop() {
-    #[derive(Debug)]
-    struct Counted(Arc<Count>);
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
     loom::model(|| {
         let drops = Arc::new(Count::new(0));
         let value = Counted(drops.clone());
@@ -189,10 +183,7 @@ fn a_promise_against_the_receivers_drop() {
 fn two_send_cases_against_one_receiver() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
-        let senders = [1, 2].map(|value| {
-            let tx = tx.clone();
-            thread::spawn(move || Loop::new().send(&[&tx], value))
-        });
+        let senders = each(&tx, |tx, value| Loop::new().send(&[&tx], value));
         drop(tx);
         let receiver = Loop::new();
         let mut sum = 0;
@@ -288,10 +279,7 @@ fn a_blocking_send_beside_an_offer_that_is_withdrawn() {
 fn two_blocking_sends_against_a_receiver() {
     loom::model(|| {
         let (tx, rx) = bounded(0);
-        let senders = [1, 2].map(|value| {
-            let tx = tx.clone();
-            thread::spawn(move || tx.send(value).unwrap())
-        });
+        let senders = each(&tx, |tx, value| tx.send(value).unwrap());
         drop(tx);
         let receiver = Loop::new();
         let (first, second) = (receiver.recv(&[&rx], false), receiver.recv(&[&rx], false));
@@ -344,5 +332,72 @@ fn a_wait_against_try_send() {
         });
         assert_eq!(Loop::new().wait(&rx), 1);
         sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_rendezvous_of_a_send_case_and_a_receive_case() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || Loop::new().send(&[&tx], 1));
+        let receiver = Loop::new();
+        assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(1))));
+        assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_rendezvous_of_a_bare_send_and_a_receive_case() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || tx.send(1).unwrap());
+        assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(1))));
+        drop(sender);
+    });
+}
+
+#[test]
+fn a_rendezvous_of_a_send_case_and_a_bare_recv() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        thread::spawn(move || Loop::new().send(&[&tx], 1));
+        assert_eq!(rx.recv(), Ok(1));
+    });
+}
+
+#[test]
+fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let sender = thread::spawn(move || {
+            let party = Loop::new();
+            drop(party.permit(&[&tx]).1);
+            party.send(&[&tx], 2);
+        });
+        assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(2))));
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_party_at_two_rendezvous_is_taken_once() {
+    loom::model(|| {
+        let ((tx_a, rx_a), (tx_b, rx_b)) = (bounded::<u32>(0), bounded::<u32>(0));
+        let a = thread::spawn(move || tx_a.try_send(1).is_ok());
+        let b = thread::spawn(move || tx_b.try_send(2).is_ok());
+        let (notify, _) = party();
+        notify.open_ticket();
+        notify.sleep();
+        for rx in [&rx_a, &rx_b] {
+            rx.set_target(Some(Target { notify: notify.clone(), slot: 0 }));
+            rx.before_sleep(&notify);
+        }
+        let (sent_a, sent_b) = (a.join().unwrap(), b.join().unwrap());
+        assert!(!(sent_a && sent_b), "one sleep, one deal");
+        notify.awake();
+        assert_eq!((rx_a.after_sleep(&notify), rx_b.after_sleep(&notify)), (sent_a, sent_b));
+        assert_eq!(rx_a.try_recv().is_ok(), sent_a);
+        assert_eq!(rx_b.try_recv().is_ok(), sent_b);
     });
 }

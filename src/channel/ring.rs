@@ -1,9 +1,8 @@
 //! The slots of a buffered channel: a ring of a power of two of them, which an unbounded channel
 //! replaces by a ring of twice the size when the ring is full.
 //!
-//! # Two parts
 //! [`Rings`] knows positions and stamps, and not the type of the messages: a reactor that asks for
-//! news holds this part. [`Tail`] and [`Head`] are the ends that know the type.
+//! news holds this part. `tail.rs` and `head.rs` have the ends that know the type.
 //!
 //! # Stamps
 //! A slot is written by the sender that claimed its position, and read by the receiver. Its stamp
@@ -26,55 +25,41 @@
 //! of the tail's side up to the tail's ring.
 //!
 //! A late sender may make a ring on a side that was left: it has prepared a growth that cannot
-//! happen any more. Nobody uses that ring. The receiver frees it when it leaves that side again.
-//!
-//! Longer than 500 lines: `Rings` and both ends keep one promise about stamps and
-//! claims, which the `unsafe` blocks rely on; the tests look at private fields.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::Cell;
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 
-use super::TryRecvError;
-use super::state::{
-    FIRST_LEVEL, Found, LEVEL, LEVELS, MAX_CAPACITY, Place, Refused, SIDE, State, base, is_ahead,
-};
+use super::state::{FIRST_LEVEL, LEVEL, LEVELS, MAX_CAPACITY, SIDE, base, is_ahead};
 use super::usage::KEPT;
-use crate::sync::{
-    AtomicPtr, AtomicU64, AtomicUsize, Ordering, STAMP, UnsafeCell, claim_fence, publish_fence,
-    settle_fence,
-};
-use crate::wake::Asked;
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// Set in the stamp of a slot that holds a value. A fresh slot (0) has no flag.
-const WRITTEN: u64 = 1 << 63;
+pub(super) const WRITTEN: u64 = 1 << 63;
 /// Set in the stamp of a slot whose value is out, though the head is not past it.
-const TAKEN: u64 = 1 << 62;
+pub(super) const TAKEN: u64 = 1 << 62;
 /// No position: the level has not begun.
 const NOWHERE: u64 = u64::MAX;
 
 #[repr(C)]
-struct Slot<T> {
+pub(super) struct Slot<T> {
     /// First, so that it can be found without the type.
-    stamp: AtomicU64,
-    value: UnsafeCell<MaybeUninit<T>>,
+    pub(super) stamp: AtomicU64,
+    pub(super) value: UnsafeCell<MaybeUninit<T>>,
 }
 
 /// The head of a ring. Its slots follow in the same piece of memory.
 #[repr(C)]
-struct Ring {
+pub(super) struct Ring {
     mask: u64,
     /// The first position in this ring; `NOWHERE` until it was claimed.
-    start: AtomicU64,
+    pub(super) start: AtomicU64,
 }
 
 /// How the slots of a channel lie in memory: what is left of the type.
 #[derive(Clone, Copy)]
-struct Shape {
+pub(super) struct Shape {
     /// How far behind the ring's head its slots begin.
     slots_at: usize,
     stride: usize,
@@ -84,20 +69,13 @@ struct Shape {
     model: (fn(NonNull<u8>), fn(NonNull<u8>)),
 }
 
-/// A slot of the head position or of one behind it, and the ring that it is in.
+/// What the stamp of a position says, of the head or of one behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stamp {
+pub(super) enum Stamp {
     /// Claimed at the most.
     Unwritten,
     Written,
     Taken,
-}
-
-/// A written message that the receiver has found: the right to take it out, once.
-#[derive(Debug)]
-pub(super) struct Written {
-    pub(super) position: u64,
-    ring: usize,
 }
 
 /// The rings of a channel, without the type of its messages: one ring for a bounded channel, a
@@ -114,7 +92,7 @@ pub(super) struct Rings {
 }
 
 impl Shape {
-    fn of<T>() -> Shape {
+    pub(super) fn of<T>() -> Shape {
         #[cfg(all(loom, test))]
         fn make<T>(at: NonNull<u8>) {
             let (stamp, value) = (AtomicU64::new(0), UnsafeCell::new(MaybeUninit::uninit()));
@@ -181,12 +159,18 @@ impl Rings {
     /// Returns true if the ring that the receiver reads may shrink.
     #[inline]
     pub(super) fn is_large(&self) -> bool {
-        self.reading.load(Ordering::Relaxed) & LEVEL > self.kept
+        self.read_by_receiver() & LEVEL > self.kept
     }
 
     /// The number of the ring that the receiver reads. It has left all earlier ones.
     pub(super) fn reading(&self) -> usize {
         self.reading.load(Ordering::Acquire)
+    }
+
+    /// The same, for the receiver itself.
+    #[inline(always)]
+    pub(super) fn read_by_receiver(&self) -> usize {
+        self.reading.load(Ordering::Relaxed)
     }
 
     /// A ring with nothing in it. It asks for zeroed memory, which for many slots costs nothing
@@ -243,7 +227,7 @@ impl Rings {
     /// # Safety
     /// The ring must be from `allocate` with this shape, and not freed.
     #[inline(always)]
-    unsafe fn place(ring: NonNull<Ring>, shape: Shape, position: u64) -> NonNull<u8> {
+    pub(super) unsafe fn place(ring: NonNull<Ring>, shape: Shape, position: u64) -> NonNull<u8> {
         // SAFETY: the ring is live. Its `mask + 1` slots begin at `slots_at`, in the same memory.
         unsafe {
             let index = (position & (*ring.as_ptr()).mask) as usize;
@@ -280,7 +264,7 @@ impl Rings {
     /// this ring that was not received; or it is the receiver, and the ring is the one that it
     /// reads, or a later one that the tail's word has named.
     #[inline(always)]
-    unsafe fn ring(&self, ring: usize) -> NonNull<Ring> {
+    pub(super) unsafe fn ring(&self, ring: usize) -> NonNull<Ring> {
         // SAFETY: by the caller's promise there is a ring.
         unsafe { NonNull::new_unchecked(self.place_of(ring).load(Ordering::Acquire)) }
     }
@@ -312,7 +296,7 @@ impl Rings {
     /// Only the receiver may call it, with its head and the rings of a tail it has read.
     pub(super) unsafe fn enter(&self, head: u64, claimed: usize) {
         loop {
-            let reading = self.reading.load(Ordering::Relaxed);
+            let reading = self.read_by_receiver();
             let Some(next) = Rings::next(reading, claimed) else { return };
             // SAFETY: the tail has gone past the ring that is read, so the next one is there, and
             // only we could free it.
@@ -367,7 +351,7 @@ impl Rings {
     #[inline(always)]
     pub(super) unsafe fn is_written(&self, head: u64) -> bool {
         // SAFETY: the ring that the receiver reads.
-        let stamp = unsafe { self.stamp(self.reading.load(Ordering::Relaxed), head) };
+        let stamp = unsafe { self.stamp(self.read_by_receiver(), head) };
         stamp.load(Ordering::Acquire) == head | WRITTEN
     }
 
@@ -375,8 +359,8 @@ impl Rings {
     ///
     /// # Safety
     /// Only the receiver may call it, with the rings of the tail.
-    unsafe fn find(&self, position: u64, claimed: usize) -> (Stamp, usize) {
-        let reading = self.reading.load(Ordering::Relaxed);
+    pub(super) unsafe fn find(&self, position: u64, claimed: usize) -> (Stamp, usize) {
+        let reading = self.read_by_receiver();
         let mut next = Some(reading);
         while let Some(ring) = next {
             // SAFETY: from the ring that is read up to the tail's the word of the tail names all.
@@ -389,35 +373,20 @@ impl Rings {
         (Stamp::Unwritten, reading)
     }
 
-    /// The message of a position from the head up to the tail: found, or none.
+    /// Writes down that the message of this position was taken out of turn.
     ///
     /// # Safety
-    /// As for [`find`](Self::find).
-    pub(super) unsafe fn written(&self, position: u64, claimed: usize) -> Option<Written> {
-        // SAFETY: by the caller's promise.
-        match unsafe { self.find(position, claimed) } {
-            (Stamp::Written, ring) => Some(Written { position, ring }),
-            _ => None,
-        }
-    }
-
-    /// Returns true if the message of this position was taken out of turn.
-    ///
-    /// # Safety
-    /// As for [`find`](Self::find).
-    pub(super) unsafe fn is_taken(&self, position: u64, claimed: usize) -> bool {
-        // SAFETY: by the caller's promise.
-        unsafe { self.find(position, claimed) }.0 == Stamp::Taken
-    }
-
-    /// Writes down that the message of `written` was taken out of turn.
-    ///
-    /// # Safety
-    /// Only the receiver may call it, for a message that it has found and taken out.
-    pub(super) unsafe fn set_taken(&self, written: &Written) {
+    /// Only the receiver may call it, for a message that it has found in this ring and taken out.
+    pub(super) unsafe fn set_taken(&self, ring: usize, position: u64) {
         // SAFETY: the position is not past the head, so its ring is live.
-        let stamp = unsafe { self.stamp(written.ring, written.position) };
-        stamp.store(written.position | TAKEN, Ordering::Relaxed);
+        unsafe { self.stamp(ring, position) }.store(position | TAKEN, Ordering::Relaxed);
+    }
+
+    /// How many rings there are.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn count(&self) -> usize {
+        let places = std::iter::once(&self.first).chain(&self.above);
+        places.filter(|place| !place.load(Ordering::Relaxed).is_null()).count()
     }
 }
 
@@ -430,496 +399,5 @@ impl Drop for Rings {
                 unsafe { Rings::free(ring, self.shape) };
             }
         }
-    }
-}
-
-/// The senders' end of a buffered channel.
-pub(super) struct Tail<T> {
-    state: Arc<State>,
-    shared: Arc<Shared<T>>,
-}
-
-/// The receiver's end of a buffered channel. There is one, and it is not `Sync`.
-pub(super) struct Head<T> {
-    state: Arc<State>,
-    shared: Arc<Shared<T>>,
-    not_sync: PhantomData<Cell<()>>,
-}
-
-/// Both ends hold this, so that the last one drops what nobody else has dropped. (Each end has the
-/// state, too, one pointer nearer.)
-struct Shared<T> {
-    state: Arc<State>,
-    values: PhantomData<T>,
-}
-
-// SAFETY: a value is moved in by one thread and out by another, never shared. A slot is written
-// only by the one sender that claimed its position, and read only by the receiver, or by that
-// sender, whoever changes its stamp.
-unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-/// The two ends of a channel with this state, whose rings were made for this type.
-pub(super) fn ends<T>(capacity: Option<usize>) -> (Tail<T>, Head<T>) {
-    let rings = match capacity {
-        Some(capacity) => Rings::bounded::<T>(capacity),
-        None => Rings::unbounded::<T>(),
-    };
-    let state = Arc::new(State::new(capacity, rings));
-    let shared = Arc::new(Shared { state: state.clone(), values: PhantomData });
-    let tail = Tail { state: state.clone(), shared: shared.clone() };
-    (tail, Head { state, shared, not_sync: PhantomData })
-}
-
-impl<T> Shared<T> {
-    /// The slot of `position` in the ring of this number.
-    ///
-    /// # Safety
-    /// As for [`Rings::ring`], for as long as the slot is used.
-    #[inline(always)]
-    unsafe fn slot(&self, ring: usize, position: u64) -> &Slot<T> {
-        let shape = Shape::of::<T>();
-        // SAFETY: the rings were made with the shape of this type. A slot is only ever shared: what
-        // changes in it are atomics and cells.
-        unsafe { Rings::place(self.state.rings().ring(ring), shape, position).cast().as_ref() }
-    }
-
-    /// Moves the value of a slot out.
-    ///
-    /// # Safety
-    /// The slot's stamp must have been seen to be written, and nobody else may take the value.
-    #[inline(always)]
-    unsafe fn read(&self, ring: usize, position: u64) -> T {
-        // SAFETY: the position is not past the head, so its ring is live. The stamp has acquired
-        // the sender's write, and by the caller's promise the value is read once.
-        unsafe { self.slot(ring, position).value.with_mut(|from| (*from).assume_init_read()) }
-    }
-
-    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes
-    /// it.
-    ///
-    /// # Safety
-    /// The receiver must be gone or going, and the position not received.
-    unsafe fn take_left(&self, ring: usize, position: u64) -> Option<T> {
-        // SAFETY: the receiver frees no ring any more.
-        let stamp = unsafe { &self.slot(ring, position).stamp };
-        let (written, taken) = (position | WRITTEN, position | TAKEN);
-        stamp.compare_exchange(written, taken, Ordering::AcqRel, Ordering::Acquire).ok()?;
-        // SAFETY: the exchange makes us the only one.
-        Some(unsafe { self.read(ring, position) })
-    }
-
-    /// Drops the values that are in the channel and nobody else drops, also while one's drop
-    /// unwinds. Returns true if there are unwritten positions.
-    ///
-    /// # Safety
-    /// The receiver must be gone or going, and call it at most once at a time.
-    unsafe fn drop_left(&self) -> bool {
-        struct Rest<'a, T> {
-            shared: &'a Shared<T>,
-            next: u64,
-            unwritten: bool,
-        }
-        impl<T> Rest<'_, T> {
-            fn run(&mut self) {
-                let state = &self.shared.state;
-                let (tail, claimed) = state.claimed();
-                while self.next != tail {
-                    let position = self.next;
-                    self.next = state.after(position);
-                    // SAFETY: the receiver is going: we act for it, and take what nobody else does.
-                    let left = unsafe {
-                        let (stamp, ring) = state.rings().find(position, claimed);
-                        self.unwritten |= stamp == Stamp::Unwritten;
-                        if stamp == Stamp::Written {
-                            self.shared.take_left(ring, position)
-                        } else {
-                            None
-                        }
-                    };
-                    drop(left);
-                }
-            }
-        }
-        impl<T> Drop for Rest<'_, T> {
-            fn drop(&mut self) {
-                self.run();
-            }
-        }
-        if !std::mem::needs_drop::<T>() {
-            return false;
-        }
-        let mut rest = Rest { shared: self, next: self.state.head_position(), unwritten: false };
-        rest.run();
-        rest.unwritten
-    }
-}
-
-impl<T> Drop for Shared<T> {
-    fn drop(&mut self) {
-        // SAFETY: both ends are gone.
-        unsafe { self.drop_left() };
-    }
-}
-
-impl<T> Tail<T> {
-    #[inline(always)]
-    pub(super) fn state(&self) -> &Arc<State> {
-        &self.state
-    }
-
-    /// Sends `value` if there is room.
-    #[inline(always)]
-    pub(super) fn try_send(&self, value: T) -> Result<(), (Refused, T)> {
-        match self.state().claim() {
-            Ok(place) => {
-                self.write(place, value);
-                Ok(())
-            }
-            Err(refused) => Err((refused, value)),
-        }
-    }
-
-    /// Sends what `make` gives if there is room. `make` must not panic: its place is claimed.
-    pub(super) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
-        let place = self.state().claim()?;
-        self.write(place, make());
-        Ok(())
-    }
-
-    /// Sends `value` with a permit, which is used up.
-    #[inline]
-    pub(super) fn send_permitted(&self, value: T) -> Result<(), T> {
-        match self.state().claim_permitted() {
-            Ok(place) => {
-                self.write(place, value);
-                Ok(())
-            }
-            Err(_) => Err(value),
-        }
-    }
-
-    /// Steps 2 to 7 of a sender (`wake/mod.rs`).
-    #[inline(always)]
-    fn write(&self, place: Place, value: T) {
-        let Place { position, ring, first_of_ring } = place;
-        claim_fence();
-        if first_of_ring {
-            // SAFETY: the claim gave us a position in this ring, after `prepare` had made it; the
-            // receiver does not free the ring before it has received that position.
-            let ring = unsafe { self.state().rings().ring(ring).as_ref() };
-            ring.start.store(position, Ordering::Release);
-        }
-        // SAFETY: as above.
-        let slot = unsafe { self.shared.slot(ring, position) };
-        // SAFETY: the position is ours alone, and was claimed only after the receiver had taken the
-        // value one lap before it out (acquired through `head`). Whatever the slot's bytes are, no
-        // value is overwritten.
-        slot.value.with_mut(|to| unsafe { (*to).write(value) });
-        slot.stamp.store(position | WRITTEN, STAMP);
-        publish_fence();
-        let asked = self.state().asked();
-        if asked.is_some() {
-            self.answer(asked, position, ring);
-        }
-    }
-
-    #[inline(never)]
-    fn answer(&self, asked: Asked, position: u64, ring: usize) {
-        // The receiver may have taken the message and then have gone: it is not ours any more.
-        if self.state().answer(asked) || self.state().is_received(position) {
-            return;
-        }
-        // SAFETY: the receiver is gone, and the position was not received.
-        drop(unsafe { self.shared.take_left(ring, position) });
-    }
-}
-
-/// A send in two parts, for tests of a sender that stands still between them.
-#[cfg(test)]
-impl<T> Tail<T> {
-    pub(super) fn begin(&self) -> Place {
-        self.state().claim().expect("room")
-    }
-
-    pub(super) fn finish(&self, place: Place, value: T) {
-        self.write(place, value);
-    }
-}
-
-impl<T> Clone for Tail<T> {
-    fn clone(&self) -> Tail<T> {
-        Tail { state: self.state.clone(), shared: self.shared.clone() }
-    }
-}
-
-impl<T> Head<T> {
-    #[inline(always)]
-    pub(super) fn state(&self) -> &Arc<State> {
-        &self.state
-    }
-
-    /// Returns true if the message of the head is there.
-    #[inline(always)]
-    fn is_written(&self, head: u64) -> bool {
-        let reading = self.state().rings().reading.load(Ordering::Relaxed);
-        // SAFETY: we are the receiver, and this is the ring that it reads.
-        let slot = unsafe { self.shared.slot(reading, head) };
-        slot.stamp.load(Ordering::Acquire) == head | WRITTEN
-    }
-
-    #[inline(always)]
-    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
-        let state = self.state();
-        let head = state.head();
-        let reading = state.rings().reading.load(Ordering::Relaxed);
-        // SAFETY: we are the receiver, and this is the ring that it reads.
-        let slot = unsafe { self.shared.slot(reading, head) };
-        // A head with a detour has a bit that no stamp has.
-        if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
-            return self.try_recv_slow();
-        }
-        // SAFETY: the stamp has acquired the sender's write. Only we take: there is one receiver,
-        // which is not shared, and no sender writes the slot before it has seen the next head.
-        let value = slot.value.with_mut(|from| unsafe { (*from).assume_init_read() });
-        state.taken(head);
-        Ok(value)
-    }
-
-    #[inline(never)]
-    fn try_recv_slow(&self) -> Result<T, TryRecvError> {
-        // SAFETY: we are the receiver.
-        match unsafe { self.state().find() } {
-            Found::Message(written) => {
-                // SAFETY: it was found, and only we take.
-                let value = unsafe { self.shared.read(written.ring, written.position) };
-                // SAFETY: we are the receiver, and the value is out.
-                unsafe { self.state().received(written) };
-                Ok(value)
-            }
-            Found::End => Err(TryRecvError::Disconnected),
-            Found::Nothing | Found::Coming => Err(TryRecvError::Empty),
-        }
-    }
-
-    /// After the channel was found empty: the ring may shrink.
-    #[inline]
-    pub(super) fn rest(&self) {
-        // SAFETY: we are the receiver.
-        unsafe { self.state().rest() };
-    }
-
-    /// Returns true if `try_recv` would give a message or the end.
-    #[inline(always)]
-    pub(super) fn is_ready(&self) -> bool {
-        self.is_written(self.state().head()) || self.is_ready_slow()
-    }
-
-    #[inline]
-    fn is_ready_slow(&self) -> bool {
-        // SAFETY: we are the receiver.
-        !self.state().is_quiet()
-            && matches!(unsafe { self.state().find() }, Found::Message(_) | Found::End)
-    }
-}
-
-impl<T> Drop for Head<T> {
-    /// Closes the channel and drops what is in it. Waits for nobody: a sender that has claimed a
-    /// position and not written its message drops that message itself.
-    fn drop(&mut self) {
-        self.state().close();
-        // SAFETY: we are the receiver, and going.
-        if unsafe { self.shared.drop_left() } {
-            // A sender that stores its stamp after this fence sees the request and drops its
-            // message. What it stored before is visible now. Without the fence the drop of the last
-            // end does the rest.
-            settle_fence();
-            // SAFETY: as above.
-            unsafe { self.shared.drop_left() };
-        }
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::atomic::AtomicU64;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::sys::Time;
-
-    /// So large that a ring of 128 slots may shrink.
-    type Large = [u64; 64];
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Send(u64),
-        Receive(u64),
-        /// A sender claims a position, and stands still.
-        Begin,
-        /// The nth of those goes on.
-        Finish(usize),
-        /// ms
-        Advance(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            4 => (0..12_u64).prop_map(Op::Send),
-            2 => (0..700_u64).prop_map(Op::Send),
-            4 => (0..12_u64).prop_map(Op::Receive),
-            3 => (0..900_u64).prop_map(Op::Receive),
-            1 => Just(Op::Begin),
-            2 => any::<usize>().prop_map(Op::Finish),
-            3 => (0..1_500_u64).prop_map(Op::Advance),
-        ]
-    }
-
-    /// A channel on a clock, and what it must hold.
-    struct Pair {
-        tail: Tail<Large>,
-        head: Head<Large>,
-        clock: Arc<AtomicU64>,
-        /// Written messages that were not received, by their positions.
-        written: BTreeMap<u64, u64>,
-        standing: Vec<(Place, u64)>,
-        next: u64,
-        /// Times that the tail went to a smaller ring.
-        shrinks: usize,
-    }
-
-    impl Pair {
-        fn new() -> Pair {
-            let (tail, head) = ends(None);
-            let clock = Arc::new(AtomicU64::new(0));
-            let read = clock.clone();
-            let now = move || Time::from_nanos(read.load(Ordering::Relaxed));
-            head.state().follow(Some(Box::new(now)));
-            let (written, standing) = (BTreeMap::new(), Vec::new());
-            Pair { tail, head, clock, written, standing, next: 0, shrinks: 0 }
-        }
-
-        fn ring(&self) -> usize {
-            self.head.state().claimed().1 & LEVEL
-        }
-
-        fn apply(&mut self, op: Op) {
-            let before = self.ring();
-            match op {
-                Op::Send(n) => {
-                    for _ in 0..n {
-                        assert!(self.tail.try_send([self.next; 64]).is_ok());
-                        self.written.insert(self.next, self.next);
-                        self.next += 1;
-                        self.shrinks += usize::from(self.ring() < before);
-                    }
-                }
-                Op::Receive(n) => (0..n).for_each(|_| self.receive()),
-                Op::Begin => {
-                    let place = self.tail.begin();
-                    assert_eq!(place.position, self.next);
-                    self.standing.push((place, self.next));
-                    self.next += 1;
-                }
-                Op::Finish(n) if !self.standing.is_empty() => {
-                    let (place, value) = self.standing.swap_remove(n % self.standing.len());
-                    self.written.insert(place.position, value);
-                    self.tail.finish(place, [value; 64]);
-                }
-                Op::Finish(_) => {}
-                Op::Advance(ms) => {
-                    self.clock.fetch_add(ms * 1_000_000, Ordering::Relaxed);
-                }
-            }
-            self.shrinks += usize::from(self.ring() < before);
-        }
-
-        fn receive(&mut self) {
-            let expected = self.written.pop_first().map(|(_, value)| value);
-            let received = self.head.try_recv().ok();
-            assert!(received.is_none_or(|value| value.iter().all(|&part| part == value[0])));
-            assert_eq!(received.map(|value| value[0]), expected);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 150,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        })]
-
-        #[test]
-        fn a_channel_that_shrinks_behaves_like_a_queue(
-            ops in proptest::collection::vec(op(), 1..60),
-        ) {
-            let mut pair = Pair::new();
-            ops.into_iter().for_each(|op| pair.apply(op));
-            while !pair.standing.is_empty() {
-                pair.apply(Op::Finish(0));
-            }
-            // And now it shrinks for sure.
-            pair.apply(Op::Send(700));
-            pair.apply(Op::Receive(2_000_000_u64.min(pair.written.len() as u64 + 1)));
-            // By what was used in the last second; by what was used since; and a look at the ring.
-            for _ in 0..3 {
-                pair.apply(Op::Advance(1_000));
-                pair.apply(Op::Receive(1));
-            }
-            prop_assert!(pair.shrinks > 0);
-            prop_assert!(!pair.head.state().rings().is_large());
-            let rings = pair.head.state().rings();
-            let places = std::iter::once(&rings.first).chain(&rings.above);
-            let kept = places.filter(|place| !place.load(Ordering::Relaxed).is_null());
-            prop_assert_eq!(kept.count(), 1);
-        }
-    }
-
-    /// A sender that stands still between its stamp and its look at the request. Meanwhile the
-    /// receiver takes the message, and goes.
-    #[test]
-    fn a_late_sender_leaves_a_received_message_alone() {
-        for capacity in [Some(1), None] {
-            let (tail, head) = ends(capacity);
-            let value = Arc::new(());
-            assert!(tail.try_send(value.clone()).is_ok());
-            let received = head.try_recv().expect("it was sent");
-            drop(head);
-            tail.answer(tail.state().asked(), 0, 0);
-            assert_eq!(Arc::strong_count(&value), 2, "dropped by both");
-            drop(received);
-        }
-    }
-
-    #[test]
-    fn a_ring_shrinks_past_a_sender_that_stands_still() {
-        let mut pair = Pair::new();
-        pair.apply(Op::Send(600));
-        pair.apply(Op::Receive(600));
-        pair.apply(Op::Begin);
-        // Always a message there: only senders see it.
-        pair.apply(Op::Send(3));
-        for _ in 0..40 {
-            pair.apply(Op::Send(20));
-            pair.apply(Op::Receive(20));
-            pair.apply(Op::Advance(100));
-            if pair.shrinks > 0 {
-                break;
-            }
-        }
-        // It holds the slots behind it: those count as used.
-        pair.apply(Op::Finish(0));
-        for _ in 0..60 {
-            pair.apply(Op::Receive(20));
-            pair.apply(Op::Send(20));
-            pair.apply(Op::Advance(100));
-        }
-        assert!(pair.shrinks > 0);
-        let left = pair.written.len() as u64;
-        pair.apply(Op::Receive(left + 1));
-        assert!(!pair.head.state().rings().is_large());
     }
 }

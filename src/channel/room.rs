@@ -140,7 +140,7 @@ impl Room {
     }
 
     /// Wakes `n` threads and every reactor that waits.
-    pub(super) fn call(&self, n: usize) {
+    pub(super) fn wake(&self, n: usize) {
         self.freed.fetch_add(n, Ordering::SeqCst);
         self.serve();
     }
@@ -205,7 +205,7 @@ mod tests {
     fn as_many_threads_wake_as_slots_are_free() {
         let (room, sleepers) = (Room::new(), [sleeper(), sleeper(), sleeper()]);
         sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Thread, notify)));
-        room.call(2);
+        room.wake(2);
         assert_eq!(sleepers.each_ref().map(|(_, count)| wakes(count)), [1, 1, 0]);
         assert_eq!(room.leave(Kind::Thread, &sleepers[0].0), Left::Woken);
         assert_eq!(room.leave(Kind::Thread, &sleepers[2].0), Left::Unwoken);
@@ -216,7 +216,7 @@ mod tests {
     fn every_reactor_wakes_for_one_slot() {
         let (room, sleepers) = (Room::new(), [sleeper(), sleeper()]);
         sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Reactor, notify)));
-        room.call(1);
+        room.wake(1);
         assert_eq!(sleepers.each_ref().map(|(_, count)| wakes(count)), [1, 1]);
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let list = room.list.lock();
         assert!(!room.enter(Kind::Thread, &second));
         assert_eq!(room.leave(Kind::Thread, &first), Left::InUse);
-        room.call(1);
+        room.wake(1);
         assert_eq!(wakes(&first_wakes), 0);
         // The holder makes the wake-ups that are owed when it gives the list back.
         room.release(list);

@@ -7,15 +7,17 @@
 //! - A sender finds the ring full by the head that was seen last (`State::advance`), and not full
 //!   by the real head. Mostly that is once a lap.
 //!
-//! While a ring is *watched* the senders are given a head that lies back so far that the ring looks
-//! full to them when some *window* of slots is used. So whoever uses more than the window comes
-//! here, and is seen.
+//! While a ring is *observed*, the senders are given a head that lies so far back that the ring
+//! looks full to them when some *window* of slots is used. So a sender that uses more than the
+//! window comes here, and is seen.
 //!
 //! Nobody waits for the lock of this. Who finds it taken goes on without the rule, until the next
 //! such event. Who brings the tail to a smaller ring has the lock: one thread at a time.
 
 use std::time::Duration;
 
+use super::state::{BASE, LEVEL, POSITION, RING, SIDE, State, UNIT, UNITS, behind, ring, slots};
+use crate::sync::{MutexGuard, Ordering};
 use crate::sys::{Time, coarse_now};
 
 /// Memory that was nearly empty for so long shrinks.
@@ -30,15 +32,15 @@ pub(crate) type VirtualNow = Box<dyn Fn() -> Time + Send + Sync>;
 pub(super) struct Usage {
     /// The clock of the channel's reactor, if that is a virtual one.
     pub(super) clock: Option<VirtualNow>,
-    /// The number of the ring that is watched, since when, and the most slots that may have been
+    /// The number of the ring that is observed, since when, and the most slots that may have been
     /// used meanwhile.
-    watched: Option<(usize, Time)>,
+    observed: Option<(usize, Time)>,
     window: u64,
 }
 
 /// The outcome of a look at a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watch {
+pub(super) struct Observation {
     /// Come again when so many slots are used; `None`: when the ring is full.
     pub(super) window: Option<u64>,
     /// A ring with this many slots is enough from now on.
@@ -47,21 +49,21 @@ pub(super) struct Watch {
 
 impl Usage {
     pub(super) fn new() -> Usage {
-        Usage { clock: None, watched: None, window: 0 }
+        Usage { clock: None, observed: None, window: 0 }
     }
 
     /// A look at the ring of this number: of so many slots as many are used. `least` is the
     /// smallest window.
-    pub(super) fn look(&mut self, ring: usize, slots: u64, used: u64, least: u64) -> Watch {
+    pub(super) fn look(&mut self, ring: usize, slots: u64, used: u64, least: u64) -> Observation {
         if used >= slots / 8 {
-            self.watched = None;
-            return Watch { window: None, enough: None };
+            self.observed = None;
+            return Observation { window: None, enough: None };
         }
         let now = self.clock.as_ref().map_or_else(coarse_now, |now| now());
         let window = (2 * used).max(least);
         let (mut since, mut enough) = (now, None);
-        match self.watched {
-            Some((watched, begun)) if watched == ring => {
+        match self.observed {
+            Some((observed, begun)) if observed == ring => {
                 // Early on the burst may not be quite over.
                 let early = now < begun + LONG / 2;
                 self.window = if early { window } else { self.window.max(window) };
@@ -74,8 +76,103 @@ impl Usage {
             }
             _ => self.window = window,
         }
-        self.watched = Some((ring, since));
-        Watch { window: Some(window), enough }
+        self.observed = Some((ring, since));
+        Observation { window: Some(window), enough }
+    }
+}
+
+/// A ring that is to replace a larger one. It goes again if the tail does not go there.
+pub(super) struct Smaller<'a> {
+    state: &'a State,
+    /// Its number and the base of its side, as the tail's word has them.
+    pub(super) rings: usize,
+    is_used: bool,
+    _guard: MutexGuard<'a, Usage>,
+}
+
+impl Smaller<'_> {
+    /// The bits above the position of a word that goes there.
+    pub(super) fn upper(&self, word: u64) -> u64 {
+        word & !POSITION & !(UNITS * UNIT) | (self.rings as u64 * UNIT)
+    }
+
+    /// The tail has gone there.
+    pub(super) fn keep(mut self) {
+        self.is_used = true;
+    }
+}
+
+impl Drop for Smaller<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            // SAFETY: the tail is not on this side, and nobody else brings it there while we have
+            // the lock.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.state.rings.remove(self.rings & RING);
+            }
+        }
+    }
+}
+
+impl State {
+    /// A sender has found that the ring is full by the head that was seen last, and not by the real
+    /// one. Returns the head to be seen by the next senders. If the ring is to be replaced by a
+    /// smaller one, also that one.
+    pub(super) fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<Smaller<'_>>) {
+        let (from, used) = (ring(word), behind(head, word & POSITION));
+        if from & LEVEL <= self.rings.kept_level() {
+            return (head, None);
+        }
+        let observation = self.observe(from, used);
+        let smaller = observation.enough.and_then(|enough| self.prepare_smaller(from, enough));
+        (self.head_for(from, head, observation), smaller)
+    }
+
+    /// Looks how long the ring has been nearly empty.
+    #[cfg(not(all(loom, test)))]
+    pub(super) fn observe(&self, ring: usize, used: u64) -> Observation {
+        let least = (slots(self.rings.kept_level()) / 8).max(1);
+        match self.usage.try_lock() {
+            Some(mut usage) => usage.look(ring, slots(ring), used, least),
+            None => Observation { window: Some((2 * used).max(least)), enough: None },
+        }
+    }
+
+    /// In the models there is no time: rings shrink at once where the model wants it.
+    #[cfg(all(loom, test))]
+    pub(super) fn observe(&self, ring: usize, used: u64) -> Observation {
+        let shrinks = self.shrinks.load(std::sync::atomic::Ordering::Relaxed);
+        let enough = (shrinks && 2 * used < slots(ring)).then_some(2 * used);
+        Observation { window: shrinks.then_some(used), enough }
+    }
+
+    /// A head that makes the ring look full when the window of the observation is used.
+    pub(super) fn head_for(&self, ring: usize, head: u64, observation: Observation) -> u64 {
+        let back = observation.window.map_or(0, |window| slots(ring).saturating_sub(window));
+        (head & POSITION).wrapping_sub(back) & POSITION
+    }
+
+    /// Makes a ring of at least so many slots on the other side, if that is smaller than this one,
+    /// which is the tail's and read by the receiver. One thread at a time does that.
+    pub(super) fn prepare_smaller(&self, from: usize, enough: u64) -> Option<Smaller<'_>> {
+        let kept = self.rings.kept_level();
+        let to = (kept..from & LEVEL).find(|&level| slots(level) >= enough)?;
+        let guard = self.usage.try_lock()?;
+        // Otherwise the other side may be in use. While we have the lock nobody goes there.
+        if self.rings.reading() != from || ring(self.front.tail.load(Ordering::SeqCst)) != from {
+            return None;
+        }
+        let ring = (from ^ SIDE) & SIDE | to;
+        self.rings.prepare(ring);
+        Some(Smaller { state: self, rings: to << BASE | ring, is_used: false, _guard: guard })
+    }
+
+    /// Measures by this clock, of a reactor in virtual time, for how long a ring is nearly empty.
+    pub(super) fn follow(&self, clock: Option<VirtualNow>) {
+        if let Some(mut usage) = self.usage.try_lock() {
+            usage.clock = clock;
+        }
     }
 }
 
@@ -117,9 +214,9 @@ mod tests {
             usage.look(ring, 1_024, used, 16)
         };
         look(0, 5, 0);
-        assert_eq!(look(500, 5, 128), Watch { window: None, enough: None });
-        assert_eq!(look(1_000, 5, 0), Watch { window: Some(16), enough: None });
-        assert_eq!(look(1_999, 5, 127), Watch { window: Some(254), enough: None });
+        assert_eq!(look(500, 5, 128), Observation { window: None, enough: None });
+        assert_eq!(look(1_000, 5, 0), Observation { window: Some(16), enough: None });
+        assert_eq!(look(1_999, 5, 127), Observation { window: Some(254), enough: None });
         assert_eq!(look(2_500, 6, 0).enough, None, "another ring");
     }
 }

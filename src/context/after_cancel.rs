@@ -1,33 +1,32 @@
-//! A closure that a reactor runs after the end of a context.
+//! A callback after the end of a context.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::Context;
-use super::watch::Watch;
+use super::hook::Hook;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::Bell;
 
-/// Something that a reactor is to do when a [`Context`] has ended; made by
-/// [`Handle::after_cancel`].
+/// A callback that runs when a [`Context`] has ended; made by [`Handle::after_cancel`].
 ///
-/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it alone.
-#[must_use = "dropping it stops it: keep it, or detach() it"]
+/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it to the reactor.
+#[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct AfterCancel {
-    /// It has the closure, and the closure what hangs at the context.
+    /// The slot has the closure, and the closure has the bell at the context.
     slot: Slot,
     context: Context,
 }
 
 impl Handle {
-    /// Has `f` run on this reactor once `context` has ended, by whatever it ends: inside a
-    /// `select!`, `wait` or `turn`, which then goes on waiting. If the context has ended already
-    /// that is the next turn. Go's `AfterFunc`.
+    /// Runs `f` on this reactor once `context` has ended: inside a `select!`, `wait` or `turn`,
+    /// which then goes on waiting. If the context has ended already, `f` runs in the next turn.
+    /// Go's `AfterFunc`.
     ///
-    /// It runs before a message is received that was sent after the cancellation. `f` may do as it
-    /// likes, also wait on the reactor. It goes with the reactor if the context does not end
-    /// before. Allocates the closure and what hangs at the context; running it does not.
-    /// [`sources`](Self::sources) lists it as a callback.
+    /// `f` runs before a message is received that was sent after the cancellation. `f` may use the
+    /// reactor, and also wait on it. If the reactor is dropped before the end, so is `f`. Allocates
+    /// the closure and a bell at the context; running does not allocate.
+    /// [`sources`](Self::sources) lists a callback.
     ///
     /// # Panics
     /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done)
@@ -57,17 +56,17 @@ impl Handle {
         context.err();
         let slot = Slot::new(self, SourceKind::Callback);
         slot.notify().prepare_callback(slot.number());
-        // From here on a canceller, if it comes first, makes the call due.
-        let watch = Watch::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
-        let limit = context.limit().filter(|_| !watch.is_ended() && !self.is_closed());
-        let bell = watch.bell.clone();
-        let mut last = Some((watch, f));
-        slot.set_call_once(
+        // From here on a canceller, if it comes first, makes the callback due.
+        let hook = Hook::new(context, Bell::for_callback(slot.notify().clone(), slot.number()));
+        let limit = context.limit().filter(|_| !hook.is_ended() && !self.is_closed());
+        let bell = hook.bell.clone();
+        let mut last = Some((hook, f));
+        slot.set_callback_once(
             bell,
             Box::new(move |cx| {
-                let Some((watch, f)) = last.take() else { return };
-                watch.settle();
-                drop(watch);
+                let Some((hook, f)) = last.take() else { return };
+                hook.settle();
+                drop(hook);
                 f(cx.handle());
             }),
         );
@@ -80,27 +79,27 @@ impl Handle {
 }
 
 impl AfterCancel {
-    /// Takes the closure away. True when that prevented it from running: it had neither begun nor
-    /// been stopped.
+    /// Takes the closure away. Returns true if the closure had neither begun nor been stopped, and
+    /// now never runs.
     pub fn stop(&self) -> bool {
-        self.slot.drop_call()
+        self.slot.drop_callback()
     }
 
-    /// Lets the closure run late after a deadline, by `slack` at the most, as
+    /// Lets the callback run late after a deadline, by `slack` at the most, as
     /// [`Done::slack`](super::Done::slack) does.
     pub fn slack(self, slack: Duration) -> AfterCancel {
         self.slot.set_slack(slack);
         self
     }
 
-    /// Whether the closure has neither run nor been stopped.
+    /// Returns true if the closure has neither run nor been stopped.
     pub fn is_pending(&self) -> bool {
-        self.slot.has_call()
+        self.slot.has_callback()
     }
 
-    /// Leaves it to the reactor.
+    /// Leaves the closure to the reactor.
     pub fn detach(self) {
-        self.slot.detach_call();
+        self.slot.detach_callback();
     }
 }
 

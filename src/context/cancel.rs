@@ -1,4 +1,4 @@
-//! What ends a context.
+//! Cancellers, which end a context.
 
 use std::error::Error;
 

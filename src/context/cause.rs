@@ -8,9 +8,9 @@ use std::sync::Arc;
 /// Why a context has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextError {
-    /// It, or one that it was made from, was cancelled.
+    /// The context, or one that it was made from, was cancelled.
     Cancelled,
-    /// Its deadline has passed, or that of one that it was made from.
+    /// The deadline of the context, or of one that it was made from, has passed.
     DeadlineExceeded,
 }
 
@@ -42,7 +42,7 @@ fn kind(error: ContextError) -> io::ErrorKind {
 
 pub(super) type Reason = Arc<dyn Error + Send + Sync>;
 
-/// How a context has ended: by what, and the reason if one was given.
+/// The end of a context: its kind, and the reason if one was given.
 #[derive(Clone, Debug)]
 pub struct Cause {
     pub(super) error: ContextError,
@@ -59,8 +59,8 @@ impl Cause {
         self.error
     }
 
-    /// What was given to [`Canceller::cancel_with`](super::Canceller::cancel_with), or for the
-    /// deadline.
+    /// The reason that was given to [`Canceller::cancel_with`](super::Canceller::cancel_with), or
+    /// for the deadline.
     pub fn reason(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.reason.as_deref()
     }
@@ -72,7 +72,7 @@ impl Cause {
 }
 
 impl fmt::Display for Cause {
-    /// The reason, or what [`error`](Self::error) says.
+    /// The reason, or else the [`error`](Self::error).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Some(reason) => reason.fmt(f),

@@ -1,28 +1,28 @@
 //! The end of a context as a source.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::watch::Watch;
+use super::hook::Hook;
 use super::{Cause, Context};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sources::{BeforeSleep, Source};
+use crate::sources::{BeforeSleep, Internals, Source, common};
 use crate::wake::{Bell, Probe, Request};
 
 /// The end of a [`Context`], as a source; made by [`Handle::done`].
 ///
-/// It gives the [`Cause`], in every `select!` from the end on, as Go's closed channel does. (`wait`
-/// reports it until it has been taken once.)
+/// The item is the [`Cause`], in every `select!` from the end on, as with Go's closed channel.
+/// (`wait` reports the source until the cause was taken once.)
+#[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
-    watch: Watch,
+    hook: Hook,
     /// Ready when rung, armed for the deadline.
     slot: Slot,
-    /// It has been taken, and `wait` need not report it any more.
+    /// The cause has been taken: `wait` need not report the source any more.
     over: Cell<bool>,
-    /// Times that it has been taken.
+    /// Times that the cause has been taken.
     ends: Cell<u32>,
 }
 
@@ -80,17 +80,17 @@ impl Handle {
     pub fn done(&self, context: &Context) -> Done {
         self.check_clock(context);
         let slot = Slot::new(self, SourceKind::Context);
-        let watch = Watch::new(context, Bell::new(slot.notify().clone(), slot.number()));
+        let hook = Hook::new(context, Bell::new(slot.notify().clone(), slot.number()));
         if !self.is_closed() {
             if context.node.is_some() {
-                slot.register_channel(watch.bell.clone());
+                slot.register_channel(hook.bell.clone());
             }
             if let (Some(limit), false) = (context.limit(), slot.is_ready()) {
                 slot.be_exact();
                 slot.arm(limit.at);
             }
         }
-        Done { watch, slot, over: Cell::new(false), ends: Cell::new(0) }
+        Done { hook, slot, over: Cell::new(false), ends: Cell::new(0) }
     }
 
     #[track_caller]
@@ -109,7 +109,7 @@ impl Handle {
 impl Done {
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.watch.context
+        &self.hook.context
     }
 
     /// Lets the deadline be told late, by `slack` at the most, as
@@ -119,35 +119,25 @@ impl Done {
         self.slot.set_slack(slack);
         self
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Done {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+common!([] Done, |it| context: it.hook.context, ready: it.is_ready());
 
 impl Source for Done {
     type Item = Cause;
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.watch.is_ended() || self.slot.is_due()
+        self.hook.is_ended() || self.slot.is_due()
     }
 
     fn try_take(&self) -> Option<Cause> {
         if !self.is_ready() {
             return None;
         }
-        let node = self.watch.context.node.as_ref()?;
+        let node = self.hook.context.node.as_ref()?;
         if !self.over.replace(true) {
-            self.watch.settle();
+            self.hook.settle();
             self.slot.stop();
             self.slot.channel_ended();
             self.slot.count();
@@ -157,34 +147,16 @@ impl Source for Done {
     }
 
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.watch.bell.ask(Request::Wake);
+        self.hook.bell.ask(Request::Wake);
         Ok(())
     }
 
     fn after_sleep(&self) {
-        self.watch.bell.unask();
+        self.hook.bell.unask();
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Done")
-            .field("context", &self.watch.context)
-            .field("ready", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }

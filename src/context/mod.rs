@@ -1,31 +1,31 @@
-//! Contexts: one word for many, "stop", with a reason and a deadline. Go's `context`, and the
-//! broadcast that Go gets from `close(done)`.
+//! Contexts: cancellation of many pieces of work at once, with a reason and a deadline. Go's
+//! `context`, and the broadcast that Go gets from `close(done)`.
 //!
 //! A context holds no thread, no timer and no reactor. Its deadline is a number that
-//! [`Context::err`] compares with the clock. Who waits for the deadline ([`Handle::done`]) arms it
-//! where it waits.
+//! [`Context::err`] compares with the clock. A reactor that waits for the deadline
+//! ([`Handle::done`]) arms it in its own timers.
 //!
 //! | file | |
 //! |---|---|
 //! | `mod.rs` | [`Context`]: a node of the tree and the clock of its deadline |
-//! | `tree.rs` | the tree: what ends a node ends all below it, and nobody waits |
-//! | `cause.rs` | how a context has ended |
-//! | `cancel.rs` | what ends a context |
-//! | `watch.rs` | a bell at a context, for a reactor |
+//! | `tree.rs` | the tree: the end of a node ends all nodes below it, and nobody waits |
+//! | `cause.rs` | the cause of an end |
+//! | `cancel.rs` | cancellers |
+//! | `hook.rs` | a bell at a context, for a reactor |
 //! | `done.rs` | the end of a context as a source |
-//! | `after_cancel.rs` | a closure that runs after the end |
+//! | `after_cancel.rs` | a callback after the end |
 //! | `models.rs` | the loom models |
 
 mod after_cancel;
 mod cancel;
 mod cause;
 mod done;
+mod hook;
 #[cfg(all(loom, test))]
 mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod tree;
-mod watch;
 
 use std::any::TypeId;
 use std::error::Error;
@@ -38,20 +38,20 @@ pub use self::cancel::{CancelGuard, Canceller};
 use self::cause::Reason;
 pub use self::cause::{Cause, ContextError};
 pub use self::done::Done;
-use self::tree::{Limit, Node};
 #[cfg(all(loom, test))]
-use self::watch::Watch;
+use self::hook::Hook;
+use self::tree::{Limit, Node};
 use crate::driver::Clock;
 #[cfg(doc)]
 use crate::reactor::Handle;
 use crate::sys::Time;
 
-/// What a piece of work is told to stop by: it ends once, when it is cancelled or its deadline
-/// passes, and with it all that were made from it.
+/// A cancellation token with deadlines, like Go's `context.Context`. It ends once, when it is
+/// cancelled or its deadline passes, and with it all contexts that were made from it.
 ///
-/// `Send + Sync`; clones are the same context. Give one to whatever works for you, on any thread.
-/// It asks ([`err`](Self::err)), or waits for the end in a `select!` ([`Handle::done`]), or leaves
-/// something to be done then ([`Handle::after_cancel`]).
+/// `Send + Sync`; clones are the same context. Give one to each piece of work, on any thread. The
+/// work asks for the end ([`err`](Self::err)), waits for the end in a `select!`
+/// ([`Handle::done`]), or leaves a callback for the end ([`Handle::after_cancel`]).
 ///
 /// ```
 /// use pollmux::{channel, context::ContextError, select, Context, Reactor};
@@ -134,7 +134,7 @@ impl Context {
     }
 
     fn child(&self, limit: Option<Limit>) -> Context {
-        // What has ended by its deadline is to be found ended.
+        // A context that has ended by its deadline has to be found ended.
         self.err();
         let own = limit.filter(|limit| limit.at < Time::MAX);
         let inherited = self.node.as_ref().and_then(|node| node.limit.as_ref());
@@ -149,7 +149,7 @@ impl Context {
         Context { clock: self.clock.clone(), node: Some(node) }
     }
 
-    /// A child, and what cancels it.
+    /// A child, and its canceller.
     ///
     /// Dropping the canceller cancels nothing; [`Canceller::drop_guard`] does.
     ///
@@ -165,8 +165,8 @@ impl Context {
         self.cancellable(None)
     }
 
-    /// A child that ends `timeout` from now at the latest. Zero: it has ended already. What is too
-    /// long to count is no deadline.
+    /// A child that ends `timeout` from now at the latest. Zero: the child has ended already. A
+    /// timeout that overflows the clock is no deadline.
     pub fn with_timeout(&self, timeout: Duration) -> (Context, Canceller) {
         self.limited(self.clock.now() + timeout, None)
     }
@@ -244,8 +244,8 @@ impl Context {
         Context::on_clock(self.clock.clone())
     }
 
-    /// Whether, and how, it has ended; once it says so it says the same for ever. A load, and a
-    /// clock reading where there is a deadline.
+    /// The end of the context, if it has ended: from then on always the same. A load, and a clock
+    /// reading where there is a deadline.
     pub fn err(&self) -> Option<ContextError> {
         self.node.as_ref()?.settle(&self.clock)
     }
@@ -257,7 +257,8 @@ impl Context {
         node.cause()
     }
 
-    /// Goes on, `Ok(())`, or gives the cause: `context.check()?` between two pieces of work.
+    /// Returns the cause as an error if the context has ended: `context.check()?` between two
+    /// pieces of work.
     ///
     /// ```
     /// use pollmux::Context;
@@ -280,8 +281,8 @@ impl Context {
         self.cause().map_or(Ok(()), Err)
     }
 
-    /// When it ends at the latest: the earliest deadline of this context and those that it was made
-    /// from. `None`: there is none.
+    /// The earliest deadline of this context and those that it was made from. `None`: there is
+    /// none.
     pub fn deadline(&self) -> Option<Time> {
         self.limit().map(|limit| limit.at)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
 use loom::thread;
 
-use super::{Canceller, Context, ContextError, Watch};
+use super::{Canceller, Context, ContextError, Hook};
 use crate::channel::{Entry, Registry};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
@@ -22,23 +22,23 @@ fn cancellable() -> (Context, Canceller) {
 
 /// The steps of a `select!` with one [`Done`](super::Done), which is this bell and the context's
 /// flag.
-fn select(watch: &Watch, notify: &Notify, bed: &Bed) {
-    while !watch.is_ended() {
+fn select(hook: &Hook, notify: &Notify, bed: &Bed) {
+    while !hook.is_ended() {
         notify.sleep();
-        watch.bell.ask(Request::Wake);
+        hook.bell.ask(Request::Wake);
         fence(Ordering::SeqCst);
-        if !watch.is_ended() {
+        if !hook.is_ended() {
             bed.sleep();
         }
         notify.awake();
-        watch.bell.unask();
+        hook.bell.unask();
     }
 }
 
 /// Those of a `wait`, which looks only when there is a mark.
-fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
+fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
     notify.prepare(SLOT);
-    let mut ready = watch.bell.arm(Request::Mark) == Look::Ready;
+    let mut ready = hook.bell.ask_and_look(Request::Mark) == Look::Ready;
     while !ready {
         notify.sleep();
         fence(Ordering::SeqCst);
@@ -46,9 +46,9 @@ fn wait(watch: &Watch, notify: &Notify, bed: &Bed) {
             bed.sleep();
         }
         notify.awake();
-        ready = collect(notify) && watch.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
+        ready = collect(notify) && hook.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
     }
-    assert!(watch.is_ended(), "who is told finds it ended");
+    assert!(hook.is_ended(), "who is told finds it ended");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn cancelling_a_parent_against_cancelling_its_child() {
         let won = there.join().unwrap();
         let reason = if won { "child" } else { "parent" };
         assert_eq!(child.cause().unwrap().to_string(), reason);
-        // Who ended the child handed it on.
+        // The thread that ended the child handed the end on.
         assert_eq!(grandchild.cause().unwrap().to_string(), reason);
     });
 }
@@ -119,9 +119,9 @@ fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
         let (context, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (notify, _) = party();
-        let watch = Watch::new(&context, Bell::new(notify, SLOT));
+        let hook = Hook::new(&context, Bell::new(notify, SLOT));
         assert!(there.join().unwrap());
-        assert!(watch.bell.is_rung() && watch.is_ended());
+        assert!(hook.bell.is_rung() && hook.is_ended());
     });
 }
 
@@ -130,9 +130,9 @@ fn cancel_against_park_in_a_select() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, bed) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
+        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
         let there = thread::spawn(move || canceller.cancel());
-        select(&watch, &notify, &bed);
+        select(&hook, &notify, &bed);
         assert!(there.join().unwrap());
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     });
@@ -143,9 +143,9 @@ fn cancel_against_park_in_a_wait() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, bed) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
+        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
         let there = thread::spawn(move || canceller.cancel());
-        wait(&watch, &notify, &bed);
+        wait(&hook, &notify, &bed);
         assert!(there.join().unwrap());
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
     });
@@ -157,12 +157,12 @@ fn two_cancellations_against_park() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (notify, bed) = party();
-        let watch = Watch::new(&child, Bell::new(notify.clone(), SLOT));
+        let hook = Hook::new(&child, Bell::new(notify.clone(), SLOT));
         let threads = [
             thread::spawn(move || cancel_child.cancel()),
             thread::spawn(move || cancel_parent.cancel()),
         ];
-        select(&watch, &notify, &bed);
+        select(&hook, &notify, &bed);
         let ended = threads.map(|thread| thread.join().unwrap());
         assert!(ended.contains(&true));
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
@@ -174,10 +174,10 @@ fn a_watch_taken_down_against_cancel() {
     loom::model(|| {
         let (context, canceller) = cancellable();
         let (notify, _) = party();
-        let watch = Watch::new(&context, Bell::new(notify.clone(), SLOT));
-        let bell: Arc<Bell> = watch.bell.clone();
+        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
+        let bell: Arc<Bell> = hook.bell.clone();
         let there = thread::spawn(move || canceller.cancel());
-        drop(watch);
+        drop(hook);
         assert!(there.join().unwrap());
         // Rung or not: what is taken down goes with the context at the latest.
         drop(context);
@@ -256,7 +256,7 @@ fn stop_against_cancel_prevents_it_or_it_has_run() {
         assert_eq!(stopped, ran.get() == 0);
         assert!(there.join().unwrap());
         drop(after);
-        // What the canceller has posted finds another one in its place.
+        // The post of the canceller finds another bell in its place.
         let (other, _canceller) = cancellable();
         let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
@@ -279,7 +279,7 @@ fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
     });
 }
 
-// What hangs at a context (`channel/registry.rs`).
+// The bells at a context (`channel/registry.rs`).
 
 /// Counts its drops.
 struct Counted(usize, Arc<[Count; 4]>);

@@ -58,7 +58,7 @@ pub(super) struct Place {
     entry: Arc<Entry<Hanging>>,
 }
 
-/// What hangs at a node, in the order in which it ends.
+/// A child or a bell at a node, in the order in which they end.
 pub(super) enum Hanging {
     Child(Weak<Node>),
     Bell(Arc<Bell>),

@@ -5,7 +5,7 @@ use std::fmt;
 use super::core::Core;
 use crate::sys::Time;
 
-/// What a [`Source`](crate::Source) learns and can ask for when its reactor is about to block.
+/// The requests of a [`Source`](crate::Source) just before its reactor sleeps.
 pub struct BeforeSleep<'a> {
     pub(super) core: &'a Core,
     pub(super) awake: bool,
@@ -13,22 +13,22 @@ pub struct BeforeSleep<'a> {
 }
 
 impl BeforeSleep<'_> {
-    /// Do not sleep: the source has something, or will have it in a moment.
+    /// Prevents the sleep: the source is ready, or will be in a moment.
     pub fn stay_awake(&mut self) {
         self.awake = true;
     }
 
-    /// End the wait at `t` at the latest.
+    /// Ends the sleep at `t` at the latest.
     pub fn wake_at(&mut self, t: impl Into<Time>) {
         self.deadline = self.deadline.min(t.into());
     }
 
-    /// Ends the wait in a moment: the source cannot be sure of a wake-up.
+    /// Ends the sleep in a moment: the source cannot be sure of a wake-up.
     pub(crate) fn nap(&mut self) {
-        self.core.napping.set(true);
+        self.core.sleep.napping.set(true);
     }
 
-    /// Whether the wait is over before it began.
+    /// Returns true if a source has prevented the sleep.
     pub fn is_awake(&self) -> bool {
         self.awake
     }

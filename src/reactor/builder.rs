@@ -1,13 +1,13 @@
 //! The settings of a reactor.
 
-use std::io;
 use std::time::Duration;
 
-use super::{Reactor, Spin};
-use crate::driver::{Driver, FD_BATCH, Native};
-use crate::sys::errors;
+use super::core::Settings;
+use super::parts::spinner::Spin;
+use crate::driver::FD_BATCH;
 
-/// Makes a [`Reactor`] with other settings than the default ones. From [`Reactor::builder`].
+/// Makes a [`Reactor`](crate::Reactor) with other settings than the default ones. From
+/// [`Reactor::builder`](crate::Reactor::builder).
 ///
 /// ```
 /// use pollmux::{reactor::Spin, Reactor};
@@ -22,19 +22,13 @@ use crate::sys::errors;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
-    pub(super) slack: Duration,
-    pub(super) precise: Duration,
-    pub(super) spin: Spin,
-    pub(super) poll_interval: Duration,
-    pub(super) post_batch: usize,
-    pub(super) callback_batch: usize,
-    pub(super) post_limit: usize,
-    fd_batch: usize,
+    pub(super) settings: Settings,
+    pub(super) fd_batch: usize,
 }
 
 impl Builder {
     pub(super) fn new() -> Builder {
-        Builder {
+        let settings = Settings {
             slack: Duration::ZERO,
             precise: Duration::ZERO,
             spin: Spin::default(),
@@ -42,8 +36,8 @@ impl Builder {
             post_batch: 1_024,
             callback_batch: 1_024,
             post_limit: 1 << 20,
-            fd_batch: FD_BATCH,
-        }
+        };
+        Builder { settings, fd_batch: FD_BATCH }
     }
 
     /// How late timers may fire for the sake of fewer wake-ups: those whose windows overlap, from
@@ -55,7 +49,7 @@ impl Builder {
     /// %), a tick costs one syscall instead of two. The deadlines of [contexts](crate::Context)
     /// have no slack, unless [asked for](crate::context::Done::slack).
     pub fn slack(mut self, slack: Duration) -> Builder {
-        self.slack = slack;
+        self.settings.slack = slack;
         self
     }
 
@@ -69,21 +63,21 @@ impl Builder {
     /// sleeps, not the reactor, and to spin in a turn would hold up everything else in that loop.
     /// Timers are then as late as the kernel's wake-ups.
     pub fn precise(mut self, ahead: Duration) -> Builder {
-        self.precise = ahead;
+        self.settings.precise = ahead;
         self
     }
 
     /// How long to look for messages before sleeping. Default: [`Spin::Adaptive`]. Always off where
     /// only one core is usable.
     pub fn spin(mut self, spin: impl Into<Spin>) -> Builder {
-        self.spin = spin.into();
+        self.settings.spin = spin.into();
         self
     }
 
     /// How often a loop that is too busy ever to sleep looks at its fds, by a syscall that does not
     /// wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
     pub fn poll_interval(mut self, interval: Duration) -> Builder {
-        self.poll_interval = interval;
+        self.settings.poll_interval = interval;
         self
     }
 
@@ -93,7 +87,7 @@ impl Builder {
     /// The rest comes with the next look, and every ready fd has its turn. So a flood of ready fds
     /// lengthens a turn by one batch at most, before due timers, posts and callbacks run. Messages
     /// and timers are reported among the fds in the order in which they came. A turn of an
-    /// [embedded](Reactor::embed) reactor may take several batches.
+    /// [embedded](crate::Reactor::embed) reactor may take several batches.
     ///
     /// For [`build`](Self::build): other drivers have limits of their own.
     ///
@@ -141,7 +135,7 @@ impl Builder {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn post_batch(mut self, posts: usize) -> Builder {
-        self.post_batch = posts;
+        self.settings.post_batch = posts;
         self
     }
 
@@ -158,7 +152,7 @@ impl Builder {
     /// armed with zero meanwhile is the next turn's. The [longest turn](Self::post_batch) is the
     /// sum of all batches.
     pub fn callback_batch(mut self, callbacks: usize) -> Builder {
-        self.callback_batch = callbacks;
+        self.settings.callback_batch = callbacks;
         self
     }
 
@@ -166,21 +160,7 @@ impl Builder {
     /// adds one. Default: 2^20; zero refuses all. [`Remote::post`](crate::Remote::post) has no
     /// limit.
     pub fn post_limit(mut self, posts: usize) -> Builder {
-        self.post_limit = posts;
+        self.settings.post_limit = posts;
         self
-    }
-
-    /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
-    #[track_caller]
-    pub fn build(self) -> io::Result<Reactor> {
-        let driver =
-            Native::with_batch(self.fd_batch).map_err(|error| errors::of_watches(error, None))?;
-        self.build_with(driver)
-    }
-
-    /// A reactor that waits through `driver`.
-    #[track_caller]
-    pub fn build_with(self, driver: impl Driver + 'static) -> io::Result<Reactor> {
-        Ok(Reactor::with_settings(Box::new(driver), &self))
     }
 }

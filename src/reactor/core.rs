@@ -1,154 +1,92 @@
-//! The state of a reactor, which its handles and sources share: the timers, the lists of what is
-//! ready and of what is to be called, and the way to the driver.
+//! The state of a reactor, which its handles and sources share, and what users' closures get of it.
+//!
+//! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] are one knot: the core keeps closures, and
+//! these take the handle, which is the core.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::panic::Location;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::asks::Asks;
-use super::builder::Builder;
-use super::channels::Channels;
-use super::clock::TurnClock;
-use super::fds::Fds;
-use super::heap::{Heap, NEVER};
-use super::origins::Origins;
-use super::ready::Ready;
-use super::remote::{self, Post};
-use super::slots::{Chunk, Flag, Slots, State};
-use super::spin::Spinner;
-use super::stats::Count;
-use super::tidy::Watches;
-use super::turn::ENDED;
-use crate::channel::{Nap, Receiver, Sender};
+use super::parts::asks::{Ask, Asks, PlaceId};
+use super::parts::callbacks::Callbacks;
+use super::parts::channels::Channels;
+use super::parts::clock::TurnClock;
+use super::parts::counters::Counters;
+use super::parts::fds::Fds;
+use super::parts::heap::NEVER;
+use super::parts::mailbox::Mailbox;
+use super::parts::ready::Ready;
+use super::parts::slots::{Chunk, Flag, Owner, State};
+use super::parts::spinner::{Spin, Spinner};
+use super::parts::table::Table;
+use super::parts::timer_id::TimerId;
+use super::parts::timers::TimerQueue;
+use super::parts::usage::Memory;
+use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
+use crate::sync::Random;
 use crate::sys::{Time, nanos};
 use crate::wake::Notify;
 
-/// The state that handles and sources share.
-pub(crate) struct Core {
-    /// The heap's first key, ns: nothing is due before it.
-    pub(super) next_due: Cell<u64>,
-    /// Sources may be ready that the ready list has not got. [`BEHIND`]: stale entries stand before
-    /// some that are due, so that each source is asked for its own deadline. The other bits: how
-    /// many sources are at an end that has been taken.
-    pub(super) unlisted: Cell<u32>,
-    /// What `next_due` was when stale keys were put right before blocking.
-    pub(super) cleaned_for: Cell<u64>,
-    /// Arms so far.
-    pub(super) seq: Count,
-    pub(crate) clock: TurnClock,
-    pub(super) turns: Count,
-    /// Whether a turn begins with more than a look at the timers: closures to be called, fds to be
-    /// polled.
-    pub(super) errands: Cell<bool>,
-    /// The state of the generator that picks among ready cases.
-    pub(super) random: Count,
-    pub(super) table: RefCell<Table>,
-    pub(super) notify: Arc<Notify>,
-    pub(super) driving: RefCell<Driving>,
-    pub(super) channels: RefCell<Channels>,
-    /// Whether a drained channel is asked for its mark, or left unasked (`channels.rs`).
-    pub(super) marking: Cell<bool>,
-    /// Callbacks that are live.
-    pub(super) callbacks: Cell<usize>,
-    /// A closure runs (`calls.rs`).
-    pub(super) calling: Cell<bool>,
-    /// The last turn that has called callbacks, and the tokens of its last batch.
-    pub(super) called_now: RefCell<(u64, Vec<u64>)>,
-    /// An instant of a virtual clock, the rounds of callbacks that were run at it, and how many
-    /// callbacks the last round still has.
-    pub(super) instant: Cell<(Time, u32, usize)>,
-    /// The sender of the mailbox, for every [`Remote`].
-    pub(super) posting: Sender<Post>,
-    /// Requests of other threads for timers, in the mailbox by their places.
-    pub(super) asks: Arc<Asks>,
-    /// Posts of other threads; `None` when the reactor is gone.
-    pub(super) mailbox: RefCell<Option<Receiver<Post>>>,
-    /// How many posts and callbacks a turn runs.
+/// The settings of a reactor, made by [`Builder`](crate::Builder).
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(super) slack: Duration,
+    pub(super) precise: Duration,
+    pub(super) spin: Spin,
+    pub(super) poll_interval: Duration,
     pub(super) post_batch: usize,
     pub(super) callback_batch: usize,
-    /// How many posts may wait when [`Remote::try_post`] adds one.
     pub(super) post_limit: usize,
-    /// Posts that were taken from the mailbox so far.
-    pub(super) posts_done: Count,
-    /// The last batch has left posts.
-    pub(super) posts_left: Cell<bool>,
-    /// Channels wait until as many posts were taken (`calls.rs`).
-    pub(super) gate: Cell<Option<u64>>,
-    /// The tokens of the channels that need not wait for more posts, sorted.
-    pub(super) admitted: RefCell<Vec<u64>>,
-    /// The turn in which a channel had to wait for posts; 0: that was seen.
-    pub(super) held: Cell<u64>,
-    /// Callbacks that bells have made due, while they are put in order.
-    pub(super) rung: RefCell<Vec<(u64, u32)>>,
-    /// A source of the turn has something coming (`wake/mod.rs`).
-    pub(super) coming: Cell<bool>,
-    /// A source of the turn has to be looked at again in a moment: a wake-up is not sure.
-    pub(super) napping: Cell<bool>,
-    /// How long to sleep where a wake-up is not sure.
-    pub(super) nap: RefCell<Nap>,
-    /// Somebody has asked for a wake-up since the last `wait`.
-    pub(super) woken: Cell<bool>,
-    pub(super) fds: Fds,
-    pub(super) spinner: Spinner,
-    /// ns: of the timers that have none of their own.
-    pub(super) slack: Cell<u64>,
-    /// Whether any timer has slack.
-    pub(super) slacked: Cell<bool>,
-    /// ns: no timer has less.
-    pub(super) least_slack: Cell<u64>,
-    /// The sleep that the turn comes from was put off for the sake of some slack.
-    pub(super) put_off: Cell<bool>,
-    /// Which reactor of the process this is.
+}
+
+/// The state that handles and sources share.
+pub(crate) struct Core {
+    /// The number of this reactor in its process.
     pub(super) number: u64,
-    /// Times that somebody woke us.
-    pub(super) wakes: Count,
-    /// What the driver said last.
-    pub(super) syscalls: Cell<Syscalls>,
+    /// The line that made the reactor.
+    pub(super) made_at: &'static Location<'static>,
     pub(super) closed: Cell<bool>,
     /// Closed because this process is a forked child of the reactor's.
     pub(super) forked: Cell<bool>,
-    /// The line that made the reactor.
-    pub(super) made_at: &'static Location<'static>,
-    /// ns: what an outer loop's wait will end at, if one sleeps for us. `NEVER` without an
-    /// [`Embedded`].
-    pub(super) outer_armed: Cell<u64>,
-    pub(super) embedded: Cell<bool>,
-    pub(super) expired: Count,
-    pub(super) cleaned: Count,
-    pub(super) called: Count,
-    pub(super) coalesced: Count,
-    pub(super) stale: Count,
-    /// Sources that were found spinning.
-    pub(super) spinning: Count,
-    /// Memory that may have to go.
-    pub(super) watches: Cell<Watches>,
-    /// The next turns look for it.
-    pub(super) untidy: Cell<bool>,
+    pub(super) timers: TimerQueue,
+    pub(crate) clock: TurnClock,
+    pub(super) counters: Counters,
+    /// A turn begins with more than a look at the timers: callbacks to run, fds to poll, memory to
+    /// give back.
+    pub(super) turn_work: Cell<bool>,
+    /// Picks among ready cases.
+    pub(super) random: Random,
+    pub(super) table: RefCell<ReactorTable>,
+    pub(super) notify: Arc<Notify>,
+    pub(super) driving: RefCell<Driving>,
+    /// The last counts of the driver.
+    pub(super) syscalls: Cell<Syscalls>,
+    pub(super) channels: RefCell<Channels>,
+    /// A drained channel is asked for its mark; otherwise it is left unasked (`channels.rs`).
+    pub(super) marking: Cell<bool>,
+    pub(super) fds: Fds,
+    pub(super) callbacks: Callbacks,
+    pub(super) mailbox: Mailbox<Post>,
+    /// Requests of other threads for timers, in the mailbox by their places.
+    pub(super) asks: Arc<Asks>,
+    pub(super) sleep: Sleep,
+    pub(super) spinner: Spinner,
+    pub(super) outer: Outer,
+    pub(super) memory: Memory,
 }
 
-pub(super) struct Table {
-    pub(super) slots: Slots<Core>,
-    pub(super) heap: Heap,
-    /// What has an item to give.
-    pub(super) ready: Ready,
-    /// What is to be called.
-    pub(super) calls: Ready,
-    /// Channels and contexts whose end has been taken.
-    pub(super) ended: Ready,
-    pub(super) origins: Origins,
-}
+/// The records, queues and lists of a reactor.
+pub(super) type ReactorTable = Table<Core>;
 
-impl Table {
-    /// Takes a `Ready` record out of the list that it is in.
-    #[inline]
-    pub(super) fn unready(&mut self, slot: u32) {
-        let list =
-            if self.slots.node(slot).is(Flag::Call) { &mut self.calls } else { &mut self.ready };
-        list.remove(&self.slots, slot);
-    }
+impl Owner for Core {
+    type Callback = CallbackFn;
 }
 
 /// The driver, and what it finds.
@@ -157,96 +95,173 @@ pub(super) struct Driving {
     pub(super) ready: ReadyFds,
 }
 
+/// The doubts of a turn about its next sleep.
+#[derive(Debug, Default)]
+pub(super) struct Sleep {
+    /// A source of the turn has something coming (`wake/mod.rs`).
+    pub(super) coming: Cell<bool>,
+    /// A source of the turn has to be looked at again in a moment: a wake-up is not sure.
+    pub(super) napping: Cell<bool>,
+    /// How long to sleep where a wake-up is not sure.
+    pub(super) nap: RefCell<Nap>,
+    /// Another thread has asked for a wake-up since the last `wait`.
+    pub(super) woken: Cell<bool>,
+}
+
+/// The loop around an embedded reactor.
+#[derive(Debug)]
+pub(super) struct Outer {
+    /// ns: the deadline that ends an outer loop's wait, if one sleeps for the reactor. `NEVER`
+    /// without an [`Embedded`](crate::Embedded).
+    pub(super) armed: Cell<u64>,
+    pub(super) embedded: Cell<bool>,
+}
+
+/// Every method of a [`Reactor`](crate::Reactor), in a value that is cheap to clone and keeps
+/// nothing alive.
+///
+/// After the reactor is dropped timers made through it never fire, registrations give the source
+/// back with an error, and waiting fails; [`Handle::is_closed`] tells.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) core: Rc<Core>,
+}
+
+/// A request of another thread to the loop.
+pub(crate) enum Post {
+    Run(Box<dyn FnOnce(&Handle) + Send>),
+    /// Requests for one timer (`parts/asks.rs`).
+    Ask(PlaceId),
+    /// A request that found no place.
+    Unplaced(Box<Ask>),
+}
+
+/// A callback's closure.
+pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
+
+/// The argument of a callback: the reactor's [`Handle`], to which it derefs, and the callback's own
+/// timer.
+pub struct CallbackContext<'a> {
+    pub(super) handle: &'a Handle,
+    pub(super) id: TimerId,
+    pub(super) scheduled: Time,
+}
+
+impl CallbackContext<'_> {
+    /// The time that the callback was due at.
+    pub fn scheduled(&self) -> Time {
+        self.scheduled
+    }
+
+    /// Calls the callback again, `d` from the real now. Returns as
+    /// [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was
+    /// dropped meanwhile. With zero it is due in the next turn.
+    pub fn reset(&self, d: Duration) -> bool {
+        self.handle.reset_timer(self.id, d).unwrap_or(false)
+    }
+
+    /// Calls the callback again at `t`. Returns as [`reset`](Self::reset) does.
+    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+        self.handle.reset_timer_at(self.id, t).unwrap_or(false)
+    }
+
+    /// Takes away what this very call has armed. Returns whether there was something.
+    pub fn stop(&self) -> bool {
+        self.handle.stop_timer(self.id).unwrap_or(false)
+    }
+
+    /// The callback's id.
+    pub fn id(&self) -> TimerId {
+        self.handle.core.asks.prepare(self.id.slot());
+        self.id
+    }
+
+    /// The reactor's handle.
+    pub fn handle(&self) -> &Handle {
+        self.handle
+    }
+}
+
+impl Deref for CallbackContext<'_> {
+    type Target = Handle;
+    fn deref(&self) -> &Handle {
+        self.handle
+    }
+}
+
+impl AsRef<Handle> for CallbackContext<'_> {
+    fn as_ref(&self) -> &Handle {
+        self.handle
+    }
+}
+
+impl fmt::Debug for CallbackContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallbackContext")
+            .field("id", &self.id)
+            .field("scheduled", &self.scheduled)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Core {
     #[track_caller]
-    pub(super) fn new(driver: Box<dyn Driver>, settings: &Builder) -> Core {
+    pub(super) fn new(driver: Box<dyn Driver>, settings: &Settings) -> Core {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
-        let slack = nanos(settings.slack);
         let yields = driver.yields();
-        let (posting, mailbox) = remote::mailbox();
-        if let Clock::Virtual(clock) = clock.source() {
-            mailbox.probe().follow(Box::new(move || clock.now()));
+        let mailbox = Mailbox::new(settings.post_batch, settings.post_limit);
+        if let (Clock::Virtual(clock), Some(receiver)) =
+            (clock.source(), &*mailbox.receiver.borrow())
+        {
+            receiver.probe().follow(Box::new(move || clock.now()));
         }
         Core {
-            next_due: Cell::new(NEVER),
-            unlisted: Cell::new(0),
-            cleaned_for: Cell::new(NEVER),
-            seq: Cell::new(0),
-            spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
-            clock,
-            turns: Cell::new(0),
-            errands: Cell::new(yields),
-            random: Cell::new(random_seed()),
-            table: RefCell::new(Table {
-                slots: Slots::new(),
-                heap: Heap::new(),
-                ready: Ready::new(),
-                calls: Ready::new(),
-                ended: Ready::of(State::Ended),
-                origins: Origins::default(),
-            }),
-            notify: Arc::new(Notify::of_reactor(driver.waker())),
-            driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
-            channels: RefCell::default(),
-            marking: Cell::new(false),
-            callbacks: Cell::new(0),
-            calling: Cell::new(false),
-            called_now: RefCell::default(),
-            instant: Cell::new((Time::ZERO, 0, 0)),
-            posting,
-            asks: Arc::new(Asks::new()),
-            mailbox: RefCell::new(Some(mailbox)),
-            post_batch: settings.post_batch.max(1),
-            callback_batch: settings.callback_batch.max(1),
-            post_limit: settings.post_limit,
-            posts_done: Cell::new(0),
-            posts_left: Cell::new(false),
-            gate: Cell::new(None),
-            admitted: RefCell::default(),
-            held: Cell::new(0),
-            rung: RefCell::default(),
-            coming: Cell::new(false),
-            napping: Cell::new(false),
-            nap: RefCell::default(),
-            woken: Cell::new(false),
-            fds: if yields { Fds::of_yielding_driver() } else { Fds::new(settings.poll_interval) },
-            slack: Cell::new(slack),
-            slacked: Cell::new(slack > 0),
-            least_slack: Cell::new(slack),
-            put_off: Cell::new(false),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            wakes: Cell::new(0),
-            syscalls: Cell::default(),
+            made_at: Location::caller(),
             closed: Cell::new(false),
             forked: Cell::new(false),
-            made_at: Location::caller(),
-            outer_armed: Cell::new(NEVER),
-            embedded: Cell::new(false),
-            expired: Cell::new(0),
-            cleaned: Cell::new(0),
-            called: Cell::new(0),
-            coalesced: Cell::new(0),
-            stale: Cell::new(0),
-            spinning: Cell::new(0),
-            watches: Cell::default(),
-            untidy: Cell::new(false),
+            timers: TimerQueue::new(nanos(settings.slack)),
+            spinner: Spinner::new(settings.spin, settings.precise, clock.is_virtual()),
+            clock,
+            counters: Counters::default(),
+            turn_work: Cell::new(yields),
+            random: Random::new(random_seed()),
+            table: RefCell::new(Table::new()),
+            notify: Arc::new(Notify::of_reactor(driver.waker())),
+            driving: RefCell::new(Driving { driver: Some(driver), ready: ReadyFds::new() }),
+            syscalls: Cell::default(),
+            channels: RefCell::default(),
+            marking: Cell::new(false),
+            fds: if yields { Fds::of_yielding_driver() } else { Fds::new(settings.poll_interval) },
+            callbacks: Callbacks::new(settings.callback_batch),
+            mailbox,
+            asks: Arc::new(Asks::new()),
+            sleep: Sleep::default(),
+            outer: Outer { armed: Cell::new(NEVER), embedded: Cell::new(false) },
+            memory: Memory::default(),
         }
+    }
+
+    /// An id to be given out: requests for it coalesce.
+    pub(super) fn timer_id(&self, token: u64, ticker: bool) -> TimerId {
+        self.asks.prepare(token as u32);
+        TimerId { reactor: self.number, token, ticker }
     }
 
     pub(super) fn has_ready(&self) -> bool {
         self.table.borrow().ready.len() > 0
     }
 
-    /// Whether a turn would find something: a source, or a closure to be called.
+    /// Returns true if a turn would find a ready source or a due callback.
     pub(super) fn has_work(&self) -> bool {
-        self.has_ready() || self.has_calls()
+        self.has_ready() || self.has_due_callbacks()
     }
 
-    /// Whether a turn would call closures: those that came to be due inside another one, or stood
-    /// behind one that panicked.
-    pub(super) fn has_calls(&self) -> bool {
-        self.errands.get() && self.may_call() && self.table.borrow().calls.len() > 0
+    /// Returns true if a turn would run callbacks: those that became due inside another callback,
+    /// or stood behind one that panicked.
+    pub(super) fn has_due_callbacks(&self) -> bool {
+        self.turn_work.get() && self.may_run_callbacks() && self.table.borrow().callbacks.len() > 0
     }
 
     /// Picks one of the set bits, each with the same probability.
@@ -266,7 +281,7 @@ impl Core {
 
     /// Uniform among 0 .. n.
     pub(crate) fn random_below(&self, n: u32) -> u32 {
-        ((u128::from(self.random()) * u128::from(n)) >> 64) as u32
+        self.random.below(u64::from(n)) as u32
     }
 
     /// How many sources are in the ready list.
@@ -285,11 +300,16 @@ impl Core {
 
     /// The tokens of the sources in the ready list, the one that has waited longest first.
     pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
-        let mut next = self.table.borrow().ready.first();
+        self.tokens_of(|table| &table.ready)
+    }
+
+    /// The tokens of the sources in a list, which may change meanwhile.
+    fn tokens_of(&self, list: fn(&ReactorTable) -> &Ready) -> impl Iterator<Item = u64> {
+        let mut next = list(&self.table.borrow()).first();
         std::iter::from_fn(move || {
             let table = self.table.borrow();
             let slot = next?;
-            next = table.ready.after(&table.slots, slot);
+            next = list(&table).after(&table.slots, slot);
             Some(table.slots.chunk(slot).token(slot))
         })
     }
@@ -302,51 +322,20 @@ impl Core {
 
     /// The tokens of the sources at an end that has been taken.
     pub(crate) fn ended_tokens(&self) -> impl Iterator<Item = u64> {
-        let mut next = self.table.borrow().ended.first();
-        std::iter::from_fn(move || {
-            let table = self.table.borrow();
-            let slot = next?;
-            next = table.ended.after(&table.slots, slot);
-            Some(table.slots.chunk(slot).token(slot))
-        })
-    }
-
-    /// xorshift64*, after Marsaglia and Vigna: good enough to be fair, and one multiplication.
-    pub(super) fn random(&self) -> u64 {
-        let mut x = self.random.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// The number of the next arm.
-    #[inline]
-    pub(super) fn next_seq(&self) -> u64 {
-        let seq = self.seq.get() + 1;
-        self.seq.set(seq);
-        seq
+        self.tokens_of(|table| &table.ended)
     }
 
     pub(super) fn close(&self) {
         self.closed.set(true);
-        self.embedded.set(false);
-        self.errands.set(false);
-        self.next_due.set(NEVER);
-        let chunks = {
-            let table = &mut *self.table.borrow_mut();
-            table.heap = Heap::new();
-            table.ready = Ready::new();
-            table.calls = Ready::new();
-            table.ended = Ready::of(State::Ended);
-            table.slots.clear()
-        };
-        let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_calls()).collect();
+        self.outer.embedded.set(false);
+        self.turn_work.set(false);
+        self.timers.next_due.set(NEVER);
+        let chunks = self.table.borrow_mut().clear();
+        let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_callbacks()).collect();
         self.fds.close();
         self.notify.close();
         // Later posts are refused.
-        let posts = self.mailbox.take();
+        let posts = self.mailbox.receiver.take();
         // A driver that is waiting, and drops its reactor meanwhile, goes when its wait ends.
         let driver =
             self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
@@ -361,12 +350,12 @@ impl Core {
         drop((calls, posts, chunks, driver));
     }
 
-    /// Arms a slot for `t`, and takes away what was pending: returns whether something was. To a
-    /// later deadline two stores.
+    /// Arms a slot for `t`, and takes away what was pending. Returns true if something was. Two
+    /// stores for a later deadline.
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
-        let seq = self.next_seq();
+        let seq = self.timers.next_seq();
         let deadline = t.as_nanos();
         let same_half = (node.seq.get() ^ seq) >> 32 == 0;
         if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
@@ -391,12 +380,12 @@ impl Core {
             State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
             _ => table.heap.insert(&table.slots, slot, deadline, seq),
         }
-        self.next_due.set(table.heap.first());
+        self.timers.next_due.set(table.heap.first());
         self.tell_outer(deadline);
         matches!(state, State::Armed | State::Ready)
     }
 
-    /// Takes away what is pending: returns whether something was.
+    /// Takes away what is pending. Returns true if something was.
     #[inline]
     pub(super) fn stop(&self, chunk: &Chunk<Core>, slot: u32) -> bool {
         let node = chunk.node(slot);
@@ -422,21 +411,21 @@ impl Core {
                 State::Ready => table.unready(slot),
                 State::Ended => {
                     table.ended.remove(&table.slots, slot);
-                    self.unlisted.set(self.unlisted.get() - ENDED);
+                    self.timers.forget_end();
                 }
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {
                 self.channels.borrow_mut().unregister();
             }
-            let call = (chunk.take_call(slot), chunk.take_bell(slot));
-            if chunk.node(slot).is(Flag::Call) {
-                self.callbacks.set(self.callbacks.get() - 1);
+            let call = (chunk.take_callback(slot), chunk.take_bell(slot));
+            if chunk.node(slot).is(Flag::Callback) {
+                self.callbacks.live.set(self.callbacks.live.get() - 1);
             }
             if table.slots.free(slot) && table.is_sparse() {
                 self.set_untidy();
             }
-            self.next_due.set(table.heap.first());
+            self.timers.next_due.set(table.heap.first());
             call
         };
         // Nothing is borrowed: the closure may own anything.
@@ -463,5 +452,5 @@ pub(crate) fn busy() -> io::Error {
 /// A seed that differs between reactors and runs, from the standard library's hash keys.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -10,9 +10,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::calls::Again;
-use super::heap::NEVER;
-use super::{Core, Handle, Reactor};
+use super::callbacks::Again;
+use super::core::{Core, Handle, busy};
+use super::parts::counters::add;
+use super::parts::heap::NEVER;
 use crate::driver::WakeWindow;
 use crate::sync::{Ordering, fence};
 use crate::sys::Time;
@@ -20,7 +21,7 @@ use crate::sys::errors::of_creation;
 use crate::sys::fork::PollerFd;
 use crate::wake::Request;
 
-/// A reactor embedded in another loop; made by [`Reactor::embed`].
+/// A reactor embedded in another loop; made by [`Reactor::embed`](crate::Reactor::embed).
 ///
 /// Register its fd for reading with the outer poller, level- or edge-triggered, and call
 /// [`turn`](Self::turn) whenever it is readable. Then take what is ready: with `select!` and a
@@ -39,56 +40,25 @@ use crate::wake::Request;
 /// you. [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
 ///
 /// Dropping it ends the embedding; the reactor goes on as before.
+#[must_use = "dropping the embedded reactor ends the embedding"]
 #[derive(Debug)]
 pub struct Embedded {
     handle: Handle,
     fd: PollerFd,
 }
 
-impl Reactor {
-    /// Makes the reactor's fd the voice of all its sources, for an outer loop to wait on.
-    ///
-    /// [`Builder::precise`](super::Builder::precise) has no effect meanwhile: the outer loop
-    /// sleeps, not the reactor.
-    /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
-    ///
-    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with
-    /// [`io::ErrorKind::Unsupported`] when the driver has no fd, with
-    /// [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want of fds as
-    /// [`Reactor::new`] does.
-    ///
-    #[cfg_attr(flat, doc = "```no_run")]
-    #[cfg_attr(not(flat), doc = "```")]
-    /// use pollmux::sys::{self, Interest, Mode, Poller};
-    /// use pollmux::{Reactor, channel, select};
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let (tx, rx) = channel::bounded(4);
-    /// let inbox = reactor.register(rx)?;
-    /// let inner = reactor.embed()?;
-    ///
-    /// let outer = Poller::new()?; // stands for any loop that can wait for an fd
-    /// outer.register(&inner, 0, Interest::READABLE, Mode::Level)?;
-    /// std::thread::spawn(move || tx.send("hello"));
-    ///
-    /// outer.wait(&mut sys::PollEvents::with_capacity(1), None)?;
-    /// inner.turn()?;
-    /// select! { reactor;
-    ///     recv(inbox) -> word => assert_eq!(word, Ok("hello")),
-    ///     default => unreachable!(),
-    /// }
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn embed(&self) -> io::Result<Embedded> {
-        let core = &self.core;
+impl Embedded {
+    /// Begins an embedding, and takes its first turn.
+    pub(super) fn begin(handle: &Handle) -> io::Result<Embedded> {
+        let core = &handle.core;
         core.check_process()?;
-        if core.embedded.get() {
+        if core.outer.embedded.get() {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "the reactor is embedded already",
             ));
         }
-        let driving = core.driving.try_borrow().map_err(|_| super::busy())?;
+        let driving = core.driving.try_borrow().map_err(|_| busy())?;
         let fd = match driving.driver.as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => PollerFd::new(
                 fd.try_clone_to_owned()
@@ -102,15 +72,13 @@ impl Reactor {
             }
         };
         drop(driving);
-        let embedded = Embedded { handle: self.handle(), fd };
-        core.embedded.set(true);
+        let embedded = Embedded { handle: handle.clone(), fd };
+        core.outer.embedded.set(true);
         core.notify.sleep();
         embedded.turn()?;
         Ok(embedded)
     }
-}
 
-impl Embedded {
     /// Does what there is to do without waiting: takes wake-ups, moves due timers and marked
     /// channels to the ready ones, arms the earliest deadline if it is before what is armed, and
     /// goes back to sleep. Returns how many sources are ready.
@@ -125,25 +93,26 @@ impl Embedded {
             return Err(core.gone());
         }
         if core.driving.try_borrow_mut().is_err() {
-            return Err(super::busy());
+            return Err(busy());
         }
-        core.turns.set(core.turns.get() + 1);
+        add(&core.counters.turns, 1);
         core.notify.set_everywhere(false);
         let woken = core.awake();
         let unfinished = Unfinished(core);
         let polled = core.look_for_outer(woken);
         let now = core.clock.refresh();
         core.expire(now);
-        if core.untidy.get() {
+        if core.memory.untidy.get() {
             core.tidy();
         }
-        core.run_batch(core.callback_batch, Again::Yes);
+        core.run_batch(core.callbacks.batch, Again::Yes);
         if core.closed.get() {
             return Err(core.gone());
         }
         core.collect(Request::Mark);
         core.take_out_told();
-        let left = core.has_work() || core.has_more_fds() || core.next_due.get() <= now.as_nanos();
+        let left =
+            core.has_work() || core.has_more_fds() || core.timers.next_due.get() <= now.as_nanos();
         let arm = core.deadline_of_outer_loop(now);
         let armed = polled.and_then(|()| core.arm_driver(arm));
         std::mem::forget(unfinished);
@@ -153,8 +122,8 @@ impl Embedded {
         core.notify.set_everywhere(true);
         fence(Ordering::SeqCst);
         // A driver that failed is asked again by the next turn, which must come.
-        if left || armed.is_err() || core.is_called() {
-            core.leave_to_next_turn();
+        if left || armed.is_err() || core.has_mark_or_post() {
+            core.request_turn();
         }
         armed?;
         Ok(core.table.borrow().ready.len())
@@ -173,7 +142,7 @@ struct Unfinished<'a>(&'a Core);
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         self.0.notify.sleep();
-        self.0.leave_to_next_turn();
+        self.0.request_turn();
     }
 }
 
@@ -218,7 +187,7 @@ impl AsRawFd for Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         let core = &self.handle.core;
-        core.embedded.set(false);
+        core.outer.embedded.set(false);
         if core.driving.try_borrow_mut().is_ok() {
             core.notify.set_everywhere(false);
             core.awake();
@@ -231,29 +200,29 @@ impl Core {
     /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is
     /// armed for.
     pub(super) fn tell_outer(&self, deadline: u64) {
-        if deadline < self.outer_armed.get() && self.embedded.get() {
-            self.leave_to_next_turn();
+        if deadline < self.outer.armed.get() && self.outer.embedded.get() {
+            self.request_turn();
         }
     }
 
-    /// The driver was asked, not by a turn, and may have taken what the outer loop's fd was
-    /// readable for. The next turn restores it: it arms and goes to sleep again.
+    /// A poll outside a turn may have consumed the event that made our fd readable. Requests
+    /// another turn, which arms the driver and publishes the sleep again.
     #[inline]
-    pub(super) fn looked_past_the_outer_loop(&self) {
-        if self.embedded.get() {
+    pub(super) fn request_turn_after_poll(&self) {
+        if self.outer.embedded.get() {
             self.notify.sleep();
-            self.leave_to_next_turn();
+            self.request_turn();
         }
     }
 
-    /// Whether a look of the driver's has left an outer loop's fd as it was: nobody has woken us,
-    /// nothing is ready or due, and what is to be due is armed.
+    /// Returns true if a poll has left the outer loop's fd as it was: there was no wake-up, nothing
+    /// is ready or due, and the driver is armed for the next deadline.
     pub(super) fn has_taken_nothing(&self) -> bool {
         let now = self.clock.now_or_later();
         if !self.notify.is_asleep()
             || self.has_ready()
             || self.has_more_fds()
-            || self.next_due.get() <= now.as_nanos()
+            || self.timers.next_due.get() <= now.as_nanos()
         {
             return false;
         }
@@ -263,17 +232,17 @@ impl Core {
         self.arm_driver(arm).is_ok()
     }
 
-    /// What the kernel's timer is to be armed for, and is said to be from now on, while an outer
-    /// loop sleeps.
+    /// Returns the deadline to arm the kernel's timer for while an outer loop sleeps, and notes it
+    /// as armed.
     pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<WakeWindow> {
-        let due = self.next_due.get();
+        let due = self.timers.next_due.get();
         let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
-        self.outer_armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
+        self.outer.armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
         arm
     }
 
     /// Makes the fd readable for an outer loop, at most once between turns.
-    pub(super) fn leave_to_next_turn(&self) {
+    pub(super) fn request_turn(&self) {
         self.notify.wake();
     }
 }

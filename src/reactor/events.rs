@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::slots::{Chunk, State};
-use super::{Core, Handle};
+use super::core::{Core, Handle};
+use super::parts::slots::{Chunk, State};
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
 pub struct Events {
@@ -28,26 +28,41 @@ impl Event {
 }
 
 impl Events {
+    /// The capacity of [`new`](Self::new).
+    const CAPACITY: usize = 1_024;
+
+    /// A buffer for at most 1,024 events a wait.
+    pub fn new() -> Events {
+        Events::with_capacity(Self::CAPACITY)
+    }
+
     /// A buffer for at most `capacity` events a wait; zero is taken for one.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.max(1);
         Events { tokens: Vec::with_capacity(capacity), capacity, from: None }
     }
 
-    /// What the last wait found. Skips, while it goes on, what has been stopped, reset, drained or
-    /// dropped meanwhile.
+    /// Iterates over the events of the last wait. Skips the sources that were stopped, reset,
+    /// drained or dropped meanwhile.
     pub fn iter(&self) -> Iter<'_> {
         Iter { tokens: self.tokens.iter(), from: self.from.as_ref() }
     }
 
-    /// How many events the last wait found.
+    /// Returns the number of events of the last wait.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether the last wait found nothing.
+    /// Returns true if the last wait found nothing.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
+    }
+}
+
+impl Default for Events {
+    /// [`Events::new`].
+    fn default() -> Events {
+        Events::new()
     }
 }
 

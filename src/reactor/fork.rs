@@ -14,10 +14,8 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::rc::{Rc, Weak};
 
-use super::heap::NEVER;
-use super::ready::Ready;
-use super::slots::State;
-use super::{Core, Slot};
+use super::core::{Core, closed};
+use super::parts::heap::NEVER;
 use crate::sys::fork;
 
 thread_local! {
@@ -56,13 +54,11 @@ impl Core {
     fn disown(&self) {
         self.forked.set(true);
         self.closed.set(true);
-        self.embedded.set(false);
-        self.errands.set(false);
-        self.next_due.set(NEVER);
+        self.outer.embedded.set(false);
+        self.turn_work.set(false);
+        self.timers.next_due.set(NEVER);
         if let Ok(mut table) = self.table.try_borrow_mut() {
-            (table.ready, table.calls) = (Ready::new(), Ready::new());
-            table.ended = Ready::of(State::Ended);
-            table.slots.idle();
+            table.make_idle();
         }
     }
 
@@ -83,7 +79,7 @@ impl Core {
     #[cold]
     pub(crate) fn gone(&self) -> io::Error {
         if !self.forked.get() {
-            return super::closed();
+            return closed();
         }
         let text = format!(
             "the reactor made at {} belongs to the parent process, and this one is a forked child: \
@@ -101,12 +97,5 @@ pub(super) fn gone_or_forked() -> &'static str {
         "the reactor has been dropped, or belongs to the parent process: this one is a forked child"
     } else {
         "the reactor has been dropped"
-    }
-}
-
-impl Slot {
-    /// Fails in a forked child.
-    pub(crate) fn check_process(&self) -> io::Result<()> {
-        self.core().check_process()
     }
 }

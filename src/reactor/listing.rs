@@ -1,31 +1,33 @@
-//! What is live, and who made it: for the human who looks for a leak.
+//! The list of live sources and their creation sites, for a human who looks for a leak.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::slots::{Flag, State};
-use super::{Handle, SourceKind, TimerId};
+use super::core::Handle;
+use super::parts::sites::SourceKind;
+use super::parts::slots::{Flag, State};
+use super::parts::timer_id::TimerId;
 use crate::sys::Time;
 
 /// One live source of a reactor.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceInfo {
-    /// What it is. `None` only for those made at more than 65,534 places.
+    /// The kind. `None` for sources of the call sites after the first 65,534.
     pub kind: Option<SourceKind>,
-    /// The line that made it.
+    /// The creation site.
     pub location: Option<&'static Location<'static>>,
-    /// When it is due, or was and nobody has received it. `None` when it is not armed, and for what
-    /// has no deadline.
+    /// The deadline, pending or expired and not yet received. `None` if the source is not armed, or
+    /// has no deadlines.
     pub deadline: Option<Time>,
-    /// Of a ticker.
+    /// The period of a ticker.
     pub period: Option<Duration>,
-    /// How many values it has given, or how often it was called. Not counted for channels. Stops at
+    /// The number of values given, or of calls of a callback. Not counted for channels. Stops at
     /// `u32::MAX`.
     pub fired: u64,
-    /// Whether it has something to give.
+    /// The source is ready.
     pub ready: bool,
     /// The source keeps the loop busy for nothing: it was reported 1,000 times without being
     /// taken, drained, read, written or changed, or its end was taken 1,000 times.
@@ -33,16 +35,16 @@ pub struct SourceInfo {
     /// Doing one of those ends it. So does dropping the source, and for an [`Fd`](crate::Fd) a
     /// smaller [interest](crate::Fd::set_interest).
     pub spinning: bool,
-    /// What `wait` reports it by.
+    /// The key that `wait` reports.
     pub key: u64,
-    /// Its id, if it is a timer, a ticker or a callback (but for those of
-    /// [`after_cancel`](Handle::after_cancel), which have none).
+    /// The id of a timer, a ticker or a callback. Callbacks of
+    /// [`after_cancel`](Handle::after_cancel) have none.
     pub id: Option<TimerId>,
 }
 
-/// What is live in a reactor. Made by [`Handle::sources`].
+/// The live sources of a reactor. Made by [`Handle::sources`].
 ///
-/// Printed, it is a line for each place that made sources, the one that made most first:
+/// `Display` prints a line for each creation site, the site with the most sources first:
 ///
 /// ```
 /// use pollmux::{Reactor, Sim};
@@ -68,18 +70,18 @@ pub struct Sources {
 /// The sources that one line made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Origin<'a> {
-    /// What they are.
+pub struct SourceOrigin<'a> {
+    /// The kind.
     pub kind: Option<SourceKind>,
-    /// The line.
+    /// The creation site.
     pub location: Option<&'static Location<'static>>,
-    /// They.
+    /// The sources.
     pub sources: Vec<&'a SourceInfo>,
 }
 
 impl Handle {
-    /// What is live in this reactor, with the line that made it. O(all slots); allocates. For
-    /// humans and tests, not for a loop.
+    /// Lists the live sources of this reactor, each with its creation site. O(all slots);
+    /// allocates. For humans and tests, not for a loop.
     pub fn sources(&self) -> Sources {
         let core = &self.core;
         let now = core.clock.now_or_later();
@@ -87,7 +89,7 @@ impl Handle {
         let info = |slot: u32| {
             let chunk = table.slots.chunk(slot);
             let node = chunk.node(slot);
-            let site = table.origins.site(node.origin.get());
+            let site = table.sites.site(node.site.get());
             let (location, kind) = (site.map(|site| site.0), site.map(|site| site.1));
             let timer =
                 matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
@@ -107,7 +109,7 @@ impl Handle {
                 spinning: node.is(Flag::Spinning) || state == State::Ready && node.pos.get() == 0,
                 key: chunk.key(slot),
                 id: (timer && !node.is(Flag::Once))
-                    .then(|| TimerId::new(core, chunk.token(slot), ticker)),
+                    .then(|| core.timer_id(chunk.token(slot), ticker)),
             }
         };
         Sources { list: table.slots.iter().map(info).collect(), now }
@@ -115,28 +117,28 @@ impl Handle {
 }
 
 impl Sources {
-    /// One by one, in no order.
+    /// Iterates over the sources, in no order.
     pub fn iter(&self) -> std::slice::Iter<'_, SourceInfo> {
         self.list.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of sources.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no sources.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// By the place that made them, the one that made most first.
-    pub fn by_origin(&self) -> Vec<Origin<'_>> {
-        let mut origins: Vec<Origin<'_>> = Vec::new();
+    /// Groups the sources by creation site, the site with the most sources first.
+    pub fn by_origin(&self) -> Vec<SourceOrigin<'_>> {
+        let mut origins: Vec<SourceOrigin<'_>> = Vec::new();
         let mut index = HashMap::new();
         for info in &self.list {
             let place = *index.entry((info.location, info.kind)).or_insert_with(|| {
-                origins.push(Origin {
+                origins.push(SourceOrigin {
                     kind: info.kind,
                     location: info.location,
                     sources: Vec::new(),
@@ -176,7 +178,7 @@ impl fmt::Display for Sources {
     }
 }
 
-impl Origin<'_> {
+impl SourceOrigin<'_> {
     fn line(&self, f: &mut fmt::Formatter<'_>, now: Time) -> fmt::Result {
         let kind = self.kind.map_or_else(|| "source".to_owned(), |kind| kind.to_string());
         write!(f, "\n{:>8} x {kind:<9}", self.sources.len())?;

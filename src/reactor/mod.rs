@@ -1,30 +1,40 @@
 //! The reactor: one thread's sources, their timers, and the loop that waits for them.
 //!
-//! A turn: look whether a timer could be due (`clock.rs`), move what is due from the heap
-//! (`heap/`) to the ready list (`ready.rs`), ask the sources; when none has anything, publish
-//! `sleeping` (`wake/mod.rs`), look again, and block in the driver with the earliest deadline
-//! armed. No user code ever runs while one of the reactor's cells is borrowed.
+//! ```text
+//!            begin_turn
+//!                │
+//!                ▼
+//!              look ◄──────────────────────────────────┐   turn.rs
+//!                │  due timers: heap ─► ready list     │   parts/heap, parts/ready
+//!                │  posts and callbacks run            │   callbacks.rs
+//!                ▼                                     │
+//!      the caller's sources ──► one is ready: over     │   select, wait
+//!                │                                     │
+//!                ▼                                     │
+//!     before_sleep, publish the sleep, look again      │   wake
+//!                │                                     │
+//!                ▼                                     │
+//!     the driver waits, with the first deadline ───────┘   driver
+//! ```
+//!
+//! No user code runs while one of the reactor's cells is borrowed.
 
-mod asks;
 mod before_sleep;
 mod builder;
-mod calls;
+mod by_id;
+mod callbacks;
 mod channels;
-mod clock;
 mod core;
 mod embed;
 mod events;
 mod fds;
 mod fork;
-mod heap;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
-mod origins;
-mod ready;
+mod parts;
 mod remote;
 mod slot;
-mod slots;
 mod spin;
 mod stats;
 mod tidy;
@@ -38,22 +48,23 @@ use std::rc::Rc;
 
 pub use self::before_sleep::BeforeSleep;
 pub use self::builder::Builder;
-pub use self::calls::CallbackContext;
-pub(crate) use self::core::{Core, busy, closed};
+pub(crate) use self::core::Core;
+use self::core::Settings;
+pub use self::core::{CallbackContext, Handle};
 pub use self::embed::Embedded;
 pub use self::events::{Event, Events, Iter as EventsIter};
-pub use self::listing::{Origin as SourceOrigin, SourceInfo, Sources};
-pub use self::origins::SourceKind;
-pub use self::remote::{PostError, Remote, TimerError, TimerId, TryPostError};
+pub use self::listing::{SourceInfo, SourceOrigin, Sources};
+pub use self::parts::sites::SourceKind;
+pub use self::parts::spinner::Spin;
+pub use self::parts::timer_id::{TimerError, TimerId};
+pub use self::remote::{PostError, Remote, TryPostError};
 pub(crate) use self::slot::Slot;
-pub use self::spin::Spin;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;
 pub(crate) use self::wait::Patience;
-
-use crate::driver::Driver;
+use crate::driver::{Driver, Native};
 pub(crate) use crate::sync::strand;
-use crate::sys::Time;
+use crate::sys::{Time, errors};
 
 /// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
 ///
@@ -105,17 +116,9 @@ use crate::sys::Time;
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the reactor makes its sources inert"]
 pub struct Reactor {
     handle: Handle,
-}
-
-/// Every method of a [`Reactor`], in a value that is cheap to clone and keeps nothing alive.
-///
-/// After the reactor is dropped timers made through it never fire, registrations give the source
-/// back with an error, and waiting fails; [`Handle::is_closed`] tells.
-#[derive(Clone)]
-pub struct Handle {
-    pub(crate) core: Rc<Core>,
 }
 
 impl Reactor {
@@ -158,15 +161,69 @@ impl Reactor {
     }
 
     #[track_caller]
-    fn with_settings(driver: Box<dyn Driver>, settings: &Builder) -> Reactor {
+    fn with_settings(driver: Box<dyn Driver>, settings: &Settings) -> Reactor {
         let core = Rc::new(Core::new(driver, settings));
         fork::enter(&core);
         Reactor { handle: Handle { core } }
     }
 
+    /// Exposes the reactor as one fd that is readable when a turn has work to do, for an outer
+    /// loop to wait on.
+    ///
+    /// [`Builder::precise`](Builder::precise) has no effect meanwhile: the outer loop
+    /// sleeps, not the reactor.
+    /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
+    ///
+    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with
+    /// [`io::ErrorKind::Unsupported`] when the driver has no fd, with
+    /// [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want of fds as
+    /// [`Reactor::new`] does.
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::sys::{self, Interest, Mode, Poller};
+    /// use pollmux::{Reactor, channel, select};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(4);
+    /// let inbox = reactor.register(rx)?;
+    /// let inner = reactor.embed()?;
+    ///
+    /// let outer = Poller::new()?; // stands for any loop that can wait for an fd
+    /// outer.register(&inner, 0, Interest::READABLE, Mode::Level)?;
+    /// std::thread::spawn(move || tx.send("hello"));
+    ///
+    /// outer.wait(&mut sys::PollEvents::with_capacity(1), None)?;
+    /// inner.turn()?;
+    /// select! { reactor;
+    ///     recv(inbox) -> word => assert_eq!(word, Ok("hello")),
+    ///     default => unreachable!(),
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn embed(&self) -> io::Result<Embedded> {
+        Embedded::begin(self)
+    }
+
     /// A handle, for code that has no reactor.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+}
+
+impl Builder {
+    /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
+    #[track_caller]
+    pub fn build(self) -> io::Result<Reactor> {
+        let driver =
+            Native::with_batch(self.fd_batch).map_err(|error| errors::of_watches(error, None))?;
+        self.build_with(driver)
+    }
+
+    /// A reactor that waits through `driver`.
+    #[track_caller]
+    pub fn build_with(self, driver: impl Driver + 'static) -> io::Result<Reactor> {
+        Ok(Reactor::with_settings(Box::new(driver), &self.settings))
     }
 }
 
@@ -219,7 +276,7 @@ impl Handle {
         self.core.clock.now()
     }
 
-    /// What the reactor has done so far.
+    /// Returns the counts of the reactor so far.
     pub fn stats(&self) -> Stats {
         let core = &*self.core;
         // A driver that asks while it waits gets the counts from before.
@@ -230,20 +287,20 @@ impl Handle {
         }
         let syscalls = core.syscalls.get();
         Stats {
-            turns: core.turns.get(),
+            turns: core.counters.turns.get(),
             waits: syscalls.waits,
             polls: syscalls.polls,
             arms: syscalls.arms,
             controls: syscalls.controls,
             joined: syscalls.joined,
-            wakes: core.wakes.get(),
-            expired: core.expired.get(),
-            cleaned: core.cleaned.get(),
-            called: core.called.get(),
-            coalesced: core.coalesced.get(),
-            stale: core.stale.get(),
+            wakes: core.counters.wakes.get(),
+            expired: core.counters.expired.get(),
+            cleaned: core.counters.cleaned.get(),
+            called: core.counters.called.get(),
+            coalesced: core.counters.coalesced.get(),
+            stale: core.counters.stale.get(),
             spins: core.spinner.saved(),
-            spinning: core.spinning.get(),
+            spinning: core.counters.spinning.get(),
             live: core.table.borrow().slots.live(),
         }
     }
@@ -267,17 +324,16 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn seed(&self, seed: u64) {
-        // The generator must not start at zero; the multiplication parts seeds that are close.
-        self.core.random.set(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        self.core.random.seed(seed);
     }
 
-    /// Whether the reactor has been dropped.
+    /// Returns true if the reactor has been dropped.
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.core.closed.get()
     }
 
-    /// Whether `other` is a handle of the same reactor.
+    /// Returns true if `other` is a handle of the same reactor.
     #[inline]
     pub fn is_same(&self, other: &Handle) -> bool {
         Rc::ptr_eq(&self.core, &other.core)

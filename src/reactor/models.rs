@@ -24,7 +24,7 @@ pub(crate) use crate::wake::models::Bed;
 struct Sleeper {
     bed: Arc<Bed>,
     clock: VirtualClock,
-    /// What an outer loop would wait for, which here sleeps in the bed itself.
+    /// Stands for the fd of an outer loop, which here sleeps in the bed itself.
     fd: File,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn reactor() -> (Reactor, Arc<Bed>) {
     (Reactor::with_driver(driver).unwrap(), bed)
 }
 
-/// What posts have done, in order. Only the reactor's thread touches it.
+/// The posts that ran, in order. Only the reactor's thread touches it.
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<u32>>>);
 

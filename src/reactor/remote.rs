@@ -6,89 +6,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::asks::{Ask, Asks, PlaceId};
-use super::slots::{Flag, State};
-use super::{Core, Handle};
-use crate::channel::{self, Receiver, Sender};
+use super::core::{Handle, Post};
+use super::fork::gone_or_forked;
+use super::parts::asks::{Ask, Asks};
+use super::parts::timer_id::{TimerError, TimerId};
+use crate::channel::Sender;
 use crate::driver::Clock;
-use crate::sys::{Time, nanos};
+use crate::sys::nanos;
 use crate::wake::Notify;
-
-/// Names a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a [`Callback`](crate::Callback)
-/// from anywhere: `Send`, `Copy`, and never given to another one.
-///
-/// An id whose timer has been dropped is *dead*: what is asked of it is an error, and touches
-/// nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TimerId {
-    reactor: u64,
-    token: u64,
-    ticker: bool,
-}
-
-impl TimerId {
-    /// An id to be given out: requests for it coalesce.
-    pub(crate) fn new(core: &Core, token: u64, ticker: bool) -> TimerId {
-        core.asks.prepare(token as u32);
-        TimerId::internal(core, token, ticker)
-    }
-
-    pub(super) fn slot(self) -> u32 {
-        self.token as u32
-    }
-
-    /// An id that stays inside.
-    pub(super) fn internal(core: &Core, token: u64, ticker: bool) -> TimerId {
-        TimerId { reactor: core.number, token, ticker }
-    }
-}
-
-impl fmt::Debug for TimerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (slot, generation) = (self.token as u32, self.token >> 32);
-        write!(f, "TimerId({}:{slot}.{generation})", self.reactor)
-    }
-}
-
-/// Why nothing was done to the timer that a [`TimerId`] names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TimerError {
-    /// The timer, or its reactor, has been dropped.
-    Dead,
-    /// The timer is another reactor's.
-    OtherReactor,
-    /// The period of a ticker must not be zero.
-    ZeroPeriod,
-    /// The reactor is the parent process's, and this one is a forked child.
-    Forked,
-}
-
-impl fmt::Display for TimerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TimerError::Dead => "the timer has been dropped",
-            TimerError::OtherReactor => "the timer belongs to another reactor",
-            TimerError::ZeroPeriod => "the period of a ticker must not be zero",
-            TimerError::Forked => {
-                "the timer's reactor belongs to the parent process: this one was forked from it"
-            }
-        })
-    }
-}
-
-impl Error for TimerError {}
-
-impl From<TimerError> for io::Error {
-    fn from(error: TimerError) -> io::Error {
-        let kind = match error {
-            TimerError::Dead => io::ErrorKind::NotFound,
-            TimerError::Forked => io::ErrorKind::NotConnected,
-            TimerError::OtherReactor | TimerError::ZeroPeriod => io::ErrorKind::InvalidInput,
-        };
-        io::Error::new(kind, error)
-    }
-}
 
 /// The reactor of a [`Remote`] has been dropped; gives back what was posted.
 pub struct PostError<F>(pub F);
@@ -101,7 +26,7 @@ impl<F> fmt::Debug for PostError<F> {
 
 impl<F> fmt::Display for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(super::fork::gone_or_forked())
+        f.write_str(gone_or_forked())
     }
 }
 
@@ -109,7 +34,7 @@ impl<F> Error for PostError<F> {}
 
 impl<F> From<PostError<F>> for io::Error {
     fn from(_: PostError<F>) -> io::Error {
-        io::Error::new(io::ErrorKind::NotConnected, super::fork::gone_or_forked())
+        io::Error::new(io::ErrorKind::NotConnected, gone_or_forked())
     }
 }
 
@@ -150,7 +75,7 @@ impl<F> fmt::Display for TryPostError<F> {
                 "too many posts wait for the reactor (the limit is Builder::post_limit): try again \
                  later"
             }
-            TryPostError::Closed(_) => super::fork::gone_or_forked(),
+            TryPostError::Closed(_) => gone_or_forked(),
         })
     }
 }
@@ -163,22 +88,6 @@ impl<F> From<TryPostError<F>> for io::Error {
             if error.is_full() { io::ErrorKind::WouldBlock } else { io::ErrorKind::NotConnected };
         io::Error::new(kind, error.to_string())
     }
-}
-
-/// A request of another thread to the loop.
-pub(crate) enum Post {
-    Run(Box<dyn FnOnce(&Handle) + Send>),
-    /// Requests for one timer (`asks.rs`).
-    Ask(PlaceId),
-    /// A request that found no place.
-    Unplaced(Box<Ask>),
-}
-
-/// The way of posts to a loop: an unbounded channel, so that no poster holds up the loop or others.
-///
-/// A poster writes its post into the channel, and then publishes in [`Notify`] that there is one.
-pub(crate) fn mailbox() -> (Sender<Post>, Receiver<Post>) {
-    channel::unbounded()
 }
 
 /// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made
@@ -335,7 +244,7 @@ impl Remote {
         Ok(())
     }
 
-    /// Whether the reactor has been dropped.
+    /// Returns true if the reactor has been dropped.
     pub fn is_closed(&self) -> bool {
         !self.notify.is_at_home() || self.posts.is_disconnected()
     }
@@ -355,97 +264,11 @@ impl Handle {
     pub fn remote(&self) -> Remote {
         Remote {
             notify: self.core.notify.clone(),
-            posts: self.core.posting.clone(),
+            posts: self.core.mailbox.sender.clone(),
             asks: self.core.asks.clone(),
             clock: self.core.clock.source(),
             reactor: self.core.number,
-            limit: self.core.post_limit,
+            limit: self.core.mailbox.limit,
         }
-    }
-
-    /// Stops the timer, ticker or callback that `id` names. Returns as its own `stop` does. A
-    /// detached callback is gone then.
-    pub fn stop_timer(&self, id: TimerId) -> Result<bool, TimerError> {
-        let slot = self.timer_slot(id)?;
-        let core = &self.core;
-        let chunk = core.table.borrow().slots.chunk(slot).clone();
-        let stopped = core.stop(&chunk, slot);
-        if stopped && chunk.node(slot).is(Flag::Detached) && chunk.has_call(slot) {
-            core.release(&chunk, slot);
-        }
-        Ok(stopped)
-    }
-
-    /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. Returns as
-    /// its own `reset` does; a ticker gets `d` as its period.
-    pub fn reset_timer(&self, id: TimerId, d: Duration) -> Result<bool, TimerError> {
-        if id.ticker && d.is_zero() {
-            return Err(TimerError::ZeroPeriod);
-        }
-        let at = self.core.clock.count_from(d) + d;
-        self.reset_to(id, at, nanos(d))
-    }
-
-    /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`,
-    /// and its period stays.
-    pub fn reset_timer_at(&self, id: TimerId, t: impl Into<Time>) -> Result<bool, TimerError> {
-        let slot = self.timer_slot(id)?;
-        let chunk = self.core.table.borrow().slots.chunk(slot).clone();
-        Ok(self.core.arm(&chunk, slot, t.into()))
-    }
-
-    /// Resets a timer to `at`; a ticker gets `period`, ns.
-    fn reset_to(&self, id: TimerId, at: Time, period: u64) -> Result<bool, TimerError> {
-        self.set_period(id, period)?;
-        self.reset_timer_at(id, at)
-    }
-
-    /// Gives a ticker its period, ns. Leaves other timers alone.
-    fn set_period(&self, id: TimerId, period: u64) -> Result<(), TimerError> {
-        let slot = self.timer_slot(id)?;
-        if id.ticker {
-            self.core.table.borrow().slots.chunk(slot).periods.of(slot).set(period);
-        }
-        Ok(())
-    }
-
-    /// Does what other threads have asked of one timer. The result is as if each request had been
-    /// done. Returns how many came too late.
-    pub(super) fn do_asked(&self, ask: Ask) -> u64 {
-        let id = TimerId::internal(&self.core, ask.token, ask.ticker);
-        if self.timer_slot(id).is_err() {
-            return ask.dead + ask.count;
-        }
-        // Also before a reset: a detached callback that was stopped is gone.
-        if ask.has_stop && self.stop_timer(id).is_ok() && self.timer_slot(id).is_err() {
-            return ask.dead + ask.after_stop;
-        }
-        // These cannot fail: the timer is there.
-        if ask.has_reset {
-            let _ = self.reset_to(id, Time::from_nanos(ask.at), ask.d);
-            // After the reset, because a ticker that goes on keeps to the grid of the last one.
-            if ask.stops {
-                let _ = self.stop_timer(id);
-            }
-        }
-        ask.dead
-    }
-
-    /// Whether the timer that `id` names is there, armed or not.
-    pub fn is_live(&self, id: TimerId) -> bool {
-        self.timer_slot(id).is_ok()
-    }
-
-    fn timer_slot(&self, id: TimerId) -> Result<u32, TimerError> {
-        if id.reactor != self.core.number {
-            return Err(TimerError::OtherReactor);
-        }
-        if self.core.forked.get() {
-            return Err(TimerError::Forked);
-        }
-        let table = self.core.table.borrow();
-        let slot = table.slots.resolve(id.token).ok_or(TimerError::Dead)?;
-        debug_assert_ne!(table.slots.node(slot).state.get(), State::Free);
-        Ok(slot)
     }
 }

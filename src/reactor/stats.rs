@@ -1,11 +1,7 @@
 //! What a reactor has done so far, to be read, compared and printed.
 
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Sub;
-
-/// A cell that counts.
-pub(crate) type Count = Cell<u64>;
 
 /// Counts since the reactor was created. Subtract two of them to see what happened in between.
 ///

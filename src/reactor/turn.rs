@@ -11,23 +11,20 @@ use std::io;
 use std::rc::Rc;
 
 use super::before_sleep::BeforeSleep;
-use super::calls::Again;
+use super::callbacks::Again;
 use super::core::{Core, Driving, busy};
-use super::heap::NEVER;
-use super::slots::{self, State};
-use super::tidy;
+use super::parts::counters::add;
+use super::parts::heap::NEVER;
+use super::parts::slots::{Node, State};
+use super::parts::usage::is_sparse;
 use crate::driver::{Driver, ReadyFds, Wait, WakeWindow};
 use crate::sync::{Ordering, fence, settle_fence};
 use crate::sys::Time;
 
-/// In `Core::unlisted`.
-pub(super) const BEHIND: u32 = 1;
-pub(super) const ENDED: u32 = 2;
-
 /// Entries of the heap that are looked at before the callbacks among them are counted.
 const PIECE: u32 = 512;
 
-/// What blocking came to.
+/// The outcome of [`Core::block`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
@@ -39,23 +36,23 @@ pub(crate) enum Blocked {
 
 impl Core {
     /// Begins a turn: afterwards what is due is ready (all of it, unless more than a
-    /// [`Heap::budget`] of entries stand before it), and the closures that were due have been
-    /// called.
+    /// [budget](super::parts::heap::Heap::budget) of entries stand before it), and the closures
+    /// that were due have been called.
     #[inline]
     pub(crate) fn begin_turn(self: &Rc<Core>) {
-        self.turns.set(self.turns.get() + 1);
+        add(&self.counters.turns, 1);
         self.clock.awake();
-        self.put_off.set(false);
+        self.timers.put_off.set(false);
         self.look();
     }
 
     #[inline]
     pub(crate) fn look(self: &Rc<Core>) {
-        if self.clock.begin_turn(self.next_due.get()) {
+        if self.clock.begin_turn(self.timers.next_due.get()) {
             self.expire(self.clock.now());
         }
-        if self.errands.get() || self.notify.is_posted() {
-            self.run_errands();
+        if self.turn_work.get() || self.notify.is_posted() {
+            self.do_turn_work();
         }
     }
 
@@ -84,12 +81,12 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn look_at_last(self: &Rc<Core>) {
-        if self.callbacks.get() == 0 {
+        if self.callbacks.live.get() == 0 {
             return self.look();
         }
         self.clock.refresh();
         self.expire_all();
-        if self.errands.get() || self.notify.is_posted() {
+        if self.turn_work.get() || self.notify.is_posted() {
             self.poll_fds();
             if self.run_batch(usize::MAX, Again::Yes) {
                 self.settle_behind();
@@ -98,12 +95,12 @@ impl Core {
     }
 
     #[inline(never)]
-    pub(super) fn run_errands(self: &Rc<Core>) {
-        if self.untidy.get() {
+    pub(super) fn do_turn_work(self: &Rc<Core>) {
+        if self.memory.untidy.get() {
             self.tidy();
         }
         self.poll_fds();
-        self.run_calls(Again::Yes);
+        self.run_posts_and_callbacks(Again::Yes);
     }
 
     /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
@@ -111,17 +108,17 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(crate) fn look_behind_posts(self: &Rc<Core>) {
-        if self.clock.begin_turn(self.next_due.get()) {
+        if self.clock.begin_turn(self.timers.next_due.get()) {
             self.expire(self.clock.now());
         }
         self.poll_fds();
-        self.run_calls(Again::No);
+        self.run_posts_and_callbacks(Again::No);
     }
 
-    /// Whether the next turn has errands.
-    pub(super) fn settle_errands(&self) {
-        let calls = self.table.borrow().calls.len();
-        self.errands.set(calls > 0 || self.fds.are_watched() || self.untidy.get());
+    /// Decides if the next turn begins with callbacks, fds or memory to handle.
+    pub(super) fn settle_turn_work(&self) {
+        let due = self.table.borrow().callbacks.len() > 0;
+        self.turn_work.set(due || self.fds.are_registered() || self.memory.untidy.get());
     }
 
     #[inline(never)]
@@ -137,25 +134,25 @@ impl Core {
         let done = table.heap.expire(
             &table.slots,
             &mut table.ready,
-            &mut table.calls,
+            &mut table.callbacks,
             now.as_nanos(),
             budget,
         );
-        self.expired.set(self.expired.get() + u64::from(done.fired));
-        self.cleaned.set(self.cleaned.get() + u64::from(done.cleaned));
-        if self.put_off.replace(false) {
-            self.coalesced.set(self.coalesced.get() + u64::from(done.steps));
+        add(&self.counters.expired, u64::from(done.fired));
+        add(&self.counters.cleaned, u64::from(done.cleaned));
+        if self.timers.put_off.replace(false) {
+            add(&self.counters.coalesced, u64::from(done.steps));
         }
-        if table.calls.len() > 0 {
-            self.errands.set(true);
+        if table.callbacks.len() > 0 {
+            self.turn_work.set(true);
         }
-        if tidy::is_sparse(table.heap.usage()) {
+        if is_sparse(table.heap.usage()) {
             self.set_untidy();
         }
-        self.next_due.set(table.heap.first());
+        self.timers.next_due.set(table.heap.first());
         let first = table.heap.first();
         let backlog = first != NEVER && self.clock.was_due(first);
-        self.set_behind(backlog);
+        self.timers.set_behind(backlog);
     }
 
     /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
@@ -164,10 +161,10 @@ impl Core {
     #[inline(never)]
     pub(super) fn expire_all(&self) {
         let now = self.clock.now();
-        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
+        while self.timers.next_due.get() <= now.as_nanos() && self.timers.next_due.get() != NEVER {
             self.expire(now);
         }
-        self.set_behind(false);
+        self.timers.set_behind(false);
     }
 
     /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
@@ -181,9 +178,9 @@ impl Core {
     /// `everything` is for a wait.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
-        let backlog = self.is_behind() && (everything || self.callbacks.get() > 0);
+        let backlog = self.is_behind() && (everything || self.callbacks.live.get() > 0);
         // Posts over the batch are the next turn's; those of meanwhile are this one's.
-        let owed = backlog || (self.is_pressed() && !self.posts_left.get());
+        let owed = backlog || (self.is_pressed() && !self.mailbox.left.get());
         if owed {
             self.catch_up();
         }
@@ -194,12 +191,12 @@ impl Core {
     #[inline(never)]
     pub(super) fn catch_up(self: &Rc<Core>) {
         if !self.is_behind() {
-            return self.run_calls(Again::Yes);
+            return self.run_posts_and_callbacks(Again::Yes);
         }
-        let (called, most) = (self.called_in_turn(), self.callback_batch);
+        let (called, most) = (self.called_in_turn(), self.callbacks.batch);
         let now = self.clock.now();
-        while self.next_due.get() <= now.as_nanos() && self.next_due.get() != NEVER {
-            if called + self.table.borrow().calls.len() >= most {
+        while self.timers.next_due.get() <= now.as_nanos() && self.timers.next_due.get() != NEVER {
+            if called + self.table.borrow().callbacks.len() >= most {
                 break;
             }
             self.expire_some(now, PIECE);
@@ -212,9 +209,9 @@ impl Core {
     /// For a sleep that ends without having slept: calls each callback that is due and was not
     /// called in this turn, however many. Runs up to a batch of posts.
     pub(super) fn finish_callbacks(self: &Rc<Core>) {
-        if self.callbacks.get() == 0 || !(self.is_behind() || self.has_calls()) {
+        if self.callbacks.live.get() == 0 || !(self.is_behind() || self.has_due_callbacks()) {
             self.catches_up(true);
-        } else if self.may_call() {
+        } else if self.may_run_callbacks() {
             self.expire_all();
             if self.run_batch(usize::MAX, Again::No) {
                 self.settle_behind();
@@ -232,13 +229,13 @@ impl Core {
 
     /// Returns true if the timer of this record is due, and has not been moved to the ready list.
     #[inline]
-    pub(super) fn is_overdue(&self, node: &slots::Node) -> bool {
+    pub(super) fn is_overdue(&self, node: &Node) -> bool {
         self.is_behind() && self.is_past(node)
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn is_past(&self, node: &slots::Node) -> bool {
+    pub(super) fn is_past(&self, node: &Node) -> bool {
         let deadline = node.deadline.get();
         node.state.get() == State::Armed && deadline != NEVER && self.clock.was_due(deadline)
     }
@@ -246,28 +243,19 @@ impl Core {
     /// Returns true if due timers may be missing in the ready list.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.unlisted.get() & BEHIND != 0
-    }
-
-    pub(super) fn set_behind(&self, behind: bool) {
-        self.unlisted.set(self.unlisted.get() & !BEHIND | if behind { BEHIND } else { 0 });
+        self.timers.is_behind()
     }
 
     /// Returns true if sources may be ready that the ready list has not got.
     #[inline]
     pub(crate) fn has_unlisted(&self) -> bool {
-        self.unlisted.get() != 0
-    }
-
-    /// A source is at an end that has been taken.
-    pub(super) fn count_end(&self) {
-        self.unlisted.set(self.unlisted.get() + ENDED);
+        self.timers.has_unlisted()
     }
 
     /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and
     /// a callback is the next turn's.
     pub(super) fn settle_behind(&self) {
-        let due = self.next_due.get();
+        let due = self.timers.next_due.get();
         if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
             self.expire(self.clock.now());
         }
@@ -275,12 +263,15 @@ impl Core {
 
     /// When a sleep is to end for the timers.
     pub(super) fn timers_due(&self) -> WakeWindow {
-        let first = self.next_due.get();
-        let latest = if self.slacked.get() {
+        let first = self.timers.next_due.get();
+        let latest = if self.timers.slacked.get() {
             let table = self.table.borrow();
             // Not before the first key: an entry looked at may be stale, and earlier than what it
             // stands for.
-            table.heap.latest(&table.slots, self.slack.get(), self.least_slack.get()).max(first)
+            table
+                .heap
+                .latest(&table.slots, self.timers.slack.get(), self.timers.least_slack.get())
+                .max(first)
         } else {
             first
         };
@@ -304,14 +295,14 @@ impl Core {
             self.look_at_last();
             return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
-        if self.next_due.get() != self.cleaned_for.get() || self.clock.is_virtual() {
+        if self.timers.next_due.get() != self.timers.cleaned_for.get() || self.clock.is_virtual() {
             // The driver may have to be armed for another key: a stale one is put right first, a
             // bounded number of times. One that is armed already is put right when it has woken us;
             // but virtual time does not go to where nothing is due.
             self.expire(Time::ZERO);
-            self.cleaned_for.set(self.next_due.get());
+            self.timers.cleaned_for.set(self.timers.next_due.get());
         }
-        if self.clock.was_due(self.next_due.get()) || self.has_calls() {
+        if self.clock.was_due(self.timers.next_due.get()) || self.has_due_callbacks() {
             let stands_still = self.clock.is_virtual() && self.time_stands_still(until);
             if !stands_still {
                 return Ok(Blocked::Ended);
@@ -322,28 +313,28 @@ impl Core {
             return Err(busy());
         }
         // Ends the sleep if a source or the driver panics.
-        let sleep = Sleep(self);
-        if self.embedded.get() {
-            self.swallow()?;
+        let sleep = Asleep(self);
+        if self.outer.embedded.get() {
+            self.clear_self_wake()?;
         }
         let until = until.unwrap_or(Time::MAX);
         if self.spinner.is_on() && self.spin(until, &recheck) {
             std::mem::forget(sleep);
-            self.looked_past_the_outer_loop();
+            self.request_turn_after_poll();
             return Ok(Blocked::Ended);
         }
         self.notify.open_ticket();
         self.notify.sleep();
-        self.napping.set(false);
+        self.sleep.napping.set(false);
         let mut blocking = BeforeSleep { core: self, awake: false, deadline: until };
         let published = publish(&mut blocking);
         fence(Ordering::SeqCst);
         let BeforeSleep { awake, deadline, .. } = blocking;
-        self.coming.set(false);
-        let stays = published.is_err() || awake || self.is_called() || recheck();
+        self.sleep.coming.set(false);
+        let stays = published.is_err() || awake || self.has_mark_or_post() || recheck();
         let slept = if stays {
             Ok(())
-        } else if self.coming.get() || self.is_unsure() {
+        } else if self.sleep.coming.get() || self.is_unsure() {
             self.sleep_with_something_coming(deadline, &recheck)
         } else {
             self.drive(self.sleep_until(deadline), Wait::Block)
@@ -351,7 +342,7 @@ impl Core {
         std::mem::forget(sleep);
         self.clock.slept();
         self.awake();
-        self.looked_past_the_outer_loop();
+        self.request_turn_after_poll();
         published.and(slept)?;
         Ok(Blocked::Ended)
     }
@@ -365,14 +356,14 @@ impl Core {
         recheck: &impl Fn() -> bool,
     ) -> io::Result<()> {
         let sure = settle_fence() && !self.is_unsure();
-        if self.is_called() || recheck() {
-            self.nap.take();
+        if self.has_mark_or_post() || recheck() {
+            self.sleep.nap.take();
             return Ok(());
         }
         if sure && !self.clock.is_virtual() {
             return self.drive(self.sleep_until(until), Wait::Block);
         }
-        let nap = self.nap.borrow_mut().next();
+        let nap = self.sleep.nap.borrow_mut().next();
         if self.clock.is_virtual() {
             // Virtual time must not go on before the message has come.
             std::thread::sleep(nap);
@@ -385,14 +376,15 @@ impl Core {
     /// A source has found that a message was claimed and not written.
     #[inline]
     pub(crate) fn note_coming(&self) {
-        self.coming.set(true);
+        self.sleep.coming.set(true);
     }
 
-    /// Whether somebody outside wants something of us. A part of step 4 of the wake protocol.
+    /// Returns true if a mark, a post or a wake-up is pending. A part of step 4 of the wake
+    /// protocol.
     #[inline]
-    pub(super) fn is_called(&self) -> bool {
+    pub(super) fn has_mark_or_post(&self) -> bool {
         self.notify.is_marked()
-            || (self.notify.is_posted() && (self.may_call() || self.notify.is_woken()))
+            || (self.notify.is_posted() && (self.may_run_callbacks() || self.notify.is_woken()))
     }
 
     /// The deadline that the driver gets: what the timers want, `until` at the latest.
@@ -400,21 +392,21 @@ impl Core {
     pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
         let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
         let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
-        self.put_off.set(deadline.earliest < deadline.latest);
+        self.timers.put_off.set(deadline.earliest < deadline.latest);
         (deadline.latest != Time::MAX).then_some(deadline)
     }
 
     /// Ends a sleep; whether somebody has woken us from it.
     pub(super) fn awake(&self) -> bool {
         let woken = self.notify.awake();
-        self.wakes.set(self.wakes.get() + u64::from(woken));
+        add(&self.counters.wakes, u64::from(woken));
         woken
     }
 
     /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep
     /// raises it again.
     #[cold]
-    pub(super) fn swallow(&self) -> io::Result<()> {
+    pub(super) fn clear_self_wake(&self) -> io::Result<()> {
         if self.awake() { self.drive(None, Wait::Poll) } else { Ok(()) }
     }
 
@@ -446,16 +438,16 @@ impl Core {
 }
 
 /// A sleep that a panic ends: the party is awake, and nobody can deal with it any more.
-struct Sleep<'a>(&'a Core);
+struct Asleep<'a>(&'a Core);
 
-impl Drop for Sleep<'_> {
+impl Drop for Asleep<'_> {
     #[cold]
     fn drop(&mut self) {
         let core = self.0;
         core.clock.slept();
         core.awake();
         core.notify.set_everywhere(false);
-        core.looked_past_the_outer_loop();
+        core.request_turn_after_poll();
     }
 }
 

@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::core::Table;
+use super::before_sleep::BeforeSleep;
+use super::core::{Core, Handle, ReactorTable};
 use super::events::Events;
-use super::slots::State;
-use super::{BeforeSleep, Blocked, Core, Handle};
+use super::parts::slots::State;
+use super::turn::Blocked;
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -141,7 +142,7 @@ impl Handle {
             if core.closed.get() {
                 return Err(core.gone());
             }
-            let woken = core.woken.replace(false);
+            let woken = core.sleep.woken.replace(false);
             if core.report(events) || woken {
                 if pressed {
                     events.tokens.retain(|&token| !core.take_report_back(token));
@@ -260,7 +261,7 @@ impl Core {
 
     /// Counts a report of a ready source to a select, as [`report`](Self::report) does for a wait,
     /// until something is done about it.
-    pub(super) fn count_report(&self, table: &Table, slot: u32) {
+    pub(super) fn count_report(&self, table: &ReactorTable, slot: u32) {
         if table.slots.node(slot).count_down() <= 0 {
             self.use_up(table, slot);
         }
@@ -269,7 +270,7 @@ impl Core {
     /// [`use_up`](Self::use_up) for each of these that has no report left.
     #[cold]
     #[inline(never)]
-    fn use_up_all(&self, table: &Table, tokens: &[u64]) {
+    fn use_up_all(&self, table: &ReactorTable, tokens: &[u64]) {
         for slot in tokens.iter().filter_map(|&token| table.slots.resolve(token)) {
             if table.slots.node(slot).pos.get() as i32 <= 0 {
                 self.use_up(table, slot);

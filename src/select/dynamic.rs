@@ -56,7 +56,7 @@ pub struct Select<'a> {
     /// The cases that are asked one by one.
     asked: Vec<usize>,
     biased: bool,
-    /// How many cases the fds have to be looked at for.
+    /// The number of cases that need a look at the fds.
     look_for: usize,
     /// The cases that belong to other reactors, which are in none of the lists: their tokens mean
     /// other sources here.
@@ -78,13 +78,13 @@ enum Erased<'a> {
     Send(Box<dyn Reserving + 'a>),
 }
 
-/// A source, whatever its items.
+/// A source with items of any type.
 trait Receiving {
     fn is_ready(&self) -> bool;
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     fn after_sleep(&self) -> bool;
     fn hold(&self) -> bool;
-    /// Gives back what the other end has chosen, and this one has not.
+    /// Gives back the permit, if the other end has chosen this case and the set another one.
     fn give_up(&self);
 }
 
@@ -97,16 +97,16 @@ impl<S: Source> Receiving for S {
     }
     fn after_sleep(&self) -> bool {
         Source::after_sleep(self);
-        self.is_chosen()
+        self.internals().is_chosen()
     }
     fn hold(&self) -> bool {
-        Source::hold(self)
+        self.internals().hold()
     }
     fn give_up(&self) {}
 }
 
-/// A send case, whatever its messages: choosing it takes a permit, which stays behind until it is
-/// used or given back.
+/// A send case with messages of any type. Choosing it takes a permit, which stays with the case
+/// until it is used or given back.
 trait Reserving: Receiving {
     fn unreserve(&self);
     /// The permit is taken out. Returns true if it is one of a channel whose receiver is gone.
@@ -141,7 +141,7 @@ impl<T> Receiving for SendCase<'_, T> {
     }
     fn after_sleep(&self) -> bool {
         Source::after_sleep(&self.sending);
-        self.sending.is_chosen()
+        self.sending.internals().is_chosen()
     }
     /// Takes the permit.
     fn hold(&self) -> bool {
@@ -214,8 +214,8 @@ impl<'a> Select<'a> {
     ///
     /// The same source may be in several cases.
     pub fn recv<S: Source>(&mut self, source: &'a S) -> usize {
-        let belongs = source.belongs_to(&self.handle);
-        self.add(Erased::Recv(source), source.token(), belongs, !source.needs_no_look())
+        let (belongs, internals) = (source.belongs_to(&self.handle), source.internals());
+        self.add(Erased::Recv(source), internals.token(), belongs, !internals.needs_no_look())
     }
 
     /// Adds a case that sends through `outbox`; gives its index.
@@ -257,7 +257,7 @@ impl<'a> Select<'a> {
         index
     }
 
-    /// Takes the case with this index out; returns whether there was one. O(1) for a source that is
+    /// Takes the case with this index out. Returns true if there was one. O(1) for a source that is
     /// in one case.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
@@ -286,12 +286,12 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// How many cases there are.
+    /// The number of cases.
     pub fn len(&self) -> usize {
         self.cases.len() - self.free.len()
     }
 
-    /// Whether there is no case.
+    /// Returns true if there is no case.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -353,7 +353,7 @@ impl<'a> Select<'a> {
                     core.look_behind_posts();
                     continue;
                 }
-                // What one more look finds, before the `Select` gives up.
+                // Takes one more look before the `Select` gives up.
                 Patience::None if !caught_up && self.catches_up() => {
                     caught_up = true;
                     continue;
@@ -387,7 +387,7 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Does what the turn has left undone. Returns true if that was anything.
+    /// Does the work that the turn has left undone. Returns true if there was any.
     #[cold]
     #[inline(never)]
     fn catches_up(&self) -> bool {
@@ -464,7 +464,7 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// What is chosen after the n-th candidate has come. It replaces the one chosen before with
+    /// The choice after the n-th candidate has come. The candidate replaces the choice before with
     /// probability 1/n: uniform in one pass.
     fn better(&self, core: &Core, n: u32, chosen: Option<usize>, index: usize) -> Option<usize> {
         match chosen {
@@ -474,13 +474,13 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// Makes sure that the case can be completed. What it needs stays with the case.
+    /// Makes sure that the case can be completed. A permit or an item stays with the case.
     fn reserve(&self, index: usize) -> bool {
         self.chosen.set(Some(index));
         self.cases[index].as_ref().is_some_and(|case| case.source.source().hold())
     }
 
-    /// Gives back what a forgotten [`Selected`] has kept.
+    /// Gives back the permit that a forgotten [`Selected`] has kept.
     fn give_back_forgotten(&self) {
         let Some(index) = self.chosen.take() else { return };
         if let Some(Some(Case { source: Erased::Send(case), .. })) = self.cases.get(index) {
@@ -489,14 +489,14 @@ impl<'a> Select<'a> {
     }
 }
 
-/// Cases that have published what they wait for: withdrawn in any case.
+/// Cases that have published their requests: withdrawn in any case.
 struct Published<'s, 'a> {
     select: &'s Select<'a>,
     next: usize,
 }
 
 impl Published<'_, '_> {
-    /// The next case that is asked, and whether the other end has chosen it.
+    /// The next case that is asked, and true if the other end has chosen the case.
     fn withdraw_next(&mut self) -> Option<(usize, bool)> {
         loop {
             let index = *self.select.asked.get(self.next)?;
@@ -530,7 +530,7 @@ impl fmt::Debug for Select<'_> {
 /// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
 /// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
 /// it is.
-#[must_use = "a chosen case is to be completed by recv or send"]
+#[must_use = "dropping the chosen case gives it up: complete it by `recv` or `send`"]
 pub struct Selected<'s, 'a> {
     select: &'s Select<'a>,
     index: usize,

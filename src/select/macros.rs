@@ -256,7 +256,7 @@ macro_rules! __select {
         $crate::__select!(@case $head $s $a $d { $pat => $arm } $($rest)+)
     };
 
-    // What is none of these.
+    // None of these forms.
     (@case $head:tt $s:tt $a:tt { $($d:tt)+ } $e:tt default $($rest:tt)*) => {
         $crate::__private::compile_error!("a select! has at most one default case")
     };
@@ -316,7 +316,7 @@ macro_rules! __select {
         match $picked {
             #[allow(unreachable_code)] // a value may diverge
             $crate::__private::Pick::This(permit) => {
-                // What the value borrows is over when the arm runs.
+                // The borrows of the value are over when the arm runs.
                 let result = permit.redeem().send($value);
                 match result { $pat => $arm }
             }

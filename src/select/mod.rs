@@ -1,10 +1,9 @@
 //! `select!`: several sources, one turn.
 //!
 //! The macro turns its cases into a nested tuple of references, `(&a, (&b, (&c, ())))`, and
-//! everything else is here: [`Cases`] asks all of them which are ready, takes from one, and says
-//! which one it was as nested [`Pick`]s, which the macro takes apart with a `match`. There is no
-//! closure for an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while
-//! one runs.
+//! everything else is here. [`Cases`] asks all cases which are ready, and takes from one. The item
+//! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
+//! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
 mod dynamic;
 mod macros;
@@ -20,7 +19,7 @@ use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};
 use crate::sources::{Outgoing, Sending, Source};
 use crate::wake::Request;
 
-/// What the macro's expansion names. Not for use by hand.
+/// The names in the macro's expansion. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
     pub use super::{Cases, Impossible, Pick, fail, now, recv, send, until, wait};
@@ -38,7 +37,7 @@ pub enum Pick<A, B> {
     Rest(B),
 }
 
-/// A receive case. Its type is opaque: of what is no source the compiler then complains here, and
+/// A receive case. Its type is opaque: so the compiler's complaint about a value that is no source
 /// names nothing that is private.
 #[inline(always)]
 pub fn recv<T, S: Source<Item = T>>(source: &S) -> impl Source<Item = T> {
@@ -53,13 +52,13 @@ pub fn send<'a, T: 'a>(
     Sending::new(outbox)
 }
 
-/// What comes behind the last case.
+/// The end of the nested cases, behind the last one.
 #[derive(Debug)]
 pub enum Impossible {}
 
 /// The cases of one `select!`, as a nested tuple.
 pub trait Cases {
-    /// What one of them gives.
+    /// The item of one of the cases.
     type Item;
 
     /// A bit for each case that is ready, the first one lowest.
@@ -70,13 +69,13 @@ pub trait Cases {
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// See [`Source::after_sleep`]: a bit for each case that was chosen.
     fn after_sleep(&self) -> u32;
-    /// See [`Source::needs_no_look`], of all of them.
+    /// Returns true if no case needs a look at the fds.
     fn need_no_look(&self) -> bool;
-    /// Whether the case with this index belongs to this reactor.
+    /// Returns true if the case with this index belongs to this reactor.
     fn belongs(&self, index: u32, handle: &Handle) -> bool;
     /// The index of the first case that belongs to another reactor.
     fn foreign(&self, handle: &Handle) -> Option<u32>;
-    /// See [`Source::token`], of the case with this index.
+    /// The token of the case with this index, if it is in the ready list.
     fn token(&self, index: u32) -> Option<u64>;
 }
 
@@ -135,11 +134,11 @@ impl<S: Source, R: Cases> Cases for (S, R) {
         // The rest is withdrawn also when this one panics.
         let rest = Published(&self.1);
         self.0.after_sleep();
-        u32::from(self.0.is_chosen()) | rest.withdraw() << 1
+        u32::from(self.0.internals().is_chosen()) | rest.withdraw() << 1
     }
     #[inline]
     fn need_no_look(&self) -> bool {
-        self.0.needs_no_look() && self.1.need_no_look()
+        self.0.internals().needs_no_look() && self.1.need_no_look()
     }
     #[inline(always)]
     fn belongs(&self, index: u32, handle: &Handle) -> bool {
@@ -152,11 +151,11 @@ impl<S: Source, R: Cases> Cases for (S, R) {
         self.1.foreign(handle).map(|index| index + 1)
     }
     fn token(&self, index: u32) -> Option<u64> {
-        if index == 0 { self.0.token() } else { self.1.token(index - 1) }
+        if index == 0 { self.0.internals().token() } else { self.1.token(index - 1) }
     }
 }
 
-/// Cases that have published what they wait for: withdrawn in any case.
+/// Cases that have published their requests: withdrawn in any case.
 struct Published<'a, C: Cases>(&'a C);
 
 impl<C: Cases> Published<'_, C> {
@@ -244,8 +243,8 @@ impl Handle {
         Ok(until(self, &(source, ()), true, timeout)?.map(only))
     }
 
-    /// What the source has now. A turn: it sees what is due, which the source's own
-    /// [`try_take`](Source::try_take) does not.
+    /// Receives if the source is ready now. This is a turn: it finds a timer that has become due,
+    /// which the source's own [`try_take`](Source::try_take) does not.
     pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
         self.check_source(source)?;
         Ok(now(self, &(source, ()), true)?.map(only))
@@ -272,7 +271,7 @@ fn only<T>(picked: Pick<T, Impossible>) -> T {
     }
 }
 
-/// What a `select!` without an `error` case does when its driver fails.
+/// Panics: the driver of a `select!` without an `error` case has failed.
 #[cold]
 #[track_caller]
 pub fn fail(error: io::Error) -> ! {
@@ -302,7 +301,7 @@ fn run<C: Cases>(
 fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let mut mask = cases.ready();
     if mask != 0 && handle.core.is_pressed() {
-        // Asked for before what is ready was sent, perhaps: then it has to happen first.
+        // Closures that were posted before the ready messages were sent have to run first.
         mask = run_posts_before(handle, cases, mask);
     }
     while mask != 0 {
@@ -319,7 +318,8 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
     Ok(None)
 }
 
-/// Runs what was asked for before the cases of `seen` were ready. Returns those that may be taken.
+/// Runs the closures posted before the cases of `seen` were ready. Returns the cases that may be
+/// taken.
 #[cold]
 #[inline(never)]
 fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
@@ -330,11 +330,11 @@ fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
     bits(cases.ready()).filter(may_be_taken).fold(0, |mask, index| mask | 1 << index)
 }
 
-/// Picks among what one more look finds, before `default` runs.
+/// Picks among the sources that one more look finds, before `default` runs.
 #[inline]
 fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
     let core = &handle.core;
-    if core.is_any_held() | core.catches_up(false) | core.is_any_watched() {
+    if core.is_any_held() | core.catches_up(false) | core.has_registered_fds() {
         look_and_pick(handle, cases, biased)
     } else {
         Ok(None)
@@ -401,7 +401,7 @@ fn run_slow<C: Cases>(
         let published = Published(cases);
         let blocked =
             core.block(until, |blocking| cases.before_sleep(blocking), || cases.ready() != 0);
-        // What is chosen and not taken goes back when the case is dropped.
+        // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 {
             if let Some(item) =

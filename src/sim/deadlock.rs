@@ -8,13 +8,13 @@ use super::member::WaitsFor;
 use super::network::LinkStats;
 use crate::sys::Time;
 
-/// Nothing is due anywhere in a [`SimWorld`](super::SimWorld), no deadline and no message on its
-/// way; and these members wait.
+/// The error of a run in which members wait and nothing is due anywhere: no deadline, and no
+/// message on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlock {
     /// The virtual time.
     pub at: Time,
-    /// Who waits, in the order in which they were spawned.
+    /// The members that wait, in the order in which they were spawned.
     pub waiting: Vec<WaitingMember>,
 }
 

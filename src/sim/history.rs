@@ -1,4 +1,4 @@
-//! The history of a world: who ran, and what became of the messages.
+//! The history of a world: the turns of its members, and the fates of its messages.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::sys::Time;
 
-/// What happened in a world while it [recorded](crate::sim::WorldHandle::record): who ran, what was
-/// sent, lost and delivered, in virtual time.
+/// The happenings in a world while it [recorded](crate::sim::WorldHandle::record), in virtual time:
+/// turns of members, and messages that were sent, lost and delivered.
 ///
-/// Printed, it has a line for each happening. For one seed it is always the same.
+/// Printed, a history has a line for each happening. For one seed it is always the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     list: Vec<(Time, Happening)>,
@@ -23,7 +23,7 @@ pub(super) struct Parcel {
     pub(super) to: Arc<str>,
     pub(super) link: usize,
     pub(super) number: u64,
-    /// What the message says of itself.
+    /// The message, as text.
     pub(super) text: Option<Arc<str>>,
 }
 
@@ -47,7 +47,7 @@ impl History {
         History { list }
     }
 
-    /// How many things happened.
+    /// The number of happenings.
     pub fn len(&self) -> usize {
         self.list.len()
     }

@@ -1,4 +1,4 @@
-//! The life of a member: its thread, its driver, what it may not do, and what it waits for.
+//! The life of a member: its thread, its driver, its guard, and the sources it waits for.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -70,7 +70,7 @@ pub(super) fn misuse(text: &str) {
     }
 }
 
-/// The member that this thread is waits for the sources of this reactor.
+/// Sets the reactor whose sources the member on this thread waits for.
 pub(super) fn set_reactor(handle: Handle) {
     let _ = REACTOR.try_with(|place| place.replace(Some(handle)));
 }
@@ -100,7 +100,7 @@ pub(super) fn waits_for() -> Vec<WaitsFor> {
     sources.by_origin().iter().map(origin).collect()
 }
 
-/// What keeps a member from blocking outside of its reactor.
+/// Keeps a member from blocking outside of its reactor.
 struct Warden {
     scheduler: Arc<Scheduler>,
     id: Id,

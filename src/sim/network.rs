@@ -1,10 +1,10 @@
-//! The network of a world: links that delay, lose, duplicate and reorder, and what parts them.
+//! The network of a world: links that delay, lose, duplicate and reorder, and their faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::history::{Happening, Parcel};
@@ -12,6 +12,7 @@ use super::member::misuse;
 use super::scheduler::{Delivery, Fate, Scheduler, quietly};
 use super::world::Shared;
 use crate::channel::Sender;
+use crate::sync::Mutex;
 use crate::sys::{Time, nanos};
 
 /// A direction: from, to.
@@ -22,7 +23,7 @@ pub(super) struct Network {
     pub(super) links: Vec<Wire>,
     /// Nothing goes these ways.
     pub(super) cuts: BTreeSet<Way>,
-    /// What arrives these ways waits.
+    /// Messages that arrive these ways wait.
     pub(super) holds: BTreeSet<Way>,
     /// The part of the network that a member is in; those not named are in part 0.
     pub(super) parts: BTreeMap<Arc<str>, usize>,
@@ -36,9 +37,9 @@ pub(super) struct Wire {
     loss: f64,
     duplication: f64,
     reordering: bool,
-    /// How likely a message is late, and by how much.
+    /// The probability that a message is late, and the range of its delay.
     late: (f64, RangeInclusive<Duration>),
-    /// When the message sent last arrives, and the seed's number for it among those that arrive
+    /// The arrival of the message sent last, and the seed's number for it among those that arrive
     /// then.
     last: (Time, u64),
     pub(super) counts: LinkStats,
@@ -46,20 +47,20 @@ pub(super) struct Wire {
     held: Vec<Delivery>,
 }
 
-/// What became of the messages of a [`Link`].
+/// The counts of the messages of a [`Link`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
-    /// All that were sent.
+    /// All messages that were sent.
     pub sent: u64,
-    /// Those that went into the channel.
+    /// Messages that went into the channel.
     pub delivered: u64,
-    /// Those that chance, a cut or a partition took, and those that found the channel full or its
-    /// receiver gone.
+    /// Messages that chance, a cut or a partition took, and those that found the channel full or
+    /// its receiver gone.
     pub lost: u64,
 }
 
 impl LinkStats {
-    /// Those that are still on the way.
+    /// Messages that are still on the way.
     pub fn in_flight(&self) -> u64 {
         self.sent - self.delivered - self.lost
     }
@@ -85,7 +86,7 @@ impl Wire {
         (self.from.clone(), self.to.clone())
     }
 
-    /// When a message that is sent now arrives, and the seed's number for it at that instant.
+    /// The arrival of a message that is sent now, and the seed's number for it at that instant.
     fn arrival(&mut self, scheduler: &Scheduler) -> (Time, u64) {
         let at = scheduler.clock().now() + pick(&self.delay, scheduler);
         if happens(self.late.0, scheduler) {
@@ -167,8 +168,9 @@ impl Network {
 /// A network between two members of a [`SimWorld`](crate::SimWorld), in one direction; made by
 /// [`WorldHandle::link`](crate::sim::WorldHandle::link).
 ///
-/// Clones are the same link. What is set here may be set again while the world runs, and holds for
-/// what is sent from then on.
+/// Clones are the same link. The settings may be changed while the world runs, and hold for
+/// messages that are sent from then on.
+#[must_use = "dropping the last link to a channel disconnects it"]
 pub struct Link<T> {
     shared: Arc<Shared>,
     number: usize,
@@ -367,7 +369,7 @@ impl<T: Send + 'static> Link<T> {
         let scheduler = &self.shared.scheduler;
         let parcel = scheduler.is_recording().then(|| self.parcel(number, &message));
         // Neither the message's drop nor the channel's is any business of a lock.
-        let channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let channel = self.end.channel.lock().clone();
         match channel.try_send(message) {
             Ok(()) => {
                 self.wire(|wire| wire.counts.delivered += 1);
@@ -397,9 +399,9 @@ impl<T: Send + 'static> Link<T> {
     }
 
     /// Puts another channel at the far end, for instance that of a member that has been restarted.
-    /// What is on the way goes there, too.
+    /// Messages that are on the way go there, too.
     pub fn reconnect(&self, to_channel: Sender<T>) {
-        let mut channel = self.end.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channel = self.end.channel.lock();
         let before = std::mem::replace(&mut *channel, to_channel);
         drop(channel);
         drop(before);
@@ -411,7 +413,7 @@ impl<T: Send + 'static> Link<T> {
 }
 
 impl<T> Link<T> {
-    /// What became of the messages so far.
+    /// The counts of the messages so far.
     pub fn stats(&self) -> LinkStats {
         self.shared.network().links[self.number].counts
     }

@@ -7,11 +7,11 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::history::History;
 use super::world::SimWorld;
+use crate::sync::Mutex;
 
 /// Lines of a history that a failure prints; the value has all of them.
 const LINES: usize = 200;
@@ -132,8 +132,7 @@ impl<'a> Search<'a> {
                         }
                         if let Some(text) = run(&mut SimWorld::new(seed), &body) {
                             least.fetch_min(seed, Ordering::Relaxed);
-                            let mut failure =
-                                failure.lock().unwrap_or_else(PoisonError::into_inner);
+                            let mut failure = failure.lock();
                             if failure.as_ref().is_none_or(|(other, _)| seed < *other) {
                                 *failure = Some((seed, text));
                             }
@@ -146,7 +145,7 @@ impl<'a> Search<'a> {
                 });
             }
         });
-        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match failure.into_inner() {
             Some((seed, text)) => Err(explain(seed, text, &body)),
             None => Ok(done.into_inner()),
         }

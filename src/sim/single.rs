@@ -61,7 +61,7 @@ impl Sim {
         Sim { clock: VirtualClock::new(t), woken: Arc::default() }
     }
 
-    /// What the clock says.
+    /// The time of the clock.
     pub fn now(&self) -> Time {
         self.clock.now()
     }

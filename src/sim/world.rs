@@ -1,9 +1,9 @@
-//! The world, as its user sees it: members, what happens to them, and what ends a run.
+//! The world, as its user sees it: members, their lives, and runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::deadlock::{Deadlock, WaitingMember};
@@ -13,6 +13,7 @@ use super::network::{LinkStats, Network};
 use super::scheduler::{End, Fate, Scheduler, Stuck, quietly};
 use crate::driver::Clock;
 use crate::reactor::Reactor;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::Time;
 
 /// Several reactors in one virtual time: a week of heartbeats, retries, losses and partitions in
@@ -102,6 +103,7 @@ use crate::sys::Time;
 /// # Cost
 /// A thread for each member that has begun. When the turn goes to another member, two context
 /// switches; when it stays, some 130 ns. Members that have ended cost nothing but their names.
+#[must_use = "dropping the world kills its members"]
 pub struct SimWorld {
     handle: WorldHandle,
 }
@@ -123,10 +125,10 @@ pub(super) struct Shared {
 /// Begins a member that can be restarted.
 type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// What a [`SimWorld`] has done so far.
+/// The counts of a [`SimWorld`] so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorldStats {
-    /// How often the turn went to another thread.
+    /// The number of times that the turn went to another thread.
     pub handovers: u64,
     /// The messages of all links together.
     pub links: LinkStats,
@@ -240,17 +242,20 @@ impl fmt::Debug for SimWorld {
 
 impl fmt::Debug for WorldHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorldHandle").field("now", &self.now()).finish_non_exhaustive()
+        f.debug_struct("WorldHandle")
+            .field("seed", &self.seed())
+            .field("now", &self.now())
+            .finish_non_exhaustive()
     }
 }
 
 impl Shared {
     pub(super) fn network(&self) -> MutexGuard<'_, Network> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
+        self.network.lock()
     }
 
     fn hosts(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Host>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hosts.lock()
     }
 }
 
@@ -292,7 +297,7 @@ impl WorldHandle {
         self.shared.scheduler.history()
     }
 
-    /// How many choices were left to the seed so far: see [`SimWorld::with_choices`].
+    /// The number of choices left to the seed so far: see [`SimWorld::with_choices`].
     pub fn choices(&self) -> u64 {
         self.shared.scheduler.choices()
     }
@@ -363,7 +368,7 @@ impl WorldHandle {
         let slot = result.clone();
         let spawned = self.shared.scheduler.spawn(name, ppm, move |driver| {
             let value = body(driver);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            *slot.lock() = Some(value);
         });
         if let Err((why, body)) = spawned {
             quietly(|| drop(body));
@@ -392,7 +397,7 @@ impl WorldHandle {
             let (slot, body, seed) = (slot.clone(), body.clone(), scheduler.random());
             let life = move |driver| {
                 let value = body(reactor(driver, seed));
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+                *slot.lock() = Some(value);
             };
             scheduler.spawn(&called, 0, life).map_err(|(why, life)| {
                 quietly(|| drop(life));
@@ -460,15 +465,16 @@ pub struct Member<R> {
 }
 
 impl<R> Member<R> {
-    /// Takes what the member has returned. `None` while it runs, after it was killed, and the
-    /// second time.
+    /// Takes the value that the member has returned. `None` while the member runs, after a kill,
+    /// and the second time.
     pub fn take(&self) -> Option<R> {
-        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.result.lock().take()
     }
 }
 
 impl<R> fmt::Debug for Member<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").finish_non_exhaustive()
+        let returned = self.result.lock().is_some();
+        f.debug_struct("Member").field("returned", &returned).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Callbacks: closures that the loop calls when they are due. `select!` is the better tool wherever
+//! Callbacks: closures that the loop runs when they are due. `select!` is the better tool wherever
 //! the loop's state is to be reached.
 
 use std::fmt;
@@ -10,25 +10,25 @@ use crate::sys::Time;
 /// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
 /// [`Handle::call_at`].
 ///
-/// Dropping it cancels the call and drops the closure; [`detach`](Self::detach) leaves it to the
-/// reactor.
-#[must_use = "dropping a callback cancels it; `detach` leaves it to the reactor"]
+/// Dropping the callback cancels it and drops the closure; [`detach`](Self::detach) leaves both to
+/// the reactor.
+#[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct Callback {
     slot: Slot,
 }
 
 impl Handle {
-    /// Calls `f` on the loop's thread, once, `d` from now; and again after each
+    /// Runs `f` on the loop's thread, once, `d` from now; and again after each
     /// [`reset`](Callback::reset). Zero is due in the next turn.
     ///
-    /// It is called inside `select!`, `wait`, [`sleep_blocking`](Self::sleep_blocking) or
-    /// [`Embedded::turn`](crate::Embedded::turn), which then go on; before the sources are looked
-    /// at, in the order of deadlines. It may use the reactor as it likes: reset, stop or drop
-    /// itself and others, make sources, run a nested `select!` (which runs no callbacks). When it
-    /// panics the panic goes through the `select!` that called it, and the reactor stays usable. A
-    /// closure that holds a `Handle` and is never dropped goes with the reactor.
+    /// Callbacks run inside `select!`, `wait`, [`sleep_blocking`](Self::sleep_blocking) or
+    /// [`Embedded::turn`](crate::Embedded::turn), which then go on. They run before the sources are
+    /// looked at, in the order of deadlines. A callback may reset, stop or drop itself and others,
+    /// make sources, and run a nested `select!` (which runs no callbacks). A panic in a callback
+    /// goes through the `select!` that ran it, and the reactor stays usable. A closure that holds a
+    /// `Handle` and is never dropped goes with the reactor.
     ///
-    /// Allocates the closure; resetting and calling do not. On a reactor that has been dropped `f`
+    /// Allocates the closure; resetting and running do not. On a reactor that has been dropped `f`
     /// is dropped.
     ///
     /// ```
@@ -75,35 +75,35 @@ impl Handle {
     #[track_caller]
     fn callback(&self, f: impl FnMut(&CallbackContext<'_>) + 'static) -> Callback {
         let slot = Slot::new(self, SourceKind::Callback);
-        slot.set_call(Box::new(f));
+        slot.set_callback(Box::new(f));
         Callback { slot }
     }
 }
 
 impl Callback {
-    /// Calls the closure `d` from the real now. Returns true when that took a pending call away:
-    /// inside its own call none is pending.
+    /// Runs the closure `d` from the real now. Returns true if that took a pending deadline away:
+    /// while the closure runs none is pending.
     pub fn reset(&self, d: Duration) -> bool {
         self.slot.arm_after(d)
     }
 
-    /// Calls the closure at `t`. Returns as [`reset`](Self::reset) does.
+    /// Runs the closure at `t`. Returns as [`reset`](Self::reset) does.
     pub fn reset_at(&self, t: impl Into<Time>) -> bool {
         self.slot.arm(t.into())
     }
 
-    /// Takes a pending call away. Returns whether there was one; afterwards the closure is not
-    /// called, until a reset.
+    /// Takes a pending deadline away. Returns true if there was one. Afterwards the closure does
+    /// not run until a reset.
     pub fn stop(&self) -> bool {
         self.slot.stop()
     }
 
-    /// When the closure is to be called; `None` when no call is pending.
+    /// The time at which the closure is to run; `None` if no deadline is pending.
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
     }
 
-    /// Lets the call be late, by `slack` at the most, for the sake of sharing a wake-up with
+    /// Lets the callback be late, by `slack` at the most, for the sake of sharing a wake-up with
     /// others: see [`Builder::slack`](crate::Builder::slack).
     pub fn slack(self, slack: Duration) -> Callback {
         self.slot.set_slack(slack);
@@ -116,8 +116,9 @@ impl Callback {
         self.slot.timer_id(false)
     }
 
-    /// Leaves the callback to the reactor: it stays while a call is pending, and is dropped after
-    /// one that does not reset it, when it is stopped through its id, or with the reactor.
+    /// Leaves the callback to the reactor. The callback stays while a deadline is pending. It is
+    /// dropped when it has run without a reset, when it is stopped through its id, or with the
+    /// reactor.
     pub fn detach(self) -> TimerId {
         let id = self.id();
         self.slot.detach();

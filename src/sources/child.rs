@@ -1,12 +1,11 @@
 //! Child processes: their end, as a source.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
-use super::{IntoSource, RegisterError, Source};
+use super::{Internals, IntoSource, RegisterError, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
 
@@ -45,8 +44,9 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the child process leaves its end unnoticed"]
 pub struct ChildProcess {
-    /// `None` only while it is taken apart.
+    /// `None` only while the child is taken out.
     child: RefCell<Option<Child>>,
     /// `None` for a child whose status was known when it was registered.
     process: Option<ProcessFd>,
@@ -67,23 +67,17 @@ impl IntoSource for Child {
     /// and with the system's error.
     #[track_caller]
     fn register(
-        mut self,
+        self,
         handle: &Handle,
         key: Option<u64>,
     ) -> Result<ChildProcess, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        let slot = Slot::new(handle, SourceKind::Child);
-        if let Some(key) = key {
-            slot.set_key(key);
-        }
-        match open(&mut self, &slot) {
+        let (mut child, slot) = handle.slot_for(self, SourceKind::Child, key)?;
+        match open(&mut child, &slot) {
             Ok(process) => {
                 let over = Cell::new(process.is_none());
-                Ok(ChildProcess { child: RefCell::new(Some(self)), process, slot, over })
+                Ok(ChildProcess { child: RefCell::new(Some(child)), process, slot, over })
             }
-            Err(error) => Err(RegisterError::new(self, error)),
+            Err(error) => Err(RegisterError::new(child, error)),
         }
     }
 }
@@ -97,14 +91,14 @@ fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
     }
     let process = ProcessFd::new(child.id());
     if let Ok(process) = &process {
-        slot.watch_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
+        slot.register_fd(process.as_fd(), Interest::READABLE, Mode::Edge)?;
     }
     // The number may be another child's: of a `Child` that was waited for before, or by other code
     // meanwhile. Only of one that still runs it has been the own number all the time.
     let known = has_status(child);
     if !matches!(known, Ok(false)) {
         if let Ok(process) = &process {
-            let _ = slot.unwatch_fd(process.as_fd());
+            let _ = slot.deregister_fd(process.as_fd());
         }
         known?;
         slot.found_by_driver();
@@ -135,18 +129,18 @@ fn lost(child: &Child, error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, text)
 }
 
+/// Why the child is there.
+const TAKEN: &str = "only `into_inner` takes the child";
+
 impl ChildProcess {
     fn with<R>(&self, f: impl FnOnce(&mut Child) -> R) -> R {
-        match &mut *self.child.borrow_mut() {
-            Some(child) => f(child),
-            None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
-        }
+        f(self.child.borrow_mut().as_mut().expect(TAKEN))
     }
 
-    fn unwatch(&self) {
+    fn deregister(&self) {
         if !self.over.replace(true) {
             if let Some(process) = &self.process {
-                let _ = self.slot.unwatch_fd(process.as_fd());
+                let _ = self.slot.deregister_fd(process.as_fd());
             }
         }
     }
@@ -169,34 +163,18 @@ impl ChildProcess {
         })
     }
 
-    /// The child: for its pipes.
+    /// The child, for its pipes.
     pub fn get_mut(&mut self) -> &mut Child {
-        match self.child.get_mut() {
-            Some(child) => child,
-            None => unreachable!("only `into_inner` takes it, and that ends the ChildProcess"),
-        }
+        self.child.get_mut().as_mut().expect(TAKEN)
     }
 
     /// Takes the child back; the reactor waits for it no longer. One syscall.
     pub fn into_inner(self) -> Child {
-        match self.child.take() {
-            Some(child) => child,
-            None => unreachable!("taken only here"),
-        }
-    }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> ChildProcess {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
+        self.child.take().expect(TAKEN)
     }
 }
+
+common!([] ChildProcess, |it| id: it.id());
 
 impl Source for ChildProcess {
     type Item = io::Result<ExitStatus>;
@@ -213,7 +191,7 @@ impl Source for ChildProcess {
         let wait = |child: &mut Child| child.try_wait().map_err(|error| lost(child, error));
         let status = self.with(wait).transpose();
         if status.is_some() {
-            self.unwatch();
+            self.deregister();
             self.slot.count();
         } else if self.process.as_ref().is_some_and(ProcessFd::is_ending) {
             return None; // The status is a moment away.
@@ -223,26 +201,13 @@ impl Source for ChildProcess {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        self.unwatch();
-    }
-}
-
-impl fmt::Debug for ChildProcess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChildProcess")
-            .field("id", &self.id())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
+        self.deregister();
     }
 }

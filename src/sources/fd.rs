@@ -1,9 +1,9 @@
 //! Fds: sockets, pipes, terminals, whatever the system can wait for.
 //!
-//! The kernel reports *changes* (edge-triggered), the slot remembers them, and the one who finds
-//! out that the fd is not ready any more says so: [`Fd::try_io`], which all reading and writing
-//! goes through. So a source stays ready until it has been drained, as with a level-triggered
-//! poller, and a turn that finds it so makes no syscall for that.
+//! The kernel reports *changes* (edge-triggered), and the slot remembers them. All reading and
+//! writing goes through [`Fd::try_io`], which finds out that the fd is not ready any more. So a
+//! source stays ready until it has been drained, as with a level-triggered poller. A turn that
+//! finds a ready source makes no syscall for that.
 //!
 //! Longer than 500 lines: more than a third of it are the docs and examples of one
 //! public type.
@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::{RegisterError, Source};
+use super::{Internals, RegisterError, Source, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
 use crate::sys::{Interest, Mode, Readiness};
@@ -104,17 +104,17 @@ use crate::sys::{Interest, Mode, Readiness};
 /// assert_eq!(text, b"hello");
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a file that is dropped is closed, and not waited for"]
+#[must_use = "dropping the Fd closes the file"]
 pub struct Fd<T: AsFd> {
     /// `None` only while it is taken apart.
     io: Option<T>,
     slot: Slot,
     interest: Cell<Interest>,
-    /// What [`clear_readiness`](Self::clear_readiness) has cleared without being asked for: the
-    /// poller has to be asked about it anew.
+    /// The readiness outside of the interest that [`clear_readiness`](Self::clear_readiness) has
+    /// cleared: the poller has to be asked about that anew.
     unknown: Cell<Readiness>,
-    /// What the poller reports: all that was ever asked for, so that asking for it again is no
-    /// syscall.
+    /// The interest that the poller has: all that was ever asked for, so that asking for it again
+    /// is no syscall.
     reported: Cell<Interest>,
     mode: Mode,
 }
@@ -220,11 +220,8 @@ impl Handle {
         interest: Interest,
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
-        if self.is_closed() {
-            return Err(RegisterError::new(io, self.core.gone()));
-        }
-        let slot = Slot::new(self, SourceKind::Fd);
-        match slot.watch_fd(io.as_fd(), interest, mode) {
+        let (io, slot) = self.slot_for(io, SourceKind::Fd, None)?;
+        match slot.register_fd(io.as_fd(), interest, mode) {
             Ok(()) => Ok(Fd {
                 io: Some(io),
                 slot,
@@ -260,56 +257,52 @@ fn blocking() -> io::Error {
     )
 }
 
+/// Why the file is there.
+const TAKEN: &str = "only `into_inner` and the drop take the file";
+
 impl<T: AsFd> Fd<T> {
     fn io(&self) -> &T {
-        match &self.io {
-            Some(io) => io,
-            None => unreachable!("only `into_inner` takes it, and that ends the Fd"),
-        }
+        self.io.as_ref().expect(TAKEN)
     }
 
     /// The file.
     ///
-    /// Who reads or writes it past this type and meets `WouldBlock` says so with
-    /// [`clear_readiness`](Self::clear_readiness), or it stays ready.
+    /// If you read or write the file past this type and meet `WouldBlock`, call
+    /// [`clear_readiness`](Self::clear_readiness). Otherwise the source stays ready.
     pub fn get_ref(&self) -> &T {
         self.io()
     }
 
-    /// The file. What is put in its place is not waited for, and what was there has to be closed.
+    /// The file. A file that is put in its place is not waited for, and the old one has to be
+    /// closed.
     pub fn get_mut(&mut self) -> &mut T {
-        match &mut self.io {
-            Some(io) => io,
-            None => unreachable!("only `into_inner` takes it, and that ends the Fd"),
-        }
+        self.io.as_mut().expect(TAKEN)
     }
 
     /// Takes the file back; the reactor waits for it no longer. One syscall.
     pub fn into_inner(mut self) -> T {
-        self.unwatch();
-        match self.io.take() {
-            Some(io) => io,
-            None => unreachable!("taken only here"),
-        }
+        self.deregister();
+        self.io.take().expect(TAKEN)
     }
 
-    fn unwatch(&self) {
+    fn deregister(&self) {
         if let Some(io) = &self.io {
             // There is nobody to tell, and a file that is not in the poller needs no more.
-            let _ = self.slot.unwatch_fd(io.as_fd());
+            let _ = self.slot.deregister_fd(io.as_fd());
         }
     }
 
-    /// What the file is known to be ready for. No syscall.
+    /// The known readiness of the file. No syscall.
     pub fn readiness(&self) -> Readiness {
         self.slot.readiness()
     }
 
-    /// Does something with the file that may say [`WouldBlock`](io::ErrorKind::WouldBlock); if it
-    /// does, the file is taken for not ready until the poller says otherwise.
+    /// Calls `f` with the file. If `f` fails with [`WouldBlock`](io::ErrorKind::WouldBlock), the
+    /// file counts as not ready until the poller says otherwise.
     ///
-    /// With interest in several things it is not clear which one is meant: the poller is asked
-    /// about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves that.
+    /// With interest in several things `WouldBlock` does not say which one is meant. Then the
+    /// poller is asked about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves
+    /// that.
     pub fn try_io<R>(&self, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         self.try_io_for(self.interest.get(), f)
     }
@@ -334,7 +327,7 @@ impl<T: AsFd> Fd<T> {
     fn progressed(&self) {
         self.slot.progressed();
         if self.mode == Mode::Level && self.slot.is_ready() {
-            // What is known is of the time before.
+            // The known readiness is of the time before.
             let _ = self.ask(self.reported.get());
         }
     }
@@ -354,7 +347,7 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    /// Says that the file was found not to be ready for this.
+    /// Marks the file as not ready for this.
     ///
     /// Clearing what is not in the [interest](Self::interest) loses nothing:
     /// [`set_interest`](Self::set_interest) asks the poller about it, by a syscall.
@@ -373,16 +366,16 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    /// What is waited for.
+    /// The interest that is waited for.
     pub fn interest(&self) -> Interest {
         self.interest.get()
     }
 
-    /// Waits for something else from now on. On an error nothing has changed.
+    /// Changes the interest from now on. On an error nothing has changed.
     ///
-    /// With [`Mode::Edge`] a syscall the first time that something is asked for, and none after
-    /// that: what is known of the file stays known. With the other modes one syscall, and what the
-    /// file is ready for is found out anew.
+    /// With [`Mode::Edge`] this is a syscall the first time that something is asked for, and none
+    /// after that: the known readiness stays known. With the other modes it is one syscall, and the
+    /// readiness is found out anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         // A driver without edges reports once: only what is wanted.
         let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
@@ -408,24 +401,14 @@ impl<T: AsFd> Fd<T> {
     }
 
     fn ask(&self, interest: Interest) -> io::Result<()> {
-        self.slot.rewatch_fd(self.io().as_fd(), interest, self.mode)?;
+        self.slot.reregister_fd(self.io().as_fd(), interest, self.mode)?;
         self.unknown.set(Readiness::NONE);
         self.reported.set(interest);
         Ok(())
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Fd<T> {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+keyed!([T: AsFd] Fd<T>, slot);
 
 impl<T: AsFd> Source for Fd<T> {
     type Item = Readiness;
@@ -453,72 +436,47 @@ impl<T: AsFd> Source for Fd<T> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 
-impl<T: AsFd> Read for &Fd<T>
-where
-    for<'a> &'a T: Read,
-{
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.try_io_for(Interest::READABLE, |mut io| io.read(buffer))
-    }
-    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        self.try_io_for(Interest::READABLE, |mut io| io.read_vectored(buffers))
-    }
+macro_rules! read_and_write {
+    ($($fd:ty),*) => {$(
+        impl<T: AsFd> Read for $fd
+        where
+            for<'a> &'a T: Read,
+        {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.try_io_for(Interest::READABLE, |mut io| io.read(buffer))
+            }
+            fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+                self.try_io_for(Interest::READABLE, |mut io| io.read_vectored(buffers))
+            }
+        }
+
+        impl<T: AsFd> Write for $fd
+        where
+            for<'a> &'a T: Write,
+        {
+            fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+                self.try_io_for(Interest::WRITABLE, |mut io| io.write(buffer))
+            }
+            fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+                self.try_io_for(Interest::WRITABLE, |mut io| io.write_vectored(buffers))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                self.try_io_for(Interest::WRITABLE, |mut io| io.flush())
+            }
+        }
+    )*};
 }
 
-impl<T: AsFd> Read for Fd<T>
-where
-    for<'a> &'a T: Read,
-{
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self).read(buffer)
-    }
-    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self).read_vectored(buffers)
-    }
-}
-
-impl<T: AsFd> Write for &Fd<T>
-where
-    for<'a> &'a T: Write,
-{
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.try_io_for(Interest::WRITABLE, |mut io| io.write(buffer))
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.try_io_for(Interest::WRITABLE, |mut io| io.write_vectored(buffers))
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.try_io_for(Interest::WRITABLE, |mut io| io.flush())
-    }
-}
-
-impl<T: AsFd> Write for Fd<T>
-where
-    for<'a> &'a T: Write,
-{
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        (&*self).write(buffer)
-    }
-    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        (&*self).write_vectored(buffers)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        (&*self).flush()
-    }
-}
+read_and_write!(&Fd<T>, Fd<T>);
 
 impl<T: AsFd> Drop for Fd<T> {
     fn drop(&mut self) {
-        self.unwatch();
+        self.deregister();
         drop(self.io.take());
         self.slot.closed_fd();
     }

@@ -1,10 +1,8 @@
-//! The driver's own events, as a source: what somebody else's poller found for somebody else's
-//! sources.
+//! The driver's own events, as a source: the events of a foreign poller for its other users.
 
-use std::fmt;
 use std::io;
 
-use super::{IntoSource, RegisterError, Source};
+use super::{Internals, IntoSource, RegisterError, Source, common};
 use crate::driver::foreign::Events;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
@@ -14,6 +12,7 @@ use crate::sys::Readiness;
 ///
 /// While there are some that nobody has taken the driver looks for no more: take them all before
 /// the loop sleeps for anything else.
+#[must_use = "dropping the inbox drops the events of the driver"]
 pub struct ForeignInbox<E> {
     events: Events<E>,
     slot: Slot,
@@ -30,61 +29,43 @@ impl<E> IntoSource for Events<E> {
         handle: &Handle,
         key: Option<u64>,
     ) -> Result<ForeignInbox<E>, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        if let Some(id) = self.bound_to() {
+        let (events, slot) = handle.slot_for(self, SourceKind::ForeignInbox, key)?;
+        if let Some(id) = events.bound_to() {
             let at = handle.core.made_at(id).map_or(String::new(), |at| format!(", at {at}"));
             let text =
                 format!("the driver's events are registered already{at}: drop that source first");
-            return Err(RegisterError::new(
-                self,
-                io::Error::new(io::ErrorKind::AlreadyExists, text),
-            ));
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, text);
+            return Err(RegisterError::new(events, error));
         }
-        let slot = Slot::new(handle, SourceKind::ForeignInbox);
-        if let Some(key) = key {
-            slot.set_key(key);
+        if let Err(error) = slot.register_events(events.id()) {
+            return Err(RegisterError::new(events, error));
         }
-        if let Err(error) = slot.watch_driver(self.id()) {
-            return Err(RegisterError::new(self, error));
-        }
-        self.bind(slot.token());
-        if self.len() > 0 {
+        events.bind(slot.token());
+        if events.len() > 0 {
             slot.found_by_driver();
         }
-        Ok(ForeignInbox { events: self, slot })
+        Ok(ForeignInbox { events, slot })
     }
 }
 
 impl<E> ForeignInbox<E> {
-    /// How many events there are to be taken now.
+    /// The number of events that can be taken now.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no event to take.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes those that are there now, without a turn of the reactor.
+    /// Takes the events that are there now, without a turn of the reactor.
     pub fn try_iter(&self) -> impl Iterator<Item = E> + '_ {
         std::iter::from_fn(|| self.try_take())
     }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> ForeignInbox<E> {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+common!([E] ForeignInbox<E>, |it| len: it.len());
 
 impl<E> Source for ForeignInbox<E> {
     type Item = E;
@@ -109,27 +90,14 @@ impl<E> Source for ForeignInbox<E> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 
 impl<E> Drop for ForeignInbox<E> {
     fn drop(&mut self) {
-        self.slot.unwatch_driver();
+        self.slot.deregister_events();
         self.events.unbind();
-    }
-}
-
-impl<E> fmt::Debug for ForeignInbox<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForeignInbox")
-            .field("len", &self.len())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
     }
 }

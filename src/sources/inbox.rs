@@ -1,26 +1,23 @@
 //! Inboxes: receivers of channels that a reactor waits for.
 
 use std::cell::Cell;
-use std::error::Error;
-use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
-use super::{BeforeSleep, Source};
+use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sys::errors::{remedy, with_remedy};
 
 /// The receiver of a channel, registered with a reactor.
 ///
 /// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever
 /// once every sender is gone and the channel empty. Dropping it drops what is in the channel, and
 /// senders get their values back.
+#[must_use = "dropping the inbox closes its channel"]
 pub struct Inbox<T> {
     // In this order: senders find the channel closed before the slot is free.
     receiver: Receiver<T>,
     slot: Slot,
-    /// The error of the end has been taken; `wait` need not report it any more.
+    /// The error of the end has been taken: `wait` need not report the end any more.
     over: Cell<bool>,
     /// Times that a select has taken the end.
     ends: Cell<u32>,
@@ -28,56 +25,7 @@ pub struct Inbox<T> {
     chosen: Cell<bool>,
 }
 
-/// What can be registered with a reactor, and what it then is.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be registered with a reactor",
-    label = "not a `Receiver`, `Sender`, `Child` or `ForeignEvents`",
-    note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
-    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
-)]
-pub trait IntoSource: Sized {
-    /// The registered form: a source of the reactor.
-    type Registered;
-
-    /// Called by [`Handle::register`] and [`Handle::register_with`].
-    #[track_caller]
-    fn register(
-        self,
-        handle: &Handle,
-        key: Option<u64>,
-    ) -> Result<Self::Registered, RegisterError<Self>>;
-}
-
-/// A registration that failed: why, and what was to be registered.
-///
-/// It is `Sync` when the source is `Send`, so `register(..)?` works in functions that return a
-/// `Box<dyn Error + Send + Sync>` or an `anyhow::Result`.
-pub struct RegisterError<S> {
-    // Never locked: with it the error is `Sync`, and lends nothing.
-    source: Mutex<S>,
-    error: io::Error,
-}
-
 impl Handle {
-    /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`]. A failed
-    /// registration gives it back.
-    ///
-    /// No syscall; allocates at most once per 128 sources.
-    #[track_caller]
-    pub fn register<S: IntoSource>(&self, source: S) -> Result<S::Registered, RegisterError<S>> {
-        source.register(self, None)
-    }
-
-    /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by.
-    #[track_caller]
-    pub fn register_with<S: IntoSource>(
-        &self,
-        key: u64,
-        source: S,
-    ) -> Result<S::Registered, RegisterError<S>> {
-        source.register(self, Some(key))
-    }
-
     /// A [bounded channel](channel::bounded) whose receiver is registered. Fails when the reactor
     /// has been dropped.
     ///
@@ -95,17 +43,11 @@ impl<T> IntoSource for Receiver<T> {
 
     #[track_caller]
     fn register(self, handle: &Handle, key: Option<u64>) -> Result<Inbox<T>, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        let slot = Slot::new(handle, SourceKind::Inbox);
-        if let Some(key) = key {
-            slot.set_key(key);
-        }
-        self.set_target(Some(Target { notify: slot.notify().clone(), slot: slot.number() }));
-        slot.register_channel(self.probe());
+        let (receiver, slot) = handle.slot_for(self, SourceKind::Inbox, key)?;
+        receiver.set_target(Some(Target { notify: slot.notify().clone(), slot: slot.number() }));
+        slot.register_channel(receiver.probe());
         Ok(Inbox {
-            receiver: self,
+            receiver,
             slot,
             over: Cell::new(false),
             ends: Cell::new(0),
@@ -133,18 +75,18 @@ impl<T> Inbox<T> {
         received
     }
 
-    /// What is there now.
+    /// An iterator that takes the messages that are there now.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter(self)
     }
 
-    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never
-    /// empty.
+    /// An iterator that takes at most `n` messages: a bounded share of the turn for a channel that
+    /// is never empty.
     pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
         self.try_iter().take(n)
     }
 
-    /// How many messages wait in the channel. Messages that a sender is writing count.
+    /// The number of messages in the channel. Messages that a sender is writing count.
     pub fn len(&self) -> usize {
         self.receiver.len()
     }
@@ -155,33 +97,29 @@ impl<T> Inbox<T> {
         self.receiver.is_empty()
     }
 
-    /// Whether a `try_send` would find no room.
+    /// Returns true if a `try_send` would find no room.
     pub fn is_full(&self) -> bool {
         self.receiver.is_full()
     }
 
-    /// How many messages the channel holds at most; `None` is without a limit.
+    /// The number of messages that the channel holds at most; `None` is without a limit.
     pub fn capacity(&self) -> Option<usize> {
         self.receiver.capacity()
     }
 
-    /// Whether every sender is gone. What they sent may still be here.
+    /// Returns true if every sender is gone. Messages may still be here.
     pub fn is_disconnected(&self) -> bool {
         self.receiver.is_disconnected()
     }
 
-    /// Takes the receiver back, with all that is in it, for use on another thread or reactor.
+    /// Takes the receiver back, with its messages, for use on another thread or reactor.
     pub fn into_inner(self) -> Receiver<T> {
         self.receiver.set_target(None);
         self.receiver
     }
-
-    /// The key that [`wait`](Handle::wait) reports the inbox by. Without
-    /// [`register_with`](Handle::register_with) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+common!([T] Inbox<T>, |it| len: it.len(), capacity: it.capacity());
 
 impl<T> Source for Inbox<T> {
     type Item = Result<T, RecvError>;
@@ -216,36 +154,21 @@ impl<T> Source for Inbox<T> {
         self.chosen.set(self.receiver.after_sleep(self.slot.notify()));
     }
 
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        // The receiver of a rendezvous must be asked, and be there while it sleeps.
+        let is_rendezvous = self.capacity() == Some(0);
+        Internals::of(&self.slot).without_look().unlisted_if(is_rendezvous).with_end(self)
+    }
+}
+
+impl<T> End for Inbox<T> {
     fn is_chosen(&self) -> bool {
         self.chosen.get()
     }
 
     fn hold(&self) -> bool {
         self.receiver.hold(self.slot.notify())
-    }
-
-    #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        // The receiver of a rendezvous must be asked, and be there while it sleeps.
-        (self.capacity() != Some(0)).then(|| self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
-    }
-}
-
-impl<T> fmt::Debug for Inbox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox")
-            .field("len", &self.len())
-            .field("capacity", &self.capacity())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }
 
@@ -257,46 +180,5 @@ impl<T> Iterator for TryIter<'_, T> {
     type Item = T;
     fn next(&mut self) -> Option<T> {
         self.0.try_recv().ok()
-    }
-}
-
-impl<S> RegisterError<S> {
-    pub(crate) fn new(source: S, error: io::Error) -> RegisterError<S> {
-        RegisterError { source: Mutex::new(source), error }
-    }
-
-    /// What was to be registered.
-    pub fn into_inner(self) -> S {
-        self.source.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why it was not.
-    pub fn error(&self) -> &io::Error {
-        &self.error
-    }
-}
-
-impl<S> fmt::Debug for RegisterError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegisterError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
-
-impl<S> fmt::Display for RegisterError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the registration failed: {}", self.error)?;
-        remedy(&self.error).map_or(Ok(()), |remedy| write!(f, ": {remedy}"))
-    }
-}
-
-impl<S> Error for RegisterError<S> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-impl<S> From<RegisterError<S>> for io::Error {
-    fn from(failed: RegisterError<S>) -> io::Error {
-        with_remedy(failed.error)
     }
 }

@@ -1,14 +1,16 @@
-//! What a `select!` can wait for: the [`Source`] trait and the sources of this crate.
+//! The [`Source`] trait, which a `select!` waits for, and the sources of this crate.
 
 mod callback;
 mod child;
 mod fd;
 mod foreign_inbox;
 mod inbox;
+mod internals;
 mod never;
 mod notifier;
 mod os_timer;
 mod outbox;
+mod register;
 mod signals;
 mod ticker;
 mod timer;
@@ -20,11 +22,16 @@ pub use self::callback::Callback;
 pub use self::child::ChildProcess;
 pub use self::fd::Fd;
 pub use self::foreign_inbox::ForeignInbox;
-pub use self::inbox::{Inbox, IntoSource, RegisterError};
+pub use self::inbox::Inbox;
+#[doc(hidden)]
+pub use self::internals::Internals;
+pub(crate) use self::internals::{End, common, keyed};
 pub use self::never::{Never, never};
+pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub use self::outbox::{Outbox, Outgoing, Sending};
+pub use self::register::{IntoSource, RegisterError};
 pub use self::signals::{Signal, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
@@ -93,65 +100,45 @@ use crate::reactor::Handle;
     note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
 )]
 pub trait Source {
-    /// What the case's pattern is matched with.
+    /// The value that the pattern of a case is matched with.
     type Item;
 
-    /// Whether [`try_take`](Source::try_take) would give an item now.
+    /// Returns true if [`try_take`](Source::try_take) would give an item now.
     fn is_ready(&self) -> bool;
 
     /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been
     /// ready.
     fn try_take(&self) -> Option<Self::Item>;
 
-    /// Called when nothing was ready and the reactor has said in public that it is about to sleep:
-    /// here a source asks whoever makes it ready to wake the reactor, for a
-    /// [deadline](BeforeSleep::wake_at), or to [stay awake](BeforeSleep::stay_awake). What was
-    /// published is withdrawn in [`after_sleep`](Source::after_sleep).
+    /// Called just before the reactor sleeps. Arrange to be woken: set a
+    /// [deadline](BeforeSleep::wake_at), ask to [stay awake](BeforeSleep::stay_awake), or publish a
+    /// request to the thread that makes the source ready. Withdraw the request in
+    /// [`after_sleep`](Source::after_sleep).
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())
     }
 
-    /// Called after the sleep, or after the decision not to, whatever it came to: also when this or
-    /// another source, or the driver, panics in between.
+    /// Called after the sleep, or after the decision not to sleep: also when this or another
+    /// source, or the driver, panics in between.
     fn after_sleep(&self) {}
 
-    /// Whether the source can be waited for by this reactor. The default is yes.
+    /// Returns true if this reactor can wait for the source. The default is true for a source of
+    /// your own.
+    #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
-        let _ = handle;
-        true
+        self.internals().belongs_to(handle)
     }
 
-    /// For the ends of a rendezvous: returns true if the other end has chosen this one during the
-    /// sleep.
+    /// The facts that the selects ask a source of this crate for.
     #[doc(hidden)]
-    fn is_chosen(&self) -> bool {
-        false
-    }
-
-    /// For the receiving end of a rendezvous: makes sure that the next
-    /// [`try_take`](Source::try_take) gives an item. Returns false if there is none.
-    #[doc(hidden)]
-    fn hold(&self) -> bool {
-        true
-    }
-
-    /// For the sources of this crate: whether it becomes ready by itself, or by other threads, and
-    /// no look at the fds has to precede `default`.
-    #[doc(hidden)]
-    fn needs_no_look(&self) -> bool {
-        false
-    }
-
-    /// For the sources of this crate: by what a [`Select`](crate::Select) finds it in the reactor's
-    /// ready list.
-    #[doc(hidden)]
-    fn token(&self) -> Option<u64> {
-        None
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        Internals::default()
     }
 }
 
-/// Forwards everything to what a pointer points to.
+/// Forwards everything to the source behind a pointer.
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<S: Source + ?Sized> Source for $pointer {
@@ -174,19 +161,9 @@ macro_rules! forward {
             fn belongs_to(&self, handle: &Handle) -> bool {
                 (**self).belongs_to(handle)
             }
-            fn is_chosen(&self) -> bool {
-                (**self).is_chosen()
-            }
             #[inline(always)]
-            fn hold(&self) -> bool {
-                (**self).hold()
-            }
-            #[inline(always)]
-            fn needs_no_look(&self) -> bool {
-                (**self).needs_no_look()
-            }
-            fn token(&self) -> Option<u64> {
-                (**self).token()
+            fn internals(&self) -> Internals<'_> {
+                (**self).internals()
             }
         }
     )*};
@@ -217,16 +194,9 @@ impl<S: Source> Source for Option<S> {
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.as_ref().is_none_or(|source| source.belongs_to(handle))
     }
-    fn is_chosen(&self) -> bool {
-        self.as_ref().is_some_and(S::is_chosen)
-    }
-    fn hold(&self) -> bool {
-        self.as_ref().is_some_and(S::hold)
-    }
-    fn needs_no_look(&self) -> bool {
-        self.as_ref().is_none_or(S::needs_no_look)
-    }
-    fn token(&self) -> Option<u64> {
-        self.as_ref()?.token()
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        let absent = || Internals::default().without_look();
+        self.as_ref().map_or_else(absent, S::internals)
     }
 }

@@ -1,11 +1,11 @@
 //! A source that is never ready.
 
+use std::fmt;
 use std::marker::PhantomData;
 
-use super::Source;
+use super::{Internals, Source};
 
-/// Made by [`never()`].
-#[derive(Debug)]
+/// A source that is never ready; made by [`never()`].
 pub struct Never<T>(PhantomData<fn() -> T>);
 
 /// A source that is never ready, for a case that has nothing to wait for.
@@ -33,6 +33,12 @@ impl<T> Clone for Never<T> {
 
 impl<T> Copy for Never<T> {}
 
+impl<T> fmt::Debug for Never<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Never")
+    }
+}
+
 impl<T> Source for Never<T> {
     type Item = T;
 
@@ -44,7 +50,7 @@ impl<T> Source for Never<T> {
         None
     }
 
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::default().without_look()
     }
 }

@@ -1,18 +1,19 @@
 //! Notifiers: a bell that other threads ring, and with it channels of any make in a `select!`.
 //!
 //! # Why nothing is lost
-//! Ringing is a read-modify-write of one flag, and so is hearing it. Who rings when the bell has
-//! been rung already does nothing else, and that is enough: whoever hears it afterwards has read
-//! what this ringer wrote, and so sees what was sent before. The first ringer wakes the reactor by
-//! the protocol of `wake/mod.rs`, with the flag in the place of the tail: at most one `write`
-//! for each time that the bell goes from silent to rung, and none while the loop is awake.
+//! Ringing is a read-modify-write of one flag, and so is hearing. A ringer that finds the bell rung
+//! does nothing else, and that is enough: the reactor, which hears the bell afterwards, has read
+//! this ringer's write. So the reactor sees what the ringer sent before. The first ringer wakes the
+//! reactor by the protocol of `wake/mod.rs`, with the flag in the place of the tail. That is at
+//! most one `write` each time that the bell goes from silent to rung, and none while the loop is
+//! awake.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::{BeforeSleep, Source};
+use super::{BeforeSleep, End, Internals, Source, common, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::{Bell, Probe, Request};
 
@@ -22,8 +23,9 @@ pub struct Notifier {
     bell: Arc<Bell>,
 }
 
-/// A source that is ready when it has been rung since it was last taken. However often: it gives
-/// one `()`.
+/// A source that is ready when its bell was rung since the last take. It gives one `()`, however
+/// often the bell was rung.
+#[must_use = "dropping the source silences its notifiers"]
 pub struct Notified {
     bell: Arc<Bell>,
     slot: Slot,
@@ -53,8 +55,8 @@ impl Handle {
 }
 
 impl Notifier {
-    /// Rings. Whatever this thread did before is seen by whoever hears it. No syscall while the
-    /// reactor is awake or the bell is rung already.
+    /// Rings the bell. The loop that hears the bell sees what this thread did before. No syscall
+    /// while the reactor is awake or the bell is rung already.
     #[inline]
     pub fn notify(&self) {
         self.bell.ring();
@@ -72,8 +74,8 @@ impl fmt::Debug for Notifier {
     }
 }
 
-/// The sending end of somebody's channel, tied to a bell: it rings after each use, and when it is
-/// dropped, after the sender has been.
+/// The sending end of a channel of another crate, tied to a bell: rings after each use, and when
+/// it is dropped, after the drop of the sender.
 ///
 /// Made by [`Notifier::attach`]; cloned as the sender is.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl Drop for Rings<'_> {
 }
 
 impl<S> NotifyingSender<S> {
-    /// Uses the sender, then rings, also when `f` panics.
+    /// Calls `f` with the sender, then rings, also when `f` panics.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
         // Rings also when `f` panics: a message may have been sent before.
@@ -112,29 +114,17 @@ impl<S> NotifyingSender<S> {
 }
 
 impl Notified {
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
-
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Notified {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// Hears: whether it was rung since the last time.
+    /// Hears the bell. Returns true if the bell was rung since the last time.
     #[inline]
     fn hear(&self) -> bool {
         self.bell.hear()
     }
 
-    /// Makes a source of the receiving end of some channel: `try_recv` gives what there is, `None`
-    /// for nothing now.
+    /// Makes a source of the receiving end of some channel. `try_recv` gives the next message, and
+    /// `None` if there is none now.
     ///
-    /// It is called when the bell has been rung, and again until it gives `None`. Every send must
-    /// be followed by a ring: [`Notifier::attach`] sees to that.
+    /// The closure is called when the bell has been rung, and again until it gives `None`. Every
+    /// send must be followed by a ring: [`Notifier::attach`] sees to that.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -155,8 +145,8 @@ impl Notified {
     /// # std::io::Result::Ok(())
     /// ```
     ///
-    /// A new source counts as rung: what was sent before is found. So a [`wait`](Handle::wait) or
-    /// an embedded turn reports the source once, also if there is nothing.
+    /// A new source counts as rung, so that messages sent before are found. So a
+    /// [`wait`](Handle::wait) or an embedded turn reports the source once, also if there is none.
     pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> FnSource<F> {
         // Something may have been sent before, or without a ring.
         if !self.slot.is_inert() {
@@ -171,6 +161,8 @@ impl Notified {
         }
     }
 }
+
+common!([] Notified, |it| rung: it.bell.is_rung());
 
 impl Source for Notified {
     type Item = ();
@@ -197,36 +189,20 @@ impl Source for Notified {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }
 
-impl fmt::Debug for Notified {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notified")
-            .field("rung", &self.bell.is_rung())
-            .field("inert", &self.slot.is_inert())
-            .finish()
-    }
-}
-
-/// Somebody's channel as a source; made by [`Notified::receiving`].
+/// The receiving end of a channel of another crate, as a source; made by [`Notified::receiving`].
 ///
 /// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it
 /// is taken.
+#[must_use = "dropping the source drops the closure that receives"]
 pub struct FnSource<F: Receives> {
     notified: Notified,
     try_recv: F,
-    /// The last call gave something, so there may be more.
+    /// The closure gave an item last time, so there may be more.
     more: Cell<bool>,
     /// The item of a chosen case.
     held: RefCell<Option<F::Item>>,
@@ -237,7 +213,7 @@ pub trait Receives {
     /// The messages.
     type Item;
 
-    /// Calls it.
+    /// Calls the closure.
     fn receive(&self) -> Option<Self::Item>;
 }
 
@@ -267,6 +243,8 @@ impl<F: Receives> FnSource<F> {
     }
 }
 
+keyed!([F: Receives] FnSource<F>, notified.slot);
+
 impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
     type Item = T;
 
@@ -280,18 +258,6 @@ impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
         held.or_else(|| self.receive())
     }
 
-    /// A set that chooses it finds out that there is nothing, and chooses another case.
-    fn hold(&self) -> bool {
-        if self.held.borrow().is_some() {
-            return true;
-        }
-        let item = self.receive();
-        let holds = item.is_some();
-        // The place was empty, unless the closure has used this very source.
-        drop(self.held.replace(item));
-        holds
-    }
-
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.notified.before_sleep(blocking)
     }
@@ -301,12 +267,23 @@ impl<T, F: Fn() -> Option<T>> Source for FnSource<F> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.notified.belongs_to(handle)
+    fn internals(&self) -> Internals<'_> {
+        // Only the closure knows if there is an item.
+        self.notified.internals().unlisted_if(true).with_end(self)
     }
+}
 
-    fn needs_no_look(&self) -> bool {
-        true
+impl<F: Receives> End for FnSource<F> {
+    /// A set that chooses the source finds out that there is nothing, and chooses another case.
+    fn hold(&self) -> bool {
+        if self.held.borrow().is_some() {
+            return true;
+        }
+        let item = self.receive();
+        let holds = item.is_some();
+        // The place was empty, unless the closure has used this very source.
+        drop(self.held.replace(item));
+        holds
     }
 }
 

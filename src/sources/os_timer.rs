@@ -1,10 +1,10 @@
 //! Kernel timers of one's own: for the clocks that the reactor's queue is not on.
 //!
-//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset;
-//! an [`OsTimer`] is an fd of its own, and each call to it is a syscall. What it has for that is
-//! its clock. The slot says what was found, the handle what is armed: an event of a timer that is
-//! not armed cannot come, because arming anew takes away what the kernel has not delivered, and
-//! stopping takes away what it has.
+//! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset.
+//! An [`OsTimer`] is an fd of its own, and each call to it is a syscall. In return it has a clock
+//! of its own. The slot knows the events that were found, the handle the deadline that is armed. An
+//! event of a timer that is not armed cannot come: arming anew takes away the expiry that the
+//! kernel has not delivered, and stopping takes away one that it has.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Source;
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
@@ -28,7 +28,7 @@ mod sealed {
     pub trait Clock: 'static {
         /// A point in time.
         type Time: Copy + fmt::Debug;
-        /// What the source gives.
+        /// The item of the source.
         type Item;
         const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;
@@ -67,42 +67,32 @@ impl fmt::Display for ClockSet {
 
 impl Error for ClockSet {}
 
-impl OsClock for MonotonicClock {}
-impl sealed::Clock for MonotonicClock {
-    type Time = Time;
-    type Item = Time;
-    const CLOCK: sys::TimerClock = sys::TimerClock::Monotonic;
-    fn now() -> Time {
-        Time::now()
-    }
-    fn after(now: Time, d: Duration) -> Time {
-        now + d
-    }
-    fn nanos(t: Time) -> u64 {
-        t.as_nanos()
-    }
-    fn item(scheduled: Result<Time, ClockSet>) -> Option<Time> {
-        scheduled.ok()
-    }
+macro_rules! clock {
+    ($($name:ident: $time:ty, $clock:expr;)*) => {$(
+        impl OsClock for $name {}
+        impl sealed::Clock for $name {
+            type Time = $time;
+            type Item = $time;
+            const CLOCK: sys::TimerClock = $clock;
+            fn now() -> $time {
+                <$time>::now()
+            }
+            fn after(now: $time, d: Duration) -> $time {
+                now + d
+            }
+            fn nanos(t: $time) -> u64 {
+                t.as_nanos()
+            }
+            fn item(scheduled: Result<$time, ClockSet>) -> Option<$time> {
+                scheduled.ok()
+            }
+        }
+    )*};
 }
 
-impl OsClock for BootClock {}
-impl sealed::Clock for BootClock {
-    type Time = BootTime;
-    type Item = BootTime;
-    const CLOCK: sys::TimerClock = sys::TimerClock::Boottime;
-    fn now() -> BootTime {
-        BootTime::now()
-    }
-    fn after(now: BootTime, d: Duration) -> BootTime {
-        now + d
-    }
-    fn nanos(t: BootTime) -> u64 {
-        t.as_nanos()
-    }
-    fn item(scheduled: Result<BootTime, ClockSet>) -> Option<BootTime> {
-        scheduled.ok()
-    }
+clock! {
+    MonotonicClock: Time, sys::TimerClock::Monotonic;
+    BootClock: BootTime, sys::TimerClock::Boottime;
 }
 
 impl OsClock for WallClock {}
@@ -114,7 +104,7 @@ impl sealed::Clock for WallClock {
         SystemTime::now()
     }
     fn after(now: SystemTime, d: Duration) -> SystemTime {
-        // What a `SystemTime` cannot hold is "never": the latest that the kernel takes.
+        // A sum that a `SystemTime` cannot hold is "never": the latest that the kernel takes.
         now.checked_add(d).unwrap_or(UNIX_EPOCH + Duration::from_nanos(u64::MAX))
     }
     fn nanos(t: SystemTime) -> u64 {
@@ -132,8 +122,8 @@ impl sealed::Clock for WallClock {
 /// [`Source`] it gives the time it was due at, however late that is received; on the wall clock
 /// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as
 /// those of [`Timer`](super::Timer): never early, at most one value for each arm, no stale value
-/// after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two are one syscall each, on any
-/// thread's time: for what fires often use a `Timer`.
+/// after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two cost one syscall each. For
+/// frequent deadlines use a `Timer`.
 ///
 /// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval)
 /// late.
@@ -154,11 +144,11 @@ impl sealed::Clock for WallClock {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a timer that is dropped has stopped"]
+#[must_use = "dropping the timer stops it"]
 pub struct OsTimer<C: OsClock = MonotonicClock> {
     timer: sys::TimerFd,
     slot: Slot,
-    /// What was armed, and nobody has received.
+    /// The deadline that was armed, and not received.
     armed: Cell<Option<C::Time>>,
     clock: PhantomData<C>,
 }
@@ -200,8 +190,8 @@ impl<C: OsClock> OsTimer<C> {
         }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
-        let watched = slot.watch_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
-        watched.map_err(|error| of_creation(error, "a kernel timer"))?;
+        let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, "a kernel timer"))?;
         Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
     }
 
@@ -252,25 +242,13 @@ impl<C: OsClock> OsTimer<C> {
         self.armed.take().is_some()
     }
 
-    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed
-    /// and was not received.
+    /// The deadline that is pending, or that has passed and was not received:
+    /// [`stop`](Self::stop) would take this deadline away.
     pub fn deadline(&self) -> Option<C::Time> {
         self.armed.get()
     }
 
-    /// Gives the timer the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> OsTimer<C> {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports the timer by. Without
-    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
-
-    /// What an event of the kernel means. (An error is taken for the end of the wait: the deadline
+    /// The meaning of an event of the kernel. (An error counts as the end of the wait: the deadline
     /// is looked at.)
     fn expiry(&self) -> Expiry {
         if self.timer.needs_no_read() {
@@ -280,6 +258,11 @@ impl<C: OsClock> OsTimer<C> {
         }
     }
 }
+
+common!([C: OsClock] OsTimer<C>, |it|
+    clock: C::CLOCK,
+    deadline: it.deadline(),
+    expired: it.is_ready());
 
 impl<C: OsClock> Source for OsTimer<C> {
     type Item = C::Item;
@@ -314,35 +297,20 @@ impl<C: OsClock> Source for OsTimer<C> {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 
 impl<C: OsClock> Drop for OsTimer<C> {
     fn drop(&mut self) {
         // Closing the fd would take it out as well, unless a fork holds a copy of it.
-        let _ = self.slot.unwatch_fd(self.timer.as_fd());
+        let _ = self.slot.deregister_fd(self.timer.as_fd());
     }
 }
 
 impl<C: OsClock> AsFd for OsTimer<C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
-    }
-}
-
-impl<C: OsClock> fmt::Debug for OsTimer<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OsTimer")
-            .field("clock", &C::CLOCK)
-            .field("deadline", &self.deadline())
-            .field("expired", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
     }
 }

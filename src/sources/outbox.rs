@@ -1,10 +1,9 @@
 //! Outboxes: senders that a `select!` can send through.
 
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 
-use super::{BeforeSleep, IntoSource, RegisterError, Source};
+use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
 use crate::reactor::{Handle, Slot, SourceKind};
 
@@ -12,7 +11,10 @@ use crate::reactor::{Handle, Slot, SourceKind};
 ///
 /// The case is ready when there is room, and when the receiver is gone: then its result gives the
 /// value back. While the reactor sleeps it counts as a sender that waits; the others are not held
-/// up by it. (`Handle::wait` does not report outboxes.)
+/// up by it.
+///
+/// [`wait`](Handle::wait) does not report an outbox. The key that [`with_key`](Self::with_key) sets
+/// only stands in [`sources`](Handle::sources).
 ///
 /// At a rendezvous `Ok` means that the next receive gets the value:
 /// [`bounded`](crate::channel::bounded).
@@ -32,6 +34,7 @@ use crate::reactor::{Handle, Slot, SourceKind};
 /// assert_eq!(rx.try_recv(), Ok(0));
 /// # std::io::Result::Ok(())
 /// ```
+#[must_use = "dropping the outbox drops its sender"]
 pub struct Outbox<T> {
     sender: Sender<T>,
     /// For the list of what is live, and to reach the reactor by.
@@ -44,10 +47,8 @@ impl<T> IntoSource for Sender<T> {
     /// The key is not used: `wait` does not report outboxes.
     #[track_caller]
     fn register(self, handle: &Handle, _: Option<u64>) -> Result<Outbox<T>, RegisterError<Self>> {
-        if handle.is_closed() {
-            return Err(RegisterError::new(self, handle.core.gone()));
-        }
-        Ok(Outbox { sender: self, slot: Slot::new(handle, SourceKind::Outbox) })
+        let (sender, slot) = handle.slot_for(self, SourceKind::Outbox, None)?;
+        Ok(Outbox { sender, slot })
     }
 }
 
@@ -68,16 +69,9 @@ impl<T> Outbox<T> {
     }
 }
 
-impl<T> fmt::Debug for Outbox<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("sender", &self.sender)
-            .field("inert", &self.slot.is_inert())
-            .finish()
-    }
-}
+common!([T] Outbox<T>, |it| sender: it.sender);
 
-/// What an outbox can be for a send case: a reference to it, or to references, boxes and options of
+/// The forms of an outbox in a send case: a reference to it, or to references, boxes and options of
 /// it.
 ///
 /// A reference to a reference lends for as long as the inner one, so a case may make the outer one
@@ -144,13 +138,13 @@ where
     }
 }
 
-/// The source that a send case is: ready when there is room, and what it gives is,
-/// [chosen](Chosen), the permit to send.
+/// The source of a send case: ready when there is room. The item is the [chosen](Chosen) permit to
+/// send.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,
-    /// What was left at the channel for the sleep that goes on.
+    /// The request left at the channel for the sleep that goes on.
     waiting: Cell<Waiting>,
     /// The receiver has chosen the case, which has a permit now.
     chosen: Cell<bool>,
@@ -214,16 +208,16 @@ impl<'a, T> Source for Sending<'a, T> {
         }
     }
 
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        let outbox = self.outbox.map(|outbox| Internals::of(&outbox.slot)).unwrap_or_default();
+        outbox.without_look().unlisted_if(true).with_end(self)
+    }
+}
+
+impl<T> End for Sending<'_, T> {
     fn is_chosen(&self) -> bool {
         self.chosen.get()
-    }
-
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.outbox.is_none_or(|outbox| outbox.slot.belongs_to(handle))
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::Source;
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
@@ -88,7 +88,7 @@ impl fmt::Display for Signal {
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "signals are caught while this lives"]
+#[must_use = "dropping the set restores the old actions of its signals"]
 pub struct Signals {
     signals: SignalSet,
     slot: Slot,
@@ -118,25 +118,13 @@ impl Handle {
         let slot = Slot::new(self, SourceKind::Signals);
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.0).collect();
         let signals = SignalSet::new(&numbers)?;
-        let watched = slot.watch_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
-        watched.map_err(|error| of_creation(error, "a source of signals"))?;
+        let registered = slot.register_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
+        registered.map_err(|error| of_creation(error, "a source of signals"))?;
         Ok(Signals { signals, slot })
     }
 }
 
-impl Signals {
-    /// Gives it the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Signals {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports it by. Without [`with_key`](Self::with_key) a
-    /// unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
-}
+common!([] Signals, |it| pending: it.signals.is_pending());
 
 impl Source for Signals {
     type Item = Signal;
@@ -170,26 +158,13 @@ impl Source for Signals {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot)
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        let _ = self.slot.unwatch_fd(self.signals.as_fd());
-    }
-}
-
-impl fmt::Debug for Signals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signals")
-            .field("pending", &self.signals.is_pending())
-            .field("inert", &self.slot.is_inert())
-            .finish_non_exhaustive()
+        let _ = self.slot.deregister_fd(self.signals.as_fd());
     }
 }

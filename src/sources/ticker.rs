@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::Source;
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -49,24 +49,24 @@ use crate::sys::Time;
 /// }
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "a ticker that is dropped has stopped"]
+#[must_use = "dropping the ticker stops it"]
 pub struct Ticker {
     slot: Slot,
     behavior: Cell<MissedTickBehavior>,
 }
 
-/// What a [`Ticker`] gives.
+/// The item of a [`Ticker`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tick {
-    /// When the tick was due: the first point of the grid that was missed, however late it is
-    /// received.
+    /// The time at which the tick was due: the first point of the grid that was missed, however
+    /// late the tick is received.
     pub scheduled: Time,
-    /// How many further points of the grid have passed since, for which there will be no tick.
+    /// The number of further points of the grid that have passed since, which get no tick.
     pub missed: u64,
 }
 
-/// What a [`Ticker`] does about the ticks that a late loop has missed. The names, and `Delay`'s
-/// tolerance, are tokio's.
+/// The treatment of ticks that a late loop has missed. The names, and `Delay`'s tolerance, are
+/// tokio's.
 ///
 /// With a period of 100, and a loop that receives the tick of 100 at 350:
 ///
@@ -156,7 +156,7 @@ impl Ticker {
     /// Starts anew with another period: the next tick is one `period` from the real now, and a tick
     /// nobody has received is dropped.
     ///
-    /// Returns whether a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero
+    /// Returns true if a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero
     /// period is an error and changes nothing.
     #[inline]
     pub fn reset(&self, period: Duration) -> Result<bool, ZeroPeriod> {
@@ -167,8 +167,8 @@ impl Ticker {
         Ok(self.slot.arm_after(period))
     }
 
-    /// Starts anew with the same period: the next tick is one period from the real now. The call
-    /// for every event of a loop with a heartbeat: a clock reading and two stores, no allocation,
+    /// Starts anew with the same period: the next tick is one period from the real now. Meant for
+    /// every event of a loop with a heartbeat: costs a clock reading and two stores, no allocation,
     /// no syscall.
     #[inline]
     pub fn restart(&self) -> bool {
@@ -182,7 +182,7 @@ impl Ticker {
     }
 
     /// Stops ticking, until [`restart`](Self::restart), [`reset`](Self::reset) or
-    /// [`resume`](Self::resume). Returns whether a tick was pending, armed or not received.
+    /// [`resume`](Self::resume). Returns true if a tick was pending, armed or not received.
     #[inline]
     pub fn stop(&self) -> bool {
         self.slot.stop()
@@ -226,7 +226,8 @@ impl Ticker {
         true
     }
 
-    /// When the next tick is due, or was and nobody has received it; `None` when stopped.
+    /// The time at which the next tick is due, or was due if it was not received. `None` when
+    /// stopped.
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
     }
@@ -237,7 +238,7 @@ impl Ticker {
         Duration::from_nanos(self.slot.period())
     }
 
-    /// What to do about ticks that were missed. From the next one received on.
+    /// Sets the treatment of missed ticks, from the next tick received on.
     pub fn missed_tick_behavior(self, behavior: MissedTickBehavior) -> Ticker {
         self.set_missed_tick_behavior(behavior);
         self
@@ -261,18 +262,6 @@ impl Ticker {
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(true)
     }
-
-    /// Gives the ticker the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Ticker {
-        self.slot.set_key(key);
-        self
-    }
-
-    /// The key that [`wait`](Handle::wait) reports the ticker by. Without
-    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
 
 /// Points of the grid from `scheduled` that have passed at `now`, besides `scheduled` itself, and
@@ -283,8 +272,8 @@ fn skip(scheduled: u64, period: u64, now: u64) -> (u64, u64) {
 }
 
 impl MissedTickBehavior {
-    /// How many ticks are dropped when the one of `scheduled` is received at `now`, and when the
-    /// next one is due.
+    /// The number of ticks dropped when the tick of `scheduled` is received at `now`, and the time
+    /// of the next tick.
     fn next(self, scheduled: u64, period: u64, now: u64) -> (u64, u64) {
         let late = now.saturating_sub(scheduled);
         match self {
@@ -297,6 +286,8 @@ impl MissedTickBehavior {
         }
     }
 }
+
+common!([] Ticker, |it| period: it.period(), deadline: it.deadline(), expired: it.is_ready());
 
 impl Source for Ticker {
     type Item = Tick;
@@ -317,27 +308,8 @@ impl Source for Ticker {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Ticker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticker")
-            .field("period", &self.period())
-            .field("deadline", &self.deadline())
-            .field("expired", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }
 

@@ -1,9 +1,8 @@
 //! One-shot timers.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::Source;
+use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
@@ -34,14 +33,14 @@ use crate::sys::Time;
 ///
 /// A reactor in virtual time ([`Sim`](crate::Sim)) has a clock of its own, to which nothing of this
 /// happens.
-#[must_use = "a timer that is dropped has stopped"]
+#[must_use = "dropping the timer stops it"]
 pub struct Timer {
     slot: Slot,
 }
 
 impl Handle {
-    /// A timer that fires `d` from now. Zero is due at once: the next `select!` sees it. What is
-    /// too long to count never fires.
+    /// A timer that fires `d` from now. Zero is due at once: the next `select!` sees it. A duration
+    /// that overflows the clock never fires.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -88,7 +87,7 @@ impl Timer {
     /// Arms the timer for `t`, a [`Time`] or an [`Instant`](std::time::Instant). Returns as
     /// [`reset`](Self::reset) does.
     ///
-    /// Does not read the clock: the cheapest way to put a deadline off.
+    /// Does not read the clock: the cheapest way to postpone a deadline.
     #[inline]
     pub fn reset_at(&self, t: impl Into<Time>) -> bool {
         self.slot.arm(t.into())
@@ -101,16 +100,10 @@ impl Timer {
         self.slot.stop()
     }
 
-    /// What [`stop`](Self::stop) would take away: the deadline that is pending, or that has passed
-    /// and was not received. [`Time::MAX`] is "never".
+    /// The deadline that is pending, or that has passed and was not received:
+    /// [`stop`](Self::stop) would take this deadline away. [`Time::MAX`] is "never".
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
-    }
-
-    /// Gives the timer the key that [`wait`](Handle::wait) reports it by.
-    pub fn with_key(self, key: u64) -> Timer {
-        self.slot.set_key(key);
-        self
     }
 
     /// Lets the timer fire late, by `slack` at the most, for the sake of sharing a wake-up with
@@ -126,13 +119,9 @@ impl Timer {
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(false)
     }
-
-    /// The key that [`wait`](Handle::wait) reports the timer by. Without
-    /// [`with_key`](Self::with_key) a unique one of 2^63 or more.
-    pub fn key(&self) -> u64 {
-        self.slot.key()
-    }
 }
+
+common!([] Timer, |it| deadline: it.deadline(), expired: it.is_ready());
 
 impl Source for Timer {
     type Item = Time;
@@ -148,25 +137,7 @@ impl Source for Timer {
     }
 
     #[inline]
-    fn belongs_to(&self, handle: &Handle) -> bool {
-        self.slot.belongs_to(handle)
-    }
-
-    fn token(&self) -> Option<u64> {
-        Some(self.slot.token())
-    }
-
-    fn needs_no_look(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Timer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timer")
-            .field("deadline", &self.deadline())
-            .field("expired", &self.is_ready())
-            .field("inert", &self.slot.is_inert())
-            .finish()
+    fn internals(&self) -> Internals<'_> {
+        Internals::of(&self.slot).without_look()
     }
 }

@@ -5,19 +5,23 @@
 //! |---|---|
 //! | `mod.rs` | atomics, fences, locks, short waits |
 //! | `blocking.rs` | the guard that forbids a thread to block |
+//! | `random.rs` | the random generator |
 
 mod blocking;
+mod random;
 
 pub(crate) use self::blocking::{Guard, forbid_blocking, forbid_sleep, set_guard, strand};
+pub(crate) use self::random::Random;
 
 #[cfg(all(loom, test))]
 pub(crate) use self::model::*;
 #[cfg(not(all(loom, test)))]
 pub(crate) use self::real::*;
 
-use std::sync::TryLockError;
+use std::sync::{PoisonError, TryLockError};
 
-/// A lock that ignores poisoning: the code under it does not panic.
+/// A lock that ignores poisoning: no code panics half way through a change under it.
+#[derive(Default)]
 pub(crate) struct Mutex<T>(Inner<T>);
 
 impl<T> Mutex<T> {
@@ -27,7 +31,11 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the lock if nobody has it.
@@ -41,6 +49,23 @@ impl<T> Mutex<T> {
     }
 }
 
+/// A condition variable for [`Mutex`].
+pub(crate) struct Condvar(InnerCondvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Condvar {
+        Condvar(InnerCondvar::new())
+    }
+
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
 #[cfg(not(all(loom, test)))]
 mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -50,8 +75,8 @@ mod real {
     pub(crate) use crate::sys::fence::{
         heavy as heavy_fence, init as init_fences, light as light_fence,
     };
-    pub(super) use std::sync::Mutex as Inner;
     use std::sync::atomic::AtomicU8;
+    pub(super) use std::sync::{Condvar as InnerCondvar, Mutex as Inner};
 
     /// `SeqCst` loads and stores need no fence between them; loom's do.
     #[inline(always)]
@@ -159,7 +184,7 @@ mod real {
     }
 
     /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory
-    /// (`channel/ring.rs`).
+    /// (`channel/tail.rs`).
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -179,7 +204,7 @@ mod model {
     pub(crate) use loom::sync::{MutexGuard, RwLock};
     pub(crate) use loom::thread;
 
-    pub(super) use loom::sync::Mutex as Inner;
+    pub(super) use loom::sync::{Condvar as InnerCondvar, Mutex as Inner};
 
     /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
     pub(crate) fn full_fence() {

@@ -1,9 +1,9 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
 //! A `Time` is nanoseconds on `CLOCK_MONOTONIC`; on macOS on `CLOCK_UPTIME_RAW`, as `Instant` is
-//! there. An [`Instant`] is the same clock behind an opaque type, so it is turned into a `Time`
-//! through an anchor: one `Instant` and one raw reading taken together. **Every error on that way
-//! makes a deadline late, never early.**
+//! there. An [`Instant`] is the same clock behind an opaque type, so each is turned into the other
+//! through an anchor: one `Instant` and raw readings before and after it. **Every error on either
+//! way makes a deadline late, never early.**
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -21,7 +21,7 @@ const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 ///
 /// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing:
 /// [`Time::MAX`] means "never". Wherever the crate takes a point in time it takes an [`Instant`] as
-/// well.
+/// well. `Instant::from(time)` goes the other way.
 ///
 /// ```
 /// use pollmux::Time;
@@ -203,29 +203,62 @@ impl From<Instant> for Time {
     fn from(instant: Instant) -> Time {
         let anchor = anchor();
         match instant.checked_duration_since(anchor.instant) {
-            Some(after) => anchor.time + after,
-            None => anchor.time - (anchor.instant - instant),
+            Some(after) => anchor.latest + after,
+            None => anchor.latest - (anchor.instant - instant),
         }
     }
 }
 
+impl From<Time> for Instant {
+    /// The same moment, at most some 30 ns later and never earlier. [`Time::MAX`] is some 584 years
+    /// after the clock's origin.
+    ///
+    /// The `Time` counts as one on `CLOCK_MONOTONIC`. A `Time` of a virtual clock has an `Instant`
+    /// only if that clock [started](crate::Sim::starting_at) at `Time::now()`.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Time};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let timer = reactor.after(Duration::from_secs(1));
+    /// let deadline = Instant::from(timer.deadline().unwrap());
+    /// assert!(deadline <= Instant::now() + Duration::from_secs(1));
+    /// # std::io::Result::Ok(())
+    /// ```
+    fn from(t: Time) -> Instant {
+        let anchor = anchor();
+        // An `Instant` counts seconds with a sign, in 64 bits: nothing overflows.
+        match t.checked_duration_since(anchor.earliest) {
+            Some(after) => anchor.instant + after,
+            None => anchor.instant - (anchor.earliest - t),
+        }
+    }
+}
+
+/// An `Instant`, and the bounds of its `Time`.
 struct Anchor {
     instant: Instant,
-    time: Time,
+    earliest: Time,
+    latest: Time,
 }
 
 #[inline]
 fn anchor() -> &'static Anchor {
     static ANCHOR: OnceLock<Anchor> = OnceLock::new();
     ANCHOR.get_or_init(|| {
-        // The `Instant` is read first, so its `Time` is read too late by the time between the two:
-        // an upper bound, and the smallest of many upper bounds is still one.
+        // A `Time` that is read after an `Instant` is an upper bound of it, one that is read before
+        // a lower bound. The best of many bounds is still one.
         let instant = Instant::now();
-        let time = (0..32).map(|_| {
-            let i = Instant::now();
-            Time::now() - (i - instant)
-        });
-        Anchor { instant, time: time.min().unwrap_or(Time::MAX) }
+        let (mut earliest, mut latest) = (Time::ZERO, Time::MAX);
+        for _ in 0..32 {
+            let before = Instant::now();
+            let time = Time::now();
+            let after = Instant::now();
+            latest = latest.min(time - (before - instant));
+            earliest = earliest.max(time - (after - instant));
+        }
+        Anchor { instant, earliest, latest }
     })
 }
 
@@ -313,6 +346,25 @@ mod tests {
             converted - Time::now()
         });
         assert!(lag.min().unwrap() < Duration::from_micros(1));
+    }
+
+    #[test]
+    fn a_time_becomes_the_same_instant_or_later_never_earlier() {
+        let late = (0..10_000).map(|_| {
+            let before = Instant::now();
+            let converted = Instant::from(Time::now());
+            converted.checked_duration_since(before).expect("not before the reading")
+        });
+        assert!(late.min().unwrap() < Duration::from_micros(1));
+    }
+
+    #[test]
+    fn a_time_there_and_back_is_late_by_at_most_1_us() {
+        for time in [Time::ZERO, Time::now(), Time::now() + Duration::from_secs(1 << 33)] {
+            let back = Time::from(Instant::from(time));
+            assert!(back >= time && back - time < Duration::from_micros(1), "{time:?}, {back:?}");
+        }
+        assert_eq!(Time::from(Instant::from(Time::MAX)), Time::MAX);
     }
 
     #[test]

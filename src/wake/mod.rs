@@ -85,8 +85,10 @@ pub(crate) enum Look {
     Ready,
 }
 
-/// A registered channel, as its reactor sees it. Called on the receiver's thread only.
-pub(crate) trait Probe: Send + Sync {
+/// A registered channel, as its reactor sees it.
+///
+/// Called on the receiver's thread only: not `Send`, so that a `dyn Probe` stays there.
+pub(crate) trait Probe {
     /// Returns what is there. Never waits for a sender.
     fn look(&self) -> Look;
     /// Asks senders for news. A fence and a look must follow.
@@ -106,7 +108,7 @@ pub(crate) trait Probe: Send + Sync {
     fn look_or_ask(&self, request: Option<Request>) -> Look {
         let mut look = self.look();
         if let (Some(request), false) = (request, look == Look::Ready) {
-            look = self.arm(request);
+            look = self.ask_and_look(request);
         }
         if look == Look::Ready {
             self.silence();
@@ -118,7 +120,7 @@ pub(crate) trait Probe: Send + Sync {
     ///
     /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
     #[inline]
-    fn arm(&self, request: Request) -> Look {
+    fn ask_and_look(&self, request: Request) -> Look {
         self.ask(request);
         fence(Ordering::SeqCst);
         match self.look() {

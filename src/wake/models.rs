@@ -117,14 +117,14 @@ fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
     loom::model(|| {
         let (notify, bed) = party();
         let (bell, done, ringers) = ringers(&notify);
-        let (mut seen, mut ready) = (0, bell.arm(Request::Mark) == Look::Ready);
+        let (mut seen, mut ready) = (0, bell.ask_and_look(Request::Mark) == Look::Ready);
         while seen < 2 {
             if ready {
                 bell.silence();
                 if bell.hear() {
                     seen = done.load(Ordering::Relaxed);
                 }
-                ready = seen < 2 && bell.arm(Request::Mark) == Look::Ready;
+                ready = seen < 2 && bell.ask_and_look(Request::Mark) == Look::Ready;
                 continue;
             }
             notify.sleep();

@@ -221,7 +221,7 @@ fn a_given_time_may_be_past_or_come_as_an_instant() {
     assert!(Instant::now() >= end);
 }
 
-/// crossbeam-channel tests/select.rs: timeout, with timers for timeouts
+/// crossbeam-channel api/select.rs: timeout, with timers for timeouts
 #[test]
 fn the_earlier_of_two_timers_wins() {
     let (reactor, _) = sim();
@@ -234,7 +234,7 @@ fn the_earlier_of_two_timers_wins() {
     assert_eq!(next(&reactor, &late), Time::ZERO + ms(500));
 }
 
-/// crossbeam-channel tests/select.rs: both_ready, of a timer and a channel that is never empty
+/// crossbeam-channel api/select.rs: both_ready, of a timer and a channel that is never empty
 #[test]
 fn a_timer_is_seen_though_a_channel_is_always_ready() {
     let reactor = reactor();

@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pollmux::channel::{
-    self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
-};
+use pollmux::channel::{self, RecvTimeoutError, TryRecvError};
 use pollmux::select;
 
-use crate::common::{Drops, LONG, Numbers, ms, reactor};
+use crate::common::{Numbers, reactor};
+use crate::flavors::{buffered, every_kind};
+
+every_kind!(Unbounded);
+buffered!(Unbounded);
 
 /// crossbeam-channel tests/list.rs: smoke
 #[test]
@@ -56,47 +58,6 @@ fn it_is_empty_or_not_and_never_full() {
     assert_eq!((rx.len(), rx.is_empty()), (0, true));
 }
 
-/// crossbeam-channel tests/list.rs: try_recv
-#[test]
-fn try_recv_tells_empty_from_disconnected() {
-    let (tx, rx) = channel::unbounded();
-    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
-    thread::spawn(move || tx.send(7).unwrap()).join().unwrap();
-    assert_eq!(rx.try_recv(), Ok(7));
-    assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
-}
-
-/// crossbeam-channel tests/list.rs: recv
-#[test]
-fn recv_waits_for_a_message_and_then_for_the_end() {
-    let (tx, rx) = channel::unbounded();
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(20));
-        tx.send(7).unwrap();
-        thread::sleep(ms(20));
-    });
-    assert_eq!(rx.recv(), Ok(7));
-    assert_eq!(rx.recv(), Err(RecvError));
-    sender.join().unwrap();
-}
-
-/// crossbeam-channel tests/list.rs: recv_timeout
-#[test]
-fn recv_timeout_waits_its_time_and_no_longer_than_for_a_message() {
-    let (tx, rx) = channel::unbounded();
-    let start = Instant::now();
-    assert_eq!(rx.recv_timeout(ms(20)), Err(RecvTimeoutError::Timeout));
-    assert!(start.elapsed() >= ms(20));
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(20));
-        tx.send(7).unwrap();
-    });
-    assert_eq!(rx.recv_timeout(LONG), Ok(7));
-    assert_eq!(rx.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
-    assert!(start.elapsed() < LONG);
-    sender.join().unwrap();
-}
-
 /// crossbeam-channel tests/list.rs: recv_timeout_nonempty_expired
 #[test]
 fn a_recv_without_time_still_takes_what_is_there() {
@@ -118,31 +79,6 @@ fn no_kind_of_send_ever_waits_or_finds_the_channel_full() {
     assert!(rx.try_iter().eq(0..3_000));
 }
 
-/// crossbeam-channel tests/list.rs: send_after_disconnect
-#[test]
-fn every_send_after_the_receiver_gives_its_value_back() {
-    let (tx, rx) = channel::unbounded();
-    tx.send(1).unwrap();
-    drop(rx);
-    assert!(tx.is_disconnected());
-    assert_eq!(tx.send(2), Err(SendError(2)));
-    assert_eq!(tx.try_send(3), Err(TrySendError::Disconnected(3)));
-    assert_eq!(tx.send_timeout(4, ms(1)), Err(SendTimeoutError::Disconnected(4)));
-}
-
-/// crossbeam-channel tests/list.rs: recv_after_disconnect
-#[test]
-fn what_was_sent_before_the_last_sender_went_is_received_before_the_error() {
-    const COUNT: usize = 200;
-    let (tx, rx) = channel::unbounded();
-    (0..COUNT).for_each(|n| tx.send(n).unwrap());
-    drop(tx);
-    assert!(rx.is_disconnected());
-    (0..COUNT).for_each(|n| assert_eq!(rx.recv(), Ok(n)));
-    assert_eq!(rx.recv(), Err(RecvError));
-    assert_eq!(rx.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
-}
-
 /// crossbeam-channel tests/list.rs: len
 #[test]
 fn the_length_is_what_was_sent_less_what_was_received() {
@@ -158,174 +94,6 @@ fn the_length_is_what_was_sent_less_what_was_received() {
         }
         assert_eq!((tx.len(), rx.len()), (len, len));
     }
-}
-
-/// crossbeam-channel tests/list.rs: disconnect_wakes_receiver
-#[test]
-fn a_receiver_that_waits_hears_of_the_last_senders_end() {
-    let (tx, rx) = channel::unbounded::<()>();
-    let receiver = thread::spawn(move || assert_eq!(rx.recv(), Err(RecvError)));
-    thread::sleep(ms(30));
-    drop(tx);
-    receiver.join().unwrap();
-}
-
-/// crossbeam-channel tests/list.rs: spsc
-#[test]
-fn a_pair_of_threads_keeps_the_order() {
-    const COUNT: usize = 50_000;
-    let (tx, rx) = channel::unbounded();
-    let receiver = thread::spawn(move || {
-        (0..COUNT).for_each(|n| assert_eq!(rx.recv(), Ok(n)));
-        assert_eq!(rx.recv(), Err(RecvError));
-    });
-    (0..COUNT).for_each(|n| tx.send(n).unwrap());
-    drop(tx);
-    receiver.join().unwrap();
-}
-
-/// crossbeam-channel tests/list.rs: mpmc
-#[test]
-fn of_many_senders_everything_arrives_once_and_in_each_ones_order() {
-    const COUNT: usize = 10_000;
-    const SENDERS: usize = 4;
-    let (tx, rx) = channel::unbounded();
-    thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            let tx = tx.clone();
-            scope.spawn(move || (0..COUNT).for_each(|n| tx.send((sender, n)).unwrap()));
-        }
-        drop(tx);
-        let mut seen = [0; SENDERS];
-        for (sender, n) in &rx {
-            assert_eq!(n, seen[sender]);
-            seen[sender] += 1;
-        }
-        assert_eq!(seen, [COUNT; SENDERS]);
-    });
-}
-
-/// crossbeam-channel tests/list.rs: stress_oneshot
-#[test]
-fn a_channel_for_one_message_works_every_time() {
-    for n in 0..500 {
-        let (tx, rx) = channel::unbounded();
-        thread::scope(|scope| {
-            scope.spawn(move || assert_eq!(rx.recv(), Ok(n)));
-            scope.spawn(move || tx.send(n).unwrap());
-        });
-    }
-}
-
-/// crossbeam-channel tests/list.rs: stress_iter
-#[test]
-fn requests_and_responses_between_two_channels_do_not_get_stuck() {
-    const COUNT: usize = 1_000;
-    let (request_tx, request_rx) = channel::unbounded();
-    let (response_tx, response_rx) = channel::unbounded();
-    let worker = thread::spawn(move || {
-        let mut count = 0;
-        while count < COUNT {
-            count += request_rx.try_iter().sum::<usize>();
-            // A worker that is ahead must not fill the memory.
-            if response_tx.len() < 100 {
-                let _ = response_tx.send(count);
-            }
-        }
-    });
-    for _ in response_rx.iter().take(COUNT) {
-        request_tx.send(1).unwrap();
-    }
-    worker.join().unwrap();
-}
-
-/// crossbeam-channel tests/list.rs: stress_timeout_two_threads
-#[test]
-fn nothing_is_lost_or_doubled_between_timeouts() {
-    const COUNT: usize = 50;
-    let (tx, rx) = channel::unbounded();
-    let sender = thread::spawn(move || {
-        for n in 0..COUNT {
-            if n % 2 == 0 {
-                thread::sleep(ms(3));
-            }
-            tx.send(n).unwrap();
-        }
-    });
-    for n in 0..COUNT {
-        loop {
-            match rx.recv_timeout(ms(1)) {
-                Ok(got) => break assert_eq!(got, n),
-                Err(error) => assert_eq!(error, RecvTimeoutError::Timeout),
-            }
-        }
-    }
-    sender.join().unwrap();
-}
-
-/// crossbeam-channel tests/list.rs: drops
-#[test]
-fn every_message_is_dropped_once_received_or_not() {
-    let mut numbers = Numbers::new();
-    for _ in 0..30 {
-        let steps = numbers.below(1_000) as usize;
-        let left = numbers.below(1_000) as usize;
-        let drops = Drops::new();
-        let (tx, rx) = channel::unbounded();
-        thread::scope(|scope| {
-            scope.spawn(|| (0..steps + left).for_each(|_| tx.send(drops.message()).unwrap()));
-            (0..steps).for_each(|_| drop(rx.recv().unwrap()));
-        });
-        assert_eq!(drops.count(), steps);
-        drop(rx);
-        assert_eq!(drops.count(), steps + left);
-    }
-}
-
-/// crossbeam-channel tests/list.rs: linearizable
-#[test]
-fn what_a_send_has_published_is_there_for_a_try_recv() {
-    const COUNT: usize = 3_000;
-    const SENDERS: usize = 4;
-    let (tx, rx) = channel::unbounded();
-    let (done_tx, done_rx) = std::sync::mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..SENDERS {
-            let (tx, done_tx) = (tx.clone(), done_tx.clone());
-            scope.spawn(move || {
-                for n in 0..COUNT {
-                    tx.send(n).unwrap();
-                    done_tx.send(()).unwrap();
-                }
-            });
-        }
-        drop(done_tx);
-        for () in done_rx {
-            rx.try_recv().unwrap();
-        }
-    });
-}
-
-/// crossbeam-channel tests/list.rs: fairness
-#[test]
-fn two_channels_that_are_not_empty_are_received_from_equally() {
-    const COUNT: usize = 4_000;
-    let reactor = reactor();
-    let (a_tx, a) = channel::unbounded();
-    let (b_tx, b) = channel::unbounded();
-    let (a, b) = (reactor.register(a).unwrap(), reactor.register(b).unwrap());
-    for _ in 0..COUNT {
-        a_tx.send(()).unwrap();
-        b_tx.send(()).unwrap();
-    }
-    let mut hits = [0; 2];
-    for _ in 0..COUNT {
-        select! { reactor;
-            recv(a) -> _ => hits[0] += 1,
-            recv(b) -> _ => hits[1] += 1,
-        }
-    }
-    assert!(hits.iter().all(|&n| n >= COUNT / 4), "{hits:?}");
 }
 
 /// crossbeam-channel tests/list.rs: fairness_duplicates

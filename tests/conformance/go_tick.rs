@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pollmux::{Source, Time, Timer, never, select, sources::ZeroPeriod};
 
 use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
-use crate::cpu::thread_cpu_time;
+use support::cpu::thread_cpu_time;
 
 fn at(n: u64) -> Time {
     Time::ZERO + ms(n)

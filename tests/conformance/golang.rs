@@ -1,9 +1,6 @@
 //! Go's own tests of channels and select: test/chan/*.go, runtime/chan_test.go and others, which
 //! crossbeam-channel has as tests/golang.rs.
 
-#[path = "../../examples/common/mod.rs"]
-mod counting;
-
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,13 +10,9 @@ use std::time::Duration;
 use pollmux::channel::{self, Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError};
 use pollmux::{Inbox, Outbox, Reactor, never, select};
 
-use self::counting::{Counting, allocations};
 use crate::common::{LONG, ms, reactor};
 use crate::support::{inbox, outbox, watched};
-
-/// Counts for each thread by itself, so that the other tests do not disturb.
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use support::warm::allocations;
 
 fn no_value() -> i32 {
     panic!("the value of a send that cannot be")

@@ -32,14 +32,13 @@
 //!   std's sync and async channels, is here once.
 
 mod common;
-#[path = "../common/cpu.rs"]
-mod cpu;
 
 mod after;
 mod channels_bounded;
 mod channels_unbounded;
 mod context;
 mod destruction;
+mod flavors;
 mod go_sleep;
 mod go_tick;
 mod golang;

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pollmux::channel::{
-    self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
-};
+use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use pollmux::{Events, Select, SimWorld, Source, select};
 
 use crate::common::{Drops, LONG, Numbers, ms, next, poll, reactor, within};
+use crate::flavors::{every_kind, limited};
+
+every_kind!(Rendezvous);
+limited!(Rendezvous);
 
 /// crossbeam-channel tests/zero.rs: smoke
 #[test]
@@ -19,13 +21,6 @@ fn alone_neither_end_gets_anything_done() {
     let (tx, rx) = channel::bounded(0);
     assert_eq!(tx.try_send(7), Err(TrySendError::Full(7)));
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
-}
-
-/// crossbeam-channel tests/zero.rs: capacity
-#[test]
-fn the_capacity_is_zero() {
-    let (tx, rx) = channel::bounded::<()>(0);
-    assert_eq!((tx.capacity(), rx.capacity()), (Some(0), Some(0)));
 }
 
 /// crossbeam-channel tests/zero.rs: len_empty_full
@@ -64,37 +59,6 @@ fn try_recv_takes_from_a_sender_that_waits() {
     assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
 }
 
-/// crossbeam-channel tests/zero.rs: recv
-#[test]
-fn recv_waits_for_a_sender_and_then_for_the_end() {
-    let (tx, rx) = channel::bounded(0);
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(20));
-        tx.send(7).unwrap();
-        thread::sleep(ms(20));
-    });
-    assert_eq!(rx.recv(), Ok(7));
-    assert_eq!(rx.recv(), Err(RecvError));
-    sender.join().unwrap();
-}
-
-/// crossbeam-channel tests/zero.rs: recv_timeout
-#[test]
-fn recv_timeout_waits_its_time_and_no_longer_than_for_a_sender() {
-    let (tx, rx) = channel::bounded(0);
-    let start = Instant::now();
-    assert_eq!(rx.recv_timeout(ms(20)), Err(RecvTimeoutError::Timeout));
-    assert!(start.elapsed() >= ms(20));
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(20));
-        tx.send(7).unwrap();
-    });
-    assert_eq!(rx.recv_timeout(LONG), Ok(7));
-    assert_eq!(rx.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
-    assert!(start.elapsed() < LONG);
-    sender.join().unwrap();
-}
-
 /// crossbeam-channel tests/zero.rs: try_send
 #[test]
 fn try_send_gives_to_a_receiver_that_waits() {
@@ -124,166 +88,6 @@ fn send_returns_only_when_the_value_was_taken() {
     });
     drop(rx);
     assert_eq!(tx.send(8), Err(SendError(8)));
-}
-
-/// crossbeam-channel tests/zero.rs: send_timeout
-#[test]
-fn send_timeout_waits_its_time_and_no_longer_than_for_the_receiver() {
-    let (tx, rx) = channel::bounded(0);
-    let start = Instant::now();
-    assert_eq!(tx.send_timeout(1, ms(20)), Err(SendTimeoutError::Timeout(1)));
-    assert!(start.elapsed() >= ms(20));
-    assert_eq!(tx.send_timeout(2, Duration::ZERO), Err(SendTimeoutError::Timeout(2)));
-    let receiver = thread::spawn(move || {
-        thread::sleep(ms(20));
-        assert_eq!(rx.recv(), Ok(3));
-    });
-    assert_eq!(tx.send_timeout(3, LONG), Ok(()));
-    receiver.join().unwrap();
-    assert_eq!(tx.send_timeout(4, LONG), Err(SendTimeoutError::Disconnected(4)));
-    assert!(start.elapsed() < LONG);
-}
-
-/// crossbeam-channel tests/zero.rs: len
-#[test]
-fn the_length_stays_zero_while_messages_go_over() {
-    const COUNT: usize = 2_000;
-    let (tx, rx) = channel::bounded(0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for n in 0..COUNT {
-                tx.send(n).unwrap();
-                assert_eq!(tx.len(), 0);
-            }
-        });
-        for n in 0..COUNT {
-            assert_eq!(rx.recv(), Ok(n));
-            assert_eq!(rx.len(), 0);
-        }
-    });
-}
-
-/// crossbeam-channel tests/zero.rs: disconnect_wakes_sender
-#[test]
-fn senders_that_wait_get_their_values_back_when_the_receiver_goes() {
-    let (tx, rx) = channel::bounded(0);
-    let waiting: Vec<_> = (0..3)
-        .map(|n| {
-            let tx = tx.clone();
-            thread::spawn(move || assert_eq!(tx.send(n), Err(SendError(n))))
-        })
-        .collect();
-    thread::sleep(ms(30));
-    drop(rx);
-    waiting.into_iter().for_each(|thread| thread.join().unwrap());
-}
-
-/// crossbeam-channel tests/zero.rs: disconnect_wakes_receiver
-#[test]
-fn a_receiver_that_waits_hears_of_the_last_senders_end() {
-    let (tx, rx) = channel::bounded::<()>(0);
-    let receiver = thread::spawn(move || assert_eq!(rx.recv(), Err(RecvError)));
-    let other = tx.clone();
-    drop(tx);
-    thread::sleep(ms(30));
-    assert!(!receiver.is_finished());
-    drop(other);
-    receiver.join().unwrap();
-}
-
-/// crossbeam-channel tests/zero.rs: spsc
-#[test]
-fn a_pair_of_threads_keeps_the_order() {
-    const COUNT: usize = 5_000;
-    let (tx, rx) = channel::bounded(0);
-    let receiver = thread::spawn(move || {
-        (0..COUNT).for_each(|n| assert_eq!(rx.recv(), Ok(n)));
-        assert_eq!(rx.recv(), Err(RecvError));
-    });
-    (0..COUNT).for_each(|n| tx.send(n).unwrap());
-    drop(tx);
-    receiver.join().unwrap();
-}
-
-/// crossbeam-channel tests/zero.rs: mpmc
-#[test]
-fn of_many_senders_everything_arrives_once_and_in_each_ones_order() {
-    const COUNT: usize = 1_500;
-    const SENDERS: usize = 4;
-    let (tx, rx) = channel::bounded(0);
-    thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            let tx = tx.clone();
-            scope.spawn(move || (0..COUNT).for_each(|n| tx.send((sender, n)).unwrap()));
-        }
-        drop(tx);
-        let mut seen = [0; SENDERS];
-        for (sender, n) in &rx {
-            assert_eq!(n, seen[sender]);
-            seen[sender] += 1;
-        }
-        assert_eq!(seen, [COUNT; SENDERS]);
-    });
-}
-
-/// crossbeam-channel tests/zero.rs: stress_oneshot
-#[test]
-fn a_channel_for_one_message_works_every_time() {
-    for n in 0..500 {
-        let (tx, rx) = channel::bounded(0);
-        thread::scope(|scope| {
-            scope.spawn(move || assert_eq!(rx.recv(), Ok(n)));
-            scope.spawn(move || tx.send(n).unwrap());
-        });
-    }
-}
-
-/// crossbeam-channel tests/zero.rs: stress_iter
-#[test]
-fn requests_and_responses_between_two_channels_do_not_get_stuck() {
-    const COUNT: usize = 500;
-    let (request_tx, request_rx) = channel::bounded(0);
-    let (response_tx, response_rx) = channel::bounded(0);
-    let worker = thread::spawn(move || {
-        let mut count = 0;
-        while count < COUNT {
-            count += request_rx.try_iter().sum::<usize>();
-            let _ = response_tx.try_send(count);
-            thread::yield_now();
-        }
-    });
-    for _ in response_rx.iter().take(COUNT) {
-        request_tx.send(1).unwrap();
-    }
-    worker.join().unwrap();
-}
-
-/// crossbeam-channel tests/zero.rs: stress_timeout_two_threads
-#[test]
-fn nothing_is_lost_or_doubled_between_timeouts_of_both_sides() {
-    const COUNT: usize = 50;
-    let (tx, rx) = channel::bounded(0);
-    let sender = thread::spawn(move || {
-        for n in 0..COUNT {
-            if n % 2 == 0 {
-                thread::sleep(ms(3));
-            }
-            while tx.send_timeout(n, ms(1)).is_err() {}
-        }
-    });
-    for n in 0..COUNT {
-        if n % 3 == 0 {
-            thread::sleep(ms(3));
-        }
-        loop {
-            match rx.recv_timeout(ms(1)) {
-                Ok(got) => break assert_eq!(got, n),
-                Err(error) => assert_eq!(error, RecvTimeoutError::Timeout),
-            }
-        }
-    }
-    assert_eq!(rx.recv(), Err(RecvError));
-    sender.join().unwrap();
 }
 
 /// crossbeam-channel tests/zero.rs: drops
@@ -331,34 +135,6 @@ fn two_channels_with_senders_waiting_are_received_from_equally() {
     assert!(hits.iter().all(|&n| n >= COUNT / 4), "{hits:?}");
 }
 
-/// crossbeam-channel tests/zero.rs: fairness_duplicates
-#[test]
-fn cases_on_the_same_inbox_are_chosen_equally() {
-    const COUNT: usize = 2_000;
-    let reactor = reactor();
-    let (tx, inbox) = reactor.channel(0).unwrap();
-    let sender = thread::spawn(move || (0..COUNT).for_each(|n| tx.send(n).unwrap()));
-    let mut hits = [0; 4];
-    let mut take = |case: usize, n| {
-        assert_eq!(n, Ok(hits.iter().sum()));
-        hits[case] += 1;
-    };
-    for _ in 0..COUNT {
-        // A sender that came while the select! slept would be no choice.
-        while !inbox.is_ready() {
-            thread::yield_now();
-        }
-        select! { reactor;
-            recv(inbox) -> n => take(0, n),
-            recv(inbox) -> n => take(1, n),
-            recv(inbox) -> n => take(2, n),
-            recv(inbox) -> n => take(3, n),
-        }
-    }
-    sender.join().unwrap();
-    assert!(hits.iter().all(|&n| n >= COUNT / 8), "{hits:?}");
-}
-
 /// crossbeam-channel tests/zero.rs: recv_in_send
 #[test]
 fn the_value_of_a_send_case_may_wait_for_another_channel() {
@@ -387,30 +163,6 @@ fn the_value_of_a_send_case_is_not_evaluated_while_nobody_receives() {
         default(ms(5)) => {}
     }
     assert!(!evaluated.get());
-}
-
-/// crossbeam-channel tests/zero.rs: channel_through_channel
-#[test]
-fn the_next_channel_travels_through_each() {
-    const COUNT: usize = 300;
-    struct Next(Option<channel::Receiver<Next>>);
-    let (tx, rx) = channel::bounded(0);
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut tx = tx;
-            for _ in 0..COUNT {
-                let (next_tx, next_rx) = channel::bounded(0);
-                tx.send(Next(Some(next_rx))).unwrap();
-                tx = next_tx;
-            }
-        });
-        let (mut rx, mut count) = (rx, 0);
-        while let Ok(Next(next)) = rx.recv() {
-            rx = next.unwrap();
-            count += 1;
-        }
-        assert_eq!(count, COUNT);
-    });
 }
 
 /// Go runtime/chan.go: the queue of waiting senders is FIFO

@@ -1,4 +1,4 @@
-//! `recv` cases of `select!`: the behaviours of crossbeam-channel's tests/select.rs for receivers.
+//! `recv` cases of `select!`: the behaviours of crossbeam-channel's api/select.rs for receivers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use pollmux::{Reactor, select};
 use crate::common::{LONG, ms, reactor};
 use crate::support::{inbox, watched};
 
-/// crossbeam-channel tests/select.rs: smoke1
+/// crossbeam-channel api/select.rs: smoke1
 #[test]
 fn the_ready_one_of_two_is_received_from() {
     watched(|| {
@@ -30,7 +30,7 @@ fn the_ready_one_of_two_is_received_from() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: smoke2
+/// crossbeam-channel api/select.rs: smoke2
 #[test]
 fn the_last_of_five_is_found() {
     watched(|| {
@@ -51,7 +51,7 @@ fn the_last_of_five_is_found() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected
+/// crossbeam-channel api/select.rs: disconnected
 #[test]
 fn a_channel_without_senders_is_ready_for_ever() {
     watched(|| {
@@ -68,7 +68,7 @@ fn a_channel_without_senders_is_ready_for_ever() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected
+/// crossbeam-channel api/select.rs: disconnected
 #[test]
 fn the_last_sender_that_goes_ends_the_sleep() {
     watched(|| {
@@ -94,7 +94,7 @@ fn the_last_sender_that_goes_ends_the_sleep() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected (one case is over, the other goes on)
+/// crossbeam-channel api/select.rs: disconnected (one case is over, the other goes on)
 #[test]
 fn a_loop_goes_on_with_the_channel_that_is_left() {
     watched(|| {
@@ -124,7 +124,7 @@ fn a_loop_goes_on_with_the_channel_that_is_left() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: default
+/// crossbeam-channel api/select.rs: default
 #[test]
 fn default_runs_only_when_nothing_is_ready() {
     watched(|| {
@@ -146,7 +146,7 @@ fn default_runs_only_when_nothing_is_ready() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: default (when disconnected)
+/// crossbeam-channel api/select.rs: default (when disconnected)
 #[test]
 fn the_end_of_a_channel_beats_default() {
     watched(|| {
@@ -164,7 +164,7 @@ fn the_end_of_a_channel_beats_default() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: default (default_only)
+/// crossbeam-channel api/select.rs: default (default_only)
 #[test]
 fn default_alone_runs_at_once_or_after_its_time() {
     watched(|| {
@@ -176,7 +176,7 @@ fn default_alone_runs_at_once_or_after_its_time() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: timeout
+/// crossbeam-channel api/select.rs: timeout
 #[test]
 fn a_timeout_is_never_early_and_the_message_is_not_lost() {
     watched(|| {
@@ -203,7 +203,7 @@ fn a_timeout_is_never_early_and_the_message_is_not_lost() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: timeout (zero)
+/// crossbeam-channel api/select.rs: timeout (zero)
 #[test]
 fn a_timeout_of_zero_is_default() {
     watched(|| {
@@ -222,7 +222,7 @@ fn a_timeout_of_zero_is_default() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: timeout (overflow)
+/// crossbeam-channel api/select.rs: timeout (overflow)
 #[test]
 fn a_timeout_beyond_all_clocks_waits_for_the_message() {
     watched(|| {
@@ -240,7 +240,7 @@ fn a_timeout_beyond_all_clocks_waits_for_the_message() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: default_when_disconnected with a timeout
+/// crossbeam-channel api/select.rs: default_when_disconnected with a timeout
 #[test]
 fn the_end_of_a_channel_cuts_a_timeout_short() {
     watched(|| {
@@ -258,7 +258,7 @@ fn the_end_of_a_channel_cuts_a_timeout_short() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: unblocks
+/// crossbeam-channel api/select.rs: unblocks
 #[test]
 fn a_message_to_any_case_ends_the_sleep() {
     watched(|| {
@@ -281,7 +281,7 @@ fn a_message_to_any_case_ends_the_sleep() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: both_ready
+/// crossbeam-channel api/select.rs: both_ready
 #[test]
 fn of_two_ready_ones_each_turn_takes_one() {
     watched(|| {
@@ -306,7 +306,7 @@ fn of_two_ready_ones_each_turn_takes_one() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: preflight1, preflight2
+/// crossbeam-channel api/select.rs: preflight1, preflight2
 #[test]
 fn what_is_in_the_buffer_comes_before_the_end() {
     watched(|| {
@@ -322,7 +322,7 @@ fn what_is_in_the_buffer_comes_before_the_end() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: preflight3
+/// crossbeam-channel api/select.rs: preflight3
 #[test]
 fn a_message_received_elsewhere_leaves_the_end_only() {
     watched(|| {
@@ -336,7 +336,7 @@ fn a_message_received_elsewhere_leaves_the_end_only() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: duplicate_operations
+/// crossbeam-channel api/select.rs: duplicate_operations
 #[test]
 fn one_inbox_may_have_many_cases() {
     watched(|| {
@@ -363,7 +363,7 @@ fn one_inbox_may_have_many_cases() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: duplicate_operations, blocking
+/// crossbeam-channel api/select.rs: duplicate_operations, blocking
 #[test]
 fn many_cases_of_one_rendezvous_take_one_value() {
     watched(|| {
@@ -388,7 +388,7 @@ fn many_cases_of_one_rendezvous_take_one_value() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: duplicate_operations; Go runtime/chan_test.go:
+/// crossbeam-channel api/select.rs: duplicate_operations; Go runtime/chan_test.go:
 /// TestPseudoRandomSend, receiving
 #[test]
 fn equal_cases_of_a_rendezvous_have_the_same_chance() {
@@ -418,7 +418,7 @@ fn equal_cases_of_a_rendezvous_have_the_same_chance() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: nesting
+/// crossbeam-channel api/select.rs: nesting
 #[test]
 fn an_arm_may_select_from_the_same_channels() {
     watched(|| {
@@ -439,7 +439,7 @@ fn an_arm_may_select_from_the_same_channels() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: loop_try
+/// crossbeam-channel api/select.rs: loop_try
 #[test]
 fn who_tries_in_a_loop_meets_who_waits() {
     watched(|| {
@@ -467,7 +467,7 @@ fn who_tries_in_a_loop_meets_who_waits() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_recv
+/// crossbeam-channel api/select.rs: stress_recv
 #[test]
 fn two_streams_arrive_whole_and_in_order() {
     const COUNT: u32 = 5_000;
@@ -500,7 +500,7 @@ fn two_streams_arrive_whole_and_in_order() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_timeout
+/// crossbeam-channel api/select.rs: stress_timeout
 #[test]
 fn timeouts_that_race_with_messages_lose_none() {
     const COUNT: u64 = 200;
@@ -531,7 +531,7 @@ fn timeouts_that_race_with_messages_lose_none() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: channel_through_channel
+/// crossbeam-channel api/select.rs: channel_through_channel
 #[test]
 fn channels_travel_through_channels() {
     struct Link(Receiver<Link>);
@@ -562,7 +562,7 @@ fn channels_travel_through_channels() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: linearizable_default
+/// crossbeam-channel api/select.rs: linearizable_default
 #[test]
 fn default_never_wins_over_a_message_that_was_sent_before() {
     watched(|| {
@@ -596,7 +596,7 @@ fn default_never_wins_over_a_message_that_was_sent_before() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: fairness1
+/// crossbeam-channel api/select.rs: fairness1
 #[test]
 fn channels_timers_and_ends_have_the_same_chance() {
     const COUNT: usize = 5_000;
@@ -626,7 +626,7 @@ fn channels_timers_and_ends_have_the_same_chance() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: fairness2
+/// crossbeam-channel api/select.rs: fairness2
 #[test]
 fn a_rendezvous_and_buffered_channels_are_all_served() {
     const COUNT: usize = 3_000;
@@ -657,7 +657,7 @@ fn a_rendezvous_and_buffered_channels_are_all_served() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: recv (bare senders against a case)
+/// crossbeam-channel api/select.rs: recv (bare senders against a case)
 #[test]
 fn bare_sends_meet_a_case_at_a_rendezvous() {
     watched(|| {
@@ -687,7 +687,7 @@ fn bare_sends_meet_a_case_at_a_rendezvous() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: objects of one channel used with select and without it
+/// crossbeam-channel api/select.rs: objects of one channel used with select and without it
 #[test]
 fn bare_receives_and_cases_take_turns() {
     watched(|| {
@@ -704,7 +704,7 @@ fn bare_receives_and_cases_take_turns() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: a receiver that moves to another thread
+/// crossbeam-channel api/select.rs: a receiver that moves to another thread
 #[test]
 fn a_receiver_moves_from_reactor_to_reactor() {
     watched(|| {

@@ -1,4 +1,4 @@
-//! `send` cases of `select!`: the behaviours of crossbeam-channel's tests/select.rs for senders,
+//! `send` cases of `select!`: the behaviours of crossbeam-channel's api/select.rs for senders,
 //! and what a permit adds to them.
 
 use std::cell::Cell;
@@ -18,7 +18,7 @@ fn no_value() -> i32 {
     panic!("no value")
 }
 
-/// crossbeam-channel tests/select.rs: smoke1, sending
+/// crossbeam-channel api/select.rs: smoke1, sending
 #[test]
 fn the_one_with_room_is_sent_to() {
     watched(|| {
@@ -38,7 +38,7 @@ fn the_one_with_room_is_sent_to() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: default, sending to an unbounded channel
+/// crossbeam-channel api/select.rs: default, sending to an unbounded channel
 #[test]
 fn an_unbounded_channel_always_has_room() {
     watched(|| {
@@ -55,7 +55,7 @@ fn an_unbounded_channel_always_has_room() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected, sending
+/// crossbeam-channel api/select.rs: disconnected, sending
 #[test]
 fn a_channel_without_a_receiver_gives_the_value_back() {
     watched(|| {
@@ -74,7 +74,7 @@ fn a_channel_without_a_receiver_gives_the_value_back() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected, sending (preflight: the end beats room)
+/// crossbeam-channel api/select.rs: disconnected, sending (preflight: the end beats room)
 #[test]
 fn room_in_a_channel_without_a_receiver_is_not_used() {
     watched(|| {
@@ -92,7 +92,7 @@ fn room_in_a_channel_without_a_receiver_is_not_used() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected, sending
+/// crossbeam-channel api/select.rs: disconnected, sending
 #[test]
 fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
     watched(|| {
@@ -117,7 +117,7 @@ fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: disconnected, sending (the receiver is an inbox of another
+/// crossbeam-channel api/select.rs: disconnected, sending (the receiver is an inbox of another
 /// reactor)
 #[test]
 fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
@@ -142,7 +142,7 @@ fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: default, sending
+/// crossbeam-channel api/select.rs: default, sending
 #[test]
 fn a_full_channel_leaves_default() {
     watched(|| {
@@ -187,7 +187,7 @@ fn the_value_of_a_case_that_is_not_chosen_is_not_evaluated() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: timeout, sending
+/// crossbeam-channel api/select.rs: timeout, sending
 #[test]
 fn a_sender_times_out_and_then_finds_room() {
     watched(|| {
@@ -212,7 +212,7 @@ fn a_sender_times_out_and_then_finds_room() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: timeout at a rendezvous
+/// crossbeam-channel api/select.rs: timeout at a rendezvous
 #[test]
 fn an_offer_that_timed_out_is_withdrawn() {
     watched(|| {
@@ -227,7 +227,7 @@ fn an_offer_that_timed_out_is_withdrawn() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: unblocks, sending
+/// crossbeam-channel api/select.rs: unblocks, sending
 #[test]
 fn a_receiver_at_any_case_ends_the_sleep_of_a_sender() {
     watched(|| {
@@ -258,7 +258,7 @@ fn a_receiver_at_any_case_ends_the_sleep_of_a_sender() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: both_ready, sending and receiving
+/// crossbeam-channel api/select.rs: both_ready, sending and receiving
 #[test]
 fn a_turn_either_sends_or_receives() {
     watched(|| {
@@ -283,7 +283,7 @@ fn a_turn_either_sends_or_receives() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: duplicate_operations, sending
+/// crossbeam-channel api/select.rs: duplicate_operations, sending
 #[test]
 fn one_outbox_may_have_many_cases() {
     watched(|| {
@@ -303,7 +303,7 @@ fn one_outbox_may_have_many_cases() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: duplicate_operations, blocking on a rendezvous
+/// crossbeam-channel api/select.rs: duplicate_operations, blocking on a rendezvous
 #[test]
 fn many_offers_of_one_party_are_accepted_once() {
     watched(|| {
@@ -323,7 +323,7 @@ fn many_offers_of_one_party_are_accepted_once() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: nesting, sending
+/// crossbeam-channel api/select.rs: nesting, sending
 #[test]
 fn arms_and_values_may_select_again() {
     watched(|| {
@@ -341,7 +341,7 @@ fn arms_and_values_may_select_again() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: loop_try, sending
+/// crossbeam-channel api/select.rs: loop_try, sending
 #[test]
 fn who_tries_to_send_in_a_loop_meets_who_waits() {
     watched(|| {
@@ -371,7 +371,7 @@ fn who_tries_to_send_in_a_loop_meets_who_waits() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: two who try
+/// crossbeam-channel api/select.rs: two who try
 #[test]
 fn two_who_only_try_do_not_meet_at_a_rendezvous() {
     watched(|| {
@@ -387,7 +387,7 @@ fn two_who_only_try_do_not_meet_at_a_rendezvous() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_send
+/// crossbeam-channel api/select.rs: stress_send
 #[test]
 fn a_sender_between_two_channels_loses_nothing() {
     const COUNT: u32 = 4_000;
@@ -408,7 +408,7 @@ fn a_sender_between_two_channels_loses_nothing() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_mixed
+/// crossbeam-channel api/select.rs: stress_mixed
 #[test]
 fn two_reactors_send_and_receive_in_one_select() {
     const COUNT: u32 = 3_000;
@@ -445,7 +445,7 @@ fn two_reactors_send_and_receive_in_one_select() {
     }
 }
 
-/// crossbeam-channel tests/select.rs: stress_timeout, sending
+/// crossbeam-channel api/select.rs: stress_timeout, sending
 #[test]
 fn offers_that_time_out_while_they_are_accepted_lose_nothing() {
     const COUNT: u64 = 200;
@@ -506,7 +506,7 @@ fn the_two_sides_of_one_select_do_not_meet() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: both sides of one buffered channel
+/// crossbeam-channel api/select.rs: both sides of one buffered channel
 #[test]
 fn one_select_may_fill_and_drain_the_same_buffer() {
     watched(|| {
@@ -524,7 +524,7 @@ fn one_select_may_fill_and_drain_the_same_buffer() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: two parties with the same two channels
+/// crossbeam-channel api/select.rs: two parties with the same two channels
 #[test]
 fn an_offer_at_several_channels_is_accepted_at_one() {
     watched(|| {
@@ -555,7 +555,7 @@ fn an_offer_at_several_channels_is_accepted_at_one() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: two senders meet one receiver that waits at both channels
+/// crossbeam-channel api/select.rs: two senders meet one receiver that waits at both channels
 #[test]
 fn a_receiver_at_several_channels_is_given_one_value() {
     watched(|| {
@@ -579,7 +579,7 @@ fn a_receiver_at_several_channels_is_given_one_value() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_send (a send case against a bare receive)
+/// crossbeam-channel api/select.rs: stress_send (a send case against a bare receive)
 #[test]
 fn a_send_case_meets_a_bare_receive() {
     watched(|| {
@@ -607,7 +607,7 @@ fn a_send_case_meets_a_bare_receive() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_mixed (a send case against a recv case)
+/// crossbeam-channel api/select.rs: stress_mixed (a send case against a recv case)
 #[test]
 fn a_send_case_meets_a_recv_case() {
     watched(|| {
@@ -637,7 +637,7 @@ fn a_send_case_meets_a_recv_case() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: stress_mixed (a send with a timeout against a recv case with
+/// crossbeam-channel api/select.rs: stress_mixed (a send with a timeout against a recv case with
 /// one)
 #[test]
 fn two_impatient_parties_agree_on_what_was_sent() {
@@ -976,7 +976,7 @@ fn senders_of_every_kind_compete_and_lose_nothing() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: several competing senders, some of which change their mind
+/// crossbeam-channel api/select.rs: several competing senders, some of which change their mind
 #[test]
 fn permits_that_are_given_back_under_competition_leave_the_room_right() {
     const COUNT: u32 = 400;
@@ -1017,7 +1017,7 @@ fn permits_that_are_given_back_under_competition_leave_the_room_right() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: fairness_send2
+/// crossbeam-channel api/select.rs: fairness_send2
 #[test]
 fn outboxes_with_room_have_the_same_chance() {
     const COUNT: usize = 5_000;
@@ -1045,7 +1045,7 @@ fn outboxes_with_room_have_the_same_chance() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: linearizable_default, sending
+/// crossbeam-channel api/select.rs: linearizable_default, sending
 #[test]
 fn default_never_wins_over_room_that_nobody_takes() {
     watched(|| {
@@ -1082,7 +1082,7 @@ fn default_never_wins_over_room_that_nobody_takes() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: channel_through_channel (a request with a way back)
+/// crossbeam-channel api/select.rs: channel_through_channel (a request with a way back)
 #[test]
 fn an_answer_comes_back_through_a_channel_that_was_sent() {
     watched(|| {
@@ -1111,7 +1111,7 @@ fn an_answer_comes_back_through_a_channel_that_was_sent() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: a sender that is dropped by its own arm
+/// crossbeam-channel api/select.rs: a sender that is dropped by its own arm
 #[test]
 fn an_arm_may_drop_the_last_sender() {
     watched(|| {
@@ -1127,7 +1127,7 @@ fn an_arm_may_drop_the_last_sender() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: send and try_send of one sender
+/// crossbeam-channel api/select.rs: send and try_send of one sender
 #[test]
 fn bare_sends_and_cases_take_turns_in_order() {
     watched(|| {
@@ -1142,7 +1142,7 @@ fn bare_sends_and_cases_take_turns_in_order() {
     });
 }
 
-/// crossbeam-channel tests/select.rs: values are dropped once
+/// crossbeam-channel api/select.rs: values are dropped once
 #[test]
 fn every_value_is_dropped_once_whatever_became_of_it() {
     watched(|| {

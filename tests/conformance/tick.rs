@@ -211,7 +211,7 @@ fn cases_on_the_same_ticker_are_chosen_equally() {
     assert!(hits.iter().all(|&n| n >= COUNT / 10), "{hits:?}");
 }
 
-/// crossbeam-channel tests/select.rs: linearizable_default, of a ticker that is reset in its own
+/// crossbeam-channel api/select.rs: linearizable_default, of a ticker that is reset in its own
 /// arm
 #[test]
 fn a_tick_may_move_its_own_ticker() {

@@ -10,10 +10,6 @@
 #[allow(dead_code)]
 #[path = "../../examples/custom_driver.rs"]
 mod custom_driver;
-#[path = "../common/storm.rs"]
-mod storm;
-#[path = "../common/watch.rs"]
-mod watch;
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -35,8 +31,10 @@ use pollmux::{
     driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use storm::Storm;
-use watch::{Random, dog, in_child};
+use support::alone;
+use support::storm;
+use support::storm::Storm;
+use support::watch::{Random, dog, spawn};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -656,12 +654,12 @@ fn a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone(new: New) {
     assert_eq!(looks(), 0, "a timer");
     drop(reactor.signals(&[Signal::USER2]).unwrap());
     assert_eq!(looks(), 0, "signals");
-    let end = reactor.register(Command::new("true").spawn().unwrap()).unwrap();
+    let end = reactor.register(spawn(&mut Command::new("true"))).unwrap();
     select! { reactor; recv(end) -> status => assert!(status.unwrap().success()) }
     assert_eq!(looks(), 0, "a child that has ended");
     drop(end);
     assert_eq!(looks(), 0);
-    reactor.register(Command::new("true").spawn().unwrap()).unwrap().into_inner().wait().unwrap();
+    reactor.register(spawn(&mut Command::new("true"))).unwrap().into_inner().wait().unwrap();
     assert_eq!(looks(), 0, "a child taken back");
 }
 
@@ -669,7 +667,7 @@ fn what_another_reactor_waits_for_is_refused(new: New) {
     let (reactor, other) = (new(), new());
     let (_theirs, fd) = pair(&other, Interest::WRITABLE, Mode::Edge);
     let (timer, signals) = (os_timer(&other), other.signals(&[Signal::USER2]).unwrap());
-    let child = other.register(Command::new("true").spawn().unwrap()).unwrap();
+    let child = other.register(spawn(&mut Command::new("true"))).unwrap();
     let refused =
         |error: io::Error| assert!(error.to_string().contains("another reactor"), "{error}");
     select! { reactor;
@@ -937,68 +935,62 @@ fn an_os_timer_that_was_reset_says_nothing_of_before(new: New) {
 }
 
 /// The name of the test under way: signals want a process of their own.
-fn test_name() -> String {
-    thread::current().name().unwrap().to_owned()
-}
-
 fn raise(signal: &str) {
     let pid = std::process::id().to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
 }
 
 fn signals_arrive(new: New) {
-    in_child(&test_name(), || {
-        let reactor = new();
-        let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
-        for _ in 0..3 {
-            is_quiet(&reactor, &signals);
-            raise("-USR1");
-            select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER1) }
-            raise("-USR2");
-            raise("-USR1");
-            let mut both = Vec::new();
-            for _ in 0..2 {
-                select! { reactor; recv(signals) -> signal => both.push(signal) }
-            }
-            both.sort();
-            assert_eq!(both, [Signal::USER1, Signal::USER2]);
+    alone!();
+    let reactor = new();
+    let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
+    for _ in 0..3 {
+        is_quiet(&reactor, &signals);
+        raise("-USR1");
+        select! { reactor; recv(signals) -> signal => assert_eq!(signal, Signal::USER1) }
+        raise("-USR2");
+        raise("-USR1");
+        let mut both = Vec::new();
+        for _ in 0..2 {
+            select! { reactor; recv(signals) -> signal => both.push(signal) }
         }
-    });
+        both.sort();
+        assert_eq!(both, [Signal::USER1, Signal::USER2]);
+    }
 }
 
 fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
-    in_child(&test_name(), || {
-        let reactor = new();
-        let (tx, inbox) = reactor.channel(1).unwrap();
-        let _storm = Storm::begin();
-        let timer = reactor.timer();
-        while storm::signals() < 20 {
-            timer.reset(ms(5));
-            let due = timer.deadline().unwrap();
-            select! { reactor;
-                recv(timer) -> t => assert_eq!(t, due),
-                recv(inbox) -> _ => unreachable!(),
-            }
-            assert!(Time::now() >= due);
+    alone!();
+    let reactor = new();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let _storm = Storm::begin();
+    let timer = reactor.timer();
+    while storm::signals() < 20 {
+        timer.reset(ms(5));
+        let due = timer.deadline().unwrap();
+        select! { reactor;
+            recv(timer) -> t => assert_eq!(t, due),
+            recv(inbox) -> _ => unreachable!(),
         }
-        let sender = thread::spawn(move || {
-            for n in 0..150 {
-                // so that the receiver sleeps, and is interrupted, at times
-                thread::sleep(Duration::from_micros(n % 7 * 100));
-                tx.send(n).unwrap();
-            }
-        });
+        assert!(Time::now() >= due);
+    }
+    let sender = thread::spawn(move || {
         for n in 0..150 {
-            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+            // so that the receiver sleeps, and is interrupted, at times
+            thread::sleep(Duration::from_micros(n % 7 * 100));
+            tx.send(n).unwrap();
         }
-        sender.join().unwrap();
     });
+    for n in 0..150 {
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+    }
+    sender.join().unwrap();
 }
 
 fn the_end_of_a_child_arrives(new: New) {
     let reactor = new();
     let mut child =
-        Command::new("sh").args(["-c", "read line; exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
+        spawn(Command::new("sh").args(["-c", "read line; exit 7"]).stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let child = reactor.register(child).unwrap();
     is_quiet(&reactor, &child);

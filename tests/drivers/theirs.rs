@@ -12,8 +12,8 @@ use std::thread;
 use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
-use crate::watch::{Random, dog};
 use crate::{allow_files, is_quiet, key_list, ms};
+use support::watch::{Random, dog};
 
 /// Somebody's own sources on a driver, in the words that mio and polling have in common.
 trait Theirs {

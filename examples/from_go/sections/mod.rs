@@ -87,9 +87,10 @@ pub const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Prints lines of a section's output.
+/// Prints lines of a section's output. Paths begin at the root, wherever this file is a module.
 pub fn say(text: fmt::Arguments<'_>) {
-    for line in text.to_string().lines() {
+    let above = file!().trim_end_matches("examples/from_go/sections/mod.rs");
+    for line in text.to_string().replace(above, "").lines() {
         assert!(line.chars().count() + INDENT.len() <= WIDTH, "a line too long: {line}");
         println!("{INDENT}{line}");
     }

@@ -20,10 +20,8 @@ mod embed_tokio;
 #[path = "../on_mio.rs"]
 #[allow(dead_code)]
 mod on_mio;
-#[path = "../../../tests/common/watch.rs"]
-mod watch;
 
-use watch::dog;
+use support::watch::dog;
 
 const ROUNDS: u32 = 10_000;
 

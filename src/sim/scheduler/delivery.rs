@@ -2,7 +2,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-/// What becomes of a message that was on its way.
+/// The fate of a message that was on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Fate {
     Arrives,

@@ -15,7 +15,7 @@ pub(in crate::sim) struct Drift {
 }
 
 impl Drift {
-    /// What the member's clock says when the world's says `t`.
+    /// The time on the member's clock when the world's says `t`.
     pub(super) fn at(&self, t: Time) -> Time {
         let passed = i128::from(t.as_nanos()) - i128::from(self.origin.as_nanos());
         let gained = (passed * i128::from(self.ppm)).div_euclid(1_000_000);

@@ -35,8 +35,8 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::panic;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 pub(super) use self::delivery::{Delivery, Fate, quietly};
@@ -48,6 +48,7 @@ use self::woken::Woken;
 use super::history::{Happening, History};
 use super::member::{Driven, MemberDriver, may_panic, waits_for};
 use crate::driver::VirtualClock;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::Time;
 
 /// The number of a member; never used again.
@@ -106,7 +107,7 @@ impl Scheduler {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn clock(&self) -> &VirtualClock {
@@ -128,9 +129,8 @@ impl Scheduler {
         self.lock().closed
     }
 
-    /// splitmix64, after Vigna.
     pub(super) fn random(&self) -> u64 {
-        self.lock().random()
+        self.lock().random.next()
     }
 
     /// A choice of the network's. `None` when no more are left to chance.
@@ -339,7 +339,7 @@ impl Scheduler {
     }
 
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(state)
     }
 
     /// The caller hands the turn over, waits until it is back, and joins members that end.
@@ -583,7 +583,7 @@ impl Scheduler {
         let record = &state.members[&id];
         let body = record.body.clone();
         let take = move || {
-            let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let body = body.lock().take();
             if let Some(body) = body {
                 body();
             }
@@ -624,7 +624,7 @@ impl Scheduler {
             if let Some(&id) = state.doomed.first() {
                 state.put_back(last.take());
                 if state.members.get(&id).is_some_and(|record| record.phase == Phase::New) {
-                    // It never begins; what its life holds is dropped in its turn.
+                    // The member never begins; the values of its life are dropped in its turn.
                     let record = state.remove(id);
                     drop(state);
                     quietly(|| drop(record));
@@ -651,8 +651,7 @@ impl Scheduler {
                 continue;
             }
             let now = self.clock.now();
-            let woken =
-                std::mem::take(&mut *self.woken.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let woken = std::mem::take(&mut *self.woken.0.lock());
             for id in woken {
                 state.make_able_if_woken(id);
             }

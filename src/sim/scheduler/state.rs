@@ -1,9 +1,9 @@
-//! What the scheduler knows of its members, of the messages on their way, and of chance.
+//! The state of the scheduler: its members, the messages on their way, and chance.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 
 use super::Id;
@@ -12,6 +12,7 @@ use super::drift::Drift;
 use super::woken::Flag;
 use crate::sim::history::Happening;
 use crate::sim::member::WaitsFor;
+use crate::sync::{Mutex, Random};
 use crate::sys::Time;
 
 /// The life of a member, to be run on its thread.
@@ -27,7 +28,7 @@ pub(super) struct Record {
     pub(super) thread: Option<JoinHandle<()>>,
     pub(super) killed: bool,
     pub(super) paused: bool,
-    /// It stands in `able`.
+    /// The member stands in `able`.
     pub(super) is_able: bool,
     pub(super) asked: bool,
     pub(super) waits_for: Vec<WaitsFor>,
@@ -69,7 +70,7 @@ pub(in crate::sim) struct Stuck {
     pub(in crate::sim) waits_for: Vec<WaitsFor>,
 }
 
-/// What the lock guards.
+/// The state behind the lock.
 pub(super) struct State {
     /// Those that have not ended.
     pub(super) members: BTreeMap<Id, Record>,
@@ -99,8 +100,8 @@ pub(super) struct State {
     /// By time of arrival, a number from the seed, and the order of sending.
     pub(super) deliveries: BTreeMap<(Time, u64, u64), Delivery>,
     pub(super) posted: u64,
-    /// The state of the generator behind all that is left to chance.
-    pub(super) random: u64,
+    /// Behind all that is left to chance.
+    pub(super) random: Random,
     /// Choices made so far, and how many are made by chance: the rest takes the first.
     pub(super) choices: u64,
     pub(super) budget: u64,
@@ -129,7 +130,7 @@ impl State {
             end: End::Over,
             deliveries: BTreeMap::new(),
             posted: 0,
-            random: seed,
+            random: Random::new(seed),
             choices: 0,
             budget,
             handovers: 0,
@@ -138,17 +139,9 @@ impl State {
         }
     }
 
-    pub(super) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.random;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
     pub(super) fn choice(&mut self) -> Option<u64> {
         self.choices += 1;
-        let random = self.random();
+        let random = self.random.next();
         (self.choices <= self.budget).then_some(random)
     }
 
@@ -228,7 +221,7 @@ impl State {
         deadline.into_iter().chain(delivery).min().filter(|&t| t < Time::MAX)
     }
 
-    /// What the members that wait have told.
+    /// The report of the members that wait.
     pub(super) fn deadlock(&mut self) -> End {
         let stuck = self.members.values_mut().map(|record| Stuck {
             name: record.name.clone(),

@@ -1,11 +1,12 @@
 //! The wakers of members.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Id;
 use crate::driver::Wake;
+use crate::sync::Mutex;
 
 /// The members that were woken since somebody looked.
 #[derive(Default)]
@@ -21,7 +22,7 @@ pub(in crate::sim) struct Flag {
 impl Wake for Flag {
     fn wake(&self) -> io::Result<()> {
         if !self.set.swap(true, Ordering::AcqRel) {
-            self.list.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+            self.list.0.lock().push(self.id);
         }
         Ok(())
     }

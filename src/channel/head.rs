@@ -1,0 +1,469 @@
+//! The receiver's side of a buffered channel: a message is found, and taken out of its slot.
+//!
+//! [`Head::try_recv`] takes the message at the head, if that is written. Otherwise a [`Reader`]
+//! searches for the first written one behind it: a detour (`state.rs`). It gives a [`Written`],
+//! which is used up when the message is taken out.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::TryRecvError;
+use super::ring::{Stamp, WRITTEN};
+use super::shared::Shared;
+use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
+use crate::sync::{Ordering, fence, light_fence, settle_fence, wait_briefly};
+use crate::sys::Time;
+use crate::wake::{Look, Probe, Request};
+
+/// The receiver's end of a buffered channel. There is one, and it is not `Sync`.
+pub(super) struct Head<T> {
+    state: Arc<State>,
+    shared: Arc<Shared<T>>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// The right to do what only the receiver may do. It does not leave the receiver's thread.
+pub(super) struct Reader<'a> {
+    state: &'a State,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// A written message that the receiver has found: the right to take it out, once.
+pub(super) struct Written<'a> {
+    reader: Reader<'a>,
+    position: u64,
+    /// The number of its ring.
+    ring: usize,
+}
+
+/// The outcome of the receiver's search.
+pub(super) enum Found<'a> {
+    Message(Written<'a>),
+    /// Every sender is gone, and the channel is empty.
+    End,
+    /// Nothing, and nothing is coming.
+    Nothing,
+    /// Only claimed positions without a message.
+    Coming,
+}
+
+/// The positions that are claimed and not received, and the rings that hold them.
+struct Span {
+    head: u64,
+    tail: u64,
+    /// The number of the tail's ring, and the base of its side.
+    claimed: usize,
+}
+
+/// How many unwritten positions a detour remembers.
+const HOLES: usize = 6;
+
+/// The receiver's memory of the positions behind the head.
+pub(super) struct Detour {
+    /// Messages that were taken out of turn.
+    taken: usize,
+    /// The positions before this one are taken, or are holes.
+    ahead: u64,
+    /// Positions that were found unwritten, the lowest first.
+    holes: [u64; HOLES],
+    len: usize,
+}
+
+impl<T> Head<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>) -> Head<T> {
+        Head { state: shared.state().clone(), shared, not_sync: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    #[inline(always)]
+    fn reader(&self) -> Reader<'_> {
+        // SAFETY: we are the receiver, of which there is one, and it is not shared. Each function
+        // here makes one reader and uses it up.
+        unsafe { self.state.reader() }
+    }
+
+    /// Returns true if the message of the head is there.
+    #[inline(always)]
+    fn is_written(&self, head: u64) -> bool {
+        let reading = self.state().rings().read_by_receiver();
+        // SAFETY: we are the receiver, and this is the ring that it reads.
+        let slot = unsafe { self.shared.slot(reading, head) };
+        slot.stamp.load(Ordering::Acquire) == head | WRITTEN
+    }
+
+    #[inline(always)]
+    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        let state = self.state();
+        let head = state.head();
+        let reading = state.rings().read_by_receiver();
+        // SAFETY: we are the receiver, and this is the ring that it reads.
+        let slot = unsafe { self.shared.slot(reading, head) };
+        // A head with a detour has a bit that no stamp has.
+        if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
+            return self.try_recv_slow();
+        }
+        // SAFETY: the stamp has acquired the sender's write. Only we take: there is one receiver,
+        // which is not shared, and no sender writes the slot before it has seen the next head.
+        let value = slot.value.with_mut(|from| unsafe { (*from).assume_init_read() });
+        // SAFETY: the message at the head is out, and the head has no detour.
+        unsafe { self.reader().pass_head(head) };
+        Ok(value)
+    }
+
+    #[inline(never)]
+    fn try_recv_slow(&self) -> Result<T, TryRecvError> {
+        match self.reader().find() {
+            Found::Message(written) => {
+                // SAFETY: the message was found in this channel, and `written` is the right to take
+                // it. That right ends below.
+                let value = unsafe { self.shared.read(written.ring, written.position) };
+                written.pass();
+                Ok(value)
+            }
+            Found::End => Err(TryRecvError::Disconnected),
+            Found::Nothing | Found::Coming => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// After the channel was found empty: the ring may shrink.
+    #[inline]
+    pub(super) fn rest(&self) {
+        self.reader().rest();
+    }
+
+    /// Returns true if `try_recv` would give a message or the end.
+    #[inline(always)]
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_written(self.state().head()) || self.is_ready_slow()
+    }
+
+    #[inline]
+    fn is_ready_slow(&self) -> bool {
+        !self.state().is_quiet() && matches!(self.reader().find(), Found::Message(_) | Found::End)
+    }
+}
+
+impl<T> Drop for Head<T> {
+    /// Closes the channel and drops what is in it. Waits for nobody: a sender that has claimed a
+    /// position and not written its message drops that message itself.
+    fn drop(&mut self) {
+        self.reader().close();
+        // SAFETY: we are the receiver, and going.
+        let drop_left = || unsafe { self.shared.drop_left() };
+        if drop_left() {
+            // A sender that stores its stamp after this fence sees the request and drops its
+            // message. What it stored before is visible now. Without the fence the drop of the last
+            // end does the rest.
+            settle_fence();
+            drop_left();
+        }
+    }
+}
+
+impl State {
+    /// # Safety
+    /// The caller must be the receiver, or its reactor on the same thread. It must not make another
+    /// reader while this one, or a [`Written`] of it, is there.
+    #[inline(always)]
+    unsafe fn reader(&self) -> Reader<'_> {
+        Reader { state: self, not_send: PhantomData }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Frees the slot of the message at the head, and wakes a sender that waits for it.
+    ///
+    /// # Safety
+    /// The message must be out, and `head` be the head, without a detour.
+    #[inline(always)]
+    unsafe fn pass_head(&self, head: u64) {
+        self.move_head((head + 1) & POSITION, 1);
+    }
+
+    #[inline(always)]
+    fn move_head(&self, head: u64, freed: usize) {
+        self.state.head.store(head, Ordering::Release);
+        light_fence();
+        if self.state.room.is_awaited() {
+            self.state.wake_senders(freed);
+        }
+    }
+
+    fn span(&self, word: u64) -> Span {
+        let head = self.state.head() & POSITION;
+        Span { head, tail: word & POSITION, claimed: self.state.rings_of(word) }
+    }
+
+    /// The stamp of a position in the span, and its ring.
+    fn stamp(&self, span: &Span, position: u64) -> (Stamp, usize) {
+        if behind(span.head, position) >= behind(span.head, span.tail) {
+            return (Stamp::Unwritten, 0);
+        }
+        // SAFETY: we are the receiver, and these are the rings of a tail.
+        unsafe { self.state.rings.find(position, span.claimed) }
+    }
+
+    /// The ring of a position in the span, if the position is written.
+    fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
+        let (stamp, ring) = self.stamp(span, position);
+        (stamp == Stamp::Written).then_some((position, ring))
+    }
+
+    /// Finds the message to receive next. Waits for no sender, but for one microsecond for the
+    /// message at the head.
+    #[inline(never)]
+    fn find(self) -> Found<'a> {
+        let state = self.state;
+        // "Empty" and "gone" are read at once: between two readings a last message could come.
+        let word = state.front.tail.load(Ordering::SeqCst);
+        let span = self.span(word);
+        let head = span.head;
+        if head == span.tail {
+            self.rest();
+            return if word & GONE != 0 { Found::End } else { Found::Nothing };
+        }
+        let at_head = || {
+            // SAFETY: we are the receiver; these are its head and the rings of a tail.
+            unsafe { state.rings.enter(head, span.claimed) };
+            self.written(&span, head)
+        };
+        let mut found = at_head();
+        if found.is_none() {
+            let detour = &mut *state.detour.lock();
+            if detour.taken == 0 && wait_briefly(100, || self.is_head_written(head)) {
+                found = at_head();
+            }
+            if found.is_none() {
+                if detour.taken == 0 {
+                    (detour.ahead, detour.len) = (head, 0);
+                }
+                found = detour.first_written(&self, &span);
+            }
+        }
+        found.map_or(Found::Coming, |(position, ring)| {
+            Found::Message(Written { reader: self, position, ring })
+        })
+    }
+
+    #[inline(always)]
+    fn is_head_written(&self, head: u64) -> bool {
+        // SAFETY: we are the receiver.
+        unsafe { self.state.rings.is_written(head) }
+    }
+
+    /// After the channel was found empty: its ring shrinks if that is large, and was nearly empty
+    /// for long.
+    #[inline]
+    fn rest(&self) {
+        if self.state.rings.is_large() {
+            self.rest_large();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rest_large(&self) {
+        let state = self.state;
+        let word = state.front.tail.load(Ordering::SeqCst);
+        let (head, from) = (state.head(), ring(word));
+        // A head with a detour is another one.
+        if head != word & POSITION || word & CLOSED != 0 || state.rings.reading() != from {
+            return;
+        }
+        let observation = state.observe(from, 0);
+        state.front.head_seen.store(state.head_for(from, head, observation), Ordering::Release);
+        let smaller = observation.enough.and_then(|enough| state.prepare_smaller(from, enough));
+        let Some(smaller) = smaller else { return };
+        let (rings, next) = (smaller.rings, smaller.upper(word) | head);
+        if state
+            .front
+            .tail
+            .compare_exchange(word, next, Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+        {
+            smaller.keep();
+            // SAFETY: we are the receiver. The tail is in this ring now, and is the head.
+            unsafe {
+                state.rings.set_start(rings & RING, head);
+                state.rings.enter(head, rings);
+            }
+        }
+    }
+
+    /// Refuses every later claim, wakes all senders that wait, and asks senders to drop messages
+    /// that they have not written yet. The receiver is going.
+    fn close(&self) {
+        self.state.front.tail.fetch_or(CLOSED, Ordering::SeqCst);
+        self.state.targets.set(None);
+        self.state.request.ask(Request::Drop);
+        fence(Ordering::SeqCst);
+        self.state.wake_senders(usize::MAX >> 1);
+    }
+}
+
+impl Written<'_> {
+    /// Moves the head after the message was taken out, or remembers that it was taken out of turn.
+    fn pass(self) {
+        let Written { reader, position, ring } = self;
+        let state = reader.state;
+        let span = reader.span(state.front.tail.load(Ordering::SeqCst));
+        let head = span.head;
+        let detour = &mut *state.detour.lock();
+        if position != head {
+            // SAFETY: we are the receiver and have taken the message.
+            unsafe { state.rings.set_taken(ring, position) };
+            detour.taken += 1;
+            detour.fill(position);
+            state.head.store(head | DETOUR, Ordering::Release);
+            return;
+        }
+        let (mut next, mut freed) = (state.after(head), 1);
+        loop {
+            // SAFETY: we are the receiver. All positions before this one are received, and these
+            // are the rings of a tail.
+            unsafe { state.rings.enter(next, span.claimed) };
+            if detour.taken == 0 || reader.stamp(&span, next).0 != Stamp::Taken {
+                break;
+            }
+            detour.taken -= 1;
+            (next, freed) = (state.after(next), freed + 1);
+        }
+        detour.pass(head, next);
+        reader.move_head(if detour.taken > 0 { next | DETOUR } else { next }, freed);
+    }
+}
+
+impl Detour {
+    pub(super) fn new() -> Detour {
+        Detour { taken: 0, ahead: 0, holes: [0; HOLES], len: 0 }
+    }
+
+    /// The first written message of the span, and its ring.
+    fn first_written(&mut self, reader: &Reader<'_>, span: &Span) -> Option<(u64, usize)> {
+        let (head, end) = (span.head, behind(span.head, span.tail));
+        let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
+        let mut written = holes.filter_map(|&hole| reader.written(span, hole));
+        if let Some(first) = written.next() {
+            return Some(first);
+        }
+        let mut position = self.ahead;
+        while behind(head, position) < end {
+            let (stamp, ring) = reader.stamp(span, position);
+            if stamp == Stamp::Written {
+                return Some((position, ring));
+            }
+            if position == self.ahead {
+                if stamp == Stamp::Taken {
+                    self.ahead = (position + 1) & POSITION;
+                } else if self.len < HOLES {
+                    self.holes[self.len] = position;
+                    self.len += 1;
+                    self.ahead = (position + 1) & POSITION;
+                }
+            }
+            position = (position + 1) & POSITION;
+        }
+        None
+    }
+
+    /// A message was taken at this position: it is a hole no more.
+    fn fill(&mut self, position: u64) {
+        if let Some(at) = self.holes[..self.len].iter().position(|&hole| hole == position) {
+            self.holes.copy_within(at + 1..self.len, at);
+            self.len -= 1;
+        }
+    }
+
+    /// The head goes from one position to another.
+    fn pass(&mut self, from: u64, to: u64) {
+        let passed = behind(from, to);
+        let left =
+            self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
+        self.holes.copy_within(left..self.len, 0);
+        self.len -= left;
+        if behind(from, self.ahead) < passed {
+            self.ahead = to;
+        }
+    }
+}
+
+impl Probe for State {
+    #[inline]
+    fn look(&self) -> Look {
+        // SAFETY: a probe does not leave the thread of its receiver, and its reactor lets go of it
+        // before the receiver moves. (A thread that sleeps without a reactor is the receiver.)
+        let reader = unsafe { self.reader() };
+        if self.is_quiet() {
+            reader.rest();
+            return Look::Quiet;
+        }
+        if reader.is_head_written(self.head()) {
+            return Look::Ready;
+        }
+        match reader.find() {
+            Found::Message(_) | Found::End => Look::Ready,
+            Found::Nothing => Look::Quiet,
+            Found::Coming => Look::Coming,
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        self.request.ask(request);
+    }
+
+    fn silence(&self) {
+        self.request.silence();
+    }
+
+    fn order(&self) -> u64 {
+        self.request.order()
+    }
+
+    fn follow(&self, clock: Box<dyn Fn() -> Time + Send + Sync>) {
+        self.follow(Some(clock));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::channel::Target;
+    use crate::wake::{Notify, Wake};
+
+    struct Nothing;
+
+    impl Wake for Nothing {
+        fn wake(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn party() -> Arc<Notify> {
+        let party = Arc::new(Notify::new(Arc::new(Nothing)));
+        party.prepare(0);
+        party
+    }
+
+    #[test]
+    fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
+        let (_tx, rx) = crate::channel::ends::<u64>(Some(1));
+        let state = rx.state();
+        let (old, new) = (party(), party());
+        let to = |notify: &Arc<Notify>| Some(Target { notify: notify.clone(), slot: 0 });
+        state.set_target(to(&old));
+        state.ask(Request::Mark);
+        let asked = state.asked();
+        // The sender stands still here, and the receiver moves.
+        state.set_target(None);
+        state.set_target(to(&new));
+        state.ask(Request::Wake);
+        old.answer(asked, &state.request, 0);
+        assert!(state.asked().is_some());
+    }
+}

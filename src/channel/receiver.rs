@@ -1,0 +1,309 @@
+//! The receiving end of a channel, as users and reactors see it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::head::Head;
+use super::rendezvous::Rendezvous;
+use super::state::State;
+use super::target::Target;
+use super::{Nap, RecvError, RecvTimeoutError, TryRecvError, deadline_after, measures};
+use crate::sync::{Backoff, Ordering, fence, forbid_blocking, settle_fence};
+use crate::wake::{Look, Notify, Probe, Request};
+
+pub(super) enum Receiving<T> {
+    Buffer(Head<T>),
+    Rendezvous(Arc<Rendezvous<T>>),
+}
+
+/// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
+///
+/// To wait for it together with timers and other channels register it:
+/// [`Handle::register`](crate::Handle::register).
+///
+/// Dropping it drops the messages that are still in the channel. When the drop of one of them
+/// panics, the others are dropped all the same, and then the panic goes on. **When a second one
+/// panics meanwhile the process aborts**, as with any panic while another one unwinds. So does a
+/// first one when the receiver goes in a thread that unwinds.
+pub struct Receiver<T> {
+    pub(super) flavor: Receiving<T>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl<T> Receiver<T> {
+    pub(super) fn of_buffer(head: Head<T>) -> Receiver<T> {
+        Receiver { flavor: Receiving::Buffer(head), not_sync: PhantomData }
+    }
+
+    pub(super) fn of_rendezvous(end: Arc<Rendezvous<T>>) -> Receiver<T> {
+        Receiver { flavor: Receiving::Rendezvous(end), not_sync: PhantomData }
+    }
+
+    /// Receives without waiting. No allocation; no syscall, unless a sender waits for room.
+    #[inline]
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.try_recv_as(None)
+    }
+
+    /// `party` is the reactor that the receiver is registered with.
+    #[inline(always)]
+    pub(crate) fn try_recv_as(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.try_recv(),
+            Receiving::Rendezvous(meeting) => meeting.try_recv(party),
+        }
+    }
+
+    /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender
+    /// gone.
+    #[track_caller]
+    #[inline]
+    pub fn recv(&self) -> Result<T, RecvError> {
+        self.recv_until(None).map_err(|_| RecvError)
+    }
+
+    /// Receives, and waits for at most `timeout`.
+    #[track_caller]
+    #[inline]
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        match self.try_recv() {
+            Ok(value) => Ok(value),
+            Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => self.recv_until(deadline_after(timeout)),
+        }
+    }
+
+    #[track_caller]
+    fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        let state = match &self.flavor {
+            Receiving::Buffer(head) => head.state(),
+            Receiving::Rendezvous(meeting) => return meeting.recv(deadline),
+        };
+        let mut backoff = Backoff::new();
+        let mut nap = Nap::new();
+        loop {
+            match self.try_recv() {
+                Ok(value) => return Ok(value),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) if backoff.pause() => {}
+                Err(TryRecvError::Empty) => {
+                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                        // A message may have come in time, and after the look above, where the
+                        // thread was kept from its core.
+                        return self.try_recv().map_err(RecvTimeoutError::of);
+                    }
+                    if forbid_blocking("recv") {
+                        return Err(RecvTimeoutError::Timeout);
+                    }
+                    self.sleep(state, deadline, &mut nap);
+                }
+            }
+        }
+    }
+
+    /// Sleeps as a thread until a message comes, or until `deadline`: steps 1 to 7 of a receiver
+    /// (`wake/mod.rs`). May return early.
+    fn sleep(&self, state: &State, deadline: Option<Instant>, nap: &mut Nap) {
+        let here = Notify::of_thread();
+        state.set_target(Some(Target { notify: here.clone(), slot: 0 }));
+        here.sleep();
+        state.ask(Request::Wake);
+        fence(Ordering::SeqCst);
+        let mut look = state.look();
+        let sure = look != Look::Coming || settle_fence();
+        if look == Look::Coming && sure {
+            look = state.look();
+        }
+        if look != Look::Ready {
+            let limit = if sure { None } else { Instant::now().checked_add(nap.next()) };
+            here.park([deadline, limit].into_iter().flatten().min());
+        }
+        here.awake();
+        state.unask();
+    }
+
+    /// What comes until every sender is gone, waiting for it.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter(self)
+    }
+
+    /// What is there now.
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter(self)
+    }
+
+    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never
+    /// empty.
+    pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
+        self.try_iter().take(n)
+    }
+
+    /// Returns true if every sender is gone. What they sent may still be here.
+    pub fn is_disconnected(&self) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.state().is_gone(),
+            Receiving::Rendezvous(end) => end.meeting().is_gone(),
+        }
+    }
+
+    /// Returns true if `try_recv` would give something: a message, or the error of a channel whose
+    /// senders are gone.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.is_ready(),
+            Receiving::Rendezvous(end) => end.meeting().is_receivable(party),
+        }
+    }
+
+    /// Returns true if a message was claimed and not written: it may be there after a fence.
+    pub(crate) fn is_coming(&self) -> bool {
+        self.buffer().is_some_and(|state| !state.is_quiet())
+    }
+
+    /// The channel, as a reactor sees it.
+    pub(crate) fn probe(&self) -> Arc<dyn Probe> {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.state().clone(),
+            Receiving::Rendezvous(end) => end.meeting().clone(),
+        }
+    }
+
+    /// Lets an unbounded channel that is empty, and has been nearly empty for a second, shrink.
+    #[inline]
+    pub(crate) fn rest(&self) {
+        if let Receiving::Buffer(head) = &self.flavor {
+            head.rest();
+        }
+    }
+
+    /// Returns true if [`rest`](Self::rest) may do something.
+    pub(crate) fn is_large(&self) -> bool {
+        self.buffer().is_some_and(|state| state.rings().is_large())
+    }
+
+    /// Says which reactor is to be told of messages; `None` for none.
+    pub(crate) fn set_target(&self, target: Option<Target>) {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.state().set_target(target),
+            Receiving::Rendezvous(end) => end.meeting().set_target(target),
+        }
+    }
+
+    /// Before a reactor that selects on this channel sleeps.
+    pub(crate) fn before_sleep(&self, party: &Arc<Notify>) {
+        match &self.flavor {
+            Receiving::Buffer(head) => {
+                head.rest();
+                head.state().ask(Request::Wake);
+            }
+            Receiving::Rendezvous(end) => end.meeting().wait_here(party),
+        }
+    }
+
+    /// Makes sure that the next receive gives a value or the end, if there is one: a rendezvous
+    /// takes the value of a sender that blocks. Returns false if there is none.
+    pub(crate) fn hold(&self, party: &Arc<Notify>) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(_) => true,
+            Receiving::Rendezvous(end) => end.hold(Some(party)),
+        }
+    }
+
+    /// After it slept. Returns true if a sender has laid a value down at a rendezvous.
+    pub(crate) fn after_sleep(&self, party: &Arc<Notify>) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(head) => {
+                head.state().unask();
+                false
+            }
+            Receiving::Rendezvous(end) => end.meeting().leave(party),
+        }
+    }
+
+    /// Returns true if a `try_recv` would find no message. A message that a sender is writing is
+    /// not there yet, although [`len`](Self::len) counts it.
+    pub fn is_empty(&self) -> bool {
+        // In this order: a channel with something in it is not at its end.
+        self.len() == 0 || !self.is_ready(None)
+    }
+
+    fn buffer(&self) -> Option<&Arc<State>> {
+        match &self.flavor {
+            Receiving::Buffer(head) => Some(head.state()),
+            Receiving::Rendezvous(_) => None,
+        }
+    }
+
+    #[cfg(all(loom, test))]
+    pub(crate) fn state(&self) -> &Arc<State> {
+        self.buffer().expect("a rendezvous has no state")
+    }
+}
+
+measures!(Receiver);
+
+impl<T> Drop for Receiver<T> {
+    /// Drops what is in the channel. Waits for nobody: a message that is still being written is
+    /// dropped by its sender.
+    fn drop(&mut self) {
+        // The head of a buffered channel closes it by its own drop.
+        if let Receiving::Rendezvous(meeting) = &self.flavor {
+            meeting.close();
+        }
+    }
+}
+
+/// Made by [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T>(&'a Receiver<T>);
+
+impl<T> Iterator for Iter<'_, T> {
+    type Item = T;
+    #[track_caller]
+    fn next(&mut self) -> Option<T> {
+        self.0.recv().ok()
+    }
+}
+
+/// Made by [`Receiver::try_iter`].
+#[derive(Debug)]
+pub struct TryIter<'a, T>(&'a Receiver<T>);
+
+impl<T> Iterator for TryIter<'_, T> {
+    type Item = T;
+    fn next(&mut self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// Made by `Receiver::into_iter`.
+#[derive(Debug)]
+pub struct IntoIter<T>(Receiver<T>);
+
+impl<T> Iterator for IntoIter<T> {
+    type Item = T;
+    #[track_caller]
+    fn next(&mut self) -> Option<T> {
+        self.0.recv().ok()
+    }
+}
+
+impl<T> IntoIterator for Receiver<T> {
+    type Item = T;
+    type IntoIter = IntoIter<T>;
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter(self)
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Receiver<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}

@@ -1,0 +1,192 @@
+//! The sending end of a channel, as users see it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::rendezvous::Rendezvous;
+use super::state::{Refused, State};
+use super::tail::Tail;
+use super::{SendError, SendTimeoutError, TrySendError, deadline_after, measures};
+use crate::sync::{Backoff, forbid_blocking};
+
+pub(super) enum Sending<T> {
+    Buffer(Tail<T>),
+    Rendezvous(Arc<Rendezvous<T>>),
+}
+
+/// The sending end: clone it for more, use it from any thread.
+pub struct Sender<T> {
+    pub(super) flavor: Sending<T>,
+}
+
+impl<T> Sender<T> {
+    pub(super) fn of_buffer(tail: Tail<T>) -> Sender<T> {
+        Sender { flavor: Sending::Buffer(tail) }
+    }
+
+    pub(super) fn of_rendezvous(end: Arc<Rendezvous<T>>) -> Sender<T> {
+        Sender { flavor: Sending::Rendezvous(end) }
+    }
+
+    /// Sends without waiting; gives the value back when the channel is full or the receiver gone.
+    ///
+    /// No allocation, unless an unbounded channel grows or shrinks. No syscall, except one `write`
+    /// when the receiver's reactor sleeps.
+    #[inline]
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        let refused = match &self.flavor {
+            Sending::Buffer(tail) => match tail.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+            Sending::Rendezvous(meeting) => match meeting.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+        };
+        match refused {
+            (Refused::Full, value) => Err(TrySendError::Full(value)),
+            (Refused::Closed, value) => Err(TrySendError::Disconnected(value)),
+        }
+    }
+
+    /// [`try_send`](Self::try_send) of a value that is made when it is sure to be sent, into a
+    /// buffer. `make` must not panic: its place is claimed.
+    pub(crate) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
+        match &self.flavor {
+            Sending::Buffer(tail) => tail.try_send_with(make),
+            Sending::Rendezvous(_) => Err(Refused::Full),
+        }
+    }
+
+    /// Sends, and waits for room as long as it takes. Gives the value back when the receiver is
+    /// gone or goes.
+    ///
+    /// Do not use it on the thread that receives: where it would wait it waits for ever.
+    #[track_caller]
+    #[inline]
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        match self.try_send(value) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(value)) => Err(SendError(value)),
+            Err(TrySendError::Full(value)) => {
+                self.send_blocking(value, None).map_err(|error| SendError(error.into_inner()))
+            }
+        }
+    }
+
+    /// Sends, and waits for room for at most `timeout`.
+    #[track_caller]
+    pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
+        match self.try_send(value) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(value)) => Err(SendTimeoutError::Disconnected(value)),
+            Err(TrySendError::Full(value)) => self.send_blocking(value, deadline_after(timeout)),
+        }
+    }
+
+    #[track_caller]
+    #[cold]
+    fn send_blocking(
+        &self,
+        value: T,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendTimeoutError<T>> {
+        let state = match &self.flavor {
+            Sending::Buffer(tail) => tail.state(),
+            Sending::Rendezvous(meeting) => return meeting.send(value, deadline),
+        };
+        let mut value = Some(value);
+        let mut attempt = || {
+            let Some(unsent) = value.take() else { return Ok(true) };
+            match self.try_send(unsent) {
+                Ok(()) => Ok(true),
+                Err(TrySendError::Full(unsent)) => {
+                    value = Some(unsent);
+                    Ok(false)
+                }
+                Err(TrySendError::Disconnected(unsent)) => {
+                    Err(SendTimeoutError::Disconnected(unsent))
+                }
+            }
+        };
+        let mut backoff = Backoff::new();
+        while backoff.pause() {
+            if attempt()? {
+                return Ok(());
+            }
+        }
+        while !attempt()? {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                attempt()?; // as in `recv_until`
+                break;
+            }
+            if forbid_blocking("send") {
+                break;
+            }
+            if state.wait_for_room(deadline, &mut attempt)? {
+                return Ok(());
+            }
+        }
+        match value {
+            Some(unsent) => Err(SendTimeoutError::Timeout(unsent)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns true if the receiver is gone.
+    pub fn is_disconnected(&self) -> bool {
+        match &self.flavor {
+            Sending::Buffer(tail) => tail.state().is_closed(),
+            Sending::Rendezvous(end) => end.meeting().is_closed(),
+        }
+    }
+
+    /// Returns true if no message waits and none is being written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn buffer(&self) -> Option<&State> {
+        match &self.flavor {
+            Sending::Buffer(tail) => Some(tail.state()),
+            Sending::Rendezvous(_) => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn tail(&self) -> &Tail<T> {
+        match &self.flavor {
+            Sending::Buffer(tail) => tail,
+            Sending::Rendezvous(_) => panic!("a rendezvous has no tail"),
+        }
+    }
+}
+
+measures!(Sender);
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Sender<T> {
+        let flavor = match &self.flavor {
+            Sending::Buffer(tail) => {
+                tail.state().add_sender();
+                Sending::Buffer(tail.clone())
+            }
+            Sending::Rendezvous(meeting) => {
+                meeting.meeting().add_sender();
+                Sending::Rendezvous(meeting.clone())
+            }
+        };
+        Sender { flavor }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        match &self.flavor {
+            Sending::Buffer(tail) => tail.state().drop_sender(),
+            Sending::Rendezvous(end) => end.meeting().drop_sender(),
+        }
+    }
+}

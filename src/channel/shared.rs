@@ -1,0 +1,127 @@
+//! The values in the slots of a buffered channel, and who drops those that nobody receives.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::ring::{Rings, Shape, Slot, Stamp, TAKEN, WRITTEN};
+use super::state::State;
+use crate::sync::Ordering;
+
+/// Both ends hold this, so that the last one drops what nobody else has dropped. (Each end has the
+/// state, too, one pointer nearer.)
+pub(super) struct Shared<T> {
+    state: Arc<State>,
+    values: PhantomData<T>,
+}
+
+// SAFETY: a value is moved in by one thread and out by another, never shared. A slot is written
+// only by the one sender that claimed its position, and read only by the receiver, or by that
+// sender, whoever changes its stamp.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// The slots of a new channel, whose rings are made for this type.
+    pub(super) fn new(capacity: Option<usize>) -> Shared<T> {
+        let rings = match capacity {
+            Some(capacity) => Rings::bounded::<T>(capacity),
+            None => Rings::unbounded::<T>(),
+        };
+        Shared { state: Arc::new(State::new(capacity, rings)), values: PhantomData }
+    }
+
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// The slot of `position` in the ring of this number.
+    ///
+    /// # Safety
+    /// As for [`Rings::ring`], for as long as the slot is used.
+    #[inline(always)]
+    pub(super) unsafe fn slot(&self, ring: usize, position: u64) -> &Slot<T> {
+        let shape = Shape::of::<T>();
+        // SAFETY: the rings were made with the shape of this type. A slot is only ever shared: what
+        // changes in it are atomics and cells.
+        unsafe { Rings::place(self.state.rings().ring(ring), shape, position).cast().as_ref() }
+    }
+
+    /// Moves the value of a slot out.
+    ///
+    /// # Safety
+    /// The slot's stamp must have been seen to be written, and nobody else may take the value.
+    #[inline(always)]
+    pub(super) unsafe fn read(&self, ring: usize, position: u64) -> T {
+        // SAFETY: the position is not past the head, so its ring is live. The stamp has acquired
+        // the sender's write, and by the caller's promise the value is read once.
+        unsafe { self.slot(ring, position).value.with_mut(|from| (*from).assume_init_read()) }
+    }
+
+    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes
+    /// it.
+    ///
+    /// # Safety
+    /// The receiver must be gone or going, and the position not received.
+    pub(super) unsafe fn take_left(&self, ring: usize, position: u64) -> Option<T> {
+        // SAFETY: the receiver frees no ring any more.
+        let stamp = unsafe { &self.slot(ring, position).stamp };
+        let (written, taken) = (position | WRITTEN, position | TAKEN);
+        stamp.compare_exchange(written, taken, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        // SAFETY: the exchange makes us the only one.
+        Some(unsafe { self.read(ring, position) })
+    }
+
+    /// Drops the values that are in the channel and nobody else drops, also while one's drop
+    /// unwinds. Returns true if there are unwritten positions.
+    ///
+    /// # Safety
+    /// The receiver must be gone or going, and call it at most once at a time.
+    pub(super) unsafe fn drop_left(&self) -> bool {
+        struct Rest<'a, T> {
+            shared: &'a Shared<T>,
+            next: u64,
+            unwritten: bool,
+        }
+        impl<T> Rest<'_, T> {
+            fn run(&mut self) {
+                let state = &self.shared.state;
+                let (tail, claimed) = state.claimed();
+                while self.next != tail {
+                    let position = self.next;
+                    self.next = state.after(position);
+                    // SAFETY: the receiver is going: we act for it, and take what nobody else does.
+                    let left = unsafe {
+                        let (stamp, ring) = state.rings().find(position, claimed);
+                        self.unwritten |= stamp == Stamp::Unwritten;
+                        if stamp == Stamp::Written {
+                            self.shared.take_left(ring, position)
+                        } else {
+                            None
+                        }
+                    };
+                    drop(left);
+                }
+            }
+        }
+        impl<T> Drop for Rest<'_, T> {
+            fn drop(&mut self) {
+                self.run();
+            }
+        }
+        if !std::mem::needs_drop::<T>() {
+            return false;
+        }
+        let mut rest = Rest { shared: self, next: self.state.head_position(), unwritten: false };
+        rest.run();
+        rest.unwritten
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: both ends are gone.
+        unsafe { self.drop_left() };
+    }
+}

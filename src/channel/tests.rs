@@ -1,0 +1,181 @@
+//! Tests of buffered channels below their public face.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::head::Head;
+use super::state::LEVEL;
+use super::tail::{Standing, Tail};
+use super::{bounded, ends, unbounded};
+use crate::sys::Time;
+
+/// So large that a ring of 128 slots may shrink.
+type Large = [u64; 64];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Send(u64),
+    Receive(u64),
+    /// A sender claims a position, and stands still.
+    Begin,
+    /// The nth of those goes on.
+    Finish(usize),
+    /// ms
+    Advance(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0..12_u64).prop_map(Op::Send),
+        2 => (0..700_u64).prop_map(Op::Send),
+        4 => (0..12_u64).prop_map(Op::Receive),
+        3 => (0..900_u64).prop_map(Op::Receive),
+        1 => Just(Op::Begin),
+        2 => any::<usize>().prop_map(Op::Finish),
+        3 => (0..1_500_u64).prop_map(Op::Advance),
+    ]
+}
+
+/// A channel on a clock, and what it must hold.
+struct Pair {
+    tail: Tail<Large>,
+    head: Head<Large>,
+    clock: Arc<AtomicU64>,
+    /// Written messages that were not received, by their positions.
+    written: BTreeMap<u64, u64>,
+    standing: Vec<(Standing<Large>, u64)>,
+    next: u64,
+    /// Times that the tail went to a smaller ring.
+    shrinks: usize,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let (tail, head) = ends(None);
+        let clock = Arc::new(AtomicU64::new(0));
+        let read = clock.clone();
+        let now = move || Time::from_nanos(read.load(Ordering::Relaxed));
+        head.state().follow(Some(Box::new(now)));
+        let (written, standing) = (BTreeMap::new(), Vec::new());
+        Pair { tail, head, clock, written, standing, next: 0, shrinks: 0 }
+    }
+
+    fn ring(&self) -> usize {
+        self.head.state().claimed().1 & LEVEL
+    }
+
+    fn apply(&mut self, op: Op) {
+        let before = self.ring();
+        match op {
+            Op::Send(n) => {
+                for _ in 0..n {
+                    assert!(self.tail.try_send([self.next; 64]).is_ok());
+                    self.written.insert(self.next, self.next);
+                    self.next += 1;
+                    self.shrinks += usize::from(self.ring() < before);
+                }
+            }
+            Op::Receive(n) => (0..n).for_each(|_| self.receive()),
+            Op::Begin => {
+                let place = self.tail.begin();
+                assert_eq!(place.position(), self.next);
+                self.standing.push((place, self.next));
+                self.next += 1;
+            }
+            Op::Finish(n) if !self.standing.is_empty() => {
+                let (place, value) = self.standing.swap_remove(n % self.standing.len());
+                self.written.insert(place.position(), value);
+                place.finish([value; 64]);
+            }
+            Op::Finish(_) => {}
+            Op::Advance(ms) => {
+                self.clock.fetch_add(ms * 1_000_000, Ordering::Relaxed);
+            }
+        }
+        self.shrinks += usize::from(self.ring() < before);
+    }
+
+    fn receive(&mut self) {
+        let expected = self.written.pop_first().map(|(_, value)| value);
+        let received = self.head.try_recv().ok();
+        assert!(received.is_none_or(|value| value.iter().all(|&part| part == value[0])));
+        assert_eq!(received.map(|value| value[0]), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_channel_that_shrinks_behaves_like_a_queue(
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        let mut pair = Pair::new();
+        ops.into_iter().for_each(|op| pair.apply(op));
+        while !pair.standing.is_empty() {
+            pair.apply(Op::Finish(0));
+        }
+        // And now it shrinks for sure.
+        pair.apply(Op::Send(700));
+        pair.apply(Op::Receive(2_000_000_u64.min(pair.written.len() as u64 + 1)));
+        // By what was used in the last second; by what was used since; and a look at the ring.
+        for _ in 0..3 {
+            pair.apply(Op::Advance(1_000));
+            pair.apply(Op::Receive(1));
+        }
+        prop_assert!(pair.shrinks > 0);
+        prop_assert!(!pair.head.state().rings().is_large());
+        prop_assert_eq!(pair.head.state().rings().count(), 1);
+    }
+}
+
+#[test]
+fn a_ring_shrinks_past_a_sender_that_stands_still() {
+    let mut pair = Pair::new();
+    pair.apply(Op::Send(600));
+    pair.apply(Op::Receive(600));
+    pair.apply(Op::Begin);
+    // Always a message there: only senders see it.
+    pair.apply(Op::Send(3));
+    for _ in 0..40 {
+        pair.apply(Op::Send(20));
+        pair.apply(Op::Receive(20));
+        pair.apply(Op::Advance(100));
+        if pair.shrinks > 0 {
+            break;
+        }
+    }
+    // It holds the slots behind it: those count as used.
+    pair.apply(Op::Finish(0));
+    for _ in 0..60 {
+        pair.apply(Op::Receive(20));
+        pair.apply(Op::Send(20));
+        pair.apply(Op::Advance(100));
+    }
+    assert!(pair.shrinks > 0);
+    let left = pair.written.len() as u64;
+    pair.apply(Op::Receive(left + 1));
+    assert!(!pair.head.state().rings().is_large());
+}
+
+#[test]
+fn a_message_that_is_being_written_is_not_there_yet() {
+    for (tx, rx) in [bounded::<u32>(4), unbounded()] {
+        let _standing = tx.tail().begin();
+        assert_eq!((rx.len(), rx.is_empty(), tx.is_empty()), (1, true, false));
+        tx.send(7).unwrap();
+        assert_eq!((rx.len(), rx.is_empty()), (2, false));
+        assert_eq!(rx.try_recv(), Ok(7));
+        assert!(rx.is_empty() && rx.try_recv().is_err());
+    }
+    let (tx, rx) = bounded::<u32>(4);
+    drop(tx);
+    assert!(rx.is_empty(), "an end is no message");
+}

@@ -1,0 +1,168 @@
+//! The registered channels, as the ready list sees them.
+//!
+//! A registered channel is always one of these, so that a wait finds every channel that has
+//! something without looking at the others:
+//! - in the ready list, because it had something when last looked at;
+//! - asked for its mark, or marked and not collected yet;
+//! - *unasked*: only `select!` has used it lately, which looks for itself. A wait asks all of these
+//!   for their marks first.
+
+use super::slots::{Flag, Owner, State};
+use super::table::Table;
+use super::usage::FEW;
+use crate::wake::{Look, Probe, Request};
+
+/// The lists of the module's text.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    /// Tokens of the unasked channels, and of some that are gone.
+    pub(crate) unasked: Vec<u64>,
+    /// Tokens of channels that were asked while something was coming, and whose senders may have
+    /// missed the request (there is no membarrier): they are looked at again in a moment.
+    pub(crate) unsure: Vec<u64>,
+    /// Marks that were taken, while they are put in order.
+    pub(crate) marked: Vec<(u64, u32)>,
+    /// How many channels are registered: the lists have room for all, so that only a registration
+    /// allocates.
+    pub(crate) registered: usize,
+}
+
+impl Channels {
+    /// Asks a channel that is in none of the lists for its mark, or leaves it unasked. The channel
+    /// becomes ready if it has something after all.
+    pub(crate) fn settle<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, marking: bool) {
+        if marking { self.ask_now(table, slot) } else { self.leave_unasked(table, slot) }
+    }
+
+    pub(crate) fn leave_unasked<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
+        let node = table.slots.node(slot);
+        table.slots.chunk(slot).with_probe(slot, |probe| probe.silence());
+        if !node.is(Flag::Unasked) {
+            node.set(Flag::Unasked, true);
+            self.remember(table, slot);
+        }
+    }
+
+    /// Asks a channel for its mark. It becomes ready if it has something after all.
+    pub(crate) fn ask<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
+        self.ask_now(table, slot);
+    }
+
+    /// [`ask`](Self::ask), for the way of a channel that was drained.
+    #[inline(always)]
+    pub(crate) fn ask_now<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
+        let ask = |probe: &dyn Probe| {
+            let look = probe.ask_and_look(Request::Mark);
+            if look == Look::Ready {
+                probe.silence();
+            }
+            look
+        };
+        let look = table.slots.chunk(slot).with_probe(slot, ask);
+        self.found(table, slot, look.unwrap_or(Look::Quiet));
+    }
+
+    /// A channel was looked at, and asked if it had nothing.
+    #[inline]
+    pub(crate) fn found<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, look: Look) {
+        match look {
+            Look::Ready => table.raise(slot),
+            Look::Coming => self.unsure.push(table.slots.chunk(slot).token(slot)),
+            Look::Quiet => {}
+        }
+    }
+
+    /// Looks at the channel of a slot that was marked: a late mark may be for a slot that is free,
+    /// or another source's, by now.
+    #[inline(always)]
+    pub(crate) fn look_at_marked<O: Owner>(
+        &mut self,
+        table: &mut Table<O>,
+        slot: u32,
+        marking: bool,
+    ) {
+        let Some(chunk) = table.slots.chunk_of(slot) else { return };
+        if chunk.node(slot).state.get() == State::Ready {
+            return;
+        }
+        let request = marking.then_some(Request::Mark);
+        match chunk.with_probe(slot, |probe| probe.look_or_ask(request)) {
+            Some(Look::Ready) => table.raise(slot),
+            Some(look) if marking => self.found(table, slot, look),
+            Some(_) => self.leave_unasked(table, slot),
+            None => {}
+        }
+    }
+
+    /// Looks at the channels that were marked, in the order in which they were.
+    #[inline(never)]
+    pub(crate) fn look_at_several<O: Owner>(&mut self, table: &mut Table<O>, marking: bool) {
+        let mut marked = std::mem::take(&mut self.marked);
+        for (order, slot) in &mut marked {
+            let chunk = table.slots.chunk_of(*slot);
+            *order =
+                chunk.and_then(|chunk| chunk.with_probe(*slot, |probe| probe.order())).unwrap_or(0);
+        }
+        marked.sort_unstable();
+        marked.drain(..).for_each(|(_, slot)| self.look_at_marked(table, slot, marking));
+        self.marked = marked;
+    }
+
+    /// Makes room for one more registered channel.
+    pub(crate) fn make_room(&mut self) {
+        self.registered += 1;
+        self.unasked.reserve(self.registered.saturating_sub(self.unasked.len()));
+        self.marked.reserve(self.registered);
+    }
+
+    /// Counts one registered channel less.
+    pub(crate) fn unregister(&mut self) {
+        self.registered -= 1;
+    }
+
+    /// Gives back what the lists have for channels that are gone.
+    pub(crate) fn shrink(&mut self) {
+        let enough = self.registered.max(FEW);
+        // (A list that is longer than that still names channels that are gone.)
+        self.unasked.shrink_to(enough);
+        self.unsure.shrink_to(enough);
+        self.marked.shrink_to(enough);
+    }
+
+    pub(crate) fn remember<O: Owner>(&mut self, table: &Table<O>, slot: u32) {
+        if self.unasked.len() == self.unasked.capacity() {
+            self.unasked.retain(|&token| table.slots.resolve(token).is_some());
+        }
+        self.unasked.push(table.slots.chunk(slot).token(slot));
+    }
+
+    pub(crate) fn ask_all<O: Owner>(&mut self, table: &mut Table<O>) {
+        // Taken out while it is gone through: asking may add to the other list.
+        let mut unasked = std::mem::take(&mut self.unasked);
+        for token in unasked.drain(..) {
+            let Some(slot) = table.slots.resolve(token) else { continue };
+            let node = table.slots.node(slot);
+            node.set(Flag::Unasked, false);
+            if node.state.get() != State::Ready {
+                self.ask(table, slot);
+            }
+        }
+        self.unasked = unasked;
+    }
+
+    /// Looks again at the channels whose senders may have missed the request.
+    pub(crate) fn look_again<O: Owner>(&mut self, table: &mut Table<O>) {
+        self.unsure.retain(|&token| {
+            let Some(slot) = table.slots.resolve(token) else { return false };
+            if table.slots.node(slot).state.get() == State::Ready {
+                return false;
+            }
+            let chunk = table.slots.chunk(slot);
+            let look = chunk.with_probe(slot, |probe| probe.look_or_ask(None));
+            if look == Some(Look::Ready) {
+                table.raise(slot);
+            }
+            look == Some(Look::Coming)
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! The registered fds: their readiness, and what was reported.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use super::usage::FEW;
+use crate::sys::closing::Leaving;
+use crate::sys::{Interest, Mode, Readiness, nanos};
+
+/// The state of one registered fd.
+#[derive(Debug, Default)]
+pub(crate) struct FdRecord {
+    /// The readiness that was found and not cleared.
+    pub(crate) found: Cell<Readiness>,
+    /// The part of `found` that makes the source ready.
+    pub(crate) wanted: Cell<Readiness>,
+    /// The part of `wanted` that its source reports once: the ends that nobody asked for, and
+    /// everything in [`Mode::OneShot`].
+    pub(crate) once_only: Cell<Readiness>,
+    /// The part of `once_only` that its source has reported.
+    pub(crate) told: Cell<Readiness>,
+    /// The driver reports the fd once. It is asked anew when the fd is no longer ready, or, in
+    /// [`Mode::Level`], when the report was taken.
+    pub(crate) once: Cell<bool>,
+    /// The number of the fd, plus one; 0 while none is registered.
+    pub(crate) number: Cell<u32>,
+}
+
+impl FdRecord {
+    /// Returns true if the source has something to report.
+    pub(crate) fn is_ready(&self) -> bool {
+        !(self.found.get() & self.wanted.get()).without(self.told.get()).is_empty()
+    }
+
+    /// Returns the readiness that the source reports once and has not reported.
+    pub(crate) fn untold(&self) -> Readiness {
+        (self.found.get() & self.once_only.get()).without(self.told.get())
+    }
+
+    /// Notes a report of the source. Returns true if something was untold.
+    pub(crate) fn tell(&self) -> bool {
+        let untold = self.untold();
+        self.told.set(self.told.get() | untold);
+        !untold.is_empty()
+    }
+
+    /// Returns true if something that is reported once was reported and still holds.
+    pub(crate) fn is_told(&self) -> bool {
+        !(self.found.get() & self.told.get()).is_empty()
+    }
+
+    /// Sets `wanted`, of which `once_only` is reported once. A report of that stays a report.
+    pub(crate) fn want(&self, wanted: Readiness, once_only: Readiness) {
+        self.wanted.set(wanted);
+        self.once_only.set(once_only);
+        self.told.set(self.told.get() & once_only);
+    }
+
+    /// Clears everything: the slot may be another source's next.
+    pub(crate) fn reset(&self) {
+        self.found.set(Readiness::NONE);
+        self.want(Readiness::NONE, Readiness::NONE);
+        self.once.set(false);
+    }
+}
+
+/// The ends of a file, which the poller tells unasked.
+const ENDS: Readiness =
+    Readiness::NONE.and(Readiness::ERROR).and(Readiness::READ_CLOSED).and(Readiness::WRITE_CLOSED);
+
+/// The part of `wanted` that is reported once: everything in one-shot mode, and the ends of a file
+/// that is neither read nor written.
+pub(crate) fn once_only(interest: Interest, mode: Mode, wanted: Readiness) -> Readiness {
+    match mode {
+        Mode::OneShot => wanted,
+        _ if interest.is_readable() || interest.is_writable() => Readiness::NONE,
+        _ => ENDS,
+    }
+}
+
+/// Returns the readiness that a user with this interest can act on.
+pub(crate) fn wanted(interest: Interest) -> Readiness {
+    let mut wanted = Readiness::NONE;
+    if interest.is_readable() {
+        wanted = wanted | Readiness::READABLE;
+    }
+    if interest.is_writable() {
+        wanted = wanted | Readiness::WRITABLE;
+    }
+    if interest.is_priority() {
+        wanted = wanted | Readiness::PRIORITY;
+    }
+    // The end is something to read, and to write. Who asks for neither is told of it as well.
+    if !interest.is_readable() && !interest.is_writable() {
+        wanted = wanted | ENDS;
+    }
+    wanted
+}
+
+/// How many fds there are, and when they were looked at.
+#[derive(Debug)]
+pub(crate) struct Fds {
+    pub(crate) registered: Cell<usize>,
+    /// ns: a loop that never blocks looks at its fds as often.
+    pub(crate) interval: u64,
+    /// ns: when a busy loop looks next.
+    pub(crate) next_look: Cell<u64>,
+    /// The turn of the last look.
+    pub(crate) looked_in: Cell<u64>,
+    /// The last look for an outer loop may have left fds for want of room.
+    pub(crate) more: Cell<bool>,
+    /// Tokens of sources that are in the ready list and have told everything: the next report
+    /// takes them out. There is room for every fd.
+    pub(crate) told: RefCell<Vec<u64>>,
+    pub(crate) has_told: Cell<bool>,
+    /// Files that were to be taken out of the poller while the driver was waiting.
+    pub(crate) leaving: RefCell<Vec<Leaving>>,
+    pub(crate) has_leaving: Cell<bool>,
+}
+
+impl Fds {
+    pub(crate) fn new(interval: Duration) -> Fds {
+        Fds {
+            registered: Cell::new(0),
+            interval: nanos(interval),
+            next_look: Cell::new(0),
+            looked_in: Cell::new(0),
+            more: Cell::new(false),
+            told: RefCell::default(),
+            has_told: Cell::new(false),
+            leaving: RefCell::default(),
+            has_leaving: Cell::new(false),
+        }
+    }
+
+    /// The driver has to take files out of its poller.
+    #[inline]
+    pub(crate) fn has_leaving(&self) -> bool {
+        self.has_leaving.get()
+    }
+
+    /// For a reactor that goes: closes what it kept open.
+    pub(crate) fn close(&self) {
+        drop(self.leaving.take());
+    }
+
+    /// Gives back what the list has for fds that are gone.
+    pub(crate) fn shrink(&self) {
+        self.told.borrow_mut().shrink_to(self.registered.get().max(FEW));
+    }
+
+    /// For a driver that is asked before the reactor says that nothing is ready, and not otherwise,
+    /// though no fd is registered.
+    pub(crate) fn of_yielding_driver() -> Fds {
+        let fds = Fds::new(Duration::MAX);
+        fds.registered.set(1);
+        fds.next_look.set(u64::MAX);
+        fds
+    }
+
+    #[inline]
+    pub(crate) fn are_registered(&self) -> bool {
+        self.registered.get() > 0
+    }
+
+    pub(crate) fn looked(&self, now: u64, turn: u64) {
+        self.looked_in.set(turn);
+        self.next_look.set(now.saturating_add(self.interval));
+    }
+}

@@ -1,0 +1,263 @@
+//! Tests of `mod.rs`.
+
+use super::*;
+use proptest::prelude::*;
+use std::rc::Rc;
+
+struct Queue {
+    slots: Slots<()>,
+    heap: Heap,
+    ready: Ready,
+    calls: Ready,
+    owner: Rc<()>,
+    seq: u64,
+}
+
+impl Queue {
+    fn new(seq: u64) -> Queue {
+        Queue {
+            slots: Slots::new(),
+            heap: Heap::new(),
+            ready: Ready::new(),
+            calls: Ready::new(),
+            owner: Rc::new(()),
+            seq,
+        }
+    }
+
+    fn create(&mut self) -> u32 {
+        self.slots.allocate(&self.owner, Default::default())
+    }
+
+    fn arm(&mut self, slot: u32, deadline: u64) {
+        self.seq += 1;
+        match self.slots.node(slot).state.get() {
+            State::Armed | State::Stopped => self.heap.rearm(&self.slots, slot, deadline, self.seq),
+            State::Ready => {
+                self.ready.remove(&self.slots, slot);
+                self.heap.insert(&self.slots, slot, deadline, self.seq);
+            }
+            _ => self.heap.insert(&self.slots, slot, deadline, self.seq),
+        }
+    }
+
+    fn stop(&mut self, slot: u32) {
+        match self.slots.node(slot).state.get() {
+            State::Armed => self.slots.node(slot).state.set(State::Stopped),
+            State::Ready => self.ready.remove(&self.slots, slot),
+            _ => {}
+        }
+    }
+
+    fn drop_slot(&mut self, slot: u32) {
+        match self.slots.node(slot).state.get() {
+            State::Armed | State::Stopped => self.heap.remove(&self.slots, slot),
+            State::Ready => self.ready.remove(&self.slots, slot),
+            _ => {}
+        }
+        self.slots.free(slot);
+    }
+
+    /// Expires in pieces of `budget` and gives the slots in the order in which they became ready.
+    fn expire(&mut self, now: u64, budget: u32) -> Vec<u32> {
+        let mut fired = Vec::new();
+        loop {
+            let done = self.heap.expire(&self.slots, &mut self.ready, &mut self.calls, now, budget);
+            assert!(done.fired + done.cleaned <= budget);
+            while let Some(slot) = self.ready.first() {
+                self.ready.remove(&self.slots, slot);
+                fired.push(slot);
+            }
+            if done.fired + done.cleaned < budget {
+                assert!(self.heap.first() > now || self.heap.first() == NEVER);
+                return fired;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create,
+    Arm(usize, u64),
+    Later(usize, u64),
+    Earlier(usize, u64),
+    Stop(usize),
+    Drop(usize),
+    Advance(u64, u32),
+    SkipSequences(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    // Few distinct deadlines, so that ties are common.
+    let t = 0..12u64;
+    prop_oneof![
+        3 => Just(Op::Create),
+        4 => (any::<usize>(), prop_oneof![20 => t.clone(), 1 => Just(NEVER)])
+            .prop_map(|(i, t)| Op::Arm(i, t)),
+        4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Later(i, t)),
+        4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Earlier(i, t)),
+        2 => any::<usize>().prop_map(Op::Stop),
+        1 => any::<usize>().prop_map(Op::Drop),
+        3 => (t, 1..8u32).prop_map(|(t, budget)| Op::Advance(t, budget)),
+        1 => prop_oneof![0..3u64, Just(u64::from(u32::MAX)), Just(1 << 32)]
+            .prop_map(Op::SkipSequences),
+    ]
+}
+
+/// (deadline, sequence) of each armed timer, nothing else.
+#[derive(Default)]
+struct Model(Vec<(u32, Option<(u64, u64)>)>);
+
+impl Model {
+    fn expire(&mut self, now: u64) -> Vec<u32> {
+        let due = |armed: Option<(u64, u64)>| armed.filter(|&(t, _)| t <= now && t != NEVER);
+        let mut fired: Vec<_> =
+            self.0.iter().filter_map(|&(slot, armed)| Some((due(armed)?, slot))).collect();
+        fired.sort_unstable();
+        self.0
+            .iter_mut()
+            .filter(|(_, armed)| due(*armed).is_some())
+            .for_each(|(_, armed)| *armed = None);
+        fired.into_iter().map(|(_, slot)| slot).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_queue_behaves_like_a_sorted_list(ops in proptest::collection::vec(op(), 1..200)) {
+        // Begins just below a boundary of the 32-bit half.
+        let mut queue = Queue::new((1 << 32) - 20);
+        let mut model = Model::default();
+        let mut now = 0;
+        for op in ops {
+            let live = model.0.len();
+            let pick = |i: usize| i % live.max(1);
+            match op {
+                Op::Create => model.0.push((queue.create(), None)),
+                Op::Arm(..) | Op::Later(..) | Op::Earlier(..) | Op::Stop(_) | Op::Drop(_)
+                    if live == 0 => {}
+                Op::Arm(i, t) | Op::Later(i, t) | Op::Earlier(i, t) => {
+                    let (slot, armed) = &mut model.0[pick(i)];
+                    let t = match (&op, *armed) {
+                        (Op::Later(..), Some((was, _))) => was.saturating_add(t),
+                        (Op::Earlier(..), Some((was, _))) => was.saturating_sub(t),
+                        (Op::Arm(_, NEVER), _) => NEVER,
+                        _ => now + t,
+                    };
+                    queue.arm(*slot, t);
+                    *armed = Some((t, queue.seq));
+                }
+                Op::Stop(i) => {
+                    queue.stop(model.0[pick(i)].0);
+                    model.0[pick(i)].1 = None;
+                }
+                Op::Drop(i) => {
+                    queue.drop_slot(model.0[pick(i)].0);
+                    model.0.swap_remove(pick(i));
+                }
+                Op::Advance(t, budget) => {
+                    now += t;
+                    prop_assert_eq!(queue.expire(now, budget), model.expire(now));
+                }
+                Op::SkipSequences(n) => queue.seq += n,
+            }
+            queue.heap.verify(&queue.slots);
+        }
+        prop_assert_eq!(queue.expire(NEVER - 1, 5), model.expire(NEVER - 1));
+        prop_assert_eq!(queue.slots.live(), model.0.len());
+    }
+}
+
+#[test]
+fn an_entry_is_16_bytes_and_four_children_share_a_cache_line() {
+    assert_eq!(size_of::<Entry>(), 16);
+    let heap = &mut Heap::new();
+    heap.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
+    let address = |index: usize| &raw const heap.blocks[0].0[index + ROOT] as usize;
+    assert_eq!(address(ARITY * 5 + 1) % 64, 0);
+}
+
+#[test]
+fn later_re_arms_are_put_right_once_at_the_root() {
+    let mut queue = Queue::new(0);
+    let slot = queue.create();
+    queue.arm(slot, 10);
+    for t in 11..1_000 {
+        queue.arm(slot, t);
+        assert_eq!(queue.heap.first(), 10);
+    }
+    let done = queue.heap.expire(&queue.slots, &mut queue.ready, &mut queue.calls, 10, 100);
+    assert_eq!(done, Expired { cleaned: 1, ..Expired::default() });
+    assert_eq!(queue.heap.first(), 999);
+}
+
+#[test]
+fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
+    let mut queue = Queue::new((1 << 32) - 3_000);
+    let slots: Vec<u32> = (0..20_000).map(|_| queue.create()).collect();
+    // Few distinct deadlines; the boundary of the 32-bit half is crossed on the way.
+    slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 10 + (i * 7 % 3) as u64));
+    let (mut kept, mut armed) = (Vec::new(), slots.len());
+    for (i, &slot) in slots.iter().enumerate() {
+        if i as u64 * 2_654_435_761 % 16 < 15 {
+            queue.drop_slot(slot);
+            armed -= 1;
+            assert!(
+                queue.heap.len <= 3 * armed.max(SWEEP_MIN),
+                "{} entries for {armed} timers",
+                queue.heap.len
+            );
+        } else {
+            kept.push((10 + (i * 7 % 3) as u64, i, slot));
+        }
+    }
+    queue.heap.verify(&queue.slots);
+    kept.sort_unstable();
+    assert_eq!(
+        queue.expire(100, 64),
+        kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>()
+    );
+    assert_eq!((queue.heap.len, queue.heap.holes), (0, 0));
+}
+
+#[test]
+fn work_put_off_is_done_in_pieces() {
+    let mut queue = Queue::new(0);
+    let slots: Vec<u32> = (0..10_000).map(|_| queue.create()).collect();
+    slots.iter().for_each(|&slot| queue.arm(slot, 10));
+    slots.iter().for_each(|&slot| queue.arm(slot, 20));
+    let done = queue.heap.expire(&queue.slots, &mut queue.ready, &mut queue.calls, 15, 64);
+    assert_eq!(done, Expired { cleaned: 64, ..Expired::default() });
+    assert_eq!(queue.heap.first(), 10);
+    assert_eq!(queue.expire(20, 64), slots);
+}
+
+#[test]
+fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
+    let mut queue = Queue::new(0);
+    assert_eq!(queue.heap.latest(&queue.slots, 5, 0), NEVER);
+    for (count, step) in [(3, 7u64), (40, 1), (5_000, 0), (5_000, 3)] {
+        let slots: Vec<u32> = (0..count).map(|_| queue.create()).collect();
+        for (i, &slot) in slots.iter().enumerate() {
+            queue.arm(slot, 1_000 + i as u64 * step);
+            if i % 3 == 1 {
+                queue.slots.node(slot).set(Flag::Slack, true);
+                queue.slots.chunk(slot).slacks.of(slot).set(i as u64 % 50);
+            }
+        }
+        let slack = |i: usize| if i % 3 == 1 { i as u64 % 50 } else { 100 };
+        let least = (0..count).map(|i| 1_000 + i as u64 * step + slack(i)).min().unwrap();
+        let latest = queue.heap.latest(&queue.slots, 100, 0);
+        assert!((1_000..=least).contains(&latest), "{latest} of {least}");
+        if count < 50 {
+            assert_eq!(latest, least);
+        }
+        slots.into_iter().for_each(|slot| queue.drop_slot(slot));
+    }
+}

@@ -1,0 +1,108 @@
+//! The ready list: the sources that have something to give, in the order in which they came to have
+//! it.
+//!
+//! Intrusive: the links of a record are in its `seq`, which is free while the record is `Ready`. So
+//! a source is in the list at most once, enters and leaves in constant time, and the list never
+//! allocates.
+
+use super::slots::{NONE, Owner, PATIENCE, Slots, State};
+
+/// A doubly linked list through the records.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// That of its records.
+    state: State,
+    head: u32,
+    tail: u32,
+    len: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Links {
+    prev: u32,
+    next: u32,
+}
+
+fn links<O: Owner>(slots: &Slots<O>, slot: u32) -> Links {
+    let packed = slots.node(slot).seq.get();
+    Links { prev: (packed >> 32) as u32, next: packed as u32 }
+}
+
+fn set_links<O: Owner>(slots: &Slots<O>, slot: u32, links: Links) {
+    slots.node(slot).seq.set(u64::from(links.prev) << 32 | u64::from(links.next));
+}
+
+impl Ready {
+    pub(crate) const fn new() -> Ready {
+        Ready::of(State::Ready)
+    }
+
+    /// A list of records in this state.
+    pub(crate) const fn of(state: State) -> Ready {
+        Ready { state, head: NONE, tail: NONE, len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The one that has waited longest.
+    pub(crate) fn first(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    /// The one that came behind `slot`.
+    pub(crate) fn after<O: Owner>(&self, slots: &Slots<O>, slot: u32) -> Option<u32> {
+        let next = links(slots, slot).next;
+        (next != NONE).then_some(next)
+    }
+
+    /// All, the one that has waited longest first.
+    pub(crate) fn iter<O: Owner>(&self, slots: &Slots<O>) -> impl Iterator<Item = u32> {
+        std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
+    }
+
+    /// Puts the first `n` last.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rotate<O: Owner>(&mut self, slots: &Slots<O>, n: usize) {
+        for _ in 0..n {
+            let Some(first) = self.first() else { return };
+            let patience = slots.node(first).pos.get();
+            self.remove(slots, first);
+            self.push(slots, first);
+            slots.node(first).pos.set(patience);
+        }
+    }
+
+    /// Makes a record `Ready`, or what the list's records are, and puts it last.
+    pub(crate) fn push<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
+        debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
+        let node = slots.node(slot);
+        node.state.set(self.state);
+        node.pos.set(PATIENCE);
+        set_links(slots, slot, Links { prev: self.tail, next: NONE });
+        match self.tail {
+            NONE => self.head = slot,
+            tail => set_links(slots, tail, Links { next: slot, ..links(slots, tail) }),
+        }
+        self.tail = slot;
+        self.len += 1;
+    }
+
+    /// Takes a record out and makes it `Idle`.
+    pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
+        debug_assert_eq!(slots.node(slot).state.get(), self.state);
+        slots.node(slot).state.set(State::Idle);
+        let Links { prev, next } = links(slots, slot);
+        match prev {
+            NONE => self.head = next,
+            prev => set_links(slots, prev, Links { next, ..links(slots, prev) }),
+        }
+        match next {
+            NONE => self.tail = prev,
+            next => set_links(slots, next, Links { prev, ..links(slots, next) }),
+        }
+        self.len -= 1;
+    }
+}

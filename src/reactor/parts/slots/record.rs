@@ -1,0 +1,269 @@
+//! The record of one source, and the block of records that it lives in.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::reactor::parts::fds::FdRecord;
+use crate::reactor::parts::sites::SiteId;
+use crate::wake::{Bell, Probe};
+
+/// "No slot", "no heap position".
+pub(crate) const NONE: u32 = u32::MAX;
+
+pub(super) const CHUNK: usize = 128;
+
+/// Reports of a ready source that nobody does anything about, after which the source counts as
+/// spinning. Also the number of times that an end is taken before its source does.
+pub(crate) const PATIENCE: u32 = 1_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    Free,
+    /// Nothing pending.
+    Idle,
+    /// In the heap, with a deadline.
+    Armed,
+    /// In the heap, but stopped: removed when it reaches the root, revived by a reset.
+    Stopped,
+    /// In the ready list, or in the list of calls: an expiry not yet taken, or a channel that is
+    /// not empty.
+    Ready,
+    /// In the list of ends: its end has been taken, which `wait` reports no more, and a `Select`
+    /// gives for ever.
+    Ended,
+}
+
+/// The properties of a source, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Flag {
+    /// The user gave the source a key.
+    Keyed = 1,
+    /// The channel has no request (`channels.rs`).
+    Unasked = 2,
+    /// The expiry is a closure to be called, not an item to be taken.
+    Callback = 4,
+    /// The timer has a slack of its own.
+    Slack = 8,
+    /// The slot has no owner: the reactor frees it when nothing is pending.
+    Detached = 16,
+    /// The closure is called once at the most.
+    Once = 32,
+    /// The end was taken [`PATIENCE`] times.
+    Spinning = 64,
+}
+
+/// The record of a source: 32 bytes.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
+    /// Otherwise the last one.
+    pub(crate) deadline: Cell<u64>,
+    /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list
+    /// (`ready.rs`).
+    pub(crate) seq: Cell<u64>,
+    /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that
+    /// are left until it counts as spinning; zero means that it does.
+    pub(crate) pos: Cell<u32>,
+    pub(super) generation: Cell<u32>,
+    /// The number of items given, or of calls. Stays at the greatest number.
+    pub(super) fired: Cell<u32>,
+    /// The kind and the creation site.
+    pub(crate) site: Cell<SiteId>,
+    pub(crate) state: Cell<State>,
+    pub(super) flags: Cell<u8>,
+}
+
+impl Node {
+    #[inline]
+    pub(crate) fn is(&self, flag: Flag) -> bool {
+        self.flags.get() & flag as u8 != 0
+    }
+
+    pub(crate) fn set(&self, flag: Flag, on: bool) {
+        let others = self.flags.get() & !(flag as u8);
+        self.flags.set(if on { others | flag as u8 } else { others });
+    }
+
+    #[inline]
+    pub(crate) fn count(&self) {
+        self.fired.set(self.fired.get().saturating_add(1));
+    }
+
+    /// Counts a report of a ready source. Returns how many are left: zero for the last one, -1
+    /// after that.
+    #[inline]
+    pub(crate) fn count_down(&self) -> i32 {
+        let left = self.pos.get().wrapping_sub(1);
+        self.pos.set(left);
+        left as i32
+    }
+
+    pub(crate) fn fired(&self) -> u32 {
+        self.fired.get()
+    }
+}
+
+/// A field that few sources need: there for none of a chunk, or for all.
+pub(crate) struct Column<T>(OnceCell<Box<[T; CHUNK]>>);
+
+impl<T: Default> Column<T> {
+    pub(super) const fn new() -> Column<T> {
+        Column(OnceCell::new())
+    }
+
+    /// The field of `slot`; allocates the first time that one of the chunk is asked for.
+    pub(crate) fn of(&self, slot: u32) -> &T {
+        let column = self.0.get_or_init(|| Box::new(std::array::from_fn(|_| T::default())));
+        &column[slot as usize % CHUNK]
+    }
+
+    /// The field of `slot`, if a field of the chunk was ever asked for.
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Option<&T> {
+        self.0.get().map(|column| &column[slot as usize % CHUNK])
+    }
+}
+
+/// The reactor, as a source reaches it through its chunk.
+pub(crate) trait Owner {
+    /// The closure of a callback.
+    type Callback;
+}
+
+#[cfg(test)]
+impl Owner for () {
+    type Callback = ();
+}
+
+/// A block of records; `owner` is what a source reaches the rest of the reactor by.
+pub(crate) struct Chunk<O: Owner> {
+    pub(crate) owner: Rc<O>,
+    pub(super) nodes: [Node; CHUNK],
+    /// The first free slot.
+    pub(super) free: Cell<u32>,
+    /// How many slots are not free.
+    pub(super) used: Cell<u32>,
+    /// No slot has a greater generation.
+    pub(super) newest: Cell<u32>,
+    /// The neighbours in the list of chunks that are partly used, or in that of idle ones.
+    pub(super) prev: Cell<u32>,
+    pub(super) next: Cell<u32>,
+    pub(super) keys: Column<Cell<u64>>,
+    pub(super) probes: Column<RefCell<Option<Arc<dyn Probe>>>>,
+    /// ns: of tickers.
+    pub(crate) periods: Column<Cell<u64>>,
+    /// ns: of timers that have one of their own.
+    pub(crate) slacks: Column<Cell<u64>>,
+    /// Of sources that are fds.
+    pub(crate) fds: Column<FdRecord>,
+    /// The closures of callbacks, while they are not running.
+    pub(crate) callbacks: Column<RefCell<Option<O::Callback>>>,
+    /// The bells that make callbacks due.
+    pub(crate) bells: Column<RefCell<Option<Arc<Bell>>>>,
+}
+
+impl<O: Owner> Chunk<O> {
+    /// A chunk of free slots from `base` on.
+    pub(super) fn new(owner: &Rc<O>, base: u32, generation: u32) -> Rc<Chunk<O>> {
+        let node = |i: usize| Node {
+            deadline: Cell::new(0),
+            seq: Cell::new(0),
+            pos: Cell::new(if i + 1 < CHUNK { base + i as u32 + 1 } else { NONE }),
+            generation: Cell::new(generation),
+            fired: Cell::new(0),
+            site: Cell::default(),
+            state: Cell::new(State::Free),
+            flags: Cell::new(0),
+        };
+        Rc::new(Chunk {
+            owner: owner.clone(),
+            nodes: std::array::from_fn(node),
+            free: Cell::new(base),
+            used: Cell::new(0),
+            newest: Cell::new(generation),
+            prev: Cell::new(NONE),
+            next: Cell::new(NONE),
+            keys: Column::new(),
+            probes: Column::new(),
+            periods: Column::new(),
+            slacks: Column::new(),
+            fds: Column::new(),
+            callbacks: Column::new(),
+            bells: Column::new(),
+        })
+    }
+
+    /// A chunk of slots that are free and stay so.
+    pub(super) fn blank(owner: &Rc<O>) -> Rc<Chunk<O>> {
+        Chunk::new(owner, 0, 0)
+    }
+
+    #[inline]
+    pub(crate) fn node(&self, slot: u32) -> &Node {
+        &self.nodes[slot as usize % CHUNK]
+    }
+
+    pub(crate) fn set_key(&self, slot: u32, key: u64) {
+        self.keys.of(slot).set(key);
+        self.node(slot).set(Flag::Keyed, true);
+    }
+
+    /// The user's key, or one made of slot and generation with the top bit set, which no key below
+    /// 2^63 is equal to.
+    pub(crate) fn key(&self, slot: u32) -> u64 {
+        if self.node(slot).is(Flag::Keyed) {
+            self.keys.of(slot).get()
+        } else {
+            self.token(slot) | 1 << 63
+        }
+    }
+
+    pub(crate) fn set_probe(&self, slot: u32, probe: Arc<dyn Probe>) {
+        *self.probes.of(slot).borrow_mut() = Some(probe);
+    }
+
+    /// Takes the probe away; whether there was one.
+    pub(crate) fn forget(&self, slot: u32) -> bool {
+        self.probes.get(slot).is_some_and(|probe| probe.borrow_mut().take().is_some())
+    }
+
+    /// Calls `f` with the channel that is registered under this slot, if there is one.
+    #[inline]
+    pub(crate) fn with_probe<R>(&self, slot: u32, f: impl FnOnce(&dyn Probe) -> R) -> Option<R> {
+        self.probes.get(slot)?.borrow().as_deref().map(f)
+    }
+
+    /// Returns true if there is a closure that does not run now.
+    pub(crate) fn has_callback(&self, slot: u32) -> bool {
+        self.callbacks.get(slot).is_some_and(|call| call.borrow().is_some())
+    }
+
+    /// The closure of a callback, unless it runs.
+    pub(crate) fn take_callback(&self, slot: u32) -> Option<O::Callback> {
+        self.callbacks.get(slot)?.borrow_mut().take()
+    }
+
+    /// The bell that makes the callback due.
+    pub(crate) fn bell(&self, slot: u32) -> Option<Arc<Bell>> {
+        self.bells.get(slot)?.borrow().clone()
+    }
+
+    /// Takes the bell away.
+    pub(crate) fn take_bell(&self, slot: u32) -> Option<Arc<Bell>> {
+        self.bells.get(slot)?.borrow_mut().take()
+    }
+
+    /// All closures.
+    pub(crate) fn take_callbacks(&self) -> impl Iterator<Item = O::Callback> + '_ {
+        (0..CHUNK as u32).filter_map(|slot| self.take_callback(slot))
+    }
+
+    /// Slot and generation in one word.
+    #[inline]
+    pub(crate) fn token(&self, slot: u32) -> u64 {
+        u64::from(self.node(slot).generation.get()) << 32 | u64::from(slot)
+    }
+}

@@ -1,0 +1,87 @@
+//! Tests of `mod.rs`.
+
+use super::*;
+
+#[test]
+fn a_record_is_32_bytes() {
+    assert_eq!(size_of::<Node>(), 32);
+}
+
+#[test]
+fn a_reused_slot_has_another_token_and_the_old_one_resolves_to_nothing() {
+    let (mut slots, owner) = (Slots::new(), Rc::new(()));
+    let slot = slots.allocate(&owner, SiteId::default());
+    let token = slots.chunk(slot).token(slot);
+    assert_eq!(slots.resolve(token), Some(slot));
+    slots.free(slot);
+    assert_eq!(slots.resolve(token), None);
+    assert_eq!(slots.allocate(&owner, SiteId::default()), slot);
+    assert_eq!(slots.resolve(token), None);
+    assert_eq!(slots.resolve(u64::from(NONE)), None);
+}
+
+#[test]
+fn a_slot_whose_generations_are_used_up_is_retired() {
+    let (mut slots, owner) = (Slots::new(), Rc::new(()));
+    let slot = slots.allocate(&owner, SiteId::default());
+    slots.node(slot).generation.set(u32::MAX - 1);
+    slots.free(slot);
+    assert!((0..3 * CHUNK).all(|_| slots.allocate(&owner, SiteId::default()) != slot));
+}
+
+#[test]
+fn idle_chunks_go_and_their_numbers_come_back() {
+    let (mut slots, owner) = (Slots::new(), Rc::new(()));
+    let taken: Vec<u32> =
+        (0..100 * CHUNK).map(|_| slots.allocate(&owner, SiteId::default())).collect();
+    let tokens: Vec<u64> = taken.iter().map(|&slot| slots.chunk(slot).token(slot)).collect();
+    // One slot of the last but one chunk stays.
+    let stays = 98 * CHUNK + 5;
+    for (n, &slot) in taken.iter().enumerate() {
+        if n != stays {
+            slots.free(slot);
+        }
+    }
+    assert_eq!(slots.usage(), (100, 1));
+    assert!(!slots.shrink(0, 10), "a piece");
+    assert!(slots.shrink(0, 200));
+    assert_eq!((slots.usage(), slots.chunks.len()), ((KEPT, 1), 99));
+    assert_eq!(slots.iter().collect::<Vec<_>>(), [taken[stays]]);
+    let again: Vec<u32> =
+        (1..100 * CHUNK).map(|_| slots.allocate(&owner, SiteId::default())).collect();
+    assert_eq!((slots.live(), slots.usage()), (100 * CHUNK, (100, 100)));
+    let alive = |&&token: &&u64| slots.resolve(token).is_some();
+    assert_eq!(tokens.iter().filter(alive).collect::<Vec<_>>(), [&tokens[stays]]);
+    again.into_iter().for_each(|slot| assert!(!slots.free(slot) || slots.idle_len > 0));
+}
+
+#[test]
+fn chunks_that_are_used_meanwhile_stay() {
+    let (mut slots, owner) = (Slots::new(), Rc::new(()));
+    let burst = |slots: &mut Slots<()>, n: usize| {
+        let taken: Vec<u32> =
+            (0..n * CHUNK).map(|_| slots.allocate(&owner, SiteId::default())).collect();
+        for slot in taken {
+            slots.free(slot);
+        }
+    };
+    burst(&mut slots, 50);
+    slots.measure();
+    burst(&mut slots, 7);
+    assert_eq!((slots.usage(), slots.most_used()), ((50, 0), 7));
+    slots.measure();
+    assert_eq!(slots.most_used(), 0);
+}
+
+#[test]
+fn slots_are_reused_before_new_ones_are_made() {
+    let (mut slots, owner) = (Slots::new(), Rc::new(()));
+    for _ in 0..10 {
+        let taken: Vec<u32> = (0..300).map(|_| slots.allocate(&owner, SiteId::default())).collect();
+        assert_eq!(slots.live(), 300);
+        for slot in taken {
+            slots.free(slot);
+        }
+    }
+    assert_eq!(slots.chunks.len(), 3);
+}

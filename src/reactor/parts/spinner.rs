@@ -1,0 +1,197 @@
+//! Spinning before sleeping: for the message that comes in a moment, and for the deadline that is
+//! to be met to the microsecond.
+//!
+//! Falling asleep and being woken costs some 10 µs; a message that comes within that time is better
+//! waited for awake. Whether it will is guessed from what came of the spins before: each success
+//! gives credit for [`CREDIT`] more, and a loop without credit tries again now and then, the less
+//! often the more often that failed.
+
+use std::cell::Cell;
+use std::thread;
+use std::time::Duration;
+
+use super::counters::Count;
+use crate::driver::WakeWindow;
+use crate::sys::{Time, nanos};
+
+/// How long a reactor looks for messages before it sleeps: for
+/// [`Builder::spin`](crate::Builder::spin).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Spin {
+    /// Sleeps at once.
+    Off,
+    /// Up to 20 µs, while that has paid lately; never where the thread that makes the reactor may
+    /// use one core only. The default.
+    ///
+    /// While the next deadline is far it also leaves the core to others now and then
+    /// (`sched_yield`), who may be the ones that it waits for.
+    #[default]
+    Adaptive,
+    /// As long, always, whatever cores there are: for threads pinned to a core of their own.
+    For(Duration),
+}
+
+impl From<Duration> for Spin {
+    fn from(d: Duration) -> Spin {
+        if d.is_zero() { Spin::Off } else { Spin::For(d) }
+    }
+}
+
+/// ns: the time that a peer needs to be woken and to answer, and a little more.
+const LIMIT: u64 = 20_000;
+/// Spins that may fail after one that did not.
+const CREDIT: u32 = 16;
+/// Sleeps between two attempts without credit: at first, and at most.
+const PAUSE: u32 = 16;
+const LONGEST_PAUSE: u32 = 1 << 12;
+/// Looks before the first rest, and between two.
+pub(crate) const LOOKS: u32 = 32;
+/// ns: who rests may be away for a time slice, so there are no rests when a timer is due within
+/// this.
+pub(crate) const TIME_SLICE: u64 = 10_000_000;
+/// ns: the last stretch to a deadline is spun by the turn itself, so that all that is to be run
+/// then has been run just before, and is in the cache.
+pub(crate) const LAST_STRETCH: u64 = 5_000;
+
+/// The settings of spinning, and its successes so far.
+#[derive(Debug)]
+pub(crate) struct Spinner {
+    /// ns; 0 for never.
+    pub(crate) limit: u64,
+    pub(crate) adaptive: bool,
+    /// ns.
+    pub(crate) precise: u64,
+    credit: Cell<u32>,
+    /// Sleeps until the next attempt, and what that was set to.
+    until_attempt: Cell<u32>,
+    pause: Cell<u32>,
+    pub(crate) saved: Count,
+}
+
+impl Spinner {
+    /// On a virtual clock nothing comes by itself, and on one core nothing can come while we look.
+    pub(crate) fn new(spin: Spin, precise: Duration, virtual_clock: bool) -> Spinner {
+        let several_cores = || thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        let limit = match spin {
+            _ if virtual_clock => 0,
+            Spin::Adaptive if several_cores() => LIMIT,
+            Spin::For(d) => nanos(d),
+            Spin::Adaptive | Spin::Off => 0,
+        };
+        Spinner {
+            limit,
+            adaptive: spin == Spin::Adaptive,
+            precise: if virtual_clock { 0 } else { nanos(precise) },
+            credit: Cell::new(0),
+            until_attempt: Cell::new(PAUSE),
+            pause: Cell::new(PAUSE),
+            saved: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit | self.precise != 0
+    }
+
+    /// Sleeps that spinning made unnecessary.
+    pub(crate) fn saved(&self) -> u64 {
+        self.saved.get()
+    }
+
+    /// Returns true if a deadline is to be met by spinning. One with enough slack is not.
+    pub(crate) fn is_met(&self, WakeWindow { earliest, latest }: WakeWindow) -> bool {
+        self.precise > 0
+            && latest != Time::MAX
+            && latest - earliest < Duration::from_nanos(self.precise)
+    }
+
+    /// Returns the time to wake up for a deadline that is to be met by spinning.
+    #[inline]
+    pub(crate) fn ahead(&self, deadline: WakeWindow) -> WakeWindow {
+        if !self.is_met(deadline) {
+            return deadline;
+        }
+        let WakeWindow { earliest, latest } = deadline;
+        let ahead = Duration::from_nanos(self.precise);
+        WakeWindow { earliest: earliest - ahead, latest: latest - ahead }
+    }
+
+    /// Decides if this sleep is preceded by a spin.
+    pub(crate) fn attempts(&self) -> bool {
+        if self.limit == 0 || !self.adaptive || self.credit.get() > 0 {
+            return self.limit > 0;
+        }
+        self.until_attempt.set(self.until_attempt.get() - 1);
+        if self.until_attempt.get() > 0 {
+            return false;
+        }
+        self.until_attempt.set(self.pause.get());
+        true
+    }
+
+    pub(crate) fn succeeded(&self) {
+        self.saved.set(self.saved.get() + 1);
+        self.credit.set(CREDIT);
+        self.pause.set(PAUSE);
+        self.until_attempt.set(PAUSE);
+    }
+
+    pub(crate) fn failed(&self) {
+        match self.credit.get() {
+            0 => {
+                self.pause.set((self.pause.get() * 2).min(LONGEST_PAUSE));
+                self.until_attempt.set(self.pause.get());
+            }
+            credit => self.credit.set(credit - 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adaptive() -> Spinner {
+        Spinner { limit: LIMIT, ..Spinner::new(Spin::Adaptive, Duration::ZERO, false) }
+    }
+
+    #[test]
+    fn a_spin_that_fails_is_tried_ever_less_often_and_a_success_gives_credit() {
+        let spinner = adaptive();
+        let attempts = |sleeps: u32| {
+            let attempt = || spinner.attempts().then(|| spinner.failed()).is_some();
+            (0..sleeps).filter(|_| attempt()).count()
+        };
+        assert_eq!(attempts(PAUSE - 1), 0);
+        assert_eq!(attempts(1), 1);
+        // 32, 64, 128, .. sleeps apart.
+        assert_eq!(attempts(PAUSE * 2 * ((1 << 5) - 1)), 5);
+        let rare = attempts(1_000_000);
+        assert!(rare < 300, "{rare} attempts");
+        spinner.succeeded();
+        assert_eq!(attempts(CREDIT), CREDIT as usize);
+        assert_eq!(attempts(PAUSE), 1);
+    }
+
+    #[test]
+    fn there_is_no_spinning_in_virtual_time_and_none_when_off() {
+        assert!(!Spinner::new(Spin::Adaptive, Duration::from_micros(50), true).is_on());
+        assert!(!Spinner::new(Spin::Off, Duration::ZERO, false).is_on());
+        assert!(!Spinner::new(Duration::ZERO.into(), Duration::ZERO, false).is_on());
+        assert!(Spinner::new(Spin::Off, Duration::from_micros(50), false).is_on());
+    }
+
+    #[test]
+    fn a_deadline_to_be_met_exactly_ends_the_sleep_before_it() {
+        let spinner = Spinner::new(Spin::Off, Duration::from_nanos(50), false);
+        let at = Time::from_nanos;
+        let deadline = |earliest, latest| WakeWindow { earliest: at(earliest), latest: at(latest) };
+        assert_eq!(spinner.ahead(deadline(100, 100)), deadline(50, 50));
+        assert_eq!(spinner.ahead(deadline(20, 60)), deadline(0, 10));
+        assert_eq!(spinner.ahead(deadline(100, 150)), deadline(100, 150));
+        let never = WakeWindow::from(Time::MAX);
+        assert_eq!(spinner.ahead(never), never);
+    }
+}

@@ -1,0 +1,83 @@
+//! The records of a reactor, and the lists and the queue that they are in.
+
+use super::heap::Heap;
+use super::ready::Ready;
+use super::sites::Sites;
+use super::slots::{Chunk, Flag, Owner, Slots, State};
+use super::usage::is_sparse;
+use std::rc::Rc;
+
+/// All of a reactor that goes by records.
+pub(crate) struct Table<O: Owner> {
+    pub(crate) slots: Slots<O>,
+    pub(crate) heap: Heap,
+    /// The sources that have an item to give.
+    pub(crate) ready: Ready,
+    /// The callbacks that are due.
+    pub(crate) callbacks: Ready,
+    /// The channels and contexts whose end has been taken.
+    pub(crate) ended: Ready,
+    pub(crate) sites: Sites,
+}
+
+impl<O: Owner> Table<O> {
+    pub(crate) fn new() -> Table<O> {
+        Table {
+            slots: Slots::new(),
+            heap: Heap::new(),
+            ready: Ready::new(),
+            callbacks: Ready::new(),
+            ended: Ready::of(State::Ended),
+            sites: Sites::default(),
+        }
+    }
+
+    /// Forgets everything, and returns the chunks. The sources that still have theirs find
+    /// themselves `Idle`.
+    pub(crate) fn clear(&mut self) -> Vec<Rc<Chunk<O>>> {
+        self.heap = Heap::new();
+        self.empty_lists();
+        self.slots.clear()
+    }
+
+    /// Takes away what is pending, of all sources. Frees nothing.
+    pub(crate) fn make_idle(&mut self) {
+        self.empty_lists();
+        self.slots.idle();
+    }
+
+    fn empty_lists(&mut self) {
+        (self.ready, self.callbacks) = (Ready::new(), Ready::new());
+        self.ended = Ready::of(State::Ended);
+    }
+
+    /// The list that a record is in while it is `Ready`, and the records.
+    #[inline]
+    fn list_of(&mut self, slot: u32) -> (&mut Ready, &Slots<O>) {
+        let is_callback = self.slots.node(slot).is(Flag::Callback);
+        (if is_callback { &mut self.callbacks } else { &mut self.ready }, &self.slots)
+    }
+
+    /// Takes a `Ready` record out of the list that it is in.
+    #[inline]
+    pub(crate) fn unready(&mut self, slot: u32) {
+        let (list, slots) = self.list_of(slot);
+        list.remove(slots, slot);
+    }
+
+    /// Makes a source ready, or a callback due, that may have a deadline as well, which is then
+    /// taken away. (The heap's first key may be too early afterwards, which only wakes early.)
+    #[inline]
+    pub(crate) fn raise(&mut self, slot: u32) {
+        if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
+            self.heap.remove(&self.slots, slot);
+        }
+        let (list, slots) = self.list_of(slot);
+        list.push(slots, slot);
+    }
+
+    /// Returns true if the memory of a burst is there.
+    pub(crate) fn is_sparse(&self) -> bool {
+        is_sparse(self.slots.usage()) || is_sparse(self.heap.usage())
+    }
+}

@@ -1,0 +1,62 @@
+//! The slot of a callback.
+
+use std::sync::Arc;
+
+use super::Slot;
+use crate::reactor::core::CallbackFn;
+use crate::reactor::parts::slots::Flag;
+use crate::wake::Bell;
+
+impl Slot {
+    /// Makes the slot's expiry a call of this closure.
+    pub(crate) fn set_callback(&self, call: CallbackFn) {
+        if self.is_inert() {
+            return;
+        }
+        if !self.node().is(Flag::Callback) {
+            self.node().set(Flag::Callback, true);
+            self.core().callbacks.live.set(self.core().callbacks.live.get() + 1);
+        }
+        *self.chunk.callbacks.of(self.slot).borrow_mut() = Some(call);
+    }
+
+    /// Makes the slot's expiry, or a ring of `bell`, a call that comes once at the most.
+    pub(crate) fn set_callback_once(&self, bell: Arc<Bell>, call: CallbackFn) {
+        self.node().set(Flag::Once, true);
+        if !self.is_inert() {
+            *self.chunk.bells.of(self.slot).borrow_mut() = Some(bell);
+        }
+        self.set_callback(call);
+    }
+
+    /// Returns true if the slot has a closure that does not run now.
+    pub(crate) fn has_callback(&self) -> bool {
+        self.chunk.has_callback(self.slot)
+    }
+
+    /// Drops the closure uncalled. Returns true if there was one.
+    pub(crate) fn drop_callback(&self) -> bool {
+        self.stop();
+        let call = self.chunk.take_callback(self.slot);
+        call.is_some()
+    }
+
+    /// Leaves the slot to the reactor, which frees it after the call.
+    pub(crate) fn detach_callback(self) {
+        if self.has_callback() {
+            self.node().set(Flag::Detached, true);
+        }
+    }
+
+    /// Leaves the slot to the reactor, which frees it when nothing is pending.
+    pub(crate) fn detach(self) {
+        if self.deadline().is_some() || self.is_running() {
+            self.node().set(Flag::Detached, true);
+        }
+    }
+
+    /// Returns true if the slot's closure runs now. It is not in its place then.
+    fn is_running(&self) -> bool {
+        self.node().is(Flag::Callback) && !self.has_callback()
+    }
+}

@@ -1,0 +1,65 @@
+//! The slot of a registered channel.
+
+use std::sync::Arc;
+
+use super::Slot;
+use crate::driver::Clock;
+use crate::reactor::parts::slots::State;
+use crate::wake::Probe;
+
+impl Slot {
+    /// Registers the channel that this slot stands for: it is asked for its mark, or ready at once.
+    pub(crate) fn register_channel(&self, probe: Arc<dyn Probe>) {
+        let core = self.core();
+        core.notify.prepare(self.slot);
+        let channels = &mut *core.channels.borrow_mut();
+        channels.make_room();
+        if let Clock::Virtual(clock) = core.clock.source() {
+            probe.follow(Box::new(move || clock.now()));
+        }
+        self.chunk.set_probe(self.slot, probe);
+        channels.ask(&mut core.table.borrow_mut(), self.slot);
+        if self.is_ready() && core.outer.embedded.get() {
+            core.request_turn();
+        }
+    }
+
+    /// The end of the channel has been taken: nothing will come. A wait reports it no more.
+    pub(crate) fn channel_ended(&self) {
+        self.forget_channel();
+        let core = self.core();
+        if core.closed.get() {
+            return;
+        }
+        let table = &mut *core.table.borrow_mut();
+        match self.node().state.get() {
+            State::Ready => table.unready(self.slot),
+            State::Armed | State::Stopped => {
+                table.heap.remove(&table.slots, self.slot);
+                core.timers.next_due.set(table.heap.first());
+            }
+            State::Ended => return,
+            State::Idle | State::Free => {}
+        }
+        table.ended.push(&table.slots, self.slot);
+        core.timers.count_end();
+    }
+
+    /// No channel is registered under this slot any more.
+    pub(crate) fn forget_channel(&self) {
+        if self.chunk.forget(self.slot) {
+            self.core().channels.borrow_mut().unregister();
+        }
+    }
+
+    /// The channel, which was ready, was found empty.
+    pub(crate) fn drained(&self) {
+        let core = self.core();
+        if core.closed.get() {
+            return;
+        }
+        let table = &mut *core.table.borrow_mut();
+        table.ready.remove(&table.slots, self.slot);
+        core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
+    }
+}

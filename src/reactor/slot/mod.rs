@@ -1,0 +1,249 @@
+//! A slot of the reactor, as a source owns it. The files beside this one have what single kinds of
+//! sources do with theirs.
+
+mod callback;
+mod channel;
+mod fd;
+
+use std::cell::Cell;
+use std::io;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::{Core, Handle};
+use super::parts::sites::SourceKind;
+use super::parts::slots::{Chunk, Flag, Node, PATIENCE, Slots, State};
+use super::parts::table::Table;
+use super::parts::timer_id::TimerId;
+use crate::sys::{Time, nanos};
+use crate::wake::Notify;
+
+/// A slot of the reactor, owned: the part that timers, tickers and inboxes have in common. 16
+/// bytes. Freed when dropped.
+pub(crate) struct Slot {
+    pub(in crate::reactor) chunk: Rc<Chunk<Core>>,
+    pub(in crate::reactor) slot: u32,
+}
+
+impl Slot {
+    /// A slot for a source that the caller's caller makes.
+    #[track_caller]
+    pub(crate) fn new(handle: &Handle, kind: SourceKind) -> Slot {
+        let core = &handle.core;
+        if core.closed.get() {
+            return Slot::inert(core);
+        }
+        let Table { slots, sites, .. } = &mut *core.table.borrow_mut();
+        let slot = slots.allocate(core, sites.of((Location::caller(), kind)));
+        Slot { chunk: slots.chunk(slot).clone(), slot }
+    }
+
+    /// A slot of a reactor that is gone: in a chunk of its own, which nothing looks at.
+    #[cold]
+    pub(in crate::reactor) fn inert(core: &Rc<Core>) -> Slot {
+        let mut slots = Slots::new();
+        let slot = slots.allocate(core, Default::default());
+        Slot { chunk: slots.chunk(slot).clone(), slot }
+    }
+
+    #[inline]
+    pub(in crate::reactor) fn node(&self) -> &Node {
+        self.chunk.node(self.slot)
+    }
+
+    #[inline]
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.chunk.owner
+    }
+
+    /// Returns true if an expiry or a message was not taken yet.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.node().state.get() == State::Ready
+    }
+
+    /// Returns true if a timer has expired, also if the queue has not got to it.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_ready() || self.core().is_overdue(self.node())
+    }
+
+    pub(crate) fn is_inert(&self) -> bool {
+        self.core().closed.get()
+    }
+
+    pub(crate) fn key(&self) -> u64 {
+        self.chunk.key(self.slot)
+    }
+
+    pub(crate) fn set_key(&self, key: u64) {
+        self.chunk.set_key(self.slot, key);
+    }
+
+    #[inline]
+    pub(crate) fn token(&self) -> u64 {
+        self.chunk.token(self.slot)
+    }
+
+    /// Returns the slot's number, which its next user has, too.
+    pub(crate) fn number(&self) -> u32 {
+        self.slot
+    }
+
+    pub(crate) fn timer_id(&self, ticker: bool) -> TimerId {
+        self.core().timer_id(self.token(), ticker)
+    }
+
+    /// Returns the deadline that `stop` would take away: pending, or expired and not taken.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let pending = matches!(self.node().state.get(), State::Armed | State::Ready);
+        pending.then(|| self.last_deadline())
+    }
+
+    /// The deadline that was armed last, pending or not.
+    pub(crate) fn last_deadline(&self) -> Time {
+        Time::from_nanos(self.node().deadline.get())
+    }
+
+    pub(crate) fn belongs_to(&self, handle: &Handle) -> bool {
+        Rc::ptr_eq(self.core(), &handle.core)
+    }
+
+    /// The exact time.
+    pub(crate) fn clock_now(&self) -> Time {
+        self.core().clock.refresh()
+    }
+
+    /// ns.
+    #[inline]
+    pub(crate) fn period(&self) -> u64 {
+        self.chunk.periods.get(self.slot).map_or(0, |period| period.get())
+    }
+
+    pub(crate) fn set_period(&self, period: Duration) {
+        self.chunk.periods.of(self.slot).set(nanos(period));
+    }
+
+    /// Lets the timer fire late by as much, to share wake-ups. Holds from the next sleep on.
+    pub(crate) fn set_slack(&self, slack: Duration) {
+        let core = self.core();
+        self.chunk.slacks.of(self.slot).set(nanos(slack));
+        self.node().set(Flag::Slack, true);
+        core.timers.slacked.set(true);
+        core.timers.least_slack.set(core.timers.least_slack.get().min(nanos(slack)));
+        if let Some(deadline) = self.deadline() {
+            core.tell_outer(deadline.as_nanos());
+        }
+    }
+
+    /// Takes away the reactor's slack from this timer.
+    pub(crate) fn be_exact(&self) {
+        if self.core().timers.slack.get() > 0 {
+            self.set_slack(Duration::ZERO);
+        }
+    }
+
+    /// Arms for `t`, and takes away what was pending. Returns true if something was. Two stores for
+    /// a later deadline.
+    #[inline]
+    pub(crate) fn arm(&self, t: Time) -> bool {
+        self.core().arm(&self.chunk, self.slot, t)
+    }
+
+    /// Arms for `d` from the real now.
+    #[inline]
+    pub(crate) fn arm_after(&self, d: Duration) -> bool {
+        self.arm(self.core().clock.count_from(d) + d)
+    }
+
+    /// Takes away what is pending. Returns true if something was.
+    #[inline]
+    pub(crate) fn stop(&self) -> bool {
+        self.core().stop(&self.chunk, self.slot)
+    }
+
+    /// Makes an idle slot ready without a timer.
+    pub(crate) fn make_ready(&self) {
+        let core = self.core();
+        let table = &mut *core.table.borrow_mut();
+        if self.node().state.get() == State::Idle && !core.closed.get() {
+            table.ready.push(&table.slots, self.slot);
+            if core.outer.embedded.get() {
+                core.request_turn();
+            }
+        }
+    }
+
+    /// Counts a value that was given.
+    pub(crate) fn count(&self) {
+        self.node().count();
+        self.progressed();
+    }
+
+    /// Notes that an inbox in the ready list has given a message and has more.
+    #[inline]
+    pub(crate) fn received(&self) {
+        self.node().pos.set(PATIENCE);
+    }
+
+    /// Counts in `times` that the end was given. A loop that goes on asking for it spins.
+    #[cold]
+    pub(crate) fn end_taken(&self, times: &Cell<u32>) {
+        if times.get() < PATIENCE {
+            times.set(times.get() + 1);
+            if times.get() == PATIENCE {
+                let spinning = &self.core().counters.spinning;
+                self.node().set(Flag::Spinning, true);
+                spinning.set(spinning.get() + 1);
+            }
+        }
+    }
+
+    /// Takes the expiry of a due slot: returns its deadline, and leaves the slot `Idle`.
+    #[inline]
+    pub(crate) fn try_take(&self) -> Option<Time> {
+        self.is_due().then(|| self.take())
+    }
+
+    pub(in crate::reactor) fn take(&self) -> Time {
+        if self.is_ready() {
+            self.core().table.borrow_mut().unready(self.slot);
+        } else {
+            self.take_out();
+        }
+        self.node().count();
+        self.last_deadline()
+    }
+
+    /// Takes a due timer out of the queue.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::reactor) fn take_out(&self) {
+        let core = self.core();
+        let table = &mut *core.table.borrow_mut();
+        table.heap.remove(&table.slots, self.slot);
+        core.timers.next_due.set(table.heap.first());
+        core.counters.expired.set(core.counters.expired.get() + 1);
+    }
+
+    /// Fails in a forked child.
+    pub(crate) fn check_process(&self) -> io::Result<()> {
+        self.core().check_process()
+    }
+
+    /// Returns the party that senders wake.
+    pub(crate) fn notify(&self) -> &Arc<Notify> {
+        &self.core().notify
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let core = self.core();
+        if !core.closed.get() && !self.node().is(Flag::Detached) {
+            core.release(&self.chunk, self.slot);
+        }
+    }
+}

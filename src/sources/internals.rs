@@ -1,0 +1,129 @@
+//! The part that the sources of this crate have in common.
+
+use std::fmt;
+
+use crate::reactor::{Handle, Slot};
+
+/// The facts that a select asks a source of this crate for. The default is a source of a user's
+/// own.
+#[derive(Clone, Copy, Default)]
+pub struct Internals<'a> {
+    slot: Option<&'a Slot>,
+    is_unlisted: bool,
+    needs_no_look: bool,
+    end: Option<&'a dyn End>,
+}
+
+/// An end of a channel that may take part in a choice before an item is taken.
+pub(crate) trait End {
+    /// Returns true if the other end of a rendezvous has chosen this one during the sleep.
+    fn is_chosen(&self) -> bool {
+        false
+    }
+
+    /// Makes sure that the next [`try_take`](super::Source::try_take) gives an item. Returns false
+    /// if there is none.
+    fn hold(&self) -> bool {
+        true
+    }
+}
+
+impl<'a> Internals<'a> {
+    /// A source with this slot, which the driver makes ready.
+    #[inline(always)]
+    pub(crate) fn of(slot: &'a Slot) -> Internals<'a> {
+        Internals { slot: Some(slot), ..Internals::default() }
+    }
+
+    /// A source that time or another thread makes ready: no look at the fds precedes `default`.
+    #[inline(always)]
+    pub(crate) fn without_look(self) -> Internals<'a> {
+        Internals { needs_no_look: true, ..self }
+    }
+
+    /// A source that must be asked, because the ready list may not have it.
+    #[inline(always)]
+    pub(crate) fn unlisted_if(self, is_unlisted: bool) -> Internals<'a> {
+        Internals { is_unlisted, ..self }
+    }
+
+    /// A source that is an end of a channel.
+    #[inline(always)]
+    pub(crate) fn with_end(self, end: &'a dyn End) -> Internals<'a> {
+        Internals { end: Some(end), ..self }
+    }
+
+    /// Returns true if this reactor can wait for the source.
+    #[inline(always)]
+    pub(super) fn belongs_to(&self, handle: &Handle) -> bool {
+        self.slot.is_none_or(|slot| slot.belongs_to(handle))
+    }
+
+    /// The token of the source in the reactor's ready list.
+    #[inline]
+    pub(crate) fn token(&self) -> Option<u64> {
+        self.slot.filter(|_| !self.is_unlisted).map(Slot::token)
+    }
+
+    #[inline(always)]
+    pub(crate) fn needs_no_look(&self) -> bool {
+        self.needs_no_look
+    }
+
+    /// See [`End::is_chosen`].
+    #[inline(always)]
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.end.is_some_and(End::is_chosen)
+    }
+
+    /// See [`End::hold`].
+    #[inline(always)]
+    pub(crate) fn hold(&self) -> bool {
+        self.end.is_none_or(End::hold)
+    }
+}
+
+impl fmt::Debug for Internals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Internals").field("token", &self.token()).finish_non_exhaustive()
+    }
+}
+
+/// Gives a source its key.
+macro_rules! keyed {
+    ([$($params:tt)*] $source:ty, $($slot:ident).+) => {
+        impl<$($params)*> $source {
+            /// Sets the key that [`wait`](crate::Handle::wait) reports the source by.
+            pub fn with_key(self, key: u64) -> Self {
+                self.$($slot).+.set_key(key);
+                self
+            }
+
+            /// The key that [`wait`](crate::Handle::wait) reports the source by: a unique one of
+            /// 2^63 or more, unless [`with_key`](Self::with_key) or
+            /// [`register_with`](crate::Handle::register_with) has set another.
+            pub fn key(&self) -> u64 {
+                self.$($slot).+.key()
+            }
+        }
+    };
+}
+
+/// Gives a source its key and its `Debug`: `common!([T] Inbox<T>, |it| len: it.len())`.
+macro_rules! common {
+    ([$($params:tt)*] $name:ident$(<$arg:ident>)?, |$it:ident| $($field:ident: $value:expr),+) => {
+        crate::sources::keyed!([$($params)*] $name$(<$arg>)?, slot);
+
+        impl<$($params)*> std::fmt::Debug for $name$(<$arg>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let $it = self;
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($field), &$value))+
+                    .field("inert", &self.slot.is_inert())
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(crate) use {common, keyed};

@@ -1,0 +1,508 @@
+//! After warm-up nothing allocates. Every test does one family of operations often enough to be
+//! warm, and then again, counted.
+//!
+//! The counter is the thread's own, so tests that run beside each other, and the other ends of
+//! channels, do not disturb. Warm means that the same number of timers, sources and messages was
+//! reached before.
+
+use std::hint::black_box;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::{
+    Context, Events, Reactor, Select, Sim, Tick, Ticker, Time, Timer, channel, reactor::Stats,
+    select,
+};
+use support::warm::{allocates_nothing, allocations};
+
+const FAR: Duration = Duration::from_secs(3600);
+
+fn reactor() -> Reactor {
+    Reactor::new().expect("a reactor")
+}
+
+fn far_timers(reactor: &Reactor, n: u64) -> Vec<Timer> {
+    (0..n).map(|i| reactor.after(FAR + Duration::from_secs(i))).collect()
+}
+
+fn ticker(reactor: &Reactor, period: Duration) -> Ticker {
+    reactor.every(period).expect("a period")
+}
+
+/// [`allocates_nothing`], until the reactor has done what `count` counts: a thread that is kept
+/// from the CPU finds everything due, and needs no kernel for it.
+#[track_caller]
+fn allocates_nothing_until(
+    reactor: &Reactor,
+    count: fn(Stats) -> u64,
+    rounds: u64,
+    mut operation: impl FnMut(u64),
+) {
+    let (begin, before) = (Instant::now(), count(reactor.stats()));
+    while count(reactor.stats()) == before {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the reactor never slept");
+        allocates_nothing(rounds, &mut operation);
+    }
+}
+
+fn waits(stats: Stats) -> u64 {
+    stats.waits
+}
+
+fn wakes(stats: Stats) -> u64 {
+    stats.wakes
+}
+
+#[test]
+fn an_allocation_would_be_counted() {
+    let before = allocations();
+    let mut vec = black_box(Vec::<u64>::with_capacity(1));
+    assert_eq!(allocations() - before, 1);
+    vec.reserve_exact(100);
+    assert_eq!(allocations() - before, 2);
+    let caught =
+        std::panic::catch_unwind(|| allocates_nothing(1, |_| drop(black_box(Box::new(1)))));
+    assert!(caught.is_err(), "an operation that allocates passes");
+}
+
+#[test]
+fn reset() {
+    let reactor = reactor();
+    let timers = far_timers(&reactor, 300);
+    allocates_nothing(20, |round| {
+        for (i, timer) in timers.iter().enumerate() {
+            // Later, earlier, equal and at once, in an order of its own for each round.
+            let d = FAR / ((i as u32 * 7 + round as u32) % 5 + 1);
+            black_box(timer.reset(if i % 50 == 0 { Duration::ZERO } else { d }));
+        }
+        select! { reactor; recv(timers[0]) -> _ => {}, default => {} }
+    });
+}
+
+#[test]
+fn reset_at() {
+    let reactor = reactor();
+    let timers = far_timers(&reactor, 300);
+    let (base, instant) = (Time::now() + FAR, Instant::now() + FAR);
+    allocates_nothing(20, |round| {
+        let step = Duration::from_secs(round % 3 * 100);
+        for (i, timer) in timers.iter().enumerate() {
+            black_box(if i % 2 == 0 {
+                timer.reset_at(base + step)
+            } else {
+                timer.reset_at(instant - step)
+            });
+        }
+    });
+}
+
+#[test]
+fn stop_and_reset() {
+    let reactor = reactor();
+    let timers = far_timers(&reactor, 300);
+    allocates_nothing(20, |_| {
+        timers.iter().for_each(|timer| assert!(timer.stop()));
+        timers.iter().for_each(|timer| assert!(!timer.reset(FAR)));
+        timers
+            .iter()
+            .step_by(2)
+            .for_each(|timer| assert!(timer.stop() && !timer.reset(Duration::ZERO)));
+        select! { reactor; recv(timers[0]) -> _ => {}, default => {} }
+        timers.iter().step_by(2).skip(1).for_each(|timer| assert!(timer.reset(FAR)));
+        timers[0].reset(FAR);
+    });
+}
+
+#[test]
+fn restart_and_reset_of_a_ticker() {
+    let reactor = reactor();
+    let ticker = ticker(&reactor, FAR);
+    allocates_nothing(2_000, |round| {
+        black_box(ticker.restart());
+        if round % 10 == 0 {
+            black_box(ticker.reset(FAR / 2).expect("a period"));
+            ticker.stop();
+        }
+    });
+}
+
+#[test]
+fn a_ticker_taken() {
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).expect("a reactor");
+    let tickers: Vec<Ticker> =
+        (1..=64).map(|i| reactor.every(Duration::from_millis(i)).expect("a period")).collect();
+    let mut ticks = 0;
+    allocates_nothing(500, |_| {
+        sim.advance(Duration::from_millis(3));
+        select! { reactor;
+            recv(tickers[0]) -> tick => ticks += 1 + tick.missed,
+            recv(tickers[1]) -> tick => ticks += 1 + tick.missed,
+            recv(tickers[63]) -> tick => ticks += 1 + tick.missed,
+        }
+    });
+    assert!(ticks >= 1_000, "{ticks} ticks");
+}
+
+#[test]
+fn a_tick_through_the_kernel() {
+    let reactor = reactor();
+    let ticker = ticker(&reactor, Duration::from_micros(200));
+    allocates_nothing_until(&reactor, waits, 100, |_| {
+        let Tick { scheduled, .. } = select! { reactor; recv(ticker) -> tick => tick };
+        assert!(scheduled <= Time::now());
+    });
+}
+
+#[test]
+fn a_timer_through_the_kernel() {
+    let reactor = reactor();
+    let timer = reactor.timer();
+    allocates_nothing_until(&reactor, waits, 100, |_| {
+        timer.reset(Duration::from_micros(200));
+        select! { reactor; recv(timer) -> due => assert!(due <= Time::now()) }
+    });
+}
+
+#[test]
+fn select_of_a_message() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
+    let (_other_tx, other) = reactor.channel::<u64>(64).expect("a channel");
+    let heartbeat = ticker(&reactor, FAR);
+    allocates_nothing(2_000, |round| {
+        tx.try_send(round).expect("room");
+        select! { reactor;
+            recv(inbox) -> message => {
+                assert_eq!(message, Ok(round));
+                heartbeat.restart();
+            },
+            recv(other) -> _ => unreachable!(),
+            recv(heartbeat) -> _ => unreachable!(),
+        }
+    });
+}
+
+#[test]
+fn select_with_default() {
+    let reactor = reactor();
+    let (_tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
+    let timer = reactor.after(FAR);
+    let mut defaults = 0;
+    allocates_nothing(2_000, |_| {
+        select! { reactor;
+            recv(inbox) -> _ => unreachable!(),
+            recv(timer) -> _ => unreachable!(),
+            default => defaults += 1,
+        }
+    });
+    assert_eq!(defaults, 4_000);
+}
+
+#[test]
+fn select_with_a_timeout_through_the_kernel() {
+    let reactor = reactor();
+    let (_tx, inbox) = reactor.channel::<u64>(64).expect("a channel");
+    let heartbeat = ticker(&reactor, FAR);
+    allocates_nothing_until(&reactor, waits, 100, |_| {
+        select! { reactor;
+            recv(inbox) -> _ => unreachable!(),
+            recv(heartbeat) -> _ => unreachable!(),
+            default(Duration::from_micros(200)) => {},
+        }
+    });
+}
+
+#[test]
+fn a_sleep_ended_by_another_thread() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel::<u64>(4).expect("a channel");
+    let (ask, asked) = mpsc::sync_channel::<u64>(4);
+    let sender = thread::spawn(move || {
+        asked.iter().for_each(|n| {
+            thread::sleep(Duration::from_micros(300)); // so that the reactor mostly sleeps
+            tx.send(n).expect("a receiver");
+        });
+    });
+    allocates_nothing_until(&reactor, wakes, 100, |round| {
+        ask.send(round).expect("the other thread");
+        select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)) }
+    });
+    drop(ask);
+    sender.join().expect("no panic");
+}
+
+#[test]
+fn wait_and_try_wait_for_channels() {
+    let reactor = reactor();
+    let channels: Vec<_> = (0..300)
+        .map(|key| {
+            let (tx, rx) = channel::bounded::<u64>(4);
+            (tx, reactor.register_with(key, rx).expect("an open reactor"))
+        })
+        .collect();
+    let mut events = Events::with_capacity(64);
+    allocates_nothing(20, |round| {
+        for (tx, _) in channels.iter().skip(round as usize % 2) {
+            tx.try_send(round).expect("room");
+        }
+        let mut left = channels.len() as u64 - round % 2;
+        while left > 0 {
+            if left % 2 == 0 { reactor.wait(&mut events) } else { reactor.try_wait(&mut events) }
+                .expect("a wait");
+            assert!(!events.is_empty());
+            for event in &events {
+                left -= channels[event.key() as usize].1.try_iter().count() as u64;
+            }
+        }
+        reactor.try_wait(&mut events).expect("a wait");
+        assert!(events.is_empty());
+    });
+}
+
+#[test]
+fn wait_for_timers_through_the_kernel() {
+    let reactor = reactor();
+    let timers: Vec<Timer> = (0..300).map(|key| reactor.timer().with_key(key)).collect();
+    let mut events = Events::with_capacity(64);
+    allocates_nothing_until(&reactor, waits, 20, |_| {
+        timers.iter().for_each(|timer| {
+            timer.reset(Duration::from_micros(500));
+        });
+        let mut left = timers.len();
+        while left > 0 {
+            reactor.wait_timeout(&mut events, FAR).expect("a wait");
+            for event in &events {
+                assert!(timers[event.key() as usize].stop());
+                left -= 1;
+            }
+        }
+    });
+}
+
+#[test]
+fn wait_and_select_in_turns() {
+    let reactor = reactor();
+    let channels: Vec<_> =
+        (0..200).map(|_| reactor.channel::<u64>(4).expect("a channel")).collect();
+    let mut events = Events::with_capacity(256);
+    allocates_nothing(20, |round| {
+        for (tx, inbox) in &channels {
+            tx.try_send(round).expect("room");
+            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(round)) }
+        }
+        channels.iter().for_each(|(tx, _)| tx.try_send(round).expect("room"));
+        reactor.wait(&mut events).expect("a wait");
+        assert_eq!(events.len(), channels.len());
+        channels.iter().for_each(|(_, inbox)| assert_eq!(inbox.try_recv(), Ok(round)));
+    });
+}
+
+#[test]
+fn send_and_receive_on_one_thread() {
+    let (tx, rx) = channel::bounded::<u64>(16);
+    allocates_nothing(2_000, |round| {
+        tx.try_send(round).expect("room");
+        tx.send(round).expect("a receiver");
+        tx.send_timeout(round, FAR).expect("room");
+        assert_eq!(
+            (rx.try_recv(), rx.recv(), rx.recv_timeout(FAR)),
+            (Ok(round), Ok(round), Ok(round))
+        );
+        assert!(rx.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_full_or_empty_channel_and_its_timeouts() {
+    let (tx, rx) = channel::bounded::<u64>(2);
+    let soon = Duration::from_micros(100);
+    allocates_nothing(20, |round| {
+        assert!(rx.recv_timeout(soon).is_err());
+        tx.try_send(round).expect("room");
+        tx.try_send(round).expect("room");
+        assert!(tx.try_send(round).is_err());
+        assert!(tx.send_timeout(round, soon).is_err());
+        assert_eq!(rx.try_iter().count(), 2);
+    });
+}
+
+#[test]
+fn an_inbox_received_from_without_a_turn() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel::<u64>(16).expect("a channel");
+    allocates_nothing(2_000, |round| {
+        tx.send(round).expect("a receiver");
+        assert_eq!(inbox.try_recv(), Ok(round));
+        assert!(inbox.try_recv().is_err());
+    });
+}
+
+/// There and back through two bare channels, both ends of which block: the side that is counted
+/// sends, sleeps and receives.
+#[test]
+fn a_blocking_receive() {
+    let (to_other, other) = channel::bounded::<u64>(1);
+    let (back, here) = channel::bounded::<u64>(1);
+    let echo = thread::spawn(move || {
+        other.iter().for_each(|n| {
+            thread::sleep(Duration::from_micros(200));
+            back.send(n).expect("a receiver");
+        });
+    });
+    allocates_nothing(100, |round| {
+        to_other.send(round).expect("a receiver");
+        assert_eq!(here.recv(), Ok(round));
+    });
+    drop(to_other);
+    echo.join().expect("no panic");
+}
+
+#[test]
+fn a_blocking_send() {
+    let (tx, rx) = channel::bounded::<u64>(1);
+    let slow = thread::spawn(move || {
+        rx.iter().fold(0, |sum, n| {
+            thread::sleep(Duration::from_micros(200));
+            sum + n
+        })
+    });
+    allocates_nothing(100, |round| tx.send(round).expect("a receiver"));
+    drop(tx);
+    assert_eq!(slow.join().expect("no panic"), (0..200).sum::<u64>());
+}
+
+#[test]
+fn timers_created_and_dropped_below_the_high_water_mark() {
+    let reactor = reactor();
+    let mut timers: Vec<Timer> = Vec::with_capacity(1_000);
+    let mut tickers: Vec<Ticker> = Vec::with_capacity(1_000);
+    allocates_nothing(5, |round| {
+        timers.extend((0..1_000).map(|i| reactor.after(FAR / (i % 13 + 1))));
+        tickers.extend((0..1_000).map(|_| ticker(&reactor, FAR)));
+        assert_eq!(reactor.stats().live, 2_000);
+        // Dropped from either end, or some stopped before.
+        if round % 2 == 0 {
+            timers.drain(..);
+        }
+        while let Some(timer) = timers.pop() {
+            timer.stop();
+        }
+        tickers.clear();
+        assert_eq!(reactor.stats().live, 0);
+    });
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_turn_of_an_embedded_reactor() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel::<u64>(16).expect("a channel");
+    let timer = reactor.after(FAR);
+    let embedded = reactor.embed().expect("an fd");
+    allocates_nothing(500, |round| {
+        tx.send(round).expect("a receiver");
+        timer.reset(FAR / (round as u32 % 3 + 1));
+        assert_eq!(embedded.turn().expect("a turn"), 1);
+        select! { reactor;
+            recv(inbox) -> message => assert_eq!(message, Ok(round)),
+            default => unreachable!(),
+        }
+        assert_eq!(embedded.turn().expect("a turn"), 0);
+    });
+}
+
+#[test]
+fn an_unbounded_channel_below_its_high_water_mark() {
+    let reactor = reactor();
+    let (tx, rx) = channel::unbounded::<u64>();
+    let inbox = reactor.register(rx).expect("an inbox");
+    allocates_nothing(20, |round| {
+        // Fuller than ever in the warm-up only.
+        (0..1_000 - round).for_each(|n| tx.send(n).expect("a receiver"));
+        for n in 0..1_000 - round {
+            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(n)) }
+        }
+    });
+}
+
+#[test]
+fn an_unbounded_channel_allocates_seldom_when_it_grows() {
+    let (tx, rx) = channel::unbounded::<u64>();
+    let before = allocations();
+    (0..1 << 16).for_each(|n| tx.send(n).expect("a receiver"));
+    let made = allocations() - before;
+    assert!((11..=24).contains(&made), "{made} allocations to grow from 32 to 65,536");
+    assert_eq!(rx.try_iter().count(), 1 << 16);
+}
+
+#[test]
+fn send_cases() {
+    let reactor = reactor();
+    let (tx, rx) = channel::bounded::<u64>(2);
+    let outbox = reactor.register(tx).expect("an outbox");
+    allocates_nothing(1_000, |round| {
+        select! { reactor; send(outbox, round) -> sent => assert!(sent.is_ok()) }
+        select! { reactor;
+            send(outbox, round) -> sent => assert!(sent.is_ok()),
+            default => unreachable!(),
+        }
+        select! { reactor; send(outbox, round) -> _ => unreachable!(), default => {} }
+        assert_eq!((rx.try_recv(), rx.try_recv()), (Ok(round), Ok(round)));
+    });
+}
+
+#[test]
+fn a_rendezvous() {
+    let (tx, rx) = channel::bounded::<u64>(0);
+    // Who finds the other one waiting does not wait itself, and that may be so for all of the
+    // warm-up. (The receiver asks for what it needs in each call.)
+    assert!(tx.send_timeout(0, Duration::from_millis(1)).is_err(), "nobody is there to receive it");
+    let other =
+        thread::spawn(move || allocates_nothing(500, |round| assert_eq!(rx.recv(), Ok(round))));
+    allocates_nothing(500, |round| tx.send(round).expect("a receiver"));
+    other.join().expect("the receiver allocates nothing either");
+}
+
+#[test]
+fn a_set_of_cases() {
+    let reactor = reactor();
+    let ends: Vec<_> = (0..100).map(|_| reactor.channel::<u64>(1).expect("a channel")).collect();
+    let timer = reactor.after(FAR);
+    let (notifier, notified) = reactor.notifier();
+    let mut select = Select::new(&reactor);
+    for (_, inbox) in &ends {
+        select.recv(inbox);
+    }
+    select.recv(&timer);
+    let bell = select.recv(&notified);
+    allocates_nothing(1_000, |round| {
+        let (tx, inbox) = &ends[round as usize % 100];
+        tx.send(round).expect("a receiver");
+        let chosen = select.wait().expect("a case");
+        assert_eq!(chosen.index() as u64, round % 100);
+        assert_eq!(chosen.recv(inbox), Some(Ok(round)));
+        notifier.notify();
+        let chosen = select.wait().expect("a case");
+        assert_eq!(chosen.index(), bell);
+        assert_eq!(chosen.recv(&notified), Some(()));
+    });
+}
+
+#[test]
+fn a_select_with_the_end_of_a_context_and_asking_for_it() {
+    let reactor = reactor();
+    let (tx, inbox) = reactor.channel(4).expect("a channel");
+    let (context, _canceller) = Context::background().with_timeout(FAR);
+    let done = reactor.done(&context);
+    let _after = reactor.after_cancel(&context, |_| ());
+    allocates_nothing(1_000, |round| {
+        assert!(context.err().is_none() && context.check().is_ok());
+        tx.send(round).expect("room");
+        select! { reactor;
+            recv(inbox) -> n => assert_eq!(n, Ok(round)),
+            recv(done) -> _ => unreachable!(),
+        }
+    });
+}

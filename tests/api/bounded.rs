@@ -1,0 +1,1121 @@
+//! Memory and turns are bounded, whatever other threads ask of a reactor. The bytes are those of
+//! the process, so most tests have one of their own.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode, Poller};
+use pollmux::{
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, channel, never,
+    reactor::{TimerId, TryPostError},
+    select,
+};
+
+use support::alone;
+use support::time::{at, ms, simulated};
+use support::warm::{allocations, bytes, frees};
+use support::watch::dog;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The bytes that `f` leaves allocated.
+fn growth(f: impl FnOnce()) -> isize {
+    let before = live();
+    f();
+    live() - before
+}
+
+/// A turn that finds nothing and does not wait.
+fn turn(reactor: &Handle) {
+    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
+}
+
+/// Generous beside what one request takes.
+const FLAT: isize = 64 << 10;
+
+#[test]
+fn requests_for_one_timer_coalesce() {
+    alone!();
+    let (_sim, reactor) = simulated();
+    let timer = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), timer.id());
+    let asked = growth(|| {
+        for n in 0..200_000 {
+            remote.reset(id, HOUR + ms(n)).unwrap();
+            remote.stop(id).unwrap();
+        }
+        remote.reset(id, HOUR * 2).unwrap();
+    });
+    assert!(asked < FLAT, "{asked} bytes");
+    turn(&reactor);
+    assert_eq!(timer.deadline(), Some(reactor.now() + HOUR * 2));
+}
+
+#[test]
+fn requests_of_many_threads_coalesce() {
+    alone!();
+    let (_sim, reactor) = simulated();
+    let timers: Vec<_> = (0..10).map(|_| reactor.after(HOUR)).collect();
+    let ids: Vec<TimerId> = timers.iter().map(|timer| timer.id()).collect();
+    let remote = reactor.remote();
+    let asked = growth(|| {
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (ids, remote) = (&ids, &remote);
+                scope.spawn(move || {
+                    for n in 0..30_000 {
+                        remote.reset(ids[(n + thread) % ids.len()], HOUR).unwrap();
+                    }
+                });
+            }
+        });
+    });
+    assert!(asked < FLAT, "{asked} bytes");
+}
+
+#[test]
+fn requests_are_done_while_other_threads_ask() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let timers: Vec<_> = (0..3).map(|_| reactor.after(HOUR)).collect();
+    let ids: Vec<TimerId> = timers.iter().map(|timer| timer.id()).collect();
+    let remote = reactor.remote();
+    let turned = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let askers: Vec<_> = (0..3)
+            .map(|thread| {
+                let (ids, remote, turned) = (&ids, &remote, &turned);
+                // The last request of each thread is for a timer that nobody else asks about.
+                scope.spawn(move || {
+                    for n in 0..20_000_u32 {
+                        remote.stop(ids[n as usize % 3]).unwrap();
+                        remote.reset(ids[thread], HOUR + ms(u64::from(n % 7))).unwrap();
+                    }
+                    while turned.load(Ordering::Relaxed) < 100 {
+                        thread::yield_now();
+                    }
+                    remote.reset(ids[thread], ms(thread as u64 + 1)).unwrap();
+                })
+            })
+            .collect();
+        while !askers.iter().all(|asker| asker.is_finished()) {
+            turn(&reactor);
+            turned.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    turn(&reactor);
+    sim.advance(HOUR / 2);
+    turn(&reactor);
+    // Each thread's own reset was the last one, or another thread's stop came after it.
+    let deadlines: Vec<Option<Time>> = timers.iter().map(|timer| timer.deadline()).collect();
+    assert!(
+        deadlines.iter().enumerate().all(|(n, due)| due.is_none_or(|due| due == at(n as u64 + 1)))
+    );
+}
+
+#[test]
+fn requests_for_dead_timers_of_one_slot_coalesce() {
+    const ALL: u64 = 100_000;
+    alone!();
+    let (_sim, reactor) = simulated();
+    let remote = reactor.remote();
+    reactor.after(HOUR).id(); // the memory of a slot
+    let asked = growth(|| {
+        for n in 0..ALL {
+            let timer = reactor.after(HOUR);
+            let id = timer.id();
+            drop(timer);
+            if n % 2 == 0 { remote.stop(id).unwrap() } else { remote.reset(id, HOUR).unwrap() }
+        }
+    });
+    assert!(asked < FLAT, "{asked} bytes");
+    let live = reactor.after(HOUR);
+    remote.stop(live.id()).unwrap();
+    turn(&reactor);
+    assert_eq!(reactor.stats().stale, ALL, "each request for a dropped timer counts");
+    assert_eq!(live.deadline(), None);
+}
+
+#[test]
+fn a_coalesced_stop_keeps_the_period_before_it() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let ticker = reactor.every(ms(10)).unwrap();
+    let (remote, id) = (reactor.remote(), ticker.id());
+    remote.reset(id, ms(3)).unwrap();
+    remote.stop(id).unwrap();
+    turn(&reactor);
+    assert_eq!(ticker.deadline(), None);
+    assert_eq!(ticker.period(), ms(3));
+    // And a stop alone leaves it.
+    remote.stop(id).unwrap();
+    remote.stop(id).unwrap();
+    turn(&reactor);
+    assert_eq!(ticker.period(), ms(3));
+    ticker.restart();
+    sim.advance(ms(3));
+    assert!(reactor.try_recv(&ticker).unwrap().is_some());
+}
+
+#[test]
+fn requests_keep_their_order_with_closures_of_their_thread() {
+    alone!();
+    let (_sim, reactor) = simulated();
+    let timer = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), timer.id());
+    let seen: Arc<Mutex<Vec<Option<u64>>>> = Arc::default();
+    let look = move |handle: &Handle, seen: &Arc<Mutex<Vec<Option<u64>>>>| {
+        let info =
+            handle.sources().iter().find(|info| info.id == Some(id)).and_then(|info| info.deadline);
+        seen.lock().unwrap().push(info.map(|due| (due - handle.now()).as_secs()));
+    };
+    for n in 1..=50_u64 {
+        remote.reset(id, Duration::from_secs(n)).unwrap();
+        remote.stop(id).unwrap();
+        remote.reset(id, Duration::from_secs(n * 100)).unwrap();
+        let noted = seen.clone();
+        remote.post(move |handle| look(handle, &noted)).unwrap();
+        if n % 2 == 0 {
+            remote.stop(id).unwrap();
+        }
+        let noted = seen.clone();
+        remote.post(move |handle| look(handle, &noted)).unwrap();
+    }
+    turn(&reactor);
+    let expected = (1..=50).flat_map(|n| [Some(n * 100), (n % 2 == 1).then_some(n * 100)]);
+    assert!(seen.lock().unwrap().iter().copied().eq(expected), "{seen:?}");
+}
+
+#[test]
+fn a_coalesced_stop_frees_a_detached_callback() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let called = Rc::new(Cell::new(0));
+    let count = called.clone();
+    let callback = reactor.call_after(HOUR, move |_| count.set(count.get() + 1));
+    let (remote, id) = (reactor.remote(), callback.id());
+    callback.detach();
+    remote.stop(id).unwrap();
+    remote.reset(id, ms(1)).unwrap();
+    turn(&reactor);
+    assert!(!reactor.is_live(id), "the stop came first");
+    sim.advance(ms(2));
+    turn(&reactor);
+    assert_eq!((called.get(), reactor.stats().stale), (0, 1));
+}
+
+#[test]
+fn requests_after_the_reactors_drop_say_so() {
+    alone!();
+    let (_sim, reactor) = simulated();
+    let timer = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), timer.id());
+    remote.reset(id, HOUR).unwrap();
+    drop(reactor);
+    assert_eq!(remote.reset(id, HOUR), Err(pollmux::reactor::TimerError::Dead));
+    assert_eq!(remote.stop(id), Err(pollmux::reactor::TimerError::Dead));
+}
+
+/// A reactor on a virtual clock with small batches.
+fn with_batches(posts: usize, callbacks: usize) -> (Sim, Reactor) {
+    let sim = Sim::new();
+    let builder = Reactor::builder().post_batch(posts).callback_batch(callbacks);
+    let reactor = builder.build_with(sim.clone()).unwrap();
+    (sim, reactor)
+}
+
+/// Posts `n` closures from another thread, and then does `last` there.
+fn post_from_elsewhere(
+    remote: &Remote,
+    n: usize,
+    done: &Arc<AtomicU64>,
+    last: impl FnOnce() + Send,
+) {
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..n {
+                let done = done.clone();
+                let count = move |_: &Handle| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                };
+                remote.post(count).unwrap();
+            }
+            last();
+        });
+    });
+}
+
+#[test]
+fn a_turn_runs_one_batch_of_posts() {
+    alone!();
+    let (_sim, reactor) = with_batches(10, 10);
+    let done = Arc::default();
+    post_from_elsewhere(&reactor.remote(), 95, &done, || {});
+    for round in 1..=10 {
+        turn(&reactor);
+        assert_eq!(done.load(Ordering::Relaxed), (10 * round).min(95));
+    }
+    let before = reactor.stats();
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!((reactor.stats() - before).called, 0);
+}
+
+#[test]
+fn a_loop_does_not_sleep_while_posts_are_left() {
+    alone!();
+    let (_sim, reactor) = with_batches(10, 10);
+    let (done, ran_at) = (Arc::default(), Arc::new(Mutex::new(None)));
+    let remote = reactor.remote();
+    post_from_elsewhere(&remote, 95, &done, || {});
+    let noted = ran_at.clone();
+    remote.post(move |handle| *noted.lock().unwrap() = Some(handle.now())).unwrap();
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert_eq!(done.load(Ordering::Relaxed), 95);
+    assert_eq!(*ran_at.lock().unwrap(), Some(Time::ZERO));
+}
+
+/// Receives a message in one of the ways; says if one has come.
+type Receive = fn(&Reactor, &Inbox<()>) -> bool;
+
+const WAYS: [(&str, Receive); 7] = [
+    ("select!", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> got => got.is_ok() }
+    }),
+    ("default", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> got => got.is_ok(), default => false }
+    }),
+    ("timeout", |reactor, inbox| reactor.recv_timeout(inbox, ms(1)).unwrap().is_some()),
+    ("Select", |reactor, inbox| {
+        let mut select = Select::new(reactor);
+        select.recv(inbox);
+        select.wait().is_ok()
+    }),
+    ("try_wait of Select", |reactor, inbox| {
+        let mut select = Select::new(reactor);
+        select.recv(inbox);
+        select.try_wait().unwrap().is_some()
+    }),
+    ("wait", |reactor, _| {
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        !events.is_empty()
+    }),
+    ("try_wait", |reactor, _| {
+        let mut events = Events::with_capacity(4);
+        reactor.try_wait(&mut events).unwrap();
+        !events.is_empty()
+    }),
+];
+
+#[test]
+fn a_message_waits_for_the_posts_before_it() {
+    alone!();
+    for (way, receive) in WAYS {
+        let (_sim, reactor) = with_batches(10, 10);
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let done = Arc::default();
+        post_from_elsewhere(&reactor.remote(), 95, &done, || tx.send(()).unwrap());
+        assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+        assert_eq!(done.load(Ordering::Relaxed), 95, "{way}");
+    }
+}
+
+/// Callbacks that count, and arm themselves with zero.
+fn zeroes(reactor: &Reactor, n: usize) -> Vec<Rc<Cell<u32>>> {
+    let counts: Vec<Rc<Cell<u32>>> = (0..n).map(|_| Rc::default()).collect();
+    for count in counts.clone() {
+        let again = move |cx: &pollmux::CallbackContext<'_>| {
+            count.set(count.get() + 1);
+            cx.reset(Duration::ZERO);
+        };
+        reactor.call_after(Duration::ZERO, again).detach();
+    }
+    counts
+}
+
+#[test]
+fn a_call_behind_posts_calls_each_callback_once() {
+    alone!();
+    for (way, receive) in WAYS {
+        for callbacks in [3, 25] {
+            let (_sim, reactor) = with_batches(10, 10);
+            let counts = zeroes(&reactor, callbacks);
+            let (tx, inbox) = reactor.channel(4).unwrap();
+            let done = Arc::default();
+            post_from_elsewhere(&reactor.remote(), 295, &done, || tx.send(()).unwrap());
+            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            assert_eq!(done.load(Ordering::Relaxed), 295, "{way}");
+            let seen: Vec<u32> = counts.iter().map(|count| count.get()).collect();
+            // Ways that wait go on with callbacks meanwhile.
+            let at_once = ["default", "try_wait of Select", "try_wait"].contains(&way);
+            assert!(seen.iter().all(|&n| n == 1 || n > 1 && !at_once), "{way}: {seen:?}");
+            // The next turn goes on with them.
+            turn(&reactor);
+            let called =
+                counts.iter().map(|count| count.get()).sum::<u32>() - seen.iter().sum::<u32>();
+            assert_eq!(called as usize, callbacks.min(10), "{way}");
+        }
+    }
+}
+
+#[test]
+fn callbacks_put_off_behind_posts_are_no_rounds() {
+    alone!();
+    let (_sim, reactor) = with_batches(1, 10);
+    let count = zeroes(&reactor, 1).remove(0);
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    post_from_elsewhere(&reactor.remote(), 500, &Arc::default(), || tx.send(()).unwrap());
+    assert!(reactor.try_recv(&inbox).unwrap().is_some());
+    assert_eq!(count.get(), 1);
+    // Virtual time goes on only when callbacks have held it for a hundred rounds.
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert!(count.get() >= 100, "{count:?} calls");
+}
+
+/// A post that posts itself again, from another thread.
+fn flood(remote: &Remote, count: &Arc<AtomicU64>) {
+    let (again, counted) = (remote.clone(), count.clone());
+    let post = move |_: &Handle| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        thread::scope(|scope| {
+            scope.spawn(|| flood(&again, &counted));
+        });
+    };
+    let _ = remote.post(post);
+}
+
+#[test]
+fn a_flood_of_posts_starves_nobody() {
+    alone!();
+    for (way, receive) in WAYS {
+        let (sim, reactor) = with_batches(5, 5);
+        let remote = reactor.remote();
+        let count = Arc::default();
+        (0..40).for_each(|_| flood(&remote, &count));
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let called = Rc::new(Cell::new(0));
+        let calls = called.clone();
+        let _callback = reactor.call_after(ms(1), move |cx| {
+            calls.set(calls.get() + 1);
+            cx.reset(ms(1));
+        });
+        for round in 1..=5 {
+            sim.advance(ms(1));
+            tx.try_send(()).unwrap();
+            let before = count.load(Ordering::Relaxed);
+            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            let posts = count.load(Ordering::Relaxed) - before;
+            // What was there, and a batch or two.
+            assert!(posts <= 60, "{way}: {posts} posts before the message");
+            while inbox.try_recv().is_ok() {}
+            turn(&reactor);
+            assert!(called.get() >= round, "{way}: the callback starves");
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_posts_starves_no_timer_and_no_fd() {
+    alone!();
+    let (_dog, reactor) = (dog(), Reactor::builder().post_batch(5).build().unwrap());
+    let remote = reactor.remote();
+    let count = Arc::default();
+    (0..40).for_each(|_| flood(&remote, &count));
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let fd = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+    let timer = reactor.after(ms(1));
+    let (mut seen, mut due) = (false, false);
+    while !(seen && due) {
+        select! { reactor;
+            recv(fd) -> _ => {
+                seen = true;
+                let _ = fd.try_io(|mut io| std::io::Read::read(&mut io, &mut [0; 8]));
+            },
+            recv(timer) -> _ => due = true,
+        }
+    }
+    assert!(count.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_flood_of_callbacks_starves_nobody() {
+    alone!();
+    for (way, receive) in WAYS {
+        let (sim, reactor) = with_batches(10, 10);
+        let count = Rc::new(Cell::new(0_u64));
+        for _ in 0..200 {
+            let counted = count.clone();
+            let again = move |cx: &pollmux::CallbackContext<'_>| {
+                counted.set(counted.get() + 1);
+                cx.reset(Duration::ZERO);
+            };
+            reactor.call_after(Duration::ZERO, again).detach();
+        }
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let timer = reactor.after(ms(1));
+        let done = Arc::default();
+        for round in 1..=5 {
+            sim.advance(ms(1));
+            post_from_elsewhere(&reactor.remote(), 1, &done, || tx.try_send(()).unwrap());
+            let before = count.get();
+            assert!(receive(&reactor, &inbox), "{way}: the message was not seen");
+            let calls = count.get() - before;
+            // Two batches at most in one turn.
+            assert!(calls <= 20, "{way}: {calls} callbacks before the message");
+            assert_eq!(done.load(Ordering::Relaxed), round, "{way}: the post starves");
+            while inbox.try_recv().is_ok() {}
+            turn(&reactor);
+        }
+        assert!(timer.try_take().is_some(), "{way}: the timer starves");
+    }
+}
+
+#[test]
+fn a_turn_calls_one_batch_of_callbacks_in_order() {
+    alone!();
+    let (sim, reactor) = with_batches(10, 7);
+    let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+    for n in (0..100_u64).rev() {
+        let noted = order.clone();
+        reactor.call_after(ms(n), move |_| noted.borrow_mut().push(n)).detach();
+    }
+    sim.advance(ms(100));
+    for round in 1..=15 {
+        turn(&reactor);
+        assert_eq!(order.borrow().len(), (7 * round).min(100));
+    }
+    assert!(order.borrow().iter().copied().eq(0..100));
+}
+
+#[test]
+fn a_sleep_ends_after_all_callbacks_that_were_due() {
+    alone!();
+    let (_sim, reactor) = with_batches(10, 7);
+    let called = Rc::new(Cell::new(0));
+    for _ in 0..100 {
+        let calls = called.clone();
+        reactor.call_after(ms(5), move |_| calls.set(calls.get() + 1)).detach();
+    }
+    reactor.sleep_blocking(ms(5)).unwrap();
+    assert_eq!(called.get(), 100);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn an_embedded_fd_is_readable_while_posts_are_left() {
+    alone!();
+    let reactor = Reactor::builder().post_batch(10).build().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+    let mut events = pollmux::sys::PollEvents::with_capacity(1);
+    let done = Arc::default();
+    post_from_elsewhere(&reactor.remote(), 95, &done, || {});
+    for _ in 0..10 {
+        outer.wait(&mut events, Some(HOUR)).unwrap();
+        assert_eq!(events.iter().count(), 1);
+        inner.turn().unwrap();
+    }
+    assert_eq!(done.load(Ordering::Relaxed), 95);
+    outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
+    assert_eq!(events.iter().count(), 0, "no work is left");
+}
+
+#[test]
+fn a_panic_in_a_batch_leaves_the_rest_to_the_next_turn() {
+    alone!();
+    let (_sim, reactor) = with_batches(10, 10);
+    let remote = reactor.remote();
+    remote.post(|_| panic!("on purpose")).unwrap();
+    let done = Arc::default();
+    post_from_elsewhere(&remote, 25, &done, || {});
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turn(&reactor))).is_err());
+    reactor.sleep_blocking(ms(1)).unwrap();
+    assert_eq!(done.load(Ordering::Relaxed), 25);
+}
+
+#[test]
+fn try_post_refuses_beyond_the_limit_and_gives_back() {
+    alone!();
+    let reactor = Reactor::builder().post_limit(3).post_batch(2).build_with(Sim::new()).unwrap();
+    let remote = reactor.remote();
+    let post = |n: u64| remote.try_post(move |_| assert!(n < 9));
+    assert!((0..3).all(|n| post(n).is_ok()));
+    let refused = post(3).unwrap_err();
+    assert!(refused.is_full() && matches!(refused, TryPostError::Full(_)), "{refused:?}");
+    assert!(refused.to_string().contains("post_limit"), "{refused}");
+    refused.into_inner()(&reactor); // it is what was posted
+    remote.post(|_| {}).unwrap(); // no limit
+    turn(&reactor);
+    assert!(post(4).is_ok(), "two were run");
+    assert!(post(5).is_err());
+    drop(reactor);
+    let refused = post(6).unwrap_err();
+    assert!(matches!(refused, TryPostError::Closed(_)));
+    assert_eq!(std::io::Error::from(refused).kind(), std::io::ErrorKind::NotConnected);
+}
+
+/// The open fds of this process.
+#[cfg(target_os = "linux")]
+fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Makes what outlives its reactor.
+#[cfg(target_os = "linux")]
+type Keep = fn(&Reactor) -> Box<dyn std::any::Any>;
+
+#[cfg(target_os = "linux")]
+const KEPT: [(&str, Keep); 13] = [
+    ("Handle", |reactor| Box::new(reactor.handle())),
+    ("Remote", |reactor| {
+        let remote = reactor.remote();
+        remote.post(|_| {}).unwrap();
+        Box::new(remote)
+    }),
+    ("Timer, Ticker and their ids", |reactor| {
+        let (timer, ticker) = (reactor.after(HOUR), reactor.every(HOUR).unwrap());
+        let ids = (timer.id(), ticker.id());
+        Box::new((timer, ticker, ids))
+    }),
+    ("Callback", |reactor| Box::new(reactor.call_after(HOUR, |_| {}))),
+    ("Sender and Inbox", |reactor| Box::new(reactor.channel::<u8>(4).unwrap())),
+    ("Sender of a dropped Inbox", |reactor| {
+        let (tx, inbox) = reactor.channel::<u8>(4).unwrap();
+        let _ = tx.send(1);
+        let _ = inbox.try_recv();
+        Box::new(tx)
+    }),
+    ("Receiver that was registered", |reactor| {
+        let (tx, inbox) = reactor.channel::<u8>(4).unwrap();
+        Box::new((tx, inbox.into_inner()))
+    }),
+    ("Receiver that was another reactor's first", |reactor| {
+        let first = Reactor::new().unwrap();
+        let (tx, inbox) = first.channel::<u8>(4).unwrap();
+        let inbox = reactor.register(inbox.into_inner()).unwrap();
+        Box::new((tx, inbox))
+    }),
+    ("rendezvous and Outbox", |reactor| {
+        let (tx, rx) = channel::bounded::<u8>(0);
+        let (tx, rx) = (reactor.register(tx).unwrap(), reactor.register(rx).unwrap());
+        select! { reactor; send(tx, 1) -> _ => {}, recv(rx) -> _ => {}, default(ms(1)) => {} }
+        Box::new((tx, rx))
+    }),
+    ("full Outbox", |reactor| {
+        let (tx, rx) = channel::bounded::<u8>(1);
+        tx.send(1).unwrap();
+        let tx = reactor.register(tx).unwrap();
+        select! { reactor; send(tx, 1) -> _ => {}, default(ms(1)) => {} }
+        Box::new((tx, rx))
+    }),
+    ("Notifier", |reactor| {
+        let (notifier, notified) = reactor.notifier();
+        notifier.notify();
+        Box::new((notifier, notified))
+    }),
+    ("Done", |reactor| {
+        let (context, canceller) = Context::background().with_cancel();
+        let done = reactor.done(&context);
+        Box::new((context, canceller, done))
+    }),
+    ("after_cancel", |reactor| {
+        let (context, canceller) = Context::background().with_cancel();
+        let callback = reactor.after_cancel(&context, |_| {});
+        Box::new((context, canceller, callback))
+    }),
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dropped_reactor_keeps_no_fd_open() {
+    alone!();
+    for (name, keep) in KEPT {
+        let before = open_fds();
+        let reactor = Reactor::new().unwrap();
+        let kept = keep(&reactor);
+        reactor.sleep_blocking(Duration::from_micros(10)).unwrap();
+        assert!(open_fds() > before, "{name}: a reactor has fds");
+        drop(reactor);
+        assert_eq!(open_fds(), before, "{name}");
+        drop(kept);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_kept_embedding_keeps_only_its_own_fd() {
+    alone!();
+    let before = open_fds();
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    drop(reactor);
+    assert_eq!(open_fds(), before + 1, "the outer loop may still wait for it");
+    drop(inner);
+    assert_eq!(open_fds(), before);
+}
+
+/// The bytes that are allocated now.
+fn live() -> isize {
+    bytes() as isize
+}
+
+/// How often `f` allocates or frees on this thread.
+fn calls(f: impl FnOnce()) -> u64 {
+    let before = allocations() + frees();
+    f();
+    allocations() + frees() - before
+}
+
+/// Bytes that a memory may keep after a burst, by its documentation, and some more around it.
+const RETAINED: isize = (64 << 10) + (16 << 10);
+/// The same for the sources of a reactor: their records with three columns, and the timer queue.
+const RETAINED_OF_SOURCES: isize = 4 * RETAINED;
+
+const BURST: u64 = 1 << 16;
+
+/// Checks that memory which was `before`, and `height` after a burst, is given back.
+#[track_caller]
+fn assert_given_back(before: isize, height: isize, way: &str) {
+    assert_down_to(RETAINED, before, height, way);
+}
+
+#[track_caller]
+fn assert_down_to(retained: isize, before: isize, height: isize, way: &str) {
+    let now = live();
+    assert!(height - before > 1 << 20, "{way}: the burst took {} bytes", height - before);
+    assert!(
+        now - before < retained,
+        "{way}: {} of {} bytes are kept",
+        now - before,
+        height - before
+    );
+}
+
+#[test]
+fn a_bare_unbounded_channel_shrinks() {
+    alone!();
+    let before = live();
+    let (tx, rx) = channel::unbounded();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    assert!((0..BURST).all(|n| rx.try_recv() == Ok(n)));
+    assert!(rx.try_recv().is_err());
+    thread::sleep(ms(1_100));
+    for n in 0..10 {
+        tx.send(n).unwrap();
+        assert_eq!(rx.recv(), Ok(n));
+        assert!(rx.try_recv().is_err());
+    }
+    assert_given_back(before, height, "try_recv");
+}
+
+#[test]
+fn a_blocked_receiver_lets_its_channel_shrink() {
+    alone!();
+    let before = live();
+    let (tx, rx) = channel::unbounded();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    thread::scope(|scope| {
+        let receiver = scope.spawn(move || {
+            let sum = rx.iter().map(|_: u64| 1_u64).sum::<u64>();
+            (rx, sum)
+        });
+        while !tx.is_empty() {
+            thread::sleep(ms(1));
+        }
+        (0..3).for_each(|n| {
+            thread::sleep(ms(1_100));
+            tx.send(n).unwrap();
+        });
+        while !tx.is_empty() {
+            thread::sleep(ms(1));
+        }
+        let tx = tx;
+        drop(tx);
+        let (rx, sum) = receiver.join().unwrap();
+        assert_eq!(sum, BURST + 3);
+        assert_given_back(before, height, "recv");
+        drop(rx);
+    });
+}
+
+#[test]
+fn a_registered_unbounded_channel_shrinks() {
+    alone!();
+    for (way, receive) in [WAYS[0], WAYS[3], WAYS[5]] {
+        let (sim, reactor) = simulated();
+        let (tx, rx) = channel::unbounded();
+        let inbox = reactor.register(rx).unwrap();
+        let before = live();
+        (0..BURST * 2).for_each(|_| tx.send(()).unwrap());
+        let height = live();
+        while inbox.try_recv().is_ok() {}
+        reactor.sleep_blocking(ms(1)).unwrap();
+        for _ in 0..5 {
+            sim.advance(ms(500));
+            tx.send(()).unwrap();
+            assert!(receive(&reactor, &inbox), "{way}");
+            while inbox.try_recv().is_ok() {}
+        }
+        assert_given_back(before, height, way);
+    }
+}
+
+#[test]
+fn a_sleeping_select_lets_its_channel_shrink() {
+    alone!();
+    let (_sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded::<u64>();
+    let inbox = reactor.register(rx).unwrap();
+    let before = live();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
+    let ticker = reactor.every(ms(400)).unwrap();
+    for _ in 0..5 {
+        select! { reactor; recv(inbox) -> _ => unreachable!(), recv(ticker) -> _ => {} }
+    }
+    assert_given_back(before, height, "select!");
+}
+
+#[test]
+fn a_channel_that_is_never_empty_shrinks() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded();
+    let inbox = reactor.register(rx).unwrap();
+    let before = live();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    let height = live();
+    let mut received = 0;
+    let mut receive = || {
+        assert_eq!(inbox.try_recv(), Ok(received));
+        received += 1;
+    };
+    (20..BURST).for_each(|_| receive());
+    let mut sent = BURST;
+    for _ in 0..40 {
+        for _ in 0..BURST / 8 {
+            tx.send(sent).unwrap();
+            sent += 1;
+            receive();
+        }
+        sim.advance(ms(100));
+    }
+    assert_given_back(before, height, "a flow");
+}
+
+/// After a burst a quarter of it is used every 900 ms, so many times: no call of the allocator.
+fn keeps_memory(sim: &Sim, times: usize, mut burst: impl FnMut(u64)) {
+    burst(BURST);
+    let often = calls(|| {
+        for _ in 0..times {
+            burst(BURST / 4);
+            for _ in 0..3 {
+                sim.advance(ms(300));
+                burst(1);
+            }
+        }
+    });
+    assert_eq!(often, 0, "a quarter is used every 900 ms");
+}
+
+#[test]
+fn an_unbounded_channel_keeps_what_bursts_use() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded();
+    let inbox = reactor.register(rx).unwrap();
+    let burst = |n: u64| {
+        (0..n).for_each(|n| tx.send(n).unwrap());
+        while inbox.try_recv().is_ok() {}
+    };
+    keeps_memory(&sim, 20, burst);
+}
+
+#[test]
+fn small_memory_is_never_given_back() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let (tx, rx) = channel::unbounded();
+    let inbox = reactor.register(rx).unwrap();
+    let mut timers = Vec::with_capacity(1_000);
+    let mut burst = || {
+        (0..2_000_u64).for_each(|n| tx.send(n).unwrap());
+        while inbox.try_recv().is_ok() {}
+        timers.extend((0..1_000).map(|n| reactor.after(ms(10_000 + n))));
+        turn(&reactor);
+        timers.clear();
+        turn(&reactor);
+    };
+    burst();
+    let often = calls(|| {
+        for _ in 0..20 {
+            sim.advance(ms(700));
+            turn(&reactor);
+            let _ = inbox.try_recv();
+            sim.advance(ms(700));
+            turn(&reactor);
+            burst();
+        }
+    });
+    assert_eq!(often, 0);
+}
+
+#[test]
+fn the_mailbox_of_posts_shrinks() {
+    alone!();
+    for embedded in [false, true] {
+        if embedded && cfg!(flat) {
+            continue;
+        }
+        let (sim, reactor) = simulated();
+        let remote = reactor.remote();
+        let before = live();
+        let done = Arc::default();
+        (0..BURST).for_each(|_| remote.post(|_| {}).unwrap());
+        let height = live();
+        reactor.sleep_blocking(ms(1)).unwrap();
+        if embedded {
+            sim.advance(ms(1_000));
+            turn(&reactor);
+        } else {
+            reactor.sleep_blocking(ms(1_000)).unwrap();
+            post_from_elsewhere(&remote, 3, &done, || {});
+            turn(&reactor);
+            assert_eq!(done.load(Ordering::Relaxed), 3);
+        }
+        assert_given_back(before, height, "posts");
+    }
+}
+
+/// Makes sources that leave a large memory when they are dropped.
+type Make = fn(&Reactor, u64) -> Box<dyn std::any::Any>;
+
+const SOURCES: [(&str, Make); 6] = [
+    ("timers", |reactor, n| {
+        let due = |n| HOUR + Duration::from_nanos(n * 2_654_435_761 % 1_000_003);
+        Box::new((0..n).map(|n| reactor.after(due(n))).collect::<Vec<_>>())
+    }),
+    ("stopped timers", |reactor, n| {
+        let timers: Vec<_> = (0..n).map(|_| reactor.after(HOUR)).collect();
+        for timer in &timers {
+            timer.stop();
+        }
+        Box::new(timers)
+    }),
+    ("tickers", |reactor, n| {
+        Box::new((0..n).map(|_| reactor.every(HOUR).unwrap()).collect::<Vec<_>>())
+    }),
+    ("timers that have fired", |reactor, n| {
+        let timers: Vec<_> = (0..n).map(|_| reactor.after(Duration::ZERO)).collect();
+        reactor.sleep_blocking(ms(1)).unwrap();
+        Box::new(timers)
+    }),
+    ("callbacks", |reactor, n| {
+        Box::new((0..n).map(|_| reactor.call_after(HOUR, |_| {})).collect::<Vec<_>>())
+    }),
+    ("inboxes", |reactor, n| {
+        let pairs = (0..n / 8).map(|_| reactor.channel::<u8>(1).unwrap());
+        Box::new(pairs.collect::<Vec<_>>())
+    }),
+];
+
+/// Lets time pass in which the reactor turns in one of the ways.
+type Pass = fn(&Sim, &Reactor);
+
+const PASS: [(&str, Pass); 3] = [
+    ("sleeps", |_, reactor| {
+        (0..30).for_each(|_| reactor.sleep_blocking(ms(100)).unwrap());
+    }),
+    ("a sleep and some turns", |_, reactor| {
+        turn(reactor);
+        reactor.sleep_blocking(ms(1_000)).unwrap();
+        (0..20).for_each(|_| turn(reactor));
+    }),
+    ("turns", |sim, reactor| {
+        for _ in 0..30 {
+            turn(reactor);
+            sim.advance(ms(100));
+        }
+    }),
+];
+
+#[test]
+fn the_memory_of_dropped_sources_shrinks() {
+    alone!();
+    for (name, make) in SOURCES {
+        for (way, pass) in PASS {
+            let (sim, reactor) = simulated();
+            let kept = reactor.after(HOUR * 2);
+            let before = live();
+            let sources = make(&reactor, BURST);
+            let height = live();
+            drop(sources);
+            pass(&sim, &reactor);
+            assert_down_to(RETAINED_OF_SOURCES, before, height, &format!("{name}, {way}"));
+            // And it is as good as before.
+            let again = make(&reactor, 1_000);
+            assert_eq!(reactor.stats().live, if name == "inboxes" { 126 } else { 1_001 });
+            drop((again, kept));
+        }
+    }
+}
+
+#[test]
+fn the_timer_queue_shrinks_when_timers_have_fired() {
+    alone!();
+    for (way, pass) in PASS {
+        let (sim, reactor) = simulated();
+        let timers: Vec<_> = (0..BURST).map(|n| reactor.after(ms(n % 7))).collect();
+        let height = live();
+        reactor.sleep_blocking(ms(10)).unwrap();
+        assert!(timers.iter().all(|timer| timer.try_take().is_some()));
+        pass(&sim, &reactor);
+        // 16 bytes each, and those of 64 KiB are kept.
+        let given_back = height - live();
+        assert!(given_back > 16 * BURST as isize - RETAINED, "{way}: {given_back}");
+        for timer in &timers {
+            timer.reset(ms(1));
+        }
+        reactor.sleep_blocking(ms(1)).unwrap();
+        assert!(timers.iter().all(|timer| timer.try_take().is_some()));
+    }
+}
+
+#[test]
+fn sources_that_stay_survive_the_shrinking_of_others() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let mut timers: Vec<_> =
+        (0..BURST).map(|n| Some(reactor.after(ms(3_000 + n % 1_000)))).collect();
+    let ids: Vec<TimerId> = timers.iter().flatten().map(|timer| timer.id()).collect();
+    let kept = |n: usize| n % 20_000 == 7;
+    (0..timers.len()).filter(|&n| !kept(n)).for_each(|n| timers[n] = None);
+    (0..20).for_each(|_| {
+        sim.advance(ms(100));
+        turn(&reactor);
+    });
+    let before = reactor.sources().len();
+    assert_eq!(before, timers.iter().flatten().count());
+    // New ones take the numbers of those that are gone, and never their ids.
+    let new: Vec<_> = (0..BURST).map(|_| reactor.after(HOUR)).collect();
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(reactor.is_live(*id), kept(n), "{n}");
+    }
+    assert!(new.iter().all(|timer| reactor.is_live(timer.id())));
+    reactor.sleep_blocking(ms(2_500)).unwrap();
+    for (n, timer) in timers.iter().enumerate() {
+        let due = timer.as_ref().map(|timer| timer.try_take());
+        assert_eq!(due, kept(n).then(|| Some(at(3_000 + n as u64 % 1_000))));
+    }
+}
+
+#[test]
+fn sources_of_frequent_bursts_keep_their_memory() {
+    alone!();
+    let (sim, reactor) = simulated();
+    let mut timers = Vec::with_capacity(BURST as usize);
+    let burst = |n: u64| {
+        timers.extend((0..n).map(|_| reactor.after(HOUR)));
+        timers.clear();
+        turn(&reactor);
+    };
+    keeps_memory(&sim, 10, burst);
+}
+
+#[test]
+fn a_real_reactor_gives_memory_back() {
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (remote, (tx, rx)) = (reactor.remote(), channel::unbounded::<u64>());
+    let inbox = reactor.register(rx).unwrap();
+    let before = live();
+    let timers: Vec<_> = (0..BURST).map(|_| reactor.after(HOUR)).collect();
+    (0..BURST).for_each(|n| tx.send(n).unwrap());
+    (0..BURST).for_each(|_| remote.post(|_| {}).unwrap());
+    let height = live();
+    drop(timers);
+    (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
+    reactor.sleep_blocking(ms(1)).unwrap();
+    let ticker = reactor.every(ms(200)).unwrap();
+    for n in 0..12 {
+        remote.post(|_| {}).unwrap();
+        select! { reactor;
+            recv(inbox) -> n => assert!(n.is_ok()),
+            recv(ticker) -> _ => tx.send(n).unwrap(),
+        }
+    }
+    assert_down_to(RETAINED_OF_SOURCES, before, height, "a ticker");
+}
+
+/// Prints how long turns take under floods. Run it with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_turns_under_floods() {
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let id_of = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), id_of.id());
+    for _ in 0..2_000 {
+        let again = |cx: &pollmux::CallbackContext<'_>| {
+            cx.reset(Duration::ZERO);
+        };
+        reactor.call_after(Duration::ZERO, again).detach();
+    }
+    let pairs: Vec<_> = (0..200).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
+    let fds: Vec<_> = pairs
+        .iter()
+        .map(|(fd, _)| reactor.fd_nonblocking(fd, Interest::WRITABLE).unwrap())
+        .collect();
+    let over = AtomicU64::new(0);
+    let mut turns = Vec::new();
+    let begin = std::time::Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while over.load(Ordering::Relaxed) == 0 {
+                let _ = remote.try_post(|_| {});
+                let _ = remote.reset(id, HOUR);
+            }
+        });
+        let mut events = Events::with_capacity(64);
+        while begin.elapsed() < Duration::from_secs(1) {
+            let start = std::time::Instant::now();
+            reactor.try_wait(&mut events).unwrap();
+            turns.push(start.elapsed());
+        }
+        over.store(1, Ordering::Relaxed);
+    });
+    drop(fds);
+    turns.sort_unstable();
+    let part = |n: usize| turns[(turns.len() - 1) * n / 1_000];
+    println!(
+        "{} turns: median {:?}, p99 {:?}, p99.9 {:?}",
+        turns.len(),
+        part(500),
+        part(990),
+        part(999)
+    );
+    println!("longest {:?}; {}", part(1_000), reactor.stats());
+    let (asked, mut count) = (std::time::Instant::now(), 0);
+    let bytes = growth(|| {
+        while asked.elapsed() < Duration::from_secs(2) {
+            (0..1_000).for_each(|_| remote.reset(id, HOUR).unwrap());
+            count += 1_000;
+        }
+    });
+    let start = std::time::Instant::now();
+    turn(&reactor);
+    println!(
+        "{count} resets of one timer: {bytes} bytes more; the turn after it {:?}",
+        start.elapsed()
+    );
+}

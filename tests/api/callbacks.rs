@@ -1,0 +1,1196 @@
+//! Callbacks: called on time and in order inside whatever waits, free to use the reactor as they
+//! like while they run, and each closure dropped exactly once. Time is virtual except where the
+//! kernel's timer or an outer loop is the point.
+
+use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+use pollmux::{
+    Callback, CallbackContext, Events, Handle, Reactor, Select, Time, Timer, never,
+    reactor::{SourceKind, TimerError},
+    select,
+};
+
+use support::time;
+use support::time::{at, ms, ready_keys, simulated};
+use support::warm::{allocates_nothing, allocations};
+use support::watch::{dog, scripted};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What was called, in order.
+#[derive(Clone, Debug, Default)]
+struct Log(Rc<RefCell<Vec<u64>>>);
+
+impl Log {
+    fn new() -> Log {
+        Log::default()
+    }
+
+    fn note(&self, n: u64) {
+        self.0.borrow_mut().push(n);
+    }
+
+    /// A closure that notes `n`.
+    fn noting(&self, n: u64) -> impl FnMut(&CallbackContext<'_>) + 'static {
+        let log = self.clone();
+        move |_| log.note(n)
+    }
+
+    /// What was noted since the last time.
+    #[track_caller]
+    fn expect(&self, expected: &[u64]) {
+        assert_eq!(self.0.take(), expected);
+    }
+}
+
+/// A callback that its own closure can reach.
+type Own = Rc<RefCell<Option<Callback>>>;
+
+/// A turn that finds nothing and does not wait.
+fn turn(reactor: &Handle) {
+    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
+}
+
+/// Runs `f`, which must panic with `text`.
+#[track_caller]
+fn panics_with(text: &str, f: impl FnOnce()) {
+    let caught = catch_unwind(AssertUnwindSafe(f)).expect_err("no panic");
+    assert_eq!(caught.downcast_ref::<&str>(), Some(&text));
+}
+
+/// A name, and something that waits for a timer.
+type Wait = (&'static str, fn(&Handle, &Timer));
+
+/// What waits for a timer, of every kind that there is.
+const WAITS: [Wait; 9] = [
+    ("select!", |handle, timer| select! { handle; recv(timer) -> _ => {} }),
+    (
+        "select! with a timeout",
+        |handle, timer| select! { handle; recv(timer) -> _ => {}, default(HOUR) => panic!() },
+    ),
+    ("a timeout", |handle, timer| {
+        let left = timer.deadline().unwrap() - handle.now();
+        select! { handle; recv(never::<()>()) -> _ => {}, default(left) => {} }
+        timer.stop();
+    }),
+    ("wait", |handle, timer| {
+        handle.wait(&mut Events::with_capacity(4)).unwrap();
+        assert!(timer.stop());
+    }),
+    ("wait_timeout", |handle, timer| {
+        let mut events = Events::with_capacity(4);
+        handle.wait_timeout(&mut events, HOUR).unwrap();
+        assert!(!events.is_empty() && timer.stop());
+    }),
+    ("Select::wait", |handle, timer| {
+        let mut select = Select::new(handle);
+        select.recv(timer);
+        assert!(select.wait().unwrap().recv(timer).is_some());
+    }),
+    ("Select::wait_timeout", |handle, timer| {
+        let mut select = Select::new(handle);
+        select.recv(timer);
+        assert!(select.wait_timeout(HOUR).unwrap().unwrap().recv(timer).is_some());
+    }),
+    ("sleep_blocking", |handle, timer| {
+        let left = timer.deadline().unwrap() - handle.now();
+        handle.sleep_blocking(left).unwrap();
+        assert!(timer.stop());
+    }),
+    ("polling", |handle, timer| {
+        let mut events = Events::with_capacity(4);
+        while events.is_empty() {
+            // A timeout as virtual time needs it to go on.
+            handle.wait_timeout(&mut events, ms(1)).unwrap();
+        }
+        assert!(timer.stop());
+    }),
+];
+
+// When, and in which order.
+
+#[test]
+fn callbacks_are_called_in_the_order_of_deadlines_and_equal_ones_in_the_order_of_arming() {
+    let (sim, reactor) = simulated();
+    let log = Log::new();
+    let deadlines = [5, 3, 6, 6, 1, 3, 1, 2, 6];
+    let callbacks: Vec<_> =
+        (0..).zip(deadlines).map(|(n, d)| reactor.call_after(ms(d), log.noting(n))).collect();
+    // Armed again: behind its equals.
+    assert!(callbacks[1].reset(ms(3)));
+    assert!(callbacks[2].reset_at(at(6)));
+    sim.advance(ms(5));
+    turn(&reactor);
+    log.expect(&[4, 6, 7, 5, 1, 0]);
+    reactor.sleep_blocking(ms(5)).unwrap();
+    log.expect(&[3, 8, 2]);
+    assert_eq!(reactor.stats().called, 9);
+}
+
+#[test]
+fn whatever_waits_calls_callbacks_on_time_and_goes_on_waiting() {
+    for (name, wait) in WAITS {
+        let (sim, reactor) = simulated();
+        let log = Log::new();
+        let timer = reactor.after(ms(10));
+        let called = log.clone();
+        let again = reactor.call_after(ms(2), move |cx| {
+            called.note((cx.now() - Time::ZERO).as_millis() as u64);
+            assert_eq!(cx.scheduled(), cx.now());
+            cx.reset(ms(3));
+        });
+        let once = reactor.call_at(at(4), log.noting(100));
+        wait(&reactor, &timer);
+        assert_eq!(sim.now(), at(10), "{name}");
+        log.expect(&[2, 100, 5, 8]);
+        assert_eq!((again.deadline(), once.deadline()), (Some(at(11)), None), "{name}");
+    }
+}
+
+#[test]
+fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
+    type Turn = (&'static str, fn(&Handle));
+    let turns: [Turn; 5] = [
+        ("select! with default", turn),
+        ("select! with a timeout of zero", |handle| {
+            select! { handle; recv(never::<()>()) -> _ => {}, default(Duration::ZERO) => {} }
+        }),
+        ("try_wait", |handle| assert_eq!(ready_keys(handle), [])),
+        ("Select::try_wait", |handle| {
+            let nothing = never::<()>();
+            let mut select = Select::new(handle);
+            select.recv(&nothing);
+            assert!(select.try_wait().unwrap().is_none());
+        }),
+        ("sleep_blocking of zero", |handle| handle.sleep_blocking(Duration::ZERO).unwrap()),
+    ];
+    for (name, turn) in turns {
+        let (sim, reactor) = simulated();
+        let log = Log::new();
+        let _due =
+            [reactor.call_after(ms(0), log.noting(0)), reactor.call_at(Time::ZERO, log.noting(1))];
+        let _later = reactor.call_after(ms(1), log.noting(2));
+        turn(&reactor);
+        assert_eq!((log.0.take(), sim.now()), (vec![0, 1], at(0)), "{name}");
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
+    outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
+    let log = Log::new();
+    let _at_once = reactor.call_after(ms(0), log.noting(0));
+    let later = reactor.call_after(ms(5), log.noting(1));
+    let due = later.deadline().unwrap();
+    // Wall time: the outer loop sleeps until the kernel's timer raises the fd.
+    while log.0.borrow().len() < 2 {
+        outer.wait(&mut events, None).unwrap();
+        assert_eq!(inner.turn().unwrap(), 0);
+    }
+    log.expect(&[0, 1]);
+    assert!(Time::now() >= due);
+    outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
+    assert!(events.is_empty(), "nothing is left to do");
+}
+
+#[test]
+fn a_select_calls_them_before_it_looks_at_its_sources() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let sender = tx.clone();
+    let callback = reactor.call_after(ms(0), move |_| sender.send(1).unwrap());
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(1)),
+        default => panic!("its message was not seen"),
+    }
+    // Also when there is something already.
+    tx.send(0).unwrap();
+    callback.reset(ms(0));
+    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(0)) }
+    assert_eq!(inbox.try_recv(), Ok(1));
+    // And by a wait, which finds what they have made ready.
+    callback.reset(ms(0));
+    assert_eq!(ready_keys(&reactor), [inbox.key()]);
+}
+
+#[test]
+fn a_callback_is_never_early_by_the_wall_clock() {
+    let reactor = Reactor::new().unwrap();
+    let called = Rc::new(Cell::new(None));
+    let call = called.clone();
+    let callback = reactor.call_after(HOUR, move |cx| {
+        call.set(Some(Instant::now()));
+        assert!(Time::now() >= cx.scheduled() && cx.now() >= cx.scheduled());
+    });
+    // Real time is the point: the kernel's timer and two conversions between clocks lie between.
+    for nanos in [0, 1, 999, 30_000, 99_999, 500_001, 999_999, 1_000_001, 2_500_000] {
+        let d = Duration::from_nanos(nanos);
+        for _ in 0..5 {
+            let begin = Instant::now();
+            callback.reset(d);
+            while called.get().is_none() {
+                reactor.sleep_blocking(d).unwrap();
+            }
+            assert!(called.take().unwrap() - begin >= d, "{d:?}");
+
+            let target = Instant::now() + d;
+            callback.reset_at(target);
+            while called.get().is_none() {
+                turn(&reactor);
+            }
+            assert!(called.take().unwrap() >= target, "{d:?}");
+        }
+    }
+}
+
+#[test]
+fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
+    let (sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let (timer, ticker) = (reactor.after(ms(1)), reactor.every(ms(1)).unwrap());
+    tx.send(1).unwrap();
+    reactor.sleep_blocking(ms(3)).unwrap();
+    assert_eq!(sim.now(), at(3));
+    assert_eq!(inbox.try_recv(), Ok(1));
+    select! { reactor; recv(timer) -> due => assert_eq!(due, at(1)), default => panic!() }
+    select! { reactor;
+        recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(1), 2)),
+        default => panic!(),
+    }
+    // Real time: never early.
+    let reactor = Reactor::new().unwrap();
+    for d in [0, 1, 1_000, 300_000, 1_000_001, 3_000_000].map(Duration::from_nanos) {
+        let begin = Instant::now();
+        reactor.sleep_blocking(d).unwrap();
+        assert!(begin.elapsed() >= d);
+    }
+}
+
+// What reset and stop say.
+
+#[test]
+fn stop_and_reset_say_whether_a_call_was_pending() {
+    let (sim, reactor) = simulated();
+    let log = Log::new();
+    let callback = reactor.call_after(ms(1), log.noting(1));
+    assert_eq!(callback.deadline(), Some(at(1)));
+    // Armed.
+    assert!(callback.reset(ms(5)) && callback.reset(ms(2)) && callback.reset_at(at(3)));
+    assert_eq!(callback.deadline(), Some(at(3)));
+    assert!(callback.stop());
+    // Stopped.
+    assert_eq!((callback.stop(), callback.deadline()), (false, None));
+    assert!(!callback.reset(ms(1)) && callback.stop() && !callback.reset_at(at(1)));
+    // Past its deadline, and not called for want of a turn.
+    sim.advance(ms(2));
+    assert!(callback.reset(ms(0)) && callback.stop());
+    turn(&reactor);
+    log.expect(&[]);
+    // Called.
+    assert!(!callback.reset(ms(0)));
+    turn(&reactor);
+    log.expect(&[1]);
+    assert_eq!((callback.deadline(), callback.stop()), (None, false));
+    assert!(!callback.reset(ms(1)) && callback.reset(ms(1)));
+    reactor.sleep_blocking(ms(1)).unwrap();
+    log.expect(&[1]);
+    assert!(!callback.stop());
+}
+
+#[test]
+fn inside_its_own_call_none_is_pending() {
+    let (sim, reactor) = simulated();
+    let own = Own::default();
+    let (this, log) = (own.clone(), Log::new());
+    let note = log.clone();
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
+        let this = this.borrow();
+        let this = this.as_ref().unwrap();
+        assert_eq!((this.deadline(), this.id()), (None, cx.id()));
+        assert_eq!((this.stop(), cx.stop()), (false, false));
+        assert_eq!(
+            (cx.reset(ms(9)), cx.reset(ms(1)), this.reset(ms(2)), cx.stop()),
+            (false, true, true, true)
+        );
+        assert_eq!(
+            (this.reset_at(at(50)), this.stop(), this.reset(ms(7)), cx.reset_at(at(8))),
+            (false, true, false, true)
+        );
+        note.note(cx.scheduled().as_nanos() / 1_000_000);
+    }));
+    for _ in 0..8 {
+        sim.advance(ms(1));
+        turn(&reactor);
+    }
+    log.expect(&[1, 8]);
+    // What its second call has armed.
+    assert!(own.borrow().as_ref().unwrap().stop());
+    own.take();
+}
+
+#[test]
+fn one_reset_to_zero_in_its_own_call_is_due_next_turn_and_starves_nobody() {
+    let (_sim, reactor) = simulated();
+    let log = Log::new();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    let note = log.clone();
+    let _zero = reactor.call_after(ms(0), move |cx| {
+        note.note(0);
+        assert!(!cx.reset(ms(0)));
+    });
+    for _ in 0..10 {
+        turn(&reactor);
+        log.expect(&[0]);
+    }
+    // Nobody waits in vain while it is due for ever: not a timer, not a channel, not another
+    // callback.
+    let timer = reactor.after(ms(0));
+    let _other = reactor.call_after(ms(0), log.noting(1));
+    tx.send(7).unwrap();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.len(), 2);
+    log.expect(&[0, 1]);
+    select! { reactor; recv(timer) -> _ => {} }
+    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(7)) }
+    log.expect(&[0, 0]);
+}
+
+#[test]
+fn one_reset_to_zero_in_its_own_call_does_not_keep_a_loop_from_its_deadline() {
+    // Real time: the virtual one stands still while something is due.
+    let reactor = Reactor::new().unwrap();
+    let calls = Rc::new(Cell::new(0u64));
+    let count = calls.clone();
+    let _zero = reactor.call_after(ms(0), move |cx| {
+        count.set(count.get() + 1);
+        cx.reset(ms(0));
+    });
+    for (name, wait) in WAITS {
+        let before = (calls.get(), reactor.stats().turns);
+        let timer = reactor.after(ms(1));
+        wait(&reactor, &timer);
+        assert!(calls.get() > before.0, "{name}");
+    }
+}
+
+#[test]
+fn a_delay_counts_from_the_real_now_and_not_from_the_turns() {
+    let (sim, reactor) = simulated();
+    let stale = reactor.now();
+    sim.advance(ms(5));
+    assert_eq!(reactor.now(), stale);
+    let callback = reactor.call_after(ms(10), |_| {});
+    assert_eq!(callback.deadline(), Some(at(15)));
+    sim.advance(ms(5));
+    assert!(reactor.now() < sim.now() && callback.reset(ms(10)));
+    assert_eq!(callback.deadline(), Some(at(20)));
+    // Inside a call that takes long.
+    let clock = sim.clone();
+    let slow = reactor.call_after(ms(0), move |cx| {
+        clock.advance(ms(3));
+        assert!(cx.now() < clock.now());
+        cx.reset(ms(10));
+    });
+    turn(&reactor);
+    assert_eq!(slow.deadline(), Some(at(23)));
+}
+
+// What a callback may do.
+
+#[test]
+fn a_callback_may_drop_itself() {
+    let (_sim, reactor) = simulated();
+    let own = Own::default();
+    let (this, token) = (own.clone(), Rc::new(()));
+    let held = token.clone();
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
+        let before = cx.stats().live;
+        drop(this.take());
+        assert_eq!(cx.stats().live, before - 1);
+        assert_eq!(
+            (cx.reset(ms(1)), cx.reset_at(at(2)), cx.stop(), cx.is_live(cx.id())),
+            (false, false, false, false)
+        );
+        // What it has captured is its own until it ends.
+        assert_eq!(Rc::strong_count(&held), 2);
+    }));
+    reactor.sleep_blocking(ms(5)).unwrap();
+    assert_eq!((Rc::strong_count(&token), reactor.stats().called, reactor.stats().live), (1, 1, 0));
+}
+
+#[test]
+fn a_callback_that_stops_drops_or_moves_another_one_due_with_it_keeps_it_from_being_called() {
+    type Deed = fn(&Own);
+    let deeds: [(&str, Deed, &[u64]); 4] = [
+        ("stop", |other| assert!(other.borrow().as_ref().unwrap().stop()), &[]),
+        ("drop", |other| drop(other.take()), &[]),
+        ("reset", |other| assert!(other.borrow().as_ref().unwrap().reset(ms(5))), &[7]),
+        ("reset to zero", |other| assert!(other.borrow().as_ref().unwrap().reset(ms(0))), &[2]),
+    ];
+    for (name, deed, called_at) in deeds {
+        let (sim, reactor) = simulated();
+        let (log, other) = (Log::new(), Own::default());
+        let (target, first) = (other.clone(), log.clone());
+        let _first = reactor.call_at(at(1), move |cx| {
+            assert!(target.borrow().as_ref().unwrap().deadline().is_some(), "it is pending");
+            deed(&target);
+            first.note(cx.stats().called);
+        });
+        let note = log.clone();
+        *other.borrow_mut() = Some(
+            reactor.call_at(at(1), move |cx| note.note((cx.now() - Time::ZERO).as_millis() as u64)),
+        );
+        let _last = reactor.call_at(at(1), log.noting(99));
+        sim.advance(ms(2));
+        turn(&reactor);
+        assert_eq!(log.0.take(), [1, 99], "{name}: in the same batch");
+        reactor.sleep_blocking(ms(10)).unwrap();
+        assert_eq!(log.0.take(), called_at, "{name}");
+    }
+}
+
+#[test]
+fn a_callback_may_stop_a_timer_and_a_ticker_due_with_it() {
+    let (sim, reactor) = simulated();
+    let (timer, ticker) = (Rc::new(reactor.after(ms(1))), Rc::new(reactor.every(ms(1)).unwrap()));
+    let (t, u) = (timer.clone(), ticker.clone());
+    let _callback = reactor.call_after(ms(1), move |_| assert!(t.stop() && u.stop()));
+    sim.advance(ms(1));
+    select! { reactor; recv(timer) -> _ => panic!(), recv(ticker) -> _ => panic!(), default => {} }
+    assert_eq!(ready_keys(&reactor), []);
+}
+
+#[test]
+fn a_callback_may_make_sources_and_other_callbacks() {
+    let (sim, reactor) = simulated();
+    let log = Log::new();
+    let made = Rc::new(RefCell::new(Vec::new()));
+    let (sources, note) = (made.clone(), log.clone());
+    let _maker = reactor.call_after(ms(1), move |cx| {
+        // Enough for another chunk of slots and another block of the timer queue.
+        sources.borrow_mut().extend((0..1_000).map(|n| cx.after(ms(n + 1))));
+        let (tx, inbox) = cx.channel(1).unwrap();
+        tx.send(1).unwrap();
+        select! { cx; recv(inbox) -> n => assert_eq!(n, Ok(1)) }
+        cx.call_after(ms(0), note.noting(1)).detach();
+        cx.call_after(ms(2), note.noting(2)).detach();
+        note.note(0);
+    });
+    sim.advance(ms(1));
+    turn(&reactor);
+    log.expect(&[0]);
+    // One armed with zero is the next turn's.
+    turn(&reactor);
+    log.expect(&[1]);
+    assert_eq!(reactor.stats().live, 1_000 + 2);
+    reactor.sleep_blocking(ms(2)).unwrap();
+    log.expect(&[2]);
+    assert!(made.borrow_mut().pop().unwrap().stop());
+    assert_eq!(ready_keys(&reactor).len(), 2);
+}
+
+// A select inside a callback.
+
+#[test]
+fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
+    for (name, wait) in WAITS.into_iter().filter(|(name, _)| *name != "polling") {
+        let sim = pollmux::Sim::new();
+        let (driver, script) = scripted(&sim);
+        let reactor = Reactor::with_driver(driver).unwrap();
+        let log = Log::new();
+        let (note, sleeps) = (log.clone(), script.clone());
+        let _nesting = reactor.call_after(ms(1), move |cx| {
+            note.note(0);
+            let timer = cx.after(ms(5));
+            let (before, slept) = (cx.stats(), sleeps.sleeps());
+            wait(cx, &timer);
+            assert_eq!(cx.now(), at(6));
+            // Once for what is due with us and was left, which has no say; once for the callback at
+            // 3; once for our own.
+            let slept = sleeps.sleeps() - slept;
+            assert!((1..=3).contains(&slept), "{name}: {slept} sleeps");
+            assert!((cx.stats() - before).turns <= 1, "{name}");
+            assert_eq!(cx.stats().called, before.called);
+            note.note(1);
+        });
+        let _with_it = reactor.call_at(at(1), log.noting(2));
+        let _meanwhile = reactor.call_at(at(3), log.noting(3));
+        reactor.remote().post(|_| {}).unwrap();
+        turn(&reactor);
+        reactor.sleep_blocking(ms(10)).unwrap();
+        assert_eq!(log.0.take(), [0, 1, 2, 3], "{name}");
+    }
+}
+
+#[test]
+fn what_came_to_be_due_during_a_select_inside_a_callback_is_called_by_the_next_turn() {
+    for (name, wait) in WAITS {
+        let (sim, reactor) = simulated();
+        let log = Log::new();
+        let note = log.clone();
+        let _nesting = reactor.call_at(at(1), move |cx| {
+            cx.sleep_blocking(ms(4)).unwrap();
+            note.note(0);
+        });
+        let (note, clock) = (log.clone(), sim.clone());
+        let _meanwhile = reactor
+            .call_at(at(3), move |_| note.note((clock.now() - Time::ZERO).as_millis() as u64));
+        // Far away: a loop that sleeps until then has left the callback behind.
+        let timer = reactor.at(at(1_000));
+        wait(&reactor, &timer);
+        assert_eq!(log.0.take(), [0, 5], "{name}");
+    }
+}
+
+#[test]
+fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(8).unwrap();
+    let inbox = Rc::new(inbox);
+    let (source, log) = (inbox.clone(), Log::new());
+    let note = log.clone();
+    let _callback = reactor.call_after(ms(1), move |cx| {
+        let mut events = Events::with_capacity(4);
+        tx.send(1).unwrap();
+        cx.wait(&mut events).unwrap();
+        assert_eq!(time::keys(&events), [source.key()]);
+        note.note(source.try_recv().unwrap());
+        tx.send(2).unwrap();
+        let mut select = Select::new(cx);
+        select.recv(&*source);
+        note.note(select.wait().unwrap().recv(&*source).unwrap().unwrap());
+        drop(select);
+        tx.send(3).unwrap();
+        note.note(select! { cx.handle(); recv(source) -> n => n.unwrap() });
+        cx.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        tx.send(4).unwrap();
+    });
+    select! { reactor; recv(inbox) -> n => log.note(n.unwrap()) }
+    log.expect(&[1, 2, 3, 4]);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
+    outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
+    let log = Log::new();
+    let note = log.clone();
+    let _nesting = reactor.call_after(ms(0), move |cx| {
+        let before = cx.stats();
+        cx.sleep_blocking(ms(4)).unwrap();
+        let during = cx.stats() - before;
+        assert!(during.waits <= 10, "spins: {during}");
+        note.note(0);
+    });
+    let _meanwhile = reactor.call_after(ms(2), log.noting(1));
+    let _later = reactor.call_after(ms(6), log.noting(2));
+    while log.0.borrow().len() < 3 {
+        outer.wait(&mut events, None).unwrap();
+        inner.turn().unwrap();
+    }
+    log.expect(&[0, 1, 2]);
+}
+
+// Panics.
+
+#[test]
+fn a_panic_leaves_the_reactor_usable_and_the_next_turn_calls_the_others() {
+    for (name, wait) in WAITS {
+        let (sim, reactor) = simulated();
+        let log = Log::new();
+        let _before = reactor.call_at(at(1), log.noting(0));
+        let panicking = reactor.call_at(at(1), |_| panic!("in a callback"));
+        let _behind = [1, 2].map(|n| reactor.call_at(at(1), log.noting(n)));
+        let timer = reactor.at(at(5));
+        panics_with("in a callback", || wait(&reactor, &timer));
+        log.expect(&[0]);
+        assert_eq!((panicking.deadline(), reactor.stats().called), (None, 2));
+        turn(&reactor);
+        assert_eq!((log.0.take(), sim.now()), (vec![1, 2], at(1)), "{name}");
+        // It can be armed again, and panics again.
+        assert!(!panicking.reset(ms(1)));
+        panics_with("in a callback", || wait(&reactor, &timer));
+        assert_eq!(sim.now(), at(2), "{name}");
+        wait(&reactor, &timer);
+        assert_eq!(sim.now(), at(5), "{name}");
+    }
+}
+
+#[test]
+fn after_a_panic_a_wait_calls_the_others_before_it_sleeps() {
+    for (name, wait) in WAITS {
+        let (sim, reactor) = simulated();
+        let log = Log::new();
+        let _panicking = reactor.call_after(ms(0), |_| panic!("in a callback"));
+        let _behind = reactor.call_after(ms(0), log.noting(1));
+        panics_with("in a callback", || turn(&reactor));
+        let (clock, note) = (sim.clone(), log.clone());
+        let _now = reactor.call_after(ms(0), move |_| note.note(clock.now().as_nanos()));
+        wait(&reactor, &reactor.after(ms(5)));
+        assert_eq!((log.0.take(), sim.now()), (vec![1, 0], at(5)), "{name}");
+    }
+}
+
+#[test]
+fn a_panic_with_a_call_armed_again_keeps_that() {
+    let (sim, reactor) = simulated();
+    let panicking = reactor.call_after(ms(1), |cx| {
+        cx.reset(ms(1));
+        panic!("in a callback");
+    });
+    for n in 1..5 {
+        panics_with("in a callback", || reactor.sleep_blocking(HOUR).unwrap());
+        assert_eq!((sim.now(), panicking.deadline()), (at(n), Some(at(n + 1))));
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
+    let _dog = dog();
+    for mode in [Mode::Level, Mode::Edge] {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let inner = reactor.embed().unwrap();
+        let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
+        outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
+        let log = Log::new();
+        let _panicking = reactor.call_after(ms(0), |_| panic!("in a callback"));
+        let _behind = reactor.call_after(ms(0), log.noting(1));
+        outer.wait(&mut events, None).unwrap();
+        panics_with("in a callback", || drop(inner.turn()));
+        // The outer loop owes nothing but turns when the fd is readable: it must become so.
+        let mut turns = 0;
+        let mut next = |inner: &pollmux::Embedded| {
+            outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert!(!events.is_empty(), "{mode:?}: the fd stays quiet");
+            inner.turn().unwrap()
+        };
+        while log.0.borrow().is_empty() {
+            next(&inner);
+            turns += 1;
+        }
+        assert!(turns <= 2);
+        tx.send(7).unwrap();
+        while next(&inner) == 0 {}
+        assert_eq!(inbox.try_recv(), Ok(7));
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
+    let _dog = dog();
+    for mode in [Mode::Level, Mode::Edge] {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let inner = Rc::new(reactor.embed().unwrap());
+        let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
+        outer.register(&*inner, 0, Interest::READABLE, mode).unwrap();
+        let (log, again, sender) = (Log::new(), inner.clone(), tx.clone());
+        let note = log.clone();
+        let mut calls = 0;
+        let beat = reactor.call_after(ms(0), move |cx| {
+            calls += 1;
+            again.turn().unwrap(); // callbacks do not interrupt each other
+            note.note(calls);
+            if calls < 3 {
+                cx.reset(ms(1));
+            } else {
+                sender.send(7).unwrap(); // the turn goes on, and the fd has to tell of this
+            }
+        });
+        let _behind = reactor.call_after(ms(0), log.noting(100));
+        let mut found = 0;
+        while found == 0 {
+            outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert!(!events.is_empty(), "{mode:?}: the fd stays quiet");
+            found = inner.turn().unwrap();
+        }
+        assert_eq!((log.0.take(), inbox.try_recv()), (vec![1, 100, 2, 3], Ok(7)), "{mode:?}");
+        // And it sleeps again: another thread's message is heard.
+        while !{
+            outer.wait(&mut events, Some(ms(1))).unwrap();
+            events.is_empty()
+        } {
+            inner.turn().unwrap();
+        }
+        thread::spawn(move || tx.send(8).unwrap()).join().unwrap();
+        outer.wait(&mut events, Some(Duration::from_secs(5))).unwrap();
+        assert!(!events.is_empty() && inner.turn().unwrap() == 1);
+        drop(beat);
+    }
+}
+
+// The end of the reactor.
+
+#[test]
+fn a_callback_may_drop_the_reactor() {
+    for (name, wait) in WAITS {
+        let (_, reactor) = simulated();
+        let handle = reactor.handle();
+        let (owned, log, token) = (Rc::new(RefCell::new(Some(reactor))), Log::new(), Rc::new(()));
+        let (held, note, kept) = (owned.clone(), log.clone(), token.clone());
+        let dropping = handle.call_after(ms(1), move |cx| {
+            drop(held.take());
+            assert!(cx.is_closed() && !cx.reset(ms(0)) && !cx.stop());
+            assert_eq!(cx.sleep_blocking(ms(1)).unwrap_err().kind(), ErrorKind::NotConnected);
+            note.note(Rc::strong_count(&kept) as u64);
+        });
+        let _due_with_it = handle.call_after(ms(1), log.noting(99));
+        let timer = handle.after(ms(5));
+        let ended = catch_unwind(AssertUnwindSafe(|| wait(&handle, &timer)));
+        assert!(ended.is_err(), "{name}: waiting must fail");
+        assert_eq!(log.0.take(), [2], "{name}");
+        assert_eq!(Rc::strong_count(&token), 1, "{name}: the closure is dropped");
+        assert!(handle.is_closed() && !dropping.reset(ms(0)) && !dropping.stop());
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_callback_in_an_embedded_turn_may_drop_the_reactor() {
+    let reactor = Reactor::new().unwrap();
+    let (inner, handle) = (reactor.embed().unwrap(), reactor.handle());
+    let owned = Rc::new(RefCell::new(Some(reactor)));
+    handle.call_after(ms(0), move |_| drop(owned.take())).detach();
+    assert_eq!(inner.turn().unwrap_err().kind(), ErrorKind::NotConnected);
+    assert!(handle.is_closed());
+}
+
+#[test]
+fn on_a_reactor_that_is_gone_callbacks_are_inert_and_closures_are_dropped_at_once() {
+    let (sim, reactor) = simulated();
+    let token = Rc::new(());
+    let held = [token.clone(), token.clone(), token.clone()];
+    let [armed, called, detached] =
+        held.map(|token| reactor.call_after(ms(1), move |_| drop(token.clone())));
+    called.reset(ms(0));
+    turn(&reactor);
+    let handle = reactor.handle();
+    let id = detached.detach();
+    drop(reactor);
+    assert_eq!(Rc::strong_count(&token), 1, "closures go with the reactor");
+    let late = token.clone();
+    let late = handle.call_after(ms(0), move |_| drop(late.clone()));
+    assert_eq!(Rc::strong_count(&token), 1);
+    sim.advance(ms(5));
+    for callback in [&armed, &called, &late] {
+        assert_eq!(
+            (callback.reset(ms(0)), callback.reset_at(at(1)), callback.stop()),
+            (false, false, false)
+        );
+        assert_eq!((callback.deadline(), handle.is_live(callback.id())), (None, false));
+        assert!(format!("{callback:?}").contains("inert: true"));
+    }
+    for id in [id, late.id()] {
+        assert_eq!(
+            (handle.stop_timer(id), handle.reset_timer(id, ms(1))),
+            (Err(TimerError::Dead), Err(TimerError::Dead))
+        );
+    }
+    assert_eq!(handle.sleep_blocking(ms(1)).unwrap_err().kind(), ErrorKind::NotConnected);
+    armed.detach();
+}
+
+#[test]
+fn a_callback_with_a_handle_inside_leaks_nothing_when_the_reactor_goes() {
+    let (_, reactor) = simulated();
+    let token = Rc::new(());
+    let weak = Rc::downgrade(&token);
+    let (handle, held) = (reactor.handle(), token);
+    let own = Own::default();
+    let this = own.clone();
+    // A circle of all that can be: the closure holds the reactor's handle, its own callback, and a
+    // timer.
+    let timer = reactor.after(HOUR);
+    *own.borrow_mut() = Some(reactor.call_after(HOUR, move |_| {
+        let _all = (&handle, &held, &this, &timer);
+    }));
+    drop(own);
+    assert_eq!(weak.strong_count(), 1);
+    assert_eq!(reactor.stats().live, 2);
+    drop(reactor);
+    assert_eq!((weak.strong_count(), weak.upgrade()), (0, None));
+    // Likewise one that is left to the reactor.
+    let (_, reactor) = simulated();
+    let token = Rc::new(());
+    let (handle, weak) = (reactor.handle(), Rc::downgrade(&token));
+    reactor.call_after(HOUR, move |_| drop((handle.clone(), token.clone()))).detach();
+    drop(reactor);
+    assert_eq!(weak.strong_count(), 0);
+}
+
+// When closures are dropped.
+
+/// Counts its drops.
+#[derive(Clone)]
+struct Counted(Rc<Cell<u32>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// A reactor, how often the closure was dropped, and a callback in an hour with that closure, which
+/// first does `deed`.
+fn counted(deed: impl Fn(&CallbackContext<'_>) + 'static) -> (Reactor, Rc<Cell<u32>>, Callback) {
+    let (_, reactor) = simulated();
+    let drops = Rc::new(Cell::new(0));
+    let counted = Counted(drops.clone());
+    let callback = reactor.call_after(HOUR, move |cx| {
+        deed(cx);
+        assert_eq!(counted.0.get(), 0, "dropped while it runs");
+    });
+    (reactor, drops, callback)
+}
+
+#[test]
+fn a_closure_is_dropped_once_with_its_callback() {
+    // Armed, stopped, due, called, armed again.
+    let states: [fn(&Reactor, &Callback); 5] = [
+        |_, _| {},
+        |_, callback| assert!(callback.stop()),
+        |_, callback| assert!(callback.reset(ms(0))),
+        |reactor, _| reactor.sleep_blocking(HOUR).unwrap(),
+        |reactor, callback| {
+            reactor.sleep_blocking(HOUR).unwrap();
+            callback.reset(HOUR);
+        },
+    ];
+    for reach in states {
+        let (reactor, drops, callback) = counted(|_| {});
+        reach(&reactor, &callback);
+        assert_eq!(drops.get(), 0);
+        drop(callback);
+        assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+        reactor.sleep_blocking(2 * HOUR).unwrap();
+        drop(reactor);
+        assert_eq!(drops.get(), 1);
+
+        let (reactor, drops, callback) = counted(|_| {});
+        reach(&reactor, &callback);
+        drop(reactor);
+        assert_eq!(drops.get(), 1, "with the reactor");
+        drop(callback);
+        assert_eq!(drops.get(), 1);
+    }
+}
+
+#[test]
+fn a_detached_closure_is_dropped_when_it_is_done() {
+    let (reactor, drops, callback) = counted(|_| {});
+    let id = callback.detach();
+    assert_eq!((drops.get(), reactor.is_live(id), reactor.stats().live), (0, true, 1));
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert_eq!(
+        (drops.get(), reactor.is_live(id), reactor.stats().called, reactor.stats().live),
+        (1, false, 1, 0)
+    );
+}
+
+#[test]
+fn a_detached_callback_that_arms_itself_stays_until_it_does_not() {
+    let left = Cell::new(3);
+    let (reactor, drops, callback) = counted(move |cx| {
+        left.set(left.get() - 1);
+        if left.get() > 0 {
+            assert!(!cx.reset(HOUR));
+        }
+    });
+    let id = callback.detach();
+    for calls in 1..=2 {
+        reactor.sleep_blocking(HOUR).unwrap();
+        assert_eq!((drops.get(), reactor.stats().called, reactor.is_live(id)), (0, calls, true));
+    }
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert_eq!((drops.get(), reactor.stats().called, reactor.is_live(id)), (1, 3, false));
+}
+
+#[test]
+fn a_detached_closure_is_dropped_when_it_is_stopped_by_its_id() {
+    let (reactor, drops, callback) = counted(|_| {});
+    let id = callback.detach();
+    assert_eq!(reactor.reset_timer(id, HOUR * 2), Ok(true));
+    assert_eq!((reactor.stop_timer(id), drops.get(), reactor.stats().live), (Ok(true), 1, 0));
+    assert_eq!(reactor.stop_timer(id), Err(TimerError::Dead));
+    // Also when it is due already, in the same batch.
+    let (reactor, drops, callback) = counted(|_| panic!("it was stopped"));
+    callback.stop();
+    let id = callback.id();
+    let _first = reactor.call_after(HOUR, move |cx| assert_eq!(cx.stop_timer(id), Ok(true)));
+    callback.reset(HOUR);
+    callback.detach();
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert_eq!((drops.get(), reactor.stats().live), (1, 1));
+}
+
+#[test]
+fn a_callback_detached_with_nothing_pending_is_gone_at_once() {
+    let (reactor, drops, callback) = counted(|_| {});
+    callback.stop();
+    let id = callback.detach();
+    assert_eq!((drops.get(), reactor.is_live(id), reactor.stats().live), (1, false, 0));
+}
+
+#[test]
+fn a_callback_detached_in_its_own_call_is_gone_after_it_unless_it_is_armed() {
+    for again in [false, true] {
+        let own = Own::default();
+        let this = own.clone();
+        let (reactor, drops, callback) = counted(move |cx| {
+            if let Some(callback) = this.take() {
+                callback.detach();
+                assert!(cx.is_live(cx.id()));
+                if again {
+                    cx.reset(HOUR);
+                }
+            }
+        });
+        *own.borrow_mut() = Some(callback);
+        reactor.sleep_blocking(HOUR).unwrap();
+        assert_eq!((drops.get(), reactor.stats().live), if again { (0, 1) } else { (1, 0) });
+        reactor.sleep_blocking(HOUR).unwrap();
+        assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+        assert_eq!(reactor.stats().called, if again { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn a_detached_callback_that_stops_what_it_has_armed_itself_is_gone_after_its_call() {
+    let (reactor, drops, callback) = counted(|cx| {
+        cx.reset(HOUR);
+        assert!(cx.stop() && cx.is_live(cx.id()));
+    });
+    callback.detach();
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+}
+
+#[test]
+fn a_detached_callback_that_panics_is_gone() {
+    let (reactor, drops, callback) = counted(|_| panic!("in a callback"));
+    callback.detach();
+    panics_with("in a callback", || reactor.sleep_blocking(HOUR).unwrap());
+    assert_eq!((drops.get(), reactor.stats().live), (1, 0));
+}
+
+#[test]
+fn what_a_closure_has_captured_may_use_the_reactor_when_it_is_dropped() {
+    struct Busy(Handle, Log, Option<Timer>);
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            self.2 = None;
+            self.0.call_after(ms(0), self.1.noting(1)).detach();
+            turn(&self.0);
+            self.1.note(self.0.stats().live as u64);
+        }
+    }
+    let (_sim, reactor) = simulated();
+    let log = Log::new();
+    let busy = || Busy(reactor.handle(), log.clone(), Some(reactor.after(HOUR)));
+    let closure = |busy: Busy| move |_: &CallbackContext<'_>| assert!(!busy.0.is_closed());
+    drop(reactor.call_after(HOUR, closure(busy())));
+    log.expect(&[1, 0]);
+    reactor.call_after(ms(0), closure(busy())).detach();
+    turn(&reactor);
+    // In a call: the one it makes is called by the next turn.
+    log.expect(&[1]);
+    turn(&reactor);
+    log.expect(&[1]);
+    let id = reactor.call_after(HOUR, closure(busy())).detach();
+    assert_eq!(reactor.stop_timer(id), Ok(true));
+    log.expect(&[1, 0]);
+}
+
+#[test]
+fn a_firing_of_a_callback_whose_slot_is_anothers_by_now_touches_nobody() {
+    let (_sim, reactor) = simulated();
+    let own = Own::default();
+    let this = own.clone();
+    let heirs = Rc::new(RefCell::new(Vec::new()));
+    let made = heirs.clone();
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
+        drop(this.take());
+        let heir = cx.after(ms(100));
+        let slot = |id: pollmux::reactor::TimerId| {
+            format!("{id:?}").rsplit_once('.').unwrap().0.to_owned()
+        };
+        assert_eq!(slot(heir.id()), slot(cx.id()), "the slot is used again");
+        assert_eq!((cx.reset(ms(1)), cx.reset_at(at(1)), cx.stop()), (false, false, false));
+        assert_eq!((heir.deadline(), cx.is_live(cx.id())), (Some(at(101)), false));
+        made.borrow_mut().push(heir);
+    }));
+    reactor.sleep_blocking(ms(5)).unwrap();
+    assert_eq!((heirs.borrow()[0].deadline(), reactor.stats().called), (Some(at(101)), 1));
+    // An heir that is a callback keeps its closure.
+    let (own, log) = (Own::default(), Log::new());
+    let (this, note) = (own.clone(), log.clone());
+    *own.borrow_mut() = Some(reactor.call_after(ms(1), move |cx| {
+        this.replace(Some(cx.call_after(ms(1), note.noting(1))));
+    }));
+    reactor.sleep_blocking(ms(5)).unwrap();
+    log.expect(&[1]);
+}
+
+// Many.
+
+#[test]
+fn ten_thousand_due_at_one_instant_are_called_in_order_a_bounded_number_a_turn() {
+    const ALL: u64 = 10_000;
+    let (sim, reactor) = simulated();
+    let log = Log::new();
+    let _callbacks: Vec<_> = (0..ALL).map(|n| reactor.call_at(at(5), log.noting(n))).collect();
+    sim.advance(ms(6));
+    let (mut turns, mut seen) = (0, 0);
+    while seen < ALL {
+        let before = reactor.stats();
+        turn(&reactor);
+        let during = reactor.stats() - before;
+        // What the timer queue hands out at a time.
+        assert!((1..=4_096).contains(&during.called), "{during}");
+        (turns, seen) = (turns + 1, seen + during.called);
+    }
+    assert!((3..=10).contains(&turns), "{turns} turns");
+    assert!(log.0.take().into_iter().eq(0..ALL), "in another order");
+}
+
+#[test]
+fn ten_thousand_due_at_one_instant_are_all_called_by_one_wait() {
+    let (_sim, reactor) = simulated();
+    let log = Log::new();
+    let _callbacks: Vec<_> = (0..10_000).map(|n| reactor.call_at(at(5), log.noting(n))).collect();
+    reactor.sleep_blocking(ms(6)).unwrap();
+    assert!(log.0.take().into_iter().eq(0..10_000), "in another order, or not all");
+}
+
+#[test]
+fn a_million_callbacks_made_and_dropped_leave_memory_flat() {
+    let (_sim, reactor) = simulated();
+    let token = Rc::new(Cell::new(0u64));
+    let others: Vec<_> = (1..=10).map(|n| reactor.call_after(HOUR * n, |_| {})).collect();
+    let round = |n: u64| {
+        // An empty closure needs no memory: what is counted is the reactor's.
+        drop(reactor.call_after(Duration::from_nanos(n * 7_919 % 1_000_000 + 1), |_| panic!()));
+    };
+    allocates_nothing(500_000, round);
+    // And one that is not empty needs it once, and gives it back.
+    let before = allocations();
+    for n in 0..10_000u64 {
+        let held = token.clone();
+        drop(reactor.call_after(Duration::from_nanos(n + 1), move |_| held.set(n)));
+    }
+    assert_eq!((allocations() - before, Rc::strong_count(&token)), (10_000, 1));
+    assert_eq!(reactor.stats().live, others.len());
+    turn(&reactor);
+    assert_eq!(reactor.stats().called, 0);
+}
+
+#[test]
+fn a_million_resets_leave_memory_flat() {
+    let (_sim, reactor) = simulated();
+    let callbacks: Vec<_> = (0..100).map(|_| reactor.call_after(HOUR, |_| {})).collect();
+    allocates_nothing(500_000, |n| {
+        // Later, earlier, stopped between.
+        let callback = &callbacks[n as usize % 100];
+        if n % 13 == 0 {
+            assert!(callback.stop() && !callback.reset(HOUR));
+        }
+        assert!(callback.reset(HOUR / (n as u32 % 5 + 1)));
+    });
+    assert_eq!((reactor.stats().live, reactor.sources().len()), (100, 100));
+}
+
+#[test]
+fn reset_stop_and_call_allocate_nothing() {
+    let (_sim, reactor) = simulated();
+    let calls = Rc::new(Cell::new(0u64));
+    let callbacks: Vec<_> = (0..300)
+        .map(|n| {
+            let calls = calls.clone();
+            reactor.call_after(HOUR, move |cx| {
+                calls.set(calls.get() + 1);
+                if n % 3 == 0 && cx.scheduled() < cx.now() + ms(1) {
+                    cx.reset(HOUR);
+                }
+            })
+        })
+        .collect();
+    let timer = reactor.timer();
+    allocates_nothing(20, |round| {
+        for (n, callback) in (0..).zip(&callbacks) {
+            callback.stop();
+            callback.reset(ms((n * 7 + round) % 5));
+        }
+        timer.reset(ms(5));
+        select! { reactor; recv(timer) -> _ => {} }
+        reactor.sleep_blocking(ms(1)).unwrap();
+    });
+    assert_eq!(calls.get(), 40 * 300);
+    // Through the kernel, too.
+    let reactor = Reactor::new().unwrap();
+    let own = reactor.call_after(HOUR, |_| {});
+    let mut sleeps = 0;
+    let before = reactor.stats();
+    allocates_nothing(50, |_| {
+        // Until it has slept: where the thread is kept from its core both times are over before
+        // that.
+        let waits = reactor.stats().waits;
+        while reactor.stats().waits == waits {
+            own.reset(Duration::from_micros(100));
+            reactor.sleep_blocking(Duration::from_micros(200)).unwrap();
+            turn(&reactor); // or at the very end of the sleep
+            sleeps += 1;
+        }
+    });
+    let during = reactor.stats() - before;
+    assert!(during.called == sleeps && sleeps >= 100, "{during}, {sleeps} sleeps");
+}
+
+#[test]
+fn callbacks_are_counted_and_never_reported_by_wait() {
+    let (sim, reactor) = simulated();
+    let callback = reactor.call_after(ms(1), |_| {});
+    sim.advance(ms(1));
+    assert_eq!(ready_keys(&reactor), []);
+    assert_eq!((reactor.stats().called, reactor.stats().expired, reactor.stats().live), (1, 1, 1));
+    let sources = reactor.sources();
+    let info = sources.iter().next().unwrap();
+    assert_eq!(
+        (info.kind, info.fired, info.id),
+        (Some(SourceKind::Callback), 1, Some(callback.id()))
+    );
+}
+
+/// `T` implements `Send` if and only if `A` cannot be inferred below.
+trait SendOrNot<A> {
+    fn witness() {}
+}
+struct WhenSend;
+impl<T: ?Sized> SendOrNot<()> for T {}
+impl<T: ?Sized + Send> SendOrNot<WhenSend> for T {}
+
+#[test]
+fn callbacks_and_firings_stay_on_their_thread() {
+    // Does not compile if one of them is Send: the impl to take would be ambiguous.
+    <Callback as SendOrNot<_>>::witness();
+    <CallbackContext<'static> as SendOrNot<_>>::witness();
+}

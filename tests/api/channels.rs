@@ -1,0 +1,1285 @@
+//! Bounded channels: order, endings, who gets a value back, timeouts, moving an end about, and that
+//! no wake-up is ever lost.
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::channel::{
+    self, Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
+    TrySendError,
+};
+use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
+use support::watch::{Random, dog, overheard, scripted};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Checks that what comes from each producer is in order and complete.
+struct Order(Vec<u64>);
+
+impl Order {
+    fn of(producers: usize) -> Order {
+        Order(vec![0; producers])
+    }
+
+    #[track_caller]
+    fn see(&mut self, (producer, n): (usize, u64)) {
+        assert_eq!(
+            n, self.0[producer],
+            "a message of producer {producer} is lost, doubled or out of order"
+        );
+        self.0[producer] += 1;
+    }
+
+    #[track_caller]
+    fn complete(&self, each: u64) {
+        assert!(self.0.iter().all(|&seen| seen == each), "{:?} of {each}", self.0);
+    }
+}
+
+/// Starts `producers` threads that send `each` numbered messages and then go.
+fn produce(tx: Sender<(usize, u64)>, producers: usize, each: u64, pauses: bool) {
+    for producer in 0..producers {
+        let tx = tx.clone();
+        thread::spawn(move || {
+            let mut random = Random::new(producer as u64 + 1);
+            for n in 0..each {
+                tx.send((producer, n)).unwrap();
+                if pauses {
+                    random.pause();
+                }
+            }
+        });
+    }
+}
+
+/// Counts how often each of some values was dropped.
+#[derive(Clone)]
+struct Drops(Arc<Vec<AtomicU32>>);
+
+struct Counted {
+    id: usize,
+    drops: Drops,
+}
+
+impl Drops {
+    fn of(values: usize) -> Drops {
+        Drops(Arc::new((0..values).map(|_| AtomicU32::new(0)).collect()))
+    }
+
+    fn value(&self, id: usize) -> Counted {
+        Counted { id, drops: self.clone() }
+    }
+
+    fn counts(&self) -> Vec<u32> {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    #[track_caller]
+    fn once_each(&self) {
+        assert!(self.counts().iter().all(|&count| count == 1), "{:?}", self.counts());
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.drops.0[self.id].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// Order.
+
+#[test]
+fn one_producer_is_received_in_order_whatever_the_capacity() {
+    let _dog = dog();
+    for capacity in [1, 2, 3, 5, 64, 100] {
+        let (tx, rx) = channel::bounded(capacity);
+        produce(tx, 1, 1_000, false);
+        let mut order = Order::of(1);
+        rx.iter().for_each(|message| order.see(message));
+        order.complete(1_000);
+
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(capacity).unwrap();
+        produce(tx, 1, 1_000, false);
+        let mut order = Order::of(1);
+        while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
+            order.see(message);
+        }
+        order.complete(1_000);
+    }
+}
+
+#[test]
+fn the_messages_of_each_of_many_producers_are_received_in_order() {
+    let _dog = dog();
+    for capacity in [1, 3, 128] {
+        let (tx, rx) = channel::bounded(capacity);
+        produce(tx, 4, 1_000, false);
+        let mut order = Order::of(4);
+        rx.into_iter().for_each(|message| order.see(message));
+        order.complete(1_000);
+    }
+}
+
+// Endings.
+
+#[test]
+fn what_was_sent_is_drained_and_then_the_error_comes_for_ever() {
+    let (tx, rx) = channel::bounded(4);
+    (0..4).for_each(|n| tx.send(n).unwrap());
+    let other = tx.clone();
+    drop(tx);
+    assert!(!rx.is_disconnected(), "a clone is left");
+    drop(other);
+    assert!(rx.is_disconnected() && rx.len() == 4);
+    assert_eq!(
+        (rx.recv(), rx.try_recv(), rx.recv_timeout(HOUR), rx.iter().next()),
+        (Ok(0), Ok(1), Ok(2), Some(3))
+    );
+    for _ in 0..3 {
+        assert_eq!(rx.recv(), Err(RecvError));
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(rx.recv_timeout(HOUR), Err(RecvTimeoutError::Disconnected));
+        assert_eq!((rx.iter().next(), rx.try_iter().next()), (None, None));
+    }
+}
+
+#[test]
+fn an_inbox_drains_and_then_gives_the_error_for_ever() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    (0..3).for_each(|n| tx.send(n).unwrap());
+    drop(tx);
+    for n in 0..3 {
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+    }
+    for _ in 0..3 {
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Err(RecvError)),
+            default => panic!("not ready"),
+        }
+        assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+    }
+}
+
+#[test]
+fn a_receiver_that_is_gone_gives_every_value_back() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let gone: [fn(Receiver<u32>, &Reactor); 3] = [
+        |rx, _| drop(rx),
+        |rx, reactor| drop(reactor.register(rx).unwrap()),
+        |rx, reactor| drop(reactor.register(rx).unwrap().into_inner()),
+    ];
+    for go in gone {
+        for held in 0..=2 {
+            let (tx, rx) = channel::bounded(2);
+            (0..held).for_each(|n| tx.send(n).unwrap());
+            assert!(!tx.is_disconnected());
+            go(rx, &reactor);
+            assert!(tx.is_disconnected());
+            for _ in 0..3 {
+                // Full or not: the receiver's end is the news.
+                assert_eq!(tx.send(7), Err(SendError(7)));
+                assert_eq!(tx.try_send(8), Err(TrySendError::Disconnected(8)));
+                assert_eq!(tx.send_timeout(9, HOUR), Err(SendTimeoutError::Disconnected(9)));
+            }
+            assert_eq!(tx.clone().send(10).unwrap_err().into_inner(), 10);
+        }
+    }
+}
+
+#[test]
+fn blocked_senders_get_their_values_back_when_the_receiver_goes() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(1);
+    tx.send(1_000).unwrap();
+    let senders: Vec<_> = (0..8)
+        .map(|n| {
+            let tx = tx.clone();
+            thread::spawn(move || match n % 2 {
+                0 => tx.send(n).unwrap_err().into_inner(),
+                _ => match tx.send_timeout(n, Duration::MAX).unwrap_err() {
+                    SendTimeoutError::Disconnected(n) => n,
+                    SendTimeoutError::Timeout(_) => panic!("an endless wait timed out"),
+                },
+            })
+        })
+        .collect();
+    // Nothing says that a thread is blocked in `send`: give them time to be. Should one not be, it
+    // gets its value back all the same.
+    thread::sleep(ms(60));
+    drop(rx);
+    let back: Vec<_> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();
+    assert_eq!(back, (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_value_is_dropped_once_in_every_ending() {
+    let endings: [fn(&Drops); 9] = [
+        // Received.
+        |drops| {
+            let (tx, rx) = channel::bounded(3);
+            (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
+            assert_eq!(rx.try_iter().count(), 3);
+        },
+        // Left behind, the receiver goes last.
+        |drops| {
+            let (tx, rx) = channel::bounded(3);
+            (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
+            drop(tx);
+            assert_eq!(drops.counts(), [0; 3]);
+            drop(rx);
+        },
+        // Left behind, the sender goes last: the values go with the receiver, not with the memory.
+        |drops| {
+            let (tx, rx) = channel::bounded(3);
+            (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
+            drop(rx);
+            assert_eq!(drops.counts(), [1; 3]);
+            drop(tx);
+        },
+        // Given back: full, out of time, and disconnected.
+        |drops| {
+            let (tx, rx) = channel::bounded(1);
+            assert!(tx.try_send(drops.value(0)).is_ok());
+            assert!(
+                tx.try_send(drops.value(1)).is_err_and(|e| e.is_full() && e.into_inner().id == 1)
+            );
+            assert!(tx.send_timeout(drops.value(2), ms(1)).is_err_and(|e| e.is_timeout()));
+            drop(rx);
+        },
+        |drops| {
+            let (tx, rx) = channel::bounded(1);
+            drop(rx);
+            assert!(tx.try_send(drops.value(0)).is_err_and(|e| e.is_disconnected()));
+            assert!(tx.send(drops.value(1)).is_err_and(|e| e.into_inner().id == 1));
+            assert!(tx.send_timeout(drops.value(2), HOUR).is_err_and(|e| e.into_inner().id == 2));
+        },
+        // Some received, some left, over the end of the ring.
+        |drops| {
+            let (tx, rx) = channel::bounded(2);
+            assert!(tx.send(drops.value(0)).is_ok() && tx.send(drops.value(1)).is_ok());
+            assert!(rx.recv().is_ok_and(|value| value.id == 0));
+            assert!(tx.send(drops.value(2)).is_ok());
+            drop((tx, rx));
+        },
+        // In an inbox that is dropped.
+        |drops| {
+            let reactor = Reactor::with_driver(Sim::new()).unwrap();
+            let (tx, inbox) = reactor.channel(3).unwrap();
+            (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
+            select! { reactor; recv(inbox) -> value => assert_eq!(value.unwrap().id, 0) }
+            drop(inbox);
+        },
+        // In an inbox whose reactor went first.
+        |drops| {
+            let reactor = Reactor::with_driver(Sim::new()).unwrap();
+            let (tx, inbox) = reactor.channel(3).unwrap();
+            (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
+            drop(reactor);
+            assert_eq!(drops.counts(), [0; 3]);
+            assert_eq!(inbox.try_recv().map(|value| value.id), Ok(0));
+            drop(inbox);
+        },
+        // In a registration that failed.
+        |drops| {
+            let reactor = Reactor::with_driver(Sim::new()).unwrap();
+            let handle = reactor.handle();
+            drop(reactor);
+            let (tx, rx) = channel::bounded(3);
+            (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
+            let failed = handle.register(rx).unwrap_err();
+            assert_eq!(drops.counts(), [0; 3]);
+            drop(failed);
+        },
+    ];
+    for (n, ending) in endings.into_iter().enumerate() {
+        let drops = Drops::of(3);
+        ending(&drops);
+        assert!(drops.counts() == [1; 3], "ending {n}: {:?}", drops.counts());
+    }
+}
+
+#[test]
+fn every_value_is_dropped_once_when_the_receiver_goes_amid_the_sending() {
+    let _dog = dog();
+    let (senders, each) = (3, 40);
+    for round in 0..200 {
+        let drops = Drops::of(senders * each);
+        let (tx, rx) = channel::bounded(1 + round % 5);
+        thread::scope(|scope| {
+            for sender in 0..senders {
+                let (tx, drops) = (tx.clone(), drops.clone());
+                scope.spawn(move || {
+                    for id in sender * each..(sender + 1) * each {
+                        match id % 3 {
+                            0 => drop(tx.send(drops.value(id))),
+                            1 => drop(tx.try_send(drops.value(id))),
+                            _ => drop(tx.send_timeout(drops.value(id), Duration::from_micros(50))),
+                        }
+                    }
+                });
+            }
+            drop(tx);
+            assert!(
+                rx.iter()
+                    .take(round % 60)
+                    .all(|value| value.drops.0[value.id].load(Ordering::Relaxed) == 0)
+            );
+            drop(rx);
+        });
+        drops.once_each();
+    }
+}
+
+// Room.
+
+#[test]
+fn a_recv_from_a_full_channel_lets_the_next_try_send_succeed() {
+    for capacity in [1, 2, 3, 7, 64] {
+        let (tx, rx) = channel::bounded(capacity);
+        (0..capacity).for_each(|n| tx.try_send(n).unwrap());
+        for n in 0..capacity * 5 {
+            assert_eq!(tx.try_send(usize::MAX), Err(TrySendError::Full(usize::MAX)));
+            assert_eq!(rx.recv(), Ok(n));
+            tx.try_send(n + capacity).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_recv_lets_the_next_try_send_of_another_thread_succeed() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(1);
+    let (go, gone) = channel::bounded::<()>(1);
+    let sender = thread::spawn(move || {
+        for n in 0..500 {
+            gone.recv().unwrap();
+            // What the other thread received before it said so has left room, for sure.
+            tx.try_send(n).unwrap();
+        }
+    });
+    for n in 0..500 {
+        go.send(()).unwrap();
+        assert_eq!(rx.recv(), Ok(n));
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_recv_wakes_a_blocked_sender() {
+    let _dog = dog();
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    for registered in [false, true] {
+        let (tx, rx) = channel::bounded(1);
+        tx.send(0).unwrap();
+        let sender = thread::spawn(move || (1..4).for_each(|n| tx.send(n).unwrap()));
+        // Time for the sender to block: only then it is woken, otherwise it just goes on.
+        thread::sleep(ms(30));
+        if registered {
+            let inbox = reactor.register(rx).unwrap();
+            for n in 0..4 {
+                while inbox.is_empty() {
+                    thread::yield_now();
+                }
+                select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+                thread::sleep(ms(5)); // so that it blocks again
+            }
+        } else {
+            for n in 0..4 {
+                assert_eq!(rx.recv(), Ok(n));
+                thread::sleep(ms(5));
+            }
+        }
+        sender.join().unwrap();
+    }
+}
+
+#[test]
+fn many_blocked_senders_all_get_through_one_slot() {
+    let _dog = dog();
+    for registered in [false, true] {
+        let (tx, rx) = channel::bounded(1);
+        let (senders, each) = (8, 200);
+        produce(tx, senders, each, false);
+        let mut order = Order::of(senders);
+        if registered {
+            let reactor = Reactor::new().unwrap();
+            let inbox = reactor.register(rx).unwrap();
+            while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
+                order.see(message);
+            }
+        } else {
+            rx.iter().for_each(|message| order.see(message));
+        }
+        order.complete(each);
+    }
+}
+
+#[test]
+fn senders_that_give_up_take_nobody_elses_call() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(1);
+    let (patient, each) = (4, 300);
+    let sent = Arc::new(AtomicU32::new(0));
+    produce(tx.clone(), patient, each, false);
+    for seed in 0..4 {
+        let (tx, sent) = (tx.clone(), sent.clone());
+        thread::spawn(move || {
+            let mut random = Random::new(seed);
+            for _ in 0..each {
+                match tx.send_timeout((patient, 0), Duration::from_micros(random.below(60))) {
+                    Ok(()) => sent.fetch_add(1, Ordering::Relaxed),
+                    Err(SendTimeoutError::Timeout(_)) => 0,
+                    Err(SendTimeoutError::Disconnected(_)) => panic!("the receiver is there"),
+                };
+            }
+        });
+    }
+    drop(tx);
+    let (mut order, mut impatient) = (Order::of(patient), 0);
+    let mut random = Random::new(99);
+    for (producer, n) in &rx {
+        if producer == patient {
+            impatient += 1;
+        } else {
+            order.see((producer, n));
+        }
+        random.pause();
+    }
+    order.complete(each);
+    assert_eq!(impatient, sent.load(Ordering::Relaxed));
+}
+
+// Timeouts.
+
+#[test]
+fn a_timeout_is_never_early() {
+    let (tx, rx) = channel::bounded(1);
+    let (full, _keep) = channel::bounded(1);
+    full.send(0).unwrap();
+    for timeout in [0, 1, 50, 999, 1_000, 3_500, 20_000].map(Duration::from_micros) {
+        let start = Instant::now();
+        assert_eq!(rx.recv_timeout(timeout), Err(RecvTimeoutError::Timeout));
+        assert!(start.elapsed() >= timeout, "recv: {:?} for {timeout:?}", start.elapsed());
+        let start = Instant::now();
+        assert_eq!(full.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1)));
+        assert!(start.elapsed() >= timeout, "send: {:?} for {timeout:?}", start.elapsed());
+    }
+    // A timeout leaves nothing behind.
+    tx.send(5).unwrap();
+    assert_eq!(rx.recv_timeout(Duration::ZERO), Ok(5));
+}
+
+#[test]
+fn a_timeout_is_not_spent_when_nothing_has_to_be_waited_for() {
+    let (tx, rx) = channel::bounded(1);
+    for timeout in [Duration::ZERO, HOUR, Duration::MAX] {
+        assert_eq!(tx.send_timeout(3, timeout), Ok(()));
+        assert_eq!(rx.recv_timeout(timeout), Ok(3));
+    }
+}
+
+#[test]
+fn a_huge_timeout_waits_for_ever_and_does_not_overflow() {
+    let _dog = dog();
+    for timeout in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(1 << 40)] {
+        let (tx, rx) = channel::bounded(1);
+        let sender = thread::spawn(move || {
+            thread::sleep(ms(15)); // so that the receiver sleeps first
+            tx.send(1).unwrap();
+            tx.send_timeout(2, timeout).unwrap();
+        });
+        assert_eq!(rx.recv_timeout(timeout), Ok(1));
+        thread::sleep(ms(15)); // so that the sender, if it has found no room, sleeps
+        assert_eq!(rx.recv_timeout(timeout), Ok(2));
+        sender.join().unwrap();
+        assert_eq!(rx.recv_timeout(timeout), Err(RecvTimeoutError::Disconnected));
+
+        let (tx, rx) = channel::bounded(1);
+        tx.send(0).unwrap();
+        let sender = thread::spawn(move || tx.send_timeout(1, timeout));
+        thread::sleep(ms(15)); // so that it blocks
+        assert_eq!((rx.recv(), rx.recv()), (Ok(0), Ok(1)));
+        assert_eq!(sender.join().unwrap(), Ok(()));
+    }
+}
+
+#[test]
+fn what_comes_in_time_ends_a_wait_with_a_timeout() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(1);
+    thread::spawn(move || {
+        thread::sleep(ms(10)); // the receiver sleeps by then
+        tx.send(4)
+    });
+    assert_eq!(rx.recv_timeout(HOUR), Ok(4));
+    assert_eq!(rx.recv_timeout(HOUR), Err(RecvTimeoutError::Disconnected));
+}
+
+// Iterators and counts.
+
+#[test]
+fn iterators_end_where_they_should() {
+    let (tx, rx) = channel::bounded(8);
+    assert_eq!(rx.try_iter().next(), None);
+    (0..5).for_each(|n| tx.send(n).unwrap());
+    let mut now = rx.try_iter();
+    assert_eq!((now.next(), now.next()), (Some(0), Some(1)));
+    assert_eq!(rx.try_iter().collect::<Vec<_>>(), [2, 3, 4]);
+    tx.send(5).unwrap();
+    assert_eq!(now.next(), Some(5), "it looks again when asked again");
+    (6..9).for_each(|n| tx.send(n).unwrap());
+    drop(tx);
+    let mut seen = Vec::new();
+    for n in &rx {
+        seen.push(n);
+        if n == 7 {
+            break;
+        }
+    }
+    seen.extend(rx);
+    assert_eq!(seen, [6, 7, 8]);
+
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    tx.send('a').unwrap();
+    tx.send('b').unwrap();
+    assert_eq!(inbox.try_iter().collect::<String>(), "ab");
+    assert_eq!(inbox.try_iter().next(), None);
+}
+
+#[test]
+fn a_capacity_is_exact_and_both_ends_count_the_same() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    for capacity in (1..=20).chain([100, 1_000]) {
+        let (tx, rx) = channel::bounded(capacity);
+        let inbox = reactor.register(rx).unwrap();
+        let check = |held: usize| {
+            let what = (tx.len(), tx.is_empty(), tx.is_full(), tx.capacity(), tx.is_disconnected());
+            assert_eq!(what, (held, held == 0, held == capacity, Some(capacity), false));
+            let what = (
+                inbox.len(),
+                inbox.is_empty(),
+                inbox.is_full(),
+                inbox.capacity(),
+                inbox.is_disconnected(),
+            );
+            assert_eq!(what, (held, held == 0, held == capacity, Some(capacity), false));
+        };
+        for _lap in 0..3 {
+            for held in 0..capacity {
+                check(held);
+                tx.try_send(held).unwrap();
+            }
+            check(capacity);
+            assert!(tx.try_send(0).is_err_and(|error| error.is_full()), "more than {capacity} fit");
+            for taken in 0..capacity {
+                assert_eq!(inbox.try_recv(), Ok(taken));
+                check(capacity - taken - 1);
+            }
+            assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
+            // The next lap begins in the middle of the ring.
+            tx.try_send(7).unwrap();
+            assert_eq!(inbox.try_recv(), Ok(7));
+        }
+        let rx = inbox.into_inner();
+        tx.send(1).unwrap();
+        assert_eq!(
+            (rx.len(), rx.is_empty(), rx.is_full(), rx.capacity(), rx.is_disconnected()),
+            (1, false, capacity == 1, Some(capacity), false)
+        );
+        drop(tx);
+        assert!(rx.is_disconnected() && rx.len() == 1);
+    }
+}
+
+#[test]
+fn counts_stay_within_the_capacity_while_others_send() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(3);
+    produce(tx.clone(), 2, 5_000, false);
+    let mut received = 0;
+    while received < 10_000 {
+        assert!(tx.len() <= 3 && rx.len() <= 3);
+        received += rx.try_iter().take(2).count();
+    }
+    assert!(rx.is_empty() && tx.is_empty());
+}
+
+// Messages of all kinds.
+
+#[test]
+fn messages_may_have_any_size_and_need_no_clone() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(3);
+    (0..3).for_each(|_| tx.try_send(()).unwrap());
+    assert!(tx.try_send(()).is_err());
+    assert_eq!(rx.try_iter().count(), 3);
+
+    let (tx, rx) = channel::bounded(2);
+    let sender = thread::spawn(move || (0..20).for_each(|n| tx.send([n; 8_192]).unwrap()));
+    for n in 0..20u8 {
+        assert!(rx.recv().unwrap().iter().all(|&byte| byte == n));
+    }
+    sender.join().unwrap();
+
+    let (tx, rx) = channel::bounded::<Box<dyn FnOnce() -> u32 + Send>>(2);
+    let word = String::from("seven");
+    assert!(tx.send(Box::new(move || word.len() as u32)).is_ok());
+    assert_eq!(rx.recv().unwrap()(), 5);
+
+    #[repr(align(256))]
+    #[derive(Debug, PartialEq)]
+    struct Aligned(u8);
+    let (tx, rx) = channel::bounded(3);
+    (0..3).for_each(|n| tx.send(Aligned(n)).unwrap());
+    rx.try_iter().enumerate().for_each(|(n, got)| {
+        assert_eq!(got, Aligned(n as u8));
+        assert_eq!(&raw const got as usize % 256, 0);
+    });
+}
+
+#[test]
+fn a_channel_goes_through_a_channel() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded::<(u32, Sender<u32>)>(1);
+    let server =
+        thread::spawn(move || rx.into_iter().for_each(|(n, reply)| reply.send(n * 2).unwrap()));
+    for n in 0..200 {
+        let (reply, answer) = channel::bounded(1);
+        tx.send((n, reply)).unwrap();
+        assert_eq!(answer.recv(), Ok(n * 2));
+    }
+    drop(tx);
+    server.join().unwrap();
+    // A receiver may go through, too, and with messages in it.
+    let (tx, rx) = channel::bounded::<Receiver<u32>>(1);
+    let (inner, end) = channel::bounded(2);
+    inner.send(3).unwrap();
+    tx.send(end).unwrap();
+    drop((tx, inner));
+    assert_eq!(rx.recv().unwrap().iter().collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn the_ends_are_what_threads_need() {
+    fn sender<T: Send + Sync + Clone + std::fmt::Debug + 'static>(_: &T) {}
+    fn receiver<T: Send + std::fmt::Debug + 'static>(_: &T) {}
+    // A message that is `Send` is enough: it need not be `Sync` or `Clone`.
+    let (tx, rx) = channel::bounded::<Cell<u8>>(1);
+    sender(&tx);
+    receiver(&rx);
+    receiver(&rx.into_iter());
+    sender(&SendError(1));
+}
+
+#[test]
+fn errors_say_what_happened_whatever_the_message() {
+    struct NotDebug;
+    let (tx, rx) = channel::bounded(1);
+    tx.send(NotDebug).unwrap();
+    let full = tx.try_send(NotDebug).unwrap_err();
+    assert_eq!(
+        (full.to_string(), format!("{full:?}")),
+        ("the channel is full".into(), "Full(..)".into())
+    );
+    let late = tx.send_timeout(NotDebug, Duration::ZERO).unwrap_err();
+    assert!(late.to_string().contains("full"), "{late}");
+    drop(rx);
+    let gone = tx.send(NotDebug).unwrap_err();
+    assert!(gone.to_string().contains("receiver") && gone.to_string().contains("gone"), "{gone}");
+    assert!(matches!(TrySendError::from(gone), TrySendError::Disconnected(NotDebug)));
+    assert!(RecvError.to_string().contains("every sender is gone"));
+    assert_eq!(TryRecvError::from(RecvError), TryRecvError::Disconnected);
+    assert_ne!(TryRecvError::Empty.to_string(), TryRecvError::Disconnected.to_string());
+}
+
+#[test]
+fn a_capacity_that_cannot_be_panics_and_says_so() {
+    let panics = |make: fn()| {
+        let payload = catch_unwind(make).expect_err("no panic");
+        payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|s| s.to_string()))
+            .unwrap()
+    };
+    let text = panics(|| drop(channel::bounded::<u8>(usize::MAX)));
+    assert!(text.contains("pollmux") && text.contains(&usize::MAX.to_string()), "{text}");
+    let text = panics(|| drop(channel::bounded::<[u64; 1 << 20]>(usize::MAX >> 18)));
+    assert!(text.contains("pollmux") && text.contains("memory"), "{text}");
+}
+
+/// The messages tell the two checks apart, so nothing is allocated for this.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn the_largest_capacity_is_one_less_than_2_to_the_47() {
+    let panics = |capacity: usize| {
+        let make = || drop(channel::bounded::<[u64; 1 << 20]>(capacity));
+        let payload = catch_unwind(make).expect_err("no panic");
+        payload.downcast_ref::<String>().cloned().unwrap()
+    };
+    let most = (1 << 47) - 1;
+    for capacity in [most + 1, most + 2, usize::MAX] {
+        let text = panics(capacity);
+        assert!(text.contains(&format!("{capacity} is more than the {most}")), "{text}");
+    }
+    let text = panics(most);
+    assert!(text.contains(&format!("{most} does not fit into memory")), "{text}");
+}
+
+/// A message whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bomb");
+    }
+}
+
+#[test]
+fn one_message_that_panics_when_dropped_leaves_none_behind() {
+    let dropped = Arc::new(());
+    let (tx, rx) = channel::bounded(4);
+    tx.send((None, dropped.clone())).unwrap();
+    tx.send((Some(Bomb), dropped.clone())).unwrap();
+    tx.send((None, dropped.clone())).unwrap();
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(rx))).is_err());
+    assert_eq!(Arc::strong_count(&dropped), 1);
+    assert!(tx.try_send((None, dropped.clone())).is_err());
+}
+
+// Bare and registered.
+
+#[test]
+fn a_bare_end_and_a_registered_one_do_the_same() {
+    /// What a series of operations gives, by whichever end.
+    fn story(tx: Sender<u32>, try_recv: &dyn Fn() -> Result<u32, TryRecvError>) -> Vec<String> {
+        let mut told = vec![format!("{:?}", try_recv())];
+        for n in 0..5 {
+            told.push(format!("{:?}", tx.try_send(n).map_err(|error| error.into_inner())));
+        }
+        told.extend((0..2).map(|_| format!("{:?}", try_recv())));
+        told.push(format!("{:?}", tx.send(9)));
+        drop(tx);
+        told.extend((0..4).map(|_| format!("{:?}", try_recv())));
+        told
+    }
+    let (tx, rx) = channel::bounded(3);
+    let bare = story(tx, &|| rx.try_recv());
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (tx, inbox) = reactor.channel(3).unwrap();
+    assert_eq!(story(tx, &|| inbox.try_recv()), bare);
+    let (tx, inbox) = reactor.channel(3).unwrap();
+    let by_select = story(tx, &|| {
+        select! { reactor;
+            recv(inbox) -> got => got.map_err(TryRecvError::from),
+            default => Err(TryRecvError::Empty),
+        }
+    });
+    assert_eq!(by_select, bare);
+}
+
+#[test]
+fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
+    let _dog = dog();
+    let (tx, rx) = channel::bounded(8);
+    let first = Reactor::new().unwrap();
+    let second = Reactor::new().unwrap();
+    tx.send(0).unwrap();
+    let inbox = first.register(rx).unwrap();
+    tx.send(1).unwrap();
+    select! { first; recv(inbox) -> got => assert_eq!(got, Ok(0)) }
+    let mut rx = inbox.into_inner();
+    assert_eq!((first.stats().live, rx.len()), (0, 1));
+    tx.send(2).unwrap();
+    assert_eq!((rx.recv(), rx.recv()), (Ok(1), Ok(2)));
+    for round in 0..50 {
+        for reactor in [&second, &first] {
+            // Each is blocked in by turns, so that each has to be woken.
+            let later = |n| {
+                let tx = tx.clone();
+                thread::spawn(move || {
+                    // most often the receiver sleeps by then
+                    thread::sleep(Duration::from_micros(300));
+                    tx.send(n).unwrap();
+                })
+            };
+            let inbox = reactor.register(rx).unwrap();
+            let sender = later(round);
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(round)) }
+            sender.join().unwrap();
+            let mut events = Events::with_capacity(1);
+            let sender = later(round + 1);
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().next().map(|event| event.key()), Some(inbox.key()));
+            assert_eq!(inbox.try_recv(), Ok(round + 1));
+            sender.join().unwrap();
+            rx = inbox.into_inner();
+            let sender = later(round + 2);
+            assert_eq!(rx.recv(), Ok(round + 2));
+            sender.join().unwrap();
+        }
+    }
+    drop(tx);
+    assert_eq!(rx.recv(), Err(RecvError));
+    // The end is seen by a registration made after it.
+    let inbox = second.register(rx).unwrap();
+    select! { second; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
+}
+
+#[test]
+fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
+    let _dog = dog();
+    for capacity in [1, 16] {
+        let (tx, mut rx) = channel::bounded(capacity);
+        let (producers, each) = (3, 3_000);
+        produce(tx, producers, each, true);
+        let mut order = Order::of(producers);
+        let home = Reactor::new().unwrap();
+        let mut random = Random::new(capacity as u64);
+        // Too few to reach the end: none of these waits may meet it.
+        let total = producers as u64 * each;
+        let mut left = total;
+        while left > 0 {
+            let take = (1 + random.below(12)).min(left);
+            left -= take;
+            rx = match random.below(4) {
+                0 => {
+                    (0..take).for_each(|_| order.see(rx.recv().unwrap()));
+                    rx
+                }
+                1 => {
+                    let inbox = home.register(rx).unwrap();
+                    for _ in 0..take {
+                        select! { home; recv(inbox) -> message => order.see(message.unwrap()) }
+                    }
+                    inbox.into_inner()
+                }
+                2 => {
+                    let inbox = home.register(rx).unwrap();
+                    let mut events = Events::with_capacity(1);
+                    let mut taken = 0;
+                    while taken < take {
+                        home.wait(&mut events).unwrap();
+                        for message in inbox.try_iter().take((take - taken) as usize) {
+                            order.see(message);
+                            taken += 1;
+                        }
+                    }
+                    inbox.into_inner()
+                }
+                _ => {
+                    let elsewhere = thread::spawn(move || {
+                        let reactor = Reactor::new().unwrap();
+                        let inbox = reactor.register(rx).unwrap();
+                        let messages: Vec<_> = (0..take)
+                            .map(
+                                |_| select! { reactor; recv(inbox) -> message => message.unwrap() },
+                            )
+                            .collect();
+                        (inbox.into_inner(), messages)
+                    });
+                    let (rx, messages) = elsewhere.join().unwrap();
+                    messages.into_iter().for_each(|message| order.see(message));
+                    rx
+                }
+            };
+        }
+        order.complete(each);
+        assert_eq!(rx.recv(), Err(RecvError));
+    }
+}
+
+// Wake-ups.
+
+/// Answers everything with itself plus one, from a reactor of its own.
+fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
+    let reactor = Reactor::new().unwrap();
+    let inbox = reactor.register(questions).unwrap();
+    while let Ok(n) = select! { reactor; recv(inbox) -> n => n } {
+        answers.send(n + 1).unwrap();
+    }
+}
+
+#[test]
+fn two_reactors_on_two_threads_play_ping_pong() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (ask, questions) = channel::bounded(1);
+    let (answers, inbox) = reactor.channel(1).unwrap();
+    let other = thread::spawn(move || echo(questions, answers));
+    let never = reactor.every(HOUR).unwrap();
+    for n in 0..5_000 {
+        ask.send(n).unwrap();
+        select! { reactor;
+            recv(inbox) -> answer => assert_eq!(answer, Ok(n + 1)),
+            recv(never) -> _ => unreachable!(),
+        }
+    }
+    drop(ask);
+    select! { reactor; recv(inbox) -> end => assert_eq!(end, Err(RecvError)) }
+    other.join().unwrap();
+}
+
+#[test]
+fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
+    let _dog = dog();
+    for (producers, capacity) in [(1, 1), (1, 64), (4, 1), (4, 64)] {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(capacity).unwrap();
+        // Far away: a tick must not make up for a wake-up that was lost.
+        let ticker = reactor.every(HOUR).unwrap();
+        produce(tx, producers, 3_000, true);
+        let mut order = Order::of(producers);
+        loop {
+            select! { reactor;
+                recv(inbox) -> message => match message {
+                    Ok(message) => { order.see(message); ticker.restart(); }
+                    Err(RecvError) => break,
+                },
+                recv(ticker) -> _ => unreachable!(),
+            }
+        }
+        order.complete(3_000);
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, left) = reactor.channel(2).unwrap();
+    produce(tx, 2, 5_000, true);
+    let (tx, right) = reactor.channel(2).unwrap();
+    produce(tx, 2, 5_000, true);
+    let ticker = reactor.every(Duration::from_micros(200)).unwrap();
+    let (mut lefts, mut rights) = (Order::of(2), Order::of(2));
+    let (mut left, mut right) = (Some(left), Some(right));
+    while left.is_some() || right.is_some() {
+        select! { reactor;
+            recv(left) -> message => match message {
+                Ok(message) => lefts.see(message),
+                Err(RecvError) => left = None,
+            },
+            recv(right) -> message => match message {
+                Ok(message) => rights.see(message),
+                Err(RecvError) => right = None,
+            },
+            // It arms the kernel's timer again and again; the last part runs without it, so that a
+            // loss shows.
+            recv(ticker) -> _ => if lefts.0[0] > 4_000 { ticker.stop(); },
+        }
+    }
+    lefts.complete(5_000);
+    rights.complete(5_000);
+}
+
+#[test]
+fn no_wake_up_is_lost_by_a_wait() {
+    let _dog = dog();
+    for producers in [1, 4] {
+        let reactor = Reactor::new().unwrap();
+        // One channel for each producer, so that the marks of several meet.
+        let inboxes: Vec<_> = (0..producers)
+            .map(|n| {
+                let (tx, rx) = channel::bounded(4);
+                produce(tx, 1, 6_000, true);
+                reactor.register_with(n, rx).unwrap()
+            })
+            .collect();
+        let mut orders: Vec<_> = (0..producers).map(|_| Order::of(1)).collect();
+        let mut open = producers;
+        let mut events = Events::with_capacity(2);
+        while open > 0 {
+            reactor.wait(&mut events).unwrap();
+            assert!(!events.is_empty());
+            for event in &events {
+                let n = event.key() as usize;
+                loop {
+                    match inboxes[n].try_recv() {
+                        Ok(message) => orders[n].see(message),
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => {
+                            open -= 1;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        orders.iter().for_each(|order| order.complete(6_000));
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    produce(tx, 2, 8_000, true);
+    let mut order = Order::of(2);
+    let mut events = Events::with_capacity(1);
+    let mut random = Random::new(5);
+    loop {
+        let by_select = random.below(2) == 0;
+        if !by_select {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().next().map(|event| event.key()), Some(inbox.key()));
+            // Left over as often as not.
+            if random.below(2) == 0 {
+                inbox.try_iter().for_each(|message| order.see(message));
+            }
+        }
+        if by_select || inbox.is_disconnected() {
+            match select! { reactor; recv(inbox) -> message => message } {
+                Ok(message) => order.see(message),
+                Err(RecvError) => break,
+            }
+        }
+    }
+    order.complete(8_000);
+}
+
+#[test]
+fn no_wake_up_is_lost_by_a_bare_recv() {
+    let _dog = dog();
+    for (producers, capacity) in [(1, 1), (4, 1), (4, 64)] {
+        let (tx, rx) = channel::bounded(capacity);
+        produce(tx, producers, 1_500, true);
+        let mut order = Order::of(producers);
+        let mut random = Random::new(7);
+        loop {
+            let received = match random.below(2) {
+                0 => rx.recv().map_err(RecvTimeoutError::from),
+                _ => rx.recv_timeout(Duration::MAX),
+            };
+            match received {
+                Ok(message) => order.see(message),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("an endless wait timed out"),
+            }
+        }
+        order.complete(1_500);
+    }
+}
+
+#[test]
+fn the_going_of_the_last_sender_wakes_every_kind_of_receiver() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let mut events = Events::with_capacity(1);
+    for round in 0..600 {
+        let (tx, rx) = channel::bounded::<u8>(1);
+        let other = tx.clone();
+        let spins = round % 50 * 40;
+        let mut threads = Vec::new();
+        for tx in [tx, other] {
+            threads.push(thread::spawn(move || {
+                (0..spins).for_each(|_| std::hint::spin_loop());
+                drop(tx);
+            }));
+        }
+        match round % 3 {
+            0 => assert_eq!(rx.recv(), Err(RecvError)),
+            1 => {
+                let inbox = reactor.register(rx).unwrap();
+                select! { reactor; recv(inbox) -> end => assert_eq!(end, Err(RecvError)) }
+            }
+            _ => {
+                let inbox = reactor.register(rx).unwrap();
+                reactor.wait(&mut events).unwrap();
+                assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+// No more wake-ups than needed.
+
+#[test]
+fn one_sleep_is_ended_by_one_wake_up_however_many_messages_come() {
+    let (driver, script) = scripted(&Sim::new());
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (tx, first) = reactor.channel(64).unwrap();
+    let (ty, second) = reactor.channel(64).unwrap();
+    let mut events = Events::with_capacity(8);
+    for round in 1..=20 {
+        let (to_first, to_second) = (tx.clone(), ty.clone());
+        script.on_sleep(move || {
+            (0..10).for_each(|n| to_first.send(n).and(to_second.send(n)).unwrap());
+            Ok(())
+        });
+        if round % 2 == 0 {
+            select! { reactor;
+                recv(first) -> n => assert_eq!(n, Ok(0)),
+                recv(second) -> n => assert_eq!(n, Ok(0)),
+            }
+        } else {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.len(), 2);
+        }
+        assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (round, round, round));
+        // Nobody sleeps: nobody is woken.
+        tx.send(10).unwrap();
+        assert!(first.try_iter().count() >= 10);
+        assert!(second.try_iter().count() >= 9);
+        assert_eq!(script.wakes(), round);
+    }
+}
+
+#[test]
+fn a_channel_that_a_select_does_not_mention_costs_one_spurious_turn_at_most() {
+    let (driver, script) = scripted(&Sim::new());
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (quiet, inbox) = reactor.channel::<u32>(4).unwrap();
+    let (noise, ignored) = reactor.channel(64).unwrap();
+    for _ in 0..20 {
+        let noise = noise.clone();
+        script.on_sleep(move || {
+            noise.send(1).unwrap();
+            Ok(())
+        });
+    }
+    let quiet_one = quiet.clone();
+    script.on_sleep(move || {
+        quiet_one.send(7).unwrap();
+        Ok(())
+    });
+    // The timer ends the sleeps that nobody ends.
+    let timer = reactor.every(Duration::from_secs(1)).unwrap();
+    let mut ticks = 0;
+    let got = loop {
+        select! { reactor;
+            recv(inbox) -> got => break got,
+            recv(timer) -> _ => ticks += 1,
+        }
+    };
+    assert_eq!(got, Ok(7));
+    // 21 sleeps: the first piece of noise woke us for nothing, the others did not, and the quiet
+    // channel's message did.
+    assert_eq!((script.sleeps(), script.wakes(), ticks), (21, 2, 19));
+    // Nothing of it is lost for that.
+    assert_eq!(ignored.len(), 20);
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.iter().next().map(|event| event.key()), Some(ignored.key()));
+    drop(quiet);
+}
+
+#[test]
+fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (noise, ignored) = reactor.channel(1 << 16).unwrap();
+    let flood = thread::spawn(move || {
+        for n in 0..20_000 {
+            noise.send(n).unwrap();
+            if n % 100 == 0 {
+                thread::yield_now();
+            }
+        }
+    });
+    let timer = reactor.after(ms(100));
+    let before = reactor.stats();
+    select! { reactor; recv(timer) -> _ => {} }
+    let during = reactor.stats() - before;
+    // One for the timer, one for the first message of the flood, one that a signal or a stale event
+    // may cost.
+    assert!(during.waits <= 3, "{during}");
+    assert!(during.wakes <= 1, "{during}");
+    flood.join().unwrap();
+    assert_eq!(ignored.try_iter().count(), 20_000);
+}
+
+#[test]
+fn a_message_that_finds_the_loop_awake_costs_no_syscall() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox): (_, Inbox<u32>) = reactor.channel(16).unwrap();
+    let before = reactor.stats();
+    for n in 0..1_000 {
+        tx.send(n).unwrap();
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+    }
+    let during = reactor.stats() - before;
+    assert_eq!((during.turns, during.syscalls()), (1_000, 0), "{during}");
+}
+
+/// Counts the sleeps that are announced to senders. It is never ready.
+#[derive(Default)]
+struct Announced(Cell<u64>);
+
+impl Source for Announced {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        false
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+}
+
+#[test]
+fn many_producers_wake_a_sleeping_loop_at_most_once_a_sleep() {
+    let _dog = dog();
+    // A sender that is kept from its core before its wake-up is helped by another one, which is one
+    // wake-up more. That does not happen in each of many runs.
+    let (mut runs, mut last) = (0, (0, 0));
+    while runs < 50 {
+        let (driver, wakes) = overheard();
+        let reactor = Reactor::with_driver(driver).unwrap();
+        // A sender may also see a sleep that is then given up because of that very message: so the
+        // sleeps that were announced count, not those that came of it.
+        let sleeps = Announced::default();
+        let (tx, inbox) = reactor.channel(64).unwrap();
+        produce(tx, 4, 6_000, true);
+        while select! { reactor;
+            recv(inbox) -> message => message,
+            recv(sleeps) -> () => unreachable!(),
+        }
+        .is_ok()
+        {}
+        // When the receiver was never fast enough to sleep: again.
+        if wakes.count() > 0 {
+            (runs, last) = (runs + 1, (wakes.count(), sleeps.0.get()));
+            if last.0 <= last.1 {
+                return;
+            }
+        }
+    }
+    panic!("{} wake-ups in {} sleeps, and too many in {runs} runs", last.0, last.1);
+}
+
+#[test]
+fn a_message_whose_drop_panics_keeps_none_behind_it_from_being_dropped() {
+    struct Message<'a>(bool, &'a AtomicUsize);
+    impl Drop for Message<'_> {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.0, "a drop that panics");
+        }
+    }
+    let drops = AtomicUsize::new(0);
+    let (tx, rx) = channel::bounded(8);
+    for n in 0..8 {
+        assert!(tx.send(Message(n == 2, &drops)).is_ok());
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(rx))).is_err());
+    assert_eq!(drops.load(Ordering::Relaxed), 8);
+}

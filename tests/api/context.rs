@@ -1,0 +1,955 @@
+//! Contexts beside what Go's tests ask (`conformance/context.rs`): deadlines without a reactor,
+//! large trees, what `done` and `after_cancel` arm and leave behind, and how many wake-ups a
+//! cancellation costs.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+use pollmux::{
+    Canceller, Context, Events, Handle, Reactor, Select, Sim, Source, Time,
+    context::{Cause, ContextError},
+    driver::{Clock, Driver},
+    select,
+};
+use support::alone;
+use support::cpu::timed;
+use support::warm::bytes;
+use support::watch::{Random, dog, scripted};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MANY: usize = 100_000;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn simulated() -> (Sim, Reactor) {
+    let sim = Sim::new();
+    (sim.clone(), Reactor::with_driver(sim).unwrap())
+}
+
+fn turn(reactor: &Handle) {
+    select! { reactor; default => {} }
+}
+
+fn error(cause: &Cause) -> ContextError {
+    cause.error()
+}
+
+#[test]
+fn contexts_and_cancellers_go_to_any_thread() {
+    fn check<T: Send + Sync + Clone + 'static>() {}
+    check::<Context>();
+    check::<Canceller>();
+    check::<Cause>();
+}
+
+// Deadlines.
+
+#[test]
+fn a_deadline_holds_though_no_reactor_turns() {
+    let begin = Instant::now();
+    let (context, canceller) = Context::background().with_timeout(ms(5));
+    let (child, _child) = context.with_timeout(HOUR);
+    if context.err().is_some() {
+        assert!(begin.elapsed() >= ms(5), "early");
+    }
+    // Real time: what is shown is that it passes.
+    thread::sleep(ms(6));
+    // The child first: nobody has looked at the parent.
+    assert_eq!(child.err(), Some(ContextError::DeadlineExceeded));
+    assert_eq!(child.deadline(), context.deadline());
+    assert!(!canceller.cancel());
+    assert_eq!(context.cause().as_ref().map(error), Some(ContextError::DeadlineExceeded));
+}
+
+#[test]
+fn a_deadline_given_as_an_instant_is_never_early() {
+    let t = Instant::now() + ms(3);
+    let (context, _canceller) = Context::background().with_deadline(t);
+    while context.err().is_none() {
+        thread::yield_now();
+    }
+    assert!(Instant::now() >= t);
+}
+
+#[test]
+fn a_deadline_in_virtual_time_holds_though_no_reactor_turns() {
+    let sim = Sim::new();
+    let (context, _canceller) = Context::on_clock(sim.clock()).with_timeout(HOUR);
+    sim.advance(HOUR - Duration::from_nanos(1));
+    assert_eq!(context.err(), None);
+    sim.advance(Duration::from_nanos(1));
+    assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
+}
+
+#[test]
+fn what_is_too_long_to_count_is_no_deadline() {
+    let (sim, reactor) = simulated();
+    for (context, canceller) in
+        [reactor.context().with_timeout(Duration::MAX), reactor.context().with_deadline(Time::MAX)]
+    {
+        assert_eq!(context.deadline(), None);
+        sim.advance(HOUR);
+        assert_eq!(context.err(), None);
+        assert!(canceller.cancel());
+    }
+}
+
+#[test]
+fn a_deadline_that_has_passed_was_before_a_later_cancellation_even_if_nobody_looked() {
+    let (sim, reactor) = simulated();
+    let (parent, cancel_parent) = reactor.context().with_cancel();
+    let (child, _child) = parent.with_timeout(ms(10));
+    let (grandchild, _grandchild) = child.with_cancel();
+    let (other, _other) = parent.with_timeout(ms(20));
+    sim.advance(ms(15));
+    assert!(cancel_parent.cancel());
+    assert_eq!(child.err(), Some(ContextError::DeadlineExceeded));
+    assert_eq!(grandchild.err(), Some(ContextError::DeadlineExceeded));
+    assert_eq!(
+        (parent.err(), other.err()),
+        (Some(ContextError::Cancelled), Some(ContextError::Cancelled))
+    );
+    sim.advance(ms(15));
+    assert_eq!(other.err(), Some(ContextError::Cancelled), "for ever");
+}
+
+#[test]
+fn what_err_has_said_once_it_says_for_ever_while_threads_cancel_about_the_deadline() {
+    let _dog = dog();
+    let mut random = Random::new(3);
+    let (mut ends, mut span) = ([0; 2], 60_000);
+    for _ in 0..2_000 {
+        let t = Time::now() + Duration::from_nanos(random.below(span));
+        let (context, canceller) = Context::background().with_deadline(t);
+        let watcher = {
+            let context = context.clone();
+            thread::spawn(move || {
+                loop {
+                    if let Some(first) = context.err() {
+                        return first;
+                    }
+                }
+            })
+        };
+        (0..random.below(2_000)).for_each(|_| std::hint::spin_loop());
+        let won = canceller.cancel();
+        let first = watcher.join().unwrap();
+        assert_eq!(context.err(), Some(first));
+        assert_eq!(won, first == ContextError::Cancelled);
+        ends[usize::from(won)] += 1;
+        // However slow the threads are here, the two meet.
+        span = if won { span - span / 16 } else { span + span / 8 + 16 };
+    }
+    assert!(ends.iter().all(|&n| n > 0), "only one kind of end: {ends:?}");
+}
+
+#[test]
+fn done_on_another_clock_is_refused_where_there_is_a_deadline() {
+    let (_, reactor) = simulated();
+    let (context, canceller) = Context::background().with_cancel();
+    let (timed, _timed) = context.with_timeout(HOUR);
+    let text = |result: thread::Result<()>| {
+        *result
+            .unwrap_err()
+            .downcast::<String>()
+            .or_else(|cause| cause.downcast::<&str>().map(|text| Box::new(text.to_string())))
+            .unwrap()
+    };
+    let refused = text(catch_unwind(AssertUnwindSafe(|| drop(reactor.done(&timed)))));
+    assert!(refused.contains("another clock"), "{refused}");
+    let refused =
+        text(catch_unwind(AssertUnwindSafe(|| drop(reactor.after_cancel(&timed, |_| {})))));
+    assert!(refused.contains("another clock"), "{refused}");
+    let other = Sim::new();
+    let (timed, _timed) = Context::on_clock(other.clock()).with_timeout(HOUR);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(reactor.done(&timed)))).is_err());
+    // A cancellation needs no clock.
+    let done = reactor.done(&context);
+    canceller.cancel();
+    select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+    assert!(
+        matches!(context.clock(), Clock::Monotonic)
+            && matches!(reactor.context().clock(), Clock::Virtual(_))
+    );
+}
+
+// Large trees.
+
+#[test]
+fn a_hundred_thousand_children_are_cancelled_in_linear_time() {
+    let cancel = |trees: usize, n: usize| {
+        let trees: Vec<_> = (0..trees).map(|_| Context::background().with_cancel()).collect();
+        let children: Vec<_> =
+            trees.iter().flat_map(|(root, _)| (0..n).map(|_| root.with_cancel().0)).collect();
+        let ((), took) =
+            timed(|| trees.iter().for_each(|(_, canceller)| assert!(canceller.cancel())));
+        assert!(children.iter().all(|child| child.err() == Some(ContextError::Cancelled)));
+        took
+    };
+    let best = |trees, n| (0..3).map(|_| cancel(trees, n)).min().unwrap();
+    // As many in one tree as in ten. Quadratic, the one would take ten times as long.
+    let (ten, one) = (best(10, MANY / 10), best(1, MANY));
+    println!("cancelling {MANY} children took {ten:?} in ten trees, {one:?} in one");
+    assert!(one < ten * 4 + ms(12), "{ten:?} in ten trees, {one:?} in one");
+}
+
+#[test]
+fn a_cancellation_of_a_large_tree_holds_no_lock_that_its_users_wait_for() {
+    let _dog = dog();
+    // Now and then the two threads do not run at the same time, on a busy machine often.
+    let (begin, mut most) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(90) {
+        let (root, canceller) = Context::background().with_cancel();
+        let (branch, _branch) = root.with_cancel();
+        let children: Vec<_> = (0..MANY).map(|_| branch.with_cancel()).collect();
+        let other = thread::spawn(move || canceller.cancel());
+        // Uses the node whose children are being cancelled, from when it has ended until the last
+        // of them has.
+        let last = &children[MANY - 1].0;
+        while branch.err().is_none() {}
+        let mut during = 0;
+        while last.err().is_none() {
+            drop((branch.with_cancel(), root.with_cancel(), branch.cause()));
+            during += 1;
+        }
+        assert!(other.join().unwrap());
+        most = most.max(during);
+        // One use that begins before the end and waits for it would be no news.
+        if most > 10 {
+            return;
+        }
+    }
+    panic!("it was used at most {most} times while its children were cancelled");
+}
+
+#[test]
+fn a_chain_of_a_hundred_thousand_is_cancelled_and_dropped_on_a_small_stack() {
+    let chain = || {
+        let (root, canceller) = Context::background().with_cancel();
+        let mut leaf = root;
+        for n in 0..MANY {
+            leaf = if n % 2 == 0 { leaf.with_cancel().0 } else { leaf.with_timeout(HOUR).0 };
+        }
+        // Nobody holds what is between the canceller and the leaf, but the leaf.
+        assert_eq!(leaf.err(), None);
+        assert!(canceller.cancel());
+        assert_eq!(leaf.err(), Some(ContextError::Cancelled));
+        assert!(format!("{leaf:?}").len() < 200);
+        drop(canceller);
+        drop(leaf);
+    };
+    thread::Builder::new().stack_size(64 * 1024).spawn(chain).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_chain_that_is_dropped_open_goes_on_a_small_stack_from_either_end() {
+    let chain = |from_the_root: bool| {
+        let mut all = vec![Context::background().with_cancel().0];
+        for _ in 0..MANY {
+            let next = all[all.len() - 1].with_cancel().0;
+            all.push(next);
+        }
+        if !from_the_root {
+            all.reverse();
+        }
+        drop(all);
+    };
+    let chains = move || [true, false].map(chain);
+    thread::Builder::new().stack_size(64 * 1024).spawn(chains).unwrap().join().unwrap();
+}
+
+#[test]
+fn dropped_children_done_sources_and_closures_leave_memory_flat() {
+    alone!();
+    let (_, reactor) = simulated();
+    let (root, _root) = reactor.context().with_timeout(HOUR);
+    let round = |n: usize| {
+        for _ in 0..n {
+            let (child, canceller) = root.with_cancel();
+            let done = reactor.done(&child);
+            let after = reactor.after_cancel(&root, |_| {});
+            let grandchild = child.with_timeout(ms(1)).0;
+            canceller.cancel();
+            drop((done, after, grandchild));
+            drop(reactor.done(&root));
+        }
+        turn(&reactor);
+    };
+    round(10_000);
+    let before = bytes();
+    round(100_000);
+    let grown = bytes().saturating_sub(before) >> 10;
+    // A word for each would be 800 KiB, a node 20 MiB.
+    assert!(grown < 512, "{grown} KiB more");
+}
+
+// Done.
+
+#[test]
+fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
+    for deadline in [false, true] {
+        let (sim, reactor) = simulated();
+        let (context, canceller) = reactor.context().with_timeout(ms(10));
+        let done = reactor.done(&context).with_key(5);
+        let mut events = Events::with_capacity(4);
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        if deadline {
+            sim.advance(ms(10))
+        } else {
+            assert!(canceller.cancel())
+        }
+        let expected =
+            if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
+        for _ in 0..2 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [5]);
+        }
+        assert_eq!(done.try_take().as_ref().map(error), Some(expected));
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        for _ in 0..3 {
+            select! { reactor;
+                recv(done) -> cause => assert_eq!(cause.error(), expected),
+                default => panic!("once only"),
+            }
+        }
+        assert_eq!(done.key(), 5);
+        sim.advance(HOUR);
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty(), "the deadline is gone");
+    }
+}
+
+#[test]
+fn wait_reports_what_had_ended_before_it_was_asked_for() {
+    let (sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let (timed, _timed) = reactor.context().with_timeout(ms(10));
+    canceller.cancel();
+    sim.advance(ms(20));
+    for settled in [false, true] {
+        let (cancelled, expired) =
+            (reactor.done(&context).with_key(1), reactor.done(&timed).with_key(2));
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1, 2], "{settled}");
+        // In the second round somebody has looked.
+        assert_eq!(timed.err(), Some(ContextError::DeadlineExceeded));
+        drop((cancelled, expired));
+    }
+}
+
+#[test]
+fn a_cancellation_after_the_deadline_has_been_reported_changes_nothing() {
+    let (sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_timeout(ms(10));
+    let done = reactor.done(&context);
+    let mut events = Events::with_capacity(4);
+    sim.advance(ms(10));
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.len(), 1);
+    assert!(!canceller.cancel());
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(done.try_take().as_ref().map(error), Some(ContextError::DeadlineExceeded));
+}
+
+#[test]
+fn a_cancellation_takes_the_armed_deadline_away() {
+    let sim = Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (context, canceller) = reactor.context().with_timeout(ms(10));
+    let (done, later) = (reactor.done(&context), reactor.after(ms(50)));
+    canceller.cancel();
+    select! { reactor; recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled) }
+    select! { reactor; recv(later) -> due => assert_eq!(due, Time::ZERO + ms(50)) }
+    assert_eq!(script.sleeps(), 1, "it woke for a deadline that nobody waits for");
+    // Also without the source being taken, by a wait.
+    let (context, canceller) = reactor.context().with_timeout(ms(10));
+    let done = reactor.done(&context);
+    let later = reactor.after(ms(50)).with_key(1);
+    canceller.cancel();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    drop(done);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1]);
+    assert_eq!((script.sleeps(), sim.now()), (2, Time::ZERO + ms(100)));
+    drop(later);
+}
+
+#[test]
+fn a_deadline_is_armed_where_it_is_waited_for_and_only_the_earliest_of_the_path() {
+    let sim = Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (parent, _parent) = reactor.context().with_timeout(ms(10));
+    let (child, _child) = parent.with_timeout(ms(20));
+    let (unwatched, _unwatched) = reactor.context().with_timeout(ms(30));
+    assert_eq!(child.deadline(), parent.deadline());
+    let (of_parent, of_child, later) =
+        (reactor.done(&parent), reactor.done(&child), reactor.after(ms(100)));
+    select! { reactor;
+        recv(of_child) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    }
+    assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(10), 1));
+    select! { reactor;
+        recv(of_parent) -> cause => assert_eq!(cause.error(), ContextError::DeadlineExceeded),
+    }
+    select! { reactor; recv(later) -> _ => {} }
+    assert_eq!((sim.now(), script.sleeps()), (Time::ZERO + ms(100), 2), "something else was armed");
+    assert_eq!(unwatched.err(), Some(ContextError::DeadlineExceeded));
+}
+
+#[test]
+fn a_select_made_at_run_time_finds_an_end() {
+    let (_, reactor) = simulated();
+    let pairs: Vec<_> = (0..100).map(|n| reactor.context().with_timeout(HOUR + ms(n))).collect();
+    let dones: Vec<_> = pairs.iter().map(|(context, _)| reactor.done(context)).collect();
+    let mut select = Select::new(&reactor);
+    for done in &dones {
+        select.recv(done);
+    }
+    assert!(select.try_wait().unwrap().is_none());
+    pairs[70].1.cancel();
+    let chosen = select.wait().unwrap();
+    assert_eq!(chosen.index(), 70);
+    assert_eq!(chosen.recv(&dones[70]).as_ref().map(error), Some(ContextError::Cancelled));
+    // It is there for ever; without it the next one is that with the first deadline.
+    assert_eq!(select.try_wait().unwrap().unwrap().index(), 70);
+    assert!(select.remove(70));
+    let chosen = select.wait().unwrap();
+    assert_eq!(chosen.index(), 0);
+    assert_eq!(chosen.recv(&dones[0]).as_ref().map(error), Some(ContextError::DeadlineExceeded));
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn an_outer_loop_is_told_of_an_end() {
+    let _dog = dog();
+    // By a source, by what was left to do, or by both.
+    for (deadline, source, closure) in [false, true]
+        .into_iter()
+        .flat_map(|d| [(d, true, false), (d, false, true), (d, true, true)])
+    {
+        let reactor = Reactor::new().unwrap();
+        let inner = reactor.embed().unwrap();
+        let outer = Poller::new().unwrap();
+        outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
+        let (context, canceller) =
+            reactor.context().with_timeout(if deadline { ms(5) } else { HOUR });
+        let done = source.then(|| reactor.done(&context));
+        let ran = Rc::new(Cell::new(!closure));
+        let run = ran.clone();
+        let _after = closure.then(|| reactor.after_cancel(&context, move |_| run.set(true)));
+        let other = thread::spawn(move || !deadline && canceller.cancel());
+        let mut events = PollEvents::with_capacity(1);
+        while !(ran.get() && done.as_ref().is_none_or(Source::is_ready)) {
+            outer.wait(&mut events, None).unwrap();
+            inner.turn().unwrap();
+        }
+        // The context ends before those who wait are told: that is over, too, from here on.
+        assert_eq!(other.join().unwrap(), !deadline);
+        let expected =
+            if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
+        assert_eq!(context.err(), Some(expected));
+        assert_eq!(
+            done.and_then(|done| done.try_take()).as_ref().map(error),
+            source.then_some(expected)
+        );
+        while inner.turn().unwrap() > 0 {}
+        outer.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        assert!(events.is_empty(), "quiet again");
+    }
+}
+
+#[test]
+fn done_of_another_reactor_is_an_error() {
+    let ((_, one), (_, other)) = (simulated(), simulated());
+    let (context, canceller) = Context::background().with_cancel();
+    let done = one.done(&context);
+    canceller.cancel();
+    select! { other;
+        recv(done) -> _ => panic!("of another reactor"),
+        error -> error => assert_eq!(error.kind(), ErrorKind::InvalidInput),
+    }
+}
+
+#[test]
+fn sources_that_outlive_their_reactor_are_inert_and_closures_go_with_it() {
+    let (_, reactor) = simulated();
+    let handle = reactor.handle();
+    let (context, canceller) = reactor.context().with_timeout(HOUR);
+    let done = reactor.done(&context);
+    let held = Rc::new(());
+    let hold = |held: &Rc<()>| {
+        let held = held.clone();
+        move |_: &Handle| drop(held)
+    };
+    let after = reactor.after_cancel(&context, hold(&held));
+    reactor.after_cancel(&context, hold(&held)).detach();
+    assert_eq!(Rc::strong_count(&held), 3);
+    drop(reactor);
+    assert_eq!(Rc::strong_count(&held), 1, "stored closures go with the reactor");
+    assert!(!after.stop(), "there was nothing to prevent");
+    assert!(format!("{done:?}").contains("inert: true"), "{done:?}");
+    canceller.cancel();
+    assert_eq!(context.err(), Some(ContextError::Cancelled));
+    // Made too late.
+    let late = handle.done(&context);
+    let never = handle.after_cancel(&context, hold(&held));
+    assert_eq!(Rc::strong_count(&held), 1);
+    assert!(!never.is_pending());
+    drop((done, late, never, after));
+}
+
+// Waking.
+
+#[test]
+fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
+    let _dog = dog();
+    let (context, canceller) = Context::background().with_cancel();
+    let (asleep_tx, asleep) = mpsc::channel();
+    let loops: Vec<_> = (0..8)
+        .map(|_| {
+            let (context, asleep) = (context.clone(), asleep_tx.clone());
+            thread::spawn(move || {
+                let reactor = Reactor::new().unwrap();
+                let done = reactor.done(&context);
+                asleep.send(()).unwrap();
+                select! { reactor;
+                    recv(done) -> cause => assert_eq!(cause.error(), ContextError::Cancelled),
+                }
+                reactor.stats()
+            })
+        })
+        .collect();
+    (0..8).for_each(|_| asleep.recv().unwrap());
+    // Real time: most of them are to be asleep by then; when not, there is less to count.
+    thread::sleep(ms(5));
+    canceller.cancel();
+    for stats in loops.into_iter().map(|thread| thread.join().unwrap()) {
+        assert!(stats.wakes <= 1 && stats.waits <= 2, "{stats}");
+    }
+}
+
+#[test]
+fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
+    let _dog = dog();
+    // So many that who cancels is not over before a reactor that was woken too early sleeps again.
+    const N: usize = 20_000;
+    for _ in 0..5 {
+        let (driver, script) = scripted(&Sim::new());
+        let reactor = Reactor::with_driver(driver).unwrap();
+        let (root, canceller) = Context::background().with_cancel();
+        let children: Vec<_> = (0..N).map(|_| root.with_cancel()).collect();
+        let dones: Vec<_> = children
+            .iter()
+            .enumerate()
+            .map(|(n, (child, _))| reactor.done(child).with_key(n as u64))
+            .collect();
+        let (asleep, go) = mpsc::channel();
+        let other = thread::spawn(move || {
+            go.recv().unwrap();
+            canceller.cancel()
+        });
+        // The cancellation comes when it sleeps, and its first wake-up is to find all: a second
+        // sleep would have no end.
+        let sleeping = script.clone();
+        script.on_sleep(move || {
+            asleep.send(()).unwrap();
+            while sleeping.wakes() == 0 {
+                thread::yield_now();
+            }
+            Ok(())
+        });
+        let mut events = Events::with_capacity(N);
+        let mut taken = 0;
+        while taken < N {
+            reactor.wait(&mut events).unwrap();
+            taken += events
+                .iter()
+                .filter(|event| dones[event.key() as usize].try_take().is_some())
+                .count();
+        }
+        assert!(other.join().unwrap());
+        assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (1, 1, 1));
+    }
+}
+
+#[test]
+fn a_cancellation_while_the_loop_is_awake_costs_no_syscall() {
+    let reactor = Reactor::new().unwrap();
+    let before = reactor.stats();
+    for _ in 0..100 {
+        let (context, canceller) = Context::background().with_cancel();
+        let done = reactor.done(&context);
+        canceller.cancel();
+        select! { reactor; recv(done) -> _ => {} }
+    }
+    assert_eq!((reactor.stats() - before).syscalls(), 0);
+}
+
+#[test]
+fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let mut random = Random::new(9);
+    let (work, jobs) = mpsc::channel::<(Canceller, u64)>();
+    let other = thread::spawn(move || {
+        let mut random = Random::new(10);
+        for (canceller, _) in jobs {
+            random.pause();
+            canceller.cancel();
+        }
+    });
+    for n in 0..3_000 {
+        let timeout =
+            if random.below(4) == 0 { Duration::from_micros(random.below(200)) } else { HOUR };
+        let (parent, canceller) = Context::background().with_cancel();
+        let (context, _own) = parent.with_timeout(timeout);
+        let done = reactor.done(&context);
+        work.send((canceller, n)).unwrap();
+        random.pause();
+        select! { reactor; recv(done) -> cause => assert_eq!(Some(cause.error()), context.err()) }
+    }
+    drop(work);
+    other.join().unwrap();
+}
+
+// After cancel.
+
+#[test]
+fn a_loop_that_waits_for_something_else_runs_what_was_left_for_the_end_and_goes_on_waiting() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (context, canceller) = Context::background().with_cancel();
+    let (tx, inbox) = reactor.channel(4).unwrap();
+    // What ends the select is sent by the closure.
+    reactor.after_cancel(&context, move |_| tx.try_send("cleaned up").unwrap()).detach();
+    thread::spawn(move || {
+        // Real time: the loop is to be asleep.
+        thread::sleep(ms(3));
+        canceller.cancel();
+    });
+    select! { reactor; recv(inbox) -> word => assert_eq!(word, Ok("cleaned up")) }
+    // The same in a wait.
+    let (context, canceller) = Context::background().with_cancel();
+    let ran = Rc::new(Cell::new(false));
+    let run = ran.clone();
+    reactor.after_cancel(&context, move |_| run.set(true)).detach();
+    let _timer = reactor.after(ms(10)).with_key(3);
+    thread::spawn(move || canceller.cancel()).join().unwrap();
+    let mut events = Events::with_capacity(4);
+    while events.iter().all(|event| event.key() != 3) {
+        reactor.wait(&mut events).unwrap();
+    }
+    assert!(ran.get());
+}
+
+#[test]
+fn a_closure_may_wait_stop_others_and_leave_new_ones_which_come_later() {
+    let (sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let second = Rc::new(RefCell::new(None));
+    let (first_log, first_second, first_context) = (log.clone(), second.clone(), context.clone());
+    let first = reactor.after_cancel(&context, move |handle| {
+        first_log.borrow_mut().push("first");
+        let timer = handle.after(ms(5));
+        // A nested select runs no closures.
+        select! { handle; recv(timer) -> _ => first_log.borrow_mut().push("waited") }
+        let second: pollmux::context::AfterCancel = first_second.take().unwrap();
+        assert!(second.stop());
+        let log = first_log.clone();
+        handle.after_cancel(&first_context, move |_| log.borrow_mut().push("third")).detach();
+    });
+    let second_log = log.clone();
+    *second.borrow_mut() =
+        Some(reactor.after_cancel(&context, move |_| second_log.borrow_mut().push("second")));
+    canceller.cancel();
+    turn(&reactor);
+    assert_eq!(*log.borrow(), ["first", "waited"]);
+    turn(&reactor);
+    assert_eq!(*log.borrow(), ["first", "waited", "third"]);
+    assert!(!first.stop());
+    assert_eq!(sim.now(), Time::ZERO + ms(5));
+}
+
+#[test]
+fn a_closure_that_panics_leaves_the_reactor_usable_and_the_others_to_run() {
+    let (_, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let ran = Rc::new(Cell::new(false));
+    let run = ran.clone();
+    reactor.after_cancel(&context, |_| panic!("on purpose")).detach();
+    reactor.after_cancel(&context, move |_| run.set(true)).detach();
+    canceller.cancel();
+    let panicked = catch_unwind(AssertUnwindSafe(|| turn(&reactor)));
+    assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"on purpose"));
+    turn(&reactor);
+    assert!(ran.get());
+}
+
+#[test]
+fn a_closure_runs_once_when_the_deadline_and_a_cancellation_come_together() {
+    for cancelled_first in [true, false] {
+        let (sim, reactor) = simulated();
+        let (context, canceller) = reactor.context().with_timeout(ms(10));
+        let ran = Rc::new(Cell::new(0));
+        let count = ran.clone();
+        let after = reactor.after_cancel(&context, move |_| count.set(count.get() + 1));
+        if cancelled_first {
+            assert!(canceller.cancel());
+        }
+        sim.advance(ms(10));
+        // By the deadline, if it comes too late; it tells those who hang there all the same.
+        assert!(!canceller.cancel());
+        (0..3).for_each(|_| turn(&reactor));
+        assert_eq!((ran.get(), reactor.stats().called), (1, 1));
+        assert!(!after.is_pending());
+    }
+}
+
+#[test]
+fn a_closure_that_has_run_or_was_stopped_leaves_no_source_behind() {
+    let (_, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_timeout(HOUR);
+    let ran = Rc::new(Cell::new(0));
+    let count = || {
+        let ran = ran.clone();
+        move |_: &Handle| ran.set(ran.get() + 1)
+    };
+    reactor.after_cancel(&context, count()).detach();
+    drop(reactor.after_cancel(&context, count()));
+    let stopped = reactor.after_cancel(&context, count());
+    assert!(stopped.stop() && !stopped.stop() && !stopped.is_pending());
+    stopped.detach();
+    assert_eq!(reactor.stats().live, 1);
+    canceller.cancel();
+    // After the cancellation, and before the turn that it comes to.
+    let late = reactor.after_cancel(&context, count());
+    assert!(late.is_pending() && late.stop());
+    turn(&reactor);
+    assert_eq!((ran.get(), reactor.stats().called), (1, 1));
+    drop(late);
+    assert_eq!(reactor.stats().live, 0);
+    assert_eq!(Rc::strong_count(&ran), 1);
+}
+
+#[test]
+fn a_closure_may_drop_what_it_was_left_by() {
+    let (_, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let own = Rc::new(Cell::new(None));
+    let (mine, held) = (own.clone(), Rc::new(()));
+    let hold = held.clone();
+    own.set(Some(reactor.after_cancel(&context, move |handle| {
+        let after: pollmux::context::AfterCancel = mine.take().unwrap();
+        assert!(!after.is_pending() && !after.stop());
+        drop(after);
+        assert_eq!(handle.stats().live, 0);
+        drop(hold);
+    })));
+    canceller.cancel();
+    turn(&reactor);
+    assert_eq!((Rc::strong_count(&held), reactor.stats().called), (1, 1));
+}
+
+#[test]
+fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellation() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (cancellers, to_cancel) = mpsc::channel::<Canceller>();
+    let other = thread::spawn(move || {
+        for canceller in to_cancel {
+            canceller.cancel();
+            tx.send(()).unwrap();
+        }
+    });
+    for _ in 0..1_000 {
+        let (context, canceller) = Context::background().with_cancel();
+        let ran = Rc::new(Cell::new(false));
+        let run = ran.clone();
+        reactor.after_cancel(&context, move |_| run.set(true)).detach();
+        cancellers.send(canceller).unwrap();
+        select! { reactor; recv(inbox) -> word => assert_eq!((word, ran.get()), (Ok(()), true)) }
+    }
+    drop(cancellers);
+    other.join().unwrap();
+}
+
+#[test]
+fn cancellations_without_a_turn_leave_memory_flat() {
+    alone!();
+    let (_, reactor) = simulated();
+    let round = |n: usize| {
+        for _ in 0..n {
+            let (context, canceller) = Context::background().with_cancel();
+            let afters = [(); 2].map(|()| reactor.after_cancel(&context, |_| {}));
+            canceller.cancel();
+            drop(afters);
+        }
+    };
+    round(1_000);
+    let before = bytes();
+    round(100_000);
+    let grown = bytes().saturating_sub(before) >> 10;
+    assert!(grown < 512, "{grown} KiB more");
+}
+
+#[test]
+fn a_guard_cancels_when_it_is_dropped_unless_it_is_disarmed() {
+    let (context, canceller) = Context::background().with_cancel();
+    let guard = canceller.drop_guard();
+    assert_eq!(context.err(), None);
+    let canceller = guard.disarm();
+    assert_eq!(context.err(), None);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = canceller.drop_guard();
+        panic!("on the way out");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(context.err(), Some(ContextError::Cancelled));
+}
+
+#[test]
+fn a_dropped_canceller_cancels_nothing() {
+    let (context, canceller) = Context::background().with_cancel();
+    drop(canceller);
+    assert_eq!(context.err(), None);
+}
+
+#[test]
+fn the_order_of_ends_is_that_of_the_tree_and_of_registration() {
+    let (_, reactor) = simulated();
+    let (root, canceller) = reactor.context().with_cancel();
+    let children: Vec<_> = (0..20).map(|_| root.with_cancel()).collect();
+    let grandchildren: Vec<_> = children.iter().map(|(child, _)| child.with_cancel()).collect();
+    let key =
+        |n: usize, (context, _): &(Context, Canceller)| reactor.done(context).with_key(n as u64);
+    let _young: Vec<_> =
+        grandchildren.iter().enumerate().map(|(n, pair)| key(100 + n, pair)).collect();
+    let _old: Vec<_> = children.iter().enumerate().map(|(n, pair)| key(n, pair)).collect();
+    // A wait has asked for marks before.
+    let mut events = Events::with_capacity(100);
+    reactor.try_wait(&mut events).unwrap();
+    canceller.cancel();
+    reactor.wait(&mut events).unwrap();
+    let keys: Vec<u64> = events.iter().map(|event| event.key()).collect();
+    assert_eq!(keys, (0..20).chain(100..120).collect::<Vec<u64>>());
+}
+
+// Slack, clocks, and the reason in a chain of errors.
+
+/// A reactor whose timers may be 50 ms late, on a virtual clock.
+fn slack_reactor() -> (Sim, Reactor) {
+    let sim = Sim::new();
+    (sim.clone(), Reactor::builder().slack(ms(50)).build_with(sim).unwrap())
+}
+
+#[test]
+fn a_deadline_is_told_without_the_reactors_slack() {
+    let (sim, reactor) = slack_reactor();
+    for turn in 0..3 {
+        let begin = sim.now();
+        let (context, _canceller) = reactor.context().with_timeout(ms(10));
+        let done = reactor.done(&context);
+        match turn {
+            0 => drop(reactor.recv(&done).unwrap()),
+            1 => select! { reactor; recv(done) -> _ => {} },
+            _ => reactor.wait(&mut Events::with_capacity(1)).unwrap(),
+        }
+        assert_eq!(sim.now() - begin, ms(10));
+        assert!(context.err().is_some());
+    }
+    // Another timer still has its slack.
+    let begin = sim.now();
+    let timer = reactor.after(ms(10));
+    reactor.recv(&timer).unwrap();
+    assert_eq!(sim.now() - begin, ms(60));
+}
+
+#[test]
+fn a_closure_runs_at_a_deadline_without_the_reactors_slack() {
+    let (sim, reactor) = slack_reactor();
+    let (context, _canceller) = reactor.context().with_timeout(ms(10));
+    let (ran, clock) = (Rc::new(Cell::new(Time::ZERO)), sim.clone());
+    let at = ran.clone();
+    reactor.after_cancel(&context, move |_| at.set(clock.now())).detach();
+    reactor.sleep_blocking(ms(200)).unwrap();
+    assert_eq!(ran.get(), Time::ZERO + ms(10));
+}
+
+#[test]
+fn a_deadline_has_the_slack_it_asks_for() {
+    let (sim, reactor) = simulated();
+    let (context, _canceller) = reactor.context().with_timeout(ms(10));
+    let done = reactor.done(&context).slack(ms(7));
+    reactor.recv(&done).unwrap();
+    assert_eq!(sim.now(), Time::ZERO + ms(17));
+    let (context, _canceller) = reactor.context().with_timeout(ms(10));
+    let (ran, clock) = (Rc::new(Cell::new(Time::ZERO)), sim.clone());
+    let at = ran.clone();
+    reactor.after_cancel(&context, move |_| at.set(clock.now())).slack(ms(5)).detach();
+    reactor.sleep_blocking(ms(200)).unwrap();
+    assert_eq!(ran.get(), Time::ZERO + ms(32));
+}
+
+#[test]
+fn an_instant_is_no_deadline_on_a_virtual_clock() {
+    let (_sim, reactor) = simulated();
+    let soon = || Instant::now() + ms(5);
+    for context in
+        [reactor.context(), reactor.context().with_cancel().0, reactor.context().with_cancel().0]
+    {
+        for refused in [
+            catch_unwind(AssertUnwindSafe(|| drop(context.with_deadline(soon())))),
+            catch_unwind(AssertUnwindSafe(|| {
+                drop(context.with_deadline_cause(soon(), "too late"))
+            })),
+        ] {
+            let text = *refused.unwrap_err().downcast::<&str>().unwrap();
+            assert!(text.contains("virtual") && text.contains("with_timeout"), "{text}");
+        }
+        assert_eq!(context.with_deadline(Time::ZERO).0.err(), Some(ContextError::DeadlineExceeded));
+    }
+    // On a virtual clock that starts now, and on the real one, it is.
+    let reactor = Reactor::with_driver(Sim::starting_at(Time::now())).unwrap();
+    let (context, _canceller) = reactor.context().with_deadline(soon());
+    let done = reactor.done(&context);
+    assert_eq!(reactor.recv(&done).unwrap().error(), ContextError::DeadlineExceeded);
+    assert!(Context::background().with_deadline(Instant::now()).0.err().is_some());
+}
+
+#[test]
+fn the_reason_is_in_the_chain_of_errors() {
+    let full = || io::Error::from(io::ErrorKind::StorageFull);
+    let is_full = |error: &(dyn Error + 'static)| {
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        source.is_some_and(|source| source.kind() == io::ErrorKind::StorageFull)
+    };
+    let (context, canceller) = Context::background().with_cancel();
+    canceller.cancel_with(full());
+    let cause = context.cause().unwrap();
+    assert!(is_full(&cause));
+    assert!(is_full(&io::Error::from(cause)));
+    let (late, _canceller) = Context::background().with_deadline_cause(Time::ZERO, full());
+    assert!(is_full(&late.cause().unwrap()));
+    // Without a reason there is none.
+    let (plain, canceller) = Context::background().with_cancel();
+    canceller.cancel();
+    assert!(plain.cause().unwrap().source().is_none());
+}

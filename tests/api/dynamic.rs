@@ -1,0 +1,453 @@
+//! `Select`: a reusable set of cases. Each test is named after what it shows; time is virtual.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use pollmux::channel::{self, RecvError, SendError};
+use pollmux::{Events, Inbox, Reactor, Select, Sim, Source, Timer, never, select};
+
+use support::cpu::timed;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn simulated() -> (Sim, Reactor) {
+    let sim = Sim::new();
+    (sim.clone(), Reactor::with_driver(sim).unwrap())
+}
+
+#[test]
+fn an_empty_set_is_an_error() {
+    let (_, reactor) = simulated();
+    let timer = reactor.after(ms(1));
+    let mut select = Select::new(&reactor);
+    assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(select.try_wait().unwrap_err().kind(), ErrorKind::InvalidInput);
+    let index = select.recv(&timer);
+    assert!(select.remove(index) && !select.remove(index) && select.is_empty());
+    assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_set_of_nothing_but_never_deadlocks_in_virtual_time() {
+    let (_, reactor) = simulated();
+    let (nothing, none) = (never::<()>(), None::<Timer>);
+    let mut select = Select::new(&reactor);
+    select.recv(&nothing);
+    select.recv(&none);
+    assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::Deadlock);
+}
+
+#[test]
+fn sources_of_every_kind_take_part() {
+    let (sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+    let (timer, ticker) = (reactor.after(ms(5)), reactor.every(ms(3)).unwrap());
+    let (notifier, notified) = reactor.notifier();
+    let mut select = Select::new(&reactor);
+    let indices =
+        (select.recv(&inbox), select.recv(&timer), select.recv(&ticker), select.recv(&notified));
+    assert_eq!(indices, (0, 1, 2, 3));
+
+    let chosen = select.wait().unwrap();
+    assert_eq!(chosen.index(), 2);
+    assert_eq!(chosen.recv(&ticker).unwrap().missed, 0);
+    let chosen = select.wait().unwrap();
+    assert_eq!(chosen.index(), 1);
+    assert!(chosen.recv(&timer).is_some());
+    tx.send(7).unwrap();
+    let chosen = select.wait().unwrap();
+    assert_eq!((chosen.index(), chosen.recv(&inbox)), (0, Some(Ok(7))));
+    notifier.notify();
+    let chosen = select.wait().unwrap();
+    assert_eq!((chosen.index(), chosen.recv(&notified)), (3, Some(())));
+    assert_eq!(sim.now().as_nanos(), 5_000_000);
+}
+
+#[test]
+fn a_case_that_is_not_completed_is_chosen_again() {
+    let (_, reactor) = simulated();
+    let timer = reactor.after(ms(1));
+    let mut select = Select::new(&reactor);
+    select.recv(&timer);
+    for _ in 0..3 {
+        drop(select.wait().unwrap());
+    }
+    assert!(select.wait().unwrap().recv(&timer).is_some());
+    assert!(select.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn thousands_of_cases_are_found_by_the_one_that_is_ready() {
+    let (_, reactor) = simulated();
+    let ends: Vec<_> = (0..5_000).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
+    let mut select = Select::new(&reactor);
+    for (_, inbox) in &ends {
+        select.recv(inbox);
+    }
+    for i in (0..5_000).step_by(37) {
+        ends[i].0.send(i).unwrap();
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), i);
+        assert_eq!(chosen.recv(&ends[i].1), Some(Ok(i)));
+    }
+    assert!(select.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn the_choice_is_uniform_or_biased() {
+    let (_, reactor) = simulated();
+    let timers: Vec<Timer> = (0..4).map(|_| reactor.after(Duration::ZERO)).collect();
+    let mut select = Select::new(&reactor);
+    let mut biased = Select::biased(&reactor);
+    for timer in &timers {
+        select.recv(timer);
+        biased.recv(timer);
+    }
+    let mut counts = [0u32; 4];
+    for _ in 0..40_000 {
+        counts[select.wait().unwrap().index()] += 1;
+        assert_eq!(biased.wait().unwrap().index(), 0);
+    }
+    // Chi-squared with 3 degrees of freedom: above 30 once in a million runs.
+    let chi: f64 = counts.iter().map(|&n| (f64::from(n) - 10_000.0).powi(2) / 10_000.0).sum();
+    assert!(chi < 30.0, "{counts:?}");
+}
+
+#[test]
+fn the_same_source_in_two_cases_is_chosen_as_either() {
+    let (_, reactor) = simulated();
+    let timer = reactor.after(Duration::ZERO);
+    let mut select = Select::new(&reactor);
+    let (first, second) = (select.recv(&timer), select.recv(&timer));
+    let mut seen = [false; 2];
+    for _ in 0..200 {
+        seen[select.wait().unwrap().index()] = true;
+    }
+    assert_eq!(seen, [true; 2]);
+    assert!(select.remove(second));
+    assert_eq!(select.wait().unwrap().index(), first);
+    let third = select.recv(&timer);
+    assert_eq!(third, second, "a removed index is given again");
+    assert!(select.remove(first));
+    assert_eq!(select.wait().unwrap().index(), third);
+}
+
+#[test]
+fn a_send_case_holds_room_until_it_is_completed_or_dropped() {
+    let (_, reactor) = simulated();
+    let (tx, rx) = channel::bounded(1);
+    let other = tx.clone();
+    let outbox = reactor.register(tx).unwrap();
+    let mut select = Select::new(&reactor);
+    select.send(&outbox);
+
+    let chosen = select.wait().unwrap();
+    assert!(other.try_send(9).is_err_and(|error| error.is_full()), "the room is taken");
+    drop(chosen);
+    other.try_send(1).unwrap();
+    assert!(select.try_wait().unwrap().is_none());
+    assert_eq!(rx.recv(), Ok(1));
+    assert_eq!(select.wait().unwrap().send(&outbox, 2), Ok(()));
+    assert_eq!(rx.recv(), Ok(2));
+    drop(rx);
+    assert_eq!(select.wait().unwrap().send(&outbox, 3), Err(SendError(3)));
+    drop(select.wait().unwrap());
+}
+
+#[test]
+fn a_send_case_is_woken_when_there_is_room() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, rx) = channel::bounded(1);
+    tx.send(0).unwrap();
+    let outbox = reactor.register(tx).unwrap();
+    let receiver = std::thread::spawn(move || rx.iter().collect::<Vec<_>>());
+    {
+        let mut select = Select::new(&reactor);
+        select.send(&outbox);
+        for n in 1..500 {
+            select.wait().unwrap().send(&outbox, n).unwrap();
+        }
+    }
+    drop(outbox);
+    assert_eq!(receiver.join().unwrap(), (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_rendezvous_takes_part_at_both_ends() {
+    let here = Reactor::new().unwrap();
+    let (tx, rx) = channel::bounded::<u32>(0);
+    let outbox = here.register(tx).unwrap();
+    let there = std::thread::spawn(move || {
+        let reactor = Reactor::new().unwrap();
+        let inbox = reactor.register(rx).unwrap();
+        let mut select = Select::new(&reactor);
+        select.recv(&inbox);
+        let mut sum = 0;
+        while let Some(Ok(n)) = select.wait().unwrap().recv(&inbox) {
+            sum += n;
+        }
+        sum
+    });
+    {
+        let mut select = Select::new(&here);
+        select.send(&outbox);
+        for n in 1..=100 {
+            select.wait().unwrap().send(&outbox, n).unwrap();
+        }
+    }
+    drop(outbox);
+    assert_eq!(there.join().unwrap(), 5_050);
+}
+
+#[test]
+fn a_timeout_gives_nothing_and_a_due_case_beats_it() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(10));
+    let mut select = Select::new(&reactor);
+    select.recv(&timer);
+    assert!(select.wait_timeout(ms(9)).unwrap().is_none());
+    assert_eq!(sim.now().as_nanos(), 9_000_000);
+    assert!(select.wait_timeout(ms(1)).unwrap().is_some());
+}
+
+#[test]
+fn a_source_of_another_reactor_is_an_error_that_names_the_case() {
+    let ((_, here), (_, there)) = (simulated(), simulated());
+    let (ours, theirs) = (here.after(ms(1)), there.after(ms(1)));
+    let mut select = Select::new(&here);
+    select.recv(&ours);
+    let foreign = select.recv(&theirs);
+    let error = select.wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("case 1"), "{error}");
+    select.remove(foreign);
+    assert!(select.wait().is_ok());
+}
+
+#[test]
+#[should_panic(expected = "case 0 of the Select is not a receive case of this source")]
+fn completing_a_case_with_another_source_panics_with_the_reason() {
+    let (_, reactor) = simulated();
+    let (timer, other) = (reactor.after(Duration::ZERO), reactor.after(Duration::ZERO));
+    let mut select = Select::new(&reactor);
+    select.recv(&timer);
+    let _ = select.wait().unwrap().recv(&other);
+}
+
+#[test]
+fn a_dropped_reactor_is_an_error() {
+    let (_, reactor) = simulated();
+    let timer = reactor.after(ms(1));
+    let mut select = Select::new(&reactor);
+    select.recv(&timer);
+    drop(reactor);
+    assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::NotConnected);
+}
+
+#[test]
+fn a_select_macro_and_a_set_share_their_sources() {
+    let (_, reactor) = simulated();
+    let (tx, inbox): (_, Inbox<u32>) = reactor.channel(4).unwrap();
+    let mut select = Select::new(&reactor);
+    select.recv(&inbox);
+    for n in 0..100 {
+        tx.send(n).unwrap();
+        if n % 3 == 0 {
+            pollmux::select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+        } else if n % 3 == 1 {
+            assert_eq!(select.wait().unwrap().recv(&inbox), Some(Ok(n)));
+        } else {
+            assert_eq!(inbox.try_take(), Some(Ok(n)));
+        }
+        assert!(select.try_wait().unwrap().is_none(), "nothing is left after {n}");
+    }
+}
+
+#[test]
+fn what_is_ready_outside_the_set_does_not_slow_it_down() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (_tx, silent) = reactor.channel::<u32>(1).unwrap();
+    let mut select = Select::new(&reactor);
+    let first = select.recv(&silent);
+    select.recv(&inbox);
+    let mut turn = |n: u32| {
+        tx.try_send(n).unwrap();
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.recv(&inbox), Some(Ok(n)));
+    };
+    turn(0);
+    let forgotten: Vec<_> = (0..200_000).map(|_| reactor.after(Duration::ZERO)).collect();
+    // The forgotten ones expire in pieces.
+    (0..200).for_each(&mut turn);
+    let ((), took) = timed(|| (0..10_000).for_each(&mut turn));
+    // Walking over all that is ready would take 200,000 steps a turn: minutes of CPU time.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(first, 0);
+    drop(forgotten);
+}
+
+#[test]
+fn the_end_of_a_channel_is_chosen_for_ever() {
+    let (_, reactor) = simulated();
+    for biased in [false, true] {
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        let (other, others) = reactor.channel::<u32>(4).unwrap();
+        let idle = reactor.timer();
+        let mut select = if biased { Select::biased(&reactor) } else { Select::new(&reactor) };
+        select.recv(&idle);
+        select.recv(&inbox);
+        select.recv(&others);
+        tx.send(1).unwrap();
+        drop(tx);
+        assert_eq!(select.wait().unwrap().recv(&inbox), Some(Ok(1)));
+        for _ in 0..3 {
+            assert_eq!(select.wait().unwrap().recv(&inbox), Some(Err(RecvError)));
+            assert_eq!(select.try_wait().unwrap().unwrap().recv(&inbox), Some(Err(RecvError)));
+            assert_eq!(
+                select.wait_timeout(ms(1)).unwrap().unwrap().recv(&inbox),
+                Some(Err(RecvError))
+            );
+        }
+        // The other cases still have their turn, and the end is the first one's that is biased.
+        other.send(2).unwrap();
+        let mut indices = Vec::new();
+        while !others.is_empty() && indices.len() < 200 {
+            let chosen = select.wait().unwrap();
+            indices.push(chosen.index());
+            match chosen.index() {
+                1 => assert_eq!(chosen.recv(&inbox), Some(Err(RecvError))),
+                _ => assert_eq!(chosen.recv(&others), Some(Ok(2))),
+            }
+        }
+        assert_eq!(indices.last().copied(), Some(if biased { 1 } else { 2 }));
+        assert!(select.remove(1));
+        others.try_iter().for_each(drop);
+        assert!(select.try_wait().unwrap().is_none());
+        let again = select.recv(&inbox);
+        assert_eq!((again, select.wait().unwrap().index()), (1, 1));
+    }
+}
+
+#[test]
+fn an_end_that_was_taken_elsewhere_is_not_lost() {
+    let (_, reactor) = simulated();
+    // Taken before the case was added, and behind the set's back later.
+    for early in [true, false] {
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        let idle: Vec<_> = (0..8).map(|_| reactor.timer()).collect();
+        let mut select = Select::new(&reactor);
+        for timer in &idle {
+            select.recv(timer);
+        }
+        drop(tx);
+        if early {
+            assert!(inbox.try_recv().is_err());
+        }
+        let index = select.recv(&inbox);
+        let twice = select.recv(&inbox);
+        if !early {
+            assert_eq!(reactor.recv(&inbox).unwrap(), Err(RecvError));
+        }
+        for _ in 0..20 {
+            let chosen = select.wait().unwrap();
+            assert!([index, twice].contains(&chosen.index()));
+            assert_eq!(chosen.recv(&inbox), Some(Err(RecvError)));
+        }
+        // A wait reports the end until it was taken, and it was.
+        let mut events = Events::with_capacity(4);
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+    }
+}
+
+#[test]
+fn a_cancelled_context_is_chosen_for_ever() {
+    let (sim, reactor) = simulated();
+    let (context, canceller) = reactor.context().with_cancel();
+    let (limited, _keep) = reactor.context().with_timeout(ms(3));
+    let (done, timeout) = (reactor.done(&context), reactor.done(&limited));
+    let mut select = Select::new(&reactor);
+    let (first, second) = (select.recv(&done), select.recv(&timeout));
+    canceller.cancel();
+    for _ in 0..3 {
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), first);
+        assert!(chosen.recv(&done).is_some());
+    }
+    // Also one whose deadline has passed, and that was taken by a select! before.
+    sim.advance(ms(4));
+    select! { reactor; recv(timeout) -> _ => {}, default => panic!("not done") }
+    select.remove(first);
+    for _ in 0..3 {
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), second);
+        assert!(chosen.recv(&timeout).is_some());
+    }
+}
+
+#[test]
+fn many_ends_beside_a_small_set_cost_nothing() {
+    let (_, reactor) = simulated();
+    let ended: Vec<_> = (0..1_000).map(|_| reactor.channel::<u32>(1).unwrap().1).collect();
+    ended.iter().for_each(|inbox| assert!(inbox.try_recv().is_err()));
+    let mut all = Select::new(&reactor);
+    for inbox in &ended {
+        all.recv(inbox);
+    }
+    let mut few = Select::new(&reactor);
+    few.recv(&ended[7]);
+    for _ in 0..3 {
+        assert_eq!(few.wait().unwrap().recv(&ended[7]), Some(Err(RecvError)));
+        let chosen = all.wait().unwrap();
+        let index = chosen.index();
+        assert_eq!(chosen.recv(&ended[index]), Some(Err(RecvError)));
+    }
+    drop((all, few));
+    drop(ended);
+    assert_eq!(reactor.stats().live, 0);
+}
+
+#[test]
+fn foreign_cases_are_known_by_their_reactor() {
+    let (_, reactor) = simulated();
+    let (_, other) = simulated();
+    // Their slots, and so their tokens, are equal to ours.
+    let theirs = [other.after(ms(1)), other.after(ms(1)), other.after(ms(1))];
+    let ours = [reactor.after(ms(1)), reactor.timer(), reactor.timer()];
+    let (tx, _rx) = channel::bounded::<u32>(1);
+    let outbox = other.register(tx).unwrap();
+    let mut select = Select::new(&reactor);
+    select.recv(&theirs[0]);
+    select.recv(&theirs[1]);
+    let mine = select.recv(&ours[0]);
+    select.recv(&theirs[2]);
+    let names = |select: &mut Select<'_>, case: &str| {
+        let error = select.wait().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().starts_with(case), "{error}");
+    };
+    names(&mut select, "case 0 ");
+    assert!(select.remove(0));
+    names(&mut select, "case 1 ");
+    assert!(select.remove(3));
+    names(&mut select, "case 1 ");
+    assert!(select.remove(1) && !select.remove(1));
+    let chosen = select.wait().unwrap();
+    assert_eq!(chosen.index(), mine);
+    assert!(chosen.recv(&ours[0]).is_some());
+    assert_eq!(select.len(), 1);
+    // A foreign one in the place of another, and out again, leaves ours where they are.
+    let index = select.recv(&theirs[0]);
+    names(&mut select, &format!("case {index} "));
+    select.remove(index);
+    ours[0].reset(ms(1));
+    assert_eq!(select.wait().unwrap().index(), mine);
+    // An outbox of another reactor, too.
+    let index = select.send(&outbox);
+    names(&mut select, &format!("case {index} "));
+    select.remove(index);
+    assert_eq!(select.wait().unwrap().index(), mine);
+}

@@ -1,0 +1,349 @@
+//! Errors name the thing, the line that made it where there is one, and the remedy; and keep what
+//! the system said.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode};
+use pollmux::{
+    Reactor, Select,
+    driver::foreign::EventsId,
+    driver::foreign::Queue as ForeignQueue,
+    driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
+    select,
+};
+use support::{alone, watch};
+
+/// A driver that refuses fds with an error of the system.
+struct Refusing(Native, i32);
+
+impl Driver for Refusing {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+    fn register(&mut self, _: BorrowedFd<'_>, _: u64, _: Interest, _: Mode) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(self.1))
+    }
+}
+
+fn refusing(errno: i32) -> Reactor {
+    Reactor::with_driver(Refusing(Native::new().unwrap(), errno)).unwrap()
+}
+
+fn socket() -> UnixStream {
+    let (socket, _) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
+}
+
+/// The system's error that an error, or one of its sources, is.
+fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[track_caller]
+fn says(error: &dyn std::fmt::Display, texts: &[&str]) {
+    let said = error.to_string();
+    for text in texts {
+        assert!(said.contains(text), "`{said}` does not say `{text}`");
+    }
+}
+
+#[test]
+fn a_second_registration_names_the_fd_and_the_first_line() {
+    let reactor = Reactor::new().unwrap();
+    let socket = socket();
+    let fd = socket.as_raw_fd();
+    let (first, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
+    let texts = [
+        &*format!("fd {fd} at"),
+        &*format!("tests/api/errors.rs:{line}:"),
+        "registered already",
+        "try_clone",
+    ];
+    let again = reactor.fd(&socket, Interest::READABLE).unwrap_err();
+    says(&again, &texts);
+    assert_eq!(
+        (again.error().kind(), errno(again.error())),
+        (ErrorKind::AlreadyExists, Some(libc::EEXIST))
+    );
+    // As an `io::Error` it says the same.
+    let again = io::Error::from(again);
+    says(&again, &texts);
+    assert_eq!((again.kind(), errno(&again)), (ErrorKind::AlreadyExists, Some(libc::EEXIST)));
+    // The line is that of the source that has the fd now.
+    drop(first);
+    let (second, line) = (reactor.fd(&socket, Interest::READABLE).unwrap(), line!());
+    says(
+        &reactor.fd(&socket, Interest::READABLE).unwrap_err(),
+        &[&*format!("tests/api/errors.rs:{line}:")],
+    );
+    let clone = socket.try_clone().unwrap();
+    assert!(reactor.fd(&clone, Interest::READABLE).is_ok());
+    drop(second);
+}
+
+#[test]
+fn a_full_epoll_names_its_limit() {
+    let reactor = refusing(libc::ENOSPC);
+    let socket = socket();
+    let failed = reactor.fd(&socket, Interest::READABLE).unwrap_err();
+    let texts = ["fs.epoll.max_user_watches", "raise", &*format!("fd {}", socket.as_raw_fd())];
+    says(&failed, &texts);
+    assert_eq!(
+        (failed.error().kind(), errno(failed.error())),
+        (ErrorKind::StorageFull, Some(libc::ENOSPC))
+    );
+    says(&io::Error::from(failed), &texts);
+    // So do the sources with fds of their own.
+    says(&reactor.signals(&[pollmux::Signal::USER1]).unwrap_err(), &texts[..2]);
+    if let Err(error) = reactor.os_timer() {
+        if error.kind() != ErrorKind::Unsupported {
+            says(&error, &texts[..2]);
+        }
+    }
+}
+
+#[test]
+fn want_of_fds_names_the_limit() {
+    let causes = [
+        (libc::EMFILE, "RLIMIT_NOFILE"),
+        (libc::ENFILE, "fs.file-max"),
+        (libc::ENOMEM, "memory limit"),
+    ];
+    for (number, limit) in causes {
+        let failed = refusing(number).fd(socket(), Interest::READABLE).unwrap_err();
+        says(&failed, &[limit, "raise"]);
+        // The system's own, for who decides by it.
+        assert_eq!(failed.error().raw_os_error(), Some(number));
+        // An `io::Error`, as `?` makes it, says the same.
+        let failed = io::Error::from(failed);
+        says(&failed, &[limit, "raise"]);
+        assert_eq!(errno(&failed), Some(number));
+        // So do the sources with fds of their own.
+        let failed = refusing(number).signals(&[pollmux::Signal::USER1]).unwrap_err();
+        says(&failed, &[limit, "raise"]);
+        assert_eq!(errno(&failed), Some(number));
+        match refusing(number).os_timer() {
+            Err(failed) if failed.kind() == ErrorKind::Unsupported => {}
+            made => says(&made.unwrap_err(), &[limit, "raise"]),
+        }
+    }
+}
+
+/// The open fds, but for the one that reads the list.
+#[cfg(all(target_os = "linux", not(flat)))]
+fn open_fds() -> Vec<u64> {
+    let list = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = list.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
+    let mut fds: Vec<u64> = numbers.collect();
+    fds.retain(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+    fds.sort_unstable();
+    fds
+}
+
+#[cfg(all(target_os = "linux", not(flat)))]
+type Made = Result<Box<dyn std::any::Any>, Box<dyn Error>>;
+
+/// Lets `make` fail for want of each of its fds, and then succeed.
+#[cfg(all(target_os = "linux", not(flat)))]
+fn starve(name: &str, make: &dyn Fn() -> Made) {
+    const MOST: usize = 6;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    // What is made once for the whole process.
+    drop(make().unwrap());
+    let before = open_fds();
+    let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(MOST + 1).collect();
+    let mut failures = 0;
+    for limit in free {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..limits }).unwrap();
+        let made = make();
+        setrlimit(Resource::Nofile, limits).unwrap();
+        match made {
+            Ok(made) => drop(made),
+            Err(error) => {
+                failures += 1;
+                says(&error, &["RLIMIT_NOFILE", "raise", "close some"]);
+                assert_eq!(errno(&*error), Some(libc::EMFILE), "{name}");
+            }
+        }
+        assert_eq!(open_fds(), before, "{name}");
+    }
+    let takes_none = cfg!(kqueue) && matches!(name, "sys::Waker" | "sys::PollerTimer");
+    assert!(failures > 0 || takes_none, "{name} takes no fd");
+    assert!(failures <= MOST, "{name} takes more fds than {MOST}");
+    drop(make().expect(name));
+    assert_eq!(open_fds(), before, "{name}");
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(flat)))]
+fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
+    alone!();
+    use pollmux::sys;
+    fn made<T: 'static>(made: io::Result<T>) -> Made {
+        Ok(Box::new(made?))
+    }
+    let poller = sys::Poller::new().unwrap();
+    let reactor = Reactor::new().unwrap();
+    let (end, input) = UnixStream::pair().unwrap();
+    let child = |_| {
+        let mut command = std::process::Command::new("cat");
+        command.stdin(std::os::fd::OwnedFd::from(input.try_clone().unwrap()));
+        watch::spawn(command.stdout(std::process::Stdio::null()))
+    };
+    let children: Vec<std::process::Child> = (0..10).map(child).collect();
+    let pid = children[0].id();
+    let children = std::cell::RefCell::new(children);
+    let signals = [pollmux::Signal::USER1, pollmux::Signal::USER2];
+    let number = libc::SIGUSR1;
+    starve("Reactor", &|| made(Reactor::new()));
+    starve("Builder", &|| made(Reactor::builder().build()));
+    starve("Native", &|| made(Native::new()));
+    starve("embed", &|| made(reactor.embed()));
+    starve("os_timer", &|| made(reactor.os_timer()));
+    if cfg!(epoll) {
+        starve("boot_timer", &|| made(reactor.boot_timer()));
+    }
+    starve("wall_timer", &|| made(reactor.wall_timer()));
+    starve("signals", &|| made(reactor.signals(&signals)));
+    starve("sys::Poller", &|| made(sys::Poller::new()));
+    starve("sys::Waker", &|| made(sys::Waker::new(&poller, 1)));
+    starve("sys::PollerTimer", &|| made(sys::PollerTimer::new(&poller, 2)));
+    starve("sys::TimerFd", &|| made(sys::TimerFd::new(sys::TimerClock::Monotonic)));
+    starve("sys::SignalSet", &|| made(sys::SignalSet::new(&[number])));
+    if sys::ProcessFd::new(pid).is_ok() {
+        starve("sys::ProcessFd", &|| made(sys::ProcessFd::new(pid)));
+        starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
+    }
+    drop(end); // and so the children end
+}
+
+#[test]
+fn a_file_that_cannot_be_waited_for_says_what_to_do() {
+    let reactor = Reactor::new().unwrap();
+    for file in [File::open("Cargo.toml").unwrap(), File::open("src").unwrap()] {
+        let fd = file.as_raw_fd();
+        let Err(failed) = reactor.fd(file, Interest::READABLE) else {
+            if cfg!(epoll) {
+                panic!("epoll waits for no file");
+            }
+            continue;
+        };
+        if cfg!(epoll) {
+            says(&failed, &[&*format!("fd {fd}"), "epoll cannot wait for a regular file"]);
+            assert_eq!(
+                (failed.error().kind(), errno(&failed)),
+                (ErrorKind::Unsupported, Some(libc::EPERM))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_closed_fd_is_named() {
+    let failed = refusing(libc::EBADF).fd(socket(), Interest::READABLE).unwrap_err();
+    says(&failed, &["is not open"]);
+    assert_eq!(errno(&failed), Some(libc::EBADF));
+}
+
+#[test]
+fn other_errors_are_the_systems_own() {
+    let failed = refusing(libc::ENOMEM).fd(socket(), Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().raw_os_error(), Some(libc::ENOMEM));
+}
+
+/// A driver with events of its own.
+struct WithEvents(Native, ForeignQueue<u32>);
+
+impl Driver for WithEvents {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+    fn has_events(&self, events: EventsId) -> bool {
+        self.1.id() == events
+    }
+}
+
+#[test]
+fn a_second_registration_of_events_names_the_first_line() {
+    let queue = ForeignQueue::with_capacity(1);
+    let (first, second) = (queue.events(), queue.events());
+    let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
+    let (inbox, line) = (reactor.register(first).unwrap(), line!());
+    let failed = reactor.register(second).unwrap_err();
+    says(&failed, &["registered already", &*format!("tests/api/errors.rs:{line}:")]);
+    assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
+    drop(inbox);
+    assert!(reactor.register(failed.into_inner()).is_ok());
+}
+
+#[test]
+fn a_foreign_source_is_refused_in_the_callers_words() {
+    let (reactor, other) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let (tx, inbox) = other.channel(1).unwrap();
+    tx.send(1).unwrap();
+    let timer = other.after(Duration::from_secs(3600));
+    let told = [
+        reactor.recv(&inbox).map(drop).unwrap_err(),
+        reactor.recv_timeout(&inbox, Duration::from_secs(1)).map(drop).unwrap_err(),
+        reactor.try_recv(&inbox).map(drop).unwrap_err(),
+        reactor.recv(&timer).map(drop).unwrap_err(),
+        reactor.recv_timeout(&timer, Duration::from_secs(1)).map(drop).unwrap_err(),
+        reactor.try_recv(&timer).map(drop).unwrap_err(),
+        reactor.recv(&Some(&inbox)).map(drop).unwrap_err(),
+    ];
+    for error in told {
+        says(&error, &["the source is one of another reactor"]);
+        assert!(
+            !error.to_string().contains("select!") && error.kind() == ErrorKind::InvalidInput,
+            "{error}"
+        );
+    }
+    // Where there is a select!, its case is named, and a Select names its index.
+    select! { reactor;
+        recv(inbox) -> _ => panic!("received"),
+        error -> e => says(&e, &["case 1 of the select! is a source of another reactor"]),
+    }
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    says(&set.wait().unwrap_err(), &["case 0 of the Select is a source of another reactor"]);
+    assert_eq!(other.recv(&inbox).unwrap(), Ok(1));
+    drop(other);
+    says(&reactor.recv(&inbox).unwrap_err(), &["the source is one of another reactor"]);
+}

@@ -1,0 +1,1470 @@
+//! Fds as sources: what is remembered of them, and what happens when they come and go. The kernel's
+//! own timing is waited for by a `select!`, never slept for.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode, Readiness};
+use pollmux::{
+    Events, Fd, Reactor, Select, Sim, Source,
+    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    reactor::SourceKind,
+    select,
+    sources::Internals,
+};
+use support::watch::{self, close, spawn};
+
+fn reactor() -> Reactor {
+    Reactor::new().unwrap()
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (theirs, ours)
+}
+
+fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let ours = listener.accept().unwrap().0;
+    ours.set_nonblocking(true).unwrap();
+    (theirs, ours)
+}
+
+fn would_block<R: std::fmt::Debug>(result: io::Result<R>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+/// What the source gives within a minute.
+#[track_caller]
+fn ready<T: AsFd>(reactor: &Reactor, fd: &Fd<T>) -> Readiness {
+    select! { reactor;
+        recv(fd) -> readiness => readiness,
+        default(Duration::from_secs(60)) => panic!("not ready"),
+    }
+}
+
+#[track_caller]
+fn not_ready<T: AsFd>(reactor: &Reactor, fd: &Fd<T>) {
+    select! { reactor;
+        recv(fd) -> readiness => panic!("{readiness:?}"),
+        default(Duration::from_millis(2)) => {}
+    }
+}
+
+#[test]
+fn it_stays_ready_without_syscalls_until_a_read_would_block() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    not_ready(&reactor, &ours);
+    theirs.write_all(b"ab").unwrap();
+    ready(&reactor, &ours);
+    let before = reactor.stats();
+    for _ in 0..3 {
+        assert_eq!(ready(&reactor, &ours), Readiness::READABLE);
+    }
+    let after = reactor.stats() - before;
+    assert!(after.waits == 0 && after.controls == 0, "{after}");
+    let mut byte = [0];
+    ours.read_exact(&mut byte).unwrap();
+    ready(&reactor, &ours);
+    ours.read_exact(&mut byte).unwrap();
+    would_block(ours.read(&mut byte));
+    not_ready(&reactor, &ours);
+    theirs.write_all(b"c").unwrap();
+    ready(&reactor, &ours);
+}
+
+#[test]
+fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.set_interest(Interest::WRITABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_writable());
+    theirs.write_all(b"x").unwrap();
+    // Reported while nobody wanted it.
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    let before = reactor.stats();
+    for _ in 0..100 {
+        ours.set_interest(Interest::READABLE).unwrap();
+        assert!(ready(&reactor, &ours).is_readable());
+        ours.set_interest(Interest::WRITABLE).unwrap();
+        assert!(ready(&reactor, &ours).is_writable());
+    }
+    assert_eq!((reactor.stats() - before).controls, 0);
+    ours.set_interest(Interest::READABLE).unwrap();
+    let mut buffer = [0; 4];
+    assert_eq!(ours.read(&mut buffer).unwrap(), 1);
+    // Nor does it cost one to find out that there is no more, one way or the other.
+    would_block(ours.try_io(|mut io| io.read(&mut buffer)));
+    would_block(ours.read_vectored(&mut [io::IoSliceMut::new(&mut buffer)]));
+    assert_eq!((reactor.stats() - before).controls, 0);
+    not_ready(&reactor, &ours);
+    // It is still known to be writable.
+    ours.set_interest(Interest::BOTH).unwrap();
+    assert!(ready(&reactor, &ours).is_writable());
+}
+
+#[test]
+fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
+    // After the first one no look but those that are needed.
+    let reactor = Reactor::builder().poll_interval(Duration::from_secs(3600)).build().unwrap();
+    let (mut theirs, ours) = pair();
+    let ours = reactor.fd(ours, Interest::BOTH).unwrap();
+    ours.set_interest(Interest::READABLE).unwrap();
+    not_ready(&reactor, &ours);
+    assert!(ours.readiness().is_writable());
+    let before = reactor.stats();
+    ours.set_interest(Interest::WRITABLE).unwrap();
+    select! { reactor;
+        recv(ours) -> readiness => assert!(readiness.is_writable()),
+        default => panic!("forgotten"),
+    }
+    assert_eq!((reactor.stats() - before).syscalls(), 0);
+    theirs.write_all(b"x").unwrap();
+    ours.set_interest(Interest::READABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+}
+
+#[test]
+fn whoever_wants_nothing_is_told_of_the_end_where_the_system_tells() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let ours = reactor.fd(ours, Interest::NONE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    not_ready(&reactor, &ours);
+    close(theirs);
+    if cfg!(kqueue) {
+        return not_ready(&reactor, &ours); // README.md says so
+    }
+    let readiness = ready(&reactor, &ours);
+    assert!(readiness.is_read_closed() && readiness.is_write_closed(), "{readiness:?}");
+    ours.set_interest(Interest::READABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+}
+
+/// A file that is another one from now on: the poller has never heard of it.
+struct Two([UnixStream; 2], Cell<usize>);
+
+impl AsFd for Two {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0[self.1.get()].as_fd()
+    }
+}
+
+#[test]
+fn a_poller_that_refuses_leaves_all_as_it_was() {
+    let reactor = reactor();
+    let ((mut theirs, ours), (_other, stranger)) = (pair(), pair());
+    for interest in [Interest::READABLE, Interest::BOTH] {
+        let two = Two([ours.try_clone().unwrap(), stranger.try_clone().unwrap()], Cell::new(0));
+        let fd = reactor.fd(two, interest).unwrap();
+        theirs.write_all(b"x").unwrap();
+        assert!(ready(&reactor, &fd).is_readable());
+        let known = fd.readiness();
+        fd.get_ref().1.set(1);
+        assert!(fd.rearm().is_err());
+        // What refuses one interest refuses it the second time, too.
+        for _ in 0..2 {
+            assert!(fd.set_interest(Interest::PRIORITY | Interest::BOTH).is_err());
+        }
+        if interest == Interest::BOTH {
+            would_block(fd.try_io(|_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+        }
+        assert_eq!((fd.interest(), fd.readiness(), fd.is_ready()), (interest, known, true));
+        fd.get_ref().1.set(0);
+        (&ours).read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
+fn a_full_socket_is_writable_again_when_the_peer_has_read() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    ready(&reactor, &ours);
+    let chunk = [7; 4096];
+    let mut wrote = 0;
+    loop {
+        match ours.write(&chunk) {
+            Ok(n) => wrote += n,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    not_ready(&reactor, &ours);
+    let mut buffer = vec![0; wrote];
+    theirs.read_exact(&mut buffer).unwrap();
+    assert!(ready(&reactor, &ours).is_writable());
+    while ours.write_vectored(&[io::IoSlice::new(&chunk)]).is_ok() {}
+    not_ready(&reactor, &ours);
+}
+
+#[test]
+fn try_io_on_both_directions_forgets_neither_wrongly() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let ours = reactor.fd(ours, Interest::BOTH).unwrap();
+    ready(&reactor, &ours);
+    // A read that would block says nothing about writing.
+    would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
+    assert!(ready(&reactor, &ours).is_writable());
+    would_block(ours.try_io_for(Interest::READABLE, |mut io| io.read(&mut [0; 4])));
+    assert_eq!(ours.readiness(), Readiness::WRITABLE);
+    theirs.write_all(b"x").unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    assert!(ready(&reactor, &ours).contains(Readiness::READABLE | Readiness::WRITABLE));
+    // Another error than that one says nothing of either.
+    assert!(ours.try_io(|_| Err::<(), _>(ErrorKind::Interrupted.into())).is_err());
+    assert!(ours.readiness().contains(Readiness::READABLE | Readiness::WRITABLE));
+    (&ours).read_exact(&mut [0]).unwrap();
+    would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
+    assert_eq!(ready(&reactor, &ours), Readiness::WRITABLE);
+}
+
+#[test]
+fn a_level_that_is_not_wanted_any_more_ends_no_sleep() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let ours = reactor.fd_with_mode(ours, Interest::WRITABLE, Mode::Level).unwrap();
+    ready(&reactor, &ours);
+    ours.set_interest(Interest::READABLE).unwrap();
+    let before = reactor.stats();
+    not_ready(&reactor, &ours);
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 2, "{waits} waits: it spins");
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(ready(&reactor, &ours), Readiness::READABLE);
+}
+
+#[test]
+fn half_closed_closed_and_reset_are_told_apart() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let mut half = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    let readiness = ready(&reactor, &half);
+    assert!(
+        readiness.is_read_closed() && !readiness.is_write_closed() && !readiness.is_error(),
+        "{readiness:?}"
+    );
+    assert_eq!(half.read(&mut [0; 4]).unwrap(), 0);
+    half.write_all(b"still").unwrap();
+
+    let (theirs, ours) = tcp();
+    let mut closed = reactor.fd(ours, Interest::READABLE).unwrap();
+    closed.get_ref().shutdown(Shutdown::Both).unwrap();
+    close(theirs);
+    let readiness = ready(&reactor, &closed);
+    assert!(readiness.is_read_closed(), "{readiness:?}");
+    assert_eq!(closed.read(&mut [0; 4]).unwrap(), 0);
+
+    // A close with unread data is a reset.
+    let (mut theirs, ours) = tcp();
+    let mut reset = reactor.fd(ours, Interest::READABLE).unwrap();
+    reset.get_ref().write_all(b"unread").unwrap();
+    while theirs.peek(&mut [0; 6]).unwrap() < 6 {}
+    theirs.flush().unwrap();
+    close(theirs);
+    let readiness = ready(&reactor, &reset);
+    assert!(readiness.is_error() && readiness.is_write_closed(), "{readiness:?}");
+    if cfg!(flat) {
+        return; // libkqueue has fetched the error itself
+    }
+    assert_eq!(reset.read(&mut [0; 4]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "libkqueue fetches the error itself")]
+fn an_error_that_was_fetched_does_not_keep_a_datagram_socket_ready() {
+    let reactor = reactor();
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ours.connect(closed).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.get_ref().send(b"anybody?").unwrap();
+    assert!(ready(&reactor, &ours).is_error());
+    let read = || ours.try_io(|io| io.recv(&mut [0; 8]));
+    assert_eq!(read().unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    would_block(read());
+    assert!(ours.readiness().is_empty());
+    not_ready(&reactor, &ours);
+    // Whichever way it was fetched, when there is more than one.
+    let ways = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
+    for way in ways.into_iter().filter(|&way| cfg!(epoll) || way != Interest::PRIORITY) {
+        ours.set_interest(Interest::BOTH | way).unwrap();
+        ours.get_ref().send(b"anybody?").unwrap();
+        while !ready(&reactor, &ours).is_error() {}
+        assert!(ours.get_ref().take_error().unwrap().is_some());
+        would_block(ours.try_io_for(way, |_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+        assert!(!ours.readiness().is_error(), "{way:?}");
+    }
+}
+
+#[test]
+fn urgent_data_is_a_priority() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    if cfg!(kqueue) {
+        let error = reactor.fd(ours, Interest::PRIORITY).unwrap_err();
+        assert_eq!(error.error().kind(), ErrorKind::Unsupported, "README.md says so");
+        let ours = reactor.fd(error.into_inner(), Interest::READABLE).unwrap();
+        let error = ours.set_interest(Interest::PRIORITY).unwrap_err();
+        assert_eq!((error.kind(), ours.interest()), (ErrorKind::Unsupported, Interest::READABLE));
+        return;
+    }
+    let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
+    not_ready(&reactor, &ours);
+    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    let readiness = ready(&reactor, &ours);
+    assert!(readiness.is_priority() && !readiness.is_error(), "{readiness:?}");
+    would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
+    not_ready(&reactor, &ours);
+    // Beside another interest it is told apart from that.
+    ours.set_interest(Interest::WRITABLE | Interest::PRIORITY).unwrap();
+    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    while !ready(&reactor, &ours).is_priority() {}
+    would_block(
+        ours.try_io_for(Interest::PRIORITY, |_| Err::<(), _>(ErrorKind::WouldBlock.into())),
+    );
+    assert_eq!(ours.readiness(), Readiness::WRITABLE);
+}
+
+#[test]
+#[cfg_attr(kqueue, ignore = "there is no such interest")]
+fn who_waits_for_urgent_data_is_told_of_the_end() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
+    not_ready(&reactor, &ours);
+    ours.get_ref().shutdown(Shutdown::Write).unwrap();
+    close(theirs);
+    let readiness = ready(&reactor, &ours);
+    assert!(
+        readiness.is_read_closed() && readiness.is_write_closed() && !readiness.is_priority(),
+        "{readiness:?}"
+    );
+}
+
+#[test]
+fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    theirs.write_all(b"x").unwrap();
+    let mut level = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
+    for _ in 0..5 {
+        ready(&reactor, &level);
+    }
+    level.read_exact(&mut [0]).unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    while level.try_take().is_some() {} // what was reported before the read
+    not_ready(&reactor, &level);
+
+    let (mut theirs, ours) = pair();
+    theirs.write_all(b"xy").unwrap();
+    let mut once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    ready(&reactor, &once);
+    not_ready(&reactor, &once);
+    once.read_exact(&mut [0]).unwrap();
+    theirs.write_all(b"z").unwrap();
+    not_ready(&reactor, &once);
+    once.rearm().unwrap();
+    ready(&reactor, &once);
+    not_ready(&reactor, &once);
+}
+
+#[test]
+fn a_level_source_that_nobody_asks_for_keeps_no_loop_awake() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    theirs.write_all(b"x").unwrap();
+    let level = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
+    let before = reactor.stats();
+    reactor.sleep_blocking(Duration::from_millis(10)).unwrap();
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 3, "{waits} waits: it spins");
+    for _ in 0..5 {
+        ready(&reactor, &level);
+    }
+}
+
+#[test]
+fn a_failed_registration_says_why_and_gives_the_file_back() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let first = reactor.fd(&ours, Interest::READABLE).unwrap();
+    let again = reactor.fd(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(again.error().kind(), ErrorKind::AlreadyExists, "{again}");
+    assert_eq!(again.into_inner().as_raw_fd(), ours.as_raw_fd());
+    drop(first);
+    drop(reactor.fd(&ours, Interest::READABLE).unwrap());
+
+    let file = std::fs::File::open(file!()).or_else(|_| std::fs::File::open("Cargo.toml")).unwrap();
+    match reactor.fd(file, Interest::READABLE) {
+        Ok(_) if cfg!(kqueue) => {} // such kernels watch files: README.md says so
+        Ok(file) => panic!("{file:?}"),
+        Err(failed) => {
+            assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
+            assert!(failed.into_inner().metadata().unwrap().is_file());
+        }
+    }
+
+    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let failed = virtual_time.fd(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
+    let handle = reactor.handle();
+    assert_eq!((reactor.stats().live, virtual_time.stats().live), (0, 0));
+    drop(reactor);
+    assert_eq!(
+        handle.fd(&ours, Interest::READABLE).unwrap_err().error().kind(),
+        ErrorKind::NotConnected
+    );
+}
+
+#[test]
+fn a_number_that_is_used_again_inside_one_batch_gets_no_event_of_the_dead() {
+    let reactor = reactor();
+    let mut events = Events::with_capacity(64);
+    let mut reused = 0;
+    for round in 0..500u64 {
+        let (mut theirs, ours) = pair();
+        let number = ours.as_raw_fd();
+        let dying = reactor.fd(ours, Interest::READABLE).unwrap().with_key(round);
+        let (_quiet, spare) = pair();
+        theirs.write_all(b"x").unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.len(), 1);
+        // The arm of another source drops it, and a new one gets its number.
+        drop(dying);
+        let duplicate = spare.try_clone().unwrap();
+        reused += u32::from(duplicate.as_raw_fd() == number);
+        let fresh = reactor.fd(duplicate, Interest::READABLE).unwrap();
+        assert_eq!(events.iter().count(), 0, "the event of the dead one is skipped");
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty() && fresh.readiness().is_empty());
+    }
+    // Not each time, because other tests open files, too.
+    assert!(reused > 0 || cfg!(not(target_os = "linux")));
+    assert_eq!(reactor.stats().live, 0);
+}
+
+#[test]
+fn a_duplicate_that_stays_open_does_not_keep_a_dropped_one_firing() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let duplicate = ours.try_clone().unwrap();
+    drop(reactor.fd(ours, Interest::READABLE).unwrap());
+    theirs.write_all(b"x").unwrap();
+    let before = reactor.stats();
+    reactor.sleep_blocking(Duration::from_millis(20)).unwrap();
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 2, "{waits} waits: it spins");
+    drop(duplicate);
+}
+
+#[test]
+fn taken_back_it_is_as_it_was() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    ready(&reactor, &fd);
+    let mut ours = fd.into_inner();
+    assert_eq!(reactor.stats().live, 0);
+    ours.read_exact(&mut [0]).unwrap();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    drop(reactor);
+    theirs.write_all(b"y").unwrap();
+    let mut byte = [0];
+    fd.into_inner().read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"y");
+}
+
+#[test]
+fn more_are_ready_than_a_batch_holds_and_each_is_reported_once() {
+    let reactor = reactor();
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    const MANY: u64 = 300; // well below the limit of open files on any system
+    for key in 0..MANY {
+        let (a, b) = pair();
+        theirs.push(a);
+        ours.push(reactor.fd(b, Interest::READABLE).unwrap().with_key(key));
+    }
+    theirs.iter_mut().for_each(|end| end.write_all(b"x").unwrap());
+    let mut events = Events::with_capacity(7);
+    let mut seen = vec![0; MANY as usize];
+    for _ in 0..MANY.div_ceil(7) * 2 {
+        if reactor.wait_timeout(&mut events, Duration::from_millis(1)).is_ok() {
+            for event in &events {
+                let fd = &mut ours[event.key() as usize];
+                seen[event.key() as usize] += 1;
+                fd.read_exact(&mut [0]).unwrap();
+                would_block(fd.read(&mut [0]));
+            }
+        }
+    }
+    assert!(seen.iter().all(|&times| times == 1), "{seen:?}");
+}
+
+#[test]
+fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
+    let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let before = reactor.stats();
+    let mut turns = 0;
+    let readiness = loop {
+        let _ = tx.try_send(());
+        turns += 1;
+        let found = select! { reactor;
+            recv(inbox) -> _ => None,
+            recv(fd) -> readiness => Some(readiness),
+        };
+        if let Some(readiness) = found {
+            break readiness;
+        }
+        assert!(turns < 1_000, "starved");
+    };
+    assert!(readiness.is_readable());
+    assert_eq!((reactor.stats() - before).polls, turns);
+}
+
+#[test]
+fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap().with_key(3);
+    let mut events = Events::with_capacity(1);
+    // Each has looked just now, when the byte comes.
+    for round in 0..100 {
+        assert!(reactor.try_recv(&ours).unwrap().is_none());
+        theirs.write_all(b"x").unwrap();
+        match round % 5 {
+            0 => assert!(reactor.try_recv(&ours).unwrap().is_some()),
+            1 => select! { reactor; recv(ours) -> _ => {}, default => panic!("default") },
+            2 => {
+                select! { reactor;
+                    recv(ours) -> _ => {},
+                    default(Duration::ZERO) => panic!("default"),
+                }
+            }
+            3 => {
+                let mut select = Select::new(&reactor);
+                let case = select.recv(&ours);
+                assert_eq!(select.try_wait().unwrap().map(|chosen| chosen.index()), Some(case));
+            }
+            _ => {
+                reactor.try_wait(&mut events).unwrap();
+                assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [3]);
+            }
+        }
+        ours.read_exact(&mut [0]).unwrap();
+        would_block(ours.read(&mut [0]));
+    }
+    let before = reactor.stats();
+    select! { reactor; recv(ours) -> _ => panic!(), default => {} }
+    assert!((reactor.stats() - before).polls <= 1);
+}
+
+#[test]
+fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
+    let reactor = Reactor::builder().poll_interval(Duration::from_secs(3600)).build().unwrap();
+    let (_theirs, ours) = pair();
+    let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    let (full, _rx) = pollmux::channel::bounded(0);
+    let (full, timer) =
+        (reactor.register(full).unwrap(), Some(reactor.after(Duration::from_secs(3600))));
+    let mut select = Select::new(&reactor);
+    let _ = (select.recv(&inbox), select.recv(&timer), select.send(&full));
+    let fd = select.recv(&ours);
+    // the first look of all is made
+    assert!(select.try_wait().unwrap().is_none() && select.remove(fd));
+    let before = reactor.stats();
+    for _ in 0..100 {
+        select! { reactor;
+            recv(inbox) -> _ => panic!(),
+            recv(timer) -> _ => panic!(),
+            send(full, 1) -> _ => panic!(),
+            default => {}
+        }
+        assert!(select.try_wait().unwrap().is_none());
+        assert!(reactor.try_recv(&inbox).unwrap().is_none());
+    }
+    assert_eq!((reactor.stats() - before).polls, 0);
+    assert!(reactor.try_recv(&ours).unwrap().is_none());
+    assert_eq!((reactor.stats() - before).polls, 1);
+    drop(tx);
+}
+
+/// The reports of ten waits, of which those that report nothing sleep for a while.
+fn reports(reactor: &Reactor) -> usize {
+    let mut events = Events::with_capacity(4);
+    let mut wait = |_| {
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+        events.iter().count()
+    };
+    (0..10).map(&mut wait).sum()
+}
+
+/// The ways in which a peer ends a connection.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    HalfClose,
+    Close,
+    Reset,
+}
+
+impl End {
+    const ALL: [End; 3] = [End::HalfClose, End::Close, End::Reset];
+
+    /// Sends a byte and then ends the connection. What is returned keeps half of it open.
+    fn end(self, mut theirs: TcpStream) -> Option<TcpStream> {
+        theirs.write_all(b"x").unwrap();
+        match self {
+            End::HalfClose => theirs.shutdown(Shutdown::Write).unwrap(),
+            End::Close => return None,
+            End::Reset => {
+                rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+                return None;
+            }
+        }
+        Some(theirs)
+    }
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_told_once() {
+    let without = [Interest::NONE, Interest::PRIORITY];
+    for interest in without.into_iter().filter(|&i| cfg!(epoll) || i == Interest::NONE) {
+        for (end, read_before) in End::ALL.into_iter().flat_map(|end| [(end, false), (end, true)]) {
+            let reactor = reactor();
+            let (theirs, ours) = tcp();
+            let first = if read_before { Interest::READABLE } else { interest };
+            let ours = reactor.fd(ours, first).unwrap();
+            ours.set_interest(interest).unwrap();
+            let _half = end.end(theirs);
+            let told = reports(&reactor);
+            // One for each end at most: the kernel may tell a half-close and then the rest.
+            assert!(told <= 3, "{interest:?}, {end:?}: {told} reports");
+            assert!(cfg!(kqueue) || told >= 1, "{interest:?}, {end:?}: it was not told");
+            assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
+            // Asking for the same once more is no reason to tell it again.
+            ours.set_interest(interest).unwrap();
+            assert_eq!(reports(&reactor), 0, "{interest:?}, {end:?}");
+            select! { reactor; recv(ours) -> _ => panic!("told twice"), default => {} }
+            // What waits was not lost.
+            ours.set_interest(Interest::READABLE).unwrap();
+            assert!(ready(&reactor, &ours).is_readable());
+            if !matches!(end, End::Reset) {
+                assert_eq!((&ours).read(&mut [0; 4]).unwrap(), 1);
+                assert_eq!((&ours).read(&mut [0; 4]).unwrap(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_select_is_told_of_an_unasked_end_once() {
+    for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
+        let reactor = reactor();
+        let (theirs, ours) = tcp();
+        let ours = reactor.fd_with_mode(ours, Interest::NONE, mode).unwrap();
+        ours.get_ref().shutdown(Shutdown::Write).unwrap();
+        close(theirs);
+        let mut told = 0;
+        for _ in 0..20 {
+            select! { reactor;
+                recv(ours) -> _ => told += 1,
+                default(Duration::from_millis(1)) => {}
+            }
+        }
+        assert!((usize::from(cfg!(epoll))..=3).contains(&told), "{mode:?}: told {told} times");
+    }
+}
+
+#[test]
+fn trying_without_interest_does_not_tell_an_end_again() {
+    let reactor = reactor();
+    let (theirs, ours) = tcp();
+    let ours = reactor.fd(ours, Interest::NONE).unwrap();
+    ours.get_ref().shutdown(Shutdown::Write).unwrap();
+    close(theirs);
+    assert!(reports(&reactor) <= 3);
+    for _ in 0..5 {
+        would_block(ours.try_io(|_| Err::<(), _>(ErrorKind::WouldBlock.into())));
+        assert_eq!(reports(&reactor), 0);
+    }
+}
+
+#[test]
+fn readiness_cleared_without_interest_is_found_again() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    ours.set_interest(Interest::NONE).unwrap();
+    theirs.write_all(b"x").unwrap();
+    reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    ours.clear_readiness(Readiness::ALL);
+    ours.set_interest(Interest::READABLE).unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+    ours.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_one_shot_is_reported_once_until_rearmed() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    for round in 0..4 {
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(reports(&reactor), 1, "round {round}");
+        assert!(once.readiness().is_readable());
+        assert_eq!(reports(&reactor), 0, "round {round}");
+        // By either way, also with some of it read.
+        match round % 2 {
+            0 => once.rearm().unwrap(),
+            _ => once.set_interest(Interest::READABLE).unwrap(),
+        }
+        assert_eq!(reports(&reactor), 1, "round {round}: what waits was lost");
+        (&once).read_exact(&mut [0]).unwrap();
+        once.rearm().unwrap();
+    }
+}
+
+#[test]
+fn a_one_shot_can_be_taken_after_its_report() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert!(once.try_take().unwrap().is_readable());
+    assert_eq!((once.try_take(), reports(&reactor)), (None, 0));
+}
+
+#[test]
+fn a_select_chooses_a_one_shot_once() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let mut select = Select::new(&reactor);
+    select.recv(&once);
+    assert_eq!(select.wait().unwrap().index(), 0); // and is not received
+    assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
+    once.rearm().unwrap();
+    assert!(select.wait().unwrap().recv(&once).is_some());
+    assert!(select.wait_timeout(Duration::from_millis(2)).unwrap().is_none());
+}
+
+#[test]
+fn a_nested_wait_takes_no_report_from_a_batch() {
+    let reactor = reactor();
+    let mut fds = Vec::new();
+    for key in 0..4 {
+        let (mut theirs, ours) = pair();
+        theirs.write_all(b"x").unwrap();
+        let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+        fds.push((theirs, once.with_key(key)));
+    }
+    let (mut outer, mut inner) = (Events::with_capacity(8), Events::with_capacity(8));
+    reactor.wait(&mut outer).unwrap();
+    assert_eq!(outer.len(), 4);
+    let mut seen = 0;
+    for event in &outer {
+        reactor.try_wait(&mut inner).unwrap();
+        assert!(inner.is_empty(), "told twice");
+        let (_, once) = &fds[event.key() as usize];
+        (&*once).read_exact(&mut [0]).unwrap();
+        once.rearm().unwrap();
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+    assert_eq!(outer.iter().count(), 0, "all have been rearmed");
+}
+
+// Floods.
+
+/// Sockets that are always ready, and those that keep them open.
+fn flood(reactor: &Reactor, n: usize) -> Vec<(UnixStream, Fd<UnixStream>)> {
+    let fd = |(theirs, ours)| (theirs, reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(0));
+    (0..n).map(|_| fd(pair())).collect()
+}
+
+#[test]
+fn a_flood_of_ready_fds_starves_nobody() {
+    const FLOOD: usize = 200;
+    const ROOM: usize = 8;
+    for batch in [1, 16, 1_024] {
+        let reactor = Reactor::builder().fd_batch(batch).build().unwrap();
+        let fds = flood(&reactor, FLOOD);
+        let mut events = Events::with_capacity(ROOM);
+        let (tx, rx) = pollmux::channel::bounded(1);
+        let inbox = reactor.register_with(1, rx).unwrap();
+        let remote = reactor.remote();
+        // All of them have been found.
+        while fds.iter().any(|(_, fd)| fd.readiness().is_empty()) {
+            reactor.wait(&mut events).unwrap();
+        }
+        for _ in 0..20 {
+            let timer = reactor.after(Duration::ZERO).with_key(2);
+            let called = Rc::new(Cell::new(0));
+            let calls = called.clone();
+            reactor.call_after(Duration::ZERO, move |_| calls.set(calls.get() + 1)).detach();
+            let (posted, ran) = std::sync::mpsc::channel();
+            remote.post(move |_| posted.send(()).unwrap()).unwrap();
+            tx.send(()).unwrap();
+            reactor.wait(&mut events).unwrap();
+            assert_eq!((called.get(), ran.try_recv()), (1, Ok(())), "not in the next turn");
+            let mut waits = 1;
+            while !inbox.is_empty() || timer.is_ready() {
+                for event in &events {
+                    match event.key() {
+                        1 => inbox.try_recv().unwrap(),
+                        2 => assert!(timer.try_take().is_some()),
+                        _ => {}
+                    }
+                }
+                reactor.wait(&mut events).unwrap();
+                waits += 1;
+                assert!(waits <= FLOOD / ROOM + 3, "starved by the fds");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_look_takes_a_batch_at_most() {
+    let reactor = Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO).build().unwrap();
+    let fds = flood(&reactor, 100);
+    let found = || fds.iter().filter(|(_, fd)| !fd.readiness().is_empty()).count();
+    let mut before = 0;
+    for _ in 0..100 / 10 + 1 {
+        let looks = reactor.stats();
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        let looks = (reactor.stats() - looks).polls as usize;
+        // Its own two events may make room for fds.
+        assert!(found() - before <= looks * 12, "{} of {looks} looks", found() - before);
+        before = found();
+    }
+    assert_eq!(before, 100);
+}
+
+#[test]
+#[cfg(not(flat))]
+fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
+    use pollmux::sys;
+    let _dog = watch::dog();
+    for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {
+        let reactor = Reactor::builder().fd_batch(1).build().unwrap();
+        let unwanted = flood(&reactor, unwanted);
+        unwanted.iter().for_each(|(_, fd)| fd.set_interest(Interest::NONE).unwrap());
+        let mut fds: Vec<_> = (0..=drained)
+            .map(|_| {
+                let (mut theirs, ours) = pair();
+                theirs.write_all(b"x").unwrap();
+                (theirs, reactor.fd(ours, Interest::READABLE).unwrap())
+            })
+            .collect();
+        let before = reactor.stats();
+        let inner = reactor.embed().unwrap();
+        let outer = sys::Poller::new().unwrap();
+        outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+        let mut events = sys::PollEvents::with_capacity(1);
+        while !fds.is_empty() {
+            outer.wait(&mut events, None).unwrap();
+            inner.turn().unwrap();
+            fds.retain_mut(|(_, fd)| {
+                let took = fd.is_ready() && fd.read_exact(&mut [0]).is_ok();
+                if took {
+                    would_block(fd.read(&mut [0]));
+                }
+                !took
+            });
+        }
+        // Its own events may make room for fds.
+        assert!((reactor.stats() - before).polls >= 21 / 3);
+    }
+}
+
+// Changes while the driver waits.
+
+type Step = Box<dyn FnOnce()>;
+
+/// The native driver, in whose waits code of the user runs, as a GUI's does.
+struct Busy {
+    native: Native,
+    steps: Rc<RefCell<Vec<Step>>>,
+    /// Refuses [`Mode::Edge`], as a driver without edges does.
+    edgeless: bool,
+}
+
+/// A reactor on such a driver, and what runs in its next wait that may sleep.
+fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
+    let steps = Rc::new(RefCell::new(Vec::new()));
+    let driver = Busy { native: Native::new().unwrap(), steps: steps.clone(), edgeless };
+    (Reactor::with_driver(driver).unwrap(), steps)
+}
+
+impl Driver for Busy {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        if how == Wait::Block {
+            let steps = self.steps.take();
+            steps.into_iter().for_each(|step| step());
+        }
+        self.native.wait(deadline, how, ready)
+    }
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        if self.edgeless && mode == Mode::Edge {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        self.native.register(fd, id, interest, mode)
+    }
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.native.modify(fd, id, interest, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.native.deregister(fd, id)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.native.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.native.clock()
+    }
+    fn syscalls(&self) -> Syscalls {
+        self.native.syscalls()
+    }
+}
+
+/// Runs `step` while the driver waits.
+fn in_the_wait(reactor: &Reactor, steps: &Rc<RefCell<Vec<Step>>>, step: impl FnOnce() + 'static) {
+    steps.borrow_mut().push(Box::new(step));
+    while !steps.borrow().is_empty() {
+        reactor.sleep_blocking(Duration::from_millis(2)).unwrap();
+    }
+}
+
+/// The loop sleeps although the peer of the fd that left says something.
+#[track_caller]
+fn is_left_alone(reactor: &Reactor, theirs: &mut impl Write) {
+    let before = reactor.stats();
+    for _ in 0..20 {
+        let _ = theirs.write(b"x");
+        reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
+    }
+    let waits = (reactor.stats() - before).waits;
+    assert!(waits <= 30, "{waits} waits for 20 sleeps: the poller still has the file");
+}
+
+#[test]
+fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
+    for reused in [false, true] {
+        let (reactor, steps) = busy(false);
+        let (mut theirs, ours) = pair();
+        let clone = ours.try_clone().unwrap();
+        let (number, fd) = (ours.as_raw_fd(), reactor.fd(ours, Interest::READABLE).unwrap());
+        let opened = Rc::new(RefCell::new(Vec::new()));
+        let files = opened.clone();
+        in_the_wait(&reactor, &steps, move || {
+            drop(fd);
+            if reused {
+                // Nobody else gets the number before the poller was told.
+                *files.borrow_mut() = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
+            }
+        });
+        let numbers =
+            opened.borrow().iter().any(|(a, b)| [a, b].map(|s| s.as_raw_fd()).contains(&number));
+        assert!(!numbers);
+        is_left_alone(&reactor, &mut theirs);
+        assert_eq!((reactor.stats().live, reactor.sources().len()), (0, 0));
+        // The file is open no longer than its clone.
+        drop(clone);
+        assert_eq!(theirs.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        drop(opened);
+    }
+}
+
+#[test]
+fn files_lent_or_taken_back_while_the_driver_waits_leave() {
+    let (reactor, steps) = busy(false);
+    let (mut theirs, ours) = pair();
+    let ours = Rc::new(ours);
+    let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
+    in_the_wait(&reactor, &steps, move || drop(fd));
+    is_left_alone(&reactor, &mut theirs);
+    // It can be registered again.
+    let fd = reactor.fd(ours.clone(), Interest::READABLE).unwrap();
+    ready(&reactor, &fd);
+    while fd.try_io(|io| (&**io).read(&mut [0; 64])).is_ok() {}
+    in_the_wait(&reactor, &steps, move || assert_eq!(Rc::strong_count(&fd.into_inner()), 2));
+    is_left_alone(&reactor, &mut theirs);
+    drop(reactor.fd(ours, Interest::READABLE).unwrap());
+}
+
+#[test]
+fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
+    let _dog = watch::dog();
+    let (reactor, steps) = busy(false);
+    let (mut theirs, ours) = pair();
+    theirs.set_nonblocking(false).unwrap();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (tx, inbox) = reactor.channel::<()>(1).unwrap();
+    steps.borrow_mut().push(Box::new(move || drop(fd)));
+    let peer = std::thread::spawn(move || {
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        tx.send(()).unwrap();
+    });
+    // Nothing else ends this sleep.
+    assert_eq!(reactor.recv(&inbox).unwrap(), Ok(()));
+    peer.join().unwrap();
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "such a kqueue cannot wait for processes and timers")]
+fn every_source_dropped_while_the_driver_waits_leaves() {
+    let (reactor, steps) = busy(false);
+    let timer = reactor.os_timer().unwrap();
+    timer.reset(Duration::from_millis(5)).unwrap();
+    let signals = reactor.signals(&[pollmux::Signal::USER2]).unwrap();
+    let child = reactor.register(spawn(&mut Command::new("true"))).unwrap();
+    in_the_wait(&reactor, &steps, move || {
+        drop((timer, signals));
+        let _ = child.into_inner().wait();
+    });
+    is_left_alone(&reactor, &mut io::sink());
+    assert_eq!(reactor.stats().live, 0);
+}
+
+/// The native driver, after whose first wait that finds something code of the user runs.
+struct Late(Native, Rc<RefCell<Vec<Step>>>);
+
+impl Driver for Late {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        self.0.wait(deadline, how, ready)?;
+        if !ready.is_empty() {
+            self.1.take().into_iter().for_each(|step| step());
+        }
+        Ok(())
+    }
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.0.register(fd, id, interest, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.0.deregister(fd, id)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "a poller of this library cannot wait for such a timer")]
+fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
+    let steps = Rc::new(RefCell::new(Vec::<Step>::new()));
+    let reactor = Reactor::with_driver(Late(Native::new().unwrap(), steps.clone())).unwrap();
+    let timer = Rc::new(reactor.os_timer().unwrap());
+    timer.reset(Duration::from_millis(1)).unwrap();
+    let stopped = timer.clone();
+    steps.borrow_mut().push(Box::new(move || assert!(stopped.stop().unwrap())));
+    let mut events = Events::with_capacity(4);
+    while !steps.borrow().is_empty() {
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+    }
+    // It may be reported once, for nothing.
+    assert_eq!(timer.try_take(), None);
+    assert!(!timer.is_ready() && reports(&reactor) == 0);
+}
+
+#[test]
+fn what_is_drained_while_the_driver_waits_is_told_again() {
+    for (mode, edgeless) in [(Mode::Edge, false), (Mode::Level, false), (Mode::Edge, true)] {
+        let (reactor, steps) = busy(edgeless);
+        let (mut theirs, ours) = pair();
+        let fd = Rc::new(reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap());
+        for _ in 0..3 {
+            theirs.write_all(b"x").unwrap();
+            ready(&reactor, &*fd);
+            let inner = fd.clone();
+            in_the_wait(&reactor, &steps, move || while (&*inner).read(&mut [0; 4]).is_ok() {});
+        }
+        theirs.write_all(b"y").unwrap();
+        assert!(ready(&reactor, &*fd).is_readable());
+        let mut byte = [0];
+        (&*fd).read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"y");
+    }
+}
+
+// Blocking files.
+
+/// A stream as std's `accept` gives it, and its peer.
+fn accepted() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (theirs, listener.accept().unwrap().0)
+}
+
+/// A file of each kind that blocks unless told otherwise.
+fn blocking() -> Vec<OwnedFd> {
+    let (theirs, ours) = accepted();
+    let (left, right) = UnixStream::pair().unwrap();
+    let mut child = spawn(Command::new("true").stdout(Stdio::piped()));
+    let pipe = child.stdout.take().unwrap();
+    child.wait().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut all: Vec<OwnedFd> = vec![theirs.into(), ours.into(), left.into(), right.into()];
+    all.extend([pipe.into(), listener.into(), datagrams.into()]);
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{EventfdFlags, eventfd};
+        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+        all.push(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        all.push(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap());
+    }
+    all
+}
+
+#[test]
+fn a_blocking_file_is_refused_in_edge_mode() {
+    let reactor = reactor();
+    for file in blocking() {
+        let number = file.as_raw_fd();
+        let refused = reactor.fd(file, Interest::READABLE).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
+        for remedy in ["set_nonblocking(true)", "fd_nonblocking()", "Mode::Level"] {
+            assert!(refused.to_string().contains(remedy), "{refused}");
+        }
+        let file = refused.into_inner();
+        assert_eq!(file.as_raw_fd(), number);
+        let refused = reactor.fd_with_mode(file, Interest::BOTH, Mode::Edge).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidInput, "{refused}");
+        assert_eq!(reactor.stats().live, 0);
+        // It is not registered any more.
+        let file = refused.into_inner();
+        rustix::io::ioctl_fionbio(&file, true).unwrap();
+        drop(reactor.fd(file, Interest::READABLE).unwrap());
+    }
+}
+
+#[test]
+fn registering_as_nonblocking_sets_the_shared_flag() {
+    let reactor = reactor();
+    for file in blocking() {
+        drop(reactor.fd_nonblocking(file, Interest::READABLE).unwrap());
+    }
+    let (mut theirs, ours) = accepted();
+    let clone = ours.try_clone().unwrap();
+    let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    would_block(ours.read(&mut [0]));
+    would_block((&clone).read(&mut [0]));
+    theirs.write_all(b"x").unwrap();
+    assert!(ready(&reactor, &ours).is_readable());
+    // It stays set, and setting it once more is no error.
+    let ours = reactor.fd_nonblocking(ours.into_inner(), Interest::READABLE).unwrap();
+    (&ours).read_exact(&mut [0]).unwrap();
+    would_block(ours.into_inner().read(&mut [0]));
+    assert_eq!(reactor.sources().len(), 0);
+}
+
+#[test]
+fn a_failed_registration_leaves_the_flag_alone() {
+    let reactor = reactor();
+    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let (mut theirs, ours) = accepted();
+    let level = reactor.fd_with_mode(&ours, Interest::READABLE, Mode::Level).unwrap();
+    let failed = reactor.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
+    let failed = virtual_time.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
+    drop(level);
+    // A read waits still.
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        theirs.write_all(b"x").unwrap();
+    });
+    (&ours).read_exact(&mut [0]).unwrap();
+    sender.join().unwrap();
+}
+
+#[test]
+fn files_that_never_block_need_no_flag() {
+    let reactor = reactor();
+    #[cfg(not(flat))]
+    {
+        let poller = pollmux::sys::Poller::new().unwrap();
+        let inner = Reactor::new().unwrap();
+        let poller = reactor.fd(&poller, Interest::READABLE).unwrap();
+        let inner = reactor.fd(inner.embed().unwrap(), Interest::READABLE).unwrap();
+        not_ready(&reactor, &poller);
+        drop(inner);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let mut child = spawn(&mut Command::new("true"));
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let process = reactor.fd(process, Interest::READABLE).unwrap();
+        ready(&reactor, &process);
+        child.wait().unwrap();
+    }
+}
+
+/// One read for each report, of a file that blocks, never blocks the loop.
+fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) {
+    let _dog = watch::dog();
+    let reactor = reactor();
+    let (mut theirs, ours) = accepted();
+    let ours = reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    for _ in 0..5 {
+        theirs.write_all(b"first").unwrap();
+        let mut left = 5;
+        while left > 0 {
+            report(&reactor, &ours);
+            // Other things are looked at between the report and the read.
+            for _ in 0..3 {
+                tx.send(()).unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+                select! { reactor; recv(inbox) -> got => got.unwrap() }
+            }
+            left -= (&ours).read(&mut [0; 2]).unwrap();
+            if mode == Mode::OneShot {
+                ours.rearm().unwrap();
+            }
+        }
+        let mut events = Events::with_capacity(4);
+        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
+        assert!(events.is_empty(), "the next read would block");
+    }
+}
+
+#[test]
+fn a_wait_reports_a_blocking_file_only_when_ready() {
+    for mode in [Mode::Level, Mode::OneShot] {
+        let mut events = Events::with_capacity(4);
+        blocking_reads(mode, |reactor, _| {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().count(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_select_gives_a_blocking_file_only_when_ready() {
+    for mode in [Mode::Level, Mode::OneShot] {
+        blocking_reads(mode, |reactor, fd| {
+            select! { reactor; recv(fd) -> readiness => assert!(readiness.is_readable()) }
+        });
+    }
+}
+
+// Spinning.
+
+/// Makes the loop turn `turns` times, by `wait`.
+fn wait_times(reactor: &Reactor, turns: usize) {
+    let mut events = Events::with_capacity(4);
+    for _ in 0..turns {
+        reactor.wait(&mut events).unwrap();
+        assert!(!events.is_empty());
+    }
+}
+
+#[track_caller]
+fn spins(reactor: &Reactor) -> bool {
+    let sources = reactor.sources();
+    let spinning: Vec<_> = sources.iter().filter(|info| info.spinning).collect();
+    assert_eq!(sources.to_string().contains("spinning"), !spinning.is_empty(), "{sources}");
+    for info in &spinning {
+        assert_eq!(info.location.unwrap().file(), file!());
+    }
+    !spinning.is_empty()
+}
+
+#[test]
+fn a_source_reported_a_thousand_times_spins() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    theirs.write_all(b"abcdefgh").unwrap();
+    wait_times(&reactor, 999);
+    assert!(!spins(&reactor));
+    wait_times(&reactor, 1);
+    assert!(spins(&reactor));
+    wait_times(&reactor, 2_000);
+    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 1), "each is counted once");
+    // A read ends it, though the source is as ready as before.
+    (&fd).read_exact(&mut [0]).unwrap();
+    assert!(!spins(&reactor) && fd.is_ready());
+    wait_times(&reactor, 999);
+    assert!(!spins(&reactor));
+    wait_times(&reactor, 1);
+    assert_eq!((spins(&reactor), reactor.stats().spinning), (true, 2));
+    // And so does a change.
+    fd.set_interest(Interest::READABLE).unwrap();
+    assert!(!spins(&reactor) && fd.is_ready());
+}
+
+#[test]
+fn a_select_that_drains_nothing_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::BOTH).unwrap();
+    for _ in 0..999 {
+        select! { reactor; recv(fd) -> readiness => assert!(readiness.is_writable()) }
+        // Nothing to read, which says nothing about writing.
+        would_block((&fd).read(&mut [0]));
+    }
+    assert!(!spins(&reactor));
+    let mut select = Select::new(&reactor);
+    select.recv(&fd);
+    assert!(select.wait().unwrap().recv(&fd).is_some());
+    assert!(spins(&reactor));
+    drop(select);
+    fd.set_interest(Interest::READABLE).unwrap();
+    assert!(!spins(&reactor));
+}
+
+#[test]
+fn a_chosen_case_that_is_not_taken_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    tx.send(1).unwrap();
+    for taken in 0..2 {
+        let mut select = Select::new(&reactor);
+        let _ = if taken == 0 { select.recv(&inbox) } else { select.recv(&fd) };
+        for _ in 0..999 {
+            assert_eq!(select.wait().unwrap().index(), 0);
+        }
+        assert!(!spins(&reactor));
+        let _ = select.wait().unwrap().index();
+        assert!(spins(&reactor));
+        assert_eq!(reactor.stats().spinning, taken + 1);
+        drop(select);
+        fd.set_interest(Interest::WRITABLE).unwrap();
+        if taken == 0 {
+            assert_eq!(inbox.try_recv(), Ok(1));
+        }
+        assert!(!spins(&reactor));
+    }
+}
+
+/// A source that never gives what the source inside it has.
+struct Reluctant<'a, T: AsFd>(&'a Fd<T>);
+
+impl<T: AsFd> Source for Reluctant<'_, T> {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn internals(&self) -> Internals<'_> {
+        self.0.internals()
+    }
+}
+
+#[test]
+fn a_picked_case_that_gives_nothing_spins() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    ready(&reactor, &fd);
+    let reluctant = Reluctant(&fd);
+    while !spins(&reactor) {
+        let before = reactor.stats();
+        select! { reactor; recv(reluctant) -> () => panic!(), default => {} }
+        assert!(before.turns <= 2_000 && before.spinning == 0);
+    }
+}
+
+#[test]
+fn a_source_that_is_served_never_spins() {
+    let reactor = reactor();
+    let (mut theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::READABLE).unwrap().with_key(0);
+    let (tx, rx) = pollmux::channel::unbounded();
+    let inbox = reactor.register_with(1, rx).unwrap();
+    let ticker = reactor.every(Duration::from_nanos(1)).unwrap().with_key(2);
+    theirs.write_all(&[7; 4_000]).unwrap();
+    (0..4_000).for_each(|n| tx.send(n).unwrap());
+    let mut events = Events::with_capacity(4);
+    for _ in 0..3_000 {
+        reactor.wait(&mut events).unwrap();
+        for event in &events {
+            match event.key() {
+                0 => (&fd).read_exact(&mut [0]).unwrap(),
+                1 => drop(inbox.try_recv().unwrap()),
+                _ => drop(ticker.try_take().unwrap()),
+            }
+        }
+    }
+    assert!(!spins(&reactor));
+    assert_eq!(reactor.stats().spinning, 0);
+}
+
+#[test]
+fn it_is_listed() {
+    let reactor = reactor();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap().with_key(9);
+    ready(&reactor, &fd);
+    let sources = reactor.sources();
+    let info = sources.iter().next().unwrap();
+    assert_eq!((info.kind, info.key, info.fired, info.ready), (Some(SourceKind::Fd), 9, 1, true));
+    assert_eq!(info.location.unwrap().file(), file!());
+    assert!(format!("{fd:?}").contains("WRITABLE"));
+}

@@ -1,0 +1,500 @@
+//! What outlives a reactor, what a reactor leaves behind, what happens when there are no fds left,
+//! and that signals shorten no wait.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::channel::{
+    self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+};
+use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
+use pollmux::{Events, Reactor, Sim, Source, Time, select};
+use support::alone;
+use support::storm;
+use support::storm::Storm;
+use support::watch::dog;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn virtual_reactor() -> (Sim, Reactor) {
+    let sim = Sim::new();
+    (sim.clone(), Reactor::with_driver(sim).unwrap())
+}
+
+/// The open fds and their flags, but for the one that reads the list.
+fn fds() -> BTreeMap<i32, u32> {
+    let list: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    let flags = |fd: &i32| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let line = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        u32::from_str_radix(line.trim(), 8).ok()
+    };
+    list.into_iter().filter_map(|fd| Some((fd, flags(&fd)?))).collect()
+}
+
+#[track_caller]
+fn assert_no_more_than(before: &BTreeMap<i32, u32>) {
+    let now = fds();
+    assert!(now.keys().eq(before.keys()), "before: {before:?}, now: {now:?}");
+}
+
+// Sources that outlive the reactor.
+
+#[test]
+fn a_timer_that_outlives_its_reactor_is_inert() {
+    let (sim, reactor) = virtual_reactor();
+    let (armed, unarmed) = (reactor.after(HOUR), reactor.timer());
+    let expired = reactor.after(Duration::ZERO);
+    select! { reactor; recv(armed) -> _ => unreachable!(), default => {} }
+    assert!(expired.is_ready() && armed.deadline().is_some());
+    assert!(format!("{armed:?}").contains("inert: false"), "{armed:?}");
+    drop(reactor);
+    for timer in [&armed, &unarmed, &expired] {
+        assert_eq!((timer.is_ready(), timer.try_take(), timer.deadline()), (false, None, None));
+        for _ in 0..2 {
+            assert!(!timer.stop());
+            assert!(!timer.reset(Duration::ZERO));
+            assert!(!timer.reset_at(Time::MAX));
+        }
+        sim.advance(HOUR * 2);
+        assert_eq!((timer.is_ready(), timer.try_take(), timer.deadline()), (false, None, None));
+        assert!(format!("{timer:?}").contains("inert: true"), "{timer:?}");
+    }
+    // Keys stay what they were.
+    assert_eq!(armed.with_key(7).key(), 7);
+}
+
+#[test]
+fn a_ticker_that_outlives_its_reactor_is_inert() {
+    let (sim, reactor) = virtual_reactor();
+    let (armed, stopped, expired) = (
+        reactor.every(HOUR).unwrap(),
+        reactor.every(HOUR).unwrap(),
+        reactor.every(HOUR / 2).unwrap(),
+    );
+    stopped.stop();
+    sim.advance(HOUR / 2);
+    select! { reactor; recv(armed) -> _ => unreachable!(), default => {} }
+    assert!(expired.is_ready());
+    drop(reactor);
+    for ticker in [armed, stopped, expired] {
+        let period = ticker.period();
+        assert_eq!((ticker.is_ready(), ticker.try_take(), ticker.deadline()), (false, None, None));
+        assert!(!ticker.stop() && !ticker.restart());
+        assert_eq!(ticker.reset(period), Ok(false));
+        assert!(ticker.reset(Duration::ZERO).is_err(), "a zero period is one still");
+        sim.advance(HOUR * 2);
+        assert_eq!((ticker.is_ready(), ticker.deadline(), ticker.period()), (false, None, period));
+        assert!(format!("{ticker:?}").contains("inert: true"), "{ticker:?}");
+    }
+}
+
+#[test]
+fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
+    // In each of the states that the reactor may know the channel in: empty, marked, listed as
+    // ready, and at its end.
+    for listed in [false, true] {
+        for held in [0, 2] {
+            let (_, reactor) = virtual_reactor();
+            let (tx, inbox) = reactor.channel(4).unwrap();
+            (0..held).for_each(|n| tx.send(n).unwrap());
+            if listed {
+                let mut events = Events::with_capacity(4);
+                reactor.try_wait(&mut events).unwrap();
+                assert_eq!(events.len(), usize::from(held > 0));
+            }
+            assert!(format!("{inbox:?}").contains("inert: false"), "{inbox:?}");
+            drop(reactor);
+            assert!(format!("{inbox:?}").contains("inert: true"), "{inbox:?}");
+            assert!(!tx.is_disconnected());
+            assert_eq!(
+                (tx.send(9), tx.clone().try_send(10)),
+                (Ok(()), Ok(())),
+                "senders are as before"
+            );
+            assert_eq!(inbox.len(), held + 2);
+            for n in 0..held {
+                assert_eq!(inbox.try_recv(), Ok(n));
+            }
+            assert_eq!((inbox.try_take(), inbox.try_recv()), (Some(Ok(9)), Ok(10)));
+            assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
+            tx.send(11).unwrap();
+            // It can be registered anew, with what it holds.
+            let (_, other) = virtual_reactor();
+            let inbox = other.register(inbox.into_inner()).unwrap();
+            drop(tx);
+            select! { other; recv(inbox) -> got => assert_eq!(got, Ok(11)) }
+            select! { other; recv(inbox) -> got => assert_eq!(got, Err(RecvError)) }
+        }
+    }
+}
+
+#[test]
+fn an_inbox_at_its_end_outlives_its_reactor_too() {
+    for listed in [false, true] {
+        let (_, reactor) = virtual_reactor();
+        let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+        drop(tx);
+        if listed {
+            let mut events = Events::with_capacity(1);
+            reactor.try_wait(&mut events).unwrap();
+            assert_eq!(events.len(), 1);
+        }
+        drop(reactor);
+        for _ in 0..2 {
+            assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+            assert_eq!(inbox.try_take(), Some(Err(RecvError)));
+        }
+    }
+}
+
+#[test]
+fn senders_on_other_threads_outlive_a_native_reactor() {
+    let _dog = dog();
+    for _ in 0..100 {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(2).unwrap();
+        let sender = thread::spawn(move || {
+            let mut sent = 0;
+            while tx.send(sent).is_ok() {
+                sent += 1;
+            }
+            sent
+        });
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(0)) }
+        // The sender may be about to wake the reactor that goes.
+        drop(reactor);
+        for n in 1..5 {
+            while inbox.is_empty() {
+                thread::yield_now();
+            }
+            assert_eq!(inbox.try_recv(), Ok(n));
+        }
+        drop(inbox);
+        assert!(sender.join().unwrap() >= 5);
+    }
+}
+
+#[test]
+fn a_handle_that_outlives_its_reactor_says_so() {
+    let (_, reactor) = virtual_reactor();
+    let handle = reactor.handle();
+    let kept = handle.after(HOUR);
+    assert!(!handle.is_closed() && format!("{handle:?}").contains("closed: false"));
+    assert!(handle.is_same(&reactor) && !handle.is_same(&virtual_reactor().1));
+    drop(reactor);
+    assert!(handle.is_closed() && handle.clone().is_closed());
+    assert!(format!("{handle:?}").contains("closed: true"), "{handle:?}");
+
+    // What is made through it is inert from the first.
+    let (timer, ticker) =
+        (handle.after(Duration::ZERO), handle.every(Duration::from_nanos(1)).unwrap());
+    assert!(handle.every(Duration::ZERO).is_err());
+    assert!(!timer.is_ready() && !timer.stop() && !ticker.is_ready() && !ticker.restart());
+    assert!(format!("{timer:?} {ticker:?}").matches("inert: true").count() == 2);
+    drop((timer, ticker, kept));
+
+    // A registration gives the source back, with what it holds.
+    let (tx, rx) = channel::bounded(2);
+    tx.send(1).unwrap();
+    let failed = handle.register(rx).unwrap_err();
+    assert_eq!(failed.error().kind(), io::ErrorKind::NotConnected);
+    assert!(
+        failed.to_string().contains("dropped") && format!("{failed:?}").contains("dropped"),
+        "{failed}"
+    );
+    let failed = handle.register_with(3, failed.into_inner()).unwrap_err();
+    let rx = failed.into_inner();
+    assert_eq!((rx.try_recv(), tx.is_disconnected()), (Ok(1), false));
+    assert_eq!(handle.channel::<u8>(1).unwrap_err().kind(), io::ErrorKind::NotConnected);
+    let as_io: io::Error = handle.register(rx).unwrap_err().into();
+    assert!(as_io.to_string().contains("dropped"));
+    assert_eq!(tx.send(2), Err(SendError(2)), "the receiver went with the error");
+
+    assert_eq!(handle.stats().live, 0);
+}
+
+#[test]
+fn sources_may_be_dropped_after_their_reactor_in_any_number() {
+    let (_, reactor) = virtual_reactor();
+    // More than one chunk of slots, in all states.
+    let timers: Vec<_> = (0..400).map(|n| reactor.after(Duration::from_secs(n % 3))).collect();
+    let inboxes: Vec<_> = (0..400).map(|_| reactor.channel::<u8>(1).unwrap()).collect();
+    inboxes.iter().step_by(2).for_each(|(tx, _)| tx.send(1).unwrap());
+    timers.iter().skip(1).step_by(5).for_each(|timer| assert!(timer.stop()));
+    let mut events = Events::with_capacity(16);
+    reactor.try_wait(&mut events).unwrap();
+    assert_eq!(events.len(), 16);
+    drop(reactor);
+    assert_eq!(events.iter().count(), 0, "events of a reactor that is gone are skipped");
+    drop(timers);
+    drop(inboxes);
+}
+
+// Fds.
+
+/// How many a reactor has: epoll, timerfd and eventfd; a kqueue; and in the library that stands for
+/// one it has an eventfd inside.
+const FDS: usize = if cfg!(epoll) {
+    3
+} else if cfg!(linux) {
+    2
+} else {
+    1
+};
+
+#[test]
+#[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
+fn every_fd_is_closed_on_exec() {
+    alone!();
+    let before = fds();
+    let reactor = Reactor::new().unwrap();
+    let mut made = fds();
+    made.retain(|fd, _| !before.contains_key(fd));
+    assert_eq!(made.len(), FDS, "{made:?}");
+    let embedded = reactor.embed().unwrap();
+    let raw = Poller::new().unwrap();
+    let raw = (PollerTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
+    let mut made = fds();
+    made.retain(|fd, _| !before.contains_key(fd));
+    // The embedded one has another number of the poller's. A kqueue's timer has no fd before it
+    // is armed.
+    assert_eq!(made.len(), FDS + 1 + FDS, "{made:?}");
+    assert!(made.contains_key(&embedded.as_raw_fd()));
+    for (fd, flags) in made {
+        assert!(flags & libc::O_CLOEXEC as u32 != 0, "fd {fd} has flags {flags:o}");
+    }
+    drop((raw, embedded, reactor));
+    assert_no_more_than(&before);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
+fn ten_thousand_reactors_leave_no_fd_behind() {
+    alone!();
+    let before = fds();
+    let mut kept = Vec::new();
+    for n in 0..10_000 {
+        let reactor = Reactor::new().unwrap();
+        if n % 100 == 0 {
+            // What outlives it does not hold its fds either.
+            let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+            let embedded = (n % 200 == 0).then(|| reactor.embed().unwrap());
+            tx.send(1).unwrap();
+            kept.push((tx, inbox, reactor.after(HOUR), reactor.handle()));
+            drop(embedded);
+        }
+    }
+    kept.iter().for_each(|(_, inbox, ..)| assert_eq!(inbox.try_recv(), Ok(1)));
+    let with_kept = fds();
+    drop(kept);
+    assert_no_more_than(&before);
+    // The waker is shared with senders, which may be about to use it: that one may stay as long
+    // as a source does.
+    let waker = if cfg!(epoll) { 1 } else { FDS };
+    assert!(with_kept.len() <= before.len() + 100 * waker, "{} fds are held", with_kept.len());
+}
+
+/// The system's error, which is the source of an error that explains it.
+fn errno(error: &io::Error) -> Option<i32> {
+    let system =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    error.raw_os_error().or_else(|| system?.raw_os_error())
+}
+
+/// Sets the number of the first fd that may not be had, and gives the former one.
+fn set_fd_limit(limit: u64) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const NONE: u64 = u64::MAX;
+    let former = getrlimit(Resource::Nofile);
+    let current = (limit != NONE).then_some(limit);
+    setrlimit(Resource::Nofile, Rlimit { current, ..former }).unwrap();
+    former.current.unwrap_or(NONE)
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
+fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
+    alone!();
+    let before = fds();
+    // The lowest fds that are free are the ones that are given out.
+    let mut free = (0u64..).filter(|fd| !before.contains_key(&(*fd as i32)));
+    let first: Vec<u64> = free.by_ref().take(FDS + 2).collect();
+    for (left, limit) in first.iter().enumerate() {
+        for _ in 0..3 {
+            let former = set_fd_limit(*limit);
+            let made = Reactor::new();
+            set_fd_limit(former);
+            match made {
+                Ok(reactor) => {
+                    assert!(left >= FDS, "made with {left} fds");
+                    drop(reactor);
+                }
+                Err(error) => {
+                    assert!(left < FDS, "failed with {left} fds: {error}");
+                    assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
+                }
+            }
+            assert_no_more_than(&before);
+        }
+    }
+    // To embed takes one more, and the reactor goes on without it.
+    let reactor = Reactor::new().unwrap();
+    let with_reactor = fds();
+    let former = set_fd_limit(first[FDS]);
+    let failed = reactor.embed();
+    set_fd_limit(former);
+    assert_eq!(errno(&failed.unwrap_err()), Some(libc::EMFILE));
+    assert_no_more_than(&with_reactor);
+    let timer = reactor.after(Duration::ZERO);
+    select! { reactor; recv(timer) -> _ => {} }
+    drop(reactor.embed().expect("the failed attempt counts for nothing"));
+}
+
+/// The stand-in for a kqueue makes a timerfd for each timer that is added, and so can be made to
+/// fail.
+#[cfg(all(kqueue, linux, not(flat)))]
+#[test]
+fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(HOUR);
+    let mut events = Events::with_capacity(1);
+    let open = fds();
+    let former = set_fd_limit((0u64..).find(|fd| !open.contains_key(&(*fd as i32))).unwrap());
+    for _ in 0..3 {
+        let before = reactor.stats();
+        let error = reactor.wait(&mut events).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert_eq!((reactor.stats() - before).waits, 1);
+    }
+    set_fd_limit(former);
+    // It goes on as if nothing had been.
+    let other = tx.clone();
+    let sender = thread::spawn(move || other.send(1).unwrap());
+    select! { reactor;
+        recv(inbox) -> got => assert_eq!(got, Ok(1)),
+        recv(timer) -> _ => unreachable!(),
+    }
+    sender.join().unwrap();
+    timer.reset(Duration::from_millis(2));
+    let due = timer.deadline().unwrap();
+    reactor.wait(&mut events).unwrap();
+    assert!(Time::now() >= due && timer.try_take() == Some(due));
+}
+
+// Signals.
+
+#[test]
+fn signals_shorten_no_wait() {
+    alone!();
+    let d = Duration::from_millis(300);
+    let reactor = Reactor::new().unwrap();
+    let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    let timer = reactor.timer();
+    let mut events = Events::with_capacity(1);
+    let (full, rest) = channel::bounded(1);
+    full.send(0).unwrap();
+    let (_quiet, nothing) = channel::bounded::<u8>(1);
+    let _storm = Storm::begin();
+    // Wall time, because signals interrupt only what really sleeps. When they did not come, or
+    // found it over, it is done again.
+    let lasts = |what: &str, wait: &mut dyn FnMut()| {
+        let mut signals = 0;
+        while signals < 5 {
+            let (start, before) = (Instant::now(), storm::signals());
+            wait();
+            let took = start.elapsed();
+            signals = storm::signals() - before;
+            assert!(took >= d, "{what} took {took:?}");
+        }
+    };
+    let mut interrupted = false;
+    while !interrupted {
+        lasts("a timer", &mut || {
+            let before = reactor.stats();
+            timer.reset(d);
+            let due = timer.deadline();
+            select! { reactor;
+                recv(timer) -> t => assert_eq!(Some(t), due),
+                recv(inbox) -> _ => unreachable!(),
+            }
+            let during = reactor.stats() - before;
+            assert!(during.arms <= 1, "an interrupted wait needs no new arming: {during}");
+            interrupted |= during.waits > 5;
+        });
+    }
+    lasts("a default with a timeout", &mut || {
+        select! { reactor; recv(inbox) -> _ => unreachable!(), default(d) => {} }
+    });
+    lasts("a wait", &mut || {
+        timer.reset(d);
+        reactor.wait(&mut events).unwrap();
+        assert!(timer.try_take().is_some());
+    });
+    lasts("a wait with a timeout", &mut || {
+        reactor.wait_timeout(&mut events, d).unwrap();
+        assert!(events.is_empty());
+    });
+    lasts("a bare recv", &mut || {
+        assert_eq!(nothing.recv_timeout(d), Err(RecvTimeoutError::Timeout));
+    });
+    lasts("a bare send", &mut || {
+        assert_eq!(full.send_timeout(1, d), Err(SendTimeoutError::Timeout(1)));
+    });
+    drop(rest);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn signals_swallow_no_wake_up() {
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let embedded = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&embedded, 0, Interest::READABLE, Mode::Edge).unwrap();
+    let _storm = Storm::begin();
+    let sender = thread::spawn(move || {
+        let mut n = 0;
+        while n < 300 || storm::signals() <= 5 {
+            // so that the receiver sleeps, and is interrupted, at times
+            thread::sleep(Duration::from_micros(n % 7 * 100));
+            tx.send(n).unwrap();
+            n += 1;
+        }
+        n
+    });
+    let mut events = PollEvents::with_capacity(4);
+    let mut next = 0;
+    let received = loop {
+        if next % 2 == 0 {
+            match select! { reactor; recv(inbox) -> got => got } {
+                Ok(got) => assert_eq!(got, next),
+                Err(RecvError) => break next,
+            }
+        } else {
+            embedded.turn().unwrap();
+            match inbox.try_recv() {
+                Ok(got) => assert_eq!(got, next),
+                Err(TryRecvError::Disconnected) => break next,
+                Err(TryRecvError::Empty) => {
+                    match outer.wait(&mut events, None) {
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted),
+                        Ok(()) => assert_eq!(events.len(), 1),
+                    }
+                    continue;
+                }
+            }
+        }
+        next += 1;
+    };
+    assert_eq!(sender.join().unwrap(), received);
+}

@@ -1,0 +1,31 @@
+//! What the public types do, one module a type or a promise.
+
+mod allocations;
+mod bounded;
+mod callbacks;
+mod channels;
+mod context;
+mod due;
+mod dynamic;
+mod embed;
+mod errors;
+mod fds;
+mod guards;
+mod lifecycle;
+mod notifier;
+mod os_timer;
+mod permits;
+mod poller;
+mod regressions;
+mod remote;
+mod scale;
+mod select;
+mod slack;
+mod sources_list;
+mod spin;
+mod tickers;
+mod timer_table;
+mod timers;
+mod traits;
+mod wait;
+mod wakers;

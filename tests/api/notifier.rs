@@ -1,0 +1,239 @@
+//! Notifiers: channels of other makes in a `select!`, without losing a wake-up and without waking
+//! twice.
+
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::{Events, Reactor, Select, Sim, Source, select};
+use support::watch::scripted;
+
+#[test]
+fn many_rings_are_heard_as_one() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    for _ in 0..5 {
+        notifier.notify();
+    }
+    select! { reactor; recv(notified) -> () => {} }
+    select! { reactor; recv(notified) -> () => panic!("heard twice"), default => {} }
+}
+
+#[test]
+fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs_one() {
+    let reactor = Reactor::new().unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let before = reactor.stats();
+    for _ in 0..1_000 {
+        notifier.notify();
+        notifier.notify();
+        select! { reactor; recv(notified) -> () => {} }
+    }
+    assert_eq!((reactor.stats() - before).syscalls(), 0);
+
+    // Rung during the sleep, by the driver's script: a ringer on another thread comes when the
+    // scheduler lets it.
+    let (driver, script) = scripted(&Sim::new());
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    for round in 1..=20 {
+        let ringer = notifier.clone();
+        script.on_sleep(move || {
+            (0..10).for_each(|_| ringer.notify());
+            Ok(())
+        });
+        select! { reactor; recv(notified) -> () => {} }
+        assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (round, round, round));
+        // All ten were heard as one, and the loop is awake: a ring now wakes nobody.
+        select! { reactor; recv(notified) -> () => panic!("heard twice"), default => {} }
+        notifier.notify();
+        select! { reactor; recv(notified) -> () => {} }
+        assert_eq!(script.wakes(), round);
+    }
+}
+
+#[test]
+fn no_message_of_a_foreign_channel_is_lost_with_four_senders_and_a_ticker() {
+    const EACH: u32 = 20_000;
+    let reactor = Reactor::new().unwrap();
+    let (tx, rx) = mpsc::channel();
+    let (notifier, notified) = reactor.notifier();
+    let tx = notifier.attach(tx);
+    for sender in 0..4u32 {
+        let tx = tx.clone();
+        thread::spawn(move || (0..EACH).for_each(|n| tx.with(|tx| tx.send((sender, n)).unwrap())));
+    }
+    drop(tx);
+    let source = notified.receiving(|| match rx.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        message => Some(message),
+    });
+    let ticker = reactor.every(Duration::from_millis(1)).unwrap();
+    let mut next = [0u32; 4];
+    loop {
+        select! { reactor;
+            recv(source) -> message => match message {
+                Ok((sender, n)) => {
+                    assert_eq!(n, next[sender as usize]);
+                    next[sender as usize] += 1;
+                }
+                Err(_) => break,
+            },
+            recv(ticker) -> _tick => {},
+        }
+    }
+    assert_eq!(next, [EACH; 4]);
+}
+
+#[test]
+fn what_was_sent_before_the_source_was_made_is_received() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (tx, rx) = mpsc::channel();
+    tx.send(1).unwrap();
+    let (_notifier, notified) = reactor.notifier();
+    let source = notified.receiving(|| rx.try_recv().ok());
+    select! { reactor; recv(source) -> n => assert_eq!(n, 1) }
+    select! { reactor; recv(source) -> _n => panic!("nothing was sent"), default => {} }
+}
+
+#[test]
+fn dropping_the_attached_sender_rings_after_the_sender_is_gone() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, rx) = mpsc::channel::<()>();
+    let (notifier, notified) = reactor.notifier();
+    let tx = notifier.attach(tx);
+    let source = notified.receiving(|| match rx.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        end => Some(end),
+    });
+    thread::spawn(move || drop(tx));
+    select! { reactor; recv(source) -> end => assert_eq!(end, Err(TryRecvError::Disconnected)) }
+}
+
+#[test]
+fn wait_reports_a_bell_once_until_it_is_rung_again() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let notified = notified.with_key(3);
+    let mut events = Events::with_capacity(4);
+    for _ in 0..3 {
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        notifier.notify();
+        for _ in 0..2 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [3]);
+        }
+        assert_eq!(notified.try_take(), Some(()));
+    }
+}
+
+#[test]
+fn a_bell_outlives_its_reactor_and_is_inert() {
+    let reactor = Reactor::new().unwrap();
+    let (notifier, notified) = reactor.notifier();
+    drop(reactor);
+    notifier.notify();
+    assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
+}
+
+/// A foreign channel with these messages in it, that were sent before its source was made.
+fn with_messages(
+    reactor: &Reactor,
+    n: u32,
+) -> (mpsc::Sender<u32>, pollmux::sources::FnSource<impl Fn() -> Option<u32>>) {
+    let (tx, rx) = mpsc::channel();
+    (0..n).for_each(|i| tx.send(i).unwrap());
+    let (_, notified) = reactor.notifier();
+    (tx, notified.with_key(4).receiving(move || rx.try_recv().ok()))
+}
+
+#[test]
+fn a_message_sent_before_the_source_is_found_by_wait() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (_tx, source) = with_messages(&reactor, 2);
+    let mut events = Events::with_capacity(4);
+    for n in 0..2 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [4]);
+        assert_eq!(source.try_take(), Some(n));
+    }
+    assert_eq!(source.try_take(), None);
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty());
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_message_sent_before_the_source_makes_the_fd_readable() {
+    use pollmux::sys::{self, Interest, Mode, Poller};
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
+    inner.turn().unwrap();
+    let (_tx, source) = with_messages(&reactor, 1);
+    outer.wait(&mut sys::PollEvents::with_capacity(1), None).unwrap();
+    assert_eq!(inner.turn().unwrap(), 1);
+    assert_eq!((source.try_take(), source.try_take()), (Some(0), None));
+    assert_eq!(inner.turn().unwrap(), 0);
+}
+
+#[test]
+fn what_a_select_leaves_is_found_by_wait() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (_tx, source) = with_messages(&reactor, 3);
+    let mut events = Events::with_capacity(4);
+    select! { reactor; recv(source) -> n => assert_eq!(n, 0) }
+    reactor.try_wait(&mut events).unwrap();
+    assert_eq!((events.len(), source.try_take()), (1, Some(1)));
+    select! { reactor; recv(source) -> n => assert_eq!(n, 2) }
+    select! { reactor; recv(source) -> _ => panic!("nothing"), default => {} }
+    reactor.try_wait(&mut events).unwrap();
+    assert!(events.is_empty());
+
+    // One ring for two messages; the closure panics once.
+    let (tx, rx) = mpsc::channel();
+    let (notifier, notified) = reactor.notifier();
+    let panics = std::cell::Cell::new(true);
+    let source = notified.receiving(|| {
+        assert!(!panics.replace(false), "the closure panics once");
+        rx.try_recv().ok()
+    });
+    tx.send(1).unwrap();
+    tx.send(2).unwrap();
+    notifier.notify();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.try_take()));
+    assert!(caught.is_err());
+    for n in [1, 2] {
+        reactor.try_wait(&mut events).unwrap();
+        assert_eq!((events.len(), source.try_take()), (1, Some(n)));
+    }
+}
+
+#[test]
+fn a_set_does_not_choose_an_empty_foreign_channel() {
+    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let (tx, rx) = mpsc::channel();
+    let source = notified.receiving(|| rx.try_recv().ok());
+    let mut select = Select::new(&reactor);
+    select.recv(&source);
+    assert!(select.try_wait().unwrap().is_none());
+    for n in 0..100 {
+        tx.send(n).unwrap();
+        notifier.notify();
+        assert_eq!(select.wait().unwrap().recv(&source), Some(n));
+        assert!(select.try_wait().unwrap().is_none());
+    }
+    // A case that is not completed keeps its message.
+    tx.send(7).unwrap();
+    notifier.notify();
+    drop(select.wait().unwrap());
+    assert_eq!(select.wait().unwrap().recv(&source), Some(7));
+    tx.send(8).unwrap();
+    notifier.notify();
+    drop(select.wait().unwrap());
+    select! { reactor; recv(source) -> n => assert_eq!(n, 8) }
+    assert!(select.try_wait().unwrap().is_none());
+}

@@ -1,0 +1,130 @@
+//! A channel counts 16,383 permits at most: beyond that a send case is not ready.
+
+use std::time::Duration;
+
+use pollmux::{Outbox, Reactor, Select, Sim, Time, channel, select};
+use support::watch::dog;
+
+const MOST: usize = 16_383;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// As many permits of one channel as it can count, each held by a set whose case was chosen.
+struct Held {
+    sim: Sim,
+    reactor: Reactor,
+    outbox: &'static Outbox<u32>,
+    rx: channel::Receiver<u32>,
+    sets: Vec<Select<'static>>,
+}
+
+fn held(permits: usize) -> Held {
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (tx, rx) = channel::bounded::<u32>(20_000);
+    let outbox: &'static Outbox<u32> = Box::leak(Box::new(reactor.register(tx).unwrap()));
+    let sets = (0..permits).map(|_| {
+        let mut set = Select::new(&reactor);
+        set.send(outbox);
+        // Forgotten: the permit stays with the set, until its next wait or its drop.
+        std::mem::forget(set.try_wait().unwrap().expect("a permit"));
+        set
+    });
+    let sets = sets.collect();
+    Held { sim, reactor, outbox, rx, sets }
+}
+
+#[test]
+fn the_last_permit_can_be_taken() {
+    let _dog = dog();
+    let mut held = held(MOST - 1);
+    let mut set = Select::new(&held.reactor);
+    set.send(held.outbox);
+    set.wait().unwrap().send(held.outbox, 1).unwrap();
+    assert_eq!(held.rx.try_recv(), Ok(1));
+    held.sets.clear();
+}
+
+#[test]
+fn no_more_permits_is_as_full() {
+    let _dog = dog();
+    let mut held = held(MOST);
+    let outbox = held.outbox;
+    // A message needs no permit, and there is room for some.
+    assert!(!held.rx.is_full());
+    let mut set = Select::new(&held.reactor);
+    set.send(outbox);
+    assert!(set.try_wait().unwrap().is_none());
+    assert!(set.wait_timeout(ms(5)).unwrap().is_none());
+    assert_eq!(held.sim.now(), Time::ZERO + ms(5));
+    select! { held.reactor; send(outbox, 1) -> _ => panic!("sent"), default => {} }
+    select! { held.reactor; send(outbox, 1) -> _ => panic!("sent"), default(ms(5)) => {} }
+    assert_eq!(held.sim.now(), Time::ZERO + ms(10));
+    let timer = held.reactor.after(ms(5));
+    select! { held.reactor; biased; send(outbox, 1) -> _ => panic!("sent"), recv(timer) -> _ => {} }
+
+    // One that goes back is to be had again.
+    drop(held.sets.pop());
+    select! { held.reactor;
+        send(outbox, 2) -> sent => assert!(sent.is_ok()),
+        default => panic!("full"),
+    }
+    assert_eq!(held.rx.try_recv(), Ok(2));
+}
+
+#[test]
+fn a_blocked_send_case_gets_a_used_permit() {
+    let _dog = dog();
+    // A callback uses, or gives back, a permit while the select waits for one.
+    for uses in [true, false] {
+        let mut held = held(MOST);
+        let outbox = held.outbox;
+        let mut last = held.sets.pop();
+        let reactor = &held.reactor;
+        let timer = reactor.after(ms(5));
+        let call = reactor.call_after(ms(1), move |_| {
+            // The set's next wait gives the permit back and takes one.
+            let Some(mut set) = last.take() else { return };
+            if uses {
+                set.try_wait().unwrap().unwrap().send(outbox, 3).unwrap();
+            }
+        });
+        select! { reactor;
+            send(outbox, 4) -> sent => assert!(sent.is_ok()),
+            recv(timer) -> _ => panic!("no permit"),
+        }
+        assert_eq!(held.sim.now(), Time::ZERO + ms(1));
+        assert_eq!(held.rx.try_iter().collect::<Vec<_>>(), if uses { vec![3, 4] } else { vec![4] });
+        drop(call);
+    }
+}
+
+#[test]
+fn a_used_permit_wakes_another_reactor() {
+    let _dog = dog();
+    // Two reactors on two threads send through one channel.
+    let reactor = Reactor::new().unwrap();
+    let (tx, rx) = channel::bounded::<u32>(20_000);
+    let outbox = reactor.register(tx.clone()).unwrap();
+    let mut sets: Vec<_> = (0..MOST)
+        .map(|_| {
+            let mut set = Select::new(&reactor);
+            set.send(&outbox);
+            std::mem::forget(set.try_wait().unwrap().expect("a permit"));
+            set
+        })
+        .collect();
+    let other = std::thread::spawn(move || {
+        let reactor = Reactor::new().unwrap();
+        let outbox = reactor.register(tx).unwrap();
+        select! { reactor; send(outbox, 9) -> sent => assert!(sent.is_ok()) }
+    });
+    std::thread::sleep(ms(20));
+    sets.pop().unwrap().try_wait().unwrap().unwrap().send(&outbox, 1).unwrap();
+    other.join().unwrap();
+    let mut got: Vec<_> = rx.try_iter().collect();
+    got.sort_unstable();
+    assert_eq!(got, [1, 9]);
+}

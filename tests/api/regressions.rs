@@ -1,0 +1,881 @@
+//! Bugs that other event loops, timers and channels had: one test for each, named after the
+//! behaviour that was broken, with its origin.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::channel::{self, TryRecvError};
+use pollmux::sys::{self, Interest, Mode, Poller};
+use pollmux::{
+    Events, Handle, Reactor, Sim, Source, Tick, Ticker, Time, Timer,
+    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
+    select,
+    sources::{BeforeSleep, ZeroPeriod},
+};
+
+use support::cpu::timed;
+use support::time::{at, keys, ms, ready_keys, simulated, simulated_from};
+use support::watch::{again, dog, spawn, test_name};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// calloop 30.
+#[test]
+fn cancelling_an_earlier_timer_leaves_the_later_ones_alone() {
+    for by_drop in [false, true] {
+        let (sim, reactor) = simulated();
+        let mut timers: Vec<Timer> = (1..=10).map(|n| reactor.after(ms(n)).with_key(n)).collect();
+        for n in [0, 2, 5] {
+            assert!(timers[n].stop());
+        }
+        if by_drop {
+            timers.retain(|timer| timer.deadline().is_some());
+        }
+        let mut events = Events::with_capacity(4);
+        for n in [2, 4, 5, 7, 8, 9, 10] {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!((keys(&events), sim.now()), (vec![n], at(n)));
+            assert!(timers.iter().any(|timer| timer.key() == n && timer.try_take() == Some(at(n))));
+        }
+        assert_eq!(reactor.wait(&mut events).unwrap_err().kind(), io::ErrorKind::Deadlock);
+    }
+}
+
+/// smithay 1927, calloop 238.
+#[test]
+fn cancelled_timers_leave_nothing_behind_and_cost_no_search() {
+    let (sim, reactor) = simulated();
+    let live: Vec<Timer> = (0..100_000).map(|n| reactor.after(ms(1_000 + n))).collect();
+    let ((), took) = timed(|| {
+        for n in 0..100_000 {
+            let timer = reactor.after(ms(n * 7_919 % 200_000));
+            assert!(timer.stop());
+            drop(timer);
+        }
+    });
+    // Linear searches would be 10^10 steps. This is far from that on any machine.
+    assert!(took < Duration::from_secs(10), "{took:?} of CPU time");
+    assert_eq!(reactor.stats().live, live.len());
+    sim.advance(ms(999));
+    assert_eq!((ready_keys(&reactor).len(), reactor.stats().expired), (0, 0));
+    // What they have left in the queue, if anything, is no more than one call puts away.
+    let before = reactor.stats();
+    assert_eq!((ready_keys(&reactor).len(), (reactor.stats() - before).cleaned), (0, 0));
+}
+
+/// calloop 79, 82.
+#[test]
+fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
+    // Through the kernel's timer, for which a zero means "disarm". Then it hangs.
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (zero, later) = (reactor.after(Duration::ZERO), reactor.after(ms(3)));
+    let far = reactor.after(HOUR);
+    // Biased: `later` is due as well if this thread was kept from running.
+    select! { reactor; biased;
+        recv(zero) -> _ => {}
+        recv(later) -> _ => panic!("the zero timer was due first"),
+        recv(far) -> _ => unreachable!(),
+    }
+    zero.reset_at(Time::ZERO);
+    select! { reactor;
+        recv(zero) -> due => assert_eq!(due, Time::ZERO),
+        recv(far) -> _ => unreachable!(),
+    }
+    select! { reactor; recv(later) -> _ => {}, recv(far) -> _ => unreachable!() }
+}
+
+/// calloop 142, mio 1614, smol 109.
+#[test]
+fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
+    // Real time: the rounding of a kernel's timeout is the point.
+    let reactor = Reactor::new().unwrap();
+    let timer = reactor.timer();
+    let lateness = || {
+        timer.reset(Duration::from_micros(300));
+        select! { reactor; recv(timer) -> due => Time::now() - due }
+    };
+    let before = reactor.stats();
+    let late: Vec<Duration> = (0..100).map(|_| lateness()).collect();
+    let during = reactor.stats() - before;
+    assert!(during.waits <= 200, "spins: {during}");
+    // A loaded machine delays some, a rounded timeout delays each. (A wait that began when it was
+    // over is not late at all: so five of them in a row.)
+    let (enough, start, mut in_a_row) = (Duration::from_micros(600), Instant::now(), 0);
+    let mut later = late.iter().copied().chain(std::iter::repeat_with(lateness));
+    while in_a_row < 5 {
+        in_a_row = if later.next().unwrap() < enough { in_a_row + 1 } else { 0 };
+        assert!(start.elapsed() < Duration::from_secs(60), "no five in a row: {late:?} late");
+    }
+}
+
+/// libuv 4245.
+#[test]
+fn a_zero_timer_re_armed_in_its_own_arm_does_not_starve_the_loop() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let zero = reactor.after(Duration::ZERO).with_key(1);
+    tx.send(()).unwrap();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    let mut seen = 0;
+    for event in &events {
+        seen += 1;
+        if event.key() == 1 {
+            zero.try_take();
+            zero.reset(Duration::ZERO);
+        } else {
+            assert_eq!(inbox.try_recv(), Ok(()));
+        }
+    }
+    assert_eq!(seen, 2, "each once, and the wait has returned");
+}
+
+/// libuv 4773.
+#[test]
+fn a_timer_armed_late_in_a_busy_turn_is_not_early_by_the_length_of_the_turn() {
+    // Real time: the error was a clock read once a turn, in milliseconds.
+    let reactor = Reactor::new().unwrap();
+    let timer = reactor.after(Duration::ZERO);
+    for _ in 0..20 {
+        let start = select! { reactor; recv(timer) -> _ => {
+            let cached = reactor.now();
+            while Time::now() - cached < ms(2) {}
+            let start = Instant::now();
+            timer.reset(Duration::from_micros(1_500));
+            start
+        }};
+        select! { reactor;
+            recv(timer) -> _ => assert!(start.elapsed() >= Duration::from_micros(1_500)),
+        }
+        timer.reset(Duration::ZERO);
+    }
+}
+
+/// async-io 250.
+#[test]
+fn a_timer_fires_while_messages_never_cease() {
+    let (sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(64).unwrap();
+    let timer = reactor.after(ms(1)).with_key(1);
+    (0..64).for_each(|n| tx.send(n).unwrap());
+    sim.advance(ms(1));
+    let mut turns = 0;
+    loop {
+        select! { reactor;
+            recv(inbox) -> n => tx.send(n.unwrap()).unwrap(),
+            recv(timer) -> _ => break,
+        }
+        turns += 1;
+        assert!(turns < 1_000);
+    }
+    timer.reset(Duration::ZERO);
+    let fired = select! { reactor; biased;
+        recv(timer) -> _ => true,
+        recv(inbox) -> _ => false,
+    };
+    assert!(fired, "seen by the very next turn");
+    timer.reset(Duration::ZERO);
+    assert!(ready_keys(&reactor).contains(&1));
+}
+
+/// async-io 73.
+#[test]
+fn a_timer_due_exactly_now_fires_under_simulated_time() {
+    for start in [Time::ZERO, at(1), Time::from_nanos(u64::MAX - 10_000_000)] {
+        let (sim, reactor) = simulated_from(start);
+        let timer = reactor.at(sim.now());
+        select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (start, start)) }
+        // The driver stops the clock exactly at the deadline, not beyond.
+        timer.reset(ms(5));
+        select! { reactor;
+            recv(timer) -> due => assert_eq!((due, sim.now()), (start + ms(5), start + ms(5))),
+        }
+        timer.reset(ms(1));
+        sim.advance(ms(1));
+        assert!(select! { reactor; recv(timer) -> _ => true, default => false });
+    }
+}
+
+/// golang 14038, 37196, 69312.
+#[test]
+fn stop_and_reset_tell_the_truth_and_leave_no_stale_value() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(10));
+    sim.advance(ms(10));
+    assert_eq!(ready_keys(&reactor), [timer.key()]);
+    // Expired, not received: false would mean "go and drain it".
+    assert!(timer.reset(ms(10)));
+    assert!(select! { reactor; recv(timer) -> _ => false, default => true });
+    select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(20), at(20))) }
+    assert!(!timer.stop(), "received: there is nothing to stop");
+    assert!(!timer.reset(ms(10)));
+    sim.advance(ms(10));
+    assert!(timer.stop());
+    assert!(!timer.reset(ms(10)), "not true twice for one expiry");
+}
+
+/// tokio 8334.
+#[test]
+fn timers_work_after_any_uptime() {
+    let days = |n: u64| n * 86_400_000_000_000;
+    let starts = [
+        days(12),
+        days(13),
+        (1 << 31) * 1_000_000,
+        (1 << 32) * 1_000_000,
+        (1 << 30) * 1_000_000 * 1_000,
+        1 << 53,
+        days(36_500),
+        1 << 63,
+    ];
+    for start in starts {
+        let (sim, reactor) = simulated_from(Time::from_nanos(start - 2_500_000));
+        let timer = reactor.timer();
+        let ticker = reactor.every(ms(1)).unwrap();
+        for n in 1..=5 {
+            // Across the boundary.
+            let deadline = sim.now() + ms(1);
+            timer.reset(ms(1));
+            select! { reactor; biased;
+                recv(timer) -> due => {
+                    assert_eq!((due, sim.now()), (deadline, deadline), "step {n} at {start}");
+                }
+                recv(ticker) -> _ => unreachable!("timers come first here"),
+            }
+            select! { reactor;
+                recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (deadline, 0)),
+            }
+        }
+        // And a wait that lasts for days.
+        timer.reset(Duration::from_nanos(days(30)));
+        let deadline = sim.now() + Duration::from_nanos(days(30));
+        select! { reactor;
+            recv(timer) -> due => assert_eq!((due, sim.now()), (deadline, deadline)),
+        }
+    }
+}
+
+/// tokio 3190.
+#[test]
+fn a_new_earlier_timer_is_what_the_next_wait_ends_at() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let far = reactor.after(HOUR);
+    // The kernel's timer is armed for `far` by the time this returns.
+    assert!(select! { reactor; recv(far) -> _ => false, default(ms(1)) => true });
+    let near = reactor.after(ms(5));
+    select! { reactor; recv(far) -> _ => unreachable!(), recv(near) -> _ => {} }
+    far.reset(ms(5)); // the same by a reset
+    select! { reactor; recv(far) -> _ => {}, recv(near) -> _ => unreachable!() }
+}
+
+/// crossbeam 795, 1329, tokio 6634.
+#[test]
+fn the_longest_duration_panics_neither_at_once_nor_on_the_second_tick() {
+    let reactor = Reactor::new().unwrap();
+    let timer = reactor.after(Duration::MAX);
+    let ticker = reactor.every(Duration::MAX).unwrap();
+    let fired = |timeout| {
+        select! { reactor;
+            recv(timer) -> _ => true,
+            recv(ticker) -> _ => true,
+            default(timeout) => false,
+        }
+    };
+    assert!(!fired(ms(1)));
+    assert!(timer.reset(Duration::MAX) && ticker.restart());
+    assert!(!fired(ms(1)));
+    // A first tick that comes, and a second one out of reach.
+    let (sim, reactor) = simulated();
+    let ticker = reactor.every(Duration::from_nanos(u64::MAX / 2 + 1)).unwrap();
+    select! { reactor; recv(ticker) -> tick => assert_eq!(tick.missed, 0) }
+    sim.advance(Duration::MAX);
+    assert!(select! { reactor; recv(ticker) -> _ => false, default => true });
+}
+
+/// golang 49315.
+#[test]
+fn resetting_a_ticker_to_zero_is_an_error_and_does_not_hang() {
+    let (sim, reactor) = simulated();
+    let ticker = reactor.every(ms(10)).unwrap();
+    assert_eq!(ticker.reset(Duration::ZERO), Err(ZeroPeriod));
+    select! { reactor; recv(ticker) -> _ => assert_eq!(sim.now(), at(10)) }
+}
+
+/// calloop 200.
+#[test]
+fn a_busy_channel_does_not_starve_the_others() {
+    let (_sim, reactor) = simulated();
+    let (busy_tx, busy) = reactor.channel(8).unwrap();
+    let (quiet_tx, quiet) = reactor.channel(8).unwrap();
+    (0..8).for_each(|n| busy_tx.send(n).unwrap());
+    let mut events = Events::with_capacity(1);
+    for n in 0..100 {
+        quiet_tx.send(n).unwrap();
+        let mut turns = 0;
+        while !quiet.is_empty() {
+            reactor.wait(&mut events).unwrap();
+            if keys(&events) == [quiet.key()] {
+                assert_eq!(quiet.try_recv(), Ok(n));
+            } else {
+                busy_tx.send(busy.try_recv().unwrap()).unwrap();
+            }
+            turns += 1;
+            assert!(turns <= 3);
+        }
+        quiet_tx.send(n).unwrap();
+        let mut turns = 0;
+        while !quiet.is_empty() {
+            select! { reactor;
+                recv(busy) -> m => busy_tx.send(m.unwrap()).unwrap(),
+                recv(quiet) -> m => assert_eq!(m, Ok(n)),
+            }
+            turns += 1;
+            assert!(turns < 1_000);
+        }
+    }
+}
+
+/// calloop 227, 171.
+#[test]
+fn a_message_sent_while_the_last_one_is_handled_is_not_forgotten() {
+    let (_sim, reactor) = simulated();
+    let (tx, rx) = channel::bounded(4);
+    let inbox = reactor.register_with(1, rx).unwrap();
+    let mut events = Events::with_capacity(4);
+    tx.send(0).unwrap();
+    for n in 0..100 {
+        // On a virtual clock a forgotten message is an error: nothing can end the wait.
+        reactor.wait(&mut events).unwrap();
+        for event in &events {
+            assert_eq!((event.key(), inbox.try_recv()), (1, Ok(n)));
+            tx.send(n + 1).unwrap(); // after the channel was found empty, before the wait is called
+        }
+    }
+    for n in 100..200 {
+        select! { reactor;
+            recv(inbox) -> got => { assert_eq!(got, Ok(n)); tx.send(n + 1).unwrap() }
+        }
+    }
+}
+
+/// calloop 227, 171, with the race.
+#[test]
+fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let sender = thread::spawn(move || (0..20_000).for_each(|n| tx.send(n).unwrap()));
+    let far = reactor.after(HOUR);
+    for n in 0..20_000 {
+        select! { reactor; biased;
+            recv(inbox) -> got => assert_eq!(got, Ok(n)),
+            recv(far) -> _ => unreachable!(),
+        }
+    }
+    sender.join().unwrap();
+}
+
+const CHILD: &str = "POLLMUX_INTERRUPTED_CHILD";
+
+/// Runs this test in a process of its own, which is stopped and continued again and again until it
+/// ends: each time its waits are interrupted, without a signal handler. Returns false in that
+/// process: the caller goes on there.
+fn interrupt_in_child() -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return false;
+    }
+    let test = test_name();
+    let mut child = spawn(again(&test).env(CHILD, "1").stdout(Stdio::piped()));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("begins")));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > Duration::from_secs(600) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{test} does not end while it is interrupted");
+        }
+        for signal in ["STOP", "CONT"] {
+            // It may have ended meanwhile; then there is nothing to stop.
+            let _ = Command::new("kill")
+                .args([format!("-{signal}"), child.id().to_string()])
+                .stderr(Stdio::null())
+                .status();
+            // Real time: between two interruptions there must be some to be interrupted in.
+            thread::sleep(ms(4));
+        }
+    };
+    assert!(
+        status.success(),
+        "{test}, interrupted: {:?}",
+        lines.map(Result::unwrap).collect::<Vec<_>>()
+    );
+    true
+}
+
+/// mio 742, netty 14368.
+#[test]
+fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
+    if interrupt_in_child() {
+        return;
+    }
+    let reactor = Reactor::new().unwrap();
+    let timer = reactor.timer();
+    let mut events = Events::with_capacity(1);
+    println!("begins");
+    // Real time: the child is interrupted every few ms. A wait that began anew each time would not
+    // end. When nothing was interrupted it is done again.
+    loop {
+        let before = reactor.stats();
+        let start = Instant::now();
+        timer.reset(ms(200));
+        select! { reactor; recv(timer) -> _ => assert!(start.elapsed() >= ms(200)) }
+        let start = Instant::now();
+        assert!(select! { reactor; recv(timer) -> _ => false, default(ms(200)) => true });
+        assert!(start.elapsed() >= ms(200));
+        let start = Instant::now();
+        reactor.wait_timeout(&mut events, ms(200)).unwrap();
+        assert!(start.elapsed() >= ms(200) && events.is_empty());
+        let during = reactor.stats() - before;
+        assert!(during.arms <= 3, "an interrupted wait is still armed: {during}");
+        if during.waits > 3 {
+            break;
+        }
+    }
+}
+
+/// polling 265 (its half that is not about kqueue).
+#[test]
+fn an_interruption_swallows_no_wake_up() {
+    if interrupt_in_child() {
+        return;
+    }
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (back, pings) = channel::bounded::<u32>(1);
+    thread::spawn(move || {
+        for n in pings {
+            // Real time: the reactor falls asleep, and is interrupted or not.
+            thread::sleep(Duration::from_micros(500));
+            tx.send(n).unwrap();
+        }
+    });
+    println!("begins");
+    let far = reactor.after(HOUR);
+    for n in 0..300 {
+        back.send(n).unwrap();
+        select! { reactor;
+            recv(inbox) -> got => assert_eq!(got, Ok(n)),
+            recv(far) -> _ => unreachable!(),
+        }
+    }
+}
+
+/// libuv 2226.
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn senders_may_wake_a_reactor_that_is_going_away() {
+    for round in 0..200 {
+        let reactor = Reactor::new().unwrap();
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let tx = tx.clone();
+                thread::spawn(move || {
+                    let mut sent = 0u64;
+                    while !tx.try_send(sent).is_err_and(|error| error.is_disconnected()) {
+                        sent += 1;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..round % 7 {
+            select! { reactor; recv(inbox) -> got => assert!(got.is_ok()) }
+        }
+        // The reactor sleeps between turns when it is embedded: then its senders wake it.
+        let embedded = (round % 2 == 0).then(|| reactor.embed().unwrap());
+        if round % 3 == 0 {
+            drop(inbox);
+            drop(reactor);
+        } else {
+            drop(reactor);
+            drop(inbox);
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        drop(embedded);
+    }
+}
+
+/// kanal 50, tokio 5947.
+#[test]
+fn a_losing_case_keeps_its_message() {
+    let (_sim, reactor) = simulated();
+    let (a_tx, a) = reactor.channel(4).unwrap();
+    let (b_tx, b) = reactor.channel(4).unwrap();
+    let timer = reactor.timer();
+    let ticker = reactor.every(ms(1)).unwrap();
+    for n in 0..1_000 {
+        a_tx.send(n).unwrap();
+        b_tx.send(n).unwrap();
+        timer.reset(Duration::ZERO);
+        ticker.reset(ms(1)).unwrap();
+        let (mut got_a, mut got_b, mut got_timer) = (0, 0, 0);
+        for _ in 0..3 {
+            select! { reactor;
+                recv(a) -> got => { assert_eq!(got, Ok(n)); got_a += 1; }
+                recv(b) -> got => { assert_eq!(got, Ok(n)); got_b += 1; }
+                recv(timer) -> _ => got_timer += 1,
+                recv(ticker) -> _ => unreachable!("virtual time stands still"),
+            }
+        }
+        assert_eq!((got_a, got_b, got_timer), (1, 1, 1));
+    }
+    // Losing to a timeout takes nothing either.
+    assert!(select! { reactor; recv(a) -> _ => false, default(Duration::from_micros(10)) => true });
+    a_tx.send(7).unwrap();
+    select! { reactor; recv(a) -> got => assert_eq!(got, Ok(7)) }
+}
+
+/// calloop 156.
+#[test]
+fn a_reused_slot_does_not_get_the_event_of_its_last_owner() {
+    let (sim, reactor) = simulated();
+    let first = reactor.after(ms(1)).with_key(1);
+    let old = reactor.after(ms(1)).with_key(2);
+    sim.advance(ms(1));
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    let mut seen = Vec::new();
+    let mut old = Some(old);
+    let mut replacement = None;
+    for event in &events {
+        seen.push(event.key());
+        old = None;
+        let new = replacement.get_or_insert_with(|| reactor.after(Duration::ZERO).with_key(3));
+        assert_eq!(ready_keys(&reactor), [1, 3], "the new one is ready in the old one's slot");
+        assert!(new.is_ready());
+    }
+    assert_eq!(seen, [1]);
+    drop((first, old));
+}
+
+/// mio 219, 172.
+#[test]
+fn in_one_batch_what_the_first_event_takes_away_is_not_reported() {
+    let (sim, reactor) = simulated();
+    let a = reactor.after(ms(1)).with_key(1);
+    let mut stopped = Some(reactor.after(ms(1)).with_key(2));
+    let mut dropped = Some(reactor.every(ms(1)).unwrap().with_key(3));
+    let (tx, rx) = channel::bounded(1);
+    let mut gone = Some(reactor.register_with(4, rx).unwrap());
+    tx.send(()).unwrap();
+    let last = reactor.after(ms(1)).with_key(5);
+    sim.advance(ms(1));
+    let mut events = Events::with_capacity(8);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(events.len(), 5);
+    let mut seen = Vec::new();
+    for event in &events {
+        seen.push(event.key());
+        if event.key() == 1 {
+            assert!(stopped.as_ref().unwrap().stop());
+            (dropped, gone) = (None, None);
+        }
+    }
+    assert_eq!(seen, [1, 5]);
+    a.try_take();
+    last.try_take();
+    stopped = None;
+    assert_eq!(ready_keys(&reactor), []);
+    drop((stopped, dropped, gone));
+}
+
+/// A source that uses its reactor in every hook.
+struct Meddler {
+    handle: Handle,
+    timer: Timer,
+    calls: Cell<u32>,
+}
+
+impl Meddler {
+    fn meddle(&self) {
+        self.calls.set(self.calls.get() + 1);
+        let _ = (self.handle.stats(), self.handle.now(), format!("{:?}", self.handle));
+        let temporary = self.handle.after(ms(1));
+        temporary.reset(ms(2));
+        temporary.stop();
+        self.timer.reset(ms(50));
+        let (tx, inbox) = self.handle.channel(1).unwrap();
+        // A message sent in a hook ends the sleep that it is sent before, so not every time.
+        if self.calls.get() < 20 {
+            tx.send(1).unwrap();
+            let got = select! { self.handle; recv(inbox) -> got => got, default => unreachable!() };
+            assert_eq!(got, Ok(1));
+        }
+        self.handle.try_wait(&mut Events::with_capacity(1)).unwrap();
+    }
+}
+
+impl Source for Meddler {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        self.meddle();
+        false
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.meddle();
+        let _ = blocking.now();
+        Ok(())
+    }
+    fn after_sleep(&self) {
+        self.meddle();
+    }
+    fn belongs_to(&self, _: &Handle) -> bool {
+        self.meddle();
+        true
+    }
+}
+
+/// calloop 109, 117.
+#[test]
+fn a_source_s_hooks_may_use_the_reactor() {
+    let (_sim, reactor) = simulated();
+    let meddler = Meddler { handle: reactor.handle(), timer: reactor.timer(), calls: Cell::new(0) };
+    let timer = reactor.after(ms(10));
+    select! { reactor;
+        recv(meddler) -> () => unreachable!(),
+        recv(timer) -> due => assert_eq!(due, at(10)),
+    }
+    assert!(meddler.calls.get() > 20, "every hook was called: {}", meddler.calls.get());
+    drop(meddler);
+    assert_eq!(reactor.stats().live, 1);
+}
+
+/// A driver that uses the handle of its own reactor.
+struct MeddlingDriver {
+    sim: Sim,
+    handle: Rc<RefCell<Option<Handle>>>,
+}
+
+fn use_handle(handle: &Handle) {
+    let _ = (handle.stats(), handle.now(), format!("{handle:?}"));
+    let timer = handle.after(ms(1_000));
+    timer.reset(ms(2_000));
+    timer.stop();
+    drop(timer);
+    let mut events = Events::with_capacity(1);
+    match handle.try_wait(&mut events) {
+        Ok(()) => assert!(events.is_empty()),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotConnected),
+    }
+}
+
+impl Driver for MeddlingDriver {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        if let Some(handle) = &*self.handle.borrow() {
+            use_handle(handle);
+        }
+        self.sim.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.sim.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.sim.clock()
+    }
+}
+
+impl Drop for MeddlingDriver {
+    fn drop(&mut self) {
+        // A second panic would end the process, and the other tests.
+        match self.handle.borrow_mut().take() {
+            Some(handle) if !thread::panicking() => use_handle(&handle),
+            _ => {}
+        }
+    }
+}
+
+/// calloop 109, 117.
+#[test]
+fn a_driver_may_use_the_reactor_while_it_waits() {
+    let cell = Rc::new(RefCell::new(None));
+    let sim = Sim::new();
+    let reactor =
+        Reactor::with_driver(MeddlingDriver { sim: sim.clone(), handle: cell.clone() }).unwrap();
+    *cell.borrow_mut() = Some(reactor.handle());
+    let timer = reactor.after(ms(10));
+    select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(10))) }
+    // Dropping is another test's business.
+    cell.borrow_mut().take();
+}
+
+/// calloop 109, 117.
+#[test]
+fn a_driver_may_use_the_reactor_while_it_is_dropped() {
+    let cell = Rc::new(RefCell::new(None));
+    let reactor =
+        Reactor::with_driver(MeddlingDriver { sim: Sim::new(), handle: cell.clone() }).unwrap();
+    let timer = reactor.after(ms(10));
+    *cell.borrow_mut() = Some(reactor.handle());
+    drop(reactor);
+    assert!(cell.borrow().is_none(), "the driver was dropped");
+    assert!(!timer.stop());
+}
+
+/// calloop 78.
+#[test]
+fn a_channel_whose_senders_are_gone_does_not_spin() {
+    // On the system's poller: what spins there makes syscalls without end.
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
+    drop(tx);
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(keys(&events), [inbox.key()]);
+    assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+    let before = reactor.stats();
+    reactor.wait_timeout(&mut events, ms(20)).unwrap();
+    assert!(events.is_empty());
+    assert!((reactor.stats() - before).waits <= 3, "{}", reactor.stats() - before);
+}
+
+/// libuv 3101, 3299.
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns() {
+    let _dog = dog();
+    for mode in [Mode::Level, Mode::Edge] {
+        let reactor = Reactor::new().unwrap();
+        let timer = reactor.after(ms(2));
+        let inner = reactor.embed().unwrap();
+        let outer = Poller::new().unwrap();
+        outer.register(&inner, 7, Interest::READABLE, mode).unwrap();
+        let mut events = sys::PollEvents::with_capacity(4);
+        // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd
+        // that stays silent.
+        let mut turn_until_ready = |inner: &pollmux::Embedded| {
+            for _ in 0..100 {
+                outer.wait(&mut events, Some(Duration::from_secs(60))).unwrap();
+                assert_eq!(events.iter().count(), 1, "the fd stayed silent ({mode:?})");
+                if inner.turn().unwrap() > 0 {
+                    return;
+                }
+            }
+            panic!("the fd is readable without a reason ({mode:?})");
+        };
+        turn_until_ready(&inner);
+        assert!(timer.try_take().is_some());
+
+        // An earlier deadline than the one that is armed.
+        timer.reset(HOUR);
+        inner.turn().unwrap();
+        timer.reset(ms(2));
+        turn_until_ready(&inner);
+        assert!(timer.try_take().is_some());
+
+        // A new timer, due at once; a ticker; a message; the end of a channel.
+        let zero = reactor.after(Duration::ZERO);
+        turn_until_ready(&inner);
+        assert!(zero.try_take().is_some());
+        let ticker = reactor.every(ms(1)).unwrap();
+        turn_until_ready(&inner);
+        assert!(ticker.try_take().is_some());
+        drop(ticker);
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        inner.turn().unwrap();
+        tx.send(1).unwrap();
+        turn_until_ready(&inner);
+        assert_eq!(inbox.try_recv(), Ok(1));
+        drop(tx);
+        turn_until_ready(&inner);
+        assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+
+        // What a select! between turns took from the kernel's timer is armed again. One that is due
+        // already, when this thread was kept from running, says nothing.
+        loop {
+            timer.reset(ms(30));
+            if select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true } {
+                break;
+            }
+        }
+        turn_until_ready(&inner);
+        assert!(timer.try_take().is_some());
+    }
+}
+
+/// calloop, by reading: generations of 16 bits came round.
+#[test]
+fn an_event_is_not_reported_for_a_slot_reused_65_536_times() {
+    let (sim, reactor) = simulated();
+    // As often as 16, and once less and more; and as often as 8 bits hold.
+    for reuses in [255, 256, 257, 65_535, 65_536, 65_537] {
+        let old = reactor.after(ms(1)).with_key(1);
+        sim.advance(ms(1));
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [1]);
+        drop(old);
+        (1..reuses).for_each(|_| drop(reactor.timer()));
+        let new = reactor.after(Duration::ZERO).with_key(2);
+        assert_eq!(ready_keys(&reactor), [2]);
+        assert_eq!(keys(&events), [], "after {reuses} reuses");
+        drop(new);
+    }
+}
+
+/// crossbeam, by reading: `recv` kept another grid than `try_recv` and `select`.
+#[test]
+fn a_ticker_keeps_one_grid_on_every_receive_path() {
+    let (sim, reactor) = simulated();
+    let ticker = reactor.every(ms(10)).unwrap();
+    let mut events = Events::with_capacity(4);
+    type Path<'a> = Box<dyn FnMut(&Ticker) -> Tick + 'a>;
+    let mut paths: [Path<'_>; 4] = [
+        Box::new(|ticker| select! { reactor; recv(ticker) -> tick => tick }),
+        Box::new(|ticker| {
+            while select! { reactor; recv(ticker) -> tick => return tick, default => true } {
+                sim.advance(ms(1));
+            }
+            unreachable!()
+        }),
+        Box::new(|ticker| {
+            select! { reactor;
+                recv(ticker) -> tick => tick,
+                default(ms(1_000)) => unreachable!(),
+            }
+        }),
+        Box::new(|ticker| {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(keys(&events), [ticker.key()]);
+            ticker.try_take().unwrap()
+        }),
+    ];
+    let mut grid = 1;
+    for n in 0..1_000u64 {
+        let tick = paths[n as usize % 4](&ticker);
+        assert_eq!(tick.scheduled, at(10 * grid), "tick {n}");
+        grid += 1 + tick.missed;
+        sim.advance(ms(n * 7 % 23)); // late, up to two periods
+    }
+    assert!(grid > 1_100);
+}

@@ -1,0 +1,1147 @@
+//! `Remote` and `TimerId`: what other threads ask of a loop is done on its thread, in order, once,
+//! and wakes it; what comes too late harms nothing.
+
+use std::cell::{Cell, RefCell};
+use std::hash::Hash;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+use pollmux::{
+    Embedded, Events, Handle, Reactor, Remote, Select, Source, Time, never,
+    reactor::{PostError, Spin, TimerError, TimerId},
+    select,
+};
+
+use support::time::{at, keys, ms, ready_keys, simulated};
+use support::warm::allocates_nothing;
+use support::watch::{Random, dog, scripted};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What posts have noted, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u64>>>);
+
+impl Log {
+    fn note(&self, n: u64) {
+        self.0.lock().unwrap().push(n);
+    }
+
+    /// Posts a closure that notes `n`.
+    fn post(&self, remote: &Remote, n: u64) {
+        let log = self.clone();
+        remote.post(move |_| log.note(n)).unwrap();
+    }
+
+    fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// A name, and something that takes a turn.
+type Turn = (&'static str, fn(&Handle));
+
+/// A turn that finds nothing and does not wait.
+fn turn(reactor: &Handle) {
+    select! { reactor; recv(never::<()>()) -> _ => unreachable!(), default => {} }
+}
+
+/// Runs `f`, which must panic with `text`.
+#[track_caller]
+fn panics_with(text: &str, f: impl FnOnce()) {
+    let caught = catch_unwind(AssertUnwindSafe(f)).expect_err("no panic");
+    assert_eq!(caught.downcast_ref::<&str>(), Some(&text));
+}
+
+/// A source of the user's own, which other threads make ready: a number that has become greater.
+struct Raised {
+    shared: Arc<AtomicU64>,
+    seen: Cell<u64>,
+}
+
+impl Raised {
+    fn new() -> (Arc<AtomicU64>, Raised) {
+        let shared = Arc::new(AtomicU64::new(0));
+        (shared.clone(), Raised { shared, seen: Cell::new(0) })
+    }
+}
+
+impl Source for Raised {
+    type Item = u64;
+
+    fn is_ready(&self) -> bool {
+        self.shared.load(Ordering::Acquire) > self.seen.get()
+    }
+
+    fn try_take(&self) -> Option<u64> {
+        self.is_ready().then(|| {
+            self.seen.set(self.shared.load(Ordering::Acquire));
+            self.seen.get()
+        })
+    }
+}
+
+/// A reactor in an outer loop, which has nothing to do at first.
+fn embedded(mode: Mode) -> (Reactor, Embedded, Poller) {
+    let reactor = Reactor::new().unwrap();
+    let inner = reactor.embed().unwrap();
+    let outer = Poller::new().unwrap();
+    outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
+    assert_eq!(inner.turn().unwrap(), 0);
+    assert!(!is_up(&outer, Duration::ZERO));
+    (reactor, inner, outer)
+}
+
+/// Whether the outer loop is told of something within `timeout`.
+fn is_up(outer: &Poller, timeout: Duration) -> bool {
+    let mut events = PollEvents::with_capacity(4);
+    outer.wait(&mut events, Some(timeout)).unwrap();
+    !events.is_empty()
+}
+
+// Posts.
+
+#[test]
+fn posts_run_on_the_reactors_thread_in_the_order_of_posting() {
+    let (_sim, reactor) = simulated();
+    let log = Log::default();
+    let here = thread::current().id();
+    let remote = reactor.remote();
+    let note = log.clone();
+    let poster = thread::spawn(move || {
+        for n in 0..100 {
+            let log = note.clone();
+            remote
+                .post(move |handle| {
+                    assert_eq!(thread::current().id(), here);
+                    assert!(!handle.is_closed());
+                    log.note(n);
+                })
+                .unwrap();
+        }
+    });
+    poster.join().unwrap();
+    assert!(log.take().is_empty(), "not before a turn");
+    turn(&reactor);
+    assert!(log.take().into_iter().eq(0..100));
+    assert_eq!(reactor.stats().called, 100);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
+    let turns: [Turn; 7] = [
+        ("select! with default", turn),
+        ("select! with a timeout", |handle| {
+            select! { handle; recv(never::<()>()) -> _ => {}, default(ms(1)) => {} }
+        }),
+        ("select!", |handle| {
+            let timer = handle.after(ms(1));
+            select! { handle; recv(timer) -> _ => {} }
+        }),
+        ("try_wait", |handle| drop(ready_keys(handle))),
+        ("wait", |handle| {
+            let _timer = handle.after(ms(1));
+            handle.wait(&mut Events::with_capacity(4)).unwrap();
+        }),
+        ("Select", |handle| {
+            let nothing = never::<()>();
+            let mut select = Select::new(handle);
+            select.recv(&nothing);
+            assert!(select.try_wait().unwrap().is_none());
+        }),
+        ("sleep_blocking", |handle| handle.sleep_blocking(ms(1)).unwrap()),
+    ];
+    for (name, turn) in turns {
+        let (_sim, reactor) = simulated();
+        let (log, remote) = (Log::default(), reactor.remote());
+        let note = log.clone();
+        let _callback = reactor.call_after(ms(0), move |_| note.note(9));
+        (0..3).for_each(|n| log.post(&remote, n));
+        turn(&reactor);
+        assert_eq!(log.take(), [0, 1, 2, 9], "{name}");
+    }
+    let (reactor, inner, _outer) = embedded(Mode::Level);
+    let (log, remote) = (Log::default(), reactor.remote());
+    (0..3).for_each(|n| log.post(&remote, n));
+    assert_eq!((inner.turn().unwrap(), log.take()), (0, vec![0, 1, 2]));
+    // A message that a post sends is seen by the select that runs it.
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    reactor.remote().post(move |_| tx.send(5).unwrap()).unwrap();
+    select! { reactor;
+        recv(inbox) -> n => assert_eq!(n, Ok(5)),
+        default => panic!("it was not seen"),
+    }
+}
+
+#[test]
+fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_of_its_thread() {
+    const THREADS: usize = 4;
+    const EACH: u64 = 10_000;
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let next = Arc::new(Mutex::new([0u64; THREADS]));
+    for poster in 0..THREADS {
+        let (remote, next) = (reactor.remote(), next.clone());
+        thread::spawn(move || {
+            let mut random = Random::new(poster as u64);
+            for n in 0..EACH {
+                let next = next.clone();
+                let last = n == EACH - 1;
+                let again = remote.clone();
+                remote
+                    .post(move |_| {
+                        let next = &mut next.lock().unwrap()[poster];
+                        assert_eq!(*next, n);
+                        *next += 1;
+                        if last {
+                            again.wake();
+                        }
+                    })
+                    .unwrap();
+                random.pause();
+            }
+        });
+    }
+    // Only posts end the sleeps; the wait returns when a thread is done.
+    let mut events = Events::with_capacity(4);
+    while *next.lock().unwrap() != [EACH; THREADS] {
+        reactor.wait(&mut events).unwrap();
+    }
+    turn(&reactor);
+    assert_eq!(*next.lock().unwrap(), [EACH; THREADS]);
+    let stats = reactor.stats();
+    assert_eq!((stats.called, stats.stale), (THREADS as u64 * EACH, 0));
+    assert!(stats.wakes <= stats.called, "{stats}");
+}
+
+#[test]
+fn many_posts_during_one_sleep_cost_one_wake_up() {
+    let sim = pollmux::Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (log, remote) = (Log::default(), reactor.remote());
+    // Before a sleep: none is needed.
+    log.post(&remote, 0);
+    turn(&reactor);
+    assert_eq!((log.take(), script.wakes()), (vec![0], 0));
+    for sleeps in 1..=3 {
+        let (asker, note) = (remote.clone(), log.clone());
+        script.on_sleep(move || {
+            (0..100).for_each(|n| note.post(&asker, n));
+            asker.wake();
+            Ok(())
+        });
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        assert!(events.is_empty() && log.take().into_iter().eq(0..100));
+        let stats = reactor.stats();
+        assert_eq!((stats.wakes, script.wakes(), script.sleeps()), (sleeps, sleeps, sleeps));
+    }
+}
+
+#[test]
+fn a_post_wakes_whatever_sleeps() {
+    let _dog = dog();
+    let sleeps: [Turn; 4] = [
+        ("select!", |handle| {
+            let (_tx, inbox) = handle.channel::<()>(1).unwrap();
+            let far = handle.after(HOUR);
+            let id = far.id();
+            PULL.with(|pull| pull.set(Some(id)));
+            select! { handle; recv(inbox) -> _ => panic!(), recv(far) -> _ => {} }
+        }),
+        ("wait", |handle| {
+            let far = handle.after(HOUR);
+            PULL.with(|pull| pull.set(Some(far.id())));
+            let mut events = Events::with_capacity(4);
+            handle.wait(&mut events).unwrap();
+            assert_eq!(keys(&events), [far.key()]);
+        }),
+        ("Select", |handle| {
+            let far = handle.after(HOUR);
+            PULL.with(|pull| pull.set(Some(far.id())));
+            let mut select = Select::new(handle);
+            select.recv(&far);
+            assert!(select.wait().unwrap().recv(&far).is_some());
+        }),
+        ("a select! with a timeout", |handle| {
+            let far = handle.after(HOUR);
+            PULL.with(|pull| pull.set(Some(far.id())));
+            select! { handle; recv(far) -> _ => {}, default(HOUR) => panic!() }
+        }),
+    ];
+    thread_local!(static PULL: Cell<Option<TimerId>> = const { Cell::new(None) });
+    for (name, sleep) in sleeps {
+        let reactor = Reactor::new().unwrap();
+        let remote = reactor.remote();
+        let poster = thread::spawn(move || {
+            for _ in 0..3 {
+                // Real time: the loop is to be asleep by then. Each post ends a sleep; the last one
+                // the select.
+                thread::sleep(ms(2));
+                remote.post(|_| {}).unwrap();
+            }
+            thread::sleep(ms(2));
+            remote
+                .post(|handle| {
+                    let id = PULL.with(|pull| pull.take().unwrap());
+                    assert_eq!(handle.reset_timer(id, Duration::ZERO), Ok(true));
+                })
+                .unwrap();
+        });
+        sleep(&reactor);
+        poster.join().unwrap();
+        let stats = reactor.stats();
+        assert_eq!(stats.called, 4, "{name}");
+        assert!(stats.wakes <= 4, "{name}: {stats}");
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_post_raises_the_fd_of_an_embedded_reactor() {
+    let _dog = dog();
+    for mode in [Mode::Level, Mode::Edge] {
+        let (reactor, inner, outer) = embedded(mode);
+        let (log, remote, before) = (Log::default(), reactor.remote(), reactor.stats());
+        for n in 0..50 {
+            log.post(&remote, n);
+            log.post(&remote, n + 1_000);
+            assert!(is_up(&outer, Duration::ZERO), "{mode:?}");
+            assert_eq!((inner.turn().unwrap(), log.take()), (0, vec![n, n + 1_000]));
+            assert!(!is_up(&outer, Duration::ZERO), "{mode:?}: it is up for nothing");
+        }
+        assert_eq!((reactor.stats() - before).wakes, 50);
+        // From another thread, while the outer loop sleeps.
+        let (asker, note) = (remote.clone(), log.clone());
+        let poster = thread::spawn(move || {
+            thread::sleep(ms(3));
+            note.post(&asker, 7);
+        });
+        assert!(is_up(&outer, Duration::from_secs(60)));
+        inner.turn().unwrap();
+        assert_eq!(log.take(), [7]);
+        poster.join().unwrap();
+        // One posted by a post is another turn's, which the fd says.
+        let (asker, note) = (remote.clone(), log.clone());
+        remote.post(move |_| note.post(&asker, 8)).unwrap();
+        inner.turn().unwrap();
+        assert!(log.take().is_empty() && is_up(&outer, Duration::ZERO), "{mode:?}");
+        inner.turn().unwrap();
+        assert!(log.take() == [8] && !is_up(&outer, Duration::ZERO), "{mode:?}");
+        // A wake-up is a reason to turn, too, and so is a timer that is reset.
+        remote.wake();
+        assert!(is_up(&outer, Duration::ZERO));
+        inner.turn().unwrap();
+        let timer = reactor.after(HOUR);
+        inner.turn().unwrap();
+        inner.turn().unwrap();
+        assert!(!is_up(&outer, Duration::ZERO));
+        remote.reset(timer.id(), Duration::ZERO).unwrap();
+        assert!(is_up(&outer, Duration::ZERO));
+        assert_eq!(inner.turn().unwrap(), 0, "reset by this very turn: due in the next one");
+        assert!(is_up(&outer, Duration::ZERO));
+        assert_eq!(inner.turn().unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
+    fn endless(remote: &Remote, log: &Log) {
+        let (again, note) = (remote.clone(), log.clone());
+        remote
+            .post(move |_| {
+                note.note(1);
+                endless(&again, &note);
+            })
+            .unwrap();
+    }
+    let (_sim, reactor) = simulated();
+    let (log, remote) = (Log::default(), reactor.remote());
+    endless(&remote, &log);
+    for _ in 0..10 {
+        turn(&reactor);
+        assert_eq!(log.take(), [1]);
+    }
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (timer, note) = (reactor.after(ms(0)), log.clone());
+    let _callback = reactor.call_after(ms(0), move |_| note.note(2));
+    tx.send(3).unwrap();
+    log.post(&remote, 4);
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((events.len(), log.take()), (2, vec![1, 4, 2]));
+    assert_eq!((inbox.try_recv(), timer.try_take()), (Ok(3), Some(at(0))));
+    // Nor does it keep real time from going on.
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    endless(&reactor.remote(), &log);
+    let timer = reactor.timer();
+    let waits: [&dyn Fn(); 2] = [&|| reactor.sleep_blocking(ms(2)).unwrap(), &|| {
+        timer.reset(ms(2));
+        select! { reactor; recv(timer) -> _ => {} }
+    }];
+    for wait in waits {
+        // It is run again and again while the wait lasts; unless the thread was kept from the CPU
+        // so long that it was over when it began.
+        while log.take().len() <= 2 {
+            wait();
+        }
+    }
+}
+
+#[test]
+fn a_post_that_panics_loses_none_of_the_others() {
+    let _dog = dog();
+    let (_sim, reactor) = simulated();
+    let (log, remote) = (Log::default(), reactor.remote());
+    log.post(&remote, 0);
+    remote.post(|_| panic!("in a post")).unwrap();
+    log.post(&remote, 1);
+    let note = log.clone();
+    let _callback = reactor.call_after(ms(0), move |_| note.note(9));
+    panics_with("in a post", || turn(&reactor));
+    assert_eq!(log.take(), [0]);
+    // What is posted now is behind them.
+    log.post(&remote, 2);
+    turn(&reactor);
+    assert_eq!(log.take(), [1, 2, 9]);
+    // A wait does not sleep on them.
+    remote.post(|_| panic!("in a post")).unwrap();
+    log.post(&remote, 3);
+    let timer = reactor.after(ms(5));
+    let mut events = Events::with_capacity(4);
+    panics_with("in a post", || drop(reactor.wait(&mut events)));
+    let (note, clock) = (log.clone(), _sim.clone());
+    remote.post(move |_| note.note(clock.now().as_nanos())).unwrap();
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((log.take(), keys(&events)), (vec![3, 0], vec![timer.key()]));
+    // Nor need anybody ask again.
+    let (_sim, reactor) = simulated();
+    let remote = reactor.remote();
+    remote.post(|_| panic!("in a post")).unwrap();
+    log.post(&remote, 4);
+    panics_with("in a post", || turn(&reactor));
+    turn(&reactor);
+    assert_eq!(log.take(), [4]);
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes() {
+    let _dog = dog();
+    for mode in [Mode::Level, Mode::Edge] {
+        let (reactor, inner, outer) = embedded(mode);
+        let (log, remote) = (Log::default(), reactor.remote());
+        remote.post(|_| panic!("in a post")).unwrap();
+        log.post(&remote, 1);
+        assert!(is_up(&outer, Duration::ZERO));
+        panics_with("in a post", || drop(inner.turn()));
+        assert!(is_up(&outer, Duration::ZERO), "{mode:?}: the fd stays quiet, with a post left");
+        inner.turn().unwrap();
+        assert_eq!(log.take(), [1]);
+        log.post(&remote, 2);
+        assert!(is_up(&outer, Duration::ZERO), "{mode:?}: it stays quiet for ever");
+    }
+}
+
+#[test]
+fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
+    let _dog = dog();
+    let sim = pollmux::Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (log, remote) = (Log::default(), reactor.remote());
+    for n in 0..3 {
+        let (note, asker) = (log.clone(), remote.clone());
+        script.on_sleep(move || {
+            note.post(&asker, n);
+            Ok(())
+        });
+    }
+    let (note, sleeps, asker) = (log.clone(), script.clone(), remote.clone());
+    let nesting = reactor.call_after(ms(0), move |cx| {
+        note.post(&asker, 10);
+        let (timer, before) = (cx.after(ms(5)), sleeps.sleeps());
+        select! { cx; recv(timer) -> _ => {} }
+        note.note(sleeps.sleeps() - before);
+        let mut events = Events::with_capacity(4);
+        cx.wait_timeout(&mut events, ms(5)).unwrap();
+        note.note(sleeps.sleeps() - before);
+    });
+    turn(&reactor);
+    // Each post has ended one sleep, for nothing; the fourth one lasted.
+    assert_eq!((log.take(), reactor.stats().wakes), (vec![4, 5], 3));
+    turn(&reactor);
+    assert_eq!(log.take(), [10, 0, 1, 2]);
+    // A wait that had called it goes on with them before it sleeps.
+    nesting.reset(ms(0));
+    reactor.sleep_blocking(ms(20)).unwrap();
+    assert_eq!(log.take(), [1, 2, 10]);
+    // And none inside a post.
+    let (note, asker) = (log.clone(), remote.clone());
+    remote
+        .post(move |handle| {
+            note.post(&asker, 1);
+            handle.sleep_blocking(ms(1)).unwrap();
+            note.note(0);
+        })
+        .unwrap();
+    log.post(&remote, 2);
+    turn(&reactor);
+    assert_eq!(log.take(), [0, 2]);
+    turn(&reactor);
+    assert_eq!(log.take(), [1]);
+}
+
+#[test]
+fn a_post_may_use_the_reactor_as_it_likes() {
+    let (_sim, reactor) = simulated();
+    let (log, remote) = (Log::default(), reactor.remote());
+    let note = log.clone();
+    remote
+        .post(move |handle| {
+            let (tx, inbox) = handle.channel(1).unwrap();
+            let timer = handle.after(ms(3));
+            tx.send(1).unwrap();
+            select! { handle;
+                recv(inbox) -> n => note.note(n.unwrap()),
+                recv(timer) -> _ => panic!(),
+            }
+            select! { handle;
+                recv(inbox) -> _ => {},
+                recv(timer) -> _ => panic!(),
+                default(ms(1)) => note.note(2),
+            }
+            drop(tx);
+            let again = note.clone();
+            handle.call_after(ms(1), move |_| again.note(3)).detach();
+        })
+        .unwrap();
+    reactor.sleep_blocking(ms(10)).unwrap();
+    // The channel is at its end when nobody sends: the second select took neither a message nor the
+    // time.
+    assert_eq!(log.take(), [1, 2, 3]);
+}
+
+// The end of the reactor.
+
+#[test]
+fn after_the_reactors_drop_a_remote_says_so_and_gives_back() {
+    let (_sim, reactor) = simulated();
+    let (remote, timer) = (reactor.remote(), reactor.after(HOUR));
+    let (other, id) = (remote.clone(), timer.id());
+    let ticker = reactor.every(HOUR).unwrap();
+    assert!(!remote.is_closed() && format!("{remote:?}").contains("closed: false"));
+    drop(reactor);
+    assert!(remote.is_closed() && other.is_closed());
+    let token = Arc::new(());
+    let held = token.clone();
+    let back = remote.post(move |_| drop(held)).expect_err("nobody will run it");
+    assert_eq!(
+        (Arc::strong_count(&token), back.to_string()),
+        (2, "the reactor has been dropped".to_owned())
+    );
+    let PostError(f) = back;
+    let (_, another) = simulated();
+    f(&another);
+    assert_eq!(Arc::strong_count(&token), 1);
+    assert_eq!(
+        (remote.stop(id), remote.reset(id, ms(1))),
+        (Err(TimerError::Dead), Err(TimerError::Dead))
+    );
+    assert_eq!(remote.reset(ticker.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
+    remote.wake();
+    let error: io::Error = remote.post(|_| {}).unwrap_err().into();
+    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+}
+
+#[test]
+fn a_wake_does_not_hide_that_the_reactor_is_gone() {
+    let (_sim, reactor) = simulated();
+    let (handle, remote) = (reactor.handle(), reactor.remote());
+    remote.wake();
+    turn(&reactor);
+    drop(reactor);
+    let mut events = Events::with_capacity(4);
+    for _ in 0..2 {
+        assert_eq!(handle.wait(&mut events).unwrap_err().kind(), io::ErrorKind::NotConnected);
+        remote.wake();
+        assert_eq!(handle.try_wait(&mut events).unwrap_err().kind(), io::ErrorKind::NotConnected);
+    }
+}
+
+#[test]
+fn posts_that_are_left_when_the_reactor_goes_are_dropped_with_it() {
+    let (_sim, reactor) = simulated();
+    let token = Arc::new(());
+    let remote = reactor.remote();
+    let post = |count: usize| {
+        for _ in 0..count {
+            let held = token.clone();
+            remote.post(move |_| drop(held)).unwrap();
+        }
+    };
+    // Some have been fetched by a turn that a panic ended, some have not.
+    remote.post(|_| panic!("in a post")).unwrap();
+    post(3);
+    panics_with("in a post", || turn(&reactor));
+    post(4);
+    assert_eq!(Arc::strong_count(&token), 8);
+    drop(reactor);
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_post_may_drop_the_reactor_and_the_posts_behind_it_are_dropped() {
+    let (_sim, reactor) = simulated();
+    let (handle, remote, token) = (reactor.handle(), reactor.remote(), Arc::new(()));
+    thread_local!(static OWNED: RefCell<Option<Reactor>> = const { RefCell::new(None) });
+    OWNED.with(|owned| *owned.borrow_mut() = Some(reactor));
+    let (held, behind) = (token.clone(), token.clone());
+    remote
+        .post(move |handle| {
+            drop(OWNED.with(|owned| owned.take()));
+            assert!(handle.is_closed());
+            drop(held);
+        })
+        .unwrap();
+    remote.post(move |_| panic!("{:p}: the reactor is gone", behind)).unwrap();
+    let timer = handle.after(ms(1));
+    let mut select = Select::new(&handle);
+    select.recv(&timer);
+    assert_eq!(select.try_wait().map(|_| ()).unwrap_err().kind(), io::ErrorKind::NotConnected);
+    assert!(handle.is_closed() && remote.is_closed());
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_post_that_races_with_the_reactors_drop_is_run_dropped_or_given_back_and_never_kept() {
+    let _dog = dog();
+    let token = Arc::new(());
+    let mut given_back = 0;
+    for round in 0..200 {
+        let reactor = Reactor::new().unwrap();
+        let (remote, held) = (reactor.remote(), token.clone());
+        let (ready, go) = mpsc::channel();
+        let poster = thread::spawn(move || {
+            ready.send(()).unwrap();
+            (0..20)
+                .filter(|_| {
+                    let held = held.clone();
+                    remote.post(move |_| drop(held)).is_err()
+                })
+                .count()
+        });
+        go.recv().unwrap();
+        if round % 2 == 0 {
+            turn(&reactor);
+        }
+        drop(reactor);
+        given_back += poster.join().unwrap();
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
+    println!("{given_back} of 4,000 were given back");
+}
+
+// wake.
+
+#[test]
+fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (remote, far) = (reactor.remote(), reactor.after(HOUR));
+    let waker = remote.clone();
+    let other = thread::spawn(move || {
+        // Real time: the loop is to be asleep by then.
+        thread::sleep(ms(3));
+        waker.wake();
+    });
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert!(events.is_empty());
+    other.join().unwrap();
+    assert!(reactor.stats().wakes <= 1);
+
+    let (shared, raised) = Raised::new();
+    let other = thread::spawn(move || {
+        thread::sleep(ms(3));
+        remote.wake(); // for nothing
+        thread::sleep(ms(3));
+        shared.store(5, Ordering::Release);
+        remote.wake();
+    });
+    select! { reactor; recv(far) -> _ => panic!(), recv(raised) -> n => assert_eq!(n, 5) }
+    other.join().unwrap();
+    assert!(far.stop());
+}
+
+#[test]
+fn a_wake_before_the_wait_ends_the_next_one_and_no_other() {
+    let sim = pollmux::Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (remote, timer) = (reactor.remote(), reactor.after(ms(5)));
+    let mut events = Events::with_capacity(4);
+    for _ in 0..3 {
+        // However often.
+        remote.wake();
+        remote.wake();
+        reactor.wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        assert_eq!((sim.now(), script.sleeps()), (at(0), 0));
+    }
+    remote.wake();
+    reactor.wait_timeout(&mut events, HOUR).unwrap();
+    assert_eq!((events.is_empty(), sim.now()), (true, at(0)));
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((keys(&events), sim.now()), (vec![timer.key()], at(5)));
+    // One that does not wait takes it as well.
+    timer.reset(ms(5));
+    remote.wake();
+    assert_eq!(ready_keys(&reactor), []);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((keys(&events), sim.now()), (vec![timer.key()], at(10)));
+}
+
+#[test]
+fn a_wake_with_something_ready_reports_that() {
+    let (_sim, reactor) = simulated();
+    let timer = reactor.after(ms(0));
+    reactor.remote().wake();
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(keys(&events), [timer.key()]);
+}
+
+#[test]
+fn a_wake_ends_no_sleep_blocking_and_no_timeout() {
+    let sim = pollmux::Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    for _ in 0..2 {
+        let remote = reactor.remote();
+        script.on_sleep(move || {
+            remote.wake();
+            Ok(())
+        });
+    }
+    reactor.sleep_blocking(ms(5)).unwrap();
+    assert_eq!((sim.now(), script.sleeps()), (at(5), 3));
+    reactor.remote().wake();
+    select! { reactor; recv(never::<()>()) -> _ => {}, default(ms(5)) => {} }
+    assert_eq!((sim.now(), script.sleeps()), (at(10), 4));
+}
+
+#[test]
+fn a_wake_ends_a_wait_inside_a_callback() {
+    let sim = pollmux::Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let remote = reactor.remote();
+    let waker = remote.clone();
+    script.on_sleep(move || {
+        waker.wake();
+        Ok(())
+    });
+    let ended = Rc::new(RefCell::new(Vec::new()));
+    let times = ended.clone();
+    let _callback = reactor.call_after(ms(0), move |cx| {
+        let mut events = Events::with_capacity(4);
+        // During the sleep, and before the wait.
+        cx.wait_timeout(&mut events, ms(5)).unwrap();
+        times.borrow_mut().push(cx.now());
+        remote.wake();
+        cx.wait_timeout(&mut events, ms(5)).unwrap();
+        times.borrow_mut().push(cx.now());
+    });
+    turn(&reactor);
+    assert_eq!(*ended.borrow(), [at(0), at(0)]);
+}
+
+#[test]
+fn of_a_hundred_thousand_wakes_of_a_loop_about_to_sleep_none_is_lost() {
+    const ROUNDS: u64 = 100_000;
+    /// Where each thread waits for its time slice there are fewer.
+    const LIMIT: Duration = Duration::from_secs(60);
+    let _dog = dog();
+    // It sleeps whenever it has nothing to do: that is the point.
+    let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
+    let (remote, far) = (reactor.remote(), reactor.after(HOUR));
+    let (shared, raised) = Raised::new();
+    let heard = Arc::new(AtomicU64::new(0));
+    let seen = heard.clone();
+    let raiser = thread::spawn(move || {
+        let (mut random, begin) = (Random::new(1), Time::now());
+        let mut n = 0;
+        while n < ROUNDS {
+            n = if Time::now() - begin < LIMIT { n + 1 } else { ROUNDS };
+            shared.store(n, Ordering::Release);
+            remote.wake();
+            // Every other one is waited for: then a wake-up that is lost has no follower to make up
+            // for it. Not the whole time slice, on one core.
+            let mut spins = 0;
+            while n % 2 == 0 && seen.load(Ordering::Acquire) < n {
+                spins += 1;
+                if spins % 64 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
+            }
+            if n % 8 == 0 {
+                (0..random.below(300)).for_each(|_| std::hint::spin_loop());
+            }
+        }
+    });
+    let mut last = 0;
+    while last < ROUNDS {
+        select! { reactor;
+            recv(raised) -> n => {
+                assert!(n > last);
+                last = n;
+                heard.store(n, Ordering::Release);
+            }
+            recv(far) -> _ => panic!(),
+        }
+    }
+    raiser.join().unwrap();
+    // At most one for each, and none for those that found the loop awake.
+    let stats = reactor.stats();
+    assert!((1..=ROUNDS).contains(&stats.wakes), "{stats}");
+}
+
+// Timers by their ids.
+
+#[test]
+fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
+    let (sim, reactor) = simulated();
+    let (remote, log) = (reactor.remote(), Log::default());
+    let note = log.clone();
+    let (timer, ticker) = (reactor.after(ms(10)), reactor.every(ms(10)).unwrap());
+    let callback = reactor.call_after(ms(10), move |_| note.note(1));
+    let ids = [timer.id(), ticker.id(), callback.id()];
+    let deadlines = || [timer.deadline(), ticker.deadline(), callback.deadline()];
+    assert!(ids.iter().all(|&id| reactor.is_live(id)));
+    // By the loop itself the results are those of the methods.
+    for (d, pending) in [(20, true), (5, true)] {
+        ids.iter().for_each(|&id| assert_eq!(reactor.reset_timer(id, ms(d)), Ok(pending)));
+        assert_eq!(deadlines(), [Some(at(d)); 3]);
+    }
+    ids.iter().for_each(|&id| assert_eq!(reactor.stop_timer(id), Ok(true)));
+    ids.iter().for_each(|&id| assert_eq!(reactor.stop_timer(id), Ok(false)));
+    assert_eq!(deadlines(), [None; 3]);
+    ids.iter().for_each(|&id| assert_eq!(reactor.reset_timer_at(id, at(7)), Ok(false)));
+    assert_eq!((deadlines(), ticker.period()), ([Some(at(7)); 3], ms(5)));
+    // By a remote when the loop gets there.
+    thread::scope(|scope| {
+        scope.spawn(|| ids.iter().for_each(|&id| remote.reset(id, ms(30)).unwrap()));
+    });
+    assert_eq!(deadlines(), [Some(at(7)); 3]);
+    turn(&reactor);
+    assert_eq!((deadlines(), ticker.period()), ([Some(at(30)); 3], ms(30)));
+    thread::scope(|scope| {
+        scope.spawn(|| ids.iter().for_each(|&id| remote.stop(id).unwrap()));
+    });
+    turn(&reactor);
+    assert_eq!(deadlines(), [None; 3]);
+    ids.iter().for_each(|&id| remote.reset(id, ms(0).max(Duration::from_nanos(1))).unwrap());
+    sim.advance(ms(1));
+    // Also what has expired and was not received; in the order of asking.
+    let before = reactor.stats();
+    assert_eq!(ready_keys(&reactor).len(), 2, "reset by this very turn, and due");
+    assert_eq!(ready_keys(&reactor).len(), 2);
+    assert_eq!((log.take(), (reactor.stats() - before).expired), (vec![1], 3));
+    remote.stop(ids[0]).unwrap();
+    remote.stop(ids[1]).unwrap();
+    remote.reset(ids[1], ms(5)).unwrap();
+    assert_eq!(ready_keys(&reactor), []);
+    assert_eq!((timer.try_take(), ticker.deadline()), (None, Some(at(6))));
+    assert_eq!(reactor.stats().stale, 0);
+}
+
+#[test]
+fn a_remote_pulls_a_timer_earlier_while_the_loop_sleeps_for_it() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    for _ in 0..10 {
+        let (timer, remote) = (reactor.after(HOUR), reactor.remote());
+        let id = timer.id();
+        let begin = Time::now();
+        let other = thread::spawn(move || {
+            thread::sleep(ms(1));
+            let asked = Time::now();
+            remote.reset(id, ms(1)).unwrap();
+            asked
+        });
+        let due = select! { reactor; recv(timer) -> due => due };
+        let asked = other.join().unwrap();
+        assert!(due >= asked + ms(1) && Time::now() >= due && due < begin + HOUR);
+    }
+}
+
+#[test]
+fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
+    let (sim, reactor) = simulated();
+    let (remote, timer, ticker) = (reactor.remote(), reactor.timer(), reactor.every(HOUR).unwrap());
+    sim.advance(ms(3));
+    remote.reset(timer.id(), ms(10)).unwrap();
+    remote.reset(ticker.id(), ms(20)).unwrap();
+    sim.advance(ms(6));
+    turn(&reactor);
+    assert_eq!((timer.deadline(), ticker.deadline()), (Some(at(13)), Some(at(23))));
+    // Too late for its time it is due at once, and says when it was due.
+    remote.reset(timer.id(), ms(2)).unwrap();
+    sim.advance(ms(5));
+    turn(&reactor);
+    select! { reactor;
+        recv(timer) -> due => assert_eq!(due, at(11)),
+        default => panic!("it is due"),
+    }
+    // The grid of the ticker goes through its first tick.
+    sim.advance(ms(40));
+    select! { reactor;
+        recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(23), 1)),
+        default => panic!(),
+    }
+    assert_eq!(ticker.deadline(), Some(at(63)));
+    remote.reset(timer.id(), Duration::MAX).unwrap();
+    turn(&reactor);
+    assert_eq!(timer.deadline(), Some(Time::MAX));
+}
+
+#[test]
+fn a_period_of_zero_is_an_error_for_a_ticker_only() {
+    let (_sim, reactor) = simulated();
+    let (remote, timer, ticker) =
+        (reactor.remote(), reactor.after(HOUR), reactor.every(HOUR).unwrap());
+    assert_eq!(remote.reset(ticker.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
+    assert_eq!(reactor.reset_timer(ticker.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
+    let listed: Vec<TimerId> = reactor.sources().iter().filter_map(|info| info.id).collect();
+    assert_eq!(listed.len(), 2);
+    for id in listed {
+        assert_eq!(remote.reset(id, Duration::ZERO).is_err(), id == ticker.id());
+    }
+    turn(&reactor);
+    assert_eq!((ticker.period(), ticker.deadline()), (HOUR, Some(at(0) + HOUR)));
+    assert_eq!((timer.deadline(), reactor.stats().stale), (Some(at(0)), 0));
+    let error: io::Error = TimerError::ZeroPeriod.into();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(io::Error::from(TimerError::OtherReactor).kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(io::Error::from(TimerError::Dead).kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_reset_of_a_ticker_by_id_changes_its_period() {
+    let (sim, reactor) = simulated();
+    let (remote, ticker) = (reactor.remote(), reactor.every(ms(100)).unwrap());
+    sim.advance(ms(150));
+    // A tick is pending, which goes.
+    assert_eq!(ready_keys(&reactor), [ticker.key()]);
+    remote.reset(ticker.id(), ms(30)).unwrap();
+    for n in 1..4 {
+        select! { reactor;
+            recv(ticker) -> tick => {
+                assert_eq!((tick.scheduled, tick.missed), (at(150 + 30 * n), 0));
+            }
+        }
+    }
+    assert_eq!(ticker.period(), ms(30));
+}
+
+#[test]
+fn the_id_of_a_dropped_timer_harms_nothing_and_is_counted() {
+    let (_sim, reactor) = simulated();
+    let remote = reactor.remote();
+    let log = Log::default();
+    let slot = |id: TimerId| format!("{id:?}").rsplit_once('.').unwrap().0.to_owned();
+    // Each is dropped before the next one is made, and leaves its slot to it.
+    let makers: [fn(&Reactor) -> TimerId; 3] = [
+        |reactor| reactor.after(HOUR).id(),
+        |reactor| reactor.every(HOUR).unwrap().id(),
+        |reactor| reactor.call_after(HOUR, |_| panic!()).id(),
+    ];
+    let old = makers.map(|make| make(&reactor));
+    assert_eq!(slot(old[0]), slot(old[2]));
+    let note = log.clone();
+    let heir = reactor.call_after(ms(5), move |_| note.note(1));
+    assert!(slot(heir.id()) == slot(old[0]) && old.iter().all(|&id| id != heir.id()));
+    let mut stale = 0;
+    for id in old {
+        assert!(!reactor.is_live(id));
+        assert_eq!(reactor.stop_timer(id), Err(TimerError::Dead));
+        assert_eq!(reactor.reset_timer(id, ms(1)), Err(TimerError::Dead));
+        assert_eq!(reactor.reset_timer_at(id, at(1)), Err(TimerError::Dead));
+        assert_eq!(reactor.stats().stale, stale, "only a remote is not told");
+        assert_eq!((remote.stop(id), remote.reset(id, ms(1))), (Ok(()), Ok(())));
+        turn(&reactor);
+        stale += 2;
+        assert_eq!((reactor.stats().stale, heir.deadline()), (stale, Some(at(5))));
+    }
+    reactor.sleep_blocking(ms(10)).unwrap();
+    assert_eq!(log.take(), [1]);
+    // One that is dropped while the request is on its way.
+    let timer = reactor.after(ms(1));
+    remote.reset(timer.id(), ms(0)).unwrap();
+    drop(timer);
+    let heir = reactor.after(ms(1));
+    assert_eq!(ready_keys(&reactor), []);
+    assert_eq!((reactor.stats().stale, heir.deadline()), (stale + 1, Some(at(11))));
+}
+
+#[test]
+fn the_id_of_another_reactors_timer_is_an_error_at_once() {
+    let ((_, reactor), (_, other)) = (simulated(), simulated());
+    // In the same slot.
+    let (mine, theirs) = (reactor.after(ms(5)), other.after(ms(5)));
+    let id = theirs.id();
+    assert_ne!(mine.id(), id);
+    let remote = reactor.remote();
+    let wrong = Err(TimerError::OtherReactor);
+    assert_eq!((remote.stop(id), remote.reset(id, ms(1))), (wrong, wrong));
+    assert_eq!(reactor.stop_timer(id), Err(TimerError::OtherReactor));
+    assert_eq!(reactor.reset_timer(id, ms(1)), Err(TimerError::OtherReactor));
+    assert_eq!(reactor.reset_timer_at(id, at(1)), Err(TimerError::OtherReactor));
+    assert!(!reactor.is_live(id) && other.is_live(id));
+    turn(&reactor);
+    turn(&other);
+    assert_eq!((mine.deadline(), theirs.deadline()), (Some(at(5)), Some(at(5))));
+    assert_eq!((reactor.stats().stale, other.stats().stale), (0, 0));
+    assert_eq!(TimerError::OtherReactor.to_string(), "the timer belongs to another reactor");
+}
+
+#[test]
+fn a_detached_callback_stopped_from_another_thread_is_dropped() {
+    let (_sim, reactor) = simulated();
+    let (remote, token) = (reactor.remote(), Rc::new(()));
+    let held = token.clone();
+    let id = reactor.call_after(HOUR, move |_| drop(held.clone())).detach();
+    remote.reset(id, HOUR * 2).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| remote.stop(id).unwrap());
+    });
+    assert_eq!(Rc::strong_count(&token), 2);
+    turn(&reactor);
+    assert_eq!(
+        (Rc::strong_count(&token), reactor.stats().live, reactor.is_live(id)),
+        (1, 0, false)
+    );
+    remote.stop(id).unwrap();
+    turn(&reactor);
+    assert_eq!(reactor.stats().stale, 1);
+}
+
+// Costs, and what may cross threads.
+
+#[test]
+fn stop_reset_and_wake_allocate_nothing() {
+    let (_sim, reactor) = simulated();
+    let remote = reactor.remote();
+    let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
+    let callback = reactor.call_after(HOUR, |_| {});
+    allocates_nothing(50, |round| {
+        for timer in &timers {
+            remote.stop(timer.id()).unwrap();
+            remote.reset(timer.id(), HOUR / (round as u32 % 5 + 1)).unwrap();
+        }
+        remote.reset(callback.id(), Duration::ZERO).unwrap();
+        remote.wake();
+        turn(&reactor);
+        turn(&reactor);
+    });
+    assert_eq!(reactor.stats().called, 100);
+    // And nothing in the thread that asks.
+    let ids: Vec<_> = timers.iter().map(|timer| timer.id()).collect();
+    let (turned, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (theirs, ours) = (turned.clone(), asked.clone());
+    let other = thread::spawn(move || {
+        allocates_nothing(50, |_| {
+            ids.iter().for_each(|&id| remote.reset(id, HOUR).unwrap());
+            ours.store(true, Ordering::Release);
+            while !theirs.swap(false, Ordering::AcqRel) {
+                thread::yield_now();
+            }
+        });
+    });
+    for _ in 0..100 {
+        while !asked.swap(false, Ordering::AcqRel) {
+            thread::yield_now();
+        }
+        turn(&reactor);
+        turned.store(true, Ordering::Release);
+    }
+    other.join().expect("the other thread allocates nothing");
+}
+
+#[test]
+fn a_turn_without_posts_makes_no_syscall_and_posts_to_a_loop_that_is_awake_make_none() {
+    let reactor = Reactor::new().unwrap();
+    let (remote, timer) = (reactor.remote(), reactor.after(HOUR));
+    let before = reactor.stats();
+    for _ in 0..1_000 {
+        remote.post(|_| {}).unwrap();
+        remote.reset(timer.id(), HOUR).unwrap();
+        remote.wake();
+        turn(&reactor);
+        turn(&reactor);
+    }
+    let during = reactor.stats() - before;
+    assert_eq!((during.called, during.syscalls()), (1_000, 0));
+}
+
+#[test]
+fn remotes_and_ids_may_go_anywhere() {
+    fn anywhere<T: Send + Sync + Clone + 'static>() {}
+    fn plain<T: Copy + Eq + Hash + Send + Sync + 'static>() {}
+    anywhere::<Remote>();
+    anywhere::<TimerId>();
+    plain::<TimerId>();
+    plain::<TimerError>();
+    // And the error of a post is as free as what was posted.
+    anywhere::<Option<Remote>>();
+    fn sends<T: Send>(_: &T) {}
+    sends(&PostError(|_: &Handle| {}));
+}
+
+/// Asks the reactor for something, and then sends a message, at the worst moment: when a turn has
+/// begun and its sources are being asked.
+struct AsksThenSends<F: Fn()>(F);
+
+impl<F: Fn()> Source for AsksThenSends<F> {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        (self.0)();
+        false
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+}
+
+#[test]
+fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(Duration::from_secs(60));
+    let (remote, id, asked) = (reactor.remote(), timer.id(), Cell::new(false));
+    let meddler = AsksThenSends(|| {
+        if !asked.replace(true) {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    remote.stop(id).unwrap();
+                    tx.try_send(()).unwrap();
+                });
+            });
+        }
+    });
+    select! { reactor;
+        recv(meddler) -> () => unreachable!(),
+        recv(inbox) -> _ => assert_eq!(timer.deadline(), None, "the message came first"),
+        default => panic!("the message was not seen"),
+    }
+}

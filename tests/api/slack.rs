@@ -1,0 +1,475 @@
+//! Slack: how late timers may be so that they share wake-ups. Never early, never later than the
+//! slack, one wake-up for windows that overlap, and nothing else is put off.
+
+use std::time::{Duration, Instant};
+
+use pollmux::{
+    Events, MissedTickBehavior, Reactor, Sim, Source, Tick, Time, Timer, channel,
+    driver::WakeWindow, reactor::Spin, select,
+};
+
+use support::cpu::timed;
+use support::time::{at, keys, ms, ready_keys, sometimes};
+use support::watch::{Script, dog, scripted};
+
+/// A reactor with this slack on a virtual clock, and what its driver is asked for.
+fn slack(slack: Duration) -> (Sim, Reactor, Script) {
+    let sim = Sim::new();
+    let (driver, script) = scripted(&sim);
+    let reactor = Reactor::builder().slack(slack).build_with(driver).unwrap();
+    (sim, reactor, script)
+}
+
+fn window(earliest: u64, latest: u64) -> Vec<Option<WakeWindow>> {
+    vec![Some(WakeWindow { earliest: at(earliest), latest: at(latest) })]
+}
+
+/// Waits once, and takes all that is due: keys, in order, and how late each was.
+fn wait(sim: &Sim, reactor: &Reactor, timers: &[Timer]) -> Vec<(u64, Duration)> {
+    let mut events = Events::with_capacity(timers.len().max(1));
+    reactor.wait(&mut events).unwrap();
+    let mut found = Vec::new();
+    for event in &events {
+        let timer = timers.iter().find(|timer| timer.key() == event.key()).unwrap();
+        let due = timer.try_take().unwrap();
+        assert!(due <= sim.now(), "early");
+        found.push((event.key(), sim.now() - due));
+    }
+    found
+}
+
+fn keyed(reactor: &Reactor, deadlines: &[u64]) -> Vec<Timer> {
+    deadlines.iter().map(|&deadline| reactor.at(at(deadline)).with_key(deadline)).collect()
+}
+
+#[test]
+fn without_slack_a_sleep_ends_at_the_first_deadline() {
+    let (sim, reactor, script) = slack(Duration::ZERO);
+    let timers = keyed(&reactor, &[10, 11, 12]);
+    for n in [10, 11, 12] {
+        assert_eq!(wait(&sim, &reactor, &timers), [(n, ms(0))]);
+        assert_eq!(script.take_deadlines(), window(n, n));
+    }
+    assert_eq!(reactor.stats().coalesced, 0);
+}
+
+#[test]
+fn timers_whose_windows_overlap_share_one_wake_up() {
+    let (sim, reactor, script) = slack(ms(5));
+    let timers = keyed(&reactor, &[10, 11, 14, 15, 16, 21]);
+    // The window of 10 ends at 15, with 15 in it.
+    assert_eq!(wait(&sim, &reactor, &timers), [(10, ms(5)), (11, ms(4)), (14, ms(1)), (15, ms(0))]);
+    assert_eq!(script.take_deadlines(), window(10, 15));
+    assert_eq!(reactor.stats().coalesced, 3);
+    assert_eq!(wait(&sim, &reactor, &timers), [(16, ms(5)), (21, ms(0))]);
+    assert_eq!(script.take_deadlines(), window(16, 21));
+    assert_eq!((script.sleeps(), reactor.stats().coalesced), (2, 4));
+}
+
+#[test]
+fn equal_deadlines_share_a_wake_up_without_slack_and_are_not_counted() {
+    let (sim, reactor, script) = slack(ms(5));
+    let timers: Vec<Timer> = (0..10).map(|n| reactor.at(at(10 + n / 5)).with_key(n)).collect();
+    assert_eq!(wait(&sim, &reactor, &timers).len(), 10);
+    assert_eq!((script.sleeps(), reactor.stats().coalesced), (1, 1), "two instants, one wake-up");
+}
+
+#[test]
+fn what_a_late_loop_or_a_message_finds_together_is_not_coalesced() {
+    let (sim, reactor, script) = slack(ms(5));
+    let timers = keyed(&reactor, &[10, 11, 12, 20, 21]);
+    sim.advance(ms(13)); // a busy loop
+    assert_eq!(wait(&sim, &reactor, &timers).len(), 3);
+    let (tx, rx) = channel::bounded(1);
+    let inbox = reactor.register(rx).unwrap();
+    let clock = sim.clone();
+    script.on_sleep(move || {
+        clock.advance(ms(1)); // 14: before anything is due
+        tx.send(()).unwrap();
+        Ok(())
+    });
+    select! { reactor;
+        recv(inbox) -> message => assert_eq!(message, Ok(())),
+        recv(timers[3]) -> _ => unreachable!(),
+    }
+    assert_eq!(sim.now(), at(14));
+    sim.advance(ms(10));
+    assert_eq!(ready_keys(&reactor), [inbox.key(), 20, 21]);
+    assert_eq!((script.sleeps(), reactor.stats().coalesced), (1, 0));
+}
+
+#[test]
+fn the_least_of_all_windows_ends_the_sleep_whichever_timer_has_it() {
+    let (sim, reactor, script) = slack(ms(100));
+    let timers = [
+        reactor.at(at(10)).with_key(1),
+        reactor.at(at(20)).with_key(2).slack(ms(5)),
+        reactor.at(at(24)).with_key(3).slack(Duration::ZERO),
+        reactor.at(at(25)).with_key(4).slack(ms(1_000)),
+        reactor.at(at(26)).with_key(5),
+    ];
+    assert_eq!(wait(&sim, &reactor, &timers), [(1, ms(14)), (2, ms(4)), (3, ms(0))]);
+    assert_eq!(script.take_deadlines(), window(10, 24));
+    assert_eq!(wait(&sim, &reactor, &timers), [(4, ms(101)), (5, ms(100))]);
+    assert_eq!(script.take_deadlines(), window(25, 126));
+    assert_eq!(reactor.stats().coalesced, 3);
+}
+
+#[test]
+fn a_slack_of_its_own_goes_before_the_reactor_s_and_works_without_one() {
+    // The reactor's, the timer's, and when it fires.
+    for (general, own, fires) in
+        [(5, Some(9), 19), (5, Some(0), 10), (0, Some(9), 19), (0, Some(0), 10), (5, None, 15)]
+    {
+        let (sim, reactor, _script) = slack(ms(general));
+        let with = |timer: Timer| own.into_iter().fold(timer, |timer, own| timer.slack(ms(own)));
+        let timer = with(reactor.after(ms(10)));
+        select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(fires))) }
+        // It stays with the timer, and goes with it.
+        timer.reset(ms(10));
+        select! { reactor; recv(timer) -> due => assert_eq!(sim.now() - due, ms(fires - 10)) }
+        drop(timer);
+        let next = reactor.after(ms(10));
+        select! { reactor; recv(next) -> due => assert_eq!(sim.now() - due, ms(general)) }
+    }
+}
+
+#[test]
+fn slack_given_to_a_live_timer_counts_for_the_next_sleep() {
+    let (sim, reactor, script) = slack(Duration::ZERO);
+    let timer = reactor.at(at(10)).with_key(1);
+    let timer = timer.slack(ms(7));
+    assert_eq!(wait(&sim, &reactor, std::slice::from_ref(&timer)), [(1, ms(7))]);
+    timer.reset_at(at(20));
+    let timer = timer.slack(ms(30)).slack(ms(2));
+    assert_eq!(wait(&sim, &reactor, std::slice::from_ref(&timer)), [(1, ms(2))]);
+    // An expired one is there, whatever its slack.
+    timer.reset_at(at(22));
+    sim.advance(ms(1));
+    let timer = timer.slack(ms(50));
+    assert_eq!(wait(&sim, &reactor, std::slice::from_ref(&timer)), [(1, ms(1))]);
+    assert_eq!(script.sleeps(), 2);
+}
+
+#[test]
+fn a_timer_is_there_from_its_deadline_on_for_a_loop_that_is_awake() {
+    let (sim, reactor, _script) = slack(ms(100));
+    let timer = reactor.at(at(10));
+    sim.advance(ms(10) - Duration::from_nanos(1));
+    assert!(select! { reactor; recv(timer) -> _ => false, default => true }, "1 ns early");
+    sim.advance(Duration::from_nanos(1));
+    assert!(
+        select! { reactor; recv(timer) -> _ => true, default => false },
+        "slack is for sleeping"
+    );
+}
+
+#[test]
+fn a_default_timeout_is_not_put_off_and_meets_what_is_due_by_then() {
+    let (sim, reactor, script) = slack(ms(50));
+    let timer = reactor.at(at(10));
+    let early = select! { reactor; recv(timer) -> _ => false, default(ms(8)) => true };
+    assert_eq!((early, sim.now(), script.take_deadlines()), (true, at(8), window(8, 8)));
+    // In the middle of the window.
+    let met = select! { reactor; recv(timer) -> due => due, default(ms(20)) => unreachable!() };
+    assert_eq!((met, sim.now(), script.take_deadlines()), (at(10), at(28), window(10, 28)));
+    assert_eq!(reactor.stats().coalesced, 0);
+    let mut events = Events::with_capacity(1);
+    timer.reset_at(at(30));
+    reactor.wait_timeout(&mut events, ms(1)).unwrap();
+    assert_eq!((events.len(), sim.now()), (0, at(29)));
+    reactor.sleep_blocking(ms(3)).unwrap();
+    assert_eq!((sim.now(), timer.is_ready()), (at(32), true));
+}
+
+#[test]
+fn a_stopped_or_reset_timer_neither_ends_nor_delays_the_sleep() {
+    let (sim, reactor, script) = slack(ms(5));
+    let timers = keyed(&reactor, &[10, 20, 30, 40]);
+    assert!(timers[0].stop());
+    assert_eq!(wait(&sim, &reactor, &timers), [(20, ms(5))]);
+    assert_eq!(script.take_deadlines(), window(20, 25), "the stopped one has no window");
+    // The first one put off, so that the second one is the first.
+    timers[2].reset_at(at(60));
+    assert_eq!(wait(&sim, &reactor, &timers), [(40, ms(5))]);
+    assert_eq!(script.take_deadlines(), window(40, 45));
+    // One without slack that is stopped, or put off, does not cut the window of the others.
+    let exact = reactor.at(at(62)).slack(Duration::ZERO);
+    let other = reactor.at(at(63)).slack(Duration::ZERO);
+    assert!(exact.stop());
+    assert!(other.reset_at(at(100)));
+    assert_eq!(wait(&sim, &reactor, &timers), [(30, ms(5))]);
+    assert_eq!(script.take_deadlines(), window(60, 65));
+    // And one that is pulled into the window does.
+    timers[0].reset_at(at(70));
+    assert!(other.reset_at(at(72)));
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((keys(&events), sim.now()), (vec![10, other.key()], at(72)));
+    assert_eq!(script.take_deadlines(), window(70, 72));
+}
+
+#[test]
+fn a_dropped_timer_has_no_window() {
+    let (sim, reactor, script) = slack(ms(5));
+    let timers = keyed(&reactor, &[10, 20]);
+    let exact = reactor.at(at(21)).slack(Duration::ZERO);
+    drop(reactor.at(at(5)));
+    drop(exact);
+    assert_eq!(wait(&sim, &reactor, &timers), [(10, ms(5))]);
+    assert_eq!(wait(&sim, &reactor, &timers), [(20, ms(5))]);
+    assert_eq!(script.take_deadlines(), [window(10, 15), window(20, 25)].concat());
+}
+
+#[test]
+fn a_ticker_with_slack_keeps_its_grid() {
+    use MissedTickBehavior::*;
+    for behavior in [Skip, Burst, Delay] {
+        let (sim, reactor, script) = slack(Duration::ZERO);
+        // Not more than Delay takes for on time.
+        let ticker = reactor.every(ms(10)).unwrap().slack(ms(4)).missed_tick_behavior(behavior);
+        for n in 1..=1_000 {
+            let tick = select! { reactor; recv(ticker) -> tick => tick };
+            assert_eq!(
+                (tick, sim.now()),
+                (Tick { scheduled: at(10 * n), missed: 0 }, at(10 * n + 4))
+            );
+        }
+        assert_eq!(script.sleeps(), 1_000);
+    }
+}
+
+#[test]
+fn tickers_of_like_periods_share_their_wake_ups() {
+    let sleeps = |own: u64| {
+        let (sim, reactor, script) = slack(ms(own));
+        let tickers: Vec<_> = (0..20).map(|n| reactor.every(ms(1_000 + n)).unwrap()).collect();
+        let mut events = Events::with_capacity(32);
+        let mut ticks = 0;
+        while sim.now() < at(10_000) {
+            reactor.wait(&mut events).unwrap();
+            for _ in &events {
+                ticks += 1;
+            }
+            for ticker in &tickers {
+                if let Some(tick) = ticker.try_take() {
+                    assert!(sim.now() - tick.scheduled <= ms(own));
+                }
+            }
+        }
+        assert!(ticks >= 180);
+        script.sleeps()
+    };
+    let (exact, slack) = (sleeps(0), sleeps(200));
+    assert!(slack <= 12 && exact >= 150, "{slack} instead of {exact} wake-ups");
+}
+
+#[test]
+fn callbacks_have_slack_too() {
+    let (sim, reactor, script) = slack(ms(5));
+    let log = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let call = |deadline: u64| {
+        let (log, clock) = (log.clone(), sim.clone());
+        reactor
+            .call_at(at(deadline), move |cx| log.borrow_mut().push((cx.scheduled(), clock.now())))
+    };
+    let _callbacks = [call(10), call(12), call(30).slack(ms(1)), call(31).slack(Duration::ZERO)];
+    reactor.sleep_blocking(ms(100)).unwrap();
+    assert_eq!(
+        *log.borrow(),
+        [(at(10), at(15)), (at(12), at(15)), (at(30), at(31)), (at(31), at(31))]
+    );
+    assert_eq!((script.sleeps(), reactor.stats().coalesced), (3, 2));
+}
+
+#[test]
+fn a_thousand_random_timers_are_never_early_and_never_later_than_their_slack() {
+    for general in [0, 3, 50] {
+        let (sim, reactor, _script) = slack(ms(general));
+        let slack_of = |key: u64| if key % 3 == 0 { ms(key % 20) } else { ms(general) };
+        let timers: Vec<Timer> = (0..1_000)
+            .map(|key| {
+                let timer = reactor.at(at(key * 7_919 % 5_000)).with_key(key);
+                if key % 3 == 0 { timer.slack(slack_of(key)) } else { timer }
+            })
+            .collect();
+        let mut fired = 0;
+        while fired < timers.len() {
+            for (key, late) in wait(&sim, &reactor, &timers) {
+                assert!(late <= slack_of(key), "{key} late by {late:?}");
+                fired += 1;
+                // And some once more.
+                if key % 5 == 0 && sim.now() < at(4_000) {
+                    timers[key as usize].reset(ms(1 + key % 97));
+                    fired -= 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_number_of_timers_in_one_window_shares_one_wake_up() {
+    for count in [100u64, 1_000, 4_000] {
+        let (sim, reactor, script) = slack(ms(10));
+        let step = ms(8) / count as u32;
+        let timers: Vec<Timer> =
+            (0..count).map(|n| reactor.at(at(10) + step * (n * 7_919 % count) as u32)).collect();
+        let mut events = Events::with_capacity(4_096);
+        reactor.wait(&mut events).unwrap();
+        assert_eq!((events.len() as u64, sim.now(), script.sleeps()), (count, at(20), 1));
+        assert_eq!(reactor.stats().coalesced, count - 1);
+        drop(timers);
+    }
+}
+
+#[test]
+fn with_a_hundred_thousand_timers_finding_the_window_takes_no_time() {
+    const LIVE: u64 = 100_000;
+    // With slacks of their own, which differ: the worst case for the search.
+    let (sim, reactor, script) = slack(ms(1_000));
+    let micro = Duration::from_micros(1);
+    let timers: Vec<Timer> = (0..LIVE)
+        .map(|n| reactor.at(at(1_000) + micro * (n * 7_919 % LIVE) as u32).slack(ms(500 + n % 500)))
+        .collect();
+    let mut best = Duration::MAX;
+    for _ in 0..50 {
+        let sleeping =
+            || select! { reactor; recv(timers[0]) -> _ => unreachable!(), default(ms(1)) => {} };
+        best = best.min(timed(sleeping).1);
+    }
+    assert_eq!((sim.now(), script.sleeps()), (at(50), 50));
+    // Some microseconds; to look at all would take a thousand times as long.
+    assert!(
+        best < Duration::from_micros(if cfg!(debug_assertions) { 500 } else { 50 }),
+        "{best:?}"
+    );
+    // And none of them is late by more than its slack, nor early.
+    let mut events = Events::with_capacity(LIVE as usize);
+    let mut fired = 0;
+    while fired < LIVE {
+        reactor.wait(&mut events).unwrap();
+        assert!(!events.is_empty());
+        assert!(script.sleeps() < 50 + 10, "many sleeps for {fired} timers");
+        for timer in &timers {
+            if let Some(due) = timer.try_take() {
+                assert!(sim.now() >= due && sim.now() - due < ms(1_000));
+                fired += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn endless_slack_waits_for_another_wake_up() {
+    let (sim, reactor, script) = slack(Duration::ZERO);
+    let lazy = reactor.at(at(10)).slack(Duration::MAX);
+    let other = reactor.at(at(1_000));
+    select! { reactor; biased;
+        recv(lazy) -> due => assert_eq!((due, sim.now()), (at(10), at(1_000))),
+        recv(other) -> _ => {}
+    }
+    assert_eq!(script.take_deadlines(), window(10, 1_000));
+    // Of the reactor's own, too; a never timer stays one.
+    let (sim, reactor, _script) = slack(Duration::MAX);
+    let (lazy, never) = (reactor.at(at(10)), reactor.at(Time::MAX).slack(Duration::MAX));
+    let exact = reactor.at(at(20)).slack(Duration::ZERO);
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((keys(&events), sim.now()), (vec![lazy.key(), exact.key()], at(20)));
+    assert_eq!(never.deadline(), Some(Time::MAX));
+}
+
+#[test]
+fn timers_with_slack_are_not_spun_for() {
+    // Real time: there is no spinning on a virtual clock.
+    let _dog = dog();
+    let settings = || Reactor::builder().spin(Spin::Off).precise(ms(5));
+    let waits = |reactor: Reactor| {
+        let timer = reactor.after(ms(2));
+        select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) }
+        reactor.stats().waits
+    };
+    assert!(
+        sometimes(|| waits(settings().slack(ms(20)).build().unwrap()) > 0),
+        "it has always spun"
+    );
+    assert_eq!(waits(settings().build().unwrap()), 0, "without slack it spins");
+}
+
+#[test]
+fn ticks_with_slack_come_within_it_by_the_wall_clock() {
+    // Real time is the point: with slack the kernel's timeout ends the wait, and it is inaccurate.
+    let _dog = dog();
+    for (period, slack) in
+        [(ms(5), ms(1)), (ms(20), ms(10)), (ms(3), Duration::from_micros(30)), (ms(1), ms(100))]
+    {
+        let reactor = Reactor::builder().slack(slack).build().unwrap();
+        let ticker = reactor.every(period).unwrap();
+        let late = || {
+            select! { reactor; recv(ticker) -> tick => {
+                let now = Time::now();
+                assert!(now >= tick.scheduled, "early");
+                now - tick.scheduled
+            }}
+        };
+        // Most of a few in a row, with some time for the kernel.
+        let few = || (0..7).filter(|_| late() <= slack + ms(5)).count();
+        assert!(sometimes(|| few() >= 4), "{slack:?} of slack, and later than that");
+    }
+}
+
+/// Returns true if the system has timeouts in nanoseconds, without which every deadline is armed.
+#[cfg(epoll)]
+#[allow(unsafe_code)]
+fn has_fine_timeouts() -> bool {
+    // SAFETY: no epoll set has this fd, so the call fails before it looks at its pointers.
+    let looked = unsafe {
+        let none = std::ptr::null::<u8>();
+        libc::syscall(libc::SYS_epoll_pwait2, -1, none, 1, none, none, 0_usize)
+    };
+    assert_eq!(looked, -1);
+    !matches!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+}
+
+// On kqueue an arm goes with its wait: there is nothing to save.
+#[cfg(epoll)]
+#[test]
+fn slack_that_covers_the_kernel_s_own_arms_no_timer_and_less_does() {
+    if !has_fine_timeouts() {
+        return eprintln!("skipped: this system has no epoll_pwait2, or forbids it");
+    }
+    let _dog = dog();
+    let arms = |slack| {
+        let reactor = Reactor::builder().slack(slack).spin(Spin::Off).build().unwrap();
+        let ticker = reactor.every(ms(5)).unwrap();
+        (0..10).for_each(|_| select! { reactor; recv(ticker) -> _ => {} });
+        (reactor.stats().arms, reactor.stats().waits)
+    };
+    assert!(sometimes(|| matches!(arms(ms(2)), (0, 1..=10))), "{:?}: arms and waits", arms(ms(2)));
+    // No kernel's timeouts are exact to 1 us.
+    let micro = Duration::from_micros(1);
+    assert!(sometimes(|| arms(micro) == (10, 10)), "{:?}: arms and waits", arms(micro));
+}
+
+#[test]
+fn a_timer_armed_in_the_window_of_another_ends_the_sleep_in_time() {
+    let _dog = dog();
+    // The kernel's timer is armed for the first; the second one, with much slack, is met by that
+    // one's wake-up.
+    let together = || {
+        let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
+        let exact = reactor.after(ms(30));
+        let lazy = reactor.after(ms(10)).slack(ms(10_000));
+        let start = Instant::now();
+        let mut events = Events::with_capacity(4);
+        while exact.try_take().is_none() {
+            reactor.wait(&mut events).unwrap();
+        }
+        let in_time = start.elapsed() < ms(5_000);
+        in_time
+            && lazy.try_take().is_some()
+            && (reactor.stats().waits, reactor.stats().coalesced) == (1, 1)
+    };
+    assert!(sometimes(together));
+}

@@ -1,0 +1,863 @@
+//! `wait`, `wait_timeout` and `try_wait`: whose key is reported, how long it is reported, what a
+//! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
+
+use std::any::Any;
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal::SIGWINCH, raise};
+use pollmux::channel::{self, TryRecvError};
+use pollmux::driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow, foreign};
+use pollmux::sys::{Interest, Mode};
+use pollmux::{Context, Events, Inbox, Reactor, Signal, Source, select};
+
+use support::cpu::timed;
+use support::time::{at, keys, ms, ready_keys, simulated};
+use support::watch::dog;
+
+/// An inbox with this key, and its sender.
+fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {
+    let (tx, rx) = channel::bounded(8);
+    (tx, reactor.register_with(key, rx).unwrap())
+}
+
+// Keys.
+
+#[test]
+fn sources_are_reported_by_the_key_the_user_gave() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(1)).with_key(u64::MAX);
+    let ticker = reactor.every(ms(1)).unwrap().with_key(0);
+    let (tx, inbox) = keyed(&reactor, 42);
+    assert_eq!((timer.key(), ticker.key(), inbox.key()), (u64::MAX, 0, 42));
+    tx.send(1).unwrap();
+    sim.advance(ms(1));
+    let reported: HashSet<u64> = ready_keys(&reactor).into_iter().collect();
+    assert_eq!(reported, HashSet::from([u64::MAX, 0, 42]));
+}
+
+#[test]
+fn without_a_key_each_source_has_a_unique_one_of_2_to_the_63_or_more() {
+    let (_sim, reactor) = simulated();
+    let mut seen = HashSet::new();
+    // Three rounds through the same slots: the keys of the dropped ones do not come back.
+    for _ in 0..3 {
+        let timers: Vec<_> = (0..300).map(|_| reactor.after(Duration::ZERO)).collect();
+        let tickers: Vec<_> = (0..300).map(|_| reactor.every(ms(1)).unwrap()).collect();
+        let channels: Vec<_> = (0..300).map(|_| reactor.channel::<u8>(1).unwrap()).collect();
+        let keys = timers.iter().map(|timer| timer.key());
+        let keys = keys.chain(tickers.iter().map(|ticker| ticker.key()));
+        for key in keys.chain(channels.iter().map(|(_, inbox)| inbox.key())) {
+            assert!(key >= 1 << 63);
+            assert!(seen.insert(key), "{key:#x} is there twice");
+        }
+        let due: Vec<u64> = timers.iter().map(|timer| timer.key()).collect();
+        let mut reported = ready_keys(&reactor);
+        timers.iter().for_each(|timer| {
+            assert!(timer.try_take().is_some() || !reported.contains(&timer.key()))
+        });
+        reported.extend(ready_keys(&reactor));
+        assert_eq!(reported, due);
+    }
+}
+
+/// A driver that finds one event of its own.
+struct WithEvents(Native, foreign::Queue<u32>);
+
+impl Driver for WithEvents {
+    fn wait(
+        &mut self,
+        deadline: Option<WakeWindow>,
+        how: Wait,
+        ready: &mut ReadyFds,
+    ) -> io::Result<()> {
+        if how == Wait::Poll && self.1.is_empty() {
+            self.1.push(1, ready);
+        }
+        self.0.wait(deadline, how, ready)
+    }
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.0.waker()
+    }
+    fn clock(&self) -> Clock {
+        self.0.clock()
+    }
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        of: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.0.register(fd, id, of, mode)
+    }
+    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, of: Interest, mode: Mode) -> io::Result<()> {
+        self.0.modify(fd, id, of, mode)
+    }
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.0.deregister(fd, id)
+    }
+    fn has_events(&self, events: foreign::EventsId) -> bool {
+        self.1.id() == events
+    }
+}
+
+#[test]
+fn every_kind_of_source_takes_a_key() {
+    let _dog = dog();
+    let queue = foreign::Queue::with_capacity(1);
+    let events = queue.events();
+    let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
+    let mut sources: Vec<Box<dyn Any>> = Vec::new();
+    macro_rules! keyed {
+        ($source:expr) => {{
+            let key = sources.len() as u64;
+            let source = $source.with_key(key);
+            assert_eq!(source.key(), key);
+            sources.push(Box::new(source));
+        }};
+    }
+    keyed!(reactor.after(ms(0)));
+    keyed!(reactor.every_at(reactor.now(), ms(3_600_000)).unwrap());
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    tx.send(1).unwrap();
+    keyed!(inbox);
+    let (notifier, notified) = reactor.notifier();
+    notifier.notify();
+    keyed!(notified);
+    keyed!(reactor.notifier().1.receiving(|| Some(1)));
+    let (context, canceller) = Context::background().with_cancel();
+    canceller.cancel();
+    keyed!(reactor.done(&context));
+    keyed!(reactor.register(events).unwrap());
+    let (_theirs, ours) = UnixStream::pair().unwrap();
+    keyed!(reactor.fd_nonblocking(ours, Interest::WRITABLE).unwrap());
+    keyed!(reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap());
+    raise(SIGWINCH).unwrap();
+    if let Ok(timer) = reactor.os_timer() {
+        timer.reset(ms(0)).unwrap();
+        keyed!(timer);
+    }
+    let child = support::watch::spawn(Command::new("sh").args(["-c", "exit"]));
+    if let Ok(child) = reactor.register(child) {
+        keyed!(child);
+    }
+    let (mut events, mut reported) = (Events::new(), BTreeSet::new());
+    while reported.len() < sources.len() {
+        reactor.wait(&mut events).unwrap();
+        reported.extend(keys(&events));
+    }
+    assert_eq!(reported, (0..sources.len() as u64).collect());
+    // No wait reports an outbox, but the list of sources does.
+    let outbox = reactor.register(channel::bounded::<u32>(1).0).unwrap().with_key(100);
+    assert_eq!(outbox.key(), 100);
+    assert!(reactor.sources().iter().any(|source| source.key == 100));
+}
+
+#[test]
+fn a_key_does_not_stay_with_the_slot() {
+    let (_sim, reactor) = simulated();
+    drop(reactor.after(ms(0)).with_key(5));
+    let timer = reactor.after(ms(0));
+    assert!(timer.key() >= 1 << 63);
+    assert_eq!(ready_keys(&reactor), [timer.key()]);
+}
+
+#[test]
+fn a_key_given_when_the_source_is_ready_already_counts() {
+    let (_sim, reactor) = simulated();
+    let timer = reactor.after(ms(0));
+    let mut events = Events::with_capacity(1);
+    reactor.wait(&mut events).unwrap();
+    let timer = timer.with_key(9);
+    assert_eq!(keys(&events), [9]);
+    drop(timer);
+}
+
+// Reported until drained.
+
+#[test]
+fn a_timer_is_reported_until_its_value_is_taken() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(1)).with_key(1);
+    sim.advance(ms(5));
+    for _ in 0..3 {
+        assert_eq!(ready_keys(&reactor), [1]);
+    }
+    assert_eq!(timer.try_take(), Some(at(1)));
+    assert_eq!(ready_keys(&reactor), []);
+}
+
+#[test]
+fn a_ticker_is_reported_until_its_tick_is_taken_and_then_for_the_next_one() {
+    let (sim, reactor) = simulated();
+    let ticker = reactor.every(ms(10)).unwrap().with_key(1);
+    for n in 1..4 {
+        sim.advance(ms(10));
+        assert_eq!(ready_keys(&reactor), [1]);
+        assert_eq!(ready_keys(&reactor), [1]);
+        assert_eq!(ticker.try_take().map(|tick| tick.scheduled), Some(at(10 * n)));
+        assert_eq!(ready_keys(&reactor), []);
+    }
+}
+
+#[test]
+fn an_inbox_is_reported_until_it_is_empty() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    for round in 0..3 {
+        assert_eq!(ready_keys(&reactor), []);
+        (0..3).for_each(|n| tx.send(round * 10 + n).unwrap());
+        for n in 0..3 {
+            assert_eq!(ready_keys(&reactor), [1]);
+            assert_eq!(inbox.try_recv(), Ok(round * 10 + n));
+        }
+        assert_eq!(ready_keys(&reactor), []);
+        assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
+    }
+}
+
+#[test]
+fn what_was_in_the_channel_when_it_was_registered_is_reported() {
+    let (_sim, reactor) = simulated();
+    let (tx, rx) = channel::bounded(4);
+    tx.send(7).unwrap();
+    let inbox = reactor.register_with(3, rx).unwrap();
+    assert_eq!(ready_keys(&reactor), [3]);
+    assert_eq!(inbox.try_recv(), Ok(7));
+    assert_eq!(ready_keys(&reactor), []);
+    // And a channel that is over already.
+    let (tx, rx) = channel::bounded::<u32>(4);
+    drop(tx);
+    let over = reactor.register_with(4, rx).unwrap();
+    assert_eq!(ready_keys(&reactor), [4]);
+    assert_eq!(over.try_recv(), Err(TryRecvError::Disconnected));
+    assert_eq!(ready_keys(&reactor), []);
+}
+
+#[test]
+fn a_disconnected_inbox_is_reported_until_its_error_was_taken_and_then_no_more() {
+    let (sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    tx.send(5).unwrap();
+    let second = tx.clone();
+    drop(tx);
+    assert_eq!(ready_keys(&reactor), [1]);
+    drop(second);
+    assert_eq!(inbox.try_recv(), Ok(5));
+    for _ in 0..3 {
+        assert_eq!(ready_keys(&reactor), [1], "the end is still to be taken");
+    }
+    assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+    assert_eq!(ready_keys(&reactor), []);
+    // The error comes for ever, and nothing of it wakes a wait.
+    assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
+    let timer = reactor.after(ms(5)).with_key(2);
+    let mut events = Events::with_capacity(4);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((keys(&events), sim.now()), (vec![2], at(5)));
+    timer.try_take();
+    let error = reactor.wait(&mut events).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Deadlock);
+}
+
+#[test]
+fn a_disconnected_inbox_whose_error_a_select_took_is_not_reported() {
+    let (_sim, reactor) = simulated();
+    // Known to the reactor as asked for its mark, as left unasked by a select!, and as marked
+    // already.
+    for (used_by_select, marked) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (tx, inbox) = keyed(&reactor, 1);
+        if used_by_select {
+            tx.send(1).unwrap();
+            assert_eq!(ready_keys(&reactor), [1]);
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(1)) }
+            tx.send(2).unwrap();
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(2)) }
+        }
+        if marked {
+            tx.send(3).unwrap();
+            select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(3)) }
+        }
+        drop(tx);
+        select! { reactor; recv(inbox) -> got => assert!(got.is_err()) }
+        assert_eq!(ready_keys(&reactor), [], "used by select! {used_by_select}, marked {marked}");
+    }
+}
+
+// Spinning.
+
+/// The keys of the sources that spin.
+fn spinning(reactor: &Reactor) -> Vec<u64> {
+    let sources = reactor.sources();
+    let mut keys: Vec<u64> =
+        sources.iter().filter(|info| info.spinning).map(|info| info.key).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn each_kind_of_source_left_alone_spins() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(1)).with_key(1);
+    let ticker = reactor.every(ms(1)).unwrap().with_key(2);
+    let (tx, inbox) = keyed(&reactor, 3);
+    let (notifier, notified) = reactor.notifier();
+    let notified = notified.with_key(4);
+    let (context, canceller) = pollmux::Context::background().with_cancel();
+    let done = reactor.done(&context).with_key(5);
+    (0..2).for_each(|n| tx.send(n).unwrap());
+    notifier.notify();
+    canceller.cancel();
+    sim.advance(ms(1));
+    for _ in 0..999 {
+        assert_eq!(ready_keys(&reactor).len(), 5);
+    }
+    assert_eq!(spinning(&reactor), []);
+    ready_keys(&reactor);
+    assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2, 3, 4, 5], 5));
+    // Being served ends it.
+    assert_eq!(inbox.try_recv(), Ok(0));
+    assert!(timer.stop() && ticker.restart());
+    assert_eq!((notified.try_take(), done.try_take().is_some()), (Some(()), true));
+    assert_eq!(spinning(&reactor), []);
+    assert_eq!(ready_keys(&reactor), [3]);
+}
+
+#[test]
+fn a_source_reported_with_others_is_counted_by_itself() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..10).map(|key| keyed(&reactor, key)).collect();
+    channels.iter().for_each(|(tx, _)| tx.send(0).unwrap());
+    let mut events = Events::with_capacity(3);
+    // Ten of three are three for each; each but the last is served now and then.
+    for turn in 0..4_000 {
+        reactor.wait(&mut events).unwrap();
+        for (tx, inbox) in channels[..9].iter().filter(|_| turn % 100 == 0) {
+            inbox.try_recv().unwrap();
+            tx.send(0).unwrap();
+        }
+    }
+    assert_eq!(spinning(&reactor), [9]);
+    assert_eq!(reactor.stats().spinning, 1);
+}
+
+#[test]
+fn an_end_taken_a_thousand_times_spins() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let (context, canceller) = pollmux::Context::background().with_cancel();
+    let done = reactor.done(&context).with_key(2);
+    drop(tx);
+    canceller.cancel();
+    let take = |times: usize| {
+        for _ in 0..times {
+            select! { reactor; recv(inbox) -> end => assert!(end.is_err()) }
+            select! { reactor; recv(done) -> _ => {} }
+        }
+    };
+    take(999);
+    assert_eq!(spinning(&reactor), []);
+    take(1);
+    assert_eq!(spinning(&reactor), [1, 2]);
+    take(2_000);
+    assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2], 2));
+    // By hand it keeps no loop awake.
+    let (tx, polled) = keyed(&reactor, 3);
+    drop(tx);
+    (0..2_000).for_each(|_| assert!(polled.try_recv().is_err()));
+    assert_eq!(spinning(&reactor), [1, 2]);
+    drop((inbox, done));
+    // The slots are others' now.
+    let _others = [reactor.timer(), reactor.timer()];
+    assert_eq!(spinning(&reactor), []);
+}
+
+// Capacity.
+
+#[test]
+fn a_capacity_of_zero_is_taken_for_one() {
+    let (_sim, reactor) = simulated();
+    let _timers = [reactor.after(ms(0)).with_key(1), reactor.after(ms(0)).with_key(2)];
+    let mut events = Events::with_capacity(0);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!((events.len(), events.is_empty()), (1, false));
+}
+
+#[test]
+fn when_more_is_ready_than_fits_everything_has_its_turn() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..10).map(|key| keyed(&reactor, key)).collect();
+    channels.iter().for_each(|(tx, _)| tx.send(0).unwrap());
+    let mut events = Events::with_capacity(3);
+    let mut counts = [0; 10];
+    // Nobody drains anything: 10 waits of 3 report each of the 10 three times.
+    for _ in 0..10 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(events.len(), 3);
+        keys(&events).into_iter().for_each(|key| counts[key as usize] += 1);
+    }
+    assert_eq!(counts, [3; 10]);
+}
+
+#[test]
+fn a_timer_has_its_turn_among_busy_channels_with_room_for_one() {
+    let (sim, reactor) = simulated();
+    let channels: Vec<_> = (0..50).map(|key| keyed(&reactor, key)).collect();
+    let timer = reactor.after(ms(1)).with_key(99);
+    sim.advance(ms(1));
+    let mut events = Events::with_capacity(1);
+    channels.iter().for_each(|(tx, _)| tx.send(0).unwrap());
+    for turn in 0.. {
+        reactor.wait(&mut events).unwrap();
+        match keys(&events)[..] {
+            [99] => break,
+            // As busy as can be: a message taken is a message sent.
+            [key] => {
+                let (tx, inbox) = &channels[key as usize];
+                tx.send(inbox.try_recv().unwrap() + 1).unwrap();
+            }
+            _ => unreachable!(),
+        }
+        assert!(turn <= 50, "the timer starves");
+    }
+    assert_eq!(timer.try_take(), Some(at(1)));
+}
+
+#[test]
+fn a_quiet_channel_has_its_turn_beside_a_flooded_one() {
+    let (_sim, reactor) = simulated();
+    let (flood, flooded) = keyed(&reactor, 1);
+    let (quiet_tx, quiet) = keyed(&reactor, 2);
+    (0..8).for_each(|n| flood.send(n).unwrap());
+    quiet_tx.send(7).unwrap();
+    let mut events = Events::with_capacity(1);
+    for turn in 0.. {
+        reactor.wait(&mut events).unwrap();
+        if keys(&events) == [2] {
+            break;
+        }
+        flooded.try_recv().unwrap();
+        flood.send(0).unwrap();
+        assert!(turn < 3);
+    }
+    assert_eq!(quiet.try_recv(), Ok(7));
+}
+
+// What a batch skips.
+
+#[test]
+fn iteration_skips_what_was_stopped_reset_taken_drained_or_dropped_meanwhile() {
+    let (sim, reactor) = simulated();
+    let kept = reactor.after(ms(1)).with_key(0);
+    let stopped = reactor.after(ms(1)).with_key(1);
+    let reset = reactor.after(ms(1)).with_key(2);
+    let taken = reactor.after(ms(1)).with_key(3);
+    let dropped = reactor.after(ms(1)).with_key(4);
+    let restarted = reactor.every(ms(1)).unwrap().with_key(5);
+    let ticked = reactor.every(ms(1)).unwrap().with_key(6);
+    let (tx_drained, drained) = keyed(&reactor, 7);
+    let (tx_gone, gone) = keyed(&reactor, 8);
+    let (tx_back, back) = keyed(&reactor, 9);
+    let (tx_partly, partly) = keyed(&reactor, 10);
+    for tx in [&tx_drained, &tx_gone, &tx_back, &tx_partly, &tx_partly] {
+        tx.send(1).unwrap();
+    }
+    let last = reactor.after(ms(1)).with_key(11);
+    sim.advance(ms(1));
+    let mut events = Events::with_capacity(16);
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(keys(&events).len(), 12);
+
+    assert!(stopped.stop());
+    assert!(reset.reset(ms(1)));
+    assert!(taken.try_take().is_some());
+    drop(dropped);
+    assert!(restarted.restart());
+    assert!(select! { reactor; recv(ticked) -> _ => true, default => false });
+    assert_eq!(drained.try_recv(), Ok(1));
+    drop(gone);
+    let receiver = back.into_inner();
+    assert_eq!(partly.try_recv(), Ok(1));
+    let left: HashSet<u64> = keys(&events).into_iter().collect();
+    assert_eq!(left, HashSet::from([0, 10, 11]));
+
+    // What is iterated goes on being looked at while the iteration runs.
+    let mut seen = Vec::new();
+    for event in &events {
+        seen.push(event.key());
+        kept.stop();
+        last.stop();
+        partly.try_recv().ok();
+    }
+    assert_eq!(seen.len(), 1);
+    assert_eq!(keys(&events), []);
+    assert_eq!(events.len(), 12, "what the wait found");
+    assert_eq!(receiver.try_recv(), Ok(1), "the receiver taken back has its message");
+}
+
+#[test]
+fn a_source_in_the_slot_of_a_dropped_one_is_not_reported_by_the_old_event() {
+    let (sim, reactor) = simulated();
+    for kind in 0..3 {
+        let first = reactor.after(ms(1)).with_key(1);
+        let second = reactor.after(ms(1)).with_key(2);
+        sim.advance(ms(1));
+        let mut events = Events::with_capacity(4);
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [1, 2]);
+        drop(second);
+        // The newest free slot is used first: this is the one. Each is made ready, so that only the
+        // generation tells them apart.
+        let timer = (kind == 0).then(|| reactor.after(Duration::ZERO).with_key(3));
+        let ticker =
+            (kind == 1).then(|| reactor.every(Duration::from_nanos(1)).unwrap().with_key(3));
+        let (tx, rx) = channel::bounded(1);
+        tx.send(1).unwrap();
+        let inbox = (kind == 2).then(|| reactor.register_with(3, rx).unwrap());
+        sim.advance(Duration::from_nanos(1));
+        let now: HashSet<u64> = ready_keys(&reactor).into_iter().collect();
+        assert_eq!(now, HashSet::from([1, 3]), "the new one is ready");
+        assert_eq!(keys(&events), [1]);
+        drop((first, timer, ticker, inbox));
+    }
+}
+
+#[test]
+fn a_nested_wait_in_a_batch_does_not_disturb_it() {
+    let (_sim, reactor) = simulated();
+    let timers: Vec<_> = (0..4).map(|key| reactor.after(ms(0)).with_key(key)).collect();
+    let (mut outer, mut inner) = (Events::with_capacity(8), Events::with_capacity(8));
+    reactor.wait(&mut outer).unwrap();
+    let mut seen = Vec::new();
+    for event in &outer {
+        seen.push(event.key());
+        reactor.wait(&mut inner).unwrap();
+        assert_eq!(inner.len(), timers.len() + 1 - seen.len());
+        timers[event.key() as usize].try_take();
+    }
+    assert_eq!(seen, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_buffer_is_emptied_by_each_wait_and_may_go_to_another_reactor() {
+    let (_sim, first) = simulated();
+    let (_sim, second) = simulated();
+    let _a = first.after(ms(0)).with_key(1);
+    let b = second.after(ms(0)).with_key(2);
+    let mut events = Events::with_capacity(4);
+    first.wait(&mut events).unwrap();
+    assert_eq!(keys(&events), [1]);
+    second.wait(&mut events).unwrap();
+    assert_eq!(keys(&events), [2]);
+    b.try_take();
+    second.try_wait(&mut events).unwrap();
+    assert_eq!((events.len(), keys(&events)), (0, vec![]));
+}
+
+// Waiting, timing out, failing.
+
+#[test]
+fn wait_timeout_gives_up_after_exactly_the_timeout_in_virtual_time() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(ms(100)).with_key(1);
+    let mut events = Events::with_capacity(4);
+    reactor.wait_timeout(&mut events, ms(30)).unwrap();
+    assert_eq!((events.len(), sim.now()), (0, at(30)));
+    reactor.wait_timeout(&mut events, ms(70)).unwrap();
+    assert_eq!((keys(&events), sim.now()), (vec![1], at(100)));
+    timer.try_take();
+    reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
+    assert_eq!((events.len(), sim.now()), (0, at(100)));
+}
+
+#[test]
+fn wait_timeout_is_never_early_by_the_wall_clock() {
+    // Real time is the point.
+    let reactor = Reactor::new().unwrap();
+    let mut events = Events::with_capacity(4);
+    for timeout in [0, 1, 10_000, 250_000, 1_000_000, 3_000_001].map(Duration::from_nanos) {
+        for _ in 0..5 {
+            let start = Instant::now();
+            reactor.wait_timeout(&mut events, timeout).unwrap();
+            assert!(start.elapsed() >= timeout, "{timeout:?}");
+            assert!(events.is_empty());
+        }
+    }
+}
+
+#[test]
+fn try_wait_and_zero_timeouts_make_no_syscall() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let _timer = reactor.after(Duration::from_secs(3600));
+    let mut events = Events::with_capacity(4);
+    for n in 0..100 {
+        reactor.try_wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        tx.send(n).unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [1]);
+        assert_eq!(inbox.try_recv(), Ok(n));
+        reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
+        assert!(events.is_empty());
+    }
+    assert_eq!(reactor.stats().syscalls(), 0);
+}
+
+#[test]
+fn a_driver_that_fails_fails_the_wait_and_loses_nothing() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let mut events = Events::with_capacity(4);
+    for n in 0..3 {
+        assert_eq!(reactor.wait(&mut events).unwrap_err().kind(), io::ErrorKind::Deadlock);
+        assert!(events.is_empty());
+        tx.send(n).unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!((keys(&events), inbox.try_recv()), (vec![1], Ok(n)));
+    }
+}
+
+#[test]
+fn waiting_without_the_reactor_fails_and_says_so() {
+    let (_sim, reactor) = simulated();
+    let handle = reactor.handle();
+    let timer = reactor.after(ms(0)).with_key(1);
+    let mut events = Events::with_capacity(4);
+    handle.wait(&mut events).unwrap();
+    assert_eq!(keys(&events), [1]);
+    drop(reactor);
+    assert_eq!(keys(&events), [], "the batch is inert, too");
+    for result in [
+        handle.wait(&mut events),
+        handle.try_wait(&mut events),
+        handle.wait_timeout(&mut events, ms(1)),
+    ] {
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotConnected);
+    }
+    drop(timer);
+}
+
+// Many channels.
+
+#[test]
+fn among_10_000_channels_exactly_those_with_messages_are_reported() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..10_000).map(|key| keyed(&reactor, key)).collect();
+    assert_eq!(reactor.stats().live, 10_000);
+    for round in 0..50u64 {
+        let chosen: HashSet<u64> =
+            (0..20).map(|i| (round * 7_919 + i * 104_729) % 10_000).collect();
+        chosen.iter().for_each(|&key| channels[key as usize].0.send(1).unwrap());
+        let reported = ready_keys(&reactor);
+        assert_eq!(reported.len(), chosen.len());
+        assert_eq!(reported.iter().copied().collect::<HashSet<u64>>(), chosen);
+        reported.iter().for_each(|&key| assert_eq!(channels[key as usize].1.try_recv(), Ok(1)));
+    }
+    assert_eq!(ready_keys(&reactor), []);
+}
+
+/// The best of many waits for one message among this many channels, in CPU time.
+fn best_wait(count: u64) -> Duration {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..count).map(|key| keyed(&reactor, key)).collect();
+    let mut events = Events::with_capacity(16);
+    let mut round = |n: u64| {
+        let (tx, inbox) = &channels[(n * 7 % count) as usize];
+        tx.send(1).unwrap();
+        let (result, took) = timed(|| reactor.wait(&mut events));
+        result.unwrap();
+        assert_eq!(keys(&events), [n * 7 % count]);
+        assert_eq!(inbox.try_recv(), Ok(1));
+        took
+    };
+    (0..2_000).map(&mut round).min().unwrap()
+}
+
+#[test]
+fn a_wait_costs_what_is_ready_and_not_what_is_registered() {
+    // The best of 2,000 needs no quiet machine. Looking at each channel would cost a thousand times
+    // as much, not ten times.
+    let few = best_wait(10);
+    let many = best_wait(10_000);
+    assert!(many < few * 10 + Duration::from_micros(5), "10 channels: {few:?}, 10,000: {many:?}");
+}
+
+// Mixed with select!.
+
+#[test]
+fn a_message_taken_by_select_is_not_reported_by_wait() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    for n in 0..100 {
+        tx.send(n).unwrap();
+        if n % 3 == 0 {
+            assert_eq!(ready_keys(&reactor), [1]);
+        }
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
+        if n % 2 == 0 {
+            assert_eq!(ready_keys(&reactor), []);
+        }
+    }
+}
+
+#[test]
+fn a_message_after_a_select_is_reported_by_wait_and_after_a_wait_found_by_select() {
+    let (_sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    for n in 0..100 {
+        // A select! that finds nothing, and one that drains: both leave the inbox to be asked
+        // again.
+        assert!(select! { reactor; recv(inbox) -> _ => false, default => true });
+        tx.send(n).unwrap();
+        assert_eq!(ready_keys(&reactor), [1]);
+        assert_eq!(inbox.try_recv(), Ok(n));
+        tx.send(n + 1_000).unwrap();
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n + 1_000)) }
+        tx.send(n + 2_000).unwrap();
+        assert_eq!(ready_keys(&reactor), [1]);
+        select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n + 2_000)) }
+        assert_eq!(ready_keys(&reactor), []);
+    }
+}
+
+#[test]
+fn a_channel_that_slept_in_a_select_is_reported_by_wait() {
+    let (sim, reactor) = simulated();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let timer = reactor.timer();
+    for n in 0..100 {
+        timer.reset(ms(1));
+        select! { reactor; recv(inbox) -> _ => unreachable!(), recv(timer) -> _ => {} }
+        tx.send(n).unwrap();
+        assert_eq!(ready_keys(&reactor), [1]);
+        assert_eq!(inbox.try_recv(), Ok(n));
+        assert_eq!(ready_keys(&reactor), []);
+    }
+    assert_eq!(sim.now(), at(100));
+}
+
+#[test]
+fn channels_that_select_does_not_mention_are_reported_by_wait_afterwards() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..20).map(|key| keyed(&reactor, key)).collect();
+    let timer = reactor.timer();
+    for _ in 0..20 {
+        for (tx, _) in &channels[10..] {
+            tx.send(1).unwrap();
+        }
+        timer.reset(ms(1));
+        select! { reactor; recv(channels[0].1) -> _ => unreachable!(), recv(timer) -> _ => {} }
+        let reported: HashSet<u64> = ready_keys(&reactor).into_iter().collect();
+        assert_eq!(reported, (10..20).collect());
+        for (_, inbox) in &channels[10..] {
+            assert_eq!(inbox.try_recv(), Ok(1));
+        }
+    }
+}
+
+// Other threads.
+
+#[test]
+fn a_message_from_another_thread_ends_the_wait() {
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let sender = thread::spawn(move || {
+        for n in 0..5 {
+            // Real time: the reactor falls asleep meanwhile.
+            thread::sleep(ms(5));
+            tx.send(n).unwrap();
+        }
+    });
+    let mut events = Events::with_capacity(4);
+    for n in 0..5 {
+        reactor.wait(&mut events).unwrap();
+        assert_eq!((keys(&events), inbox.try_recv()), (vec![1], Ok(n)));
+    }
+    reactor.wait(&mut events).unwrap();
+    assert_eq!(
+        inbox.try_recv(),
+        Err(TryRecvError::Disconnected),
+        "and so does the end of the channel"
+    );
+    sender.join().unwrap();
+    assert!(reactor.stats().wakes <= 6, "one wake-up a sleep: {}", reactor.stats());
+}
+
+#[test]
+fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
+    const SENDERS: u32 = 4;
+    const EACH: u32 = 3_000;
+    let reactor = Reactor::new().unwrap();
+    let channels: Vec<_> = (0..SENDERS).map(|key| keyed(&reactor, u64::from(key))).collect();
+    let (senders, inboxes): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
+    for tx in senders {
+        thread::spawn(move || {
+            for n in 0..EACH {
+                tx.send(n).unwrap();
+                if n % 64 == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+    }
+    let mut events = Events::with_capacity(2);
+    let mut next = [0; SENDERS as usize];
+    let mut over = [false; SENDERS as usize];
+    let mut turn = 0u32;
+    while over != [true; SENDERS as usize] {
+        turn += 1;
+        let select = turn % 3 == 0 && !over[0];
+        let mut got = |i: usize, message: Result<u32, TryRecvError>| match message {
+            Ok(n) => {
+                assert_eq!(n, next[i]);
+                next[i] += 1;
+            }
+            Err(TryRecvError::Disconnected) => over[i] = true,
+            Err(TryRecvError::Empty) => panic!("reported, and empty"),
+        };
+        if select {
+            select! { reactor;
+                recv(inboxes[0]) -> message => {
+                    got(0, message.map_err(|_| TryRecvError::Disconnected))
+                }
+                default(ms(1)) => {}
+            }
+        } else {
+            reactor.wait_timeout(&mut events, ms(1_000)).unwrap();
+            for event in &events {
+                got(event.key() as usize, inboxes[event.key() as usize].try_recv());
+            }
+        }
+    }
+    assert_eq!(next, [EACH; SENDERS as usize]);
+}
+
+#[test]
+fn a_ping_pong_through_wait_never_hangs() {
+    // Each hop is a sleep and a wake-up, or the race between the two.
+    let _dog = dog();
+    let reactor = Reactor::new().unwrap();
+    let (tx, inbox) = keyed(&reactor, 1);
+    let (back, pings) = channel::bounded::<u32>(1);
+    let echo = thread::spawn(move || pings.iter().for_each(|n| tx.send(n).unwrap()));
+    // Never due: it must not make up for a wake-up that was lost.
+    let far = reactor.after(Duration::from_secs(3600)).with_key(2);
+    let mut events = Events::with_capacity(4);
+    for n in 0..5_000 {
+        back.send(n).unwrap();
+        reactor.wait(&mut events).unwrap();
+        assert_eq!(keys(&events), [1]);
+        assert_eq!(inbox.try_recv(), Ok(n));
+    }
+    assert!(far.stop());
+    drop(back);
+    echo.join().unwrap();
+}

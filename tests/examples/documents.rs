@@ -1,0 +1,246 @@
+//! The documents name tests, files and functions that exist, and keep their form.
+//!
+//! They are read as text. A rename that forgets a document fails here, with the line to change.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The documents, from the root of the repository.
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "docs/DESIGN.md",
+    "docs/BENCHMARKS.md",
+    "docs/PLATFORMS.md",
+    "tests/README.md",
+];
+const RULES: usize = 31;
+const COLUMNS: usize = 100;
+const README_WORDS: usize = 1_200;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: impl AsRef<Path>) -> String {
+    let path = root().join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of the repository");
+    entries.map(|entry| entry.expect("an entry").path())
+}
+
+/// `src` and every folder below it.
+fn source_folders() -> Vec<PathBuf> {
+    let mut folders = vec![root().join("src")];
+    let mut next = 0;
+    while next < folders.len() {
+        folders.extend(entries(&folders[next].clone()).filter(|path| path.is_dir()));
+        next += 1;
+    }
+    folders
+}
+
+/// The text of every source file.
+fn source_code() -> String {
+    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    let folders = source_folders();
+    let files = folders.iter().flat_map(|folder| entries(folder));
+    files.filter(is_rust).map(|file| fs::read_to_string(file).expect("a source file")).collect()
+}
+
+/// The texts between backticks, with their lines, outside of code blocks.
+fn quoted(text: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut block) = (Vec::new(), false);
+    for (line, text) in text.lines().enumerate() {
+        if text.trim_start().starts_with("```") {
+            block = !block;
+        } else if !block {
+            found.extend(text.split('`').skip(1).step_by(2).map(|quoted| (line + 1, quoted)));
+        }
+    }
+    found
+}
+
+/// Returns true if `name` stands in `code` as a whole word.
+fn has_word(code: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + name.len()..]);
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
+}
+
+/// A file and a test in it, from `timers.rs::one_arm_gives_one_value`.
+fn named_test(quoted: &str) -> Option<(PathBuf, &str)> {
+    let (file, name) = quoted.split_once(".rs::")?;
+    let file = format!("{file}.rs");
+    Some((if file.starts_with("src/") { file.into() } else { Path::new("tests").join(file) }, name))
+}
+
+fn names_missing_tests(document: &str, text: &str) -> Vec<String> {
+    let is_missing = |quoted: &str| {
+        let Some((file, name)) = named_test(quoted) else { return false };
+        !fs::read_to_string(root().join(file)).is_ok_and(|code| has_word(&code, name))
+    };
+    let missing = quoted(text).into_iter().filter(|(_, quoted)| is_missing(quoted));
+    missing.map(|(line, quoted)| format!("{document}:{line}: there is no {quoted}")).collect()
+}
+
+/// Files (`timers.rs`) and folders (`src/sys/`), from any folder of the sources, or beside them.
+fn names_missing_files(document: &str, text: &str) -> Vec<String> {
+    let is_name = |quoted: &str| {
+        let is_plain = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+        quoted.chars().all(is_plain)
+            && !quoted.contains("..")
+            && (quoted.ends_with(".rs") || quoted.ends_with(".md") || quoted.ends_with('/'))
+    };
+    let mut folders = source_folders();
+    folders.extend(
+        ["", "tests", "tests/api", "tests/examples", "tests/system", "examples"]
+            .map(|folder| root().join(folder)),
+    );
+    let is_there = |name: &str| folders.iter().any(|folder| folder.join(name).exists());
+    let named = quoted(text).into_iter().filter(|(_, quoted)| is_name(quoted));
+    let missing = named.filter(|(_, name)| !is_there(name));
+    missing.map(|(line, name)| format!("{document}:{line}: there is no {name}")).collect()
+}
+
+/// The words of the code behind `fn`, `pub` and `mod`.
+fn declared(code: &str) -> HashSet<&str> {
+    let is_end = |c: char| !c.is_alphanumeric() && c != '_';
+    let behind = ["fn ", "pub ", "mod "].map(|word| code.split(word).skip(1));
+    behind.into_iter().flatten().filter_map(|rest| rest.split(is_end).next()).collect()
+}
+
+/// Functions, fields and modules, from `Core::arm` or `select::run`.
+fn names_missing_functions(document: &str, text: &str, code: &HashSet<&str>) -> Vec<String> {
+    let is_missing = |quoted: &str| {
+        let Some((owner, name)) = quoted.split_once("::") else { return false };
+        let is_plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let is_lower = name.starts_with(|c: char| c.is_lowercase());
+        is_plain(owner) && is_plain(name) && is_lower && !code.contains(name)
+    };
+    let missing = quoted(text).into_iter().filter(|(_, quoted)| is_missing(quoted));
+    missing.map(|(line, quoted)| format!("{document}:{line}: there is no {quoted}")).collect()
+}
+
+/// Files that links lead to, from the folder of the document.
+fn has_dead_links(document: &str, text: &str) -> Vec<String> {
+    let folder = root().join(document).parent().expect("a document is in a folder").to_path_buf();
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets
+        .map(|target| target.split('#').next().unwrap_or(target))
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .filter(|target| !folder.join(target).exists())
+        .map(|target| format!("{document}: there is no {target}"))
+        .collect()
+}
+
+fn has_long_lines(document: &str, text: &str) -> Vec<String> {
+    let too_long = text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS);
+    too_long.map(|(line, _)| format!("{document}:{}: too many columns", line + 1)).collect()
+}
+
+#[track_caller]
+fn holds(rule: impl Fn(&str, &str) -> Vec<String>) {
+    let wrong: Vec<String> = DOCUMENTS.iter().flat_map(|name| rule(name, &read(name))).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn documents_name_tests_that_exist() {
+    holds(names_missing_tests);
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    holds(names_missing_files);
+    holds(has_dead_links);
+}
+
+#[test]
+fn documents_name_functions_that_exist() {
+    let code = source_code();
+    let declared = declared(&code);
+    holds(|document, text| names_missing_functions(document, text, &declared));
+}
+
+#[test]
+fn documents_have_at_most_100_columns() {
+    holds(has_long_lines);
+}
+
+#[test]
+fn every_rule_has_a_test() {
+    let (design, tests) = (read("docs/DESIGN.md"), read("tests/README.md"));
+    let mut rule = 0;
+    let mut tested = BTreeSet::new();
+    for line in tests.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells[..] {
+            [_, number, ..] if number.starts_with("**") => {
+                rule = number.trim_matches('*').parse().expect("the number of a rule");
+            }
+            [_, "", test, ..] if named_test(test.trim_matches('`')).is_some() => {
+                tested.insert(rule);
+            }
+            _ => {}
+        }
+    }
+    for rule in 1..=RULES {
+        let heading = format!("\n#### Rule {rule}: ");
+        assert!(design.contains(&heading), "docs/DESIGN.md has no rule {rule}");
+        assert!(tested.contains(&rule), "tests/README.md names no test of rule {rule}");
+    }
+}
+
+#[test]
+fn every_test_file_has_a_row() {
+    let (text, tests) = (read("tests/README.md"), root().join("tests"));
+    let has_row = |path: &Path| {
+        let name = path.strip_prefix(&tests).expect("below the tests").to_string_lossy();
+        let name = if path.is_dir() { format!("{name}/") } else { name.into_owned() };
+        text.contains(&format!("\n| `{name}` |"))
+    };
+    let is_listed = |path: &Path| path.is_dir() || path.extension().is_some_and(|end| end == "rs");
+    for path in entries(&tests).filter(|path| is_listed(path)) {
+        assert!(has_row(&path), "no row for {}", path.display());
+    }
+    for folder in ["api", "examples", "model", "system"].map(|folder| tests.join(folder)) {
+        let is_file = |path: &PathBuf| is_listed(path) && !path.ends_with("main.rs");
+        for path in entries(&folder).filter(is_file) {
+            assert!(has_row(&path), "no row for {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    let words = read("README.md").split_whitespace().count();
+    assert!(words < README_WORDS, "{words} words");
+}
+
+#[test]
+fn a_wrong_document_is_found() {
+    let tests = |text| names_missing_tests("x.md", text).len();
+    assert_eq!(tests("`examples/layers.rs::imports_point_down_only` `src/lib.rs::Reactor`"), 0);
+    assert_eq!(tests("`examples/layers.rs::imports_point_down` `nowhere.rs::a_test`"), 2);
+    assert_eq!(tests("```\n`nowhere.rs::a_test`\n```"), 0);
+
+    let files = |text| names_missing_files("x.md", text).len();
+    assert_eq!(files("`documents.rs` `src/sys/` `reactor/mod.rs` `nowhere.rs` `nowhere/`"), 2);
+    let functions = |text| names_missing_functions("x.md", text, &declared("fn arm() {}")).len();
+    assert_eq!(functions("`Core::arm` `Core::armed` `Interest::NONE` `a::b::c`"), 1);
+
+    let links = "[a](DESIGN.md) [b](../README.md#x) [c](README.md)";
+    assert_eq!(has_dead_links("docs/x.md", links).len(), 1);
+    assert_eq!(has_long_lines("x.md", &"é".repeat(COLUMNS)).len(), 0);
+    assert_eq!(has_long_lines("x.md", &"é".repeat(COLUMNS + 1)).len(), 1);
+}

@@ -1,0 +1,744 @@
+//! The architecture, checked: imports point down only, `unsafe` stays where it is allowed and says
+//! why, and only `sys` knows libc. And the form: lines have at most 100 columns, and a file of
+//! `src` that is longer than 500 lines says why.
+//!
+//! The sources are read as text. The rules of the architecture see it without comments, strings and
+//! characters. Each rule is a function from a file to what is wrong in it, so that each is tried on
+//! a wrong file, too.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From top to bottom. A layer imports from itself and from those behind it.
+const LAYERS: [&str; 9] =
+    ["select", "context", "sim", "sources", "reactor", "driver", "channel", "wake", "sys"];
+/// Atomics and locks, which loom replaces: beside the layers. These use it; itself it uses `sys`
+/// only.
+const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
+/// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
+const REACTOR: [&str; 34] = [
+    "models",
+    "mod",
+    "slot",
+    "embed",
+    "listing",
+    "builder",
+    "remote",
+    "wait",
+    "events",
+    "by_id",
+    "turn",
+    "spin",
+    "tidy",
+    "callbacks",
+    "before_sleep",
+    "fds",
+    "channels",
+    "fork",
+    "core",
+    "stats",
+    "parts/mod",
+    "parts/channels",
+    "parts/table",
+    "parts/timers",
+    "parts/heap",
+    "parts/ready",
+    "parts/slots",
+    "parts/fds",
+    "parts/mailbox",
+    "parts/spinner",
+    "parts/usage",
+    "parts/counters",
+    "parts/sites",
+    // These import nothing from `reactor/`.
+    "parts/{asks,callbacks,clock,timer_id}",
+];
+/// The layers that may hold `unsafe`.
+const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
+/// How far above an `unsafe` its reason may stand, in lines.
+const REASON_WITHIN: usize = 6;
+/// The width of a line at most, in characters.
+const COLUMNS: usize = 100;
+/// The length of a file of `src` at most, in lines, if it does not say why it is longer.
+const LINES: usize = 500;
+/// How a file says why: one of the comments at its top begins so, and goes on with the reason.
+const LONGER: &str = "Longer than 500 lines: ";
+
+struct File {
+    /// Relative to `src`, with slashes. For the rule of widths: relative to the root.
+    name: String,
+    text: String,
+    /// `text` with everything blanked that is not code; the lines are the same.
+    code: String,
+}
+
+impl File {
+    fn new(name: &str, text: &str) -> File {
+        File { name: name.into(), text: text.into(), code: code_only(text) }
+    }
+
+    /// The module path of the file: `reactor/timers.rs` is `["reactor", "timers"]`, `lib.rs` is the
+    /// root.
+    fn module(&self) -> Vec<&str> {
+        let stem = self.name.trim_end_matches(".rs");
+        stem.split('/').filter(|part| !matches!(*part, "lib" | "mod")).collect()
+    }
+
+    fn layer(&self) -> Option<&str> {
+        self.module().first().copied()
+    }
+}
+
+fn sources() -> Vec<File> {
+    let src = root().join("src");
+    let files = files_below(&src, &src);
+    assert!(files.len() > 10, "the sources have not been found");
+    files
+}
+
+/// All the Rust of this crate and of those beside it.
+fn all_files() -> Vec<File> {
+    let folders = ["src", "tests", "examples", "benches"];
+    let mut files = vec![read(&root(), &root().join("build.rs"))];
+    for folder in folders {
+        let found = files_below(&root(), &root().join(folder));
+        assert!(!found.is_empty(), "{folder} has not been found");
+        files.extend(found);
+    }
+    files
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(base: &Path, path: &Path) -> File {
+    let name = path.strip_prefix(base).expect("below the base").to_string_lossy();
+    File::new(&name.replace('\\', "/"), &fs::read_to_string(path).expect("a source file"))
+}
+
+/// The Rust files in `folder` and below it, named relative to `base`.
+fn files_below(base: &Path, folder: &Path) -> Vec<File> {
+    let (mut folders, mut files): (Vec<PathBuf>, Vec<File>) = (vec![folder.into()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of the sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(read(base, &path));
+            }
+        }
+    }
+    files
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Blanks comments, strings and character literals, and keeps the line breaks.
+fn code_only(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
+    let (mut out, mut i) = (String::with_capacity(text.len()), 0);
+    while i < chars.len() {
+        let begin = i;
+        match (at(i), at(i + 1)) {
+            ('/', '/') => {
+                while i < chars.len() && at(i) != '\n' {
+                    i += 1;
+                }
+            }
+            ('/', '*') => {
+                let mut depth = 0;
+                while i < chars.len() {
+                    match (at(i), at(i + 1)) {
+                        ('/', '*') => (depth, i) = (depth + 1, i + 2),
+                        ('*', '/') => (depth, i) = (depth - 1, i + 2),
+                        _ => i += 1,
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+            ('r', '"' | '#') if begin == 0 || !is_word(at(begin - 1)) || at(begin - 1) == 'b' => {
+                let hashes = (i + 1..).take_while(|&j| at(j) == '#').count();
+                if at(i + 1 + hashes) != '"' {
+                    out.push('r'); // a raw identifier
+                    i += 1;
+                    continue;
+                }
+                i += hashes + 2;
+                let closes = |i: usize| at(i) == '"' && (i + 1..=i + hashes).all(|j| at(j) == '#');
+                while i < chars.len() && !closes(i) {
+                    i += 1;
+                }
+                i += 1 + hashes;
+            }
+            ('"', _) => {
+                i += 1;
+                while i < chars.len() && at(i) != '"' {
+                    i += if at(i) == '\\' { 2 } else { 1 };
+                }
+                i += 1;
+            }
+            ('\'', '\\') => {
+                i += 3;
+                while i < chars.len() && at(i) != '\'' {
+                    i += 1;
+                }
+                i += 1;
+            }
+            ('\'', _) if at(i + 2) == '\'' => i += 3,
+            (c, _) => {
+                out.push(c);
+                i += 1;
+                continue;
+            }
+        }
+        let end = i.min(chars.len());
+        out.extend(chars[begin..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
+    }
+    out
+}
+
+/// Where `word` stands as a word of its own.
+fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
+    })
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
+
+/// How many inline `mod name { .. }` are open at `at`.
+fn inline_depth(code: &str, at: usize) -> usize {
+    let (mut open, mut modules, mut from) = (0usize, Vec::new(), 0);
+    for (i, c) in code[..at].char_indices() {
+        match c {
+            '{' => {
+                let head: Vec<&str> = code[from..i].split_whitespace().collect();
+                if head.len() >= 2 && head[head.len() - 2] == "mod" {
+                    modules.push(open);
+                }
+                open += 1;
+                from = i + 1;
+            }
+            '}' => {
+                open = open.saturating_sub(1);
+                if modules.last() == Some(&open) {
+                    modules.pop();
+                }
+                from = i + 1;
+            }
+            ';' => from = i + 1,
+            _ => {}
+        }
+    }
+    modules.len()
+}
+
+/// The first names of a path that goes on with `rest`: one, or those of a list in braces.
+fn first_names(rest: &str) -> Vec<String> {
+    let name = |text: &str| {
+        text.trim_start().chars().take_while(|&c| is_word(c) || c == '*').collect::<String>()
+    };
+    if !rest.trim_start().starts_with('{') {
+        return vec![name(rest)];
+    }
+    let (mut names, mut depth, mut begin) = (Vec::new(), 0, 0);
+    for (i, c) in rest.char_indices() {
+        match c {
+            '{' => {
+                depth += 1;
+                if depth == 1 {
+                    begin = i + 1;
+                }
+            }
+            ',' if depth == 1 => {
+                names.push(name(&rest[begin..i]));
+                begin = i + 1;
+            }
+            '}' => {
+                depth -= 1;
+                if depth == 0 {
+                    names.push(name(&rest[begin..i]));
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// What the file names at the root of the crate, by `crate::..` or by enough `super::`s, with the
+/// line.
+fn imports(file: &File) -> Vec<(usize, String)> {
+    let code = &file.code;
+    let mut found = Vec::new();
+    for at in words(code, "crate") {
+        // `$crate` is how a macro names what the crate exports to its users.
+        let Some(rest) = code[at + "crate".len()..].strip_prefix("::") else { continue };
+        if !code[..at].ends_with('$') {
+            found.extend(first_names(rest).into_iter().map(|name| (line_of(code, at), name)));
+        }
+    }
+    for at in words(code, "super") {
+        if code[..at].ends_with("super::") {
+            continue; // counted with the first one of its path
+        }
+        let mut rest = &code[at..];
+        let mut up = 0;
+        while let Some(more) = rest.strip_prefix("super::") {
+            (rest, up) = (more, up + 1);
+        }
+        let depth = file.module().len() + inline_depth(code, at);
+        if up > 0 && up == depth {
+            found.extend(first_names(rest).into_iter().map(|name| (line_of(code, at), name)));
+        }
+    }
+    found
+}
+
+/// The paths of a use tree that begins at `rest`: one, or those of a list in braces.
+fn paths(rest: &str) -> Vec<Vec<String>> {
+    let rest = rest.trim_start();
+    let Some(list) = rest.strip_prefix('{') else {
+        let end = rest.find(|c: char| !is_word(c) && c != '*').unwrap_or(rest.len());
+        let (name, more) = (rest[..end].to_string(), rest[end..].strip_prefix("::"));
+        let tails = more.map_or_else(|| vec![Vec::new()], paths);
+        return tails.into_iter().map(|tail| [vec![name.clone()], tail].concat()).collect();
+    };
+    let (mut found, mut depth, mut begin) = (Vec::new(), 0usize, 0);
+    for (i, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            ',' | '}' if depth == 0 => {
+                found.extend(paths(&list[begin..i]));
+                begin = i + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    found.retain(|path| path.iter().any(|name| !name.is_empty()));
+    found
+}
+
+/// The paths that the file names in `reactor/`, from there on, with the line.
+fn imports_in_reactor(file: &File) -> Vec<(usize, Vec<String>)> {
+    let code = &file.code;
+    let mut found = Vec::new();
+    let mut add = |at: usize, base: &[&str], rest: &str| {
+        for path in paths(rest) {
+            let whole = base.iter().map(|name| name.to_string()).chain(path).collect::<Vec<_>>();
+            if whole.len() > 1 && whole[0] == "reactor" {
+                found.push((line_of(code, at), whole[1..].to_vec()));
+            }
+        }
+    };
+    for at in words(code, "crate").filter(|&at| !code[..at].ends_with('$')) {
+        if let Some(rest) = code[at + "crate".len()..].strip_prefix("::") {
+            add(at, &[], rest);
+        }
+    }
+    for at in words(code, "super").filter(|&at| !code[..at].ends_with("super::")) {
+        let (mut rest, mut up) = (&code[at..], 0);
+        while let Some(more) = rest.strip_prefix("super::") {
+            (rest, up) = (more, up + 1);
+        }
+        let module = file.module();
+        let depth = inline_depth(code, at);
+        // Inside an inline module the first `super`s lead to the file's own module.
+        if up > depth && up - depth <= module.len() {
+            add(at, &module[..module.len() - (up - depth)], rest);
+        }
+    }
+    found
+}
+
+/// The place in [`REACTOR`] of what a path in `reactor/` leads to.
+fn place_in_reactor(path: &[String]) -> &str {
+    let known = |name: &str| REACTOR.iter().copied().find(|&unit| unit == name);
+    let leaf = path.get(1).is_some_and(|name| {
+        let leaves = REACTOR[REACTOR.len() - 1].trim_start_matches("parts/");
+        leaves.trim_matches(['{', '}']).split(',').any(|leaf| leaf == name)
+    });
+    match path.first().map(String::as_str) {
+        Some("parts") if leaf => REACTOR[REACTOR.len() - 1],
+        Some("parts") => {
+            path.get(1).and_then(|name| known(&format!("parts/{name}"))).unwrap_or("parts/mod")
+        }
+        Some(name) => known(name).unwrap_or("mod"),
+        None => "mod",
+    }
+}
+
+fn wrong_imports_in_reactor(file: &File) -> Vec<String> {
+    let module = file.module();
+    let Some(("reactor", own)) = module.split_first().map(|(first, own)| (*first, own)) else {
+        return Vec::new();
+    };
+    let own: Vec<String> = own.iter().map(|name| name.to_string()).collect();
+    let rank = |unit: &str| REACTOR.iter().position(|&other| other == unit);
+    let from = place_in_reactor(&own);
+    let at_home = own.is_empty() || from != "mod" && (from != "parts/mod" || own.len() == 1);
+    let mut wrong = Vec::new();
+    if !at_home {
+        wrong.push(format!("src/{}: give the file a rank in tests/layers.rs", file.name));
+    }
+    for (line, path) in imports_in_reactor(file) {
+        let to = place_in_reactor(&path);
+        if to != from && rank(from) >= rank(to) {
+            let path = path.join("::");
+            wrong.push(format!(
+                "src/{}:{line}: {from} imports {path} of {to}: imports point down only, and name \
+                 the file",
+                file.name
+            ));
+        }
+    }
+    wrong
+}
+
+fn may_import(from: &str, to: &str) -> Result<(), &'static str> {
+    let rank = |layer: &str| LAYERS.iter().position(|&l| l == layer);
+    match (from, to) {
+        _ if from == to => Ok(()),
+        (_, "sync") if SYNC_USERS.contains(&from) => Ok(()),
+        (_, "sync") => Err("only context, sim, channel, reactor, driver and wake use sync"),
+        ("sync", "sys") => Ok(()),
+        ("sync", _) => Err("sync uses sys only"),
+        _ => match (rank(from), rank(to)) {
+            (Some(from), Some(to)) if from < to => Ok(()),
+            (Some(_), Some(_)) => Err("imports point down only"),
+            (None, _) => Err("the file is in no layer: give it one in tests/examples/layers.rs"),
+            (_, None) => Err("name the module that it comes from, not the root's re-export"),
+        },
+    }
+}
+
+fn wrong_imports(file: &File) -> Vec<String> {
+    let Some(layer) = file.layer() else { return Vec::new() }; // lib.rs re-exports from everywhere
+    let mut wrong = Vec::new();
+    if layer != "sync" && !LAYERS.contains(&layer) {
+        wrong.push(format!(
+            "src/{}: the file is in no layer: give it one in tests/examples/layers.rs",
+            file.name
+        ));
+    }
+    for (line, to) in imports(file) {
+        if let Err(why) = may_import(layer, &to) {
+            wrong.push(format!("src/{}:{line}: {layer} imports {to}: {why}", file.name));
+        }
+    }
+    wrong
+}
+
+fn misplaced_unsafe(file: &File) -> Vec<String> {
+    if file.layer().is_some_and(|layer| UNSAFE.contains(&layer)) {
+        return Vec::new();
+    }
+    let at = |at| {
+        format!(
+            "src/{}:{}: unsafe is for sys, channel and reactor",
+            file.name,
+            line_of(&file.code, at)
+        )
+    };
+    words(&file.code, "unsafe").map(at).collect()
+}
+
+fn unexplained_unsafe(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let explained = |line: usize| {
+        let from = line.saturating_sub(1 + REASON_WITHIN);
+        lines[from..line].iter().any(|line| line.contains("SAFETY:"))
+    };
+    words(&file.code, "unsafe")
+        .filter(|at| {
+            let rest = file.code[at + "unsafe".len()..].trim_start();
+            rest.starts_with('{') || rest.starts_with("impl")
+        })
+        .map(|at| line_of(&file.code, at))
+        .filter(|&line| !explained(line))
+        .map(|line| {
+            format!(
+                "src/{}:{line}: no SAFETY comment within {REASON_WITHIN} lines above",
+                file.name
+            )
+        })
+        .collect()
+}
+
+fn misplaced_libc(file: &File) -> Vec<String> {
+    if file.layer() == Some("sys") {
+        return Vec::new();
+    }
+    let at = |at| format!("src/{}:{}: only sys knows libc", file.name, line_of(&file.code, at));
+    words(&file.code, "libc").map(at).collect()
+}
+
+fn wide_lines(file: &File) -> Vec<String> {
+    let lines = (1..).zip(file.text.lines()).map(|(line, text)| (line, text.chars().count()));
+    lines
+        .filter(|&(_, width)| width > COLUMNS)
+        .map(|(line, width)| {
+            format!("{}:{line}: {width} columns, and {COLUMNS} are the limit", file.name)
+        })
+        .collect()
+}
+
+fn unexplained_length(file: &File) -> Vec<String> {
+    let count = file.text.lines().count();
+    let top = file.text.lines().take_while(|line| line.is_empty() || line.starts_with("//"));
+    let reason = |line: &str| {
+        let text = line.trim_start_matches(['/', '!']).trim_start();
+        text.strip_prefix(LONGER).is_some_and(|reason| !reason.trim().is_empty())
+    };
+    if count <= LINES || top.into_iter().any(reason) {
+        return Vec::new();
+    }
+    let say = format!("split it, or say why at its top: `//! {LONGER}<reason>.`");
+    vec![format!("src/{}: {count} lines, and {LINES} are the limit: {say}", file.name)]
+}
+
+#[track_caller]
+fn holds(rule: fn(&File) -> Vec<String>) {
+    let wrong: Vec<String> = sources().iter().flat_map(rule).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn imports_point_down_only() {
+    holds(wrong_imports);
+}
+
+#[test]
+fn imports_inside_the_reactor_point_down_only() {
+    holds(wrong_imports_in_reactor);
+    let sources = sources();
+    let core = sources.iter().find(|file| file.name == "reactor/core.rs").expect("the file");
+    assert!(imports_in_reactor(core).len() > 10, "the imports are not seen");
+    for unit in &REACTOR[..REACTOR.len() - 1] {
+        let is_there = |file: &File| {
+            [format!("reactor/{unit}.rs"), format!("reactor/{unit}/mod.rs")].contains(&file.name)
+        };
+        assert!(sources.iter().any(is_there), "there is no reactor/{unit}");
+    }
+}
+
+/// Prints each import between files of `reactor/`, for a drawing.
+#[test]
+#[ignore = "prints, and checks nothing"]
+fn the_imports_of_the_reactor() {
+    let mut edges = BTreeSet::new();
+    for file in sources().iter().filter(|file| file.layer() == Some("reactor")) {
+        let own: Vec<String> = file.module()[1..].iter().map(|name| name.to_string()).collect();
+        let is_test = |path: &[String]| path.last().is_some_and(|name| name == "*");
+        for (_, path) in imports_in_reactor(file).iter().filter(|(_, path)| !is_test(path)) {
+            edges.insert((own.join("/"), path[..path.len().min(2)].join("/")));
+        }
+    }
+    let to_file = |path: &str| {
+        place_in_reactor(&path.split('/').map(String::from).collect::<Vec<_>>()).to_string()
+    };
+    for (from, to) in &edges {
+        let (from, to) = (to_file(from), to_file(to));
+        if from != to {
+            println!("import {from} {to}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_is_in_sys_channel_and_reactor_only() {
+    holds(misplaced_unsafe);
+}
+
+#[test]
+fn every_unsafe_says_why() {
+    holds(unexplained_unsafe);
+}
+
+#[test]
+fn libc_is_named_in_sys_only() {
+    holds(misplaced_libc);
+}
+
+#[test]
+fn lines_have_at_most_100_columns() {
+    let wrong: Vec<String> = all_files().iter().flat_map(wide_lines).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_of_src_is_longer_than_500_lines() {
+    holds(unexplained_length);
+}
+
+#[test]
+fn the_rules_see_the_imports_there_are() {
+    let sources = sources();
+    let of = |name: &str| {
+        let file = sources.iter().find(|file| file.name == name).expect("the file is there");
+        imports(file).into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+    };
+    assert!(of("reactor/mod.rs").contains(&"driver".to_string()));
+    assert!(of("sync/mod.rs").contains(&"sys".to_string()));
+    let unsafe_blocks: usize = sources.iter().map(|file| words(&file.code, "unsafe").count()).sum();
+    assert!(unsafe_blocks > 10, "only {unsafe_blocks} unsafe have been found");
+}
+
+#[test]
+fn an_import_that_points_up_is_found() {
+    let wrong = |name: &str, text: &str| wrong_imports(&File::new(name, text)).len();
+    assert_eq!(wrong("sys/epoll.rs", "use crate::driver::Wait;"), 1);
+    assert_eq!(
+        wrong("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};"),
+        1
+    );
+    assert_eq!(wrong("channel/mod.rs", "fn f() { crate::reactor::closed(); }"), 1);
+    assert_eq!(wrong("reactor/mod.rs", "use super::select::Cases;"), 1);
+    assert_eq!(wrong("reactor/timers.rs", "use super::super::sources::Timer;"), 1);
+    assert_eq!(
+        wrong("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }"),
+        1
+    );
+    assert_eq!(wrong("sources/timer.rs", "use crate::Handle;"), 1);
+    assert_eq!(wrong("select/mod.rs", "use crate::sync::Mutex;"), 1);
+    assert_eq!(wrong("wake/mod.rs", "use crate::channel::Sender;"), 1);
+    assert_eq!(wrong("channel/mod.rs", "use crate::reactor::Handle;"), 1);
+    assert_eq!(wrong("sync.rs", "use crate::reactor::Handle;"), 1);
+    assert_eq!(wrong("elsewhere.rs", ""), 1);
+}
+
+#[test]
+fn a_wrong_import_inside_the_reactor_is_found() {
+    let wrong = |name: &str, text: &str| wrong_imports_in_reactor(&File::new(name, text)).len();
+    assert_eq!(wrong("reactor/core.rs", "use super::turn::Blocked;"), 1);
+    assert_eq!(
+        wrong("reactor/core.rs", "use super::{fds, parts::{heap::{self, NEVER}, slots}};"),
+        1
+    );
+    assert_eq!(wrong("reactor/turn.rs", "use super::{Core, wait::Patience};"), 2);
+    assert_eq!(wrong("reactor/turn.rs", "use super::core::Core;\nuse crate::reactor::Handle;"), 1);
+    assert_eq!(wrong("reactor/parts/ready.rs", "use super::heap::Heap;"), 1);
+    assert_eq!(
+        wrong("reactor/parts/ready.rs", "use super::{slots::{Slots, record}, asks::Ask};"),
+        0
+    );
+    assert_eq!(wrong("reactor/parts/slots/record.rs", "use super::super::table::Table;"), 1);
+    assert_eq!(
+        wrong("reactor/parts/slots/record.rs", "use super::Slots; use super::super::fds;"),
+        0
+    );
+    assert_eq!(wrong("reactor/parts/asks.rs", "use super::counters::Count;"), 1);
+    assert_eq!(wrong("reactor/parts/counters.rs", "use crate::reactor::parts::table::Table;"), 1);
+    assert_eq!(wrong("reactor/slot/fd.rs", "use super::Slot; use crate::reactor::core::Core;"), 0);
+    assert_eq!(wrong("reactor/embed.rs", "use super::slot::Slot;"), 1);
+    assert_eq!(wrong("reactor/wait.rs", "mod tests { use super::*; use super::super::slot; }"), 1);
+    assert_eq!(wrong("reactor/elsewhere.rs", ""), 1);
+    assert_eq!(wrong("reactor/parts/elsewhere.rs", ""), 1);
+    assert_eq!(wrong("sources/fd.rs", "use crate::reactor::Slot;"), 0);
+}
+
+#[test]
+fn an_import_that_points_down_is_fine() {
+    let wrong = |name: &str, text: &str| wrong_imports(&File::new(name, text)).len();
+    assert_eq!(
+        wrong(
+            "reactor/timers.rs",
+            "use super::ready::Ready; use crate::{sync::Mutex, driver::{Wait, Wake}};"
+        ),
+        0
+    );
+    assert_eq!(
+        wrong("reactor/mod.rs", "mod tests { use super::select; use super::super::driver::Wait; }"),
+        0
+    );
+    assert_eq!(
+        wrong("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }"),
+        0
+    );
+    assert_eq!(
+        wrong(
+            "sys/mod.rs",
+            "//! use crate::driver::Wait;\n/* crate::select */ const A: &str = \"crate::select\";"
+        ),
+        0
+    );
+    assert_eq!(wrong("sys/mod.rs", "macro_rules! m { () => { $crate::select!() } }"), 0);
+    assert_eq!(wrong("lib.rs", "pub use crate::select::private;"), 0);
+}
+
+#[test]
+fn a_wrong_unsafe_or_libc_is_found() {
+    let no_reason = "fn f() {\n    unsafe { g() }\n}\nunsafe impl Send for X {}";
+    assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", no_reason)).len(), 2);
+    let too_far = format!("// SAFETY: far away\n{}unsafe {{ g() }}", "\n".repeat(REASON_WITHIN));
+    assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", &too_far)).len(), 1);
+    let near = format!("// SAFETY: near\n{}unsafe {{ g() }}", "\n".repeat(REASON_WITHIN - 1));
+    assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", &near)).len(), 0);
+
+    assert_eq!(misplaced_unsafe(&File::new("select/mod.rs", "unsafe { g() }")).len(), 1);
+    assert_eq!(
+        misplaced_unsafe(&File::new("select/mod.rs", "#![deny(unsafe_code)] // no unsafe")).len(),
+        0
+    );
+    assert_eq!(misplaced_unsafe(&File::new("channel/ring.rs", "unsafe { g() }")).len(), 0);
+
+    assert_eq!(misplaced_libc(&File::new("driver/native.rs", "let fd = libc::dup(1);")).len(), 1);
+    assert_eq!(misplaced_libc(&File::new("driver/native.rs", "// as libc says")).len(), 0);
+}
+
+#[test]
+fn a_line_of_101_columns_is_found() {
+    let wrong = |text: &str| wide_lines(&File::new("tests/api/wait.rs", text));
+    let (fits, wide) = ("x".repeat(COLUMNS), "x".repeat(COLUMNS + 1));
+    assert_eq!(wrong(&format!("{fits}\n{fits}")), Vec::<String>::new());
+    assert_eq!(
+        wrong(&format!("{fits}\n{wide}\n{fits}\n{wide}")),
+        [2, 4].map(|n| format!("tests/api/wait.rs:{n}: 101 columns, and 100 are the limit"))
+    );
+    // Comments and strings count, and characters do, not bytes.
+    assert_eq!(wrong(&format!("// {fits}")).len(), 1);
+    assert_eq!(wrong(&format!("\"{fits}\"")).len(), 1);
+    assert_eq!(wrong(&"µ".repeat(COLUMNS)).len(), 0);
+    assert_eq!(wrong(&"µ".repeat(COLUMNS + 1)).len(), 1);
+}
+
+#[test]
+fn a_file_of_501_lines_without_reason_is_found() {
+    let wrong = |top: &str, lines: usize| {
+        let text = format!("{top}{}", "x\n".repeat(lines - top.lines().count()));
+        unexplained_length(&File::new("sys/epoll.rs", &text)).len()
+    };
+    assert_eq!(wrong("", LINES), 0);
+    assert_eq!(wrong("", LINES + 1), 1);
+    assert_eq!(wrong("//! The poller.\n", LINES + 1), 1);
+    // The reason stands at the top, in the docs or in a comment, and is one.
+    assert_eq!(wrong(&format!("//! The poller.\n//!\n//! {LONGER}it must.\n"), LINES + 1), 0);
+    assert_eq!(wrong(&format!("// {LONGER}it must.\n\n//! The poller.\n"), LINES + 1), 0);
+    assert_eq!(wrong(&format!("//! {LONGER}\n"), LINES + 1), 1);
+    assert_eq!(wrong(&format!("use std::io;\n//! {LONGER}it must.\n"), LINES + 1), 1);
+}
+
+#[test]
+fn only_code_is_left_of_a_text() {
+    let text = "a /* b /* c */ d */ e // f\n\"g\\\" // h\" 'i' '\\'' r#\"j\"k\"# &'l m r#n \
+                \"two\nlines\" o";
+    let words: Vec<String> = code_only(text).split_whitespace().map(String::from).collect();
+    assert_eq!(words, ["a", "e", "&'l", "m", "r#n", "o"]);
+    assert_eq!(code_only(text).matches('\n').count(), text.matches('\n').count());
+}

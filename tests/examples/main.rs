@@ -1,0 +1,24 @@
+//! What a reader of the repository sees: the examples, the documents, the layout of the sources,
+//! and what the compiler says to a wrong `select!`.
+
+// The modules of the examples that the tests drive. The examples use more of them.
+#[path = "../../examples/raft/cluster.rs"]
+mod cluster;
+#[path = "../../examples/echo/load.rs"]
+mod load;
+#[allow(dead_code)]
+#[path = "../../examples/raft/node.rs"]
+mod node;
+#[path = "../../examples/from_go/sections/mod.rs"]
+mod sections;
+#[allow(dead_code)]
+#[path = "../../examples/echo/server.rs"]
+mod server;
+
+mod compile_errors;
+mod documents;
+mod echo;
+mod from_go;
+mod heartbeat;
+mod layers;
+mod raft_sim;

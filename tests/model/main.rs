@@ -1,0 +1,6 @@
+//! Whole histories: timers against a model of them, and simulated worlds.
+
+mod sim_explore;
+mod sim_faults;
+mod sim_world;
+mod timer_model;

@@ -1,0 +1,78 @@
+//! What the tests of timers, tickers and waits share: virtual time in short words, and what a
+//! `try_wait` reports.
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::{Events, Handle, Inbox, Reactor, Sim, Time, select};
+
+/// A reactor on a virtual clock that says zero, and the clock.
+pub fn simulated() -> (Sim, Reactor) {
+    simulated_from(Time::ZERO)
+}
+
+pub fn simulated_from(start: Time) -> (Sim, Reactor) {
+    let sim = Sim::starting_at(start);
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    (sim, reactor)
+}
+
+pub const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// `n` ms after the origin of the clock.
+pub fn at(n: u64) -> Time {
+    Time::ZERO + ms(n)
+}
+
+/// Whether one of the attempts of a minute comes out: a busy machine may keep the thread from its
+/// core at any point, and only an attempt without that shows what is asked.
+pub fn sometimes(mut attempt: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    (0..).take_while(|&n| n < 5 || begin.elapsed() < ms(60_000)).any(|_| attempt())
+}
+
+/// The keys that one `try_wait` with room for everything reports, in order.
+pub fn ready_keys(reactor: &Handle) -> Vec<u64> {
+    let mut events = Events::with_capacity(10_000);
+    reactor.try_wait(&mut events).unwrap();
+    keys(&events)
+}
+
+pub fn keys(events: &Events) -> Vec<u64> {
+    events.iter().map(|event| event.key()).collect()
+}
+
+/// Another thread, which ends one sleep of a reactor whenever it is asked to.
+pub struct Bell {
+    rope: mpsc::Sender<()>,
+    inbox: Inbox<()>,
+}
+
+impl Bell {
+    pub fn new(reactor: &Reactor) -> Bell {
+        let (tx, inbox) = reactor.channel(4).unwrap();
+        let (rope, pulled) = mpsc::channel();
+        thread::spawn(move || {
+            for () in pulled {
+                // Real time: the reactor needs some to fall asleep first.
+                thread::sleep(ms(2));
+                if tx.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+        Bell { rope, inbox }
+    }
+
+    /// Lets the reactor sleep in its driver, really, until the bell rings.
+    pub fn sleep(&self, reactor: &Reactor) {
+        let before = reactor.stats().waits;
+        // When the thread here was slow the bell has rung before it slept: again then.
+        while reactor.stats().waits == before {
+            self.rope.send(()).unwrap();
+            select! { reactor; recv(self.inbox) -> rung => rung.unwrap() }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What timers do while the process is stopped, while the machine is suspended, and when the time
+//! of day is set. The docs of `Timer` and `Ticker` say it.
+//!
+//! A stop is a real one: the parent stops a child in the middle of a `select!`. A suspend is played
+//! by a time namespace, in which `CLOCK_BOOTTIME` is an hour ahead, as after an hour of suspend.
+//! The time of day is not set here, because it is the machine's: what is tested is that no timer is
+//! on that clock.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use pollmux::{Reactor, Time, select};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use support::time::ms;
+use support::watch::dog;
+use support::{alone, watch};
+
+const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
+/// What a child's words for its parent begin with.
+const SAYS: &str = "the child says:";
+
+/// Long enough that some seconds are left after a stall before the stop, and two after it.
+const LONG: Duration = Duration::from_secs(8);
+
+fn is_child(name: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|child| child == name)
+}
+
+fn says(numbers: &[u64]) {
+    let numbers = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+    println!("\n{SAYS} {numbers}");
+}
+
+/// The test `name`, run again in a child that can be stopped.
+struct Stoppable {
+    child: Child,
+    words: BufReader<ChildStdout>,
+}
+
+impl Stoppable {
+    fn new(name: &str) -> Stoppable {
+        let mut command = watch::again(&watch::test_name());
+        command.env(CHILD, name).stdout(Stdio::piped());
+        let mut child = watch::spawn(&mut command);
+        let words = BufReader::new(child.stdout.take().unwrap());
+        Stoppable { child, words }
+    }
+
+    /// The next numbers that the child says.
+    fn hear(&mut self) -> Vec<u64> {
+        for line in self.words.by_ref().lines().map_while(Result::ok) {
+            if let Some((_, numbers)) = line.split_once(SAYS) {
+                return numbers.split_whitespace().map(|number| number.parse().unwrap()).collect();
+            }
+        }
+        panic!("the child ended without a word: {:?}", self.child.wait());
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Stops the child, in its sleep if it has had the time to fall asleep, and returns when it
+    /// stands.
+    fn stop(&self) {
+        thread::sleep(ms(300));
+        kill_process(self.pid(), Signal::STOP).unwrap();
+        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "{status:?}");
+    }
+
+    fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    fn finish(mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Stoppable {
+    fn drop(&mut self) {
+        // Not left behind when the test fails. It may be gone.
+        let _ = self.child.kill();
+    }
+}
+
+fn sleep_until(t: Time) {
+    while Time::now() < t {
+        thread::sleep(t - Time::now());
+    }
+}
+
+#[test]
+fn a_timer_is_due_at_once_after_a_stop() {
+    let _dog = dog();
+    let name = "a_timer_is_due_at_once_after_a_stop";
+    if is_child(name) {
+        let reactor = Reactor::new().unwrap();
+        let timer = reactor.after(LONG);
+        says(&[timer.deadline().unwrap().as_nanos()]);
+        select! { reactor; recv(timer) -> due => says(&[due.as_nanos(), Time::now().as_nanos()]) }
+        return;
+    }
+    let mut child = Stoppable::new(name);
+    let deadline = Time::from_nanos(child.hear()[0]);
+    child.stop();
+    // The child has not run since.
+    let left = deadline - Time::now();
+    sleep_until(deadline + ms(100));
+    let continued = Time::now();
+    child.go_on();
+    let heard = child.hear();
+    let (due, fired) = (Time::from_nanos(heard[0]), Time::from_nanos(heard[1]));
+    assert_eq!(due, deadline);
+    assert!(fired >= deadline, "early");
+    // A clock that stands still during a stop would have at least this time to go.
+    let late = fired - continued;
+    assert!(late < left, "{late:?} after the process went on, with {left:?} left at the stop");
+    child.finish();
+}
+
+#[test]
+fn a_ticker_has_one_tick_pending_after_a_stop() {
+    let _dog = dog();
+    let name = "a_ticker_has_one_tick_pending_after_a_stop";
+    let period = ms(100);
+    if is_child(name) {
+        let reactor = Reactor::new().unwrap();
+        let start = reactor.now();
+        let ticker = reactor.every_at(start, period).unwrap();
+        says(&[start.as_nanos()]);
+        let mut due = start;
+        loop {
+            select! { reactor; recv(ticker) -> tick => {
+                // Each tick is on the grid, and the one before has said how many have passed since.
+                assert_eq!(tick.scheduled, due);
+                let missed = tick.missed as u32;
+                due += period * (missed + 1);
+                assert!(due - period <= Time::now(), "ticks counted that are not due");
+                if missed > 0 {
+                    says(&[tick.scheduled.as_nanos(), tick.missed]);
+                }
+            }}
+        }
+    }
+    let mut child = Stoppable::new(name);
+    let start = Time::from_nanos(child.hear()[0]);
+    child.stop();
+    let stopped = Time::now();
+    let continued = stopped + period * 30;
+    sleep_until(continued);
+    child.go_on();
+    // A slow machine may miss other ticks, but nothing else covers the whole of the stop.
+    loop {
+        let heard = child.hear();
+        let (scheduled, missed) = (Time::from_nanos(heard[0]), heard[1]);
+        let last = scheduled + period * missed as u32;
+        assert!(scheduled >= start && last < Time::now());
+        if last + period > continued {
+            assert!(scheduled < stopped + period, "the stop was told in pieces: {heard:?}");
+            assert!(missed >= 28, "{missed} missed in 30 periods");
+            break;
+        }
+    }
+    child.child.kill().unwrap();
+    let _ = child.child.wait();
+}
+
+#[test]
+fn the_time_of_a_reactor_is_monotonic() {
+    use rustix::time::{ClockId, clock_gettime};
+    if cfg!(target_vendor = "apple") {
+        return; // the clock of `Instant` there is another one
+    }
+    let raw = || {
+        let now = clock_gettime(ClockId::Monotonic);
+        Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+    };
+    let reactor = Reactor::new().unwrap();
+    for _ in 0..1_000 {
+        let before = raw();
+        let (now, turn) = (Time::now(), reactor.now());
+        let after = raw();
+        assert!(before <= now && now <= after, "{before} {now} {after}");
+        assert!(turn <= after, "{turn} {after}");
+    }
+}
+
+/// Linux says in `/proc` which clock a timer is on.
+#[test]
+#[cfg(epoll)]
+fn only_wall_timers_are_on_a_clock_that_is_set() {
+    fn clocks() -> Vec<u32> {
+        let mut clocks = Vec::new();
+        for info in std::fs::read_dir("/proc/self/fdinfo").unwrap() {
+            // The fd of the directory itself is among them, and gone by now.
+            let info = std::fs::read_to_string(info.unwrap().path()).unwrap_or_default();
+            let clock = info.lines().find_map(|line| line.strip_prefix("clockid:"));
+            clocks.extend(clock.map(|clock| clock.trim().parse::<u32>().unwrap()));
+        }
+        clocks.sort_unstable();
+        clocks
+    }
+    let [wall, monotonic, boot] =
+        [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME]
+            .map(|clock| clock as u32);
+    alone!();
+    assert_eq!(clocks(), []);
+    let reactor = Reactor::new().unwrap();
+    let (timer, ticker) = (reactor.after(ms(1)), reactor.every(ms(1)).unwrap());
+    let callback = reactor.call_after(ms(1), |_| {});
+    select! { reactor; recv(timer) -> _ => {} }
+    select! { reactor; recv(ticker) -> _ => {} }
+    let deadline = pollmux::Context::background().with_timeout(ms(1));
+    let done = reactor.done(&deadline.0);
+    select! { reactor; recv(done) -> _ => {} }
+    assert_eq!(clocks(), [monotonic]);
+    let _own = reactor.os_timer().unwrap();
+    assert_eq!(clocks(), [monotonic; 2]);
+    let _boot = reactor.boot_timer().unwrap();
+    assert_eq!(clocks(), [monotonic, monotonic, boot]);
+    let _wall = reactor.wall_timer().unwrap();
+    assert_eq!(clocks(), [wall, monotonic, monotonic, boot]);
+    drop(callback);
+}
+
+/// Runs the test `name` again, with these options of unshare(1) and `numbers` in the environment.
+/// False and a line with the reason if that cannot be done here.
+#[cfg(epoll)]
+fn with_other_clocks(name: &str, options: &[&str], numbers: &[u64]) -> bool {
+    let unshare = |command: &mut Command| {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().and_then(Child::wait_with_output)
+    };
+    let reason = match unshare(Command::new("unshare").arg("--time").args(options).arg("true")) {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+        Err(error) => Some(format!("unshare: {error}")),
+    };
+    if let Some(reason) = reason {
+        eprintln!("{name}: skipped, no time namespace: {reason}");
+        return false;
+    }
+    let numbers = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+    let mut command = Command::new("unshare");
+    command.arg("--time").args(options).arg(std::env::current_exe().unwrap());
+    command
+        .args([&*watch::test_name(), "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .env(SAYS, numbers);
+    let output = unshare(&mut command).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+    true
+}
+
+#[cfg(epoll)]
+fn told() -> Vec<u64> {
+    let numbers = std::env::var(SAYS).unwrap();
+    numbers.split_whitespace().map(|number| number.parse().unwrap()).collect()
+}
+
+#[test]
+#[cfg(epoll)]
+fn a_suspend_counts_for_boot_timers_only() {
+    use pollmux::sys::BootTime;
+    let _dog = dog();
+    let name = "a_suspend_counts_for_boot_timers_only";
+    let half_an_hour = Duration::from_secs(1_800);
+    if is_child(name) {
+        let (mono, boot) = (Time::from_nanos(told()[0]), BootTime::from_nanos(told()[1]));
+        let reactor = Reactor::new().unwrap();
+        let (timer, boot_timer) = (reactor.at(mono), reactor.boot_timer().unwrap());
+        boot_timer.reset_at(boot).unwrap();
+        select! { reactor; biased;
+            recv(timer) -> _ => panic!("the machine slept, and the timer's clock went on"),
+            recv(boot_timer) -> due => {
+                assert!(due == boot && BootTime::now() - boot > half_an_hour / 2);
+            }
+        }
+        assert_eq!(timer.deadline(), Some(mono));
+        assert!(Time::now() < mono);
+        return;
+    }
+    // Before the suspend, which takes an hour.
+    let deadlines =
+        [(Time::now() + half_an_hour).as_nanos(), (BootTime::now() + half_an_hour).as_nanos()];
+    with_other_clocks(name, &["--boottime", "3600"], &deadlines);
+}
+
+#[test]
+#[cfg(epoll)]
+fn a_clock_far_ahead_makes_no_timer_early() {
+    let _dog = dog();
+    let name = "a_clock_far_ahead_makes_no_timer_early";
+    if is_child(name) {
+        assert!(Time::now().as_nanos() > told()[0]);
+        let reactor = Reactor::new().unwrap();
+        let ticker = reactor.every(ms(2)).unwrap();
+        for _ in 0..20 {
+            let deadline = Time::now() + ms(1);
+            let timer = reactor.at(deadline);
+            select! { reactor;
+                recv(timer) -> due => assert!(due == deadline && Time::now() >= due),
+            }
+            select! { reactor; recv(ticker) -> tick => assert!(Time::now() >= tick.scheduled) }
+        }
+        return;
+    }
+    // Three years.
+    with_other_clocks(name, &["--monotonic", "100000000"], &[100_000_000_000_000_000]);
+}

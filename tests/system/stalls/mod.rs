@@ -1,0 +1,103 @@
+//! Nobody waits for a sender that does not run (rule 22 of the design).
+//!
+//! A sender may stand still between any two of its instructions: another thread has its core, or
+//! a debugger stops the thread. Then only the messages behind that sender in its channel may wait.
+//! The receiver's loop keeps its ticks, hears of every other channel, and burns no CPU time.
+//!
+//! # One core
+//! `one_core` runs a loop under `SCHED_FIFO` and two normal senders on one core. Each tick stops a
+//! sender at a random instruction, and the sender goes on only when the loop sleeps. A loop that
+//! spins for the sender never sleeps: the kernel ends that after 950 ms. The worst receive, the
+//! worst tick and the worst turn must stay below 10 ms in one of five runs. Without the right to
+//! `SCHED_FIFO` these tests are skipped.
+//!
+//! # Stopped senders
+//! The other tests trace a child process by ptrace. In the child a loop has a ticker of 1 ms and
+//! three senders. One sends nearly all the time: it is the one that is stopped. The second one
+//! sends through the same channel, the third one through a channel of its own. A round interrupts
+//! the first sender, lets it run to its next send, steps it by a random number of instructions,
+//! holds it, and lets it go on. A breakpoint of the processor, which no other thread sees, tells
+//! when the send begins. The child logs each tick: when it was due, when it came, the loop's CPU
+//! time, and how long the loop was ready to run but had no core. A run of some rounds fails for
+//! one of these reasons:
+//!
+//! - More ticks are late by 5 ms or more during a stop than in a run without stops.
+//! - The third sender's messages do not come during more stops than in a run without stops.
+//! - The loop takes more than half of a core during one stop, or 10 % or more during all stops
+//!   together (20 % without optimisation).
+//!
+//! Time in which the loop was ready to run but had no core is no lateness: others took the core.
+//! That leaves stalls of the whole machine, which do not repeat at will, while a fault shows in
+//! a fraction of all stops. So a run that fails is repeated, and a test fails only if each of
+//! its runs fails. After each run the child checks that no message was lost or out of order.
+//! Where ptrace is refused these tests are skipped.
+//!
+//! # To run the tests alone
+//! `cargo test --test system stalls` takes about ten seconds. With `-- --nocapture` it
+//! also prints the numbers. After a run that failed it prints the places where the stopped sender
+//! stood, if `addr2line` is installed. These variables change a run:
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 2; `.ci/run` takes 10, `.ci/nightly` 200 |
+//! | `POLLMUX_STALL_MS` | length of one stop in ms | 30; the nightly check takes 100 |
+//! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
+//! | `POLLMUX_STALL_REQUIRE` | if set, a test that would be skipped fails | |
+//!
+//! They run on epoll only: the library that stands for kqueue on Linux has locks of its own.
+#![cfg(all(target_os = "linux", epoll))]
+
+mod child;
+mod one_core;
+mod places;
+mod program;
+mod tracer;
+mod verdict;
+
+/// Makes a module of tests for each loop, with a test for each flavour of sender.
+macro_rules! stopped {
+    ($($module:ident by $loops:ident: $($flavour:ident as $name:ident),+;)+) => {$(
+        mod $module {
+            use crate::stalls::program::{Flavour, Loop};
+            $(
+                #[test]
+                fn $name() {
+                    let name = concat!(stringify!($module), "::", stringify!($name));
+                    crate::stalls::verdict::judge(name, Flavour::$flavour, Loop::$loops);
+                }
+            )+
+        }
+    )+};
+}
+
+stopped! {
+    select_macro_is_on_time_beside_a_stopped by SelectMacro:
+        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
+        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
+    wait_is_on_time_beside_a_stopped by Wait:
+        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
+        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
+    select_set_is_on_time_beside_a_stopped by SelectSet:
+        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
+        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
+    embedded_reactor_is_on_time_beside_a_stopped by Embedded:
+        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
+        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
+    bare_recv_timeout_is_on_time_beside_a_stopped by Bare:
+        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+        SendCaseRendezvous as send_case_at_a_rendezvous;
+}

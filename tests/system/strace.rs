@@ -1,0 +1,601 @@
+//! `stats()` agrees with what strace counts, and both say what the documentation promises.
+//!
+//! Each test runs one scenario in a child, this same program, under strace. The child writes a line
+//! to `/dev/null` when the scenario begins and another when it ends, so that neither its start nor
+//! its printing is counted, and prints what `stats()` says of the time in between. The log of
+//! strace between the two lines must say the same: every `epoll_wait`, every `timerfd_settime`,
+//! every `write` to an eventfd, by whatever thread, and no `read` of either.
+//!
+//! The two must agree in every run. How often a loop sleeps depends on the scheduler, too: one that
+//! was kept from the CPU until its tick was due need not sleep for it. So what is promised there is
+//! what a sleep costs. A run that shows nothing of it is repeated.
+//!
+//! On kqueue it is the log of the stand-in (tests/kqueue-stand-in) instead of strace's, a line for
+//! each `kevent`. There the calls must be fewer than on epoll by the arms: each goes with the wait
+//! after it.
+//!
+//! Without strace, or where it may not trace, or with another kqueue, the tests are skipped, unless
+//! `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollmux::sys::Interest;
+use pollmux::{Reactor, reactor::Stats, select};
+
+const CHILD: &str = "POLLMUX_STRACE_CHILD";
+const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";
+/// Where the stand-in logs to.
+const LOG: &str = "KQUEUE_STAND_IN_LOG";
+const BEGIN: &str = "pollmux: the scenario begins";
+const END: &str = "pollmux: the scenario ends";
+/// What the child's line of counts begins with.
+const SAYS: &str = "pollmux stats:";
+/// Runs are repeated for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The calls looked at. `?`: not every architecture and every strace knows all of them.
+const CALLS: &str =
+    "trace=?epoll_wait,?epoll_pwait,?epoll_pwait2,?timerfd_settime,?timerfd_settime64,?write,?read";
+
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How often something was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// `epoll_wait` and its relatives, whether they slept or not; `kevent` with room for events.
+    epoll_waits: u64,
+    /// Also the timers in the changes of a `kevent`.
+    settimes: u64,
+    /// `write` to an eventfd; triggers in the changes of a `kevent`.
+    wakes: u64,
+    /// `read` of an eventfd or a timerfd.
+    reads: u64,
+}
+
+// ---- The scenarios: what runs in the child.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    Messages,
+    Ticks,
+    Wakes,
+    LaterResets,
+    Heartbeat,
+    Idle,
+    Defaults,
+    Embedded,
+    EmbeddedResets,
+    LazyTicks,
+    NearlyLazyTicks,
+}
+
+const SCENARIOS: [Scenario; 11] = [
+    Scenario::Messages,
+    Scenario::Ticks,
+    Scenario::Wakes,
+    Scenario::LaterResets,
+    Scenario::Heartbeat,
+    Scenario::Idle,
+    Scenario::Defaults,
+    Scenario::Embedded,
+    Scenario::EmbeddedResets,
+    Scenario::LazyTicks,
+    Scenario::NearlyLazyTicks,
+];
+
+const TICKS: u64 = 20;
+/// More than the kernel's timeouts are late by, and less.
+const ENOUGH: Duration = Duration::from_millis(5);
+const TOO_LITTLE: Duration = Duration::from_micros(10);
+const WAKES: u64 = 20;
+const EVENTS: u64 = 20;
+const BEATS: u64 = 2;
+const EMBEDDED_TURNS: u64 = 50;
+
+/// Runs `scenario` between the two lines, and returns what `stats()` has counted meanwhile.
+fn between_the_lines(reactor: &Reactor, scenario: impl FnOnce(&Reactor)) -> Stats {
+    // Without a log of the stand-in, strace sees the lines.
+    let path = std::env::var_os(LOG).unwrap_or_else(|| "/dev/null".into());
+    let mut log =
+        File::options().append(true).create(true).open(path).expect("the log, or /dev/null");
+    let mut mark =
+        |line: &str| log.write_all(format!("{line}\n").as_bytes()).expect("a write to it");
+    mark(BEGIN);
+    let before = reactor.stats();
+    scenario(reactor);
+    let spent = reactor.stats() - before;
+    mark(END);
+    spent
+}
+
+/// Turns that find a message, with a heartbeat restarted in each.
+fn messages() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let heartbeat = reactor.every(HOUR).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        for n in 0..10_000 {
+            tx.send(n).expect("a receiver");
+            select! { reactor;
+                recv(inbox) -> message => {
+                    assert_eq!(message, Ok(n));
+                    heartbeat.restart();
+                },
+                recv(heartbeat) -> _ => unreachable!(),
+            }
+        }
+    })
+}
+
+/// Nothing but ticks.
+fn ticks() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..TICKS {
+            select! { reactor; recv(ticker) -> _ => {} }
+        }
+    })
+}
+
+/// Ticks that may be late.
+fn lazy_ticks(slack: Duration) -> Stats {
+    let reactor = Reactor::builder().slack(slack).build().expect("a reactor");
+    let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
+    // Before the first one the driver looks, once, whether the kernel has fine timeouts.
+    select! { reactor; recv(ticker) -> _ => {} }
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..TICKS {
+            select! { reactor; recv(ticker) -> _ => {} }
+        }
+    })
+}
+
+/// Sleeps that are ended by a message from another thread.
+fn wakes() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let (ask, asked) = mpsc::channel::<()>();
+    let other = tx.clone();
+    let sender = thread::spawn(move || {
+        for () in asked {
+            thread::sleep(Duration::from_millis(5)); // by then the reactor sleeps
+            other.send(1).expect("a receiver");
+        }
+    });
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..WAKES {
+            ask.send(()).expect("the other thread");
+            select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(1)) }
+        }
+        drop(ask);
+        sender.join().expect("no panic"); // so that its last write has been made
+    })
+}
+
+/// Deadlines that are put off, and turns that find nothing due.
+fn later_resets() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
+    between_the_lines(&reactor, |reactor| {
+        for round in 1..=100 {
+            timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));
+            select! { reactor; recv(timers[0]) -> _ => unreachable!(), default => {} }
+        }
+    })
+}
+
+/// The loop of the example `heartbeat`: events from another thread put the beat off, then there are
+/// beats. Until then none may come, however late an event is.
+fn heartbeat() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<()>(64).expect("a channel");
+    let heartbeat = reactor.every(HOUR).expect("a period");
+    between_the_lines(&reactor, |reactor| {
+        let other = tx.clone();
+        let sender = thread::spawn(move || {
+            for _ in 0..EVENTS {
+                thread::sleep(Duration::from_millis(5));
+                other.send(()).expect("a receiver");
+            }
+        });
+        for _ in 0..EVENTS {
+            select! { reactor;
+                recv(inbox) -> _ => heartbeat.restart(),
+                recv(heartbeat) -> _ => unreachable!(),
+            };
+        }
+        sender.join().expect("no panic");
+        heartbeat.reset(Duration::from_millis(50)).expect("a period");
+        for _ in 0..BEATS {
+            select! { reactor; recv(inbox) -> _ => unreachable!(), recv(heartbeat) -> _ => {} }
+        }
+    })
+}
+
+/// Two seconds with many live timers and channels, of which nothing comes.
+fn idle() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let _timers: Vec<_> =
+        (0..10_000).map(|i| reactor.after(HOUR + Duration::from_secs(i))).collect();
+    let channels: Vec<_> =
+        (0..10_000).map(|_| reactor.channel::<u8>(1).expect("a channel")).collect();
+    between_the_lines(&reactor, |reactor| {
+        select! { reactor;
+            recv(channels[0].1) -> _ => unreachable!(),
+            default(Duration::from_secs(2)) => {},
+        }
+    })
+}
+
+/// Turns that find nothing and do not wait.
+fn defaults() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (_tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let timer = reactor.after(HOUR);
+    between_the_lines(&reactor, |reactor| {
+        for _ in 0..10_000 {
+            select! { reactor;
+                recv(inbox) -> _ => unreachable!(),
+                recv(timer) -> _ => unreachable!(),
+                default => {}
+            }
+        }
+    })
+}
+
+/// Messages to an embedded reactor: a wake-up that makes the fd readable, and a turn that finds the
+/// channel; a second one, asked for because something was left, that finds nothing.
+fn embedded() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let inner = reactor.embed().expect("an fd");
+    between_the_lines(&reactor, |reactor| {
+        for n in 0..EMBEDDED_TURNS {
+            tx.send(n).expect("a receiver");
+            assert_eq!(inner.turn().expect("a turn"), 1);
+            select! { reactor;
+                recv(inbox) -> message => assert_eq!(message, Ok(n)),
+                default => unreachable!(),
+            }
+            assert_eq!(inner.turn().expect("a turn"), 0);
+        }
+    })
+}
+
+/// Turns of an embedded reactor with an fd and timers that are put off before each: nothing comes.
+fn embedded_resets() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let timers: Vec<_> = (0..100).map(|_| reactor.after(HOUR)).collect();
+    let ticker = reactor.every(HOUR).expect("a period");
+    let (_theirs, ours) = UnixStream::pair().expect("a pair");
+    let socket =
+        reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
+    let inner = reactor.embed().expect("an fd");
+    let stats = between_the_lines(&reactor, |_| {
+        for round in 1..=EMBEDDED_TURNS {
+            timers.iter().for_each(|timer| assert!(timer.reset(HOUR + Duration::from_secs(round))));
+            assert!(ticker.restart());
+            assert_eq!(inner.turn().expect("a turn"), 0);
+        }
+    });
+    drop(socket);
+    stats
+}
+
+/// Not a test of its own: in the child it runs the scenario that the environment names.
+#[test]
+fn child() {
+    let Ok(name) = std::env::var(CHILD) else { return };
+    let scenario = SCENARIOS.into_iter().find(|scenario| format!("{scenario:?}") == name);
+    let stats = match scenario.expect("the name of a scenario") {
+        Scenario::Messages => messages(),
+        Scenario::Ticks => ticks(),
+        Scenario::Wakes => wakes(),
+        Scenario::LaterResets => later_resets(),
+        Scenario::Heartbeat => heartbeat(),
+        Scenario::Idle => idle(),
+        Scenario::Defaults => defaults(),
+        Scenario::Embedded => embedded(),
+        Scenario::EmbeddedResets => embedded_resets(),
+        Scenario::LazyTicks => lazy_ticks(ENOUGH),
+        Scenario::NearlyLazyTicks => lazy_ticks(TOO_LITTLE),
+    };
+    println!(
+        "\n{SAYS} {} {} {} {} {}",
+        stats.waits,
+        stats.polls,
+        stats.arms,
+        stats.wakes,
+        stats.syscalls()
+    );
+}
+
+// ---- strace and its log.
+
+/// What the log has between the two lines.
+fn between(log: &str) -> Result<&str, String> {
+    let begin = log.find(BEGIN).and_then(|at| Some(at + log[at..].find('\n')? + 1));
+    let end = log.find(END).and_then(|at| Some(log[..at].rfind('\n')? + 1));
+    match (begin, end) {
+        (Some(begin), Some(end)) if begin <= end => Ok(&log[begin..end]),
+        _ => Err(format!("the two lines are not in the log:\n{log}")),
+    }
+}
+
+/// Counts the calls. One that another thread's interrupts is logged twice, `.. <unfinished ...>`
+/// and `<... resumed>`: its beginning counts.
+fn count(log: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in log.lines() {
+        // `1234 call(3<file>, ...`: the thread comes first.
+        let call = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        let on = |kind: &str| arguments.split(',').next().is_some_and(|fd| fd.contains(kind));
+        match name {
+            "epoll_wait" | "epoll_pwait" | "epoll_pwait2" => counts.epoll_waits += 1,
+            "timerfd_settime" | "timerfd_settime64" => counts.settimes += 1,
+            "write" if on("[eventfd") => counts.wakes += 1,
+            "read" if on("[eventfd") || on("[timerfd") => counts.reads += 1,
+            _ => {}
+        }
+    }
+    counts
+}
+
+/// [`count`] for the log of the stand-in, and how many calls there are:
+/// `kevent timer:add, room for 16, waits`.
+fn count_kevents(log: &str) -> (Counts, u64) {
+    let mut counts = Counts::default();
+    for line in log.lines() {
+        counts.epoll_waits += u64::from(!line.ends_with("returns"));
+        counts.settimes += line.matches(" timer:add").count() as u64;
+        counts.wakes += line.matches(" user:trigger").count() as u64;
+    }
+    (counts, log.lines().count() as u64)
+}
+
+/// Why strace cannot be used, if it cannot.
+fn no_strace() -> Option<String> {
+    if cfg!(kqueue) {
+        return cfg!(any(flat, not(linux))).then(|| "this kqueue logs nothing".into());
+    }
+    let tried = Command::new("strace")
+        .args(["-f", "-y", "-e", CALLS, "-o", "/dev/null", "true"])
+        .stdin(Stdio::null())
+        .output();
+    match tried {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Some("strace is not installed".into())
+        }
+        Err(error) => Some(format!("strace cannot be run: {error}")),
+        Ok(output) if !output.status.success() => Some(format!(
+            "strace may not trace here: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// Whether the tests are to be skipped.
+fn skipped() -> bool {
+    let Some(why) = no_strace() else { return false };
+    assert!(
+        std::env::var_os(REQUIRE).is_none_or(|value| value != "1"),
+        "{REQUIRE} is set, but {why}"
+    );
+    println!("skipped: {why}");
+    true
+}
+
+/// One run of the scenario: what `stats()` says and what strace says, and its log of that time.
+fn traced(scenario: Scenario) -> (Said, Counts, String) {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let run = format!("strace-{}-{}.log", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
+    let this = std::env::current_exe().expect("the test's own path");
+    let mut command = Command::new(if cfg!(epoll) { "strace".as_ref() } else { this.as_os_str() });
+    if cfg!(epoll) {
+        command
+            .args(["-f", "-y", "-s", "64", "-e", CALLS, "-e", "signal=none", "-o"])
+            .arg(&path)
+            .arg(&this);
+    } else {
+        command.env(LOG, &path);
+    }
+    let output = command
+        .args(["--exact", "strace::child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, format!("{scenario:?}"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("strace runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{scenario:?}: {stdout}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let numbers = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix(SAYS))
+        .expect("the child's line of counts");
+    let numbers: Vec<u64> =
+        numbers.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    let [waits, polls, arms, wakes, syscalls] = numbers[..] else { panic!("{stdout}") };
+    let log = fs::read_to_string(&path).expect("the log");
+    fs::remove_file(&path).expect("the log can go");
+    let log = between(&log).unwrap_or_else(|error| panic!("{scenario:?}: {error}"));
+    if cfg!(epoll) {
+        assert_eq!(syscalls, waits + polls + arms + wakes);
+        return (Said { waits, polls, arms, wakes }, count(log), log.to_string());
+    }
+    let (counts, calls) = count_kevents(log);
+    assert_eq!(
+        calls, syscalls,
+        "{scenario:?}: the stand-in on the left, stats() on the right; its log:\n{log}"
+    );
+    assert_eq!(calls, waits + polls + wakes, "{scenario:?}: an arm is a call of its own:\n{log}");
+    (Said { waits, polls, arms, wakes }, counts, log.to_string())
+}
+
+/// What a child has printed of its `Stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    waits: u64,
+    polls: u64,
+    arms: u64,
+    wakes: u64,
+}
+
+/// Runs the scenario: `stats()` and strace must agree each time, and one run must be as `promised`.
+#[track_caller]
+fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
+    if skipped() {
+        return;
+    }
+    let begin = Instant::now();
+    loop {
+        let (stats, seen, log) = traced(scenario);
+        let counted = Counts {
+            epoll_waits: stats.waits + stats.polls,
+            settimes: stats.arms,
+            wakes: stats.wakes,
+            reads: 0,
+        };
+        assert_eq!(
+            counted, seen,
+            "{scenario:?}: stats() on the left, strace on the right; its log:\n{log}"
+        );
+        if promised(seen) {
+            return;
+        }
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{scenario:?}: not as promised; the last run: {seen:?}"
+        );
+    }
+}
+
+/// As many waits as were seen, and nothing else.
+fn waits(seen: Counts) -> Counts {
+    Counts { epoll_waits: seen.epoll_waits, ..Counts::default() }
+}
+
+#[test]
+fn turns_that_find_messages_make_no_syscall() {
+    agrees(Scenario::Messages, |seen| seen == Counts::default());
+}
+
+#[test]
+fn a_tick_makes_two_syscalls() {
+    agrees(Scenario::Ticks, |seen| {
+        (1..=TICKS).contains(&seen.epoll_waits)
+            && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
+    });
+}
+
+// On kqueue every tick does: its arm goes with its wait.
+#[cfg(epoll)]
+#[test]
+fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
+    agrees(Scenario::LazyTicks, |seen| {
+        (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen)
+    });
+}
+
+#[test]
+fn a_tick_with_less_slack_than_a_timeout_makes_two() {
+    agrees(Scenario::NearlyLazyTicks, |seen| {
+        (1..=TICKS).contains(&seen.epoll_waits)
+            && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
+    });
+}
+
+#[test]
+fn a_sleep_ended_by_a_message_makes_two_syscalls() {
+    // A sleep that is announced, and given up because the message is there, costs the wake-up only.
+    agrees(Scenario::Wakes, |seen| {
+        (1..=seen.wakes).contains(&seen.epoll_waits)
+            && seen == Counts { wakes: seen.wakes.min(WAKES), ..waits(seen) }
+    });
+}
+
+#[test]
+fn a_reset_to_a_later_time_makes_no_syscall() {
+    agrees(Scenario::LaterResets, |seen| seen == Counts::default());
+}
+
+/// An event costs its wake-up. The timer is set once for all events, and once for each beat.
+#[test]
+fn a_heartbeat_is_armed_for_beats_not_for_events() {
+    agrees(Scenario::Heartbeat, |seen| {
+        let arms = BEATS + 1;
+        seen.settimes <= arms && seen.wakes <= EVENTS && seen.epoll_waits <= seen.wakes + arms
+    });
+}
+
+/// The wait itself is one, and one timer is set to end it.
+#[test]
+fn idle_timers_and_channels_cost_no_wake_up() {
+    agrees(Scenario::Idle, |seen| {
+        seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() }
+    });
+}
+
+#[test]
+fn a_default_makes_no_syscall() {
+    agrees(Scenario::Defaults, |seen| seen == Counts::default());
+}
+
+/// For each message: the wake-up, a look, the reactor's own wake-up for what is left, and a look.
+#[test]
+fn an_embedded_reactor_makes_the_syscalls_it_counts() {
+    let promised =
+        Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
+    agrees(Scenario::Embedded, |seen| seen == promised);
+}
+
+#[test]
+fn an_embedded_turn_is_one_look_and_no_settime_for_later_resets() {
+    let promised = Counts { epoll_waits: EMBEDDED_TURNS, ..Counts::default() };
+    agrees(Scenario::EmbeddedResets, |seen| seen == promised);
+}
+
+#[test]
+fn a_log_of_kevents_is_counted() {
+    let log = "kevent user:trigger, room for 0, returns\n\
+               kevent timer:add, room for 16, waits\n\
+               kevent timer:delete, room for 0, returns\n\
+               kevent, room for 16, looks\n";
+    assert_eq!(count_kevents(log), (Counts { epoll_waits: 2, settimes: 1, wakes: 1, reads: 0 }, 4));
+}
+
+#[test]
+fn a_log_is_counted_between_its_two_lines() {
+    let log = format!(
+        "7 write(4<anon_inode:[eventfd]>, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8) = 8\n\
+         7 write(3</dev/null>, \"{BEGIN}\", 28) = 28\n\
+         7 timerfd_settime(5<anon_inode:[timerfd]>, TFD_TIMER_ABSTIME, {{}}, NULL) = 0\n\
+         7 epoll_wait(6<anon_inode:[eventpoll]>,  <unfinished ...>\n\
+         8 write(4<anon_inode:[eventfd]>, \"\\1\\0\\0\\0\\0\\0\\0\\0\", 8 <unfinished ...>\n\
+         7 <... epoll_wait resumed>[{{events=EPOLLIN}}], 16, -1) = 1\n\
+         8 <... write resumed>) = 8\n\
+         7 epoll_pwait2(6<anon_inode:[eventpoll]>, [], 16, {{}}, NULL, 0) = 0\n\
+         7 write(1</dev/pts/0>, \"[eventfd\", 8) = 8\n\
+         7 read(5<anon_inode:[timerfd]>, \"\", 8) = 8\n\
+         7 read(9</etc/hosts>, \"\", 8) = 8\n\
+         7 write(3</dev/null>, \"{END}\", 26) = 26\n\
+         7 epoll_wait(6<anon_inode:[eventpoll]>, [], 16, 0) = 0\n"
+    );
+    let counts = count(between(&log).expect("both lines"));
+    assert_eq!(counts, Counts { epoll_waits: 2, settimes: 1, wakes: 1, reads: 1 });
+    assert!(between("7 epoll_wait(6<anon_inode:[eventpoll]>, [], 16, 0) = 0").is_err());
+}

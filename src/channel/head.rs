@@ -434,27 +434,15 @@ impl Probe for State {
 mod tests {
     use super::*;
     use crate::channel::Target;
-    use crate::wake::{Notify, Wake};
-
-    struct Nothing;
-
-    impl Wake for Nothing {
-        fn wake(&self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn party() -> Arc<Notify> {
-        let party = Arc::new(Notify::new(Arc::new(Nothing)));
-        party.prepare(0);
-        party
-    }
+    use crate::wake::Notify;
+    use crate::wake::testing::party;
 
     #[test]
     fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {
         let (_tx, rx) = crate::channel::ends::<u64>(Some(1));
         let state = rx.state();
-        let (old, new) = (party(), party());
+        let [old, new] = [party().0, party().0];
+        [&old, &new].into_iter().for_each(|party| party.prepare(0));
         let to = |notify: &Arc<Notify>| Some(Target { notify: notify.clone(), slot: 0 });
         state.set_target(to(&old));
         state.ask(Request::Mark);

@@ -322,8 +322,6 @@ mod models {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::io;
-    use std::sync::atomic::AtomicUsize;
     use std::thread;
     use std::time::Duration;
 
@@ -331,29 +329,8 @@ mod tests {
     use super::super::receiver::Receiving;
     use super::super::{Receiver, SendError, Sender, bounded};
     use super::*;
-    use crate::wake::{Look, Probe, Request, Wake};
-
-    #[derive(Default)]
-    struct Counting(AtomicUsize);
-
-    impl Wake for Counting {
-        fn wake(&self) -> io::Result<()> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-    }
-
-    impl Counting {
-        fn count(&self) -> usize {
-            self.0.load(Ordering::SeqCst)
-        }
-    }
-
-    /// A reactor, as far as channels know one.
-    fn party() -> (Arc<Notify>, Arc<Counting>) {
-        let wakes = Arc::<Counting>::default();
-        (Arc::new(Notify::new(wakes.clone())), wakes)
-    }
+    use crate::wake::testing::party;
+    use crate::wake::{Look, Probe, Request};
 
     fn channel() -> (Sender<u32>, Receiver<u32>, Arc<Meeting>) {
         let (tx, rx) = bounded(0);

@@ -335,6 +335,25 @@ fn a_wait_against_try_send() {
     });
 }
 
+/// Mutation: `Meeting::set_target` leaves the request of the party before in place. A late sender
+/// takes it away, and the receiver sleeps beside a value.
+#[test]
+fn a_receiver_that_moves_to_a_thread_against_a_late_offer() {
+    loom::model(|| {
+        let (tx, rx) = bounded(0);
+        let reactor = Loop::new();
+        reactor.notify.prepare(0);
+        rx.set_target(Some(Target { notify: reactor.notify.clone(), slot: 0 }));
+        rx.probe().ask_and_look(Request::Mark);
+        let kept = tx.clone();
+        // Not joined: loom takes a late `unpark` for the end of a `join`.
+        thread::spawn(move || (1..=2).for_each(|value| tx.send(value).unwrap()));
+        rx.set_target(None);
+        assert_eq!([rx.recv(), rx.recv()], [Ok(1), Ok(2)]);
+        drop(kept);
+    });
+}
+
 #[test]
 fn a_rendezvous_of_a_send_case_and_a_receive_case() {
     loom::model(|| {

@@ -174,31 +174,13 @@ impl Room {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::io;
-    use std::sync::atomic::AtomicUsize;
-
     use super::*;
-    use crate::wake::Wake;
-
-    #[derive(Default)]
-    struct Counting(AtomicUsize);
-
-    impl Wake for Counting {
-        fn wake(&self) -> io::Result<()> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        }
-    }
+    use crate::wake::testing::{Counting, party};
 
     fn sleeper() -> (Arc<Notify>, Arc<Counting>) {
-        let wakes = Arc::<Counting>::default();
-        let notify = Arc::new(Notify::new(wakes.clone()));
+        let (notify, wakes) = party();
         notify.sleep();
         (notify, wakes)
-    }
-
-    fn wakes(of: &Counting) -> usize {
-        of.0.load(Ordering::SeqCst)
     }
 
     #[test]
@@ -206,7 +188,7 @@ mod tests {
         let (room, sleepers) = (Room::new(), [sleeper(), sleeper(), sleeper()]);
         sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Thread, notify)));
         room.wake(2);
-        assert_eq!(sleepers.each_ref().map(|(_, count)| wakes(count)), [1, 1, 0]);
+        assert_eq!(sleepers.each_ref().map(|(_, wakes)| wakes.count()), [1, 1, 0]);
         assert_eq!(room.leave(Kind::Thread, &sleepers[0].0), Left::Woken);
         assert_eq!(room.leave(Kind::Thread, &sleepers[2].0), Left::Unwoken);
         assert!(!room.is_awaited());
@@ -217,7 +199,7 @@ mod tests {
         let (room, sleepers) = (Room::new(), [sleeper(), sleeper()]);
         sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Reactor, notify)));
         room.wake(1);
-        assert_eq!(sleepers.each_ref().map(|(_, count)| wakes(count)), [1, 1]);
+        assert_eq!(sleepers.each_ref().map(|(_, wakes)| wakes.count()), [1, 1]);
     }
 
     #[test]
@@ -229,10 +211,10 @@ mod tests {
         assert!(!room.enter(Kind::Thread, &second));
         assert_eq!(room.leave(Kind::Thread, &first), Left::InUse);
         room.wake(1);
-        assert_eq!(wakes(&first_wakes), 0);
+        assert_eq!(first_wakes.count(), 0);
         // The holder makes the wake-ups that are owed when it gives the list back.
         room.release(list);
         room.serve();
-        assert_eq!((wakes(&first_wakes), wakes(&second_wakes)), (1, 0));
+        assert_eq!((first_wakes.count(), second_wakes.count()), (1, 0));
     }
 }

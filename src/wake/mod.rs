@@ -47,6 +47,8 @@ mod marks;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
 mod request;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod testing;
 mod ticket;
 
 use std::io;

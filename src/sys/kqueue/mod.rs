@@ -58,7 +58,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Book {
     /// By the number of the fd.
-    fds: Vec<Watched>,
+    fds: Vec<Entry>,
     /// By their ident: the deadline in ns, `u64::MAX` for a timer that is not armed.
     timers: Vec<u64>,
     free_timers: Vec<usize>,
@@ -68,7 +68,7 @@ struct Book {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Watched {
+struct Entry {
     /// `None` for an fd that is not in.
     how: Option<(Interest, Mode)>,
     id: u64,
@@ -143,7 +143,7 @@ impl Poller {
     ) -> io::Result<()> {
         can_wait_for(interest)?;
         let book = &mut *self.book();
-        let Some((former, _)) = book.watched(fd).how else {
+        let Some((former, _)) = book.entry(fd).how else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
         self.replace(book, fd, id, former, interest, mode)
@@ -151,22 +151,22 @@ impl Poller {
 
     pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let book = &mut *self.book();
-        let Some((former, mode)) = book.watched(fd).how else {
+        let Some((former, mode)) = book.entry(fd).how else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
         self.replace(book, fd, 0, former, Interest::NONE, mode)?;
-        book.watched(fd).how = None;
+        book.entry(fd).how = None;
         Ok(())
     }
 
     /// Whether `fd` is in. The kernel forgets an fd that is closed, and the book does not: another
     /// one may have the number by now.
     fn has(&self, book: &mut Book, fd: BorrowedFd<'_>) -> bool {
-        let watched = *book.watched(fd);
-        let Some((interest, _)) = watched.how else { return false };
+        let entry = *book.entry(fd);
+        let Some((interest, _)) = entry.how else { return false };
         // No flags at all: a look whether it is there.
         let looks = filters(interest)
-            .map(|filter| Raw::new(change(fd, filter, 0, watched.id)))
+            .map(|filter| Raw::new(change(fd, filter, 0, entry.id)))
             .collect::<Vec<_>>();
         let there = |look: &Raw| match self.change(std::slice::from_ref(look)) {
             Err(error) => error.raw_os_error() != Some(libc::ENOENT),
@@ -174,7 +174,7 @@ impl Poller {
         };
         let there = looks.is_empty() || looks.iter().any(there);
         if !there {
-            book.watched(fd).how = None;
+            book.entry(fd).how = None;
         }
         there
     }
@@ -213,13 +213,13 @@ impl Poller {
                 error => failed = failed.or(Some(error)),
             }
         }
-        let watched = book.watched(fd);
-        (watched.how, watched.id) = (Some((added, mode)), id);
+        let entry = book.entry(fd);
+        (entry.how, entry.id) = (Some((added, mode)), id);
         let Some(error) = failed else {
-            watched.how = Some((interest, mode));
+            entry.how = Some((interest, mode));
             return Ok(());
         };
-        watched.how = None;
+        entry.how = None;
         for filter in filters(added) {
             self.change(&[Raw::new(change(fd, filter, EV_DELETE, id))])?;
         }
@@ -307,15 +307,15 @@ impl Poller {
                 }
                 continue;
             }
-            let Some(watched) = book.fds.get_mut(kevent.ident) else { continue };
-            let Some((interest, mode)) = watched.how else { continue }; // taken out meanwhile
-            if watched.batch != batch {
-                (watched.batch, watched.at, watched.fired) = (batch, found.len(), [false; 2]);
+            let Some(entry) = book.fds.get_mut(kevent.ident) else { continue };
+            let Some((interest, mode)) = entry.how else { continue }; // taken out meanwhile
+            if entry.batch != batch {
+                (entry.batch, entry.at, entry.fired) = (batch, found.len(), [false; 2]);
                 found.push(Event { id: kevent.id, readiness });
             }
-            let event = &mut found[watched.at];
+            let event = &mut found[entry.at];
             event.readiness = event.readiness | readiness;
-            watched.fired[usize::from(kevent.filter == Filter::Write)] = true;
+            entry.fired[usize::from(kevent.filter == Filter::Write)] = true;
             halves |= mode == Mode::OneShot && interest == Interest::BOTH;
         }
         if let (true, Some(book)) = (halves, &mut book) {
@@ -339,9 +339,9 @@ impl Poller {
             Filter::Write => Filter::Read,
             _ => return Ok(()),
         };
-        let Some(watched) = book.fds.get_mut(kevent.ident) else { return Ok(()) };
-        let both = watched.how == Some((Interest::BOTH, Mode::OneShot));
-        if !both || watched.fired == [true; 2] {
+        let Some(entry) = book.fds.get_mut(kevent.ident) else { return Ok(()) };
+        let both = entry.how == Some((Interest::BOTH, Mode::OneShot));
+        if !both || entry.fired == [true; 2] {
             return Ok(());
         }
         let disable = Kevent {
@@ -349,7 +349,7 @@ impl Poller {
             flags: EV_DISABLE,
             fflags: 0,
             data: 0,
-            id: watched.id,
+            id: entry.id,
             ..*kevent
         };
         self.change(&[Raw::new(disable)])
@@ -377,10 +377,10 @@ impl AsFd for Poller {
 }
 
 impl Book {
-    fn watched(&mut self, fd: BorrowedFd<'_>) -> &mut Watched {
+    fn entry(&mut self, fd: BorrowedFd<'_>) -> &mut Entry {
         let fd = fd.as_raw_fd() as usize;
         if fd >= self.fds.len() {
-            self.fds.resize(fd + 1, Watched::default());
+            self.fds.resize(fd + 1, Entry::default());
         }
         &mut self.fds[fd]
     }

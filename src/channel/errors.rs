@@ -54,62 +54,6 @@ impl<T> SendError<T> {
     }
 }
 
-impl<T> TrySendError<T> {
-    /// The value that was not sent.
-    pub fn into_inner(self) -> T {
-        match self {
-            TrySendError::Full(value) | TrySendError::Disconnected(value) => value,
-        }
-    }
-
-    /// Whether there was no room.
-    pub fn is_full(&self) -> bool {
-        matches!(self, TrySendError::Full(_))
-    }
-
-    /// Whether the receiver is gone.
-    pub fn is_disconnected(&self) -> bool {
-        matches!(self, TrySendError::Disconnected(_))
-    }
-}
-
-impl<T> SendTimeoutError<T> {
-    /// The value that was not sent.
-    pub fn into_inner(self) -> T {
-        match self {
-            SendTimeoutError::Timeout(value) | SendTimeoutError::Disconnected(value) => value,
-        }
-    }
-
-    /// Whether the time ran out.
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, SendTimeoutError::Timeout(_))
-    }
-
-    /// Whether the receiver is gone.
-    pub fn is_disconnected(&self) -> bool {
-        matches!(self, SendTimeoutError::Disconnected(_))
-    }
-}
-
-impl<T> From<SendError<T>> for TrySendError<T> {
-    fn from(error: SendError<T>) -> Self {
-        TrySendError::Disconnected(error.0)
-    }
-}
-
-impl<T> From<SendError<T>> for SendTimeoutError<T> {
-    fn from(error: SendError<T>) -> Self {
-        SendTimeoutError::Disconnected(error.0)
-    }
-}
-
-impl From<RecvError> for TryRecvError {
-    fn from(_: RecvError) -> Self {
-        TryRecvError::Disconnected
-    }
-}
-
 impl RecvTimeoutError {
     /// What a last look, when the time was over, found instead of a message.
     pub(super) fn of(error: TryRecvError) -> RecvTimeoutError {
@@ -120,36 +64,98 @@ impl RecvTimeoutError {
     }
 }
 
-impl From<RecvError> for RecvTimeoutError {
-    fn from(_: RecvError) -> Self {
-        RecvTimeoutError::Disconnected
-    }
-}
-
 const NO_SENDERS: &str = "the channel is empty and every sender is gone";
 const NO_RECEIVER: &str = "the receiver of the channel is gone";
+
+/// An error of a receive that ends for another reason than `RecvError`, too.
+macro_rules! recv_error {
+    ($error:ident, $other:ident, $text:literal) => {
+        impl From<RecvError> for $error {
+            fn from(_: RecvError) -> Self {
+                $error::Disconnected
+            }
+        }
+
+        impl fmt::Display for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $error::$other => $text,
+                    $error::Disconnected => NO_SENDERS,
+                })
+            }
+        }
+
+        impl Error for $error {}
+    };
+}
+
+/// An error of a send that ends for another reason than `SendError`, too.
+macro_rules! send_error {
+    ($error:ident, $other:ident, $is_other:ident, $when:literal, $text:literal) => {
+        impl<T> $error<T> {
+            /// The value that was not sent.
+            pub fn into_inner(self) -> T {
+                match self {
+                    $error::$other(value) | $error::Disconnected(value) => value,
+                }
+            }
+
+            #[doc = $when]
+            pub fn $is_other(&self) -> bool {
+                matches!(self, $error::$other(_))
+            }
+
+            /// Returns true if the receiver is gone.
+            pub fn is_disconnected(&self) -> bool {
+                matches!(self, $error::Disconnected(_))
+            }
+        }
+
+        impl<T> From<SendError<T>> for $error<T> {
+            fn from(error: SendError<T>) -> Self {
+                $error::Disconnected(error.0)
+            }
+        }
+
+        impl<T> fmt::Display for $error<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(if self.$is_other() { $text } else { NO_RECEIVER })
+            }
+        }
+
+        impl<T> fmt::Debug for $error<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $error::$other(_) => concat!(stringify!($other), "(..)"),
+                    $error::Disconnected(_) => "Disconnected(..)",
+                })
+            }
+        }
+
+        impl<T> Error for $error<T> {}
+    };
+}
+
+recv_error!(TryRecvError, Empty, "the channel is empty");
+recv_error!(RecvTimeoutError, Timeout, "nothing came through the channel in time");
+send_error!(
+    TrySendError,
+    Full,
+    is_full,
+    "Returns true if there was no room.",
+    "the channel is full"
+);
+send_error!(
+    SendTimeoutError,
+    Timeout,
+    is_timeout,
+    "Returns true if the time ran out.",
+    "the channel was full all the time"
+);
 
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NO_SENDERS)
-    }
-}
-
-impl fmt::Display for TryRecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TryRecvError::Empty => "the channel is empty",
-            TryRecvError::Disconnected => NO_SENDERS,
-        })
-    }
-}
-
-impl fmt::Display for RecvTimeoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RecvTimeoutError::Timeout => "nothing came through the channel in time",
-            RecvTimeoutError::Disconnected => NO_SENDERS,
-        })
     }
 }
 
@@ -159,43 +165,11 @@ impl<T> fmt::Display for SendError<T> {
     }
 }
 
-impl<T> fmt::Display for TrySendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_full() { "the channel is full" } else { NO_RECEIVER })
-    }
-}
-
-impl<T> fmt::Display for SendTimeoutError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_timeout() {
-            "the channel was full all the time"
-        } else {
-            NO_RECEIVER
-        })
-    }
-}
-
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SendError(..)")
     }
 }
 
-impl<T> fmt::Debug for TrySendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_full() { "Full(..)" } else { "Disconnected(..)" })
-    }
-}
-
-impl<T> fmt::Debug for SendTimeoutError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_timeout() { "Timeout(..)" } else { "Disconnected(..)" })
-    }
-}
-
 impl Error for RecvError {}
-impl Error for TryRecvError {}
-impl Error for RecvTimeoutError {}
 impl<T> Error for SendError<T> {}
-impl<T> Error for TrySendError<T> {}
-impl<T> Error for SendTimeoutError<T> {}

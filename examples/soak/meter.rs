@@ -94,6 +94,11 @@ impl Meter {
         now
     }
 
+    /// The greatest values so far.
+    pub fn most(&self) -> Held {
+        self.most
+    }
+
     /// Checks that nothing is left. Returns the greatest values of the run.
     pub fn finish(self, run: &Run) -> Held {
         let (now, start) = (Held::now(), self.start);

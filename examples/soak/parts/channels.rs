@@ -223,7 +223,7 @@ impl Feeder {
             (self.run.clone(), self.ran.clone(), self.from, self.run.token());
         let posted = self.remote.post(move |_| {
             let _token = token;
-            let expected = ran[from].fetch_add(1, Ordering::Relaxed);
+            let expected = ran[from].swap(number + 1, Ordering::Relaxed);
             run.check(number == expected, || {
                 format!("post {number} of thread {from} has run, not {expected}")
             });

@@ -374,6 +374,9 @@ impl<'a> Select<'a> {
                     chosen = self.better(core, seen, chosen, index);
                 }
             }
+            if chosen.is_some() && core.is_pressed() {
+                core.run_posts_before_chosen();
+            }
             let chosen = chosen.filter(|&index| self.reserve(index));
             if seen > 1 {
                 self.asked().for_each(|(_, case)| case.source().give_up());

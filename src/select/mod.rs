@@ -404,6 +404,9 @@ fn run_slow<C: Cases>(
         // What is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 {
+            if core.is_pressed() {
+                core.run_posts_before_chosen();
+            }
             if let Some(item) =
                 cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
             {

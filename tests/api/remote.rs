@@ -1146,9 +1146,31 @@ fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
     }
 }
 
-/// Receives in a way that sleeps, while a thread asks for two things and meets the loop afterwards.
-#[track_caller]
-fn meets_after_posts(name: &str, posts: u64, receive: fn(&Handle, &Inbox<u64>) -> u64) {
+/// A way to receive at a rendezvous.
+type Meet = fn(&Handle, &Inbox<u64>) -> u64;
+
+const MEETINGS: [(&str, Meet); 6] = [
+    ("select!", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> n => n.unwrap(), recv(never()) -> () => 0 }
+    }),
+    ("select! with a timeout", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> n => n.unwrap(), default(HOUR) => 0 }
+    }),
+    ("recv", |reactor, inbox| reactor.recv(inbox).unwrap().unwrap()),
+    ("recv_timeout", |reactor, inbox| reactor.recv_timeout(inbox, HOUR).unwrap().unwrap().unwrap()),
+    ("Select", |reactor, inbox| {
+        let mut set = Select::new(reactor);
+        set.recv(inbox);
+        set.wait().unwrap().recv(inbox).unwrap().unwrap()
+    }),
+    ("wait", |reactor, inbox| {
+        reactor.wait(&mut Events::with_capacity(4)).unwrap();
+        inbox.try_recv().unwrap()
+    }),
+];
+
+/// A thread asks for some things and then meets the loop: in its sleep, or before.
+fn meets_after_posts(name: &str, posts: u64, in_sleep: bool, meet: Meet) {
     let (driver, script) = scripted(&Sim::new());
     let reactor = Reactor::builder().post_batch(4).build_with(driver).unwrap();
     let (tx, inbox) = reactor.channel(0).unwrap();
@@ -1157,13 +1179,24 @@ fn meets_after_posts(name: &str, posts: u64, receive: fn(&Handle, &Inbox<u64>) -
     let thread = move || {
         remote.stop(id).unwrap();
         (0..posts).for_each(|n| posted.post(&remote, n));
-        tx.try_send(7).expect("the receiver waits");
+        if in_sleep {
+            tx.try_send(7).expect("the receiver waits");
+        } else {
+            tx.send(7).unwrap();
+        }
     };
-    script.on_sleep(move || {
-        thread::spawn(thread).join().expect("the thread has met the receiver");
-        Ok(())
-    });
-    assert_eq!(receive(&reactor, &inbox), 7, "{name}");
+    if in_sleep {
+        script.on_sleep(move || {
+            thread::spawn(thread).join().expect("the thread has met the receiver");
+            Ok(())
+        });
+    } else {
+        thread::spawn(thread);
+        while !inbox.is_ready() {
+            thread::yield_now();
+        }
+    }
+    assert_eq!(meet(&reactor, &inbox), 7, "{name}");
     assert_eq!(timer.deadline(), None, "{name}: the message came before a request");
     assert_eq!(log.take(), Vec::from_iter(0..posts), "{name}: the message came before a post");
 }
@@ -1171,31 +1204,19 @@ fn meets_after_posts(name: &str, posts: u64, receive: fn(&Handle, &Inbox<u64>) -
 #[test]
 fn what_was_asked_first_is_done_first_at_a_rendezvous() {
     let _dog = dog();
-    type Receive = fn(&Handle, &Inbox<u64>) -> u64;
-    let ways: [(&str, Receive); 6] = [
-        ("select!", |reactor, inbox| {
-            select! { reactor; recv(inbox) -> n => n.unwrap(), recv(never()) -> () => 0 }
-        }),
-        ("select! with a timeout", |reactor, inbox| {
-            select! { reactor; recv(inbox) -> n => n.unwrap(), default(HOUR) => 0 }
-        }),
-        ("recv", |reactor, inbox| reactor.recv(inbox).unwrap().unwrap()),
-        ("recv_timeout", |reactor, inbox| {
-            reactor.recv_timeout(inbox, HOUR).unwrap().unwrap().unwrap()
-        }),
-        ("Select", |reactor, inbox| {
-            let mut set = Select::new(reactor);
-            set.recv(inbox);
-            set.wait().unwrap().recv(inbox).unwrap().unwrap()
-        }),
-        ("wait", |reactor, inbox| {
-            reactor.wait(&mut Events::with_capacity(4)).unwrap();
-            inbox.try_recv().unwrap()
-        }),
-    ];
-    for (name, receive) in ways {
+    for (name, meet) in MEETINGS {
         for posts in [0, 1, 30] {
-            meets_after_posts(name, posts, receive);
+            meets_after_posts(name, posts, true, meet);
+        }
+    }
+}
+
+#[test]
+fn a_blocked_sender_is_received_after_its_posts() {
+    let _dog = dog();
+    for (name, meet) in MEETINGS {
+        for posts in [0, 1, 30] {
+            meets_after_posts(name, posts, false, meet);
         }
     }
 }

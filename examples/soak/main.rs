@@ -135,7 +135,9 @@ fn soak(
             }
             Some(ended) => {
                 let missing: Vec<_> = parts.iter().filter_map(|part| part.missing()).collect();
-                let is_too_late = ended.elapsed() > 2 * LIMIT;
+                // What is lost does not come any more.
+                let limit = if run.violations() == 0 { 2 * LIMIT } else { LIMIT / 6 };
+                let is_too_late = ended.elapsed() > limit;
                 run.check(!is_too_late, || format!("missing at the end: {}", missing.join("; ")));
                 if missing.is_empty() || is_too_late {
                     break;

@@ -272,6 +272,20 @@ impl Core {
         }
     }
 
+    /// Runs the posts that wait, before what a rendezvous has chosen during the sleep is taken:
+    /// the other party may have posted first. However many: that party has gone on, and a chosen
+    /// case cannot wait. What comes meanwhile is left.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn run_posts_before_chosen(self: &Rc<Core>) {
+        let until = self.mailbox.done.get() + self.mailbox.sender.len() as u64;
+        let mut before = None;
+        while self.mailbox.done.get() < until && before != Some(self.mailbox.done.get()) {
+            before = Some(self.mailbox.done.get());
+            self.run_posts_and_callbacks(Again::No);
+        }
+    }
+
     /// Returns true if this source has to wait for posts, and notes that one has.
     pub(crate) fn is_held(&self, token: u64) -> bool {
         let held = self.is_channel(token)

@@ -59,8 +59,8 @@ impl Core {
     /// For a wait: runs what was posted during the turn, and collects what that has sent.
     #[cold]
     #[inline(never)]
-    pub(crate) fn run_posts_and_collect(self: &Rc<Core>) {
-        self.run_posts_before(self.ready_tokens());
+    pub(crate) fn run_posts_and_collect(self: &Rc<Core>, unlisted: impl Iterator<Item = u64>) {
+        self.run_posts_before(self.ready_tokens().chain(unlisted));
         self.collect(crate::wake::Request::Mark);
     }
 

@@ -1,6 +1,7 @@
 //! `wait`: the loop without the macro, for sources in any number, told apart by the user's keys.
 
 use std::io;
+use std::iter;
 use std::time::Duration;
 
 use super::before_sleep::BeforeSleep;
@@ -137,7 +138,7 @@ impl Handle {
             let pressed = core.is_pressed() && core.has_ready();
             if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_posts_and_collect();
+                core.run_posts_and_collect(iter::empty());
             }
             if core.closed.get() {
                 return Err(core.gone());

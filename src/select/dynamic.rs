@@ -84,6 +84,8 @@ trait Receiving {
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     fn after_sleep(&self) -> bool;
     fn hold(&self) -> bool;
+    /// The token of an end of a channel, which posts may hold.
+    fn channel(&self) -> Option<u64>;
     /// Gives back the permit, if the other end has chosen this case and the set another one.
     fn give_up(&self);
 }
@@ -101,6 +103,9 @@ impl<S: Source> Receiving for S {
     }
     fn hold(&self) -> bool {
         self.internals().hold()
+    }
+    fn channel(&self) -> Option<u64> {
+        self.internals().channel()
     }
     fn give_up(&self) {}
 }
@@ -149,6 +154,9 @@ impl<T> Receiving for SendCase<'_, T> {
         let void = permit.redeem().keep();
         self.reserved.set(if void { Reserved::Void } else { Reserved::Permit });
         true
+    }
+    fn channel(&self) -> Option<u64> {
+        None
     }
     fn give_up(&self) {
         self.sending.give_up();
@@ -340,7 +348,8 @@ impl<'a> Select<'a> {
             let pressed = core.is_pressed();
             if pressed {
                 // Asked for before what was collected was sent, perhaps.
-                core.run_posts_and_collect();
+                let ready = self.asked().filter(|(_, case)| case.source().is_ready());
+                core.run_posts_and_collect(ready.filter_map(|(_, case)| case.source().channel()));
             }
             if let Some(index) = self.choose(core, pressed) {
                 return Ok(Some(index));
@@ -373,6 +382,9 @@ impl<'a> Select<'a> {
                     seen += 1;
                     chosen = self.better(core, seen, chosen, index);
                 }
+            }
+            if chosen.is_some() && core.is_pressed() {
+                core.run_posts_before_chosen();
             }
             let chosen = chosen.filter(|&index| self.reserve(index));
             if seen > 1 {
@@ -443,8 +455,8 @@ impl<'a> Select<'a> {
         loop {
             let (mut seen, mut chosen) = (0u32, None);
             for index in self.candidates(core) {
-                let token = self.cases[index].as_ref().and_then(|case| case.token);
-                if pressed && token.is_some_and(|token| core.is_held(token)) {
+                let channel = || self.cases[index].as_ref()?.source.source().channel();
+                if pressed && channel().is_some_and(|token| core.is_held(token)) {
                     continue;
                 }
                 seen += 1;

@@ -77,6 +77,8 @@ pub trait Cases {
     fn foreign(&self, handle: &Handle) -> Option<u32>;
     /// The token of the case with this index, if it is in the ready list.
     fn token(&self, index: u32) -> Option<u64>;
+    /// The token of the case with this index, if it receives from a channel.
+    fn channel(&self, index: u32) -> Option<u64>;
 }
 
 impl Cases for () {
@@ -107,6 +109,9 @@ impl Cases for () {
         None
     }
     fn token(&self, _: u32) -> Option<u64> {
+        None
+    }
+    fn channel(&self, _: u32) -> Option<u64> {
         None
     }
 }
@@ -152,6 +157,9 @@ impl<S: Source, R: Cases> Cases for (S, R) {
     }
     fn token(&self, index: u32) -> Option<u64> {
         if index == 0 { self.0.internals().token() } else { self.1.token(index - 1) }
+    }
+    fn channel(&self, index: u32) -> Option<u64> {
+        if index == 0 { self.0.internals().channel() } else { self.1.channel(index - 1) }
     }
 }
 
@@ -325,8 +333,9 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
     let core = &handle.core;
     let bits = |mask: u32| (0..u32::BITS).filter(move |index| mask >> index & 1 != 0);
-    core.run_posts_before(bits(seen).filter_map(|index| cases.token(index)));
-    let may_be_taken = |index: &u32| !cases.token(*index).is_some_and(|token| core.is_held(token));
+    core.run_posts_before(bits(seen).filter_map(|index| cases.channel(index)));
+    let may_be_taken =
+        |index: &u32| !cases.channel(*index).is_some_and(|token| core.is_held(token));
     bits(cases.ready()).filter(may_be_taken).fold(0, |mask, index| mask | 1 << index)
 }
 
@@ -404,6 +413,9 @@ fn run_slow<C: Cases>(
         // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
         if chosen != 0 {
+            if core.is_pressed() {
+                core.run_posts_before_chosen();
+            }
             if let Some(item) =
                 cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
             {

@@ -65,6 +65,11 @@ impl<'a> Internals<'a> {
         self.slot.filter(|_| !self.is_unlisted).map(Slot::token)
     }
 
+    /// The token of an end of a channel, also of one that is not listed. Posts may hold the end.
+    pub(crate) fn channel(&self) -> Option<u64> {
+        self.slot.filter(|_| self.end.is_some()).map(Slot::token)
+    }
+
     #[inline(always)]
     pub(crate) fn needs_no_look(&self) -> bool {
         self.needs_no_look

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
-    Embedded, Events, Handle, Reactor, Remote, Select, Source, Time, never,
+    Embedded, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, never,
     reactor::{PostError, Spin, TimerError, TimerId},
     select,
 };
@@ -1129,5 +1129,80 @@ fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
         recv(meddler) -> () => unreachable!(),
         recv(inbox) -> _ => assert_eq!(timer.deadline(), None, "the message came first"),
         default => panic!("the message was not seen"),
+    }
+}
+
+/// A way to receive at a rendezvous.
+type Meet = fn(&Handle, &Inbox<u64>) -> u64;
+
+const MEETINGS: [(&str, Meet); 6] = [
+    ("select!", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> n => n.unwrap(), recv(never()) -> () => 0 }
+    }),
+    ("select! with a timeout", |reactor, inbox| {
+        select! { reactor; recv(inbox) -> n => n.unwrap(), default(HOUR) => 0 }
+    }),
+    ("recv", |reactor, inbox| reactor.recv(inbox).unwrap().unwrap()),
+    ("recv_timeout", |reactor, inbox| reactor.recv_timeout(inbox, HOUR).unwrap().unwrap().unwrap()),
+    ("Select", |reactor, inbox| {
+        let mut set = Select::new(reactor);
+        set.recv(inbox);
+        set.wait().unwrap().recv(inbox).unwrap().unwrap()
+    }),
+    ("wait", |reactor, inbox| {
+        reactor.wait(&mut Events::with_capacity(4)).unwrap();
+        inbox.try_recv().unwrap()
+    }),
+];
+
+/// A thread asks for some things and then meets the loop: in its sleep, or before.
+fn meets_after_posts(name: &str, posts: u64, in_sleep: bool, meet: Meet) {
+    let (driver, script) = scripted(&Sim::new());
+    let reactor = Reactor::builder().post_batch(4).build_with(driver).unwrap();
+    let (tx, inbox) = reactor.channel(0).unwrap();
+    let (timer, log, remote) = (reactor.after(HOUR), Log::default(), reactor.remote());
+    let (id, posted) = (timer.id(), log.clone());
+    let thread = move || {
+        remote.stop(id).unwrap();
+        (0..posts).for_each(|n| posted.post(&remote, n));
+        if in_sleep {
+            tx.try_send(7).expect("the receiver waits");
+        } else {
+            tx.send(7).unwrap();
+        }
+    };
+    if in_sleep {
+        script.on_sleep(move || {
+            thread::spawn(thread).join().expect("the thread has met the receiver");
+            Ok(())
+        });
+    } else {
+        thread::spawn(thread);
+        while !inbox.is_ready() {
+            thread::yield_now();
+        }
+    }
+    assert_eq!(meet(&reactor, &inbox), 7, "{name}");
+    assert_eq!(timer.deadline(), None, "{name}: the message came before a request");
+    assert_eq!(log.take(), Vec::from_iter(0..posts), "{name}: the message came before a post");
+}
+
+#[test]
+fn what_was_asked_first_is_done_first_at_a_rendezvous() {
+    let _dog = dog();
+    for (name, meet) in MEETINGS {
+        for posts in [0, 1, 30] {
+            meets_after_posts(name, posts, true, meet);
+        }
+    }
+}
+
+#[test]
+fn a_blocked_sender_is_received_after_its_posts() {
+    let _dog = dog();
+    for (name, meet) in MEETINGS {
+        for posts in [0, 1, 30] {
+            meets_after_posts(name, posts, false, meet);
+        }
     }
 }

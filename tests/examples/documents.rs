@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The documents, from the root of the repository.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
     "docs/DESIGN.md",
+    "docs/PROMISES.md",
     "docs/BENCHMARKS.md",
     "docs/PLATFORMS.md",
     "tests/README.md",
@@ -201,6 +202,37 @@ fn every_rule_has_a_test() {
     }
 }
 
+/// The headings that name no test in their section, of those that begin with `###`.
+fn sections_without_tests(document: &str, text: &str) -> Vec<String> {
+    let mut sections: Vec<(&str, bool)> = Vec::new();
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            sections.push((heading, false));
+        } else if line.starts_with("## ") {
+            sections.push(("", true));
+        } else if let (Some(quoted), Some(section)) =
+            (line.strip_prefix("- `"), sections.last_mut())
+        {
+            section.1 |= quoted.strip_suffix('`').is_some_and(|test| named_test(test).is_some());
+        }
+    }
+    let without = sections.iter().filter(|(_, is_tested)| !is_tested);
+    without.map(|(heading, _)| format!("{document}: no test holds \"{heading}\"")).collect()
+}
+
+#[test]
+fn every_promise_and_bound_names_a_test() {
+    for (document, least) in [("docs/PROMISES.md", 15), ("SECURITY.md", 12)] {
+        let text = read(document);
+        let headings = text.lines().filter(|line| line.starts_with("### ")).count();
+        assert!(headings >= least, "{document} has {headings} sections");
+        assert_eq!(sections_without_tests(document, &text), Vec::<String>::new());
+    }
+    let promises = read("docs/PROMISES.md");
+    let count = |text: &str| promises.lines().filter(|line| line.starts_with(text)).count();
+    assert_eq!(count("### "), count("**Limits.**"), "each promise says its limits");
+}
+
 #[test]
 fn every_test_file_has_a_row() {
     let (text, tests) = (read("tests/README.md"), root().join("tests"));
@@ -238,6 +270,9 @@ fn a_wrong_document_is_found() {
     assert_eq!(files("`documents.rs` `src/sys/` `reactor/mod.rs` `nowhere.rs` `nowhere/`"), 2);
     let functions = |text| names_missing_functions("x.md", text, &declared("fn arm() {}")).len();
     assert_eq!(functions("`Core::arm` `Core::armed` `Interest::NONE` `a::b::c`"), 1);
+
+    let sections = |text| sections_without_tests("x.md", text).len();
+    assert_eq!(sections("## A\n### b\n- `a.rs::b`\n### c\n- **Your part:** `a.rs::b`\n## D"), 1);
 
     let links = "[a](DESIGN.md) [b](../README.md#x) [c](README.md)";
     assert_eq!(has_dead_links("docs/x.md", links).len(), 1);

@@ -29,9 +29,9 @@ fn ticker(reactor: &Reactor, period: Duration) -> Ticker {
     reactor.every(period).expect("a period")
 }
 
-/// [`allocates_nothing`] in one of ten attempts, of an operation that may sleep. A busy machine keeps
-/// a thread from its first sleep, and so from what that allocates, for many rounds. Returns how
-/// many there were.
+/// [`allocates_nothing`] in one of ten attempts, of an operation that may sleep. A busy machine
+/// keeps a thread from its first sleep for many rounds, and so from what that allocates. Returns
+/// the number of rounds.
 #[track_caller]
 fn allocates_nothing_asleep(rounds: u64, mut operation: impl FnMut(u64)) -> u64 {
     for attempt in 1..=10 {

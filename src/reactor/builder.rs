@@ -119,7 +119,8 @@ impl Builder {
     /// # The longest turn
     /// A turn runs at most two batches of posts and two [batches of
     /// callbacks](Self::callback_batch), and one [batch of fds](Self::fd_batch) and 4,096 expiries.
-    /// The exception is a call that must answer "nothing" (above). Each closure takes its own time,
+    /// The exceptions are a call that must answer "nothing" (above), and a sleep that ends with a
+    /// message at a rendezvous: all posts that wait run before. Each closure takes its own time,
     /// so a closure that takes 1 ms makes a full batch take a second: give slow closures a small
     /// batch.
     ///

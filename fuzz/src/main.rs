@@ -211,6 +211,14 @@ fn main() -> ExitCode {
         operations += (bytes.len() - HEADER) / CHUNK;
         covered.into_iter().for_each(|(what, count)| *coverage.entry(what).or_default() += count);
         if let Err(text) = result {
+            // With `--keep-going` one of each kind is printed.
+            let kind = text.rsplit(" => ").next().unwrap_or_default();
+            let kind: String = kind.chars().filter(|c| !c.is_ascii_digit()).take(40).collect();
+            let times = differences.entry(kind).or_default();
+            *times += 1;
+            if *times > 1 {
+                continue;
+            }
             println!("run {runs} of seed {} differs, after {operations} operations", options.seed);
             println!("  {text}");
             let shrunk = shrink(bytes);
@@ -226,14 +234,13 @@ fn main() -> ExitCode {
             if !options.keep_going {
                 return ExitCode::FAILURE;
             }
-            *differences.entry(text).or_default() += 1;
-            if differences.len() > 20 {
-                break;
-            }
         }
     }
     let seconds = begin.elapsed().as_secs_f64();
     print_coverage(&coverage);
+    for (kind, times) in &differences {
+        println!("{times:>12}  differences: {kind}");
+    }
     let all: u64 = differences.values().sum();
     println!(
         "seed {}: {runs} runs, {operations} operations, {:.0} operations a second, {all} differences",

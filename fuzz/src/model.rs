@@ -148,6 +148,8 @@ struct Turn {
     called: Vec<usize>,
     /// When the batch under way began: what comes to be due in it is the next batch's.
     since: u64,
+    /// The same, but posts that took their time have moved it.
+    begun: u64,
     /// A post has run: a second batch may follow in one turn.
     posts: bool,
     operation: u64,
@@ -174,6 +176,8 @@ pub struct Model {
     pub depth: usize,
     /// A wake-up was requested, and no `wait` has returned since.
     pub woken: bool,
+    /// .. in a closure of the turn under way: then the next wait may be meant.
+    pub woken_inside: bool,
     /// Values that must not have been dropped yet.
     pub values: BTreeSet<u32>,
     pub calls: u64,
@@ -417,6 +421,14 @@ impl Model {
             .filter(|&at| at != NEVER)
     }
 
+    /// Only ended contexts have this deadline.
+    fn is_vain(&self, at: u64) -> bool {
+        let node = |done: &Done| &self.nodes[done.node];
+        let mut others = self.alarms.iter().filter(|alarm| alarm.alive);
+        let mut open = self.dones.iter().flatten().map(node).filter(|node| node.end.is_none());
+        !others.any(|alarm| alarm.deadline == Some(at)) && !open.any(|node| node.limit == at)
+    }
+
     // --- Turns.
 
     /// A turn begins. `until` is `NEVER` for an endless wait.
@@ -430,6 +442,7 @@ impl Model {
         let (operation, since) = (self.operation, self.now);
         self.turns.push(Turn {
             since,
+            begun: since,
             awaited,
             until,
             nested,
@@ -515,7 +528,7 @@ impl Model {
         self.batch += u64::from(!nested);
         self.with_turn(|turn| {
             turn.called.clear();
-            turn.since = observed;
+            (turn.since, turn.begun) = (observed, observed);
         });
         Ok(())
     }
@@ -534,6 +547,8 @@ impl Model {
     }
 
     pub fn post_ends(&mut self) {
+        let now = self.now;
+        self.with_turn(|turn| turn.begun = now);
         self.depth -= 1;
     }
 
@@ -563,32 +578,33 @@ impl Model {
         ensure!(self.is_due(i), "callback {i} was called and is not due: {:?}", self.alarms[i]);
         let deadline = self.alarms[i].deadline;
         ensure!(deadline == Some(scheduled), "callback {i} says {scheduled} and not {deadline:?}");
-        if self.alarms[i].inside == Some(self.batch) || scheduled > self.turn()?.since {
+        if self.alarms[i].inside == Some(self.batch) || scheduled > self.turn()?.begun {
             // Armed, or come to be due, in the batch before: this is another one.
             if let Some(owed) = self.owed() {
                 fail!("a batch is over, and callback {owed} was due");
             }
             let (found, turn) = (self.is_found()?, self.turn()?.clone());
-            if found || turn.until <= self.now {
-                ensure!(
-                    turn.posts || (!found && turn.until <= self.now),
-                    "callback {i} is the next turn's: a case is ready"
-                );
+            if found || (turn.until <= self.now && turn.since >= turn.until) {
+                ensure!(turn.posts || !found, "callback {i} is the next turn's: a case is ready");
             } else {
                 self.with_turn(|turn| turn.called.clear());
             }
             self.batch += 1;
             let now = self.now;
-            self.with_turn(|turn| turn.since = now);
+            self.with_turn(|turn| (turn.since, turn.begun) = (now, now));
         }
         ensure!(!self.turn()?.called.contains(&i), "callback {i} was called twice in one turn");
         let rank = |alarm: &Alarm| (alarm.deadline, alarm.seq);
         for j in (0..ALARMS).filter(|&j| Model::is_callback(j) && j != i && self.is_due(j)) {
             let (mine, other) = (&self.alarms[i], &self.alarms[j]);
             let is_of_batch = other.inside.is_none_or(|batch| batch < self.batch);
-            let (a, b) = (mine.inside.is_some(), other.inside.is_some());
+            // Those that an earlier turn has found due come in the order in which it did.
+            let (a, b) = (
+                mine.inside.is_some() || mine.found > 0,
+                other.inside.is_some() || other.found > 0,
+            );
             ensure!(
-                !is_of_batch || a != b || rank(mine) < rank(other),
+                !is_of_batch || a || b || rank(mine) < rank(other),
                 "callback {i} was called before callback {j}: {mine:?}, {other:?}"
             );
         }
@@ -665,7 +681,8 @@ impl Model {
         let (turn, found) = (self.turn()?.clone(), self.is_found()?);
         ensure!(!found, "a deadlock, and a case is ready");
         ensure!(turn.until == NEVER, "a deadlock, and there is a timeout: {}", turn.until);
-        let next = self.armed().find(|&at| at > self.now);
+        // Nothing waits for the deadline of a context that was cancelled before.
+        let next = self.armed().find(|&at| at > self.now && !self.is_vain(at));
         ensure!(next.is_none(), "a deadlock, and something is due at {next:?}");
         ensure!(
             turn.nested || self.posted.is_empty(),
@@ -680,7 +697,8 @@ impl Model {
     pub fn end_wait(&mut self, observed: u64, reported: usize) -> Checked<Vec<Case>> {
         self.ends(observed)?;
         let found: Vec<_> = self.reportable().filter(|&case| self.is_ready(case)).collect();
-        if reported == 0 && !std::mem::take(&mut self.woken) {
+        let inside = std::mem::take(&mut self.woken_inside);
+        if reported == 0 && !std::mem::replace(&mut self.woken, inside) {
             let until = self.turn()?.until;
             ensure!(until <= self.now, "wait reports nothing at {} and not at {until}", self.now);
             ensure!(found.is_empty(), "wait reports nothing, and these are ready: {found:?}");

@@ -161,7 +161,7 @@ pub fn run(program: &Program) -> (Checked, Coverage) {
         if world.values.get() as usize > VALUES - 64 {
             break;
         }
-        result = world.top(op).map_err(|text| format!("operation {n}, {op:?}: {text}"));
+        result = world.top(op).map_err(|text| format!("operation {n}, {op:?} => {text}"));
         if result.is_err() {
             break;
         }
@@ -398,7 +398,9 @@ impl World {
                 } else {
                     remote.wake();
                 }
-                self.model.borrow_mut().woken = true;
+                let model = &mut *self.model.borrow_mut();
+                model.woken = true;
+                model.woken_inside |= model.depth > 0;
                 Ok(())
             }
             Op::Advance(d) => {
@@ -558,7 +560,7 @@ impl World {
                 self.hit(act.kind());
                 return Ok(true);
             }
-            self.run(act, place).map_err(|text| format!("in a closure, {act:?}: {text}"))?;
+            self.run(act, place).map_err(|text| format!("in a closure, {act:?} => {text}"))?;
         }
         Ok(false)
     }

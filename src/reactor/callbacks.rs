@@ -124,14 +124,18 @@ impl Core {
         there > 0 || self.mailbox.done.get() != done
     }
 
-    /// Runs up to `most` of the first `there` callbacks that are due.
+    /// Runs up to `most` of the first `there` callbacks that are due, and none that comes to be due
+    /// meanwhile: a select in a closure finds those.
     fn run_callbacks(&self, handle: &Handle, there: usize, most: usize, again: Again) {
         let before = self.begin_batch(again);
+        self.table.borrow_mut().callbacks.begin_batch();
         let mut left = most;
         for _ in 0..there {
-            if left == 0 {
+            let table = self.table.borrow();
+            if left == 0 || table.callbacks.is_first_new(&table.slots) {
                 break;
             }
+            drop(table);
             if before > 0 && self.puts_off(before) {
                 continue;
             }

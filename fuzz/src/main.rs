@@ -144,12 +144,12 @@ fn print_coverage(coverage: &Coverage) {
     }
 }
 
-/// Ends the process when one run takes more than ten seconds.
+/// Ends the process when one run takes more than a minute.
 fn watch(output: Option<String>) {
     std::thread::spawn(move || {
         let mut last = 0;
         loop {
-            std::thread::sleep(Duration::from_secs(10));
+            std::thread::sleep(Duration::from_secs(60));
             let begun = BEGUN.load(Ordering::Relaxed);
             if begun == last {
                 let input = INPUT.lock().map(|input| input.clone()).unwrap_or_default();
@@ -157,7 +157,7 @@ fn watch(output: Option<String>) {
                 if let Some(path) = output {
                     let _ = std::fs::write(path, &input);
                 }
-                print_failure(&input, "no progress for ten seconds");
+                print_failure(&input, "no progress for a minute");
                 std::process::exit(2);
             }
             last = begun;

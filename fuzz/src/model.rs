@@ -150,6 +150,8 @@ struct Turn {
     since: u64,
     /// The same, but posts that took their time have moved it.
     begun: u64,
+    /// A post has begun the look under way.
+    fresh: bool,
     /// A post has run: a second batch may follow in one turn.
     posts: bool,
     operation: u64,
@@ -443,6 +445,7 @@ impl Model {
         self.turns.push(Turn {
             since,
             begun: since,
+            fresh: false,
             awaited,
             until,
             nested,
@@ -528,7 +531,7 @@ impl Model {
         self.batch += u64::from(!nested);
         self.with_turn(|turn| {
             turn.called.clear();
-            (turn.since, turn.begun) = (observed, observed);
+            (turn.since, turn.begun, turn.fresh) = (observed, observed, false);
         });
         Ok(())
     }
@@ -541,7 +544,15 @@ impl Model {
             Some(Posted::Closure { number: first, .. }) if first == number => {}
             other => fail!("post {number} runs, and {other:?} is the first"),
         }
-        self.with_turn(|turn| turn.posts = true);
+        // With nothing ready this is another look, which may call all callbacks again.
+        let (found, now) = (self.is_found()?, self.now);
+        self.with_turn(|turn| {
+            if !found && (now < turn.until || turn.since < turn.until) {
+                turn.called.clear();
+                (turn.since, turn.fresh) = (now, true);
+            }
+            turn.posts = true;
+        });
         self.depth += 1;
         Ok(())
     }
@@ -591,7 +602,12 @@ impl Model {
             }
             self.batch += 1;
             let now = self.now;
-            self.with_turn(|turn| (turn.since, turn.begun) = (now, now));
+            self.with_turn(|turn| {
+                turn.begun = now;
+                if !std::mem::take(&mut turn.fresh) {
+                    turn.since = now;
+                }
+            });
         }
         ensure!(!self.turn()?.called.contains(&i), "callback {i} was called twice in one turn");
         let rank = |alarm: &Alarm| (alarm.deadline, alarm.seq);

@@ -1337,14 +1337,8 @@ impl World {
             .chain((0..CHANNELS).map(Case::Inbox))
             .chain((0..DONES).map(Case::Done))
             .chain((0..CHANNELS).map(Case::Send));
-        let pool: Vec<(Case, Held)> = all
-            .filter_map(|case| Some((case, self.held(case)?)))
-            .filter(|&(case, _)| {
-                std::env::var_os("FUZZ_ALL").is_some()
-                    || !matches!(case, Case::Send(c)
-                    if self.model.borrow().channels[c].capacity == Some(0))
-            })
-            .collect();
+        let pool: Vec<(Case, Held)> =
+            all.filter_map(|case| Some((case, self.held(case)?))).collect();
         let mut select =
             if biased { Select::biased(&self.handle) } else { Select::new(&self.handle) };
         let mut chosen: Vec<Option<(Case, &Held)>> = Vec::new();

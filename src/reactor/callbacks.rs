@@ -114,7 +114,13 @@ impl Core {
             self.sleep.woken.set(begun.woken || self.sleep.woken.get());
             (batch.pressed, batch.left) = (begun.pressed, true);
             self.take_rung();
+            let turn = self.counters.turns.get();
             batch.left = self.run_posts(&handle);
+            // A select in a post has counted as a turn.
+            let in_turn = &mut self.callbacks.in_turn.borrow_mut().0;
+            if *in_turn == turn {
+                *in_turn = self.counters.turns.get();
+            }
         }
         let there = if most > 0 { self.table.borrow().callbacks.len() } else { 0 };
         if there > 0 {

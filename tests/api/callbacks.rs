@@ -1204,6 +1204,26 @@ fn a_callback_re_armed_with_zero_waits_though_another_was_stopped() {
     drop(again);
 }
 
+#[test]
+fn a_select_in_a_post_begins_no_turn() {
+    let (_, reactor) = simulated();
+    let (calls, remote) = (Rc::new(Cell::new(0)), reactor.remote());
+    let called = calls.clone();
+    let again = reactor.call_after(ms(0), move |context| {
+        called.set(called.get() + 1);
+        context.reset(ms(0)); // the next turn's
+    });
+    let posts = reactor.call_after(ms(0), move |_| {
+        remote.post(|handle| assert_eq!(ready_keys(handle), [])).unwrap();
+    });
+    for turn in 1..=3 {
+        reactor.sleep_blocking(ms(0)).unwrap();
+        assert_eq!(calls.get(), turn);
+        posts.reset(ms(0));
+    }
+    drop(again);
+}
+
 /// `T` implements `Send` if and only if `A` cannot be inferred below.
 trait SendOrNot<A> {
     fn witness() {}

@@ -1,5 +1,6 @@
-//! Runs random inputs on stable Rust: `cargo run --release --manifest-path fuzz/Cargo.toml -- --runs
-//! 100000`. Ends with status 1 at the first difference, and prints it with its operations.
+//! Runs random inputs on stable Rust:
+//! `cargo run --release --manifest-path fuzz/Cargo.toml -- --runs 100000`. Ends with status 1 at the
+//! first difference, and prints it with its operations.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -226,10 +227,10 @@ fn main() -> ExitCode {
             let text = fails(&shrunk).unwrap_or_default();
             println!("shrunk:");
             print_failure(&shrunk, &text);
-            if let Some(path) = &options.output {
-                if let Err(error) = std::fs::write(path, &shrunk) {
-                    eprintln!("{path}: {error}");
-                }
+            if let Some(path) = &options.output
+                && let Err(error) = std::fs::write(path, &shrunk)
+            {
+                eprintln!("{path}: {error}");
             }
             if !options.keep_going {
                 return ExitCode::FAILURE;
@@ -243,7 +244,7 @@ fn main() -> ExitCode {
     }
     let all: u64 = differences.values().sum();
     println!(
-        "seed {}: {runs} runs, {operations} operations, {:.0} operations a second, {all} differences",
+        "seed {}: {runs} runs, {operations} operations, {:.0} a second, {all} differences",
         options.seed,
         operations as f64 / seconds
     );

@@ -469,19 +469,19 @@ impl Model {
             // As a post does: what it arms with zero is not this batch's.
             self.depth += 1;
             match self.posted.pop_front() {
-                Some(Posted::Stop { alarm: i, life, .. }) => {
-                    if self.alarms[i].alive && self.alarms[i].key == life {
-                        self.stop(i);
-                        self.release_detached(i);
-                    }
+                Some(Posted::Stop { alarm: i, life, .. })
+                    if self.alarms[i].alive && self.alarms[i].key == life =>
+                {
+                    self.stop(i);
+                    self.release_detached(i);
                 }
-                Some(Posted::Reset { alarm: i, life, at, period, .. }) => {
-                    if self.alarms[i].alive && self.alarms[i].key == life {
-                        if Model::is_ticker(i) {
-                            self.alarms[i].period = period;
-                        }
-                        self.arm(i, at);
+                Some(Posted::Reset { alarm: i, life, at, period, .. })
+                    if self.alarms[i].alive && self.alarms[i].key == life =>
+                {
+                    if Model::is_ticker(i) {
+                        self.alarms[i].period = period;
                     }
+                    self.arm(i, at);
                 }
                 _ => {}
             }

@@ -101,6 +101,9 @@ enum Held {
     Send(Rc<Outbox<Value>>),
 }
 
+/// One of the three, if it is live and held.
+type Alarm = (Option<Rc<Timer>>, Option<Rc<Ticker>>, Option<Rc<Callback>>);
+
 /// What a case gave.
 enum Item {
     Time(Time),
@@ -611,7 +614,7 @@ impl World {
         }
     }
 
-    fn real(&self, i: usize) -> (Option<Rc<Timer>>, Option<Rc<Ticker>>, Option<Rc<Callback>>) {
+    fn real(&self, i: usize) -> Alarm {
         let reals = self.reals.borrow();
         match i {
             _ if i < TIMERS => (reals.timers[i].clone(), None, None),
@@ -809,10 +812,10 @@ impl World {
         }
         // Most channels are of use registered.
         let n = self.values.get();
-        if n % 4 != 0 {
+        if !n.is_multiple_of(4) {
             let _ = self.register_receiver(c);
         }
-        if n % 3 != 0 {
+        if !n.is_multiple_of(3) {
             self.reals.borrow_mut().senders[c].extend_from_within(..);
             self.model.borrow_mut().channels[c].senders += 1;
             let _ = self.register_sender(c);
@@ -1353,10 +1356,11 @@ impl World {
                     Step::Remove(index) => {
                         let was = chosen.get_mut(*index).and_then(Option::take).is_some();
                         // A permit that a removed case still holds is lost with the case.
-                        if was && forgotten == Some(*index) {
-                            if let Some(c) = self.unforget(&mut forgotten) {
-                                self.model.borrow_mut().channels[c].permits -= 1;
-                            }
+                        if was
+                            && forgotten == Some(*index)
+                            && let Some(c) = self.unforget(&mut forgotten)
+                        {
+                            self.model.borrow_mut().channels[c].permits -= 1;
                         }
                         ensure!(select.remove(*index) == was, "remove gives {}", !was);
                         self.hit("Select: remove");
@@ -1436,11 +1440,11 @@ impl World {
             (Finish::Forget, _) => {
                 std::mem::forget(selected);
                 let mut model = self.model.borrow_mut();
-                if let Case::Send(c) = case {
-                    if model.channels[c].receiving != Receiving::Gone {
-                        model.channels[c].permits += 1;
-                        *forgotten = Some(index);
-                    }
+                if let Case::Send(c) = case
+                    && model.channels[c].receiving != Receiving::Gone
+                {
+                    model.channels[c].permits += 1;
+                    *forgotten = Some(index);
                 }
                 self.hit("-> Selected forgotten");
                 return Ok(());

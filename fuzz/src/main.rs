@@ -1,6 +1,6 @@
 //! Runs random inputs on stable Rust:
-//! `cargo run --release --manifest-path fuzz/Cargo.toml -- --runs 100000`. Ends with status 1 at the
-//! first difference, and prints it with its operations.
+//! `cargo run --release --manifest-path fuzz/Cargo.toml -- --runs 100000`.
+//! Ends with status 1 at the first difference, and prints it with its operations.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -780,7 +780,7 @@ impl World {
         {
             let reals = self.reals.borrow();
             let held = reals.outboxes[c].as_ref().is_some_and(|real| Rc::strong_count(real) > 1)
-                || matches!(&reals.receives[c], Receives::Inbox(real) if Rc::strong_count(real) > 1);
+                || matches!(&reals.receives[c], Receives::Inbox(i) if Rc::strong_count(i) > 1);
             if held {
                 return;
             }

@@ -312,12 +312,18 @@ impl Meeting {
         self.release(list);
         let asked = self.request.read_after_swap();
         // A receiver that blocks here is found by the sender's own look, which follows. A send case
-        // is no news while the place is promised: the end of the promise is.
-        if asked.is_for_mark() || asked.is_some() && value.is_some() {
+        // is no news while the place is promised: the end of the promise is. It is no news for its
+        // own reactor either: the two do not meet, and the mark would end each sleep of the case.
+        let is_news = value.is_some() || asked.is_for_mark() && !self.is_received_by(party);
+        if asked.is_some() && is_news {
             self.targets.answer(asked, &self.request);
         }
         drop((litter, larger));
         Some(number)
+    }
+
+    fn is_received_by(&self, party: &Arc<Notify>) -> bool {
+        self.targets.with(|target| Arc::ptr_eq(&target.notify, party)) == Some(true)
     }
 
     /// Takes an offer back, or leaves it as litter. Its ticket is closed.

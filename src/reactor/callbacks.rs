@@ -113,7 +113,13 @@ impl Core {
             self.sleep.woken.set(begun.woken || self.sleep.woken.get());
             (batch.pressed, batch.left) = (begun.pressed, true);
             self.take_rung();
+            let turn = self.counters.turns.get();
             batch.left = self.run_posts(&handle);
+            // A select in a post has counted as a turn.
+            let in_turn = &mut self.callbacks.in_turn.borrow_mut().0;
+            if *in_turn == turn {
+                *in_turn = self.counters.turns.get();
+            }
         }
         let there = if most > 0 { self.table.borrow().callbacks.len() } else { 0 };
         if there > 0 {
@@ -123,14 +129,18 @@ impl Core {
         there > 0 || self.mailbox.done.get() != done
     }
 
-    /// Runs up to `most` of the first `there` callbacks that are due.
+    /// Runs up to `most` of the first `there` callbacks that are due, and none that comes to be due
+    /// meanwhile: a select in a closure finds those.
     fn run_callbacks(&self, handle: &Handle, there: usize, most: usize, again: Again) {
         let before = self.begin_batch(again);
+        self.table.borrow_mut().callbacks.begin_batch();
         let mut left = most;
         for _ in 0..there {
-            if left == 0 {
+            let table = self.table.borrow();
+            if left == 0 || table.callbacks.is_first_new(&table.slots) {
                 break;
             }
+            drop(table);
             if before > 0 && self.puts_off(before) {
                 continue;
             }

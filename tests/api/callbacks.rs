@@ -1157,6 +1157,50 @@ fn callbacks_are_counted_and_never_reported_by_wait() {
     );
 }
 
+#[test]
+fn a_callback_re_armed_with_zero_waits_though_another_was_stopped() {
+    let (_, reactor) = simulated();
+    let calls = Rc::new(Cell::new(0));
+    let (called, stopped) = (calls.clone(), reactor.call_after(ms(0), |_| panic!("stopped")));
+    let stopped_id = stopped.id();
+    let again = reactor.call_at(Time::ZERO, move |context| {
+        called.set(called.get() + 1);
+        context.reset(ms(0));
+        // It was due in this batch, which is shorter now.
+        let _ = context.handle().stop_timer(stopped_id);
+    });
+    // A nested turn finds the one due that was armed again.
+    let nested = reactor.call_after(ms(0), |context| assert_eq!(ready_keys(context.handle()), []));
+    stopped.reset(ms(0));
+    for turn in 1..=3 {
+        assert_eq!(ready_keys(&reactor), []);
+        assert_eq!(calls.get(), turn);
+        stopped.reset(ms(0));
+        nested.reset(ms(0));
+    }
+    drop(again);
+}
+
+#[test]
+fn a_select_in_a_post_begins_no_turn() {
+    let (_, reactor) = simulated();
+    let (calls, remote) = (Rc::new(Cell::new(0)), reactor.remote());
+    let called = calls.clone();
+    let again = reactor.call_after(ms(0), move |context| {
+        called.set(called.get() + 1);
+        context.reset(ms(0)); // the next turn's
+    });
+    let posts = reactor.call_after(ms(0), move |_| {
+        remote.post(|handle| assert_eq!(ready_keys(handle), [])).unwrap();
+    });
+    for turn in 1..=3 {
+        reactor.sleep_blocking(ms(0)).unwrap();
+        assert_eq!(calls.get(), turn);
+        posts.reset(ms(0));
+    }
+    drop(again);
+}
+
 /// `T` implements `Send` if and only if `A` cannot be inferred below.
 trait SendOrNot<A> {
     fn witness() {}

@@ -1,10 +1,12 @@
 //! `Select`: a reusable set of cases. Each test is named after what it shows; time is virtual.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, SendError};
-use pollmux::{Events, Inbox, Reactor, Select, Source, Timer, never, select};
+use pollmux::sources::BeforeSleep;
+use pollmux::{Events, Inbox, Reactor, Select, Source, Time, Timer, never, select};
 
 use support::{ms, simulated, timed};
 
@@ -441,4 +443,49 @@ fn foreign_cases_are_known_by_their_reactor() {
     names(&mut select, &format!("case {index} "));
     select.remove(index);
     assert_eq!(select.wait().unwrap().index(), mine);
+}
+
+/// Never ready, and counts the sleeps. Ready after a hundred, so that a loop that spins ends.
+#[derive(Default)]
+struct Sleeps(Cell<u32>);
+
+impl Source for Sleeps {
+    type Item = ();
+
+    fn is_ready(&self) -> bool {
+        self.0.get() >= 100
+    }
+
+    fn try_take(&self) -> Option<()> {
+        self.is_ready().then_some(())
+    }
+
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> std::io::Result<()> {
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_offer_does_not_wake_its_own_reactor() {
+    let (sim, reactor) = simulated();
+    let (sender, receiver) = channel::bounded::<u8>(0);
+    let (outbox, inbox) = (reactor.register(sender).unwrap(), reactor.register(receiver).unwrap());
+    let sleeps = Sleeps::default();
+    let mut select = Select::new(&reactor);
+    select.send(&outbox);
+    select.recv(&sleeps);
+    assert!(select.wait_timeout(ms(1)).unwrap().is_none());
+    select.recv(&inbox);
+    select.send(&outbox);
+    assert!(select.wait_timeout(ms(1)).unwrap().is_none());
+    // After a `wait` the inbox asks to be marked, and a `select!` with the outbox sleeps, too.
+    reactor.wait_timeout(&mut Events::new(), ms(1)).unwrap();
+    select! { reactor;
+        send(outbox, 1) -> _ => panic!("nobody is there"),
+        recv(sleeps) -> _ => panic!("it spins"),
+        default(ms(1)) => {}
+    }
+    assert_eq!(sim.now() - Time::ZERO, ms(4));
+    assert_eq!(sleeps.0.get(), 3);
 }

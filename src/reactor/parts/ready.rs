@@ -15,6 +15,8 @@ pub(crate) struct Ready {
     head: u32,
     tail: u32,
     len: usize,
+    /// What a record's `pos` is when it enters.
+    mark: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -39,7 +41,7 @@ impl Ready {
 
     /// A list of records in this state.
     pub(crate) const fn of(state: State) -> Ready {
-        Ready { state, head: NONE, tail: NONE, len: 0 }
+        Ready { state, head: NONE, tail: NONE, len: 0, mark: PATIENCE }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -62,6 +64,17 @@ impl Ready {
         std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
     }
 
+    /// Tells what enters from now on from what is there: [`is_first_new`](Self::is_first_new).
+    pub(crate) fn begin_batch(&mut self) {
+        // Never zero, which means a source that spins.
+        self.mark = self.mark.checked_add(1).unwrap_or(1);
+    }
+
+    /// Returns true if the first one has entered since the last batch began.
+    pub(crate) fn is_first_new<O: Owner>(&self, slots: &Slots<O>) -> bool {
+        self.first().is_some_and(|slot| slots.node(slot).pos.get() == self.mark)
+    }
+
     /// Puts the first `n` last.
     #[cold]
     #[inline(never)]
@@ -80,7 +93,7 @@ impl Ready {
         debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
         let node = slots.node(slot);
         node.state.set(self.state);
-        node.pos.set(PATIENCE);
+        node.pos.set(self.mark);
         set_links(slots, slot, Links { prev: self.tail, next: NONE });
         match self.tail {
             NONE => self.head = slot,

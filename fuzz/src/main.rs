@@ -1,0 +1,252 @@
+//! Runs random inputs on stable Rust:
+//! `cargo run --release --manifest-path fuzz/Cargo.toml -- --runs 100000`.
+//! Ends with status 1 at the first difference, and prints it with its operations.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pollmux_fuzz::ops::{CHUNK, HEADER, decode};
+use pollmux_fuzz::{Coverage, run};
+
+/// Runs begun so far, for the watchdog.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+/// The input under way.
+static INPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Options {
+    runs: u64,
+    seconds: u64,
+    seed: u64,
+    /// Operations in one input, at most.
+    most: usize,
+    input: Option<String>,
+    /// The file that a shrunk input is written to.
+    output: Option<String>,
+    keep_going: bool,
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options {
+        runs: u64::MAX,
+        seconds: u64::MAX,
+        seed: 1,
+        most: 60,
+        input: None,
+        output: None,
+        keep_going: false,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        if name == "--keep-going" {
+            options.keep_going = true;
+            continue;
+        }
+        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+        let number = || value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"));
+        match &*name {
+            "--runs" => options.runs = number()?,
+            "--seconds" => options.seconds = number()?,
+            "--seed" => options.seed = number()?,
+            "--operations" => options.most = number()?.max(1) as usize,
+            "--input" => options.input = Some(value),
+            "--output" => options.output = Some(value),
+            _ => return Err(format!("no such option: {name}")),
+        }
+    }
+    if options.runs == u64::MAX && options.seconds == u64::MAX {
+        options.runs = 100_000;
+    }
+    Ok(options)
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+/// The input of one run. Depends on the seed and on the number of the run only.
+fn generate(seed: u64, n: u64, most: usize) -> Vec<u8> {
+    let mut random = Random(seed ^ n.wrapping_mul(0xd134_2543_de82_ef95));
+    let ops = 1 + random.next() as usize % most;
+    let mut bytes: Vec<u8> = Vec::with_capacity(HEADER + ops * CHUNK);
+    while bytes.len() < HEADER + ops * CHUNK {
+        bytes.extend(random.next().to_le_bytes());
+    }
+    bytes.truncate(HEADER + ops * CHUNK);
+    bytes
+}
+
+fn fails(bytes: &[u8]) -> Option<String> {
+    run(bytes).0.err()
+}
+
+/// Drops operations, then clears bytes, while the input still fails.
+fn shrink(mut bytes: Vec<u8>) -> Vec<u8> {
+    let mut size = (bytes.len() - HEADER).div_ceil(CHUNK) / 2;
+    while size > 0 {
+        let mut at = 0;
+        while HEADER + at * CHUNK < bytes.len() {
+            let begin = HEADER + at * CHUNK;
+            let end = (begin + size * CHUNK).min(bytes.len());
+            let without = [&bytes[..begin], &bytes[end..]].concat();
+            if fails(&without).is_some() {
+                bytes = without;
+            } else {
+                at += size;
+            }
+        }
+        size /= 2;
+    }
+    // Once more one by one, then byte by byte: zero means the simplest of everything.
+    for _ in 0..2 {
+        let mut at = HEADER;
+        while at < bytes.len() {
+            let end = (at + CHUNK).min(bytes.len());
+            let without = [&bytes[..at], &bytes[end..]].concat();
+            if fails(&without).is_some() {
+                bytes = without;
+            } else {
+                at += CHUNK;
+            }
+        }
+        for i in 0..bytes.len() {
+            let byte = std::mem::take(&mut bytes[i]);
+            if byte != 0 && fails(&bytes).is_none() {
+                bytes[i] = byte;
+            }
+        }
+    }
+    bytes
+}
+
+fn print_failure(bytes: &[u8], text: &str) {
+    let program = decode(bytes);
+    println!("  choices by seed {}, ending {}", program.seed, program.ending);
+    for (n, op) in program.ops.iter().enumerate() {
+        println!("  {n:>3}: {op:?}");
+    }
+    println!("  {text}");
+}
+
+fn print_coverage(coverage: &Coverage) {
+    for (what, count) in coverage {
+        println!("{count:>12}  {what}");
+    }
+}
+
+/// Ends the process when one run takes more than a minute.
+fn watch(output: Option<String>) {
+    std::thread::spawn(move || {
+        let mut last = 0;
+        loop {
+            std::thread::sleep(Duration::from_secs(60));
+            let begun = BEGUN.load(Ordering::Relaxed);
+            if begun == last {
+                let input = INPUT.lock().map(|input| input.clone()).unwrap_or_default();
+                println!("run {begun} does not end");
+                if let Some(path) = output {
+                    let _ = std::fs::write(path, &input);
+                }
+                print_failure(&input, "no progress for a minute");
+                std::process::exit(2);
+            }
+            last = begun;
+        }
+    });
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    // A panic of the library is a difference: the message goes into the report.
+    std::panic::set_hook(Box::new(|info| {
+        if std::env::var_os("FUZZ_PANICS").is_some() {
+            eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
+        }
+    }));
+    if let Some(path) = &options.input {
+        let Ok(bytes) = std::fs::read(path) else {
+            eprintln!("{path} cannot be read");
+            return ExitCode::from(2);
+        };
+        return match fails(&bytes) {
+            Some(text) => {
+                print_failure(&bytes, &text);
+                ExitCode::FAILURE
+            }
+            None => {
+                print_failure(&bytes, "no difference");
+                ExitCode::SUCCESS
+            }
+        };
+    }
+    watch(options.output.clone());
+    let begin = Instant::now();
+    let (mut runs, mut operations) = (0, 0);
+    let mut coverage = Coverage::new();
+    let mut differences: BTreeMap<String, u64> = BTreeMap::new();
+    while runs < options.runs && begin.elapsed().as_secs() < options.seconds {
+        let bytes = generate(options.seed, runs, options.most);
+        if let Ok(mut input) = INPUT.lock() {
+            input.clone_from(&bytes);
+        }
+        BEGUN.fetch_add(1, Ordering::Relaxed);
+        let (result, covered) = run(&bytes);
+        runs += 1;
+        operations += (bytes.len() - HEADER) / CHUNK;
+        covered.into_iter().for_each(|(what, count)| *coverage.entry(what).or_default() += count);
+        if let Err(text) = result {
+            // With `--keep-going` one of each kind is printed.
+            let kind = text.rsplit(" => ").next().unwrap_or_default();
+            let kind: String = kind.chars().filter(|c| !c.is_ascii_digit()).take(40).collect();
+            let times = differences.entry(kind).or_default();
+            *times += 1;
+            if *times > 1 {
+                continue;
+            }
+            println!("run {runs} of seed {} differs, after {operations} operations", options.seed);
+            println!("  {text}");
+            let shrunk = shrink(bytes);
+            BEGUN.fetch_add(1, Ordering::Relaxed);
+            let text = fails(&shrunk).unwrap_or_default();
+            println!("shrunk:");
+            print_failure(&shrunk, &text);
+            if let Some(path) = &options.output
+                && let Err(error) = std::fs::write(path, &shrunk)
+            {
+                eprintln!("{path}: {error}");
+            }
+            if !options.keep_going {
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    print_coverage(&coverage);
+    for (kind, times) in &differences {
+        println!("{times:>12}  differences: {kind}");
+    }
+    let all: u64 = differences.values().sum();
+    println!(
+        "seed {}: {runs} runs, {operations} operations, {:.0} a second, {all} differences",
+        options.seed,
+        operations as f64 / seconds
+    );
+    if all == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -226,7 +226,7 @@ struct Model {
     entries: Vec<Entry>,
     ready: VecDeque<usize>,
     calls: VecDeque<usize>,
-    /// Calls left in the batch under way.
+    /// Calls left in the batch under way: the first ones of `calls`.
     batch: usize,
     /// The batch, or a post, may have armed what is due already.
     settles: bool,
@@ -324,10 +324,14 @@ impl Model {
         self.entries.len() - 1
     }
 
-    /// Takes away what is pending: whether something was.
+    /// Takes away what is pending. Returns true if something was. A callback of the batch under way
+    /// leaves the batch: if it becomes due again meanwhile, it is the next batch's.
     fn clear(&mut self, i: usize) -> bool {
         self.ready.retain(|&ready| ready != i);
-        self.calls.retain(|&called| called != i);
+        if let Some(place) = self.calls.iter().position(|&called| called == i) {
+            self.calls.remove(place);
+            self.batch -= usize::from(place < self.batch);
+        }
         std::mem::replace(&mut self.entries[i].pending, Pending::Nothing) != Pending::Nothing
     }
 

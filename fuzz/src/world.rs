@@ -878,8 +878,8 @@ impl World {
             sender
         };
         let key = self.model.borrow_mut().key();
-        let Ok(outbox) = self.handle.register_with(key, sender) else { fail!("not registered") };
-        self.reals.borrow_mut().outboxes[c] = Some(Rc::new(outbox));
+        let Ok(outbox) = self.handle.register(sender) else { fail!("not registered") };
+        self.reals.borrow_mut().outboxes[c] = Some(Rc::new(outbox.with_key(key)));
         let channel = &mut self.model.borrow_mut().channels[c];
         (channel.outbox, channel.senders) = (Some(key), channel.senders - 1);
         Ok(())

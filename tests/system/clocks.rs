@@ -7,13 +7,17 @@
 //! on that clock.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, Stdio};
+#[cfg(epoll)]
+use std::process::Command;
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use pollmux::{Reactor, Time, select};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use support::{again, alone, dog, ms, spawn, test_name};
+#[cfg(epoll)]
+use support::alone;
+use support::{again, dog, ms, spawn, test_name};
 
 const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 /// What a child's words for its parent begin with.

@@ -1007,7 +1007,7 @@ fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
         is_left_alone(&reactor, &mut theirs);
         assert_eq!((reactor.stats().live, reactor.sources().len()), (0, 0));
         // The file is open no longer than its clone.
-        drop(clone);
+        close(clone);
         assert_eq!(theirs.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
         drop(opened);
     }

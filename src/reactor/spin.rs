@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::core::Core;
+use super::parts::counters::add;
 use super::parts::spinner::{LAST_STRETCH, LOOKS, TIME_SLICE};
 use crate::sys::Time;
 
@@ -23,7 +24,7 @@ impl Core {
             }
             if left <= Duration::from_nanos(spinner.precise) {
                 if self.look_until(exact - Duration::from_nanos(LAST_STRETCH), false, recheck) {
-                    spinner.saved.set(spinner.saved.get() + 1);
+                    add(&spinner.saved, 1);
                 }
                 return true;
             }

@@ -17,7 +17,7 @@ const LAYERS: [&str; 9] =
 /// only.
 const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
-const REACTOR: [&str; 34] = [
+const REACTOR: [&str; 37] = [
     "models",
     "mod",
     "slot",
@@ -51,8 +51,10 @@ const REACTOR: [&str; 34] = [
     "parts/usage",
     "parts/counters",
     "parts/sites",
-    // These import nothing from `reactor/`.
-    "parts/{asks,callbacks,clock,timer_id}",
+    "parts/asks",
+    "parts/callbacks",
+    "parts/clock",
+    "parts/timer_id",
 ];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];
@@ -243,70 +245,6 @@ fn inline_depth(code: &str, at: usize) -> usize {
     modules.len()
 }
 
-/// The first names of a path that goes on with `rest`: one, or those of a list in braces.
-fn first_names(rest: &str) -> Vec<String> {
-    let name = |text: &str| {
-        text.trim_start().chars().take_while(|&c| is_word(c) || c == '*').collect::<String>()
-    };
-    if !rest.trim_start().starts_with('{') {
-        return vec![name(rest)];
-    }
-    let (mut names, mut depth, mut begin) = (Vec::new(), 0, 0);
-    for (i, c) in rest.char_indices() {
-        match c {
-            '{' => {
-                depth += 1;
-                if depth == 1 {
-                    begin = i + 1;
-                }
-            }
-            ',' if depth == 1 => {
-                names.push(name(&rest[begin..i]));
-                begin = i + 1;
-            }
-            '}' => {
-                depth -= 1;
-                if depth == 0 {
-                    names.push(name(&rest[begin..i]));
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    names.retain(|name| !name.is_empty());
-    names
-}
-
-/// What the file names at the root of the crate, by `crate::..` or by enough `super::`s, with the
-/// line.
-fn imports(file: &File) -> Vec<(usize, String)> {
-    let code = &file.code;
-    let mut found = Vec::new();
-    for at in words(code, "crate") {
-        // `$crate` is how a macro names what the crate exports to its users.
-        let Some(rest) = code[at + "crate".len()..].strip_prefix("::") else { continue };
-        if !code[..at].ends_with('$') {
-            found.extend(first_names(rest).into_iter().map(|name| (line_of(code, at), name)));
-        }
-    }
-    for at in words(code, "super") {
-        if code[..at].ends_with("super::") {
-            continue; // counted with the first one of its path
-        }
-        let mut rest = &code[at..];
-        let mut up = 0;
-        while let Some(more) = rest.strip_prefix("super::") {
-            (rest, up) = (more, up + 1);
-        }
-        let depth = file.module().len() + inline_depth(code, at);
-        if up > 0 && up == depth {
-            found.extend(first_names(rest).into_iter().map(|name| (line_of(code, at), name)));
-        }
-    }
-    found
-}
-
 /// The paths of a use tree that begins at `rest`: one, or those of a list in braces.
 fn paths(rest: &str) -> Vec<Vec<String>> {
     let rest = rest.trim_start();
@@ -335,52 +273,58 @@ fn paths(rest: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The paths that the file names in `reactor/`, from there on, with the line.
-fn imports_in_reactor(file: &File) -> Vec<(usize, Vec<String>)> {
+/// The paths that the file names by `crate::..` or `super::..`, from the root of the crate on. Each
+/// has its line.
+fn imports(file: &File) -> Vec<(usize, Vec<String>)> {
     let code = &file.code;
     let mut found = Vec::new();
     let mut add = |at: usize, base: &[&str], rest: &str| {
-        for path in paths(rest) {
-            let whole = base.iter().map(|name| name.to_string()).chain(path).collect::<Vec<_>>();
-            if whole.len() > 1 && whole[0] == "reactor" {
-                found.push((line_of(code, at), whole[1..].to_vec()));
-            }
-        }
+        let whole = |path| base.iter().map(|name| name.to_string()).chain(path).collect();
+        found.extend(paths(rest).into_iter().map(|path| (line_of(code, at), whole(path))));
     };
+    // `$crate` is how a macro names what the crate exports to its users.
     for at in words(code, "crate").filter(|&at| !code[..at].ends_with('$')) {
         if let Some(rest) = code[at + "crate".len()..].strip_prefix("::") {
             add(at, &[], rest);
         }
     }
+    // Only the first `super` of a path counts.
     for at in words(code, "super").filter(|&at| !code[..at].ends_with("super::")) {
-        let (mut rest, mut up) = (&code[at..], 0);
+        let (mut rest, mut up) = (&code[at..], 0usize);
         while let Some(more) = rest.strip_prefix("super::") {
             (rest, up) = (more, up + 1);
         }
         let module = file.module();
-        let depth = inline_depth(code, at);
         // Inside an inline module the first `super`s lead to the file's own module.
-        if up > depth && up - depth <= module.len() {
-            add(at, &module[..module.len() - (up - depth)], rest);
+        let above = up.saturating_sub(inline_depth(code, at));
+        if (1..=module.len()).contains(&above) {
+            add(at, &module[..module.len() - above], rest);
         }
     }
     found
 }
 
-/// The place in [`REACTOR`] of what a path in `reactor/` leads to.
-fn place_in_reactor(path: &[String]) -> &str {
-    let known = |name: &str| REACTOR.iter().copied().find(|&unit| unit == name);
-    let leaf = path.get(1).is_some_and(|name| {
-        let leaves = REACTOR[REACTOR.len() - 1].trim_start_matches("parts/");
-        leaves.trim_matches(['{', '}']).split(',').any(|leaf| leaf == name)
-    });
-    match path.first().map(String::as_str) {
-        Some("parts") if leaf => REACTOR[REACTOR.len() - 1],
-        Some("parts") => {
-            path.get(1).and_then(|name| known(&format!("parts/{name}"))).unwrap_or("parts/mod")
+/// The paths that the file names in `reactor/`, from there on, with the line.
+fn imports_in_reactor(file: &File) -> Vec<(usize, Vec<String>)> {
+    let inside = |(line, path): (usize, Vec<String>)| match path.split_first() {
+        Some((first, rest)) if first == "reactor" && !rest.is_empty() => {
+            Some((line, rest.to_vec()))
         }
-        Some(name) => known(name).unwrap_or("mod"),
-        None => "mod",
+        _ => None,
+    };
+    imports(file).into_iter().filter_map(inside).collect()
+}
+
+/// The file or folder in [`REACTOR`] that a path in `reactor/` leads to.
+fn unit_of(path: &[String]) -> &'static str {
+    let known = |name: &str| REACTOR.iter().copied().find(|&unit| unit == name);
+    match path {
+        [parts, name, ..] if parts == "parts" => {
+            known(&format!("parts/{name}")).unwrap_or("parts/mod")
+        }
+        [parts] if parts == "parts" => "parts/mod",
+        [name, ..] => known(name).unwrap_or("mod"),
+        [] => "mod",
     }
 }
 
@@ -391,14 +335,14 @@ fn wrong_imports_in_reactor(file: &File) -> Vec<String> {
     };
     let own: Vec<String> = own.iter().map(|name| name.to_string()).collect();
     let rank = |unit: &str| REACTOR.iter().position(|&other| other == unit);
-    let from = place_in_reactor(&own);
+    let from = unit_of(&own);
     let at_home = own.is_empty() || from != "mod" && (from != "parts/mod" || own.len() == 1);
     let mut wrong = Vec::new();
     if !at_home {
         wrong.push(format!("src/{}: give the file a rank in tests/layers.rs", file.name));
     }
     for (line, path) in imports_in_reactor(file) {
-        let to = place_in_reactor(&path);
+        let to = unit_of(&path);
         if to != from && rank(from) >= rank(to) {
             let path = path.join("::");
             wrong.push(format!(
@@ -437,8 +381,9 @@ fn wrong_imports(file: &File) -> Vec<String> {
             file.name
         ));
     }
-    for (line, to) in imports(file) {
-        if let Err(why) = may_import(layer, &to) {
+    for (line, path) in imports(file) {
+        let to = &path[0];
+        if let Err(why) = may_import(layer, to) {
             wrong.push(format!("src/{}:{line}: {layer} imports {to}: {why}", file.name));
         }
     }
@@ -530,7 +475,7 @@ fn imports_inside_the_reactor_point_down_only() {
     let sources = sources();
     let core = sources.iter().find(|file| file.name == "reactor/core.rs").expect("the file");
     assert!(imports_in_reactor(core).len() > 10, "the imports are not seen");
-    for unit in &REACTOR[..REACTOR.len() - 1] {
+    for unit in REACTOR {
         let is_there = |file: &File| {
             [format!("reactor/{unit}.rs"), format!("reactor/{unit}/mod.rs")].contains(&file.name)
         };
@@ -550,9 +495,8 @@ fn the_imports_of_the_reactor() {
             edges.insert((own.join("/"), path[..path.len().min(2)].join("/")));
         }
     }
-    let to_file = |path: &str| {
-        place_in_reactor(&path.split('/').map(String::from).collect::<Vec<_>>()).to_string()
-    };
+    let to_file =
+        |path: &str| unit_of(&path.split('/').map(String::from).collect::<Vec<_>>()).to_string();
     for (from, to) in &edges {
         let (from, to) = (to_file(from), to_file(to));
         if from != to {
@@ -592,7 +536,7 @@ fn the_rules_see_the_imports_there_are() {
     let sources = sources();
     let of = |name: &str| {
         let file = sources.iter().find(|file| file.name == name).expect("the file is there");
-        imports(file).into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+        imports(file).into_iter().map(|(_, mut path)| path.swap_remove(0)).collect::<Vec<_>>()
     };
     assert!(of("reactor/mod.rs").contains(&"driver".to_string()));
     assert!(of("sync/mod.rs").contains(&"sys".to_string()));

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::thread;
 use std::time::Duration;
 
-use super::counters::Count;
+use super::counters::{Count, add};
 use crate::driver::WakeWindow;
 use crate::sys::{Time, nanos};
 
@@ -132,7 +132,7 @@ impl Spinner {
     }
 
     pub(crate) fn succeeded(&self) {
-        self.saved.set(self.saved.get() + 1);
+        add(&self.saved, 1);
         self.credit.set(CREDIT);
         self.pause.set(PAUSE);
         self.until_attempt.set(PAUSE);

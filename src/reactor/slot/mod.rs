@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, Handle};
+use super::parts::counters::add;
 use super::parts::sites::SourceKind;
 use super::parts::slots::{Chunk, Flag, Node, PATIENCE, Slots, State};
 use super::parts::table::Table;
@@ -196,7 +197,7 @@ impl Slot {
             if times.get() == PATIENCE {
                 let spinning = &self.core().counters.spinning;
                 self.node().set(Flag::Spinning, true);
-                spinning.set(spinning.get() + 1);
+                add(spinning, 1);
             }
         }
     }
@@ -225,7 +226,7 @@ impl Slot {
         let table = &mut *core.table.borrow_mut();
         table.heap.remove(&table.slots, self.slot);
         core.timers.next_due.set(table.heap.first());
-        core.counters.expired.set(core.counters.expired.get() + 1);
+        add(&core.counters.expired, 1);
     }
 
     /// Fails in a forked child.

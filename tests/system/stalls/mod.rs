@@ -70,31 +70,28 @@ macro_rules! stopped {
     )+};
 }
 
+/// [`stopped`] with every way to send, for loops that have a reactor.
+macro_rules! stopped_everywhere {
+    ($($module:ident by $loops:ident;)+) => {
+        stopped! {$(
+            $module by $loops:
+                Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
+                Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
+                Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
+                SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
+                Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
+        )+}
+    };
+}
+
+stopped_everywhere! {
+    select_macro_is_on_time_beside_a_stopped by SelectMacro;
+    wait_is_on_time_beside_a_stopped by Wait;
+    select_set_is_on_time_beside_a_stopped by SelectSet;
+    embedded_reactor_is_on_time_beside_a_stopped by Embedded;
+}
+
 stopped! {
-    select_macro_is_on_time_beside_a_stopped by SelectMacro:
-        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
-        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
-        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
-        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
-        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
-    wait_is_on_time_beside_a_stopped by Wait:
-        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
-        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
-        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
-        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
-        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
-    select_set_is_on_time_beside_a_stopped by SelectSet:
-        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
-        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
-        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
-        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
-        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
-    embedded_reactor_is_on_time_beside_a_stopped by Embedded:
-        Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
-        Large as sender_of_large_messages, Unbounded as sender_of_unbounded,
-        Rendezvous as sender_at_a_rendezvous, SendCase as send_case,
-        SendCaseRendezvous as send_case_at_a_rendezvous, Post as poster, Notify as notifier,
-        Attached as attached_sender, Timers as resetter_of_timers, Cancel as canceller;
     bare_recv_timeout_is_on_time_beside_a_stopped by Bare:
         Bounded1 as sender_of_bounded_1, Bounded16 as sender_of_bounded_16,
         Large as sender_of_large_messages, Unbounded as sender_of_unbounded,

@@ -135,7 +135,7 @@ fn soak(
             }
             Some(ended) => {
                 let missing: Vec<_> = parts.iter().filter_map(|part| part.missing()).collect();
-                // What is lost does not come any more.
+                // A lost message does not come any more.
                 let limit = if run.violations() == 0 { 2 * LIMIT } else { LIMIT / 6 };
                 let is_too_late = ended.elapsed() > limit;
                 run.check(!is_too_late, || format!("missing at the end: {}", missing.join("; ")));

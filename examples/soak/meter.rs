@@ -1,4 +1,4 @@
-//! What the process holds, and how late its deadlines were.
+//! The memory and the files of the process, and the lateness of its deadlines.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,15 +9,15 @@ use crate::common;
 use crate::run::Run;
 
 const MIB: usize = 1 << 20;
-/// What a reading may have more than the greatest of the warm-up. Queues fill up while a thread
-/// stands still.
+/// The most that a reading may have more than the greatest of the warm-up. Queues fill up while a
+/// thread stands still.
 const MORE_BYTES: usize = 8 * MIB;
 const MORE_RSS: usize = 48 * MIB;
 const MORE_FDS: usize = 64;
-/// What may be left of the heap when all is dropped: buffers of the standard library.
+/// The most that may be left of the heap when all is dropped: buffers of the standard library.
 const LEFT_BYTES: usize = 128 * 1024;
 
-/// What the process holds at one moment.
+/// The memory and the files of the process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Held {
     /// Allocated, bytes.

@@ -1,4 +1,4 @@
-//! What every part and every thread of the soak shares: the seed, the end, and the violations.
+//! The seed, the end and the violations, which all parts and threads of the soak share.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

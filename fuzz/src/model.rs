@@ -109,7 +109,7 @@ pub struct Done {
     pub over: bool,
 }
 
-/// What waits for the next turn.
+/// A request that waits for the next turn.
 #[derive(Clone, Debug)]
 pub enum Posted {
     Closure { number: u64, operation: u64 },
@@ -127,7 +127,7 @@ impl Posted {
     }
 }
 
-/// What a call waits for.
+/// The sources that a call waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Awaited {
     /// `wait`.
@@ -646,7 +646,7 @@ impl Model {
         }
     }
 
-    /// What all ends of a turn have in common.
+    /// The part that all ends of a turn have in common.
     fn ends(&mut self, observed: u64) -> Checked {
         self.live_until(observed)?;
         let turn = self.turn()?;

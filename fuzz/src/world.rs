@@ -84,7 +84,7 @@ struct World {
     values: Cell<u32>,
     drops: Arc<[AtomicU8]>,
     stats: Cell<Stats>,
-    /// What a closure has found wrong.
+    /// The first difference that a closure has found.
     wrong: RefCell<Option<String>>,
     coverage: RefCell<Coverage>,
     /// Prints each operation, before it is done.
@@ -104,7 +104,7 @@ enum Held {
 /// One of the three, if it is live and held.
 type Alarm = (Option<Rc<Timer>>, Option<Rc<Ticker>>, Option<Rc<Callback>>);
 
-/// What a case gave.
+/// The item of a case.
 enum Item {
     Time(Time),
     Tick(Tick),
@@ -556,7 +556,7 @@ impl World {
         Ok(panics)
     }
 
-    /// What a closure does. Returns true if a panic ends it.
+    /// Does the operations of a closure. Returns true if a panic ends the closure.
     fn acts(self: &Rc<World>, acts: &[Op], place: Place<'_>) -> Checked<bool> {
         for act in acts {
             if *act == Op::Panic {
@@ -1080,7 +1080,7 @@ impl World {
         }
     }
 
-    /// What a chosen case gave, beside the model's.
+    /// Compares the item of a chosen case with that of the model.
     fn taken(&self, case: Case, item: Item) -> Checked {
         let model = &mut *self.model.borrow_mut();
         match (case, item) {

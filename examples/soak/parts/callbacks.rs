@@ -14,7 +14,7 @@ use crate::run::{Random, Run};
 /// Callbacks that are pending at most.
 const MOST: u64 = 400;
 
-/// What the closures count.
+/// The counts of the closures.
 struct Counts {
     run: Run,
     late: Rc<Lateness>,

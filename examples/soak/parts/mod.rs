@@ -26,7 +26,7 @@ use crate::run::Run;
 pub trait Part {
     fn name(&self) -> &'static str;
 
-    /// What the part has done so far, for the progress line.
+    /// Returns the counts of the part so far, for the progress line.
     fn count(&self) -> u64;
 
     /// Drains the source with this index, which a wait has reported.

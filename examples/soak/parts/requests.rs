@@ -18,7 +18,7 @@ use crate::run::{LIMIT, READING, Random, Run};
 
 const THREADS: usize = 4;
 
-/// What the loop tells the thread of a timer.
+/// The news of a timer, from the loop to the thread that asks.
 #[derive(Default)]
 struct Fired {
     times: AtomicU64,

@@ -17,7 +17,7 @@ use crate::run::Run;
 
 const SETS: usize = 2;
 
-/// What one thread has sent, and what each set was told.
+/// The signals that one thread has sent, and those that each set was told.
 #[derive(Default)]
 struct Counts {
     sent: AtomicU64,

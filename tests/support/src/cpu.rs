@@ -11,7 +11,7 @@ pub fn thread_cpu_time() -> Duration {
     Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
 }
 
-/// What `f` returns, and the CPU time that it took.
+/// Returns the result of `f`, and the CPU time that `f` took.
 pub fn timed<R>(f: impl FnOnce() -> R) -> (R, Duration) {
     let start = thread_cpu_time();
     let result = f();

@@ -74,7 +74,7 @@ pub fn scripted(sim: &Sim) -> (Scripted, Script) {
 }
 
 impl Script {
-    /// What happens during the next sleep that has nothing planned yet. An error is the driver's.
+    /// Plans a step for the next sleep that has none yet. An error is the driver's.
     pub fn on_sleep(&self, step: impl FnOnce() -> io::Result<()> + 'static) {
         self.steps.borrow_mut().push_back(Box::new(step));
     }
@@ -89,7 +89,7 @@ impl Script {
         self.sleeps.get()
     }
 
-    /// What the sleeps since the last call of this were to end at.
+    /// Returns the deadlines of the sleeps since the last call.
     pub fn take_deadlines(&self) -> Vec<Option<WakeWindow>> {
         self.asked.take()
     }

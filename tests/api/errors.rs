@@ -17,7 +17,7 @@ use pollmux::{
     driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use support::{alone, spawn};
+use support::{alone, set_fd_limit, spawn};
 
 /// A driver that refuses fds with an error of the system.
 struct Refusing(Native, i32);
@@ -172,17 +172,15 @@ type Made = Result<Box<dyn std::any::Any>, Box<dyn Error>>;
 #[cfg(all(target_os = "linux", not(flat)))]
 fn starve(name: &str, make: &dyn Fn() -> Made) {
     const MOST: usize = 6;
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limits = getrlimit(Resource::Nofile);
     // What is made once for the whole process.
     drop(make().unwrap());
     let before = open_fds();
     let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(MOST + 1).collect();
     let mut failures = 0;
     for limit in free {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..limits }).unwrap();
+        let former = set_fd_limit(limit);
         let made = make();
-        setrlimit(Resource::Nofile, limits).unwrap();
+        set_fd_limit(former);
         match made {
             Ok(made) => drop(made),
             Err(error) => {

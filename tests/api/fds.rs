@@ -19,7 +19,8 @@ use pollmux::{
     select,
     sources::Internals,
 };
-use support::{close, dog, pair, spawn};
+use socket2::SockRef;
+use support::{close, dog, pair, set_nonblocking, spawn};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
@@ -322,14 +323,14 @@ fn urgent_data_is_a_priority() {
     }
     let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
     not_ready(&reactor, &ours);
-    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    SockRef::from(&theirs).send_out_of_band(b"!").unwrap();
     let readiness = ready(&reactor, &ours);
     assert!(readiness.is_priority() && !readiness.is_error(), "{readiness:?}");
     would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
     not_ready(&reactor, &ours);
     // Beside another interest it is told apart from that.
     ours.set_interest(Interest::WRITABLE | Interest::PRIORITY).unwrap();
-    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    SockRef::from(&theirs).send_out_of_band(b"!").unwrap();
     while !ready(&reactor, &ours).is_priority() {}
     would_block(
         ours.try_io_for(Interest::PRIORITY, |_| Err::<(), _>(ErrorKind::WouldBlock.into())),
@@ -634,7 +635,7 @@ impl End {
             End::HalfClose => theirs.shutdown(Shutdown::Write).unwrap(),
             End::Close => return None,
             End::Reset => {
-                rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+                SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
                 return None;
             }
         }
@@ -1160,10 +1161,11 @@ fn blocking() -> Vec<OwnedFd> {
     all.extend([pipe.into(), listener.into(), datagrams.into()]);
     #[cfg(target_os = "linux")]
     {
-        use rustix::event::{EventfdFlags, eventfd};
-        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-        all.push(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-        all.push(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap());
+        use nix::sys::eventfd::{EfdFlags, EventFd};
+        use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+        all.push(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().into());
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).unwrap();
+        all.push(timer.into());
     }
     all
 }
@@ -1185,7 +1187,7 @@ fn a_blocking_file_is_refused_in_edge_mode() {
         assert_eq!(reactor.stats().live, 0);
         // It is not registered any more.
         let file = refused.into_inner();
-        rustix::io::ioctl_fionbio(&file, true).unwrap();
+        set_nonblocking(&file, true);
         drop(reactor.fd(file, Interest::READABLE).unwrap());
     }
 }
@@ -1244,10 +1246,8 @@ fn files_that_never_block_need_no_flag() {
     }
     #[cfg(target_os = "linux")]
     {
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
         let mut child = spawn(&mut Command::new("true"));
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let process = reactor.fd(process, Interest::READABLE).unwrap();
+        let process = reactor.fd(support::pidfd(&child), Interest::READABLE).unwrap();
         ready(&reactor, &process);
         child.wait().unwrap();
     }

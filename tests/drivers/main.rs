@@ -14,13 +14,14 @@ mod custom_driver;
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use pollmux::channel::{bounded, unbounded};
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
@@ -31,7 +32,7 @@ use pollmux::{
     driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
     select,
 };
-use support::{HOUR, Random, Storm, alone, dog, ms, spawn, storm};
+use support::{HOUR, Random, Storm, allow_fds, alone, dog, ms, spawn, storm};
 
 fn native() -> Reactor {
     Reactor::new().unwrap()
@@ -832,24 +833,12 @@ fn a_dropped_fd_says_nothing_to_the_one_that_gets_its_number(new: New) {
     }
 }
 
-/// Lets this process have `n` files.
-fn allow_files(n: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let n = limit.maximum.map_or(n, |maximum| maximum.min(n));
-    if limit.current.is_some_and(|current| current < n) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(n), ..limit })
-            .expect("a limit of files that is high enough");
-    }
-}
-
-fn counter(n: u32) -> OwnedFd {
-    use rustix::event::{EventfdFlags, eventfd};
-    eventfd(n, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
+fn counter(n: u32) -> EventFd {
+    EventFd::from_value_and_flags(n, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap()
 }
 
 fn two_thousand_ready_fds_arrive_once_each(new: New) {
-    allow_files(30_000);
+    allow_fds(30_000);
     let reactor = new();
     const COUNT: u32 = 2_000;
     let fds: Vec<_> = (0..COUNT)
@@ -863,8 +852,8 @@ fn two_thousand_ready_fds_arrive_once_each(new: New) {
             reactor.wait(&mut events).unwrap();
             for event in &events {
                 let fd = &fds[event.key() as usize];
-                let read = || fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?));
-                assert_eq!(read().unwrap(), 8);
+                let read = || fd.try_io(|counter| Ok(counter.read()?));
+                assert_eq!(read().unwrap(), 1);
                 assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
                 seen[event.key() as usize] += 1;
                 left -= 1;
@@ -873,7 +862,7 @@ fn two_thousand_ready_fds_arrive_once_each(new: New) {
         assert!(seen.iter().all(|&n| n == 1));
         reactor.wait_timeout(&mut events, Duration::from_micros(100)).unwrap();
         assert!(events.is_empty(), "round {round}");
-        fds.iter().for_each(|fd| assert_eq!(rustix::io::write(fd, &1u64.to_ne_bytes()), Ok(8)));
+        fds.iter().for_each(|fd| assert_eq!(fd.get_ref().write(1), Ok(8)));
     }
 }
 

@@ -25,14 +25,13 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use pollmux::channel::{bounded, unbounded};
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Events, Fd, Handle, OsTimer, Reactor, Select, Signal, Sim, Source, Time,
-    driver::foreign::Events as ForeignEvents,
-    driver::foreign::EventsId,
-    driver::foreign::Queue as ForeignQueue,
-    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
-    select,
+    Events, Fd, Handle, OsTimer, Reactor, Select, Signal, Sim, Source, Time, driver::ReadyFds,
+    driver::foreign::Events as ForeignEvents, driver::foreign::EventsId,
+    driver::foreign::Queue as ForeignQueue, select,
 };
-use support::{HOUR, Random, Storm, allow_fds, alone, dog, ms, spawn, storm};
+use support::{
+    HOUR, Hooked, Hooks, Random, Storm, Waiting, allow_fds, alone, dog, ms, spawn, storm,
+};
 
 fn native() -> Reactor {
     Reactor::new().unwrap()
@@ -1016,38 +1015,24 @@ fn everything_in_one_select(new: New) {
 
 // ---- A driver's own events, without anybody's poller.
 
-/// Virtual time, in which each wait finds the next number.
+/// Lets each wait find the next number.
 struct Counting {
-    sim: Sim,
     queue: ForeignQueue<u32>,
     next: u32,
     owns: bool,
 }
 
-impl Driver for Counting {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Block && self.queue.is_empty() {
-            self.queue.push(self.next, ready);
+impl Hooks<Sim> for Counting {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if waiting.blocks() && self.queue.is_empty() {
+            self.queue.push(self.next, waiting.ready);
             self.next += 1;
             return Ok(());
         }
-        self.sim.wait(deadline, how, ready)
+        waiting.by(sim)
     }
 
-    fn waker(&self) -> std::sync::Arc<dyn Wake> {
-        self.sim.waker()
-    }
-
-    fn clock(&self) -> Clock {
-        self.sim.clock()
-    }
-
-    fn has_events(&self, events: EventsId) -> bool {
+    fn has_events(&self, _: &Sim, events: EventsId) -> bool {
         self.owns && events == self.queue.id()
     }
 }
@@ -1055,7 +1040,7 @@ impl Driver for Counting {
 fn counting(owns: bool) -> (Reactor, [ForeignEvents<u32>; 2]) {
     let queue = ForeignQueue::with_capacity(1);
     let events = [queue.events(), queue.events()];
-    let driver = Counting { sim: Sim::new(), queue, next: 0, owns };
+    let driver = Hooked(Sim::new(), Counting { queue, next: 0, owns });
     (Reactor::with_driver(driver).unwrap(), events)
 }
 

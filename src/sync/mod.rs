@@ -67,10 +67,6 @@ mod real {
     pub(super) use std::sync::Mutex as Inner;
     use std::sync::atomic::AtomicU8;
 
-    /// `SeqCst` loads and stores need no fence between them; loom's do.
-    #[inline(always)]
-    pub(crate) fn full_fence() {}
-
     pub(crate) use std::sync::atomic::fence;
 
     /// The sender's fence between a stamp and the look at the receiver's request.
@@ -187,17 +183,99 @@ mod real {
 
 #[cfg(all(loom, test))]
 mod model {
+    use loom::sync::atomic;
+
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::fence;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::sync::{Condvar, MutexGuard, RwLock};
     pub(crate) use loom::thread;
 
     pub(super) use loom::sync::Mutex as Inner;
 
-    /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
-    pub(crate) fn full_fence() {
-        fence(Ordering::SeqCst);
+    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes them for weaker
+    /// ones, but knows fences: there is one between a `SeqCst` write and the thread's next `SeqCst`
+    /// read, and none beside a weaker operation.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    pub(crate) struct InOrder<A>(A);
+
+    pub(crate) type AtomicBool = InOrder<atomic::AtomicBool>;
+    pub(crate) type AtomicPtr<T> = InOrder<atomic::AtomicPtr<T>>;
+    pub(crate) type AtomicU64 = InOrder<atomic::AtomicU64>;
+    pub(crate) type AtomicUsize = InOrder<atomic::AtomicUsize>;
+
+    loom::thread_local! {
+        /// The last `SeqCst` write has no fence behind it yet.
+        static OWES_FENCE: std::cell::Cell<bool> = std::cell::Cell::new(false);
+    }
+
+    pub(crate) fn fence(order: Ordering) {
+        let _ = OWES_FENCE.try_with(|owes| owes.set(owes.get() && order != Ordering::SeqCst));
+        atomic::fence(order);
+    }
+
+    fn before_read(order: Ordering) {
+        if order == Ordering::SeqCst && OWES_FENCE.try_with(std::cell::Cell::get).unwrap_or(true) {
+            fence(order);
+        }
+    }
+
+    fn after_write(order: Ordering) {
+        if order == Ordering::SeqCst {
+            let _ = OWES_FENCE.try_with(|owes| owes.set(true));
+        }
+    }
+
+    macro_rules! in_order {
+        ($([$($of:tt)*] $atomic:ty, $value:ty: $($operation:ident)*, $($exchange:ident)*;)*) => {$(
+            impl<$($of)*> InOrder<$atomic> {
+                #[track_caller]
+                pub(crate) fn new(value: $value) -> Self {
+                    InOrder(<$atomic>::new(value))
+                }
+
+                #[track_caller]
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    before_read(order);
+                    self.0.load(order)
+                }
+
+                #[track_caller]
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    self.0.store(value, order);
+                    after_write(order);
+                }
+
+                $(#[track_caller]
+                pub(crate) fn $exchange(
+                    &self,
+                    now: $value,
+                    new: $value,
+                    order: Ordering,
+                    failed: Ordering,
+                ) -> Result<$value, $value> {
+                    before_read(order);
+                    let result = self.0.$exchange(now, new, order, failed);
+                    result.inspect(|_| after_write(order))
+                })*
+
+                $(#[track_caller]
+                pub(crate) fn $operation(&self, value: $value, order: Ordering) -> $value {
+                    before_read(order);
+                    let before = self.0.$operation(value, order);
+                    after_write(order);
+                    before
+                })*
+            }
+        )*};
+    }
+
+    in_order! {
+        [] atomic::AtomicBool, bool: swap,;
+        [T] atomic::AtomicPtr<T>, *mut T: swap, compare_exchange;
+        [] atomic::AtomicU64, u64: swap fetch_add fetch_sub fetch_and fetch_or,
+            compare_exchange compare_exchange_weak;
+        [] atomic::AtomicUsize, usize: swap fetch_add fetch_sub,;
     }
 
     thread_local! {
@@ -217,19 +295,19 @@ mod model {
     /// loom takes a claim for a weaker one. With membarrier [`publish_fence`] is enough of a fence.
     pub(crate) fn claim_fence() {
         if REFUSED.get() {
-            full_fence();
+            fence(Ordering::SeqCst);
         }
     }
 
     /// With membarrier, a full fence: what the compiler fence becomes when the receiver's is run.
     pub(crate) fn publish_fence() {
         if !REFUSED.get() {
-            full_fence();
+            fence(Ordering::SeqCst);
         }
     }
 
     pub(crate) fn settle_fence() -> bool {
-        full_fence();
+        fence(Ordering::SeqCst);
         !REFUSED.get()
     }
 
@@ -239,11 +317,11 @@ mod model {
 
     /// The asymmetric fence is modelled by what it stands for.
     pub(crate) fn light_fence() {
-        full_fence();
+        fence(Ordering::SeqCst);
     }
 
     pub(crate) fn heavy_fence() -> bool {
-        full_fence();
+        fence(Ordering::SeqCst);
         true
     }
 

@@ -278,54 +278,102 @@ mod model {
         [] atomic::AtomicUsize, usize: swap fetch_add fetch_sub,;
     }
 
-    thread_local! {
-        /// This model has no membarrier. (All threads of a model share one thread.)
-        pub(crate) static REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// What the fences of a model are. (`sys/fence.rs` decides that in the build.)
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Fences {
+        /// Every fence is a full one: no pair of them is in doubt.
+        Full,
+        /// The frequent sides are compiler fences, and membarrier works.
+        Asymmetric,
+        /// There is no membarrier.
+        Symmetric,
+        /// membarrier has worked, and is refused now.
+        Refused,
     }
 
-    /// Runs a model in which membarrier is refused.
-    pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
-        REFUSED.set(true);
+    thread_local! {
+        /// All threads of a model share one thread.
+        static FENCES: std::cell::Cell<Fences> = const { std::cell::Cell::new(Fences::Full) };
+    }
+
+    /// Runs a model with fences of this kind.
+    pub(crate) fn with_fences(fences: Fences, model: impl Fn() + Send + Sync + 'static) {
+        FENCES.set(fences);
         loom::model(model);
-        REFUSED.set(false);
+        FENCES.set(Fences::Full);
+    }
+
+    /// Runs a model without membarrier.
+    pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
+        with_fences(Fences::Symmetric, model);
+    }
+
+    /// A `SeqCst` read-modify-write has this fence. An `InOrder` has it only before the next
+    /// `SeqCst` read, which is too late for a model without [`publish_fence`].
+    pub(crate) fn claim_fence() {
+        if FENCES.get() != Fences::Full {
+            fence(Ordering::SeqCst);
+        }
     }
 
     pub(crate) const STAMP: Ordering = Ordering::Release;
 
-    /// loom takes a claim for a weaker one. With membarrier [`publish_fence`] is enough of a fence.
-    pub(crate) fn claim_fence() {
-        if REFUSED.get() {
-            fence(Ordering::SeqCst);
-        }
-    }
-
-    /// With membarrier, a full fence: what the compiler fence becomes when the receiver's is run.
     pub(crate) fn publish_fence() {
-        if !REFUSED.get() {
-            fence(Ordering::SeqCst);
+        match FENCES.get() {
+            Fences::Full => fence(Ordering::SeqCst),
+            Fences::Asymmetric => membarrier::light(),
+            Fences::Symmetric | Fences::Refused => {}
         }
     }
 
     pub(crate) fn settle_fence() -> bool {
+        FENCES.get() != Fences::Symmetric && heavy_fence()
+    }
+
+    pub(crate) fn light_fence() {
+        match FENCES.get() {
+            Fences::Full | Fences::Symmetric => fence(Ordering::SeqCst),
+            Fences::Asymmetric => membarrier::light(),
+            Fences::Refused => {}
+        }
+    }
+
+    pub(crate) fn heavy_fence() -> bool {
         fence(Ordering::SeqCst);
-        !REFUSED.get()
+        if FENCES.get() == Fences::Asymmetric {
+            membarrier::heavy();
+        }
+        FENCES.get() != Fences::Refused
+    }
+
+    pub(crate) fn init_fences() {}
+
+    /// membarrier as a fence on every thread, which takes effect at the thread's compiler fence.
+    ///
+    /// A light side sees what came before each heavy one, or that one sees what came before the
+    /// light side. Two light sides order nothing, as two compiler fences do not.
+    mod membarrier {
+        use loom::sync::atomic::{AtomicUsize, Ordering};
+
+        loom::lazy_static! {
+            static ref LIGHT: AtomicUsize = AtomicUsize::new(0);
+            static ref HEAVY: AtomicUsize = AtomicUsize::new(0);
+        }
+
+        pub(super) fn light() {
+            LIGHT.fetch_or(0, Ordering::Release);
+            HEAVY.fetch_or(0, Ordering::Acquire);
+        }
+
+        pub(super) fn heavy() {
+            HEAVY.fetch_or(0, Ordering::Release);
+            LIGHT.fetch_or(0, Ordering::Acquire);
+        }
     }
 
     pub(crate) fn wait_briefly(_: u32, mut is_over: impl FnMut() -> bool) -> bool {
         is_over()
     }
-
-    /// The asymmetric fence is modelled by what it stands for.
-    pub(crate) fn light_fence() {
-        fence(Ordering::SeqCst);
-    }
-
-    pub(crate) fn heavy_fence() -> bool {
-        fence(Ordering::SeqCst);
-        true
-    }
-
-    pub(crate) fn init_fences() {}
 
     pub(crate) fn yield_to_others() {
         thread::yield_now();

@@ -195,6 +195,10 @@ mod model {
     /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes them for weaker
     /// ones, but knows fences: there is one between a `SeqCst` write and the thread's next `SeqCst`
     /// read, and none beside a weaker operation.
+    ///
+    /// Such a fence orders weaker operations, too. So it stands right before the read, which hides
+    /// a read that is too weak least; or, with `LOOM_EARLY_FENCES=1`, right behind the write, which
+    /// hides a missing fence between the two least.
     #[derive(Debug)]
     #[repr(transparent)]
     pub(crate) struct InOrder<A>(A);
@@ -221,8 +225,14 @@ mod model {
     }
 
     fn after_write(order: Ordering) {
+        static EARLY: std::sync::LazyLock<bool> =
+            std::sync::LazyLock::new(|| std::env::var_os("LOOM_EARLY_FENCES").is_some());
         if order == Ordering::SeqCst {
-            let _ = OWES_FENCE.try_with(|owes| owes.set(true));
+            if *EARLY {
+                fence(order);
+            } else {
+                let _ = OWES_FENCE.try_with(|owes| owes.set(true));
+            }
         }
     }
 
@@ -368,6 +378,24 @@ mod model {
         pub(super) fn heavy() {
             HEAVY.fetch_or(0, Ordering::Release);
             LIGHT.fetch_or(0, Ordering::Acquire);
+        }
+    }
+
+    /// Memory that other threads find by a pointer, which loom knows nothing of. A model fails
+    /// where a thread uses it without having synchronized with its maker, or frees it too early.
+    pub(crate) struct Born(UnsafeCell<()>);
+
+    impl Born {
+        pub(crate) fn new() -> Born {
+            Born(UnsafeCell::new(()))
+        }
+
+        pub(crate) fn used(&self) {
+            self.0.with(|_| ());
+        }
+
+        pub(crate) fn freed(&self) {
+            self.0.with_mut(|_| ());
         }
     }
 

@@ -222,7 +222,7 @@ impl Meeting {
 
     /// Tells the receiver what it has asked for.
     fn tell(&self) {
-        let asked = self.request.read_after_swap();
+        let asked = self.request.read();
         if asked.is_some() {
             self.targets.answer(asked, &self.request);
         }
@@ -310,7 +310,7 @@ impl Meeting {
             self.littered.store(false, Ordering::Relaxed);
         }
         self.release(list);
-        let asked = self.request.read_after_swap();
+        let asked = self.request.read();
         // A receiver that blocks here is found by the sender's own look, which follows. A send case
         // is no news while the place is promised: the end of the promise is. It is no news for its
         // own reactor either: the two do not meet, and the mark would end each sleep of the case.

@@ -21,9 +21,9 @@ use crate::wake::models::{Bed, SLOT, party};
 use crate::wake::{Look, Notify, Probe, Request};
 
 /// The reactor's side of the protocol, with some registered channels.
-struct Sleeper<T> {
-    receivers: Vec<Receiver<T>>,
-    notify: Arc<Notify>,
+pub(super) struct Sleeper<T> {
+    pub(super) receivers: Vec<Receiver<T>>,
+    pub(super) notify: Arc<Notify>,
     bed: Arc<Bed>,
     /// Channels in the ready list.
     ready: VecDeque<usize>,
@@ -34,11 +34,11 @@ struct Sleeper<T> {
 }
 
 impl<T> Sleeper<T> {
-    fn new(receiver: Receiver<T>) -> Sleeper<T> {
+    pub(super) fn new(receiver: Receiver<T>) -> Sleeper<T> {
         Sleeper::of(vec![receiver])
     }
 
-    fn of(receivers: Vec<Receiver<T>>) -> Sleeper<T> {
+    pub(super) fn of(receivers: Vec<Receiver<T>>) -> Sleeper<T> {
         let (notify, bed) = party();
         for (n, receiver) in receivers.iter().enumerate() {
             let slot = SLOT + n as u32;
@@ -49,7 +49,7 @@ impl<T> Sleeper<T> {
     }
 
     /// What a `select!` with a case for each channel does.
-    fn select(&mut self) -> Result<T, TryRecvError> {
+    pub(super) fn select(&mut self) -> Result<T, TryRecvError> {
         loop {
             let mut ends = 0;
             for receiver in &self.receivers {
@@ -98,7 +98,7 @@ impl<T> Sleeper<T> {
     }
 
     /// What `wait` does: it looks at a channel only when a mark says so.
-    fn wait(&mut self) -> Result<T, TryRecvError> {
+    pub(super) fn wait(&mut self) -> Result<T, TryRecvError> {
         if self.begun == 0 {
             (0..self.receivers.len()).for_each(|n| self.ask(n));
         }
@@ -180,7 +180,7 @@ pub(super) fn each<R: 'static>(
     })
 }
 
-fn spawn_senders(
+pub(super) fn spawn_senders(
     tx: Sender<u32>,
     values: &'static [&'static [u32]],
 ) -> Vec<thread::JoinHandle<()>> {

@@ -55,6 +55,8 @@ pub(super) struct Ring {
     mask: u64,
     /// The first position in this ring; `NOWHERE` until it was claimed.
     pub(super) start: AtomicU64,
+    #[cfg(all(loom, test))]
+    born: crate::sync::Born,
 }
 
 /// How the slots of a channel lie in memory: what is left of the type.
@@ -192,7 +194,12 @@ impl Rings {
         // SAFETY: the memory is fresh and has room for a `Ring` at its beginning, aligned as the
         // layout says. A slot of zeroes is a valid slot, but for loom's, which are made here.
         unsafe {
-            ring.write(Ring { mask: len as u64 - 1, start: AtomicU64::new(start) });
+            ring.write(Ring {
+                mask: len as u64 - 1,
+                start: AtomicU64::new(start),
+                #[cfg(all(loom, test))]
+                born: crate::sync::Born::new(),
+            });
             #[cfg(all(loom, test))]
             for position in 0..len as u64 {
                 (shape.model.0)(Rings::place(ring, shape, position));
@@ -230,6 +237,8 @@ impl Rings {
     pub(super) unsafe fn place(ring: NonNull<Ring>, shape: Shape, position: u64) -> NonNull<u8> {
         // SAFETY: the ring is live. Its `mask + 1` slots begin at `slots_at`, in the same memory.
         unsafe {
+            #[cfg(all(loom, test))]
+            (*ring.as_ptr()).born.used();
             let index = (position & (*ring.as_ptr()).mask) as usize;
             ring.cast::<u8>().add(shape.slots_at + index * shape.stride)
         }
@@ -330,6 +339,9 @@ impl Rings {
     pub(super) unsafe fn remove(&self, ring: usize) {
         let left = self.place_of(ring).swap(ptr::null_mut(), Ordering::AcqRel);
         if let Some(left) = NonNull::new(left) {
+            #[cfg(all(loom, test))]
+            // SAFETY: it is freed below.
+            unsafe { left.as_ref() }.born.freed();
             // SAFETY: by the caller's promise nobody uses it, and nobody else finds it.
             unsafe { Rings::free(left, self.shape) };
         }

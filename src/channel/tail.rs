@@ -395,7 +395,7 @@ impl State {
     pub(super) fn drop_sender(&self) {
         if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.front.tail.fetch_or(GONE, Ordering::SeqCst);
-            let asked = self.request.read_after_swap();
+            let asked = self.request.read();
             if asked.is_some() {
                 self.answer(asked);
             }

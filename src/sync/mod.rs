@@ -67,10 +67,6 @@ mod real {
     pub(super) use std::sync::Mutex as Inner;
     use std::sync::atomic::AtomicU8;
 
-    /// `SeqCst` loads and stores need no fence between them; loom's do.
-    #[inline(always)]
-    pub(crate) fn full_fence() {}
-
     pub(crate) use std::sync::atomic::fence;
 
     /// The sender's fence between a stamp and the look at the receiver's request.
@@ -187,67 +183,225 @@ mod real {
 
 #[cfg(all(loom, test))]
 mod model {
+    use loom::sync::atomic;
+
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::fence;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::sync::{Condvar, MutexGuard, RwLock};
     pub(crate) use loom::thread;
 
     pub(super) use loom::sync::Mutex as Inner;
 
-    /// loom takes `SeqCst` loads and stores for weaker ones, but knows fences.
-    pub(crate) fn full_fence() {
-        fence(Ordering::SeqCst);
+    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes them for weaker
+    /// ones, but knows fences: there is one between a `SeqCst` write and the thread's next `SeqCst`
+    /// read, and none beside a weaker operation.
+    ///
+    /// Such a fence orders weaker operations, too. So it stands right before the read, which hides
+    /// a read that is too weak least; or, with `LOOM_EARLY_FENCES=1`, right behind the write, which
+    /// hides a missing fence between the two least.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    pub(crate) struct InOrder<A>(A);
+
+    pub(crate) type AtomicBool = InOrder<atomic::AtomicBool>;
+    pub(crate) type AtomicPtr<T> = InOrder<atomic::AtomicPtr<T>>;
+    pub(crate) type AtomicU64 = InOrder<atomic::AtomicU64>;
+    pub(crate) type AtomicUsize = InOrder<atomic::AtomicUsize>;
+
+    loom::thread_local! {
+        /// The last `SeqCst` write has no fence behind it yet.
+        static OWES_FENCE: std::cell::Cell<bool> = std::cell::Cell::new(false);
+    }
+
+    pub(crate) fn fence(order: Ordering) {
+        let _ = OWES_FENCE.try_with(|owes| owes.set(owes.get() && order != Ordering::SeqCst));
+        atomic::fence(order);
+    }
+
+    fn before_read(order: Ordering) {
+        if order == Ordering::SeqCst && OWES_FENCE.try_with(std::cell::Cell::get).unwrap_or(true) {
+            fence(order);
+        }
+    }
+
+    fn after_write(order: Ordering) {
+        static EARLY: std::sync::LazyLock<bool> =
+            std::sync::LazyLock::new(|| std::env::var_os("LOOM_EARLY_FENCES").is_some());
+        if order == Ordering::SeqCst {
+            if *EARLY {
+                fence(order);
+            } else {
+                let _ = OWES_FENCE.try_with(|owes| owes.set(true));
+            }
+        }
+    }
+
+    macro_rules! in_order {
+        ($([$($of:tt)*] $atomic:ty, $value:ty: $($operation:ident)*, $($exchange:ident)*;)*) => {$(
+            impl<$($of)*> InOrder<$atomic> {
+                #[track_caller]
+                pub(crate) fn new(value: $value) -> Self {
+                    InOrder(<$atomic>::new(value))
+                }
+
+                #[track_caller]
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    before_read(order);
+                    self.0.load(order)
+                }
+
+                #[track_caller]
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    self.0.store(value, order);
+                    after_write(order);
+                }
+
+                $(#[track_caller]
+                pub(crate) fn $exchange(
+                    &self,
+                    now: $value,
+                    new: $value,
+                    order: Ordering,
+                    failed: Ordering,
+                ) -> Result<$value, $value> {
+                    before_read(order);
+                    let result = self.0.$exchange(now, new, order, failed);
+                    result.inspect(|_| after_write(order))
+                })*
+
+                $(#[track_caller]
+                pub(crate) fn $operation(&self, value: $value, order: Ordering) -> $value {
+                    before_read(order);
+                    let before = self.0.$operation(value, order);
+                    after_write(order);
+                    before
+                })*
+            }
+        )*};
+    }
+
+    in_order! {
+        [] atomic::AtomicBool, bool: swap,;
+        [T] atomic::AtomicPtr<T>, *mut T: swap, compare_exchange;
+        [] atomic::AtomicU64, u64: swap fetch_add fetch_sub fetch_and fetch_or,
+            compare_exchange compare_exchange_weak;
+        [] atomic::AtomicUsize, usize: swap fetch_add fetch_sub,;
+    }
+
+    /// What the fences of a model are. (`sys/fence.rs` decides that in the build.)
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Fences {
+        /// Every fence is a full one: no pair of them is in doubt.
+        Full,
+        /// The frequent sides are compiler fences, and membarrier works.
+        Asymmetric,
+        /// There is no membarrier.
+        Symmetric,
+        /// membarrier has worked, and is refused now.
+        Refused,
     }
 
     thread_local! {
-        /// This model has no membarrier. (All threads of a model share one thread.)
-        pub(crate) static REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+        /// All threads of a model share one thread.
+        static FENCES: std::cell::Cell<Fences> = const { std::cell::Cell::new(Fences::Full) };
     }
 
-    /// Runs a model in which membarrier is refused.
-    pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
-        REFUSED.set(true);
+    /// Runs a model with fences of this kind.
+    pub(crate) fn with_fences(fences: Fences, model: impl Fn() + Send + Sync + 'static) {
+        FENCES.set(fences);
         loom::model(model);
-        REFUSED.set(false);
+        FENCES.set(Fences::Full);
+    }
+
+    /// Runs a model without membarrier.
+    pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
+        with_fences(Fences::Symmetric, model);
+    }
+
+    /// A `SeqCst` read-modify-write has this fence. An `InOrder` has it only before the next
+    /// `SeqCst` read, which is too late for a model without [`publish_fence`].
+    pub(crate) fn claim_fence() {
+        if FENCES.get() != Fences::Full {
+            fence(Ordering::SeqCst);
+        }
     }
 
     pub(crate) const STAMP: Ordering = Ordering::Release;
 
-    /// loom takes a claim for a weaker one. With membarrier [`publish_fence`] is enough of a fence.
-    pub(crate) fn claim_fence() {
-        if REFUSED.get() {
-            full_fence();
-        }
-    }
-
-    /// With membarrier, a full fence: what the compiler fence becomes when the receiver's is run.
     pub(crate) fn publish_fence() {
-        if !REFUSED.get() {
-            full_fence();
+        match FENCES.get() {
+            Fences::Full => fence(Ordering::SeqCst),
+            Fences::Asymmetric => membarrier::light(),
+            Fences::Symmetric | Fences::Refused => {}
         }
     }
 
     pub(crate) fn settle_fence() -> bool {
-        full_fence();
-        !REFUSED.get()
+        FENCES.get() != Fences::Symmetric && heavy_fence()
+    }
+
+    pub(crate) fn light_fence() {
+        match FENCES.get() {
+            Fences::Full | Fences::Symmetric => fence(Ordering::SeqCst),
+            Fences::Asymmetric => membarrier::light(),
+            Fences::Refused => {}
+        }
+    }
+
+    pub(crate) fn heavy_fence() -> bool {
+        fence(Ordering::SeqCst);
+        if FENCES.get() == Fences::Asymmetric {
+            membarrier::heavy();
+        }
+        FENCES.get() != Fences::Refused
+    }
+
+    pub(crate) fn init_fences() {}
+
+    /// membarrier as a fence on every thread, which takes effect at the thread's compiler fence.
+    ///
+    /// A light side sees what came before each heavy one, or that one sees what came before the
+    /// light side. Two light sides order nothing, as two compiler fences do not.
+    mod membarrier {
+        use loom::sync::atomic::{AtomicUsize, Ordering};
+
+        loom::lazy_static! {
+            static ref LIGHT: AtomicUsize = AtomicUsize::new(0);
+            static ref HEAVY: AtomicUsize = AtomicUsize::new(0);
+        }
+
+        pub(super) fn light() {
+            LIGHT.fetch_or(0, Ordering::Release);
+            HEAVY.fetch_or(0, Ordering::Acquire);
+        }
+
+        pub(super) fn heavy() {
+            HEAVY.fetch_or(0, Ordering::Release);
+            LIGHT.fetch_or(0, Ordering::Acquire);
+        }
+    }
+
+    /// Memory that other threads find by a pointer, which loom knows nothing of. A model fails
+    /// where a thread uses it without having synchronized with its maker, or frees it too early.
+    pub(crate) struct Born(UnsafeCell<()>);
+
+    impl Born {
+        pub(crate) fn new() -> Born {
+            Born(UnsafeCell::new(()))
+        }
+
+        pub(crate) fn used(&self) {
+            self.0.with(|_| ());
+        }
+
+        pub(crate) fn freed(&self) {
+            self.0.with_mut(|_| ());
+        }
     }
 
     pub(crate) fn wait_briefly(_: u32, mut is_over: impl FnMut() -> bool) -> bool {
         is_over()
     }
-
-    /// The asymmetric fence is modelled by what it stands for.
-    pub(crate) fn light_fence() {
-        full_fence();
-    }
-
-    pub(crate) fn heavy_fence() -> bool {
-        full_fence();
-        true
-    }
-
-    pub(crate) fn init_fences() {}
 
     pub(crate) fn yield_to_others() {
         thread::yield_now();

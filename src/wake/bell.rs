@@ -43,7 +43,7 @@ impl Bell {
     #[inline]
     pub(crate) fn toll(&self) -> Asked {
         self.rung.swap(true, Ordering::SeqCst);
-        let asked = self.request.read_after_swap();
+        let asked = self.request.read();
         if self.for_callback {
             self.notify.mark_callback(&self.request, self.slot);
         } else if asked.is_for_mark() {

@@ -10,7 +10,7 @@
 
 use std::sync::OnceLock;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, full_fence};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// Words of a group, and bits of a word. loom gets by with less.
 const WORDS: usize = if cfg!(all(loom, test)) { 1 } else { 64 };
@@ -52,7 +52,6 @@ fn place(group: usize) -> (usize, usize) {
 /// missing.
 #[inline]
 fn set(word: &AtomicU64, bits: u64) {
-    full_fence();
     if word.load(Ordering::SeqCst) & bits != bits {
         word.fetch_or(bits, Ordering::SeqCst);
     }
@@ -112,7 +111,6 @@ impl Marks {
     #[inline]
     pub(crate) fn take(&self, mut each: impl FnMut(u32)) {
         let any = self.any.swap(0, Ordering::SeqCst);
-        full_fence();
         if any & 1 != 0 {
             self.first.take(0, &mut each);
         }
@@ -135,7 +133,6 @@ impl Group {
     #[inline]
     fn take(&self, base: usize, each: &mut impl FnMut(u32)) {
         let mut summary = self.summary.swap(0, Ordering::SeqCst);
-        full_fence();
         while summary != 0 {
             let word = summary.trailing_zeros() as usize;
             summary &= summary - 1;

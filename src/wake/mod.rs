@@ -61,7 +61,7 @@ pub(crate) use self::marks::Marks;
 pub(crate) use self::request::{Asked, Request, RequestCell};
 pub(crate) use self::ticket::Ticket;
 use crate::sync::{
-    AtomicBool, AtomicU64, Ordering, RwLock, fence, full_fence, settle_fence, thread, wait_briefly,
+    AtomicBool, AtomicU64, Ordering, RwLock, fence, settle_fence, thread, wait_briefly,
 };
 use crate::sys::Time;
 use crate::sys::fork::Birth;
@@ -316,7 +316,6 @@ impl Notify {
     #[inline]
     pub(crate) fn take_marks(&self, each: impl FnMut(u32)) {
         self.marks.take(each);
-        full_fence();
     }
 
     /// Takes the marks of callbacks away.
@@ -353,7 +352,6 @@ impl Notify {
     pub(crate) fn begin_posts(&self) -> Begun {
         self.posted.store(false, Ordering::SeqCst);
         let pressed = self.pressing.swap(false, Ordering::SeqCst);
-        full_fence();
         Begun { woken: self.woken.swap(false, Ordering::SeqCst), pressed }
     }
 
@@ -373,7 +371,6 @@ impl Notify {
     pub(crate) fn mark(&self, cell: &RequestCell, slot: u32) {
         cell.number_mark(self.next_mark());
         self.marks.mark(slot);
-        full_fence();
     }
 
     /// The number of the next mark.
@@ -398,7 +395,6 @@ impl Notify {
 
     fn publish_own(&self) {
         self.posted.store(true, Ordering::SeqCst);
-        full_fence();
     }
 
     /// Ends the wait under way or the next one.
@@ -471,7 +467,7 @@ impl Notify {
     /// nobody: a thread that is waking the reactor drops the waker afterwards.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        full_fence();
+        fence(Ordering::SeqCst); // the lock's own operations are weaker
         self.drop_waker();
     }
 

@@ -1,6 +1,6 @@
 //! The word in which a receiver asks for news of the next message.
 
-use crate::sync::{AtomicU64, Ordering, full_fence};
+use crate::sync::{AtomicU64, Ordering};
 
 /// A receiver's request to its senders. The greater request includes the smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,17 +115,11 @@ impl RequestCell {
         }
     }
 
-    /// Step 5 of a sender that has passed [`publish_fence`](crate::sync::publish_fence).
+    /// Step 5 of a sender that has passed [`publish_fence`](crate::sync::publish_fence), or whose
+    /// publication is a `SeqCst` read-modify-write.
     #[inline(always)]
     pub(crate) fn read(&self) -> Asked {
         Asked(self.asked.load(Ordering::SeqCst))
-    }
-
-    /// Step 5 of a sender whose publication is a `SeqCst` read-modify-write.
-    #[inline]
-    pub(crate) fn read_after_swap(&self) -> Asked {
-        full_fence();
-        self.read()
     }
 
     /// Step 6 of a sender that was asked for a mark.

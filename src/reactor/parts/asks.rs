@@ -129,12 +129,16 @@ pub(crate) struct PlaceId(u64);
 struct Place {
     content: AtomicU64,
     next: AtomicU64,
+    #[cfg(all(loom, test))]
+    born: crate::sync::Born,
 }
 
 /// An [`Ask`], readable while it is being replaced: who reads it verifies the place afterwards.
 struct Note {
     fields: [AtomicU64; 8],
     next: AtomicU64,
+    #[cfg(all(loom, test))]
+    born: crate::sync::Born,
 }
 
 impl Note {
@@ -173,11 +177,23 @@ trait Record {
     fn new() -> Self;
     /// The next one in the list of free records.
     fn next(&self) -> &AtomicU64;
+    #[cfg(all(loom, test))]
+    fn born(&self) -> &crate::sync::Born;
 }
 
 impl Record for Place {
     fn new() -> Place {
-        Place { content: AtomicU64::new(CLOSED), next: AtomicU64::new(NIL) }
+        Place {
+            content: AtomicU64::new(CLOSED),
+            next: AtomicU64::new(NIL),
+            #[cfg(all(loom, test))]
+            born: crate::sync::Born::new(),
+        }
+    }
+
+    #[cfg(all(loom, test))]
+    fn born(&self) -> &crate::sync::Born {
+        &self.born
     }
 
     fn next(&self) -> &AtomicU64 {
@@ -187,7 +203,17 @@ impl Record for Place {
 
 impl Record for Note {
     fn new() -> Note {
-        Note { fields: std::array::from_fn(|_| AtomicU64::new(0)), next: AtomicU64::new(NIL) }
+        Note {
+            fields: std::array::from_fn(|_| AtomicU64::new(0)),
+            next: AtomicU64::new(NIL),
+            #[cfg(all(loom, test))]
+            born: crate::sync::Born::new(),
+        }
+    }
+
+    #[cfg(all(loom, test))]
+    fn born(&self) -> &crate::sync::Born {
+        &self.born
     }
 
     fn next(&self) -> &AtomicU64 {
@@ -231,7 +257,10 @@ impl<T: Record> Pool<T> {
         // SAFETY: who has an index has it from `take`, which has made the segment:
         // `FIRST << segment` records, of which `at` is one. Segments are not freed before the pool
         // is dropped.
-        unsafe { &*records.add(at) }
+        let record = unsafe { &*records.add(at) };
+        #[cfg(all(loom, test))]
+        record.born().used();
+        record
     }
 
     /// Takes a record. Allocates when more are in use than ever. `None` when 16 million are.

@@ -5,14 +5,14 @@
 //! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
 //! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
-mod dynamic;
 mod macros;
+mod set;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-pub use self::dynamic::{Select, Selected};
+pub use self::set::{Select, Selected};
 
 use crate::channel::Chosen;
 use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};

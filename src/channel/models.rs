@@ -48,7 +48,7 @@ impl<T> Sleeper<T> {
         Sleeper { receivers, notify, bed, ready: VecDeque::new(), unsure: Vec::new(), begun: 0 }
     }
 
-    /// What a `select!` with a case for each channel does.
+    /// The steps of a `select!` with a case for each channel.
     fn select(&mut self) -> Result<T, TryRecvError> {
         loop {
             let mut ends = 0;
@@ -97,7 +97,7 @@ impl<T> Sleeper<T> {
         }
     }
 
-    /// What `wait` does: it looks at a channel only when a mark says so.
+    /// The steps of `wait`, which looks at a channel only when there is a mark.
     fn wait(&mut self) -> Result<T, TryRecvError> {
         if self.begun == 0 {
             (0..self.receivers.len()).for_each(|n| self.ask(n));
@@ -143,7 +143,7 @@ impl<T> Sleeper<T> {
         }
     }
 
-    /// What `Embedded::turn` does when the outer loop found the fd readable; ends asleep.
+    /// The steps of `Embedded::turn` after the outer loop found the fd readable; ends asleep.
     fn turn(&mut self) {
         self.notify.awake();
         self.collect();
@@ -207,6 +207,29 @@ fn take_all(
     drop(kept);
 }
 
+/// Looks until a value comes, which must be there before the end of the channel.
+fn receive(rx: &Receiver<u32>) -> u32 {
+    loop {
+        match rx.try_recv() {
+            Ok(value) => return value,
+            Err(TryRecvError::Empty) => thread::yield_now(),
+            Err(TryRecvError::Disconnected) => panic!("a value was lost"),
+        }
+    }
+}
+
+/// Sends while another sender does. One slot takes one of the two messages.
+fn one_slot(send: fn(&Sender<u32>) -> bool) {
+    let (tx, rx) = bounded(1);
+    let other = tx.clone();
+    let competitor = thread::spawn(move || other.try_send(1).is_ok());
+    let here = send(&tx);
+    assert!(competitor.join().unwrap() != here, "one slot, one message");
+    assert_eq!(rx.try_recv(), Ok(if here { 2 } else { 1 }));
+    assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    assert!(tx.try_send(3).is_ok());
+}
+
 /// One model of one sender or two, for a `select!`, for a `wait`, and for a `select!` without
 /// membarrier.
 macro_rules! send_against_sleep {
@@ -267,7 +290,7 @@ fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecv
         assert_eq!(step(&mut sleeper), Ok(2));
         assert_eq!(sleeper.receivers[0].try_recv(), Err(TryRecvError::Empty));
         sender.join().unwrap();
-        // It goes on after all.
+        // The sender goes on after all.
         let kept = tx.clone();
         let sender = thread::spawn(move || {
             place.finish(1);
@@ -300,13 +323,7 @@ models! {
             place.finish(1);
             tx.try_send(2).unwrap();
         });
-        let mut seen = Vec::new();
-        while seen.len() < 3 {
-            match rx.try_recv() {
-                Ok(value) => seen.push(value),
-                Err(_) => thread::yield_now(),
-            }
-        }
+        let seen = [(); 3].map(|()| receive(&rx));
         let at = |value| seen.iter().position(|&v| v == value).unwrap();
         assert!(at(1) < at(2), "out of order: {seen:?}");
         sender.join().unwrap();
@@ -433,15 +450,7 @@ models! {
     }
 
     fn two_senders_against_one_slot() {
-        let (tx, rx) = bounded(1);
-        let other = tx.clone();
-        let sender = thread::spawn(move || other.try_send(1).is_ok());
-        let here = tx.try_send(2).is_ok();
-        let there = sender.join().unwrap();
-        assert!(here != there, "one slot, one message");
-        assert_eq!(rx.try_recv(), Ok(if here { 2 } else { 1 }));
-        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
-        assert!(tx.try_send(3).is_ok());
+        one_slot(|tx| tx.try_send(2).is_ok());
     }
 
     fn a_slot_is_used_again_only_after_it_was_read() {
@@ -453,16 +462,7 @@ models! {
                 }
             })
         });
-        let mut expected = 1;
-        while expected <= 2 {
-            match rx.try_recv() {
-                Ok(value) => {
-                    assert_eq!(value, expected);
-                    expected += 1;
-                }
-                Err(_) => thread::yield_now(),
-            }
-        }
+        assert_eq!([receive(&rx), receive(&rx)], [1, 2]);
         sender.join().unwrap();
     }
 
@@ -541,13 +541,7 @@ models! {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
         let senders = each(&tx, |tx, value| tx.send(value).unwrap());
-        let mut received = 0;
-        while received < 2 {
-            match rx.try_recv() {
-                Ok(_) => received += 1,
-                Err(_) => thread::yield_now(),
-            }
-        }
+        (0..2).for_each(|_| drop(receive(&rx)));
         // Two slots have become free: both senders go on, though nothing more is received.
         senders.into_iter().for_each(|sender| sender.join().unwrap());
     }
@@ -555,22 +549,10 @@ models! {
     fn an_unbounded_channel_grows_while_two_senders_send() {
         let (tx, rx) = unbounded();
         let senders = spawn_senders(tx, &[&[1, 2], &[3]]);
-        let mut expected = vec![1, 2, 3];
-        let mut last_of_first = 0;
-        while !expected.is_empty() {
-            match rx.try_recv() {
-                Ok(value) => {
-                    let at = expected.iter().position(|&v| v == value).expect("a value came twice");
-                    expected.remove(at);
-                    if value < 3 {
-                        assert!(value > last_of_first, "out of order");
-                        last_of_first = value;
-                    }
-                }
-                Err(TryRecvError::Empty) => thread::yield_now(),
-                Err(TryRecvError::Disconnected) => panic!("a value was lost"),
-            }
-        }
+        let mut received = [(); 3].map(|()| receive(&rx));
+        assert!(received.iter().filter(|&&value| value < 3).is_sorted(), "out of order");
+        received.sort_unstable();
+        assert_eq!(received, [1, 2, 3]);
         senders.into_iter().for_each(|sender| sender.join().unwrap());
         assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
     }
@@ -656,19 +638,11 @@ models! {
     }
 
     fn a_permit_against_a_competing_sender() {
-        let (tx, rx) = bounded(1);
-        let other = tx.clone();
-        let competitor = thread::spawn(move || other.try_send(1).is_ok());
-        let (notify, _) = party();
-        let permit = tx.try_permit(&notify, Waiting::default());
-        let permitted = permit.is_some();
-        if let Some(permit) = permit {
+        one_slot(|tx| {
             // Whoever has the permit can send, whatever the other does.
-            permit.send(2).unwrap();
-        }
-        assert!(competitor.join().unwrap() != permitted, "one slot, one message");
-        assert_eq!(rx.try_recv(), Ok(if permitted { 2 } else { 1 }));
-        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+            let permit = tx.try_permit(&party().0, Waiting::default());
+            permit.map(|permit| permit.send(2).unwrap()).is_some()
+        });
     }
 
     fn a_returned_permit_calls_a_blocked_sender() {

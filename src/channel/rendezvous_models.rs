@@ -14,7 +14,7 @@ use crate::sync::{Ordering, fence};
 use crate::wake::models::{Bed, models, party};
 use crate::wake::{Look, Notify, Request};
 
-/// A loop: what a `select!` of a few cases does, without timers.
+/// A loop: the steps of a `select!` of a few cases, without timers.
 pub(super) struct Loop {
     notify: Arc<Notify>,
     bed: Arc<Bed>,
@@ -60,7 +60,7 @@ impl Loop {
         }
     }
 
-    /// What `wait` does: it looks at the channel only when a mark says so.
+    /// The steps of `wait`, which looks at the channel only when there is a mark.
     fn wait<T>(&self, channel: &Receiver<T>) -> T {
         self.notify.prepare(0);
         channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));

@@ -4,12 +4,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use loom::thread;
 
 use super::{Canceller, Context, ContextError, Hook};
-use crate::channel::{Entry, Registry};
+use crate::channel::Entry;
+use crate::channel::registry::testing::{Counted, close, each_is_freed_once, filled as registry};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
 use crate::sync::{Ordering, fence};
@@ -49,6 +50,16 @@ fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
         ready = collect(notify) && hook.bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
     }
     assert!(hook.is_ended(), "who is told finds it ended");
+}
+
+fn cancel_against_park(park: fn(&Hook, &Notify, &Bed)) {
+    let (context, canceller) = cancellable();
+    let (notify, bed) = party();
+    let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
+    let there = thread::spawn(move || canceller.cancel());
+    park(&hook, &notify, &bed);
+    assert!(there.join().unwrap());
+    assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
 }
 
 models! {
@@ -112,23 +123,11 @@ models! {
     }
 
     fn cancel_against_park_in_a_select() {
-        let (context, canceller) = cancellable();
-        let (notify, bed) = party();
-        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
-        let there = thread::spawn(move || canceller.cancel());
-        select(&hook, &notify, &bed);
-        assert!(there.join().unwrap());
-        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+        cancel_against_park(select);
     }
 
     fn cancel_against_park_in_a_wait() {
-        let (context, canceller) = cancellable();
-        let (notify, bed) = party();
-        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
-        let there = thread::spawn(move || canceller.cancel());
-        wait(&hook, &notify, &bed);
-        assert!(there.join().unwrap());
-        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+        cancel_against_park(wait);
     }
 
     fn two_cancellations_against_park() {
@@ -242,33 +241,6 @@ models! {
 }
 
 // The bells at a context (`channel/registry.rs`).
-
-/// Counts its drops.
-struct Counted(usize, Arc<[Count; 4]>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1[self.0].fetch_add(1, Relaxed);
-    }
-}
-
-type Entries = Vec<Arc<Entry<Counted>>>;
-
-fn registry(n: usize) -> (Arc<Registry<Counted>>, Entries, Arc<[Count; 4]>) {
-    let (registry, counts) = (Arc::new(Registry::new()), Arc::<[Count; 4]>::default());
-    let entries: Vec<_> =
-        (0..n).map(|number| Entry::new(Counted(number, counts.clone()))).collect();
-    entries.iter().for_each(|entry| assert!(registry.add(entry.clone())));
-    (registry, entries, counts)
-}
-
-fn close(registry: &Registry<Counted>) -> Vec<usize> {
-    registry.close().iter().map(|entry| entry.value().0).collect()
-}
-
-fn each_is_freed_once(counts: &[Count; 4], n: usize) {
-    assert!(counts[..n].iter().all(|count| count.load(Relaxed) == 1));
-}
 
 models! {
     fn a_sweep_against_a_close_frees_each_entry_once() {

@@ -31,9 +31,9 @@ pub mod private {
 /// The item of the first case, or of one of the rest.
 #[derive(Debug)]
 pub enum Pick<A, B> {
-    /// This case.
+    /// The item of the first case.
     This(A),
-    /// A case behind this one.
+    /// The pick among the cases behind.
     Rest(B),
 }
 

@@ -47,6 +47,15 @@ impl<T> Mutex<T> {
             Err(TryLockError::WouldBlock) => None,
         }
     }
+
+    /// Takes the lock if it is free within about 4 µs.
+    pub(crate) fn lock_briefly(&self) -> Option<MutexGuard<'_, T>> {
+        let mut guard = self.try_lock();
+        if guard.is_none() {
+            wait_briefly(100, || self.try_lock().is_some_and(|free| guard.replace(free).is_none()));
+        }
+        guard
+    }
 }
 
 /// The guard of a lock, or its value, also if a thread has panicked under the lock.
@@ -201,7 +210,7 @@ mod model {
     }
 
     thread_local! {
-        /// This model has no membarrier. (All threads of a model share one thread.)
+        /// True while a model runs without membarrier. (All threads of a model share one thread.)
         pub(crate) static REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
 

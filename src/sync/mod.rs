@@ -47,6 +47,15 @@ impl<T> Mutex<T> {
             Err(TryLockError::WouldBlock) => None,
         }
     }
+
+    /// Takes the lock if it is free within about 4 µs.
+    pub(crate) fn lock_briefly(&self) -> Option<MutexGuard<'_, T>> {
+        let mut guard = self.try_lock();
+        if guard.is_none() {
+            wait_briefly(100, || self.try_lock().is_some_and(|free| guard.replace(free).is_none()));
+        }
+        guard
+    }
 }
 
 /// The guard of a lock, or its value, also if a thread has panicked under the lock.

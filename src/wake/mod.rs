@@ -1,4 +1,4 @@
-//! How other threads reach a sleeping reactor or thread, below channels and reactors.
+//! The ways to wake a sleeping reactor or thread from another thread, below channels.
 //!
 //! | file | |
 //! |---|---|
@@ -93,12 +93,20 @@ pub(crate) enum Look {
 pub(crate) trait Probe {
     /// Returns what is there. Never waits for a sender.
     fn look(&self) -> Look;
+    /// The receiver's request to the senders.
+    fn request(&self) -> &RequestCell;
     /// Asks senders for news. A fence and a look must follow.
-    fn ask(&self, request: Request);
+    fn ask(&self, request: Request) {
+        self.request().ask(request);
+    }
     /// Takes every request back.
-    fn silence(&self);
+    fn silence(&self) {
+        self.request().silence();
+    }
     /// The number of the last mark.
-    fn order(&self) -> u64;
+    fn order(&self) -> u64 {
+        self.request().order()
+    }
     /// Tells the channel the clock of its reactor, which is in virtual time.
     fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
 
@@ -183,7 +191,7 @@ pub(crate) struct Notify {
     everywhere: AtomicBool,
 }
 
-/// What [`Notify::begin_posts`] finds.
+/// The outcome of [`Notify::begin_posts`].
 pub(crate) struct Begun {
     /// A wake-up was requested.
     pub(crate) woken: bool,

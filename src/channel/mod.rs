@@ -115,9 +115,9 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// A full channel grows to twice its slots. Then the slots take at most twice the memory of the
 /// messages that were in the channel at once.
 ///
-/// **The channel shrinks.** When more than 64 KiB of slots were less than an eighth full for a second, a
-/// smaller piece of memory replaces them: about four times what was used, and at least 32 to
-/// 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
+/// **The channel shrinks.** When more than 64 KiB of slots were less than an eighth full for a
+/// second, a smaller piece of memory replaces them: about four times what was used, and at least
+/// 32 to 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
 /// nothing once it was as full before.
 ///
 /// The time is looked at only when the receiver finds the channel empty, when its reactor sleeps,

@@ -541,7 +541,7 @@ models! {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
         let senders = each(&tx, |tx, value| tx.send(value).unwrap());
-        (0..2).for_each(|_| drop(receive(&rx)));
+        let _ = [receive(&rx), receive(&rx)];
         // Two slots have become free: both senders go on, though nothing more is received.
         senders.into_iter().for_each(|sender| sender.join().unwrap());
     }

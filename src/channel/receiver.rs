@@ -135,8 +135,8 @@ impl<T> Receiver<T> {
         TryIter(self)
     }
 
-    /// Iterates over at most `n` of the messages that are there now: a bounded share of the turn for
-    /// a channel that is never empty.
+    /// Iterates over at most `n` of the messages that are there now: a bounded share of the turn
+    /// for a channel that is never empty.
     pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
         self.try_iter().take(n)
     }

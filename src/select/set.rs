@@ -548,8 +548,8 @@ impl<'s, 'a> Selected<'s, 'a> {
         self.index
     }
 
-    /// A ready case was chosen and nothing was taken: its source spins if that goes on. (A send case
-    /// has no token.)
+    /// A ready case was chosen and nothing was taken: its source spins if that goes on. (Send cases
+    /// have no token.)
     #[cold]
     fn took_nothing(&self) {
         let case = self.select.cases[self.index].as_ref();

@@ -41,12 +41,14 @@
 //! | `meeting.rs` | what the two ends of those share whatever `T` is |
 //! | `registry.rs` | what hangs at a context: a list that any thread changes without waiting |
 //! | `permit.rs` | send cases: room that is taken before the value exists |
-//! | `models.rs`, `rendezvous_models.rs`, `fence_models.rs` | the loom models |
+//! | `models.rs`, `*_models.rs` | the loom models |
 
 mod errors;
 #[cfg(all(loom, test))]
 mod fence_models;
 mod head;
+#[cfg(all(loom, test))]
+mod late_models;
 mod meeting;
 #[cfg(all(loom, test))]
 pub(crate) mod models;

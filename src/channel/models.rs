@@ -24,7 +24,7 @@ use crate::wake::{Look, Notify, Probe, Request};
 pub(super) struct Sleeper<T> {
     pub(super) receivers: Vec<Receiver<T>>,
     pub(super) notify: Arc<Notify>,
-    bed: Arc<Bed>,
+    pub(super) bed: Arc<Bed>,
     /// Channels in the ready list.
     ready: VecDeque<usize>,
     /// Channels whose senders may have missed the request.

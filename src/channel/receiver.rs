@@ -106,7 +106,7 @@ impl<T> Receiver<T> {
 
     /// Sleeps as a thread until a message comes, or until `deadline`: steps 1 to 7 of a receiver
     /// (`wake/mod.rs`). May return early.
-    fn sleep(&self, state: &State, deadline: Option<Instant>, nap: &mut Nap) {
+    pub(super) fn sleep(&self, state: &State, deadline: Option<Instant>, nap: &mut Nap) {
         let here = Notify::of_thread();
         state.set_target(Some(Target { notify: here.clone(), slot: 0 }));
         here.sleep();

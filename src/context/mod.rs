@@ -17,6 +17,8 @@
 //! | `models.rs` | the loom models |
 
 mod after_cancel;
+#[cfg(all(loom, test))]
+mod bell_models;
 mod cancel;
 mod cause;
 mod done;

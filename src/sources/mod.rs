@@ -6,6 +6,8 @@ mod fd;
 mod foreign_inbox;
 mod inbox;
 mod internals;
+#[cfg(all(loom, test))]
+mod models;
 mod never;
 mod notifier;
 mod os_timer;

@@ -87,15 +87,21 @@ impl TscClock {
         if read().wrapping_sub(counter) > READ_COUNTS {
             // The reading is exact all the same; it is only no anchor.
             self.window.set(0);
-            return now;
+        } else {
+            self.anchor_at(counter, now);
         }
+        now
+    }
+
+    /// Takes a time that was read right after the counter for the anchor.
+    fn anchor_at(&self, counter: u64, now: Time) {
         self.base.set(counter);
         self.base_ns.set(now.as_nanos());
         self.window.set(self.full_window.get());
         let (from, from_ns) = self.from.get().unwrap_or((counter, now.as_nanos()));
         let ns = now.as_nanos().saturating_sub(from_ns);
         if ns < BASELINE_NS && self.from.get().is_some() {
-            return now;
+            return;
         }
         self.from.set(Some((counter, now.as_nanos())));
         let measured =
@@ -107,7 +113,6 @@ impl TscClock {
         self.rate.set(rate + ppm(rate) + 1);
         self.full_window.set(if agrees { (WINDOW_NS << 32) / rate } else { 0 });
         self.window.set(self.full_window.get());
-        now
     }
 }
 
@@ -196,6 +201,33 @@ mod tests {
             worst_of_best = worst_of_best.max(ahead.min().unwrap());
         }
         assert!(worst_of_best < Duration::from_micros(1), "{worst_of_best:?} ahead");
+    }
+
+    /// Three ns are seven counts: a rate that is rounded down makes readings that are early.
+    #[test]
+    fn the_rate_is_rounded_up() {
+        let clock = TscClock::new();
+        for n in 0..3 {
+            let ns = n * 3 * BASELINE_NS;
+            clock.anchor_at(ns / 3 * 7, Time::from_nanos(ns));
+        }
+        let (rate, window) = (clock.rate.get(), clock.window.get());
+        assert!(window > 0, "two measurements have agreed");
+        assert!(rate * 7 > 3 << 32 && rate * 7 - ppm(rate) * 7 <= (3 << 32) + 7);
+        // The kernel may speed its clock up by 500 ppm.
+        assert!((window * rate) >> 32 >= window * 3 / 7 + window * 3 / 7 / 2_000);
+    }
+
+    #[test]
+    fn a_reading_that_took_long_is_no_anchor() {
+        if !available() {
+            return;
+        }
+        let clock = TscClock::new();
+        clock.anchor_at(read(), Time::now());
+        let base = clock.base.get();
+        clock.anchor(read() - READ_COUNTS);
+        assert_eq!((clock.base.get(), clock.window.get()), (base, 0));
     }
 
     #[test]

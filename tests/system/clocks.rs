@@ -26,7 +26,7 @@ const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 const SAYS: &str = "the child says:";
 
 /// Long enough that some seconds are left after a stall before the stop, and two after it.
-const LONG: Duration = Duration::from_secs(8);
+const LONG: Duration = Duration::from_secs(6);
 
 fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)

@@ -19,6 +19,7 @@ use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindo
 use crate::sync::Ordering;
 use crate::sys::Time;
 pub(crate) use crate::wake::models::Bed;
+use crate::wake::models::models;
 
 /// A driver that sleeps in a bed; in virtual time, which stands still.
 struct Sleeper {
@@ -98,9 +99,8 @@ fn wait_for(reactor: &Reactor, log: &Log, expected: &[&[u32]]) {
     }
 }
 
-#[test]
-fn posts_against_a_sleep() {
-    loom::model(|| {
+models! {
+    fn posts_against_a_sleep() {
         let (reactor, bed) = reactor();
         let (remote, log) = (reactor.remote(), Log::default());
         let note = log.clone();
@@ -109,12 +109,9 @@ fn posts_against_a_sleep() {
         poster.join().unwrap();
         // One for each sleep: no more than were announced.
         assert!(bed.wakes.load(Relaxed) <= 3);
-    });
-}
+    }
 
-#[test]
-fn posts_of_two_threads_against_a_sleep() {
-    loom::model(|| {
+    fn posts_of_two_threads_against_a_sleep() {
         let (reactor, _) = reactor();
         let log = Log::default();
         let posters = [1, 2].map(|n| {
@@ -123,12 +120,9 @@ fn posts_of_two_threads_against_a_sleep() {
         });
         wait_for(&reactor, &log, &[&[1], &[2]]);
         posters.into_iter().for_each(|poster| poster.join().unwrap());
-    });
-}
+    }
 
-#[test]
-fn a_wake_against_a_wait_and_what_was_done_before_it_is_seen() {
-    loom::model(|| {
+    fn a_wake_against_a_wait_and_what_was_done_before_it_is_seen() {
         let (reactor, _) = reactor();
         let (remote, done) = (reactor.remote(), Arc::new(AtomicUsize::new(0)));
         let theirs = done.clone();
@@ -140,12 +134,9 @@ fn a_wake_against_a_wait_and_what_was_done_before_it_is_seen() {
         reactor.wait(&mut events).unwrap();
         assert_eq!(done.load(Ordering::Relaxed), 1);
         waker.join().unwrap();
-    });
-}
+    }
 
-#[test]
-fn two_wakes_against_waits() {
-    loom::model(|| {
+    fn two_wakes_against_waits() {
         let (reactor, _) = reactor();
         let done = Arc::new(AtomicUsize::new(0));
         let wakers = [(); 2].map(|()| {
@@ -161,12 +152,9 @@ fn two_wakes_against_waits() {
             reactor.wait(&mut events).unwrap();
         }
         wakers.into_iter().for_each(|waker| waker.join().unwrap());
-    });
-}
+    }
 
-#[test]
-fn a_wake_against_a_sleep_for_a_source_of_the_users_own() {
-    loom::model(|| {
+    fn a_wake_against_a_sleep_for_a_source_of_the_users_own() {
         let (reactor, _) = reactor();
         let raised = Arc::new(AtomicUsize::new(0));
         let raisers = [(); 2].map(|()| {
@@ -185,12 +173,9 @@ fn a_wake_against_a_sleep_for_a_source_of_the_users_own() {
             core.look();
         }
         raisers.into_iter().for_each(|raiser| raiser.join().unwrap());
-    });
-}
+    }
 
-#[test]
-fn a_post_and_a_wake_against_a_wait() {
-    loom::model(|| {
+    fn a_post_and_a_wake_against_a_wait() {
         let (reactor, _) = reactor();
         let log = Log::default();
         let (remote, note) = (reactor.remote(), log.clone());
@@ -204,12 +189,9 @@ fn a_post_and_a_wake_against_a_wait() {
         waker.join().unwrap();
         reactor.try_wait(&mut events).unwrap();
         assert_eq!(log.take(), [1]);
-    });
-}
+    }
 
-#[test]
-fn a_post_and_a_wake_against_embedded_turns() {
-    loom::model(|| {
+    fn a_post_and_a_wake_against_embedded_turns() {
         let (reactor, bed) = reactor();
         let inner = reactor.embed().unwrap();
         let log = Log::default();
@@ -223,12 +205,9 @@ fn a_post_and_a_wake_against_embedded_turns() {
         }
         assert_eq!(noted, [1, 2]);
         poster.join().unwrap();
-    });
-}
+    }
 
-#[test]
-fn posts_during_a_select_inside_a_callback_are_run_after_it() {
-    loom::model(|| {
+    fn posts_during_a_select_inside_a_callback_are_run_after_it() {
         let (reactor, _) = reactor();
         let log = Log::default();
         let (remote, note) = (reactor.remote(), log.clone());
@@ -254,12 +233,9 @@ fn posts_during_a_select_inside_a_callback_are_run_after_it() {
         }
         poster.join().unwrap();
         drop(callback);
-    });
-}
+    }
 
-#[test]
-fn a_post_against_the_reactors_drop_is_run_dropped_or_given_back() {
-    loom::model(|| {
+    fn a_post_against_the_reactors_drop_is_run_dropped_or_given_back() {
         let (reactor, _) = reactor();
         let (remote, token) = (reactor.remote(), Arc::new(()));
         let held = token.clone();
@@ -274,12 +250,9 @@ fn a_post_against_the_reactors_drop_is_run_dropped_or_given_back() {
         drop(reactor);
         poster.join().unwrap();
         assert_eq!(Arc::strong_count(&token), 1);
-    });
-}
+    }
 
-#[test]
-fn the_last_of_the_requests_for_one_timer_is_done() {
-    loom::model(|| {
+    fn the_last_of_the_requests_for_one_timer_is_done() {
         let (reactor, _) = reactor();
         let timer = reactor.timer();
         let id = timer.id();
@@ -295,12 +268,9 @@ fn the_last_of_the_requests_for_one_timer_is_done() {
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         // Each stop has a reset of its thread behind it.
         assert!(timer.deadline().is_some());
-    });
-}
+    }
 
-#[test]
-fn a_request_that_joins_another_one_is_not_lost() {
-    loom::model(|| {
+    fn a_request_that_joins_another_one_is_not_lost() {
         let (reactor, _) = reactor();
         let timer = reactor.timer();
         let id = timer.id();
@@ -312,12 +282,9 @@ fn a_request_that_joins_another_one_is_not_lost() {
         reactor.wait(&mut events).unwrap();
         assert_eq!(events.len(), 1);
         asker.join().unwrap();
-    });
-}
+    }
 
-#[test]
-fn a_request_behind_a_closure_is_done_after_it() {
-    loom::model(|| {
+    fn a_request_behind_a_closure_is_done_after_it() {
         let (reactor, _) = reactor();
         let timer = reactor.timer();
         let id = timer.id();
@@ -336,5 +303,5 @@ fn a_request_behind_a_closure_is_done_after_it() {
         reactor.wait(&mut Events::with_capacity(1)).unwrap();
         assert_eq!(log.take(), [0], "the reset was done before the closure");
         asker.join().unwrap();
-    });
+    }
 }

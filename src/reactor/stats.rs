@@ -78,50 +78,29 @@ impl Sub for Stats {
     type Output = Stats;
 
     fn sub(self, earlier: Stats) -> Stats {
-        Stats {
-            turns: self.turns - earlier.turns,
-            waits: self.waits - earlier.waits,
-            polls: self.polls - earlier.polls,
-            arms: self.arms - earlier.arms,
-            controls: self.controls - earlier.controls,
-            joined: self.joined - earlier.joined,
-            wakes: self.wakes - earlier.wakes,
-            expired: self.expired - earlier.expired,
-            cleaned: self.cleaned - earlier.cleaned,
-            called: self.called - earlier.called,
-            coalesced: self.coalesced - earlier.coalesced,
-            stale: self.stale - earlier.stale,
-            spins: self.spins - earlier.spins,
-            spinning: self.spinning - earlier.spinning,
-            live: self.live,
+        macro_rules! differences {
+            ($($count:ident)*) => {
+                Stats { $($count: self.$count - earlier.$count,)* live: self.live }
+            };
+        }
+        differences! {
+            turns waits polls arms joined controls wakes expired cleaned called coalesced stale
+            spins spinning
         }
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { turns, waits, polls, arms, joined, controls, wakes, .. } = self;
+        let Stats { expired, called, coalesced, cleaned, stale, spins, spinning, live, .. } = self;
+        let syscalls = self.syscalls();
         write!(
             f,
-            "turns {}, syscalls {} (waits {} blocking + {} polling, arms {}, {} of them with a \
-             wait, changes of fds {}, wake-ups {}), \
-             expired {}, called {}, coalesced {}, cleaned {}, stale {}, spins {}, spinning {}, \
-             live {}",
-            self.turns,
-            self.syscalls(),
-            self.waits,
-            self.polls,
-            self.arms,
-            self.joined,
-            self.controls,
-            self.wakes,
-            self.expired,
-            self.called,
-            self.coalesced,
-            self.cleaned,
-            self.stale,
-            self.spins,
-            self.spinning,
-            self.live,
+            "turns {turns}, syscalls {syscalls} (waits {waits} blocking + {polls} polling, \
+             arms {arms}, {joined} of them with a wait, changes of fds {controls}, \
+             wake-ups {wakes}), expired {expired}, called {called}, coalesced {coalesced}, \
+             cleaned {cleaned}, stale {stale}, spins {spins}, spinning {spinning}, live {live}"
         )
     }
 }

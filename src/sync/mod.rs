@@ -317,6 +317,18 @@ mod model {
         }
     }
 
+    /// Models: tests whose bodies run in every interleaving of their threads.
+    macro_rules! models {
+        ($($(#[$doc:meta])* fn $name:ident() $body:block)*) => {$(
+            $(#[$doc])*
+            #[test]
+            fn $name() {
+                loom::model(|| $body);
+            }
+        )*};
+    }
+    pub(crate) use models;
+
     /// The fences of a model. (`sys/fence.rs` decides them in the build.)
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Fences {

@@ -113,36 +113,34 @@ impl BootTime {
     }
 }
 
-impl Add<Duration> for BootTime {
-    type Output = BootTime;
-    /// Saturates: the greatest one is "never".
-    fn add(self, d: Duration) -> BootTime {
-        BootTime(self.0.saturating_add(nanos(d)))
-    }
-}
-
-impl Sub<BootTime> for BootTime {
-    type Output = Duration;
-    /// Saturates at zero.
-    fn sub(self, earlier: BootTime) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
 /// A duration in nanoseconds; what does not fit is [`Time::MAX`] away.
 #[inline]
 pub(crate) fn nanos(d: Duration) -> u64 {
     d.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(d.subsec_nanos()))
 }
 
-impl Add<Duration> for Time {
-    type Output = Time;
-    /// Saturates at [`Time::MAX`].
-    #[inline]
-    fn add(self, d: Duration) -> Time {
-        Time(self.0.saturating_add(nanos(d)))
-    }
+macro_rules! points {
+    ($($point:ident)*) => {$(
+        impl Add<Duration> for $point {
+            type Output = $point;
+            /// Saturates: the greatest point is "never".
+            #[inline]
+            fn add(self, d: Duration) -> $point {
+                $point(self.0.saturating_add(nanos(d)))
+            }
+        }
+
+        impl Sub<$point> for $point {
+            type Output = Duration;
+            /// Saturates at zero, as `Instant` does.
+            #[inline]
+            fn sub(self, earlier: $point) -> Duration {
+                Duration::from_nanos(self.0.saturating_sub(earlier.0))
+            }
+        }
+    )*};
 }
+points!(Time BootTime);
 
 impl AddAssign<Duration> for Time {
     #[inline]
@@ -164,15 +162,6 @@ impl SubAssign<Duration> for Time {
     #[inline]
     fn sub_assign(&mut self, d: Duration) {
         *self = *self - d;
-    }
-}
-
-impl Sub<Time> for Time {
-    type Output = Duration;
-    /// Saturates at zero, as `Instant` does.
-    #[inline]
-    fn sub(self, earlier: Time) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 

@@ -13,17 +13,7 @@ use loom::thread;
 use super::{Bell, Look, Notify, Probe, Request, Wake};
 use crate::sync::{Ordering, fence};
 
-/// Models: tests whose bodies run in every interleaving of their threads.
-macro_rules! models {
-    ($($(#[$doc:meta])* fn $name:ident() $body:block)*) => {$(
-        $(#[$doc])*
-        #[test]
-        fn $name() {
-            loom::model(|| $body);
-        }
-    )*};
-}
-pub(crate) use models;
+pub(crate) use crate::sync::models;
 
 /// A slot that a registered channel has in these models.
 pub(crate) const SLOT: u32 = 7;

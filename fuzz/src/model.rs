@@ -494,6 +494,11 @@ impl Model {
     /// The virtual clock shows `observed`: lives through the time until then, in which the reactor
     /// has slept.
     fn live_until(&mut self, observed: u64) -> Checked {
+        self.sleep_until(observed, self.late > 0)
+    }
+
+    /// [`live_until`](Self::live_until) a time at which, if `vain`, nothing may be due.
+    fn sleep_until(&mut self, observed: u64, vain: bool) -> Checked {
         let nested = self.turn()?.nested;
         if !nested {
             self.do_requests();
@@ -529,7 +534,7 @@ impl Model {
             }
         }
         ensure!(
-            late > 0 || turn.until == observed || self.armed().any(|at| at == observed),
+            vain || turn.until == observed || self.armed().any(|at| at == observed),
             "it slept until {observed}, where nothing is due"
         );
         self.now = observed;
@@ -735,7 +740,7 @@ impl Model {
 
     /// The driver has failed, and with it the turn.
     pub fn end_by_failure(&mut self, observed: u64) -> Checked {
-        self.live_until(observed)?;
+        self.sleep_until(observed, true)?;
         self.over();
         Ok(())
     }

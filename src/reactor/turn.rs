@@ -24,9 +24,6 @@ use crate::sys::Time;
 /// Entries of the heap that are looked at before the callbacks among them are counted.
 const PIECE: u32 = 512;
 
-/// How often an interrupted arm is made again.
-const INTERRUPTIONS: u32 = 16;
-
 /// The outcome of [`Core::block`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
@@ -423,7 +420,7 @@ impl Core {
 
     /// Arms the driver for an outer loop, which sleeps on its fd.
     pub(super) fn arm_driver(&self, deadline: Option<WakeWindow>) -> io::Result<()> {
-        let mut left = INTERRUPTIONS;
+        let mut left = 16; // times that an interrupted arm is made again
         loop {
             let arm = |driver: &mut dyn Driver| deadline.map_or(Ok(()), |at| driver.arm(at));
             match self.ask_driver(|driver, _| arm(driver))? {

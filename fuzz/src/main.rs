@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pollmux_fuzz::ops::{CHUNK, HEADER, decode};
-use pollmux_fuzz::{Coverage, run};
+use pollmux_fuzz::ops::HEADER;
+use pollmux_fuzz::{Coverage, Target};
 
 /// Runs begun so far, for the watchdog.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
@@ -17,6 +17,7 @@ static BEGUN: AtomicU64 = AtomicU64::new(0);
 static INPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct Options {
+    target: Target,
     runs: u64,
     seconds: u64,
     seed: u64,
@@ -30,6 +31,7 @@ struct Options {
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
+        target: Target::Ops,
         runs: u64::MAX,
         seconds: u64::MAX,
         seed: 1,
@@ -47,6 +49,14 @@ fn options() -> Result<Options, String> {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let number = || value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"));
         match &*name {
+            "--target" => {
+                options.target = match &*value {
+                    "ops" => Target::Ops,
+                    "faults" => Target::Faults,
+                    "worlds" => Target::Worlds,
+                    _ => return Err(format!("no such target: {value}")),
+                }
+            }
             "--runs" => options.runs = number()?,
             "--seconds" => options.seconds = number()?,
             "--seed" => options.seed = number()?,
@@ -76,29 +86,30 @@ impl Random {
 }
 
 /// The input of one run. Depends on the seed and on the number of the run only.
-fn generate(seed: u64, n: u64, most: usize) -> Vec<u8> {
+fn generate(target: Target, seed: u64, n: u64, most: usize) -> Vec<u8> {
     let mut random = Random(seed ^ n.wrapping_mul(0xd134_2543_de82_ef95));
-    let ops = 1 + random.next() as usize % most;
-    let mut bytes: Vec<u8> = Vec::with_capacity(HEADER + ops * CHUNK);
-    while bytes.len() < HEADER + ops * CHUNK {
+    let length = HEADER + (1 + random.next() as usize % most) * target.chunk();
+    let mut bytes: Vec<u8> = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
         bytes.extend(random.next().to_le_bytes());
     }
-    bytes.truncate(HEADER + ops * CHUNK);
+    bytes.truncate(length);
     bytes
 }
 
-fn fails(bytes: &[u8]) -> Option<String> {
-    run(bytes).0.err()
+fn fails(target: Target, bytes: &[u8]) -> Option<String> {
+    target.run(bytes).0.err()
 }
 
 /// Drops operations, then clears bytes, while the input still fails.
-fn shrink(mut bytes: Vec<u8>) -> Vec<u8> {
-    let mut size = (bytes.len() - HEADER).div_ceil(CHUNK) / 2;
+fn shrink(target: Target, mut bytes: Vec<u8>) -> Vec<u8> {
+    let (chunk, fails) = (target.chunk(), |bytes: &[u8]| fails(target, bytes));
+    let mut size = (bytes.len() - HEADER).div_ceil(chunk) / 2;
     while size > 0 {
         let mut at = 0;
-        while HEADER + at * CHUNK < bytes.len() {
-            let begin = HEADER + at * CHUNK;
-            let end = (begin + size * CHUNK).min(bytes.len());
+        while HEADER + at * chunk < bytes.len() {
+            let begin = HEADER + at * chunk;
+            let end = (begin + size * chunk).min(bytes.len());
             let without = [&bytes[..begin], &bytes[end..]].concat();
             if fails(&without).is_some() {
                 bytes = without;
@@ -112,12 +123,12 @@ fn shrink(mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..2 {
         let mut at = HEADER;
         while at < bytes.len() {
-            let end = (at + CHUNK).min(bytes.len());
+            let end = (at + chunk).min(bytes.len());
             let without = [&bytes[..at], &bytes[end..]].concat();
             if fails(&without).is_some() {
                 bytes = without;
             } else {
-                at += CHUNK;
+                at += chunk;
             }
         }
         for i in 0..bytes.len() {
@@ -130,13 +141,8 @@ fn shrink(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn print_failure(bytes: &[u8], text: &str) {
-    let program = decode(bytes);
-    println!("  choices by seed {}, ending {}", program.seed, program.ending);
-    for (n, op) in program.ops.iter().enumerate() {
-        println!("  {n:>3}: {op:?}");
-    }
-    println!("  {text}");
+fn print_failure(target: Target, bytes: &[u8], text: &str) {
+    println!("{}  {text}", target.describe(bytes));
 }
 
 fn print_coverage(coverage: &Coverage) {
@@ -146,7 +152,7 @@ fn print_coverage(coverage: &Coverage) {
 }
 
 /// Ends the process when one run takes more than a minute.
-fn watch(output: Option<String>) {
+fn watch(target: Target, output: Option<String>) {
     std::thread::spawn(move || {
         let mut last = 0;
         loop {
@@ -158,7 +164,7 @@ fn watch(output: Option<String>) {
                 if let Some(path) = output {
                     let _ = std::fs::write(path, &input);
                 }
-                print_failure(&input, "no progress for a minute");
+                print_failure(target, &input, "no progress for a minute");
                 std::process::exit(2);
             }
             last = begun;
@@ -180,36 +186,37 @@ fn main() -> ExitCode {
             eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
         }
     }));
+    let target = options.target;
     if let Some(path) = &options.input {
         let Ok(bytes) = std::fs::read(path) else {
             eprintln!("{path} cannot be read");
             return ExitCode::from(2);
         };
-        return match fails(&bytes) {
+        return match fails(target, &bytes) {
             Some(text) => {
-                print_failure(&bytes, &text);
+                print_failure(target, &bytes, &text);
                 ExitCode::FAILURE
             }
             None => {
-                print_failure(&bytes, "no difference");
+                print_failure(target, &bytes, "no difference");
                 ExitCode::SUCCESS
             }
         };
     }
-    watch(options.output.clone());
+    watch(target, options.output.clone());
     let begin = Instant::now();
     let (mut runs, mut operations) = (0, 0);
     let mut coverage = Coverage::new();
     let mut differences: BTreeMap<String, u64> = BTreeMap::new();
     while runs < options.runs && begin.elapsed().as_secs() < options.seconds {
-        let bytes = generate(options.seed, runs, options.most);
+        let bytes = generate(target, options.seed, runs, options.most);
         if let Ok(mut input) = INPUT.lock() {
             input.clone_from(&bytes);
         }
         BEGUN.fetch_add(1, Ordering::Relaxed);
-        let (result, covered) = run(&bytes);
+        let (result, covered) = target.run(&bytes);
         runs += 1;
-        operations += (bytes.len() - HEADER) / CHUNK;
+        operations += (bytes.len() - HEADER) / target.chunk();
         covered.into_iter().for_each(|(what, count)| *coverage.entry(what).or_default() += count);
         if let Err(text) = result {
             // With `--keep-going` one of each kind is printed.
@@ -222,11 +229,11 @@ fn main() -> ExitCode {
             }
             println!("run {runs} of seed {} differs, after {operations} operations", options.seed);
             println!("  {text}");
-            let shrunk = shrink(bytes);
+            let shrunk = shrink(target, bytes);
             BEGUN.fetch_add(1, Ordering::Relaxed);
-            let text = fails(&shrunk).unwrap_or_default();
+            let text = fails(target, &shrunk).unwrap_or_default();
             println!("shrunk:");
-            print_failure(&shrunk, &text);
+            print_failure(target, &shrunk, &text);
             if let Some(path) = &options.output
                 && let Err(error) = std::fs::write(path, &shrunk)
             {

@@ -160,6 +160,8 @@ struct Turn {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub now: u64,
+    /// The driver's waits are late by less than this.
+    pub late: u64,
     pub alarms: [Alarm; ALARMS],
     pub channels: [Channel; CHANNELS],
     pub nodes: Vec<Node>,
@@ -492,6 +494,11 @@ impl Model {
     /// The virtual clock shows `observed`: lives through the time until then, in which the reactor
     /// has slept.
     fn live_until(&mut self, observed: u64) -> Checked {
+        self.sleep_until(observed, self.late > 0)
+    }
+
+    /// [`live_until`](Self::live_until) a time at which, if `vain`, nothing may be due.
+    fn sleep_until(&mut self, observed: u64, vain: bool) -> Checked {
         let nested = self.turn()?.nested;
         if !nested {
             self.do_requests();
@@ -501,14 +508,17 @@ impl Model {
         }
         ensure!(observed > self.now, "the clock went back from {} to {observed}", self.now);
         let turn = self.turn()?.clone();
+        let late = self.late;
+        // A wait that was late by as much as possible was to end then.
+        let asked = observed.saturating_sub(late.saturating_sub(1)).max(self.now);
         ensure!(
-            turn.until >= observed,
+            turn.until >= asked,
             "it slept until {observed}, and should have ended at {}",
             turn.until
         );
         let ready = self.awaited_from(&turn.awaited);
         ensure!(
-            ready >= observed,
+            ready >= asked,
             "it slept from {} until {observed}, and a case was ready at {ready}",
             self.now
         );
@@ -517,14 +527,14 @@ impl Model {
             for i in (0..ALARMS).filter(|&i| Model::is_callback(i)) {
                 let alarm = &self.alarms[i];
                 ensure!(
-                    !alarm.alive || alarm.deadline.unwrap_or(NEVER) >= observed,
+                    !alarm.alive || alarm.deadline.unwrap_or(NEVER) >= asked,
                     "it slept from {} until {observed}, and callback {i} was due: {alarm:?}",
                     self.now
                 );
             }
         }
         ensure!(
-            turn.until == observed || self.armed().any(|at| at == observed),
+            vain || turn.until == observed || self.armed().any(|at| at == observed),
             "it slept until {observed}, where nothing is due"
         );
         self.now = observed;
@@ -726,6 +736,13 @@ impl Model {
 
     pub fn wait_is_over(&mut self) {
         self.over();
+    }
+
+    /// The driver has failed, and with it the turn.
+    pub fn end_by_failure(&mut self, observed: u64) -> Checked {
+        self.sleep_until(observed, true)?;
+        self.over();
+        Ok(())
     }
 
     /// A closure has panicked, and with it the turn.

@@ -3,11 +3,15 @@
 //! Each operation has [`CHUNK`] bytes of its own, so an input stays meaningful when a fuzzer or the
 //! shrinking removes or repeats a chunk.
 
+use std::fmt;
+
 use arbitrary::{Result, Unstructured};
 use pollmux::MissedTickBehavior;
 
 /// Bytes for one operation.
 pub const CHUNK: usize = 40;
+/// Bytes for the faults of a driver during one operation, behind the operation's.
+pub const FAULTS: usize = 8;
 /// Bytes before the first operation.
 pub const HEADER: usize = 4;
 
@@ -207,18 +211,54 @@ pub struct Program {
     pub seed: u64,
     /// The order in which all is dropped.
     pub ending: u8,
+    /// The driver has faults.
+    pub faults: Option<Faults>,
 }
 
-pub fn decode(bytes: &[u8]) -> Program {
+/// The faults of a driver.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// The choices during each operation.
+    pub choices: Vec<Vec<u8>>,
+    /// In ns: waits are late by less than this.
+    pub late: u64,
+    /// Waits fail with errors that are no interruptions.
+    pub fails: bool,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  choices by seed {}, ending {}", self.seed, self.ending)?;
+        if let Some(Faults { late, fails, .. }) = self.faults {
+            writeln!(f, "  late by less than {late}, fails: {fails}")?;
+        }
+        for (n, op) in self.ops.iter().enumerate() {
+            writeln!(f, "  {n:>3}: {op:?}")?;
+            if let Some(faults) = &self.faults {
+                writeln!(f, "       faults {:?}", faults.choices[n])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// With `faulty` each operation has [`FAULTS`] bytes more.
+pub fn decode(bytes: &[u8], faulty: bool) -> Program {
     let mut header = [0; HEADER];
     let (first, rest) = bytes.split_at(bytes.len().min(HEADER));
     header[..first.len()].copy_from_slice(first);
-    let ops = rest
-        .chunks(CHUNK)
-        .take(400)
-        .filter_map(|chunk| Input(Unstructured::new(chunk)).op(0).ok())
-        .collect();
-    Program { ops, seed: u64::from(header[0]), ending: header[1] }
+    let late = [0, 0, 2, 5][usize::from(header[2] % 4)];
+    let mut faults = Faults { late, fails: header[3] % 2 == 1, ..Faults::default() };
+    let mut ops = Vec::new();
+    for chunk in rest.chunks(CHUNK + if faulty { FAULTS } else { 0 }).take(400) {
+        let (op, choices) = chunk.split_at(chunk.len().min(CHUNK));
+        if let Ok(op) = Input(Unstructured::new(op)).op(0) {
+            ops.push(op);
+            faults.choices.push(choices.to_vec());
+        }
+    }
+    let (seed, ending) = (u64::from(header[0]), header[1]);
+    Program { ops, seed, ending, faults: faulty.then_some(faults) }
 }
 
 struct Input<'a>(Unstructured<'a>);

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -18,6 +18,8 @@ use pollmux::{
     Callback, CallbackContext, Canceller, Context, Events, Handle, Inbox, Outbox, Reactor, Remote,
     Select, Sim, Source, Tick, Ticker, Time, Timer, select,
 };
+
+use support::faulty::{Faults, faulty};
 
 use crate::model::{self, Awaited, Checked, End, Model, Posted, Receiving, ensure, fail};
 use crate::ops::{
@@ -140,16 +142,26 @@ fn duration(nanos: u64) -> Duration {
 /// Runs a program. An error says where the library and the model differ.
 pub fn run(program: &Program) -> (Checked, Coverage) {
     let sim = Sim::new();
-    let reactor = match Reactor::with_driver(sim.clone()) {
+    let choices = Rc::new(RefCell::new(VecDeque::new()));
+    let made = match &program.faults {
+        None => Reactor::with_driver(sim.clone()),
+        Some(faults) => {
+            let driver = Faults::by(choices.clone()).late(faults.late).failing(faults.fails);
+            Reactor::with_driver(faulty(sim.clone(), driver))
+        }
+    };
+    let reactor = match made {
         Ok(reactor) => reactor,
         Err(error) => return (Err(error.to_string()), Coverage::new()),
     };
     reactor.seed(program.seed);
+    let mut model = Model::default();
+    model.late = program.faults.as_ref().map_or(0, |faults| faults.late);
     let world = Rc::new(World {
         sim,
         handle: reactor.handle(),
         remote: reactor.remote(),
-        model: RefCell::default(),
+        model: RefCell::new(model),
         reals: RefCell::default(),
         values: Cell::new(0),
         drops: (0..VALUES).map(|_| AtomicU8::new(0)).collect(),
@@ -164,11 +176,15 @@ pub fn run(program: &Program) -> (Checked, Coverage) {
         if world.values.get() as usize > VALUES - 64 {
             break;
         }
+        if let Some(faults) = &program.faults {
+            *choices.borrow_mut() = faults.choices[n].clone().into();
+        }
         result = world.top(op).map_err(|text| format!("operation {n}, {op:?} => {text}"));
         if result.is_err() {
             break;
         }
     }
+    choices.borrow_mut().clear();
     if result.is_ok() {
         result =
             world.finish(reactor, program.ending).map_err(|text| format!("at the end: {text}"));
@@ -424,8 +440,9 @@ impl World {
             Op::Sleep(d) => {
                 if let Place::Top = place {
                     self.begin(Awaited::Nothing, Mode::For(*d));
-                    let slept = self.handle.sleep_blocking(duration(*d));
-                    ensure!(slept.is_ok(), "sleep_blocking fails: {slept:?}");
+                    if let Err(error) = self.handle.sleep_blocking(duration(*d)) {
+                        return self.failed(error.kind());
+                    }
                     self.model.borrow_mut().end_with_nothing(self.observed())?;
                 }
                 Ok(())
@@ -1146,8 +1163,15 @@ impl World {
                 self.hit("-> deadlock");
                 self.model.borrow_mut().end_in_deadlock(observed)
             }
-            Outcome::Failed(kind) => fail!("it fails: {kind:?}"),
+            Outcome::Failed(kind) => self.failed(kind),
         }
+    }
+
+    /// A wait of the driver has failed, as planned: the call fails, and nothing is lost.
+    fn failed(&self, kind: io::ErrorKind) -> Checked {
+        ensure!(kind == io::ErrorKind::Other, "it fails: {kind:?}");
+        self.hit("-> failure of the driver");
+        self.model.borrow_mut().end_by_failure(self.observed())
     }
 
     fn select(

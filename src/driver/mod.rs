@@ -64,8 +64,9 @@ pub use crate::wake::Wake;
 /// - Code that runs inside [`wait`](Self::wait) or [`arm`](Self::arm) may use the reactor, but not
 ///   wait through it: that fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the
 ///   driver is dropped when the call ends.
-/// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`: the reactor knows its
-///   deadlines and waits for the rest.
+/// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`, or an error of the
+///   kind [`Interrupted`](io::ErrorKind::Interrupted), which is the same: the reactor knows its
+///   deadlines and waits for the rest. An `arm` with such an error is made again, up to 16 times.
 /// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its
 ///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
 ///   A `drop` that changes a kernel object which the parent has too must not do so in another

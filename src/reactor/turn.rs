@@ -415,12 +415,19 @@ impl Core {
     pub(super) fn drive(&self, deadline: Option<WakeWindow>, how: Wait) -> io::Result<()> {
         let waited = self.ask_driver(|driver, ready| driver.wait(deadline, how, ready))?;
         self.looked();
-        waited
+        waited.or_else(unless_interrupted)
     }
 
     /// Arms the driver for an outer loop, which sleeps on its fd.
     pub(super) fn arm_driver(&self, deadline: Option<WakeWindow>) -> io::Result<()> {
-        self.ask_driver(|driver, _| deadline.map_or(Ok(()), |deadline| driver.arm(deadline)))?
+        let mut left = 16; // times that an interrupted arm is made again
+        loop {
+            let arm = |driver: &mut dyn Driver| deadline.map_or(Ok(()), |at| driver.arm(at));
+            match self.ask_driver(|driver, _| arm(driver))? {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && left > 0 => left -= 1,
+                armed => return armed,
+            }
+        }
     }
 
     /// Calls `f` with the driver, which may use the reactor and drop it.
@@ -435,6 +442,12 @@ impl Core {
         drop(drive);
         Ok(answer)
     }
+}
+
+/// An interrupted wait has ended like one that found nothing, whichever way its driver says so.
+#[cold]
+fn unless_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
 /// A sleep that a panic ends: the party is awake, and nobody can deal with it any more.

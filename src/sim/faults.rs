@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::history::Happening;
 use super::member::misuse;
 use super::network::{Link, Network, Wire};
-use super::scheduler::Fate;
+use super::scheduler::{Delivery, Fate};
 use super::world::WorldHandle;
 use crate::channel::Sender;
 
@@ -110,9 +110,17 @@ impl WorldHandle {
             || format!("{from} -> {to}"),
             |network| _ = network.holds.remove(&way),
         );
-        let released = self.shared.network().release(&self.shared.scheduler);
-        for (at, tie, delivery) in released {
-            self.shared.scheduler.post(at, tie, delivery);
+        let scheduler = &self.shared.scheduler;
+        let released = self.shared.network().released(scheduler);
+        for (link, tie) in released {
+            let shared = self.shared.clone();
+            // Whichever message of the link is the first by then.
+            let settle = Box::new(move |fate| {
+                if fate != Fate::Lost {
+                    shared.deliver_released(link);
+                }
+            });
+            scheduler.post(scheduler.clock().now(), tie, Delivery { link, settle });
         }
     }
 

@@ -1,6 +1,6 @@
 //! The network of a world: links that delay, lose, duplicate and reorder, and their faults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::panic::Location;
@@ -43,8 +43,8 @@ pub(super) struct Wire {
     /// then.
     last: (Time, u64),
     pub(super) counts: LinkStats,
-    /// Arrived while the way was held.
-    held: Vec<Delivery>,
+    /// Arrived while the way was held, or behind such a message.
+    held: VecDeque<Delivery>,
 }
 
 /// The counts of the messages of a [`Link`].
@@ -78,7 +78,7 @@ impl Wire {
             late: (0.0, Duration::ZERO..=Duration::ZERO),
             last: (Time::ZERO, 0),
             counts: LinkStats::default(),
-            held: Vec::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -132,31 +132,22 @@ impl Network {
         let shut: Vec<bool> = self.links.iter().map(|wire| !self.is_open(wire)).collect();
         let mut lost = scheduler.recall(|link| shut[link]);
         for (wire, _) in self.links.iter_mut().zip(&shut).filter(|(_, shut)| **shut) {
-            lost.append(&mut wire.held);
+            lost.extend(wire.held.drain(..));
         }
         lost
     }
 
-    /// Lets what arrived while its way was held arrive now.
-    pub(super) fn release(&mut self, scheduler: &Scheduler) -> Vec<(Time, u64, Delivery)> {
-        let now = scheduler.clock().now();
-        let mut released = Vec::new();
-        for n in 0..self.links.len() {
-            if self.is_held(&self.links[n]) {
-                continue;
-            }
-            for delivery in std::mem::take(&mut self.links[n].held) {
-                released.push((now, scheduler.choice().unwrap_or(0), delivery));
-            }
-        }
-        // The order within a link stays, because equal numbers keep the order of posting.
-        let mut last: BTreeMap<usize, u64> = BTreeMap::new();
-        for (_, tie, delivery) in &mut released {
-            let least = last.entry(delivery.link).or_insert(0);
-            *tie = (*tie).max(*least);
-            *least = *tie;
-        }
-        released
+    /// The links that have messages and are not held, once for each message, with the seed's number
+    /// for an arrival now.
+    pub(super) fn released(&self, scheduler: &Scheduler) -> Vec<(usize, u64)> {
+        let free = self.links.iter().enumerate().filter(|(_, wire)| !self.is_held(wire));
+        let messages = free.flat_map(|(link, wire)| wire.held.iter().map(move |_| link));
+        messages.map(|link| (link, scheduler.choice().unwrap_or(0))).collect()
+    }
+
+    /// The first message that a link has held, if it is not held any more.
+    pub(super) fn next_released(&mut self, link: usize) -> Option<Delivery> {
+        if self.is_held(&self.links[link]) { None } else { self.links[link].held.pop_front() }
     }
 
     /// All that is held, to be lost.
@@ -358,14 +349,18 @@ impl<T: Send + 'static> Link<T> {
         if fate == Fate::Lost {
             return self.lose(number, message, "on its way");
         }
-        {
+        let mut message = Some(message);
+        if fate == Fate::Arrives {
             let network = &mut *self.shared.network();
-            if network.is_held(&network.links[self.number]) {
-                let delivery = self.delivery(number, message);
-                network.links[self.number].held.push(delivery);
-                return;
+            let is_held = network.is_held(&network.links[self.number]);
+            let wire = &mut network.links[self.number];
+            // Behind those that were released and have not arrived: they get its place.
+            if is_held || !wire.held.is_empty() && !wire.reordering {
+                let waiting = message.take().map(|message| self.delivery(number, message));
+                wire.held.extend(waiting);
             }
         }
+        let Some(message) = message else { return self.shared.deliver_released(self.number) };
         let scheduler = &self.shared.scheduler;
         let parcel = scheduler.is_recording().then(|| self.parcel(number, &message));
         // Neither the message's drop nor the channel's is any business of a lock.

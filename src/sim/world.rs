@@ -254,6 +254,14 @@ impl Shared {
         self.network.lock()
     }
 
+    /// Delivers the first message that a link has held, if it is not held any more.
+    pub(super) fn deliver_released(&self, link: usize) {
+        let first = self.network().next_released(link);
+        if let Some(first) = first {
+            first.settle(Fate::IsNext);
+        }
+    }
+
     fn hosts(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Host>> {
         self.hosts.lock()
     }

@@ -411,7 +411,7 @@ fn a_flood_of_posts_starves_nobody() {
 #[test]
 fn a_flood_of_posts_starves_no_timer_and_no_fd() {
     alone!();
-    let (_dog, reactor) = (dog(), Reactor::builder().post_batch(5).build().unwrap());
+    let (_dog, reactor) = (dog(), support::build(Reactor::builder().post_batch(5)));
     let remote = reactor.remote();
     let count = Arc::default();
     (0..40).for_each(|_| flood(&remote, &count));
@@ -499,7 +499,7 @@ fn a_sleep_ends_after_all_callbacks_that_were_due() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_embedded_fd_is_readable_while_posts_are_left() {
     alone!();
-    let reactor = Reactor::builder().post_batch(10).build().unwrap();
+    let reactor = support::build(Reactor::builder().post_batch(10));
     let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();
     outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
@@ -586,7 +586,7 @@ const KEPT: [(&str, Keep); 13] = [
         Box::new((tx, inbox.into_inner()))
     }),
     ("Receiver that was another reactor's first", |reactor| {
-        let first = Reactor::new().unwrap();
+        let first = support::reactor();
         let (tx, inbox) = first.channel::<u8>(4).unwrap();
         let inbox = reactor.register(inbox.into_inner()).unwrap();
         Box::new((tx, inbox))
@@ -627,7 +627,7 @@ fn a_dropped_reactor_keeps_no_fd_open() {
     alone!();
     for (name, keep) in KEPT {
         let before = open_fds();
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let kept = keep(&reactor);
         reactor.sleep_blocking(Duration::from_micros(10)).unwrap();
         assert!(open_fds() > before, "{name}: a reactor has fds");
@@ -643,7 +643,7 @@ fn a_dropped_reactor_keeps_no_fd_open() {
 fn a_kept_embedding_keeps_only_its_own_fd() {
     alone!();
     let before = open_fds();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     drop(reactor);
     assert_eq!(open_fds(), before + 1, "the outer loop may still wait for it");
@@ -1025,7 +1025,7 @@ fn sources_of_frequent_bursts_keep_their_memory() {
 #[test]
 fn a_real_reactor_gives_memory_back() {
     alone!();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (remote, (tx, rx)) = (reactor.remote(), channel::unbounded::<u64>());
     let inbox = reactor.register(rx).unwrap();
     let before = live();
@@ -1052,7 +1052,7 @@ fn a_real_reactor_gives_memory_back() {
 #[ignore = "a measurement"]
 fn measure_turns_under_floods() {
     alone!();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let id_of = reactor.after(HOUR);
     let (remote, id) = (reactor.remote(), id_of.id());
     for _ in 0..2_000 {

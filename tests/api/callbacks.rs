@@ -171,7 +171,7 @@ fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_turn_of_an_embedded_reactor_calls_them_when_the_outer_loop_wakes_up() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
@@ -212,7 +212,7 @@ fn a_select_calls_them_before_it_looks_at_its_sources() {
 
 #[test]
 fn a_callback_is_never_early_by_the_wall_clock() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let called = Rc::new(Cell::new(None));
     let call = called.clone();
     let callback = reactor.call_after(HOUR, move |cx| {
@@ -255,7 +255,7 @@ fn sleeping_takes_nothing_from_sources_and_lasts_as_long_as_it_was_told() {
         default => panic!(),
     }
     // Real time: never early.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     for d in [0, 1, 1_000, 300_000, 1_000_001, 3_000_000].map(Duration::from_nanos) {
         let begin = Instant::now();
         reactor.sleep_blocking(d).unwrap();
@@ -356,7 +356,7 @@ fn one_reset_to_zero_in_its_own_call_is_due_next_turn_and_starves_nobody() {
 #[test]
 fn one_reset_to_zero_in_its_own_call_does_not_keep_a_loop_from_its_deadline() {
     // Real time: the virtual one stands still while something is due.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let calls = Rc::new(Cell::new(0u64));
     let count = calls.clone();
     let _zero = reactor.call_after(ms(0), move |cx| {
@@ -572,7 +572,7 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
     outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
@@ -652,7 +652,7 @@ fn a_panic_with_a_call_armed_again_keeps_that() {
 fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(1).unwrap();
         let inner = reactor.embed().unwrap();
         let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
@@ -685,7 +685,7 @@ fn a_panic_in_an_embedded_turn_leaves_the_rest_to_a_turn_that_comes() {
 fn a_callback_may_take_a_turn_of_the_embedded_reactor_that_called_it() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(1).unwrap();
         let inner = Rc::new(reactor.embed().unwrap());
         let (outer, mut events) = (Poller::new().unwrap(), PollEvents::with_capacity(4));
@@ -753,7 +753,7 @@ fn a_callback_may_drop_the_reactor() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_callback_in_an_embedded_turn_may_drop_the_reactor() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (inner, handle) = (reactor.embed().unwrap(), reactor.handle());
     let owned = Rc::new(RefCell::new(Some(reactor)));
     handle.call_after(ms(0), move |_| drop(owned.take())).detach();
@@ -1123,7 +1123,7 @@ fn reset_stop_and_call_allocate_nothing() {
     });
     assert_eq!(calls.get(), 40 * 300);
     // Through the kernel, too.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let own = reactor.call_after(HOUR, |_| {});
     let mut sleeps = 0;
     let before = reactor.stats();

@@ -102,7 +102,7 @@ fn one_producer_is_received_in_order_whatever_the_capacity() {
         rx.iter().for_each(|message| order.see(message));
         order.complete(each);
 
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(capacity).unwrap();
         produce(tx, 1, each, false);
         let mut order = Order::of(1);
@@ -151,7 +151,7 @@ fn what_was_sent_is_drained_and_then_the_error_comes_for_ever() {
 
 #[test]
 fn an_inbox_drains_and_then_gives_the_error_for_ever() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (tx, inbox) = reactor.channel(4).unwrap();
     (0..3).for_each(|n| tx.send(n).unwrap());
     drop(tx);
@@ -170,7 +170,7 @@ fn an_inbox_drains_and_then_gives_the_error_for_ever() {
 
 #[test]
 fn a_receiver_that_is_gone_gives_every_value_back() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let gone: [fn(Receiver<u32>, &Reactor); 3] = [
         |rx, _| drop(rx),
         |rx, reactor| drop(reactor.register(rx).unwrap()),
@@ -271,7 +271,7 @@ fn every_value_is_dropped_once_in_every_ending() {
         },
         // In an inbox that is dropped.
         |drops| {
-            let reactor = Reactor::with_driver(Sim::new()).unwrap();
+            let reactor = support::on(Sim::new());
             let (tx, inbox) = reactor.channel(3).unwrap();
             (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
             select! { reactor; recv(inbox) -> value => assert_eq!(value.unwrap().id, 0) }
@@ -279,7 +279,7 @@ fn every_value_is_dropped_once_in_every_ending() {
         },
         // In an inbox whose reactor went first.
         |drops| {
-            let reactor = Reactor::with_driver(Sim::new()).unwrap();
+            let reactor = support::on(Sim::new());
             let (tx, inbox) = reactor.channel(3).unwrap();
             (0..3).for_each(|id| assert!(tx.try_send(drops.value(id)).is_ok()));
             drop(reactor);
@@ -289,7 +289,7 @@ fn every_value_is_dropped_once_in_every_ending() {
         },
         // In a registration that failed.
         |drops| {
-            let reactor = Reactor::with_driver(Sim::new()).unwrap();
+            let reactor = support::on(Sim::new());
             let handle = reactor.handle();
             drop(reactor);
             let (tx, rx) = channel::bounded(3);
@@ -375,7 +375,7 @@ fn a_recv_lets_the_next_try_send_of_another_thread_succeed() {
 #[test]
 fn a_recv_wakes_a_blocked_sender() {
     let _dog = dog();
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     for registered in [false, true] {
         let (tx, rx) = channel::bounded(1);
         tx.send(0).unwrap();
@@ -410,7 +410,7 @@ fn many_blocked_senders_all_get_through_one_slot() {
         produce(tx, senders, each, false);
         let mut order = Order::of(senders);
         if registered {
-            let reactor = Reactor::new().unwrap();
+            let reactor = support::reactor();
             let inbox = reactor.register(rx).unwrap();
             while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
                 order.see(message);
@@ -547,7 +547,7 @@ fn iterators_end_where_they_should() {
     seen.extend(rx);
     assert_eq!(seen, [6, 7, 8]);
 
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (tx, inbox) = reactor.channel(4).unwrap();
     tx.send('a').unwrap();
     tx.send('b').unwrap();
@@ -557,7 +557,7 @@ fn iterators_end_where_they_should() {
 
 #[test]
 fn a_capacity_is_exact_and_both_ends_count_the_same() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     for capacity in (1..=20).chain([100, 1_000]) {
         let (tx, rx) = channel::bounded(capacity);
         let inbox = reactor.register(rx).unwrap();
@@ -766,7 +766,7 @@ fn a_bare_end_and_a_registered_one_do_the_same() {
     }
     let (tx, rx) = channel::bounded(3);
     let bare = story(tx, &|| rx.try_recv());
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (tx, inbox) = reactor.channel(3).unwrap();
     assert_eq!(story(tx, &|| inbox.try_recv()), bare);
     let (tx, inbox) = reactor.channel(3).unwrap();
@@ -783,8 +783,8 @@ fn a_bare_end_and_a_registered_one_do_the_same() {
 fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(8);
-    let first = Reactor::new().unwrap();
-    let second = Reactor::new().unwrap();
+    let first = support::reactor();
+    let second = support::reactor();
     tx.send(0).unwrap();
     let inbox = first.register(rx).unwrap();
     tx.send(1).unwrap();
@@ -835,7 +835,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
         let (producers, each) = (3, rounds(750));
         produce(tx, producers, each, true);
         let mut order = Order::of(producers);
-        let home = Reactor::new().unwrap();
+        let home = support::reactor();
         let mut random = Random::new(capacity as u64);
         // Too few to reach the end: none of these waits may meet it.
         let total = producers as u64 * each;
@@ -870,7 +870,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
                 }
                 _ => {
                     let elsewhere = thread::spawn(move || {
-                        let reactor = Reactor::new().unwrap();
+                        let reactor = support::reactor();
                         let inbox = reactor.register(rx).unwrap();
                         let messages: Vec<_> = (0..take)
                             .map(
@@ -894,7 +894,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
 
 /// Answers everything with itself plus one, from a reactor of its own.
 fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inbox = reactor.register(questions).unwrap();
     while let Ok(n) = select! { reactor; recv(inbox) -> n => n } {
         answers.send(n + 1).unwrap();
@@ -904,7 +904,7 @@ fn echo(questions: Receiver<u64>, answers: Sender<u64>) {
 #[test]
 fn two_reactors_on_two_threads_play_ping_pong() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (ask, questions) = channel::bounded(1);
     let (answers, inbox) = reactor.channel(1).unwrap();
     let other = thread::spawn(move || echo(questions, answers));
@@ -926,7 +926,7 @@ fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
     let _dog = dog();
     let each = rounds(750);
     for (producers, capacity) in [(1, 1), (1, 64), (4, 1), (4, 64)] {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(capacity).unwrap();
         // Far away: a tick must not make up for a wake-up that was lost.
         let ticker = reactor.every(HOUR).unwrap();
@@ -948,7 +948,7 @@ fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
 #[test]
 fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, left) = reactor.channel(2).unwrap();
     produce(tx, 2, 5_000, true);
     let (tx, right) = reactor.channel(2).unwrap();
@@ -979,7 +979,7 @@ fn no_wake_up_is_lost_by_a_select_of_two_channels_and_a_busy_ticker() {
 fn no_wake_up_is_lost_by_a_wait() {
     let _dog = dog();
     for producers in [1, 4] {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         // One channel for each producer, so that the marks of several meet.
         let inboxes: Vec<_> = (0..producers)
             .map(|n| {
@@ -1016,7 +1016,7 @@ fn no_wake_up_is_lost_by_a_wait() {
 fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
     let _dog = dog();
     let each = rounds(2_000);
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     produce(tx, 2, each, true);
     let mut order = Order::of(2);
@@ -1069,7 +1069,7 @@ fn no_wake_up_is_lost_by_a_bare_recv() {
 #[test]
 fn the_going_of_the_last_sender_wakes_every_kind_of_receiver() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut events = Events::with_capacity(1);
     for round in 0..600 {
         let (tx, rx) = channel::bounded::<u8>(1);
@@ -1170,8 +1170,9 @@ fn a_channel_that_a_select_does_not_mention_costs_one_spurious_turn_at_most() {
 
 #[test]
 fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
+    support::exact("counts waits");
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (noise, ignored) = reactor.channel(1 << 16).unwrap();
     let flood = thread::spawn(move || {
         for n in 0..20_000 {
@@ -1195,7 +1196,7 @@ fn a_flooding_channel_that_a_select_does_not_mention_leaves_it_asleep() {
 
 #[test]
 fn a_message_that_finds_the_loop_awake_costs_no_syscall() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox): (_, Inbox<u32>) = reactor.channel(16).unwrap();
     let before = reactor.stats();
     for n in 0..1_000 {

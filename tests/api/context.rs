@@ -417,7 +417,7 @@ fn an_outer_loop_is_told_of_an_end() {
         .into_iter()
         .flat_map(|d| [(d, true, false), (d, false, true), (d, true, true)])
     {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let inner = reactor.embed().unwrap();
         let outer = Poller::new().unwrap();
         outer.register(&inner, 0, Interest::READABLE, Mode::Level).unwrap();
@@ -499,7 +499,7 @@ fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
         .map(|_| {
             let (context, asleep) = (context.clone(), asleep_tx.clone());
             thread::spawn(move || {
-                let reactor = Reactor::new().unwrap();
+                let reactor = support::reactor();
                 let done = reactor.done(&context);
                 asleep.send(()).unwrap();
                 select! { reactor;
@@ -563,7 +563,7 @@ fn a_reactor_that_waits_for_all_contexts_of_a_large_tree_is_woken_once() {
 
 #[test]
 fn a_cancellation_while_the_loop_is_awake_costs_no_syscall() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let before = reactor.stats();
     for _ in 0..100 {
         let (context, canceller) = Context::background().with_cancel();
@@ -577,7 +577,7 @@ fn a_cancellation_while_the_loop_is_awake_costs_no_syscall() {
 #[test]
 fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut random = Random::new(9);
     let (work, jobs) = mpsc::channel::<(Canceller, u64)>();
     let other = thread::spawn(move || {
@@ -606,7 +606,7 @@ fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
 #[test]
 fn a_loop_that_waits_for_something_else_runs_what_was_left_for_the_end_and_goes_on_waiting() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (context, canceller) = Context::background().with_cancel();
     let (tx, inbox) = reactor.channel(4).unwrap();
     // What ends the select is sent by the closure.
@@ -743,7 +743,7 @@ fn a_closure_may_drop_what_it_was_left_by() {
 #[test]
 fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellation() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (cancellers, to_cancel) = mpsc::channel::<Canceller>();
     let other = thread::spawn(move || {
@@ -900,7 +900,7 @@ fn an_instant_is_no_deadline_on_a_virtual_clock() {
         assert_eq!(context.with_deadline(Time::ZERO).0.err(), Some(ContextError::DeadlineExceeded));
     }
     // On a virtual clock that starts now, and on the real one, it is.
-    let reactor = Reactor::with_driver(Sim::starting_at(Time::now())).unwrap();
+    let reactor = support::on(Sim::starting_at(Time::now()));
     let (context, _canceller) = reactor.context().with_deadline(soon());
     let done = reactor.done(&context);
     assert_eq!(reactor.recv(&done).unwrap().error(), ContextError::DeadlineExceeded);

@@ -362,7 +362,7 @@ fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
 #[test]
 fn at_the_end_of_a_timeout_callbacks_run_once() {
     fn twice_at_most() -> (Reactor, Rc<Cell<u32>>) {
-        let reactor = Reactor::with_driver(Sim::new()).unwrap();
+        let reactor = support::on(Sim::new());
         let count = Rc::new(Cell::new(0));
         let counted = count.clone();
         let call = reactor.call_after(ms(1), move |cx| {
@@ -467,7 +467,7 @@ fn a_callback_armed_by_a_callback_runs_at_that_instant() {
 
 #[test]
 fn a_busy_callback_does_not_prolong_a_real_sleep() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let count = Rc::new(Cell::new(0));
     let counted = count.clone();
     let call = reactor.call_after(Duration::ZERO, move |cx| {
@@ -540,7 +540,7 @@ fn posts_of_the_turn_run_before_nothing_is_said() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn an_embedded_turn_leaves_no_post_unheard() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let outer = pollmux::sys::Poller::new().unwrap();
     outer.register(&inner, 0, pollmux::sys::Interest::READABLE, pollmux::sys::Mode::Edge).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, SendError};
 use pollmux::sources::BeforeSleep;
-use pollmux::{Events, Inbox, Reactor, Select, Source, Time, Timer, never, select};
+use pollmux::{Events, Inbox, Select, Source, Time, Timer, never, select};
 
 use support::{ms, simulated, timed};
 
@@ -151,7 +151,7 @@ fn a_send_case_holds_room_until_it_is_completed_or_dropped() {
 
 #[test]
 fn a_send_case_is_woken_when_there_is_room() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, rx) = channel::bounded(1);
     tx.send(0).unwrap();
     let outbox = reactor.register(tx).unwrap();
@@ -169,11 +169,11 @@ fn a_send_case_is_woken_when_there_is_room() {
 
 #[test]
 fn a_rendezvous_takes_part_at_both_ends() {
-    let here = Reactor::new().unwrap();
+    let here = support::reactor();
     let (tx, rx) = channel::bounded::<u32>(0);
     let outbox = here.register(tx).unwrap();
     let there = std::thread::spawn(move || {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let inbox = reactor.register(rx).unwrap();
         let mut select = Select::new(&reactor);
         select.recv(&inbox);
@@ -468,6 +468,7 @@ impl Source for Sleeps {
 
 #[test]
 fn an_offer_does_not_wake_its_own_reactor() {
+    support::exact("counts sleeps");
     let (sim, reactor) = simulated();
     let (sender, receiver) = channel::bounded::<u8>(0);
     let (outbox, inbox) = (reactor.register(sender).unwrap(), reactor.register(receiver).unwrap());

@@ -76,7 +76,7 @@ fn settle(outer: &mut Outer, inner: &Embedded) {
 }
 
 fn embedded(mode: Mode) -> (Reactor, Embedded, Outer) {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let outer = Outer::around(&inner, mode);
     (reactor, inner, outer)
@@ -209,7 +209,7 @@ fn a_message_from_the_same_thread_raises_the_fd() {
 #[test]
 fn a_message_sent_before_the_embedding_is_found() {
     for mode in MODES {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(4).unwrap();
         let due = reactor.after(Duration::ZERO);
         tx.send(1).unwrap();
@@ -553,7 +553,7 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
 fn two_reactors_live_in_one_outer_loop() {
     let _dog = dog();
     for mode in MODES {
-        let reactors = [Reactor::new().unwrap(), Reactor::new().unwrap()];
+        let reactors = [support::reactor(), support::reactor()];
         let inners = [reactors[0].embed().unwrap(), reactors[1].embed().unwrap()];
         let outer = Poller::new().unwrap();
         outer.register(&inners[0], 0, Interest::READABLE, mode).unwrap();
@@ -745,7 +745,7 @@ fn to_embed_twice_is_an_error_and_to_embed_again_is_not() {
 
 #[test]
 fn virtual_time_cannot_be_embedded() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     for _ in 0..2 {
         assert_eq!(reactor.embed().unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
@@ -816,7 +816,7 @@ fn an_embedding_outlives_its_reactor_as_an_error() {
 fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
     let _dog = dog();
     for mode in MODES {
-        let reactor = Reactor::builder().slack(HOUR).build().unwrap();
+        let reactor = support::build(Reactor::builder().slack(HOUR));
         let inner = reactor.embed().unwrap();
         let mut outer = Outer::around(&inner, mode);
         let relaxed = reactor.after(ms(1));
@@ -862,7 +862,7 @@ fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
 // embedded.
 
 fn on_native() -> Reactor {
-    Reactor::new().unwrap()
+    support::reactor()
 }
 
 #[cfg(feature = "mio")]

@@ -22,7 +22,7 @@ use socket2::SockRef;
 use support::{Hooked, Hooks, Waiting, close, dog, on_wait, pair, set_nonblocking, spawn};
 
 fn reactor() -> Reactor {
-    Reactor::new().unwrap()
+    support::reactor()
 }
 
 fn tcp() -> (TcpStream, TcpStream) {
@@ -112,7 +112,7 @@ fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
 #[test]
 fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
     // After the first one no look but those that are needed.
-    let reactor = Reactor::builder().poll_interval(Duration::from_secs(3600)).build().unwrap();
+    let reactor = support::build(Reactor::builder().poll_interval(Duration::from_secs(3600)));
     let (mut theirs, ours) = pair();
     let ours = reactor.fd(ours, Interest::BOTH).unwrap();
     ours.set_interest(Interest::READABLE).unwrap();
@@ -416,7 +416,7 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
         }
     }
 
-    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let virtual_time = support::on(Sim::new());
     let failed = virtual_time.fd(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
     let handle = reactor.handle();
@@ -457,6 +457,7 @@ fn a_number_that_is_used_again_inside_one_batch_gets_no_event_of_the_dead() {
 
 #[test]
 fn a_duplicate_that_stays_open_does_not_keep_a_dropped_one_firing() {
+    support::exact("counts waits");
     let reactor = reactor();
     let (mut theirs, ours) = pair();
     let duplicate = ours.try_clone().unwrap();
@@ -515,7 +516,7 @@ fn more_are_ready_than_a_batch_holds_and_each_is_reported_once() {
 
 #[test]
 fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
-    let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
+    let reactor = support::build(Reactor::builder().poll_interval(Duration::ZERO));
     let (mut theirs, ours) = pair();
     let fd = reactor.fd(ours, Interest::READABLE).unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -577,7 +578,7 @@ fn what_became_ready_a_moment_ago_is_seen_by_a_look_that_does_not_wait() {
 
 #[test]
 fn a_default_beside_channels_and_timers_costs_no_look_at_the_fds() {
-    let reactor = Reactor::builder().poll_interval(Duration::from_secs(3600)).build().unwrap();
+    let reactor = support::build(Reactor::builder().poll_interval(Duration::from_secs(3600)));
     let (_theirs, ours) = pair();
     let ours = reactor.fd(ours, Interest::READABLE).unwrap();
     let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
@@ -770,6 +771,7 @@ fn a_select_chooses_a_one_shot_once() {
 
 #[test]
 fn a_nested_wait_takes_no_report_from_a_batch() {
+    support::exact("counts what one look finds");
     let reactor = reactor();
     let mut fds = Vec::new();
     for key in 0..4 {
@@ -807,7 +809,7 @@ fn a_flood_of_ready_fds_starves_nobody() {
     const FLOOD: usize = 200;
     const ROOM: usize = 8;
     for batch in [1, 16, 1_024] {
-        let reactor = Reactor::builder().fd_batch(batch).build().unwrap();
+        let reactor = support::build(Reactor::builder().fd_batch(batch));
         let fds = flood(&reactor, FLOOD);
         let mut events = Events::with_capacity(ROOM);
         let (tx, rx) = pollmux::channel::bounded(1);
@@ -846,7 +848,8 @@ fn a_flood_of_ready_fds_starves_nobody() {
 
 #[test]
 fn a_look_takes_a_batch_at_most() {
-    let reactor = Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO).build().unwrap();
+    support::exact("counts looks");
+    let reactor = support::build(Reactor::builder().fd_batch(10).poll_interval(Duration::ZERO));
     let fds = flood(&reactor, 100);
     let found = || fds.iter().filter(|(_, fd)| !fd.readiness().is_empty()).count();
     let mut before = 0;
@@ -864,10 +867,11 @@ fn a_look_takes_a_batch_at_most() {
 #[test]
 #[cfg(not(flat))]
 fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
+    support::exact("counts looks");
     use pollmux::sys;
     let _dog = dog();
     for (unwanted, drained) in [(20, 0), (0, 20), (10, 10)] {
-        let reactor = Reactor::builder().fd_batch(1).build().unwrap();
+        let reactor = support::build(Reactor::builder().fd_batch(1));
         let unwanted = flood(&reactor, unwanted);
         unwanted.iter().for_each(|(_, fd)| fd.set_interest(Interest::NONE).unwrap());
         let mut fds: Vec<_> = (0..=drained)
@@ -1161,7 +1165,7 @@ fn registering_as_nonblocking_sets_the_shared_flag() {
 #[test]
 fn a_failed_registration_leaves_the_flag_alone() {
     let reactor = reactor();
-    let virtual_time = Reactor::with_driver(Sim::new()).unwrap();
+    let virtual_time = support::on(Sim::new());
     let (mut theirs, ours) = accepted();
     let level = reactor.fd_with_mode(&ours, Interest::READABLE, Mode::Level).unwrap();
     let failed = reactor.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
@@ -1184,7 +1188,7 @@ fn files_that_never_block_need_no_flag() {
     #[cfg(not(flat))]
     {
         let poller = pollmux::sys::Poller::new().unwrap();
-        let inner = Reactor::new().unwrap();
+        let inner = support::reactor();
         let poller = reactor.fd(&poller, Interest::READABLE).unwrap();
         let inner = reactor.fd(inner.embed().unwrap(), Interest::READABLE).unwrap();
         not_ready(&reactor, &poller);

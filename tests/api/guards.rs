@@ -13,12 +13,12 @@ use std::time::Duration;
 use pollmux::channel::{self, Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 use pollmux::sys::{self, Interest, Mode, Poller, Readiness};
 use pollmux::{
-    Embedded, Events, Handle, Inbox, Outbox, Reactor, Select, Sim, SimWorld, Source,
+    Embedded, Events, Handle, Inbox, Outbox, Reactor, Select, Sim, SimWorld, Source, Timer,
     driver::{Driver, Native, ReadyFds, WakeWindow},
     select,
     sources::BeforeSleep,
 };
-use support::{Hooked, Hooks, Waiting, dog, ms, scripted, scripted_reactor};
+use support::{Hooked, Hooks, Waiting, at, dog, ms, scripted, scripted_reactor, secs};
 
 /// Runs `f`, which must panic with a `Planned`.
 #[track_caller]
@@ -379,6 +379,76 @@ fn a_driver_that_cannot_arm_fails_an_embedded_turn() {
     assert_eq!(embedded.turn().unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
 
+/// The first arms are interrupted.
+struct Interrupted(u32);
+
+impl Hooks<Native> for Interrupted {
+    fn arm(&mut self, native: &mut Native, deadline: WakeWindow) -> io::Result<()> {
+        match self.0.checked_sub(1) {
+            Some(left) => self.0 = left,
+            None => return native.arm(deadline),
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+}
+
+#[test]
+#[cfg_attr(flat, ignore = "such a kqueue cannot be waited for")]
+fn an_interrupted_arm_of_a_driver_is_made_again() {
+    let _dog = dog();
+    for (times, armed) in [(1, true), (16, true), (17, false)] {
+        let driver = Hooked(Native::new().unwrap(), Interrupted(times));
+        let reactor = Reactor::with_driver(driver).unwrap();
+        let (handle, embedded) = (reactor.handle(), reactor.embed().unwrap());
+        let timer = handle.after(ms(1));
+        let turned = embedded.turn();
+        assert!(armed || turned.unwrap_err().kind() == io::ErrorKind::Interrupted);
+        // A turn that failed is owed another one, which makes the arm.
+        let poller = Poller::new().unwrap();
+        poller.register(&embedded, 0, Interest::READABLE, Mode::Level).unwrap();
+        let mut events = sys::PollEvents::with_capacity(1);
+        while timer.try_take().is_none() {
+            poller.wait(&mut events, None).unwrap();
+            embedded.turn().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_says_it_was_interrupted_ends_no_wait() {
+    type Way = fn(&Reactor, &Timer) -> bool;
+    let ways: [Way; 7] = [
+        |reactor, timer| select! { reactor; recv(timer) -> _ => true },
+        |reactor, timer| {
+            select! { reactor; recv(timer) -> _ => true, default(secs(1)) => false }
+        },
+        |reactor, timer| reactor.recv(timer).is_ok(),
+        |reactor, timer| reactor.recv_timeout(timer, secs(1)).unwrap().is_some(),
+        |reactor, timer| {
+            let mut select = Select::new(reactor);
+            select.recv(timer);
+            select.wait().unwrap().recv(timer).is_some()
+        },
+        |reactor, timer| {
+            reactor.wait(&mut Events::with_capacity(1)).unwrap();
+            timer.try_take().is_some()
+        },
+        |reactor, timer| {
+            reactor.sleep_blocking(ms(10)).unwrap();
+            timer.try_take().is_some()
+        },
+    ];
+    for way in ways {
+        let (sim, reactor, script) = scripted_reactor();
+        let timer = reactor.after(ms(10));
+        for _ in 0..5 {
+            script.on_sleep(|| Err(io::ErrorKind::Interrupted.into()));
+        }
+        assert!(way(&reactor, &timer));
+        assert_eq!((script.sleeps(), sim.now()), (6, at(10)));
+    }
+}
+
 #[test]
 fn what_a_driver_found_before_it_panicked_is_found() {
     let (guest, inside) = guest();
@@ -538,7 +608,7 @@ fn the_end_of_an_embedding_inside_the_wait_ends_no_sleep() {
 
 #[test]
 fn an_attached_sender_rings_also_when_its_user_panics() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let (tx, rx) = std::sync::mpsc::channel();
     let tx = notifier.attach(tx);
@@ -555,7 +625,7 @@ fn an_attached_sender_rings_also_when_its_user_panics() {
 
 #[test]
 fn a_foreign_channel_that_panics_once_keeps_its_message() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let (tx, rx) = std::sync::mpsc::channel();
     let tx = notifier.attach(tx);
@@ -582,7 +652,7 @@ fn forgets<R>(select: &mut Select<'_>, then: impl FnOnce(&mut Select<'_>) -> R) 
 #[test]
 fn the_permit_of_a_forgotten_choice_comes_back() {
     let (tx, rx) = channel::bounded(1);
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let outbox = reactor.register(tx.clone()).unwrap();
     let mut select = Select::new(&reactor);
     let index = select.send(&outbox);

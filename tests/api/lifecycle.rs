@@ -148,7 +148,7 @@ fn an_inbox_at_its_end_outlives_its_reactor_too() {
 fn senders_on_other_threads_outlive_a_native_reactor() {
     let _dog = dog();
     for _ in 0..100 {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(2).unwrap();
         let sender = thread::spawn(move || {
             let mut sent = 0;
@@ -244,7 +244,7 @@ const FDS: usize = if cfg!(epoll) {
 fn every_fd_is_closed_on_exec() {
     alone!();
     let before = fds();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut made = fds();
     made.retain(|fd, _| !before.contains_key(fd));
     assert_eq!(made.len(), FDS, "{made:?}");
@@ -271,7 +271,7 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
     let before = fds();
     let mut kept = Vec::new();
     for n in 0..10_000 {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         if n % 100 == 0 {
             // What outlives it does not hold its fds either.
             let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
@@ -325,7 +325,7 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
         }
     }
     // To embed takes one more, and the reactor goes on without it.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let with_reactor = fds();
     let former = set_fd_limit(first[FDS]);
     let failed = reactor.embed();
@@ -343,7 +343,7 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
 #[test]
 fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
     alone!();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(HOUR);
     let mut events = Events::with_capacity(1);
@@ -374,9 +374,10 @@ fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
 
 #[test]
 fn signals_shorten_no_wait() {
+    support::exact("counts arms");
     alone!();
     let d = Duration::from_millis(300);
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (_tx, inbox) = reactor.channel::<u8>(1).unwrap();
     let timer = reactor.timer();
     let mut events = Events::with_capacity(1);
@@ -436,7 +437,7 @@ fn signals_shorten_no_wait() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn signals_swallow_no_wake_up() {
     alone!();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let embedded = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();

@@ -10,7 +10,7 @@ use support::scripted_reactor;
 
 #[test]
 fn many_rings_are_heard_as_one() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     for _ in 0..5 {
         notifier.notify();
@@ -21,7 +21,7 @@ fn many_rings_are_heard_as_one() {
 
 #[test]
 fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs_one() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (notifier, notified) = reactor.notifier();
     let before = reactor.stats();
     for _ in 0..1_000 {
@@ -54,7 +54,7 @@ fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs
 #[test]
 fn no_message_of_a_foreign_channel_is_lost_with_four_senders_and_a_ticker() {
     const EACH: u32 = 20_000;
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, rx) = mpsc::channel();
     let (notifier, notified) = reactor.notifier();
     let tx = notifier.attach(tx);
@@ -86,7 +86,7 @@ fn no_message_of_a_foreign_channel_is_lost_with_four_senders_and_a_ticker() {
 
 #[test]
 fn what_was_sent_before_the_source_was_made_is_received() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (tx, rx) = mpsc::channel();
     tx.send(1).unwrap();
     let (_notifier, notified) = reactor.notifier();
@@ -97,7 +97,7 @@ fn what_was_sent_before_the_source_was_made_is_received() {
 
 #[test]
 fn dropping_the_attached_sender_rings_after_the_sender_is_gone() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, rx) = mpsc::channel::<()>();
     let (notifier, notified) = reactor.notifier();
     let tx = notifier.attach(tx);
@@ -111,7 +111,7 @@ fn dropping_the_attached_sender_rings_after_the_sender_is_gone() {
 
 #[test]
 fn wait_reports_a_bell_once_until_it_is_rung_again() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let notified = notified.with_key(3);
     let mut events = Events::with_capacity(4);
@@ -129,7 +129,7 @@ fn wait_reports_a_bell_once_until_it_is_rung_again() {
 
 #[test]
 fn a_bell_outlives_its_reactor_and_is_inert() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (notifier, notified) = reactor.notifier();
     drop(reactor);
     notifier.notify();
@@ -149,7 +149,7 @@ fn with_messages(
 
 #[test]
 fn a_message_sent_before_the_source_is_found_by_wait() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (_tx, source) = with_messages(&reactor, 2);
     let mut events = Events::with_capacity(4);
     for n in 0..2 {
@@ -166,7 +166,7 @@ fn a_message_sent_before_the_source_is_found_by_wait() {
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_message_sent_before_the_source_makes_the_fd_readable() {
     use pollmux::sys::{self, Interest, Mode, Poller};
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();
     outer.register(&inner, 0, Interest::READABLE, Mode::Edge).unwrap();
@@ -180,7 +180,7 @@ fn a_message_sent_before_the_source_makes_the_fd_readable() {
 
 #[test]
 fn what_a_select_leaves_is_found_by_wait() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (_tx, source) = with_messages(&reactor, 3);
     let mut events = Events::with_capacity(4);
     select! { reactor; recv(source) -> n => assert_eq!(n, 0) }
@@ -212,7 +212,7 @@ fn what_a_select_leaves_is_found_by_wait() {
 
 #[test]
 fn a_set_does_not_choose_an_empty_foreign_channel() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let (tx, rx) = mpsc::channel();
     let source = notified.receiving(|| rx.try_recv().ok());

@@ -17,7 +17,7 @@ use pollmux::{
 use support::ms;
 
 fn reactor() -> Reactor {
-    Reactor::new().unwrap()
+    support::reactor()
 }
 
 /// `None` on kqueue, where no kernel has such timers.
@@ -242,7 +242,7 @@ fn it_is_listed_with_its_maker_and_outlives_its_reactor_inert() {
 
 #[test]
 fn a_driver_without_fds_says_so() {
-    let reactor = Reactor::with_driver(Sim::new()).unwrap();
+    let reactor = support::on(Sim::new());
     let error = reactor.os_timer().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
     assert_eq!(reactor.stats().live, 0);

@@ -98,7 +98,7 @@ fn a_blocked_send_case_gets_a_used_permit() {
 fn a_used_permit_wakes_another_reactor() {
     let _dog = dog();
     // Two reactors on two threads send through one channel.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, rx) = channel::bounded::<u32>(20_000);
     let outbox = reactor.register(tx.clone()).unwrap();
     let mut sets: Vec<_> = (0..MOST)
@@ -110,7 +110,7 @@ fn a_used_permit_wakes_another_reactor() {
         })
         .collect();
     let other = std::thread::spawn(move || {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let outbox = reactor.register(tx).unwrap();
         select! { reactor; send(outbox, 9) -> sent => assert!(sent.is_ok()) }
     });

@@ -75,7 +75,7 @@ impl Source for Raised {
 
 /// A reactor in an outer loop, which has nothing to do at first.
 fn embedded(mode: Mode) -> (Reactor, Embedded, Poller) {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();
     outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
@@ -172,7 +172,7 @@ fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_
     const THREADS: usize = 4;
     const EACH: u64 = 10_000;
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let next = Arc::new(Mutex::new([0u64; THREADS]));
     for poster in 0..THREADS {
         let (remote, next) = (reactor.remote(), next.clone());
@@ -266,7 +266,7 @@ fn a_post_wakes_whatever_sleeps() {
     ];
     thread_local!(static PULL: Cell<Option<TimerId>> = const { Cell::new(None) });
     for (name, sleep) in sleeps {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let remote = reactor.remote();
         let poster = thread::spawn(move || {
             for _ in 0..3 {
@@ -368,7 +368,7 @@ fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
     assert_eq!((inbox.try_recv(), timer.try_take()), (Ok(3), Some(at(0))));
     // Nor does it keep real time from going on.
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     endless(&reactor.remote(), &log);
     let timer = reactor.timer();
     let waits: [&dyn Fn(); 2] = [&|| reactor.sleep_blocking(ms(2)).unwrap(), &|| {
@@ -615,7 +615,7 @@ fn a_post_that_races_with_the_reactors_drop_is_run_dropped_or_given_back_and_nev
     let token = Arc::new(());
     let mut given_back = 0;
     for round in 0..200 {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let (remote, held) = (reactor.remote(), token.clone());
         let (ready, go) = mpsc::channel();
         let poster = thread::spawn(move || {
@@ -643,7 +643,7 @@ fn a_post_that_races_with_the_reactors_drop_is_run_dropped_or_given_back_and_nev
 #[test]
 fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (remote, far) = (reactor.remote(), reactor.after(HOUR));
     let waker = remote.clone();
     let other = thread::spawn(move || {
@@ -760,7 +760,7 @@ fn no_wake_of_a_loop_about_to_sleep_is_lost() {
     const LIMIT: Duration = Duration::from_secs(60);
     let _dog = dog();
     // It sleeps whenever it has nothing to do: that is the point.
-    let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
+    let reactor = support::build(Reactor::builder().spin(Spin::Off));
     let (remote, far) = (reactor.remote(), reactor.after(HOUR));
     let (shared, raised) = Raised::new();
     let heard = Arc::new(AtomicU64::new(0));
@@ -853,7 +853,7 @@ fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
 #[test]
 fn a_remote_pulls_a_timer_earlier_while_the_loop_sleeps_for_it() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     for _ in 0..10 {
         let (timer, remote) = (reactor.after(HOUR), reactor.remote());
         let id = timer.id();
@@ -1065,7 +1065,7 @@ fn stop_reset_and_wake_allocate_nothing() {
 
 #[test]
 fn a_turn_without_posts_makes_no_syscall_and_posts_to_a_loop_that_is_awake_make_none() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (remote, timer) = (reactor.remote(), reactor.after(HOUR));
     let before = reactor.stats();
     for _ in 0..1_000 {
@@ -1111,7 +1111,7 @@ impl<F: Fn()> Source for AsksThenSends<F> {
 #[test]
 fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(Duration::from_secs(60));
     let (remote, id, asked) = (reactor.remote(), timer.id(), Cell::new(false));

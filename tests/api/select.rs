@@ -172,7 +172,7 @@ fn a_source_that_is_named_twice_has_two_chances() {
 fn an_inbox_in_two_cases_is_waited_for_once_and_received_once() {
     let _dog = dog();
     let all = rounds(500);
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let sender = thread::spawn(move || (0..all).for_each(|n| tx.send(n).unwrap()));
     for expected in 0..all {
@@ -267,7 +267,7 @@ fn default_never_runs_while_a_case_is_ready() {
 
     // What another thread says it has sent is there.
     let all = rounds(250);
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (go, gone) = channel::bounded::<()>(1);
     let (done, said) = channel::bounded(1);
@@ -431,7 +431,7 @@ fn default_with_a_huge_timeout_waits_for_ever() {
 #[test]
 fn default_with_a_timeout_is_never_early_in_real_time() {
     // Wall time: what is tested is the kernel's clock against the timeout.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let nothing = never::<()>();
     for micros in [0, 1, 30, 999, 1_000, 4_321] {
         let timeout = Duration::from_micros(micros);
@@ -777,7 +777,7 @@ fn sources_may_be_values_references_and_boxes() {
     }
     select! { reactor; recv(&&Rc::new(Box::new(reactor.at(at(10))))) -> t => assert_eq!(t, at(10)) }
     // And the reactor may be given in as many ways.
-    let (handle, shared) = (reactor.handle(), Rc::new(Reactor::with_driver(Sim::new()).unwrap()));
+    let (handle, shared) = (reactor.handle(), Rc::new(support::on(Sim::new())));
     select! { handle; recv(node.timer) -> _ => unreachable!(), default => {} }
     select! { &handle; recv(node.timer) -> _ => unreachable!(), default => {} }
     select! { &reactor; recv(node.timer) -> _ => unreachable!(), default => {} }
@@ -1044,7 +1044,7 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
         }
     }
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     for place in [At::Ready, At::Take, At::Before, At::After] {
         let bad = Bad(place);
@@ -1380,7 +1380,7 @@ fn a_busy_channel_does_not_hide_a_due_timer() {
 #[test]
 fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
     // Wall time, because it is the cheap look at the clock of a busy turn that could be late.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.timer();
     // Whether the first select that began when the timer was due has seen that.
@@ -1438,7 +1438,7 @@ fn an_inbox_and_a_timer_that_are_always_ready_share_the_turns() {
 
 #[test]
 fn turns_with_something_to_do_make_no_syscall_and_do_not_sleep() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (_tx, inbox) = holding(&reactor, 0..64);
     let timer = reactor.timer();
     let before = reactor.stats();
@@ -1457,7 +1457,7 @@ fn turns_with_something_to_do_make_no_syscall_and_do_not_sleep() {
 
 #[test]
 fn a_ready_source_of_another_reactor_is_refused_and_loses_nothing() {
-    let (here, there) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let (here, there) = (support::reactor(), support::reactor());
     let (tx, inbox) = there.channel(1).unwrap();
     tx.send(7).unwrap();
     select! { here;
@@ -1469,7 +1469,7 @@ fn a_ready_source_of_another_reactor_is_refused_and_loses_nothing() {
 
 #[test]
 fn a_select_on_a_dropped_reactor_is_refused_even_if_a_message_is_there() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let handle = reactor.handle();
     let (tx, inbox) = reactor.channel(1).unwrap();
     tx.send(7).unwrap();

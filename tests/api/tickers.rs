@@ -196,7 +196,7 @@ fn ticks_do_not_drift_on_any_path_that_polls() {
 #[test]
 fn ticks_do_not_drift_by_the_wall_clock_and_are_never_early() {
     // Real time: the kernel's timer is late by something every time, and that must not add up.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let ticker = reactor.every(ms(1)).unwrap();
     let first = ticker.deadline().unwrap();
     let mut grid = 0;
@@ -725,7 +725,7 @@ fn every_at_begins_at_once_later_or_in_the_past_and_keeps_to_that_grid() {
 
 #[test]
 fn every_at_takes_an_instant() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let first = std::time::Instant::now() + ms(2);
     let ticker = reactor.every_at(first, ms(1_000)).unwrap();
     select! { reactor; recv(ticker) -> _ => assert!(std::time::Instant::now() >= first) }

@@ -46,7 +46,7 @@ fn a_virtual_clock_that_starts_now_takes_instants() {
 fn a_timer_is_never_early_by_the_wall_clock() {
     // Real time is the point: the kernel's timer and two conversions between clocks lie between
     // arming and receiving.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let timer = reactor.timer();
     let mut events = Events::with_capacity(4);
     let rounds =
@@ -110,7 +110,7 @@ fn a_timer_is_never_early_and_exact_in_virtual_time() {
 fn a_zero_or_past_deadline_is_due_in_the_next_select_even_with_default() {
     let past = Instant::now();
     let (_sim, virtual_time) = simulated_from(Time::now() + ms(1));
-    for reactor in [Reactor::new().unwrap(), virtual_time] {
+    for reactor in [support::reactor(), virtual_time] {
         let timer = reactor.timer();
         // Often: a clock that is read 30 ns late now and then would be found.
         for _ in 0..50_000 {
@@ -185,7 +185,7 @@ fn a_duration_too_long_to_count_means_never() {
 
 #[test]
 fn an_instant_too_far_ahead_means_never() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let far = Instant::now()
         .checked_add(Duration::from_secs(1 << 40))
         .expect("Instants reach further here");
@@ -212,7 +212,7 @@ fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
     assert_eq!((failed, sim.now()), (io::ErrorKind::Deadlock, at(5)));
 
     // The same through the kernel's timer.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (never, timer) = (reactor.after(Duration::MAX), reactor.after(ms(3)));
     select! { reactor; recv(never) -> _ => unreachable!(), recv(timer) -> _ => {} }
     let before = reactor.stats();
@@ -563,7 +563,8 @@ fn a_million_resets_make_no_more_than_one_entry() {
 
 #[test]
 fn re_arming_later_gives_the_kernel_nothing() {
-    let reactor = Reactor::new().unwrap();
+    support::exact("counts arms");
+    let reactor = support::reactor();
     let bell = Bell::new(&reactor);
     let timer = reactor.after(ms(100_000));
     bell.sleep(&reactor);
@@ -583,7 +584,8 @@ fn re_arming_later_gives_the_kernel_nothing() {
 
 #[test]
 fn re_arming_earlier_arms_the_kernel_once_and_only_when_the_loop_blocks() {
-    let reactor = Reactor::new().unwrap();
+    support::exact("counts arms");
+    let reactor = support::reactor();
     let bell = Bell::new(&reactor);
     let timer = reactor.after(ms(1_000_000));
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -607,7 +609,7 @@ fn re_arming_earlier_arms_the_kernel_once_and_only_when_the_loop_blocks() {
 fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
     // Real time: it is the kernel's timer that goes off too early.
     let costs = || {
-        let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
+        let reactor = support::build(Reactor::builder().spin(Spin::Off));
         let (tx, inbox) = reactor.channel(1).unwrap();
         let timer = reactor.after(ms(30));
         let sender = thread::spawn(move || {
@@ -630,7 +632,7 @@ fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
 
 #[test]
 fn stopping_gives_the_kernel_nothing() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let bell = Bell::new(&reactor);
     let timers: Vec<Timer> = (0..100).map(|i| reactor.after(ms(100_000 + i))).collect();
     bell.sleep(&reactor);
@@ -644,7 +646,7 @@ fn stopping_gives_the_kernel_nothing() {
 
 #[test]
 fn a_due_timer_is_never_given_to_the_kernel() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let timer = reactor.timer();
     for _ in 0..100 {
         timer.reset_at(Time::ZERO);
@@ -655,7 +657,7 @@ fn a_due_timer_is_never_given_to_the_kernel() {
 
 #[test]
 fn a_timer_that_a_post_has_made_due_is_never_given_to_the_kernel() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (remote, timer) = (reactor.remote(), reactor.timer());
     for _ in 0..100 {
         remote.reset(timer.id(), Duration::ZERO).unwrap();
@@ -932,7 +934,7 @@ fn a_timer_re_armed_to_zero_starves_nobody() {
 #[test]
 fn a_zero_timer_does_not_starve_real_timers() {
     // Real time: on a virtual clock nothing would move while the zero timer is due.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (zero, other) = (reactor.after(Duration::ZERO), reactor.timer());
     let mut zeros = 0;
     loop {

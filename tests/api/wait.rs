@@ -550,7 +550,7 @@ fn wait_timeout_gives_up_after_exactly_the_timeout_in_virtual_time() {
 #[test]
 fn wait_timeout_is_never_early_by_the_wall_clock() {
     // Real time is the point.
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut events = Events::with_capacity(4);
     for timeout in [0, 1, 10_000, 250_000, 1_000_000, 3_000_001].map(Duration::from_nanos) {
         for _ in 0..5 {
@@ -564,7 +564,7 @@ fn wait_timeout_is_never_early_by_the_wall_clock() {
 
 #[test]
 fn try_wait_and_zero_timeouts_make_no_syscall() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = keyed(&reactor, 1);
     let _timer = reactor.after(Duration::from_secs(3600));
     let mut events = Events::with_capacity(4);
@@ -737,7 +737,7 @@ fn channels_that_select_does_not_mention_are_reported_by_wait_afterwards() {
 
 #[test]
 fn a_message_from_another_thread_ends_the_wait() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = keyed(&reactor, 1);
     let sender = thread::spawn(move || {
         for n in 0..5 {
@@ -765,7 +765,7 @@ fn a_message_from_another_thread_ends_the_wait() {
 fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
     const SENDERS: u32 = 4;
     const EACH: u32 = 3_000;
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let channels: Vec<_> = (0..SENDERS).map(|key| keyed(&reactor, u64::from(key))).collect();
     let (senders, inboxes): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
     for tx in senders {
@@ -814,7 +814,7 @@ fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
 fn a_ping_pong_through_wait_never_hangs() {
     // Each hop is a sleep and a wake-up, or the race between the two.
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (tx, inbox) = keyed(&reactor, 1);
     let (back, pings) = channel::bounded::<u32>(1);
     let echo = thread::spawn(move || pings.iter().for_each(|n| tx.send(n).unwrap()));

@@ -14,13 +14,13 @@ pub fn ms(n: u64) -> Duration {
 }
 
 pub fn reactor() -> Reactor {
-    Reactor::new().unwrap()
+    ::support::reactor()
 }
 
 /// A reactor on a virtual clock, and the clock.
 pub fn sim() -> (Reactor, Sim) {
     let sim = Sim::new();
-    (Reactor::with_driver(sim.clone()).unwrap(), sim)
+    (::support::on(sim.clone()), sim)
 }
 
 /// What the source gives next.

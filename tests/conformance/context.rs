@@ -227,7 +227,7 @@ fn who_waits_for_the_child_may_cancel_the_parent_and_the_other_way_round() {
         let (parent, cancel_parent) = Context::background().with_cancel();
         let (child, cancel_child) = parent.with_cancel();
         let other = thread::spawn(move || {
-            let reactor = Reactor::new().unwrap();
+            let reactor = ::support::reactor();
             next(&reactor, &reactor.done(&parent));
             cancel_child.cancel();
         });

@@ -312,7 +312,7 @@ fn a_delay_beyond_all_time_never_ends() {
 #[test]
 fn nothing_overflows_at_the_end_of_time() {
     let sim = Sim::starting_at(Time::MAX - ms(100));
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let reactor = ::support::on(sim.clone());
     let ticker = reactor.every(ms(30)).unwrap();
     let (endless, last) = (reactor.every(Duration::MAX).unwrap(), reactor.after(ms(99)));
     let mut ticks = 0;

@@ -231,7 +231,7 @@ fn twenty_thousand_selects_do_not_allocate() {
         let (to, unused) = (reactor.register(tx).unwrap(), inbox::<u8>(&reactor, 1));
         let counted = other.clone();
         let receiver = thread::spawn(move || {
-            let reactor = Reactor::new().unwrap();
+            let reactor = ::support::reactor();
             let from = reactor.register(rx).unwrap();
             let (to, _rx) = outbox::<u32>(&reactor, 0);
             let turn = |n| {

@@ -302,7 +302,7 @@ fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
         let mut events = events();
         let (tx, inbox) = keyed(&reactor, 1, 0);
         let sender = thread::spawn(move || {
-            let reactor = Reactor::new().unwrap();
+            let reactor = ::support::reactor();
             let to = reactor.register(tx).unwrap();
             for n in 0..100 {
                 select! { reactor; send(to, n) -> sent => sent.unwrap() }
@@ -662,7 +662,7 @@ fn a_wait_takes_nothing_from_a_full_channel() {
 fn a_wait_that_fails_loses_nothing() {
     watched(|| {
         let sim = Sim::new();
-        let reactor = Reactor::with_driver(sim.clone()).unwrap();
+        let reactor = ::support::on(sim.clone());
         let (tx, inbox) = keyed(&reactor, 1, 1);
         let mut events = events();
         let failed = reactor.wait(&mut events).unwrap_err();

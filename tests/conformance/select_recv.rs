@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvError, Sender, TryRecvError};
-use pollmux::{Reactor, select};
+use pollmux::select;
 
 use crate::common::{LONG, ms, reactor};
 use crate::support::{inbox, watched};
@@ -714,7 +714,7 @@ fn a_receiver_moves_from_reactor_to_reactor() {
         for stage in 0..4 {
             // Each thread reads a part with a reactor of its own, then hands the rest over.
             rx = thread::spawn(move || {
-                let reactor = Reactor::new().unwrap();
+                let reactor = ::support::reactor();
                 let part = reactor.register(rx).unwrap();
                 for n in stage * 100..(stage + 1) * 100 {
                     select! { reactor; recv(part) -> got => assert_eq!(got, Ok(n)) }

@@ -125,7 +125,7 @@ fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
         let reactor = reactor();
         let (leaving, rx) = outbox(&reactor, 0);
         let leaver = thread::spawn(move || {
-            let reactor = Reactor::new().unwrap();
+            let reactor = ::support::reactor();
             let inbox = reactor.register(rx).unwrap();
             select! { reactor;
                 recv(inbox) -> n => assert_eq!(n, Ok(1)),
@@ -355,7 +355,7 @@ fn who_tries_to_send_in_a_loop_meets_who_waits() {
                 if round % 4 < 2 {
                     return rx.recv();
                 }
-                let reactor = Reactor::new().unwrap();
+                let reactor = ::support::reactor();
                 let inbox = reactor.register(rx).unwrap();
                 select! { reactor; recv(inbox) -> n => n }
             });
@@ -773,7 +773,7 @@ fn a_receiver_that_was_promised_a_value_and_gets_none_waits_on() {
                 if !recv_case {
                     return [rx.recv(), rx.recv()];
                 }
-                let reactor = Reactor::new().unwrap();
+                let reactor = ::support::reactor();
                 let inbox = reactor.register(rx).unwrap();
                 [(); 2].map(|()| select! { reactor; recv(inbox) -> n => n })
             });
@@ -878,7 +878,7 @@ fn room_that_is_given_back_wakes_a_sender_that_waits_for_it() {
             let sender = move || {
                 flag.store(true, Ordering::SeqCst);
                 if case {
-                    let reactor = Reactor::new().unwrap();
+                    let reactor = ::support::reactor();
                     let to = reactor.register(other).unwrap();
                     select! { reactor; send(to, 7) -> sent => sent.unwrap() }
                 } else {

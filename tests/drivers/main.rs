@@ -29,16 +29,23 @@ use pollmux::{
     driver::foreign::Events as ForeignEvents, driver::foreign::EventsId,
     driver::foreign::Queue as ForeignQueue, select,
 };
+use support::faulty::Faults;
 use support::{
     HOUR, Hooked, Hooks, Random, Storm, Waiting, allow_fds, alone, dog, ms, spawn, storm,
 };
 
 fn native() -> Reactor {
-    Reactor::new().unwrap()
+    support::reactor()
 }
 
 fn simulated() -> Reactor {
-    Reactor::with_driver(Sim::new()).unwrap()
+    support::on(Sim::new())
+}
+
+/// With faults, as all reactors of tests have with `POLLMUX_TEST_FAULTS`.
+fn faulty() -> Reactor {
+    let native = pollmux::driver::Native::new().unwrap();
+    Reactor::with_driver(support::faulty::faulty(native, Faults::new(3))).unwrap()
 }
 
 fn custom() -> Reactor {
@@ -134,6 +141,13 @@ mod on_sim {
     use super::*;
 
     in_any_time!(simulated);
+}
+
+mod on_a_faulty_driver {
+    use super::*;
+
+    in_any_time!(faulty);
+    in_real_time!(faulty);
 }
 
 mod on_a_driver_of_ones_own {

@@ -108,6 +108,34 @@ fn held_messages_wait_for_the_release_in_order() {
     assert_eq!(link.stats().in_flight(), 0);
 }
 
+#[test]
+fn a_release_keeps_the_order_of_the_link() {
+    // Ms until arrival, of a later message: sent with or after the release, on its way, held again.
+    for (seed, delay) in (0..40).flat_map(|seed| [0, 1, 5].map(|delay| (seed, delay))) {
+        let mut world = SimWorld::new(seed);
+        let (tx, rx) = channel::unbounded();
+        let link = world.link("a", "b", tx).with_delay(ms(delay)..=ms(delay));
+        keep_going(&world, ms(100));
+        world.hold("a", "b");
+        (0..3).for_each(|n| link.send(n));
+        world.run_for(ms(10) - ms(delay)).unwrap();
+        (3..6).for_each(|n| link.send(n)); // due at the release
+        world.run_for(ms(delay)).unwrap();
+        world.release("a", "b");
+        (6..9).for_each(|n| link.send(n));
+        if seed % 2 == 1 {
+            world.hold("a", "b");
+            world.run_for(ms(20)).unwrap();
+            assert_eq!(rx.try_iter().count(), 0);
+            world.release("a", "b");
+        }
+        (9..12).for_each(|n| link.send(n));
+        world.run_for(ms(20)).unwrap();
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), (0..12).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!((link.stats().delivered, link.stats().in_flight()), (12, 0));
+    }
+}
+
 // Members.
 
 #[test]

@@ -24,7 +24,7 @@ fn shell(script: &str) -> Child {
 #[test]
 fn the_end_of_a_child_ends_a_sleep_and_is_given_once() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let child = reactor.register(shell("read line; exit 7")).unwrap();
     assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
     let mut child = child;
@@ -40,7 +40,7 @@ fn the_end_of_a_child_ends_a_sleep_and_is_given_once() {
 #[test]
 fn one_that_has_ended_before_it_was_registered_is_ready() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut child = shell("exit 0");
     let mut end = String::new();
     child.stdout.take().unwrap().read_to_string(&mut end).unwrap();
@@ -51,7 +51,7 @@ fn one_that_has_ended_before_it_was_registered_is_ready() {
 #[test]
 fn a_hundred_children_are_each_told_apart() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let children: Vec<_> = (0..100u64)
         .map(|i| {
             reactor
@@ -79,7 +79,7 @@ fn a_hundred_children_are_each_told_apart() {
 #[test]
 fn a_killed_child_tells_the_signal() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let child = reactor.register(Command::new("sleep").arg("60").spawn().unwrap()).unwrap();
     let timeout = reactor.after(Duration::from_millis(5));
     let status = loop {
@@ -94,7 +94,7 @@ fn a_killed_child_tells_the_signal() {
 #[test]
 fn its_pipes_and_its_end_are_waited_for_together() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut child = reactor.register(shell("cat")).unwrap();
     let mut input = child.get_mut().stdin.take().unwrap();
     let output = child.get_mut().stdout.take().unwrap();
@@ -125,7 +125,7 @@ fn its_pipes_and_its_end_are_waited_for_together() {
 #[test]
 fn taken_back_or_dropped_the_child_runs_on() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let child = reactor.register(shell("read line; exit 3")).unwrap();
     let mut child = child.into_inner();
     assert_eq!(reactor.stats().live, 0);
@@ -140,7 +140,7 @@ fn a_driver_without_fds_gives_it_back_and_it_is_listed_by_others() {
     let simulated = Reactor::with_driver(Sim::new()).unwrap();
     let failed = simulated.register(shell("read line; exit 0")).unwrap_err();
     assert_eq!(failed.error().kind(), std::io::ErrorKind::Unsupported);
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut child = failed.into_inner();
     drop(child.stdin.take());
     let child = reactor.register(child).unwrap();
@@ -175,7 +175,7 @@ fn open_fds() -> usize {
 fn one_waited_for_gives_its_status_at_once() {
     alone!();
     let open = open_fds();
-    for reactor in [Reactor::new().unwrap(), Reactor::with_driver(Sim::new()).unwrap()] {
+    for reactor in [support::reactor(), Reactor::with_driver(Sim::new()).unwrap()] {
         let by_try_wait = {
             let mut child = shell("exit 4");
             while child.try_wait().unwrap().is_none() {
@@ -230,7 +230,7 @@ fn reuse(pid: u32, begin: impl Fn() -> Child) -> Option<Child> {
 #[test]
 fn a_reused_number_is_never_watched() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut child = waited(9);
     let Some(mut other) = reuse(child.id(), sleeper) else {
         eprintln!("skipped: only root may choose the number of a process");
@@ -253,7 +253,7 @@ fn a_reused_number_is_never_watched() {
 #[test]
 fn one_whose_status_others_took_is_an_error() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let says_so = |error: &io::Error, pid: u32| {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         let text = error.to_string();
@@ -292,7 +292,7 @@ fn with_ignored_sigchld_the_end_is_an_error() {
     alone!();
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut child = reactor.register(shell("read line; exit 1")).unwrap();
     assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none());
     drop(child.get_mut().stdin.take());
@@ -303,7 +303,7 @@ fn with_ignored_sigchld_the_end_is_an_error() {
 #[test]
 fn one_waited_for_while_registered_gives_its_status() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut child = reactor.register(shell("exit 8")).unwrap();
     assert_eq!(child.get_mut().wait().unwrap().code(), Some(8));
     child.kill().unwrap();
@@ -314,7 +314,7 @@ fn one_waited_for_while_registered_gives_its_status() {
 #[allow(unsafe_code)]
 fn a_stopped_child_has_not_ended() {
     let _dog = dog();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let child = reactor.register(sleeper()).unwrap();
     for signal in [libc::SIGSTOP, libc::SIGCONT, libc::SIGSTOP] {
         // SAFETY: the call takes no pointers, and the child has not been waited for.
@@ -360,7 +360,7 @@ fn a_refusal_of_the_container_is_unsupported() {
         // Not on the threads of the other tests.
         let thread = std::thread::spawn(move || {
             refuse_pidfds(errno);
-            let reactor = Reactor::new().unwrap();
+            let reactor = support::reactor();
             let failed = reactor.register(child).map(drop).unwrap_err();
             assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
             let text = failed.to_string();

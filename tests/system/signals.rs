@@ -22,7 +22,7 @@ use support::{Random, alone, rounds, set_nonblocking};
 /// must not end the process: somebody catches them all the time, but the one whose disposition is
 /// looked at.
 fn backstop() {
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     std::mem::forget(reactor.signals(&[Signal::USER1, Signal::USER2, Signal::HANGUP]).unwrap());
     std::mem::forget(reactor);
 }
@@ -57,7 +57,7 @@ const fn bit(signal: Signal) -> u64 {
 fn a_signal_ends_a_sleep_and_is_taken_once() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
     thread::spawn(|| {
         thread::sleep(Duration::from_millis(5)); // while the loop sleeps, most of the time
@@ -74,7 +74,7 @@ fn a_signal_ends_a_sleep_and_is_taken_once() {
 fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     // Which no other test sends to the process.
     let signals =
         reactor.signals(&[Signal::QUIT, Signal::ALARM, Signal::HANGUP]).unwrap().with_key(5);
@@ -99,7 +99,7 @@ fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
 fn a_handler_leaves_the_error_of_the_last_call_alone() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     assert!(std::fs::File::open("/there/is/no/such/file").is_err());
     // More than a pipe holds, where it is one.
@@ -114,7 +114,7 @@ fn a_handler_leaves_the_error_of_the_last_call_alone() {
 fn a_burst_is_never_lost() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     // Each one is answered before the next is sent: none may be missing.
     let (tx, rx) = std::sync::mpsc::channel();
@@ -135,7 +135,7 @@ fn a_burst_is_never_lost() {
 fn several_reactors_and_sets_are_each_told() {
     alone!();
     backstop();
-    let (a, b) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let (a, b) = (support::reactor(), support::reactor());
     let sets =
         [a.signals(&[Signal::USER1]).unwrap(), a.signals(&[Signal::USER1, Signal::USER2]).unwrap()];
     let other = b.signals(&[Signal::USER1]).unwrap();
@@ -160,7 +160,7 @@ fn many_that_come_at_one_instant_overflow_no_stack() {
     // SIGCONT takes back those that stop.
     let but = [SIGKILL, SIGSTOP, SIGCONT, SIGSEGV, SIGBUS, SIGFPE, SIGILL];
     let all: Vec<_> = Number::iterator().filter(|signal| !but.contains(signal)).collect();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let mut numbers: Vec<_> = all.iter().map(|&signal| Signal(signal as i32)).collect();
     numbers.sort();
     let signals = reactor.signals(&numbers).unwrap();
@@ -181,7 +181,7 @@ fn many_that_come_at_one_instant_overflow_no_stack() {
 fn every_real_time_signal_can_be_watched() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let numbers: Vec<_> = (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(Signal).collect();
     assert_eq!(numbers.last(), Some(&Signal(64)));
     let signals = reactor.signals(&numbers).unwrap();
@@ -213,7 +213,7 @@ fn no_mask_is_touched_and_children_start_as_they_would_have() {
         })
     };
     let (mask, before) = (status("/proc/thread-self/status", "SigBlk:"), of_child());
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let signals = reactor.signals(&[Signal::TERMINATE, Signal::INTERRUPT, Signal::CHILD]).unwrap();
     assert_eq!(status("/proc/thread-self/status", "SigBlk:"), mask);
     let caught = status("/proc/self/status", "SigCgt:");
@@ -233,7 +233,7 @@ fn the_last_one_dropped_restores_what_was() {
     backstop();
     let caught = || status("/proc/self/status", "SigCgt:") & bit(Signal::ALARM) != 0;
     assert!(!caught());
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let first = reactor.signals(&[Signal::ALARM, Signal::ALARM]).unwrap();
     let second = reactor.signals(&[Signal::ALARM]).unwrap();
     assert!(caught());
@@ -255,7 +255,7 @@ fn a_handler_that_somebody_took_away_is_put_back_by_the_next_one() {
     use nix::sys::signal::{SIGWINCH, SigHandler, signal};
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let first = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
     // SAFETY: there is no handler that could do something forbidden.
     unsafe { signal(SIGWINCH, SigHandler::SigDfl) }.unwrap();
@@ -282,7 +282,7 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
         }
     };
     let raise = |signal| signal_hook::low_level::raise(signal).unwrap();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     // Theirs, ours, and ours again.
     let told = others(first);
     for round in 0..3 {
@@ -313,7 +313,7 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
 fn a_thread_that_is_blocked_in_a_call_goes_on() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let signals = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
     let (mut theirs, mut ours) = UnixStream::pair().unwrap();
     let (tell, told) = std::sync::mpsc::channel();
@@ -343,7 +343,7 @@ fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_m
     let number = Signal(libc::SIGXFSZ);
     // SAFETY: the handler does nothing, or is what was there.
     let put = |action| unsafe { sigaction(Number::SIGXFSZ, &action) }.unwrap();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let (usual, ours) = (SaFlags::SA_RESTART | SaFlags::SA_ONSTACK, SaFlags::SA_SIGINFO);
     let table = [
         (SigHandler::SigDfl, SaFlags::empty(), usual),
@@ -377,11 +377,11 @@ fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_m
 fn watchers_come_and_go_while_signals_rain() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let stays = reactor.signals(&[Signal::USER2]).unwrap();
     let rain = thread::spawn(|| (0..20_000).for_each(|_| send(Signal::USER2)));
     while !rain.is_finished() {
-        let other = Reactor::new().unwrap();
+        let other = support::reactor();
         let comes = other.signals(&[Signal::USER2]).unwrap();
         other.recv_timeout(&comes, Duration::from_micros(50)).unwrap();
     }
@@ -393,7 +393,7 @@ fn watchers_come_and_go_while_signals_rain() {
 fn what_cannot_be_caught_is_refused_and_nothing_is() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let caught = status("/proc/self/status", "SigCgt:");
     let refused =
         [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
@@ -423,7 +423,7 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
 fn they_are_listed_and_outlive_their_reactor_inert() {
     alone!();
     backstop();
-    let reactor = Reactor::new().unwrap();
+    let reactor = support::reactor();
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     send(Signal::USER1);
     reactor.recv(&signals).unwrap();
@@ -540,7 +540,7 @@ fn no_set_waits_for_a_handler_that_stands_still() {
     for round in 0..3 {
         let set = SignalSet::new(&[number]).unwrap();
         let stands = StandsStill::begin(&set);
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         // Of the same signal and of another one, which comes meanwhile.
         let both = [Signal::USER1, Signal::USER2];
         drop(reactor.signals(&both).unwrap());
@@ -801,7 +801,7 @@ fn a_blocked_signal_is_an_error_that_helps() {
     backstop();
     let caught = status("/proc/self/status", "SigCgt:");
     let looks = move || {
-        let reactor = Reactor::new().unwrap();
+        let reactor = support::reactor();
         let mask = status("/proc/thread-self/status", "SigBlk:");
         let error = reactor.signals(&[Signal::QUIT, Signal::TERMINATE]).unwrap_err();
         let text = error.to_string();

@@ -6,6 +6,8 @@ use std::panic::{self, AssertUnwindSafe};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Fate {
     Arrives,
+    /// Arrives, in the order of its link.
+    IsNext,
     Lost,
 }
 

@@ -9,6 +9,7 @@ mod alloc;
 mod cpu;
 mod driver;
 mod drops;
+pub mod faulty;
 mod fds;
 mod hooks;
 mod process;
@@ -20,6 +21,7 @@ pub use alloc::{allocates_nothing, allocations, bytes, frees};
 pub use cpu::{thread_cpu_time, timed};
 pub use driver::{Counting, Overheard, Script, overheard, scripted, scripted_reactor};
 pub use drops::{Counted, Drops, OnDrop};
+pub use faulty::{build, build_on, exact, on, reactor};
 #[cfg(target_os = "linux")]
 pub use fds::pidfd;
 pub use fds::{allow_fds, set_fd_limit, set_nonblocking};

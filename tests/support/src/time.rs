@@ -10,14 +10,16 @@ use pollmux::{Events, Handle, Inbox, Reactor, Sim, Time, never, select};
 pub const HOUR: Duration = secs(3600);
 
 /// A reactor on a virtual clock that says zero, and the clock.
+#[track_caller]
 pub fn simulated() -> (Sim, Reactor) {
     simulated_from(Time::ZERO)
 }
 
 /// A reactor on a virtual clock that says `start`, and the clock.
+#[track_caller]
 pub fn simulated_from(start: Time) -> (Sim, Reactor) {
     let sim = Sim::starting_at(start);
-    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let reactor = crate::on(sim.clone());
     (sim, reactor)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
 use super::super::time::timespec;
-use super::super::{check, uninterrupted};
+use super::super::{call, check, uninterrupted};
 
 #[cfg(not(linux))]
 use libc as os;
@@ -154,11 +154,11 @@ impl Raw {
 /// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
 pub(super) fn kqueue() -> io::Result<PollerFd> {
     // SAFETY: the call takes no arguments.
-    let fd = check(unsafe { os::kqueue() })?;
+    let fd = call("kqueue", || unsafe { os::kqueue() })?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the fd is open, and the call takes no pointer.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
     Ok(PollerFd::new(fd))
 }
 

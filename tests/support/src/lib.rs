@@ -9,6 +9,8 @@ mod alloc;
 mod cpu;
 mod driver;
 mod drops;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod faults;
 mod process;
 mod random;
 pub mod storm;
@@ -18,6 +20,8 @@ pub use alloc::{allocates_nothing, allocations, bytes, frees};
 pub use cpu::{thread_cpu_time, timed};
 pub use driver::{Counting, Overheard, Script, Scripted, overheard, scripted, scripted_reactor};
 pub use drops::{Counted, Drops, OnDrop};
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub use faults::{Fault, Faults};
 pub use process::{Watchdog, again, close, dog, go_on_alone, no_births, spawn, test_name};
 pub use random::Random;
 pub use storm::Storm;

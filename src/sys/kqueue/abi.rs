@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::super::errors::of_call;
 use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
 use super::super::time::timespec;
@@ -179,7 +180,15 @@ pub(super) fn kevent(
 /// Applies changes of which the first that fails is an error; the others after it are not made.
 /// Fetches no events.
 pub(super) fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
-    uninterrupted(|| kevent(kq, changes, &mut [], Some(Duration::ZERO))).map(drop)
+    at_once(kq, changes, &mut []).map(drop)
+}
+
+/// [`kevent`] without a wait. No signal interrupts it: it is called again then.
+pub(super) fn at_once(kq: &PollerFd, changes: &[Raw], events: &mut [Raw]) -> io::Result<usize> {
+    uninterrupted(|| kevent(kq, changes, events, Some(Duration::ZERO))).map_err(|error| {
+        // Other errors are those of a change.
+        if error.raw_os_error() == Some(libc::EINTR) { of_call(error, "kevent") } else { error }
+    })
 }
 
 /// Applies a change to a filter that may be gone, which is as good.

@@ -17,6 +17,7 @@ use ::mio::{Events, Interest as MioInterest, Poll, Registry, Token};
 use super::foreign::{self, EventsId, Queue};
 use super::nested::nested_driver;
 use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
+use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode};
 
 /// Events that one wait takes at most; the others are the next wait's.
@@ -75,7 +76,9 @@ impl MioDriver {
     pub fn new(poll: Poll, token: Token) -> io::Result<MioDriver> {
         let native = Native::to_nest()?;
         let fd = native.as_ref().as_fd().as_raw_fd();
-        poll.registry().register(&mut SourceFd(&fd), token, MioInterest::READABLE)?;
+        poll.registry()
+            .register(&mut SourceFd(&fd), token, MioInterest::READABLE)
+            .map_err(|error| of_creation(error, "a driver on this `Poll`"))?;
         let queue = Queue::with_capacity(BATCH);
         let events = Events::with_capacity(BATCH);
         Ok(MioDriver { native, poll, token, events, queue, syscalls: Syscalls::default() })
@@ -83,7 +86,8 @@ impl MioDriver {
 
     /// A registry of the `Poll`, for sources of one's own. One syscall: the fd is a duplicate.
     pub fn registry(&self) -> io::Result<Registry> {
-        self.poll.registry().try_clone()
+        let registry = self.poll.registry().try_clone();
+        registry.map_err(|error| of_creation(error, "another `Registry` of the `Poll`"))
     }
 
     /// What the `Poll` finds for other tokens than ours, to be registered with the reactor.

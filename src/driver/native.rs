@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::{Clock, Driver, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use crate::sync::forbid_sleep;
+use crate::sys::errors::of_wait;
 use crate::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Time, TimeoutSlack, Waker};
 
 // No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
@@ -24,6 +25,8 @@ const WAKER: u64 = u64::MAX - 1;
 
 /// Fds that one wait takes at most by default; the others are the next wait's.
 pub(crate) const BATCH: usize = 1_024;
+/// Interrupted waits, after which one look tells a storm of signals from a filter of syscalls.
+const INTERRUPTIONS: u32 = 1_000;
 /// Events of our own that may come beside them: the timer's and the waker's.
 const OWN: usize = 2;
 
@@ -42,6 +45,8 @@ pub struct Native {
     most: usize,
     /// How many fds besides our own are registered.
     fds: usize,
+    /// Waits that a signal has interrupted.
+    interruptions: u32,
     /// Whether any of them ever was in level mode.
     level: bool,
     syscalls: Syscalls,
@@ -73,6 +78,7 @@ impl Native {
             armed: Time::MAX,
             slack: OnceCell::new(),
             fds: 0,
+            interruptions: 0,
             level: false,
             syscalls: Syscalls::default(),
             made_at: Location::caller(),
@@ -141,6 +147,28 @@ impl Native {
         self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
+    /// After a wait has failed. An interrupted one has armed: an arm that fails has another kind.
+    #[cold]
+    #[inline(never)]
+    fn failed(&mut self, error: io::Error) -> io::Result<()> {
+        let mut failed = error;
+        if failed.kind() == io::ErrorKind::Interrupted {
+            self.interruptions = self.interruptions.wrapping_add(1);
+            if self.interruptions % INTERRUPTIONS != 0 {
+                return Ok(());
+            }
+            // A signal interrupts no look. What does interrupt it does so for ever.
+            self.syscalls.polls += 1;
+            match self.poller.wait(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) => failed = error,
+                Ok(()) => return Ok(()),
+            }
+        }
+        // Whatever is armed now, the next deadline is armed again.
+        self.armed = Time::MAX;
+        Err(of_wait(failed))
+    }
+
     /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and
     /// looked at in one place.
     #[inline(always)] // see Notify::wake
@@ -149,14 +177,8 @@ impl Native {
         ready: &mut ReadyFds,
         wait: impl FnOnce(&mut Native) -> io::Result<()>,
     ) -> io::Result<()> {
-        match wait(self) {
-            // An interrupted wait has armed: an arm that fails has another kind.
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                // Whatever is armed now, the next deadline is armed again.
-                self.armed = Time::MAX;
-                return Err(error);
-            }
-            _ => {}
+        if let Err(error) = wait(self) {
+            self.failed(error)?;
         }
         for event in self.events.iter() {
             match event.id() {

@@ -12,6 +12,7 @@ use ::polling::{Event, Events, PollMode, Poller};
 use super::foreign::{self, EventsId, Queue};
 use super::nested::nested_driver;
 use super::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
+use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode};
 
 /// Events that one wait takes at most; the others are the next wait's.
@@ -73,7 +74,8 @@ impl PollingDriver {
     #[track_caller]
     pub fn new(poller: impl Into<Arc<Poller>>, key: usize) -> io::Result<PollingDriver> {
         let poller = poller.into();
-        let native = Native::nested_in(poller.clone(), Event::readable(key), PollMode::Level)?;
+        let native = Native::nested_in(poller.clone(), Event::readable(key), PollMode::Level)
+            .map_err(|error| of_creation(error, "a driver on this `Poller`"))?;
         let queue = Queue::with_capacity(BATCH);
         let capacity = NonZeroUsize::new(BATCH).unwrap_or(NonZeroUsize::MIN);
         let events = Events::with_capacity(capacity);

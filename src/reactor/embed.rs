@@ -17,6 +17,7 @@ use super::parts::heap::NEVER;
 use crate::driver::WakeWindow;
 use crate::sync::{Ordering, fence};
 use crate::sys::Time;
+use crate::sys::closing::duplicate;
 use crate::sys::errors::of_creation;
 use crate::sys::fork::PollerFd;
 use crate::wake::Request;
@@ -61,8 +62,7 @@ impl Embedded {
         let driving = core.driving.try_borrow().map_err(|_| busy())?;
         let fd = match driving.driver.as_ref().and_then(|driver| driver.as_fd()) {
             Some(fd) => PollerFd::new(
-                fd.try_clone_to_owned()
-                    .map_err(|error| of_creation(error, "the fd for an outer loop"))?,
+                duplicate(fd, 0).map_err(|error| of_creation(error, "the fd for an outer loop"))?,
             ),
             None => {
                 return Err(io::Error::new(

@@ -64,7 +64,7 @@ pub(crate) use self::turn::Blocked;
 pub(crate) use self::wait::Patience;
 use crate::driver::{Driver, Native};
 pub(crate) use crate::sync::strand;
-use crate::sys::{Time, errors};
+use crate::sys::Time;
 
 /// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
 ///
@@ -215,8 +215,7 @@ impl Builder {
     /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
     #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
-        let driver =
-            Native::with_batch(self.fd_batch).map_err(|error| errors::of_watches(error, None))?;
+        let driver = Native::with_batch(self.fd_batch)?;
         self.build_with(driver)
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, ExitStatus};
 
 use super::{Internals, IntoSource, RegisterError, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited};
+use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited, try_wait};
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
 ///
@@ -21,7 +21,8 @@ use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited}
 ///
 /// Leave the waiting to the reactor: where other code waits for all children (`waitpid(-1, ..)`),
 /// or `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of
-/// kind [`NotFound`](io::ErrorKind::NotFound).
+/// kind [`NotFound`](io::ErrorKind::NotFound). After any other error the source stays ready, and
+/// the next take asks again.
 ///
 /// A child that reads its stdin to the end does not end while that pipe is open, and a `Child`
 /// holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait` does
@@ -109,7 +110,7 @@ fn open(child: &mut Child, slot: &Slot) -> io::Result<Option<ProcessFd>> {
 
 /// Returns true if `try_wait` has the status, and nobody waits for the child any more.
 fn has_status(child: &mut Child) -> io::Result<bool> {
-    match child.try_wait() {
+    match try_wait(child) {
         Ok(status) => Ok(status.is_some()),
         Err(error) => Err(lost(child, error)),
     }
@@ -188,11 +189,15 @@ impl Source for ChildProcess {
         if !self.slot.is_ready() {
             return None;
         }
-        let wait = |child: &mut Child| child.try_wait().map_err(|error| lost(child, error));
+        let wait = |child: &mut Child| try_wait(child).map_err(|error| lost(child, error));
         let status = self.with(wait).transpose();
-        if status.is_some() {
-            self.deregister();
+        if let Some(got) = &status {
             self.slot.count();
+            // A call that fails is made again by the next take, unless the status is lost.
+            if got.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+                return status;
+            }
+            self.deregister();
         } else if self.process.as_ref().is_some_and(ProcessFd::is_ending) {
             return None; // The status is a moment away.
         }

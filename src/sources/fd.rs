@@ -207,10 +207,11 @@ impl Handle {
         mode: Mode,
     ) -> Result<Fd<T>, RegisterError<T>> {
         let fd = self.register_fd(io, interest, mode)?;
-        if mode == Mode::Edge && may_block(fd.as_fd()) {
-            return Err(RegisterError::new(fd.into_inner(), blocking()));
+        let looked = if mode == Mode::Edge { check_nonblocking(fd.as_fd()) } else { Ok(()) };
+        match looked.err() {
+            Some(error) => Err(RegisterError::new(fd.into_inner(), error)),
+            None => Ok(fd),
         }
-        Ok(fd)
     }
 
     #[track_caller]
@@ -242,9 +243,9 @@ fn asked(interest: Interest) -> Readiness {
     one(r, Readiness::READABLE) | one(w, Readiness::WRITABLE) | one(p, Readiness::PRIORITY)
 }
 
-/// Returns true for a file that stops the loop when there is nothing to read.
-fn may_block(fd: BorrowedFd<'_>) -> bool {
-    is_nonblocking(fd).is_ok_and(|nonblocking| !nonblocking) && !never_blocks(fd)
+/// Fails for a file that stops the loop when there is nothing to read.
+fn check_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    if is_nonblocking(fd)? || never_blocks(fd) { Ok(()) } else { Err(blocking()) }
 }
 
 #[cold]

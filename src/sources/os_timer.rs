@@ -150,6 +150,8 @@ pub struct OsTimer<C: OsClock = MonotonicClock> {
     slot: Slot,
     /// The deadline that was armed, and not received.
     armed: Cell<Option<C::Time>>,
+    /// The clock was set, and the timer could not be armed again.
+    lost: Cell<bool>,
     clock: PhantomData<C>,
 }
 
@@ -192,7 +194,13 @@ impl<C: OsClock> OsTimer<C> {
         let slot = Slot::new(handle, SourceKind::OsTimer);
         let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
         registered.map_err(|error| of_creation(error, "a kernel timer"))?;
-        Ok(OsTimer { timer, slot, armed: Cell::new(None), clock: PhantomData })
+        Ok(OsTimer {
+            timer,
+            slot,
+            armed: Cell::new(None),
+            lost: Cell::new(false),
+            clock: PhantomData,
+        })
     }
 
     /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true when that
@@ -203,41 +211,43 @@ impl<C: OsClock> OsTimer<C> {
 
     /// Arms the timer for `t`. A past time is due at once. Returns as [`reset`](Self::reset) does.
     ///
-    /// On an error, which there is only when the fd is not what it was, nothing is armed.
+    /// On an error, which there is only when the fd is not what it was or a filter of syscalls
+    /// refuses the call, the timer stays as it was.
     pub fn reset_at(&self, t: impl Into<C::Time>) -> io::Result<bool> {
         let t = t.into();
         self.slot.check_process()?;
-        let was = self.stop_counting();
         if self.slot.is_inert() {
+            self.stop_counting();
             return Ok(false);
         }
-        self.arm(t)?;
+        let due = self.arm(t)?;
+        let was = self.stop_counting();
         self.armed.set(Some(t));
+        if due {
+            self.slot.make_ready();
+        }
         Ok(was)
     }
 
     /// The kernel is asked about the future only: what is due already is made ready here, for a
     /// turn that does not look at the fd.
-    fn arm(&self, t: C::Time) -> io::Result<()> {
+    fn arm(&self, t: C::Time) -> io::Result<bool> {
         let due = C::nanos(t) <= C::nanos(C::now());
         self.timer.arm(if due { Time::MAX } else { Time::from_nanos(C::nanos(t)) })?;
         self.slot.expect_fd(self.timer.as_fd())?;
-        if due {
-            self.slot.make_ready();
-        }
-        Ok(())
+        Ok(due)
     }
 
     /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had
-    /// received away.
+    /// received away. On an error the timer stays as it was.
     pub fn stop(&self) -> io::Result<bool> {
         self.slot.check_process()?;
-        let was = self.stop_counting();
         self.timer.disarm()?;
-        Ok(was)
+        Ok(self.stop_counting())
     }
 
     fn stop_counting(&self) -> bool {
+        self.lost.set(false);
         self.slot.stop();
         self.armed.take().is_some()
     }
@@ -281,11 +291,15 @@ impl<C: OsClock> Source for OsTimer<C> {
             self.slot.stop();
             return None;
         };
-        if self.expiry() == Expiry::ClockSet {
+        if self.expiry() == Expiry::ClockSet || self.lost.get() {
             // Taken before it is armed again: that may make it ready at once.
             self.slot.try_take();
-            let armed = self.arm(scheduled);
-            debug_assert!(armed.is_ok(), "{armed:?}");
+            let due = self.arm(scheduled);
+            self.lost.set(due.is_err());
+            // What is not armed is told again until it is.
+            if due.unwrap_or(true) {
+                self.slot.make_ready();
+            }
             return C::item(Err(ClockSet));
         }
         self.slot.try_take();

@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::FileTypeExt;
 
-use super::check;
+use super::call;
 
 /// Returns true if the file is non-blocking. One syscall.
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
@@ -19,22 +20,25 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = flags(fd)?;
     if flags & libc::O_NONBLOCK == 0 {
+        let flags = flags | libc::O_NONBLOCK;
         // SAFETY: the fd is open, and the call takes no pointer.
-        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+        call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })?;
     }
     Ok(())
 }
 
 fn flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: the fd is open, and the call takes no pointer.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
+    call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
 }
 
 /// Returns true for a file for which `O_NONBLOCK` has no meaning: a read of a regular file, a
 /// folder or a block device never waits for somebody else, and a poller has no `read`. A few
-/// syscalls; allocates.
+/// syscalls, none of which needs another fd; allocates.
 pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> bool {
-    let kind = fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    // SAFETY: the fd is open for as long as it is borrowed, and this `File` does not close it.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd.as_raw_fd()) });
+    let kind = file.metadata();
     let on_disk =
         |kind: std::fs::FileType| kind.is_file() || kind.is_dir() || kind.is_block_device();
     kind.is_ok_and(|kind| on_disk(kind.file_type())) || has_no_read(fd)

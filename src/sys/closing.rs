@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use super::check;
+use super::call;
 
 /// A file that is still in the poller of a driver that waits at this moment.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Leaving {
 impl Leaving {
     /// Keeps the file of `fd` open. One syscall.
     pub(crate) fn new(fd: BorrowedFd<'_>, id: u64) -> Leaving {
-        Leaving { file: fd.try_clone_to_owned().ok(), number: fd.as_raw_fd(), id }
+        Leaving { file: duplicate(fd, 0).ok(), number: fd.as_raw_fd(), id }
     }
 
     /// Takes the number, if it is free, so that no other file gets it. One syscall, two if the
@@ -32,7 +32,7 @@ impl Leaving {
         let Some(file) = self.file.as_ref().filter(|file| file.as_raw_fd() != self.number) else {
             return;
         };
-        if let Ok(parked) = at_least(file, self.number) {
+        if let Ok(parked) = duplicate(file.as_fd(), self.number) {
             if parked.as_raw_fd() == self.number {
                 self.file = Some(parked);
             }
@@ -53,9 +53,10 @@ impl Leaving {
 }
 
 /// A clone with the first free number from `least`.
-fn at_least(file: &OwnedFd, least: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the fd is open, and the call takes no pointer.
-    let fd = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
+    let fd =
+        call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

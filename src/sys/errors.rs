@@ -58,38 +58,76 @@ pub(crate) fn of_registration(
             let text = format!("fd {fd} is not open: register the file before it is closed");
             explained(kind, text, error)
         }
-        Some(libc::ENOSPC) => of_watches(error, Some(fd)),
+        Some(libc::ENOSPC) => {
+            let text = format!("no room in epoll for fd {fd}: {}", remedy(&error).unwrap_or(""));
+            explained(kind, text, error)
+        }
         _ => error,
     }
 }
 
-/// Says what `ENOSPC` of `epoll_ctl` means; other errors stay as they are.
+/// Says why the poller refused another interest in `fd`, and what to do.
 #[cold]
-pub(crate) fn of_watches(error: io::Error, fd: Option<RawFd>) -> io::Error {
-    if error.raw_os_error() != Some(libc::ENOSPC) {
-        return error;
+pub(crate) fn of_change(error: io::Error, fd: RawFd) -> io::Error {
+    with_text("cannot change the registration of fd ", &fd.to_string(), error)
+}
+
+/// Names a system call that was interrupted again and again, or that something forbids; other
+/// errors stay as they are.
+#[cold]
+pub(crate) fn of_call(error: io::Error, call: &str) -> io::Error {
+    match error.raw_os_error() {
+        // Of another kind than an interrupted wait, which is no failure.
+        Some(libc::EINTR) => {
+            let text = format!("{call} was interrupted again and again: nothing was done");
+            explained(io::ErrorKind::ResourceBusy, text, error)
+        }
+        Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => {
+            let cause = cause_of_refusal(&error);
+            let text = format!("this system refuses {call} ({error}): {cause}; allow {call}");
+            explained(error.kind(), text, error)
+        }
+        _ => error,
     }
-    let what = fd.map_or("the reactor's own fds".to_owned(), |fd| format!("fd {fd}"));
-    let text = format!(
-        "no room in epoll for {what}: this user has as many registrations as \
-         fs.epoll.max_user_watches allows: raise that limit (sysctl), or register fewer fds"
-    );
-    explained(error.kind(), text, error)
+}
+
+/// Returns the likely cause of an error that the kernel itself does not have.
+pub(crate) fn cause_of_refusal(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => "the kernel does not have it, or a seccomp filter hides it",
+        _ => "most likely a seccomp filter of the container forbids it",
+    }
 }
 
 /// Says what could not be made, why, and what to do, for want of fds or memory; other errors stay
 /// as they are.
 #[cold]
 pub(crate) fn of_creation(error: io::Error, what: &str) -> io::Error {
+    with_text("cannot make ", what, error)
+}
+
+/// Says that a kernel timer could not be armed, and what to do; other errors stay as they are.
+#[cold]
+pub(crate) fn of_arm(error: io::Error) -> io::Error {
+    with_text("cannot arm ", "a kernel timer", error)
+}
+
+/// Says why a reactor could not wait, and what to do; other errors stay as they are.
+#[cold]
+pub(crate) fn of_wait(error: io::Error) -> io::Error {
+    const CALL: &str = if cfg!(epoll) { "epoll_wait" } else { "kevent" };
+    of_call(with_text("the reactor cannot wait", "", error), CALL)
+}
+
+fn with_text(doing: &str, what: &str, error: io::Error) -> io::Error {
     let Some(remedy) = remedy(&error) else { return error };
-    explained(error.kind(), format!("cannot make {what}: {error}: {remedy}"), error)
+    explained(error.kind(), format!("{doing}{what}: {error}: {remedy}"), error)
 }
 
 /// Adds the remedy to an error of a registration, where it has one.
 #[cold]
 pub(crate) fn with_remedy(error: io::Error) -> io::Error {
-    let Some(remedy) = remedy(&error) else { return error };
-    explained(error.kind(), format!("the registration failed: {error}: {remedy}"), error)
+    with_text("the registration failed", "", error)
 }
 
 /// Returns what to do about an error whose text says only what is wrong.
@@ -105,6 +143,10 @@ pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
         Some(libc::ENOMEM) => Some(
             "the kernel has no memory for it: close some fds, or raise the memory limit of the \
              process's group",
+        ),
+        Some(libc::ENOSPC) => Some(
+            "this user has as many registrations as fs.epoll.max_user_watches allows: raise that \
+             limit (sysctl), or register fewer fds",
         ),
         _ => None,
     }
@@ -136,5 +178,18 @@ mod tests {
         }
         let other = of_creation(io::Error::from_raw_os_error(libc::EPERM), "a thing");
         assert_eq!(other.raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn a_refused_call_is_named() {
+        for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES] {
+            let text = of_call(io::Error::from_raw_os_error(errno), "a_call").to_string();
+            assert!(text.starts_with("this system refuses a_call"), "{text}");
+            assert!(text.contains("seccomp") && text.ends_with("; allow a_call"), "{text}");
+        }
+        let busy = of_call(io::Error::from_raw_os_error(libc::EINTR), "a_call");
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        let other = of_call(io::Error::from_raw_os_error(libc::EBADF), "a_call");
+        assert_eq!(other.raw_os_error(), Some(libc::EBADF));
     }
 }

@@ -68,7 +68,7 @@ pub use self::timer::{Expiry, PollerTimer, TimerClock, TimerFd};
 pub use self::waker::Waker;
 
 pub(crate) use self::poller::TimeoutSlack;
-pub(crate) use self::process::{is_no_child, is_unwaited};
+pub(crate) use self::process::{is_no_child, is_unwaited, try_wait};
 pub(crate) use self::signal::names as signals;
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
 
@@ -85,15 +85,28 @@ macro_rules! shows_fd {
 }
 use shows_fd;
 
-/// Calls `f` until no signal interrupts it.
+/// Attempts that a signal may interrupt, one after the other, before that is an error. No call but
+/// a wait is interrupted in a kernel, but a filter of syscalls may say so for ever.
+const INTERRUPTIONS: u32 = 16;
+
+/// Calls `f` until no signal interrupts it, [`INTERRUPTIONS`] times more at most. A signal handler
+/// may call this.
 #[inline]
 fn uninterrupted<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut left = INTERRUPTIONS;
     loop {
         match f() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && left > 0 => left -= 1,
             done => return done,
         }
     }
+}
+
+/// Makes the system call of this name until no signal interrupts it. An error that the kernel
+/// itself does not have names the call.
+#[inline]
+fn call(name: &str, mut f: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
+    uninterrupted(|| check(f())).map_err(|error| errors::of_call(error, name))
 }
 
 /// The result of a libc call that says -1 for an error.

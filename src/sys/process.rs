@@ -4,9 +4,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Child, ExitStatus};
 
-use super::errors::of_creation;
-use super::{backend, shows_fd};
+use super::errors::{cause_of_refusal, of_call, of_creation};
+use super::{backend, check, shows_fd, uninterrupted};
 
 /// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
 pub struct ProcessFd(backend::ProcessFd);
@@ -53,8 +54,14 @@ pub(crate) fn is_unwaited(pid: u32) -> bool {
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
         // SAFETY: `info` is a valid place for the one siginfo_t that the call writes.
-        unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) == 0 }
+        let waitid = || check(unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) });
+        uninterrupted(waitid).is_ok()
     }
+}
+
+/// Returns the status of a child that has ended. One syscall.
+pub(crate) fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    uninterrupted(|| child.try_wait()).map_err(|error| of_call(error, "waitpid"))
 }
 
 /// Returns true if the error says that a process is no child of this one, or no longer.
@@ -66,10 +73,7 @@ pub(crate) fn is_no_child(error: &io::Error) -> bool {
 /// error: something stands in between.
 #[cold]
 pub(super) fn refused(call: &str, error: &io::Error) -> io::Error {
-    let cause = match error.raw_os_error() {
-        Some(libc::ENOSYS) => "the kernel does not have it, or a seccomp filter hides it",
-        _ => "most likely a seccomp filter of the container forbids it",
-    };
+    let cause = cause_of_refusal(error);
     let text = format!(
         "this system does not let the process wait for children by {call} ({error}): {cause}; \
          allow {call}, or wait for Signal::CHILD and ask Child::try_wait then"

@@ -34,9 +34,9 @@ use self::lock::{Locked, all_but_faults, is_forked_from, is_member, process, swa
 use self::names::{can_be_caught, is_blocked};
 use self::slots::{COUNT, Raise, bit, numbers};
 use super::backend::Flag;
-use super::check;
-use super::errors::of_creation;
+use super::errors::{of_call, of_creation};
 use super::fork;
+use super::{check, uninterrupted};
 
 /// What `slots.rs` is made of.
 mod atomics {
@@ -202,7 +202,7 @@ const IGNORED: [i32; 6] =
 /// ours and hardly anybody for his own. What a handler of others passes on must not be raised
 /// again: that handler would pass it on again.
 fn called_by_kernel() -> bool {
-    let mask = swap_mask(None);
+    let Some(mask) = swap_mask(None) else { return false };
     let some = [libc::SIGXCPU, libc::SIGVTALRM, libc::SIGURG, libc::SIGTTOU];
     some.iter().all(|&signal| is_member(&mask, signal))
 }
@@ -248,7 +248,7 @@ impl SignalSet {
         fork::start_counting().map_err(of_set)?;
         let flag = Flag::new().map_err(of_set)?;
         let locked = Locked::new();
-        let blocked = signals.iter().find(|&&signal| is_member(&locked.mask, signal));
+        let blocked = signals.iter().find(|&&signal| locked.is_blocked(signal));
         if let Some(&signal) = blocked {
             return Err(is_blocked(signal));
         }
@@ -259,7 +259,8 @@ impl SignalSet {
                 TABLE.watch(set.slot, signal);
                 if let Err(error) = install(signal) {
                     drop(locked);
-                    return Err(error); // and the drop of the set takes all of it back
+                    // And the drop of the set takes all of it back.
+                    return Err(of_call(error, "sigaction"));
                 }
             }
         }
@@ -302,7 +303,7 @@ fn swap_action(signal: i32, new: Option<&libc::sigaction>) -> io::Result<libc::s
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `new` is null, which changes nothing, or valid for the length of the call, as is
     // `before`. Its handler is ours, which does what a handler may, or one that was there before.
-    check(unsafe { libc::sigaction(signal, new, &mut before) })?;
+    uninterrupted(|| check(unsafe { libc::sigaction(signal, new, &mut before) }))?;
     Ok(before)
 }
 

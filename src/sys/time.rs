@@ -6,9 +6,12 @@
 //! way makes a deadline late, never early.**
 
 use std::fmt;
+use std::io;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use super::errors::of_call;
 
 /// The clock behind `Instant`.
 #[cfg(not(apple))]
@@ -283,10 +286,19 @@ fn resolution(clock: libc::clockid_t) -> Duration {
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
     let mut ts = no_time();
-    // SAFETY: `ts` is a valid place for the one timespec that the call writes; the clock ids used
-    // here always exist, so the call cannot fail.
-    unsafe { libc::clock_gettime(clock, &mut ts) };
+    // SAFETY: `ts` is a valid place for the one timespec that the call writes.
+    if unsafe { libc::clock_gettime(clock, &mut ts) } != 0 {
+        unreadable();
+    }
     from_timespec(&ts)
+}
+
+/// The clocks used here always exist. But where the reading is a system call, a filter may refuse
+/// it (32 bits: `clock_gettime64`), and a reactor whose time stands still would hang.
+#[cold]
+#[inline(never)]
+fn unreadable() -> ! {
+    panic!("{}", of_call(io::Error::last_os_error(), "clock_gettime"));
 }
 
 #[inline]
@@ -318,6 +330,12 @@ fn no_time() -> libc::timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "os error 22")]
+    fn a_clock_that_cannot_be_read_does_not_stand_still() {
+        read(-1_000);
+    }
 
     #[test]
     fn an_instant_becomes_the_same_time_or_later_never_earlier() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::errors::of_creation;
+use super::errors::{of_arm, of_creation};
 use super::{Poller, Time, backend, shows_fd};
 
 /// The clock of a [`TimerFd`].
@@ -67,7 +67,7 @@ impl PollerTimer {
     /// syscall can do both.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
-        self.0.arm(deadline)
+        self.0.arm(deadline).map_err(of_arm)
     }
 
     /// Takes the deadline, or an expiry nobody saw, away. One syscall.
@@ -114,7 +114,7 @@ impl TimerFd {
     /// [`Time::MAX`] disarms.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
-        self.0.arm(deadline)
+        self.0.arm(deadline).map_err(of_arm)
     }
 
     /// Takes the deadline, or an expiry nobody saw, away. One syscall.

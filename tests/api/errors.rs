@@ -212,6 +212,24 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
     starve("Builder", &|| made(Reactor::builder().build()));
     starve("Native", &|| made(Native::new()));
     starve("embed", &|| made(reactor.embed()));
+    #[cfg(feature = "mio")]
+    {
+        use pollmux::driver::MioDriver;
+        let token = mio::Token(0);
+        starve("MioDriver", &|| {
+            // Without a `Poll` there is nothing to ask for, and no fd for others either.
+            let Ok(poll) = mio::Poll::new() else { return made(Native::new()) };
+            made(MioDriver::new(poll, token))
+        });
+        let driver = MioDriver::new(mio::Poll::new().unwrap(), token).unwrap();
+        starve("MioDriver::registry", &|| made(driver.registry()));
+    }
+    #[cfg(feature = "polling")]
+    {
+        use pollmux::driver::PollingDriver;
+        let poller = std::sync::Arc::new(polling::Poller::new().unwrap());
+        starve("PollingDriver", &|| made(PollingDriver::new(poller.clone(), 0)));
+    }
     starve("os_timer", &|| made(reactor.os_timer()));
     if cfg!(epoll) {
         starve("boot_timer", &|| made(reactor.boot_timer()));
@@ -228,6 +246,58 @@ fn a_creation_without_fds_names_the_limit_and_leaks_nothing() {
         starve("child", &|| Ok(Box::new(reactor.register(children.borrow_mut().pop().unwrap())?)));
     }
     drop(end); // and so the children end
+}
+
+/// The public functions that may open fds, by the types that they return. A new one belongs into
+/// the test above.
+#[test]
+#[cfg(target_os = "linux")]
+fn each_function_that_may_open_fds_is_starved() {
+    const NO_FDS: [&str; 10] =
+        ["(", "Option<", "R>", "C::", "S::", "bool", "usize", "Expiry", "Selected<", "libc::"];
+    let mut found = std::collections::BTreeSet::new();
+    let mut folders = vec![std::path::PathBuf::from("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for function in text.split("pub fn ").skip(1) {
+                let signature = function.split(" {\n").next().unwrap();
+                let Some((_, made)) = signature.rsplit_once("-> io::Result<") else { continue };
+                if !NO_FDS.iter().any(|none| made.starts_with(none)) {
+                    let name = signature.split(['(', '<']).next().unwrap();
+                    found.insert(format!("{name} {}", made.split(['>', '<']).next().unwrap()));
+                }
+            }
+        }
+    }
+    let starved = [
+        "boot_timer OsTimer",
+        "build Reactor",
+        "build_with Reactor", // of a driver that is there
+        "embed Embedded",
+        "new MioDriver",
+        "new Native",
+        "new Poller",
+        "new PollerTimer",
+        "new PollingDriver",
+        "new ProcessFd",
+        "new Reactor",
+        "new SignalSet",
+        "new TimerFd",
+        "new Waker",
+        "os_timer OsTimer",
+        "registry Registry",
+        "signals Signals",
+        "wall_timer OsTimer",
+        "with_batch Native",
+        "with_driver Reactor", // as above
+    ];
+    assert_eq!(Vec::from_iter(&found), starved.each_ref());
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
     for _ in 0..3 {
         let before = reactor.stats();
         let error = reactor.wait(&mut events).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(errno(&error), Some(libc::EMFILE));
         assert_eq!((reactor.stats() - before).waits, 1);
     }
     set_fd_limit(former);

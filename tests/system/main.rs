@@ -2,8 +2,8 @@
 
 mod child;
 mod clocks;
+mod faults;
 mod fork;
-mod interrupted;
 mod signals;
 mod stalls;
 mod strace;

@@ -157,7 +157,9 @@ impl Slot {
         }
         let mode = if self.is_told_once() { Mode::OneShot } else { mode };
         self.with_driver(|driving, id| {
-            driving.driver.as_mut().ok_or_else(closed)?.modify(fd, id, interest, mode)
+            let driver = driving.driver.as_mut().ok_or_else(closed)?;
+            let changed = driver.modify(fd, id, interest, mode);
+            changed.map_err(|error| errors::of_change(error, fd.as_raw_fd()))
         })?;
         self.forget_readiness(Readiness::ALL);
         Ok(())

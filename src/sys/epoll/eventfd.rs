@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::super::{Interest, Mode, check, uninterrupted};
+use super::super::{INTERRUPTIONS, Interest, Mode, call, uninterrupted};
 use super::Poller;
 
 #[derive(Debug)]
@@ -46,7 +46,9 @@ impl Flag {
     /// One that is not raised (non-blocking, close-on-exec). One syscall.
     pub(crate) fn new() -> io::Result<Flag> {
         // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        let fd = call("eventfd2", || unsafe {
+            libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)
+        })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(Flag { file: unsafe { OwnedFd::from_raw_fd(fd) }.into() })
     }
@@ -58,9 +60,13 @@ impl Flag {
     }
 
     fn add(&self, n: u64) -> io::Result<()> {
+        let mut left = INTERRUPTIONS;
         loop {
             match uninterrupted(|| (&self.file).write(&n.to_ne_bytes())) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.lower(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && left > 0 => {
+                    left -= 1;
+                    self.lower();
+                }
                 wrote => return wrote.map(drop),
             }
         }

@@ -3,8 +3,8 @@
 //! Quirks handled here:
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
 //!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
-//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`), `epoll_wait` with the time rounded **up**. For
-//!   exact deadlines there is [`Timer`].
+//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`, `EACCES`), `epoll_wait` with the time rounded
+//!   **up**. For exact deadlines there is [`Timer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
 //!   closing.
 
@@ -24,7 +24,7 @@ pub(super) use self::timerfd::{Timer, TimerFd};
 
 use self::timespec::Timespec;
 use super::fork::PollerFd;
-use super::{Interest, Mode, Readiness, Time, check, nanos};
+use super::{Interest, Mode, Readiness, Time, call, check, errors, nanos, uninterrupted};
 
 pub(super) const ARMS_IN_WAIT: bool = false;
 pub(super) const NESTS: bool = true;
@@ -37,7 +37,7 @@ pub(super) struct Poller {
 impl Poller {
     pub(super) fn new() -> io::Result<Poller> {
         // SAFETY: the call takes no pointers.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        let fd = call("epoll_create1", || unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Poller { epoll: PollerFd::new(fd) })
@@ -99,11 +99,13 @@ impl Poller {
             flags |= libc::EPOLLPRI;
         }
         let mut event = libc::epoll_event { events: flags as u32, u64: id };
+        let (epoll, fd) = (self.epoll.as_fd().as_raw_fd(), fd.as_raw_fd());
         // SAFETY: both fds are open for the length of the call and `event` is a valid epoll_event.
-        check(unsafe {
-            libc::epoll_ctl(self.epoll.as_fd().as_raw_fd(), op, fd.as_raw_fd(), &mut event)
-        })?;
-        Ok(())
+        let done = uninterrupted(|| check(unsafe { libc::epoll_ctl(epoll, op, fd, &mut event) }));
+        done.map(drop).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => error, // the file cannot be waited for
+            _ => errors::of_call(error, "epoll_ctl"),
+        })
     }
 
     #[inline(always)]
@@ -319,9 +321,9 @@ impl Event {
     }
 }
 
-/// Returns true if the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`).
+/// Returns true if the kernel lacks a call (`ENOSYS`), or a sandbox forbids it (`EPERM`, `EACCES`).
 fn is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES))
 }
 
 #[cfg(test)]

@@ -18,12 +18,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::super::{Expiry, Interest, Mode, Time, TimerClock, check};
+use super::super::{Expiry, Interest, Mode, Time, TimerClock, call, errors, uninterrupted};
 use super::Poller;
 use super::timespec::timerfd_settime;
-
-/// Attempts to arm that may be interrupted, one after the other, before that is an error.
-const INTERRUPTIONS: u32 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Timer {
@@ -59,8 +56,9 @@ impl TimerFd {
             }
         };
         // SAFETY: the call takes no pointers.
-        let fd =
-            check(unsafe { libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })?;
+        let fd = call("timerfd_create", || unsafe {
+            libc::timerfd_create(clock, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)
+        })?;
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(TimerFd { file: unsafe { OwnedFd::from_raw_fd(fd) }.into(), flags })
     }
@@ -79,26 +77,18 @@ impl TimerFd {
 
     /// After an attempt to arm has failed.
     #[cold]
-    fn arm_again(&self, value: Duration, mut error: io::Error) -> io::Result<()> {
-        for _ in 0..INTERRUPTIONS {
-            match error.raw_os_error() {
-                // The clock has been set since the last call, which says so only after it has
-                // armed.
-                Some(libc::ECANCELED) => return Ok(()),
-                Some(libc::EINTR) => {}
-                _ => break,
-            }
-            match timerfd_settime(self.file.as_fd(), self.flags, value) {
-                Ok(()) => return Ok(()),
-                Err(next) => error = next,
-            }
+    fn arm_again(&self, value: Duration, first: io::Error) -> io::Result<()> {
+        let mut first = Some(first);
+        let armed = uninterrupted(|| match first.take() {
+            Some(error) => Err(error),
+            None => timerfd_settime(self.file.as_fd(), self.flags, value),
+        });
+        let on_set = self.flags & libc::TFD_TIMER_CANCEL_ON_SET != 0;
+        match armed {
+            // The clock has been set since the last call, which says so only after it has armed.
+            Err(error) if on_set && error.raw_os_error() == Some(libc::ECANCELED) => Ok(()),
+            armed => armed.map_err(|error| errors::of_call(error, "timerfd_settime")),
         }
-        if error.raw_os_error() == Some(libc::EINTR) {
-            // Of another kind than an interrupted wait, which has armed.
-            let text = "timerfd_settime was interrupted again and again: the timer is not armed";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-        }
-        Err(error)
     }
 
     pub(crate) fn needs_no_read(&self) -> bool {
@@ -106,7 +96,7 @@ impl TimerFd {
     }
 
     pub(crate) fn read(&self) -> io::Result<Expiry> {
-        let read = (&self.file).read(&mut [0; 8]);
+        let read = uninterrupted(|| (&self.file).read(&mut [0; 8]));
         let Err(error) = read else { return Ok(Expiry::Expired) };
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR) => Ok(Expiry::Pending),

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::super::errors::of_call;
 use super::super::fork::{self, PollerFd};
 use super::super::kevent::{Filter, System};
 use super::super::time::timespec;
-use super::super::{check, uninterrupted};
+use super::super::{call, check, uninterrupted};
 
 #[cfg(not(linux))]
 use libc as os;
@@ -154,11 +155,11 @@ impl Raw {
 /// A new kqueue, close-on-exec. (A child made by `fork` does not inherit it anyway.)
 pub(super) fn kqueue() -> io::Result<PollerFd> {
     // SAFETY: the call takes no arguments.
-    let fd = check(unsafe { os::kqueue() })?;
+    let fd = call("kqueue", || unsafe { os::kqueue() })?;
     // SAFETY: the kernel just returned `fd` to us and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the fd is open, and the call takes no pointer.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
     Ok(PollerFd::new(fd))
 }
 
@@ -179,7 +180,15 @@ pub(super) fn kevent(
 /// Applies changes of which the first that fails is an error; the others after it are not made.
 /// Fetches no events.
 pub(super) fn change(kq: &PollerFd, changes: &[Raw]) -> io::Result<()> {
-    uninterrupted(|| kevent(kq, changes, &mut [], Some(Duration::ZERO))).map(drop)
+    at_once(kq, changes, &mut []).map(drop)
+}
+
+/// [`kevent`] without a wait. No signal interrupts it: it is called again then.
+pub(super) fn at_once(kq: &PollerFd, changes: &[Raw], events: &mut [Raw]) -> io::Result<usize> {
+    uninterrupted(|| kevent(kq, changes, events, Some(Duration::ZERO))).map_err(|error| {
+        // Other errors are those of a change.
+        if error.raw_os_error() == Some(libc::EINTR) { of_call(error, "kevent") } else { error }
+    })
 }
 
 /// Applies a change to a filter that may be gone, which is as good.

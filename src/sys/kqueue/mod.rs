@@ -110,7 +110,7 @@ impl Poller {
         }
         let mut receipts = [Raw::EMPTY; N];
         let (list, room) = (&list[..changes.len()], &mut receipts[..changes.len()]);
-        let n = abi::kevent(&self.queue.kq, list, room, Some(Duration::ZERO))?;
+        let n = abi::at_once(&self.queue.kq, list, room)?;
         debug_assert_eq!(n, changes.len());
         let mut errors = [0; N];
         for (error, receipt) in errors.iter_mut().zip(&receipts[..n]) {
@@ -214,14 +214,26 @@ impl Poller {
             }
         }
         let entry = book.entry(fd);
-        (entry.how, entry.id) = (Some((added, mode)), id);
+        let before = (entry.how.take(), entry.id);
         let Some(error) = failed else {
-            entry.how = Some((interest, mode));
+            (entry.how, entry.id) = (Some((interest, mode)), id);
             return Ok(());
         };
-        entry.how = None;
         for filter in filters(added) {
             self.change(&[Raw::new(change(fd, filter, EV_DELETE, id))])?;
+        }
+        // A file that is in stays in, with as much of what was asked for before as there can be.
+        if let (Some((_, mode)), former_id) = before {
+            if error != libc::ENOENT {
+                let mut kept = Interest::NONE;
+                for filter in filters(former) {
+                    let add = change(fd, filter, flags(mode), former_id);
+                    if self.change(&[Raw::new(add)]).is_ok() {
+                        kept = kept | direction(filter);
+                    }
+                }
+                (entry.how, entry.id) = (Some((kept, mode)), former_id);
+            }
         }
         Err(io::Error::from_raw_os_error(error))
     }

@@ -15,12 +15,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
-use super::super::{Expiry, Time, TimerClock, nanos, uninterrupted};
+use super::super::{Expiry, Time, TimerClock, nanos};
 use super::abi::{self, Kevent, NOTE_EXIT, Raw, change, change_if_there};
 use super::timer::{STEPS, timers};
 
@@ -35,8 +35,7 @@ fn nested() -> io::Result<PollerFd> {
 
 /// Takes the event, if it is there.
 fn take(kq: &PollerFd) -> io::Result<bool> {
-    let n = uninterrupted(|| abi::kevent(kq, &[], &mut [Raw::EMPTY], Some(Duration::ZERO)))?;
-    Ok(n > 0)
+    Ok(abi::at_once(kq, &[], &mut [Raw::EMPTY])? > 0)
 }
 
 fn timer(flags: u32, fflags: u32, data: i64) -> Raw {
@@ -188,6 +187,7 @@ mod tests {
     use crate::sys::kqueue::{Events, Poller};
     use crate::sys::{Interest, Mode};
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

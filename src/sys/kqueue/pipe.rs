@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::super::{check, uninterrupted};
+use super::super::{INTERRUPTIONS, call, uninterrupted};
 
 /// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for
 /// edges it need not be lowered.
@@ -29,9 +29,13 @@ impl Flag {
 
     /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
     pub(crate) fn raise(&self) -> io::Result<()> {
+        let mut left = INTERRUPTIONS;
         loop {
             match uninterrupted(|| (&self.writer).write(&[1])) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.lower(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && left > 0 => {
+                    left -= 1;
+                    self.lower();
+                }
                 wrote => return wrote.map(drop),
             }
         }
@@ -59,7 +63,7 @@ fn own(fds: [libc::c_int; 2]) -> (OwnedFd, OwnedFd) {
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
     // SAFETY: `fds` is a valid place for the two fds that the call writes.
-    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    call("pipe2", || unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
     Ok(own(fds))
 }
 
@@ -68,13 +72,13 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     use std::os::fd::AsRawFd;
     let mut fds = [0; 2];
     // SAFETY: `fds` is a valid place for the two fds that the call writes.
-    check(unsafe { libc::pipe(fds.as_mut_ptr()) })?;
+    call("pipe", || unsafe { libc::pipe(fds.as_mut_ptr()) })?;
     let pipe = own(fds);
     for fd in [&pipe.0, &pipe.1] {
         // SAFETY: the fd is open, and the calls take no pointer.
-        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
         // SAFETY: as above.
-        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+        call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
     }
     Ok(pipe)
 }

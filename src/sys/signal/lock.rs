@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::super::fork;
+use super::super::{INTERRUPTIONS, fork};
 use super::names::FAULTS;
 
 /// Names this process. A pid alone is another process's in another namespace, or at another time.
@@ -28,7 +28,8 @@ static LOCK: AtomicU64 = AtomicU64::new(0);
 /// The lock of all that sets and restores actions. Its holder makes a few syscalls. No handler runs
 /// on the holder's thread, so that one which stands still never holds the lock.
 pub(super) struct Locked {
-    pub(super) mask: libc::sigset_t,
+    /// The mask before. `None` if this system refuses to change it.
+    mask: Option<libc::sigset_t>,
     pub(super) process: u64,
 }
 
@@ -56,10 +57,19 @@ impl Locked {
     }
 }
 
+impl Locked {
+    /// Returns true if the thread blocked this signal before.
+    pub(super) fn is_blocked(&self, signal: i32) -> bool {
+        self.mask.is_some_and(|mask| is_member(&mask, signal))
+    }
+}
+
 impl Drop for Locked {
     fn drop(&mut self) {
         LOCK.store(0, Ordering::Release);
-        swap_mask(Some(&self.mask));
+        if let Some(mask) = &self.mask {
+            let _ = (0..INTERRUPTIONS).find(|_| swap_mask(Some(mask)).is_some());
+        }
     }
 }
 
@@ -80,14 +90,15 @@ fn no_signals() -> libc::sigset_t {
     unsafe { std::mem::zeroed() }
 }
 
-/// Sets or reads this thread's mask, and returns the one before.
-pub(super) fn swap_mask(new: Option<&libc::sigset_t>) -> libc::sigset_t {
+/// Sets or reads this thread's mask, and returns the one before. `None` if a filter of syscalls
+/// refuses that.
+pub(super) fn swap_mask(new: Option<&libc::sigset_t>) -> Option<libc::sigset_t> {
     let mut before = no_signals();
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `new` is null, which changes nothing, or valid for the length of the call, as is
-    // `before`. The call cannot fail then.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, new, &mut before) };
-    before
+    // `before`.
+    let failed = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, new, &mut before) };
+    (failed == 0).then_some(before)
 }
 
 pub(super) fn is_member(mask: &libc::sigset_t, signal: i32) -> bool {

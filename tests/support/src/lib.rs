@@ -9,6 +9,8 @@ mod alloc;
 mod cpu;
 mod driver;
 mod drops;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod faults;
 pub mod faulty;
 mod fds;
 mod hooks;
@@ -21,6 +23,8 @@ pub use alloc::{allocates_nothing, allocations, bytes, frees};
 pub use cpu::{thread_cpu_time, timed};
 pub use driver::{Counting, Overheard, Script, overheard, scripted, scripted_reactor};
 pub use drops::{Counted, Drops, OnDrop};
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub use faults::{Fault, Faults};
 pub use faulty::{build, build_on, exact, on, reactor};
 #[cfg(target_os = "linux")]
 pub use fds::pidfd;

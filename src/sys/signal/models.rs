@@ -3,8 +3,6 @@
 
 use loom::thread;
 
-use crate::sync::models;
-
 /// What `slots.rs` is made of.
 mod atomics {
     pub(super) use loom::cell::UnsafeCell;
@@ -58,8 +56,9 @@ fn come(table: &'static Table<Fd>) -> bool {
     table.deliver(SIGNAL, PROCESS).is_ok()
 }
 
-models! {
-    fn a_signal_is_told_or_left_over_at_the_end() {
+#[test]
+fn a_signal_is_told_or_left_over_at_the_end() {
+    loom::model(|| {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -70,9 +69,12 @@ models! {
         assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
         assert_eq!(left, left && !table.is_taken(SIGNAL), "a signal that is left was not taken");
         assert_eq!(closed.load(Ordering::Acquire), 1, "the last one out closes the fd");
-    }
+    });
+}
 
-    fn two_handlers_and_the_end_lose_nothing() {
+#[test]
+fn two_handlers_and_the_end_lose_nothing() {
+    loom::model(|| {
         let table = table();
         let (slot, closed) = set(table);
         let handlers = [(); 2].map(|()| thread::spawn(move || come(table)));
@@ -81,9 +83,12 @@ models! {
         // A signal that comes twice before it is looked at is told once.
         assert!(left || told != [true; 2]);
         assert_eq!(closed.load(Ordering::Acquire), 1);
-    }
+    });
+}
 
-    fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
+#[test]
+fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
+    loom::model(|| {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -94,9 +99,12 @@ models! {
         assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
         assert_eq!(other.retire(), 0);
         assert_eq!(closed.load(Ordering::Acquire) + other_closed.load(Ordering::Acquire), 2);
-    }
+    });
+}
 
-    fn a_new_set_takes_over_beside_a_handler() {
+#[test]
+fn a_new_set_takes_over_beside_a_handler() {
+    loom::model(|| {
         let table = table();
         // Two slots, of which the handler looks at the free one first.
         let (old, _) = set(table);
@@ -112,9 +120,12 @@ models! {
         }
         assert_eq!(table.take(new), Some(SIGNAL));
         assert_eq!(table.take(new), None);
-    }
+    });
+}
 
-    fn a_young_set_is_not_told_what_was_taken() {
+#[test]
+fn a_young_set_is_not_told_what_was_taken() {
+    loom::model(|| {
         let table = table();
         // Two slots, of which the handler looks at the old set's first.
         let (gone, _) = set(table);
@@ -130,9 +141,12 @@ models! {
         } else {
             assert!(handler.join().unwrap());
         }
-    }
+    });
+}
 
-    fn two_takers_get_one_signal_once() {
+#[test]
+fn two_takers_get_one_signal_once() {
+    loom::model(|| {
         let table = table();
         let (slot, _) = set(table);
         assert!(come(table));
@@ -140,9 +154,12 @@ models! {
         let here = table.take(slot).is_some();
         assert!(here != other.join().unwrap());
         assert!(table.is_taken(SIGNAL));
-    }
+    });
+}
 
-    fn a_signal_beside_a_take_is_taken_or_pending() {
+#[test]
+fn a_signal_beside_a_take_is_taken_or_pending() {
+    loom::model(|| {
         let table = table();
         let (slot, _) = set(table);
         assert!(come(table));
@@ -153,9 +170,12 @@ models! {
         let again = table.take(slot).is_some();
         assert!(again || !slot.is_pending());
         assert_eq!(slot.retire(), 0);
-    }
+    });
+}
 
-    fn what_one_set_took_another_does_not_give_back() {
+#[test]
+fn what_one_set_took_another_does_not_give_back() {
+    loom::model(|| {
         let table = table();
         let (takes, _) = set(table);
         let (never_looks, _) = set(table);
@@ -165,5 +185,5 @@ models! {
         let last = never_looks.retire() & bit(SIGNAL) != 0;
         assert!(last);
         assert_eq!(table.is_taken(SIGNAL), taken);
-    }
+    });
 }

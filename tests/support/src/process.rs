@@ -1,5 +1,6 @@
 //! A process of its own for a test, and a watchdog for one that hangs.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::panic::Location;
 use std::process::{Child, Command, Stdio};
@@ -40,9 +41,14 @@ pub fn test_name() -> String {
     std::thread::current().name().expect("the thread of a test has a name").to_owned()
 }
 
-/// A command that runs the test `name` again, in a process of its own.
+/// A command that runs the test `name` again, in a process of its own. The words of
+/// `POLLMUX_RUNNER` come first: the emulator of another machine.
 pub fn again(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let runner = std::env::var("POLLMUX_RUNNER").unwrap_or_default();
+    let this = std::env::current_exe().unwrap();
+    let mut words = runner.split_whitespace().map(OsStr::new).chain([this.as_os_str()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]).stdin(Stdio::null());
     command
 }

@@ -16,10 +16,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use libc::{c_short, pollfd};
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use pollmux::driver::{Clock, Driver, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use pollmux::sys::{Interest, Mode, Readiness, Time};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
 
 /// Waits through `poll(2)`.
 #[derive(Debug)]
@@ -42,13 +43,13 @@ struct Watched {
 }
 
 #[derive(Debug)]
-struct Waker(OwnedFd);
+struct Waker(EventFd);
 
 impl Wake for Waker {
     fn wake(&self) -> io::Result<()> {
-        match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
+        match self.0.write(1) {
             // A full counter is readable, which is all that is wanted.
-            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -57,16 +58,16 @@ impl Wake for Waker {
 impl Waker {
     fn clear(&self) {
         // Nothing to read is as good.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        let _ = self.0.read();
     }
 }
 
 impl PollDriver {
     /// One syscall; fails with the system's error.
     pub fn new() -> io::Result<PollDriver> {
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(PollDriver {
-            waker: Arc::new(Waker(eventfd)),
+            waker: Arc::new(Waker(EventFd::from_flags(flags)?)),
             fds: Vec::new(),
             syscalls: Syscalls::default(),
         })
@@ -80,22 +81,20 @@ impl PollDriver {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
-        // What does not fit is further away than the clock goes.
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        // The list borrows the fds, so it is made for each wait. The waker is its first.
-        let mut list = vec![PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN)];
+        // The waker is the first of the list.
+        let mut list = vec![to_poll(self.waker.0.as_fd(), libc::POLLIN)];
         list.extend(self.fds.iter().filter(|watched| !watched.done).map(Watched::to_poll));
-        match poll(&mut list, timeout.as_ref()) {
-            Err(Errno::INTR) => return Ok(()), // the reactor knows what it waits for
-            polled => polled?,
+        match poll(&mut list, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled?, // after an interruption the reactor knows what it waits for
         };
-        let found: Vec<PollFlags> = list.iter().map(PollFd::revents).collect();
-        if !found[0].is_empty() {
+        let found: Vec<c_short> = list.iter().map(|fd| fd.revents).collect();
+        if found[0] != 0 {
             self.waker.clear();
         }
         let looked_at = self.fds.iter_mut().filter(|watched| !watched.done);
         for (watched, &flags) in looked_at.zip(&found[1..]) {
-            if !flags.is_empty() {
+            if flags != 0 {
                 ready.push(watched.id, readiness(flags));
                 watched.done = watched.mode == Mode::OneShot;
             }
@@ -105,31 +104,50 @@ impl PollDriver {
 }
 
 impl Watched {
-    fn to_poll(&self) -> PollFd<'_> {
+    fn to_poll(&self) -> pollfd {
         let wanted = [
-            (self.interest.is_readable(), PollFlags::IN | PollFlags::RDHUP),
-            (self.interest.is_writable(), PollFlags::OUT),
-            (self.interest.is_priority(), PollFlags::PRI),
+            (self.interest.is_readable(), libc::POLLIN | libc::POLLRDHUP),
+            (self.interest.is_writable(), libc::POLLOUT),
+            (self.interest.is_priority(), libc::POLLPRI),
         ];
         let flags = wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flags)| flags);
-        PollFd::from_borrowed_fd(self.fd.as_fd(), flags.fold(PollFlags::empty(), PollFlags::union))
+        to_poll(self.fd.as_fd(), flags.fold(0, |all, one| all | one))
     }
 }
 
-/// What `poll` says in our words. An error, and the end, can be read and written: the call says
-/// what is the matter.
-fn readiness(flags: PollFlags) -> Readiness {
+fn to_poll(fd: BorrowedFd<'_>, events: c_short) -> pollfd {
+    pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
+}
+
+/// Calls `ppoll(2)`, which has a timeout in nanoseconds.
+#[allow(unsafe_code)]
+fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        // A longer time is further away than the clock goes.
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the list and the timeout live as long as the call. No signal mask is given.
+    let ready =
+        unsafe { libc::ppoll(list.as_mut_ptr(), list.len() as _, timeout, std::ptr::null()) };
+    if ready < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Translates the flags of `poll`. An error, and the end, can be read and written: the call says
+/// which of them there is.
+fn readiness(flags: c_short) -> Readiness {
     let (read, write) = (Readiness::READABLE, Readiness::WRITABLE);
     let meanings = [
-        (PollFlags::IN, read),
-        (PollFlags::OUT, write),
-        (PollFlags::PRI, Readiness::PRIORITY),
-        (PollFlags::RDHUP, read | Readiness::READ_CLOSED),
-        (PollFlags::HUP, read | write | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED),
-        (PollFlags::ERR, read | write | Readiness::ERROR),
+        (libc::POLLIN, read),
+        (libc::POLLOUT, write),
+        (libc::POLLPRI, Readiness::PRIORITY),
+        (libc::POLLRDHUP, read | Readiness::READ_CLOSED),
+        (libc::POLLHUP, read | write | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED),
+        (libc::POLLERR, read | write | Readiness::ERROR),
     ];
     let found =
-        meanings.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, meaning)| meaning);
+        meanings.into_iter().filter(|(flag, _)| flags & flag != 0).map(|(_, meaning)| meaning);
     found.fold(Readiness::NONE, |all, one| all | one)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pollmux::sys::Interest;
 use pollmux::{Events, Fd, Reactor, Source};
-use rustix::net::sockopt;
+use socket2::SockRef;
 
 const MESSAGE: [u8; 64] = *b"To be sent, to come back, and to be sent again, as it was sent.\n";
 /// Longer than anything here takes: what is not done then is not going to be.
@@ -137,7 +137,7 @@ impl Client {
             Manners::Drops => return Ok(false),
             Manners::Resets => {
                 // Closing then throws away what is under way, and says so.
-                sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))?;
+                SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
                 return Ok(false);
             }
             Manners::HalfCloses => {

@@ -19,8 +19,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, value_parser};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pollmux::{Reactor, Remote, Signal, channel, select};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::{Report, Server};
 
 #[global_allocator]
@@ -78,9 +78,9 @@ impl Options {
 
 /// As many fds as we may have.
 fn raise_fd_limit() -> io::Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    Ok(limit.maximum.unwrap_or(u64::MAX))
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    Ok(most)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

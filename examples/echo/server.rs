@@ -5,13 +5,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
 use pollmux::sys::{Interest, Readiness};
 use pollmux::{
     Events, Fd, Handle, Inbox, Reactor, Remote, Signal, Signals, Source, Time, Timer, channel,
     reactor::Stats,
 };
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Socket, Type};
 
 /// Reads of one connection in a row, before it is the others' turn.
 const ROUNDS: u32 = 16;
@@ -73,13 +74,11 @@ pub struct Server {
 /// A listener that shares its port with others of its kind: the kernel spreads the connections over
 /// them.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
-    net::bind(&socket, &address)?;
-    net::listen(&socket, 4_096)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
     Ok(socket.into())
 }
 
@@ -163,10 +162,8 @@ impl Server {
 
     fn accept(&mut self) -> io::Result<()> {
         for _ in 0..ACCEPTS {
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let accepted = self.listener.try_io(|listener| Ok(net::accept_with(listener, flags)?));
-            match accepted {
-                Ok(socket) => self.open(socket.into())?,
+            match self.listener.try_io(|listener| listener.accept()) {
+                Ok((stream, _)) => self.open(stream)?,
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Ok(()),
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -192,7 +189,7 @@ impl Server {
         });
         let key = FIRST + 2 * index as u64;
         self.connections[index] = Some(Connection {
-            stream: self.reactor.fd(stream, Interest::READABLE)?.with_key(key),
+            stream: self.reactor.fd_nonblocking(stream, Interest::READABLE)?.with_key(key),
             idle: self.reactor.at(self.reactor.now() + self.idle).with_key(key + 1),
             unsent: Vec::new(),
         });
@@ -292,12 +289,10 @@ fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
 }
 
 fn is_out_of_fds(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// CPU time of this thread.
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }

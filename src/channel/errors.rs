@@ -55,7 +55,7 @@ impl<T> SendError<T> {
 }
 
 impl RecvTimeoutError {
-    /// What a last look, when the time was over, found instead of a message.
+    /// The error for a last look, after the timeout, that found no message.
     pub(super) fn of(error: TryRecvError) -> RecvTimeoutError {
         match error {
             TryRecvError::Empty => RecvTimeoutError::Timeout,

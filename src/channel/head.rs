@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
 use crate::sync::{Ordering, fence, light_fence, settle_fence, wait_briefly};
 use crate::sys::Time;
-use crate::wake::{Look, Probe, Request};
+use crate::wake::{Look, Probe, RequestCell};
 
 /// The receiver's end of a buffered channel. There is one, and it is not `Sync`.
 pub(super) struct Head<T> {
@@ -57,7 +57,7 @@ struct Span {
     claimed: usize,
 }
 
-/// How many unwritten positions a detour remembers.
+/// The most unwritten positions that a detour remembers.
 const HOLES: usize = 6;
 
 /// The receiver's memory of the positions behind the head.
@@ -413,16 +413,8 @@ impl Probe for State {
         }
     }
 
-    fn ask(&self, request: Request) {
-        self.request.ask(request);
-    }
-
-    fn silence(&self) {
-        self.request.silence();
-    }
-
-    fn order(&self) -> u64 {
-        self.request.order()
+    fn request(&self) -> &RequestCell {
+        &self.request
     }
 
     fn follow(&self, clock: Box<dyn Fn() -> Time + Send + Sync>) {
@@ -434,8 +426,8 @@ impl Probe for State {
 mod tests {
     use super::*;
     use crate::channel::Target;
-    use crate::wake::Notify;
     use crate::wake::testing::party;
+    use crate::wake::{Notify, Request};
 
     #[test]
     fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {

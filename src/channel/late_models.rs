@@ -46,7 +46,7 @@ fn a_wait_that_a_timer_ends_against_a_send() {
 /// A `recv_timeout` whose time is over after one sleep.
 fn give_up(rx: &Receiver<u32>) -> Option<u32> {
     rx.try_recv().ok().or_else(|| {
-        rx.sleep(rx.state(), Some(Instant::now()), &mut Nap::new());
+        rx.sleep(rx.state(), Some(Instant::now()), &mut Nap::default());
         rx.try_recv().ok()
     })
 }

@@ -1,4 +1,4 @@
-//! What the ends of a rendezvous share, whatever the messages are.
+//! The part of a rendezvous that both ends share and that knows no message type.
 //!
 //! # The place
 //! One word says what lies at the place of the channel, and which ends are gone:
@@ -35,9 +35,7 @@ use std::sync::Arc;
 
 use super::state::Refused;
 use super::target::{Target, Targets};
-use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Random, fence, wait_briefly,
-};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Random, fence};
 use crate::wake::{Look, Notify, Probe, Request, RequestCell, Ticket};
 
 const FREE: u64 = 0;
@@ -54,7 +52,7 @@ const OFFER: u64 = 1 << 4;
 /// In `here`: the receiver does not block in this channel. No ticket has an odd number.
 const NOWHERE: u64 = 1;
 
-/// How many receives may pass a send case that waits before it gets a promise, too.
+/// So many receives may pass a send case that waits before that case gets a promise, too.
 const PATIENCE: u32 = 4;
 
 /// See the module's text.
@@ -64,11 +62,11 @@ pub(super) struct Meeting {
     here: AtomicU64,
     /// The receiver holds a value that it has taken for a later receive. Written by the receiver.
     held: AtomicBool,
-    /// What the receiver wants to hear of.
+    /// The receiver's request for news.
     request: RequestCell,
     targets: Targets,
     senders: AtomicUsize,
-    /// How many offers there are. Written under the lock.
+    /// The number of offers. Written under the lock.
     offers: AtomicUsize,
     /// The receiver did not get the lock.
     asked: AtomicBool,
@@ -98,7 +96,7 @@ pub(super) struct Offer {
     told: bool,
 }
 
-/// What the receiver finds in the list.
+/// The outcome of the receiver's look at the list.
 pub(super) enum Found {
     Nothing,
     /// An offer with a value, which is the receiver's now. The sender must be woken.
@@ -173,15 +171,9 @@ impl Meeting {
 
     /// Promises the place, if it is free, to an offer or to nobody in particular (0).
     fn promise(&self, offer: u64) -> bool {
-        let mut word = self.word();
-        while word & STATE == FREE {
-            let next = word & ENDS | PROMISED | (offer * OFFER);
-            match self.word.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return true,
-                Err(now) => word = now,
-            }
-        }
-        false
+        let promised =
+            |word| (word & STATE == FREE).then_some(word & ENDS | PROMISED | (offer * OFFER));
+        self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, promised).is_ok()
     }
 
     fn is_promised_to(&self, offer: u64) -> bool {
@@ -191,18 +183,12 @@ impl Meeting {
     /// The owner of the promise has put a value at the place. Returns false if the receiver is
     /// gone.
     pub(super) fn lay(&self) -> bool {
-        let mut word = self.word();
-        while word & CLOSED == 0 {
-            let next = word & ENDS | LAID;
-            match self.word.compare_exchange_weak(word, next, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => {
-                    self.tell();
-                    return true;
-                }
-                Err(now) => word = now,
-            }
+        let laid = |word| (word & CLOSED == 0).then_some(word & ENDS | LAID);
+        let is_open = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, laid).is_ok();
+        if is_open {
+            self.tell();
         }
-        false
+        is_open
     }
 
     /// The owner gives the promise back.
@@ -230,19 +216,9 @@ impl Meeting {
 
     // The list.
 
-    fn try_list(&self) -> Option<Guard<'_>> {
-        let mut list = self.list.try_lock();
-        if list.is_none() {
-            wait_briefly(100, || {
-                self.list.try_lock().is_some_and(|free| list.replace(free).is_none())
-            });
-        }
-        list
-    }
-
     /// The list, for the receiver, who is told when it may try again.
     fn list_or_ask(&self) -> Option<Guard<'_>> {
-        if let Some(list) = self.try_list() {
+        if let Some(list) = self.list.lock_briefly() {
             return Some(list);
         }
         self.asked.store(true, Ordering::SeqCst);
@@ -289,14 +265,14 @@ impl Meeting {
         static OFFERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let number = OFFERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let offer = Offer { number, ticket: Ticket::issue(party), value, told: false };
-        let mut list = self.try_list()?;
+        let mut list = self.list.lock_briefly()?;
         let mut larger = VecDeque::new();
         while list.offers.len() == list.offers.capacity() {
             let room = list.offers.len() * 2 + 4;
             if larger.capacity() < room {
                 self.release(list);
                 larger = VecDeque::with_capacity(room);
-                list = self.try_list()?;
+                list = self.list.lock_briefly()?;
                 continue;
             }
             larger.extend(list.offers.drain(..));
@@ -331,7 +307,7 @@ impl Meeting {
         if self.offers.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let Some(mut list) = self.try_list() else {
+        let Some(mut list) = self.list.lock_briefly() else {
             return self.littered.store(true, Ordering::Relaxed);
         };
         let offer = list.position(number).and_then(|at| list.offers.remove(at));
@@ -552,15 +528,7 @@ impl Probe for Meeting {
         if self.is_receivable(None) { Look::Ready } else { Look::Quiet }
     }
 
-    fn ask(&self, request: Request) {
-        self.request.ask(request);
-    }
-
-    fn silence(&self) {
-        self.request.silence();
-    }
-
-    fn order(&self) -> u64 {
-        self.request.order()
+    fn request(&self) -> &RequestCell {
+        &self.request
     }
 }

@@ -1,5 +1,3 @@
-// Longer than 500 lines: it is the public face of channels, both ends and their docs.
-
 //! Channels: many senders on any threads, one receiver, registered with a reactor or used bare.
 //!
 //! ```
@@ -56,7 +54,7 @@ mod meeting;
 pub(crate) mod models;
 mod permit;
 mod receiver;
-mod registry;
+pub(crate) mod registry;
 mod rendezvous;
 #[cfg(all(loom, test))]
 mod rendezvous_models;
@@ -116,12 +114,12 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 
 /// A channel that holds as many messages as there is memory for; a send never waits.
 ///
-/// It grows when it is full, to twice its slots. Then it takes at most twice the memory of the
-/// messages that it has held at once.
+/// A full channel grows to twice its slots. Then the slots take at most twice the memory of the
+/// messages that were in the channel at once.
 ///
-/// **It shrinks.** When more than 64 KiB of slots were less than an eighth full for a second, a
-/// smaller piece of memory replaces them: about four times what was used, and at least 32 to
-/// 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
+/// **The channel shrinks.** When more than 64 KiB of slots were less than an eighth full for a
+/// second, a smaller piece of memory replaces them: about four times what was used, and at least
+/// 32 to 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
 /// nothing once it was as full before.
 ///
 /// The time is looked at only when the receiver finds the channel empty, when its reactor sleeps,
@@ -155,7 +153,7 @@ fn ends<T>(capacity: Option<usize>) -> (Tail<T>, Head<T>) {
 macro_rules! measures {
     ($end:ident) => {
         impl<T> $end<T> {
-            /// How many messages wait in the channel. Messages that a sender is writing count.
+            /// The number of messages in the channel. Messages that a sender is writing count.
             pub fn len(&self) -> usize {
                 self.buffer().map_or(0, |state| state.len())
             }
@@ -166,7 +164,7 @@ macro_rules! measures {
                 self.buffer().is_none_or(|state| state.is_full())
             }
 
-            /// How many messages the channel holds at most; `None` is without a limit.
+            /// The most messages that the channel holds; `None` is without a limit.
             pub fn capacity(&self) -> Option<usize> {
                 self.buffer().map_or(Some(0), |state| state.capacity())
             }
@@ -184,23 +182,18 @@ macro_rules! measures {
 }
 use measures;
 
-/// How long to sleep where a wake-up is not sure: 50 µs, then twice as long each time, up to 1 ms.
+/// The next sleep where a wake-up is not sure: 50 µs, then twice as long each time, up to 1 ms.
 #[derive(Debug)]
 pub(crate) struct Nap(Duration);
 
 impl Default for Nap {
     fn default() -> Nap {
-        Nap::new()
+        Nap(Duration::from_micros(50))
     }
 }
 
 impl Nap {
-    const SHORTEST: Duration = Duration::from_micros(50);
     const LONGEST: Duration = Duration::from_millis(1);
-
-    pub(crate) fn new() -> Nap {
-        Nap(Nap::SHORTEST)
-    }
 
     pub(crate) fn next(&mut self) -> Duration {
         let nap = self.0;

@@ -85,7 +85,7 @@ impl<T> fmt::Debug for Permit<'_, T> {
     }
 }
 
-/// What a reactor that sleeps with a send case has left at the channel.
+/// The trace at a channel of a reactor that sleeps with a send case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Waiting {
     #[default]

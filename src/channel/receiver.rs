@@ -83,7 +83,7 @@ impl<T> Receiver<T> {
             Receiving::Rendezvous(meeting) => return meeting.recv(deadline),
         };
         let mut backoff = Backoff::new();
-        let mut nap = Nap::new();
+        let mut nap = Nap::default();
         loop {
             match self.try_recv() {
                 Ok(value) => return Ok(value),
@@ -125,18 +125,18 @@ impl<T> Receiver<T> {
         state.unask();
     }
 
-    /// What comes until every sender is gone, waiting for it.
+    /// Iterates over the messages until every sender is gone, and waits for each.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter(self)
     }
 
-    /// What is there now.
+    /// Iterates over the messages that are there now.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter(self)
     }
 
-    /// What is there now, but at most `n`: a bounded share of the turn for a channel that is never
-    /// empty.
+    /// Iterates over at most `n` of the messages that are there now: a bounded share of the turn
+    /// for a channel that is never empty.
     pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
         self.try_iter().take(n)
     }

@@ -128,9 +128,9 @@ impl<T> Drop for Entry<T> {
 pub(crate) struct Registry<T> {
     /// The newest entry, null, or `closed()`.
     head: AtomicPtr<Entry<T>>,
-    /// How many entries are in the chain, at least.
+    /// The least number of entries in the chain.
     linked: AtomicUsize,
-    /// How many of them are gone, or about to go.
+    /// The number of entries that are gone, or about to go.
     gone: AtomicUsize,
     /// A thread has not got the broom.
     asked: AtomicBool,
@@ -311,15 +311,15 @@ impl<T> Registry<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests {
+/// Entries that count their drops.
+#[cfg(test)]
+pub(crate) mod testing {
     use std::sync::atomic::{AtomicUsize as Count, Ordering::SeqCst};
-    use std::thread;
 
     use super::*;
 
-    /// Counts how often it is dropped, by its number.
-    struct Counted(usize, Arc<Vec<Count>>);
+    /// Counts its drops, by its number.
+    pub(crate) struct Counted(pub(crate) usize, pub(crate) Counts);
 
     impl Drop for Counted {
         fn drop(&mut self) {
@@ -328,22 +328,36 @@ mod tests {
     }
 
     type Counts = Arc<Vec<Count>>;
+    type Entries = Vec<Arc<Entry<Counted>>>;
 
-    fn filled(n: usize) -> (Registry<Counted>, Vec<Arc<Entry<Counted>>>, Counts) {
-        let counts: Counts = Arc::new((0..n).map(|_| Count::new(0)).collect());
-        let registry = Registry::new();
+    /// A registry with `n` entries. There is a count for one more.
+    pub(crate) fn filled(n: usize) -> (Arc<Registry<Counted>>, Entries, Counts) {
+        let counts: Counts = Arc::new((0..=n).map(|_| Count::new(0)).collect());
+        let registry = Arc::new(Registry::new());
         let new = |number| Entry::new(Counted(number, counts.clone()));
         let entries: Vec<_> = (0..n).map(new).collect();
         assert!(entries.iter().all(|entry| registry.add(entry.clone())));
         (registry, entries, counts)
     }
 
-    fn dropped(counts: &Counts) -> usize {
-        counts.iter().map(|count| count.load(SeqCst)).sum()
+    pub(crate) fn close(registry: &Registry<Counted>) -> Vec<usize> {
+        registry.close().iter().map(|entry| entry.value().0).collect()
     }
 
-    fn close(registry: &Registry<Counted>) -> Vec<usize> {
-        registry.close().iter().map(|entry| entry.value().0).collect()
+    pub(crate) fn each_is_freed_once(counts: &Counts, n: usize) {
+        assert!(counts[..n].iter().all(|count| count.load(SeqCst) == 1));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+
+    use super::testing::*;
+    use super::*;
+
+    fn dropped(counts: &[AtomicUsize]) -> usize {
+        counts.iter().map(|count| count.load(Ordering::SeqCst)).sum()
     }
 
     #[test]
@@ -369,7 +383,7 @@ mod tests {
             assert!(kept <= 2 * left + LITTER + 2, "{kept} for {left}");
         }
         drop(registry);
-        assert!(counts.iter().all(|count| count.load(SeqCst) == 1));
+        each_is_freed_once(&counts, N);
     }
 
     #[test]
@@ -384,7 +398,7 @@ mod tests {
         drop((broom, swept, entries));
         assert_eq!(dropped(&counts), 60);
         drop(registry);
-        assert!(counts.iter().all(|count| count.load(SeqCst) == 1));
+        each_is_freed_once(&counts, 100);
     }
 
     #[test]
@@ -395,7 +409,7 @@ mod tests {
             let staying = entries.split_off(2 * N / 3);
             let going = entries.split_off(N / 3);
             let found = thread::scope(|scope| {
-                let registry = &registry;
+                let registry = &*registry;
                 for part in [entries, going] {
                     scope.spawn(move || part.iter().for_each(|entry| registry.take_off(entry)));
                 }
@@ -407,7 +421,7 @@ mod tests {
             });
             assert!((2 * N / 3..N).all(|number| found.contains(&number)));
             drop((registry, staying));
-            assert!(counts.iter().all(|count| count.load(SeqCst) == 1));
+            each_is_freed_once(&counts, N);
         }
     }
 }

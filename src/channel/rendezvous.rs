@@ -161,7 +161,7 @@ impl<T> Rendezvous<T> {
         here.sleep();
         let ticket = Ticket::issue(&here);
         let cell = self.values.put(value);
-        let mut nap = Nap::new();
+        let mut nap = Nap::default();
         let mut offer = None;
         loop {
             // A nap is due while another sender stands still with the list.
@@ -429,7 +429,7 @@ mod tests {
         let timeout = Duration::from_millis(1);
         assert_eq!(tx.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1)));
         meeting.release(list);
-        // What the case has left is inert, and goes with the next offer.
+        // The offer that the case has left is inert, and goes with the next offer.
         assert_eq!(meeting.offers(), 1);
         assert!(!rx.is_ready(None));
         assert_eq!(tx.send_timeout(2, timeout), Err(SendTimeoutError::Timeout(2)));

@@ -11,10 +11,10 @@ use super::models::{Counted, each};
 use super::permit::{Permit, Waiting};
 use super::{Receiver, Sender, Target, TryRecvError, bounded};
 use crate::sync::{Ordering, fence};
-use crate::wake::models::{Bed, party};
+use crate::wake::models::{Bed, models, party};
 use crate::wake::{Look, Notify, Request};
 
-/// A loop: what a `select!` of a few cases does, without timers.
+/// A loop: the steps of a `select!` of a few cases, without timers.
 pub(super) struct Loop {
     notify: Arc<Notify>,
     bed: Arc<Bed>,
@@ -60,7 +60,7 @@ impl Loop {
         }
     }
 
-    /// What `wait` does: it looks at the channel only when a mark says so.
+    /// The steps of `wait`, which looks at the channel only when there is a mark.
     fn wait<T>(&self, channel: &Receiver<T>) -> T {
         self.notify.prepare(0);
         channel.set_target(Some(Target { notify: self.notify.clone(), slot: 0 }));
@@ -135,10 +135,9 @@ impl Loop {
     }
 }
 
-/// Mutation: `Meeting::lay` does not tell. The receiver sleeps for ever.
-#[test]
-fn a_promise_against_a_timeout_and_then_a_receive() {
-    loom::model(|| {
+models! {
+    /// Mutation: `Meeting::lay` does not tell. The receiver sleeps for ever.
+    fn a_promise_against_a_timeout_and_then_a_receive() {
         let (tx, rx) = bounded(0);
         // The end of the last sender would wake the receiver, too.
         let kept = tx.clone();
@@ -151,14 +150,11 @@ fn a_promise_against_a_timeout_and_then_a_receive() {
         drop(kept);
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
         sender.join().unwrap();
-    });
-}
+    }
 
-/// Mutation: `Meeting::lay` does not look whether the channel is closed. The value stays at the
-/// place.
-#[test]
-fn a_promise_against_the_receivers_drop() {
-    loom::model(|| {
+    /// Mutation: `Meeting::lay` does not look whether the channel is closed. The value stays at the
+    /// place.
+    fn a_promise_against_the_receivers_drop() {
         let drops = Arc::new(Count::new(0));
         let value = Counted(drops.clone());
         let (tx, rx) = bounded(0);
@@ -174,14 +170,11 @@ fn a_promise_against_the_receivers_drop() {
         drop(early);
         assert_eq!(drops.load(Relaxed), 1);
         drop(kept);
-    });
-}
+    }
 
-/// Mutation: `Meeting::accept` claims the ticket before the place is promised. A sender that is
-/// awake in between thinks that it was not chosen.
-#[test]
-fn two_send_cases_against_one_receiver() {
-    loom::model(|| {
+    /// Mutation: `Meeting::accept` claims the ticket before the place is promised. A sender that is
+    /// awake in between thinks that it was not chosen.
+    fn two_send_cases_against_one_receiver() {
         let (tx, rx) = bounded(0);
         let senders = each(&tx, |tx, value| Loop::new().send(&[&tx], value));
         drop(tx);
@@ -192,14 +185,11 @@ fn two_send_cases_against_one_receiver() {
         }
         assert_eq!(sum, 3);
         senders.into_iter().for_each(|sender| assert!(sender.join().unwrap() < 3));
-    });
-}
+    }
 
-/// Mutation: `Meeting::end_offer` says that nothing was chosen. The promise is lost, and both
-/// sleep.
-#[test]
-fn selects_on_both_sides_with_two_channels() {
-    loom::model(|| {
+    /// Mutation: `Meeting::end_offer` says that nothing was chosen. The promise is lost, and both
+    /// sleep.
+    fn selects_on_both_sides_with_two_channels() {
         let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
         let sender = thread::spawn(move || (Loop::new().send(&[&a_tx, &b_tx], 1), a_tx, b_tx));
         let receiver = Loop::new();
@@ -211,14 +201,11 @@ fn selects_on_both_sides_with_two_channels() {
         for channel in [&a_rx, &b_rx] {
             assert_eq!(channel.try_recv(), Err(TryRecvError::Disconnected));
         }
-    });
-}
+    }
 
-/// Mutation: `Meeting::end_offer` asks the place, and not the ticket. A promise that the other
-/// receiver is about to take back counts as a second choice.
-#[test]
-fn one_send_case_against_two_receivers() {
-    loom::model(|| {
+    /// Mutation: `Meeting::end_offer` asks the place, and not the ticket. A promise that the other
+    /// receiver is about to take back counts as a second choice.
+    fn one_send_case_against_two_receivers() {
         let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
         let receivers = [a_rx, b_rx].map(|rx| {
             thread::spawn(move || match Loop::new().recv(&[&rx], false) {
@@ -230,13 +217,11 @@ fn one_send_case_against_two_receivers() {
         drop((a_tx, b_tx));
         let received = receivers.map(|receiver| receiver.join().unwrap());
         assert_eq!(received, if at == 0 { [1, 0] } else { [0, 1] });
-    });
-}
+    }
 
-/// Mutation: `Meeting::give_back` does not tell. The second sender and the receiver sleep for ever.
-#[test]
-fn a_permit_that_is_dropped_while_a_second_offer_waits() {
-    loom::model(|| {
+    /// Mutation: `Meeting::give_back` does not tell. The second sender and the receiver sleep for
+    /// ever.
+    fn a_permit_that_is_dropped_while_a_second_offer_waits() {
         let (tx, rx) = bounded(0);
         let other = tx.clone();
         let refuses = thread::spawn(move || {
@@ -250,13 +235,10 @@ fn a_permit_that_is_dropped_while_a_second_offer_waits() {
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
         refuses.join().unwrap();
         sends.join().unwrap();
-    });
-}
+    }
 
-/// Mutation: `Meeting::release` does not look at `asked`. The receiver sleeps beside an offer.
-#[test]
-fn a_blocking_send_beside_an_offer_that_is_withdrawn() {
-    loom::model(|| {
+    /// Mutation: `Meeting::release` does not look at `asked`. The receiver sleeps beside an offer.
+    fn a_blocking_send_beside_an_offer_that_is_withdrawn() {
         let (tx, rx) = bounded(0);
         let (one, other) = (tx.clone(), tx.clone());
         let sender = thread::spawn(move || one.send(1).unwrap());
@@ -271,13 +253,10 @@ fn a_blocking_send_beside_an_offer_that_is_withdrawn() {
         assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(1))));
         passer_by.join().unwrap();
         drop((sender, tx));
-    });
-}
+    }
 
-/// Mutation: `Meeting::offer` does not tell. The receiver sleeps beside an offer.
-#[test]
-fn two_blocking_sends_against_a_receiver() {
-    loom::model(|| {
+    /// Mutation: `Meeting::offer` does not tell. The receiver sleeps beside an offer.
+    fn two_blocking_sends_against_a_receiver() {
         let (tx, rx) = bounded(0);
         let senders = each(&tx, |tx, value| tx.send(value).unwrap());
         drop(tx);
@@ -286,13 +265,10 @@ fn two_blocking_sends_against_a_receiver() {
         let (Some((_, Ok(first))), Some((_, Ok(second)))) = (first, second) else { panic!("lost") };
         assert_eq!(first + second, 3);
         drop(senders);
-    });
-}
+    }
 
-/// Mutation: `Meeting::tell_of_the_end` is not called by `release`. The sender sleeps for ever.
-#[test]
-fn two_blocking_sends_against_the_receivers_drop() {
-    loom::model(|| {
+    /// Mutation: `Meeting::tell_of_the_end` is not called by `release`. The sender sleeps for ever.
+    fn two_blocking_sends_against_the_receivers_drop() {
         let (tx, rx) = bounded(0);
         let other = tx.clone();
         let sender = thread::spawn(move || other.send(1).unwrap_err().into_inner());
@@ -300,13 +276,10 @@ fn two_blocking_sends_against_the_receivers_drop() {
         assert_eq!(tx.send(2).unwrap_err().into_inner(), 2);
         assert_eq!(sender.join().unwrap(), 1);
         closer.join().unwrap();
-    });
-}
+    }
 
-/// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
-#[test]
-fn a_wait_against_a_send_case() {
-    loom::model(|| {
+    /// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
+    fn a_wait_against_a_send_case() {
         let (tx, rx) = bounded(0);
         let sender = thread::spawn(move || {
             let at = Loop::new().send(&[&tx], 1);
@@ -315,14 +288,11 @@ fn a_wait_against_a_send_case() {
         });
         assert_eq!(Loop::new().wait(&rx), 1);
         sender.join().unwrap();
-    });
-}
+    }
 
-/// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never comes
-/// through, and the wait sleeps for ever.
-#[test]
-fn a_wait_against_try_send() {
-    loom::model(|| {
+    /// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never
+    /// comes through, and the wait sleeps for ever.
+    fn a_wait_against_try_send() {
         let (tx, rx) = bounded(0);
         let sender = thread::spawn(move || {
             while tx.try_send(1).is_err() {
@@ -332,14 +302,11 @@ fn a_wait_against_try_send() {
         });
         assert_eq!(Loop::new().wait(&rx), 1);
         sender.join().unwrap();
-    });
-}
+    }
 
-/// Mutation: `Meeting::set_target` leaves the request of the party before in place. A late sender
-/// takes it away, and the receiver sleeps beside a value.
-#[test]
-fn a_receiver_that_moves_to_a_thread_against_a_late_offer() {
-    loom::model(|| {
+    /// Mutation: `Meeting::set_target` leaves the request of the party before in place. A late
+    /// sender takes it away, and the receiver sleeps beside a value.
+    fn a_receiver_that_moves_to_a_thread_against_a_late_offer() {
         let (tx, rx) = bounded(0);
         let reactor = Loop::new();
         reactor.notify.prepare(0);
@@ -351,43 +318,31 @@ fn a_receiver_that_moves_to_a_thread_against_a_late_offer() {
         rx.set_target(None);
         assert_eq!([rx.recv(), rx.recv()], [Ok(1), Ok(2)]);
         drop(kept);
-    });
-}
+    }
 
-#[test]
-fn a_rendezvous_of_a_send_case_and_a_receive_case() {
-    loom::model(|| {
+    fn a_rendezvous_of_a_send_case_and_a_receive_case() {
         let (tx, rx) = bounded(0);
         let sender = thread::spawn(move || Loop::new().send(&[&tx], 1));
         let receiver = Loop::new();
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(1))));
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
         sender.join().unwrap();
-    });
-}
+    }
 
-#[test]
-fn a_rendezvous_of_a_bare_send_and_a_receive_case() {
-    loom::model(|| {
+    fn a_rendezvous_of_a_bare_send_and_a_receive_case() {
         let (tx, rx) = bounded(0);
         let sender = thread::spawn(move || tx.send(1).unwrap());
         assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(1))));
         drop(sender);
-    });
-}
+    }
 
-#[test]
-fn a_rendezvous_of_a_send_case_and_a_bare_recv() {
-    loom::model(|| {
+    fn a_rendezvous_of_a_send_case_and_a_bare_recv() {
         let (tx, rx) = bounded(0);
         thread::spawn(move || Loop::new().send(&[&tx], 1));
         assert_eq!(rx.recv(), Ok(1));
-    });
-}
+    }
 
-#[test]
-fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next() {
-    loom::model(|| {
+    fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next() {
         let (tx, rx) = bounded(0);
         let sender = thread::spawn(move || {
             let party = Loop::new();
@@ -396,12 +351,9 @@ fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next(
         });
         assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(2))));
         sender.join().unwrap();
-    });
-}
+    }
 
-#[test]
-fn a_party_at_two_rendezvous_is_taken_once() {
-    loom::model(|| {
+    fn a_party_at_two_rendezvous_is_taken_once() {
         let ((tx_a, rx_a), (tx_b, rx_b)) = (bounded::<u32>(0), bounded::<u32>(0));
         let a = thread::spawn(move || tx_a.try_send(1).is_ok());
         let b = thread::spawn(move || tx_b.try_send(2).is_ok());
@@ -418,5 +370,5 @@ fn a_party_at_two_rendezvous_is_taken_once() {
         assert_eq!((rx_a.after_sleep(&notify), rx_b.after_sleep(&notify)), (sent_a, sent_b));
         assert_eq!(rx_a.try_recv().is_ok(), sent_a);
         assert_eq!(rx_b.try_recv().is_ok(), sent_b);
-    });
+    }
 }

@@ -59,10 +59,10 @@ pub(super) struct Ring {
     born: crate::sync::Born,
 }
 
-/// How the slots of a channel lie in memory: what is left of the type.
+/// The layout of a channel's slots in memory: all that is left of the type.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
-    /// How far behind the ring's head its slots begin.
+    /// The distance from the ring's head to its slots.
     slots_at: usize,
     stride: usize,
     align: usize,
@@ -71,7 +71,7 @@ pub(super) struct Shape {
     model: (fn(NonNull<u8>), fn(NonNull<u8>)),
 }
 
-/// What the stamp of a position says, of the head or of one behind it.
+/// The state of a position, the head or one behind it, by its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stamp {
     /// Claimed at the most.
@@ -394,7 +394,7 @@ impl Rings {
         unsafe { self.stamp(ring, position) }.store(position | TAKEN, Ordering::Relaxed);
     }
 
-    /// How many rings there are.
+    /// The number of rings.
     #[cfg(all(test, not(loom)))]
     pub(super) fn count(&self) -> usize {
         let places = std::iter::once(&self.first).chain(&self.above);

@@ -8,12 +8,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence, wait_briefly};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use crate::wake::Notify;
 
 /// See the module's text.
 pub(super) struct Room {
-    /// How many wait. Written under the lock.
+    /// The number of waiters. Written under the lock.
     waiting: AtomicUsize,
     /// Slots that have become free, for which nobody was woken yet.
     freed: AtomicUsize,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
     Reactor,
 }
 
-/// How a registration ended.
+/// The end of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     /// The registration was taken back.
@@ -100,13 +100,7 @@ impl Room {
 
     /// Changes the list, if no other thread has its lock for long.
     fn change<R>(&self, change: impl FnOnce(&mut Waiters) -> R) -> Option<R> {
-        let mut list = self.list.try_lock();
-        if list.is_none() {
-            wait_briefly(100, || {
-                self.list.try_lock().is_some_and(|free| list.replace(free).is_none())
-            });
-        }
-        let mut list = list?;
+        let mut list = self.list.lock_briefly()?;
         let result = change(&mut list);
         self.release(list);
         self.serve();

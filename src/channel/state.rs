@@ -62,7 +62,7 @@ pub(super) const UNITS: u64 = (1 << 14) - 1;
 pub(super) const MAX_CAPACITY: usize =
     if usize::BITS >= 64 { (POSITION >> 1) as usize } else { usize::MAX >> 1 };
 
-/// How many slots the first ring of an unbounded channel has; each level doubles them.
+/// The slots of the first ring of an unbounded channel; each level doubles them.
 pub(super) const FIRST_LEVEL: usize = if cfg!(all(loom, test)) { 1 } else { 32 };
 pub(super) const LEVELS: usize = if cfg!(all(loom, test)) { 4 } else { 32 };
 pub(super) const LEVEL_BITS: u32 = if cfg!(all(loom, test)) { 2 } else { 6 };
@@ -91,7 +91,7 @@ pub(crate) struct State {
     pub(super) room: Room,
     /// Only the receiver looks at it.
     pub(super) detour: Mutex<Detour>,
-    /// How full the ring was.
+    /// The most slots that were used of late.
     pub(super) usage: Mutex<Usage>,
     #[cfg(all(loom, test))]
     pub(super) shrinks: std::sync::atomic::AtomicBool,
@@ -132,7 +132,7 @@ pub(super) fn ring(word: u64) -> usize {
     units(word) as usize & RING
 }
 
-/// How many slots a ring has.
+/// The number of slots in a ring.
 #[inline]
 pub(super) fn slots(ring: usize) -> u64 {
     (FIRST_LEVEL as u64) << (ring & LEVEL)

@@ -152,7 +152,7 @@ fn a_ring_shrinks_past_a_sender_that_stands_still() {
             break;
         }
     }
-    // It holds the slots behind it: those count as used.
+    // The sender holds the slots behind its message: those count as used.
     pair.apply(Op::Finish(0));
     for _ in 0..60 {
         pair.apply(Op::Receive(20));

@@ -1,4 +1,4 @@
-//! How full the ring of an unbounded channel is, and for how long: the rule by which it shrinks.
+//! The rule by which the ring of an unbounded channel shrinks: how full it was, and how long.
 //!
 //! A ring of more than 64 KiB that was less than an eighth full for a second is replaced by one
 //! that is four times as large as what was used, or by the largest one up to 64 KiB. The time is

@@ -4,16 +4,17 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use loom::thread;
 
 use super::{Canceller, Context, ContextError, Hook};
-use crate::channel::{Entry, Registry};
+use crate::channel::Entry;
+use crate::channel::registry::testing::{Counted, close, each_is_freed_once, filled as registry};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
 use crate::sync::{Ordering, fence};
-use crate::wake::models::{Bed, SLOT, collect, party};
+use crate::wake::models::{Bed, SLOT, collect, models, party};
 use crate::wake::{Bell, Look, Notify, Probe, Request};
 
 fn cancellable() -> (Context, Canceller) {
@@ -51,9 +52,18 @@ fn wait(hook: &Hook, notify: &Notify, bed: &Bed) {
     assert!(hook.is_ended(), "who is told finds it ended");
 }
 
-#[test]
-fn of_two_cancellations_one_is_first_and_its_reason_stays() {
-    loom::model(|| {
+fn cancel_against_park(park: fn(&Hook, &Notify, &Bed)) {
+    let (context, canceller) = cancellable();
+    let (notify, bed) = party();
+    let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
+    let there = thread::spawn(move || canceller.cancel());
+    park(&hook, &notify, &bed);
+    assert!(there.join().unwrap());
+    assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
+}
+
+models! {
+    fn of_two_cancellations_one_is_first_and_its_reason_stays() {
         let (context, canceller) = Context::background().with_cancel();
         let other = canceller.clone();
         let there = thread::spawn(move || other.cancel_with("there"));
@@ -63,12 +73,9 @@ fn of_two_cancellations_one_is_first_and_its_reason_stays() {
         assert!(here != there, "one is first");
         assert_eq!(seen, if here { "here" } else { "there" });
         assert_eq!(context.cause().unwrap().to_string(), seen);
-    });
-}
+    }
 
-#[test]
-fn cancelling_a_parent_against_cancelling_its_child() {
-    loom::model(|| {
+    fn cancelling_a_parent_against_cancelling_its_child() {
         let (parent, cancel_parent) = Context::background().with_cancel();
         let (child, cancel_child) = parent.with_cancel();
         let (grandchild, _) = child.with_cancel();
@@ -79,12 +86,9 @@ fn cancelling_a_parent_against_cancelling_its_child() {
         assert_eq!(child.cause().unwrap().to_string(), reason);
         // The thread that ended the child handed the end on.
         assert_eq!(grandchild.cause().unwrap().to_string(), reason);
-    });
-}
+    }
 
-#[test]
-fn a_child_that_is_made_while_the_parent_is_cancelled_ends_with_it() {
-    loom::model(|| {
+    fn a_child_that_is_made_while_the_parent_is_cancelled_ends_with_it() {
         let (parent, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (child, _canceller) = parent.with_cancel();
@@ -92,12 +96,9 @@ fn a_child_that_is_made_while_the_parent_is_cancelled_ends_with_it() {
         assert!(there.join().unwrap());
         assert_eq!(child.err(), Some(ContextError::Cancelled));
         assert_eq!(grandchild.err(), Some(ContextError::Cancelled));
-    });
-}
+    }
 
-#[test]
-fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
-    loom::model(|| {
+    fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
         let (parent, canceller) = cancellable();
         let child = parent.with_cancel();
         let (grandchild, _canceller) = child.0.with_cancel();
@@ -110,50 +111,26 @@ fn a_child_that_is_dropped_while_the_parent_is_cancelled() {
             "the grandchild keeps its path"
         );
         drop(grandchild);
-    });
-}
+    }
 
-#[test]
-fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
-    loom::model(|| {
+    fn a_watch_that_is_hung_up_while_the_context_is_cancelled_is_rung() {
         let (context, canceller) = cancellable();
         let there = thread::spawn(move || canceller.cancel());
         let (notify, _) = party();
         let hook = Hook::new(&context, Bell::new(notify, SLOT));
         assert!(there.join().unwrap());
         assert!(hook.bell.is_rung() && hook.is_ended());
-    });
-}
+    }
 
-#[test]
-fn cancel_against_park_in_a_select() {
-    loom::model(|| {
-        let (context, canceller) = cancellable();
-        let (notify, bed) = party();
-        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
-        let there = thread::spawn(move || canceller.cancel());
-        select(&hook, &notify, &bed);
-        assert!(there.join().unwrap());
-        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
-    });
-}
+    fn cancel_against_park_in_a_select() {
+        cancel_against_park(select);
+    }
 
-#[test]
-fn cancel_against_park_in_a_wait() {
-    loom::model(|| {
-        let (context, canceller) = cancellable();
-        let (notify, bed) = party();
-        let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
-        let there = thread::spawn(move || canceller.cancel());
-        wait(&hook, &notify, &bed);
-        assert!(there.join().unwrap());
-        assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
-    });
-}
+    fn cancel_against_park_in_a_wait() {
+        cancel_against_park(wait);
+    }
 
-#[test]
-fn two_cancellations_against_park() {
-    loom::model(|| {
+    fn two_cancellations_against_park() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (notify, bed) = party();
@@ -166,12 +143,9 @@ fn two_cancellations_against_park() {
         let ended = threads.map(|thread| thread.join().unwrap());
         assert!(ended.contains(&true));
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
-    });
-}
+    }
 
-#[test]
-fn a_watch_taken_down_against_cancel() {
-    loom::model(|| {
+    fn a_watch_taken_down_against_cancel() {
         let (context, canceller) = cancellable();
         let (notify, _) = party();
         let hook = Hook::new(&context, Bell::new(notify.clone(), SLOT));
@@ -182,7 +156,7 @@ fn a_watch_taken_down_against_cancel() {
         // Rung or not: what is taken down goes with the context at the latest.
         drop(context);
         assert_eq!(Arc::strong_count(&bell), 1);
-    });
+    }
 }
 
 /// Counts, on the reactor's thread, how often it runs; and ends the wait.
@@ -194,9 +168,8 @@ fn count(reactor: &Handle, ran: &Rc<Cell<u32>>) -> impl FnOnce(&Handle) + use<> 
     }
 }
 
-#[test]
-fn cancel_against_park_with_something_left_for_the_end() {
-    loom::model(|| {
+models! {
+    fn cancel_against_park_with_something_left_for_the_end() {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let there = thread::spawn(move || canceller.cancel());
         let ran = Rc::default();
@@ -205,12 +178,9 @@ fn cancel_against_park_with_something_left_for_the_end() {
         assert_eq!((ran.get(), reactor.stats().live), (1, 0));
         assert!(there.join().unwrap());
         assert!(bed.wakes.load(Relaxed) <= 1, "one wake-up");
-    });
-}
+    }
 
-#[test]
-fn two_cancellations_against_park_with_something_left_for_both_ends() {
-    loom::model(|| {
+    fn two_cancellations_against_park_with_something_left_for_both_ends() {
         let (parent, cancel_parent) = cancellable();
         let (child, cancel_child) = parent.with_cancel();
         let (reactor, _) = reactor();
@@ -225,12 +195,9 @@ fn two_cancellations_against_park_with_something_left_for_both_ends() {
         there.join().unwrap();
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         assert_eq!((ran.get(), reactor.stats().live), (2, 0), "each once");
-    });
-}
+    }
 
-#[test]
-fn cancel_against_embedded_turns_with_something_left_for_the_end() {
-    loom::model(|| {
+    fn cancel_against_embedded_turns_with_something_left_for_the_end() {
         let ((context, canceller), (reactor, bed)) = (cancellable(), reactor());
         let inner = reactor.embed().unwrap();
         let there = thread::spawn(move || canceller.cancel());
@@ -241,12 +208,9 @@ fn cancel_against_embedded_turns_with_something_left_for_the_end() {
             inner.turn().unwrap();
         }
         assert!(there.join().unwrap());
-    });
-}
+    }
 
-#[test]
-fn stop_against_cancel_prevents_it_or_it_has_run() {
-    loom::model(|| {
+    fn stop_against_cancel_prevents_it_or_it_has_run() {
         let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
         let ran = Rc::default();
         let after = reactor.after_cancel(&context, count(&reactor, &ran));
@@ -261,12 +225,9 @@ fn stop_against_cancel_prevents_it_or_it_has_run() {
         let _after = reactor.after_cancel(&other, |_| panic!("its context has not ended"));
         reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
         assert_eq!(ran.get(), u32::from(!stopped));
-    });
-}
+    }
 
-#[test]
-fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
-    loom::model(|| {
+    fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
         let ((context, canceller), (reactor, _)) = (cancellable(), reactor());
         let held = Rc::new(());
         let hold = held.clone();
@@ -276,41 +237,13 @@ fn cancel_against_the_drop_of_a_reactor_that_has_something_left_for_the_end() {
         drop(reactor);
         assert_eq!(Rc::strong_count(&held), 1, "run, or gone with the reactor");
         assert!(there.join().unwrap());
-    });
+    }
 }
 
 // The bells at a context (`channel/registry.rs`).
 
-/// Counts its drops.
-struct Counted(usize, Arc<[Count; 4]>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1[self.0].fetch_add(1, Relaxed);
-    }
-}
-
-type Entries = Vec<Arc<Entry<Counted>>>;
-
-fn registry(n: usize) -> (Arc<Registry<Counted>>, Entries, Arc<[Count; 4]>) {
-    let (registry, counts) = (Arc::new(Registry::new()), Arc::<[Count; 4]>::default());
-    let entries: Vec<_> =
-        (0..n).map(|number| Entry::new(Counted(number, counts.clone()))).collect();
-    entries.iter().for_each(|entry| assert!(registry.add(entry.clone())));
-    (registry, entries, counts)
-}
-
-fn close(registry: &Registry<Counted>) -> Vec<usize> {
-    registry.close().iter().map(|entry| entry.value().0).collect()
-}
-
-fn each_is_freed_once(counts: &[Count; 4], n: usize) {
-    assert!(counts[..n].iter().all(|count| count.load(Relaxed) == 1));
-}
-
-#[test]
-fn a_sweep_against_a_close_frees_each_entry_once() {
-    loom::model(|| {
+models! {
+    fn a_sweep_against_a_close_frees_each_entry_once() {
         let (registry, mut entries, counts) = registry(3);
         let (sweeper, closer) = (registry.clone(), registry.clone());
         let (second, first) = (entries.remove(1), entries.remove(0));
@@ -325,12 +258,9 @@ fn a_sweep_against_a_close_frees_each_entry_once() {
         assert!(found.contains(&2) && found.is_sorted(), "{found:?}");
         drop((registry, entries));
         each_is_freed_once(&counts, 3);
-    });
-}
+    }
 
-#[test]
-fn two_sweeps_against_a_close_free_each_entry_once() {
-    loom::model(|| {
+    fn two_sweeps_against_a_close_free_each_entry_once() {
         let (registry, mut entries, counts) = registry(3);
         let threads = [entries.remove(0), entries.remove(0)].map(|entry| {
             let registry = registry.clone();
@@ -341,12 +271,9 @@ fn two_sweeps_against_a_close_free_each_entry_once() {
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         drop((registry, entries));
         each_is_freed_once(&counts, 3);
-    });
-}
+    }
 
-#[test]
-fn concurrent_sweeps_leave_no_litter() {
-    loom::model(|| {
+    fn concurrent_sweeps_leave_no_litter() {
         let (registry, mut entries, counts) = registry(3);
         let there = {
             let (registry, entry) = (registry.clone(), entries.remove(2));
@@ -359,12 +286,9 @@ fn concurrent_sweeps_leave_no_litter() {
         // The newest entry stays until the registry is closed, or goes.
         each_is_freed_once(&counts, 2);
         assert_eq!(counts[2].load(Relaxed), 0);
-    });
-}
+    }
 
-#[test]
-fn what_is_added_against_a_close_is_found_or_refused() {
-    loom::model(|| {
+    fn what_is_added_against_a_close_is_found_or_refused() {
         let (registry, entries, counts) = registry(1);
         let other = registry.clone();
         let new = Entry::new(Counted(1, counts.clone()));
@@ -374,12 +298,9 @@ fn what_is_added_against_a_close_is_found_or_refused() {
         assert_eq!(found, if added { vec![0, 1] } else { vec![0] });
         drop((registry, entries));
         each_is_freed_once(&counts, 2);
-    });
-}
+    }
 
-#[test]
-fn children_that_come_and_go_against_cancel() {
-    loom::model(|| {
+    fn children_that_come_and_go_against_cancel() {
         let (parent, canceller) = cancellable();
         let (kept, _canceller) = parent.with_cancel();
         let other = parent.clone();
@@ -392,5 +313,5 @@ fn children_that_come_and_go_against_cancel() {
         let late = there.join().unwrap();
         assert_eq!(kept.err(), Some(ContextError::Cancelled));
         assert_eq!(late.err(), Some(ContextError::Cancelled));
-    });
+    }
 }

@@ -1,8 +1,7 @@
 //! The macro's grammar.
 //!
-//! `@case` takes one case after the other off the input and sorts it into three lists: sources,
-//! arms, and what to do when nothing is ready or the driver fails. `@arms` turns the arms into
-//! nested matches. Nothing else is generated.
+//! `@case` takes one case after the other off the input and sorts it into lists: sources, arms, the
+//! default and the error. `@arms` turns the arms into nested matches. Nothing else is generated.
 
 /// Waits for several sources at once and runs the arm of one that is ready.
 ///
@@ -203,57 +202,32 @@ macro_rules! __select {
         )
     };
 
-    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => { $($arm:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head $s $a { now () { $($arm)* } } $e $($($rest)*)?)
+    // The cases that there is one of: `@arm` finds the end of the arm and fills the open list.
+    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $($rest:tt)+) => {
+        $crate::__select!(@arm [$head $s $a] { now () } [$e] $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => { $($arm:tt)* } $($rest:tt)+) => {
-        $crate::__select!(@case $head $s $a { now () { $($arm)* } } $e $($rest)+)
+    (@case $head:tt $s:tt $a:tt {} $e:tt default($timeout:expr $(,)?) => $($rest:tt)+) => {
+        $crate::__select!(@arm [$head $s $a] { until ($timeout) } [$e] $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head $s $a { now () $arm } $e $($($rest)*)?)
+    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $($rest:tt)+) => {
+        $crate::__select!(@arm [$head $s $a $d] { $pat => } [] $($rest)+)
     };
-    (@case $head:tt $s:tt $a:tt {} $e:tt default $(())? => $arm:block $($rest:tt)+) => {
-        $crate::__select!(@case $head $s $a { now () $arm } $e $($rest)+)
+    (@arm [$($b:tt)*] { $($o:tt)* } [$($e:tt)*] { $($arm:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $($b)* { $($o)* { $($arm)* } } $($e)* $($($rest)*)?)
     };
-    (
-        @case $head:tt $s:tt $a:tt {} $e:tt
-        default($timeout:expr $(,)?) => { $($arm:tt)* } $(, $($rest:tt)*)?
-    ) => {
-        $crate::__select!(@case $head $s $a { until ($timeout) { $($arm)* } } $e $($($rest)*)?)
+    (@arm [$($b:tt)*] { $($o:tt)* } [$($e:tt)*] { $($arm:tt)* } $($rest:tt)+) => {
+        $crate::__select!(@case $($b)* { $($o)* { $($arm)* } } $($e)* $($rest)+)
     };
-    (
-        @case $head:tt $s:tt $a:tt {} $e:tt
-        default($timeout:expr $(,)?) => { $($arm:tt)* } $($rest:tt)+
-    ) => {
-        $crate::__select!(@case $head $s $a { until ($timeout) { $($arm)* } } $e $($rest)+)
+    (@arm [$($b:tt)*] { $($o:tt)* } [$($e:tt)*] $arm:expr $(, $($rest:tt)*)?) => {
+        $crate::__select!(@case $($b)* { $($o)* $arm } $($e)* $($($rest)*)?)
     };
-    (
-        @case $head:tt $s:tt $a:tt {} $e:tt
-        default($timeout:expr $(,)?) => $arm:expr $(, $($rest:tt)*)?
-    ) => {
-        $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($($rest)*)?)
+    (@arm [$($b:tt)*] { $($o:tt)* } [$($e:tt)*] $arm:block $($rest:tt)+) => {
+        $crate::__select!(@case $($b)* { $($o)* $arm } $($e)* $($rest)+)
     };
-    (
-        @case $head:tt $s:tt $a:tt {} $e:tt
-        default($timeout:expr $(,)?) => $arm:block $($rest:tt)+
-    ) => {
-        $crate::__select!(@case $head $s $a { until ($timeout) $arm } $e $($rest)+)
-    };
-
-    (
-        @case $head:tt $s:tt $a:tt $d:tt {}
-        error -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
-    ) => {
-        $crate::__select!(@case $head $s $a $d { $pat => { $($arm)* } } $($($rest)*)?)
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => { $($arm:tt)* } $($rest:tt)+) => {
-        $crate::__select!(@case $head $s $a $d { $pat => { $($arm)* } } $($rest)+)
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:expr $(, $($rest:tt)*)?) => {
-        $crate::__select!(@case $head $s $a $d { $pat => $arm } $($($rest)*)?)
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt {} error -> $pat:pat => $arm:block $($rest:tt)+) => {
-        $crate::__select!(@case $head $s $a $d { $pat => $arm } $($rest)+)
+    (@arm $($wrong:tt)*) => {
+        $crate::__private::compile_error!(
+            "not a case of a select!: a comma stands behind an arm without braces"
+        )
     };
 
     // None of these forms.

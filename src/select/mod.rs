@@ -5,14 +5,14 @@
 //! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
 //! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
-mod dynamic;
 mod macros;
+mod set;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-pub use self::dynamic::{Select, Selected};
+pub use self::set::{Select, Selected};
 
 use crate::channel::Chosen;
 use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};
@@ -31,9 +31,9 @@ pub mod private {
 /// The item of the first case, or of one of the rest.
 #[derive(Debug)]
 pub enum Pick<A, B> {
-    /// This case.
+    /// The item of the first case.
     This(A),
-    /// A case behind this one.
+    /// The pick among the cases behind.
     Rest(B),
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::panic::Location;
 use std::rc::Rc;
 
-/// What forbids a thread to block.
+/// The reason that a thread may not block.
 pub(crate) trait Guard {
     /// The call would block, at this line. Panics, or returns when the thread must not panic.
     fn call(&self, call: &str, at: &'static Location<'static>);

@@ -47,6 +47,15 @@ impl<T> Mutex<T> {
             Err(TryLockError::WouldBlock) => None,
         }
     }
+
+    /// Takes the lock if it is free within about 4 µs.
+    pub(crate) fn lock_briefly(&self) -> Option<MutexGuard<'_, T>> {
+        let mut guard = self.try_lock();
+        if guard.is_none() {
+            wait_briefly(100, || self.try_lock().is_some_and(|free| guard.replace(free).is_none()));
+        }
+        guard
+    }
 }
 
 /// The guard of a lock, or its value, also if a thread has panicked under the lock.
@@ -288,7 +297,27 @@ mod model {
         [] atomic::AtomicUsize, usize: swap fetch_add fetch_sub,;
     }
 
-    /// What the fences of a model are. (`sys/fence.rs` decides that in the build.)
+    impl InOrder<atomic::AtomicU64> {
+        /// As std's: a load, and exchanges until one succeeds or `f` has no new value.
+        #[track_caller]
+        pub(crate) fn fetch_update(
+            &self,
+            order: Ordering,
+            failed: Ordering,
+            mut f: impl FnMut(u64) -> Option<u64>,
+        ) -> Result<u64, u64> {
+            let mut now = self.load(failed);
+            while let Some(new) = f(now) {
+                match self.compare_exchange_weak(now, new, order, failed) {
+                    Err(other) => now = other,
+                    done => return done,
+                }
+            }
+            Err(now)
+        }
+    }
+
+    /// The fences of a model. (`sys/fence.rs` decides them in the build.)
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Fences {
         /// Every fence is a full one: no pair of them is in doubt.

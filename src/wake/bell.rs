@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Asked, Look, Notify, Probe, Request, RequestCell};
+use super::{Asked, Look, Notify, Probe, RequestCell};
 use crate::sync::{AtomicBool, Ordering};
 
 /// A flag that any thread raises and one reactor hears.
@@ -86,15 +86,7 @@ impl Probe for Bell {
         if self.is_rung() { Look::Ready } else { Look::Quiet }
     }
 
-    fn ask(&self, request: Request) {
-        self.request.ask(request);
-    }
-
-    fn silence(&self) {
-        self.request.silence();
-    }
-
-    fn order(&self) -> u64 {
-        self.request.order()
+    fn request(&self) -> &RequestCell {
+        &self.request
     }
 }

@@ -1,4 +1,4 @@
-//! How other threads reach a sleeping reactor or thread, below channels and reactors.
+//! The ways to wake a sleeping reactor or thread from another thread, below channels.
 //!
 //! | file | |
 //! |---|---|
@@ -58,12 +58,9 @@ use std::time::Instant;
 
 pub(crate) use self::bell::Bell;
 pub(crate) use self::marks::Marks;
-pub(crate) use self::request::{Asked, Request, RequestCell};
+pub(crate) use self::request::{Asked, Look, Probe, Request, RequestCell};
 pub(crate) use self::ticket::Ticket;
-use crate::sync::{
-    AtomicBool, AtomicU64, Ordering, RwLock, fence, settle_fence, thread, wait_briefly,
-};
-use crate::sys::Time;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, fence, thread, wait_briefly};
 use crate::sys::fork::Birth;
 
 /// Wakes a driver from any thread. Does nothing when the driver is gone.
@@ -74,65 +71,6 @@ pub trait Wake: Send + Sync {
     /// when the call has not returned after some 20 microseconds, or has failed: at once, up to
     /// three times more, and after that by every thread that has news for the reactor.
     fn wake(&self) -> io::Result<()>;
-}
-
-/// The outcome of a look at a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// Nothing.
-    Quiet,
-    /// Nothing yet: a sender has claimed a position and not written its message.
-    Coming,
-    /// A message, or the news that none will come.
-    Ready,
-}
-
-/// A registered channel, as its reactor sees it.
-///
-/// Called on the receiver's thread only: not `Send`, so that a `dyn Probe` stays there.
-pub(crate) trait Probe {
-    /// Returns what is there. Never waits for a sender.
-    fn look(&self) -> Look;
-    /// Asks senders for news. A fence and a look must follow.
-    fn ask(&self, request: Request);
-    /// Takes every request back.
-    fn silence(&self);
-    /// The number of the last mark.
-    fn order(&self) -> u64;
-    /// Tells the channel the clock of its reactor, which is in virtual time.
-    fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
-
-    /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is
-    /// one, of a channel that is not: the receiver's steps 2 to 5.
-    ///
-    /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
-    #[inline]
-    fn look_or_ask(&self, request: Option<Request>) -> Look {
-        let mut look = self.look();
-        if let (Some(request), false) = (request, look == Look::Ready) {
-            look = self.ask_and_look(request);
-        }
-        if look == Look::Ready {
-            self.silence();
-        }
-        look
-    }
-
-    /// Asks, and looks: the receiver's steps 2 to 5.
-    ///
-    /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
-    #[inline]
-    fn ask_and_look(&self, request: Request) -> Look {
-        self.ask(request);
-        fence(Ordering::SeqCst);
-        match self.look() {
-            Look::Coming if settle_fence() => match self.look() {
-                Look::Coming => Look::Quiet,
-                look => look,
-            },
-            look => look,
-        }
-    }
 }
 
 /// Looks for as long as the syscall of a wake-up takes at most, where the thread that makes it
@@ -183,7 +121,7 @@ pub(crate) struct Notify {
     everywhere: AtomicBool,
 }
 
-/// What [`Notify::begin_posts`] finds.
+/// The outcome of [`Notify::begin_posts`].
 pub(crate) struct Begun {
     /// A wake-up was requested.
     pub(crate) woken: bool,

@@ -13,6 +13,18 @@ use loom::thread;
 use super::{Bell, Look, Notify, Probe, Request, Wake};
 use crate::sync::{Ordering, fence};
 
+/// Models: tests whose bodies run in every interleaving of their threads.
+macro_rules! models {
+    ($($(#[$doc:meta])* fn $name:ident() $body:block)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            loom::model(|| $body);
+        }
+    )*};
+}
+pub(crate) use models;
+
 /// A slot that a registered channel has in these models.
 pub(crate) const SLOT: u32 = 7;
 
@@ -88,9 +100,8 @@ fn ringers(
     (bell, done, ringers)
 }
 
-#[test]
-fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
-    loom::model(|| {
+models! {
+    fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
         let (notify, bed) = party();
         let (bell, done, ringers) = ringers(&notify);
         let mut seen = 0;
@@ -109,12 +120,9 @@ fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
             bell.unask();
         }
         ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
-    });
-}
+    }
 
-#[test]
-fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
-    loom::model(|| {
+    fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
         let (notify, bed) = party();
         let (bell, done, ringers) = ringers(&notify);
         let (mut seen, mut ready) = (0, bell.ask_and_look(Request::Mark) == Look::Ready);
@@ -136,5 +144,5 @@ fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
             ready = collect(&notify) && bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
         }
         ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
-    });
+    }
 }

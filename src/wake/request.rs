@@ -1,6 +1,7 @@
-//! The word in which a receiver asks for news of the next message.
+//! The word in which a receiver asks for news of the next message, and the look at a channel.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence, settle_fence};
+use crate::sys::Time;
 
 /// A receiver's request to its senders. The greater request includes the smaller one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,5 +140,72 @@ impl RequestCell {
     /// The order of the mark among the marks of the reactor.
     pub(crate) fn order(&self) -> u64 {
         self.order.load(Ordering::Relaxed)
+    }
+}
+
+/// The outcome of a look at a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing.
+    Quiet,
+    /// Nothing yet: a sender has claimed a position and not written its message.
+    Coming,
+    /// A message, or the news that none will come.
+    Ready,
+}
+
+/// A registered channel, as its reactor sees it.
+///
+/// Called on the receiver's thread only: not `Send`, so that a `dyn Probe` stays there.
+pub(crate) trait Probe {
+    /// Returns what is there. Never waits for a sender.
+    fn look(&self) -> Look;
+    /// The receiver's request to the senders.
+    fn request(&self) -> &RequestCell;
+    /// Asks senders for news. A fence and a look must follow.
+    fn ask(&self, request: Request) {
+        self.request().ask(request);
+    }
+    /// Takes every request back.
+    fn silence(&self) {
+        self.request().silence();
+    }
+    /// The number of the last mark.
+    fn order(&self) -> u64 {
+        self.request().order()
+    }
+    /// Tells the channel the clock of its reactor, which is in virtual time.
+    fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
+
+    /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is
+    /// one, of a channel that is not: the receiver's steps 2 to 5.
+    ///
+    /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
+    #[inline]
+    fn look_or_ask(&self, request: Option<Request>) -> Look {
+        let mut look = self.look();
+        if let (Some(request), false) = (request, look == Look::Ready) {
+            look = self.ask_and_look(request);
+        }
+        if look == Look::Ready {
+            self.silence();
+        }
+        look
+    }
+
+    /// Asks, and looks: the receiver's steps 2 to 5.
+    ///
+    /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
+    #[inline]
+    fn ask_and_look(&self, request: Request) -> Look {
+        self.ask(request);
+        fence(Ordering::SeqCst);
+        match self.look() {
+            Look::Coming if settle_fence() => match self.look() {
+                Look::Coming => Look::Quiet,
+                look => look,
+            },
+            look => look,
+        }
     }
 }

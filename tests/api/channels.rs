@@ -14,7 +14,7 @@ use pollmux::channel::{
     TrySendError,
 };
 use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
-use support::{HOUR, Random, dog, ms, overheard, panic_text, scripted_reactor};
+use support::{HOUR, Random, dog, ms, overheard, panic_text, rounds, scripted_reactor};
 
 /// Checks that what comes from each producer is in order and complete.
 struct Order(Vec<u64>);
@@ -94,33 +94,35 @@ impl Drop for Counted {
 #[test]
 fn one_producer_is_received_in_order_whatever_the_capacity() {
     let _dog = dog();
+    let each = rounds(250);
     for capacity in [1, 2, 3, 5, 64, 100] {
         let (tx, rx) = channel::bounded(capacity);
-        produce(tx, 1, 1_000, false);
+        produce(tx, 1, each, false);
         let mut order = Order::of(1);
         rx.iter().for_each(|message| order.see(message));
-        order.complete(1_000);
+        order.complete(each);
 
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(capacity).unwrap();
-        produce(tx, 1, 1_000, false);
+        produce(tx, 1, each, false);
         let mut order = Order::of(1);
         while let Ok(message) = select! { reactor; recv(inbox) -> message => message } {
             order.see(message);
         }
-        order.complete(1_000);
+        order.complete(each);
     }
 }
 
 #[test]
 fn the_messages_of_each_of_many_producers_are_received_in_order() {
     let _dog = dog();
+    let each = rounds(250);
     for capacity in [1, 3, 128] {
         let (tx, rx) = channel::bounded(capacity);
-        produce(tx, 4, 1_000, false);
+        produce(tx, 4, each, false);
         let mut order = Order::of(4);
         rx.into_iter().for_each(|message| order.see(message));
-        order.complete(1_000);
+        order.complete(each);
     }
 }
 
@@ -830,7 +832,7 @@ fn a_receiver_that_moves_between_threads_and_reactors_misses_nothing() {
     let _dog = dog();
     for capacity in [1, 16] {
         let (tx, mut rx) = channel::bounded(capacity);
-        let (producers, each) = (3, 3_000);
+        let (producers, each) = (3, rounds(750));
         produce(tx, producers, each, true);
         let mut order = Order::of(producers);
         let home = Reactor::new().unwrap();
@@ -922,12 +924,13 @@ fn two_reactors_on_two_threads_play_ping_pong() {
 #[test]
 fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
     let _dog = dog();
+    let each = rounds(750);
     for (producers, capacity) in [(1, 1), (1, 64), (4, 1), (4, 64)] {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(capacity).unwrap();
         // Far away: a tick must not make up for a wake-up that was lost.
         let ticker = reactor.every(HOUR).unwrap();
-        produce(tx, producers, 3_000, true);
+        produce(tx, producers, each, true);
         let mut order = Order::of(producers);
         loop {
             select! { reactor;
@@ -938,7 +941,7 @@ fn no_wake_up_is_lost_by_a_select_with_a_ticker() {
                 recv(ticker) -> _ => unreachable!(),
             }
         }
-        order.complete(3_000);
+        order.complete(each);
     }
 }
 
@@ -1012,9 +1015,10 @@ fn no_wake_up_is_lost_by_a_wait() {
 #[test]
 fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
     let _dog = dog();
+    let each = rounds(2_000);
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel(4).unwrap();
-    produce(tx, 2, 8_000, true);
+    produce(tx, 2, each, true);
     let mut order = Order::of(2);
     let mut events = Events::with_capacity(1);
     let mut random = Random::new(5);
@@ -1035,15 +1039,16 @@ fn no_wake_up_is_lost_when_select_and_wait_take_turns() {
             }
         }
     }
-    order.complete(8_000);
+    order.complete(each);
 }
 
 #[test]
 fn no_wake_up_is_lost_by_a_bare_recv() {
     let _dog = dog();
+    let each = rounds(375);
     for (producers, capacity) in [(1, 1), (4, 1), (4, 64)] {
         let (tx, rx) = channel::bounded(capacity);
-        produce(tx, producers, 1_500, true);
+        produce(tx, producers, each, true);
         let mut order = Order::of(producers);
         let mut random = Random::new(7);
         loop {
@@ -1057,7 +1062,7 @@ fn no_wake_up_is_lost_by_a_bare_recv() {
                 Err(RecvTimeoutError::Timeout) => panic!("an endless wait timed out"),
             }
         }
-        order.complete(1_500);
+        order.complete(each);
     }
 }
 

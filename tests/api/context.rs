@@ -19,7 +19,8 @@ use pollmux::{
     select,
 };
 use support::{
-    HOUR, Random, alone, bytes, dog, ms, panic_text, scripted_reactor, simulated, timed, turn,
+    HOUR, Random, alone, bytes, dog, ms, panic_text, rounds, scripted_reactor, simulated, timed,
+    turn,
 };
 
 const MANY: usize = 100_000;
@@ -112,7 +113,7 @@ fn what_err_has_said_once_it_says_for_ever_while_threads_cancel_about_the_deadli
     let _dog = dog();
     let mut random = Random::new(3);
     let (mut ends, mut span) = ([0; 2], 60_000);
-    for _ in 0..2_000 {
+    for _ in 0..rounds(500) {
         let t = Time::now() + Duration::from_nanos(random.below(span));
         let (context, canceller) = Context::background().with_deadline(t);
         let watcher = {
@@ -586,7 +587,7 @@ fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
             canceller.cancel();
         }
     });
-    for n in 0..3_000 {
+    for n in 0..rounds(750) {
         let timeout =
             if random.below(4) == 0 { Duration::from_micros(random.below(200)) } else { HOUR };
         let (parent, canceller) = Context::background().with_cancel();

@@ -18,7 +18,7 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
-use support::{HOUR, Random, alone, dog, ms, no_births};
+use support::{HOUR, Random, allow_fds, alone, dog, ms, no_births};
 
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
 
@@ -1144,16 +1144,12 @@ fn interest_changed_in_a_callback_is_waited_for() {
 
 #[test]
 fn more_ready_fds_than_the_buffer_holds_are_all_found() {
-    use rustix::event::{EventfdFlags, eventfd};
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let n = limit.maximum.map_or(10_000, |maximum| maximum.min(10_000));
-    if limit.current.is_some_and(|current| current < n) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(n), ..limit }).unwrap();
-    }
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+    allow_fds(10_000);
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     everywhere(|reactor, inner, mut outer| {
         let fds: Vec<_> = (0..2_000)
-            .map(|_| eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap())
+            .map(|_| EventFd::from_value_and_flags(1, flags).unwrap())
             .map(|fd| reactor.fd(fd, Interest::READABLE).unwrap())
             .collect();
         let (mut found, mut turns) = (0, 0);
@@ -1163,8 +1159,8 @@ fn more_ready_fds_than_the_buffer_holds_are_all_found() {
             turns += 1;
             for fd in fds.iter().filter(|fd| fd.is_ready()) {
                 found += 1;
-                fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?)).unwrap();
-                fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?)).unwrap_err();
+                fd.try_io(|counter| Ok(counter.read()?)).unwrap();
+                fd.try_io(|counter| Ok(counter.read()?)).unwrap_err();
             }
         }
         assert_eq!(found, fds.len());

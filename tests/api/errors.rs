@@ -6,44 +6,33 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode};
 use pollmux::{
-    Reactor, Select,
-    driver::foreign::EventsId,
-    driver::foreign::Queue as ForeignQueue,
-    driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
-    select,
+    Reactor, Select, driver::Native, driver::foreign::EventsId,
+    driver::foreign::Queue as ForeignQueue, select,
 };
-use support::{alone, spawn};
+use support::{Hooked, Hooks, alone, set_fd_limit, spawn};
 
-/// A driver that refuses fds with an error of the system.
-struct Refusing(Native, i32);
+/// Refuses fds with an error of the system.
+struct Refusing(i32);
 
-impl Driver for Refusing {
-    fn wait(
+impl Hooks<Native> for Refusing {
+    fn register(
         &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
+        _: &mut Native,
+        _: BorrowedFd<'_>,
+        _: u64,
+        _: Interest,
+        _: Mode,
     ) -> io::Result<()> {
-        self.0.wait(deadline, how, ready)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.0.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.0.clock()
-    }
-    fn register(&mut self, _: BorrowedFd<'_>, _: u64, _: Interest, _: Mode) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(self.1))
+        Err(io::Error::from_raw_os_error(self.0))
     }
 }
 
 fn refusing(errno: i32) -> Reactor {
-    Reactor::with_driver(Refusing(Native::new().unwrap(), errno)).unwrap()
+    Reactor::with_driver(Hooked(Native::new().unwrap(), Refusing(errno))).unwrap()
 }
 
 fn socket() -> UnixStream {
@@ -172,17 +161,15 @@ type Made = Result<Box<dyn std::any::Any>, Box<dyn Error>>;
 #[cfg(all(target_os = "linux", not(flat)))]
 fn starve(name: &str, make: &dyn Fn() -> Made) {
     const MOST: usize = 6;
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limits = getrlimit(Resource::Nofile);
     // What is made once for the whole process.
     drop(make().unwrap());
     let before = open_fds();
     let free: Vec<u64> = (0..).filter(|fd| !before.contains(fd)).take(MOST + 1).collect();
     let mut failures = 0;
     for limit in free {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..limits }).unwrap();
+        let former = set_fd_limit(limit);
         let made = make();
-        setrlimit(Resource::Nofile, limits).unwrap();
+        set_fd_limit(former);
         match made {
             Ok(made) => drop(made),
             Err(error) => {
@@ -277,26 +264,12 @@ fn other_errors_are_the_systems_own() {
     assert_eq!(failed.error().raw_os_error(), Some(libc::ENOMEM));
 }
 
-/// A driver with events of its own.
-struct WithEvents(Native, ForeignQueue<u32>);
+/// Has events of its own.
+struct WithEvents(ForeignQueue<u32>);
 
-impl Driver for WithEvents {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        self.0.wait(deadline, how, ready)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.0.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.0.clock()
-    }
-    fn has_events(&self, events: EventsId) -> bool {
-        self.1.id() == events
+impl Hooks<Native> for WithEvents {
+    fn has_events(&self, _: &Native, events: EventsId) -> bool {
+        self.0.id() == events
     }
 }
 
@@ -304,7 +277,7 @@ impl Driver for WithEvents {
 fn a_second_registration_of_events_names_the_first_line() {
     let queue = ForeignQueue::with_capacity(1);
     let (first, second) = (queue.events(), queue.events());
-    let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
+    let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
     let (inbox, line) = (reactor.register(first).unwrap(), line!());
     let failed = reactor.register(second).unwrap_err();
     says(&failed, &["registered already", &*format!("tests/api/errors.rs:{line}:")]);

@@ -8,18 +8,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
     Events, Fd, Reactor, Select, Sim, Source,
-    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    driver::{Driver, Native},
     reactor::SourceKind,
     select,
     sources::Internals,
 };
-use support::{close, dog, pair, spawn};
+use socket2::SockRef;
+use support::{Hooked, Hooks, Waiting, close, dog, on_wait, pair, set_nonblocking, spawn};
 
 fn reactor() -> Reactor {
     Reactor::new().unwrap()
@@ -322,14 +322,14 @@ fn urgent_data_is_a_priority() {
     }
     let ours = reactor.fd(ours, Interest::PRIORITY).unwrap();
     not_ready(&reactor, &ours);
-    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    SockRef::from(&theirs).send_out_of_band(b"!").unwrap();
     let readiness = ready(&reactor, &ours);
     assert!(readiness.is_priority() && !readiness.is_error(), "{readiness:?}");
     would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
     not_ready(&reactor, &ours);
     // Beside another interest it is told apart from that.
     ours.set_interest(Interest::WRITABLE | Interest::PRIORITY).unwrap();
-    rustix::net::send(&theirs, b"!", rustix::net::SendFlags::OOB).unwrap();
+    SockRef::from(&theirs).send_out_of_band(b"!").unwrap();
     while !ready(&reactor, &ours).is_priority() {}
     would_block(
         ours.try_io_for(Interest::PRIORITY, |_| Err::<(), _>(ErrorKind::WouldBlock.into())),
@@ -634,7 +634,7 @@ impl End {
             End::HalfClose => theirs.shutdown(Shutdown::Write).unwrap(),
             End::Close => return None,
             End::Reset => {
-                rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+                SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
                 return None;
             }
         }
@@ -902,9 +902,8 @@ fn an_embedded_reactor_leaves_no_fd_behind_a_batch() {
 
 type Step = Box<dyn FnOnce()>;
 
-/// The native driver, in whose waits code of the user runs, as a GUI's does.
+/// Runs code of the user in waits, as the driver of a GUI does.
 struct Busy {
-    native: Native,
     steps: Rc<RefCell<Vec<Step>>>,
     /// Refuses [`Mode::Edge`], as a driver without edges does.
     edgeless: bool,
@@ -913,25 +912,21 @@ struct Busy {
 /// A reactor on such a driver, and what runs in its next wait that may sleep.
 fn busy(edgeless: bool) -> (Reactor, Rc<RefCell<Vec<Step>>>) {
     let steps = Rc::new(RefCell::new(Vec::new()));
-    let driver = Busy { native: Native::new().unwrap(), steps: steps.clone(), edgeless };
+    let driver = Hooked(Native::new().unwrap(), Busy { steps: steps.clone(), edgeless });
     (Reactor::with_driver(driver).unwrap(), steps)
 }
 
-impl Driver for Busy {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Block {
+impl Hooks<Native> for Busy {
+    fn wait(&mut self, native: &mut Native, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if waiting.blocks() {
             let steps = self.steps.take();
             steps.into_iter().for_each(|step| step());
         }
-        self.native.wait(deadline, how, ready)
+        waiting.by(native)
     }
     fn register(
         &mut self,
+        native: &mut Native,
         fd: BorrowedFd<'_>,
         id: u64,
         interest: Interest,
@@ -940,28 +935,7 @@ impl Driver for Busy {
         if self.edgeless && mode == Mode::Edge {
             return Err(ErrorKind::Unsupported.into());
         }
-        self.native.register(fd, id, interest, mode)
-    }
-    fn modify(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.native.modify(fd, id, interest, mode)
-    }
-    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        self.native.deregister(fd, id)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.native.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.native.clock()
-    }
-    fn syscalls(&self) -> Syscalls {
-        self.native.syscalls()
+        native.register(fd, id, interest, mode)
     }
 }
 
@@ -1064,47 +1038,20 @@ fn every_source_dropped_while_the_driver_waits_leaves() {
     assert_eq!(reactor.stats().live, 0);
 }
 
-/// The native driver, after whose first wait that finds something code of the user runs.
-struct Late(Native, Rc<RefCell<Vec<Step>>>);
-
-impl Driver for Late {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        self.0.wait(deadline, how, ready)?;
-        if !ready.is_empty() {
-            self.1.take().into_iter().for_each(|step| step());
-        }
-        Ok(())
-    }
-    fn register(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.0.register(fd, id, interest, mode)
-    }
-    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        self.0.deregister(fd, id)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.0.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.0.clock()
-    }
-}
-
 #[test]
 #[cfg_attr(flat, ignore = "a poller of this library cannot wait for such a timer")]
 fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
     let steps = Rc::new(RefCell::new(Vec::<Step>::new()));
-    let reactor = Reactor::with_driver(Late(Native::new().unwrap(), steps.clone())).unwrap();
+    let late = steps.clone();
+    // After the first wait that finds something.
+    let driver = on_wait(Native::new().unwrap(), move |native, mut waiting| {
+        waiting.by(native)?;
+        if !waiting.ready.is_empty() {
+            late.take().into_iter().for_each(|step| step());
+        }
+        Ok(())
+    });
+    let reactor = Reactor::with_driver(driver).unwrap();
     let timer = Rc::new(reactor.os_timer().unwrap());
     timer.reset(Duration::from_millis(1)).unwrap();
     let stopped = timer.clone();
@@ -1160,10 +1107,11 @@ fn blocking() -> Vec<OwnedFd> {
     all.extend([pipe.into(), listener.into(), datagrams.into()]);
     #[cfg(target_os = "linux")]
     {
-        use rustix::event::{EventfdFlags, eventfd};
-        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-        all.push(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-        all.push(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC).unwrap());
+        use nix::sys::eventfd::{EfdFlags, EventFd};
+        use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+        all.push(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().into());
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).unwrap();
+        all.push(timer.into());
     }
     all
 }
@@ -1185,7 +1133,7 @@ fn a_blocking_file_is_refused_in_edge_mode() {
         assert_eq!(reactor.stats().live, 0);
         // It is not registered any more.
         let file = refused.into_inner();
-        rustix::io::ioctl_fionbio(&file, true).unwrap();
+        set_nonblocking(&file, true);
         drop(reactor.fd(file, Interest::READABLE).unwrap());
     }
 }
@@ -1244,10 +1192,8 @@ fn files_that_never_block_need_no_flag() {
     }
     #[cfg(target_os = "linux")]
     {
-        use rustix::process::{Pid, PidfdFlags, pidfd_open};
         let mut child = spawn(&mut Command::new("true"));
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let process = reactor.fd(process, Interest::READABLE).unwrap();
+        let process = reactor.fd(support::pidfd(&child), Interest::READABLE).unwrap();
         ready(&reactor, &process);
         child.wait().unwrap();
     }

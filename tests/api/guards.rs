@@ -14,11 +14,11 @@ use pollmux::channel::{self, Receiver, RecvTimeoutError, Sender, TryRecvError, T
 use pollmux::sys::{self, Interest, Mode, Poller, Readiness};
 use pollmux::{
     Embedded, Events, Handle, Inbox, Outbox, Reactor, Select, Sim, SimWorld, Source,
-    driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow},
+    driver::{Driver, Native, ReadyFds, WakeWindow},
     select,
     sources::BeforeSleep,
 };
-use support::{dog, ms, scripted, scripted_reactor};
+use support::{Hooked, Hooks, Waiting, dog, ms, scripted, scripted_reactor};
 
 /// Runs `f`, which must panic with a `Planned`.
 #[track_caller]
@@ -313,68 +313,43 @@ fn a_member_that_is_killed_withdraws_its_offers() {
 /// What a driver's wait does besides waiting.
 type Inside = Rc<RefCell<Option<Box<dyn FnOnce(&mut ReadyFds)>>>>;
 
-/// [`Native`], with something done inside of its next wait.
+/// Does something inside of the next wait.
 struct Guest {
-    native: Native,
     inside: Inside,
     /// The id of the last fd.
     id: Rc<Cell<u64>>,
     drops: Arc<AtomicUsize>,
 }
 
-fn guest() -> (Guest, Inside) {
+fn guest() -> (Hooked<Native, Guest>, Inside) {
     let inside = Inside::default();
-    let native = Native::new().unwrap();
-    (Guest { native, inside: inside.clone(), id: Rc::default(), drops: Arc::default() }, inside)
+    let guest = Guest { inside: inside.clone(), id: Rc::default(), drops: Arc::default() };
+    (Hooked(Native::new().unwrap(), guest), inside)
 }
 
 fn during_the_next_wait(inside: &Inside, f: impl FnOnce(&mut ReadyFds) + 'static) {
     *inside.borrow_mut() = Some(Box::new(f));
 }
 
-impl Driver for Guest {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
+impl Hooks<Native> for Guest {
+    fn wait(&mut self, native: &mut Native, mut waiting: Waiting<'_>) -> io::Result<()> {
         let inside = self.inside.take();
         if let Some(inside) = inside {
-            inside(ready);
+            inside(waiting.ready);
         }
-        self.native.wait(deadline, how, ready)
-    }
-
-    fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
-        self.native.arm(deadline)
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.native.waker()
-    }
-
-    fn clock(&self) -> Clock {
-        self.native.clock()
+        waiting.by(native)
     }
 
     fn register(
         &mut self,
+        native: &mut Native,
         fd: std::os::fd::BorrowedFd<'_>,
         id: u64,
         interest: Interest,
         mode: Mode,
     ) -> io::Result<()> {
         self.id.set(id);
-        self.native.register(fd, id, interest, mode)
-    }
-
-    fn deregister(&mut self, fd: std::os::fd::BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        self.native.deregister(fd, id)
-    }
-
-    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.native.as_fd()
+        native.register(fd, id, interest, mode)
     }
 }
 
@@ -384,36 +359,19 @@ impl Drop for Guest {
     }
 }
 
-/// A driver that has an fd, and nothing that makes it readable at a deadline.
-struct Unarmed(Native);
+/// Makes no fd readable at a deadline.
+struct Unarmed;
 
-impl Driver for Unarmed {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        self.0.wait(deadline, how, ready)
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.0.waker()
-    }
-
-    fn clock(&self) -> Clock {
-        self.0.clock()
-    }
-
-    fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.0.as_fd()
+impl Hooks<Native> for Unarmed {
+    fn arm(&mut self, _: &mut Native, _: WakeWindow) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
 #[test]
 #[cfg_attr(flat, ignore = "such a kqueue cannot be waited for")]
 fn a_driver_that_cannot_arm_fails_an_embedded_turn() {
-    let reactor = Reactor::with_driver(Unarmed(Native::new().unwrap())).unwrap();
+    let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), Unarmed)).unwrap();
     let handle = reactor.handle();
     let embedded = reactor.embed().unwrap();
     embedded.turn().unwrap(); // nothing to arm
@@ -424,7 +382,7 @@ fn a_driver_that_cannot_arm_fails_an_embedded_turn() {
 #[test]
 fn what_a_driver_found_before_it_panicked_is_found() {
     let (guest, inside) = guest();
-    let id = guest.id.clone();
+    let id = guest.1.id.clone();
     let reactor = Reactor::with_driver(guest).unwrap();
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -482,7 +440,7 @@ fn the_driver_can_drop_its_own_reactor_in_its_wait() {
     for panics_too in [false, true] {
         for how in 0..4 {
             let (guest, inside) = guest();
-            let drops = guest.drops.clone();
+            let drops = guest.1.drops.clone();
             let reactor = Reactor::with_driver(guest).unwrap();
             let handle = reactor.handle();
             let embedded = (how == 3).then(|| reactor.embed().unwrap());

@@ -12,7 +12,7 @@ use pollmux::channel::{
 };
 use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Events, Reactor, Source, Time, select};
-use support::{HOUR, Storm, alone, dog, simulated, storm};
+use support::{HOUR, Storm, alone, dog, set_fd_limit, simulated, storm};
 
 /// The open fds and their flags, but for the one that reads the list.
 fn fds() -> BTreeMap<i32, u32> {
@@ -296,16 +296,6 @@ fn errno(error: &io::Error) -> Option<i32> {
     let system =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     error.raw_os_error().or_else(|| system?.raw_os_error())
-}
-
-/// Sets the number of the first fd that may not be had, and gives the former one.
-fn set_fd_limit(limit: u64) -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    const NONE: u64 = u64::MAX;
-    let former = getrlimit(Resource::Nofile);
-    let current = (limit != NONE).then_some(limit);
-    setrlimit(Resource::Nofile, Rlimit { current, ..former }).unwrap();
-    former.current.unwrap_or(NONE)
 }
 
 #[test]

@@ -5,21 +5,19 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, TryRecvError};
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{
-    Events, Handle, Reactor, Sim, Source, Tick, Ticker, Time, Timer,
-    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
-    select,
+    Events, Handle, Reactor, Sim, Source, Tick, Ticker, Time, Timer, select,
     sources::{BeforeSleep, ZeroPeriod},
 };
 
 use support::{
-    HOUR, again, at, dog, keys, ms, ready_keys, simulated, simulated_from, spawn, test_name, timed,
+    HOUR, Hooked, Hooks, Waiting, again, at, dog, keys, ms, ready_keys, simulated, simulated_from,
+    spawn, test_name, timed,
 };
 
 /// calloop 30.
@@ -664,11 +662,8 @@ fn a_source_s_hooks_may_use_the_reactor() {
     assert_eq!(reactor.stats().live, 1);
 }
 
-/// A driver that uses the handle of its own reactor.
-struct MeddlingDriver {
-    sim: Sim,
-    handle: Rc<RefCell<Option<Handle>>>,
-}
+/// Lets a driver use the handle of its own reactor.
+struct Meddling(Rc<RefCell<Option<Handle>>>);
 
 fn use_handle(handle: &Handle) {
     let _ = (handle.stats(), handle.now(), format!("{handle:?}"));
@@ -683,30 +678,19 @@ fn use_handle(handle: &Handle) {
     }
 }
 
-impl Driver for MeddlingDriver {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if let Some(handle) = &*self.handle.borrow() {
+impl Hooks<Sim> for Meddling {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if let Some(handle) = &*self.0.borrow() {
             use_handle(handle);
         }
-        self.sim.wait(deadline, how, ready)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.sim.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.sim.clock()
+        waiting.by(sim)
     }
 }
 
-impl Drop for MeddlingDriver {
+impl Drop for Meddling {
     fn drop(&mut self) {
         // A second panic would end the process, and the other tests.
-        match self.handle.borrow_mut().take() {
+        match self.0.borrow_mut().take() {
             Some(handle) if !thread::panicking() => use_handle(&handle),
             _ => {}
         }
@@ -718,8 +702,7 @@ impl Drop for MeddlingDriver {
 fn a_driver_may_use_the_reactor_while_it_waits() {
     let cell = Rc::new(RefCell::new(None));
     let sim = Sim::new();
-    let reactor =
-        Reactor::with_driver(MeddlingDriver { sim: sim.clone(), handle: cell.clone() }).unwrap();
+    let reactor = Reactor::with_driver(Hooked(sim.clone(), Meddling(cell.clone()))).unwrap();
     *cell.borrow_mut() = Some(reactor.handle());
     let timer = reactor.after(ms(10));
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(10))) }
@@ -731,8 +714,7 @@ fn a_driver_may_use_the_reactor_while_it_waits() {
 #[test]
 fn a_driver_may_use_the_reactor_while_it_is_dropped() {
     let cell = Rc::new(RefCell::new(None));
-    let reactor =
-        Reactor::with_driver(MeddlingDriver { sim: Sim::new(), handle: cell.clone() }).unwrap();
+    let reactor = Reactor::with_driver(Hooked(Sim::new(), Meddling(cell.clone()))).unwrap();
     let timer = reactor.after(ms(10));
     *cell.borrow_mut() = Some(reactor.handle());
     drop(reactor);

@@ -12,7 +12,7 @@ use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
     sources::{BeforeSleep, Never},
 };
-use support::{dog, panic_text, scripted_reactor, secs, simulated};
+use support::{dog, panic_text, rounds, scripted_reactor, secs, simulated};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -171,10 +171,11 @@ fn a_source_that_is_named_twice_has_two_chances() {
 #[test]
 fn an_inbox_in_two_cases_is_waited_for_once_and_received_once() {
     let _dog = dog();
+    let all = rounds(500);
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    let sender = thread::spawn(move || (0..2_000).for_each(|n| tx.send(n).unwrap()));
-    for expected in 0..2_000 {
+    let sender = thread::spawn(move || (0..all).for_each(|n| tx.send(n).unwrap()));
+    for expected in 0..all {
         select! { reactor;
             recv(inbox) -> n => assert_eq!(n, Ok(expected)),
             recv(&inbox) -> n => assert_eq!(n, Ok(expected)),
@@ -265,18 +266,19 @@ fn default_never_runs_while_a_case_is_ready() {
     }
 
     // What another thread says it has sent is there.
+    let all = rounds(250);
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (go, gone) = channel::bounded::<()>(1);
     let (done, said) = channel::bounded(1);
     let sender = thread::spawn(move || {
-        for n in 0..1_000 {
+        for n in 0..all {
             gone.recv().unwrap();
             tx.try_send(n).unwrap();
             done.send(()).unwrap();
         }
     });
-    for n in 0..1_000 {
+    for n in 0..all {
         go.send(()).unwrap();
         said.recv().unwrap();
         select! { reactor;

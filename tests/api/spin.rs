@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pollmux::{Reactor, Sim, Time, reactor::Spin, select};
 
-use support::{HOUR, at, dog, ms, sometimes, timed};
+use support::{HOUR, at, dog, ms, rounds, sometimes, timed};
 
 const MICRO: Duration = Duration::from_micros(1);
 fn has_cores() -> bool {
@@ -227,7 +227,7 @@ fn a_ping_pong_loses_nothing_and_spinning_saves_sleeps() {
     // Where the two have to share a core no spin ever pays, and adaptive ones are soon given up.
     let (mut tries, mut idle, mut saved) = (0, 0, 0);
     sometimes(|| {
-        let rounds = if tries == 0 { 20_000 } else { 2_000 };
+        let rounds = if tries == 0 { rounds(5_000) as u32 } else { 2_000 };
         let before = is_idle();
         let stats = ping_pong(rounds, Spin::Adaptive);
         for stats in &stats {

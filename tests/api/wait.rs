@@ -4,20 +4,18 @@
 use std::any::Any;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal::SIGWINCH, raise};
 use pollmux::channel::{self, TryRecvError};
-use pollmux::driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow, foreign};
-use pollmux::sys::{Interest, Mode};
+use pollmux::driver::{Native, foreign};
+use pollmux::sys::Interest;
 use pollmux::{Context, Events, Inbox, Reactor, Signal, Source, select};
 
-use support::{at, dog, keys, ms, ready_keys, simulated, timed};
+use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, timed};
 
 /// An inbox with this key, and its sender.
 fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {
@@ -65,44 +63,18 @@ fn without_a_key_each_source_has_a_unique_one_of_2_to_the_63_or_more() {
     }
 }
 
-/// A driver that finds one event of its own.
-struct WithEvents(Native, foreign::Queue<u32>);
+/// Finds one event of its own.
+struct WithEvents(foreign::Queue<u32>);
 
-impl Driver for WithEvents {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Poll && self.1.is_empty() {
-            self.1.push(1, ready);
+impl Hooks<Native> for WithEvents {
+    fn wait(&mut self, native: &mut Native, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if !waiting.blocks() && self.0.is_empty() {
+            self.0.push(1, waiting.ready);
         }
-        self.0.wait(deadline, how, ready)
+        waiting.by(native)
     }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.0.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.0.clock()
-    }
-    fn register(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        of: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.0.register(fd, id, of, mode)
-    }
-    fn modify(&mut self, fd: BorrowedFd<'_>, id: u64, of: Interest, mode: Mode) -> io::Result<()> {
-        self.0.modify(fd, id, of, mode)
-    }
-    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
-        self.0.deregister(fd, id)
-    }
-    fn has_events(&self, events: foreign::EventsId) -> bool {
-        self.1.id() == events
+    fn has_events(&self, _: &Native, events: foreign::EventsId) -> bool {
+        self.0.id() == events
     }
 }
 
@@ -111,7 +83,7 @@ fn every_kind_of_source_takes_a_key() {
     let _dog = dog();
     let queue = foreign::Queue::with_capacity(1);
     let events = queue.events();
-    let reactor = Reactor::with_driver(WithEvents(Native::new().unwrap(), queue)).unwrap();
+    let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
     let mut sources: Vec<Box<dyn Any>> = Vec::new();
     macro_rules! keyed {
         ($source:expr) => {{

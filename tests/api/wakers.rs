@@ -1,7 +1,6 @@
 //! How often a waker is called: once for each sleep, again when a call has failed, and by another
 //! thread when a call does not return.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,19 +8,12 @@ use std::thread;
 
 use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Time, channel,
-    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
+    driver::{Driver, Wake},
     select,
 };
-use support::{HOUR, dog};
+use support::{HOUR, Hooked, Hooks, Waiting, dog};
 
 type Step = Box<dyn FnOnce() + Send>;
-
-/// Virtual time: a wake-up that is lost lets it go on for an hour.
-struct Flaky {
-    sim: Sim,
-    waker: Arc<FailsFirst>,
-    step: RefCell<Option<Step>>,
-}
 
 /// Fails some times, and then wakes.
 struct FailsFirst {
@@ -39,25 +31,24 @@ impl Wake for FailsFirst {
     }
 }
 
-impl Driver for Flaky {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if let (Wait::Block, Some(step)) = (how, self.step.take()) {
-            thread::spawn(step).join().unwrap();
+/// Virtual time: a wake-up that is lost lets it go on for an hour.
+struct Flaky {
+    waker: Arc<FailsFirst>,
+    step: Option<Step>,
+}
+
+impl Hooks<Sim> for Flaky {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if waiting.blocks() {
+            if let Some(step) = self.step.take() {
+                thread::spawn(step).join().unwrap();
+            }
         }
-        self.sim.wait(deadline, how, ready)
+        waiting.by(sim)
     }
 
-    fn waker(&self) -> Arc<dyn Wake> {
+    fn waker(&self, _: &Sim) -> Arc<dyn Wake> {
         self.waker.clone()
-    }
-
-    fn clock(&self) -> Clock {
-        self.sim.clock()
     }
 }
 
@@ -73,7 +64,7 @@ fn woken<S>(
     // The step is known only when the reactor is there.
     let (give, given) = std::sync::mpsc::channel::<Step>();
     let step: Step = Box::new(move || (given.recv().unwrap())());
-    let driver = Flaky { sim: sim.clone(), waker, step: RefCell::new(Some(step)) };
+    let driver = Hooked(sim.clone(), Flaky { waker, step: Some(step) });
     let reactor = Reactor::with_driver(driver).unwrap();
     let (step, state) = prepare(&reactor);
     give.send(step).unwrap();
@@ -298,33 +289,21 @@ impl Wake for Bed {
     }
 }
 
-/// A driver that sleeps until the test ends that, whatever its waker is told.
-struct Sleeper {
-    sim: Sim,
-    bed: Arc<Bed>,
-}
+/// Lets a driver sleep until the test ends that, whatever its waker is told.
+struct Sleeper(Arc<Bed>);
 
-impl Driver for Sleeper {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how != Wait::Block {
-            return self.sim.wait(deadline, how, ready);
+impl Hooks<Sim> for Sleeper {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if !waiting.blocks() {
+            return waiting.by(sim);
         }
-        self.bed.change(|state| state.asleep = true);
-        self.bed.wait_until(|state| state.over);
+        self.0.change(|state| state.asleep = true);
+        self.0.wait_until(|state| state.over);
         Ok(())
     }
 
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.bed.clone()
-    }
-
-    fn clock(&self) -> Clock {
-        self.sim.clock()
+    fn waker(&self, _: &Sim) -> Arc<dyn Wake> {
+        self.0.clone()
     }
 }
 
@@ -357,8 +336,7 @@ fn while_asleep(held: bool, test: impl Fn(&Bed, &[News])) {
         let (give, given) = std::sync::mpsc::channel();
         let driver_bed = bed.clone();
         let reactor = thread::spawn(move || {
-            let reactor =
-                Reactor::with_driver(Sleeper { sim: Sim::new(), bed: driver_bed }).unwrap();
+            let reactor = Reactor::with_driver(Hooked(Sim::new(), Sleeper(driver_bed))).unwrap();
             let (tx, inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (other, _other_inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (notifier, _notified) = reactor.notifier();

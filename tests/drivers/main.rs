@@ -14,24 +14,24 @@ mod custom_driver;
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use pollmux::channel::{bounded, unbounded};
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Events, Fd, Handle, OsTimer, Reactor, Select, Signal, Sim, Source, Time,
-    driver::foreign::Events as ForeignEvents,
-    driver::foreign::EventsId,
-    driver::foreign::Queue as ForeignQueue,
-    driver::{Clock, Driver, ReadyFds, Wait, Wake, WakeWindow},
-    select,
+    Events, Fd, Handle, OsTimer, Reactor, Select, Signal, Sim, Source, Time, driver::ReadyFds,
+    driver::foreign::Events as ForeignEvents, driver::foreign::EventsId,
+    driver::foreign::Queue as ForeignQueue, select,
 };
-use support::{HOUR, Random, Storm, alone, dog, ms, spawn, storm};
+use support::{
+    HOUR, Hooked, Hooks, Random, Storm, Waiting, allow_fds, alone, dog, ms, spawn, storm,
+};
 
 fn native() -> Reactor {
     Reactor::new().unwrap()
@@ -832,24 +832,12 @@ fn a_dropped_fd_says_nothing_to_the_one_that_gets_its_number(new: New) {
     }
 }
 
-/// Lets this process have `n` files.
-fn allow_files(n: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let n = limit.maximum.map_or(n, |maximum| maximum.min(n));
-    if limit.current.is_some_and(|current| current < n) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(n), ..limit })
-            .expect("a limit of files that is high enough");
-    }
-}
-
-fn counter(n: u32) -> OwnedFd {
-    use rustix::event::{EventfdFlags, eventfd};
-    eventfd(n, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
+fn counter(n: u32) -> EventFd {
+    EventFd::from_value_and_flags(n, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap()
 }
 
 fn two_thousand_ready_fds_arrive_once_each(new: New) {
-    allow_files(30_000);
+    allow_fds(30_000);
     let reactor = new();
     const COUNT: u32 = 2_000;
     let fds: Vec<_> = (0..COUNT)
@@ -863,8 +851,8 @@ fn two_thousand_ready_fds_arrive_once_each(new: New) {
             reactor.wait(&mut events).unwrap();
             for event in &events {
                 let fd = &fds[event.key() as usize];
-                let read = || fd.try_io(|io| Ok(rustix::io::read(io, &mut [0; 8])?));
-                assert_eq!(read().unwrap(), 8);
+                let read = || fd.try_io(|counter| Ok(counter.read()?));
+                assert_eq!(read().unwrap(), 1);
                 assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
                 seen[event.key() as usize] += 1;
                 left -= 1;
@@ -873,7 +861,7 @@ fn two_thousand_ready_fds_arrive_once_each(new: New) {
         assert!(seen.iter().all(|&n| n == 1));
         reactor.wait_timeout(&mut events, Duration::from_micros(100)).unwrap();
         assert!(events.is_empty(), "round {round}");
-        fds.iter().for_each(|fd| assert_eq!(rustix::io::write(fd, &1u64.to_ne_bytes()), Ok(8)));
+        fds.iter().for_each(|fd| assert_eq!(fd.get_ref().write(1), Ok(8)));
     }
 }
 
@@ -1027,38 +1015,24 @@ fn everything_in_one_select(new: New) {
 
 // ---- A driver's own events, without anybody's poller.
 
-/// Virtual time, in which each wait finds the next number.
+/// Lets each wait find the next number.
 struct Counting {
-    sim: Sim,
     queue: ForeignQueue<u32>,
     next: u32,
     owns: bool,
 }
 
-impl Driver for Counting {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Block && self.queue.is_empty() {
-            self.queue.push(self.next, ready);
+impl Hooks<Sim> for Counting {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if waiting.blocks() && self.queue.is_empty() {
+            self.queue.push(self.next, waiting.ready);
             self.next += 1;
             return Ok(());
         }
-        self.sim.wait(deadline, how, ready)
+        waiting.by(sim)
     }
 
-    fn waker(&self) -> std::sync::Arc<dyn Wake> {
-        self.sim.waker()
-    }
-
-    fn clock(&self) -> Clock {
-        self.sim.clock()
-    }
-
-    fn has_events(&self, events: EventsId) -> bool {
+    fn has_events(&self, _: &Sim, events: EventsId) -> bool {
         self.owns && events == self.queue.id()
     }
 }
@@ -1066,7 +1040,7 @@ impl Driver for Counting {
 fn counting(owns: bool) -> (Reactor, [ForeignEvents<u32>; 2]) {
     let queue = ForeignQueue::with_capacity(1);
     let events = [queue.events(), queue.events()];
-    let driver = Counting { sim: Sim::new(), queue, next: 0, owns };
+    let driver = Hooked(Sim::new(), Counting { queue, next: 0, owns });
     (Reactor::with_driver(driver).unwrap(), events)
 }
 

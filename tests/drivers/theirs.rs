@@ -12,8 +12,8 @@ use std::thread;
 use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
-use crate::{allow_files, is_quiet, key_list, ms};
-use support::{Random, dog};
+use crate::{is_quiet, key_list, ms};
+use support::{Random, allow_fds, dog};
 
 /// Somebody's own sources on a driver, in the words that mio and polling have in common.
 trait Theirs {
@@ -223,7 +223,7 @@ fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
 }
 
 fn more_than_the_buffer_holds_arrive_once_each<T: Theirs>(new: NewTheirs<T>) {
-    allow_files(30_000);
+    allow_fds(30_000);
     const COUNT: usize = 700;
     let (theirs, reactor, events) = new();
     let events = reactor.register(events).unwrap();
@@ -243,7 +243,7 @@ fn more_than_the_buffer_holds_arrive_once_each<T: Theirs>(new: NewTheirs<T>) {
 }
 
 fn events_that_nobody_takes_wait_and_nothing_spins<T: Theirs>(new: NewTheirs<T>) {
-    allow_files(30_000);
+    allow_fds(30_000);
     const COUNT: usize = 600;
     let (theirs, reactor, events) = new();
     let mut streams: Vec<_> = (0..COUNT).map(|key| theirs.add(key)).collect();

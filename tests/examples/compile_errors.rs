@@ -244,10 +244,11 @@ fn project() -> PathBuf {
     folder
 }
 
-/// Has cargo look at one of the programs; says whether it passed, and what was said.
-fn cargo(folder: &Path, what: &str, name: &str) -> (bool, String) {
+/// Has cargo look at programs, side by side; says whether all passed, and what was said.
+fn cargo(folder: &Path, options: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO"))
-        .args([what, "--offline", "--quiet", "--color=never", "--bin", name])
+        .args(options)
+        .args(["--offline", "--quiet", "--color=never"])
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", folder.join("target"))
         .env_remove("RUSTFLAGS")
@@ -259,11 +260,15 @@ fn cargo(folder: &Path, what: &str, name: &str) -> (bool, String) {
 #[test]
 fn a_wrong_case_is_a_readable_compile_error() {
     let folder = project();
-    let (passed, said) = cargo(&folder, "check", "right");
+    let (passed, said) = cargo(&folder, &["check", "--bin", "right"]);
     assert!(passed, "the right program does not compile:\n{said}");
+    let (_, all) = cargo(&folder, &["check", "--bins", "--keep-going"]);
     for (name, inside, expected) in WRONG {
-        let (passed, said) = cargo(&folder, "check", name);
-        assert!(!passed, "{name} compiles: {inside}");
+        // A message has no empty line, and names its file.
+        let file = format!("src/bin/{name}.rs:");
+        let said: Vec<&str> = all.split("\n\n").filter(|text| text.contains(&file)).collect();
+        let said = said.join("\n\n");
+        assert!(said.contains("error"), "{name} compiles: {inside}\n{all}");
         assert!(
             said.contains(expected),
             "{name}: {inside}\ndoes not say `{expected}`, but:\n{said}"
@@ -272,8 +277,8 @@ fn a_wrong_case_is_a_readable_compile_error() {
         assert_eq!(private, None, "{name}: {inside}\nnames what is private:\n{said}");
     }
     // Without clippy there is nothing to ask.
-    if cargo(&folder, "clippy", "right").0 {
-        let (passed, said) = cargo(&folder, "clippy", "pedantic");
+    if cargo(&folder, &["clippy", "--bin", "right"]).0 {
+        let (passed, said) = cargo(&folder, &["clippy", "--bin", "pedantic"]);
         assert!(passed, "clippy complains of the macro:\n{said}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::load;
 use crate::server::{self, Report, Server, wait_until_all_have_gone};
 use pollmux::{Handle, Remote, channel, reactor::Stats};
-use support::{HOUR, alone, dog};
+use support::{HOUR, alone, dog, set_fd_limit};
 
 /// Serves while `f` runs, which may ask the server, too.
 fn served(idle: Duration, f: impl FnOnce(SocketAddr, &Remote)) -> Report {
@@ -172,9 +172,7 @@ fn whoever_speaks_stays_and_those_who_come_one_after_another_are_one_at_once() {
 #[cfg_attr(all(kqueue, target_os = "linux"), ignore = "a timer of the library is an fd, too")]
 fn a_server_without_fds_accepts_again_when_there_are_some() {
     alone!();
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
-    setrlimit(Resource::Nofile, limit).unwrap();
+    set_fd_limit(64);
     let start = Instant::now();
     let report = served(HOUR, |address, remote| {
         // Nothing that the server opens for a moment at its start is to be freed later.

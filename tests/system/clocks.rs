@@ -13,8 +13,10 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use pollmux::{Reactor, Time, select};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 #[cfg(epoll)]
 use support::alone;
 use support::{again, dog, ms, spawn, test_name};
@@ -24,7 +26,7 @@ const CHILD: &str = "POLLMUX_CLOCKS_CHILD";
 const SAYS: &str = "the child says:";
 
 /// Long enough that some seconds are left after a stall before the stop, and two after it.
-const LONG: Duration = Duration::from_secs(8);
+const LONG: Duration = Duration::from_secs(6);
 
 fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)
@@ -61,20 +63,20 @@ impl Stoppable {
     }
 
     fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        Pid::from_raw(self.child.id() as i32)
     }
 
     /// Stops the child, in its sleep if it has had the time to fall asleep, and returns when it
     /// stands.
     fn stop(&self) {
         thread::sleep(ms(300));
-        kill_process(self.pid(), Signal::STOP).unwrap();
-        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
-        assert!(status.stopped(), "{status:?}");
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+        let status = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
     }
 
     fn go_on(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
+        kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
     fn finish(mut self) {
@@ -173,13 +175,13 @@ fn a_ticker_has_one_tick_pending_after_a_stop() {
 
 #[test]
 fn the_time_of_a_reactor_is_monotonic() {
-    use rustix::time::{ClockId, clock_gettime};
+    use nix::time::{ClockId, clock_gettime};
     if cfg!(target_vendor = "apple") {
         return; // the clock of `Instant` there is another one
     }
     let raw = || {
-        let now = clock_gettime(ClockId::Monotonic);
-        Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        Time::ZERO + Duration::from(now)
     };
     let reactor = Reactor::new().unwrap();
     for _ in 0..1_000 {

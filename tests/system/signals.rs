@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use pollmux::sys::SignalSet;
 use pollmux::{Events, Reactor, Signal, Sim, reactor::SourceKind, select};
-use rustix::process::{getpid, kill_process};
-use support::{Random, alone, rounds};
+use support::{Random, alone, rounds, set_nonblocking};
 
 /// A signal that another thread of the process still has to take, when a test has dropped its set,
 /// must not end the process: somebody catches them all the time, but the one whose disposition is
@@ -29,8 +28,8 @@ fn backstop() {
 }
 
 fn send(signal: Signal) {
-    let signal = rustix::process::Signal::from_named_raw(signal.0).unwrap();
-    kill_process(getpid(), signal).unwrap();
+    let signal = nix::sys::signal::Signal::try_from(signal.0).unwrap();
+    nix::sys::signal::kill(nix::unistd::getpid(), signal).unwrap();
 }
 
 /// To this thread: it has come when the call returns, and not on another thread a moment later.
@@ -495,7 +494,7 @@ impl StandsStill {
         } else {
             while writer.write(&[0]).is_ok() {}
         }
-        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        set_nonblocking(&writer, false);
         let thread = thread::spawn(|| raise(Signal::USER1));
         while !set.is_pending() {
             thread::yield_now();

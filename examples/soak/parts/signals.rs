@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal::SIGUSR1, kill};
+use nix::unistd::getpid;
 use pollmux::{Handle, Signal, Signals, Source};
-use rustix::process::{self, Signal as Number};
 
 use super::{Keys, Part};
 use crate::run::Run;
@@ -85,7 +86,7 @@ fn send_bursts(run: &Run, counts: &Counts) {
         let before = told();
         for _ in 0..=random.below(8) {
             counts.sent.fetch_add(1, Ordering::SeqCst);
-            let sent = process::kill_process(process::getpid(), Number::USR1);
+            let sent = kill(getpid(), SIGUSR1);
             run.check(sent.is_ok(), || format!("a signal cannot be sent: {sent:?}"));
         }
         let is_told = || told().iter().zip(before).all(|(&now, before)| now > before);

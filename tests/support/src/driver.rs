@@ -11,19 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pollmux::{
     Reactor, Sim,
-    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    driver::{Driver, Native, Syscalls, Wake, WakeWindow},
 };
+
+use crate::{Hooked, Hooks, Waiting};
 
 type Step = Box<dyn FnOnce() -> io::Result<()>>;
 
-/// [`Sim`], with what happens during each sleep written down beforehand.
-pub struct Scripted {
-    sim: Sim,
-    script: Script,
-    wakes: Arc<Counting>,
-}
-
-/// The other end of a [`Scripted`] driver.
+/// What happens during each sleep of a driver, written down beforehand.
 #[derive(Clone)]
 pub struct Script {
     steps: Rc<RefCell<VecDeque<Step>>>,
@@ -39,6 +34,10 @@ pub struct Counting {
 }
 
 impl Counting {
+    fn of(driver: &impl Driver) -> Arc<Counting> {
+        Arc::new(Counting { waker: driver.waker(), count: AtomicU64::new(0) })
+    }
+
     /// How often.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
@@ -54,7 +53,7 @@ impl Wake for Counting {
     }
 }
 
-/// A reactor with a [`Scripted`] driver on a virtual clock, that clock, and the script.
+/// A reactor that follows a script on a virtual clock, that clock, and the script.
 pub fn scripted_reactor() -> (Sim, Reactor, Script) {
     let sim = Sim::new();
     let (driver, script) = scripted(&sim);
@@ -62,15 +61,14 @@ pub fn scripted_reactor() -> (Sim, Reactor, Script) {
 }
 
 /// A driver on `sim`'s clock and the script that it follows.
-pub fn scripted(sim: &Sim) -> (Scripted, Script) {
-    let wakes = Arc::new(Counting { waker: sim.waker(), count: AtomicU64::new(0) });
+pub fn scripted(sim: &Sim) -> (Hooked<Sim, Script>, Script) {
     let script = Script {
         steps: Rc::default(),
         sleeps: Rc::default(),
         asked: Rc::default(),
-        wakes: wakes.clone(),
+        wakes: Counting::of(sim),
     };
-    (Scripted { sim: sim.clone(), script: script.clone(), wakes }, script)
+    (Hooked(sim.clone(), script.clone()), script)
 }
 
 impl Script {
@@ -100,69 +98,40 @@ impl Script {
     }
 }
 
-impl Driver for Scripted {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if how == Wait::Block {
-            self.script.sleeps.set(self.script.sleeps.get() + 1);
-            self.script.asked.borrow_mut().push(deadline);
-            let step = self.script.steps.borrow_mut().pop_front();
+impl Hooks<Sim> for Script {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if waiting.blocks() {
+            self.sleeps.set(self.sleeps.get() + 1);
+            self.asked.borrow_mut().push(waiting.deadline);
+            let step = self.steps.borrow_mut().pop_front();
             if let Some(step) = step {
                 step()?;
             }
         }
-        self.sim.wait(deadline, how, ready)
+        waiting.by(sim)
     }
 
-    fn waker(&self) -> Arc<dyn Wake> {
+    fn waker(&self, _: &Sim) -> Arc<dyn Wake> {
         self.wakes.clone()
     }
 
-    fn clock(&self) -> Clock {
-        self.sim.clock()
-    }
-
-    fn syscalls(&self) -> Syscalls {
-        Syscalls { waits: self.script.sleeps.get(), ..Syscalls::default() }
+    fn syscalls(&self, _: &Sim) -> Syscalls {
+        Syscalls { waits: self.sleeps.get(), ..Syscalls::default() }
     }
 }
 
-/// [`Native`], with the calls of its waker counted.
-pub struct Overheard {
-    native: Native,
-    wakes: Arc<Counting>,
-}
+/// Gives out a waker whose calls are counted.
+pub struct Overheard(Arc<Counting>);
 
 /// The native driver, and the waker that it gives.
-pub fn overheard() -> (Overheard, Arc<Counting>) {
+pub fn overheard() -> (Hooked<Native, Overheard>, Arc<Counting>) {
     let native = Native::new().unwrap();
-    let wakes = Arc::new(Counting { waker: native.waker(), count: AtomicU64::new(0) });
-    (Overheard { native, wakes: wakes.clone() }, wakes)
+    let wakes = Counting::of(&native);
+    (Hooked(native, Overheard(wakes.clone())), wakes)
 }
 
-impl Driver for Overheard {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        self.native.wait(deadline, how, ready)
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.wakes.clone()
-    }
-
-    fn clock(&self) -> Clock {
-        self.native.clock()
-    }
-
-    fn syscalls(&self) -> Syscalls {
-        self.native.syscalls()
+impl Hooks<Native> for Overheard {
+    fn waker(&self, _: &Native) -> Arc<dyn Wake> {
+        self.0.clone()
     }
 }

@@ -9,6 +9,8 @@ mod alloc;
 mod cpu;
 mod driver;
 mod drops;
+mod fds;
+mod hooks;
 mod process;
 mod random;
 pub mod storm;
@@ -16,8 +18,12 @@ mod time;
 
 pub use alloc::{allocates_nothing, allocations, bytes, frees};
 pub use cpu::{thread_cpu_time, timed};
-pub use driver::{Counting, Overheard, Script, Scripted, overheard, scripted, scripted_reactor};
+pub use driver::{Counting, Overheard, Script, overheard, scripted, scripted_reactor};
 pub use drops::{Counted, Drops, OnDrop};
+#[cfg(target_os = "linux")]
+pub use fds::pidfd;
+pub use fds::{allow_fds, set_fd_limit, set_nonblocking};
+pub use hooks::{Hooked, Hooks, OnWait, Waiting, on_wait};
 pub use process::{Watchdog, again, close, dog, go_on_alone, no_births, spawn, test_name};
 pub use random::Random;
 pub use storm::Storm;

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Events, Handle, Reactor, Select, Source, Time, never, select, sources::Never};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::stalls::child::{Program, alone, is_child, say, skip};
 use crate::stalls::verdict::rounds;
@@ -97,11 +98,12 @@ fn go_first() -> io::Result<()> {
 
 /// Confines this thread, and those that it begins, to one core.
 fn stay_on_one_core() -> io::Result<()> {
-    let all = sched_getaffinity(None)?;
-    let core = (0..CpuSet::MAX_CPU).rfind(|&core| all.is_set(core)).expect("a core");
+    let this = Pid::from_raw(0);
+    let all = sched_getaffinity(this)?;
+    let is_ours = |&core: &usize| all.is_set(core).is_ok_and(|is_set| is_set);
     let mut one = CpuSet::new();
-    one.set(core);
-    Ok(sched_setaffinity(None, &one)?)
+    one.set((0..CpuSet::count()).rfind(is_ours).expect("a core"))?;
+    Ok(sched_setaffinity(this, &one)?)
 }
 
 /// Begins two senders. Each spins for up to `gap` us between two messages, so that the loop sleeps.

@@ -192,7 +192,7 @@ where
     let (tell, id) = mpsc::channel();
     let body = move || {
         let mut send = make();
-        tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        tell.send(nix::unistd::gettid().as_raw()).unwrap();
         let mut random = Random::new(who as u64 + 1);
         let mut n = 0;
         while !shared.is_over() {

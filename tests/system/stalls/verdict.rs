@@ -22,7 +22,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// How many stops a run makes.
 pub fn rounds() -> u64 {
-    setting("POLLMUX_STALL_ROUNDS", 2)
+    setting("POLLMUX_STALL_ROUNDS", 1)
 }
 
 /// A tick in the log of the loop; times in ns.

@@ -26,9 +26,8 @@ use crate::wake::Request;
 /// before. [`Handle::wait`] reports an end only until it was taken once.
 ///
 /// Adding and removing cases costs an allocation now and then; waiting costs none, and O(ready), of
-/// the sources in the reactor or of those in the set, whichever are fewer: with thousands of
-/// channels and timers as much as with ten. (Send cases, rendezvous channels and sources of your
-/// own are asked one by one.)
+/// the sources in the reactor or of those in the set, whichever are fewer. (Send cases, rendezvous
+/// channels and sources of your own are asked one by one.)
 ///
 /// ```
 /// use pollmux::{Reactor, Select};
@@ -75,19 +74,29 @@ struct Case<'a> {
 
 enum Erased<'a> {
     Recv(&'a dyn Receiving),
-    Send(Box<dyn Reserving + 'a>),
+    Send(Box<dyn Receiving + 'a>),
 }
 
-/// A source with items of any type.
+/// A case with items or messages of any type. Choosing a send case takes a permit, which stays with
+/// the case until it is used or given back.
 trait Receiving {
     fn is_ready(&self) -> bool;
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     fn after_sleep(&self) -> bool;
     fn hold(&self) -> bool;
     /// The token of an end of a channel, which posts may hold.
-    fn channel(&self) -> Option<u64>;
+    fn channel(&self) -> Option<u64> {
+        None
+    }
     /// Gives back the permit, if the other end has chosen this case and the set another one.
-    fn give_up(&self);
+    fn give_up(&self) {}
+    /// Gives back the permit that the case has kept.
+    fn unreserve(&self) {}
+    /// Takes the permit out, if this is a send case of this outbox. Returns true if the permit is
+    /// one of a channel whose receiver is gone.
+    fn take_out(&self, _outbox: *const ()) -> Option<bool> {
+        None
+    }
 }
 
 impl<S: Source> Receiving for S {
@@ -107,18 +116,6 @@ impl<S: Source> Receiving for S {
     fn channel(&self) -> Option<u64> {
         self.internals().channel()
     }
-    fn give_up(&self) {}
-}
-
-/// A send case with messages of any type. Choosing it takes a permit, which stays with the case
-/// until it is used or given back.
-trait Reserving: Receiving {
-    fn unreserve(&self);
-    /// The permit is taken out. Returns true if it is one of a channel whose receiver is gone.
-    fn take_out(&self) -> bool;
-    fn outbox(&self) -> *const ();
-    /// The case as a source. (Rust upcasts trait objects by itself only from 1.86 on.)
-    fn as_receiving(&self) -> &dyn Receiving;
 }
 
 struct SendCase<'a, T> {
@@ -155,28 +152,17 @@ impl<T> Receiving for SendCase<'_, T> {
         self.reserved.set(if void { Reserved::Void } else { Reserved::Permit });
         true
     }
-    fn channel(&self) -> Option<u64> {
-        None
-    }
     fn give_up(&self) {
         self.sending.give_up();
     }
-}
-
-impl<T> Reserving for SendCase<'_, T> {
     fn unreserve(&self) {
         if self.reserved.take() == Reserved::Permit {
             drop(Permit::kept(self.outbox.sender(), false));
         }
     }
-    fn take_out(&self) -> bool {
-        self.reserved.take() == Reserved::Void
-    }
-    fn outbox(&self) -> *const () {
-        (&raw const *self.outbox).cast()
-    }
-    fn as_receiving(&self) -> &dyn Receiving {
-        self
+    fn take_out(&self, outbox: *const ()) -> Option<bool> {
+        let same = std::ptr::addr_eq(&raw const *self.outbox, outbox);
+        same.then(|| self.reserved.take() == Reserved::Void)
     }
 }
 
@@ -191,7 +177,7 @@ impl Erased<'_> {
     fn source(&self) -> &dyn Receiving {
         match self {
             Erased::Recv(source) => *source,
-            Erased::Send(case) => case.as_receiving(),
+            Erased::Send(case) => &**case,
         }
     }
 }
@@ -416,12 +402,7 @@ impl<'a> Select<'a> {
     fn candidates<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
         let few =
             core.ready_len() <= self.len() && (!core.has_unlisted() || self.goes_by_lists(core));
-        let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
-        let listed = core
-            .ready_tokens()
-            .take(if few { usize::MAX } else { 0 })
-            .filter_map(|token| self.listed.get(&token).copied())
-            .flat_map(move |first| std::iter::successors(Some(first), same));
+        let listed = self.listed(core.ready_tokens().take(if few { usize::MAX } else { 0 }));
         let asked = self.asked.iter().copied().take(if few { usize::MAX } else { 0 });
         let every = 0..if few { 0 } else { self.cases.len() };
         let is_ready = |index: &usize| match &self.cases[*index] {
@@ -443,10 +424,19 @@ impl<'a> Select<'a> {
     #[cold]
     fn ended<'s>(&'s self, core: &'s Core) -> impl Iterator<Item = usize> + 's {
         let all = if self.goes_by_lists(core) { usize::MAX } else { 0 };
+        self.listed(core.ended_tokens().take(all))
+    }
+
+    /// The cases of these tokens.
+    #[inline]
+    fn listed<'s>(
+        &'s self,
+        tokens: impl Iterator<Item = u64> + 's,
+    ) -> impl Iterator<Item = usize> + 's {
         let same = |index: &usize| self.cases[*index].as_ref()?.next_same;
-        let first =
-            core.ended_tokens().take(all).filter_map(|token| self.listed.get(&token).copied());
-        first.flat_map(move |first| std::iter::successors(Some(first), same))
+        tokens
+            .filter_map(|token| self.listed.get(&token).copied())
+            .flat_map(move |first| std::iter::successors(Some(first), same))
     }
 
     /// Chooses one of the cases that are ready, and reserves what it needs. If `pressed`, messages
@@ -494,9 +484,8 @@ impl<'a> Select<'a> {
 
     /// Gives back the permit that a forgotten [`Selected`] has kept.
     fn give_back_forgotten(&self) {
-        let Some(index) = self.chosen.take() else { return };
-        if let Some(Some(Case { source: Erased::Send(case), .. })) = self.cases.get(index) {
-            case.unreserve();
+        if let Some(Some(case)) = self.chosen.take().and_then(|index| self.cases.get(index)) {
+            case.source.source().unreserve();
         }
     }
 }
@@ -559,7 +548,8 @@ impl<'s, 'a> Selected<'s, 'a> {
         self.index
     }
 
-    /// The case was ready and nothing was taken: its source spins if that goes on.
+    /// A ready case was chosen and nothing was taken: its source spins if that goes on. (Send cases
+    /// have no token.)
     #[cold]
     fn took_nothing(&self) {
         let case = self.select.cases[self.index].as_ref();
@@ -601,13 +591,7 @@ impl<'s, 'a> Selected<'s, 'a> {
     /// # Panics
     /// When the chosen case is not a send case of this outbox.
     pub fn send<T>(mut self, outbox: &Outbox<T>, value: T) -> Result<(), SendError<T>> {
-        let void = match self.case() {
-            Erased::Send(case) if std::ptr::addr_eq(case.outbox(), &raw const *outbox) => {
-                Some(case.take_out())
-            }
-            _ => None,
-        };
-        let Some(void) = void else {
+        let Some(void) = self.case().source().take_out((&raw const *outbox).cast()) else {
             panic!("pollmux: case {} of the Select is not a send case of this outbox", self.index);
         };
         self.completed = true;
@@ -618,10 +602,8 @@ impl<'s, 'a> Selected<'s, 'a> {
 impl Drop for Selected<'_, '_> {
     fn drop(&mut self) {
         if !self.completed {
-            match self.case() {
-                Erased::Send(case) => case.unreserve(),
-                Erased::Recv(_) => self.took_nothing(),
-            }
+            self.case().source().unreserve();
+            self.took_nothing();
         }
     }
 }

@@ -1,0 +1,39 @@
+//! Fds: their limit, their flag, and one of a process.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+
+/// Sets the lowest number that no new fd of this process may have, and returns the former one.
+pub fn set_fd_limit(limit: u64) -> u64 {
+    let (former, most) = getrlimit(RLIMIT_NOFILE).unwrap();
+    setrlimit(RLIMIT_NOFILE, limit, most).unwrap();
+    former
+}
+
+/// Lets this process have `n` fds, or as many as it may.
+pub fn allow_fds(n: u64) {
+    let (now, most) = getrlimit(RLIMIT_NOFILE).unwrap();
+    if now < n {
+        set_fd_limit(n.min(most));
+    }
+}
+
+/// Sets or clears `O_NONBLOCK` of any file, which all its clones share.
+pub fn set_nonblocking(fd: impl AsFd, on: bool) {
+    // The call is the same for each kind of file, but std has it for sockets only.
+    let clone = UnixStream::from(fd.as_fd().try_clone_to_owned().unwrap());
+    clone.set_nonblocking(on).unwrap();
+}
+
+/// Opens an fd of a child.
+#[allow(unsafe_code)]
+#[cfg(target_os = "linux")]
+pub fn pidfd(child: &std::process::Child) -> OwnedFd {
+    // SAFETY: the call takes two numbers, and no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the call has just made the fd, and nobody else has it.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as i32) }
+}

@@ -68,6 +68,45 @@ fn a_receiver_gives_up_while_a_sender_commits() {
     });
 }
 
+/// A sender that needs no wake-up has one, or leaves its registration behind. The message is
+/// received before it leaves, or after that.
+fn a_wake_up_that_another_sender_needs(is_received_early: bool) {
+    loom::model(move || {
+        let (tx, rx) = bounded(1);
+        let receive = || assert_eq!(rx.try_recv(), Ok(1));
+        let mut other = None;
+        let mut attempt = || {
+            tx.try_send(1).unwrap();
+            let tx = tx.clone();
+            other = Some(thread::spawn(move || tx.send(2).unwrap()));
+            thread::yield_now();
+            if is_received_early {
+                // Wakes the first that waits: this thread.
+                receive();
+            }
+            Ok::<_, ()>(true)
+        };
+        assert_eq!(tx.tail().state().wait_for_room(None, &mut attempt), Ok(true));
+        if !is_received_early {
+            receive();
+        }
+        other.unwrap().join().unwrap();
+        assert_eq!(rx.try_recv(), Ok(2));
+    });
+}
+
+/// Mutation: `wait_for_room` keeps a wake-up that it does not need.
+#[test]
+fn a_wake_up_that_nobody_needs_is_passed_on() {
+    a_wake_up_that_another_sender_needs(true);
+}
+
+/// Mutation: `wait_for_room` passes nothing on where the list is in use.
+#[test]
+fn a_registration_that_stays_costs_no_wake_up() {
+    a_wake_up_that_another_sender_needs(false);
+}
+
 /// Mutation: a sender that gives up leaves its registration, and the wake-up goes there.
 #[test]
 fn a_sender_that_gives_up_keeps_no_wake_up() {

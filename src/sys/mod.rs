@@ -18,7 +18,7 @@
 //! - One method is one syscall, except where its docs say so. Nothing here allocates after
 //!   construction and registration.
 //! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a
-//!   wait.
+//!   wait. Any other call that is interrupted is made again, 16 times at most.
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
 //! - A `PollerTimer` and a `Waker` belong to the poller that they are made with, need no read, and
 //!   a new `arm` or `wake` is a new event.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 
 use super::errors::{cause_of_refusal, of_call, of_creation};
-use super::{backend, check, shows_fd, uninterrupted};
+use super::{backend, shows_fd, uninterrupted};
 
 /// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
 pub struct ProcessFd(backend::ProcessFd);
@@ -54,7 +54,8 @@ pub(crate) fn is_unwaited(pid: u32) -> bool {
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
         // SAFETY: `info` is a valid place for the one siginfo_t that the call writes.
-        let waitid = || check(unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) });
+        let waitid =
+            || super::check(unsafe { libc::waitid(libc::P_PID, pid as _, &mut info, options) });
         uninterrupted(waitid).is_ok()
     }
 }

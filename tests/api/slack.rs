@@ -427,7 +427,10 @@ fn has_fine_timeouts() -> bool {
         libc::syscall(libc::SYS_epoll_pwait2, -1, none, 1, none, none, 0_usize)
     };
     assert_eq!(looked, -1);
-    !matches!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
+    !matches!(
+        std::io::Error::last_os_error().raw_os_error(),
+        Some(libc::ENOSYS | libc::EPERM | libc::EACCES)
+    )
 }
 
 // On kqueue an arm goes with its wait: there is nothing to save.

@@ -571,6 +571,7 @@ fn callbacks_may_nest_waits_of_every_kind_and_take_what_they_find() {
 #[test]
 #[cfg_attr(flat, ignore = "no kqueue can be waited for")]
 fn a_select_inside_a_callback_of_an_embedded_turn_ends_and_leaves_the_fd_right() {
+    support::exact("counts waits");
     let _dog = dog();
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
@@ -1098,6 +1099,7 @@ fn a_million_resets_leave_memory_flat() {
 
 #[test]
 fn reset_stop_and_call_allocate_nothing() {
+    support::exact("counts allocations");
     let (_sim, reactor) = simulated();
     let calls = Rc::new(Cell::new(0u64));
     let callbacks: Vec<_> = (0..300)

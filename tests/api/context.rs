@@ -499,6 +499,7 @@ fn one_cancellation_wakes_every_reactor_that_sleeps_and_each_one_once() {
         .map(|_| {
             let (context, asleep) = (context.clone(), asleep_tx.clone());
             thread::spawn(move || {
+                support::exact("counts waits");
                 let reactor = support::reactor();
                 let done = reactor.done(&context);
                 asleep.send(()).unwrap();

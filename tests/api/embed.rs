@@ -103,6 +103,7 @@ fn the_fd_is_quiet_while_there_is_nothing_to_do() {
 /// reason for a turn.
 #[test]
 fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
+    support::exact("counts syscalls");
     let _dog = dog();
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
@@ -385,6 +386,7 @@ fn a_stale_deadline_costs_one_turn_and_is_never_early() {
 
 #[test]
 fn several_earlier_deadlines_between_turns_cost_one_wake_up_and_one_arm() {
+    support::exact("counts syscalls");
     for mode in MODES {
         let (reactor, inner, mut outer) = embedded(mode);
         let timer = reactor.after(HOUR);
@@ -691,6 +693,7 @@ fn settle_but_for(outer: &mut Outer, inner: &Embedded, due: Time) {
 
 #[test]
 fn the_syscalls_of_turns_are_counted_and_few() {
+    support::exact("counts syscalls");
     let (reactor, inner, mut outer) = embedded(Mode::Level);
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.after(HOUR);

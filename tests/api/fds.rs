@@ -111,6 +111,7 @@ fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
 
 #[test]
 fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
+    support::exact("counts waits");
     // After the first one no look but those that are needed.
     let reactor = support::build(Reactor::builder().poll_interval(Duration::from_secs(3600)));
     let (mut theirs, ours) = pair();
@@ -230,6 +231,7 @@ fn try_io_on_both_directions_forgets_neither_wrongly() {
 
 #[test]
 fn a_level_that_is_not_wanted_any_more_ends_no_sleep() {
+    support::exact("counts waits");
     let reactor = reactor();
     let (mut theirs, ours) = pair();
     let ours = reactor.fd_with_mode(ours, Interest::WRITABLE, Mode::Level).unwrap();
@@ -382,6 +384,7 @@ fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
 
 #[test]
 fn a_level_source_that_nobody_asks_for_keeps_no_loop_awake() {
+    support::exact("counts waits");
     let reactor = reactor();
     let (mut theirs, ours) = pair();
     theirs.write_all(b"x").unwrap();

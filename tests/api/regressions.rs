@@ -89,6 +89,7 @@ fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
 /// calloop 142, mio 1614, smol 109.
 #[test]
 fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
+    support::exact("counts waits");
     // Real time: the rounding of a kernel's timeout is the point.
     let reactor = support::reactor();
     let timer = reactor.timer();
@@ -726,6 +727,7 @@ fn a_driver_may_use_the_reactor_while_it_is_dropped() {
 /// calloop 78.
 #[test]
 fn a_channel_whose_senders_are_gone_does_not_spin() {
+    support::exact("counts waits");
     // On the system's poller: what spins there makes syscalls without end.
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel::<u8>(1).unwrap();

@@ -197,6 +197,7 @@ fn an_instant_too_far_ahead_means_never() {
 
 #[test]
 fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
+    support::exact("counts arms");
     let (sim, reactor) = simulated();
     let never = reactor.after(Duration::MAX);
     let timer = reactor.after(ms(5));
@@ -607,6 +608,7 @@ fn re_arming_earlier_arms_the_kernel_once_and_only_when_the_loop_blocks() {
 
 #[test]
 fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
+    support::exact("counts arms");
     // Real time: it is the kernel's timer that goes off too early.
     let costs = || {
         let reactor = support::build(Reactor::builder().spin(Spin::Off));
@@ -632,6 +634,7 @@ fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
 
 #[test]
 fn stopping_gives_the_kernel_nothing() {
+    support::exact("counts arms");
     let reactor = support::reactor();
     let bell = Bell::new(&reactor);
     let timers: Vec<Timer> = (0..100).map(|i| reactor.after(ms(100_000 + i))).collect();
@@ -646,6 +649,7 @@ fn stopping_gives_the_kernel_nothing() {
 
 #[test]
 fn a_due_timer_is_never_given_to_the_kernel() {
+    support::exact("counts arms");
     let reactor = support::reactor();
     let timer = reactor.timer();
     for _ in 0..100 {
@@ -657,6 +661,7 @@ fn a_due_timer_is_never_given_to_the_kernel() {
 
 #[test]
 fn a_timer_that_a_post_has_made_due_is_never_given_to_the_kernel() {
+    support::exact("counts arms");
     let reactor = support::reactor();
     let (remote, timer) = (reactor.remote(), reactor.timer());
     for _ in 0..100 {

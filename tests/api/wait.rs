@@ -737,6 +737,7 @@ fn channels_that_select_does_not_mention_are_reported_by_wait_afterwards() {
 
 #[test]
 fn a_message_from_another_thread_ends_the_wait() {
+    support::exact("counts wake-ups");
     let reactor = support::reactor();
     let (tx, inbox) = keyed(&reactor, 1);
     let sender = thread::spawn(move || {

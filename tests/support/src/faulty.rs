@@ -33,7 +33,7 @@ thread_local! {
     static MADE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The calling test's reactors have no faults from now on, because of `reason`.
+/// The reactors that this thread makes from now on have no faults, because of `reason`.
 pub fn exact(reason: &str) {
     assert!(!reason.is_empty());
     EXACT.set(true);

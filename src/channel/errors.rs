@@ -1,4 +1,4 @@
-//! Why a send or a receive did not happen. Whatever was to be sent comes back in the error.
+//! The errors of sends and receives. An error of a send holds the value.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecvError;
 
-/// Why [`try_recv`](super::Receiver::try_recv) gave nothing.
+/// The error of [`try_recv`](super::Receiver::try_recv).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TryRecvError {
     /// Nothing is there now.
@@ -16,7 +16,7 @@ pub enum TryRecvError {
     Disconnected,
 }
 
-/// Why [`recv_timeout`](super::Receiver::recv_timeout) gave nothing.
+/// The error of [`recv_timeout`](super::Receiver::recv_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecvTimeoutError {
     /// Nothing came in time.
@@ -29,7 +29,7 @@ pub enum RecvTimeoutError {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SendError<T>(pub T);
 
-/// Why [`try_send`](super::Sender::try_send) did not send, with the value.
+/// The error of [`try_send`](super::Sender::try_send). Holds the value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrySendError<T> {
     /// There is no room now.
@@ -38,7 +38,7 @@ pub enum TrySendError<T> {
     Disconnected(T),
 }
 
-/// Why [`send_timeout`](super::Sender::send_timeout) did not send, with the value.
+/// The error of [`send_timeout`](super::Sender::send_timeout). Holds the value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendTimeoutError<T> {
     /// There was no room in time.

@@ -90,7 +90,7 @@ pub(super) type Guard<'a> = MutexGuard<'a, List>;
 pub(super) struct Offer {
     number: u64,
     ticket: Ticket,
-    /// Where its value is. `None`: a send case, whose value does not exist yet.
+    /// The place of its value. `None`: a send case, whose value does not exist yet.
     pub(super) value: Option<usize>,
     /// The sender has been told that the receiver is gone.
     told: bool,

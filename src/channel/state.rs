@@ -72,7 +72,7 @@ pub(super) const LEVEL: usize = (1 << LEVEL_BITS) - 1;
 pub(super) const SIDE: usize = 1 << LEVEL_BITS;
 /// The number of a ring: side and level.
 pub(super) const RING: usize = SIDE | LEVEL;
-/// Where the base is, above the number.
+/// The lowest bit of the base, above the number.
 pub(super) const BASE: u32 = LEVEL_BITS + 1;
 
 /// See the module's text.
@@ -104,7 +104,7 @@ pub(super) struct Front {
     pub(super) head_seen: AtomicU64,
 }
 
-/// Why a position was not claimed.
+/// The reason why a position was not claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full,

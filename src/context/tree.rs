@@ -52,7 +52,7 @@ pub(super) struct Node {
     pub(super) list: Registry<Hanging>,
 }
 
-/// Where a node hangs.
+/// The parent and the entry of a node.
 pub(super) struct Place {
     parent: Arc<Node>,
     entry: Arc<Entry<Hanging>>,

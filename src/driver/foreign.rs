@@ -73,7 +73,7 @@ impl<E> Queue<E> {
         }
     }
 
-    /// Whether all have been taken.
+    /// Returns true if all have been taken.
     pub fn is_empty(&self) -> bool {
         self.shared.list.borrow().is_empty()
     }

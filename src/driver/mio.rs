@@ -30,7 +30,7 @@ const BATCH: usize = 256;
 /// that ends for the reactor's sake costs **one syscall more** than under [`Native`]: the look at
 /// that poller. Timers are as exact as there: mio's timeouts are not used.
 ///
-/// What the `Poll` finds for other tokens is given out by [`events`](Self::events), as a source in
+/// [`events`](Self::events) gives out the events of other tokens of the `Poll`, as a source in
 /// the same `select!` and `wait` as all others. Sources are registered, before and afterwards,
 /// through [`registry`](Self::registry). Nothing is lost and memory is bounded: at most 256 events
 /// are taken from the `Poll`, and no more before the loop has taken those; meanwhile the reactor
@@ -90,7 +90,7 @@ impl MioDriver {
         registry.map_err(|error| of_creation(error, "another `Registry` of the `Poll`"))
     }
 
-    /// What the `Poll` finds for other tokens than ours, to be registered with the reactor.
+    /// Makes a source of the events of other tokens than ours, to be registered with the reactor.
     ///
     /// Events are edges, as everywhere with mio: each is given once, in the order in which the
     /// `Poll` reported them. Without this, and once it has been dropped, they are dropped.

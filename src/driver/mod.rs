@@ -29,8 +29,8 @@ pub use self::polling::PollingDriver;
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
-/// What the reactor asks of a poller: to wait until a deadline, a wake-up or an fd, to be woken,
-/// and what time it is.
+/// The interface of a poller to the reactor: to wait until a deadline, a wake-up or an fd, to be
+/// woken, and what time it is.
 ///
 /// For a poller that the reactor shall wait through: implement this and hand it to
 /// [`Reactor::with_driver`](crate::Reactor::with_driver). `examples/custom_driver.rs` is one on
@@ -93,7 +93,7 @@ pub trait Driver {
         Err(unsupported("arm a deadline for an outer loop: implement `Driver::arm`"))
     }
 
-    /// What other threads use to end a [`Wait::Block`].
+    /// Returns the waker with which other threads end a [`Wait::Block`].
     fn waker(&self) -> Arc<dyn Wake>;
 
     /// The clock that deadlines are on.
@@ -158,7 +158,7 @@ pub trait Driver {
         false
     }
 
-    /// How many syscalls the driver has made so far, by kind.
+    /// Returns the number of syscalls that the driver has made so far, by kind.
     fn syscalls(&self) -> Syscalls {
         Syscalls::default()
     }
@@ -185,7 +185,7 @@ impl From<Time> for WakeWindow {
     }
 }
 
-/// What a driver found: ids of registered fds, and what they are ready for.
+/// The findings of a driver: ids of registered fds, and their readiness.
 #[derive(Debug, Default)]
 pub struct ReadyFds {
     list: Vec<(u64, Readiness)>,
@@ -225,13 +225,13 @@ impl ReadyFds {
         (std::mem::take(&mut self.more), std::mem::take(&mut self.woken))
     }
 
-    /// How many there are.
+    /// Returns the number of findings.
     #[inline]
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no finding.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -248,7 +248,7 @@ impl ReadyFds {
     }
 }
 
-/// How [`Driver::wait`] waits.
+/// The way in which [`Driver::wait`] waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Sleeps until something happens or the deadline has come.
@@ -296,7 +296,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// What the clock says.
+    /// Reads the clock.
     #[inline]
     pub fn now(&self) -> Time {
         match self {
@@ -313,7 +313,8 @@ impl Clock {
         }
     }
 
-    /// Whether `other` is the same clock: the times of one mean something on the other.
+    /// Returns true if `other` is the same clock, so that the times of one mean something on the
+    /// other.
     pub fn is_same(&self, other: &Clock) -> bool {
         match (self, other) {
             (Clock::Monotonic, Clock::Monotonic) => true,
@@ -327,7 +328,8 @@ impl Clock {
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
     nanos: Arc<AtomicU64>,
-    /// It started somewhere on the scale of `CLOCK_MONOTONIC`, where an `Instant` has a place.
+    /// The clock started somewhere on the scale of `CLOCK_MONOTONIC`, where an `Instant` has a
+    /// place.
     has_instants: bool,
 }
 
@@ -341,7 +343,7 @@ impl VirtualClock {
         }
     }
 
-    /// What the clock says.
+    /// Reads the clock.
     #[inline]
     pub fn now(&self) -> Time {
         Time::from_nanos(self.nanos.load(Ordering::Acquire))

@@ -37,17 +37,17 @@ pub struct Native {
     timer: PollerTimer,
     waker: Arc<Waker>,
     events: PollEvents,
-    /// What the kernel timer will fire at; `MAX` when it is not armed or has been seen to fire.
+    /// The deadline of the kernel timer; `MAX` when that is not armed or has been seen to fire.
     armed: Time,
     /// Read when a deadline with slack first comes.
     slack: OnceCell<TimeoutSlack>,
     /// Events that one wait takes at most.
     most: usize,
-    /// How many fds besides our own are registered.
+    /// The number of registered fds besides our own.
     fds: usize,
     /// Waits that a signal has interrupted.
     interruptions: u32,
-    /// Whether any of them ever was in level mode.
+    /// True if any of them ever was in level mode.
     level: bool,
     syscalls: Syscalls,
     made_at: &'static Location<'static>,
@@ -141,7 +141,7 @@ impl Native {
         forbid_sleep(self.made_at)
     }
 
-    /// Whether the last look may have left something: for who waits for our fd edge-triggered.
+    /// Returns true if the last look may have left something: for an outer loop in edge mode.
     #[cfg(feature = "mio")]
     pub(super) fn may_have_more(&self) -> bool {
         self.events.is_full() || (self.level && !self.events.is_empty())

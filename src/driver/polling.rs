@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 /// `epoll_ctl` and a `read`, which [`Stats`](crate::reactor::Stats) does not count. Timers are as
 /// exact as under `Native`: the `Poller`'s timeouts are not used.
 ///
-/// What the `Poller` finds for other keys is given out by [`events`](Self::events), as a source in
+/// [`events`](Self::events) gives out the events of other keys of the `Poller`, as a source in
 /// the same `select!` and `wait` as all others. Nothing is lost and memory is bounded: at most 256
 /// events are taken from the `Poller`, and no more before the loop has taken those; meanwhile the
 /// reactor waits for its own sources only.
@@ -87,7 +87,7 @@ impl PollingDriver {
         &self.poller
     }
 
-    /// What the `Poller` finds for other keys than ours, to be registered with the reactor.
+    /// Makes a source of the events of other keys than ours, to be registered with the reactor.
     ///
     /// Each event is given once, in the order in which the `Poller` reported them. Without this,
     /// and once it has been dropped, they are dropped.
@@ -97,7 +97,7 @@ impl PollingDriver {
 
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
         self.events.clear();
-        // It goes on by itself when a signal interrupts it.
+        // The call goes on by itself when a signal interrupts it.
         self.poller.wait(&mut self.events, timeout)?;
         let mut ours = false;
         for event in self.events.iter() {

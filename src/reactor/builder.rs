@@ -40,7 +40,7 @@ impl Builder {
         Builder { settings, fd_batch: FD_BATCH }
     }
 
-    /// How late timers may fire for the sake of fewer wake-ups: those whose windows overlap, from
+    /// Lets timers fire late for the sake of fewer wake-ups: those whose windows overlap, from
     /// the deadline to this much later, share one. Never early. Default: zero.
     ///
     /// A timer may have a [slack of its own](crate::Timer::slack).
@@ -67,15 +67,15 @@ impl Builder {
         self
     }
 
-    /// How long to look for messages before sleeping. Default: [`Spin::Adaptive`]. Always off where
-    /// only one core is usable.
+    /// Sets the time to look for messages before sleeping. Default: [`Spin::Adaptive`]. Always off
+    /// where only one core is usable.
     pub fn spin(mut self, spin: impl Into<Spin>) -> Builder {
         self.settings.spin = spin.into();
         self
     }
 
-    /// How often a loop that is too busy ever to sleep looks at its fds, by a syscall that does not
-    /// wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
+    /// Sets how often a loop that is too busy ever to sleep looks at its fds, by a syscall that
+    /// does not wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
     pub fn poll_interval(mut self, interval: Duration) -> Builder {
         self.settings.poll_interval = interval;
         self

@@ -185,7 +185,7 @@ impl Core {
         called.len()
     }
 
-    /// How many callbacks the last batch of this turn has called.
+    /// The number of callbacks that the last batch of this turn has called.
     pub(super) fn called_in_turn(&self) -> usize {
         let called = self.callbacks.in_turn.borrow();
         if called.0 == self.counters.turns.get() { called.1.len() } else { 0 }

@@ -1,4 +1,4 @@
-//! How a turn collects the marks of senders.
+//! The marks of senders, collected by a turn.
 
 use super::core::Core;
 use super::parts::slots::NONE;

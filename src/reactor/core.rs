@@ -102,7 +102,7 @@ pub(super) struct Sleep {
     pub(super) coming: Cell<bool>,
     /// A source of the turn has to be looked at again in a moment: a wake-up is not sure.
     pub(super) napping: Cell<bool>,
-    /// How long to sleep where a wake-up is not sure.
+    /// The length of a sleep where a wake-up is not sure.
     pub(super) nap: RefCell<Nap>,
     /// Another thread has asked for a wake-up since the last `wait`.
     pub(super) woken: Cell<bool>,
@@ -284,7 +284,7 @@ impl Core {
         self.random.below(u64::from(n)) as u32
     }
 
-    /// How many sources are in the ready list.
+    /// Returns the number of sources in the ready list.
     pub(crate) fn ready_len(&self) -> usize {
         self.table.borrow().ready.len()
     }
@@ -318,7 +318,7 @@ impl Core {
         })
     }
 
-    /// How many sources are at an end that has been taken.
+    /// Returns the number of sources at an end that has been taken.
     #[inline]
     pub(crate) fn ended_len(&self) -> usize {
         self.table.borrow().ended.len()

@@ -165,7 +165,7 @@ models! {
             })
         });
         let core = reactor.core.clone();
-        // What a `select!` does: it looks, and sleeps until there is a reason to look again.
+        // As `select!`: looks, and sleeps until there is a reason to look again.
         core.begin_turn();
         let is_ready = || raised.load(Ordering::Acquire) == 2;
         while !is_ready() {

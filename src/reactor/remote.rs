@@ -1,4 +1,4 @@
-//! What other threads may ask of a reactor: [`Remote`], and the ids by which they name its timers.
+//! The requests of other threads: [`Remote`], and the ids by which they name timers.
 
 use std::error::Error;
 use std::fmt;
@@ -38,7 +38,7 @@ impl<F> From<PostError<F>> for io::Error {
     }
 }
 
-/// Why [`Remote::try_post`] has refused a closure; gives the closure back.
+/// The reason why [`Remote::try_post`] refused a closure. Holds the closure.
 #[non_exhaustive]
 pub enum TryPostError<F> {
     /// As many posts wait for the loop as [`Builder::post_limit`](crate::Builder::post_limit)

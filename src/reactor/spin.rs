@@ -1,4 +1,4 @@
-//! How a turn spins before it sleeps.
+//! The spin of a turn before its sleep.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a reactor has done so far, to be read, compared and printed.
+//! The counters of a reactor.
 
 use std::fmt;
 use std::ops::Sub;

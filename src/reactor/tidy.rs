@@ -6,13 +6,13 @@
 //! | lists of channels and fds, of callbacks made due | 24 bytes a slot: shrink with the records |
 //! | the ready list, the list of calls, the list of ends | none: they go through the records |
 //! | the mailbox of posts | an unbounded channel: shrinks by itself (`channel/usage.rs`) |
-//! | the callbacks of a batch (`calls.rs`) | at most 32 bytes for each that a batch may call |
-//! | call sites (`origins.rs`) | at most 65,535 of them |
+//! | the callbacks of a batch (`parts/callbacks.rs`) | at most 32 bytes for each of a batch |
+//! | call sites (`parts/sites.rs`) | at most 65,535 of them |
 //! | marks of senders (`wake/marks.rs`) | stay: a bit for each slot that was a channel's |
 //! | requests of other threads (`asks.rs`) | stay: 90 bytes for each timer that had one at once |
 //! | the last request of each timer (`asks.rs`) | stay: 8 bytes for each slot with a given id |
 //!
-//! What stays is read by other threads at any time, so nobody can tell when it may go.
+//! Other threads read the rest at any time, so nobody can tell when it may go.
 //!
 //! The rule: more than 64 KiB that were less than an eighth full for a second shrink to twice the
 //! used part. They do so in pieces of 512 parts of 4 KiB a turn. Nobody measures memory that is

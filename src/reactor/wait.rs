@@ -157,7 +157,7 @@ impl Handle {
                     core.look_behind_posts();
                     continue;
                 }
-                // What one more look finds, before the wait ends with nothing.
+                // One more look, before the wait ends with nothing.
                 Patience::None if !caught_up && self.catches_up() => {
                     caught_up = true;
                     continue;
@@ -193,7 +193,7 @@ impl Handle {
     }
 }
 
-/// How long a select or a wait is ready to sleep.
+/// The longest sleep of a select or a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// Not at all: `default`.

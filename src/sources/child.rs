@@ -130,7 +130,7 @@ fn lost(child: &Child, error: io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, text)
 }
 
-/// Why the child is there.
+/// The reason why the child is there.
 const TAKEN: &str = "only `into_inner` takes the child";
 
 impl ChildProcess {

@@ -258,7 +258,7 @@ fn blocking() -> io::Error {
     )
 }
 
-/// Why the file is there.
+/// The reason why the file is there.
 const TAKEN: &str = "only `into_inner` and the drop take the file";
 
 impl<T: AsFd> Fd<T> {

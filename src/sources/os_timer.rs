@@ -296,7 +296,7 @@ impl<C: OsClock> Source for OsTimer<C> {
             self.slot.try_take();
             let due = self.arm(scheduled);
             self.lost.set(due.is_err());
-            // What is not armed is told again until it is.
+            // An unarmed timer is told again until it is armed.
             if due.unwrap_or(true) {
                 self.slot.make_ready();
             }

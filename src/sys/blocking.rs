@@ -1,4 +1,4 @@
-//! Whether a read or a write of a file may block.
+//! The test for files whose reads or writes may block.
 //!
 //! `O_NONBLOCK` belongs to the open file, not to the fd: clones of the fd and processes that
 //! inherited it share the flag.

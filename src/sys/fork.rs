@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// How many forks lie between this process and the one that started the program.
+/// The number of forks between this process and the one that started the program.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Called in each child, on the thread that forked, before `fork` returns there.
 static HOOK: OnceLock<fn()> = OnceLock::new();

@@ -122,7 +122,7 @@ impl Readiness {
         self.0 == 0
     }
 
-    /// What is in this but not in `other`.
+    /// Returns the part of this that is not in `other`.
     pub const fn without(self, other: Readiness) -> Readiness {
         Readiness(self.0 & !other.0)
     }
@@ -135,13 +135,13 @@ impl BitAnd for Readiness {
     }
 }
 
-/// How often an fd that is ready is reported.
+/// The mode of the reports of an fd that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Once for every change.
+    /// Reports once for every change.
     Edge,
-    /// By every wait, while it stays ready.
+    /// Reports in every wait, while the fd stays ready.
     Level,
-    /// Once, until it is modified.
+    /// Reports once, until the registration is modified.
     OneShot,
 }

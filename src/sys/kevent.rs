@@ -1,4 +1,4 @@
-//! What goes into a kevent and what comes out of it, system by system: plain functions without a
+//! The contents of kevents, system by system: plain functions without a
 //! syscall, so that the tables of all systems are tested on each.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) const EV_DISPATCH: u32 = 0x80;
 pub(super) const EV_ERROR: u32 = 0x4000;
 pub(super) const EV_EOF: u32 = 0x8000;
 
-/// What a kevent is about. The numbers differ (`kqueue/abi.rs`).
+/// The subject of a kevent. The numbers differ (`kqueue/abi.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
     Read,
@@ -46,7 +46,7 @@ pub(super) enum System {
     Libkqueue,
 }
 
-/// How a system is asked for a one-shot timer.
+/// The way in which a system is asked for a one-shot timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Timers {
     /// Which unit `data` is in, for the kernel.
@@ -55,7 +55,7 @@ pub(super) struct Timers {
     pub(super) unit_ns: u64,
     /// The flag that makes `data` a time of day, in the same unit.
     pub(super) wall: Option<u32>,
-    /// Whether adding it again restarts it, and takes an expiry nobody saw away.
+    /// True if adding the timer again restarts it, and takes away an expiry that nobody saw.
     pub(super) restarts: bool,
 }
 
@@ -128,7 +128,7 @@ pub(super) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     write.into_iter().chain(interest.is_readable().then_some(Filter::Read))
 }
 
-/// What an event says of its fd: `flags` and `fflags` as they came with it.
+/// Translates the event of an fd: `flags` and `fflags` as they came with it.
 pub(super) fn readiness(filter: Filter, flags: u32, fflags: u32) -> Readiness {
     let (mut found, closed) = match filter {
         // Nobody will ever read what is written: a read does not block either.

@@ -152,7 +152,7 @@ impl Drop for Poller {
     fn drop(&mut self) {
         let Some(outer) = self.outer.take() else { return };
         if self.is_here() {
-            // It can only fail if somebody else has deleted it.
+            // This fails only if somebody else has deleted it.
             let _ = outer.delete(self.kernel.as_fd());
         } else {
             // A forked child leaves the parent's registration alone, and the outer poller, whose
@@ -178,7 +178,7 @@ impl PollEvents {
         self.0.iter().map(PollEvent)
     }
 
-    /// How many events a wait can find.
+    /// Returns the most events that a wait can find.
     #[inline]
     pub fn capacity(&self) -> usize {
         self.0.capacity()
@@ -190,7 +190,7 @@ impl PollEvents {
         self.0.is_full()
     }
 
-    /// How many events the last wait found.
+    /// Returns the number of events of the last wait.
     #[inline]
     pub fn len(&self) -> usize {
         self.0.len()

@@ -38,7 +38,7 @@ use super::errors::{of_call, of_creation};
 use super::fork;
 use super::{check, uninterrupted};
 
-/// What `slots.rs` is made of.
+/// The atomics of `slots.rs`.
 mod atomics {
     pub(super) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 

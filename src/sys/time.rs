@@ -267,7 +267,7 @@ pub(crate) fn coarse_now() -> Time {
     return Time::now();
 }
 
-/// How far a coarse reading may lag, from `clock_getres`; zero where it is a precise one.
+/// The most by which a coarse reading may lag, from `clock_getres`; zero where it is a precise one.
 pub(crate) fn coarse_resolution() -> Duration {
     #[cfg(linux)]
     return resolution(libc::CLOCK_MONOTONIC_COARSE);

@@ -23,13 +23,13 @@ use std::sync::OnceLock;
 
 use super::Time;
 
-/// How long an anchor is good for.
+/// The life of an anchor.
 const WINDOW_NS: u64 = 5_000;
-/// How long a rate is measured: at least this, and at most [`BASELINE_MAX_NS`]. Each end is off by
-/// 30 ns at the most, so the rate by 300 ppm.
+/// The length of a measurement of the rate: at least this, and at most [`BASELINE_MAX_NS`]. Each
+/// end is off by 30 ns at the most, so the rate by 300 ppm.
 const BASELINE_NS: u64 = 200_000;
 const BASELINE_MAX_NS: u64 = 1_000_000_000;
-/// What the rate is rounded up by, and how far two measurements may be apart.
+/// The step to which the rate is rounded up, and the most by which two measurements may differ.
 const MARGIN_PPM: u64 = 1_500;
 /// The counts that reading the clock may take: some 300 ns. An interrupt in between would make the
 /// anchor late by as much.
@@ -41,15 +41,16 @@ pub(crate) struct TscClock {
     /// The counter at the anchor.
     base: Cell<u64>,
     base_ns: Cell<u64>,
-    /// How far the counter may be from `base`: 0 without an anchor, and while no rate is known.
+    /// The most by which the counter may be past `base`: 0 without an anchor, and while no rate is
+    /// known.
     window: Cell<u64>,
-    /// What `window` is with an anchor.
+    /// The `window` with an anchor.
     full_window: Cell<u64>,
     /// ns a count, times 2^32, rounded up.
     rate: Cell<u64>,
     /// The last rate as it was measured, 0 for none.
     measured: Cell<u64>,
-    /// Where the measurement of the rate began.
+    /// The beginning of the measurement of the rate.
     from: Cell<Option<(u64, u64)>>,
 }
 
@@ -128,7 +129,7 @@ fn rate(ns: u64, counts: u64) -> Option<u64> {
     plausible.contains(&rate).then_some(rate as u64)
 }
 
-/// Whether the counter may be used: asked once in a process.
+/// Returns true if the counter may be used. Asked once in a process.
 #[inline]
 fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();

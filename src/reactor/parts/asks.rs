@@ -10,9 +10,9 @@
 //! | `content` of a place | its note and a version; closed: the loop took it | compare-and-swap |
 //!
 //! # Memory
-//! It grows with the timers that have requests at one time, and with the slots whose ids are given
-//! out; not with the number of requests. It is not given back before the reactor goes: a thread may
-//! look at any place, note or word at any time.
+//! The table grows with the timers that have requests at one time, and with the slots whose ids are
+//! given out; not with the number of requests. It is not given back before the reactor goes: a
+//! thread may look at any place, note or word at any time.
 //!
 //! # Order
 //! A request may join a place if no closure of its thread lies behind that place. `closures` counts

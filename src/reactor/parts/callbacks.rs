@@ -18,7 +18,7 @@ pub(crate) struct Callbacks {
     pub(crate) instant: Cell<(Time, u32, usize)>,
     /// Callbacks that bells have made due, while they are put in order.
     pub(crate) rung: RefCell<Vec<(u64, u32)>>,
-    /// How many callbacks a turn runs.
+    /// The most callbacks that a batch calls.
     pub(crate) batch: usize,
 }
 

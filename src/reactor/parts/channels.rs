@@ -22,7 +22,7 @@ pub(crate) struct Channels {
     pub(crate) unsure: Vec<u64>,
     /// Marks that were taken, while they are put in order.
     pub(crate) marked: Vec<(u64, u32)>,
-    /// How many channels are registered: the lists have room for all, so that only a registration
+    /// The number of registered channels: the lists have room for all, so that only a registration
     /// allocates.
     pub(crate) registered: usize,
 }

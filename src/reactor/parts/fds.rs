@@ -97,7 +97,7 @@ pub(crate) fn wanted(interest: Interest) -> Readiness {
     wanted
 }
 
-/// How many fds there are, and when they were looked at.
+/// The number of fds, and the turn of the last look at them.
 #[derive(Debug)]
 pub(crate) struct Fds {
     pub(crate) registered: Cell<usize>,

@@ -15,9 +15,9 @@ pub(crate) struct Mailbox<P> {
     pub(crate) sender: Sender<P>,
     /// `None` when the reactor is gone.
     pub(crate) receiver: RefCell<Option<Receiver<P>>>,
-    /// How many posts a turn runs.
+    /// The most posts that a batch runs.
     pub(crate) batch: usize,
-    /// How many posts may wait when [`Remote::try_post`](crate::Remote::try_post) adds one.
+    /// The most posts that may wait when [`Remote::try_post`](crate::Remote::try_post) adds one.
     pub(crate) limit: usize,
     /// Posts that were taken so far.
     pub(crate) done: Count,

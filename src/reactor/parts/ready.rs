@@ -15,7 +15,7 @@ pub(crate) struct Ready {
     head: u32,
     tail: u32,
     len: usize,
-    /// What a record's `pos` is when it enters.
+    /// The `pos` of a record that enters.
     mark: u32,
 }
 

@@ -14,7 +14,7 @@ use super::counters::{Count, add};
 use crate::driver::WakeWindow;
 use crate::sys::{Time, nanos};
 
-/// How long a reactor looks for messages before it sleeps: for
+/// The time for which a reactor looks for messages before it sleeps: for
 /// [`Builder::spin`](crate::Builder::spin).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

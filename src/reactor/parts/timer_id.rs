@@ -29,7 +29,7 @@ impl fmt::Debug for TimerId {
     }
 }
 
-/// Why nothing was done to the timer that a [`TimerId`] names.
+/// The reason why nothing was done to the timer of a [`TimerId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimerError {

@@ -512,7 +512,7 @@ impl Scheduler {
         }
     }
 
-    /// Members that `which` names get no turn until they are resumed. How many that changes.
+    /// Gives the member no turn until it is resumed. Returns true if that changes something.
     pub(super) fn pause(&self, name: &str, paused: bool) -> bool {
         let mut state = self.lock();
         let found =

@@ -50,7 +50,7 @@ pub(super) enum Phase {
     Left,
 }
 
-/// Why a run has come back.
+/// The reason why a run has come back.
 pub(in crate::sim) enum End {
     /// Every member has returned.
     Over,

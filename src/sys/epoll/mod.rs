@@ -186,7 +186,7 @@ impl Poller {
     }
 }
 
-/// How late the kernel may end a wait with a timeout, beyond what any timer is: fs/select.c
+/// The most by which the kernel may end a wait with a timeout later than a timer: fs/select.c
 /// `select_estimate_accuracy`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutSlack {

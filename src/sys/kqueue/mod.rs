@@ -53,7 +53,7 @@ struct Queue {
     book: Mutex<Book>,
 }
 
-/// What is in the kqueue. Locked for registrations, arms and batches with fds or timers in them,
+/// The book of the kqueue. Locked for registrations, arms and batches with fds or timers in them,
 /// never while waiting.
 #[derive(Debug, Default)]
 struct Book {
@@ -159,8 +159,8 @@ impl Poller {
         Ok(())
     }
 
-    /// Whether `fd` is in. The kernel forgets an fd that is closed, and the book does not: another
-    /// one may have the number by now.
+    /// Returns true if `fd` is in. The kernel forgets an fd that is closed, and the book does not:
+    /// another one may have the number by now.
     fn has(&self, book: &mut Book, fd: BorrowedFd<'_>) -> bool {
         let entry = *book.entry(fd);
         let Some((interest, _)) = entry.how else { return false };
@@ -205,7 +205,7 @@ impl Poller {
             match error as i32 {
                 0 if adds => added = added | direction(change.filter),
                 0 => {}
-                // It had been closed: what has its number now is another fd.
+                // The fd had been closed: another one has its number now.
                 libc::ENOENT if !adds => failed = Some(libc::ENOENT),
                 // A pipe whose other end is gone cannot be waited for in this direction; the other
                 // one tells.

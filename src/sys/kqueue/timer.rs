@@ -104,7 +104,7 @@ pub(super) fn arm(poller: &Poller, ident: usize, id: u64, deadline: Time) -> io:
     poller.change(&changes[..n])
 }
 
-/// How the system here is asked.
+/// The way in which the system here is asked.
 pub(super) fn timers() -> Timers {
     static TIMERS: OnceLock<Timers> = OnceLock::new();
     *TIMERS.get_or_init(|| Timers::of(abi::SYSTEM, &abi::release()))

@@ -60,7 +60,7 @@ impl Waker {
     #[inline]
     pub(crate) fn wake(&self) -> io::Result<()> {
         match &self.kind {
-            // It is gone if it has retired.
+            // The waker is gone if it has retired.
             Kind::User { ident, id } => {
                 change_if_there(&self.poller.queue.kq, user(*ident, 0, NOTE_TRIGGER, *id))
             }
@@ -78,7 +78,7 @@ impl Waker {
         if !self.poller.is_here() {
             return;
         }
-        // What fails here leaves an event that nobody triggers, or is not there any more.
+        // A failure leaves an event that nobody triggers, or one that is not there any more.
         let _ = match &self.kind {
             Kind::User { ident, id } => self.poller.change(&[user(*ident, EV_DELETE, 0, *id)]),
             Kind::Pipe(flag) => self.poller.deregister(flag.as_fd()),

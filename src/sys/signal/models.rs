@@ -3,7 +3,7 @@
 
 use loom::thread;
 
-/// What `slots.rs` is made of.
+/// The atomics of `slots.rs`.
 mod atomics {
     pub(super) use loom::cell::UnsafeCell;
     pub(super) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};

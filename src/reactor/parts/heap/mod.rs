@@ -40,7 +40,7 @@ const BLOCK: usize = 256;
 const HOLE: u32 = 1 << 31;
 /// Heaps smaller than this are not worth sweeping.
 const SWEEP_MIN: usize = 256;
-/// How many leaves a removal looks at while there are too many holes.
+/// The number of leaves that a removal looks at while there are too many holes.
 const SWEEP_STEP: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,8 +102,8 @@ impl Heap {
         if self.len == 0 { NEVER } else { self.get(0).key }
     }
 
-    /// How many entries one call may touch: some 0.4 ms, by what the cache misses of a heap of this
-    /// size cost.
+    /// Returns the most entries that one call may touch: some 0.4 ms, by what the cache misses of a
+    /// heap of this size cost.
     pub(crate) fn budget(&self) -> u32 {
         match self.len {
             0..8_192 => 4_096,
@@ -159,13 +159,14 @@ impl Heap {
         }
     }
 
-    /// How many blocks there are, and how many of them are used.
+    /// Returns the number of blocks, and of those that are used.
     #[inline]
     pub(crate) fn usage(&self) -> (usize, usize) {
         (self.blocks.len(), (self.len + ROOT).div_ceil(BLOCK))
     }
 
-    /// How many blocks were used at once since the last call of [`measure`](Self::measure).
+    /// Returns the most blocks that were used at once since the last call of
+    /// [`measure`](Self::measure).
     pub(crate) fn most_used(&self) -> usize {
         (self.most.max(self.len) + ROOT).div_ceil(BLOCK)
     }

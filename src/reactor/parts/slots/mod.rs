@@ -213,13 +213,14 @@ impl<O: Owner> Slots<O> {
         }
     }
 
-    /// How many chunks there are, and how many of them are used.
+    /// Returns the number of chunks, and of those that are used.
     pub(crate) fn usage(&self) -> (usize, usize) {
         let len = self.chunks.len() - self.vacant.len();
         (len, len - self.idle_len)
     }
 
-    /// How many chunks were used at once since the last call of [`measure`](Self::measure).
+    /// Returns the most chunks that were used at once since the last call of
+    /// [`measure`](Self::measure).
     pub(crate) fn most_used(&self) -> usize {
         self.chunks.len() - self.vacant.len() - self.idle_least.min(self.idle_len)
     }
@@ -306,7 +307,7 @@ impl<O: Owner> Slots<O> {
         all.filter(|&slot| self.node(slot).state.get() != State::Free)
     }
 
-    /// How many slots are in use.
+    /// Returns the number of slots in use.
     pub(crate) fn live(&self) -> usize {
         self.live
     }

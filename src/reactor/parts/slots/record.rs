@@ -144,7 +144,7 @@ pub(crate) struct Chunk<O: Owner> {
     pub(super) nodes: [Node; CHUNK],
     /// The first free slot.
     pub(super) free: Cell<u32>,
-    /// How many slots are not free.
+    /// The number of slots that are not free.
     pub(super) used: Cell<u32>,
     /// No slot has a greater generation.
     pub(super) newest: Cell<u32>,

@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libc::{EACCES, EAGAIN, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOSYS, EPERM};
 use pollmux::driver::Native;
@@ -375,6 +375,7 @@ fn open_fds() -> Vec<String> {
 /// Runs a scenario under a fault. Returns how often each syscall was called.
 fn run(&(name, scenario): &Scenario, fault: Option<Fault>) -> BTreeMap<libc::c_long, u64> {
     const MOST: u64 = 20_000;
+    const PATIENCE: Duration = Duration::from_secs(60);
     let mut command = Command::new("cat");
     let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
     let before = open_fds();
@@ -386,7 +387,13 @@ fn run(&(name, scenario): &Scenario, fault: Option<Fault>) -> BTreeMap<libc::c_l
         faults.counted()
     });
     let counted = run.unwrap();
-    let after = open_fds();
+    // A handler on another thread may hold the fd of a dropped set for a moment.
+    let start = Instant::now();
+    let mut after = open_fds();
+    while after.len() != before.len() && start.elapsed() < PATIENCE {
+        std::thread::sleep(ms(1));
+        after = open_fds();
+    }
     assert_eq!(after.len(), before.len(), "{name} {fault:?}: {before:#?} {after:#?}");
     let all: u64 = counted.values().sum();
     assert!(all < MOST, "{name} {fault:?}: {all} syscalls: {counted:?}");

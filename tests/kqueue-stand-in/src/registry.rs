@@ -1,14 +1,15 @@
 //! The kqueues of the process by the numbers of their fds, and what happens when an fd is closed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::raw::c_int;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once, PoisonError, RwLock};
+use std::sync::{Arc, Once, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::abi::{self, Errno, check};
 use crate::queue::Queue;
 
-static QUEUES: RwLock<BTreeMap<c_int, Arc<Queue>>> = RwLock::new(BTreeMap::new());
+static QUEUES: RwLock<Queues> = RwLock::new(BTreeMap::new());
 
 /// A bit for each fd that is a kqueue or is watched by one, so that other fds are closed without a
 /// lock.
@@ -27,11 +28,26 @@ pub(crate) fn mark(fd: c_int) {
     }
 }
 
+type Queues = BTreeMap<c_int, Arc<Queue>>;
+
+thread_local! {
+    /// The lock, while this thread forks: no other thread has it then, so it is free in the child.
+    static HELD: Cell<Option<RwLockWriteGuard<'static, Queues>>> = const { Cell::new(None) };
+}
+
+/// Before a `fork`.
+extern "C" fn forks() {
+    HELD.set(Some(QUEUES.write().unwrap_or_else(PoisonError::into_inner)));
+}
+
+/// After a `fork`, in the parent.
+extern "C" fn has_forked() {
+    HELD.take();
+}
+
 /// In a child made by `fork`: kqueues are not inherited, and their numbers are free.
 extern "C" fn forked() {
-    // A thread of the parent that had the lock is not here. What it holds stays, and nobody can use
-    // it.
-    let Ok(mut queues) = QUEUES.try_write() else { return };
+    let Some(mut queues) = HELD.take() else { return };
     for kq in std::mem::take(&mut *queues).into_keys() {
         abi::close(kq);
     }
@@ -39,9 +55,9 @@ extern "C" fn forked() {
 
 pub(crate) fn create() -> Result<c_int, Errno> {
     static FORKS: Once = Once::new();
-    // SAFETY: `forked` is a function of the right type, and the library is never unloaded.
+    // SAFETY: the functions have the right type, and the library is never unloaded.
     FORKS.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(forked));
+        libc::pthread_atfork(Some(forks), Some(has_forked), Some(forked));
     });
     // SAFETY: the call takes no pointers.
     let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;

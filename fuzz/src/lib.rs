@@ -17,7 +17,7 @@ mod worlds;
 
 pub use crate::world::Coverage;
 
-/// What an input means.
+/// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Operations.

@@ -27,7 +27,7 @@ use crate::ops::{
     TICKERS, TIMERS, When,
 };
 
-/// How often a callback does what it has to do. Afterwards it is only called.
+/// The number of calls in which a callback does its work. Afterwards it is only called.
 const ACTIVE_CALLS: u32 = 3;
 /// Values in one run.
 const VALUES: usize = 4_096;

@@ -26,7 +26,7 @@ pub const CHUNK: usize = 6;
 /// Members, and the ends of links.
 const MEMBERS: usize = 3;
 const NAMES: [&str; MEMBERS] = ["a", "b", "c"];
-/// How long a member listens before it ends.
+/// The time for which a member listens before it ends.
 const LAST: u64 = 20;
 
 /// An operation of a member. Times are in ms.
@@ -60,7 +60,7 @@ enum Deed {
     Lossy(usize, usize, u8),
 }
 
-/// What the header says of all links.
+/// The settings of all links, from the header.
 #[derive(Clone, Copy, Debug)]
 struct Net {
     delay: u64,
@@ -187,7 +187,7 @@ impl Drop for Message {
 
 type Links = BTreeMap<(usize, usize), Link<Message>>;
 
-/// What all members share. One of them runs at a time.
+/// The state that all members share. One of them runs at a time.
 struct Shared {
     clock: Clock,
     net: Net,
@@ -202,7 +202,7 @@ struct Shared {
 #[derive(Default)]
 struct Log {
     lines: Vec<(Time, usize, String)>,
-    /// How often each message was received.
+    /// The number of times that each message was received.
     received: BTreeMap<(usize, usize, u64), u32>,
     wrong: Option<String>,
     coverage: Coverage,

@@ -12,7 +12,7 @@ use crate::cluster::{self, history};
 use pollmux::{SimWorld, Time};
 use support::rounds;
 
-/// How many seeds are tried.
+/// Returns the number of seeds that are tried.
 fn seeds() -> u64 {
     rounds(250)
 }

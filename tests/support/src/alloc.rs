@@ -1,4 +1,4 @@
-//! What the tests that count allocations share: the counting allocator, and the two passes, one to
+//! The means of tests that count allocations: the counting allocator, and the two passes, one to
 //! warm up and one that is counted.
 
 #[path = "../../../examples/common/mod.rs"]

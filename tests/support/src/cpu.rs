@@ -1,4 +1,4 @@
-//! How much of a processor something has taken, whatever else runs on the machine.
+//! The processor time of a call, whatever else runs on the machine.
 use std::time::Duration;
 
 /// CPU time of this thread.

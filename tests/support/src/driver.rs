@@ -18,7 +18,7 @@ use crate::{Hooked, Hooks, Waiting};
 
 type Step = Box<dyn FnOnce() -> io::Result<()>>;
 
-/// What happens during each sleep of a driver, written down beforehand.
+/// The events of each sleep of a driver, written down beforehand.
 #[derive(Clone)]
 pub struct Script {
     steps: Rc<RefCell<VecDeque<Step>>>,
@@ -38,7 +38,7 @@ impl Counting {
         Arc::new(Counting { waker: driver.waker(), count: AtomicU64::new(0) })
     }
 
-    /// How often.
+    /// The number of times.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
@@ -82,7 +82,7 @@ impl Script {
         self.on_sleep(move || Err(io::Error::other(text)));
     }
 
-    /// How often the reactor has slept.
+    /// The number of sleeps of the reactor.
     pub fn sleeps(&self) -> u64 {
         self.sleeps.get()
     }
@@ -92,7 +92,7 @@ impl Script {
         self.asked.take()
     }
 
-    /// How often somebody has called the waker.
+    /// The number of calls of the waker.
     pub fn wakes(&self) -> u64 {
         self.wakes.count()
     }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 use std::{io, mem, thread};
 
-/// How some calls of a syscall fail.
+/// The failure of some calls of a syscall.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// The number of the syscall: `libc::SYS_epoll_ctl`.
@@ -20,7 +20,7 @@ pub struct Fault {
     pub errno: i32,
     /// The first call that fails: 1 is the first of all.
     pub first: u64,
-    /// How many calls fail, one after the other.
+    /// The number of calls that fail, one after the other.
     pub times: u64,
 }
 
@@ -57,12 +57,12 @@ impl Faults {
         self.calls().faults.clear();
     }
 
-    /// How often each syscall was called, by its number.
+    /// The number of calls of each syscall, by its number.
     pub fn counted(&self) -> BTreeMap<libc::c_long, u64> {
         self.calls().counted.clone()
     }
 
-    /// How many calls have failed as told.
+    /// The number of calls that have failed as told.
     pub fn failed(&self) -> u64 {
         self.calls().failed
     }

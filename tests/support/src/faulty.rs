@@ -27,9 +27,9 @@ use pollmux::{Reactor, Sim};
 use crate::{Hooked, Hooks, Random, Waiting};
 
 thread_local! {
-    /// Why this thread's reactors have no faults.
+    /// The reason why this thread's reactors have no faults.
     static EXACT: Cell<bool> = const { Cell::new(false) };
-    /// How many reactors the thread has made.
+    /// The number of reactors that the thread has made.
     static MADE: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -89,7 +89,7 @@ pub fn faulty<D: Driver>(driver: D, mut faults: Faults) -> Hooked<D, Faults> {
     Hooked(driver, faults)
 }
 
-/// What faults are chosen by. Zero is no fault.
+/// The source of the choices of faults. Zero is no fault.
 enum Choices {
     Seeded(Random),
     /// No faults when these are used up.

@@ -1,4 +1,4 @@
-//! What the tests of pollmux share: a process of its own for a test, watchdogs, virtual time, a
+//! The helpers of the tests of pollmux: a process of its own for a test, watchdogs, virtual time, a
 //! driver that follows a script, counting values, a counting allocator, and a storm of signals.
 
 use std::any::Any;

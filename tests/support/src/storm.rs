@@ -11,7 +11,7 @@ extern "C" fn count_signal(_: libc::c_int) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How many have come.
+/// The number that have come.
 pub fn signals() -> u64 {
     SIGNALS.load(Ordering::Relaxed)
 }

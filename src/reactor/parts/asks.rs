@@ -126,19 +126,21 @@ pub(crate) struct PlaceId(u64);
 
 /// See the module's text. Reused, and not freed before the reactor's last
 /// [`Remote`](crate::Remote).
-struct Place {
-    content: AtomicU64,
-    next: AtomicU64,
-    #[cfg(all(loom, test))]
-    born: crate::sync::Born,
+struct Place(AtomicU64);
+
+impl Default for Place {
+    fn default() -> Place {
+        Place(AtomicU64::new(CLOSED))
+    }
 }
 
 /// An [`Ask`], readable while it is being replaced: who reads it verifies the place afterwards.
-struct Note {
-    fields: [AtomicU64; 8],
-    next: AtomicU64,
-    #[cfg(all(loom, test))]
-    born: crate::sync::Born,
+struct Note([AtomicU64; 8]);
+
+impl Default for Note {
+    fn default() -> Note {
+        Note(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
 }
 
 impl Note {
@@ -147,7 +149,7 @@ impl Note {
         let flags = flags.iter().fold(0, |all, &flag| all << 1 | u64::from(flag));
         let counts = ask.count.min(u64::from(u32::MAX)) << 32 | flags;
         let values = [ask.token, ask.at, ask.d, counts, ask.after_stop, ask.dead, epoch, life];
-        for (field, value) in self.fields.iter().zip(values) {
+        for (field, value) in self.0.iter().zip(values) {
             field.store(value, Ordering::Relaxed);
         }
     }
@@ -155,7 +157,7 @@ impl Note {
     /// The ask, the count of closures before its place, and the life of its place.
     fn read(&self) -> (Ask, u64, u64) {
         let [token, at, d, counts, after_stop, dead, epoch, life] =
-            std::array::from_fn(|n| self.fields[n].load(Ordering::Relaxed));
+            std::array::from_fn(|n| self.0[n].load(Ordering::Relaxed));
         let flag = |bit: u32| counts >> bit & 1 != 0;
         let ask = Ask {
             token,
@@ -173,51 +175,23 @@ impl Note {
     }
 }
 
-trait Record {
-    fn new() -> Self;
+/// A record of a pool.
+struct Record<T> {
+    content: T,
     /// The next one in the list of free records.
-    fn next(&self) -> &AtomicU64;
+    next: AtomicU64,
     #[cfg(all(loom, test))]
-    fn born(&self) -> &crate::sync::Born;
+    born: crate::sync::Born,
 }
 
-impl Record for Place {
-    fn new() -> Place {
-        Place {
-            content: AtomicU64::new(CLOSED),
+impl<T: Default> Record<T> {
+    fn new() -> Record<T> {
+        Record {
+            content: T::default(),
             next: AtomicU64::new(NIL),
             #[cfg(all(loom, test))]
             born: crate::sync::Born::new(),
         }
-    }
-
-    #[cfg(all(loom, test))]
-    fn born(&self) -> &crate::sync::Born {
-        &self.born
-    }
-
-    fn next(&self) -> &AtomicU64 {
-        &self.next
-    }
-}
-
-impl Record for Note {
-    fn new() -> Note {
-        Note {
-            fields: std::array::from_fn(|_| AtomicU64::new(0)),
-            next: AtomicU64::new(NIL),
-            #[cfg(all(loom, test))]
-            born: crate::sync::Born::new(),
-        }
-    }
-
-    #[cfg(all(loom, test))]
-    fn born(&self) -> &crate::sync::Born {
-        &self.born
-    }
-
-    fn next(&self) -> &AtomicU64 {
-        &self.next
     }
 }
 
@@ -226,8 +200,8 @@ const FIRST: usize = if cfg!(all(loom, test)) { 2 } else { 16 };
 const SEGMENTS: usize = if cfg!(all(loom, test)) { 3 } else { 20 };
 
 /// Records that any thread takes and gives back. They do not move and are not freed.
-struct Pool<T: Record> {
-    segments: [AtomicPtr<T>; SEGMENTS],
+struct Pool<T> {
+    segments: [AtomicPtr<Record<T>>; SEGMENTS],
     /// Records that were ever taken.
     fresh: AtomicUsize,
     /// The list of free records: the first one, and a number that grows.
@@ -240,7 +214,7 @@ fn place_of(index: usize) -> (usize, usize) {
     (segment, index - FIRST * ((1 << segment) - 1))
 }
 
-impl<T: Record> Pool<T> {
+impl<T: Default> Pool<T> {
     fn new() -> Pool<T> {
         Pool {
             segments: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
@@ -249,8 +223,12 @@ impl<T: Record> Pool<T> {
         }
     }
 
-    /// A record that was taken at some time.
+    /// The content of a record that was taken at some time.
     fn get(&self, index: u64) -> &T {
+        &self.record(index).content
+    }
+
+    fn record(&self, index: u64) -> &Record<T> {
         let (segment, at) = place_of(index as usize);
         let records = self.segments[segment].load(Ordering::Acquire);
         debug_assert!(!records.is_null());
@@ -259,7 +237,7 @@ impl<T: Record> Pool<T> {
         // is dropped.
         let record = unsafe { &*records.add(at) };
         #[cfg(all(loom, test))]
-        record.born().used();
+        record.born.used();
         record
     }
 
@@ -267,7 +245,7 @@ impl<T: Record> Pool<T> {
     fn take(&self) -> Option<u64> {
         let mut free = self.free.load(Ordering::Acquire);
         while index(free) != NIL {
-            let next = index(self.get(index(free)).next().load(Ordering::Relaxed));
+            let next = index(self.record(index(free)).next.load(Ordering::Relaxed));
             let after = word(number(free) + 1, next);
             match self.free.compare_exchange(free, after, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(index(free)),
@@ -290,8 +268,9 @@ impl<T: Record> Pool<T> {
         if !place.load(Ordering::Acquire).is_null() {
             return;
         }
-        let records: Box<[T]> = std::iter::repeat_with(T::new).take(FIRST << segment).collect();
-        let ours = Box::into_raw(records).cast::<T>();
+        let records: Box<[_]> =
+            std::iter::repeat_with(Record::<T>::new).take(FIRST << segment).collect();
+        let ours = Box::into_raw(records).cast::<Record<T>>();
         if place
             .compare_exchange(ptr::null_mut(), ours, Ordering::AcqRel, Ordering::Acquire)
             .is_err()
@@ -301,19 +280,11 @@ impl<T: Record> Pool<T> {
         }
     }
 
-    /// # Safety
-    /// The records must be of this segment's length and from [`Box::into_raw`], and nobody may use
-    /// them any more.
-    unsafe fn free_segment(records: *mut T, segment: usize) {
-        // SAFETY: by the caller's promise this was a box.
-        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(records, FIRST << segment)) });
-    }
-
     /// Gives a record back.
     fn give(&self, record: u64) {
         let mut free = self.free.load(Ordering::Relaxed);
         loop {
-            self.get(record).next().store(index(free), Ordering::Relaxed);
+            self.record(record).next.store(index(free), Ordering::Relaxed);
             let with = word(number(free) + 1, record);
             match self.free.compare_exchange(free, with, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -323,7 +294,17 @@ impl<T: Record> Pool<T> {
     }
 }
 
-impl<T: Record> Drop for Pool<T> {
+impl<T> Pool<T> {
+    /// # Safety
+    /// The records must be of this segment's length and from [`Box::into_raw`], and nobody may use
+    /// them any more.
+    unsafe fn free_segment(records: *mut Record<T>, segment: usize) {
+        // SAFETY: by the caller's promise this was a box.
+        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(records, FIRST << segment)) });
+    }
+}
+
+impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
         for (segment, records) in self.segments.iter().enumerate() {
             if let Some(records) = NonNull::new(records.load(Ordering::Acquire)) {
@@ -413,7 +394,7 @@ impl Asks {
             self.notes.give(note);
             return Err(ask);
         };
-        let content = &self.places.get(place).content;
+        let content = &self.places.get(place).0;
         let life = number(content.load(Ordering::Relaxed)).wrapping_add(1) & NUMBERS;
         self.notes.get(note).write(ask, epoch, life);
         // Release: the note is written.
@@ -423,7 +404,7 @@ impl Asks {
 
     /// Joins a place. Returns false if the loop has taken it, or a closure lies behind it.
     fn replace(&self, named: u64, note: u64, ask: Ask, epoch: u64) -> bool {
-        let content = &self.places.get(index(named)).content;
+        let content = &self.places.get(index(named)).0;
         let mut now = content.load(Ordering::SeqCst);
         loop {
             if now & CLOSED != 0 {
@@ -474,7 +455,7 @@ impl Asks {
     /// and a thread whose place was refused by the mailbox.
     pub(crate) fn take(&self, PlaceId(named): PlaceId) -> Ask {
         let place = index(named);
-        let content = self.places.get(place).content.fetch_or(CLOSED, Ordering::SeqCst);
+        let content = self.places.get(place).0.fetch_or(CLOSED, Ordering::SeqCst);
         let (ask, ..) = self.notes.get(index(content)).read();
         if let Some(latest) = self.latest(ask.slot()) {
             let _ =

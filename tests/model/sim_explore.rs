@@ -20,7 +20,9 @@ use pollmux::{
     select,
     sim::{LinkStats, WorldHandle},
 };
-use support::{HOUR, OnDrop, again, alone, at, dog, ms, panic_text, sleep, spawn, test_name};
+use support::{
+    HOUR, OnDrop, again, alone, at, dog, ms, panic_text, setting, sleep, spawn, test_name,
+};
 
 /// Keeps the world's clock going until then.
 fn keep_going(world: &SimWorld, d: Duration) {
@@ -452,9 +454,6 @@ const STORIES: &str = "POLLMUX_TEST_STORIES";
 #[test]
 fn one_seed_is_one_history_in_every_process() {
     let _dog = dog();
-    let number = |name: &str, default| {
-        std::env::var(name).ok().map_or(default, |text| text.parse::<u64>().expect("a number"))
-    };
     if let Ok(runs) = std::env::var(STORIES) {
         let hashes: Vec<u64> = (0..runs.parse().unwrap()).map(|_| hash(&story(42))).collect();
         let first = hashes[0];
@@ -462,7 +461,7 @@ fn one_seed_is_one_history_in_every_process() {
         println!("history {first:016x}");
         return;
     }
-    let (runs, processes) = (number("POLLMUX_SIM_RUNS", 20), number("POLLMUX_SIM_PROCESSES", 3));
+    let (runs, processes) = (setting("POLLMUX_SIM_RUNS", 20), setting("POLLMUX_SIM_PROCESSES", 3));
     let stop = AtomicBool::new(false);
     let (hashes, turns) = (Mutex::new(Vec::new()), AtomicU64::new(0));
     let name = test_name();

@@ -24,7 +24,7 @@ use libc::{EACCES, EAGAIN, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC, ENOSYS
 use pollmux::driver::Native;
 use pollmux::sys::{self, Interest, Mode, Poller};
 use pollmux::{Events, Reactor, Select, Signal, Source, Time};
-use support::{Fault, Faults, alone, ms, pair, spawn};
+use support::{Fault, Faults, alone, ms, pair, setting, spawn};
 
 /// The errors of each syscall: of the kernel, of a limit, and of a filter.
 const ERRORS: &[(libc::c_long, &[i32])] = &[
@@ -416,7 +416,7 @@ fn each_syscall_may_fail_with_each_of_its_errors() {
         return;
     }
     // More of them take a core from the other tests: `.ci/run` has a step for them.
-    let most = std::env::var("POLLMUX_SYSCALL_ROUNDS").map_or(1, |n| n.parse().expect("a number"));
+    let most = setting("POLLMUX_SYSCALL_ROUNDS", 1);
     let mut runs = 0;
     for scenario in SCENARIOS {
         run(scenario, None); // What is made once for the whole process.

@@ -37,11 +37,14 @@ pub use time::{
     Bell, HOUR, at, keys, ms, ready_keys, secs, simulated, simulated_from, sleep, sometimes, turn,
 };
 
+/// Returns the number in an environment variable, or `default` if that is not set.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
 /// Multiplies the rounds of a race by `POLLMUX_ROUNDS`, if that is set. More find rarer faults.
 pub fn rounds(n: u64) -> u64 {
-    let times =
-        std::env::var("POLLMUX_ROUNDS").map(|times| times.parse::<u64>().expect("a number"));
-    n * times.unwrap_or(1)
+    n * setting("POLLMUX_ROUNDS", 1)
 }
 
 /// The text of a caught panic.

@@ -39,9 +39,9 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 2; `.ci/run` takes 10, `.ci/nightly` 200 |
+//! | `POLLMUX_STALL_ROUNDS` | stops in one run | 1; `.ci/run` takes 10, `.ci/nightly` 200 |
 //! | `POLLMUX_STALL_MS` | length of one stop in ms | 30; the nightly check takes 100 |
-//! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5 |
+//! | `POLLMUX_STALL_RUNS` | runs before a test fails | 5; `.ci/run` takes 10 |
 //! | `POLLMUX_STALL_REQUIRE` | if set, a test that would be skipped fails | |
 //!
 //! They run on epoll only: the library that stands for kqueue on Linux has locks of its own.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pollmux::Time;
+use support::setting;
 
 use crate::stalls::child::{Program, alone, is_child, skip};
 use crate::stalls::places::{Names, Stack};
@@ -16,11 +17,7 @@ const LATE: u64 = 5_000_000;
 /// alone take half of the first limit.
 const CPU: f64 = if cfg!(debug_assertions) { 20.0 } else { 10.0 };
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-/// How many stops a run makes.
+/// Returns the number of stops that a run makes.
 pub fn rounds() -> u64 {
     setting("POLLMUX_STALL_ROUNDS", 1)
 }

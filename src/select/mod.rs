@@ -16,13 +16,14 @@ pub use self::set::{Select, Selected};
 
 use crate::channel::Chosen;
 use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};
-use crate::sources::{Outgoing, Sending, Source};
+use crate::sources::{Internals, Outgoing, Sending, Source};
+use crate::sys::Time;
 use crate::wake::Request;
 
 /// The names in the macro's expansion. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
-    pub use super::{Cases, Impossible, Pick, fail, now, recv, send, until, wait};
+    pub use super::{AnyCases, Cases, Impossible, Pick, fail, now, recv, send, until, wait};
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
     pub use core::{compile_error, concat, stringify};
@@ -57,40 +58,48 @@ pub fn send<'a, T: 'a>(
 pub enum Impossible {}
 
 /// The cases of one `select!`, as a nested tuple.
-pub trait Cases {
+pub trait Cases: AnyCases {
     /// The item of one of the cases.
     type Item;
 
-    /// A bit for each case that is ready, the first one lowest.
-    fn ready(&self) -> u32;
     /// Takes from the case with this index.
     fn take(&self, index: u32) -> Option<Self::Item>;
+    /// Returns true if the case with this index belongs to this reactor.
+    fn belongs(&self, index: u32, handle: &Handle) -> bool;
+}
+
+/// The part of [`Cases`] that the slow way needs. No method names an item: the slow way is compiled
+/// once, and not for each `select!`.
+pub trait AnyCases {
+    /// A bit for each case that is ready, the first one lowest.
+    fn ready(&self) -> u32;
     /// See [`Source::before_sleep`].
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     /// See [`Source::after_sleep`]: a bit for each case that was chosen.
     fn after_sleep(&self) -> u32;
-    /// Returns true if no case needs a look at the fds.
-    fn need_no_look(&self) -> bool;
-    /// Returns true if the case with this index belongs to this reactor.
-    fn belongs(&self, index: u32, handle: &Handle) -> bool;
     /// The index of the first case that belongs to another reactor.
     fn foreign(&self, handle: &Handle) -> Option<u32>;
-    /// The token of the case with this index, if it is in the ready list.
-    fn token(&self, index: u32) -> Option<u64>;
-    /// The token of the case with this index, if it receives from a channel.
-    fn channel(&self, index: u32) -> Option<u64>;
+    /// The facts about the case with this index. `None` behind the last one.
+    fn internals(&self, index: u32) -> Option<Internals<'_>>;
 }
 
 impl Cases for () {
     type Item = Impossible;
 
     #[inline(always)]
-    fn ready(&self) -> u32 {
-        0
-    }
-    #[inline(always)]
     fn take(&self, _: u32) -> Option<Impossible> {
         None
+    }
+    #[inline(always)]
+    fn belongs(&self, _: u32, _: &Handle) -> bool {
+        true
+    }
+}
+
+impl AnyCases for () {
+    #[inline(always)]
+    fn ready(&self) -> u32 {
+        0
     }
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
         Ok(())
@@ -98,20 +107,10 @@ impl Cases for () {
     fn after_sleep(&self) -> u32 {
         0
     }
-    fn need_no_look(&self) -> bool {
-        true
-    }
-    #[inline(always)]
-    fn belongs(&self, _: u32, _: &Handle) -> bool {
-        true
-    }
     fn foreign(&self, _: &Handle) -> Option<u32> {
         None
     }
-    fn token(&self, _: u32) -> Option<u64> {
-        None
-    }
-    fn channel(&self, _: u32) -> Option<u64> {
+    fn internals(&self, _: u32) -> Option<Internals<'_>> {
         None
     }
 }
@@ -120,16 +119,23 @@ impl<S: Source, R: Cases> Cases for (S, R) {
     type Item = Pick<S::Item, R::Item>;
 
     #[inline(always)]
-    fn ready(&self) -> u32 {
-        u32::from(self.0.is_ready()) | self.1.ready() << 1
-    }
-    #[inline(always)]
     fn take(&self, index: u32) -> Option<Self::Item> {
         if index == 0 {
             self.0.try_take().map(Pick::This)
         } else {
             self.1.take(index - 1).map(Pick::Rest)
         }
+    }
+    #[inline(always)]
+    fn belongs(&self, index: u32, handle: &Handle) -> bool {
+        if index == 0 { self.0.belongs_to(handle) } else { self.1.belongs(index - 1, handle) }
+    }
+}
+
+impl<S: Source, R: AnyCases> AnyCases for (S, R) {
+    #[inline(always)]
+    fn ready(&self) -> u32 {
+        u32::from(self.0.is_ready()) | self.1.ready() << 1
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         self.0.before_sleep(blocking)?;
@@ -141,32 +147,21 @@ impl<S: Source, R: Cases> Cases for (S, R) {
         self.0.after_sleep();
         u32::from(self.0.internals().is_chosen()) | rest.withdraw() << 1
     }
-    #[inline]
-    fn need_no_look(&self) -> bool {
-        self.0.internals().needs_no_look() && self.1.need_no_look()
-    }
-    #[inline(always)]
-    fn belongs(&self, index: u32, handle: &Handle) -> bool {
-        if index == 0 { self.0.belongs_to(handle) } else { self.1.belongs(index - 1, handle) }
-    }
     fn foreign(&self, handle: &Handle) -> Option<u32> {
         if !self.0.belongs_to(handle) {
             return Some(0);
         }
         self.1.foreign(handle).map(|index| index + 1)
     }
-    fn token(&self, index: u32) -> Option<u64> {
-        if index == 0 { self.0.internals().token() } else { self.1.token(index - 1) }
-    }
-    fn channel(&self, index: u32) -> Option<u64> {
-        if index == 0 { self.0.internals().channel() } else { self.1.channel(index - 1) }
+    fn internals(&self, index: u32) -> Option<Internals<'_>> {
+        if index == 0 { Some(self.0.internals()) } else { self.1.internals(index - 1) }
     }
 }
 
 /// Cases that have published their requests: withdrawn in any case.
-struct Published<'a, C: Cases>(&'a C);
+struct Published<'a, C: AnyCases + ?Sized>(&'a C);
 
-impl<C: Cases> Published<'_, C> {
+impl<C: AnyCases + ?Sized> Published<'_, C> {
     /// A bit for each case that was chosen.
     fn withdraw(self) -> u32 {
         let cases = self.0;
@@ -175,7 +170,7 @@ impl<C: Cases> Published<'_, C> {
     }
 }
 
-impl<C: Cases> Drop for Published<'_, C> {
+impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
     #[cold]
     fn drop(&mut self) {
         // A panic is on its way already: a second one would abort the process.
@@ -294,26 +289,15 @@ fn run<C: Cases>(
     biased: bool,
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
-    handle.core.begin_turn();
-    if !handle.is_closed() {
-        if let Some(item) = pick(handle, cases, biased)? {
-            return Ok(Some(item));
-        }
-    }
-    run_slow(handle, cases, biased, patience)
-}
-
-/// Takes from one of the cases that are ready: the first one, or any of them with the same
-/// probability.
-#[inline(always)]
-fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    let mut mask = cases.ready();
-    if mask != 0 && handle.core.is_pressed() {
+    let core = &handle.core;
+    core.begin_turn();
+    let mut mask = if handle.is_closed() { 0 } else { cases.ready() };
+    if mask != 0 && core.is_pressed() {
         // Closures that were posted before the ready messages were sent have to run first.
         mask = run_posts_before(handle, cases, mask);
     }
     while mask != 0 {
-        let index = if biased { mask.trailing_zeros() } else { handle.core.choose(mask) };
+        let index = if biased { mask.trailing_zeros() } else { core.choose(mask) };
         if !cases.belongs(index, handle) {
             return Err(foreign(index));
         }
@@ -323,6 +307,12 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
         picked_nothing(handle, cases, index);
         mask &= !(1 << index);
     }
+    let mut search = Search::new(handle, cases, biased, patience)?;
+    while let Some(index) = search.next()? {
+        if let Some(item) = cases.take(index) {
+            return Ok(Some(item));
+        }
+    }
     Ok(None)
 }
 
@@ -330,53 +320,24 @@ fn pick<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option
 /// taken.
 #[cold]
 #[inline(never)]
-fn run_posts_before<C: Cases>(handle: &Handle, cases: &C, seen: u32) -> u32 {
+fn run_posts_before(handle: &Handle, cases: &dyn AnyCases, seen: u32) -> u32 {
     let core = &handle.core;
-    let bits = |mask: u32| (0..u32::BITS).filter(move |index| mask >> index & 1 != 0);
-    core.run_posts_before(bits(seen).filter_map(|index| cases.channel(index)));
-    let may_be_taken =
-        |index: &u32| !cases.channel(*index).is_some_and(|token| core.is_held(token));
+    let channel = |index| cases.internals(index).and_then(|internals| internals.channel());
+    core.run_posts_before(bits(seen).filter_map(channel));
+    let may_be_taken = |index: &u32| !channel(*index).is_some_and(|token| core.is_held(token));
     bits(cases.ready()).filter(may_be_taken).fold(0, |mask, index| mask | 1 << index)
 }
 
-/// Picks among the sources that one more look finds, before `default` runs.
-#[inline]
-fn pick_at_last<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
-    let core = &handle.core;
-    if core.is_any_held() | core.catches_up(false) | core.has_registered_fds() {
-        look_and_pick(handle, cases, biased)
-    } else {
-        Ok(None)
-    }
-}
-
-/// Not inline, so that a `default` without fds pays nothing for it.
-#[inline(never)]
-fn look_and_pick<C: Cases>(
-    handle: &Handle,
-    cases: &C,
-    biased: bool,
-) -> io::Result<Option<C::Item>> {
-    let core = &handle.core;
-    core.looks_at_last(!cases.need_no_look());
-    loop {
-        if handle.is_closed() {
-            return Err(core.gone());
-        }
-        let picked = pick(handle, cases, biased)?;
-        if picked.is_some() || !core.take_held() {
-            return Ok(picked);
-        }
-        // A message waits for posts: "nothing" would be wrong.
-        core.look_behind_posts();
-    }
+/// The indexes of the bits that are set.
+fn bits(mask: u32) -> impl Iterator<Item = u32> {
+    (0..u32::BITS).filter(move |index| mask >> index & 1 != 0)
 }
 
 /// The case was ready and gave nothing: its source spins if that goes on.
 #[cold]
 #[inline(never)]
-fn picked_nothing<C: Cases>(handle: &Handle, cases: &C, index: u32) {
-    if let Some(token) = cases.token(index) {
+fn picked_nothing(handle: &Handle, cases: &dyn AnyCases, index: u32) {
+    if let Some(token) = cases.internals(index).and_then(|internals| internals.token()) {
         handle.core.picked_nothing(token);
     }
 }
@@ -387,54 +348,139 @@ fn foreign(index: u32) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-#[inline(never)]
-fn run_slow<C: Cases>(
-    handle: &Handle,
-    cases: &C,
+/// The slow way of a `select!`, when no case was ready at first: the indexes of the cases to take
+/// from, one after another, until one of them gives an item.
+struct Search<'a> {
+    handle: &'a Handle,
+    cases: &'a dyn AnyCases,
     biased: bool,
-    mut patience: Patience,
-) -> io::Result<Option<C::Item>> {
-    let core = &handle.core;
-    if handle.is_closed() {
-        return Err(core.gone());
+    patience: Patience,
+    /// Cases that are ready and were not tried.
+    mask: u32,
+    /// The case that was tried last, if it was in `mask`.
+    tried: Option<u32>,
+    /// The outcome of the sleep, until a case that was chosen during the sleep has been tried.
+    slept: Option<io::Result<Blocked>>,
+    /// The last look has begun: `None` is the answer unless that finds something.
+    is_last: bool,
+}
+
+impl<'a> Search<'a> {
+    #[inline(never)]
+    fn new(
+        handle: &'a Handle,
+        cases: &'a dyn AnyCases,
+        biased: bool,
+        patience: Patience,
+    ) -> io::Result<Search<'a>> {
+        if handle.is_closed() {
+            return Err(handle.core.gone());
+        }
+        if let Some(index) = cases.foreign(handle) {
+            return Err(foreign(index));
+        }
+        let (mask, tried, slept, is_last) = (0, None, None, false);
+        Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
     }
-    if let Some(index) = cases.foreign(handle) {
-        return Err(foreign(index));
+
+    /// The index of the next case to take from. `None` if nothing is ready within the patience.
+    #[inline(never)]
+    fn next(&mut self) -> io::Result<Option<u32>> {
+        if let Some(index) = self.tried.take() {
+            picked_nothing(self.handle, self.cases, index);
+        }
+        loop {
+            if let Some(slept) = self.slept.take() {
+                self.after_sleep(slept?)?;
+            }
+            if self.mask != 0 {
+                let index = self.choose(self.mask);
+                self.mask &= !(1 << index);
+                self.tried = Some(index);
+                return Ok(Some(index));
+            }
+            let until = match self.patience {
+                Patience::None => {
+                    if !self.looks_at_last()? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                Patience::Until(until) => Some(until),
+                Patience::Endless => None,
+            };
+            let chosen = self.sleep(until);
+            if chosen != 0 {
+                return Ok(Some(self.choose(chosen)));
+            }
+        }
     }
-    loop {
-        let until = match patience {
-            Patience::None => return pick_at_last(handle, cases, biased),
-            Patience::Until(until) => Some(until),
-            Patience::Endless => None,
-        };
+
+    fn choose(&self, mask: u32) -> u32 {
+        if self.biased { mask.trailing_zeros() } else { self.handle.core.choose(mask) }
+    }
+
+    /// Sets `mask` to the cases that are ready and may be taken.
+    fn look(&mut self) -> io::Result<()> {
+        if self.handle.is_closed() {
+            return Err(self.handle.core.gone());
+        }
+        self.mask = self.cases.ready();
+        if self.mask != 0 && self.handle.core.is_pressed() {
+            self.mask = run_posts_before(self.handle, self.cases, self.mask);
+        }
+        Ok(())
+    }
+
+    /// Sleeps. Returns a bit for each case that was chosen meanwhile.
+    fn sleep(&mut self, until: Option<Time>) -> u32 {
+        let (core, cases) = (&self.handle.core, self.cases);
         let published = Published(cases);
-        let blocked =
-            core.block(until, |blocking| cases.before_sleep(blocking), || cases.ready() != 0);
+        let publish = |blocking: &mut BeforeSleep<'_>| cases.before_sleep(blocking);
+        self.slept = Some(core.block(until, publish, || cases.ready() != 0));
         // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();
-        if chosen != 0 {
-            if core.is_pressed() {
-                core.run_posts_before_chosen();
-            }
-            if let Some(item) =
-                cases.take(if biased { chosen.trailing_zeros() } else { core.choose(chosen) })
-            {
-                return Ok(Some(item));
-            }
+        if chosen != 0 && core.is_pressed() {
+            core.run_posts_before_chosen();
         }
-        if blocked? == Blocked::TimedOut {
-            patience = Patience::None;
+        chosen
+    }
+
+    /// Looks after a sleep that had this outcome.
+    fn after_sleep(&mut self, slept: Blocked) -> io::Result<()> {
+        let core = &self.handle.core;
+        if slept == Blocked::TimedOut {
+            self.patience = Patience::None;
         } else {
             core.collect(Request::Wake);
+            let until = if let Patience::Until(until) = self.patience { Some(until) } else { None };
             if core.looks_for_the_last_time(until) {
-                patience = Patience::None;
-            }
-            if handle.is_closed() {
-                return Err(core.gone());
+                self.patience = Patience::None;
             }
         }
-        if let Some(item) = pick(handle, cases, biased)? {
-            return Ok(Some(item));
+        self.look()
+    }
+
+    /// Looks once more before `default` runs. Returns false if there is nothing to look for.
+    #[inline]
+    fn looks_at_last(&mut self) -> io::Result<bool> {
+        let core = &self.handle.core;
+        if self.is_last {
+            if !core.take_held() {
+                return Ok(false);
+            }
+            // A message waits for posts: "nothing" would be wrong.
+            core.look_behind_posts();
+        } else {
+            self.is_last = true;
+            if !(core.is_any_held() | core.catches_up(false) | core.has_registered_fds()) {
+                return Ok(false);
+            }
+            let cases = self.cases;
+            let mut sources = (0..).map_while(|index| cases.internals(index));
+            core.looks_at_last(!sources.all(|internals| internals.needs_no_look()));
         }
+        self.look()?;
+        Ok(true)
     }
 }

@@ -7,13 +7,12 @@
 
 use std::hint::black_box;
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::{
     Context, Events, Reactor, Select, Tick, Ticker, Time, Timer, channel, reactor::Stats, select,
 };
-use support::{allocates_nothing, allocations, simulated};
+use support::{allocates_nothing, allocations, simulated, thread};
 
 const FAR: Duration = Duration::from_secs(3600);
 

@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
@@ -18,7 +17,7 @@ use pollmux::{
 
 use support::{
     Drops, HOUR, allocates_nothing, allocations, at, dog, ms, panics_with, ready_keys, scripted,
-    simulated, turn,
+    simulated, thread, turn,
 };
 
 /// What was called, in order.

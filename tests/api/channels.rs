@@ -6,7 +6,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{
@@ -14,7 +13,7 @@ use pollmux::channel::{
     TrySendError,
 };
 use pollmux::{Events, Inbox, Reactor, Sim, Source, select, sources::BeforeSleep};
-use support::{HOUR, Random, dog, ms, overheard, panic_text, rounds, scripted_reactor};
+use support::{HOUR, Random, dog, ms, overheard, panic_text, rounds, scripted_reactor, thread};
 
 /// Checks that what comes from each producer is in order and complete.
 struct Order(Vec<u64>);

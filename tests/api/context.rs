@@ -8,7 +8,6 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
@@ -19,8 +18,8 @@ use pollmux::{
     select,
 };
 use support::{
-    HOUR, Random, alone, bytes, dog, ms, panic_text, rounds, scripted_reactor, simulated, timed,
-    turn,
+    HOUR, Random, alone, bytes, dog, ms, panic_text, rounds, scripted_reactor, simulated, thread,
+    timed, turn,
 };
 
 const MANY: usize = 100_000;

@@ -485,7 +485,7 @@ fn posted(reactor: &Reactor, then: impl Fn() + Send + Clone + 'static) {
     reactor
         .call_after(Duration::ZERO, move |_| {
             let (remote, then) = (remote.clone(), then.clone());
-            std::thread::spawn(move || remote.post(move |_| then()).unwrap()).join().unwrap();
+            support::thread::spawn(move || remote.post(move |_| then()).unwrap()).join().unwrap();
         })
         .detach();
 }

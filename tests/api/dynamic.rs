@@ -155,7 +155,7 @@ fn a_send_case_is_woken_when_there_is_room() {
     let (tx, rx) = channel::bounded(1);
     tx.send(0).unwrap();
     let outbox = reactor.register(tx).unwrap();
-    let receiver = std::thread::spawn(move || rx.iter().collect::<Vec<_>>());
+    let receiver = support::thread::spawn(move || rx.iter().collect::<Vec<_>>());
     {
         let mut select = Select::new(&reactor);
         select.send(&outbox);
@@ -172,7 +172,7 @@ fn a_rendezvous_takes_part_at_both_ends() {
     let here = support::reactor();
     let (tx, rx) = channel::bounded::<u32>(0);
     let outbox = here.register(tx).unwrap();
-    let there = std::thread::spawn(move || {
+    let there = support::thread::spawn(move || {
         let reactor = support::reactor();
         let inbox = reactor.register(rx).unwrap();
         let mut select = Select::new(&reactor);

@@ -10,7 +10,6 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{RecvError, TryRecvError};
@@ -18,7 +17,7 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
 };
-use support::{HOUR, Random, allow_fds, alone, dog, ms, no_births};
+use support::{HOUR, Random, allow_fds, alone, dog, ms, no_births, thread};
 
 const MODES: [Mode; 2] = [Mode::Level, Mode::Edge];
 

@@ -1020,7 +1020,7 @@ fn the_peer_hears_soon_of_a_drop_while_the_driver_waits() {
     let fd = reactor.fd(ours, Interest::READABLE).unwrap();
     let (tx, inbox) = reactor.channel::<()>(1).unwrap();
     steps.borrow_mut().push(Box::new(move || drop(fd)));
-    let peer = std::thread::spawn(move || {
+    let peer = support::thread::spawn(move || {
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         tx.send(()).unwrap();
     });
@@ -1177,7 +1177,7 @@ fn a_failed_registration_leaves_the_flag_alone() {
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
     drop(level);
     // A read waits still.
-    let sender = std::thread::spawn(move || {
+    let sender = support::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(20));
         theirs.write_all(b"x").unwrap();
     });

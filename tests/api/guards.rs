@@ -585,7 +585,7 @@ fn calls_of_a_driver_on_its_own_reactor_end_no_sleep() {
             }
             drop(inner);
             // The wait begins after all this: the sleep is still one, and the message ends it.
-            std::thread::spawn(move || tx.send(1).unwrap()).join().unwrap();
+            support::thread::spawn(move || tx.send(1).unwrap()).join().unwrap();
         });
         assert_eq!(reactor.recv(&*inbox).unwrap(), Ok(1));
     }
@@ -601,7 +601,7 @@ fn the_end_of_an_embedding_inside_the_wait_ends_no_sleep() {
     let embedded = reactor.embed().unwrap();
     during_the_next_wait(&inside, move |_| {
         drop(embedded);
-        std::thread::spawn(move || tx.send(1).unwrap()).join().unwrap();
+        support::thread::spawn(move || tx.send(1).unwrap()).join().unwrap();
     });
     assert_eq!(reactor.recv(&inbox).unwrap(), Ok(1));
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{
@@ -12,7 +11,7 @@ use pollmux::channel::{
 };
 use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Events, Reactor, Source, Time, select};
-use support::{HOUR, Storm, alone, dog, set_fd_limit, simulated, storm};
+use support::{HOUR, Storm, alone, dog, set_fd_limit, simulated, storm, thread};
 
 /// The open fds and their flags, but for the one that reads the list.
 fn fds() -> BTreeMap<i32, u32> {

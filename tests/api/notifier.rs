@@ -2,11 +2,10 @@
 //! twice.
 
 use std::sync::mpsc::{self, TryRecvError};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::{Events, Reactor, Select, Sim, Source, select};
-use support::scripted_reactor;
+use support::{scripted_reactor, thread};
 
 #[test]
 fn many_rings_are_heard_as_one() {

@@ -109,7 +109,7 @@ fn a_used_permit_wakes_another_reactor() {
             set
         })
         .collect();
-    let other = std::thread::spawn(move || {
+    let other = support::thread::spawn(move || {
         let reactor = support::reactor();
         let outbox = reactor.register(tx).unwrap();
         select! { reactor; send(outbox, 9) -> sent => assert!(sent.is_ok()) }

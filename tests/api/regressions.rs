@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, TryRecvError};
@@ -17,7 +16,7 @@ use pollmux::{
 
 use support::{
     HOUR, Hooked, Hooks, Waiting, again, at, dog, keys, ms, ready_keys, simulated, simulated_from,
-    spawn, test_name, timed,
+    spawn, test_name, thread, timed,
 };
 
 /// calloop 30.

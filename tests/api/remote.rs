@@ -7,7 +7,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
@@ -19,7 +18,7 @@ use pollmux::{
 
 use support::{
     HOUR, Random, allocates_nothing, at, dog, keys, ms, panics_with, ready_keys, rounds, scripted,
-    simulated, turn,
+    simulated, thread, turn,
 };
 
 /// What posts have noted, in order.

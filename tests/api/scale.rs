@@ -265,7 +265,7 @@ fn the_longest_slack_precision_and_spin_do_no_harm() {
     // nothing: again.)
     let sleeps = || {
         let (tx, inbox) = reactor.channel(1).unwrap();
-        let sender = std::thread::spawn(move || {
+        let sender = support::thread::spawn(move || {
             std::thread::sleep(ms(60));
             tx.send(1).unwrap();
         });
@@ -290,14 +290,14 @@ fn channels_take_the_longest_of_all_timeouts() {
     assert_eq!(rx.recv_timeout(far), Ok(1));
     // Blocking for real.
     tx.send(2).unwrap();
-    let sender = std::thread::spawn(move || tx.send_timeout(3, far).map(|()| tx));
+    let sender = support::thread::spawn(move || tx.send_timeout(3, far).map(|()| tx));
     assert_eq!((rx.recv_timeout(far), rx.recv_timeout(far)), (Ok(2), Ok(3)));
     let tx = sender.join().unwrap().unwrap();
-    let receiver = std::thread::spawn(move || rx.recv_timeout(far));
+    let receiver = support::thread::spawn(move || rx.recv_timeout(far));
     tx.send_timeout(4, far).unwrap();
     assert_eq!(receiver.join().unwrap(), Ok(4));
     let (tx, rx) = channel::bounded(0);
-    let receiver = std::thread::spawn(move || rx.recv_timeout(far));
+    let receiver = support::thread::spawn(move || rx.recv_timeout(far));
     tx.send_timeout(5, far).unwrap();
     assert_eq!(receiver.join().unwrap(), Ok(5));
 }

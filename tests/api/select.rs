@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError};
@@ -12,7 +11,7 @@ use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Source, Tick, Ticker, Time, Timer, never, select,
     sources::{BeforeSleep, Never},
 };
-use support::{dog, panic_text, rounds, scripted_reactor, secs, simulated};
+use support::{dog, panic_text, rounds, scripted_reactor, secs, simulated, thread};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::{Reactor, Sim, Time, reactor::Spin, select};
 
-use support::{HOUR, at, dog, ms, rounds, sometimes, timed};
+use support::{HOUR, at, dog, ms, rounds, sometimes, thread, timed};
 
 const MICRO: Duration = Duration::from_micros(1);
 fn has_cores() -> bool {

@@ -3,13 +3,13 @@
 //! wherever the wall clock is not the point.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::{Events, Reactor, Source, Time, Timer, reactor::Spin, select};
 
 use support::{
-    Bell, at, keys, ms, ready_keys, rounds, simulated, simulated_from, sometimes, thread_cpu_time,
+    Bell, at, keys, ms, ready_keys, rounds, simulated, simulated_from, sometimes, thread,
+    thread_cpu_time,
 };
 
 /// The most entries of the timer queue that one call touches; fewer in large queues, so that a call

@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal::SIGWINCH, raise};
@@ -15,7 +14,7 @@ use pollmux::driver::{Native, foreign};
 use pollmux::sys::Interest;
 use pollmux::{Context, Events, Inbox, Reactor, Signal, Source, select};
 
-use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, timed};
+use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, thread, timed};
 
 /// An inbox with this key, and its sender.
 fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {

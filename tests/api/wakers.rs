@@ -4,14 +4,13 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 
 use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Time, channel,
     driver::{Driver, Wake},
     select,
 };
-use support::{HOUR, Hooked, Hooks, Waiting, dog};
+use support::{HOUR, Hooked, Hooks, Waiting, dog, thread};
 
 type Step = Box<dyn FnOnce() + Send>;
 

@@ -3,11 +3,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, SendTimeoutError, TryRecvError, TrySendError};
 use pollmux::select;
+use support::thread;
 
 use crate::common::{ms, next, reactor};
 use crate::flavors::{buffered, every_kind, limited};

@@ -10,13 +10,13 @@ use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, Barrier};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::{
     Canceller, Context, Reactor, Sim, Time,
     context::{Cause, ContextError},
 };
+use support::thread;
 
 use crate::common::{LONG, ms, next, poll, reactor, sim, within};
 use crate::support::watched;

@@ -1,10 +1,9 @@
 //! What is dropped when, once: channels, their registered ends, and the reactor under them. After
 //! Go's collectable timers, the drop tests of crossbeam-channel and std's.
 
-use std::thread;
-
 use pollmux::channel::{self, RecvError, SendError, TryRecvError};
 use pollmux::select;
+use support::thread;
 
 use crate::common::{Counted, Drops, LONG, ms, next, poll, reactor, sim};
 

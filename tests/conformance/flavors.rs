@@ -3,7 +3,6 @@
 //!
 //! The file of a kind runs them by `every_kind!`, `buffered!` and `limited!`.
 
-use std::thread;
 use std::time::Instant;
 
 use pollmux::Source;
@@ -12,6 +11,7 @@ use pollmux::channel::{
     TrySendError,
 };
 use pollmux::select;
+use support::thread;
 
 use crate::common::{Drops, LONG, Numbers, ms, reactor};
 

@@ -4,11 +4,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel;
 use pollmux::{Callback, CallbackContext, Events, Reactor, Sim, Source, Time, Timer, select};
+use support::thread;
 
 use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
 

@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError};
@@ -12,7 +11,7 @@ use pollmux::{Inbox, Outbox, Reactor, never, select};
 
 use crate::common::{LONG, ms, reactor};
 use crate::support::{inbox, outbox, watched};
-use support::allocations;
+use support::{allocations, thread};
 
 fn no_value() -> i32 {
     panic!("the value of a send that cannot be")

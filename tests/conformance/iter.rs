@@ -1,8 +1,7 @@
 //! Receiving by iterators: crossbeam-channel's tests/iter.rs.
 
-use std::thread;
-
 use pollmux::channel;
+use support::thread;
 
 use crate::common::reactor;
 

@@ -7,13 +7,13 @@
 //! send2, send4, sync try_send1 to try_send3.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{
     self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
 };
 use pollmux::select;
+use support::thread;
 
 use crate::common::{Drops, LONG, ms, next, poll, reactor};
 

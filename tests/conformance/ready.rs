@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, RecvError, TryRecvError};
 use pollmux::{Events, Inbox, Reactor, Sim, select};
+use support::thread;
 
 use crate::common::{LONG, ms, reactor, sim};
 use crate::support::{inbox, until, watched};

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use pollmux::{Events, Select, SimWorld, Source, select};
+use support::thread;
 
 use crate::common::{Drops, LONG, Numbers, ms, next, poll, reactor, within};
 use crate::flavors::{every_kind, limited};

@@ -9,11 +9,11 @@ use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, SendError, Sender, TrySendError};
 use pollmux::{Handle, Inbox, Outbox, Reactor, Source, Tick, Time, Timer, never, select};
+use support::thread;
 
 use crate::common::{Drops, LONG, ms, reactor, sim};
 use crate::support::{inbox, outbox, watched};

@@ -1,11 +1,11 @@
 //! `recv` cases of `select!`: the behaviours of crossbeam-channel's tests/select.rs for receivers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvError, Sender, TryRecvError};
 use pollmux::select;
+use support::thread;
 
 use crate::common::{LONG, ms, reactor};
 use crate::support::{inbox, watched};

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, RecvError, SendError, Sender, TryRecvError, TrySendError};
 use pollmux::{Outbox, Reactor, select};
+use support::thread;
 
 use crate::common::{Drops, LONG, ms, reactor};
 use crate::support::{inbox, outbox, until, watched};

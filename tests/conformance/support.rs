@@ -2,15 +2,19 @@
 
 use std::panic;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Inbox, Outbox, Reactor};
+use support::thread;
 
 /// Runs `body` on a thread of its own and fails when it has not come back after ten minutes: a lost
 /// wake-up is a failure, not a hang.
 pub fn watched(body: impl FnOnce() + Send + 'static) {
+    watch(Box::new(body));
+}
+
+fn watch(body: Box<dyn FnOnce() + Send>) {
     let (done, over) = mpsc::channel::<()>();
     let runner = thread::spawn(move || {
         let _done = done;

@@ -18,7 +18,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -29,10 +28,10 @@ use pollmux::{
     driver::foreign::Events as ForeignEvents, driver::foreign::EventsId,
     driver::foreign::Queue as ForeignQueue, select,
 };
-use support::faulty::Faults;
 use support::{
     HOUR, Hooked, Hooks, Random, Storm, Waiting, allow_fds, alone, dog, ms, spawn, storm,
 };
+use support::{faulty::Faults, thread};
 
 fn native() -> Reactor {
     support::reactor()

@@ -6,14 +6,13 @@ use std::io::{Read, Write};
 #[cfg(feature = "mio")]
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::thread;
 
 #[cfg(feature = "mio")]
 use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
 use crate::{is_quiet, key_list, ms};
-use support::{Random, allow_fds, dog};
+use support::{Random, allow_fds, dog, thread};
 
 /// Somebody's own sources on a driver, in the words that mio and polling have in common.
 trait Theirs {

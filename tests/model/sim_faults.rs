@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use pollmux::channel::{self, Sender};
@@ -14,7 +13,7 @@ use pollmux::{
     Events, Handle, Reactor, SimWorld, Time, select,
     sim::{LinkStats, WorldHandle},
 };
-use support::{HOUR, OnDrop, alone, at, dog, ms, panic_text, sleep};
+use support::{HOUR, OnDrop, alone, at, dog, ms, panic_text, sleep, thread};
 
 /// Something that is done to a thing, and its name.
 type Named<T> = (&'static str, fn(&T));

@@ -5,7 +5,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, SendTimeoutError, TryRecvError};
@@ -15,7 +14,7 @@ use pollmux::{
     select,
     sim::{Deadlock, Link, LinkStats},
 };
-use support::{Drops, HOUR, alone, at, dog, ms, panic_text, sleep, text};
+use support::{Drops, HOUR, alone, at, dog, ms, panic_text, sleep, text, thread};
 
 type Log<T> = Arc<Mutex<Vec<T>>>;
 

@@ -358,7 +358,7 @@ fn a_refusal_of_the_container_is_unsupported() {
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP] {
         let mut child = shell("read line; exit 6");
         // Not on the threads of the other tests.
-        let thread = std::thread::spawn(move || {
+        let thread = support::thread::spawn(move || {
             refuse_pidfds(errno);
             let reactor = support::reactor();
             let failed = reactor.register(child).map(drop).unwrap_err();

@@ -138,7 +138,7 @@ fn a_childs_drops_leave_the_parents_waker_registered() {
     fork(|| drop(reactor.take()));
     let reactor = reactor.unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    std::thread::spawn(move || {
+    support::thread::spawn(move || {
         std::thread::sleep(ms(50));
         tx.send(7)
     });
@@ -364,7 +364,7 @@ fn a_reactor_made_in_a_child_works_there() {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(1).unwrap();
         let (bare_tx, bare) = channel::bounded(1);
-        std::thread::spawn(move || {
+        support::thread::spawn(move || {
             for n in 0..1_000 {
                 tx.send(n).unwrap();
             }
@@ -396,7 +396,7 @@ fn a_child_drops_what_other_threads_hold_of_a_reactor() {
     alone!();
     let (give, take) = std::sync::mpsc::channel();
     let (end, over) = std::sync::mpsc::channel::<()>();
-    let thread = std::thread::spawn(move || {
+    let thread = support::thread::spawn(move || {
         let reactor = Reactor::new().unwrap();
         let (tx, inbox) = reactor.channel(4).unwrap();
         give.send((tx, reactor.remote())).unwrap();
@@ -442,7 +442,7 @@ fn hears_everything(reactor: Reactor) {
     let (reactor, fd) = (reactor.unwrap(), fd.unwrap());
     theirs.write_all(b"x").unwrap();
     hear(&reactor, &fd);
-    std::thread::spawn(move || {
+    support::thread::spawn(move || {
         std::thread::sleep(ms(50));
         tx.send(7)
     });

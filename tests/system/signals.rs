@@ -11,12 +11,11 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::SignalSet;
 use pollmux::{Events, Reactor, Signal, Sim, reactor::SourceKind, select};
-use support::{Random, alone, rounds, set_nonblocking};
+use support::{Random, alone, rounds, set_nonblocking, thread};
 
 /// A signal that another thread of the process still has to take, when a test has dropped its set,
 /// must not end the process: somebody catches them all the time, but the one whose disposition is

@@ -24,12 +24,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::Interest;
 use pollmux::{Reactor, reactor::Stats, select};
-use support::HOUR;
+use support::{HOUR, thread};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
 const REQUIRE: &str = "POLLMUX_REQUIRE_STRACE";

@@ -17,6 +17,7 @@ mod hooks;
 mod process;
 mod random;
 pub mod storm;
+pub mod thread;
 mod time;
 
 pub use alloc::{allocates_nothing, allocations, bytes, frees};

@@ -61,7 +61,7 @@ impl Program {
         let mut child = spawn(&mut command);
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = mpsc::channel();
-        std::thread::spawn(move || {
+        support::thread::spawn(move || {
             let lines = out.lines().map_while(Result::ok);
             for line in lines {
                 if let Some(said) = line.strip_prefix(SAYS) {

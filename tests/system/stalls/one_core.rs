@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -13,7 +12,7 @@ use pollmux::{Events, Handle, Reactor, Select, Source, Time, never, select, sour
 
 use crate::stalls::child::{Program, alone, is_child, say, skip};
 use crate::stalls::verdict::rounds;
-use support::Random;
+use support::{Random, thread};
 
 /// Each tick stops a sender at a random instruction.
 const PERIOD: Duration = Duration::from_micros(150);

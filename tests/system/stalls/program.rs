@@ -7,7 +7,6 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pollmux::channel::{self, Receiver, RecvTimeoutError, Sender};
@@ -18,7 +17,7 @@ use pollmux::{
 use pollmux::{never, select};
 
 use crate::stalls::child::say;
-use support::{Random, dog, thread_cpu_time};
+use support::{Random, dog, thread, thread_cpu_time};
 
 /// What the stopped thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,9 +48,9 @@ use std::rc::Rc;
 
 pub use self::before_sleep::BeforeSleep;
 pub use self::builder::Builder;
-pub(crate) use self::core::Core;
 use self::core::Settings;
 pub use self::core::{CallbackContext, Handle};
+pub(crate) use self::core::{CallbackFn, Core};
 pub use self::embed::Embedded;
 pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::listing::{SourceInfo, SourceOrigin, Sources};

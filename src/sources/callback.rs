@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::reactor::{CallbackContext, Handle, Slot, SourceKind, TimerId};
+use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind, TimerId};
 use crate::sys::Time;
 
 /// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
@@ -54,7 +54,7 @@ impl Handle {
         d: Duration,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
-        let callback = self.callback(f);
+        let callback = self.callback(Box::new(f));
         callback.reset(d);
         callback
     }
@@ -67,15 +67,15 @@ impl Handle {
         t: impl Into<Time>,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
-        let callback = self.callback(f);
+        let callback = self.callback(Box::new(f));
         callback.reset_at(t);
         callback
     }
 
     #[track_caller]
-    fn callback(&self, f: impl FnMut(&CallbackContext<'_>) + 'static) -> Callback {
+    fn callback(&self, f: CallbackFn) -> Callback {
         let slot = Slot::new(self, SourceKind::Callback);
-        slot.set_callback(Box::new(f));
+        slot.set_callback(f);
         Callback { slot }
     }
 }

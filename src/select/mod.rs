@@ -307,16 +307,6 @@ fn run<C: Cases>(
         picked_nothing(handle, cases, index);
         mask &= !(1 << index);
     }
-    run_slow(handle, cases, biased, patience)
-}
-
-#[inline(never)]
-fn run_slow<C: Cases>(
-    handle: &Handle,
-    cases: &C,
-    biased: bool,
-    patience: Patience,
-) -> io::Result<Option<C::Item>> {
     let mut search = Search::new(handle, cases, biased, patience)?;
     while let Some(index) = search.next()? {
         if let Some(item) = cases.take(index) {

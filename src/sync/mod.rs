@@ -142,13 +142,15 @@ mod real {
         const SPINS: u32 = 6;
         const RESTS: u32 = 10;
 
+        #[inline]
         pub(crate) fn new() -> Backoff {
-            Backoff(if several_cores() { 0 } else { Self::SPINS + Self::RESTS })
+            Backoff(0)
         }
 
         /// Waits a moment. False when it has been tried often enough, and it is time to sleep.
         pub(crate) fn pause(&mut self) -> bool {
             match self.0 {
+                0 if !several_cores() => return false,
                 step if step < Self::SPINS => (0..1 << step).for_each(|_| spin()),
                 step if step < Self::SPINS + Self::RESTS => thread::yield_now(),
                 _ => return false,

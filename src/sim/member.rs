@@ -135,9 +135,12 @@ impl Guard for Warden {
     }
 }
 
+/// The body of a member. Boxed, so that the rest is not compiled again for each of them.
+pub(super) type Life = Box<dyn FnOnce(MemberDriver) + Send>;
+
 impl MemberDriver {
     /// The life of a member's thread, which has the turn.
-    pub(super) fn live(driven: Driven, body: impl FnOnce(MemberDriver)) {
+    pub(super) fn live(driven: Driven, body: Life) {
         let Driven { scheduler, id, name, .. } = &driven;
         let (scheduler, id, name) = (scheduler.clone(), *id, name.clone());
         EXIT.with(|exit| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::deadlock::{Deadlock, WaitingMember};
 use super::history::History;
-use super::member::{MemberDriver, misuse, set_reactor};
+use super::member::{Life, MemberDriver, misuse, set_reactor};
 use super::network::{LinkStats, Network};
 use super::scheduler::{End, Fate, Scheduler, Stuck, quietly};
 use crate::driver::Clock;
@@ -374,12 +374,11 @@ impl WorldHandle {
     ) -> Member<R> {
         let result = Arc::new(Mutex::new(None));
         let slot = result.clone();
-        let spawned = self.shared.scheduler.spawn(name, ppm, move |driver| {
+        let life = move |driver| {
             let value = body(driver);
             *slot.lock() = Some(value);
-        });
-        if let Err((why, body)) = spawned {
-            quietly(|| drop(body));
+        };
+        if let Err(why) = spawn(&self.shared.scheduler, name, ppm, Box::new(life)) {
             misuse(&why);
         }
         Member { result }
@@ -407,10 +406,7 @@ impl WorldHandle {
                 let value = body(reactor(driver, seed));
                 *slot.lock() = Some(value);
             };
-            scheduler.spawn(&called, 0, life).map_err(|(why, life)| {
-                quietly(|| drop(life));
-                why
-            })
+            spawn(&scheduler, &called, 0, Box::new(life))
         });
         match host() {
             Ok(()) => {
@@ -457,6 +453,14 @@ impl WorldHandle {
     pub fn resume(&self, name: &str) -> bool {
         self.shared.scheduler.pause(name, false)
     }
+}
+
+/// Adds a member. Drops `life` if it cannot begin.
+fn spawn(scheduler: &Arc<Scheduler>, name: &str, ppm: i64, life: Life) -> Result<(), String> {
+    scheduler.spawn(name, ppm, life).map_err(|(why, life)| {
+        quietly(|| drop(life));
+        why
+    })
 }
 
 /// The reactor of a member.

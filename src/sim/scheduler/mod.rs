@@ -46,7 +46,7 @@ use self::state::{Phase, Record, State};
 pub(super) use self::woken::Flag;
 use self::woken::Woken;
 use super::history::{Happening, History};
-use super::member::{Driven, MemberDriver, may_panic, waits_for};
+use super::member::{Driven, Life, MemberDriver, may_panic, waits_for};
 use crate::driver::VirtualClock;
 use crate::sync::{Condvar, Mutex, MutexGuard, unpoisoned};
 use crate::sys::Time;
@@ -195,15 +195,12 @@ impl Scheduler {
 
     /// Adds a member, which begins when it is its turn. `Err`: why not, and the life that was not
     /// begun.
-    pub(super) fn spawn<B>(
+    pub(super) fn spawn(
         self: &Arc<Scheduler>,
         name: &str,
         ppm: i64,
-        body: B,
-    ) -> Result<(), (String, B)>
-    where
-        B: FnOnce(MemberDriver) + Send + 'static,
-    {
+        body: Life,
+    ) -> Result<(), (String, Life)> {
         let mut state = self.lock();
         if state.closed {
             return Err(("the SimWorld is gone".into(), body));

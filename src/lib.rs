@@ -62,6 +62,24 @@
 //!   counts all there are.
 //! - No wake-up is lost, and each sleep costs one at the most.
 
+/// Implements `Debug` by some values of a type, which are not all that it has:
+/// `impl_debug!([T] Link<T>, |it| from: it.from(), to: it.to())`.
+macro_rules! impl_debug {
+    (
+        [$($params:tt)*] $name:ident $(<$($arg:tt),+>)?,
+        |$it:ident| $($field:ident: $value:expr),+ $(,)?
+    ) => {
+        impl<$($params)*> std::fmt::Debug for $name $(<$($arg),+>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let $it = self;
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($field), &$value))+
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
 pub mod channel;
 pub mod context;
 pub mod driver;

@@ -170,14 +170,7 @@ macro_rules! measures {
             }
         }
 
-        impl<T> fmt::Debug for $end<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($end))
-                    .field("len", &self.len())
-                    .field("capacity", &self.capacity())
-                    .finish_non_exhaustive()
-            }
-        }
+        impl_debug!([T] $end<T>, |it| len: it.len(), capacity: it.capacity());
     };
 }
 use measures;

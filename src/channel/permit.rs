@@ -1,6 +1,5 @@
 //! Send cases: a `select!` chooses to send before the value exists.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::sender::Sending;
@@ -79,11 +78,7 @@ impl<'a, T> Chosen<'a, T> {
     }
 }
 
-impl<T> fmt::Debug for Permit<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("closed", &self.closed).finish_non_exhaustive()
-    }
-}
+impl_debug!([T] Permit<'_, T>, |it| closed: it.closed);
 
 /// The trace at a channel of a reactor that sleeps with a send case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

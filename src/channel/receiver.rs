@@ -1,7 +1,6 @@
 //! The receiving end of a channel, as users and reactors see it.
 
 use std::cell::Cell;
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! The sending end of a channel, as users see it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,5 @@
 //! A callback after the end of a context.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::Context;
@@ -103,11 +102,4 @@ impl AfterCancel {
     }
 }
 
-impl fmt::Debug for AfterCancel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AfterCancel")
-            .field("context", &self.context)
-            .field("pending", &self.is_pending())
-            .finish()
-    }
-}
+impl_debug!([] AfterCancel, |it| context: it.context, pending: it.is_pending());

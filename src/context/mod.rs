@@ -31,7 +31,6 @@ mod tree;
 
 use std::any::TypeId;
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -304,11 +303,4 @@ impl Context {
     }
 }
 
-impl fmt::Debug for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("err", &self.err())
-            .field("deadline", &self.deadline())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] Context, |it| err: it.err(), deadline: it.deadline());

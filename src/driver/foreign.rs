@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt;
 use std::rc::Rc;
 
 use super::ReadyFds;
@@ -124,16 +123,5 @@ impl<E> Drop for Events<E> {
     }
 }
 
-impl<E> fmt::Debug for Queue<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("len", &self.shared.list.borrow().len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Debug for Events<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
+impl_debug!([E] Queue<E>, |it| len: it.shared.list.borrow().len());
+impl_debug!([E] Events<E>, |it| len: it.len());

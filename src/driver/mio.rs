@@ -4,7 +4,6 @@
 //! unseen: when some may be left (a full buffer, an fd in level mode), our fd is registered anew,
 //! which makes it an event again if it is still readable.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -146,12 +145,4 @@ impl Drop for MioDriver {
     }
 }
 
-impl fmt::Debug for MioDriver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MioDriver")
-            .field("token", &self.token)
-            .field("native", &self.native)
-            .field("events", &self.queue)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] MioDriver, |it| token: it.token, native: it.native, events: it.queue);

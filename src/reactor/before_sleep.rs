@@ -1,7 +1,5 @@
 //! The last word of a source before its reactor sleeps.
 
-use std::fmt;
-
 use super::core::Core;
 use crate::sys::Time;
 
@@ -39,11 +37,4 @@ impl BeforeSleep<'_> {
     }
 }
 
-impl fmt::Debug for BeforeSleep<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BeforeSleep")
-            .field("awake", &self.awake)
-            .field("deadline", &self.deadline)
-            .finish()
-    }
-}
+impl_debug!([] BeforeSleep<'_>, |it| awake: it.awake, deadline: it.deadline);

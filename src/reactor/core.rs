@@ -4,7 +4,6 @@
 //! these take the handle, which is the core.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::panic::Location;
@@ -195,14 +194,7 @@ impl AsRef<Handle> for CallbackContext<'_> {
     }
 }
 
-impl fmt::Debug for CallbackContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallbackContext")
-            .field("id", &self.id)
-            .field("scheduled", &self.scheduled)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] CallbackContext<'_>, |it| id: it.id, scheduled: it.scheduled);
 
 impl Core {
     #[track_caller]

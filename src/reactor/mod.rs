@@ -41,7 +41,6 @@ mod tidy;
 mod turn;
 mod wait;
 
-use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -241,17 +240,8 @@ impl Drop for Reactor {
     }
 }
 
-impl fmt::Debug for Reactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactor").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("closed", &self.is_closed()).finish_non_exhaustive()
-    }
-}
+impl_debug!([] Reactor, |it| stats: it.stats());
+impl_debug!([] Handle, |it| closed: it.is_closed());
 
 impl AsRef<Handle> for Handle {
     #[inline]

@@ -250,14 +250,7 @@ impl Remote {
     }
 }
 
-impl fmt::Debug for Remote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote")
-            .field("reactor", &self.reactor)
-            .field("closed", &self.is_closed())
-            .finish()
-    }
-}
+impl_debug!([] Remote, |it| reactor: it.reactor, closed: it.is_closed());
 
 impl Handle {
     /// This reactor, for other threads.

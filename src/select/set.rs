@@ -9,7 +9,6 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -516,14 +515,7 @@ impl Drop for Published<'_, '_> {
     }
 }
 
-impl fmt::Debug for Select<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Select")
-            .field("cases", &self.len())
-            .field("biased", &self.biased)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] Select<'_>, |it| cases: it.len(), biased: it.biased);
 
 /// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or
 /// [`send`](Self::send).
@@ -608,11 +600,7 @@ impl Drop for Selected<'_, '_> {
     }
 }
 
-impl fmt::Debug for Selected<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selected").field("index", &self.index).finish_non_exhaustive()
-    }
-}
+impl_debug!([] Selected<'_, '_>, |it| index: it.index);
 
 /// Tokens are numbers that we have given out ourselves: one multiplication spreads them.
 #[derive(Default)]

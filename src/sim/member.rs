@@ -194,8 +194,4 @@ impl Driver for MemberDriver {
     }
 }
 
-impl std::fmt::Debug for MemberDriver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemberDriver").field("name", &self.driven.name).finish_non_exhaustive()
-    }
-}
+impl_debug!([] MemberDriver, |it| name: it.driven.name);

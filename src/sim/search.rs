@@ -245,11 +245,4 @@ impl fmt::Debug for FailingSeed {
 
 impl Error for FailingSeed {}
 
-impl fmt::Debug for Search<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Search")
-            .field("seeds", &self.seeds)
-            .field("threads", &self.threads)
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] Search<'_>, |it| seeds: it.seeds, threads: it.threads);

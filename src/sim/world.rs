@@ -1,7 +1,6 @@
 //! The world, as its user sees it: members, their lives, and runs.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -231,23 +230,8 @@ impl Deref for SimWorld {
     }
 }
 
-impl fmt::Debug for SimWorld {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimWorld")
-            .field("now", &self.now())
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for WorldHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorldHandle")
-            .field("seed", &self.seed())
-            .field("now", &self.now())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] SimWorld, |it| now: it.now(), stats: it.stats());
+impl_debug!([] WorldHandle, |it| seed: it.seed(), now: it.now());
 
 impl Shared {
     pub(super) fn network(&self) -> MutexGuard<'_, Network> {
@@ -484,9 +468,4 @@ impl<R> Member<R> {
     }
 }
 
-impl<R> fmt::Debug for Member<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let returned = self.result.lock().is_some();
-        f.debug_struct("Member").field("returned", &returned).finish_non_exhaustive()
-    }
-}
+impl_debug!([R] Member<R>, |it| returned: it.result.lock().is_some());

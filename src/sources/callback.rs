@@ -1,7 +1,6 @@
 //! Callbacks: closures that the loop runs when they are due. `select!` is the better tool wherever
 //! the loop's state is to be reached.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind, TimerId};
@@ -126,11 +125,4 @@ impl Callback {
     }
 }
 
-impl fmt::Debug for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Callback")
-            .field("deadline", &self.deadline())
-            .field("inert", &self.slot.is_inert())
-            .finish()
-    }
-}
+impl_debug!([] Callback, |it| deadline: it.deadline(), inert: it.slot.is_inert());

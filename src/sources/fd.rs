@@ -9,7 +9,7 @@
 //! public type.
 
 use std::cell::Cell;
-use std::fmt;
+use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -495,14 +495,7 @@ impl<T: AsFd> AsRawFd for Fd<T> {
     }
 }
 
-impl<T: AsFd + fmt::Debug> fmt::Debug for Fd<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fd")
-            .field("io", self.io())
-            .field("interest", &self.interest.get())
-            .field("mode", &self.mode)
-            .field("readiness", &self.readiness())
-            .field("inert", &self.slot.is_inert())
-            .finish()
-    }
-}
+impl_debug!([T: AsFd + Debug] Fd<T>, |it|
+    io: *it.io(), interest: it.interest.get(), mode: it.mode, readiness: it.readiness(),
+    inert: it.slot.is_inert()
+);

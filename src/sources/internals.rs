@@ -1,7 +1,5 @@
 //! The part that the sources of this crate have in common.
 
-use std::fmt;
-
 use crate::reactor::{Handle, Slot};
 
 /// The facts that a select asks a source of this crate for. The default is a source of a user's
@@ -88,11 +86,7 @@ impl<'a> Internals<'a> {
     }
 }
 
-impl fmt::Debug for Internals<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Internals").field("token", &self.token()).finish_non_exhaustive()
-    }
-}
+impl_debug!([] Internals<'_>, |it| token: it.token());
 
 /// Gives a source its key.
 macro_rules! keyed {
@@ -119,15 +113,9 @@ macro_rules! common {
     ([$($params:tt)*] $name:ident$(<$arg:ident>)?, |$it:ident| $($field:ident: $value:expr),+) => {
         crate::sources::keyed!([$($params)*] $name$(<$arg>)?, slot);
 
-        impl<$($params)*> std::fmt::Debug for $name$(<$arg>)? {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let $it = self;
-                f.debug_struct(stringify!($name))
-                    $(.field(stringify!($field), &$value))+
-                    .field("inert", &self.slot.is_inert())
-                    .finish_non_exhaustive()
-            }
-        }
+        impl_debug!(
+            [$($params)*] $name$(<$arg>)?, |$it| $($field: $value,)+ inert: $it.slot.is_inert()
+        );
     };
 }
 

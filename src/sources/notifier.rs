@@ -9,7 +9,6 @@
 //! awake.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -68,11 +67,7 @@ impl Notifier {
     }
 }
 
-impl fmt::Debug for Notifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notifier").field("rung", &self.bell.is_rung()).finish()
-    }
-}
+impl_debug!([] Notifier, |it| rung: it.bell.is_rung());
 
 /// The sending end of a channel of another crate, tied to a bell: rings after each use, and when
 /// it is dropped, after the drop of the sender.
@@ -287,11 +282,4 @@ impl<F: Receives> End for FnSource<F> {
     }
 }
 
-impl<F: Receives> fmt::Debug for FnSource<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FnSource")
-            .field("notified", &self.notified)
-            .field("more", &self.more.get())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([F: Receives] FnSource<F>, |it| notified: it.notified, more: it.more.get());

@@ -97,11 +97,7 @@ impl<S> RegisterError<S> {
     }
 }
 
-impl<S> fmt::Debug for RegisterError<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegisterError").field("error", &self.error).finish_non_exhaustive()
-    }
-}
+impl_debug!([S] RegisterError<S>, |it| error: it.error);
 
 impl<S> fmt::Display for RegisterError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

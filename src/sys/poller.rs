@@ -247,11 +247,4 @@ impl PollEvent {
     }
 }
 
-impl fmt::Debug for PollEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PollEvent")
-            .field("id", &self.id())
-            .field("readiness", &self.readiness())
-            .finish()
-    }
-}
+impl_debug!([] PollEvent, |it| id: it.id(), readiness: it.readiness());

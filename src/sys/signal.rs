@@ -24,7 +24,6 @@
 //!   have a copy of our lock whose holder exists only in the parent. So sets and the lock carry the
 //!   process that they belong to. In another process they count as nobody's.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
@@ -436,11 +435,6 @@ impl Drop for SignalSet {
     }
 }
 
-impl fmt::Debug for SignalSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignalSet")
-            .field("signals", &numbers(self.slot.signals()).collect::<Vec<_>>())
-            .field("pending", &self.is_pending())
-            .finish_non_exhaustive()
-    }
-}
+impl_debug!([] SignalSet, |it|
+    signals: numbers(it.slot.signals()).collect::<Vec<_>>(), pending: it.is_pending()
+);

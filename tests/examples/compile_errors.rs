@@ -228,7 +228,7 @@ fn project() -> PathBuf {
     for (name, inside, _) in WRONG {
         let inside = inside.replace("@33@", &too_many);
         let text = format!("#![allow(unused)]\n{PREAMBLE}{inside}\n}}\n");
-        write(&folder.join("src"), &format!("{name}.rs"), &text);
+        write(&folder.join("src/bin/wrong"), &format!("{name}.rs"), &text);
     }
     let most = format!("select! {{ reactor; {} default => {{}} }}", cases.repeat(32));
     let right = RIGHT.replace("@32@", &most);
@@ -257,7 +257,7 @@ fn cargo(folder: &Path, options: &[&str]) -> (bool, String) {
 /// Returns true if the program was refused. The words for that must be the right ones.
 fn has_said((name, inside, expected): &(&str, &str, &str), all: &str) -> bool {
     // A message has no empty line, and names its file.
-    let file = format!("src/{name}.rs:");
+    let file = format!("src/bin/wrong/{name}.rs:");
     let said: Vec<&str> = all.split("\n\n").filter(|text| text.contains(&file)).collect();
     let said = said.join("\n\n");
     if !said.contains("error") {
@@ -278,8 +278,9 @@ fn a_wrong_case_is_a_readable_compile_error() {
     let mut left = WRONG.to_vec();
     while !left.is_empty() {
         let modules = left.iter().map(|(name, ..)| format!("mod {name};\n"));
-        write(&folder.join("src"), "lib.rs", &modules.collect::<String>());
-        let (_, all) = cargo(&folder, &["check", "--lib"]);
+        let main = modules.chain(["fn main() {}\n".into()]).collect::<String>();
+        write(&folder.join("src/bin/wrong"), "main.rs", &main);
+        let (_, all) = cargo(&folder, &["check", "--bin", "wrong"]);
         let asked = left.len();
         left.retain(|wrong| !has_said(wrong, &all));
         assert!(left.len() < asked, "these compile: {left:?}\n{all}");

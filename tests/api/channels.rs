@@ -357,7 +357,7 @@ fn a_recv_lets_the_next_try_send_of_another_thread_succeed() {
     let _dog = dog();
     let (tx, rx) = channel::bounded(1);
     let (go, gone) = channel::bounded::<()>(1);
-    let sender = thread::spawn(move || {
+    let _sender = support::aside(move || {
         for n in 0..500 {
             gone.recv().unwrap();
             // What the other thread received before it said so has left room, for sure.
@@ -368,7 +368,6 @@ fn a_recv_lets_the_next_try_send_of_another_thread_succeed() {
         go.send(()).unwrap();
         assert_eq!(rx.recv(), Ok(n));
     }
-    sender.join().unwrap();
 }
 
 #[test]
@@ -797,26 +796,23 @@ fn a_registered_end_can_be_taken_back_and_registered_elsewhere() {
             // Each is blocked in by turns, so that each has to be woken.
             let later = |n| {
                 let tx = tx.clone();
-                thread::spawn(move || {
-                    // most often the receiver sleeps by then
-                    thread::sleep(Duration::from_micros(300));
-                    tx.send(n).unwrap();
-                })
+                // most often the receiver sleeps by then
+                support::later(Duration::from_micros(300), move || tx.send(n).unwrap())
             };
             let inbox = reactor.register(rx).unwrap();
             let sender = later(round);
             select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(round)) }
-            sender.join().unwrap();
+            drop(sender);
             let mut events = Events::with_capacity(1);
             let sender = later(round + 1);
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.iter().next().map(|event| event.key()), Some(inbox.key()));
             assert_eq!(inbox.try_recv(), Ok(round + 1));
-            sender.join().unwrap();
+            drop(sender);
             rx = inbox.into_inner();
             let sender = later(round + 2);
             assert_eq!(rx.recv(), Ok(round + 2));
-            sender.join().unwrap();
+            drop(sender);
         }
     }
     drop(tx);
@@ -906,7 +902,7 @@ fn two_reactors_on_two_threads_play_ping_pong() {
     let reactor = support::reactor();
     let (ask, questions) = channel::bounded(1);
     let (answers, inbox) = reactor.channel(1).unwrap();
-    let other = thread::spawn(move || echo(questions, answers));
+    let _other = support::aside(move || echo(questions, answers));
     let never = reactor.every(HOUR).unwrap();
     for n in 0..5_000 {
         ask.send(n).unwrap();
@@ -917,7 +913,6 @@ fn two_reactors_on_two_threads_play_ping_pong() {
     }
     drop(ask);
     select! { reactor; recv(inbox) -> end => assert_eq!(end, Err(RecvError)) }
-    other.join().unwrap();
 }
 
 #[test]

@@ -580,7 +580,7 @@ fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
     let reactor = support::reactor();
     let mut random = Random::new(9);
     let (work, jobs) = mpsc::channel::<(Canceller, u64)>();
-    let other = thread::spawn(move || {
+    let _other = support::aside(move || {
         let mut random = Random::new(10);
         for (canceller, _) in jobs {
             random.pause();
@@ -598,7 +598,6 @@ fn ends_by_cancellation_and_by_deadline_are_never_lost_under_stress() {
         select! { reactor; recv(done) -> cause => assert_eq!(Some(cause.error()), context.err()) }
     }
     drop(work);
-    other.join().unwrap();
 }
 
 // After cancel.
@@ -746,7 +745,7 @@ fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellat
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (cancellers, to_cancel) = mpsc::channel::<Canceller>();
-    let other = thread::spawn(move || {
+    let _other = support::aside(move || {
         for canceller in to_cancel {
             canceller.cancel();
             tx.send(()).unwrap();
@@ -761,7 +760,6 @@ fn a_closure_runs_before_a_message_is_received_that_was_sent_after_the_cancellat
         select! { reactor; recv(inbox) -> word => assert_eq!((word, ran.get()), (Ok(()), true)) }
     }
     drop(cancellers);
-    other.join().unwrap();
 }
 
 #[test]

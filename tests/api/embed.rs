@@ -518,7 +518,7 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
         let (tx, inbox) = reactor.channel(4).unwrap();
         let ticker = reactor.every(ms(1)).unwrap();
         let rounds = 3_000;
-        let sender = thread::spawn(move || {
+        let _sender = support::aside(move || {
             let mut random = Random::new(3);
             for n in 0..rounds {
                 tx.send(n).unwrap();
@@ -546,7 +546,6 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
             }
         }
         assert_eq!(next, rounds);
-        sender.join().unwrap();
     }
 }
 

@@ -367,7 +367,7 @@ fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten(
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
-    let sender = thread::spawn(move || (0..20_000).for_each(|n| tx.send(n).unwrap()));
+    let _sender = support::aside(move || (0..20_000).for_each(|n| tx.send(n).unwrap()));
     let far = reactor.after(HOUR);
     for n in 0..20_000 {
         select! { reactor; biased;
@@ -375,7 +375,6 @@ fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten(
             recv(far) -> _ => unreachable!(),
         }
     }
-    sender.join().unwrap();
 }
 
 const CHILD: &str = "POLLMUX_INTERRUPTED_CHILD";

@@ -139,15 +139,11 @@ fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
     // Some more rounds if all of the messages were there before it spun.
     for n in (0..).take_while(|&n| n < 20 || reactor.stats().spins == 0) {
         let tx = tx.clone();
-        let sender = thread::spawn(move || {
-            thread::sleep(ms(1)); // by then the reactor spins
-            tx.send(n).unwrap();
-        });
+        let _sender = support::later(ms(1), move || tx.send(n).unwrap());
         select! { reactor;
             recv(inbox) -> message => assert_eq!(message, Ok(n)),
             recv(timer) -> _ => panic!("too late"),
         }
-        sender.join().unwrap();
     }
     let stats = reactor.stats();
     assert_eq!((stats.waits, stats.wakes), (0, 0), "nobody slept, nobody was woken");

@@ -334,7 +334,7 @@ fn while_asleep(held: bool, test: impl Fn(&Bed, &[News])) {
         bed.change(|state| state.held = held);
         let (give, given) = std::sync::mpsc::channel();
         let driver_bed = bed.clone();
-        let reactor = thread::spawn(move || {
+        let _reactor = support::aside(move || {
             let reactor = Reactor::with_driver(Hooked(Sim::new(), Sleeper(driver_bed))).unwrap();
             let (tx, inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (other, _other_inbox) = reactor.channel::<u32>(1_000).unwrap();
@@ -354,7 +354,6 @@ fn while_asleep(held: bool, test: impl Fn(&Bed, &[News])) {
         bed.wait_until(|state| state.asleep);
         test(&bed, &news);
         bed.change(|state| state.over = true);
-        reactor.join().unwrap();
     }
 }
 

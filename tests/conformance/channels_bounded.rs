@@ -11,6 +11,7 @@ use support::thread;
 
 use crate::common::{ms, next, reactor};
 use crate::flavors::{buffered, every_kind, limited};
+use crate::support::aside;
 
 every_kind!(Bounded);
 buffered!(Bounded);
@@ -181,9 +182,8 @@ fn a_message_carries_what_was_written_before_it() {
     const COUNT: usize = 2_000;
     let reactor = reactor();
     let (tx, inbox) = reactor.channel::<Box<usize>>(1).unwrap();
-    let sender = thread::spawn(move || (0..COUNT).for_each(|n| tx.send(Box::new(n)).unwrap()));
+    let _sender = aside(move || (0..COUNT).for_each(|n| tx.send(Box::new(n)).unwrap()));
     for n in 0..COUNT {
         assert_eq!(*next(&reactor, &inbox).unwrap(), n);
     }
-    sender.join().unwrap();
 }

@@ -19,7 +19,7 @@ use pollmux::{
 use support::thread;
 
 use crate::common::{LONG, ms, next, poll, reactor, sim, within};
-use crate::support::watched;
+use crate::support::{aside, watched};
 
 /// A root in virtual time.
 fn root(sim: &Sim) -> Context {
@@ -226,7 +226,7 @@ fn who_waits_for_the_child_may_cancel_the_parent_and_the_other_way_round() {
     watched(|| {
         let (parent, cancel_parent) = Context::background().with_cancel();
         let (child, cancel_child) = parent.with_cancel();
-        let other = thread::spawn(move || {
+        let _other = aside(move || {
             let reactor = ::support::reactor();
             next(&reactor, &reactor.done(&parent));
             cancel_child.cancel();
@@ -234,7 +234,6 @@ fn who_waits_for_the_child_may_cancel_the_parent_and_the_other_way_round() {
         cancel_parent.cancel();
         let reactor = reactor();
         assert_eq!(next(&reactor, &reactor.done(&child)).error(), ContextError::Cancelled);
-        other.join().unwrap();
     });
 }
 

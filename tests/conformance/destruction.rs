@@ -6,6 +6,7 @@ use pollmux::select;
 use support::thread;
 
 use crate::common::{Counted, Drops, LONG, ms, next, poll, reactor, sim};
+use crate::support::aside;
 
 /// crossbeam-channel tests/array.rs: drops, for a registered receiver
 #[test]
@@ -29,11 +30,9 @@ fn an_inbox_that_goes_gives_senders_their_values_back() {
     let (tx, inbox) = reactor.channel(0).unwrap();
     let (full_tx, full) = reactor.channel(1).unwrap();
     full_tx.send(0).unwrap();
-    let senders =
-        [tx, full_tx].map(|tx| thread::spawn(move || assert_eq!(tx.send(7), Err(SendError(7)))));
+    let _senders = [tx, full_tx].map(|tx| aside(move || assert_eq!(tx.send(7), Err(SendError(7)))));
     thread::sleep(ms(20));
     drop((inbox, full));
-    senders.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// crossbeam-channel tests/mpsc.rs: smoke_chan_gone, for a registered sender

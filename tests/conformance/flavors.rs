@@ -14,6 +14,7 @@ use pollmux::select;
 use support::thread;
 
 use crate::common::{Drops, LONG, Numbers, ms, reactor};
+use crate::support::{aside, later};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -98,8 +99,7 @@ pub(crate) use {buffered, every_kind, limited, run};
 /// recv
 pub fn recv_waits_for_a_message_and_then_for_the_end(kind: Kind) {
     let (tx, rx) = kind.channel(100);
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(30));
+    let _sender = later(ms(30), move || {
         tx.send(7).unwrap();
         thread::sleep(ms(30));
         tx.send(8).unwrap();
@@ -107,7 +107,6 @@ pub fn recv_waits_for_a_message_and_then_for_the_end(kind: Kind) {
     });
     assert_eq!([rx.recv(), rx.recv()], [Ok(7), Ok(8)]);
     assert_eq!([rx.recv(), rx.recv()], [Err(RecvError); 2]);
-    sender.join().unwrap();
 }
 
 /// recv_timeout
@@ -116,14 +115,10 @@ pub fn recv_timeout_waits_its_time_and_no_longer_than_for_a_message(kind: Kind) 
     let start = Instant::now();
     assert_eq!(rx.recv_timeout(ms(20)), Err(RecvTimeoutError::Timeout));
     assert!(start.elapsed() >= ms(20));
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(20));
-        tx.send(7).unwrap();
-    });
+    let _sender = later(ms(20), move || tx.send(7).unwrap());
     assert_eq!(rx.recv_timeout(LONG), Ok(7));
     assert_eq!(rx.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
     assert!(start.elapsed() < LONG);
-    sender.join().unwrap();
 }
 
 /// disconnect_wakes_receiver
@@ -142,13 +137,12 @@ pub fn a_receiver_that_waits_hears_of_the_last_senders_end(kind: Kind) {
 pub fn a_pair_of_threads_keeps_the_order(kind: Kind) {
     let count = kind.count(50_000);
     let (tx, rx) = kind.channel(3);
-    let receiver = thread::spawn(move || {
+    let _receiver = aside(move || {
         (0..count).for_each(|n| assert_eq!(rx.recv(), Ok(n)));
         assert_eq!(rx.recv(), Err(RecvError));
     });
     (0..count).for_each(|n| tx.send(n).unwrap());
     drop(tx);
-    receiver.join().unwrap();
 }
 
 /// mpmc
@@ -187,7 +181,7 @@ pub fn requests_and_responses_between_two_channels_do_not_get_stuck(kind: Kind) 
     let count = kind.count(3_000);
     let (request_tx, request_rx) = kind.channel(2);
     let (response_tx, response_rx) = kind.channel(100);
-    let worker = thread::spawn(move || {
+    let _worker = aside(move || {
         let mut sum = 0;
         while sum < count {
             sum += request_rx.try_iter().sum::<usize>();
@@ -201,14 +195,13 @@ pub fn requests_and_responses_between_two_channels_do_not_get_stuck(kind: Kind) 
     for _ in response_rx.iter().take(count) {
         request_tx.send(1).unwrap();
     }
-    worker.join().unwrap();
 }
 
 /// stress_timeout_two_threads
 pub fn nothing_is_lost_or_doubled_between_timeouts(kind: Kind) {
     const COUNT: usize = 50;
     let (tx, rx) = kind.channel(2);
-    let sender = thread::spawn(move || {
+    let _sender = aside(move || {
         for n in 0..COUNT {
             if n % 2 == 0 {
                 thread::sleep(ms(3));
@@ -228,7 +221,6 @@ pub fn nothing_is_lost_or_doubled_between_timeouts(kind: Kind) {
         }
     }
     assert_eq!(rx.recv(), Err(RecvError));
-    sender.join().unwrap();
 }
 
 /// try_recv
@@ -386,15 +378,14 @@ pub fn senders_that_wait_get_their_values_back_when_the_receiver_goes(kind: Kind
     let (tx, rx) = kind.channel(1);
     fill(&tx);
     // Several, so that one wake-up is not enough.
-    let waiting: Vec<_> = (0..3)
+    let _waiting: Vec<_> = (0..3)
         .map(|n| {
             let tx = tx.clone();
-            thread::spawn(move || assert_eq!(tx.send(n), Err(SendError(n))))
+            aside(move || assert_eq!(tx.send(n), Err(SendError(n))))
         })
         .collect();
     thread::sleep(ms(30));
     drop(rx);
-    waiting.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// fairness_duplicates

@@ -10,7 +10,7 @@ use pollmux::channel::{self, Receiver, RecvError, SendError, Sender, TryRecvErro
 use pollmux::{Inbox, Outbox, Reactor, never, select};
 
 use crate::common::{LONG, ms, reactor};
-use crate::support::{inbox, outbox, watched};
+use crate::support::{aside, inbox, outbox, watched};
 use support::{allocations, thread};
 
 fn no_value() -> i32 {
@@ -24,7 +24,7 @@ fn a_value_is_not_sent_to_two_cases() {
     watched(|| {
         let channels: Vec<_> = (0..4).map(|_| channel::bounded(0)).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             let reactor = reactor();
             let to: Vec<Outbox<u32>> =
                 senders.into_iter().map(|tx| reactor.register(tx).unwrap()).collect();
@@ -38,11 +38,11 @@ fn a_value_is_not_sent_to_two_cases() {
             }
         });
         let (merge, merged) = channel::bounded(0);
-        let readers: Vec<_> = receivers
+        let _readers: Vec<_> = receivers
             .into_iter()
             .map(|rx: Receiver<u32>| {
                 let merge = merge.clone();
-                thread::spawn(move || rx.iter().for_each(|n| merge.send(n).unwrap()))
+                aside(move || rx.iter().for_each(|n| merge.send(n).unwrap()))
             })
             .collect();
         drop(merge);
@@ -51,8 +51,6 @@ fn a_value_is_not_sent_to_two_cases() {
             assert!(!std::mem::replace(&mut seen[n as usize], true), "{n} was sent twice");
         }
         assert!(seen.into_iter().all(|seen| seen), "one was lost");
-        sender.join().unwrap();
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
 }
 
@@ -79,12 +77,12 @@ fn a_chain_of_parties_goes_in_turn() {
         let reactor = reactor();
         let (messages_tx, messages) = channel::bounded(0);
         let (first, mut before) = channel::bounded::<()>(0);
-        let chain: Vec<_> = (0..10)
+        let _chain: Vec<_> = (0..10)
             .map(|n| {
                 let (after, next) = channel::bounded(0);
                 let before = std::mem::replace(&mut before, next);
                 let tx = messages_tx.clone();
-                thread::spawn(move || {
+                aside(move || {
                     before.recv().unwrap();
                     tx.send(n).unwrap();
                     after.send(()).unwrap();
@@ -102,7 +100,6 @@ fn a_chain_of_parties_goes_in_turn() {
             }
         }
         assert!(got.into_iter().eq(0..10));
-        chain.into_iter().for_each(|link| link.join().unwrap());
     });
 }
 
@@ -491,13 +488,12 @@ fn every_kind_of_send_meets_every_kind_of_receive() {
                 for sender_first in [false, true] {
                     let (tx, rx) = channel::bounded(capacity);
                     let nap = |long| thread::sleep(if long { ms(2) } else { Duration::ZERO });
-                    let sender = thread::spawn(move || {
+                    let _sender = aside(move || {
                         nap(!sender_first);
                         send(tx);
                     });
                     nap(sender_first);
                     assert_eq!(receive(rx), 7);
-                    sender.join().unwrap();
                 }
             }
         }
@@ -578,12 +574,11 @@ fn a_look_that_races_with_the_end_still_finds_the_message() {
             let reactor = reactor();
             let (tx, from) = inbox(&reactor, 1);
             tx.send(1).unwrap();
-            let closer = thread::spawn(move || drop(tx));
+            let _closer = aside(move || drop(tx));
             select! { reactor;
                 recv(from) -> n => assert_eq!(n, Ok(1)),
                 default => panic!("the message was there"),
             }
-            closer.join().unwrap();
         }
     });
 }
@@ -621,13 +616,12 @@ fn a_look_at_two_channels_finds_the_one_that_ended_before() {
             let (tx1, first) = inbox::<i32>(&reactor, 1);
             let (tx2, second) = inbox::<i32>(&reactor, 0);
             drop(tx1);
-            let racer = thread::spawn(move || drop(tx2));
+            let _racer = aside(move || drop(tx2));
             select! { reactor;
                 recv(second) -> n => assert_eq!(n, Err(RecvError)),
                 recv(first) -> n => assert_eq!(n, Err(RecvError)),
                 default => panic!("the first one was over all the time"),
             }
-            racer.join().unwrap();
         }
     });
 }
@@ -668,9 +662,8 @@ fn two_who_select_on_both_sides_meet_each_other_and_not_themselves() {
                     assert!(capacity > 0 || to_self == 0, "it met itself");
                 }
             };
-            let other = thread::spawn(party(1, tx1.clone(), tx2.clone(), rx1));
+            let _other = aside(party(1, tx1.clone(), tx2.clone(), rx1));
             party(2, tx2, tx1, rx2)();
-            other.join().unwrap();
         }
     });
 }
@@ -788,7 +781,7 @@ fn a_channel_that_is_named_twice_wakes_the_other_waiters_too() {
         let (d_tx, d) = channel::bounded::<u32>(0);
         let (e_tx, e) = channel::bounded::<u32>(0);
         // One party waits at three cases, two of which are the same channel...
-        let first = thread::spawn(move || {
+        let _first = aside(move || {
             let reactor = reactor();
             let (c, d) = (reactor.register(c).unwrap(), reactor.register(d).unwrap());
             let e_tx = reactor.register(e_tx).unwrap();
@@ -806,7 +799,6 @@ fn a_channel_that_is_named_twice_wakes_the_other_waiters_too() {
         d_tx.send(8).unwrap();
         assert_eq!(e.recv(), Ok(9));
         c_tx.send(7).unwrap();
-        first.join().unwrap();
     });
 }
 
@@ -817,10 +809,10 @@ fn a_select_receives_all_messages_of_many_senders_and_one_end() {
         for capacity in [0, 1, 7, 64] {
             let reactor = reactor();
             let (tx, from) = inbox(&reactor, capacity);
-            let senders: Vec<_> = (0..4_usize)
+            let _senders: Vec<_> = (0..4_usize)
                 .map(|_| {
                     let tx = tx.clone();
-                    thread::spawn(move || (0..500_usize).for_each(|n| tx.send(n).unwrap()))
+                    aside(move || (0..500_usize).for_each(|n| tx.send(n).unwrap()))
                 })
                 .collect();
             drop(tx);
@@ -832,7 +824,6 @@ fn a_select_receives_all_messages_of_many_senders_and_one_end() {
                 }}
             }
             assert!(seen.iter().all(|&n| n == 4));
-            senders.into_iter().for_each(|sender| sender.join().unwrap());
         }
     });
 }
@@ -865,11 +856,11 @@ fn a_closed_channel_never_blocks_a_select() {
 fn a_value_goes_through_a_long_daisy_chain() {
     watched(|| {
         let (first, mut left) = channel::bounded(0);
-        let links: Vec<_> = (0..100)
+        let _links: Vec<_> = (0..100)
             .map(|n| {
                 let (tx, right) = channel::bounded(0);
                 let rx = std::mem::replace(&mut left, right);
-                thread::spawn(move || {
+                aside(move || {
                     if n % 2 == 0 {
                         return tx.send(rx.recv().unwrap() + 1).unwrap();
                     }
@@ -882,7 +873,6 @@ fn a_value_goes_through_a_long_daisy_chain() {
             .collect();
         first.send(0).unwrap();
         assert_eq!(left.recv(), Ok(100));
-        links.into_iter().for_each(|link| link.join().unwrap());
     });
 }
 

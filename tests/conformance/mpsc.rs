@@ -16,6 +16,7 @@ use pollmux::select;
 use support::thread;
 
 use crate::common::{Drops, LONG, ms, next, poll, reactor};
+use crate::support::{aside, later};
 
 // Senders and their clones.
 
@@ -85,10 +86,9 @@ fn a_sender_in_a_loop_is_stopped_by_the_receivers_end() {
 #[test]
 fn two_senders_in_a_loop_are_stopped_by_the_receivers_end() {
     let (tx, rx) = channel::bounded(0);
-    let senders = [tx.clone(), tx].map(|tx| thread::spawn(move || while tx.send(1).is_ok() {}));
+    let _senders = [tx.clone(), tx].map(|tx| aside(move || while tx.send(1).is_ok() {}));
     assert_eq!((rx.recv(), rx.recv()), (Ok(1), Ok(1)));
     drop(rx);
-    senders.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 /// crossbeam-channel tests/mpsc.rs: smoke_chan_gone_shared
@@ -112,7 +112,7 @@ fn a_clone_for_each_of_many_threads() {
     const COUNT: usize = 200;
     const THREADS: usize = 16;
     let (tx, rx) = channel::unbounded();
-    let receiver = thread::spawn(move || {
+    let _receiver = aside(move || {
         (0..COUNT * THREADS).for_each(|_| assert_eq!(rx.recv(), Ok(1)));
         // Not one more.
         assert_eq!(rx.recv(), Err(RecvError));
@@ -122,7 +122,6 @@ fn a_clone_for_each_of_many_threads() {
         thread::spawn(move || (0..COUNT).for_each(|_| tx.send(1).unwrap()));
     }
     drop(tx);
-    receiver.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: shared_chan_stress
@@ -154,7 +153,7 @@ fn clones_of_clones_made_while_the_receiver_works() {
 fn a_receiver_goes_from_another_thread_while_clones_are_made() {
     let (tx, rx) = channel::unbounded::<()>();
     let (done_tx, done_rx) = channel::unbounded();
-    let receiver = thread::spawn(move || {
+    let _receiver = aside(move || {
         rx.recv().unwrap();
         drop(rx);
         done_tx.send(()).unwrap();
@@ -166,7 +165,6 @@ fn a_receiver_goes_from_another_thread_while_clones_are_made() {
         (tx.send(()), other.send(()), other.clone().send(())),
         (Err(SendError(())), Err(SendError(())), Err(SendError(())))
     );
-    receiver.join().unwrap();
 }
 
 // One message.
@@ -235,10 +233,9 @@ fn disconnected_is_said_again_and_again() {
 #[test]
 fn a_thread_that_waits_for_nothing_may_panic_of_it() {
     let (tx, rx) = channel::unbounded::<Box<i32>>();
-    let closer = thread::spawn(move || drop(tx));
+    let _closer = aside(move || drop(tx));
     let failed = thread::spawn(move || rx.recv().expect("nobody sends")).join().unwrap_err();
     assert!(failed.downcast_ref::<String>().unwrap().starts_with("nobody sends"));
-    closer.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_multi_thread_close_stress
@@ -331,10 +328,9 @@ fn a_recv_that_times_out_has_waited_though_clones_come_and_go() {
     let (tx, rx) = channel::unbounded::<()>();
     let _other = tx.clone();
     let start = Instant::now();
-    let cloner = thread::spawn(move || (0..100).for_each(|_| drop(tx.clone())));
+    let _cloner = aside(move || (0..100).for_each(|_| drop(tx.clone())));
     assert_eq!(rx.recv_timeout(ms(20)), Err(RecvTimeoutError::Timeout));
     assert!(start.elapsed() >= ms(20));
-    cloner.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: stress_recv_timeout_shared
@@ -367,15 +363,13 @@ fn an_endless_timeout_is_one() {
     let (tx, rx) = channel::bounded(1);
     tx.send(1).unwrap();
     assert_eq!(rx.recv_timeout(Duration::MAX), Ok(1));
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(10));
+    let _sender = later(ms(10), move || {
         tx.send_timeout(2, Duration::MAX).unwrap();
         assert_eq!(tx.send_timeout(3, Duration::MAX), Ok(()));
     });
     assert_eq!(rx.recv_timeout(Duration::MAX), Ok(2));
     assert_eq!(rx.recv_timeout(Duration::MAX), Ok(3));
     assert_eq!(rx.recv_timeout(Duration::MAX), Err(RecvTimeoutError::Disconnected));
-    sender.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: recv_a_lot
@@ -395,7 +389,7 @@ fn try_recv_goes_from_empty_to_a_message_to_empty_to_disconnected() {
     let (tx, rx) = channel::unbounded();
     let (step_tx, step_rx) = channel::bounded(0);
     let (done_tx, done_rx) = channel::bounded(0);
-    let sender = thread::spawn(move || {
+    let _sender = aside(move || {
         step_rx.recv().unwrap();
         tx.send(1).unwrap();
         done_tx.send(()).unwrap();
@@ -411,7 +405,6 @@ fn try_recv_goes_from_empty_to_a_message_to_empty_to_disconnected() {
     step_tx.send(()).unwrap();
     done_rx.recv().unwrap();
     assert_eq!(rx.try_recv(), Err(TryRecvError::Disconnected));
-    sender.join().unwrap();
 }
 
 // A limit (std's sync_channel).
@@ -421,12 +414,8 @@ fn try_recv_goes_from_empty_to_a_message_to_empty_to_disconnected() {
 fn a_send_into_the_buffer_succeeds_and_the_next_one_fails_when_the_receiver_goes() {
     let (tx, rx) = channel::bounded(1);
     assert_eq!(tx.send(1), Ok(()));
-    let receiver = thread::spawn(move || {
-        thread::sleep(ms(10));
-        drop(rx);
-    });
+    let _receiver = later(ms(10), move || drop(rx));
     assert_eq!(tx.send_timeout(2, LONG), Err(SendTimeoutError::Disconnected(2)));
-    receiver.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: issue_15761
@@ -435,13 +424,12 @@ fn a_thread_answers_into_a_channel_that_may_be_full() {
     for _ in 0..50 {
         let (tx, rx) = channel::bounded(3);
         let (answer_tx, answer_rx) = channel::bounded(3);
-        let worker = thread::spawn(move || {
+        let _worker = aside(move || {
             rx.recv().unwrap();
             answer_tx.try_send(()).unwrap();
         });
         tx.try_send(()).unwrap();
         answer_rx.recv().unwrap();
-        worker.join().unwrap();
     }
 }
 
@@ -471,8 +459,7 @@ fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
     let (tx, inbox) = reactor.channel(4).unwrap();
     let (_quiet_tx, quiet) = reactor.channel::<i32>(4).unwrap();
     let (go_tx, go_rx) = channel::bounded(1);
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(10));
+    let _sender = later(ms(10), move || {
         tx.send(1).unwrap();
         go_rx.recv().unwrap();
         thread::sleep(ms(10));
@@ -482,7 +469,6 @@ fn a_select_that_sleeps_is_woken_by_a_message_and_by_the_end() {
     assert_eq!(either(), Ok(1));
     go_tx.send(()).unwrap();
     assert_eq!(either(), Err(RecvError));
-    sender.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: select both_ready
@@ -506,7 +492,7 @@ fn a_select_and_a_thread_in_lockstep() {
     let (even_tx, even) = reactor.channel(4).unwrap();
     let (odd_tx, odd) = reactor.channel(4).unwrap();
     let (step_tx, step_rx) = channel::bounded(0);
-    let sender = thread::spawn(move || {
+    let _sender = aside(move || {
         for n in 0..COUNT {
             if n % 2 == 0 {
                 even_tx.send(n).unwrap()
@@ -523,7 +509,6 @@ fn a_select_and_a_thread_in_lockstep() {
         }
         step_tx.send(()).unwrap();
     }
-    sender.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: select cloning, cloning3
@@ -532,8 +517,7 @@ fn a_clone_that_comes_and_goes_does_not_wake_a_select_for_good() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let (_quiet_tx, quiet) = reactor.channel::<i32>(4).unwrap();
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(10));
+    let _sender = later(ms(10), move || {
         (0..100).for_each(|_| drop(tx.clone()));
         thread::sleep(ms(10));
         tx.send(2).unwrap();
@@ -542,7 +526,6 @@ fn a_clone_that_comes_and_goes_does_not_wake_a_select_for_good() {
         recv(inbox) -> n => assert_eq!(n, Ok(2)),
         recv(quiet) -> _ => panic!("nobody sent"),
     }
-    sender.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: select preflight1 to preflight6
@@ -586,7 +569,7 @@ fn a_channel_used_bare_wakes_the_reactor_of_another_thread_later() {
     });
     assert_eq!(rx.recv(), Ok(1));
     first.join().unwrap();
-    let selecting = thread::spawn(move || {
+    let _selecting = aside(move || {
         let reactor = reactor();
         let inbox = reactor.register(rx).unwrap();
         assert_eq!(next(&reactor, &inbox), Ok(2));
@@ -595,7 +578,6 @@ fn a_channel_used_bare_wakes_the_reactor_of_another_thread_later() {
     thread::sleep(ms(20));
     tx.send(2).unwrap();
     done_rx.recv().unwrap();
-    selecting.join().unwrap();
 }
 
 /// crossbeam-channel tests/mpsc.rs: select sync3

@@ -12,7 +12,7 @@ use pollmux::{Events, Inbox, Reactor, Sim, select};
 use support::thread;
 
 use crate::common::{LONG, ms, reactor, sim};
-use crate::support::{inbox, until, watched};
+use crate::support::{aside, inbox, later, until, watched};
 
 fn events() -> Events {
     Events::with_capacity(8)
@@ -98,15 +98,11 @@ fn the_last_sender_that_goes_ends_a_wait() {
             let mut events = events();
             let (tx, ending) = keyed::<()>(&reactor, 7, capacity);
             let start = Instant::now();
-            let leaver = thread::spawn(move || {
-                thread::sleep(ms(20));
-                drop(tx);
-            });
+            let _leaver = later(ms(20), move || drop(tx));
             reactor.wait(&mut events).unwrap();
             assert!(start.elapsed() >= ms(20));
             assert_eq!(keys(&events), [7]);
             assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
-            leaver.join().unwrap();
         }
     });
 }
@@ -139,14 +135,10 @@ fn a_wait_with_a_timeout_is_never_early() {
         let start = Instant::now();
         reactor.wait_timeout(&mut events, ms(25)).unwrap();
         assert!(start.elapsed() >= ms(25) && events.is_empty());
-        let sender = thread::spawn(move || {
-            thread::sleep(ms(10));
-            tx.send(3).unwrap();
-        });
+        let _sender = later(ms(10), move || tx.send(3).unwrap());
         reactor.wait_timeout(&mut events, LONG).unwrap();
         assert_eq!(keys(&events), [1]);
         assert_eq!(inbox.try_recv(), Ok(3));
-        sender.join().unwrap();
     });
 }
 
@@ -181,14 +173,10 @@ fn a_message_to_any_channel_ends_a_wait() {
         for round in 0..9 {
             let n = round % 3;
             let tx = channels[n].0.clone();
-            let sender = thread::spawn(move || {
-                thread::sleep(ms(3));
-                tx.send(round).unwrap();
-            });
+            let _sender = later(ms(3), move || tx.send(round).unwrap());
             reactor.wait(&mut events).unwrap();
             assert_eq!(keys(&events), [n as u64]);
             assert_eq!(channels[n].1.try_recv(), Ok(round));
-            sender.join().unwrap();
         }
     });
 }
@@ -275,7 +263,7 @@ fn a_sender_that_blocks_at_a_rendezvous_is_reported() {
         let reactor = reactor();
         let mut events = events();
         let (tx, inbox) = keyed(&reactor, 1, 0);
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             for n in 0..100 {
                 if n % 10 == 0 {
                     thread::sleep(ms(1));
@@ -290,7 +278,6 @@ fn a_sender_that_blocks_at_a_rendezvous_is_reported() {
         }
         reactor.wait(&mut events).unwrap();
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
-        sender.join().unwrap();
     });
 }
 
@@ -301,7 +288,7 @@ fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
         let reactor = reactor();
         let mut events = events();
         let (tx, inbox) = keyed(&reactor, 1, 0);
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             let reactor = ::support::reactor();
             let to = reactor.register(tx).unwrap();
             for n in 0..100 {
@@ -319,7 +306,6 @@ fn a_send_case_that_blocks_at_a_rendezvous_is_reported() {
             };
             assert_eq!(got, Ok(n));
         }
-        sender.join().unwrap();
     });
 }
 
@@ -360,8 +346,8 @@ fn messages_to_many_channels_are_all_found() {
         let (tx2, rx2) = channel::unbounded();
         let (tx3, inbox3) = keyed(&reactor, 3, 0);
         let inboxes = [inbox0, inbox1, reactor.register_with(2, rx2).unwrap(), inbox3];
-        let senders = [tx0, tx1, tx2, tx3]
-            .map(|tx| thread::spawn(move || (0..COUNT).for_each(|n| tx.send(n).unwrap())));
+        let _senders = [tx0, tx1, tx2, tx3]
+            .map(|tx| aside(move || (0..COUNT).for_each(|n| tx.send(n).unwrap())));
         let mut next = [0; 4];
         let mut over = 0;
         while over < 4 {
@@ -385,7 +371,6 @@ fn messages_to_many_channels_are_all_found() {
             }
         }
         assert_eq!(next, [COUNT; 4]);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
     });
 }
 
@@ -397,7 +382,7 @@ fn waits_that_time_out_while_a_message_comes_lose_none() {
         let reactor = reactor();
         let mut events = events();
         let (tx, inbox) = keyed(&reactor, 1, 2);
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             for n in 0..COUNT {
                 thread::sleep(Duration::from_micros(n * 29 % 500));
                 tx.send(n).unwrap();
@@ -415,7 +400,6 @@ fn waits_that_time_out_while_a_message_comes_lose_none() {
                 next += 1;
             }
         }
-        sender.join().unwrap();
     });
 }
 
@@ -426,7 +410,7 @@ fn a_channel_that_was_received_may_be_waited_for() {
         let reactor = reactor();
         let mut events = events();
         let (tx, outer) = keyed(&reactor, 0, 1);
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             for n in 1..=100_u64 {
                 let (inner, rx) = channel::bounded((n % 3) as usize);
                 tx.send((n, rx)).unwrap();
@@ -445,7 +429,6 @@ fn a_channel_that_was_received_may_be_waited_for() {
                 reactor.wait(&mut events).unwrap();
             }
         }
-        sender.join().unwrap();
     });
 }
 

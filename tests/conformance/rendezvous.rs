@@ -11,6 +11,7 @@ use support::thread;
 
 use crate::common::{Drops, LONG, Numbers, ms, next, poll, reactor, within};
 use crate::flavors::{every_kind, limited};
+use crate::support::{aside, later};
 
 every_kind!(Rendezvous);
 limited!(Rendezvous);
@@ -209,7 +210,7 @@ fn a_reactor_and_a_thread_meet_in_both_directions() {
     let (there_tx, there_rx) = channel::bounded(0);
     let (back_tx, back) = reactor.channel(0).unwrap();
     let there = reactor.register(there_tx).unwrap();
-    let thread = thread::spawn(move || {
+    let _thread = aside(move || {
         for n in there_rx.iter() {
             back_tx.send(n).unwrap();
         }
@@ -220,7 +221,6 @@ fn a_reactor_and_a_thread_meet_in_both_directions() {
     }
     drop(there);
     assert_eq!(next(&reactor, &back), Err(RecvError));
-    thread.join().unwrap();
 }
 
 /// Go test/chan/select3.go: an unbuffered send inside a select waits for both to be there
@@ -336,7 +336,7 @@ fn a_value_may_wait_for_an_answer_of_its_receiver() {
     let reactor = reactor();
     let (tx, inbox) = reactor.channel(0).unwrap();
     let remote = reactor.remote();
-    let sender = thread::spawn(move || {
+    let _sender = aside(move || {
         let reactor = crate::common::reactor();
         let outbox = reactor.register(tx).unwrap();
         let ask = || {
@@ -347,7 +347,6 @@ fn a_value_may_wait_for_an_answer_of_its_receiver() {
         select! { reactor; send(outbox, ask()) -> sent => sent.unwrap() }
     });
     assert_eq!(next(&reactor, &inbox), Ok(7));
-    sender.join().unwrap();
 }
 
 #[test]
@@ -457,7 +456,7 @@ fn a_refused_value_leaves_the_receiver_to_the_next_sender() {
             select! { reactor; send(outbox, nothing?) -> _ => unreachable!() }
         })
     };
-    let sending = thread::spawn(move || {
+    let _sending = aside(move || {
         let reactor = reactor();
         let outbox = reactor.register(tx).unwrap();
         select! { reactor; send(outbox, 2) -> sent => sent.unwrap() }
@@ -465,7 +464,6 @@ fn a_refused_value_leaves_the_receiver_to_the_next_sender() {
     assert_eq!(rx.recv(), Ok(2));
     assert_eq!(rx.recv(), Err(RecvError));
     assert_eq!(refusing.join().unwrap(), None);
-    sending.join().unwrap();
 }
 
 #[test]
@@ -499,9 +497,9 @@ fn a_forgotten_receive_case_loses_nothing() {
     let (tx, inbox) = reactor.channel(0).unwrap();
     let mut set = Select::new(&reactor);
     set.recv(&inbox);
-    let senders = [1, 2, 3].map(|n| {
+    let _senders = [1, 2, 3].map(|n| {
         let tx = tx.clone();
-        thread::spawn(move || tx.send(n).unwrap())
+        aside(move || tx.send(n).unwrap())
     });
     std::mem::forget(set.wait().unwrap());
     drop(set.wait().unwrap());
@@ -519,7 +517,6 @@ fn a_forgotten_receive_case_loses_nothing() {
     received.push(bare.try_recv().unwrap());
     received.sort_unstable();
     assert_eq!(received, [1, 2, 3]);
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
 }
 
 #[test]
@@ -589,20 +586,18 @@ fn try_send_meets_a_receiver_in_a_wait() {
     reactor.wait_timeout(&mut events, ms(1)).unwrap();
     assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));
     reactor.try_wait(&mut events).unwrap();
-    let asks = thread::spawn(move || {
-        thread::sleep(ms(5));
+    let _asks = later(ms(5), move || {
         assert_eq!(tx.try_send(8), Err(TrySendError::Full(8)));
         other.send(9).unwrap();
     });
     assert_eq!(next(&reactor, &other_inbox), Ok(9));
-    asks.join().unwrap();
 }
 
 #[test]
 fn a_send_case_meets_a_receiver_in_a_wait() {
     let (reactor, (tx, rx)) = (reactor(), channel::bounded(0));
     let inbox = reactor.register(rx).unwrap();
-    let sender = thread::spawn(move || {
+    let _sender = aside(move || {
         let reactor = crate::common::reactor();
         let outbox = reactor.register(tx).unwrap();
         select! { reactor; send(outbox, 7) -> sent => sent.unwrap() }
@@ -615,7 +610,6 @@ fn a_send_case_meets_a_receiver_in_a_wait() {
             Err(error) => assert_eq!(error, TryRecvError::Empty),
         }
     }
-    sender.join().unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use pollmux::select;
 use support::thread;
 
 use crate::common::{LONG, ms, reactor};
-use crate::support::{inbox, watched};
+use crate::support::{aside, inbox, later, watched};
 
 /// crossbeam-channel tests/select.rs: smoke1
 #[test]
@@ -78,7 +78,7 @@ fn the_last_sender_that_goes_ends_the_sleep() {
             let (_open, quiet) = inbox::<i32>(&reactor, capacity);
             let other = tx.clone();
             let start = Instant::now();
-            let leaver = thread::spawn(move || {
+            let _leaver = aside(move || {
                 drop(other);
                 thread::sleep(ms(30));
                 drop(tx);
@@ -89,7 +89,6 @@ fn the_last_sender_that_goes_ends_the_sleep() {
                 default(LONG) => panic!("nobody said that the senders are gone"),
             }
             assert!(start.elapsed() >= ms(30), "one clone was still there");
-            leaver.join().unwrap();
         }
     });
 }
@@ -228,15 +227,11 @@ fn a_timeout_beyond_all_clocks_waits_for_the_message() {
     watched(|| {
         let reactor = reactor();
         let (tx, messages) = inbox(&reactor, 1);
-        let sender = thread::spawn(move || {
-            thread::sleep(ms(10));
-            tx.send(1).unwrap();
-        });
+        let _sender = later(ms(10), move || tx.send(1).unwrap());
         select! { reactor;
             recv(messages) -> n => assert_eq!(n, Ok(1)),
             default(Duration::MAX) => panic!("for ever is over"),
         }
-        sender.join().unwrap();
     });
 }
 
@@ -246,15 +241,11 @@ fn the_end_of_a_channel_cuts_a_timeout_short() {
     watched(|| {
         let reactor = reactor();
         let (tx, ending) = inbox::<i32>(&reactor, 2);
-        let leaver = thread::spawn(move || {
-            thread::sleep(ms(10));
-            drop(tx);
-        });
+        let _leaver = later(ms(10), move || drop(tx));
         select! { reactor;
             recv(ending) -> n => assert_eq!(n, Err(RecvError)),
             default(LONG) => panic!("the senders are gone"),
         }
-        leaver.join().unwrap();
     });
 }
 
@@ -267,8 +258,7 @@ fn a_message_to_any_case_ends_the_sleep() {
         let (tx2, inbox2) = inbox(&reactor, 4);
         for round in 0..6 {
             let (tx1, tx2) = (tx1.clone(), tx2.clone());
-            let sender = thread::spawn(move || {
-                thread::sleep(ms(5));
+            let _sender = later(ms(5), move || {
                 if round % 2 == 0 { tx1.send(round).unwrap() } else { tx2.send(round).unwrap() }
             });
             select! { reactor;
@@ -276,7 +266,6 @@ fn a_message_to_any_case_ends_the_sleep() {
                 recv(inbox2) -> n => assert_eq!((n, round % 2), (Ok(round), 1)),
                 default(LONG) => panic!("not woken"),
             }
-            sender.join().unwrap();
         }
     });
 }
@@ -369,7 +358,7 @@ fn many_cases_of_one_rendezvous_take_one_value() {
     watched(|| {
         let reactor = reactor();
         let (tx, meeting) = inbox(&reactor, 0);
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             for n in 0..50 {
                 if n % 10 == 0 {
                     // Now and then the receiver is asleep first.
@@ -384,7 +373,6 @@ fn many_cases_of_one_rendezvous_take_one_value() {
                 recv(meeting) -> n => assert_eq!(n, Ok(expected)),
             }
         }
-        sender.join().unwrap();
     });
 }
 
@@ -445,7 +433,7 @@ fn who_tries_in_a_loop_meets_who_waits() {
     watched(|| {
         for round in 0..20 {
             let (tx, rx) = channel::bounded(0);
-            let waiting = thread::spawn(move || {
+            let _waiting = aside(move || {
                 if round % 2 == 0 {
                     thread::sleep(ms(1));
                 }
@@ -462,7 +450,6 @@ fn who_tries_in_a_loop_meets_who_waits() {
                     default => thread::yield_now(),
                 }
             }
-            waiting.join().unwrap();
         }
     });
 }
@@ -664,10 +651,10 @@ fn bare_sends_meet_a_case_at_a_rendezvous() {
         let reactor = reactor();
         let (tx, meeting) = inbox(&reactor, 0);
         let (_open, quiet) = inbox::<u32>(&reactor, 0);
-        let senders: Vec<_> = (0..3_u32)
+        let _senders: Vec<_> = (0..3_u32)
             .map(|id| {
                 let tx = tx.clone();
-                thread::spawn(move || (0..300).for_each(|n| tx.send(id * 1_000 + n).unwrap()))
+                aside(move || (0..300).for_each(|n| tx.send(id * 1_000 + n).unwrap()))
             })
             .collect();
         drop(tx);
@@ -683,7 +670,6 @@ fn bare_sends_meet_a_case_at_a_rendezvous() {
             *next += 1;
         }
         assert_eq!(next, [300; 3]);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
     });
 }
 

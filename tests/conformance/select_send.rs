@@ -12,7 +12,7 @@ use pollmux::{Outbox, Reactor, select};
 use support::thread;
 
 use crate::common::{Drops, LONG, ms, reactor};
-use crate::support::{inbox, outbox, until, watched};
+use crate::support::{aside, inbox, later, outbox, until, watched};
 
 fn no_value() -> i32 {
     panic!("no value")
@@ -102,17 +102,13 @@ fn the_receiver_that_goes_ends_the_sleep_of_a_sender() {
             let (full, _full_rx) = outbox(&reactor, 0);
             (0..capacity).for_each(|n| leaving.try_send(n).unwrap());
             let start = Instant::now();
-            let leaver = thread::spawn(move || {
-                thread::sleep(ms(30));
-                drop(rx);
-            });
+            let _leaver = later(ms(30), move || drop(rx));
             select! { reactor;
                 send(full, 0) -> _ => panic!("nobody receives here"),
                 send(leaving, 7) -> sent => assert_eq!(sent, Err(SendError(7))),
                 default(LONG) => panic!("nobody said that the receiver is gone"),
             }
             assert!(start.elapsed() >= ms(30));
-            leaver.join().unwrap();
         }
     });
 }
@@ -124,7 +120,7 @@ fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
     watched(|| {
         let reactor = reactor();
         let (leaving, rx) = outbox(&reactor, 0);
-        let leaver = thread::spawn(move || {
+        let _leaver = aside(move || {
             let reactor = ::support::reactor();
             let inbox = reactor.register(rx).unwrap();
             select! { reactor;
@@ -138,7 +134,6 @@ fn an_inbox_or_a_reactor_that_goes_releases_its_senders() {
                 default(LONG) => panic!("not released"),
             }
         }
-        leaver.join().unwrap();
     });
 }
 
@@ -199,8 +194,7 @@ fn a_sender_times_out_and_then_finds_room() {
             send(bounded, 1) -> _ => panic!("it is full"),
             default(ms(25)) => assert!(start.elapsed() >= ms(25)),
         }
-        let receiver = thread::spawn(move || {
-            thread::sleep(ms(15));
+        let _receiver = later(ms(15), move || {
             assert_eq!(rx.recv(), Ok(0));
             assert_eq!(rx.recv(), Ok(2));
         });
@@ -208,7 +202,6 @@ fn a_sender_times_out_and_then_finds_room() {
             send(bounded, 2) -> sent => assert_eq!(sent, Ok(())),
             default(LONG) => panic!("there is room"),
         }
-        receiver.join().unwrap();
     });
 }
 
@@ -308,7 +301,7 @@ fn one_outbox_may_have_many_cases() {
 fn many_offers_of_one_party_are_accepted_once() {
     watched(|| {
         let (tx, rx) = channel::bounded(0);
-        let sender = thread::spawn(move || {
+        let _sender = aside(move || {
             let reactor = reactor();
             let meeting = reactor.register(tx).unwrap();
             for n in 0..200 {
@@ -319,7 +312,6 @@ fn many_offers_of_one_party_are_accepted_once() {
             }
         });
         assert!(rx.iter().eq(0..200));
-        sender.join().unwrap();
     });
 }
 
@@ -438,9 +430,8 @@ fn two_reactors_send_and_receive_in_one_select() {
                     }
                 }
             };
-            let other = thread::spawn(party(tx1, rx2));
+            let _other = aside(party(tx1, rx2));
             party(tx2, rx1)();
-            other.join().unwrap();
         });
     }
 }
@@ -804,7 +795,7 @@ fn a_receiver_whose_promise_was_broken_is_free_for_others() {
     watched(|| {
         let (tx, rx) = channel::bounded(0);
         let other = tx.clone();
-        let breaker = thread::spawn(move || {
+        let _breaker = aside(move || {
             let reactor = reactor();
             let meeting = reactor.register(tx).unwrap();
             let mut broken = 0;
@@ -813,10 +804,8 @@ fn a_receiver_whose_promise_was_broken_is_free_for_others() {
                 select! { reactor; send(meeting, if broken > 0 { continue } else { 0 }) -> _ => {} }
             }
         });
-        let keeper = thread::spawn(move || (1..=100).for_each(|n| other.send(n).unwrap()));
+        let _keeper = aside(move || (1..=100).for_each(|n| other.send(n).unwrap()));
         assert!(rx.iter().eq(1..=100));
-        keeper.join().unwrap();
-        breaker.join().unwrap();
     });
 }
 
@@ -949,10 +938,10 @@ fn senders_of_every_kind_compete_and_lose_nothing() {
     watched(|| {
         for capacity in [0, 1, 3] {
             let (tx, rx) = channel::bounded(capacity);
-            let threads: Vec<_> = (0..4_u32)
+            let _threads: Vec<_> = (0..4_u32)
                 .map(|id| {
                     let tx = tx.clone();
-                    thread::spawn(move || match id {
+                    aside(move || match id {
                         0 | 1 => (0..COUNT).for_each(|n| tx.send((id, n)).unwrap()),
                         _ => {
                             let reactor = reactor();
@@ -971,7 +960,6 @@ fn senders_of_every_kind_compete_and_lose_nothing() {
                 next[id as usize] += 1;
             }
             assert_eq!(next, [COUNT; 4]);
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
         }
     });
 }
@@ -1087,7 +1075,7 @@ fn default_never_wins_over_room_that_nobody_takes() {
 fn an_answer_comes_back_through_a_channel_that_was_sent() {
     watched(|| {
         let (requests, rx) = channel::bounded::<(u32, Sender<u32>)>(0);
-        let server = thread::spawn(move || {
+        let _server = aside(move || {
             let reactor = reactor();
             let inbox = reactor.register(rx).unwrap();
             loop {
@@ -1107,7 +1095,6 @@ fn an_answer_comes_back_through_a_channel_that_was_sent() {
             select! { reactor; recv(answer) -> square => assert_eq!(square, Ok(n * n)) }
         }
         drop(to);
-        server.join().unwrap();
     });
 }
 

@@ -8,6 +8,8 @@ use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Inbox, Outbox, Reactor};
 use support::thread;
 
+pub use support::{aside, later};
+
 /// Runs `body` on a thread of its own and fails when it has not come back after ten minutes: a lost
 /// wake-up is a failure, not a hang.
 pub fn watched(body: impl FnOnce() + Send + 'static) {

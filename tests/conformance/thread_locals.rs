@@ -8,6 +8,7 @@ use pollmux::channel::{self, RecvTimeoutError, SendTimeoutError};
 use pollmux::{Reactor, select};
 
 use crate::common::ms;
+use crate::support::later;
 
 /// Runs its function when its thread ends.
 struct AtExit(RefCell<Option<Box<dyn FnOnce()>>>);
@@ -44,10 +45,7 @@ fn at_exit<R: Send + 'static>(
 #[test]
 fn a_select_in_a_thread_locals_destructor_waits_as_ever() {
     let (tx, rx) = channel::unbounded::<i32>();
-    let sender = thread::spawn(move || {
-        thread::sleep(ms(20));
-        tx.send(1).unwrap();
-    });
+    let _sender = later(ms(20), move || tx.send(1).unwrap());
     let work = move || assert_eq!(rx.recv(), Ok(1));
     let found = at_exit(work, || {
         let reactor = Reactor::new().ok()?;
@@ -57,7 +55,6 @@ fn a_select_in_a_thread_locals_destructor_waits_as_ever() {
         select! { reactor; recv(inbox) -> n => Some((quiet, n)) }
     });
     assert_eq!(found, Some((true, Ok(7))));
-    sender.join().unwrap();
 }
 
 /// crossbeam-channel tests/thread_locals.rs: use_while_exiting, for calls that wait without a

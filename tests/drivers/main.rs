@@ -490,11 +490,10 @@ fn a_rendezvous_with_another_thread_takes_place(new: New) {
     let reactor = new();
     let (tx, rx) = bounded(0);
     let inbox = reactor.register(rx).unwrap();
-    let sender = thread::spawn(move || (0..200).for_each(|n| tx.send(n).unwrap()));
+    let _sender = support::aside(move || (0..200).for_each(|n| tx.send(n).unwrap()));
     for n in 0..200 {
         select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
     }
-    sender.join().unwrap();
 }
 
 fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
@@ -506,7 +505,7 @@ fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
     let (remote, posted) = (reactor.remote(), reactor.timer().with_key(2));
     let id = posted.id();
     let (ask, asked) = std::sync::mpsc::channel();
-    let other = thread::spawn(move || {
+    let _other = support::aside(move || {
         for kind in asked {
             thread::sleep(Duration::from_micros(300)); // by then the loop sleeps
             match kind {
@@ -533,21 +532,18 @@ fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
         }
     }
     drop(ask);
-    other.join().unwrap();
 }
 
 fn a_timer_is_reset_and_stopped_from_another_thread(new: New) {
     let reactor = new();
     let (near, far) = (reactor.after(HOUR), reactor.after(HOUR));
     let (remote, near_id, far_id) = (reactor.remote(), near.id(), far.id());
-    let other = thread::spawn(move || {
-        thread::sleep(ms(1));
+    let _other = support::later(ms(1), move || {
         remote.stop(far_id).unwrap();
         remote.reset(near_id, ms(1)).unwrap();
     });
     select! { reactor; recv(near) -> _ => {}, recv(far) -> _ => panic!() }
     assert_eq!(far.deadline(), None);
-    other.join().unwrap();
 }
 
 // ---- In real time: fds.
@@ -970,7 +966,7 @@ fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
         }
         assert!(Time::now() >= due);
     }
-    let sender = thread::spawn(move || {
+    let _sender = support::aside(move || {
         for n in 0..150 {
             // so that the receiver sleeps, and is interrupted, at times
             thread::sleep(Duration::from_micros(n % 7 * 100));
@@ -980,7 +976,6 @@ fn signals_neither_shorten_a_wait_nor_swallow_a_wake_up(new: New) {
     for n in 0..150 {
         select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
     }
-    sender.join().unwrap();
 }
 
 fn the_end_of_a_child_arrives(new: New) {

@@ -1,11 +1,13 @@
 //! The helpers of the tests of pollmux: a process of its own for a test, watchdogs, virtual time, a
-//! driver that follows a script, counting values, a counting allocator, and a storm of signals.
+//! driver that follows a script, threads beside a test, counting values, a counting allocator, and a
+//! storm of signals.
 
 use std::any::Any;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod alloc;
+mod aside;
 mod cpu;
 mod driver;
 mod drops;
@@ -21,6 +23,7 @@ pub mod thread;
 mod time;
 
 pub use alloc::{allocates_nothing, allocations, bytes, frees};
+pub use aside::{Aside, aside, later};
 pub use cpu::{thread_cpu_time, timed};
 pub use driver::{Counting, Overheard, Script, overheard, scripted, scripted_reactor};
 pub use drops::{Counted, Drops, OnDrop};

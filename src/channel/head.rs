@@ -61,6 +61,7 @@ struct Span {
 const HOLES: usize = 6;
 
 /// The receiver's memory of the positions behind the head.
+#[derive(Default)]
 pub(super) struct Detour {
     /// Messages that were taken out of turn.
     taken: usize,
@@ -340,10 +341,6 @@ impl Written<'_> {
 }
 
 impl Detour {
-    pub(super) fn new() -> Detour {
-        Detour { taken: 0, ahead: 0, holes: [0; HOLES], len: 0 }
-    }
-
     /// The first written message of the span, and its ring.
     fn first_written(&mut self, reader: &Reader<'_>, span: &Span) -> Option<(u64, usize)> {
         let (head, end) = (span.head, behind(span.head, span.tail));
@@ -428,6 +425,21 @@ mod tests {
     use crate::channel::Target;
     use crate::wake::testing::party;
     use crate::wake::{Notify, Request};
+
+    #[test]
+    fn a_detour_remembers_only_holes() {
+        let (tail, head) = crate::channel::ends(Some(200));
+        let mut standing: Vec<_> = (0..3).map(|_| tail.begin()).collect();
+        for n in 0..100 {
+            tail.try_send(n).unwrap();
+            assert_eq!(head.try_recv(), Ok(n));
+        }
+        standing.remove(1).finish(100);
+        assert_eq!(head.try_recv(), Ok(100));
+        assert_eq!(head.try_recv(), Err(TryRecvError::Empty));
+        let detour = head.state().detour.lock();
+        assert_eq!((&detour.holes[..detour.len], detour.ahead), (&[0, 2][..], 103));
+    }
 
     #[test]
     fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {

@@ -225,7 +225,8 @@ impl Meeting {
         fence(Ordering::SeqCst);
         let list = self.list.try_lock();
         if list.is_some() {
-            self.asked.store(false, Ordering::SeqCst);
+            // Relaxed: whoever gives the list back next sees what we did with it.
+            self.asked.store(false, Ordering::Relaxed);
         }
         list
     }

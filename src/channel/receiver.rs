@@ -237,7 +237,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    #[cfg(all(loom, test))]
+    #[cfg(test)]
     pub(crate) fn state(&self) -> &Arc<State> {
         self.buffer().expect("a rendezvous has no state")
     }

@@ -204,7 +204,7 @@ impl<T> Registry<T> {
             drop(broom);
             drop(swept); // without the broom
             fence(Ordering::SeqCst);
-            if !self.asked.load(Ordering::SeqCst) {
+            if !self.asked.load(Ordering::Relaxed) {
                 return;
             }
         }

@@ -158,12 +158,12 @@ impl<T> Rendezvous<T> {
         }
         let here = Notify::of_thread();
         here.open_ticket();
-        here.sleep();
         let ticket = Ticket::issue(&here);
         let cell = self.values.put(value);
         let mut nap = Nap::default();
         let mut offer = None;
         loop {
+            here.sleep();
             // A nap is due while another sender stands still with the list.
             offer = offer.or_else(|| self.meeting.offer(&here, Some(cell)));
             fence(Ordering::SeqCst);
@@ -188,7 +188,6 @@ impl<T> Rendezvous<T> {
             let limit = if offer.is_some() { None } else { Instant::now().checked_add(nap.next()) };
             here.park([deadline, limit].into_iter().flatten().min());
             here.awake();
-            here.sleep();
         }
     }
 

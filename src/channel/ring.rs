@@ -53,7 +53,8 @@ pub(super) struct Slot<T> {
 #[repr(C)]
 pub(super) struct Ring {
     mask: u64,
-    /// The first position in this ring; `NOWHERE` until it was claimed.
+    /// The first position in this ring; `NOWHERE` until it was claimed, and in a channel's first
+    /// ring.
     pub(super) start: AtomicU64,
     #[cfg(all(loom, test))]
     born: crate::sync::Born,
@@ -90,7 +91,7 @@ pub(super) struct Rings {
     above: Box<[AtomicPtr<Ring>]>,
     shape: Shape,
     /// The highest level whose ring never shrinks.
-    kept: usize,
+    pub(super) kept: usize,
 }
 
 impl Shape {
@@ -137,7 +138,7 @@ impl Rings {
         let none = || AtomicPtr::new(ptr::null_mut());
         Rings {
             reading: AtomicUsize::new(0),
-            first: AtomicPtr::new(Rings::allocate(shape, first, 0).as_ptr()),
+            first: AtomicPtr::new(Rings::allocate(shape, first).as_ptr()),
             above: std::iter::repeat_with(none).take(above).collect(),
             shape,
             kept: if above == 0 { usize::MAX } else { Rings::kept(&shape) },
@@ -151,11 +152,6 @@ impl Rings {
         } else {
             (1..LEVELS).take_while(|&level| is_small(level)).count()
         }
-    }
-
-    /// The highest level whose ring never shrinks.
-    pub(super) fn kept_level(&self) -> usize {
-        self.kept
     }
 
     /// Returns true if the ring that the receiver reads may shrink.
@@ -177,7 +173,7 @@ impl Rings {
 
     /// A ring with nothing in it. It asks for zeroed memory, which for many slots costs nothing
     /// until it is used.
-    fn allocate(shape: Shape, capacity: usize, start: u64) -> NonNull<Ring> {
+    fn allocate(shape: Shape, capacity: usize) -> NonNull<Ring> {
         assert!(
             capacity <= MAX_CAPACITY,
             "pollmux: a channel of {capacity} is more than the {MAX_CAPACITY} there can be"
@@ -196,7 +192,7 @@ impl Rings {
         unsafe {
             ring.write(Ring {
                 mask: len as u64 - 1,
-                start: AtomicU64::new(start),
+                start: AtomicU64::new(NOWHERE),
                 #[cfg(all(loom, test))]
                 born: crate::sync::Born::new(),
             });
@@ -260,7 +256,7 @@ impl Rings {
         if !place.load(Ordering::Acquire).is_null() {
             return;
         }
-        let ring = Rings::allocate(self.shape, FIRST_LEVEL << level, NOWHERE);
+        let ring = Rings::allocate(self.shape, FIRST_LEVEL << level);
         let (none, ours) = (ptr::null_mut(), ring.as_ptr());
         if place.compare_exchange(none, ours, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: allocated above, and nobody else has seen it.

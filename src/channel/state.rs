@@ -155,7 +155,7 @@ impl State {
             targets: Targets::new(),
             senders: AtomicUsize::new(1),
             room: Room::new(),
-            detour: Mutex::new(Detour::new()),
+            detour: Mutex::default(),
             usage: Mutex::new(Usage::new()),
             #[cfg(all(loom, test))]
             shrinks: false.into(),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::head::Head;
 use super::state::LEVEL;
 use super::tail::{Standing, Tail};
-use super::{bounded, ends, unbounded};
+use super::{Nap, bounded, ends, unbounded};
 use crate::sys::Time;
 
 /// So large that a ring of 128 slots may shrink.
@@ -131,7 +132,7 @@ proptest! {
             pair.apply(Op::Receive(1));
         }
         prop_assert!(pair.shrinks > 0);
-        prop_assert!(!pair.head.state().rings().is_large());
+        prop_assert_eq!(pair.ring(), 1, "64 slots of 520 bytes are kept");
         prop_assert_eq!(pair.head.state().rings().count(), 1);
     }
 }
@@ -163,6 +164,14 @@ fn a_ring_shrinks_past_a_sender_that_stands_still() {
     let left = pair.written.len() as u64;
     pair.apply(Op::Receive(left + 1));
     assert!(!pair.head.state().rings().is_large());
+}
+
+#[test]
+fn a_sleep_with_nothing_coming_is_no_nap() {
+    let (_tx, rx) = bounded::<u32>(1);
+    let mut nap = Nap::default();
+    rx.sleep(rx.state(), Some(Instant::now()), &mut nap);
+    assert_eq!(nap.next(), Nap::default().next());
 }
 
 #[test]

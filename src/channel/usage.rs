@@ -121,7 +121,7 @@ impl State {
     /// smaller one, also that one.
     pub(super) fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<Smaller<'_>>) {
         let (from, used) = (ring(word), behind(head, word & POSITION));
-        if from & LEVEL <= self.rings.kept_level() {
+        if from & LEVEL <= self.rings.kept {
             return (head, None);
         }
         let observation = self.observe(from, used);
@@ -132,7 +132,7 @@ impl State {
     /// Looks how long the ring has been nearly empty.
     #[cfg(not(all(loom, test)))]
     pub(super) fn observe(&self, ring: usize, used: u64) -> Observation {
-        let least = (slots(self.rings.kept_level()) / 8).max(1);
+        let least = (slots(self.rings.kept) / 8).max(1);
         match self.usage.try_lock() {
             Some(mut usage) => usage.look(ring, slots(ring), used, least),
             None => Observation { window: Some((2 * used).max(least)), enough: None },
@@ -149,14 +149,15 @@ impl State {
 
     /// A head that makes the ring look full when the window of the observation is used.
     pub(super) fn head_for(&self, ring: usize, head: u64, observation: Observation) -> u64 {
-        let back = observation.window.map_or(0, |window| slots(ring).saturating_sub(window));
+        let slots = slots(ring);
+        let back = slots.saturating_sub(observation.window.unwrap_or(slots));
         (head & POSITION).wrapping_sub(back) & POSITION
     }
 
     /// Makes a ring of at least so many slots on the other side, if that is smaller than this one,
     /// which is the tail's and read by the receiver. One thread at a time does that.
     pub(super) fn prepare_smaller(&self, from: usize, enough: u64) -> Option<Smaller<'_>> {
-        let kept = self.rings.kept_level();
+        let kept = self.rings.kept;
         let to = (kept..from & LEVEL).find(|&level| slots(level) >= enough)?;
         let guard = self.usage.try_lock()?;
         // Otherwise the other side may be in use. While we have the lock nobody goes there.

@@ -90,7 +90,7 @@ impl Handle {
                 slot.arm(limit.at);
             }
         }
-        Done { hook, slot, over: Cell::new(false), ends: Cell::new(0) }
+        Done { hook, slot, over: Cell::new(false), ends: Cell::default() }
     }
 
     #[track_caller]

@@ -521,7 +521,7 @@ fn more_are_ready_than_a_batch_holds_and_each_is_reported_once() {
 fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
     let reactor = support::build(Reactor::builder().poll_interval(Duration::ZERO));
     let (mut theirs, ours) = pair();
-    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let mut fd = reactor.fd(ours, Interest::READABLE).unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
     theirs.write_all(b"x").unwrap();
     let before = reactor.stats();
@@ -540,6 +540,11 @@ fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
     };
     assert!(readiness.is_readable());
     assert_eq!((reactor.stats() - before).polls, turns);
+    fd.read_exact(&mut [0]).unwrap();
+    would_block(fd.read(&mut [0]));
+    let before = reactor.stats();
+    select! { reactor; recv(fd) -> _ => panic!(), default => {} }
+    assert_eq!((reactor.stats() - before).polls, 1, "one look serves the whole turn");
 }
 
 #[test]

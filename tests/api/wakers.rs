@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use pollmux::{
     Events, Inbox, Reactor, Select, Sim, Time, channel,
@@ -369,6 +370,39 @@ fn a_sleep_is_ended_by_one_wake_up() {
         thread::scope(|scope| (0..50).for_each(|n| _ = scope.spawn(&news[n % news.len()])));
         assert_eq!(bed.calls(), 1, "a sleep that has ended needs no further wake-up");
     });
+}
+
+/// Gives news while the reactor sleeps.
+struct Speaker(Arc<Mutex<Vec<News>>>, Arc<Bed>);
+
+impl Hooks<Sim> for Speaker {
+    fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
+        if waiting.blocks() {
+            self.0.lock().unwrap().iter().for_each(|news| news());
+        }
+        waiting.by(sim)
+    }
+
+    fn waker(&self, _: &Sim) -> Arc<dyn Wake> {
+        self.1.clone()
+    }
+}
+
+/// Rule 14: the `select!` that has mentioned a channel asks for no wake-up after its sleep.
+#[test]
+fn what_no_select_mentions_ends_no_sleep() {
+    let (news, bed) = (Arc::<Mutex<Vec<News>>>::default(), Arc::<Bed>::default());
+    let driver = Hooked(Sim::new(), Speaker(news.clone(), bed.clone()));
+    let reactor = Reactor::with_driver(driver).unwrap();
+    let (tx, inbox) = reactor.channel::<u32>(100).unwrap();
+    let (notifier, notified) = reactor.notifier();
+    let tell: [News; 2] =
+        [Box::new(move || tx.send(1).unwrap()), Box::new(move || notifier.notify())];
+    news.lock().unwrap().extend(tell);
+    select! { reactor; recv(inbox) -> _ => {}, recv(notified) -> () => {} }
+    assert_eq!(bed.calls(), 1);
+    (0..10).for_each(|_| reactor.sleep_blocking(Duration::from_millis(1)).unwrap());
+    assert_eq!(bed.calls(), 1);
 }
 
 #[test]

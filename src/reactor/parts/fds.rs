@@ -70,12 +70,8 @@ const ENDS: Readiness =
 
 /// The part of `wanted` that is reported once: everything in one-shot mode, and the ends of a file
 /// that is neither read nor written.
-pub(crate) fn once_only(interest: Interest, mode: Mode, wanted: Readiness) -> Readiness {
-    match mode {
-        Mode::OneShot => wanted,
-        _ if interest.is_readable() || interest.is_writable() => Readiness::NONE,
-        _ => ENDS,
-    }
+pub(crate) fn once_only(mode: Mode, wanted: Readiness) -> Readiness {
+    if mode == Mode::OneShot { wanted } else { wanted & ENDS }
 }
 
 /// Returns the readiness that a user with this interest can act on.

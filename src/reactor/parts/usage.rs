@@ -66,3 +66,44 @@ pub(crate) struct Memory {
     /// The next turns look for it.
     pub(crate) untidy: Cell<bool>,
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::reactor::parts::{channels::Channels, fds::Fds};
+
+    #[test]
+    fn only_an_early_look_at_less_measures_anew() {
+        // After ms, of 800 parts: used now, and at most; is it measured anew?
+        let looks = [
+            (0, 10, 700, true),
+            (100, 30, 50, false),
+            (499, 10, 50, true),
+            (500, 10, 50, false),
+            (999, 40, 50, false),
+        ];
+        let mut measure = Measure::default();
+        for (ms, used, most, anew) in looks {
+            let (now, mut measured) = (Time::from_nanos(ms * 1_000_000), false);
+            assert_eq!(measure.look(now, (800, used), most, || measured = true), None);
+            assert_eq!(measured, anew, "after {ms} ms");
+        }
+        let end = Time::from_nanos(1_000_000_000);
+        assert_eq!(measure.look(end, (800, 10), 50, || ()), Some(100));
+    }
+
+    #[test]
+    fn lists_shrink_to_what_is_registered() {
+        let mut channels = Channels { registered: 2 * FEW, ..Channels::default() };
+        channels.unasked.reserve(9 * FEW);
+        channels.unsure.reserve(9 * FEW);
+        channels.marked.reserve(9 * FEW);
+        channels.shrink();
+        let Channels { unasked, unsure, marked, .. } = channels;
+        let fds = Fds::new(LONG);
+        fds.told.borrow_mut().reserve(9 * FEW);
+        fds.shrink();
+        let left = [unasked.capacity(), unsure.capacity(), marked.capacity()];
+        assert_eq!((left, fds.told.borrow().capacity()), ([2 * FEW; 3], FEW));
+    }
+}

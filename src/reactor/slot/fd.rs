@@ -20,7 +20,7 @@ impl Slot {
         mode: Mode,
     ) -> io::Result<()> {
         let wanted = wanted(interest);
-        let once_only = once_only(interest, mode, wanted);
+        let once_only = once_only(mode, wanted);
         let watched = self.start_registration(wanted, once_only, |driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             // Reported again and again, in level mode, it would keep a loop awake that does not ask
@@ -169,7 +169,7 @@ impl Slot {
     pub(crate) fn want(&self, interest: Interest, mode: Mode) {
         let fd = self.fd_record();
         let wanted = wanted(interest);
-        fd.want(wanted, once_only(interest, mode, wanted));
+        fd.want(wanted, once_only(mode, wanted));
         if fd.is_ready() {
             self.make_ready();
             self.progressed();

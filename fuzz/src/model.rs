@@ -41,6 +41,8 @@ pub struct Alarm {
     running: bool,
     /// The batch of closures that has armed it, if it was one of this operation.
     inside: Option<u64>,
+    /// When it was armed last.
+    armed: u64,
     /// The last operation that found it due.
     found: u64,
     /// Stopped, reset or taken so often.
@@ -144,8 +146,9 @@ struct Turn {
     until: u64,
     /// Inside a closure: this one runs none.
     nested: bool,
-    /// Called since the time moved, or since a batch began with nothing ready.
-    called: Vec<usize>,
+    /// Called since the time moved, or since a batch began with nothing ready; or since the time of
+    /// the call was over: these are not called again. With the time of each call.
+    called: Vec<(usize, u64)>,
     /// When the batch under way began: what comes to be due in it is the next batch's.
     since: u64,
     /// The same, but posts that took their time have moved it.
@@ -155,6 +158,17 @@ struct Turn {
     /// A post has run: a second batch may follow in one turn.
     posts: bool,
     operation: u64,
+}
+
+impl Turn {
+    fn has_called(&self, i: usize) -> bool {
+        self.called.iter().any(|&(called, _)| called == i)
+    }
+
+    /// Another look, in which all may be called again that were called before the end.
+    fn may_call_again(&mut self) {
+        self.called.retain(|&(_, at)| at >= self.until);
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -222,6 +236,7 @@ impl Model {
         self.arms += 1;
         let inside = (self.depth > 0).then_some(self.batch);
         let alarm = &mut self.alarms[i];
+        alarm.armed = self.now;
         (alarm.seq, alarm.last, alarm.inside, alarm.found) = (self.arms, at, inside, 0);
         alarm.changes += 1;
         alarm.deadline.replace(at).is_some()
@@ -558,7 +573,7 @@ impl Model {
         let (found, now) = (self.is_found()?, self.now);
         self.with_turn(|turn| {
             if !found && (now < turn.until || turn.since < turn.until) {
-                turn.called.clear();
+                turn.may_call_again();
                 (turn.since, turn.fresh) = (now, true);
             }
             turn.posts = true;
@@ -581,10 +596,12 @@ impl Model {
     fn owed(&self) -> Option<usize> {
         let turn = self.turns.last()?;
         let since = Some(turn.since);
-        let called = |i: &usize| turn.called.contains(i);
+        let called = |i: &usize| turn.has_called(*i);
         (0..ALARMS).filter(|&i| Model::is_callback(i)).filter(|i| !called(i)).find(|&i| {
             let due = self.is_due(i) && self.alarms[i].deadline <= since;
-            due && self.alarms[i].inside.is_none_or(|batch| batch < self.batch)
+            // A closure that arms it when the time is over arms it for the next turn.
+            let is_next = self.alarms[i].armed >= turn.until;
+            due && self.alarms[i].inside.is_none_or(|batch| batch < self.batch && !is_next)
         })
     }
 
@@ -606,11 +623,10 @@ impl Model {
             if let Some(owed) = self.owed().filter(|_| !self.turns.iter().any(|turn| turn.fresh)) {
                 fail!("a batch is over, and callback {owed} was due");
             }
-            let (found, turn) = (self.is_found()?, self.turn()?.clone());
-            if found || (turn.until <= self.now && turn.since >= turn.until) {
-                ensure!(turn.posts || !found, "callback {i} is the next turn's: a case is ready");
+            if self.is_found()? {
+                ensure!(self.turn()?.posts, "callback {i} is the next turn's: a case is ready");
             } else {
-                self.with_turn(|turn| turn.called.clear());
+                self.with_turn(Turn::may_call_again);
             }
             self.batch += 1;
             let now = self.now;
@@ -621,7 +637,7 @@ impl Model {
                 }
             });
         }
-        ensure!(!self.turn()?.called.contains(&i), "callback {i} was called twice in one turn");
+        ensure!(!self.turn()?.has_called(i), "callback {i} was called twice in one turn");
         let rank = |alarm: &Alarm| (alarm.deadline, alarm.seq);
         for j in (0..ALARMS).filter(|&j| Model::is_callback(j) && j != i && self.is_due(j)) {
             let (mine, other) = (&self.alarms[i], &self.alarms[j]);
@@ -641,7 +657,8 @@ impl Model {
         alarm.fired += 1;
         alarm.changes += 1;
         alarm.running = true;
-        self.with_turn(|turn| turn.called.push(i));
+        let now = self.now;
+        self.with_turn(|turn| turn.called.push((i, now)));
         self.depth += 1;
         self.calls += 1;
         Ok(())

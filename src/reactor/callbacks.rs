@@ -50,6 +50,8 @@ pub(super) enum Again {
     Yes,
     /// One that was armed with zero meanwhile is the next turn's.
     No,
+    /// The time is over since then: one that was called since then is the next turn's.
+    Before(Time),
 }
 
 /// Clears the flag of a batch that is over, also by a panic, and leaves the rest to the next turn.
@@ -150,7 +152,7 @@ impl Core {
                 self.count_round(there);
             }
             add(&self.counters.called, 1);
-            self.callbacks.in_turn.borrow_mut().1.push(running.token);
+            self.callbacks.in_turn.borrow_mut().1.push((running.token, self.clock.now()));
             if let Some(call) = &mut running.call {
                 call(&firing);
             }
@@ -176,11 +178,16 @@ impl Core {
     /// again: the first tokens of `called_now`, sorted then.
     fn begin_batch(&self, again: Again) -> usize {
         let (turn, called) = &mut *self.callbacks.in_turn.borrow_mut();
-        if again == Again::Yes || *turn != self.counters.turns.get() {
-            called.clear();
-            called.shrink_to(self.callbacks.batch.saturating_mul(4));
+        let this = self.counters.turns.get();
+        let is_same = std::mem::replace(turn, this) == this;
+        match again {
+            Again::No if is_same => {}
+            Again::Before(end) if is_same => called.retain(|&(_, at)| at >= end),
+            _ => {
+                called.clear();
+                called.shrink_to(self.callbacks.batch.saturating_mul(4));
+            }
         }
-        *turn = self.counters.turns.get();
         called.sort_unstable();
         called.len()
     }
@@ -197,7 +204,8 @@ impl Core {
         let table = &mut *self.table.borrow_mut();
         let Some(slot) = table.callbacks.first() else { return false };
         let token = table.slots.chunk(slot).token(slot);
-        let was_called = self.callbacks.in_turn.borrow().1[..n].binary_search(&token).is_ok();
+        let called = &self.callbacks.in_turn.borrow().1[..n];
+        let was_called = called.binary_search_by_key(&token, |&(token, _)| token).is_ok();
         if was_called {
             table.callbacks.rotate(&table.slots, 1);
         }

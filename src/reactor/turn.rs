@@ -68,19 +68,19 @@ impl Core {
     /// each callback that is due has been called once.
     #[inline(never)]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
-        let over = until.is_some_and(|until| self.clock.is_due(until.as_nanos()));
-        if over {
-            self.look_at_last()
-        } else {
-            self.look()
+        let end = until.filter(|until| self.clock.is_due(until.as_nanos()));
+        match end {
+            Some(end) => self.look_at_last(end),
+            None => self.look(),
         }
-        over
+        end.is_some()
     }
 
-    /// [`look`](Self::look) at the end of the time: each callback that is due is called once.
+    /// [`look`](Self::look) when the time is over: each callback that is due, and that the turn has
+    /// not called since `end`, is called once.
     #[cold]
     #[inline(never)]
-    pub(super) fn look_at_last(self: &Rc<Core>) {
+    pub(super) fn look_at_last(self: &Rc<Core>, end: Time) {
         if self.callbacks.live.get() == 0 {
             return self.look();
         }
@@ -88,7 +88,7 @@ impl Core {
         self.expire_all();
         if self.turn_work.get() || self.notify.is_posted() {
             self.poll_fds();
-            if self.run_batch(usize::MAX, Again::Yes) {
+            if self.run_batch(usize::MAX, Again::Before(end)) {
                 self.settle_behind();
             }
         }
@@ -290,9 +290,9 @@ impl Core {
         publish: impl FnOnce(&mut BeforeSleep<'_>) -> io::Result<()>,
         recheck: impl Fn() -> bool,
     ) -> io::Result<Blocked> {
-        if until.is_some_and(|until| self.clock.is_due(until.as_nanos())) {
+        if let Some(end) = until.filter(|until| self.clock.is_due(until.as_nanos())) {
             // The last look may have been long before that.
-            self.look_at_last();
+            self.look_at_last(end);
             return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
         }
         if self.timers.next_due.get() != self.timers.cleaned_for.get() || self.clock.is_virtual() {

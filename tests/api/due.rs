@@ -394,6 +394,55 @@ fn at_the_end_of_a_timeout_callbacks_run_once() {
 }
 
 #[test]
+fn a_callback_called_after_the_end_runs_once() {
+    /// The call that takes until after the end, before the callback in question.
+    #[derive(Clone, Copy, Debug)]
+    enum Slow {
+        Post,
+        Posts,
+        Callback,
+    }
+    let ways: [fn(&Reactor); 4] = [
+        |reactor| reactor.sleep_blocking(ms(2)).unwrap(),
+        |reactor| select! { reactor; recv(never::<()>()) -> _ => {}, default(ms(2)) => {} },
+        |reactor| reactor.wait_timeout(&mut Events::with_capacity(1), ms(2)).unwrap(),
+        |reactor| {
+            let idle = reactor.timer();
+            let mut set = Select::new(reactor);
+            set.recv(&idle);
+            assert!(set.wait_timeout(ms(2)).unwrap().is_none());
+        },
+    ];
+    for slow in [Slow::Post, Slow::Posts, Slow::Callback] {
+        for (way, wait) in ways.iter().enumerate() {
+            let (_sim, reactor) = simulated();
+            let _slow = match slow {
+                Slow::Callback => {
+                    Some(reactor.call_after(ms(0), |cx| cx.sleep_blocking(ms(3)).unwrap()))
+                }
+                Slow::Post | Slow::Posts => {
+                    let remote = reactor.remote();
+                    remote.post(|handle| handle.sleep_blocking(ms(3)).unwrap()).unwrap();
+                    if let Slow::Posts = slow {
+                        remote.post(|_| {}).unwrap();
+                    }
+                    None
+                }
+            };
+            let count = Rc::new(Cell::new(0));
+            let counted = count.clone();
+            let call = reactor.call_after(ms(0), move |cx| {
+                counted.set(counted.get() + 1);
+                cx.reset(ms(0));
+            });
+            wait(&reactor);
+            assert_eq!(count.get(), 1, "{slow:?}, way {way}");
+            assert_eq!(call.deadline(), Some(Time::ZERO + ms(3)), "{slow:?}, way {way}");
+        }
+    }
+}
+
+#[test]
 fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     fn busy() -> (Sim, Reactor, Rc<Cell<u32>>) {
         let (sim, reactor) = simulated();

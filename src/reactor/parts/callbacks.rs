@@ -11,8 +11,9 @@ pub(crate) struct Callbacks {
     pub(crate) live: Cell<usize>,
     /// A closure runs.
     pub(crate) running: Cell<bool>,
-    /// The last turn that has called callbacks, and the tokens of its last batch.
-    pub(crate) in_turn: RefCell<(u64, Vec<u64>)>,
+    /// The last turn that has called callbacks. The tokens of its last batch, with the time of each
+    /// call as the turn had read the clock.
+    pub(crate) in_turn: RefCell<(u64, Vec<(u64, Time)>)>,
     /// An instant of a virtual clock, the rounds of callbacks that were run at it, and how many
     /// callbacks the last round still has.
     pub(crate) instant: Cell<(Time, u32, usize)>,

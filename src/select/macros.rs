@@ -12,6 +12,7 @@
 ///     recv(source) -> pattern => expression,
 ///     // the result: Ok(()), or the value when the receiver is gone
 ///     send(outbox, value) -> pattern => expression,
+///     recv(source, if condition) -> pattern => expression, // also send(outbox, value, if ..)
 ///     default => expression,    // optional: runs when nothing is ready; or
 ///     default(timeout) => expression,   // when nothing was ready for so long
 ///     error -> pattern => expression,   // optional: the driver failed; without it that is a panic
@@ -24,8 +25,12 @@
 /// `Result<T, RecvError>`, an `Option` what its inside gives. An outbox is a registered
 /// [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only
 /// when the case has been chosen and there is room for it; a panic, `?`, `break` or `return` in it
-/// gives the room back. Source expressions and the timeout are evaluated once, in order, before
-/// anything is waited for. There may be up to 32 sources and outboxes.
+/// gives the room back. Source expressions, conditions and the timeout are evaluated once, in
+/// order, before anything is waited for. There may be up to 32 sources and outboxes.
+///
+/// A case with a condition takes part if the condition is true. Otherwise the source is not
+/// touched, though its expression is evaluated, as in tokio: a source that may be absent is an
+/// `Option`.
 ///
 /// The value of the `select!` is that of the arm. Arms are ordinary code in the function around:
 /// `break`, `continue`, `return` and `?` work, and an arm may reset the very ticker it fired on,
@@ -125,79 +130,96 @@ macro_rules! __select {
         }
     };
 
+    // An expression cannot begin with `let`, and the forms below would stop at it.
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($source:expr, if let $($_:tt)*) $($rest:tt)*) => {
+        $crate::__select!(@if_let)
+    };
+    (
+        @case $head:tt $s:tt $a:tt $d:tt $e:tt
+        send($outbox:expr, $value:expr, if let $($_:tt)*) $($rest:tt)*
+    ) => {
+        $crate::__select!(@if_let)
+    };
+    (@if_let) => {
+        $crate::__private::compile_error!(
+            "the condition of a case is an expression of type bool, such as `if matches!(value, \
+             pattern)`: `if let` binds names that the case could not use when it is off"
+        )
+    };
+
     // A case. An arm in braces is taken as tokens: `block` would also begin with, and then refuse,
     // an expression that is a fragment of another macro. A comma may follow; behind an arm that is
     // no block it must. The last form is for a block that is a fragment of another macro.
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
+        recv($source:expr $(, if $if:expr)? $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e
+            @case $head [$($s)* (recv $source $(, $if)?)] [$($a)* (recv $pat => { $($arm)* })] $d $e
             $($($rest)*)?
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        recv($source:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
+        recv($source:expr $(, if $if:expr)? $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => { $($arm)* })] $d $e
+            @case $head [$($s)* (recv $source $(, $if)?)] [$($a)* (recv $pat => { $($arm)* })] $d $e
             $($rest)+
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        recv($source:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
+        recv($source:expr $(, if $if:expr)? $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e
+            @case $head [$($s)* (recv $source $(, $if)?)] [$($a)* (recv $pat => $arm)] $d $e
             $($($rest)*)?
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        recv($source:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
+        recv($source:expr $(, if $if:expr)? $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (recv $source)] [$($a)* (recv $pat => $arm)] $d $e
+            @case $head [$($s)* (recv $source $(, $if)?)] [$($a)* (recv $pat => $arm)] $d $e
             $($rest)+
         )
     };
 
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
             $($($rest)*)?
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
             $($rest)+
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => $arm)] $d $e
             $($($rest)*)?
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox)] [$($a)* (send ($value) $pat => $arm)] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => $arm)] $d $e
             $($rest)+
         )
     };
@@ -231,6 +253,12 @@ macro_rules! __select {
     };
 
     // None of these forms.
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt $how:ident $case:tt -> $pat:pat if $($rest:tt)*) => {
+        $crate::__private::compile_error!(
+            "a case has no `if` behind its pattern: write recv(source, if condition) -> item => .. \
+             or send(outbox, value, if condition) -> result => .."
+        )
+    };
     (@case $head:tt $s:tt $a:tt { $($d:tt)+ } $e:tt default $($rest:tt)*) => {
         $crate::__private::compile_error!("a select! has at most one default case")
     };
@@ -283,6 +311,12 @@ macro_rules! __select {
     };
     (@tuple [(send $outbox:expr) $($rest:tt)*]) => {
         ($crate::__private::send(&$outbox), $crate::__select!(@tuple [$($rest)*]))
+    };
+    (@tuple [($how:ident $source:expr, $if:expr) $($rest:tt)*]) => {
+        (
+            $crate::__private::only_if($crate::__private::$how(&$source), $if),
+            $crate::__select!(@tuple [$($rest)*]),
+        )
     };
 
     (@arms $picked:ident []) => { match $picked {} };

@@ -23,7 +23,9 @@ use crate::wake::Request;
 /// The names in the macro's expansion. Not for use by hand.
 #[doc(hidden)]
 pub mod private {
-    pub use super::{AnyCases, Cases, Impossible, Pick, fail, now, recv, send, until, wait};
+    pub use super::{
+        AnyCases, Cases, Impossible, Pick, fail, now, only_if, recv, send, until, wait,
+    };
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
     pub use core::{compile_error, concat, stringify};
@@ -51,6 +53,12 @@ pub fn send<'a, T: 'a>(
     outbox: impl Outgoing<'a, Message = T>,
 ) -> impl Source<Item = Chosen<'a, T>> {
     Sending::new(outbox)
+}
+
+/// A case with a condition: without a source if that is false.
+#[inline(always)]
+pub fn only_if<S: Source>(source: S, condition: bool) -> Option<S> {
+    condition.then_some(source)
 }
 
 /// The end of the nested cases, behind the last one.

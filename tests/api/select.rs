@@ -501,6 +501,77 @@ fn a_select_whose_sources_are_all_none_blocks() {
 }
 
 #[test]
+fn a_case_whose_condition_is_false_takes_no_part() {
+    let (sim, reactor) = simulated();
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    let (there, rx) = channel::bounded(1);
+    let outbox = reactor.register(there).unwrap();
+    // For both values of both conditions, at random and in order: both cases are ready.
+    for (receives, sends, round) in [false, true].into_iter().flat_map(|receives| {
+        [false, true].into_iter().flat_map(move |sends| (0..20).map(move |n| (receives, sends, n)))
+    }) {
+        let _ = tx.try_send(7);
+        let done = if round % 2 == 0 {
+            select! { reactor;
+                recv(inbox, if receives) -> got => got.map(|got| ("recv", got)).unwrap(),
+                send(outbox, round, if sends) -> sent => { sent.unwrap(); ("send", round) }
+                default => ("none", 0),
+            }
+        } else {
+            select! { reactor;
+                biased;
+                send(outbox, round, if sends,) -> sent => sent.map(|()| ("send", round)).unwrap(),
+                recv(inbox, if receives,) -> got => ("recv", got.unwrap()),
+                default(secs(1)) => ("none", 0),
+            }
+        };
+        match done {
+            ("recv", got) => assert!(receives && got == 7),
+            ("send", sent) => assert!(sends && rx.try_recv() == Ok(sent)),
+            _ => assert!(!receives && !sends),
+        }
+    }
+    assert_eq!(sim.now(), at(10), "ten timeouts");
+}
+
+#[test]
+fn a_source_whose_condition_is_false_is_evaluated_and_not_touched() {
+    struct Untouched;
+    impl Source for Untouched {
+        type Item = ();
+        fn is_ready(&self) -> bool {
+            unreachable!()
+        }
+        fn try_take(&self) -> Option<()> {
+            unreachable!()
+        }
+        fn belongs_to(&self, _: &pollmux::Handle) -> bool {
+            unreachable!()
+        }
+    }
+    let (sim, reactor) = simulated();
+    let order = RefCell::new(Vec::new());
+    let told = |n| {
+        order.borrow_mut().push(n);
+        n
+    };
+    select! { reactor;
+        recv({ told(1); Untouched }, if told(2) > 2) -> () => unreachable!(),
+        recv(Untouched, if matches!(told(3), 4..)) -> () => unreachable!(),
+        default(secs(told(4))) => {}
+    }
+    assert_eq!((order.into_inner(), sim.now()), (vec![1, 2, 3, 4], at(4)));
+    // A value that is not sent is not evaluated, and neither is it sent later.
+    let (tx, rx) = channel::bounded(1);
+    let outbox = reactor.register(tx).unwrap();
+    select! { reactor;
+        send(outbox, unreachable!(), if false) -> _ => {}
+        default => {}
+    }
+    assert_eq!(rx.try_recv(), Err::<(), _>(channel::TryRecvError::Empty));
+}
+
+#[test]
 fn a_source_can_come_and_go() {
     let _dog = dog();
     let (sim, reactor) = simulated();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// (name, the inside of `main` behind the preamble, what the compiler must say)
-const WRONG: [(&str, &str, &str); 34] = [
+const WRONG: [(&str, &str, &str); 38] = [
     ("no_reactor", "select! { recv(inbox) -> _x => {} }", "a select! begins with the reactor"),
     ("nothing", "select! { reactor; }", "a select! needs at least one case"),
     ("no_item", "select! { reactor; recv(inbox) => {} }", "a recv case names what it receives"),
@@ -63,6 +63,26 @@ const WRONG: [(&str, &str, &str); 34] = [
         "no_comma_behind_a_send",
         "select! { reactor; send(outbox, 1) -> x => drop(x) recv(inbox) -> _x => {} }",
         "a comma stands behind an arm without braces",
+    ),
+    (
+        "if_let",
+        "select! { reactor; recv(inbox, if let Some(_) = Some(1)) -> _x => {} }",
+        "`if let` binds names that the case could not use",
+    ),
+    (
+        "if_let_of_a_send",
+        "select! { reactor; send(outbox, 1, if let Some(_) = Some(1)) -> _x => {} }",
+        "`if let` binds names that the case could not use",
+    ),
+    (
+        "a_guard_behind_the_pattern",
+        "select! { reactor; recv(inbox) -> _x if true => {} default => {} }",
+        "write recv(source, if condition)",
+    ),
+    (
+        "a_guard_of_a_send_behind_the_pattern",
+        "select! { reactor; send(outbox, 1) -> _x if true => {} }",
+        "send(outbox, value, if condition)",
     ),
     ("not_a_source", "let five = 5; select! { reactor; recv(five) -> _x => {} }", NO_SOURCE),
     ("a_receiver", "select! { reactor; recv(bare_rx) -> _x => {} }", "reactor.register(rx)?"),

@@ -5,11 +5,11 @@
 //! if a test fails, or hangs twice, the second time with four times the limit. A survivor that
 //! `survivors.txt` does not know fails the run. One that a model kills counts as killed.
 //!
-//! `--list` only lists. `--only TEXT`, several times, takes mutants with TEXT in
-//! their names. `--minutes M` stops
-//! after M minutes, `--seed S` shuffles the mutants, `--jobs J` runs J at a time. `--loom` runs the
-//! loom models that take 20 s at most, for the mutants of orderings and fences, or those of
-//! `--only`. There a hang kills nothing: a weaker ordering has more interleavings.
+//! `--list` only lists. `--only TEXT`, any number of times, takes mutants with TEXT in their names.
+//! `--minutes M` stops after M minutes, `--seed S` shuffles the mutants, `--jobs J` runs J at a
+//! time. `--loom` runs the loom models that take 20 s at most, for the mutants of orderings and
+//! fences, or those of `--only`. There a hang kills nothing: a weaker ordering has more
+//! interleavings.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;

@@ -16,6 +16,7 @@ mod notifier;
 mod os_timer;
 mod permits;
 mod poller;
+mod promises;
 mod regressions;
 mod remote;
 mod scale;

@@ -6,6 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use support::sections;
+
 /// The documents, from the root of the repository.
 const DOCUMENTS: [&str; 10] = [
     "README.md",
@@ -204,19 +206,7 @@ fn every_rule_has_a_test() {
 
 /// The headings that name no test in their section, of those that begin with `###`.
 fn sections_without_tests(document: &str, text: &str) -> Vec<String> {
-    let mut sections: Vec<(&str, bool)> = Vec::new();
-    for line in text.lines() {
-        if let Some(heading) = line.strip_prefix("### ") {
-            sections.push((heading, false));
-        } else if line.starts_with("## ") {
-            sections.push(("", true));
-        } else if let (Some(quoted), Some(section)) =
-            (line.strip_prefix("- `"), sections.last_mut())
-        {
-            section.1 |= quoted.strip_suffix('`').is_some_and(|test| named_test(test).is_some());
-        }
-    }
-    let without = sections.iter().filter(|(_, is_tested)| !is_tested);
+    let without = sections(text).into_iter().filter(|(_, tests)| tests.is_empty());
     without.map(|(heading, _)| format!("{document}: no test holds \"{heading}\"")).collect()
 }
 
@@ -224,7 +214,7 @@ fn sections_without_tests(document: &str, text: &str) -> Vec<String> {
 fn every_promise_and_bound_names_a_test() {
     for (document, least) in [("docs/PROMISES.md", 15), ("SECURITY.md", 12)] {
         let text = read(document);
-        let headings = text.lines().filter(|line| line.starts_with("### ")).count();
+        let headings = sections(&text).len();
         assert!(headings >= least, "{document} has {headings} sections");
         assert_eq!(sections_without_tests(document, &text), Vec::<String>::new());
     }

@@ -18,6 +18,7 @@ mod fds;
 mod hooks;
 mod process;
 mod random;
+mod sections;
 pub mod storm;
 pub mod thread;
 mod time;
@@ -36,6 +37,7 @@ pub use fds::{allow_fds, set_fd_limit, set_nonblocking};
 pub use hooks::{Hooked, Hooks, OnWait, Waiting, on_wait};
 pub use process::{Watchdog, again, close, dog, go_on_alone, no_births, spawn, test_name};
 pub use random::Random;
+pub use sections::sections;
 pub use storm::Storm;
 pub use time::{
     Bell, HOUR, at, keys, ms, ready_keys, secs, simulated, simulated_from, sleep, sometimes, turn,

@@ -17,8 +17,8 @@ use pollmux::{
 };
 
 use support::{
-    Drops, HOUR, allocates_nothing, allocations, at, dog, ms, panics_with, ready_keys,
-    scripted_reactor, simulated, turn,
+    Drops, HOUR, allocates_nothing, allocations, at, dog, ms, panics_with, ready_keys, scripted,
+    simulated, turn,
 };
 
 /// What was called, in order.
@@ -492,7 +492,8 @@ fn a_callback_may_make_sources_and_other_callbacks() {
 #[test]
 fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
     for (name, wait) in WAITS.into_iter().filter(|(name, _)| *name != "polling") {
-        let (_, reactor, script) = scripted_reactor();
+        let (driver, script) = scripted(&pollmux::Sim::new());
+        let reactor = Reactor::with_driver(driver).unwrap();
         let log = Log::new();
         let (note, sleeps) = (log.clone(), script.clone());
         let _nesting = reactor.call_after(ms(1), move |cx| {

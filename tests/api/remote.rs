@@ -19,7 +19,7 @@ use pollmux::{
 
 use support::{
     HOUR, Random, allocates_nothing, at, dog, keys, ms, panics_with, ready_keys, rounds, scripted,
-    scripted_reactor, simulated, turn,
+    simulated, turn,
 };
 
 /// What posts have noted, in order.
@@ -210,7 +210,7 @@ fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_
 
 #[test]
 fn many_posts_during_one_sleep_cost_one_wake_up() {
-    let (_, reactor, script) = scripted_reactor();
+    let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
     // Before a sleep: none is needed.
     log.post(&remote, 0);
@@ -435,7 +435,7 @@ fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes
 #[test]
 fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
     let _dog = dog();
-    let (_, reactor, script) = scripted_reactor();
+    let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
     for n in 0..3 {
         let (note, asker) = (log.clone(), remote.clone());
@@ -662,7 +662,7 @@ fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
 
 #[test]
 fn a_wake_before_the_wait_ends_the_next_one_and_no_other() {
-    let (sim, reactor, script) = scripted_reactor();
+    let (sim, reactor, script) = support::scripted_reactor();
     let (remote, timer) = (reactor.remote(), reactor.after(ms(5)));
     let mut events = Events::with_capacity(4);
     for _ in 0..3 {
@@ -696,7 +696,7 @@ fn a_wake_with_something_ready_reports_that() {
 
 #[test]
 fn a_wake_ends_no_sleep_blocking_and_no_timeout() {
-    let (sim, reactor, script) = scripted_reactor();
+    let (sim, reactor, script) = support::scripted_reactor();
     for _ in 0..2 {
         let remote = reactor.remote();
         script.on_sleep(move || {
@@ -713,7 +713,7 @@ fn a_wake_ends_no_sleep_blocking_and_no_timeout() {
 
 #[test]
 fn a_wake_ends_a_wait_inside_a_callback() {
-    let (_, reactor, script) = scripted_reactor();
+    let (_, reactor, script) = support::scripted_reactor();
     let remote = reactor.remote();
     let waker = remote.clone();
     script.on_sleep(move || {

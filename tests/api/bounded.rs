@@ -947,7 +947,7 @@ fn the_memory_of_dropped_sources_shrinks() {
             let (sim, reactor) = simulated();
             let kept = reactor.after(HOUR * 2);
             let before = live();
-            let sources = make(&reactor, BURST);
+            let sources = make(&reactor, support::rounds(BURST / 4));
             let height = live();
             drop(sources);
             pass(&sim, &reactor);

@@ -491,8 +491,7 @@ fn a_callback_may_make_sources_and_other_callbacks() {
 #[test]
 fn a_select_inside_a_callback_calls_none_and_does_not_spin() {
     for (name, wait) in WAITS.into_iter().filter(|(name, _)| *name != "polling") {
-        let sim = pollmux::Sim::new();
-        let (driver, script) = scripted(&sim);
+        let (driver, script) = scripted(&pollmux::Sim::new());
         let reactor = Reactor::with_driver(driver).unwrap();
         let log = Log::new();
         let (note, sleeps) = (log.clone(), script.clone());

@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pollmux::{Events, Reactor, Select, Sim, Source, Time, Timer, never, select};
-use support::{ms, simulated};
+use pollmux::{CallbackContext, Events, Reactor, Select, Sim, Source, Time, Timer, never, select};
+use support::{ms, simulated, turn};
 
 /// A reactor, its clock, and what keeps the stale entries there.
 struct Spoilt {
@@ -43,6 +43,19 @@ impl Spoilt {
             };
         }
     }
+}
+
+/// A callback that counts its calls, and the count.
+fn counting(again: bool) -> (Rc<Cell<u32>>, impl FnMut(&CallbackContext<'_>) + 'static) {
+    let count = Rc::new(Cell::new(0));
+    let counter = count.clone();
+    let call = move |cx: &CallbackContext<'_>| {
+        counter.set(counter.get() + 1);
+        if again {
+            cx.reset(Duration::ZERO);
+        }
+    };
+    (count, call)
 }
 
 #[test]
@@ -110,9 +123,7 @@ fn try_recv_and_try_wait_find_a_due_timer() {
         let s = spoilt(by, n);
         let due = s.reactor.after(ms(2)).with_key(7);
         s.sim.advance(ms(10));
-        let mut events = Events::with_capacity(4);
-        s.reactor.try_wait(&mut events).unwrap();
-        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
+        assert_eq!(support::ready_keys(&s.reactor), [7]);
         assert!(due.try_take().is_some());
 
         let s = spoilt(by, n);
@@ -122,8 +133,7 @@ fn try_recv_and_try_wait_find_a_due_timer() {
 
         let s = spoilt(by, n);
         let due = s.reactor.after(ms(2)).with_key(7);
-        s.reactor.wait_timeout(&mut events, ms(2)).unwrap();
-        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [7]);
+        assert_eq!(support::wait_keys_for(&s.reactor, ms(2)), [7]);
         assert!(due.try_take().is_some());
     }
 }
@@ -226,44 +236,31 @@ fn a_context_deadline_is_found_when_due() {
         let (context, _canceller) = s.reactor.context().with_timeout(ms(2));
         let done = s.reactor.done(&context).with_key(3);
         s.sim.advance(ms(10));
-        let mut events = Events::with_capacity(4);
-        s.reactor.try_wait(&mut events).unwrap();
-        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [3]);
+        assert_eq!(support::ready_keys(&s.reactor), [3]);
         drop(done);
     }
 }
 
 #[test]
 fn a_due_callback_runs_before_nothing_is_said() {
-    let counted = || {
-        let count = Rc::new(Cell::new(0));
-        let counter = count.clone();
-        (count, move |_: &pollmux::CallbackContext<'_>| counter.set(counter.get() + 1))
-    };
+    let ways: [fn(&Reactor); 3] = [
+        |reactor| turn(reactor),
+        |reactor| reactor.try_wait(&mut Events::with_capacity(1)).unwrap(),
+        |reactor| {
+            let idle = reactor.timer();
+            let mut set = Select::new(reactor);
+            set.recv(&idle);
+            assert!(set.try_wait().unwrap().is_none());
+        },
+    ];
     for (by, n) in WAYS {
-        let (count, call) = counted();
-        let s = spoilt(by, n);
-        s.reactor.call_after(ms(2), call).detach();
-        s.sim.advance(ms(10));
-        select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
-        assert_eq!(count.get(), 1, "{by:?} {n}");
-
-        let (count, call) = counted();
-        let s = spoilt(by, n);
-        s.reactor.call_after(ms(2), call).detach();
-        s.sim.advance(ms(10));
-        s.reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
-        assert_eq!(count.get(), 1, "{by:?} {n}");
-
-        let (count, call) = counted();
-        let s = spoilt(by, n);
-        let idle = s.reactor.timer();
-        let mut set = Select::new(&s.reactor);
-        set.recv(&idle);
-        s.reactor.call_after(ms(2), call).detach();
-        s.sim.advance(ms(10));
-        assert!(set.try_wait().unwrap().is_none());
-        assert_eq!(count.get(), 1, "{by:?} {n}");
+        for (way, look) in ways.iter().enumerate() {
+            let ((count, call), s) = (counting(false), spoilt(by, n));
+            s.reactor.call_after(ms(2), call).detach();
+            s.sim.advance(ms(10));
+            look(&s.reactor);
+            assert_eq!(count.get(), 1, "{by:?} {n}, way {way}");
+        }
     }
 }
 
@@ -325,10 +322,8 @@ fn a_sleep_calls_all_that_was_due_once() {
 
 #[test]
 fn a_sleep_of_zero_calls_what_is_due() {
-    let s = spoilt(By::Stop, 40_000);
-    let count = Rc::new(Cell::new(0));
-    let counted = count.clone();
-    s.reactor.call_after(ms(2), move |_| counted.set(counted.get() + 1)).detach();
+    let ((count, call), s) = (counting(false), spoilt(By::Stop, 40_000));
+    s.reactor.call_after(ms(2), call).detach();
     s.sim.advance(ms(10));
     s.reactor.sleep_blocking(Duration::ZERO).unwrap();
     assert_eq!(count.get(), 1);
@@ -338,17 +333,12 @@ fn a_sleep_of_zero_calls_what_is_due() {
 fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
     // Each of them is called again at once: the sleep ends on time, with each of them called.
     let (sim, reactor) = simulated();
-    let counts: Vec<_> = (0..5_000).map(|_| Rc::new(Cell::new(0))).collect();
-    let calls: Vec<_> = counts
-        .iter()
-        .map(|count| {
-            let count = count.clone();
-            reactor.call_after(ms(1), move |cx| {
-                count.set(count.get() + 1);
-                cx.reset(Duration::ZERO);
-            })
+    let (counts, calls): (Vec<_>, Vec<_>) = (0..5_000)
+        .map(|_| {
+            let (count, call) = counting(true);
+            (count, reactor.call_after(ms(1), call))
         })
-        .collect();
+        .unzip();
     reactor.sleep_blocking(ms(1)).unwrap();
     assert_eq!(sim.now(), Time::ZERO + ms(1));
     assert!(counts.iter().all(|count| count.get() == 1));
@@ -363,19 +353,14 @@ fn a_callback_re_armed_to_zero_ends_no_sleep_late() {
 fn at_the_end_of_a_timeout_callbacks_run_once() {
     fn twice_at_most() -> (Reactor, Rc<Cell<u32>>) {
         let reactor = support::on(Sim::new());
-        let count = Rc::new(Cell::new(0));
-        let counted = count.clone();
-        let call = reactor.call_after(ms(1), move |cx| {
-            counted.set(counted.get() + 1);
-            cx.reset(Duration::ZERO);
-        });
-        call.detach();
+        let (count, call) = counting(true);
+        reactor.call_after(ms(1), call).detach();
         (reactor, count)
     }
     let (reactor, count) = twice_at_most();
     select! { reactor; recv(never::<()>()) -> _ => {}, default(ms(1)) => {} }
     assert_eq!(count.get(), 1);
-    select! { reactor; recv(never::<()>()) -> _ => {}, default => {} }
+    turn(&reactor);
     assert_eq!(count.get(), 2);
     let (reactor, count) = twice_at_most();
     let mut events = Events::with_capacity(1);
@@ -446,13 +431,8 @@ fn a_callback_called_after_the_end_runs_once() {
 fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     fn busy() -> (Sim, Reactor, Rc<Cell<u32>>) {
         let (sim, reactor) = simulated();
-        let count = Rc::new(Cell::new(0));
-        let counted = count.clone();
-        let call = reactor.call_after(Duration::ZERO, move |cx| {
-            counted.set(counted.get() + 1);
-            cx.reset(Duration::ZERO);
-        });
-        call.detach();
+        let (count, call) = counting(true);
+        reactor.call_after(Duration::ZERO, call).detach();
         (sim, reactor, count)
     }
     let (sim, reactor, count) = busy();
@@ -485,7 +465,7 @@ fn callbacks_re_armed_to_zero_do_not_stop_virtual_time() {
     let ids = Rc::new(Cell::new(None));
     let of = |first: bool| {
         let ids = ids.clone();
-        move |cx: &pollmux::CallbackContext<'_>| {
+        move |cx: &CallbackContext<'_>| {
             let (a, b) = ids.get().unwrap();
             cx.reset_timer(if first { b } else { a }, Duration::ZERO).unwrap();
         }
@@ -501,9 +481,9 @@ fn a_callback_armed_by_a_callback_runs_at_that_instant() {
     let (_, reactor) = simulated();
     let seen = Rc::new(Cell::new(None));
     let then = seen.clone();
-    let call = move |cx: &pollmux::CallbackContext<'_>| {
+    let call = move |cx: &CallbackContext<'_>| {
         let then = then.clone();
-        let second = move |cx: &pollmux::CallbackContext<'_>| {
+        let second = move |cx: &CallbackContext<'_>| {
             let then = then.clone();
             cx.call_after(Duration::ZERO, move |cx| then.set(Some(cx.now()))).detach();
         };
@@ -517,12 +497,8 @@ fn a_callback_armed_by_a_callback_runs_at_that_instant() {
 #[test]
 fn a_busy_callback_does_not_prolong_a_real_sleep() {
     let reactor = support::reactor();
-    let count = Rc::new(Cell::new(0));
-    let counted = count.clone();
-    let call = reactor.call_after(Duration::ZERO, move |cx| {
-        counted.set(counted.get() + 1);
-        cx.reset(Duration::ZERO);
-    });
+    let (count, call) = counting(true);
+    let call = reactor.call_after(Duration::ZERO, call);
     reactor.sleep_blocking(ms(2)).unwrap();
     assert!(count.get() >= 1);
     drop(call);
@@ -626,7 +602,7 @@ fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> 
     let counts: Vec<_> = (0..callbacks).map(|_| Rc::new(Cell::new(0))).collect();
     for count in &counts {
         let count = count.clone();
-        let call = move |cx: &pollmux::CallbackContext<'_>| {
+        let call = move |cx: &CallbackContext<'_>| {
             count.set(count.get() + 1);
             cx.reset(Duration::ZERO);
             if nests {
@@ -640,28 +616,28 @@ fn counted_at(reactor: &Reactor, d: Duration, callbacks: usize, nests: bool) -> 
 
 #[test]
 fn small_batches_call_all_that_is_due_once() {
+    type Way = (&'static str, fn(&Spoilt));
+    let ways: [Way; 4] = [
+        ("sleep", |s| s.reactor.sleep_blocking(ms(2)).unwrap()),
+        ("sleep of zero", |s| {
+            s.sim.advance(ms(2));
+            s.reactor.sleep_blocking(Duration::ZERO).unwrap();
+        }),
+        ("wait_timeout", |s| {
+            s.reactor.wait_timeout(&mut Events::with_capacity(1), ms(2)).unwrap();
+        }),
+        ("default", |s| {
+            select! { s.reactor; recv(never::<()>()) -> _ => {}, default(ms(2)) => {} }
+        }),
+    ];
     for (stale, nests) in [(0, false), (0, true), (10_000, false), (10_000, true)] {
-        let s = with_batch(stale);
-        let counts = counted(&s.reactor, 100, nests);
-        s.reactor.sleep_blocking(ms(2)).unwrap();
-        assert!(counts.iter().all(|count| count.get() == 1), "sleep {stale} {nests}");
-
-        let s = with_batch(stale);
-        let counts = counted(&s.reactor, 100, nests);
-        s.sim.advance(ms(2));
-        s.reactor.sleep_blocking(Duration::ZERO).unwrap();
-        let seen: Vec<_> = counts.iter().map(|count| count.get()).collect();
-        assert!(seen.iter().all(|&n| n == 1), "sleep of zero {stale} {nests}: {seen:?}");
-
-        let s = with_batch(stale);
-        let counts = counted(&s.reactor, 100, nests);
-        s.reactor.wait_timeout(&mut Events::with_capacity(1), ms(2)).unwrap();
-        assert!(counts.iter().all(|count| count.get() == 1), "wait_timeout {stale} {nests}");
-
-        let s = with_batch(stale);
-        let counts = counted(&s.reactor, 100, nests);
-        select! { s.reactor; recv(never::<()>()) -> _ => {}, default(ms(2)) => {} }
-        assert!(counts.iter().all(|count| count.get() == 1), "default {stale} {nests}");
+        for (way, wait) in ways {
+            let s = with_batch(stale);
+            let counts = counted(&s.reactor, 100, nests);
+            wait(&s);
+            let seen: Vec<_> = counts.iter().map(|count| count.get()).collect();
+            assert!(seen.iter().all(|&n| n == 1), "{way} {stale} {nests}: {seen:?}");
+        }
     }
 }
 
@@ -672,19 +648,17 @@ fn nothing_is_said_after_one_batch_of_callbacks() {
         let counts = counted(&s.reactor, 100, nests);
         let due = s.reactor.after(ms(3)).with_key(5);
         s.sim.advance(ms(3));
-        let mut events = Events::with_capacity(4);
-        s.reactor.try_wait(&mut events).unwrap();
-        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [5]);
+        assert_eq!(support::ready_keys(&s.reactor), [5]);
         assert!(due.try_take().is_some());
-        for turn in 1..=15 {
+        for nth in 1..=15 {
             let before: u32 = counts.iter().map(|count| count.get()).sum();
-            if turn % 2 == 0 {
-                select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+            if nth % 2 == 0 {
+                turn(&s.reactor);
             } else {
-                s.reactor.try_wait(&mut events).unwrap();
+                support::ready_keys(&s.reactor);
             }
             let called = counts.iter().map(|count| count.get()).sum::<u32>() - before;
-            assert_eq!(called, 7, "{stale} {nests} turn {turn}");
+            assert_eq!(called, 7, "{stale} {nests} turn {nth}");
         }
         assert!(counts.iter().all(|count| (1..=2).contains(&count.get())), "in turn");
     }
@@ -699,14 +673,14 @@ fn callbacks_on_both_sides_of_stale_entries_are_one_batch() {
             counts.extend(counted(&s.reactor, 20, nests));
             s.sim.advance(ms(3));
             let mut events = Events::with_capacity(4);
-            for turn in 1..=4 {
+            for nth in 1..=4 {
                 if waits {
                     s.reactor.try_wait(&mut events).unwrap();
                 } else {
-                    select! { s.reactor; recv(never::<()>()) -> _ => {}, default => {} }
+                    turn(&s.reactor);
                 }
                 let called: u32 = counts.iter().map(|count| count.get()).sum();
-                assert_eq!(called, 7 * turn, "{nests} {waits}");
+                assert_eq!(called, 7 * nth, "{nests} {waits}");
                 s.spoil(By::PutOff);
             }
         }
@@ -719,7 +693,7 @@ fn virtual_time_waits_for_callbacks_over_many_batches() {
     let seen = Rc::new(Cell::new((0, Time::ZERO)));
     for _ in 0..5_000 {
         let seen = seen.clone();
-        let call = move |cx: &pollmux::CallbackContext<'_>| seen.set((seen.get().0 + 1, cx.now()));
+        let call = move |cx: &CallbackContext<'_>| seen.set((seen.get().0 + 1, cx.now()));
         s.reactor.call_after(ms(2), call).detach();
     }
     let timer = s.reactor.after(ms(9));
@@ -735,7 +709,7 @@ fn a_message_behind_posts_is_found_by_the_last_look() {
         let (tx, inbox) = s.reactor.channel::<u32>(4).unwrap();
         let done = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
         let (remote, posted) = (s.reactor.remote(), done.clone());
-        let call = move |_: &pollmux::CallbackContext<'_>| {
+        let call = move |_: &CallbackContext<'_>| {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     for _ in 0..20 {

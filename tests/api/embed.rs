@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pollmux::channel::{RecvError, TryRecvError};
+use pollmux::channel::{RecvError, Sender, TryRecvError};
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
     CallbackContext, Embedded, Events, Fd, Handle, Reactor, Signal, Sim, Source, Time, select,
@@ -74,8 +74,19 @@ fn settle(outer: &mut Outer, inner: &Embedded) {
     panic!("the fd does not fall silent");
 }
 
+/// Sleeps and turns until the condition holds.
+fn turns_until(outer: &mut Outer, inner: &Embedded, holds: impl Fn() -> bool) {
+    while !holds() {
+        outer.sleep();
+        inner.turn().unwrap();
+    }
+}
+
 fn embedded(mode: Mode) -> (Reactor, Embedded, Outer) {
-    let reactor = support::reactor();
+    embedded_on(support::reactor(), mode)
+}
+
+fn embedded_on(reactor: Reactor, mode: Mode) -> (Reactor, Embedded, Outer) {
     let inner = reactor.embed().unwrap();
     let outer = Outer::around(&inner, mode);
     (reactor, inner, outer)
@@ -148,10 +159,7 @@ fn an_idle_loop_that_takes_its_time_after_a_turn_is_not_woken_for_that() {
         timer.reset(ms(2));
         outer.sleep();
         inner.turn().unwrap();
-        while !timer.is_ready() {
-            outer.sleep();
-            inner.turn().unwrap();
-        }
+        turns_until(&mut outer, &inner, || timer.is_ready());
         timer.reset(HOUR);
         settle(&mut outer, &inner);
         tx.send(()).unwrap();
@@ -169,11 +177,7 @@ fn a_message_from_another_thread_raises_the_fd() {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
         settle(&mut outer, &inner);
-        thread::spawn(move || {
-            thread::sleep(ms(5)); // the outer loop sleeps by then
-            tx.send(7).unwrap();
-            tx
-        });
+        let _sender = support::later(ms(5), move || tx.send(7).unwrap());
         outer.sleep();
         assert_eq!(inner.turn().unwrap(), 1);
         select! { reactor;
@@ -330,10 +334,7 @@ fn an_earlier_deadline_between_turns_wakes_the_outer_loop_in_time() {
             let timer = new.as_ref().unwrap_or(&timer);
             let due = timer.deadline().unwrap();
             // An outer loop that is not told would sleep for an hour, and the watchdog would bark.
-            while !timer.is_ready() {
-                outer.sleep();
-                inner.turn().unwrap();
-            }
+            turns_until(&mut outer, &inner, || timer.is_ready());
             assert!(Time::now() >= due);
             assert_eq!(timer.try_take(), Some(due));
             timer.reset(HOUR);
@@ -373,10 +374,7 @@ fn a_stale_deadline_costs_one_turn_and_is_never_early() {
         assert!(timer.reset(ms(40)));
         let due = timer.deadline().unwrap();
         let ups = outer.ups;
-        while !timer.is_ready() {
-            outer.sleep();
-            inner.turn().unwrap();
-        }
+        turns_until(&mut outer, &inner, || timer.is_ready());
         assert!(Time::now() >= due);
         // One at the stale deadline, one at the true one, and one to spare for a turn that arms.
         assert!(outer.ups - ups <= 3, "{mode:?}: {} wake-ups", outer.ups - ups);
@@ -466,6 +464,14 @@ fn stopped_timers_in_number_do_not_keep_the_fd_up() {
     }
 }
 
+fn send_with_pauses(tx: &Sender<u64>, seed: u64, messages: u64) {
+    let mut random = Random::new(seed);
+    for n in 0..messages {
+        tx.send(n).unwrap();
+        random.pause();
+    }
+}
+
 #[test]
 fn thousands_of_messages_from_another_thread_arrive_once_each() {
     let _dog = dog();
@@ -473,13 +479,7 @@ fn thousands_of_messages_from_another_thread_arrive_once_each() {
         let (reactor, inner, mut outer) = embedded(mode);
         let (tx, inbox) = reactor.channel(4).unwrap();
         let rounds = 4_000;
-        let sender = thread::spawn(move || {
-            let mut random = Random::new(3);
-            for n in 0..rounds {
-                tx.send(n).unwrap();
-                random.pause();
-            }
-        });
+        let sender = thread::spawn(move || send_with_pauses(&tx, 3, rounds));
         let (mut next, mut turns, mut random) = (0, 0, Random::new(4));
         'outer: loop {
             outer.sleep();
@@ -518,13 +518,7 @@ fn messages_received_by_select_after_each_turn_arrive_once_each() {
         let (tx, inbox) = reactor.channel(4).unwrap();
         let ticker = reactor.every(ms(1)).unwrap();
         let rounds = 3_000;
-        let _sender = support::aside(move || {
-            let mut random = Random::new(3);
-            for n in 0..rounds {
-                tx.send(n).unwrap();
-                random.pause();
-            }
-        });
+        let _sender = support::aside(move || send_with_pauses(&tx, 3, rounds));
         let mut next = 0;
         'outer: loop {
             outer.sleep();
@@ -594,11 +588,7 @@ fn an_epoll_in_an_epoll_in_an_epoll_works() {
             let (tx, inbox) = reactor.channel(2).unwrap();
             let timer = reactor.timer();
             let sender = thread::spawn(move || {
-                let mut random = Random::new(9);
-                for n in 0..500 {
-                    tx.send(n).unwrap();
-                    random.pause();
-                }
+                send_with_pauses(&tx, 9, 500);
                 tx
             });
             let mut events = PollEvents::with_capacity(2);
@@ -666,10 +656,7 @@ fn a_blocking_select_on_an_embedded_reactor_takes_nothing_from_the_outer_loop() 
                 assert_eq!(other.try_recv(), Ok(n));
                 settle_but_for(&mut outer, &inner, due);
             }
-            while !long.is_ready() {
-                outer.sleep();
-                inner.turn().unwrap();
-            }
+            turns_until(&mut outer, &inner, || long.is_ready());
             assert!(Time::now() >= due);
             assert_eq!(long.try_take(), Some(due));
         }
@@ -818,8 +805,7 @@ fn a_deadline_within_the_slack_of_the_armed_one_wakes_the_outer_loop() {
     let _dog = dog();
     for mode in MODES {
         let reactor = support::build(Reactor::builder().slack(HOUR));
-        let inner = reactor.embed().unwrap();
-        let mut outer = Outer::around(&inner, mode);
+        let (reactor, inner, mut outer) = embedded_on(reactor, mode);
         let relaxed = reactor.after(ms(1));
         settle_but_for(&mut outer, &inner, relaxed.deadline().unwrap());
         // Armed is the end of the hour.
@@ -862,10 +848,6 @@ fn an_embedding_that_nobody_has_woken_counts_no_wake_up() {
 // ---- Callbacks, calls from outside, fds and timers of the kernel, on every driver that can be
 // embedded.
 
-fn on_native() -> Reactor {
-    support::reactor()
-}
-
 #[cfg(feature = "mio")]
 fn on_mio() -> Reactor {
     let driver = pollmux::driver::MioDriver::new(mio::Poll::new().unwrap(), mio::Token(0)).unwrap();
@@ -881,7 +863,7 @@ fn on_polling() -> Reactor {
 }
 
 const DRIVERS: &[fn() -> Reactor] = &[
-    on_native,
+    support::reactor,
     #[cfg(feature = "mio")]
     on_mio,
     #[cfg(feature = "polling")]
@@ -893,9 +875,7 @@ fn everywhere(test: impl Fn(Reactor, Embedded, Outer)) {
     let _dog = dog();
     for new in DRIVERS {
         for mode in MODES {
-            let reactor = new();
-            let inner = reactor.embed().unwrap();
-            let outer = Outer::around(&inner, mode);
+            let (reactor, inner, outer) = embedded_on(new(), mode);
             test(reactor, inner, outer);
         }
     }
@@ -1059,10 +1039,7 @@ fn a_look_at_fds_between_turns_takes_nothing_from_the_outer_loop() {
             outer.sleep();
             assert!(inner.turn().unwrap() >= 1);
             assert_eq!(inbox.try_recv(), Ok(round));
-            while timer.try_take().is_none() {
-                outer.sleep();
-                inner.turn().unwrap();
-            }
+            turns_until(&mut outer, &inner, || timer.try_take().is_some());
         }
     });
 }
@@ -1120,10 +1097,7 @@ fn interest_changed_in_a_callback_is_waited_for() {
             reactor
                 .call_after(ms(1), move |_| fd.set_interest(Interest::WRITABLE).unwrap())
                 .detach();
-            while !ours.is_ready() {
-                outer.sleep();
-                inner.turn().unwrap();
-            }
+            turns_until(&mut outer, &inner, || ours.is_ready());
             assert!(ours.readiness().is_writable());
             let fd = ours.clone();
             reactor.remote().post(|_: &Handle| {}).unwrap(); // so that there is a turn

@@ -26,15 +26,25 @@ fn reactor() -> Reactor {
 }
 
 fn tcp() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let ours = listener.accept().unwrap().0;
+    let (theirs, ours) = accepted();
     ours.set_nonblocking(true).unwrap();
     (theirs, ours)
 }
 
 fn would_block<R: std::fmt::Debug>(result: io::Result<R>) {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+/// A reactor, a socket of its, and the peer of that.
+fn connected(interest: Interest, mode: Mode) -> (Reactor, UnixStream, Fd<UnixStream>) {
+    let (reactor, (theirs, ours)) = (reactor(), pair());
+    let ours = reactor.fd_with_mode(ours, interest, mode).unwrap();
+    (reactor, theirs, ours)
+}
+
+/// The same for an interest in edges.
+fn edges(interest: Interest) -> (Reactor, UnixStream, Fd<UnixStream>) {
+    connected(interest, Mode::Edge)
 }
 
 /// What the source gives within a minute.
@@ -56,9 +66,7 @@ fn not_ready<T: AsFd>(reactor: &Reactor, fd: &Fd<T>) {
 
 #[test]
 fn it_stays_ready_without_syscalls_until_a_read_would_block() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (reactor, mut theirs, mut ours) = edges(Interest::READABLE);
     not_ready(&reactor, &ours);
     theirs.write_all(b"ab").unwrap();
     ready(&reactor, &ours);
@@ -80,9 +88,7 @@ fn it_stays_ready_without_syscalls_until_a_read_would_block() {
 
 #[test]
 fn an_interest_asked_for_before_costs_no_syscall_and_loses_nothing() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (reactor, mut theirs, mut ours) = edges(Interest::READABLE);
     ours.set_interest(Interest::WRITABLE).unwrap();
     assert!(ready(&reactor, &ours).is_writable());
     theirs.write_all(b"x").unwrap();
@@ -133,9 +139,7 @@ fn what_is_reported_and_not_wanted_ends_no_sleep_and_is_known_when_it_is() {
 
 #[test]
 fn whoever_wants_nothing_is_told_of_the_end_where_the_system_tells() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let ours = reactor.fd(ours, Interest::NONE).unwrap();
+    let (reactor, mut theirs, ours) = edges(Interest::NONE);
     theirs.write_all(b"x").unwrap();
     not_ready(&reactor, &ours);
     close(theirs);
@@ -184,9 +188,7 @@ fn a_poller_that_refuses_leaves_all_as_it_was() {
 
 #[test]
 fn a_full_socket_is_writable_again_when_the_peer_has_read() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let mut ours = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    let (reactor, mut theirs, mut ours) = edges(Interest::WRITABLE);
     ready(&reactor, &ours);
     let chunk = [7; 4096];
     let mut wrote = 0;
@@ -209,9 +211,7 @@ fn a_full_socket_is_writable_again_when_the_peer_has_read() {
 
 #[test]
 fn try_io_on_both_directions_forgets_neither_wrongly() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let ours = reactor.fd(ours, Interest::BOTH).unwrap();
+    let (reactor, mut theirs, ours) = edges(Interest::BOTH);
     ready(&reactor, &ours);
     // A read that would block says nothing about writing.
     would_block(ours.try_io(|mut io| io.read(&mut [0; 4])));
@@ -232,9 +232,7 @@ fn try_io_on_both_directions_forgets_neither_wrongly() {
 #[test]
 fn a_level_that_is_not_wanted_any_more_ends_no_sleep() {
     support::exact("counts waits");
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let ours = reactor.fd_with_mode(ours, Interest::WRITABLE, Mode::Level).unwrap();
+    let (reactor, mut theirs, ours) = connected(Interest::WRITABLE, Mode::Level);
     ready(&reactor, &ours);
     ours.set_interest(Interest::READABLE).unwrap();
     let before = reactor.stats();
@@ -357,10 +355,8 @@ fn who_waits_for_urgent_data_is_told_of_the_end() {
 
 #[test]
 fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
+    let (reactor, mut theirs, mut level) = connected(Interest::READABLE, Mode::Level);
     theirs.write_all(b"x").unwrap();
-    let mut level = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
     for _ in 0..5 {
         ready(&reactor, &level);
     }
@@ -385,10 +381,8 @@ fn level_is_told_again_by_the_poller_and_one_shot_only_when_armed_again() {
 #[test]
 fn a_level_source_that_nobody_asks_for_keeps_no_loop_awake() {
     support::exact("counts waits");
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
+    let (reactor, mut theirs, level) = connected(Interest::READABLE, Mode::Level);
     theirs.write_all(b"x").unwrap();
-    let level = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
     let before = reactor.stats();
     reactor.sleep_blocking(Duration::from_millis(10)).unwrap();
     let waits = (reactor.stats() - before).waits;
@@ -475,9 +469,7 @@ fn a_duplicate_that_stays_open_does_not_keep_a_dropped_one_firing() {
 
 #[test]
 fn taken_back_it_is_as_it_was() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (reactor, mut theirs, fd) = edges(Interest::READABLE);
     theirs.write_all(b"x").unwrap();
     ready(&reactor, &fd);
     let mut ours = fd.into_inner();
@@ -717,9 +709,7 @@ fn trying_without_interest_does_not_tell_an_end_again() {
 
 #[test]
 fn readiness_cleared_without_interest_is_found_again() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (reactor, mut theirs, mut ours) = edges(Interest::READABLE);
     ours.set_interest(Interest::NONE).unwrap();
     theirs.write_all(b"x").unwrap();
     reactor.sleep_blocking(Duration::from_millis(1)).unwrap();
@@ -731,9 +721,7 @@ fn readiness_cleared_without_interest_is_found_again() {
 
 #[test]
 fn a_one_shot_is_reported_once_until_rearmed() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    let (reactor, mut theirs, once) = connected(Interest::READABLE, Mode::OneShot);
     for round in 0..4 {
         theirs.write_all(b"x").unwrap();
         assert_eq!(reports(&reactor), 1, "round {round}");
@@ -752,9 +740,7 @@ fn a_one_shot_is_reported_once_until_rearmed() {
 
 #[test]
 fn a_one_shot_can_be_taken_after_its_report() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    let (reactor, mut theirs, once) = connected(Interest::READABLE, Mode::OneShot);
     theirs.write_all(b"x").unwrap();
     let mut events = Events::with_capacity(4);
     reactor.wait(&mut events).unwrap();
@@ -764,9 +750,7 @@ fn a_one_shot_can_be_taken_after_its_report() {
 
 #[test]
 fn a_select_chooses_a_one_shot_once() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let once = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot).unwrap();
+    let (reactor, mut theirs, once) = connected(Interest::READABLE, Mode::OneShot);
     theirs.write_all(b"x").unwrap();
     let mut select = Select::new(&reactor);
     select.recv(&once);
@@ -1234,9 +1218,11 @@ fn blocking_reads(mode: Mode, mut report: impl FnMut(&Reactor, &Fd<TcpStream>)) 
                 ours.rearm().unwrap();
             }
         }
-        let mut events = Events::with_capacity(4);
-        reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
-        assert!(events.is_empty(), "the next read would block");
+        assert_eq!(
+            support::wait_keys_for(&reactor, Duration::from_millis(2)),
+            [],
+            "the next read would block"
+        );
     }
 }
 
@@ -1284,9 +1270,7 @@ fn spins(reactor: &Reactor) -> bool {
 
 #[test]
 fn a_source_reported_a_thousand_times_spins() {
-    let reactor = reactor();
-    let (mut theirs, ours) = pair();
-    let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+    let (reactor, mut theirs, fd) = edges(Interest::READABLE);
     theirs.write_all(b"abcdefgh").unwrap();
     wait_times(&reactor, 999);
     assert!(!spins(&reactor));
@@ -1308,9 +1292,7 @@ fn a_source_reported_a_thousand_times_spins() {
 
 #[test]
 fn a_select_that_drains_nothing_spins() {
-    let reactor = reactor();
-    let (_theirs, ours) = pair();
-    let fd = reactor.fd(ours, Interest::BOTH).unwrap();
+    let (reactor, _theirs, fd) = edges(Interest::BOTH);
     for _ in 0..999 {
         select! { reactor; recv(fd) -> readiness => assert!(readiness.is_writable()) }
         // Nothing to read, which says nothing about writing.
@@ -1328,9 +1310,7 @@ fn a_select_that_drains_nothing_spins() {
 
 #[test]
 fn a_chosen_case_that_is_not_taken_spins() {
-    let reactor = reactor();
-    let (_theirs, ours) = pair();
-    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    let (reactor, _theirs, fd) = edges(Interest::WRITABLE);
     let (tx, inbox) = reactor.channel(1).unwrap();
     tx.send(1).unwrap();
     for taken in 0..2 {
@@ -1370,9 +1350,7 @@ impl<T: AsFd> Source for Reluctant<'_, T> {
 
 #[test]
 fn a_picked_case_that_gives_nothing_spins() {
-    let reactor = reactor();
-    let (_theirs, ours) = pair();
-    let fd = reactor.fd(ours, Interest::WRITABLE).unwrap();
+    let (reactor, _theirs, fd) = edges(Interest::WRITABLE);
     ready(&reactor, &fd);
     let reluctant = Reluctant(&fd);
     while !spins(&reactor) {

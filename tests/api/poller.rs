@@ -20,14 +20,26 @@ use support::{dog, ms, no_births, pair, spawn};
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
 
-/// What is there now, in the order of the ids.
-fn look(poller: &Poller) -> Vec<PollEvent> {
+/// What one wait finds, in the order of the ids.
+fn wait(poller: &Poller, timeout: Option<Duration>) -> Vec<PollEvent> {
     let mut events = PollEvents::with_capacity(16);
-    poller.wait(&mut events, Some(Duration::ZERO)).unwrap();
+    poller.wait(&mut events, timeout).unwrap();
     let mut found: Vec<_> = events.iter().collect();
     assert_eq!((found.len(), found.is_empty()), (events.len(), events.is_empty()));
     found.sort_by_key(|event| event.id());
     found
+}
+
+/// What is there now.
+fn look(poller: &Poller) -> Vec<PollEvent> {
+    wait(poller, Some(Duration::ZERO))
+}
+
+/// A poller with a timer whose id is 5, and room for events.
+fn timed() -> (Poller, PollerTimer, PollEvents) {
+    let poller = Poller::new().unwrap();
+    let timer = PollerTimer::new(&poller, 5).unwrap();
+    (poller, timer, PollEvents::with_capacity(4))
 }
 
 fn ids(events: &[PollEvent]) -> Vec<u64> {
@@ -450,9 +462,7 @@ fn many_threads_may_change_a_poller_that_one_waits_with() {
 
 #[test]
 fn a_timer_fires_once_and_never_early() {
-    let poller = Poller::new().unwrap();
-    let timer = PollerTimer::new(&poller, 5).unwrap();
-    let mut events = PollEvents::with_capacity(4);
+    let (poller, timer, mut events) = timed();
     for after in
         [0, 1, 1_000, 50_000, 999_999, 1_000_000, 1_000_001, 3_500_000].map(Duration::from_nanos)
     {
@@ -474,9 +484,7 @@ fn a_timer_fires_once_and_never_early() {
 
 #[test]
 fn a_deadline_in_the_past_is_due_at_once() {
-    let poller = Poller::new().unwrap();
-    let timer = PollerTimer::new(&poller, 5).unwrap();
-    let mut events = PollEvents::with_capacity(4);
+    let (poller, timer, mut events) = timed();
     for deadline in [Time::ZERO, Time::from_nanos(1), Time::now() - ms(5), Time::now()] {
         poller.arm_and_wait(&timer, deadline, &mut events, Some(FAR)).unwrap();
         assert_eq!(events.len(), 1);
@@ -485,9 +493,7 @@ fn a_deadline_in_the_past_is_due_at_once() {
 
 #[test]
 fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
-    let poller = Poller::new().unwrap();
-    let timer = PollerTimer::new(&poller, 5).unwrap();
-    let mut events = PollEvents::with_capacity(4);
+    let (poller, timer, mut events) = timed();
     for later in [Time::now() + FAR, Time::from_nanos(u64::MAX - 1), Time::MAX] {
         timer.arm(Time::now() + ms(1)).unwrap();
         timer.arm(later).unwrap();
@@ -506,8 +512,7 @@ fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
 
 #[test]
 fn a_disarmed_timer_is_silent() {
-    let poller = Poller::new().unwrap();
-    let timer = PollerTimer::new(&poller, 5).unwrap();
+    let (poller, timer, mut events) = timed();
     for due in [false, true] {
         timer.disarm().unwrap(); // it is not armed
         timer.arm(Time::now() + if due { Duration::ZERO } else { ms(2) }).unwrap();
@@ -520,7 +525,6 @@ fn a_disarmed_timer_is_silent() {
         timer.disarm().unwrap();
     }
     // Waiting with a timer that is not to fire.
-    let mut events = PollEvents::with_capacity(4);
     poller.arm_and_wait(&timer, Time::MAX, &mut events, Some(ms(2))).unwrap();
     assert!(events.is_empty());
 }
@@ -542,11 +546,9 @@ fn a_dropped_timer_is_silent_and_harms_no_other() {
         assert!(ids(&look(&poller)).iter().all(|&id| id == 1), "the old one's expiry is there");
         drop(new);
     }
-    let mut events = PollEvents::with_capacity(4);
     // The first look may have taken it on a slow machine.
     kept.arm(Time::now() + ms(1)).unwrap();
-    poller.wait(&mut events, Some(FAR)).unwrap();
-    assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [1]);
+    assert_eq!(ids(&wait(&poller, Some(FAR))), [1]);
 }
 
 #[test]
@@ -579,8 +581,7 @@ fn a_timer_of_another_poller_is_armed_there() {
     let mut events = PollEvents::with_capacity(4);
     here.arm_and_wait(&timer, Time::now() + ms(1), &mut events, Some(ms(3))).unwrap();
     assert!(events.is_empty());
-    there.wait(&mut events, Some(FAR)).unwrap();
-    assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [5]);
+    assert_eq!(ids(&wait(&there, Some(FAR))), [5]);
 }
 
 #[test]
@@ -695,14 +696,12 @@ fn a_timer_fd_fires_once_and_never_early_on_its_clock() {
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
         poller.register(&timer, 7, Interest::READABLE, Mode::Edge).unwrap();
-        let mut events = PollEvents::with_capacity(4);
         for after in [0, 1, 50_000, 999_999, 1_000_001, 3_500_000].map(Duration::from_nanos) {
             let deadline = now() + after;
             timer.arm(deadline).unwrap();
             // A kernel with coarse timers may tell too early, and then the read arms again.
             loop {
-                poller.wait(&mut events, None).unwrap();
-                assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [7]);
+                assert_eq!(ids(&wait(&poller, None)), [7]);
                 match timer.read().unwrap() {
                     Expiry::Expired => break,
                     said => assert_eq!(said, Expiry::Pending, "{clock:?}"),
@@ -725,8 +724,7 @@ fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
         let mut events = PollEvents::with_capacity(4);
         for deadline in [Time::ZERO, Time::from_nanos(1), now() - ms(5), now()] {
             timer.arm(deadline).unwrap();
-            poller.wait(&mut events, Some(FAR)).unwrap();
-            assert_eq!(events.len(), 1, "{clock:?}");
+            assert_eq!(wait(&poller, Some(FAR)).len(), 1, "{clock:?}");
         }
         // It is due and unseen, and then it is not due.
         for later in [now() + FAR, Time::MAX] {
@@ -759,7 +757,6 @@ fn child(shell: &str) -> std::process::Child {
 fn the_end_of_a_process_is_told_when_it_comes_and_when_it_had_come() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
-    let mut events = PollEvents::with_capacity(4);
     for ended in [false, true] {
         let mut running = child(if ended { "exit 3" } else { "sleep 0.02; exit 3" });
         if ended {
@@ -767,8 +764,7 @@ fn the_end_of_a_process_is_told_when_it_comes_and_when_it_had_come() {
         }
         let end = ProcessFd::new(running.id()).unwrap();
         poller.register(&end, 9, Interest::READABLE, Mode::Level).unwrap();
-        poller.wait(&mut events, None).unwrap();
-        assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [9]);
+        assert_eq!(ids(&wait(&poller, None)), [9]);
         assert_eq!(running.wait().unwrap().code(), Some(3));
         assert_eq!(ids(&look(&poller)), [9], "and it stays so");
     }
@@ -809,9 +805,7 @@ fn a_poller_is_readable_while_it_has_events() {
                     inner.modify(&b, 3, Interest::READABLE, Mode::OneShot).unwrap();
                 }
             }
-            let mut events = PollEvents::with_capacity(4);
-            outer.wait(&mut events, Some(FAR)).unwrap();
-            assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [1]);
+            assert_eq!(ids(&wait(&outer, Some(FAR))), [1]);
             assert_eq!(look(&outer).len(), usize::from(mode == Mode::Level));
             assert_eq!(ids(&look(&inner)), [n % 3 + 1]);
         }

@@ -209,9 +209,7 @@ fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_
 
 #[test]
 fn many_posts_during_one_sleep_cost_one_wake_up() {
-    let sim = pollmux::Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
     // Before a sleep: none is needed.
     log.post(&remote, 0);
@@ -246,9 +244,7 @@ fn a_post_wakes_whatever_sleeps() {
         ("wait", |handle| {
             let far = handle.after(HOUR);
             PULL.with(|pull| pull.set(Some(far.id())));
-            let mut events = Events::with_capacity(4);
-            handle.wait(&mut events).unwrap();
-            assert_eq!(keys(&events), [far.key()]);
+            assert_eq!(support::wait_keys(&handle), [far.key()]);
         }),
         ("Select", |handle| {
             let far = handle.after(HOUR);
@@ -307,14 +303,11 @@ fn a_post_raises_the_fd_of_an_embedded_reactor() {
         assert_eq!((reactor.stats() - before).wakes, 50);
         // From another thread, while the outer loop sleeps.
         let (asker, note) = (remote.clone(), log.clone());
-        let poster = thread::spawn(move || {
-            thread::sleep(ms(3));
-            note.post(&asker, 7);
-        });
+        let poster = support::later(ms(3), move || note.post(&asker, 7));
         assert!(is_up(&outer, Duration::from_secs(60)));
         inner.turn().unwrap();
         assert_eq!(log.take(), [7]);
-        poster.join().unwrap();
+        drop(poster);
         // One posted by a post is another turn's, which the fd says.
         let (asker, note) = (remote.clone(), log.clone());
         remote.post(move |_| note.post(&asker, 8)).unwrap();
@@ -441,9 +434,7 @@ fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes
 #[test]
 fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
     let _dog = dog();
-    let sim = pollmux::Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
     for n in 0..3 {
         let (note, asker) = (log.clone(), remote.clone());
@@ -657,23 +648,20 @@ fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
     assert!(reactor.stats().wakes <= 1);
 
     let (shared, raised) = Raised::new();
-    let other = thread::spawn(move || {
-        thread::sleep(ms(3));
+    let other = support::later(ms(3), move || {
         remote.wake(); // for nothing
         thread::sleep(ms(3));
         shared.store(5, Ordering::Release);
         remote.wake();
     });
     select! { reactor; recv(far) -> _ => panic!(), recv(raised) -> n => assert_eq!(n, 5) }
-    other.join().unwrap();
+    drop(other);
     assert!(far.stop());
 }
 
 #[test]
 fn a_wake_before_the_wait_ends_the_next_one_and_no_other() {
-    let sim = pollmux::Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = support::scripted_reactor();
     let (remote, timer) = (reactor.remote(), reactor.after(ms(5)));
     let mut events = Events::with_capacity(4);
     for _ in 0..3 {
@@ -702,16 +690,12 @@ fn a_wake_with_something_ready_reports_that() {
     let (_sim, reactor) = simulated();
     let timer = reactor.after(ms(0));
     reactor.remote().wake();
-    let mut events = Events::with_capacity(4);
-    reactor.wait(&mut events).unwrap();
-    assert_eq!(keys(&events), [timer.key()]);
+    assert_eq!(support::wait_keys(&reactor), [timer.key()]);
 }
 
 #[test]
 fn a_wake_ends_no_sleep_blocking_and_no_timeout() {
-    let sim = pollmux::Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (sim, reactor, script) = support::scripted_reactor();
     for _ in 0..2 {
         let remote = reactor.remote();
         script.on_sleep(move || {
@@ -728,9 +712,7 @@ fn a_wake_ends_no_sleep_blocking_and_no_timeout() {
 
 #[test]
 fn a_wake_ends_a_wait_inside_a_callback() {
-    let sim = pollmux::Sim::new();
-    let (driver, script) = scripted(&sim);
-    let reactor = Reactor::with_driver(driver).unwrap();
+    let (_, reactor, script) = support::scripted_reactor();
     let remote = reactor.remote();
     let waker = remote.clone();
     script.on_sleep(move || {

@@ -1133,8 +1133,8 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
         let mut events = Events::with_capacity(1);
         for by_wait in [false, true, false] {
             let tx = tx.clone();
-            let sender = thread::spawn(move || {
-                thread::sleep(Duration::from_millis(2)); // the loop sleeps by then, most likely
+            // the loop sleeps by then, most likely
+            let _sender = support::later(Duration::from_millis(2), move || {
                 tx.send(by_wait).unwrap();
             });
             if by_wait {
@@ -1143,7 +1143,6 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
             } else {
                 select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(false)) }
             }
-            sender.join().unwrap();
         }
     }
 }

@@ -152,30 +152,6 @@ fn a_sender_that_waits_comes_behind_what_is_in_the_buffer() {
     });
 }
 
-/// Go test/chan/nonblock.go: a buffered channel that was received from has room at once
-#[test]
-fn a_recv_from_a_full_channel_makes_room_for_the_next_try_send() {
-    let (tx, rx) = channel::bounded(2);
-    tx.send(0).unwrap();
-    for n in 1..1_000 {
-        tx.try_send(n).unwrap();
-        assert!(tx.try_send(0).is_err());
-        assert_eq!(rx.try_recv(), Ok(n - 1));
-    }
-}
-
-/// Go test/fixedbugs/bug273.go: makechan out of range
-#[test]
-fn a_capacity_beyond_memory_panics_before_anything_is_allocated() {
-    let text = |capacity| {
-        let panic = catch_unwind(|| drop(channel::bounded::<u64>(capacity))).unwrap_err();
-        panic.downcast_ref::<String>().unwrap().clone()
-    };
-    for capacity in [usize::MAX, usize::MAX / 2] {
-        assert!(text(capacity).contains(&capacity.to_string()), "{}", text(capacity));
-    }
-}
-
 /// Go memory model: a send comes before its receive
 #[test]
 fn a_message_carries_what_was_written_before_it() {

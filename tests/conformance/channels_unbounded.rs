@@ -7,7 +7,7 @@ use std::time::Duration;
 use pollmux::channel::{self, RecvTimeoutError, TryRecvError};
 use pollmux::select;
 
-use crate::common::{Numbers, reactor};
+use crate::common::{Random, reactor};
 use crate::flavors::{buffered, every_kind};
 
 every_kind!(Unbounded);
@@ -83,7 +83,7 @@ fn no_kind_of_send_ever_waits_or_finds_the_channel_full() {
 #[test]
 fn the_length_is_what_was_sent_less_what_was_received() {
     let (tx, rx) = channel::unbounded();
-    let (mut numbers, mut len) = (Numbers::new(), 0);
+    let (mut numbers, mut len) = (Random::new(1), 0);
     for _ in 0..2_000 {
         let n = numbers.below(8) as usize;
         if numbers.below(2) == 0 {

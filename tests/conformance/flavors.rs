@@ -13,7 +13,7 @@ use pollmux::channel::{
 use pollmux::select;
 use support::thread;
 
-use crate::common::{Drops, LONG, Numbers, ms, reactor};
+use crate::common::{Drops, LONG, Random, ms, reactor};
 use crate::support::{aside, later};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +262,7 @@ pub fn what_was_sent_before_the_last_sender_went_is_received_before_the_error(ki
 /// drops
 pub fn every_message_is_dropped_once_received_or_not(kind: Kind) {
     const CAPACITY: usize = 50;
-    let mut numbers = Numbers::new();
+    let mut numbers = Random::new(1);
     for round in 0..30 {
         let steps = numbers.below(1_000) as usize;
         let most = if kind == Kind::Bounded { CAPACITY } else { 1_000 };
@@ -341,13 +341,12 @@ pub fn send_timeout_waits_its_time_and_no_longer_than_for_room(kind: Kind) {
     assert_eq!(tx.send_timeout(7, ms(20)), Err(SendTimeoutError::Timeout(7)));
     assert!(start.elapsed() >= ms(20));
     assert_eq!(tx.send_timeout(7, ms(0)), Err(SendTimeoutError::Timeout(7)));
-    let receiver = thread::spawn(move || {
-        thread::sleep(ms(20));
+    let receiver = ::support::later(ms(20), move || {
         (0..filled).for_each(|n| assert_eq!(rx.recv(), Ok(n)));
         assert_eq!(rx.recv(), Ok(8));
     });
     assert_eq!(tx.send_timeout(8, LONG), Ok(()));
-    receiver.join().unwrap();
+    drop(receiver);
     assert_eq!(tx.send_timeout(9, LONG), Err(SendTimeoutError::Disconnected(9)));
     assert!(start.elapsed() < LONG);
 }

@@ -10,7 +10,7 @@ use pollmux::channel;
 use pollmux::{Callback, CallbackContext, Events, Reactor, Sim, Source, Time, Timer, select};
 use support::thread;
 
-use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
+use crate::common::{LONG, Random, ms, next, poll, reactor, sim, within};
 
 /// A count that closures share, and one that counts its calls.
 fn counting() -> (Rc<Cell<u64>>, impl FnMut(&CallbackContext<'_>) + Clone + 'static) {
@@ -409,7 +409,7 @@ fn a_random_mix_of_resets_and_stops_fires_what_a_list_would() {
     let (reactor, sim) = sim();
     let timers: Vec<_> = (0..TIMERS).map(|_| reactor.timer()).collect();
     let mut model: Vec<Option<Time>> = vec![None; TIMERS];
-    let mut numbers = Numbers::new();
+    let mut numbers = Random::new(1);
     let mut fired = 0;
     for _ in 0..20_000 {
         let at = numbers.below(TIMERS as u64) as usize;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pollmux::{Source, Time, Timer, never, select, sources::ZeroPeriod};
 
-use crate::common::{LONG, Numbers, ms, next, poll, reactor, sim, within};
+use crate::common::{LONG, Random, ms, next, poll, reactor, sim, within};
 use support::thread_cpu_time;
 
 fn at(n: u64) -> Time {
@@ -69,7 +69,7 @@ fn a_reset_to_zero_is_an_error_and_changes_nothing() {
 fn moving_every_one_of_many_timers_is_not_quadratic() {
     const TIMERS: usize = 30_000;
     let (reactor, _) = sim();
-    let mut numbers = Numbers::new();
+    let mut numbers = Random::new(1);
     let begin = thread_cpu_time();
     let timers: Vec<_> =
         (0..TIMERS).map(|_| reactor.after(ms(1_000 + numbers.below(1_000)))).collect();

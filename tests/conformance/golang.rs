@@ -10,7 +10,7 @@ use pollmux::channel::{self, Receiver, RecvError, SendError, Sender, TryRecvErro
 use pollmux::{Inbox, Outbox, Reactor, never, select};
 
 use crate::common::{LONG, ms, reactor};
-use crate::support::{aside, inbox, outbox, watched};
+use crate::support::{inbox, outbox, watched};
 use support::{allocations, thread};
 
 fn no_value() -> i32 {
@@ -24,7 +24,7 @@ fn a_value_is_not_sent_to_two_cases() {
     watched(|| {
         let channels: Vec<_> = (0..4).map(|_| channel::bounded(0)).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
-        let _sender = aside(move || {
+        let _sender = ::support::aside(move || {
             let reactor = reactor();
             let to: Vec<Outbox<u32>> =
                 senders.into_iter().map(|tx| reactor.register(tx).unwrap()).collect();
@@ -42,7 +42,7 @@ fn a_value_is_not_sent_to_two_cases() {
             .into_iter()
             .map(|rx: Receiver<u32>| {
                 let merge = merge.clone();
-                aside(move || rx.iter().for_each(|n| merge.send(n).unwrap()))
+                ::support::aside(move || rx.iter().for_each(|n| merge.send(n).unwrap()))
             })
             .collect();
         drop(merge);
@@ -82,7 +82,7 @@ fn a_chain_of_parties_goes_in_turn() {
                 let (after, next) = channel::bounded(0);
                 let before = std::mem::replace(&mut before, next);
                 let tx = messages_tx.clone();
-                aside(move || {
+                ::support::aside(move || {
                     before.recv().unwrap();
                     tx.send(n).unwrap();
                     after.send(()).unwrap();
@@ -488,7 +488,7 @@ fn every_kind_of_send_meets_every_kind_of_receive() {
                 for sender_first in [false, true] {
                     let (tx, rx) = channel::bounded(capacity);
                     let nap = |long| thread::sleep(if long { ms(2) } else { Duration::ZERO });
-                    let _sender = aside(move || {
+                    let _sender = ::support::aside(move || {
                         nap(!sender_first);
                         send(tx);
                     });
@@ -574,7 +574,7 @@ fn a_look_that_races_with_the_end_still_finds_the_message() {
             let reactor = reactor();
             let (tx, from) = inbox(&reactor, 1);
             tx.send(1).unwrap();
-            let _closer = aside(move || drop(tx));
+            let _closer = ::support::aside(move || drop(tx));
             select! { reactor;
                 recv(from) -> n => assert_eq!(n, Ok(1)),
                 default => panic!("the message was there"),
@@ -616,7 +616,7 @@ fn a_look_at_two_channels_finds_the_one_that_ended_before() {
             let (tx1, first) = inbox::<i32>(&reactor, 1);
             let (tx2, second) = inbox::<i32>(&reactor, 0);
             drop(tx1);
-            let _racer = aside(move || drop(tx2));
+            let _racer = ::support::aside(move || drop(tx2));
             select! { reactor;
                 recv(second) -> n => assert_eq!(n, Err(RecvError)),
                 recv(first) -> n => assert_eq!(n, Err(RecvError)),
@@ -662,7 +662,7 @@ fn two_who_select_on_both_sides_meet_each_other_and_not_themselves() {
                     assert!(capacity > 0 || to_self == 0, "it met itself");
                 }
             };
-            let _other = aside(party(1, tx1.clone(), tx2.clone(), rx1));
+            let _other = ::support::aside(party(1, tx1.clone(), tx2.clone(), rx1));
             party(2, tx2, tx1, rx2)();
         }
     });
@@ -781,7 +781,7 @@ fn a_channel_that_is_named_twice_wakes_the_other_waiters_too() {
         let (d_tx, d) = channel::bounded::<u32>(0);
         let (e_tx, e) = channel::bounded::<u32>(0);
         // One party waits at three cases, two of which are the same channel...
-        let _first = aside(move || {
+        let _first = ::support::aside(move || {
             let reactor = reactor();
             let (c, d) = (reactor.register(c).unwrap(), reactor.register(d).unwrap());
             let e_tx = reactor.register(e_tx).unwrap();
@@ -812,7 +812,7 @@ fn a_select_receives_all_messages_of_many_senders_and_one_end() {
             let _senders: Vec<_> = (0..4_usize)
                 .map(|_| {
                     let tx = tx.clone();
-                    aside(move || (0..500_usize).for_each(|n| tx.send(n).unwrap()))
+                    ::support::aside(move || (0..500_usize).for_each(|n| tx.send(n).unwrap()))
                 })
                 .collect();
             drop(tx);
@@ -860,7 +860,7 @@ fn a_value_goes_through_a_long_daisy_chain() {
             .map(|n| {
                 let (tx, right) = channel::bounded(0);
                 let rx = std::mem::replace(&mut left, right);
-                aside(move || {
+                ::support::aside(move || {
                     if n % 2 == 0 {
                         return tx.send(rx.recv().unwrap() + 1).unwrap();
                     }

@@ -14,19 +14,10 @@ use support::thread;
 use crate::common::{LONG, ms, reactor, sim};
 use crate::support::{aside, inbox, later, until, watched};
 
+use ::support::{keys, ready_keys, wait_keys, wait_keys_for};
+
 fn events() -> Events {
     Events::with_capacity(8)
-}
-
-fn keys(events: &Events) -> Vec<u64> {
-    events.iter().map(|event| event.key()).collect()
-}
-
-/// What is ready now.
-fn ready(reactor: &Reactor) -> Vec<u64> {
-    let mut events = events();
-    reactor.try_wait(&mut events).unwrap();
-    keys(&events)
 }
 
 /// An inbox with a key and its first sender.
@@ -40,16 +31,13 @@ fn keyed<T>(reactor: &Reactor, key: u64, capacity: usize) -> (channel::Sender<T>
 fn the_key_says_which_one_is_ready() {
     watched(|| {
         let reactor = reactor();
-        let mut events = events();
         let (tx1, inbox1) = keyed(&reactor, 1, 4);
         let (tx2, inbox2) = keyed(&reactor, 2, 4);
         tx1.send("one").unwrap();
-        reactor.wait(&mut events).unwrap();
-        assert_eq!(keys(&events), [1]);
+        assert_eq!(wait_keys(&reactor), [1]);
         assert_eq!(inbox1.try_recv(), Ok("one"));
         tx2.send("two").unwrap();
-        reactor.wait(&mut events).unwrap();
-        assert_eq!(keys(&events), [2]);
+        assert_eq!(wait_keys(&reactor), [2]);
         assert_eq!(inbox2.try_recv(), Ok("two"));
     });
 }
@@ -62,12 +50,10 @@ fn the_one_that_is_ready_is_found_among_many() {
         let channels: Vec<_> = (0..500).map(|key| keyed(&reactor, key, 1)).collect();
         for n in [499, 0, 250] {
             channels[n].0.send(n).unwrap();
-            let mut events = events();
-            reactor.wait(&mut events).unwrap();
-            assert_eq!(keys(&events), [n as u64]);
+            assert_eq!(wait_keys(&reactor), [n as u64]);
             assert_eq!(channels[n].1.try_recv(), Ok(n));
         }
-        assert!(ready(&reactor).is_empty());
+        assert!(ready_keys(&reactor).is_empty());
     });
 }
 
@@ -80,11 +66,11 @@ fn the_end_is_reported_until_it_has_been_received() {
         let (_tx, _quiet) = keyed::<()>(&reactor, 2, 1);
         drop(tx);
         for _ in 0..3 {
-            assert_eq!(ready(&reactor), [1]);
+            assert_eq!(ready_keys(&reactor), [1]);
         }
         assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
         // A loop that waits for the others is not kept busy by it.
-        assert!(ready(&reactor).is_empty());
+        assert!(ready_keys(&reactor).is_empty());
         assert_eq!(ending.try_recv(), Err(TryRecvError::Disconnected));
     });
 }
@@ -148,18 +134,15 @@ fn a_timeout_may_be_nothing_or_for_ever() {
     watched(|| {
         let reactor = reactor();
         let (tx, _inbox) = keyed(&reactor, 1, 2);
-        let mut events = events();
-        reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
-        assert!(events.is_empty());
-        let sender = thread::spawn(move || {
-            thread::sleep(ms(5));
-            tx.send(3).unwrap();
-        });
-        reactor.wait_timeout(&mut events, Duration::MAX).unwrap();
-        assert_eq!(keys(&events), [1]);
-        sender.join().unwrap();
-        reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
-        assert_eq!(keys(&events), [1], "what is ready beats a timeout that is over");
+        assert_eq!(wait_keys_for(&reactor, Duration::ZERO), []);
+        let sender = ::support::later(ms(5), move || tx.send(3).unwrap());
+        assert_eq!(wait_keys_for(&reactor, Duration::MAX), [1]);
+        drop(sender);
+        assert_eq!(
+            wait_keys_for(&reactor, Duration::ZERO),
+            [1],
+            "what is ready beats a timeout that is over"
+        );
     });
 }
 
@@ -168,14 +151,12 @@ fn a_timeout_may_be_nothing_or_for_ever() {
 fn a_message_to_any_channel_ends_a_wait() {
     watched(|| {
         let reactor = reactor();
-        let mut events = events();
         let channels: Vec<_> = (0..3).map(|key| keyed(&reactor, key, 1)).collect();
         for round in 0..9 {
             let n = round % 3;
             let tx = channels[n].0.clone();
             let _sender = later(ms(3), move || tx.send(round).unwrap());
-            reactor.wait(&mut events).unwrap();
-            assert_eq!(keys(&events), [n as u64]);
+            assert_eq!(wait_keys(&reactor), [n as u64]);
             assert_eq!(channels[n].1.try_recv(), Ok(round));
         }
     });
@@ -192,11 +173,11 @@ fn all_that_are_ready_are_reported_at_once() {
         let _timer = reactor.after(Duration::ZERO).with_key(4);
         tx1.send(1).unwrap();
         tx2.send(2).unwrap();
-        let mut found = ready(&reactor);
+        let mut found = ready_keys(&reactor);
         found.sort_unstable();
         assert_eq!(found, [1, 2, 4]);
         inbox1.try_recv().unwrap();
-        let mut found = ready(&reactor);
+        let mut found = ready_keys(&reactor);
         found.sort_unstable();
         assert_eq!(found, [2, 4], "the others are ready still");
     });
@@ -210,7 +191,7 @@ fn messages_then_the_end() {
         let (tx, inbox) = keyed(&reactor, 1, 4);
         thread::spawn(move || (0..2).for_each(|n| tx.send(n).unwrap())).join().unwrap();
         let mut got = Vec::new();
-        while !ready(&reactor).is_empty() {
+        while !ready_keys(&reactor).is_empty() {
             got.push(inbox.try_recv());
         }
         assert_eq!(got, [Ok(0), Ok(1), Err(TryRecvError::Disconnected)]);
@@ -225,12 +206,12 @@ fn what_came_before_the_registration_is_reported() {
         let (tx, rx) = channel::bounded(1);
         tx.send(1).unwrap();
         let inbox = reactor.register_with(5, rx).unwrap();
-        assert_eq!(ready(&reactor), [5]);
+        assert_eq!(ready_keys(&reactor), [5]);
         let rx = inbox.into_inner();
-        assert!(ready(&reactor).is_empty(), "taken back");
+        assert!(ready_keys(&reactor).is_empty(), "taken back");
         let (other, _clock) = sim();
         let _inbox = other.register_with(6, rx).unwrap();
-        assert_eq!((ready(&other), ready(&reactor)), (vec![6], vec![]));
+        assert_eq!((ready_keys(&other), ready_keys(&reactor)), (vec![6], vec![]));
         drop(tx);
     });
 }
@@ -243,16 +224,16 @@ fn a_source_is_reported_until_it_is_drained() {
         let (tx, inbox) = keyed(&reactor, 1, 4);
         (0..3).for_each(|n| tx.send(n).unwrap());
         for n in 0..3 {
-            assert_eq!(ready(&reactor), [1]);
+            assert_eq!(ready_keys(&reactor), [1]);
             assert_eq!(inbox.try_recv(), Ok(n));
         }
-        assert!(ready(&reactor).is_empty());
+        assert!(ready_keys(&reactor).is_empty());
         let timer = reactor.after(Duration::ZERO).with_key(2);
         for _ in 0..3 {
-            assert_eq!(ready(&reactor), [2]);
+            assert_eq!(ready_keys(&reactor), [2]);
         }
         select! { reactor; recv(timer) -> _ => {} }
-        assert!(ready(&reactor).is_empty());
+        assert!(ready_keys(&reactor).is_empty());
     });
 }
 
@@ -325,7 +306,7 @@ fn a_sender_that_gave_up_is_not_reported() {
         reactor.wait_timeout(&mut events, ms(5)).unwrap();
         // It may be reported once more, but there is nothing then.
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
-        assert!(ready(&reactor).is_empty());
+        assert!(ready_keys(&reactor).is_empty());
         let other = thread::spawn(move || tx.send(2));
         reactor.wait(&mut events).unwrap();
         assert_eq!(inbox.try_recv(), Ok(2));
@@ -517,12 +498,12 @@ fn timers_come_by_deadline_and_equal_ones_by_arming() {
             .map(|(&delay, key)| reactor.after(ms(delay)).with_key(key))
             .collect();
         clock.advance(ms(40));
-        assert_eq!(ready(&reactor), [1, 3, 2, 0, 4]);
+        assert_eq!(ready_keys(&reactor), [1, 3, 2, 0, 4]);
         // One that is armed again, for the same time as others, goes behind them.
         timers.iter().for_each(|timer| assert!(timer.reset(ms(10))));
         timers[0].reset(ms(10));
         clock.advance(ms(10));
-        assert_eq!(ready(&reactor), [1, 2, 3, 4, 0]);
+        assert_eq!(ready_keys(&reactor), [1, 2, 3, 4, 0]);
     });
 }
 
@@ -571,7 +552,7 @@ fn keys_are_the_users_or_unique() {
         tx2.send(()).unwrap();
         notifier.notify();
         let mut expected = vec![inbox1.key(), inbox2.key(), timer.key(), notified.key()];
-        let mut found = ready(&reactor);
+        let mut found = ready_keys(&reactor);
         found.sort_unstable();
         expected.sort_unstable();
         assert_eq!(found, expected);
@@ -580,7 +561,7 @@ fn keys_are_the_users_or_unique() {
         // A key of the user's may be given twice.
         let _a = reactor.after(Duration::ZERO).with_key(3);
         let _b = reactor.after(Duration::ZERO).with_key(3);
-        assert_eq!(ready(&reactor).iter().filter(|&&key| key == 3).count(), 2);
+        assert_eq!(ready_keys(&reactor).iter().filter(|&&key| key == 3).count(), 2);
     });
 }
 
@@ -600,14 +581,12 @@ fn wait_and_select_may_take_turns() {
                 tx.send(n).unwrap();
             }
         });
-        let mut events = events();
         for n in 0..200 {
             to_thread.send(()).unwrap();
             if n % 5 < 2 {
                 select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(n)) }
             } else {
-                reactor.wait(&mut events).unwrap();
-                assert_eq!(keys(&events), [1]);
+                assert_eq!(wait_keys(&reactor), [1]);
                 assert_eq!(inbox.try_recv(), Ok(n));
             }
         }
@@ -631,11 +610,11 @@ fn a_wait_takes_nothing_from_a_full_channel() {
             tx.send(2).unwrap();
         });
         until(|| blocked.load(Ordering::SeqCst));
-        (0..100).for_each(|_| assert_eq!(ready(&reactor), [1]));
+        (0..100).for_each(|_| assert_eq!(ready_keys(&reactor), [1]));
         assert!(!sender.is_finished(), "there is no room yet");
         assert_eq!(inbox.try_recv(), Ok(1));
         sender.join().unwrap();
-        assert_eq!(ready(&reactor), [1]);
+        assert_eq!(ready_keys(&reactor), [1]);
         assert_eq!(inbox.try_recv(), Ok(2));
     });
 }

@@ -9,7 +9,7 @@ use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, TryRecvErro
 use pollmux::{Events, Select, SimWorld, Source, select};
 use support::thread;
 
-use crate::common::{Drops, LONG, Numbers, ms, next, poll, reactor, within};
+use crate::common::{Drops, LONG, Random, ms, next, poll, reactor, within};
 use crate::flavors::{every_kind, limited};
 use crate::support::{aside, later};
 
@@ -94,7 +94,7 @@ fn send_returns_only_when_the_value_was_taken() {
 /// crossbeam-channel tests/zero.rs: drops
 #[test]
 fn every_message_is_dropped_once_taken_or_given_back() {
-    let mut numbers = Numbers::new();
+    let mut numbers = Random::new(1);
     for _ in 0..20 {
         let steps = numbers.below(200) as usize;
         let drops = Drops::new();

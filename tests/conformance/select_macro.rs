@@ -300,16 +300,12 @@ fn a_source_expression_is_not_evaluated_again_after_a_sleep() {
         let reactor = reactor();
         let (tx, source) = inbox(&reactor, 1);
         let asked = Cell::new(0);
-        let sender = thread::spawn(move || {
-            thread::sleep(ms(10));
-            tx.send(1).unwrap();
-        });
+        let _sender = ::support::later(ms(10), move || tx.send(1).unwrap());
         select! { reactor;
             recv({ asked.set(asked.get() + 1); &source }) -> n => assert_eq!(n, Ok(1)),
             default({ asked.set(asked.get() + 10); LONG }) => panic!("not woken"),
         }
         assert_eq!(asked.get(), 11);
-        sender.join().unwrap();
     });
 }
 

@@ -544,106 +544,87 @@ fn the_rules_see_the_imports_there_are() {
     assert!(unsafe_blocks > 10, "only {unsafe_blocks} unsafe have been found");
 }
 
+/// Each row: a file, its text, and how many wrong imports it has.
+#[track_caller]
+fn finds(rule: fn(&File) -> Vec<String>, rows: &[(&str, &str, usize)]) {
+    for (name, text, wrong) in rows {
+        assert_eq!(rule(&File::new(name, text)).len(), *wrong, "{name}: {text}");
+    }
+}
+
 #[test]
 fn an_import_that_points_up_is_found() {
-    let wrong = |name: &str, text: &str| wrong_imports(&File::new(name, text)).len();
-    assert_eq!(wrong("sys/epoll.rs", "use crate::driver::Wait;"), 1);
-    assert_eq!(
-        wrong("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};"),
-        1
-    );
-    assert_eq!(wrong("channel/mod.rs", "fn f() { crate::reactor::closed(); }"), 1);
-    assert_eq!(wrong("reactor/mod.rs", "use super::select::Cases;"), 1);
-    assert_eq!(wrong("reactor/timers.rs", "use super::super::sources::Timer;"), 1);
-    assert_eq!(
-        wrong("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }"),
-        1
-    );
-    assert_eq!(wrong("sources/timer.rs", "use crate::Handle;"), 1);
-    assert_eq!(wrong("select/mod.rs", "use crate::sync::Mutex;"), 1);
-    assert_eq!(wrong("wake/mod.rs", "use crate::channel::Sender;"), 1);
-    assert_eq!(wrong("channel/mod.rs", "use crate::reactor::Handle;"), 1);
-    assert_eq!(wrong("sync.rs", "use crate::reactor::Handle;"), 1);
-    assert_eq!(wrong("elsewhere.rs", ""), 1);
+    let rows = [
+        ("sys/epoll.rs", "use crate::driver::Wait;", 1),
+        ("driver/mod.rs", "use crate::{\n    sys::{Time, Poller},\n    reactor::Handle,\n};", 1),
+        ("channel/mod.rs", "fn f() { crate::reactor::closed(); }", 1),
+        ("reactor/mod.rs", "use super::select::Cases;", 1),
+        ("reactor/timers.rs", "use super::super::sources::Timer;", 1),
+        ("reactor/timers.rs", "mod tests { use super::super::super::sources::Timer; }", 1),
+        ("sources/timer.rs", "use crate::Handle;", 1),
+        ("select/mod.rs", "use crate::sync::Mutex;", 1),
+        ("wake/mod.rs", "use crate::channel::Sender;", 1),
+        ("channel/mod.rs", "use crate::reactor::Handle;", 1),
+        ("sync.rs", "use crate::reactor::Handle;", 1),
+        ("elsewhere.rs", "", 1),
+    ];
+    finds(wrong_imports, &rows);
 }
 
 #[test]
 fn a_wrong_import_inside_the_reactor_is_found() {
-    let wrong = |name: &str, text: &str| wrong_imports_in_reactor(&File::new(name, text)).len();
-    assert_eq!(wrong("reactor/core.rs", "use super::turn::Blocked;"), 1);
-    assert_eq!(
-        wrong("reactor/core.rs", "use super::{fds, parts::{heap::{self, NEVER}, slots}};"),
-        1
-    );
-    assert_eq!(wrong("reactor/turn.rs", "use super::{Core, wait::Patience};"), 2);
-    assert_eq!(wrong("reactor/turn.rs", "use super::core::Core;\nuse crate::reactor::Handle;"), 1);
-    assert_eq!(wrong("reactor/parts/ready.rs", "use super::heap::Heap;"), 1);
-    assert_eq!(
-        wrong("reactor/parts/ready.rs", "use super::{slots::{Slots, record}, asks::Ask};"),
-        0
-    );
-    assert_eq!(wrong("reactor/parts/slots/record.rs", "use super::super::table::Table;"), 1);
-    assert_eq!(
-        wrong("reactor/parts/slots/record.rs", "use super::Slots; use super::super::fds;"),
-        0
-    );
-    assert_eq!(wrong("reactor/parts/asks.rs", "use super::counters::Count;"), 1);
-    assert_eq!(wrong("reactor/parts/counters.rs", "use crate::reactor::parts::table::Table;"), 1);
-    assert_eq!(wrong("reactor/slot/fd.rs", "use super::Slot; use crate::reactor::core::Core;"), 0);
-    assert_eq!(wrong("reactor/embed.rs", "use super::slot::Slot;"), 1);
-    assert_eq!(wrong("reactor/wait.rs", "mod tests { use super::*; use super::super::slot; }"), 1);
-    assert_eq!(wrong("reactor/elsewhere.rs", ""), 1);
-    assert_eq!(wrong("reactor/parts/elsewhere.rs", ""), 1);
-    assert_eq!(wrong("sources/fd.rs", "use crate::reactor::Slot;"), 0);
+    let rows = [
+        ("reactor/core.rs", "use super::turn::Blocked;", 1),
+        ("reactor/core.rs", "use super::{fds, parts::{heap::{self, NEVER}, slots}};", 1),
+        ("reactor/turn.rs", "use super::{Core, wait::Patience};", 2),
+        ("reactor/turn.rs", "use super::core::Core;\nuse crate::reactor::Handle;", 1),
+        ("reactor/parts/ready.rs", "use super::heap::Heap;", 1),
+        ("reactor/parts/ready.rs", "use super::{slots::{Slots, record}, asks::Ask};", 0),
+        ("reactor/parts/slots/record.rs", "use super::super::table::Table;", 1),
+        ("reactor/parts/slots/record.rs", "use super::Slots; use super::super::fds;", 0),
+        ("reactor/parts/asks.rs", "use super::counters::Count;", 1),
+        ("reactor/parts/counters.rs", "use crate::reactor::parts::table::Table;", 1),
+        ("reactor/slot/fd.rs", "use super::Slot; use crate::reactor::core::Core;", 0),
+        ("reactor/embed.rs", "use super::slot::Slot;", 1),
+        ("reactor/wait.rs", "mod tests { use super::*; use super::super::slot; }", 1),
+        ("reactor/elsewhere.rs", "", 1),
+        ("reactor/parts/elsewhere.rs", "", 1),
+        ("sources/fd.rs", "use crate::reactor::Slot;", 0),
+    ];
+    finds(wrong_imports_in_reactor, &rows);
 }
 
 #[test]
 fn an_import_that_points_down_is_fine() {
-    let wrong = |name: &str, text: &str| wrong_imports(&File::new(name, text)).len();
-    assert_eq!(
-        wrong(
-            "reactor/timers.rs",
-            "use super::ready::Ready; use crate::{sync::Mutex, driver::{Wait, Wake}};"
-        ),
-        0
-    );
-    assert_eq!(
-        wrong("reactor/mod.rs", "mod tests { use super::select; use super::super::driver::Wait; }"),
-        0
-    );
-    assert_eq!(
-        wrong("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }"),
-        0
-    );
-    assert_eq!(
-        wrong(
-            "sys/mod.rs",
-            "//! use crate::driver::Wait;\n/* crate::select */ const A: &str = \"crate::select\";"
-        ),
-        0
-    );
-    assert_eq!(wrong("sys/mod.rs", "macro_rules! m { () => { $crate::select!() } }"), 0);
-    assert_eq!(wrong("lib.rs", "pub use crate::select::private;"), 0);
+    let driver = "use super::ready::Ready; use crate::{sync::Mutex, driver::{Wait, Wake}};";
+    let text =
+        "//! use crate::driver::Wait;\n/* crate::select */ const A: &str = \"crate::select\";";
+    let rows = [
+        ("reactor/timers.rs", driver, 0),
+        ("reactor/mod.rs", "mod tests { use super::select; use super::super::driver::Wait; }", 0),
+        ("sync.rs", "mod real { pub(super) use super::anything; use crate::sys::fence; }", 0),
+        ("sys/mod.rs", text, 0),
+        ("sys/mod.rs", "macro_rules! m { () => { $crate::select!() } }", 0),
+        ("lib.rs", "pub use crate::select::private;", 0),
+    ];
+    finds(wrong_imports, &rows);
 }
 
 #[test]
 fn a_wrong_unsafe_or_libc_is_found() {
     let no_reason = "fn f() {\n    unsafe { g() }\n}\nunsafe impl Send for X {}";
-    assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", no_reason)).len(), 2);
     let too_far = format!("// SAFETY: far away\n{}unsafe {{ g() }}", "\n".repeat(REASON_WITHIN));
-    assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", &too_far)).len(), 1);
     let near = format!("// SAFETY: near\n{}unsafe {{ g() }}", "\n".repeat(REASON_WITHIN - 1));
-    assert_eq!(unexplained_unsafe(&File::new("sys/epoll.rs", &near)).len(), 0);
-
-    assert_eq!(misplaced_unsafe(&File::new("select/mod.rs", "unsafe { g() }")).len(), 1);
-    assert_eq!(
-        misplaced_unsafe(&File::new("select/mod.rs", "#![deny(unsafe_code)] // no unsafe")).len(),
-        0
-    );
-    assert_eq!(misplaced_unsafe(&File::new("channel/ring.rs", "unsafe { g() }")).len(), 0);
-
-    assert_eq!(misplaced_libc(&File::new("driver/native.rs", "let fd = libc::dup(1);")).len(), 1);
-    assert_eq!(misplaced_libc(&File::new("driver/native.rs", "// as libc says")).len(), 0);
+    let file = "sys/epoll.rs";
+    finds(unexplained_unsafe, &[(file, no_reason, 2), (file, &too_far, 1), (file, &near, 0)]);
+    let rows = [
+        ("select/mod.rs", "unsafe { g() }", 1),
+        ("select/mod.rs", "#![deny(unsafe_code)] // no unsafe", 0),
+        ("channel/ring.rs", "unsafe { g() }", 0),
+    ];
+    finds(misplaced_unsafe, &rows);
+    let file = "driver/native.rs";
+    finds(misplaced_libc, &[(file, "let fd = libc::dup(1);", 1), (file, "// as libc says", 0)]);
 }
 
 #[test]

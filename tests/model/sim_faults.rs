@@ -164,12 +164,9 @@ fn a_kill_ends_a_run_that_would_last() {
     let _dog = dog();
     let mut world = slow_enders(2, 1);
     let handle = world.handle();
-    let killer = thread::spawn(move || {
-        thread::sleep(ms(5)); // most likely the run has begun
-        assert!(handle.kill("0"));
-    });
+    // most likely the run has begun
+    let _killer = support::later(ms(5), move || assert!(handle.kill("0")));
     world.run().unwrap();
-    killer.join().unwrap();
 }
 
 #[test]

@@ -211,14 +211,15 @@ enum Post {
 }
 
 /// What a wait waits for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Awaited {
     Anything,
+    #[default]
     Nothing,
     These(Vec<usize>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Model {
     now: u64,
     /// The reactor's.
@@ -275,30 +276,7 @@ impl Entry {
 
 impl Model {
     fn new(slack: u64) -> Model {
-        Model {
-            now: 0,
-            slack,
-            entries: Vec::new(),
-            ready: VecDeque::new(),
-            calls: VecDeque::new(),
-            batch: 0,
-            settles: false,
-            posts: VecDeque::new(),
-            arms: 0,
-            put_off: false,
-            uncertain: false,
-            coalesced: 0,
-            called: 0,
-            expired: 0,
-            stale: 0,
-            awaited: Awaited::Nothing,
-            until: NEVER,
-            looks_again: false,
-            timed_out: false,
-            called_now: Vec::new(),
-            put_off_calls: Vec::new(),
-            finishes: false,
-        }
+        Model { slack, until: NEVER, ..Model::default() }
     }
 
     fn live(&self) -> usize {
@@ -782,6 +760,11 @@ impl World {
         real.as_deref().map(f)
     }
 
+    /// The same, if it is a ticker.
+    fn with_ticker<R>(&self, i: usize, f: impl FnOnce(&Ticker) -> R) -> Option<R> {
+        self.with(i, |real| real.ticker().map(f)).flatten()
+    }
+
     /// Takes the user's handle away, unless a select holds it.
     fn take_real(&self, i: usize) -> Option<Real> {
         let mut reals = self.reals.borrow_mut();
@@ -952,6 +935,7 @@ impl World {
         // Whether the one meant is the caller, which then has another way, too.
         let firing = |i: usize| caller.filter(|&(me, _)| me == i).map(|(_, firing)| firing);
         let pick = |which: Which| self.pick(which, me);
+        let pick_real = |which| pick(which).and_then(|i| Some((i, self.take_real(i)?)));
         let model = || self.model.borrow_mut();
         let now = self.model.borrow().now;
         let handle = &self.handle;
@@ -1032,21 +1016,13 @@ impl World {
             }
             Op::Resume(which) => {
                 let Some(i) = pick(which) else { return Ok(()) };
-                let got = self.with(i, |real| match real {
-                    Real::Ticker(ticker) => Some(ticker.resume()),
-                    _ => None,
-                });
-                if let Some(Some(got)) = got {
+                if let Some(got) = self.with_ticker(i, Ticker::resume) {
                     prop_assert_eq!(got, model().resume(i));
                 }
             }
             Op::Restart(which) => {
                 let Some(i) = pick(which) else { return Ok(()) };
-                let got = self.with(i, |real| match real {
-                    Real::Ticker(ticker) => Some(ticker.restart()),
-                    _ => None,
-                });
-                if let Some(Some(got)) = got {
+                if let Some(got) = self.with_ticker(i, Ticker::restart) {
                     let next = now.saturating_add(self.model.borrow().entries[i].period);
                     prop_assert_eq!(got, model().arm(i, next));
                 }
@@ -1054,30 +1030,19 @@ impl World {
             Op::RestartAt(which, when) => {
                 let Some(i) = pick(which) else { return Ok(()) };
                 let at = self.resolve(when, Some(i));
-                let got = self.with(i, |real| match real {
-                    Real::Ticker(ticker) => Some(ticker.restart_at(t(at))),
-                    _ => None,
-                });
-                if let Some(Some(got)) = got {
+                if let Some(got) = self.with_ticker(i, |ticker| ticker.restart_at(t(at))) {
                     prop_assert_eq!(got, model().arm(i, at));
                 }
             }
             Op::Behavior(which, behavior) => {
                 let Some(i) = pick(which) else { return Ok(()) };
-                let set = |real: &Real| {
-                    if let Real::Ticker(ticker) = real {
-                        ticker.set_missed_tick_behavior(behavior);
-                    }
-                };
-                if self.with(i, set).is_some() {
+                self.with_ticker(i, |ticker| ticker.set_missed_tick_behavior(behavior));
+                if self.with(i, |_| ()).is_some() {
                     model().entries[i].behavior = behavior;
                 }
             }
             Op::Slack(which, slack) => {
-                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?)))
-                else {
-                    return Ok(());
-                };
+                let Some((i, real)) = pick_real(which) else { return Ok(()) };
                 model().entries[i].slack = Some(slack);
                 let real = match real {
                     Real::Timer(timer) => Real::Timer(timer.slack(d(slack))),
@@ -1087,18 +1052,12 @@ impl World {
                 self.reals.borrow_mut()[i] = Some(Rc::new(real));
             }
             Op::Drop(which) => {
-                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?)))
-                else {
-                    return Ok(());
-                };
+                let Some((i, real)) = pick_real(which) else { return Ok(()) };
                 model().release(i);
                 drop(real);
             }
             Op::Detach(which) => {
-                let Some((i, real)) = pick(which).and_then(|i| Some((i, self.take_real(i)?)))
-                else {
-                    return Ok(());
-                };
+                let Some((i, real)) = pick_real(which) else { return Ok(()) };
                 match real {
                     Real::Callback(callback) => {
                         prop_assert_eq!(callback.detach(), self.ids.borrow()[i]);

@@ -24,6 +24,18 @@ fn change(ident: usize, filter: i16, flags: u16) -> kevent {
     kevent { ident, filter, flags, fflags: 0, data: 0, udata: null_mut() }
 }
 
+fn reads(of: &impl AsRawFd, flags: u16) -> kevent {
+    change(fd(of), EVFILT_READ, flags)
+}
+
+fn writes(of: &impl AsRawFd, flags: u16) -> kevent {
+    change(fd(of), EVFILT_WRITE, flags)
+}
+
+fn user(ident: usize, flags: u16) -> kevent {
+    change(ident, EVFILT_USER, flags)
+}
+
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -37,7 +49,7 @@ fn timer(ident: usize, flags: u16, after: Duration) -> kevent {
 }
 
 fn trigger(ident: usize) -> kevent {
-    kevent { fflags: NOTE_TRIGGER, ..change(ident, EVFILT_USER, 0) }
+    kevent { fflags: NOTE_TRIGGER, ..user(ident, 0) }
 }
 
 impl Kq {
@@ -143,8 +155,8 @@ fn fill(mut to: impl Write) -> usize {
 #[test]
 fn ident_and_filter_are_the_key() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD), change(fd(&a), EVFILT_READ, EV_ADD)]);
-    kq.apply(&[change(fd(&a), EVFILT_WRITE, EV_ADD), change(fd(&a), EVFILT_USER, EV_ADD)]);
+    kq.apply(&[reads(&a, EV_ADD), reads(&a, EV_ADD)]);
+    kq.apply(&[writes(&a, EV_ADD), change(fd(&a), EVFILT_USER, EV_ADD)]);
     b.write_all(b"x").unwrap();
     let mut filters: Vec<_> = kq.look().iter().map(|event| event.filter).collect();
     filters.sort();
@@ -158,9 +170,9 @@ fn a_condition_from_before_the_registration_is_found() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     b.write_all(b"x").unwrap();
     for flags in [EV_ADD, EV_ADD | EV_CLEAR, EV_ADD | EV_ONESHOT, EV_ADD | EV_DISPATCH] {
-        kq.apply(&[change(fd(&a), EVFILT_READ, flags)]);
+        kq.apply(&[reads(&a, flags)]);
         assert_eq!(one(kq.look()).ident, fd(&a));
-        let _ = kq.call(&[change(fd(&a), EVFILT_READ, EV_DELETE)], 0, ZERO);
+        let _ = kq.call(&[reads(&a, EV_DELETE)], 0, ZERO);
     }
 }
 
@@ -170,10 +182,7 @@ fn a_condition_from_before_the_registration_is_found() {
 #[test]
 fn a_condition_that_is_over_is_not_returned() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[
-        change(fd(&a), EVFILT_READ, EV_ADD),
-        change(fd(&a), EVFILT_WRITE, EV_ADD | EV_CLEAR),
-    ]);
+    kq.apply(&[reads(&a, EV_ADD), writes(&a, EV_ADD | EV_CLEAR)]);
     b.write_all(b"x").unwrap();
     assert_eq!(a.read(&mut [0; 8]).unwrap(), 1);
     fill(&a);
@@ -185,10 +194,7 @@ fn a_condition_that_is_over_is_not_returned() {
 #[test]
 fn events_of_one_knote_are_one_event() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[
-        change(fd(&a), EVFILT_READ, EV_ADD | EV_CLEAR),
-        change(1, EVFILT_USER, EV_ADD | EV_CLEAR),
-    ]);
+    kq.apply(&[reads(&a, EV_ADD | EV_CLEAR), user(1, EV_ADD | EV_CLEAR)]);
     for _ in 0..3 {
         b.write_all(b"xy").unwrap();
         kq.apply(&[trigger(1)]);
@@ -230,10 +236,10 @@ fn a_closed_kqueue_leaves_no_fd_behind() {
         let kq = Kq::new();
         kq.apply(&[
             timer(1, EV_ADD, ms(1)),
-            change(1, EVFILT_USER, EV_ADD),
+            user(1, EV_ADD),
             change(libc::SIGUSR2 as usize, EVFILT_SIGNAL, EV_ADD),
-            change(fd(&a), EVFILT_READ, EV_ADD),
-            change(fd(&a), EVFILT_WRITE, EV_ADD),
+            reads(&a, EV_ADD),
+            writes(&a, EV_ADD),
         ]);
         assert!(count() > before);
     }
@@ -268,11 +274,7 @@ fn what_is_no_kqueue_is_a_bad_fd() {
 fn changes_come_before_events() {
     let kq = Kq::new();
     let hour = Duration::from_secs(3600);
-    let changes = [
-        change(1, EVFILT_USER, EV_ADD | EV_CLEAR),
-        trigger(1),
-        timer(1, EV_ADD | EV_ONESHOT, hour),
-    ];
+    let changes = [user(1, EV_ADD | EV_CLEAR), trigger(1), timer(1, EV_ADD | EV_ONESHOT, hour)];
     assert_eq!(one(kq.call(&changes, 4, None).unwrap()).filter, EVFILT_USER);
     // One call arms and waits.
     let start = Instant::now();
@@ -283,7 +285,7 @@ fn changes_come_before_events() {
     assert!(start.elapsed() >= ms(5));
     // What is deleted is not there any more.
     kq.apply(&[trigger(1)]);
-    none(kq.call(&[change(1, EVFILT_USER, EV_DELETE)], 4, ZERO).unwrap());
+    none(kq.call(&[user(1, EV_DELETE)], 4, ZERO).unwrap());
 }
 
 /// "When nevents is zero, kevent() will return immediately even if there is a timeout specified
@@ -293,7 +295,7 @@ fn without_room_nothing_is_waited_for() {
     let kq = Kq::new();
     let start = Instant::now();
     none(kq.call(&[], 0, Some(Duration::from_secs(30))).unwrap());
-    none(kq.call(&[change(1, EVFILT_USER, EV_ADD)], 0, None).unwrap());
+    none(kq.call(&[user(1, EV_ADD)], 0, None).unwrap());
     assert!(start.elapsed() < Duration::from_secs(15));
 }
 
@@ -333,8 +335,7 @@ fn wrong_times_filters_and_sizes_are_refused() {
 #[test]
 fn one_array_may_be_both_lists() {
     let kq = Kq::new();
-    let mut list =
-        [change(1, EVFILT_USER, EV_ADD), trigger(1), change(2, EVFILT_USER, EV_ADD), trigger(2)];
+    let mut list = [user(1, EV_ADD), trigger(1), user(2, EV_ADD), trigger(2)];
     let list_at = list.as_mut_ptr();
     // SAFETY: the list is as long as is said.
     assert_eq!(unsafe { kevent(kq.0.as_raw_fd(), list_at, 4, list_at, 4, null_mut()) }, 2);
@@ -350,7 +351,7 @@ fn one_array_may_be_both_lists() {
 #[test]
 fn an_error_is_an_event_and_ends_the_call() {
     let kq = Kq::new();
-    let changes = [change(5, EVFILT_TIMER, EV_DELETE), change(1, EVFILT_USER, EV_ADD), trigger(1)];
+    let changes = [change(5, EVFILT_TIMER, EV_DELETE), user(1, EV_ADD), trigger(1)];
     let start = Instant::now();
     let error = one(kq.call(&changes, 4, Some(Duration::from_secs(30))).unwrap());
     assert!(start.elapsed() < Duration::from_secs(15));
@@ -364,7 +365,7 @@ fn an_error_is_an_event_and_ends_the_call() {
 #[test]
 fn an_error_without_room_is_the_calls() {
     let kq = Kq::new();
-    let changes = [change(5, EVFILT_TIMER, EV_DELETE), change(1, EVFILT_USER, EV_ADD)];
+    let changes = [change(5, EVFILT_TIMER, EV_DELETE), user(1, EV_ADD)];
     assert_eq!(kq.call(&changes, 0, None), Err(libc::ENOENT));
     assert_eq!(
         kq.call(&[trigger(1)], 0, None),
@@ -407,7 +408,7 @@ fn a_signal_ends_the_wait_and_the_changes_are_made() {
             unsafe { libc::pthread_kill(target, libc::SIGALRM) };
         }
     });
-    assert_eq!(kq.call(&[change(1, EVFILT_USER, EV_ADD)], 1, None), Err(libc::EINTR));
+    assert_eq!(kq.call(&[user(1, EV_ADD)], 1, None), Err(libc::EINTR));
     kq.apply(&[trigger(1)]);
     assert_eq!(one(kq.wait()).ident, 1);
     done.send(()).unwrap();
@@ -423,11 +424,11 @@ fn adding_again_changes_the_one_that_is_there() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
     b.write_all(b"x").unwrap();
     for udata in [1, 2] {
-        kq.apply(&[kevent { udata: udata as _, ..change(fd(&a), EVFILT_READ, EV_ADD) }]);
+        kq.apply(&[kevent { udata: udata as _, ..reads(&a, EV_ADD) }]);
         assert_eq!(one(kq.look()).udata as usize, udata);
     }
     // (kern_event.c: it does not become another kind of entry.)
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[reads(&a, EV_ADD | EV_CLEAR)]);
     one(kq.look());
     one(kq.look());
 }
@@ -438,7 +439,7 @@ fn adding_again_changes_the_one_that_is_there() {
 fn udata_comes_back_as_the_last_change_had_it() {
     let kq = Kq::new();
     let udata = 0xfedc_ba98_7654_3210_usize as *mut _;
-    kq.apply(&[kevent { udata, ..change(1, EVFILT_USER, EV_ADD | EV_CLEAR) }]);
+    kq.apply(&[kevent { udata, ..user(1, EV_ADD | EV_CLEAR) }]);
     kq.apply(&[kevent { udata, ..trigger(1) }]);
     assert_eq!(one(kq.look()).udata, udata);
     kq.apply(&[trigger(1)]);
@@ -475,9 +476,9 @@ fn what_is_disabled_is_not_returned_until_it_is_enabled() {
 #[test]
 fn adding_enables_unless_told_otherwise() {
     let kq = Kq::new();
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_DISABLE), trigger(1)]);
+    kq.apply(&[user(1, EV_ADD | EV_DISABLE), trigger(1)]);
     none(kq.look());
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD)]);
+    kq.apply(&[user(1, EV_ADD)]);
     one(kq.look());
 }
 
@@ -522,11 +523,11 @@ fn a_deleted_event_is_gone() {
 #[test]
 fn receipts_say_what_came_of_each_change_and_drain_nothing() {
     let kq = Kq::new();
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR), trigger(1)]);
+    kq.apply(&[user(1, EV_ADD | EV_CLEAR), trigger(1)]);
     let changes = [
-        change(2, EVFILT_USER, EV_ADD | EV_RECEIPT),
-        change(3, EVFILT_USER, EV_DELETE | EV_RECEIPT),
-        change(2, EVFILT_USER, EV_DELETE | EV_RECEIPT),
+        user(2, EV_ADD | EV_RECEIPT),
+        user(3, EV_DELETE | EV_RECEIPT),
+        user(2, EV_DELETE | EV_RECEIPT),
     ];
     let receipts = kq.call(&changes, 3, None).unwrap();
     let seen: Vec<_> =
@@ -559,16 +560,13 @@ fn a_oneshot_is_deleted_when_it_is_retrieved() {
 #[test]
 fn with_clear_a_state_is_told_once_a_change() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[reads(&a, EV_ADD | EV_CLEAR)]);
     for _ in 0..3 {
         b.write_all(b"x").unwrap();
         one(kq.look());
         none(kq.look());
     }
-    kq.apply(&[
-        change(fd(&a), EVFILT_READ, EV_DELETE),
-        change(fd(&a), EVFILT_WRITE, EV_ADD | EV_CLEAR),
-    ]);
+    kq.apply(&[reads(&a, EV_DELETE), writes(&a, EV_ADD | EV_CLEAR)]);
     one(kq.look());
     none(kq.look());
     fill(&a);
@@ -583,7 +581,7 @@ fn with_clear_a_state_is_told_once_a_change() {
 #[test]
 fn without_clear_a_state_is_told_while_it_lasts() {
     let (kq, (mut a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD), change(fd(&b), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[reads(&a, EV_ADD), writes(&b, EV_ADD)]);
     b.write_all(b"x").unwrap();
     for _ in 0..3 {
         assert_eq!(kq.look().len(), 2);
@@ -601,7 +599,7 @@ fn without_clear_a_state_is_told_while_it_lasts() {
 fn a_listener_is_readable_with_a_connection() {
     let kq = Kq::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    kq.apply(&[change(fd(&listener), EVFILT_READ, EV_ADD)]);
+    kq.apply(&[reads(&listener, EV_ADD)]);
     none(kq.look());
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     assert!(one(kq.wait()).data >= 1);
@@ -615,10 +613,10 @@ fn a_listener_is_readable_with_a_connection() {
 #[test]
 fn what_can_be_read_is_counted() {
     let (kq, (a, mut b), (reader, mut writer)) = (Kq::new(), pair(), pipe());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD)]);
+    kq.apply(&[reads(&a, EV_ADD)]);
     b.write_all(b"four").unwrap();
     assert_eq!(one(kq.look()).data, 4);
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_DELETE), change(fd(&reader), EVFILT_READ, EV_ADD)]);
+    kq.apply(&[reads(&a, EV_DELETE), reads(&reader, EV_ADD)]);
     none(kq.look());
     writer.write_all(b"fifth").unwrap();
     assert_eq!(one(kq.look()).data, 5);
@@ -630,14 +628,14 @@ fn what_can_be_read_is_counted() {
 #[test]
 fn an_end_is_told_with_data_pending() {
     let (kq, (a, mut b)) = (Kq::new(), pair());
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_ADD)]);
+    kq.apply(&[reads(&a, EV_ADD)]);
     b.write_all(b"last").unwrap();
     assert_eq!(one(kq.look()).flags & EV_EOF, 0);
     b.shutdown(std::net::Shutdown::Write).unwrap();
     let event = one(kq.look());
     assert_eq!((event.flags & EV_EOF, event.data, event.fflags), (EV_EOF, 4, 0));
     // Only this direction.
-    kq.apply(&[change(fd(&a), EVFILT_READ, EV_DELETE), change(fd(&a), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[reads(&a, EV_DELETE), writes(&a, EV_ADD)]);
     assert_eq!(one(kq.look()).flags & EV_EOF, 0);
 }
 
@@ -652,10 +650,7 @@ fn a_socket_error_is_told_and_not_taken() {
     // To close a socket that has not read everything resets the connection.
     server.write_all(b"x").unwrap();
     client.peek(&mut [0; 8]).unwrap();
-    kq.apply(&[
-        change(fd(&server), EVFILT_READ, EV_ADD),
-        change(fd(&server), EVFILT_WRITE, EV_ADD),
-    ]);
+    kq.apply(&[reads(&server, EV_ADD), writes(&server, EV_ADD)]);
     drop(client);
     let mut seen = Vec::new();
     while seen.len() < 2 {
@@ -670,7 +665,7 @@ fn a_socket_error_is_told_and_not_taken() {
 fn a_pipe_ends_with_its_last_writer() {
     let (kq, (reader, writer)) = (Kq::new(), pipe());
     let second = writer.try_clone().unwrap();
-    kq.apply(&[change(fd(&reader), EVFILT_READ, EV_ADD)]);
+    kq.apply(&[reads(&reader, EV_ADD)]);
     drop(writer);
     none(kq.look());
     drop(second);
@@ -684,9 +679,9 @@ fn a_pipe_ends_with_its_last_writer() {
 #[test]
 fn room_to_write_is_counted() {
     let (kq, (a, _b), (_reader, mut writer)) = (Kq::new(), pair(), pipe());
-    kq.apply(&[change(fd(&a), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[writes(&a, EV_ADD)]);
     assert!(one(kq.look()).data > 4096);
-    kq.apply(&[change(fd(&a), EVFILT_WRITE, EV_DELETE), change(fd(&writer), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[writes(&a, EV_DELETE), writes(&writer, EV_ADD)]);
     let room = one(kq.look()).data;
     writer.write_all(&[0; 1000]).unwrap();
     assert_eq!(one(kq.look()).data, room - 1000);
@@ -696,10 +691,10 @@ fn room_to_write_is_counted() {
 #[test]
 fn writing_ends_with_the_reader() {
     let (kq, (reader, writer), (a, b)) = (Kq::new(), pipe(), pair());
-    kq.apply(&[change(fd(&writer), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[writes(&writer, EV_ADD)]);
     drop(reader);
     assert_eq!(end(&kq).fflags, 0);
-    kq.apply(&[change(fd(&writer), EVFILT_WRITE, EV_DELETE), change(fd(&a), EVFILT_WRITE, EV_ADD)]);
+    kq.apply(&[writes(&writer, EV_DELETE), writes(&a, EV_ADD)]);
     drop(b);
     end(&kq);
 }
@@ -747,7 +742,7 @@ fn a_kqueue_in_a_kqueue_in_a_kqueue_is_readable_while_there_are_events() {
 #[test]
 fn a_kqueue_cannot_watch_itself() {
     let kq = Kq::new();
-    assert_eq!(kq.call(&[change(fd(&kq.0), EVFILT_READ, EV_ADD)], 0, ZERO), Err(libc::EINVAL));
+    assert_eq!(kq.call(&[reads(&kq.0, EV_ADD)], 0, ZERO), Err(libc::EINVAL));
 }
 
 /// Any other poller can wait for it, too.
@@ -759,7 +754,7 @@ fn a_kqueue_can_be_polled() {
         // SAFETY: `poll` is a list of one.
         unsafe { libc::poll(&mut poll, 1, 0) }
     };
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[user(1, EV_ADD | EV_CLEAR)]);
     assert_eq!(poll(), 0);
     kq.apply(&[trigger(1)]);
     assert_eq!(poll(), 1);
@@ -919,22 +914,19 @@ fn there_may_be_many_timers() {
 #[test]
 fn a_user_event_is_triggered_by_a_note() {
     let kq = Kq::new();
-    kq.apply(&[
-        change(1, EVFILT_USER, EV_ADD | EV_CLEAR),
-        change(2, EVFILT_USER, EV_ADD | EV_CLEAR),
-    ]);
+    kq.apply(&[user(1, EV_ADD | EV_CLEAR), user(2, EV_ADD | EV_CLEAR)]);
     none(kq.look());
     kq.apply(&[trigger(2)]);
     let event = one(kq.look());
     assert_eq!((event.ident, event.filter, event.fflags & NOTE_TRIGGER), (2, EVFILT_USER, 0));
     none(kq.look());
     // Without EV_CLEAR it stays.
-    kq.apply(&[change(3, EVFILT_USER, EV_ADD), trigger(3)]);
+    kq.apply(&[user(3, EV_ADD), trigger(3)]);
     one(kq.look());
     one(kq.look());
     // It may be triggered as it is added (kern_event.c, filt_userattach).
-    kq.apply(&[change(3, EVFILT_USER, EV_DELETE)]);
-    kq.apply(&[kevent { fflags: NOTE_TRIGGER, ..change(4, EVFILT_USER, EV_ADD | EV_CLEAR) }]);
+    kq.apply(&[user(3, EV_DELETE)]);
+    kq.apply(&[kevent { fflags: NOTE_TRIGGER, ..user(4, EV_ADD | EV_CLEAR) }]);
     assert_eq!(one(kq.look()).ident, 4);
 }
 
@@ -943,7 +935,7 @@ fn a_user_event_is_triggered_by_a_note() {
 #[test]
 fn a_trigger_with_clear_is_lost() {
     let kq = Kq::new();
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[user(1, EV_ADD | EV_CLEAR)]);
     kq.apply(&[kevent { flags: EV_CLEAR, ..trigger(1) }]);
     none(kq.look());
     kq.apply(&[kevent { flags: EV_ADD | EV_CLEAR, ..trigger(1) }]);
@@ -961,14 +953,14 @@ fn a_trigger_with_clear_is_lost() {
 #[test]
 fn a_user_event_carries_flags() {
     let kq = Kq::new();
-    kq.apply(&[kevent { fflags: 0b1100, ..change(1, EVFILT_USER, EV_ADD) }, trigger(1)]);
+    kq.apply(&[kevent { fflags: 0b1100, ..user(1, EV_ADD) }, trigger(1)]);
     for (fflags, expected) in [
         (NOTE_FFNOP | 0b1111, 0b1100),
         (NOTE_FFOR | 0b0110, 0b1110),
         (NOTE_FFAND | 0b0111, 0b0110),
         (NOTE_FFCOPY | 0xff_ffff, 0xff_ffff),
     ] {
-        kq.apply(&[kevent { fflags, ..change(1, EVFILT_USER, 0) }]);
+        kq.apply(&[kevent { fflags, ..user(1, 0) }]);
         assert_eq!(one(kq.look()).fflags, expected);
     }
 }
@@ -1116,7 +1108,7 @@ fn a_process_that_is_none_is_refused() {
 fn a_wait_sees_what_other_threads_change() {
     let kq = Kq::new();
     let (mut a, b) = pair();
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[user(1, EV_ADD | EV_CLEAR)]);
     thread::scope(|scope| {
         for n in 0..3 {
             let waiting = scope.spawn(|| one(kq.wait()));
@@ -1126,7 +1118,7 @@ fn a_wait_sees_what_other_threads_change() {
                 1 => kq.apply(&[timer(1, EV_ADD | EV_ONESHOT, ms(1))]),
                 _ => {
                     a.write_all(b"x").unwrap();
-                    kq.apply(&[change(fd(&b), EVFILT_READ, EV_ADD)]);
+                    kq.apply(&[reads(&b, EV_ADD)]);
                 }
             }
             let expected = [EVFILT_USER, EVFILT_TIMER, EVFILT_READ][n];
@@ -1142,7 +1134,7 @@ fn many_threads_may_use_one_kqueue() {
     const ROUNDS: u64 = 2_000;
     let kq = Kq::new();
     let (taken, triggered) = (AtomicU64::new(0), AtomicU64::new(0));
-    kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR)]);
+    kq.apply(&[user(1, EV_ADD | EV_CLEAR)]);
     thread::scope(|scope| {
         let waiters: Vec<_> = (0..2)
             .map(|_| {
@@ -1179,7 +1171,7 @@ fn many_threads_may_use_one_kqueue() {
             }
         }
         assert_eq!(taken.load(Ordering::SeqCst), ROUNDS);
-        kq.apply(&[change(2, EVFILT_USER, EV_ADD), trigger(2)]);
+        kq.apply(&[user(2, EV_ADD), trigger(2)]);
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     });
 }
@@ -1191,7 +1183,7 @@ fn a_oneshot_goes_to_one_of_many_threads() {
     for flags in [EV_ONESHOT, EV_DISPATCH] {
         for _ in 0..50 {
             // The second one tells all of them to go.
-            kq.apply(&[change(1, EVFILT_USER, EV_ADD | flags), change(2, EVFILT_USER, EV_ADD)]);
+            kq.apply(&[user(1, EV_ADD | flags), user(2, EV_ADD)]);
             let seen = AtomicUsize::new(0);
             thread::scope(|scope| {
                 for _ in 0..3 {
@@ -1212,8 +1204,8 @@ fn a_oneshot_goes_to_one_of_many_threads() {
                 kq.apply(&[trigger(2)]);
             });
             assert_eq!(seen.load(Ordering::SeqCst), 1);
-            let _ = kq.call(&[change(1, EVFILT_USER, EV_DELETE)], 0, ZERO);
-            kq.apply(&[change(2, EVFILT_USER, EV_DELETE)]);
+            let _ = kq.call(&[user(1, EV_DELETE)], 0, ZERO);
+            kq.apply(&[user(2, EV_DELETE)]);
         }
     }
 }
@@ -1226,7 +1218,7 @@ fn calls_are_logged_when_asked_for() {
     let name = "calls_are_logged_when_asked_for";
     if std::env::var_os("KQUEUE_CHILD").is_some() {
         let kq = Kq::new();
-        kq.apply(&[change(1, EVFILT_USER, EV_ADD | EV_CLEAR), trigger(1)]);
+        kq.apply(&[user(1, EV_ADD | EV_CLEAR), trigger(1)]);
         kq.call(&[timer(2, EV_ADD, ms(1))], 4, None).unwrap();
         kq.call(&[change(2, EVFILT_TIMER, EV_DELETE)], 4, ZERO).unwrap();
         return;

@@ -41,6 +41,7 @@ pub use sections::sections;
 pub use storm::Storm;
 pub use time::{
     Bell, HOUR, at, keys, ms, ready_keys, secs, simulated, simulated_from, sleep, sometimes, turn,
+    wait_keys, wait_keys_for,
 };
 
 /// Returns the number in an environment variable, or `default` if that is not set.

@@ -63,6 +63,20 @@ pub fn ready_keys(reactor: &Handle) -> Vec<u64> {
     keys(&events)
 }
 
+/// The keys that one `wait` with room for 64 reports, in order.
+pub fn wait_keys(reactor: &Handle) -> Vec<u64> {
+    let mut events = Events::with_capacity(64);
+    reactor.wait(&mut events).unwrap();
+    keys(&events)
+}
+
+/// The keys that one `wait` of at most this long reports, in order.
+pub fn wait_keys_for(reactor: &Handle, timeout: Duration) -> Vec<u64> {
+    let mut events = Events::with_capacity(64);
+    reactor.wait_timeout(&mut events, timeout).unwrap();
+    keys(&events)
+}
+
 /// The keys in `events`, in order.
 pub fn keys(events: &Events) -> Vec<u64> {
     events.iter().map(|event| event.key()).collect()

@@ -96,7 +96,7 @@ fn zero_and_the_past_are_due_for_the_very_next_select() {
 /// from then on.
 #[track_caller]
 fn quiet(reactor: &Reactor) {
-    assert_eq!(support::wait_keys_for(&reactor, ms(3)), [], "a stale value");
+    assert_eq!(support::wait_keys_for(reactor, ms(3)), [], "a stale value");
 }
 
 /// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that

@@ -189,37 +189,45 @@ macro_rules! __select {
 
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => { $($arm:tt)* } $(, $($rest:tt)*)?
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat =>
+        { $($arm:tt)* } $(, $($rest:tt)*)?
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)]
+            [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
             $($($rest)*)?
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => { $($arm:tt)* } $($rest:tt)+
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat =>
+        { $($arm:tt)* } $($rest:tt)+
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)]
+            [$($a)* (send ($value) $pat => { $($arm)* })] $d $e
             $($rest)+
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => $arm:expr $(, $($rest:tt)*)?
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat =>
+        $arm:expr $(, $($rest:tt)*)?
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => $arm)] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)]
+            [$($a)* (send ($value) $pat => $arm)] $d $e
             $($($rest)*)?
         )
     };
     (
         @case $head:tt [$($s:tt)*] [$($a:tt)*] $d:tt $e:tt
-        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat => $arm:block $($rest:tt)+
+        send($outbox:expr, $value:expr $(, if $if:expr)? $(,)?) -> $pat:pat =>
+        $arm:block $($rest:tt)+
     ) => {
         $crate::__select!(
-            @case $head [$($s)* (send $outbox $(, $if)?)] [$($a)* (send ($value) $pat => $arm)] $d $e
+            @case $head [$($s)* (send $outbox $(, $if)?)]
+            [$($a)* (send ($value) $pat => $arm)] $d $e
             $($rest)+
         )
     };

@@ -64,3 +64,25 @@ impl Core {
         self.memory.measures.set(measures);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::FEW;
+    use crate::reactor::parts::channels::Channels;
+    use crate::reactor::parts::fds::Fds;
+
+    #[test]
+    fn lists_shrink_to_what_is_registered() {
+        let mut channels = Channels { registered: 2 * FEW, ..Channels::default() };
+        channels.unasked.reserve(9 * FEW);
+        channels.unsure.reserve(9 * FEW);
+        channels.marked.reserve(9 * FEW);
+        channels.shrink();
+        let Channels { unasked, unsure, marked, .. } = channels;
+        let fds = Fds::of_yielding_driver();
+        fds.told.borrow_mut().reserve(9 * FEW);
+        fds.shrink();
+        let left = [unasked.capacity(), unsure.capacity(), marked.capacity()];
+        assert_eq!((left, fds.told.borrow().capacity()), ([2 * FEW; 3], FEW));
+    }
+}

@@ -399,7 +399,11 @@ fn what_no_select_mentions_ends_no_sleep() {
     let tell: [News; 2] =
         [Box::new(move || tx.send(1).unwrap()), Box::new(move || notifier.notify())];
     news.lock().unwrap().extend(tell);
-    select! { reactor; recv(inbox) -> _ => {}, recv(notified) -> () => {} }
+    select! { reactor;
+        recv(inbox) -> _ => {},
+        recv(notified) -> () => {},
+        default(HOUR) => panic!("no news"),
+    }
     assert_eq!(bed.calls(), 1);
     (0..10).for_each(|_| reactor.sleep_blocking(Duration::from_millis(1)).unwrap());
     assert_eq!(bed.calls(), 1);

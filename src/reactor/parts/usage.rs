@@ -70,7 +70,6 @@ pub(crate) struct Memory {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::reactor::parts::{channels::Channels, fds::Fds};
 
     #[test]
     fn only_an_early_look_at_less_measures_anew() {
@@ -90,20 +89,5 @@ mod tests {
         }
         let end = Time::from_nanos(1_000_000_000);
         assert_eq!(measure.look(end, (800, 10), 50, || ()), Some(100));
-    }
-
-    #[test]
-    fn lists_shrink_to_what_is_registered() {
-        let mut channels = Channels { registered: 2 * FEW, ..Channels::default() };
-        channels.unasked.reserve(9 * FEW);
-        channels.unsure.reserve(9 * FEW);
-        channels.marked.reserve(9 * FEW);
-        channels.shrink();
-        let Channels { unasked, unsure, marked, .. } = channels;
-        let fds = Fds::new(LONG);
-        fds.told.borrow_mut().reserve(9 * FEW);
-        fds.shrink();
-        let left = [unasked.capacity(), unsure.capacity(), marked.capacity()];
-        assert_eq!((left, fds.told.borrow().capacity()), ([2 * FEW; 3], FEW));
     }
 }

@@ -197,23 +197,19 @@ impl fmt::Display for Parcel {
     }
 }
 
-impl fmt::Display for Happening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Happening::Sent(parcel) => write!(f, "sent       {parcel}"),
-            Happening::Delivered(parcel) => write!(f, "delivered  {parcel}"),
-            Happening::Lost(parcel, why) => write!(f, "lost       {parcel}  ({why})"),
-            Happening::Network(text) => write!(f, "network    {text}"),
-            Happening::Runs(name)
-            | Happening::Ended(name)
-            | Happening::Panicked(name)
-            | Happening::Killed(name)
-            | Happening::Stranded(name)
-            | Happening::Paused(name)
-            | Happening::Resumed(name) => write!(f, "{name} {}", self.verb()),
-        }
-    }
-}
+impl_fmt!(Display, [] Happening, |it, f| match it {
+    Happening::Sent(parcel) => write!(f, "sent       {parcel}"),
+    Happening::Delivered(parcel) => write!(f, "delivered  {parcel}"),
+    Happening::Lost(parcel, why) => write!(f, "lost       {parcel}  ({why})"),
+    Happening::Network(text) => write!(f, "network    {text}"),
+    Happening::Runs(name)
+    | Happening::Ended(name)
+    | Happening::Panicked(name)
+    | Happening::Killed(name)
+    | Happening::Stranded(name)
+    | Happening::Paused(name)
+    | Happening::Resumed(name) => write!(f, "{name} {}", it.verb()),
+});
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -59,12 +59,7 @@ pub enum WallClock {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClockSet;
 
-impl fmt::Display for ClockSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the clock was set")
-    }
-}
-
+impl_fmt!(Display, [] ClockSet, |_, f| f.write_str("the clock was set"));
 impl Error for ClockSet {}
 
 macro_rules! clock {

@@ -159,7 +159,6 @@ impl<T> Sleeper<T> {
     }
 }
 
-/// Counts its drop.
 #[derive(Debug)]
 pub(super) struct Counted(pub(super) Arc<Count>);
 

@@ -84,7 +84,6 @@ impl Loop {
         }
     }
 
-    /// Waits for a permit of one of the channels.
     fn permit<'a, T>(&self, channels: &[&'a Sender<T>]) -> (usize, Permit<'a, T>) {
         let mut waiting = vec![Waiting::default(); channels.len()];
         loop {

@@ -88,7 +88,6 @@ impl Log {
     }
 }
 
-/// Waits until all of `expected` was noted.
 fn wait_for(reactor: &Reactor, log: &Log, expected: &[&[u32]]) {
     let mut events = Events::with_capacity(1);
     reactor.wait(&mut events).unwrap();

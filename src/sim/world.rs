@@ -443,7 +443,6 @@ impl WorldHandle {
     }
 }
 
-/// The reactor of a member.
 fn reactor(driver: MemberDriver, seed: u64) -> Reactor {
     let reactor = Reactor::with_driver(driver).expect("a reactor on a virtual clock needs nothing");
     reactor.seed(seed);

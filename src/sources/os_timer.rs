@@ -26,9 +26,7 @@ mod sealed {
     use super::*;
 
     pub trait Clock: 'static {
-        /// A point in time.
         type Time: Copy + fmt::Debug;
-        /// The item of the source.
         type Item;
         const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;

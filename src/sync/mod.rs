@@ -364,7 +364,6 @@ mod model {
         FENCES.set(Fences::Full);
     }
 
-    /// Runs a model without membarrier.
     pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
         with_fences(Fences::Symmetric, model);
     }

@@ -53,7 +53,6 @@ impl Bed {
     }
 }
 
-/// A party that sleeps in a bed.
 pub(crate) fn party() -> (Arc<Notify>, Arc<Bed>) {
     let bed = Bed::new();
     (Arc::new(Notify::new(bed.clone())), bed)

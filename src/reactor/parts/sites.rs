@@ -90,7 +90,6 @@ impl Sites {
         id
     }
 
-    /// Returns the site of a number.
     pub(crate) fn site(&self, id: SiteId) -> Option<Site> {
         self.sites.get(usize::from(id.0).checked_sub(1)?).copied()
     }

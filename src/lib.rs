@@ -62,6 +62,19 @@
 //!   counts all there are.
 //! - No wake-up is lost, and each sleep costs one at the most.
 
+/// Implements `Debug` or `Display` by one expression:
+/// `impl_fmt!(Display, [T] SendError<T>, |it, f| f.write_str(it.text()))`.
+macro_rules! impl_fmt {
+    ($trait:ident, [$($params:tt)*] $type:ty, |$it:pat_param, $f:ident| $body:expr) => {
+        impl<$($params)*> std::fmt::$trait for $type {
+            fn fmt(&self, $f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let $it = self;
+                $body
+            }
+        }
+    };
+}
+
 /// Implements `Debug` by some values of a type, which are not all that it has:
 /// `impl_debug!([T] Link<T>, |it| from: it.from(), to: it.to())`.
 macro_rules! impl_debug {
@@ -69,14 +82,10 @@ macro_rules! impl_debug {
         [$($params:tt)*] $name:ident $(<$($arg:tt),+>)?,
         |$it:ident| $($field:ident: $value:expr),+ $(,)?
     ) => {
-        impl<$($params)*> std::fmt::Debug for $name $(<$($arg),+>)? {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let $it = self;
-                f.debug_struct(stringify!($name))
-                    $(.field(stringify!($field), &$value))+
-                    .finish_non_exhaustive()
-            }
-        }
+        impl_fmt!(Debug, [$($params)*] $name $(<$($arg),+>)?, |$it, f| f
+            .debug_struct(stringify!($name))
+            $(.field(stringify!($field), &$value))+
+            .finish_non_exhaustive());
     };
 }
 

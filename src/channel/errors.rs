@@ -1,7 +1,6 @@
 //! The errors of sends and receives. An error of a send holds the value.
 
 use std::error::Error;
-use std::fmt;
 
 /// Every sender is gone, and the channel is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,15 +75,10 @@ macro_rules! recv_error {
             }
         }
 
-        impl fmt::Display for $error {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $error::$other => $text,
-                    $error::Disconnected => NO_SENDERS,
-                })
-            }
-        }
-
+        impl_fmt!(Display, [] $error, |it, f| f.write_str(match it {
+            $error::$other => $text,
+            $error::Disconnected => NO_SENDERS,
+        }));
         impl Error for $error {}
     };
 }
@@ -117,21 +111,13 @@ macro_rules! send_error {
             }
         }
 
-        impl<T> fmt::Display for $error<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(if self.$is_other() { $text } else { NO_RECEIVER })
-            }
-        }
-
-        impl<T> fmt::Debug for $error<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $error::$other(_) => concat!(stringify!($other), "(..)"),
-                    $error::Disconnected(_) => "Disconnected(..)",
-                })
-            }
-        }
-
+        impl_fmt!(Display, [T] $error<T>, |it, f| f.write_str(
+            if it.$is_other() { $text } else { NO_RECEIVER }
+        ));
+        impl_fmt!(Debug, [T] $error<T>, |it, f| f.write_str(match it {
+            $error::$other(_) => concat!(stringify!($other), "(..)"),
+            $error::Disconnected(_) => "Disconnected(..)",
+        }));
         impl<T> Error for $error<T> {}
     };
 }
@@ -153,23 +139,8 @@ send_error!(
     "the channel was full all the time"
 );
 
-impl fmt::Display for RecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NO_SENDERS)
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NO_RECEIVER)
-    }
-}
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
-    }
-}
-
+impl_fmt!(Display, [] RecvError, |_, f| f.write_str(NO_SENDERS));
+impl_fmt!(Display, [T] SendError<T>, |_, f| f.write_str(NO_RECEIVER));
+impl_fmt!(Debug, [T] SendError<T>, |_, f| f.write_str("SendError(..)"));
 impl Error for RecvError {}
 impl<T> Error for SendError<T> {}

@@ -70,16 +70,14 @@ fn send_case(_: Fences) {
 fn sleep_against_send(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecvError>) {
     let (tx, rx) = unbounded();
     let mut sleeper = Sleeper::new(rx);
-    let kept = tx.clone();
-    let senders = spawn_senders(tx, &[&[1, 2]]);
+    let _kept = tx.clone();
+    let _senders = spawn_senders(tx, &[&[1, 2]]);
     assert_eq!([step(&mut sleeper), step(&mut sleeper)], [Ok(1), Ok(2)]);
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
-    drop(kept);
 }
 
 fn bare_recv(_: Fences) {
     let (tx, rx) = bounded(1);
-    let kept = tx.clone();
+    let _kept = tx.clone();
     let done = Arc::new(AtomicBool::new(false));
     let is_done = done.clone();
     thread::spawn(move || {
@@ -92,7 +90,6 @@ fn bare_recv(_: Fences) {
     while !is_done.load(Ordering::Acquire) {
         thread::yield_now();
     }
-    drop(kept);
 }
 
 /// Mutation: no `settle_fence` in the drop of the receiver.

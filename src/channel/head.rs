@@ -89,7 +89,6 @@ impl<T> Head<T> {
         unsafe { self.state.reader() }
     }
 
-    /// Returns true if the message of the head is there.
     #[inline(always)]
     fn is_written(&self, head: u64) -> bool {
         let reading = self.state().rings().read_by_receiver();

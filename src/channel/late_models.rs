@@ -10,26 +10,23 @@ use super::models::{Sleeper, spawn_senders};
 use super::registry::{Entry, Once, Registry};
 use super::{Nap, Receiver, TryRecvError, bounded};
 use crate::sync::{AtomicBool, Born, Ordering};
-use crate::wake::models::{Bed, party};
+use crate::wake::models::{Bed, Joined, models, party, spawn};
 use crate::wake::{Probe, Request, Wake};
 
 /// A timer of the sleeping party, which fires at any time.
-fn timer(bed: &Arc<Bed>) -> thread::JoinHandle<()> {
+fn timer(bed: &Arc<Bed>) -> Joined<()> {
     let bed = bed.clone();
-    thread::spawn(move || bed.wake().unwrap())
+    spawn(move || bed.wake().unwrap())
 }
 
 fn a_sleep_that_ends_early(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecvError>) {
     loom::model(move || {
         let (tx, rx) = bounded(1);
         let mut sleeper = Sleeper::new(rx);
-        let kept = tx.clone();
-        let timer = timer(&sleeper.bed);
-        let senders = spawn_senders(tx, &[&[1]]);
+        let _kept = tx.clone();
+        let _timer = timer(&sleeper.bed);
+        let _senders = spawn_senders(tx, &[&[1]]);
         assert_eq!(step(&mut sleeper), Ok(1));
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-        timer.join().unwrap();
-        drop(kept);
     });
 }
 
@@ -51,11 +48,10 @@ fn give_up(rx: &Receiver<u32>) -> Option<u32> {
     })
 }
 
-#[test]
-fn a_receiver_gives_up_while_a_sender_commits() {
-    loom::model(|| {
+models! {
+    fn a_receiver_gives_up_while_a_sender_commits() {
         let (tx, rx) = bounded(2);
-        let kept = tx.clone();
+        let _kept = tx.clone();
         // Not joined: loom takes a late `unpark` for the end of a `join`.
         thread::spawn(move || (1..=2).for_each(|value| tx.try_send(value).unwrap()));
         let mut received: Vec<u32> = give_up(&rx).into_iter().collect();
@@ -64,8 +60,7 @@ fn a_receiver_gives_up_while_a_sender_commits() {
             received.push(rx.recv().unwrap());
         }
         assert_eq!(received, [1, 2]);
-        drop(kept);
-    });
+    }
 }
 
 /// A sender that needs no wake-up has one, or leaves its registration behind. The message is
@@ -107,10 +102,9 @@ fn a_registration_that_stays_costs_no_wake_up() {
     a_wake_up_that_another_sender_needs(false);
 }
 
-/// Mutation: a sender that gives up leaves its registration, and the wake-up goes there.
-#[test]
-fn a_sender_that_gives_up_keeps_no_wake_up() {
-    loom::model(|| {
+models! {
+    /// Mutation: a sender that gives up leaves its registration, and the wake-up goes there.
+    fn a_sender_that_gives_up_keeps_no_wake_up() {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
         let impatient = tx.clone();
@@ -121,23 +115,19 @@ fn a_sender_that_gives_up_keeps_no_wake_up() {
             tail.wait_for_room(Some(Instant::now()), &mut attempt) == Ok(true)
                 || attempt() == Ok(true)
         });
-        let patient = thread::spawn(move || tx.send(2).unwrap());
+        let _patient = spawn(move || tx.send(2).unwrap());
         assert_eq!(rx.try_recv(), Ok(0));
         if impatient.join().unwrap() {
             while rx.try_recv().is_err() {
                 thread::yield_now();
             }
         }
-        // The slot is free again, or the patient one has it.
-        patient.join().unwrap();
-    });
-}
+        // The slot is free again, or the patient one has it: its thread ends.
+    }
 
-#[test]
-fn a_receiver_that_is_out_of_time_misses_no_finished_send() {
-    loom::model(|| {
+    fn a_receiver_that_is_out_of_time_misses_no_finished_send() {
         let (tx, rx) = bounded(1);
-        let kept = tx.clone();
+        let _kept = tx.clone();
         let done = Arc::new(AtomicBool::new(false));
         let told = done.clone();
         let sender = thread::spawn(move || {
@@ -149,14 +139,10 @@ fn a_receiver_that_is_out_of_time_misses_no_finished_send() {
         assert!(!was_sent || received == Ok(1));
         sender.join().unwrap();
         assert!(received.or_else(|_| rx.try_recv()) == Ok(1));
-        drop(kept);
-    });
-}
+    }
 
-/// From one reactor to another one and to a third, while a sender answers the first.
-#[test]
-fn a_receiver_that_moves_twice_against_a_late_sender() {
-    loom::model(|| {
+    /// From one reactor to another one and to a third, while a sender answers the first.
+    fn a_receiver_that_moves_twice_against_a_late_sender() {
         let (tx, rx) = bounded(1);
         let kept = tx.clone();
         let first = Sleeper::new(rx);
@@ -172,12 +158,9 @@ fn a_receiver_that_moves_twice_against_a_late_sender() {
         assert_eq!(third.wait(), Ok(1));
         senders.into_iter().for_each(|sender| sender.join().unwrap());
         drop(kept);
-    });
-}
+    }
 
-#[test]
-fn a_receiver_that_moves_between_reactors_takes_all() {
-    loom::model(|| {
+    fn a_receiver_that_moves_between_reactors_takes_all() {
         let (tx, rx) = bounded(2);
         let kept = tx.clone();
         let mut first = Sleeper::new(rx);
@@ -189,14 +172,11 @@ fn a_receiver_that_moves_between_reactors_takes_all() {
         assert_eq!(second.wait(), Ok(2));
         senders.into_iter().for_each(|sender| sender.join().unwrap());
         drop(kept);
-    });
-}
+    }
 
-/// Mutation: a head with a detour is stored with `Relaxed`. The sender that reads it writes a slot
-/// whose message may not be out yet.
-#[test]
-fn a_sender_that_sees_a_detour_waits_for_the_slot() {
-    loom::model(|| {
+    /// Mutation: a head with a detour is stored with `Relaxed`. The sender that reads it writes a
+    /// slot whose message may not be out yet.
+    fn a_sender_that_sees_a_detour_waits_for_the_slot() {
         let (tx, rx) = bounded(4);
         tx.try_send(0).unwrap();
         let place = tx.tail().begin();
@@ -208,13 +188,10 @@ fn a_sender_that_sees_a_detour_waits_for_the_slot() {
         place.finish(1);
         let rest: Vec<u32> = std::iter::from_fn(|| rx.try_recv().ok()).collect();
         assert_eq!(rest, [1, 3, 4][..1 + sent]);
-    });
-}
+    }
 
-/// The send that was accepted last, before the last sender went, is received.
-#[test]
-fn the_end_comes_after_the_last_message() {
-    loom::model(|| {
+    /// The send that was accepted last, before the last sender went, is received.
+    fn the_end_comes_after_the_last_message() {
         let (tx, rx) = bounded(1);
         let other = tx.clone();
         let sender = thread::spawn(move || tx.try_send(1).unwrap());
@@ -224,12 +201,9 @@ fn the_end_comes_after_the_last_message() {
         assert_eq!(sleeper.select(), Err(TryRecvError::Disconnected));
         sender.join().unwrap();
         dropper.join().unwrap();
-    });
-}
+    }
 
-#[test]
-fn a_value_that_is_set_once_is_whole() {
-    loom::model(|| {
+    fn a_value_that_is_set_once_is_whole() {
         let once = Arc::new(Once::new(None));
         let there = [(); 2].map(|()| {
             let once = once.clone();
@@ -240,12 +214,9 @@ fn a_value_that_is_set_once_is_whole() {
         }
         let won = there.map(|there| there.join().unwrap());
         assert!(won[0] != won[1]);
-    });
-}
+    }
 
-#[test]
-fn the_entries_of_a_closed_registry_are_whole() {
-    loom::model(|| {
+    fn the_entries_of_a_closed_registry_are_whole() {
         let registry = Arc::new(Registry::new());
         let there = [(); 2].map(|()| {
             let registry = registry.clone();
@@ -255,16 +226,13 @@ fn the_entries_of_a_closed_registry_are_whole() {
         found.iter().for_each(|entry| entry.value().used());
         let added = there.map(|there| there.join().unwrap());
         assert_eq!(found.len(), added.into_iter().filter(|&added| added).count());
-    });
-}
+    }
 
-/// A sleeping send case is told that the receiver is gone.
-#[test]
-fn a_send_case_that_sleeps_against_the_receivers_drop() {
-    loom::model(|| {
+    /// A sleeping send case is told that the receiver is gone.
+    fn a_send_case_that_sleeps_against_the_receivers_drop() {
         let (tx, rx) = bounded(1);
         tx.try_send(1).unwrap();
-        let sender = thread::spawn(move || {
+        let _sender = spawn(move || {
             let (notify, bed) = party();
             while !tx.is_disconnected() {
                 notify.sleep();
@@ -278,6 +246,5 @@ fn a_send_case_that_sleeps_against_the_receivers_drop() {
             }
         });
         drop(rx);
-        sender.join().unwrap();
-    });
+    }
 }

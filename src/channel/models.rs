@@ -17,7 +17,7 @@ use super::permit::Waiting;
 use super::rendezvous_models::Loop;
 use super::{Receiver, Sender, Target, TryRecvError, bounded, unbounded};
 use crate::sync::{Ordering, fence, settle_fence, without_membarrier};
-use crate::wake::models::{Bed, SLOT, models, party};
+use crate::wake::models::{Bed, Joined, SLOT, models, party, spawn};
 use crate::wake::{Look, Notify, Probe, Request};
 
 /// The reactor's side of the protocol, with some registered channels.
@@ -159,7 +159,6 @@ impl<T> Sleeper<T> {
     }
 }
 
-/// Counts its drop.
 #[derive(Debug)]
 pub(super) struct Counted(pub(super) Arc<Count>);
 
@@ -173,22 +172,19 @@ impl Drop for Counted {
 pub(super) fn each<R: 'static>(
     tx: &Sender<u32>,
     send: fn(Sender<u32>, u32) -> R,
-) -> [thread::JoinHandle<R>; 2] {
+) -> [Joined<R>; 2] {
     [1, 2].map(|n| {
         let tx = tx.clone();
-        thread::spawn(move || send(tx, n))
+        spawn(move || send(tx, n))
     })
 }
 
-pub(super) fn spawn_senders(
-    tx: Sender<u32>,
-    values: &'static [&'static [u32]],
-) -> Vec<thread::JoinHandle<()>> {
-    let spawn = |values: &'static [u32]| {
+pub(super) fn spawn_senders(tx: Sender<u32>, values: &'static [&'static [u32]]) -> Vec<Joined<()>> {
+    let sender = |values: &'static [u32]| {
         let tx = tx.clone();
-        thread::spawn(move || values.iter().for_each(|&value| tx.try_send(value).unwrap()))
+        spawn(move || values.iter().for_each(|&value| tx.try_send(value).unwrap()))
     };
-    values.iter().map(|values| spawn(values)).collect()
+    values.iter().map(|values| sender(values)).collect()
 }
 
 /// Takes as many values by `step` as are `expected`; each must come once. A sender is kept all the
@@ -270,12 +266,11 @@ models! {
         let (tx, rx) = bounded(2);
         let mut sleeper = Sleeper::new(rx);
         let kept = tx.clone();
-        let senders = spawn_senders(tx, &[&[1, 2]]);
+        let _senders = spawn_senders(tx, &[&[1, 2]]);
         assert_eq!(sleeper.wait(), Ok(1));
         assert_eq!(sleeper.select(), Ok(2));
         drop(kept);
         assert_eq!(sleeper.wait(), Err(TryRecvError::Disconnected));
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
     }
 }
 
@@ -335,16 +330,14 @@ models! {
         let (tx, rx) = bounded(2);
         let done = Arc::new(loom::sync::atomic::AtomicBool::new(false));
         let (other, told) = (tx.clone(), done.clone());
-        let slow = thread::spawn(move || tx.try_send(1).unwrap());
-        let quick = thread::spawn(move || {
+        let _slow = spawn(move || tx.try_send(1).unwrap());
+        let _quick = spawn(move || {
             other.try_send(2).unwrap();
             told.store(true, Ordering::Release);
         });
         if done.load(Ordering::Acquire) {
             assert!(rx.try_recv().is_ok(), "a message was missed whose send has returned");
         }
-        slow.join().unwrap();
-        quick.join().unwrap();
     }
 }
 
@@ -386,25 +379,22 @@ models! {
     fn a_permits_sender_against_a_wait() {
         let (tx, rx) = bounded(1);
         let mut sleeper = Sleeper::new(rx);
-        let kept = tx.clone();
-        let sender = thread::spawn(move || {
+        let _kept = tx.clone();
+        let _sender = spawn(move || {
             let (notify, _) = party();
             let permit = tx.try_permit(&notify, Waiting::default()).unwrap();
             permit.send(1).unwrap();
         });
         assert_eq!(sleeper.wait(), Ok(1));
-        sender.join().unwrap();
-        drop(kept);
     }
 
     fn the_last_senders_drop_against_a_select() {
         let (tx, rx) = bounded::<u32>(1);
         let mut sleeper = Sleeper::new(rx);
         let other = tx.clone();
-        let dropper = thread::spawn(move || drop(other));
+        let _dropper = spawn(move || drop(other));
         drop(tx);
         assert_eq!(sleeper.select(), Err(TryRecvError::Disconnected));
-        dropper.join().unwrap();
     }
 
     fn an_embedded_turn_against_send() {
@@ -412,8 +402,8 @@ models! {
         let mut sleeper = Sleeper::new(rx);
         sleeper.ask(0);
         sleeper.turn();
-        let kept = tx.clone();
-        let senders = spawn_senders(tx, &[&[1, 2]]);
+        let _kept = tx.clone();
+        let _senders = spawn_senders(tx, &[&[1, 2]]);
         let mut received = Vec::new();
         while received.len() < 2 {
             sleeper.bed.sleep(); // the outer loop
@@ -429,8 +419,6 @@ models! {
             }
         }
         assert_eq!(received, [1, 2]);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-        drop(kept);
     }
 
     /// The head that one sender has read serves another one, which must not write too early.
@@ -455,7 +443,7 @@ models! {
 
     fn a_slot_is_used_again_only_after_it_was_read() {
         let (tx, rx) = bounded(1);
-        let sender = thread::spawn(move || {
+        let _sender = spawn(move || {
             (1..=2).for_each(|value| {
                 while tx.try_send(value).is_err() {
                     thread::yield_now()
@@ -463,7 +451,6 @@ models! {
             })
         });
         assert_eq!([receive(&rx), receive(&rx)], [1, 2]);
-        sender.join().unwrap();
     }
 
     fn a_blocked_sender_against_recv() {
@@ -528,22 +515,20 @@ models! {
         let (tx, rx) = bounded(2);
         let reactor = Sleeper::new(rx);
         reactor.receivers[0].state().ask_and_look(Request::Mark);
-        let kept = tx.clone();
+        let _kept = tx.clone();
         // Not joined, as in `a_bare_recv_against_send`.
         thread::spawn(move || (1..=2).for_each(|value| tx.try_send(value).unwrap()));
         let rx = reactor.receivers.into_iter().next().unwrap();
         rx.set_target(None);
         assert_eq!([rx.recv(), rx.recv()], [Ok(1), Ok(2)]);
-        drop(kept);
     }
 
     fn two_blocked_senders_against_two_receives() {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
-        let senders = each(&tx, |tx, value| tx.send(value).unwrap());
+        let _senders = each(&tx, |tx, value| tx.send(value).unwrap());
         let _ = [receive(&rx), receive(&rx)];
-        // Two slots have become free: both senders go on, though nothing more is received.
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        // Two slots have become free: both senders end, though nothing more is received.
     }
 
     fn an_unbounded_channel_grows_while_two_senders_send() {
@@ -569,7 +554,7 @@ fn grown() -> (Sender<u32>, Receiver<u32>) {
 }
 
 /// Looks twice while these threads send, and then takes the rest: each value comes once.
-fn receive_all(rx: &Receiver<u32>, senders: Vec<thread::JoinHandle<()>>, expected: &[u32]) {
+fn receive_all(rx: &Receiver<u32>, senders: Vec<Joined<()>>, expected: &[u32]) {
     let mut received: Vec<u32> = (0..2).filter_map(|_| rx.try_recv().ok()).collect();
     senders.into_iter().for_each(|sender| sender.join().unwrap());
     received.extend(std::iter::from_fn(|| rx.try_recv().ok()));
@@ -601,7 +586,7 @@ models! {
         receive_all(&rx, others, &[2, 3]);
         assert_ne!(rx.state().claimed().1, before, "no sender has shrunk the ring");
         assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
-        let sender = thread::spawn(move || {
+        let sender = spawn(move || {
             place.finish(1);
             drop(tx);
         });

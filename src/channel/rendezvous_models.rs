@@ -11,7 +11,7 @@ use super::models::{Counted, each};
 use super::permit::{Permit, Waiting};
 use super::{Receiver, Sender, Target, TryRecvError, bounded};
 use crate::sync::{Ordering, fence};
-use crate::wake::models::{Bed, models, party};
+use crate::wake::models::{Bed, models, party, spawn};
 use crate::wake::{Look, Notify, Request};
 
 /// A loop: the steps of a `select!` of a few cases, without timers.
@@ -84,7 +84,6 @@ impl Loop {
         }
     }
 
-    /// Waits for a permit of one of the channels.
     fn permit<'a, T>(&self, channels: &[&'a Sender<T>]) -> (usize, Permit<'a, T>) {
         let mut waiting = vec![Waiting::default(); channels.len()];
         loop {
@@ -141,7 +140,7 @@ models! {
         let (tx, rx) = bounded(0);
         // The end of the last sender would wake the receiver, too.
         let kept = tx.clone();
-        let sender = thread::spawn(move || Loop::new().send(&[&tx], 1));
+        let _sender = spawn(move || Loop::new().send(&[&tx], 1));
         let receiver = Loop::new();
         let early = receiver.recv(&[&rx], true);
         if early.is_none() {
@@ -149,7 +148,6 @@ models! {
         }
         drop(kept);
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
-        sender.join().unwrap();
     }
 
     /// Mutation: `Meeting::lay` does not look whether the channel is closed. The value stays at the
@@ -158,7 +156,7 @@ models! {
         let drops = Arc::new(Count::new(0));
         let value = Counted(drops.clone());
         let (tx, rx) = bounded(0);
-        let kept = tx.clone();
+        let _kept = tx.clone();
         let sender = thread::spawn(move || {
             let (_, permit) = Loop::new().permit(&[&tx]);
             permit.send(value).is_ok()
@@ -169,7 +167,6 @@ models! {
         assert!(sent || early.is_none(), "received, and given back");
         drop(early);
         assert_eq!(drops.load(Relaxed), 1);
-        drop(kept);
     }
 
     /// Mutation: `Meeting::accept` claims the ticket before the place is promised. A sender that is
@@ -224,17 +221,15 @@ models! {
     fn a_permit_that_is_dropped_while_a_second_offer_waits() {
         let (tx, rx) = bounded(0);
         let other = tx.clone();
-        let refuses = thread::spawn(move || {
+        let _refuses = spawn(move || {
             let party = Loop::new();
             drop(party.permit(&[&other]).1);
         });
-        let sends = thread::spawn(move || Loop::new().send(&[&tx], 2));
+        let _sends = spawn(move || Loop::new().send(&[&tx], 2));
         let receiver = Loop::new();
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(2))));
         // The first one may not have had its turn: it gets one.
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
-        refuses.join().unwrap();
-        sends.join().unwrap();
     }
 
     /// Mutation: `Meeting::release` does not look at `asked`. The receiver sleeps beside an offer.
@@ -272,36 +267,33 @@ models! {
         let (tx, rx) = bounded(0);
         let other = tx.clone();
         let sender = thread::spawn(move || other.send(1).unwrap_err().into_inner());
-        let closer = thread::spawn(move || drop(rx));
+        let _closer = spawn(move || drop(rx));
         assert_eq!(tx.send(2).unwrap_err().into_inner(), 2);
         assert_eq!(sender.join().unwrap(), 1);
-        closer.join().unwrap();
     }
 
     /// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
     fn a_wait_against_a_send_case() {
         let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || {
+        let _sender = spawn(move || {
             let at = Loop::new().send(&[&tx], 1);
             std::mem::forget(tx);
             at
         });
         assert_eq!(Loop::new().wait(&rx), 1);
-        sender.join().unwrap();
     }
 
     /// Mutation: `Meeting::with_receiver` ignores a party that blocks everywhere. The send never
     /// comes through, and the wait sleeps for ever.
     fn a_wait_against_try_send() {
         let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || {
+        let _sender = spawn(move || {
             while tx.try_send(1).is_err() {
                 thread::yield_now();
             }
             std::mem::forget(tx);
         });
         assert_eq!(Loop::new().wait(&rx), 1);
-        sender.join().unwrap();
     }
 
     /// Mutation: `Meeting::set_target` leaves the request of the party before in place. A late
@@ -312,21 +304,19 @@ models! {
         reactor.notify.prepare(0);
         rx.set_target(Some(Target { notify: reactor.notify.clone(), slot: 0 }));
         rx.probe().ask_and_look(Request::Mark);
-        let kept = tx.clone();
+        let _kept = tx.clone();
         // Not joined: loom takes a late `unpark` for the end of a `join`.
         thread::spawn(move || (1..=2).for_each(|value| tx.send(value).unwrap()));
         rx.set_target(None);
         assert_eq!([rx.recv(), rx.recv()], [Ok(1), Ok(2)]);
-        drop(kept);
     }
 
     fn a_rendezvous_of_a_send_case_and_a_receive_case() {
         let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || Loop::new().send(&[&tx], 1));
+        let _sender = spawn(move || Loop::new().send(&[&tx], 1));
         let receiver = Loop::new();
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(1))));
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
-        sender.join().unwrap();
     }
 
     fn a_rendezvous_of_a_bare_send_and_a_receive_case() {
@@ -344,13 +334,12 @@ models! {
 
     fn a_send_case_whose_value_is_not_made_leaves_the_receiver_waiting_for_the_next() {
         let (tx, rx) = bounded(0);
-        let sender = thread::spawn(move || {
+        let _sender = spawn(move || {
             let party = Loop::new();
             drop(party.permit(&[&tx]).1);
             party.send(&[&tx], 2);
         });
         assert_eq!(Loop::new().recv(&[&rx], false), Some((0, Ok(2))));
-        sender.join().unwrap();
     }
 
     fn a_party_at_two_rendezvous_is_taken_once() {

@@ -22,6 +22,7 @@ pub(super) struct Room {
     list: Mutex<Waiters>,
 }
 
+#[derive(Default)]
 struct Waiters {
     /// In the order in which they came. As many are woken as slots have become free.
     threads: VecDeque<Arc<Notify>>,
@@ -78,12 +79,7 @@ impl Room {
             waiting: AtomicUsize::new(0),
             freed: AtomicUsize::new(0),
             owed: AtomicUsize::new(0),
-            list: Mutex::new(Waiters {
-                threads: VecDeque::new(),
-                threads_owed: 0,
-                reactors: VecDeque::new(),
-                reactors_owed: 0,
-            }),
+            list: Mutex::default(),
         }
     }
 

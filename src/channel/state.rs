@@ -115,7 +115,6 @@ pub(super) fn behind(head: u64, tail: u64) -> u64 {
     tail.wrapping_sub(head) & POSITION
 }
 
-/// Returns true if a position comes after the head.
 pub(super) fn is_ahead(position: u64, head: u64) -> bool {
     behind(position, head) > POSITION >> 1
 }
@@ -132,7 +131,6 @@ pub(super) fn ring(word: u64) -> usize {
     units(word) as usize & RING
 }
 
-/// The number of slots in a ring.
 #[inline]
 pub(super) fn slots(ring: usize) -> u64 {
     (FIRST_LEVEL as u64) << (ring & LEVEL)
@@ -188,7 +186,6 @@ impl State {
         if self.capacity.is_some() { 0 } else { ring(word) }
     }
 
-    /// Returns true if the channel was full when its word was `word` and its head `head`.
     #[inline(always)]
     pub(super) fn is_full_at(&self, word: u64, head: u64) -> bool {
         let used = behind(head, word & POSITION);

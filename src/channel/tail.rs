@@ -63,7 +63,6 @@ impl<T> Tail<T> {
         Place { tail: self, claimed }
     }
 
-    /// Sends `value` if there is room.
     #[inline(always)]
     pub(super) fn try_send(&self, value: T) -> Result<(), (Refused, T)> {
         match self.state().claim() {

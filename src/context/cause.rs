@@ -14,14 +14,10 @@ pub enum ContextError {
     DeadlineExceeded,
 }
 
-impl fmt::Display for ContextError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ContextError::Cancelled => "the context was cancelled",
-            ContextError::DeadlineExceeded => "the context's deadline has passed",
-        })
-    }
-}
+impl_fmt!(Display, [] ContextError, |it, f| f.write_str(match it {
+    ContextError::Cancelled => "the context was cancelled",
+    ContextError::DeadlineExceeded => "the context's deadline has passed",
+}));
 
 impl Error for ContextError {}
 

@@ -1,7 +1,5 @@
 //! The buffer of a wait, and what it is filled with.
 
-use std::fmt;
-
 use super::core::{Core, Handle};
 use super::parts::slots::{Chunk, State};
 
@@ -105,8 +103,4 @@ fn is_told(chunk: &Chunk<Core>, slot: u32) -> bool {
     chunk.fds.get(slot).is_some_and(|fd| fd.is_told())
 }
 
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
+impl_fmt!(Debug, [] Events, |it, f| f.debug_list().entries(it.iter()).finish());

@@ -19,7 +19,7 @@ use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindo
 use crate::sync::Ordering;
 use crate::sys::Time;
 pub(crate) use crate::wake::models::Bed;
-use crate::wake::models::models;
+use crate::wake::models::{models, spawn};
 
 /// A driver that sleeps in a bed; in virtual time, which stands still.
 struct Sleeper {
@@ -88,7 +88,6 @@ impl Log {
     }
 }
 
-/// Waits until all of `expected` was noted.
 fn wait_for(reactor: &Reactor, log: &Log, expected: &[&[u32]]) {
     let mut events = Events::with_capacity(1);
     reactor.wait(&mut events).unwrap();
@@ -114,34 +113,32 @@ models! {
     fn posts_of_two_threads_against_a_sleep() {
         let (reactor, _) = reactor();
         let log = Log::default();
-        let posters = [1, 2].map(|n| {
+        let _posters = [1, 2].map(|n| {
             let (remote, note) = (reactor.remote(), log.clone());
-            thread::spawn(move || note.post(&remote, n, 2))
+            spawn(move || note.post(&remote, n, 2))
         });
         wait_for(&reactor, &log, &[&[1], &[2]]);
-        posters.into_iter().for_each(|poster| poster.join().unwrap());
     }
 
     fn a_wake_against_a_wait_and_what_was_done_before_it_is_seen() {
         let (reactor, _) = reactor();
         let (remote, done) = (reactor.remote(), Arc::new(AtomicUsize::new(0)));
         let theirs = done.clone();
-        let waker = thread::spawn(move || {
+        let _waker = spawn(move || {
             theirs.store(1, Ordering::Relaxed);
             remote.wake();
         });
         let mut events = Events::with_capacity(1);
         reactor.wait(&mut events).unwrap();
         assert_eq!(done.load(Ordering::Relaxed), 1);
-        waker.join().unwrap();
     }
 
     fn two_wakes_against_waits() {
         let (reactor, _) = reactor();
         let done = Arc::new(AtomicUsize::new(0));
-        let wakers = [(); 2].map(|()| {
+        let _wakers = [(); 2].map(|()| {
             let (remote, theirs) = (reactor.remote(), done.clone());
-            thread::spawn(move || {
+            spawn(move || {
                 theirs.fetch_add(1, Ordering::Relaxed);
                 remote.wake();
             })
@@ -151,15 +148,14 @@ models! {
         while done.load(Ordering::Relaxed) < 2 {
             reactor.wait(&mut events).unwrap();
         }
-        wakers.into_iter().for_each(|waker| waker.join().unwrap());
     }
 
     fn a_wake_against_a_sleep_for_a_source_of_the_users_own() {
         let (reactor, _) = reactor();
         let raised = Arc::new(AtomicUsize::new(0));
-        let raisers = [(); 2].map(|()| {
+        let _raisers = [(); 2].map(|()| {
             let (remote, theirs) = (reactor.remote(), raised.clone());
-            thread::spawn(move || {
+            spawn(move || {
                 theirs.fetch_add(1, Ordering::Release);
                 remote.wake();
             })
@@ -172,7 +168,6 @@ models! {
             core.block(None, |_| Ok(()), is_ready).unwrap();
             core.look();
         }
-        raisers.into_iter().for_each(|raiser| raiser.join().unwrap());
     }
 
     fn a_post_and_a_wake_against_a_wait() {
@@ -196,7 +191,7 @@ models! {
         let inner = reactor.embed().unwrap();
         let log = Log::default();
         let (remote, note) = (reactor.remote(), log.clone());
-        let poster = thread::spawn(move || [1, 2].map(|n| note.post(&remote, n, usize::MAX)));
+        let _poster = spawn(move || [1, 2].map(|n| note.post(&remote, n, usize::MAX)));
         let mut noted = Vec::new();
         while noted.len() < 2 {
             bed.sleep(); // the outer loop
@@ -204,7 +199,6 @@ models! {
             noted.extend(log.take());
         }
         assert_eq!(noted, [1, 2]);
-        poster.join().unwrap();
     }
 
     fn posts_during_a_select_inside_a_callback_are_run_after_it() {
@@ -276,12 +270,11 @@ models! {
         let id = timer.id();
         let remote = reactor.remote();
         remote.stop(id).unwrap();
-        let asker = thread::spawn(move || remote.reset(id, std::time::Duration::ZERO).unwrap());
+        let _asker = spawn(move || remote.reset(id, std::time::Duration::ZERO).unwrap());
         // A lost request is a deadlock.
         let mut events = Events::with_capacity(1);
         reactor.wait(&mut events).unwrap();
         assert_eq!(events.len(), 1);
-        asker.join().unwrap();
     }
 
     fn a_request_behind_a_closure_is_done_after_it() {
@@ -291,7 +284,7 @@ models! {
         let (remote, log) = (reactor.remote(), Log::default());
         remote.stop(id).unwrap();
         let note = log.clone();
-        let asker = thread::spawn(move || {
+        let _asker = spawn(move || {
             let look = move |handle: &super::Handle| {
                 let is_armed = handle.sources().iter().any(|source| source.deadline.is_some());
                 note.0.lock().unwrap().push(u32::from(is_armed));
@@ -302,6 +295,5 @@ models! {
         // The timer ends the wait. The closure has come before.
         reactor.wait(&mut Events::with_capacity(1)).unwrap();
         assert_eq!(log.take(), [0], "the reset was done before the closure");
-        asker.join().unwrap();
     }
 }

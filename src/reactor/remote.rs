@@ -1,7 +1,6 @@
 //! The requests of other threads: [`Remote`], and the ids by which they name timers.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +17,8 @@ use crate::wake::Notify;
 /// The reactor of a [`Remote`] has been dropped; gives back what was posted.
 pub struct PostError<F>(pub F);
 
-impl<F> fmt::Debug for PostError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PostError(..)")
-    }
-}
-
-impl<F> fmt::Display for PostError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(gone_or_forked())
-    }
-}
-
+impl_fmt!(Debug, [F] PostError<F>, |_, f| f.write_str("PostError(..)"));
+impl_fmt!(Display, [F] PostError<F>, |_, f| f.write_str(gone_or_forked()));
 impl<F> Error for PostError<F> {}
 
 impl<F> From<PostError<F>> for io::Error {
@@ -62,23 +51,17 @@ impl<F> TryPostError<F> {
     }
 }
 
-impl<F> fmt::Debug for TryPostError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_full() { "Full(..)" } else { "Closed(..)" })
-    }
-}
+impl_fmt!(Debug, [F] TryPostError<F>, |it, f|
+    f.write_str(if it.is_full() { "Full(..)" } else { "Closed(..)" })
+);
 
-impl<F> fmt::Display for TryPostError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TryPostError::Full(_) => {
-                "too many posts wait for the reactor (the limit is Builder::post_limit): try again \
-                 later"
-            }
-            TryPostError::Closed(_) => gone_or_forked(),
-        })
+impl_fmt!(Display, [F] TryPostError<F>, |it, f| f.write_str(match it {
+    TryPostError::Full(_) => {
+        "too many posts wait for the reactor (the limit is Builder::post_limit): try again \
+         later"
     }
-}
+    TryPostError::Closed(_) => gone_or_forked(),
+}));
 
 impl<F> Error for TryPostError<F> {}
 

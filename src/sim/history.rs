@@ -29,13 +29,8 @@ pub(super) struct Parcel {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Happening {
-    Runs(Arc<str>),
-    Ended(Arc<str>),
-    Panicked(Arc<str>),
-    Killed(Arc<str>),
-    Stranded(Arc<str>),
-    Paused(Arc<str>),
-    Resumed(Arc<str>),
+    /// The name of a member, and the verb of what it does or suffers.
+    Member(Arc<str>, &'static str),
     Sent(Parcel),
     Delivered(Parcel),
     Lost(Parcel, &'static str),
@@ -64,28 +59,16 @@ impl History {
     pub fn to_chrome_trace(&self) -> String {
         let mut trace = Trace { out: String::from("{\"traceEvents\":[\n"), names: BTreeMap::new() };
         let mut sent: BTreeMap<(usize, u64), Time> = BTreeMap::new();
-        for (at, what) in &self.list {
-            let at = *at;
+        for &(at, ref what) in &self.list {
+            let mut begin = |of: &Parcel| sent.remove(&(of.link, of.number)).unwrap_or(at);
             match what {
                 Happening::Sent(parcel) => {
                     sent.insert((parcel.link, parcel.number), at);
                 }
-                Happening::Delivered(parcel) => {
-                    let begin = sent.remove(&(parcel.link, parcel.number)).unwrap_or(at);
-                    trace.message(parcel, begin, at, "delivered");
-                }
-                Happening::Lost(parcel, why) => {
-                    let begin = sent.remove(&(parcel.link, parcel.number)).unwrap_or(at);
-                    trace.message(parcel, begin, at, why);
-                }
+                Happening::Delivered(of) => trace.message(of, begin(of), at, "delivered"),
+                Happening::Lost(of, why) => trace.message(of, begin(of), at, why),
                 Happening::Network(text) => trace.instant(at, "network", text),
-                Happening::Runs(name)
-                | Happening::Ended(name)
-                | Happening::Panicked(name)
-                | Happening::Killed(name)
-                | Happening::Stranded(name)
-                | Happening::Paused(name)
-                | Happening::Resumed(name) => trace.instant(at, name, what.verb()),
+                Happening::Member(name, verb) => trace.instant(at, name, verb),
             }
         }
         let Trace { mut out, names } = trace;
@@ -166,24 +149,6 @@ fn json(text: &str) -> String {
     out
 }
 
-impl Happening {
-    fn verb(&self) -> &'static str {
-        match self {
-            Happening::Runs(_) => "runs",
-            Happening::Ended(_) => "has ended",
-            Happening::Panicked(_) => "PANICS",
-            Happening::Killed(_) => "is killed",
-            Happening::Stranded(_) => "is left asleep for ever",
-            Happening::Paused(_) => "is paused",
-            Happening::Resumed(_) => "is resumed",
-            Happening::Sent(_) => "sends",
-            Happening::Delivered(_) => "receives",
-            Happening::Lost(..) => "loses",
-            Happening::Network(_) => "changes",
-        }
-    }
-}
-
 impl fmt::Display for Parcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.from, self.to)?;
@@ -197,23 +162,13 @@ impl fmt::Display for Parcel {
     }
 }
 
-impl fmt::Display for Happening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Happening::Sent(parcel) => write!(f, "sent       {parcel}"),
-            Happening::Delivered(parcel) => write!(f, "delivered  {parcel}"),
-            Happening::Lost(parcel, why) => write!(f, "lost       {parcel}  ({why})"),
-            Happening::Network(text) => write!(f, "network    {text}"),
-            Happening::Runs(name)
-            | Happening::Ended(name)
-            | Happening::Panicked(name)
-            | Happening::Killed(name)
-            | Happening::Stranded(name)
-            | Happening::Paused(name)
-            | Happening::Resumed(name) => write!(f, "{name} {}", self.verb()),
-        }
-    }
-}
+impl_fmt!(Display, [] Happening, |it, f| match it {
+    Happening::Sent(parcel) => write!(f, "sent       {parcel}"),
+    Happening::Delivered(parcel) => write!(f, "delivered  {parcel}"),
+    Happening::Lost(parcel, why) => write!(f, "lost       {parcel}  ({why})"),
+    Happening::Network(text) => write!(f, "network    {text}"),
+    Happening::Member(name, verb) => write!(f, "{name} {verb}"),
+});
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -150,7 +150,6 @@ impl Network {
         if self.is_held(&self.links[link]) { None } else { self.links[link].held.pop_front() }
     }
 
-    /// All that is held, to be lost.
     pub(super) fn take_held(&mut self) -> Vec<Delivery> {
         self.links.iter_mut().flat_map(|wire| std::mem::take(&mut wire.held)).collect()
     }
@@ -414,7 +413,6 @@ impl<T> Link<T> {
     }
 }
 
-/// Returns true if it is a probability.
 #[track_caller]
 fn is_probability(of: &str, probability: f64) -> bool {
     let is = (0.0..=1.0).contains(&probability);
@@ -424,7 +422,6 @@ fn is_probability(of: &str, probability: f64) -> bool {
     is
 }
 
-/// Returns true if there is a time in the range.
 #[track_caller]
 fn is_range(range: &RangeInclusive<Duration>) -> bool {
     if range.is_empty() {

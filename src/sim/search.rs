@@ -237,12 +237,7 @@ impl fmt::Display for FailingSeed {
     }
 }
 
-impl fmt::Debug for FailingSeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
+impl_fmt!(Debug, [] FailingSeed, |it, f| fmt::Display::fmt(it, f));
 impl Error for FailingSeed {}
 
 impl_debug!([] Search<'_>, |it| seeds: it.seeds, threads: it.threads);

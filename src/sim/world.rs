@@ -447,7 +447,6 @@ fn spawn(scheduler: &Arc<Scheduler>, name: &str, ppm: i64, life: Life) -> Result
     })
 }
 
-/// The reactor of a member.
 fn reactor(driver: MemberDriver, seed: u64) -> Reactor {
     let reactor = Reactor::with_driver(driver).expect("a reactor on a virtual clock needs nothing");
     reactor.seed(seed);

@@ -4,9 +4,6 @@
 //! writing goes through [`Fd::try_io`], which finds out that the fd is not ready any more. So a
 //! source stays ready until it has been drained, as with a level-triggered poller. A turn that
 //! finds a ready source makes no syscall for that.
-//!
-//! Longer than 500 lines: more than a third of it are the docs and examples of one
-//! public type.
 
 use std::cell::Cell;
 use std::fmt::Debug;

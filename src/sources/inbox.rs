@@ -46,13 +46,8 @@ impl<T> IntoSource for Receiver<T> {
         let (receiver, slot) = handle.slot_for(self, SourceKind::Inbox, key)?;
         receiver.set_target(Some(Target { notify: slot.notify().clone(), slot: slot.number() }));
         slot.register_channel(receiver.probe());
-        Ok(Inbox {
-            receiver,
-            slot,
-            over: Cell::new(false),
-            ends: Cell::new(0),
-            chosen: Cell::new(false),
-        })
+        let (over, ends, chosen) = Default::default();
+        Ok(Inbox { receiver, slot, over, ends, chosen })
     }
 }
 

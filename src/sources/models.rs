@@ -11,6 +11,7 @@ use crate::channel::{self, Receiver};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
 use crate::sync::Ordering;
+use crate::wake::models::{models, spawn};
 
 /// Waits until `take` has taken `n` items, of the sources that a wait has named.
 fn take_all(reactor: &Handle, mut n: usize, mut take: impl FnMut(u64) -> usize) {
@@ -23,25 +24,19 @@ fn take_all(reactor: &Handle, mut n: usize, mut take: impl FnMut(u64) -> usize) 
     }
 }
 
-#[test]
-fn a_wait_names_each_of_two_channels() {
-    loom::model(|| {
+models! {
+    fn a_wait_names_each_of_two_channels() {
         let (reactor, _) = reactor();
         let ((tx_a, rx_a), (tx_b, rx_b)) = (channel::bounded(1), channel::bounded(1));
         let register = |key, rx: Receiver<u32>| reactor.register_with(key, rx).unwrap();
         let inboxes = [register(0, rx_a), register(1, rx_b)];
         // Kept to the end, so that there is no news but the messages.
-        let kept = (tx_a.clone(), tx_b.clone());
-        let senders = [tx_a, tx_b].map(|tx| thread::spawn(move || tx.try_send(1).unwrap()));
+        let _kept = (tx_a.clone(), tx_b.clone());
+        let _senders = [tx_a, tx_b].map(|tx| spawn(move || tx.try_send(1).unwrap()));
         take_all(&reactor, 2, |key| inboxes[key as usize].try_recv().into_iter().count());
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
-        drop(kept);
-    });
-}
+    }
 
-#[test]
-fn a_wait_names_each_of_two_notifiers() {
-    loom::model(|| {
+    fn a_wait_names_each_of_two_notifiers() {
         let (reactor, _) = reactor();
         let done = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let both = [0, 1].map(|key| {
@@ -67,14 +62,11 @@ fn a_wait_names_each_of_two_notifiers() {
         });
         let notifiers = ringers.into_iter().map(|ringer| ringer.join().unwrap());
         drop(notifiers.collect::<Vec<_>>());
-    });
-}
+    }
 
-/// An inbox is taken back from one reactor and registered with another one, while a sender may
-/// still tell the first.
-#[test]
-fn an_inbox_that_moves_to_another_reactor_is_told_there() {
-    loom::model(|| {
+    /// An inbox is taken back from one reactor and registered with another one, while a sender may
+    /// still tell the first.
+    fn an_inbox_that_moves_to_another_reactor_is_told_there() {
         let ((first, _), (second, _)) = (reactor(), reactor());
         let (tx, rx) = channel::bounded(1);
         let kept = tx.clone();
@@ -85,5 +77,5 @@ fn an_inbox_that_moves_to_another_reactor_is_told_there() {
         take_all(&second, 1, |_| inbox.try_recv().into_iter().count());
         sender.join().unwrap();
         drop(kept);
-    });
+    }
 }

@@ -1,6 +1,5 @@
 //! A source that is never ready.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use super::{Internals, Source};
@@ -33,11 +32,7 @@ impl<T> Clone for Never<T> {
 
 impl<T> Copy for Never<T> {}
 
-impl<T> fmt::Debug for Never<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Never")
-    }
-}
+impl_fmt!(Debug, [T] Never<T>, |_, f| f.write_str("Never"));
 
 impl<T> Source for Never<T> {
     type Item = T;

@@ -26,9 +26,7 @@ mod sealed {
     use super::*;
 
     pub trait Clock: 'static {
-        /// A point in time.
         type Time: Copy + fmt::Debug;
-        /// The item of the source.
         type Item;
         const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;
@@ -59,12 +57,7 @@ pub enum WallClock {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClockSet;
 
-impl fmt::Display for ClockSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the clock was set")
-    }
-}
-
+impl_fmt!(Display, [] ClockSet, |_, f| f.write_str("the clock was set"));
 impl Error for ClockSet {}
 
 macro_rules! clock {

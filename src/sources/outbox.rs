@@ -99,43 +99,28 @@ impl<'o, T> Outgoing<'o> for &'o Outbox<T> {
     }
 }
 
-impl<'o, 's, S: ?Sized> Outgoing<'o> for &'_ &'s S
-where
-    &'s S: Outgoing<'o>,
-{
-    type Message = <&'s S as Outgoing<'o>>::Message;
-    #[inline]
-    fn outbox(self) -> Option<&'o Outbox<Self::Message>> {
-        (*self).outbox()
-    }
-}
-
 macro_rules! forward {
-    ($($pointer:ty),*) => {$(
-        impl<'o, 's, S: ?Sized> Outgoing<'o> for &'s $pointer
+    ($([$($param:tt)+] $pointer:ty, |$it:ident| $outbox:expr;)*) => {$(
+        impl<'o, 's, $($param)+> Outgoing<'o> for $pointer
         where
             &'s S: Outgoing<'o>,
         {
             type Message = <&'s S as Outgoing<'o>>::Message;
             #[inline]
             fn outbox(self) -> Option<&'o Outbox<Self::Message>> {
-                (**self).outbox()
+                let $it = self;
+                $outbox
             }
         }
     )*};
 }
 
-forward!(&mut S, Box<S>, std::rc::Rc<S>);
-
-impl<'o, 's, S> Outgoing<'o> for &'s Option<S>
-where
-    &'s S: Outgoing<'o>,
-{
-    type Message = <&'s S as Outgoing<'o>>::Message;
-    #[inline]
-    fn outbox(self) -> Option<&'o Outbox<Self::Message>> {
-        self.as_ref()?.outbox()
-    }
+forward! {
+    [S: ?Sized] &'_ &'s S, |it| (*it).outbox();
+    [S: ?Sized] &'s &mut S, |it| (**it).outbox();
+    [S: ?Sized] &'s Box<S>, |it| (**it).outbox();
+    [S: ?Sized] &'s std::rc::Rc<S>, |it| (**it).outbox();
+    [S] &'s Option<S>, |it| it.as_ref()?.outbox();
 }
 
 /// The source of a send case: ready when there is room. The item is the [chosen](Chosen) permit to

@@ -37,20 +37,12 @@ impl Signal {
     pub const PIPE: Signal = Signal(crate::sys::signals::PIPE);
 }
 
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match crate::sys::signals::name(self.0) {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Signal({})", self.0),
-        }
-    }
-}
+impl_fmt!(Debug, [] Signal, |it, f| match crate::sys::signals::name(it.0) {
+    Some(name) => f.write_str(name),
+    None => write!(f, "Signal({})", it.0),
+});
 
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
+impl_fmt!(Display, [] Signal, |it, f| fmt::Debug::fmt(it, f));
 
 /// Signals that the process gets, as a source of [`Signal`]s. Made by [`Handle::signals`].
 ///

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -94,12 +93,7 @@ const ON_TIME: u64 = 5_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ZeroPeriod;
 
-impl fmt::Display for ZeroPeriod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the period of a ticker must not be zero")
-    }
-}
-
+impl_fmt!(Display, [] ZeroPeriod, |_, f| f.write_str("the period of a ticker must not be zero"));
 impl Error for ZeroPeriod {}
 
 impl From<ZeroPeriod> for io::Error {

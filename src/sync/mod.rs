@@ -319,17 +319,27 @@ mod model {
         }
     }
 
-    /// Models: tests whose bodies run in every interleaving of their threads.
-    macro_rules! models {
-        ($($(#[$doc:meta])* fn $name:ident() $body:block)*) => {$(
-            $(#[$doc])*
-            #[test]
-            fn $name() {
-                loom::model(|| $body);
-            }
-        )*};
+    /// A thread of a model. The drop of this joins it: declared after what the thread needs, it
+    /// keeps that until the thread has ended.
+    pub(crate) struct Joined<R>(Option<thread::JoinHandle<R>>);
+
+    pub(crate) fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> Joined<R> {
+        Joined(Some(thread::spawn(f)))
     }
-    pub(crate) use models;
+
+    impl<R> Joined<R> {
+        pub(crate) fn join(mut self) -> std::thread::Result<R> {
+            self.0.take().expect("joined once").join()
+        }
+    }
+
+    impl<R> Drop for Joined<R> {
+        fn drop(&mut self) {
+            if let Some(thread) = self.0.take().filter(|_| !std::thread::panicking()) {
+                thread.join().unwrap();
+            }
+        }
+    }
 
     /// The fences of a model. (`sys/fence.rs` decides them in the build.)
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,7 +366,6 @@ mod model {
         FENCES.set(Fences::Full);
     }
 
-    /// Runs a model without membarrier.
     pub(crate) fn without_membarrier(model: impl Fn() + Send + Sync + 'static) {
         with_fences(Fences::Symmetric, model);
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 /// splitmix64, after Vigna. Any seed will do, also zero and seeds that are close.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Random(Cell<u64>);
 
 impl Random {

@@ -1,7 +1,6 @@
 //! The system's errors where its own text misleads or names no remedy.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::panic::Location;
@@ -13,11 +12,7 @@ struct Explained {
     system: io::Error,
 }
 
-impl fmt::Display for Explained {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
+impl_fmt!(Display, [] Explained, |it, f| f.write_str(&it.text));
 
 impl Error for Explained {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

@@ -92,16 +92,21 @@ pub(crate) fn heavy() -> bool {
     !is_asymmetric() || membarrier::expedited()
 }
 
-#[cfg(all(linux, not(symmetric)))]
 mod membarrier {
     /// `MEMBARRIER_CMD_*`, linux/membarrier.h.
     const QUERY: libc::c_int = 0;
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
+    #[cfg(all(linux, not(symmetric)))]
     fn membarrier(command: libc::c_int) -> libc::c_long {
         // SAFETY: membarrier takes no pointers and changes no memory.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
+    }
+
+    #[cfg(any(not(linux), symmetric))]
+    fn membarrier(_: libc::c_int) -> libc::c_long {
+        -1
     }
 
     pub(super) fn supported() -> bool {
@@ -116,19 +121,6 @@ mod membarrier {
 
     pub(super) fn expedited() -> bool {
         membarrier(PRIVATE_EXPEDITED) == 0
-    }
-}
-
-#[cfg(any(not(linux), symmetric))]
-mod membarrier {
-    pub(super) fn supported() -> bool {
-        false
-    }
-    pub(super) fn register() -> bool {
-        false
-    }
-    pub(super) fn expedited() -> bool {
-        false
     }
 }
 

@@ -10,9 +10,11 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::has_fd;
 
 /// The number of forks between this process and the one that started the program.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -118,8 +120,4 @@ impl Drop for PollerFd {
     }
 }
 
-impl AsFd for PollerFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+has_fd!(PollerFd, fd);

@@ -1,6 +1,5 @@
 //! The events to wait for on an fd, and those that were found.
 
-use std::fmt;
 use std::ops::{BitAnd, BitOr};
 
 /// A set of flags. Each flag has a method that asks for it.
@@ -44,15 +43,13 @@ macro_rules! flags {
             }
         }
 
-        impl fmt::Debug for $set {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let flags = [$((self.contains(Self::$flag), stringify!($flag))),*];
-                let set = flags.iter().filter(|(is_in, _)| *is_in).map(|(_, name)| *name);
-                let set: Vec<&str> = set.collect();
-                let set = if set.is_empty() { "NONE".to_owned() } else { set.join(" | ") };
-                write!(f, "{}({set})", stringify!($set))
-            }
-        }
+        impl_fmt!(Debug, [] $set, |it, f| {
+            let flags = [$((it.contains($set::$flag), stringify!($flag))),*];
+            let set = flags.iter().filter(|(is_in, _)| *is_in).map(|(_, name)| *name);
+            let set: Vec<&str> = set.collect();
+            let set = if set.is_empty() { "NONE".to_owned() } else { set.join(" | ") };
+            write!(f, "{}({set})", stringify!($set))
+        });
     };
 }
 
@@ -132,6 +129,21 @@ impl BitAnd for Readiness {
     type Output = Readiness;
     fn bitand(self, other: Readiness) -> Readiness {
         Readiness(self.0 & other.0)
+    }
+}
+
+/// How a poller watches an fd: the `id` of the reports, the events, and how often to report.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    pub(super) id: u64,
+    pub(super) interest: Interest,
+    pub(super) mode: Mode,
+}
+
+impl Watch {
+    /// Reports each time that there is something new to read.
+    pub(super) fn for_edges(id: u64) -> Watch {
+        Watch { id, interest: Interest::READABLE, mode: Mode::Edge }
     }
 }
 

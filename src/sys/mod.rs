@@ -59,6 +59,7 @@ mod timer;
 pub(crate) mod tsc;
 mod waker;
 
+use self::interest::Watch;
 pub use self::interest::{Interest, Mode, Readiness};
 pub use self::poller::{PollEvent, PollEvents, Poller};
 pub use self::process::ProcessFd;
@@ -75,15 +76,39 @@ pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
 /// Implements `Debug` for a type that is an fd: `Poller { fd: 3 }`.
 macro_rules! shows_fd {
     ($type:ident) => {
-        impl std::fmt::Debug for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let fd = std::os::fd::AsRawFd::as_raw_fd(&self.as_fd());
-                f.debug_struct(stringify!($type)).field("fd", &fd).finish()
+        impl_fmt!(Debug, [] $type, |it, f| {
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&it.as_fd());
+            f.debug_struct(stringify!($type)).field("fd", &fd).finish()
+        });
+    };
+}
+use shows_fd;
+
+/// Implements `AsFd` for a type by the field that has the fd.
+macro_rules! has_fd {
+    ($type:ident, $($field:tt).+) => {
+        impl std::os::fd::AsFd for $type {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.$($field).+.as_fd()
             }
         }
     };
 }
-use shows_fd;
+use has_fd;
+
+/// Models: tests whose bodies run in every interleaving of their threads.
+#[cfg(all(loom, test))]
+macro_rules! models {
+    ($($(#[$doc:meta])* fn $name:ident() $body:block)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            loom::model(|| $body);
+        }
+    )*};
+}
+#[cfg(all(loom, test))]
+pub(crate) use models;
 
 /// Attempts that a signal may interrupt, one after the other, before that is an error. No call but
 /// a wait is interrupted in a kernel, but a filter of syscalls may say so for ever.

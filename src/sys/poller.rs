@@ -1,6 +1,5 @@
 //! The poller: waits for fds, timers and wakers at once.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(feature = "polling")]
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::errors::of_creation;
-use super::{Interest, Mode, PollerTimer, Readiness, Time, backend, shows_fd};
+use super::{Interest, Mode, PollerTimer, Readiness, Time, Watch, backend, shows_fd};
 
 pub(crate) use super::backend::TimeoutSlack;
 
@@ -74,13 +73,13 @@ impl Poller {
         interest: Interest,
         mode: Mode,
     ) -> io::Result<()> {
-        self.kernel.register(fd.as_fd(), id, interest, mode)
+        self.kernel.register(fd.as_fd(), Watch { id, interest, mode })
     }
 
     /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
     /// Fails with `ENOENT` when `fd` is not there.
     pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
-        self.kernel.modify(fd.as_fd(), id, interest, mode)
+        self.kernel.modify(fd.as_fd(), Watch { id, interest, mode })
     }
 
     /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
@@ -203,11 +202,7 @@ impl PollEvents {
     }
 }
 
-impl fmt::Debug for PollEvents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
+impl_fmt!(Debug, [] PollEvents, |it, f| f.debug_list().entries(it.iter()).finish());
 
 /// One fd that became ready.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 //! process.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
 use super::errors::{cause_of_refusal, of_call, of_creation};
-use super::{backend, shows_fd, uninterrupted};
+use super::{backend, has_fd, shows_fd, uninterrupted};
 
 /// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
 pub struct ProcessFd(backend::ProcessFd);
@@ -32,12 +32,7 @@ impl ProcessFd {
 }
 
 shows_fd!(ProcessFd);
-
-impl AsFd for ProcessFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
+has_fd!(ProcessFd, 0);
 
 /// Returns true if `pid` is a child of this process that has not been waited for. One syscall,
 /// which neither waits nor takes the status. False on a system that cannot say (OpenBSD as libc has

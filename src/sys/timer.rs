@@ -1,10 +1,10 @@
 //! Kernel timers: one of a poller, and one that is an fd.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use super::errors::{of_arm, of_creation};
-use super::{Poller, Time, backend, shows_fd};
+use super::{Poller, Time, backend, has_fd, shows_fd};
 
 /// The clock of a [`TimerFd`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,9 +136,4 @@ impl TimerFd {
 }
 
 shows_fd!(TimerFd);
-
-impl AsFd for TimerFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
+has_fd!(TimerFd, 0);

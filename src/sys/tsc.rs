@@ -36,7 +36,7 @@ const MARGIN_PPM: u64 = 1_500;
 const READ_COUNTS: u64 = 1_000;
 
 /// See the module's text. `!Sync`: each reactor has its own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct TscClock {
     /// The counter at the anchor.
     base: Cell<u64>,
@@ -55,18 +55,6 @@ pub(crate) struct TscClock {
 }
 
 impl TscClock {
-    pub(crate) fn new() -> TscClock {
-        TscClock {
-            base: Cell::new(0),
-            base_ns: Cell::new(0),
-            window: Cell::new(0),
-            full_window: Cell::new(0),
-            rate: Cell::new(0),
-            measured: Cell::new(0),
-            from: Cell::new(None),
-        }
-    }
-
     /// The time now, never too early and at most about 30 ns too late.
     #[inline]
     pub(crate) fn now_or_later(&self) -> Time {
@@ -178,7 +166,7 @@ mod tests {
 
     #[test]
     fn never_before_a_reading_that_was_made_before_it() {
-        let clock = TscClock::new();
+        let clock = TscClock::default();
         let end = Time::now() + Duration::from_millis(50);
         let (mut before, mut n) = (Time::now(), 0u64);
         while before < end || n < 1_000 {
@@ -191,7 +179,7 @@ mod tests {
 
     #[test]
     fn close_to_the_true_time() {
-        let clock = TscClock::new();
+        let clock = TscClock::default();
         let (mut worst_of_best, end) = (Duration::ZERO, Time::now() + Duration::from_millis(20));
         while Time::now() < end {
             // The best of a few: a preemption between the two readings is not the clock's error.
@@ -207,7 +195,7 @@ mod tests {
     /// Three ns are seven counts: a rate that is rounded down makes readings that are early.
     #[test]
     fn the_rate_is_rounded_up() {
-        let clock = TscClock::new();
+        let clock = TscClock::default();
         for n in 0..3 {
             let ns = n * 3 * BASELINE_NS;
             clock.anchor_at(ns / 3 * 7, Time::from_nanos(ns));
@@ -224,7 +212,7 @@ mod tests {
         if !available() {
             return;
         }
-        let clock = TscClock::new();
+        let clock = TscClock::default();
         clock.anchor_at(read(), Time::now());
         let base = clock.base.get();
         clock.anchor(read() - READ_COUNTS);

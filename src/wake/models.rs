@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed};
 
 use loom::sync::{Condvar, Mutex};
-use loom::thread;
 
 use super::{Bell, Look, Notify, Probe, Request, Wake};
 use crate::sync::{Ordering, fence};
 
-pub(crate) use crate::sync::models;
+pub(crate) use crate::sync::{Joined, spawn};
+pub(crate) use crate::sys::models;
 
 /// A slot that a registered channel has in these models.
 pub(crate) const SLOT: u32 = 7;
@@ -53,7 +53,6 @@ impl Bed {
     }
 }
 
-/// A party that sleeps in a bed.
 pub(crate) fn party() -> (Arc<Notify>, Arc<Bed>) {
     let bed = Bed::new();
     (Arc::new(Notify::new(bed.clone())), bed)
@@ -74,26 +73,24 @@ pub(crate) fn collect(notify: &Notify) -> bool {
 /// A value that two threads change before they ring; and the bell.
 fn ringers(
     notify: &Arc<Notify>,
-) -> (Arc<Bell>, Arc<loom::sync::atomic::AtomicUsize>, Vec<thread::JoinHandle<()>>) {
+) -> (Arc<Bell>, Arc<loom::sync::atomic::AtomicUsize>, [Joined<()>; 2]) {
     notify.prepare(SLOT);
     let bell = Arc::new(Bell::new(notify.clone(), SLOT));
     let done = Arc::new(loom::sync::atomic::AtomicUsize::new(0));
-    let ringers = (0..2)
-        .map(|_| {
-            let (bell, done) = (bell.clone(), done.clone());
-            thread::spawn(move || {
-                done.fetch_add(1, Ordering::Relaxed);
-                bell.ring();
-            })
+    let ringers = [(); 2].map(|()| {
+        let (bell, done) = (bell.clone(), done.clone());
+        spawn(move || {
+            done.fetch_add(1, Ordering::Relaxed);
+            bell.ring();
         })
-        .collect();
+    });
     (bell, done, ringers)
 }
 
 models! {
     fn a_bell_against_a_select_and_its_hearer_sees_what_came_before() {
         let (notify, bed) = party();
-        let (bell, done, ringers) = ringers(&notify);
+        let (bell, done, _ringers) = ringers(&notify);
         let mut seen = 0;
         while seen < 2 {
             if bell.hear() {
@@ -109,12 +106,11 @@ models! {
             notify.awake();
             bell.unask();
         }
-        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
     }
 
     fn a_bell_against_a_wait_and_its_hearer_sees_what_came_before() {
         let (notify, bed) = party();
-        let (bell, done, ringers) = ringers(&notify);
+        let (bell, done, _ringers) = ringers(&notify);
         let (mut seen, mut ready) = (0, bell.ask_and_look(Request::Mark) == Look::Ready);
         while seen < 2 {
             if ready {
@@ -133,6 +129,5 @@ models! {
             notify.awake();
             ready = collect(&notify) && bell.look_or_ask(Some(Request::Mark)) == Look::Ready;
         }
-        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
     }
 }

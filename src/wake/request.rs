@@ -43,7 +43,6 @@ impl Asked {
         self.0 & KIND != SILENT
     }
 
-    /// Returns true for [`Request::Mark`].
     #[inline(always)]
     pub(crate) fn is_for_mark(self) -> bool {
         self.0 & KIND == Request::Mark as u64

@@ -77,7 +77,6 @@ impl Notify {
         self.ticket.load(Ordering::Acquire)
     }
 
-    /// Returns true if the ticket of this number is open.
     pub(crate) fn is_open(&self, number: u64) -> bool {
         number & 1 == 0 && self.ticket() == number
     }

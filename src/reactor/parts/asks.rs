@@ -68,7 +68,6 @@ pub(crate) struct Ask {
     pub(crate) d: u64,
     /// There is a reset: `at` and `d` are set.
     pub(crate) has_reset: bool,
-    /// There is a stop.
     pub(crate) has_stop: bool,
     /// The last request is a stop.
     pub(crate) stops: bool,
@@ -175,7 +174,6 @@ impl Note {
     }
 }
 
-/// A record of a pool.
 struct Record<T> {
     content: T,
     /// The next one in the list of free records.

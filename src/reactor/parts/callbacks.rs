@@ -7,7 +7,6 @@ use crate::sys::Time;
 /// The callbacks of a reactor. Those that are due are in the [table](super::table).
 #[derive(Debug)]
 pub(crate) struct Callbacks {
-    /// Callbacks that are live.
     pub(crate) live: Cell<usize>,
     /// A closure runs.
     pub(crate) running: Cell<bool>,

@@ -11,7 +11,6 @@ use crate::sys::{Time, coarse_now, coarse_resolution, nanos};
 /// ns: how far the coarse clock may be behind when the loop wakes up.
 const LAG_AFTER_SLEEP: u64 = 100_000_000;
 
-/// The clock of one reactor.
 #[derive(Debug)]
 pub(crate) struct TurnClock {
     source: Source,
@@ -41,7 +40,7 @@ impl TurnClock {
             // one.
             Clock::Monotonic => {
                 let lag = nanos(coarse_resolution()).saturating_mul(2);
-                Source::Monotonic { tsc: TscClock::new(), lag, allowed: Cell::new(lag) }
+                Source::Monotonic { tsc: TscClock::default(), lag, allowed: Cell::new(lag) }
             }
             Clock::Virtual(clock) => Source::Virtual(clock),
         };

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 
-/// A cell that counts.
 pub(crate) type Count = Cell<u64>;
 
 /// The reactor's own counts. The driver counts its syscalls.
@@ -18,7 +17,6 @@ pub(crate) struct Counters {
     pub(crate) spinning: Count,
 }
 
-/// Adds to a count.
 #[inline]
 pub(crate) fn add(count: &Count, n: u64) {
     count.set(count.get() + n);

@@ -94,7 +94,7 @@ pub(crate) fn wanted(interest: Interest) -> Readiness {
 }
 
 /// The number of fds, and the turn of the last look at them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fds {
     pub(crate) registered: Cell<usize>,
     /// ns: a loop that never blocks looks at its fds as often.
@@ -116,17 +116,7 @@ pub(crate) struct Fds {
 
 impl Fds {
     pub(crate) fn new(interval: Duration) -> Fds {
-        Fds {
-            registered: Cell::new(0),
-            interval: nanos(interval),
-            next_look: Cell::new(0),
-            looked_in: Cell::new(0),
-            more: Cell::new(false),
-            told: RefCell::default(),
-            has_told: Cell::new(false),
-            leaving: RefCell::default(),
-            has_leaving: Cell::new(false),
-        }
+        Fds { interval: nanos(interval), ..Fds::default() }
     }
 
     /// The driver has to take files out of its poller.

@@ -2,7 +2,6 @@
 //! it makes its first source.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::panic::Location;
 
 /// The kinds of sources.
@@ -35,24 +34,20 @@ pub enum SourceKind {
     ForeignInbox,
 }
 
-impl fmt::Display for SourceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            SourceKind::Timer => "timer",
-            SourceKind::Ticker => "ticker",
-            SourceKind::Callback => "callback",
-            SourceKind::Inbox => "inbox",
-            SourceKind::Outbox => "outbox",
-            SourceKind::Notified => "notified",
-            SourceKind::Context => "context",
-            SourceKind::OsTimer => "os timer",
-            SourceKind::Fd => "fd",
-            SourceKind::Signals => "signals",
-            SourceKind::Child => "child",
-            SourceKind::ForeignInbox => "driver",
-        })
-    }
-}
+impl_fmt!(Display, [] SourceKind, |it, f| f.pad(match it {
+    SourceKind::Timer => "timer",
+    SourceKind::Ticker => "ticker",
+    SourceKind::Callback => "callback",
+    SourceKind::Inbox => "inbox",
+    SourceKind::Outbox => "outbox",
+    SourceKind::Notified => "notified",
+    SourceKind::Context => "context",
+    SourceKind::OsTimer => "os timer",
+    SourceKind::Fd => "fd",
+    SourceKind::Signals => "signals",
+    SourceKind::Child => "child",
+    SourceKind::ForeignInbox => "driver",
+}));
 
 /// A call site and what it makes, as a number. The default one stands for all that came when there
 /// were no more numbers.
@@ -95,7 +90,6 @@ impl Sites {
         id
     }
 
-    /// Returns the site of a number.
     pub(crate) fn site(&self, id: SiteId) -> Option<Site> {
         self.sites.get(usize::from(id.0).checked_sub(1)?).copied()
     }

@@ -43,18 +43,14 @@ pub enum TimerError {
     Forked,
 }
 
-impl fmt::Display for TimerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TimerError::Dead => "the timer has been dropped",
-            TimerError::OtherReactor => "the timer belongs to another reactor",
-            TimerError::ZeroPeriod => "the period of a ticker must not be zero",
-            TimerError::Forked => {
-                "the timer's reactor belongs to the parent process: this one was forked from it"
-            }
-        })
+impl_fmt!(Display, [] TimerError, |it, f| f.write_str(match it {
+    TimerError::Dead => "the timer has been dropped",
+    TimerError::OtherReactor => "the timer belongs to another reactor",
+    TimerError::ZeroPeriod => "the period of a ticker must not be zero",
+    TimerError::Forked => {
+        "the timer's reactor belongs to the parent process: this one was forked from it"
     }
-}
+}));
 
 impl Error for TimerError {}
 

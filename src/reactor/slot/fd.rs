@@ -130,7 +130,6 @@ impl Slot {
         self.chunk.fds.of(self.slot)
     }
 
-    /// Returns the readiness that was found.
     pub(crate) fn readiness(&self) -> Readiness {
         self.fd_record().found.get()
     }

@@ -261,12 +261,7 @@ impl Scheduler {
     pub(super) fn kill(&self, which: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();
         // A kill of these may be under way: it has happened, too, when this returns.
-        let victims: Vec<Id> = state
-            .members
-            .iter()
-            .filter(|(_, record)| which(&record.name))
-            .map(|(&id, _)| id)
-            .collect();
+        let victims: Vec<Id> = state.those(|record| which(&record.name));
         let mut killed = 0;
         for &id in &victims {
             let Some(record) = state.members.get_mut(&id) else { continue };
@@ -274,7 +269,7 @@ impl Scheduler {
                 let name = record.name.clone();
                 killed += 1;
                 state.doomed.insert(id);
-                self.note_in(&mut state, || Happening::Killed(name));
+                self.note_in(&mut state, || Happening::Member(name, "is killed"));
             }
         }
         if self.has_turn() {
@@ -288,7 +283,7 @@ impl Scheduler {
             state.ending = true;
             state = self.drive(state);
             state.ending = false;
-            if let End::Panic(cause) = std::mem::replace(&mut state.end, End::Over) {
+            if let End::Panic(cause) = std::mem::take(&mut state.end) {
                 drop(state);
                 panic::resume_unwind(cause);
             }
@@ -332,7 +327,7 @@ impl Scheduler {
         }
         state.limit = limit;
         let mut state = self.drive(state);
-        std::mem::replace(&mut state.end, End::Over)
+        std::mem::take(&mut state.end)
     }
 
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -473,7 +468,8 @@ impl Scheduler {
                 );
                 state.end = End::Panic(Box::new(text));
             }
-            self.note_in(&mut state, || Happening::Stranded(record.name.clone()));
+            let name = record.name.clone();
+            self.note_in(&mut state, || Happening::Member(name, "is left asleep for ever"));
             self.changed.notify_all();
             self.hand_over(state, me, None);
         } else {
@@ -488,11 +484,8 @@ impl Scheduler {
     pub(super) fn leave(&self, me: Id, panicked: Option<Box<dyn Any + Send>>) {
         let mut state = self.lock();
         let Some(name) = state.members.get(&me).map(|record| record.name.clone()) else { return };
-        let has_panicked = panicked.is_some();
-        self.note_in(&mut state, || match has_panicked {
-            true => Happening::Panicked(name),
-            false => Happening::Ended(name),
-        });
+        let end = if panicked.is_some() { "PANICS" } else { "has ended" };
+        self.note_in(&mut state, || Happening::Member(name, end));
         if let Some(cause) = panicked {
             state.end = End::Panic(cause);
         }
@@ -534,10 +527,8 @@ impl Scheduler {
             Phase::New if !paused => state.make_able(id),
             _ => {}
         }
-        self.note_in(&mut state, || match paused {
-            true => Happening::Paused(name),
-            false => Happening::Resumed(name),
-        });
+        let verb = if paused { "is paused" } else { "is resumed" };
+        self.note_in(&mut state, || Happening::Member(name, verb));
         true
     }
 
@@ -554,7 +545,7 @@ impl Scheduler {
                 clock.clock.advance_to(clock.at(self.clock.now()));
             }
             if next != me || is_new {
-                self.note_in(&mut state, || Happening::Runs(name));
+                self.note_in(&mut state, || Happening::Member(name, "runs"));
             }
         }
         if next == me {
@@ -694,13 +685,7 @@ impl Scheduler {
                 }
                 None => {
                     let blocked = |record: &Record| matches!(record.phase, Phase::Blocked(_));
-                    let ids = state
-                        .members
-                        .iter()
-                        .filter(|(_, record)| blocked(record))
-                        .map(|(&id, _)| id)
-                        .collect();
-                    state.asked = Some(ids);
+                    state.asked = Some(state.those(blocked));
                     continue;
                 }
             };

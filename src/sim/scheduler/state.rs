@@ -51,8 +51,10 @@ pub(super) enum Phase {
 }
 
 /// The reason why a run has come back.
+#[derive(Default)]
 pub(in crate::sim) enum End {
     /// Every member has returned.
+    #[default]
     Over,
     /// The time is over.
     Limit,
@@ -71,6 +73,7 @@ pub(in crate::sim) struct Stuck {
 }
 
 /// The state behind the lock.
+#[derive(Default)]
 pub(super) struct State {
     /// The members that have not ended.
     pub(super) members: BTreeMap<Id, Record>,
@@ -113,30 +116,12 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(seed: u64, budget: u64) -> State {
-        State {
-            members: BTreeMap::new(),
-            next_id: 0,
-            known: BTreeSet::new(),
-            able: Vec::new(),
-            timers: BTreeSet::new(),
-            doomed: BTreeSet::new(),
-            driven: false,
-            caller: None,
-            leaving: None,
-            asked: None,
-            limit: Time::ZERO,
-            ending: false,
-            closed: false,
-            end: End::Over,
-            deliveries: BTreeMap::new(),
-            posted: 0,
-            random: Random::new(seed),
-            choices: 0,
-            budget,
-            handovers: 0,
-            polls: 0,
-            history: Vec::new(),
-        }
+        State { random: Random::new(seed), budget, ..State::default() }
+    }
+
+    /// The members of which this is true, in the order in which they were added.
+    pub(super) fn those<C: FromIterator<Id>>(&self, which: impl Fn(&Record) -> bool) -> C {
+        self.members.iter().filter(|(_, record)| which(record)).map(|(&id, _)| id).collect()
     }
 
     pub(super) fn choice(&mut self) -> Option<u64> {

@@ -8,9 +8,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use super::super::{INTERRUPTIONS, Interest, Mode, call, uninterrupted};
+use super::super::{INTERRUPTIONS, Watch, call, has_fd, uninterrupted};
 use super::Poller;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Waker {
 impl Waker {
     pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         let flag = Flag::new()?;
-        poller.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        poller.register(flag.as_fd(), Watch::for_edges(id))?;
         Ok(Waker { flag })
     }
 
@@ -78,11 +78,7 @@ impl Flag {
     }
 }
 
-impl AsFd for Flag {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
+has_fd!(Flag, file);
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,9 @@ pub(super) use self::timerfd::{Timer, TimerFd};
 
 use self::timespec::Timespec;
 use super::fork::PollerFd;
-use super::{Interest, Mode, Readiness, Time, call, check, errors, nanos, uninterrupted};
+use super::{
+    Interest, Mode, Readiness, Time, Watch, call, check, errors, has_fd, nanos, uninterrupted,
+};
 
 pub(super) const ARMS_IN_WAIT: bool = false;
 pub(super) const NESTS: bool = true;
@@ -47,38 +49,21 @@ impl Poller {
         self.epoll.is_here()
     }
 
-    pub(super) fn register(
-        &self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, id, interest, mode)
+    pub(super) fn register(&self, fd: BorrowedFd<'_>, watch: Watch) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, watch)
     }
 
-    pub(super) fn modify(
-        &self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd, id, interest, mode)
+    pub(super) fn modify(&self, fd: BorrowedFd<'_>, watch: Watch) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, watch)
     }
 
     pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::NONE, Mode::Level)
+        let unused = Watch { id: 0, interest: Interest::NONE, mode: Mode::Level };
+        self.control(libc::EPOLL_CTL_DEL, fd, unused)
     }
 
-    fn control(
-        &self,
-        op: libc::c_int,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
+    fn control(&self, op: libc::c_int, fd: BorrowedFd<'_>, watch: Watch) -> io::Result<()> {
+        let Watch { id, interest, mode } = watch;
         let mut flags = match mode {
             Mode::Level => 0,
             Mode::Edge => libc::EPOLLET,
@@ -238,11 +223,7 @@ fn round_up_to_ms(timeout: Duration) -> libc::c_int {
     ms.try_into().unwrap_or(libc::c_int::MAX)
 }
 
-impl AsFd for Poller {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
-    }
-}
+has_fd!(Poller, epoll);
 
 pub(super) struct Events {
     list: Box<[libc::epoll_event]>,

@@ -9,8 +9,9 @@
 //!   mostly).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
+use super::super::has_fd;
 use super::super::process::refused;
 
 /// All that the kernel itself says to a `pidfd_open`. Any other error is a filter's.
@@ -40,8 +41,4 @@ impl ProcessFd {
     }
 }
 
-impl AsFd for ProcessFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+has_fd!(ProcessFd, fd);

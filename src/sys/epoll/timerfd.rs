@@ -15,10 +15,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::super::{Expiry, Interest, Mode, Time, TimerClock, call, errors, uninterrupted};
+use super::super::{Expiry, Time, TimerClock, Watch, call, errors, has_fd, uninterrupted};
 use super::Poller;
 use super::timespec::timerfd_settime;
 
@@ -30,7 +30,7 @@ pub(crate) struct Timer {
 impl Timer {
     pub(crate) fn new(poller: &Poller, id: u64) -> io::Result<Timer> {
         let timer = TimerFd::new(TimerClock::Monotonic)?;
-        poller.register(timer.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        poller.register(timer.as_fd(), Watch::for_edges(id))?;
         Ok(Timer { timer })
     }
 
@@ -106,8 +106,4 @@ impl TimerFd {
     }
 }
 
-impl AsFd for TimerFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
+has_fd!(TimerFd, file);

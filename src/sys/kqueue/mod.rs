@@ -22,7 +22,7 @@ mod timer;
 mod waker;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use super::fork::PollerFd;
 use super::kevent::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ERROR, EV_RECEIPT, Filter, LONGEST, filters, flags, readiness,
 };
-use super::{Interest, Mode, Readiness, Time};
+use super::{Interest, Mode, Readiness, Time, Watch, has_fd};
 
 pub(super) const ARMS_IN_WAIT: bool = true;
 pub(super) const NESTS: bool = !cfg!(flat);
@@ -119,34 +119,22 @@ impl Poller {
         Ok(errors)
     }
 
-    pub(super) fn register(
-        &self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        can_wait_for(interest)?;
+    pub(super) fn register(&self, fd: BorrowedFd<'_>, watch: Watch) -> io::Result<()> {
+        can_wait_for(watch.interest)?;
         let book = &mut *self.book();
         if self.has(book, fd) {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        self.replace(book, fd, id, Interest::NONE, interest, mode)
+        self.replace(book, fd, Interest::NONE, watch)
     }
 
-    pub(super) fn modify(
-        &self,
-        fd: BorrowedFd<'_>,
-        id: u64,
-        interest: Interest,
-        mode: Mode,
-    ) -> io::Result<()> {
-        can_wait_for(interest)?;
+    pub(super) fn modify(&self, fd: BorrowedFd<'_>, watch: Watch) -> io::Result<()> {
+        can_wait_for(watch.interest)?;
         let book = &mut *self.book();
         let Some((former, _)) = book.entry(fd).how else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
-        self.replace(book, fd, id, former, interest, mode)
+        self.replace(book, fd, former, watch)
     }
 
     pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -154,7 +142,7 @@ impl Poller {
         let Some((former, mode)) = book.entry(fd).how else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
-        self.replace(book, fd, 0, former, Interest::NONE, mode)?;
+        self.replace(book, fd, former, Watch { id: 0, interest: Interest::NONE, mode })?;
         book.entry(fd).how = None;
         Ok(())
     }
@@ -184,11 +172,10 @@ impl Poller {
         &self,
         book: &mut Book,
         fd: BorrowedFd<'_>,
-        id: u64,
         former: Interest,
-        interest: Interest,
-        mode: Mode,
+        watch: Watch,
     ) -> io::Result<()> {
+        let Watch { id, interest, mode } = watch;
         const NONE: Kevent =
             Kevent { ident: 0, filter: Filter::Read, flags: 0, fflags: 0, data: 0, id: 0 };
         let (mut changes, mut n) = ([NONE; 4], 0);
@@ -382,11 +369,7 @@ impl TimeoutSlack {
     }
 }
 
-impl AsFd for Poller {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.kq.as_fd()
-    }
-}
+has_fd!(Poller, queue.kq);
 
 impl Book {
     fn entry(&mut self, fd: BorrowedFd<'_>) -> &mut Entry {

@@ -13,14 +13,13 @@
 //! - The library's kqueues cannot be waited for (cfg `flat`).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::fork::PollerFd;
 use super::super::kevent::{EV_ADD, EV_DELETE, EV_ONESHOT, Filter};
 use super::super::process::{is_unwaited, refused};
-use super::super::{Expiry, Time, TimerClock, nanos};
+use super::super::{Expiry, Time, TimerClock, has_fd, nanos};
 use super::abi::{self, Kevent, NOTE_EXIT, Raw, change, change_if_there};
 use super::timer::{STEPS, timers};
 
@@ -122,11 +121,7 @@ fn unsupported(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
-impl AsFd for TimerFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.kq.as_fd()
-    }
-}
+has_fd!(TimerFd, kq);
 
 #[derive(Debug)]
 pub(crate) struct ProcessFd {
@@ -175,17 +170,14 @@ fn is_zombie(pid: u32) -> bool {
     cfg!(target_os = "openbsd") || is_unwaited(pid)
 }
 
-impl AsFd for ProcessFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.kq.as_fd()
-    }
-}
+has_fd!(ProcessFd, kq);
 
 #[cfg(all(test, not(flat)))]
 mod tests {
     use super::*;
+    use crate::sys::Watch;
     use crate::sys::kqueue::{Events, Poller};
-    use crate::sys::{Interest, Mode};
+    use std::os::fd::AsFd;
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
@@ -198,7 +190,7 @@ mod tests {
     fn a_timer_that_fires_too_early_is_armed_again_when_it_is_read() {
         let (poller, timer) =
             (Poller::new().unwrap(), TimerFd::new(TimerClock::Monotonic).unwrap());
-        poller.register(timer.as_fd(), 1, Interest::READABLE, Mode::Edge).unwrap();
+        poller.register(timer.as_fd(), Watch::for_edges(1)).unwrap();
         let mut events = Events::with_capacity(4);
         let mut wait = || {
             poller.wait(&mut events, None).unwrap();

@@ -8,9 +8,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
-use super::super::{INTERRUPTIONS, call, uninterrupted};
+use super::super::{INTERRUPTIONS, call, has_fd, uninterrupted};
 
 /// An fd that is raised from any thread, also by a signal handler: a pipe here. For who waits for
 /// edges it need not be lowered.
@@ -48,11 +48,7 @@ impl Flag {
     }
 }
 
-impl AsFd for Flag {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reader.as_fd()
-    }
-}
+has_fd!(Flag, reader);
 
 fn own(fds: [libc::c_int; 2]) -> (OwnedFd, OwnedFd) {
     // SAFETY: the kernel just gave both to the caller, and nobody else has them.

@@ -12,8 +12,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use super::super::Watch;
 use super::super::kevent::{EV_ADD, EV_CLEAR, EV_DELETE, Filter};
-use super::super::{Interest, Mode};
 use super::abi::{Kevent, NOTE_TRIGGER, Raw, change_if_there};
 use super::{Flag, Poller};
 
@@ -53,7 +53,7 @@ impl Waker {
 
     fn pipe(poller: &Poller, id: u64) -> io::Result<Waker> {
         let flag = Flag::new()?;
-        poller.register(flag.as_fd(), id, Interest::READABLE, Mode::Edge)?;
+        poller.register(flag.as_fd(), Watch::for_edges(id))?;
         Ok(Waker { poller: poller.clone(), kind: Kind::Pipe(flag) })
     }
 

@@ -14,6 +14,7 @@ mod slots;
 
 use self::atomics::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use self::slots::{COUNT, Raise, Slot, Table, bit};
+use crate::sys::models;
 
 const SIGNAL: i32 = 1;
 const PROCESS: u64 = 7;
@@ -56,9 +57,8 @@ fn come(table: &'static Table<Fd>) -> bool {
     table.deliver(SIGNAL, PROCESS).is_ok()
 }
 
-#[test]
-fn a_signal_is_told_or_left_over_at_the_end() {
-    loom::model(|| {
+models! {
+    fn a_signal_is_told_or_left_over_at_the_end() {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -69,12 +69,9 @@ fn a_signal_is_told_or_left_over_at_the_end() {
         assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
         assert_eq!(left, left && !table.is_taken(SIGNAL), "a signal that is left was not taken");
         assert_eq!(closed.load(Ordering::Acquire), 1, "the last one out closes the fd");
-    });
-}
+    }
 
-#[test]
-fn two_handlers_and_the_end_lose_nothing() {
-    loom::model(|| {
+    fn two_handlers_and_the_end_lose_nothing() {
         let table = table();
         let (slot, closed) = set(table);
         let handlers = [(); 2].map(|()| thread::spawn(move || come(table)));
@@ -83,12 +80,9 @@ fn two_handlers_and_the_end_lose_nothing() {
         // A signal that comes twice before it is looked at is told once.
         assert!(left || told != [true; 2]);
         assert_eq!(closed.load(Ordering::Acquire), 1);
-    });
-}
+    }
 
-#[test]
-fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
-    loom::model(|| {
+    fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
         let table = table();
         let (slot, closed) = set(table);
         let handler = thread::spawn(move || come(table));
@@ -99,12 +93,9 @@ fn a_slot_is_reused_beside_a_handler_of_the_old_set() {
         assert_eq!(u8::from(taken) + u8::from(left) + u8::from(!told), 1);
         assert_eq!(other.retire(), 0);
         assert_eq!(closed.load(Ordering::Acquire) + other_closed.load(Ordering::Acquire), 2);
-    });
-}
+    }
 
-#[test]
-fn a_new_set_takes_over_beside_a_handler() {
-    loom::model(|| {
+    fn a_new_set_takes_over_beside_a_handler() {
         let table = table();
         // Two slots, of which the handler looks at the free one first.
         let (old, _) = set(table);
@@ -120,12 +111,9 @@ fn a_new_set_takes_over_beside_a_handler() {
         }
         assert_eq!(table.take(new), Some(SIGNAL));
         assert_eq!(table.take(new), None);
-    });
-}
+    }
 
-#[test]
-fn a_young_set_is_not_told_what_was_taken() {
-    loom::model(|| {
+    fn a_young_set_is_not_told_what_was_taken() {
         let table = table();
         // Two slots, of which the handler looks at the old set's first.
         let (gone, _) = set(table);
@@ -141,12 +129,9 @@ fn a_young_set_is_not_told_what_was_taken() {
         } else {
             assert!(handler.join().unwrap());
         }
-    });
-}
+    }
 
-#[test]
-fn two_takers_get_one_signal_once() {
-    loom::model(|| {
+    fn two_takers_get_one_signal_once() {
         let table = table();
         let (slot, _) = set(table);
         assert!(come(table));
@@ -154,12 +139,9 @@ fn two_takers_get_one_signal_once() {
         let here = table.take(slot).is_some();
         assert!(here != other.join().unwrap());
         assert!(table.is_taken(SIGNAL));
-    });
-}
+    }
 
-#[test]
-fn a_signal_beside_a_take_is_taken_or_pending() {
-    loom::model(|| {
+    fn a_signal_beside_a_take_is_taken_or_pending() {
         let table = table();
         let (slot, _) = set(table);
         assert!(come(table));
@@ -170,12 +152,9 @@ fn a_signal_beside_a_take_is_taken_or_pending() {
         let again = table.take(slot).is_some();
         assert!(again || !slot.is_pending());
         assert_eq!(slot.retire(), 0);
-    });
-}
+    }
 
-#[test]
-fn what_one_set_took_another_does_not_give_back() {
-    loom::model(|| {
+    fn what_one_set_took_another_does_not_give_back() {
         let table = table();
         let (takes, _) = set(table);
         let (never_looks, _) = set(table);
@@ -185,5 +164,5 @@ fn what_one_set_took_another_does_not_give_back() {
         let last = never_looks.retire() & bit(SIGNAL) != 0;
         assert!(last);
         assert_eq!(table.is_taken(SIGNAL), taken);
-    });
+    }
 }

@@ -129,7 +129,6 @@ impl<T: Default> Column<T> {
 
 /// The reactor, as a source reaches it through its chunk.
 pub(crate) trait Owner {
-    /// The closure of a callback.
     type Callback;
 }
 

@@ -293,7 +293,7 @@ impl Core {
         let end = until.filter(|until| self.clock.is_due(until.as_nanos()));
         if let Some(end) = end {
             // The last look may have been long before that. Then the sources publish all the same:
-            // else two parties of a rendezvous never meet if their timeouts are shorter than a turn.
+            // else two parties of a rendezvous never meet, if their timeouts are below a turn.
             self.look_at_last(end);
             if self.closed.get() {
                 return Err(self.gone());

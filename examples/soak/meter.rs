@@ -83,7 +83,8 @@ impl Meter {
     pub fn read(&mut self, run: &Run, is_warm: bool) -> Held {
         let now = Held::now();
         self.most = self.most.max(now);
-        if !is_warm {
+        // On a slow machine the first reading comes late: it belongs to the warm-up all the same.
+        if !is_warm || self.warm.bytes == 0 {
             self.warm = self.warm.max(now);
             return now;
         }

@@ -265,17 +265,21 @@ impl<T> Rendezvous<T> {
     #[track_caller]
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         let here = Notify::of_thread();
+        let mut has_offered = false;
         loop {
             match self.try_recv(None) {
                 Ok(value) => return Ok(value),
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) => {}
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            // A time that is over at once is offered for, too: else no `try_send` ever meets it.
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_over && has_offered {
                 // As for a channel with a buffer: a last look.
                 return self.try_recv(None).map_err(RecvTimeoutError::of);
             }
-            if forbid_blocking("recv") {
+            has_offered = true;
+            if !is_over && forbid_blocking("recv") {
                 return Err(RecvTimeoutError::Timeout);
             }
             self.meeting.set_target(Some(Target { notify: here.clone(), slot: 0 }));

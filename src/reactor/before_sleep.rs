@@ -1,4 +1,4 @@
-//! The last word of a source before its reactor sleeps.
+//! The look at what is due before a sleep, and the last word of each source.
 
 use super::core::Core;
 use crate::sys::Time;
@@ -38,3 +38,19 @@ impl BeforeSleep<'_> {
 }
 
 impl_debug!([] BeforeSleep<'_>, |it| awake: it.awake, deadline: it.deadline);
+
+impl Core {
+    /// Returns true if something is due, so that a sleep may not begin.
+    #[inline]
+    pub(super) fn is_kept_awake(&self, until: Option<Time>) -> bool {
+        if self.timers.next_due.get() != self.timers.cleaned_for.get() || self.clock.is_virtual() {
+            // The driver may have to be armed for another key: a stale one is put right first, a
+            // bounded number of times. One that is armed already is put right when it has woken us;
+            // but virtual time does not go to where nothing is due.
+            self.expire(Time::ZERO);
+            self.timers.cleaned_for.set(self.timers.next_due.get());
+        }
+        (self.clock.was_due(self.timers.next_due.get()) || self.has_due_callbacks())
+            && !(self.clock.is_virtual() && self.time_stands_still(until))
+    }
+}

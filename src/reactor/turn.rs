@@ -290,35 +290,29 @@ impl Core {
         publish: impl FnOnce(&mut BeforeSleep<'_>) -> io::Result<()>,
         recheck: impl Fn() -> bool,
     ) -> io::Result<Blocked> {
-        if let Some(end) = until.filter(|until| self.clock.is_due(until.as_nanos())) {
-            // The last look may have been long before that.
+        let end = until.filter(|until| self.clock.is_due(until.as_nanos()));
+        if let Some(end) = end {
+            // The last look may have been long before that. Then the sources publish all the same:
+            // else two parties of a rendezvous never meet, if their timeouts are below a turn.
             self.look_at_last(end);
-            return if self.closed.get() { Err(self.gone()) } else { Ok(Blocked::TimedOut) };
-        }
-        if self.timers.next_due.get() != self.timers.cleaned_for.get() || self.clock.is_virtual() {
-            // The driver may have to be armed for another key: a stale one is put right first, a
-            // bounded number of times. One that is armed already is put right when it has woken us;
-            // but virtual time does not go to where nothing is due.
-            self.expire(Time::ZERO);
-            self.timers.cleaned_for.set(self.timers.next_due.get());
-        }
-        if self.clock.was_due(self.timers.next_due.get()) || self.has_due_callbacks() {
-            let stands_still = self.clock.is_virtual() && self.time_stands_still(until);
-            if !stands_still {
-                return Ok(Blocked::Ended);
+            if self.closed.get() {
+                return Err(self.gone());
             }
+        } else if self.is_kept_awake(until) {
+            return Ok(Blocked::Ended);
         }
+        let is_over = end.is_some();
         if self.driving.try_borrow_mut().is_err() {
             // The sleep under way is the driver's, which calls us.
-            return Err(busy());
+            return if is_over { Ok(Blocked::TimedOut) } else { Err(busy()) };
         }
         // Ends the sleep if a source or the driver panics.
         let sleep = Asleep(self);
-        if self.outer.embedded.get() {
+        if !is_over && self.outer.embedded.get() {
             self.clear_self_wake()?;
         }
         let until = until.unwrap_or(Time::MAX);
-        if self.spinner.is_on() && self.spin(until, &recheck) {
+        if !is_over && self.spinner.is_on() && self.spin(until, &recheck) {
             std::mem::forget(sleep);
             self.request_turn_after_poll();
             return Ok(Blocked::Ended);
@@ -331,7 +325,7 @@ impl Core {
         fence(Ordering::SeqCst);
         let BeforeSleep { awake, deadline, .. } = blocking;
         self.sleep.coming.set(false);
-        let stays = published.is_err() || awake || self.has_mark_or_post() || recheck();
+        let stays = is_over || published.is_err() || awake || self.has_mark_or_post() || recheck();
         let slept = if stays {
             Ok(())
         } else if self.sleep.coming.get() || self.is_unsure() {
@@ -344,7 +338,7 @@ impl Core {
         self.awake();
         self.request_turn_after_poll();
         published.and(slept)?;
-        Ok(Blocked::Ended)
+        Ok(if is_over { Blocked::TimedOut } else { Blocked::Ended })
     }
 
     /// Step 5 of the wake protocol, and the sleep: a message was claimed and not written.

@@ -1,12 +1,14 @@
 //! Channels of capacity zero: crossbeam-channel's tests/zero.rs, and what Go says of unbuffered
 //! channels.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
-use pollmux::{Events, Select, SimWorld, Source, select};
+use pollmux::sources::BeforeSleep;
+use pollmux::{Events, Reactor, Select, Sim, SimWorld, Source, select};
 use support::thread;
 
 use crate::common::{Drops, LONG, Random, ms, next, poll, reactor, within};
@@ -653,4 +655,69 @@ fn a_simulated_receiver_goes_on_while_a_value_takes_its_time() {
     });
     world.run().unwrap();
     assert!(receiver.take().unwrap() >= 9);
+}
+
+/// A source that is never ready. Each look at it takes longer than any timeout here, and the other
+/// party comes while the select offers.
+struct Slow<'a>(Sim, &'a dyn Fn());
+
+impl Source for Slow<'_> {
+    type Item = ();
+
+    fn is_ready(&self) -> bool {
+        self.0.advance(ms(1));
+        false
+    }
+
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
+        (self.1)();
+        Ok(())
+    }
+}
+
+/// Go parks for a time that is over at once, too. Two parties that never offer never meet.
+#[test]
+fn a_timeout_too_short_to_sleep_offers_once() {
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).unwrap();
+    let (tx, rx) = channel::bounded(0);
+    let outbox = reactor.register(tx).unwrap();
+    let asks = || assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    let slow = Slow(sim.clone(), &asks);
+    select! { reactor;
+        send(outbox, 1) -> sent => sent.unwrap(),
+        recv(slow) -> _ => unreachable!(),
+        default(ms(1)) => panic!("no offer"),
+    }
+    assert_eq!(rx.try_recv(), Ok(1));
+    let mut set = Select::new(&reactor);
+    let case = set.send(&outbox);
+    set.recv(&slow);
+    let chosen = set.wait_timeout(ms(1)).unwrap().expect("no offer");
+    assert_eq!(chosen.index(), case);
+    chosen.send(&outbox, 2).unwrap();
+    assert_eq!(rx.try_recv(), Ok(2));
+
+    let (tx, rx) = channel::bounded(0);
+    let inbox = reactor.register(rx).unwrap();
+    let sends = || tx.try_send(3).unwrap();
+    let slow = Slow(sim, &sends);
+    select! { reactor;
+        recv(inbox) -> got => assert_eq!(got, Ok(3)),
+        recv(slow) -> _ => unreachable!(),
+        default(ms(1)) => panic!("no offer"),
+    }
+}
+
+#[test]
+fn a_bare_receiver_offers_for_the_shortest_time() {
+    let (tx, rx) = channel::bounded(0);
+    thread::scope(|scope| {
+        scope.spawn(|| while tx.try_send(()).is_err() {});
+        while rx.recv_timeout(Duration::from_nanos(1)).is_err() {}
+    });
 }

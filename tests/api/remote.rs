@@ -245,7 +245,7 @@ fn a_post_wakes_whatever_sleeps() {
         ("wait", |handle| {
             let far = handle.after(HOUR);
             PULL.with(|pull| pull.set(Some(far.id())));
-            assert_eq!(support::wait_keys(&handle), [far.key()]);
+            assert_eq!(support::wait_keys(handle), [far.key()]);
         }),
         ("Select", |handle| {
             let far = handle.after(HOUR);

@@ -12,7 +12,7 @@ use std::thread;
 use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
-use crate::{is_quiet, key_list, ms};
+use crate::{is_quiet, ms};
 use support::{Random, allow_fds, dog};
 
 /// Somebody's own sources on a driver, in the words that mio and polling have in common.
@@ -103,6 +103,20 @@ impl Drop for OnPolling {
     }
 }
 
+macro_rules! all_tests_on {
+    ($new:ident) => {
+        tests_on! { $new:
+            theirs_and_ours_are_in_one_select
+            they_are_found_by_wait_under_their_key
+            more_than_the_buffer_holds_arrive_once_each
+            events_that_nobody_takes_wait_and_nothing_spins
+            events_that_nobody_wants_are_dropped
+            a_busy_loop_sees_them_too
+            they_outlive_their_reactor_as_nothing
+        }
+    };
+}
+
 #[cfg(feature = "mio")]
 mod theirs_on_mio {
     use super::*;
@@ -116,15 +130,7 @@ mod theirs_on_mio {
         (theirs, Reactor::with_driver(driver).unwrap(), events)
     }
 
-    tests_on! { new:
-        theirs_and_ours_are_in_one_select
-        they_are_found_by_wait_under_their_key
-        more_than_the_buffer_holds_arrive_once_each
-        events_that_nobody_takes_wait_and_nothing_spins
-        events_that_nobody_wants_are_dropped
-        a_busy_loop_sees_them_too
-        they_outlive_their_reactor_as_nothing
-    }
+    all_tests_on!(new);
 }
 
 #[cfg(feature = "polling")]
@@ -139,15 +145,7 @@ mod theirs_on_polling {
         (theirs, Reactor::with_driver(driver).unwrap(), events)
     }
 
-    tests_on! { new:
-        theirs_and_ours_are_in_one_select
-        they_are_found_by_wait_under_their_key
-        more_than_the_buffer_holds_arrive_once_each
-        events_that_nobody_takes_wait_and_nothing_spins
-        events_that_nobody_wants_are_dropped
-        a_busy_loop_sees_them_too
-        they_outlive_their_reactor_as_nothing
-    }
+    all_tests_on!(new);
 
     #[test]
     fn a_notification_of_theirs_harms_nobody() {
@@ -207,12 +205,12 @@ fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
     let timer = reactor.after(ms(1)).with_key(78);
     let mut found = Events::with_capacity(4);
     reactor.wait(&mut found).unwrap();
-    assert_eq!(key_list(&found), [78]);
+    assert_eq!(support::keys(&found), [78]);
     assert!(timer.try_take().is_some());
     stream.write_all(b"x").unwrap();
     for _ in 0..2 {
         reactor.wait(&mut found).unwrap();
-        assert_eq!(key_list(&found), [77]);
+        assert_eq!(support::keys(&found), [77]);
     }
     assert_eq!(events.try_iter().map(|event| T::key(&event)).collect::<Vec<_>>(), [3]);
     reactor.wait_timeout(&mut found, ms(1)).unwrap();

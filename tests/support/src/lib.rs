@@ -1,6 +1,6 @@
 //! The helpers of the tests of pollmux: a process of its own for a test, watchdogs, virtual time, a
-//! driver that follows a script, threads beside a test, counting values, a counting allocator, and a
-//! storm of signals.
+//! driver that follows a script, threads beside a test, counting values, a counting allocator, and
+//! a storm of signals.
 
 use std::any::Any;
 use std::os::unix::net::UnixStream;

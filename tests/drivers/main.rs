@@ -192,6 +192,8 @@ fn is_quiet(reactor: &Reactor, source: &impl Source) {
     assert!((0..20).any(|_| sleeps()), "the loop does not sleep: {}", reactor.stats());
 }
 
+use support::keys as key_list;
+
 // ---- In any time.
 
 fn a_timer_fires_once_and_never_early(new: New) {
@@ -219,7 +221,7 @@ fn timers_are_reported_in_the_order_of_their_deadlines(new: New) {
     let (mut events, mut fired) = (Events::with_capacity(8), Vec::new());
     while fired.len() < timers.len() {
         reactor.wait(&mut events).unwrap();
-        for key in support::keys(&events) {
+        for key in key_list(&events) {
             assert!(timers[key as usize].try_take().is_some());
             fired.push(key);
         }
@@ -366,7 +368,7 @@ fn a_wait_reports_a_key_until_the_source_is_drained(new: New) {
     (0..3).for_each(|n| tx.send(n).unwrap());
     for n in 0..3 {
         reactor.wait(&mut events).unwrap();
-        assert!(support::keys(&events).contains(&5));
+        assert!(key_list(&events).contains(&5));
         assert_eq!(inbox.try_recv(), Ok(n));
     }
     while !timer.is_ready() {
@@ -374,7 +376,7 @@ fn a_wait_reports_a_key_until_the_source_is_drained(new: New) {
     }
     for _ in 0..2 {
         reactor.wait(&mut events).unwrap();
-        assert_eq!(support::keys(&events), [6]);
+        assert_eq!(key_list(&events), [6]);
     }
     assert!(timer.try_take().is_some());
     reactor.try_wait(&mut events).unwrap();
@@ -425,7 +427,7 @@ fn what_is_posted_runs_and_a_wake_ends_one_wait(new: New) {
     assert!(events.is_empty());
     let timer = reactor.after(ms(1)).with_key(1);
     reactor.wait(&mut events).unwrap();
-    assert_eq!(support::keys(&events), [1]);
+    assert_eq!(key_list(&events), [1]);
     drop(timer);
 }
 
@@ -522,9 +524,9 @@ fn every_kind_of_call_from_another_thread_ends_a_sleep(new: New) {
         ask.send(round % 4).unwrap();
         reactor.wait(&mut events).unwrap();
         match round % 4 {
-            0 => assert_eq!((support::keys(&events), inbox.try_recv()), (vec![0], Ok(()))),
-            1 => assert_eq!((support::keys(&events), notified.try_take()), (vec![1], Some(()))),
-            2 => assert!(support::keys(&events) == [2] && posted.try_take().is_some()),
+            0 => assert_eq!((key_list(&events), inbox.try_recv()), (vec![0], Ok(()))),
+            1 => assert_eq!((key_list(&events), notified.try_take()), (vec![1], Some(()))),
+            2 => assert!(key_list(&events) == [2] && posted.try_take().is_some()),
             _ => assert!(events.is_empty()),
         }
     }

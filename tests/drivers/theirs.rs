@@ -12,7 +12,7 @@ use std::thread;
 use mio::unix::SourceFd;
 use pollmux::{Events, Reactor, Source, driver::foreign::Events as ForeignEvents, select};
 
-use crate::{is_quiet, ms};
+use crate::{is_quiet, key_list, ms};
 use support::{Random, allow_fds, dog};
 
 /// Somebody's own sources on a driver, in the words that mio and polling have in common.
@@ -205,12 +205,12 @@ fn they_are_found_by_wait_under_their_key<T: Theirs>(new: NewTheirs<T>) {
     let timer = reactor.after(ms(1)).with_key(78);
     let mut found = Events::with_capacity(4);
     reactor.wait(&mut found).unwrap();
-    assert_eq!(support::keys(&found), [78]);
+    assert_eq!(key_list(&found), [78]);
     assert!(timer.try_take().is_some());
     stream.write_all(b"x").unwrap();
     for _ in 0..2 {
         reactor.wait(&mut found).unwrap();
-        assert_eq!(support::keys(&found), [77]);
+        assert_eq!(key_list(&found), [77]);
     }
     assert_eq!(events.try_iter().map(|event| T::key(&event)).collect::<Vec<_>>(), [3]);
     reactor.wait_timeout(&mut found, ms(1)).unwrap();

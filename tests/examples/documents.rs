@@ -2,7 +2,7 @@
 //!
 //! They are read as text. A rename that forgets a document fails here, with the line to change.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -178,28 +178,34 @@ fn documents_have_at_most_100_columns() {
     holds(has_long_lines);
 }
 
-#[test]
-fn every_rule_has_a_test() {
-    let (design, tests) = (read("docs/DESIGN.md"), read("tests/README.md"));
-    let mut rule = 0;
-    let mut tested = BTreeSet::new();
-    for line in tests.lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        match cells[..] {
-            [_, number, ..] if number.starts_with("**") => {
-                rule = number.trim_matches('*').parse().expect("the number of a rule");
+/// The rules and their tests in tests/README.md, which names the file before its tests.
+fn rule_tests(text: &str) -> Vec<(usize, String)> {
+    let (mut rule, mut file, mut tests) = (0, "", Vec::new());
+    for line in text.lines() {
+        let heading = line.strip_prefix("**").and_then(|rest| rest.split_once(". "));
+        rule = heading.map_or(rule, |(number, _)| number.parse().expect("the number of a rule"));
+        for (_, quoted) in quoted(line).into_iter().filter(|_| rule > 0) {
+            if quoted.ends_with(".rs") {
+                file = quoted;
+            } else {
+                tests.push((rule, format!("{file}::{quoted}")));
             }
-            [_, "", test, ..] if named_test(test.trim_matches('`')).is_some() => {
-                tested.insert(rule);
-            }
-            _ => {}
         }
     }
+    tests
+}
+
+#[test]
+fn every_rule_has_a_test() {
+    let (design, tests) = (read("docs/DESIGN.md"), rule_tests(&read("tests/README.md")));
     for rule in 1..=RULES {
         let heading = format!("\n#### Rule {rule}: ");
         assert!(design.contains(&heading), "docs/DESIGN.md has no rule {rule}");
-        assert!(tested.contains(&rule), "tests/README.md names no test of rule {rule}");
+        let is_tested = tests.iter().any(|(tested, _)| *tested == rule);
+        assert!(is_tested, "tests/README.md names no test of rule {rule}");
     }
+    let names: String = tests.iter().map(|(_, test)| format!("`{test}`\n")).collect();
+    assert_eq!(names_missing_tests("tests/README.md", &names), Vec::<String>::new());
 }
 
 /// The headings that name no test in their section, of those that begin with `###`.

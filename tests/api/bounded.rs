@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Poller};
 use pollmux::{
-    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, channel,
+    Context, Events, Handle, Inbox, Reactor, Remote, Select, Sim, Source, Time, Timer, channel,
     reactor::{TimerId, TryPostError},
     select,
 };
@@ -24,15 +24,21 @@ fn growth(f: impl FnOnce()) -> isize {
     live() - before
 }
 
+/// A reactor with a timer, and what asks for that from elsewhere.
+fn with_timer() -> (Reactor, Timer, Remote, TimerId) {
+    let (_, reactor) = simulated();
+    let timer = reactor.after(HOUR);
+    let (remote, id) = (reactor.remote(), timer.id());
+    (reactor, timer, remote, id)
+}
+
 /// Generous beside what one request takes.
 const FLAT: isize = 64 << 10;
 
 #[test]
 fn requests_for_one_timer_coalesce() {
     alone!();
-    let (_sim, reactor) = simulated();
-    let timer = reactor.after(HOUR);
-    let (remote, id) = (reactor.remote(), timer.id());
+    let (reactor, timer, remote, id) = with_timer();
     let asked = growth(|| {
         for n in 0..200_000 {
             remote.reset(id, HOUR + ms(n)).unwrap();
@@ -154,9 +160,7 @@ fn a_coalesced_stop_keeps_the_period_before_it() {
 #[test]
 fn requests_keep_their_order_with_closures_of_their_thread() {
     alone!();
-    let (_sim, reactor) = simulated();
-    let timer = reactor.after(HOUR);
-    let (remote, id) = (reactor.remote(), timer.id());
+    let (reactor, _timer, remote, id) = with_timer();
     let seen: Arc<Mutex<Vec<Option<u64>>>> = Arc::default();
     let look = move |handle: &Handle, seen: &Arc<Mutex<Vec<Option<u64>>>>| {
         let info =
@@ -201,9 +205,7 @@ fn a_coalesced_stop_frees_a_detached_callback() {
 #[test]
 fn requests_after_the_reactors_drop_say_so() {
     alone!();
-    let (_sim, reactor) = simulated();
-    let timer = reactor.after(HOUR);
-    let (remote, id) = (reactor.remote(), timer.id());
+    let (reactor, _timer, remote, id) = with_timer();
     remote.reset(id, HOUR).unwrap();
     drop(reactor);
     assert_eq!(remote.reset(id, HOUR), Err(pollmux::reactor::TimerError::Dead));
@@ -289,16 +291,8 @@ const WAYS: [(&str, Receive); 7] = [
         select.recv(inbox);
         select.try_wait().unwrap().is_some()
     }),
-    ("wait", |reactor, _| {
-        let mut events = Events::with_capacity(4);
-        reactor.wait(&mut events).unwrap();
-        !events.is_empty()
-    }),
-    ("try_wait", |reactor, _| {
-        let mut events = Events::with_capacity(4);
-        reactor.try_wait(&mut events).unwrap();
-        !events.is_empty()
-    }),
+    ("wait", |reactor, _| !support::wait_keys(reactor).is_empty()),
+    ("try_wait", |reactor, _| !support::ready_keys(reactor).is_empty()),
 ];
 
 #[test]

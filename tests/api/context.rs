@@ -277,9 +277,7 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         let (sim, reactor) = simulated();
         let (context, canceller) = reactor.context().with_timeout(ms(10));
         let done = reactor.done(&context).with_key(5);
-        let mut events = Events::with_capacity(4);
-        reactor.try_wait(&mut events).unwrap();
-        assert!(events.is_empty());
+        assert_eq!(support::ready_keys(&reactor), []);
         if deadline {
             sim.advance(ms(10))
         } else {
@@ -288,12 +286,10 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         let expected =
             if deadline { ContextError::DeadlineExceeded } else { ContextError::Cancelled };
         for _ in 0..2 {
-            reactor.wait(&mut events).unwrap();
-            assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [5]);
+            assert_eq!(support::wait_keys(&reactor), [5]);
         }
         assert_eq!(done.try_take().as_ref().map(error), Some(expected));
-        reactor.try_wait(&mut events).unwrap();
-        assert!(events.is_empty());
+        assert_eq!(support::ready_keys(&reactor), []);
         for _ in 0..3 {
             select! { reactor;
                 recv(done) -> cause => assert_eq!(cause.error(), expected),
@@ -302,8 +298,7 @@ fn wait_reports_an_end_until_it_has_been_taken_and_select_for_ever() {
         }
         assert_eq!(done.key(), 5);
         sim.advance(HOUR);
-        reactor.try_wait(&mut events).unwrap();
-        assert!(events.is_empty(), "the deadline is gone");
+        assert_eq!(support::ready_keys(&reactor), [], "the deadline is gone");
     }
 }
 
@@ -317,9 +312,7 @@ fn wait_reports_what_had_ended_before_it_was_asked_for() {
     for settled in [false, true] {
         let (cancelled, expired) =
             (reactor.done(&context).with_key(1), reactor.done(&timed).with_key(2));
-        let mut events = Events::with_capacity(4);
-        reactor.wait(&mut events).unwrap();
-        assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1, 2], "{settled}");
+        assert_eq!(support::wait_keys(&reactor), [1, 2], "{settled}");
         // In the second round somebody has looked.
         assert_eq!(timed.err(), Some(ContextError::DeadlineExceeded));
         drop((cancelled, expired));
@@ -358,8 +351,7 @@ fn a_cancellation_takes_the_armed_deadline_away() {
     let mut events = Events::with_capacity(4);
     reactor.wait(&mut events).unwrap();
     drop(done);
-    reactor.wait(&mut events).unwrap();
-    assert_eq!(events.iter().map(|event| event.key()).collect::<Vec<_>>(), [1]);
+    assert_eq!(support::wait_keys(&reactor), [1]);
     assert_eq!((script.sleeps(), sim.now()), (2, Time::ZERO + ms(100)));
     drop(later);
 }

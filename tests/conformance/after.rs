@@ -156,7 +156,7 @@ fn wait_reports_due_timers_in_deadline_order() {
     let mut events = Events::with_capacity(8);
     let mut keys = || {
         reactor.wait(&mut events).unwrap();
-        events.iter().map(|event| event.key()).collect::<Vec<_>>()
+        ::support::keys(&events)
     };
     // Equal deadlines in arming order.
     assert_eq!(keys(), [1, 3, 2, 0]);

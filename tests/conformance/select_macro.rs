@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -643,14 +642,13 @@ fn a_source_expression_that_panics_leaves_everything_as_it_was() {
         let source = filled(&reactor, [1]);
         let (to, rx) = outbox(&reactor, 1);
         for _ in 0..3 {
-            let panicked = catch_unwind(AssertUnwindSafe(|| {
+            ::support::panic_text(|| {
                 select! { reactor;
                     recv(source) -> _ => {}
                     send(to, 0) -> _ => {}
                     recv(broken()) -> _ => {}
                 }
-            }));
-            assert!(panicked.is_err());
+            });
         }
         assert_eq!((source.len(), rx.len()), (1, 0));
         select! { reactor; recv(source) -> n => assert_eq!(n, Ok(1)) }
@@ -669,17 +667,15 @@ fn an_outbox_or_timeout_expression_that_panics_takes_no_room() {
         let (to, _rx) = outbox(&reactor, 1);
         let outboxes = [to];
         for _ in 0..3 {
-            let panicked = catch_unwind(AssertUnwindSafe(|| {
+            ::support::panic_text(|| {
                 select! { reactor;
                     send(outboxes[0], 1) -> _ => {}
                     send(outboxes[broken::<usize>()], 1) -> _ => {}
                 }
-            }));
-            assert!(panicked.is_err());
-            let panicked = catch_unwind(AssertUnwindSafe(|| {
+            });
+            ::support::panic_text(|| {
                 select! { reactor; send(outboxes[0], 1) -> _ => {}, default(broken()) => {} }
-            }));
-            assert!(panicked.is_err());
+            });
         }
         assert_eq!(outboxes[0].try_send(2), Ok(()));
         assert_eq!(outboxes[0].try_send(3), Err(TrySendError::Full(3)));
@@ -694,13 +690,12 @@ fn an_arm_that_panics_has_received_its_item() {
         let drops = Drops::new();
         let source = filled(&reactor, [drops.message(), drops.message()]);
         let timer = reactor.after(LONG);
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
+        ::support::panic_text(|| {
             select! { reactor;
                 recv(source) -> message => { let _message = message; panic!("in the arm") }
                 recv(timer) -> _ => {}
             }
-        }));
-        assert!(panicked.is_err());
+        });
         assert_eq!((drops.count(), source.len()), (1, 1));
         timer.reset(ms(1));
         select! { reactor; biased;
@@ -813,9 +808,7 @@ fn the_error_case_receives_what_else_would_panic() {
         let quiet = inbox::<i32>(&sim_reactor, 1);
         let kind = select! { sim_reactor; recv(quiet.1) -> _ => panic!(), error -> e => e.kind() };
         assert_eq!(kind, ErrorKind::Deadlock, "in virtual time nothing can happen any more");
-        let panicked =
-            catch_unwind(AssertUnwindSafe(|| select! { sim_reactor; recv(quiet.1) -> _ => {} }));
-        assert!(panicked.is_err());
+        ::support::panic_text(|| select! { sim_reactor; recv(quiet.1) -> _ => {} });
 
         let (mine, other) = (reactor(), reactor());
         let foreign = other.timer();
@@ -843,9 +836,6 @@ fn a_select_of_a_reactor_that_is_gone_is_an_error() {
         drop(reactor);
         let kind = select! { handle; recv(timer) -> _ => panic!(), error -> e => e.kind() };
         assert_eq!(kind, ErrorKind::NotConnected);
-        let panicked = catch_unwind(AssertUnwindSafe(
-            || select! { handle; recv(timer) -> _ => {}, default => {} },
-        ));
-        assert!(panicked.is_err());
+        ::support::panic_text(|| select! { handle; recv(timer) -> _ => {}, default => {} });
     });
 }

@@ -191,9 +191,7 @@ fn is_quiet(reactor: &Reactor, source: &impl Source) {
     assert!((0..20).any(|_| sleeps()), "the loop does not sleep: {}", reactor.stats());
 }
 
-fn key_list(events: &Events) -> Vec<u64> {
-    events.iter().map(|event| event.key()).collect()
-}
+use support::keys as key_list;
 
 // ---- In any time.
 

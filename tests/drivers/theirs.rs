@@ -102,6 +102,20 @@ impl Drop for OnPolling {
     }
 }
 
+macro_rules! all_tests_on {
+    ($new:ident) => {
+        tests_on! { $new:
+            theirs_and_ours_are_in_one_select
+            they_are_found_by_wait_under_their_key
+            more_than_the_buffer_holds_arrive_once_each
+            events_that_nobody_takes_wait_and_nothing_spins
+            events_that_nobody_wants_are_dropped
+            a_busy_loop_sees_them_too
+            they_outlive_their_reactor_as_nothing
+        }
+    };
+}
+
 #[cfg(feature = "mio")]
 mod theirs_on_mio {
     use super::*;
@@ -115,15 +129,7 @@ mod theirs_on_mio {
         (theirs, Reactor::with_driver(driver).unwrap(), events)
     }
 
-    tests_on! { new:
-        theirs_and_ours_are_in_one_select
-        they_are_found_by_wait_under_their_key
-        more_than_the_buffer_holds_arrive_once_each
-        events_that_nobody_takes_wait_and_nothing_spins
-        events_that_nobody_wants_are_dropped
-        a_busy_loop_sees_them_too
-        they_outlive_their_reactor_as_nothing
-    }
+    all_tests_on!(new);
 }
 
 #[cfg(feature = "polling")]
@@ -138,15 +144,7 @@ mod theirs_on_polling {
         (theirs, Reactor::with_driver(driver).unwrap(), events)
     }
 
-    tests_on! { new:
-        theirs_and_ours_are_in_one_select
-        they_are_found_by_wait_under_their_key
-        more_than_the_buffer_holds_arrive_once_each
-        events_that_nobody_takes_wait_and_nothing_spins
-        events_that_nobody_wants_are_dropped
-        a_busy_loop_sees_them_too
-        they_outlive_their_reactor_as_nothing
-    }
+    all_tests_on!(new);
 
     #[test]
     fn a_notification_of_theirs_harms_nobody() {

@@ -8,150 +8,95 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// (name, the inside of `main` behind the preamble, what the compiler must say)
-const WRONG: [(&str, &str, &str); 38] = [
-    ("no_reactor", "select! { recv(inbox) -> _x => {} }", "a select! begins with the reactor"),
-    ("nothing", "select! { reactor; }", "a select! needs at least one case"),
-    ("no_item", "select! { reactor; recv(inbox) => {} }", "a recv case names what it receives"),
-    (
-        "no_value",
-        "select! { reactor; send(outbox) -> _r => {} }",
-        "a send case has an outbox, a value and a result",
-    ),
-    (
-        "no_result",
-        "select! { reactor; send(outbox, 1) => {} }",
-        "a send case has an outbox, a value and a result",
-    ),
-    (
-        "two_defaults",
-        "select! { reactor; default => {} default => {} }",
-        "a select! has at most one default case",
-    ),
-    (
-        "default_and_timeout",
-        "select! { reactor; recv(inbox) -> _x => {} default => {} default(Duration::ZERO) => {} }",
-        "a select! has at most one default case",
-    ),
-    (
-        "two_errors",
-        "select! { reactor; recv(inbox) -> _x => {} error -> _e => {} error -> _e => {} }",
-        "a select! has at most one error case",
-    ),
-    (
-        "late_biased",
-        "select! { reactor; recv(inbox) -> _x => {} biased; }",
-        "`biased;` comes first in a select!",
-    ),
-    (
-        "unknown",
-        "select! { reactor; receive(inbox) -> _x => {} }",
-        "not a case of a select!: `receive`",
-    ),
-    ("tokios", "select! { reactor; x = inbox => {} }", "not a case of a select!: `x`"),
-    (
-        "else_case",
-        "select! { reactor; recv(inbox) -> _x => {} else => {} }",
-        "not a case of a select!: `else`",
-    ),
-    (
-        "no_comma",
-        "select! { reactor; recv(inbox) -> x => drop(x) recv(inbox) -> _x => {} }",
-        "a comma stands behind an arm without braces",
-    ),
-    (
-        "no_comma_behind_a_send",
-        "select! { reactor; send(outbox, 1) -> x => drop(x) recv(inbox) -> _x => {} }",
-        "a comma stands behind an arm without braces",
-    ),
-    (
-        "if_let",
-        "select! { reactor; recv(inbox, if let Some(_) = Some(1)) -> _x => {} }",
-        "`if let` binds names that the case could not use",
-    ),
-    (
-        "if_let_of_a_send",
-        "select! { reactor; send(outbox, 1, if let Some(_) = Some(1)) -> _x => {} }",
-        "`if let` binds names that the case could not use",
-    ),
-    (
-        "a_guard_behind_the_pattern",
-        "select! { reactor; recv(inbox) -> _x if true => {} default => {} }",
-        "write recv(source, if condition)",
-    ),
-    (
-        "a_guard_of_a_send_behind_the_pattern",
-        "select! { reactor; send(outbox, 1) -> _x if true => {} }",
-        "send(outbox, value, if condition)",
-    ),
-    ("not_a_source", "let five = 5; select! { reactor; recv(five) -> _x => {} }", NO_SOURCE),
-    ("a_receiver", "select! { reactor; recv(bare_rx) -> _x => {} }", "reactor.register(rx)?"),
-    (
-        "a_receiver_among_others",
-        "select! { reactor; recv(inbox) -> _x => {} recv(bare_rx) -> _x => {} default => {} }",
-        "`pollmux::channel::Receiver<i32>` is not a source",
-    ),
-    (
-        "a_receiver_by_reference",
-        "select! { reactor; recv(&bare_rx) -> _x => {} }",
-        "reactor.register(rx)?",
-    ),
-    (
-        "a_receiver_perhaps",
-        "select! { reactor; recv(Some(bare_rx)) -> _x => {} }",
-        "reactor.register(rx)?",
-    ),
-    ("a_receiver_alone", "reactor.recv(&bare_rx);", "reactor.register(rx)?"),
-    (
-        "a_receiver_in_a_set",
-        "pollmux::Select::new(&reactor).recv(&bare_rx);",
-        "reactor.register(rx)?",
-    ),
-    (
-        "a_sender_received",
-        "select! { reactor; recv(bare_tx) -> _x => {} }",
-        "in a case `send(outbox, value)`",
-    ),
-    ("an_outbox_received", "select! { reactor; recv(outbox) -> _x => {} }", NO_SOURCE),
-    ("a_duration", "select! { reactor; recv(Duration::ZERO) -> _x => {} }", "`reactor.after(d)`"),
-    (
-        "a_socket",
-        "select! { reactor; recv(std::io::stdin()) -> _x => {} }",
-        "reactor.fd(io, Interest::READABLE)?",
-    ),
-    (
-        "a_foreign_channel",
-        "select! { reactor; recv(theirs) -> _x => {} }",
-        "`reactor.notifier()` makes a bell",
-    ),
-    (
-        "a_result",
-        "select! { reactor; recv(reactor.every(Duration::ZERO)) -> _x => {} }",
-        "a `Result`: unwrap it, or add `?`",
-    ),
-    ("not_an_outbox", "select! { reactor; send(inbox, 1) -> _r => {} }", NO_OUTBOX),
-    (
-        "a_sender",
-        "select! { reactor; send(bare_tx, 1) -> _r => {} }",
-        "let outbox = reactor.register(tx)?",
-    ),
-    (
-        "a_sender_perhaps",
-        "select! { reactor; send(Some(bare_tx), 1) -> _r => {} }",
-        "reactor.register(tx)?",
-    ),
-    (
-        "a_receiver_sent",
-        "select! { reactor; send(bare_rx, 1) -> _r => {} }",
-        "in a case `recv(inbox)`",
-    ),
-    ("wrong_value", "select! { reactor; send(outbox, \"one\") -> _r => {} }", "mismatched types"),
-    ("too_many", "@33@", "a select! has at most 32 recv and send cases"),
-    ("registered_twice", "reactor.register(inbox);", "cannot be registered with a reactor"),
-];
+/// A name and what the compiler must say, and then the inside of `main` behind the preamble.
+const WRONG: &str = r#"
+no_reactor: a select! begins with the reactor
+    select! { recv(inbox) -> _x => {} }
+nothing: a select! needs at least one case
+    select! { reactor; }
+no_item: a recv case names what it receives
+    select! { reactor; recv(inbox) => {} }
+no_value: a send case has an outbox, a value and a result
+    select! { reactor; send(outbox) -> _r => {} }
+no_result: a send case has an outbox, a value and a result
+    select! { reactor; send(outbox, 1) => {} }
+two_defaults: a select! has at most one default case
+    select! { reactor; default => {} default => {} }
+default_and_timeout: a select! has at most one default case
+    select! { reactor; recv(inbox) -> _x => {} default => {} default(Duration::ZERO) => {} }
+two_errors: a select! has at most one error case
+    select! { reactor; recv(inbox) -> _x => {} error -> _e => {} error -> _e => {} }
+late_biased: `biased;` comes first in a select!
+    select! { reactor; recv(inbox) -> _x => {} biased; }
+unknown: not a case of a select!: `receive`
+    select! { reactor; receive(inbox) -> _x => {} }
+tokios: not a case of a select!: `x`
+    select! { reactor; x = inbox => {} }
+else_case: not a case of a select!: `else`
+    select! { reactor; recv(inbox) -> _x => {} else => {} }
+no_comma: a comma stands behind an arm without braces
+    select! { reactor; recv(inbox) -> x => drop(x) recv(inbox) -> _x => {} }
+no_comma_behind_a_send: a comma stands behind an arm without braces
+    select! { reactor; send(outbox, 1) -> x => drop(x) recv(inbox) -> _x => {} }
+if_let: `if let` binds names that the case could not use
+    select! { reactor; recv(inbox, if let Some(_) = Some(1)) -> _x => {} }
+if_let_of_a_send: `if let` binds names that the case could not use
+    select! { reactor; send(outbox, 1, if let Some(_) = Some(1)) -> _x => {} }
+a_guard_behind_the_pattern: write recv(source, if condition)
+    select! { reactor; recv(inbox) -> _x if true => {} default => {} }
+a_guard_of_a_send_behind_the_pattern: send(outbox, value, if condition)
+    select! { reactor; send(outbox, 1) -> _x if true => {} }
+not_a_source: is not a source that a reactor can wait for
+    let five = 5; select! { reactor; recv(five) -> _x => {} }
+a_receiver: reactor.register(rx)?
+    select! { reactor; recv(bare_rx) -> _x => {} }
+a_receiver_among_others: `pollmux::channel::Receiver<i32>` is not a source
+    select! { reactor; recv(inbox) -> _x => {} recv(bare_rx) -> _x => {} default => {} }
+a_receiver_by_reference: reactor.register(rx)?
+    select! { reactor; recv(&bare_rx) -> _x => {} }
+a_receiver_perhaps: reactor.register(rx)?
+    select! { reactor; recv(Some(bare_rx)) -> _x => {} }
+a_receiver_alone: reactor.register(rx)?
+    reactor.recv(&bare_rx);
+a_receiver_in_a_set: reactor.register(rx)?
+    pollmux::Select::new(&reactor).recv(&bare_rx);
+a_sender_received: in a case `send(outbox, value)`
+    select! { reactor; recv(bare_tx) -> _x => {} }
+an_outbox_received: is not a source that a reactor can wait for
+    select! { reactor; recv(outbox) -> _x => {} }
+a_duration: `reactor.after(d)`
+    select! { reactor; recv(Duration::ZERO) -> _x => {} }
+a_socket: reactor.fd(io, Interest::READABLE)?
+    select! { reactor; recv(std::io::stdin()) -> _x => {} }
+a_foreign_channel: `reactor.notifier()` makes a bell
+    select! { reactor; recv(theirs) -> _x => {} }
+a_result: a `Result`: unwrap it, or add `?`
+    select! { reactor; recv(reactor.every(Duration::ZERO)) -> _x => {} }
+not_an_outbox: is no outbox: a `send` case cannot send through it
+    select! { reactor; send(inbox, 1) -> _r => {} }
+a_sender: let outbox = reactor.register(tx)?
+    select! { reactor; send(bare_tx, 1) -> _r => {} }
+a_sender_perhaps: reactor.register(tx)?
+    select! { reactor; send(Some(bare_tx), 1) -> _r => {} }
+a_receiver_sent: in a case `recv(inbox)`
+    select! { reactor; send(bare_rx, 1) -> _r => {} }
+wrong_value: mismatched types
+    select! { reactor; send(outbox, "one") -> _r => {} }
+too_many: a select! has at most 32 recv and send cases
+    @33@
+registered_twice: cannot be registered with a reactor
+    reactor.register(inbox);
+"#;
 
-const NO_SOURCE: &str = "is not a source that a reactor can wait for";
-const NO_OUTBOX: &str = "is no outbox: a `send` case cannot send through it";
+/// The name, the inside of `main` and the words of each wrong program.
+fn wrong() -> Vec<(&'static str, &'static str, &'static str)> {
+    let lines: Vec<&str> = WRONG.trim().lines().collect();
+    let program = |pair: &[&'static str]| {
+        let (name, said) = pair[0].split_once(": ").expect("a name and what is said");
+        (name, pair[1].trim(), said)
+    };
+    lines.chunks(2).map(program).collect()
+}
 
 /// Names that are no part of what a user has written or can look up.
 const PRIVATE: [&str; 6] = ["Cases", "Sending<", "Pick", "Impossible", "Chunk", "Core"];
@@ -245,7 +190,7 @@ fn project() -> PathBuf {
     fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock")).expect("the lock file");
     let cases = "recv(inbox) -> _x => {} ";
     let too_many = format!("select! {{ reactor; {} }}", cases.repeat(33));
-    for (name, inside, _) in WRONG {
+    for (name, inside, _) in wrong() {
         let inside = inside.replace("@33@", &too_many);
         let text = format!("#![allow(unused)]\n{PREAMBLE}{inside}\n}}\n");
         write(&folder.join("src/bin/wrong"), &format!("{name}.rs"), &text);
@@ -295,7 +240,8 @@ fn a_wrong_case_is_a_readable_compile_error() {
     let (passed, said) = cargo(&folder, &["check", "--bin", "right"]);
     assert!(passed, "the right program does not compile:\n{said}");
     // The errors of the macro hide those of types: who has said nothing is asked again.
-    let mut left = WRONG.to_vec();
+    let mut left = wrong();
+    assert_eq!(left.len(), 38);
     while !left.is_empty() {
         let modules = left.iter().map(|(name, ..)| format!("mod {name};\n"));
         let main = modules.chain(["fn main() {}\n".into()]).collect::<String>();

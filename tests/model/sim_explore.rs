@@ -284,9 +284,11 @@ fn members_that_ended_are_forgotten() {
     };
     live(2_000);
     let before = data_pages();
-    live(8_000);
+    let lives = support::rounds(2_000);
+    live(lives as u32);
     let after = data_pages();
-    assert!(after < before + 1_024, "{before} pages grew to {after}");
+    // Some hundred bytes for each.
+    assert!(after < before + lives / 8, "{before} pages grew to {after}");
     assert_eq!(Arc::strong_count(&payload), 1);
 }
 

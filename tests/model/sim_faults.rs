@@ -360,20 +360,17 @@ fn a_panic_that_would_abort_is_reported() {
 fn a_member_that_catches_its_unwinding_is_named() {
     let _dog = dog();
     let mut world = SimWorld::new(1);
-    world.spawn("stubborn", |reactor| {
+    fn stubborn(reactor: Reactor) {
         loop {
             let _ = catch_unwind(AssertUnwindSafe(|| sleep(&reactor, ms(1))));
         }
-    });
+    }
+    world.spawn("stubborn", stubborn);
     world.run_for(ms(10)).unwrap();
     let error = panic_text(|| world.kill("stubborn"));
     assert!(error.contains("`stubborn`") && error.contains("killed"), "{error}");
     // The name is free, and the world can be dropped.
-    world.spawn("stubborn", |reactor| {
-        loop {
-            let _ = catch_unwind(AssertUnwindSafe(|| sleep(&reactor, ms(1))));
-        }
-    });
+    world.spawn("stubborn", stubborn);
     world.run_for(ms(10)).unwrap();
 }
 

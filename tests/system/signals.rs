@@ -26,6 +26,15 @@ fn backstop() {
     std::mem::forget(reactor);
 }
 
+/// Runs the rest of the test in a process of its own, with a reactor of this name.
+macro_rules! alone_with {
+    ($reactor:ident) => {
+        alone!();
+        backstop();
+        let $reactor = support::reactor();
+    };
+}
+
 fn send(signal: Signal) {
     let signal = nix::sys::signal::Signal::try_from(signal.0).unwrap();
     nix::sys::signal::kill(nix::unistd::getpid(), signal).unwrap();
@@ -54,9 +63,7 @@ const fn bit(signal: Signal) -> u64 {
 
 #[test]
 fn a_signal_ends_a_sleep_and_is_taken_once() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1, Signal::USER2]).unwrap();
     thread::spawn(|| {
         thread::sleep(Duration::from_millis(5)); // while the loop sleeps, most of the time
@@ -71,9 +78,7 @@ fn a_signal_ends_a_sleep_and_is_taken_once() {
 
 #[test]
 fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     // Which no other test sends to the process.
     let signals =
         reactor.signals(&[Signal::QUIT, Signal::ALARM, Signal::HANGUP]).unwrap().with_key(5);
@@ -96,9 +101,7 @@ fn several_are_all_there_and_one_that_comes_twice_is_there_once() {
 /// The thread that is interrupted may be about to look at the error of its last call.
 #[test]
 fn a_handler_leaves_the_error_of_the_last_call_alone() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     assert!(std::fs::File::open("/there/is/no/such/file").is_err());
     // More than a pipe holds, where it is one.
@@ -111,9 +114,7 @@ fn a_handler_leaves_the_error_of_the_last_call_alone() {
 
 #[test]
 fn a_burst_is_never_lost() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     // Each one is answered before the next is sent: none may be missing.
     let (tx, rx) = std::sync::mpsc::channel();
@@ -177,9 +178,7 @@ fn many_that_come_at_one_instant_overflow_no_stack() {
 #[cfg(target_os = "linux")]
 #[test]
 fn every_real_time_signal_can_be_watched() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let numbers: Vec<_> = (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(Signal).collect();
     assert_eq!(numbers.last(), Some(&Signal(64)));
     let signals = reactor.signals(&numbers).unwrap();
@@ -251,9 +250,7 @@ fn the_last_one_dropped_restores_what_was() {
 #[allow(unsafe_code)]
 fn a_handler_that_somebody_took_away_is_put_back_by_the_next_one() {
     use nix::sys::signal::{SIGWINCH, SigHandler, signal};
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let first = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
     // SAFETY: there is no handler that could do something forbidden.
     unsafe { signal(SIGWINCH, SigHandler::SigDfl) }.unwrap();
@@ -309,9 +306,7 @@ fn handlers_of_others_are_told_too_whoever_came_first() {
 #[test]
 #[allow(unsafe_code)]
 fn a_thread_that_is_blocked_in_a_call_goes_on() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let signals = reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap();
     let (mut theirs, mut ours) = UnixStream::pair().unwrap();
     let (tell, told) = std::sync::mpsc::channel();
@@ -373,9 +368,7 @@ fn a_handler_of_others_has_the_stack_and_the_restarts_that_it_asked_for_and_no_m
 
 #[test]
 fn watchers_come_and_go_while_signals_rain() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let stays = reactor.signals(&[Signal::USER2]).unwrap();
     let rain = thread::spawn(|| (0..20_000).for_each(|_| send(Signal::USER2)));
     while !rain.is_finished() {
@@ -389,9 +382,7 @@ fn watchers_come_and_go_while_signals_rain() {
 
 #[test]
 fn what_cannot_be_caught_is_refused_and_nothing_is() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let caught = status("/proc/self/status", "SigCgt:");
     let refused =
         [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
@@ -419,9 +410,7 @@ fn what_cannot_be_caught_is_refused_and_nothing_is() {
 
 #[test]
 fn they_are_listed_and_outlive_their_reactor_inert() {
-    alone!();
-    backstop();
-    let reactor = support::reactor();
+    alone_with!(reactor);
     let signals = reactor.signals(&[Signal::USER1]).unwrap();
     send(Signal::USER1);
     reactor.recv(&signals).unwrap();

@@ -44,7 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CALLS: &str =
     "trace=?epoll_wait,?epoll_pwait,?epoll_pwait2,?timerfd_settime,?timerfd_settime64,?write,?read";
 
-/// Longer than any test.
 /// How often something was called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
@@ -60,33 +59,21 @@ struct Counts {
 
 // ---- The scenarios: what runs in the child.
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scenario {
-    Messages,
-    Ticks,
-    Wakes,
-    LaterResets,
-    Heartbeat,
-    Idle,
-    Defaults,
-    Embedded,
-    EmbeddedResets,
-    LazyTicks,
-    NearlyLazyTicks,
-}
+/// What runs between the two lines, and returns what `stats()` has counted.
+type Scenario = fn() -> Stats;
 
-const SCENARIOS: [Scenario; 11] = [
-    Scenario::Messages,
-    Scenario::Ticks,
-    Scenario::Wakes,
-    Scenario::LaterResets,
-    Scenario::Heartbeat,
-    Scenario::Idle,
-    Scenario::Defaults,
-    Scenario::Embedded,
-    Scenario::EmbeddedResets,
-    Scenario::LazyTicks,
-    Scenario::NearlyLazyTicks,
+const SCENARIOS: [(&str, Scenario); 11] = [
+    ("messages", messages),
+    ("ticks", ticks),
+    ("wakes", wakes),
+    ("later resets", later_resets),
+    ("heartbeat", heartbeat),
+    ("idle", idle),
+    ("defaults", defaults),
+    ("embedded", embedded),
+    ("embedded resets", embedded_resets),
+    ("lazy ticks", || lazy_ticks(ENOUGH)),
+    ("nearly lazy ticks", || lazy_ticks(TOO_LITTLE)),
 ];
 
 const TICKS: u64 = 20;
@@ -293,20 +280,8 @@ fn embedded_resets() -> Stats {
 #[test]
 fn child() {
     let Ok(name) = std::env::var(CHILD) else { return };
-    let scenario = SCENARIOS.into_iter().find(|scenario| format!("{scenario:?}") == name);
-    let stats = match scenario.expect("the name of a scenario") {
-        Scenario::Messages => messages(),
-        Scenario::Ticks => ticks(),
-        Scenario::Wakes => wakes(),
-        Scenario::LaterResets => later_resets(),
-        Scenario::Heartbeat => heartbeat(),
-        Scenario::Idle => idle(),
-        Scenario::Defaults => defaults(),
-        Scenario::Embedded => embedded(),
-        Scenario::EmbeddedResets => embedded_resets(),
-        Scenario::LazyTicks => lazy_ticks(ENOUGH),
-        Scenario::NearlyLazyTicks => lazy_ticks(TOO_LITTLE),
-    };
+    let scenario = SCENARIOS.into_iter().find(|(scenario, _)| *scenario == name);
+    let stats = scenario.expect("the name of a scenario").1();
     println!(
         "\n{SAYS} {} {} {} {} {}",
         stats.waits,
@@ -395,7 +370,7 @@ fn skipped() -> bool {
 }
 
 /// One run of the scenario: what `stats()` says and what strace says, and its log of that time.
-fn traced(scenario: Scenario) -> (Said, Counts, String) {
+fn traced(scenario: &str) -> (Said, Counts, String) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let run = format!("strace-{}-{}.log", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run);
@@ -411,14 +386,14 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     }
     let output = command
         .args(["--exact", "strace::child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, format!("{scenario:?}"))
+        .env(CHILD, scenario)
         .stdin(Stdio::null())
         .output()
         .expect("strace runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{scenario:?}: {stdout}\n{}",
+        "{scenario}: {stdout}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let numbers = stdout
@@ -430,7 +405,7 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     let [waits, polls, arms, wakes, syscalls] = numbers[..] else { panic!("{stdout}") };
     let log = fs::read_to_string(&path).expect("the log");
     fs::remove_file(&path).expect("the log can go");
-    let log = between(&log).unwrap_or_else(|error| panic!("{scenario:?}: {error}"));
+    let log = between(&log).unwrap_or_else(|error| panic!("{scenario}: {error}"));
     if cfg!(epoll) {
         assert_eq!(syscalls, waits + polls + arms + wakes);
         return (Said { waits, polls, arms, wakes }, count(log), log.to_string());
@@ -438,9 +413,9 @@ fn traced(scenario: Scenario) -> (Said, Counts, String) {
     let (counts, calls) = count_kevents(log);
     assert_eq!(
         calls, syscalls,
-        "{scenario:?}: the stand-in on the left, stats() on the right; its log:\n{log}"
+        "{scenario}: the stand-in on the left, stats() on the right; its log:\n{log}"
     );
-    assert_eq!(calls, waits + polls + wakes, "{scenario:?}: an arm is a call of its own:\n{log}");
+    assert_eq!(calls, waits + polls + wakes, "{scenario}: an arm is a call of its own:\n{log}");
     (Said { waits, polls, arms, wakes }, counts, log.to_string())
 }
 
@@ -455,7 +430,7 @@ struct Said {
 
 /// Runs the scenario: `stats()` and strace must agree each time, and one run must be as `promised`.
 #[track_caller]
-fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
+fn agrees(scenario: &str, promised: impl Fn(Counts) -> bool) {
     if skipped() {
         return;
     }
@@ -470,15 +445,12 @@ fn agrees(scenario: Scenario, promised: impl Fn(Counts) -> bool) {
         };
         assert_eq!(
             counted, seen,
-            "{scenario:?}: stats() on the left, strace on the right; its log:\n{log}"
+            "{scenario}: stats() on the left, strace on the right; its log:\n{log}"
         );
         if promised(seen) {
             return;
         }
-        assert!(
-            begin.elapsed() < PATIENCE,
-            "{scenario:?}: not as promised; the last run: {seen:?}"
-        );
+        assert!(begin.elapsed() < PATIENCE, "{scenario}: not as promised; the last run: {seen:?}");
     }
 }
 
@@ -489,12 +461,12 @@ fn waits(seen: Counts) -> Counts {
 
 #[test]
 fn turns_that_find_messages_make_no_syscall() {
-    agrees(Scenario::Messages, |seen| seen == Counts::default());
+    agrees("messages", |seen| seen == Counts::default());
 }
 
 #[test]
 fn a_tick_makes_two_syscalls() {
-    agrees(Scenario::Ticks, |seen| {
+    agrees("ticks", |seen| {
         (1..=TICKS).contains(&seen.epoll_waits)
             && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
     });
@@ -504,14 +476,12 @@ fn a_tick_makes_two_syscalls() {
 #[cfg(epoll)]
 #[test]
 fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
-    agrees(Scenario::LazyTicks, |seen| {
-        (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen)
-    });
+    agrees("lazy ticks", |seen| (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen));
 }
 
 #[test]
 fn a_tick_with_less_slack_than_a_timeout_makes_two() {
-    agrees(Scenario::NearlyLazyTicks, |seen| {
+    agrees("nearly lazy ticks", |seen| {
         (1..=TICKS).contains(&seen.epoll_waits)
             && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
     });
@@ -520,7 +490,7 @@ fn a_tick_with_less_slack_than_a_timeout_makes_two() {
 #[test]
 fn a_sleep_ended_by_a_message_makes_two_syscalls() {
     // A sleep that is announced, and given up because the message is there, costs the wake-up only.
-    agrees(Scenario::Wakes, |seen| {
+    agrees("wakes", |seen| {
         (1..=seen.wakes).contains(&seen.epoll_waits)
             && seen == Counts { wakes: seen.wakes.min(WAKES), ..waits(seen) }
     });
@@ -528,13 +498,13 @@ fn a_sleep_ended_by_a_message_makes_two_syscalls() {
 
 #[test]
 fn a_reset_to_a_later_time_makes_no_syscall() {
-    agrees(Scenario::LaterResets, |seen| seen == Counts::default());
+    agrees("later resets", |seen| seen == Counts::default());
 }
 
 /// An event costs its wake-up. The timer is set once for all events, and once for each beat.
 #[test]
 fn a_heartbeat_is_armed_for_beats_not_for_events() {
-    agrees(Scenario::Heartbeat, |seen| {
+    agrees("heartbeat", |seen| {
         let arms = BEATS + 1;
         seen.settimes <= arms && seen.wakes <= EVENTS && seen.epoll_waits <= seen.wakes + arms
     });
@@ -543,14 +513,12 @@ fn a_heartbeat_is_armed_for_beats_not_for_events() {
 /// The wait itself is one, and one timer is set to end it.
 #[test]
 fn idle_timers_and_channels_cost_no_wake_up() {
-    agrees(Scenario::Idle, |seen| {
-        seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() }
-    });
+    agrees("idle", |seen| seen == Counts { epoll_waits: 1, settimes: 1, ..Counts::default() });
 }
 
 #[test]
 fn a_default_makes_no_syscall() {
-    agrees(Scenario::Defaults, |seen| seen == Counts::default());
+    agrees("defaults", |seen| seen == Counts::default());
 }
 
 /// For each message: the wake-up, a look, the reactor's own wake-up for what is left, and a look.
@@ -558,13 +526,13 @@ fn a_default_makes_no_syscall() {
 fn an_embedded_reactor_makes_the_syscalls_it_counts() {
     let promised =
         Counts { epoll_waits: 2 * EMBEDDED_TURNS, wakes: 2 * EMBEDDED_TURNS, ..Counts::default() };
-    agrees(Scenario::Embedded, |seen| seen == promised);
+    agrees("embedded", |seen| seen == promised);
 }
 
 #[test]
 fn an_embedded_turn_is_one_look_and_no_settime_for_later_resets() {
     let promised = Counts { epoll_waits: EMBEDDED_TURNS, ..Counts::default() };
-    agrees(Scenario::EmbeddedResets, |seen| seen == promised);
+    agrees("embedded resets", |seen| seen == promised);
 }
 
 #[test]

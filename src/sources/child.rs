@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::process::{Child, ExitStatus};
 
-use super::{Internals, IntoSource, RegisterError, Source, common};
+use super::{Internals, IntoSource, RegisterError, Signal, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sys::{Interest, Mode, ProcessFd, Readiness, is_no_child, is_unwaited, try_wait};
+use crate::sys::{
+    Interest, Mode, ProcessFd, Readiness, is_no_child, is_no_process, is_unwaited, try_wait,
+};
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
 ///
@@ -119,9 +121,11 @@ fn has_status(child: &mut Child) -> io::Result<bool> {
 /// Explains the error of a `try_wait`.
 #[cold]
 fn lost(child: &Child, error: io::Error) -> io::Error {
-    if !is_no_child(&error) {
-        return error;
-    }
+    if is_no_child(&error) { status_is_lost(child, &error) } else { error }
+}
+
+#[cold]
+fn status_is_lost(child: &Child, error: &io::Error) -> io::Error {
     let text = format!(
         "the status of process {} is lost ({error}): other code has waited for it, or SIGCHLD is \
          ignored; leave the waiting to the reactor, or to Child::wait",
@@ -151,17 +155,53 @@ impl ChildProcess {
         self.with(|child| child.id())
     }
 
-    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual. At
-    /// most two syscalls.
-    ///
-    /// Does nothing to a process whose status is known. Fails with
-    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process: its number
-    /// may be another process's by now.
+    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual.
+    /// Otherwise as [`signal`](Self::signal).
     pub fn kill(&self) -> io::Result<()> {
-        self.with(|child| {
-            let over = !is_unwaited(child.id()) && has_status(child)?;
-            if over { Ok(()) } else { child.kill() }
-        })
+        self.signal(Signal(crate::sys::signals::KILL))
+    }
+
+    /// Sends the process a signal: [`Signal::TERMINATE`] asks it to end. One syscall, on kqueue
+    /// two.
+    ///
+    /// The signal goes through the fd that stands for the process. So another process that has the
+    /// number by now does not get it; on kqueue, no process gets it but a child of this one that
+    /// has the number.
+    ///
+    /// Does nothing to a process that has ended. Fails with
+    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process, with
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if there is no such signal, and with the
+    /// system's error if the process belongs to another user by now.
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::{Reactor, Signal, select};
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let child = reactor.register(Command::new("sleep").arg("60").spawn()?)?;
+    /// child.signal(Signal::TERMINATE)?;
+    /// let patience = reactor.after(Duration::from_secs(10));
+    /// select! { reactor;
+    ///     recv(child) -> status => println!("{}", status?),
+    ///     recv(patience) -> _ => child.kill()?,
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        match process.signal(signal.0) {
+            // Waited for: the status is known, unless others have it. A child that has the number
+            // now is another one, and is not asked.
+            Err(error) if is_no_process(&error) => self.with(|child| {
+                if is_unwaited(child.id()) {
+                    return Err(status_is_lost(child, &error));
+                }
+                has_status(child).map(drop)
+            }),
+            sent => sent,
+        }
     }
 
     /// The child, for its pipes.

@@ -69,7 +69,7 @@ pub use self::timer::{Expiry, PollerTimer, TimerClock, TimerFd};
 pub use self::waker::Waker;
 
 pub(crate) use self::poller::TimeoutSlack;
-pub(crate) use self::process::{is_no_child, is_unwaited, try_wait};
+pub(crate) use self::process::{is_no_child, is_no_process, is_unwaited, try_wait};
 pub(crate) use self::signal::names as signals;
 pub(crate) use self::time::{coarse_now, coarse_resolution, nanos};
 

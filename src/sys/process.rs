@@ -10,7 +10,10 @@ use super::errors::{cause_of_refusal, of_call, of_creation};
 use super::{backend, has_fd, shows_fd, uninterrupted};
 
 /// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
-pub struct ProcessFd(backend::ProcessFd);
+pub struct ProcessFd {
+    fd: backend::ProcessFd,
+    pid: u32,
+}
 
 impl ProcessFd {
     /// Opens the process `pid`, a child that has not been waited for (close-on-exec). One syscall,
@@ -20,19 +23,46 @@ impl ProcessFd {
     /// waited for, or a sandbox refuses the call, and as [`Poller::new`](super::Poller::new) does.
     pub fn new(pid: u32) -> io::Result<ProcessFd> {
         let made = backend::ProcessFd::new(pid);
-        made.map(ProcessFd)
+        made.map(|fd| ProcessFd { fd, pid })
             .map_err(|error| of_creation(error, "an fd for the end of a child process"))
+    }
+
+    /// Sends the process a signal, by its number. Zero sends none, and only looks if it could be
+    /// sent. One syscall, on kqueue two.
+    ///
+    /// Fails with the system's `ESRCH` if the process has been waited for: no other process gets
+    /// the signal, though it may have the number by now. On kqueue that holds for processes that
+    /// are no children of this one. Fails with [`io::ErrorKind::InvalidInput`] if there is no
+    /// signal with this number.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let sent = self.fd.signal(signal).unwrap_or_else(|| by_number(self.pid, signal));
+        sent.map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => {
+                let text = format!("there is no signal {signal}");
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            }
+            _ => error,
+        })
     }
 
     /// Returns true if the end has come that the fd tells of, and yet the process may be a moment
     /// away from having a status: never on epoll. On kqueue one syscall, until it has.
     pub(crate) fn is_ending(&self) -> bool {
-        self.0.is_ending()
+        self.fd.is_ending()
     }
 }
 
 shows_fd!(ProcessFd);
-has_fd!(ProcessFd, 0);
+has_fd!(ProcessFd, fd);
+
+/// Sends a signal to a child of this process that has not been waited for.
+fn by_number(pid: u32, signal: i32) -> io::Result<()> {
+    if !cfg!(target_os = "openbsd") && !is_unwaited(pid) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: the call takes no pointers.
+    super::check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
+}
 
 /// Returns true if `pid` is a child of this process that has not been waited for. One syscall,
 /// which neither waits nor takes the status. False on a system that cannot say (OpenBSD as libc has
@@ -63,6 +93,11 @@ pub(crate) fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
 /// Returns true if the error says that a process is no child of this one, or no longer.
 pub(crate) fn is_no_child(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECHILD)
+}
+
+/// Returns true if the error says that there is no such process, or no longer.
+pub(crate) fn is_no_process(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The error of a process that the system refuses to wait for, where the kernel itself has no such

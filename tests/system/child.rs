@@ -3,13 +3,13 @@
 // Where no kqueue can be waited for (build.rs) there is nothing to test.
 #![cfg(not(flat))]
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pollmux::sys::Interest;
-use pollmux::{Events, Reactor, Sim, reactor::SourceKind, select};
+use pollmux::{Events, Reactor, Signal, Sim, Source, reactor::SourceKind, select};
 use support::{alone, dog};
 
 fn shell(script: &str) -> Child {
@@ -89,6 +89,55 @@ fn a_killed_child_tells_the_signal() {
         }
     };
     assert_eq!(status.signal(), Some(9));
+}
+
+#[test]
+fn a_signal_reaches_the_child_and_nobody_after_its_end() {
+    let _dog = dog();
+    let reactor = support::reactor();
+    let mut child = reactor
+        .register(shell("trap 'echo told; exit 7' USR1; echo; while :; do read x; done"))
+        .unwrap();
+    let mut said = BufReader::new(child.get_mut().stdout.take().unwrap()).lines();
+    said.next().unwrap().unwrap(); // the trap is set
+    assert_eq!(child.signal(Signal(1_000)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    child.signal(Signal(0)).unwrap(); // none
+    child.signal(Signal::USER1).unwrap();
+    drop(child.get_mut().stdin.take()); // a shell in `read` hears of it then
+    assert_eq!(said.next().unwrap().unwrap(), "told");
+    assert_eq!(reactor.recv(&child).unwrap().unwrap().code(), Some(7));
+    // The status is known: the number may be another process's.
+    child.signal(Signal::TERMINATE).unwrap();
+    child.kill().unwrap();
+    // A process that has ended, and whose status nobody has taken.
+    let child = reactor.register(shell("read line")).unwrap();
+    child.kill().unwrap();
+    while !child.is_ready() {
+        support::turn(&reactor);
+    }
+    child.signal(Signal::TERMINATE).unwrap();
+    assert_eq!(reactor.recv(&child).unwrap().unwrap().signal(), Some(9));
+}
+
+#[cfg(epoll)]
+#[test]
+fn a_signal_never_reaches_a_process_that_has_the_number_later() {
+    let _dog = dog();
+    let reactor = support::reactor();
+    let mut child = reactor.register(shell("read line")).unwrap();
+    drop(child.get_mut().stdin.take());
+    wait_elsewhere(child.id());
+    let Some(mut other) = reuse(child.id(), sleeper) else {
+        eprintln!("skipped: only root may choose the number of a process");
+        return;
+    };
+    for sent in [child.signal(Signal::TERMINATE), child.kill()] {
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(other.try_wait().unwrap().is_none(), "it was hit");
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 #[test]
@@ -276,6 +325,7 @@ fn one_whose_status_others_took_is_an_error() {
     wait_elsewhere(child.id());
     // The number is nobody's to be killed by.
     says_so(&child.kill().unwrap_err(), child.id());
+    says_so(&child.signal(Signal::TERMINATE).unwrap_err(), child.id());
     let error = reactor.recv(&child).unwrap().unwrap_err();
     says_so(&error, child.id());
     assert!(reactor.recv_timeout(&child, Duration::from_millis(5)).unwrap().is_none(), "once");

@@ -9,7 +9,7 @@
 //!   mostly).
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::super::has_fd;
 use super::super::process::refused;
@@ -34,6 +34,18 @@ impl ProcessFd {
         }
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
+    }
+
+    /// Sends a signal. `None` where the system, or a filter, does not know the call.
+    pub(crate) fn signal(&self, signal: i32) -> Option<io::Result<()>> {
+        let (call, fd) = (libc::SYS_pidfd_send_signal, self.fd.as_raw_fd());
+        let info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: without signal info the call reads no memory.
+        if unsafe { libc::syscall(call, fd, signal, info, 0) } == 0 {
+            return Some(Ok(()));
+        }
+        let error = io::Error::last_os_error();
+        (error.raw_os_error() != Some(libc::ENOSYS)).then_some(Err(error))
     }
 
     pub(crate) fn is_ending(&self) -> bool {

@@ -150,6 +150,11 @@ impl ProcessFd {
         Ok(ProcessFd { kq, ended: AtomicBool::new(false) })
     }
 
+    /// No call takes a kqueue in place of a process's number.
+    pub(crate) fn signal(&self, _: i32) -> Option<io::Result<()>> {
+        None
+    }
+
     pub(crate) fn is_ending(&self) -> bool {
         if !self.ended.load(Ordering::Relaxed) && take(&self.kq).unwrap_or(false) {
             self.ended.store(true, Ordering::Relaxed);

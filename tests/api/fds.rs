@@ -19,7 +19,7 @@ use pollmux::{
     sources::Internals,
 };
 use socket2::SockRef;
-use support::{Hooked, Hooks, Waiting, close, dog, on_wait, pair, set_nonblocking, spawn};
+use support::{Hooked, Hooks, Waiting, alone, close, dog, on_wait, pair, set_nonblocking, spawn};
 
 fn reactor() -> Reactor {
     support::reactor()
@@ -957,6 +957,8 @@ fn is_left_alone(reactor: &Reactor, theirs: &mut impl Write) {
 
 #[test]
 fn an_fd_dropped_while_the_driver_waits_leaves_the_poller() {
+    // No thread of another test may take the number between the close and the keeping of it.
+    alone!();
     for reused in [false, true] {
         let (reactor, steps) = busy(false);
         let (mut theirs, ours) = pair();

@@ -2,6 +2,7 @@
 
 use super::core::{Core, Handle};
 use super::parts::slots::{Chunk, State};
+use crate::sys::Readiness;
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
 pub struct Events {
@@ -14,6 +15,7 @@ pub struct Events {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Event {
     key: u64,
+    readiness: Readiness,
 }
 
 impl Event {
@@ -22,6 +24,49 @@ impl Event {
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The readiness of an [`Fd`](crate::Fd), as [`Fd::readiness`](crate::Fd::readiness) gives it
+    /// when the iterator comes to the event. [`Readiness::READABLE`] for signals, a child and an OS
+    /// timer, which have fds of their own. [`Readiness::NONE`] for the other sources.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor, sys::Interest};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// ours.set_nonblocking(true)?;
+    /// let stream = reactor.fd(ours, Interest::BOTH)?.with_key(7);
+    /// theirs.write_all(b"hello")?;
+    ///
+    /// let mut events = Events::new();
+    /// reactor.wait(&mut events)?;
+    /// for event in &events {
+    ///     assert_eq!(event.key(), 7);
+    ///     if event.is_readable() {
+    ///         println!("{} bytes", stream.try_io(|mut stream| stream.read(&mut [0; 64]))?);
+    ///     }
+    ///     assert!(event.is_writable());
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[inline]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness
+    }
+
+    /// Returns true if the [`readiness`](Self::readiness) says that a read would not block.
+    #[inline]
+    pub fn is_readable(&self) -> bool {
+        self.readiness.is_readable()
+    }
+
+    /// Returns true if the [`readiness`](Self::readiness) says that a write would not block.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.readiness.is_writable()
     }
 }
 
@@ -91,7 +136,8 @@ impl Iterator for Iter<'_> {
             if chunk.node(slot).state.get() != State::Ready && !is_told(chunk, slot) {
                 return None;
             }
-            Some(Event { key: chunk.key(slot) })
+            let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
+            Some(Event { key: chunk.key(slot), readiness })
         })
     }
 }

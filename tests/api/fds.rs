@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Events, Fd, Reactor, Select, Sim, Source,
+    Event, Events, Fd, Reactor, Select, Sim, Source,
     driver::{Driver, Native},
     reactor::SourceKind,
     select,
@@ -941,6 +941,42 @@ fn in_the_wait(reactor: &Reactor, steps: &Rc<RefCell<Vec<Step>>>, step: impl FnO
     while !steps.borrow().is_empty() {
         reactor.sleep_blocking(Duration::from_millis(2)).unwrap();
     }
+}
+
+#[test]
+fn an_event_has_the_readiness_of_its_fd() {
+    let (reactor, (mut theirs, ours)) = (reactor(), pair());
+    let fd = reactor.fd(ours, Interest::BOTH).unwrap().with_key(1);
+    let (tx, _inbox) = reactor.channel(1).unwrap();
+    let timer = reactor.after(Duration::ZERO).with_key(3);
+    let events = || {
+        let mut events = Events::new();
+        reactor.wait(&mut events).unwrap();
+        let seen = |e: Event| (e.key(), e.readiness(), e.is_readable(), e.is_writable());
+        let mut seen: Vec<_> = events.iter().map(seen).collect();
+        seen.sort_unstable_by_key(|&(key, ..)| key);
+        seen
+    };
+    ready(&reactor, &fd);
+    let none = (3, Readiness::NONE, false, false);
+    assert_eq!(events(), [(1, Readiness::WRITABLE, false, true), none]);
+    assert!(timer.try_take().is_some());
+    tx.send(()).unwrap();
+    theirs.write_all(b"x").unwrap();
+    let both = Readiness::READABLE | Readiness::WRITABLE;
+    while !fd.readiness().is_readable() {
+        support::turn(&reactor);
+    }
+    let seen = events();
+    assert_eq!(seen[0], (1, both, true, true));
+    assert_eq!((seen.len(), seen[1].1), (2, Readiness::NONE), "the channel's");
+    // The readiness is that of the moment of the iteration, and the slot of a dropped fd has none.
+    fd.clear_readiness(Readiness::READABLE);
+    assert_eq!(events()[0], (1, Readiness::WRITABLE, false, true));
+    drop(fd);
+    let timer = reactor.after(Duration::ZERO).with_key(1);
+    assert_eq!(events()[0], (1, Readiness::NONE, false, false));
+    drop(timer);
 }
 
 /// The loop sleeps although the peer of the fd that left says something.

@@ -248,8 +248,9 @@ struct Model {
     looks_again: bool,
     /// And has done so.
     timed_out: bool,
-    /// Called in this turn.
-    called_now: Vec<usize>,
+    /// Called in this turn, with the turn's reading of the clock. Those called when the time was
+    /// over are not called again.
+    called_now: Vec<(usize, u64)>,
     /// Those of the calls that the batch under way leaves to the next turn.
     put_off_calls: Vec<usize>,
     /// A sleep of zero calls at its end what is due and was not called in its turn. It has not done
@@ -426,11 +427,13 @@ impl Model {
         }
     }
 
-    /// The end of a sleep of zero: another batch, without those that this turn has called.
+    /// The last look of a wait: another batch, without those in `called_now`.
     fn finish(&mut self) {
         self.look();
-        let (again, new): (Vec<_>, Vec<_>) =
-            self.calls.iter().partition(|i| self.called_now.contains(i));
+        let (again, new): (Vec<_>, Vec<_>) = self
+            .calls
+            .iter()
+            .partition(|&&i| self.called_now.iter().any(|&(called, _)| called == i));
         self.batch = new.len();
         self.put_off_calls.clone_from(&again);
         self.calls = new.into_iter().chain(again).collect();
@@ -526,7 +529,13 @@ impl Model {
     }
 
     /// The reactor is about to call `i`, which was due at `scheduled`.
-    fn called(&mut self, i: usize, scheduled: u64, observed: u64) -> Result<(), TestCaseError> {
+    fn called(
+        &mut self,
+        i: usize,
+        scheduled: u64,
+        observed: u64,
+        reading: u64,
+    ) -> Result<(), TestCaseError> {
         self.live_until(observed)?;
         if self.batch_is_over() {
             prop_assert!(!self.found(), "it went on although {:?} was ready", self.ready);
@@ -535,7 +544,9 @@ impl Model {
             let may_look = !over || finishes || (self.looks_again && !self.timed_out);
             prop_assert!(may_look, "called when the wait was over");
             self.timed_out |= over;
-            if finishes {
+            if over {
+                let until = self.until;
+                self.called_now.retain(|&(_, reading)| finishes || reading >= until);
                 self.finish();
             } else {
                 self.called_now.clear();
@@ -551,7 +562,7 @@ impl Model {
         prop_assert!(scheduled <= self.now);
         self.batch -= 1;
         self.called += 1;
-        self.called_now.push(i);
+        self.called_now.push((i, reading));
         self.entries[i].pending = Pending::Nothing;
         self.entries[i].running = true;
         Ok(())
@@ -844,7 +855,8 @@ impl World {
         active: &Cell<u32>,
     ) {
         let scheduled = firing.scheduled().as_nanos();
-        let called = self.model.borrow_mut().called(i, scheduled, self.observed());
+        let reading = self.handle.now().as_nanos();
+        let called = self.model.borrow_mut().called(i, scheduled, self.observed(), reading);
         let result = called.and_then(|()| {
             prop_assert_eq!(firing.id(), self.ids.borrow()[i]);
             if active.get() == 0 {

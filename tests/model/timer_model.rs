@@ -411,6 +411,10 @@ impl Model {
         if self.settles && self.batch_is_over() {
             self.settles = false;
             self.batch = 0;
+            // Behind those that nested selects have found meanwhile.
+            let is_new = |i: &usize| !self.put_off_calls.contains(i);
+            let (new, put_off): (Vec<_>, Vec<_>) = self.calls.iter().copied().partition(is_new);
+            self.calls = new.into_iter().chain(put_off).collect();
             self.expire();
         }
     }
@@ -1344,4 +1348,15 @@ fn a_callback_that_resets_itself_to_the_origin_of_time_is_due_in_the_next_turn()
     // Real time, ever longer: a busy machine may keep the thread from its core until the sleep is
     // over.
     assert!([50, 500, 5_000, 50_000].iter().any(|&n| calls(&Reactor::new().unwrap(), ms(n)) == 5));
+}
+
+#[test]
+fn a_callback_called_when_the_time_was_over_is_the_next_turns() {
+    let callback = |ops| Op::Create(Kind::Callback, When::In(0), None, ops);
+    // Multiples of three: each means itself.
+    let first = callback(vec![Op::Reset(12, 3), Op::Advance(3)]);
+    let second =
+        callback(vec![Op::ResetAtById(21, When::At(0)), Op::Advance(4), Op::TryWait(1, 0)]);
+    // The second is called 1 before the end, the first after it, and then only the second again.
+    run(0, &[first, Op::Advance(5), second, Op::Sleep(8)]).unwrap();
 }

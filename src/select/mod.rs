@@ -297,15 +297,10 @@ fn run<C: Cases>(
     biased: bool,
     patience: Patience,
 ) -> io::Result<Option<C::Item>> {
-    let core = &handle.core;
-    core.begin_turn();
-    let mut mask = if handle.is_closed() { 0 } else { cases.ready() };
-    if mask != 0 && core.is_pressed() {
-        // Closures that were posted before the ready messages were sent have to run first.
-        mask = run_posts_before(handle, cases, mask);
-    }
+    handle.core.begin_turn();
+    let mut mask = if handle.is_closed() { 0 } else { may_be_taken(handle, cases.ready(), cases) };
     while mask != 0 {
-        let index = if biased { mask.trailing_zeros() } else { core.choose(mask) };
+        let index = choose(handle, mask, biased);
         if !cases.belongs(index, handle) {
             return Err(foreign(index));
         }
@@ -322,6 +317,22 @@ fn run<C: Cases>(
         }
     }
     Ok(None)
+}
+
+/// Returns the cases that may be taken, if those of `ready` are ready.
+#[inline(always)]
+fn may_be_taken(handle: &Handle, ready: u32, cases: &dyn AnyCases) -> u32 {
+    if ready != 0 && handle.core.is_pressed() {
+        // Closures that were posted before the ready messages were sent have to run first.
+        return run_posts_before(handle, cases, ready);
+    }
+    ready
+}
+
+/// The index of one of these cases: of the first one, or of any with the same probability.
+#[inline(always)]
+fn choose(handle: &Handle, mask: u32, biased: bool) -> u32 {
+    if biased { mask.trailing_zeros() } else { handle.core.choose(mask) }
 }
 
 /// Runs the closures posted before the cases of `seen` were ready. Returns the cases that may be
@@ -402,7 +413,7 @@ impl<'a> Search<'a> {
                 self.after_sleep(slept?)?;
             }
             if self.mask != 0 {
-                let index = self.choose(self.mask);
+                let index = choose(self.handle, self.mask, self.biased);
                 self.mask &= !(1 << index);
                 self.tried = Some(index);
                 return Ok(Some(index));
@@ -419,13 +430,9 @@ impl<'a> Search<'a> {
             };
             let chosen = self.sleep(until);
             if chosen != 0 {
-                return Ok(Some(self.choose(chosen)));
+                return Ok(Some(choose(self.handle, chosen, self.biased)));
             }
         }
-    }
-
-    fn choose(&self, mask: u32) -> u32 {
-        if self.biased { mask.trailing_zeros() } else { self.handle.core.choose(mask) }
     }
 
     /// Sets `mask` to the cases that are ready and may be taken.
@@ -433,10 +440,7 @@ impl<'a> Search<'a> {
         if self.handle.is_closed() {
             return Err(self.handle.core.gone());
         }
-        self.mask = self.cases.ready();
-        if self.mask != 0 && self.handle.core.is_pressed() {
-            self.mask = run_posts_before(self.handle, self.cases, self.mask);
-        }
+        self.mask = may_be_taken(self.handle, self.cases.ready(), self.cases);
         Ok(())
     }
 

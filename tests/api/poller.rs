@@ -20,7 +20,7 @@ use support::{dog, ms, no_births, pair, spawn};
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
 
-/// What one wait finds, in the order of the ids.
+/// The events that one wait finds, in the order of their ids.
 fn wait(poller: &Poller, timeout: Option<Duration>) -> Vec<PollEvent> {
     let mut events = PollEvents::with_capacity(16);
     poller.wait(&mut events, timeout).unwrap();
@@ -30,7 +30,7 @@ fn wait(poller: &Poller, timeout: Option<Duration>) -> Vec<PollEvent> {
     found
 }
 
-/// What is there now.
+/// The events that are there now.
 fn look(poller: &Poller) -> Vec<PollEvent> {
     wait(poller, Some(Duration::ZERO))
 }

@@ -59,7 +59,7 @@ struct Counts {
 
 // ---- The scenarios: what runs in the child.
 
-/// What runs between the two lines, and returns what `stats()` has counted.
+/// Runs between the two lines, and returns the counts of `stats()`.
 type Scenario = fn() -> Stats;
 
 const SCENARIOS: [(&str, Scenario); 11] = [

@@ -213,7 +213,7 @@ fn run(
     killed.or((!finished).then(|| "the process died".into()))
 }
 
-/// What kills a mutant, if anything does: a hang does only if it comes again.
+/// Returns the reason why a mutant dies, if it does. A hang is one only if it comes again.
 fn kills(group: &Group, tree: &Path, mutant: &Mutant, loom: bool) -> Option<String> {
     let limit = 4 * group.takes + Duration::from_secs(10);
     let once = |limit| run(group, tree, &mutant.number.to_string(), "/dev/null".as_ref(), limit);

@@ -9,6 +9,7 @@ mod due;
 mod dynamic;
 mod embed;
 mod errors;
+mod fd_io;
 mod fds;
 mod guards;
 mod lifecycle;

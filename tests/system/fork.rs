@@ -146,6 +146,17 @@ fn a_childs_drops_leave_the_parents_waker_registered() {
 }
 
 #[test]
+fn a_child_leaves_the_flag_of_the_parents_files() {
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
+    fd.set_nonblocking(true).unwrap();
+    fork(|| says_so(fd.set_nonblocking(false).unwrap_err()));
+    assert!(fd.is_nonblocking().unwrap());
+}
+
+#[test]
 #[cfg(not(flat))]
 fn a_childs_wait_leaves_the_parents_kernel_timer_armed() {
     alone!();

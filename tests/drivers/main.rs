@@ -94,6 +94,7 @@ macro_rules! in_any_time {
             what_is_posted_runs_and_a_wake_ends_one_wait
             a_blocking_sleep_lasts
             a_dynamic_select_finds_what_is_ready
+            a_fresh_reading_is_on_the_clock_of_the_timers
         }
     };
 }
@@ -454,6 +455,22 @@ fn a_dynamic_select_finds_what_is_ready(new: New) {
 }
 
 // ---- In real time: other threads.
+
+fn a_fresh_reading_is_on_the_clock_of_the_timers(new: New) {
+    let reactor = new();
+    let first = reactor.fresh_now();
+    let mut turn = reactor.now();
+    assert!(turn >= first);
+    for _ in 0..3 {
+        let fresh = reactor.fresh_now();
+        assert!(fresh >= turn && reactor.now() == turn);
+        let timer = reactor.at(fresh + ms(2));
+        reactor.recv(&timer).unwrap();
+        assert!(reactor.fresh_now() >= fresh + ms(2));
+        turn = reactor.now();
+        assert!(turn >= fresh + ms(2) && reactor.fresh_now() >= turn);
+    }
+}
 
 fn messages_of_other_threads_arrive_once_each(new: New) {
     let reactor = new();

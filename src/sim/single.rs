@@ -1,12 +1,16 @@
 //! Virtual time: a driver that jumps to the next deadline instead of sleeping.
 
 use std::io;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindow};
-use crate::sys::Time;
+use crate::driver::{
+    Clock, Driver, Native, ReadyFds, Syscalls, VirtualClock, Wait, Wake, WakeWindow,
+};
+use crate::sync::Mutex;
+use crate::sys::{Interest, Mode, Time};
 
 /// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the
 /// same way every time.
@@ -32,19 +36,83 @@ use crate::sys::Time;
 /// assert_eq!(sim.now() - Time::ZERO, Duration::from_secs(7 * 86400)); // a week
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Debug, Default)]
+///
+/// # Files
+/// Fds are real, and so are [signals](crate::Signals) and [children](crate::ChildProcess). Before
+/// each jump the driver polls the fds that are registered, by a syscall that does not wait. A ready
+/// fd is delivered, and the clock stays. So a server and its clients on socket pairs, in one
+/// thread, run in virtual time and the same way every time.
+///
+/// ```
+/// use pollmux::{Reactor, Sim, Time, select};
+/// use pollmux::sys::{Interest, Mode};
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use std::time::Duration;
+///
+/// let sim = Sim::new();
+/// let reactor = Reactor::with_driver(sim.clone())?;
+/// let (mut client, ours) = UnixStream::pair()?;
+/// let mut ours = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level)?;
+/// let idle = reactor.after(Duration::from_secs(600));
+/// let request = reactor.after(Duration::from_secs(599));
+/// loop {
+///     select! { reactor;
+///         recv(request) -> _ => client.write_all(b"still here")?, // and time stands still
+///         recv(ours) -> _ => {
+///             assert_eq!(ours.read(&mut [0; 64])?, 10);
+///             idle.reset(Duration::from_secs(600));
+///         }
+///         recv(idle) -> _ => break,
+///     }
+/// }
+/// assert_eq!(sim.now() - Time::ZERO, Duration::from_secs(599 + 600));
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// Virtual time does not wait for other threads and processes, nor for a network: the clock jumps
+/// before they have run. [`patience`](Self::patience) gives them real time. So a child that is
+/// waited for beside a timeout has not ended when the timeout comes, unless there is patience.
+///
+/// The first registration makes a poller: three fds, on kqueue one. In a [`SimWorld`] there are no
+/// fds: what comes from outside has no place in its history.
+///
+/// [`SimWorld`]: crate::SimWorld
+#[derive(Default)]
 pub struct Sim {
     clock: VirtualClock,
     woken: Arc<Flag>,
+    patience: Duration,
+    /// The poller of this driver, and the number of fds in it. (Never locked by two: a lock makes
+    /// the driver `Sync`.)
+    fds: Option<Mutex<Native>>,
+    registered: usize,
 }
 
-#[derive(Debug, Default)]
-struct Flag(AtomicBool);
+/// A clone has the same clock, and no fds.
+impl Clone for Sim {
+    fn clone(&self) -> Sim {
+        let (clock, woken) = (self.clock.clone(), self.woken.clone());
+        Sim { clock, woken, patience: self.patience, fds: None, registered: 0 }
+    }
+}
+
+impl_debug!([] Sim, |it| now: it.now(), patience: it.patience, fds: it.registered);
+
+#[derive(Default)]
+struct Flag {
+    woken: AtomicBool,
+    /// Ends a sleep in real time.
+    waker: Mutex<Option<Weak<dyn Wake>>>,
+}
+
+impl_debug!([] Flag, |it| woken: it.woken);
 
 impl Wake for Flag {
     fn wake(&self) -> io::Result<()> {
-        self.0.store(true, Ordering::Release);
-        Ok(())
+        self.woken.store(true, Ordering::Release);
+        let waker = self.waker.lock().as_ref().and_then(Weak::upgrade);
+        waker.map_or(Ok(()), |waker| waker.wake())
     }
 }
 
@@ -58,7 +126,7 @@ impl Sim {
     /// meaning. On a clock that starts at [`Time::ZERO`] an `Instant` is a time far ahead, and for
     /// a [`Context`](crate::Context) a panic.
     pub fn starting_at(t: Time) -> Sim {
-        Sim { clock: VirtualClock::new(t), woken: Arc::default() }
+        Sim { clock: VirtualClock::new(t), ..Sim::default() }
     }
 
     /// The time of the clock.
@@ -72,6 +140,71 @@ impl Sim {
     pub fn advance(&self, d: Duration) {
         self.clock.advance_to(self.clock.now() + d);
     }
+
+    /// Lets each sleep wait for fds and wake-ups for `patience` of real time, before it moves the
+    /// clock. Default: zero.
+    ///
+    /// For a test with other threads, with children, or with TCP, whose bytes may be on their way
+    /// for a moment. What they do in time then comes before the next deadline; the test depends on
+    /// the machine, and is as slow as the sum of all sleeps in which nothing came. A sleep with no
+    /// deadline waits as long before it fails with [`io::ErrorKind::Deadlock`]. `Duration::MAX`
+    /// waits for ever.
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::{Reactor, Sim, Time, select};
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::new().patience(Duration::from_secs(60));
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let child = reactor.register(Command::new("true").spawn()?)?;
+    /// let timeout = reactor.after(Duration::from_secs(1)); // virtual
+    /// select! { reactor;
+    ///     recv(child) -> status => assert!(status?.success()),
+    ///     recv(timeout) -> _ => panic!("a minute of real time is over"),
+    /// }
+    /// assert_eq!(sim.now(), Time::ZERO);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn patience(self, patience: Duration) -> Sim {
+        Sim { patience, ..self }
+    }
+
+    /// The poller, made when it is first needed.
+    fn native(&mut self) -> io::Result<&Mutex<Native>> {
+        if self.fds.is_none() {
+            let native = Native::new()?;
+            *self.woken.waker.lock() = Some(Arc::downgrade(&native.waker()));
+            self.fds = Some(Mutex::new(native));
+        }
+        Ok(self.fds.as_ref().expect("made above"))
+    }
+
+    fn change<R>(&mut self, change: impl FnOnce(&mut Native) -> io::Result<R>) -> io::Result<R> {
+        change(&mut self.native()?.lock())
+    }
+
+    fn is_woken(&self) -> bool {
+        self.woken.woken.swap(false, Ordering::Acquire)
+    }
+
+    /// Waits in real time. Returns true if that found or heard something.
+    fn is_patient(&mut self, ready: &mut ReadyFds) -> io::Result<bool> {
+        if self.patience.is_zero() {
+            return Ok(false);
+        }
+        let end = Time::now() + self.patience;
+        let until = (end < Time::MAX).then_some(end.into());
+        let before = ready.len();
+        loop {
+            self.change(|native| native.wait(until, Wait::Block, ready))?;
+            let found = self.is_woken() || ready.len() > before;
+            if found || Time::now() >= end {
+                return Ok(found);
+            }
+        }
+    }
 }
 
 impl Driver for Sim {
@@ -79,22 +212,66 @@ impl Driver for Sim {
         &mut self,
         deadline: Option<WakeWindow>,
         how: Wait,
-        _: &mut ReadyFds,
+        ready: &mut ReadyFds,
     ) -> io::Result<()> {
-        if self.woken.0.swap(false, Ordering::Acquire) || how == Wait::Poll {
+        let before = ready.len();
+        if self.registered > 0 {
+            self.change(|native| native.wait(None, Wait::Poll, ready))?;
+        }
+        if self.is_woken() || how == Wait::Poll || ready.len() > before {
             return Ok(());
         }
-        match deadline {
-            Some(deadline) if deadline.latest < Time::MAX => {
-                self.clock.advance_to(deadline.latest);
-                Ok(())
-            }
-            _ => Err(io::Error::new(
-                io::ErrorKind::Deadlock,
-                "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken \
-                 the reactor",
-            )),
+        let deadline = deadline.map_or(Time::MAX, |deadline| deadline.latest);
+        if deadline > self.clock.now() && self.is_patient(ready)? {
+            return Ok(());
         }
+        if deadline < Time::MAX {
+            self.clock.advance_to(deadline);
+            return Ok(());
+        }
+        let fds = match self.registered {
+            0 => "",
+            _ => {
+                ", and no registered fd is ready (if another thread or process makes one ready, \
+                 give it real time: `Sim::patience`)"
+            }
+        };
+        let text = format!(
+            "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken the \
+             reactor{fds}"
+        );
+        Err(io::Error::new(io::ErrorKind::Deadlock, text))
+    }
+
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.change(|native| native.register(fd, id, interest, mode))?;
+        self.registered += 1;
+        Ok(())
+    }
+
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.change(|native| native.modify(fd, id, interest, mode))
+    }
+
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.registered -= 1;
+        self.change(|native| native.deregister(fd, id))
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        self.fds.as_ref().map_or_else(Syscalls::default, |native| native.lock().syscalls())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

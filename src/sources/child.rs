@@ -31,6 +31,11 @@ use crate::sys::{
 /// so itself.) Its output is another source: take the pipe, and register the pipe with
 /// [`fd_nonblocking`](Handle::fd_nonblocking). The child's end of the pipe stays blocking.
 ///
+/// **In virtual time** the child still runs in real time. A reactor on a [`Sim`](crate::Sim) looks
+/// for its end before each jump of the clock, and does not wait for it: a timeout beside the child
+/// comes first, unless the `Sim` has [patience](crate::Sim::patience). A member of a
+/// [`SimWorld`](crate::SimWorld) cannot register a child that still runs: the error says so.
+///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{Reactor, select, sys::Interest};

@@ -183,6 +183,10 @@ impl<C: OsClock> OsTimer<C> {
         if handle.is_closed() {
             return Err(handle.core.gone());
         }
+        if handle.core.clock.is_virtual() {
+            let text = "a kernel timer is not on the reactor's virtual clock";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         let timer = sys::TimerFd::new(C::CLOCK)?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
         let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Event, Events, Fd, Reactor, Select, Sim, Source,
+    Event, Events, Fd, Reactor, Select, Source,
     driver::{Driver, Native},
     reactor::SourceKind,
     select,
@@ -413,11 +413,11 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
         }
     }
 
-    let virtual_time = support::on(Sim::new());
-    let failed = virtual_time.fd(&ours, Interest::READABLE).unwrap_err();
+    let fdless = support::without_fds();
+    let failed = fdless.fd(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
     let handle = reactor.handle();
-    assert_eq!((reactor.stats().live, virtual_time.stats().live), (0, 0));
+    assert_eq!((reactor.stats().live, fdless.stats().live), (0, 0));
     drop(reactor);
     assert_eq!(
         handle.fd(&ours, Interest::READABLE).unwrap_err().error().kind(),
@@ -1195,12 +1195,12 @@ fn registering_as_nonblocking_sets_the_shared_flag() {
 #[test]
 fn a_failed_registration_leaves_the_flag_alone() {
     let reactor = reactor();
-    let virtual_time = support::on(Sim::new());
+    let fdless = support::without_fds();
     let (mut theirs, ours) = accepted();
     let level = reactor.fd_with_mode(&ours, Interest::READABLE, Mode::Level).unwrap();
     let failed = reactor.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
-    let failed = virtual_time.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    let failed = fdless.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
     drop(level);
     // A read waits still.

@@ -22,6 +22,7 @@ mod regressions;
 mod remote;
 mod scale;
 mod select;
+mod sim;
 mod slack;
 mod sources_list;
 mod spin;

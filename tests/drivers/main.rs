@@ -99,19 +99,12 @@ macro_rules! in_any_time {
     };
 }
 
-/// What needs a kernel.
-macro_rules! in_real_time {
+/// What needs fds, and neither real time nor other threads.
+macro_rules! with_fds {
     ($new:ident) => {
         tests_on! { $new:
-            messages_of_other_threads_arrive_once_each
-            a_rendezvous_with_another_thread_takes_place
-            every_kind_of_call_from_another_thread_ends_a_sleep
-            a_timer_is_reset_and_stopped_from_another_thread
-            an_fd_is_ready_when_something_came_and_until_it_is_drained
             an_fd_that_is_ready_and_left_alone_costs_no_turns
             an_fd_is_not_starved_by_a_channel_that_is_always_ready
-            a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
-            what_another_reactor_waits_for_is_refused
             the_end_of_the_peer_is_reported
             interest_can_be_changed_also_by_a_callback
             reading_and_writing_are_told_apart
@@ -120,6 +113,21 @@ macro_rules! in_real_time {
             an_fd_registered_twice_is_given_back
             a_dropped_fd_says_nothing_to_the_one_that_gets_its_number
             two_thousand_ready_fds_arrive_once_each
+        }
+    };
+}
+
+/// What needs real time, other threads, or processes.
+macro_rules! in_real_time {
+    ($new:ident) => {
+        tests_on! { $new:
+            messages_of_other_threads_arrive_once_each
+            a_rendezvous_with_another_thread_takes_place
+            every_kind_of_call_from_another_thread_ends_a_sleep
+            a_timer_is_reset_and_stopped_from_another_thread
+            an_fd_is_ready_when_something_came_and_until_it_is_drained
+            a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
+            what_another_reactor_waits_for_is_refused
             os_timers_fire_again_and_again
             an_os_timer_that_was_reset_says_nothing_of_before
             signals_arrive
@@ -134,6 +142,7 @@ mod on_native {
     use super::*;
 
     in_any_time!(native);
+    with_fds!(native);
     in_real_time!(native);
 }
 
@@ -141,12 +150,14 @@ mod on_sim {
     use super::*;
 
     in_any_time!(simulated);
+    with_fds!(simulated);
 }
 
 mod on_a_faulty_driver {
     use super::*;
 
     in_any_time!(faulty);
+    with_fds!(faulty);
     in_real_time!(faulty);
 }
 
@@ -154,6 +165,7 @@ mod on_a_driver_of_ones_own {
     use super::*;
 
     in_any_time!(custom);
+    with_fds!(custom);
     in_real_time!(custom);
 }
 
@@ -162,6 +174,7 @@ mod on_mio_poll {
     use super::*;
 
     in_any_time!(on_mio);
+    with_fds!(on_mio);
     in_real_time!(on_mio);
 }
 
@@ -170,6 +183,7 @@ mod on_polling_poller {
     use super::*;
 
     in_any_time!(on_polling);
+    with_fds!(on_polling);
     in_real_time!(on_polling);
 }
 

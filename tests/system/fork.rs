@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, RecvTimeoutError};
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
-    Context, Embedded, Events, Reactor, Select, Sim, Source, reactor::TimerError, select,
+    Context, Embedded, Events, Reactor, Select, Sim, Source, Time, reactor::TimerError, select,
 };
 use support::{HOUR, alone, ms};
 
@@ -434,7 +434,18 @@ fn a_virtual_reactor_is_inert_in_a_child_too() {
     alone!();
     let reactor = Reactor::with_driver(Sim::new()).unwrap();
     let timer = reactor.after(HOUR);
-    fork(|| names_the_line(reactor.recv(&timer).unwrap_err()));
+    let (mut theirs, ours) = pair();
+    let mut ours = Some(reactor.fd(ours, Interest::READABLE).unwrap());
+    let mut reactor = Some(reactor);
+    fork(|| {
+        names_the_line(reactor.as_ref().unwrap().recv(&timer).unwrap_err());
+        drop(ours.take());
+        drop(reactor.take());
+    });
+    let (reactor, ours) = (reactor.unwrap(), ours.unwrap());
+    theirs.write_all(b"x").unwrap();
+    assert!(reactor.recv(&ours).is_ok());
+    assert_eq!(reactor.fresh_now(), Time::ZERO);
     assert!(reactor.recv(&timer).is_ok());
 }
 

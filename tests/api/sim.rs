@@ -1,0 +1,297 @@
+//! `Sim`: virtual time beside real files, and the patience that other threads and processes need.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
+use pollmux::sys::{Interest, Mode};
+use pollmux::{Fd, Reactor, Sim, SimWorld, Time, select};
+use support::{HOUR, alone, dog, ms, pair, secs, spawn};
+
+/// A reactor on `sim`, without faults: what is counted is exact.
+fn on(sim: &Sim) -> Reactor {
+    Reactor::with_driver(sim.clone()).unwrap()
+}
+
+/// A reactor in virtual time, a socket of its, and the peer of that.
+fn connected(mode: Mode) -> (Sim, Reactor, UnixStream, Fd<UnixStream>) {
+    let sim = Sim::new();
+    let (reactor, (theirs, ours)) = (on(&sim), pair());
+    let ours = reactor.fd_with_mode(ours, Interest::READABLE, mode).unwrap();
+    (sim, reactor, theirs, ours)
+}
+
+fn drain(fd: &mut Fd<UnixStream>) -> Vec<u8> {
+    let mut text = Vec::new();
+    assert_eq!(fd.read_to_end(&mut text).unwrap_err().kind(), ErrorKind::WouldBlock);
+    text
+}
+
+#[test]
+fn a_ready_fd_comes_before_the_clock_moves() {
+    for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
+        let (sim, reactor, mut theirs, mut ours) = connected(mode);
+        let timer = reactor.after(HOUR);
+        for _ in 0..3 {
+            theirs.write_all(b"x").unwrap();
+            select! { reactor;
+                recv(ours) -> readiness => assert!(readiness.is_readable()),
+                recv(timer) -> _ => panic!("the clock has moved"),
+            }
+            assert_eq!(sim.now(), Time::ZERO);
+            assert_eq!(drain(&mut ours), b"x");
+            if mode == Mode::OneShot {
+                ours.rearm().unwrap();
+            }
+        }
+        // One that is not ready holds nothing up.
+        select! { reactor;
+            recv(ours) -> readiness => panic!("{readiness:?}"),
+            recv(timer) -> _ => {}
+        }
+        assert_eq!(sim.now(), Time::ZERO + HOUR);
+        theirs.write_all(b"y").unwrap();
+        select! { reactor; recv(ours) -> _ => {}, default => panic!("not looked") }
+        assert_eq!(drain(&mut ours), b"y");
+    }
+}
+
+#[test]
+fn a_busy_loop_polls_though_time_stands_still() {
+    let (sim, reactor, mut theirs, mut ours) = connected(Mode::Edge);
+    let (tx, inbox) = reactor.channel(1).unwrap();
+    for _ in 0..3 {
+        theirs.write_all(b"x").unwrap();
+        let (mut turns, mut seen) = (0, false);
+        while !seen {
+            turns += 1;
+            assert!(turns < 5, "starved");
+            tx.send(()).unwrap();
+            select! { reactor;
+                biased;
+                recv(ours) -> _ => seen = true,
+                recv(inbox) -> _ => {}
+            }
+            let _ = inbox.try_recv();
+        }
+        drain(&mut ours);
+    }
+    assert_eq!(sim.now(), Time::ZERO);
+}
+
+/// A server that echoes and closes what is idle, and three clients, all in one loop. Returns what
+/// happened, and when.
+fn server_and_clients(seed: u64) -> Vec<(u64, String)> {
+    let sim = Sim::new();
+    let reactor = on(&sim);
+    reactor.seed(seed);
+    let mut log = Vec::new();
+    let mut note = |text: String| log.push(((sim.now() - Time::ZERO).as_secs(), text));
+    let (mut clients, mut sessions) = (Vec::new(), Vec::new());
+    for n in 0..3u64 {
+        let (theirs, ours) = pair();
+        clients.push((theirs, reactor.every(secs(20 + 30 * n)).unwrap()));
+        let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+        sessions.push(Some((ours, reactor.after(secs(60)))));
+    }
+    let end = reactor.after(secs(400));
+    let mut select = pollmux::Select::new(&reactor);
+    for ((_, ticker), session) in clients.iter().zip(&sessions) {
+        let (fd, idle) = session.as_ref().unwrap();
+        select.recv(ticker);
+        select.recv(fd);
+        select.recv(idle);
+    }
+    let ended = select.recv(&end);
+    loop {
+        let chosen = select.wait().unwrap();
+        let index = chosen.index();
+        if index == ended {
+            break;
+        }
+        let n = index / 3;
+        let (client, ticker) = &clients[n];
+        let Some((fd, idle)) = &sessions[n] else { unreachable!() };
+        match index % 3 {
+            0 => {
+                chosen.recv(ticker).unwrap();
+                (&mut &*client).write_all(b"ping").unwrap();
+                note(format!("client {n} sends"));
+            }
+            1 => {
+                chosen.recv(fd).unwrap();
+                let mut fd = fd;
+                let n_read = fd.read(&mut [0; 8]).unwrap();
+                assert_eq!(fd.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+                idle.reset(secs(60));
+                note(format!("server {n} got {n_read} bytes"));
+            }
+            _ => {
+                chosen.recv(idle).unwrap();
+                note(format!("server {n} is idle"));
+            }
+        }
+    }
+    log
+}
+
+#[test]
+fn a_server_and_its_clients_repeat_exactly() {
+    let first = server_and_clients(7);
+    assert!(first.len() > 30, "{first:#?}");
+    // The third client sends every 80 s, which is longer than a session may be idle.
+    assert!(first.contains(&(60, "server 2 is idle".into())), "{first:#?}");
+    assert!(!first.iter().any(|(_, text)| text == "server 0 is idle"), "{first:#?}");
+    assert_eq!(first, server_and_clients(7));
+}
+
+#[test]
+fn a_deadlock_names_the_fds_and_the_remedy() {
+    let (sim, reactor, mut theirs, mut ours) = connected(Mode::Edge);
+    for _ in 0..2 {
+        let error = reactor.recv(&ours).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Deadlock);
+        for part in ["no registered fd is ready", "Sim::patience"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        theirs.write_all(b"x").unwrap();
+        reactor.recv(&ours).unwrap();
+        assert_eq!(drain(&mut ours), b"x");
+    }
+    drop(ours);
+    let (_tx, inbox) = reactor.channel::<()>(1).unwrap();
+    let error = reactor.recv(&inbox).unwrap_err();
+    assert!(!error.to_string().contains("fd"), "{error}");
+    assert_eq!(sim.now(), Time::ZERO);
+}
+
+// Patience.
+
+#[test]
+fn patience_waits_for_an_fd_of_another_thread() {
+    let _dog = dog();
+    for timeout in [None, Some(secs(1))] {
+        let sim = Sim::new().patience(Duration::from_secs(3600));
+        let (reactor, (mut theirs, ours)) = (on(&sim), pair());
+        let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+        let timer = timeout.map(|timeout| reactor.after(timeout));
+        let other = support::thread::spawn(move || {
+            std::thread::sleep(ms(20));
+            theirs.write_all(b"late").unwrap();
+            theirs
+        });
+        select! { reactor; recv(ours) -> _ => {}, recv(timer) -> _ => panic!("impatient") }
+        assert_eq!(drain(&mut ours), b"late");
+        assert_eq!(sim.now(), Time::ZERO);
+        drop(other.join().unwrap());
+    }
+}
+
+#[test]
+fn patience_ends_with_a_message_or_a_wake_up() {
+    let _dog = dog();
+    let sim = Sim::new().patience(Duration::MAX);
+    // The second reactor hears of its own wake-ups.
+    for _ in 0..2 {
+        let reactor = on(&sim);
+        let (tx, inbox) = reactor.channel(1).unwrap();
+        let remote = reactor.remote();
+        let timer = reactor.after(HOUR);
+        let other = support::thread::spawn(move || {
+            std::thread::sleep(ms(20));
+            tx.send(7).unwrap();
+            std::thread::sleep(ms(20));
+            remote.post(|handle| drop(handle.call_after(ms(0), |_| {}))).unwrap();
+            remote.wake();
+            tx
+        });
+        select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(7)), recv(timer) -> _ => panic!() }
+        let mut events = pollmux::Events::with_capacity(1);
+        reactor.wait(&mut events).unwrap();
+        assert!(events.is_empty());
+        assert_eq!(sim.now(), Time::ZERO);
+        drop(other.join().unwrap());
+    }
+}
+
+#[test]
+fn the_clock_moves_when_patience_is_over() {
+    let sim = Sim::new().patience(ms(5));
+    let (reactor, (_theirs, ours)) = (on(&sim), pair());
+    let ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    let begin = std::time::Instant::now();
+    let timer = reactor.after(HOUR);
+    select! { reactor; recv(ours) -> _ => panic!(), recv(timer) -> _ => {} }
+    assert!(begin.elapsed() >= ms(5));
+    assert_eq!(sim.now(), Time::ZERO + HOUR);
+    assert_eq!(reactor.recv(&ours).unwrap_err().kind(), ErrorKind::Deadlock);
+    assert!(begin.elapsed() >= ms(10));
+}
+
+#[test]
+fn a_child_ends_in_real_time() {
+    let _dog = dog();
+    let reactor = on(&Sim::new());
+    let child = reactor.register(spawn(Command::new("sleep").arg("600"))).unwrap();
+    let timeout = reactor.after(HOUR);
+    select! { reactor;
+        recv(child) -> status => panic!("{status:?}"),
+        recv(timeout) -> _ => child.kill().unwrap(),
+    }
+    let mut child = child.into_inner();
+    child.wait().unwrap();
+
+    let reactor = on(&Sim::new().patience(Duration::MAX));
+    let timeout = reactor.after(secs(1));
+    let child = reactor.register(spawn(&mut Command::new("true"))).unwrap();
+    select! { reactor;
+        recv(child) -> status => assert!(status.unwrap().success()),
+        recv(timeout) -> _ => panic!("impatient"),
+    }
+}
+
+// What a `Sim` holds.
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_clone_keeps_no_fd_of_a_dropped_reactor() {
+    alone!();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let sim = Sim::new().patience(ms(1));
+    let before = open();
+    let reactor = on(&sim);
+    let remote = reactor.remote();
+    assert_eq!(open(), before, "made when it is needed");
+    reactor.sleep_blocking(HOUR).unwrap();
+    assert!(open() > before);
+    assert!(reactor.stats().waits > 0);
+    drop(reactor);
+    assert_eq!(open(), before);
+    remote.wake();
+    assert!(format!("{sim:?}").contains("fds: 0"), "{sim:?}");
+}
+
+#[test]
+fn a_member_of_a_world_refuses_fds() {
+    let mut world = SimWorld::new(1);
+    world.spawn("server", |reactor| {
+        let (_theirs, ours) = pair();
+        for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
+            let refused = reactor.fd_with_mode(&ours, Interest::READABLE, mode).unwrap_err();
+            assert_eq!(refused.error().kind(), ErrorKind::Unsupported);
+            for part in ["`server`", "SimWorld cannot wait for fds", "`Sim`"] {
+                assert!(refused.to_string().contains(part), "{refused}");
+            }
+        }
+        let refused = reactor.register(spawn(Command::new("sleep").arg("600"))).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::Unsupported);
+        assert!(refused.to_string().contains("children"), "{refused}");
+        let mut child = refused.into_inner();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let child = reactor.register(child).unwrap(); // the status is known
+        assert!(!reactor.recv(&child).unwrap().unwrap().success());
+    });
+    world.run().unwrap();
+}

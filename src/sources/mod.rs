@@ -34,7 +34,7 @@ pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub use self::outbox::{Outbox, Outgoing, Sending};
 pub use self::register::{IntoSource, RegisterError};
-pub use self::signals::{Signal, Signals};
+pub use self::signals::{Signal, SignalRaiser, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::BeforeSleep;

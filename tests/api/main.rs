@@ -13,6 +13,7 @@ mod fd_io;
 mod fds;
 mod guards;
 mod lifecycle;
+mod manual_signals;
 mod notifier;
 mod os_timer;
 mod permits;

@@ -44,6 +44,7 @@ mod wait;
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 pub use self::before_sleep::BeforeSleep;
 pub use self::builder::Builder;
@@ -61,7 +62,7 @@ pub(crate) use self::slot::Slot;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;
 pub(crate) use self::wait::Patience;
-use crate::driver::{Driver, Native};
+use crate::driver::{Clock, Driver, Native};
 pub(crate) use crate::sync::strand;
 use crate::sys::Time;
 
@@ -291,6 +292,18 @@ impl Handle {
     #[inline]
     pub fn fresh_now(&self) -> Time {
         self.core.clock.read()
+    }
+
+    /// The time of day on the driver's clock: [`SystemTime::now`], and in virtual time the clock
+    /// that [`Sim::set_wall_clock`](crate::Sim::set_wall_clock) sets.
+    ///
+    /// For what is compared with a [wall timer](Self::wall_timer), so that it can be tested in
+    /// virtual time. No syscall where the system has a clock without one.
+    pub fn wall_now(&self) -> SystemTime {
+        match self.core.clock.source() {
+            Clock::Monotonic => SystemTime::now(),
+            Clock::Virtual(clock) => clock.wall_now(),
+        }
     }
 
     /// Returns the counts of the reactor so far.

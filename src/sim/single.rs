@@ -3,13 +3,13 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
 
 use crate::driver::{
     Clock, Driver, Native, ReadyFds, Syscalls, VirtualClock, Wait, Wake, WakeWindow,
 };
-use crate::sync::Mutex;
+use crate::sync::unpoisoned;
 use crate::sys::{Interest, Mode, Time};
 
 /// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the
@@ -25,7 +25,7 @@ use crate::sys::{Interest, Mode, Time};
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime};
 ///
 /// let sim = Sim::new();
 /// let reactor = Reactor::with_driver(sim.clone())?;
@@ -48,7 +48,7 @@ use crate::sys::{Interest, Mode, Time};
 /// use pollmux::sys::{Interest, Mode};
 /// use std::io::{Read, Write};
 /// use std::os::unix::net::UnixStream;
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime};
 ///
 /// let sim = Sim::new();
 /// let reactor = Reactor::with_driver(sim.clone())?;
@@ -73,6 +73,9 @@ use crate::sys::{Interest, Mode, Time};
 /// Virtual time does not wait for other threads and processes, nor for a network: the clock jumps
 /// before they have run. [`patience`](Self::patience) gives them real time. So a child that is
 /// waited for beside a timeout has not ended when the timeout comes, unless there is patience.
+///
+/// [Kernel timers](crate::OsTimer) are on the virtual clock, too, and the wall clock is one that
+/// [`set_wall_clock`](Self::set_wall_clock) sets.
 ///
 /// The first registration makes a poller: three fds, on kqueue one. In a [`SimWorld`] there are no
 /// fds: what comes from outside has no place in its history.
@@ -111,7 +114,7 @@ impl_debug!([] Flag, |it| woken: it.woken);
 impl Wake for Flag {
     fn wake(&self) -> io::Result<()> {
         self.woken.store(true, Ordering::Release);
-        let waker = self.waker.lock().as_ref().and_then(Weak::upgrade);
+        let waker = unpoisoned(self.waker.lock()).as_ref().and_then(Weak::upgrade);
         waker.map_or(Ok(()), |waker| waker.wake())
     }
 }
@@ -141,6 +144,62 @@ impl Sim {
         self.clock.advance_to(self.clock.now() + d);
     }
 
+    /// The time of the wall clock, which goes with the clock. On a clock that starts at
+    /// [`Time::ZERO`] it begins at [`UNIX_EPOCH`](std::time::UNIX_EPOCH).
+    pub fn wall_clock(&self) -> SystemTime {
+        self.clock.wall_now()
+    }
+
+    /// Sets the wall clock to `t`, forwards or back, as a person or a daemon does. Timers on the
+    /// other clocks do not notice. Each armed [wall timer](crate::Handle::wall_timer) gives
+    /// [`ClockSet`](crate::sources::ClockSet), and stays armed for the same time of day. From any
+    /// thread. A `t` before 1970 is taken for 1970.
+    ///
+    /// A job at half past two in the morning (UTC), and a clock that is set back:
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::{OsTimer, Reactor, Sim, select, sources::WallClock};
+    /// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    ///
+    /// const DAY: u64 = 86_400;
+    /// fn at(seconds: u64) -> SystemTime {
+    ///     UNIX_EPOCH + Duration::from_secs(seconds)
+    /// }
+    /// fn next_run(now: SystemTime) -> SystemTime {
+    ///     let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    ///     let today = now / DAY * DAY + 2 * 3_600 + 30 * 60;
+    ///     at(if today > now { today } else { today + DAY })
+    /// }
+    /// /// Waits for the next run. Code under test: it knows no `Sim`.
+    /// fn wait_for_run(reactor: &Reactor, alarm: &OsTimer<WallClock>) -> std::io::Result<()> {
+    ///     alarm.reset_at(next_run(reactor.wall_now()))?;
+    ///     while reactor.recv(alarm)?.is_err() {
+    ///         alarm.reset_at(next_run(reactor.wall_now()))?; // the clock was set
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let alarm = reactor.wall_timer()?;
+    /// sim.set_wall_clock(at(20_000 * DAY));
+    /// for day in 20_000..20_003 {
+    ///     wait_for_run(&reactor, &alarm)?;
+    ///     assert_eq!(sim.wall_clock(), at(day * DAY + 9_000));
+    /// }
+    /// let begin = sim.now();
+    /// let steps = sim.clone(); // an hour later somebody sets the clock two hours back
+    /// let set = move || steps.set_wall_clock(steps.wall_clock() - Duration::from_secs(7_200));
+    /// reactor.call_after(Duration::from_secs(3_600), move |_| set()).detach();
+    /// wait_for_run(&reactor, &alarm)?;
+    /// assert_eq!(sim.now() - begin, Duration::from_secs(2 * 3_600)); // half past two once more
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn set_wall_clock(&self, t: SystemTime) {
+        self.clock.set_wall(t);
+    }
+
     /// Lets each sleep wait for fds and wake-ups for `patience` of real time, before it moves the
     /// clock. Default: zero.
     ///
@@ -154,7 +213,7 @@ impl Sim {
     #[cfg_attr(not(flat), doc = "```")]
     /// use pollmux::{Reactor, Sim, Time, select};
     /// use std::process::Command;
-    /// use std::time::Duration;
+    /// use std::time::{Duration, SystemTime};
     ///
     /// let sim = Sim::new().patience(Duration::from_secs(60));
     /// let reactor = Reactor::with_driver(sim.clone())?;
@@ -172,17 +231,13 @@ impl Sim {
     }
 
     /// The poller, made when it is first needed.
-    fn native(&mut self) -> io::Result<&Mutex<Native>> {
+    fn native(&mut self) -> io::Result<&mut Native> {
         if self.fds.is_none() {
             let native = Native::new()?;
-            *self.woken.waker.lock() = Some(Arc::downgrade(&native.waker()));
+            *unpoisoned(self.woken.waker.lock()) = Some(Arc::downgrade(&native.waker()));
             self.fds = Some(Mutex::new(native));
         }
-        Ok(self.fds.as_ref().expect("made above"))
-    }
-
-    fn change<R>(&mut self, change: impl FnOnce(&mut Native) -> io::Result<R>) -> io::Result<R> {
-        change(&mut self.native()?.lock())
+        Ok(unpoisoned(self.fds.as_mut().expect("made above").get_mut()))
     }
 
     fn is_woken(&self) -> bool {
@@ -198,7 +253,7 @@ impl Sim {
         let until = (end < Time::MAX).then_some(end.into());
         let before = ready.len();
         loop {
-            self.change(|native| native.wait(until, Wait::Block, ready))?;
+            self.native()?.wait(until, Wait::Block, ready)?;
             let found = self.is_woken() || ready.len() > before;
             if found || Time::now() >= end {
                 return Ok(found);
@@ -216,7 +271,7 @@ impl Driver for Sim {
     ) -> io::Result<()> {
         let before = ready.len();
         if self.registered > 0 {
-            self.change(|native| native.wait(None, Wait::Poll, ready))?;
+            self.native()?.wait(None, Wait::Poll, ready)?;
         }
         if self.is_woken() || how == Wait::Poll || ready.len() > before {
             return Ok(());
@@ -250,7 +305,7 @@ impl Driver for Sim {
         interest: Interest,
         mode: Mode,
     ) -> io::Result<()> {
-        self.change(|native| native.register(fd, id, interest, mode))?;
+        self.native()?.register(fd, id, interest, mode)?;
         self.registered += 1;
         Ok(())
     }
@@ -262,16 +317,18 @@ impl Driver for Sim {
         interest: Interest,
         mode: Mode,
     ) -> io::Result<()> {
-        self.change(|native| native.modify(fd, id, interest, mode))
+        self.native()?.modify(fd, id, interest, mode)
     }
 
     fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         self.registered -= 1;
-        self.change(|native| native.deregister(fd, id))
+        self.native()?.deregister(fd, id)
     }
 
     fn syscalls(&self) -> Syscalls {
-        self.fds.as_ref().map_or_else(Syscalls::default, |native| native.lock().syscalls())
+        self.fds
+            .as_ref()
+            .map_or_else(Syscalls::default, |native| unpoisoned(native.lock()).syscalls())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

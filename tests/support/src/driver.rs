@@ -62,17 +62,17 @@ pub fn scripted_reactor() -> (Sim, Reactor, Script) {
     (sim, Reactor::with_driver(driver).unwrap(), script)
 }
 
-/// A reactor whose driver waits for no fds, on a virtual clock.
+/// A reactor whose driver waits for no fds.
 pub fn without_fds() -> Reactor {
-    Reactor::with_driver(Hooked(Sim::new(), WithoutFds)).unwrap()
+    Reactor::with_driver(Hooked(Native::new().unwrap(), WithoutFds)).unwrap()
 }
 
 struct WithoutFds;
 
-impl Hooks<Sim> for WithoutFds {
+impl Hooks<Native> for WithoutFds {
     fn register(
         &mut self,
-        _: &mut Sim,
+        _: &mut Native,
         _: BorrowedFd<'_>,
         _: u64,
         _: Interest,

@@ -113,8 +113,63 @@ use crate::sys::{Interest, Mode, Readiness};
 /// error, is reported once. What waits to be read is found when `READABLE` is asked for again.
 /// [`Interest::PRIORITY`] alone is the same, beside the urgent data.
 ///
-/// A socket is registered after it has begun to connect, or to listen: before that the kernel takes
-/// it for hung up, and [`readiness`](Self::readiness) remembers so.
+/// # Stop reading
+/// `set_interest(Interest::NONE)` pushes back: the kernel's buffers fill, and then the peer's
+/// writes block. Nothing is lost, and memory stays bounded. Ask for `READABLE` again when there is
+/// room: what waits is reported then. In `Edge` mode neither costs a syscall after the first time.
+/// The same stops a listener from accepting.
+///
+/// ```
+/// use pollmux::{Reactor, Sim, channel, select, sys::Interest};
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let (mut theirs, ours) = UnixStream::pair()?;
+/// let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE)?;
+/// theirs.write_all(&[7; 10])?;
+/// drop(theirs);
+///
+/// let (work, jobs) = reactor.channel::<u8>(2)?; // two jobs wait, and one is held
+/// let worker = reactor.every(Duration::from_secs(1))?;
+/// let (mut held, mut done) = (None, 0);
+/// while done < 10 {
+///     select! { reactor;
+///         recv(ours) -> _ => while ours.interest().is_readable() {
+///             let mut job = [0];
+///             match ours.read(&mut job) {
+///                 Ok(1) => if let Err(full) = work.try_send(job[0]) {
+///                     held = Some(full.into_inner());
+///                     ours.set_interest(Interest::NONE)?; // stop
+///                 },
+///                 Ok(_) => ours.set_interest(Interest::NONE)?, // the end
+///                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+///                 Err(error) => return Err(error),
+///             }
+///         },
+///         recv(worker) -> _ => {
+///             done += jobs.try_iter().count();
+///             if let Some(job) = held.take() {
+///                 work.try_send(job).unwrap();
+///                 ours.set_interest(Interest::READABLE)?; // go on
+///             }
+///         }
+///     }
+/// }
+/// assert_eq!(reactor.now().as_nanos(), 5_000_000_000); // two jobs in each second
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # Connecting
+/// The standard library has no connect that returns at once. Two crates have one, and their sockets
+/// are registered as any other: `mio::net::TcpStream::connect`, and the `connect` of a non-blocking
+/// `socket2::Socket`, whose error `EINPROGRESS` means that it has begun. Register the socket with
+/// `WRITABLE` **after** that. When it is reported, `take_error` tells if the connect has failed.
+/// `examples/more/connect.rs` does both, with a timeout, and accepts.
+///
+/// A socket that has not begun to connect, or to listen, counts as hung up in the kernel, and
+/// [`readiness`](Self::readiness) remembers so.
 ///
 /// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is
 /// closed: no event of it comes afterwards, whatever gets its number.

@@ -171,7 +171,8 @@ impl Handle {
     /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls, on kqueue three.
     ///
     /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and
-    /// is not in virtual time; when the reactor has been dropped; and for want of fds or memory as [`Reactor::new`] does.
+    /// is not in virtual time; when the reactor has been dropped; and for want of fds or memory as
+    /// [`Reactor::new`] does.
     ///
     /// [`Reactor::new`]: crate::Reactor::new
     #[track_caller]

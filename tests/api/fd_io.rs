@@ -1,18 +1,22 @@
-//! Reading and writing through `Fd`, and the flag that decides if that blocks.
+//! Reading and writing through `Fd`, the flag that decides if that blocks, connecting, and pushing
+//! back.
 
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use pollmux::sys::{Interest, Mode};
 use pollmux::{Fd, Handle, Reactor, Source, select};
-use support::{again, close, dog, no_births, pair, reactor, spawn, test_name};
+use socket2::{Domain, Socket, Type};
+use support::{again, close, dog, no_births, pair, reactor, simulated, spawn, test_name};
 
 /// Registers a file as its mode needs it.
 fn register<T: AsFd>(reactor: &Reactor, io: T, interest: Interest, mode: Mode) -> Fd<T> {
@@ -362,4 +366,139 @@ fn a_line_in_the_buffer_of_stdin_is_no_readiness() {
         }
     }
     assert!(child.wait().unwrap().success());
+}
+
+// Connecting, and pushing back.
+
+/// A socket that has begun to connect, or the error that was known at once.
+fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+#[test]
+fn a_connect_is_writable_when_it_is_done() {
+    let _dog = dog();
+    let reactor = reactor();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let listener = reactor.fd_nonblocking(listener, Interest::READABLE).unwrap();
+    let ours = reactor.fd(connect(address).unwrap(), Interest::WRITABLE).unwrap();
+    ready(&reactor, &ours);
+    assert!(ours.get_ref().take_error().unwrap().is_none());
+    assert_eq!(ours.get_ref().peer_addr().unwrap(), address);
+    ours.set_interest(Interest::READABLE).unwrap();
+    ready(&reactor, &listener);
+    let (mut theirs, _) = listener.try_io(|listener| listener.accept()).unwrap();
+    fails(ErrorKind::WouldBlock, listener.try_io(|listener| listener.accept()));
+    not_ready(&reactor, &ours);
+    theirs.write_all(b"x").unwrap();
+    ready(&reactor, &ours);
+}
+
+#[test]
+fn a_refused_connect_tells_its_error() {
+    let _dog = dog();
+    let reactor = reactor();
+    // Bound, so that nobody else has the port, and not listening.
+    let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let error = match connect(closed.local_addr().unwrap().as_socket().unwrap()) {
+        Err(at_once) => at_once,
+        Ok(stream) => {
+            let stream = reactor.fd(stream, Interest::WRITABLE).unwrap();
+            ready(&reactor, &stream);
+            stream.get_ref().take_error().unwrap().expect("no error")
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connect_that_nobody_answers_is_not_ready() {
+    let (sim, reactor) = simulated();
+    let busy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    busy.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    busy.listen(0).unwrap();
+    let address = busy.local_addr().unwrap().as_socket().unwrap();
+    // One or two have room to wait in.
+    let begun: Vec<_> = (0..4).map(|_| connect(address).unwrap()).collect();
+    let last = reactor.fd(begun.last().unwrap(), Interest::WRITABLE).unwrap();
+    let timeout = reactor.after(Duration::from_secs(5));
+    select! { reactor;
+        recv(last) -> readiness => panic!("{readiness:?}"),
+        recv(timeout) -> due => assert_eq!(due, sim.now()),
+    }
+}
+
+#[test]
+fn a_reader_that_stops_pushes_back_and_loses_nothing() {
+    let (_, reactor) = simulated();
+    let (mut client, ours) = pair();
+    let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
+    // A worker that takes a chunk each second, and has room for two.
+    let (work, jobs) = reactor.channel::<Vec<u8>>(2).unwrap();
+    let worker = reactor.every(Duration::from_secs(1)).unwrap();
+    let (mut sent, mut got) = (Vec::new(), Vec::new());
+    let (mut held, mut reports, mut reads, mut full) = (None, 0, 0, false);
+    loop {
+        select! { reactor;
+            recv(ours) -> _ => {
+                reports += 1;
+                while held.is_none() && ours.interest().is_readable() {
+                    let mut chunk = vec![0; 4096];
+                    match ours.read(&mut chunk) {
+                        Ok(0) => ours.set_interest(Interest::NONE).unwrap(),
+                        Ok(n) => {
+                            reads += 1;
+                            chunk.truncate(n);
+                            if let Err(error) = work.try_send(chunk) {
+                                held = Some(error.into_inner());
+                                ours.set_interest(Interest::NONE).unwrap();
+                            }
+                        }
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                            break;
+                        }
+                    }
+                }
+            }
+            recv(worker) -> _ => {
+                let taken = jobs.try_recv();
+                let nothing = taken.is_err() && held.is_none();
+                got.extend(taken.into_iter().flatten());
+                if let Some(chunk) = held.take() {
+                    work.try_send(chunk).unwrap();
+                    ours.set_interest(Interest::READABLE).unwrap();
+                }
+                if nothing && full {
+                    break;
+                }
+                // The client writes what the sockets hold, once, and goes.
+                while !full {
+                    let chunk = [sent.len() as u8 / 3; 1000];
+                    match client.write(&chunk) {
+                        Ok(n) => sent.extend_from_slice(&chunk[..n]),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                            client.shutdown(Shutdown::Write).unwrap();
+                            full = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(sent.len() > 8_000, "{} bytes", sent.len());
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    // A report each time that reading goes on, and one each time that it stops, because the peer
+    // has said its end: nothing is told while nothing changes.
+    assert!(reports <= 2 * reads + 4, "{reports} reports of {reads} reads");
+    assert_eq!(reactor.stats().spinning, 0);
 }

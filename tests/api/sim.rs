@@ -4,12 +4,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use pollmux::sources::ClockSet;
 use pollmux::sys::{Interest, Mode};
 use pollmux::{Fd, Reactor, Select, Sim, SimWorld, Time, select};
-use support::{HOUR, alone, dog, ms, pair, ready_keys, secs, spawn, wait_keys};
+use support::{HOUR, alone, dog, ms, pair, secs, spawn};
 
 /// A reactor on `sim`, without faults: what is counted is exact.
 fn on(sim: &Sim) -> Reactor {
@@ -231,6 +230,7 @@ fn the_clock_moves_when_patience_is_over() {
     assert!(begin.elapsed() >= ms(10));
 }
 
+#[cfg(not(flat))]
 #[test]
 fn a_child_ends_in_real_time() {
     let _dog = dog();
@@ -253,193 +253,196 @@ fn a_child_ends_in_real_time() {
     }
 }
 
-// Kernel timers and the wall clock.
+/// Kernel timers, and the wall clock. Where no kqueue can be waited for there are none.
+#[cfg(not(flat))]
+mod wall_clock {
+    use std::time::{SystemTime, UNIX_EPOCH};
 
-const DAY: u64 = 86_400;
+    use pollmux::sources::ClockSet;
+    use support::{ready_keys, wait_keys};
 
-fn at(seconds: u64) -> SystemTime {
-    UNIX_EPOCH + secs(seconds)
-}
+    use super::*;
 
-/// The next 02:30 (UTC) after `now`.
-fn next_run(now: SystemTime) -> SystemTime {
-    let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let today = now / DAY * DAY + 9_000;
-    at(if today > now { today } else { today + DAY })
-}
+    const DAY: u64 = 86_400;
 
-/// What a scheduler does until virtual time is over: the times of day at which it ran, and those
-/// at which it heard that the clock was set.
-fn schedule(reactor: &Reactor, d: Duration) -> Vec<(SystemTime, Result<SystemTime, ClockSet>)> {
-    let (alarm, end) = (reactor.wall_timer().unwrap(), reactor.after(d));
-    let mut log = Vec::new();
-    loop {
-        alarm.reset_at(next_run(reactor.wall_now())).unwrap();
-        select! { reactor;
-            recv(alarm) -> rings => log.push((reactor.wall_now(), rings)),
-            recv(end) -> _ => return log,
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + secs(seconds)
+    }
+
+    /// The next 02:30 (UTC) after `now`.
+    fn next_run(now: SystemTime) -> SystemTime {
+        let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let today = now / DAY * DAY + 9_000;
+        at(if today > now { today } else { today + DAY })
+    }
+
+    /// What a scheduler does until virtual time is over: the times of day at which it ran, and those
+    /// at which it heard that the clock was set.
+    fn schedule(reactor: &Reactor, d: Duration) -> Vec<(SystemTime, Result<SystemTime, ClockSet>)> {
+        let (alarm, end) = (reactor.wall_timer().unwrap(), reactor.after(d));
+        let mut log = Vec::new();
+        loop {
+            alarm.reset_at(next_run(reactor.wall_now())).unwrap();
+            select! { reactor;
+                recv(alarm) -> rings => log.push((reactor.wall_now(), rings)),
+                recv(end) -> _ => return log,
+            }
         }
     }
-}
 
-#[cfg(not(flat))]
-#[test]
-fn a_scheduler_runs_at_half_past_two_whatever_the_clock_does() {
-    let sim = Sim::new();
-    let reactor = on(&sim);
-    assert_eq!((sim.wall_clock(), reactor.wall_now()), (UNIX_EPOCH, UNIX_EPOCH));
-    sim.set_wall_clock(at(100 * DAY));
-    let run = |day: u64| (at(day * DAY + 9_000), Ok(at(day * DAY + 9_000)));
-    assert_eq!(schedule(&reactor, secs(3 * DAY)), [run(100), run(101), run(102)]);
+    #[test]
+    fn a_scheduler_runs_at_half_past_two_whatever_the_clock_does() {
+        let sim = Sim::new();
+        let reactor = on(&sim);
+        assert_eq!((sim.wall_clock(), reactor.wall_now()), (UNIX_EPOCH, UNIX_EPOCH));
+        sim.set_wall_clock(at(100 * DAY));
+        let run = |day: u64| (at(day * DAY + 9_000), Ok(at(day * DAY + 9_000)));
+        assert_eq!(schedule(&reactor, secs(3 * DAY)), [run(100), run(101), run(102)]);
 
-    // Forwards, over a run: that day's is left out. Back, over a run: it comes again.
-    let set = |after: u64, to: u64| {
-        let sim = sim.clone();
-        reactor.call_after(secs(after), move |_| sim.set_wall_clock(at(to))).detach();
-    };
-    assert_eq!(sim.wall_clock(), at(103 * DAY));
-    set(3_600, 103 * DAY + 10_000);
-    assert_eq!(schedule(&reactor, secs(7_200)), [(at(103 * DAY + 10_000), Err(ClockSet))]);
-    sim.set_wall_clock(at(103 * DAY));
-    set(10_000, 103 * DAY + 8_000);
-    let again = [run(103), (at(103 * DAY + 8_000), Err(ClockSet)), run(103)];
-    assert_eq!(schedule(&reactor, secs(20_000)), again);
-    // Monotonic timers have noticed nothing of all that.
-    assert_eq!(sim.now() - Time::ZERO, secs(3 * DAY + 7_200 + 20_000));
-}
-
-#[cfg(not(flat))]
-#[test]
-fn a_set_clock_is_told_once_on_every_path() {
-    let sim = Sim::new();
-    let reactor = on(&sim);
-    let alarm = reactor.wall_timer().unwrap().with_key(5);
-    let hour = at(3_600);
-    assert!(!alarm.reset_at(hour).unwrap());
-    let news = [0, 1, 2, 3].map(|path| {
-        // Several settings that nobody has heard of are one.
-        sim.set_wall_clock(at(10 + path));
-        sim.set_wall_clock(at(20 + path));
-        let news = match path {
-            0 => select! { reactor; recv(alarm) -> rings => rings, default => panic!() },
-            1 => {
-                assert_eq!(wait_keys(&reactor), [5]);
-                reactor.try_recv(&alarm).unwrap().unwrap()
-            }
-            2 => {
-                let mut select = Select::new(&reactor);
-                select.recv(&alarm);
-                let chosen = select.try_wait().unwrap().expect("not told");
-                chosen.recv(&alarm).unwrap()
-            }
-            _ => reactor.recv_timeout(&alarm, ms(1)).unwrap().unwrap(),
+        // Forwards, over a run: that day's is left out. Back, over a run: it comes again.
+        let set = |after: u64, to: u64| {
+            let sim = sim.clone();
+            reactor.call_after(secs(after), move |_| sim.set_wall_clock(at(to))).detach();
         };
-        assert_eq!(reactor.wall_now(), at(20 + path));
-        assert_eq!(alarm.deadline(), Some(hour), "still armed");
-        assert!(reactor.try_recv(&alarm).unwrap().is_none());
-        assert_eq!(ready_keys(&reactor), []);
-        news
-    });
-    assert_eq!(news, [Err(ClockSet); 4]);
-    // Set and passed: told of both.
-    sim.set_wall_clock(at(3_700));
-    assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
-    assert_eq!(reactor.recv(&alarm).unwrap(), Ok(hour));
-    assert_eq!(alarm.deadline(), None);
-    // Passed and then set back, unheard: the alarm waits for its time once more.
-    let begin = sim.now();
-    alarm.reset_at(at(3_800)).unwrap();
-    assert_eq!(wait_keys(&reactor), [5]);
-    sim.set_wall_clock(at(3_750));
-    assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
-    assert_eq!(ready_keys(&reactor), []);
-    assert_eq!(reactor.recv(&alarm).unwrap(), Ok(at(3_800)));
-    assert_eq!((reactor.wall_now(), sim.now() - begin), (at(3_800), secs(150)));
-}
-
-#[cfg(not(flat))]
-#[test]
-fn an_unarmed_wall_timer_hears_of_no_setting() {
-    let sim = Sim::new();
-    let reactor = on(&sim);
-    let alarm = reactor.wall_timer().unwrap();
-    sim.set_wall_clock(at(50));
-    assert_eq!(ready_keys(&reactor), []);
-    alarm.reset(secs(10)).unwrap();
-    assert_eq!(alarm.deadline(), Some(at(60)));
-    sim.set_wall_clock(at(55));
-    assert!(alarm.stop().unwrap());
-    assert_eq!((ready_keys(&reactor).len(), alarm.deadline()), (0, None));
-    // A new deadline counts on the clock as it is now.
-    sim.set_wall_clock(at(70));
-    assert!(!alarm.reset_at(at(75)).unwrap());
-    assert_eq!(ready_keys(&reactor), []);
-    assert_eq!(reactor.recv(&alarm).unwrap(), Ok(at(75)));
-    // The other clocks do not notice.
-    let (mono, boot) = (reactor.os_timer().unwrap(), reactor.boot_timer().unwrap());
-    let begin = sim.now();
-    mono.reset(secs(5)).unwrap();
-    boot.reset(secs(6)).unwrap();
-    sim.set_wall_clock(at(1_000));
-    assert_eq!(reactor.recv(&mono).unwrap(), begin + secs(5));
-    let due = reactor.recv(&boot).unwrap();
-    assert_eq!(due.as_nanos(), (begin + secs(6)).as_nanos());
-    assert_eq!(sim.now(), begin + secs(6));
-    assert_eq!(reactor.stats().syscalls(), 0);
-}
-
-#[cfg(not(flat))]
-#[test]
-fn another_thread_sets_the_clock_of_a_sleeping_loop() {
-    let _dog = dog();
-    let sim = Sim::new().patience(Duration::MAX);
-    let reactor = on(&sim);
-    let alarm = reactor.wall_timer().unwrap();
-    for round in 1..20 {
-        alarm.reset(HOUR).unwrap();
-        let clock = sim.clone();
-        let other = support::thread::spawn(move || clock.set_wall_clock(at(round * 100)));
-        assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
-        other.join().unwrap();
-        assert_eq!(sim.wall_clock(), at(round * 100));
+        assert_eq!(sim.wall_clock(), at(103 * DAY));
+        set(3_600, 103 * DAY + 10_000);
+        assert_eq!(schedule(&reactor, secs(7_200)), [(at(103 * DAY + 10_000), Err(ClockSet))]);
+        sim.set_wall_clock(at(103 * DAY));
+        set(10_000, 103 * DAY + 8_000);
+        let again = [run(103), (at(103 * DAY + 8_000), Err(ClockSet)), run(103)];
+        assert_eq!(schedule(&reactor, secs(20_000)), again);
+        // Monotonic timers have noticed nothing of all that.
+        assert_eq!(sim.now() - Time::ZERO, secs(3 * DAY + 7_200 + 20_000));
     }
-    assert_eq!(sim.now(), Time::ZERO);
-}
 
-#[cfg(not(flat))]
-#[test]
-fn wall_times_have_bounds_and_never_overflow() {
-    let sim = Sim::starting_at(Time::from_nanos(5_000_000_000));
-    let reactor = on(&sim);
-    assert_eq!(reactor.wall_now(), at(5));
-    let alarm = reactor.wall_timer().unwrap();
-    sim.set_wall_clock(UNIX_EPOCH - secs(7));
-    assert_eq!(reactor.wall_now(), UNIX_EPOCH);
-    alarm.reset_at(UNIX_EPOCH - secs(1)).unwrap();
-    assert_eq!(reactor.recv(&alarm).unwrap(), Ok(UNIX_EPOCH - secs(1)));
-    let last = UNIX_EPOCH + Duration::from_nanos(u64::MAX);
-    sim.set_wall_clock(last + secs(1_000));
-    assert_eq!(reactor.wall_now(), last);
-    alarm.reset(Duration::MAX).unwrap();
-    reactor.sleep_blocking(secs(10)).unwrap();
-    assert_eq!(reactor.wall_now(), last);
-    sim.set_wall_clock(at(9));
-    assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
-    let handle = reactor.handle();
-    drop(reactor);
-    sim.set_wall_clock(at(8));
-    assert_eq!(handle.wall_now(), at(8));
-    assert!(!alarm.reset_at(at(9)).unwrap());
-}
+    #[test]
+    fn a_set_clock_is_told_once_on_every_path() {
+        let sim = Sim::new();
+        let reactor = on(&sim);
+        let alarm = reactor.wall_timer().unwrap().with_key(5);
+        let hour = at(3_600);
+        assert!(!alarm.reset_at(hour).unwrap());
+        let news = [0, 1, 2, 3].map(|path| {
+            // Several settings that nobody has heard of are one.
+            sim.set_wall_clock(at(10 + path));
+            sim.set_wall_clock(at(20 + path));
+            let news = match path {
+                0 => select! { reactor; recv(alarm) -> rings => rings, default => panic!() },
+                1 => {
+                    assert_eq!(wait_keys(&reactor), [5]);
+                    reactor.try_recv(&alarm).unwrap().unwrap()
+                }
+                2 => {
+                    let mut select = Select::new(&reactor);
+                    select.recv(&alarm);
+                    let chosen = select.try_wait().unwrap().expect("not told");
+                    chosen.recv(&alarm).unwrap()
+                }
+                _ => reactor.recv_timeout(&alarm, ms(1)).unwrap().unwrap(),
+            };
+            assert_eq!(reactor.wall_now(), at(20 + path));
+            assert_eq!(alarm.deadline(), Some(hour), "still armed");
+            assert!(reactor.try_recv(&alarm).unwrap().is_none());
+            assert_eq!(ready_keys(&reactor), []);
+            news
+        });
+        assert_eq!(news, [Err(ClockSet); 4]);
+        // Set and passed: told of both.
+        sim.set_wall_clock(at(3_700));
+        assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
+        assert_eq!(reactor.recv(&alarm).unwrap(), Ok(hour));
+        assert_eq!(alarm.deadline(), None);
+        // Passed and then set back, unheard: the alarm waits for its time once more.
+        let begin = sim.now();
+        alarm.reset_at(at(3_800)).unwrap();
+        assert_eq!(wait_keys(&reactor), [5]);
+        sim.set_wall_clock(at(3_750));
+        assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
+        assert_eq!(ready_keys(&reactor), []);
+        assert_eq!(reactor.recv(&alarm).unwrap(), Ok(at(3_800)));
+        assert_eq!((reactor.wall_now(), sim.now() - begin), (at(3_800), secs(150)));
+    }
 
-#[cfg(not(flat))]
-#[test]
-fn kernel_timers_of_a_world_are_on_its_clock() {
-    let mut world = SimWorld::new(4);
-    let alarms = world.spawn("scheduler", |reactor| schedule(&reactor, secs(2 * DAY)));
-    world.run().unwrap();
-    let run = |day: u64| (at(day * DAY + 9_000), Ok(at(day * DAY + 9_000)));
-    assert_eq!(alarms.take().unwrap(), [run(0), run(1)]);
+    #[test]
+    fn an_unarmed_wall_timer_hears_of_no_setting() {
+        let sim = Sim::new();
+        let reactor = on(&sim);
+        let alarm = reactor.wall_timer().unwrap();
+        sim.set_wall_clock(at(50));
+        assert_eq!(ready_keys(&reactor), []);
+        alarm.reset(secs(10)).unwrap();
+        assert_eq!(alarm.deadline(), Some(at(60)));
+        sim.set_wall_clock(at(55));
+        assert!(alarm.stop().unwrap());
+        assert_eq!((ready_keys(&reactor).len(), alarm.deadline()), (0, None));
+        // A new deadline counts on the clock as it is now.
+        sim.set_wall_clock(at(70));
+        assert!(!alarm.reset_at(at(75)).unwrap());
+        assert_eq!(ready_keys(&reactor), []);
+        assert_eq!(reactor.recv(&alarm).unwrap(), Ok(at(75)));
+        // The other clocks do not notice.
+        let (mono, boot) = (reactor.os_timer().unwrap(), reactor.boot_timer().unwrap());
+        let begin = sim.now();
+        mono.reset(secs(5)).unwrap();
+        boot.reset(secs(6)).unwrap();
+        sim.set_wall_clock(at(1_000));
+        assert_eq!(reactor.recv(&mono).unwrap(), begin + secs(5));
+        let due = reactor.recv(&boot).unwrap();
+        assert_eq!(due.as_nanos(), (begin + secs(6)).as_nanos());
+        assert_eq!(sim.now(), begin + secs(6));
+        assert_eq!(reactor.stats().syscalls(), 0);
+    }
+
+    #[test]
+    fn another_thread_sets_the_clock_of_a_sleeping_loop() {
+        let _dog = dog();
+        let sim = Sim::new().patience(Duration::MAX);
+        let reactor = on(&sim);
+        let alarm = reactor.wall_timer().unwrap();
+        for round in 1..20 {
+            alarm.reset(HOUR).unwrap();
+            let clock = sim.clone();
+            let other = support::thread::spawn(move || clock.set_wall_clock(at(round * 100)));
+            assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
+            other.join().unwrap();
+            assert_eq!(sim.wall_clock(), at(round * 100));
+        }
+        assert_eq!(sim.now(), Time::ZERO);
+    }
+
+    #[test]
+    fn wall_times_have_bounds_and_never_overflow() {
+        let sim = Sim::starting_at(Time::from_nanos(5_000_000_000));
+        let reactor = on(&sim);
+        assert_eq!(reactor.wall_now(), at(5));
+        let alarm = reactor.wall_timer().unwrap();
+        sim.set_wall_clock(UNIX_EPOCH - secs(7));
+        assert_eq!(reactor.wall_now(), UNIX_EPOCH);
+        alarm.reset_at(UNIX_EPOCH - secs(1)).unwrap();
+        assert_eq!(reactor.recv(&alarm).unwrap(), Ok(UNIX_EPOCH - secs(1)));
+        let last = UNIX_EPOCH + Duration::from_nanos(u64::MAX);
+        sim.set_wall_clock(last + secs(1_000));
+        assert_eq!(reactor.wall_now(), last);
+        alarm.reset(Duration::MAX).unwrap();
+        reactor.sleep_blocking(secs(10)).unwrap();
+        assert_eq!(reactor.wall_now(), last);
+        sim.set_wall_clock(at(9));
+        assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
+        let handle = reactor.handle();
+        drop(reactor);
+        sim.set_wall_clock(at(8));
+        assert_eq!(handle.wall_now(), at(8));
+        assert!(!alarm.reset_at(at(9)).unwrap());
+    }
+
+    #[test]
+    fn kernel_timers_of_a_world_are_on_its_clock() {
+        let mut world = SimWorld::new(4);
+        let alarms = world.spawn("scheduler", |reactor| schedule(&reactor, secs(2 * DAY)));
+        world.run().unwrap();
+        let run = |day: u64| (at(day * DAY + 9_000), Ok(at(day * DAY + 9_000)));
+        assert_eq!(alarms.take().unwrap(), [run(0), run(1)]);
+    }
 }
 
 // What a `Sim` holds.
@@ -463,6 +466,7 @@ fn a_clone_keeps_no_fd_of_a_dropped_reactor() {
     assert!(format!("{sim:?}").contains("fds: 0"), "{sim:?}");
 }
 
+#[cfg(not(flat))]
 #[test]
 fn a_member_of_a_world_refuses_fds() {
     let mut world = SimWorld::new(1);

@@ -31,7 +31,7 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     ///
-    /// The error gives `io` back, and says what to do. Its [kind](io::Error::kind) is
+    /// The error gives `io` back, and says what to do. Its [kind](std::io::Error::kind) is
     /// - `InvalidInput` when the file is [blocking](Fd#blocking-files),
     /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line
     ///   that did so,
@@ -42,7 +42,8 @@ impl Handle {
     /// - else the system's.
     ///
     /// Of these, [`source`](std::error::Error::source) gives the system's own error, with its
-    /// [`raw_os_error`](io::Error::raw_os_error). All others are the system's errors themselves.
+    /// [`raw_os_error`](std::io::Error::raw_os_error). All others are the system's errors
+    /// themselves.
     #[track_caller]
     pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
         self.fd_with_mode(io, interest, Mode::Edge)

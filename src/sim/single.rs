@@ -25,7 +25,7 @@ use crate::sys::{Interest, Mode, Time};
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
-/// use std::time::{Duration, SystemTime};
+/// use std::time::Duration;
 ///
 /// let sim = Sim::new();
 /// let reactor = Reactor::with_driver(sim.clone())?;
@@ -48,7 +48,7 @@ use crate::sys::{Interest, Mode, Time};
 /// use pollmux::sys::{Interest, Mode};
 /// use std::io::{Read, Write};
 /// use std::os::unix::net::UnixStream;
-/// use std::time::{Duration, SystemTime};
+/// use std::time::Duration;
 ///
 /// let sim = Sim::new();
 /// let reactor = Reactor::with_driver(sim.clone())?;
@@ -71,8 +71,8 @@ use crate::sys::{Interest, Mode, Time};
 /// ```
 ///
 /// Virtual time does not wait for other threads and processes, nor for a network: the clock jumps
-/// before they have run. [`patience`](Self::patience) gives them real time. So a child that is
-/// waited for beside a timeout has not ended when the timeout comes, unless there is patience.
+/// before they have run. [`grace`](Self::grace) gives them real time. So a child that is
+/// waited for beside a timeout has not ended when the timeout comes, unless there is grace.
 ///
 /// [Kernel timers](crate::OsTimer) are on the virtual clock, too, and the wall clock is one that
 /// [`set_wall_clock`](Self::set_wall_clock) sets.
@@ -85,7 +85,7 @@ use crate::sys::{Interest, Mode, Time};
 pub struct Sim {
     clock: VirtualClock,
     woken: Arc<Flag>,
-    patience: Duration,
+    grace: Duration,
     /// The poller of this driver, and the number of fds in it. (Never locked by two: a lock makes
     /// the driver `Sync`.)
     fds: Option<Mutex<Native>>,
@@ -96,11 +96,11 @@ pub struct Sim {
 impl Clone for Sim {
     fn clone(&self) -> Sim {
         let (clock, woken) = (self.clock.clone(), self.woken.clone());
-        Sim { clock, woken, patience: self.patience, fds: None, registered: 0 }
+        Sim { clock, woken, grace: self.grace, fds: None, registered: 0 }
     }
 }
 
-impl_debug!([] Sim, |it| now: it.now(), patience: it.patience, fds: it.registered);
+impl_debug!([] Sim, |it| now: it.now(), grace: it.grace, fds: it.registered);
 
 #[derive(Default)]
 struct Flag {
@@ -200,7 +200,7 @@ impl Sim {
         self.clock.set_wall(t);
     }
 
-    /// Lets each sleep wait for fds and wake-ups for `patience` of real time, before it moves the
+    /// Lets each sleep wait for fds and wake-ups for `grace` of real time, before it moves the
     /// clock. Default: zero.
     ///
     /// For a test with other threads, with children, or with TCP, whose bytes may be on their way
@@ -213,9 +213,9 @@ impl Sim {
     #[cfg_attr(not(flat), doc = "```")]
     /// use pollmux::{Reactor, Sim, Time, select};
     /// use std::process::Command;
-    /// use std::time::{Duration, SystemTime};
+    /// use std::time::Duration;
     ///
-    /// let sim = Sim::new().patience(Duration::from_secs(60));
+    /// let sim = Sim::new().grace(Duration::from_secs(60));
     /// let reactor = Reactor::with_driver(sim.clone())?;
     /// let child = reactor.register(Command::new("true").spawn()?)?;
     /// let timeout = reactor.after(Duration::from_secs(1)); // virtual
@@ -226,8 +226,8 @@ impl Sim {
     /// assert_eq!(sim.now(), Time::ZERO);
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn patience(self, patience: Duration) -> Sim {
-        Sim { patience, ..self }
+    pub fn grace(self, grace: Duration) -> Sim {
+        Sim { grace, ..self }
     }
 
     /// The poller, made when it is first needed.
@@ -240,21 +240,21 @@ impl Sim {
         Ok(unpoisoned(self.fds.as_mut().expect("made above").get_mut()))
     }
 
-    fn is_woken(&self) -> bool {
+    fn takes_wake_up(&self) -> bool {
         self.woken.woken.swap(false, Ordering::Acquire)
     }
 
     /// Waits in real time. Returns true if that found or heard something.
-    fn is_patient(&mut self, ready: &mut ReadyFds) -> io::Result<bool> {
-        if self.patience.is_zero() {
+    fn waits_in_real_time(&mut self, ready: &mut ReadyFds) -> io::Result<bool> {
+        if self.grace.is_zero() {
             return Ok(false);
         }
-        let end = Time::now() + self.patience;
+        let end = Time::now() + self.grace;
         let until = (end < Time::MAX).then_some(end.into());
         let before = ready.len();
         loop {
             self.native()?.wait(until, Wait::Block, ready)?;
-            let found = self.is_woken() || ready.len() > before;
+            let found = self.takes_wake_up() || ready.len() > before;
             if found || Time::now() >= end {
                 return Ok(found);
             }
@@ -273,11 +273,11 @@ impl Driver for Sim {
         if self.registered > 0 {
             self.native()?.wait(None, Wait::Poll, ready)?;
         }
-        if self.is_woken() || how == Wait::Poll || ready.len() > before {
+        if self.takes_wake_up() || how == Wait::Poll || ready.len() > before {
             return Ok(());
         }
         let deadline = deadline.map_or(Time::MAX, |deadline| deadline.latest);
-        if deadline > self.clock.now() && self.is_patient(ready)? {
+        if deadline > self.clock.now() && self.waits_in_real_time(ready)? {
             return Ok(());
         }
         if deadline < Time::MAX {
@@ -288,7 +288,7 @@ impl Driver for Sim {
             0 => "",
             _ => {
                 ", and no registered fd is ready (if another thread or process makes one ready, \
-                 give it real time: `Sim::patience`)"
+                 give it real time: `Sim::grace`)"
             }
         };
         let text = format!(

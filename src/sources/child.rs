@@ -33,7 +33,7 @@ use crate::sys::{
 ///
 /// **In virtual time** the child still runs in real time. A reactor on a [`Sim`](crate::Sim) looks
 /// for its end before each jump of the clock, and does not wait for it: a timeout beside the child
-/// comes first, unless the `Sim` has [patience](crate::Sim::patience). A member of a
+/// comes first, unless the `Sim` has some [grace](crate::Sim::grace). A member of a
 /// [`SimWorld`](crate::SimWorld) cannot register a child that still runs: the error says so.
 ///
 #[cfg_attr(flat, doc = "```no_run")]

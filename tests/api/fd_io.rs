@@ -94,7 +94,7 @@ fn the_pipes_of_a_child_are_read_and_written() {
 }
 
 #[test]
-fn a_file_that_is_a_pipe_is_read_and_written() {
+fn a_pipe_is_read_and_written() {
     let _dog = dog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
@@ -106,7 +106,7 @@ fn a_file_that_is_a_pipe_is_read_and_written() {
 }
 
 #[test]
-fn a_file_that_is_a_terminal_is_read_and_written() {
+fn a_terminal_is_read_and_written() {
     let _dog = dog();
     for mode in [Mode::Edge, Mode::Level] {
         let reactor = reactor();
@@ -344,7 +344,7 @@ fn reads_stdin() {
 }
 
 #[test]
-fn a_line_in_the_buffer_of_stdin_is_no_readiness() {
+fn a_buffered_line_of_stdin_is_no_readiness() {
     let _dog = dog();
     if std::env::var_os(READS).is_some() {
         return reads_stdin();

@@ -1,4 +1,4 @@
-//! `Sim`: virtual time beside real files, the patience that other threads and processes need, and
+//! `Sim`: virtual time beside real files, the real time that other threads and processes need, and
 //! the wall clock.
 
 use std::io::{ErrorKind, Read, Write};
@@ -153,7 +153,7 @@ fn a_deadlock_names_the_fds_and_the_remedy() {
     for _ in 0..2 {
         let error = reactor.recv(&ours).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Deadlock);
-        for part in ["no registered fd is ready", "Sim::patience"] {
+        for part in ["no registered fd is ready", "Sim::grace"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         theirs.write_all(b"x").unwrap();
@@ -167,13 +167,13 @@ fn a_deadlock_names_the_fds_and_the_remedy() {
     assert_eq!(sim.now(), Time::ZERO);
 }
 
-// Patience.
+// Grace.
 
 #[test]
-fn patience_waits_for_an_fd_of_another_thread() {
+fn grace_waits_for_an_fd_of_another_thread() {
     let _dog = dog();
     for timeout in [None, Some(secs(1))] {
-        let sim = Sim::new().patience(Duration::from_secs(3600));
+        let sim = Sim::new().grace(Duration::from_secs(3600));
         let (reactor, (mut theirs, ours)) = (on(&sim), pair());
         let mut ours = reactor.fd(ours, Interest::READABLE).unwrap();
         let timer = timeout.map(|timeout| reactor.after(timeout));
@@ -182,7 +182,7 @@ fn patience_waits_for_an_fd_of_another_thread() {
             theirs.write_all(b"late").unwrap();
             theirs
         });
-        select! { reactor; recv(ours) -> _ => {}, recv(timer) -> _ => panic!("impatient") }
+        select! { reactor; recv(ours) -> _ => {}, recv(timer) -> _ => panic!("no grace") }
         assert_eq!(drain(&mut ours), b"late");
         assert_eq!(sim.now(), Time::ZERO);
         drop(other.join().unwrap());
@@ -190,9 +190,9 @@ fn patience_waits_for_an_fd_of_another_thread() {
 }
 
 #[test]
-fn patience_ends_with_a_message_or_a_wake_up() {
+fn grace_ends_with_a_message_or_wake_up() {
     let _dog = dog();
-    let sim = Sim::new().patience(Duration::MAX);
+    let sim = Sim::new().grace(Duration::MAX);
     // The second reactor hears of its own wake-ups.
     for _ in 0..2 {
         let reactor = on(&sim);
@@ -217,8 +217,8 @@ fn patience_ends_with_a_message_or_a_wake_up() {
 }
 
 #[test]
-fn the_clock_moves_when_patience_is_over() {
-    let sim = Sim::new().patience(ms(5));
+fn the_clock_moves_when_the_grace_is_over() {
+    let sim = Sim::new().grace(ms(5));
     let (reactor, (_theirs, ours)) = (on(&sim), pair());
     let ours = reactor.fd(ours, Interest::READABLE).unwrap();
     let begin = std::time::Instant::now();
@@ -244,12 +244,12 @@ fn a_child_ends_in_real_time() {
     let mut child = child.into_inner();
     child.wait().unwrap();
 
-    let reactor = on(&Sim::new().patience(Duration::MAX));
+    let reactor = on(&Sim::new().grace(Duration::MAX));
     let timeout = reactor.after(secs(1));
     let child = reactor.register(spawn(&mut Command::new("true"))).unwrap();
     select! { reactor;
         recv(child) -> status => assert!(status.unwrap().success()),
-        recv(timeout) -> _ => panic!("impatient"),
+        recv(timeout) -> _ => panic!("no grace"),
     }
 }
 
@@ -276,8 +276,8 @@ mod wall_clock {
         at(if today > now { today } else { today + DAY })
     }
 
-    /// What a scheduler does until virtual time is over: the times of day at which it ran, and those
-    /// at which it heard that the clock was set.
+    /// What a scheduler does in that time: the times of day at which it ran, and those at which it
+    /// heard that the clock was set.
     fn schedule(reactor: &Reactor, d: Duration) -> Vec<(SystemTime, Result<SystemTime, ClockSet>)> {
         let (alarm, end) = (reactor.wall_timer().unwrap(), reactor.after(d));
         let mut log = Vec::new();
@@ -291,7 +291,7 @@ mod wall_clock {
     }
 
     #[test]
-    fn a_scheduler_runs_at_half_past_two_whatever_the_clock_does() {
+    fn a_daily_job_follows_the_wall_clock() {
         let sim = Sim::new();
         let reactor = on(&sim);
         assert_eq!((sim.wall_clock(), reactor.wall_now()), (UNIX_EPOCH, UNIX_EPOCH));
@@ -396,7 +396,7 @@ mod wall_clock {
     #[test]
     fn another_thread_sets_the_clock_of_a_sleeping_loop() {
         let _dog = dog();
-        let sim = Sim::new().patience(Duration::MAX);
+        let sim = Sim::new().grace(Duration::MAX);
         let reactor = on(&sim);
         let alarm = reactor.wall_timer().unwrap();
         for round in 1..20 {
@@ -436,12 +436,21 @@ mod wall_clock {
     }
 
     #[test]
-    fn kernel_timers_of_a_world_are_on_its_clock() {
+    fn a_world_has_one_wall_clock() {
         let mut world = SimWorld::new(4);
-        let alarms = world.spawn("scheduler", |reactor| schedule(&reactor, secs(2 * DAY)));
+        let alarms = ["left", "right"]
+            .map(|name| world.spawn(name, |reactor| schedule(&reactor, secs(2 * DAY))));
+        let operator = world.handle();
+        world.spawn("operator", move |reactor| {
+            reactor.sleep_blocking(secs(DAY)).unwrap();
+            operator.set_wall_clock(at(300 * DAY));
+        });
         world.run().unwrap();
         let run = |day: u64| (at(day * DAY + 9_000), Ok(at(day * DAY + 9_000)));
-        assert_eq!(alarms.take().unwrap(), [run(0), run(1)]);
+        for alarms in alarms {
+            let log = alarms.take().unwrap();
+            assert_eq!(log, [run(0), (at(300 * DAY), Err(ClockSet)), run(300)]);
+        }
     }
 }
 
@@ -452,7 +461,7 @@ mod wall_clock {
 fn a_clone_keeps_no_fd_of_a_dropped_reactor() {
     alone!();
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let sim = Sim::new().patience(ms(1));
+    let sim = Sim::new().grace(ms(1));
     let before = open();
     let reactor = on(&sim);
     let remote = reactor.remote();

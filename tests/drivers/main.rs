@@ -94,7 +94,7 @@ macro_rules! in_any_time {
             what_is_posted_runs_and_a_wake_ends_one_wait
             a_blocking_sleep_lasts
             a_dynamic_select_finds_what_is_ready
-            a_fresh_reading_is_on_the_clock_of_the_timers
+            a_fresh_reading_is_on_the_timers_clock
         }
     };
 }
@@ -470,7 +470,7 @@ fn a_dynamic_select_finds_what_is_ready(new: New) {
 
 // ---- In real time: other threads.
 
-fn a_fresh_reading_is_on_the_clock_of_the_timers(new: New) {
+fn a_fresh_reading_is_on_the_timers_clock(new: New) {
     let reactor = new();
     let first = reactor.fresh_now();
     let mut turn = reactor.now();

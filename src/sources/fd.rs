@@ -117,7 +117,8 @@ use crate::sys::{Interest, Mode, Readiness};
 /// `set_interest(Interest::NONE)` pushes back: the kernel's buffers fill, and then the peer's
 /// writes block. Nothing is lost, and memory stays bounded. Ask for `READABLE` again when there is
 /// room: what waits is reported then. In `Edge` mode neither costs a syscall after the first time.
-/// The same stops a listener from accepting.
+/// The same stops a listener from accepting. (A loop that has only `select!` may leave the interest
+/// as it is and write `recv(ours, if held.is_none())`.)
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, channel, select, sys::Interest};
@@ -310,6 +311,7 @@ impl<T: AsFd> Fd<T> {
 
     #[cold]
     fn would_block(&self, interest: Interest) {
+        self.slot.note_open(interest);
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
             _ if interest == self.reported.get() && interest.is_single() => {

@@ -497,8 +497,7 @@ fn a_reader_that_stops_pushes_back_and_loses_nothing() {
     }
     assert!(sent.len() > 8_000, "{} bytes", sent.len());
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
-    // A report each time that reading goes on, and one each time that it stops, because the peer
-    // has said its end: nothing is told while nothing changes.
-    assert!(reports <= 2 * reads + 4, "{reports} reports of {reads} reads");
+    // A report each time that reading goes on, and one or two of the end.
+    assert!(reports <= reads + 4, "{reports} reports of {reads} reads");
     assert_eq!(reactor.stats().spinning, 0);
 }

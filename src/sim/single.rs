@@ -41,7 +41,8 @@ use crate::sys::{Interest, Mode, Time};
 /// Fds are real, and so are [signals](crate::Signals) and [children](crate::ChildProcess). Before
 /// each jump the driver polls the fds that are registered, by a syscall that does not wait. A ready
 /// fd is delivered, and the clock stays. So a server and its clients on socket pairs, in one
-/// thread, run in virtual time and the same way every time.
+/// thread, run in virtual time, and with a [seed](crate::Handle::seed) the same way every time.
+/// ([`Signals::manual`](crate::Signals::manual) raises signals by hand.)
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
@@ -71,8 +72,8 @@ use crate::sys::{Interest, Mode, Time};
 /// ```
 ///
 /// Virtual time does not wait for other threads and processes, nor for a network: the clock jumps
-/// before they have run. [`grace`](Self::grace) gives them real time. So a child that is
-/// waited for beside a timeout has not ended when the timeout comes, unless there is grace.
+/// before they have run. [`grace`](Self::grace) gives them real time. Without it a child that is
+/// waited for beside a timeout has not ended when the timeout comes.
 ///
 /// [Kernel timers](crate::OsTimer) are on the virtual clock, too, and the wall clock is one that
 /// [`set_wall_clock`](Self::set_wall_clock) sets.
@@ -204,8 +205,8 @@ impl Sim {
     /// clock. Default: zero.
     ///
     /// For a test with other threads, with children, or with TCP, whose bytes may be on their way
-    /// for a moment. What they do in time then comes before the next deadline; the test depends on
-    /// the machine, and is as slow as the sum of all sleeps in which nothing came. A sleep with no
+    /// for a moment. What they do in time then comes before the next deadline. Such a test depends
+    /// on the machine, and each sleep in which nothing comes lasts that long. A sleep with no
     /// deadline waits as long before it fails with [`io::ErrorKind::Deadlock`]. `Duration::MAX`
     /// waits for ever.
     ///

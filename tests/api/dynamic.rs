@@ -240,7 +240,7 @@ fn a_send_case_that_a_later_wait_has_given_up_panics_with_the_reason() {
 #[test]
 fn a_burst_of_ready_cases_is_taken_in_linear_time() {
     let (_, reactor) = simulated();
-    let mut each = |n: usize| {
+    let each = |n: usize| {
         let ends: Vec<_> = (0..n).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
         let mut select = Select::new(&reactor);
         ends.iter().for_each(|(_, inbox)| assert!(select.recv(inbox) < n));

@@ -7,6 +7,7 @@
 
 mod macros;
 mod set;
+mod wrong;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +16,7 @@ use std::time::Duration;
 pub use self::set::{Select, Selected};
 
 use crate::channel::Chosen;
-use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};
+use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Patience};
 use crate::sources::{Internals, Outgoing, Sending, Source};
 use crate::sys::Time;
 use crate::wake::Request;
@@ -24,7 +25,7 @@ use crate::wake::Request;
 #[doc(hidden)]
 pub mod private {
     pub use super::{
-        AnyCases, Cases, Impossible, Pick, fail, now, only_if, recv, send, until, wait,
+        AnyCases, Cases, Impossible, Pick, fail, handle, now, only_if, recv, send, until, wait,
     };
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
@@ -38,6 +39,12 @@ pub enum Pick<A, B> {
     This(A),
     /// The pick among the cases behind.
     Rest(B),
+}
+
+/// The reactor of a `select!`.
+#[inline(always)]
+pub fn handle(reactor: &(impl AsHandle + ?Sized)) -> &Handle {
+    reactor.as_ref()
 }
 
 /// A receive case. Its type is opaque: so the compiler's complaint about a value that is no source
@@ -188,12 +195,8 @@ impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
 
 /// Waits for one of the cases as long as it takes.
 #[inline(always)]
-pub fn wait<C: Cases>(
-    handle: &(impl AsRef<Handle> + ?Sized),
-    cases: &C,
-    biased: bool,
-) -> io::Result<C::Item> {
-    match run(handle.as_ref(), cases, biased, Patience::Endless) {
+pub fn wait<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<C::Item> {
+    match run(handle, cases, biased, Patience::Endless) {
         Ok(Some(item)) => Ok(item),
         Ok(None) => unreachable!("an endless wait does not time out"),
         Err(error) => Err(error),
@@ -202,23 +205,18 @@ pub fn wait<C: Cases>(
 
 /// Takes from one of the cases if one is ready.
 #[inline]
-pub fn now<C: Cases>(
-    handle: &(impl AsRef<Handle> + ?Sized),
-    cases: &C,
-    biased: bool,
-) -> io::Result<Option<C::Item>> {
-    run(handle.as_ref(), cases, biased, Patience::None)
+pub fn now<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+    run(handle, cases, biased, Patience::None)
 }
 
 /// Waits for one of the cases for at most `timeout`.
 #[inline]
 pub fn until<C: Cases>(
-    handle: &(impl AsRef<Handle> + ?Sized),
+    handle: &Handle,
     cases: &C,
     biased: bool,
     timeout: Duration,
 ) -> io::Result<Option<C::Item>> {
-    let handle = handle.as_ref();
     run(handle, cases, biased, Patience::of(handle, timeout))
 }
 

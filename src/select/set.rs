@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::channel::{Permit, SendError};
-use crate::reactor::{BeforeSleep, Blocked, Core, Handle, Patience};
+use crate::reactor::{AsHandle, BeforeSleep, Blocked, Core, Handle, Patience};
 use crate::sources::{Outbox, Sending, Source};
 use crate::wake::Request;
 
@@ -183,7 +183,7 @@ impl Erased<'_> {
 
 impl<'a> Select<'a> {
     /// An empty set: uniform among what is ready.
-    pub fn new(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+    pub fn new(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         Select {
             handle: reactor.as_ref().clone(),
             cases: Vec::new(),
@@ -198,7 +198,7 @@ impl<'a> Select<'a> {
     }
 
     /// An empty set in which the ready case with the lowest index is chosen.
-    pub fn biased(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+    pub fn biased(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         Select { biased: true, ..Select::new(reactor) }
     }
 

@@ -242,17 +242,18 @@ fn asked(interest: Interest) -> Readiness {
 
 /// Fails for a file that stops the loop when there is nothing to read.
 fn check_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    if is_nonblocking(fd)? || never_blocks(fd) { Ok(()) } else { Err(blocking()) }
+    if is_nonblocking(fd)? || never_blocks(fd) { Ok(()) } else { Err(blocking(fd)) }
 }
 
 #[cold]
-fn blocking() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "the file is blocking, so that a read with nothing to read would stop the whole loop: \
-         call set_nonblocking(true) first, or register it with fd_nonblocking(), which does so, \
-         or with fd_with_mode() and Mode::Level",
-    )
+fn blocking(fd: BorrowedFd<'_>) -> io::Error {
+    let text = format!(
+        "the file is blocking (fd {}), so that a read with nothing to read would stop the whole \
+         loop: call set_nonblocking(true) first, or register it with fd_nonblocking(), which does \
+         so, or with fd_with_mode() and Mode::Level",
+        fd.as_raw_fd()
+    );
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// The reason why the file is there.

@@ -99,7 +99,8 @@ use crate::reactor::Handle;
             `reactor.every(d)?`, or the case `default(d)`",
     note = "a `Context`: `reactor.done(&context)`; a `Result`: unwrap it, or add `?`",
     note = "a sender: register it, and use it in a case `send(outbox, value)`",
-    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it",
+    note = "a future: poll it elsewhere, and send its output through a channel"
 )]
 pub trait Source {
     /// The value that the pattern of a case is matched with.

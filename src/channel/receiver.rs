@@ -19,6 +19,7 @@ pub(super) enum Receiving<T> {
 }
 
 /// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
+/// The [module](crate::channel#many-receivers) says how several loops share their jobs.
 ///
 /// To wait for it together with timers and other channels register it:
 /// [`Handle::register`](crate::Handle::register).

@@ -5,10 +5,14 @@
 //! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
 //! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
+mod case;
 mod macros;
+mod many;
+mod one;
 mod set;
 mod wrong;
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -158,7 +162,7 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
     fn after_sleep(&self) -> u32 {
         // The rest is withdrawn also when this one panics.
-        let rest = Published(&self.1);
+        let rest = Published::new(&self.1, true);
         self.0.after_sleep();
         u32::from(self.0.internals().is_chosen()) | rest.withdraw() << 1
     }
@@ -173,23 +177,36 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
 }
 
-/// Cases that have published their requests: withdrawn in any case.
-struct Published<'a, C: AnyCases + ?Sized>(&'a C);
+/// Cases that may have published their requests: these are withdrawn in any case.
+struct Published<'a, C: AnyCases + ?Sized> {
+    cases: &'a C,
+    /// They have. Else what is published is that of an outer select, whose driver has called us.
+    begun: Cell<bool>,
+}
 
-impl<C: AnyCases + ?Sized> Published<'_, C> {
+impl<'a, C: AnyCases + ?Sized> Published<'a, C> {
+    fn new(cases: &'a C, begun: bool) -> Published<'a, C> {
+        Published { cases, begun: Cell::new(begun) }
+    }
+
+    fn publish(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.begun.set(true);
+        self.cases.before_sleep(blocking)
+    }
+
     /// A bit for each case that was chosen.
     fn withdraw(self) -> u32 {
-        let cases = self.0;
-        std::mem::forget(self);
-        cases.after_sleep()
+        if self.begun.take() { self.cases.after_sleep() } else { 0 }
     }
 }
 
 impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
     #[cold]
     fn drop(&mut self) {
-        // A panic is on its way already: a second one would abort the process.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.after_sleep()));
+        if self.begun.get() {
+            // A panic is on its way already: a second one would abort the process.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.cases.after_sleep()));
+        }
     }
 }
 
@@ -218,66 +235,6 @@ pub fn until<C: Cases>(
     timeout: Duration,
 ) -> io::Result<Option<C::Item>> {
     run(handle, cases, biased, Patience::of(handle, timeout))
-}
-
-impl Handle {
-    /// Waits for one source as long as it takes: a `select!` of one case. Go's `<-timer.C`.
-    ///
-    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and
-    /// when its driver fails.
-    ///
-    /// ```
-    /// use pollmux::Reactor;
-    /// use std::time::Duration;
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let timer = reactor.after(Duration::from_millis(2));
-    /// let due = reactor.recv(&timer)?;
-    /// assert!(reactor.now() >= due);
-    /// assert!(reactor.recv_timeout(&timer, Duration::from_millis(2))?.is_none());
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn recv<S: Source>(&self, source: &S) -> io::Result<S::Item> {
-        self.check_source(source)?;
-        wait(self, &(source, ()), true).map(only)
-    }
-
-    /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
-    pub fn recv_timeout<S: Source>(
-        &self,
-        source: &S,
-        timeout: Duration,
-    ) -> io::Result<Option<S::Item>> {
-        self.check_source(source)?;
-        Ok(until(self, &(source, ()), true, timeout)?.map(only))
-    }
-
-    /// Receives if the source is ready now. This is a turn: it finds a timer that has become due,
-    /// which the source's own [`try_take`](Source::try_take) does not.
-    pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
-        self.check_source(source)?;
-        Ok(now(self, &(source, ()), true)?.map(only))
-    }
-
-    /// Fails here, and not in the `select!` that the call stands for, which the caller has not
-    /// written.
-    #[inline]
-    fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
-        if source.belongs_to(self) || self.is_closed() {
-            return Ok(());
-        }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the source is one of another reactor: receive through the handle of that one",
-        ))
-    }
-}
-
-fn only<T>(picked: Pick<T, Impossible>) -> T {
-    match picked {
-        Pick::This(item) => item,
-        Pick::Rest(impossible) => match impossible {},
-    }
 }
 
 /// Panics: the driver of a `select!` without an `error` case has failed.
@@ -445,8 +402,8 @@ impl<'a> Search<'a> {
     /// Sleeps. Returns a bit for each case that was chosen meanwhile.
     fn sleep(&mut self, until: Option<Time>) -> u32 {
         let (core, cases) = (&self.handle.core, self.cases);
-        let published = Published(cases);
-        let publish = |blocking: &mut BeforeSleep<'_>| cases.before_sleep(blocking);
+        let published = Published::new(cases, false);
+        let publish = |blocking: &mut BeforeSleep<'_>| published.publish(blocking);
         self.slept = Some(core.block(until, publish, || cases.ready() != 0));
         // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();

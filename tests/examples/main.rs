@@ -22,3 +22,4 @@ mod from_go;
 mod heartbeat;
 mod layers;
 mod raft_sim;
+mod raft_tcp;

@@ -144,6 +144,7 @@ impl Select<'_> {
     }
 
     /// Finds the cases whose sources have entered the reactor's lists since the last look.
+    #[inline]
     fn look_for_news(&self, found: &mut Found) {
         let core = &self.handle.core;
         let entered = core.entered();
@@ -215,26 +216,26 @@ impl Select<'_> {
     /// Draws one of the cases that are ready.
     fn draw(&self) -> Option<usize> {
         let found = &mut *self.found.borrow_mut();
-        let mut answered = std::mem::take(&mut found.answered);
-        answered.clear();
-        answered.extend(self.asked().filter(|(_, source)| source.is_ready()).map(|(i, _)| i));
+        found.answered.clear();
+        if !self.asked.is_empty() {
+            let ready = self.asked().filter(|(_, source)| source.is_ready());
+            found.answered.extend(ready.map(|(index, _)| index));
+        }
         self.look_for_news(found);
-        let chosen = loop {
-            let all = found.cases.len() + answered.len();
-            if all == 0 {
-                break None;
-            }
-            let at = self.handle.core.random_below(all as u32) as usize;
+        loop {
+            let at = match found.cases.len() + found.answered.len() {
+                0 => return None,
+                1 => 0,
+                all => self.handle.core.random_below(all as u32) as usize,
+            };
             let Some(&index) = found.cases.get(at) else {
-                break Some(answered[at - found.cases.len()]);
+                return Some(found.answered[at - found.cases.len()]);
             };
             if self.is_ready(index) {
-                break Some(index);
+                return Some(index);
             }
             found.take_out(&self.cases, at);
-        };
-        found.answered = answered;
-        chosen
+        }
     }
 
     /// Looks at each case that may be ready.

@@ -20,7 +20,7 @@ use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
 use crate::sources::{Internals, Outbox, Source};
 
 /// The most cases that are asked one by one.
-const FEW: usize = 32;
+const FEW: usize = 12;
 
 /// A reusable set of receive and send cases, of any size, which may change between two waits.
 ///
@@ -280,14 +280,15 @@ impl<'a> Select<'a> {
     }
 
     /// Makes sure that the case can be completed. A permit or an item stays with the case.
+    #[inline]
     pub(super) fn reserve(&self, index: usize) -> bool {
         let choice = self.choices.get() + 1;
         self.choices.set(choice);
         let Some(case) = &self.cases[index] else { return false };
-        // Sources that are listed keep nothing for a choice.
-        if case.token.is_none() {
-            *self.chosen.borrow_mut() = Some(case.source.clone());
+        if case.token.is_some() {
+            return true; // a source that is listed keeps nothing for a choice
         }
+        *self.chosen.borrow_mut() = Some(case.source.clone());
         case.source.hold(choice)
     }
 

@@ -22,7 +22,7 @@ use super::usage::FEW;
 use crate::wake::{Look, Probe, Request};
 
 /// The most channels that are looked at one by one.
-const NEAR: usize = 32;
+const NEAR: usize = 8;
 
 /// A channel that is near.
 struct Near {
@@ -86,6 +86,8 @@ impl Channels {
     }
 
     /// Makes a channel near that is in none of the lists. Returns false if it cannot be.
+    #[cold]
+    #[inline(never)]
     fn bring_near<O: Owner>(&mut self, table: &Table<O>, slot: u32) -> bool {
         let chunk = table.slots.chunk(slot);
         let probe = chunk.probe(slot).filter(|probe| !self.apart && probe.may_be_near());
@@ -114,13 +116,16 @@ impl Channels {
     }
 
     /// Looks at the channels that are near, and makes those ready that have something.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_near<O: Owner>(&self, table: &mut Table<O>) {
         for near in &self.near {
-            if table.slots.node(near.slot).state.get() != State::Ready
-                && near.probe.look() == Look::Ready
-            {
-                table.raise(near.slot);
+            let node = table.slots.node(near.slot);
+            if node.state.get() != State::Ready && near.probe.look() == Look::Ready {
+                if node.state.get() == State::Idle {
+                    table.ready.push(&table.slots, near.slot);
+                } else {
+                    table.raise(near.slot);
+                }
             }
         }
     }
@@ -150,17 +155,10 @@ impl Channels {
         self.near = Vec::new();
     }
 
-    /// A channel was drained. One that is in none of the lists is brought near, asked for its mark,
-    /// or left unasked. It becomes ready if it has something after all.
+    /// A channel that is not near was drained, and is in none of the lists: it is brought near,
+    /// asked for its mark, or left unasked. It becomes ready if it has something after all.
     #[inline]
     pub(crate) fn settle<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, marking: bool) {
-        if !table.slots.node(slot).is(Flag::Near) {
-            self.settle_far(table, slot, marking);
-        }
-    }
-
-    #[inline(never)]
-    fn settle_far<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, marking: bool) {
         if self.registered <= NEAR / 2 && self.bring_near(table, slot) {
             return;
         }

@@ -103,6 +103,7 @@ impl Ready {
     }
 
     /// Makes a record `Ready`, or what the list's records are, and puts it last.
+    #[inline]
     pub(crate) fn push<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
         let node = slots.node(slot);
@@ -119,6 +120,7 @@ impl Ready {
     }
 
     /// Takes a record out and makes it `Idle`.
+    #[inline]
     pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert_eq!(slots.node(slot).state.get(), self.state);
         slots.node(slot).state.set(State::Idle);

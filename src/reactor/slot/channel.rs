@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Slot;
 use crate::driver::Clock;
-use crate::reactor::parts::slots::State;
+use crate::reactor::parts::slots::{Flag, State};
 use crate::wake::Probe;
 
 impl Slot {
@@ -57,6 +57,8 @@ impl Slot {
         }
         let table = &mut *core.table.borrow_mut();
         table.ready.remove(&table.slots, self.slot);
-        core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
+        if !self.node().is(Flag::Near) {
+            core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
+        }
     }
 }

@@ -36,6 +36,7 @@ pub(super) enum Alone {}
     note = "give each thread a channel of its own, or bring the channel of another crate and a \
             `Notifier` as its bell: the docs of `pollmux::channel` have an example"
 )]
+#[allow(dead_code)] // Rust 1.85 sees no use in the condition below
 pub trait ForManyThreads<'a> {}
 
 // The compiler names it as the alternative.

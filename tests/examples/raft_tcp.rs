@@ -58,7 +58,7 @@ struct Cluster {
     nodes: Vec<Child>,
     lines: Receiver<Line>,
     /// By term.
-    leaders: BTreeMap<u64, usize>,
+    leaders: BTreeMap<u64, Line>,
 }
 
 impl Cluster {
@@ -112,8 +112,8 @@ impl Cluster {
             let left = end.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left).expect("the line comes in time");
             if matches!(line.what, What::Leads { .. }) {
-                let before = self.leaders.insert(line.term, line.node);
-                assert_eq!(before, None, "two leaders: {line:?}");
+                let before = self.leaders.insert(line.term, line.clone());
+                assert!(before.is_none(), "two leaders: {before:?} and {line:?}");
             }
             if is_wanted(&line) {
                 return line;
@@ -121,9 +121,15 @@ impl Cluster {
         }
     }
 
-    /// The next leader after `before`.
+    /// The last leader, in a term after `before`.
+    #[track_caller]
     fn leader_after(&mut self, before: u64) -> Line {
-        self.wait(|line| matches!(line.what, What::Leads { .. }) && line.term > before)
+        loop {
+            match self.leaders.last_key_value() {
+                Some((term, line)) if *term > before => return line.clone(),
+                _ => drop(self.wait(|line| matches!(line.what, What::Leads { .. }))),
+            }
+        }
     }
 
     fn signal(&self, node: usize, signal: Signal) {
@@ -169,10 +175,12 @@ fn others_elect_when_a_leader_stops_or_dies() {
         }
         leader = line; // it was elected again, before it had heard of the other
     }
-    let (&term, &leader) = cluster.leaders.last_key_value().unwrap();
-    cluster.signal(leader, Signal::SIGKILL);
-    // One that was elected before the kill needs no other.
-    assert_ne!(cluster.leader_after(term).node, leader);
+    let killed = cluster.leader_after(0);
+    cluster.signal(killed.node, Signal::SIGKILL);
+    let mut next = cluster.leader_after(killed.term);
+    while next.node == killed.node {
+        next = cluster.leader_after(next.term); // elected before the kill
+    }
 }
 
 #[test]
@@ -211,5 +219,5 @@ fn a_frame_in_pieces_is_heard_and_garbage_is_not() {
     for term in [1 << 40, 1 << 41] {
         assert_eq!(cluster.wait(|line| line.what == What::Follows).term, term);
     }
-    assert_eq!(cluster.leaders, BTreeMap::new(), "one of three leads nobody");
+    assert!(cluster.leaders.is_empty(), "one of three leads nobody");
 }

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::ops::Deref;
 use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use super::many::{Found, Published};
 use super::{AnyCases, Cases};
 use crate::channel::{Permit, SendError};
 use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
-use crate::sources::{Internals, Outbox, Source};
+use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one.
 const FEW: usize = 12;
@@ -141,7 +140,7 @@ impl<'a> Select<'a> {
     }
 
     /// Adds a case that sends through `outbox`, which is a reference or an `Rc`; gives its index.
-    pub fn send<T: 'a>(&mut self, outbox: impl Deref<Target = Outbox<T>> + 'a) -> usize {
+    pub fn send<T: 'a>(&mut self, outbox: impl OutboxPointer<T> + 'a) -> usize {
         let case = SendCase::new(outbox);
         let belongs = case.internals().belongs_to(&self.handle);
         self.add(Rc::new(case), None, belongs, false)

@@ -33,7 +33,7 @@ pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub(crate) use self::outbox::Offer;
-pub use self::outbox::{Outbox, Outgoing, Sending};
+pub use self::outbox::{Outbox, OutboxPointer, Outgoing, Sending};
 pub use self::register::{IntoSource, RegisterError};
 pub use self::signals::{Signal, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};

@@ -73,6 +73,15 @@ pub use crate::wake::Wake;
 ///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
 ///   A `drop` that changes a kernel object which the parent has too must not do so in another
 ///   process.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a driver that a reactor can wait through",
+    label = "not a driver",
+    note = "the system's own poller: `Reactor::new()?` needs no driver",
+    note = "the poller of another crate: `MioDriver::new(poll, token)?` with the feature `mio`, \
+            `PollingDriver::new(poller, key)?` with the feature `polling`",
+    note = "virtual time: `Sim::new()`; a driver of your own: implement `pollmux::driver::Driver`",
+    note = "a `Result`: unwrap it, or add `?`"
+)]
 pub trait Driver {
     /// Waits as `how` says: with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     /// [`Wait::Poll`] comes without a deadline.

@@ -32,6 +32,7 @@ mod fork;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
+mod one_thread;
 mod parts;
 mod remote;
 mod slot;
@@ -258,6 +259,23 @@ impl AsRef<Handle> for Reactor {
         &self.handle
     }
 }
+
+/// Everything that is `AsRef<Handle>`: a [`Reactor`], a [`Handle`], a [`CallbackContext`], a
+/// reference to one of them, or a type of a user's own.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a reactor",
+    label = "neither a `Reactor` nor a `Handle`",
+    note = "a select! begins with the reactor, and a semicolon: \
+            `select! {{ reactor; recv(source) -> item => .. }}`",
+    note = "a `Result`: unwrap it, or add `?`; an `Rc` or a `Box`: `*reactor`; a `RefCell`: \
+            `*reactor.borrow()`",
+    note = "a type with a reactor in it: name the field, or implement `AsRef<Handle>` for the type"
+)]
+pub trait AsHandle: AsRef<Handle> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: AsRef<Handle> + ?Sized> AsHandle for T {}
 
 impl Handle {
     /// The time, read at most once a turn: two calls in one arm give the same. On the driver's

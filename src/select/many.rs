@@ -155,9 +155,8 @@ impl Select<'_> {
         found.seen = entered;
         if news.iter().any(|&news| news > self.len() as u64) {
             for (index, case) in self.cases.iter().enumerate() {
-                if let Some(case) = case
-                    && case.token.is_some_and(|token| core.is_listed(token))
-                {
+                let is_listed = |case: &&Case<'_>| case.token.is_some_and(|it| core.is_listed(it));
+                if let Some(case) = case.as_ref().filter(is_listed) {
                     found.add(index, case);
                 }
             }

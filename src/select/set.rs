@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::ops::Deref;
 use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,8 +15,8 @@ use super::case::{Case, Receiving, SendCase, Taken};
 use super::many::{Found, Published};
 use super::{AnyCases, Cases};
 use crate::channel::{Permit, SendError};
-use crate::reactor::{BeforeSleep, Handle, Patience};
-use crate::sources::{Internals, Outbox, Source};
+use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
+use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one.
 const FEW: usize = 12;
@@ -106,7 +105,7 @@ pub struct Select<'a> {
 
 impl<'a> Select<'a> {
     /// An empty set: uniform among what is ready.
-    pub fn new(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+    pub fn new(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         Select {
             handle: reactor.as_ref().clone(),
             cases: Vec::new(),
@@ -123,7 +122,7 @@ impl<'a> Select<'a> {
     }
 
     /// An empty set in which the ready case with the lowest index is chosen: O(ready).
-    pub fn biased(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+    pub fn biased(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         let mut select = Select::new(reactor);
         select.biased = true;
         select
@@ -141,7 +140,7 @@ impl<'a> Select<'a> {
     }
 
     /// Adds a case that sends through `outbox`, which is a reference or an `Rc`; gives its index.
-    pub fn send<T: 'a>(&mut self, outbox: impl Deref<Target = Outbox<T>> + 'a) -> usize {
+    pub fn send<T: 'a>(&mut self, outbox: impl OutboxPointer<T> + 'a) -> usize {
         let case = SendCase::new(outbox);
         let belongs = case.internals().belongs_to(&self.handle);
         self.add(Rc::new(case), None, belongs, false)

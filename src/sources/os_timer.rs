@@ -24,6 +24,12 @@ use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
 
 /// A clock that an [`OsTimer`] can be on: [`MonotonicClock`], [`BootClock`] or [`WallClock`].
+#[diagnostic::on_unimplemented(
+    message = "an `OsTimer` cannot be on the clock `{Self}`",
+    label = "no clock of the system",
+    note = "the clocks are `MonotonicClock` (`reactor.os_timer()?`), `BootClock` \
+            (`reactor.boot_timer()?`) and `WallClock` (`reactor.wall_timer()?`)"
+)]
 pub trait OsClock: sealed::Clock {}
 
 mod sealed {

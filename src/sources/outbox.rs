@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::ops::Deref;
 
 use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{Chosen, Sender, TrySendError, Waiting};
@@ -122,6 +123,20 @@ forward! {
     [S: ?Sized] &'s std::rc::Rc<S>, |it| (**it).outbox();
     [S] &'s Option<S>, |it| it.as_ref()?.outbox();
 }
+
+/// A pointer to an outbox, for the send cases of a [`Select`](crate::Select): a reference, a box, an
+/// `Rc`.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` points to no outbox: a send case cannot send through it",
+    label = "not a reference to an outbox, and no `Rc` of one",
+    note = "an outbox: `select.send(&outbox)`",
+    note = "the sender of a channel: register it first: `let outbox = reactor.register(tx)?`"
+)]
+pub trait OutboxPointer<T>: Deref<Target = Outbox<T>> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, P: Deref<Target = Outbox<T>>> OutboxPointer<T> for P {}
 
 /// The source of a send case: ready when there is room. The item is the [chosen](Chosen) permit to
 /// send.

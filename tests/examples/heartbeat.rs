@@ -19,7 +19,7 @@ const LATE_MS: u64 = 250;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program of an example, beside the folder that this test's program is in.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let this = std::env::current_exe().expect("the test's own path");

@@ -14,6 +14,9 @@ mod sections;
 #[allow(dead_code)]
 #[path = "../../examples/echo/server.rs"]
 mod server;
+#[allow(dead_code)]
+#[path = "../../examples/per_core.rs"]
+mod server_per_core;
 
 mod compile_errors;
 mod documents;
@@ -21,4 +24,6 @@ mod echo;
 mod from_go;
 mod heartbeat;
 mod layers;
+mod per_core;
 mod raft_sim;
+mod raft_tcp;

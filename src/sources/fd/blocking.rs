@@ -1,7 +1,7 @@
 //! The flag of a file that decides if its reads and writes block.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::Fd;
 use crate::sys::Mode;
@@ -44,7 +44,7 @@ impl<T: AsFd> Fd<T> {
         let fd = self.as_fd();
         let waits_for_edges = self.mode == Mode::Edge && !self.slot.is_inert();
         if !nonblocking && waits_for_edges && !never_blocks(fd) {
-            return Err(blocking("would be", "take the file back with into_inner() first"));
+            return Err(blocking(fd, "would be", "take the file back with into_inner() first"));
         }
         set_nonblocking(fd, nonblocking)
     }
@@ -57,14 +57,15 @@ pub(super) fn check_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
     let remedy = "call set_nonblocking(true) first, or register it with fd_nonblocking(), which \
                   does so,";
-    Err(blocking("is", remedy))
+    Err(blocking(fd, "is", remedy))
 }
 
 #[cold]
-fn blocking(is: &str, remedy: &str) -> io::Error {
+fn blocking(fd: BorrowedFd<'_>, is: &str, remedy: &str) -> io::Error {
     let text = format!(
-        "the file {is} blocking, so that a read with nothing to read would stop the whole loop: \
-         {remedy} or register it with fd_with_mode() and Mode::Level"
+        "the file {is} blocking (fd {}), so that a read with nothing to read would stop the whole \
+         loop: {remedy} or register it with fd_with_mode() and Mode::Level",
+        fd.as_raw_fd()
     );
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }

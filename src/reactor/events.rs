@@ -1,6 +1,7 @@
 //! The buffer of a wait, and what it is filled with.
 
 use super::core::{Core, Handle};
+use super::parts::sites::{KindNumber, SourceKind};
 use super::parts::slots::{Chunk, State};
 use crate::sys::Readiness;
 
@@ -16,6 +17,7 @@ pub struct Events {
 pub struct Event {
     key: u64,
     readiness: Readiness,
+    kind: KindNumber,
 }
 
 impl Event {
@@ -24,6 +26,12 @@ impl Event {
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The kind of the source.
+    #[inline]
+    pub fn kind(&self) -> SourceKind {
+        self.kind.kind()
     }
 
     /// The readiness of an [`Fd`](crate::Fd), as [`Fd::readiness`](crate::Fd::readiness) gives it
@@ -133,11 +141,12 @@ impl Iterator for Iter<'_> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
             let (chunk, slot) = table.slots.find(token)?;
-            if chunk.node(slot).state.get() != State::Ready && !is_told(chunk, slot) {
+            let node = chunk.node(slot);
+            if node.state.get() != State::Ready && !is_told(chunk, slot) {
                 return None;
             }
             let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
-            Some(Event { key: chunk.key(slot), readiness })
+            Some(Event { key: chunk.key(slot), readiness, kind: node.site.get().kind_number() })
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The buffer of a wait, and what it is filled with.
 
 use super::core::{Core, Handle};
+use super::key::Key;
 use super::parts::sites::{KindNumber, SourceKind};
 use super::parts::slots::{Chunk, State};
 use crate::sys::Readiness;
@@ -26,6 +27,13 @@ impl Event {
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The kind and the index that the [`key`](Self::key) is made of: see [`Key`]. The kind is 2^31
+    /// or more if the source was given no key.
+    #[inline]
+    pub fn split_key(&self) -> (u32, u32) {
+        Key::from(self.key).into()
     }
 
     /// The kind of the source.

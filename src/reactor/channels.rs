@@ -1,6 +1,7 @@
 //! The marks of senders, collected by a turn.
 
 use super::core::Core;
+use super::parts::channels::Channels;
 use super::parts::slots::NONE;
 use crate::wake::Request;
 
@@ -18,8 +19,10 @@ impl Core {
 
     fn collect_marks(&self, marking: bool) {
         let channels = &mut *self.channels.borrow_mut();
-        if marking && !(channels.unasked.is_empty() && channels.unsure.is_empty()) {
+        let Channels { unasked, unsure, once, .. } = &*channels;
+        if marking && !(unasked.is_empty() && unsure.is_empty() && once.is_empty()) {
             let table = &mut *self.table.borrow_mut();
+            channels.take_out_told(table);
             channels.look_again(table);
             channels.ask_all(table);
         }

@@ -19,6 +19,7 @@ mod poller;
 mod promises;
 mod regressions;
 mod remote;
+mod room;
 mod scale;
 mod select;
 mod slack;

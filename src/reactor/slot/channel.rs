@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Slot;
 use crate::driver::Clock;
-use crate::reactor::parts::slots::State;
+use crate::reactor::parts::channels::Channels;
+use crate::reactor::parts::slots::{Flag, State};
 use crate::wake::Probe;
 
 impl Slot {
@@ -18,8 +19,33 @@ impl Slot {
             probe.follow(Box::new(move || clock.now()));
         }
         self.chunk.set_probe(self.slot, probe);
+        self.ask_channel(channels);
+    }
+
+    /// [`register_channel`](Self::register_channel) of one that tells once that it is ready.
+    pub(crate) fn register_to_be_told(&self, probe: Arc<dyn Probe>) {
+        self.node().set(Flag::Once, true);
+        self.register_channel(probe);
+    }
+
+    /// Asks the channel, which tells once, for news after a report.
+    pub(crate) fn ask_again(&self) {
+        let core = self.core();
+        if core.closed.get() {
+            return;
+        }
+        let channels = &mut *core.channels.borrow_mut();
+        if self.is_ready() {
+            core.table.borrow_mut().unready(self.slot);
+            channels.once.retain(|&token| token != self.token());
+        }
+        self.ask_channel(channels);
+    }
+
+    fn ask_channel(&self, channels: &mut Channels) {
+        let core = self.core();
         channels.ask(&mut core.table.borrow_mut(), self.slot);
-        if self.is_ready() && core.outer.embedded.get() {
+        if core.outer.embedded.get() && (self.is_ready() || !channels.unsure.is_empty()) {
             core.request_turn();
         }
     }

@@ -19,7 +19,7 @@ const LATE_MS: u64 = 250;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program of an example, beside the folder that this test's program is in.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let this = std::env::current_exe().expect("the test's own path");
@@ -65,11 +65,11 @@ fn last_change(path: &Path) -> Option<SystemTime> {
     }
 }
 
-fn run(name: &str, args: &[&str]) -> Output {
+pub fn run(name: &str, args: &[&str]) -> Output {
     Command::new(example(name)).args(args).stdin(Stdio::null()).output().expect("the example runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 

@@ -2,6 +2,8 @@
 //! and what the compiler says to a wrong `select!`.
 
 // The modules of the examples that the tests drive. The examples use more of them.
+#[path = "../../examples/batcher/batch.rs"]
+mod batch;
 #[path = "../../examples/raft/cluster.rs"]
 mod cluster;
 #[path = "../../examples/echo/load.rs"]
@@ -15,6 +17,7 @@ mod sections;
 #[path = "../../examples/echo/server.rs"]
 mod server;
 
+mod batcher;
 mod compile_errors;
 mod documents;
 mod echo;

@@ -6,6 +6,8 @@
 mod batch;
 #[path = "../../examples/raft/cluster.rs"]
 mod cluster;
+#[path = "../../examples/common/lines.rs"]
+mod lines;
 #[path = "../../examples/echo/load.rs"]
 mod load;
 #[allow(dead_code)]
@@ -18,10 +20,12 @@ mod sections;
 mod server;
 
 mod batcher;
+mod chat;
 mod compile_errors;
 mod documents;
 mod echo;
 mod from_go;
 mod heartbeat;
 mod layers;
+mod program;
 mod raft_sim;

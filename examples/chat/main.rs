@@ -8,6 +8,8 @@
 //! Known limits: nobody is told who comes and goes, and a client that floods the room pushes out
 //! those who cannot read as fast. A limit of lines a second for each client would help.
 
+#[path = "../common/acceptor.rs"]
+mod acceptor;
 mod client;
 #[path = "../common/lines.rs"]
 mod lines;
@@ -62,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     setrlimit(Resource::RLIMIT_NOFILE, fds, fds)?;
     let Some(&clients) = options.get_one("load") else {
         let server = Server::new(*options.get_one("listen").unwrap(), limits)?;
-        println!("chat at {}, Ctrl-C ends it", server.address()?);
+        println!("chat at {}, Ctrl-C ends it", server.address());
         let (_never, stop) = channel::bounded(1);
         println!("{}", server.run(stop)?);
         return Ok(());
@@ -84,7 +86,7 @@ fn serve_a_load(load: Load, limits: Limits) -> io::Result<Report> {
     let server = Server::new(([127, 0, 0, 1], 0).into(), limits)?;
     let numbers = [load.clients, load.slow, load.speakers, load.rounds].map(|n| n.to_string());
     let mut command = process::Command::new(std::env::current_exe()?);
-    command.args(["--at", &server.address()?.to_string()]);
+    command.args(["--at", &server.address().to_string()]);
     for (name, number) in ["--load", "--slow", "--speakers", "--rounds"].iter().zip(&numbers) {
         command.args([name, number.as_str()]);
     }

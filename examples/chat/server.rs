@@ -6,32 +6,30 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use pollmux::channel::Receiver;
 use pollmux::sys::Interest;
-use pollmux::{Events, Fd, Reactor, Signal, Signals, Source, Timer};
+use pollmux::{Events, Reactor, Signal, Signals, Source};
 use socket2::SockRef;
 
+use super::acceptor::Acceptor;
 use super::client::Client;
 
 /// Connections that are accepted in a row, before it is the clients' turn.
 const ACCEPTS: u32 = 16;
-/// The pause after an `accept` that failed: there may be no fds left.
-const PAUSE: Duration = Duration::from_millis(100);
 /// The kernel's buffer for a client. What waits there is bounded, too.
 const SEND_BUFFER: usize = 64 << 10;
 
 // Keys below `FIRST` are the room's. Client `n` has two from there on: its stream's, and its
 // timer's.
 const LISTENER: u64 = 0;
-const ACCEPT_AGAIN: u64 = 1;
-const SIGNALS: u64 = 2;
-const STOP: u64 = 3;
-const DEADLINE: u64 = 4;
-const FIRST: u64 = 5;
+const SIGNALS: u64 = 1;
+const STOP: u64 = 2;
+const DEADLINE: u64 = 3;
+const FIRST: u64 = 4;
 
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +67,8 @@ impl fmt::Display for Report {
 pub struct Server {
     reactor: Reactor,
     /// `None` when the room closes.
-    listener: Option<Fd<TcpListener>>,
-    accept_again: Timer,
+    acceptor: Option<Acceptor>,
+    address: SocketAddr,
     signals: Signals,
     /// The clients by their numbers, which are not used again.
     clients: BTreeMap<u64, Client>,
@@ -83,11 +81,11 @@ pub struct Server {
 impl Server {
     pub fn new(address: SocketAddr, limits: Limits) -> io::Result<Server> {
         let reactor = Reactor::new()?;
-        let listener = reactor.fd_nonblocking(TcpListener::bind(address)?, Interest::READABLE)?;
+        let acceptor = Acceptor::new(&reactor, address, LISTENER)?;
         let signals = reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
         Ok(Server {
-            listener: Some(listener.with_key(LISTENER)),
-            accept_again: reactor.timer().with_key(ACCEPT_AGAIN),
+            address: acceptor.address()?,
+            acceptor: Some(acceptor),
             signals: signals.with_key(SIGNALS),
             reactor,
             clients: BTreeMap::new(),
@@ -97,8 +95,8 @@ impl Server {
         })
     }
 
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.as_ref().ok_or(ErrorKind::NotConnected)?.get_ref().local_addr()
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Serves until a signal comes or the sender of `stop` is gone. Then it tells the clients so,
@@ -107,21 +105,17 @@ impl Server {
         let stop = self.reactor.register_with(STOP, stop)?;
         let deadline = self.reactor.timer().with_key(DEADLINE);
         let mut events = Events::with_capacity(256);
-        while self.listener.is_some() || !self.clients.is_empty() {
+        while self.acceptor.is_some() || !self.clients.is_empty() {
             self.reactor.wait(&mut events)?;
             for event in &events {
                 match event.key() {
-                    LISTENER => self.accept()?,
-                    ACCEPT_AGAIN => {
-                        self.accept_again.try_take();
-                        self.listen(Interest::READABLE)?;
-                    }
+                    LISTENER => self.accept(),
                     SIGNALS | STOP => {
                         while let Some(signal) = self.signals.try_take() {
                             println!("{signal}: good-bye");
                         }
                         let _ = stop.try_recv();
-                        if self.listener.take().is_some() {
+                        if self.acceptor.take().is_some() {
                             deadline.reset(self.limits.farewell);
                             self.clients.retain(|_, client| {
                                 client.say_good_bye(b"* the room closes\n").is_ok()
@@ -137,28 +131,13 @@ impl Server {
         Ok(self.report)
     }
 
-    fn listen(&self, interest: Interest) -> io::Result<()> {
-        self.listener.as_ref().map_or(Ok(()), |listener| listener.set_interest(interest))
-    }
-
-    fn accept(&mut self) -> io::Result<()> {
+    fn accept(&mut self) {
         for _ in 0..ACCEPTS {
-            let Some(listener) = &self.listener else { return Ok(()) };
-            match listener.try_io(|listener| listener.accept()) {
-                Ok((stream, _)) => self.open(stream)?,
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => return Ok(()),
-                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        // The connection waits in the backlog. Nothing will tell of it again.
-                        eprintln!("accept: {error}");
-                        self.accept_again.reset(PAUSE);
-                        return self.listen(Interest::NONE);
-                    }
-                },
+            let Some(stream) = self.acceptor.as_ref().and_then(Acceptor::accept) else { return };
+            if let Err(error) = self.open(stream) {
+                eprintln!("a new client: {error}");
             }
         }
-        Ok(())
     }
 
     fn open(&mut self, stream: TcpStream) -> io::Result<()> {
@@ -193,7 +172,7 @@ impl Server {
         if !matches!(stays, Ok(true)) {
             self.clients.remove(&number);
         }
-        if !said.is_empty() && self.listener.is_some() {
+        if !said.is_empty() && self.acceptor.is_some() {
             self.report.lines += said.iter().filter(|&&byte| byte == b'\n').count() as u64;
             self.say_to_others(number, &said);
         }

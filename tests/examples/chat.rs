@@ -53,7 +53,6 @@ impl Client {
 
 #[test]
 fn a_line_goes_to_all_others() {
-    let _dog = dog();
     let room = Room::open(&[]);
     let (mut a, mut b, mut c) = (room.enter(1), room.enter(2), room.enter(3));
     a.say("hello\n");
@@ -80,7 +79,6 @@ fn a_line_goes_to_all_others() {
 
 #[test]
 fn a_signal_says_good_bye() {
-    let _dog = dog();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         // The room ends because all have gone, not because it has waited long enough.
         let mut room = Room::open(&["--farewell", "3600000"]);
@@ -103,7 +101,6 @@ fn a_signal_says_good_bye() {
 
 #[test]
 fn a_client_that_stays_does_not_keep_the_room_open() {
-    let _dog = dog();
     let mut room = Room::open(&["--farewell", "100"]);
     let client = room.enter(1); // which neither reads nor closes
     room.program.signal(Signal::SIGTERM);
@@ -113,7 +110,6 @@ fn a_client_that_stays_does_not_keep_the_room_open() {
 
 #[test]
 fn a_silent_client_is_closed_and_a_speaker_stays() {
-    let _dog = dog();
     // Wall time: on a busy machine the speaker may seem silent, too. Then the room has more
     // patience.
     let stays = |idle: u64| {
@@ -139,7 +135,6 @@ fn a_silent_client_is_closed_and_a_speaker_stays() {
 
 #[test]
 fn a_slow_reader_is_closed_and_others_hear_all() {
-    let _dog = dog();
     let room = Room::open(&["--queue", "5000"]);
     let (mut slow, mut speaker, mut reader) = (room.enter(1), room.enter(2), room.enter(3));
     let line = "x".repeat(1_000);
@@ -155,7 +150,6 @@ fn a_slow_reader_is_closed_and_others_hear_all() {
 
 #[test]
 fn a_reader_that_pauses_hears_all() {
-    let _dog = dog();
     let room = Room::open(&["--queue", "100000000"]);
     let (mut pauses, mut speaker, mut reader) = (room.enter(1), room.enter(2), room.enter(3));
     let line = |n: usize| format!("{n} {}", "x".repeat(1_000));

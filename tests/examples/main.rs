@@ -6,6 +6,9 @@
 mod batch;
 #[path = "../../examples/raft/cluster.rs"]
 mod cluster;
+#[allow(dead_code)]
+#[path = "../../examples/http/exchange.rs"]
+mod exchange;
 #[path = "../../examples/common/lines.rs"]
 mod lines;
 #[path = "../../examples/echo/load.rs"]
@@ -13,6 +16,8 @@ mod load;
 #[allow(dead_code)]
 #[path = "../../examples/raft/node.rs"]
 mod node;
+#[path = "../../examples/http/parse.rs"]
+mod parse;
 #[path = "../../examples/from_go/sections/mod.rs"]
 mod sections;
 #[allow(dead_code)]
@@ -26,6 +31,7 @@ mod documents;
 mod echo;
 mod from_go;
 mod heartbeat;
+mod http;
 mod layers;
 mod program;
 mod raft_sim;

@@ -6,20 +6,23 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use crate::heartbeat::example;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::{Watchdog, dog};
 
 /// The program, and what it prints. Killed when it is dropped.
 pub struct Program {
+    _dog: Watchdog,
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Program {
+    #[track_caller]
     pub fn start(name: &str, args: &[&str]) -> Program {
         let mut command = Command::new(example(name));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = support::spawn(&mut command);
         let output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        Program { child, output }
+        Program { _dog: dog(), child, output }
     }
 
     /// The next line that the program prints.

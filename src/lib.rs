@@ -150,7 +150,7 @@ mod unwind {
         [T] Sender<T>, [T] Receiver<T>, [T] Inbox<T>, [T] Outbox<T>,
         [] Notifier, [] Notified, [] Timer, [] Ticker, [] Callback, [C: OsClock] OsTimer<C>,
         [] Signals, [] ChildProcess, [E] ForeignInbox<E>, [S] RegisterError<S>,
-        [] Select<'_>, [] Context, [] Cause, [] Done, [] AfterCancel,
+        [] Select<'_>, [] Selected<'_>, [] Context, [] Cause, [] Done, [] AfterCancel,
         [] Handle, [] Remote, [] Events, [] BeforeSleep<'_>,
         [] Native, [E] foreign::Queue<E>, [E] foreign::Events<E>, [] sys::SignalSet,
         [] Sim, [T] Link<T>,

@@ -137,15 +137,29 @@ impl<T> Head<T> {
         self.reader().rest();
     }
 
-    /// Returns true if `try_recv` would give a message or the end.
+    /// Returns true if `try_recv` would give a message or the end. Calls `coming` if a message is
+    /// claimed and not written.
     #[inline(always)]
-    pub(super) fn is_ready(&self) -> bool {
-        self.is_written(self.state().head()) || self.is_ready_slow()
+    pub(super) fn is_ready_or(&self, coming: impl FnOnce()) -> bool {
+        self.is_written(self.state().head())
+            || !self.state().is_quiet()
+                && match self.look_slow() {
+                    Look::Ready => true,
+                    Look::Quiet => false,
+                    Look::Coming => {
+                        coming();
+                        false
+                    }
+                }
     }
 
-    #[inline]
-    fn is_ready_slow(&self) -> bool {
-        !self.state().is_quiet() && matches!(self.reader().find(), Found::Message(_) | Found::End)
+    #[inline(never)]
+    fn look_slow(&self) -> Look {
+        match self.reader().find() {
+            Found::Message(_) | Found::End => Look::Ready,
+            Found::Nothing => Look::Quiet,
+            Found::Coming => Look::Coming,
+        }
     }
 }
 
@@ -392,21 +406,14 @@ impl Detour {
 impl Probe for State {
     #[inline]
     fn look(&self) -> Look {
-        // SAFETY: a probe does not leave the thread of its receiver, and its reactor lets go of it
-        // before the receiver moves. (A thread that sleeps without a reactor is the receiver.)
-        let reader = unsafe { self.reader() };
         if self.is_quiet() {
-            reader.rest();
-            return Look::Quiet;
-        }
-        if reader.is_head_written(self.head()) {
+            if !self.rings.is_large() {
+                return Look::Quiet;
+            }
+        } else if self.probing().is_head_written(self.head()) {
             return Look::Ready;
         }
-        match reader.find() {
-            Found::Message(_) | Found::End => Look::Ready,
-            Found::Nothing => Look::Quiet,
-            Found::Coming => Look::Coming,
-        }
+        self.look_closely()
     }
 
     fn request(&self) -> &RequestCell {
@@ -415,6 +422,30 @@ impl Probe for State {
 
     fn follow(&self, clock: Box<dyn Fn() -> Time + Send + Sync>) {
         self.follow(Some(clock));
+    }
+}
+
+impl State {
+    /// The reader of a probe.
+    #[inline(always)]
+    fn probing(&self) -> Reader<'_> {
+        // SAFETY: a probe does not leave the thread of its receiver, and its reactor lets go of it
+        // before the receiver moves. (A thread that sleeps without a reactor is the receiver.)
+        unsafe { self.reader() }
+    }
+
+    #[inline(never)]
+    fn look_closely(&self) -> Look {
+        let reader = self.probing();
+        if self.is_quiet() {
+            reader.rest();
+            return Look::Quiet;
+        }
+        match reader.find() {
+            Found::Message(_) | Found::End => Look::Ready,
+            Found::Nothing => Look::Quiet,
+            Found::Coming => Look::Coming,
+        }
     }
 }
 

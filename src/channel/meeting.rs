@@ -532,4 +532,8 @@ impl Probe for Meeting {
     fn request(&self) -> &RequestCell {
         &self.request
     }
+
+    fn may_be_near(&self) -> bool {
+        false
+    }
 }

@@ -152,15 +152,17 @@ impl<T> Receiver<T> {
     /// senders are gone.
     #[inline(always)]
     pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
-        match &self.flavor {
-            Receiving::Buffer(head) => head.is_ready(),
-            Receiving::Rendezvous(end) => end.meeting().is_receivable(party),
-        }
+        self.is_ready_or(party, || {})
     }
 
-    /// Returns true if a message was claimed and not written: it may be there after a fence.
-    pub(crate) fn is_coming(&self) -> bool {
-        self.buffer().is_some_and(|state| !state.is_quiet())
+    /// [`is_ready`](Self::is_ready) that calls `coming` if a message is claimed and not written: it
+    /// may be there after a fence.
+    #[inline(always)]
+    pub(crate) fn is_ready_or(&self, party: Option<&Arc<Notify>>, coming: impl FnOnce()) -> bool {
+        match &self.flavor {
+            Receiving::Buffer(head) => head.is_ready_or(coming),
+            Receiving::Rendezvous(end) => end.meeting().is_receivable(party),
+        }
     }
 
     /// The channel, as a reactor sees it.

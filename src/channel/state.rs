@@ -237,7 +237,7 @@ impl State {
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
-        (word ^ self.head()) & POSITION == 0 && word & GONE == 0
+        (word ^ self.head()) & POSITION | word & GONE == 0
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -1,8 +1,10 @@
 //! The marks of senders, collected by a turn.
 
+use std::cell::Cell;
+
 use super::core::Core;
 use super::parts::slots::NONE;
-use crate::wake::Request;
+use crate::wake::{Look, Request};
 
 impl Core {
     /// Brings the ready list up to date with the senders' marks, for a wait (`Mark`) or for a
@@ -18,10 +20,13 @@ impl Core {
 
     fn collect_marks(&self, marking: bool) {
         let channels = &mut *self.channels.borrow_mut();
-        if marking && !(channels.unasked.is_empty() && channels.unsure.is_empty()) {
+        if marking {
             let table = &mut *self.table.borrow_mut();
-            channels.look_again(table);
-            channels.ask_all(table);
+            channels.look_near(table);
+            if !(channels.unasked.is_empty() && channels.unsure.is_empty()) {
+                channels.look_again(table);
+                channels.ask_all(table);
+            }
         }
         if !self.notify.is_marked() {
             return;
@@ -48,8 +53,60 @@ impl Core {
         }
     }
 
+    /// The requests of a sleep at the channels that are near: none yet.
+    pub(crate) fn asks_near(&self) -> AsksNear<'_> {
+        AsksNear { core: self, asked: Cell::new(false) }
+    }
+
+    /// Returns true if a channel that is near has something, and is not ready yet. Notes what is
+    /// coming.
+    pub(crate) fn has_near_news(&self) -> bool {
+        let mut is_ready = false;
+        for look in self.channels.borrow().looks_near(&self.table.borrow()) {
+            match look {
+                Look::Ready => is_ready = true,
+                Look::Coming => self.note_coming(),
+                Look::Quiet => {}
+            }
+        }
+        is_ready
+    }
+
+    /// An outer loop sleeps for the reactor, or (`false`) does so no more.
+    pub(super) fn keep_channels_apart(&self, apart: bool) {
+        self.channels.borrow_mut().keep_apart(&self.table.borrow(), apart);
+    }
+
     /// Returns true if a source, or a registered channel, has to be looked at again in a moment.
     pub(super) fn is_unsure(&self) -> bool {
         self.sleep.napping.get() || self.marking.get() && !self.channels.borrow().unsure.is_empty()
+    }
+}
+
+/// The requests of a sleep at the channels that are near. Withdrawn when dropped.
+///
+/// None are withdrawn that were not made: those of an outer wait, whose driver has called us.
+pub(crate) struct AsksNear<'a> {
+    core: &'a Core,
+    asked: Cell<bool>,
+}
+
+impl AsksNear<'_> {
+    /// Asks for a wake-up. A fence and a look must follow.
+    pub(crate) fn ask(&self) {
+        self.asked.set(true);
+        self.core.channels.borrow().ask_near(&self.core.table.borrow());
+    }
+
+    pub(crate) fn are_made(&self) -> bool {
+        self.asked.get()
+    }
+}
+
+impl Drop for AsksNear<'_> {
+    fn drop(&mut self) {
+        if self.asked.get() {
+            self.core.channels.borrow().unask_near();
+        }
     }
 }

@@ -276,11 +276,6 @@ impl Core {
         self.random.below(u64::from(n)) as u32
     }
 
-    /// Returns the number of sources in the ready list.
-    pub(crate) fn ready_len(&self) -> usize {
-        self.table.borrow().ready.len()
-    }
-
     /// Returns true if the source of this token is in the ready list, due, or at its end.
     pub(crate) fn is_listed(&self, token: u64) -> bool {
         let slots = &self.table.borrow().slots;
@@ -290,35 +285,29 @@ impl Core {
         })
     }
 
-    /// The tokens of the sources in the ready list, the one that has waited longest first.
+    /// The tokens of the sources in the ready list, the one that has waited longest first. The list
+    /// may change meanwhile.
     pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
-        self.tokens_of(|table| &table.ready)
-    }
-
-    /// The tokens of the sources in a list, which may change meanwhile.
-    #[inline]
-    fn tokens_of<'c>(
-        &'c self,
-        list: impl Fn(&ReactorTable) -> &Ready + 'c,
-    ) -> impl Iterator<Item = u64> + 'c {
-        let mut next = list(&self.table.borrow()).first();
+        let mut next = self.table.borrow().ready.first();
         std::iter::from_fn(move || {
             let table = self.table.borrow();
             let slot = next?;
-            next = list(&table).after(&table.slots, slot);
+            next = table.ready.after(&table.slots, slot);
             Some(table.slots.chunk(slot).token(slot))
         })
     }
 
-    /// Returns the number of sources at an end that has been taken.
-    #[inline]
-    pub(crate) fn ended_len(&self) -> usize {
-        self.table.borrow().ended.len()
+    /// How many sources have entered the ready list and the list of ends.
+    pub(crate) fn entered(&self) -> [u64; 2] {
+        let table = self.table.borrow();
+        [&table.ready, &table.ended].map(Ready::entered)
     }
 
-    /// The tokens of the sources at an end that has been taken.
-    pub(crate) fn ended_tokens(&self) -> impl Iterator<Item = u64> {
-        self.tokens_of(|table| &table.ended)
+    /// Calls `f` with the tokens of those that have entered the two lists last.
+    pub(crate) fn for_newest(&self, [ready, ended]: [u64; 2], mut f: impl FnMut(u64)) {
+        let Table { slots, ready: readies, ended: ends, .. } = &*self.table.borrow();
+        let newest = readies.newest(slots, ready).chain(ends.newest(slots, ended));
+        newest.for_each(|slot| f(slots.chunk(slot).token(slot)));
     }
 
     pub(super) fn close(&self) {
@@ -326,6 +315,7 @@ impl Core {
         self.outer.embedded.set(false);
         self.turn_work.set(false);
         self.timers.next_due.set(NEVER);
+        self.channels.borrow_mut().clear();
         let chunks = self.table.borrow_mut().clear();
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_callbacks()).collect();
         self.fds.close();
@@ -405,14 +395,11 @@ impl Core {
             match chunk.node(slot).state.get() {
                 State::Armed | State::Stopped => table.heap.remove(&table.slots, slot),
                 State::Ready => table.unready(slot),
-                State::Ended => {
-                    table.ended.remove(&table.slots, slot);
-                    self.timers.forget_end();
-                }
+                State::Ended => table.ended.remove(&table.slots, slot),
                 State::Idle | State::Free => {}
             }
             if chunk.forget(slot) {
-                self.channels.borrow_mut().unregister();
+                self.channels.borrow_mut().unregister(chunk.node(slot), slot);
             }
             let call = (chunk.take_callback(slot), chunk.take_bell(slot));
             if chunk.node(slot).is(Flag::Callback) {

@@ -74,6 +74,7 @@ impl Embedded {
         drop(driving);
         let embedded = Embedded { handle: handle.clone(), fd };
         core.outer.embedded.set(true);
+        core.keep_channels_apart(true);
         core.notify.sleep();
         embedded.turn()?;
         Ok(embedded)
@@ -188,6 +189,7 @@ impl Drop for Embedded {
     fn drop(&mut self) {
         let core = &self.handle.core;
         core.outer.embedded.set(false);
+        core.keep_channels_apart(false);
         if core.driving.try_borrow_mut().is_ok() {
             core.notify.set_everywhere(false);
             core.awake();

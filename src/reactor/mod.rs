@@ -47,6 +47,7 @@ use std::rc::Rc;
 
 pub use self::before_sleep::BeforeSleep;
 pub use self::builder::Builder;
+pub(crate) use self::channels::AsksNear;
 use self::core::Settings;
 pub use self::core::{CallbackContext, Handle};
 pub(crate) use self::core::{CallbackFn, Core};

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn lists_shrink_to_what_is_registered() {
-        let mut channels = Channels { registered: 2 * FEW, ..Channels::default() };
+        let mut channels = Channels::of(2 * FEW);
         channels.unasked.reserve(9 * FEW);
         channels.unsure.reserve(9 * FEW);
         channels.marked.reserve(9 * FEW);

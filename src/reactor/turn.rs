@@ -246,12 +246,6 @@ impl Core {
         self.timers.is_behind()
     }
 
-    /// Returns true if sources may be ready that the ready list has not got.
-    #[inline]
-    pub(crate) fn has_unlisted(&self) -> bool {
-        self.timers.has_unlisted()
-    }
-
     /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and
     /// a callback is the next turn's.
     pub(super) fn settle_behind(&self) {

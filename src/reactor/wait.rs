@@ -176,12 +176,16 @@ impl Handle {
     /// Blocks for every registered channel: a rendezvous may meet its receiver.
     fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
         let core = &self.core;
+        let asks = core.asks_near();
         let publish = |_: &mut BeforeSleep<'_>| {
+            asks.ask();
             core.notify.set_everywhere(true);
             Ok(())
         };
-        let blocked = core.block(until, publish, || core.has_ready());
-        core.notify.set_everywhere(false);
+        let blocked = core.block(until, publish, || core.has_ready() | core.has_near_news());
+        if asks.are_made() {
+            core.notify.set_everywhere(false);
+        }
         blocked
     }
 
@@ -252,10 +256,10 @@ impl Core {
 
     /// The source of this token was chosen by a select, and nothing was taken from it.
     pub(crate) fn picked_nothing(&self, token: u64) {
-        let table = &*self.table.borrow();
-        let slot = table.slots.resolve(token);
-        if let Some(slot) = slot.filter(|&slot| table.slots.node(slot).state.get() == State::Ready)
-        {
+        let table = &mut *self.table.borrow_mut();
+        let Some(slot) = table.slots.resolve(token) else { return };
+        self.channels.borrow().look_near(table);
+        if table.slots.node(slot).state.get() == State::Ready {
             self.count_report(table, slot);
         }
     }

@@ -5,9 +5,12 @@
 //! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
 //! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
+mod case;
 mod macros;
+mod many;
 mod set;
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -151,7 +154,7 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
     fn after_sleep(&self) -> u32 {
         // The rest is withdrawn also when this one panics.
-        let rest = Published(&self.1);
+        let rest = Published::new(&self.1, true);
         self.0.after_sleep();
         u32::from(self.0.internals().is_chosen()) | rest.withdraw() << 1
     }
@@ -166,23 +169,36 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
 }
 
-/// Cases that have published their requests: withdrawn in any case.
-struct Published<'a, C: AnyCases + ?Sized>(&'a C);
+/// Cases that may have published their requests: these are withdrawn in any case.
+struct Published<'a, C: AnyCases + ?Sized> {
+    cases: &'a C,
+    /// They have. Else what is published is that of an outer select, whose driver has called us.
+    begun: Cell<bool>,
+}
 
-impl<C: AnyCases + ?Sized> Published<'_, C> {
+impl<'a, C: AnyCases + ?Sized> Published<'a, C> {
+    fn new(cases: &'a C, begun: bool) -> Published<'a, C> {
+        Published { cases, begun: Cell::new(begun) }
+    }
+
+    fn publish(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
+        self.begun.set(true);
+        self.cases.before_sleep(blocking)
+    }
+
     /// A bit for each case that was chosen.
     fn withdraw(self) -> u32 {
-        let cases = self.0;
-        std::mem::forget(self);
-        cases.after_sleep()
+        if self.begun.take() { self.cases.after_sleep() } else { 0 }
     }
 }
 
 impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
     #[cold]
     fn drop(&mut self) {
-        // A panic is on its way already: a second one would abort the process.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.after_sleep()));
+        if self.begun.get() {
+            // A panic is on its way already: a second one would abort the process.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.cases.after_sleep()));
+        }
     }
 }
 
@@ -447,8 +463,8 @@ impl<'a> Search<'a> {
     /// Sleeps. Returns a bit for each case that was chosen meanwhile.
     fn sleep(&mut self, until: Option<Time>) -> u32 {
         let (core, cases) = (&self.handle.core, self.cases);
-        let published = Published(cases);
-        let publish = |blocking: &mut BeforeSleep<'_>| cases.before_sleep(blocking);
+        let published = Published::new(cases, false);
+        let publish = |blocking: &mut BeforeSleep<'_>| published.publish(blocking);
         self.slept = Some(core.block(until, publish, || cases.ready() != 0));
         // A permit that is chosen and not taken goes back when the case is dropped.
         let chosen = published.withdraw();

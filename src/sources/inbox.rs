@@ -121,11 +121,8 @@ impl<T> Source for Inbox<T> {
 
     #[inline(always)]
     fn is_ready(&self) -> bool {
-        let ready = self.receiver.is_ready(Some(self.slot.notify()));
-        if !ready && self.receiver.is_coming() {
-            self.slot.core().note_coming();
-        }
-        ready
+        let coming = || self.slot.core().note_coming();
+        self.receiver.is_ready_or(Some(self.slot.notify()), coming)
     }
 
     #[inline(always)]

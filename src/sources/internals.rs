@@ -53,7 +53,7 @@ impl<'a> Internals<'a> {
 
     /// Returns true if this reactor can wait for the source.
     #[inline(always)]
-    pub(super) fn belongs_to(&self, handle: &Handle) -> bool {
+    pub(crate) fn belongs_to(&self, handle: &Handle) -> bool {
         self.slot.is_none_or(|slot| slot.belongs_to(handle))
     }
 
@@ -66,6 +66,14 @@ impl<'a> Internals<'a> {
     /// The token of an end of a channel, also of one that is not listed. Posts may hold the end.
     pub(crate) fn channel(&self) -> Option<u64> {
         self.slot.filter(|_| self.end.is_some()).map(Slot::token)
+    }
+
+    /// The source was chosen and nothing was taken from it: it spins if that goes on.
+    #[cold]
+    pub(crate) fn picked_nothing(&self) {
+        if let (Some(token), Some(slot)) = (self.token(), self.slot) {
+            slot.core().picked_nothing(token);
+        }
     }
 
     #[inline(always)]

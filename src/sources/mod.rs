@@ -32,6 +32,7 @@ pub use self::never::{Never, never};
 pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
+pub(crate) use self::outbox::Offer;
 pub use self::outbox::{Outbox, Outgoing, Sending};
 pub use self::register::{IntoSource, RegisterError};
 pub use self::signals::{Signal, Signals};
@@ -138,6 +139,12 @@ pub trait Source {
     fn internals(&self) -> Internals<'_> {
         Internals::default()
     }
+
+    /// The address by which a [`Selected`](crate::Selected) knows the source, behind every pointer.
+    #[doc(hidden)]
+    fn address(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
+    }
 }
 
 /// Forwards everything to the source behind a pointer.
@@ -166,6 +173,9 @@ macro_rules! forward {
             #[inline(always)]
             fn internals(&self) -> Internals<'_> {
                 (**self).internals()
+            }
+            fn address(&self) -> *const () {
+                (**self).address()
             }
         }
     )*};
@@ -200,5 +210,8 @@ impl<S: Source> Source for Option<S> {
     fn internals(&self) -> Internals<'_> {
         let absent = || Internals::default().without_look();
         self.as_ref().map_or_else(absent, S::internals)
+    }
+    fn address(&self) -> *const () {
+        self.as_ref().map_or(std::ptr::from_ref(self).cast(), S::address)
     }
 }

@@ -129,26 +129,14 @@ forward! {
 #[derive(Debug)]
 pub struct Sending<'a, T> {
     outbox: Option<&'a Outbox<T>>,
-    /// The request left at the channel for the sleep that goes on.
-    waiting: Cell<Waiting>,
-    /// The receiver has chosen the case, which has a permit now.
-    chosen: Cell<bool>,
+    offer: Offer,
 }
 
 impl<'a, T> Sending<'a, T> {
     /// The send case of this outbox.
     #[inline]
     pub fn new(outbox: impl Outgoing<'a, Message = T>) -> Sending<'a, T> {
-        Sending { outbox: outbox.outbox(), waiting: Cell::default(), chosen: Cell::default() }
-    }
-
-    /// Gives back the permit of a case that was chosen by the receiver, and not taken.
-    #[inline]
-    pub(crate) fn give_up(&self) {
-        if self.chosen.replace(false) {
-            self.waiting.take();
-            self.outbox.inspect(|outbox| outbox.sender.give_up());
-        }
+        Sending { outbox: outbox.outbox(), offer: Offer::default() }
     }
 }
 
@@ -157,31 +145,68 @@ impl<'a, T> Source for Sending<'a, T> {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.outbox
-            .is_some_and(|outbox| outbox.sender.is_ready(outbox.slot.notify(), self.waiting.get()))
+        self.outbox.is_some_and(|outbox| self.offer.is_ready(outbox))
     }
 
     #[inline]
     fn try_take(&self) -> Option<Chosen<'a, T>> {
-        let outbox = self.outbox?;
-        self.chosen.set(false);
-        outbox.sender.try_permit(outbox.slot.notify(), self.waiting.take()).map(Chosen::new)
+        self.offer.try_take(self.outbox?)
     }
 
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.give_up();
-        if let Some(outbox) = self.outbox {
-            let (waiting, sure) = outbox.sender.before_sleep(outbox.slot.notify());
-            self.waiting.set(waiting);
-            if !sure {
-                blocking.nap();
-            }
-        }
+        self.outbox.inspect(|outbox| self.offer.before_sleep(outbox, blocking));
         Ok(())
     }
 
     fn after_sleep(&self) {
-        let Some(outbox) = self.outbox else { return };
+        self.outbox.inspect(|outbox| self.offer.after_sleep(outbox));
+    }
+
+    #[inline]
+    fn internals(&self) -> Internals<'_> {
+        let absent = || Internals::default().without_look();
+        self.outbox.map_or_else(absent, |outbox| self.offer.internals(outbox))
+    }
+}
+
+impl<T> Drop for Sending<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.outbox.inspect(|outbox| self.offer.give_up(outbox));
+    }
+}
+
+/// What a send case has left at its channel.
+#[derive(Debug, Default)]
+pub(crate) struct Offer {
+    /// The request left at the channel for the sleep that goes on.
+    waiting: Cell<Waiting>,
+    /// The receiver has chosen the case, which has a permit now.
+    chosen: Cell<bool>,
+}
+
+impl Offer {
+    #[inline]
+    pub(crate) fn is_ready<T>(&self, outbox: &Outbox<T>) -> bool {
+        outbox.sender.is_ready(outbox.slot.notify(), self.waiting.get())
+    }
+
+    #[inline]
+    pub(crate) fn try_take<'a, T>(&self, outbox: &'a Outbox<T>) -> Option<Chosen<'a, T>> {
+        self.chosen.set(false);
+        outbox.sender.try_permit(outbox.slot.notify(), self.waiting.take()).map(Chosen::new)
+    }
+
+    pub(crate) fn before_sleep<T>(&self, outbox: &Outbox<T>, blocking: &mut BeforeSleep<'_>) {
+        self.give_up(outbox);
+        let (waiting, sure) = outbox.sender.before_sleep(outbox.slot.notify());
+        self.waiting.set(waiting);
+        if !sure {
+            blocking.nap();
+        }
+    }
+
+    pub(crate) fn after_sleep<T>(&self, outbox: &Outbox<T>) {
         // A panic in between, or a second call, finds nothing to be withdrawn twice.
         if self.chosen.get() {
             return;
@@ -193,22 +218,24 @@ impl<'a, T> Source for Sending<'a, T> {
         }
     }
 
+    /// Gives back the permit of a case that was chosen by the receiver, and not taken.
     #[inline]
-    fn internals(&self) -> Internals<'_> {
-        let outbox = self.outbox.map(|outbox| Internals::of(&outbox.slot)).unwrap_or_default();
-        outbox.without_look().unlisted_if(true).with_end(self)
+    pub(crate) fn give_up<T>(&self, outbox: &Outbox<T>) {
+        if self.chosen.replace(false) {
+            self.waiting.take();
+            outbox.sender.give_up();
+        }
+    }
+
+    /// The facts about a send case with this offer.
+    #[inline]
+    pub(crate) fn internals<'a, T>(&'a self, outbox: &'a Outbox<T>) -> Internals<'a> {
+        Internals::of(&outbox.slot).without_look().unlisted_if(true).with_end(self)
     }
 }
 
-impl<T> End for Sending<'_, T> {
+impl End for Offer {
     fn is_chosen(&self) -> bool {
         self.chosen.get()
-    }
-}
-
-impl<T> Drop for Sending<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.give_up();
     }
 }

@@ -161,6 +161,10 @@ pub(crate) trait Probe {
     fn look(&self) -> Look;
     /// The receiver's request to the senders.
     fn request(&self) -> &RequestCell;
+    /// Returns true if a wait may look at the channel instead of asking for its mark.
+    fn may_be_near(&self) -> bool {
+        true
+    }
     /// Asks senders for news. A fence and a look must follow.
     fn ask(&self, request: Request) {
         self.request().ask(request);

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::time::Duration;
 
 use pollmux::channel::{self, RecvError, SendError};
@@ -90,11 +91,17 @@ fn thousands_of_cases_are_found_by_the_one_that_is_ready() {
 
 #[test]
 fn the_choice_is_uniform_or_biased() {
+    the_choice_is_uniform_or_biased_beside(0);
+    the_choice_is_uniform_or_biased_beside(50);
+}
+
+fn the_choice_is_uniform_or_biased_beside(idle: usize) {
     let (_, reactor) = simulated();
     let timers: Vec<Timer> = (0..4).map(|_| reactor.after(Duration::ZERO)).collect();
+    let idle: Vec<Timer> = (0..idle).map(|_| reactor.timer()).collect();
     let mut select = Select::new(&reactor);
     let mut biased = Select::biased(&reactor);
-    for timer in &timers {
+    for timer in timers.iter().chain(&idle) {
         select.recv(timer);
         biased.recv(timer);
     }
@@ -125,6 +132,93 @@ fn the_same_source_in_two_cases_is_chosen_as_either() {
     assert_eq!(third, second, "a removed index is given again");
     assert!(select.remove(first));
     assert_eq!(select.wait().unwrap().index(), third);
+}
+
+/// Alone, and beside so many cases that those that are ready are found by the reactor's lists.
+#[test]
+fn cases_come_and_go_while_a_choice_is_handled() {
+    for idle in [0, 50] {
+        let (_, reactor) = simulated();
+        let mut select = Select::new(&reactor);
+        (0..idle).for_each(|_| assert!(select.recv(reactor.timer()) < idle));
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        let inbox = Rc::new(inbox);
+        let first = select.recv(inbox.clone());
+        tx.send(1).unwrap();
+        tx.send(2).unwrap();
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), first);
+        // Its case goes and another comes under the same index, which is ready already.
+        assert!(select.remove(first));
+        assert_eq!(select.recv(reactor.after(Duration::ZERO)), first);
+        assert_eq!(chosen.recv(&inbox), Some(Ok(1)));
+        let chosen = select.wait().unwrap();
+        assert_eq!(chosen.index(), first, "the timer");
+        let again = select.recv(inbox.clone());
+        drop((chosen, select.remove(first)));
+        let chosen = select.wait().unwrap();
+        drop(select);
+        assert_eq!(
+            (chosen.index(), chosen.recv(&*inbox)),
+            (again, Some(Ok(2))),
+            "of a set that is gone"
+        );
+        assert_eq!(Rc::strong_count(&inbox), 1);
+    }
+}
+
+#[test]
+fn an_owned_outbox_sends() {
+    let (_, reactor) = simulated();
+    let (tx, rx) = channel::bounded(2);
+    let outbox = Rc::new(reactor.register(tx).unwrap());
+    let mut select = Select::new(&reactor);
+    let index = select.send(outbox.clone());
+    let chosen = select.wait().unwrap();
+    assert!(select.remove(index));
+    assert_eq!(chosen.send(&outbox, 1), Ok(()));
+    assert_eq!(rx.try_recv(), Ok(1));
+}
+
+#[test]
+#[should_panic(expected = "case 0 of the Select was chosen before its last wait")]
+fn a_send_case_that_a_later_wait_has_given_up_panics_with_the_reason() {
+    let (_, reactor) = simulated();
+    let (tx, rx) = channel::bounded(1);
+    let outbox = reactor.register(tx.clone()).unwrap();
+    let mut select = Select::new(&reactor);
+    select.send(&outbox);
+    let (early, late) = (select.wait().unwrap(), select.wait().unwrap());
+    assert_eq!(late.send(&outbox, 1), Ok(()));
+    assert_eq!(rx.try_recv(), Ok(1));
+    let _ = early.send(&outbox, 2);
+}
+
+/// The cost of each of n ready cases does not grow with n.
+#[test]
+fn a_burst_of_ready_cases_is_taken_in_linear_time() {
+    let (_, reactor) = simulated();
+    let mut each = |n: usize| {
+        let ends: Vec<_> = (0..n).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
+        let mut select = Select::new(&reactor);
+        ends.iter().for_each(|(_, inbox)| assert!(select.recv(inbox) < n));
+        let mut best = Duration::MAX;
+        for _ in 0..5 {
+            ends.iter().for_each(|(tx, _)| tx.send(n).unwrap());
+            let ((), took) = timed(|| {
+                for _ in 0..n {
+                    let chosen = select.wait().unwrap();
+                    let index = chosen.index();
+                    assert_eq!(chosen.recv(&ends[index].1), Some(Ok(n)));
+                }
+            });
+            best = best.min(took);
+        }
+        best / n as u32
+    };
+    let (few, many) = (each(200), each(4_000));
+    // Twenty times as much where each choice looks at all that is ready.
+    assert!(many < 6 * few, "{few:?} each of 200, {many:?} each of 4,000");
 }
 
 #[test]

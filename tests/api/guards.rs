@@ -664,7 +664,10 @@ fn the_permit_of_a_forgotten_choice_comes_back() {
     });
     assert_eq!(rx.try_recv(), Ok(2));
     // By a wait for something else, after the case was taken out.
-    forgets(&mut select, |select| select.remove(index));
+    forgets(&mut select, |select| {
+        assert!(select.remove(index));
+        assert!(select.try_wait().is_err(), "no cases");
+    });
     assert_eq!(tx.try_send(3), Ok(()));
     assert_eq!(rx.try_recv(), Ok(3));
     // By the drop of the set.

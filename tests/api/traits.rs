@@ -84,7 +84,7 @@ fn ends_and_handles_pass_a_caught_panic() {
     unwinds::<(Fd<std::net::TcpStream>, ChildProcess, Signal, Signals)>();
     unwinds::<(RegisterError<Receiver<Message>>, ZeroPeriod, ClockSet)>();
     // select and context
-    unwinds::<(Select<'_>, Selected<'_, '_>)>();
+    unwinds::<(Select<'_>, Selected<'_>)>();
     unwinds::<(Context, Canceller, CancelGuard, Cause, ContextError, Done, AfterCancel)>();
     // reactor
     unwinds::<(Reactor, Handle, Builder, Embedded, Remote, CallbackContext<'_>)>();

@@ -753,6 +753,43 @@ fn a_message_from_another_thread_ends_the_wait() {
     assert!(reactor.stats().wakes <= 6, "one wake-up a sleep: {}", reactor.stats());
 }
 
+/// Few channels are looked at directly, and more are found by their marks.
+#[test]
+fn channels_that_come_and_go_lose_no_message() {
+    let _dog = dog();
+    for ends_the_sleep in [false, true] {
+        let reactor = support::reactor();
+        let mut channels = Vec::new();
+        let mut events = Events::with_capacity(4);
+        for len in [1, 8, 9, 40, 9, 8, 4, 3, 1, 2, 12, 1, 0, 6] {
+            while channels.len() < len {
+                channels.push(keyed(&reactor, channels.len() as u64));
+            }
+            channels.truncate(len);
+            for round in 0..3 {
+                let senders: Vec<_> = channels.iter().map(|(tx, _)| tx.clone()).collect();
+                let send = move || {
+                    if ends_the_sleep {
+                        thread::sleep(Duration::from_micros(200));
+                    }
+                    senders.iter().rev().for_each(|tx| tx.send(round).unwrap());
+                };
+                let sender = thread::spawn(send);
+                let mut left: BTreeSet<u64> = (0..len as u64).collect();
+                while !left.is_empty() {
+                    reactor.wait(&mut events).unwrap();
+                    for event in &events {
+                        assert!(left.remove(&event.key()), "{event:?} comes once");
+                        let (_, inbox) = &channels[event.key() as usize];
+                        assert_eq!(inbox.try_recv(), Ok(round));
+                    }
+                }
+                sender.join().unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
     const SENDERS: u32 = 4;

@@ -1220,7 +1220,7 @@ impl World {
             };
         }
         let awaited = Awaited::These(cases.to_vec());
-        let received = |chosen: Selected<'_, '_>| match &*reals[chosen.index()] {
+        let received = |chosen: Selected<'_>| match &*reals[chosen.index()] {
             Real::Timer(timer) => chosen.recv(timer).map(once),
             Real::Ticker(ticker) => chosen.recv(ticker),
             Real::Callback(_) => None,

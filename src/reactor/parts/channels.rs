@@ -1,20 +1,41 @@
 //! The registered channels, as the ready list sees them.
 //!
-//! A registered channel is always one of these, so that a wait finds every channel that has
-//! something without looking at the others:
+//! While there are few, they are *near*: a wait looks at each of them, as a `select!` looks at its
+//! cases, and asks for a wake-up only before it sleeps. So a message costs no mark, and no request.
+//!
+//! Each of the others is one of these, so that a wait finds every channel that has something
+//! without looking at the rest:
 //! - in the ready list, because it had something when last looked at;
 //! - asked for its mark, or marked and not collected yet;
 //! - *unasked*: only `select!` has used it lately, which looks for itself. A wait asks all of these
 //!   for their marks first.
+//!
+//! More than [`NEAR`] channels are not near. When half as many are left, each becomes near again at
+//! its next message. In an embedded reactor none is near, because an outer loop sleeps for it and
+//! looks at nothing. Neither is a rendezvous, because its senders look for who waits.
 
-use super::slots::{Flag, Owner, State};
+use std::sync::Arc;
+
+use super::slots::{Flag, Node, Owner, State};
 use super::table::Table;
 use super::usage::FEW;
 use crate::wake::{Look, Probe, Request};
 
+/// The most channels that are looked at one by one.
+const NEAR: usize = 8;
+
+/// A channel that is near.
+struct Near {
+    slot: u32,
+    probe: Arc<dyn Probe>,
+}
+
 /// The lists of the module's text.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Channels {
+    near: Vec<Near>,
+    /// No channel may be near.
+    apart: bool,
     /// Tokens of the unasked channels, and of some that are gone.
     pub(crate) unasked: Vec<u64>,
     /// Tokens of channels that were asked while something was coming, and whose senders may have
@@ -24,17 +45,127 @@ pub(crate) struct Channels {
     pub(crate) marked: Vec<(u64, u32)>,
     /// The number of registered channels: the lists have room for all, so that only a registration
     /// allocates.
-    pub(crate) registered: usize,
+    registered: usize,
 }
 
 impl Channels {
-    /// Asks a channel that is in none of the lists for its mark, or leaves it unasked. The channel
-    /// becomes ready if it has something after all.
+    /// Registers a channel: near, or asked for its mark. It is ready if it has something.
+    pub(crate) fn register<O: Owner>(
+        &mut self,
+        table: &mut Table<O>,
+        slot: u32,
+        probe: Arc<dyn Probe>,
+    ) {
+        self.make_room();
+        if self.registered > NEAR {
+            self.part(table);
+        }
+        table.slots.chunk(slot).set_probe(slot, probe);
+        if self.registered > NEAR || !self.bring_near(table, slot) {
+            self.ask(table, slot);
+        } else {
+            self.look_near(table);
+        }
+    }
+
+    /// No channel is registered under this slot any more.
+    pub(crate) fn unregister(&mut self, node: &Node, slot: u32) {
+        self.registered -= 1;
+        if node.is(Flag::Near) {
+            node.set(Flag::Near, false);
+            self.near.retain(|near| near.slot != slot);
+        }
+    }
+
+    /// From now on no channel is near, or (`false`) channels may be.
+    pub(crate) fn keep_apart<O: Owner>(&mut self, table: &Table<O>, apart: bool) {
+        self.apart = apart;
+        if apart {
+            self.part(table);
+        }
+    }
+
+    /// Makes a channel near that is in none of the lists. Returns false if it cannot be.
+    #[cold]
+    #[inline(never)]
+    fn bring_near<O: Owner>(&mut self, table: &Table<O>, slot: u32) -> bool {
+        let chunk = table.slots.chunk(slot);
+        let probe = chunk.probe(slot).filter(|probe| !self.apart && probe.may_be_near());
+        let Some(probe) = probe else { return false };
+        probe.silence();
+        chunk.node(slot).set(Flag::Near, true);
+        self.near.push(Near { slot, probe });
+        true
+    }
+
+    /// Makes no channel near.
+    fn part<O: Owner>(&mut self, table: &Table<O>) {
+        for Near { slot, .. } in std::mem::take(&mut self.near) {
+            let node = table.slots.node(slot);
+            node.set(Flag::Near, false);
+            if node.state.get() != State::Ready {
+                self.leave_unasked(table, slot);
+            }
+        }
+    }
+
+    /// Lists that count so many registered channels, and have none.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn of(registered: usize) -> Channels {
+        Channels { registered, ..Channels::default() }
+    }
+
+    /// Looks at the channels that are near, and makes those ready that have something.
+    #[inline(always)]
+    pub(crate) fn look_near<O: Owner>(&self, table: &mut Table<O>) {
+        for near in &self.near {
+            let node = table.slots.node(near.slot);
+            if node.state.get() != State::Ready && near.probe.look() == Look::Ready {
+                if node.state.get() == State::Idle {
+                    table.ready.push(&table.slots, near.slot);
+                } else {
+                    table.raise(near.slot);
+                }
+            }
+        }
+    }
+
+    /// The looks at the channels that are near and not ready.
+    pub(crate) fn looks_near<O: Owner>(&self, table: &Table<O>) -> impl Iterator<Item = Look> {
+        self.quiet_near(table).map(|probe| probe.look())
+    }
+
+    /// Asks the channels that are near for a wake-up. A fence and a look must follow.
+    pub(crate) fn ask_near<O: Owner>(&self, table: &Table<O>) {
+        self.quiet_near(table).for_each(|probe| probe.ask(Request::Wake));
+    }
+
+    fn quiet_near<O: Owner>(&self, table: &Table<O>) -> impl Iterator<Item = &dyn Probe> {
+        let is_quiet = |slot| table.slots.node(slot).state.get() != State::Ready;
+        self.near.iter().filter(move |near| is_quiet(near.slot)).map(|near| &*near.probe)
+    }
+
+    /// Takes back what [`ask_near`](Self::ask_near) has asked for.
+    pub(crate) fn unask_near(&self) {
+        self.near.iter().for_each(|near| near.probe.request().unask());
+    }
+
+    /// Forgets every channel: the reactor is gone.
+    pub(crate) fn clear(&mut self) {
+        self.near = Vec::new();
+    }
+
+    /// A channel that is not near was drained, and is in none of the lists: it is brought near,
+    /// asked for its mark, or left unasked. It becomes ready if it has something after all.
+    #[inline]
     pub(crate) fn settle<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, marking: bool) {
+        if self.registered <= NEAR / 2 && self.bring_near(table, slot) {
+            return;
+        }
         if marking { self.ask_now(table, slot) } else { self.leave_unasked(table, slot) }
     }
 
-    pub(crate) fn leave_unasked<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
+    pub(crate) fn leave_unasked<O: Owner>(&mut self, table: &Table<O>, slot: u32) {
         let node = table.slots.node(slot);
         table.slots.chunk(slot).with_probe(slot, |probe| probe.silence());
         if !node.is(Flag::Unasked) {
@@ -109,15 +240,11 @@ impl Channels {
     }
 
     /// Makes room for one more registered channel.
-    pub(crate) fn make_room(&mut self) {
+    fn make_room(&mut self) {
         self.registered += 1;
+        self.near.reserve(self.registered.min(NEAR).saturating_sub(self.near.len()));
         self.unasked.reserve(self.registered.saturating_sub(self.unasked.len()));
         self.marked.reserve(self.registered);
-    }
-
-    /// Counts one registered channel less.
-    pub(crate) fn unregister(&mut self) {
-        self.registered -= 1;
     }
 
     /// Gives back what the lists have for channels that are gone.

@@ -17,6 +17,8 @@ pub(crate) struct Ready {
     len: usize,
     /// The `pos` of a record that enters.
     mark: u32,
+    /// How many have entered so far. One that is put last enters again.
+    entered: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -41,11 +43,23 @@ impl Ready {
 
     /// A list of records in this state.
     pub(crate) const fn of(state: State) -> Ready {
-        Ready { state, head: NONE, tail: NONE, len: 0, mark: PATIENCE }
+        Ready { state, head: NONE, tail: NONE, len: 0, mark: PATIENCE, entered: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many have entered so far.
+    pub(crate) fn entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// Those that have entered last, `n` at most, the last one first.
+    pub(crate) fn newest<O: Owner>(&self, slots: &Slots<O>, n: u64) -> impl Iterator<Item = u32> {
+        let is_slot = |slot: u32| (slot != NONE).then_some(slot);
+        let before = move |&slot: &u32| is_slot(links(slots, slot).prev);
+        std::iter::successors(is_slot(self.tail), before).take(n as usize)
     }
 
     /// The one that has waited longest.
@@ -89,6 +103,7 @@ impl Ready {
     }
 
     /// Makes a record `Ready`, or what the list's records are, and puts it last.
+    #[inline]
     pub(crate) fn push<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
         let node = slots.node(slot);
@@ -101,9 +116,11 @@ impl Ready {
         }
         self.tail = slot;
         self.len += 1;
+        self.entered += 1;
     }
 
     /// Takes a record out and makes it `Idle`.
+    #[inline]
     pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         debug_assert_eq!(slots.node(slot).state.get(), self.state);
         slots.node(slot).state.set(State::Idle);

@@ -6,19 +6,14 @@ use std::cell::Cell;
 use super::counters::Count;
 use super::heap::NEVER;
 
-/// In `unlisted`: stale entries stand before some that are due.
-const BEHIND: u32 = 1;
-/// In `unlisted`: one source at an end that has been taken.
-const ENDED: u32 = 2;
-
 /// The first deadline, the slack, and the state of the queue.
 #[derive(Debug)]
 pub(crate) struct TimerQueue {
     /// The heap's first key, ns: nothing is due before it.
     pub(crate) next_due: Cell<u64>,
-    /// Sources may be ready that the ready list has not got: [`BEHIND`], so that each source is
-    /// asked for its own deadline, and one [`ENDED`] for each source at its end.
-    unlisted: Cell<u32>,
+    /// Due timers may be missing in the ready list, so that each source is asked for its own
+    /// deadline: stale entries stand before them.
+    behind: Cell<bool>,
     /// The value of `next_due` when stale keys were put right before blocking.
     pub(crate) cleaned_for: Cell<u64>,
     /// Arms so far.
@@ -38,7 +33,7 @@ impl TimerQueue {
     pub(crate) fn new(slack: u64) -> TimerQueue {
         TimerQueue {
             next_due: Cell::new(NEVER),
-            unlisted: Cell::new(0),
+            behind: Cell::new(false),
             cleaned_for: Cell::new(NEVER),
             seq: Cell::new(0),
             slack: Cell::new(slack),
@@ -59,26 +54,10 @@ impl TimerQueue {
     /// Returns true if due timers may be missing in the ready list.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.unlisted.get() & BEHIND != 0
+        self.behind.get()
     }
 
     pub(crate) fn set_behind(&self, behind: bool) {
-        self.unlisted.set(self.unlisted.get() & !BEHIND | if behind { BEHIND } else { 0 });
-    }
-
-    /// Returns true if sources may be ready that the ready list has not got.
-    #[inline]
-    pub(crate) fn has_unlisted(&self) -> bool {
-        self.unlisted.get() != 0
-    }
-
-    /// Counts a source whose end has been taken.
-    pub(crate) fn count_end(&self) {
-        self.unlisted.set(self.unlisted.get() + ENDED);
-    }
-
-    /// A source whose end was taken has gone.
-    pub(crate) fn forget_end(&self) {
-        self.unlisted.set(self.unlisted.get() - ENDED);
+        self.behind.set(behind);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Slot;
 use crate::driver::Clock;
-use crate::reactor::parts::slots::State;
+use crate::reactor::parts::slots::{Flag, State};
 use crate::wake::Probe;
 
 impl Slot {
@@ -12,13 +12,11 @@ impl Slot {
     pub(crate) fn register_channel(&self, probe: Arc<dyn Probe>) {
         let core = self.core();
         core.notify.prepare(self.slot);
-        let channels = &mut *core.channels.borrow_mut();
-        channels.make_room();
         if let Clock::Virtual(clock) = core.clock.source() {
             probe.follow(Box::new(move || clock.now()));
         }
-        self.chunk.set_probe(self.slot, probe);
-        channels.ask(&mut core.table.borrow_mut(), self.slot);
+        let channels = &mut *core.channels.borrow_mut();
+        channels.register(&mut core.table.borrow_mut(), self.slot, probe);
         if self.is_ready() && core.outer.embedded.get() {
             core.request_turn();
         }
@@ -42,13 +40,12 @@ impl Slot {
             State::Idle | State::Free => {}
         }
         table.ended.push(&table.slots, self.slot);
-        core.timers.count_end();
     }
 
     /// No channel is registered under this slot any more.
     pub(crate) fn forget_channel(&self) {
         if self.chunk.forget(self.slot) {
-            self.core().channels.borrow_mut().unregister();
+            self.core().channels.borrow_mut().unregister(self.node(), self.slot);
         }
     }
 
@@ -60,6 +57,8 @@ impl Slot {
         }
         let table = &mut *core.table.borrow_mut();
         table.ready.remove(&table.slots, self.slot);
-        core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
+        if !self.node().is(Flag::Near) {
+            core.channels.borrow_mut().settle(table, self.slot, core.marking.get());
+        }
     }
 }

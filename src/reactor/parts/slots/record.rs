@@ -53,6 +53,8 @@ pub(crate) enum Flag {
     Once = 32,
     /// The end was taken [`PATIENCE`] times.
     Spinning = 64,
+    /// The channel is looked at by each wait (`channels.rs`).
+    Near = 128,
 }
 
 /// The record of a source: 32 bytes.
@@ -222,6 +224,10 @@ impl<O: Owner> Chunk<O> {
 
     pub(crate) fn set_probe(&self, slot: u32, probe: Arc<dyn Probe>) {
         *self.probes.of(slot).borrow_mut() = Some(probe);
+    }
+
+    pub(crate) fn probe(&self, slot: u32) -> Option<Arc<dyn Probe>> {
+        self.probes.get(slot)?.borrow().clone()
     }
 
     /// Takes the probe away; whether there was one.

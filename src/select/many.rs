@@ -1,0 +1,305 @@
+//! A `Select` of many cases: those that are ready are found through the reactor's lists.
+//!
+//! The set keeps the indexes of the cases that it has found ready, in any order. Before a choice it
+//! looks at the sources that have entered the reactor's lists since the last choice, and at no
+//! other. It draws an index, and forgets those that turn out to be ready no more. So a choice among
+//! n ready cases is uniform and O(1).
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::case::Case;
+use super::set::Select;
+use crate::reactor::{AsksNear, BeforeSleep, Blocked, Core, Patience};
+use crate::sys::Time;
+use crate::wake::Request;
+
+/// The cases that were found ready. Some of them may be so no more.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    cases: Vec<usize>,
+    /// The cases that are asked one by one and have answered "ready": for one choice.
+    answered: Vec<usize>,
+    /// How many sources had entered the reactor's lists by the last look.
+    seen: [u64; 2],
+}
+
+impl Found {
+    /// Adds a case that may be ready.
+    fn add(&mut self, index: usize, case: &Case<'_>) {
+        if case.found_at.get().is_none() {
+            case.found_at.set(Some(self.cases.len()));
+            self.cases.push(index);
+        }
+    }
+
+    /// Takes a case out that is in no set any more.
+    pub(super) fn forget(&mut self, cases: &[Option<Case<'_>>], case: &Case<'_>) {
+        if let Some(at) = case.found_at.take() {
+            self.take_out(cases, at);
+        }
+    }
+
+    /// Takes the case at this place out; the last one takes the place.
+    fn take_out(&mut self, cases: &[Option<Case<'_>>], at: usize) {
+        let found_at = |index: usize| cases[index].as_ref().map(|case| &case.found_at);
+        let gone = self.cases.swap_remove(at);
+        found_at(gone).inspect(|place| place.set(None));
+        if let Some(&moved) = self.cases.get(at) {
+            found_at(moved).inspect(|place| place.set(Some(at)));
+        }
+    }
+}
+
+impl Select<'_> {
+    /// A case was added, whose source may be ready already. Makes room, so that no wait allocates.
+    pub(super) fn may_be_ready(&mut self, index: usize) {
+        let found = self.found.get_mut();
+        found.cases.reserve(self.cases.len() - found.cases.len());
+        found.answered.reserve(self.asked.len());
+        if let Some(case) = self.cases[index].as_ref().filter(|case| case.token.is_some()) {
+            found.add(index, case);
+        }
+    }
+
+    pub(super) fn run_many(&self, mut patience: Patience) -> io::Result<Option<usize>> {
+        let core = &self.handle.core;
+        core.begin_turn();
+        core.take_out_told();
+        let mut caught_up = false;
+        loop {
+            core.collect(Request::Mark);
+            let pressed = core.is_pressed();
+            if pressed {
+                // Asked for before what was collected was sent, perhaps.
+                let ready = self.asked().filter(|(_, source)| source.is_ready());
+                core.run_posts_and_collect(
+                    ready.filter_map(|(_, source)| source.internals().channel()),
+                );
+            }
+            if let Some(index) = self.choose(pressed) {
+                return Ok(Some(index));
+            }
+            if self.handle.is_closed() {
+                return Err(core.gone());
+            }
+            let until = match patience {
+                Patience::None if core.take_held() => {
+                    core.look_behind_posts();
+                    continue;
+                }
+                // Takes one more look before the `Select` gives up.
+                Patience::None if !caught_up && self.catches_up() => {
+                    caught_up = true;
+                    continue;
+                }
+                Patience::None => return Ok(None),
+                Patience::Until(until) => Some(until),
+                Patience::Endless => None,
+            };
+            let (chosen, blocked) = self.sleep(until);
+            if chosen.is_some() {
+                return Ok(chosen);
+            }
+            if blocked? == Blocked::TimedOut || core.looks_for_the_last_time(until) {
+                patience = Patience::None;
+            }
+        }
+    }
+
+    /// Sleeps. Gives a case that another end has chosen meanwhile, and the outcome of the sleep.
+    fn sleep(&self, until: Option<Time>) -> (Option<usize>, io::Result<Blocked>) {
+        let core = &self.handle.core;
+        let asks = core.asks_near();
+        let publish = |blocking: &mut BeforeSleep<'_>| {
+            asks.ask();
+            self.asked().try_for_each(|(_, source)| source.before_sleep(blocking))
+        };
+        let left = self.asked.iter().copied();
+        let mut published = Published { select: self, left, with: Some(&asks) };
+        let blocked = core.block(until, publish, || core.has_near_news() | self.has_ready());
+        let (mut seen, mut chosen) = (0, None);
+        while let Some((index, is_chosen)) = published.withdraw_next() {
+            if is_chosen {
+                seen += 1;
+                chosen = self.better(core, seen, chosen, index);
+            }
+        }
+        if chosen.is_some() && core.is_pressed() {
+            core.run_posts_before_chosen();
+        }
+        let chosen = chosen.filter(|&index| self.reserve(index));
+        if seen > 1 {
+            self.give_up_others();
+        }
+        (chosen, blocked)
+    }
+
+    /// Does the work that the turn has left undone. Returns true if there was any.
+    #[cold]
+    #[inline(never)]
+    fn catches_up(&self) -> bool {
+        let core = &self.handle.core;
+        core.catches_up(false) | core.looks_at_last(self.look_for > 0)
+    }
+
+    /// Finds the cases whose sources have entered the reactor's lists since the last look.
+    #[inline]
+    fn look_for_news(&self, found: &mut Found) {
+        let core = &self.handle.core;
+        let entered = core.entered();
+        let news = [0, 1].map(|list| entered[list].wrapping_sub(found.seen[list]));
+        if news == [0, 0] {
+            return;
+        }
+        found.seen = entered;
+        if news.iter().any(|&news| news > self.len() as u64) {
+            for (index, case) in self.cases.iter().enumerate() {
+                if let Some(case) = case
+                    && case.token.is_some_and(|token| core.is_listed(token))
+                {
+                    found.add(index, case);
+                }
+            }
+            return;
+        }
+        core.for_newest(news, |token| {
+            let mut next = self.listed.get(&token).copied();
+            while let Some((index, case)) = next.and_then(|i| Some((i, self.cases[i].as_ref()?))) {
+                found.add(index, case);
+                next = case.next_same;
+            }
+        });
+    }
+
+    /// Returns true if the case is ready.
+    fn is_ready(&self, index: usize) -> bool {
+        match &self.cases[index] {
+            Some(Case { token: Some(token), .. }) => self.handle.core.is_listed(*token),
+            case => case.as_ref().is_some_and(|case| case.source.is_ready()),
+        }
+    }
+
+    /// Returns true if a case is ready.
+    fn has_ready(&self) -> bool {
+        if self.handle.core.is_behind() {
+            return (0..self.cases.len()).any(|index| self.is_ready(index));
+        }
+        let found = &mut *self.found.borrow_mut();
+        self.look_for_news(found);
+        while let Some(&last) = found.cases.last() {
+            if self.is_ready(last) {
+                return true;
+            }
+            found.take_out(&self.cases, found.cases.len() - 1);
+        }
+        self.asked().any(|(_, source)| source.is_ready())
+    }
+
+    /// Chooses one of the cases that are ready, and reserves what it needs. If `pressed`, messages
+    /// that wait for posts are left out.
+    fn choose(&self, pressed: bool) -> Option<usize> {
+        loop {
+            let chosen = if pressed || self.biased || self.handle.core.is_behind() {
+                self.choose_by_looking(pressed)
+            } else {
+                self.draw()
+            };
+            // Another sender may have taken the room meanwhile: then the others are asked again.
+            match chosen {
+                Some(index) if !self.reserve(index) => {}
+                chosen => return chosen,
+            }
+        }
+    }
+
+    /// Draws one of the cases that are ready.
+    fn draw(&self) -> Option<usize> {
+        let found = &mut *self.found.borrow_mut();
+        found.answered.clear();
+        if !self.asked.is_empty() {
+            let ready = self.asked().filter(|(_, source)| source.is_ready());
+            found.answered.extend(ready.map(|(index, _)| index));
+        }
+        self.look_for_news(found);
+        loop {
+            let at = match found.cases.len() + found.answered.len() {
+                0 => return None,
+                1 => 0,
+                all => self.handle.core.random_below(all as u32) as usize,
+            };
+            let Some(&index) = found.cases.get(at) else {
+                return Some(found.answered[at - found.cases.len()]);
+            };
+            if self.is_ready(index) {
+                return Some(index);
+            }
+            found.take_out(&self.cases, at);
+        }
+    }
+
+    /// Looks at each case that may be ready.
+    #[cold]
+    #[inline(never)]
+    fn choose_by_looking(&self, pressed: bool) -> Option<usize> {
+        let core = &self.handle.core;
+        let found = &mut *self.found.borrow_mut();
+        self.look_for_news(found);
+        let (mut seen, mut chosen) = (0, None);
+        let mut look_at = |index: usize| {
+            let Some(case) = self.cases[index].as_ref().filter(|_| self.is_ready(index)) else {
+                return;
+            };
+            let channel = || case.source.internals().channel();
+            if !(pressed && channel().is_some_and(|token| core.is_held(token))) {
+                seen += 1;
+                chosen = self.better(core, seen, chosen, index);
+            }
+        };
+        if core.is_behind() {
+            // Due timers may be missing in the lists.
+            (0..self.cases.len()).for_each(&mut look_at);
+        } else {
+            found.cases.iter().chain(&self.asked).copied().for_each(&mut look_at);
+        }
+        chosen
+    }
+
+    /// The choice after the n-th candidate has come. The candidate replaces the choice before with
+    /// probability 1/n: uniform in one pass.
+    fn better(&self, core: &Core, n: u32, chosen: Option<usize>, index: usize) -> Option<usize> {
+        match chosen {
+            Some(other) if self.biased => Some(other.min(index)),
+            Some(other) if core.random_below(n) != 0 => Some(other),
+            _ => Some(index),
+        }
+    }
+}
+
+/// Cases that have published their requests: withdrawn in any case.
+pub(super) struct Published<'s, 'a, I: Iterator<Item = usize>> {
+    pub(super) select: &'s Select<'a>,
+    pub(super) left: I,
+    /// They have if these are made. Else what is published is that of an outer wait, whose driver
+    /// has called us.
+    pub(super) with: Option<&'s AsksNear<'s>>,
+}
+
+impl<I: Iterator<Item = usize>> Published<'_, '_, I> {
+    /// The next case, and true if the other end has chosen it.
+    pub(super) fn withdraw_next(&mut self) -> Option<(usize, bool)> {
+        if self.with.is_some_and(|asks| !asks.are_made()) {
+            return None;
+        }
+        self.left.find_map(|index| {
+            self.select.cases[index].as_ref().map(|case| (index, case.source.after_sleep()))
+        })
+    }
+}
+
+impl<I: Iterator<Item = usize>> Drop for Published<'_, '_, I> {
+    fn drop(&mut self) {
+        // A panic may be on its way already: a second one would abort the process.
+        while let Ok(Some(_)) | Err(_) = catch_unwind(AssertUnwindSafe(|| self.withdraw_next())) {}
+    }
+}

@@ -1,6 +1,8 @@
 //! The buffer of a wait, and what it is filled with.
 
 use super::core::{Core, Handle};
+use super::key::Key;
+use super::parts::sites::{KindNumber, SourceKind};
 use super::parts::slots::{Chunk, State};
 use crate::sys::Readiness;
 
@@ -16,6 +18,7 @@ pub struct Events {
 pub struct Event {
     key: u64,
     readiness: Readiness,
+    kind: KindNumber,
 }
 
 impl Event {
@@ -24,6 +27,19 @@ impl Event {
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The kind and the index that the [`key`](Self::key) is made of: see [`Key`]. The kind is 2^31
+    /// or more if the source was given no key.
+    #[inline]
+    pub fn split_key(&self) -> (u32, u32) {
+        Key::from(self.key).into()
+    }
+
+    /// The kind of the source.
+    #[inline]
+    pub fn kind(&self) -> SourceKind {
+        self.kind.kind()
     }
 
     /// The readiness of an [`Fd`](crate::Fd), as [`Fd::readiness`](crate::Fd::readiness) gives it
@@ -133,11 +149,12 @@ impl Iterator for Iter<'_> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
             let (chunk, slot) = table.slots.find(token)?;
-            if chunk.node(slot).state.get() != State::Ready && !is_told(chunk, slot) {
+            let node = chunk.node(slot);
+            if node.state.get() != State::Ready && !is_told(chunk, slot) {
                 return None;
             }
             let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
-            Some(Event { key: chunk.key(slot), readiness })
+            Some(Event { key: chunk.key(slot), readiness, kind: node.site.get().kind_number() })
         })
     }
 }

@@ -17,7 +17,7 @@ const LAYERS: [&str; 9] =
 /// only.
 const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
-const REACTOR: [&str; 37] = [
+const REACTOR: [&str; 38] = [
     "models",
     "mod",
     "slot",
@@ -37,6 +37,7 @@ const REACTOR: [&str; 37] = [
     "channels",
     "fork",
     "core",
+    "key",
     "stats",
     "parts/mod",
     "parts/channels",

@@ -2,6 +2,9 @@
 //! and what the compiler says to a wrong `select!`.
 
 // The modules of the examples that the tests drive. The examples use more of them.
+#[allow(dead_code)]
+#[path = "../../examples/supervisor/backoff.rs"]
+mod backoff;
 #[path = "../../examples/batcher/batch.rs"]
 mod batch;
 #[path = "../../examples/raft/cluster.rs"]
@@ -35,3 +38,4 @@ mod http;
 mod layers;
 mod program;
 mod raft_sim;
+mod supervisor;

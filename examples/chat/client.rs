@@ -18,7 +18,7 @@ const KEPT: usize = 512;
 
 pub struct Client {
     /// The name of the client in the room.
-    number: u64,
+    number: u32,
     stream: Fd<TcpStream>,
     pub idle: Timer,
     lines: Lines,
@@ -31,7 +31,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: u64, stream: Fd<TcpStream>, idle: Timer, limit: usize) -> Client {
+    pub fn new(number: u32, stream: Fd<TcpStream>, idle: Timer, limit: usize) -> Client {
         let (lines, queue) = (Lines::new(LINE), VecDeque::new());
         Client { number, stream, idle, lines, queue, limit, is_over: false }
     }

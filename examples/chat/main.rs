@@ -131,7 +131,7 @@ fn measure(load: Load, limits: Limits) -> Result<(), Box<dyn Error>> {
         mib(bound)
     );
     let broken = [
-        ("a client did not come in", report.clients != load.clients as u64),
+        ("a client did not come in", report.clients as usize != load.clients),
         ("a line was lost", report.lines != load.lines() as u64),
         ("a slow reader was not dropped, or a good one was", report.slow != load.slow as u64),
         ("too much waited for a client", report.most_queued > limits.queue),

@@ -23,13 +23,13 @@ const ACCEPTS: u32 = 16;
 /// The kernel's buffer for a client. What waits there is bounded, too.
 const SEND_BUFFER: usize = 64 << 10;
 
-// Keys below `FIRST` are the room's. Client `n` has two from there on: its stream's, and its
-// timer's.
-const LISTENER: u64 = 0;
-const SIGNALS: u64 = 1;
-const STOP: u64 = 2;
-const DEADLINE: u64 = 3;
-const FIRST: u64 = 4;
+// A key is one of these kinds and the number of the client, or 0.
+const LISTENER: u32 = 0;
+const SIGNALS: u32 = 1;
+const STOP: u32 = 2;
+const DEADLINE: u32 = 3;
+const STREAM: u32 = 4;
+const IDLE: u32 = 5;
 
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub struct Limits {
 /// What happened in the room.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
-    pub clients: u64,
+    pub clients: u32,
     pub lines: u64,
     /// Clients that were closed because they read too slowly.
     pub slow: u64,
@@ -71,9 +71,9 @@ pub struct Server {
     address: SocketAddr,
     signals: Signals,
     /// The clients by their numbers, which are not used again.
-    clients: BTreeMap<u64, Client>,
+    clients: BTreeMap<u32, Client>,
     /// Clients that something has been said to in this turn.
-    unflushed: Vec<u64>,
+    unflushed: Vec<u32>,
     limits: Limits,
     report: Report,
 }
@@ -81,12 +81,12 @@ pub struct Server {
 impl Server {
     pub fn new(address: SocketAddr, limits: Limits) -> io::Result<Server> {
         let reactor = Reactor::new()?;
-        let acceptor = Acceptor::new(&reactor, address, LISTENER)?;
+        let acceptor = Acceptor::new(&reactor, address, (LISTENER, 0))?;
         let signals = reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
         Ok(Server {
             address: acceptor.address()?,
             acceptor: Some(acceptor),
-            signals: signals.with_key(SIGNALS),
+            signals: signals.with_key((SIGNALS, 0)),
             reactor,
             clients: BTreeMap::new(),
             unflushed: Vec::new(),
@@ -102,15 +102,15 @@ impl Server {
     /// Serves until a signal comes or the sender of `stop` is gone. Then it tells the clients so,
     /// and waits until they have read that and closed, or until the farewell is over.
     pub fn run(mut self, stop: Receiver<()>) -> io::Result<Report> {
-        let stop = self.reactor.register_with(STOP, stop)?;
-        let deadline = self.reactor.timer().with_key(DEADLINE);
+        let stop = self.reactor.register_with((STOP, 0), stop)?;
+        let deadline = self.reactor.timer().with_key((DEADLINE, 0));
         let mut events = Events::with_capacity(256);
         while self.acceptor.is_some() || !self.clients.is_empty() {
             self.reactor.wait(&mut events)?;
             for event in &events {
-                match event.key() {
-                    LISTENER => self.accept(),
-                    SIGNALS | STOP => {
+                match event.split_key() {
+                    (LISTENER, _) => self.accept(),
+                    (SIGNALS | STOP, _) => {
                         while let Some(signal) = self.signals.try_take() {
                             println!("{signal}: good-bye");
                         }
@@ -122,8 +122,10 @@ impl Server {
                             });
                         }
                     }
-                    DEADLINE => return Ok(self.report),
-                    key => self.client(key),
+                    (DEADLINE, _) => return Ok(self.report),
+                    (STREAM, number) => self.client(number),
+                    (IDLE, number) => self.send_away(number),
+                    other => unreachable!("no source has the key {other:?}"),
                 }
             }
             self.flush();
@@ -143,9 +145,9 @@ impl Server {
     fn open(&mut self, stream: TcpStream) -> io::Result<()> {
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
         let number = self.report.clients + 1;
-        let key = FIRST + 2 * number;
-        let stream = self.reactor.fd_nonblocking(stream, Interest::READABLE)?.with_key(key);
-        let idle = self.reactor.after(self.limits.idle).with_key(key + 1);
+        let stream = self.reactor.fd_nonblocking(stream, Interest::READABLE)?;
+        let stream = stream.with_key((STREAM, number));
+        let idle = self.reactor.after(self.limits.idle).with_key((IDLE, number));
         let mut client = Client::new(number, stream, idle, self.limits.queue);
         client.say(format!("* welcome, you are {number}\n").as_bytes());
         self.clients.insert(number, client);
@@ -154,17 +156,16 @@ impl Server {
         Ok(())
     }
 
+    fn send_away(&mut self, number: u32) {
+        let Some(mut client) = self.clients.remove(&number) else { return };
+        self.report.idle += 1;
+        // The client may not hear that. It is closed in any case.
+        let _ = client.say_good_bye(b"* idle for too long\n");
+    }
+
     /// Handles an event of a client, whose connection may end by that.
-    fn client(&mut self, key: u64) {
-        let (number, is_timer) = ((key - FIRST) / 2, (key - FIRST) % 2 == 1);
+    fn client(&mut self, number: u32) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        if is_timer {
-            self.report.idle += 1;
-            // The client may not hear that. It is closed in any case.
-            let _ = client.say_good_bye(b"* idle for too long\n");
-            self.clients.remove(&number);
-            return;
-        }
         let mut said = Vec::new();
         let stays = client.hear(&mut said).and_then(|stays| client.flush().map(|()| stays));
         // Putting a timer off is two stores: no syscall.
@@ -180,7 +181,7 @@ impl Server {
 
     /// Puts `text` into the queues of all but one. It is written at the end of the turn, with all
     /// else that is said until then. Those whose queue is full are closed.
-    fn say_to_others(&mut self, speaker: u64, text: &[u8]) {
+    fn say_to_others(&mut self, speaker: u32, text: &[u8]) {
         let Server { clients, unflushed, report, .. } = self;
         clients.retain(|&number, client| {
             if number == speaker {

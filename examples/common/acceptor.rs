@@ -17,7 +17,11 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Listens at `address`. The listener and the end of a pause are reported under `key`.
-    pub fn new(reactor: &Handle, address: impl ToSocketAddrs, key: u64) -> io::Result<Acceptor> {
+    pub fn new(
+        reactor: &Handle,
+        address: impl ToSocketAddrs,
+        key: (u32, u32),
+    ) -> io::Result<Acceptor> {
         let listener = TcpListener::bind(address)?;
         Ok(Acceptor {
             listener: reactor.fd_nonblocking(listener, Interest::READABLE)?.with_key(key),

@@ -19,12 +19,12 @@ use super::exchange::Exchange;
 /// others.
 const IN_A_ROW: u32 = 16;
 
-// Keys below `FIRST` are the server's. Connection `n` has two from there on: its stream's, and its
-// timer's.
-const LISTENER: u64 = 0;
-const SIGNALS: u64 = 1;
-const STOP: u64 = 2;
-const FIRST: u64 = 3;
+// A key is one of these kinds and the number of the connection, or 0.
+const LISTENER: u32 = 0;
+const SIGNALS: u32 = 1;
+const STOP: u32 = 2;
+const STREAM: u32 = 3;
+const DEADLINE: u32 = 4;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -38,7 +38,7 @@ pub struct Limits {
 /// What the server has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
-    pub connections: u64,
+    pub connections: u32,
     pub answers: u64,
     /// Turns of the reactor.
     pub turns: u64,
@@ -70,14 +70,15 @@ impl Connection {
     fn new(
         reactor: &Handle,
         stream: TcpStream,
-        key: u64,
+        number: u32,
         limits: Limits,
     ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
+        let stream = reactor.fd_nonblocking(stream, Interest::READABLE)?;
         Ok(Connection {
-            stream: reactor.fd_nonblocking(stream, Interest::READABLE)?.with_key(key),
+            stream: stream.with_key((STREAM, number)),
             exchange: Exchange::default(),
-            deadline: reactor.after(limits.idle).with_key(key + 1),
+            deadline: reactor.after(limits.idle).with_key((DEADLINE, number)),
             since: (Phase::Idle, 0),
             is_shut: false,
         })
@@ -162,7 +163,7 @@ pub struct Server {
     address: SocketAddr,
     signals: Option<Signals>,
     /// The connections by their numbers, which are not used again.
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u32, Connection>,
     report: Report,
     limits: Limits,
     buffer: Box<[u8]>,
@@ -171,7 +172,7 @@ pub struct Server {
 impl Server {
     pub fn new(address: SocketAddr, limits: Limits) -> io::Result<Server> {
         let reactor = Reactor::new()?;
-        let acceptor = Acceptor::new(&reactor, address, LISTENER)?;
+        let acceptor = Acceptor::new(&reactor, address, (LISTENER, 0))?;
         Ok(Server {
             address: acceptor.address()?,
             acceptor: Some(acceptor),
@@ -192,21 +193,21 @@ impl Server {
     #[allow(dead_code)] // the bench does without
     pub fn end_by_signals(&mut self) -> io::Result<()> {
         let signals = self.reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
-        self.signals = Some(signals.with_key(SIGNALS));
+        self.signals = Some(signals.with_key((SIGNALS, 0)));
         Ok(())
     }
 
     /// Serves until a signal comes, or the sender of `stop` is gone. Then the requests that have
     /// begun are answered.
     pub fn run(mut self, stop: Receiver<()>) -> io::Result<Report> {
-        let stop = self.reactor.register_with(STOP, stop)?;
+        let stop = self.reactor.register_with((STOP, 0), stop)?;
         let mut events = Events::with_capacity(256);
         while self.acceptor.is_some() || !self.connections.is_empty() {
             self.reactor.wait(&mut events)?;
             for event in &events {
-                match event.key() {
-                    LISTENER => self.accept(),
-                    SIGNALS | STOP => {
+                match event.split_key() {
+                    (LISTENER, _) => self.accept(),
+                    (SIGNALS | STOP, _) => {
                         let _ = (self.signals.as_ref().and_then(Source::try_take), stop.try_recv());
                         self.acceptor = None;
                         self.connections.retain(|_, connection| {
@@ -214,7 +215,10 @@ impl Server {
                             connection.phase() != Phase::Idle
                         });
                     }
-                    key => self.connection(key),
+                    (kind @ (STREAM | DEADLINE), number) => {
+                        self.connection(number, kind == DEADLINE);
+                    }
+                    other => unreachable!("no source has the key {other:?}"),
                 }
             }
         }
@@ -227,18 +231,17 @@ impl Server {
             let Some(stream) = self.acceptor.as_ref().and_then(Acceptor::accept) else { return };
             self.report.connections += 1;
             let number = self.report.connections;
-            match Connection::new(&self.reactor, stream, FIRST + 2 * number, self.limits) {
+            match Connection::new(&self.reactor, stream, number, self.limits) {
                 Ok(connection) => drop(self.connections.insert(number, connection)),
                 Err(error) => eprintln!("a new connection: {error}"),
             }
         }
     }
 
-    fn connection(&mut self, key: u64) {
-        let (number, is_timer) = ((key - FIRST) / 2, (key - FIRST) % 2 == 1);
+    fn connection(&mut self, number: u32, is_late: bool) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let (mut stays, before) = (true, connection.exchange.answered());
-        if is_timer {
+        if is_late {
             connection.deadline.try_take();
             match connection.phase() {
                 Phase::Reading => connection.exchange.fail("408 Request Timeout"),

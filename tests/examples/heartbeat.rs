@@ -65,11 +65,11 @@ fn last_change(path: &Path) -> Option<SystemTime> {
     }
 }
 
-fn run(name: &str, args: &[&str]) -> Output {
+pub fn run(name: &str, args: &[&str]) -> Output {
     Command::new(example(name)).args(args).stdin(Stdio::null()).output().expect("the example runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 

@@ -2,13 +2,25 @@
 //! and what the compiler says to a wrong `select!`.
 
 // The modules of the examples that the tests drive. The examples use more of them.
+#[allow(dead_code)]
+#[path = "../../examples/supervisor/backoff.rs"]
+mod backoff;
+#[path = "../../examples/batcher/batch.rs"]
+mod batch;
 #[path = "../../examples/raft/cluster.rs"]
 mod cluster;
+#[allow(dead_code)]
+#[path = "../../examples/http/exchange.rs"]
+mod exchange;
+#[path = "../../examples/common/lines.rs"]
+mod lines;
 #[path = "../../examples/echo/load.rs"]
 mod load;
 #[allow(dead_code)]
 #[path = "../../examples/raft/node.rs"]
 mod node;
+#[path = "../../examples/http/parse.rs"]
+mod parse;
 #[path = "../../examples/from_go/sections/mod.rs"]
 mod sections;
 #[allow(dead_code)]
@@ -18,12 +30,17 @@ mod server;
 #[path = "../../examples/per_core.rs"]
 mod server_per_core;
 
+mod batcher;
+mod chat;
 mod compile_errors;
 mod documents;
 mod echo;
 mod from_go;
 mod heartbeat;
+mod http;
 mod layers;
 mod per_core;
+mod program;
 mod raft_sim;
 mod raft_tcp;
+mod supervisor;

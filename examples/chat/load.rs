@@ -1,0 +1,103 @@
+//! The load: many clients from one thread, some of which never read.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use pollmux::sys::Interest;
+use pollmux::{Events, Fd, Reactor};
+use socket2::SockRef;
+
+/// Longer than anything here takes.
+const TOO_LONG: Duration = Duration::from_secs(170);
+/// The text of a line.
+const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind.";
+
+/// The size of a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub clients: usize,
+    /// Clients that never read.
+    pub slow: usize,
+    /// Clients that speak, each once a round.
+    pub speakers: usize,
+    pub rounds: usize,
+}
+
+impl Load {
+    /// The lines that are said in all.
+    pub fn lines(&self) -> usize {
+        self.rounds * self.speakers
+    }
+
+    /// The lines that those who read hear in all. Nobody hears what he says himself.
+    pub fn heard(&self) -> usize {
+        self.lines() * (self.clients - self.slow - 1)
+    }
+
+    /// The bytes that one who reads hears in a round.
+    pub fn round(&self) -> usize {
+        self.speakers * (TEXT.len() + 10)
+    }
+}
+
+/// Connects, and waits for the welcome: from then on the client hears everybody.
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut byte = [0];
+    while byte != *b"\n" {
+        stream.read_exact(&mut byte)?;
+    }
+    Ok(stream)
+}
+
+/// Runs the load. A round ends when everybody who reads has heard all lines of it: so none of them
+/// is ever behind by more than a round, and the room has no reason to drop one.
+pub fn run(address: SocketAddr, load: Load) -> io::Result<()> {
+    let reactor = Reactor::new()?;
+    let mut slow = Vec::new(); // open until the end, and never read
+    for _ in 0..load.slow {
+        let stream = connect(address)?;
+        SockRef::from(&stream).set_recv_buffer_size(4 << 10)?;
+        slow.push(stream);
+    }
+    let mut readers = Vec::new();
+    for key in 0..load.clients - load.slow {
+        let stream = reactor.fd_nonblocking(connect(address)?, Interest::READABLE)?;
+        readers.push(stream.with_key(key as u64));
+    }
+    let mut events = Events::with_capacity(256);
+    let end = reactor.now() + TOO_LONG;
+    for _ in 0..load.rounds {
+        for mut speaker in &readers[..load.speakers] {
+            writeln!(speaker, "{TEXT}")?;
+        }
+        let mut missing = load.heard() / load.rounds;
+        while missing > 0 {
+            let left = end.duration_since(reactor.now());
+            reactor.wait_timeout(&mut events, left)?;
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            for event in &events {
+                let lines = hear(&readers[event.key() as usize])?;
+                missing = missing.checked_sub(lines).ok_or(ErrorKind::InvalidData)?;
+            }
+        }
+    }
+    drop(slow);
+    Ok(())
+}
+
+/// Reads all that has come, and counts the lines.
+fn hear(mut stream: &Fd<TcpStream>) -> io::Result<usize> {
+    let (mut buffer, mut lines) = ([0; 16 << 10], 0);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => lines += buffer[..n].iter().filter(|&&byte| byte == b'\n').count(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(lines),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A chat server: each line that a client says goes to all others.
+//!
+//! - `cargo run --release --example chat`: serves at 127.0.0.1:7008 until Ctrl-C or SIGTERM, which
+//!   tells the clients good-bye. Talk to it with `nc 127.0.0.1 7008`.
+//! - `cargo run --release --example chat -- --load 2000 --slow 200`: measures with 2,000 clients
+//!   from another process, 200 of which never read. Fails if a bound is broken.
+//!
+//! Known limits: nobody is told who comes and goes, and a client that floods the room pushes out
+//! those who cannot read as fast. A limit of lines a second for each client would help.
+
+#[path = "../common/acceptor.rs"]
+mod acceptor;
+mod client;
+#[path = "../common/lines.rs"]
+mod lines;
+mod load;
+mod server;
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use load::Load;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use pollmux::{Reactor, channel, select};
+use server::{Limits, Report, Server};
+
+/// The memory for a client beside its queue: the fd, the timer and the line that has begun.
+const A_CLIENT: usize = 4 << 10;
+
+fn options() -> ArgMatches {
+    let number = |name| Arg::new(name).long(name).value_parser(value_parser!(usize));
+    let address = |name| Arg::new(name).long(name).value_parser(value_parser!(SocketAddr));
+    let about = "A chat server, and a load to measure it with";
+    let arguments = [
+        address("listen").default_value("127.0.0.1:7008").help("Where to listen"),
+        number("idle").default_value("600000").help("A client that is silent for so many ms goes"),
+        number("farewell").default_value("2000").help("The ms in which clients can say good-bye"),
+        number("queue").default_value("65536").help("The bytes that may wait for a client"),
+        number("load").help("Measure with as many clients, on a port of its own"),
+        number("slow").default_value("0").help("Clients of --load that never read"),
+        number("speakers").default_value("100").help("Clients of --load that speak"),
+        number("rounds").default_value("60").help("Lines of each speaker"),
+        // The process that is the load runs with this one.
+        address("at").hide(true),
+    ];
+    Command::new("chat").about(about).args(arguments).get_matches()
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = options();
+    let number = |name| *options.get_one::<usize>(name).unwrap();
+    let limits = Limits {
+        idle: Duration::from_millis(number("idle") as u64),
+        queue: number("queue"),
+        farewell: Duration::from_millis(number("farewell") as u64),
+    };
+    // A client is an fd. Often the limit is 1,024 though the process may raise it.
+    let (_, fds) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, fds, fds)?;
+    let Some(&clients) = options.get_one("load") else {
+        let server = Server::new(*options.get_one("listen").unwrap(), limits)?;
+        println!("chat at {}, Ctrl-C ends it", server.address());
+        let (_never, stop) = channel::bounded(1);
+        println!("{}", server.run(stop)?);
+        return Ok(());
+    };
+    if clients as u64 + 100 > fds {
+        return Err(format!("{clients} clients need more than the {fds} fds of a process").into());
+    }
+    let slow = number("slow").min(clients - 1);
+    let speakers = number("speakers").clamp(1, clients - slow);
+    let load = Load { clients, slow, speakers, rounds: number("rounds").max(1) };
+    match options.get_one("at") {
+        Some(&address) => Ok(load::run(address, load)?),
+        None => measure(load, limits),
+    }
+}
+
+/// Lets another process be the load: so the memory of this one is the server's.
+fn serve_a_load(load: Load, limits: Limits) -> io::Result<Report> {
+    let server = Server::new(([127, 0, 0, 1], 0).into(), limits)?;
+    let numbers = [load.clients, load.slow, load.speakers, load.rounds].map(|n| n.to_string());
+    let mut command = process::Command::new(std::env::current_exe()?);
+    command.args(["--at", &server.address().to_string()]);
+    for (name, number) in ["--load", "--slow", "--speakers", "--rounds"].iter().zip(&numbers) {
+        command.args([name, number.as_str()]);
+    }
+    let (stop, stopped) = channel::bounded(1);
+    // The reactor of the server stays on this thread, and another one waits for the load.
+    let waiter = thread::spawn(move || {
+        let _stop = stop;
+        let reactor = Reactor::new()?;
+        let load = reactor.register(command.spawn()?)?;
+        select! { reactor; recv(load) -> status => status }
+    });
+    let report = server.run(stopped)?;
+    let status = waiter.join().map_err(|_| io::Error::other("a panic"))??;
+    if status.success() {
+        Ok(report)
+    } else {
+        Err(io::Error::other(format!("the load ended with {status}")))
+    }
+}
+
+/// The most memory that this process has had, in bytes.
+fn peak_memory() -> io::Result<usize> {
+    let unit = if cfg!(target_vendor = "apple") { 1 } else { 1_024 };
+    Ok(getrusage(UsageWho::RUSAGE_SELF)?.max_rss() as usize * unit)
+}
+
+fn measure(load: Load, limits: Limits) -> Result<(), Box<dyn Error>> {
+    let before = peak_memory()?;
+    let begin = Instant::now();
+    let report = serve_a_load(load, limits)?;
+    let (time, peak) = (begin.elapsed(), peak_memory()?);
+    // A reader's queue holds a round at most. A queue has up to twice the memory that it needs.
+    let readers = (load.clients - load.slow) * 2 * load.round().min(limits.queue);
+    let bound = before + load.clients * A_CLIENT + readers + load.slow * 2 * limits.queue;
+    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    println!("{report}");
+    println!("{:>9} lines heard in {time:.1?}", load.heard());
+    println!(
+        "{:>9} peak RSS, {} of it before; the bound is {}",
+        mib(peak),
+        mib(before),
+        mib(bound)
+    );
+    let broken = [
+        ("a client did not come in", report.clients as usize != load.clients),
+        ("a line was lost", report.lines != load.lines() as u64),
+        ("a slow reader was not dropped, or a good one was", report.slow != load.slow as u64),
+        ("too much waited for a client", report.most_queued > limits.queue),
+        ("too much memory", peak > bound),
+    ];
+    match broken.iter().find(|(_, is_broken)| *is_broken) {
+        Some((bound, _)) => {
+            println!("verdict: BROKEN: {bound}");
+            process::exit(1);
+        }
+        None => println!("verdict: all bounds hold"),
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The example `chat`, as a program.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Instant;
+
+use crate::heartbeat::{run, text};
+use crate::lines::Lines;
+use crate::program::Program;
+use nix::sys::signal::Signal;
+use support::{dog, ms, secs};
+
+/// A server on a port of its own.
+struct Room {
+    program: Program,
+    address: String,
+}
+
+impl Room {
+    fn open(args: &[&str]) -> Room {
+        let mut program = Program::start("chat", &[&["--listen", "127.0.0.1:0"], args].concat());
+        let line = program.line();
+        let address = line.strip_prefix("chat at ").and_then(|rest| rest.split(',').next());
+        let address = address.unwrap_or_else(|| panic!("no address in {line:?}")).into();
+        Room { program, address }
+    }
+
+    /// The next client, which is in the room when this returns.
+    fn enter(&self, number: u64) -> Client {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(secs(120))).unwrap(); // what comes later never comes
+        let mut client = Client(BufReader::new(stream));
+        assert_eq!(client.hear(), format!("* welcome, you are {number}"));
+        client
+    }
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn say(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next line. Empty at the end of the stream.
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().into()
+    }
+}
+
+#[test]
+fn a_line_goes_to_all_others() {
+    let room = Room::open(&[]);
+    let (mut a, mut b, mut c) = (room.enter(1), room.enter(2), room.enter(3));
+    a.say("hello\n");
+    for other in [&mut b, &mut c] {
+        assert_eq!(other.hear(), "<1> hello");
+    }
+    // A line may come in pieces, and several at once.
+    b.say("one, ");
+    c.say("x\r\n");
+    assert_eq!([a.hear(), b.hear()], ["<3> x", "<3> x"]);
+    b.say("two\nthree\n\nfour");
+    for other in [&mut a, &mut c] {
+        assert_eq!(
+            [other.hear(), other.hear(), other.hear()],
+            ["<2> one, two", "<2> three", "<2>"]
+        );
+    }
+    drop(b); // with half a line
+    a.say("5\n");
+    assert_eq!(c.hear(), "<1> 5");
+    c.say("6\n");
+    assert_eq!(a.hear(), "<3> 6", "nobody hears himself");
+}
+
+#[test]
+fn a_signal_says_good_bye() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        // The room ends because all have gone, not because it has waited long enough.
+        let mut room = Room::open(&["--farewell", "3600000"]);
+        let (mut a, mut b) = (room.enter(1), room.enter(2));
+        a.say("last words\n");
+        assert_eq!(b.hear(), "<1> last words");
+        room.program.signal(signal);
+        for client in [&mut a, &mut b] {
+            assert_eq!([client.hear(), client.hear()], ["* the room closes", ""]);
+        }
+        drop((a, b));
+        assert_eq!(room.program.line(), format!("{signal}: good-bye"));
+        let rest = room.program.rest().join(" ");
+        let words: Vec<_> = rest.split_whitespace().take(2).collect();
+        assert_eq!(words, ["2", "clients"], "{rest}");
+        assert_eq!(room.program.wait().code(), Some(0));
+        assert!(TcpStream::connect(&room.address).is_err());
+    }
+}
+
+#[test]
+fn a_client_that_stays_does_not_keep_the_room_open() {
+    let mut room = Room::open(&["--farewell", "100"]);
+    let client = room.enter(1); // which neither reads nor closes
+    room.program.signal(Signal::SIGTERM);
+    assert_eq!(room.program.wait().code(), Some(0));
+    drop(client);
+}
+
+#[test]
+fn a_silent_client_is_closed_and_a_speaker_stays() {
+    // Wall time: on a busy machine the speaker may seem silent, too. Then the room has more
+    // patience.
+    let stays = |idle: u64| {
+        let room = Room::open(&["--idle", &idle.to_string()]);
+        let (mut speaker, mut silent) = (room.enter(1), room.enter(2));
+        let begin = Instant::now();
+        while begin.elapsed() < ms(2 * idle) {
+            if speaker.0.get_mut().write_all(b"x\n").is_err() {
+                return false;
+            }
+            thread::sleep(ms(idle / 20));
+        }
+        let mut heard = Vec::new();
+        silent.0.read_to_end(&mut heard).unwrap();
+        assert!(heard.ends_with(b"* idle for too long\n"));
+        // The next line comes from the speaker, who has not been told to go.
+        room.enter(3).say("still there?\n");
+        let mut line = String::new();
+        speaker.0.read_line(&mut line).is_ok() && line == "<3> still there?\n"
+    };
+    assert!([200, 3_000, 25_000].into_iter().any(stays));
+}
+
+#[test]
+fn a_slow_reader_is_closed_and_others_hear_all() {
+    let room = Room::open(&["--queue", "5000"]);
+    let (mut slow, mut speaker, mut reader) = (room.enter(1), room.enter(2), room.enter(3));
+    let line = "x".repeat(1_000);
+    // More than the kernel keeps for a client, each line after the one before has been heard.
+    for _ in 0..8_000 {
+        speaker.say(&format!("{line}\n"));
+        assert_eq!(reader.hear(), format!("<2> {line}"));
+    }
+    let mut heard = Vec::new();
+    let end = slow.0.read_to_end(&mut heard);
+    assert!(end.is_ok_and(|n| n < 8_000_000), "the room keeps everything for one who never reads");
+}
+
+#[test]
+fn a_reader_that_pauses_hears_all() {
+    let room = Room::open(&["--queue", "100000000"]);
+    let (mut pauses, mut speaker, mut reader) = (room.enter(1), room.enter(2), room.enter(3));
+    let line = |n: usize| format!("{n} {}", "x".repeat(1_000));
+    const MORE: usize = 4_000; // than the kernel keeps for a client
+    for n in 0..MORE {
+        speaker.say(&format!("{}\n", line(n)));
+        assert_eq!(reader.hear(), format!("<2> {}", line(n)));
+    }
+    for n in 0..MORE {
+        assert_eq!(pauses.hear(), format!("<2> {}", line(n)));
+    }
+}
+
+/// The load, with these arguments: what it prints, and whether it ends well.
+fn load(args: &[&str]) -> (String, bool) {
+    let small = ["--load", "60", "--slow", "6", "--speakers", "54", "--rounds", "100"];
+    let output = run("chat", &[&small, args].concat());
+    (text(&output.stdout), output.status.success())
+}
+
+#[test]
+fn slow_readers_cost_bounded_memory() {
+    let _dog = dog();
+    let (printed, success) = load(&["--queue", "10000"]);
+    assert!(success && printed.contains("verdict: all bounds hold"), "{printed}");
+    assert!(printed.contains(" 6 of them read too slowly"), "{printed}");
+}
+
+#[test]
+fn a_queue_without_bound_fails_the_verdict() {
+    let _dog = dog();
+    let (printed, success) = load(&["--queue", "1000000000"]);
+    assert!(!success && printed.contains("verdict: BROKEN: a slow reader"), "{printed}");
+}
+
+#[test]
+fn lines_come_out_of_pieces() {
+    let split = |limit: usize, pieces: &[&str]| {
+        let (mut lines, mut found) = (Lines::new(limit), Vec::new());
+        for piece in pieces {
+            lines
+                .push(piece.as_bytes(), |line| found.push(String::from_utf8(line.into()).unwrap()));
+        }
+        lines.finish(|line| found.push(format!("{}..", String::from_utf8(line.into()).unwrap())));
+        found
+    };
+    assert_eq!(split(9, &["a", "b\nc", "\n\nd\r\n", "e"]), ["ab", "c", "", "d", "e.."]);
+    assert_eq!(split(3, &["abc\nabcd\n", "ab", "cdefg\n"]), ["abc", "abc", "d", "abc", "def", "g"]);
+    assert_eq!(split(3, &["abc", "\n", "abc"]), ["abc", "abc.."]);
+}

@@ -116,7 +116,8 @@ impl Builder {
     }
 
     /// Sets how often a loop that is too busy ever to sleep looks at its fds, by a syscall that
-    /// does not wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
+    /// does not wait. Default: 100 µs; zero is every turn. Without fds there is no such look. On a
+    /// virtual clock, which stands still meanwhile, every turn looks.
     pub fn poll_interval(mut self, interval: Duration) -> Builder {
         self.settings.poll_interval = interval;
         self

@@ -35,7 +35,7 @@ pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, 
 pub(crate) use self::outbox::Offer;
 pub use self::outbox::{Outbox, OutboxPointer, Outgoing, Sending};
 pub use self::register::{IntoSource, RegisterError};
-pub use self::signals::{Signal, Signals};
+pub use self::signals::{Signal, SignalRaiser, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::BeforeSleep;

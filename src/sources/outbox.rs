@@ -124,8 +124,7 @@ forward! {
     [S] &'s Option<S>, |it| it.as_ref()?.outbox();
 }
 
-/// A pointer to an outbox, for the send cases of a [`Select`](crate::Select): a reference, a box, an
-/// `Rc`.
+/// A pointer to an outbox, for the send cases of a [`Select`](crate::Select): a reference, an `Rc`.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` points to no outbox: a send case cannot send through it",

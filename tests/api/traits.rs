@@ -108,7 +108,7 @@ fn ends_and_handles_pass_a_caught_panic() {
     unwinds::<(Notifier, Notified, NotifyingSender<u32>, FnSource<fn() -> Option<u32>>)>();
     unwinds::<(Timer, Ticker, Tick, MissedTickBehavior, Callback, Never<&mut Message>)>();
     unwinds::<(OsTimer, OsTimer<BootClock>, OsTimer<WallClock>, MonotonicClock)>();
-    unwinds::<(Fd<std::net::TcpStream>, ChildProcess, Signal, Signals)>();
+    unwinds::<(Fd<std::net::TcpStream>, ChildProcess, Signal, Signals, SignalRaiser)>();
     unwinds::<(RegisterError<Receiver<Message>>, ZeroPeriod, ClockSet)>();
     // select and context
     unwinds::<(Select<'_>, Selected<'_>)>();

@@ -179,6 +179,11 @@ impl Slot {
         }
     }
 
+    /// An operation has met `WouldBlock`: the file has not ended there.
+    pub(crate) fn note_open(&self, interest: Interest) {
+        self.fd_record().note_open(interest);
+    }
+
     /// Lets the fd report again what it reports once.
     pub(crate) fn retell(&self) {
         self.fd_record().told.set(Readiness::NONE);

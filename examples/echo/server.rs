@@ -22,12 +22,13 @@ pub const ACCEPTS: u32 = 16;
 /// How long to wait, when there are no fds left, before accepting again.
 pub const OUT_OF_FDS: Duration = Duration::from_millis(100);
 
-// Keys below `FIRST` are ours; connection `i` has two from there on: its stream's, and its timer's.
-const LISTENER: u64 = 0;
-const STOP: u64 = 1;
-const SIGNALS: u64 = 2;
-const ACCEPT_AGAIN: u64 = 3;
-const FIRST: u64 = 4;
+// A key is one of these kinds and an index: that of the connection, or 0.
+const LISTENER: u32 = 0;
+const STOP: u32 = 1;
+const SIGNALS: u32 = 2;
+const ACCEPT_AGAIN: u32 = 3;
+const STREAM: u32 = 4;
+const IDLE: u32 = 5;
 /// Sources of a server without connections that is not ended by signals: its listener,
 /// `accept_again` and `stop`.
 const OWN: usize = 3;
@@ -93,8 +94,8 @@ impl Server {
         let listener = listen(address)?;
         let address = listener.local_addr()?;
         Ok(Server {
-            listener: reactor.fd(listener, Interest::READABLE)?.with_key(LISTENER),
-            accept_again: reactor.timer().with_key(ACCEPT_AGAIN),
+            listener: reactor.fd(listener, Interest::READABLE)?.with_key((LISTENER, 0)),
+            accept_again: reactor.timer().with_key((ACCEPT_AGAIN, 0)),
             reactor,
             address,
             signals: None,
@@ -119,34 +120,39 @@ impl Server {
     /// Ends by Ctrl-C and SIGTERM, too.
     pub fn end_by_signals(&mut self) -> io::Result<()> {
         let signals = self.reactor.signals(&[Signal::INTERRUPT, Signal::TERMINATE])?;
-        self.signals = Some(signals.with_key(SIGNALS));
+        self.signals = Some(signals.with_key((SIGNALS, 0)));
         Ok(())
     }
 
     /// Serves until a message comes from `stop`, or its senders are gone, or a signal comes. Then
     /// every connection is closed.
     pub fn run(mut self, stop: pollmux::channel::Receiver<()>) -> io::Result<Report> {
-        let stop: Inbox<()> = self.reactor.register_with(STOP, stop)?;
+        let stop: Inbox<()> = self.reactor.register_with((STOP, 0), stop)?;
         let mut events = Events::with_capacity(256);
         let (allocations, cpu) = ((self.allocations)(), cpu_time());
         'serving: loop {
             self.reactor.wait(&mut events)?;
             for event in &events {
-                match event.key() {
-                    LISTENER => self.accept()?,
-                    ACCEPT_AGAIN => {
+                match event.split_key() {
+                    (LISTENER, _) => self.accept()?,
+                    (ACCEPT_AGAIN, _) => {
                         self.accept_again.try_take();
                         // As ready as it was: nothing has said that there is nobody to accept.
                         self.listener.set_interest(Interest::READABLE)?;
                     }
-                    STOP => break 'serving,
-                    SIGNALS => {
+                    (STOP, _) => break 'serving,
+                    (SIGNALS, _) => {
                         if let Some(signal) = self.signals.as_ref().and_then(Source::try_take) {
                             println!("{signal}: good-bye");
                             break 'serving;
                         }
                     }
-                    key => self.connection(key)?,
+                    (STREAM, index) => self.echo(index)?,
+                    (IDLE, index) => {
+                        self.report.idle += 1;
+                        self.close(index);
+                    }
+                    other => unreachable!("no source has the key {other:?}"),
                 }
             }
         }
@@ -187,10 +193,11 @@ impl Server {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        let key = FIRST + 2 * index as u64;
+        let (reactor, number) = (&self.reactor, index as u32);
+        let stream = reactor.fd_nonblocking(stream, Interest::READABLE)?;
         self.connections[index] = Some(Connection {
-            stream: self.reactor.fd_nonblocking(stream, Interest::READABLE)?.with_key(key),
-            idle: self.reactor.at(self.reactor.now() + self.idle).with_key(key + 1),
+            stream: stream.with_key((STREAM, number)),
+            idle: reactor.at(reactor.now() + self.idle).with_key((IDLE, number)),
             unsent: Vec::new(),
         });
         self.report.accepted += 1;
@@ -199,27 +206,25 @@ impl Server {
         Ok(())
     }
 
-    fn connection(&mut self, key: u64) -> io::Result<()> {
-        let (index, is_timer) = ((key - FIRST) as usize / 2, (key - FIRST) % 2 == 1);
-        let Some(connection) = &mut self.connections[index] else { return Ok(()) };
-        let count = if is_timer {
-            &mut self.report.idle
-        } else {
-            match connection.echo(&mut self.buffer, &mut self.report.messages) {
-                Ok(true) => {
-                    // The turn's time will do, and putting a timer off is two stores.
-                    let now: Time = self.reactor.now();
-                    connection.idle.reset_at(now + self.idle);
-                    return Ok(());
-                }
-                Ok(false) => &mut self.report.closed,
-                Err(_) => &mut self.report.failed,
+    fn echo(&mut self, index: u32) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[index as usize] else { return Ok(()) };
+        match connection.echo(&mut self.buffer, &mut self.report.messages) {
+            Ok(true) => {
+                // The turn's time will do, and putting a timer off is two stores.
+                let now: Time = self.reactor.now();
+                connection.idle.reset_at(now + self.idle);
+                return Ok(());
             }
-        };
-        *count += 1;
-        self.connections[index] = None;
-        self.free.push(index);
+            Ok(false) => self.report.closed += 1,
+            Err(_) => self.report.failed += 1,
+        }
+        self.close(index);
         Ok(())
+    }
+
+    fn close(&mut self, index: u32) {
+        self.connections[index as usize] = None;
+        self.free.push(index as usize);
     }
 }
 

@@ -85,6 +85,7 @@
 //! | `usage.rs` | how full the ring of an unbounded channel is: when it shrinks |
 //! | `target.rs` | who is told of the next message |
 //! | `room.rs` | who waits for room |
+//! | `room_request.rs` | an outbox that asks to be told of room |
 //! | `rendezvous.rs` | channels of capacity zero |
 //! | `meeting.rs` | what the two ends of those share whatever `T` is |
 //! | `registry.rs` | what hangs at a context: a list that any thread changes without waiting |
@@ -108,6 +109,7 @@ mod rendezvous;
 mod rendezvous_models;
 mod ring;
 mod room;
+mod room_request;
 mod sender;
 mod shared;
 mod state;
@@ -129,6 +131,7 @@ pub use self::permit::{Chosen, Permit};
 pub use self::receiver::{IntoIter, Iter, Receiver, TryIter};
 pub(crate) use self::registry::{Entry, Once, Registry};
 use self::rendezvous::Rendezvous;
+pub(crate) use self::room_request::RoomRequest;
 pub use self::sender::Sender;
 use self::shared::Shared;
 pub(crate) use self::state::Refused;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Context;
 use super::hook::Hook;
 use crate::reactor::{Handle, Slot, SourceKind};
+use crate::sources::keyed;
 use crate::wake::Bell;
 
 /// A callback that runs when a [`Context`] has ended; made by [`Handle::after_cancel`].
@@ -103,3 +104,5 @@ impl AfterCancel {
 }
 
 impl_debug!([] AfterCancel, |it| context: it.context, pending: it.is_pending());
+
+keyed!(listed AfterCancel);

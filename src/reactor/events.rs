@@ -1,7 +1,9 @@
 //! The buffer of a wait, and what it is filled with.
 
 use super::core::{Core, Handle};
-use super::parts::slots::{Chunk, State};
+use super::key::Key;
+use super::parts::sites::{KindNumber, SourceKind};
+use super::parts::slots::{Chunk, Flag, State};
 use crate::sys::Readiness;
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
@@ -16,6 +18,7 @@ pub struct Events {
 pub struct Event {
     key: u64,
     readiness: Readiness,
+    kind: KindNumber,
 }
 
 impl Event {
@@ -24,6 +27,20 @@ impl Event {
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The kind and the index that the [`key`](Self::key) is made of: see [`Key`]. The kind is 2^31
+    /// or more if the source was given no key.
+    #[inline]
+    pub fn split_key(&self) -> (u32, u32) {
+        Key::from(self.key).into()
+    }
+
+    /// The kind of the source. An event of a [`SourceKind::Outbox`] says that there is room, or
+    /// that the receiver is gone.
+    #[inline]
+    pub fn kind(&self) -> SourceKind {
+        self.kind.kind()
     }
 
     /// The readiness of an [`Fd`](crate::Fd), as [`Fd::readiness`](crate::Fd::readiness) gives it
@@ -88,7 +105,7 @@ impl Events {
     /// Iterates over the events of the last wait. Skips the sources that were stopped, reset,
     /// drained or dropped meanwhile.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { tokens: self.tokens.iter(), from: self.from.as_ref() }
+        Iter { tokens: self.tokens.iter(), from: self.from.as_ref(), prints: false }
     }
 
     /// Returns the number of events of the last wait.
@@ -124,6 +141,8 @@ impl<'a> IntoIterator for &'a Events {
 pub struct Iter<'a> {
     tokens: std::slice::Iter<'a, u64>,
     from: Option<&'a Handle>,
+    /// Nobody handles the events: what is told once is not told.
+    prints: bool,
 }
 
 impl Iterator for Iter<'_> {
@@ -133,11 +152,15 @@ impl Iterator for Iter<'_> {
         let table = self.from?.core.table.borrow();
         self.tokens.find_map(|&token| {
             let (chunk, slot) = table.slots.find(token)?;
-            if chunk.node(slot).state.get() != State::Ready && !is_told(chunk, slot) {
+            let node = chunk.node(slot);
+            if node.state.get() != State::Ready && !is_told(chunk, slot) {
+                return None;
+            }
+            if node.is(Flag::Once) && !self.prints && !tell(chunk, slot) {
                 return None;
             }
             let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
-            Some(Event { key: chunk.key(slot), readiness })
+            Some(Event { key: chunk.key(slot), readiness, kind: node.site.get().kind_number() })
         })
     }
 }
@@ -149,4 +172,14 @@ fn is_told(chunk: &Chunk<Core>, slot: u32) -> bool {
     chunk.fds.get(slot).is_some_and(|fd| fd.is_told())
 }
 
-impl_fmt!(Debug, [] Events, |it, f| f.debug_list().entries(it.iter()).finish());
+/// The user comes to the event of a channel that tells once that it is ready. Returns false if the
+/// channel is not ready any more.
+#[cold]
+#[inline(never)]
+fn tell(chunk: &Chunk<Core>, slot: u32) -> bool {
+    chunk.with_probe(slot, |probe| probe.tell()) != Some(false)
+}
+
+impl_fmt!(Debug, [] Events, |it, f| {
+    f.debug_list().entries(Iter { prints: true, ..it.iter() }).finish()
+});

@@ -60,7 +60,7 @@ impl Core {
             let watched = table.slots.chunk(slot).fds.get(slot);
             watched.is_some_and(|watched| watched.number.get() == fd as u32 + 1)
         })?;
-        table.sites.site(table.slots.node(slot).site.get()).map(|site| site.0)
+        table.sites.location(table.slots.node(slot).site.get())
     }
 
     /// The line that made the source of this token.
@@ -68,7 +68,7 @@ impl Core {
     pub(crate) fn made_at(&self, token: u64) -> Option<&'static Location<'static>> {
         let table = self.table.borrow();
         let slot = table.slots.resolve(token)?;
-        table.sites.site(table.slots.node(slot).site.get()).map(|site| site.0)
+        table.sites.location(table.slots.node(slot).site.get())
     }
 
     /// Returns true if the driver may find something that nobody sends.

@@ -15,9 +15,9 @@ use crate::sys::Time;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceInfo {
-    /// The kind. `None` for sources of the call sites after the first 65,534.
+    /// The kind; `Some` for every source.
     pub kind: Option<SourceKind>,
-    /// The creation site.
+    /// The creation site. `None` for those of a kind after the first 4,095.
     pub location: Option<&'static Location<'static>>,
     /// The deadline, pending or expired and not yet received. `None` if the source is not armed, or
     /// has no deadlines.
@@ -89,18 +89,17 @@ impl Handle {
         let info = |slot: u32| {
             let chunk = table.slots.chunk(slot);
             let node = chunk.node(slot);
-            let site = table.sites.site(node.site.get());
-            let (location, kind) = (site.map(|site| site.0), site.map(|site| site.1));
+            let (location, kind) = (table.sites.location(node.site.get()), node.site.get().kind());
             let timer =
-                matches!(kind, Some(SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback));
+                matches!(kind, SourceKind::Timer | SourceKind::Ticker | SourceKind::Callback);
             let state = node.state.get();
             // The end of a context may be ready without having been due.
-            let context = kind == Some(SourceKind::Context) && state == State::Armed;
+            let context = kind == SourceKind::Context && state == State::Armed;
             let pending = context || timer && matches!(state, State::Armed | State::Ready);
-            let ticker = kind == Some(SourceKind::Ticker);
+            let ticker = kind == SourceKind::Ticker;
             let period = chunk.periods.get(slot).filter(|_| ticker);
             SourceInfo {
-                kind,
+                kind: Some(kind),
                 location,
                 deadline: pending.then(|| Time::from_nanos(node.deadline.get())),
                 period: period.map(|period| Duration::from_nanos(period.get())),

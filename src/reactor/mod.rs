@@ -29,6 +29,7 @@ mod embed;
 mod events;
 mod fds;
 mod fork;
+mod key;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
@@ -55,6 +56,7 @@ pub use self::core::{CallbackContext, Handle};
 pub(crate) use self::core::{CallbackFn, Core};
 pub use self::embed::Embedded;
 pub use self::events::{Event, Events, Iter as EventsIter};
+pub use self::key::Key;
 pub use self::listing::{SourceInfo, SourceOrigin, Sources};
 pub use self::parts::sites::SourceKind;
 pub use self::parts::spinner::Spin;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::keyed;
 use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind, TimerId};
 use crate::sys::{PointInTime, Time};
 
@@ -126,3 +127,5 @@ impl Callback {
 }
 
 impl_debug!([] Callback, |it| deadline: it.deadline(), inert: it.slot.is_inert());
+
+keyed!(listed Callback);

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{BeforeSleep, End, Internals, IntoSource, RegisterError, Source, common};
 use crate::channel::{self, Receiver, RecvError, Sender, Target, TryRecvError};
-use crate::reactor::{Handle, Slot, SourceKind};
+use crate::reactor::{Handle, Key, Slot, SourceKind};
 
 /// The receiver of a channel, registered with a reactor.
 ///
@@ -35,6 +35,20 @@ impl Handle {
     pub fn channel<T>(&self, capacity: usize) -> io::Result<(Sender<T>, Inbox<T>)> {
         let (sender, receiver) = channel::bounded(capacity);
         Ok((sender, self.register(receiver)?))
+    }
+
+    /// [`channel`](Self::channel) under the key that [`wait`](Self::wait) reports the inbox by.
+    ///
+    /// # Panics
+    /// As [`channel::bounded`] does.
+    #[track_caller]
+    pub fn channel_with<T>(
+        &self,
+        key: impl Into<Key>,
+        capacity: usize,
+    ) -> io::Result<(Sender<T>, Inbox<T>)> {
+        let (sender, receiver) = channel::bounded(capacity);
+        Ok((sender, self.register_with(key, receiver)?))
     }
 }
 

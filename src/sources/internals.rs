@@ -96,13 +96,30 @@ impl<'a> Internals<'a> {
 
 impl_debug!([] Internals<'_>, |it| token: it.token());
 
-/// Gives a source its key.
+/// Gives a source its key, or, as `keyed!(listed ..)`, a callback, which no wait reports.
 macro_rules! keyed {
+    (listed $source:ty) => {
+        impl $source {
+            /// Sets the key that [`sources`](crate::Handle::sources) lists the callback by. No wait
+            /// reports a callback.
+            pub fn with_key(self, key: impl Into<crate::reactor::Key>) -> Self {
+                self.slot.set_key(key.into().get());
+                self
+            }
+
+            /// The key that [`sources`](crate::Handle::sources) lists the callback by: a unique one
+            /// of 2^63 or more, unless [`with_key`](Self::with_key) has set another.
+            pub fn key(&self) -> u64 {
+                self.slot.key()
+            }
+        }
+    };
     ([$($params:tt)*] $source:ty, $($slot:ident).+) => {
         impl<$($params)*> $source {
-            /// Sets the key that [`wait`](crate::Handle::wait) reports the source by.
-            pub fn with_key(self, key: u64) -> Self {
-                self.$($slot).+.set_key(key);
+            /// Sets the key that [`wait`](crate::Handle::wait) reports the source by: a `u64`, a
+            /// pair of kind and index, or a [`Key`](crate::Key).
+            pub fn with_key(self, key: impl Into<crate::reactor::Key>) -> Self {
+                self.$($slot).+.set_key(key.into().get());
                 self
             }
 

@@ -8,7 +8,7 @@ use std::io;
 use super::Inbox;
 #[cfg(doc)]
 use crate::channel::Receiver;
-use crate::reactor::{Handle, Slot, SourceKind};
+use crate::reactor::{Handle, Key, Slot, SourceKind};
 use crate::sync::Mutex;
 use crate::sys::errors::{remedy, with_remedy};
 
@@ -53,14 +53,15 @@ impl Handle {
         source.register(self, None)
     }
 
-    /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by.
+    /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by:
+    /// a `u64`, a pair of kind and index, or a [`Key`](crate::Key).
     #[track_caller]
     pub fn register_with<S: IntoSource>(
         &self,
-        key: u64,
+        key: impl Into<Key>,
         source: S,
     ) -> Result<S::Registered, RegisterError<S>> {
-        source.register(self, Some(key))
+        source.register(self, Some(key.into().get()))
     }
 
     /// A slot for `source`, which is about to be registered. Fails if the reactor has been dropped.

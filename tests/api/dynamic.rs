@@ -28,7 +28,7 @@ fn a_set_of_nothing_but_never_deadlocks_in_virtual_time() {
     let (_, reactor) = simulated();
     let (nothing, none) = (never::<()>(), None::<Timer>);
     let mut select = Select::new(&reactor);
-    select.recv(&nothing);
+    select.recv(nothing);
     select.recv(&none);
     assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::Deadlock);
 }
@@ -188,7 +188,7 @@ impl<F: Fn()> Source for Last<F> {
 #[test]
 fn a_message_ends_the_sleep_of_a_large_set() {
     for asleep in [false, true] {
-        let (_, reactor, script) = scripted_reactor();
+        let (sim, reactor, script) = scripted_reactor();
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
         let mut select = Select::new(&reactor);
         (0..50).for_each(|_| assert!(select.recv(reactor.timer()) < 50));
@@ -204,7 +204,7 @@ fn a_message_ends_the_sleep_of_a_large_set() {
             select.recv(Last(move || tx.try_send(1).unwrap_or(())));
         }
         assert_eq!(select.wait().unwrap().index(), index);
-        assert_eq!(inbox.try_recv(), Ok(1));
+        assert_eq!((inbox.try_recv(), sim.now()), (Ok(1), Time::ZERO));
         assert_eq!(script.sleeps(), u64::from(asleep));
     }
 }

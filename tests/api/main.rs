@@ -21,6 +21,7 @@ mod poller;
 mod promises;
 mod regressions;
 mod remote;
+mod room;
 mod scale;
 mod select;
 mod sim;

@@ -17,7 +17,7 @@ const LAYERS: [&str; 9] =
 /// only.
 const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
-const REACTOR: [&str; 38] = [
+const REACTOR: [&str; 39] = [
     "models",
     "mod",
     "one_thread",
@@ -38,6 +38,7 @@ const REACTOR: [&str; 38] = [
     "channels",
     "fork",
     "core",
+    "key",
     "stats",
     "parts/mod",
     "parts/channels",

@@ -1,8 +1,7 @@
-//! The creation site of each source, in two bytes. Call sites are few, so each gets a number when
-//! it makes its first source.
+//! The kind and the creation site of each source, in two bytes. Call sites are few, so each gets a
+//! number when it makes its first source of a kind.
 
 use std::collections::HashMap;
-use std::panic::Location;
 
 /// The kinds of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,17 +48,72 @@ impl_fmt!(Display, [] SourceKind, |it, f| f.pad(match it {
     SourceKind::ForeignInbox => "driver",
 }));
 
-/// A call site and what it makes, as a number. The default one stands for all that came when there
-/// were no more numbers.
+/// The kinds, by their numbers.
+const KINDS: [SourceKind; 12] = [
+    SourceKind::Timer,
+    SourceKind::Ticker,
+    SourceKind::Callback,
+    SourceKind::Inbox,
+    SourceKind::Outbox,
+    SourceKind::Notified,
+    SourceKind::Context,
+    SourceKind::OsTimer,
+    SourceKind::Fd,
+    SourceKind::Signals,
+    SourceKind::Child,
+    SourceKind::ForeignInbox,
+];
+const KIND_BITS: u32 = 4;
+
+/// The kind of a source in the lower bits, above them the number of its call site. The number 0
+/// stands for all call sites of the kind that came when there were no more numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SiteId(u16);
 
-type Site = (&'static Location<'static>, SourceKind);
+impl SiteId {
+    /// The number of call sites of one kind that are told apart.
+    const MOST: usize = (1 << (u16::BITS - KIND_BITS)) - 1;
+
+    fn new(number: usize, kind: SourceKind) -> SiteId {
+        let number = if number <= SiteId::MOST { number as u16 } else { 0 };
+        SiteId(number << KIND_BITS | kind as u16)
+    }
+
+    /// The kind of the source.
+    pub(crate) fn kind(self) -> SourceKind {
+        self.kind_number().kind()
+    }
+
+    #[inline]
+    pub(crate) fn kind_number(self) -> KindNumber {
+        KindNumber(self.0 as u8 & ((1 << KIND_BITS) - 1))
+    }
+
+    fn number(self) -> usize {
+        usize::from(self.0 >> KIND_BITS)
+    }
+}
+
+/// The number of a kind: it is cheaper to get than the kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KindNumber(u8);
+
+impl KindNumber {
+    pub(crate) fn kind(self) -> SourceKind {
+        KINDS.get(usize::from(self.0)).copied().unwrap_or(SourceKind::Timer)
+    }
+}
+
+impl_fmt!(Debug, [] KindNumber, |it, f| write!(f, "{:?}", it.kind()));
+
+type Location = &'static std::panic::Location<'static>;
+type Site = (Location, SourceKind);
 
 /// The numbers that were given out.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
-    sites: Vec<Site>,
+    /// By kind.
+    locations: [Vec<Location>; KINDS.len()],
     index: HashMap<Site, SiteId>,
     /// The last site that hashed to each place, by its address: the one in a loop is found without
     /// a hash of its file name.
@@ -81,17 +135,21 @@ impl Sites {
 
     #[inline(never)]
     fn of_other(&mut self, site: Site, place: usize) -> SiteId {
-        let next = SiteId(u16::try_from(self.sites.len() + 1).unwrap_or(0));
+        let (location, kind) = site;
+        let locations = &mut self.locations[kind as usize];
+        let next = SiteId::new(locations.len() + 1, kind);
         let id = *self.index.entry(site).or_insert(next);
-        if id == next && next != SiteId::default() {
-            self.sites.push(site);
+        if id == next && next.number() > 0 {
+            locations.push(location);
         }
         self.recent[place] = Some((site, id));
         id
     }
 
-    pub(crate) fn site(&self, id: SiteId) -> Option<Site> {
-        self.sites.get(usize::from(id.0).checked_sub(1)?).copied()
+    /// The line that has this number.
+    pub(crate) fn location(&self, id: SiteId) -> Option<Location> {
+        let locations = &self.locations[id.kind() as usize];
+        locations.get(id.number().checked_sub(1)?).copied()
     }
 }
 
@@ -100,8 +158,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn here() -> &'static Location<'static> {
-        Location::caller()
+    fn here() -> Location {
+        std::panic::Location::caller()
     }
 
     #[test]
@@ -111,18 +169,26 @@ mod tests {
         let sites = [(a, SourceKind::Timer), (b, SourceKind::Timer), (a, SourceKind::Ticker)];
         let numbers = sites.map(|site| known.of(site));
         assert_eq!(sites.map(|site| known.of(site)), numbers);
-        assert_eq!(numbers.map(|number| known.site(number)), sites.map(Some));
+        assert_eq!(numbers.map(|id| known.location(id).map(|at| (at, id.kind()))), sites.map(Some));
         assert_ne!(numbers[0], numbers[1]);
-        assert_eq!(known.site(SiteId::default()), None);
+        assert_eq!(known.location(SiteId::default()), None);
     }
 
     #[test]
-    fn sites_without_number_share_the_default_one() {
+    fn sites_without_number_keep_their_kind() {
         let mut sites = Sites::default();
-        let filler = (here(), SourceKind::Timer);
-        sites.sites = vec![filler; usize::from(u16::MAX)];
+        sites.locations[SourceKind::Inbox as usize] = vec![here(); SiteId::MOST];
         let late = sites.of((here(), SourceKind::Inbox));
-        assert_eq!((late, sites.site(late)), (SiteId::default(), None));
-        assert_eq!(sites.sites.len(), usize::from(u16::MAX));
+        assert_eq!((late.kind(), sites.location(late)), (SourceKind::Inbox, None));
+        assert_eq!(sites.locations[SourceKind::Inbox as usize].len(), SiteId::MOST);
+        let ticker = (here(), SourceKind::Ticker);
+        let id = sites.of(ticker);
+        assert_eq!((sites.location(id), id.kind()), (Some(ticker.0), ticker.1));
+    }
+
+    #[test]
+    fn each_kind_is_the_kind_of_its_number() {
+        assert!(KINDS.iter().enumerate().all(|(n, kind)| *kind as usize == n));
+        assert!(KINDS.len() <= 1 << KIND_BITS);
     }
 }

@@ -30,7 +30,7 @@ use super::parts::usage::Memory;
 use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
 use crate::sync::Random;
-use crate::sys::{Time, nanos};
+use crate::sys::{PointInTime, Time, nanos};
 use crate::wake::Notify;
 
 /// The settings of a reactor, made by [`Builder`](crate::Builder).
@@ -160,7 +160,7 @@ impl CallbackContext<'_> {
     }
 
     /// Calls the callback again at `t`. Returns as [`reset`](Self::reset) does.
-    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+    pub fn reset_at(&self, t: impl PointInTime) -> bool {
         self.handle.reset_timer_at(self.id, t).unwrap_or(false)
     }
 

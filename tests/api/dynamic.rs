@@ -28,7 +28,7 @@ fn a_set_of_nothing_but_never_deadlocks_in_virtual_time() {
     let (_, reactor) = simulated();
     let (nothing, none) = (never::<()>(), None::<Timer>);
     let mut select = Select::new(&reactor);
-    select.recv(&nothing);
+    select.recv(nothing);
     select.recv(&none);
     assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::Deadlock);
 }
@@ -206,6 +206,24 @@ fn a_message_ends_the_sleep_of_a_large_set() {
         assert_eq!(select.wait().unwrap().index(), index);
         assert_eq!((inbox.try_recv(), sim.now()), (Ok(1), Time::ZERO));
         assert_eq!(script.sleeps(), u64::from(asleep));
+    }
+}
+
+/// A case that was found ready and is so no more hides no other one.
+#[test]
+fn a_stale_case_of_a_large_set_hides_no_other() {
+    let (_, reactor) = simulated();
+    let ends: Vec<_> = (0..50).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
+    let mut select = Select::new(&reactor);
+    ends.iter().for_each(|(_, inbox)| assert!(select.recv(inbox) < 50));
+    for n in 0..50 {
+        ends.iter().for_each(|(tx, _)| tx.send(n).unwrap());
+        assert!(select.try_wait().unwrap().is_some());
+        let others = (0..50).filter(|&other| other != n);
+        others.for_each(|other| assert_eq!(ends[other].1.try_recv(), Ok(n)));
+        let chosen = select.try_wait().unwrap().expect("one is ready");
+        assert_eq!((chosen.index(), chosen.recv(&ends[n].1)), (n, Some(Ok(n))));
+        assert!(select.try_wait().unwrap().is_none());
     }
 }
 

@@ -60,6 +60,16 @@ a_receiver_alone: reactor.register(rx)?
     reactor.recv(&bare_rx);
 a_receiver_in_a_set: reactor.register(rx)?
     pollmux::Select::new(&reactor).recv(&bare_rx);
+a_duration_for_a_time: a duration from now: `reactor.now() + d`
+    reactor.at(Duration::ZERO);
+a_time_of_day: a time of day, as `SystemTime` is one: `reactor.wall_timer()?`
+    reactor.timer().reset_at(std::time::SystemTime::now());
+a_duration_for_a_deadline: `Duration` is not a point in time
+    pollmux::Context::background().with_deadline(Duration::ZERO);
+a_sender_in_a_set: points to no outbox: a send case cannot send through it
+    pollmux::Select::new(&reactor).send(&bare_tx);
+an_inbox_sent_in_a_set: an outbox: `select.send(&outbox)`
+    pollmux::Select::new(&reactor).send(&inbox);
 a_sender_received: in a case `send(outbox, value)`
     select! { reactor; recv(bare_tx) -> _x => {} }
 an_outbox_received: is not a source that a reactor can wait for
@@ -367,7 +377,7 @@ fn a_wrong_case_is_a_readable_compile_error() {
     assert!(passed, "the right program does not compile:\n{said}");
     // The errors of the macro hide those of types: who has said nothing is asked again.
     let mut left = wrong();
-    assert_eq!(left.len(), 101);
+    assert_eq!(left.len(), 106);
     while !left.is_empty() {
         let modules = left.iter().map(|(name, ..)| format!("mod {name};\n"));
         let main = modules.chain(["fn main() {}\n".into()]).collect::<String>();

@@ -402,6 +402,9 @@ impl Core {
             }
             if chunk.forget(slot) {
                 self.channels.borrow_mut().unregister(chunk.node(slot), slot);
+                if chunk.node(slot).is(Flag::Once) {
+                    self.fds.told_once.set(self.fds.told_once.get() - 1);
+                }
             }
             let call = (chunk.take_callback(slot), chunk.take_bell(slot));
             if chunk.node(slot).is(Flag::Callback) {

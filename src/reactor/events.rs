@@ -149,35 +149,31 @@ impl Iterator for Iter<'_> {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
-        let table = self.from?.core.table.borrow();
-        self.tokens.find_map(|&token| {
-            let (chunk, slot) = table.slots.find(token)?;
+        let core = &self.from?.core;
+        for &token in self.tokens.by_ref() {
+            let table = core.table.borrow();
+            let Some((chunk, slot)) = table.slots.find(token) else { continue };
             let node = chunk.node(slot);
-            if node.state.get() != State::Ready && !is_told(chunk, slot) {
-                return None;
+            let is_plain = node.state.get() == State::Ready && !node.is(Flag::Once);
+            if is_plain || tells(chunk, slot, self.prints) {
+                let kind = node.site.get().kind_number();
+                let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
+                return Some(Event { key: chunk.key(slot), readiness, kind });
             }
-            if node.is(Flag::Once) && !self.prints && !tell(chunk, slot) {
-                return None;
-            }
-            let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
-            Some(Event { key: chunk.key(slot), readiness, kind: node.site.get().kind_number() })
-        })
+        }
+        None
     }
 }
 
-/// A source that tells something once, and that a nested wait has taken out of the ready list.
+/// A source that is not ready, or tells something once: returns true if the user comes to an event.
 #[cold]
 #[inline(never)]
-fn is_told(chunk: &Chunk<Core>, slot: u32) -> bool {
-    chunk.fds.get(slot).is_some_and(|fd| fd.is_told())
-}
-
-/// The user comes to the event of a channel that tells once that it is ready. Returns false if the
-/// channel is not ready any more.
-#[cold]
-#[inline(never)]
-fn tell(chunk: &Chunk<Core>, slot: u32) -> bool {
-    chunk.with_probe(slot, |probe| probe.tell()) != Some(false)
+fn tells(chunk: &Chunk<Core>, slot: u32, prints: bool) -> bool {
+    if chunk.node(slot).state.get() != State::Ready {
+        // A nested wait may have taken it out of the ready list.
+        return chunk.fds.get(slot).is_some_and(|fd| fd.is_told());
+    }
+    prints || chunk.with_probe(slot, |probe| probe.tell()) != Some(false)
 }
 
 impl_fmt!(Debug, [] Events, |it, f| {

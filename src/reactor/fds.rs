@@ -14,6 +14,7 @@ use super::core::{Core, ReactorTable};
 use super::parts::counters::add;
 use super::parts::slots::{PATIENCE, State};
 use crate::driver::{Driver, ReadyFds, Wait};
+use crate::wake::Look;
 
 impl Core {
     /// Lets the driver look, if fds are there and it is time to.
@@ -188,6 +189,29 @@ impl Core {
                 table.ready.remove(&table.slots, slot);
             }
         }
-        self.fds.has_told.set(false);
+        self.take_out_told_channels(table);
+        self.fds.has_told.set(self.fds.told_once.get() > 0);
+    }
+
+    /// Takes the channels out that have told that they are ready, or are not ready any more.
+    fn take_out_told_channels(&self, table: &mut ReactorTable) {
+        let mut once = std::mem::take(&mut table.once);
+        once.retain(|&token| {
+            let Some((chunk, slot)) = table.slots.find(token) else { return false };
+            if chunk.node(slot).state.get() != State::Ready {
+                return false;
+            }
+            let look = chunk.with_probe(slot, |probe| (probe.is_told(), probe.look()));
+            if let Some((false, Look::Ready)) = look {
+                return true;
+            }
+            table.ready.remove(&table.slots, slot);
+            if let Some((false, _)) = look {
+                self.channels.borrow_mut().ask(table, slot);
+            }
+            false
+        });
+        once.append(&mut table.once);
+        table.once = once;
     }
 }

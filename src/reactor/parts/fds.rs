@@ -122,7 +122,10 @@ pub(crate) struct Fds {
     /// Tokens of sources that are in the ready list and have told everything: the next report
     /// takes them out. There is room for every fd.
     pub(crate) told: RefCell<Vec<u64>>,
+    /// There are some, or channels that tell once.
     pub(crate) has_told: Cell<bool>,
+    /// The number of channels that tell once that they are ready: outboxes.
+    pub(crate) told_once: Cell<usize>,
     /// Files that were to be taken out of the poller while the driver was waiting.
     pub(crate) leaving: RefCell<Vec<Leaving>>,
     pub(crate) has_leaving: Cell<bool>,

@@ -17,6 +17,9 @@ pub(crate) struct Table<O: Owner> {
     pub(crate) callbacks: Ready,
     /// The channels and contexts whose end has been taken.
     pub(crate) ended: Ready,
+    /// Tokens of the channels in `ready` that tell once that they are ready, and of some that are
+    /// gone.
+    pub(crate) once: Vec<u64>,
     pub(crate) sites: Sites,
 }
 
@@ -28,6 +31,7 @@ impl<O: Owner> Table<O> {
             ready: Ready::new(),
             callbacks: Ready::new(),
             ended: Ready::of(State::Ended),
+            once: Vec::new(),
             sites: Sites::default(),
         }
     }
@@ -49,6 +53,7 @@ impl<O: Owner> Table<O> {
     fn empty_lists(&mut self) {
         (self.ready, self.callbacks) = (Ready::new(), Ready::new());
         self.ended = Ready::of(State::Ended);
+        self.once = Vec::new();
     }
 
     /// The list that a record is in while it is `Ready`, and the records.
@@ -72,8 +77,24 @@ impl<O: Owner> Table<O> {
         if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
             self.heap.remove(&self.slots, slot);
         }
+        if self.slots.node(slot).is_callback_or_once() {
+            return self.raise_another(slot);
+        }
+        self.ready.push(&self.slots, slot);
+    }
+
+    /// [`raise`](Self::raise) of a callback, or of a channel that tells once.
+    #[cold]
+    #[inline(never)]
+    fn raise_another(&mut self, slot: u32) {
         let (list, slots) = self.list_of(slot);
         list.push(slots, slot);
+        if !slots.node(slot).is(Flag::Callback) {
+            if self.once.len() == self.once.capacity() {
+                self.once.retain(|&token| self.slots.resolve(token).is_some());
+            }
+            self.once.push(self.slots.chunk(slot).token(slot));
+        }
     }
 
     /// Returns true if the memory of a burst is there.

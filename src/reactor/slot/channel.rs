@@ -24,6 +24,9 @@ impl Slot {
     /// [`register_channel`](Self::register_channel) of one that tells once that it is ready.
     pub(crate) fn register_to_be_told(&self, probe: Arc<dyn Probe>) {
         self.node().set(Flag::Once, true);
+        let fds = &self.core().fds;
+        fds.told_once.set(fds.told_once.get() + 1);
+        fds.has_told.set(true);
         self.register_channel(probe);
     }
 
@@ -33,11 +36,12 @@ impl Slot {
         if core.closed.get() {
             return;
         }
-        let channels = &mut *core.channels.borrow_mut();
         if self.is_ready() {
-            core.table.borrow_mut().unready(self.slot);
-            channels.once.retain(|&token| token != self.token());
+            let table = &mut *core.table.borrow_mut();
+            table.unready(self.slot);
+            table.once.retain(|&token| token != self.token());
         }
+        let channels = &mut *core.channels.borrow_mut();
         channels.ask(&mut core.table.borrow_mut(), self.slot);
         self.tell_outer_of_channel(channels);
     }

@@ -84,6 +84,12 @@ impl Node {
         self.flags.get() & flag as u8 != 0
     }
 
+    /// [`Flag::Callback`] or [`Flag::Once`].
+    #[inline]
+    pub(crate) fn is_callback_or_once(&self) -> bool {
+        self.flags.get() & (Flag::Callback as u8 | Flag::Once as u8) != 0
+    }
+
     pub(crate) fn set(&self, flag: Flag, on: bool) {
         let others = self.flags.get() & !(flag as u8);
         self.flags.set(if on { others | flag as u8 } else { others });

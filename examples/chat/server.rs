@@ -143,6 +143,7 @@ impl Server {
     }
 
     fn open(&mut self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?; // lines are small, and do not wait for each other
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
         let number = self.report.clients + 1;
         let stream = self.reactor.fd_nonblocking(stream, Interest::READABLE)?;

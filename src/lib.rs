@@ -136,7 +136,7 @@ mod unwind {
     use crate::driver::{Native, foreign};
     use crate::reactor::BeforeSleep;
     use crate::sim::Link;
-    use crate::sources::{FnSource, ForeignInbox, OsClock, Receives, RegisterError};
+    use crate::sources::{FnSource, ForeignInbox, OsClock, Receives, RegisterError, SignalRaiser};
     use crate::*;
 
     macro_rules! unwind_safe {
@@ -149,7 +149,7 @@ mod unwind {
     unwind_safe! {
         [T] Sender<T>, [T] Receiver<T>, [T] Inbox<T>, [T] Outbox<T>,
         [] Notifier, [] Notified, [] Timer, [] Ticker, [] Callback, [C: OsClock] OsTimer<C>,
-        [] Signals, [] ChildProcess, [E] ForeignInbox<E>, [S] RegisterError<S>,
+        [] Signals, [] SignalRaiser, [] ChildProcess, [E] ForeignInbox<E>, [S] RegisterError<S>,
         [] Select<'_>, [] Selected<'_>, [] Context, [] Cause, [] Done, [] AfterCancel,
         [] Handle, [] Remote, [] Events, [] BeforeSleep<'_>,
         [] Native, [E] foreign::Queue<E>, [E] foreign::Events<E>, [] sys::SignalSet,

@@ -5,14 +5,19 @@
 //! itself. The nodes (`node.rs`) are stopped by contexts: one by its own, all by the one that these
 //! were made from.
 //!
+//! `raft --listen 127.0.0.1:7001 --peers 127.0.0.1:7002,127.0.0.1:7003` runs one node, over TCP
+//! (`tcp.rs`). The other two are processes of their own. Kill one, or stop and continue it.
+//!
 //! `cargo run --release --example raft -- --search 10000 --bug` runs the same nodes through losses,
 //! partitions and crashes in a `SimWorld` (`cluster.rs`), for one seed after the other, until a
 //! rule of Raft is broken. It prints the seed and its history.
 
 mod cluster;
 mod node;
+mod tcp;
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
@@ -31,6 +36,8 @@ struct Args {
     search: Option<u64>,
     bug: bool,
     trace: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    peers: Vec<SocketAddr>,
 }
 
 impl Args {
@@ -41,6 +48,9 @@ impl Args {
         let search = Arg::new("search").long("search").value_parser(value_parser!(u64));
         let bug = Arg::new("bug").long("bug").action(ArgAction::SetTrue).requires("search");
         let trace = Arg::new("trace").long("trace").value_parser(value_parser!(PathBuf));
+        let address = |name| Arg::new(name).long(name).value_parser(value_parser!(SocketAddr));
+        let listen = address("listen").requires("peers");
+        let peers = address("peers").requires("listen");
         let found = Command::new("raft").about("Raft's leader election among threads").args([
             nodes.default_value("3").help("How many nodes"),
             kill_leader.help("Stop the first leader, for the rest to elect another"),
@@ -55,6 +65,14 @@ impl Args {
                 .requires("search")
                 .value_name("FILE")
                 .help("With --search: write the history that was found as a Chrome trace"),
+            listen
+                .value_name("ADDRESS")
+                .conflicts_with_all(["nodes", "kill-leader", "search"])
+                .help("Run one node, over TCP, at this address"),
+            peers
+                .value_name("ADDRESSES")
+                .value_delimiter(',')
+                .help("With --listen: the addresses of the other nodes"),
         ]);
         let mut found = found.get_matches();
         Args {
@@ -64,6 +82,8 @@ impl Args {
             search: found.remove_one("search"),
             bug: found.get_flag("bug"),
             trace: found.remove_one("trace"),
+            listen: found.remove_one("listen"),
+            peers: found.remove_many("peers").into_iter().flatten().collect(),
         }
     }
 }
@@ -78,6 +98,10 @@ fn main() -> io::Result<ExitCode> {
     if let Some(seeds) = args.search {
         return search(seeds, args.bug, args.trace);
     }
+    let seed = args.seed.unwrap_or_else(|| Time::now().as_nanos());
+    if let Some(address) = args.listen {
+        return listen(address, args.peers, seed);
+    }
     if args.kill_leader && args.nodes < 3 {
         eprintln!(
             "error: --kill-leader: of {} nodes none can be spared: a majority elects",
@@ -86,7 +110,6 @@ fn main() -> io::Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let nodes = args.nodes as usize;
-    let seed = args.seed.unwrap_or_else(|| Time::now().as_nanos());
     let reactor = Reactor::new()?;
     let (reports, events) = reactor.channel::<Event>(256)?;
     let (all, cancel_all) = Context::background().with_cancel();
@@ -168,6 +191,20 @@ fn main() -> io::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Runs one node among others. The ids are the places of the addresses when they are sorted.
+fn listen(address: SocketAddr, peers: Vec<SocketAddr>, seed: u64) -> io::Result<ExitCode> {
+    let start = Time::now();
+    let mut all = peers;
+    all.push(address);
+    all.sort_unstable();
+    all.dedup();
+    let id = all.iter().position(|other| *other == address).expect("it is one of them");
+    // A closed standard output ends the program.
+    let report = move |event| print(start, &event).expect("standard output");
+    tcp::run((id, &all), (seed, Timing::default()), report)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs whole clusters in virtual time until one breaks a rule.

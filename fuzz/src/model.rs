@@ -71,6 +71,8 @@ pub struct Channel {
     pub queue: VecDeque<Message>,
     pub senders: usize,
     pub outbox: Option<u64>,
+    /// The outbox has found the channel full, and was not told of room since.
+    pub asks: bool,
     pub receiving: Receiving,
     pub key: u64,
     /// The end has been taken from this inbox.
@@ -378,12 +380,14 @@ impl Model {
             channel.receiving == Receiving::Inbox && !(channel.is_ended() && channel.over)
         });
         let dones = (0..DONES).filter(|&i| self.dones[i].as_ref().is_some_and(|d| !d.over));
+        let outboxes = (0..CHANNELS).filter(|&c| self.channels[c].asks);
         (0..TIMERS)
             .filter(|&i| self.alarms[i].alive)
             .map(Case::Timer)
             .chain((0..TICKERS).filter(|&i| self.alarms[TIMERS + i].alive).map(Case::Ticker))
             .chain(channels.map(Case::Inbox))
             .chain(dones.map(Case::Done))
+            .chain(outboxes.map(Case::Send))
     }
 
     pub fn key_of(&self, case: Case) -> u64 {

@@ -857,6 +857,10 @@ impl World {
         let value = self.value();
         let id = value.id;
         let sent = outbox.try_send(value);
+        if matches!(sent, Err(TrySendError::Full(_))) {
+            let channel = &mut self.model.borrow_mut().channels[c];
+            channel.asks = channel.capacity != Some(0);
+        }
         self.check_sent(c, id, sent)
     }
 
@@ -899,12 +903,15 @@ impl World {
         self.reals.borrow_mut().outboxes[c] = Some(Rc::new(outbox.with_key(key)));
         let channel = &mut self.model.borrow_mut().channels[c];
         (channel.outbox, channel.senders) = (Some(key), channel.senders - 1);
+        channel.asks = false;
         Ok(())
     }
 
     fn take_outbox(&self, c: usize) -> Option<Outbox<Value>> {
         let real = &mut self.reals.borrow_mut().outboxes[c];
-        real.take_if(|real| Rc::strong_count(real) == 1).and_then(Rc::into_inner)
+        let outbox = real.take_if(|real| Rc::strong_count(real) == 1).and_then(Rc::into_inner)?;
+        self.model.borrow_mut().channels[c].asks = false;
+        Some(outbox)
     }
 
     fn register_receiver(&self, c: usize) -> Checked {
@@ -1273,6 +1280,10 @@ impl World {
                 let Some(case) = case else { fail!("source {key} was reported: {found:?}") };
                 ensure!(!reported.contains(&case), "{case:?} was reported twice");
                 reported.push(case);
+                if let Case::Send(c) = case {
+                    model.channels[c].asks = false;
+                    self.hit("-> room");
+                }
             }
             if !keys.is_empty() {
                 let expected = capacity.min(found.len());
@@ -1331,7 +1342,11 @@ impl World {
     fn may_be_skipped(&self, case: Case, key: u64, changes: u64) -> Checked {
         let model = self.model.borrow();
         let same = model.key_of(case) == key && model.changes(case) == changes;
-        let over = matches!(case, Case::Done(i) if model.dones[i].as_ref().is_none_or(|d| d.over));
+        // Room was told when the keys were read.
+        let over = match case {
+            Case::Done(i) => model.dones[i].as_ref().is_none_or(|done| done.over),
+            case => matches!(case, Case::Send(_)),
+        };
         ensure!(!same || over || !model.is_ready(case), "{case:?} is ready, and was not told");
         self.hit("-> event skipped");
         Ok(())
@@ -1346,6 +1361,10 @@ impl World {
             Some(Held::Inbox(_)) => {
                 let Case::Inbox(c) = case else { return Ok(()) };
                 return self.try_recv(c).map(drop);
+            }
+            Some(Held::Send(_)) => {
+                let Case::Send(c) = case else { return Ok(()) };
+                return self.send_through_outbox(c);
             }
             _ => None,
         };

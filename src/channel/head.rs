@@ -5,13 +5,12 @@
 //! which is used up when the message is taken out.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::TryRecvError;
 use super::ring::{Stamp, WRITTEN};
-use super::shared::Shared;
+use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
 use crate::sync::{Ordering, fence, light_fence, settle_fence, wait_briefly};
 use crate::sys::Time;
@@ -21,7 +20,7 @@ use crate::wake::{Look, Probe, RequestCell};
 pub(super) struct Head<T> {
     state: Arc<State>,
     shared: Arc<Shared<T>>,
-    not_sync: PhantomData<Cell<()>>,
+    not_sync: NotShared,
 }
 
 /// The right to do what only the receiver may do. It does not leave the receiver's thread.

@@ -8,9 +8,57 @@
 //! assert_eq!(rx.iter().sum::<i32>(), 10);
 //! ```
 //!
-//! For many receivers on one channel bring another crate's. When every sender is gone the receiver
-//! still gets what is in the buffer, then an error for ever. When the receiver is gone a send gives
-//! its value back.
+//! When every sender is gone the receiver still gets what is in the buffer, then an error for ever.
+//! When the receiver is gone a send gives its value back.
+//!
+//! # Many receivers
+//! A channel has one receiver. Loops that share their jobs bring a queue for that: the channel of
+//! another crate, or a list behind a lock. Each loop has a [bell](crate::Notifier) for the queue.
+//! Whoever sends a job rings all bells afterwards. The loops that sleep wake up, and the first one
+//! takes the job. A ring costs no syscall if that loop is awake or was rung before.
+//!
+//! ```
+//! use pollmux::{Notifier, Reactor, channel, select};
+//! use std::collections::VecDeque;
+//! use std::sync::{Arc, Mutex};
+//! use std::{io, thread};
+//!
+//! let jobs = Arc::new(Mutex::new(VecDeque::new())); // or a crossbeam receiver, cloned
+//! let (to_us, bells) = channel::bounded(2);
+//! let worker = |_| {
+//!     let (jobs, to_us) = (jobs.clone(), to_us.clone());
+//!     thread::spawn(move || {
+//!         let reactor = Reactor::new()?;
+//!         let (bell, notified) = reactor.notifier();
+//!         let source = notified.receiving(|| jobs.lock().unwrap().pop_front());
+//!         to_us.send(bell).unwrap();
+//!         let mut sum = 0;
+//!         loop {
+//!             select! { reactor;
+//!                 recv(source) -> job => match job {
+//!                     Some(n) => sum += n,
+//!                     None => return io::Result::Ok(sum),
+//!                 },
+//!             }
+//!         }
+//!     })
+//! };
+//! let workers: Vec<_> = (0..2).map(worker).collect();
+//! let bells: Vec<Notifier> = bells.iter().take(2).collect();
+//! for job in [Some(1), Some(2), Some(3), None, None] {
+//!     jobs.lock().unwrap().push_back(job);
+//!     bells.iter().for_each(Notifier::notify);
+//! }
+//! let mut sum = 0;
+//! for worker in workers {
+//!     sum += worker.join().unwrap()?;
+//! }
+//! assert_eq!(sum, 6);
+//! # io::Result::Ok(())
+//! ```
+//!
+//! `examples/more/worker_pool.rs` does it with crossbeam's channel: the senders' end reaches the
+//! workers, and a window bounds the queue.
 //!
 //! # Order
 //! A send that has returned before another send begins is received first. So the messages of one
@@ -37,6 +85,7 @@
 //! | `usage.rs` | how full the ring of an unbounded channel is: when it shrinks |
 //! | `target.rs` | who is told of the next message |
 //! | `room.rs` | who waits for room |
+//! | `room_request.rs` | an outbox that asks to be told of room |
 //! | `rendezvous.rs` | channels of capacity zero |
 //! | `meeting.rs` | what the two ends of those share whatever `T` is |
 //! | `registry.rs` | what hangs at a context: a list that any thread changes without waiting |
@@ -60,6 +109,7 @@ mod rendezvous;
 mod rendezvous_models;
 mod ring;
 mod room;
+mod room_request;
 mod sender;
 mod shared;
 mod state;
@@ -81,6 +131,7 @@ pub use self::permit::{Chosen, Permit};
 pub use self::receiver::{IntoIter, Iter, Receiver, TryIter};
 pub(crate) use self::registry::{Entry, Once, Registry};
 use self::rendezvous::Rendezvous;
+pub(crate) use self::room_request::RoomRequest;
 pub use self::sender::Sender;
 use self::shared::Shared;
 pub(crate) use self::state::Refused;

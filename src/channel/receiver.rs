@@ -1,12 +1,12 @@
 //! The receiving end of a channel, as users and reactors see it.
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::head::Head;
 use super::rendezvous::Rendezvous;
+use super::shared::NotShared;
 use super::state::State;
 use super::target::Target;
 use super::{Nap, RecvError, RecvTimeoutError, TryRecvError, deadline_after, measures};
@@ -19,6 +19,7 @@ pub(super) enum Receiving<T> {
 }
 
 /// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
+/// The [module](crate::channel#many-receivers) says how several loops share their jobs.
 ///
 /// To wait for it together with timers and other channels register it:
 /// [`Handle::register`](crate::Handle::register).
@@ -29,7 +30,7 @@ pub(super) enum Receiving<T> {
 /// first one when the receiver goes in a thread that unwinds.
 pub struct Receiver<T> {
     pub(super) flavor: Receiving<T>,
-    not_sync: PhantomData<Cell<()>>,
+    not_sync: NotShared,
 }
 
 impl<T> Receiver<T> {

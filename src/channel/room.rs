@@ -1,4 +1,4 @@
-//! The threads and reactors that wait for room in a channel that is full.
+//! The threads, reactors and outboxes that wait for room in a channel that is full.
 //!
 //! Nobody waits for the lock: its holder may stand still. The receiver that has made room writes
 //! down what it owes and makes the wake-ups if it gets the lock. If not, the holder makes them when
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence};
-use crate::wake::Notify;
+use crate::wake::{Bell, Notify};
 
 /// See the module's text.
 pub(super) struct Room {
@@ -25,18 +25,41 @@ pub(super) struct Room {
 #[derive(Default)]
 struct Waiters {
     /// In the order in which they came. As many are woken as slots have become free.
-    threads: VecDeque<Arc<Notify>>,
+    threads: VecDeque<Waiter>,
     threads_owed: usize,
     /// All of them are woken, and forgotten, when there is room: each may choose another case.
-    reactors: VecDeque<Arc<Notify>>,
+    reactors: VecDeque<Waiter>,
     reactors_owed: usize,
 }
 
-/// A thread in a blocking send, or a reactor that sleeps with a send case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Thread,
-    Reactor,
+/// A party that waits for room.
+#[derive(Clone)]
+pub(super) enum Waiter {
+    /// A thread in a blocking send.
+    Thread(Arc<Notify>),
+    /// A reactor that sleeps with a send case.
+    Reactor(Arc<Notify>),
+    /// An outbox, whose reactor has other things to do meanwhile.
+    Outbox(Arc<Bell>),
+}
+
+impl Waiter {
+    fn is(&self, other: &Waiter) -> bool {
+        match (self, other) {
+            (Waiter::Thread(one), Waiter::Thread(other)) => Arc::ptr_eq(one, other),
+            (Waiter::Reactor(one), Waiter::Reactor(other)) => Arc::ptr_eq(one, other),
+            (Waiter::Outbox(one), Waiter::Outbox(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Returns false if the wake-up has failed.
+    fn wake(&self) -> bool {
+        match self {
+            Waiter::Thread(party) | Waiter::Reactor(party) => party.wake(),
+            Waiter::Outbox(bell) => bell.ring(),
+        }
+    }
 }
 
 /// The end of a registration.
@@ -51,25 +74,26 @@ pub(super) enum Left {
 }
 
 impl Waiters {
-    fn of(&mut self, kind: Kind) -> &mut VecDeque<Arc<Notify>> {
-        match kind {
-            Kind::Thread => &mut self.threads,
-            Kind::Reactor => &mut self.reactors,
+    fn among(&mut self, waiter: &Waiter) -> &mut VecDeque<Waiter> {
+        match waiter {
+            Waiter::Thread(_) => &mut self.threads,
+            Waiter::Reactor(_) | Waiter::Outbox(_) => &mut self.reactors,
         }
     }
 
     /// The next one to be woken.
-    fn pop(&mut self) -> Option<(Kind, Arc<Notify>)> {
+    fn pop(&mut self) -> Option<Waiter> {
         if self.threads_owed > 0 {
             self.threads_owed -= 1;
-            if let Some(thread) = self.threads.pop_front() {
-                return Some((Kind::Thread, thread));
+            let thread = self.threads.pop_front();
+            if thread.is_some() {
+                return thread;
             }
             self.threads_owed = 0;
         }
         self.reactors_owed = self.reactors_owed.min(self.reactors.len());
         self.reactors_owed = self.reactors_owed.checked_sub(1)?;
-        self.reactors.pop_front().map(|reactor| (Kind::Reactor, reactor))
+        self.reactors.pop_front()
     }
 }
 
@@ -111,15 +135,15 @@ impl Room {
 
     /// Registers a waiter. A fence and a look at the room must follow. Returns false if the list is
     /// in use: then look again in a moment.
-    pub(super) fn enter(&self, kind: Kind, waiter: &Arc<Notify>) -> bool {
-        self.change(|list| list.of(kind).push_back(waiter.clone())).is_some()
+    pub(super) fn enter(&self, waiter: Waiter) -> bool {
+        self.change(|list| list.among(&waiter).push_back(waiter)).is_some()
     }
 
     /// Takes one registration back.
-    pub(super) fn leave(&self, kind: Kind, waiter: &Arc<Notify>) -> Left {
+    pub(super) fn leave(&self, waiter: &Waiter) -> Left {
         let find = |list: &mut Waiters| {
-            let waiters = list.of(kind);
-            let at = waiters.iter().position(|other| Arc::ptr_eq(other, waiter));
+            let waiters = list.among(waiter);
+            let at = waiters.iter().position(|other| other.is(waiter));
             at.and_then(|at| waiters.remove(at))
         };
         match self.change(find) {
@@ -129,7 +153,7 @@ impl Room {
         }
     }
 
-    /// Wakes `n` threads and every reactor that waits.
+    /// Wakes `n` threads, and every reactor and outbox that waits.
     pub(super) fn wake(&self, n: usize) {
         self.freed.fetch_add(n, Ordering::SeqCst);
         self.serve();
@@ -151,14 +175,22 @@ impl Room {
             }
             let next = list.pop();
             self.release(list);
-            if let Some((kind, waiter)) = next {
+            if let Some(waiter) = next {
                 // After a failed wake-up the next receive tries again. A registration that stays
                 // when its reactor goes on costs one wake-up for nothing.
                 if !waiter.wake() {
-                    self.enter(kind, &waiter);
+                    self.enter(waiter);
                 }
             }
         }
+    }
+}
+
+/// For tests: a thread that stands still with the list.
+#[cfg(all(test, not(loom)))]
+impl<T> super::Sender<T> {
+    pub(crate) fn hold_room(&self) -> impl Drop {
+        self.tail().state().room.list.lock()
     }
 }
 
@@ -176,18 +208,20 @@ mod tests {
     #[test]
     fn as_many_threads_wake_as_slots_are_free() {
         let (room, sleepers) = (Room::new(), [sleeper(), sleeper(), sleeper()]);
-        sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Thread, notify)));
+        sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Waiter::Thread(notify.clone()))));
         room.wake(2);
         assert_eq!(sleepers.each_ref().map(|(_, wakes)| wakes.count()), [1, 1, 0]);
-        assert_eq!(room.leave(Kind::Thread, &sleepers[0].0), Left::Woken);
-        assert_eq!(room.leave(Kind::Thread, &sleepers[2].0), Left::Unwoken);
+        assert_eq!(room.leave(&Waiter::Thread(sleepers[0].0.clone())), Left::Woken);
+        assert_eq!(room.leave(&Waiter::Thread(sleepers[2].0.clone())), Left::Unwoken);
         assert!(!room.is_awaited());
     }
 
     #[test]
     fn every_reactor_wakes_for_one_slot() {
         let (room, sleepers) = (Room::new(), [sleeper(), sleeper()]);
-        sleepers.iter().for_each(|(notify, _)| assert!(room.enter(Kind::Reactor, notify)));
+        sleepers
+            .iter()
+            .for_each(|(notify, _)| assert!(room.enter(Waiter::Reactor(notify.clone()))));
         room.wake(1);
         assert_eq!(sleepers.each_ref().map(|(_, wakes)| wakes.count()), [1, 1]);
     }
@@ -196,10 +230,10 @@ mod tests {
     fn a_list_in_use_holds_up_nobody() {
         let (room, (first, first_wakes), (second, second_wakes)) =
             (Room::new(), sleeper(), sleeper());
-        assert!(room.enter(Kind::Thread, &first));
+        assert!(room.enter(Waiter::Thread(first.clone())));
         let list = room.list.lock();
-        assert!(!room.enter(Kind::Thread, &second));
-        assert_eq!(room.leave(Kind::Thread, &first), Left::InUse);
+        assert!(!room.enter(Waiter::Thread(second.clone())));
+        assert_eq!(room.leave(&Waiter::Thread(first.clone())), Left::InUse);
         room.wake(1);
         assert_eq!(first_wakes.count(), 0);
         // The holder makes the wake-ups that are owed when it gives the list back.

@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::Sender;
 use super::ring::{Rings, Shape, Slot, Stamp, TAKEN, WRITTEN};
 use super::state::State;
 use crate::sync::Ordering;
@@ -21,6 +22,28 @@ pub(super) struct Shared<T> {
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
+
+/// Marks what no two threads use at a time. The compiler says so in words.
+pub(super) type NotShared = PhantomData<Alone>;
+
+/// Not `Sync`: the impl below replaces the automatic one, and its condition never holds.
+pub(super) enum Alone {}
+
+/// An end of a channel that many threads may use.
+#[diagnostic::on_unimplemented(
+    message = "a channel has one receiver, on one thread at a time",
+    label = "would share the receiver between threads",
+    note = "give each thread a channel of its own, or bring the channel of another crate and a \
+            `Notifier` as its bell: the docs of `pollmux::channel` have an example"
+)]
+#[allow(dead_code)] // Rust 1.85 sees no use in the condition below
+pub trait ForManyThreads<'a> {}
+
+// The compiler names it as the alternative.
+impl<T> ForManyThreads<'_> for Sender<T> {}
+
+// SAFETY: the condition never holds: the trait is private, and implemented for `Sender` only.
+unsafe impl Sync for Alone where for<'a> Alone: ForManyThreads<'a> {}
 
 impl<T> Shared<T> {
     /// The slots of a new channel, whose rings are made for this type.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ring::WRITTEN;
-use super::room::{Kind, Left};
+use super::room::{Left, Waiter};
 use super::shared::Shared;
 use super::state::{CLOSED, GONE, POSITION, Refused, State, UNIT, UNITS, is_ahead, ring, units};
 use crate::sync::{Ordering, STAMP, claim_fence, fence, heavy_fence, publish_fence};
@@ -354,8 +354,9 @@ impl State {
         attempt: &mut impl FnMut() -> Result<bool, E>,
     ) -> Result<bool, E> {
         let here = Notify::of_thread();
+        let waiter = Waiter::Thread(here.clone());
         here.sleep();
-        let entered = self.room.enter(Kind::Thread, &here);
+        let entered = self.room.enter(waiter.clone());
         let sure = heavy_fence() && entered;
         let attempted = attempt();
         if matches!(attempted, Ok(false)) {
@@ -364,7 +365,7 @@ impl State {
             here.park([deadline, unsure].into_iter().flatten().min());
         }
         here.awake();
-        let left = if entered { self.room.leave(Kind::Thread, &here) } else { Left::Unwoken };
+        let left = if entered { self.room.leave(&waiter) } else { Left::Unwoken };
         // A wake-up for a slot that we do not need any more, or one that comes when we are gone, is
         // another waiter's.
         if left == Left::InUse || left == Left::Woken && matches!(attempted, Ok(true)) {
@@ -376,13 +377,13 @@ impl State {
     /// Asks for a wake-up when there is room, for a reactor that is about to sleep. A look at the
     /// room must follow. Returns false if the wake-up is not sure: then look again in a moment.
     pub(super) fn ask_for_room(&self, notify: &Arc<Notify>) -> bool {
-        let entered = self.room.enter(Kind::Reactor, notify);
+        let entered = self.room.enter(Waiter::Reactor(notify.clone()));
         heavy_fence() && entered
     }
 
     /// Takes one [`ask_for_room`](Self::ask_for_room) back, if it was not answered.
     pub(super) fn unask_for_room(&self, notify: &Arc<Notify>) {
-        self.room.leave(Kind::Reactor, notify);
+        self.room.leave(&Waiter::Reactor(notify.clone()));
     }
 
     pub(super) fn add_sender(&self) {

@@ -45,7 +45,7 @@ use self::tree::{Limit, Node};
 use crate::driver::Clock;
 #[cfg(doc)]
 use crate::reactor::Handle;
-use crate::sys::Time;
+use crate::sys::{PointInTime, Time};
 
 /// A cancellation token with deadlines, like Go's `context.Context`. It ends once, when it is
 /// cancelled or its deadline passes, and with it all contexts that were made from it.
@@ -189,7 +189,7 @@ impl Context {
     /// assert!(!canceller.cancel()); // too late
     /// ```
     #[track_caller]
-    pub fn with_deadline(&self, t: impl Into<Time> + 'static) -> (Context, Canceller) {
+    pub fn with_deadline(&self, t: impl PointInTime + 'static) -> (Context, Canceller) {
         self.limited(self.time_of(t), None)
     }
 
@@ -209,14 +209,14 @@ impl Context {
     #[track_caller]
     pub fn with_deadline_cause(
         &self,
-        t: impl Into<Time> + 'static,
+        t: impl PointInTime + 'static,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> (Context, Canceller) {
         self.limited(self.time_of(t), Some(reason.into().into()))
     }
 
     #[track_caller]
-    fn time_of<T: Into<Time> + 'static>(&self, t: T) -> Time {
+    fn time_of<T: PointInTime + 'static>(&self, t: T) -> Time {
         let is_point = TypeId::of::<T>() != TypeId::of::<Instant>() || self.clock.has_instants();
         assert!(
             is_point,

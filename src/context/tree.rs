@@ -134,7 +134,9 @@ impl Node {
             }
         }
         let tolled: Vec<_> = bells.iter().map(|bell| bell.toll()).collect();
-        bells.iter().zip(tolled).for_each(|(bell, asked)| bell.wake(asked));
+        for (bell, asked) in bells.iter().zip(tolled) {
+            bell.wake(asked);
+        }
         won
     }
 

@@ -16,8 +16,9 @@ mod polling;
 use std::io;
 use std::ops::Add;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "mio")]
 pub use self::mio::MioDriver;
@@ -26,6 +27,7 @@ pub use self::native::Native;
 #[cfg(feature = "polling")]
 pub use self::polling::PollingDriver;
 
+use crate::sync::unpoisoned;
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
@@ -71,6 +73,15 @@ pub use crate::wake::Wake;
 ///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
 ///   A `drop` that changes a kernel object which the parent has too must not do so in another
 ///   process.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a driver that a reactor can wait through",
+    label = "not a driver",
+    note = "the system's own poller: `Reactor::new()?` needs no driver",
+    note = "the poller of another crate: `MioDriver::new(poll, token)?` with the feature `mio`, \
+            `PollingDriver::new(poller, key)?` with the feature `polling`",
+    note = "virtual time: `Sim::new()`; a driver of your own: implement `pollmux::driver::Driver`",
+    note = "a `Result`: unwrap it, or add `?`"
+)]
 pub trait Driver {
     /// Waits as `how` says: with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     /// [`Wait::Poll`] comes without a deadline.
@@ -318,39 +329,103 @@ impl Clock {
     pub fn is_same(&self, other: &Clock) -> bool {
         match (self, other) {
             (Clock::Monotonic, Clock::Monotonic) => true,
-            (Clock::Virtual(this), Clock::Virtual(other)) => Arc::ptr_eq(&this.nanos, &other.nanos),
+            (Clock::Virtual(this), Clock::Virtual(other)) => {
+                Arc::ptr_eq(&this.shared, &other.shared)
+            }
             _ => false,
         }
     }
 }
 
-/// A clock that stands still until it is set. Clones share it, on any thread.
+/// A clock that stands still until it is set, and a wall clock that goes with it. Clones share
+/// both, on any thread.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
-    nanos: Arc<AtomicU64>,
+    shared: Arc<SharedClock>,
     /// The clock started somewhere on the scale of `CLOCK_MONOTONIC`, where an `Instant` has a
     /// place.
     has_instants: bool,
+}
+
+#[derive(Default)]
+struct SharedClock {
+    nanos: AtomicU64,
+    wall: Mutex<Wall>,
+}
+
+impl_debug!([] SharedClock, |it| nanos: it.nanos);
+
+/// The wall clock, and who is told when it is set.
+#[derive(Default)]
+struct Wall {
+    /// ns: the time since 1970, minus the time of the clock.
+    ahead: i128,
+    /// How often the wall clock was set.
+    sets: u64,
+    told: Vec<Weak<dyn Fn() + Send + Sync>>,
 }
 
 impl VirtualClock {
     /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point
     /// on it; on a clock that starts at [`Time::ZERO`] it is none.
     pub fn new(start: Time) -> VirtualClock {
-        VirtualClock {
-            nanos: Arc::new(AtomicU64::new(start.as_nanos())),
-            has_instants: start > Time::ZERO,
-        }
+        let nanos = AtomicU64::new(start.as_nanos());
+        let shared = Arc::new(SharedClock { nanos, wall: Mutex::default() });
+        VirtualClock { shared, has_instants: start > Time::ZERO }
     }
 
     /// Reads the clock.
     #[inline]
     pub fn now(&self) -> Time {
-        Time::from_nanos(self.nanos.load(Ordering::Acquire))
+        Time::from_nanos(self.shared.nanos.load(Ordering::Acquire))
     }
 
-    /// Moves the clock to `t`; a `t` in its past leaves it alone.
+    /// Moves the clock to `t`; a `t` in its past leaves it alone. The wall clock moves on by as
+    /// much.
     pub fn advance_to(&self, t: Time) {
-        self.nanos.fetch_max(t.as_nanos(), Ordering::AcqRel);
+        self.shared.nanos.fetch_max(t.as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Reads the wall clock. Until it is set it is as long after [`UNIX_EPOCH`] as the clock is
+    /// after [`Time::ZERO`].
+    pub fn wall_now(&self) -> SystemTime {
+        let ahead = self.wall().ahead;
+        let nanos = i128::from(self.now().as_nanos()) + ahead;
+        UNIX_EPOCH + Duration::from_nanos(nanos.clamp(0, u64::MAX.into()) as u64)
+    }
+
+    /// Sets the wall clock to `t`, and leaves the clock alone. Each armed
+    /// [wall timer](crate::Handle::wall_timer) on this clock tells so. A `t` before 1970 is taken
+    /// for 1970.
+    pub fn set_wall(&self, t: SystemTime) {
+        let nanos = t.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let mut told = Vec::new();
+        {
+            let mut wall = self.wall();
+            wall.ahead = nanos.min(u64::MAX.into()) as i128 - i128::from(self.now().as_nanos());
+            wall.sets += 1;
+            wall.told.retain(|tell| {
+                let tell = tell.upgrade();
+                told.extend(tell.clone());
+                tell.is_some()
+            });
+        }
+        told.iter().for_each(|tell| tell());
+    }
+
+    fn wall(&self) -> MutexGuard<'_, Wall> {
+        unpoisoned(self.shared.wall.lock())
+    }
+
+    /// Returns how often the wall clock was set.
+    pub(crate) fn wall_sets(&self) -> u64 {
+        self.wall().sets
+    }
+
+    /// Calls `tell` each time that the wall clock was set, on the thread that sets it.
+    pub(crate) fn tell_when_set(&self, tell: &Arc<dyn Fn() + Send + Sync>) {
+        let told = &mut self.wall().told;
+        told.retain(|tell| tell.strong_count() > 0);
+        told.push(Arc::downgrade(tell));
     }
 }

@@ -1,7 +1,7 @@
 //! The look at what is due before a sleep, and the last word of each source.
 
 use super::core::Core;
-use crate::sys::Time;
+use crate::sys::{PointInTime, Time};
 
 /// The requests of a [`Source`](crate::Source) just before its reactor sleeps.
 pub struct BeforeSleep<'a> {
@@ -17,7 +17,7 @@ impl BeforeSleep<'_> {
     }
 
     /// Ends the sleep at `t` at the latest.
-    pub fn wake_at(&mut self, t: impl Into<Time>) {
+    pub fn wake_at(&mut self, t: impl PointInTime) {
         self.deadline = self.deadline.min(t.into());
     }
 

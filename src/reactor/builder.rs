@@ -20,6 +20,47 @@ use crate::driver::FD_BATCH;
 /// # drop(reactor);
 /// # std::io::Result::Ok(())
 /// ```
+///
+/// # A pool of loops
+/// A reactor stays on its thread. A builder may be cloned and moved: make the settings in one
+/// place, and each reactor on the thread of its loop.
+///
+/// ```
+/// use pollmux::{Reactor, channel, reactor::Spin, select};
+/// use std::{io, thread};
+///
+/// let settings = Reactor::builder().spin(Spin::Off);
+/// let start = |_| {
+///     let (jobs, rx) = channel::bounded::<u32>(64);
+///     let settings = settings.clone();
+///     let run = move || {
+///         let reactor = settings.build()?; // on the thread of its loop
+///         let inbox = reactor.register(rx)?;
+///         let mut sum = 0;
+///         loop {
+///             select! { reactor;
+///                 recv(inbox) -> job => match job {
+///                     Ok(job) => sum += job,
+///                     Err(_) => return io::Result::Ok(sum), // no more jobs
+///                 },
+///             }
+///         }
+///     };
+///     (jobs, thread::spawn(run))
+/// };
+/// let pool: Vec<_> = (0..2).map(start).collect();
+/// for n in 1..=4 {
+///     let (jobs, _) = &pool[n as usize % pool.len()];
+///     jobs.send(n).unwrap();
+/// }
+/// let mut sum = 0;
+/// for (jobs, thread) in pool {
+///     drop(jobs);
+///     sum += thread.join().unwrap()?;
+/// }
+/// assert_eq!(sum, 10);
+/// # io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
     pub(super) settings: Settings,
@@ -75,7 +116,8 @@ impl Builder {
     }
 
     /// Sets how often a loop that is too busy ever to sleep looks at its fds, by a syscall that
-    /// does not wait. Default: 100 µs; zero is every turn. Without fds there is no such look.
+    /// does not wait. Default: 100 µs; zero is every turn. Without fds there is no such look. On a
+    /// virtual clock, which stands still meanwhile, every turn looks.
     pub fn poll_interval(mut self, interval: Duration) -> Builder {
         self.settings.poll_interval = interval;
         self

@@ -6,7 +6,7 @@ use super::core::Handle;
 use super::parts::asks::Ask;
 use super::parts::slots::{Flag, State};
 use super::parts::timer_id::{TimerError, TimerId};
-use crate::sys::{Time, nanos};
+use crate::sys::{PointInTime, Time, nanos};
 
 impl Handle {
     /// Stops the timer, ticker or callback that `id` names. Returns as its own `stop` does. A
@@ -34,7 +34,7 @@ impl Handle {
 
     /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`,
     /// and its period stays.
-    pub fn reset_timer_at(&self, id: TimerId, t: impl Into<Time>) -> Result<bool, TimerError> {
+    pub fn reset_timer_at(&self, id: TimerId, t: impl PointInTime) -> Result<bool, TimerError> {
         let slot = self.timer_slot(id)?;
         let chunk = self.core.table.borrow().slots.chunk(slot).clone();
         Ok(self.core.arm(&chunk, slot, t.into()))

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::core::Core;
+use super::parts::channels::Channels;
 use super::parts::slots::NONE;
 use crate::wake::{Look, Request};
 
@@ -23,7 +24,9 @@ impl Core {
         if marking {
             let table = &mut *self.table.borrow_mut();
             channels.look_near(table);
-            if !(channels.unasked.is_empty() && channels.unsure.is_empty()) {
+            let Channels { unasked, unsure, once, .. } = &*channels;
+            if !(unasked.is_empty() && unsure.is_empty() && once.is_empty()) {
+                channels.take_out_told(table);
                 channels.look_again(table);
                 channels.ask_all(table);
             }

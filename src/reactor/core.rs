@@ -30,7 +30,7 @@ use super::parts::usage::Memory;
 use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
 use crate::sync::Random;
-use crate::sys::{Time, nanos};
+use crate::sys::{PointInTime, Time, nanos};
 use crate::wake::Notify;
 
 /// The settings of a reactor, made by [`Builder`](crate::Builder).
@@ -160,7 +160,7 @@ impl CallbackContext<'_> {
     }
 
     /// Calls the callback again at `t`. Returns as [`reset`](Self::reset) does.
-    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+    pub fn reset_at(&self, t: impl PointInTime) -> bool {
         self.handle.reset_timer_at(self.id, t).unwrap_or(false)
     }
 
@@ -202,6 +202,8 @@ impl Core {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
         let yields = driver.yields();
+        // A virtual clock stands still while a loop is busy.
+        let interval = if clock.is_virtual() { Duration::ZERO } else { settings.poll_interval };
         let mailbox = Mailbox::new(settings.post_batch, settings.post_limit);
         if let (Clock::Virtual(clock), Some(receiver)) =
             (clock.source(), &*mailbox.receiver.borrow())
@@ -225,7 +227,7 @@ impl Core {
             syscalls: Cell::default(),
             channels: RefCell::default(),
             marking: Cell::new(false),
-            fds: if yields { Fds::of_yielding_driver() } else { Fds::new(settings.poll_interval) },
+            fds: if yields { Fds::of_yielding_driver() } else { Fds::new(interval) },
             callbacks: Callbacks::new(settings.callback_batch),
             mailbox,
             asks: Arc::new(Asks::new()),

@@ -40,6 +40,9 @@ use crate::wake::Request;
 /// taken once, and a `select!` gets their end again and again. So drop them when they have told
 /// you. [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
 ///
+/// An [`Outbox`](crate::Outbox) whose `try_send` found the channel full is ready when there is
+/// room, until [`Handle::try_wait`] has told so.
+///
 /// Dropping it ends the embedding; the reactor goes on as before.
 #[must_use = "dropping the embedded reactor ends the embedding"]
 #[derive(Debug)]
@@ -238,7 +241,12 @@ impl Core {
     /// as armed.
     pub(super) fn deadline_of_outer_loop(&self, now: Time) -> Option<WakeWindow> {
         let due = self.timers.next_due.get();
-        let arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
+        let mut arm = (due > now.as_nanos() && due != NEVER).then(|| self.timers_due());
+        if !self.channels.borrow().unsure.is_empty() {
+            // A wake-up is not sure: the next turn looks again.
+            let nap: WakeWindow = (now + self.sleep.nap.borrow_mut().next()).into();
+            arm = arm.filter(|arm| arm.latest < nap.latest).or(Some(nap));
+        }
         self.outer.armed.set(arm.map_or(due, |arm| arm.latest.as_nanos()));
         arm
     }

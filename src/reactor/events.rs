@@ -3,7 +3,7 @@
 use super::core::{Core, Handle};
 use super::key::Key;
 use super::parts::sites::{KindNumber, SourceKind};
-use super::parts::slots::{Chunk, State};
+use super::parts::slots::{Chunk, Flag, State};
 use crate::sys::Readiness;
 
 /// The buffer that [`Handle::wait`] fills. Allocates once, when made.
@@ -36,7 +36,8 @@ impl Event {
         Key::from(self.key).into()
     }
 
-    /// The kind of the source.
+    /// The kind of the source. An event of a [`SourceKind::Outbox`] says that there is room, or
+    /// that the receiver is gone.
     #[inline]
     pub fn kind(&self) -> SourceKind {
         self.kind.kind()
@@ -104,7 +105,7 @@ impl Events {
     /// Iterates over the events of the last wait. Skips the sources that were stopped, reset,
     /// drained or dropped meanwhile.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { tokens: self.tokens.iter(), from: self.from.as_ref() }
+        Iter { tokens: self.tokens.iter(), from: self.from.as_ref(), prints: false }
     }
 
     /// Returns the number of events of the last wait.
@@ -140,6 +141,8 @@ impl<'a> IntoIterator for &'a Events {
 pub struct Iter<'a> {
     tokens: std::slice::Iter<'a, u64>,
     from: Option<&'a Handle>,
+    /// Nobody handles the events: what is told once is not told.
+    prints: bool,
 }
 
 impl Iterator for Iter<'_> {
@@ -151,6 +154,9 @@ impl Iterator for Iter<'_> {
             let (chunk, slot) = table.slots.find(token)?;
             let node = chunk.node(slot);
             if node.state.get() != State::Ready && !is_told(chunk, slot) {
+                return None;
+            }
+            if node.is(Flag::Once) && !self.prints && !tell(chunk, slot) {
                 return None;
             }
             let readiness = chunk.fds.get(slot).map_or(Readiness::NONE, |fd| fd.found.get());
@@ -166,4 +172,14 @@ fn is_told(chunk: &Chunk<Core>, slot: u32) -> bool {
     chunk.fds.get(slot).is_some_and(|fd| fd.is_told())
 }
 
-impl_fmt!(Debug, [] Events, |it, f| f.debug_list().entries(it.iter()).finish());
+/// The user comes to the event of a channel that tells once that it is ready. Returns false if the
+/// channel is not ready any more.
+#[cold]
+#[inline(never)]
+fn tell(chunk: &Chunk<Core>, slot: u32) -> bool {
+    chunk.with_probe(slot, |probe| probe.tell()) != Some(false)
+}
+
+impl_fmt!(Debug, [] Events, |it, f| {
+    f.debug_list().entries(Iter { prints: true, ..it.iter() }).finish()
+});

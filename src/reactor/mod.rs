@@ -33,6 +33,7 @@ mod key;
 mod listing;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
+mod one_thread;
 mod parts;
 mod remote;
 mod slot;
@@ -45,6 +46,7 @@ mod wait;
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 pub use self::before_sleep::BeforeSleep;
 pub use self::builder::Builder;
@@ -64,7 +66,7 @@ pub(crate) use self::slot::Slot;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;
 pub(crate) use self::wait::Patience;
-use crate::driver::{Driver, Native};
+use crate::driver::{Clock, Driver, Native};
 pub(crate) use crate::sync::strand;
 use crate::sys::Time;
 
@@ -260,12 +262,69 @@ impl AsRef<Handle> for Reactor {
     }
 }
 
+/// Everything that is `AsRef<Handle>`: a [`Reactor`], a [`Handle`], a [`CallbackContext`], a
+/// reference to one of them, or a type of a user's own.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a reactor",
+    label = "neither a `Reactor` nor a `Handle`",
+    note = "a select! begins with the reactor, and a semicolon: \
+            `select! {{ reactor; recv(source) -> item => .. }}`",
+    note = "a `Result`: unwrap it, or add `?`; an `Rc` or a `Box`: `*reactor`; a `RefCell`: \
+            `*reactor.borrow()`",
+    note = "a type with a reactor in it: name the field, or implement `AsRef<Handle>` for the type"
+)]
+pub trait AsHandle: AsRef<Handle> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: AsRef<Handle> + ?Sized> AsHandle for T {}
+
 impl Handle {
     /// The time, read at most once a turn: two calls in one arm give the same. On the driver's
-    /// clock.
+    /// clock. No syscall; the turn's later calls read no clock.
+    ///
+    /// [`fresh_now`](Self::fresh_now) reads the clock each time.
     #[inline]
     pub fn now(&self) -> Time {
         self.core.clock.now()
+    }
+
+    /// The time at this moment: reads the driver's clock precisely. For work inside one turn that
+    /// takes time, and for measurements.
+    ///
+    /// Each call reads the clock: some tens of nanoseconds, and no syscall where the system has a
+    /// clock without one (the vDSO of Linux). It does not allocate. [`now`](Self::now) stays as
+    /// it is until the turn is over, and may so be earlier. On a virtual clock time moves between
+    /// turns, and when a test [moves](crate::Sim::advance) it. Works also when the reactor has been
+    /// dropped, and in a forked child.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let begin = reactor.now();
+    /// sim.advance(Duration::from_millis(7)); // stands for work that takes so long
+    /// assert_eq!(reactor.now(), begin);
+    /// assert_eq!(reactor.fresh_now() - begin, Duration::from_millis(7));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[inline]
+    pub fn fresh_now(&self) -> Time {
+        self.core.clock.read()
+    }
+
+    /// The time of day on the driver's clock: [`SystemTime::now`], and in virtual time the clock
+    /// that [`Sim::set_wall_clock`](crate::Sim::set_wall_clock) sets.
+    ///
+    /// For what is compared with a [wall timer](Self::wall_timer), so that it can be tested in
+    /// virtual time. No syscall where the system has a clock without one.
+    pub fn wall_now(&self) -> SystemTime {
+        match self.core.clock.source() {
+            Clock::Monotonic => SystemTime::now(),
+            Clock::Virtual(clock) => clock.wall_now(),
+        }
     }
 
     /// Returns the counts of the reactor so far.

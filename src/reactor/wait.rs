@@ -27,6 +27,9 @@ impl Handle {
     /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
     /// interest in reading or writing: handle every event of the batch.
     ///
+    /// An [`Outbox`](crate::Outbox) is reported once when there is room that a full `try_send` has
+    /// asked for.
+    ///
     /// When more is ready than fits, the next wait begins with what did not. O(ready), no
     /// allocation; no syscall when something is ready.
     ///

@@ -36,8 +36,6 @@ pub(super) trait Receiving {
     fn receives(&self, _source: *const ()) -> bool {
         false
     }
-    /// Gives back the permit, if the other end has chosen this case and the set another one.
-    fn give_up(&self) {}
     /// Gives back the permit that the case has kept for this choice.
     fn unreserve(&self, _choice: u64) {}
     /// Takes the permit of this choice out.
@@ -123,9 +121,6 @@ impl<T, P: Deref<Target = Outbox<T>>> Receiving for SendCase<T, P> {
     }
     fn internals(&self) -> Internals<'_> {
         self.offer.internals(&self.outbox)
-    }
-    fn give_up(&self) {
-        self.offer.give_up(&self.outbox);
     }
     fn unreserve(&self, choice: u64) {
         match self.reserved.get() {

@@ -73,6 +73,12 @@
 /// ```
 #[macro_export]
 macro_rules! select {
+    (biased; $($other:tt)*) => {
+        $crate::__private::compile_error!(
+            "a select! begins with the reactor, and `biased;` follows: \
+             select! { reactor; biased; recv(source) -> item => .., .. }"
+        )
+    };
     ($reactor:expr; biased; $($cases:tt)*) => {
         $crate::__select!(@case ($reactor, true) [] [] {} {} $($cases)*)
     };
@@ -81,7 +87,7 @@ macro_rules! select {
     };
     ($($other:tt)*) => {
         $crate::__private::compile_error!(
-            "a select! begins with the reactor: \
+            "a select! begins with the reactor and a semicolon: \
              select! { reactor; recv(source) -> item => .., .. }"
         )
     };
@@ -132,19 +138,13 @@ macro_rules! __select {
 
     // An expression cannot begin with `let`, and the forms below would stop at it.
     (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($source:expr, if let $($_:tt)*) $($rest:tt)*) => {
-        $crate::__select!(@if_let)
+        $crate::__select_wrong!(@if_let)
     };
     (
         @case $head:tt $s:tt $a:tt $d:tt $e:tt
         send($outbox:expr, $value:expr, if let $($_:tt)*) $($rest:tt)*
     ) => {
-        $crate::__select!(@if_let)
-    };
-    (@if_let) => {
-        $crate::__private::compile_error!(
-            "the condition of a case is an expression of type bool, such as `if matches!(value, \
-             pattern)`: `if let` binds names that the case could not use when it is off"
-        )
+        $crate::__select_wrong!(@if_let)
     };
 
     // A case. An arm in braces is taken as tokens: `block` would also begin with, and then refuse,
@@ -254,62 +254,22 @@ macro_rules! __select {
     (@arm [$($b:tt)*] { $($o:tt)* } [$($e:tt)*] $arm:block $($rest:tt)+) => {
         $crate::__select!(@case $($b)* { $($o)* $arm } $($e)* $($rest)+)
     };
-    (@arm $($wrong:tt)*) => {
-        $crate::__private::compile_error!(
-            "not a case of a select!: a comma stands behind an arm without braces"
-        )
+    (@arm $before:tt $open:tt $after:tt $($wrong:tt)*) => {
+        $crate::__select_wrong!(@arm $($wrong)*)
     };
 
-    // None of these forms.
-    (@case $head:tt $s:tt $a:tt $d:tt $e:tt $how:ident $case:tt -> $pat:pat if $($rest:tt)*) => {
-        $crate::__private::compile_error!(
-            "a case has no `if` behind its pattern: write recv(source, if condition) -> item => .. \
-             or send(outbox, value, if condition) -> result => .."
-        )
-    };
-    (@case $head:tt $s:tt $a:tt { $($d:tt)+ } $e:tt default $($rest:tt)*) => {
-        $crate::__private::compile_error!("a select! has at most one default case")
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt { $($e:tt)+ } error $($rest:tt)*) => {
-        $crate::__private::compile_error!("a select! has at most one error case")
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) => $($rest:tt)*) => {
-        $crate::__private::compile_error!(
-            "a recv case names what it receives: recv(source) -> item => .."
-        )
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt $e:tt recv($($source:tt)*) -> $($rest:tt)*) => {
-        $crate::__private::compile_error!(
-            "a recv case is recv(source) -> pattern => arm, and a comma stands behind an arm \
-             without braces"
-        )
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt $e:tt send($($operands:tt)*) $($rest:tt)*) => {
-        $crate::__private::compile_error!(
-            "a send case has an outbox, a value and a result: \
-             send(outbox, value) -> result => .., and a comma stands behind an arm without braces"
-        )
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt $e:tt biased $($rest:tt)*) => {
-        $crate::__private::compile_error!(
-            "`biased;` comes first in a select!, right behind the reactor"
-        )
-    };
-    (@case $head:tt $s:tt $a:tt $d:tt $e:tt $wrong:tt $($rest:tt)*) => {
-        $crate::__private::compile_error!($crate::__private::concat!(
-            "not a case of a select!: `", $crate::__private::stringify!($wrong),
-            "`; there are recv(source) -> item => .., send(outbox, value) -> result => .., \
-             default => .., default(timeout) => .. and error -> e => .., each behind a comma or \
-             a block"
-        ))
+    // None of these forms: `wrong.rs` says what is wrong.
+    (@case $head:tt $s:tt $a:tt $d:tt $e:tt $($wrong:tt)+) => {
+        $crate::__select_wrong!($d $e $($wrong)+)
     };
 
     // The wait, in a block of its own: the sources are not borrowed any more when the arm runs.
     (@run ($reactor:expr, $biased:expr) $sources:tt $how:ident ($($arg:expr)?)) => {{
         let reactor = &$reactor;
+        let handle = $crate::__private::handle(reactor);
         // A `match`, so that a source that is made in its case lives as long as the wait.
         let picked = match $crate::__select!(@tuple $sources) {
-            cases => $crate::__private::$how(reactor, &cases, $biased $(, $arg)?),
+            cases => $crate::__private::$how(handle, &cases, $biased $(, $arg)?),
         };
         picked
     }};

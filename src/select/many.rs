@@ -118,21 +118,15 @@ impl Select<'_> {
         let left = self.asked.iter().copied();
         let mut published = Published { select: self, left, with: Some(&asks) };
         let blocked = core.block(until, publish, || core.has_near_news() | self.has_ready());
-        let (mut seen, mut chosen) = (0, None);
+        // One end deals with a party that sleeps (`wake/ticket.rs`), so at most one case is chosen.
+        let mut chosen = None;
         while let Some((index, is_chosen)) = published.withdraw_next() {
-            if is_chosen {
-                seen += 1;
-                chosen = self.better(core, seen, chosen, index);
-            }
+            chosen = if is_chosen { Some(index) } else { chosen };
         }
         if chosen.is_some() && core.is_pressed() {
             core.run_posts_before_chosen();
         }
-        let chosen = chosen.filter(|&index| self.reserve(index));
-        if seen > 1 {
-            self.give_up_others();
-        }
-        (chosen, blocked)
+        (chosen.filter(|&index| self.reserve(index)), blocked)
     }
 
     /// Does the work that the turn has left undone. Returns true if there was any.
@@ -155,9 +149,8 @@ impl Select<'_> {
         found.seen = entered;
         if news.iter().any(|&news| news > self.len() as u64) {
             for (index, case) in self.cases.iter().enumerate() {
-                if let Some(case) = case
-                    && case.token.is_some_and(|token| core.is_listed(token))
-                {
+                let is_listed = |case: &&Case<'_>| case.token.is_some_and(|it| core.is_listed(it));
+                if let Some(case) = case.as_ref().filter(is_listed) {
                     found.add(index, case);
                 }
             }

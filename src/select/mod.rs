@@ -8,7 +8,9 @@
 mod case;
 mod macros;
 mod many;
+mod one;
 mod set;
+mod wrong;
 
 use std::cell::Cell;
 use std::io;
@@ -18,7 +20,7 @@ use std::time::Duration;
 pub use self::set::{Select, Selected};
 
 use crate::channel::Chosen;
-use crate::reactor::{BeforeSleep, Blocked, Handle, Patience};
+use crate::reactor::{AsHandle, BeforeSleep, Blocked, Handle, Patience};
 use crate::sources::{Internals, Outgoing, Sending, Source};
 use crate::sys::Time;
 use crate::wake::Request;
@@ -27,7 +29,7 @@ use crate::wake::Request;
 #[doc(hidden)]
 pub mod private {
     pub use super::{
-        AnyCases, Cases, Impossible, Pick, fail, now, only_if, recv, send, until, wait,
+        AnyCases, Cases, Impossible, Pick, fail, handle, now, only_if, recv, send, until, wait,
     };
     pub use core::option::Option::{None, Some};
     pub use core::result::Result::{Err, Ok};
@@ -41,6 +43,12 @@ pub enum Pick<A, B> {
     This(A),
     /// The pick among the cases behind.
     Rest(B),
+}
+
+/// The reactor of a `select!`.
+#[inline(always)]
+pub fn handle(reactor: &(impl AsHandle + ?Sized)) -> &Handle {
+    reactor.as_ref()
 }
 
 /// A receive case. Its type is opaque: so the compiler's complaint about a value that is no source
@@ -204,12 +212,8 @@ impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
 
 /// Waits for one of the cases as long as it takes.
 #[inline(always)]
-pub fn wait<C: Cases>(
-    handle: &(impl AsRef<Handle> + ?Sized),
-    cases: &C,
-    biased: bool,
-) -> io::Result<C::Item> {
-    match run(handle.as_ref(), cases, biased, Patience::Endless) {
+pub fn wait<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<C::Item> {
+    match run(handle, cases, biased, Patience::Endless) {
         Ok(Some(item)) => Ok(item),
         Ok(None) => unreachable!("an endless wait does not time out"),
         Err(error) => Err(error),
@@ -218,84 +222,19 @@ pub fn wait<C: Cases>(
 
 /// Takes from one of the cases if one is ready.
 #[inline]
-pub fn now<C: Cases>(
-    handle: &(impl AsRef<Handle> + ?Sized),
-    cases: &C,
-    biased: bool,
-) -> io::Result<Option<C::Item>> {
-    run(handle.as_ref(), cases, biased, Patience::None)
+pub fn now<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<Option<C::Item>> {
+    run(handle, cases, biased, Patience::None)
 }
 
 /// Waits for one of the cases for at most `timeout`.
 #[inline]
 pub fn until<C: Cases>(
-    handle: &(impl AsRef<Handle> + ?Sized),
+    handle: &Handle,
     cases: &C,
     biased: bool,
     timeout: Duration,
 ) -> io::Result<Option<C::Item>> {
-    let handle = handle.as_ref();
     run(handle, cases, biased, Patience::of(handle, timeout))
-}
-
-impl Handle {
-    /// Waits for one source as long as it takes: a `select!` of one case. Go's `<-timer.C`.
-    ///
-    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and
-    /// when its driver fails.
-    ///
-    /// ```
-    /// use pollmux::Reactor;
-    /// use std::time::Duration;
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let timer = reactor.after(Duration::from_millis(2));
-    /// let due = reactor.recv(&timer)?;
-    /// assert!(reactor.now() >= due);
-    /// assert!(reactor.recv_timeout(&timer, Duration::from_millis(2))?.is_none());
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn recv<S: Source>(&self, source: &S) -> io::Result<S::Item> {
-        self.check_source(source)?;
-        wait(self, &(source, ()), true).map(only)
-    }
-
-    /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
-    pub fn recv_timeout<S: Source>(
-        &self,
-        source: &S,
-        timeout: Duration,
-    ) -> io::Result<Option<S::Item>> {
-        self.check_source(source)?;
-        Ok(until(self, &(source, ()), true, timeout)?.map(only))
-    }
-
-    /// Receives if the source is ready now. This is a turn: it finds a timer that has become due,
-    /// which the source's own [`try_take`](Source::try_take) does not.
-    pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
-        self.check_source(source)?;
-        Ok(now(self, &(source, ()), true)?.map(only))
-    }
-
-    /// Fails here, and not in the `select!` that the call stands for, which the caller has not
-    /// written.
-    #[inline]
-    fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
-        if source.belongs_to(self) || self.is_closed() {
-            return Ok(());
-        }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the source is one of another reactor: receive through the handle of that one",
-        ))
-    }
-}
-
-fn only<T>(picked: Pick<T, Impossible>) -> T {
-    match picked {
-        Pick::This(item) => item,
-        Pick::Rest(impossible) => match impossible {},
-    }
 }
 
 /// Panics: the driver of a `select!` without an `error` case has failed.

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::ops::Deref;
 use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,8 +15,8 @@ use super::case::{Case, Receiving, SendCase, Taken};
 use super::many::{Found, Published};
 use super::{AnyCases, Cases};
 use crate::channel::{Permit, SendError};
-use crate::reactor::{BeforeSleep, Handle, Patience};
-use crate::sources::{Internals, Outbox, Source};
+use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
+use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one.
 const FEW: usize = 12;
@@ -106,7 +105,7 @@ pub struct Select<'a> {
 
 impl<'a> Select<'a> {
     /// An empty set: uniform among what is ready.
-    pub fn new(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+    pub fn new(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         Select {
             handle: reactor.as_ref().clone(),
             cases: Vec::new(),
@@ -123,7 +122,7 @@ impl<'a> Select<'a> {
     }
 
     /// An empty set in which the ready case with the lowest index is chosen: O(ready).
-    pub fn biased(reactor: &(impl AsRef<Handle> + ?Sized)) -> Select<'a> {
+    pub fn biased(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         let mut select = Select::new(reactor);
         select.biased = true;
         select
@@ -141,7 +140,7 @@ impl<'a> Select<'a> {
     }
 
     /// Adds a case that sends through `outbox`, which is a reference or an `Rc`; gives its index.
-    pub fn send<T: 'a>(&mut self, outbox: impl Deref<Target = Outbox<T>> + 'a) -> usize {
+    pub fn send<T: 'a>(&mut self, outbox: impl OutboxPointer<T> + 'a) -> usize {
         let case = SendCase::new(outbox);
         let belongs = case.internals().belongs_to(&self.handle);
         self.add(Rc::new(case), None, belongs, false)
@@ -261,18 +260,7 @@ impl<'a> Select<'a> {
     /// The turns of a `select!`, with these cases.
     fn run_few(&self, patience: Patience) -> io::Result<Option<usize>> {
         self.handle.core.take_out_told();
-        let few = Few { select: self, several: Cell::new(false) };
-        let index = super::run(&self.handle, &few, self.biased, patience);
-        if few.several.get() {
-            self.give_up_others();
-        }
-        index
-    }
-
-    /// Gives back the permits of the cases that other ends have chosen, but for that which was
-    /// taken.
-    pub(super) fn give_up_others(&self) {
-        self.asked().for_each(|(_, source)| source.give_up());
+        super::run(&self.handle, &Few(self), self.biased, patience)
     }
 
     pub(super) fn asked(&self) -> impl Iterator<Item = (usize, &(dyn Receiving + 'a))> {
@@ -313,15 +301,11 @@ impl Drop for Select<'_> {
 
 /// A set of at most [`FEW`] cases, as a `select!` has them. An item is the index of a case that can
 /// be completed.
-struct Few<'s, 'a> {
-    select: &'s Select<'a>,
-    /// More than one case was chosen during the sleep.
-    several: Cell<bool>,
-}
+struct Few<'s, 'a>(&'s Select<'a>);
 
 impl Few<'_, '_> {
     fn cases(&self) -> impl Iterator<Item = (u32, &Case<'_>)> {
-        (0..).zip(&self.select.cases).filter_map(|(index, case)| Some((index, case.as_ref()?)))
+        (0..).zip(&self.0.cases).filter_map(|(index, case)| Some((index, case.as_ref()?)))
     }
 }
 
@@ -330,7 +314,7 @@ impl Cases for Few<'_, '_> {
 
     fn take(&self, index: u32) -> Option<usize> {
         let index = index as usize;
-        self.select.reserve(index).then_some(index)
+        self.0.reserve(index).then_some(index)
     }
     fn belongs(&self, _: u32, _: &Handle) -> bool {
         true
@@ -346,20 +330,19 @@ impl AnyCases for Few<'_, '_> {
         self.cases().try_for_each(|(_, case)| case.source.before_sleep(blocking))
     }
     fn after_sleep(&self) -> u32 {
-        let left = 0..self.select.cases.len();
-        let mut published = Published { select: self.select, left, with: None };
+        let left = 0..self.0.cases.len();
+        let mut published = Published { select: self.0, left, with: None };
         let mut chosen = 0;
         while let Some((index, is_chosen)) = published.withdraw_next() {
             chosen |= u32::from(is_chosen) << index;
         }
-        self.several.set(chosen & chosen.wrapping_sub(1) != 0);
         chosen
     }
     fn foreign(&self, _: &Handle) -> Option<u32> {
         None
     }
     fn internals(&self, index: u32) -> Option<Internals<'_>> {
-        let case = self.select.cases.get(index as usize)?;
+        let case = self.0.cases.get(index as usize)?;
         let removed = || Internals::default().without_look();
         Some(case.as_ref().map_or_else(removed, |case| case.source.internals()))
     }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::scheduler::{Flag, Id, Killed, Pause, Scheduler};
 use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindow};
 use crate::reactor::{Handle, SourceKind};
 use crate::sync::{Guard, set_guard};
-use crate::sys::Time;
+use crate::sys::{Interest, Mode, Time};
 
 /// The driver of a member of a [`SimWorld`](crate::SimWorld): while it waits the others run, and
 /// the clock is the world's.
@@ -183,6 +184,16 @@ impl Driver for MemberDriver {
 
     fn waker(&self) -> Arc<dyn Wake> {
         self.driven.flag.clone()
+    }
+
+    fn register(&mut self, _: BorrowedFd<'_>, _: u64, _: Interest, _: Mode) -> io::Result<()> {
+        let text = format!(
+            "the member `{}` of a SimWorld cannot wait for fds, signals and children: what comes \
+             from outside has no place in a history that repeats. Use the channels of links, or \
+             test one reactor on a `Sim`",
+            self.driven.name
+        );
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
     fn yields(&self) -> bool {

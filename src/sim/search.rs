@@ -25,6 +25,11 @@ pub struct Search<'a> {
 
 /// The result of a run: `()`, which fails by a panic only, or a `Result`, whose error is a failure,
 /// too.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say if a run has failed",
+    label = "neither `()` nor a `Result<(), E>`",
+    note = "end the closure with `;`, or with a `Result<(), E>` whose error can be displayed"
+)]
 pub trait Verdict {
     /// The text of the failure.
     fn failure(self) -> Option<String>;

@@ -1,12 +1,16 @@
 //! Virtual time: a driver that jumps to the next deadline instead of sleeping.
 
 use std::io;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
 
-use crate::driver::{Clock, Driver, ReadyFds, VirtualClock, Wait, Wake, WakeWindow};
-use crate::sys::Time;
+use crate::driver::{
+    Clock, Driver, Native, ReadyFds, Syscalls, VirtualClock, Wait, Wake, WakeWindow,
+};
+use crate::sync::unpoisoned;
+use crate::sys::{Interest, Mode, Time};
 
 /// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the
 /// same way every time.
@@ -32,19 +36,87 @@ use crate::sys::Time;
 /// assert_eq!(sim.now() - Time::ZERO, Duration::from_secs(7 * 86400)); // a week
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Clone, Debug, Default)]
+///
+/// # Files
+/// Fds are real, and so are [signals](crate::Signals) and [children](crate::ChildProcess). Before
+/// each jump the driver polls the fds that are registered, by a syscall that does not wait. A ready
+/// fd is delivered, and the clock stays. So a server and its clients on socket pairs, in one
+/// thread, run in virtual time, and with a [seed](crate::Handle::seed) the same way every time.
+/// ([`Signals::manual`](crate::Signals::manual) raises signals by hand.)
+///
+/// ```
+/// use pollmux::{Reactor, Sim, Time, select};
+/// use pollmux::sys::{Interest, Mode};
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use std::time::Duration;
+///
+/// let sim = Sim::new();
+/// let reactor = Reactor::with_driver(sim.clone())?;
+/// let (mut client, ours) = UnixStream::pair()?;
+/// let mut ours = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level)?;
+/// let idle = reactor.after(Duration::from_secs(600));
+/// let request = reactor.after(Duration::from_secs(599));
+/// loop {
+///     select! { reactor;
+///         recv(request) -> _ => client.write_all(b"still here")?, // and time stands still
+///         recv(ours) -> _ => {
+///             assert_eq!(ours.read(&mut [0; 64])?, 10);
+///             idle.reset(Duration::from_secs(600));
+///         }
+///         recv(idle) -> _ => break,
+///     }
+/// }
+/// assert_eq!(sim.now() - Time::ZERO, Duration::from_secs(599 + 600));
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// Virtual time does not wait for other threads and processes, nor for a network: the clock jumps
+/// before they have run. [`grace`](Self::grace) gives them real time. Without it a child that is
+/// waited for beside a timeout has not ended when the timeout comes.
+///
+/// [Kernel timers](crate::OsTimer) are on the virtual clock, too, and the wall clock is one that
+/// [`set_wall_clock`](Self::set_wall_clock) sets.
+///
+/// The first registration makes a poller: three fds, on kqueue one. In a [`SimWorld`] there are no
+/// fds: what comes from outside has no place in its history.
+///
+/// [`SimWorld`]: crate::SimWorld
+#[derive(Default)]
 pub struct Sim {
     clock: VirtualClock,
     woken: Arc<Flag>,
+    grace: Duration,
+    /// The poller of this driver, and the number of fds in it. (Never locked by two: a lock makes
+    /// the driver `Sync`.)
+    fds: Option<Mutex<Native>>,
+    registered: usize,
 }
 
-#[derive(Debug, Default)]
-struct Flag(AtomicBool);
+/// A clone has the same clock, and no fds.
+impl Clone for Sim {
+    fn clone(&self) -> Sim {
+        let (clock, woken) = (self.clock.clone(), self.woken.clone());
+        Sim { clock, woken, grace: self.grace, fds: None, registered: 0 }
+    }
+}
+
+impl_debug!([] Sim, |it| now: it.now(), grace: it.grace, fds: it.registered);
+
+#[derive(Default)]
+struct Flag {
+    woken: AtomicBool,
+    /// Ends a sleep in real time.
+    waker: Mutex<Option<Weak<dyn Wake>>>,
+}
+
+impl_debug!([] Flag, |it| woken: it.woken);
 
 impl Wake for Flag {
     fn wake(&self) -> io::Result<()> {
-        self.0.store(true, Ordering::Release);
-        Ok(())
+        self.woken.store(true, Ordering::Release);
+        let waker = unpoisoned(self.waker.lock()).as_ref().and_then(Weak::upgrade);
+        waker.map_or(Ok(()), |waker| waker.wake())
     }
 }
 
@@ -58,7 +130,7 @@ impl Sim {
     /// meaning. On a clock that starts at [`Time::ZERO`] an `Instant` is a time far ahead, and for
     /// a [`Context`](crate::Context) a panic.
     pub fn starting_at(t: Time) -> Sim {
-        Sim { clock: VirtualClock::new(t), woken: Arc::default() }
+        Sim { clock: VirtualClock::new(t), ..Sim::default() }
     }
 
     /// The time of the clock.
@@ -72,6 +144,123 @@ impl Sim {
     pub fn advance(&self, d: Duration) {
         self.clock.advance_to(self.clock.now() + d);
     }
+
+    /// The time of the wall clock, which goes with the clock. On a clock that starts at
+    /// [`Time::ZERO`] it begins at [`UNIX_EPOCH`](std::time::UNIX_EPOCH).
+    pub fn wall_clock(&self) -> SystemTime {
+        self.clock.wall_now()
+    }
+
+    /// Sets the wall clock to `t`, forwards or back, as a person or a daemon does. Timers on the
+    /// other clocks do not notice. Each armed [wall timer](crate::Handle::wall_timer) gives
+    /// [`ClockSet`](crate::sources::ClockSet), and stays armed for the same time of day. From any
+    /// thread. A `t` before 1970 is taken for 1970.
+    ///
+    /// A job at half past two in the morning (UTC), and a clock that is set back:
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::{OsTimer, Reactor, Sim, select, sources::WallClock};
+    /// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    ///
+    /// const DAY: u64 = 86_400;
+    /// fn at(seconds: u64) -> SystemTime {
+    ///     UNIX_EPOCH + Duration::from_secs(seconds)
+    /// }
+    /// fn next_run(now: SystemTime) -> SystemTime {
+    ///     let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    ///     let today = now / DAY * DAY + 2 * 3_600 + 30 * 60;
+    ///     at(if today > now { today } else { today + DAY })
+    /// }
+    /// /// Waits for the next run. Code under test: it knows no `Sim`.
+    /// fn wait_for_run(reactor: &Reactor, alarm: &OsTimer<WallClock>) -> std::io::Result<()> {
+    ///     alarm.reset_at(next_run(reactor.wall_now()))?;
+    ///     while reactor.recv(alarm)?.is_err() {
+    ///         alarm.reset_at(next_run(reactor.wall_now()))?; // the clock was set
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let alarm = reactor.wall_timer()?;
+    /// sim.set_wall_clock(at(20_000 * DAY));
+    /// for day in 20_000..20_003 {
+    ///     wait_for_run(&reactor, &alarm)?;
+    ///     assert_eq!(sim.wall_clock(), at(day * DAY + 9_000));
+    /// }
+    /// let begin = sim.now();
+    /// let steps = sim.clone(); // an hour later somebody sets the clock two hours back
+    /// let set = move || steps.set_wall_clock(steps.wall_clock() - Duration::from_secs(7_200));
+    /// reactor.call_after(Duration::from_secs(3_600), move |_| set()).detach();
+    /// wait_for_run(&reactor, &alarm)?;
+    /// assert_eq!(sim.now() - begin, Duration::from_secs(2 * 3_600)); // half past two once more
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn set_wall_clock(&self, t: SystemTime) {
+        self.clock.set_wall(t);
+    }
+
+    /// Lets each sleep wait for fds and wake-ups for `grace` of real time, before it moves the
+    /// clock. Default: zero.
+    ///
+    /// For a test with other threads, with children, or with TCP, whose bytes may be on their way
+    /// for a moment. What they do in time then comes before the next deadline. Such a test depends
+    /// on the machine, and each sleep in which nothing comes lasts that long. A sleep with no
+    /// deadline waits as long before it fails with [`io::ErrorKind::Deadlock`]. `Duration::MAX`
+    /// waits for ever.
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::{Reactor, Sim, Time, select};
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::new().grace(Duration::from_secs(60));
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let child = reactor.register(Command::new("true").spawn()?)?;
+    /// let timeout = reactor.after(Duration::from_secs(1)); // virtual
+    /// select! { reactor;
+    ///     recv(child) -> status => assert!(status?.success()),
+    ///     recv(timeout) -> _ => panic!("a minute of real time is over"),
+    /// }
+    /// assert_eq!(sim.now(), Time::ZERO);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn grace(self, grace: Duration) -> Sim {
+        Sim { grace, ..self }
+    }
+
+    /// The poller, made when it is first needed.
+    fn native(&mut self) -> io::Result<&mut Native> {
+        if self.fds.is_none() {
+            let native = Native::new()?;
+            *unpoisoned(self.woken.waker.lock()) = Some(Arc::downgrade(&native.waker()));
+            self.fds = Some(Mutex::new(native));
+        }
+        Ok(unpoisoned(self.fds.as_mut().expect("made above").get_mut()))
+    }
+
+    fn takes_wake_up(&self) -> bool {
+        self.woken.woken.swap(false, Ordering::Acquire)
+    }
+
+    /// Waits in real time. Returns true if that found or heard something.
+    fn waits_in_real_time(&mut self, ready: &mut ReadyFds) -> io::Result<bool> {
+        if self.grace.is_zero() {
+            return Ok(false);
+        }
+        let end = Time::now() + self.grace;
+        let until = (end < Time::MAX).then_some(end.into());
+        let before = ready.len();
+        loop {
+            self.native()?.wait(until, Wait::Block, ready)?;
+            let found = self.takes_wake_up() || ready.len() > before;
+            if found || Time::now() >= end {
+                return Ok(found);
+            }
+        }
+    }
 }
 
 impl Driver for Sim {
@@ -79,22 +268,68 @@ impl Driver for Sim {
         &mut self,
         deadline: Option<WakeWindow>,
         how: Wait,
-        _: &mut ReadyFds,
+        ready: &mut ReadyFds,
     ) -> io::Result<()> {
-        if self.woken.0.swap(false, Ordering::Acquire) || how == Wait::Poll {
+        let before = ready.len();
+        if self.registered > 0 {
+            self.native()?.wait(None, Wait::Poll, ready)?;
+        }
+        if self.takes_wake_up() || how == Wait::Poll || ready.len() > before {
             return Ok(());
         }
-        match deadline {
-            Some(deadline) if deadline.latest < Time::MAX => {
-                self.clock.advance_to(deadline.latest);
-                Ok(())
-            }
-            _ => Err(io::Error::new(
-                io::ErrorKind::Deadlock,
-                "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken \
-                 the reactor",
-            )),
+        let deadline = deadline.map_or(Time::MAX, |deadline| deadline.latest);
+        if deadline > self.clock.now() && self.waits_in_real_time(ready)? {
+            return Ok(());
         }
+        if deadline < Time::MAX {
+            self.clock.advance_to(deadline);
+            return Ok(());
+        }
+        let fds = match self.registered {
+            0 => "",
+            _ => {
+                ", and no registered fd is ready (if another thread or process makes one ready, \
+                 give it real time: `Sim::grace`)"
+            }
+        };
+        let text = format!(
+            "deadlock in virtual time: nothing is due, no timer is armed and nobody has woken the \
+             reactor{fds}"
+        );
+        Err(io::Error::new(io::ErrorKind::Deadlock, text))
+    }
+
+    fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.native()?.register(fd, id, interest, mode)?;
+        self.registered += 1;
+        Ok(())
+    }
+
+    fn modify(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        id: u64,
+        interest: Interest,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.native()?.modify(fd, id, interest, mode)
+    }
+
+    fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+        self.registered -= 1;
+        self.native()?.deregister(fd, id)
+    }
+
+    fn syscalls(&self) -> Syscalls {
+        self.fds
+            .as_ref()
+            .map_or_else(Syscalls::default, |native| unpoisoned(native.lock()).syscalls())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::deadlock::{Deadlock, WaitingMember};
 use super::history::History;
@@ -255,6 +255,12 @@ impl WorldHandle {
     /// The virtual time, the same for all members.
     pub fn now(&self) -> Time {
         self.shared.scheduler.clock().now()
+    }
+
+    /// Sets the wall clock of all members, as [`Sim::set_wall_clock`](crate::Sim::set_wall_clock)
+    /// does. (A member with drift has a wall clock of its own, which nobody sets.)
+    pub fn set_wall_clock(&self, t: SystemTime) {
+        self.shared.scheduler.clock().set_wall(t);
     }
 
     /// The seed that the world was made with.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::keyed;
 use crate::reactor::{CallbackContext, CallbackFn, Handle, Slot, SourceKind, TimerId};
-use crate::sys::Time;
+use crate::sys::{PointInTime, Time};
 
 /// A closure with a timer: Go's `AfterFunc`. Made by [`Handle::call_after`] and
 /// [`Handle::call_at`].
@@ -64,7 +64,7 @@ impl Handle {
     #[track_caller]
     pub fn call_at(
         &self,
-        t: impl Into<Time>,
+        t: impl PointInTime,
         f: impl FnMut(&CallbackContext<'_>) + 'static,
     ) -> Callback {
         let callback = self.callback(Box::new(f));
@@ -88,7 +88,7 @@ impl Callback {
     }
 
     /// Runs the closure at `t`. Returns as [`reset`](Self::reset) does.
-    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+    pub fn reset_at(&self, t: impl PointInTime) -> bool {
         self.slot.arm(t.into())
     }
 

@@ -28,23 +28,35 @@ use crate::sys::{
 ///
 /// A child that reads its stdin to the end does not end while that pipe is open, and a `Child`
 /// holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait` does
-/// so itself.) To wait for its output make a [`File`](std::fs::File) of that pipe (by way of
-/// `OwnedFd`), non-blocking, and an [`Fd`](super::Fd) of the file: `ChildStdout` cannot be read by
-/// reference.
+/// so itself.) Its output is another source: take the pipe, and register the pipe with
+/// [`fd_nonblocking`](Handle::fd_nonblocking). The child's end of the pipe stays blocking.
+///
+/// **In virtual time** the child still runs in real time. A reactor on a [`Sim`](crate::Sim) looks
+/// for its end before each jump of the clock, and does not wait for it: a timeout beside the child
+/// comes first, unless the `Sim` has some [grace](crate::Sim::grace). A member of a
+/// [`SimWorld`](crate::SimWorld) cannot register a child that still runs: the error says so.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
-/// use pollmux::{Reactor, select};
-/// use std::process::Command;
+/// use pollmux::{Reactor, select, sys::Interest};
+/// use std::io::Read;
+/// use std::process::{Command, Stdio};
 /// use std::time::Duration;
 ///
 /// let reactor = Reactor::new()?;
-/// let mut child = reactor.register(Command::new("sh").args(["-c", "exit 3"]).spawn()?)?;
+/// let mut command = Command::new("sh");
+/// command.args(["-c", "echo hello; exit 3"]).stdout(Stdio::piped());
+/// let mut child = reactor.register(command.spawn()?)?;
+/// let output = child.get_mut().stdout.take().unwrap();
+/// let mut output = reactor.fd_nonblocking(output, Interest::READABLE)?;
 /// let timeout = reactor.after(Duration::from_secs(10));
 /// select! { reactor;
 ///     recv(child) -> status => assert_eq!(status?.code(), Some(3)),
-///     recv(timeout) -> _ => child.get_mut().kill()?,
+///     recv(timeout) -> _ => child.kill()?,
 /// }
+/// let mut text = String::new();
+/// output.read_to_string(&mut text)?; // all of it: the child has ended
+/// assert_eq!(text, "hello\n");
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use = "dropping the child process leaves its end unnoticed"]

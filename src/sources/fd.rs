@@ -5,17 +5,28 @@
 //! source stays ready until it has been drained, as with a level-triggered poller. A turn that
 //! finds a ready source makes no syscall for that.
 
+mod blocking;
+mod read_write;
+mod register;
+
 use std::cell::Cell;
 use std::fmt::Debug;
-use std::io::{self, Read, Write};
+use std::io;
+#[cfg(doc)]
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::{Internals, RegisterError, Source, keyed};
-use crate::reactor::{Handle, Slot, SourceKind};
-use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
+use super::{Internals, Source, keyed};
+#[cfg(doc)]
+use crate::reactor::Handle;
+use crate::reactor::Slot;
 use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
+///
+/// It reads and writes as the file does: a [`ChildStdout`](std::process::ChildStdout) and a
+/// [`ChildStdin`](std::process::ChildStdin), too. A reference to it does if a reference to the file
+/// does, as with sockets and [`File`](std::fs::File).
 ///
 /// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready
 /// until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of this
@@ -37,6 +48,7 @@ use crate::sys::{Interest, Mode, Readiness};
 /// - `set_nonblocking(true)`, which sockets of the standard library have. A stream that
 ///   [`accept`](std::net::TcpListener::accept) gives is blocking, whatever the listener is.
 /// - [`Handle::fd_nonblocking`], which sets the flag.
+///   [`set_nonblocking`](Self::set_nonblocking) does so later.
 /// - [`Handle::fd_with_mode`] with `Level` or `OneShot`. Read **once** for each report then.
 ///
 /// The flag (`O_NONBLOCK`) belongs to the open file. Clones of the fd (`try_clone`) and processes
@@ -47,6 +59,44 @@ use crate::sys::{Interest, Mode, Readiness};
 /// The flag has no meaning for files that never block, and is not asked of them: epoll instances
 /// and kqueues, such as the loop of another library; processes (pidfds); an io_uring. It is asked
 /// of everything else, also of a timerfd, an eventfd, a signalfd and inotify.
+///
+/// # Standard input
+/// [`Stdin`](std::io::Stdin) has a buffer. A read of a line fills the buffer with all that waits.
+/// The next line is then in the buffer and not in the pipe, so the poller finds nothing, and the
+/// loop sleeps while a line lies there. There are two ways:
+/// - Register a clone of the fd as a [`File`](std::fs::File), which has no buffer.
+/// - Register `stdin()`, and take **all** of its buffer for each report.
+///
+/// ```no_run
+/// use pollmux::sys::{Interest, Mode};
+/// use pollmux::{Reactor, select};
+/// use std::fs::File;
+/// use std::io::{BufRead, Read, stdin};
+/// use std::os::fd::AsFd;
+///
+/// let reactor = Reactor::new()?;
+/// let clone = File::from(stdin().as_fd().try_clone_to_owned()?);
+/// let mut input = reactor.fd_with_mode(clone, Interest::READABLE, Mode::Level)?;
+/// let mut buffer = [0; 4096];
+/// select! { reactor; recv(input) -> _ => {} }
+/// let n = input.read(&mut buffer)?; // one read for a report; 0 is the end
+/// println!("{}", String::from_utf8_lossy(&buffer[..n]));
+/// drop(input);
+///
+/// let input = reactor.fd_with_mode(stdin(), Interest::READABLE, Mode::Level)?;
+/// select! { reactor; recv(input) -> _ => {} }
+/// input.try_io(|stdin| {
+///     let mut stdin = stdin.lock();
+///     let all = stdin.fill_buf()?; // one read, because the buffer is empty
+///     println!("{}", String::from_utf8_lossy(all));
+///     let n = all.len();
+///     stdin.consume(n);
+///     Ok(n)
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
+/// The same holds for every reader with a buffer, such as a [`BufReader`](std::io::BufReader)
+/// around an `Fd`: look into the buffer before you wait.
 ///
 /// # Interest, and loops that spin
 /// A ready source ends every wait until something is done about it. So ask for what the loop is
@@ -63,8 +113,64 @@ use crate::sys::{Interest, Mode, Readiness};
 /// error, is reported once. What waits to be read is found when `READABLE` is asked for again.
 /// [`Interest::PRIORITY`] alone is the same, beside the urgent data.
 ///
-/// A socket is registered after it has begun to connect, or to listen: before that the kernel takes
-/// it for hung up, and [`readiness`](Self::readiness) remembers so.
+/// # Stop reading
+/// `set_interest(Interest::NONE)` pushes back: the kernel's buffers fill, and then the peer's
+/// writes block. Nothing is lost, and memory stays bounded. Ask for `READABLE` again when there is
+/// room: what waits is reported then. In `Edge` mode neither costs a syscall after the first time.
+/// The same stops a listener from accepting. (A loop that has only `select!` may leave the interest
+/// as it is and write `recv(ours, if held.is_none())`.)
+///
+/// ```
+/// use pollmux::{Reactor, Sim, channel, select, sys::Interest};
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let (mut theirs, ours) = UnixStream::pair()?;
+/// let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE)?;
+/// theirs.write_all(&[7; 10])?;
+/// drop(theirs);
+///
+/// let (work, jobs) = reactor.channel::<u8>(2)?; // two jobs wait, and one is held
+/// let worker = reactor.every(Duration::from_secs(1))?;
+/// let (mut held, mut done) = (None, 0);
+/// while done < 10 {
+///     select! { reactor;
+///         recv(ours) -> _ => while ours.interest().is_readable() {
+///             let mut job = [0];
+///             match ours.read(&mut job) {
+///                 Ok(1) => if let Err(full) = work.try_send(job[0]) {
+///                     held = Some(full.into_inner());
+///                     ours.set_interest(Interest::NONE)?; // stop
+///                 },
+///                 Ok(_) => ours.set_interest(Interest::NONE)?, // the end
+///                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+///                 Err(error) => return Err(error),
+///             }
+///         },
+///         recv(worker) -> _ => {
+///             done += jobs.try_iter().count();
+///             if let Some(job) = held.take() {
+///                 work.try_send(job).unwrap();
+///                 ours.set_interest(Interest::READABLE)?; // go on
+///             }
+///         }
+///     }
+/// }
+/// assert_eq!(reactor.now().as_nanos(), 5_000_000_000); // two jobs in each second
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # Connecting
+/// The standard library has no connect that returns at once. Two crates have one, and their sockets
+/// are registered as any other: `mio::net::TcpStream::connect`, and the `connect` of a non-blocking
+/// `socket2::Socket`, whose error `EINPROGRESS` means that it has begun. Register the socket with
+/// `WRITABLE` **after** that. When it is reported, `take_error` tells if the connect has failed.
+/// `examples/more/connect.rs` does both, with a timeout, and accepts.
+///
+/// A socket that has not begun to connect, or to listen, counts as hung up in the kernel, and
+/// [`readiness`](Self::readiness) remembers so.
 ///
 /// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is
 /// closed: no event of it comes afterwards, whatever gets its number.
@@ -116,143 +222,11 @@ pub struct Fd<T: AsFd> {
     mode: Mode,
 }
 
-impl Handle {
-    /// Waits for `io`, a non-blocking file that can be polled, edge-triggered. Three syscalls: one
-    /// looks at the flag, one registers, and one comes when the [`Fd`] is dropped.
-    ///
-    /// ```
-    /// use pollmux::{Reactor, sys::Interest};
-    /// use std::net::{TcpListener, TcpStream};
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let listener = TcpListener::bind("127.0.0.1:0")?;
-    /// let _client = TcpStream::connect(listener.local_addr()?)?;
-    /// let (stream, _) = listener.accept()?; // blocking
-    /// let refused = reactor.fd(stream, Interest::READABLE).unwrap_err();
-    /// assert_eq!(refused.error().kind(), std::io::ErrorKind::InvalidInput);
-    /// let stream = refused.into_inner();
-    /// stream.set_nonblocking(true)?;
-    /// let stream = reactor.fd(stream, Interest::READABLE)?;
-    /// # drop(stream);
-    /// # std::io::Result::Ok(())
-    /// ```
-    ///
-    /// The error gives `io` back, and says what to do. Its [kind](io::Error::kind) is
-    /// - `InvalidInput` when the file is [blocking](Fd#blocking-files),
-    /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line
-    ///   that did so,
-    /// - `Unsupported` when its file cannot be waited for (on epoll a regular file, which is always
-    ///   ready), or the driver waits for no fds,
-    /// - `StorageFull` when the user has as many registrations as `fs.epoll.max_user_watches`
-    ///   allows,
-    /// - else the system's.
-    ///
-    /// Of these, [`source`](std::error::Error::source) gives the system's own error, with its
-    /// [`raw_os_error`](io::Error::raw_os_error). All others are the system's errors themselves.
-    #[track_caller]
-    pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
-        self.fd_with_mode(io, interest, Mode::Edge)
-    }
-
-    /// Makes `io` non-blocking and waits for it as [`fd`](Self::fd) does. One syscall more, and two
-    /// more if the file was blocking.
-    ///
-    /// Clones of the fd and other processes share the flag, which stays set when the [`Fd`] is
-    /// dropped or taken apart: see [`Fd`](Fd#blocking-files). A failed registration leaves the
-    /// flag alone.
-    ///
-    /// ```
-    /// use pollmux::{Reactor, select, sys::Interest};
-    /// use std::io::{Read, Write};
-    /// use std::net::{TcpListener, TcpStream};
-    ///
-    /// let reactor = Reactor::new()?;
-    /// let listener = TcpListener::bind("127.0.0.1:0")?;
-    /// let listener = reactor.fd_nonblocking(listener, Interest::READABLE)?;
-    /// let mut client = TcpStream::connect(listener.get_ref().local_addr()?)?;
-    /// client.write_all(b"hello")?;
-    /// select! { reactor; recv(listener) -> _ => {} }
-    /// let (stream, _) = listener.try_io(|listener| listener.accept())?;
-    /// let mut stream = reactor.fd_nonblocking(stream, Interest::READABLE)?;
-    /// select! { reactor; recv(stream) -> _ => {} }
-    /// let mut text = [0; 8];
-    /// assert_eq!(stream.read(&mut text)?, 5);
-    /// assert_eq!(stream.read(&mut text).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    /// # std::io::Result::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn fd_nonblocking<T: AsFd>(
-        &self,
-        io: T,
-        interest: Interest,
-    ) -> Result<Fd<T>, RegisterError<T>> {
-        let fd = self.register_fd(io, interest, Mode::Edge)?;
-        match set_nonblocking(fd.as_fd()) {
-            Ok(()) => Ok(fd),
-            Err(error) => Err(RegisterError::new(fd.into_inner(), error)),
-        }
-    }
-
-    /// [`fd`](Self::fd) that is reported in another way. With [`Mode::Level`] and
-    /// [`Mode::OneShot`] the file may be [blocking](Fd#blocking-files), and its flag is not looked
-    /// at.
-    #[track_caller]
-    pub fn fd_with_mode<T: AsFd>(
-        &self,
-        io: T,
-        interest: Interest,
-        mode: Mode,
-    ) -> Result<Fd<T>, RegisterError<T>> {
-        let fd = self.register_fd(io, interest, mode)?;
-        let looked = if mode == Mode::Edge { check_nonblocking(fd.as_fd()) } else { Ok(()) };
-        match looked.err() {
-            Some(error) => Err(RegisterError::new(fd.into_inner(), error)),
-            None => Ok(fd),
-        }
-    }
-
-    #[track_caller]
-    fn register_fd<T: AsFd>(
-        &self,
-        io: T,
-        interest: Interest,
-        mode: Mode,
-    ) -> Result<Fd<T>, RegisterError<T>> {
-        let (io, slot) = self.slot_for(io, SourceKind::Fd, None)?;
-        match slot.register_fd(io.as_fd(), interest, mode) {
-            Ok(()) => Ok(Fd {
-                io: Some(io),
-                slot,
-                interest: Cell::new(interest),
-                unknown: Cell::new(Readiness::NONE),
-                reported: Cell::new(interest),
-                mode,
-            }),
-            Err(error) => Err(RegisterError::new(io, error)),
-        }
-    }
-}
-
 /// The readiness that `interest` asks for.
 fn asked(interest: Interest) -> Readiness {
     let (r, w, p) = (interest.is_readable(), interest.is_writable(), interest.is_priority());
     let one = |on: bool, readiness| if on { readiness } else { Readiness::NONE };
     one(r, Readiness::READABLE) | one(w, Readiness::WRITABLE) | one(p, Readiness::PRIORITY)
-}
-
-/// Fails for a file that stops the loop when there is nothing to read.
-fn check_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    if is_nonblocking(fd)? || never_blocks(fd) { Ok(()) } else { Err(blocking()) }
-}
-
-#[cold]
-fn blocking() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "the file is blocking, so that a read with nothing to read would stop the whole loop: \
-         call set_nonblocking(true) first, or register it with fd_nonblocking(), which does so, \
-         or with fd_with_mode() and Mode::Level",
-    )
 }
 
 /// The reason why the file is there.
@@ -313,6 +287,11 @@ impl<T: AsFd> Fd<T> {
         f: impl FnOnce(&T) -> io::Result<R>,
     ) -> io::Result<R> {
         let result = f(self.io());
+        self.noted(interest, result)
+    }
+
+    /// Notes the outcome of an operation that `interest` is about, and returns it.
+    fn noted<R>(&self, interest: Interest, result: io::Result<R>) -> io::Result<R> {
         match &result {
             Ok(_) => self.progressed(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.would_block(interest),
@@ -332,6 +311,7 @@ impl<T: AsFd> Fd<T> {
 
     #[cold]
     fn would_block(&self, interest: Interest) {
+        self.slot.note_open(interest);
         match interest {
             // Nothing else was asked for: an error that came with it has been fetched.
             _ if interest == self.reported.get() && interest.is_single() => {
@@ -438,39 +418,6 @@ impl<T: AsFd> Source for Fd<T> {
         Internals::of(&self.slot)
     }
 }
-
-macro_rules! read_and_write {
-    ($($fd:ty),*) => {$(
-        impl<T: AsFd> Read for $fd
-        where
-            for<'a> &'a T: Read,
-        {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.try_io_for(Interest::READABLE, |mut io| io.read(buffer))
-            }
-            fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
-                self.try_io_for(Interest::READABLE, |mut io| io.read_vectored(buffers))
-            }
-        }
-
-        impl<T: AsFd> Write for $fd
-        where
-            for<'a> &'a T: Write,
-        {
-            fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-                self.try_io_for(Interest::WRITABLE, |mut io| io.write(buffer))
-            }
-            fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-                self.try_io_for(Interest::WRITABLE, |mut io| io.write_vectored(buffers))
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                self.try_io_for(Interest::WRITABLE, |mut io| io.flush())
-            }
-        }
-    )*};
-}
-
-read_and_write!(&Fd<T>, Fd<T>);
 
 impl<T: AsFd> Drop for Fd<T> {
     fn drop(&mut self) {

@@ -33,9 +33,9 @@ pub(crate) use self::notifier::Receives;
 pub use self::notifier::{FnSource, Notified, Notifier, NotifyingSender};
 pub use self::os_timer::{BootClock, ClockSet, MonotonicClock, OsClock, OsTimer, WallClock};
 pub(crate) use self::outbox::Offer;
-pub use self::outbox::{Outbox, Outgoing, Sending};
+pub use self::outbox::{Outbox, OutboxPointer, Outgoing, Sending};
 pub use self::register::{IntoSource, RegisterError};
-pub use self::signals::{Signal, Signals};
+pub use self::signals::{Signal, SignalRaiser, Signals};
 pub use self::ticker::{MissedTickBehavior, Tick, Ticker, ZeroPeriod};
 pub use self::timer::Timer;
 pub use crate::reactor::BeforeSleep;
@@ -100,7 +100,8 @@ use crate::reactor::Handle;
             `reactor.every(d)?`, or the case `default(d)`",
     note = "a `Context`: `reactor.done(&context)`; a `Result`: unwrap it, or add `?`",
     note = "a sender: register it, and use it in a case `send(outbox, value)`",
-    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it",
+    note = "a future: poll it elsewhere, and send its output through a channel"
 )]
 pub trait Source {
     /// The value that the pattern of a case is matched with.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use super::Source;
-use crate::channel::{self, Receiver};
+use super::{Outbox, Source};
+use crate::channel::{self, Permit, Receiver, TrySendError, Waiting};
 use crate::reactor::models::reactor;
 use crate::reactor::{Events, Handle};
-use crate::sync::Ordering;
-use crate::wake::models::{models, spawn};
+use crate::sync::{Fences, Ordering, with_fences};
+use crate::wake::models::{models, party, spawn};
 
 /// Waits until `take` has taken `n` items, of the sources that a wait has named.
 fn take_all(reactor: &Handle, mut n: usize, mut take: impl FnMut(u64) -> usize) {
@@ -24,7 +24,91 @@ fn take_all(reactor: &Handle, mut n: usize, mut take: impl FnMut(u64) -> usize) 
     }
 }
 
+/// Sends these through an outbox with key 7. While the channel is full a wait tells of room.
+fn send_all(reactor: &Handle, outbox: &Outbox<u32>, values: &[u32]) {
+    let mut events = Events::with_capacity(1);
+    for &value in values {
+        while let Err(TrySendError::Full(_)) = outbox.try_send(value) {
+            reactor.wait(&mut events).unwrap();
+            assert!(events.iter().map(|event| event.key()).eq([7]));
+        }
+    }
+}
+
+fn an_outbox_against_a_receive() {
+    let (reactor, _) = reactor();
+    let (tx, rx) = channel::bounded(1);
+    let outbox = reactor.register_with(7, tx).unwrap();
+    send_all(&reactor, &outbox, &[0]);
+    let receiver = thread::spawn(move || {
+        assert_eq!(rx.try_recv(), Ok(0));
+        rx
+    });
+    send_all(&reactor, &outbox, &[1]);
+    assert_eq!(receiver.join().unwrap().try_recv(), Ok(1));
+}
+
+/// Mutation: no `heavy_fence` in `RoomRequest::enter`.
+#[test]
+fn an_outbox_is_told_of_room_by_asymmetric_fences() {
+    with_fences(Fences::Asymmetric, an_outbox_against_a_receive);
+}
+
+#[test]
+fn an_outbox_is_told_of_room_by_symmetric_fences() {
+    with_fences(Fences::Symmetric, an_outbox_against_a_receive);
+}
+
 models! {
+    fn an_outbox_is_told_that_the_receiver_is_gone() {
+        let (reactor, _) = reactor();
+        let (tx, rx) = channel::bounded(1);
+        let outbox = reactor.register_with(7, tx).unwrap();
+        send_all(&reactor, &outbox, &[0]);
+        let _receiver = spawn(move || drop(rx));
+        send_all(&reactor, &outbox, &[1]);
+        assert!(outbox.sender().is_disconnected());
+    }
+
+    /// One thread may take the bell out of the list, and ring it when the outbox has asked again.
+    ///
+    /// Mutation: `RoomRequest::ask_and_look` does not hear the bell.
+    fn an_outbox_asks_again_while_a_late_thread_rings() {
+        let (reactor, _) = reactor();
+        let (tx, rx) = channel::bounded(2);
+        let other = tx.clone();
+        let _ = other.try_permit(&party().0, Waiting::Nothing).unwrap().keep();
+        let outbox = reactor.register_with(7, tx).unwrap();
+        send_all(&reactor, &outbox, &[0]);
+        let _permit = spawn(move || drop(Permit::kept(&other, false)));
+        let receiver = thread::spawn(move || {
+            assert_eq!(rx.try_recv(), Ok(0));
+            rx
+        });
+        send_all(&reactor, &outbox, &[1, 2]);
+        assert!(receiver.join().unwrap().try_iter().eq([1, 2]));
+    }
+
+    fn an_outbox_that_goes_against_a_receive_takes_its_request_back() {
+        let (reactor, _) = reactor();
+        let (tx, rx) = channel::bounded(1);
+        let kept = tx.clone();
+        let outbox = reactor.register_with(7, tx).unwrap();
+        send_all(&reactor, &outbox, &[0]);
+        assert!(outbox.try_send(1).is_err());
+        let receiver = spawn(move || rx.try_recv());
+        drop(outbox);
+        // The slot is another source's now.
+        let (notifier, notified) = reactor.notifier();
+        let notified = notified.with_key(0);
+        notifier.notify();
+        take_all(&reactor, 1, |_| notified.try_take().into_iter().count());
+        assert_eq!(receiver.join().unwrap(), Ok(0));
+        reactor.try_wait(&mut Events::with_capacity(1)).unwrap();
+        assert!(reactor.sources().iter().all(|info| !info.ready));
+        drop(kept);
+    }
+
     fn a_wait_names_each_of_two_channels() {
         let (reactor, _) = reactor();
         let ((tx_a, rx_a), (tx_b, rx_b)) = (channel::bounded(1), channel::bounded(1));

@@ -204,6 +204,11 @@ pub struct FnSource<F: Receives> {
 }
 
 /// A closure that receives: names the type of its messages.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not receive from a channel",
+    label = "not a closure that returns an `Option`",
+    note = "write a closure that never waits: `notified.receiving(move || rx.try_recv().ok())`"
+)]
 pub trait Receives {
     /// The messages.
     type Item;

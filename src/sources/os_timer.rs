@@ -6,6 +6,8 @@
 //! event of a timer that is not armed cannot come: arming anew takes away the expiry that the
 //! kernel has not delivered, and stopping takes away one that it has.
 
+mod simulated;
+
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
@@ -14,12 +16,20 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::simulated::Simulated;
 use super::{Internals, Source, common};
+use crate::driver::{Clock, VirtualClock};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
 
 /// A clock that an [`OsTimer`] can be on: [`MonotonicClock`], [`BootClock`] or [`WallClock`].
+#[diagnostic::on_unimplemented(
+    message = "an `OsTimer` cannot be on the clock `{Self}`",
+    label = "no clock of the system",
+    note = "the clocks are `MonotonicClock` (`reactor.os_timer()?`), `BootClock` \
+            (`reactor.boot_timer()?`) and `WallClock` (`reactor.wall_timer()?`)"
+)]
 pub trait OsClock: sealed::Clock {}
 
 mod sealed {
@@ -30,6 +40,8 @@ mod sealed {
         type Item;
         const CLOCK: sys::TimerClock;
         fn now() -> Self::Time;
+        /// The time of this clock in virtual time.
+        fn virtual_now(clock: &VirtualClock) -> Self::Time;
         fn after(now: Self::Time, d: Duration) -> Self::Time;
         /// ns from the clock's origin.
         fn nanos(t: Self::Time) -> u64;
@@ -61,14 +73,17 @@ impl_fmt!(Display, [] ClockSet, |_, f| f.write_str("the clock was set"));
 impl Error for ClockSet {}
 
 macro_rules! clock {
-    ($($name:ident: $time:ty, $clock:expr;)*) => {$(
+    ($($name:ident: $time:ident, $clock:expr;)*) => {$(
         impl OsClock for $name {}
         impl sealed::Clock for $name {
             type Time = $time;
             type Item = $time;
             const CLOCK: sys::TimerClock = $clock;
             fn now() -> $time {
-                <$time>::now()
+                $time::now()
+            }
+            fn virtual_now(clock: &VirtualClock) -> $time {
+                $time::from_nanos(clock.now().as_nanos())
             }
             fn after(now: $time, d: Duration) -> $time {
                 now + d
@@ -96,6 +111,9 @@ impl sealed::Clock for WallClock {
     fn now() -> SystemTime {
         SystemTime::now()
     }
+    fn virtual_now(clock: &VirtualClock) -> SystemTime {
+        clock.wall_now()
+    }
     fn after(now: SystemTime, d: Duration) -> SystemTime {
         // A sum that a `SystemTime` cannot hold is "never": the latest that the kernel takes.
         now.checked_add(d).unwrap_or(UNIX_EPOCH + Duration::from_nanos(u64::MAX))
@@ -121,6 +139,11 @@ impl sealed::Clock for WallClock {
 /// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval)
 /// late.
 ///
+/// **In virtual time** it is on the reactor's clock as the other timers are, and calls cost no
+/// syscall. Boot time is the same as monotonic time there. The wall clock is one of the test's own:
+/// see [`Sim::set_wall_clock`](crate::Sim::set_wall_clock). Code that is to be tested so reads
+/// [`Handle::wall_now`]. The fd of such a timer is never readable.
+///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
 /// use pollmux::{Reactor, select};
@@ -140,6 +163,8 @@ impl sealed::Clock for WallClock {
 #[must_use = "dropping the timer stops it"]
 pub struct OsTimer<C: OsClock = MonotonicClock> {
     timer: sys::TimerFd,
+    /// In virtual time the slot is armed, and not the fd.
+    simulated: Option<Simulated>,
     slot: Slot,
     /// The deadline that was armed, and not received.
     armed: Cell<Option<C::Time>>,
@@ -151,8 +176,9 @@ pub struct OsTimer<C: OsClock = MonotonicClock> {
 impl Handle {
     /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls, on kqueue three.
     ///
-    /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds,
-    /// when the reactor has been dropped, and for want of fds or memory as [`Reactor::new`] does.
+    /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and
+    /// is not in virtual time; when the reactor has been dropped; and for want of fds or memory as
+    /// [`Reactor::new`] does.
     ///
     /// [`Reactor::new`]: crate::Reactor::new
     #[track_caller]
@@ -183,12 +209,22 @@ impl<C: OsClock> OsTimer<C> {
         if handle.is_closed() {
             return Err(handle.core.gone());
         }
-        let timer = sys::TimerFd::new(C::CLOCK)?;
+        let clock = handle.core.clock.source();
+        // A virtual clock needs no kernel's.
+        let simulates = matches!(clock, Clock::Virtual(_));
+        let timer =
+            sys::TimerFd::new(if simulates { sys::TimerClock::Monotonic } else { C::CLOCK })?;
         let slot = Slot::new(handle, SourceKind::OsTimer);
-        let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
-        registered.map_err(|error| of_creation(error, "a kernel timer"))?;
+        let simulated = if let Clock::Virtual(clock) = clock {
+            Some(Simulated::new::<C>(clock, handle, &slot))
+        } else {
+            let registered = slot.register_fd(timer.as_fd(), Interest::READABLE, Mode::Edge);
+            registered.map_err(|error| of_creation(error, "a kernel timer"))?;
+            None
+        };
         Ok(OsTimer {
             timer,
+            simulated,
             slot,
             armed: Cell::new(None),
             lost: Cell::new(false),
@@ -199,7 +235,7 @@ impl<C: OsClock> OsTimer<C> {
     /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true when that
     /// took a pending deadline or an expiry nobody had received away.
     pub fn reset(&self, d: Duration) -> io::Result<bool> {
-        self.reset_at(C::after(C::now(), d))
+        self.reset_at(C::after(self.now(), d))
     }
 
     /// Arms the timer for `t`. A past time is due at once. Returns as [`reset`](Self::reset) does.
@@ -213,6 +249,12 @@ impl<C: OsClock> OsTimer<C> {
             self.stop_counting();
             return Ok(false);
         }
+        if let Some(simulated) = &self.simulated {
+            let was = self.stop_counting();
+            self.armed.set(Some(t));
+            simulated.arm::<C>(&self.slot, t);
+            return Ok(was);
+        }
         let due = self.arm(t)?;
         let was = self.stop_counting();
         self.armed.set(Some(t));
@@ -220,6 +262,14 @@ impl<C: OsClock> OsTimer<C> {
             self.slot.make_ready();
         }
         Ok(was)
+    }
+
+    /// The time on the timer's clock.
+    fn now(&self) -> C::Time {
+        match &self.simulated {
+            Some(simulated) => C::virtual_now(&simulated.clock),
+            None => C::now(),
+        }
     }
 
     /// The kernel is asked about the future only: what is due already is made ready here, for a
@@ -235,13 +285,18 @@ impl<C: OsClock> OsTimer<C> {
     /// received away. On an error the timer stays as it was.
     pub fn stop(&self) -> io::Result<bool> {
         self.slot.check_process()?;
-        self.timer.disarm()?;
+        if self.simulated.is_none() {
+            self.timer.disarm()?;
+        }
         Ok(self.stop_counting())
     }
 
     fn stop_counting(&self) -> bool {
         self.lost.set(false);
         self.slot.stop();
+        if let Some(simulated) = &self.simulated {
+            simulated.stop();
+        }
         self.armed.take().is_some()
     }
 
@@ -272,10 +327,20 @@ impl<C: OsClock> Source for OsTimer<C> {
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.slot.is_ready()
+        match &self.simulated {
+            None => self.slot.is_ready(),
+            Some(simulated) => simulated.is_ready::<C>(&self.slot),
+        }
     }
 
     fn try_take(&self) -> Option<C::Item> {
+        if let Some(simulated) = &self.simulated {
+            let item = C::item(simulated.try_take::<C>(&self.slot, self.armed.get()?)?)?;
+            if !simulated.is_armed() {
+                self.armed.set(None);
+            }
+            return Some(item);
+        }
         if !self.slot.is_ready() {
             return None;
         }
@@ -305,14 +370,17 @@ impl<C: OsClock> Source for OsTimer<C> {
 
     #[inline]
     fn internals(&self) -> Internals<'_> {
-        Internals::of(&self.slot)
+        let internals = Internals::of(&self.slot);
+        if self.simulated.is_some() { internals.without_look() } else { internals }
     }
 }
 
 impl<C: OsClock> Drop for OsTimer<C> {
     fn drop(&mut self) {
         // Closing the fd would take it out as well, unless a fork holds a copy of it.
-        let _ = self.slot.deregister_fd(self.timer.as_fd());
+        if self.simulated.is_none() {
+            let _ = self.slot.deregister_fd(self.timer.as_fd());
+        }
     }
 }
 

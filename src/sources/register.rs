@@ -17,7 +17,8 @@ use crate::sys::errors::{remedy, with_remedy};
     message = "`{Self}` cannot be registered with a reactor",
     label = "not a `Receiver`, `Sender`, `Child` or `ForeignEvents`",
     note = "a socket, a pipe or another file: `reactor.fd(io, Interest::READABLE)?`",
-    note = "the channel of another crate: `reactor.notifier()` makes a bell for it"
+    note = "the channel of another crate: `reactor.notifier()` makes a bell for it",
+    note = "a timer, a ticker, an inbox and whatever else is a `Source` already: use it as it is"
 )]
 pub trait IntoSource: Sized {
     /// The registered form: a source of the reactor.

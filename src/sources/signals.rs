@@ -3,11 +3,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Internals, Source, common};
+use super::{BeforeSleep, Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
+use crate::wake::{Bell, Probe, Request};
 
 /// A signal, by its number. Those that programs wait for have names here; the others are
 /// `Signal(n)`.
@@ -44,7 +47,8 @@ impl_fmt!(Debug, [] Signal, |it, f| match crate::sys::signals::name(it.0) {
 
 impl_fmt!(Display, [] Signal, |it, f| fmt::Debug::fmt(it, f));
 
-/// Signals that the process gets, as a source of [`Signal`]s. Made by [`Handle::signals`].
+/// Signals that the process gets, as a source of [`Signal`]s. Made by [`Handle::signals`], and for
+/// tests by [`Signals::manual`].
 ///
 /// While a set lives the default action of its signals (mostly the end of the process) does not
 /// happen. A signal that comes again before it was taken is given once. Several sets, in one
@@ -82,8 +86,149 @@ impl_fmt!(Display, [] Signal, |it, f| fmt::Debug::fmt(it, f));
 /// ```
 #[must_use = "dropping the set restores the old actions of its signals"]
 pub struct Signals {
-    signals: SignalSet,
+    origin: Origin,
     slot: Slot,
+}
+
+/// The origin of the signals of a source.
+enum Origin {
+    Process(SignalSet),
+    Manual(Arc<Raised>),
+}
+
+/// Signals that were raised by hand and not taken. The bell is rung while there are some.
+struct Raised {
+    /// A bit for each signal, from 1.
+    pending: AtomicU64,
+    bell: Arc<Bell>,
+}
+
+impl Raised {
+    fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes the lowest, and rings for the others.
+    fn take(&self) -> Option<i32> {
+        // Heard first: what is raised after the look rings again.
+        self.bell.hear();
+        let pending = self.pending.load(Ordering::Acquire);
+        let lowest = pending & pending.wrapping_neg();
+        let others = self.pending.fetch_and(!lowest, Ordering::AcqRel) & !lowest;
+        if others != 0 {
+            self.bell.ring();
+        }
+        (lowest != 0).then(|| lowest.trailing_zeros() as i32 + 1)
+    }
+}
+
+/// Raises signals by hand at one source of [`Signals`], from any thread. Clone it for more. Made by
+/// [`Signals::manual`].
+#[derive(Clone)]
+pub struct SignalRaiser {
+    raised: Arc<Raised>,
+}
+
+impl_debug!([] SignalRaiser, |it| pending: it.raised.is_pending());
+
+impl SignalRaiser {
+    /// Raises `signal` at the source. The process gets no signal.
+    ///
+    /// A signal that was raised and not taken is there once. Costs as much as a
+    /// [`Notifier::notify`](super::Notifier::notify). Does nothing when the source or its reactor
+    /// has been dropped.
+    ///
+    /// Fails with [`io::ErrorKind::InvalidInput`] for a number that [`Handle::signals`] refuses: no
+    /// signal, or one that cannot be caught.
+    pub fn raise(&self, signal: Signal) -> io::Result<()> {
+        crate::sys::signals::can_be_caught(signal.0)?;
+        self.raised.pending.fetch_or(1 << (signal.0 - 1), Ordering::AcqRel);
+        self.raised.bell.ring();
+        Ok(())
+    }
+}
+
+impl Signals {
+    /// A source of signals that a test raises by hand, and what raises them. On every driver.
+    ///
+    /// For the test of a loop that takes a `Signals`: it ends, or reads its configuration again,
+    /// and no other test of the process notices. No handler is installed, no action changes, and
+    /// the signals of the process are not seen. Every signal arrives, the lowest first.
+    ///
+    /// No syscall; allocates.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Signal, Signals, Sim, select};
+    /// use std::time::Duration;
+    ///
+    /// fn serve(reactor: &Reactor, signals: Signals) -> u32 {
+    ///     let mut seconds = 0;
+    ///     let ticker = reactor.every(Duration::from_secs(1)).unwrap();
+    ///     loop {
+    ///         select! { reactor;
+    ///             recv(ticker) -> _ => seconds += 1,
+    ///             recv(signals) -> signal => match signal {
+    ///                 Signal::TERMINATE => return seconds,
+    ///                 _ => seconds = 0,
+    ///             },
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let (signals, raiser) = Signals::manual(&reactor);
+    /// let reload = raiser.clone();
+    /// let at = |ms| Duration::from_millis(ms);
+    /// reactor.call_after(at(2_500), move |_| reload.raise(Signal::HANGUP).unwrap()).detach();
+    /// reactor.call_after(at(6_500), move |_| raiser.raise(Signal::TERMINATE).unwrap()).detach();
+    /// assert_eq!(serve(&reactor, signals), 4);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn manual(handle: &Handle) -> (Signals, SignalRaiser) {
+        let slot = Slot::new(handle, SourceKind::Signals);
+        let bell = Arc::new(Bell::new(slot.notify().clone(), slot.number()));
+        if !handle.is_closed() {
+            slot.register_channel(bell.clone());
+        }
+        let raised = Arc::new(Raised { pending: AtomicU64::new(0), bell });
+        (Signals { origin: Origin::Manual(raised.clone()), slot }, SignalRaiser { raised })
+    }
+
+    fn is_pending(&self) -> bool {
+        match &self.origin {
+            Origin::Process(signals) => signals.is_pending(),
+            Origin::Manual(raised) => raised.is_pending(),
+        }
+    }
+
+    fn take_from_process(&self, signals: &SignalSet) -> Option<i32> {
+        if !self.slot.is_ready() {
+            return None;
+        }
+        let signal = signals.take();
+        if self.slot.is_told_once() {
+            signals.lower();
+        }
+        // One that comes now raises the fd once more.
+        if !signals.is_pending() {
+            self.slot.forget_readiness(crate::sys::Readiness::ALL);
+            // Nobody can be told. The driver's next wait says what is wrong with it. Until then the
+            // source is looked at again.
+            if self.slot.expect_fd(signals.as_fd()).is_err() {
+                self.slot.found_by_driver();
+            }
+        }
+        signal
+    }
+
+    fn take_raised(&self, raised: &Raised) -> Option<i32> {
+        let signal = raised.take();
+        if self.slot.is_ready() && !raised.bell.is_rung() {
+            self.slot.drained();
+        }
+        signal
+    }
 }
 
 impl Handle {
@@ -112,51 +257,61 @@ impl Handle {
         let signals = SignalSet::new(&numbers)?;
         let registered = slot.register_fd(signals.as_fd(), Interest::READABLE, Mode::Edge);
         registered.map_err(|error| of_creation(error, "a source of signals"))?;
-        Ok(Signals { signals, slot })
+        Ok(Signals { origin: Origin::Process(signals), slot })
     }
 }
 
-common!([] Signals, |it| pending: it.signals.is_pending());
+common!([] Signals, |it| pending: it.is_pending());
 
 impl Source for Signals {
     type Item = Signal;
 
     #[inline]
     fn is_ready(&self) -> bool {
-        self.slot.is_ready()
+        match &self.origin {
+            Origin::Process(_) => self.slot.is_ready(),
+            Origin::Manual(raised) => raised.bell.is_rung(),
+        }
     }
 
     fn try_take(&self) -> Option<Signal> {
-        if !self.slot.is_ready() {
-            return None;
-        }
-        let signal = self.signals.take();
-        if self.slot.is_told_once() {
-            self.signals.lower();
-        }
-        // One that comes now raises the fd once more.
-        if !self.signals.is_pending() {
-            self.slot.forget_readiness(crate::sys::Readiness::ALL);
-            // Nobody can be told. The driver's next wait says what is wrong with it. Until then the
-            // source is looked at again.
-            if self.slot.expect_fd(self.signals.as_fd()).is_err() {
-                self.slot.found_by_driver();
-            }
-        }
+        let signal = match &self.origin {
+            Origin::Process(signals) => self.take_from_process(signals),
+            Origin::Manual(raised) => self.take_raised(raised),
+        };
         if signal.is_some() {
             self.slot.count();
         }
         signal.map(Signal)
     }
 
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
+        if let Origin::Manual(raised) = &self.origin {
+            raised.bell.ask(Request::Wake);
+        }
+        Ok(())
+    }
+
+    fn after_sleep(&self) {
+        if let Origin::Manual(raised) = &self.origin {
+            raised.bell.unask();
+        }
+    }
+
     #[inline]
     fn internals(&self) -> Internals<'_> {
-        Internals::of(&self.slot)
+        let internals = Internals::of(&self.slot);
+        match &self.origin {
+            Origin::Process(_) => internals,
+            Origin::Manual(_) => internals.without_look(),
+        }
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        let _ = self.slot.deregister_fd(self.signals.as_fd());
+        if let Origin::Process(signals) = &self.origin {
+            let _ = self.slot.deregister_fd(signals.as_fd());
+        }
     }
 }

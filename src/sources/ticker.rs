@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
-use crate::sys::Time;
+use crate::sys::{PointInTime, Time};
 
 /// A timer that fires every period, on a grid that does not drift.
 ///
@@ -129,7 +129,11 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     #[track_caller]
-    pub fn every_at(&self, first: impl Into<Time>, period: Duration) -> Result<Ticker, ZeroPeriod> {
+    pub fn every_at(
+        &self,
+        first: impl PointInTime,
+        period: Duration,
+    ) -> Result<Ticker, ZeroPeriod> {
         let ticker = Ticker::new(self, period)?;
         ticker.restart_at(first);
         Ok(ticker)
@@ -171,7 +175,7 @@ impl Ticker {
 
     /// Starts anew with the same period: the next tick is at `t`, and the grid goes through it.
     /// With [`now`](Handle::now) the next tick is due at once.
-    pub fn restart_at(&self, t: impl Into<Time>) -> bool {
+    pub fn restart_at(&self, t: impl PointInTime) -> bool {
         self.slot.arm(t.into())
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Internals, Source, common};
 use crate::reactor::{Handle, Slot, SourceKind, TimerId};
-use crate::sys::Time;
+use crate::sys::{PointInTime, Time};
 
 /// A one-shot timer, to be reset and stopped as often as you like.
 ///
@@ -63,7 +63,7 @@ impl Handle {
     /// A timer that fires at `t`, a [`Time`] or an [`Instant`](std::time::Instant). A past time is
     /// due at once.
     #[track_caller]
-    pub fn at(&self, t: impl Into<Time>) -> Timer {
+    pub fn at(&self, t: impl PointInTime) -> Timer {
         let timer = self.timer();
         timer.reset_at(t);
         timer
@@ -89,7 +89,7 @@ impl Timer {
     ///
     /// Does not read the clock: the cheapest way to postpone a deadline.
     #[inline]
-    pub fn reset_at(&self, t: impl Into<Time>) -> bool {
+    pub fn reset_at(&self, t: impl PointInTime) -> bool {
         self.slot.arm(t.into())
     }
 

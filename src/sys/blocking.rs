@@ -16,11 +16,11 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(flags(fd)? & libc::O_NONBLOCK != 0)
 }
 
-/// Makes the file non-blocking. Two syscalls, one if it is already.
-pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = flags(fd)?;
-    if flags & libc::O_NONBLOCK == 0 {
-        let flags = flags | libc::O_NONBLOCK;
+/// Sets or clears the flag. Two syscalls, one if it is so already.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let before = flags(fd)?;
+    let flags = if on { before | libc::O_NONBLOCK } else { before & !libc::O_NONBLOCK };
+    if flags != before {
         // SAFETY: the fd is open, and the call takes no pointer.
         call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })?;
     }

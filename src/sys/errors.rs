@@ -61,10 +61,25 @@ pub(crate) fn of_registration(
     }
 }
 
-/// Says why the poller refused another interest in `fd`, and what to do.
+/// Says why the poller refused another interest in `fd`, and what to do. `holder` is the line that
+/// registered it.
 #[cold]
-pub(crate) fn of_change(error: io::Error, fd: RawFd) -> io::Error {
-    with_text("cannot change the registration of fd ", &fd.to_string(), error)
+pub(crate) fn of_change(
+    error: io::Error,
+    fd: RawFd,
+    holder: Option<&'static Location<'static>>,
+) -> io::Error {
+    let at = holder.map_or(String::new(), |at| format!(", registered at {at}"));
+    match error.raw_os_error() {
+        Some(libc::EBADF | libc::ENOENT) => {
+            let text = format!(
+                "fd {fd}{at}, is not registered any more ({error}): something has closed its \
+                 number. Drop the source, and let nothing else close its file"
+            );
+            explained(error.kind(), text, error)
+        }
+        _ => with_text("cannot change the registration of fd ", &format!("{fd}{at}"), error),
+    }
 }
 
 /// Names a system call that was interrupted again and again, or that something forbids; other

@@ -64,7 +64,7 @@ pub use self::interest::{Interest, Mode, Readiness};
 pub use self::poller::{PollEvent, PollEvents, Poller};
 pub use self::process::ProcessFd;
 pub use self::signal::SignalSet;
-pub use self::time::{BootTime, Time};
+pub use self::time::{BootTime, PointInTime, Time};
 pub use self::timer::{Expiry, PollerTimer, TimerClock, TimerFd};
 pub use self::waker::Waker;
 

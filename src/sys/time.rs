@@ -40,6 +40,18 @@ const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 #[repr(transparent)]
 pub struct Time(u64);
 
+/// A point in time: a [`Time`], an [`Instant`], or another type that turns into a `Time`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a point in time",
+    label = "neither a `Time` nor an `Instant`",
+    note = "a duration from now: `reactor.now() + d`, or `after(d)`, `every(d)?`, `reset(d)`",
+    note = "a time of day, as `SystemTime` is one: `reactor.wall_timer()?`"
+)]
+pub trait PointInTime: Into<Time> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<Time>> PointInTime for T {}
+
 impl Time {
     /// The origin of the clock. Always in the past on a real clock.
     pub const ZERO: Time = Time(0);

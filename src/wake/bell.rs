@@ -29,9 +29,10 @@ impl Bell {
         Bell { for_callback: true, ..Bell::new(notify, slot) }
     }
 
+    /// Returns false if the wake-up has failed: the next ring tries again.
     #[inline]
-    pub(crate) fn ring(&self) {
-        self.wake(self.toll());
+    pub(crate) fn ring(&self) -> bool {
+        self.wake(self.toll())
     }
 
     /// The first half of [`ring`](Self::ring): all but the wake-up, for which [`wake`](Self::wake)
@@ -54,13 +55,16 @@ impl Bell {
 
     /// The second half of [`ring`](Self::ring).
     #[inline(always)] // see Notify::answer
-    pub(crate) fn wake(&self, asked: Asked) {
-        if self.for_callback || asked.is_some() {
-            // As in `Notify::answer`: a request whose wake-up has failed stays.
-            if self.notify.wake() && asked.is_for_mark() {
-                self.request.answered(asked);
-            }
+    pub(crate) fn wake(&self, asked: Asked) -> bool {
+        if !self.for_callback && !asked.is_some() {
+            return true;
         }
+        // As in `Notify::answer`: a request whose wake-up has failed stays.
+        let woken = self.notify.wake();
+        if woken && asked.is_for_mark() {
+            self.request.answered(asked);
+        }
+        woken
     }
 
     /// Returns true if the bell was rung, and silences it.

@@ -64,6 +64,13 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, fence, thread, wait_b
 use crate::sys::fork::Birth;
 
 /// Wakes a driver from any thread. Does nothing when the driver is gone.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot wake a driver",
+    label = "no waker of a driver",
+    note = "implement `pollmux::driver::Wake` for a type that is `Send + Sync`, and ends the \
+            driver's wait in `wake`",
+    note = "a driver around `Native` returns `native.waker()`"
+)]
 pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait.
     ///

@@ -180,6 +180,16 @@ pub(crate) trait Probe {
     /// Tells the channel the clock of its reactor, which is in virtual time.
     fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
 
+    /// The user comes to the event of a channel that tells once that it is ready. Returns false if
+    /// the channel is not ready any more.
+    fn tell(&self) -> bool {
+        true
+    }
+    /// Returns true if what is told once was told.
+    fn is_told(&self) -> bool {
+        false
+    }
+
     /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is
     /// one, of a channel that is not: the receiver's steps 2 to 5.
     ///

@@ -468,6 +468,27 @@ fn send_cases() {
 }
 
 #[test]
+fn room_in_channels() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..20)
+        .map(|_| {
+            let (tx, rx) = channel::bounded::<u64>(1);
+            (reactor.register(tx).expect("an outbox"), rx)
+        })
+        .collect();
+    let mut events = Events::new();
+    allocates_nothing(100, |round| {
+        for (outbox, rx) in &channels {
+            assert!(outbox.try_send(round).is_ok() && outbox.try_send(round).is_err());
+            reactor.try_wait(&mut events).expect("a wait");
+            assert!(rx.try_recv().is_ok());
+        }
+        reactor.wait(&mut events).expect("a wait");
+        assert_eq!(events.iter().count(), channels.len());
+    });
+}
+
+#[test]
 fn a_rendezvous() {
     let (tx, rx) = channel::bounded::<u64>(0);
     // Who finds the other one waiting does not wait itself, and that may be so for all of the

@@ -150,7 +150,7 @@ fn what_is_due_is_called_by_a_turn_that_does_not_wait() {
         ("Select::try_wait", |handle| {
             let nothing = never::<()>();
             let mut select = Select::new(handle);
-            select.recv(&nothing);
+            select.recv(nothing);
             assert!(select.try_wait().unwrap().is_none());
         }),
         ("sleep_blocking of zero", |handle| handle.sleep_blocking(Duration::ZERO).unwrap()),

@@ -9,7 +9,7 @@ use pollmux::channel::{self, RecvError, SendError};
 use pollmux::sources::BeforeSleep;
 use pollmux::{Events, Inbox, Select, Source, Time, Timer, never, select};
 
-use support::{ms, simulated, timed};
+use support::{ms, scripted_reactor, simulated, timed};
 
 #[test]
 fn an_empty_set_is_an_error() {
@@ -28,7 +28,7 @@ fn a_set_of_nothing_but_never_deadlocks_in_virtual_time() {
     let (_, reactor) = simulated();
     let (nothing, none) = (never::<()>(), None::<Timer>);
     let mut select = Select::new(&reactor);
-    select.recv(&nothing);
+    select.recv(nothing);
     select.recv(&none);
     assert_eq!(select.wait().unwrap_err().kind(), ErrorKind::Deadlock);
 }
@@ -167,6 +167,66 @@ fn cases_come_and_go_while_a_choice_is_handled() {
     }
 }
 
+/// Sends before the sleep, when the set has looked at its cases.
+struct Last<F: Fn()>(F);
+
+impl<F: Fn()> Source for Last<F> {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        false
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> std::io::Result<()> {
+        (self.0)();
+        Ok(())
+    }
+}
+
+/// A set of many cases finds the one channel among them before, at and in its sleep.
+#[test]
+fn a_message_ends_the_sleep_of_a_large_set() {
+    for asleep in [false, true] {
+        let (sim, reactor, script) = scripted_reactor();
+        let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
+        let mut select = Select::new(&reactor);
+        (0..50).for_each(|_| assert!(select.recv(reactor.timer()) < 50));
+        let index = select.recv(&inbox);
+        // Ends the sleep that nobody ends.
+        select.recv(reactor.after(ms(1_000)));
+        if asleep {
+            script.on_sleep(move || {
+                tx.send(1).unwrap();
+                Ok(())
+            });
+        } else {
+            select.recv(Last(move || tx.try_send(1).unwrap_or(())));
+        }
+        assert_eq!(select.wait().unwrap().index(), index);
+        assert_eq!((inbox.try_recv(), sim.now()), (Ok(1), Time::ZERO));
+        assert_eq!(script.sleeps(), u64::from(asleep));
+    }
+}
+
+/// A case that was found ready and is so no more hides no other one.
+#[test]
+fn a_stale_case_of_a_large_set_hides_no_other() {
+    let (_, reactor) = simulated();
+    let ends: Vec<_> = (0..50).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
+    let mut select = Select::new(&reactor);
+    ends.iter().for_each(|(_, inbox)| assert!(select.recv(inbox) < 50));
+    for n in 0..50 {
+        ends.iter().for_each(|(tx, _)| tx.send(n).unwrap());
+        assert!(select.try_wait().unwrap().is_some());
+        let others = (0..50).filter(|&other| other != n);
+        others.for_each(|other| assert_eq!(ends[other].1.try_recv(), Ok(n)));
+        let chosen = select.try_wait().unwrap().expect("one is ready");
+        assert_eq!((chosen.index(), chosen.recv(&ends[n].1)), (n, Some(Ok(n))));
+        assert!(select.try_wait().unwrap().is_none());
+    }
+}
+
 #[test]
 fn an_owned_outbox_sends() {
     let (_, reactor) = simulated();
@@ -198,7 +258,7 @@ fn a_send_case_that_a_later_wait_has_given_up_panics_with_the_reason() {
 #[test]
 fn a_burst_of_ready_cases_is_taken_in_linear_time() {
     let (_, reactor) = simulated();
-    let mut each = |n: usize| {
+    let each = |n: usize| {
         let ends: Vec<_> = (0..n).map(|_| reactor.channel::<usize>(1).unwrap()).collect();
         let mut select = Select::new(&reactor);
         ends.iter().for_each(|(_, inbox)| assert!(select.recv(inbox) < n));

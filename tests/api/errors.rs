@@ -328,6 +328,28 @@ fn a_closed_fd_is_named() {
     assert_eq!(errno(&failed), Some(libc::EBADF));
 }
 
+/// On kqueue a change registers the file anew.
+#[test]
+#[cfg(epoll)]
+fn a_file_closed_under_its_source_is_named() {
+    let reactor = Reactor::new().unwrap();
+    let (mut fd, line) = (reactor.fd(socket(), Interest::READABLE).unwrap(), line!());
+    drop(std::mem::replace(fd.get_mut(), socket()));
+    let failed = fd.set_interest(Interest::WRITABLE).unwrap_err();
+    let number = fd.get_ref().as_raw_fd();
+    let at = format!("fd {number}, registered at tests/api/errors.rs:{line}:");
+    says(&failed, &[&at, "is not registered any more", "Drop the source"]);
+    assert_eq!((failed.kind(), errno(&failed)), (ErrorKind::NotFound, Some(libc::ENOENT)));
+}
+
+#[test]
+fn a_blocking_file_is_named() {
+    let (stream, _peer) = UnixStream::pair().unwrap();
+    let fd = stream.as_raw_fd();
+    let failed = Reactor::new().unwrap().fd(stream, Interest::READABLE).unwrap_err();
+    says(&failed, &[&*format!("the file is blocking (fd {fd})"), "set_nonblocking(true)"]);
+}
+
 #[test]
 fn other_errors_are_the_systems_own() {
     let failed = refusing(libc::ENOMEM).fd(socket(), Interest::READABLE).unwrap_err();

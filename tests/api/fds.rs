@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Event, Events, Fd, Reactor, Select, Sim, Source,
+    Event, Events, Fd, Reactor, Select, Source,
     driver::{Driver, Native},
     reactor::SourceKind,
     select,
@@ -413,11 +414,11 @@ fn a_failed_registration_says_why_and_gives_the_file_back() {
         }
     }
 
-    let virtual_time = support::on(Sim::new());
-    let failed = virtual_time.fd(&ours, Interest::READABLE).unwrap_err();
+    let fdless = support::without_fds();
+    let failed = fdless.fd(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
     let handle = reactor.handle();
-    assert_eq!((reactor.stats().live, virtual_time.stats().live), (0, 0));
+    assert_eq!((reactor.stats().live, fdless.stats().live), (0, 0));
     drop(reactor);
     assert_eq!(
         handle.fd(&ours, Interest::READABLE).unwrap_err().error().kind(),
@@ -705,6 +706,55 @@ fn trying_without_interest_does_not_tell_an_end_again() {
         would_block(ours.try_io(|_| Err::<(), _>(ErrorKind::WouldBlock.into())));
         assert_eq!(reports(&reactor), 0);
     }
+}
+
+#[test]
+fn an_end_stays_told_while_reading_stops_and_goes_on() {
+    for mode in [Mode::Edge, Mode::Level] {
+        let (reactor, mut theirs, mut ours) = connected(Interest::NONE, mode);
+        theirs.write_all(&[0; 10]).unwrap();
+        theirs.shutdown(Shutdown::Write).unwrap();
+        let mut told = reports(&reactor);
+        for _ in 0..10 {
+            ours.set_interest(Interest::READABLE).unwrap();
+            assert!(ready(&reactor, &ours).is_readable());
+            ours.read_exact(&mut [0]).unwrap();
+            ours.set_interest(Interest::NONE).unwrap();
+            told += reports(&reactor);
+        }
+        assert!((usize::from(cfg!(epoll))..=1).contains(&told), "{mode:?}: told {told} times");
+        // The peer goes on its way: that is another end.
+        close(theirs);
+        assert!(reports(&reactor) <= 2, "{mode:?}");
+    }
+}
+
+#[cfg(target_os = "linux")] // where a pipe has an end that is told unasked
+#[test]
+fn the_end_of_a_pipes_next_writer_is_told() {
+    let path = std::env::temp_dir().join(format!("pollmux-fifo-{}", std::process::id()));
+    assert!(spawn(Command::new("mkfifo").arg(&path)).wait().unwrap().success());
+    let open = |write: bool| {
+        let mut options = std::fs::OpenOptions::new();
+        // Without the flag it would wait for the other end.
+        options.custom_flags(nix::libc::O_NONBLOCK);
+        options.read(!write).write(write).open(&path).unwrap()
+    };
+    let reactor = reactor();
+    let mut ours = reactor.fd(open(false), Interest::NONE).unwrap();
+    for _ in 0..3 {
+        let mut writer = open(true);
+        writer.write_all(b"x").unwrap();
+        ours.set_interest(Interest::READABLE).unwrap();
+        ready(&reactor, &ours);
+        ours.read_exact(&mut [0]).unwrap();
+        would_block(ours.read(&mut [0]));
+        ours.set_interest(Interest::NONE).unwrap();
+        assert_eq!(reports(&reactor), 0);
+        close(writer);
+        assert_eq!(reports(&reactor), 1);
+    }
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
@@ -1092,6 +1142,10 @@ fn an_os_timer_stopped_after_it_was_found_does_not_spin() {
     steps.borrow_mut().push(Box::new(move || assert!(stopped.stop().unwrap())));
     let mut events = Events::with_capacity(4);
     while !steps.borrow().is_empty() {
+        if timer.is_ready() {
+            // Due when it was armed: the driver finds nothing.
+            timer.reset(Duration::from_millis(1)).unwrap();
+        }
         reactor.wait_timeout(&mut events, Duration::from_millis(2)).unwrap();
     }
     // It may be reported once, for nothing.
@@ -1195,12 +1249,12 @@ fn registering_as_nonblocking_sets_the_shared_flag() {
 #[test]
 fn a_failed_registration_leaves_the_flag_alone() {
     let reactor = reactor();
-    let virtual_time = support::on(Sim::new());
+    let fdless = support::without_fds();
     let (mut theirs, ours) = accepted();
     let level = reactor.fd_with_mode(&ours, Interest::READABLE, Mode::Level).unwrap();
     let failed = reactor.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::AlreadyExists);
-    let failed = virtual_time.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
+    let failed = fdless.fd_nonblocking(&ours, Interest::READABLE).unwrap_err();
     assert_eq!(failed.error().kind(), ErrorKind::Unsupported);
     drop(level);
     // A read waits still.

@@ -558,7 +558,7 @@ fn ask_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedde
     busy(handle.recv_timeout(inbox, ms(1)).map(drop));
     let never = pollmux::never::<()>();
     let mut select = Select::new(handle);
-    select.recv(&never);
+    select.recv(never);
     busy(select.wait().map(drop));
     if let Some(embedded) = embedded {
         busy(embedded.turn().map(drop));

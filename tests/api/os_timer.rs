@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use pollmux::sys::BootTime;
 use pollmux::{
-    Events, OsTimer, Reactor, Sim, Time,
+    Events, OsTimer, Reactor, Time,
     reactor::SourceKind,
     select,
     sources::{BootClock, ClockSet, OsClock},
@@ -237,7 +237,7 @@ fn it_is_listed_with_its_maker_and_outlives_its_reactor_inert() {
 
 #[test]
 fn a_driver_without_fds_says_so() {
-    let reactor = support::on(Sim::new());
+    let reactor = support::without_fds();
     let error = reactor.os_timer().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
     assert_eq!(reactor.stats().live, 0);

@@ -138,7 +138,7 @@ fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
         ("Select", |handle| {
             let nothing = never::<()>();
             let mut select = Select::new(handle);
-            select.recv(&nothing);
+            select.recv(nothing);
             assert!(select.try_wait().unwrap().is_none());
         }),
         ("sleep_blocking", |handle| handle.sleep_blocking(ms(1)).unwrap()),

@@ -317,15 +317,21 @@ fn a_channel_through_its_life_is_not_counted() {
 #[test]
 fn an_outbox_and_a_bell_are_no_timers() {
     let (_sim, reactor) = simulated();
-    let (tx, _rx) = channel::bounded::<u32>(4);
+    let (tx, rx) = channel::bounded::<u32>(4);
     let outbox = reactor.register_with(3, tx).unwrap();
     let info = only(&reactor);
-    // A wait does not report it, so its key goes unused.
-    assert!(info.kind == Some(SourceKind::Outbox) && info.key >= 1 << 63);
+    assert_eq!((info.kind, info.key), (Some(SourceKind::Outbox), 3));
     assert_eq!(
         (info.ready, info.id, info.deadline, info.period, info.fired),
         (false, None, None, None, 0)
     );
+    // Ready while there is room that was asked for and not told.
+    (0..4).for_each(|n| outbox.try_send(n).unwrap());
+    assert!(outbox.try_send(4).is_err());
+    for (receives, told, ready) in [(0, 0, false), (1, 1, true), (0, 0, false)] {
+        (0..receives).for_each(|_| assert!(rx.try_recv().is_ok()));
+        assert_eq!((ready_keys(&reactor).len(), only(&reactor).ready), (told, ready));
+    }
     drop(outbox);
     let (notifier, notified) = reactor.notifier();
     let notified = notified.with_key(4);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pollmux::{Events, Reactor, Source, Time, Timer, reactor::Spin, select};
 
 use support::{
-    Bell, at, keys, ms, ready_keys, rounds, simulated, simulated_from, sometimes, thread,
+    Bell, HOUR, at, keys, ms, ready_keys, rounds, simulated, simulated_from, sometimes, thread,
     thread_cpu_time,
 };
 
@@ -989,4 +989,25 @@ fn ten_years_of_heartbeats_are_exact() {
     }
     assert_eq!(sim.now(), Time::ZERO + Duration::from_secs(3_600 * HOURS));
     assert_eq!(reactor.stats().live, 3);
+}
+
+#[test]
+fn only_a_fresh_reading_moves_within_a_turn() {
+    let (sim, reactor) = simulated();
+    let timer = reactor.after(HOUR);
+    select! { reactor;
+        recv(timer) -> scheduled => {
+            for n in 1..4 {
+                sim.advance(ms(10));
+                assert_eq!(reactor.now(), scheduled);
+                assert_eq!(reactor.fresh_now(), scheduled + n * ms(10));
+            }
+            // A deadline counts from the real now, as before.
+            timer.reset(ms(1));
+        }
+    }
+    assert_eq!(timer.deadline(), Some(Time::ZERO + HOUR + ms(31)));
+    let handle = reactor.handle();
+    drop(reactor);
+    assert_eq!(handle.fresh_now(), sim.now());
 }

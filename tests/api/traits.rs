@@ -66,6 +66,33 @@ fn a_failed_registration_passes_a_question_mark() {
     assert_eq!(error.into_inner().recv(), Ok(Cell::new(1)));
 }
 
+/// Settings made on one thread make a reactor on each of others.
+#[test]
+fn a_builder_moves_to_the_thread_of_its_loop() {
+    let settings = Reactor::builder().post_limit(3);
+    let builds = |settings: Builder| {
+        let reactor = settings.build().unwrap();
+        let remote = reactor.remote();
+        assert!((0..3).all(|_| remote.try_post(|_| {}).is_ok()));
+        assert!(remote.try_post(|_| {}).is_err());
+    };
+    let threads = [(); 2].map(|()| {
+        let settings = settings.clone();
+        std::thread::spawn(move || builds(settings))
+    });
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    builds(settings);
+}
+
+/// What other threads use instead of a reactor.
+#[test]
+fn what_may_leave_its_thread_does() {
+    fn sent<T: Send + 'static>() {}
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<(Builder, Remote, Sender<Message>, Notifier, Context, Canceller, TimerId)>();
+    sent::<(Receiver<Message>, NotifyingSender<Message>)>();
+}
+
 fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
 
 /// All public types, at compile time: as those of std and crossbeam, whatever the messages are.
@@ -81,7 +108,7 @@ fn ends_and_handles_pass_a_caught_panic() {
     unwinds::<(Notifier, Notified, NotifyingSender<u32>, FnSource<fn() -> Option<u32>>)>();
     unwinds::<(Timer, Ticker, Tick, MissedTickBehavior, Callback, Never<&mut Message>)>();
     unwinds::<(OsTimer, OsTimer<BootClock>, OsTimer<WallClock>, MonotonicClock)>();
-    unwinds::<(Fd<std::net::TcpStream>, ChildProcess, Signal, Signals)>();
+    unwinds::<(Fd<std::net::TcpStream>, ChildProcess, Signal, Signals, SignalRaiser)>();
     unwinds::<(RegisterError<Receiver<Message>>, ZeroPeriod, ClockSet)>();
     // select and context
     unwinds::<(Select<'_>, Selected<'_>)>();

@@ -1,18 +1,21 @@
 //! `wait`, `wait_timeout` and `try_wait`: whose key is reported, how long it is reported, what a
 //! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
 
-use std::any::Any;
+use std::any::{Any, type_name_of_val};
 use std::collections::{BTreeSet, HashSet};
+use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal::SIGWINCH, raise};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::driver::{Native, foreign};
+use pollmux::reactor::SourceKind;
 use pollmux::sys::Interest;
-use pollmux::{Context, Events, Inbox, Reactor, Signal, Source, select};
+use pollmux::{Context, Events, Inbox, Key, Reactor, Signal, Source, select};
 
 use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, thread, timed};
 
@@ -77,6 +80,29 @@ impl Hooks<Native> for WithEvents {
     }
 }
 
+/// The types that implement `Source` in the sources of the crate: their names without parameters.
+fn kinds_of_sources() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/src").into()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir::<PathBuf>(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(path).unwrap();
+            let heads = text.lines().filter(|line| line.starts_with("impl"));
+            for (_, name) in heads.filter_map(|line| line.split_once(" Source for ")) {
+                let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
+                names.insert(name[..end].to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// A source without a key fails this test: it has no row here, or no `with_key` for its row.
 #[test]
 fn every_kind_of_source_takes_a_key() {
     let _dog = dog();
@@ -84,49 +110,112 @@ fn every_kind_of_source_takes_a_key() {
     let events = queue.events();
     let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
     let mut sources: Vec<Box<dyn Any>> = Vec::new();
+    // No wait reports these: nothing happens to them, they are cases, or they stand for another.
+    let mut names = BTreeSet::from(["Never", "Sending", "Option"].map(str::to_owned));
+    let mut kinds = Vec::new();
     macro_rules! keyed {
-        ($source:expr) => {{
-            let key = sources.len() as u64;
+        ($kind:ident, $source:expr) => {{
+            let key = (sources.len() as u32, 5);
             let source = $source.with_key(key);
-            assert_eq!(source.key(), key);
+            assert_eq!(source.key(), u64::from(Key::from(key)));
+            let name = type_name_of_val(&source);
+            let name = name.split('<').next().unwrap().rsplit("::").next().unwrap();
+            names.insert(name.to_owned());
+            kinds.push(SourceKind::$kind);
             sources.push(Box::new(source));
         }};
     }
-    keyed!(reactor.after(ms(0)));
-    keyed!(reactor.every_at(reactor.now(), ms(3_600_000)).unwrap());
+    keyed!(Timer, reactor.after(ms(0)));
+    keyed!(Ticker, reactor.every_at(reactor.now(), ms(3_600_000)).unwrap());
     let (tx, inbox) = reactor.channel(1).unwrap();
     tx.send(1).unwrap();
-    keyed!(inbox);
+    keyed!(Inbox, inbox);
+    let (tx, rx) = channel::bounded(1);
+    let outbox = reactor.register(tx).unwrap();
+    assert!(outbox.try_send(1).is_ok() && outbox.try_send(1).is_err() && rx.try_recv().is_ok());
+    keyed!(Outbox, outbox);
     let (notifier, notified) = reactor.notifier();
     notifier.notify();
-    keyed!(notified);
-    keyed!(reactor.notifier().1.receiving(|| Some(1)));
+    keyed!(Notified, notified);
+    keyed!(Notified, reactor.notifier().1.receiving(|| Some(1)));
     let (context, canceller) = Context::background().with_cancel();
     canceller.cancel();
-    keyed!(reactor.done(&context));
-    keyed!(reactor.register(events).unwrap());
+    keyed!(Context, reactor.done(&context));
+    keyed!(ForeignInbox, reactor.register(events).unwrap());
     let (_theirs, ours) = UnixStream::pair().unwrap();
-    keyed!(reactor.fd_nonblocking(ours, Interest::WRITABLE).unwrap());
-    keyed!(reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap());
+    keyed!(Fd, reactor.fd_nonblocking(ours, Interest::WRITABLE).unwrap());
+    keyed!(Signals, reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap());
     raise(SIGWINCH).unwrap();
-    if let Ok(timer) = reactor.os_timer() {
-        timer.reset(ms(0)).unwrap();
-        keyed!(timer);
+    // Not every system has these two.
+    match reactor.os_timer() {
+        Ok(timer) => {
+            timer.reset(ms(0)).unwrap();
+            keyed!(OsTimer, timer);
+        }
+        Err(_) => drop(names.insert("OsTimer".into())),
     }
     let child = support::spawn(Command::new("sh").args(["-c", "exit"]));
-    if let Ok(child) = reactor.register(child) {
-        keyed!(child);
+    match reactor.register(child) {
+        Ok(child) => keyed!(Child, child),
+        Err(_) => drop(names.insert("ChildProcess".into())),
     }
     let (mut events, mut reported) = (Events::new(), BTreeSet::new());
     while reported.len() < sources.len() {
         reactor.wait(&mut events).unwrap();
-        reported.extend(keys(&events));
+        reported.extend(events.iter().map(|event| (event.split_key(), event.kind())));
     }
-    assert_eq!(reported, (0..sources.len() as u64).collect());
-    // No wait reports an outbox, but the list of sources does.
-    let outbox = reactor.register(channel::bounded::<u32>(1).0).unwrap().with_key(100);
-    assert_eq!(outbox.key(), 100);
-    assert!(reactor.sources().iter().any(|source| source.key == 100));
+    assert!(reported.into_iter().eq((0..).map(|n| (n, 5)).zip(kinds)));
+    // An event, and no source of a `recv`.
+    assert!(names.remove("Outbox"));
+    assert_eq!(names, kinds_of_sources());
+}
+
+#[test]
+fn keys_are_numbers_pairs_or_keys() {
+    const LISTENER: Key = Key::new(0, 0);
+    const STREAM: u32 = 3;
+    let (_sim, reactor) = simulated();
+    let _timers = [
+        reactor.after(ms(0)).with_key(LISTENER),
+        reactor.after(ms(0)).with_key(7),
+        reactor.after(ms(0)).with_key(7u64 << 32),
+        reactor.after(ms(0)).with_key((STREAM, u32::MAX)),
+    ];
+    let mut index = 0;
+    let inboxes = [(); 2].map(|()| {
+        index += 1;
+        reactor.channel_with::<u8>((STREAM, index), 1).unwrap()
+    });
+    inboxes.iter().for_each(|(tx, _)| tx.send(1).unwrap());
+    let callback = reactor.call_after(ms(9), |_| {}).with_key((8, 9));
+    let after = reactor.after_cancel(&Context::background(), |_| {}).with_key(4);
+    assert_eq!([callback.key(), after.key()], [8 << 32 | 9, 4]);
+    let sources = reactor.sources();
+    let mut callbacks = sources.iter().filter(|info| info.kind == Some(SourceKind::Callback));
+    assert!(callbacks.all(|info| [callback.key(), after.key()].contains(&info.key)));
+    let mut events = Events::new();
+    reactor.try_wait(&mut events).unwrap();
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| match Key::from(event.key()) {
+            LISTENER => "listener".to_owned(),
+            key if key.kind() == STREAM => format!("stream {}", key.index()),
+            key => format!("{key:?} {:?}", event.split_key()),
+        })
+        .collect();
+    let expected = [
+        "listener",
+        "Key { kind: 0, index: 7 } (0, 7)",
+        "Key { kind: 7, index: 0 } (7, 0)",
+        "stream 4294967295",
+        "stream 1",
+        "stream 2",
+    ];
+    assert_eq!(found, expected);
+    assert!(Key::new(1, 0) > Key::new(0, u32::MAX), "keys compare as their numbers do");
+    let plain = reactor.after(ms(0));
+    assert_eq!(Key::from(plain.key()).get(), plain.key());
+    assert!(Key::from(plain.key()).kind() >= 1 << 31);
 }
 
 #[test]

@@ -94,23 +94,17 @@ macro_rules! in_any_time {
             what_is_posted_runs_and_a_wake_ends_one_wait
             a_blocking_sleep_lasts
             a_dynamic_select_finds_what_is_ready
+            a_fresh_reading_is_on_the_timers_clock
         }
     };
 }
 
-/// What needs a kernel.
-macro_rules! in_real_time {
+/// What needs fds or kernel timers, and neither real time nor other threads.
+macro_rules! with_fds {
     ($new:ident) => {
         tests_on! { $new:
-            messages_of_other_threads_arrive_once_each
-            a_rendezvous_with_another_thread_takes_place
-            every_kind_of_call_from_another_thread_ends_a_sleep
-            a_timer_is_reset_and_stopped_from_another_thread
-            an_fd_is_ready_when_something_came_and_until_it_is_drained
             an_fd_that_is_ready_and_left_alone_costs_no_turns
             an_fd_is_not_starved_by_a_channel_that_is_always_ready
-            a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
-            what_another_reactor_waits_for_is_refused
             the_end_of_the_peer_is_reported
             interest_can_be_changed_also_by_a_callback
             reading_and_writing_are_told_apart
@@ -119,8 +113,23 @@ macro_rules! in_real_time {
             an_fd_registered_twice_is_given_back
             a_dropped_fd_says_nothing_to_the_one_that_gets_its_number
             two_thousand_ready_fds_arrive_once_each
-            os_timers_fire_again_and_again
             an_os_timer_that_was_reset_says_nothing_of_before
+            os_timers_fire_again_and_again
+        }
+    };
+}
+
+/// What needs real time, other threads, or processes.
+macro_rules! in_real_time {
+    ($new:ident) => {
+        tests_on! { $new:
+            messages_of_other_threads_arrive_once_each
+            a_rendezvous_with_another_thread_takes_place
+            every_kind_of_call_from_another_thread_ends_a_sleep
+            a_timer_is_reset_and_stopped_from_another_thread
+            an_fd_is_ready_when_something_came_and_until_it_is_drained
+            a_busy_loop_looks_at_nothing_when_the_last_fd_is_gone
+            what_another_reactor_waits_for_is_refused
             signals_arrive
             signals_neither_shorten_a_wait_nor_swallow_a_wake_up
             the_end_of_a_child_arrives
@@ -133,6 +142,7 @@ mod on_native {
     use super::*;
 
     in_any_time!(native);
+    with_fds!(native);
     in_real_time!(native);
 }
 
@@ -140,12 +150,14 @@ mod on_sim {
     use super::*;
 
     in_any_time!(simulated);
+    with_fds!(simulated);
 }
 
 mod on_a_faulty_driver {
     use super::*;
 
     in_any_time!(faulty);
+    with_fds!(faulty);
     in_real_time!(faulty);
 }
 
@@ -153,6 +165,7 @@ mod on_a_driver_of_ones_own {
     use super::*;
 
     in_any_time!(custom);
+    with_fds!(custom);
     in_real_time!(custom);
 }
 
@@ -161,6 +174,7 @@ mod on_mio_poll {
     use super::*;
 
     in_any_time!(on_mio);
+    with_fds!(on_mio);
     in_real_time!(on_mio);
 }
 
@@ -169,6 +183,7 @@ mod on_polling_poller {
     use super::*;
 
     in_any_time!(on_polling);
+    with_fds!(on_polling);
     in_real_time!(on_polling);
 }
 
@@ -454,6 +469,22 @@ fn a_dynamic_select_finds_what_is_ready(new: New) {
 }
 
 // ---- In real time: other threads.
+
+fn a_fresh_reading_is_on_the_timers_clock(new: New) {
+    let reactor = new();
+    let first = reactor.fresh_now();
+    let mut turn = reactor.now();
+    assert!(turn >= first);
+    for _ in 0..3 {
+        let fresh = reactor.fresh_now();
+        assert!(fresh >= turn && reactor.now() == turn);
+        let timer = reactor.at(fresh + ms(2));
+        reactor.recv(&timer).unwrap();
+        assert!(reactor.fresh_now() >= fresh + ms(2));
+        turn = reactor.now();
+        assert!(turn >= fresh + ms(2) && reactor.fresh_now() >= turn);
+    }
+}
 
 fn messages_of_other_threads_arrive_once_each(new: New) {
     let reactor = new();
@@ -894,7 +925,7 @@ fn os_timers_fire_again_and_again(new: New) {
             select! { reactor;
                 recv(timers[0]) -> t => {
                     assert_eq!(t, due);
-                    assert!(Time::now() >= t);
+                    assert!(reactor.fresh_now() >= t);
                     fired[0] += 1;
                 }
                 recv(timers[1]) -> _ => fired[1] += 1,
@@ -916,7 +947,7 @@ fn an_os_timer_that_was_reset_says_nothing_of_before(new: New) {
     assert!(timer.reset(ms(3)).unwrap());
     let due = timer.deadline().unwrap();
     select! { reactor; recv(timer) -> t => assert_eq!(t, due) }
-    assert!(Time::now() >= due);
+    assert!(reactor.fresh_now() >= due);
     timer.reset(ms(1)).unwrap();
     assert!(timer.stop().unwrap());
     is_quiet(&reactor, &timer);

@@ -60,6 +60,16 @@ a_receiver_alone: reactor.register(rx)?
     reactor.recv(&bare_rx);
 a_receiver_in_a_set: reactor.register(rx)?
     pollmux::Select::new(&reactor).recv(&bare_rx);
+a_duration_for_a_time: a duration from now: `reactor.now() + d`
+    reactor.at(Duration::ZERO);
+a_time_of_day: a time of day, as `SystemTime` is one: `reactor.wall_timer()?`
+    reactor.timer().reset_at(std::time::SystemTime::now());
+a_duration_for_a_deadline: `Duration` is not a point in time
+    pollmux::Context::background().with_deadline(Duration::ZERO);
+a_sender_in_a_set: points to no outbox: a send case cannot send through it
+    pollmux::Select::new(&reactor).send(&bare_tx);
+an_inbox_sent_in_a_set: an outbox: `select.send(&outbox)`
+    pollmux::Select::new(&reactor).send(&inbox);
 a_sender_received: in a case `send(outbox, value)`
     select! { reactor; recv(bare_tx) -> _x => {} }
 an_outbox_received: is not a source that a reactor can wait for
@@ -86,6 +96,132 @@ too_many: a select! has at most 32 recv and send cases
     @33@
 registered_twice: cannot be registered with a reactor
     reactor.register(inbox);
+registered_though_a_source: whatever else is a `Source` already: use it as it is
+    reactor.register(reactor.timer());
+no_arrow: in `recv(inbox)`: an arrow stands between the source and the item
+    select! { reactor; recv(inbox) _x => {} }
+an_equals_sign: an arrow stands between the source and the item
+    select! { reactor; recv(inbox) = _x => {} }
+arrows_the_wrong_way: between `->` and `=>`: recv(inbox) -> item
+    select! { reactor; recv(inbox) => _x -> {} }
+no_pattern: between `->` and `=>`: recv(inbox) -> item
+    select! { reactor; recv(inbox) -> => {} }
+no_arm_arrow: in `recv(inbox)`: a recv case is recv(source) -> pattern => arm
+    select! { reactor; recv(inbox) -> _x {} }
+no_arm: a recv case is recv(source) -> pattern => arm
+    select! { reactor; recv(inbox) -> _x => }
+no_arm_of_default: a case without an arm: write `=> {}`
+    select! { reactor; default => }
+no_parentheses: in parentheses: recv(inbox) -> item
+    select! { reactor; recv inbox -> _x => {} }
+no_parentheses_of_a_send: send(outbox, value) -> result
+    select! { reactor; send outbox, 1 -> _x => {} }
+no_source: a recv case has a source
+    select! { reactor; recv() -> _x => {} }
+two_sources: a recv case has one source, and perhaps a condition
+    select! { reactor; recv(inbox, inbox) -> _x => {} }
+two_values: a send case has an outbox, a value and a result
+    select! { reactor; send(outbox, 1, 2) -> _x => {} }
+comma_behind_the_reactor: begins with the reactor and a semicolon
+    select! { reactor, recv(inbox) -> _x => {} }
+biased_for_the_reactor: begins with the reactor, and `biased;` follows
+    select! { biased; recv(inbox) -> _x => {} }
+comma_behind_biased: `biased;` comes first in a select!
+    select! { reactor; biased, recv(inbox) -> _x => {} }
+semicolon: in `recv (inbox)`: separate cases by commas
+    select! { reactor; recv(inbox) -> x => drop(x); recv(inbox) -> _x => {} }
+semicolon_behind_a_send: in `send (outbox, 1)`: separate cases by commas
+    select! { reactor; send(outbox, 1) -> x => drop(x); }
+semicolon_behind_a_block: `;`: separate cases by commas
+    select! { reactor; recv(inbox) -> _x => {}; recv(inbox) -> _x => {} }
+semicolon_behind_default: `;`: separate cases by commas
+    select! { reactor; default => drop(outbox); }
+no_comma_behind_default: separate cases by commas
+    select! { reactor; default => drop(outbox) recv(inbox) -> _x => {} }
+two_commas: `,`: one comma separates two cases
+    select! { reactor; recv(inbox) -> _x => {},, default => {} }
+a_timeout: a timeout is the case default(timeout) => ..
+    select! { reactor; recv(inbox) -> _x => {} timeout(Duration::ZERO) => {} }
+an_after: a timeout is the case default(timeout) => ..
+    select! { reactor; recv(inbox) -> _x => {} after(Duration::ZERO) -> _ => {} }
+a_default_with_an_item: a default case receives nothing
+    select! { reactor; default(Duration::ZERO) -> _x => {} }
+a_default_with_two: default(timeout) => .. with one duration
+    select! { reactor; default(Duration::ZERO, 1) => {} }
+a_default_with_a_condition: a default case receives nothing, and has no condition
+    select! { reactor; recv(inbox) -> _x => {} default if true => {} }
+a_nameless_error: an error case names the error of the driver: error -> e => ..
+    select! { reactor; recv(inbox) -> _x => {} error => {} }
+an_error_in_parentheses: error -> e => ..
+    select! { reactor; recv(inbox) -> _x => {} error(e) => {} }
+an_underscore: default => .. is the case for when nothing is ready
+    select! { reactor; recv(inbox) -> _x => {} _ => {} }
+a_future: recv(source) -> x => ..
+    select! { reactor; x = std::future::ready(1) => {} }
+a_pattern_first: recv(source) -> Some (x) => ..
+    select! { reactor; Some(x) = inbox => {} }
+an_await: `std`; there are recv(source) -> item => .. for everything that gives items
+    select! { reactor; std::future::ready(1).await => {} }
+a_word_of_go: `case`: leave the word out
+    select! { reactor; case recv(inbox) -> _x => {} }
+accepts: not a case of a select!: `accept`; there are recv(source)
+    select! { reactor; accept(inbox) -> _x => {} }
+a_guard_behind_the_parentheses: a case has no `if` here: write recv(source, if condition)
+    select! { reactor; recv(inbox) if true -> _x => {} }
+a_guard_behind_a_comma: a case has no `if` here: write recv(source, if condition)
+    select! { reactor; recv(inbox), if true -> _x => {} }
+a_guard_without_a_comma: a case has no `if` here: write recv(source, if condition)
+    select! { reactor; recv(inbox if true) -> _x => {} }
+a_guard_of_a_send_without_a_comma: a case has no `if` here
+    select! { reactor; send(outbox, 1 if true) -> _x => {} }
+a_guard_that_is_no_bool: expected `bool`, found integer
+    select! { reactor; recv(inbox, if 1) -> _x => {} }
+no_reactor_yet: a `Result`: unwrap it, or add `?`
+    select! { Reactor::new(); recv(inbox) -> _x => {} }
+a_number_for_the_reactor: `{integer}` is not a reactor
+    select! { 5; recv(inbox) -> _x => {} }
+a_shared_reactor: an `Rc` or a `Box`: `*reactor`
+    let reactor = std::rc::Rc::new(reactor); select! { reactor; recv(inbox) -> _x => {} }
+a_remote_for_the_reactor: `Remote` is not a reactor
+    select! { reactor.remote(); default => {} }
+a_number_for_the_reactor_of_a_set: is not a reactor
+    pollmux::Select::new(&5);
+a_future_received: a future: poll it elsewhere
+    select! { reactor; recv(std::future::ready(1)) -> _x => {} }
+no_driver: is not a driver that a reactor can wait through
+    Reactor::with_driver(5);
+no_driver_yet: a `Result`: unwrap it, or add `?`
+    Reactor::builder().build_with(pollmux::driver::Native::new());
+no_waker: `{integer}` cannot wake a driver
+    let waker: std::sync::Arc<dyn pollmux::driver::Wake> = std::sync::Arc::new(5);
+no_clock: an `OsTimer` cannot be on the clock `u32`
+    fn f(timer: pollmux::OsTimer<u32>) {}
+no_verdict: does not say if a run has failed
+    pollmux::SimWorld::search(0..2, |_| 5);
+a_reactor_on_a_thread: let remote = reactor.remote()
+    std::thread::spawn(move || drop(reactor));
+a_handle_on_a_thread: a reactor, its handles and its sources stay on the reactor's thread
+    let handle = reactor.handle(); std::thread::spawn(move || handle.now());
+a_handle_shared_with_a_thread: let remote = reactor.remote()
+    std::thread::scope(|scope| { scope.spawn(|| reactor.now()); });
+a_handle_in_an_arc: let remote = reactor.remote()
+    let handle = std::sync::Arc::new(reactor.handle()); std::thread::spawn(move || handle.now());
+a_handle_in_a_message: let remote = reactor.remote()
+    let (to, _) = pollmux::channel::bounded(1); std::thread::spawn(move || to.send(reactor));
+an_inbox_on_a_thread: let remote = reactor.remote()
+    std::thread::spawn(move || inbox.len());
+an_outbox_in_a_post: let remote = reactor.remote()
+    reactor.remote().post(move |_| drop(outbox));
+a_timer_in_a_struct: let remote = reactor.remote()
+    struct It(pollmux::Timer); let it = It(reactor.timer()); std::thread::spawn(|| drop({ it }));
+a_reactor_in_a_static: let remote = reactor.remote()
+    static REACTOR: std::sync::OnceLock<Reactor> = std::sync::OnceLock::new();
+an_inbox_in_a_member: make the reactor there
+    pollmux::SimWorld::new(1).spawn("a", move |_| { drop(inbox); Ok(()) });
+a_shared_receiver: a channel has one receiver, on one thread at a time
+    std::thread::scope(|scope| { scope.spawn(|| bare_rx.recv()); });
+a_receiver_in_an_arc: bring the channel of another crate
+    let rx = std::sync::Arc::new(bare_rx); std::thread::spawn(move || rx.recv());
 "#;
 
 /// The name, the inside of `main` and the words of each wrong program.
@@ -241,7 +377,7 @@ fn a_wrong_case_is_a_readable_compile_error() {
     assert!(passed, "the right program does not compile:\n{said}");
     // The errors of the macro hide those of types: who has said nothing is asked again.
     let mut left = wrong();
-    assert_eq!(left.len(), 38);
+    assert_eq!(left.len(), 106);
     while !left.is_empty() {
         let modules = left.iter().map(|(name, ..)| format!("mod {name};\n"));
         let main = modules.chain(["fn main() {}\n".into()]).collect::<String>();

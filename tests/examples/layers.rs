@@ -17,9 +17,10 @@ const LAYERS: [&str; 9] =
 /// only.
 const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
-const REACTOR: [&str; 38] = [
+const REACTOR: [&str; 39] = [
     "models",
     "mod",
+    "one_thread",
     "slot",
     "embed",
     "listing",

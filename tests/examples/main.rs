@@ -26,6 +26,9 @@ mod sections;
 #[allow(dead_code)]
 #[path = "../../examples/echo/server.rs"]
 mod server;
+#[allow(dead_code)]
+#[path = "../../examples/per_core.rs"]
+mod server_per_core;
 
 mod batcher;
 mod chat;
@@ -36,6 +39,8 @@ mod from_go;
 mod heartbeat;
 mod http;
 mod layers;
+mod per_core;
 mod program;
 mod raft_sim;
+mod raft_tcp;
 mod supervisor;

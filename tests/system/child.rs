@@ -186,8 +186,7 @@ fn taken_back_or_dropped_the_child_runs_on() {
 #[test]
 fn a_driver_without_fds_gives_it_back_and_it_is_listed_by_others() {
     let _dog = dog();
-    let simulated = Reactor::with_driver(Sim::new()).unwrap();
-    let failed = simulated.register(shell("read line; exit 0")).unwrap_err();
+    let failed = support::without_fds().register(shell("read line; exit 0")).unwrap_err();
     assert_eq!(failed.error().kind(), std::io::ErrorKind::Unsupported);
     let reactor = support::reactor();
     let mut child = failed.into_inner();

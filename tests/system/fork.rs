@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use pollmux::channel::{self, RecvTimeoutError};
 use pollmux::sys::{Interest, Mode, PollEvents, Poller};
 use pollmux::{
-    Context, Embedded, Events, Reactor, Select, Sim, Source, reactor::TimerError, select,
+    Context, Embedded, Events, Reactor, Select, Sim, Source, Time, reactor::TimerError, select,
 };
 use support::{HOUR, alone, ms};
 
@@ -143,6 +143,17 @@ fn a_childs_drops_leave_the_parents_waker_registered() {
         tx.send(7)
     });
     assert_eq!(hear(&reactor, &inbox), Ok(7));
+}
+
+#[test]
+fn a_child_leaves_the_flag_of_the_parents_files() {
+    alone!();
+    let reactor = Reactor::new().unwrap();
+    let (_theirs, ours) = pair();
+    let fd = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level).unwrap();
+    fd.set_nonblocking(true).unwrap();
+    fork(|| says_so(fd.set_nonblocking(false).unwrap_err()));
+    assert!(fd.is_nonblocking().unwrap());
 }
 
 #[test]
@@ -423,7 +434,18 @@ fn a_virtual_reactor_is_inert_in_a_child_too() {
     alone!();
     let reactor = Reactor::with_driver(Sim::new()).unwrap();
     let timer = reactor.after(HOUR);
-    fork(|| names_the_line(reactor.recv(&timer).unwrap_err()));
+    let (mut theirs, ours) = pair();
+    let mut ours = Some(reactor.fd(ours, Interest::READABLE).unwrap());
+    let mut reactor = Some(reactor);
+    fork(|| {
+        names_the_line(reactor.as_ref().unwrap().recv(&timer).unwrap_err());
+        drop(ours.take());
+        drop(reactor.take());
+    });
+    let (reactor, ours) = (reactor.unwrap(), ours.unwrap());
+    theirs.write_all(b"x").unwrap();
+    assert!(reactor.recv(&ours).is_ok());
+    assert_eq!(reactor.fresh_now(), Time::ZERO);
     assert!(reactor.recv(&timer).is_ok());
 }
 

@@ -41,6 +41,9 @@ pub(crate) struct Channels {
     /// Tokens of channels that were asked while something was coming, and whose senders may have
     /// missed the request (there is no membarrier): they are looked at again in a moment.
     pub(crate) unsure: Vec<u64>,
+    /// Tokens of channels in the ready list that tell once that they are ready, and of some that
+    /// are gone.
+    pub(crate) once: Vec<u64>,
     /// Marks that were taken, while they are put in order.
     pub(crate) marked: Vec<(u64, u32)>,
     /// The number of registered channels: the lists have room for all, so that only a registration
@@ -193,11 +196,50 @@ impl Channels {
         self.found(table, slot, look.unwrap_or(Look::Quiet));
     }
 
+    /// Makes a channel ready, and remembers one that tells so once.
+    #[cold]
+    #[inline(never)]
+    fn raise<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
+        table.raise(slot);
+        if !table.slots.node(slot).is(Flag::Once) {
+            return;
+        }
+        if self.once.len() == self.once.capacity() {
+            self.once.retain(|&token| table.slots.resolve(token).is_some());
+        }
+        self.once.push(table.slots.chunk(slot).token(slot));
+    }
+
+    /// Takes the ready channels out that were told, or are not ready any more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take_out_told<O: Owner>(&mut self, table: &mut Table<O>) {
+        let mut once = std::mem::take(&mut self.once);
+        once.retain(|&token| {
+            let Some((chunk, slot)) = table.slots.find(token) else { return false };
+            if chunk.node(slot).state.get() != State::Ready {
+                return false;
+            }
+            let look = chunk.with_probe(slot, |probe| (probe.is_told(), probe.look()));
+            match look {
+                Some((false, Look::Ready)) => return true,
+                Some((true, _)) | None => table.ready.remove(&table.slots, slot),
+                Some((false, _)) => {
+                    table.ready.remove(&table.slots, slot);
+                    self.ask(table, slot);
+                }
+            }
+            false
+        });
+        once.append(&mut self.once);
+        self.once = once;
+    }
+
     /// A channel was looked at, and asked if it had nothing.
     #[inline]
     pub(crate) fn found<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, look: Look) {
         match look {
-            Look::Ready => table.raise(slot),
+            Look::Ready => self.raise(table, slot),
             Look::Coming => self.unsure.push(table.slots.chunk(slot).token(slot)),
             Look::Quiet => {}
         }
@@ -213,11 +255,14 @@ impl Channels {
         marking: bool,
     ) {
         let Some(chunk) = table.slots.chunk_of(slot) else { return };
-        if chunk.node(slot).state.get() == State::Ready {
+        let node = chunk.node(slot);
+        if node.state.get() == State::Ready {
             return;
         }
+        let tells_once = node.is(Flag::Once);
         let request = marking.then_some(Request::Mark);
         match chunk.with_probe(slot, |probe| probe.look_or_ask(request)) {
+            Some(Look::Ready) if tells_once => self.raise(table, slot),
             Some(Look::Ready) => table.raise(slot),
             Some(look) if marking => self.found(table, slot, look),
             Some(_) => self.leave_unasked(table, slot),
@@ -253,6 +298,7 @@ impl Channels {
         // (A list that is longer than that still names channels that are gone.)
         self.unasked.shrink_to(enough);
         self.unsure.shrink_to(enough);
+        self.once.shrink_to(enough);
         self.marked.shrink_to(enough);
     }
 
@@ -279,7 +325,8 @@ impl Channels {
 
     /// Looks again at the channels whose senders may have missed the request.
     pub(crate) fn look_again<O: Owner>(&mut self, table: &mut Table<O>) {
-        self.unsure.retain(|&token| {
+        let mut unsure = std::mem::take(&mut self.unsure);
+        unsure.retain(|&token| {
             let Some(slot) = table.slots.resolve(token) else { return false };
             if table.slots.node(slot).state.get() == State::Ready {
                 return false;
@@ -287,9 +334,10 @@ impl Channels {
             let chunk = table.slots.chunk(slot);
             let look = chunk.with_probe(slot, |probe| probe.look_or_ask(None));
             if look == Some(Look::Ready) {
-                table.raise(slot);
+                self.raise(table, slot);
             }
             look == Some(Look::Coming)
         });
+        self.unsure = unsure;
     }
 }

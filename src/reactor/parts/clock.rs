@@ -110,13 +110,19 @@ impl TurnClock {
         self.turn.get().unwrap_or_else(|| self.refresh())
     }
 
+    /// Reads the clock precisely, and leaves the turn's reading as it is.
+    #[inline]
+    pub(crate) fn read(&self) -> Time {
+        match &self.source {
+            Source::Monotonic { .. } => Time::now(),
+            Source::Virtual(clock) => clock.now(),
+        }
+    }
+
     /// Reads the clock, for the turn too.
     #[inline]
     pub(crate) fn refresh(&self) -> Time {
-        let now = match &self.source {
-            Source::Monotonic { .. } => Time::now(),
-            Source::Virtual(clock) => clock.now(),
-        };
+        let now = self.read();
         self.turn.set(Some(now));
         self.last.set(now.as_nanos());
         now

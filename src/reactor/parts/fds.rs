@@ -49,17 +49,31 @@ impl FdRecord {
         !(self.found.get() & self.told.get()).is_empty()
     }
 
-    /// Sets `wanted`, of which `once_only` is reported once. A report of that stays a report.
+    /// Sets `wanted`, of which `once_only` is reported once. A report of that stays a report, also
+    /// when something else is wanted in between: who stops reading is not told of an end again.
     pub(crate) fn want(&self, wanted: Readiness, once_only: Readiness) {
         self.wanted.set(wanted);
         self.once_only.set(once_only);
-        self.told.set(self.told.get() & once_only);
+    }
+
+    /// The file has not ended in the direction that `interest` names. If it is read or written, an
+    /// end that is found afterwards is a new one, as that of a pipe's next writer.
+    pub(crate) fn note_open(&self, interest: Interest) {
+        let ended = match interest {
+            Interest::READABLE => Readiness::READ_CLOSED,
+            Interest::WRITABLE => Readiness::WRITE_CLOSED,
+            _ => return,
+        };
+        if self.once_only.get().is_empty() {
+            self.told.set(self.told.get().without(ended | Readiness::ERROR));
+        }
     }
 
     /// Clears everything: the slot may be another source's next.
     pub(crate) fn reset(&self) {
         self.found.set(Readiness::NONE);
         self.want(Readiness::NONE, Readiness::NONE);
+        self.told.set(Readiness::NONE);
         self.once.set(false);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Slot;
 use crate::driver::Clock;
+use crate::reactor::parts::channels::Channels;
 use crate::reactor::parts::slots::{Flag, State};
 use crate::wake::Probe;
 
@@ -17,7 +18,34 @@ impl Slot {
         }
         let channels = &mut *core.channels.borrow_mut();
         channels.register(&mut core.table.borrow_mut(), self.slot, probe);
-        if self.is_ready() && core.outer.embedded.get() {
+        self.tell_outer_of_channel(channels);
+    }
+
+    /// [`register_channel`](Self::register_channel) of one that tells once that it is ready.
+    pub(crate) fn register_to_be_told(&self, probe: Arc<dyn Probe>) {
+        self.node().set(Flag::Once, true);
+        self.register_channel(probe);
+    }
+
+    /// Asks the channel, which tells once, for news after a report.
+    pub(crate) fn ask_again(&self) {
+        let core = self.core();
+        if core.closed.get() {
+            return;
+        }
+        let channels = &mut *core.channels.borrow_mut();
+        if self.is_ready() {
+            core.table.borrow_mut().unready(self.slot);
+            channels.once.retain(|&token| token != self.token());
+        }
+        channels.ask(&mut core.table.borrow_mut(), self.slot);
+        self.tell_outer_of_channel(channels);
+    }
+
+    /// The channel was looked at: an outer loop hears of what was found.
+    fn tell_outer_of_channel(&self, channels: &Channels) {
+        let core = self.core();
+        if core.outer.embedded.get() && (self.is_ready() || !channels.unsure.is_empty()) {
             core.request_turn();
         }
     }

@@ -158,7 +158,9 @@ impl Slot {
         self.with_driver(|driving, id| {
             let driver = driving.driver.as_mut().ok_or_else(closed)?;
             let changed = driver.modify(fd, id, interest, mode);
-            changed.map_err(|error| errors::of_change(error, fd.as_raw_fd()))
+            changed.map_err(|error| {
+                errors::of_change(error, fd.as_raw_fd(), self.core().made_at(self.token()))
+            })
         })?;
         self.forget_readiness(Readiness::ALL);
         Ok(())
@@ -175,6 +177,11 @@ impl Slot {
         } else if self.is_ready() {
             self.stop();
         }
+    }
+
+    /// An operation has met `WouldBlock`: the file has not ended there.
+    pub(crate) fn note_open(&self, interest: Interest) {
+        self.fd_record().note_open(interest);
     }
 
     /// Lets the fd report again what it reports once.

@@ -28,7 +28,8 @@ pub(crate) fn name(signal: i32) -> Option<&'static str> {
 /// Faults of the running instruction: not to be watched, nor put off.
 pub(super) const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 
-pub(super) fn can_be_caught(signal: i32) -> io::Result<()> {
+/// Fails for a number that no set watches.
+pub(crate) fn can_be_caught(signal: i32) -> io::Result<()> {
     let refused = [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || FAULTS.contains(&signal);
     if !(1..65).contains(&signal) || refused {
         let text = format!("signal {} cannot be watched", named(signal));

@@ -5,10 +5,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pollmux::sys::{Interest, Mode};
 use pollmux::{
     Reactor, Sim,
     driver::{Driver, Native, Syscalls, Wake, WakeWindow},
@@ -58,6 +60,26 @@ pub fn scripted_reactor() -> (Sim, Reactor, Script) {
     let sim = Sim::new();
     let (driver, script) = scripted(&sim);
     (sim, Reactor::with_driver(driver).unwrap(), script)
+}
+
+/// A reactor whose driver waits for no fds.
+pub fn without_fds() -> Reactor {
+    Reactor::with_driver(Hooked(Native::new().unwrap(), WithoutFds)).unwrap()
+}
+
+struct WithoutFds;
+
+impl Hooks<Native> for WithoutFds {
+    fn register(
+        &mut self,
+        _: &mut Native,
+        _: BorrowedFd<'_>,
+        _: u64,
+        _: Interest,
+        _: Mode,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A driver on `sim`'s clock and the script that it follows.

@@ -49,7 +49,7 @@ pub(crate) enum Flag {
     Slack = 8,
     /// The slot has no owner: the reactor frees it when nothing is pending.
     Detached = 16,
-    /// The closure is called once at the most.
+    /// The closure is called once at the most. Of a channel: it tells once that it is ready.
     Once = 32,
     /// The end was taken [`PATIENCE`] times.
     Spinning = 64,

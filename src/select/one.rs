@@ -1,0 +1,68 @@
+//! One source without the macro: a `select!` of one case.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Impossible, Pick, now, until, wait};
+use crate::reactor::Handle;
+use crate::sources::Source;
+
+impl Handle {
+    /// Waits for one source as long as it takes: a `select!` of one case. Go's `<-timer.C`.
+    ///
+    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and
+    /// when its driver fails.
+    ///
+    /// ```
+    /// use pollmux::Reactor;
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let timer = reactor.after(Duration::from_millis(2));
+    /// let due = reactor.recv(&timer)?;
+    /// assert!(reactor.now() >= due);
+    /// assert!(reactor.recv_timeout(&timer, Duration::from_millis(2))?.is_none());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn recv<S: Source>(&self, source: &S) -> io::Result<S::Item> {
+        self.check_source(source)?;
+        wait(self, &(source, ()), true).map(only)
+    }
+
+    /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
+    pub fn recv_timeout<S: Source>(
+        &self,
+        source: &S,
+        timeout: Duration,
+    ) -> io::Result<Option<S::Item>> {
+        self.check_source(source)?;
+        Ok(until(self, &(source, ()), true, timeout)?.map(only))
+    }
+
+    /// Receives if the source is ready now. This is a turn: it finds a timer that has become due,
+    /// which the source's own [`try_take`](Source::try_take) does not.
+    pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
+        self.check_source(source)?;
+        Ok(now(self, &(source, ()), true)?.map(only))
+    }
+
+    /// Fails here, and not in the `select!` that the call stands for, which the caller has not
+    /// written.
+    #[inline]
+    fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
+        if source.belongs_to(self) || self.is_closed() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the source is one of another reactor: receive through the handle of that one",
+        ))
+    }
+}
+
+fn only<T>(picked: Pick<T, Impossible>) -> T {
+    match picked {
+        Pick::This(item) => item,
+        Pick::Rest(impossible) => match impossible {},
+    }
+}

@@ -1,0 +1,71 @@
+//! The flag of a file that decides if its reads and writes block.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use super::Fd;
+use crate::sys::Mode;
+use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
+
+impl<T: AsFd> Fd<T> {
+    /// Returns true if reads and writes of the file do not block. One syscall.
+    pub fn is_nonblocking(&self) -> io::Result<bool> {
+        is_nonblocking(self.as_fd())
+    }
+
+    /// Makes reads and writes of the file return at once with `WouldBlock` (`true`), or block
+    /// (`false`). Two syscalls, one if the flag is so already.
+    ///
+    /// [Clones of the fd and other processes](Fd#blocking-files) share the flag, which stays as it
+    /// is when the `Fd` is dropped or taken apart.
+    ///
+    /// `false` is for the modes [`Level`](Mode::Level) and [`OneShot`](Mode::OneShot), and then the
+    /// file is read once for each report. With [`Mode::Edge`] it fails with
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), as the registration of a blocking file does:
+    /// take the file back first. Fails with [`NotConnected`](io::ErrorKind::NotConnected) in a
+    /// forked child, whose parent has the flag, too.
+    ///
+    /// ```
+    /// use pollmux::sys::{Interest, Mode};
+    /// use pollmux::Reactor;
+    /// use std::io::{ErrorKind, Read};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (_theirs, ours) = UnixStream::pair()?; // blocking
+    /// let mut ours = reactor.fd_with_mode(ours, Interest::READABLE, Mode::Level)?;
+    /// assert!(!ours.is_nonblocking()?);
+    /// ours.set_nonblocking(true)?;
+    /// assert_eq!(ours.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.slot.check_process()?;
+        let fd = self.as_fd();
+        let waits_for_edges = self.mode == Mode::Edge && !self.slot.is_inert();
+        if !nonblocking && waits_for_edges && !never_blocks(fd) {
+            return Err(blocking(fd, "would be", "take the file back with into_inner() first"));
+        }
+        set_nonblocking(fd, nonblocking)
+    }
+}
+
+/// Fails for a file that stops the loop when there is nothing to read.
+pub(super) fn check_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    if is_nonblocking(fd)? || never_blocks(fd) {
+        return Ok(());
+    }
+    let remedy = "call set_nonblocking(true) first, or register it with fd_nonblocking(), which \
+                  does so,";
+    Err(blocking(fd, "is", remedy))
+}
+
+#[cold]
+fn blocking(fd: BorrowedFd<'_>, is: &str, remedy: &str) -> io::Error {
+    let text = format!(
+        "the file {is} blocking (fd {}), so that a read with nothing to read would stop the whole \
+         loop: {remedy} or register it with fd_with_mode() and Mode::Level",
+        fd.as_raw_fd()
+    );
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}

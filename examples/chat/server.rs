@@ -169,8 +169,10 @@ impl Server {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let mut said = Vec::new();
         let stays = client.hear(&mut said).and_then(|stays| client.flush().map(|()| stays));
-        // Putting a timer off is two stores: no syscall.
-        client.idle.reset_at(self.reactor.now() + self.limits.idle);
+        if !said.is_empty() {
+            // Putting a timer off is two stores: no syscall.
+            client.idle.reset_at(self.reactor.now() + self.limits.idle);
+        }
         if !matches!(stays, Ok(true)) {
             self.clients.remove(&number);
         }

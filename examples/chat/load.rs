@@ -44,6 +44,7 @@ impl Load {
 /// Connects, and waits for the welcome: from then on the client hears everybody.
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
     let mut byte = [0];
     while byte != *b"\n" {
         stream.read_exact(&mut byte)?;

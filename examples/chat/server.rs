@@ -143,6 +143,7 @@ impl Server {
     }
 
     fn open(&mut self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?; // lines are small, and do not wait for each other
         SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER)?;
         let number = self.report.clients + 1;
         let stream = self.reactor.fd_nonblocking(stream, Interest::READABLE)?;
@@ -168,8 +169,10 @@ impl Server {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let mut said = Vec::new();
         let stays = client.hear(&mut said).and_then(|stays| client.flush().map(|()| stays));
-        // Putting a timer off is two stores: no syscall.
-        client.idle.reset_at(self.reactor.now() + self.limits.idle);
+        if !said.is_empty() {
+            // Putting a timer off is two stores: no syscall.
+            client.idle.reset_at(self.reactor.now() + self.limits.idle);
+        }
         if !matches!(stays, Ok(true)) {
             self.clients.remove(&number);
         }

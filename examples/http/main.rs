@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Arg, Command, value_parser};
-use pollmux::channel;
+use pollmux::{Reactor, channel};
 use server::{Limits, Report, Server};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = options.get_matches();
     let duration = |name| *options.get_one::<Duration>(name).unwrap();
     let limits = Limits { idle: duration("idle"), request: duration("request") };
-    let mut server = Server::new(*options.get_one("listen").unwrap(), limits)?;
+    let mut server = Server::new(Reactor::new()?, *options.get_one("listen").unwrap(), limits)?;
     server.end_by_signals()?;
     println!("http at {}, Ctrl-C ends it", server.address());
     let (_never, stop) = channel::bounded(1);

@@ -170,8 +170,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(address: SocketAddr, limits: Limits) -> io::Result<Server> {
-        let reactor = Reactor::new()?;
+    pub fn new(reactor: Reactor, address: SocketAddr, limits: Limits) -> io::Result<Server> {
         let acceptor = Acceptor::new(&reactor, address, (LISTENER, 0))?;
         Ok(Server {
             address: acceptor.address()?,

@@ -1388,7 +1388,6 @@ impl World {
         let mut select =
             if biased { Select::biased(&self.handle) } else { Select::new(&self.handle) };
         let mut chosen: Vec<Option<(Case, &Held)>> = Vec::new();
-        let mut forgotten: Option<usize> = None;
         let result = (|| {
             for &n in cases {
                 add_case(&pool, &mut select, &mut chosen, n)?;
@@ -1398,19 +1397,13 @@ impl World {
                     Step::Add(n) => add_case(&pool, &mut select, &mut chosen, *n)?,
                     Step::Remove(index) => {
                         let was = chosen.get_mut(*index).and_then(Option::take).is_some();
-                        // A permit that a removed case still holds is lost with the case.
-                        if was
-                            && forgotten == Some(*index)
-                            && let Some(c) = self.unforget(&mut forgotten)
-                        {
-                            self.model.borrow_mut().channels[c].permits -= 1;
-                        }
+                        // A permit that a removed case still holds stays until the next wait.
                         ensure!(select.remove(*index) == was, "remove gives {}", !was);
                         self.hit("Select: remove");
                     }
                     Step::Do(op) => self.run(op, Place::Top)?,
                     Step::Choose(mode, finish) => {
-                        self.choose(&mut select, &chosen, *mode, *finish, biased, &mut forgotten)?;
+                        self.choose(&mut select, &chosen, *mode, *finish, biased)?;
                     }
                 }
                 ensure!(select.len() == chosen.iter().flatten().count(), "len() is wrong");
@@ -1422,12 +1415,6 @@ impl World {
         result
     }
 
-    fn unforget(&self, forgotten: &mut Option<usize>) -> Option<usize> {
-        forgotten.take();
-        let model = self.model.borrow();
-        (0..CHANNELS).find(|&c| model.channels[c].permits > 0)
-    }
-
     fn choose(
         &self,
         select: &mut Select<'_>,
@@ -1435,17 +1422,15 @@ impl World {
         mode: Mode,
         finish: Finish,
         biased: bool,
-        forgotten: &mut Option<usize>,
     ) -> Checked {
+        // The wait gives back what was forgotten.
+        self.model.borrow_mut().channels.iter_mut().for_each(|channel| channel.permits = 0);
         let live: Vec<Case> = cases.iter().flatten().map(|(case, _)| *case).collect();
         if live.is_empty() {
             ensure!(select.try_wait().is_err(), "an empty Select is no error");
             self.hit("-> empty Select");
             return Ok(());
         }
-        // The wait gives back what was forgotten.
-        self.model.borrow_mut().channels.iter_mut().for_each(|channel| channel.permits = 0);
-        *forgotten = None;
         self.begin(Awaited::These(live), mode);
         let selected = match mode {
             Mode::Endless => select.wait().map(Some),
@@ -1487,7 +1472,6 @@ impl World {
                     && model.channels[c].receiving != Receiving::Gone
                 {
                     model.channels[c].permits += 1;
-                    *forgotten = Some(index);
                 }
                 self.hit("-> Selected forgotten");
                 return Ok(());

@@ -1,5 +1,5 @@
-//! One ready source among many: what a turn costs when 10 to 10,000 channels are waited for, and
-//! one has a message. crossbeam and calloop in the same run.
+//! One ready source among many: the cost of a turn when 2 to 10,000 channels are waited for, and
+//! one has a message. Then bursts: all of them have one. crossbeam and calloop in the same run.
 //!
 //! `cargo bench -p pollmux-benches --bench select` (a filter may follow: `-- wait`). Gate: at most
 //! 1.3 times as much among 10,000 as among 10. The messages go to one channel after the other; at
@@ -12,13 +12,15 @@ use std::time::Duration;
 use calloop::EventLoop;
 use calloop::channel::Event as ChannelEvent;
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use pollmux::channel::Sender;
 use pollmux::{Events, Inbox, Reactor, Select};
 
 use common::shuffled;
 
-const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
+const SIZES: [usize; 5] = [2, 10, 100, 1_000, 10_000];
+/// The cases of a burst.
+const BURSTS: [usize; 2] = [20, 2_000];
 
 /// A turn: a send to one of them, and whatever finds and takes the message.
 fn turns(
@@ -132,6 +134,39 @@ fn calloop(group: &mut BenchmarkGroup<'_, WallTime>, n: usize) {
     );
 }
 
+/// Each of n ready cases: a send and a take.
+fn burst(group: &mut BenchmarkGroup<'_, WallTime>, n: usize) {
+    let reactor = Reactor::new().unwrap();
+    let (senders, inboxes) = channels(&reactor, n);
+    let mut select = Select::new(&reactor);
+    inboxes.iter().for_each(|inbox| _ = select.recv(inbox));
+    group.throughput(Throughput::Elements(n as u64));
+    group.bench_function(BenchmarkId::new("pollmux Select, burst", n), |b| {
+        b.iter(|| {
+            senders.iter().for_each(|sender| sender.send(7).unwrap());
+            for _ in 0..n {
+                let selected = select.wait().unwrap();
+                let index = selected.index();
+                assert_eq!(selected.recv(&inboxes[index]), Some(Ok(7)));
+            }
+        });
+    });
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..n).map(|_| crossbeam_channel::bounded(4)).unzip();
+    let mut select = crossbeam_channel::Select::new();
+    receivers.iter().for_each(|receiver| _ = select.recv(receiver));
+    group.bench_function(BenchmarkId::new("crossbeam Select, burst", n), |b| {
+        b.iter(|| {
+            senders.iter().for_each(|sender| sender.send(7u64).unwrap());
+            for _ in 0..n {
+                let selected = select.select();
+                let index = selected.index();
+                assert_eq!(selected.recv(&receivers[index]), Ok(7));
+            }
+        });
+    });
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = common::group(&mut criterion, "one ready among");
@@ -143,6 +178,9 @@ fn main() {
             calloop(&mut group, n); // an fd each, of which not every shell allows many
         }
     }
+    group.finish();
+    let mut group = common::group(&mut criterion, "all ready");
+    BURSTS.into_iter().for_each(|n| burst(&mut group, n));
     group.finish();
     criterion.final_summary();
 }

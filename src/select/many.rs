@@ -22,6 +22,8 @@ pub(super) struct Found {
     answered: Vec<usize>,
     /// How many sources had entered the reactor's lists by the last look.
     seen: [u64; 2],
+    /// The case that was drawn last, which is often ready no more.
+    drawn: Option<usize>,
 }
 
 impl Found {
@@ -214,6 +216,12 @@ impl Select<'_> {
             let ready = self.asked().filter(|(_, source)| source.is_ready());
             found.answered.extend(ready.map(|(index, _)| index));
         }
+        if let Some(drawn) = found.drawn.take() {
+            let at = self.cases[drawn].as_ref().and_then(|case| case.found_at.get());
+            if let (Some(at), false) = (at, self.is_ready(drawn)) {
+                found.take_out(&self.cases, at);
+            }
+        }
         self.look_for_news(found);
         loop {
             let at = match found.cases.len() + found.answered.len() {
@@ -225,6 +233,7 @@ impl Select<'_> {
                 return Some(found.answered[at - found.cases.len()]);
             };
             if self.is_ready(index) {
+                found.drawn = Some(index);
                 return Some(index);
             }
             found.take_out(&self.cases, at);

@@ -74,7 +74,7 @@ impl Core {
 
     /// An outer loop sleeps for the reactor, or (`false`) does so no more.
     pub(super) fn keep_channels_apart(&self, apart: bool) {
-        self.channels.borrow_mut().keep_apart(&self.table.borrow(), apart);
+        self.channels.borrow_mut().keep_apart(&mut self.table.borrow_mut(), apart);
     }
 
     /// Returns true if a source, or a registered channel, has to be looked at again in a moment.

@@ -28,7 +28,7 @@ use socket2::{Domain, Socket, Type};
 pub(crate) const SLACK: usize = 4;
 /// Streams on the way to a loop. Beyond that they stay where they were accepted.
 const QUEUE: usize = 64;
-/// What one event may do before the others have their turn.
+/// Reads or accepts of one event, before it is the turn of others.
 const ROUNDS: usize = 16;
 
 pub(crate) struct Settings {
@@ -105,7 +105,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// What the others know of a loop.
+/// A loop, as the others know it.
 struct Neighbour {
     /// Its connections, with those on the way to it.
     open: AtomicUsize,

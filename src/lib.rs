@@ -33,7 +33,7 @@
 //! | task | items |
 //! |---|---|
 //! | make a loop | [`Reactor::new`], [`select!`]; [`Builder`] for its settings |
-//! | wait for many sources, or a changing set | [`Handle::wait`] with [`Events`], [`Select`] |
+//! | wait for many sources, or a changing set | [`Handle::wait`], [`Events`], [`Key`]; [`Select`] |
 //! | do something later or again and again | [`Timer`], [`Ticker`], [`Callback`], [`OsTimer`] |
 //! | talk to other threads | [`channel`], [`Inbox`], [`Outbox`], [`Remote`], [`Notifier`] |
 //! | wait for the system | [`Fd`], [`Signals`], [`ChildProcess`] |

@@ -1,5 +1,7 @@
 //! A listener in a loop, which has a pause when the system has no more fds.
 
+#![allow(dead_code)] // each example uses a part
+
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use pollmux::sys::Interest;
 use pollmux::{Fd, Handle, Source, Timer};
 
 /// The pause after an `accept` that failed.
-const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(100);
 
 pub struct Acceptor {
     listener: Fd<TcpListener>,
@@ -22,7 +24,11 @@ impl Acceptor {
         address: impl ToSocketAddrs,
         key: (u32, u32),
     ) -> io::Result<Acceptor> {
-        let listener = TcpListener::bind(address)?;
+        Acceptor::of(reactor, TcpListener::bind(address)?, key)
+    }
+
+    /// Accepts from `listener`, which listens already.
+    pub fn of(reactor: &Handle, listener: TcpListener, key: (u32, u32)) -> io::Result<Acceptor> {
         Ok(Acceptor {
             listener: reactor.fd_nonblocking(listener, Interest::READABLE)?.with_key(key),
             again: reactor.timer().with_key(key),

@@ -7,6 +7,8 @@
 //! - `--threads 2`: as many reactors, each on a thread and with a listener of its own
 //!   (`SO_REUSEPORT`).
 
+#[path = "../common/acceptor.rs"]
+mod acceptor;
 #[path = "../common/mod.rs"]
 mod common;
 mod load;

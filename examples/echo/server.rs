@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use pollmux::sys::{Interest, Readiness};
 use pollmux::{
@@ -14,23 +13,22 @@ use pollmux::{
 };
 use socket2::{Domain, Socket, Type};
 
+use super::acceptor::Acceptor;
+
 /// Reads of one connection in a row, before it is the others' turn.
 const ROUNDS: u32 = 16;
 /// Connections that are accepted in a row, before it is the turn of those that are open: a flood
 /// of new ones does not starve them.
 pub const ACCEPTS: u32 = 16;
-/// How long to wait, when there are no fds left, before accepting again.
-pub const OUT_OF_FDS: Duration = Duration::from_millis(100);
 
 // A key is one of these kinds and an index: that of the connection, or 0.
 const LISTENER: u32 = 0;
 const STOP: u32 = 1;
 const SIGNALS: u32 = 2;
-const ACCEPT_AGAIN: u32 = 3;
-const STREAM: u32 = 4;
-const IDLE: u32 = 5;
-/// Sources of a server without connections that is not ended by signals: its listener,
-/// `accept_again` and `stop`.
+const STREAM: u32 = 3;
+const IDLE: u32 = 4;
+/// Sources of a server without connections that is not ended by signals: its listener, the
+/// listener's timer, and `stop`.
 const OWN: usize = 3;
 
 /// What a server has done.
@@ -60,9 +58,8 @@ struct Connection {
 
 pub struct Server {
     reactor: Reactor,
-    listener: Fd<TcpListener>,
+    acceptor: Acceptor,
     address: SocketAddr,
-    accept_again: Timer,
     signals: Option<Signals>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -91,13 +88,11 @@ impl Server {
         allocations: fn() -> u64,
     ) -> io::Result<Server> {
         let reactor = Reactor::new()?;
-        let listener = listen(address)?;
-        let address = listener.local_addr()?;
+        let acceptor = Acceptor::of(&reactor, listen(address)?, (LISTENER, 0))?;
         Ok(Server {
-            listener: reactor.fd(listener, Interest::READABLE)?.with_key((LISTENER, 0)),
-            accept_again: reactor.timer().with_key((ACCEPT_AGAIN, 0)),
+            address: acceptor.address()?,
+            acceptor,
             reactor,
-            address,
             signals: None,
             connections: Vec::new(),
             free: Vec::new(),
@@ -135,11 +130,6 @@ impl Server {
             for event in &events {
                 match event.split_key() {
                     (LISTENER, _) => self.accept()?,
-                    (ACCEPT_AGAIN, _) => {
-                        self.accept_again.try_take();
-                        // As ready as it was: nothing has said that there is nobody to accept.
-                        self.listener.set_interest(Interest::READABLE)?;
-                    }
                     (STOP, _) => break 'serving,
                     (SIGNALS, _) => {
                         if let Some(signal) = self.signals.as_ref().and_then(Source::try_take) {
@@ -160,28 +150,16 @@ impl Server {
         self.connections.clear();
         self.report.cpu = cpu_time() - cpu;
         self.report.allocations = (self.allocations)() - allocations;
-        let Server { reactor, listener, accept_again, signals, mut report, .. } = self;
-        drop((listener, accept_again, signals));
+        let Server { reactor, acceptor, signals, mut report, .. } = self;
+        drop((acceptor, signals));
         report.stats = reactor.stats();
         Ok(report)
     }
 
     fn accept(&mut self) -> io::Result<()> {
         for _ in 0..ACCEPTS {
-            match self.listener.try_io(|listener| listener.accept()) {
-                Ok((stream, _)) => self.open(stream)?,
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => return Ok(()),
-                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                    _ if is_out_of_fds(&error) => {
-                        // The connection waits in the backlog, and no event will tell of it again.
-                        self.listener.set_interest(Interest::NONE)?;
-                        self.accept_again.reset(OUT_OF_FDS);
-                        return Ok(());
-                    }
-                    _ => return Err(error),
-                },
-            }
+            let Some(stream) = self.acceptor.accept() else { return Ok(()) };
+            self.open(stream)?;
         }
         // The listener is still ready: the next wait reports it again, after the others.
         Ok(())
@@ -291,10 +269,6 @@ fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
         }
         Err(error) => Err(error),
     }
-}
-
-fn is_out_of_fds(error: &io::Error) -> bool {
-    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// CPU time of this thread.

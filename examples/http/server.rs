@@ -35,7 +35,7 @@ pub struct Limits {
     pub request: Duration,
 }
 
-/// What the server has done.
+/// The counts of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     pub connections: u32,
@@ -44,7 +44,7 @@ pub struct Report {
     pub turns: u64,
 }
 
-/// What a connection waits for.
+/// The event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The next request.

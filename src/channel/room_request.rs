@@ -52,7 +52,7 @@ impl RoomRequest {
         !self.open.swap(true, Relaxed)
     }
 
-    /// Takes the request back. It is not used any more.
+    /// Takes the request back for good.
     pub(crate) fn withdraw(&self) {
         if self.entered.load(Relaxed) {
             self.state.room.leave(&Waiter::Outbox(self.bell.clone()));

@@ -355,12 +355,12 @@ struct SharedClock {
 
 impl_debug!([] SharedClock, |it| nanos: it.nanos);
 
-/// The wall clock, and who is told when it is set.
+/// The wall clock, and the timers that are told when it is set.
 #[derive(Default)]
 struct Wall {
     /// ns: the time since 1970, minus the time of the clock.
     ahead: i128,
-    /// How often the wall clock was set.
+    /// The number of times that the wall clock was set.
     sets: u64,
     told: Vec<Weak<dyn Fn() + Send + Sync>>,
 }
@@ -417,7 +417,7 @@ impl VirtualClock {
         unpoisoned(self.shared.wall.lock())
     }
 
-    /// Returns how often the wall clock was set.
+    /// Returns the number of times that the wall clock was set.
     pub(crate) fn wall_sets(&self) -> u64 {
         self.wall().sets
     }

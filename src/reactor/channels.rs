@@ -1,4 +1,4 @@
-//! The marks of senders, collected by a turn.
+//! How a turn finds the channels that have messages: by a look, or by the marks of senders.
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use crate::wake::{Look, Request};
 
 impl Core {
     /// Brings the ready list up to date with the senders' marks, for a wait (`Mark`) or for a
-    /// `select!` (`Wake`).
+    /// `select!` (`Wake`). A wait also looks at the channels that are near.
     #[inline]
     pub(crate) fn collect(&self, request: Request) {
         let marking = request == Request::Mark;
@@ -74,7 +74,7 @@ impl Core {
 
     /// An outer loop sleeps for the reactor, or (`false`) does so no more.
     pub(super) fn keep_channels_apart(&self, apart: bool) {
-        self.channels.borrow_mut().keep_apart(&self.table.borrow(), apart);
+        self.channels.borrow_mut().keep_apart(&mut self.table.borrow_mut(), apart);
     }
 
     /// Returns true if a source, or a registered channel, has to be looked at again in a moment.
@@ -83,9 +83,8 @@ impl Core {
     }
 }
 
-/// The requests of a sleep at the channels that are near. Withdrawn when dropped.
-///
-/// None are withdrawn that were not made: those of an outer wait, whose driver has called us.
+/// The requests of a sleep at the channels that are near. Withdrawn when dropped, if they were
+/// made: the requests of an outer wait, whose driver has called us, stay.
 pub(crate) struct AsksNear<'a> {
     core: &'a Core,
     asked: Cell<bool>,

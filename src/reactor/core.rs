@@ -299,13 +299,14 @@ impl Core {
         })
     }
 
-    /// How many sources have entered the ready list and the list of ends.
+    /// The numbers of sources that have entered the ready list and the list of ends.
     pub(crate) fn entered(&self) -> [u64; 2] {
         let table = self.table.borrow();
         [&table.ready, &table.ended].map(Ready::entered)
     }
 
-    /// Calls `f` with the tokens of those that have entered the two lists last.
+    /// Calls `f` with the tokens of the sources that have entered the two lists last, so many of
+    /// each.
     pub(crate) fn for_newest(&self, [ready, ended]: [u64; 2], mut f: impl FnMut(u64)) {
         let Table { slots, ready: readies, ended: ends, .. } = &*self.table.borrow();
         let newest = readies.newest(slots, ready).chain(ends.newest(slots, ended));

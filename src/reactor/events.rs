@@ -141,7 +141,7 @@ impl<'a> IntoIterator for &'a Events {
 pub struct Iter<'a> {
     tokens: std::slice::Iter<'a, u64>,
     from: Option<&'a Handle>,
-    /// Nobody handles the events: what is told once is not told.
+    /// The events are printed and not handled: an outbox goes on asking to be told of room.
     prints: bool,
 }
 

@@ -62,7 +62,7 @@ impl Key {
         self.index
     }
 
-    /// The number that this key is.
+    /// The key as a number, with the kind in the upper 32 bits.
     pub const fn get(self) -> u64 {
         (self.kind as u64) << 32 | self.index as u64
     }

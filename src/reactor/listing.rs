@@ -17,7 +17,7 @@ use crate::sys::Time;
 pub struct SourceInfo {
     /// The kind; `Some` for every source.
     pub kind: Option<SourceKind>,
-    /// The creation site. `None` for those of a kind after the first 4,095.
+    /// The creation site. Each kind of source has up to 4,095 sites: `None` for a later one.
     pub location: Option<&'static Location<'static>>,
     /// The deadline, pending or expired and not yet received. `None` if the source is not armed, or
     /// has no deadlines.

@@ -27,14 +27,14 @@ impl Handle {
     /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
     /// interest in reading or writing: handle every event of the batch.
     ///
-    /// An [`Outbox`](crate::Outbox) is reported once when there is room that a full `try_send` has
-    /// asked for.
+    /// An [`Outbox`](crate::Outbox) whose `try_send` found the channel full is reported once, when
+    /// there is room or the receiver is gone.
     ///
-    /// When more is ready than fits, the next wait begins with what did not. O(ready), no
+    /// If more sources are ready than fit, the next wait begins with the others. O(ready), no
     /// allocation; no syscall when something is ready.
     ///
-    /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and
-    /// posted closures run meanwhile and do not.
+    /// [`Remote::wake`](crate::Remote::wake) ends the wait, perhaps with no event. Callbacks and
+    /// posted closures run during the wait; they do not end it.
     ///
     /// Fails when the driver does, or when the reactor has been dropped; nothing is lost then.
     ///

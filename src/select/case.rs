@@ -18,6 +18,7 @@ pub(super) struct Case<'a> {
     pub(super) token: Option<u64>,
     /// Another case of the same source.
     pub(super) next_same: Option<usize>,
+    /// The source needs a look at the fds.
     pub(super) looked_for: bool,
     /// The place among the cases that were found ready (`many.rs`).
     pub(super) found_at: Cell<Option<usize>>,

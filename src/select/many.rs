@@ -282,8 +282,8 @@ impl Select<'_> {
 pub(super) struct Published<'s, 'a, I: Iterator<Item = usize>> {
     pub(super) select: &'s Select<'a>,
     pub(super) left: I,
-    /// They have if these are made. Else what is published is that of an outer wait, whose driver
-    /// has called us.
+    /// The requests of this wait are published if these are made. If not, the requests there are
+    /// those of an outer wait, whose driver has called us: they stay.
     pub(super) with: Option<&'s AsksNear<'s>>,
 }
 

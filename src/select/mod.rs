@@ -180,7 +180,8 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
 /// Cases that may have published their requests: these are withdrawn in any case.
 struct Published<'a, C: AnyCases + ?Sized> {
     cases: &'a C,
-    /// They have. Else what is published is that of an outer select, whose driver has called us.
+    /// The requests are published. If not, the requests there are those of an outer select, whose
+    /// driver has called us: they stay.
     begun: Cell<bool>,
 }
 

@@ -30,7 +30,7 @@ const FEW: usize = 12;
 /// before. [`Handle::wait`] reports an end only until it was taken once.
 ///
 /// # Costs
-/// Adding a case costs an allocation or two; waiting costs none. Up to 32 cases are asked one by
+/// Adding a case costs an allocation or two; waiting costs none. Up to 12 cases are asked one by
 /// one. Of more cases those that are ready are found through the reactor: a choice among n ready
 /// cases is O(1), so a burst of n costs O(n). (Send cases, rendezvous channels and sources of your
 /// own are asked one by one.) A [`biased`](Self::biased) set looks at all cases that are ready.
@@ -177,8 +177,8 @@ impl<'a> Select<'a> {
         index
     }
 
-    /// Takes the case with this index out. Returns true if there was one. O(1) for a source that is
-    /// in one case.
+    /// Takes the case with this index out. Returns true if there was one. O(1), but O(n) if the
+    /// source is in several of n cases, or if n cases are asked one by one and this is one of them.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
         self.look_for -= usize::from(case.looked_for);

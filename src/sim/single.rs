@@ -253,12 +253,14 @@ impl Sim {
         let end = Time::now() + self.grace;
         let until = (end < Time::MAX).then_some(end.into());
         let before = ready.len();
+        // A wake-up before the poller was there has reached only the flag.
+        self.native()?;
         loop {
-            self.native()?.wait(until, Wait::Block, ready)?;
             let found = self.takes_wake_up() || ready.len() > before;
             if found || Time::now() >= end {
                 return Ok(found);
             }
+            self.native()?.wait(until, Wait::Block, ready)?;
         }
     }
 }
@@ -338,5 +340,20 @@ impl Driver for Sim {
 
     fn clock(&self) -> Clock {
         Clock::Virtual(self.clock.clone())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_up_before_the_poller_ends_a_real_wait() {
+        let grace = Duration::from_secs(60);
+        let mut sim = Sim::new().grace(grace);
+        let begin = Time::now();
+        sim.waker().wake().unwrap();
+        assert!(sim.waits_in_real_time(&mut ReadyFds::new()).unwrap());
+        assert!(Time::now() - begin < grace);
     }
 }

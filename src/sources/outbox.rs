@@ -272,7 +272,7 @@ impl<T> Drop for Sending<'_, T> {
     }
 }
 
-/// What a send case has left at its channel.
+/// The request of a send case at its channel, and the permit that answers it.
 #[derive(Debug, Default)]
 pub(crate) struct Offer {
     /// The request left at the channel for the sleep that goes on.

@@ -108,9 +108,9 @@ impl Raised {
         self.pending.load(Ordering::Acquire) != 0
     }
 
-    /// Takes the lowest, and rings for the others.
+    /// Takes the lowest signal, and rings the bell for the others.
     fn take(&self) -> Option<i32> {
-        // Heard first: what is raised after the look rings again.
+        // Hears the bell first: a signal that is raised after the look rings again.
         self.bell.hear();
         let pending = self.pending.load(Ordering::Acquire);
         let lowest = pending & pending.wrapping_neg();
@@ -149,7 +149,7 @@ impl SignalRaiser {
 }
 
 impl Signals {
-    /// A source of signals that a test raises by hand, and what raises them. On every driver.
+    /// A source of signals that a test raises by hand, and its raiser. For every driver.
     ///
     /// For the test of a loop that takes a `Signals`: it ends, or reads its configuration again,
     /// and no other test of the process notices. No handler is installed, no action changes, and

@@ -2,12 +2,14 @@
 //! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
 
 use std::any::{Any, type_name_of_val};
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal::SIGWINCH, raise};
@@ -15,9 +17,12 @@ use pollmux::channel::{self, TryRecvError};
 use pollmux::driver::{Native, foreign};
 use pollmux::reactor::SourceKind;
 use pollmux::sys::Interest;
-use pollmux::{Context, Events, Inbox, Key, Reactor, Signal, Source, select};
+use pollmux::{Context, Events, Inbox, Key, Reactor, Signal, Source, Time, select};
 
-use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, thread, timed};
+use support::{
+    HOUR, Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, scripted_reactor, simulated,
+    thread, timed,
+};
 
 /// An inbox with this key, and its sender.
 fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {
@@ -945,4 +950,29 @@ fn a_ping_pong_through_wait_never_hangs() {
     }
     assert!(far.stop());
     drop(back);
+}
+
+/// The driver of a GUI runs its events while it waits, and these register channels.
+#[test]
+fn channels_registered_within_a_sleep_end_it() {
+    for before in [0, 3, 8, 20] {
+        for to_new in [true, before == 0] {
+            let (sim, reactor, script) = scripted_reactor();
+            let known: Vec<_> = (0..before).map(|key| keyed(&reactor, key)).collect();
+            let (new, rx) = channel::bounded(8);
+            let to = if to_new { new.clone() } else { known[0].0.clone() };
+            let (handle, inbox) = (reactor.clone(), Rc::new(OnceCell::new()));
+            let registered = inbox.clone();
+            script.on_sleep(move || {
+                registered.set(handle.register_with(99, rx).unwrap()).unwrap();
+                thread::spawn(move || to.send(1).unwrap()).join().unwrap();
+                Ok(())
+            });
+            let _limit = reactor.after(HOUR);
+            let mut events = Events::new();
+            reactor.wait(&mut events).unwrap();
+            let told: Vec<_> = events.iter().map(|event| event.key()).collect();
+            assert_eq!((told, sim.now()), (vec![if to_new { 99 } else { 0 }], Time::ZERO));
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::acceptor::PAUSE;
 use crate::load;
 use crate::server::{self, Report, Server, wait_until_all_have_gone};
 use pollmux::{Handle, Remote, channel, reactor::Stats};
@@ -186,7 +187,7 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
         spare.pop();
         let mut first = TcpStream::connect(address).unwrap(); // the last fd that there was
         first.write_all(b"x").unwrap();
-        first.set_read_timeout(Some(3 * server::OUT_OF_FDS)).unwrap();
+        first.set_read_timeout(Some(3 * PAUSE)).unwrap();
         assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         drop(spare);
         first.set_read_timeout(None).unwrap();
@@ -194,7 +195,7 @@ fn a_server_without_fds_accepts_again_when_there_are_some() {
         load::attack(address, 3, 1, false).unwrap(); // and from now on as ever
     });
     assert_eq!((report.accepted, report.failed), (4, 0));
-    let pauses = start.elapsed().as_millis() / server::OUT_OF_FDS.as_millis();
+    let pauses = start.elapsed().as_millis() / PAUSE.as_millis();
     assert!(u128::from(report.stats.turns) < 100 + 4 * pauses, "it spins: {:?}", report.stats);
 }
 

@@ -2,6 +2,8 @@
 //! and what the compiler says to a wrong `select!`.
 
 // The modules of the examples that the tests drive. The examples use more of them.
+#[path = "../../examples/common/acceptor.rs"]
+mod acceptor;
 #[allow(dead_code)]
 #[path = "../../examples/supervisor/backoff.rs"]
 mod backoff;

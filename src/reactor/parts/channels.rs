@@ -12,8 +12,10 @@
 //!
 //! More than [`NEAR`] channels are not near. When half as many are left, each becomes near again at
 //! its next message. In an embedded reactor none is near, because an outer loop sleeps for it and
-//! looks at nothing. Neither is a rendezvous, because its senders look for who waits.
+//! looks at nothing. Neither is a rendezvous, because its senders look for who waits. And while a
+//! wait sleeps, whose driver may call us, no channel comes near: nobody would ask for a wake-up.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::slots::{Flag, Node, Owner, State};
@@ -36,6 +38,8 @@ pub(crate) struct Channels {
     near: Vec<Near>,
     /// No channel may be near.
     apart: bool,
+    /// A wait sleeps, and has asked the channels that are near for a wake-up.
+    asked: Cell<bool>,
     /// Tokens of the unasked channels, and of some that are gone.
     pub(crate) unasked: Vec<u64>,
     /// Tokens of channels that were asked while something was coming, and whose senders may have
@@ -78,7 +82,7 @@ impl Channels {
     }
 
     /// From now on no channel is near, or (`false`) channels may be.
-    pub(crate) fn keep_apart<O: Owner>(&mut self, table: &Table<O>, apart: bool) {
+    pub(crate) fn keep_apart<O: Owner>(&mut self, table: &mut Table<O>, apart: bool) {
         self.apart = apart;
         if apart {
             self.part(table);
@@ -90,7 +94,10 @@ impl Channels {
     #[inline(never)]
     fn bring_near<O: Owner>(&mut self, table: &Table<O>, slot: u32) -> bool {
         let chunk = table.slots.chunk(slot);
-        let probe = chunk.probe(slot).filter(|probe| !self.apart && probe.may_be_near());
+        if self.apart || self.asked.get() {
+            return false;
+        }
+        let probe = chunk.probe(slot).filter(|probe| probe.may_be_near());
         let Some(probe) = probe else { return false };
         probe.silence();
         chunk.node(slot).set(Flag::Near, true);
@@ -99,12 +106,14 @@ impl Channels {
     }
 
     /// Makes no channel near.
-    fn part<O: Owner>(&mut self, table: &Table<O>) {
+    fn part<O: Owner>(&mut self, table: &mut Table<O>) {
         for Near { slot, .. } in std::mem::take(&mut self.near) {
             let node = table.slots.node(slot);
             node.set(Flag::Near, false);
-            if node.state.get() != State::Ready {
-                self.leave_unasked(table, slot);
+            match node.state.get() {
+                State::Ready => {}
+                _ if self.asked.get() => self.ask(table, slot),
+                _ => self.leave_unasked(table, slot),
             }
         }
     }
@@ -137,6 +146,7 @@ impl Channels {
 
     /// Asks the channels that are near for a wake-up. A fence and a look must follow.
     pub(crate) fn ask_near<O: Owner>(&self, table: &Table<O>) {
+        self.asked.set(true);
         self.quiet_near(table).for_each(|probe| probe.ask(Request::Wake));
     }
 
@@ -147,6 +157,7 @@ impl Channels {
 
     /// Takes back what [`ask_near`](Self::ask_near) has asked for.
     pub(crate) fn unask_near(&self) {
+        self.asked.set(false);
         self.near.iter().for_each(|near| near.probe.request().unask());
     }
 

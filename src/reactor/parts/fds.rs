@@ -122,7 +122,7 @@ pub(crate) struct Fds {
     /// Tokens of sources that are in the ready list and have told everything: the next report
     /// takes them out. There is room for every fd.
     pub(crate) told: RefCell<Vec<u64>>,
-    /// There are some, or channels that tell once.
+    /// `told` names sources, or there are channels that tell once.
     pub(crate) has_told: Cell<bool>,
     /// The number of channels that tell once that they are ready: outboxes.
     pub(crate) told_once: Cell<usize>,

@@ -17,7 +17,7 @@ pub(crate) struct Ready {
     len: usize,
     /// The `pos` of a record that enters.
     mark: u32,
-    /// How many have entered so far. One that is put last enters again.
+    /// The number of records that have entered so far. A record that is put last enters again.
     entered: u64,
 }
 
@@ -50,12 +50,12 @@ impl Ready {
         self.len
     }
 
-    /// How many have entered so far.
+    /// The number of records that have entered so far.
     pub(crate) fn entered(&self) -> u64 {
         self.entered
     }
 
-    /// Those that have entered last, `n` at most, the last one first.
+    /// The records that have entered last, at most `n`, the newest first.
     pub(crate) fn newest<O: Owner>(&self, slots: &Slots<O>, n: u64) -> impl Iterator<Item = u32> {
         let is_slot = |slot: u32| (slot != NONE).then_some(slot);
         let before = move |&slot: &u32| is_slot(links(slots, slot).prev);

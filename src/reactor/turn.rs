@@ -18,7 +18,7 @@ use super::parts::heap::NEVER;
 use super::parts::slots::{Node, State};
 use super::parts::usage::is_sparse;
 use crate::driver::{Driver, ReadyFds, Wait, WakeWindow};
-use crate::sync::{Ordering, fence, settle_fence};
+use crate::sync::{Ordering, fence, rest, settle_fence};
 use crate::sys::Time;
 
 /// Entries of the heap that are looked at before the callbacks among them are counted.
@@ -354,7 +354,7 @@ impl Core {
         let nap = self.sleep.nap.borrow_mut().next();
         if self.clock.is_virtual() {
             // Virtual time must not go on before the message has come.
-            std::thread::sleep(nap);
+            rest(nap);
             return Ok(());
         }
         let until = until.min(self.clock.refresh() + nap);

@@ -133,6 +133,11 @@ mod real {
         thread::yield_now();
     }
 
+    /// Lets other threads run for `nap`, while virtual time stands still.
+    pub(crate) fn rest(nap: std::time::Duration) {
+        thread::sleep(nap);
+    }
+
     /// Waiting awake, for what another thread is just about to do: a little longer each time, and
     /// then by leaving the core to it. There are no such waits where one core must do for both.
     pub(crate) struct Backoff(u32);
@@ -456,6 +461,10 @@ mod model {
     }
 
     pub(crate) fn yield_to_others() {
+        thread::yield_now();
+    }
+
+    pub(crate) fn rest(_: std::time::Duration) {
         thread::yield_now();
     }
 

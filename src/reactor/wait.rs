@@ -30,8 +30,13 @@ impl Handle {
     /// An [`Outbox`](crate::Outbox) is reported once when there is room that a full `try_send` has
     /// asked for.
     ///
-    /// When more is ready than fits, the next wait begins with what did not. O(ready), no
-    /// allocation; no syscall when something is ready.
+    /// **Shares**: a source takes at most one place of a batch, however much it holds. When more is
+    /// ready than fits, the next wait begins with what did not fit, and what was reported goes
+    /// behind. So no source fills every batch, and each has its turn. Take a bounded share of a
+    /// source at its event, too: [`Inbox::drain`](crate::Inbox::drain). The rest is reported again.
+    /// Sources of a higher [`Priority`](crate::Priority) come first.
+    ///
+    /// O(ready), no allocation; no syscall when something is ready.
     ///
     /// [`Remote::wake`](crate::Remote::wake) makes it return, perhaps with no event. Callbacks and
     /// posted closures run meanwhile and do not.
@@ -229,6 +234,9 @@ impl Core {
     /// Reports what is ready, as much as fits; what was reported goes behind what was not.
     fn report(&self, events: &mut Events) -> bool {
         self.take_out_told();
+        if self.prioritised.get() > 0 {
+            return self.report_by_priority(events);
+        }
         let table = &mut *self.table.borrow_mut();
         let mut least = i32::MAX;
         for slot in table.ready.iter(&table.slots).take(events.capacity) {
@@ -244,6 +252,35 @@ impl Core {
             table.ready.rotate(&table.slots, fits);
         }
         fits > 0
+    }
+
+    /// [`report`](Self::report) when a source has a priority.
+    #[cold]
+    #[inline(never)]
+    fn report_by_priority(&self, events: &mut Events) -> bool {
+        let table = &mut *self.table.borrow_mut();
+        let (slots, tokens) = (&table.slots, &mut events.tokens);
+        let token = |slot: u32| slots.chunk(slot).token(slot);
+        let priority = |slot: u32| slots.chunk(slot).priority(slot);
+        tokens.extend(table.by_priority().take(events.capacity).map(token));
+        let is_full = tokens.len() < table.ready.len();
+        if let (true, Some(longest), [_, .., last]) =
+            (is_full, table.ready.first(), &mut tokens[..])
+        {
+            // A place for the one that has waited longest, so that none starves. It comes first of
+            // its priority: if it is not in the batch, the batch has higher ones only.
+            if priority(longest) < priority(*last as u32) {
+                *last = token(longest);
+            }
+        }
+        for &token in &*tokens {
+            slots.node(token as u32).count_down();
+        }
+        self.use_up_all(table, tokens);
+        if is_full {
+            tokens.iter().for_each(|&token| table.ready.put_last(&table.slots, token as u32));
+        }
+        !tokens.is_empty()
     }
 
     /// Returns true if a reported source has to wait for posts: the report does not count.

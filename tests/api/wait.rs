@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use Priority::{High, Low, Normal};
 use nix::sys::signal::{Signal::SIGWINCH, raise};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::driver::{Native, foreign};
 use pollmux::reactor::SourceKind;
 use pollmux::sys::Interest;
-use pollmux::{Context, Events, Inbox, Key, Reactor, Signal, Source, select};
+use pollmux::{Context, Events, Inbox, Key, Priority, Reactor, Signal, Source, Timer, select};
 
 use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, thread, timed};
 
@@ -102,7 +103,8 @@ fn kinds_of_sources() -> BTreeSet<String> {
     names
 }
 
-/// A source without a key fails this test: it has no row here, or no `with_key` for its row.
+/// A source without a key fails this test: it has no row here, or no `with_key` or `with_priority`
+/// for its row.
 #[test]
 fn every_kind_of_source_takes_a_key() {
     let _dog = dog();
@@ -116,7 +118,7 @@ fn every_kind_of_source_takes_a_key() {
     macro_rules! keyed {
         ($kind:ident, $source:expr) => {{
             let key = (sources.len() as u32, 5);
-            let source = $source.with_key(key);
+            let source = $source.with_key(key).with_priority(Low);
             assert_eq!(source.key(), u64::from(Key::from(key)));
             let name = type_name_of_val(&source);
             let name = name.split('<').next().unwrap().rsplit("::").next().unwrap();
@@ -159,6 +161,7 @@ fn every_kind_of_source_takes_a_key() {
         Ok(child) => keyed!(Child, child),
         Err(_) => drop(names.insert("ChildProcess".into())),
     }
+    assert!(reactor.sources().iter().all(|info| info.priority == Low));
     let (mut events, mut reported) = (Events::new(), BTreeSet::new());
     while reported.len() < sources.len() {
         reactor.wait(&mut events).unwrap();
@@ -506,6 +509,144 @@ fn a_quiet_channel_has_its_turn_beside_a_flooded_one() {
         assert!(turn < 3);
     }
     assert_eq!(quiet.try_recv(), Ok(7));
+}
+
+#[test]
+fn a_flooded_channel_takes_one_place_of_a_batch() {
+    let (_sim, reactor) = simulated();
+    let channels: Vec<_> = (0..3).map(|key| keyed(&reactor, key)).collect();
+    let (flood, flooded) = &channels[0];
+    channels[1..].iter().for_each(|(tx, _)| tx.send(0).unwrap());
+    let mut events = Events::with_capacity(2);
+    let mut counts = [0; 3];
+    for turn in 0..30 {
+        (flooded.len()..8).for_each(|_| flood.send(0).unwrap());
+        reactor.wait(&mut events).unwrap();
+        for key in keys(&events) {
+            counts[key as usize] += 1;
+            let (tx, inbox) = &channels[key as usize];
+            inbox.drain(3).count();
+            (key > 0).then(|| tx.send(0).unwrap());
+        }
+        assert!(counts.iter().all(|&count| count >= turn / 2), "{counts:?}");
+    }
+    assert_eq!(counts[0], 30, "one place of each batch");
+}
+
+// Priorities.
+
+/// Makes a timer with its number as the key for each of these, due in this order.
+fn timers(reactor: &Reactor, priorities: &[Priority]) -> Vec<Timer> {
+    let timers = priorities.iter().zip(0..).map(|(&priority, key)| {
+        reactor.after(Duration::from_nanos(key)).with_key(key).with_priority(priority)
+    });
+    let timers = timers.collect();
+    reactor.sleep_blocking(ms(1)).unwrap();
+    timers
+}
+
+/// Waits `n` times with room for `room`, and takes nothing.
+fn batches(reactor: &Reactor, room: usize, n: usize) -> Vec<Vec<u64>> {
+    let mut events = Events::with_capacity(room);
+    let batch = |_| {
+        reactor.wait(&mut events).unwrap();
+        keys(&events)
+    };
+    (0..n).map(batch).collect()
+}
+
+#[test]
+fn higher_priorities_come_first_equals_by_waiting() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[Low, Normal, High, Low, High, Normal]);
+    // All fit, and nothing is taken: the order stays.
+    assert_eq!(batches(&reactor, 6, 3), [[2, 4, 1, 5, 0, 3]; 3]);
+    timers[4].reset(Duration::ZERO);
+    assert!(timers[5].stop());
+    assert_eq!(batches(&reactor, 99, 1), [[2, 4, 1, 0, 3]]);
+}
+
+#[test]
+fn higher_priorities_are_chosen_when_not_all_fit() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[Normal, Normal, Low, High, High, High]);
+    let mut taken = Vec::new();
+    while taken.len() < 6 {
+        for key in batches(&reactor, 3, 1).concat() {
+            assert!(timers[key as usize].try_take().is_some());
+            taken.push(key);
+        }
+    }
+    // The last place of the first batch is that of the timer that has waited longest.
+    assert_eq!(taken, [3, 4, 0, 5, 1, 2]);
+}
+
+#[test]
+fn equal_priorities_take_turns() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[High, High, High, High, Normal, Low]);
+    assert_eq!(batches(&reactor, 1, 5), [[0], [1], [2], [3], [0]]);
+    assert!(timers[1..4].iter().all(|timer| timer.stop()));
+    // Nothing else is of the same priority, and the batch has no room for another.
+    assert_eq!(batches(&reactor, 1, 3), [[0]; 3]);
+}
+
+#[test]
+fn low_priorities_do_not_starve_with_room_for_two() {
+    for room in 2..5 {
+        let (_sim, reactor) = simulated();
+        let priorities = [High; 20].into_iter().chain([Normal, Low]);
+        let channels = priorities.zip(0..).map(|(priority, key)| {
+            let (tx, inbox) = keyed(&reactor, key);
+            tx.send(0).unwrap();
+            (tx, inbox.with_priority(priority))
+        });
+        let channels: Vec<_> = channels.collect();
+        let mut counts = [0; 22];
+        let mut events = Events::with_capacity(room);
+        for _ in 0..220 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.len(), room);
+            for event in &events {
+                counts[event.key() as usize] += 1;
+                // As busy as can be: a message taken is a message sent.
+                let (tx, inbox) = &channels[event.key() as usize];
+                tx.send(inbox.try_recv().unwrap()).unwrap();
+            }
+        }
+        // Each has its turn at least once in as many batches as there are sources.
+        assert!(counts[20..].iter().all(|&count| count >= 10), "{counts:?}");
+        let (least, most) = (counts[..20].iter().min(), counts[..20].iter().max());
+        assert!(counts[20..].iter().max() < least && most.unwrap() - least.unwrap() <= 2);
+    }
+}
+
+#[test]
+fn a_priority_does_not_stay_with_the_slot() {
+    let (_sim, reactor) = simulated();
+    drop(reactor.after(ms(0)).with_priority(High));
+    let (tx, inbox) = keyed(&reactor, 9);
+    drop((tx, inbox.with_priority(Low).into_inner()));
+    let timers = timers(&reactor, &[Normal, Low, Normal]);
+    assert_eq!(batches(&reactor, 3, 1), [[0, 2, 1]]);
+    // The last one that had a priority has none any more: the order is that of waiting.
+    let mut timers = timers.into_iter();
+    let rest = [timers.next(), timers.next().map(|timer| timer.with_priority(Normal))];
+    assert_eq!(batches(&reactor, 3, 1), [[0, 1, 2]]);
+    drop(rest);
+}
+
+#[test]
+fn room_of_low_priority_is_told_once() {
+    let (_sim, reactor) = simulated();
+    let (tx, rx) = channel::bounded(1);
+    let outbox = reactor.register_with(9, tx).unwrap().with_priority(Low);
+    let _timers = timers(&reactor, &[High; 4]);
+    assert!(outbox.try_send(1).is_ok() && outbox.try_send(2).is_err());
+    assert_eq!(rx.try_recv(), Ok(1));
+    let told: Vec<_> = batches(&reactor, 2, 50).concat();
+    assert_eq!(told.iter().filter(|&&key| key == 9).count(), 1);
+    assert_eq!(told.len(), 100);
 }
 
 // What a batch skips.

@@ -130,13 +130,35 @@ impl Handle {
         }
     }
 
-    fn wait_until(&self, events: &mut Events, mut patience: Patience) -> io::Result<()> {
+    fn wait_until(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
         let core = &self.core;
         events.tokens.clear();
         if !events.from.as_ref().is_some_and(|from| from.is_same(self)) {
             events.from = Some(self.clone());
         }
         core.begin_turn();
+        if core.prioritised.get() > 0 {
+            return self.wait_by_priority(events, patience);
+        }
+        self.wait_in_turn::<false>(events, patience)
+    }
+
+    /// [`wait_in_turn`](Self::wait_in_turn) when a source has a priority: a copy of its own, so
+    /// that the other one pays nothing.
+    #[cold]
+    #[inline(never)]
+    fn wait_by_priority(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
+        self.wait_in_turn::<true>(events, patience)
+    }
+
+    /// The rest of a wait, after the turn has begun.
+    #[inline(always)]
+    fn wait_in_turn<const BY_PRIORITY: bool>(
+        &self,
+        events: &mut Events,
+        mut patience: Patience,
+    ) -> io::Result<()> {
+        let core = &self.core;
         let mut caught_up = false;
         loop {
             if caught_up {
@@ -152,7 +174,8 @@ impl Handle {
                 return Err(core.gone());
             }
             let woken = core.sleep.woken.replace(false);
-            if core.report(events) || woken {
+            let report = if BY_PRIORITY { Core::report_by_priority } else { Core::report };
+            if report(core, events) || woken {
                 if pressed {
                     events.tokens.retain(|&token| !core.take_report_back(token));
                 }
@@ -177,6 +200,10 @@ impl Handle {
             let blocked = self.block_everywhere(until)?;
             if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
                 patience = Patience::None;
+            }
+            // Callbacks have run, and may have given the first priority.
+            if !BY_PRIORITY && core.prioritised.get() > 0 {
+                return self.wait_by_priority(events, patience);
             }
         }
     }
@@ -234,9 +261,6 @@ impl Core {
     /// Reports what is ready, as much as fits; what was reported goes behind what was not.
     fn report(&self, events: &mut Events) -> bool {
         self.take_out_told();
-        if self.prioritised.get() > 0 {
-            return self.report_by_priority(events);
-        }
         let table = &mut *self.table.borrow_mut();
         let mut least = i32::MAX;
         for slot in table.ready.iter(&table.slots).take(events.capacity) {
@@ -255,9 +279,8 @@ impl Core {
     }
 
     /// [`report`](Self::report) when a source has a priority.
-    #[cold]
-    #[inline(never)]
     fn report_by_priority(&self, events: &mut Events) -> bool {
+        self.take_out_told();
         let table = &mut *self.table.borrow_mut();
         let (slots, tokens) = (&table.slots, &mut events.tokens);
         let token = |slot: u32| slots.chunk(slot).token(slot);

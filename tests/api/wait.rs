@@ -2,12 +2,14 @@
 //! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
 
 use std::any::{Any, type_name_of_val};
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use Priority::{High, Low, Normal};
@@ -16,7 +18,9 @@ use pollmux::channel::{self, TryRecvError};
 use pollmux::driver::{Native, foreign};
 use pollmux::reactor::SourceKind;
 use pollmux::sys::Interest;
-use pollmux::{Context, Events, Inbox, Key, Priority, Reactor, Signal, Source, Timer, select};
+use pollmux::{
+    CallbackContext, Context, Events, Inbox, Key, Priority, Reactor, Signal, Source, Timer, select,
+};
 
 use support::{Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, simulated, thread, timed};
 
@@ -511,28 +515,6 @@ fn a_quiet_channel_has_its_turn_beside_a_flooded_one() {
     assert_eq!(quiet.try_recv(), Ok(7));
 }
 
-#[test]
-fn a_flooded_channel_takes_one_place_of_a_batch() {
-    let (_sim, reactor) = simulated();
-    let channels: Vec<_> = (0..3).map(|key| keyed(&reactor, key)).collect();
-    let (flood, flooded) = &channels[0];
-    channels[1..].iter().for_each(|(tx, _)| tx.send(0).unwrap());
-    let mut events = Events::with_capacity(2);
-    let mut counts = [0; 3];
-    for turn in 0..30 {
-        (flooded.len()..8).for_each(|_| flood.send(0).unwrap());
-        reactor.wait(&mut events).unwrap();
-        for key in keys(&events) {
-            counts[key as usize] += 1;
-            let (tx, inbox) = &channels[key as usize];
-            inbox.drain(3).count();
-            (key > 0).then(|| tx.send(0).unwrap());
-        }
-        assert!(counts.iter().all(|&count| count >= turn / 2), "{counts:?}");
-    }
-    assert_eq!(counts[0], 30, "one place of each batch");
-}
-
 // Priorities.
 
 /// Makes a timer with its number as the key for each of these, due in this order.
@@ -624,16 +606,38 @@ fn low_priorities_do_not_starve_with_room_for_two() {
 #[test]
 fn a_priority_does_not_stay_with_the_slot() {
     let (_sim, reactor) = simulated();
+    let _low = reactor.after(ms(0)).with_key(0).with_priority(Low);
     drop(reactor.after(ms(0)).with_priority(High));
-    let (tx, inbox) = keyed(&reactor, 9);
-    drop((tx, inbox.with_priority(Low).into_inner()));
-    let timers = timers(&reactor, &[Normal, Low, Normal]);
-    assert_eq!(batches(&reactor, 3, 1), [[0, 2, 1]]);
-    // The last one that had a priority has none any more: the order is that of waiting.
-    let mut timers = timers.into_iter();
-    let rest = [timers.next(), timers.next().map(|timer| timer.with_priority(Normal))];
-    assert_eq!(batches(&reactor, 3, 1), [[0, 1, 2]]);
-    drop(rest);
+    let _timer = reactor.after(ms(0)).with_key(1);
+    let _high = reactor.after(ms(0)).with_key(2).with_priority(High);
+    assert_eq!(batches(&reactor, 3, 1), [[2, 1, 0]]);
+}
+
+#[test]
+fn sources_with_a_priority_left_alone_spin() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[Low, Normal, High]);
+    batches(&reactor, 3, 999);
+    assert_eq!(spinning(&reactor), []);
+    timers[1].reset(Duration::ZERO);
+    batches(&reactor, 3, 1);
+    assert_eq!(spinning(&reactor), [0, 2]);
+}
+
+#[test]
+fn the_first_priority_may_come_during_a_wait() {
+    let (_sim, reactor) = simulated();
+    let _late = reactor.after(ms(2)).with_key(1);
+    let kept = Rc::new(Cell::new(None));
+    let timer = kept.clone();
+    let give = move |cx: &CallbackContext<'_>| {
+        let late = [cx.after(ms(1)).with_key(2), cx.after(ms(1)).with_key(3).with_priority(High)];
+        timer.set(Some(late));
+        // The sleep ends when all are due.
+        cx.sleep_blocking(ms(1)).unwrap();
+    };
+    reactor.call_after(ms(1), give).detach();
+    assert_eq!(batches(&reactor, 9, 1), [[3, 1, 2]]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The priority of a source.
 
-/// The priority of a source in [`wait`](crate::Handle::wait), given by `with_priority`. Every source
-/// with a key takes one; without one it is `Normal`.
+/// The priority of a source in [`wait`](crate::Handle::wait), given by `with_priority`.
+///
+/// Every source with a key takes one. Without one a source is `Normal`.
 ///
 /// In a batch the sources of a higher priority come first. When more is ready than fits, they are
 /// chosen first. Among equals the order is that of waiting.
@@ -11,7 +12,7 @@
 /// is reported after as many batches, at the most, as there are ready sources. With room for one
 /// event a source waits for as long as one of a higher priority is ready.
 ///
-/// `select!` and [`Select`](crate::Select) ignore priorities: `biased` is theirs.
+/// `select!` and [`Select`](crate::Select) ignore priorities; there `biased` sets the order.
 ///
 /// Costs nothing while all sources of the reactor are `Normal`. Otherwise each wait is O(ready) in
 /// place of O(reported). It does not allocate; a priority may when it is given, like a key.

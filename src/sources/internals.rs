@@ -96,7 +96,8 @@ impl<'a> Internals<'a> {
 
 impl_debug!([] Internals<'_>, |it| token: it.token());
 
-/// Gives a source its key and its priority, or, as `keyed!(listed ..)`, a callback, which no wait reports.
+/// Gives a source its key and its priority. `keyed!(listed ..)` gives a callback, which no wait
+/// reports, its key.
 macro_rules! keyed {
     (listed $source:ty) => {
         impl $source {
@@ -125,7 +126,7 @@ macro_rules! keyed {
 
             /// Sets the [`Priority`](crate::Priority) of the source in a
             /// [`wait`](crate::Handle::wait).
-            pub fn with_priority(self, priority: crate::Priority) -> Self {
+            pub fn with_priority(self, priority: crate::reactor::Priority) -> Self {
                 self.$($slot).+.set_priority(priority);
                 self
             }
@@ -140,7 +141,8 @@ macro_rules! keyed {
     };
 }
 
-/// Gives a source its key, its priority and its `Debug`: `common!([T] Inbox<T>, |it| len: it.len())`.
+/// Gives a source its key, its priority and its `Debug`:
+/// `common!([T] Inbox<T>, |it| len: it.len())`.
 macro_rules! common {
     ([$($params:tt)*] $name:ident$(<$arg:ident>)?, |$it:ident| $($field:ident: $value:expr),+) => {
         crate::sources::keyed!([$($params)*] $name$(<$arg>)?, slot);

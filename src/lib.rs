@@ -104,7 +104,7 @@ mod wake;
 pub use crate::context::{Canceller, Context};
 #[doc(inline)]
 pub use crate::reactor::{
-    Builder, CallbackContext, Embedded, Event, Events, Handle, Key, Reactor, Remote,
+    Builder, CallbackContext, Embedded, Event, Events, Handle, Key, Priority, Reactor, Remote,
 };
 pub use crate::select::{Select, Selected};
 #[doc(inline)]

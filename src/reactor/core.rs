@@ -20,6 +20,7 @@ use super::parts::counters::Counters;
 use super::parts::fds::Fds;
 use super::parts::heap::NEVER;
 use super::parts::mailbox::Mailbox;
+use super::parts::priority::Priority;
 use super::parts::ready::Ready;
 use super::parts::slots::{Chunk, Flag, Owner, State};
 use super::parts::spinner::{Spin, Spinner};
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     pub(super) spinner: Spinner,
     pub(super) outer: Outer,
     pub(super) memory: Memory,
+    /// The number of live sources that are not of [`Priority::Normal`].
+    pub(super) prioritised: Cell<usize>,
 }
 
 /// The records, queues and lists of a reactor.
@@ -234,6 +237,7 @@ impl Core {
             sleep: Sleep::default(),
             outer: Outer { armed: Cell::new(NEVER), embedded: Cell::new(false) },
             memory: Memory::default(),
+            prioritised: Cell::new(0),
         }
     }
 
@@ -391,6 +395,16 @@ impl Core {
         }
     }
 
+    /// Sets the priority of a source in a wait. Counts the live sources that have one.
+    pub(super) fn set_priority(&self, chunk: &Chunk<Core>, slot: u32, priority: Priority) {
+        let before = chunk.priority(slot);
+        if before != priority {
+            chunk.priorities.of(slot).set(priority);
+            let count = self.prioritised.get() + usize::from(before == Priority::Normal);
+            self.prioritised.set(count - usize::from(priority == Priority::Normal));
+        }
+    }
+
     /// Frees a slot, with all that belongs to it.
     pub(super) fn release(&self, chunk: &Chunk<Core>, slot: u32) {
         let call = {
@@ -410,6 +424,9 @@ impl Core {
             let call = (chunk.take_callback(slot), chunk.take_bell(slot));
             if chunk.node(slot).is(Flag::Callback) {
                 self.callbacks.live.set(self.callbacks.live.get() - 1);
+            }
+            if self.prioritised.get() > 0 {
+                self.set_priority(chunk, slot, Priority::Normal);
             }
             if table.slots.free(slot) && table.is_sparse() {
                 self.set_untidy();

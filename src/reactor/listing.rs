@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::core::Handle;
+use super::parts::priority::Priority;
 use super::parts::sites::SourceKind;
 use super::parts::slots::{Flag, State};
 use super::parts::timer_id::TimerId;
@@ -37,6 +38,8 @@ pub struct SourceInfo {
     pub spinning: bool,
     /// The key that `wait` reports.
     pub key: u64,
+    /// The priority in a `wait`.
+    pub priority: Priority,
     /// The id of a timer, a ticker or a callback. Callbacks of
     /// [`after_cancel`](Handle::after_cancel) have none.
     pub id: Option<TimerId>,
@@ -107,6 +110,7 @@ impl Handle {
                 ready: state == State::Ready,
                 spinning: node.is(Flag::Spinning) || state == State::Ready && node.pos.get() == 0,
                 key: chunk.key(slot),
+                priority: chunk.priority(slot),
                 id: (timer && !node.is(Flag::Once))
                     .then(|| core.timer_id(chunk.token(slot), ticker)),
             }

@@ -58,6 +58,7 @@ pub use self::embed::Embedded;
 pub use self::events::{Event, Events, Iter as EventsIter};
 pub use self::key::Key;
 pub use self::listing::{SourceInfo, SourceOrigin, Sources};
+pub use self::parts::priority::Priority;
 pub use self::parts::sites::SourceKind;
 pub use self::parts::spinner::Spin;
 pub use self::parts::timer_id::{TimerError, TimerId};

@@ -30,8 +30,13 @@ impl Handle {
     /// An [`Outbox`](crate::Outbox) whose `try_send` found the channel full is reported once, when
     /// there is room or the receiver is gone.
     ///
-    /// If more sources are ready than fit, the next wait begins with the others. O(ready), no
-    /// allocation; no syscall when something is ready.
+    /// **Shares**: a source takes at most one place of a batch, however much it holds. When more is
+    /// ready than fits, the next wait begins with what did not fit, and what was reported goes
+    /// behind. So no source fills every batch, and each has its turn. Take a bounded share of a
+    /// source at its event, too: [`Inbox::drain`](crate::Inbox::drain). The rest is reported again.
+    /// Sources of a higher [`Priority`](crate::Priority) come first.
+    ///
+    /// O(ready), no allocation; no syscall when something is ready.
     ///
     /// [`Remote::wake`](crate::Remote::wake) ends the wait, perhaps with no event. Callbacks and
     /// posted closures run during the wait; they do not end it.
@@ -125,13 +130,35 @@ impl Handle {
         }
     }
 
-    fn wait_until(&self, events: &mut Events, mut patience: Patience) -> io::Result<()> {
+    fn wait_until(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
         let core = &self.core;
         events.tokens.clear();
         if !events.from.as_ref().is_some_and(|from| from.is_same(self)) {
             events.from = Some(self.clone());
         }
         core.begin_turn();
+        if core.prioritised.get() > 0 {
+            return self.wait_by_priority(events, patience);
+        }
+        self.wait_in_turn::<false>(events, patience)
+    }
+
+    /// [`wait_in_turn`](Self::wait_in_turn) when a source has a priority: a copy of its own, so
+    /// that the other one pays nothing.
+    #[cold]
+    #[inline(never)]
+    fn wait_by_priority(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
+        self.wait_in_turn::<true>(events, patience)
+    }
+
+    /// The rest of a wait, after the turn has begun.
+    #[inline(always)]
+    fn wait_in_turn<const BY_PRIORITY: bool>(
+        &self,
+        events: &mut Events,
+        mut patience: Patience,
+    ) -> io::Result<()> {
+        let core = &self.core;
         let mut caught_up = false;
         loop {
             if caught_up {
@@ -147,7 +174,8 @@ impl Handle {
                 return Err(core.gone());
             }
             let woken = core.sleep.woken.replace(false);
-            if core.report(events) || woken {
+            let report = if BY_PRIORITY { Core::report_by_priority } else { Core::report };
+            if report(core, events) || woken {
                 if pressed {
                     events.tokens.retain(|&token| !core.take_report_back(token));
                 }
@@ -172,6 +200,10 @@ impl Handle {
             let blocked = self.block_everywhere(until)?;
             if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
                 patience = Patience::None;
+            }
+            // Callbacks have run, and may have given the first priority.
+            if !BY_PRIORITY && core.prioritised.get() > 0 {
+                return self.wait_by_priority(events, patience);
             }
         }
     }
@@ -244,6 +276,34 @@ impl Core {
             table.ready.rotate(&table.slots, fits);
         }
         fits > 0
+    }
+
+    /// [`report`](Self::report) when a source has a priority.
+    fn report_by_priority(&self, events: &mut Events) -> bool {
+        self.take_out_told();
+        let table = &mut *self.table.borrow_mut();
+        let (slots, tokens) = (&table.slots, &mut events.tokens);
+        let token = |slot: u32| slots.chunk(slot).token(slot);
+        let priority = |slot: u32| slots.chunk(slot).priority(slot);
+        tokens.extend(table.by_priority().take(events.capacity).map(token));
+        let is_full = tokens.len() < table.ready.len();
+        if let (true, Some(longest), [_, .., last]) =
+            (is_full, table.ready.first(), &mut tokens[..])
+        {
+            // A place for the one that has waited longest, so that none starves. It comes first of
+            // its priority: if it is not in the batch, the batch has higher ones only.
+            if priority(longest) < priority(*last as u32) {
+                *last = token(longest);
+            }
+        }
+        for &token in &*tokens {
+            slots.node(token as u32).count_down();
+        }
+        self.use_up_all(table, tokens);
+        if is_full {
+            tokens.iter().for_each(|&token| table.ready.put_last(&table.slots, token as u32));
+        }
+        !tokens.is_empty()
     }
 
     /// Returns true if a reported source has to wait for posts: the report does not count.

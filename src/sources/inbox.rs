@@ -91,6 +91,30 @@ impl<T> Inbox<T> {
 
     /// An iterator that takes at most `n` messages: a bounded share of the turn for a channel that
     /// is never empty.
+    ///
+    /// What is left is reported by the next [`wait`](crate::Handle::wait), behind the sources that
+    /// are ready by then and did not fit in this batch. So a flooded channel delays each other one
+    /// by `n` messages a batch:
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let channels = [0, 1].map(|key| reactor.channel_with(key, 8).unwrap());
+    /// (0..5).for_each(|n| channels[0].0.send(n).unwrap());
+    /// channels[1].0.send(9).unwrap();
+    ///
+    /// let (mut events, mut order) = (Events::new(), Vec::new());
+    /// while order.len() < 6 {
+    ///     reactor.wait(&mut events)?;
+    ///     for event in &events {
+    ///         let (_, inbox) = &channels[event.key() as usize];
+    ///         order.extend(inbox.drain(2).map(|message| (event.key(), message)));
+    ///     }
+    /// }
+    /// assert_eq!(order, [(0, 0), (0, 1), (1, 9), (0, 2), (0, 3), (0, 4)]);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn drain(&self, n: usize) -> std::iter::Take<TryIter<'_, T>> {
         self.try_iter().take(n)
     }

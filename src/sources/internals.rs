@@ -96,7 +96,8 @@ impl<'a> Internals<'a> {
 
 impl_debug!([] Internals<'_>, |it| token: it.token());
 
-/// Gives a source its key, or, as `keyed!(listed ..)`, a callback, which no wait reports.
+/// Gives a source its key and its priority. `keyed!(listed ..)` gives a callback, which no wait
+/// reports, its key.
 macro_rules! keyed {
     (listed $source:ty) => {
         impl $source {
@@ -123,6 +124,13 @@ macro_rules! keyed {
                 self
             }
 
+            /// Sets the [`Priority`](crate::Priority) of the source in a
+            /// [`wait`](crate::Handle::wait).
+            pub fn with_priority(self, priority: crate::reactor::Priority) -> Self {
+                self.$($slot).+.set_priority(priority);
+                self
+            }
+
             /// The key that [`wait`](crate::Handle::wait) reports the source by: a unique one of
             /// 2^63 or more, unless [`with_key`](Self::with_key) or
             /// [`register_with`](crate::Handle::register_with) has set another.
@@ -133,7 +141,8 @@ macro_rules! keyed {
     };
 }
 
-/// Gives a source its key and its `Debug`: `common!([T] Inbox<T>, |it| len: it.len())`.
+/// Gives a source its key, its priority and its `Debug`:
+/// `common!([T] Inbox<T>, |it| len: it.len())`.
 macro_rules! common {
     ([$($params:tt)*] $name:ident$(<$arg:ident>)?, |$it:ident| $($field:ident: $value:expr),+) => {
         crate::sources::keyed!([$($params)*] $name$(<$arg>)?, slot);

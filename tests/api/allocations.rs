@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pollmux::{
-    Context, Events, Reactor, Select, Tick, Ticker, Time, Timer, channel, reactor::Stats, select,
+    Context, Events, Priority, Reactor, Select, Tick, Ticker, Time, Timer, channel, reactor::Stats,
+    select,
 };
 use support::{allocates_nothing, allocations, simulated, thread};
 
@@ -273,6 +274,28 @@ fn wait_and_try_wait_for_channels() {
         reactor.try_wait(&mut events).expect("a wait");
         assert!(events.is_empty());
     });
+}
+
+#[test]
+fn wait_with_priorities() {
+    let reactor = reactor();
+    let priorities = [Priority::High, Priority::Normal, Priority::Low].into_iter().cycle();
+    let timers: Vec<Timer> = (0..300)
+        .zip(priorities)
+        .map(|(key, priority)| reactor.timer().with_key(key).with_priority(priority))
+        .collect();
+    // Full batches, and one with room for all.
+    for room in [1, 7, 300] {
+        let mut events = Events::with_capacity(room);
+        allocates_nothing(20, |_| {
+            timers.iter().for_each(|timer| assert!(!timer.reset(Duration::ZERO)));
+            let mut left = timers.len();
+            while left > 0 {
+                reactor.wait(&mut events).expect("a wait");
+                left -= events.iter().filter(|e| timers[e.key() as usize].stop()).count();
+            }
+        });
+    }
 }
 
 #[test]

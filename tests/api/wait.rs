@@ -2,7 +2,7 @@
 //! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
 
 use std::any::{Any, type_name_of_val};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
@@ -12,12 +12,16 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use Priority::{High, Low, Normal};
 use nix::sys::signal::{Signal::SIGWINCH, raise};
 use pollmux::channel::{self, TryRecvError};
 use pollmux::driver::{Native, foreign};
 use pollmux::reactor::SourceKind;
 use pollmux::sys::Interest;
-use pollmux::{Context, Events, Inbox, Key, Reactor, Signal, Source, Time, select};
+use pollmux::{
+    CallbackContext, Context, Events, Inbox, Key, Priority, Reactor, Signal, Source, Time, Timer,
+    select,
+};
 
 use support::{
     HOUR, Hooked, Hooks, Waiting, at, dog, keys, ms, ready_keys, scripted_reactor, simulated,
@@ -107,7 +111,8 @@ fn kinds_of_sources() -> BTreeSet<String> {
     names
 }
 
-/// A source without a key fails this test: it has no row here, or no `with_key` for its row.
+/// A source without a key fails this test: it has no row here, or no `with_key` or `with_priority`
+/// for its row.
 #[test]
 fn every_kind_of_source_takes_a_key() {
     let _dog = dog();
@@ -121,7 +126,7 @@ fn every_kind_of_source_takes_a_key() {
     macro_rules! keyed {
         ($kind:ident, $source:expr) => {{
             let key = (sources.len() as u32, 5);
-            let source = $source.with_key(key);
+            let source = $source.with_key(key).with_priority(Low);
             assert_eq!(source.key(), u64::from(Key::from(key)));
             let name = type_name_of_val(&source);
             let name = name.split('<').next().unwrap().rsplit("::").next().unwrap();
@@ -164,6 +169,7 @@ fn every_kind_of_source_takes_a_key() {
         Ok(child) => keyed!(Child, child),
         Err(_) => drop(names.insert("ChildProcess".into())),
     }
+    assert!(reactor.sources().iter().all(|info| info.priority == Low));
     let (mut events, mut reported) = (Events::new(), BTreeSet::new());
     while reported.len() < sources.len() {
         reactor.wait(&mut events).unwrap();
@@ -511,6 +517,144 @@ fn a_quiet_channel_has_its_turn_beside_a_flooded_one() {
         assert!(turn < 3);
     }
     assert_eq!(quiet.try_recv(), Ok(7));
+}
+
+// Priorities.
+
+/// Makes a timer with its number as the key for each of these, due in this order.
+fn timers(reactor: &Reactor, priorities: &[Priority]) -> Vec<Timer> {
+    let timers = priorities.iter().zip(0..).map(|(&priority, key)| {
+        reactor.after(Duration::from_nanos(key)).with_key(key).with_priority(priority)
+    });
+    let timers = timers.collect();
+    reactor.sleep_blocking(ms(1)).unwrap();
+    timers
+}
+
+/// Waits `n` times with room for `room`, and takes nothing.
+fn batches(reactor: &Reactor, room: usize, n: usize) -> Vec<Vec<u64>> {
+    let mut events = Events::with_capacity(room);
+    let batch = |_| {
+        reactor.wait(&mut events).unwrap();
+        keys(&events)
+    };
+    (0..n).map(batch).collect()
+}
+
+#[test]
+fn higher_priorities_come_first_equals_by_waiting() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[Low, Normal, High, Low, High, Normal]);
+    // All fit, and nothing is taken: the order stays.
+    assert_eq!(batches(&reactor, 6, 3), [[2, 4, 1, 5, 0, 3]; 3]);
+    timers[4].reset(Duration::ZERO);
+    assert!(timers[5].stop());
+    assert_eq!(batches(&reactor, 99, 1), [[2, 4, 1, 0, 3]]);
+}
+
+#[test]
+fn higher_priorities_are_chosen_when_not_all_fit() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[Normal, Normal, Low, High, High, High]);
+    let mut taken = Vec::new();
+    while taken.len() < 6 {
+        for key in batches(&reactor, 3, 1).concat() {
+            assert!(timers[key as usize].try_take().is_some());
+            taken.push(key);
+        }
+    }
+    // The last place of the first batch is that of the timer that has waited longest.
+    assert_eq!(taken, [3, 4, 0, 5, 1, 2]);
+}
+
+#[test]
+fn equal_priorities_take_turns() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[High, High, High, High, Normal, Low]);
+    assert_eq!(batches(&reactor, 1, 5), [[0], [1], [2], [3], [0]]);
+    assert!(timers[1..4].iter().all(|timer| timer.stop()));
+    // Nothing else is of the same priority, and the batch has no room for another.
+    assert_eq!(batches(&reactor, 1, 3), [[0]; 3]);
+}
+
+#[test]
+fn low_priorities_do_not_starve_with_room_for_two() {
+    for room in 2..5 {
+        let (_sim, reactor) = simulated();
+        let priorities = [High; 20].into_iter().chain([Normal, Low]);
+        let channels = priorities.zip(0..).map(|(priority, key)| {
+            let (tx, inbox) = keyed(&reactor, key);
+            tx.send(0).unwrap();
+            (tx, inbox.with_priority(priority))
+        });
+        let channels: Vec<_> = channels.collect();
+        let mut counts = [0; 22];
+        let mut events = Events::with_capacity(room);
+        for _ in 0..220 {
+            reactor.wait(&mut events).unwrap();
+            assert_eq!(events.len(), room);
+            for event in &events {
+                counts[event.key() as usize] += 1;
+                // As busy as can be: a message taken is a message sent.
+                let (tx, inbox) = &channels[event.key() as usize];
+                tx.send(inbox.try_recv().unwrap()).unwrap();
+            }
+        }
+        // Each has its turn at least once in as many batches as there are sources.
+        assert!(counts[20..].iter().all(|&count| count >= 10), "{counts:?}");
+        let (least, most) = (counts[..20].iter().min(), counts[..20].iter().max());
+        assert!(counts[20..].iter().max() < least && most.unwrap() - least.unwrap() <= 2);
+    }
+}
+
+#[test]
+fn a_priority_does_not_stay_with_the_slot() {
+    let (_sim, reactor) = simulated();
+    let _low = reactor.after(ms(0)).with_key(0).with_priority(Low);
+    drop(reactor.after(ms(0)).with_priority(High));
+    let _timer = reactor.after(ms(0)).with_key(1);
+    let _high = reactor.after(ms(0)).with_key(2).with_priority(High);
+    assert_eq!(batches(&reactor, 3, 1), [[2, 1, 0]]);
+}
+
+#[test]
+fn sources_with_a_priority_left_alone_spin() {
+    let (_sim, reactor) = simulated();
+    let timers = timers(&reactor, &[Low, Normal, High]);
+    batches(&reactor, 3, 999);
+    assert_eq!(spinning(&reactor), []);
+    timers[1].reset(Duration::ZERO);
+    batches(&reactor, 3, 1);
+    assert_eq!(spinning(&reactor), [0, 2]);
+}
+
+#[test]
+fn the_first_priority_may_come_during_a_wait() {
+    let (_sim, reactor) = simulated();
+    let _late = reactor.after(ms(2)).with_key(1);
+    let kept = Rc::new(Cell::new(None));
+    let timer = kept.clone();
+    let give = move |cx: &CallbackContext<'_>| {
+        let late = [cx.after(ms(1)).with_key(2), cx.after(ms(1)).with_key(3).with_priority(High)];
+        timer.set(Some(late));
+        // The sleep ends when all are due.
+        cx.sleep_blocking(ms(1)).unwrap();
+    };
+    reactor.call_after(ms(1), give).detach();
+    assert_eq!(batches(&reactor, 9, 1), [[3, 1, 2]]);
+}
+
+#[test]
+fn room_of_low_priority_is_told_once() {
+    let (_sim, reactor) = simulated();
+    let (tx, rx) = channel::bounded(1);
+    let outbox = reactor.register_with(9, tx).unwrap().with_priority(Low);
+    let _timers = timers(&reactor, &[High; 4]);
+    assert!(outbox.try_send(1).is_ok() && outbox.try_send(2).is_err());
+    assert_eq!(rx.try_recv(), Ok(1));
+    let told: Vec<_> = batches(&reactor, 2, 50).concat();
+    assert_eq!(told.iter().filter(|&&key| key == 9).count(), 1);
+    assert_eq!(told.len(), 100);
 }
 
 // What a batch skips.

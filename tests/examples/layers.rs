@@ -17,7 +17,7 @@ const LAYERS: [&str; 9] =
 /// only.
 const SYNC_USERS: [&str; 7] = ["context", "sim", "sources", "channel", "reactor", "driver", "wake"];
 /// The files and folders of `reactor/`, from top to bottom, by the same rule. `mod` is `mod.rs`.
-const REACTOR: [&str; 39] = [
+const REACTOR: [&str; 40] = [
     "models",
     "mod",
     "one_thread",
@@ -57,6 +57,7 @@ const REACTOR: [&str; 39] = [
     "parts/callbacks",
     "parts/clock",
     "parts/timer_id",
+    "parts/priority",
 ];
 /// The layers that may hold `unsafe`.
 const UNSAFE: [&str; 3] = ["sys", "channel", "reactor"];

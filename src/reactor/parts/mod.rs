@@ -5,6 +5,7 @@
 //! | `slots/` | the records of sources, by number and generation |
 //! | `ready.rs` | lists through the records: what is ready, due, ended |
 //! | `heap/` | the timer queue |
+//! | `priority.rs` | the priority of a source in a wait |
 //! | `table.rs` | records, lists and heap together |
 //! | `timers.rs` | what a turn reads of the timer queue without a borrow |
 //! | `clock.rs` | the time as a turn sees it |
@@ -26,6 +27,7 @@ pub(crate) mod counters;
 pub(crate) mod fds;
 pub(crate) mod heap;
 pub(crate) mod mailbox;
+pub(crate) mod priority;
 pub(crate) mod ready;
 pub(crate) mod sites;
 pub(crate) mod slots;

@@ -95,11 +95,16 @@ impl Ready {
     pub(crate) fn rotate<O: Owner>(&mut self, slots: &Slots<O>, n: usize) {
         for _ in 0..n {
             let Some(first) = self.first() else { return };
-            let patience = slots.node(first).pos.get();
-            self.remove(slots, first);
-            self.push(slots, first);
-            slots.node(first).pos.set(patience);
+            self.put_last(slots, first);
         }
+    }
+
+    /// Puts one of the list last, with the reports that it has left.
+    pub(crate) fn put_last<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
+        let patience = slots.node(slot).pos.get();
+        self.remove(slots, slot);
+        self.push(slots, slot);
+        slots.node(slot).pos.set(patience);
     }
 
     /// Makes a record `Ready`, or what the list's records are, and puts it last.

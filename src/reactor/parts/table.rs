@@ -1,6 +1,7 @@
 //! The records of a reactor, and the lists and the queue that they are in.
 
 use super::heap::Heap;
+use super::priority::Priority;
 use super::ready::Ready;
 use super::sites::Sites;
 use super::slots::{Chunk, Flag, Owner, Slots, State};
@@ -95,6 +96,15 @@ impl<O: Owner> Table<O> {
             }
             self.once.push(self.slots.chunk(slot).token(slot));
         }
+    }
+
+    /// The ready sources of the highest priority, then the others; of equals the one that has
+    /// waited longest first.
+    pub(crate) fn by_priority(&self) -> impl Iterator<Item = u32> {
+        let priority = |slot: u32| self.slots.chunk(slot).priority(slot);
+        let of =
+            move |level| self.ready.iter(&self.slots).filter(move |&slot| priority(slot) == level);
+        Priority::ALL.into_iter().flat_map(of)
     }
 
     /// Returns true if the memory of a burst is there.

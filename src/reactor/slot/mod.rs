@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::core::{Core, Handle};
 use super::parts::counters::add;
+use super::parts::priority::Priority;
 use super::parts::sites::SourceKind;
 use super::parts::slots::{Chunk, Flag, Node, PATIENCE, Slots, State};
 use super::parts::table::Table;
@@ -81,6 +82,11 @@ impl Slot {
 
     pub(crate) fn set_key(&self, key: u64) {
         self.chunk.set_key(self.slot, key);
+    }
+
+    /// Sets the priority of the source in a wait.
+    pub(crate) fn set_priority(&self, priority: Priority) {
+        self.core().set_priority(&self.chunk, self.slot, priority);
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::reactor::parts::fds::FdRecord;
+use crate::reactor::parts::priority::Priority;
 use crate::reactor::parts::sites::SiteId;
 use crate::wake::{Bell, Probe};
 
@@ -159,6 +160,7 @@ pub(crate) struct Chunk<O: Owner> {
     pub(super) prev: Cell<u32>,
     pub(super) next: Cell<u32>,
     pub(super) keys: Column<Cell<u64>>,
+    pub(crate) priorities: Column<Cell<Priority>>,
     pub(super) probes: Column<RefCell<Option<Arc<dyn Probe>>>>,
     /// ns: of tickers.
     pub(crate) periods: Column<Cell<u64>>,
@@ -194,6 +196,7 @@ impl<O: Owner> Chunk<O> {
             prev: Cell::new(NONE),
             next: Cell::new(NONE),
             keys: Column::new(),
+            priorities: Column::new(),
             probes: Column::new(),
             periods: Column::new(),
             slacks: Column::new(),
@@ -226,6 +229,10 @@ impl<O: Owner> Chunk<O> {
         } else {
             self.token(slot) | 1 << 63
         }
+    }
+
+    pub(crate) fn priority(&self, slot: u32) -> Priority {
+        self.priorities.get(slot).map_or(Priority::Normal, Cell::get)
     }
 
     pub(crate) fn set_probe(&self, slot: u32, probe: Arc<dyn Probe>) {

@@ -353,9 +353,9 @@ impl_debug!([] Select<'_>, |it| cases: it.len(), biased: it.biased);
 /// The case that a [`Select`] has chosen: complete it with [`recv`](Self::recv) or
 /// [`send`](Self::send), before the next wait of the set.
 ///
-/// A send case that is not completed gives its room back. After `mem::forget` the next wait gives
-/// it back, or the drop of the `Select`. A receive case that is not completed leaves the item where
-/// it is.
+/// A send case that is not completed gives its room back. A receive case that is not completed
+/// leaves the item where it is. After `mem::forget` the next wait gives the room back, or the drop
+/// of the `Select`. The case itself is a leak then, with the source if the case owns it.
 #[must_use = "dropping the chosen case gives it up: complete it by `recv` or `send`"]
 pub struct Selected<'a> {
     source: Rc<dyn Receiving + 'a>,

@@ -401,8 +401,9 @@ fn an_interrupted_arm_of_a_driver_is_made_again() {
         let reactor = Reactor::with_driver(driver).unwrap();
         let (handle, embedded) = (reactor.handle(), reactor.embed().unwrap());
         let timer = handle.after(ms(1));
-        let turned = embedded.turn();
-        assert!(armed || turned.unwrap_err().kind() == io::ErrorKind::Interrupted);
+        // With a ready source the timer was due before the turn, which had nothing to arm.
+        let turned = embedded.turn().map_err(|error| error.kind());
+        assert!(armed || matches!(turned, Ok(1) | Err(io::ErrorKind::Interrupted)), "{turned:?}");
         // A turn that failed is owed another one, which makes the arm.
         let poller = Poller::new().unwrap();
         poller.register(&embedded, 0, Interest::READABLE, Mode::Level).unwrap();

@@ -66,7 +66,7 @@ pub use self::remote::{PostError, Remote, TryPostError};
 pub(crate) use self::slot::Slot;
 pub use self::stats::Stats;
 pub(crate) use self::turn::Blocked;
-pub(crate) use self::wait::Patience;
+pub(crate) use self::wait::{Next, Patience};
 use crate::driver::{Clock, Driver, Native};
 pub(crate) use crate::sync::strand;
 use crate::sys::Time;

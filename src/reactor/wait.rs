@@ -2,6 +2,7 @@
 
 use std::io;
 use std::iter;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::before_sleep::BeforeSleep;
@@ -183,19 +184,10 @@ impl Handle {
                     return Ok(());
                 }
             }
-            let until = match patience {
-                Patience::None if core.take_held() => {
-                    core.look_behind_posts();
-                    continue;
-                }
-                // One more look, before the wait ends with nothing.
-                Patience::None if !caught_up && self.catches_up() => {
-                    caught_up = true;
-                    continue;
-                }
-                Patience::None => return Ok(()),
-                Patience::Until(until) => Some(until),
-                Patience::Endless => None,
+            let until = match core.after_nothing(patience, &mut caught_up, || self.catches_up()) {
+                Next::Look => continue,
+                Next::End => return Ok(()),
+                Next::Sleep(until) => until,
             };
             let blocked = self.block_everywhere(until)?;
             if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
@@ -243,6 +235,17 @@ pub(crate) enum Patience {
     Endless,
 }
 
+/// The next step of a wait, or of a `Select`, that has found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// One more look.
+    Look,
+    /// The end, with nothing.
+    End,
+    /// A sleep, until then at the latest.
+    Sleep(Option<Time>),
+}
+
 impl Patience {
     /// The clock is read before the sources are: a wait that ends with nothing has lasted at least
     /// `timeout`.
@@ -258,6 +261,30 @@ impl Patience {
 }
 
 impl Core {
+    /// Decides on the step after a look that has found nothing. `catches_up` does the work that the
+    /// turn has left undone, and returns true if there was any; `caught_up` says that it did.
+    #[inline]
+    pub(crate) fn after_nothing(
+        self: &Rc<Core>,
+        patience: Patience,
+        caught_up: &mut bool,
+        catches_up: impl FnOnce() -> bool,
+    ) -> Next {
+        match patience {
+            Patience::Until(until) => Next::Sleep(Some(until)),
+            Patience::Endless => Next::Sleep(None),
+            Patience::None if self.take_held() => {
+                self.look_behind_posts();
+                Next::Look
+            }
+            Patience::None if !*caught_up && catches_up() => {
+                *caught_up = true;
+                Next::Look
+            }
+            Patience::None => Next::End,
+        }
+    }
+
     /// Reports what is ready, as much as fits; what was reported goes behind what was not.
     fn report(&self, events: &mut Events) -> bool {
         self.take_out_told();

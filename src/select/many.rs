@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::case::Case;
 use super::set::Select;
-use crate::reactor::{AsksNear, BeforeSleep, Blocked, Core, Patience};
+use crate::reactor::{AsksNear, BeforeSleep, Blocked, Core, Next, Patience};
 use crate::sys::Time;
 use crate::wake::Request;
 
@@ -85,19 +85,10 @@ impl Select<'_> {
             if self.handle.is_closed() {
                 return Err(core.gone());
             }
-            let until = match patience {
-                Patience::None if core.take_held() => {
-                    core.look_behind_posts();
-                    continue;
-                }
-                // Takes one more look before the `Select` gives up.
-                Patience::None if !caught_up && self.catches_up() => {
-                    caught_up = true;
-                    continue;
-                }
-                Patience::None => return Ok(None),
-                Patience::Until(until) => Some(until),
-                Patience::Endless => None,
+            let until = match core.after_nothing(patience, &mut caught_up, || self.catches_up()) {
+                Next::Look => continue,
+                Next::End => return Ok(None),
+                Next::Sleep(until) => until,
             };
             let (chosen, blocked) = self.sleep(until);
             if chosen.is_some() {

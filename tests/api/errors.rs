@@ -4,35 +4,20 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use pollmux::sys::{Interest, Mode};
+use pollmux::sys::Interest;
 use pollmux::{
     Reactor, Select, driver::Native, driver::foreign::EventsId,
     driver::foreign::Queue as ForeignQueue, select,
 };
-use support::{Hooked, Hooks, alone, set_fd_limit, spawn};
+use support::{Hooked, Hooks, alone, refusing_fds, set_fd_limit, spawn};
 
-/// Refuses fds with an error of the system.
-struct Refusing(i32);
-
-impl Hooks<Native> for Refusing {
-    fn register(
-        &mut self,
-        _: &mut Native,
-        _: BorrowedFd<'_>,
-        _: u64,
-        _: Interest,
-        _: Mode,
-    ) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(self.0))
-    }
-}
-
+/// A reactor whose driver refuses fds with an error of the system.
 fn refusing(errno: i32) -> Reactor {
-    Reactor::with_driver(Hooked(Native::new().unwrap(), Refusing(errno))).unwrap()
+    refusing_fds(move || io::Error::from_raw_os_error(errno))
 }
 
 fn socket() -> UnixStream {

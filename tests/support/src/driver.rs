@@ -64,12 +64,17 @@ pub fn scripted_reactor() -> (Sim, Reactor, Script) {
 
 /// A reactor whose driver waits for no fds.
 pub fn without_fds() -> Reactor {
-    Reactor::with_driver(Hooked(Native::new().unwrap(), WithoutFds)).unwrap()
+    refusing_fds(|| io::ErrorKind::Unsupported.into())
 }
 
-struct WithoutFds;
+/// A reactor whose driver refuses each fd with this error.
+pub fn refusing_fds(error: impl Fn() -> io::Error + 'static) -> Reactor {
+    Reactor::with_driver(Hooked(Native::new().unwrap(), Refusing(error))).unwrap()
+}
 
-impl Hooks<Native> for WithoutFds {
+struct Refusing<F>(F);
+
+impl<F: Fn() -> io::Error> Hooks<Native> for Refusing<F> {
     fn register(
         &mut self,
         _: &mut Native,
@@ -78,7 +83,7 @@ impl Hooks<Native> for WithoutFds {
         _: Interest,
         _: Mode,
     ) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        Err((self.0)())
     }
 }
 

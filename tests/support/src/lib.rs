@@ -26,7 +26,9 @@ mod time;
 pub use alloc::{allocates_nothing, allocations, bytes, frees};
 pub use aside::{Aside, aside, later};
 pub use cpu::{thread_cpu_time, timed};
-pub use driver::{Counting, Overheard, Script, overheard, scripted, scripted_reactor, without_fds};
+pub use driver::{
+    Counting, Overheard, Script, overheard, refusing_fds, scripted, scripted_reactor, without_fds,
+};
 pub use drops::{Counted, Drops, OnDrop};
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub use faults::{Fault, Faults};

@@ -31,7 +31,7 @@ const DEADLINE: u32 = 3;
 const STREAM: u32 = 4;
 const IDLE: u32 = 5;
 
-/// What a client may cost.
+/// The limits of one client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// A client that says nothing for so long is closed.
@@ -42,7 +42,7 @@ pub struct Limits {
     pub farewell: Duration,
 }
 
-/// What happened in the room.
+/// The counts of all that happened in the room.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     pub clients: u32,

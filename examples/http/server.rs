@@ -113,7 +113,7 @@ impl Connection {
                 Ok(0) => return Ok(false),
                 Ok(n) => {
                     // A read that did not fill the buffer has taken all (epoll(7), question 9).
-                    // What comes later is a new event. This saves the read that would say so.
+                    // Later bytes are a new event. So no read has to find that nothing is left.
                     is_drained = n < buffer.len() && !self.stream.readiness().is_read_closed();
                     if is_drained {
                         self.stream.clear_readiness(Readiness::READABLE);

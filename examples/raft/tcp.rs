@@ -100,7 +100,7 @@ impl Peer {
         stream.set_interest(if room { Interest::READABLE } else { Interest::BOTH })
     }
 
-    /// Takes what the node wants to say. Returns false when the node has ended.
+    /// Takes the messages that the node has to send. Returns false when the node has ended.
     fn take(&mut self) -> bool {
         for message in self.queue.drain(QUEUE) {
             if self.connected && self.unsent.len() < UNSENT {

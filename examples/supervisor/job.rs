@@ -128,8 +128,8 @@ impl Job {
     /// printed.
     pub fn end(&mut self, now: Time) -> Option<(io::Result<ExitStatus>, Duration)> {
         let status = self.process()?.try_take()?;
-        // What the process has written is in the pipes. They stay open for as long as children of
-        // the process have them, who are not waited for.
+        // The last output of the process is in the pipes. Its children may still have these open:
+        // nobody waits for them.
         for which in [0, 1] {
             self.print(which, true);
         }

@@ -75,7 +75,7 @@ impl RoomRequest {
 }
 
 impl Probe for RoomRequest {
-    /// It tells once, and not for as long as there is room.
+    /// A request tells once, and not for as long as there is room.
     fn may_be_near(&self) -> bool {
         false
     }

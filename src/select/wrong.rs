@@ -17,7 +17,7 @@ macro_rules! __select_wrong {
              pattern)`: `if let` binds names that the case could not use when it is off"
         )
     };
-    // What follows `default =>` and `error -> e =>`.
+    // The rest behind `default =>` and `error -> e =>`.
     (@arm) => {
         $crate::__select_wrong!(@say
             "a case without an arm: write `=> {}` if there is nothing to do"

@@ -24,9 +24,9 @@ use crate::sys::{Interest, Mode, Readiness};
 
 /// A file that a reactor waits for: anything [`AsFd`]. Made by [`Handle::fd`].
 ///
-/// It reads and writes as the file does: a [`ChildStdout`](std::process::ChildStdout) and a
-/// [`ChildStdin`](std::process::ChildStdin), too. A reference to it does if a reference to the file
-/// does, as with sockets and [`File`](std::fs::File).
+/// An `Fd` reads and writes as its file does: a [`ChildStdout`](std::process::ChildStdout) and a
+/// [`ChildStdin`](std::process::ChildStdin), too. A reference to an `Fd` does so if a reference to
+/// the file does, as with sockets and [`File`](std::fs::File).
 ///
 /// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready
 /// until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of this

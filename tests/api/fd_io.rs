@@ -185,7 +185,7 @@ fn an_interruption_is_passed_on_and_changes_nothing() {
     ready(&reactor, &ours);
     fails(ErrorKind::Interrupted, ours.read(&mut [0]));
     assert!(ours.is_ready());
-    // What repeats reads repeats this one.
+    // Functions that repeat interrupted reads repeat this one.
     ours.get_mut().interruptions = 3;
     ours.read_exact(&mut [0; 2]).unwrap();
     ours.get_mut().interruptions = 1;

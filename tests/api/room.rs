@@ -439,7 +439,7 @@ struct Server {
 struct Client {
     stream: Fd<UnixStream>,
     answered: usize,
-    /// It is not read from, though its end is told.
+    /// The client is not read from, though its end is told.
     held: bool,
 }
 

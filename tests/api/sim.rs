@@ -276,8 +276,8 @@ mod wall_clock {
         at(if today > now { today } else { today + DAY })
     }
 
-    /// What a scheduler does in that time: the times of day at which it ran, and those at which it
-    /// heard that the clock was set.
+    /// The work of a scheduler in that time: the times of day at which it ran, and those at which
+    /// it heard that the clock was set.
     fn schedule(reactor: &Reactor, d: Duration) -> Vec<(SystemTime, Result<SystemTime, ClockSet>)> {
         let (alarm, end) = (reactor.wall_timer().unwrap(), reactor.after(d));
         let mut log = Vec::new();
@@ -454,7 +454,7 @@ mod wall_clock {
     }
 }
 
-// What a `Sim` holds.
+// The fds and memory that a `Sim` holds.
 
 #[cfg(target_os = "linux")]
 #[test]

@@ -84,7 +84,7 @@ fn a_builder_moves_to_the_thread_of_its_loop() {
     builds(settings);
 }
 
-/// What other threads use instead of a reactor.
+/// The types that other threads use instead of a reactor.
 #[test]
 fn what_may_leave_its_thread_does() {
     fn sent<T: Send + 'static>() {}

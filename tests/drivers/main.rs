@@ -99,7 +99,7 @@ macro_rules! in_any_time {
     };
 }
 
-/// What needs fds or kernel timers, and neither real time nor other threads.
+/// The tests that need fds or kernel timers, and neither real time nor other threads.
 macro_rules! with_fds {
     ($new:ident) => {
         tests_on! { $new:
@@ -119,7 +119,7 @@ macro_rules! with_fds {
     };
 }
 
-/// What needs real time, other threads, or processes.
+/// The tests that need real time, other threads, or processes.
 macro_rules! in_real_time {
     ($new:ident) => {
         tests_on! { $new:

@@ -17,7 +17,7 @@ use crate::heartbeat::example;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a fact may take.
+/// The most time that a fact may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Debug, PartialEq)]

@@ -12,7 +12,7 @@ use super::TryRecvError;
 use super::ring::{Stamp, WRITTEN};
 use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
-use crate::sync::{Ordering, fence, light_fence, settle_fence, wait_briefly};
+use crate::sync::{Ordering, fence, light_fence, pause, settle_fence, wait_briefly};
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
@@ -64,6 +64,8 @@ const HOLES: usize = 6;
 pub(super) struct Detour {
     /// Messages that were taken out of turn.
     taken: usize,
+    /// The word of the tail when the receiver last looked at it.
+    word: u64,
     /// The positions before this one are taken, or are holes.
     ahead: u64,
     /// Positions that were found unwritten, the lowest first.
@@ -141,7 +143,7 @@ impl<T> Head<T> {
     #[inline(always)]
     pub(super) fn is_ready_or(&self, coming: impl FnOnce()) -> bool {
         self.is_written(self.state().head())
-            || !self.state().is_quiet()
+            || (!self.state().is_quiet() || self.reader().catches_up())
                 && match self.look_slow() {
                     Look::Ready => true,
                     Look::Quiet => false,
@@ -201,7 +203,7 @@ impl<'a> Reader<'a> {
 
     #[inline(always)]
     fn move_head(&self, head: u64, freed: usize) {
-        self.state.head.store(head, Ordering::Release);
+        self.state.back.head.store(head, Ordering::Release);
         light_fence();
         if self.state.room.is_awaited() {
             self.state.wake_senders(freed);
@@ -228,16 +230,53 @@ impl<'a> Reader<'a> {
         (stamp == Stamp::Written).then_some((position, ring))
     }
 
+    /// After the channel was found empty: pauses if this is the end of a stream. Returns true if
+    /// there are messages now, or messages that are coming.
+    #[inline(always)]
+    fn catches_up(&self) -> bool {
+        let head = self.state.head();
+        !cfg!(all(loom, test)) && self.state.back.pace.ends_stream(head) && self.pause()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pause(&self) -> bool {
+        self.state.back.pace.pause(|hints| {
+            pause(hints);
+            behind(
+                self.state.head() & POSITION,
+                self.state.front.tail.load(Ordering::SeqCst) & POSITION,
+            )
+        })
+    }
+
     /// Finds the message to receive next. Waits for no sender, but for one microsecond for the
     /// message at the head.
     #[inline(never)]
     fn find(self) -> Found<'a> {
         let state = self.state;
+        // On a detour the tail, which senders write, is read only when no position that was claimed
+        // at the last look has a message.
+        let mut locked = (state.head() & DETOUR != 0).then(|| state.detour.lock());
+        if let Some(detour) = &mut locked {
+            let known = self.span(detour.word);
+            let found = self.written(&known, known.head);
+            let found = found.or_else(|| detour.first_written(&self, &known));
+            if let Some((position, ring)) = found {
+                return Found::Message(Written { reader: self, position, ring });
+            }
+        }
         // "Empty" and "gone" are read at once: between two readings a last message could come.
         let word = state.front.tail.load(Ordering::SeqCst);
+        if locked.as_ref().is_some_and(|detour| detour.word == word) {
+            return Found::Coming;
+        }
         let span = self.span(word);
         let head = span.head;
         if head == span.tail {
+            if word & GONE == 0 && self.catches_up() {
+                return self.find();
+            }
             self.rest();
             return if word & GONE != 0 { Found::End } else { Found::Nothing };
         }
@@ -248,7 +287,7 @@ impl<'a> Reader<'a> {
         };
         let mut found = at_head();
         if found.is_none() {
-            let detour = &mut *state.detour.lock();
+            let detour = &mut **locked.get_or_insert_with(|| state.detour.lock());
             if detour.taken == 0 && wait_briefly(100, || self.is_head_written(head)) {
                 found = at_head();
             }
@@ -256,6 +295,7 @@ impl<'a> Reader<'a> {
                 if detour.taken == 0 {
                     (detour.ahead, detour.len) = (head, 0);
                 }
+                detour.word = word;
                 found = detour.first_written(&self, &span);
             }
         }
@@ -325,17 +365,17 @@ impl Written<'_> {
     fn pass(self) {
         let Written { reader, position, ring } = self;
         let state = reader.state;
-        let span = reader.span(state.front.tail.load(Ordering::SeqCst));
-        let head = span.head;
+        let head = state.head() & POSITION;
         let detour = &mut *state.detour.lock();
         if position != head {
             // SAFETY: we are the receiver and have taken the message.
             unsafe { state.rings.set_taken(ring, position) };
             detour.taken += 1;
             detour.fill(position);
-            state.head.store(head | DETOUR, Ordering::Release);
+            state.back.head.store(head | DETOUR, Ordering::Release);
             return;
         }
+        let span = reader.span(state.front.tail.load(Ordering::SeqCst));
         let (mut next, mut freed) = (state.after(head), 1);
         loop {
             // SAFETY: we are the receiver. All positions before this one are received, and these
@@ -405,7 +445,7 @@ impl Detour {
 impl Probe for State {
     #[inline]
     fn look(&self) -> Look {
-        if self.is_quiet() {
+        if self.is_quiet() && !self.probing().catches_up() {
             if !self.rings.is_large() {
                 return Look::Quiet;
             }

@@ -101,6 +101,7 @@ mod late_models;
 mod meeting;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
+mod pace;
 mod permit;
 mod receiver;
 pub(crate) mod registry;

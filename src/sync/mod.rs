@@ -121,6 +121,13 @@ mod real {
         is_over()
     }
 
+    /// Waits so many hints, some 10 to 50 ns each. Does not wait where the other thread needs our
+    /// core.
+    pub(crate) fn pause(hints: u32) {
+        let hints = if several_cores() { hints } else { 0 };
+        (0..hints).for_each(|_| std::hint::spin_loop());
+    }
+
     /// A moment before looking again, when there is something better to do than to wait on: short,
     /// and never the rest of a time slice.
     #[inline]
@@ -459,6 +466,8 @@ mod model {
     pub(crate) fn wait_briefly(_: u32, mut is_over: impl FnMut() -> bool) -> bool {
         is_over()
     }
+
+    pub(crate) fn pause(_: u32) {}
 
     pub(crate) fn yield_to_others() {
         thread::yield_now();

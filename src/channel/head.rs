@@ -49,28 +49,11 @@ pub(super) enum Found<'a> {
 }
 
 /// The positions that are claimed and not received, and the rings that hold them.
-struct Span {
-    head: u64,
-    tail: u64,
+pub(super) struct Span {
+    pub(super) head: u64,
+    pub(super) tail: u64,
     /// The number of the tail's ring, and the base of its side.
     claimed: usize,
-}
-
-/// The most unwritten positions that a detour remembers.
-const HOLES: usize = 6;
-
-/// The receiver's memory of the positions behind the head.
-#[derive(Default)]
-pub(super) struct Detour {
-    /// Messages that were taken out of turn.
-    taken: usize,
-    /// The word of the tail when the receiver last looked at it.
-    word: u64,
-    /// The positions before this one are taken, or are holes.
-    ahead: u64,
-    /// Positions that were found unwritten, the lowest first.
-    holes: [u64; HOLES],
-    len: usize,
 }
 
 impl<T> Head<T> {
@@ -216,7 +199,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The stamp of a position in the span, and its ring.
-    fn stamp(&self, span: &Span, position: u64) -> (Stamp, usize) {
+    pub(super) fn stamp(&self, span: &Span, position: u64) -> (Stamp, usize) {
         if behind(span.head, position) >= behind(span.head, span.tail) {
             return (Stamp::Unwritten, 0);
         }
@@ -225,7 +208,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The ring of a position in the span, if the position is written.
-    fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
+    pub(super) fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
         let (stamp, ring) = self.stamp(span, position);
         (stamp == Stamp::Written).then_some((position, ring))
     }
@@ -392,56 +375,6 @@ impl Written<'_> {
     }
 }
 
-impl Detour {
-    /// The first written message of the span, and its ring.
-    fn first_written(&mut self, reader: &Reader<'_>, span: &Span) -> Option<(u64, usize)> {
-        let (head, end) = (span.head, behind(span.head, span.tail));
-        let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
-        let mut written = holes.filter_map(|&hole| reader.written(span, hole));
-        if let Some(first) = written.next() {
-            return Some(first);
-        }
-        let mut position = self.ahead;
-        while behind(head, position) < end {
-            let (stamp, ring) = reader.stamp(span, position);
-            if stamp == Stamp::Written {
-                return Some((position, ring));
-            }
-            if position == self.ahead {
-                if stamp == Stamp::Taken {
-                    self.ahead = (position + 1) & POSITION;
-                } else if self.len < HOLES {
-                    self.holes[self.len] = position;
-                    self.len += 1;
-                    self.ahead = (position + 1) & POSITION;
-                }
-            }
-            position = (position + 1) & POSITION;
-        }
-        None
-    }
-
-    /// A message was taken at this position: it is a hole no more.
-    fn fill(&mut self, position: u64) {
-        if let Some(at) = self.holes[..self.len].iter().position(|&hole| hole == position) {
-            self.holes.copy_within(at + 1..self.len, at);
-            self.len -= 1;
-        }
-    }
-
-    /// The head goes from one position to another.
-    fn pass(&mut self, from: u64, to: u64) {
-        let passed = behind(from, to);
-        let left =
-            self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
-        self.holes.copy_within(left..self.len, 0);
-        self.len -= left;
-        if behind(from, self.ahead) < passed {
-            self.ahead = to;
-        }
-    }
-}
-
 impl Probe for State {
     #[inline]
     fn look(&self) -> Look {
@@ -494,21 +427,6 @@ mod tests {
     use crate::channel::Target;
     use crate::wake::testing::party;
     use crate::wake::{Notify, Request};
-
-    #[test]
-    fn a_detour_remembers_only_holes() {
-        let (tail, head) = crate::channel::ends(Some(200));
-        let mut standing: Vec<_> = (0..3).map(|_| tail.begin()).collect();
-        for n in 0..100 {
-            tail.try_send(n).unwrap();
-            assert_eq!(head.try_recv(), Ok(n));
-        }
-        standing.remove(1).finish(100);
-        assert_eq!(head.try_recv(), Ok(100));
-        assert_eq!(head.try_recv(), Err(TryRecvError::Empty));
-        let detour = head.state().detour.lock();
-        assert_eq!((&detour.holes[..detour.len], detour.ahead), (&[0, 2][..], 103));
-    }
 
     #[test]
     fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {

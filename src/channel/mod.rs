@@ -92,6 +92,7 @@
 //! | `permit.rs` | send cases: room that is taken before the value exists |
 //! | `models.rs`, `*_models.rs` | the loom models |
 
+mod detour;
 mod errors;
 #[cfg(all(loom, test))]
 mod fence_models;

@@ -22,8 +22,7 @@ const PAYS: u64 = 4;
 /// Streams that end without a pause, at most, before one is tried again.
 const MOST_SKIPPED: u64 = 1 << 12;
 
-/// The receiver's memory of streams. Only the receiver reads and writes it, so no model needs to see
-/// these atomics.
+/// The receiver's memory of streams. Only the receiver uses these atomics, so no model sees them.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// The head at the last look that found nothing.

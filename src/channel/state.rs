@@ -37,7 +37,7 @@
 //!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
 //!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
 
-use super::head::Detour;
+use super::detour::Detour;
 use super::pace::Pace;
 use super::ring::Rings;
 use super::room::Room;

@@ -19,7 +19,7 @@ use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one.
-const FEW: usize = 12;
+const FEW: usize = 8;
 
 /// A reusable set of receive and send cases, of any size, which may change between two waits.
 ///
@@ -30,7 +30,7 @@ const FEW: usize = 12;
 /// before. [`Handle::wait`] reports an end only until it was taken once.
 ///
 /// # Costs
-/// Adding a case costs an allocation or two; waiting costs none. Up to 12 cases are asked one by
+/// Adding a case costs an allocation or two; waiting costs none. Up to eight cases are asked one by
 /// one. Of more cases those that are ready are found through the reactor: a choice among n ready
 /// cases is O(1), so a burst of n costs O(n). (Send cases, rendezvous channels and sources of your
 /// own are asked one by one.) A [`biased`](Self::biased) set looks at all cases that are ready.

@@ -61,6 +61,7 @@
 //! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`]
 //!   counts all there are.
 //! - No wake-up is lost, and each sleep costs one at the most.
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(epoll, kqueue, linux, apple, flat))))]
 
 /// Implements `Debug` or `Display` by one expression:
 /// `impl_fmt!(Display, [T] SendError<T>, |it, f| f.write_str(it.text()))`.

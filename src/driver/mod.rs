@@ -73,6 +73,16 @@ pub use crate::wake::Wake;
 ///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
 ///   A `drop` that changes a kernel object which the parent has too must not do so in another
 ///   process.
+///
+/// # What later versions may change
+/// A driver that compiles with this version compiles with every later one that semver calls
+/// compatible:
+/// - [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) stay the only required
+///   methods. A new method has a default, with which a driver of today stays right.
+/// - No method changes its signature, or loses its default.
+/// - [`Mode`] may get more variants: answer `Unsupported` to a mode that the driver does not know.
+/// - [`Syscalls`] may get more fields: begin with [`Syscalls::default`].
+/// - [`Wait`] and [`WakeWindow`] stay as they are.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a driver that a reactor can wait through",
     label = "not a driver",
@@ -269,7 +279,13 @@ pub enum Wait {
 }
 
 /// Syscalls made by a driver since it was created.
+///
+/// ```
+/// let mut syscalls = pollmux::driver::Syscalls::default();
+/// syscalls.waits += 1;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Syscalls {
     /// Waits that may sleep: `epoll_wait` or `kevent` with a timeout.
     pub waits: u64,
@@ -299,6 +315,7 @@ impl Add for Syscalls {
 
 /// The clock of a driver.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Clock {
     /// `CLOCK_MONOTONIC`.
     Monotonic,

@@ -11,6 +11,7 @@ use crate::sys::Time;
 /// The error of a run in which members wait and nothing is due anywhere: no deadline, and no
 /// message on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Deadlock {
     /// The virtual time.
     pub at: Time,
@@ -20,6 +21,7 @@ pub struct Deadlock {
 
 /// A member of a world that stands still.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WaitingMember {
     /// The name of the member.
     pub member: String,

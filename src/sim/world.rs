@@ -126,6 +126,7 @@ type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The counts of a [`SimWorld`] so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorldStats {
     /// The number of times that the turn went to another thread.
     pub handovers: u64,

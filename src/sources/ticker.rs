@@ -75,6 +75,7 @@ pub struct Tick {
 /// | `Burst` | 100, missed 0 | 200 and 300 at once, 400, 500, .. |
 /// | `Delay` | 100, missed 2 | 450, 550, .. |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MissedTickBehavior {
     /// Drops and counts them; the grid is kept. What Go does. The default.
     #[default]

@@ -149,6 +149,7 @@ impl Watch {
 
 /// The mode of the reports of an fd that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// Reports once for every change.
     Edge,

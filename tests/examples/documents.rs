@@ -21,6 +21,10 @@ const DOCUMENTS: [&str; 10] = [
     "docs/PLATFORMS.md",
     "tests/README.md",
 ];
+/// The pages of the guide, below the root.
+const GUIDE: &str = "src/guide";
+/// The languages of code blocks that no doctest compiles.
+const OTHER_LANGUAGES: [&str; 5] = ["text", "sh", "c", "python", "go"];
 const RULES: usize = 31;
 const COLUMNS: usize = 100;
 const README_WORDS: usize = 1_200;
@@ -34,7 +38,7 @@ fn read(name: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).expect("a folder of the repository");
     entries.map(|entry| entry.expect("an entry").path())
 }
@@ -151,6 +155,48 @@ fn has_long_lines(document: &str, text: &str) -> Vec<String> {
     too_long.map(|(line, _)| format!("{document}:{}: too many columns", line + 1)).collect()
 }
 
+/// The code blocks, each with its line, its language and its lines without indentation.
+fn code_blocks(text: &str) -> Vec<(usize, &str, String)> {
+    let (mut blocks, mut open): (Vec<_>, Option<(_, _, String)>) = (Vec::new(), None);
+    for (line, text) in text.lines().enumerate() {
+        match (text.trim_start().strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some((line + 1, language, String::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((.., block))) => *block += &format!("{}\n", text.trim()),
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// Blocks of Rust that no doctest runs, and that stand in no example with other crates.
+fn unquoted_blocks(document: &str, text: &str, examples: &[String]) -> Vec<String> {
+    let is_quoted = |block: &str| examples.iter().any(|example| example.contains(block));
+    let is_wrong = |(_, language, block): &(usize, &str, String)| match *language {
+        "ignore" => !is_quoted(block),
+        "" | "rust" => false,
+        language => !OTHER_LANGUAGES.contains(&language),
+    };
+    let wrong = code_blocks(text).into_iter().filter(is_wrong);
+    wrong.map(|(line, ..)| format!("{document}:{line}: no test runs or holds this block")).collect()
+}
+
+/// The pages of the guide: name and text.
+fn pages() -> Vec<(String, String)> {
+    let page = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".md")?.to_owned();
+        Some((name, read(&path)))
+    };
+    entries(&root().join(GUIDE)).filter_map(page).collect()
+}
+
+/// The texts of the examples below `examples/more`, without indentation.
+fn examples_with_other_crates() -> Vec<String> {
+    let files = entries(&root().join("examples/more")).filter(|path| path.is_file());
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect();
+    files.map(|path| lines(&read(path))).collect()
+}
+
 #[track_caller]
 fn holds(rule: impl Fn(&str, &str) -> Vec<String>) {
     let wrong: Vec<String> = DOCUMENTS.iter().flat_map(|name| rule(name, &read(name))).collect();
@@ -250,6 +296,28 @@ fn the_readme_is_short() {
 }
 
 #[test]
+fn every_block_of_the_guide_is_tested() {
+    let (pages, examples) = (pages(), examples_with_other_crates());
+    let wrong = |(name, text): &(String, String)| {
+        let name = format!("{GUIDE}/{name}.md");
+        let rules = [names_missing_files(&name, text), has_long_lines(&name, text)];
+        [rules.concat(), unquoted_blocks(&name, text, &examples)].concat()
+    };
+    assert!(pages.len() > 10, "the guide was not found");
+    assert_eq!(pages.iter().flat_map(wrong).collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(unquoted_blocks("README.md", &read("README.md"), &[]), Vec::<String>::new());
+}
+
+#[test]
+fn the_front_page_lists_every_page_of_the_guide() {
+    let (front, list) = (read("src/lib.rs"), read(format!("{GUIDE}/mod.rs")));
+    for (page, _) in pages() {
+        assert!(list.contains(&format!("]({page})")), "the guide's list has no {page}");
+        assert!(has_word(&front, &format!("guide::{page}")), "the front page has no {page}");
+    }
+}
+
+#[test]
 fn a_wrong_document_is_found() {
     let tests = |text| names_missing_tests("x.md", text).len();
     assert_eq!(tests("`examples/layers.rs::imports_point_down_only` `src/lib.rs::Reactor`"), 0);
@@ -263,6 +331,10 @@ fn a_wrong_document_is_found() {
 
     let sections = |text| sections_without_tests("x.md", text).len();
     assert_eq!(sections("## A\n### b\n- `a.rs::b`\n### c\n- **Your part:** `a.rs::b`\n## D"), 1);
+
+    let blocks = |text| unquoted_blocks("x.md", text, &["a\nlet b = 1;\nc\n".to_string()]).len();
+    assert_eq!(blocks("```ignore\n  let b = 1;\n```\n```\nlet x = 1;\n```\n```text\n```"), 0);
+    assert_eq!(blocks("```ignore\n  let b = 2;\n```\n```rust,ignore\n```\n```no_run\n```"), 3);
 
     let links = "[a](DESIGN.md) [b](../README.md#x) [c](README.md)";
     assert_eq!(has_dead_links("docs/x.md", links).len(), 1);

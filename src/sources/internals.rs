@@ -108,8 +108,8 @@ macro_rules! keyed {
                 self
             }
 
-            /// The key that [`sources`](crate::Handle::sources) lists the callback by: a unique one
-            /// of 2^63 or more, unless [`with_key`](Self::with_key) has set another.
+            /// The key that [`sources`](crate::Handle::sources) lists the callback by. Without a
+            /// [`with_key`](Self::with_key) it is a unique number of 2^63 or more.
             pub fn key(&self) -> u64 {
                 self.slot.key()
             }
@@ -131,9 +131,9 @@ macro_rules! keyed {
                 self
             }
 
-            /// The key that [`wait`](crate::Handle::wait) reports the source by: a unique one of
-            /// 2^63 or more, unless [`with_key`](Self::with_key) or
-            /// [`register_with`](crate::Handle::register_with) has set another.
+            /// The key that [`wait`](crate::Handle::wait) reports the source by. Without a
+            /// [`with_key`](Self::with_key) or a [`register_with`](crate::Handle::register_with) it
+            /// is a unique number of 2^63 or more.
             pub fn key(&self) -> u64 {
                 self.$($slot).+.key()
             }

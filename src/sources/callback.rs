@@ -48,9 +48,9 @@ impl Handle {
     /// looks at the sources, in the order of deadlines.
     ///
     /// A callback may reset, stop or drop itself and others, make sources, and run a nested
-    /// `select!`, which runs no callbacks. A panic in a callback goes through the `select!` that ran
-    /// the callback, and the reactor stays usable. A closure that holds a `Handle` goes with the
-    /// reactor at the latest. On a reactor that has been dropped, the call drops `f`.
+    /// `select!`, which runs no callbacks. A panic in a callback goes through the `select!` that
+    /// ran the callback, and the reactor stays usable. A closure that holds a `Handle` goes with
+    /// the reactor at the latest. On a reactor that has been dropped, the call drops `f`.
     ///
     /// # Cost
     /// Allocates the closure. Resetting and running do not allocate.

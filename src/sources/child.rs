@@ -13,18 +13,18 @@ use crate::sys::{
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
 ///
-/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended. Taking the
-/// status waits for the process (`waitpid`), so that no zombie is left. A child that is dropped
+/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended. Taking
+/// the status waits for the process (`waitpid`), so that no zombie is left. A child that is dropped
 /// before its end runs on, as a dropped `Child` does. No signal handler is involved.
 ///
 /// A `Child` whose status is known already, because `wait` or `try_wait` has returned it, is ready
 /// at once and gives that status. The reactor does not use its number, which may be another
 /// process's by now.
 ///
-/// Leave the waiting to the reactor. Where other code waits for all children (`waitpid(-1, ..)`), or
-/// `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of kind
-/// [`NotFound`](io::ErrorKind::NotFound). After any other error the source stays ready, and the
-/// next take asks again.
+/// Leave the waiting to the reactor. Where other code waits for all children (`waitpid(-1, ..)`),
+/// or `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of
+/// kind [`NotFound`](io::ErrorKind::NotFound). After any other error the source stays ready, and
+/// the next take asks again.
 ///
 /// A child that reads its stdin to the end does not end while that pipe is open. The `Child` holds
 /// the pipe: close it by `drop(child.get_mut().stdin.take())`. (`Child::wait` does so itself.)
@@ -33,8 +33,8 @@ use crate::sys::{
 /// [`fd_nonblocking`](Handle::fd_nonblocking). The child's end of the pipe stays blocking.
 ///
 /// **In virtual time** the child still runs in real time. A reactor on a [`Sim`](crate::Sim) looks
-/// for its end before each jump of the clock, and does not wait for the end. So a timeout beside the
-/// child comes first, unless the `Sim` has some [grace](crate::Sim::grace). A member of a
+/// for its end before each jump of the clock, and does not wait for the end. So a timeout beside
+/// the child comes first, unless the `Sim` has some [grace](crate::Sim::grace). A member of a
 /// [`SimWorld`](crate::SimWorld) cannot register a child that still runs: the error says so.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
@@ -185,8 +185,8 @@ impl ChildProcess {
     /// that has ended.
     ///
     /// The signal goes through the fd that stands for the process. So another process that has the
-    /// number by now does not get the signal. (On kqueue a child of this process that has the number
-    /// may get it.)
+    /// number by now does not get the signal. (On kqueue a child of this process that has the
+    /// number may get it.)
     ///
     /// # Errors
     /// - [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process.

@@ -9,9 +9,9 @@ use crate::reactor::{Handle, Key, Slot, SourceKind};
 
 /// The receiver of a channel, registered with a reactor.
 ///
-/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or an error once every sender is gone
-/// and the channel is empty. That error comes for ever. Dropping the inbox drops the messages in the
-/// channel, and senders get their values back.
+/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or an error once every sender is
+/// gone and the channel is empty. That error comes for ever. Dropping the inbox drops the messages
+/// in the channel, and senders get their values back.
 ///
 /// ```
 /// use pollmux::channel::{RecvError, TryRecvError};

@@ -116,8 +116,8 @@ impl<T> Outbox<T> {
     /// When the channel is full, or the receiver is gone. The error gives the value back.
     ///
     /// # Cost
-    /// A request for room costs one membarrier, and two allocations the first time. A second request
-    /// before the answer costs nothing.
+    /// A request for room costs one membarrier, and two allocations the first time. A second
+    /// request before the answer costs nothing.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let sent = self.sender.try_send(value);
         if let Err(TrySendError::Full(_)) = sent {

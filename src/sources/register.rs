@@ -114,8 +114,8 @@ impl Handle {
         source.register(self, None)
     }
 
-    /// [Registers](Self::register) `source` with the key that [`wait`](Self::wait) reports the source
-    /// by: a `u64`, a pair of kind and index, or a [`Key`](crate::Key).
+    /// [Registers](Self::register) `source` with the key that [`wait`](Self::wait) reports the
+    /// source by: a `u64`, a pair of kind and index, or a [`Key`](crate::Key).
     ///
     /// # Errors
     /// Those of [`register`](Self::register).

@@ -1,7 +1,7 @@
 //! Tickers: timers that come again.
 //!
-//! Between two ticks the ticker is armed for the next one. An expired ticker is armed again when its
-//! tick is taken. So at most one tick is pending, and a ticker that nobody looks at costs no
+//! Between two ticks the ticker is armed for the next one. An expired ticker is armed again when
+//! its tick is taken. So at most one tick is pending, and a ticker that nobody looks at costs no
 //! wake-ups.
 
 use std::cell::Cell;

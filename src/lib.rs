@@ -123,15 +123,19 @@ macro_rules! impl_debug {
     };
 }
 
+// The docs of `Handle` have its methods in this order.
+pub mod sources;
+
+mod select;
+
+pub mod reactor;
+
 pub mod channel;
 pub mod context;
 pub mod driver;
 #[cfg(any(doc, doctest))] // documentation only
 pub mod guide;
-pub mod reactor;
-mod select;
 pub mod sim;
-pub mod sources;
 mod sync;
 pub mod sys;
 mod wake;

@@ -14,6 +14,11 @@
 //! | [`Done`](crate::context::Done) | [`Handle::done`] | the cause of a context's end |
 //! | [`never()`] | | nothing, ever |
 
+// The docs of `Handle` have its methods in this order.
+mod timer;
+
+mod ticker;
+
 mod callback;
 mod child;
 mod fd;
@@ -28,8 +33,6 @@ mod os_timer;
 mod outbox;
 mod register;
 mod signals;
-mod ticker;
-mod timer;
 
 use std::io;
 use std::rc::Rc;

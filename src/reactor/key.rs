@@ -6,8 +6,8 @@
 /// event, and the index says whose event it is. Every method that takes a key takes such a pair, a
 /// `u64` or a `Key`, and [`Event::split_key`](crate::Event::split_key) gives the pair back.
 ///
-/// As a `u64` the kind is in the upper 32 bits: an index alone is a key of kind 0. Keep kinds below
-/// 2^31: the keys above are those of sources that were given none.
+/// As a `u64` the kind is in the upper 32 bits, so an index alone is a key of kind 0. Keep kinds
+/// below 2^31. Sources without a key of yours have keys above that.
 ///
 /// ```
 /// use pollmux::{Events, Key, Reactor};
@@ -47,7 +47,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of this kind and index.
+    /// Makes a key of a kind and an index.
     pub const fn new(kind: u32, index: u32) -> Key {
         Key { kind, index }
     }

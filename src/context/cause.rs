@@ -38,7 +38,20 @@ fn kind(error: ContextError) -> io::ErrorKind {
 
 pub(super) type Reason = Arc<dyn Error + Send + Sync>;
 
-/// The end of a context: its kind, and the reason if one was given.
+/// The cause of the end of a context: its kind, and the reason if one was given.
+///
+/// ```
+/// use pollmux::{Context, context::ContextError};
+/// use std::io;
+///
+/// let (context, canceller) = Context::background().with_cancel();
+/// canceller.cancel_with(io::Error::from(io::ErrorKind::StorageFull));
+/// let cause = context.cause().unwrap();
+/// assert_eq!(cause.error(), ContextError::Cancelled);
+/// assert!(cause.reason().is_some());
+/// let reason = cause.downcast_ref::<io::Error>().unwrap();
+/// assert_eq!(reason.kind(), io::ErrorKind::StorageFull);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cause {
     pub(super) error: ContextError,
@@ -50,7 +63,7 @@ impl Cause {
         Cause { error, reason }
     }
 
-    /// Cancelled, or out of time.
+    /// The kind of the end: cancelled, or out of time.
     pub fn error(&self) -> ContextError {
         self.error
     }

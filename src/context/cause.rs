@@ -5,7 +5,17 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// The cause of the end of a context.
+/// The kind of the end of a context.
+///
+/// ```
+/// use pollmux::{Context, context::ContextError};
+/// use std::{io, time::Duration};
+///
+/// let (context, _canceller) = Context::background().with_timeout(Duration::ZERO);
+/// assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
+/// let error = io::Error::from(ContextError::DeadlineExceeded);
+/// assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextError {
     /// The context, or one that it was made from, was cancelled.

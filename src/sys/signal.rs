@@ -212,35 +212,58 @@ fn raise(signal: i32) {
     unsafe { libc::raise(signal) };
 }
 
-/// Notes signals and raises an fd: edge-triggered it needs no read. See
-/// [`Signals`](crate::Signals).
+/// A set of signals with an fd that becomes readable when a signal comes. Edge-triggered it needs
+/// no read. See [`Signals`](crate::Signals).
 ///
-/// Sets are made and dropped without waiting for a signal handler, wherever it was preempted. Two
-/// threads that make or drop sets at the same time wait for each other: for some syscalls.
+/// To make or drop a set never waits for a signal handler, even for one that was preempted. Two
+/// threads that make or drop sets at the same time wait for each other, for some syscalls.
 ///
-/// A signal that has come, that no set has taken, and whose action was the default one before, is
-/// sent again to the process when the last set of that signal is dropped.
+/// When the last set of a signal is dropped, a signal that no set has taken is sent to the process
+/// again, if its old action was the default one.
 ///
-/// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the parent
-/// shares. There its signals have the actions that they had before the set. The child may make sets
-/// of its own. (A raw `fork` syscall is noticed by the handler and by the drop, not by `take`.)
+/// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the child
+/// shares with the parent. There its signals have the actions that they had before the set. The
+/// child may make sets of its own. (The handler and the drop notice a raw `fork` syscall, and
+/// `take` does not.)
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller, SignalSet};
+/// use std::process::{Command, id};
+///
+/// let user1 = pollmux::Signal::USER1.0;
+/// let signals = SignalSet::new(&[user1])?;
+/// let poller = Poller::new()?;
+/// poller.register(&signals, 1, Interest::READABLE, Mode::Edge)?;
+/// Command::new("kill").args(["-USR1", &id().to_string()]).status()?;
+/// while !signals.is_pending() {
+///     // A signal may interrupt the wait.
+///     let _ = poller.wait(&mut PollEvents::with_capacity(1), None);
+/// }
+/// assert_eq!((signals.take(), signals.take()), (Some(user1), None));
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the set restores the old actions of its signals"]
 pub struct SignalSet {
     slot: &'static Slot,
 }
 
 impl SignalSet {
-    /// Watches the signals with these numbers. Four syscalls, on macOS eight, and two for each
-    /// signal that nobody watches yet, one for the others. Allocates.
+    /// Makes a set of the signals with these numbers. Allocates.
     ///
-    /// Fails with [`io::ErrorKind::InvalidInput`]
+    /// # Errors
+    /// On an error no signal is caught. [`io::ErrorKind::InvalidInput`]
     /// - for a number that is no signal;
     /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`), or must not be, because it
     ///   reports a fault of the running instruction (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
     /// - for a signal that the calling thread blocks. Threads and programs inherit the mask, so
-    ///   such a signal mostly comes nowhere. Unblock it first: `pthread_sigmask(SIG_UNBLOCK, ..)`.
+    ///   such a signal mostly reaches no thread. Unblock it first:
+    ///   `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Also fails as [`Poller::new`](super::Poller::new) does. Then none is watched.
+    /// Otherwise those of [`Poller::new`](super::Poller::new).
+    ///
+    /// # Cost
+    /// Four syscalls, on macOS eight. Two more for each signal that no set had, and one for each of
+    /// the others.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
         signals.iter().try_for_each(|&signal| can_be_caught(signal))?;
         let of_set = |error| of_creation(error, "a signal set");
@@ -266,8 +289,8 @@ impl SignalSet {
         Ok(set)
     }
 
-    /// Takes the lowest of the signals that have come. One that has come several times meanwhile is
-    /// there once, as everywhere with signals. Of several threads that take one gets it.
+    /// Takes the lowest of the signals that have come. A signal that has come several times is
+    /// there once. If several threads take, one of them gets the signal.
     pub fn take(&self) -> Option<i32> {
         if self.is_inert() { None } else { TABLE.take(self.slot) }
     }
@@ -280,7 +303,7 @@ impl SignalSet {
         }
     }
 
-    /// Returns true if some signal has come and was not taken.
+    /// Returns true if a signal has come that was not taken.
     pub fn is_pending(&self) -> bool {
         !self.is_inert() && self.slot.is_pending()
     }

@@ -96,6 +96,9 @@
 //! # Licence
 //! MIT or Apache-2.0, as you like.
 
+// One form for all docs: `# Errors`, `# Panics`, `# Cost`, in this order.
+#![deny(clippy::missing_errors_doc)]
+
 /// Implements `Debug` or `Display` by one expression:
 /// `impl_fmt!(Display, [T] SendError<T>, |it, f| f.write_str(it.text()))`.
 macro_rules! impl_fmt {

@@ -286,7 +286,7 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// The iterator of [`Receiver::iter`].
+/// The iterator of [`Receiver::iter`]. [`Receiver`] has an example.
 #[derive(Debug)]
 pub struct Iter<'a, T>(&'a Receiver<T>);
 
@@ -298,7 +298,7 @@ impl<T> Iterator for Iter<'_, T> {
     }
 }
 
-/// The iterator of [`Receiver::try_iter`].
+/// The iterator of [`Receiver::try_iter`]. [`Receiver`] has an example.
 #[derive(Debug)]
 pub struct TryIter<'a, T>(&'a Receiver<T>);
 
@@ -309,7 +309,16 @@ impl<T> Iterator for TryIter<'_, T> {
     }
 }
 
-/// The iterator of `Receiver::into_iter`: `for message in receiver`.
+/// The iterator of `Receiver::into_iter`.
+///
+/// ```
+/// let (tx, rx) = pollmux::channel::bounded(2);
+/// tx.send(1).unwrap();
+/// drop(tx);
+/// for message in rx { // until every sender is gone
+///     assert_eq!(message, 1);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 

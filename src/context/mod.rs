@@ -313,6 +313,12 @@ impl Context {
     }
 
     /// The clock that deadlines are on.
+    ///
+    /// ```
+    /// use pollmux::{Context, driver::Clock};
+    ///
+    /// assert!(Context::background().clock().is_same(&Clock::Monotonic));
+    /// ```
     pub fn clock(&self) -> &Clock {
         &self.clock
     }

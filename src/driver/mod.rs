@@ -249,7 +249,8 @@ impl ReadyFds {
         self.list.push((id, readiness));
     }
 
-    /// Notes that this wait may have left ready fds for want of room.
+    /// Notes that this wait may have left ready fds for want of room. A driver with a batch of fds
+    /// calls it when the batch is full.
     ///
     /// A reactor that is [embedded](crate::Reactor::embed) then looks again if it has to. An outer
     /// loop that waits for edges hears of no fd that was ready before.

@@ -41,7 +41,8 @@ impl Handle {
     }
 
     /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. A ticker
-    /// gets `d` as its period. Returns as its own `reset` does.
+    /// gets `d` as its period. Returns as its own `reset` does. [`stop_timer`](Self::stop_timer)
+    /// has an example.
     ///
     /// # Errors
     /// Those of [`stop_timer`](Self::stop_timer), and for a ticker with a period of zero.
@@ -113,6 +114,7 @@ impl Handle {
     }
 
     /// Returns true if the timer that `id` names exists, armed or not.
+    /// [`stop_timer`](Self::stop_timer) has an example.
     pub fn is_live(&self, id: TimerId) -> bool {
         self.timer_slot(id).is_ok()
     }

@@ -2,6 +2,8 @@
 //!
 //! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] are one knot: the core keeps closures, and
 //! these take the handle, which is the core.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::cell::{Cell, RefCell};
 use std::io;

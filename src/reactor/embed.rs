@@ -86,7 +86,7 @@ impl Embedded {
     ///
     /// The turn takes wake-ups, runs posts and callbacks, and finds due timers and channels with
     /// messages. It arms the earliest deadline if that is before the armed one. A callback that the
-    /// turn runs may take a turn, too.
+    /// turn runs may take a turn, too. [`Reactor::embed`](crate::Reactor::embed) has an example.
     ///
     /// # Errors
     /// When the driver fails, when the reactor has been dropped, and

@@ -167,8 +167,8 @@ impl<'a> IntoIterator for &'a Events {
     }
 }
 
-/// The iterator of [`Events::iter`]. Looks at each source when it comes to it, so handling one
-/// event may stop another.
+/// The iterator of [`Events::iter`]. It looks at each source when it comes to it, so the code for
+/// one event may stop another. [`Events`] has an example.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     tokens: std::slice::Iter<'a, u64>,

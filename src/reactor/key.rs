@@ -36,7 +36,9 @@
 ///     }
 /// }
 /// assert_eq!(idle, [0, 1, 2]);
-/// assert_eq!(Key::from(stop.key()), Key::new(STOP, 0));
+/// let key = Key::from(stop.key());
+/// assert_eq!((key, key.kind(), key.index()), (Key::new(STOP, 0), STOP, 0));
+/// assert_eq!(Key::new(1, 2).get(), 1 << 32 | 2);
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -154,12 +154,12 @@ impl Handle {
 }
 
 impl Sources {
-    /// Iterates over the sources, in no order.
+    /// Iterates over the sources, in no order. [`SourceInfo`] has an example.
     pub fn iter(&self) -> std::slice::Iter<'_, SourceInfo> {
         self.list.iter()
     }
 
-    /// Returns the number of sources.
+    /// Returns the number of sources. [`SourceOrigin`] has an example.
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -169,7 +169,8 @@ impl Sources {
         self.list.is_empty()
     }
 
-    /// Groups the sources by creation site, the site with the most sources first.
+    /// Groups the sources by creation site, the site with the most sources first. [`SourceOrigin`]
+    /// has an example.
     pub fn by_origin(&self) -> Vec<SourceOrigin<'_>> {
         let mut origins: Vec<SourceOrigin<'_>> = Vec::new();
         let mut index = HashMap::new();

@@ -275,7 +275,7 @@ impl Builder {
         self.build_with(driver)
     }
 
-    /// Makes a reactor that waits through `driver`.
+    /// Makes a reactor that waits through `driver`. [`Reactor::builder`] has an example.
     ///
     /// # Errors
     /// None at present.
@@ -445,7 +445,8 @@ impl Handle {
         self.core.random.seed(seed);
     }
 
-    /// Returns true if the reactor has been dropped, and in a forked child.
+    /// Returns true if the reactor has been dropped, and in a forked child. [`Reactor::handle`] has
+    /// an example.
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.core.closed.get()

@@ -39,16 +39,15 @@
 /// fired, or replace a source. A case that is not chosen consumes nothing. `default` never runs
 /// while a case is ready or due, and a timeout never ends a `select!` with such a case.
 ///
+/// # Panics
+/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a
+/// source belongs to another reactor.
+///
 /// # Cost
 /// No allocation. No syscall when a case is ready. Otherwise those of one sleep, and before
 /// `default` one look at the fds, if a case is an fd. [`try_wait`](crate::Handle::try_wait) says
 /// what `default` costs after thousands of timers were put off.
 ///
-/// # Panics
-/// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a
-/// source belongs to another reactor.
-///
-/// # Examples
 /// ```
 /// use pollmux::{Reactor, select};
 /// use std::time::Duration;

@@ -2,6 +2,8 @@
 //!
 //! Up to [`FEW`] cases are asked one by one, as a `select!` asks its own. Of more cases those that
 //! are ready are found through the reactor's ready list (`many.rs`).
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

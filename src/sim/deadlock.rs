@@ -33,7 +33,7 @@ pub struct Deadlock {
     pub waiting: Vec<WaitingMember>,
 }
 
-/// A member that waits, in the report of a [`Deadlock`].
+/// A member that waits, in the report of a [`Deadlock`], which has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitingMember {
     /// The name of the member.

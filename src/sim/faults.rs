@@ -40,6 +40,8 @@ impl WorldHandle {
     /// world.partition(&[&["a"]]); // a alone, and the rest
     /// world.partition(&[&["a", "b"], &["c"]]);
     /// world.heal();
+    /// world.hold("a", "b"); // messages wait
+    /// world.release("a", "b");
     /// ```
     ///
     /// # Panics

@@ -93,7 +93,7 @@ pub(super) fn set_reactor(handle: Handle) {
 }
 
 /// The sources that a member of a world waits for and that one line made. A part of a
-/// [`WaitingMember`](crate::sim::WaitingMember).
+/// [`WaitingMember`](crate::sim::WaitingMember). [`Deadlock`](crate::sim::Deadlock) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitsFor {

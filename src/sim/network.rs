@@ -1,4 +1,6 @@
 //! The network of a world: links that delay, lose, duplicate and reorder, and their faults.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -47,7 +49,7 @@ pub(super) struct Wire {
     held: VecDeque<Delivery>,
 }
 
-/// The counts of the messages of a [`Link`]. Made by [`Link::stats`].
+/// The counts of the messages of a [`Link`], which has an example. Made by [`Link::stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
     /// All messages that were sent.

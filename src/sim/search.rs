@@ -35,7 +35,7 @@ pub struct Search<'a> {
 }
 
 /// The result of a run: `()`, which fails by a panic only, or a `Result`, whose error is a failure,
-/// too. For the closure of [`Search::run`].
+/// too. For the closure of [`Search::run`]. [`SimWorld::search`] and [`Search`] have examples.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say if a run has failed",
     label = "neither `()` nor a `Result<(), E>`",

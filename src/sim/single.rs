@@ -169,6 +169,7 @@ impl Sim {
 
     /// The time of the wall clock, which runs with the virtual clock. On a clock that starts at
     /// [`Time::ZERO`] the wall clock begins at [`UNIX_EPOCH`](std::time::UNIX_EPOCH).
+    /// [`set_wall_clock`](Self::set_wall_clock) has an example.
     pub fn wall_clock(&self) -> SystemTime {
         self.clock.wall_now()
     }

@@ -1,4 +1,6 @@
 //! The world from the user's side: members, their lives, and runs.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -189,6 +191,16 @@ impl SimWorld {
     /// the first member that can go on runs, nothing is lost by chance, and delays are the least.
     ///
     /// For a shorter history that [`search`](Self::search) has found.
+    ///
+    /// ```
+    /// use pollmux::SimWorld;
+    ///
+    /// let mut world = SimWorld::with_choices(7, 3);
+    /// world.spawn("member", |_| ());
+    /// world.run()?;
+    /// assert!(world.choices() <= 3);
+    /// # Ok::<(), pollmux::sim::Deadlock>(())
+    /// ```
     pub fn with_choices(seed: u64, choices: u64) -> SimWorld {
         SimWorld::with_budget(seed, Time::ZERO, choices)
     }
@@ -369,6 +381,19 @@ impl WorldHandle {
     /// The clock begins at the world's time. It is another clock, so the member's reactor cannot
     /// wait for a [`Context`](crate::Context) with a deadline on the world's clock.
     ///
+    /// ```
+    /// use pollmux::{SimWorld, Time};
+    /// use std::time::Duration;
+    ///
+    /// let mut world = SimWorld::new(1);
+    /// world.spawn_with_drift("fast", 100, |reactor| { // 100 µs a second
+    ///     reactor.sleep_blocking(Duration::from_secs(3_600)).unwrap();
+    /// });
+    /// world.run()?;
+    /// assert!(world.now() < Time::ZERO + Duration::from_secs(3_600)); // an hour on its clock
+    /// # Ok::<(), pollmux::sim::Deadlock>(())
+    /// ```
+    ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does, and when `ppm` is not between -900,000 and 1,000,000.
     #[track_caller]
@@ -423,6 +448,27 @@ impl WorldHandle {
 
     /// [Spawns](Self::spawn) a member that can be [restarted](Self::restart). Each of its lives is
     /// a call of `body`. [`Member::take`] gives the result of the last life.
+    ///
+    /// ```
+    /// use pollmux::{SimWorld, Time};
+    /// use std::time::Duration;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let mut world = SimWorld::starting_at(7, Time::ZERO + second);
+    /// let host = world.spawn_host("host", move |reactor| {
+    ///     let begun = reactor.now();
+    ///     reactor.sleep_blocking(2 * second).unwrap();
+    ///     begun
+    /// });
+    /// world.run_for(second)?;
+    /// assert!(world.restart("host")); // kills the first life
+    /// world.run_until(Time::ZERO + 3 * second)?;
+    /// assert_eq!(host.take(), None); // it still sleeps
+    /// world.run()?;
+    /// assert_eq!(host.take(), Some(Time::ZERO + 2 * second));
+    /// assert!(!world.kill("host")); // it has ended
+    /// # Ok::<(), pollmux::sim::Deadlock>(())
+    /// ```
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does.

@@ -139,8 +139,8 @@ impl Callback {
         self.slot.deadline()
     }
 
-    /// Lets the callback run up to `slack` late, so that it shares a wake-up with others: see
-    /// [`Builder::slack`](crate::Builder::slack).
+    /// Lets the callback run up to `slack` late, so that it shares a wake-up with others.
+    /// [`Builder::slack`](crate::Builder::slack) has an example.
     pub fn slack(self, slack: Duration) -> Callback {
         self.slot.set_slack(slack);
         self

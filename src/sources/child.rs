@@ -233,6 +233,20 @@ impl ChildProcess {
     }
 
     /// Takes the child back. The reactor no longer waits for its end. One syscall.
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::Reactor;
+    /// use std::process::Command;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let child = reactor.register(Command::new("true").spawn()?)?;
+    /// let number = child.id();
+    /// let mut child = child.into_inner();
+    /// assert_eq!(child.id(), number);
+    /// assert!(child.wait()?.success());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_inner(self) -> Child {
         self.child.take().expect(TAKEN)
     }

@@ -363,6 +363,24 @@ impl<T: AsFd> Fd<T> {
 
     /// Marks the file as not ready for `readiness`.
     ///
+    /// ```
+    /// use pollmux::sys::{Interest, Readiness};
+    /// use pollmux::{Reactor, Source};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (mut theirs, ours) = UnixStream::pair()?;
+    /// let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE)?;
+    /// theirs.write_all(b"hello")?;
+    /// reactor.recv(&ours)?;
+    /// let stream = ours.get_mut(); // past the `Fd`
+    /// while stream.read(&mut [0; 16]).is_ok() {} // until `WouldBlock`
+    /// ours.clear_readiness(Readiness::READABLE);
+    /// assert!(!ours.is_ready());
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
     /// You may clear readiness outside of the [interest](Self::interest), too. Nothing is lost:
     /// [`set_interest`](Self::set_interest) asks the poller about that, by a syscall.
     pub fn clear_readiness(&self, readiness: Readiness) {
@@ -411,7 +429,7 @@ impl<T: AsFd> Fd<T> {
     }
 
     /// Asks the poller once more. For [`Mode::OneShot`], and for code that would rather ask than
-    /// try. One syscall.
+    /// try. One syscall. [`Handle::fd_with_mode`] has an example.
     ///
     /// # Errors
     /// The system's error, and in a forked child.

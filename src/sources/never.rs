@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::{Internals, Source};
 
-/// A source that is never ready. Made by [`never()`].
+/// A source that is never ready. Made by [`never()`], which has an example.
 pub struct Never<T>(PhantomData<fn() -> T>);
 
 /// Makes a source that is never ready, for a case that has nothing to wait for.

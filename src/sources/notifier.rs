@@ -100,7 +100,7 @@ impl Notifier {
         self.bell.ring();
     }
 
-    /// Ties the sending end of some channel to this bell.
+    /// Ties the sending end of some channel to this bell. [`Notified::receiving`] has an example.
     pub fn attach<S>(self, sender: S) -> NotifyingSender<S> {
         NotifyingSender { sender, notifier: Ringer(self) }
     }
@@ -139,7 +139,8 @@ impl Drop for Rings<'_> {
 }
 
 impl<S> NotifyingSender<S> {
-    /// Calls `f` with the sender. Rings afterwards, also when `f` panics.
+    /// Calls `f` with the sender. Rings afterwards, also when `f` panics. [`Notified::receiving`]
+    /// has an example.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
         // Rings also when `f` panics: a message may have been sent before.

@@ -24,6 +24,25 @@ use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
 
 /// A clock that an [`OsTimer`] can be on: [`MonotonicClock`], [`BootClock`] or [`WallClock`].
+///
+/// ```
+/// use pollmux::sources::{BootClock, MonotonicClock, OsClock, WallClock};
+/// use pollmux::OsTimer;
+/// use std::time::Duration;
+///
+/// /// Arms timers on any clock.
+/// fn in_a_minute<C: OsClock>(timer: &OsTimer<C>) -> std::io::Result<bool> {
+///     timer.reset(Duration::from_secs(60))
+/// }
+///
+/// struct Timers(OsTimer<MonotonicClock>, OsTimer<BootClock>, OsTimer<WallClock>);
+/// # let reactor = pollmux::Reactor::with_driver(pollmux::Sim::new())?;
+/// # if !pollmux::sys::Poller::NESTS { return Ok(()); } // no such timers on this poller
+/// # let timers = Timers(reactor.os_timer()?, reactor.boot_timer()?, reactor.wall_timer()?);
+/// # assert!(!in_a_minute(&timers.0)? && !in_a_minute(&timers.1)? && !in_a_minute(&timers.2)?);
+/// # assert!(timers.0.stop()? && timers.1.stop()? && timers.2.stop()?);
+/// # std::io::Result::Ok(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "an `OsTimer` cannot be on the clock `{Self}`",
     label = "no clock of the system",
@@ -51,16 +70,17 @@ mod sealed {
 }
 
 /// `CLOCK_MONOTONIC`, the clock of all other timers. It stands still while the machine is
-/// suspended.
+/// suspended. [`OsClock`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub enum MonotonicClock {}
 
 /// `CLOCK_BOOTTIME`, which goes on while the machine is suspended. A timer does not wake the
-/// machine. It fires when the machine has woken up.
+/// machine. It fires when the machine has woken up. [`OsClock`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub enum BootClock {}
 
-/// The time of day, which people and daemons set. [`ClockSet`] reports that.
+/// The time of day, which people and daemons set. [`ClockSet`] reports that. [`OsClock`] has an
+/// example.
 #[derive(Clone, Copy, Debug)]
 pub enum WallClock {}
 
@@ -365,7 +385,7 @@ impl<C: OsClock> OsTimer<C> {
     }
 
     /// Returns the deadline that is pending, or that has passed and was not received.
-    /// [`stop`](Self::stop) would take this deadline away.
+    /// [`stop`](Self::stop) would take this deadline away. [`Handle::boot_timer`] has an example.
     pub fn deadline(&self) -> Option<C::Time> {
         self.armed.get()
     }

@@ -162,6 +162,18 @@ impl<T> Outbox<T> {
     }
 
     /// Takes the sender back.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, channel};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(1);
+    /// let outbox = reactor.register(tx)?;
+    /// let tx = outbox.into_inner(); // for another thread or reactor
+    /// std::thread::spawn(move || tx.send(7));
+    /// assert_eq!(rx.recv(), Ok(7));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_inner(self) -> Sender<T> {
         self.sender
     }

@@ -20,8 +20,9 @@ use crate::wake::{Bell, Probe, Request};
 ///
 /// assert_eq!(Signal::TERMINATE.0, 15);
 /// assert_eq!(Signal(15), Signal::TERMINATE);
-/// let others = [Signal::HANGUP, Signal::INTERRUPT, Signal::QUIT, Signal::USER1, Signal::USER2];
-/// assert!(!others.contains(&Signal::TERMINATE));
+/// let asked = [Signal::HANGUP, Signal::INTERRUPT, Signal::QUIT, Signal::USER1, Signal::USER2];
+/// let told = [Signal::CHILD, Signal::ALARM, Signal::WINDOW_CHANGE, Signal::PIPE];
+/// assert!(!asked.contains(&Signal::TERMINATE) && !told.contains(&Signal::TERMINATE));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Signal(pub i32);

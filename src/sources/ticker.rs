@@ -40,6 +40,10 @@ use crate::sys::{PointInTime, Time};
 /// assert_eq!(heartbeat.period(), ms(50));
 /// assert!(heartbeat.stop()); // until `restart`, `reset` or `resume`
 /// assert_eq!(heartbeat.deadline(), None);
+/// assert_eq!(reactor.reset_timer(heartbeat.id(), ms(20)), Ok(false)); // by its id
+///
+/// let poll = reactor.every(ms(100))?.slack(ms(10)); // up to 10 ms late, to share a wake-up
+/// poll.set_missed_tick_behavior(pollmux::MissedTickBehavior::Burst);
 /// # std::io::Result::Ok(())
 /// ```
 ///
@@ -78,7 +82,7 @@ pub struct Ticker {
     behavior: Cell<MissedTickBehavior>,
 }
 
-/// The item of a [`Ticker`].
+/// The item of a [`Ticker`], which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tick {
     /// The time at which the tick was due. When the loop is late, this is the first point of the
@@ -307,7 +311,8 @@ impl Ticker {
         Duration::from_nanos(self.slot.period())
     }
 
-    /// Sets the treatment of missed ticks, from the next tick received on.
+    /// Sets the treatment of missed ticks, from the next tick received on. [`MissedTickBehavior`]
+    /// has an example.
     pub fn missed_tick_behavior(self, behavior: MissedTickBehavior) -> Ticker {
         self.set_missed_tick_behavior(behavior);
         self

@@ -61,7 +61,8 @@ flags! {
     ///
     /// let both = Interest::READABLE | Interest::WRITABLE;
     /// assert_eq!(both, Interest::BOTH);
-    /// assert!(both.contains(Interest::READABLE) && !both.is_priority());
+    /// assert!(both.contains(Interest::READABLE) && both.is_writable());
+    /// assert!(!both.is_priority() && Interest::PRIORITY.is_priority()); // Linux only
     /// assert_eq!(Interest::READABLE.and(Interest::WRITABLE), both); // in a `const`
     /// assert!(!Interest::NONE.is_readable());
     /// ```
@@ -98,6 +99,12 @@ flags! {
     /// let ready = Readiness::READABLE | Readiness::READ_CLOSED;
     /// assert!(ready.is_readable() && ready.is_read_closed() && !ready.is_writable());
     /// assert_eq!(format!("{ready:?}"), "Readiness(READABLE | READ_CLOSED)");
+    /// assert_eq!(ready.without(Readiness::READ_CLOSED), Readiness::READABLE);
+    /// assert!(Readiness::ALL.contains(ready) && Readiness::NONE.is_empty());
+    ///
+    /// let rest = Readiness::WRITABLE.and(Readiness::PRIORITY).and(Readiness::ERROR);
+    /// let rest = rest | Readiness::WRITE_CLOSED;
+    /// assert!(rest.is_priority() && rest.is_error() && rest.is_write_closed());
     /// ```
     Readiness:
     /// Data to read, or the end of it, or an error to be fetched.

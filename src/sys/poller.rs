@@ -40,7 +40,7 @@ impl Poller {
     /// True if [`arm_and_wait`](Self::arm_and_wait) is one syscall: on kqueue.
     pub const ARMS_IN_WAIT: bool = backend::ARMS_IN_WAIT;
     /// True if another poller can wait for this one's fd: on every system, but not with every
-    /// library that stands for a kqueue.
+    /// library that stands for a kqueue. [`ProcessFd`](crate::sys::ProcessFd) needs such a poller.
     pub const NESTS: bool = backend::NESTS;
 
     /// Creates a poller (close-on-exec). One syscall, two on kqueue.

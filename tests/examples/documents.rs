@@ -54,12 +54,14 @@ fn source_folders() -> Vec<PathBuf> {
     folders
 }
 
+fn source_files() -> Vec<PathBuf> {
+    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    source_folders().iter().flat_map(|folder| entries(folder)).filter(is_rust).collect()
+}
+
 /// The text of every source file.
 fn source_code() -> String {
-    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-    let folders = source_folders();
-    let files = folders.iter().flat_map(|folder| entries(folder));
-    files.filter(is_rust).map(|file| fs::read_to_string(file).expect("a source file")).collect()
+    source_files().iter().map(read).collect()
 }
 
 /// The texts between backticks, with their lines, outside of code blocks.
@@ -317,6 +319,35 @@ fn the_front_page_lists_every_page_of_the_guide() {
     }
 }
 
+/// Headings in docs that are spelled or ordered in another way than elsewhere. Errors come first,
+/// then panics, then costs.
+fn has_other_headings(document: &str, text: &str) -> Vec<String> {
+    const ORDER: [&str; 3] = ["Errors", "Panics", "Cost"];
+    const WRONG: [&str; 6] = ["Error", "Panic", "Costs", "Example", "Examples", "Safe"];
+    let (mut wrong, mut last) = (Vec::new(), 0);
+    for (line, text) in (1..).zip(text.lines().map(str::trim_start)) {
+        let Some(doc) = text.strip_prefix("///").or_else(|| text.strip_prefix("//!")) else {
+            last = 0;
+            continue;
+        };
+        let Some(heading) = doc.trim_start().strip_prefix("# ") else { continue };
+        let rank = ORDER.iter().position(|&name| name == heading);
+        if WRONG.contains(&heading) || rank.is_some_and(|rank| rank < last) {
+            wrong.push(format!("{document}:{line}: the heading `{heading}`"));
+        }
+        last = rank.unwrap_or(last);
+    }
+    wrong
+}
+
+#[test]
+fn docs_have_one_form_for_errors_panics_and_costs() {
+    let files = source_files().into_iter();
+    let wrong =
+        files.flat_map(|file| has_other_headings(&file.display().to_string(), &read(&file)));
+    assert_eq!(wrong.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 #[test]
 fn a_wrong_document_is_found() {
     let tests = |text| names_missing_tests("x.md", text).len();
@@ -335,6 +366,10 @@ fn a_wrong_document_is_found() {
     let blocks = |text| unquoted_blocks("x.md", text, &["a\nlet b = 1;\nc\n".to_string()]).len();
     assert_eq!(blocks("```ignore\n  let b = 1;\n```\n```\nlet x = 1;\n```\n```text\n```"), 0);
     assert_eq!(blocks("```ignore\n  let b = 2;\n```\n```rust,ignore\n```\n```no_run\n```"), 3);
+
+    let headings = |text| has_other_headings("x.rs", text).len();
+    assert_eq!(headings("/// # Errors\n/// # Cost\nfn f()\n/// # Errors\n/// # Memory"), 0);
+    assert_eq!(headings("/// # Cost\n/// # Errors\n//! # Costs"), 2);
 
     let links = "[a](DESIGN.md) [b](../README.md#x) [c](README.md)";
     assert_eq!(has_dead_links("docs/x.md", links).len(), 1);

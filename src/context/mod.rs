@@ -93,8 +93,8 @@ use crate::sys::{PointInTime, Time};
 ///
 /// # Threads
 /// No call waits for another thread, even for one that was stopped inside a call of this type. A
-/// thread that is stopped while it cancels delays the end of the contexts below that it has not
-/// reached, and the wake-ups that it owes.
+/// thread that is stopped while it cancels delays the end of contexts below that it has not
+/// reached. It also delays the wake-ups that it owes.
 #[derive(Clone)]
 pub struct Context {
     clock: Clock,

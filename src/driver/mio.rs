@@ -1,8 +1,8 @@
 //! A driver on a user's `mio::Poll`: our own poller's fd is in theirs, under one token.
 //!
-//! mio is edge-triggered, so each event of our token is answered with a look that leaves nothing
-//! unseen: when some may be left (a full buffer, an fd in level mode), our fd is registered anew,
-//! which makes it an event again if it is still readable.
+//! mio is edge-triggered, so a look at an event of our token must leave nothing unseen. If the look
+//! may have left some (a full buffer, an fd in level mode), the driver registers our fd anew. That
+//! makes another event if the fd is still readable.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -138,7 +138,7 @@ pub trait Driver {
     /// the present readiness like a new one.
     ///
     /// # Errors
-    /// Those of [`register`](Self::register).
+    /// The errors of [`register`](Self::register).
     fn modify(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -153,7 +153,7 @@ pub trait Driver {
     /// Stops waiting for `fd`, which is still open.
     ///
     /// # Errors
-    /// Those of [`register`](Self::register).
+    /// The errors of [`register`](Self::register).
     fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         let _ = (fd, id);
         Err(unsupported("wait for fds"))

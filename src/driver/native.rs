@@ -66,7 +66,7 @@ impl Native {
     /// Makes the driver. On epoll it has three fds, on kqueue one.
     ///
     /// # Errors
-    /// Those of [`Reactor::new`](crate::Reactor::new). A failed call leaves nothing behind.
+    /// The errors of [`Reactor::new`](crate::Reactor::new). A failed call leaves nothing behind.
     ///
     /// # Cost
     /// Five syscalls, on kqueue three.
@@ -80,7 +80,7 @@ impl Native {
     /// every ready fd has its turn.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     #[track_caller]
     pub fn with_batch(batch: usize) -> io::Result<Native> {
         let most = batch.clamp(1, 1 << 30) + OWN;

@@ -45,7 +45,7 @@ impl Handle {
     /// has an example.
     ///
     /// # Errors
-    /// Those of [`stop_timer`](Self::stop_timer), and for a ticker with a period of zero.
+    /// The errors of [`stop_timer`](Self::stop_timer), and for a ticker with a period of zero.
     pub fn reset_timer(&self, id: TimerId, d: Duration) -> Result<bool, TimerError> {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
@@ -58,7 +58,7 @@ impl Handle {
     /// and the period stays. Returns as its own `reset` does.
     ///
     /// # Errors
-    /// Those of [`stop_timer`](Self::stop_timer).
+    /// The errors of [`stop_timer`](Self::stop_timer).
     ///
     /// ```
     /// use pollmux::Reactor;

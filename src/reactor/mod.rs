@@ -232,7 +232,7 @@ impl Reactor {
     /// # Errors
     /// - [`io::ErrorKind::Unsupported`] when the driver has no fd.
     /// - [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already.
-    /// - Those of [`Reactor::new`] when fds are short.
+    /// - The errors of [`Reactor::new`] when fds are short.
     ///
     /// # Cost
     /// One syscall (the fd is a duplicate), and those of a first turn.
@@ -268,7 +268,7 @@ impl Builder {
     /// Makes a reactor on the system's own poller, as [`Reactor::new`] does.
     ///
     /// # Errors
-    /// Those of [`Reactor::new`].
+    /// The errors of [`Reactor::new`].
     #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
         let driver = Native::with_batch(self.fd_batch)?;

@@ -248,7 +248,7 @@ impl Remote {
     /// period. Costs as much as [`stop`](Self::stop).
     ///
     /// # Errors
-    /// Those of [`stop`](Self::stop), and for a ticker with a period of zero.
+    /// The errors of [`stop`](Self::stop), and for a ticker with a period of zero.
     pub fn reset(&self, id: TimerId, d: Duration) -> Result<(), TimerError> {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);

@@ -77,7 +77,7 @@ impl Handle {
     /// entries.
     ///
     /// # Errors
-    /// Those of [`wait`](Self::wait).
+    /// The errors of [`wait`](Self::wait).
     ///
     /// ```
     /// use pollmux::{Events, Reactor, Sim};
@@ -99,7 +99,7 @@ impl Handle {
     /// reports nothing only if nothing is ready or due.
     ///
     /// # Errors
-    /// Those of [`wait`](Self::wait).
+    /// The errors of [`wait`](Self::wait).
     ///
     /// # Cost
     /// No syscall when a source is ready. Otherwise one that looks at the fds, if there are any.

@@ -33,7 +33,7 @@ impl Handle {
     /// Waits for one source for at most `timeout`. Returns `None` when that is over.
     ///
     /// # Errors
-    /// Those of [`recv`](Self::recv).
+    /// The errors of [`recv`](Self::recv).
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -59,7 +59,7 @@ impl Handle {
     /// due. The source's own [`try_take`](Source::try_take) does not.
     ///
     /// # Errors
-    /// Those of [`recv`](Self::recv).
+    /// The errors of [`recv`](Self::recv).
     ///
     /// ```
     /// use pollmux::{Reactor, Sim, Source};

@@ -251,7 +251,7 @@ impl<'a> Select<'a> {
     /// Chooses a case that is ready or due now. Returns `None` if there is none.
     ///
     /// # Errors
-    /// Those of [`wait`](Self::wait).
+    /// The errors of [`wait`](Self::wait).
     ///
     /// # Cost
     /// While stale entries stand before due timers, the set asks every case. `None` then costs as
@@ -279,7 +279,7 @@ impl<'a> Select<'a> {
     /// Waits for a case for at most `timeout`. Returns `None` when that is over.
     ///
     /// # Errors
-    /// Those of [`wait`](Self::wait).
+    /// The errors of [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<Selected<'a>>> {
         self.run(Patience::of(&self.handle, timeout))
     }

@@ -78,7 +78,7 @@ use crate::sys::Time;
 ///
 /// One seed makes one history, also when members panic, are killed, or have thread-locals whose
 /// drops send. These break the rule: a real clock (`Instant::now`), other randomness (the order of
-/// a `HashMap`), other threads, and calls of the world from other threads during a run.
+/// a `HashMap`), and other threads, also those that call the world during a run.
 ///
 /// # What a member may not do
 /// - **Block outside of its reactor.** A bare end of a channel panics where it would block (`send`,

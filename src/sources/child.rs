@@ -176,7 +176,7 @@ impl ChildProcess {
     /// Ends the process at once (SIGKILL), as [`Child::kill`] does. Its status comes as usual.
     ///
     /// # Errors
-    /// Those of [`signal`](Self::signal).
+    /// The errors of [`signal`](Self::signal).
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal(crate::sys::signals::KILL))
     }

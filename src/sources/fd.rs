@@ -4,6 +4,8 @@
 //! writing goes through [`Fd::try_io`], which finds out that the fd is not ready any more. So a
 //! source stays ready until it has been drained, as with a level-triggered poller. A turn that
 //! finds a ready source makes no syscall for that.
+//!
+//! Longer than 500 lines: more than half of them are docs with examples.
 
 mod blocking;
 mod read_write;
@@ -47,7 +49,8 @@ use crate::sys::{Interest, Mode, Readiness};
 /// a blocking read would stop the whole loop instead. [`Handle::fd`] therefore refuses a blocking
 /// file. There are three ways out:
 /// - `set_nonblocking(true)`, which sockets of the standard library have. A stream that
-///   [`accept`](std::net::TcpListener::accept) gives is blocking, whatever the listener is.
+///   [`accept`](std::net::TcpListener::accept) gives is blocking, even from a non-blocking
+///   listener.
 /// - [`Handle::fd_nonblocking`], which sets the flag.
 ///   [`set_nonblocking`](Self::set_nonblocking) does so later.
 /// - [`Handle::fd_with_mode`] with `Level` or `OneShot`. Read **once** for each report then.
@@ -290,7 +293,7 @@ impl<T: AsFd> Fd<T> {
     /// saves that.
     ///
     /// # Errors
-    /// Those of `f`.
+    /// The errors of `f`.
     ///
     /// ```
     /// use pollmux::{Reactor, Source, sys::Interest};
@@ -316,7 +319,7 @@ impl<T: AsFd> Fd<T> {
     /// [`try_io`](Self::try_io) for one thing: reading, writing or urgent data, as `interest` says.
     ///
     /// # Errors
-    /// Those of `f`.
+    /// The errors of `f`.
     pub fn try_io_for<R>(
         &self,
         interest: Interest,

@@ -1,9 +1,9 @@
 //! Notifiers: a bell that other threads ring, and with it channels of any make in a `select!`.
 //!
 //! # Why nothing is lost
-//! Ringing is a read-modify-write of one flag, and so is hearing. A ringer that finds the bell rung
-//! does nothing else, and that is enough: the reactor, which hears the bell afterwards, has read
-//! this ringer's write. So the reactor sees what the ringer sent before. The first ringer wakes the
+//! A ring is a read-modify-write of one flag, and so is hearing. A ringer that finds the bell rung
+//! does nothing else. That is enough: the reactor, which hears the bell afterwards, has read this
+//! ringer's write. So the reactor sees all that the ringer did before. The first ringer wakes the
 //! reactor by the protocol of `wake/mod.rs`, with the flag in the place of the tail. That is at
 //! most one `write` each time that the bell goes from silent to rung, and none while the loop is
 //! awake.

@@ -203,7 +203,7 @@ impl Handle {
     /// - [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and is not
     ///   in virtual time.
     /// - When the reactor has been dropped.
-    /// - Those of [`Reactor::new`] when fds or memory are short.
+    /// - The errors of [`Reactor::new`] when fds or memory are short.
     ///
     /// # Cost
     /// Two syscalls, on kqueue three.
@@ -230,8 +230,8 @@ impl Handle {
     /// (`CLOCK_BOOTTIME`), unarmed. Costs as much as [`os_timer`](Self::os_timer).
     ///
     /// # Errors
-    /// Those of [`os_timer`](Self::os_timer), and [`io::ErrorKind::Unsupported`] where the system
-    /// has no such clock.
+    /// The errors of [`os_timer`](Self::os_timer), and [`io::ErrorKind::Unsupported`] where the
+    /// system has no such clock.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim, select};
@@ -254,8 +254,8 @@ impl Handle {
     /// that the clock was set. Costs as much as [`os_timer`](Self::os_timer).
     ///
     /// # Errors
-    /// Those of [`os_timer`](Self::os_timer), and [`io::ErrorKind::Unsupported`] where the system
-    /// has no such timer.
+    /// The errors of [`os_timer`](Self::os_timer), and [`io::ErrorKind::Unsupported`] where the
+    /// system has no such timer.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim, select};
@@ -312,7 +312,7 @@ impl<C: OsClock> OsTimer<C> {
     /// took a pending deadline away, or an expiry that nobody had received. One syscall.
     ///
     /// # Errors
-    /// Those of [`reset_at`](Self::reset_at).
+    /// The errors of [`reset_at`](Self::reset_at).
     pub fn reset(&self, d: Duration) -> io::Result<bool> {
         self.reset_at(C::after(self.now(), d))
     }
@@ -321,8 +321,8 @@ impl<C: OsClock> OsTimer<C> {
     /// One syscall.
     ///
     /// # Errors
-    /// When somebody else has changed the fd, or a filter of syscalls refuses the call. Then the
-    /// timer stays as it was.
+    /// When other code has changed the fd, or a filter of syscalls refuses the call. Then the timer
+    /// stays as it was.
     pub fn reset_at(&self, t: impl Into<C::Time>) -> io::Result<bool> {
         let t = t.into();
         self.slot.check_process()?;
@@ -353,8 +353,8 @@ impl<C: OsClock> OsTimer<C> {
         }
     }
 
-    /// The kernel is asked about the future only: what is due already is made ready here, for a
-    /// turn that does not look at the fd.
+    /// Arms the timer. The kernel gets deadlines in the future only. A deadline that is due makes
+    /// the slot ready here, for a turn that does not look at the fd.
     fn arm(&self, t: C::Time) -> io::Result<bool> {
         let due = C::nanos(t) <= C::nanos(C::now());
         self.timer.arm(if due { Time::MAX } else { Time::from_nanos(C::nanos(t)) })?;
@@ -366,7 +366,7 @@ impl<C: OsClock> OsTimer<C> {
     /// nobody had received. One syscall.
     ///
     /// # Errors
-    /// Those of [`reset_at`](Self::reset_at). Then the timer stays as it was.
+    /// The errors of [`reset_at`](Self::reset_at). Then the timer stays as it was.
     pub fn stop(&self) -> io::Result<bool> {
         self.slot.check_process()?;
         if self.simulated.is_none() {

@@ -118,7 +118,7 @@ impl Handle {
     /// source by: a `u64`, a pair of kind and index, or a [`Key`](crate::Key).
     ///
     /// # Errors
-    /// Those of [`register`](Self::register).
+    /// The errors of [`register`](Self::register).
     ///
     /// ```
     /// use pollmux::{Reactor, channel};

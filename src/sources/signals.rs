@@ -72,7 +72,7 @@ impl_fmt!(Display, [] Signal, |it, f| fmt::Debug::fmt(it, f));
 /// A set that goes while others stay hands its unread signals to them. (A signal that is sent again
 /// comes from this process, and a real-time signal loses its value.)
 ///
-/// **No signal is blocked.** A handler catches the signals, on whatever thread they come. Other
+/// **No signal is blocked.** A handler catches the signals, on any thread. Other
 /// threads need no preparation. Child processes start with the mask and the default actions that
 /// they would have had. (But a signal that was ignored before, as `nohup` does with SIGHUP, has its
 /// default action in children while a set has it.) A handler that was there before is called as

@@ -150,7 +150,7 @@ impl BitAnd for Readiness {
     }
 }
 
-/// How a poller watches an fd: the `id` of the reports, the events, and how often to report.
+/// The way in which a poller watches an fd: the `id` of the reports, the events, and the mode.
 #[derive(Clone, Copy)]
 pub(super) struct Watch {
     pub(super) id: u64,

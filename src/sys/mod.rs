@@ -20,8 +20,8 @@
 //! - `Poller::wait` fails with [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts
 //!   a wait. Any other call that is interrupted is made again, 16 times at most.
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
-//! - A `PollerTimer` and a `Waker` belong to the poller that they are made with, need no read, and
-//!   a new `arm` or `wake` is a new event.
+//! - A `PollerTimer` and a `Waker` belong to the poller that they are made with. They need no read,
+//!   and a new `arm` or `wake` is a new event.
 //! - A change takes effect at once, also for a wait that is under way in another thread.
 //!
 //! A child made by `fork` shares its parent's pollers, timers and wakers on epoll. On kqueue it has

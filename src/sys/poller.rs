@@ -127,7 +127,7 @@ impl Poller {
     /// epoll, one on kqueue.
     ///
     /// # Errors
-    /// Those of both. After [`io::ErrorKind::Interrupted`] the timer is armed. After any other
+    /// The errors of both. After [`io::ErrorKind::Interrupted`] the timer is armed. After any other
     /// error it may be armed or not.
     ///
     /// ```

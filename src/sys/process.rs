@@ -1,5 +1,5 @@
-//! Child processes by number: their end as an fd, and whether they were waited for. A number is a
-//! child's only until somebody has waited for the child: then the kernel may give it to another
+//! Child processes by number: their end as an fd, and a test if they were waited for. A number
+//! belongs to a child until the child has been waited for. Then the kernel may give it to another
 //! process.
 
 use std::io;
@@ -61,8 +61,8 @@ impl ProcessFd {
         })
     }
 
-    /// Returns true if the end has come that the fd tells of, and yet the process may be a moment
-    /// away from having a status: never on epoll. On kqueue one syscall, until it has.
+    /// Returns true if the fd has reported the end, and the process may have no status yet. Never
+    /// true on epoll. On kqueue one syscall, until there is a status.
     pub(crate) fn is_ending(&self) -> bool {
         self.fd.is_ending()
     }

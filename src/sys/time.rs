@@ -1,8 +1,8 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
-//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`; on macOS on `CLOCK_UPTIME_RAW`, as `Instant` is
-//! there. An [`Instant`] is the same clock behind an opaque type, so each is turned into the other
-//! through an anchor: one `Instant` and raw readings before and after it. **Every error on either
+//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. On macOS it is on `CLOCK_UPTIME_RAW`, as `Instant`
+//! is there. An [`Instant`] is the same clock behind an opaque type. Each is turned into the other
+//! through an anchor: one `Instant`, with raw readings before and after it. **Every error on either
 //! way makes a deadline late, never early.**
 
 use std::fmt;

@@ -57,7 +57,7 @@ impl PollerTimer {
     /// kqueue.
     ///
     /// # Errors
-    /// Those of [`Poller::new`].
+    /// The errors of [`Poller::new`].
     pub fn new(poller: &Poller, id: u64) -> io::Result<PollerTimer> {
         made(backend::Timer::new(&poller.kernel, id)).map(PollerTimer)
     }
@@ -110,8 +110,8 @@ impl TimerFd {
     /// Creates a disarmed timer (close-on-exec). One syscall, two on kqueue.
     ///
     /// # Errors
-    /// Those of [`Poller::new`], and [`io::ErrorKind::Unsupported`] where the system has no such
-    /// timers on `clock`.
+    /// The errors of [`Poller::new`], and [`io::ErrorKind::Unsupported`] where the system has no
+    /// such timers on `clock`.
     pub fn new(clock: TimerClock) -> io::Result<TimerFd> {
         made(backend::TimerFd::new(clock)).map(TimerFd)
     }
@@ -136,8 +136,8 @@ impl TimerFd {
         self.arm(Time::MAX)
     }
 
-    /// Returns true if an event of this timer says everything, so that it need not be read: on
-    /// epoll on all clocks but the wall clock.
+    /// Returns true if an event of this timer needs no read: on epoll, on all clocks but the wall
+    /// clock.
     pub(crate) fn needs_no_read(&self) -> bool {
         self.0.needs_no_read()
     }

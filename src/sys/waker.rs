@@ -32,7 +32,7 @@ impl Waker {
     /// Creates a waker of `poller` that is reported under `id`. Two syscalls, one on kqueue.
     ///
     /// # Errors
-    /// Those of [`Poller::new`].
+    /// The errors of [`Poller::new`].
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         let made = backend::Waker::new(&poller.kernel, id);
         made.map(Waker).map_err(|error| of_creation(error, "a waker"))

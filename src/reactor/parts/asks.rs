@@ -73,7 +73,7 @@ pub(crate) struct Ask {
     pub(crate) stops: bool,
     /// Requests for this token.
     pub(crate) count: u64,
-    /// Those of them that came after its first stop.
+    /// The errors of them that came after its first stop.
     pub(crate) after_stop: u64,
     /// Requests for earlier timers in the same slot: those timers have been dropped.
     pub(crate) dead: u64,

@@ -59,8 +59,8 @@ impl Handle {
     /// dropped or taken apart: see [`Fd`](Fd#blocking-files).
     ///
     /// # Errors
-    /// Those of [`fd`](Self::fd), but for `InvalidInput`. A failed registration leaves the flag
-    /// alone.
+    /// The errors of [`fd`](Self::fd), but for `InvalidInput`. A failed registration leaves the
+    /// flag alone.
     ///
     /// # Cost
     /// One syscall more than [`fd`](Self::fd), and two more if the file was blocking.
@@ -101,7 +101,7 @@ impl Handle {
     /// and [`Mode::OneShot`] the file may be [blocking](Fd#blocking-files).
     ///
     /// # Errors
-    /// Those of [`fd`](Self::fd).
+    /// The errors of [`fd`](Self::fd).
     ///
     /// ```
     /// use pollmux::sys::{Interest, Mode};

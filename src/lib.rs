@@ -1,4 +1,4 @@
-//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds
+//! A single-threaded reactor on epoll and kqueue. It waits for **channels, timers, tickers and fds
 //! in one `select!`**, and re-arms timers without allocating and without a syscall.
 //!
 //! ```

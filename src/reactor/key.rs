@@ -2,8 +2,8 @@
 
 /// The key of a source, for [`wait`](crate::Handle::wait): a number, or two in one.
 ///
-/// A loop with many sources of a few kinds makes each key of both: the kind says how to handle the
-/// event, and the index says whose event it is. Every method that takes a key takes such a pair, a
+/// A loop with many sources of a few kinds makes each key of both. The kind selects the code for
+/// the event, and the index names the client. Every method that takes a key takes such a pair, a
 /// `u64` or a `Key`, and [`Event::split_key`](crate::Event::split_key) gives the pair back.
 ///
 /// As a `u64` the kind is in the upper 32 bits, so an index alone is a key of kind 0. Keep kinds

@@ -93,6 +93,7 @@
 //! | `permit.rs` | send cases: room that is taken before the value exists |
 //! | `models.rs`, `*_models.rs` | the loom models |
 
+mod detour;
 mod errors;
 #[cfg(all(loom, test))]
 mod fence_models;
@@ -102,6 +103,7 @@ mod late_models;
 mod meeting;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
+mod pace;
 mod permit;
 mod receiver;
 pub(crate) mod registry;

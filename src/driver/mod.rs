@@ -303,12 +303,11 @@ pub enum Wait {
 /// The syscalls of a driver since it was made. [`Stats`](crate::reactor::Stats) has the sum.
 ///
 /// ```
-/// use pollmux::driver::{Driver, Native, Syscalls};
+/// use pollmux::driver::Syscalls;
 ///
-/// let native = Native::new()?;
-/// let total = native.syscalls() + Syscalls { polls: 1, ..Syscalls::default() };
-/// assert_eq!(total.polls, native.syscalls().polls + 1);
-/// # std::io::Result::Ok(())
+/// let mut syscalls = Syscalls::default();
+/// syscalls.waits += 1;
+/// assert_eq!((syscalls + syscalls).waits, 2);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Syscalls {

@@ -36,9 +36,8 @@ impl Core {
         }
     }
 
-    /// Lets the driver look before a select or a wait answers "nothing", if there are fds and it
-    /// has not looked in this turn. Returns true if it has looked now. (When embedded the outer
-    /// loop looks.)
+    /// Before a select or a wait says that nothing is ready: lets the driver look, if fds are there
+    /// and it has not in this turn. Whether it has now. (When embedded the outer loop looks.)
     #[inline]
     pub(crate) fn looks_once_more(&self) -> bool {
         let owed =

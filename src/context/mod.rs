@@ -174,8 +174,8 @@ impl Context {
     /// use pollmux::{Context, Time};
     /// use std::time::Duration;
     ///
-    /// let (request, _canceller) = Context::background().with_timeout(Duration::from_secs(5));
-    /// let (query, _canceller) = request.with_timeout(Duration::from_secs(60));
+    /// let (request, _canceller) = Context::background().with_timeout(Duration::from_secs(60));
+    /// let (query, _canceller) = request.with_timeout(Duration::from_secs(600));
     /// assert!(query.deadline() <= request.deadline()); // the parent ends first
     /// assert!(request.deadline() > Some(Time::now()));
     /// assert_eq!(request.without_cancel().deadline(), None); // for the clean-up

@@ -19,11 +19,11 @@ use crate::sys::Time;
 /// use std::time::Duration;
 ///
 /// let reactor = Reactor::new()?;
-/// let tick = reactor.every(Duration::from_secs(1))?.with_key(7);
+/// let tick = reactor.every(Duration::from_secs(3_600))?.with_key(7);
 /// let sources = reactor.sources();
 /// let info = sources.iter().next().unwrap();
 /// assert_eq!((info.kind, info.key), (Some(SourceKind::Ticker), 7));
-/// assert_eq!((info.period, info.fired), (Some(Duration::from_secs(1)), 0));
+/// assert_eq!((info.period, info.fired), (Some(Duration::from_secs(3_600)), 0));
 /// assert!(info.deadline > Some(Time::now()) && !info.ready && !info.spinning);
 /// assert_eq!(info.id, Some(tick.id()));
 /// println!("made at {}", info.location.unwrap());

@@ -1,4 +1,4 @@
-//! What a turn costs, counted and timed.
+//! The cost of a turn, counted and timed.
 //!
 //! - `cargo run --release --example hotpath -- --turns 1000000`: one thread; send, select,
 //!   `restart`.
@@ -52,7 +52,7 @@ fn main() -> io::Result<()> {
     if args.kernel { kernel(args.turns) } else { user_space(args.turns) }
 }
 
-/// What happened between its creation and `since`.
+/// The counts between its creation and `since`.
 struct Meter<'a> {
     reactor: &'a Reactor,
     stats: Stats,

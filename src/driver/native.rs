@@ -30,7 +30,16 @@ const INTERRUPTIONS: u32 = 1_000;
 /// Events of our own that may come beside them: the timer's and the waker's.
 const OWN: usize = 2;
 
-/// Waits through the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
+/// The driver on the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
+///
+/// ```
+/// use pollmux::{Reactor, driver::Native};
+///
+/// let reactor = Reactor::with_driver(Native::new()?)?; // as `Reactor::new` does
+/// let in_small_batches = Reactor::with_driver(Native::with_batch(16)?)?;
+/// # drop((reactor, in_small_batches));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Native {
     poller: Poller,
@@ -54,16 +63,24 @@ pub struct Native {
 }
 
 impl Native {
-    /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is
-    /// left behind.
+    /// Makes the driver. On epoll it has three fds, on kqueue one.
+    ///
+    /// # Errors
+    /// The errors of [`Reactor::new`](crate::Reactor::new). A failed call leaves nothing behind.
+    ///
+    /// # Cost
+    /// Five syscalls, on kqueue three.
     #[track_caller]
     pub fn new() -> io::Result<Native> {
         Native::with_batch(BATCH)
     }
 
-    /// [`new`](Self::new) with a limit on the fds that one wait takes: 1 to 2^30, values outside
-    /// are brought into that range. The kernel keeps the rest for the next wait, and gives every
-    /// ready fd its turn.
+    /// Makes the driver with a limit on the fds that one wait takes. The range is 1 to 2^30, and a
+    /// value outside becomes the nearest one. The kernel keeps the rest for the next wait, and
+    /// every ready fd has its turn.
+    ///
+    /// # Errors
+    /// The errors of [`new`](Self::new).
     #[track_caller]
     pub fn with_batch(batch: usize) -> io::Result<Native> {
         let most = batch.clamp(1, 1 << 30) + OWN;

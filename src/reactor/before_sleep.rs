@@ -3,7 +3,39 @@
 use super::core::Core;
 use crate::sys::{PointInTime, Time};
 
-/// The requests of a [`Source`](crate::Source) just before its reactor sleeps.
+/// The requests of a [`Source`](crate::Source) just before its reactor sleeps. The argument of
+/// [`Source::before_sleep`](crate::Source::before_sleep).
+///
+/// ```
+/// use pollmux::{Handle, Reactor, Sim, Source, Time, select, sources::BeforeSleep};
+/// use std::time::Duration;
+///
+/// /// Ready from a given time on.
+/// struct From(Handle, Time);
+///
+/// impl Source for From {
+///     type Item = ();
+///     fn is_ready(&self) -> bool {
+///         self.0.now() >= self.1
+///     }
+///     fn try_take(&self) -> Option<()> {
+///         self.is_ready().then_some(())
+///     }
+///     fn before_sleep(&self, sleep: &mut BeforeSleep<'_>) -> std::io::Result<()> {
+///         if sleep.now() >= self.1 {
+///             sleep.stay_awake();
+///         } else if !sleep.is_awake() {
+///             sleep.wake_at(self.1);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let source = From(reactor.handle(), Time::ZERO + Duration::from_secs(1));
+/// select! { reactor; recv(source) -> () => assert_eq!(reactor.now(), source.1) }
+/// # std::io::Result::Ok(())
+/// ```
 pub struct BeforeSleep<'a> {
     pub(super) core: &'a Core,
     pub(super) awake: bool,
@@ -11,7 +43,7 @@ pub struct BeforeSleep<'a> {
 }
 
 impl BeforeSleep<'_> {
-    /// Prevents the sleep: the source is ready, or will be in a moment.
+    /// Prevents the sleep, because the source is ready, or will be in a moment.
     pub fn stay_awake(&mut self) {
         self.awake = true;
     }

@@ -2,6 +2,8 @@
 //!
 //! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] are one knot: the core keeps closures, and
 //! these take the handle, which is the core.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -119,11 +121,38 @@ pub(super) struct Outer {
     pub(super) embedded: Cell<bool>,
 }
 
-/// Every method of a [`Reactor`](crate::Reactor), in a value that is cheap to clone and keeps
-/// nothing alive.
+/// A handle of a [`Reactor`](crate::Reactor), which has every method. It is cheap to clone and
+/// keeps nothing alive.
 ///
-/// After the reactor is dropped timers made through it never fire, registrations give the source
-/// back with an error, and waiting fails; [`Handle::is_closed`] tells.
+/// - To make timers: [`after`](Self::after), [`at`](Self::at), [`timer`](Self::timer),
+///   [`every`](Self::every), [`every_at`](Self::every_at), [`call_after`](Self::call_after).
+/// - To make channels: [`channel`](Self::channel), [`register`](Self::register),
+///   [`notifier`](Self::notifier).
+/// - To wait for the system: [`fd`](Self::fd), [`fd_nonblocking`](Self::fd_nonblocking),
+///   [`signals`](Self::signals), [`register`](Self::register) of a child.
+/// - To wait: [`select!`](crate::select!), [`recv`](Self::recv), [`wait`](Self::wait),
+///   [`sleep_blocking`](Self::sleep_blocking).
+/// - To cancel: [`context`](Self::context), [`done`](Self::done),
+///   [`after_cancel`](Self::after_cancel).
+/// - To reach the loop from other threads: [`remote`](Self::remote).
+/// - To ask: [`now`](Self::now), [`stats`](Self::stats), [`sources`](Self::sources).
+///
+/// After the drop of the reactor its timers never fire, registrations give the source back with an
+/// error, and waits fail. [`Handle::is_closed`] returns true then.
+///
+/// ```
+/// use pollmux::{Handle, Reactor, Timer, select};
+/// use std::time::Duration;
+///
+/// fn retry(handle: &Handle) -> Timer {
+///     handle.after(Duration::from_millis(1))
+/// }
+///
+/// let reactor = Reactor::new()?;
+/// let retry = retry(&reactor); // a reference to a reactor becomes one to its handle
+/// select! { reactor; recv(retry) -> due => assert!(reactor.now() >= due) }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) core: Rc<Core>,
@@ -143,6 +172,26 @@ pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
 
 /// The argument of a callback: the reactor's [`Handle`], to which it derefs, and the callback's own
 /// timer.
+///
+/// ```
+/// use pollmux::{Reactor, Sim};
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let mut calls = 0;
+/// let callback = reactor.call_after(second, move |cx| {
+///     calls += 1;
+///     cx.reset_at(cx.scheduled() + second); // again, without drift
+///     if calls == 3 {
+///         assert!(cx.stop()); // takes that back
+///     }
+///     assert!(cx.is_live(cx.id()) && !cx.handle().is_closed());
+/// });
+/// reactor.sleep_blocking(10 * second)?;
+/// assert_eq!((reactor.stats().called, callback.deadline()), (3, None));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct CallbackContext<'a> {
     pub(super) handle: &'a Handle,
     pub(super) id: TimerId,
@@ -155,9 +204,9 @@ impl CallbackContext<'_> {
         self.scheduled
     }
 
-    /// Calls the callback again, `d` from the real now. Returns as
-    /// [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was
-    /// dropped meanwhile. With zero it is due in the next turn.
+    /// Calls the callback again, `d` from the real now. With zero it is due in the next turn.
+    /// Returns as [`Callback::reset`](crate::Callback::reset) does. If the callback was dropped
+    /// meanwhile it returns false and there is no call.
     pub fn reset(&self, d: Duration) -> bool {
         self.handle.reset_timer(self.id, d).unwrap_or(false)
     }
@@ -167,7 +216,7 @@ impl CallbackContext<'_> {
         self.handle.reset_timer_at(self.id, t).unwrap_or(false)
     }
 
-    /// Takes away what this very call has armed. Returns whether there was something.
+    /// Takes away the deadline that this call has armed. Returns true if there was a deadline.
     pub fn stop(&self) -> bool {
         self.handle.stop_timer(self.id).unwrap_or(false)
     }

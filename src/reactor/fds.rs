@@ -1,10 +1,11 @@
-//! Fds of the user, as the reactor sees them: the driver waits for them under the token of their
-//! slot, and what it finds is remembered there.
+//! The user's fds in the reactor. The driver waits for them under the token of their slot, and the
+//! slot remembers the findings.
 //!
-//! A driver that has no edges refuses [`Mode::Edge`](crate::sys::Mode::Edge). It is asked for one
-//! report then, and for the next one when the source has been found not to be ready any more. So is
-//! every driver for [`Mode::Level`](crate::sys::Mode::Level), and for the next one when the source
-//! has been taken: a file that stays ready keeps no loop awake that does not ask for it.
+//! A driver without edges refuses [`Mode::Edge`](crate::sys::Mode::Edge). The reactor then asks for
+//! one report, and for the next one when the source is no longer ready. For
+//! [`Mode::Level`](crate::sys::Mode::Level) it asks every driver for one report, and for the next
+//! one when the source has been taken. So a ready file keeps no loop awake that does not ask for
+//! it.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -5,6 +5,8 @@
 //! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
 //! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
+#![allow(clippy::missing_errors_doc)] // for the macro only, and hidden
+
 mod case;
 mod macros;
 mod many;

@@ -134,13 +134,13 @@ mod model {
 
     pub(super) use loom::sync::Mutex as Inner;
 
-    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes them for weaker
-    /// ones, but knows fences: there is one between a `SeqCst` write and the thread's next `SeqCst`
-    /// read, and none beside a weaker operation.
+    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes such operations
+    /// for weaker ones, but knows fences. So a fence stands between a `SeqCst` write and the
+    /// thread's next `SeqCst` read. There is none beside a weaker operation.
     ///
-    /// Such a fence orders weaker operations, too. So it stands right before the read, which hides
-    /// a read that is too weak least; or, with `LOOM_EARLY_FENCES=1`, right behind the write, which
-    /// hides a missing fence between the two least.
+    /// Such a fence orders weaker operations, too, and may so hide a fault. It stands right before
+    /// the read, where it hides a weak read least. With `LOOM_EARLY_FENCES=1` it stands right
+    /// behind the write, where it hides a missing fence between the two least.
     #[derive(Debug)]
     #[repr(transparent)]
     pub(crate) struct InOrder<A>(A);

@@ -1,22 +1,24 @@
 //! A fast clock for arming: the CPU's time stamp counter, tied to `CLOCK_MONOTONIC` every few
 //! microseconds.
 //!
-//! `reset(d)` counts from the real now, so it reads the clock each time, and the reading is most of
-//! what it costs: the vDSO call takes 24 ns where `rdtsc` takes 10. [`TscClock::now_or_later`]
+//! `reset(d)` counts from the real now, so it reads the clock each time. The reading is the greater
+//! part of its cost: the vDSO call takes 24 ns, and `rdtsc` takes 10. [`TscClock::now_or_later`]
 //! multiplies the counter's distance from an anchor pair (counter, time).
 //!
-//! Never early: the anchor's counter is read *before* its time, and the rate is rounded up by more
-//! than the kernel usually changes its clock's speed (it slews by up to 500 ppm either way), so the
-//! result is the true time or later: by the length of one clock reading (one that an interrupt
-//! makes long is no anchor) plus [`MARGIN_PPM`] of the time since the anchor, which is at most
-//! [`WINDOW_NS`]. In all some 30 ns. A rate is believed when two measurements in a row agree; a
-//! counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon
-//! that changes the speed by percents at one stroke can make a reading early by that part of a
-//! window, a few hundred ns, for one baseline.)
+//! **Never early.** The anchor's counter is read *before* its time. The rate is rounded up by more
+//! than the kernel usually changes its clock's speed, which is up to 500 ppm either way. So the
+//! result is the true time or later, by some 30 ns in all:
+//! - the length of one clock reading (a reading that an interrupt makes long is no anchor),
+//! - and [`MARGIN_PPM`] of the time since the anchor, which is at most [`WINDOW_NS`].
 //!
-//! Used only where the kernel itself keeps time by the counter and says so (Linux, clocksource
-//! `tsc`) and the CPU says that it is invariant; elsewhere, and until a rate is known, every
-//! reading is a `CLOCK_MONOTONIC` reading.
+//! The clock uses a rate when two measurements in a row agree. A counter that stops, jumps or goes
+//! back leaves the window and is anchored anew. (A time daemon may change the speed by percents at
+//! one stroke. Then a reading may be early by that part of a window, for one baseline: a few
+//! hundred ns.)
+//!
+//! The counter is used only where the kernel itself keeps time by it (Linux, clocksource `tsc`),
+//! and the CPU reports that it is invariant. Elsewhere, and until a rate is known, every reading is
+//! a `CLOCK_MONOTONIC` reading.
 
 use std::cell::Cell;
 use std::sync::OnceLock;

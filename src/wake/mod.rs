@@ -63,7 +63,8 @@ pub(crate) use self::ticket::Ticket;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, fence, thread, wait_briefly};
 use crate::sys::fork::Birth;
 
-/// Wakes a driver from any thread. Does nothing when the driver is gone.
+/// The waker of a driver, for any thread. It does nothing when the driver is gone. The guide's
+/// [drivers](crate::guide::drivers) have one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot wake a driver",
     label = "no waker of a driver",
@@ -74,9 +75,12 @@ use crate::sys::fork::Birth;
 pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait.
     ///
-    /// Called once for each sleep that a thread ends. It may be called again for the same sleep
-    /// when the call has not returned after some 20 microseconds, or has failed: at once, up to
-    /// three times more, and after that by every thread that has news for the reactor.
+    /// The reactor calls it once for each sleep that a thread ends. There may be more calls for the
+    /// same sleep: when a call has not returned after some 20 microseconds, and when it has failed.
+    ///
+    /// # Errors
+    /// After an error the same thread tries again up to three times. After that every thread with
+    /// news for the reactor tries again.
     fn wake(&self) -> io::Result<()>;
 }
 

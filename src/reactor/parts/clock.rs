@@ -80,8 +80,9 @@ impl TurnClock {
         self.refresh().as_nanos() >= deadline
     }
 
-    /// The loop has slept, perhaps for a deadline. On a machine that is short of CPUs the coarse
-    /// clock may lag by several ticks then, and who trusts it sleeps again for what is due.
+    /// Notes that the loop has slept, perhaps for a deadline. On a machine that is short of CPUs
+    /// the coarse clock may lag by several ticks then. A loop that trusts it would sleep again
+    /// before a due timer.
     #[inline]
     pub(crate) fn slept(&self) {
         if let Source::Monotonic { lag, allowed, .. } = &self.source {

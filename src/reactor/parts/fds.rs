@@ -100,7 +100,7 @@ pub(crate) fn wanted(interest: Interest) -> Readiness {
     if interest.is_priority() {
         wanted = wanted | Readiness::PRIORITY;
     }
-    // The end is something to read, and to write. Who asks for neither is told of it as well.
+    // The end counts as data to read, and as room to write. Without both interests it is told, too.
     if !interest.is_readable() && !interest.is_writable() {
         wanted = wanted | ENDS;
     }

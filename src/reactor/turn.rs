@@ -99,8 +99,12 @@ impl Core {
         if self.memory.untidy.get() {
             self.tidy();
         }
-        self.poll_fds();
-        self.run_posts_and_callbacks(Again::Yes);
+        self.poll_fds_of_turn();
+        if self.notify.is_posted() || self.table.borrow().callbacks.len() > 0 {
+            self.run_posts_and_callbacks(Again::Yes);
+        } else if !self.fds.are_registered() {
+            self.settle_turn_work();
+        }
     }
 
     /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
@@ -378,6 +382,17 @@ impl Core {
     /// The deadline that the driver gets: what the timers want, `until` at the latest.
     #[inline]
     pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
+        if !self.timers.slacked.get() && self.spinner.precise == 0 {
+            let at = Time::from_nanos(self.timers.next_due.get()).min(until);
+            self.timers.put_off.set(false);
+            return (at != Time::MAX).then_some(at.into());
+        }
+        self.sleep_within(until)
+    }
+
+    /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is to be met by spinning.
+    #[inline(never)]
+    fn sleep_within(&self, until: Time) -> Option<WakeWindow> {
         let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
         let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
         self.timers.put_off.set(deadline.earliest < deadline.latest);
@@ -427,7 +442,8 @@ impl Core {
         let Driving { driver, ready } = drive.driving();
         let driver = driver.as_mut().ok_or_else(|| self.gone())?;
         let answer = f(&mut **driver, ready);
-        drop(drive);
+        drive.end();
+        std::mem::forget(drive);
         Ok(answer)
     }
 }
@@ -468,9 +484,9 @@ impl Drive<'_> {
     }
 }
 
-impl Drop for Drive<'_> {
+impl Drive<'_> {
     #[inline(always)]
-    fn drop(&mut self) {
+    fn end(&mut self) {
         let Some(mut driving) = self.driving.take() else { return };
         if let (true, Some(driver)) = (self.core.fds.has_leaving(), &mut driving.driver) {
             self.core.let_leave(&mut **driver);
@@ -484,5 +500,12 @@ impl Drop for Drive<'_> {
             drop(driving);
             drop(driver);
         }
+    }
+}
+
+impl Drop for Drive<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -401,6 +401,7 @@ impl<'a> Search<'a> {
     }
 
     /// Sleeps. Returns a bit for each case that was chosen meanwhile.
+    #[inline(always)] // see Notify::answer
     fn sleep(&mut self, until: Option<Time>) -> u32 {
         let (core, cases) = (&self.handle.core, self.cases);
         let published = Published::new(cases, false);

@@ -396,7 +396,11 @@ impl Notify {
             return true;
         }
         let Ok(waker) = self.waker.try_read() else { return true }; // the reactor is going
-        let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok() || wake_again(&**waker));
+        // No closure, which would be one more open frame.
+        let made = match &*waker {
+            Some(waker) => waker.wake().is_ok() || wake_again(&**waker),
+            None => true,
+        };
         drop(waker);
         if self.closed.load(Ordering::SeqCst) {
             self.drop_waker();

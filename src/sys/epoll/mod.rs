@@ -10,6 +10,7 @@
 
 mod eventfd;
 mod pidfd;
+mod syscall;
 mod timerfd;
 mod timespec;
 
@@ -96,12 +97,11 @@ impl Poller {
     #[inline(always)]
     pub(super) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.ready = 0;
-        let n = match timeout {
-            None => self.wait_ms(events, -1),
-            Some(Duration::ZERO) => self.wait_ms(events, 0),
-            Some(timeout) => self.wait_timed(events, timeout),
+        events.ready = match timeout {
+            None => self.wait_ms(events, -1)?,
+            Some(Duration::ZERO) => self.wait_ms(events, 0)?,
+            Some(timeout) => self.wait_timed(events, timeout)?,
         };
-        events.ready = check(n)? as usize;
         Ok(())
     }
 
@@ -118,17 +118,8 @@ impl Poller {
     }
 
     #[inline(always)]
-    fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> libc::c_int {
-        // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that
-        // many.
-        unsafe {
-            libc::epoll_wait(
-                self.epoll.as_fd().as_raw_fd(),
-                events.list.as_mut_ptr(),
-                events.list.len() as libc::c_int,
-                ms,
-            )
-        }
+    fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> io::Result<usize> {
+        syscall::epoll_wait(self.epoll.as_fd(), &mut events.list, ms)
     }
 
     /// Returns true if timeouts are counted in nanoseconds: if there is an `epoll_pwait2`. One
@@ -138,36 +129,20 @@ impl Poller {
         !looked.is_err_and(|error| is_missing(&error))
     }
 
-    fn wait_timed(&self, events: &mut Events, timeout: Duration) -> libc::c_int {
+    fn wait_timed(&self, events: &mut Events, timeout: Duration) -> io::Result<usize> {
         static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
         if !NO_PWAIT2.load(Ordering::Relaxed) {
             match self.pwait2(events, timeout) {
-                Err(error) if is_missing(&error) => {
-                    NO_PWAIT2.store(true, Ordering::Relaxed);
-                }
-                Err(_) => return -1,
-                Ok(n) => return n,
+                Err(error) if is_missing(&error) => NO_PWAIT2.store(true, Ordering::Relaxed),
+                waited => return waited,
             }
         }
         self.wait_ms(events, round_up_to_ms(timeout))
     }
 
-    fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<libc::c_int> {
-        let timeout = Timespec::new(timeout);
-        // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call,
-        // and a null signal mask is allowed (its size is then ignored).
-        let n = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                self.epoll.as_fd().as_raw_fd(),
-                events.list.as_mut_ptr(),
-                events.list.len() as libc::c_int,
-                &raw const timeout,
-                std::ptr::null::<libc::sigset_t>(),
-                0usize,
-            )
-        };
-        check(n as libc::c_int)
+    #[inline(always)]
+    fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<usize> {
+        syscall::epoll_pwait2(self.epoll.as_fd(), &mut events.list, &Timespec::new(timeout))
     }
 }
 
@@ -282,7 +257,19 @@ impl Event {
         self.id
     }
 
+    #[inline]
     pub(super) fn readiness(&self) -> Readiness {
+        const READABLE: u32 = libc::EPOLLIN as u32;
+        const WRITABLE: u32 = libc::EPOLLOUT as u32;
+        // Nearly every event is one of these.
+        match self.flags {
+            READABLE => Readiness::READABLE,
+            WRITABLE => Readiness::WRITABLE,
+            _ => self.any_readiness(),
+        }
+    }
+
+    fn any_readiness(&self) -> Readiness {
         let end = libc::EPOLLHUP | libc::EPOLLERR;
         let meanings = [
             (libc::EPOLLIN | libc::EPOLLRDHUP | end, Readiness::READABLE),

@@ -102,6 +102,20 @@ fn precise_timers_are_better_than_the_kernel_s() {
 }
 
 #[test]
+fn the_rehearsal_of_a_deadline_leaves_no_trace() {
+    let _dog = dog();
+    let reactor = precise();
+    let (timer, other) = (reactor.timer(), reactor.after(HOUR));
+    for n in 1..=20 {
+        timer.reset(ms(1));
+        select! { reactor; recv(timer) -> _ => {}, recv(other) -> _ => panic!("an hour is over") }
+        let stats = reactor.stats();
+        assert_eq!((stats.expired, stats.live, reactor.sources().len()), (n, 2, 2));
+        assert!(other.deadline().is_some() && timer.deadline().is_none());
+    }
+}
+
+#[test]
 fn a_precise_ticker_is_never_early() {
     let _dog = dog();
     let reactor = precise();

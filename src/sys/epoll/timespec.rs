@@ -26,7 +26,7 @@ pub(super) struct Timespec {
 }
 
 impl Timespec {
-    const ZERO: Timespec = Timespec { seconds: 0, nanos: 0 };
+    pub(super) const ZERO: Timespec = Timespec { seconds: 0, nanos: 0 };
 
     /// `d`, or the greatest time there is if `d` is greater.
     #[inline]

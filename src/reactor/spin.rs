@@ -39,11 +39,15 @@ impl Core {
         let begin = self.clock.refresh();
         let rests = spinner.adaptive && target - begin > Duration::from_nanos(TIME_SLICE);
         let end = target.min(begin + Duration::from_nanos(spinner.limit));
+        let entered = self.entered();
         let found = self.look_until(end, rests, recheck);
-        if found {
-            spinner.succeeded()
+        // What the driver has found would have ended the sleep without a wake-up by a thread: a
+        // loop that waits for files alone pays for each spin, and gains nothing.
+        if !found || self.entered() != entered {
+            spinner.failed();
+            add(&spinner.saved, u64::from(found));
         } else {
-            spinner.failed()
+            spinner.succeeded();
         }
         found
     }

@@ -2,11 +2,13 @@
 //! clock is the point. No bound here is one that a busy machine could break: what must always hold
 //! is asserted always, what only an idle machine can show of the best attempt.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pollmux::{Reactor, Sim, Time, reactor::Spin, select};
+use pollmux::{Reactor, Sim, Time, reactor::Spin, select, sys::Interest};
 
 use support::{HOUR, at, dog, ms, rounds, sometimes, thread, timed};
 
@@ -261,6 +263,33 @@ fn a_spin_that_lasts_long_enough_finds_every_message() {
         !has_cores() || stats.iter().any(|stats| stats.spins > 0)
     });
     assert!(found, "no message has come during a spin");
+}
+
+#[test]
+fn a_loop_that_waits_for_files_soon_spins_no_more() {
+    let _dog = dog();
+    // Each look of a spin asks the driver, so that a spin may find the answer of the peer.
+    let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    let rounds = rounds(1_250);
+    let peer = thread::spawn(move || {
+        let mut byte = [0];
+        (0..rounds).for_each(|_| {
+            (&theirs).read_exact(&mut byte).unwrap();
+            (&theirs).write_all(&byte).unwrap();
+        });
+    });
+    for _ in 0..rounds {
+        ours.write_all(b"x").unwrap();
+        while ours.read(&mut [0; 8]).is_err() {
+            select! { reactor; recv(ours) -> _ => {} }
+        }
+    }
+    peer.join().unwrap();
+    // Attempts without credit: after 16 sleeps, 32 more, 64 more, and so on.
+    let spins = reactor.stats().spins;
+    assert!(spins <= 16, "{spins} spins in {rounds} rounds");
 }
 
 #[test]

@@ -340,4 +340,8 @@ impl Wake for Waker {
     fn wake(&self) -> io::Result<()> {
         Waker::wake(self)
     }
+
+    fn native(self: Arc<Self>) -> Option<Arc<Waker>> {
+        Some(self)
+    }
 }

@@ -196,8 +196,11 @@ impl<'a, C: AnyCases + ?Sized> Published<'a, C> {
     }
 
     /// A bit for each case that was chosen.
+    #[inline]
     fn withdraw(self) -> u32 {
-        if self.begun.take() { self.cases.after_sleep() } else { 0 }
+        let chosen = if self.begun.take() { self.cases.after_sleep() } else { 0 };
+        std::mem::forget(self); // nothing is left to be withdrawn
+        chosen
     }
 }
 

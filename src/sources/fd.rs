@@ -291,7 +291,7 @@ impl<T: AsFd> Fd<T> {
     }
 
     /// Notes the outcome of an operation that `interest` is about, and returns it.
-    #[inline]
+    #[inline(always)] // else a result of every size is moved
     fn noted<R>(&self, interest: Interest, result: io::Result<R>) -> io::Result<R> {
         match &result {
             Ok(_) => self.progressed(),

@@ -85,10 +85,11 @@ impl Builder {
     /// the deadline to this much later, share one. Never early. Default: zero.
     ///
     /// A timer may have a [slack of its own](crate::Timer::slack).
-    /// [`Stats::coalesced`](crate::reactor::Stats::coalesced) counts the wake-ups saved. Where the
-    /// window is wider than the kernel's own inaccuracy with timeouts (the larger of 50 µs and 0.1
-    /// %), a tick costs one syscall instead of two. The deadlines of [contexts](crate::Context)
-    /// have no slack, unless [asked for](crate::context::Done::slack).
+    /// [`Stats::coalesced`](crate::reactor::Stats::coalesced) counts the wake-ups saved. A tick of
+    /// 50 µs to 100 ms costs one syscall. A longer one does where the window is wider than the
+    /// kernel's own inaccuracy with timeouts, 0.1 %, and two syscalls elsewhere. The deadlines of
+    /// [contexts](crate::Context) have no slack, unless [asked
+    /// for](crate::context::Done::slack).
     pub fn slack(mut self, slack: Duration) -> Builder {
         self.settings.slack = slack;
         self

@@ -379,26 +379,6 @@ impl Core {
             || (self.notify.is_posted() && (self.may_run_callbacks() || self.notify.is_woken()))
     }
 
-    /// The deadline that the driver gets: what the timers want, `until` at the latest.
-    #[inline]
-    pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
-        if !self.timers.slacked.get() && self.spinner.precise == 0 {
-            let at = Time::from_nanos(self.timers.next_due.get()).min(until);
-            self.timers.put_off.set(false);
-            return (at != Time::MAX).then_some(at.into());
-        }
-        self.sleep_within(until)
-    }
-
-    /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is to be met by spinning.
-    #[inline(never)]
-    fn sleep_within(&self, until: Time) -> Option<WakeWindow> {
-        let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
-        let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
-        self.timers.put_off.set(deadline.earliest < deadline.latest);
-        (deadline.latest != Time::MAX).then_some(deadline)
-    }
-
     /// Ends a sleep; whether somebody has woken us from it.
     pub(super) fn awake(&self) -> bool {
         let woken = self.notify.awake();

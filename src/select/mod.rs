@@ -365,7 +365,8 @@ impl<'a> Search<'a> {
         Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
     }
 
-    /// The index of the next case to take from, or [`NO_CASE`]. `None` if nothing is ready within the patience.
+    /// The index of the next case to take from, or [`NO_CASE`]. `None` if nothing is ready within
+    /// the patience.
     #[inline(never)]
     fn next(&mut self) -> io::Result<Option<u32>> {
         if let Some(index) = self.tried.take() {

@@ -37,7 +37,7 @@ mod tests;
 
 use self::run::Run;
 use super::ready::Ready;
-use super::slots::{Flag, NONE, Owner, Slots, State};
+use super::slots::{Flag, NONE, Node, Owner, Slots, State};
 
 /// "Never", as a key.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -61,8 +61,7 @@ const SWEEP_MIN: usize = if cfg!(test) { 8 } else { 256 };
 /// The number of leaves that a removal looks at while there are too many holes.
 const SWEEP_STEP: usize = 8;
 
-/// Sorts by key, then by sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Entry {
     key: u64,
     /// The low half of the sequence, and the slot below it.
@@ -83,6 +82,12 @@ impl Entry {
     #[inline]
     fn seq(self) -> u32 {
         (self.low >> 32) as u32
+    }
+
+    /// Sorts by key, then by the low half of the sequence.
+    #[inline]
+    fn order(self) -> u128 {
+        u128::from(self.key) << 64 | u128::from(self.low)
     }
 
     #[inline]
@@ -117,7 +122,7 @@ pub(crate) struct Heap {
     holes: usize,
     /// The sweep looks at the leaves before this index next.
     sweep: usize,
-    /// The most entries since the last call of [`measure`](Heap::measure).
+    /// The most entries of the heap since the last call of [`measure`](Heap::measure).
     most: usize,
 }
 
@@ -175,63 +180,79 @@ impl Heap {
         }
     }
 
-    /// Puts an `Idle` record in.
+    /// Puts the `Idle` record of a slot in.
     pub(crate) fn insert<O: Owner>(
         &mut self,
         slots: &Slots<O>,
+        node: &Node,
         slot: u32,
         deadline: u64,
         seq: u64,
     ) {
-        let node = slots.node(slot);
         debug_assert_eq!(node.state.get(), State::Idle);
         node.state.set(State::Armed);
         node.deadline.set(deadline);
         node.seq.set(seq);
         let half = (seq >> 32) as u32;
-        if self.entries() == 0 {
-            self.half = Some(half);
-        } else if self.half != Some(half) {
-            self.half = None;
+        if self.half != Some(half) {
+            self.half = (self.entries() == 0).then_some(half);
         }
-        self.enter(slots, Entry::new(deadline, slot, seq));
-        self.most = self.most.max(self.entries());
+        self.enter(slots, node, Entry::new(deadline, slot, seq));
     }
 
-    /// Puts an entry into the run or into the heap.
+    /// Puts the entry of a record into the run or into the heap.
     #[inline]
-    fn enter<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
-        if self.run.last().is_none_or(|last| !self.before(slots, entry, last)) {
-            self.append(slots, entry);
+    fn enter<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
+        if self.run.last().is_none_or(|last| self.half.is_some() && entry.order() >= last.order()) {
+            self.append(node, entry);
         } else {
-            self.miss(slots, entry);
+            self.enter_otherwise(slots, node, entry);
         }
     }
 
-    /// Puts an entry at the end of the run.
-    #[inline]
-    fn append<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
-        if self.run.needs_block() {
-            let block = self.block();
-            self.run.grow(block);
-        }
-        slots.node(entry.slot()).pos.set(IN_RUN | self.run.push(entry));
-    }
-
-    /// Puts an entry that does not fit into the run into the heap.
+    /// [`enter`](Self::enter) of an entry that probably goes to the heap.
     #[inline(never)]
-    fn miss<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
+    fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
+        if self.fits(slots, entry) {
+            return self.append(node, entry);
+        }
         self.misses += 1;
         if self.misses >= MISSES {
             self.misses = 0;
             if let Some(last) = self.run.pop(&mut self.spare) {
                 self.push(slots, last);
             }
-            if self.run.last().is_none_or(|last| !self.before(slots, entry, last)) {
-                return self.append(slots, entry);
+            if self.fits(slots, entry) {
+                return self.append(node, entry);
             }
         }
         self.push(slots, entry);
+    }
+
+    /// Returns true if an entry may go to the end of the run.
+    #[inline]
+    fn fits<O: Owner>(&self, slots: &Slots<O>, entry: Entry) -> bool {
+        self.run.last().is_none_or(|last| !self.before(slots, entry, last))
+    }
+
+    /// Puts the entry of a record at the end of the run.
+    #[inline]
+    fn append(&mut self, node: &Node, entry: Entry) {
+        if self.run.needs_block() {
+            return self.append_to_block(node, entry);
+        }
+        node.pos.set(IN_RUN | self.run.push(entry));
+    }
+
+    /// [`append`](Self::append) to a run whose blocks are full.
+    #[cold]
+    #[inline(never)]
+    fn append_to_block(&mut self, node: &Node, entry: Entry) {
+        if self.spare.is_empty() && self.blocks.len() > self.heap_blocks() {
+            self.spare.extend(self.blocks.pop());
+        }
+        self.run.grow(self.spare.pop().unwrap_or_else(Block::new));
+        node.pos.set(IN_RUN | self.run.push(entry));
     }
 
     /// Puts an entry into the heap.
@@ -242,24 +263,21 @@ impl Heap {
             self.blocks.push(block);
         }
         self.len += 1;
+        self.most = self.most.max(self.len);
         self.sift_up(slots, index, entry);
         self.trim();
     }
 
-    /// A block that nothing uses.
-    #[cold]
-    #[inline(never)]
-    fn block(&mut self) -> Box<Block> {
-        if self.spare.is_empty() && self.blocks.len() > self.heap_blocks() {
-            self.spare.extend(self.blocks.pop());
-        }
-        self.spare.pop().unwrap_or_else(Block::new)
-    }
-
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else
     /// the entry moves.
-    pub(crate) fn rearm<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
-        let node = slots.node(slot);
+    pub(crate) fn rearm<O: Owner>(
+        &mut self,
+        slots: &Slots<O>,
+        node: &Node,
+        slot: u32,
+        deadline: u64,
+        seq: u64,
+    ) {
         let (pos, was) = (node.pos.get(), node.seq.get());
         let same_half = (was ^ seq) >> 32 == 0;
         node.state.set(State::Armed);
@@ -277,7 +295,7 @@ impl Heap {
             }
         } else if deadline < self.run.get(pos).key || !same_half {
             self.run.remove(pos, was, &mut self.spare);
-            self.enter(slots, entry);
+            self.enter(slots, node, entry);
             self.run.tidy(slots, &mut self.spare);
         }
     }
@@ -297,13 +315,13 @@ impl Heap {
     /// Returns the most blocks that were used at once since the last call of
     /// [`measure`](Self::measure).
     pub(crate) fn most_used(&self) -> usize {
-        // The run may begin in the middle of a block.
-        (self.most.max(self.entries()) + ROOT).div_ceil(BLOCK) + 1
+        (self.most.max(self.len) + ROOT).div_ceil(BLOCK) + self.run.most_blocks()
     }
 
     /// Begins to measure how many blocks are used.
     pub(crate) fn measure(&mut self) {
-        self.most = self.entries();
+        self.most = self.len;
+        self.run.measure();
     }
 
     /// Frees up to `most` blocks, so that `enough` are left. Returns true if that is done.
@@ -354,7 +372,7 @@ impl Heap {
 
     /// Takes holes off the end: one may have come there when an entry rose past it.
     fn trim(&mut self) {
-        while self.len > 0 && self.get(self.len - 1).is_hole() {
+        while self.holes > 0 && self.len > 0 && self.get(self.len - 1).is_hole() {
             self.len -= 1;
             self.holes -= 1;
         }
@@ -405,12 +423,12 @@ impl Heap {
                 (node.pos.set(NONE), node.state.set(State::Idle));
                 done.cleaned += 1;
             } else if deadline != first.key || seq as u32 != first.seq() {
-                self.renew_first(slots, in_run, Entry::new(deadline, first.slot(), seq));
+                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot(), seq));
                 done.cleaned += 1;
             } else if deadline <= now && deadline != NEVER {
                 self.remove_first(slots, in_run);
                 let list = if node.is(Flag::Callback) { &mut *calls } else { &mut *ready };
-                list.push(slots, first.slot());
+                list.push_node(slots, first.slot(), node);
                 if done.fired > 0 && deadline > done.last {
                     done.steps += 1;
                 }
@@ -442,13 +460,13 @@ impl Heap {
     }
 
     /// Puts the first entry, whose key is stale, where it belongs.
-    fn renew_first<O: Owner>(&mut self, slots: &Slots<O>, in_run: bool, entry: Entry) {
+    fn renew_first<O: Owner>(&mut self, slots: &Slots<O>, in_run: bool, node: &Node, entry: Entry) {
         if in_run {
             self.run.remove_first(&mut self.spare);
-            self.enter(slots, entry);
-        } else if self.run.last().is_some_and(|last| !self.before(slots, entry, last)) {
+            self.enter(slots, node, entry);
+        } else if self.run.last().is_some() && self.fits(slots, entry) {
             self.remove_root(slots);
-            self.append(slots, entry);
+            self.append(node, entry);
         } else {
             self.sift_down(slots, 0, entry);
         }
@@ -560,9 +578,9 @@ impl Heap {
     fn least_of_four(&self, first: usize) -> (usize, Entry) {
         let at = first + ROOT;
         let [a, b, c, d] = *self.blocks[at / BLOCK].0[at % BLOCK..].first_chunk().unwrap();
-        let (i, ab) = if b < a { (1, b) } else { (0, a) };
-        let (j, cd) = if d < c { (3, d) } else { (2, c) };
-        if cd < ab { (first + j, cd) } else { (first + i, ab) }
+        let (i, ab) = if b.order() < a.order() { (1, b) } else { (0, a) };
+        let (j, cd) = if d.order() < c.order() { (3, d) } else { (2, c) };
+        if cd.order() < ab.order() { (first + j, cd) } else { (first + i, ab) }
     }
 
     /// The least of the children from `first` on.
@@ -580,11 +598,7 @@ impl Heap {
 
     #[inline]
     fn before<O: Owner>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-        if a.key != b.key || self.half.is_some() {
-            a < b
-        } else {
-            sequence(slots, a) < sequence(slots, b)
-        }
+        if self.half.is_some() { a.order() < b.order() } else { is_before(slots, a, b) }
     }
 
     #[inline]
@@ -652,8 +666,14 @@ impl Block {
     }
 }
 
+/// [`Heap::before`] when the sequences have different high halves.
+#[cold]
+#[inline(never)]
+fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
+    (a.key, sequence(slots, a)) < (b.key, sequence(slots, b))
+}
+
 /// The full sequence of an entry.
-#[inline]
 fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
     let half = if entry.is_hole() {
         u64::from(entry.slot() & !HOLE)

@@ -22,12 +22,17 @@ type Spare = Vec<Box<Block>>;
 
 #[derive(Debug)]
 pub(super) struct Run {
-    /// Those with places of the run; one more while the run is empty.
+    /// Those with places of the run, and perhaps one more.
     blocks: VecDeque<Box<Block>>,
     begin: u32,
     end: u32,
+    /// The entries at the two ends, unless the run is empty.
+    first: Entry,
+    last: Entry,
     holes: usize,
     gap: Option<(u32, u32)>,
+    /// The most blocks since the last call of [`measure`](Run::measure).
+    most: usize,
 }
 
 /// The number of places from one to the other.
@@ -48,7 +53,9 @@ fn previous(number: u32) -> u32 {
 
 impl Run {
     pub(super) const fn new() -> Run {
-        Run { blocks: VecDeque::new(), begin: 0, end: 0, holes: 0, gap: None }
+        let none = Entry { key: 0, low: 0 };
+        let blocks = VecDeque::new();
+        Run { blocks, begin: 0, end: 0, first: none, last: none, holes: 0, gap: None, most: 0 }
     }
 
     /// The number of entries, holes included.
@@ -61,6 +68,16 @@ impl Run {
     #[inline]
     pub(super) fn blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// The most blocks at once since the last call of [`measure`](Self::measure).
+    pub(super) fn most_blocks(&self) -> usize {
+        self.most
+    }
+
+    /// Begins to measure the number of blocks.
+    pub(super) fn measure(&mut self) {
+        self.most = self.blocks.len();
     }
 
     /// The block and the place of this number.
@@ -86,29 +103,34 @@ impl Run {
 
     #[inline]
     pub(super) fn first(&self) -> Option<Entry> {
-        (self.begin != self.end).then(|| self.get(self.begin))
+        (self.begin != self.end).then_some(self.first)
     }
 
     #[inline]
     pub(super) fn last(&self) -> Option<Entry> {
-        (self.begin != self.end).then(|| self.get(previous(self.end)))
+        (self.begin != self.end).then_some(self.last)
     }
 
     /// Returns true if [`push`](Self::push) wants one more block first.
     #[inline]
     pub(super) fn needs_block(&self) -> bool {
-        self.find(self.end).0 == self.blocks.len()
+        self.end % BLOCK as u32 == 0 && self.find(self.end).0 == self.blocks.len()
     }
 
     /// Takes one more block.
     pub(super) fn grow(&mut self, block: Box<Block>) {
         self.blocks.push_back(block);
+        self.most = self.most.max(self.blocks.len());
     }
 
     /// Puts an entry at the end. Returns its number.
     #[inline]
     pub(super) fn push(&mut self, entry: Entry) -> u32 {
         let number = self.end;
+        if number == self.begin {
+            self.first = entry;
+        }
+        self.last = entry;
         *self.entry(number) = entry;
         self.end = next(number);
         number
@@ -129,54 +151,64 @@ impl Run {
     /// Takes the first place away.
     #[inline]
     pub(super) fn remove_first(&mut self, spare: &mut Spare) {
-        self.holes -= usize::from(self.get(self.begin).is_hole());
+        self.holes -= usize::from(self.first.is_hole());
         let begin = next(self.begin);
-        let gap = self.gap.filter(|&(from, _)| from == begin);
-        if begin % BLOCK as u32 == 0 || begin == self.end || gap.is_some() {
-            self.begin_at(gap.map_or(begin, |(_, to)| to), spare);
+        if begin % BLOCK as u32 == 0 || self.gap.is_some() {
+            self.begin_at(begin, spare);
         } else {
             self.begin = begin;
         }
+        if self.begin != self.end {
+            self.first = self.get(self.begin);
+        }
     }
 
-    /// Begins at another place, behind the gap if there is one there.
+    /// Begins at another place, or behind the gap if that is there.
     #[cold]
     #[inline(never)]
     fn begin_at(&mut self, begin: u32, spare: &mut Spare) {
-        self.gap = self.gap.filter(|&(_, to)| to != begin);
+        let gap = self.gap.take_if(|&mut (from, _)| from == begin);
+        let begin = gap.map_or(begin, |(_, to)| to);
         let before = self.find(begin).0.min(self.blocks.len());
         spare.extend(self.blocks.drain(..before));
         self.begin = begin;
-        self.settle(spare);
     }
 
     /// Takes the last place away.
     fn remove_last(&mut self, spare: &mut Spare) {
         self.end = previous(self.end);
-        self.holes -= usize::from(self.get(self.end).is_hole());
+        self.holes -= usize::from(self.last.is_hole());
         if let Some((from, _)) = self.gap.take_if(|&mut (_, to)| to == self.end) {
             self.end = from;
         }
         self.settle(spare);
     }
 
-    /// Gives back the blocks behind the end. An empty run keeps one.
+    /// Gives back the blocks behind the end, but for one.
     fn settle(&mut self, spare: &mut Spare) {
-        if self.begin == self.end {
-            (self.begin, self.end) = (0, 0);
-        }
-        let used = self.find(previous(self.end)).0 + 1;
-        let used = if self.begin == self.end { 1 } else { used };
+        let used = self.find(self.end).0 + 1;
         while self.blocks.len() > used {
             spare.extend(self.blocks.pop_back());
+        }
+        if self.begin != self.end {
+            (self.first, self.last) = (self.get(self.begin), self.get(previous(self.end)));
         }
     }
 
     /// Makes a hole of the entry that a record's `pos` names. The record has this sequence.
     pub(super) fn remove(&mut self, pos: u32, seq: u64, spare: &mut Spare) {
-        let entry = self.entry(pos);
-        *entry = entry.hole(seq);
+        let number = pos % NUMBERS;
         self.holes += 1;
+        if number == self.begin {
+            self.first = self.first.hole(seq);
+            self.remove_first(spare);
+        } else if number == previous(self.end) {
+            self.last = self.last.hole(seq);
+            self.remove_last(spare);
+        } else {
+            let entry = self.entry(number);
+            *entry = entry.hole(seq);
+        }
         if self.holes == self.len() {
             (self.end, self.gap, self.holes) = (self.begin, None, 0);
             return self.settle(spare);
@@ -207,7 +239,8 @@ impl Run {
         let (mut from, mut to) = self.gap.unwrap_or((self.end, self.end));
         for _ in 0..SWEEP_STEP {
             if from == self.begin {
-                return self.begin_at(to, spare);
+                self.begin_at(from, spare);
+                return self.settle(spare);
             }
             from = previous(from);
             let entry = self.get(from);
@@ -243,5 +276,7 @@ impl Run {
     pub(super) fn verify(&self) {
         assert_eq!(self.iter().filter(|entry| entry.is_hole()).count(), self.holes);
         assert_eq!(self.iter().count(), self.len());
+        assert_eq!(self.iter().next(), self.first());
+        assert_eq!(self.iter().last(), self.last());
     }
 }

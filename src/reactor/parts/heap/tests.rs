@@ -31,13 +31,15 @@ impl Queue {
 
     fn arm(&mut self, slot: u32, deadline: u64) {
         self.seq += 1;
-        match self.slots.node(slot).state.get() {
-            State::Armed | State::Stopped => self.heap.rearm(&self.slots, slot, deadline, self.seq),
-            State::Ready => {
-                self.ready.remove(&self.slots, slot);
-                self.heap.insert(&self.slots, slot, deadline, self.seq);
+        let node = self.slots.node(slot);
+        if node.state.get() == State::Ready {
+            self.ready.remove(&self.slots, slot);
+        }
+        match node.state.get() {
+            State::Armed | State::Stopped => {
+                self.heap.rearm(&self.slots, node, slot, deadline, self.seq)
             }
-            _ => self.heap.insert(&self.slots, slot, deadline, self.seq),
+            _ => self.heap.insert(&self.slots, node, slot, deadline, self.seq),
         }
     }
 

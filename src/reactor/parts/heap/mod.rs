@@ -248,10 +248,13 @@ impl Heap {
     #[cold]
     #[inline(never)]
     fn append_to_block(&mut self, node: &Node, entry: Entry) {
-        if self.spare.is_empty() && self.blocks.len() > self.heap_blocks() {
-            self.spare.extend(self.blocks.pop());
+        // A run may touch one block more than it fills.
+        while self.run.blocks() + self.spare.len() < self.run.places() / BLOCK + 2 {
+            let is_sparse = self.blocks.len() > 2 * self.heap_blocks();
+            let unused = if is_sparse { self.blocks.pop() } else { None };
+            self.spare.push(unused.unwrap_or_else(Block::new));
         }
-        self.run.grow(self.spare.pop().unwrap_or_else(Block::new));
+        self.run.grow(&mut self.spare);
         node.pos.set(IN_RUN | self.run.push(entry));
     }
 
@@ -259,8 +262,9 @@ impl Heap {
     fn push<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
         let index = self.len;
         if index + ROOT >= self.blocks.len() * BLOCK {
-            let block = self.spare.pop().unwrap_or_else(Block::new);
-            self.blocks.push(block);
+            // The run may need one.
+            let spare = if self.spare.len() > 1 { self.spare.pop() } else { None };
+            self.blocks.push(spare.unwrap_or_else(Block::new));
         }
         self.len += 1;
         self.most = self.most.max(self.len);

@@ -64,6 +64,11 @@ impl Run {
         distance(self.begin, self.end) - self.gap.map_or(0, |(from, to)| distance(from, to))
     }
 
+    /// The number of places, the gap included.
+    pub(super) fn places(&self) -> usize {
+        distance(self.begin, self.end)
+    }
+
     /// The number of blocks.
     #[inline]
     pub(super) fn blocks(&self) -> usize {
@@ -117,9 +122,11 @@ impl Run {
         self.end % BLOCK as u32 == 0 && self.find(self.end).0 == self.blocks.len()
     }
 
-    /// Takes one more block.
-    pub(super) fn grow(&mut self, block: Box<Block>) {
-        self.blocks.push_back(block);
+    /// Takes one of the spare blocks. Makes room for the others here, and there for all.
+    pub(super) fn grow(&mut self, spare: &mut Spare) {
+        self.blocks.extend(spare.pop());
+        self.blocks.reserve(spare.len());
+        spare.reserve(self.blocks.len());
         self.most = self.most.max(self.blocks.len());
     }
 
@@ -269,6 +276,11 @@ impl Run {
     /// The entries, holes included.
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
         self.numbered().map(|(_, entry)| entry)
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.blocks.capacity()
     }
 
     /// Panics unless the counts are right. O(n).

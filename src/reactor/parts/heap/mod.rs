@@ -16,7 +16,7 @@
 //! they reach the root or an end. When they are more than half of all, every removal fills a few
 //! of those among the leaves, or moves a few entries of the run together.
 //!
-//! Each 16 entries that go to the heap take the last entry of the run with them. So a few timers of
+//! Each 32 entries that go to the heap take the last entry of the run with them. So a few timers of
 //! an hour do not keep those of a second out of the run for long.
 //!
 //! Invariants (`verify`, run by the tests):
@@ -51,7 +51,7 @@ const BLOCK: usize = if cfg!(test) { 16 } else { 256 };
 /// Set in the `pos` of a record whose entry is in the run.
 const IN_RUN: u32 = 1 << 31;
 /// So many entries that go to the heap take the last one of the run with them.
-const MISSES: u32 = 16;
+const MISSES: u32 = 32;
 
 /// Set in the `slot` of a hole; the other bits are the high half of its sequence then, so that ties
 /// keep their order.
@@ -62,43 +62,37 @@ const SWEEP_MIN: usize = if cfg!(test) { 8 } else { 256 };
 const SWEEP_STEP: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
 struct Entry {
     key: u64,
-    /// The low half of the sequence, and the slot below it.
-    low: u64,
+    slot: u32,
+    /// The low half of the sequence.
+    seq: u32,
 }
 
 impl Entry {
     #[inline]
     fn new(key: u64, slot: u32, seq: u64) -> Entry {
-        Entry { key, low: seq << 32 | u64::from(slot) }
-    }
-
-    #[inline]
-    fn slot(self) -> u32 {
-        self.low as u32
-    }
-
-    #[inline]
-    fn seq(self) -> u32 {
-        (self.low >> 32) as u32
+        Entry { key, slot, seq: seq as u32 }
     }
 
     /// Sorts by key, then by the low half of the sequence.
     #[inline]
     fn order(self) -> u128 {
-        u128::from(self.key) << 64 | u128::from(self.low)
+        let low = u64::from(self.seq) << 32 | u64::from(self.slot);
+        u128::from(self.key) << 64 | u128::from(low)
     }
 
     #[inline]
     fn is_hole(self) -> bool {
-        self.slot() & HOLE != 0
+        self.slot & HOLE != 0
     }
 
-    /// The hole that the entry of a record with this sequence leaves.
+    /// Makes a hole of the entry of a record with this sequence: a store, and no load that may have
+    /// to wait for memory.
     #[inline]
-    fn hole(self, seq: u64) -> Entry {
-        Entry::new(self.key, HOLE | (seq >> 32) as u32, u64::from(self.seq()))
+    fn make_hole(&mut self, seq: u64) {
+        self.slot = HOLE | (seq >> 32) as u32;
     }
 }
 
@@ -210,23 +204,29 @@ impl Heap {
         }
     }
 
-    /// [`enter`](Self::enter) of an entry that probably goes to the heap.
+    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of sequences
+    /// say otherwise.
     #[inline(never)]
     fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
-        if self.fits(slots, entry) {
-            return self.append(node, entry);
-        }
         self.misses += 1;
+        if self.misses >= MISSES || self.half.is_none() {
+            self.enter_shortened(slots, node, entry);
+        } else {
+            self.push(slots, entry);
+        }
+    }
+
+    /// [`enter`](Self::enter), now and then after the last entry of the run has gone to the heap.
+    #[cold]
+    #[inline(never)]
+    fn enter_shortened<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
         if self.misses >= MISSES {
             self.misses = 0;
             if let Some(last) = self.run.pop(&mut self.spare) {
                 self.push(slots, last);
             }
-            if self.fits(slots, entry) {
-                return self.append(node, entry);
-            }
         }
-        self.push(slots, entry);
+        if self.fits(slots, entry) { self.append(node, entry) } else { self.push(slots, entry) }
     }
 
     /// Returns true if an entry may go to the end of the run.
@@ -259,17 +259,25 @@ impl Heap {
     }
 
     /// Puts an entry into the heap.
+    #[inline]
     fn push<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
         let index = self.len;
         if index + ROOT >= self.blocks.len() * BLOCK {
-            // The run may need one.
-            let spare = if self.spare.len() > 1 { self.spare.pop() } else { None };
-            self.blocks.push(spare.unwrap_or_else(Block::new));
+            self.grow();
         }
         self.len += 1;
         self.most = self.most.max(self.len);
         self.sift_up(slots, index, entry);
         self.trim();
+    }
+
+    /// Gives the heap one more block.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        // The run may need one.
+        let spare = if self.spare.len() > 1 { self.spare.pop() } else { None };
+        self.blocks.push(spare.unwrap_or_else(Block::new));
     }
 
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else
@@ -354,8 +362,7 @@ impl Heap {
             self.run.remove(pos, node.seq.get(), &mut self.spare);
             return self.run.tidy(slots, &mut self.spare);
         }
-        let entry = self.entry(pos as usize);
-        *entry = entry.hole(node.seq.get());
+        self.entry(pos as usize).make_hole(node.seq.get());
         self.holes += 1;
         self.trim();
         if self.holes > self.len / 2 && self.len > SWEEP_MIN {
@@ -420,19 +427,19 @@ impl Heap {
                 done.cleaned += 1;
                 continue;
             }
-            let node = slots.node(first.slot());
+            let node = slots.node(first.slot);
             let (deadline, seq) = (node.deadline.get(), node.seq.get());
             if node.state.get() == State::Stopped {
                 self.remove_first(slots, in_run);
                 (node.pos.set(NONE), node.state.set(State::Idle));
                 done.cleaned += 1;
-            } else if deadline != first.key || seq as u32 != first.seq() {
-                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot(), seq));
+            } else if deadline != first.key || seq as u32 != first.seq {
+                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot, seq));
                 done.cleaned += 1;
             } else if deadline <= now && deadline != NEVER {
                 self.remove_first(slots, in_run);
                 let list = if node.is(Flag::Callback) { &mut *calls } else { &mut *ready };
-                list.push_node(slots, first.slot(), node);
+                list.push_node(slots, first.slot, node);
                 if done.fired > 0 && deadline > done.last {
                     done.steps += 1;
                 }
@@ -484,14 +491,14 @@ impl Heap {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;
         let slack_of = |entry: Entry| {
-            let node = slots.node(entry.slot());
-            let slacks = &slots.chunk(entry.slot()).slacks;
-            let own = slacks.get(entry.slot()).filter(|_| node.is(Flag::Slack));
+            let node = slots.node(entry.slot);
+            let slacks = &slots.chunk(entry.slot).slacks;
+            let own = slacks.get(entry.slot).filter(|_| node.is(Flag::Slack));
             own.map_or(slack, |own| own.get())
         };
         // When this entry's record wants to be woken up.
         let wanted = |entry: Entry| {
-            let node = (!entry.is_hole()).then(|| slots.node(entry.slot()));
+            let node = (!entry.is_hole()).then(|| slots.node(entry.slot));
             let armed = node.filter(|node| node.state.get() == State::Armed);
             armed.map_or(NEVER, |node| node.deadline.get().saturating_add(slack_of(entry)))
         };
@@ -621,7 +628,7 @@ impl Heap {
     fn set<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
         *self.entry(index) = entry;
         if !entry.is_hole() {
-            slots.node(entry.slot()).pos.set(index as u32);
+            slots.node(entry.slot).pos.set(index as u32);
         }
     }
 
@@ -654,9 +661,9 @@ impl Heap {
         if entry.is_hole() {
             return;
         }
-        let node = slots.node(entry.slot());
+        let node = slots.node(entry.slot);
         let is_there = matches!(node.state.get(), State::Armed | State::Stopped);
-        assert!(is_there, "slot {}: {node:?}", entry.slot());
+        assert!(is_there, "slot {}: {node:?}", entry.slot);
         assert_eq!(node.pos.get(), pos);
         let armed = (node.deadline.get(), node.seq.get());
         assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
@@ -680,9 +687,9 @@ fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
 /// The full sequence of an entry.
 fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
     let half = if entry.is_hole() {
-        u64::from(entry.slot() & !HOLE)
+        u64::from(entry.slot & !HOLE)
     } else {
-        slots.node(entry.slot()).seq.get() >> 32
+        slots.node(entry.slot).seq.get() >> 32
     };
-    half << 32 | u64::from(entry.seq())
+    half << 32 | u64::from(entry.seq)
 }

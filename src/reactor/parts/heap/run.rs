@@ -53,7 +53,7 @@ fn previous(number: u32) -> u32 {
 
 impl Run {
     pub(super) const fn new() -> Run {
-        let none = Entry { key: 0, low: 0 };
+        let none = Entry { key: 0, slot: 0, seq: 0 };
         let blocks = VecDeque::new();
         Run { blocks, begin: 0, end: 0, first: none, last: none, holes: 0, gap: None, most: 0 }
     }
@@ -207,14 +207,13 @@ impl Run {
         let number = pos % NUMBERS;
         self.holes += 1;
         if number == self.begin {
-            self.first = self.first.hole(seq);
+            self.first.make_hole(seq);
             self.remove_first(spare);
         } else if number == previous(self.end) {
-            self.last = self.last.hole(seq);
+            self.last.make_hole(seq);
             self.remove_last(spare);
         } else {
-            let entry = self.entry(number);
-            *entry = entry.hole(seq);
+            self.entry(number).make_hole(seq);
         }
         if self.holes == self.len() {
             (self.end, self.gap, self.holes) = (self.begin, None, 0);
@@ -256,7 +255,7 @@ impl Run {
             } else {
                 to = previous(to);
                 *self.entry(to) = entry;
-                slots.node(entry.slot()).pos.set(IN_RUN | to);
+                slots.node(entry.slot).pos.set(IN_RUN | to);
             }
             self.gap = Some((from, to));
         }

@@ -28,7 +28,7 @@ use super::parts::slots::{Chunk, Flag, Node, Owner, State};
 use super::parts::spinner::{Spin, Spinner};
 use super::parts::table::Table;
 use super::parts::timer_id::TimerId;
-use super::parts::timers::TimerQueue;
+use super::parts::timers::{TimerQueue, next_seq};
 use super::parts::usage::Memory;
 use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
@@ -407,7 +407,7 @@ impl Core {
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
-        let seq = self.timers.next_seq();
+        let seq = next_seq();
         let deadline = t.as_nanos();
         let same_half = (node.seq.get() ^ seq) >> 32 == 0;
         if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
@@ -415,24 +415,27 @@ impl Core {
             node.seq.set(seq);
             return true;
         }
-        self.arm_slow(slot, deadline, seq)
+        self.arm_slow(node, slot, deadline, seq)
     }
 
     #[inline(never)]
-    pub(super) fn arm_slow(&self, slot: u32, deadline: u64, seq: u64) -> bool {
+    pub(super) fn arm_slow(&self, node: &Node, slot: u32, deadline: u64, seq: u64) -> bool {
         if self.closed.get() {
             return false;
         }
         let table = &mut *self.table.borrow_mut();
-        let state = table.slots.node(slot).state.get();
+        let state = node.state.get();
         if state == State::Ready {
             table.unready(slot);
         }
         match state {
-            State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
-            _ => table.heap.insert(&table.slots, slot, deadline, seq),
+            State::Armed | State::Stopped => {
+                table.heap.rearm(&table.slots, node, slot, deadline, seq)
+            }
+            _ => table.heap.insert(&table.slots, node, slot, deadline, seq),
         }
-        self.timers.next_due.set(table.heap.first());
+        // The deadline is the only new key.
+        self.timers.next_due.set(self.timers.next_due.get().min(deadline));
         self.tell_outer(deadline);
         matches!(state, State::Armed | State::Ready)
     }

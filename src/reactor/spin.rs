@@ -75,7 +75,7 @@ impl Core {
         swap(table);
         {
             let table = &mut *self.table.borrow_mut();
-            table.heap.insert(&table.slots, *slot, 1, 1);
+            table.heap.insert(&table.slots, chunk.node(*slot), *slot, 1, 1);
         }
         self.timers.put_off.set(false);
         self.expire(Time::from_nanos(1));

@@ -161,8 +161,8 @@ impl Heap {
         }
     }
 
-    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of sequences
-    /// say otherwise.
+    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of
+    /// sequences say otherwise.
     #[inline(never)]
     fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
         self.misses += 1;

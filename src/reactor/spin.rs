@@ -106,3 +106,25 @@ impl Core {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use crate::{Reactor, select};
+
+    #[test]
+    fn a_dropped_reactor_frees_its_rehearsal() {
+        let reactor = Reactor::builder().precise(Duration::from_secs(60)).build().unwrap();
+        let timer = reactor.timer();
+        // A thread that is kept from its core in the last microseconds rehearses nothing.
+        while reactor.core.rehearsal.borrow().is_none() {
+            timer.reset(Duration::from_micros(100));
+            select! { reactor; recv(timer) -> _ => {} }
+        }
+        let core = Rc::downgrade(&reactor.core);
+        drop((timer, reactor));
+        assert!(core.upgrade().is_none());
+    }
+}

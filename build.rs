@@ -7,6 +7,7 @@
 //! | `apple` | macOS and its kin |
 //! | `flat` | a kqueue that cannot be waited for, see below |
 //! | `symmetric` | no `membarrier` in `src/sys/fence.rs`: `POLLMUX_FENCES=symmetric`, for tests |
+//! | `in_repository` | `tests/support` is there: without it, as in a package, the tests are empty |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the
 //! kernel's: `libkqueue.so` in the folder `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the
@@ -26,8 +27,11 @@ const LINUX: [&str; 2] = ["linux", "android"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for cfg in ["epoll", "kqueue", "linux", "apple", "flat", "symmetric"] {
+    for cfg in ["epoll", "kqueue", "linux", "apple", "flat", "symmetric", "in_repository"] {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
+    }
+    if Path::new("tests/support").exists() {
+        println!("cargo::rustc-cfg=in_repository");
     }
     if let Err(error) = choose() {
         println!("cargo::error={error}");

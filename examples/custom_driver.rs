@@ -224,8 +224,8 @@ impl Driver for PollDriver {
 
 fn without_edges(mode: Mode) -> io::Result<()> {
     match mode {
-        Mode::Edge => Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges")),
         Mode::Level | Mode::OneShot => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges")),
     }
 }
 

@@ -98,6 +98,7 @@
 
 // One form for all docs: `# Errors`, `# Panics`, `# Cost`, in this order.
 #![deny(clippy::missing_errors_doc)]
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(epoll, kqueue, linux, apple, flat))))]
 
 /// Implements `Debug` or `Display` by one expression:
 /// `impl_fmt!(Display, [T] SendError<T>, |it, f| f.write_str(it.text()))`.

@@ -5,6 +5,7 @@
 //! which is used up when the message is taken out.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -376,9 +377,13 @@ impl Written<'_> {
 }
 
 impl Probe for State {
+    fn typed(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self)
+    }
+
     #[inline]
     fn look(&self) -> Look {
-        if self.is_quiet() && !self.probing().catches_up() {
+        if self.is_quiet() {
             if !self.rings.is_large() {
                 return Look::Quiet;
             }

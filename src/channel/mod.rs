@@ -137,7 +137,7 @@ use self::rendezvous::Rendezvous;
 pub(crate) use self::room_request::RoomRequest;
 pub use self::sender::Sender;
 use self::shared::Shared;
-pub(crate) use self::state::Refused;
+pub(crate) use self::state::{Refused, State};
 use self::tail::Tail;
 pub(crate) use self::target::Target;
 

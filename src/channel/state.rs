@@ -247,6 +247,12 @@ impl State {
         (word ^ self.head()) & POSITION | word & GONE == 0
     }
 
+    /// Returns true if a look may find a message, the end, or memory to give back.
+    #[inline(always)]
+    pub(crate) fn has_news(&self) -> bool {
+        !self.is_quiet() || self.rings.is_large()
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.front.tail.load(Ordering::SeqCst) & GONE != 0
     }

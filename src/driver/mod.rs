@@ -13,9 +13,9 @@ mod native;
 mod nested;
 #[cfg(feature = "polling")]
 mod polling;
+mod syscalls;
 
 use std::io;
-use std::ops::Add;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -27,6 +27,7 @@ pub(crate) use self::native::BATCH as FD_BATCH;
 pub use self::native::Native;
 #[cfg(feature = "polling")]
 pub use self::polling::PollingDriver;
+pub use self::syscalls::Syscalls;
 
 use crate::sync::unpoisoned;
 use crate::sys::{Interest, Mode, Readiness, Time};
@@ -73,6 +74,16 @@ pub use crate::wake::Wake;
 /// - **Forks.** In a forked child the reactor is inert and calls no method of the driver, nor its
 ///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
 ///   In another process a `drop` must not change a kernel object that the parent has, too.
+///
+/// # What later versions may change
+/// A driver that compiles with this version compiles with every later one that semver calls
+/// compatible:
+/// - [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) stay the only required
+///   methods. A new method has a default, with which a driver of today stays right.
+/// - No method changes its signature, or loses its default.
+/// - [`Mode`] may get more variants: answer `Unsupported` to a mode that the driver does not know.
+/// - [`Syscalls`] may get more fields: begin with [`Syscalls::default`].
+/// - [`Wait`] and [`WakeWindow`] stay as they are.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a driver that a reactor can wait through",
     label = "not a driver",
@@ -300,42 +311,6 @@ pub enum Wait {
     Poll,
 }
 
-/// The syscalls of a driver since it was made. [`Stats`](crate::reactor::Stats) has the sum.
-///
-/// ```
-/// use pollmux::driver::Syscalls;
-///
-/// let mut syscalls = Syscalls::default();
-/// syscalls.waits += 1;
-/// assert_eq!((syscalls + syscalls).waits, 2);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Syscalls {
-    /// Waits that may sleep: `epoll_wait` or `kevent` with a timeout.
-    pub waits: u64,
-    /// Looks that never sleep: `epoll_wait` or `kevent` with timeout zero.
-    pub polls: u64,
-    /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
-    pub arms: u64,
-    /// Arms that went with a wait, and so were no syscall of their own: on kqueue.
-    pub joined: u64,
-    /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
-    pub controls: u64,
-}
-
-impl Add for Syscalls {
-    type Output = Syscalls;
-    fn add(self, other: Syscalls) -> Syscalls {
-        Syscalls {
-            waits: self.waits + other.waits,
-            polls: self.polls + other.polls,
-            arms: self.arms + other.arms,
-            joined: self.joined + other.joined,
-            controls: self.controls + other.controls,
-        }
-    }
-}
-
 /// The clock of a driver.
 ///
 /// ```
@@ -349,6 +324,7 @@ impl Add for Syscalls {
 /// assert!(Clock::Monotonic.now() > Time::ZERO);
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Clock {
     /// `CLOCK_MONOTONIC`.
     Monotonic,

@@ -21,7 +21,7 @@ use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one.
-const FEW: usize = 12;
+const FEW: usize = 8;
 
 /// A reusable set of receive and send cases, of any size, which may change between two waits.
 ///
@@ -32,10 +32,10 @@ const FEW: usize = 12;
 /// [`Handle::wait`] reports an end only until it was taken once.
 ///
 /// # Cost
-/// To add a case costs an allocation or two. A wait costs none. The set asks up to 12 cases one by
-/// one. Of more cases it finds the ready ones through the reactor: a choice among n ready cases is
-/// O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources of
-/// your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
+/// To add a case costs an allocation or two. A wait costs none. The set asks up to eight cases one
+/// by one. Of more cases it finds the ready ones through the reactor: a choice among n ready cases
+/// is O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources
+/// of your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
 ///
 /// ```
 /// use pollmux::{Reactor, Select};

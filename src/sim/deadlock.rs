@@ -26,6 +26,7 @@ use crate::sys::Time;
 /// println!("{deadlock}");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Deadlock {
     /// The virtual time.
     pub at: Time,
@@ -35,6 +36,7 @@ pub struct Deadlock {
 
 /// A member that waits, in the report of a [`Deadlock`], which has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WaitingMember {
     /// The name of the member.
     pub member: String,

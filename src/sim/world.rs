@@ -169,6 +169,7 @@ type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The counts of a [`SimWorld`] so far. [`WorldHandle`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorldStats {
     /// The number of times that the turn went to another thread.
     pub handovers: u64,

@@ -109,6 +109,15 @@ use crate::reactor::Handle;
 /// [`Stats::spinning`](crate::reactor::Stats::spinning) report only the sources of this crate,
 /// because no other source is registered with the reactor. If a loop is busy and neither names a
 /// source, look at your own sources.
+///
+/// # What later versions may change
+/// A source that compiles with this version compiles with every later one that semver calls
+/// compatible:
+/// - `Item`, [`is_ready`](Self::is_ready) and [`try_take`](Self::try_take) stay the only required
+///   items. A new method has a default, with which a source of today stays right.
+/// - No method changes its signature, or loses its default. `dyn Source<Item = T>` stays possible.
+/// - Two more methods are hidden, for the sources of this crate. They may change in every version:
+///   neither call nor implement them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",

@@ -117,6 +117,7 @@ pub struct Tick {
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MissedTickBehavior {
     /// Drops and counts them, and keeps the grid, as Go does. The default.
     #[default]

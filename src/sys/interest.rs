@@ -186,6 +186,7 @@ impl Watch {
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// Reports once for every change.
     Edge,

@@ -8,6 +8,7 @@ use super::{Poller, Time, backend, has_fd, shows_fd};
 
 /// The clock of a [`TimerFd`], which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TimerClock {
     /// `CLOCK_MONOTONIC`: stands still while the machine is suspended.
     Monotonic,

@@ -18,7 +18,7 @@
 //! `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::Interest;
-use pollmux::{Reactor, reactor::Stats, select};
+use pollmux::{Events, Reactor, Select, channel, reactor::Stats, select};
 use support::{HOUR, thread};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
@@ -62,8 +62,10 @@ struct Counts {
 /// Runs between the two lines, and returns the counts of `stats()`.
 type Scenario = fn() -> Stats;
 
-const SCENARIOS: [(&str, Scenario); 11] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
     ("messages", messages),
+    ("messages by other calls", messages_by_other_calls),
+    ("ready sockets", ready_sockets),
     ("ticks", ticks),
     ("wakes", wakes),
     ("later resets", later_resets),
@@ -82,6 +84,7 @@ const ENOUGH: Duration = Duration::from_millis(5);
 const TOO_LITTLE: Duration = Duration::from_micros(10);
 const WAKES: u64 = 20;
 const EVENTS: u64 = 20;
+const READY: u64 = 100;
 const BEATS: u64 = 2;
 const EMBEDDED_TURNS: u64 = 50;
 
@@ -118,6 +121,53 @@ fn messages() -> Stats {
             }
         }
     })
+}
+
+/// Messages that `wait`, `Select`, an inbox and a bare receiver find.
+fn messages_by_other_calls() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let (bare_tx, bare) = channel::bounded::<u64>(8);
+    let (endless_tx, endless) = channel::unbounded::<u64>();
+    let timer = reactor.after(HOUR);
+    let mut events = Events::new();
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    set.recv(&timer);
+    between_the_lines(&reactor, |reactor| {
+        for n in 0..1_000 {
+            tx.send(n).expect("a receiver");
+            reactor.wait(&mut events).expect("a wait");
+            assert_eq!((events.len(), inbox.try_recv()), (1, Ok(n)));
+            tx.send(n).expect("a receiver");
+            let chosen = set.wait().expect("a case");
+            assert_eq!(chosen.recv(&inbox), Some(Ok(n)));
+            bare_tx.send(n).expect("a receiver");
+            endless_tx.send(n).expect("a receiver");
+            assert_eq!((bare.recv(), endless.recv()), (Ok(n), Ok(n)));
+            assert!(timer.reset(HOUR));
+        }
+    })
+}
+
+/// Turns with a ready socket, beside a timer that is put off.
+fn ready_sockets() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (mut theirs, ours) = UnixStream::pair().expect("a pair");
+    let socket =
+        reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
+    let timer = reactor.after(HOUR);
+    let stats = between_the_lines(&reactor, |reactor| {
+        for _ in 0..READY {
+            theirs.write_all(b"hello").expect("room");
+            select! { reactor; recv(socket) -> _ => {}, recv(timer) -> _ => unreachable!() }
+            assert_eq!(socket.try_io(|mut io| io.read(&mut [0; 8])).expect("bytes"), 5);
+            assert!(socket.try_io(|mut io| io.read(&mut [0; 8])).is_err());
+            assert!(timer.reset(HOUR));
+        }
+    });
+    drop(socket);
+    stats
 }
 
 /// Nothing but ticks.
@@ -462,6 +512,20 @@ fn waits(seen: Counts) -> Counts {
 #[test]
 fn turns_that_find_messages_make_no_syscall() {
     agrees("messages", |seen| seen == Counts::default());
+}
+
+#[test]
+fn no_call_makes_a_syscall_for_a_message_that_is_there() {
+    agrees("messages by other calls", |seen| seen == Counts::default());
+}
+
+/// The timer is set once, before the first wait that may sleep.
+#[test]
+fn a_turn_with_a_ready_fd_makes_one_syscall() {
+    agrees("ready sockets", |seen| {
+        seen == Counts { settimes: seen.settimes.min(1), ..waits(seen) }
+            && seen.epoll_waits == READY
+    });
 }
 
 #[test]

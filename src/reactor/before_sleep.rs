@@ -1,6 +1,7 @@
 //! The look at what is due before a sleep, and the last word of each source.
 
 use super::core::Core;
+use crate::driver::WakeWindow;
 use crate::sys::{PointInTime, Time};
 
 /// The requests of a [`Source`](crate::Source) just before its reactor sleeps. The argument of
@@ -84,5 +85,25 @@ impl Core {
         }
         (self.clock.was_due(self.timers.next_due.get()) || self.has_due_callbacks())
             && !(self.clock.is_virtual() && self.time_stands_still(until))
+    }
+
+    /// The deadline that the driver gets: what the timers want, `until` at the latest.
+    #[inline]
+    pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
+        if !self.timers.slacked.get() && self.spinner.precise == 0 {
+            let at = Time::from_nanos(self.timers.next_due.get()).min(until);
+            self.timers.put_off.set(false);
+            return (at != Time::MAX).then_some(at.into());
+        }
+        self.sleep_within(until)
+    }
+
+    /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is to be met by spinning.
+    #[inline(never)]
+    fn sleep_within(&self, until: Time) -> Option<WakeWindow> {
+        let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
+        let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
+        self.timers.put_off.set(deadline.earliest < deadline.latest);
+        (deadline.latest != Time::MAX).then_some(deadline)
     }
 }

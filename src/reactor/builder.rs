@@ -91,8 +91,8 @@ impl Builder {
     /// one](crate::context::Done::slack).
     ///
     /// # Cost
-    /// A tick costs one syscall instead of two where the window is wider than the kernel's own
-    /// inaccuracy with timeouts: the larger of 50 µs and 0.1 %.
+    /// A tick of 50 µs to 100 ms costs one syscall. A longer tick costs one where its window is
+    /// wider than the kernel's own inaccuracy with timeouts, 0.1 %, and two elsewhere.
     pub fn slack(mut self, slack: Duration) -> Builder {
         self.settings.slack = slack;
         self

@@ -18,17 +18,17 @@ use super::parts::asks::{Ask, Asks, PlaceId};
 use super::parts::callbacks::Callbacks;
 use super::parts::channels::Channels;
 use super::parts::clock::TurnClock;
-use super::parts::counters::Counters;
+use super::parts::counters::{Counters, add};
 use super::parts::fds::Fds;
 use super::parts::heap::NEVER;
 use super::parts::mailbox::Mailbox;
 use super::parts::priority::Priority;
 use super::parts::ready::Ready;
-use super::parts::slots::{Chunk, Flag, Owner, State};
+use super::parts::slots::{Chunk, Flag, Node, Owner, State};
 use super::parts::spinner::{Spin, Spinner};
 use super::parts::table::Table;
 use super::parts::timer_id::TimerId;
-use super::parts::timers::TimerQueue;
+use super::parts::timers::{TimerQueue, next_seq};
 use super::parts::usage::Memory;
 use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
@@ -80,6 +80,7 @@ pub(crate) struct Core {
     pub(super) asks: Arc<Asks>,
     pub(super) sleep: Sleep,
     pub(super) spinner: Spinner,
+    pub(super) rehearsal: RefCell<Option<Rehearsal>>,
     pub(super) outer: Outer,
     pub(super) memory: Memory,
     /// The number of live sources that are not of [`Priority::Normal`].
@@ -110,6 +111,13 @@ pub(super) struct Sleep {
     pub(super) nap: RefCell<Nap>,
     /// Another thread has asked for a wake-up since the last `wait`.
     pub(super) woken: Cell<bool>,
+}
+
+/// A timer that fires unseen before one that is to be met by spinning (`spin.rs`).
+pub(super) struct Rehearsal {
+    pub(super) table: Box<ReactorTable>,
+    pub(super) chunk: Rc<Chunk<Core>>,
+    pub(super) slot: u32,
 }
 
 /// The loop around an embedded reactor.
@@ -284,6 +292,7 @@ impl Core {
             mailbox,
             asks: Arc::new(Asks::new()),
             sleep: Sleep::default(),
+            rehearsal: RefCell::default(),
             outer: Outer { armed: Cell::new(NEVER), embedded: Cell::new(false) },
             memory: Memory::default(),
             prioritised: Cell::new(0),
@@ -373,6 +382,7 @@ impl Core {
         self.timers.next_due.set(NEVER);
         self.channels.borrow_mut().clear();
         let chunks = self.table.borrow_mut().clear();
+        let rehearsal = self.rehearsal.take();
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_callbacks()).collect();
         self.fds.close();
         self.notify.close();
@@ -384,12 +394,12 @@ impl Core {
         if cfg!(kqueue) && self.forked.get() {
             // Its fds are not in this process: to close their numbers would close other files.
             std::mem::forget(driver);
-            drop((calls, posts, chunks));
+            drop((calls, posts, chunks, rehearsal));
             return;
         }
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this
         // core, and this core held them.)
-        drop((calls, posts, chunks, driver));
+        drop((calls, posts, chunks, rehearsal, driver));
     }
 
     /// Arms a slot for `t`, and takes away what was pending. Returns true if something was. Two
@@ -397,7 +407,7 @@ impl Core {
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
-        let seq = self.timers.next_seq();
+        let seq = next_seq();
         let deadline = t.as_nanos();
         let same_half = (node.seq.get() ^ seq) >> 32 == 0;
         if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
@@ -405,24 +415,27 @@ impl Core {
             node.seq.set(seq);
             return true;
         }
-        self.arm_slow(slot, deadline, seq)
+        self.arm_slow(node, slot, deadline, seq)
     }
 
     #[inline(never)]
-    pub(super) fn arm_slow(&self, slot: u32, deadline: u64, seq: u64) -> bool {
+    pub(super) fn arm_slow(&self, node: &Node, slot: u32, deadline: u64, seq: u64) -> bool {
         if self.closed.get() {
             return false;
         }
         let table = &mut *self.table.borrow_mut();
-        let state = table.slots.node(slot).state.get();
+        let state = node.state.get();
         if state == State::Ready {
             table.unready(slot);
         }
         match state {
-            State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
-            _ => table.heap.insert(&table.slots, slot, deadline, seq),
+            State::Armed | State::Stopped => {
+                table.heap.rearm(&table.slots, node, slot, deadline, seq)
+            }
+            _ => table.heap.insert(&table.slots, node, slot, deadline, seq),
         }
-        self.timers.next_due.set(table.heap.first());
+        // The deadline is the only new key.
+        self.timers.next_due.set(self.timers.next_due.get().min(deadline));
         self.tell_outer(deadline);
         matches!(state, State::Armed | State::Ready)
     }
@@ -442,6 +455,28 @@ impl Core {
             }
             _ => false,
         }
+    }
+
+    /// Takes the expiry of a due timer: returns its deadline, and leaves the slot `Idle`.
+    #[inline(never)]
+    pub(super) fn take(&self, node: &Node, slot: u32) -> Time {
+        if node.state.get() == State::Ready {
+            self.table.borrow_mut().unready(slot);
+        } else {
+            self.take_out(slot);
+        }
+        node.count();
+        Time::from_nanos(node.deadline.get())
+    }
+
+    /// Takes a due timer out of the queue.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_out(&self, slot: u32) {
+        let table = &mut *self.table.borrow_mut();
+        table.heap.remove(&table.slots, slot);
+        self.timers.next_due.set(table.heap.first());
+        add(&self.counters.expired, 1);
     }
 
     /// Sets the priority of a source in a wait. Counts the live sources that have one.

@@ -20,9 +20,8 @@ use crate::wake::Look;
 impl Core {
     /// Lets the driver look, if fds are there and it is time to.
     pub(super) fn poll_fds(&self) {
-        if !self.fds.are_registered()
-            || self.clock.now_or_later().as_nanos() < self.fds.next_look.get()
-        {
+        let is_early = |at| !self.clock.has_passed(at, self.fds.interval);
+        if !self.fds.are_registered() || self.fds.looked_at.get().is_some_and(is_early) {
             return;
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
@@ -33,6 +32,15 @@ impl Core {
         };
         if self.outer.embedded.get() && (polled.is_err() || !self.has_taken_nothing()) {
             self.request_turn_after_poll();
+        }
+    }
+
+    /// [`poll_fds`](Self::poll_fds), unless the driver has looked in this turn: then it looks again
+    /// when the turn sleeps. On a virtual clock others may have run since.
+    #[inline]
+    pub(super) fn poll_fds_of_turn(&self) {
+        if self.fds.looked_in.get() != self.counters.turns.get() || self.clock.is_virtual() {
+            self.poll_fds();
         }
     }
 
@@ -50,7 +58,7 @@ impl Core {
     #[inline]
     pub(super) fn looked(&self) {
         if self.fds.are_registered() {
-            self.fds.looked(self.clock.now_or_later().as_nanos(), self.counters.turns.get());
+            self.fds.looked(self.clock.mark(), self.counters.turns.get());
         }
     }
 
@@ -100,18 +108,18 @@ impl Core {
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
         let table = &mut *self.table.borrow_mut();
         for (id, readiness) in ready.drain() {
-            let Some(slot) = table.slots.resolve(id) else { continue };
-            let chunk = table.slots.chunk(slot);
+            let Some((chunk, slot)) = table.slots.find(id) else { continue };
             let Some(fd) = chunk.fds.get(slot) else { continue };
             fd.found.set(fd.found.get() | readiness);
             if !fd.is_ready() {
                 continue;
             }
-            if chunk.node(slot).state.get() == State::Idle {
+            let node = chunk.node(slot);
+            if node.state.get() == State::Idle {
                 table.ready.push(&table.slots, slot);
             }
             if !fd.untold().is_empty() {
-                chunk.node(slot).pos.set(1);
+                node.pos.set(1);
             }
         }
     }

@@ -25,8 +25,8 @@ use std::ops::Sub;
 pub struct Stats {
     /// Calls of `select!`, `wait` and `turn`.
     pub turns: u64,
-    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, or a
-    /// `kevent`.
+    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, an
+    /// `epoll_pwait2`, or a `kevent`.
     pub waits: u64,
     /// Looks of the driver that never sleep: the same calls with timeout zero.
     pub polls: u64,

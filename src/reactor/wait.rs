@@ -244,6 +244,7 @@ impl Handle {
     }
 
     /// Blocks for every registered channel: a rendezvous may meet its receiver.
+    #[inline(always)] // see Notify::answer
     fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
         let core = &self.core;
         let asks = core.asks_near();

@@ -330,16 +330,24 @@ impl<T: AsFd> Fd<T> {
     }
 
     /// Notes the outcome of an operation that `interest` is about, and returns it.
+    #[inline(always)] // else a result of every size is moved
     fn noted<R>(&self, interest: Interest, result: io::Result<R>) -> io::Result<R> {
         match &result {
             Ok(_) => self.progressed(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.would_block(interest),
-            Err(_) => {}
+            Err(error) => self.failed(interest, error),
         }
         result
     }
 
+    #[cold]
+    fn failed(&self, interest: Interest, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.would_block(interest);
+        }
+    }
+
     /// Notes that bytes were read or written.
+    #[inline]
     fn progressed(&self) {
         self.slot.progressed();
         if self.mode == Mode::Level && self.slot.is_ready() {
@@ -348,7 +356,6 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    #[cold]
     fn would_block(&self, interest: Interest) {
         self.slot.note_open(interest);
         match interest {

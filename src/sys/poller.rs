@@ -155,7 +155,7 @@ impl Poller {
         self.kernel.arm_and_wait(&timer.0, deadline, &mut events.0, timeout)
     }
 
-    /// Measures how late a timeout of [`wait`](Self::wait) may be. Three syscalls, none on kqueue.
+    /// Measures how late a timeout of [`wait`](Self::wait) may be. Four syscalls, none on kqueue.
     pub(crate) fn timeout_slack(&self) -> TimeoutSlack {
         TimeoutSlack::of(&self.kernel)
     }

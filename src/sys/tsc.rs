@@ -71,6 +71,28 @@ impl TscClock {
         self.anchor(counter)
     }
 
+    /// Returns true if two measurements of the rate have agreed: then
+    /// [`nanos_since`](Self::nanos_since) is true to 0.3 %.
+    #[inline]
+    pub(crate) fn is_sure(&self) -> bool {
+        self.full_window.get() > 0
+    }
+
+    /// Reads the counter.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        read()
+    }
+
+    /// The ns since the counter was `count`, rounded up; the greatest number if the rate is not
+    /// sure.
+    #[inline]
+    pub(crate) fn nanos_since(&self, count: u64) -> u64 {
+        let counts = read().wrapping_sub(count);
+        let ns = (u128::from(counts) * u128::from(self.rate.get())) >> 32;
+        if self.is_sure() { ns.try_into().unwrap_or(u64::MAX) } else { u64::MAX }
+    }
+
     #[cold]
     #[inline(never)]
     fn anchor(&self, counter: u64) -> Time {
@@ -192,6 +214,34 @@ mod tests {
             worst_of_best = worst_of_best.max(ahead.min().unwrap());
         }
         assert!(worst_of_best < Duration::from_micros(1), "{worst_of_best:?} ahead");
+    }
+
+    #[test]
+    fn counts_are_turned_into_the_time_that_passed() {
+        let clock = TscClock::default();
+        assert_eq!(clock.nanos_since(read()), u64::MAX, "no rate is known yet");
+        if !available() {
+            return;
+        }
+        let (mut rounds, mut sure) = (0, 0);
+        while sure < 5 && rounds < 100_000 {
+            rounds += 1;
+            clock.now_or_later();
+            if !clock.is_sure() {
+                std::thread::sleep(Duration::from_micros(300));
+                continue;
+            }
+            sure += 1;
+            let outer = Time::now();
+            let (count, inner) = (clock.count(), Time::now());
+            std::thread::sleep(Duration::from_millis(2));
+            let least = Time::now() - inner;
+            let passed = Duration::from_nanos(clock.nanos_since(count));
+            let most = Time::now() - outer;
+            assert!(passed >= least, "{passed:?} of {least:?}");
+            assert!(passed <= most + most / 300, "{passed:?} of {most:?}");
+        }
+        assert!(sure > 0, "no two measurements have agreed");
     }
 
     /// Three ns are seven counts: a rate that is rounded down makes readings that are early.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use support::sections;
 
 /// The documents, from the root of the repository.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -18,6 +18,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/DESIGN.md",
     "docs/PROMISES.md",
     "docs/BENCHMARKS.md",
+    "docs/EXPERIMENTS.md",
     "docs/PLATFORMS.md",
     "tests/README.md",
 ];

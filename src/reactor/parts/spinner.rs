@@ -63,6 +63,9 @@ pub(crate) const TIME_SLICE: u64 = 10_000_000;
 /// then has been run just before, and is in the cache.
 pub(crate) const LAST_STRETCH: u64 = 5_000;
 
+/// ns: nothing but the deadline itself is looked at after this.
+pub(crate) const REHEARSED_BEFORE: u64 = 1_000;
+
 /// The settings of spinning, and its successes so far.
 #[derive(Debug)]
 pub(crate) struct Spinner {
@@ -71,6 +74,8 @@ pub(crate) struct Spinner {
     pub(crate) adaptive: bool,
     /// ns.
     pub(crate) precise: u64,
+    /// A timer that is to be met was rehearsed.
+    pub(crate) rehearsed: Cell<bool>,
     credit: Cell<u32>,
     /// Sleeps until the next attempt, and what that was set to.
     until_attempt: Cell<u32>,
@@ -92,6 +97,7 @@ impl Spinner {
             limit,
             adaptive: spin == Spin::Adaptive,
             precise: if virtual_clock { 0 } else { nanos(precise) },
+            rehearsed: Cell::new(false),
             credit: Cell::new(0),
             until_attempt: Cell::new(PAUSE),
             pause: Cell::new(PAUSE),

@@ -367,6 +367,10 @@ impl TimeoutSlack {
     pub(crate) fn timeout(self, _: Time, _: Time, _: Time) -> Option<Duration> {
         None
     }
+
+    pub(crate) fn timeout_ahead(self, _: Time, _: Time) -> Option<Duration> {
+        None
+    }
 }
 
 has_fd!(Poller, queue.kq);

@@ -7,9 +7,9 @@
 //!
 //! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline.
 //! Re-arming *later* writes the record only and leaves a stale key in the queue; re-arming
-//! *earlier* moves the entry at once; stopping leaves a zombie. Stale keys and zombies are put right
-//! when they are the first, a bounded number at a time: the price is a wake-up that comes too early
-//! now and then, never one that comes too late.
+//! *earlier* moves the entry at once; stopping leaves a zombie. Stale keys and zombies are put
+//! right when they are the first, a bounded number at a time: the price is a wake-up that comes too
+//! early now and then, never one that comes too late.
 //!
 //! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer
 //! leaves a *hole*: its entry keeps its key and its place and points to no record. Holes go when
@@ -204,8 +204,8 @@ impl Heap {
         }
     }
 
-    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of sequences
-    /// say otherwise.
+    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of
+    /// sequences say otherwise.
     #[inline(never)]
     fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
         self.misses += 1;

@@ -33,7 +33,7 @@ pub struct PollDriver {
 struct Watched {
     id: u64,
     fd: OwnedFd,
-    /// What it is called outside: nobody may register it twice.
+    /// The number of the fd outside. No fd may be registered twice.
     number: RawFd,
     interest: Interest,
     mode: Mode,

@@ -263,7 +263,7 @@ impl Core {
     pub(super) fn timers_due(&self) -> WakeWindow {
         let first = self.timers.next_due.get();
         let latest = if self.timers.slacked.get() {
-            let table = self.table.borrow();
+            let table = &mut *self.table.borrow_mut();
             // Not before the first key: an entry looked at may be stale, and earlier than what it
             // stands for.
             table

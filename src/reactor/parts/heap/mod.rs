@@ -32,12 +32,14 @@
 //! across a boundary of 2^32 arms is not done lazily, so record and entry always share it.
 
 mod entry;
+mod pulled;
 mod run;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 use self::entry::{BLOCK, Block, Entry, OwnBlock};
+use self::pulled::Pulled;
 use self::run::Run;
 use self::tree::{ARITY, ROOT};
 use super::ready::Ready;
@@ -51,6 +53,8 @@ const IN_RUN: u32 = 1 << 31;
 /// So many entries that go to the heap take the last one of the run with them.
 const MISSES: u32 = 32;
 
+/// A heap of so many entries is larger than the near caches.
+const LARGE: usize = if cfg!(test) { 4 } else { 1 << 14 };
 /// Heaps and runs smaller than this are not worth sweeping.
 const SWEEP_MIN: usize = if cfg!(test) { 8 } else { 256 };
 /// The number of leaves that a removal looks at while there are too many holes.
@@ -64,6 +68,8 @@ pub(crate) struct Heap {
     run: Run,
     /// Entries that have found the end of the run too late, since one was moved from there.
     misses: u32,
+    /// Records that were pulled earlier, and whose entries have not moved.
+    pulled: Pulled,
     /// Blocks that the run has left.
     spare: Vec<OwnBlock>,
     /// The high half of the sequences of all entries, while it is the same for all: then ties need
@@ -99,6 +105,7 @@ impl Heap {
             len: 0,
             run: Run::new(),
             misses: 0,
+            pulled: Pulled::new(),
             spare: Vec::new(),
             half: None,
             holes: 0,
@@ -111,7 +118,7 @@ impl Heap {
     #[inline]
     pub(crate) fn first(&self) -> u64 {
         let root = if self.len == 0 { NEVER } else { self.get(0).key };
-        root.min(self.run.first().map_or(NEVER, |first| first.key))
+        root.min(self.run.first().map_or(NEVER, |first| first.key)).min(self.pulled.first())
     }
 
     /// The number of entries.
@@ -227,6 +234,16 @@ impl Heap {
     ) {
         let (pos, was) = (node.pos.get(), node.seq.get());
         let same_half = (was ^ seq) >> 32 == 0;
+        if same_half && self.len >= LARGE {
+            let is_earlier = deadline < node.deadline.get();
+            node.state.set(State::Armed);
+            node.deadline.set(deadline);
+            node.seq.set(seq);
+            if is_earlier {
+                self.pull(slots, slot, deadline);
+            }
+            return;
+        }
         node.state.set(State::Armed);
         node.deadline.set(deadline);
         node.seq.set(seq);
@@ -317,6 +334,7 @@ impl Heap {
         budget: u32,
     ) -> Expired {
         let mut done = Expired::default();
+        self.settle(slots);
         while done.fired + done.cleaned < budget {
             let Some((first, in_run)) = self.first_entry(slots) else { break };
             if first.is_hole() {
@@ -385,9 +403,10 @@ impl Heap {
     /// or their own, and no less than `least`. Looks at a bounded number of entries, and may
     /// therefore say too early, never too late; where all have the same slack it looks at few and
     /// is exact.
-    pub(crate) fn latest<O: Owner>(&self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
+    pub(crate) fn latest<O: Owner>(&mut self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;
+        self.settle(slots);
         let slack_of = |entry: Entry| {
             let node = slots.node(entry.slot);
             let slacks = &slots.chunk(entry.slot).slacks;

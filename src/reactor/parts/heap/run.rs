@@ -243,12 +243,16 @@ impl Run {
     #[cold]
     #[inline(never)]
     fn sweep<O: Owner>(&mut self, slots: &Slots<O>, spare: &mut Spare) {
-        let (mut from, mut to) = self.gap.unwrap_or((self.end, self.end));
         for _ in 0..SWEEP_STEP {
-            if from == self.begin {
-                self.begin_at(from, spare);
-                return self.settle(spare);
+            if self.gap.is_none() && self.last.is_hole() {
+                // The last place is never the gap's.
+                self.remove_last(spare);
+                continue;
             }
+            if self.begin == self.end {
+                return;
+            }
+            let (mut from, mut to) = self.gap.unwrap_or((self.end, self.end));
             from = previous(from);
             let entry = self.get(from);
             if entry.is_hole() {
@@ -259,6 +263,10 @@ impl Run {
                 slots.node(entry.slot).pos.set(IN_RUN | to);
             }
             self.gap = Some((from, to));
+            if from == self.begin {
+                self.begin_at(from, spare);
+                return self.settle(spare);
+            }
         }
     }
 

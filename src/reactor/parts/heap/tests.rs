@@ -224,7 +224,10 @@ proptest! {
                 }
                 Op::SkipSequences(n) => queue.seq += n,
             }
-            queue.heap.verify(&queue.slots);
+            if queue.heap.entries() % 2 == 0 {
+                queue.heap.settle(&queue.slots);
+                queue.heap.verify(&queue.slots);
+            }
         }
         prop_assert_eq!(queue.expire(NEVER - 1, 5), model.expire(NEVER - 1));
         prop_assert_eq!(queue.slots.live(), model.0.len());
@@ -394,5 +397,78 @@ fn a_run_of_one_length_takes_no_block_after_its_first() {
         }
         assert_eq!(room(&queue), before);
         assert_eq!(queue.heap.len, 0, "timers of one length are in the run");
+    }
+}
+
+#[test]
+fn a_pulled_timer_is_never_late() {
+    // Far more than are noted, with a heap that is large in unit tests.
+    for stopped in [false, true] {
+        let mut queue = Queue::new(0);
+        let slots: Vec<u32> = (0..200).map(|_| queue.create()).collect();
+        slots.iter().rev().enumerate().for_each(|(i, &slot)| queue.arm(slot, 1_000 - i as u64));
+        assert!(queue.heap.len >= LARGE);
+        let pulled = &slots[3..10];
+        for &slot in pulled {
+            queue.arm(slot, 10);
+            assert_eq!(queue.heap.first(), 10);
+            if stopped {
+                queue.stop(slot);
+            }
+        }
+        assert_eq!(queue.expire(9, 64), []);
+        // Between the deadline that was stopped and the key that it was pulled from.
+        pulled.iter().for_each(|&slot| queue.arm(slot, 20));
+        assert_eq!(queue.expire(20, 64), pulled);
+        queue.heap.verify(&queue.slots);
+    }
+}
+
+#[test]
+fn a_pulled_timer_may_go_before_its_entry_moves() {
+    let mut queue = Queue::new(0);
+    let slots: Vec<u32> = (0..40).map(|_| queue.create()).collect();
+    slots.iter().rev().enumerate().for_each(|(i, &slot)| queue.arm(slot, 1_000 - i as u64));
+    slots[..3].iter().for_each(|&slot| queue.arm(slot, 10));
+    queue.drop_slot(slots[0]);
+    queue.stop(slots[1]);
+    let another = queue.create();
+    assert_eq!(another, slots[0], "the slot is used again");
+    queue.arm(another, 500);
+    assert_eq!(queue.expire(100, 64), [slots[2]]);
+    queue.heap.verify(&queue.slots);
+    assert_eq!(queue.expire(500, 64), [another]);
+}
+
+#[test]
+fn a_sweep_that_meets_the_beginning_loses_nothing() {
+    for seed in 1..400_u64 {
+        let mut queue = Queue::new(0);
+        let mut left: Vec<u32> = (0..60).map(|_| queue.create()).collect();
+        left.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 10 + i as u64));
+        let mut due: Vec<u64> = (10..70).collect();
+        let (mut random, mut more) = (seed, 60);
+        while !left.is_empty() {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            match random >> 60 {
+                0..4 => {
+                    assert_eq!(queue.expire(due[0], 64), [left.remove(0)], "seed {seed}");
+                    due.remove(0);
+                }
+                4..7 if more > 0 => {
+                    more -= 1;
+                    let (slot, at) = (queue.create(), due[due.len() - 1] + 1);
+                    queue.arm(slot, at);
+                    left.push(slot);
+                    due.push(at);
+                }
+                _ => {
+                    let at = (random >> 33) as usize % left.len();
+                    queue.drop_slot(left.remove(at));
+                    due.remove(at);
+                }
+            }
+            queue.heap.verify(&queue.slots);
+        }
     }
 }

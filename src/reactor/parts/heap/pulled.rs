@@ -1,0 +1,85 @@
+//! Timers that were pulled earlier in a large heap.
+//!
+//! To move one entry waits for memory three times in turn: for the record, for the entry that it
+//! names, and for the parent to compare with. So a pull writes the record and notes its slot. The
+//! entries of a full list, or of the list that an expiry finds, are read one after the other before
+//! any is moved: then the reads wait at the same time.
+
+use super::{Entry, Heap, IN_RUN, NEVER};
+use crate::reactor::parts::slots::{NONE, Owner, Slots, State};
+
+/// The number of slots that are noted at most.
+const MOST: usize = if cfg!(test) { 5 } else { 64 };
+
+/// Slots whose records may be earlier than their entries.
+#[derive(Debug)]
+pub(super) struct Pulled {
+    slots: [u32; MOST],
+    len: usize,
+    /// No later than the earliest of their deadlines.
+    first: u64,
+}
+
+impl Pulled {
+    pub(super) const fn new() -> Pulled {
+        Pulled { slots: [0; MOST], len: 0, first: NEVER }
+    }
+
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+}
+
+impl Heap {
+    /// Notes that a record was pulled to an earlier deadline.
+    #[inline]
+    pub(super) fn pull<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64) {
+        self.pulled.slots[self.pulled.len] = slot;
+        self.pulled.len += 1;
+        self.pulled.first = self.pulled.first.min(deadline);
+        if self.pulled.len == MOST {
+            self.move_pulled(slots);
+        }
+    }
+
+    /// Moves the entries of all pulled records.
+    #[inline]
+    pub(super) fn settle<O: Owner>(&mut self, slots: &Slots<O>) {
+        if self.pulled.len > 0 {
+            self.move_pulled(slots);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn move_pulled<O: Owner>(&mut self, slots: &Slots<O>) {
+        let Pulled { slots: all, len, .. } = std::mem::replace(&mut self.pulled, Pulled::new());
+        // A chunk may have gone, with a slot that was freed.
+        let node = |slot: u32| slots.chunk_of(slot).map(|chunk| chunk.node(slot));
+        let places = all.map(|slot| node(slot).map_or(NONE, |node| node.pos.get()) as usize);
+        let mut keys = 0;
+        for &place in places[..len].iter().filter(|&&place| place < self.len) {
+            let parent = place.saturating_sub(1) / super::ARITY;
+            keys ^= self.get(place).key ^ self.get(parent).key;
+        }
+        std::hint::black_box(keys);
+        for &slot in &all[..len] {
+            // Meanwhile the record may have been put off, or stopped, or be another one. A stopped
+            // one moves, too: it may be armed again for a time between its deadline and its key.
+            let is_there = |state| matches!(state, State::Armed | State::Stopped);
+            let Some(node) = node(slot).filter(|node| is_there(node.state.get())) else { continue };
+            let (pos, deadline, seq) = (node.pos.get(), node.deadline.get(), node.seq.get());
+            let entry = Entry::new(deadline, slot, seq);
+            if pos & IN_RUN == 0 {
+                if deadline < self.get(pos as usize).key {
+                    self.place(slots, pos as usize, entry);
+                    self.trim();
+                }
+            } else if deadline < self.run.get(pos).key {
+                self.run.remove(pos, seq, &mut self.spare);
+                self.enter(slots, node, entry);
+                self.run.tidy(slots, &mut self.spare);
+            }
+        }
+    }
+}

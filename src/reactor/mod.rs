@@ -466,3 +466,25 @@ impl Handle {
         Rc::ptr_eq(&self.core, &other.core)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::{Events, Reactor};
+
+    #[test]
+    fn a_dropped_reactor_frees_its_rehearsal() {
+        let reactor = Reactor::builder().precise(Duration::from_secs(60)).build().unwrap();
+        let (timer, mut events) = (reactor.timer(), Events::new());
+        // A thread that is kept from its core in the last microseconds rehearses nothing.
+        while reactor.core.rehearsal.borrow().is_none() {
+            timer.reset(Duration::from_micros(100));
+            reactor.wait(&mut events).unwrap();
+        }
+        let core = Rc::downgrade(&reactor.core);
+        drop((timer, events, reactor));
+        assert!(core.upgrade().is_none());
+    }
+}

@@ -146,3 +146,20 @@ pub fn pin_to(core: usize) {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
     }
 }
+
+/// Raises the limit of open files to `n`, if it is lower. Returns false if that is refused.
+pub fn allow_fds(n: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return false;
+        }
+        if limit.rlim_cur >= n {
+            return true;
+        }
+        limit.rlim_cur = n;
+        limit.rlim_max = limit.rlim_max.max(n);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+    }
+}

@@ -3,28 +3,35 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 mod counting;
+mod floor;
+mod machine;
 mod measure;
+mod native;
 mod raw;
 mod report;
 mod row;
 mod rows;
 
+use measure::Run;
 use report::Report;
-use row::{Scale, Spec};
+use row::{Family, Scale, Spec};
 
 /// Measures pollmux beside its peers and the raw syscalls of this machine.
+///
+/// Prints each row as soon as it is measured. The rows of one family are measured together, and
+/// only ratios inside one family count: the machine drifts.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Takes less than 6 minutes instead of half an hour
+    /// Takes less than 6 minutes instead of 20
     #[arg(long)]
     quick: bool,
-    /// Shows that everything runs, in a few seconds; the figures mean nothing
+    /// Shows that everything runs, in half a minute; the figures mean nothing
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
     /// Measures only the rows whose name contains this; may be given several times
@@ -36,33 +43,97 @@ struct Args {
     /// Writes machine, floor and rows as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the report as one page that needs no other file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Writes the report as Markdown: `docs/BENCHMARKS.md`
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Writes the plots as SVG files: `docs/plots`
+    #[arg(long, value_name = "FOLDER")]
+    svg: Option<PathBuf>,
+    /// Makes one operation `--times` times, for a tool that counts
+    #[arg(long, hide = true, value_name = "CONTESTANT", requires = "times")]
+    count: Option<String>,
+    #[arg(long, hide = true)]
+    times: Option<u64>,
+    /// Sleeps with 10,000 idle sources, for a tool that counts
+    #[arg(long, hide = true, value_name = "MILLIS")]
+    idle: Option<u64>,
+}
+
+impl Args {
+    fn scale(&self) -> Scale {
+        match (self.smoke, self.quick) {
+            (true, _) => Scale::Smoke,
+            (_, true) => Scale::Quick,
+            _ => Scale::Full,
+        }
+    }
+
+    fn chooses(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
 }
 
 fn main() -> io::Result<()> {
     let args = Args::parse();
-    let scale = match (args.smoke, args.quick) {
-        (true, _) => Scale::Smoke,
-        (_, true) => Scale::Quick,
-        _ => Scale::Full,
-    };
+    if let (Some(name), Some(times)) = (&args.count, args.times) {
+        rows::counted::contestant(name).run(Run::Times(times));
+        return Ok(());
+    }
+    if let Some(millis) = args.idle {
+        rows::counted::idle(millis);
+        return Ok(());
+    }
     let families = rows::all();
-    let chosen = |spec: &Spec| {
-        args.only.is_empty() || args.only.iter().any(|name| spec.work.contains(name.as_str()))
-    };
     if args.list {
         let mut out = io::stdout().lock();
-        for spec in families.iter().flat_map(|family| &family.rows).filter(|spec| chosen(spec)) {
-            writeln!(out, "{:32} {}", spec.work, spec.about)?;
+        for spec in families.iter().flat_map(|family| &family.rows) {
+            if args.chooses(&spec.work) {
+                writeln!(out, "{:28} {}", spec.work, spec.about)?;
+            }
         }
         return Ok(());
     }
-    let bar = ProgressBar::new(families.len() as u64);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}");
+    let report = measure_all(&args, &families);
+    native::clean_up();
+    if let Some(path) = &args.json {
+        fs::write(path, report.json())?;
+    }
+    if let Some(path) = &args.html {
+        fs::write(path, report::html::page(&report))?;
+    }
+    if let Some(path) = &args.markdown {
+        fs::write(path, report::markdown::page(&report))?;
+    }
+    if let Some(folder) = &args.svg {
+        fs::create_dir_all(folder)?;
+        for plot in report::plots::all(&report) {
+            fs::write(folder.join(format!("{}.svg", plot.name)), plot.svg)?;
+        }
+    }
+    println!("{}", report.summary());
+    Ok(())
+}
+
+fn measure_all(args: &Args, families: &[Family]) -> Report {
+    let scale = args.scale();
+    // Redrawn between slices only: a thread that draws would disturb. Quiet without a terminal.
+    let bar = ProgressBar::new(families.len() as u64 + 1);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {spinner} {wide_msg}");
     bar.set_style(style.expect("a template that indicatif takes"));
     let begin = Instant::now();
     let mut report = Report::new(scale);
-    for family in &families {
-        let specs: Vec<&Spec> = family.rows.iter().filter(|spec| chosen(spec)).collect();
+    if args.chooses("floor") {
+        bar.set_message("the floor");
+        report.floor = floor::measure(scale, &mut || bar.tick());
+        bar.suspend(|| report.floor.iter().for_each(|line| println!("{line}")));
+    }
+    bar.inc(1);
+    for family in families {
+        let specs: Vec<&Spec> =
+            family.rows.iter().filter(|spec| args.chooses(&spec.work)).collect();
         if let Some(first) = specs.first() {
             bar.set_message(first.work.clone());
             let measured = family.measure(scale, &specs, &mut || bar.tick());
@@ -71,14 +142,38 @@ fn main() -> io::Result<()> {
                 bar.suspend(|| print!("{row}"));
                 report.rows.push(row);
             }
+            report.keep_samples(&measured);
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    report.seconds = begin.elapsed().as_secs_f64();
-    if let Some(path) = args.json {
-        fs::write(path, report.json())?;
+    report.seconds = begin.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(only: &[&str]) -> Vec<String> {
+        let args = only.iter().flat_map(|name| ["--only", name]);
+        let args = Args::parse_from(["pollmux-bench"].into_iter().chain(args));
+        let all = rows::all().into_iter().flat_map(|family| family.rows);
+        all.map(|spec| spec.work).filter(|name| args.chooses(name)).collect()
     }
-    println!("{}", report.summary());
-    Ok(())
+
+    #[test]
+    fn only_chooses_rows_by_parts_of_their_names() {
+        assert!(chosen(&[]).len() > 100);
+        assert_eq!(chosen(&["wait/10000"]), ["channels/wait/10000"]);
+        assert_eq!(chosen(&["http/1"]), ["http/1", "http/16"]);
+        assert_eq!(chosen(&["kernel/wake", "kernel/tick"]), ["kernel/wake", "kernel/tick"]);
+        assert!(chosen(&["nothing of this name"]).is_empty());
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
 }

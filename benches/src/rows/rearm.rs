@@ -8,14 +8,16 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use pollmux::{Reactor, Time, Timer};
+use pollmux::{Reactor, Sim, Time, Timer, select};
 use tokio::time::{Instant as TokioInstant, Sleep};
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 
 use super::tokio_runtime;
-use crate::counting::{allocations, bytes};
+use crate::counting::bytes;
 use crate::measure::{Contestant, Measured, Run, Sample, shuffled, time};
+use crate::native::{self, Peer};
+use crate::raw::thread_cpu_time;
 use crate::row::{Bound, Family, row};
 
 const FAR: Duration = Duration::from_secs(1_000);
@@ -26,22 +28,26 @@ const SIZES: [(usize, Option<[f64; 4]>); 4] = [
     (100_000, None),
     (1_000_000, Some([1.8, 3.0, 1.8, 3.0])),
 ];
+const STEPS: [(&str, Step, &str); 3] = [
+    ("later", Step::Later, "one at random is put off to a given time."),
+    ("earlier", Step::Earlier, "one at random is pulled earlier by a hundredth of their spread."),
+    ("first", Step::First, "one at random is pulled before all others."),
+];
 const MANY: [&str; 3] = ["tokio Sleep", "tokio-util DelayQueue", "Go AfterFunc"];
 
 pub fn families() -> Vec<Family> {
     let mut families = vec![one_timer()];
     for (n, targets) in SIZES {
-        for (i, (how, step)) in
-            [("later", Step::Later), ("earlier", Step::Earlier)].iter().enumerate()
-        {
-            let about =
-                format!("{n} live timers, one at random is moved {how}, the time is given.");
+        for (i, (how, step, about)) in STEPS.into_iter().enumerate() {
+            let about = format!("{n} live timers: {about}");
             let mut spec = row(format!("timers/{how}/{n}"), about, "pollmux", &MANY);
-            if let Some(targets) = targets {
+            if let (Some(targets), true) = (targets, i < 2) {
                 spec = spec.ratios(targets[2 * i], targets[2 * i + 1]);
             }
-            let step = *step;
-            families.push(Family::new(move |_| many(n, step), [spec]).slices((20, 60), (9, 31)));
+            families.push(
+                Family::new(move |scale| many(scale.of(n.min(10_000), n, n), step), [spec])
+                    .slices((20, 60), (9, 31)),
+            );
         }
     }
     families.push(insert_and_drop(1_000_000));
@@ -53,8 +59,15 @@ pub fn families() -> Vec<Family> {
 // One timer.
 
 fn one_timer() -> Family {
-    let given = ["tokio, instant given", "async-io, instant given"];
-    let from_now = ["tokio, clock read", "async-io, clock read", "Go Timer.Reset"];
+    // libev and libuv count from the time that their loop has stored.
+    let given = [
+        "tokio, instant given",
+        "async-io, instant given",
+        "libev ev_timer_again",
+        "libuv uv_timer_again",
+    ];
+    let from_now =
+        ["tokio, clock read", "async-io, clock read", "libevent event_add", "Go Timer.Reset"];
     Family::new(
         |_| one_timer_contestants(),
         [
@@ -76,6 +89,20 @@ fn one_timer() -> Family {
 }
 
 fn one_timer_contestants() -> Vec<Contestant> {
+    let mut contestants = in_rust();
+    for (peer, name) in [
+        (Peer::Libev, "libev ev_timer_again"),
+        (Peer::Libuv, "libuv uv_timer_again"),
+        (Peer::Libevent, "libevent event_add"),
+        (Peer::Go, "Go Timer.Reset"),
+    ] {
+        contestants.push(native::contestant(peer, &[name], "rearm", 1));
+    }
+    contestants
+}
+
+/// All but those that are other programs.
+pub fn in_rust() -> Vec<Contestant> {
     let reactor = Reactor::new().expect("a reactor");
     let step = Duration::from_nanos(1);
     let handle = reactor.handle();
@@ -166,10 +193,12 @@ fn spread(i: usize) -> Duration {
 enum Step {
     Later,
     Earlier,
+    /// Before all others.
+    First,
 }
 
-/// Visits the timers at random. In each pass over all of them their deadlines move by 10 s, a tenth
-/// of the spread.
+/// Visits the timers at random. In each pass over all of them their deadlines move: by 10 s to
+/// later, by 1 s to earlier, which is a hundredth of the spread.
 struct Walk {
     order: Vec<usize>,
     next: usize,
@@ -180,7 +209,7 @@ struct Walk {
 
 impl Walk {
     fn new(n: usize, step: Step) -> Walk {
-        // Far enough for a million passes of earlier ones.
+        // Far enough for all passes of earlier ones.
         let offset = FAR * 1_000;
         let mut walk = Walk { order: shuffled(n), next: 0, offset, step };
         walk.pass();
@@ -189,10 +218,10 @@ impl Walk {
 
     fn pass(&mut self) {
         self.next = 0;
-        let by = Duration::from_secs(10);
         match self.step {
-            Step::Later => self.offset += by,
-            Step::Earlier => self.offset = self.offset.saturating_sub(by).max(FAR),
+            Step::Later => self.offset += Duration::from_secs(10),
+            Step::Earlier => self.offset -= Duration::from_secs(1),
+            Step::First => {}
         }
     }
 
@@ -204,6 +233,10 @@ impl Walk {
         }
         let i = self.order[self.next];
         self.next += 1;
+        if let Step::First = self.step {
+            self.offset -= Duration::from_micros(1);
+            return (i, self.offset);
+        }
         (i, self.offset + spread(i))
     }
 }
@@ -249,79 +282,104 @@ fn many(n: usize, step: Step) -> Vec<Contestant> {
             })
         })
     };
-    vec![ours, tokio, delays]
+    let word = match step {
+        Step::Later => "later",
+        Step::Earlier => "earlier",
+        Step::First => "first",
+    };
+    vec![ours, tokio, delays, native::contestant(Peer::Go, &MANY[2..], word, n)]
 }
 
 fn insert_and_drop(n: usize) -> Family {
-    let peers = |what: &str| MANY.map(|peer| format!("{peer} {what}"));
-    let rows = ["insert", "drop"].map(|what| {
-        let peers = peers(what);
+    let rows = LIFE.map(|what| {
         let about = match what {
-            "insert" => format!("Make a timer, {n} times, at random deadlines."),
-            _ => format!("Drop one of {n} live timers at random."),
+            "insert" => format!("Make a timer, {n} times, all for the same delay from now."),
+            "insert-random" => format!("Make a timer, {n} times, at random deadlines."),
+            "drop" => format!("Drop {n} live timers, in the order in which they were made."),
+            _ => format!("Drop {n} live timers at random."),
         };
+        let peers = MANY[..2].iter().map(|peer| format!("{peer} {what}")).collect::<Vec<_>>();
         let peers: Vec<&str> = peers.iter().map(|peer| &**peer).collect();
-        row(format!("timers/{what}/{n}"), about, &format!("pollmux {what}"), &peers)
-            .ratios(1.2, 2.0)
+        let spec = row(format!("timers/{what}/{n}"), about, &format!("pollmux {what}"), &peers);
+        if what.ends_with("random") { spec } else { spec.ratios(1.2, 2.0) }
     });
-    Family::new(move |_| insert_and_drop_contestants(n), rows).slices((1, 1), (5, 15))
+    Family::new(move |scale| lives(scale.of(n / 100, n, n)), rows).slices((1, 1), (5, 15))
 }
 
-fn insert_and_drop_contestants(n: usize) -> Vec<Contestant> {
-    let order = Rc::new(shuffled(n));
-    let ours = {
-        let order = order.clone();
-        let reactor = Reactor::new().expect("a reactor");
-        let mut timers: Vec<Option<Timer>> = Vec::with_capacity(n);
-        Contestant::several(&["pollmux insert", "pollmux drop"], move |_| {
-            let begin = reactor.now();
+const LIFE: [&str; 4] = ["insert", "drop", "insert-random", "drop-random"];
+
+/// The four rows of one contestant. `make` gives a timer for a delay from now, `drop` drops one.
+fn life<T: 'static, Q: 'static>(
+    name: &str,
+    order: Rc<Vec<usize>>,
+    runtime: Rc<tokio::runtime::Runtime>,
+    queue: Q,
+    make: impl Fn(&mut Q, Duration) -> T + 'static,
+    drop: impl Fn(&mut Q, T) + 'static,
+) -> Contestant {
+    let names = LIFE.map(|what| format!("{name} {what}"));
+    let queue = RefCell::new(queue);
+    let n = order.len();
+    let mut timers: Vec<Option<T>> = Vec::with_capacity(n);
+    Contestant::several(&names.each_ref().map(|name| &**name), move |_| {
+        let _in = runtime.enter();
+        let queue = &mut *queue.borrow_mut();
+        let mut all = Vec::with_capacity(4);
+        for random in [false, true] {
             timers.clear();
-            let insert = each(n, || {
-                timers.extend((0..n).map(|i| Some(reactor.at(begin + FAR + spread(i)))));
-            });
-            let drop = each(n, || order.iter().for_each(|&i| timers[i] = None));
-            vec![insert, drop]
-        })
-    };
-    let runtime = Rc::new(tokio_runtime());
-    let tokio = {
-        let (order, runtime) = (order.clone(), runtime.clone());
-        let mut sleeps: Vec<Option<Pin<Box<Sleep>>>> = Vec::with_capacity(n);
-        Contestant::several(&["tokio Sleep insert", "tokio Sleep drop"], move |_| {
-            let _in = runtime.enter();
-            let begin = TokioInstant::now();
-            sleeps.clear();
-            let insert = each(n, || {
-                sleeps.extend((0..n).map(|i| Some(arm(begin + FAR + spread(i)))));
-            });
-            let drop = each(n, || order.iter().for_each(|&i| sleeps[i] = None));
-            vec![insert, drop]
-        })
-    };
-    let names = ["tokio-util DelayQueue insert", "tokio-util DelayQueue drop"];
-    let delays = Contestant::several(&names, {
-        let queue: RefCell<DelayQueue<usize>> = RefCell::new({
-            let _in = runtime.enter();
-            DelayQueue::with_capacity(n)
-        });
-        let mut keys: Vec<Key> = Vec::with_capacity(n);
-        move |_| {
-            let _in = runtime.enter();
-            let begin = TokioInstant::now();
-            let mut queue = queue.borrow_mut();
-            keys.clear();
-            let insert = each(n, || {
-                keys.extend((0..n).map(|i| queue.insert_at(i, begin + FAR + spread(i))));
-            });
-            let drop = each(n, || {
-                order.iter().for_each(|&i| {
-                    black_box(queue.remove(&keys[i]));
-                });
-            });
-            vec![insert, drop]
+            all.push(each(n, || {
+                for i in 0..n {
+                    let delay = if random { FAR + spread(i) } else { FAR };
+                    timers.push(Some(make(queue, delay)));
+                }
+            }));
+            all.push(each(n, || {
+                for i in 0..n {
+                    let i = if random { order[i] } else { i };
+                    drop(queue, timers[i].take().expect("a timer"));
+                }
+            }));
         }
-    });
-    vec![ours, tokio, delays]
+        all
+    })
+}
+
+fn lives(n: usize) -> Vec<Contestant> {
+    let (order, runtime) = (Rc::new(shuffled(n)), Rc::new(tokio_runtime()));
+    let queue = {
+        let _in = runtime.enter();
+        DelayQueue::<()>::with_capacity(n)
+    };
+    let reactor = Reactor::new().expect("a reactor");
+    let (o, r) = (&order, &runtime);
+    vec![
+        life(
+            "pollmux",
+            o.clone(),
+            r.clone(),
+            reactor,
+            |reactor, delay| reactor.after(delay),
+            |_, timer| drop(timer),
+        ),
+        life(
+            MANY[0],
+            o.clone(),
+            r.clone(),
+            (),
+            |_, delay| arm(TokioInstant::now() + delay),
+            |_, sleep| drop(sleep),
+        ),
+        life(
+            MANY[1],
+            o.clone(),
+            r.clone(),
+            queue,
+            |queue, delay| queue.insert((), delay),
+            |queue, key| {
+                black_box(queue.remove(&key));
+            },
+        ),
+    ]
 }
 
 /// The share of one of `n` operations that `all` does.
@@ -369,49 +427,57 @@ fn memory(n: usize) -> Family {
 }
 
 fn worst_call(n: usize) -> Family {
-    let spec = row(
-        format!("timers/worst/{n}"),
-        format!(
-            "The longest single call with {n} timers that were all put off and are then stale."
-        ),
-        "pollmux",
-        &[],
-    );
+    let about = |call: &str| {
+        format!("{n} timers, all put off, their old deadlines are over: the longest {call}.")
+    };
+    let polling = about("`select!` with `default`, or `try_recv`");
+    let waiting = about("`try_wait`, which looks at all of them before it answers \"nothing\"");
     Family::own(
         move |task| {
             let n = task.scale.of(n / 100, n, n);
             let rounds = task.scale.of(1, 3, 9);
-            let worst = (0..rounds).map(|_| {
-                (task.progress)();
-                worst_of(n)
-            });
-            vec![Measured { allocs: None, ..Measured::new("pollmux", worst.collect()) }]
+            ["select!", "try_wait"]
+                .into_iter()
+                .filter(|name| (task.wanted)(name))
+                .map(|name| {
+                    let worst = (0..rounds).map(|_| worst_of(n, name == "try_wait"));
+                    Measured::new(name, worst.collect())
+                })
+                .collect()
         },
-        [spec.gate(Bound::Value(1e6)).goal(Bound::Value(1e6))],
+        [
+            row(format!("timers/worst/{n}"), polling, "select!", &[])
+                .gate(Bound::Value(1e6))
+                .goal(Bound::Value(1e6)),
+            row(format!("timers/worst-try_wait/{n}"), waiting, "try_wait", &[]),
+        ],
     )
 }
 
-/// All timers are put off and become stale at once; each call after that is timed, resets too.
-fn worst_of(n: usize) -> f64 {
-    let reactor = Reactor::new().expect("a reactor");
-    let soon = Duration::from_millis(20);
-    let timers: Vec<Timer> = (0..n).map(|_| reactor.after(FAR)).collect();
-    timers.iter().for_each(|timer| _ = timer.reset(soon));
+/// CPU time of the longest call until all stale deadlines are put right. Time is virtual.
+fn worst_of(n: usize, waits: bool) -> f64 {
+    let sim = Sim::new();
+    let reactor = Reactor::with_driver(sim.clone()).expect("a reactor");
+    let timers: Vec<Timer> = (0..n as u64)
+        .map(|i| reactor.after(Duration::from_nanos(1_000 + i * 7_919 % n as u64)))
+        .collect();
     timers.iter().for_each(|timer| _ = timer.reset(FAR));
-    let mut worst = Duration::ZERO;
-    let mut timed = |call: &mut dyn FnMut()| {
-        let begin = Instant::now();
-        call();
-        worst = worst.max(begin.elapsed());
-    };
-    let (mut events, mut turns) = (pollmux::Events::with_capacity(64), 0);
-    let made = allocations();
-    while turns < 100_000 && (turns < 100 || reactor.stats().cleaned < n as u64) {
-        timed(&mut || _ = reactor.try_wait(&mut events).expect("a turn"));
-        let timer = &timers[turns % n];
-        timed(&mut || _ = timer.reset(FAR));
-        turns += 1;
+    sim.advance(Duration::from_millis(100));
+    let (before, mut worst) = (reactor.stats().cleaned, Duration::ZERO);
+    let mut events = pollmux::Events::with_capacity(64);
+    for call in 0..1_000_000 {
+        let begin = thread_cpu_time();
+        match (waits, call % 2) {
+            (true, _) => reactor.try_wait(&mut events).expect("a turn"),
+            (_, 0) => _ = reactor.try_recv(&timers[0]).expect("a turn"),
+            _ => select! { reactor; recv(timers[0]) -> _ => {}, default => {} },
+        }
+        worst = worst.max(thread_cpu_time() - begin);
+        if reactor.stats().cleaned - before >= n as u64 {
+            break;
+        }
     }
-    black_box(made);
+    // The reactor goes first: so many timers need not leave the queue one by one.
+    drop(reactor);
     worst.as_nanos() as f64
 }

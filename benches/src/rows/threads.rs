@@ -10,6 +10,7 @@ use pollmux::{Reactor, channel, select};
 use super::tokio_runtime;
 use crate::counting::allocations;
 use crate::measure::{Contestant, Meter, Run, Sample};
+use crate::native::{self, Peer};
 use crate::row::{Family, row};
 
 const CAPACITY: usize = 1_024;
@@ -184,6 +185,7 @@ fn contestants(producers: usize) -> Vec<Contestant> {
         bare!("std", producers, std::sync::mpsc::sync_channel::<u64>(CAPACITY)),
         crossbeam_select(producers),
         tokio_select(producers),
+        native::contestant(Peer::Go, &BARE[5..], "threads", producers),
         selects("pollmux select! + drain", producers, true, || channel::bounded(CAPACITY)),
         selects("pollmux unbounded select!", producers, false, channel::unbounded),
         bare!("pollmux unbounded recv", producers, channel::unbounded::<u64>()),

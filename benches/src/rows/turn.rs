@@ -7,15 +7,15 @@ use pollmux::{Reactor, select};
 
 use super::tokio_runtime;
 use crate::measure::{Contestant, Meter};
-use crate::row::{Family, row};
+use crate::native::{self, Peer};
+use crate::row::{Bound, Family, row};
 
 const BEAT: Duration = Duration::from_millis(500);
 const CAPACITY: usize = 64;
 
-const WITH: [&str; 5] = [
+const WITH: [&str; 4] = [
     "crossbeam select! + a new after",
     "tokio select! + Sleep::reset",
-    "async-io + async channel",
     "calloop + re-armed timer",
     "Go select + Ticker.Reset",
 ];
@@ -40,12 +40,19 @@ pub fn families() -> Vec<Family> {
                 ours,
                 &WITHOUT,
             )
-            .goal(crate::row::Bound::Ratio(1.0)),
+            .goal(Bound::Ratio(1.0)),
         ],
     )]
 }
 
 fn contestants() -> Vec<Contestant> {
+    let mut all = in_rust();
+    all.push(native::contestant(Peer::Go, &WITH[3..], "turn", 1));
+    all
+}
+
+/// All but those that are other programs.
+pub fn in_rust() -> Vec<Contestant> {
     vec![
         pollmux(),
         crossbeam(),
@@ -143,7 +150,7 @@ fn calloop() -> Contestant {
     };
     let mut heartbeat = Some(arm());
     let of = events.handle();
-    Contestant::ops(WITH[3], move || {
+    Contestant::ops(WITH[2], move || {
         tx.send(black_box(1u64)).expect("a receiver");
         let mut got = 0;
         events.dispatch(Some(Duration::ZERO), &mut got).expect("a turn");

@@ -41,7 +41,7 @@ pub fn families() -> Vec<Family> {
                 .goal(Bound::Ratio(1.0 / 1.03)),
             ],
         )
-        .slices((20, 60), (11, 31)),
+        .slices((15, 40), (25, 61)),
     ]
 }
 

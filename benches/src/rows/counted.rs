@@ -161,7 +161,11 @@ fn difference(
 ) -> Measured {
     let counted = run(few).and_then(|few| Ok((few, run(many)?)));
     match counted {
-        Ok((a, b)) => Measured::new(name, vec![(b - a) / (many - few) as f64]),
+        // Not all of a run is the same each time: a tenth is what can be told.
+        Ok((a, b)) => {
+            let each = (b - a) / (many - few) as f64;
+            Measured::new(name, vec![(each * 10.0).round().abs() / 10.0])
+        }
         Err(reason) => Measured::absent(name, &reason),
     }
 }

@@ -59,13 +59,8 @@ pub fn families() -> Vec<Family> {
 // One timer.
 
 fn one_timer() -> Family {
-    // libev and libuv count from the time that their loop has stored.
-    let given = [
-        "tokio, instant given",
-        "async-io, instant given",
-        "libev ev_timer_again",
-        "libuv uv_timer_again",
-    ];
+    let given = ["tokio, instant given", "async-io, instant given"];
+    let stored = ["libev ev_timer_again", "libuv uv_timer_again"];
     let from_now =
         ["tokio, clock read", "async-io, clock read", "libevent event_add", "Go Timer.Reset"];
     Family::new(
@@ -82,6 +77,12 @@ fn one_timer() -> Family {
             .ratios(1.2, 3.0),
             row("timer/from-now", "Put a timer off from now; reads the clock.", "reset", &from_now)
                 .ratios(3.0, 5.0),
+            row(
+                "timer/from-stored-now",
+                "Put a timer off, from the time of this turn, which the loop has stored.",
+                "reset_at(now + d)",
+                &stored,
+            ),
             row("timer/restart", "Restart a ticker; reads the clock.", "restart", &from_now),
             row("timer/stop-reset", "Stop a timer and arm it again.", "stop + reset", &[]),
         ],
@@ -111,7 +112,8 @@ pub fn in_rust() -> Vec<Contestant> {
     let mut time = Time::now() + FAR;
     let at_instant = timer();
     let mut instant = Instant::now() + FAR;
-    let (from_now, stopped) = (timer(), timer());
+    let (from_now, from_stored, stopped) = (timer(), timer(), timer());
+    let (of, mut further) = (reactor.handle(), FAR);
     let ticker = reactor.every(FAR).expect("a period");
     let mut contestants = vec![
         Contestant::on("reset_at(Time)", &handle, move || {
@@ -124,6 +126,10 @@ pub fn in_rust() -> Vec<Contestant> {
         }),
         Contestant::on("reset", &handle, move || {
             black_box(from_now.reset(black_box(FAR + FAR)));
+        }),
+        Contestant::on("reset_at(now + d)", &handle, move || {
+            further += step;
+            black_box(from_stored.reset_at(of.now() + black_box(further)));
         }),
         Contestant::on("restart", &handle, move || {
             black_box(ticker.restart());

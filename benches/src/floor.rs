@@ -48,7 +48,7 @@ pub fn measure(scale: Scale, progress: &mut dyn FnMut()) -> Vec<Line> {
         let measured = in_turn(&mut contestants, slice * times, rounds, &mut *progress);
         lines.extend(measured.iter().map(|found| Line::new(kind, found.name.clone(), found)));
     }
-    for (us, name, samples) in lateness::DELAYS {
+    for (us, _, samples) in lateness::DELAYS {
         let n = scale.of(samples[0], samples[1] / 3, samples[2] / 4);
         if n == 0 {
             continue;
@@ -56,7 +56,11 @@ pub fn measure(scale: Scale, progress: &mut dyn FnMut()) -> Vec<Line> {
         for found in lateness::floor(Duration::from_micros(us), n) {
             let mut late = found.samples.clone();
             late.sort_by(f64::total_cmp);
-            let mut line = Line::new("lateness", format!("{}, {name}", found.name), &found);
+            let mut line = Line::new(
+                "lateness",
+                format!("{}, {}", found.name, lateness::readable(us)),
+                &found,
+            );
             line.p99 = late.get((late.len() * 99).div_ceil(100).saturating_sub(1)).copied();
             lines.push(line);
         }

@@ -34,6 +34,8 @@ pub struct Task<'a> {
     pub progress: &'a mut dyn FnMut(),
 }
 
+type Own = dyn Fn(&mut Task<'_>) -> Vec<Measured>;
+
 pub enum How {
     /// Contestants that take turns in slices of this length, for so many rounds: quick, full.
     Slices {
@@ -42,7 +44,7 @@ pub enum How {
         make: Box<dyn Fn(Scale) -> Vec<Contestant>>,
     },
     /// Its own way.
-    Own(Box<dyn Fn(&mut Task<'_>) -> Vec<Measured>>),
+    Own(Box<Own>),
 }
 
 /// Contestants that do the same work, and the rows made of their figures.

@@ -109,7 +109,7 @@ fn table_lines(out: &mut String, row: &Row) {
     };
     let _ = writeln!(
         out,
-        "<tr><td><details><summary><b>{}</b></summary>{}{}</details></td><td>{}</td><td>{}</td>\
+        "<tr><td><details><summary><b>{}</b><br>{}</summary>{}</details></td><td>{}</td><td>{}</td>\
          <td>{}</td><td>{}</td><td>{}</td><td class=\"{met}\">{met}</td><td>{}</td></tr>",
         escape(&row.work),
         inline(&row.about),

@@ -194,7 +194,7 @@ impl Row {
     /// Allocations and syscalls of one operation, where they were counted.
     fn counted(&self) -> String {
         let count = |n: Option<f64>, what: &str| n.map(|n| format!("{} {what}", trimmed(n)));
-        let all = [count(self.allocs, "allocations"), count(self.syscalls, "syscalls")];
+        let all = [count(self.allocs, "allocs"), count(self.syscalls, "syscalls")];
         let all: Vec<String> = all.into_iter().flatten().collect();
         if all.is_empty() { "-".into() } else { all.join(", ") }
     }

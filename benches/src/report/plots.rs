@@ -4,6 +4,7 @@ use plotters::prelude::*;
 
 use super::Report;
 use crate::row::Row;
+use crate::rows::lateness;
 
 pub struct Plot {
     pub name: String,
@@ -25,7 +26,7 @@ struct Axes {
 }
 
 /// Colours that can be told apart, also by the colour-blind, on white and on black.
-const COLOURS: [RGBColor; 8] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -34,6 +35,8 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(140, 140, 40),
     RGBColor(120, 94, 240),
     RGBColor(127, 127, 127),
+    RGBColor(160, 60, 60),
+    RGBColor(40, 160, 160),
 ];
 /// Of pollmux.
 const OURS: RGBColor = RGBColor(213, 94, 0);
@@ -81,8 +84,8 @@ pub fn all(report: &Report) -> Vec<Plot> {
 }
 
 fn readable(delay: &str) -> String {
-    let unit = delay.trim_start_matches(|c: char| c.is_ascii_digit());
-    format!("{} {}", &delay[..delay.len() - unit.len()], unit.replace("us", "µs"))
+    let known = lateness::DELAYS.iter().find(|(_, name, _)| *name == delay);
+    known.map_or(delay.to_string(), |(us, ..)| lateness::readable(*us))
 }
 
 /// A line for each contestant of the rows whose names begin with `prefix` and end with a number.

@@ -106,7 +106,7 @@ pub fn pollmux(with_timers: bool) -> Contestant {
     })
 }
 
-fn raw_epoll() -> Contestant {
+pub fn raw_epoll() -> Contestant {
     let epoll = raw::epoll();
     let (ins, outs) = pairs();
     for (i, io) in ins.iter().enumerate() {

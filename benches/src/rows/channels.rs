@@ -9,6 +9,7 @@ use pollmux::{Events, Inbox, Reactor, Select};
 
 use crate::measure::{Contestant, Run, shuffled, time};
 use crate::raw;
+use crate::report::number;
 use crate::row::{Bound, Family, row};
 
 /// The number of channels, with the gate and the goal for `wait` in ns. No gate: crossbeam's time.
@@ -19,7 +20,8 @@ const PEERS: [&str; 3] = ["crossbeam Select", "flume Selector", "calloop"];
 
 pub fn families() -> Vec<Family> {
     let one = SIZES.into_iter().map(|(n, gate, goal)| {
-        let about = format!("A message to one of {n} channels at random, found by");
+        let all = number(n as f64);
+        let about = format!("A message to one of {all} channels at random, found by");
         let gate = gate.map_or(Bound::Ratio(1.0), Bound::Value);
         Family::new(
             move |_| one_ready(n),
@@ -32,7 +34,7 @@ pub fn families() -> Vec<Family> {
         )
     });
     let bursts = BURSTS.into_iter().map(|n| {
-        let about = format!("Each of {n} ready cases in `Select`, with its send.");
+        let about = format!("Each of {} ready cases in `Select`, with its send.", number(n as f64));
         let spec = row(format!("channels/burst/{n}"), about, "Select", &PEERS[..1]);
         Family::new(move |_| burst(n), [spec.gate(Bound::Value(100.0)).goal(Bound::Value(60.0))])
     });

@@ -79,7 +79,8 @@ pub fn families() -> Vec<Family> {
         "An event of the chain over 1,000 socket pairs, timers re-armed, without the kernel's.",
         "pollmux with timers",
         &["libev", "libuv", "libevent"],
-    );
+    )
+    .beside(&["raw epoll"]);
     let syscalls = SYSCALLS.map(|(work, about, ours, peers, targets)| {
         let spec = row(format!("syscalls/{work}"), about, ours, peers).unit("syscalls");
         match targets {
@@ -117,7 +118,7 @@ pub fn contestant(name: &str) -> Contestant {
         "wake" => kernel::wakes(),
         "tick" => kernel::ticks(),
         "timed" => kernel::timed_waits(),
-        _ => vec![chain::pollmux(true)],
+        _ => vec![chain::pollmux(true), chain::raw_epoll()],
     };
     let found = all.into_iter().find(|contestant| contestant.has(&|has| has == name));
     found.unwrap_or_else(|| panic!("no contestant is called {group}:{name}"))
@@ -219,6 +220,10 @@ fn chain_instructions(task: &mut Task<'_>) -> Vec<Measured> {
         callgrind("chain:pollmux with timers", times)
     });
     let mut all = vec![ours];
+    if task.scale != Scale::Smoke {
+        let raw = |times| callgrind("chain:raw epoll", times);
+        all.push(difference("raw epoll", few, many, raw));
+    }
     for peer in native::IN_C {
         (task.progress)();
         if task.scale == Scale::Smoke {

@@ -1,9 +1,10 @@
-//! An HTTP request, CPU time of the server's thread, beside the same handler on mio and tokio.
+//! An HTTP request, CPU time of the server's thread, beside the same handler on mio, tokio
+//! and monoio.
 //!
 //! One thread is the load: it writes a request, or 16, on each connection and then reads all
 //! answers. Another thread serves. It handles what has come by `Exchange` of the example `http`,
 //! which knows no sockets. On pollmux it is the server of the example, with its deadlines; the
-//! servers on mio and tokio have none. All read once and write once for each event. By default a
+//! others have none. All read once and write once for each event. By default a
 //! reactor that has nothing to do looks for a while before it sleeps, which is CPU time, too.
 //!
 //! The time is that of `CLOCK_THREAD_CPUTIME_ID` from the first accept to the last close: syscalls
@@ -44,11 +45,13 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 const BUFFER: usize = 16 << 10;
 /// Tells its address, and serves until all connections of the load are closed.
 type Serve = fn(mpsc::Sender<SocketAddr>, usize, Receiver<()>) -> io::Result<()>;
-const CONTESTANTS: [(&str, Serve); 4] = [
+const CONTESTANTS: [(&str, Serve); 6] = [
     ("mio", on_mio),
     ("pollmux", on_pollmux),
     ("pollmux, Spin::Off", without_spin),
     ("tokio", on_tokio),
+    ("monoio, epoll", on_monoio_epoll),
+    ("monoio, io_uring", on_monoio_uring),
 ];
 
 pub fn families() -> Vec<Family> {
@@ -57,7 +60,7 @@ pub fn families() -> Vec<Family> {
 
 fn family(pipeline: usize) -> Family {
     let about = format!("An HTTP request, {pipeline} at once on each of 64 connections, CPU time.");
-    let peers = ["mio", "tokio"];
+    let peers = ["mio", "tokio", "monoio, epoll", "monoio, io_uring"];
     Family::new(
         move |scale| contestants(scale, pipeline),
         [
@@ -82,6 +85,9 @@ fn contestants(scale: Scale, pipeline: usize) -> Vec<Contestant> {
     };
     let rounds = (requests / CONNECTIONS / pipeline).max(1);
     let contestant = |(name, serve): (&str, Serve)| {
+        if name.ends_with("io_uring") && !monoio::utils::detect_uring() {
+            return Contestant::absent(&[name], "this kernel refuses io_uring");
+        }
         Contestant::new(name, move |_| {
             let cpu = measure(serve, CONNECTIONS, rounds, pipeline).expect("a server that runs");
             Sample::of(cpu.as_nanos() as f64 / (rounds * CONNECTIONS * pipeline) as f64)
@@ -249,4 +255,57 @@ fn on_tokio(tell: mpsc::Sender<SocketAddr>, connections: usize, _: Receiver<()>)
         }
         Ok(())
     })
+}
+
+fn on_monoio_epoll(
+    tell: mpsc::Sender<SocketAddr>,
+    connections: usize,
+    _: Receiver<()>,
+) -> io::Result<()> {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build()?;
+    runtime.block_on(serve_on_monoio(tell, connections))
+}
+
+fn on_monoio_uring(
+    tell: mpsc::Sender<SocketAddr>,
+    connections: usize,
+    _: Receiver<()>,
+) -> io::Result<()> {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build()?;
+    runtime.block_on(serve_on_monoio(tell, connections))
+}
+
+/// It owns its buffers while it reads and writes: the output is copied into one.
+async fn serve_on_monoio(tell: mpsc::Sender<SocketAddr>, connections: usize) -> io::Result<()> {
+    use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+    let listener = monoio::net::TcpListener::bind(any_port())?;
+    tell_address(&tell, listener.local_addr()?)?;
+    let mut tasks = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let (mut stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tasks.push(monoio::spawn(async move {
+            let (mut exchange, mut buffer) = (Exchange::default(), vec![0; BUFFER]);
+            let mut answers = Vec::new();
+            loop {
+                let (result, read) = stream.read(buffer).await;
+                buffer = read;
+                match result? {
+                    0 => return io::Result::Ok(()),
+                    n => exchange.receive(&buffer[..n]),
+                }
+                while !exchange.output().is_empty() {
+                    answers.clear();
+                    answers.extend_from_slice(exchange.output());
+                    let (result, written) = stream.write_all(answers).await;
+                    answers = written;
+                    exchange.sent(result?);
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await?;
+    }
+    Ok(())
 }

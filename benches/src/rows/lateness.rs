@@ -26,13 +26,21 @@ const AHEAD: Duration = Duration::from_micros(200);
 pub const DELAYS: [(u64, &str, [usize; 3]); 5] = [
     (100, "100us", [2, 300, 3_000]),
     (1_000, "1ms", [2, 150, 1_000]),
-    (10_000, "10ms", [1, 30, 250]),
-    (100_000, "100ms", [1, 20, 150]),
-    (1_000_000, "1s", [0, 5, 40]),
+    (10_000, "10ms", [1, 60, 250]),
+    (100_000, "100ms", [1, 30, 150]),
+    (1_000_000, "1s", [0, 8, 40]),
 ];
 const PEERS: [&str; 1] = ["raw timerfd"];
-const OTHERS: [&str; 7] =
-    ["crossbeam", "tokio", "calloop", "async-io", "raw epoll_pwait2", "clock_nanosleep", "Go"];
+const OTHERS: [&str; 8] = [
+    "crossbeam",
+    "tokio",
+    "calloop",
+    "async-io",
+    "monoio, epoll",
+    "raw epoll_pwait2",
+    "clock_nanosleep",
+    "Go",
+];
 
 pub fn families() -> Vec<Family> {
     DELAYS.into_iter().map(family).collect()
@@ -48,7 +56,7 @@ fn family((us, name, samples): (u64, &'static str, [usize; 3])) -> Family {
         [
             row(
                 format!("lateness/{name}"),
-                format!("How late a timer of {name} is, median."),
+                format!("How late a timer of {} is, median.", readable(us)),
                 "pollmux",
                 &PEERS,
             )
@@ -56,7 +64,7 @@ fn family((us, name, samples): (u64, &'static str, [usize; 3])) -> Family {
             .beside(&OTHERS),
             row(
                 format!("lateness/precise/{name}"),
-                format!("The same with `precise(200 µs)`, which spins to the deadline."),
+                "The same with `precise(200 µs)`, which spins to the deadline.",
                 "pollmux, precise",
                 &PEERS,
             )
@@ -67,13 +75,22 @@ fn family((us, name, samples): (u64, &'static str, [usize; 3])) -> Family {
     )
 }
 
+/// With the unit that suits.
+pub fn readable(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{} ms", us / 1_000),
+        _ => format!("{} s", us / 1_000_000),
+    }
+}
+
 /// Waits for one timer of the given delay; ns that it was late, negative if it was early.
 type Wait = Box<dyn FnMut(Duration) -> i64>;
 
 /// Makes the wait on the thread that waits.
 type Make = fn() -> Wait;
 
-const ALL: [(&str, Make); 10] = [
+const ALL: [(&str, Make); 11] = [
     ("raw timerfd", || raw_timerfd(Duration::ZERO)),
     ("raw, ahead and spinning", || raw_timerfd(AHEAD)),
     ("pollmux", || pollmux(Reactor::new())),
@@ -82,6 +99,7 @@ const ALL: [(&str, Make); 10] = [
     ("tokio", tokio),
     ("calloop", calloop),
     ("async-io", async_io),
+    ("monoio, epoll", monoio),
     ("raw epoll_pwait2", pwait2),
     ("clock_nanosleep", nanosleep),
 ];
@@ -184,6 +202,18 @@ fn async_io() -> Wait {
 #[cfg(loom)]
 fn async_io() -> Wait {
     unreachable!("it has loom models of its own")
+}
+
+fn monoio() -> Wait {
+    let builder = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new();
+    let mut runtime = builder.enable_timer().build().expect("a runtime");
+    Box::new(move |delay| {
+        runtime.block_on(async {
+            let due = Instant::now() + delay;
+            monoio::time::sleep_until(due.into()).await;
+            late(due)
+        })
+    })
 }
 
 /// ns since `due`, negative before it.

@@ -164,7 +164,7 @@ fn delay_queue(n: usize) -> Contestant {
             of.block_on(std::future::poll_fn(|cx: &mut Context<'_>| {
                 loop {
                     match queue.poll_expired(cx) {
-                        Poll::Ready(Some(expired)) => drop(expired),
+                        Poll::Ready(Some(_)) => {}
                         Poll::Ready(None) => return Poll::Ready(()),
                         Poll::Pending => return Poll::Pending,
                     }

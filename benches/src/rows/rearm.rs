@@ -18,6 +18,7 @@ use crate::counting::bytes;
 use crate::measure::{Contestant, Measured, Run, Sample, shuffled, time};
 use crate::native::{self, Peer};
 use crate::raw::thread_cpu_time;
+use crate::report::number;
 use crate::row::{Bound, Family, row};
 
 const FAR: Duration = Duration::from_secs(1_000);
@@ -39,7 +40,7 @@ pub fn families() -> Vec<Family> {
     let mut families = vec![one_timer()];
     for (n, targets) in SIZES {
         for (i, (how, step, about)) in STEPS.into_iter().enumerate() {
-            let about = format!("{n} live timers: {about}");
+            let about = format!("{} live timers: {about}", number(n as f64));
             let mut spec = row(format!("timers/{how}/{n}"), about, "pollmux", &MANY);
             if let (Some(targets), true) = (targets, i < 2) {
                 spec = spec.ratios(targets[2 * i], targets[2 * i + 1]);
@@ -108,21 +109,17 @@ pub fn in_rust() -> Vec<Contestant> {
     let step = Duration::from_nanos(1);
     let handle = reactor.handle();
     let timer = || reactor.after(FAR);
-    let at_time = timer();
-    let mut time = Time::now() + FAR;
-    let at_instant = timer();
-    let mut instant = Instant::now() + FAR;
+    let (at_time, mut times) = (timer(), Ahead::new(Time::now() + FAR));
+    let (at_instant, mut instants) = (timer(), Ahead::new(Instant::now() + FAR));
     let (from_now, from_stored, stopped) = (timer(), timer(), timer());
     let (of, mut further) = (reactor.handle(), FAR);
     let ticker = reactor.every(FAR).expect("a period");
     let mut contestants = vec![
         Contestant::on("reset_at(Time)", &handle, move || {
-            time += step;
-            black_box(at_time.reset_at(black_box(time)));
+            black_box(at_time.reset_at(times.next()));
         }),
         Contestant::on("reset_at(Instant)", &handle, move || {
-            instant += step;
-            black_box(at_instant.reset_at(black_box(instant)));
+            black_box(at_instant.reset_at(instants.next()));
         }),
         Contestant::on("reset", &handle, move || {
             black_box(from_now.reset(black_box(FAR + FAR)));
@@ -145,14 +142,11 @@ pub fn in_rust() -> Vec<Contestant> {
         arm(TokioInstant::now() + FAR)
     };
     let (mut given, mut read) = (sleep(), sleep());
-    let mut to = TokioInstant::now() + FAR;
+    let mut instants = Ahead::new(TokioInstant::now() + FAR);
     let (a, b) = (runtime.clone(), runtime.clone());
     contestants.push(Contestant::new("tokio, instant given", move |run| {
         let _in = a.enter();
-        crate::measure::time(run, || {
-            to += step;
-            given.as_mut().reset(black_box(to));
-        })
+        crate::measure::time(run, || given.as_mut().reset(instants.next()))
     }));
     contestants.push(Contestant::new("tokio, clock read", move |run| {
         let _in = b.enter();
@@ -171,14 +165,30 @@ fn async_io_contestants() -> [Contestant; 2] {
         timer
     };
     let (mut given, mut read) = (arm(), arm());
-    let mut to = Instant::now() + FAR;
+    let mut instants = Ahead::new(Instant::now() + FAR);
     [
-        Contestant::ops("async-io, instant given", move || {
-            to += Duration::from_nanos(1);
-            given.set_at(black_box(to));
-        }),
+        Contestant::ops("async-io, instant given", move || given.set_at(instants.next())),
         Contestant::ops("async-io, clock read", move || read.set_after(black_box(FAR))),
     ]
+}
+
+/// Deadlines, each a little later than the one before, from a table: no arithmetic is timed.
+struct Ahead<T> {
+    all: Vec<T>,
+    next: usize,
+}
+
+impl<T: Copy + std::ops::Add<Duration, Output = T>> Ahead<T> {
+    fn new(begin: T) -> Ahead<T> {
+        let all = (0..1_024).map(|i| begin + Duration::from_nanos(i)).collect();
+        Ahead { all, next: 0 }
+    }
+
+    #[inline]
+    fn next(&mut self) -> T {
+        self.next = (self.next + 1) % 1_024;
+        black_box(self.all[self.next])
+    }
 }
 
 /// A sleep is in the wheel only after it was polled once.
@@ -297,12 +307,13 @@ fn many(n: usize, step: Step) -> Vec<Contestant> {
 }
 
 fn insert_and_drop(n: usize) -> Family {
+    let all = number(n as f64);
     let rows = LIFE.map(|what| {
         let about = match what {
-            "insert" => format!("Make a timer, {n} times, all for the same delay from now."),
-            "insert-random" => format!("Make a timer, {n} times, at random deadlines."),
-            "drop" => format!("Drop {n} live timers, in the order in which they were made."),
-            _ => format!("Drop {n} live timers at random."),
+            "insert" => format!("Make a timer, {all} times, all for the same delay from now."),
+            "insert-random" => format!("Make a timer, {all} times, at random deadlines."),
+            "drop" => format!("Drop {all} live timers, in the order in which they were made."),
+            _ => format!("Drop {all} live timers at random."),
         };
         let peers = MANY[..2].iter().map(|peer| format!("{peer} {what}")).collect::<Vec<_>>();
         let peers: Vec<&str> = peers.iter().map(|peer| &**peer).collect();
@@ -397,7 +408,7 @@ fn each(n: usize, all: impl FnOnce()) -> Sample {
 fn memory(n: usize) -> Family {
     let spec = row(
         format!("timers/bytes/{n}"),
-        format!("Memory of one of {n} live timers in the reactor, without its handle."),
+        format!("Memory of one of {} live timers, without its handle.", number(n as f64)),
         "pollmux",
         &["tokio Sleep", "tokio-util DelayQueue"],
     );
@@ -434,6 +445,7 @@ fn memory(n: usize) -> Family {
 
 fn worst_call(n: usize) -> Family {
     let about = |call: &str| {
+        let n = number(n as f64);
         format!("{n} timers, all put off, their old deadlines are over: the longest {call}.")
     };
     let polling = about("`select!` with `default`, or `try_recv`");

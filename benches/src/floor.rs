@@ -5,18 +5,18 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use pollmux::Time;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::measure::{Contestant, Measured, in_turn};
 use crate::raw;
-use crate::row::Scale;
+use crate::row::{Scale, Text};
 use crate::rows::{lateness, trips};
 
 /// One figure of the floor.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// "clock", "syscall", "wake-up" or "lateness".
-    pub kind: &'static str,
+    pub kind: Text,
     pub what: String,
     pub ns: Option<f64>,
     pub q1: Option<f64>,
@@ -28,7 +28,7 @@ pub struct Line {
 impl Line {
     fn new(kind: &'static str, what: String, measured: &Measured) -> Line {
         let [q1, ns, q3] = measured.quartiles().map_or([None; 3], |q| q.map(Some));
-        Line { kind, what, ns, q1, q3, p99: None }
+        Line { kind: kind.into(), what, ns, q1, q3, p99: None }
     }
 }
 

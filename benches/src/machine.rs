@@ -3,12 +3,12 @@
 use std::fs;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::native::Peer;
 
 /// What decides how long things take here.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
     pub kernel: String,
     pub cpu: String,

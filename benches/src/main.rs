@@ -52,6 +52,9 @@ struct Args {
     /// Writes the plots as SVG files: `docs/plots`
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
+    /// Takes the rows from JSON files of earlier runs and measures nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "smoke", "only"])]
+    from: Vec<PathBuf>,
     /// Makes one operation `--times` times, for a tool that counts
     #[arg(long, hide = true, value_name = "CONTESTANT", requires = "times")]
     count: Option<String>,
@@ -96,7 +99,10 @@ fn main() -> io::Result<()> {
         }
         return Ok(());
     }
-    let report = measure_all(&args, &families);
+    let report = match read_all(&args.from)? {
+        Some(report) => report,
+        None => measure_all(&args, &families),
+    };
     native::clean_up();
     if let Some(path) = &args.json {
         fs::write(path, report.json())?;
@@ -115,6 +121,19 @@ fn main() -> io::Result<()> {
     }
     println!("{}", report.summary());
     Ok(())
+}
+
+/// Nothing if there is no file. The machine is that of the first one.
+fn read_all(files: &[PathBuf]) -> io::Result<Option<Report>> {
+    let mut all: Option<Report> = None;
+    for file in files {
+        let report: Report = serde_json::from_slice(&fs::read(file)?)?;
+        match &mut all {
+            Some(all) => all.add(report),
+            None => all = Some(report),
+        }
+    }
+    Ok(all)
 }
 
 fn measure_all(args: &Args, families: &[Family]) -> Report {

@@ -1,8 +1,9 @@
 //! Families of contestants, the rows that compare them, and a row of the JSON file.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::measure::{Contestant, Measured, in_turn, quartiles};
 
@@ -202,9 +203,9 @@ impl Spec {
             (Some(false), _) | (None, Some(false)) => "no",
             (None, None) => "none",
         };
-        let figure = |measured: &Measured, role| Figure {
+        let figure = |measured: &Measured, role: &'static str| Figure {
             name: measured.name.clone(),
-            role,
+            role: Text::Borrowed(role),
             value: measured.median(),
             q1: measured.quartiles().map(|q| q[0]),
             q3: measured.quartiles().map(|q| q[2]),
@@ -221,7 +222,7 @@ impl Spec {
         Row {
             work: self.work.clone(),
             about: self.about.clone(),
-            unit: self.unit,
+            unit: self.unit.into(),
             value,
             peer_value,
             pollmux_ns: value.filter(|_| is_time),
@@ -234,7 +235,7 @@ impl Spec {
             goal_ratio: self.goal.and_then(|bound| bound.ratio(peer_value)),
             gate_value: self.gate.and_then(Bound::value),
             goal_value: self.goal.and_then(Bound::value),
-            met,
+            met: met.into(),
             allocs: ours.and_then(|ours| ours.allocs),
             syscalls: ours.and_then(|ours| ours.syscalls),
             figures: ours
@@ -275,12 +276,15 @@ impl Bound {
     }
 }
 
+/// A word of ours, or one that a JSON file has.
+pub type Text = Cow<'static, str>;
+
 /// A row of the report, as the JSON file has it. `docs/BENCHMARKS.md` says what the fields mean.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub work: String,
     pub about: String,
-    pub unit: &'static str,
+    pub unit: Text,
     pub value: Option<f64>,
     pub peer_value: Option<f64>,
     pub pollmux_ns: Option<f64>,
@@ -294,7 +298,7 @@ pub struct Row {
     pub gate_value: Option<f64>,
     pub goal_value: Option<f64>,
     /// "goal", "gate", "no"; "none" if there is no target, "skipped" if there is no figure.
-    pub met: &'static str,
+    pub met: Text,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,
     /// Ours, each peer's, and what stands beside them.
@@ -303,11 +307,11 @@ pub struct Row {
 }
 
 /// The figures of one contestant.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figure {
     pub name: String,
     /// "pollmux", "peer" or "beside".
-    pub role: &'static str,
+    pub role: Text,
     pub value: Option<f64>,
     pub q1: Option<f64>,
     pub q3: Option<f64>,

@@ -100,7 +100,7 @@ fn themed(svg: &str) -> String {
 }
 
 fn table_lines(out: &mut String, row: &Row) {
-    let unit = row.unit;
+    let unit = &*row.unit;
     let value = |x: Option<f64>| x.map_or("-".into(), |x| with_unit(x, unit));
     let ours = row.skipped.as_ref().map_or(value(row.value), |why| format!("skipped: {why}"));
     let peer = match (&row.peer, row.peer_value) {
@@ -129,7 +129,7 @@ fn figures(figures: &[Figure], unit: &str) -> String {
         "<table><tr><th></th><th>median, {unit}</th><th>quartiles</th><th>allocations</th></tr>"
     );
     for figure in figures {
-        let name = match figure.role {
+        let name = match &*figure.role {
             "beside" => format!("({})", figure.name),
             _ => figure.name.clone(),
         };

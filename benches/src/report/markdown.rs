@@ -60,7 +60,7 @@ fn rows(out: &mut String, report: &Report) {
 }
 
 fn table_line(row: &Row) -> String {
-    let unit = row.unit;
+    let unit = &*row.unit;
     let ours = match &row.skipped {
         Some(reason) => format!("skipped: {reason}"),
         None => row.value.map_or("-".into(), |value| with_unit(value, unit)),
@@ -76,7 +76,7 @@ fn table_line(row: &Row) -> String {
             format!("{}, {}", target(gate, gate_value, unit), target(goal, goal_value, unit))
         }
     };
-    let met = if row.met == "no" { "**no**" } else { row.met };
+    let met = if row.met == "no" { "**no**" } else { &*row.met };
     let about = &row.about;
     let counted = row.counted();
     format!(

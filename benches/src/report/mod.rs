@@ -2,36 +2,35 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::floor::Line;
 use crate::machine::Machine;
 use crate::measure::Measured;
-use crate::row::{Figure, Row, Scale};
+use crate::row::{Figure, Row, Scale, Text};
 
 pub mod html;
 pub mod markdown;
 pub mod plots;
 
 /// Everything that one run has found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Changes when a field changes its meaning.
     pub version: u32,
     /// "quick" or "full"; the figures of "smoke" mean nothing.
-    pub scale: &'static str,
+    pub scale: Text,
     pub seconds: f64,
     pub machine: Machine,
     pub floor: Vec<Line>,
     pub rows: Vec<Row>,
-    /// How late each timer was, in ns, by the row and the contestant: for the histograms.
-    #[serde(skip)]
+    /// How late timers were, in ns: the delay, the contestant, and the percentiles from 0 to 100.
     pub lateness: Vec<(String, String, Vec<f64>)>,
 }
 
 impl Report {
     pub fn new(scale: Scale) -> Report {
-        let scale = scale.of("smoke", "quick", "full");
+        let scale = scale.of("smoke", "quick", "full").into();
         Report {
             version: 1,
             scale,
@@ -51,8 +50,20 @@ impl Report {
         let delay = row.work.rsplit('/').next().unwrap_or("").to_string();
         let samples = measured.iter().filter(|found| !found.samples.is_empty());
         self.lateness.extend(
-            samples.map(|found| (delay.clone(), found.name.clone(), found.samples.clone())),
+            samples.map(|found| (delay.clone(), found.name.clone(), percentiles(&found.samples))),
         );
+    }
+
+    /// Adds the rows of another run of the same machine, which replace those of the same names.
+    pub fn add(&mut self, other: Report) {
+        self.seconds += other.seconds;
+        self.rows.retain(|row| other.rows.iter().all(|new| new.work != row.work));
+        self.lateness.retain(|(delay, ..)| other.lateness.iter().all(|(new, ..)| new != delay));
+        self.rows.extend(other.rows);
+        self.lateness.extend(other.lateness);
+        if self.floor.is_empty() {
+            self.floor = other.floor;
+        }
     }
 
     pub fn json(&self) -> String {
@@ -155,16 +166,16 @@ impl Report {
             if !is_slower && row.met != "no" {
                 return None;
             }
-            let value = with_unit(row.value?, row.unit);
+            let value = with_unit(row.value?, &row.unit);
             let beside = match (&row.peer, row.peer_value, row.ratio) {
                 (Some(peer), Some(x), Some(ratio)) => {
-                    format!(" beside {peer}, {} ({ratio:.2}x)", with_unit(x, row.unit))
+                    format!(" beside {peer}, {} ({ratio:.2}x)", with_unit(x, &row.unit))
                 }
                 _ => String::new(),
             };
-            let gate = target(row.gate_ratio, row.gate_value, row.unit);
-            let goal = target(row.goal_ratio, row.goal_value, row.unit);
-            let misses = match row.met {
+            let gate = target(row.gate_ratio, row.gate_value, &row.unit);
+            let goal = target(row.goal_ratio, row.goal_value, &row.unit);
+            let misses = match &*row.met {
                 "no" if gate == "-" => format!("; misses its goal of {goal}"),
                 "no" => format!("; misses its gate of {gate}"),
                 "gate" => format!("; meets its gate of {gate}"),
@@ -198,6 +209,16 @@ impl Row {
         let all: Vec<String> = all.into_iter().flatten().collect();
         if all.is_empty() { "-".into() } else { all.join(", ") }
     }
+}
+
+/// From 0 to 100.
+fn percentiles(samples: &[f64]) -> Vec<f64> {
+    use hdrhistogram::Histogram;
+    // Up to a minute, to 1 %.
+    let mut late =
+        Histogram::<u64>::new_with_max(60_000_000_000, 2).expect("bounds that hdrhistogram takes");
+    samples.iter().for_each(|ns| late.saturating_record(ns.max(10.0) as u64));
+    (0..=100).map(|percent| late.value_at_quantile(f64::from(percent) / 100.0) as f64).collect()
 }
 
 /// At most two digits after the point, and no zeros at the end.
@@ -269,8 +290,8 @@ impl fmt::Display for Row {
                 f,
                 "  ratio {}, gate {}, goal {}: {}",
                 self.ratio.map_or("-".into(), |ratio| format!("{ratio:.2}x")),
-                target(self.gate_ratio, self.gate_value, self.unit),
-                target(self.goal_ratio, self.goal_value, self.unit),
+                target(self.gate_ratio, self.gate_value, &self.unit),
+                target(self.goal_ratio, self.goal_value, &self.unit),
                 self.met
             ),
         }
@@ -300,6 +321,13 @@ impl fmt::Display for Figure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_rise_to_the_largest() {
+        let all = percentiles(&[1_000.0, 2_000.0, 4_000.0]);
+        assert!(all.len() == 101 && all.is_sorted());
+        assert!((all[100] - 4_000.0).abs() < 100.0 && (all[50] - 2_000.0).abs() < 100.0);
+    }
 
     #[test]
     fn numbers_have_three_digits_that_count() {

@@ -71,10 +71,14 @@ pub fn all(report: &Report) -> Vec<Plot> {
         let axes = Axes { x: "µs late", y: "% of the timers that are at most so late" };
         let of = report.lateness.iter().filter(|(of, ..)| of == delay);
         let series: Vec<Series> = of
-            .map(|(_, name, samples)| Series {
+            .map(|(_, name, percentiles)| Series {
                 name: name.clone(),
                 ours: name.starts_with("pollmux"),
-                points: cumulative(samples),
+                points: percentiles
+                    .iter()
+                    .zip(0..)
+                    .map(|(ns, p)| (ns / 1e3, f64::from(p)))
+                    .collect(),
             })
             .collect();
         let title = format!("How late a timer of {} is", readable(delay));
@@ -111,21 +115,6 @@ fn lines(report: &Report, prefix: &str) -> Vec<Series> {
     }
     all.retain(|series| series.points.len() > 1);
     all
-}
-
-/// The share of the samples up to each of at most 100 values: µs, %.
-fn cumulative(samples: &[f64]) -> Vec<(f64, f64)> {
-    use hdrhistogram::Histogram;
-    // Up to a minute, to 1 %.
-    let mut late =
-        Histogram::<u64>::new_with_max(60_000_000_000, 2).expect("bounds that hdrhistogram takes");
-    samples.iter().for_each(|ns| late.saturating_record(ns.max(10.0) as u64));
-    (0..=100)
-        .map(|percent| {
-            let ns = late.value_at_quantile(f64::from(percent) / 100.0);
-            (ns as f64 / 1e3, f64::from(percent))
-        })
-        .collect()
 }
 
 /// Nothing if there is no line. The x axis is logarithmic, and y where it is no share.
@@ -221,13 +210,6 @@ fn label(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cumulative_shares_rise_to_all() {
-        let points = cumulative(&[1_000.0, 2_000.0, 4_000.0]);
-        assert!(points.windows(2).all(|pair| pair[0].0 <= pair[1].0 && pair[0].1 < pair[1].1));
-        assert!((points[100].0 - 4.0).abs() < 0.1 && points[100].1 == 100.0);
-    }
 
     #[test]
     fn labels_are_short() {

@@ -88,15 +88,12 @@ impl Peer {
         Err(format!("it does not compile: {}", line.unwrap_or("no reason given")))
     }
 
-    /// The version, if the peer tells it.
+    /// The version of the library that the program is linked to, or of Go.
     pub fn version(self) -> Option<String> {
         if self == Peer::Go {
             return go_version().ok();
         }
-        let name = if self == Peer::Libev { "libev" } else { self.name() };
-        let output = Command::new("pkg-config").args(["--modversion", name]).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
-        (output.status.success() && !text.is_empty()).then_some(text)
+        Some(Process::start(self).ok()?.say("version", 0, Run::Times(0)).trim().replace(' ', "."))
     }
 }
 
@@ -150,15 +147,21 @@ impl Process {
         Ok(Process { child, input, output })
     }
 
-    /// The numbers that the peer answers with. It sleeps until it is asked again.
-    pub fn ask(&mut self, word: &str, n: usize, run: Run) -> Vec<f64> {
+    /// The line that the peer answers with. It sleeps until it is asked again.
+    fn say(&mut self, word: &str, n: usize, run: Run) -> String {
         let line = command(word, n, run);
         self.input.write_all(line.as_bytes()).expect("a peer that reads");
         let mut answer = String::new();
         self.output.read_line(&mut answer).expect("a peer that answers");
+        answer
+    }
+
+    /// The numbers that the peer answers with.
+    pub fn ask(&mut self, word: &str, n: usize, run: Run) -> Vec<f64> {
+        let answer = self.say(word, n, run);
         let numbers: Vec<f64> =
             answer.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        assert!(!numbers.is_empty(), "a peer answered {line:?} with {answer:?}");
+        assert!(!numbers.is_empty(), "a peer answered {word} with {answer:?}");
         numbers
     }
 }

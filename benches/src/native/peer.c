@@ -324,6 +324,13 @@ int main(void) {
         if (!strcmp(word, "million")) million(n);
         else if (!strcmp(word, "rearm")) rearm();
         else if (!strcmp(word, "chain")) chain(n);
+#if defined(LIBEV)
+        else if (!strcmp(word, "version")) printf("%d %d\n", ev_version_major(), ev_version_minor());
+#elif defined(LIBUV)
+        else if (!strcmp(word, "version")) puts(uv_version_string());
+#else
+        else if (!strcmp(word, "version")) puts(event_get_version());
+#endif
         else return 1;
         fflush(stdout);
     }

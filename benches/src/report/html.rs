@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, groups, number, or_dash, plots, target, with_unit};
+use super::{Report, groups, number, or_dash, plots, target, trimmed, with_unit};
 use crate::row::{Figure, Row};
 
 const STYLE: &str = include_str!("style.css");
@@ -147,7 +147,7 @@ fn figures(figures: &[Figure], unit: &str) -> String {
                 or_dash(figure.value),
                 or_dash(figure.q1),
                 or_dash(figure.q3),
-                or_dash(figure.allocs)
+                figure.allocs.map_or("-".into(), trimmed)
             ),
         };
     }

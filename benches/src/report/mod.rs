@@ -311,8 +311,8 @@ impl fmt::Display for Figure {
                 or_dash(self.value),
                 or_dash(self.q1),
                 or_dash(self.q3),
-                or_dash(self.allocs),
-                or_dash(self.syscalls)
+                self.allocs.map_or("-".into(), trimmed),
+                self.syscalls.map_or("-".into(), trimmed)
             ),
         }
     }

@@ -5,8 +5,10 @@
 //! | `epoll`, `kqueue` | the backend: exactly one of them |
 //! | `linux` | the Linux kernel, also under Android |
 //! | `apple` | macOS and its kin |
+//! | `in_place` | system calls are made without libc where that pays: Linux on x86_64 |
 //! | `flat` | a kqueue that cannot be waited for, see below |
 //! | `symmetric` | no `membarrier` in `src/sys/fence.rs`: `POLLMUX_FENCES=symmetric`, for tests |
+//! | `in_repository` | `tests/support` is there: without it, as in a package, the tests are empty |
 //!
 //! On Linux `POLLMUX_BACKEND=kqueue` chooses kqueue, from a shared library that stands for the
 //! kernel's: `libkqueue.so` in the folder `POLLMUX_LIBKQUEUE_DIR` (an absolute path), or else the
@@ -26,8 +28,13 @@ const LINUX: [&str; 2] = ["linux", "android"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for cfg in ["epoll", "kqueue", "linux", "apple", "flat", "symmetric"] {
+    let all =
+        ["epoll", "kqueue", "linux", "apple", "in_place", "flat", "symmetric", "in_repository"];
+    for cfg in all {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
+    }
+    if Path::new("tests/support").exists() {
+        println!("cargo::rustc-cfg=in_repository");
     }
     if let Err(error) = choose() {
         println!("cargo::error={error}");
@@ -43,6 +50,15 @@ fn choose() -> Result<(), String> {
         println!("cargo::rustc-cfg=apple");
     } else if !BSD.contains(&os.as_str()) {
         return Err(format!("pollmux runs on Linux, Android, the BSDs and macOS, not on {os}"));
+    }
+    // Android's filter of system calls knows only those that its libc makes. Miri knows none.
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
+    if os == "linux"
+        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
+        && is("CARGO_CFG_TARGET_POINTER_WIDTH", "64")
+        && env::var_os("CARGO_CFG_MIRI").is_none()
+    {
+        println!("cargo::rustc-cfg=in_place");
     }
     let atomics = env::var("CARGO_CFG_TARGET_HAS_ATOMIC").unwrap_or_default();
     if !atomics.split(',').any(|bits| bits == "64") {

@@ -34,7 +34,7 @@ pub struct PollDriver {
 struct Watched {
     id: u64,
     fd: OwnedFd,
-    /// What it is called outside: nobody may register it twice.
+    /// The number of the fd outside. No fd may be registered twice.
     number: RawFd,
     interest: Interest,
     mode: Mode,
@@ -224,8 +224,8 @@ impl Driver for PollDriver {
 
 fn without_edges(mode: Mode) -> io::Result<()> {
     match mode {
-        Mode::Edge => Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges")),
         Mode::Level | Mode::OneShot => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "poll(2) has no edges")),
     }
 }
 

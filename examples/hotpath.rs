@@ -1,4 +1,4 @@
-//! What a turn costs, counted and timed.
+//! The cost of a turn, counted and timed.
 //!
 //! - `cargo run --release --example hotpath -- --turns 1000000`: one thread; send, select,
 //!   `restart`.
@@ -10,6 +10,7 @@ mod common;
 
 use std::cell::OnceCell;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use common::allocations;
-use pollmux::sys::{self, Poller, PollerTimer, Waker};
+use pollmux::sys::{PollEvents, Poller, Waker};
 use pollmux::{
     Inbox, Reactor, Time, channel,
     driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
@@ -52,7 +53,7 @@ fn main() -> io::Result<()> {
     if args.kernel { kernel(args.turns) } else { user_space(args.turns) }
 }
 
-/// What happened between its creation and `since`.
+/// The counts between its creation and `since`.
 struct Meter<'a> {
     reactor: &'a Reactor,
     stats: Stats,
@@ -121,6 +122,7 @@ fn kernel(turns: u64) -> io::Result<()> {
     wake(turns.min(200_000))?;
     tick(turns.min(20_000), Duration::from_micros(1))?;
     tick(turns.min(20_000), Duration::from_micros(50))?;
+    tick(turns.min(4_000), Duration::from_micros(500))?;
     round_trip(turns.min(40_000))
 }
 
@@ -170,24 +172,67 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// A poller with one waker and one timer, as the reactor has it.
+/// An epoll with an eventfd and a timerfd, as the reactor has them, through the functions of libc.
 struct Raw {
-    poller: Poller,
-    waker: Arc<Waker>,
-    timer: PollerTimer,
-    events: sys::PollEvents,
+    epoll: OwnedFd,
+    waker: Arc<OwnedFd>,
+    timer: OwnedFd,
+    events: [libc::epoll_event; 4],
 }
 
+#[allow(unsafe_code)]
 impl Raw {
     fn new() -> io::Result<Raw> {
-        let poller = Poller::new()?;
-        let (waker, timer) = (Arc::new(Waker::new(&poller, 0)?), PollerTimer::new(&poller, 1)?);
-        Ok(Raw { poller, waker, timer, events: sys::PollEvents::with_capacity(4) })
+        let own = |fd: libc::c_int| match fd {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: the kernel just returned `fd`, and nobody else has it.
+            fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        };
+        let (clock, flags) = (libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK);
+        // SAFETY: the calls take no pointers.
+        let (epoll, waker, timer) = unsafe {
+            let waker = libc::eventfd(0, libc::EFD_NONBLOCK);
+            (libc::epoll_create1(0), waker, libc::timerfd_create(clock, flags))
+        };
+        let (epoll, waker, timer) = (own(epoll)?, own(waker)?, own(timer)?);
+        let mut event =
+            libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: 0 };
+        for fd in [&waker, &timer] {
+            let (epoll, fd) = (epoll.as_raw_fd(), fd.as_raw_fd());
+            // SAFETY: the fds are open, and `event` is valid for the call.
+            check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event) })?;
+        }
+        Ok(Raw { epoll, waker: Arc::new(waker), timer, events: [event; 4] })
+    }
+
+    fn wake(waker: &OwnedFd) -> io::Result<()> {
+        let one = 1u64;
+        // SAFETY: the number is valid for the call, which only reads it.
+        let wrote = unsafe { libc::write(waker.as_raw_fd(), (&raw const one).cast(), 8) };
+        check(wrote as libc::c_int)
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        self.poller.wait(&mut self.events, None)
+        let (epoll, list, len) = (self.epoll.as_raw_fd(), self.events.as_mut_ptr(), 4);
+        // SAFETY: the list has room for so many events.
+        check(unsafe { libc::epoll_wait(epoll, list, len, -1) })
     }
+
+    fn wait_until(&mut self, at: Time) -> io::Result<()> {
+        let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let at = at - Time::ZERO;
+        let value = libc::timespec { tv_sec: at.as_secs() as _, tv_nsec: at.subsec_nanos().into() };
+        let value = libc::itimerspec { it_interval: zero, it_value: value };
+        let (timer, flags, none) =
+            (self.timer.as_raw_fd(), libc::TFD_TIMER_ABSTIME, std::ptr::null_mut());
+        // SAFETY: `value` is valid for the call, and a null old value is allowed.
+        check(unsafe { libc::timerfd_settime(timer, flags, &value, none) })?;
+        self.wait()
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A driver that sends a message at the very moment its reactor sleeps, after all checks: what
@@ -228,12 +273,27 @@ fn wake(turns: u64) -> io::Result<()> {
     assert!(sender.set(tx).is_ok());
     let heartbeat = reactor.every(Duration::from_secs(1_000))?;
     let mut raw = Raw::new()?;
+    let poller = Poller::new()?;
+    let (waker, mut events) = (Waker::new(&poller, 0)?, PollEvents::with_capacity(4));
+    compare(
+        "pollmux::sys: write + epoll_wait",
+        turns,
+        &reactor,
+        || {
+            Raw::wake(&raw.waker)?;
+            raw.wait()
+        },
+        || {
+            waker.wake()?;
+            poller.wait(&mut events, None)
+        },
+    )?;
     compare(
         "(a) a sleep ended by a message: write + epoll_wait",
         turns,
         &reactor,
         || {
-            raw.waker.wake()?;
+            Raw::wake(&raw.waker)?;
             raw.wait()
         },
         || {
@@ -253,7 +313,7 @@ fn tick(turns: u64, period: Duration) -> io::Result<()> {
         &format!("(b) a tick of {period:?}: clock + timerfd_settime + epoll_wait"),
         turns,
         &reactor,
-        || raw.poller.arm_and_wait(&raw.timer, Time::now() + period, &mut raw.events, None),
+        || raw.wait_until(Time::now() + period),
         || {
             timer.reset(period);
             select! { reactor; recv(timer) -> _due => {} }
@@ -308,7 +368,7 @@ fn round_trip(turns: u64) -> io::Result<()> {
             if stopped.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            wake_here.wake()?;
+            Raw::wake(&wake_here)?;
         }
     });
     let receive = |inbox: &Inbox<u64>| select! { reactor; recv(inbox) -> n => n };
@@ -317,7 +377,7 @@ fn round_trip(turns: u64) -> io::Result<()> {
         turns,
         &reactor,
         || {
-            wake_there.wake()?;
+            Raw::wake(&wake_there)?;
             here.wait()
         },
         || {
@@ -327,7 +387,7 @@ fn round_trip(turns: u64) -> io::Result<()> {
         },
     )?;
     stop.store(true, Ordering::SeqCst);
-    wake_there.wake()?;
+    Raw::wake(&wake_there)?;
     drop(to_other);
     let join = |thread: thread::JoinHandle<io::Result<()>>| thread.join().expect("no panic");
     join(raw)?;

@@ -36,7 +36,7 @@ pub(crate) struct Settings {
     pub(crate) loops: usize,
     /// The first so many loops have a listener.
     pub(crate) listeners: usize,
-    /// How long clients may stay when the server stops.
+    /// The time for which clients may stay when the server stops.
     pub(crate) grace: Duration,
 }
 

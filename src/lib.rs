@@ -1,4 +1,4 @@
-//! A single-threaded reactor on epoll and kqueue: it waits for **channels, timers, tickers and fds
+//! A single-threaded reactor on epoll and kqueue. It waits for **channels, timers, tickers and fds
 //! in one `select!`**, and re-arms timers without allocating and without a syscall.
 //!
 //! ```
@@ -28,30 +28,48 @@
 //! # std::io::Result::Ok(())
 //! ```
 //!
-//! # Where to find it
+//! # Tasks
 //!
-//! | task | items |
-//! |---|---|
-//! | make a loop | [`Reactor::new`], [`select!`]; [`Builder`] for its settings |
-//! | wait for many sources, or a changing set | [`Handle::wait`], [`Events`], [`Key`]; [`Select`] |
-//! | do something later or again and again | [`Timer`], [`Ticker`], [`Callback`], [`OsTimer`] |
-//! | talk to other threads | [`channel`], [`Inbox`], [`Outbox`], [`Remote`], [`Notifier`] |
-//! | wait for the system | [`Fd`], [`Signals`], [`ChildProcess`] |
-//! | stop a piece of work, or many | [`Context`], [`Handle::done`] |
-//! | test a loop in virtual time | [`Sim`], [`SimWorld`], [`sim`] |
-//! | run inside another loop | [`Reactor::embed`], [`Embedded`] |
-//! | wait through another poller | [`driver`] |
-//! | write a source | [`Source`], [`sources`] |
-//! | find a leak, count syscalls | [`Handle::sources`], [`Handle::stats`], [`reactor`] |
-//! | measure the system alone | [`sys`] |
+//! | task | items | guide |
+//! |---|---|---|
+//! | make a loop | [`Reactor::new`], [`select!`] | [a first loop] |
+//! | wait for thousands of sources | [`Handle::wait`], [`Key`], [`Select`] | [ways to wait] |
+//! | reset a heartbeat | [`Ticker::restart`] | [timers](guide::timers#reset-a-heartbeat) |
+//! | put a timeout off | [`Timer::reset`] | [timers] |
+//! | call a closure later | [`Handle::call_after`] | [timers] |
+//! | get messages from other threads | [`Handle::channel`], [`Inbox`] | [channels] |
+//! | send from a loop, push back | [`Outbox`] | [a full channel] |
+//! | reach the loop without a message | [`Remote`], [`Notifier`] | [channels] |
+//! | a TCP server with idle timeouts | [`Fd`], [`Handle::fd_nonblocking`] | [a TCP server] |
+//! | end on Ctrl-C, run programs | [`Signals`], [`ChildProcess`] | [signals and children] |
+//! | stop much work at once | [`Context`], [`Handle::done`] | [cancellation] |
+//! | test a retry in virtual time | [`Sim`] | [virtual time] |
+//! | test several loops and a network | [`SimWorld`] | [virtual time] |
+//! | run inside tokio, mio, calloop, GLib | [`Reactor::embed`] | [embedding] |
+//! | wait through another poller | [`driver::Driver`] | [drivers] |
+//! | write a source | [`Source`] | |
+//! | find a leak or a busy loop | [`Handle::sources`], [`Handle::stats`] | [finding faults] |
+//! | fewer wake-ups, or less lateness | [`Builder`] | [costs and settings] |
+//! | timers on the time of day | [`Handle::wall_timer`], [`OsTimer`] | [timers] |
+//! | measure the system alone | [`sys`] | |
 //!
-//! # Features
-//! None is on by default; each adds the dependency of its name.
+//! [a first loop]: guide::first_loop
+//! [ways to wait]: guide::waiting
+//! [timers]: guide::timers
+//! [channels]: guide::channels
+//! [a full channel]: guide::channels#a-full-channel
+//! [a TCP server]: guide::tcp_server
+//! [signals and children]: guide::signals_and_children
+//! [cancellation]: guide::cancellation
+//! [virtual time]: guide::virtual_time
+//! [embedding]: guide::embedding
+//! [drivers]: guide::drivers
+//! [finding faults]: guide::finding_faults
+//! [costs and settings]: guide::costs
 //!
-//! | feature | what it adds |
-//! |---|---|
-//! | `mio` | `driver::MioDriver`, on a `mio::Poll`; [`Embedded`] is a `mio::event::Source` |
-//! | `polling` | `driver::PollingDriver`, on a `polling::Poller` |
+//! Coming from [Go](guide::from_go), [crossbeam-channel](guide::from_crossbeam),
+//! [tokio](guide::from_tokio), [calloop](guide::from_calloop) or [mio](guide::from_mio)? The
+//! [guide] has a page for each.
 //!
 //! # Guarantees
 //! - A timer is never early. `stop()` and `reset()` leave no stale value behind. A dropped timer is
@@ -59,8 +77,28 @@
 //! - After warm-up (the same number of timers and messages was reached once) nothing allocates in
 //!   `reset`, `stop`, `restart`, [`select!`], [`Handle::wait`], `send` and `recv`.
 //! - A reset to a later time and a turn that finds something make no syscall. [`Handle::stats`]
-//!   counts all there are.
-//! - No wake-up is lost, and each sleep costs one at the most.
+//!   counts all syscalls of the reactor.
+//! - No wake-up is lost. A sleep costs at most one wake-up.
+//!
+//! # Features
+//! None is on by default. Each adds the dependency of its name.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `mio` | `driver::MioDriver`, on a `mio::Poll`; [`Embedded`] is a `mio::event::Source` |
+//! | `polling` | `driver::PollingDriver`, on a `polling::Poller` |
+//!
+//! # Platforms
+//! Linux and Android by epoll. FreeBSD, macOS, NetBSD, OpenBSD and DragonFly by kqueue, 64-bit. The
+//! API is the same. The tests run on Linux, on both backends; for the other systems only the types
+//! are checked. There is no Windows. Rust 1.85 or later.
+//!
+//! # Licence
+//! MIT or Apache-2.0, as you like.
+
+// One form for all docs: `# Errors`, `# Panics`, `# Cost`, in this order.
+#![deny(clippy::missing_errors_doc)]
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(epoll, kqueue, linux, apple, flat))))]
 
 /// Implements `Debug` or `Display` by one expression:
 /// `impl_fmt!(Display, [T] SendError<T>, |it, f| f.write_str(it.text()))`.
@@ -89,13 +127,19 @@ macro_rules! impl_debug {
     };
 }
 
+// The docs of `Handle` have its methods in this order.
+pub mod sources;
+
+mod select;
+
+pub mod reactor;
+
 pub mod channel;
 pub mod context;
 pub mod driver;
-pub mod reactor;
-mod select;
+#[cfg(any(doc, doctest))] // documentation only
+pub mod guide;
 pub mod sim;
-pub mod sources;
 mod sync;
 pub mod sys;
 mod wake;

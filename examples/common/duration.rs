@@ -1,4 +1,4 @@
-//! How a duration is written on the command line.
+//! The form of a duration on the command line.
 
 use std::time::Duration;
 

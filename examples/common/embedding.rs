@@ -1,5 +1,5 @@
-//! What the examples of embedding let the reactor do, whatever loop it is in: in each round a
-//! message from another thread, bytes for a socket and a timer arrive, once each.
+//! The work of the reactor in the examples of embedding, in any loop. In each round a message from
+//! another thread, bytes for a socket and a timer arrive, once each.
 //!
 //! One after the other, so that none helps another to be noticed: a wake-up that is lost leaves the
 //! loop asleep for ever. Every fourth round all three at once.
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use pollmux::sys::Interest;
 use pollmux::{Embedded, Fd, Inbox, Reactor, Time, Timer, select};
 
-/// How far away the timer is set.
+/// The delay that the timer is set to.
 const DELAY: Duration = Duration::from_micros(20);
 
 const MESSAGE: usize = 0;
@@ -32,16 +32,16 @@ pub struct Work {
     rounds: u32,
     /// The steps that are done.
     step: u32,
-    /// What is still to come in this step.
+    /// The events that are still to come in this step.
     awaited: [bool; 3],
     messages: u32,
     begun: Instant,
-    /// How much later than due the timer was received, in all.
+    /// The sum of the lateness of the timer.
     late: Duration,
     fired: u32,
 }
 
-/// What an outer loop has seen.
+/// The counts of an outer loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub rounds: u32,
@@ -92,7 +92,7 @@ impl Work {
         Ok(work)
     }
 
-    /// Takes what is ready, after a turn. Whether all rounds are over.
+    /// Takes the ready sources, after a turn. Returns true if all rounds are over.
     pub fn take(&mut self) -> io::Result<bool> {
         loop {
             select! { self.reactor;
@@ -173,8 +173,8 @@ impl Work {
         }
         let rounds = u64::from(self.rounds);
         assert_eq!(u64::from(self.messages), rounds);
-        // What arrives is one wake-up, and the turn that follows it to find nothing left another;
-        // the timer is armed by a turn of its own. More would be a spin.
+        // An arrival is one wake-up, and the turn after it, which finds nothing, is another. A turn
+        // of its own arms the timer. More would be a spin.
         assert!(wakeups <= 7 * rounds + 50, "{wakeups} wake-ups in {rounds} rounds");
         Ok(Report { rounds: self.rounds, wakeups, took, late: self.late / self.fired.max(1) })
     }

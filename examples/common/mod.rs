@@ -1,4 +1,4 @@
-//! What several examples need: an allocator that counts. Each of them uses a part.
+//! An allocator that counts, for several examples. Each of them uses a part.
 
 #![allow(dead_code)]
 
@@ -17,17 +17,17 @@ thread_local! {
     static FREES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many allocations and reallocations this thread has made.
+/// Returns the number of allocations and reallocations of this thread.
 pub fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
-/// How many deallocations this thread has made.
+/// Returns the number of deallocations of this thread.
 pub fn frees() -> u64 {
     FREES.get()
 }
 
-/// How many bytes are allocated now, by all threads.
+/// Returns the number of bytes that all threads have allocated now.
 pub fn bytes() -> usize {
     BYTES.load(Ordering::Relaxed)
 }

@@ -13,7 +13,7 @@ const MESSAGE: [u8; 64] = *b"To be sent, to come back, and to be sent again, as 
 const TOO_LONG: Duration = Duration::from_secs(170);
 const TIMEOUT: u64 = u64::MAX >> 1;
 
-/// How a client behaves.
+/// The behavior of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manners {
     /// Sends its messages, one after the other has come back, and closes.
@@ -28,8 +28,7 @@ pub enum Manners {
     Stalls,
 }
 
-/// What a client gets in return is not part of the load: whether everything came back as it was
-/// sent.
+/// Returns true if all bytes came back as they were sent. The check is not a part of the load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub connections: u64,

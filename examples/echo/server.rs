@@ -31,7 +31,7 @@ const IDLE: u32 = 4;
 /// listener's timer, and `stop`.
 const OWN: usize = 3;
 
-/// What a server has done.
+/// The counts of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     pub accepted: u64,
@@ -52,7 +52,7 @@ pub struct Report {
 struct Connection {
     stream: Fd<TcpStream>,
     idle: Timer,
-    /// What the client did not take yet; it is not read from before it has.
+    /// The bytes that the client did not take yet. The server reads no more from it before that.
     unsent: Vec<u8>,
 }
 

@@ -1,8 +1,8 @@
 //! Channels of three makes beside a ticker in one `select!`: the standard library's, crossbeam's
 //! and our own.
 //!
-//! Somebody else's channel takes part through a bell: its sender is attached to a `Notifier`, which
-//! rings after each send, and its receiver is a source that is asked when the bell has been rung.
+//! A channel of another crate takes part through a bell. Its sender is attached to a `Notifier`,
+//! which rings after each send. Its receiver is a source that is asked when the bell has been rung.
 //! No message is lost, and the loop is woken at most once for each time that the bell goes from
 //! silent to rung.
 //!

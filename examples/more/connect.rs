@@ -53,7 +53,7 @@ pub fn accept_all(reactor: &Reactor, from: &Fd<TcpListener>) -> io::Result<Vec<F
     let mut all = Vec::new();
     loop {
         match from.try_io(|listener| listener.accept()) {
-            // A stream that is accepted is blocking, whatever the listener is.
+            // A stream that is accepted is blocking, even from a non-blocking listener.
             Ok((stream, _)) => all.push(reactor.fd_nonblocking(stream, Interest::READABLE)?),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(all),
             Err(error) => return Err(error),

@@ -17,7 +17,7 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// What a history is made of, from its seed.
+/// The parts of a history, from its seed.
 struct Dice(u64);
 
 impl Dice {
@@ -168,7 +168,7 @@ pub struct History {
     pub trace: Vec<Event>,
     pub end: Time,
     pub stats: WorldStats,
-    /// How many leaders there were.
+    /// The number of leaders.
     pub terms: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Raft's leader election among threads, each with a reactor and one `select!`: heartbeats put off
+//! Raft's leader election among threads, each with a reactor and one `select!`. Heartbeats put off
 //! the election timers, and when they stop there is an election.
 //!
 //! `cargo run --release --example raft -- --nodes 5 --kill-leader` prints a timeline and ends by
@@ -88,7 +88,7 @@ impl Args {
     }
 }
 
-/// How long a leader leads before the next scene.
+/// The time for which a leader leads before the next scene.
 const SCENE: Duration = Duration::from_millis(500);
 /// By then there is a leader, or something is wrong.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -17,7 +17,7 @@ use pollmux::{Context, Reactor, Ticker, Time, Timer, select, sim::Link};
 pub type Id = usize;
 pub type Term = u64;
 
-/// What nodes say to each other. Every message has its sender's term.
+/// The messages between nodes. Every message has its sender's term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
     pub from: Id,
@@ -29,7 +29,7 @@ pub struct Message {
 pub enum Body {
     /// Vote for me.
     RequestVote,
-    /// Whether you have my vote.
+    /// True: you have my vote.
     Vote(bool),
     /// I lead.
     Heartbeat,
@@ -54,7 +54,8 @@ impl Peer for Link<Message> {
     }
 }
 
-/// What a node must not forget when it crashes. It is written before anybody hears of it.
+/// The state that a node must not forget when it crashes. It is written before any node hears of
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ballot {
     pub term: Term,
@@ -69,7 +70,7 @@ pub struct Timing {
     /// A follower that hears nothing for such a time stands for election. Random, so that mostly
     /// one is first.
     pub election: RangeInclusive<Duration>,
-    /// How often a leader says that it leads.
+    /// The interval at which a leader says that it leads.
     pub heartbeat: Duration,
 }
 
@@ -80,7 +81,7 @@ impl Default for Timing {
     }
 }
 
-/// What a node reports.
+/// The reports of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub at: Time,

@@ -56,7 +56,7 @@ impl Args {
     }
 }
 
-/// How often the parts begin something.
+/// The intervals at which the parts begin something.
 const STIR: Duration = Duration::from_millis(5);
 /// The part of the keys that are the loop's own.
 const OWN: Keys = Keys(usize::MAX >> 32);

@@ -114,7 +114,7 @@ impl Meter {
     }
 }
 
-/// How late deadlines were: counts in eighths of powers of two, ns.
+/// The lateness of deadlines, in ns: counts in eighths of powers of two.
 #[derive(Default)]
 pub struct Lateness {
     counts: RefCell<Vec<u64>>,

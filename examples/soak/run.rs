@@ -9,7 +9,7 @@ use pollmux::Time;
 
 /// By then an answer has come, however busy the machine is, or the answer is lost.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// What a reading of the clock that a deadline is counted from may be late by.
+/// The lateness that a reading of the clock may have, from which a deadline is counted.
 pub const READING: Duration = Duration::from_micros(1);
 /// Violations that are told one by one. The others are counted.
 const SHOWN: usize = 20;

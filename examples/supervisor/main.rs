@@ -1,5 +1,5 @@
-//! Keeps programs running: prints their output line by line, starts those that fail again after a
-//! pause that doubles, and stops all of them by a signal.
+//! Keeps programs running. It prints their output line by line, starts those that fail again after
+//! a pause that doubles, and stops all of them by a signal.
 //!
 //! `cargo run --release --example supervisor -- 'exec ping localhost' 'sleep 3; exit 1'`
 //!

@@ -2,33 +2,62 @@
 
 use std::error::Error;
 
-/// Every sender is gone, and the channel is empty.
+/// The error of a receive: every sender is gone, and the channel is empty.
+///
+/// ```
+/// use pollmux::channel::{self, RecvError};
+///
+/// let (tx, rx) = channel::bounded::<u32>(1);
+/// drop(tx);
+/// assert_eq!(rx.recv(), Err(RecvError));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecvError;
 
-/// The error of [`try_recv`](super::Receiver::try_recv).
+/// The error of [`try_recv`](super::Receiver::try_recv). [`Receiver`](super::Receiver) has an
+/// example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TryRecvError {
-    /// Nothing is there now.
+    /// There is no message now.
     Empty,
     /// Every sender is gone, and the channel is empty.
     Disconnected,
 }
 
-/// The error of [`recv_timeout`](super::Receiver::recv_timeout).
+/// The error of [`recv_timeout`](super::Receiver::recv_timeout). [`Receiver`](super::Receiver) has
+/// an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecvTimeoutError {
-    /// Nothing came in time.
+    /// No message came in time.
     Timeout,
     /// Every sender is gone, and the channel is empty.
     Disconnected,
 }
 
-/// The receiver is gone; here is the value.
+/// The error of a send: the receiver is gone. Holds the value.
+///
+/// ```
+/// use pollmux::channel::{self, SendError};
+///
+/// let (tx, rx) = channel::bounded(1);
+/// drop(rx);
+/// let Err(SendError(value)) = tx.send("hello") else { unreachable!() };
+/// assert_eq!(value, "hello");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SendError<T>(pub T);
 
 /// The error of [`try_send`](super::Sender::try_send). Holds the value.
+///
+/// ```
+/// use pollmux::channel;
+///
+/// let (tx, _rx) = channel::bounded(1);
+/// tx.try_send(1).unwrap();
+/// let full = tx.try_send(2).unwrap_err();
+/// assert!(full.is_full() && !full.is_disconnected());
+/// assert_eq!(full.into_inner(), 2);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrySendError<T> {
     /// There is no room now.
@@ -38,6 +67,7 @@ pub enum TrySendError<T> {
 }
 
 /// The error of [`send_timeout`](super::Sender::send_timeout). Holds the value.
+/// [`Sender`](super::Sender) has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendTimeoutError<T> {
     /// There was no room in time.

@@ -5,6 +5,7 @@
 //! which is used up when the message is taken out.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::TryRecvError;
 use super::ring::{Stamp, WRITTEN};
 use super::shared::{NotShared, Shared};
 use super::state::{CLOSED, DETOUR, GONE, POSITION, RING, State, behind, ring};
-use crate::sync::{Ordering, fence, light_fence, settle_fence, wait_briefly};
+use crate::sync::{Ordering, fence, light_fence, pause, settle_fence, wait_briefly};
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
@@ -49,26 +50,11 @@ pub(super) enum Found<'a> {
 }
 
 /// The positions that are claimed and not received, and the rings that hold them.
-struct Span {
-    head: u64,
-    tail: u64,
+pub(super) struct Span {
+    pub(super) head: u64,
+    pub(super) tail: u64,
     /// The number of the tail's ring, and the base of its side.
     claimed: usize,
-}
-
-/// The most unwritten positions that a detour remembers.
-const HOLES: usize = 6;
-
-/// The receiver's memory of the positions behind the head.
-#[derive(Default)]
-pub(super) struct Detour {
-    /// Messages that were taken out of turn.
-    taken: usize,
-    /// The positions before this one are taken, or are holes.
-    ahead: u64,
-    /// Positions that were found unwritten, the lowest first.
-    holes: [u64; HOLES],
-    len: usize,
 }
 
 impl<T> Head<T> {
@@ -141,7 +127,7 @@ impl<T> Head<T> {
     #[inline(always)]
     pub(super) fn is_ready_or(&self, coming: impl FnOnce()) -> bool {
         self.is_written(self.state().head())
-            || !self.state().is_quiet()
+            || (!self.state().is_quiet() || self.reader().catches_up())
                 && match self.look_slow() {
                     Look::Ready => true,
                     Look::Quiet => false,
@@ -201,7 +187,7 @@ impl<'a> Reader<'a> {
 
     #[inline(always)]
     fn move_head(&self, head: u64, freed: usize) {
-        self.state.head.store(head, Ordering::Release);
+        self.state.back.head.store(head, Ordering::Release);
         light_fence();
         if self.state.room.is_awaited() {
             self.state.wake_senders(freed);
@@ -214,7 +200,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The stamp of a position in the span, and its ring.
-    fn stamp(&self, span: &Span, position: u64) -> (Stamp, usize) {
+    pub(super) fn stamp(&self, span: &Span, position: u64) -> (Stamp, usize) {
         if behind(span.head, position) >= behind(span.head, span.tail) {
             return (Stamp::Unwritten, 0);
         }
@@ -223,9 +209,29 @@ impl<'a> Reader<'a> {
     }
 
     /// The ring of a position in the span, if the position is written.
-    fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
+    pub(super) fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
         let (stamp, ring) = self.stamp(span, position);
         (stamp == Stamp::Written).then_some((position, ring))
+    }
+
+    /// After the channel was found empty: pauses if this is the end of a stream. Returns true if
+    /// there are messages now, or messages that are coming.
+    #[inline(always)]
+    fn catches_up(&self) -> bool {
+        let head = self.state.head();
+        !cfg!(all(loom, test)) && self.state.back.pace.ends_stream(head) && self.pause()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pause(&self) -> bool {
+        self.state.back.pace.pause(|hints| {
+            pause(hints);
+            behind(
+                self.state.head() & POSITION,
+                self.state.front.tail.load(Ordering::SeqCst) & POSITION,
+            )
+        })
     }
 
     /// Finds the message to receive next. Waits for no sender, but for one microsecond for the
@@ -233,11 +239,28 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     fn find(self) -> Found<'a> {
         let state = self.state;
+        // On a detour the tail, which senders write, is read only when no position that was claimed
+        // at the last look has a message.
+        let mut locked = (state.head() & DETOUR != 0).then(|| state.detour.lock());
+        if let Some(detour) = &mut locked {
+            let known = self.span(detour.word);
+            let found = self.written(&known, known.head);
+            let found = found.or_else(|| detour.first_written(&self, &known));
+            if let Some((position, ring)) = found {
+                return Found::Message(Written { reader: self, position, ring });
+            }
+        }
         // "Empty" and "gone" are read at once: between two readings a last message could come.
         let word = state.front.tail.load(Ordering::SeqCst);
+        if locked.as_ref().is_some_and(|detour| detour.word == word) {
+            return Found::Coming;
+        }
         let span = self.span(word);
         let head = span.head;
         if head == span.tail {
+            if word & GONE == 0 && self.catches_up() {
+                return self.find();
+            }
             self.rest();
             return if word & GONE != 0 { Found::End } else { Found::Nothing };
         }
@@ -248,7 +271,7 @@ impl<'a> Reader<'a> {
         };
         let mut found = at_head();
         if found.is_none() {
-            let detour = &mut *state.detour.lock();
+            let detour = &mut **locked.get_or_insert_with(|| state.detour.lock());
             if detour.taken == 0 && wait_briefly(100, || self.is_head_written(head)) {
                 found = at_head();
             }
@@ -256,6 +279,7 @@ impl<'a> Reader<'a> {
                 if detour.taken == 0 {
                     (detour.ahead, detour.len) = (head, 0);
                 }
+                detour.word = word;
                 found = detour.first_written(&self, &span);
             }
         }
@@ -325,17 +349,17 @@ impl Written<'_> {
     fn pass(self) {
         let Written { reader, position, ring } = self;
         let state = reader.state;
-        let span = reader.span(state.front.tail.load(Ordering::SeqCst));
-        let head = span.head;
+        let head = state.head() & POSITION;
         let detour = &mut *state.detour.lock();
         if position != head {
             // SAFETY: we are the receiver and have taken the message.
             unsafe { state.rings.set_taken(ring, position) };
             detour.taken += 1;
             detour.fill(position);
-            state.head.store(head | DETOUR, Ordering::Release);
+            state.back.head.store(head | DETOUR, Ordering::Release);
             return;
         }
+        let span = reader.span(state.front.tail.load(Ordering::SeqCst));
         let (mut next, mut freed) = (state.after(head), 1);
         loop {
             // SAFETY: we are the receiver. All positions before this one are received, and these
@@ -352,57 +376,11 @@ impl Written<'_> {
     }
 }
 
-impl Detour {
-    /// The first written message of the span, and its ring.
-    fn first_written(&mut self, reader: &Reader<'_>, span: &Span) -> Option<(u64, usize)> {
-        let (head, end) = (span.head, behind(span.head, span.tail));
-        let holes = self.holes[..self.len].iter().take_while(|&&hole| behind(head, hole) < end);
-        let mut written = holes.filter_map(|&hole| reader.written(span, hole));
-        if let Some(first) = written.next() {
-            return Some(first);
-        }
-        let mut position = self.ahead;
-        while behind(head, position) < end {
-            let (stamp, ring) = reader.stamp(span, position);
-            if stamp == Stamp::Written {
-                return Some((position, ring));
-            }
-            if position == self.ahead {
-                if stamp == Stamp::Taken {
-                    self.ahead = (position + 1) & POSITION;
-                } else if self.len < HOLES {
-                    self.holes[self.len] = position;
-                    self.len += 1;
-                    self.ahead = (position + 1) & POSITION;
-                }
-            }
-            position = (position + 1) & POSITION;
-        }
-        None
-    }
-
-    /// A message was taken at this position: it is a hole no more.
-    fn fill(&mut self, position: u64) {
-        if let Some(at) = self.holes[..self.len].iter().position(|&hole| hole == position) {
-            self.holes.copy_within(at + 1..self.len, at);
-            self.len -= 1;
-        }
-    }
-
-    /// The head goes from one position to another.
-    fn pass(&mut self, from: u64, to: u64) {
-        let passed = behind(from, to);
-        let left =
-            self.holes[..self.len].iter().take_while(|&&hole| behind(from, hole) < passed).count();
-        self.holes.copy_within(left..self.len, 0);
-        self.len -= left;
-        if behind(from, self.ahead) < passed {
-            self.ahead = to;
-        }
-    }
-}
-
 impl Probe for State {
+    fn typed(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self)
+    }
+
     #[inline]
     fn look(&self) -> Look {
         if self.is_quiet() {
@@ -454,21 +432,6 @@ mod tests {
     use crate::channel::Target;
     use crate::wake::testing::party;
     use crate::wake::{Notify, Request};
-
-    #[test]
-    fn a_detour_remembers_only_holes() {
-        let (tail, head) = crate::channel::ends(Some(200));
-        let mut standing: Vec<_> = (0..3).map(|_| tail.begin()).collect();
-        for n in 0..100 {
-            tail.try_send(n).unwrap();
-            assert_eq!(head.try_recv(), Ok(n));
-        }
-        standing.remove(1).finish(100);
-        assert_eq!(head.try_recv(), Ok(100));
-        assert_eq!(head.try_recv(), Err(TryRecvError::Empty));
-        let detour = head.state().detour.lock();
-        assert_eq!((&detour.holes[..detour.len], detour.ahead), (&[0, 2][..], 103));
-    }
 
     #[test]
     fn a_sender_that_tells_the_old_party_takes_no_later_request_away() {

@@ -8,14 +8,15 @@
 //! assert_eq!(rx.iter().sum::<i32>(), 10);
 //! ```
 //!
-//! When every sender is gone the receiver still gets what is in the buffer, then an error for ever.
-//! When the receiver is gone a send gives its value back.
+//! When every sender is gone the receiver still gets the messages in the buffer, and then an error
+//! for ever. When the receiver is gone a send gives its value back. The guide has [a
+//! page](crate::guide::channels).
 //!
 //! # Many receivers
 //! A channel has one receiver. Loops that share their jobs bring a queue for that: the channel of
-//! another crate, or a list behind a lock. Each loop has a [bell](crate::Notifier) for the queue.
-//! Whoever sends a job rings all bells afterwards. The loops that sleep wake up, and the first one
-//! takes the job. A ring costs no syscall if that loop is awake or was rung before.
+//! another crate, or a list behind a lock. Each loop has a [bell](crate::Notifier) for the queue. A
+//! thread that sends a job rings all bells afterwards. The loops that sleep wake up, and the first
+//! one takes the job. A ring costs no syscall if that loop is awake or was rung before.
 //!
 //! ```
 //! use pollmux::{Notifier, Reactor, channel, select};
@@ -57,16 +58,16 @@
 //! # io::Result::Ok(())
 //! ```
 //!
-//! `examples/more/worker_pool.rs` does it with crossbeam's channel: the senders' end reaches the
-//! workers, and a window bounds the queue.
+//! `examples/more/worker_pool.rs` does it with crossbeam's channel. There a window bounds the
+//! queue, and the workers hear of the senders' end.
 //!
 //! # Order
 //! A send that has returned before another send begins is received first. So the messages of one
 //! thread keep their order. Of two sends that overlap in time either may be received first.
 //!
 //! # A sender that does not run
-//! The scheduler may stop a sender in the middle of a send. Its message is then *coming*. Nobody
-//! waits for that sender: the receiver takes the messages behind it, sleeps, and ends on time.
+//! The scheduler may stop a sender in the middle of a send. Its message is then *coming*. The
+//! receiver does not wait for that sender: it takes the messages behind, sleeps, and ends on time.
 //! - `try_recv`, `default` and the other waits without time never miss a message whose send has
 //!   returned.
 //! - The slots behind the stopped send are not free before that send goes on. So `len()` may be
@@ -92,6 +93,7 @@
 //! | `permit.rs` | send cases: room that is taken before the value exists |
 //! | `models.rs`, `*_models.rs` | the loom models |
 
+mod detour;
 mod errors;
 #[cfg(all(loom, test))]
 mod fence_models;
@@ -101,6 +103,7 @@ mod late_models;
 mod meeting;
 #[cfg(all(loom, test))]
 pub(crate) mod models;
+mod pace;
 mod permit;
 mod receiver;
 pub(crate) mod registry;
@@ -134,28 +137,46 @@ use self::rendezvous::Rendezvous;
 pub(crate) use self::room_request::RoomRequest;
 pub use self::sender::Sender;
 use self::shared::Shared;
-pub(crate) use self::state::Refused;
+pub(crate) use self::state::{Refused, State};
 use self::tail::Tail;
 pub(crate) use self::target::Target;
 
-/// A channel that holds at most `capacity` messages. With a capacity of zero it is a rendezvous: a
-/// message goes over when both ends are there.
+/// Makes a channel that holds at most `capacity` messages. With a capacity of zero it is a
+/// rendezvous: a message goes over when both ends are there.
 ///
-/// Allocates its slots at once and nothing afterwards.
+/// ```
+/// use pollmux::channel::{self, TrySendError};
+/// use std::thread;
 ///
+/// let (tx, rx) = channel::bounded(1);
+/// assert_eq!(tx.try_send(1), Ok(()));
+/// assert_eq!(tx.try_send(2), Err(TrySendError::Full(2)));
+/// assert_eq!(rx.recv(), Ok(1));
+///
+/// let (tx, rx) = channel::bounded(0); // a rendezvous
+/// let sender = thread::spawn(move || tx.send("hello"));
+/// assert_eq!(rx.recv(), Ok("hello"));
+/// assert!(sender.join().unwrap().is_ok());
+/// ```
+///
+/// # A rendezvous
 /// An end of a rendezvous is there while it blocks: in `send`, in `recv`, in a `select!` or in
 /// [`Handle::wait`](crate::Handle::wait). An embedded reactor blocks between its turns. `try_send`
-/// succeeds only while the receiver blocks, `try_recv` only while a sender does.
+/// succeeds only while the receiver blocks, and `try_recv` only while a sender does. `send` returns
+/// when the receiver has taken the value.
 ///
-/// **Nobody is bound.** A send case is chosen before its value exists, and the evaluation may take
-/// long or fail. Meanwhile the receiver's timeouts and other cases go on. So for a send *case* `Ok`
-/// means: the next receive gets the value. It does not mean that a receive has returned. `Err`
+/// **Neither end is bound.** A send case is chosen before its value exists, and the evaluation may
+/// take long or fail. Meanwhile the receiver's timeouts and other cases go on. So for a send *case*
+/// `Ok` means that the next receive gets the value, and not that a receive has returned. `Err`
 /// comes only when the receiver is gone. The first `try_recv` that meets a send case is `Empty`,
-/// and asks for the value. `send` returns when the receiver has taken the value.
+/// and asks for the value.
 ///
 /// # Panics
-/// When `capacity` is 2^47 or more (on 32-bit systems 2^31 or more), or that many slots are more
+/// When `capacity` is 2^47 or more (on 32-bit systems 2^31 or more), or when so many slots are more
 /// than `isize::MAX` bytes.
+///
+/// # Cost
+/// Allocates its slots at once, and nothing afterwards.
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     if capacity == 0 {
         return rendezvous();
@@ -163,20 +184,30 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     buffered(Some(capacity))
 }
 
-/// A channel that holds as many messages as there is memory for; a send never waits.
+/// Makes a channel without a limit: a send never waits. Prefer [`bounded`], whose limit protects
+/// the memory of a loop that is slower than its senders.
 ///
-/// A full channel grows to twice its slots. Then the slots take at most twice the memory of the
+/// ```
+/// use pollmux::channel;
+///
+/// let (tx, rx) = channel::unbounded();
+/// (0..1_000).for_each(|n| tx.send(n).unwrap());
+/// assert_eq!((rx.len(), rx.capacity()), (1_000, None));
+/// ```
+///
+/// # Memory
+/// A full channel grows to twice its slots. So the slots take at most twice the memory of the
 /// messages that were in the channel at once.
 ///
-/// **The channel shrinks.** When more than 64 KiB of slots were less than an eighth full for a
-/// second, a smaller piece of memory replaces them: about four times what was used, and at least
-/// 32 to 64 KiB. Up to 64 KiB nothing is ever given back. So a channel that stays below allocates
-/// nothing once it was as full before.
+/// **The channel shrinks** above 64 KiB of slots, when they were less than an eighth full for a
+/// second. Smaller memory then replaces the slots: about four times the used part, and at least 32
+/// to 64 KiB. Below 64 KiB nothing shrinks. So a channel that stays below allocates nothing once it
+/// was as full before.
 ///
-/// The time is looked at only when the receiver finds the channel empty, when its reactor sleeps,
-/// or, while messages are always there, about once for as many messages as there are slots. So an
-/// end that nobody uses keeps its memory. In a reactor in virtual time the second is one of that.
-/// A message that is on its way keeps the slots before it, until it was received.
+/// The channel looks at the time when the receiver finds it empty, and when its reactor sleeps.
+/// While there are always messages, it looks about once for as many messages as there are slots. So
+/// an end that nobody uses keeps its memory. In a reactor in virtual time the second is virtual. A
+/// message on its way keeps the slots before it, until it was received.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     buffered(None)
 }

@@ -7,12 +7,28 @@ use super::state::Refused;
 use super::{SendError, Sender};
 use crate::wake::Notify;
 
-/// Room for one message: what choosing a send case gives. The `select!` macro evaluates the value
-/// and calls [`send`](Self::send).
+/// Room for one message. A send case that was chosen gives a permit. The `select!` macro evaluates
+/// the value and calls [`send`](Self::send).
 ///
-/// Dropped without that, it gives the room back, so a value expression may panic, return or use
-/// `?`. Other senders can neither take the permit nor are they held up by it: it is no place in the
-/// order.
+/// A permit that is dropped gives the room back. So the expression of the value may panic, return
+/// or use `?`. Other senders cannot take the permit, and do not wait for it: it is no place in the
+/// order of messages.
+///
+/// ```
+/// use pollmux::{Reactor, channel, select};
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, rx) = channel::bounded::<u32>(1);
+/// let outbox = reactor.register(tx)?;
+/// let mut parse = |text: &str| -> Result<(), std::num::ParseIntError> {
+///     select! { reactor; send(outbox, text.parse()?) -> sent => sent.unwrap() }
+///     Ok(())
+/// };
+/// assert!(parse("seven").is_err()); // the room is free again
+/// assert!(parse("7").is_ok());
+/// assert_eq!(rx.try_recv(), Ok(7));
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the permit gives the room back"]
 pub struct Permit<'a, T> {
     sender: &'a Sender<T>,
@@ -32,9 +48,10 @@ impl<'a, T> Permit<'a, T> {
         Permit { sender, closed }
     }
 
-    /// Sends; the value comes back when the receiver is gone. Never waits.
+    /// Sends. Never waits. At a rendezvous `Ok` means that the next receive gets the value.
     ///
-    /// At a rendezvous `Ok` means that the next receive gets the value.
+    /// # Errors
+    /// When the receiver is gone. The error gives the value back.
     pub fn send(self, value: T) -> Result<(), SendError<T>> {
         let this = std::mem::ManuallyDrop::new(self);
         if this.closed {

@@ -1,4 +1,4 @@
-//! The receiving end of a channel, as users and reactors see it.
+//! The receiving end of a channel, for users and reactors.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,16 +18,35 @@ pub(super) enum Receiving<T> {
     Rendezvous(Arc<Rendezvous<T>>),
 }
 
-/// The receiving end. It can move to another thread but not be shared: a channel has one receiver.
-/// The [module](crate::channel#many-receivers) says how several loops share their jobs.
+/// The receiving end of a channel. It can move to another thread but not be shared: a channel has
+/// one receiver. The [module](crate::channel#many-receivers) says how several loops share their
+/// jobs.
 ///
-/// To wait for it together with timers and other channels register it:
+/// To wait for a receiver together with timers and other channels, register it:
 /// [`Handle::register`](crate::Handle::register).
 ///
-/// Dropping it drops the messages that are still in the channel. When the drop of one of them
-/// panics, the others are dropped all the same, and then the panic goes on. **When a second one
-/// panics meanwhile the process aborts**, as with any panic while another one unwinds. So does a
-/// first one when the receiver goes in a thread that unwinds.
+/// ```
+/// use pollmux::channel::{self, RecvTimeoutError, TryRecvError};
+/// use std::time::Duration;
+///
+/// let (tx, rx) = channel::bounded(8);
+/// assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+/// assert_eq!(rx.recv_timeout(Duration::from_millis(1)), Err(RecvTimeoutError::Timeout));
+/// (0..6).for_each(|n| tx.send(n).unwrap());
+/// assert_eq!(rx.recv(), Ok(0));
+/// assert_eq!(rx.drain(2).collect::<Vec<_>>(), [1, 2]); // at most 2
+/// assert_eq!((rx.len(), rx.is_empty(), rx.is_full()), (3, false, false));
+/// assert_eq!(rx.try_iter().count(), 3); // those that are there
+/// drop(tx);
+/// assert!(rx.is_disconnected());
+/// assert_eq!(rx.iter().count(), 0); // until every sender is gone
+/// ```
+///
+/// # Dropping
+/// The drop of the receiver drops the messages in the channel. When the drop of a message panics,
+/// the others are dropped all the same, and then the panic goes on. **When a second drop panics
+/// meanwhile the process aborts**, as with any panic while another one unwinds. So does a first
+/// panic when the receiver goes in a thread that unwinds.
 pub struct Receiver<T> {
     pub(super) flavor: Receiving<T>,
     not_sync: NotShared,
@@ -42,7 +61,10 @@ impl<T> Receiver<T> {
         Receiver { flavor: Receiving::Rendezvous(end), not_sync: PhantomData }
     }
 
-    /// Receives without waiting. No allocation; no syscall, unless a sender waits for room.
+    /// Receives without waiting. No allocation, and no syscall unless a sender waits for room.
+    ///
+    /// # Errors
+    /// When there is no message now, or when every sender is gone and the channel is empty.
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         self.try_recv_as(None)
@@ -57,8 +79,10 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Receives, and waits as long as it takes. Fails when the channel is empty and every sender
-    /// gone.
+    /// Receives, and waits as long as it takes.
+    ///
+    /// # Errors
+    /// When every sender is gone and the channel is empty.
     #[track_caller]
     #[inline]
     pub fn recv(&self) -> Result<T, RecvError> {
@@ -66,6 +90,9 @@ impl<T> Receiver<T> {
     }
 
     /// Receives, and waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// When there is no message in time, or when every sender is gone and the channel is empty.
     #[track_caller]
     #[inline]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
@@ -141,7 +168,7 @@ impl<T> Receiver<T> {
         self.try_iter().take(n)
     }
 
-    /// Returns true if every sender is gone. What they sent may still be here.
+    /// Returns true if every sender is gone. The channel may still have messages.
     pub fn is_disconnected(&self) -> bool {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().is_gone(),
@@ -259,7 +286,7 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// Made by [`Receiver::iter`].
+/// The iterator of [`Receiver::iter`]. [`Receiver`] has an example.
 #[derive(Debug)]
 pub struct Iter<'a, T>(&'a Receiver<T>);
 
@@ -271,7 +298,7 @@ impl<T> Iterator for Iter<'_, T> {
     }
 }
 
-/// Made by [`Receiver::try_iter`].
+/// The iterator of [`Receiver::try_iter`]. [`Receiver`] has an example.
 #[derive(Debug)]
 pub struct TryIter<'a, T>(&'a Receiver<T>);
 
@@ -282,7 +309,16 @@ impl<T> Iterator for TryIter<'_, T> {
     }
 }
 
-/// Made by `Receiver::into_iter`.
+/// The iterator of `Receiver::into_iter`.
+///
+/// ```
+/// let (tx, rx) = pollmux::channel::bounded(2);
+/// tx.send(1).unwrap();
+/// drop(tx);
+/// for message in rx { // until every sender is gone
+///     assert_eq!(message, 1);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 

@@ -25,10 +25,10 @@
 //!
 //! So the order is that of sends that do not overlap in time: a send that has returned before
 //! another one began is received before it. To see that, let q be the position that a look has
-//! found. The look reads the tail first, and q was claimed before that. Every send that returned
-//! before q's send began has stored its stamp before q was claimed. So the look sees all those
-//! stamps; it goes through the positions in order and takes the first written one. Of sends that
-//! overlap either may come first.
+//! found. The look, or one before it, has read the tail, and q was claimed before that. Every send
+//! that returned before q's send began has stored its stamp before q was claimed. So the look sees
+//! all those stamps; it goes through the positions in order and takes the first written one. Of
+//! sends that overlap either may come first.
 //!
 //! # Who waits for what
 //! - The receiver waits for stamps, through `request`; the protocol is in `wake/mod.rs`.
@@ -37,7 +37,8 @@
 //!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
 //!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
 
-use super::head::Detour;
+use super::detour::Detour;
+use super::pace::Pace;
 use super::ring::Rings;
 use super::room::Room;
 use super::target::{Target, Targets};
@@ -79,8 +80,8 @@ pub(super) const BASE: u32 = LEVEL_BITS + 1;
 pub(crate) struct State {
     /// The words that senders write.
     pub(super) front: Padded<Front>,
-    /// The head, and the bit of a detour. The receiver writes it.
-    pub(super) head: Padded<AtomicU64>,
+    /// The words that the receiver writes.
+    pub(super) back: Padded<Back>,
     /// `None`: unbounded.
     pub(super) capacity: Option<u64>,
     /// The receiver's request for news of the next message.
@@ -95,6 +96,12 @@ pub(crate) struct State {
     pub(super) usage: Mutex<Usage>,
     #[cfg(all(loom, test))]
     pub(super) shrinks: std::sync::atomic::AtomicBool,
+}
+
+pub(super) struct Back {
+    /// The head, and the bit of a detour.
+    pub(super) head: AtomicU64,
+    pub(super) pace: Pace,
 }
 
 pub(super) struct Front {
@@ -146,7 +153,7 @@ impl State {
         init_fences();
         State {
             front: Padded(Front { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
-            head: Padded(AtomicU64::new(0)),
+            back: Padded(Back { head: AtomicU64::new(0), pace: Pace::default() }),
             capacity: capacity.map(|n| n as u64),
             request: RequestCell::new(),
             rings,
@@ -198,7 +205,7 @@ impl State {
     /// Returns true if a message would be refused because there is no room.
     pub(super) fn is_full(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
-        self.capacity.is_some() && self.is_full_at(word, self.head.load(Ordering::SeqCst))
+        self.capacity.is_some() && self.is_full_at(word, self.back.head.load(Ordering::SeqCst))
     }
 
     /// Returns true if [`claim_permit`](Self::claim_permit) would not say "full": there is room,
@@ -206,7 +213,7 @@ impl State {
     pub(super) fn has_permit(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
         self.capacity.is_none()
-            || units(word) < UNITS && !self.is_full_at(word, self.head.load(Ordering::SeqCst))
+            || units(word) < UNITS && !self.is_full_at(word, self.back.head.load(Ordering::SeqCst))
     }
 
     /// Step 5 of a sender, after its stamp and the publishing fence.
@@ -225,12 +232,12 @@ impl State {
     /// The head, with the bit of a detour.
     #[inline(always)]
     pub(super) fn head(&self) -> u64 {
-        self.head.load(Ordering::Relaxed)
+        self.back.head.load(Ordering::Relaxed)
     }
 
     /// The first position that was not received.
     pub(super) fn head_position(&self) -> u64 {
-        self.head.load(Ordering::Acquire) & POSITION
+        self.back.head.load(Ordering::Acquire) & POSITION
     }
 
     /// Returns true if there is nothing, and nothing coming.
@@ -238,6 +245,12 @@ impl State {
     pub(super) fn is_quiet(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
         (word ^ self.head()) & POSITION | word & GONE == 0
+    }
+
+    /// Returns true if a look may find a message, the end, or memory to give back.
+    #[inline(always)]
+    pub(crate) fn has_news(&self) -> bool {
+        !self.is_quiet() || self.rings.is_large()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -274,7 +287,7 @@ impl State {
             return 0;
         }
         let tail = word & POSITION;
-        let head = self.head.load(Ordering::SeqCst);
+        let head = self.back.head.load(Ordering::SeqCst);
         let len = behind(head, tail);
         if len > POSITION >> 1 { 0 } else { len.min(self.capacity.unwrap_or(len)) as usize }
     }

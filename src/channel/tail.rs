@@ -292,7 +292,7 @@ impl State {
             if word & CLOSED != 0 {
                 return Err(Refused::Closed);
             }
-            let head = self.head.load(Ordering::Acquire);
+            let head = self.back.head.load(Ordering::Acquire);
             let full = self.is_full_at(word, head);
             let (seen, smaller) = match self.capacity {
                 None if !full => self.look_at_usage(word, head),

@@ -8,9 +8,24 @@ use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sources::keyed;
 use crate::wake::Bell;
 
-/// A callback that runs when a [`Context`] has ended; made by [`Handle::after_cancel`].
+/// A callback that runs when a [`Context`] has ended. Made by [`Handle::after_cancel`].
 ///
-/// Dropping it is [`stop`](Self::stop); [`detach`](Self::detach) leaves it to the reactor.
+/// The drop [stops](Self::stop) it. [`detach`](Self::detach) leaves it to the reactor.
+///
+/// ```
+/// use pollmux::{Context, Reactor};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let (context, canceller) = Context::background().with_cancel();
+/// let kept = reactor.after_cancel(&context, |_| println!("never"));
+/// assert!(kept.is_pending() && kept.stop());
+/// reactor.after_cancel(&context, |handle| println!("{handle:?}")).detach();
+/// canceller.cancel();
+/// reactor.sleep_blocking(Duration::ZERO)?; // a turn runs the second one
+/// assert_eq!(reactor.stats().called, 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the callback cancels it: keep it, or call `detach`"]
 pub struct AfterCancel {
     /// The slot has the closure, and the closure has the bell at the context.
@@ -23,14 +38,16 @@ impl Handle {
     /// which then goes on waiting. If the context has ended already, `f` runs in the next turn.
     /// Go's `AfterFunc`.
     ///
-    /// `f` runs before a message is received that was sent after the cancellation. `f` may use the
-    /// reactor, and also wait on it. If the reactor is dropped before the end, so is `f`. Allocates
-    /// the closure and a bell at the context; running does not allocate.
-    /// [`sources`](Self::sources) lists a callback.
+    /// `f` runs before the loop receives a message that was sent after the cancellation. `f` may
+    /// use the reactor, and also wait through the reactor. If the reactor is dropped before the
+    /// end, so is `f`. [`sources`](Self::sources) lists a callback.
     ///
     /// # Panics
     /// When the context has a deadline on another clock than the reactor's, as [`done`](Self::done)
     /// does.
+    ///
+    /// # Cost
+    /// Allocates the closure, and a bell at the context. A call does not allocate.
     ///
     /// ```
     /// use pollmux::{Context, Reactor, select};
@@ -79,13 +96,13 @@ impl Handle {
 }
 
 impl AfterCancel {
-    /// Takes the closure away. Returns true if the closure had neither begun nor been stopped, and
-    /// now never runs.
+    /// Takes the closure away. Returns true if the closure had neither run nor been stopped. It
+    /// never runs then.
     pub fn stop(&self) -> bool {
         self.slot.drop_callback()
     }
 
-    /// Lets the callback run late after a deadline, by `slack` at the most, as
+    /// Lets the callback run up to `slack` late after a deadline, as
     /// [`Done::slack`](super::Done::slack) does.
     pub fn slack(self, slack: Duration) -> AfterCancel {
         self.slot.set_slack(slack);

@@ -4,24 +4,35 @@ use std::error::Error;
 
 use super::Context;
 
-/// Cancels a [`Context`], from any thread. Clones cancel the same one.
+/// The canceller of a [`Context`], for any thread. Clones cancel the same context.
+///
+/// ```
+/// use pollmux::Context;
+///
+/// let (context, canceller) = Context::background().with_cancel();
+/// let other = canceller.clone();
+/// assert!(other.cancel()); // this call has ended the context
+/// assert!(!canceller.cancel());
+/// assert!(context.err().is_some());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Canceller {
     pub(super) context: Context,
 }
 
 impl Canceller {
-    /// Ends the context and all that were made from it. Returns true if this call ended the
-    /// context, and false if it had ended already.
+    /// Ends the context and all contexts that were made from it. Returns true if this call ended
+    /// the context, and false if it had ended already.
     ///
-    /// Linear in the number of contexts below it; at most one syscall for each reactor that sleeps
-    /// and waits for one of them.
+    /// # Cost
+    /// Linear in the number of contexts below. At most one syscall for each sleeping reactor that
+    /// waits for one of them.
     pub fn cancel(&self) -> bool {
         self.context.cancel(None)
     }
 
-    /// [`cancel`](Self::cancel) with a reason: an error, or a text. It is the
-    /// [`cause`](Context::cause) of all contexts that this call ends. Allocates the reason.
+    /// [Cancels](Self::cancel) with a reason: an error, or a text. The [`cause`](Context::cause) of
+    /// all contexts that this call ends has the reason. Allocates the reason.
     ///
     /// ```
     /// use pollmux::Context;
@@ -35,7 +46,7 @@ impl Canceller {
         self.context.cancel(Some(reason.into().into()))
     }
 
-    /// Cancels when it is dropped.
+    /// Makes a guard that cancels when it is dropped.
     ///
     /// ```
     /// use pollmux::Context;
@@ -52,7 +63,18 @@ impl Canceller {
     }
 }
 
-/// Cancels a [`Context`] when it is dropped; made by [`Canceller::drop_guard`].
+/// A guard that cancels a [`Context`] when it is dropped. Made by [`Canceller::drop_guard`].
+///
+/// ```
+/// use pollmux::Context;
+///
+/// let (context, canceller) = Context::background().with_cancel();
+/// let guard = canceller.drop_guard();
+/// // .. all went well
+/// let canceller = guard.disarm();
+/// assert_eq!(context.err(), None);
+/// # drop(canceller);
+/// ```
 #[must_use = "dropping the guard cancels the context"]
 #[derive(Debug)]
 pub struct CancelGuard {
@@ -60,7 +82,7 @@ pub struct CancelGuard {
 }
 
 impl CancelGuard {
-    /// Cancels nothing any more, and gives the canceller back.
+    /// Disarms the guard, and gives the canceller back.
     pub fn disarm(mut self) -> Canceller {
         match self.canceller.take() {
             Some(canceller) => canceller,

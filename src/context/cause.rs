@@ -5,7 +5,17 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// The cause of the end of a context.
+/// The kind of the end of a context.
+///
+/// ```
+/// use pollmux::{Context, context::ContextError};
+/// use std::{io, time::Duration};
+///
+/// let (context, _canceller) = Context::background().with_timeout(Duration::ZERO);
+/// assert_eq!(context.err(), Some(ContextError::DeadlineExceeded));
+/// let error = io::Error::from(ContextError::DeadlineExceeded);
+/// assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContextError {
     /// The context, or one that it was made from, was cancelled.
@@ -38,7 +48,20 @@ fn kind(error: ContextError) -> io::ErrorKind {
 
 pub(super) type Reason = Arc<dyn Error + Send + Sync>;
 
-/// The end of a context: its kind, and the reason if one was given.
+/// The cause of the end of a context: its kind, and the reason if one was given.
+///
+/// ```
+/// use pollmux::{Context, context::ContextError};
+/// use std::io;
+///
+/// let (context, canceller) = Context::background().with_cancel();
+/// canceller.cancel_with(io::Error::from(io::ErrorKind::StorageFull));
+/// let cause = context.cause().unwrap();
+/// assert_eq!(cause.error(), ContextError::Cancelled);
+/// assert!(cause.reason().is_some());
+/// let reason = cause.downcast_ref::<io::Error>().unwrap();
+/// assert_eq!(reason.kind(), io::ErrorKind::StorageFull);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cause {
     pub(super) error: ContextError,
@@ -50,7 +73,7 @@ impl Cause {
         Cause { error, reason }
     }
 
-    /// Cancelled, or out of time.
+    /// The kind of the end: cancelled, or out of time.
     pub fn error(&self) -> ContextError {
         self.error
     }

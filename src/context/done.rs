@@ -10,10 +10,26 @@ use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sources::{BeforeSleep, Internals, Source, common};
 use crate::wake::{Bell, Probe, Request};
 
-/// The end of a [`Context`], as a source; made by [`Handle::done`].
+/// The end of a [`Context`], as a source. Made by [`Handle::done`].
 ///
-/// The item is the [`Cause`], in every `select!` from the end on, as with Go's closed channel.
-/// (`wait` reports the source until the cause was taken once.)
+/// The item is the [`Cause`]. From the end on every `select!` gives it, as with Go's closed
+/// channel. (`wait` reports the source until the cause was taken once.)
+///
+/// ```
+/// use pollmux::{Events, Reactor, Source};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let (context, canceller) = reactor.context().with_timeout(Duration::from_secs(60));
+/// let done = reactor.done(&context).slack(Duration::from_millis(1)).with_key(7);
+/// assert!(!done.is_ready() && done.context().deadline().is_some());
+/// canceller.cancel();
+/// let mut events = Events::new();
+/// reactor.wait(&mut events)?;
+/// assert!(events.iter().map(|event| event.key()).eq([7]));
+/// println!("{}", done.try_take().unwrap());
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the source ends the wait for the context"]
 pub struct Done {
     // In this order: nobody rings for a slot that is free.
@@ -27,7 +43,7 @@ pub struct Done {
 }
 
 impl Handle {
-    /// A root for contexts whose deadlines are on this reactor's clock.
+    /// Returns a root for contexts whose deadlines are on this reactor's clock.
     ///
     /// ```
     /// use pollmux::{context::ContextError, select, Reactor, Sim};
@@ -45,14 +61,15 @@ impl Handle {
         Context::on_clock(self.core.clock.source())
     }
 
-    /// The end of `context` as a source of this reactor. Its deadline, if it has one, is armed
-    /// here.
-    ///
-    /// Make it once, before the loop. No syscall; two allocations.
+    /// Makes a source of the end of `context`, and arms its deadline, if there is one. Make the
+    /// source once, before the loop.
     ///
     /// # Panics
-    /// When the context has a deadline on another clock than the reactor's: nobody could wait for
-    /// that. [`Handle::context`] has the right one.
+    /// When the context has a deadline on another clock than the reactor's. [`Handle::context`] has
+    /// the right clock.
+    ///
+    /// # Cost
+    /// Two allocations, and no syscall.
     ///
     /// ```
     /// use pollmux::{Context, Reactor, select};
@@ -112,9 +129,9 @@ impl Done {
         &self.hook.context
     }
 
-    /// Lets the deadline be told late, by `slack` at the most, as
-    /// [`Timer::slack`](crate::Timer::slack) does. Without it the deadline is exact, also in a
-    /// reactor with [slack](crate::Builder::slack): [`Context::err`] is.
+    /// Lets the source be up to `slack` late after the deadline, as
+    /// [`Timer::slack`](crate::Timer::slack) does. Without slack of its own the source is exact,
+    /// also in a reactor with [slack](crate::Builder::slack), because [`Context::err`] is exact.
     pub fn slack(self, slack: Duration) -> Done {
         self.slot.set_slack(slack);
         self

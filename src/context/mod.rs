@@ -47,11 +47,11 @@ use crate::driver::Clock;
 use crate::reactor::Handle;
 use crate::sys::{PointInTime, Time};
 
-/// A cancellation token with deadlines, like Go's `context.Context`. It ends once, when it is
-/// cancelled or its deadline passes, and with it all contexts that were made from it.
+/// A cancellation token with deadlines, like Go's `context.Context`. It ends once: when it is
+/// cancelled, or when its deadline passes. All contexts that were made from it end with it.
 ///
-/// `Send + Sync`; clones are the same context. Give one to each piece of work, on any thread. The
-/// work asks for the end ([`err`](Self::err)), waits for the end in a `select!`
+/// It is `Send + Sync`, and clones are the same context. Give a clone to each piece of work, on any
+/// thread. The work asks for the end ([`err`](Self::err)), waits for the end in a `select!`
 /// ([`Handle::done`]), or leaves a callback for the end ([`Handle::after_cancel`]).
 ///
 /// ```
@@ -80,21 +80,21 @@ use crate::sys::{PointInTime, Time};
 /// ```
 ///
 /// # The clock
-/// Deadlines hold though no reactor turns. They are on `CLOCK_MONOTONIC`, or, for contexts made
-/// from [`Handle::context`], on the reactor's clock, which may be virtual.
+/// A deadline holds though no reactor turns. It is on `CLOCK_MONOTONIC`. A context made from
+/// [`Handle::context`] has its deadline on the reactor's clock, which may be virtual.
 ///
 /// # Cost
-/// - Making a context: two allocations. Making one and dropping it take constant time, on the
-///   average: now and then a drop visits all siblings.
-/// - Asking: a load, and a clock reading where there is a deadline.
-/// - Cancelling: linear in the number of contexts below, and an allocation for each that has
-///   children or waiters. No syscall, except one `write` for each sleeping reactor that waits.
-/// - Memory: a parent keeps at most as many dropped children as it has live ones, and 16 more.
+/// - To make a context: two allocations. To make and drop one takes constant time on the average.
+///   Now and then a drop visits all siblings.
+/// - To ask: a load, and a clock reading where there is a deadline.
+/// - To cancel: linear in the number of contexts below, and an allocation for each with children or
+///   waiters. No syscall, except one `write` for each sleeping reactor that waits.
+/// - Memory: a parent keeps at most as many dropped children as live ones, and 16 more.
 ///
 /// # Threads
 /// No call waits for another thread, even for one that was stopped inside a call of this type. A
-/// thread that is stopped while it cancels delays the end of the contexts below that it has not
-/// reached, and the wake-ups that it owes.
+/// thread that is stopped while it cancels delays the end of contexts below that it has not
+/// reached. It also delays the wake-ups that it owes.
 #[derive(Clone)]
 pub struct Context {
     clock: Clock,
@@ -110,14 +110,15 @@ impl Default for Context {
 }
 
 impl Context {
-    /// The root that never ends and has no deadline. On `CLOCK_MONOTONIC`. Allocates nothing.
+    /// Returns the root that never ends and has no deadline, on `CLOCK_MONOTONIC`. Allocates
+    /// nothing.
     ///
-    /// For code that is to run in virtual time as well take [`Handle::context`].
+    /// For code that runs in virtual time as well take [`Handle::context`].
     pub fn background() -> Context {
         Context::on_clock(Clock::Monotonic)
     }
 
-    /// A root whose descendants' deadlines are on this clock.
+    /// Returns a root whose descendants have their deadlines on this clock.
     ///
     /// ```
     /// use pollmux::{driver::Driver, Context, Sim};
@@ -150,7 +151,7 @@ impl Context {
         Context { clock: self.clock.clone(), node: Some(node) }
     }
 
-    /// A child, and its canceller.
+    /// Makes a child, and its canceller.
     ///
     /// Dropping the canceller cancels nothing; [`Canceller::drop_guard`] does.
     ///
@@ -166,15 +167,25 @@ impl Context {
         self.cancellable(None)
     }
 
-    /// A child that ends `timeout` from now at the latest. Zero: the child has ended already. A
-    /// timeout that overflows the clock is no deadline.
+    /// Makes a child that ends `timeout` from now at the latest. With zero the child has ended
+    /// already. A timeout that overflows the clock is no deadline.
+    ///
+    /// ```
+    /// use pollmux::{Context, Time};
+    /// use std::time::Duration;
+    ///
+    /// let (request, _canceller) = Context::background().with_timeout(Duration::from_secs(60));
+    /// let (query, _canceller) = request.with_timeout(Duration::from_secs(600));
+    /// assert!(query.deadline() <= request.deadline()); // the parent ends first
+    /// assert!(request.deadline() > Some(Time::now()));
+    /// assert_eq!(request.without_cancel().deadline(), None); // for the clean-up
+    /// ```
     pub fn with_timeout(&self, timeout: Duration) -> (Context, Canceller) {
         self.limited(self.clock.now() + timeout, None)
     }
 
-    /// A child that ends at `t` at the latest, a [`Time`] on the context's clock or an
-    /// [`Instant`]. If this context ends before `t`, so does the child, which
-    /// then has no deadline of its own.
+    /// Makes a child that ends at `t` at the latest, a [`Time`] on the context's clock or an
+    /// [`Instant`]. If this context has an earlier deadline, the child has that one.
     ///
     /// # Panics
     /// When `t` is an `Instant` and the context's clock is a virtual one that started at
@@ -193,7 +204,17 @@ impl Context {
         self.limited(self.time_of(t), None)
     }
 
-    /// [`with_timeout`](Self::with_timeout) with a reason, for when it is over.
+    /// Makes a child [with a timeout](Self::with_timeout). When that is over, the child's
+    /// [`cause`](Self::cause) has `reason`.
+    ///
+    /// ```
+    /// use pollmux::Context;
+    /// use std::time::Duration;
+    ///
+    /// let root = Context::background();
+    /// let (context, _canceller) = root.with_timeout_cause(Duration::ZERO, "the server is slow");
+    /// assert_eq!(context.cause().unwrap().to_string(), "the server is slow");
+    /// ```
     pub fn with_timeout_cause(
         &self,
         timeout: Duration,
@@ -202,7 +223,8 @@ impl Context {
         self.limited(self.clock.now() + timeout, Some(reason.into().into()))
     }
 
-    /// [`with_deadline`](Self::with_deadline) with a reason, for when it is over.
+    /// Makes a child [with a deadline](Self::with_deadline). When that has passed, the child's
+    /// [`cause`](Self::cause) has `reason`.
     ///
     /// # Panics
     /// As `with_deadline` does.
@@ -239,27 +261,29 @@ impl Context {
         (context.clone(), Canceller { context })
     }
 
-    /// A root on the same clock: it does not end with this one, and has no deadline. For what must
-    /// be done after the end.
+    /// Returns a root on the same clock, which does not end with this context, and has no deadline.
+    /// For work that goes on after the end, such as the clean-up.
     pub fn without_cancel(&self) -> Context {
         Context::on_clock(self.clock.clone())
     }
 
-    /// The end of the context, if it has ended: from then on always the same. A load, and a clock
-    /// reading where there is a deadline.
+    /// Returns the end of the context, and `None` before that. From the end on the answer is always
+    /// the same. Costs a load, and a clock reading where there is a deadline.
     pub fn err(&self) -> Option<ContextError> {
         self.node.as_ref()?.settle(&self.clock)
     }
 
-    /// [`err`](Self::err) with the reason that was given.
+    /// Returns the end of the context with the reason that was given, and `None` before the end.
     pub fn cause(&self) -> Option<Cause> {
         let node = self.node.as_ref()?;
         node.settle(&self.clock)?;
         node.cause()
     }
 
-    /// Returns the cause as an error if the context has ended: `context.check()?` between two
-    /// pieces of work.
+    /// Fails if the context has ended: `context.check()?` between two pieces of work.
+    ///
+    /// # Errors
+    /// The [`cause`](Self::cause) of the end.
     ///
     /// ```
     /// use pollmux::Context;
@@ -282,13 +306,19 @@ impl Context {
         self.cause().map_or(Ok(()), Err)
     }
 
-    /// The earliest deadline of this context and those that it was made from. `None`: there is
-    /// none.
+    /// Returns the earliest deadline of this context and of those that it was made from. `None` if
+    /// there is no deadline.
     pub fn deadline(&self) -> Option<Time> {
         self.limit().map(|limit| limit.at)
     }
 
     /// The clock that deadlines are on.
+    ///
+    /// ```
+    /// use pollmux::{Context, driver::Clock};
+    ///
+    /// assert!(Context::background().clock().is_same(&Clock::Monotonic));
+    /// ```
     pub fn clock(&self) -> &Clock {
         &self.clock
     }

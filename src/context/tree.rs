@@ -1,4 +1,4 @@
-//! The tree of contexts: what ends a node ends all below it.
+//! The tree of contexts: the end of a node ends all nodes below.
 //!
 //! A node holds its parent, so a cancellation reaches the node through nodes that nobody else holds
 //! any more. The parent knows the node by a `Weak` in the list of what hangs there: children and
@@ -6,18 +6,17 @@
 //! child whose parent ends earlier has no deadline of its own.
 //!
 //! - **The first to end a node wins**: `end` is one word that is set once, with the cause.
-//! - **A deadline that has passed was first**, even if nobody looked: a canceller compares the
+//! - **A deadline that has passed was first**, even if no thread looked. A canceller compares the
 //!   deadline with the clock, and so does a thread that asks.
-//! - Such an end need not be handed down: the nodes below have passed their deadlines as well, and
-//!   whoever waits there has armed them.
+//! - Such an end need not be handed down. The nodes below have passed their deadlines as well, and
+//!   the loops that wait there have armed them.
 //! - **A cancellation goes down without recursion.** It ends a node, closes its list, and goes on
 //!   with the children that were in the list. Then it tolls all bells, and only then it wakes the
 //!   reactors (`wake/mod.rs`): each one once, and the reactor finds all that concern it.
 //!
 //! # A thread that stands still
-//! No operation waits for another thread, because that thread may stand still. There is no lock to
-//! wait for: an end is an exchange of a pointer, and so are adding to a list and closing one
-//! (`channel/registry.rs`).
+//! No operation waits for another thread, because that thread may stand still. There is no lock. An
+//! end is an exchange of a pointer, and so are the changes of a list (`channel/registry.rs`).
 //!
 //! **A cancellation misses nothing.** The canceller ends the node first and closes its list then. A
 //! thread that hangs something up adds it first and looks at `end` then.

@@ -1,9 +1,9 @@
-//! Events of a driver's own: what its poller found for somebody else, on the way to a
+//! Events of a driver's own: its poller found them for others, and they become a
 //! [`Source`](crate::Source).
 //!
-//! The driver keeps one end, the user registers the other. The list is bounded by the driver, which
-//! looks for more only when it is empty: until then the rest waits in the kernel, where no edge is
-//! lost.
+//! The driver keeps one end, and the user registers the other. The driver bounds the list: it looks
+//! for more events only when the list is empty. Until then the rest waits in the kernel, which
+//! loses no edge.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,26 +12,71 @@ use std::rc::Rc;
 use super::ReadyFds;
 use crate::sys::Readiness;
 
-/// The driver's end: it puts in what its poller found that is not the reactor's. Made by the
-/// driver, which says in [`Driver::has_events`](super::Driver::has_events) that it has it.
+/// The driver's end of the events for others. The driver makes the queue, and pushes the events
+/// that do not belong to the reactor. [`Driver::has_events`](super::Driver::has_events) returns
+/// true for this queue.
 ///
-/// Bounded if the driver keeps to this: while [`is_empty`](Self::is_empty) says no, it does not ask
-/// the foreign poller for more, but waits for the reactor's own events only.
+/// The queue is bounded if the driver does this: while [`is_empty`](Self::is_empty) is false it
+/// does not ask the foreign poller for more, and waits for the reactor's own events only.
+///
+/// ```
+/// use pollmux::driver::foreign::{EventsId, Queue};
+/// use pollmux::driver::{Clock, Driver, Native, ReadyFds, Wait, Wake, WakeWindow};
+/// use pollmux::{Reactor, select};
+/// use std::{io, sync::Arc};
+///
+/// /// A driver that finds a number in every wait.
+/// struct Numbers(Native, Queue<u32>, u32);
+///
+/// impl Driver for Numbers {
+///     fn wait(
+///         &mut self,
+///         deadline: Option<WakeWindow>,
+///         how: Wait,
+///         ready: &mut ReadyFds,
+///     ) -> io::Result<()> {
+///         if self.1.is_empty() {
+///             self.2 += 1;
+///             self.1.push(self.2, ready);
+///             return Ok(());
+///         }
+///         self.0.wait(deadline, how, ready)
+///     }
+///     fn waker(&self) -> Arc<dyn Wake> {
+///         self.0.waker()
+///     }
+///     fn clock(&self) -> Clock {
+///         self.0.clock()
+///     }
+///     fn has_events(&self, events: EventsId) -> bool {
+///         events == self.1.id()
+///     }
+/// }
+///
+/// let queue = Queue::with_capacity(16);
+/// let events = queue.events();
+/// let reactor = Reactor::with_driver(Numbers(Native::new()?, queue, 0))?;
+/// let numbers = reactor.register(events)?;
+/// for expected in 1..=3 {
+///     select! { reactor; recv(numbers) -> number => assert_eq!(number, expected) }
+/// }
+/// # io::Result::Ok(())
+/// ```
 pub struct Queue<E> {
     shared: Rc<Shared<E>>,
 }
 
-/// The user's end: [registered](crate::Handle::register) with the reactor on that driver it is a
-/// source of `E`s, a [`ForeignInbox`](crate::sources::ForeignInbox).
+/// The user's end of the events for others. [Register](crate::Handle::register) it with the reactor
+/// on that driver: then it is a source of `E`s, a [`ForeignInbox`](crate::sources::ForeignInbox).
 ///
-/// Register it before the first wait and before [`embed`](crate::Reactor::embed); what comes
-/// earlier waits. When it is dropped, or never asked for, the driver drops its events.
+/// Register it before the first wait and before [`embed`](crate::Reactor::embed). Earlier events
+/// wait. When it is dropped, or never made, the driver drops its events. [`Queue`] has an example.
 #[must_use = "dropping the events leaves them to no source"]
 pub struct Events<E> {
     shared: Rc<Shared<E>>,
 }
 
-/// Names a [`Queue`] while it lives.
+/// The name of a [`Queue`] while that lives. [`Queue`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventsId(usize);
 
@@ -48,20 +93,19 @@ impl<E> Shared<E> {
 }
 
 impl<E> Queue<E> {
-    /// An empty queue that allocates for `capacity` events now, and no more until there are more at
-    /// once.
+    /// Makes an empty queue. Allocates for `capacity` events now, and then only when more events
+    /// wait at once.
     pub fn with_capacity(capacity: usize) -> Queue<E> {
         let list = RefCell::new(VecDeque::with_capacity(capacity));
         Queue { shared: Rc::new(Shared { list, id: Cell::new(None) }) }
     }
 
-    /// The user's end. There may be several, of which one at a time can be registered.
+    /// Makes a user's end. There may be several, and one at a time can be registered.
     pub fn events(&self) -> Events<E> {
         Events { shared: self.shared.clone() }
     }
 
-    /// Puts an event in and makes the source ready. Without anybody to take it, ever, the event is
-    /// dropped.
+    /// Adds an event and makes the source ready. Drops the event if there is no user's end.
     pub fn push(&self, event: E, ready: &mut ReadyFds) {
         if Rc::strong_count(&self.shared) == 1 {
             return;
@@ -72,12 +116,12 @@ impl<E> Queue<E> {
         }
     }
 
-    /// Returns true if all have been taken.
+    /// Returns true if all events have been taken.
     pub fn is_empty(&self) -> bool {
         self.shared.list.borrow().is_empty()
     }
 
-    /// For [`Driver::has_events`](super::Driver::has_events).
+    /// The name of the queue, for [`Driver::has_events`](super::Driver::has_events).
     pub fn id(&self) -> EventsId {
         self.shared.id()
     }

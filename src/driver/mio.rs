@@ -1,8 +1,8 @@
-//! A driver on somebody's `mio::Poll`: our own poller's fd is in theirs, under one token.
+//! A driver on a user's `mio::Poll`: our own poller's fd is in theirs, under one token.
 //!
-//! mio is edge-triggered, so each event of our token is answered with a look that leaves nothing
-//! unseen: when some may be left (a full buffer, an fd in level mode), our fd is registered anew,
-//! which makes it an event again if it is still readable.
+//! mio is edge-triggered, so a look at an event of our token must leave nothing unseen. If the look
+//! may have left some (a full buffer, an fd in level mode), the driver registers our fd anew. That
+//! makes another event if the fd is still readable.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -22,21 +22,23 @@ use crate::sys::{Interest, Mode};
 /// Events that one wait takes at most; the others are the next wait's.
 const BATCH: usize = 256;
 
-/// Waits through a [`mio::Poll`](::mio::Poll): the sources that are registered there and those of
-/// the reactor are waited for together. Feature `mio`.
+/// A driver that waits through a [`mio::Poll`](::mio::Poll), for the sources registered there and
+/// those of the reactor together. Feature `mio`.
 ///
-/// The reactor's own poller is in the `Poll` under a token that nothing else there may have. A wait
-/// that ends for the reactor's sake costs **one syscall more** than under [`Native`]: the look at
-/// that poller. Timers are as exact as there: mio's timeouts are not used.
+/// The reactor's own poller is in the `Poll` under a token that no other source there may have.
+/// Timers are as exact as under [`Native`], because the driver does not use mio's timeouts.
 ///
-/// [`events`](Self::events) gives out the events of other tokens of the `Poll`, as a source in
-/// the same `select!` and `wait` as all others. Sources are registered, before and afterwards,
-/// through [`registry`](Self::registry). Nothing is lost and memory is bounded: at most 256 events
-/// are taken from the `Poll`, and no more before the loop has taken those; meanwhile the reactor
-/// waits for its own sources only.
+/// [`events`](Self::events) makes a source of the events of the other tokens. Register mio's
+/// sources through [`registry`](Self::registry), at any time. Nothing is lost, and memory is
+/// bounded: the driver takes at most 256 events from the `Poll`, and no more before the loop has
+/// taken those. Meanwhile the reactor waits for its own sources only.
 ///
-/// The reactor's fd is that of the `Poll`: it can be [embedded](crate::Reactor::embed) as well,
-/// with all that is registered there.
+/// The reactor's fd is the fd of the `Poll`. So the reactor can be
+/// [embedded](crate::Reactor::embed) as well, with all sources of the `Poll`.
+///
+/// # Cost
+/// A wait that finds a source of the reactor costs **one syscall more** than under [`Native`]: the
+/// look at the reactor's poller.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -69,8 +71,10 @@ pub struct MioDriver {
 }
 
 impl MioDriver {
-    /// A driver on `poll`, in which it has `token` for itself. Six syscalls; fails with the
-    /// system's error and then leaves nothing behind.
+    /// Makes a driver on `poll`, in which it has `token` for itself. Six syscalls.
+    ///
+    /// # Errors
+    /// The system's error. A failed call leaves nothing behind.
     #[track_caller]
     pub fn new(poll: Poll, token: Token) -> io::Result<MioDriver> {
         let native = Native::to_nest()?;
@@ -83,16 +87,20 @@ impl MioDriver {
         Ok(MioDriver { native, poll, token, events, queue, syscalls: Syscalls::default() })
     }
 
-    /// A registry of the `Poll`, for sources of one's own. One syscall: the fd is a duplicate.
+    /// Returns a registry of the `Poll`, for your own sources. One syscall: the fd is a duplicate.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn registry(&self) -> io::Result<Registry> {
         let registry = self.poll.registry().try_clone();
         registry.map_err(|error| of_creation(error, "another `Registry` of the `Poll`"))
     }
 
-    /// Makes a source of the events of other tokens than ours, to be registered with the reactor.
+    /// Returns the events of the other tokens, to be registered with the reactor.
     ///
-    /// Events are edges, as everywhere with mio: each is given once, in the order in which the
-    /// `Poll` reported them. Without this, and once it has been dropped, they are dropped.
+    /// Events are edges, as everywhere with mio. The source gives each event once, in the order in
+    /// which the `Poll` reported them. Without such a source, or after its drop, the driver drops
+    /// the events.
     pub fn events(&self) -> foreign::Events<Event> {
         self.queue.events()
     }

@@ -1,8 +1,9 @@
-//! The driver: what a reactor asks of whatever it waits through.
+//! The driver: the poller that a reactor waits through.
 //!
-//! [`Native`] waits on the system's own poller; [`Sim`](crate::Sim) on a virtual clock that jumps
-//! instead of sleeping; those on other crates' pollers have `Native` in those. The reactor reaches
-//! its driver only on cold calls: a turn that finds something to do makes none.
+//! [`Native`] waits on the system's own poller. [`Sim`](crate::Sim) waits on a virtual clock, which
+//! jumps instead of sleeping. The drivers on other crates' pollers have a `Native` in those. The
+//! reactor calls its driver only on cold paths: a turn that finds a ready source makes no call. The
+//! guide has [a page](crate::guide::drivers).
 
 pub mod foreign;
 #[cfg(feature = "mio")]
@@ -12,9 +13,9 @@ mod native;
 mod nested;
 #[cfg(feature = "polling")]
 mod polling;
+mod syscalls;
 
 use std::io;
-use std::ops::Add;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -26,53 +27,63 @@ pub(crate) use self::native::BATCH as FD_BATCH;
 pub use self::native::Native;
 #[cfg(feature = "polling")]
 pub use self::polling::PollingDriver;
+pub use self::syscalls::Syscalls;
 
 use crate::sync::unpoisoned;
 use crate::sys::{Interest, Mode, Readiness, Time};
 pub use crate::wake::Wake;
 
-/// The interface of a poller to the reactor: to wait until a deadline, a wake-up or an fd, to be
-/// woken, and what time it is.
+/// A poller that a reactor waits through. It waits for a deadline, a wake-up or an fd, can be
+/// woken, and has a clock.
 ///
-/// For a poller that the reactor shall wait through: implement this and hand it to
-/// [`Reactor::with_driver`](crate::Reactor::with_driver). `examples/custom_driver.rs` is one on
-/// `poll(2)`, whole. There are two ways to write one:
-/// - **Around [`Native`]**: its fd goes into the other poller, calls are handed on, and when the
-///   other one says that the fd is readable, `native.wait(None, Wait::Poll, ready)` takes what
-///   there is. Before the other one sleeps, `native.arm(deadline)` arms the kernel timer, so that
-///   no timeout is needed. One syscall more for each wake-up. `MioDriver` and `PollingDriver` are
-///   such, and give what the other poller finds for others to a [`Queue`](foreign::Queue).
-/// - **On its own**, with a waker, a timeout or timer, and fds as far as they are needed:
-///   [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) are all that channels,
-///   timers and tickers want.
+/// Implement the trait for a poller, and hand that to
+/// [`Reactor::with_driver`](crate::Reactor::with_driver). The guide has [two
+/// drivers](crate::guide::drivers) that run, and `examples/custom_driver.rs` is a whole one on
+/// `poll(2)`. There are two ways to write a driver:
+/// - **Around [`Native`]**: put its fd into the other poller, and hand the calls on. When the other
+///   poller reports the fd, `native.wait(None, Wait::Poll, ready)` takes the events. Before the
+///   other poller sleeps, `native.arm(deadline)` arms the kernel timer, so that no timeout is
+///   needed. That costs one syscall more for each wake-up. `MioDriver` and `PollingDriver` are such
+///   drivers. They give the events of other users to a [`Queue`](foreign::Queue).
+/// - **On its own**, with a waker, and a timeout or timer. Channels, timers and tickers need
+///   [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) only.
 ///
-/// The contract:
+/// # The contract
 /// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must
 ///   end the wait, and `arm(deadline)` must make [`as_fd`](Driver::as_fd) readable, by
-///   [`deadline.latest`](WakeWindow::latest) or soon after and **never before the clock says
-///   [`deadline.earliest`](WakeWindow::earliest)**, if nothing else does. A deadline armed by an
-///   earlier call may still be pending: a wait that ends too early does no harm, so a driver need
-///   not take it away, and re-arms only when `latest` is before what is armed.
-/// - **A wake-up is not lost**: after [`Wake::wake`] the wait under way, or else the next one,
+///   [`deadline.latest`](WakeWindow::latest) or soon after, and **never before the clock says
+///   [`deadline.earliest`](WakeWindow::earliest)**, if nothing else does. A deadline of an earlier
+///   call may still be armed. A wait that ends too early does no harm, so a driver need not take
+///   that deadline away. It re-arms only when `latest` is before the armed deadline.
+/// - **No wake-up is lost.** After [`Wake::wake`] the wait under way, or else the next wait,
 ///   returns.
-/// - **Readiness is not lost**: what becomes ready is pushed to `ready`, under the id of its
-///   registration, by this wait or a later one. An fd that was [removed](Driver::deregister) is not
-///   reported any more. The reactor remembers what it was told: once for each change is enough.
-/// - **Edges**: the reactor asks for [`Mode::Edge`] nearly always, and its own fds (an
-///   [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after they have been
-///   dealt with. A driver whose poller has no edges answers `Unsupported` to that mode, is then
-///   asked for [`Mode::OneShot`], and re-armed by [`modify`](Self::modify) whenever a source has
-///   been found not to be ready any more.
+/// - **No readiness is lost.** This wait or a later one pushes each fd that becomes ready to
+///   `ready`, under the id of its registration. No wait reports an fd that was
+///   [removed](Driver::deregister). The reactor remembers reports: one for each change is enough.
+/// - **Edges.** The reactor asks for [`Mode::Edge`] nearly always, and its own fds (an
+///   [`OsTimer`](crate::OsTimer), [`Signals`](crate::Signals)) stay readable after their events. A
+///   driver whose poller has no edges answers `Unsupported` to that mode. The reactor then asks for
+///   [`Mode::OneShot`], and re-arms by [`modify`](Self::modify) when a source is no longer ready.
 /// - Code that runs inside [`wait`](Self::wait) or [`arm`](Self::arm) may use the reactor, but not
-///   wait through it: that fails with [`io::ErrorKind::ResourceBusy`]. If it drops the reactor, the
-///   driver is dropped when the call ends.
-/// - A wait may return for no reason at all. On `EINTR` it returns `Ok(())`, or an error of the
-///   kind [`Interrupted`](io::ErrorKind::Interrupted), which is the same: the reactor knows its
-///   deadlines and waits for the rest. An `arm` with such an error is made again, up to 16 times.
-/// - **Forks**: in a forked child the reactor is inert and calls no method of the driver, nor its
+///   wait through it: that fails with [`io::ErrorKind::ResourceBusy`]. If such code drops the
+///   reactor, the driver is dropped when the call ends.
+/// - A wait may return for no reason. On `EINTR` it returns `Ok(())`, or an error of the kind
+///   [`Interrupted`](io::ErrorKind::Interrupted). Both mean the same: the reactor knows its
+///   deadlines and waits for the rest. The reactor repeats an `arm` with such an error, up to 16
+///   times.
+/// - **Forks.** In a forked child the reactor is inert and calls no method of the driver, nor its
 ///   waker. It drops the driver (on kqueue it forgets the driver, whose fds are not in the child).
-///   A `drop` that changes a kernel object which the parent has too must not do so in another
-///   process.
+///   In another process a `drop` must not change a kernel object that the parent has, too.
+///
+/// # What later versions may change
+/// A driver that compiles with this version compiles with every later one that semver calls
+/// compatible:
+/// - [`wait`](Self::wait), [`waker`](Self::waker) and [`clock`](Self::clock) stay the only required
+///   methods. A new method has a default, with which a driver of today stays right.
+/// - No method changes its signature, or loses its default.
+/// - [`Mode`] may get more variants: answer `Unsupported` to a mode that the driver does not know.
+/// - [`Syscalls`] may get more fields: begin with [`Syscalls::default`].
+/// - [`Wait`] and [`WakeWindow`] stay as they are.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a driver that a reactor can wait through",
     label = "not a driver",
@@ -86,8 +97,9 @@ pub trait Driver {
     /// Waits as `how` says: with [`Wait::Block`] until a wake-up, an fd, or the deadline.
     /// [`Wait::Poll`] comes without a deadline.
     ///
-    /// An error makes the `select!` or `wait` that asked fail with it; the reactor stays usable and
-    /// asks again the next time.
+    /// # Errors
+    /// The `select!` or `wait` that asked fails with the error. The reactor stays usable, and the
+    /// next wait asks again.
     fn wait(
         &mut self,
         deadline: Option<WakeWindow>,
@@ -95,10 +107,14 @@ pub trait Driver {
         ready: &mut ReadyFds,
     ) -> io::Result<()>;
 
-    /// Arms `deadline` and does not wait: an outer loop sleeps, on [`as_fd`](Self::as_fd).
+    /// Arms `deadline` and does not wait, because an outer loop sleeps on [`as_fd`](Self::as_fd).
     ///
-    /// Called only for an [embedded](crate::Reactor::embed) reactor, so a driver without an fd
-    /// needs none. The default fails with [`io::ErrorKind::Unsupported`].
+    /// Called only for an [embedded](crate::Reactor::embed) reactor. A driver without an fd needs
+    /// no `arm`.
+    ///
+    /// # Errors
+    /// The turn of the embedded reactor fails with the error. The default fails with
+    /// [`io::ErrorKind::Unsupported`].
     fn arm(&mut self, deadline: WakeWindow) -> io::Result<()> {
         let _ = deadline;
         Err(unsupported("arm a deadline for an outer loop: implement `Driver::arm`"))
@@ -107,14 +123,16 @@ pub trait Driver {
     /// Returns the waker with which other threads end a [`Wait::Block`].
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// The clock that deadlines are on.
+    /// Returns the clock that deadlines are on.
     fn clock(&self) -> Clock;
 
-    /// Waits for `fd`, too, from now on, under `id`. An fd that is ready already is reported like
-    /// one that becomes so.
+    /// Waits for `fd`, too, from now on, under `id`. Reports an fd that is ready already like one
+    /// that becomes ready.
     ///
-    /// Ids are the reactor's own: no two registrations have the same one, ever. Fails as the system
-    /// does, for instance when `fd` is registered already; the default with
+    /// Ids are the reactor's own. No two registrations ever have the same id.
+    ///
+    /// # Errors
+    /// The system's error, for instance when `fd` is registered already. The default fails with
     /// [`io::ErrorKind::Unsupported`].
     fn register(
         &mut self,
@@ -127,8 +145,11 @@ pub trait Driver {
         Err(unsupported("wait for fds"))
     }
 
-    /// Replaces interest and mode of a registered fd, and re-arms it if it is one-shot. What it is
-    /// ready for now is reported, by the next wait, like something new.
+    /// Replaces interest and mode of a registered fd, and re-arms a one-shot. The next wait reports
+    /// the present readiness like a new one.
+    ///
+    /// # Errors
+    /// The errors of [`register`](Self::register).
     fn modify(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -140,31 +161,34 @@ pub trait Driver {
         Err(unsupported("wait for fds"))
     }
 
-    /// Waits for `fd` no longer. It is still open.
+    /// Stops waiting for `fd`, which is still open.
+    ///
+    /// # Errors
+    /// The errors of [`register`](Self::register).
     fn deregister(&mut self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         let _ = (fd, id);
         Err(unsupported("wait for fds"))
     }
 
-    /// An fd that is readable when a wait would return at once, if there is one. A reactor whose
-    /// driver has none cannot be embedded.
+    /// Returns an fd that is readable when a wait would return at once, if the driver has such an
+    /// fd. Without it the reactor cannot be embedded.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Returns true if `events` are those of this driver's [`Queue`](foreign::Queue). Others cannot
-    /// be registered with its reactor. For drivers that wait for more than the reactor asks them
-    /// to.
+    /// Returns true if `events` belong to this driver's [`Queue`](foreign::Queue). Other events
+    /// cannot be registered with its reactor. For drivers that find events for others, too.
     fn has_events(&self, events: foreign::EventsId) -> bool {
         let _ = events;
         false
     }
 
-    /// Returns true if a wait of no time may make something ready though no fd is registered,
-    /// because others run meanwhile. The reactor then calls [`wait`](Self::wait) with
-    /// [`Wait::Poll`] before it says that nothing is ready, and with [`Wait::Block`] and a deadline
-    /// that has come for a [`sleep_blocking`](crate::Handle::sleep_blocking) of zero. For drivers
-    /// on a virtual clock.
+    /// Returns true if a wait of no time may make a source ready though no fd is registered,
+    /// because others run meanwhile. For drivers on a virtual clock.
+    ///
+    /// The reactor then calls [`wait`](Self::wait) with [`Wait::Poll`] before it answers "nothing".
+    /// For a [`sleep_blocking`](crate::Handle::sleep_blocking) of zero it calls `wait` with
+    /// [`Wait::Block`] and a deadline that has come.
     fn yields(&self) -> bool {
         false
     }
@@ -180,13 +204,20 @@ fn unsupported(verb: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("the reactor's driver cannot {verb}"))
 }
 
-/// When a wait is to end: any time from `earliest` to `latest`, the later the more timers share the
-/// wake-up. Without slack the two are the same.
+/// The time when a wait is to end: any time from `earliest` to `latest`. The later it ends, the
+/// more timers share the wake-up. Without slack the two are the same.
+///
+/// ```
+/// use pollmux::{Time, driver::WakeWindow};
+///
+/// let window = WakeWindow::from(Time::from_nanos(1_000));
+/// assert_eq!(window.earliest, window.latest);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WakeWindow {
-    /// When the first timer is due: before that there is nothing to do.
+    /// The time when the first timer is due. A wait that ends before is useless.
     pub earliest: Time,
-    /// When the slack of some timer is used up. Before [`Time::MAX`].
+    /// The time when the slack of some timer is used up. Before [`Time::MAX`].
     pub latest: Time,
 }
 
@@ -197,6 +228,17 @@ impl From<Time> for WakeWindow {
 }
 
 /// The findings of a driver: ids of registered fds, and their readiness.
+///
+/// ```
+/// use pollmux::driver::ReadyFds;
+/// use pollmux::sys::Readiness;
+///
+/// let mut ready = ReadyFds::new();
+/// assert!(ready.is_empty());
+/// ready.push(7, Readiness::READABLE);
+/// assert_eq!(ready.len(), 1);
+/// assert!(ready.drain().eq([(7, Readiness::READABLE)]));
+/// ```
 #[derive(Debug, Default)]
 pub struct ReadyFds {
     list: Vec<(u64, Readiness)>,
@@ -205,23 +247,24 @@ pub struct ReadyFds {
 }
 
 impl ReadyFds {
-    /// An empty list. The reactor has one of its own; drivers that wait through others may want
-    /// another.
+    /// Makes an empty list. The reactor has a list. A driver that waits through another driver may
+    /// want its own.
     pub const fn new() -> ReadyFds {
         ReadyFds { list: Vec::new(), more: false, woken: false }
     }
 
-    /// The fd registered under `id` is ready. One that is unknown, or gone, is ignored by the
-    /// reactor.
+    /// Adds the fd that is registered under `id`. The reactor ignores an id that is unknown or
+    /// gone.
     #[inline]
     pub fn push(&mut self, id: u64, readiness: Readiness) {
         self.list.push((id, readiness));
     }
 
-    /// Says that this wait may have left ready fds for want of room, with those that it pushed.
+    /// Notes that this wait may have left ready fds for want of room. A driver with a batch of fds
+    /// calls it when the batch is full.
     ///
-    /// A reactor that is [embedded](crate::Reactor::embed) then looks again if it has to: an outer
-    /// loop that waits for edges hears of nothing that was there before.
+    /// A reactor that is [embedded](crate::Reactor::embed) then looks again if it has to. An outer
+    /// loop that waits for edges hears of no fd that was ready before.
     pub fn leave_some(&mut self) {
         self.more = true;
     }
@@ -248,7 +291,7 @@ impl ReadyFds {
         self.list.is_empty()
     }
 
-    /// Takes all.
+    /// Takes all findings.
     pub fn drain(&mut self) -> impl Iterator<Item = (u64, Readiness)> + '_ {
         self.list.drain(..)
     }
@@ -259,46 +302,29 @@ impl ReadyFds {
     }
 }
 
-/// The way in which [`Driver::wait`] waits.
+/// The way in which [`Driver::wait`] waits. The guide's [drivers](crate::guide::drivers) use both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Sleeps until something happens or the deadline has come.
+    /// Sleeps until a wake-up, an fd or the deadline.
     Block,
-    /// Takes what has happened and does not sleep.
+    /// Takes the events that are there, and does not sleep.
     Poll,
 }
 
-/// Syscalls made by a driver since it was created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Syscalls {
-    /// Waits that may sleep: `epoll_wait` or `kevent` with a timeout.
-    pub waits: u64,
-    /// Looks that never sleep: `epoll_wait` or `kevent` with timeout zero.
-    pub polls: u64,
-    /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
-    pub arms: u64,
-    /// Those of the arms that were no syscall of their own, because they went with a wait: on
-    /// kqueue.
-    pub joined: u64,
-    /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
-    pub controls: u64,
-}
-
-impl Add for Syscalls {
-    type Output = Syscalls;
-    fn add(self, other: Syscalls) -> Syscalls {
-        Syscalls {
-            waits: self.waits + other.waits,
-            polls: self.polls + other.polls,
-            arms: self.arms + other.arms,
-            joined: self.joined + other.joined,
-            controls: self.controls + other.controls,
-        }
-    }
-}
-
 /// The clock of a driver.
+///
+/// ```
+/// use pollmux::driver::{Clock, Driver, VirtualClock};
+/// use pollmux::{Sim, Time};
+///
+/// let sim = Sim::new();
+/// assert_eq!(sim.clock().now(), Time::ZERO);
+/// assert!(sim.clock().is_same(&sim.clone().clock()));
+/// assert!(!sim.clock().is_same(&Clock::Virtual(VirtualClock::new(Time::ZERO))));
+/// assert!(Clock::Monotonic.now() > Time::ZERO);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Clock {
     /// `CLOCK_MONOTONIC`.
     Monotonic,
@@ -324,8 +350,7 @@ impl Clock {
         }
     }
 
-    /// Returns true if `other` is the same clock, so that the times of one mean something on the
-    /// other.
+    /// Returns true if `other` is the same clock, so that both have the same times.
     pub fn is_same(&self, other: &Clock) -> bool {
         match (self, other) {
             (Clock::Monotonic, Clock::Monotonic) => true,
@@ -337,8 +362,21 @@ impl Clock {
     }
 }
 
-/// A clock that stands still until it is set, and a wall clock that goes with it. Clones share
+/// A clock that stands still until it is set, and a wall clock that runs with it. Clones share
 /// both, on any thread.
+///
+/// ```
+/// use pollmux::{Time, driver::VirtualClock};
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// let clock = VirtualClock::new(Time::ZERO);
+/// clock.advance_to(Time::ZERO + Duration::from_secs(5));
+/// assert_eq!(clock.now() - Time::ZERO, Duration::from_secs(5));
+/// assert_eq!(clock.wall_now(), UNIX_EPOCH + Duration::from_secs(5));
+/// clock.set_wall(UNIX_EPOCH + Duration::from_secs(1_000));
+/// clock.advance_to(Time::ZERO + Duration::from_secs(6));
+/// assert_eq!(clock.wall_now(), UNIX_EPOCH + Duration::from_secs(1_001));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
     shared: Arc<SharedClock>,
@@ -366,8 +404,9 @@ struct Wall {
 }
 
 impl VirtualClock {
-    /// A clock that says `start`. With `Time::now()` an [`Instant`](std::time::Instant) is a point
-    /// on it; on a clock that starts at [`Time::ZERO`] it is none.
+    /// Makes a clock that says `start`. If that is `Time::now()`, an
+    /// [`Instant`](std::time::Instant) is a point on the clock. On a clock that starts at
+    /// [`Time::ZERO`] an `Instant` has no place.
     pub fn new(start: Time) -> VirtualClock {
         let nanos = AtomicU64::new(start.as_nanos());
         let shared = Arc::new(SharedClock { nanos, wall: Mutex::default() });
@@ -380,14 +419,13 @@ impl VirtualClock {
         Time::from_nanos(self.shared.nanos.load(Ordering::Acquire))
     }
 
-    /// Moves the clock to `t`; a `t` in its past leaves it alone. The wall clock moves on by as
-    /// much.
+    /// Moves the clock to `t`, and the wall clock by as much. A `t` in the past changes nothing.
     pub fn advance_to(&self, t: Time) {
         self.shared.nanos.fetch_max(t.as_nanos(), Ordering::AcqRel);
     }
 
-    /// Reads the wall clock. Until it is set it is as long after [`UNIX_EPOCH`] as the clock is
-    /// after [`Time::ZERO`].
+    /// Reads the wall clock. Until it is set, it is as far from [`UNIX_EPOCH`] as the clock is from
+    /// [`Time::ZERO`].
     pub fn wall_now(&self) -> SystemTime {
         let ahead = self.wall().ahead;
         let nanos = i128::from(self.now().as_nanos()) + ahead;
@@ -395,8 +433,8 @@ impl VirtualClock {
     }
 
     /// Sets the wall clock to `t`, and leaves the clock alone. Each armed
-    /// [wall timer](crate::Handle::wall_timer) on this clock tells so. A `t` before 1970 is taken
-    /// for 1970.
+    /// [wall timer](crate::Handle::wall_timer) on this clock reports that. A `t` before 1970 counts
+    /// as 1970.
     pub fn set_wall(&self, t: SystemTime) {
         let nanos = t.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let mut told = Vec::new();

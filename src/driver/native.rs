@@ -4,10 +4,12 @@
 //! the one that is armed: a stale early wake-up costs a turn, a `settime` costs more. Neither timer
 //! nor waker is ever read.
 //!
-//! A deadline with enough slack needs no kernel timer on epoll: the timeout of the wait itself will
-//! do, which saves the `settime`. On kqueue the arm goes with the wait.
+//! On epoll the timeout of the wait itself saves the `settime` of a sleep that its deadline ends:
+//! the kernel's own slack is taken off the timeout. So the wait ends when the timer would, or
+//! earlier by at most that slack. Which event will end a sleep is guessed from the last one: a
+//! deadline that a message comes before is armed once, and stays armed. On kqueue the arm goes with
+//! the wait.
 
-use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
@@ -25,12 +27,23 @@ const WAKER: u64 = u64::MAX - 1;
 
 /// Fds that one wait takes at most by default; the others are the next wait's.
 pub(crate) const BATCH: usize = 1_024;
+/// Timeouts, after which the thread's slack is read again: somebody may have changed it.
+const MEASURED: u32 = 1_024;
 /// Interrupted waits, after which one look tells a storm of signals from a filter of syscalls.
 const INTERRUPTIONS: u32 = 1_000;
 /// Events of our own that may come beside them: the timer's and the waker's.
 const OWN: usize = 2;
 
-/// Waits through the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
+/// The driver on the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
+///
+/// ```
+/// use pollmux::{Reactor, driver::Native};
+///
+/// let reactor = Reactor::with_driver(Native::new()?)?; // as `Reactor::new` does
+/// let in_small_batches = Reactor::with_driver(Native::with_batch(16)?)?;
+/// # drop((reactor, in_small_batches));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Native {
     poller: Poller,
@@ -39,8 +52,15 @@ pub struct Native {
     events: PollEvents,
     /// The deadline of the kernel timer; `MAX` when that is not armed or has been seen to fire.
     armed: Time,
-    /// Read when a deadline with slack first comes.
-    slack: OnceCell<TimeoutSlack>,
+    /// Read before the first timeout, and after every [`MEASURED`] more.
+    slack: Option<TimeoutSlack>,
+    /// Timeouts since then.
+    timeouts: u32,
+    /// The last timeout was for this deadline. If the deadline comes again, that wait has ended
+    /// before it.
+    timed_for: Time,
+    /// The deadline has ended the last sleep.
+    ticks: bool,
     /// Events that one wait takes at most.
     most: usize,
     /// The number of registered fds besides our own.
@@ -54,16 +74,24 @@ pub struct Native {
 }
 
 impl Native {
-    /// On epoll three fds and five syscalls, on kqueue one fd and three. When one fails nothing is
-    /// left behind.
+    /// Makes the driver. On epoll it has three fds, on kqueue one.
+    ///
+    /// # Errors
+    /// The errors of [`Reactor::new`](crate::Reactor::new). A failed call leaves nothing behind.
+    ///
+    /// # Cost
+    /// Five syscalls, on kqueue three.
     #[track_caller]
     pub fn new() -> io::Result<Native> {
         Native::with_batch(BATCH)
     }
 
-    /// [`new`](Self::new) with a limit on the fds that one wait takes: 1 to 2^30, values outside
-    /// are brought into that range. The kernel keeps the rest for the next wait, and gives every
-    /// ready fd its turn.
+    /// Makes the driver with a limit on the fds that one wait takes. The range is 1 to 2^30, and a
+    /// value outside becomes the nearest one. The kernel keeps the rest for the next wait, and
+    /// every ready fd has its turn.
+    ///
+    /// # Errors
+    /// The errors of [`new`](Self::new).
     #[track_caller]
     pub fn with_batch(batch: usize) -> io::Result<Native> {
         let most = batch.clamp(1, 1 << 30) + OWN;
@@ -76,7 +104,10 @@ impl Native {
             events: PollEvents::with_capacity(most.min(16)),
             most,
             armed: Time::MAX,
-            slack: OnceCell::new(),
+            slack: None,
+            timeouts: 0,
+            timed_for: Time::MAX,
+            ticks: false,
             fds: 0,
             interruptions: 0,
             level: false,
@@ -124,15 +155,30 @@ impl Native {
 
     /// The timeout that will do instead of the kernel timer.
     #[inline(always)]
-    fn timeout(&self, deadline: Option<WakeWindow>) -> Option<Duration> {
-        let deadline = deadline.filter(|deadline| deadline.earliest < deadline.latest)?;
-        (deadline.latest < self.armed).then(|| self.timeout_within(deadline)).flatten()
+    fn timeout(&mut self, deadline: Option<WakeWindow>) -> Option<Duration> {
+        let deadline = deadline.filter(|deadline| deadline.latest < self.armed)?;
+        self.timeout_within(deadline)
     }
 
-    #[cold]
-    fn timeout_within(&self, deadline: WakeWindow) -> Option<Duration> {
-        let slack = self.slack.get_or_init(|| self.poller.timeout_slack());
-        slack.timeout(Time::now(), deadline.earliest, deadline.latest)
+    #[inline(never)]
+    fn timeout_within(&mut self, WakeWindow { earliest, latest }: WakeWindow) -> Option<Duration> {
+        let may_be_early = self.ticks && latest != self.timed_for;
+        if earliest == latest && !may_be_early {
+            return None;
+        }
+        self.timeouts = self.timeouts.wrapping_add(1);
+        let slack = match self.slack {
+            Some(slack) if self.timeouts % MEASURED != 0 => slack,
+            _ => *self.slack.insert(self.poller.timeout_slack()),
+        };
+        let now = Time::now();
+        let within = slack.timeout(now, earliest, latest).filter(|_| earliest < latest);
+        let ahead = || slack.timeout_ahead(now, latest).filter(|_| may_be_early);
+        let timeout = within.or_else(ahead);
+        if timeout.is_some() {
+            self.timed_for = latest;
+        }
+        timeout
     }
 
     /// Fails in a thread that may not sleep: with a member of a simulated world all of it would.
@@ -182,7 +228,7 @@ impl Native {
         }
         for event in self.events.iter() {
             match event.id() {
-                TIMER => self.armed = Time::MAX,
+                TIMER => (self.armed, self.ticks) = (Time::MAX, true),
                 WAKER => ready.see_wake(),
                 id => ready.push(id, event.readiness()),
             }
@@ -214,13 +260,20 @@ impl Driver for Native {
                 let timeout = self.timeout(deadline);
                 let arm = if timeout.is_none() { self.earlier(deadline) } else { None };
                 self.syscalls.waits += 1;
-                let Some(deadline) = arm else {
-                    return self.look(ready, |this| this.poller.wait(&mut this.events, timeout));
-                };
-                self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
-                self.look(ready, |this| {
-                    this.poller.arm_and_wait(&this.timer, deadline, &mut this.events, None)
-                })
+                self.ticks = false;
+                match arm {
+                    None => {
+                        self.look(ready, |this| this.poller.wait(&mut this.events, timeout))?;
+                        self.ticks |= self.events.is_empty();
+                        Ok(())
+                    }
+                    Some(deadline) => {
+                        self.syscalls.joined += u64::from(Poller::ARMS_IN_WAIT);
+                        self.look(ready, |this| {
+                            this.poller.arm_and_wait(&this.timer, deadline, &mut this.events, None)
+                        })
+                    }
+                }
             }
             Wait::Poll => {
                 self.syscalls.polls += 1;
@@ -303,5 +356,9 @@ impl Drop for Native {
 impl Wake for Waker {
     fn wake(&self) -> io::Result<()> {
         Waker::wake(self)
+    }
+
+    fn native(self: Arc<Self>) -> Option<Arc<Waker>> {
+        Some(self)
     }
 }

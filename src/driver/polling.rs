@@ -1,4 +1,4 @@
-//! A driver on somebody's `polling::Poller`: our own poller's fd is in theirs, under one key,
+//! A driver on a user's `polling::Poller`: our own poller's fd is in theirs, under one key,
 //! level-triggered, so that a look need not see everything.
 
 use std::io;
@@ -18,25 +18,27 @@ use crate::sys::{Interest, Mode};
 /// Events that one wait takes at most; the others are the next wait's.
 const BATCH: usize = 256;
 
-/// Waits through a [`polling::Poller`](::polling::Poller): the sources that were added there and
-/// those of the reactor are waited for together. Feature `polling`.
+/// A driver that waits through a [`polling::Poller`](::polling::Poller), for the sources added
+/// there and those of the reactor together. Feature `polling`.
 ///
-/// The reactor's own poller is in the `Poller` under a key that nothing else there may have. A wait
-/// that ends for the reactor's sake costs **one syscall more** than under [`Native`], the look at
-/// that poller, besides what the `Poller` itself makes of a wait: on Linux a `timerfd_settime`, two
-/// `epoll_ctl` and a `read`, which [`Stats`](crate::reactor::Stats) does not count. Timers are as
-/// exact as under `Native`: the `Poller`'s timeouts are not used.
+/// The reactor's own poller is in the `Poller` under a key that no other source there may have.
+/// Timers are as exact as under [`Native`], because the driver does not use the `Poller`'s
+/// timeouts.
 ///
-/// [`events`](Self::events) gives out the events of other keys of the `Poller`, as a source in
-/// the same `select!` and `wait` as all others. Nothing is lost and memory is bounded: at most 256
-/// events are taken from the `Poller`, and no more before the loop has taken those; meanwhile the
-/// reactor waits for its own sources only.
+/// [`events`](Self::events) makes a source of the events of the other keys. Nothing is lost, and
+/// memory is bounded: the driver takes at most 256 events from the `Poller`, and no more before the
+/// loop has taken those. Meanwhile the reactor waits for its own sources only.
 ///
-/// Nobody else may wait on the `Poller`: of two waits it lets one return at once. A
-/// [`notify`](::polling::Poller::notify) ends the wait under way, and nothing else.
+/// No other code may wait on the `Poller`, because of two waits it lets one return at once. A
+/// [`notify`](::polling::Poller::notify) ends the wait under way, and does nothing else.
 ///
-/// The reactor's fd is that of the `Poller`: it can be [embedded](crate::Reactor::embed) as well,
-/// with all that was added there.
+/// The reactor's fd is the fd of the `Poller`. So the reactor can be
+/// [embedded](crate::Reactor::embed) as well, with all sources of the `Poller`.
+///
+/// # Cost
+/// A wait that finds a source of the reactor costs **one syscall more** than under [`Native`]: the
+/// look at the reactor's poller. The `Poller` itself adds a `timerfd_settime`, two `epoll_ctl` and
+/// a `read` on Linux, which [`Stats`](crate::reactor::Stats) does not count.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
 #[cfg_attr(not(flat), doc = "```")]
@@ -68,9 +70,11 @@ pub struct PollingDriver {
 }
 
 impl PollingDriver {
-    /// A driver on `poller`, in which it has `key` for itself. Six syscalls; fails with the
-    /// system's error, and with [`io::ErrorKind::InvalidInput`] for `usize::MAX`, the `Poller`'s
-    /// own key, and then leaves nothing behind.
+    /// Makes a driver on `poller`, in which it has `key` for itself. Six syscalls.
+    ///
+    /// # Errors
+    /// The system's error, and [`io::ErrorKind::InvalidInput`] for `usize::MAX`, the `Poller`'s own
+    /// key. A failed call leaves nothing behind.
     #[track_caller]
     pub fn new(poller: impl Into<Arc<Poller>>, key: usize) -> io::Result<PollingDriver> {
         let poller = poller.into();
@@ -82,15 +86,15 @@ impl PollingDriver {
         Ok(PollingDriver { native, poller, key, events, queue, syscalls: Syscalls::default() })
     }
 
-    /// The `Poller`, for sources of one's own.
+    /// The `Poller`, for your own sources.
     pub fn poller(&self) -> &Arc<Poller> {
         &self.poller
     }
 
-    /// Makes a source of the events of other keys than ours, to be registered with the reactor.
+    /// Returns the events of the other keys, to be registered with the reactor.
     ///
-    /// Each event is given once, in the order in which the `Poller` reported them. Without this,
-    /// and once it has been dropped, they are dropped.
+    /// The source gives each event once, in the order in which the `Poller` reported them. Without
+    /// such a source, or after its drop, the driver drops the events.
     pub fn events(&self) -> foreign::Events<Event> {
         self.queue.events()
     }

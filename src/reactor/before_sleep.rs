@@ -1,9 +1,42 @@
 //! The look at what is due before a sleep, and the last word of each source.
 
 use super::core::Core;
+use crate::driver::WakeWindow;
 use crate::sys::{PointInTime, Time};
 
-/// The requests of a [`Source`](crate::Source) just before its reactor sleeps.
+/// The requests of a [`Source`](crate::Source) just before its reactor sleeps. The argument of
+/// [`Source::before_sleep`](crate::Source::before_sleep).
+///
+/// ```
+/// use pollmux::{Handle, Reactor, Sim, Source, Time, select, sources::BeforeSleep};
+/// use std::time::Duration;
+///
+/// /// Ready from a given time on.
+/// struct From(Handle, Time);
+///
+/// impl Source for From {
+///     type Item = ();
+///     fn is_ready(&self) -> bool {
+///         self.0.now() >= self.1
+///     }
+///     fn try_take(&self) -> Option<()> {
+///         self.is_ready().then_some(())
+///     }
+///     fn before_sleep(&self, sleep: &mut BeforeSleep<'_>) -> std::io::Result<()> {
+///         if sleep.now() >= self.1 {
+///             sleep.stay_awake();
+///         } else if !sleep.is_awake() {
+///             sleep.wake_at(self.1);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let source = From(reactor.handle(), Time::ZERO + Duration::from_secs(1));
+/// select! { reactor; recv(source) -> () => assert_eq!(reactor.now(), source.1) }
+/// # std::io::Result::Ok(())
+/// ```
 pub struct BeforeSleep<'a> {
     pub(super) core: &'a Core,
     pub(super) awake: bool,
@@ -11,7 +44,7 @@ pub struct BeforeSleep<'a> {
 }
 
 impl BeforeSleep<'_> {
-    /// Prevents the sleep: the source is ready, or will be in a moment.
+    /// Prevents the sleep, because the source is ready, or will be in a moment.
     pub fn stay_awake(&mut self) {
         self.awake = true;
     }
@@ -52,5 +85,25 @@ impl Core {
         }
         (self.clock.was_due(self.timers.next_due.get()) || self.has_due_callbacks())
             && !(self.clock.is_virtual() && self.time_stands_still(until))
+    }
+
+    /// The deadline that the driver gets: what the timers want, `until` at the latest.
+    #[inline]
+    pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
+        if !self.timers.slacked.get() && self.spinner.precise == 0 {
+            let at = Time::from_nanos(self.timers.next_due.get()).min(until);
+            self.timers.put_off.set(false);
+            return (at != Time::MAX).then_some(at.into());
+        }
+        self.sleep_within(until)
+    }
+
+    /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is to be met by spinning.
+    #[inline(never)]
+    fn sleep_within(&self, until: Time) -> Option<WakeWindow> {
+        let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
+        let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
+        self.timers.put_off.set(deadline.earliest < deadline.latest);
+        (deadline.latest != Time::MAX).then_some(deadline)
     }
 }

@@ -11,6 +11,24 @@ use crate::sys::{PointInTime, Time, nanos};
 impl Handle {
     /// Stops the timer, ticker or callback that `id` names. Returns as its own `stop` does. A
     /// detached callback is gone then.
+    ///
+    /// # Errors
+    /// When the timer has been dropped, or belongs to another reactor.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, reactor::TimerError};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let timer = reactor.after(Duration::from_secs(1));
+    /// let id = timer.id();
+    /// assert_eq!(reactor.reset_timer(id, Duration::from_secs(2)), Ok(true));
+    /// assert_eq!(reactor.stop_timer(id), Ok(true));
+    /// assert!(reactor.is_live(id));
+    /// drop(timer);
+    /// assert_eq!(reactor.stop_timer(id), Err(TimerError::Dead));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn stop_timer(&self, id: TimerId) -> Result<bool, TimerError> {
         let slot = self.timer_slot(id)?;
         let core = &self.core;
@@ -22,8 +40,12 @@ impl Handle {
         Ok(stopped)
     }
 
-    /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. Returns as
-    /// its own `reset` does; a ticker gets `d` as its period.
+    /// Resets the timer, ticker or callback that `id` names, to `d` from the real now. A ticker
+    /// gets `d` as its period. Returns as its own `reset` does. [`stop_timer`](Self::stop_timer)
+    /// has an example.
+    ///
+    /// # Errors
+    /// The errors of [`stop_timer`](Self::stop_timer), and for a ticker with a period of zero.
     pub fn reset_timer(&self, id: TimerId, d: Duration) -> Result<bool, TimerError> {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
@@ -32,8 +54,22 @@ impl Handle {
         self.reset_to(id, at, nanos(d))
     }
 
-    /// Resets the timer or callback that `id` names to `t`; of a ticker the next tick is at `t`,
-    /// and its period stays.
+    /// Resets the timer or callback that `id` names to `t`. For a ticker the next tick is at `t`,
+    /// and the period stays. Returns as its own `reset` does.
+    ///
+    /// # Errors
+    /// The errors of [`stop_timer`](Self::stop_timer).
+    ///
+    /// ```
+    /// use pollmux::Reactor;
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let tick = reactor.every(Duration::from_secs(60))?;
+    /// reactor.reset_timer_at(tick.id(), reactor.now()).unwrap(); // a tick at once
+    /// reactor.recv(&tick)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn reset_timer_at(&self, id: TimerId, t: impl PointInTime) -> Result<bool, TimerError> {
         let slot = self.timer_slot(id)?;
         let chunk = self.core.table.borrow().slots.chunk(slot).clone();
@@ -78,6 +114,7 @@ impl Handle {
     }
 
     /// Returns true if the timer that `id` names exists, armed or not.
+    /// [`stop_timer`](Self::stop_timer) has an example.
     pub fn is_live(&self, id: TimerId) -> bool {
         self.timer_slot(id).is_ok()
     }

@@ -2,6 +2,8 @@
 //!
 //! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] are one knot: the core keeps closures, and
 //! these take the handle, which is the core.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,17 +18,17 @@ use super::parts::asks::{Ask, Asks, PlaceId};
 use super::parts::callbacks::Callbacks;
 use super::parts::channels::Channels;
 use super::parts::clock::TurnClock;
-use super::parts::counters::Counters;
+use super::parts::counters::{Counters, add};
 use super::parts::fds::Fds;
 use super::parts::heap::NEVER;
 use super::parts::mailbox::Mailbox;
 use super::parts::priority::Priority;
 use super::parts::ready::Ready;
-use super::parts::slots::{Chunk, Flag, Owner, State};
+use super::parts::slots::{Chunk, Flag, Node, Owner, State};
 use super::parts::spinner::{Spin, Spinner};
 use super::parts::table::Table;
 use super::parts::timer_id::TimerId;
-use super::parts::timers::TimerQueue;
+use super::parts::timers::{TimerQueue, next_seq};
 use super::parts::usage::Memory;
 use crate::channel::Nap;
 use crate::driver::{Clock, Driver, ReadyFds, Syscalls};
@@ -78,6 +80,7 @@ pub(crate) struct Core {
     pub(super) asks: Arc<Asks>,
     pub(super) sleep: Sleep,
     pub(super) spinner: Spinner,
+    pub(super) rehearsal: RefCell<Option<Rehearsal>>,
     pub(super) outer: Outer,
     pub(super) memory: Memory,
     /// The number of live sources that are not of [`Priority::Normal`].
@@ -110,6 +113,13 @@ pub(super) struct Sleep {
     pub(super) woken: Cell<bool>,
 }
 
+/// A timer that fires unseen before one that is to be met by spinning (`spin.rs`).
+pub(super) struct Rehearsal {
+    pub(super) table: Box<ReactorTable>,
+    pub(super) chunk: Rc<Chunk<Core>>,
+    pub(super) slot: u32,
+}
+
 /// The loop around an embedded reactor.
 #[derive(Debug)]
 pub(super) struct Outer {
@@ -119,11 +129,38 @@ pub(super) struct Outer {
     pub(super) embedded: Cell<bool>,
 }
 
-/// Every method of a [`Reactor`](crate::Reactor), in a value that is cheap to clone and keeps
-/// nothing alive.
+/// A handle of a [`Reactor`](crate::Reactor), which has every method. It is cheap to clone and
+/// keeps nothing alive.
 ///
-/// After the reactor is dropped timers made through it never fire, registrations give the source
-/// back with an error, and waiting fails; [`Handle::is_closed`] tells.
+/// - To make timers: [`after`](Self::after), [`at`](Self::at), [`timer`](Self::timer),
+///   [`every`](Self::every), [`every_at`](Self::every_at), [`call_after`](Self::call_after).
+/// - To make channels: [`channel`](Self::channel), [`register`](Self::register),
+///   [`notifier`](Self::notifier).
+/// - To wait for the system: [`fd`](Self::fd), [`fd_nonblocking`](Self::fd_nonblocking),
+///   [`signals`](Self::signals), [`register`](Self::register) of a child.
+/// - To wait: [`select!`](crate::select!), [`recv`](Self::recv), [`wait`](Self::wait),
+///   [`sleep_blocking`](Self::sleep_blocking).
+/// - To cancel: [`context`](Self::context), [`done`](Self::done),
+///   [`after_cancel`](Self::after_cancel).
+/// - To reach the loop from other threads: [`remote`](Self::remote).
+/// - To ask: [`now`](Self::now), [`stats`](Self::stats), [`sources`](Self::sources).
+///
+/// After the drop of the reactor its timers never fire, registrations give the source back with an
+/// error, and waits fail. [`Handle::is_closed`] returns true then.
+///
+/// ```
+/// use pollmux::{Handle, Reactor, Timer, select};
+/// use std::time::Duration;
+///
+/// fn retry(handle: &Handle) -> Timer {
+///     handle.after(Duration::from_millis(1))
+/// }
+///
+/// let reactor = Reactor::new()?;
+/// let retry = retry(&reactor); // a reference to a reactor becomes one to its handle
+/// select! { reactor; recv(retry) -> due => assert!(reactor.now() >= due) }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) core: Rc<Core>,
@@ -143,6 +180,26 @@ pub(crate) type CallbackFn = Box<dyn FnMut(&CallbackContext<'_>)>;
 
 /// The argument of a callback: the reactor's [`Handle`], to which it derefs, and the callback's own
 /// timer.
+///
+/// ```
+/// use pollmux::{Reactor, Sim};
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// let reactor = Reactor::with_driver(Sim::new())?;
+/// let mut calls = 0;
+/// let callback = reactor.call_after(second, move |cx| {
+///     calls += 1;
+///     cx.reset_at(cx.scheduled() + second); // again, without drift
+///     if calls == 3 {
+///         assert!(cx.stop()); // takes that back
+///     }
+///     assert!(cx.is_live(cx.id()) && !cx.handle().is_closed());
+/// });
+/// reactor.sleep_blocking(10 * second)?;
+/// assert_eq!((reactor.stats().called, callback.deadline()), (3, None));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct CallbackContext<'a> {
     pub(super) handle: &'a Handle,
     pub(super) id: TimerId,
@@ -155,9 +212,9 @@ impl CallbackContext<'_> {
         self.scheduled
     }
 
-    /// Calls the callback again, `d` from the real now. Returns as
-    /// [`Callback::reset`](crate::Callback::reset) does; false, and no call, if the callback was
-    /// dropped meanwhile. With zero it is due in the next turn.
+    /// Calls the callback again, `d` from the real now. With zero it is due in the next turn.
+    /// Returns as [`Callback::reset`](crate::Callback::reset) does. If the callback was dropped
+    /// meanwhile it returns false and there is no call.
     pub fn reset(&self, d: Duration) -> bool {
         self.handle.reset_timer(self.id, d).unwrap_or(false)
     }
@@ -167,7 +224,7 @@ impl CallbackContext<'_> {
         self.handle.reset_timer_at(self.id, t).unwrap_or(false)
     }
 
-    /// Takes away what this very call has armed. Returns whether there was something.
+    /// Takes away the deadline that this call has armed. Returns true if there was a deadline.
     pub fn stop(&self) -> bool {
         self.handle.stop_timer(self.id).unwrap_or(false)
     }
@@ -235,6 +292,7 @@ impl Core {
             mailbox,
             asks: Arc::new(Asks::new()),
             sleep: Sleep::default(),
+            rehearsal: RefCell::default(),
             outer: Outer { armed: Cell::new(NEVER), embedded: Cell::new(false) },
             memory: Memory::default(),
             prioritised: Cell::new(0),
@@ -324,6 +382,7 @@ impl Core {
         self.timers.next_due.set(NEVER);
         self.channels.borrow_mut().clear();
         let chunks = self.table.borrow_mut().clear();
+        let rehearsal = self.rehearsal.take();
         let calls: Vec<_> = chunks.iter().flat_map(|chunk| chunk.take_callbacks()).collect();
         self.fds.close();
         self.notify.close();
@@ -335,12 +394,12 @@ impl Core {
         if cfg!(kqueue) && self.forked.get() {
             // Its fds are not in this process: to close their numbers would close other files.
             std::mem::forget(driver);
-            drop((calls, posts, chunks));
+            drop((calls, posts, chunks, rehearsal));
             return;
         }
         // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this
         // core, and this core held them.)
-        drop((calls, posts, chunks, driver));
+        drop((calls, posts, chunks, rehearsal, driver));
     }
 
     /// Arms a slot for `t`, and takes away what was pending. Returns true if something was. Two
@@ -348,7 +407,7 @@ impl Core {
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
-        let seq = self.timers.next_seq();
+        let seq = next_seq();
         let deadline = t.as_nanos();
         let same_half = (node.seq.get() ^ seq) >> 32 == 0;
         if node.state.get() == State::Armed && deadline >= node.deadline.get() && same_half {
@@ -356,24 +415,27 @@ impl Core {
             node.seq.set(seq);
             return true;
         }
-        self.arm_slow(slot, deadline, seq)
+        self.arm_slow(node, slot, deadline, seq)
     }
 
     #[inline(never)]
-    pub(super) fn arm_slow(&self, slot: u32, deadline: u64, seq: u64) -> bool {
+    pub(super) fn arm_slow(&self, node: &Node, slot: u32, deadline: u64, seq: u64) -> bool {
         if self.closed.get() {
             return false;
         }
         let table = &mut *self.table.borrow_mut();
-        let state = table.slots.node(slot).state.get();
+        let state = node.state.get();
         if state == State::Ready {
             table.unready(slot);
         }
         match state {
-            State::Armed | State::Stopped => table.heap.rearm(&table.slots, slot, deadline, seq),
-            _ => table.heap.insert(&table.slots, slot, deadline, seq),
+            State::Armed | State::Stopped => {
+                table.heap.rearm(&table.slots, node, slot, deadline, seq)
+            }
+            _ => table.heap.insert(&table.slots, node, slot, deadline, seq),
         }
-        self.timers.next_due.set(table.heap.first());
+        // The deadline is the only new key.
+        self.timers.next_due.set(self.timers.next_due.get().min(deadline));
         self.tell_outer(deadline);
         matches!(state, State::Armed | State::Ready)
     }
@@ -393,6 +455,28 @@ impl Core {
             }
             _ => false,
         }
+    }
+
+    /// Takes the expiry of a due timer: returns its deadline, and leaves the slot `Idle`.
+    #[inline(never)]
+    pub(super) fn take(&self, node: &Node, slot: u32) -> Time {
+        if node.state.get() == State::Ready {
+            self.table.borrow_mut().unready(slot);
+        } else {
+            self.take_out(slot);
+        }
+        node.count();
+        Time::from_nanos(node.deadline.get())
+    }
+
+    /// Takes a due timer out of the queue.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_out(&self, slot: u32) {
+        let table = &mut *self.table.borrow_mut();
+        table.heap.remove(&table.slots, slot);
+        self.timers.next_due.set(table.heap.first());
+        add(&self.counters.expired, 1);
     }
 
     /// Sets the priority of a source in a wait. Counts the live sources that have one.

@@ -1,11 +1,9 @@
-//! The reactor inside somebody else's loop: one fd that is readable when a turn has something to
-//! do.
+//! The reactor inside another loop: one fd that is readable when a turn has work to do.
 //!
-//! Between turns the reactor counts as asleep: a sender that finds `sleeping` set wakes the driver,
-//! and the driver's fd becomes readable. Whatever else gives the next turn something to do (a
-//! deadline earlier than the armed one, sources that are still ready when a turn ends) raises the
-//! reactor's own waker in the same way. Taking `sleeping` is what raising costs its right to do so,
-//! so it happens at most once between turns.
+//! Between turns the reactor counts as asleep. A sender that finds `sleeping` set wakes the driver,
+//! and the driver's fd becomes readable. Two other things raise the reactor's own waker in the same
+//! way: a deadline earlier than the armed one, and sources that are still ready when a turn ends.
+//! Raising takes `sleeping`, so it happens at most once between turns.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -22,28 +20,29 @@ use crate::sys::errors::of_creation;
 use crate::sys::fork::PollerFd;
 use crate::wake::Request;
 
-/// A reactor embedded in another loop; made by [`Reactor::embed`](crate::Reactor::embed).
+/// A reactor embedded in another loop. Made by [`Reactor::embed`](crate::Reactor::embed), which has
+/// an example.
 ///
-/// Register its fd for reading with the outer poller, level- or edge-triggered, and call
-/// [`turn`](Self::turn) whenever it is readable. Then take what is ready: with `select!` and a
-/// `default` case, with [`Handle::try_wait`], or from the sources themselves. Nothing else is owed,
-/// and the order does not matter: what is left is reported again.
+/// Register its fd for reading with the outer poller, level- or edge-triggered. When the fd is
+/// readable, call [`turn`](Self::turn). Then take the ready sources: with `select!` and a `default`
+/// case, with [`Handle::try_wait`], or from the sources themselves. The order does not matter: the
+/// next turn reports the sources that are left.
 ///
 /// # A ready source that nobody takes
-/// The fd stays readable while any source of the reactor is ready, whether or not your loop asks
-/// about that source. A source that is never taken, for instance a timer in no `select!`, makes the
-/// outer loop spin: each of its waits ends at once. Take what is ready, stop the timer, or drop the
-/// source.
+/// The fd stays readable while any source of the reactor is ready, also one that your loop does not
+/// ask about. Such a source, for instance a timer in no `select!`, makes the outer loop spin: each
+/// of its waits ends at once. Take the item, stop the timer, or drop the source.
 ///
-/// Two sources stay ready for ever: a [`Done`](crate::context::Done) whose context is cancelled,
-/// and an [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until each has been
-/// taken once, and a `select!` gets their end again and again. So drop them when they have told
-/// you. [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
+/// Two sources stay ready for ever: a [`Done`](crate::context::Done) whose context has ended, and
+/// an [`Inbox`](crate::Inbox) whose senders are gone. The fd is readable until you have taken each
+/// end once, and a `select!` gets the end again and again. So drop these sources after their end.
+/// [`sources()`](Handle::sources) lists the live sources, each with the line that made it.
 ///
 /// An [`Outbox`](crate::Outbox) whose `try_send` found the channel full is ready when there is
-/// room, until [`Handle::try_wait`] has told so.
+/// room, until [`Handle::try_wait`] has reported it.
 ///
-/// Dropping it ends the embedding; the reactor goes on as before.
+/// # Dropping
+/// The drop of an `Embedded` ends the embedding. The reactor goes on as before.
 #[must_use = "dropping the embedded reactor ends the embedding"]
 #[derive(Debug)]
 pub struct Embedded {
@@ -83,14 +82,19 @@ impl Embedded {
         Ok(embedded)
     }
 
-    /// Does what there is to do without waiting: takes wake-ups, moves due timers and marked
-    /// channels to the ready ones, arms the earliest deadline if it is before what is armed, and
-    /// goes back to sleep. Returns how many sources are ready.
+    /// Does the work of one turn without waiting, and returns how many sources are ready.
     ///
-    /// One `epoll_wait`, and one `timerfd_settime` if the earliest deadline moved forward. When
-    /// sources are ready the fd stays readable until a turn finds none: one `write`. No allocation.
-    /// Fails when the driver does or when the reactor has been dropped. A callback that the turn
-    /// runs may take a turn, too.
+    /// The turn takes wake-ups, runs posts and callbacks, and finds due timers and channels with
+    /// messages. It arms the earliest deadline if that is before the armed one. A callback that the
+    /// turn runs may take a turn, too. [`Reactor::embed`](crate::Reactor::embed) has an example.
+    ///
+    /// # Errors
+    /// When the driver fails, when the reactor has been dropped, and
+    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) inside the driver's own wait.
+    ///
+    /// # Cost
+    /// One `epoll_wait`, and one `timerfd_settime` if the earliest deadline moved forward. One
+    /// `write` if sources are ready, so that the fd stays readable. No allocation.
     pub fn turn(&self) -> io::Result<usize> {
         let core = &self.handle.core;
         if core.closed.get() {
@@ -133,14 +137,14 @@ impl Embedded {
         Ok(core.table.borrow().ready.len())
     }
 
-    /// The embedded reactor.
+    /// The handle of the embedded reactor.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 }
 
-/// A turn that a panic ends, of a closure or of the driver: the reactor sleeps again, and the next
-/// turn comes for what is left.
+/// Completes a turn that a panic of a closure or of the driver has ended: the reactor sleeps again,
+/// and requests a turn for the rest.
 struct Unfinished<'a>(&'a Core);
 
 impl Drop for Unfinished<'_> {
@@ -156,7 +160,7 @@ impl AsFd for Embedded {
     }
 }
 
-/// For mio, as any fd: with [`Interest::READABLE`](mio::Interest::READABLE). Feature `mio`.
+/// Registers the fd with mio. Use [`Interest::READABLE`](mio::Interest::READABLE). Feature `mio`.
 #[cfg(feature = "mio")]
 impl mio::event::Source for Embedded {
     fn register(
@@ -202,8 +206,7 @@ impl Drop for Embedded {
 
 /// The outer loop, which sleeps for the reactor.
 impl Core {
-    /// An outer loop that sleeps for us has to wake up earlier for a deadline before what it is
-    /// armed for.
+    /// Wakes an outer loop that sleeps for the reactor, if `deadline` is before the armed one.
     pub(super) fn tell_outer(&self, deadline: u64) {
         if deadline < self.outer.armed.get() && self.outer.embedded.get() {
             self.request_turn();

@@ -1,4 +1,4 @@
-//! The buffer of a wait, and what it is filled with.
+//! The buffer of a wait, and its events.
 
 use super::core::{Core, Handle};
 use super::key::Key;
@@ -6,14 +6,47 @@ use super::parts::sites::{KindNumber, SourceKind};
 use super::parts::slots::{Chunk, Flag, State};
 use crate::sys::Readiness;
 
-/// The buffer that [`Handle::wait`] fills. Allocates once, when made.
+/// The buffer that [`Handle::wait`] fills. It allocates once, when it is made.
+///
+/// ```
+/// use pollmux::{Events, Reactor};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let timers = [1, 2, 3].map(|key| reactor.after(Duration::ZERO).with_key(key));
+/// let mut events = Events::with_capacity(2); // at most 2 a wait
+/// reactor.wait(&mut events)?;
+/// assert!(events.len() == 2 && !events.is_empty());
+/// let mut keys = Vec::new();
+/// for event in events.iter() {
+///     timers[2].stop(); // skips its event, if it is still to come
+///     keys.push(event.key());
+/// }
+/// assert_eq!(keys, [1, 2]);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Events {
     pub(super) tokens: Vec<u64>,
     pub(super) capacity: usize,
     pub(super) from: Option<Handle>,
 }
 
-/// A source that was ready when the wait ended, and still is.
+/// A source that was ready when the wait ended, and is still ready.
+///
+/// ```
+/// use pollmux::{Events, Reactor, reactor::SourceKind};
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, inbox) = reactor.channel_with((3, 4), 1)?;
+/// tx.send("hello").unwrap();
+/// let mut events = Events::new();
+/// reactor.wait(&mut events)?;
+/// for event in &events {
+///     assert_eq!((event.kind(), event.split_key()), (SourceKind::Inbox, (3, 4)));
+///     assert_eq!(event.key(), inbox.key());
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Event {
     key: u64,
@@ -22,30 +55,29 @@ pub struct Event {
 }
 
 impl Event {
-    /// The key given with `with_key` or `register_with`; without one, what the source's `key()`
-    /// says.
+    /// The key of the source, which `with_key` or `register_with` has set.
     #[inline]
     pub fn key(&self) -> u64 {
         self.key
     }
 
-    /// The kind and the index that the [`key`](Self::key) is made of: see [`Key`]. The kind is 2^31
-    /// or more if the source was given no key.
+    /// The kind and the index of the [`key`](Self::key): see [`Key`]. The kind is 2^31 or more if
+    /// you gave the source no key.
     #[inline]
     pub fn split_key(&self) -> (u32, u32) {
         Key::from(self.key).into()
     }
 
-    /// The kind of the source. An event of a [`SourceKind::Outbox`] says that there is room, or
+    /// The kind of the source. An event of a [`SourceKind::Outbox`] means that there is room, or
     /// that the receiver is gone.
     #[inline]
     pub fn kind(&self) -> SourceKind {
         self.kind.kind()
     }
 
-    /// The readiness of an [`Fd`](crate::Fd), as [`Fd::readiness`](crate::Fd::readiness) gives it
-    /// when the iterator comes to the event. [`Readiness::READABLE`] for signals, a child and an OS
-    /// timer, which have fds of their own. [`Readiness::NONE`] for the other sources.
+    /// The readiness of an [`Fd`](crate::Fd) when the iterator comes to the event, as
+    /// [`Fd::readiness`](crate::Fd::readiness) gives it. [`Readiness::READABLE`] for signals, a
+    /// child and an OS timer, which have fds of their own. [`Readiness::NONE`] for other sources.
     ///
     /// ```
     /// use pollmux::{Events, Reactor, sys::Interest};
@@ -91,24 +123,24 @@ impl Events {
     /// The capacity of [`new`](Self::new).
     const CAPACITY: usize = 1_024;
 
-    /// A buffer for at most 1,024 events a wait.
+    /// Makes a buffer for at most 1,024 events a wait.
     pub fn new() -> Events {
         Events::with_capacity(Self::CAPACITY)
     }
 
-    /// A buffer for at most `capacity` events a wait; zero is taken for one.
+    /// Makes a buffer for at most `capacity` events a wait. Zero counts as one.
     pub fn with_capacity(capacity: usize) -> Events {
         let capacity = capacity.max(1);
         Events { tokens: Vec::with_capacity(capacity), capacity, from: None }
     }
 
-    /// Iterates over the events of the last wait. Skips the sources that were stopped, reset,
-    /// drained or dropped meanwhile.
+    /// Iterates over the events of the last wait. Skips sources that were stopped, reset, drained
+    /// or dropped meanwhile.
     pub fn iter(&self) -> Iter<'_> {
         Iter { tokens: self.tokens.iter(), from: self.from.as_ref(), prints: false }
     }
 
-    /// Returns the number of events of the last wait.
+    /// Returns the number of events of the last wait, with those that the iterator would skip.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
@@ -135,8 +167,8 @@ impl<'a> IntoIterator for &'a Events {
     }
 }
 
-/// The iterator of [`Events::iter`]. Looks at each source when it comes to it, so handling one
-/// event may stop another.
+/// The iterator of [`Events::iter`]. It looks at each source when it comes to it, so the code for
+/// one event may stop another. [`Events`] has an example.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     tokens: std::slice::Iter<'a, u64>,

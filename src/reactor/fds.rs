@@ -1,10 +1,11 @@
-//! Fds of the user, as the reactor sees them: the driver waits for them under the token of their
-//! slot, and what it finds is remembered there.
+//! The user's fds in the reactor. The driver waits for them under the token of their slot, and the
+//! slot remembers the findings.
 //!
-//! A driver that has no edges refuses [`Mode::Edge`](crate::sys::Mode::Edge). It is asked for one
-//! report then, and for the next one when the source has been found not to be ready any more. So is
-//! every driver for [`Mode::Level`](crate::sys::Mode::Level), and for the next one when the source
-//! has been taken: a file that stays ready keeps no loop awake that does not ask for it.
+//! A driver without edges refuses [`Mode::Edge`](crate::sys::Mode::Edge). The reactor then asks for
+//! one report, and for the next one when the source is no longer ready. For
+//! [`Mode::Level`](crate::sys::Mode::Level) it asks every driver for one report, and for the next
+//! one when the source has been taken. So a ready file keeps no loop awake that does not ask for
+//! it.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -19,9 +20,8 @@ use crate::wake::Look;
 impl Core {
     /// Lets the driver look, if fds are there and it is time to.
     pub(super) fn poll_fds(&self) {
-        if !self.fds.are_registered()
-            || self.clock.now_or_later().as_nanos() < self.fds.next_look.get()
-        {
+        let is_early = |at| !self.clock.has_passed(at, self.fds.interval);
+        if !self.fds.are_registered() || self.fds.looked_at.get().is_some_and(is_early) {
             return;
         }
         // A driver that fails says so again when the loop blocks, to a caller that can hear it.
@@ -32,6 +32,15 @@ impl Core {
         };
         if self.outer.embedded.get() && (polled.is_err() || !self.has_taken_nothing()) {
             self.request_turn_after_poll();
+        }
+    }
+
+    /// [`poll_fds`](Self::poll_fds), unless the driver has looked in this turn: then it looks again
+    /// when the turn sleeps. On a virtual clock others may have run since.
+    #[inline]
+    pub(super) fn poll_fds_of_turn(&self) {
+        if self.fds.looked_in.get() != self.counters.turns.get() || self.clock.is_virtual() {
+            self.poll_fds();
         }
     }
 
@@ -49,7 +58,7 @@ impl Core {
     #[inline]
     pub(super) fn looked(&self) {
         if self.fds.are_registered() {
-            self.fds.looked(self.clock.now_or_later().as_nanos(), self.counters.turns.get());
+            self.fds.looked(self.clock.mark(), self.counters.turns.get());
         }
     }
 
@@ -99,18 +108,18 @@ impl Core {
     pub(super) fn deliver(&self, ready: &mut ReadyFds) {
         let table = &mut *self.table.borrow_mut();
         for (id, readiness) in ready.drain() {
-            let Some(slot) = table.slots.resolve(id) else { continue };
-            let chunk = table.slots.chunk(slot);
+            let Some((chunk, slot)) = table.slots.find(id) else { continue };
             let Some(fd) = chunk.fds.get(slot) else { continue };
             fd.found.set(fd.found.get() | readiness);
             if !fd.is_ready() {
                 continue;
             }
-            if chunk.node(slot).state.get() == State::Idle {
+            let node = chunk.node(slot);
+            if node.state.get() == State::Idle {
                 table.ready.push(&table.slots, slot);
             }
             if !fd.untold().is_empty() {
-                chunk.node(slot).pos.set(1);
+                node.pos.set(1);
             }
         }
     }

@@ -1,13 +1,12 @@
 //! Forks without exec: in a child the reactors of the parent are inert.
 //!
 //! A reactor lives on one thread, and a child has only the thread that forked. So each thread lists
-//! its reactors, and the handler that runs in the child marks them closed: every turn, source and
+//! its reactors, and the handler that runs in the child marks them closed. Every turn, source and
 //! handle then finds a reactor that is gone, at no cost to the turns of the parent.
-//! [`Core::check_process`] compares the counter of forks where a driver is about to be called, for
-//! a fork that met the list in use.
+//! [`Core::check_process`] compares the counter of forks before a call of the driver, for a fork
+//! that met the list in use.
 //!
-//! What other threads hold of a reactor, [`Notify`](crate::wake::Notify), compares the counter
-//! itself.
+//! [`Notify`](crate::wake::Notify), which other threads hold, compares the counter itself.
 
 use std::cell::RefCell;
 use std::io;

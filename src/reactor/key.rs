@@ -2,12 +2,12 @@
 
 /// The key of a source, for [`wait`](crate::Handle::wait): a number, or two in one.
 ///
-/// A loop with many sources of a few kinds makes each key of both: the kind says how to handle the
-/// event, and the index says whose event it is. Every method that takes a key takes such a pair, a
+/// A loop with many sources of a few kinds makes each key of both. The kind selects the code for
+/// the event, and the index names the client. Every method that takes a key takes such a pair, a
 /// `u64` or a `Key`, and [`Event::split_key`](crate::Event::split_key) gives the pair back.
 ///
-/// As a `u64` the kind is in the upper 32 bits: an index alone is a key of kind 0. Keep kinds below
-/// 2^31: the keys above are those of sources that were given none.
+/// As a `u64` the kind is in the upper 32 bits, so an index alone is a key of kind 0. Keep kinds
+/// below 2^31. Sources without a key of yours have keys above that.
 ///
 /// ```
 /// use pollmux::{Events, Key, Reactor};
@@ -36,7 +36,9 @@
 ///     }
 /// }
 /// assert_eq!(idle, [0, 1, 2]);
-/// assert_eq!(Key::from(stop.key()), Key::new(STOP, 0));
+/// let key = Key::from(stop.key());
+/// assert_eq!((key, key.kind(), key.index()), (Key::new(STOP, 0), STOP, 0));
+/// assert_eq!(Key::new(1, 2).get(), 1 << 32 | 2);
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,7 +49,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of this kind and index.
+    /// Makes a key of a kind and an index.
     pub const fn new(kind: u32, index: u32) -> Key {
         Key { kind, index }
     }

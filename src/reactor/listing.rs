@@ -12,13 +12,29 @@ use super::parts::slots::{Flag, State};
 use super::parts::timer_id::TimerId;
 use crate::sys::Time;
 
-/// One live source of a reactor.
+/// One live source of a reactor, in the list of [`Handle::sources`].
+///
+/// ```
+/// use pollmux::{Reactor, Time, reactor::SourceKind};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let tick = reactor.every(Duration::from_secs(3_600))?.with_key(7);
+/// let sources = reactor.sources();
+/// let info = sources.iter().next().unwrap();
+/// assert_eq!((info.kind, info.key), (Some(SourceKind::Ticker), 7));
+/// assert_eq!((info.period, info.fired), (Some(Duration::from_secs(3_600)), 0));
+/// assert!(info.deadline > Some(Time::now()) && !info.ready && !info.spinning);
+/// assert_eq!(info.id, Some(tick.id()));
+/// println!("made at {}", info.location.unwrap());
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceInfo {
-    /// The kind; `Some` for every source.
+    /// The kind. `Some` for every source.
     pub kind: Option<SourceKind>,
-    /// The creation site. Each kind of source has up to 4,095 sites: `None` for a later one.
+    /// The creation site. Each kind of source has up to 4,095 sites. `None` for a later site.
     pub location: Option<&'static Location<'static>>,
     /// The deadline, pending or expired and not yet received. `None` if the source is not armed, or
     /// has no deadlines.
@@ -30,18 +46,18 @@ pub struct SourceInfo {
     pub fired: u64,
     /// The source is ready.
     pub ready: bool,
-    /// The source keeps the loop busy for nothing: it was reported 1,000 times without being
-    /// taken, drained, read, written or changed, or its end was taken 1,000 times.
+    /// The source keeps the loop busy. It was reported 1,000 times and nobody took, drained, read,
+    /// wrote or changed it, or its end was taken 1,000 times.
     ///
-    /// Doing one of those ends it. So does dropping the source, and for an [`Fd`](crate::Fd) a
-    /// smaller [interest](crate::Fd::set_interest).
+    /// To do one of those clears the mark. So does a smaller [interest](crate::Fd::set_interest) of
+    /// an [`Fd`](crate::Fd).
     pub spinning: bool,
     /// The key that `wait` reports.
     pub key: u64,
     /// The priority in a `wait`.
     pub priority: Priority,
-    /// The id of a timer, a ticker or a callback. Callbacks of
-    /// [`after_cancel`](Handle::after_cancel) have none.
+    /// The id of a timer, a ticker or a callback. A callback of
+    /// [`after_cancel`](Handle::after_cancel) has no id.
     pub id: Option<TimerId>,
 }
 
@@ -70,7 +86,22 @@ pub struct Sources {
     now: Time,
 }
 
-/// The sources that one line made.
+/// The sources that one line made. Made by [`Sources::by_origin`].
+///
+/// ```
+/// use pollmux::Reactor;
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// let tick = reactor.every(Duration::from_secs(1))?;
+/// let timers: Vec<_> = (0..3).map(|_| reactor.timer()).collect();
+/// let sources = reactor.sources();
+/// assert!(sources.len() == 4 && !sources.is_empty());
+/// let origins = sources.by_origin();
+/// assert_eq!((origins.len(), origins[0].sources.len()), (2, 3)); // most sources first
+/// # drop((tick, timers));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SourceOrigin<'a> {
@@ -83,8 +114,11 @@ pub struct SourceOrigin<'a> {
 }
 
 impl Handle {
-    /// Lists the live sources of this reactor, each with its creation site. O(all slots);
-    /// allocates. For humans and tests, not for a loop.
+    /// Lists the live sources of this reactor, each with its creation site. For humans and tests,
+    /// not for a loop. [`Sources`] has an example.
+    ///
+    /// # Cost
+    /// O(all slots). Allocates.
     pub fn sources(&self) -> Sources {
         let core = &self.core;
         let now = core.clock.now_or_later();
@@ -120,12 +154,12 @@ impl Handle {
 }
 
 impl Sources {
-    /// Iterates over the sources, in no order.
+    /// Iterates over the sources, in no order. [`SourceInfo`] has an example.
     pub fn iter(&self) -> std::slice::Iter<'_, SourceInfo> {
         self.list.iter()
     }
 
-    /// Returns the number of sources.
+    /// Returns the number of sources. [`SourceOrigin`] has an example.
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -135,7 +169,8 @@ impl Sources {
         self.list.is_empty()
     }
 
-    /// Groups the sources by creation site, the site with the most sources first.
+    /// Groups the sources by creation site, the site with the most sources first. [`SourceOrigin`]
+    /// has an example.
     pub fn by_origin(&self) -> Vec<SourceOrigin<'_>> {
         let mut origins: Vec<SourceOrigin<'_>> = Vec::new();
         let mut index = HashMap::new();

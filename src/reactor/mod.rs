@@ -71,40 +71,12 @@ use crate::driver::{Clock, Driver, Native};
 pub(crate) use crate::sync::strand;
 use crate::sys::Time;
 
-/// A single-threaded reactor: it owns a driver and waits for channels, timers and tickers together.
+/// A single-threaded reactor: it owns a driver and waits for all of its sources together.
 ///
-/// It derefs to [`Handle`], which has every method; clones of the handle go wherever the reactor is
-/// not. Both are `!Send`: what may leave the thread says so. Dropping the reactor closes its fds;
-/// sources and handles that outlive it are inert.
-///
-/// # Memory
-/// A reactor grows with what is live at one time: some 50 bytes a timer, more for other sources.
-/// More than 64 KiB of records, or of the timer queue, that were less than an eighth used for a
-/// second shrink to twice what was used. So does the queue of posts. The reactor does that in its
-/// turns: one that sleeps all the time keeps its memory. Up to 64 KiB of each nothing is given
-/// back, and then nothing allocates that was as full before. Records go in blocks of 128, and a
-/// block stays while one of its sources is live. The memory of requests ([`Remote::reset`],
-/// [`Remote::stop`]) stays: it is bounded by the timers that had requests at one time.
-///
-/// # Fork
-/// A child made by `fork` without `exec` has a copy of the reactor, and shares its kernel objects
-/// with the parent. In the child **the reactor and its sources are inert**, from the return of
-/// `fork` on:
-/// - What waits, registers or arms fails with an error that names the fork and the line that made
-///   the reactor. Callbacks and posted closures do not run. [`Handle::is_closed`] returns true.
-/// - Nothing reaches the parent: no wake-up, no timer, no registration. A drop closes the child's
-///   copies of the fds, and the parent is told of its files as before.
-/// - A channel is memory, so the child has a copy of that, too. What one process sends the other
-///   never receives. [`Remote::post`] gives its closure back.
-///
-/// The child makes a reactor of its own with [`Reactor::new`]; a daemon makes its reactor after the
-/// last fork. In a process with several threads a lock that another thread held during the fork
-/// stays locked in the child: there call `exec` or `_exit`, and touch no channel of other threads.
-///
-/// Forks are seen by a handler of `pthread_atfork`, in time linear in the number of live sources. A
-/// raw system call (`SYS_fork`, `clone`) runs no such handler, and the child then disturbs its
-/// parent. `posix_spawn`, and with it [`Command`](std::process::Command) in most cases, forks
-/// nothing.
+/// It derefs to [`Handle`], which has every method. Clones of the handle go to code that has no
+/// reactor. Neither is `Send`. From other threads use a [`Sender`](crate::channel::Sender), a
+/// [`Remote`], a [`Notifier`](crate::Notifier) or a [`Context`](crate::Context). Dropping the
+/// reactor closes its fds. Sources and handles that outlive the reactor are inert.
 ///
 /// ```
 /// use pollmux::{Reactor, channel, select};
@@ -121,24 +93,61 @@ use crate::sys::Time;
 /// }
 /// # std::io::Result::Ok(())
 /// ```
+///
+/// # Memory
+/// A reactor grows with its live sources: some 50 bytes a timer, more for other sources.
+///
+/// Records, and the timer queue, shrink above 64 KiB when they were less than an eighth full for a
+/// second. They keep twice the used part. So does the queue of posts. The reactor shrinks in its
+/// turns, so a reactor that sleeps all the time keeps its memory. Below 64 KiB nothing shrinks, and
+/// nothing allocates that was as full before.
+///
+/// Records go in blocks of 128, and a block stays while one of its sources is live. The memory of
+/// requests ([`Remote::reset`], [`Remote::stop`]) stays. It is bounded by the number of timers that
+/// had requests at one time.
+///
+/// # Fork
+/// A child made by `fork` without `exec` has a copy of the reactor, and shares its kernel objects
+/// with the parent. In the child **the reactor and its sources are inert**, from the return of
+/// `fork` on:
+/// - Each call that waits, registers or arms fails with an error that names the fork and the line
+///   that made the reactor. Callbacks and posted closures do not run. [`Handle::is_closed`] returns
+///   true.
+/// - Nothing reaches the parent: no wake-up, no timer, no registration. A drop closes the child's
+///   copies of the fds, and the parent's files are reported as before.
+/// - A channel is memory, so the child has a copy of the channel, too. A message of one process
+///   never reaches the other. [`Remote::post`] gives its closure back.
+///
+/// The child makes a reactor of its own with [`Reactor::new`]. A daemon makes its reactor after the
+/// last fork. In a process with several threads a lock that another thread held during the fork
+/// stays locked in the child. There call `exec` or `_exit`, and touch no channel of other threads.
+///
+/// A handler of `pthread_atfork` notices the fork, in time linear in the number of live sources. A
+/// raw system call (`SYS_fork`, `clone`) runs no such handler, and the child then disturbs its
+/// parent. `posix_spawn`, and with it [`Command`](std::process::Command) in most cases, forks
+/// nothing.
 #[must_use = "dropping the reactor makes its sources inert"]
 pub struct Reactor {
     handle: Handle,
 }
 
 impl Reactor {
-    /// A reactor on the system's own poller. Five syscalls, three on kqueue, and some 30 KiB.
+    /// Makes a reactor on the system's own poller.
     ///
-    /// Fails with the system's error, and then leaves nothing behind. The error names the limit and
-    /// the remedy
+    /// # Errors
+    /// The system's error. A failed call leaves nothing behind. The error names the limit and the
+    /// remedy
     /// - when the process has as many fds as `RLIMIT_NOFILE` allows (`EMFILE`: raise that limit,
     ///   `ulimit -n`),
-    /// - when the system has as many as it allows (`ENFILE`: on Linux raise `fs.file-max`),
+    /// - when the system has as many fds as it allows (`ENFILE`: on Linux raise `fs.file-max`),
     /// - when the kernel has no memory (`ENOMEM`),
     /// - when epoll has no room (`ENOSPC`: raise `fs.epoll.max_user_watches`).
     ///
-    /// Then the system's own error, with its [`raw_os_error`](io::Error::raw_os_error), is the
-    /// [source](std::error::Error::source):
+    /// # Cost
+    /// Five syscalls, three on kqueue, and some 30 KiB.
+    ///
+    /// For the errors named here [`source`](std::error::Error::source) gives the system's own
+    /// error, with its [`raw_os_error`](io::Error::raw_os_error):
     ///
     /// ```
     /// use std::{error::Error, io};
@@ -154,13 +163,35 @@ impl Reactor {
         Reactor::builder().build()
     }
 
-    /// A reactor that waits through `driver`.
+    /// Makes a reactor that waits through `driver`.
+    ///
+    /// # Errors
+    /// None at present.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?; // in virtual time
+    /// assert_eq!(reactor.now().as_nanos(), 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn with_driver(driver: impl Driver + 'static) -> io::Result<Reactor> {
         Reactor::builder().build_with(driver)
     }
 
-    /// For a reactor with other settings than the default ones: slack, spinning, precision.
+    /// Begins a reactor with settings of your own: slack, spinning, precision and others.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let settings = Reactor::builder().slack(Duration::from_millis(10));
+    /// let tested = settings.clone().build_with(Sim::new())?;
+    /// let real = settings.build()?;
+    /// # drop((tested, real));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -172,17 +203,39 @@ impl Reactor {
         Reactor { handle: Handle { core } }
     }
 
+    /// Returns a handle, for code that has no reactor.
+    ///
+    /// ```
+    /// use pollmux::{Handle, Reactor, Ticker};
+    /// use std::time::Duration;
+    ///
+    /// struct Heartbeat(Ticker, Handle);
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let handle = reactor.handle();
+    /// let heartbeat = Heartbeat(handle.every(Duration::from_secs(1))?, handle);
+    /// drop(reactor);
+    /// assert!(heartbeat.1.is_closed());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Exposes the reactor as one fd that is readable when a turn has work to do, for an outer
     /// loop to wait on.
     ///
-    /// [`Builder::precise`](Builder::precise) has no effect meanwhile: the outer loop
-    /// sleeps, not the reactor.
     /// The fd stays readable while a source is ready that nobody takes: see [`Embedded`].
+    /// [`Builder::precise`] has no effect while embedded, because the outer loop sleeps, not the
+    /// reactor.
     ///
-    /// One syscall (the fd is a duplicate), and those of a first turn. Fails with
-    /// [`io::ErrorKind::Unsupported`] when the driver has no fd, with
-    /// [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already, and for want of fds as
-    /// [`Reactor::new`] does.
+    /// # Errors
+    /// - [`io::ErrorKind::Unsupported`] when the driver has no fd.
+    /// - [`io::ErrorKind::ResourceBusy`] when the reactor is embedded already.
+    /// - The errors of [`Reactor::new`] when fds are short.
+    ///
+    /// # Cost
+    /// One syscall (the fd is a duplicate), and those of a first turn.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]
@@ -209,22 +262,23 @@ impl Reactor {
     pub fn embed(&self) -> io::Result<Embedded> {
         Embedded::begin(self)
     }
-
-    /// A handle, for code that has no reactor.
-    pub fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
 }
 
 impl Builder {
-    /// A reactor on the system's own poller, as [`Reactor::new`] makes it.
+    /// Makes a reactor on the system's own poller, as [`Reactor::new`] does.
+    ///
+    /// # Errors
+    /// The errors of [`Reactor::new`].
     #[track_caller]
     pub fn build(self) -> io::Result<Reactor> {
         let driver = Native::with_batch(self.fd_batch)?;
         self.build_with(driver)
     }
 
-    /// A reactor that waits through `driver`.
+    /// Makes a reactor that waits through `driver`. [`Reactor::builder`] has an example.
+    ///
+    /// # Errors
+    /// None at present.
     #[track_caller]
     pub fn build_with(self, driver: impl Driver + 'static) -> io::Result<Reactor> {
         Ok(Reactor::with_settings(Box::new(driver), &self.settings))
@@ -281,8 +335,8 @@ pub trait AsHandle: AsRef<Handle> {}
 impl<T: AsRef<Handle> + ?Sized> AsHandle for T {}
 
 impl Handle {
-    /// The time, read at most once a turn: two calls in one arm give the same. On the driver's
-    /// clock. No syscall; the turn's later calls read no clock.
+    /// Returns the time on the driver's clock, read at most once a turn. Two calls in one arm give
+    /// the same time. No syscall.
     ///
     /// [`fresh_now`](Self::fresh_now) reads the clock each time.
     #[inline]
@@ -290,14 +344,15 @@ impl Handle {
         self.core.clock.now()
     }
 
-    /// The time at this moment: reads the driver's clock precisely. For work inside one turn that
-    /// takes time, and for measurements.
+    /// Reads the driver's clock precisely. For measurements, and for an arm that takes time.
     ///
-    /// Each call reads the clock: some tens of nanoseconds, and no syscall where the system has a
-    /// clock without one (the vDSO of Linux). It does not allocate. [`now`](Self::now) stays as
-    /// it is until the turn is over, and may so be earlier. On a virtual clock time moves between
-    /// turns, and when a test [moves](crate::Sim::advance) it. Works also when the reactor has been
-    /// dropped, and in a forked child.
+    /// [`now`](Self::now) stays as it is until the turn is over, so it may be earlier. A virtual
+    /// clock moves between turns, and when a test [moves](crate::Sim::advance) it. The call works
+    /// when the reactor has been dropped, too, and in a forked child.
+    ///
+    /// # Cost
+    /// Some tens of nanoseconds. No allocation, and no syscall where the system has a clock without
+    /// syscalls (the vDSO of Linux).
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -316,11 +371,22 @@ impl Handle {
         self.core.clock.read()
     }
 
-    /// The time of day on the driver's clock: [`SystemTime::now`], and in virtual time the clock
-    /// that [`Sim::set_wall_clock`](crate::Sim::set_wall_clock) sets.
+    /// Returns the time of day on the driver's clock: [`SystemTime::now`]. In virtual time it is
+    /// the clock that [`Sim::set_wall_clock`](crate::Sim::set_wall_clock) sets.
     ///
-    /// For what is compared with a [wall timer](Self::wall_timer), so that it can be tested in
-    /// virtual time. No syscall where the system has a clock without one.
+    /// Code that uses [wall timers](Self::wall_timer) reads this clock, so that virtual time can
+    /// test the code. No syscall where the system has a clock without syscalls.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::{Duration, UNIX_EPOCH};
+    ///
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// sim.set_wall_clock(UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    /// assert!(reactor.wall_now() > UNIX_EPOCH);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wall_now(&self) -> SystemTime {
         match self.core.clock.source() {
             Clock::Monotonic => SystemTime::now(),
@@ -328,7 +394,7 @@ impl Handle {
         }
     }
 
-    /// Returns the counts of the reactor so far.
+    /// Returns the counts of the reactor so far. [`Stats`] has an example.
     pub fn stats(&self) -> Stats {
         let core = &*self.core;
         // A driver that asks while it waits gets the counts from before.
@@ -357,8 +423,8 @@ impl Handle {
         }
     }
 
-    /// Makes the choices among ready cases reproducible: the same seed, the same choices. Without
-    /// it they differ from run to run.
+    /// Makes the choices among ready cases reproducible: the same seed makes the same choices.
+    /// Without a seed the choices differ from run to run.
     ///
     /// ```
     /// use pollmux::{Reactor, Select};
@@ -379,13 +445,22 @@ impl Handle {
         self.core.random.seed(seed);
     }
 
-    /// Returns true if the reactor has been dropped.
+    /// Returns true if the reactor has been dropped, and in a forked child. [`Reactor::handle`] has
+    /// an example.
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.core.closed.get()
     }
 
     /// Returns true if `other` is a handle of the same reactor.
+    ///
+    /// ```
+    /// use pollmux::Reactor;
+    ///
+    /// let (one, other) = (Reactor::new()?, Reactor::new()?);
+    /// assert!(one.is_same(&one.handle()) && !one.is_same(&other));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     pub fn is_same(&self, other: &Handle) -> bool {
         Rc::ptr_eq(&self.core, &other.core)

@@ -14,7 +14,18 @@ use crate::driver::Clock;
 use crate::sys::nanos;
 use crate::wake::Notify;
 
-/// The reactor of a [`Remote`] has been dropped; gives back what was posted.
+/// The error of [`Remote::post`]: the reactor has been dropped. Gives the closure back.
+///
+/// ```
+/// use pollmux::{Reactor, reactor::PostError};
+///
+/// let reactor = Reactor::new()?;
+/// let remote = reactor.remote();
+/// drop(reactor);
+/// let Err(PostError(closure)) = remote.post(|handle| println!("{handle:?}")) else { panic!() };
+/// # drop(closure);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct PostError<F>(pub F);
 
 impl_fmt!(Debug, [F] PostError<F>, |_, f| f.write_str("PostError(..)"));
@@ -28,6 +39,17 @@ impl<F> From<PostError<F>> for io::Error {
 }
 
 /// The reason why [`Remote::try_post`] refused a closure. Holds the closure.
+///
+/// ```
+/// use pollmux::Reactor;
+///
+/// let reactor = Reactor::builder().post_limit(0).build()?;
+/// let refused = reactor.remote().try_post(|_| println!("posted")).unwrap_err();
+/// assert!(refused.is_full());
+/// let closure = refused.into_inner(); // try again later, or run it here
+/// closure(&reactor);
+/// # std::io::Result::Ok(())
+/// ```
 #[non_exhaustive]
 pub enum TryPostError<F> {
     /// As many posts wait for the loop as [`Builder::post_limit`](crate::Builder::post_limit)
@@ -73,12 +95,12 @@ impl<F> From<TryPostError<F>> for io::Error {
     }
 }
 
-/// A reactor, for other threads: wakes it, runs closures on it, stops and resets its timers. Made
-/// by [`Handle::remote`].
+/// A remote control of a reactor, for other threads: it wakes the reactor, posts closures, and
+/// stops and resets timers. Made by [`Handle::remote`].
 ///
-/// Everything asked is done on the reactor's thread, in the order in which it was asked, where its
-/// next turn begins, and before a message is received that the same thread sent after it; a
-/// sleeping reactor is woken, by one `write`, once for each sleep.
+/// The reactor's thread does the requests in their order, where its next turn begins. It does them
+/// before it receives a message that the same thread sent after them. A request wakes a sleeping
+/// reactor by one `write`, once for each sleep.
 ///
 /// ```
 /// use pollmux::{Reactor, select};
@@ -106,18 +128,33 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Ends the wait under way, or else the next one: a `select!` looks at its sources again,
+    /// Ends the wait under way, or else the next wait. A `select!` looks at its sources again, and
     /// [`Handle::wait`] returns, perhaps with no event.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let remote = reactor.remote();
+    /// std::thread::spawn(move || remote.wake());
+    /// let mut events = Events::new();
+    /// reactor.wait(&mut events)?;
+    /// assert!(events.is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wake(&self) {
         self.notify.request_wake_up();
     }
 
-    /// Runs `f` on the reactor's thread, however many posts wait ([`try_post`](Self::try_post) has
-    /// a limit). Allocates. When the reactor has been dropped the error gives `f` back; one that is
-    /// dropped later drops `f`.
+    /// Runs `f` on the reactor's thread, however many posts wait. [`try_post`](Self::try_post) has
+    /// a limit. A reactor that is dropped before it runs `f` drops `f`.
     ///
-    /// The queue of posts grows with the posts that wait. When more than 64 KiB of it were less
-    /// than an eighth full for a second, the loop gives the rest back in one of its next turns.
+    /// # Errors
+    /// When the reactor has been dropped. The error gives `f` back.
+    ///
+    /// # Cost
+    /// Allocates. The queue of posts grows with the posts that wait. It shrinks above 64 KiB when
+    /// it was less than an eighth full for a second.
     pub fn post<F: FnOnce(&Handle) + Send + 'static>(&self, f: F) -> Result<(), PostError<F>> {
         if !self.notify.is_at_home() {
             return Err(PostError(f));
@@ -140,12 +177,15 @@ impl Remote {
         }
     }
 
-    /// [`post`](Self::post) that refuses when too many posts wait for the loop.
+    /// Runs `f` on the reactor's thread, unless too many posts wait for the loop. Allocates when it
+    /// accepts.
     ///
     /// The limit is [`Builder::post_limit`](crate::Builder::post_limit), 2^20 by default. It counts
     /// the closures that wait, and the timers that requests wait for. Several threads at once may
-    /// exceed the limit by one closure each. The error says why, and gives the closure back.
-    /// Allocates when it accepts.
+    /// exceed the limit by one closure each.
+    ///
+    /// # Errors
+    /// When too many posts wait, or the reactor has been dropped. The error gives `f` back.
     ///
     /// ```
     /// use pollmux::{reactor::TryPostError, Reactor};
@@ -176,19 +216,39 @@ impl Remote {
 
     /// Stops a timer of the reactor.
     ///
-    /// Requests for one timer coalesce: those that wait for the loop take the memory of one, and
-    /// the loop does their sum in one step. A request allocates nothing once as many *timers* had a
-    /// request on the way before. No request waits for another thread.
+    /// Requests for one timer coalesce. Those that wait for the loop take the memory of one
+    /// request, and the loop does their sum in one step. No request waits for another thread.
     ///
-    /// The error says what is known at once. A timer that turns out to be dead when the loop gets
-    /// there is left alone and counted in [`Stats::stale`](crate::reactor::Stats::stale); to be
-    /// told, [`post`](Self::post) a closure with [`Handle::stop_timer`] in it.
+    /// # Errors
+    /// When the timer belongs to another reactor, when it is known to be gone, and when the reactor
+    /// has been dropped. A timer that is gone when the loop does the request is counted in
+    /// [`Stats::stale`](crate::reactor::Stats::stale). To hear of that, [`post`](Self::post) a
+    /// closure that calls [`Handle::stop_timer`].
+    ///
+    /// # Cost
+    /// Allocates nothing once as many *timers* had a request on the way before. One `write` if the
+    /// reactor sleeps.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let timer = reactor.after(Duration::from_secs(3_600));
+    /// reactor.remote().stop(timer.id()).unwrap();
+    /// reactor.try_wait(&mut Events::new())?; // a turn does the request
+    /// assert_eq!(timer.deadline(), None);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn stop(&self, id: TimerId) -> Result<(), TimerError> {
         self.ask(id, Ask::stop(id.token, id.ticker))
     }
 
-    /// Resets a timer of the reactor to `d` from now: from the time of this call, not from when the
-    /// loop gets there. A ticker gets `d` as its period. Errors as [`stop`](Self::stop) has them.
+    /// Resets a timer of the reactor to `d` from the time of this call. A ticker gets `d` as its
+    /// period. Costs as much as [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// The errors of [`stop`](Self::stop), and for a ticker with a period of zero.
     pub fn reset(&self, id: TimerId, d: Duration) -> Result<(), TimerError> {
         if id.ticker && d.is_zero() {
             return Err(TimerError::ZeroPeriod);
@@ -236,7 +296,7 @@ impl Remote {
 impl_debug!([] Remote, |it| reactor: it.reactor, closed: it.is_closed());
 
 impl Handle {
-    /// This reactor, for other threads.
+    /// Returns a remote control of this reactor for other threads. [`Remote`] has an example.
     pub fn remote(&self) -> Remote {
         Remote {
             notify: self.core.notify.clone(),

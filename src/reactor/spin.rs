@@ -1,18 +1,19 @@
 //! The spin of a turn before its sleep.
 
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use super::core::Core;
+use super::core::{Core, ReactorTable, Rehearsal};
 use super::parts::counters::add;
-use super::parts::spinner::{LAST_STRETCH, LOOKS, TIME_SLICE};
+use super::parts::spinner::{LAST_STRETCH, LOOKS, REHEARSED_BEFORE, TIME_SLICE};
 use crate::sys::Time;
 
 impl Core {
     /// Looks, without sleeping, for something to do. Returns whether there is: a source, a call
     /// from outside, or a deadline that has come.
     #[inline(never)]
-    pub(super) fn spin(&self, until: Time, recheck: &impl Fn() -> bool) -> bool {
+    pub(super) fn spin(self: &Rc<Core>, until: Time, recheck: &impl Fn() -> bool) -> bool {
         let spinner = &self.spinner;
         let target = until.min(Time::from_nanos(self.timers.next_due.get()));
         let exact =
@@ -20,6 +21,9 @@ impl Core {
         if spinner.precise > 0 && exact != Time::MAX {
             let left = exact - self.clock.refresh();
             if left <= Duration::from_nanos(LAST_STRETCH) {
+                if left >= Duration::from_nanos(REHEARSED_BEFORE) {
+                    self.rehearse();
+                }
                 return true;
             }
             if left <= Duration::from_nanos(spinner.precise) {
@@ -35,13 +39,55 @@ impl Core {
         let begin = self.clock.refresh();
         let rests = spinner.adaptive && target - begin > Duration::from_nanos(TIME_SLICE);
         let end = target.min(begin + Duration::from_nanos(spinner.limit));
+        let entered = self.entered();
         let found = self.look_until(end, rests, recheck);
-        if found {
-            spinner.succeeded()
+        // What the driver has found would have ended the sleep without a wake-up by a thread: a
+        // loop that waits for files alone pays for each spin, and gains nothing.
+        if !found || self.entered() != entered {
+            spinner.failed();
+            add(&spinner.saved, u64::from(found));
         } else {
-            spinner.failed()
+            spinner.succeeded();
         }
         found
+    }
+
+    /// Returns true if a timer was rehearsed since the last call: the caller may rehearse as well.
+    #[inline]
+    pub(crate) fn takes_rehearsal(&self) -> bool {
+        self.spinner.precise > 0 && self.spinner.rehearsed.take()
+    }
+
+    /// Fires a timer of its own that nobody sees. After a long sleep the code for that, and the
+    /// first timer, are in no cache, and cost more than a microsecond when the deadline comes.
+    #[cold]
+    #[inline(never)]
+    fn rehearse(self: &Rc<Core>) {
+        let mut rehearsal = self.rehearsal.borrow_mut();
+        let Rehearsal { table, chunk, slot } = rehearsal.get_or_insert_with(|| {
+            let mut table = Box::new(ReactorTable::new());
+            let slot = table.slots.allocate(self, Default::default());
+            Rehearsal { chunk: table.slots.chunk(slot).clone(), table, slot }
+        });
+        let swap = |table: &mut ReactorTable| std::mem::swap(&mut *self.table.borrow_mut(), table);
+        let (due, put_off) = (self.timers.next_due.get(), self.timers.put_off.get());
+        let (behind, expired) = (self.timers.is_behind(), self.counters.expired.get());
+        swap(table);
+        {
+            let table = &mut *self.table.borrow_mut();
+            table.heap.insert(&table.slots, *slot, 1, 1);
+        }
+        self.timers.put_off.set(false);
+        self.expire(Time::from_nanos(1));
+        self.take(chunk.node(*slot), *slot);
+        swap(table);
+        self.counters.expired.set(expired);
+        self.timers.put_off.set(put_off);
+        // Looks at the first timer.
+        self.timers.next_due.set(due);
+        self.expire(Time::ZERO);
+        self.timers.set_behind(behind);
+        self.spinner.rehearsed.set(true);
     }
 
     /// Returns true if a source is ready, or a mark or a post is pending, before `end`.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Sub;
 
-/// Counts since the reactor was created. Subtract two of them to see what happened in between.
+/// The counts of a reactor since it was made. Subtract two readings to get the counts in between.
 ///
 /// ```
 /// use pollmux::{Reactor, channel, select};
@@ -25,50 +25,48 @@ use std::ops::Sub;
 pub struct Stats {
     /// Calls of `select!`, `wait` and `turn`.
     pub turns: u64,
-    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, or a
-    /// `kevent`.
+    /// Waits of the driver that may sleep. With the native driver each is an `epoll_wait`, an
+    /// `epoll_pwait2`, or a `kevent`.
     pub waits: u64,
-    /// Looks of the driver that never sleep: the same with timeout zero.
+    /// Looks of the driver that never sleep: the same calls with timeout zero.
     pub polls: u64,
     /// Deadlines given to the kernel: `timerfd_settime`, or a change for `kevent`.
     pub arms: u64,
-    /// Those of the arms that were no syscall of their own, because they went with a wait: on
-    /// kqueue.
+    /// Arms that went with a wait, and so were no syscall of their own: on kqueue.
     pub joined: u64,
     /// Registrations, changes and removals of fds: `epoll_ctl` or `kevent`.
     pub controls: u64,
-    /// Times this reactor was woken by a message or by itself for an outer loop: each a `write` to
-    /// its eventfd, or a `kevent`, made by whoever woke it. At most one for each sleep that was
-    /// announced, which is more than there are `waits` when a message comes just before the sleep.
+    /// Wake-ups of this reactor, by a message, or by itself for an outer loop. Each is a `write` to
+    /// its eventfd, or a `kevent`, on the thread that wakes. There is at most one for each
+    /// announced sleep. A message that comes just before a sleep counts here and not in `waits`.
     pub wakes: u64,
     /// Timers and tickers that expired.
     pub expired: u64,
-    /// Stale keys and stopped entries of the timer queue put right.
+    /// Stale keys and stopped entries of the timer queue that were put right.
     pub cleaned: u64,
     /// Callbacks and posted closures that were called.
     pub called: u64,
-    /// Wake-ups that [slack](crate::Builder::slack) has saved: deadlines met by the wake-up for an
-    /// earlier one.
+    /// Wake-ups that [slack](crate::Builder::slack) has saved: deadlines that the wake-up for an
+    /// earlier deadline has met.
     pub coalesced: u64,
-    /// Requests of a [`Remote`](crate::Remote) that came too late: their timers had been dropped.
-    /// Requests that [coalesce](crate::Remote::stop) count each. A reset that a detached callback's
-    /// stop has made vain counts once, with all that coalesced behind that stop.
+    /// Requests of a [`Remote`](crate::Remote) that came too late, because their timers had been
+    /// dropped. Each request counts, even if it [coalesced](crate::Remote::stop) with others. After
+    /// the stop of a detached callback all requests that coalesced behind the stop count as one.
     pub stale: u64,
-    /// Sleeps that [spinning](crate::reactor::Spin) has saved: something came while the reactor was
-    /// still looking.
+    /// Sleeps that [spinning](crate::reactor::Spin) has saved, because a message came during the
+    /// spin.
     pub spins: u64,
-    /// Sources that were found spinning: reported 1,000 times without being taken, drained, read,
-    /// written or changed, or at an end that was taken 1,000 times.
-    /// [`sources`](crate::Handle::sources) names those that still do.
+    /// Sources that were found [spinning](crate::reactor::SourceInfo::spinning).
+    /// [`sources`](crate::Handle::sources) names those that still spin.
     pub spinning: u64,
-    /// Sources that exist now. Subtracting gives the later count.
+    /// Sources that exist now. A difference has the later count.
     pub live: usize,
 }
 
 impl Stats {
-    /// The syscalls made by or for the reactor after its creation. Not in it: the three with which
-    /// the first deadline that has slack asks for the system's own, and the `sched_yield` of a loop
-    /// that spins beside other threads.
+    /// Returns the number of syscalls made by or for the reactor after its creation. Two kinds are
+    /// not in it: the three calls with which the first deadline with slack asks for the system's
+    /// own slack, and the `sched_yield` of a loop that spins beside other threads.
     pub fn syscalls(&self) -> u64 {
         self.waits + self.polls + self.arms - self.joined + self.controls + self.wakes
     }

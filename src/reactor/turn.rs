@@ -99,8 +99,12 @@ impl Core {
         if self.memory.untidy.get() {
             self.tidy();
         }
-        self.poll_fds();
-        self.run_posts_and_callbacks(Again::Yes);
+        self.poll_fds_of_turn();
+        if self.notify.is_posted() || self.table.borrow().callbacks.len() > 0 {
+            self.run_posts_and_callbacks(Again::Yes);
+        } else if !self.fds.are_registered() {
+            self.settle_turn_work();
+        }
     }
 
     /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
@@ -375,15 +379,6 @@ impl Core {
             || (self.notify.is_posted() && (self.may_run_callbacks() || self.notify.is_woken()))
     }
 
-    /// The deadline that the driver gets: what the timers want, `until` at the latest.
-    #[inline]
-    pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
-        let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());
-        let deadline = WakeWindow { earliest: earliest.min(until), latest: latest.min(until) };
-        self.timers.put_off.set(deadline.earliest < deadline.latest);
-        (deadline.latest != Time::MAX).then_some(deadline)
-    }
-
     /// Ends a sleep; whether somebody has woken us from it.
     pub(super) fn awake(&self) -> bool {
         let woken = self.notify.awake();
@@ -427,7 +422,8 @@ impl Core {
         let Driving { driver, ready } = drive.driving();
         let driver = driver.as_mut().ok_or_else(|| self.gone())?;
         let answer = f(&mut **driver, ready);
-        drop(drive);
+        drive.end();
+        std::mem::forget(drive);
         Ok(answer)
     }
 }
@@ -468,9 +464,9 @@ impl Drive<'_> {
     }
 }
 
-impl Drop for Drive<'_> {
+impl Drive<'_> {
     #[inline(always)]
-    fn drop(&mut self) {
+    fn end(&mut self) {
         let Some(mut driving) = self.driving.take() else { return };
         if let (true, Some(driver)) = (self.core.fds.has_leaving(), &mut driving.driver) {
             self.core.let_leave(&mut **driver);
@@ -484,5 +480,12 @@ impl Drop for Drive<'_> {
             drop(driving);
             drop(driver);
         }
+    }
+}
+
+impl Drop for Drive<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -1,4 +1,4 @@
-//! `wait`: the loop without the macro, for sources in any number, told apart by the user's keys.
+//! `wait`: the loop without the macro, for any number of sources, each with a key of the user's.
 
 use std::io;
 use std::iter;
@@ -17,32 +17,34 @@ impl Handle {
     /// Waits until at least one source of this reactor is ready, and reports up to the capacity of
     /// `events` of them.
     ///
-    /// Timers come in the order in which they become due, equal deadlines in arming order. A source
-    /// is reported again by the next wait until it is drained: a timer or ticker by taking its
-    /// expiry (or stopping or resetting it), an inbox by receiving all it holds, and, at its end,
-    /// the error. So **every live source is to be drained or dropped when it is reported**: a loop
-    /// that ignores one never sleeps again. [`Stats::spinning`](crate::reactor::Stats::spinning)
-    /// counts the sources that do this to a loop, and [`sources`](Self::sources) says which lines
-    /// made those that still do.
+    /// Timers come in the order in which they become due, and equal deadlines in arming order.
     ///
-    /// Reported once only are an [`Fd`](crate::Fd) in one-shot mode and an end of an `Fd` without
-    /// interest in reading or writing: handle every event of the batch.
+    /// The next wait reports a source again until it is drained. Drain a timer or a ticker by
+    /// taking its expiry, or by a stop or a reset. Drain an inbox by receiving all its messages,
+    /// and at its end the error. So **drain or drop every source that is reported**: a loop that
+    /// ignores one never sleeps again. [`Stats::spinning`](crate::reactor::Stats::spinning) counts
+    /// such sources, and [`sources`](Self::sources) names the lines that made them.
     ///
-    /// An [`Outbox`](crate::Outbox) whose `try_send` found the channel full is reported once, when
-    /// there is room or the receiver is gone.
+    /// Three kinds of events come once only, so handle every event of the batch:
+    /// - an [`Fd`](crate::Fd) in one-shot mode;
+    /// - the end of an `Fd` without interest in reading or writing;
+    /// - an [`Outbox`](crate::Outbox) whose `try_send` found the channel full, when there is room
+    ///   or the receiver is gone.
     ///
-    /// **Shares**: a source takes at most one place of a batch, however much it holds. When more is
-    /// ready than fits, the next wait begins with what did not fit, and what was reported goes
-    /// behind. So no source fills every batch, and each has its turn. Take a bounded share of a
-    /// source at its event, too: [`Inbox::drain`](crate::Inbox::drain). The rest is reported again.
-    /// Sources of a higher [`Priority`](crate::Priority) come first.
-    ///
-    /// O(ready), no allocation; no syscall when something is ready.
+    /// **Shares**: a source takes at most one place of a batch. When more sources are ready than
+    /// fit, the next wait begins with the rest, and the reported ones go behind. So no source fills
+    /// every batch, and each has its turn. Take a bounded share of a source at its event, too:
+    /// [`Inbox::drain`](crate::Inbox::drain). Sources of a higher [`Priority`](crate::Priority)
+    /// come first.
     ///
     /// [`Remote::wake`](crate::Remote::wake) ends the wait, perhaps with no event. Callbacks and
     /// posted closures run during the wait; they do not end it.
     ///
-    /// Fails when the driver does, or when the reactor has been dropped; nothing is lost then.
+    /// # Errors
+    /// When the driver fails, or when the reactor has been dropped. Nothing is lost then.
+    ///
+    /// # Cost
+    /// O(ready). No allocation, and no syscall when a source is ready.
     ///
     /// ```
     /// use pollmux::{Events, Reactor, channel};
@@ -70,33 +72,74 @@ impl Handle {
         self.wait_until(events, Patience::Endless)
     }
 
-    /// [`wait`](Self::wait) that gives up, with no events, after `timeout`. What is due by then is
-    /// reported, at the cost that [`try_wait`](Self::try_wait) has for stale entries.
+    /// [Waits](Self::wait) for at most `timeout`, and then ends with no events. It reports all
+    /// sources that are due by then, at the cost that [`try_wait`](Self::try_wait) has for stale
+    /// entries.
+    ///
+    /// # Errors
+    /// The errors of [`wait`](Self::wait).
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let (_tx, _inbox) = reactor.channel::<u32>(1)?;
+    /// let mut events = Events::new();
+    /// reactor.wait_timeout(&mut events, second)?;
+    /// assert!(events.is_empty()); // nothing for a second
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wait_timeout(&self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         self.wait_until(events, Patience::of(self, timeout))
     }
 
-    /// [`wait`](Self::wait) that does not wait. No syscall; but when nothing is ready, and fds are
-    /// registered, one that looks at them.
+    /// Reports the sources that are ready now, as [`wait`](Self::wait) does, and does not sleep. It
+    /// reports nothing only if nothing is ready or due.
     ///
-    /// It reports nothing only if nothing is ready or due. Timers that were stopped or put off
-    /// leave stale entries in the queue. If such entries stand before a timer that may be due, the
-    /// call puts all of them right first: up to 0.4 µs each, 0.4 s in the worst case of a million.
+    /// # Errors
+    /// The errors of [`wait`](Self::wait).
+    ///
+    /// # Cost
+    /// No syscall when a source is ready. Otherwise one that looks at the fds, if there are any.
+    ///
+    /// Timers that were stopped or put off leave stale entries in the queue. If such entries stand
+    /// before a timer that may be due, the call puts all of them right first. That takes up to
+    /// 0.4 µs for each, and so 0.4 s in the worst case of a million.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, inbox) = reactor.channel_with(7, 1)?;
+    /// let mut events = Events::new();
+    /// reactor.try_wait(&mut events)?;
+    /// assert!(events.is_empty());
+    /// tx.send("hello").unwrap();
+    /// reactor.try_wait(&mut events)?;
+    /// assert!(events.iter().map(|event| event.key()).eq([inbox.key()]));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn try_wait(&self, events: &mut Events) -> io::Result<()> {
         self.wait_until(events, Patience::None)
     }
 
-    /// Does nothing for `d` but run callbacks and posted closures: what `sleep` is to a thread.
-    /// Sources that become ready meanwhile stay so.
+    /// Sleeps for `d`, and runs callbacks and posted closures meanwhile. Sources that become ready
+    /// meanwhile stay ready.
     ///
-    /// Returns after `d`, never before, and when the callbacks that were due by then have been
-    /// called; with an error when the driver fails or the reactor has been dropped.
-    ///
-    /// At the end each callback that is due is called once. One that is armed with zero meanwhile
-    /// is the next turn's. The end costs what [`try_wait`](Self::try_wait) costs for stale entries.
+    /// The call returns after `d`, never before, and when the callbacks that were due by then have
+    /// run. At the end it calls each due callback once. A callback that is armed with zero
+    /// meanwhile belongs to the next turn.
     ///
     /// On a virtual clock callbacks that arm themselves or each other with zero would hold the
     /// time. After 100 rounds of callbacks at one instant the clock goes on to the next deadline.
+    ///
+    /// # Errors
+    /// When the driver fails, or when the reactor has been dropped.
+    ///
+    /// # Cost
+    /// The end costs as much as [`try_wait`](Self::try_wait) for stale entries.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim};
@@ -201,6 +244,7 @@ impl Handle {
     }
 
     /// Blocks for every registered channel: a rendezvous may meet its receiver.
+    #[inline(always)] // see Notify::answer
     fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
         let core = &self.core;
         let asks = core.asks_near();

@@ -19,34 +19,35 @@
 /// }
 /// ```
 ///
-/// A source is anything that implements [`Source`](crate::Source), by value or by reference: a
-/// [`Timer`](crate::Timer) gives the [`Time`](crate::Time) it was due at, a
-/// [`Ticker`](crate::Ticker) a [`Tick`](crate::Tick), an [`Inbox`](crate::Inbox) a
-/// `Result<T, RecvError>`, an `Option` what its inside gives. An outbox is a registered
-/// [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its value is evaluated only
-/// when the case has been chosen and there is room for it; a panic, `?`, `break` or `return` in it
-/// gives the room back. Source expressions, conditions and the timeout are evaluated once, in
-/// order, before anything is waited for. There may be up to 32 sources and outboxes.
+/// A source is any value that implements [`Source`](crate::Source), or a reference to one:
+/// - a [`Timer`](crate::Timer) gives the [`Time`](crate::Time) it was due at,
+/// - a [`Ticker`](crate::Ticker) gives a [`Tick`](crate::Tick),
+/// - an [`Inbox`](crate::Inbox) gives a `Result<T, RecvError>`,
+/// - an `Option` gives the item of its source, and `None` is never ready.
 ///
-/// A case with a condition takes part if the condition is true. Otherwise the source is not
-/// touched, though its expression is evaluated, as in tokio: a source that may be absent is an
-/// `Option`.
+/// An outbox is a registered [`Sender`](crate::channel::Sender), an [`Outbox`](crate::Outbox). Its
+/// value is evaluated only when the case has been chosen and there is room for the value. A panic,
+/// `?`, `break` or `return` in the value gives the room back.
 ///
-/// The value of the `select!` is that of the arm. Arms are ordinary code in the function around:
-/// `break`, `continue`, `return` and `?` work, and an arm may reset the very ticker it fired on,
-/// use the reactor, or replace a source. A case that is not chosen consumes nothing. `default`
-/// never runs while a case is ready or due, and a timeout is judged in the same way: see
-/// [`try_wait`](crate::Handle::try_wait) for what that costs after thousands of timers were put
-/// off.
+/// Source expressions, conditions and the timeout are evaluated once, in order, before the wait.
+/// There may be up to 32 sources and outboxes. A case takes part if its condition is true.
+/// Otherwise its source is left alone, though the expression of the source is evaluated, as in
+/// tokio. For a source that may be absent take an `Option`.
 ///
-/// No allocation. No syscall when something is ready; otherwise those of one sleep, and before
-/// `default` one look at the fds, if a case is one.
+/// The value of the `select!` is the value of the arm. Arms are ordinary code of the function:
+/// `break`, `continue`, `return` and `?` work. An arm may use the reactor, reset the ticker that
+/// fired, or replace a source. A case that is not chosen consumes nothing. `default` never runs
+/// while a case is ready or due, and a timeout never ends a `select!` with such a case.
 ///
 /// # Panics
 /// Without an `error` case: when the driver fails, when the reactor has been dropped, and when a
 /// source belongs to another reactor.
 ///
-/// # Examples
+/// # Cost
+/// No allocation. No syscall when a case is ready. Otherwise those of one sleep, and before
+/// `default` one look at the fds, if a case is an fd. [`try_wait`](crate::Handle::try_wait) says
+/// what `default` costs after thousands of timers were put off.
+///
 /// ```
 /// use pollmux::{Reactor, select};
 /// use std::time::Duration;

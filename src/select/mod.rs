@@ -5,6 +5,8 @@
 //! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
 //! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
 
+#![allow(clippy::missing_errors_doc)] // for the macro only, and hidden
+
 mod case;
 mod macros;
 mod many;
@@ -196,8 +198,11 @@ impl<'a, C: AnyCases + ?Sized> Published<'a, C> {
     }
 
     /// A bit for each case that was chosen.
+    #[inline]
     fn withdraw(self) -> u32 {
-        if self.begun.take() { self.cases.after_sleep() } else { 0 }
+        let chosen = if self.begun.take() { self.cases.after_sleep() } else { 0 };
+        std::mem::forget(self); // nothing is left to be withdrawn
+        chosen
     }
 }
 
@@ -323,6 +328,10 @@ fn foreign(index: u32) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+/// The index of no case, which gives no item. Shortly before a deadline that is to be met by
+/// spinning, it takes the CPU through the caller's code, which is in no cache after a long sleep.
+const NO_CASE: u32 = u32::MAX;
+
 /// The slow way of a `select!`, when no case was ready at first: the indexes of the cases to take
 /// from, one after another, until one of them gives an item.
 struct Search<'a> {
@@ -358,7 +367,8 @@ impl<'a> Search<'a> {
         Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
     }
 
-    /// The index of the next case to take from. `None` if nothing is ready within the patience.
+    /// The index of the next case to take from, or [`NO_CASE`]. `None` if nothing is ready within
+    /// the patience.
     #[inline(never)]
     fn next(&mut self) -> io::Result<Option<u32>> {
         if let Some(index) = self.tried.take() {
@@ -367,6 +377,9 @@ impl<'a> Search<'a> {
         loop {
             if let Some(slept) = self.slept.take() {
                 self.after_sleep(slept?)?;
+                if self.mask == 0 && self.handle.core.takes_rehearsal() {
+                    return Ok(Some(NO_CASE));
+                }
             }
             if self.mask != 0 {
                 let index = choose(self.handle, self.mask, self.biased);
@@ -401,6 +414,7 @@ impl<'a> Search<'a> {
     }
 
     /// Sleeps. Returns a bit for each case that was chosen meanwhile.
+    #[inline(always)] // see Notify::answer
     fn sleep(&mut self, until: Option<Time>) -> u32 {
         let (core, cases) = (&self.handle.core, self.cases);
         let published = Published::new(cases, false);

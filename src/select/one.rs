@@ -10,8 +10,9 @@ use crate::sources::Source;
 impl Handle {
     /// Waits for one source as long as it takes: a `select!` of one case. Go's `<-timer.C`.
     ///
-    /// Fails when the source belongs to another reactor, when the reactor has been dropped, and
-    /// when its driver fails.
+    /// # Errors
+    /// When the source belongs to another reactor, when the reactor has been dropped, and when its
+    /// driver fails.
     ///
     /// ```
     /// use pollmux::Reactor;
@@ -29,7 +30,22 @@ impl Handle {
         wait(self, &(source, ()), true).map(only)
     }
 
-    /// [`recv`](Self::recv) that gives up, with `None`, after `timeout`.
+    /// Waits for one source for at most `timeout`. Returns `None` when that is over.
+    ///
+    /// # Errors
+    /// The errors of [`recv`](Self::recv).
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let timer = reactor.after(2 * second);
+    /// assert!(reactor.recv_timeout(&timer, second)?.is_none());
+    /// assert!(reactor.recv_timeout(&timer, second)?.is_some());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_timeout<S: Source>(
         &self,
         source: &S,
@@ -39,8 +55,25 @@ impl Handle {
         Ok(until(self, &(source, ()), true, timeout)?.map(only))
     }
 
-    /// Receives if the source is ready now. This is a turn: it finds a timer that has become due,
-    /// which the source's own [`try_take`](Source::try_take) does not.
+    /// Receives if the source is ready now. The call is a turn, so it finds a timer that has become
+    /// due. The source's own [`try_take`](Source::try_take) does not.
+    ///
+    /// # Errors
+    /// The errors of [`recv`](Self::recv).
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim, Source};
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let timer = reactor.after(Duration::from_secs(1));
+    /// assert!(reactor.try_recv(&timer)?.is_none());
+    /// sim.advance(Duration::from_secs(1));
+    /// assert!(timer.try_take().is_none()); // no turn has been
+    /// assert!(reactor.try_recv(&timer)?.is_some());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn try_recv<S: Source>(&self, source: &S) -> io::Result<Option<S::Item>> {
         self.check_source(source)?;
         Ok(now(self, &(source, ()), true)?.map(only))

@@ -2,6 +2,8 @@
 //!
 //! Up to [`FEW`] cases are asked one by one, as a `select!` asks its own. Of more cases those that
 //! are ready are found through the reactor's ready list (`many.rs`).
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,21 +21,21 @@ use crate::reactor::{AsHandle, BeforeSleep, Handle, Patience};
 use crate::sources::{Internals, Outbox, OutboxPointer, Source};
 
 /// The most cases that are asked one by one.
-const FEW: usize = 12;
+const FEW: usize = 8;
 
 /// A reusable set of receive and send cases, of any size, which may change between two waits.
 ///
 /// A case owns its source or borrows it: pass `&inbox`, or an `Rc` of it, and keep the other one.
-/// A [`Selected`] borrows nothing from the set, so cases come and go while it is handled.
+/// A [`Selected`] borrows nothing from the set, so cases come and go while you handle it.
 ///
-/// The end of a channel or of a context is given for ever, as in a `select!`, whoever took the end
-/// before. [`Handle::wait`] reports an end only until it was taken once.
+/// The set gives the end of a channel or of a context for ever, as a `select!` does.
+/// [`Handle::wait`] reports an end only until it was taken once.
 ///
-/// # Costs
-/// Adding a case costs an allocation or two; waiting costs none. Up to 12 cases are asked one by
-/// one. Of more cases those that are ready are found through the reactor: a choice among n ready
-/// cases is O(1), so a burst of n costs O(n). (Send cases, rendezvous channels and sources of your
-/// own are asked one by one.) A [`biased`](Self::biased) set looks at all cases that are ready.
+/// # Cost
+/// To add a case costs an allocation or two. A wait costs none. The set asks up to eight cases one
+/// by one. Of more cases it finds the ready ones through the reactor: a choice among n ready cases
+/// is O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources
+/// of your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
 ///
 /// ```
 /// use pollmux::{Reactor, Select};
@@ -104,7 +106,7 @@ pub struct Select<'a> {
 }
 
 impl<'a> Select<'a> {
-    /// An empty set: uniform among what is ready.
+    /// Makes an empty set, which chooses at random among the ready cases.
     pub fn new(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         Select {
             handle: reactor.as_ref().clone(),
@@ -121,25 +123,39 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// An empty set in which the ready case with the lowest index is chosen: O(ready).
+    /// Makes an empty set, which chooses the ready case with the lowest index. O(ready).
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let [first, second] = [(); 2].map(|()| reactor.after(Duration::ZERO));
+    /// let mut select = Select::biased(&reactor);
+    /// select.recv(&first);
+    /// select.recv(&second);
+    /// assert_eq!((select.len(), select.wait()?.index()), (2, 0));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn biased(reactor: &(impl AsHandle + ?Sized)) -> Select<'a> {
         let mut select = Select::new(reactor);
         select.biased = true;
         select
     }
 
-    /// Adds a case that receives from `source`; gives its index: the next number, or that of a
-    /// removed case.
+    /// Adds a case that receives from `source`. Returns its index: the next number, or the number
+    /// of a removed case.
     ///
-    /// The source is a reference, an `Rc`, or the source itself. The same one may be in several
-    /// cases.
+    /// The source is a reference, an `Rc`, or the source itself. Several cases may have the same
+    /// source.
     pub fn recv<S: Source + 'a>(&mut self, source: S) -> usize {
         let (belongs, internals) = (source.belongs_to(&self.handle), source.internals());
         let (token, looked_for) = (internals.token(), !internals.needs_no_look());
         self.add(Rc::new(source), token, belongs, looked_for)
     }
 
-    /// Adds a case that sends through `outbox`, which is a reference or an `Rc`; gives its index.
+    /// Adds a case that sends through `outbox`, which is a reference or an `Rc`. Returns its index.
+    /// [`Selected`] has an example.
     pub fn send<T: 'a>(&mut self, outbox: impl OutboxPointer<T> + 'a) -> usize {
         let case = SendCase::new(outbox);
         let belongs = case.internals().belongs_to(&self.handle);
@@ -177,8 +193,11 @@ impl<'a> Select<'a> {
         index
     }
 
-    /// Takes the case with this index out. Returns true if there was one. O(1), but O(n) if the
-    /// source is in several of n cases, or if n cases are asked one by one and this is one of them.
+    /// Takes the case with this index out. Returns true if there was such a case.
+    ///
+    /// # Cost
+    /// O(1). O(n) if the source is in several of n cases, and for one of n cases that the set asks
+    /// one by one.
     pub fn remove(&mut self, index: usize) -> bool {
         let Some(case) = self.cases.get_mut(index).and_then(Option::take) else { return false };
         self.look_for -= usize::from(case.looked_for);
@@ -219,7 +238,8 @@ impl<'a> Select<'a> {
 
     /// Waits for a case as long as it takes.
     ///
-    /// Fails when there is no case, when one belongs to another reactor, when the reactor has been
+    /// # Errors
+    /// When there is no case, when one belongs to another reactor, when the reactor has been
     /// dropped, and when its driver fails.
     pub fn wait(&mut self) -> io::Result<Selected<'a>> {
         match self.run(Patience::Endless)? {
@@ -228,14 +248,38 @@ impl<'a> Select<'a> {
         }
     }
 
-    /// A case that is ready or due now, if one is. Fails as [`wait`](Self::wait) does. While stale
-    /// entries stand before due timers every case is asked; `None` then costs what
-    /// [`Handle::try_wait`] says.
+    /// Chooses a case that is ready or due now. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// The errors of [`wait`](Self::wait).
+    ///
+    /// # Cost
+    /// While stale entries stand before due timers, the set asks every case. `None` then costs as
+    /// much as [`Handle::try_wait`] for stale entries.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, inbox) = reactor.channel(1)?;
+    /// let mut select = Select::new(&reactor);
+    /// select.recv(&inbox);
+    /// assert!(select.try_wait()?.is_none());
+    /// assert!(select.wait_timeout(Duration::from_millis(1))?.is_none());
+    /// tx.send(7).unwrap();
+    /// let chosen = select.try_wait()?.unwrap();
+    /// assert_eq!(chosen.recv(&inbox), Some(Ok(7)));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn try_wait(&mut self) -> io::Result<Option<Selected<'a>>> {
         self.run(Patience::None)
     }
 
-    /// Waits for a case for at most `timeout`. Fails as [`wait`](Self::wait) does.
+    /// Waits for a case for at most `timeout`. Returns `None` when that is over.
+    ///
+    /// # Errors
+    /// The errors of [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<Selected<'a>>> {
         self.run(Patience::of(&self.handle, timeout))
     }
@@ -354,8 +398,27 @@ impl_debug!([] Select<'_>, |it| cases: it.len(), biased: it.biased);
 /// [`send`](Self::send), before the next wait of the set.
 ///
 /// A send case that is not completed gives its room back. A receive case that is not completed
-/// leaves the item where it is. After `mem::forget` the next wait gives the room back, or the drop
-/// of the `Select`. The case itself is a leak then, with the source if the case owns it.
+/// leaves the item in its source. After `mem::forget` the next wait gives the room back, or the
+/// drop of the `Select`. The case itself is a leak then, with the source if the case owns it.
+///
+/// ```
+/// use pollmux::{Reactor, Select};
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, inbox) = reactor.channel(1)?;
+/// let outbox = reactor.register(tx)?;
+/// let mut select = Select::new(&reactor);
+/// let (receive, send) = (select.recv(&inbox), select.send(&outbox));
+/// for n in 0..4 {
+///     let chosen = select.wait()?; // a send, then a receive, and so on
+///     match chosen.index() {
+///         index if index == send => chosen.send(&outbox, n).unwrap(),
+///         index if index == receive => assert_eq!(chosen.recv(&inbox), Some(Ok(n - 1))),
+///         _ => unreachable!(),
+///     }
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the chosen case gives it up: complete it by `recv` or `send`"]
 pub struct Selected<'a> {
     source: Rc<dyn Receiving + 'a>,
@@ -370,8 +433,8 @@ impl Selected<'_> {
         self.index
     }
 
-    /// Receives from the source of the case. Gives `None` if the source was not ready after all,
-    /// which happens to sources of your own. A channel has its message, and so has a rendezvous.
+    /// Receives from the source of the case. Returns `None` if a source of your own was not ready
+    /// after all. A channel always has its message, and so has a rendezvous.
     ///
     /// # Panics
     /// When the chosen case is not a receive case of this source.
@@ -386,12 +449,14 @@ impl Selected<'_> {
         item
     }
 
-    /// Sends through the outbox of the case. Never waits; the value comes back when the receiver is
-    /// gone.
+    /// Sends through the outbox of the case. Never waits.
+    ///
+    /// # Errors
+    /// When the receiver is gone. The error gives the value back.
     ///
     /// # Panics
-    /// When the chosen case is not a send case of this outbox. When the set has been waited for
-    /// again, or dropped, since it chose the case: the room was given back.
+    /// When the chosen case is not a send case of this outbox. When the set has waited again, or
+    /// was dropped, since it chose the case: the room was given back then.
     pub fn send<T>(mut self, outbox: &Outbox<T>, value: T) -> Result<(), SendError<T>> {
         let taken = self.source.take_out(ptr::from_ref(outbox).cast(), self.choice);
         let void = match taken {

@@ -9,8 +9,24 @@ use super::network::LinkStats;
 use crate::sys::Time;
 
 /// The error of a run in which members wait and nothing is due anywhere: no deadline, and no
-/// message on its way.
+/// message on its way. `Display` prints a report.
+///
+/// ```
+/// use pollmux::{SimWorld, channel, sim::Deadlock};
+///
+/// let mut world = SimWorld::new(1);
+/// let (_tx, rx) = channel::bounded::<u32>(1);
+/// world.spawn("member", move |reactor| {
+///     let inbox = reactor.register(rx).unwrap();
+///     reactor.recv(&inbox).map(drop)
+/// });
+/// let deadlock: Deadlock = world.run().unwrap_err();
+/// assert_eq!(deadlock.waiting[0].member, "member");
+/// assert_eq!(deadlock.waiting[0].waits_for[0].count, 1); // the inbox, with its line
+/// println!("{deadlock}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Deadlock {
     /// The virtual time.
     pub at: Time,
@@ -18,12 +34,14 @@ pub struct Deadlock {
     pub waiting: Vec<WaitingMember>,
 }
 
-/// A member of a world that stands still.
+/// A member that waits, in the report of a [`Deadlock`], which has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WaitingMember {
     /// The name of the member.
     pub member: String,
-    /// The deadline of the reactor, if the member is paused: otherwise the deadline would be due.
+    /// The deadline of the reactor of a paused member. `None` for the others, whose deadline would
+    /// be due.
     pub deadline: Option<Time>,
     /// The links that end at the member: their other ends, and the counts of their messages.
     pub links: Vec<(String, LinkStats)>,

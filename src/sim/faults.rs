@@ -1,4 +1,4 @@
-//! The network of a world, as its user sees it: links, partitions, cuts and holds.
+//! The network of a world from the user's side: links, partitions, cuts and holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +11,14 @@ use super::world::WorldHandle;
 use crate::channel::Sender;
 
 impl WorldHandle {
-    /// A link from one member to another: what is sent through it goes into the channel of
-    /// `to_channel`, after a delay and if nothing happens to it.
+    /// Makes a link from one member to another. Its messages go into the channel of `to_channel`,
+    /// after a delay, if nothing happens to them. [`Link`] has an example.
     ///
-    /// Without further words the delay is zero, nothing is lost, and the order is kept. A message
-    /// that finds the channel full is lost, as in a socket's buffer: take
-    /// [`unbounded`](crate::channel::unbounded), or one that is large enough. The names are those
-    /// that [`partition`](Self::partition) and its kin use; the members may come later. The
-    /// receiver finds itself disconnected when the link, its clones and what is on the way are
-    /// gone.
+    /// By default the delay is zero, nothing is lost, and messages keep their order. A message that
+    /// finds the channel full is lost, as in a socket's buffer. So take
+    /// [`unbounded`](crate::channel::unbounded), or a large channel. The names are for
+    /// [`partition`](Self::partition) and its kin, and the members may come later. The receiver is
+    /// disconnected when the link, its clones and the messages on the way are gone.
     pub fn link<T: Send + 'static>(&self, from: &str, to: &str, to_channel: Sender<T>) -> Link<T> {
         let number = {
             let mut network = self.shared.network();
@@ -31,9 +30,9 @@ impl WorldHandle {
         Link::new(self.shared.clone(), number, to_channel)
     }
 
-    /// Parts the network: nothing goes from one group to another, until [`heal`](Self::heal) or
-    /// another partition. The members not named are one more group. What is on the way from one
-    /// group to another is lost.
+    /// Parts the network. Nothing goes from one group to another, until [`heal`](Self::heal) or
+    /// another partition. The members not named are one more group. Messages on the way from one
+    /// group to another are lost.
     ///
     /// ```
     /// # let world = pollmux::SimWorld::new(1);
@@ -41,6 +40,8 @@ impl WorldHandle {
     /// world.partition(&[&["a"]]); // a alone, and the rest
     /// world.partition(&[&["a", "b"], &["c"]]);
     /// world.heal();
+    /// world.hold("a", "b"); // messages wait
+    /// world.release("a", "b");
     /// ```
     ///
     /// # Panics
@@ -57,7 +58,7 @@ impl WorldHandle {
         self.part("partition", || format!("{groups:?}"), |network| network.parts = parts);
     }
 
-    /// Cuts the links from one member to another, in this direction; what is on the way is lost.
+    /// Cuts the links from one member to another, in this direction. Messages on the way are lost.
     ///
     /// # Panics
     /// As [`partition`](Self::partition) does.
@@ -67,7 +68,7 @@ impl WorldHandle {
         self.part("cut", || format!("{from} -> {to}"), |network| _ = network.cuts.insert(way));
     }
 
-    /// Mends what [`cut`](Self::cut) has cut.
+    /// Mends the links that [`cut`](Self::cut) has cut.
     ///
     /// # Panics
     /// As [`partition`](Self::partition) does.
@@ -85,8 +86,9 @@ impl WorldHandle {
         });
     }
 
-    /// Holds the links from one member to another, in this direction: what is on the way or sent
-    /// later waits for [`release`](Self::release). A cut or a partition loses it.
+    /// Holds the links from one member to another, in this direction. Messages on the way, and
+    /// those that are sent later, wait for [`release`](Self::release). A cut or a partition loses
+    /// them.
     ///
     /// turmoil's `hold` holds both directions.
     ///
@@ -98,7 +100,7 @@ impl WorldHandle {
         self.part("held", || format!("{from} -> {to}"), |network| _ = network.holds.insert(way));
     }
 
-    /// Lets everything arrive that [`hold`](Self::hold) has held.
+    /// Lets all messages arrive that [`hold`](Self::hold) has held.
     ///
     /// # Panics
     /// As [`partition`](Self::partition) does.

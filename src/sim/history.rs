@@ -7,10 +7,27 @@ use std::time::Duration;
 
 use crate::sys::Time;
 
-/// The happenings in a world while it [recorded](crate::sim::WorldHandle::record), in virtual time:
-/// turns of members, and messages that were sent, lost and delivered.
+/// The happenings in a world since it began to [record](crate::sim::WorldHandle::record), in
+/// virtual time: turns of members, and messages that were sent, lost and delivered.
 ///
-/// Printed, a history has a line for each happening. For one seed it is always the same.
+/// `Display` prints a line for each happening. One seed always makes the same history.
+///
+/// ```
+/// use pollmux::{SimWorld, sim::History};
+///
+/// let run = || -> Result<History, pollmux::sim::Deadlock> {
+///     let mut world = SimWorld::new(3);
+///     world.record();
+///     ["a", "b"].map(|name| world.spawn(name, |_| ()));
+///     world.run()?;
+///     Ok(world.history())
+/// };
+/// let history = run()?;
+/// assert!(history.len() >= 2 && !history.is_empty());
+/// assert_eq!(history.to_string(), run()?.to_string());
+/// assert!(history.to_chrome_trace().starts_with('{'));
+/// # Ok::<(), pollmux::sim::Deadlock>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     list: Vec<(Time, Happening)>,
@@ -52,7 +69,7 @@ impl History {
         self.list.is_empty()
     }
 
-    /// The history as a trace for `chrome://tracing` or Perfetto: JSON, with virtual time.
+    /// Returns the history as a trace for `chrome://tracing` or Perfetto: JSON, with virtual time.
     ///
     /// A member is a thread with an instant for each of its turns. A link is a thread, too, with a
     /// slice for each message, from the send to the delivery or the loss.

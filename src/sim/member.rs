@@ -16,11 +16,27 @@ use crate::reactor::{Handle, SourceKind};
 use crate::sync::{Guard, set_guard};
 use crate::sys::{Interest, Mode, Time};
 
-/// The driver of a member of a [`SimWorld`](crate::SimWorld): while it waits the others run, and
-/// the clock is the world's.
+/// The driver of a member of a [`SimWorld`](crate::SimWorld), on the world's clock. While it waits
+/// the other members run.
 ///
-/// For a reactor of your own making:
+/// For a member that makes its own reactor:
 /// [`WorldHandle::spawn_with_driver`](crate::sim::WorldHandle::spawn_with_driver).
+///
+/// ```
+/// use pollmux::{Reactor, SimWorld, sim::MemberDriver};
+/// use std::time::Duration;
+///
+/// let mut world = SimWorld::new(1);
+/// let member = world.spawn_with_driver("member", |driver: MemberDriver| {
+///     let reactor = Reactor::builder().slack(Duration::from_secs(1)).build_with(driver).unwrap();
+///     reactor.seed(1);
+///     let timer = reactor.after(Duration::from_secs(10));
+///     reactor.recv(&timer).unwrap();
+/// });
+/// world.run()?;
+/// assert!(member.take().is_some());
+/// # Ok::<(), pollmux::sim::Deadlock>(())
+/// ```
 pub struct MemberDriver {
     driven: Driven,
     /// The turn belongs to the thread.
@@ -76,7 +92,8 @@ pub(super) fn set_reactor(handle: Handle) {
     let _ = REACTOR.try_with(|place| place.replace(Some(handle)));
 }
 
-/// Sources that a member of a world waits for, made by one line.
+/// The sources that a member of a world waits for and that one line made. A part of a
+/// [`WaitingMember`](crate::sim::WaitingMember). [`Deadlock`](crate::sim::Deadlock) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitsFor {

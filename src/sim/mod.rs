@@ -1,19 +1,32 @@
 //! The simulated world: several reactors in one virtual time, with a network between them.
 //!
 //! The code under test needs no change: it gets a [`Reactor`](crate::Reactor) and runs its loop.
-//! Begin with [`SimWorld`], which is at the root of the crate, as are the types that every test
-//! names.
+//! Begin with [`Sim`] for one loop, and with [`SimWorld`] for several.
+//!
+//! ```
+//! use pollmux::{SimWorld, select};
+//! use std::time::Duration;
+//!
+//! let mut world = SimWorld::new(1); // the seed
+//! let week = world.spawn("week", |reactor| {
+//!     let hour = reactor.every(Duration::from_secs(3_600)).unwrap();
+//!     (0..24 * 7).filter(|_| select! { reactor; recv(hour) -> tick => tick.missed == 0 }).count()
+//! });
+//! world.run()?;
+//! assert_eq!(week.take(), Some(168));
+//! # Ok::<(), pollmux::sim::Deadlock>(())
+//! ```
 //!
 //! | file | content |
 //! |---|---|
 //! | `world.rs` | [`SimWorld`] and [`WorldHandle`]: members and runs |
-//! | `deadlock.rs` | [`Deadlock`]: who waits, and for what |
+//! | `deadlock.rs` | [`Deadlock`]: the members that wait, and their sources |
 //! | `faults.rs` | links, partitions, cuts and holds, as the user asks for them |
 //! | `network.rs` | [`Link`]: delays, losses, duplicates, and what is on its way |
-//! | `scheduler/` | the turn, and who gets it next |
+//! | `scheduler/` | the turn, and the member that gets it next |
 //! | `member.rs` | a member's thread, its driver, its end |
-//! | `history.rs` | [`History`]: what happened, as text or as a Chrome trace |
-//! | `search.rs` | [`Search`]: many seeds, and what the first failing one did |
+//! | `history.rs` | [`History`]: the happenings, as text or as a Chrome trace |
+//! | `search.rs` | [`Search`]: many seeds, and the history of the first that fails |
 //!
 //! # Beside other simulators
 //!

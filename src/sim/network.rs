@@ -1,4 +1,6 @@
 //! The network of a world: links that delay, lose, duplicate and reorder, and their faults.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -47,7 +49,7 @@ pub(super) struct Wire {
     held: VecDeque<Delivery>,
 }
 
-/// The counts of the messages of a [`Link`].
+/// The counts of the messages of a [`Link`], which has an example. Made by [`Link::stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
     /// All messages that were sent.
@@ -155,11 +157,42 @@ impl Network {
     }
 }
 
-/// A network between two members of a [`SimWorld`](crate::SimWorld), in one direction; made by
+/// A network between two members of a [`SimWorld`](crate::SimWorld), in one direction. Made by
 /// [`WorldHandle::link`](crate::sim::WorldHandle::link).
 ///
-/// Clones are the same link. The settings may be changed while the world runs, and hold for
+/// Clones are the same link. You may change the settings while the world runs. They hold for
 /// messages that are sent from then on.
+///
+/// ```
+/// use pollmux::{SimWorld, channel};
+/// use std::time::Duration;
+///
+/// let ms = Duration::from_millis;
+/// let mut world = SimWorld::new(1);
+/// let (tx, rx) = channel::unbounded();
+/// let link = world
+///     .link("a", "b", tx)
+///     .with_delay(ms(5)..=ms(20))
+///     .with_loss(0.5) // half of the messages
+///     .with_late(0.1, ms(100)..=ms(200)) // one in ten takes longer
+///     .with_duplicates(0.1)
+///     .with_reordering()
+///     .with_text(); // for the history
+/// let sender = link.clone();
+/// world.spawn("a", move |reactor| {
+///     (0..100).for_each(|n| sender.send(n));
+///     reactor.sleep_blocking(ms(1_000)).unwrap();
+///     sender.set_loss(0.0);
+///     sender.send(100);
+/// });
+/// world.run()?;
+/// let stats = link.stats();
+/// let arrived: Vec<_> = rx.try_iter().collect();
+/// assert_eq!(arrived.last(), Some(&100));
+/// assert_eq!((stats.delivered as usize, stats.in_flight()), (arrived.len(), 0));
+/// assert_eq!(stats.sent, stats.delivered + stats.lost);
+/// # Ok::<(), pollmux::sim::Deadlock>(())
+/// ```
 #[must_use = "dropping the last link to a channel disconnects it"]
 pub struct Link<T> {
     shared: Arc<Shared>,
@@ -180,8 +213,8 @@ impl<T: Send + 'static> Link<T> {
         Link { shared, number, end: Arc::new(end) }
     }
 
-    /// Each message takes a time in this range, all equally likely. (Longer than the one before it,
-    /// if that would overtake it.)
+    /// Sets the time that each message takes: any time in this range, with the same probability. (A
+    /// message takes longer if it would overtake another.)
     ///
     /// # Panics
     /// When the range is empty.
@@ -191,7 +224,7 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// Each message is lost with this probability.
+    /// Sets the probability with which a message is lost.
     ///
     /// # Panics
     /// When it is not between 0 and 1.
@@ -201,14 +234,14 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// Messages overtake each other, as their delays will have it.
+    /// Lets messages overtake each other if their delays differ.
     pub fn with_reordering(self) -> Link<T> {
         self.set_reordering(true);
         self
     }
 
-    /// Each message is late with this probability: it takes an additional time in the range `by`,
-    /// and those that are sent after it overtake it.
+    /// Sets the probability with which a message is late. A late message takes an additional time
+    /// in the range `by`, and later messages overtake it.
     ///
     /// # Panics
     /// When the probability is not between 0 and 1, or the range is empty.
@@ -218,8 +251,8 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// Each message comes twice with this probability. The copy takes a time of its own, may be
-    /// lost, and counts as sent.
+    /// Sets the probability with which a message comes twice. The copy takes a time of its own, may
+    /// be lost, and counts as sent.
     ///
     /// # Panics
     /// When the probability is not between 0 and 1.
@@ -232,7 +265,7 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// The [history](crate::sim::WorldHandle::history) shows the messages by their `Debug`.
+    /// Shows the messages in the [history](crate::sim::WorldHandle::history) by their `Debug`.
     pub fn with_text(self) -> Link<T>
     where
         T: fmt::Debug,
@@ -241,7 +274,7 @@ impl<T: Send + 'static> Link<T> {
         self
     }
 
-    /// [`with_delay`](Self::with_delay), later.
+    /// Changes the [delay](Self::with_delay).
     ///
     /// # Panics
     /// When the range is empty.
@@ -252,7 +285,7 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
-    /// [`with_loss`](Self::with_loss), later.
+    /// Changes the [loss](Self::with_loss).
     ///
     /// # Panics
     /// When it is not between 0 and 1.
@@ -263,12 +296,12 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
-    /// [`with_reordering`](Self::with_reordering), later, or no longer.
+    /// Switches the [reordering](Self::with_reordering) on or off.
     pub fn set_reordering(&self, reordering: bool) {
         self.wire(|wire| wire.reordering = reordering);
     }
 
-    /// [`with_late`](Self::with_late), later.
+    /// Changes the [lateness](Self::with_late).
     ///
     /// # Panics
     /// When the probability is not between 0 and 1, or the range is empty.
@@ -279,7 +312,7 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
-    /// [`with_duplicates`](Self::with_duplicates), later.
+    /// Changes the [duplicates](Self::with_duplicates).
     ///
     /// # Panics
     /// When the probability is not between 0 and 1.
@@ -294,11 +327,11 @@ impl<T: Send + 'static> Link<T> {
         }
     }
 
-    /// Sends. Never waits, and does not say what becomes of the message: the sender of a datagram
-    /// does not know either. [`stats`](Self::stats) does.
+    /// Sends. Never waits, and does not report the fate of the message, as with a datagram.
+    /// [`stats`](Self::stats) counts the fates.
     ///
-    /// A lost message is dropped in the turn of whoever has it; a panic of that drop goes no
-    /// further. After the world is gone this does nothing but drop the message.
+    /// A lost message is dropped in the turn that loses it. A panic of that drop goes no further.
+    /// When the world is gone the call drops the message.
     pub fn send(&self, message: T) {
         let scheduler = &self.shared.scheduler;
         if scheduler.is_closed() {
@@ -392,8 +425,8 @@ impl<T: Send + 'static> Link<T> {
         Parcel { from: wire.from.clone(), to: wire.to.clone(), link: self.number, number, text }
     }
 
-    /// Puts another channel at the far end, for instance that of a member that has been restarted.
-    /// Messages that are on the way go there, too.
+    /// Puts another channel at the far end, for instance the channel of a restarted member.
+    /// Messages on the way go there, too.
     pub fn reconnect(&self, to_channel: Sender<T>) {
         let mut channel = self.end.channel.lock();
         let before = std::mem::replace(&mut *channel, to_channel);

@@ -16,7 +16,18 @@ use crate::sync::Mutex;
 /// Lines of a history that a failure prints; the value has all of them.
 const LINES: usize = 200;
 
-/// A search for a seed that fails; see [`SimWorld::search`], which is one with default settings.
+/// A search for a seed that fails. [`SimWorld::search`] is a search with default settings.
+///
+/// ```
+/// use pollmux::sim::{Search, SimWorld};
+///
+/// let tried = Search::new(0..8).threads(2).progress(|n| println!("{n} seeds")).run(|world| {
+///     let member = world.spawn("member", |reactor| reactor.now());
+///     world.run().unwrap(); // a panic is a failure, too
+///     assert_eq!(member.take(), Some(world.now()));
+/// });
+/// assert_eq!(tried.unwrap(), 8);
+/// ```
 pub struct Search<'a> {
     seeds: Range<u64>,
     threads: usize,
@@ -24,14 +35,14 @@ pub struct Search<'a> {
 }
 
 /// The result of a run: `()`, which fails by a panic only, or a `Result`, whose error is a failure,
-/// too.
+/// too. For the closure of [`Search::run`]. [`SimWorld::search`] and [`Search`] have examples.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say if a run has failed",
     label = "neither `()` nor a `Result<(), E>`",
     note = "end the closure with `;`, or with a `Result<(), E>` whose error can be displayed"
 )]
 pub trait Verdict {
-    /// The text of the failure.
+    /// Returns the text of the failure, and `None` for a success.
     fn failure(self) -> Option<String>;
 }
 
@@ -47,7 +58,8 @@ impl<E: fmt::Display> Verdict for Result<(), E> {
     }
 }
 
-/// The first seed that failed, how, and its history. Printed, also by `unwrap`, it is a report.
+/// The first seed that failed, with its failure and its history. `Display` and `Debug` print a
+/// report. [`SimWorld::search`] has an example.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailingSeed {
@@ -59,19 +71,21 @@ pub struct FailingSeed {
     pub history: History,
     /// The number of choices that the seed made.
     pub choices: u64,
-    /// Fewer choices, after which the run still fails with the same text but for its numbers, and
-    /// the history of that run: [`SimWorld::with_choices`] makes it again.
+    /// A smaller number of choices with which the run still fails, and the history of that run. The
+    /// text of the failure is the same but for its numbers. [`SimWorld::with_choices`] repeats the
+    /// run.
     pub shorter: Option<(u64, History)>,
     /// The seed did not fail again: the code depends on something that the seed does not decide.
     pub unsteady: bool,
 }
 
 impl SimWorld {
-    /// Runs `body` in a world for each seed, on all cores, until one fails: by a panic, or by an
-    /// error that `body` returns. Returns how many seeds were tried.
+    /// Runs `body` in a world for each seed, on all cores, until a seed fails. Returns how many
+    /// seeds were tried.
     ///
-    /// Of several that fail it is the least. That seed is run again, to record its history and to
-    /// find a shorter one.
+    /// # Errors
+    /// The least seed that fails: by a panic, or by an error that `body` returns. The search runs
+    /// that seed again, to record its history and to find a shorter one.
     ///
     /// ```
     /// use pollmux::{SimWorld, channel, sim::FailingSeed};
@@ -99,25 +113,30 @@ impl SimWorld {
 }
 
 impl<'a> Search<'a> {
-    /// A search of these seeds, on as many threads as there are cores.
+    /// Makes a search of these seeds, on as many threads as there are cores.
     pub fn new(seeds: Range<u64>) -> Search<'a> {
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Search { seeds, threads, progress: None }
     }
 
-    /// Searches on `n` threads, at least one. Each world has the threads of its members besides.
+    /// Sets the number of threads that search, at least one. Each world has the threads of its
+    /// members besides.
     pub fn threads(mut self, n: usize) -> Search<'a> {
         self.threads = n.max(1);
         self
     }
 
-    /// Calls `progress` with the number of seeds done, after each, on any of the threads.
+    /// Calls `progress` after each seed, with the number of seeds done. The call comes on any of
+    /// the threads.
     pub fn progress(mut self, progress: impl Fn(u64) + Sync + 'a) -> Search<'a> {
         self.progress = Some(Box::new(progress));
         self
     }
 
-    /// Searches: see [`SimWorld::search`].
+    /// Searches, as [`SimWorld::search`] does.
+    ///
+    /// # Errors
+    /// The least seed that fails.
     pub fn run<V: Verdict>(
         self,
         body: impl Fn(&mut SimWorld) -> V + Sync,

@@ -12,16 +12,16 @@ use crate::driver::{
 use crate::sync::unpoisoned;
 use crate::sys::{Interest, Mode, Time};
 
-/// A driver on a virtual clock: a loop under it runs a week of heartbeats in a millisecond, and the
-/// same way every time.
+/// A driver on a virtual clock. A loop under it runs a week of heartbeats in a millisecond, and in
+/// the same way every time.
 ///
-/// Blocking moves the clock to the armed deadline (with slack, to the end of it) and returns. When
-/// nothing is armed and nobody woke the reactor, nothing can ever happen, and the blocking call
-/// fails with [`io::ErrorKind::Deadlock`]. Clones share the clock: keep one to read it or to
+/// A sleep moves the clock to the armed deadline (with slack, to the end of the window) and
+/// returns. When nothing is armed and nobody woke the reactor, nothing can ever happen. Then the
+/// wait fails with [`io::ErrorKind::Deadlock`]. Clones share the clock: keep a clone to read or
 /// advance it.
 ///
-/// One reactor, one thread. A sender on another thread works, but *when* its message arrives is
-/// then up to the scheduler.
+/// A `Sim` is for one reactor on one thread. A sender on another thread works, but the scheduler
+/// decides when its message arrives.
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
@@ -39,9 +39,9 @@ use crate::sys::{Interest, Mode, Time};
 ///
 /// # Files
 /// Fds are real, and so are [signals](crate::Signals) and [children](crate::ChildProcess). Before
-/// each jump the driver polls the fds that are registered, by a syscall that does not wait. A ready
-/// fd is delivered, and the clock stays. So a server and its clients on socket pairs, in one
-/// thread, run in virtual time, and with a [seed](crate::Handle::seed) the same way every time.
+/// each jump the driver polls the registered fds, by a syscall that does not wait. If an fd is
+/// ready the clock stays. So a server and its clients on socket pairs, in one thread, run in
+/// virtual time. With a [seed](crate::Handle::seed) they run in the same way every time.
 /// ([`Signals::manual`](crate::Signals::manual) raises signals by hand.)
 ///
 /// ```
@@ -72,14 +72,14 @@ use crate::sys::{Interest, Mode, Time};
 /// ```
 ///
 /// Virtual time does not wait for other threads and processes, nor for a network: the clock jumps
-/// before they have run. [`grace`](Self::grace) gives them real time. Without it a child that is
-/// waited for beside a timeout has not ended when the timeout comes.
+/// before they have run. [`grace`](Self::grace) gives them real time. Without grace a timeout
+/// beside a child comes before the end of the child.
 ///
-/// [Kernel timers](crate::OsTimer) are on the virtual clock, too, and the wall clock is one that
-/// [`set_wall_clock`](Self::set_wall_clock) sets.
+/// [Kernel timers](crate::OsTimer) are on the virtual clock, too.
+/// [`set_wall_clock`](Self::set_wall_clock) sets the wall clock.
 ///
-/// The first registration makes a poller: three fds, on kqueue one. In a [`SimWorld`] there are no
-/// fds: what comes from outside has no place in its history.
+/// The first registration makes a poller: three fds, on kqueue one. A [`SimWorld`] has no fds,
+/// because events from outside have no place in its history.
 ///
 /// [`SimWorld`]: crate::SimWorld
 #[derive(Default)]
@@ -121,14 +121,24 @@ impl Wake for Flag {
 }
 
 impl Sim {
-    /// A clock that starts at [`Time::ZERO`].
+    /// Makes a driver whose clock starts at [`Time::ZERO`].
     pub fn new() -> Sim {
         Sim::starting_at(Time::ZERO)
     }
 
-    /// A clock that starts at `t`. With `Time::now()` deadlines given as `Instant` keep their
-    /// meaning. On a clock that starts at [`Time::ZERO`] an `Instant` is a time far ahead, and for
-    /// a [`Context`](crate::Context) a panic.
+    /// Makes a driver whose clock starts at `t`. With `Time::now()` a deadline that is given as an
+    /// `Instant` keeps its meaning. On a clock that starts at [`Time::ZERO`] an `Instant` is a time
+    /// far ahead, and a [`Context`](crate::Context) panics.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim, Time};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let reactor = Reactor::with_driver(Sim::starting_at(Time::now()))?;
+    /// let timer = reactor.at(Instant::now() + Duration::from_secs(3_600));
+    /// reactor.recv(&timer)?; // at once
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn starting_at(t: Time) -> Sim {
         Sim { clock: VirtualClock::new(t), ..Sim::default() }
     }
@@ -138,23 +148,37 @@ impl Sim {
         self.clock.now()
     }
 
-    /// Moves the clock on by `d`, as if the loop had been busy for so long. The next turn sees what
-    /// is due then; [`Handle::now`](crate::Handle::now) goes on giving the time of the turn before,
-    /// [`Sim::now`] gives the new one.
+    /// Moves the clock on by `d`, as if the loop had been busy for so long. The next turn finds the
+    /// timers that are due then. Until that turn [`Handle::now`](crate::Handle::now) gives the old
+    /// time, and [`Sim::now`] the new time.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::new();
+    /// let reactor = Reactor::with_driver(sim.clone())?;
+    /// let tick = reactor.every(Duration::from_secs(1))?;
+    /// sim.advance(Duration::from_secs(5)); // slow work
+    /// assert_eq!(reactor.recv(&tick)?.missed, 4);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn advance(&self, d: Duration) {
         self.clock.advance_to(self.clock.now() + d);
     }
 
-    /// The time of the wall clock, which goes with the clock. On a clock that starts at
-    /// [`Time::ZERO`] it begins at [`UNIX_EPOCH`](std::time::UNIX_EPOCH).
+    /// The time of the wall clock, which runs with the virtual clock. On a clock that starts at
+    /// [`Time::ZERO`] the wall clock begins at [`UNIX_EPOCH`](std::time::UNIX_EPOCH).
+    /// [`set_wall_clock`](Self::set_wall_clock) has an example.
     pub fn wall_clock(&self) -> SystemTime {
         self.clock.wall_now()
     }
 
-    /// Sets the wall clock to `t`, forwards or back, as a person or a daemon does. Timers on the
-    /// other clocks do not notice. Each armed [wall timer](crate::Handle::wall_timer) gives
-    /// [`ClockSet`](crate::sources::ClockSet), and stays armed for the same time of day. From any
-    /// thread. A `t` before 1970 is taken for 1970.
+    /// Sets the wall clock to `t`, forwards or back, as a person or a daemon does. May be called
+    /// from any thread. A `t` before 1970 counts as 1970.
+    ///
+    /// Timers on the other clocks do not notice. Each armed [wall timer](crate::Handle::wall_timer)
+    /// gives [`ClockSet`](crate::sources::ClockSet), and stays armed for the same time of day.
     ///
     /// A job at half past two in the morning (UTC), and a clock that is set back:
     ///
@@ -205,10 +229,10 @@ impl Sim {
     /// clock. Default: zero.
     ///
     /// For a test with other threads, with children, or with TCP, whose bytes may be on their way
-    /// for a moment. What they do in time then comes before the next deadline. Such a test depends
-    /// on the machine, and each sleep in which nothing comes lasts that long. A sleep with no
-    /// deadline waits as long before it fails with [`io::ErrorKind::Deadlock`]. `Duration::MAX`
-    /// waits for ever.
+    /// for a moment. Their messages then come before the next deadline. Such a test depends on the
+    /// machine, and each sleep in which nothing comes lasts that long. A sleep with no deadline
+    /// waits as long before it fails with [`io::ErrorKind::Deadlock`]. `Duration::MAX` waits for
+    /// ever.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]

@@ -1,4 +1,6 @@
-//! The world, as its user sees it: members, their lives, and runs.
+//! The world from the user's side: members, their lives, and runs.
+//!
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -18,11 +20,11 @@ use crate::sys::Time;
 /// Several reactors in one virtual time: a week of heartbeats, retries, losses and partitions in
 /// milliseconds, and for one seed always the same.
 ///
-/// Each member is a thread with a [`Reactor`] of its own, and runs the code that it runs outside: a
-/// `select!` loop. One of them runs at a time. When its reactor blocks the next one runs. When
-/// nobody can go on, the clock, which they share, jumps to the next deadline or message. Channels,
-/// notifiers and contexts between members work as ever, and at once; [`link`](WorldHandle::link)
-/// puts a network with delays and losses before a channel.
+/// Each member is a thread with a [`Reactor`] of its own, and runs the same `select!` loop as
+/// outside. One member runs at a time. When its reactor blocks the next member runs. When no member
+/// can go on, their common clock jumps to the next deadline or message. Channels, notifiers and
+/// contexts between members work as ever, and at once. [`link`](WorldHandle::link) puts a network
+/// with delays and losses before a channel.
 ///
 /// The world derefs to [`WorldHandle`], which has everything but the runs. Dropping it kills its
 /// members.
@@ -75,40 +77,81 @@ use crate::sys::Time;
 /// - The choices among ready cases in the reactors of [`spawn`](WorldHandle::spawn).
 ///
 /// One seed makes one history, also when members panic, are killed, or have thread-locals whose
-/// drops send. Code that breaks this from outside: a real clock (`Instant::now`), other randomness
-/// (the order of a `HashMap`), other threads, and calls of the world from other threads during a
-/// run.
+/// drops send. These break the rule: a real clock (`Instant::now`), other randomness (the order of
+/// a `HashMap`), and other threads, also those that call the world during a run.
 ///
 /// # What a member may not do
-/// - **Block outside of its reactor.** The bare ends of a channel panic where they would (`send`,
-///   `recv` and their kin; what need not wait works). A second reactor on real time fails where it
-///   would sleep. Both errors name the member and the line. A lock, a `std` channel or
-///   `thread::sleep` cannot be seen.
-/// - **Spin.** A loop that never calls its reactor never lets go. A loop of polls (`default`, waits
-///   of zero) lets others run, but no time passes meanwhile: after a million polls at one instant
-///   it panics.
+/// - **Block outside of its reactor.** A bare end of a channel panics where it would block (`send`,
+///   `recv` and their kin). A second reactor on real time fails where it would sleep. Both errors
+///   name the member and the line. The world does not see a lock, a `std` channel or
+///   `thread::sleep`.
+/// - **Spin.** A loop that never calls its reactor keeps the turn for ever. A loop of polls
+///   (`default`, waits of zero) lets others run, but no time passes meanwhile. After a million
+///   polls at one instant it panics.
 ///
 /// # Kills
-/// A killed member unwinds where it waits, as do those that are left when the world is dropped.
-/// Where a panic aborts, so does a kill. While it unwinds its drops may do everything but wait:
-/// - `wait`, `sleep_blocking` and a `select!` with an `error` case get an error at once;
-/// - a bare `send` or `recv` that would block fails at once; `spawn` of a name in use does nothing;
-/// - a `select!` without an `error` case cannot go on, and a panic would abort the process. The
-///   thread is left asleep for ever with what it holds; for the world the member has ended.
+/// A killed member unwinds where it waits. So do the members that are left when the world is
+/// dropped. Where a panic aborts, so does a kill. While a member unwinds, its drops may do
+/// everything but wait:
+/// - `wait`, `sleep_blocking` and a `select!` with an `error` case get an error at once.
+/// - A bare `send` or `recv` that would block fails at once. `spawn` of a name in use does nothing.
+/// - A `select!` without an `error` case cannot go on, and a panic would abort the process. So its
+///   thread sleeps for ever with all that it holds. For the world the member has ended.
 ///
-/// A member that catches its unwinding is unwound again where it waits next. After a hundred times
-/// its thread is left asleep, and the run (or the `kill`) panics with a text that names it.
+/// A member that catches its unwinding unwinds again where it waits next. After a hundred times its
+/// thread is left asleep, and the run (or the `kill`) panics with a text that names the member.
 ///
 /// # Cost
-/// A thread for each member that has begun. When the turn goes to another member, two context
-/// switches; when it stays, some 130 ns. Members that have ended cost nothing but their names.
+/// A thread for each member that has begun. Two context switches when the turn goes to another
+/// member, and some 130 ns when it stays. Members that have ended cost nothing but their names.
 #[must_use = "dropping the world kills its members"]
 pub struct SimWorld {
     handle: WorldHandle,
 }
 
-/// Everything of a [`SimWorld`] but the runs: cheap to clone, for any thread, for instance for a
-/// member that injects faults.
+/// A handle of a [`SimWorld`], which has all methods but the runs. It is cheap to clone, and for
+/// any thread: for instance for a member that injects faults.
+///
+/// ```
+/// use pollmux::{SimWorld, channel, select};
+/// use std::time::Duration;
+///
+/// let ms = Duration::from_millis;
+/// let mut world = SimWorld::new(7);
+/// world.record(); // for the history
+/// let (tx, rx) = channel::unbounded();
+/// let link = world.link("client", "server", tx).with_delay(ms(1)..=ms(9));
+/// world.spawn("client", move |reactor| {
+///     for n in 0..10 {
+///         link.send(n);
+///         reactor.sleep_blocking(ms(100)).unwrap();
+///     }
+/// });
+/// let server = world.spawn("server", move |reactor| {
+///     let inbox = reactor.register(rx).unwrap();
+///     let mut got = 0;
+///     loop {
+///         select! { reactor; recv(inbox) -> n => match n {
+///             Ok(_) => got += 1,
+///             Err(_) => return got, // the client has gone
+///         }}
+///     }
+/// });
+/// let handle = world.handle();
+/// world.spawn("fault", move |reactor| {
+///     reactor.sleep_blocking(ms(250)).unwrap();
+///     handle.cut("client", "server"); // loses what is sent meanwhile
+///     handle.pause("server");
+///     reactor.sleep_blocking(ms(300)).unwrap();
+///     handle.resume("server");
+///     handle.mend("client", "server");
+/// });
+/// world.run_for(ms(2_000))?;
+/// assert_eq!(server.take(), Some(7));
+/// assert_eq!((world.stats().links.lost, world.seed()), (3, 7));
+/// assert!(world.history().to_string().contains("server"));
+/// # Ok::<(), pollmux::sim::Deadlock>(())
+/// ```
 #[derive(Clone)]
 pub struct WorldHandle {
     pub(super) shared: Arc<Shared>,
@@ -124,8 +167,9 @@ pub(super) struct Shared {
 /// Begins a member that can be restarted.
 type Host = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// The counts of a [`SimWorld`] so far.
+/// The counts of a [`SimWorld`] so far. [`WorldHandle`] has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorldStats {
     /// The number of times that the turn went to another thread.
     pub handovers: u64,
@@ -134,20 +178,30 @@ pub struct WorldStats {
 }
 
 impl SimWorld {
-    /// An empty world whose clock says [`Time::ZERO`].
+    /// Makes an empty world whose clock says [`Time::ZERO`].
     pub fn new(seed: u64) -> SimWorld {
         SimWorld::starting_at(seed, Time::ZERO)
     }
 
-    /// An empty world whose clock says `t`.
+    /// Makes an empty world whose clock says `t`.
     pub fn starting_at(seed: u64, t: Time) -> SimWorld {
         SimWorld::with_budget(seed, t, u64::MAX)
     }
 
-    /// An empty world in which only the first `choices` choices are left to the seed. After them
+    /// Makes an empty world in which the seed makes only the first `choices` choices. After them
     /// the first member that can go on runs, nothing is lost by chance, and delays are the least.
     ///
     /// For a shorter history that [`search`](Self::search) has found.
+    ///
+    /// ```
+    /// use pollmux::SimWorld;
+    ///
+    /// let mut world = SimWorld::with_choices(7, 3);
+    /// world.spawn("member", |_| ());
+    /// world.run()?;
+    /// assert!(world.choices() <= 3);
+    /// # Ok::<(), pollmux::sim::Deadlock>(())
+    /// ```
     pub fn with_choices(seed: u64, choices: u64) -> SimWorld {
         SimWorld::with_budget(seed, Time::ZERO, choices)
     }
@@ -162,31 +216,37 @@ impl SimWorld {
         SimWorld { handle: WorldHandle { shared: Arc::new(shared) } }
     }
 
-    /// A handle, for a member that injects faults.
+    /// Returns a handle, for a member that injects faults.
     pub fn handle(&self) -> WorldHandle {
         self.handle.clone()
     }
 
-    /// Runs until every member has returned. Fails when the rest wait for what cannot come: nothing
-    /// is due anywhere.
+    /// Runs until every member has returned.
     ///
-    /// After a [`Deadlock`] everything stands as it was: messages may be sent, links mended,
-    /// members killed, and the world run on.
+    /// # Errors
+    /// A [`Deadlock`] when members wait and nothing is due anywhere. Afterwards you may send
+    /// messages, mend links, kill members, and run the world on.
     ///
     /// # Panics
-    /// With what a member panics with.
+    /// When a member panics, with the same payload.
     pub fn run(&mut self) -> Result<(), Deadlock> {
         self.run_until(Time::MAX)
     }
 
     /// Runs for `d` of virtual time, and leaves the members where they are then. As
-    /// [`run`](Self::run) does it ends before, when every member has returned or nothing is due
-    /// anywhere.
+    /// [`run`](Self::run) it ends earlier when every member has returned.
+    ///
+    /// # Errors
+    /// A [`Deadlock`], as for [`run`](Self::run).
     pub fn run_for(&mut self, d: Duration) -> Result<(), Deadlock> {
         self.run_until(self.now() + d)
     }
 
-    /// [`run_for`](Self::run_for) until the clock says `t`; what is due at `t` runs.
+    /// Runs until the clock says `t`, as [`run_for`](Self::run_for) does. Members that are due at
+    /// `t` run.
+    ///
+    /// # Errors
+    /// A [`Deadlock`], as for [`run`](Self::run).
     pub fn run_until(&mut self, t: Time) -> Result<(), Deadlock> {
         match self.shared.scheduler.run(t) {
             End::Over | End::Limit => Ok(()),
@@ -258,7 +318,7 @@ impl WorldHandle {
     }
 
     /// Sets the wall clock of all members, as [`Sim::set_wall_clock`](crate::Sim::set_wall_clock)
-    /// does. (A member with drift has a wall clock of its own, which nobody sets.)
+    /// does. (A member with drift has a wall clock of its own, which this call does not set.)
     pub fn set_wall_clock(&self, t: SystemTime) {
         self.shared.scheduler.clock().set_wall(t);
     }
@@ -284,18 +344,18 @@ impl WorldHandle {
         WorldStats { handovers: self.shared.scheduler.handovers(), links }
     }
 
-    /// Keeps a [`history`](Self::history) from now on. It grows by some 100 bytes for each
+    /// Keeps a [`history`](Self::history) from now on. The history grows by some 100 bytes for each
     /// happening.
     pub fn record(&self) {
         self.shared.scheduler.record();
     }
 
-    /// A copy of what has happened since [`record`](Self::record).
+    /// Returns a copy of the history since [`record`](Self::record).
     pub fn history(&self) -> History {
         self.shared.scheduler.history()
     }
 
-    /// The number of choices left to the seed so far: see [`SimWorld::with_choices`].
+    /// The number of choices that the seed has made so far: see [`SimWorld::with_choices`].
     pub fn choices(&self) -> u64 {
         self.shared.scheduler.choices()
     }
@@ -316,11 +376,24 @@ impl WorldHandle {
         self.spawn_with_drift(name, 0, body)
     }
 
-    /// [`spawn`](Self::spawn) for a member whose clock drifts: it gains `ppm` microseconds a second
-    /// on the world's, or loses them if `ppm` is negative.
+    /// [Spawns](Self::spawn) a member whose clock drifts. The clock gains `ppm` microseconds a
+    /// second on the world's clock, or loses them if `ppm` is negative.
     ///
-    /// The clock begins with what the world's says. It is a clock of its own: the member's reactor
-    /// cannot wait for a [`Context`](crate::Context) with a deadline on the world's.
+    /// The clock begins at the world's time. It is another clock, so the member's reactor cannot
+    /// wait for a [`Context`](crate::Context) with a deadline on the world's clock.
+    ///
+    /// ```
+    /// use pollmux::{SimWorld, Time};
+    /// use std::time::Duration;
+    ///
+    /// let mut world = SimWorld::new(1);
+    /// world.spawn_with_drift("fast", 100, |reactor| { // 100 µs a second
+    ///     reactor.sleep_blocking(Duration::from_secs(3_600)).unwrap();
+    /// });
+    /// world.run()?;
+    /// assert!(world.now() < Time::ZERO + Duration::from_secs(3_600)); // an hour on its clock
+    /// # Ok::<(), pollmux::sim::Deadlock>(())
+    /// ```
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does, and when `ppm` is not between -900,000 and 1,000,000.
@@ -339,10 +412,10 @@ impl WorldHandle {
         self.begin(name, if in_range { ppm } else { 0 }, move |driver| body(reactor(driver, seed)))
     }
 
-    /// [`spawn`](Self::spawn) for a member that makes its reactor itself. Give the reactor a
-    /// [`seed`](crate::Handle::seed), too.
+    /// [Spawns](Self::spawn) a member that makes its reactor itself. Give the reactor a
+    /// [`seed`](crate::Handle::seed), too. [`MemberDriver`] has an example.
     ///
-    /// Such a reactor tells the report of a [`Deadlock`] nothing of its sources.
+    /// The report of a [`Deadlock`] does not list the sources of such a reactor.
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does.
@@ -374,8 +447,29 @@ impl WorldHandle {
         Member { result }
     }
 
-    /// [`spawn`](Self::spawn) for a member that can be [restarted](Self::restart): each of its
-    /// lives is a call of `body`. [`Member::take`] gives what the last one has returned.
+    /// [Spawns](Self::spawn) a member that can be [restarted](Self::restart). Each of its lives is
+    /// a call of `body`. [`Member::take`] gives the result of the last life.
+    ///
+    /// ```
+    /// use pollmux::{SimWorld, Time};
+    /// use std::time::Duration;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let mut world = SimWorld::starting_at(7, Time::ZERO + second);
+    /// let host = world.spawn_host("host", move |reactor| {
+    ///     let begun = reactor.now();
+    ///     reactor.sleep_blocking(2 * second).unwrap();
+    ///     begun
+    /// });
+    /// world.run_for(second)?;
+    /// assert!(world.restart("host")); // kills the first life
+    /// world.run_until(Time::ZERO + 3 * second)?;
+    /// assert_eq!(host.take(), None); // it still sleeps
+    /// world.run()?;
+    /// assert_eq!(host.take(), Some(Time::ZERO + 2 * second));
+    /// assert!(!world.kill("host")); // it has ended
+    /// # Ok::<(), pollmux::sim::Deadlock>(())
+    /// ```
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn) does.
@@ -408,11 +502,11 @@ impl WorldHandle {
         Member { result }
     }
 
-    /// Begins another life of a member made by [`spawn_host`](Self::spawn_host), after a
-    /// [`kill`](Self::kill) if it runs. Returns false if there is none of this name.
+    /// Begins another life of a member made by [`spawn_host`](Self::spawn_host). Kills the member
+    /// first if it runs. Returns false if there is no such member.
     ///
-    /// turmoil calls this `bounce`, madsim `restart`. Give the links to it another channel with
-    /// [`Link::reconnect`](super::Link::reconnect), or make the channel in `body`.
+    /// turmoil calls this `bounce`, madsim `restart`. Give the links to the member another channel
+    /// with [`Link::reconnect`](super::Link::reconnect), or make the channel in `body`.
     pub fn restart(&self, name: &str) -> bool {
         let host = self.shared.hosts().get(name).cloned();
         let Some(host) = host else { return false };
@@ -420,21 +514,22 @@ impl WorldHandle {
         host().is_ok()
     }
 
-    /// Ends a member as a crash would: where it waits, it unwinds, and what it holds is dropped.
-    /// Nothing is printed. Returns true if one of this name was running.
+    /// Ends a member as a crash would: it unwinds where it waits, and drops all that it holds.
+    /// Nothing is printed. Returns true if a member of this name was running.
     ///
-    /// By a member, it happens as soon as that member blocks. Otherwise it has happened when the
-    /// call returns; during a run on another thread the call waits until the running member blocks.
+    /// If a member makes the call, the other one ends as soon as the caller blocks. Otherwise it
+    /// has ended when the call returns. During a run on another thread the call waits until the
+    /// running member blocks.
     ///
     /// # Panics
-    /// Between runs, with what the member panics with on its way out.
+    /// Between runs, when the member panics while it unwinds, with the same payload.
     pub fn kill(&self, name: &str) -> bool {
         self.shared.scheduler.kill(|member| member == name) > 0
     }
 
-    /// Takes the turns away from a member, from where it waits next: a long garbage collection, or
-    /// a process that was stopped. Its deadlines pass. Returns false if none of this name runs, or
-    /// it is paused already.
+    /// Takes the turns away from a member, from its next wait on: a long garbage collection, or a
+    /// stopped process. Its deadlines pass. Returns false if no member of this name runs, or it is
+    /// paused already.
     pub fn pause(&self, name: &str) -> bool {
         self.shared.scheduler.pause(name, true)
     }
@@ -460,14 +555,25 @@ fn reactor(driver: MemberDriver, seed: u64) -> Reactor {
     reactor
 }
 
-/// The result of a member; made by [`WorldHandle::spawn`].
+/// The result of a member. Made by [`WorldHandle::spawn`].
+///
+/// ```
+/// use pollmux::SimWorld;
+///
+/// let mut world = SimWorld::new(1);
+/// let member = world.spawn("member", |_| 42);
+/// assert_eq!(member.take(), None); // it has not run
+/// world.run()?;
+/// assert_eq!((member.take(), member.take()), (Some(42), None));
+/// # Ok::<(), pollmux::sim::Deadlock>(())
+/// ```
 pub struct Member<R> {
     result: Arc<Mutex<Option<R>>>,
 }
 
 impl<R> Member<R> {
-    /// Takes the value that the member has returned. `None` while the member runs, after a kill,
-    /// and the second time.
+    /// Takes the value that the member has returned. Returns `None` while the member runs, after a
+    /// kill, and the second time.
     pub fn take(&self) -> Option<R> {
         self.result.lock().take()
     }

@@ -13,27 +13,28 @@ use crate::sys::{
 
 /// A child process, registered with a reactor: a source of its [`ExitStatus`], once.
 ///
-/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended, and
-/// taking the status waits for it (`waitpid`), so that no zombie is left. Dropped before that the
-/// child runs on, as a dropped `Child` does. No signal handler is involved.
+/// Made by [`Handle::register`] from a [`Child`]. It is ready when the process has ended. Taking
+/// the status waits for the process (`waitpid`), so that no zombie is left. A child that is dropped
+/// before its end runs on, as a dropped `Child` does. No signal handler is involved.
 ///
 /// A `Child` whose status is known already, because `wait` or `try_wait` has returned it, is ready
-/// at once and gives that status. Its number, which may be another process's by now, is not looked
-/// at.
+/// at once and gives that status. The reactor does not use its number, which may be another
+/// process's by now.
 ///
-/// Leave the waiting to the reactor: where other code waits for all children (`waitpid(-1, ..)`),
+/// Leave the waiting to the reactor. Where other code waits for all children (`waitpid(-1, ..)`),
 /// or `SIGCHLD` is ignored, the status is lost. Then the item, or the registration, is an error of
 /// kind [`NotFound`](io::ErrorKind::NotFound). After any other error the source stays ready, and
 /// the next take asks again.
 ///
-/// A child that reads its stdin to the end does not end while that pipe is open, and a `Child`
-/// holds it open until somebody takes it: `drop(child.get_mut().stdin.take())`. (`Child::wait` does
-/// so itself.) Its output is another source: take the pipe, and register the pipe with
+/// A child that reads its stdin to the end does not end while that pipe is open. The `Child` holds
+/// the pipe: close it by `drop(child.get_mut().stdin.take())`. (`Child::wait` does so itself.)
+///
+/// The output of the child is another source. Take the pipe, and register the pipe with
 /// [`fd_nonblocking`](Handle::fd_nonblocking). The child's end of the pipe stays blocking.
 ///
 /// **In virtual time** the child still runs in real time. A reactor on a [`Sim`](crate::Sim) looks
-/// for its end before each jump of the clock, and does not wait for it: a timeout beside the child
-/// comes first, unless the `Sim` has some [grace](crate::Sim::grace). A member of a
+/// for its end before each jump of the clock, and does not wait for the end. So a timeout beside
+/// the child comes first, unless the `Sim` has some [grace](crate::Sim::grace). A member of a
 /// [`SimWorld`](crate::SimWorld) cannot register a child that still runs: the error says so.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
@@ -74,12 +75,17 @@ pub struct ChildProcess {
 impl IntoSource for Child {
     type Registered = ChildProcess;
 
-    /// Four syscalls, on kqueue six; one for a child whose status is known.
+    /// Registers the child.
     ///
-    /// Fails with [`io::ErrorKind::Unsupported`] where the system cannot wait for processes (Linux
-    /// before 5.3, a seccomp filter that refuses `pidfd_open`, libkqueue) or the driver waits for
-    /// no fds; with [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the child;
-    /// and with the system's error.
+    /// # Errors
+    /// - [`io::ErrorKind::Unsupported`] where the system cannot wait for processes: Linux before
+    ///   5.3, a seccomp filter that refuses `pidfd_open`, libkqueue. So too if the driver waits for
+    ///   no fds.
+    /// - [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the child.
+    /// - Otherwise the system's error.
+    ///
+    /// # Cost
+    /// Four syscalls, on kqueue six. One for a child whose status is known.
     #[track_caller]
     fn register(
         self,
@@ -162,28 +168,33 @@ impl ChildProcess {
         }
     }
 
-    /// The process's id.
+    /// The id of the process.
     pub fn id(&self) -> u32 {
         self.with(|child| child.id())
     }
 
-    /// Ends the process at once (SIGKILL), as [`Child::kill`] does; its status comes as usual.
-    /// Otherwise as [`signal`](Self::signal).
+    /// Ends the process at once (SIGKILL), as [`Child::kill`] does. Its status comes as usual.
+    ///
+    /// # Errors
+    /// The errors of [`signal`](Self::signal).
     pub fn kill(&self) -> io::Result<()> {
         self.signal(Signal(crate::sys::signals::KILL))
     }
 
-    /// Sends the process a signal: [`Signal::TERMINATE`] asks it to end. One syscall, on kqueue
-    /// two.
+    /// Sends the process a signal: [`Signal::TERMINATE`] asks it to end. Does nothing to a process
+    /// that has ended.
     ///
     /// The signal goes through the fd that stands for the process. So another process that has the
-    /// number by now does not get it; on kqueue, no process gets it but a child of this one that
-    /// has the number.
+    /// number by now does not get the signal. (On kqueue a child of this process that has the
+    /// number may get it.)
     ///
-    /// Does nothing to a process that has ended. Fails with
-    /// [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process, with
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if there is no such signal, and with the
-    /// system's error if the process belongs to another user by now.
+    /// # Errors
+    /// - [`NotFound`](io::ErrorKind::NotFound) if other code has waited for the process.
+    /// - [`InvalidInput`](io::ErrorKind::InvalidInput) if there is no such signal.
+    /// - The system's error if the process belongs to another user by now.
+    ///
+    /// # Cost
+    /// One syscall, on kqueue two.
     ///
     #[cfg_attr(flat, doc = "```no_run")]
     #[cfg_attr(not(flat), doc = "```")]
@@ -221,7 +232,21 @@ impl ChildProcess {
         self.child.get_mut().as_mut().expect(TAKEN)
     }
 
-    /// Takes the child back; the reactor waits for it no longer. One syscall.
+    /// Takes the child back. The reactor no longer waits for its end. One syscall.
+    ///
+    #[cfg_attr(flat, doc = "```no_run")]
+    #[cfg_attr(not(flat), doc = "```")]
+    /// use pollmux::Reactor;
+    /// use std::process::Command;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let child = reactor.register(Command::new("true").spawn()?)?;
+    /// let number = child.id();
+    /// let mut child = child.into_inner();
+    /// assert_eq!(child.id(), number);
+    /// assert!(child.wait()?.success());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_inner(self) -> Child {
         self.child.take().expect(TAKEN)
     }

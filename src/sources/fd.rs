@@ -1,9 +1,11 @@
-//! Fds: sockets, pipes, terminals, whatever the system can wait for.
+//! Fds: sockets, pipes, terminals, and all other files that the system can wait for.
 //!
 //! The kernel reports *changes* (edge-triggered), and the slot remembers them. All reading and
 //! writing goes through [`Fd::try_io`], which finds out that the fd is not ready any more. So a
 //! source stays ready until it has been drained, as with a level-triggered poller. A turn that
 //! finds a ready source makes no syscall for that.
+//!
+//! Longer than 500 lines: more than half of them are docs with examples.
 
 mod blocking;
 mod read_write;
@@ -29,8 +31,9 @@ use crate::sys::{Interest, Mode, Readiness};
 /// the file does, as with sockets and [`File`](std::fs::File).
 ///
 /// As a [`Source`] it gives its [`Readiness`]. With [`Mode::Edge`], the default, it stays ready
-/// until something done through [`try_io`](Self::try_io), or through [`Read`] and [`Write`] of this
-/// type, says [`WouldBlock`](io::ErrorKind::WouldBlock): **do so until it does, or come back**.
+/// until a read or a write meets [`WouldBlock`](io::ErrorKind::WouldBlock). That counts for reads
+/// and writes through [`try_io`](Self::try_io), and through [`Read`] and [`Write`] of this type.
+/// **Read or write until `WouldBlock`, or come back.**
 ///
 /// | mode | ready again |
 /// |---|---|
@@ -46,7 +49,8 @@ use crate::sys::{Interest, Mode, Readiness};
 /// a blocking read would stop the whole loop instead. [`Handle::fd`] therefore refuses a blocking
 /// file. There are three ways out:
 /// - `set_nonblocking(true)`, which sockets of the standard library have. A stream that
-///   [`accept`](std::net::TcpListener::accept) gives is blocking, whatever the listener is.
+///   [`accept`](std::net::TcpListener::accept) gives is blocking, even from a non-blocking
+///   listener.
 /// - [`Handle::fd_nonblocking`], which sets the flag.
 ///   [`set_nonblocking`](Self::set_nonblocking) does so later.
 /// - [`Handle::fd_with_mode`] with `Level` or `OneShot`. Read **once** for each report then.
@@ -56,14 +60,14 @@ use crate::sys::{Interest, Mode, Readiness};
 /// does not set it silently. A terminal, and a pipe on stdin or stdout, is shared with other
 /// programs in most cases: use `Level` there.
 ///
-/// The flag has no meaning for files that never block, and is not asked of them: epoll instances
-/// and kqueues, such as the loop of another library; processes (pidfds); an io_uring. It is asked
-/// of everything else, also of a timerfd, an eventfd, a signalfd and inotify.
+/// Files that never block need no flag: epoll instances and kqueues, such as the loop of another
+/// library; processes (pidfds); an io_uring. All other files do, also a timerfd, an eventfd, a
+/// signalfd and inotify.
 ///
 /// # Standard input
-/// [`Stdin`](std::io::Stdin) has a buffer. A read of a line fills the buffer with all that waits.
-/// The next line is then in the buffer and not in the pipe, so the poller finds nothing, and the
-/// loop sleeps while a line lies there. There are two ways:
+/// [`Stdin`](std::io::Stdin) has a buffer. A read of a line fills the buffer with all bytes that
+/// wait. The next line is then in the buffer and not in the pipe. So the poller finds nothing, and
+/// the loop sleeps with a line in the buffer. There are two ways:
 /// - Register a clone of the fd as a [`File`](std::fs::File), which has no buffer.
 /// - Register `stdin()`, and take **all** of its buffer for each report.
 ///
@@ -96,29 +100,29 @@ use crate::sys::{Interest, Mode, Readiness};
 /// # std::io::Result::Ok(())
 /// ```
 /// The same holds for every reader with a buffer, such as a [`BufReader`](std::io::BufReader)
-/// around an `Fd`: look into the buffer before you wait.
+/// around an `Fd`. Look into the buffer before you wait.
 ///
 /// # Interest, and loops that spin
-/// A ready source ends every wait until something is done about it. So ask for what the loop is
-/// about to do, and for nothing else:
-/// - `WRITABLE` only while there is something to write. A file has room nearly always.
-/// - `READABLE` only while there is room for what is read. A server that cannot write an answer,
-///   and stops reading, would be told of each request that waits, again and again.
+/// A ready source ends every wait until the loop reads, writes or changes the interest. So ask only
+/// for what the loop is about to do:
+/// - `WRITABLE` only while there are bytes to write. A file has room nearly always.
+/// - `READABLE` only while there is room for the input. Otherwise a server that cannot write an
+///   answer, and stops reading, gets the same report again and again.
 ///
-/// Change this with [`set_interest`](Self::set_interest), which costs a syscall the first time at
-/// most. [`Handle::sources`] marks a source as [spinning](crate::reactor::SourceInfo::spinning)
-/// that was reported 1,000 times without a read, a write or a change, and says which line made it.
+/// Change the interest with [`set_interest`](Self::set_interest), which costs at most a syscall the
+/// first time. After 1,000 reports without a read, a write or a change, [`Handle::sources`] marks
+/// the source as [spinning](crate::reactor::SourceInfo::spinning), and names its line.
 ///
-/// With [`Interest::NONE`] the source is quiet. What the poller tells unasked, a hang-up or an
-/// error, is reported once. What waits to be read is found when `READABLE` is asked for again.
-/// [`Interest::PRIORITY`] alone is the same, beside the urgent data.
+/// With [`Interest::NONE`] the source is quiet. The poller reports a hang-up or an error unasked,
+/// and the reactor reports it once. Ask for `READABLE` again, and the reactor finds the bytes that
+/// wait. [`Interest::PRIORITY`] alone is the same, beside the urgent data.
 ///
 /// # Stop reading
 /// `set_interest(Interest::NONE)` pushes back: the kernel's buffers fill, and then the peer's
 /// writes block. Nothing is lost, and memory stays bounded. Ask for `READABLE` again when there is
-/// room: what waits is reported then. In `Edge` mode neither costs a syscall after the first time.
-/// The same stops a listener from accepting. (A loop that has only `select!` may leave the interest
-/// as it is and write `recv(ours, if held.is_none())`.)
+/// room, and the reactor reports the bytes that wait. In `Edge` mode neither costs a syscall after
+/// the first time. The same stops a listener from accepting. (A loop that has only `select!` may
+/// leave the interest as it is and write `recv(ours, if held.is_none())`.)
 ///
 /// ```
 /// use pollmux::{Reactor, Sim, channel, select, sys::Interest};
@@ -163,17 +167,18 @@ use crate::sys::{Interest, Mode, Readiness};
 /// ```
 ///
 /// # Connecting
-/// The standard library has no connect that returns at once. Two crates have one, and their sockets
-/// are registered as any other: `mio::net::TcpStream::connect`, and the `connect` of a non-blocking
-/// `socket2::Socket`, whose error `EINPROGRESS` means that it has begun. Register the socket with
-/// `WRITABLE` **after** that. When it is reported, `take_error` tells if the connect has failed.
+/// The standard library has no connect that returns at once. Two crates have one:
+/// `mio::net::TcpStream::connect`, and the `connect` of a non-blocking `socket2::Socket`, whose
+/// error `EINPROGRESS` means that the connect has begun. Register the socket with `WRITABLE`
+/// **after** that. At its report `take_error` says if the connect has failed.
 /// `examples/more/connect.rs` does both, with a timeout, and accepts.
 ///
-/// A socket that has not begun to connect, or to listen, counts as hung up in the kernel, and
-/// [`readiness`](Self::readiness) remembers so.
+/// A socket that has not begun to connect, or to listen, counts as hung up in the kernel.
+/// [`readiness`](Self::readiness) remembers that.
 ///
-/// Dropping it, and [`into_inner`](Self::into_inner), take the file out of the poller before it is
-/// closed: no event of it comes afterwards, whatever gets its number.
+/// # Closing
+/// The drop of an `Fd`, and [`into_inner`](Self::into_inner), take the file out of the poller
+/// before it is closed. No event of the file comes afterwards, whichever file gets its number.
 ///
 /// ```
 /// use pollmux::{Reactor, select, sys::Interest};
@@ -241,17 +246,28 @@ impl<T: AsFd> Fd<T> {
     ///
     /// If you read or write the file past this type and meet `WouldBlock`, call
     /// [`clear_readiness`](Self::clear_readiness). Otherwise the source stays ready.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, sys::Interest};
+    /// use std::net::TcpListener;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let listener = reactor.fd_nonblocking(listener, Interest::READABLE)?;
+    /// println!("listening at {}", listener.get_ref().local_addr()?);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn get_ref(&self) -> &T {
         self.io()
     }
 
-    /// The file. A file that is put in its place is not waited for, and the old one has to be
-    /// closed.
+    /// The file, mutably. If you put another file in its place, the reactor does not wait for that
+    /// file. Close the old one then.
     pub fn get_mut(&mut self) -> &mut T {
         self.io.as_mut().expect(TAKEN)
     }
 
-    /// Takes the file back; the reactor waits for it no longer. One syscall.
+    /// Takes the file back. The reactor no longer waits for the file. One syscall.
     pub fn into_inner(mut self) -> T {
         self.deregister();
         self.io.take().expect(TAKEN)
@@ -272,15 +288,38 @@ impl<T: AsFd> Fd<T> {
     /// Calls `f` with the file. If `f` fails with [`WouldBlock`](io::ErrorKind::WouldBlock), the
     /// file counts as not ready until the poller says otherwise.
     ///
-    /// With interest in several things `WouldBlock` does not say which one is meant. Then the
-    /// poller is asked about all of them, by a syscall. [`try_io_for`](Self::try_io_for) saves
-    /// that.
+    /// With interest in several things `WouldBlock` does not say which of them is meant. Then the
+    /// reactor asks the poller about all of them, by a syscall. [`try_io_for`](Self::try_io_for)
+    /// saves that.
+    ///
+    /// # Errors
+    /// The errors of `f`.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Source, sys::Interest};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (mut theirs, ours) = UnixStream::pair()?;
+    /// let ours = reactor.fd_nonblocking(ours, Interest::BOTH)?;
+    /// theirs.write_all(b"hello")?;
+    /// reactor.recv(&ours)?;
+    /// let mut buffer = [0; 16];
+    /// let read = ours.try_io_for(Interest::READABLE, |mut stream| stream.read(&mut buffer))?;
+    /// assert_eq!(&buffer[..read], b"hello");
+    /// assert_eq!(ours.try_io(|mut stream| stream.write(b"bye"))?, 3);
+    /// assert!(ours.is_ready()); // until a call meets `WouldBlock`
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn try_io<R>(&self, f: impl FnOnce(&T) -> io::Result<R>) -> io::Result<R> {
         self.try_io_for(self.interest.get(), f)
     }
 
-    /// [`try_io`](Self::try_io) for what `interest` says only: one of reading, writing and urgent
-    /// data.
+    /// [`try_io`](Self::try_io) for one thing: reading, writing or urgent data, as `interest` says.
+    ///
+    /// # Errors
+    /// The errors of `f`.
     pub fn try_io_for<R>(
         &self,
         interest: Interest,
@@ -291,16 +330,24 @@ impl<T: AsFd> Fd<T> {
     }
 
     /// Notes the outcome of an operation that `interest` is about, and returns it.
+    #[inline(always)] // else a result of every size is moved
     fn noted<R>(&self, interest: Interest, result: io::Result<R>) -> io::Result<R> {
         match &result {
             Ok(_) => self.progressed(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.would_block(interest),
-            Err(_) => {}
+            Err(error) => self.failed(interest, error),
         }
         result
     }
 
+    #[cold]
+    fn failed(&self, interest: Interest, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.would_block(interest);
+        }
+    }
+
     /// Notes that bytes were read or written.
+    #[inline]
     fn progressed(&self) {
         self.slot.progressed();
         if self.mode == Mode::Level && self.slot.is_ready() {
@@ -309,7 +356,6 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    #[cold]
     fn would_block(&self, interest: Interest) {
         self.slot.note_open(interest);
         match interest {
@@ -325,10 +371,28 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    /// Marks the file as not ready for this.
+    /// Marks the file as not ready for `readiness`.
     ///
-    /// Clearing what is not in the [interest](Self::interest) loses nothing:
-    /// [`set_interest`](Self::set_interest) asks the poller about it, by a syscall.
+    /// ```
+    /// use pollmux::sys::{Interest, Readiness};
+    /// use pollmux::{Reactor, Source};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (mut theirs, ours) = UnixStream::pair()?;
+    /// let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE)?;
+    /// theirs.write_all(b"hello")?;
+    /// reactor.recv(&ours)?;
+    /// let stream = ours.get_mut(); // past the `Fd`
+    /// while stream.read(&mut [0; 16]).is_ok() {} // until `WouldBlock`
+    /// ours.clear_readiness(Readiness::READABLE);
+    /// assert!(!ours.is_ready());
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// You may clear readiness outside of the [interest](Self::interest), too. Nothing is lost:
+    /// [`set_interest`](Self::set_interest) asks the poller about that, by a syscall.
     pub fn clear_readiness(&self, readiness: Readiness) {
         self.unknown.set(self.unknown.get() | readiness.without(asked(self.interest.get())));
         self.forget(readiness);
@@ -344,16 +408,20 @@ impl<T: AsFd> Fd<T> {
         }
     }
 
-    /// The interest that is waited for.
+    /// The interest that the reactor waits for.
     pub fn interest(&self) -> Interest {
         self.interest.get()
     }
 
-    /// Changes the interest from now on. On an error nothing has changed.
+    /// Changes the interest from now on.
     ///
-    /// With [`Mode::Edge`] this is a syscall the first time that something is asked for, and none
-    /// after that: the known readiness stays known. With the other modes it is one syscall, and the
-    /// readiness is found out anew.
+    /// # Errors
+    /// The system's error, and in a forked child. Then nothing has changed.
+    ///
+    /// # Cost
+    /// With [`Mode::Edge`] a syscall the first time that you ask for something, and none after
+    /// that: the reactor keeps the known readiness. With the other modes one syscall, and the
+    /// reactor finds out the readiness anew.
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         // A driver without edges reports once: only what is wanted.
         let edges = self.mode == Mode::Edge && !self.slot.is_told_once();
@@ -370,8 +438,11 @@ impl<T: AsFd> Fd<T> {
         Ok(())
     }
 
-    /// Asks the poller once more: for [`Mode::OneShot`], and for those who would rather ask than
-    /// try. One syscall.
+    /// Asks the poller once more. For [`Mode::OneShot`], and for code that would rather ask than
+    /// try. One syscall. [`Handle::fd_with_mode`] has an example.
+    ///
+    /// # Errors
+    /// The system's error, and in a forked child.
     pub fn rearm(&self) -> io::Result<()> {
         self.ask(self.reported.get())?;
         self.slot.retell();

@@ -7,19 +7,19 @@ use crate::driver::foreign::Events;
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::sys::Readiness;
 
-/// Events that the reactor's driver finds besides those of the reactor: registered
-/// [`Events`]. A source of `E`s, each given once, in order.
+/// The events that the reactor's driver finds for others: registered [`Events`]. A source of `E`s,
+/// each given once, in order.
 ///
-/// While there are some that nobody has taken the driver looks for no more: take them all before
-/// the loop sleeps for anything else.
+/// While events wait here, the driver looks for no more. Take them all before the loop sleeps for
+/// anything else. The example of [`Queue`](crate::driver::foreign::Queue) has one.
 #[must_use = "dropping the inbox drops the events of the driver"]
 pub struct ForeignInbox<E> {
     events: Events<E>,
     slot: Slot,
 }
 
-/// Fails with [`io::ErrorKind::InvalidInput`] when the events are another driver's than the
-/// reactor's, and with `AlreadyExists` when they are registered already.
+/// The registration fails with [`io::ErrorKind::InvalidInput`] when the events belong to another
+/// driver than the reactor's. It fails with `AlreadyExists` when they are registered already.
 impl<E> IntoSource for Events<E> {
     type Registered = ForeignInbox<E>;
 
@@ -59,7 +59,7 @@ impl<E> ForeignInbox<E> {
         self.len() == 0
     }
 
-    /// Takes the events that are there now, without a turn of the reactor.
+    /// Returns an iterator that takes the events that are there now, without a turn of the reactor.
     pub fn try_iter(&self) -> impl Iterator<Item = E> + '_ {
         std::iter::from_fn(|| self.try_take())
     }

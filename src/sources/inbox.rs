@@ -9,9 +9,32 @@ use crate::reactor::{Handle, Key, Slot, SourceKind};
 
 /// The receiver of a channel, registered with a reactor.
 ///
-/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or the error that comes for ever
-/// once every sender is gone and the channel empty. Dropping it drops what is in the channel, and
-/// senders get their values back.
+/// As a [`Source`] it gives `Result<T, RecvError>`: a message, or an error once every sender is
+/// gone and the channel is empty. That error comes for ever. Dropping the inbox drops the messages
+/// in the channel, and senders get their values back.
+///
+/// ```
+/// use pollmux::channel::{RecvError, TryRecvError};
+/// use pollmux::{Reactor, select};
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, inbox) = reactor.channel(2)?;
+/// assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
+/// tx.send(1).unwrap();
+/// tx.send(2).unwrap();
+/// assert_eq!((inbox.len(), inbox.capacity()), (2, Some(2)));
+/// assert!(inbox.is_full() && !inbox.is_empty());
+///
+/// select! { reactor; recv(inbox) -> message => assert_eq!(message, Ok(1)) }
+/// assert_eq!(inbox.try_iter().collect::<Vec<_>>(), [2]);
+/// drop(tx);
+/// assert!(inbox.is_disconnected());
+/// select! { reactor; recv(inbox) -> message => assert_eq!(message, Err(RecvError)) }
+///
+/// let receiver = inbox.into_inner(); // for another thread or reactor
+/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the inbox closes its channel"]
 pub struct Inbox<T> {
     // In this order: senders find the channel closed before the slot is free.
@@ -26,21 +49,49 @@ pub struct Inbox<T> {
 }
 
 impl Handle {
-    /// A [bounded channel](channel::bounded) whose receiver is registered. Fails when the reactor
-    /// has been dropped.
+    /// Makes a [bounded channel](channel::bounded) whose receiver is registered.
+    ///
+    /// # Errors
+    /// When the reactor has been dropped.
     ///
     /// # Panics
     /// As [`channel::bounded`] does.
+    ///
+    /// ```
+    /// use pollmux::Reactor;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, inbox) = reactor.channel(8)?; // room for 8 messages
+    /// tx.send("hello").unwrap();
+    /// assert_eq!(reactor.recv(&inbox)?, Ok("hello"));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn channel<T>(&self, capacity: usize) -> io::Result<(Sender<T>, Inbox<T>)> {
         let (sender, receiver) = channel::bounded(capacity);
         Ok((sender, self.register(receiver)?))
     }
 
-    /// [`channel`](Self::channel) under the key that [`wait`](Self::wait) reports the inbox by.
+    /// Makes a [`channel`](Self::channel) with the key that [`wait`](Self::wait) reports its inbox
+    /// by.
+    ///
+    /// # Errors
+    /// When the reactor has been dropped.
     ///
     /// # Panics
     /// As [`channel::bounded`] does.
+    ///
+    /// ```
+    /// use pollmux::{Events, Reactor};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, _inbox) = reactor.channel_with(7, 8)?;
+    /// tx.send("hello").unwrap();
+    /// let mut events = Events::new();
+    /// reactor.wait(&mut events)?;
+    /// assert!(events.iter().map(|event| event.key()).eq([7]));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn channel_with<T>(
         &self,
@@ -67,6 +118,9 @@ impl<T> IntoSource for Receiver<T> {
 
 impl<T> Inbox<T> {
     /// Receives without waiting, and without a turn of the reactor.
+    ///
+    /// # Errors
+    /// When there is no message now, or when every sender is gone and the channel is empty.
     #[inline(always)]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         let received = self.receiver.try_recv_as(Some(self.slot.notify()));
@@ -84,17 +138,16 @@ impl<T> Inbox<T> {
         received
     }
 
-    /// An iterator that takes the messages that are there now.
+    /// Returns an iterator that takes the messages that are there now.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter(self)
     }
 
-    /// An iterator that takes at most `n` messages: a bounded share of the turn for a channel that
-    /// is never empty.
+    /// Returns an iterator that takes at most `n` messages: a bounded share of the turn for a
+    /// channel that is never empty.
     ///
-    /// What is left is reported by the next [`wait`](crate::Handle::wait), behind the sources that
-    /// are ready by then and did not fit in this batch. So a flooded channel delays each other one
-    /// by `n` messages a batch:
+    /// The next [`wait`](crate::Handle::wait) reports the rest, behind the ready sources that did
+    /// not fit in this batch. So a flooded channel delays each other one by `n` messages a batch:
     ///
     /// ```
     /// use pollmux::{Events, Reactor};
@@ -140,7 +193,7 @@ impl<T> Inbox<T> {
         self.receiver.capacity()
     }
 
-    /// Returns true if every sender is gone. Messages may still be here.
+    /// Returns true if every sender is gone. The channel may still have messages.
     pub fn is_disconnected(&self) -> bool {
         self.receiver.is_disconnected()
     }
@@ -202,7 +255,7 @@ impl<T> End for Inbox<T> {
     }
 }
 
-/// Made by [`Inbox::try_iter`].
+/// The iterator of [`Inbox::try_iter`].
 #[derive(Debug)]
 pub struct TryIter<'a, T>(&'a Inbox<T>);
 

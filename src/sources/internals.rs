@@ -108,8 +108,8 @@ macro_rules! keyed {
                 self
             }
 
-            /// The key that [`sources`](crate::Handle::sources) lists the callback by: a unique one
-            /// of 2^63 or more, unless [`with_key`](Self::with_key) has set another.
+            /// The key that [`sources`](crate::Handle::sources) lists the callback by. Without a
+            /// [`with_key`](Self::with_key) it is a unique number of 2^63 or more.
             pub fn key(&self) -> u64 {
                 self.slot.key()
             }
@@ -118,22 +118,22 @@ macro_rules! keyed {
     ([$($params:tt)*] $source:ty, $($slot:ident).+) => {
         impl<$($params)*> $source {
             /// Sets the key that [`wait`](crate::Handle::wait) reports the source by: a `u64`, a
-            /// pair of kind and index, or a [`Key`](crate::Key).
+            /// pair of kind and index, or a [`Key`](crate::Key), which has an example.
             pub fn with_key(self, key: impl Into<crate::reactor::Key>) -> Self {
                 self.$($slot).+.set_key(key.into().get());
                 self
             }
 
             /// Sets the [`Priority`](crate::Priority) of the source in a
-            /// [`wait`](crate::Handle::wait).
+            /// [`wait`](crate::Handle::wait). [`Priority`](crate::Priority) has an example.
             pub fn with_priority(self, priority: crate::reactor::Priority) -> Self {
                 self.$($slot).+.set_priority(priority);
                 self
             }
 
-            /// The key that [`wait`](crate::Handle::wait) reports the source by: a unique one of
-            /// 2^63 or more, unless [`with_key`](Self::with_key) or
-            /// [`register_with`](crate::Handle::register_with) has set another.
+            /// The key that [`wait`](crate::Handle::wait) reports the source by. Without a
+            /// [`with_key`](Self::with_key) or a [`register_with`](crate::Handle::register_with) it
+            /// is a unique number of 2^63 or more. [`Key`](crate::Key) has an example.
             pub fn key(&self) -> u64 {
                 self.$($slot).+.key()
             }

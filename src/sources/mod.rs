@@ -1,4 +1,23 @@
 //! The [`Source`] trait, which a `select!` waits for, and the sources of this crate.
+//!
+//! | source | made by | gives |
+//! |---|---|---|
+//! | [`Timer`] | [`Handle::after`], [`Handle::at`] | the time it was due at |
+//! | [`Ticker`] | [`Handle::every`] | a [`Tick`] |
+//! | [`Inbox`] | [`Handle::channel`], [`Handle::register`] | a message, or the end |
+//! | [`Outbox`] | [`Handle::register`] | room, in a `send` case |
+//! | [`Notified`], [`FnSource`] | [`Handle::notifier`] | `()`, or another crate's messages |
+//! | [`Fd`] | [`Handle::fd`] | readiness |
+//! | [`Signals`] | [`Handle::signals`] | a [`Signal`] |
+//! | [`ChildProcess`] | [`Handle::register`] | the exit status |
+//! | [`OsTimer`] | [`Handle::wall_timer`] and others | a time on its own clock |
+//! | [`Done`](crate::context::Done) | [`Handle::done`] | the cause of a context's end |
+//! | [`never()`] | | nothing, ever |
+
+// The docs of `Handle` have its methods in this order.
+mod timer;
+
+mod ticker;
 
 mod callback;
 mod child;
@@ -14,8 +33,6 @@ mod os_timer;
 mod outbox;
 mod register;
 mod signals;
-mod ticker;
-mod timer;
 
 use std::io;
 use std::rc::Rc;
@@ -44,13 +61,14 @@ use crate::reactor::Handle;
 
 /// A source of items that a `select!` can wait for.
 ///
-/// Everything here runs on the reactor's thread. The calls of one `select!` turn are: `is_ready` of
-/// every case; if some are, `try_take` of one of them, and the turn is over when it gives an item;
-/// otherwise `before_sleep` of every case, a `SeqCst` fence, `is_ready` of every case once more,
-/// the sleep if none is, and `after_sleep` of every case; and so on.
+/// All methods run on the reactor's thread. One `select!` turn makes these calls:
+/// 1. `is_ready` of every case.
+/// 2. If some are ready: `try_take` of one of them. The turn is over when that gives an item.
+/// 3. Otherwise `before_sleep` of every case, a `SeqCst` fence, and `is_ready` of every case again.
+/// 4. The sleep, if no case is ready. Then `after_sleep` of every case, and the turn begins anew.
 ///
-/// A source of your own asks to be waited for in [`before_sleep`](Source::before_sleep): by a
-/// deadline, or by staying awake; or it is woken by a message to another case.
+/// A source of your own asks to be woken in [`before_sleep`](Source::before_sleep): by a deadline,
+/// or by staying awake. Or a message to another case wakes the loop.
 ///
 /// ```
 /// use pollmux::{select, sources::BeforeSleep, Handle, Reactor, Source, Time};
@@ -84,12 +102,22 @@ use crate::reactor::Handle;
 /// ```
 ///
 /// # A source that keeps the loop busy
-/// `is_ready` and `try_take` must agree: a source that is ready and gives nothing keeps the loop
-/// awake. So does one that gives its end in every turn. No report names a source of your own that
-/// does so: [`SourceInfo::spinning`](crate::reactor::SourceInfo::spinning) and
-/// [`Stats::spinning`](crate::reactor::Stats::spinning) know only the sources of this crate,
-/// because no other source is registered with the reactor. If a loop is busy and neither says why,
-/// look at your own sources.
+/// `is_ready` and `try_take` must agree. A source that is ready and gives nothing keeps the loop
+/// awake. So does a source that gives its end in every turn.
+///
+/// [`SourceInfo::spinning`](crate::reactor::SourceInfo::spinning) and
+/// [`Stats::spinning`](crate::reactor::Stats::spinning) report only the sources of this crate,
+/// because no other source is registered with the reactor. If a loop is busy and neither names a
+/// source, look at your own sources.
+///
+/// # What later versions may change
+/// A source that compiles with this version compiles with every later one that semver calls
+/// compatible:
+/// - `Item`, [`is_ready`](Self::is_ready) and [`try_take`](Self::try_take) stay the only required
+///   items. A new method has a default, with which a source of today stays right.
+/// - No method changes its signature, or loses its default. `dyn Source<Item = T>` stays possible.
+/// - Two more methods are hidden, for the sources of this crate. They may change in every version:
+///   neither call nor implement them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source that a reactor can wait for",
     label = "not a source",
@@ -110,25 +138,28 @@ pub trait Source {
     /// Returns true if [`try_take`](Source::try_take) would give an item now.
     fn is_ready(&self) -> bool;
 
-    /// Takes an item. `None` takes nothing: the turn then goes on as if the source had not been
-    /// ready.
+    /// Takes an item. After `None` the turn goes on as if the source had not been ready.
     fn try_take(&self) -> Option<Self::Item>;
 
     /// Called just before the reactor sleeps. Arrange to be woken: set a
     /// [deadline](BeforeSleep::wake_at), ask to [stay awake](BeforeSleep::stay_awake), or publish a
     /// request to the thread that makes the source ready. Withdraw the request in
     /// [`after_sleep`](Source::after_sleep).
+    ///
+    /// # Errors
+    /// An error ends the `select!` or the wait, which fails with the error. The default never
+    /// fails.
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
         let _ = blocking;
         Ok(())
     }
 
-    /// Called after the sleep, or after the decision not to sleep: also when this or another
-    /// source, or the driver, panics in between.
+    /// Called after the sleep, or after the decision not to sleep. So too if a source or the driver
+    /// panics in between.
     fn after_sleep(&self) {}
 
-    /// Returns true if this reactor can wait for the source. The default is true for a source of
-    /// your own.
+    /// Returns true if this reactor can wait for the source. For a source of your own the default
+    /// returns true.
     #[inline]
     fn belongs_to(&self, handle: &Handle) -> bool {
         self.internals().belongs_to(handle)

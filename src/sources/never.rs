@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 
 use super::{Internals, Source};
 
-/// A source that is never ready; made by [`never()`].
+/// A source that is never ready. Made by [`never()`], which has an example.
 pub struct Never<T>(PhantomData<fn() -> T>);
 
-/// A source that is never ready, for a case that has nothing to wait for.
+/// Makes a source that is never ready, for a case that has nothing to wait for.
 ///
 /// ```
 /// use pollmux::{Reactor, never, select};

@@ -1,9 +1,9 @@
 //! Notifiers: a bell that other threads ring, and with it channels of any make in a `select!`.
 //!
 //! # Why nothing is lost
-//! Ringing is a read-modify-write of one flag, and so is hearing. A ringer that finds the bell rung
-//! does nothing else, and that is enough: the reactor, which hears the bell afterwards, has read
-//! this ringer's write. So the reactor sees what the ringer sent before. The first ringer wakes the
+//! A ring is a read-modify-write of one flag, and so is hearing. A ringer that finds the bell rung
+//! does nothing else. That is enough: the reactor, which hears the bell afterwards, has read this
+//! ringer's write. So the reactor sees all that the ringer did before. The first ringer wakes the
 //! reactor by the protocol of `wake/mod.rs`, with the flag in the place of the tail. That is at
 //! most one `write` each time that the bell goes from silent to rung, and none while the loop is
 //! awake.
@@ -16,7 +16,32 @@ use super::{BeforeSleep, End, Internals, Source, common, keyed};
 use crate::reactor::{Handle, Slot, SourceKind};
 use crate::wake::{Bell, Probe, Request};
 
-/// Rings a [`Notified`], from any thread. Clone it for more.
+/// A bell that any thread rings, to make a [`Notified`] ready. Made by [`Handle::notifier`]. Clone
+/// the notifier for more threads.
+///
+/// ```
+/// use pollmux::{Notifier, Reactor, select};
+/// use std::sync::{Arc, Mutex};
+///
+/// let reactor = Reactor::new()?;
+/// let (notifier, notified) = reactor.notifier();
+/// let list = Arc::new(Mutex::new(Vec::new())); // stands for any queue
+/// let threads: Vec<_> = (0..2)
+///     .map(|n| {
+///         let (notifier, list): (Notifier, _) = (notifier.clone(), list.clone());
+///         std::thread::spawn(move || {
+///             list.lock().unwrap().push(n);
+///             notifier.notify(); // after the push
+///         })
+///     })
+///     .collect();
+/// let mut found = 0;
+/// while found < 2 {
+///     select! { reactor; recv(notified) -> () => found += list.lock().unwrap().drain(..).count() }
+/// }
+/// # threads.into_iter().for_each(|thread| thread.join().unwrap());
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone)]
 pub struct Notifier {
     bell: Arc<Bell>,
@@ -24,6 +49,18 @@ pub struct Notifier {
 
 /// A source that is ready when its bell was rung since the last take. It gives one `()`, however
 /// often the bell was rung.
+///
+/// ```
+/// use pollmux::{Reactor, Source};
+///
+/// let reactor = Reactor::new()?;
+/// let (notifier, notified) = reactor.notifier();
+/// notifier.notify();
+/// notifier.notify();
+/// assert_eq!(notified.try_take(), Some(()));
+/// assert_eq!(notified.try_take(), None);
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the source silences its notifiers"]
 pub struct Notified {
     bell: Arc<Bell>,
@@ -31,7 +68,7 @@ pub struct Notified {
 }
 
 impl Handle {
-    /// A bell for other threads to ring, and the source that hears it.
+    /// Makes a bell for other threads to ring, and the source that hears the bell.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -54,14 +91,16 @@ impl Handle {
 }
 
 impl Notifier {
-    /// Rings the bell. The loop that hears the bell sees what this thread did before. No syscall
-    /// while the reactor is awake or the bell is rung already.
+    /// Rings the bell. The loop that hears the bell sees what this thread did before.
+    ///
+    /// # Cost
+    /// No syscall while the reactor is awake or the bell is rung already. Otherwise one `write`.
     #[inline]
     pub fn notify(&self) {
         self.bell.ring();
     }
 
-    /// Ties the sending end of some channel to this bell.
+    /// Ties the sending end of some channel to this bell. [`Notified::receiving`] has an example.
     pub fn attach<S>(self, sender: S) -> NotifyingSender<S> {
         NotifyingSender { sender, notifier: Ringer(self) }
     }
@@ -69,10 +108,11 @@ impl Notifier {
 
 impl_debug!([] Notifier, |it| rung: it.bell.is_rung());
 
-/// The sending end of a channel of another crate, tied to a bell: rings after each use, and when
-/// it is dropped, after the drop of the sender.
+/// The sending end of a channel of another crate, tied to a bell. It rings after each use. When it
+/// is dropped it drops the sender, and then rings.
 ///
-/// Made by [`Notifier::attach`]; cloned as the sender is.
+/// Made by [`Notifier::attach`], and cloned as the sender is. [`Notified::receiving`] has an
+/// example.
 #[derive(Clone, Debug)]
 pub struct NotifyingSender<S> {
     // In this order: the receiver hears of the last sender's drop when it has happened.
@@ -99,7 +139,8 @@ impl Drop for Rings<'_> {
 }
 
 impl<S> NotifyingSender<S> {
-    /// Calls `f` with the sender, then rings, also when `f` panics.
+    /// Calls `f` with the sender. Rings afterwards, also when `f` panics. [`Notified::receiving`]
+    /// has an example.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&S) -> R) -> R {
         // Rings also when `f` panics: a message may have been sent before.
@@ -116,10 +157,10 @@ impl Notified {
     }
 
     /// Makes a source of the receiving end of some channel. `try_recv` gives the next message, and
-    /// `None` if there is none now.
+    /// `None` if there is no message now.
     ///
-    /// The closure is called when the bell has been rung, and again until it gives `None`. Every
-    /// send must be followed by a ring: [`Notifier::attach`] sees to that.
+    /// The loop calls the closure when the bell has been rung, and again until it gives `None`. A
+    /// ring must follow every send: [`Notifier::attach`] sees to that.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -140,8 +181,8 @@ impl Notified {
     /// # std::io::Result::Ok(())
     /// ```
     ///
-    /// A new source counts as rung, so that messages sent before are found. So a
-    /// [`wait`](Handle::wait) or an embedded turn reports the source once, also if there is none.
+    /// A new source counts as rung, so that the loop finds messages that were sent before. So a
+    /// [`wait`](Handle::wait) or an embedded turn reports the source once, even without a message.
     pub fn receiving<T, F: Fn() -> Option<T>>(self, try_recv: F) -> FnSource<F> {
         // Something may have been sent before, or without a ring.
         if !self.slot.is_inert() {
@@ -189,10 +230,11 @@ impl Source for Notified {
     }
 }
 
-/// The receiving end of a channel of another crate, as a source; made by [`Notified::receiving`].
+/// The receiving end of a channel of another crate, as a source. Made by [`Notified::receiving`],
+/// which has an example.
 ///
-/// A [`Select`](crate::Select) that chooses it receives at once, and keeps the item here until it
-/// is taken.
+/// A [`Select`](crate::Select) that chooses this source receives at once. The source keeps the item
+/// until you take it.
 #[must_use = "dropping the source drops the closure that receives"]
 pub struct FnSource<F: Receives> {
     notified: Notified,
@@ -203,7 +245,7 @@ pub struct FnSource<F: Receives> {
     held: RefCell<Option<F::Item>>,
 }
 
-/// A closure that receives: names the type of its messages.
+/// A closure that receives. Names the type of its messages.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not receive from a channel",
     label = "not a closure that returns an `Option`",

@@ -1,10 +1,10 @@
-//! Kernel timers of one's own: for the clocks that the reactor's queue is not on.
+//! Kernel timers: for the clocks that the reactor's queue is not on.
 //!
 //! A [`Timer`](super::Timer) shares the reactor's one kernel timer and costs no syscall to reset.
-//! An [`OsTimer`] is an fd of its own, and each call to it is a syscall. In return it has a clock
-//! of its own. The slot knows the events that were found, the handle the deadline that is armed. An
-//! event of a timer that is not armed cannot come: arming anew takes away the expiry that the
-//! kernel has not delivered, and stopping takes away one that it has.
+//! An [`OsTimer`] is an fd of its own, and each of its calls is a syscall. In return it has a clock
+//! of its own. The slot has the events that were found, and the handle has the armed deadline. A
+//! timer that is not armed gets no event. Arming takes away an expiry that the kernel has not
+//! delivered, and stopping takes away an expiry that the kernel has delivered.
 
 mod simulated;
 
@@ -24,6 +24,25 @@ use crate::sys::errors::of_creation;
 use crate::sys::{self, BootTime, Expiry, Interest, Mode, Time, nanos};
 
 /// A clock that an [`OsTimer`] can be on: [`MonotonicClock`], [`BootClock`] or [`WallClock`].
+///
+/// ```
+/// use pollmux::sources::{BootClock, MonotonicClock, OsClock, WallClock};
+/// use pollmux::OsTimer;
+/// use std::time::Duration;
+///
+/// /// Arms timers on any clock.
+/// fn in_a_minute<C: OsClock>(timer: &OsTimer<C>) -> std::io::Result<bool> {
+///     timer.reset(Duration::from_secs(60))
+/// }
+///
+/// struct Timers(OsTimer<MonotonicClock>, OsTimer<BootClock>, OsTimer<WallClock>);
+/// # let reactor = pollmux::Reactor::with_driver(pollmux::Sim::new())?;
+/// # if !pollmux::sys::Poller::NESTS { return Ok(()); } // no such timers on this poller
+/// # let timers = Timers(reactor.os_timer()?, reactor.boot_timer()?, reactor.wall_timer()?);
+/// # assert!(!in_a_minute(&timers.0)? && !in_a_minute(&timers.1)? && !in_a_minute(&timers.2)?);
+/// # assert!(timers.0.stop()? && timers.1.stop()? && timers.2.stop()?);
+/// # std::io::Result::Ok(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "an `OsTimer` cannot be on the clock `{Self}`",
     label = "no clock of the system",
@@ -50,22 +69,25 @@ mod sealed {
     }
 }
 
-/// `CLOCK_MONOTONIC`, the clock of all other timers: it stands still while the machine is
-/// suspended.
+/// `CLOCK_MONOTONIC`, the clock of all other timers. It stands still while the machine is
+/// suspended. [`OsClock`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub enum MonotonicClock {}
 
-/// `CLOCK_BOOTTIME`: it goes on while the machine is suspended. A timer does not wake the machine;
-/// it fires when that has woken up.
+/// `CLOCK_BOOTTIME`, which goes on while the machine is suspended. A timer does not wake the
+/// machine. It fires when the machine has woken up. [`OsClock`] has an example.
 #[derive(Clone, Copy, Debug)]
 pub enum BootClock {}
 
-/// The time of day, which people and daemons set: [`ClockSet`] tells.
+/// The time of day, which people and daemons set. [`ClockSet`] reports that. [`OsClock`] has an
+/// example.
 #[derive(Clone, Copy, Debug)]
 pub enum WallClock {}
 
-/// The wall clock was set while a timer on it was armed. The timer still is, for the same time of
-/// day; whoever meant a span of time resets it.
+/// The item of a wall timer whose clock was set while it was armed. The timer is still armed for
+/// the same time of day. Reset the timer if you meant a span of time.
+///
+/// [`Sim::set_wall_clock`](crate::Sim::set_wall_clock) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClockSet;
 
@@ -130,18 +152,19 @@ impl sealed::Clock for WallClock {
 /// reactor's.
 ///
 /// Made by [`Handle::os_timer`], [`Handle::boot_timer`] and [`Handle::wall_timer`], unarmed. As a
-/// [`Source`] it gives the time it was due at, however late that is received; on the wall clock
-/// `Err(`[`ClockSet`]`)` as well, each time that the clock was set while it was armed. Semantics as
-/// those of [`Timer`](super::Timer): never early, at most one value for each arm, no stale value
-/// after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two cost one syscall each. For
-/// frequent deadlines use a `Timer`.
+/// [`Source`] it gives the time it was due at, however late the loop receives that. On the wall
+/// clock it also gives `Err(`[`ClockSet`]`)`, each time that the clock was set while it was armed.
 ///
-/// A loop that never sleeps finds it due up to a [poll interval](crate::Builder::poll_interval)
-/// late.
+/// As a [`Timer`](super::Timer) it is never early, gives at most one value for each arm, and no
+/// stale value after a [`stop`](Self::stop) or a [`reset`](Self::reset). Those two cost one syscall
+/// each. For frequent deadlines use a `Timer`.
 ///
-/// **In virtual time** it is on the reactor's clock as the other timers are, and calls cost no
-/// syscall. Boot time is the same as monotonic time there. The wall clock is one of the test's own:
-/// see [`Sim::set_wall_clock`](crate::Sim::set_wall_clock). Code that is to be tested so reads
+/// A loop that never sleeps finds the timer due up to a
+/// [poll interval](crate::Builder::poll_interval) late.
+///
+/// **In virtual time** the timer is on the reactor's clock, as other timers are, and its calls cost
+/// no syscall. Boot time is the same as monotonic time there. The test sets the wall clock by
+/// [`Sim::set_wall_clock`](crate::Sim::set_wall_clock), and the code under test reads
 /// [`Handle::wall_now`]. The fd of such a timer is never readable.
 ///
 #[cfg_attr(flat, doc = "```no_run")]
@@ -174,11 +197,28 @@ pub struct OsTimer<C: OsClock = MonotonicClock> {
 }
 
 impl Handle {
-    /// A kernel timer of its own on `CLOCK_MONOTONIC`, unarmed. Two syscalls, on kqueue three.
+    /// Makes a kernel timer on `CLOCK_MONOTONIC`, unarmed.
     ///
-    /// Fails with [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and
-    /// is not in virtual time; when the reactor has been dropped; and for want of fds or memory as
-    /// [`Reactor::new`] does.
+    /// # Errors
+    /// - [`io::ErrorKind::Unsupported`] when the reactor's driver cannot wait for fds, and is not
+    ///   in virtual time.
+    /// - When the reactor has been dropped.
+    /// - The errors of [`Reactor::new`] when fds or memory are short.
+    ///
+    /// # Cost
+    /// Two syscalls, on kqueue three.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// # if !pollmux::sys::Poller::NESTS { return Ok(()); } // no such timer on this poller
+    /// let timer = reactor.os_timer()?;
+    /// timer.reset(Duration::from_secs(1))?;
+    /// assert_eq!(reactor.recv(&timer)?.as_nanos(), 1_000_000_000);
+    /// # std::io::Result::Ok(())
+    /// ```
     ///
     /// [`Reactor::new`]: crate::Reactor::new
     #[track_caller]
@@ -186,17 +226,53 @@ impl Handle {
         OsTimer::new(self)
     }
 
-    /// A kernel timer that counts the time in which the machine is suspended (`CLOCK_BOOTTIME`),
-    /// unarmed. As [`os_timer`](Self::os_timer); fails with [`io::ErrorKind::Unsupported`] where
-    /// the system has no such clock.
+    /// Makes a kernel timer that counts the time in which the machine is suspended
+    /// (`CLOCK_BOOTTIME`), unarmed. Costs as much as [`os_timer`](Self::os_timer).
+    ///
+    /// # Errors
+    /// The errors of [`os_timer`](Self::os_timer), and [`io::ErrorKind::Unsupported`] where the
+    /// system has no such clock.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim, select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// # if !pollmux::sys::Poller::NESTS { return Ok(()); } // no such timer on this poller
+    /// let lease = reactor.boot_timer()?; // expires during a suspend, too
+    /// lease.reset(Duration::from_secs(60))?;
+    /// assert!(lease.deadline().is_some());
+    /// select! { reactor; recv(lease) -> due => println!("expired at {due:?}") }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn boot_timer(&self) -> io::Result<OsTimer<BootClock>> {
         OsTimer::new(self)
     }
 
-    /// A kernel timer for times of day (`CLOCK_REALTIME`), unarmed, that on Linux also tells when
-    /// the clock is set. As [`os_timer`](Self::os_timer); fails with [`io::ErrorKind::Unsupported`]
-    /// where the system has no such timer.
+    /// Makes a kernel timer for times of day (`CLOCK_REALTIME`), unarmed. On Linux it also reports
+    /// that the clock was set. Costs as much as [`os_timer`](Self::os_timer).
+    ///
+    /// # Errors
+    /// The errors of [`os_timer`](Self::os_timer), and [`io::ErrorKind::Unsupported`] where the
+    /// system has no such timer.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim, select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// # if !pollmux::sys::Poller::NESTS { return Ok(()); } // no such timer on this poller
+    /// let alarm = reactor.wall_timer()?;
+    /// alarm.reset_at(reactor.wall_now() + Duration::from_secs(3_600))?;
+    /// select! { reactor;
+    ///     recv(alarm) -> rings => match rings {
+    ///         Ok(scheduled) => assert!(reactor.wall_now() >= scheduled),
+    ///         Err(set) => println!("{set}"),
+    ///     },
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn wall_timer(&self) -> io::Result<OsTimer<WallClock>> {
         OsTimer::new(self)
@@ -232,16 +308,21 @@ impl<C: OsClock> OsTimer<C> {
         })
     }
 
-    /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true when that
-    /// took a pending deadline or an expiry nobody had received away.
+    /// Arms the timer for `d` from now on its clock. Zero is due at once. Returns true if the call
+    /// took a pending deadline away, or an expiry that nobody had received. One syscall.
+    ///
+    /// # Errors
+    /// The errors of [`reset_at`](Self::reset_at).
     pub fn reset(&self, d: Duration) -> io::Result<bool> {
         self.reset_at(C::after(self.now(), d))
     }
 
     /// Arms the timer for `t`. A past time is due at once. Returns as [`reset`](Self::reset) does.
+    /// One syscall.
     ///
-    /// On an error, which there is only when the fd is not what it was or a filter of syscalls
-    /// refuses the call, the timer stays as it was.
+    /// # Errors
+    /// When other code has changed the fd, or a filter of syscalls refuses the call. Then the timer
+    /// stays as it was.
     pub fn reset_at(&self, t: impl Into<C::Time>) -> io::Result<bool> {
         let t = t.into();
         self.slot.check_process()?;
@@ -272,8 +353,8 @@ impl<C: OsClock> OsTimer<C> {
         }
     }
 
-    /// The kernel is asked about the future only: what is due already is made ready here, for a
-    /// turn that does not look at the fd.
+    /// Arms the timer. The kernel gets deadlines in the future only. A deadline that is due makes
+    /// the slot ready here, for a turn that does not look at the fd.
     fn arm(&self, t: C::Time) -> io::Result<bool> {
         let due = C::nanos(t) <= C::nanos(C::now());
         self.timer.arm(if due { Time::MAX } else { Time::from_nanos(C::nanos(t)) })?;
@@ -281,8 +362,11 @@ impl<C: OsClock> OsTimer<C> {
         Ok(due)
     }
 
-    /// Disarms the timer. Returns true when that took a pending deadline or an expiry nobody had
-    /// received away. On an error the timer stays as it was.
+    /// Disarms the timer. Returns true if the call took a pending deadline away, or an expiry that
+    /// nobody had received. One syscall.
+    ///
+    /// # Errors
+    /// The errors of [`reset_at`](Self::reset_at). Then the timer stays as it was.
     pub fn stop(&self) -> io::Result<bool> {
         self.slot.check_process()?;
         if self.simulated.is_none() {
@@ -300,8 +384,8 @@ impl<C: OsClock> OsTimer<C> {
         self.armed.take().is_some()
     }
 
-    /// The deadline that is pending, or that has passed and was not received:
-    /// [`stop`](Self::stop) would take this deadline away.
+    /// Returns the deadline that is pending, or that has passed and was not received.
+    /// [`stop`](Self::stop) would take this deadline away. [`Handle::boot_timer`] has an example.
     pub fn deadline(&self) -> Option<C::Time> {
         self.armed.get()
     }

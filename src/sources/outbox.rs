@@ -13,9 +13,9 @@ use crate::wake::Bell;
 /// The sender of a channel, registered with a reactor: for `send(outbox, value)` cases, and for a
 /// loop that is to be told of room.
 ///
-/// The case is ready when there is room, and when the receiver is gone: then its result gives the
-/// value back. While the reactor sleeps it counts as a sender that waits; the others are not held
-/// up by it.
+/// The case is ready when there is room, and when the receiver is gone. Then its result gives the
+/// value back. While the reactor sleeps the case counts as a sender that waits. It does not hold up
+/// other senders.
 ///
 /// At a rendezvous `Ok` means that the next receive gets the value:
 /// [`bounded`](crate::channel::bounded).
@@ -42,10 +42,10 @@ use crate::wake::Bell;
 /// gone. So a server pushes back: it keeps the job, stops reading from the client that sent it, and
 /// goes on with both at the event.
 ///
-/// **Room is told once.** No wait reports the outbox again until another `try_send` has found the
-/// channel full, so send at the event until that happens. An event that the loop did not come to,
-/// because it left the batch early, is told by the next wait. An event is skipped when another
-/// sender has taken the room; the request stays then.
+/// **Room is reported once.** No wait reports the outbox again until another `try_send` has found
+/// the channel full, so send at the event until that happens. If the loop left the batch before it
+/// came to the event, the next wait reports the outbox again. An event is skipped when another
+/// sender has taken the room. Then the request stays.
 ///
 /// A rendezvous has no room to wait for, and asks for none: use a send case.
 ///
@@ -110,9 +110,14 @@ impl<T> Outbox<T> {
     /// Sends without waiting, as [`Sender::try_send`] does.
     ///
     /// If the channel is full, the outbox also asks to be told of room: see
-    /// [above](Self#room-as-an-event). To ask costs one membarrier (about 3 µs), and two
-    /// allocations the first time; to ask again before the answer costs nothing.
-    /// `outbox.sender().try_send(..)` does not ask.
+    /// [above](Self#room-as-an-event). `outbox.sender().try_send(..)` does not ask.
+    ///
+    /// # Errors
+    /// When the channel is full, or the receiver is gone. The error gives the value back.
+    ///
+    /// # Cost
+    /// A request for room costs one membarrier, and two allocations the first time. A second
+    /// request before the answer costs nothing.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         let sent = self.sender.try_send(value);
         if let Err(TrySendError::Full(_)) = sent {
@@ -141,11 +146,34 @@ impl<T> Outbox<T> {
     }
 
     /// The sender, to be cloned or asked.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, channel};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, _rx) = channel::bounded::<u32>(8);
+    /// let outbox = reactor.register(tx)?;
+    /// let for_a_thread = outbox.sender().clone();
+    /// assert_eq!(for_a_thread.capacity(), Some(8));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sender(&self) -> &Sender<T> {
         &self.sender
     }
 
     /// Takes the sender back.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, channel};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(1);
+    /// let outbox = reactor.register(tx)?;
+    /// let tx = outbox.into_inner(); // for another thread or reactor
+    /// std::thread::spawn(move || tx.send(7));
+    /// assert_eq!(rx.recv(), Ok(7));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_inner(self) -> Sender<T> {
         self.sender
     }

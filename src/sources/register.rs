@@ -1,4 +1,4 @@
-//! Registrations: how a value becomes a source of a reactor.
+//! Registrations: they make a value a source of a reactor.
 
 use std::error::Error;
 use std::fmt;
@@ -13,6 +13,33 @@ use crate::sync::Mutex;
 use crate::sys::errors::{remedy, with_remedy};
 
 /// A value that can be registered with a reactor, and its registered form.
+///
+/// | value | registered form |
+/// |---|---|
+/// | [`Receiver`] | [`Inbox`] |
+/// | [`Sender`](crate::channel::Sender) | [`Outbox`](crate::Outbox) |
+/// | [`Child`](std::process::Child) | [`ChildProcess`](crate::ChildProcess) |
+/// | [`foreign::Events`](crate::driver::foreign::Events) | [`ForeignInbox`](super::ForeignInbox) |
+///
+/// ```
+/// use pollmux::sources::{IntoSource, RegisterError};
+/// use pollmux::{Handle, Reactor, channel};
+///
+/// /// Registers a job and its answer together.
+/// fn register_all<S: IntoSource>(
+///     handle: &Handle,
+///     sources: Vec<S>,
+/// ) -> Result<Vec<S::Registered>, RegisterError<S>> {
+///     sources.into_iter().map(|source| handle.register(source)).collect()
+/// }
+///
+/// let reactor = Reactor::new()?;
+/// let (tx, rx) = channel::bounded::<u32>(1);
+/// let inboxes = register_all(&reactor, vec![rx])?;
+/// tx.send(7).unwrap();
+/// assert_eq!(inboxes[0].try_recv(), Ok(7));
+/// # std::io::Result::Ok(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be registered with a reactor",
     label = "not a `Receiver`, `Sender`, `Child` or `ForeignEvents`",
@@ -24,7 +51,11 @@ pub trait IntoSource: Sized {
     /// The registered form: a source of the reactor.
     type Registered;
 
-    /// Called by [`Handle::register`] and [`Handle::register_with`].
+    /// Registers the value. [`Handle::register`] and [`Handle::register_with`] call this.
+    ///
+    /// # Errors
+    /// When the reactor has been dropped, and as the value's own implementation says. The error
+    /// gives the value back.
     #[track_caller]
     fn register(
         self,
@@ -37,6 +68,21 @@ pub trait IntoSource: Sized {
 ///
 /// The error is `Sync` when the value is `Send`. So `register(..)?` works in functions that return
 /// a `Box<dyn Error + Send + Sync>` or an `anyhow::Result`.
+///
+/// ```
+/// use pollmux::{Reactor, channel};
+///
+/// let reactor = Reactor::new()?;
+/// let handle = reactor.handle();
+/// drop(reactor);
+/// let (tx, rx) = channel::bounded(1);
+/// let failed = handle.register(rx).unwrap_err();
+/// println!("{}", failed.error());
+/// let rx = failed.into_inner(); // nothing is lost
+/// tx.send(7).unwrap();
+/// assert_eq!(rx.recv(), Ok(7));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct RegisterError<S> {
     // Never locked: with it the error is `Sync`, and lends nothing.
     source: Mutex<S>,
@@ -44,17 +90,45 @@ pub struct RegisterError<S> {
 }
 
 impl Handle {
-    /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`]. A failed
-    /// registration gives it back.
+    /// Makes `source` a source of this reactor: a [`Receiver`] becomes an [`Inbox`].
     ///
-    /// No syscall; allocates at most once per 128 sources.
+    /// # Errors
+    /// When the reactor has been dropped. A [`Child`](std::process::Child) has more reasons:
+    /// [`ChildProcess`](crate::ChildProcess). The error gives the value back.
+    ///
+    /// # Cost
+    /// Allocates at most once per 128 sources. No syscall for the end of a channel.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, channel, select};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (tx, rx) = channel::bounded(1);
+    /// let (inbox, outbox) = (reactor.register(rx)?, reactor.register(tx)?);
+    /// select! { reactor; send(outbox, 7) -> sent => sent.unwrap() }
+    /// select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(7)) }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn register<S: IntoSource>(&self, source: S) -> Result<S::Registered, RegisterError<S>> {
         source.register(self, None)
     }
 
-    /// [`register`](Self::register) under the key that [`wait`](Self::wait) reports the source by:
-    /// a `u64`, a pair of kind and index, or a [`Key`](crate::Key).
+    /// [Registers](Self::register) `source` with the key that [`wait`](Self::wait) reports the
+    /// source by: a `u64`, a pair of kind and index, or a [`Key`](crate::Key).
+    ///
+    /// # Errors
+    /// The errors of [`register`](Self::register).
+    ///
+    /// ```
+    /// use pollmux::{Reactor, channel};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (_tx, rx) = channel::bounded::<u32>(1);
+    /// let inbox = reactor.register_with((2, 30), rx)?; // kind 2, index 30
+    /// assert_eq!(inbox.key(), 2 << 32 | 30);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn register_with<S: IntoSource>(
         &self,
@@ -93,7 +167,7 @@ impl<S> RegisterError<S> {
         self.source.into_inner()
     }
 
-    /// The reason.
+    /// The reason of the failure.
     pub fn error(&self) -> &io::Error {
         &self.error
     }

@@ -12,25 +12,35 @@ use crate::sys::errors::of_creation;
 use crate::sys::{Interest, Mode, SignalSet};
 use crate::wake::{Bell, Probe, Request};
 
-/// A signal, by its number. Those that programs wait for have names here; the others are
+/// A signal, by its number. The signals that programs wait for have names here. The others are
 /// `Signal(n)`.
+///
+/// ```
+/// use pollmux::Signal;
+///
+/// assert_eq!(Signal::TERMINATE.0, 15);
+/// assert_eq!(Signal(15), Signal::TERMINATE);
+/// let asked = [Signal::HANGUP, Signal::INTERRUPT, Signal::QUIT, Signal::USER1, Signal::USER2];
+/// let told = [Signal::CHILD, Signal::ALARM, Signal::WINDOW_CHANGE, Signal::PIPE];
+/// assert!(!asked.contains(&Signal::TERMINATE) && !told.contains(&Signal::TERMINATE));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Signal(pub i32);
 
 impl Signal {
-    /// SIGHUP: the terminal is gone; to daemons: read your configuration again.
+    /// SIGHUP: the terminal is gone. For a daemon: read the configuration again.
     pub const HANGUP: Signal = Signal(crate::sys::signals::HANGUP);
     /// SIGINT: Ctrl-C.
     pub const INTERRUPT: Signal = Signal(crate::sys::signals::INTERRUPT);
     /// SIGQUIT: Ctrl-\\.
     pub const QUIT: Signal = Signal(crate::sys::signals::QUIT);
-    /// SIGTERM: please end.
+    /// SIGTERM: end in order.
     pub const TERMINATE: Signal = Signal(crate::sys::signals::TERMINATE);
     /// SIGUSR1.
     pub const USER1: Signal = Signal(crate::sys::signals::USER1);
     /// SIGUSR2.
     pub const USER2: Signal = Signal(crate::sys::signals::USER2);
-    /// SIGCHLD: a child has ended; see [`ChildProcess`](crate::ChildProcess) too.
+    /// SIGCHLD: a child has ended. A [`ChildProcess`](crate::ChildProcess) needs no such signal.
     pub const CHILD: Signal = Signal(crate::sys::signals::CHILD);
     /// SIGALRM.
     pub const ALARM: Signal = Signal(crate::sys::signals::ALARM);
@@ -51,24 +61,25 @@ impl_fmt!(Display, [] Signal, |it, f| fmt::Debug::fmt(it, f));
 /// tests by [`Signals::manual`].
 ///
 /// While a set lives the default action of its signals (mostly the end of the process) does not
-/// happen. A signal that comes again before it was taken is given once. Several sets, in one
-/// reactor or in several, may have the same signal: each is told.
+/// happen. A signal that comes again before you took it is given once. Several sets, in one reactor
+/// or in several, may have the same signal: each set gives the signal.
 ///
-/// **Every signal is told or has its old action.** When the last set of a signal goes, the action
-/// that was there before comes back. A signal that had come and that no set has taken is sent
-/// again, to the process, if that action is the default one. So dropping a set with `SIGTERM`
-/// unread ends the process: take what is there first, or keep the set for as long as that must not
-/// happen. A set that goes while others stay hands them what they have not been told. (What is sent
-/// again comes from this process, and a real-time signal loses its value.)
+/// **Every signal is given, or has its old action.** When the last set of a signal goes, the old
+/// action comes back. If that is the default action, a signal that came and that no set has taken
+/// is sent to the process again. So the drop of a set with an unread `SIGTERM` ends the process.
+/// Take the signals first, or keep the set for as long as the process must not end.
 ///
-/// **No signal is blocked**: a handler catches them, on whatever thread they come. Other threads
-/// need no preparation, and child processes start with the mask and the default actions that they
-/// would have had. (But a signal that was ignored before, as `nohup` does with SIGHUP, has its
-/// default action in children while it is caught.) A handler that was there before is called as
+/// A set that goes while others stay hands its unread signals to them. (A signal that is sent again
+/// comes from this process, and a real-time signal loses its value.)
+///
+/// **No signal is blocked.** A handler catches the signals, on any thread. Other
+/// threads need no preparation. Child processes start with the mask and the default actions that
+/// they would have had. (But a signal that was ignored before, as `nohup` does with SIGHUP, has its
+/// default action in children while a set has it.) A handler that was there before is called as
 /// well, with all signals but those of faults blocked.
 ///
 /// **In a forked child** (without `execve`) the set gives nothing, and touches nothing that the
-/// parent shares. Its signals have their old action there.
+/// child shares with its parent. Its signals have their old action there.
 ///
 /// ```
 /// use pollmux::{Reactor, Signal, select};
@@ -122,8 +133,19 @@ impl Raised {
     }
 }
 
-/// Raises signals by hand at one source of [`Signals`], from any thread. Clone it for more. Made by
-/// [`Signals::manual`].
+/// Raises signals by hand at one source of [`Signals`], from any thread. Clone the raiser for more
+/// threads. Made by [`Signals::manual`].
+///
+/// ```
+/// use pollmux::{Reactor, Signal, Signals, Source};
+///
+/// let reactor = Reactor::new()?;
+/// let (signals, raiser) = Signals::manual(&reactor);
+/// raiser.raise(Signal::HANGUP)?;
+/// assert_eq!(signals.try_take(), Some(Signal::HANGUP));
+/// assert!(raiser.raise(Signal(-1)).is_err()); // no signal
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone)]
 pub struct SignalRaiser {
     raised: Arc<Raised>,
@@ -134,12 +156,13 @@ impl_debug!([] SignalRaiser, |it| pending: it.raised.is_pending());
 impl SignalRaiser {
     /// Raises `signal` at the source. The process gets no signal.
     ///
-    /// A signal that was raised and not taken is there once. Costs as much as a
-    /// [`Notifier::notify`](super::Notifier::notify). Does nothing when the source or its reactor
-    /// has been dropped.
+    /// A signal that was raised twice and not taken is given once. Does nothing when the source or
+    /// its reactor has been dropped. Costs as much as a
+    /// [`Notifier::notify`](super::Notifier::notify).
     ///
-    /// Fails with [`io::ErrorKind::InvalidInput`] for a number that [`Handle::signals`] refuses: no
-    /// signal, or one that cannot be caught.
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for a number that [`Handle::signals`] refuses: no signal, or
+    /// a signal that cannot be caught.
     pub fn raise(&self, signal: Signal) -> io::Result<()> {
         crate::sys::signals::can_be_caught(signal.0)?;
         self.raised.pending.fetch_or(1 << (signal.0 - 1), Ordering::AcqRel);
@@ -149,13 +172,15 @@ impl SignalRaiser {
 }
 
 impl Signals {
-    /// A source of signals that a test raises by hand, and its raiser. For every driver.
+    /// Makes a source of signals that a test raises by hand, and its raiser. For every driver.
     ///
-    /// For the test of a loop that takes a `Signals`: it ends, or reads its configuration again,
-    /// and no other test of the process notices. No handler is installed, no action changes, and
-    /// the signals of the process are not seen. Every signal arrives, the lowest first.
+    /// For the test of a loop that takes a `Signals`. The loop ends, or reads its configuration
+    /// again, and no other test of the process notices that. The call installs no handler and
+    /// changes no action. The source does not see the signals of the process. Every signal arrives,
+    /// the lowest number first.
     ///
-    /// No syscall; allocates.
+    /// # Cost
+    /// Allocates. No syscall.
     ///
     /// ```
     /// use pollmux::{Reactor, Signal, Signals, Sim, select};
@@ -232,21 +257,34 @@ impl Signals {
 }
 
 impl Handle {
-    /// Catches these signals from now on. Five syscalls (on macOS nine), and two for each signal
-    /// that nobody caught yet, one for the others. Never waits for a signal handler, wherever that
-    /// was preempted.
+    /// Catches these signals from now on. Never waits for a signal handler, even for one that was
+    /// preempted.
     ///
-    /// Fails with [`io::ErrorKind::InvalidInput`]
+    /// # Errors
+    /// On an error nothing is caught. [`io::ErrorKind::InvalidInput`]
     /// - for a number that is no signal;
     /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`) or reports a fault of the
     ///   program (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
-    /// - for a signal that the calling thread blocks. A program inherits its mask from whoever
-    ///   started it, and a thread from the thread that made it, so such a signal mostly comes
-    ///   nowhere. Unblock it first, with `pthread_sigmask(SIG_UNBLOCK, ..)`.
+    /// - for a signal that the calling thread blocks. A program inherits its mask from its parent,
+    ///   and a thread from the thread that made it. So such a signal mostly reaches no thread.
+    ///   Unblock it first, with `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Fails with `Unsupported` when the reactor's driver waits for no fds, when the reactor has
-    /// been dropped, and for want of fds or memory as [`Reactor::new`](crate::Reactor::new) does.
-    /// Then nothing is caught.
+    /// `Unsupported` when the reactor's driver waits for no fds. An error when the reactor has been
+    /// dropped, and those of [`Reactor::new`](crate::Reactor::new) when fds or memory are short.
+    ///
+    /// # Cost
+    /// Five syscalls (on macOS nine). Two more for each signal that no set had, and one for each of
+    /// the others.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Signal, Source};
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let signals = reactor.signals(&[Signal::USER2])?;
+    /// assert!(!signals.is_ready());
+    /// assert!(reactor.signals(&[Signal(9)]).is_err()); // SIGKILL
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn signals(&self, signals: &[Signal]) -> io::Result<Signals> {
         if self.is_closed() {

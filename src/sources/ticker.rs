@@ -1,8 +1,8 @@
 //! Tickers: timers that come again.
 //!
-//! Between two ticks the ticker is armed for the next one. When it has expired it stays so until
-//! the tick is taken, and only then is it armed again: at most one tick is ever pending, and a
-//! ticker nobody looks at costs no wake-ups.
+//! Between two ticks the ticker is armed for the next one. An expired ticker is armed again when
+//! its tick is taken. So at most one tick is pending, and a ticker that nobody looks at costs no
+//! wake-ups.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -16,21 +16,49 @@ use crate::sys::{PointInTime, Time};
 /// A timer that fires every period, on a grid that does not drift.
 ///
 /// As a [`Source`] it gives [`Tick`]s. When the loop is late the ticks in between are dropped and
-/// counted, and the next one is on the grid again;
+/// counted, and the next tick is on the grid again.
 /// [`missed_tick_behavior`](Self::missed_tick_behavior) has other ways. Dropping the ticker stops
-/// it; a ticker whose reactor is gone is inert.
+/// it. A ticker whose reactor is gone is inert.
+///
+/// [`restart`](Self::restart) puts the next tick off, which makes a heartbeat of the ticker:
+///
+/// ```
+/// use pollmux::{Reactor, Sim, Time, select};
+/// use std::time::Duration;
+///
+/// let ms = Duration::from_millis;
+/// let sim = Sim::new();
+/// let reactor = Reactor::with_driver(sim.clone())?;
+/// let heartbeat = reactor.every(ms(100))?;
+/// sim.advance(ms(60));
+/// assert!(heartbeat.restart()); // a tick was pending
+/// assert_eq!(heartbeat.deadline(), Some(Time::ZERO + ms(160)));
+/// heartbeat.restart_at(reactor.now()); // the next tick is due at once
+/// select! { reactor; recv(heartbeat) -> tick => assert_eq!(tick.scheduled, Time::ZERO + ms(60)) }
+///
+/// heartbeat.reset(ms(50))?; // another period, from now on
+/// assert_eq!(heartbeat.period(), ms(50));
+/// assert!(heartbeat.stop()); // until `restart`, `reset` or `resume`
+/// assert_eq!(heartbeat.deadline(), None);
+/// assert_eq!(reactor.reset_timer(heartbeat.id(), ms(20)), Ok(false)); // by its id
+///
+/// let poll = reactor.every(ms(100))?.slack(ms(10)); // up to 10 ms late, to share a wake-up
+/// poll.set_missed_tick_behavior(pollmux::MissedTickBehavior::Burst);
+/// # std::io::Result::Ok(())
+/// ```
 ///
 /// # Suspend, stops and steps of the clock
 /// The clock is that of [`Timer`](crate::Timer), whose page has the details.
-/// - **Suspend.** On Linux and macOS the clock stands still, and so does the grid: no tick is
-///   missed, and each tick comes later than a clock on the wall would say, by the length of the
+/// - **Suspend.** On Linux and macOS the clock stands still, and so does the grid. No tick is
+///   missed. Each tick comes later than a clock on the wall would say, by the length of the
 ///   suspend.
 /// - **A stopped process** (`SIGSTOP`, a debugger). The clock goes on. When the process goes on,
 ///   one tick is due at once: that of the first point of the grid that was missed. Its
 ///   [`missed`](Tick::missed) counts the others, and the next tick is on the grid. `Burst` gives
-///   all of them at once, `Delay` begins a new grid.
+///   all of them at once, and `Delay` begins a new grid.
 /// - **A step of the time of day** changes nothing.
 ///
+/// # A late loop
 /// ```
 /// use pollmux::{Reactor, Sim, Time, select};
 /// use std::time::Duration;
@@ -54,13 +82,13 @@ pub struct Ticker {
     behavior: Cell<MissedTickBehavior>,
 }
 
-/// The item of a [`Ticker`].
+/// The item of a [`Ticker`], which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tick {
-    /// The time at which the tick was due: the first point of the grid that was missed, however
-    /// late the tick is received.
+    /// The time at which the tick was due. When the loop is late, this is the first point of the
+    /// grid that was missed.
     pub scheduled: Time,
-    /// The number of further points of the grid that have passed since, which get no tick.
+    /// The number of points of the grid that have passed since, and that get no tick.
     pub missed: u64,
 }
 
@@ -74,22 +102,46 @@ pub struct Tick {
 /// | `Skip` | 100, missed 2 | 400, 500, .. |
 /// | `Burst` | 100, missed 0 | 200 and 300 at once, 400, 500, .. |
 /// | `Delay` | 100, missed 2 | 450, 550, .. |
+///
+/// ```
+/// use pollmux::{MissedTickBehavior, Reactor, Sim, Time};
+/// use std::time::Duration;
+///
+/// let ms = Duration::from_millis;
+/// let sim = Sim::new();
+/// let reactor = Reactor::with_driver(sim.clone())?;
+/// let ticker = reactor.every(ms(100))?.missed_tick_behavior(MissedTickBehavior::Delay);
+/// sim.advance(ms(350));
+/// assert_eq!(reactor.recv(&ticker)?.missed, 2);
+/// assert_eq!(reactor.recv(&ticker)?.scheduled, Time::ZERO + ms(450));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MissedTickBehavior {
-    /// Drops and counts them; the grid is kept. What Go does. The default.
+    /// Drops and counts them, and keeps the grid, as Go does. The default.
     #[default]
     Skip,
-    /// Delivers every one of them, at once, until the grid is caught up with.
+    /// Delivers each of them at once, until the ticker has caught up with the grid.
     Burst,
-    /// Drops and counts them, and begins a new grid where the late tick is received. A tick that is
-    /// late by no more than 5 ms, and by less than a period, is not late.
+    /// Drops and counts them, and begins a new grid where the late tick is received. A tick counts
+    /// as on time if it is up to 5 ms late, and by less than a period.
     Delay,
 }
 
 /// ns: tokio's tolerance.
 const ON_TIME: u64 = 5_000_000;
 
-/// A ticker's period was zero.
+/// The error of a ticker whose period is zero.
+///
+/// ```
+/// use pollmux::{Reactor, sources::ZeroPeriod};
+/// use std::time::Duration;
+///
+/// let reactor = Reactor::new()?;
+/// assert_eq!(reactor.every(Duration::ZERO).unwrap_err(), ZeroPeriod);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ZeroPeriod;
 
@@ -103,8 +155,24 @@ impl From<ZeroPeriod> for io::Error {
 }
 
 impl Handle {
-    /// A ticker whose first tick is one `period` from now. Fails with [`ZeroPeriod`] when the
-    /// period is zero.
+    /// A ticker whose first tick is one `period` from now.
+    ///
+    /// # Errors
+    /// [`ZeroPeriod`] if the period is zero.
+    ///
+    /// ```
+    /// use pollmux::{Reactor, Sim, select};
+    /// use std::time::Duration;
+    ///
+    /// let reactor = Reactor::with_driver(Sim::new())?;
+    /// let second = reactor.every(Duration::from_secs(1))?;
+    /// for n in 1..=3 {
+    ///     select! { reactor;
+    ///         recv(second) -> tick => assert_eq!(tick.scheduled.as_nanos(), n * 1_000_000_000),
+    ///     }
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn every(&self, period: Duration) -> Result<Ticker, ZeroPeriod> {
         let ticker = Ticker::new(self, period)?;
@@ -113,8 +181,10 @@ impl Handle {
     }
 
     /// A ticker whose first tick is at `first`, and then every `period`: the grid goes through that
-    /// point. `every_at(reactor.now(), period)` ticks at once. Fails with [`ZeroPeriod`] when the
-    /// period is zero.
+    /// point. `every_at(reactor.now(), period)` ticks at once.
+    ///
+    /// # Errors
+    /// [`ZeroPeriod`] if the period is zero.
     ///
     /// ```
     /// use pollmux::{Reactor, select};
@@ -151,11 +221,12 @@ impl Ticker {
         Ok(Ticker { slot, behavior: Cell::default() })
     }
 
-    /// Starts anew with another period: the next tick is one `period` from the real now, and a tick
-    /// nobody has received is dropped.
+    /// Starts anew with another period: the next tick is one `period` from the real now. Drops a
+    /// tick that nobody has received. Returns true if a tick was pending, as
+    /// [`Timer::reset`](super::Timer::reset) does.
     ///
-    /// Returns true if a tick was pending, as [`Timer::reset`](super::Timer::reset) does. A zero
-    /// period is an error and changes nothing.
+    /// # Errors
+    /// [`ZeroPeriod`] if the period is zero. Then nothing has changed.
     #[inline]
     pub fn reset(&self, period: Duration) -> Result<bool, ZeroPeriod> {
         if period.is_zero() {
@@ -165,9 +236,13 @@ impl Ticker {
         Ok(self.slot.arm_after(period))
     }
 
-    /// Starts anew with the same period: the next tick is one period from the real now. Meant for
-    /// every event of a loop with a heartbeat: costs a clock reading and two stores, no allocation,
-    /// no syscall.
+    /// Starts anew with the same period: the next tick is one period from the real now. Returns as
+    /// [`reset`](Self::reset) does.
+    ///
+    /// A loop with a heartbeat calls it at every event.
+    ///
+    /// # Cost
+    /// A clock reading and two stores. No allocation, and no syscall.
     #[inline]
     pub fn restart(&self) -> bool {
         self.slot.arm_after(self.period())
@@ -186,9 +261,10 @@ impl Ticker {
         self.slot.stop()
     }
 
-    /// Ticks again after a [`stop`](Self::stop), on the grid of before: the next tick is at its
-    /// first point from now on. What passed meanwhile is not counted as missed. Does nothing, and
-    /// returns false, when the ticker is not stopped.
+    /// Ticks again after a [`stop`](Self::stop), on the grid of before. The next tick is at the
+    /// first point of the grid from now on. Points that passed meanwhile do not count as missed.
+    ///
+    /// Returns false, and does nothing, if the ticker is not stopped.
     ///
     /// ```
     /// use pollmux::{Reactor, Sim, Time, select};
@@ -224,8 +300,8 @@ impl Ticker {
         true
     }
 
-    /// The time at which the next tick is due, or was due if it was not received. `None` when
-    /// stopped.
+    /// Returns the time at which the next tick is due, or was due if it was not received. `None` if
+    /// the ticker is stopped.
     pub fn deadline(&self) -> Option<Time> {
         self.slot.deadline()
     }
@@ -236,7 +312,8 @@ impl Ticker {
         Duration::from_nanos(self.slot.period())
     }
 
-    /// Sets the treatment of missed ticks, from the next tick received on.
+    /// Sets the treatment of missed ticks, from the next tick received on. [`MissedTickBehavior`]
+    /// has an example.
     pub fn missed_tick_behavior(self, behavior: MissedTickBehavior) -> Ticker {
         self.set_missed_tick_behavior(behavior);
         self
@@ -247,23 +324,21 @@ impl Ticker {
         self.behavior.set(behavior);
     }
 
-    /// Lets ticks be late, by `slack` at the most, for the sake of sharing a wake-up with others:
-    /// see [`Builder::slack`](crate::Builder::slack), which this replaces for this ticker. The grid
-    /// stays. Zero is exact.
+    /// Lets ticks be up to `slack` late, so that they share a wake-up with others. The grid stays.
+    /// Zero is exact. For this ticker it replaces [`Builder::slack`](crate::Builder::slack).
     pub fn slack(self, slack: Duration) -> Ticker {
         self.slot.set_slack(slack);
         self
     }
 
-    /// Names the ticker for [`Handle::stop_timer`] and for [`Remote`](crate::Remote) on other
-    /// threads.
+    /// Returns the name of the ticker for [`Handle::stop_timer`], and for a
+    /// [`Remote`](crate::Remote) on other threads.
     pub fn id(&self) -> TimerId {
         self.slot.timer_id(true)
     }
 }
 
-/// Points of the grid from `scheduled` that have passed at `now`, besides `scheduled` itself, and
-/// the one after them.
+/// Returns how many points of the grid after `scheduled` have passed at `now`, and the next point.
 fn skip(scheduled: u64, period: u64, now: u64) -> (u64, u64) {
     let missed = now.saturating_sub(scheduled) / period;
     (missed, scheduled.saturating_add(period.saturating_mul(missed.saturating_add(1))))

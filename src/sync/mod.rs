@@ -3,15 +3,18 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `mod.rs` | atomics, fences, locks, short waits |
+//! | `mod.rs` | atomics, fences, locks |
 //! | `blocking.rs` | the guard that forbids a thread to block |
 //! | `random.rs` | the random generator |
+//! | `waiting.rs` | short waits |
 
 mod blocking;
 mod random;
+mod waiting;
 
 pub(crate) use self::blocking::{Guard, forbid_blocking, forbid_sleep, set_guard, strand};
 pub(crate) use self::random::Random;
+pub(crate) use self::waiting::*;
 
 #[cfg(all(loom, test))]
 pub(crate) use self::model::*;
@@ -74,7 +77,6 @@ mod real {
         heavy as heavy_fence, init as init_fences, light as light_fence,
     };
     pub(super) use std::sync::Mutex as Inner;
-    use std::sync::atomic::AtomicU8;
 
     pub(crate) use std::sync::atomic::fence;
 
@@ -108,82 +110,6 @@ mod real {
         crate::sys::fence::is_asymmetric() && heavy_fence()
     }
 
-    /// Looks up to `rounds` times if it `is_over`, some 40 ns each. Looks once where the other
-    /// thread needs our core.
-    pub(crate) fn wait_briefly(rounds: u32, mut is_over: impl FnMut() -> bool) -> bool {
-        let rounds = if several_cores() { rounds } else { 0 };
-        for _ in 0..rounds {
-            if is_over() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        is_over()
-    }
-
-    /// A moment before looking again, when there is something better to do than to wait on: short,
-    /// and never the rest of a time slice.
-    #[inline]
-    pub(crate) fn spin() {
-        std::hint::spin_loop();
-    }
-
-    /// Lets another thread run that is about to make what we wait for true.
-    pub(crate) fn yield_to_others() {
-        thread::yield_now();
-    }
-
-    /// Lets other threads run for `nap`, while virtual time stands still.
-    pub(crate) fn rest(nap: std::time::Duration) {
-        thread::sleep(nap);
-    }
-
-    /// Waiting awake, for what another thread is just about to do: a little longer each time, and
-    /// then by leaving the core to it. There are no such waits where one core must do for both.
-    pub(crate) struct Backoff(u32);
-
-    impl Backoff {
-        /// Doubling waits, some 60 instructions in all; then rests.
-        const SPINS: u32 = 6;
-        const RESTS: u32 = 10;
-
-        #[inline]
-        pub(crate) fn new() -> Backoff {
-            Backoff(0)
-        }
-
-        /// Waits a moment. False when it has been tried often enough, and it is time to sleep.
-        pub(crate) fn pause(&mut self) -> bool {
-            match self.0 {
-                0 if !several_cores() => return false,
-                step if step < Self::SPINS => (0..1 << step).for_each(|_| spin()),
-                step if step < Self::SPINS + Self::RESTS => thread::yield_now(),
-                _ => return false,
-            }
-            self.0 += 1;
-            true
-        }
-    }
-
-    /// Returns true if the first thread to ask could use several cores. No thread waits for that
-    /// one.
-    fn several_cores() -> bool {
-        const ONE: u8 = 1;
-        const SEVERAL: u8 = 2;
-        static CORES: AtomicU8 = AtomicU8::new(0);
-        match CORES.load(Ordering::Relaxed) {
-            0 => {
-                let several = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-                let cores = if several { SEVERAL } else { ONE };
-                // Of several threads the first one decides.
-                let decided =
-                    CORES.compare_exchange(0, cores, Ordering::Relaxed, Ordering::Relaxed);
-                decided.err().unwrap_or(cores) == SEVERAL
-            }
-            cores => cores == SEVERAL,
-        }
-    }
-
     /// `std::cell::UnsafeCell` with loom's interface. Comes to be as zeroed memory
     /// (`channel/tail.rs`).
     #[repr(transparent)]
@@ -208,13 +134,13 @@ mod model {
 
     pub(super) use loom::sync::Mutex as Inner;
 
-    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes them for weaker
-    /// ones, but knows fences: there is one between a `SeqCst` write and the thread's next `SeqCst`
-    /// read, and none beside a weaker operation.
+    /// An atomic of loom's whose `SeqCst` operations are in one order. loom takes such operations
+    /// for weaker ones, but knows fences. So a fence stands between a `SeqCst` write and the
+    /// thread's next `SeqCst` read. There is none beside a weaker operation.
     ///
-    /// Such a fence orders weaker operations, too. So it stands right before the read, which hides
-    /// a read that is too weak least; or, with `LOOM_EARLY_FENCES=1`, right behind the write, which
-    /// hides a missing fence between the two least.
+    /// Such a fence orders weaker operations, too, and may so hide a fault. It stands right before
+    /// the read, where it hides a weak read least. With `LOOM_EARLY_FENCES=1` it stands right
+    /// behind the write, where it hides a missing fence between the two least.
     #[derive(Debug)]
     #[repr(transparent)]
     pub(crate) struct InOrder<A>(A);
@@ -453,31 +379,6 @@ mod model {
 
         pub(crate) fn freed(&self) {
             self.0.with_mut(|_| ());
-        }
-    }
-
-    pub(crate) fn wait_briefly(_: u32, mut is_over: impl FnMut() -> bool) -> bool {
-        is_over()
-    }
-
-    pub(crate) fn yield_to_others() {
-        thread::yield_now();
-    }
-
-    pub(crate) fn rest(_: std::time::Duration) {
-        thread::yield_now();
-    }
-
-    /// The models are about sleeping.
-    pub(crate) struct Backoff;
-
-    impl Backoff {
-        pub(crate) fn new() -> Backoff {
-            Backoff
-        }
-
-        pub(crate) fn pause(&mut self) -> bool {
-            false
         }
     }
 }

@@ -32,9 +32,9 @@ fn flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     call("fcntl", || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
 }
 
-/// Returns true for a file for which `O_NONBLOCK` has no meaning: a read of a regular file, a
-/// folder or a block device never waits for somebody else, and a poller has no `read`. A few
-/// syscalls, none of which needs another fd; allocates.
+/// Returns true for a file for which `O_NONBLOCK` has no meaning. A read of a regular file, a
+/// folder or a block device never waits for another party, and a poller has no `read`. Makes a few
+/// syscalls, which need no other fd. Allocates.
 pub(crate) fn never_blocks(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: the fd is open for as long as it is borrowed, and this `File` does not close it.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd.as_raw_fd()) });

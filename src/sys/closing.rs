@@ -1,8 +1,9 @@
 //! Files that are closed before their poller could be told.
 //!
-//! epoll knows a file by its number and the open file. When a clone keeps the file open, closing
-//! the number does not take the file out, and afterwards nobody can: the number is needed for that.
-//! So the file is kept open, under its number if possible, until the poller can be told.
+//! epoll knows a file by its number and the open file. When a clone keeps the file open, the close
+//! of the number does not take the file out. Afterwards no call can take it out, because that needs
+//! the number. So the file is kept open, under its number if possible, until the poller can be
+//! told.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

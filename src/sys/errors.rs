@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(error.kind(), kind);
             let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
             assert_eq!(source.and_then(io::Error::raw_os_error), Some(errno));
-            // Told once, whoever adds a remedy afterwards.
+            // Told once, also if other code adds a remedy afterwards.
             assert_eq!(of_creation(error, "another thing").to_string(), text);
         }
         let other = of_creation(io::Error::from_raw_os_error(libc::EPERM), "a thing");

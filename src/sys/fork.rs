@@ -1,4 +1,4 @@
-//! Forks without exec: tells what was made in another process.
+//! Forks without exec: a test if an object was made in another process.
 //!
 //! A forked child has a copy of the memory and shares the open files. An epoll set, a timerfd and
 //! an eventfd are then one object for both processes: what the child changes, the parent sees. A
@@ -59,8 +59,8 @@ pub(crate) fn start_counting() -> io::Result<()> {
         return Ok(());
     }
     // Two threads may both get here: then each fork counts twice, which is as good.
-    // SAFETY: `child` is a function of the right type that lives as long as the program, and it
-    // does only what a child of a process with threads may: it locks nothing and allocates nothing.
+    // SAFETY: `child` is a function of the right type that lives as long as the program. It locks
+    // nothing and allocates nothing, as a child of a process with threads must not.
     let failed = unsafe { libc::pthread_atfork(None, None, Some(child)) };
     if failed != 0 {
         return Err(io::Error::from_raw_os_error(failed));

@@ -55,21 +55,33 @@ macro_rules! flags {
 
 flags! {
     /// The events to wait for on an fd: a set.
+    ///
+    /// ```
+    /// use pollmux::sys::Interest;
+    ///
+    /// let both = Interest::READABLE | Interest::WRITABLE;
+    /// assert_eq!(both, Interest::BOTH);
+    /// assert!(both.contains(Interest::READABLE) && both.is_writable());
+    /// assert!(!both.is_priority() && Interest::PRIORITY.is_priority()); // Linux only
+    /// assert_eq!(Interest::READABLE.and(Interest::WRITABLE), both); // in a `const`
+    /// assert!(!Interest::NONE.is_readable());
+    /// ```
     Interest:
     /// Something to read, or the end of it.
     READABLE = 1, is_readable "this includes [`Interest::READABLE`]";
     /// Room to write.
     WRITABLE = 2, is_writable "this includes [`Interest::WRITABLE`]";
-    /// Out-of-band data, or whatever else the file calls urgent. Linux only: elsewhere a
+    /// Out-of-band data, or other data that the file calls urgent. Linux only: elsewhere a
     /// registration with it fails with `Unsupported`.
     PRIORITY = 4, is_priority "this includes [`Interest::PRIORITY`]";
 }
 
 impl Interest {
-    /// Nothing but errors and hang-ups, which always count on epoll. In edge and one-shot mode the
-    /// end of the peer's input counts as well. A kqueue tells nothing of a file without interest.
+    /// Nothing but errors and hang-ups, which epoll always reports. In edge and one-shot mode the
+    /// end of the peer's input counts as well. A kqueue reports nothing for a file without
+    /// interest.
     pub const NONE: Interest = Interest(0);
-    /// Either.
+    /// Reading and writing.
     pub const BOTH: Interest = Interest::READABLE.and(Interest::WRITABLE);
 
     /// Returns true if this is one thing, not several or none.
@@ -87,6 +99,12 @@ flags! {
     /// let ready = Readiness::READABLE | Readiness::READ_CLOSED;
     /// assert!(ready.is_readable() && ready.is_read_closed() && !ready.is_writable());
     /// assert_eq!(format!("{ready:?}"), "Readiness(READABLE | READ_CLOSED)");
+    /// assert_eq!(ready.without(Readiness::READ_CLOSED), Readiness::READABLE);
+    /// assert!(Readiness::ALL.contains(ready) && Readiness::NONE.is_empty());
+    ///
+    /// let rest = Readiness::WRITABLE.and(Readiness::PRIORITY).and(Readiness::ERROR);
+    /// let rest = rest | Readiness::WRITE_CLOSED;
+    /// assert!(rest.is_priority() && rest.is_error() && rest.is_write_closed());
     /// ```
     Readiness:
     /// Data to read, or the end of it, or an error to be fetched.
@@ -95,8 +113,8 @@ flags! {
     WRITABLE = 2, is_writable "a write would not block";
     /// Urgent data.
     PRIORITY = 4, is_priority "there is urgent data";
-    /// Nothing will come: the peer closed its writing half, or everything.
-    READ_CLOSED = 8, is_read_closed "the peer will send no more; what it sent may still be there";
+    /// No more data will come: the peer closed its writing half, or everything.
+    READ_CLOSED = 8, is_read_closed "the peer will send no more; sent data may still be there";
     /// Nothing can be sent any more: both halves are closed.
     WRITE_CLOSED = 16, is_write_closed "nothing can be sent any more";
     /// The file has an error to be fetched.
@@ -132,7 +150,7 @@ impl BitAnd for Readiness {
     }
 }
 
-/// How a poller watches an fd: the `id` of the reports, the events, and how often to report.
+/// The way in which a poller watches an fd: the `id` of the reports, the events, and the mode.
 #[derive(Clone, Copy)]
 pub(super) struct Watch {
     pub(super) id: u64,
@@ -147,8 +165,28 @@ impl Watch {
     }
 }
 
-/// The mode of the reports of an fd that is ready.
+/// The mode of the reports of an fd that is ready. [`Fd`](crate::Fd) has a table.
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+/// use std::{os::unix::net::UnixStream, time::Duration};
+///
+/// let poller = Poller::new()?;
+/// let mut events = PollEvents::with_capacity(8);
+/// for (mode, reports) in [(Mode::Edge, 1), (Mode::OneShot, 1), (Mode::Level, 3)] {
+///     let (ours, _theirs) = UnixStream::pair()?;
+///     poller.register(&ours, 1, Interest::WRITABLE, mode)?;
+///     let mut found = 0;
+///     for _ in 0..3 {
+///         poller.wait(&mut events, Some(Duration::ZERO))?;
+///         found += events.len();
+///     }
+///     assert_eq!(found, reports);
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// Reports once for every change.
     Edge,

@@ -27,8 +27,8 @@ pub(super) enum Filter {
 }
 
 /// Ten days: neither a timer nor a timeout asks for more at once. Kernels that count ticks in an
-/// `int` would take more for less (24 days at 1,000 Hz). Who waits for longer is woken to wait for
-/// the rest.
+/// `int` would take more for less (24 days at 1,000 Hz). A longer wait ends early, and then waits
+/// for the rest.
 pub(super) const LONGEST: Duration = Duration::from_secs(10 * 86_400);
 
 // ---- Timers.
@@ -81,8 +81,8 @@ impl Timers {
         Timers { fflags, unit_ns, wall, restarts: system != System::DragonFly }
     }
 
-    /// `data` for a timer that fires at `deadline` (ns) or later: rounded up, at least one unit
-    /// (zero is an error on NetBSD), at most [`LONGEST`].
+    /// `data` for a timer that fires at `deadline` (ns) or later, rounded up. At least one unit,
+    /// because zero is an error on NetBSD, and at most [`LONGEST`].
     pub(super) fn data(self, deadline: u64, now: u64) -> i64 {
         let rest = deadline.saturating_sub(now).clamp(1, LONGEST.as_nanos() as u64);
         rest.div_ceil(self.unit_ns) as i64
@@ -102,7 +102,8 @@ impl Timers {
     }
 }
 
-/// Major and minor of a release: `10.1_STABLE` is (10, 1). What has no number is old.
+/// Major and minor of a release: `10.1_STABLE` is (10, 1). A release without a number counts as
+/// old.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
@@ -120,9 +121,9 @@ pub(super) fn flags(mode: Mode) -> u32 {
     }
 }
 
-/// The filters that an interest needs, in the order to add them. (libkqueue waits for what the
-/// filter that came last wants, and the end of a stream is told to readers: in the other order a
-/// socket that is written to, too, may miss its end.)
+/// The filters that an interest needs, in the order to add them. (libkqueue waits for the filter
+/// that came last, and reports the end of a stream to readers. In the other order a socket with
+/// both interests may miss its end.)
 pub(super) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     let write = interest.is_writable().then_some(Filter::Write);
     write.into_iter().chain(interest.is_readable().then_some(Filter::Read))

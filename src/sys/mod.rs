@@ -1,7 +1,7 @@
-//! The thin OS layer: everything in the crate that is a syscall or a clock is in this module, with
-//! the same types and methods on every system.
+//! The thin OS layer. All syscalls and clocks of the crate are in this module, with the same types
+//! and methods on every system.
 //!
-//! | type | epoll | kqueue | what it is |
+//! | type | epoll | kqueue | use |
 //! |---|---|---|---|
 //! | [`Poller`] | epoll | kqueue | waits for many fds at once, and can be waited for itself |
 //! | [`PollerTimer`] | timerfd | `EVFILT_TIMER` | one deadline of a poller |
@@ -9,25 +9,24 @@
 //! | [`TimerFd`] | timerfd | a kqueue of its own | one deadline as an fd, on any [`TimerClock`] |
 //! | [`ProcessFd`] | pidfd | a kqueue of its own | the end of a process as an fd |
 //! | [`SignalSet`] | a handler and an eventfd | a handler and a pipe | signals as an fd |
-//! | [`PollEvents`], [`PollEvent`] | `epoll_event` | `kevent` | what a wait found |
+//! | [`PollEvents`], [`PollEvent`] | `epoll_event` | `kevent` | the findings of a wait |
 //! | [`Interest`], [`Mode`] | flags | filters and flags | the events to wait for, and how often |
 //! | [`Readiness`] | flags | filters and flags | the events that were found |
 //!
-//! The contract of a backend, kept by each that is chosen below:
-//! - Every fd is close-on-exec; a failed creation leaks nothing.
-//! - One method is one syscall, except where its docs say so. Nothing here allocates after
+//! The contract of both backends:
+//! - Every fd is close-on-exec. A failed creation leaks nothing.
+//! - One method is one syscall, except where its docs say otherwise. Nothing here allocates after
 //!   construction and registration.
-//! - `Poller::wait` says [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts a
-//!   wait. Any other call that is interrupted is made again, 16 times at most.
+//! - `Poller::wait` fails with [`Interrupted`](std::io::ErrorKind::Interrupted) and never restarts
+//!   a wait. Any other call that is interrupted is made again, 16 times at most.
 //! - An fd is in a poller once: with one id, in one mode, and at most one event a wait.
-//! - A `PollerTimer` and a `Waker` belong to the poller that they are made with, need no read, and
-//!   a new `arm` or `wake` is a new event.
+//! - A `PollerTimer` and a `Waker` belong to the poller that they are made with. They need no read,
+//!   and a new `arm` or `wake` is a new event.
 //! - A change takes effect at once, also for a wait that is under way in another thread.
 //!
-//! A child made by `fork` has its parent's pollers, timers and wakers on epoll, where both
-//! processes use the same kernel objects. On kqueue it has none: each call fails with an error that
-//! names the fork, and a drop closes nothing. (A [`Reactor`](crate::Reactor) is inert in a forked
-//! child on both.)
+//! A child made by `fork` shares its parent's pollers, timers and wakers on epoll. On kqueue it has
+//! none: each call fails with an error that names the fork, and a drop closes nothing. (A
+//! [`Reactor`](crate::Reactor) is inert in a forked child on both.)
 #![allow(unsafe_code)]
 
 use std::io;

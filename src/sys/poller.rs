@@ -37,16 +37,17 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Says whether [`arm_and_wait`](Self::arm_and_wait) is one syscall: true on kqueue.
+    /// True if [`arm_and_wait`](Self::arm_and_wait) is one syscall: on kqueue.
     pub const ARMS_IN_WAIT: bool = backend::ARMS_IN_WAIT;
-    /// Says whether another poller can wait for this one's fd: true on every system, but not with
-    /// every library that stands for a kqueue.
+    /// True if another poller can wait for this one's fd: on every system, but not with every
+    /// library that stands for a kqueue. [`ProcessFd`](crate::sys::ProcessFd) needs such a poller.
     pub const NESTS: bool = backend::NESTS;
 
-    /// Creates a poller (close-on-exec). One syscall, two on kqueue. Fails with the system's error.
+    /// Creates a poller (close-on-exec). One syscall, two on kqueue.
     ///
-    /// For want of fds or memory (`EMFILE`, `ENFILE`, `ENOMEM`) the error names the limit and the
-    /// remedy, and its [source](std::error::Error::source) is the system's.
+    /// # Errors
+    /// The system's error. When fds or memory are short (`EMFILE`, `ENFILE`, `ENOMEM`) the error
+    /// names the limit and the remedy, and its [source](std::error::Error::source) is the system's.
     pub fn new() -> io::Result<Poller> {
         let kernel = backend::Poller::new().map_err(|error| of_creation(error, "a poller"))?;
         Ok(Poller {
@@ -63,9 +64,9 @@ impl Poller {
 
     /// Adds `fd` under `id`. One syscall.
     ///
-    /// Fails with `EEXIST` when `fd` is there already, and with the system's error when its file
-    /// cannot be polled (`EPERM` on epoll). On kqueue [`Interest::PRIORITY`] fails with
-    /// [`io::ErrorKind::Unsupported`].
+    /// # Errors
+    /// `EEXIST` when `fd` is there already. The system's error when its file cannot be polled
+    /// (`EPERM` on epoll). [`io::ErrorKind::Unsupported`] for [`Interest::PRIORITY`] on kqueue.
     pub fn register(
         &self,
         fd: impl AsFd,
@@ -77,33 +78,72 @@ impl Poller {
     }
 
     /// Replaces id, interest and mode of a registered `fd`, and re-arms a one-shot. One syscall.
-    /// Fails with `ENOENT` when `fd` is not there.
+    ///
+    /// # Errors
+    /// `ENOENT` when `fd` is not there.
+    ///
+    /// ```
+    /// use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+    /// use std::{os::unix::net::UnixStream, time::Duration};
+    ///
+    /// let poller = Poller::new()?;
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// poller.register(&ours, 1, Interest::READABLE, Mode::Level)?;
+    /// poller.modify(&ours, 2, Interest::WRITABLE, Mode::Level)?;
+    /// let mut events = PollEvents::with_capacity(8);
+    /// poller.wait(&mut events, None)?;
+    /// let event = events.iter().next().unwrap();
+    /// assert!(event.id() == 2 && event.is_writable() && !event.is_readable());
+    /// poller.deregister(&ours)?;
+    /// poller.wait(&mut events, Some(Duration::ZERO))?;
+    /// assert!(events.is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn modify(&self, fd: impl AsFd, id: u64, interest: Interest, mode: Mode) -> io::Result<()> {
         self.kernel.modify(fd.as_fd(), Watch { id, interest, mode })
     }
 
-    /// Takes `fd` out; do it before the fd is closed. One syscall. Fails with `ENOENT` when `fd` is
-    /// not there.
+    /// Takes `fd` out. Do that before you close the fd. One syscall.
+    ///
+    /// # Errors
+    /// `ENOENT` when `fd` is not there.
     pub fn deregister(&self, fd: impl AsFd) -> io::Result<()> {
         self.kernel.deregister(fd.as_fd())
     }
 
-    /// Waits until something is ready or `timeout` is over; `None` waits for ever, zero only looks.
-    /// One syscall. On kqueue a one-shot that was registered for reading and writing costs one
-    /// more.
+    /// Waits until an fd is ready or `timeout` is over. `None` waits for ever, and zero only looks.
+    /// Replaces `events`, which is empty after a timeout. One syscall. On kqueue a one-shot that
+    /// was registered for reading and writing costs one more.
     ///
-    /// `events` is replaced; it stays empty when the time ran out. Fails with
-    /// [`io::ErrorKind::Interrupted`] when a signal came first: the caller knows its deadline and
+    /// # Errors
+    /// [`io::ErrorKind::Interrupted`] when a signal came first. The caller knows its deadline and
     /// can wait for the rest.
     #[inline(always)]
     pub fn wait(&self, events: &mut PollEvents, timeout: Option<Duration>) -> io::Result<()> {
         self.kernel.wait(&mut events.0, timeout)
     }
 
-    /// [`PollerTimer::arm`], then [`wait`](Self::wait): two syscalls on epoll, one on kqueue.
+    /// Arms a timer as [`PollerTimer::arm`] does, and then [waits](Self::wait). Two syscalls on
+    /// epoll, one on kqueue.
     ///
-    /// When it fails with [`io::ErrorKind::Interrupted`] the timer is armed; with any other error
-    /// count on nothing.
+    /// # Errors
+    /// The errors of both. After [`io::ErrorKind::Interrupted`] the timer is armed. After any other
+    /// error it may be armed or not.
+    ///
+    /// ```
+    /// use pollmux::Time;
+    /// use pollmux::sys::{PollEvents, Poller, PollerTimer};
+    /// use std::time::Duration;
+    ///
+    /// let poller = Poller::new()?;
+    /// let timer = PollerTimer::new(&poller, 1)?;
+    /// let deadline = Time::now() + Duration::from_millis(1);
+    /// let mut events = PollEvents::with_capacity(8);
+    /// poller.arm_and_wait(&timer, deadline, &mut events, None)?;
+    /// assert!(Time::now() >= deadline);
+    /// timer.disarm()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline(always)]
     pub fn arm_and_wait(
         &self,
@@ -115,7 +155,7 @@ impl Poller {
         self.kernel.arm_and_wait(&timer.0, deadline, &mut events.0, timeout)
     }
 
-    /// Measures how late a timeout of [`wait`](Self::wait) may be. Three syscalls, none on kqueue.
+    /// Measures how late a timeout of [`wait`](Self::wait) may be. Four syscalls, none on kqueue.
     pub(crate) fn timeout_slack(&self) -> TimeoutSlack {
         TimeoutSlack::of(&self.kernel)
     }
@@ -161,17 +201,32 @@ impl Drop for Poller {
     }
 }
 
-/// The buffer that [`Poller::wait`] fills. Allocates once, when made.
+/// The buffer that [`Poller::wait`] fills. It allocates once, when it is made.
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller};
+/// use std::os::unix::net::UnixStream;
+///
+/// let poller = Poller::new()?;
+/// let (ours, theirs) = UnixStream::pair()?;
+/// poller.register(&ours, 7, Interest::WRITABLE, Mode::Level)?;
+/// poller.register(&theirs, 8, Interest::WRITABLE, Mode::Level)?;
+/// let mut events = PollEvents::with_capacity(8);
+/// poller.wait(&mut events, None)?;
+/// assert_eq!((events.len(), events.capacity()), (2, 8));
+/// assert!(events.iter().all(|event| event.is_writable()));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct PollEvents(backend::Events);
 
 impl PollEvents {
-    /// A buffer for `capacity` events a wait, at least 1. A capacity that no kernel takes counts as
-    /// the greatest that it takes: some 130 million on epoll, `i32::MAX` on kqueue.
+    /// Makes a buffer for `capacity` events a wait, at least 1. The greatest capacity is that of
+    /// the kernel: some 130 million on epoll, `i32::MAX` on kqueue.
     pub fn with_capacity(capacity: usize) -> PollEvents {
         PollEvents(backend::Events::with_capacity(capacity))
     }
 
-    /// The events that the last wait found.
+    /// Iterates over the events of the last wait.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = PollEvent> + '_ {
         self.0.iter().map(PollEvent)
@@ -205,6 +260,22 @@ impl PollEvents {
 impl_fmt!(Debug, [] PollEvents, |it, f| f.debug_list().entries(it.iter()).finish());
 
 /// One fd that became ready.
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller, Readiness};
+/// use std::os::unix::net::UnixStream;
+///
+/// let poller = Poller::new()?;
+/// let (ours, theirs) = UnixStream::pair()?;
+/// poller.register(&ours, 7, Interest::READABLE, Mode::Edge)?;
+/// drop(theirs);
+/// let mut events = PollEvents::with_capacity(8);
+/// poller.wait(&mut events, None)?;
+/// let event = events.iter().next().unwrap();
+/// assert!(event.id() == 7 && event.is_readable() && event.is_hang_up() && !event.is_error());
+/// assert!(event.readiness().contains(Readiness::READ_CLOSED));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PollEvent(backend::Event);
 
@@ -221,22 +292,22 @@ impl PollEvent {
         self.0.readiness()
     }
 
-    /// A read would not block: data, end of file, a hang-up or an error.
+    /// Returns true if a read would not block: data, the end of file, a hang-up or an error.
     pub fn is_readable(&self) -> bool {
         self.readiness().is_readable()
     }
 
-    /// A write would not block: room, a hang-up or an error.
+    /// Returns true if a write would not block: room, a hang-up or an error.
     pub fn is_writable(&self) -> bool {
         self.readiness().is_writable()
     }
 
-    /// The fd has an error to be fetched.
+    /// Returns true if the fd has an error to be fetched.
     pub fn is_error(&self) -> bool {
         self.readiness().is_error()
     }
 
-    /// The peer closed its writing half, or the whole connection.
+    /// Returns true if the peer closed its writing half, or the whole connection.
     pub fn is_hang_up(&self) -> bool {
         self.readiness().is_hang_up()
     }

@@ -1,5 +1,5 @@
-//! Child processes by number: their end as an fd, and whether they were waited for. A number is a
-//! child's only until somebody has waited for the child: then the kernel may give it to another
+//! Child processes by number: their end as an fd, and a test if they were waited for. A number
+//! belongs to a child until the child has been waited for. Then the kernel may give it to another
 //! process.
 
 use std::io;
@@ -9,7 +9,22 @@ use std::process::{Child, ExitStatus};
 use super::errors::{cause_of_refusal, of_call, of_creation};
 use super::{backend, has_fd, shows_fd, uninterrupted};
 
-/// Readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
+/// An fd that is readable when a process has ended: a pidfd, or a kqueue with an `EVFILT_PROC`.
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller, ProcessFd};
+/// use std::process::Command;
+///
+/// # if !Poller::NESTS { return Ok(()); } // no such fd on this poller
+/// let mut child = Command::new("sleep").arg("60").spawn()?;
+/// let process = ProcessFd::new(child.id())?;
+/// let poller = Poller::new()?;
+/// poller.register(&process, 1, Interest::READABLE, Mode::Edge)?;
+/// process.signal(15)?; // SIGTERM
+/// poller.wait(&mut PollEvents::with_capacity(1), None)?;
+/// assert!(!child.wait()?.success());
+/// # std::io::Result::Ok(())
+/// ```
 pub struct ProcessFd {
     fd: backend::ProcessFd,
     pid: u32,
@@ -19,21 +34,22 @@ impl ProcessFd {
     /// Opens the process `pid`, a child that has not been waited for (close-on-exec). One syscall,
     /// three on kqueue.
     ///
-    /// Fails with [`io::ErrorKind::Unsupported`] where the kernel has no pidfds, no kqueue can be
-    /// waited for, or a sandbox refuses the call, and as [`Poller::new`](super::Poller::new) does.
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the kernel has no pidfds, no kqueue can be waited for,
+    /// or a sandbox refuses the call. Otherwise those of [`Poller::new`](super::Poller::new).
     pub fn new(pid: u32) -> io::Result<ProcessFd> {
         let made = backend::ProcessFd::new(pid);
         made.map(|fd| ProcessFd { fd, pid })
             .map_err(|error| of_creation(error, "an fd for the end of a child process"))
     }
 
-    /// Sends the process a signal, by its number. Zero sends none, and only looks if it could be
-    /// sent. One syscall, on kqueue two.
+    /// Sends the process a signal, by its number. Zero only checks that a signal could be sent. One
+    /// syscall, on kqueue two.
     ///
-    /// Fails with the system's `ESRCH` if the process has been waited for: no other process gets
-    /// the signal, though it may have the number by now. On kqueue that holds for processes that
-    /// are no children of this one. Fails with [`io::ErrorKind::InvalidInput`] if there is no
-    /// signal with this number.
+    /// # Errors
+    /// `ESRCH` if the process has been waited for. Another process that has its number by now does
+    /// not get the signal. (On kqueue a child of this process may get it.)
+    /// [`io::ErrorKind::InvalidInput`] if there is no signal with this number.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let sent = self.fd.signal(signal).unwrap_or_else(|| by_number(self.pid, signal));
         sent.map_err(|error| match error.raw_os_error() {
@@ -45,8 +61,8 @@ impl ProcessFd {
         })
     }
 
-    /// Returns true if the end has come that the fd tells of, and yet the process may be a moment
-    /// away from having a status: never on epoll. On kqueue one syscall, until it has.
+    /// Returns true if the fd has reported the end, and the process may have no status yet. Never
+    /// true on epoll. On kqueue one syscall, until there is a status.
     pub(crate) fn is_ending(&self) -> bool {
         self.fd.is_ending()
     }

@@ -1,21 +1,21 @@
 //! Signals as an fd: a handler that notes the signal and raises a flag, an eventfd or a pipe.
 //!
-//! Not a signalfd. That one needs the signal blocked in *every* thread, also those that run
-//! already, or its default action ends the process. And a blocked signal stays blocked in the
-//! children (`posix_spawn` copies the mask), which then cannot be interrupted. A handler needs no
-//! mask: **no signal is blocked**, and `execve` gives children the default action back.
+//! Not a signalfd. A signalfd needs the signal blocked in *every* thread, also in those that run
+//! already. Otherwise the default action ends the process. A blocked signal also stays blocked in
+//! the children (`posix_spawn` copies the mask), which then cannot be interrupted. A handler needs
+//! no mask: **no signal is blocked**, and `execve` gives children the default action back.
 //!
 //! Quirks handled here:
 //! - The handler runs on any thread, at any instruction: it takes no lock, allocates nothing and
 //!   keeps `errno`.
-//! - The handler may stand still at any instruction, on a thread that does not run. Nobody waits
-//!   for it: see `signal/slots.rs`.
-//! - The handler runs on the thread's stack for signals, where there is one, as runtimes with small
-//!   stacks of their own demand. std makes that of 8 KiB, and a frame takes more than 3 of them
-//!   where registers are wide: signals that come together would overflow it, one handler
-//!   interrupted by the next. So while ours runs, the others wait (`sa_mask`).
-//! - A handler that was there before is called after ours, and comes back when the last set of the
-//!   signal goes. One that came later stays, and may go on calling ours.
+//! - The handler may stand still at any instruction, on a thread that does not run. No thread waits
+//!   for the handler: see `signal/slots.rs`.
+//! - The handler runs on the thread's stack for signals, if there is one. Runtimes with small
+//!   stacks demand that. std makes this stack 8 KiB large, and a frame takes more than 3 KiB where
+//!   registers are wide. Signals that come together would overflow the stack, because each handler
+//!   would interrupt the one before. So other signals wait while ours runs (`sa_mask`).
+//! - An older handler is called after ours, and comes back when the last set of the signal goes. A
+//!   later handler stays, and may go on calling ours.
 //! - `sigaction` has no compare-and-swap. Each call that sets an action looks at the action that
 //!   the same call replaced, and corrects itself if that was not the expected one.
 //! - The handler may find no set: the last one has just gone, another handler still calls ours, or
@@ -197,9 +197,9 @@ const IGNORED: [i32; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIG
 const IGNORED: [i32; 6] =
     [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH, libc::SIGIO, libc::SIGINFO];
 
-/// Returns true if every signal waits for the handler on this thread, as the kernel does it for
-/// ours and hardly anybody for his own. What a handler of others passes on must not be raised
-/// again: that handler would pass it on again.
+/// Returns true if every signal waits for the handler on this thread. The kernel does that for our
+/// handler, and for few others. A signal that another handler passes on must not be raised again,
+/// because that handler would pass it on again.
 fn called_by_kernel() -> bool {
     let Some(mask) = swap_mask(None) else { return false };
     let some = [libc::SIGXCPU, libc::SIGVTALRM, libc::SIGURG, libc::SIGTTOU];
@@ -212,35 +212,58 @@ fn raise(signal: i32) {
     unsafe { libc::raise(signal) };
 }
 
-/// Notes signals and raises an fd: edge-triggered it needs no read. See
-/// [`Signals`](crate::Signals).
+/// A set of signals with an fd that becomes readable when a signal comes. Edge-triggered it needs
+/// no read. See [`Signals`](crate::Signals).
 ///
-/// Sets are made and dropped without waiting for a signal handler, wherever it was preempted. Two
-/// threads that make or drop sets at the same time wait for each other: for some syscalls.
+/// To make or drop a set never waits for a signal handler, even for one that was preempted. Two
+/// threads that make or drop sets at the same time wait for each other, for some syscalls.
 ///
-/// A signal that has come, that no set has taken, and whose action was the default one before, is
-/// sent again to the process when the last set of that signal is dropped.
+/// When the last set of a signal is dropped, a signal that no set has taken is sent to the process
+/// again, if its old action was the default one.
 ///
-/// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the parent
-/// shares. There its signals have the actions that they had before the set. The child may make sets
-/// of its own. (A raw `fork` syscall is noticed by the handler and by the drop, not by `take`.)
+/// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the child
+/// shares with the parent. There its signals have the actions that they had before the set. The
+/// child may make sets of its own. (The handler and the drop notice a raw `fork` syscall, and
+/// `take` does not.)
+///
+/// ```
+/// use pollmux::sys::{Interest, Mode, PollEvents, Poller, SignalSet};
+/// use std::process::{Command, id};
+///
+/// let user1 = pollmux::Signal::USER1.0;
+/// let signals = SignalSet::new(&[user1])?;
+/// let poller = Poller::new()?;
+/// poller.register(&signals, 1, Interest::READABLE, Mode::Edge)?;
+/// Command::new("kill").args(["-USR1", &id().to_string()]).status()?;
+/// while !signals.is_pending() {
+///     // A signal may interrupt the wait.
+///     let _ = poller.wait(&mut PollEvents::with_capacity(1), None);
+/// }
+/// assert_eq!((signals.take(), signals.take()), (Some(user1), None));
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use = "dropping the set restores the old actions of its signals"]
 pub struct SignalSet {
     slot: &'static Slot,
 }
 
 impl SignalSet {
-    /// Watches the signals with these numbers. Four syscalls, on macOS eight, and two for each
-    /// signal that nobody watches yet, one for the others. Allocates.
+    /// Makes a set of the signals with these numbers. Allocates.
     ///
-    /// Fails with [`io::ErrorKind::InvalidInput`]
+    /// # Errors
+    /// On an error no signal is caught. [`io::ErrorKind::InvalidInput`]
     /// - for a number that is no signal;
     /// - for a signal that cannot be caught (`SIGKILL`, `SIGSTOP`), or must not be, because it
     ///   reports a fault of the running instruction (`SIGSEGV`, `SIGBUS`, `SIGFPE`, `SIGILL`);
     /// - for a signal that the calling thread blocks. Threads and programs inherit the mask, so
-    ///   such a signal mostly comes nowhere. Unblock it first: `pthread_sigmask(SIG_UNBLOCK, ..)`.
+    ///   such a signal mostly reaches no thread. Unblock it first:
+    ///   `pthread_sigmask(SIG_UNBLOCK, ..)`.
     ///
-    /// Also fails as [`Poller::new`](super::Poller::new) does. Then none is watched.
+    /// Otherwise those of [`Poller::new`](super::Poller::new).
+    ///
+    /// # Cost
+    /// Four syscalls, on macOS eight. Two more for each signal that no set had, and one for each of
+    /// the others.
     pub fn new(signals: &[i32]) -> io::Result<SignalSet> {
         signals.iter().try_for_each(|&signal| can_be_caught(signal))?;
         let of_set = |error| of_creation(error, "a signal set");
@@ -266,8 +289,8 @@ impl SignalSet {
         Ok(set)
     }
 
-    /// Takes the lowest of the signals that have come. One that has come several times meanwhile is
-    /// there once, as everywhere with signals. Of several threads that take one gets it.
+    /// Takes the lowest of the signals that have come. A signal that has come several times is
+    /// there once. If several threads take, one of them gets the signal.
     pub fn take(&self) -> Option<i32> {
         if self.is_inert() { None } else { TABLE.take(self.slot) }
     }
@@ -280,7 +303,7 @@ impl SignalSet {
         }
     }
 
-    /// Returns true if some signal has come and was not taken.
+    /// Returns true if a signal has come that was not taken.
     pub fn is_pending(&self) -> bool {
         !self.is_inert() && self.slot.is_pending()
     }
@@ -341,8 +364,8 @@ fn install(signal: i32) -> io::Result<()> {
     }
     let mut new = default_action();
     new.sa_sigaction = handler as *const () as usize;
-    // What a thread is blocked in goes on, where the system can do that; but a handler that ours
-    // calls has the stack, and the effect on blocked calls, that it asked for.
+    // A blocked call goes on, where the system can do that. A handler that ours calls has the stack
+    // that it asked for, and the effect on blocked calls.
     let usual = libc::SA_RESTART | libc::SA_ONSTACK;
     new.sa_flags = libc::SA_SIGINFO | if has_handler { guess.sa_flags & usual } else { usual };
     new.sa_mask = all_but_faults();
@@ -351,10 +374,10 @@ fn install(signal: i32) -> io::Result<()> {
     let replaced = swap_action(signal, Some(&new))?;
     installed.store(true, Ordering::Release);
     if is_ours(&replaced) {
-        // Somebody had taken ours away and has put it back just now: what ours replaced is older.
+        // Other code had taken ours away and has just put it back: the replaced action is older.
         before.map(|before| save(signal, *before));
     } else if (replaced.sa_sigaction, replaced.sa_flags) != (guess.sa_sigaction, guess.sa_flags) {
-        // Somebody has put a handler there between the two calls: that one is to be called.
+        // Other code has put a handler there between the two calls: ours has to call that handler.
         save(signal, replaced);
         if TABLE.arrived[signal as usize].load(Ordering::Acquire) != arrived {
             send(signal); // It has missed a signal.
@@ -363,9 +386,9 @@ fn install(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives `signal` the action back that it had before ours, as its last set goes. The caller holds
-/// the lock. Between two actions that are set at the same time `sigaction` cannot decide; of a
-/// handler that is put there during this call the process may be without for a moment.
+/// Gives `signal` its old action back, because its last set goes. The caller holds the lock.
+/// `sigaction` cannot decide between two actions that are set at the same time. A handler that
+/// other code sets during this call may be missing for a moment.
 fn restore(signal: i32) {
     // A handler of others that came after ours may call ours: then it stays, with nobody to tell.
     if !current(signal).is_ok_and(|current| is_ours(&current)) {
@@ -407,7 +430,7 @@ impl Drop for SignalSet {
                 restore(signal);
             }
         }
-        // From now on every signal has the old action or is told to the other sets. What came
+        // From now on every signal has the old action or goes to the other sets. A signal that came
         // before and was not taken is left over.
         let left = if inert {
             self.slot.abandon();

@@ -1,8 +1,8 @@
 //! [`Time`]: the one time scale of the crate, and the readings of the clock behind it.
 //!
-//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`; on macOS on `CLOCK_UPTIME_RAW`, as `Instant` is
-//! there. An [`Instant`] is the same clock behind an opaque type, so each is turned into the other
-//! through an anchor: one `Instant` and raw readings before and after it. **Every error on either
+//! A `Time` is nanoseconds on `CLOCK_MONOTONIC`. On macOS it is on `CLOCK_UPTIME_RAW`, as `Instant`
+//! is there. An [`Instant`] is the same clock behind an opaque type. Each is turned into the other
+//! through an anchor: one `Instant`, with raw readings before and after it. **Every error on either
 //! way makes a deadline late, never early.**
 
 use std::fmt;
@@ -23,8 +23,8 @@ const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 /// clock of a simulated reactor.
 ///
 /// It is `Copy`, takes plus and minus [`Duration`], and saturates instead of overflowing:
-/// [`Time::MAX`] means "never". Wherever the crate takes a point in time it takes an [`Instant`] as
-/// well. `Instant::from(time)` goes the other way.
+/// [`Time::MAX`] means "never". A method that takes a point in time takes an [`Instant`] as well.
+/// `Instant::from(time)` goes the other way.
 ///
 /// ```
 /// use pollmux::Time;
@@ -35,12 +35,25 @@ const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 /// assert_eq!(later - start, Duration::from_millis(5));
 /// assert_eq!(start - later, Duration::ZERO); // saturates
 /// assert_eq!(later + Duration::MAX, Time::MAX); // never
+/// assert_eq!(later.duration_since(start), Duration::from_millis(5));
+/// assert_eq!(start.checked_duration_since(later), None);
+/// assert_eq!(Time::from_nanos(7).as_nanos(), 7);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct Time(u64);
 
 /// A point in time: a [`Time`], an [`Instant`], or another type that turns into a `Time`.
+///
+/// ```
+/// use pollmux::{Reactor, Time};
+/// use std::time::{Duration, Instant};
+///
+/// let reactor = Reactor::new()?;
+/// let timer = reactor.at(Time::now() + Duration::from_secs(1));
+/// timer.reset_at(Instant::now() + Duration::from_secs(2));
+/// # std::io::Result::Ok(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a point in time",
     label = "neither a `Time` nor an `Instant`",
@@ -58,31 +71,33 @@ impl Time {
     /// "Never": a timer with this deadline does not fire.
     pub const MAX: Time = Time(u64::MAX);
 
-    /// Reads the clock. Costs one vDSO call, no syscall where the kernel's clock source allows it.
+    /// Reads the clock. Costs one vDSO call, and no syscall where the kernel's clock source allows
+    /// that.
     #[inline]
     pub fn now() -> Time {
         Time(read(MONOTONIC))
     }
 
-    /// The point `nanos` nanoseconds after the clock's origin.
+    /// Returns the point `nanos` nanoseconds after the clock's origin.
     #[inline]
     pub const fn from_nanos(nanos: u64) -> Time {
         Time(nanos)
     }
 
-    /// Nanoseconds since the clock's origin.
+    /// Returns the nanoseconds since the clock's origin.
     #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The time since `earlier`; zero if that is later than this. The same as `self - earlier`.
+    /// Returns the time since `earlier`, or zero if `earlier` is later. The same as
+    /// `self - earlier`.
     #[inline]
     pub fn duration_since(self, earlier: Time) -> Duration {
         self - earlier
     }
 
-    /// The time since `earlier`, or `None` if `earlier` is later than this.
+    /// Returns the time since `earlier`, or `None` if `earlier` is later.
     #[inline]
     pub fn checked_duration_since(self, earlier: Time) -> Option<Duration> {
         self.0.checked_sub(earlier.0).map(Duration::from_nanos)
@@ -95,11 +110,11 @@ const BOOTTIME: libc::clockid_t = libc::CLOCK_BOOTTIME;
 #[cfg(not(any(linux, target_os = "openbsd")))]
 const BOOTTIME: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// A point on `CLOCK_BOOTTIME`: nanoseconds since the machine was booted, those that it slept
-/// included.
+/// A point on `CLOCK_BOOTTIME`: nanoseconds since the machine was booted, with the time that it was
+/// suspended.
 ///
-/// On FreeBSD, NetBSD and DragonFly, which have no such clock, and on macOS, where that one counts
-/// them, it is `CLOCK_MONOTONIC`.
+/// FreeBSD, NetBSD and DragonFly have no such clock, and on macOS `CLOCK_MONOTONIC` counts suspend.
+/// There it is `CLOCK_MONOTONIC`.
 ///
 /// ```
 /// use pollmux::sys::BootTime;
@@ -107,6 +122,7 @@ const BOOTTIME: libc::clockid_t = libc::CLOCK_MONOTONIC;
 ///
 /// let later = BootTime::now() + Duration::from_secs(60);
 /// assert!(later - BootTime::now() <= Duration::from_secs(60));
+/// assert_eq!(BootTime::from_nanos(7).as_nanos(), 7);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime(u64);
@@ -117,12 +133,12 @@ impl BootTime {
         BootTime(read(BOOTTIME))
     }
 
-    /// The point `nanos` nanoseconds after boot.
+    /// Returns the point `nanos` nanoseconds after boot.
     pub const fn from_nanos(nanos: u64) -> BootTime {
         BootTime(nanos)
     }
 
-    /// Nanoseconds since boot.
+    /// Returns the nanoseconds since boot.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }

@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 use super::errors::{of_arm, of_creation};
 use super::{Poller, Time, backend, has_fd, shows_fd};
 
-/// The clock of a [`TimerFd`].
+/// The clock of a [`TimerFd`], which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TimerClock {
     /// `CLOCK_MONOTONIC`: stands still while the machine is suspended.
     Monotonic,
@@ -17,15 +18,14 @@ pub enum TimerClock {
     Wall,
 }
 
-/// The answer of [`TimerFd::read`].
+/// The answer of [`TimerFd::read`]. [`TimerFd`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
     /// Nothing has happened since the last read.
     Pending,
     /// The deadline has passed.
     Expired,
-    /// Somebody has set the clock, which only Linux tells. The kernel forgets an expiry when it
-    /// tells so: arm again.
+    /// The clock was set, which only Linux reports. The kernel then forgets an expiry: arm again.
     ClockSet,
 }
 
@@ -55,22 +55,30 @@ pub struct PollerTimer(pub(super) backend::Timer);
 
 impl PollerTimer {
     /// Creates a disarmed timer of `poller` that is reported under `id`. Two syscalls, none on
-    /// kqueue. Fails as [`Poller::new`] does.
+    /// kqueue.
+    ///
+    /// # Errors
+    /// The errors of [`Poller::new`].
     pub fn new(poller: &Poller, id: u64) -> io::Result<PollerTimer> {
         made(backend::Timer::new(&poller.kernel, id)).map(PollerTimer)
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
-    /// away an expiry nobody saw. One syscall.
+    /// Arms the timer for `deadline`. A past deadline fires at once, and [`Time::MAX`] disarms. The
+    /// call replaces an armed deadline, and takes away an expiry that nobody saw. One syscall.
     ///
-    /// [`Time::MAX`] disarms. To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one
-    /// syscall can do both.
+    /// To arm and then wait, [`Poller::arm_and_wait`] is cheaper where one syscall can do both.
+    ///
+    /// # Errors
+    /// The system's error.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         self.0.arm(deadline).map_err(of_arm)
     }
 
-    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
+    /// Takes the deadline away, or an expiry that nobody saw. One syscall.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn disarm(&self) -> io::Result<()> {
         self.arm(Time::MAX)
     }
@@ -100,36 +108,46 @@ impl PollerTimer {
 pub struct TimerFd(backend::TimerFd);
 
 impl TimerFd {
-    /// Creates a disarmed timer (close-on-exec). One syscall, two on kqueue. Fails as
-    /// [`Poller::new`] does, and with [`io::ErrorKind::Unsupported`] where the system has no timers
-    /// on `clock`, or none that can be waited for as an fd.
+    /// Creates a disarmed timer (close-on-exec). One syscall, two on kqueue.
+    ///
+    /// # Errors
+    /// The errors of [`Poller::new`], and [`io::ErrorKind::Unsupported`] where the system has no
+    /// such timers on `clock`.
     pub fn new(clock: TimerClock) -> io::Result<TimerFd> {
         made(backend::TimerFd::new(clock)).map(TimerFd)
     }
 
-    /// Fires once at `deadline`, or at once if that is past; replaces what was armed, and takes
-    /// away an expiry nobody saw. One syscall.
+    /// Arms the timer for `deadline`. A past deadline fires at once, and [`Time::MAX`] disarms. The
+    /// call replaces an armed deadline, and takes away an expiry that nobody saw. One syscall.
     ///
     /// `deadline` counts from the origin of the timer's own clock: for the wall clock from 1970.
-    /// [`Time::MAX`] disarms.
+    ///
+    /// # Errors
+    /// The system's error.
     #[inline]
     pub fn arm(&self, deadline: Time) -> io::Result<()> {
         self.0.arm(deadline).map_err(of_arm)
     }
 
-    /// Takes the deadline, or an expiry nobody saw, away. One syscall.
+    /// Takes the deadline away, or an expiry that nobody saw. One syscall.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn disarm(&self) -> io::Result<()> {
         self.arm(Time::MAX)
     }
 
-    /// Returns true if an event of this timer says everything, so that it need not be read: on
-    /// epoll on all clocks but the wall clock.
+    /// Returns true if an event of this timer needs no read: on epoll, on all clocks but the wall
+    /// clock.
     pub(crate) fn needs_no_read(&self) -> bool {
         self.0.needs_no_read()
     }
 
-    /// Says what has happened since the last read, or the last arming. One syscall. On kqueue one
-    /// more if the kernel was too early: then the timer is armed again.
+    /// Returns the event since the last read, or since the last arming. One syscall. On kqueue one
+    /// more if the kernel was too early: then the call arms the timer again.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn read(&self) -> io::Result<Expiry> {
         self.0.read()
     }

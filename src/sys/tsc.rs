@@ -1,22 +1,24 @@
 //! A fast clock for arming: the CPU's time stamp counter, tied to `CLOCK_MONOTONIC` every few
 //! microseconds.
 //!
-//! `reset(d)` counts from the real now, so it reads the clock each time, and the reading is most of
-//! what it costs: the vDSO call takes 24 ns where `rdtsc` takes 10. [`TscClock::now_or_later`]
+//! `reset(d)` counts from the real now, so it reads the clock each time. The reading is the greater
+//! part of its cost: the vDSO call takes 24 ns, and `rdtsc` takes 10. [`TscClock::now_or_later`]
 //! multiplies the counter's distance from an anchor pair (counter, time).
 //!
-//! Never early: the anchor's counter is read *before* its time, and the rate is rounded up by more
-//! than the kernel usually changes its clock's speed (it slews by up to 500 ppm either way), so the
-//! result is the true time or later: by the length of one clock reading (one that an interrupt
-//! makes long is no anchor) plus [`MARGIN_PPM`] of the time since the anchor, which is at most
-//! [`WINDOW_NS`]. In all some 30 ns. A rate is believed when two measurements in a row agree; a
-//! counter that stops, jumps or goes back leaves the window and is anchored anew. (A time daemon
-//! that changes the speed by percents at one stroke can make a reading early by that part of a
-//! window, a few hundred ns, for one baseline.)
+//! **Never early.** The anchor's counter is read *before* its time. The rate is rounded up by more
+//! than the kernel usually changes its clock's speed, which is up to 500 ppm either way. So the
+//! result is the true time or later, by some 30 ns in all:
+//! - the length of one clock reading (a reading that an interrupt makes long is no anchor),
+//! - and [`MARGIN_PPM`] of the time since the anchor, which is at most [`WINDOW_NS`].
 //!
-//! Used only where the kernel itself keeps time by the counter and says so (Linux, clocksource
-//! `tsc`) and the CPU says that it is invariant; elsewhere, and until a rate is known, every
-//! reading is a `CLOCK_MONOTONIC` reading.
+//! The clock uses a rate when two measurements in a row agree. A counter that stops, jumps or goes
+//! back leaves the window and is anchored anew. (A time daemon may change the speed by percents at
+//! one stroke. Then a reading may be early by that part of a window, for one baseline: a few
+//! hundred ns.)
+//!
+//! The counter is used only where the kernel itself keeps time by it (Linux, clocksource `tsc`),
+//! and the CPU reports that it is invariant. Elsewhere, and until a rate is known, every reading is
+//! a `CLOCK_MONOTONIC` reading.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -67,6 +69,28 @@ impl TscClock {
             return Time::from_nanos(self.base_ns.get() + ((since * self.rate.get()) >> 32));
         }
         self.anchor(counter)
+    }
+
+    /// Returns true if two measurements of the rate have agreed: then
+    /// [`nanos_since`](Self::nanos_since) is true to 0.3 %.
+    #[inline]
+    pub(crate) fn is_sure(&self) -> bool {
+        self.full_window.get() > 0
+    }
+
+    /// Reads the counter.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        read()
+    }
+
+    /// The ns since the counter was `count`, rounded up; the greatest number if the rate is not
+    /// sure.
+    #[inline]
+    pub(crate) fn nanos_since(&self, count: u64) -> u64 {
+        let counts = read().wrapping_sub(count);
+        let ns = (u128::from(counts) * u128::from(self.rate.get())) >> 32;
+        if self.is_sure() { ns.try_into().unwrap_or(u64::MAX) } else { u64::MAX }
     }
 
     #[cold]
@@ -190,6 +214,34 @@ mod tests {
             worst_of_best = worst_of_best.max(ahead.min().unwrap());
         }
         assert!(worst_of_best < Duration::from_micros(1), "{worst_of_best:?} ahead");
+    }
+
+    #[test]
+    fn counts_are_turned_into_the_time_that_passed() {
+        let clock = TscClock::default();
+        assert_eq!(clock.nanos_since(read()), u64::MAX, "no rate is known yet");
+        if !available() {
+            return;
+        }
+        let (mut rounds, mut sure) = (0, 0);
+        while sure < 5 && rounds < 100_000 {
+            rounds += 1;
+            clock.now_or_later();
+            if !clock.is_sure() {
+                std::thread::sleep(Duration::from_micros(300));
+                continue;
+            }
+            sure += 1;
+            let outer = Time::now();
+            let (count, inner) = (clock.count(), Time::now());
+            std::thread::sleep(Duration::from_millis(2));
+            let least = Time::now() - inner;
+            let passed = Duration::from_nanos(clock.nanos_since(count));
+            let most = Time::now() - outer;
+            assert!(passed >= least, "{passed:?} of {least:?}");
+            assert!(passed <= most + most / 300, "{passed:?} of {most:?}");
+        }
+        assert!(sure > 0, "no two measurements have agreed");
     }
 
     /// Three ns are seven counts: a rate that is rounded down makes readings that are early.

@@ -5,11 +5,11 @@ use std::io;
 use super::errors::of_creation;
 use super::{Poller, backend};
 
-/// Wakes a [`Poller`] from any thread: an eventfd, an `EVFILT_USER`, or a pipe where a kqueue has
-/// no such filter.
+/// The waker of a [`Poller`], for any thread: an eventfd, an `EVFILT_USER`, or a pipe where a
+/// kqueue has no such filter.
 ///
-/// It belongs to one poller, where each wake-up is an event under its id that needs no reading;
-/// those that nobody waited for coalesce. One that has not been waited for goes with the waker.
+/// It belongs to one poller. Each wake-up is an event under its id that needs no reading. Wake-ups
+/// before a wait coalesce. The drop of the waker takes away a wake-up that no wait has seen.
 ///
 /// ```
 /// use pollmux::sys::{PollEvents, Poller, Waker};
@@ -29,15 +29,20 @@ use super::{Poller, backend};
 pub struct Waker(backend::Waker);
 
 impl Waker {
-    /// Creates a waker of `poller` that is reported under `id`. Two syscalls, one on kqueue. Fails
-    /// as [`Poller::new`] does.
+    /// Creates a waker of `poller` that is reported under `id`. Two syscalls, one on kqueue.
+    ///
+    /// # Errors
+    /// The errors of [`Poller::new`].
     pub fn new(poller: &Poller, id: u64) -> io::Result<Waker> {
         let made = backend::Waker::new(&poller.kernel, id);
         made.map(Waker).map_err(|error| of_creation(error, "a waker"))
     }
 
-    /// Makes the poller's current or next wait return. One syscall, retried when a signal
-    /// interrupts it.
+    /// Makes the poller's current or next wait return. One syscall, which is made again when a
+    /// signal interrupts it.
+    ///
+    /// # Errors
+    /// The system's error.
     #[inline]
     pub fn wake(&self) -> io::Result<()> {
         self.0.wake()

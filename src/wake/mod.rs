@@ -61,9 +61,11 @@ pub(crate) use self::marks::Marks;
 pub(crate) use self::request::{Asked, Look, Probe, Request, RequestCell};
 pub(crate) use self::ticket::Ticket;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, fence, thread, wait_briefly};
+use crate::sys::Waker;
 use crate::sys::fork::Birth;
 
-/// Wakes a driver from any thread. Does nothing when the driver is gone.
+/// The waker of a driver, for any thread. It does nothing when the driver is gone. The guide's
+/// [drivers](crate::guide::drivers) have one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot wake a driver",
     label = "no waker of a driver",
@@ -74,10 +76,35 @@ use crate::sys::fork::Birth;
 pub trait Wake: Send + Sync {
     /// Ends the current or the next blocking wait.
     ///
-    /// Called once for each sleep that a thread ends. It may be called again for the same sleep
-    /// when the call has not returned after some 20 microseconds, or has failed: at once, up to
-    /// three times more, and after that by every thread that has news for the reactor.
+    /// The reactor calls it once for each sleep that a thread ends. There may be more calls for the
+    /// same sleep: when a call has not returned after some 20 microseconds, and when it has failed.
+    ///
+    /// # Errors
+    /// After an error the same thread tries again up to three times. After that every thread with
+    /// news for the reactor tries again.
     fn wake(&self) -> io::Result<()>;
+
+    /// The system's own waker, which is woken without a call through this trait.
+    #[doc(hidden)]
+    fn native(self: Arc<Self>) -> Option<Arc<Waker>> {
+        None
+    }
+}
+
+/// A waker, as a reactor keeps it.
+enum AnyWaker {
+    Native(Arc<Waker>),
+    Other(Arc<dyn Wake>),
+}
+
+impl AnyWaker {
+    #[inline(always)] // see Notify::answer
+    fn wake(&self) -> bool {
+        match self {
+            AnyWaker::Native(waker) => waker.wake().is_ok() || wake_again(&**waker),
+            AnyWaker::Other(waker) => waker.wake().is_ok() || wake_again(&**waker),
+        }
+    }
 }
 
 /// Looks for as long as the syscall of a wake-up takes at most, where the thread that makes it
@@ -114,7 +141,7 @@ pub(crate) struct Notify {
     /// A thread asked for a wake-up.
     woken: AtomicBool,
     /// `None` when the reactor is gone: its fds are closed, whoever keeps this.
-    waker: RwLock<Option<Arc<dyn Wake>>>,
+    waker: RwLock<Option<AnyWaker>>,
     /// The reactor is gone.
     closed: AtomicBool,
     /// The reactor's process: in a forked child there is nobody to wake.
@@ -158,7 +185,10 @@ impl Notify {
             pressing: AtomicBool::new(false),
             owner: std::thread::current().id(),
             woken: AtomicBool::new(false),
-            waker: RwLock::new(Some(waker)),
+            waker: RwLock::new(Some(match waker.clone().native() {
+                Some(native) => AnyWaker::Native(native),
+                None => AnyWaker::Other(waker),
+            })),
             closed: AtomicBool::new(false),
             birth: Birth::ANYWHERE,
             ticket: AtomicU64::new(ticket::VOID),
@@ -396,7 +426,11 @@ impl Notify {
             return true;
         }
         let Ok(waker) = self.waker.try_read() else { return true }; // the reactor is going
-        let made = waker.as_ref().is_none_or(|waker| waker.wake().is_ok() || wake_again(&**waker));
+        // No closure, which would be one more open frame.
+        let made = match &*waker {
+            Some(waker) => waker.wake(),
+            None => true,
+        };
         drop(waker);
         if self.closed.load(Ordering::SeqCst) {
             self.drop_waker();

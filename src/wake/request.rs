@@ -1,5 +1,8 @@
 //! The word in which a receiver asks for news of the next message, and the look at a channel.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::sync::{AtomicU64, Ordering, fence, settle_fence};
 use crate::sys::Time;
 
@@ -164,6 +167,10 @@ pub(crate) trait Probe {
     /// Returns true if a wait may look at the channel instead of asking for its mark.
     fn may_be_near(&self) -> bool {
         true
+    }
+    /// The channel by its type, if a look at that is faster.
+    fn typed(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
     }
     /// Asks senders for news. A fence and a look must follow.
     fn ask(&self, request: Request) {

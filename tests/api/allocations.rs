@@ -5,13 +5,17 @@
 //! channels, do not disturb. Warm means that the same number of timers, sources and messages was
 //! reached before.
 
+use std::cell::Cell;
 use std::hint::black_box;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pollmux::{
     Context, Events, Priority, Reactor, Select, Tick, Ticker, Time, Timer, channel, reactor::Stats,
-    select,
+    select, sys::Interest,
 };
 use support::{allocates_nothing, allocations, simulated, thread};
 
@@ -197,6 +201,54 @@ fn select_of_a_message() {
             recv(heartbeat) -> _ => unreachable!(),
         }
     });
+}
+
+#[test]
+fn ready_fds() {
+    let reactor = reactor();
+    let pairs: Vec<_> = (0..20)
+        .map(|key| {
+            let (theirs, ours) = UnixStream::pair().expect("a pair");
+            let ours = reactor.fd_nonblocking(ours, Interest::READABLE).expect("an fd");
+            (theirs, ours.with_key(key))
+        })
+        .collect();
+    let take = |key: usize| {
+        assert_eq!(pairs[key].1.try_io(|mut io| io.read(&mut [0; 8])).expect("bytes"), 5);
+        assert!(pairs[key].1.try_io(|mut io| io.read(&mut [0; 8])).is_err());
+    };
+    let mut events = Events::new();
+    allocates_nothing(50, |_| {
+        pairs.iter().for_each(|pair| (&pair.0).write_all(b"hello").expect("room"));
+        select! { reactor; recv(pairs[0].1) -> _ => take(0) }
+        let mut left = pairs.len() - 1;
+        while left > 0 {
+            reactor.wait(&mut events).expect("a wait");
+            events.iter().for_each(|event| take(event.key() as usize));
+            left -= events.len();
+        }
+    });
+}
+
+#[test]
+fn callbacks_that_are_reset() {
+    let (sim, reactor) = simulated();
+    let called = Rc::new(Cell::new(0));
+    let callbacks: Vec<_> = (1..=64)
+        .map(|ms| {
+            let called = called.clone();
+            reactor.call_after(Duration::from_millis(ms), move |_| called.set(called.get() + 1))
+        })
+        .collect();
+    let mut events = Events::new();
+    allocates_nothing(200, |_| {
+        sim.advance(Duration::from_millis(65));
+        reactor.try_wait(&mut events).expect("a wait");
+        for (ms, callback) in (1..).zip(&callbacks) {
+            assert!(!callback.reset(Duration::from_millis(ms)));
+        }
+    });
+    assert_eq!(called.get(), 64 * 400);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! What the public types do, one module a type or a promise.
+#![cfg(in_repository)]
 
 mod allocations;
 mod bounded;

@@ -2,11 +2,13 @@
 //! clock is the point. No bound here is one that a busy machine could break: what must always hold
 //! is asserted always, what only an idle machine can show of the best attempt.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pollmux::{Reactor, Sim, Time, reactor::Spin, select};
+use pollmux::{Reactor, Sim, Time, reactor::Spin, select, sys::Interest};
 
 use support::{HOUR, at, dog, ms, rounds, sometimes, thread, timed};
 
@@ -99,6 +101,20 @@ fn precise_timers_are_better_than_the_kernel_s() {
         half < kernel
     };
     assert!(when_calm(better), "{half:?} and {kernel:?}");
+}
+
+#[test]
+fn the_rehearsal_of_a_deadline_leaves_no_trace() {
+    let _dog = dog();
+    let reactor = precise();
+    let (timer, other) = (reactor.timer(), reactor.after(HOUR));
+    for n in 1..=20 {
+        timer.reset(ms(1));
+        select! { reactor; recv(timer) -> _ => {}, recv(other) -> _ => panic!("an hour is over") }
+        let stats = reactor.stats();
+        assert_eq!((stats.expired, stats.live, reactor.sources().len()), (n, 2, 2));
+        assert!(other.deadline().is_some() && timer.deadline().is_none());
+    }
 }
 
 #[test]
@@ -247,6 +263,33 @@ fn a_spin_that_lasts_long_enough_finds_every_message() {
         !has_cores() || stats.iter().any(|stats| stats.spins > 0)
     });
     assert!(found, "no message has come during a spin");
+}
+
+#[test]
+fn a_loop_that_waits_for_files_soon_spins_no_more() {
+    let _dog = dog();
+    // Each look of a spin asks the driver, so that a spin may find the answer of the peer.
+    let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
+    let rounds = rounds(1_250);
+    let peer = thread::spawn(move || {
+        let mut byte = [0];
+        (0..rounds).for_each(|_| {
+            (&theirs).read_exact(&mut byte).unwrap();
+            (&theirs).write_all(&byte).unwrap();
+        });
+    });
+    for _ in 0..rounds {
+        ours.write_all(b"x").unwrap();
+        while ours.read(&mut [0; 8]).is_err() {
+            select! { reactor; recv(ours) -> _ => {} }
+        }
+    }
+    peer.join().unwrap();
+    // Attempts without credit: after 16 sleeps, 32 more, 64 more, and so on.
+    let spins = reactor.stats().spins;
+    assert!(spins <= 16, "{spins} spins in {rounds} rounds");
 }
 
 #[test]

@@ -999,7 +999,7 @@ fn channels_that_come_and_go_lose_no_message() {
         let reactor = support::reactor();
         let mut channels = Vec::new();
         let mut events = Events::with_capacity(4);
-        for len in [1, 8, 9, 40, 9, 8, 4, 3, 1, 2, 12, 1, 0, 6] {
+        for len in [1, 12, 13, 40, 13, 12, 6, 5, 1, 2, 16, 1, 0, 8] {
             while channels.len() < len {
                 channels.push(keyed(&reactor, channels.len() as u64));
             }

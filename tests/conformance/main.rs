@@ -30,6 +30,7 @@
 //!   frees its slot".
 //! - What std's and crossbeam's suites repeat for another message type, another capacity, or for
 //!   std's sync and async channels, is here once.
+#![cfg(in_repository)]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //!
 //! A test is a function of how to make the reactor. Those of the first list run in virtual time,
 //! too. `theirs.rs` has the sources that the pollers of mio and polling have beside ours.
-
+#![cfg(in_repository)]
 // Where no kqueue can be waited for (build.rs) there is nothing to test.
 #![cfg(not(flat))]
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use support::sections;
 
 /// The documents, from the root of the repository.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -18,9 +18,14 @@ const DOCUMENTS: [&str; 10] = [
     "docs/DESIGN.md",
     "docs/PROMISES.md",
     "docs/BENCHMARKS.md",
+    "docs/EXPERIMENTS.md",
     "docs/PLATFORMS.md",
     "tests/README.md",
 ];
+/// The pages of the guide, below the root.
+const GUIDE: &str = "src/guide";
+/// The languages of code blocks that no doctest compiles.
+const OTHER_LANGUAGES: [&str; 5] = ["text", "sh", "c", "python", "go"];
 const RULES: usize = 31;
 const COLUMNS: usize = 100;
 const README_WORDS: usize = 1_200;
@@ -34,7 +39,7 @@ fn read(name: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).expect("a folder of the repository");
     entries.map(|entry| entry.expect("an entry").path())
 }
@@ -50,12 +55,14 @@ fn source_folders() -> Vec<PathBuf> {
     folders
 }
 
+fn source_files() -> Vec<PathBuf> {
+    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    source_folders().iter().flat_map(|folder| entries(folder)).filter(is_rust).collect()
+}
+
 /// The text of every source file.
 fn source_code() -> String {
-    let is_rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-    let folders = source_folders();
-    let files = folders.iter().flat_map(|folder| entries(folder));
-    files.filter(is_rust).map(|file| fs::read_to_string(file).expect("a source file")).collect()
+    source_files().iter().map(read).collect()
 }
 
 /// The texts between backticks, with their lines, outside of code blocks.
@@ -149,6 +156,48 @@ fn has_dead_links(document: &str, text: &str) -> Vec<String> {
 fn has_long_lines(document: &str, text: &str) -> Vec<String> {
     let too_long = text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS);
     too_long.map(|(line, _)| format!("{document}:{}: too many columns", line + 1)).collect()
+}
+
+/// The code blocks, each with its line, its language and its lines without indentation.
+fn code_blocks(text: &str) -> Vec<(usize, &str, String)> {
+    let (mut blocks, mut open): (Vec<_>, Option<(_, _, String)>) = (Vec::new(), None);
+    for (line, text) in text.lines().enumerate() {
+        match (text.trim_start().strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some((line + 1, language, String::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((.., block))) => *block += &format!("{}\n", text.trim()),
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// Blocks of Rust that no doctest runs, and that stand in no example with other crates.
+fn unquoted_blocks(document: &str, text: &str, examples: &[String]) -> Vec<String> {
+    let is_quoted = |block: &str| examples.iter().any(|example| example.contains(block));
+    let is_wrong = |(_, language, block): &(usize, &str, String)| match *language {
+        "ignore" => !is_quoted(block),
+        "" | "rust" => false,
+        language => !OTHER_LANGUAGES.contains(&language),
+    };
+    let wrong = code_blocks(text).into_iter().filter(is_wrong);
+    wrong.map(|(line, ..)| format!("{document}:{line}: no test runs or holds this block")).collect()
+}
+
+/// The pages of the guide: name and text.
+fn pages() -> Vec<(String, String)> {
+    let page = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".md")?.to_owned();
+        Some((name, read(&path)))
+    };
+    entries(&root().join(GUIDE)).filter_map(page).collect()
+}
+
+/// The texts of the examples below `examples/more`, without indentation.
+fn examples_with_other_crates() -> Vec<String> {
+    let files = entries(&root().join("examples/more")).filter(|path| path.is_file());
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned() + "\n").collect();
+    files.map(|path| lines(&read(path))).collect()
 }
 
 #[track_caller]
@@ -250,6 +299,57 @@ fn the_readme_is_short() {
 }
 
 #[test]
+fn every_block_of_the_guide_is_tested() {
+    let (pages, examples) = (pages(), examples_with_other_crates());
+    let wrong = |(name, text): &(String, String)| {
+        let name = format!("{GUIDE}/{name}.md");
+        let rules = [names_missing_files(&name, text), has_long_lines(&name, text)];
+        [rules.concat(), unquoted_blocks(&name, text, &examples)].concat()
+    };
+    assert!(pages.len() > 10, "the guide was not found");
+    assert_eq!(pages.iter().flat_map(wrong).collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(unquoted_blocks("README.md", &read("README.md"), &[]), Vec::<String>::new());
+}
+
+#[test]
+fn the_front_page_lists_every_page_of_the_guide() {
+    let (front, list) = (read("src/lib.rs"), read(format!("{GUIDE}/mod.rs")));
+    for (page, _) in pages() {
+        assert!(list.contains(&format!("]({page})")), "the guide's list has no {page}");
+        assert!(has_word(&front, &format!("guide::{page}")), "the front page has no {page}");
+    }
+}
+
+/// Headings in docs that are spelled or ordered in another way than elsewhere. Errors come first,
+/// then panics, then costs.
+fn has_other_headings(document: &str, text: &str) -> Vec<String> {
+    const ORDER: [&str; 3] = ["Errors", "Panics", "Cost"];
+    const WRONG: [&str; 6] = ["Error", "Panic", "Costs", "Example", "Examples", "Safe"];
+    let (mut wrong, mut last) = (Vec::new(), 0);
+    for (line, text) in (1..).zip(text.lines().map(str::trim_start)) {
+        let Some(doc) = text.strip_prefix("///").or_else(|| text.strip_prefix("//!")) else {
+            last = 0;
+            continue;
+        };
+        let Some(heading) = doc.trim_start().strip_prefix("# ") else { continue };
+        let rank = ORDER.iter().position(|&name| name == heading);
+        if WRONG.contains(&heading) || rank.is_some_and(|rank| rank < last) {
+            wrong.push(format!("{document}:{line}: the heading `{heading}`"));
+        }
+        last = rank.unwrap_or(last);
+    }
+    wrong
+}
+
+#[test]
+fn docs_have_one_form_for_errors_panics_and_costs() {
+    let files = source_files().into_iter();
+    let wrong =
+        files.flat_map(|file| has_other_headings(&file.display().to_string(), &read(&file)));
+    assert_eq!(wrong.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
 fn a_wrong_document_is_found() {
     let tests = |text| names_missing_tests("x.md", text).len();
     assert_eq!(tests("`examples/layers.rs::imports_point_down_only` `src/lib.rs::Reactor`"), 0);
@@ -263,6 +363,14 @@ fn a_wrong_document_is_found() {
 
     let sections = |text| sections_without_tests("x.md", text).len();
     assert_eq!(sections("## A\n### b\n- `a.rs::b`\n### c\n- **Your part:** `a.rs::b`\n## D"), 1);
+
+    let blocks = |text| unquoted_blocks("x.md", text, &["a\nlet b = 1;\nc\n".to_string()]).len();
+    assert_eq!(blocks("```ignore\n  let b = 1;\n```\n```\nlet x = 1;\n```\n```text\n```"), 0);
+    assert_eq!(blocks("```ignore\n  let b = 2;\n```\n```rust,ignore\n```\n```no_run\n```"), 3);
+
+    let headings = |text| has_other_headings("x.rs", text).len();
+    assert_eq!(headings("/// # Errors\n/// # Cost\nfn f()\n/// # Errors\n/// # Memory"), 0);
+    assert_eq!(headings("/// # Cost\n/// # Errors\n//! # Costs"), 2);
 
     let links = "[a](DESIGN.md) [b](../README.md#x) [c](README.md)";
     assert_eq!(has_dead_links("docs/x.md", links).len(), 1);

@@ -1,5 +1,6 @@
 //! What a reader of the repository sees: the examples, the documents, the layout of the sources,
 //! and what the compiler says to a wrong `select!`.
+#![cfg(in_repository)]
 
 // The modules of the examples that the tests drive. The examples use more of them.
 #[path = "../../examples/common/acceptor.rs"]

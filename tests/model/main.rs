@@ -1,4 +1,5 @@
 //! Whole histories: timers against a model of them, and simulated worlds.
+#![cfg(in_repository)]
 
 mod sim_explore;
 mod sim_faults;

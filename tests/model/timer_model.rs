@@ -637,7 +637,7 @@ impl Model {
             MissedTickBehavior::Skip => (late / period, grid(late / period + 1)),
             MissedTickBehavior::Burst => (0, grid(1)),
             MissedTickBehavior::Delay if late < period && late <= TOLERANCE => (0, grid(1)),
-            MissedTickBehavior::Delay => (late / period, self.now.saturating_add(period)),
+            _ => (late / period, self.now.saturating_add(period)),
         };
         self.arm(i, next);
         Some(Tick { scheduled: scheduled_at, missed })

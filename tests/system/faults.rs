@@ -51,6 +51,7 @@ const ERRORS: &[(libc::c_long, &[i32])] = &[
     (libc::SYS_rt_sigprocmask, &[EPERM]),
     (libc::SYS_prctl, &[EINVAL, EPERM]),
     (libc::SYS_getpriority, &[EPERM, ENOSYS]),
+    (libc::SYS_sched_getscheduler, &[EPERM, ENOSYS]),
     // Asked once in a process; `.ci/run` runs the tests of what waits without it.
     (libc::SYS_membarrier, &[]),
     // std's, for the kind of a file and the number of cores.

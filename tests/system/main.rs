@@ -1,4 +1,5 @@
 //! What reaches beyond the thread of a test: processes, signals, clocks, stopped threads.
+#![cfg(in_repository)]
 
 mod child;
 mod clocks;

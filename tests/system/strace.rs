@@ -18,7 +18,7 @@
 //! `POLLMUX_REQUIRE_STRACE=1` is set: then they fail.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pollmux::sys::Interest;
-use pollmux::{Reactor, reactor::Stats, select};
+use pollmux::{Events, Reactor, Select, channel, reactor::Stats, select};
 use support::{HOUR, thread};
 
 const CHILD: &str = "POLLMUX_STRACE_CHILD";
@@ -62,8 +62,10 @@ struct Counts {
 /// Runs between the two lines, and returns the counts of `stats()`.
 type Scenario = fn() -> Stats;
 
-const SCENARIOS: [(&str, Scenario); 11] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
     ("messages", messages),
+    ("messages by other calls", messages_by_other_calls),
+    ("ready sockets", ready_sockets),
     ("ticks", ticks),
     ("wakes", wakes),
     ("later resets", later_resets),
@@ -82,6 +84,7 @@ const ENOUGH: Duration = Duration::from_millis(5);
 const TOO_LITTLE: Duration = Duration::from_micros(10);
 const WAKES: u64 = 20;
 const EVENTS: u64 = 20;
+const READY: u64 = 100;
 const BEATS: u64 = 2;
 const EMBEDDED_TURNS: u64 = 50;
 
@@ -120,9 +123,67 @@ fn messages() -> Stats {
     })
 }
 
+/// Messages that `wait`, `Select`, an inbox and a bare receiver find.
+fn messages_by_other_calls() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (tx, inbox) = reactor.channel::<u64>(8).expect("a channel");
+    let (bare_tx, bare) = channel::bounded::<u64>(8);
+    let (endless_tx, endless) = channel::unbounded::<u64>();
+    let timer = reactor.after(HOUR);
+    let mut events = Events::new();
+    let mut set = Select::new(&reactor);
+    set.recv(&inbox);
+    set.recv(&timer);
+    between_the_lines(&reactor, |reactor| {
+        for n in 0..1_000 {
+            tx.send(n).expect("a receiver");
+            reactor.wait(&mut events).expect("a wait");
+            assert_eq!((events.len(), inbox.try_recv()), (1, Ok(n)));
+            tx.send(n).expect("a receiver");
+            let chosen = set.wait().expect("a case");
+            assert_eq!(chosen.recv(&inbox), Some(Ok(n)));
+            bare_tx.send(n).expect("a receiver");
+            endless_tx.send(n).expect("a receiver");
+            assert_eq!((bare.recv(), endless.recv()), (Ok(n), Ok(n)));
+            assert!(timer.reset(HOUR));
+        }
+    })
+}
+
+/// Turns with a ready socket, beside a timer that is put off.
+fn ready_sockets() -> Stats {
+    let reactor = Reactor::new().expect("a reactor");
+    let (mut theirs, ours) = UnixStream::pair().expect("a pair");
+    let socket =
+        reactor.fd_nonblocking(ours, Interest::READABLE).expect("a socket can be waited for");
+    let timer = reactor.after(HOUR);
+    let stats = between_the_lines(&reactor, |reactor| {
+        for _ in 0..READY {
+            theirs.write_all(b"hello").expect("room");
+            select! { reactor; recv(socket) -> _ => {}, recv(timer) -> _ => unreachable!() }
+            assert_eq!(socket.try_io(|mut io| io.read(&mut [0; 8])).expect("bytes"), 5);
+            assert!(socket.try_io(|mut io| io.read(&mut [0; 8])).is_err());
+            assert!(timer.reset(HOUR));
+        }
+    });
+    drop(socket);
+    stats
+}
+
+/// Has the driver measure, once, how late the kernel's timeouts are: before its second tick.
+fn measured(reactor: Reactor) -> Reactor {
+    let timer = reactor.timer();
+    for _ in 0..3 {
+        timer.reset(Duration::from_millis(2));
+        select! { reactor; recv(timer) -> _ => {} }
+    }
+    drop(timer);
+    reactor
+}
+
 /// Nothing but ticks.
 fn ticks() -> Stats {
-    let reactor = Reactor::new().expect("a reactor");
+    let reactor = measured(Reactor::new().expect("a reactor"));
     let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
     between_the_lines(&reactor, |reactor| {
         for _ in 0..TICKS {
@@ -134,9 +195,8 @@ fn ticks() -> Stats {
 /// Ticks that may be late.
 fn lazy_ticks(slack: Duration) -> Stats {
     let reactor = Reactor::builder().slack(slack).build().expect("a reactor");
+    let reactor = measured(reactor);
     let ticker = reactor.every(Duration::from_millis(10)).expect("a period");
-    // Before the first one the driver looks, once, whether the kernel has fine timeouts.
-    select! { reactor; recv(ticker) -> _ => {} }
     between_the_lines(&reactor, |reactor| {
         for _ in 0..TICKS {
             select! { reactor; recv(ticker) -> _ => {} }
@@ -181,7 +241,7 @@ fn later_resets() -> Stats {
 /// The loop of the example `heartbeat`: events from another thread put the beat off, then there are
 /// beats. Until then none may come, however late an event is.
 fn heartbeat() -> Stats {
-    let reactor = Reactor::new().expect("a reactor");
+    let reactor = measured(Reactor::new().expect("a reactor"));
     let (tx, inbox) = reactor.channel::<()>(64).expect("a channel");
     let heartbeat = reactor.every(HOUR).expect("a period");
     between_the_lines(&reactor, |reactor| {
@@ -465,26 +525,40 @@ fn turns_that_find_messages_make_no_syscall() {
 }
 
 #[test]
-fn a_tick_makes_two_syscalls() {
-    agrees("ticks", |seen| {
-        (1..=TICKS).contains(&seen.epoll_waits)
-            && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
+fn no_call_makes_a_syscall_for_a_message_that_is_there() {
+    agrees("messages by other calls", |seen| seen == Counts::default());
+}
+
+/// The timer is set once, before the first wait that may sleep.
+#[test]
+fn a_turn_with_a_ready_fd_makes_one_syscall() {
+    agrees("ready sockets", |seen| {
+        seen == Counts { settimes: seen.settimes.min(1), ..waits(seen) }
+            && seen.epoll_waits == READY
     });
 }
 
-// On kqueue every tick does: its arm goes with its wait.
+/// A wait for each tick, and on kqueue an arm that goes with it.
+fn one_for_each_tick(seen: Counts) -> bool {
+    let arms = if cfg!(kqueue) { seen.epoll_waits } else { 0 };
+    (1..=TICKS).contains(&seen.epoll_waits) && seen == Counts { settimes: arms, ..waits(seen) }
+}
+
+#[test]
+fn a_tick_makes_one_syscall() {
+    agrees("ticks", one_for_each_tick);
+}
+
+// On kqueue every tick arms.
 #[cfg(epoll)]
 #[test]
 fn a_tick_that_may_be_later_than_a_timeout_makes_one_syscall() {
-    agrees("lazy ticks", |seen| (1..=TICKS).contains(&seen.epoll_waits) && seen == waits(seen));
+    agrees("lazy ticks", one_for_each_tick);
 }
 
 #[test]
-fn a_tick_with_less_slack_than_a_timeout_makes_two() {
-    agrees("nearly lazy ticks", |seen| {
-        (1..=TICKS).contains(&seen.epoll_waits)
-            && seen == Counts { settimes: seen.epoll_waits, ..waits(seen) }
-    });
+fn a_tick_with_less_slack_than_a_timeout_makes_one_syscall() {
+    agrees("nearly lazy ticks", one_for_each_tick);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn drain_blocks() -> io::Result<()> {
     Ok(())
 }
 
-/// How many sources have something to receive, after a turn.
+/// Returns the number of ready sources after a turn.
 fn waiting(reactor: &Reactor) -> usize {
     let mut events = Events::with_capacity(8);
     reactor.try_wait(&mut events).unwrap();

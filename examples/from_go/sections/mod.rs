@@ -2,7 +2,7 @@
 //!
 //! To add a section: a function `fn name() -> io::Result<()>` in a chapter's file, which prints
 //! with `say!` and asserts what it finds, and a [`Section`] in the list at the head of that file.
-//! What is shown is read from the file itself, so the code shown is the code that runs. To add a
+//! The code shown is read from the file itself, so it is the code that runs. To add a
 //! chapter: a file with a `CHAPTER`, and its name in [`CHAPTERS`].
 
 use std::fmt::{self, Write};
@@ -49,7 +49,7 @@ pub const CHAPTERS: &[Chapter] = &[
 
 /// The sections of one file.
 pub struct Chapter {
-    /// What the command line calls it: the file's name.
+    /// The name on the command line: the file's name.
     pub name: &'static str,
     /// The file's text.
     pub text: &'static str,
@@ -61,13 +61,13 @@ pub struct Section {
     pub title: &'static str,
     /// The Go code, in brief.
     pub go: &'static str,
-    /// What Go does with it, and what is different here. Filled into lines when printed; an empty
+    /// The behavior of Go, and the difference here. Filled into lines when printed; an empty
     /// line parts paragraphs.
     pub meaning: &'static str,
     pub code: Code,
 }
 
-/// What a section shows and runs. Made by `code!`.
+/// The code that a section shows and runs. Made by `code!`.
 pub struct Code {
     /// The function's name, which the command line uses.
     pub name: &'static str,

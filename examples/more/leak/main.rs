@@ -285,7 +285,7 @@ fn join(producer: JoinHandle<()>) -> Result<()> {
 #[derive(Debug)]
 pub struct Run {
     name: &'static str,
-    /// What became of its tickers.
+    /// The fate of its tickers.
     fate: &'static str,
     readings: Vec<Reading>,
 }

@@ -1,4 +1,4 @@
-//! What the process and the loop's thread have used, and a driver that knows how long it waited.
+//! The usage of the process and of the loop's thread, and a driver that measures its waits.
 //!
 //! CPU clocks are read by syscalls: two a wait, four in the loop that tells expiry apart. They are
 //! counted as CPU time, not in `stats()`.
@@ -25,7 +25,7 @@ pub struct Timed {
     times: Rc<Times>,
 }
 
-/// What a loop has spent where.
+/// The time that a loop has spent, by place.
 #[derive(Debug, Default)]
 pub struct Times {
     /// In the driver, asleep or not.

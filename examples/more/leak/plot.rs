@@ -174,7 +174,7 @@ fn shares(area: &Area<'_>, run: &Run) -> Result<()> {
 
 type Part = (&'static str, Points, RGBColor);
 
-/// What the time of a receiving loop consists of, the lowest first. Making a ticker and taking the
+/// The parts of the time of a receiving loop, the lowest first. Making a ticker and taking the
 /// message are counted as receiving.
 fn parts(run: &Run) -> [Part; 5] {
     let own = |spent: &Spent| spent.cpu.saturating_sub(spent.driver + spent.expiry);

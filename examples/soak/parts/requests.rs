@@ -150,7 +150,7 @@ impl Asker {
         self.run.check(before == after, || "a stopped timer has fired".into());
     }
 
-    /// How often the timer has fired when all requests before this call are done.
+    /// The number of times that the timer has fired when all requests before this call are done.
     fn times_when_done(&self) -> Option<u64> {
         let (tell, told) = channel::bounded(1);
         let fired = self.fired.clone();

@@ -30,7 +30,7 @@ struct Pair {
     reader: Fd<UnixStream>,
     written: u64,
     read: u64,
-    /// How far the loop is to write.
+    /// The number of bytes that the loop is to write.
     goal: u64,
     is_closing: bool,
     /// The number of bytes that the thread has written, from the thread.

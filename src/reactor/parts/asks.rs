@@ -11,8 +11,8 @@
 //!
 //! # Memory
 //! The table grows with the timers that have requests at one time, and with the slots whose ids are
-//! given out; not with the number of requests. It is not given back before the reactor goes: a
-//! thread may look at any place, note or word at any time.
+//! given out. It does not grow with the number of requests. It stays until the reactor goes,
+//! because a thread may look at any place, note or word at any time.
 //!
 //! # Order
 //! A request may join a place if no closure of its thread lies behind that place. `closures` counts
@@ -25,8 +25,8 @@
 //!
 //! # Threads that stand still
 //! There are no locks. A place is pushed before it is named, so the loop finds every request that
-//! has joined, whatever other threads do. Words that name a reused place or note carry a number
-//! that does not come back, so an exchange for an old one fails.
+//! has joined. No step of another thread changes that. Words that name a reused place or note carry
+//! a number that does not come back, so an exchange for an old one fails.
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
@@ -73,7 +73,7 @@ pub(crate) struct Ask {
     pub(crate) stops: bool,
     /// Requests for this token.
     pub(crate) count: u64,
-    /// Those of them that came after its first stop.
+    /// Requests for this token that came after its first stop.
     pub(crate) after_stop: u64,
     /// Requests for earlier timers in the same slot: those timers have been dropped.
     pub(crate) dead: u64,

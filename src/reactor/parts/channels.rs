@@ -21,15 +21,26 @@ use std::sync::Arc;
 use super::slots::{Flag, Node, Owner, State};
 use super::table::Table;
 use super::usage::FEW;
+use crate::channel;
 use crate::wake::{Look, Probe, Request};
 
 /// The most channels that are looked at one by one.
-const NEAR: usize = 8;
+const NEAR: usize = 12;
 
 /// A channel that is near.
 struct Near {
     slot: u32,
     probe: Arc<dyn Probe>,
+    /// The same, if it is a channel with a buffer.
+    buffer: Option<Arc<channel::State>>,
+}
+
+impl Near {
+    /// Returns true if a look may find something.
+    #[inline(always)]
+    fn has_news(&self) -> bool {
+        self.buffer.as_ref().is_none_or(|buffer| buffer.has_news())
+    }
 }
 
 /// The lists of the module's text.
@@ -101,7 +112,8 @@ impl Channels {
         let Some(probe) = probe else { return false };
         probe.silence();
         chunk.node(slot).set(Flag::Near, true);
-        self.near.push(Near { slot, probe });
+        let buffer = probe.clone().typed().and_then(|typed| typed.downcast().ok());
+        self.near.push(Near { slot, probe, buffer });
         true
     }
 
@@ -128,6 +140,9 @@ impl Channels {
     #[inline(always)]
     pub(crate) fn look_near<O: Owner>(&self, table: &mut Table<O>) {
         for near in &self.near {
+            if !near.has_news() {
+                continue;
+            }
             let node = table.slots.node(near.slot);
             if node.state.get() != State::Ready && near.probe.look() == Look::Ready {
                 if node.state.get() == State::Idle {

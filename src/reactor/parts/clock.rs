@@ -33,6 +33,14 @@ enum Source {
     Virtual(VirtualClock),
 }
 
+/// A point of time to measure from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mark {
+    /// A count of the CPU's counter, or ns.
+    at: u64,
+    is_count: bool,
+}
+
 impl TurnClock {
     pub(crate) fn new(clock: Clock) -> TurnClock {
         let source = match clock {
@@ -80,8 +88,9 @@ impl TurnClock {
         self.refresh().as_nanos() >= deadline
     }
 
-    /// The loop has slept, perhaps for a deadline. On a machine that is short of CPUs the coarse
-    /// clock may lag by several ticks then, and who trusts it sleeps again for what is due.
+    /// Notes that the loop has slept, perhaps for a deadline. On a machine that is short of CPUs
+    /// the coarse clock may lag by several ticks then. A loop that trusts it would sleep again
+    /// before a due timer.
     #[inline]
     pub(crate) fn slept(&self) {
         if let Source::Monotonic { lag, allowed, .. } = &self.source {
@@ -133,6 +142,27 @@ impl TurnClock {
     #[inline]
     pub(crate) fn count_from(&self, d: Duration) -> Time {
         if d.is_zero() { self.refresh() } else { self.now_or_later() }
+    }
+
+    /// A mark of the present. A third of a reading of the clock.
+    #[inline]
+    pub(crate) fn mark(&self) -> Mark {
+        match &self.source {
+            Source::Monotonic { tsc, .. } if tsc.is_sure() => {
+                Mark { at: tsc.count(), is_count: true }
+            }
+            _ => Mark { at: self.now_or_later().as_nanos(), is_count: false },
+        }
+    }
+
+    /// Returns true if so many ns have passed since the mark. May be true up to 0.3 % too early.
+    #[inline]
+    pub(crate) fn has_passed(&self, Mark { at, is_count }: Mark, ns: u64) -> bool {
+        let passed = match &self.source {
+            Source::Monotonic { tsc, .. } if is_count => tsc.nanos_since(at),
+            _ => self.now_or_later().as_nanos().saturating_sub(at),
+        };
+        passed >= ns
     }
 
     /// The real now to count a new deadline from: exact, or up to some 30 ns late.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use super::clock::Mark;
 use super::usage::FEW;
 use crate::sys::closing::Leaving;
 use crate::sys::{Interest, Mode, Readiness, nanos};
@@ -100,7 +101,7 @@ pub(crate) fn wanted(interest: Interest) -> Readiness {
     if interest.is_priority() {
         wanted = wanted | Readiness::PRIORITY;
     }
-    // The end is something to read, and to write. Who asks for neither is told of it as well.
+    // The end counts as data to read, and as room to write. Without both interests it is told, too.
     if !interest.is_readable() && !interest.is_writable() {
         wanted = wanted | ENDS;
     }
@@ -113,8 +114,9 @@ pub(crate) struct Fds {
     pub(crate) registered: Cell<usize>,
     /// ns: a loop that never blocks looks at its fds as often.
     pub(crate) interval: u64,
-    /// ns: when a busy loop looks next.
-    pub(crate) next_look: Cell<u64>,
+    /// The last look, from which a busy loop counts the interval to the next one. `None`: the next
+    /// one is due.
+    pub(crate) looked_at: Cell<Option<Mark>>,
     /// The turn of the last look.
     pub(crate) looked_in: Cell<u64>,
     /// The last look for an outer loop may have left fds for want of room.
@@ -157,7 +159,7 @@ impl Fds {
     pub(crate) fn of_yielding_driver() -> Fds {
         let fds = Fds::new(Duration::MAX);
         fds.registered.set(1);
-        fds.next_look.set(u64::MAX);
+        fds.looked_at.set(Some(Mark::default()));
         fds
     }
 
@@ -166,8 +168,9 @@ impl Fds {
         self.registered.get() > 0
     }
 
-    pub(crate) fn looked(&self, now: u64, turn: u64) {
+    #[inline]
+    pub(crate) fn looked(&self, at: Mark, turn: u64) {
         self.looked_in.set(turn);
-        self.next_look.set(now.saturating_add(self.interval));
+        self.looked_at.set(Some(at));
     }
 }

@@ -2,20 +2,21 @@
 
 /// The priority of a source in [`wait`](crate::Handle::wait), given by `with_priority`.
 ///
-/// Every source with a key takes one. Without one a source is `Normal`.
+/// Every source with a key takes a priority. Without one a source is `Normal`.
 ///
-/// In a batch the sources of a higher priority come first. When more is ready than fits, they are
-/// chosen first. Among equals the order is that of waiting.
+/// In a batch the sources of a higher priority come first. When more sources are ready than fit,
+/// those are chosen first. Sources of one priority come in the order of waiting.
 ///
-/// A lower priority delays a source, and does not starve it. When more is ready than fits, a batch
-/// with room for two or more keeps a place for the source that has waited longest. So each source
-/// is reported after as many batches, at the most, as there are ready sources. With room for one
-/// event a source waits for as long as one of a higher priority is ready.
+/// A lower priority delays a source, and does not starve it. When more sources are ready than fit,
+/// a batch with room for two or more keeps a place for the source that has waited longest. So each
+/// source is reported after at most as many batches as there are ready sources. With room for one
+/// event a source waits for as long as a source of a higher priority is ready.
 ///
-/// `select!` and [`Select`](crate::Select) ignore priorities; there `biased` sets the order.
+/// `select!` and [`Select`](crate::Select) ignore priorities. There `biased` sets the order.
 ///
-/// Costs nothing while all sources of the reactor are `Normal`. Otherwise each wait is O(ready) in
-/// place of O(reported). It does not allocate; a priority may when it is given, like a key.
+/// # Cost
+/// None while all sources of the reactor are `Normal`. Otherwise each wait is O(ready) in place of
+/// O(reported). A wait does not allocate. To set a priority may allocate, like a key.
 ///
 /// ```
 /// use pollmux::{Events, Priority, Reactor, Sim};
@@ -37,6 +38,7 @@
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Priority {
     /// After all others.
     Low,

@@ -5,7 +5,7 @@
 //! a source is in the list at most once, enters and leaves in constant time, and the list never
 //! allocates.
 
-use super::slots::{NONE, Owner, PATIENCE, Slots, State};
+use super::slots::{NONE, Node, Owner, PATIENCE, Slots, State};
 
 /// A doubly linked list through the records.
 #[derive(Debug)]
@@ -93,10 +93,18 @@ impl Ready {
     #[cold]
     #[inline(never)]
     pub(crate) fn rotate<O: Owner>(&mut self, slots: &Slots<O>, n: usize) {
-        for _ in 0..n {
-            let Some(first) = self.first() else { return };
-            self.put_last(slots, first);
+        if n == 0 || n >= self.len {
+            return;
         }
+        let first = self.head;
+        let last = (1..n).fold(first, |slot, _| links(slots, slot).next);
+        let head = links(slots, last).next;
+        set_links(slots, head, Links { prev: NONE, ..links(slots, head) });
+        set_links(slots, self.tail, Links { next: first, ..links(slots, self.tail) });
+        set_links(slots, first, Links { prev: self.tail, ..links(slots, first) });
+        set_links(slots, last, Links { next: NONE, ..links(slots, last) });
+        (self.head, self.tail) = (head, last);
+        self.entered += n as u64;
     }
 
     /// Puts one of the list last, with the reports that it has left.
@@ -110,11 +118,16 @@ impl Ready {
     /// Makes a record `Ready`, or what the list's records are, and puts it last.
     #[inline]
     pub(crate) fn push<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
-        debug_assert!(!matches!(slots.node(slot).state.get(), State::Ready | State::Ended));
-        let node = slots.node(slot);
+        self.push_node(slots, slot, slots.node(slot));
+    }
+
+    /// [`push`](Self::push), of a slot whose record is known.
+    #[inline]
+    pub(crate) fn push_node<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, node: &Node) {
+        debug_assert!(!matches!(node.state.get(), State::Ready | State::Ended));
         node.state.set(self.state);
         node.pos.set(self.mark);
-        set_links(slots, slot, Links { prev: self.tail, next: NONE });
+        node.seq.set(u64::from(self.tail) << 32 | u64::from(NONE));
         match self.tail {
             NONE => self.head = slot,
             tail => set_links(slots, tail, Links { next: slot, ..links(slots, tail) }),

@@ -3,7 +3,20 @@
 
 use std::collections::HashMap;
 
-/// The kinds of sources.
+/// The kind of a source, in [`Event::kind`](crate::Event::kind) and
+/// [`SourceInfo::kind`](crate::reactor::SourceInfo::kind).
+///
+/// ```
+/// use pollmux::{Reactor, reactor::SourceKind};
+///
+/// let reactor = Reactor::new()?;
+/// let timer = reactor.timer();
+/// let kinds: Vec<_> = reactor.sources().iter().filter_map(|source| source.kind).collect();
+/// assert_eq!(kinds, [SourceKind::Timer]);
+/// assert_eq!(SourceKind::Timer.to_string(), "timer");
+/// # drop(timer);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum SourceKind {

@@ -1,10 +1,9 @@
 //! Spinning before sleeping: for the message that comes in a moment, and for the deadline that is
 //! to be met to the microsecond.
 //!
-//! Falling asleep and being woken costs some 10 µs; a message that comes within that time is better
-//! waited for awake. Whether it will is guessed from what came of the spins before: each success
-//! gives credit for [`CREDIT`] more, and a loop without credit tries again now and then, the less
-//! often the more often that failed.
+//! To fall asleep and be woken costs some 10 µs. A loop that waits awake saves that, if a message
+//! comes in that time. The spins before decide: each success gives credit for [`CREDIT`] more
+//! spins. A loop without credit tries again now and then, and less often after each failure.
 
 use std::cell::Cell;
 use std::thread;
@@ -14,21 +13,31 @@ use super::counters::{Count, add};
 use crate::driver::WakeWindow;
 use crate::sys::{Time, nanos};
 
-/// The time for which a reactor looks for messages before it sleeps: for
+/// The time for which a reactor looks for messages before it sleeps, for
 /// [`Builder::spin`](crate::Builder::spin).
+///
+/// ```
+/// use pollmux::{Reactor, reactor::Spin};
+/// use std::time::Duration;
+///
+/// let quiet = Reactor::builder().spin(Spin::Off).build()?;
+/// let eager = Reactor::builder().spin(Duration::from_micros(50)).build()?; // always
+/// # drop((quiet, eager));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Spin {
     /// Sleeps at once.
     Off,
-    /// Up to 20 µs, while that has paid lately; never where the thread that makes the reactor may
-    /// use one core only. The default.
+    /// Up to 20 µs, while that has paid lately. Off where the thread that makes the reactor may use
+    /// one core only. The default.
     ///
-    /// While the next deadline is far it also leaves the core to others now and then
-    /// (`sched_yield`), who may be the ones that it waits for.
+    /// While the next deadline is far, the spin also leaves the core to other threads now and then
+    /// (`sched_yield`). One of these may be about to send.
     #[default]
     Adaptive,
-    /// As long, always, whatever cores there are: for threads pinned to a core of their own.
+    /// This long before each sleep, also on one core. For threads pinned to a core of their own.
     For(Duration),
 }
 
@@ -54,6 +63,9 @@ pub(crate) const TIME_SLICE: u64 = 10_000_000;
 /// then has been run just before, and is in the cache.
 pub(crate) const LAST_STRETCH: u64 = 5_000;
 
+/// ns: nothing but the deadline itself is looked at after this.
+pub(crate) const REHEARSED_BEFORE: u64 = 1_000;
+
 /// The settings of spinning, and its successes so far.
 #[derive(Debug)]
 pub(crate) struct Spinner {
@@ -62,6 +74,8 @@ pub(crate) struct Spinner {
     pub(crate) adaptive: bool,
     /// ns.
     pub(crate) precise: u64,
+    /// A timer that is to be met was rehearsed.
+    pub(crate) rehearsed: Cell<bool>,
     credit: Cell<u32>,
     /// Sleeps until the next attempt, and what that was set to.
     until_attempt: Cell<u32>,
@@ -83,6 +97,7 @@ impl Spinner {
             limit,
             adaptive: spin == Spin::Adaptive,
             precise: if virtual_clock { 0 } else { nanos(precise) },
+            rehearsed: Cell::new(false),
             credit: Cell::new(0),
             until_attempt: Cell::new(PAUSE),
             pause: Cell::new(PAUSE),

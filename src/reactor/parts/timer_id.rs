@@ -4,11 +4,11 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// Names a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a [`Callback`](crate::Callback)
-/// from anywhere: `Send`, `Copy`, and never given to another one.
+/// The name of a [`Timer`](crate::Timer), a [`Ticker`](crate::Ticker) or a
+/// [`Callback`](crate::Callback), for any thread. It is `Copy`, and no other timer ever gets it.
 ///
-/// An id whose timer has been dropped is *dead*: what is asked of it is an error, and touches
-/// nothing.
+/// An id whose timer has been dropped is *dead*: requests for it fail and change nothing.
+/// [`Handle::stop_timer`](crate::Handle::stop_timer) and [`Remote`](crate::Remote) have examples.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     pub(crate) reactor: u64,
@@ -29,17 +29,28 @@ impl fmt::Debug for TimerId {
     }
 }
 
-/// The reason why nothing was done to the timer of a [`TimerId`].
+/// The reason why a request for a [`TimerId`] has failed.
+///
+/// ```
+/// use pollmux::{Reactor, reactor::TimerError};
+/// use std::time::Duration;
+///
+/// let (reactor, other) = (Reactor::new()?, Reactor::new()?);
+/// let tick = reactor.every(Duration::from_secs(1))?;
+/// assert_eq!(other.stop_timer(tick.id()), Err(TimerError::OtherReactor));
+/// assert_eq!(reactor.reset_timer(tick.id(), Duration::ZERO), Err(TimerError::ZeroPeriod));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimerError {
     /// The timer, or its reactor, has been dropped.
     Dead,
-    /// The timer is another reactor's.
+    /// The timer belongs to another reactor.
     OtherReactor,
     /// The period of a ticker must not be zero.
     ZeroPeriod,
-    /// The reactor is the parent process's, and this one is a forked child.
+    /// The reactor belongs to the parent, and this process is a forked child.
     Forked,
 }
 

@@ -3,8 +3,21 @@
 
 use std::cell::Cell;
 
-use super::counters::Count;
 use super::heap::NEVER;
+
+thread_local! {
+    /// The arms of this thread so far, by all its reactors. A reactor has one thread. So an arm to
+    /// a later time reads no line of the reactor, which other work may have driven from the cache.
+    static ARMS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The number of the next arm.
+#[inline]
+pub(crate) fn next_seq() -> u64 {
+    let seq = ARMS.get() + 1;
+    ARMS.set(seq);
+    seq
+}
 
 /// The first deadline, the slack, and the state of the queue.
 #[derive(Debug)]
@@ -16,8 +29,6 @@ pub(crate) struct TimerQueue {
     behind: Cell<bool>,
     /// The value of `next_due` when stale keys were put right before blocking.
     pub(crate) cleaned_for: Cell<u64>,
-    /// Arms so far.
-    seq: Count,
     /// ns: of the timers that have none of their own.
     pub(crate) slack: Cell<u64>,
     /// A timer has slack.
@@ -35,20 +46,11 @@ impl TimerQueue {
             next_due: Cell::new(NEVER),
             behind: Cell::new(false),
             cleaned_for: Cell::new(NEVER),
-            seq: Cell::new(0),
             slack: Cell::new(slack),
             slacked: Cell::new(slack > 0),
             least_slack: Cell::new(slack),
             put_off: Cell::new(false),
         }
-    }
-
-    /// The number of the next arm.
-    #[inline]
-    pub(crate) fn next_seq(&self) -> u64 {
-        let seq = self.seq.get() + 1;
-        self.seq.set(seq);
-        seq
     }
 
     /// Returns true if due timers may be missing in the ready list.

@@ -137,9 +137,11 @@ impl Slot {
     /// Clears a readiness that the fd no longer has.
     pub(crate) fn forget_readiness(&self, readiness: Readiness) {
         let fd = self.fd_record();
-        fd.found.set(fd.found.get().without(readiness));
-        if (fd.found.get() & fd.wanted.get()).is_empty() && self.is_ready() {
-            self.stop();
+        let found = fd.found.get().without(readiness);
+        fd.found.set(found);
+        if (found & fd.wanted.get()).is_empty() && self.is_ready() {
+            let table = &mut *self.core().table.borrow_mut();
+            table.ready.remove(&table.slots, self.slot);
         }
     }
 
@@ -203,6 +205,7 @@ impl Slot {
     }
 
     /// Something was done about what the source reports: it does not spin.
+    #[inline]
     pub(crate) fn progressed(&self) {
         if self.is_ready() {
             // The first report tells what is told once.

@@ -214,25 +214,9 @@ impl Slot {
         self.is_due().then(|| self.take())
     }
 
+    #[inline]
     pub(in crate::reactor) fn take(&self) -> Time {
-        if self.is_ready() {
-            self.core().table.borrow_mut().unready(self.slot);
-        } else {
-            self.take_out();
-        }
-        self.node().count();
-        self.last_deadline()
-    }
-
-    /// Takes a due timer out of the queue.
-    #[cold]
-    #[inline(never)]
-    pub(in crate::reactor) fn take_out(&self) {
-        let core = self.core();
-        let table = &mut *core.table.borrow_mut();
-        table.heap.remove(&table.slots, self.slot);
-        core.timers.next_due.set(table.heap.first());
-        add(&core.counters.expired, 1);
+        self.core().take(self.node(), self.slot)
     }
 
     /// Fails in a forked child.

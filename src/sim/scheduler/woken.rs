@@ -8,7 +8,7 @@ use super::Id;
 use crate::driver::Wake;
 use crate::sync::Mutex;
 
-/// The members that were woken since somebody looked.
+/// The members that were woken since the last look.
 #[derive(Default)]
 pub(super) struct Woken(pub(super) Mutex<Vec<Id>>);
 

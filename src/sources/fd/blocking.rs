@@ -9,21 +9,31 @@ use crate::sys::blocking::{is_nonblocking, never_blocks, set_nonblocking};
 
 impl<T: AsFd> Fd<T> {
     /// Returns true if reads and writes of the file do not block. One syscall.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn is_nonblocking(&self) -> io::Result<bool> {
         is_nonblocking(self.as_fd())
     }
 
     /// Makes reads and writes of the file return at once with `WouldBlock` (`true`), or block
-    /// (`false`). Two syscalls, one if the flag is so already.
+    /// (`false`).
     ///
-    /// [Clones of the fd and other processes](Fd#blocking-files) share the flag, which stays as it
-    /// is when the `Fd` is dropped or taken apart.
+    /// [Clones of the fd and other processes](Fd#blocking-files) share the flag. The flag stays
+    /// when the `Fd` is dropped or taken apart.
     ///
-    /// `false` is for the modes [`Level`](Mode::Level) and [`OneShot`](Mode::OneShot), and then the
-    /// file is read once for each report. With [`Mode::Edge`] it fails with
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput), as the registration of a blocking file does:
-    /// take the file back first. Fails with [`NotConnected`](io::ErrorKind::NotConnected) in a
-    /// forked child, whose parent has the flag, too.
+    /// `false` is for the modes [`Level`](Mode::Level) and [`OneShot`](Mode::OneShot). Read the
+    /// file once for each report then.
+    ///
+    /// # Errors
+    /// - [`InvalidInput`](io::ErrorKind::InvalidInput) for `false` with [`Mode::Edge`], as the
+    ///   registration of a blocking file does: take the file back first.
+    /// - [`NotConnected`](io::ErrorKind::NotConnected) in a forked child, which shares the flag
+    ///   with its parent.
+    /// - Otherwise the system's error.
+    ///
+    /// # Cost
+    /// Two syscalls. One if the flag is set so already.
     ///
     /// ```
     /// use pollmux::sys::{Interest, Mode};

@@ -11,8 +11,7 @@ use crate::sys::blocking::set_nonblocking;
 use crate::sys::{Interest, Mode, Readiness};
 
 impl Handle {
-    /// Waits for `io`, a non-blocking file that can be polled, edge-triggered. Three syscalls: one
-    /// looks at the flag, one registers, and one comes when the [`Fd`] is dropped.
+    /// Waits for `io`, a non-blocking file that can be polled, edge-triggered.
     ///
     /// ```
     /// use pollmux::{Reactor, sys::Interest};
@@ -31,30 +30,40 @@ impl Handle {
     /// # std::io::Result::Ok(())
     /// ```
     ///
+    /// # Errors
     /// The error gives `io` back, and says what to do. Its [kind](std::io::Error::kind) is
     /// - `InvalidInput` when the file is [blocking](Fd#blocking-files),
-    /// - `AlreadyExists` when this fd is registered already; the text names the fd and the line
-    ///   that did so,
-    /// - `Unsupported` when its file cannot be waited for (on epoll a regular file, which is always
-    ///   ready), or the driver waits for no fds,
+    /// - `AlreadyExists` when this fd is registered already; the text names the fd, and the line
+    ///   that registered the fd,
+    /// - `Unsupported` when the system cannot wait for the file (on epoll a regular file, which is
+    ///   always ready), or the driver waits for no fds,
     /// - `StorageFull` when the user has as many registrations as `fs.epoll.max_user_watches`
     ///   allows,
-    /// - else the system's.
+    /// - otherwise the kind of the system's error.
     ///
-    /// Of these, [`source`](std::error::Error::source) gives the system's own error, with its
-    /// [`raw_os_error`](std::io::Error::raw_os_error). All others are the system's errors
+    /// For the kinds named here [`source`](std::error::Error::source) gives the system's own error,
+    /// with its [`raw_os_error`](std::io::Error::raw_os_error). All others are the system's errors
     /// themselves.
+    ///
+    /// # Cost
+    /// Three syscalls: one looks at the flag, one registers, and one comes with the drop of the
+    /// [`Fd`].
     #[track_caller]
     pub fn fd<T: AsFd>(&self, io: T, interest: Interest) -> Result<Fd<T>, RegisterError<T>> {
         self.fd_with_mode(io, interest, Mode::Edge)
     }
 
-    /// Makes `io` non-blocking and waits for it as [`fd`](Self::fd) does. One syscall more, and two
-    /// more if the file was blocking.
+    /// Makes `io` non-blocking and waits for it as [`fd`](Self::fd) does.
     ///
-    /// Clones of the fd and other processes share the flag, which stays set when the [`Fd`] is
-    /// dropped or taken apart: see [`Fd`](Fd#blocking-files). A failed registration leaves the
+    /// Clones of the fd and other processes share the flag. The flag stays set when the [`Fd`] is
+    /// dropped or taken apart: see [`Fd`](Fd#blocking-files).
+    ///
+    /// # Errors
+    /// The errors of [`fd`](Self::fd), but for `InvalidInput`. A failed registration leaves the
     /// flag alone.
+    ///
+    /// # Cost
+    /// One syscall more than [`fd`](Self::fd), and two more if the file was blocking.
     ///
     /// ```
     /// use pollmux::{Reactor, select, sys::Interest};
@@ -88,9 +97,26 @@ impl Handle {
         }
     }
 
-    /// [`fd`](Self::fd) that is reported in another way. With [`Mode::Level`] and
-    /// [`Mode::OneShot`] the file may be [blocking](Fd#blocking-files), and its flag is not looked
-    /// at.
+    /// Waits for `io` as [`fd`](Self::fd) does, with reports of another mode. With [`Mode::Level`]
+    /// and [`Mode::OneShot`] the file may be [blocking](Fd#blocking-files).
+    ///
+    /// # Errors
+    /// The errors of [`fd`](Self::fd).
+    ///
+    /// ```
+    /// use pollmux::sys::{Interest, Mode};
+    /// use pollmux::{Reactor, select};
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let reactor = Reactor::new()?;
+    /// let (mut theirs, ours) = UnixStream::pair()?; // blocking
+    /// let mut ours = reactor.fd_with_mode(ours, Interest::READABLE, Mode::OneShot)?;
+    /// theirs.write_all(b"hello")?;
+    /// select! { reactor; recv(ours) -> _ => assert_eq!(ours.read(&mut [0; 16])?, 5) }
+    /// ours.rearm()?; // the next report
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn fd_with_mode<T: AsFd>(
         &self,

@@ -7,11 +7,11 @@
 //!   read once and written again.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use super::super::{INTERRUPTIONS, Watch, call, has_fd, uninterrupted};
-use super::Poller;
+use super::{Poller, syscall};
 
 #[derive(Debug)]
 pub(crate) struct Waker {
@@ -25,7 +25,7 @@ impl Waker {
         Ok(Waker { flag })
     }
 
-    #[inline]
+    #[inline(always)] // see Notify::wake
     pub(crate) fn wake(&self) -> io::Result<()> {
         self.flag.raise()
     }
@@ -54,15 +54,26 @@ impl Flag {
     }
 
     /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
-    #[inline]
+    #[inline(always)] // see Notify::wake
     pub(crate) fn raise(&self) -> io::Result<()> {
         self.add(1)
     }
 
+    #[inline(always)] // see Notify::wake
     fn add(&self, n: u64) -> io::Result<()> {
-        let mut left = INTERRUPTIONS;
+        match syscall::write(self.file.as_fd(), n) {
+            Err(error) => self.add_again(n, error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// After an attempt to add has failed.
+    #[cold]
+    fn add_again(&self, n: u64, first: io::Error) -> io::Result<()> {
+        let (mut first, mut left) = (Some(first), INTERRUPTIONS);
         loop {
-            match uninterrupted(|| (&self.file).write(&n.to_ne_bytes())) {
+            let write = || first.take().map_or_else(|| syscall::write(self.file.as_fd(), n), Err);
+            match uninterrupted(write) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && left > 0 => {
                     left -= 1;
                     self.lower();

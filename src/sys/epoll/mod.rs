@@ -10,6 +10,7 @@
 
 mod eventfd;
 mod pidfd;
+mod syscall;
 mod timerfd;
 mod timespec;
 
@@ -96,12 +97,11 @@ impl Poller {
     #[inline(always)]
     pub(super) fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.ready = 0;
-        let n = match timeout {
-            None => self.wait_ms(events, -1),
-            Some(Duration::ZERO) => self.wait_ms(events, 0),
-            Some(timeout) => self.wait_timed(events, timeout),
+        events.ready = match timeout {
+            None => self.wait_ms(events, -1)?,
+            Some(Duration::ZERO) => self.wait_ms(events, 0)?,
+            Some(timeout) => self.wait_timed(events, timeout)?,
         };
-        events.ready = check(n)? as usize;
         Ok(())
     }
 
@@ -118,58 +118,38 @@ impl Poller {
     }
 
     #[inline(always)]
-    fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> libc::c_int {
-        // SAFETY: the buffer is valid for `capacity` events, and the kernel writes at most that
-        // many.
-        unsafe {
-            libc::epoll_wait(
-                self.epoll.as_fd().as_raw_fd(),
-                events.list.as_mut_ptr(),
-                events.list.len() as libc::c_int,
-                ms,
-            )
-        }
+    fn wait_ms(&self, events: &mut Events, ms: libc::c_int) -> io::Result<usize> {
+        syscall::epoll_wait(self.epoll.as_fd(), &mut events.list, ms)
     }
 
     /// Returns true if timeouts are counted in nanoseconds: if there is an `epoll_pwait2`. One
     /// syscall.
     fn has_fine_timeout(&self) -> bool {
-        let looked = self.pwait2(&mut Events::with_capacity(1), Duration::ZERO);
-        !looked.is_err_and(|error| is_missing(&error))
+        // A wait that would look, and take an event, may not be tried: the kernel refuses this one.
+        let refused = syscall::epoll_pwait2(self.epoll.as_fd(), &mut [], &Timespec::ZERO);
+        !refused.is_err_and(|error| is_missing(&error))
     }
 
-    fn wait_timed(&self, events: &mut Events, timeout: Duration) -> libc::c_int {
+    fn wait_timed(&self, events: &mut Events, timeout: Duration) -> io::Result<usize> {
         static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
         if !NO_PWAIT2.load(Ordering::Relaxed) {
             match self.pwait2(events, timeout) {
-                Err(error) if is_missing(&error) => {
-                    NO_PWAIT2.store(true, Ordering::Relaxed);
-                }
-                Err(_) => return -1,
-                Ok(n) => return n,
+                Err(error) if is_missing(&error) => NO_PWAIT2.store(true, Ordering::Relaxed),
+                waited => return waited,
             }
         }
         self.wait_ms(events, round_up_to_ms(timeout))
     }
 
-    fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<libc::c_int> {
-        let timeout = Timespec::new(timeout);
-        // SAFETY: the buffer is valid for `capacity` events, `timeout` for the length of the call,
-        // and a null signal mask is allowed (its size is then ignored).
-        let n = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                self.epoll.as_fd().as_raw_fd(),
-                events.list.as_mut_ptr(),
-                events.list.len() as libc::c_int,
-                &raw const timeout,
-                std::ptr::null::<libc::sigset_t>(),
-                0usize,
-            )
-        };
-        check(n as libc::c_int)
+    #[inline(always)]
+    fn pwait2(&self, events: &mut Events, timeout: Duration) -> io::Result<usize> {
+        syscall::epoll_pwait2(self.epoll.as_fd(), &mut events.list, &Timespec::new(timeout))
     }
 }
+
+/// ns: a wait that may end so much before its deadline seldom does, and one that may end a
+/// millisecond before it does half of the time (`docs/EXPERIMENTS.md`).
+const AHEAD: u64 = 100_000;
 
 /// The most by which the kernel may end a wait with a timeout later than a timer: fs/select.c
 /// `select_estimate_accuracy`.
@@ -179,41 +159,59 @@ pub(crate) struct TimeoutSlack {
     fine: bool,
     /// The slack is at least this many ns (`PR_GET_TIMERSLACK`).
     least: u64,
-    /// And this share of the timeout: 1/1000, or 1/200 for a process that is nice.
+    /// And this share of the timeout: 1/1000, or 1/200 for a process that is nice. 0: none, for a
+    /// real-time thread.
     divisor: u64,
 }
 
 impl TimeoutSlack {
-    /// Three syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
+    /// Four syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
     pub(super) fn of(poller: &Poller) -> TimeoutSlack {
         // The syscall itself, because what libc gives is an `int`: 2 s would be negative there.
         let none: libc::c_ulong = 0;
-        // SAFETY: neither call takes pointers. (-1 is a niceness, too, and means the same here.)
-        let (least, nice) = unsafe {
+        // SAFETY: no call takes pointers. (-1 is a niceness, too, and means the same here.)
+        let (least, nice, policy) = unsafe {
             let get = libc::PR_GET_TIMERSLACK;
             (
                 libc::syscall(libc::SYS_prctl, get, none, none, none, none),
                 libc::getpriority(libc::PRIO_PROCESS, 0),
+                libc::syscall(libc::SYS_sched_getscheduler, 0),
             )
         };
+        let fine = poller.has_fine_timeout();
+        const DEADLINE: libc::c_long = 6; // not in every libc
+        let real_time = [libc::SCHED_FIFO.into(), libc::SCHED_RR.into(), DEADLINE];
+        if real_time.contains(&(policy & !libc::c_long::from(libc::SCHED_RESET_ON_FORK))) {
+            return TimeoutSlack { fine, least: 0, divisor: 0 };
+        }
         // Where it is too long for a `long`, no timeout is used: what is negative counts as for
         // ever.
         let least = u64::try_from(least).unwrap_or(u64::MAX);
-        TimeoutSlack {
-            fine: poller.has_fine_timeout(),
-            least,
-            divisor: if nice > 0 { 200 } else { 1_000 },
-        }
+        TimeoutSlack { fine, least, divisor: if nice > 0 { 200 } else { 1_000 } }
     }
 
     /// The timeout of a wait at `now` that ends from `earliest` to `latest`, as late as that
     /// allows; `None` if no timeout is sure to.
     pub(crate) fn timeout(self, now: Time, earliest: Time, latest: Time) -> Option<Duration> {
+        let (timeout, _) = self.within(latest - now)?;
+        (now + timeout >= earliest).then_some(timeout)
+    }
+
+    /// The timeout of a wait at `now` that ends at `at`, or before by at most [`AHEAD`]; `None` if
+    /// no timeout is sure to. The kernel waits as long as the slack allows, unless an interrupt
+    /// comes in between.
+    pub(crate) fn timeout_ahead(self, now: Time, at: Time) -> Option<Duration> {
+        let (timeout, slack) = self.within(at - now)?;
+        (slack <= AHEAD).then_some(timeout)
+    }
+
+    /// The timeout of a wait that ends after `longest`, or earlier by the slack; and the slack, ns.
+    fn within(self, longest: Duration) -> Option<(Duration, u64)> {
         const MOST: u64 = 100_000_000;
-        let longest = latest - now;
-        let slack = (nanos(longest) / self.divisor).min(MOST).max(self.least);
+        let share = nanos(longest).checked_div(self.divisor).unwrap_or(0);
+        let slack = share.min(MOST).max(self.least);
         let timeout = longest.checked_sub(Duration::from_nanos(slack))?;
-        (self.fine && now + timeout >= earliest && !timeout.is_zero()).then_some(timeout)
+        (self.fine && !timeout.is_zero()).then_some((timeout, slack))
     }
 }
 
@@ -282,7 +280,19 @@ impl Event {
         self.id
     }
 
+    #[inline]
     pub(super) fn readiness(&self) -> Readiness {
+        const READABLE: u32 = libc::EPOLLIN as u32;
+        const WRITABLE: u32 = libc::EPOLLOUT as u32;
+        // Nearly every event is one of these.
+        match self.flags {
+            READABLE => Readiness::READABLE,
+            WRITABLE => Readiness::WRITABLE,
+            _ => self.any_readiness(),
+        }
+    }
+
+    fn any_readiness(&self) -> Readiness {
         let end = libc::EPOLLHUP | libc::EPOLLERR;
         let meanings = [
             (libc::EPOLLIN | libc::EPOLLRDHUP | end, Readiness::READABLE),
@@ -338,6 +348,23 @@ mod tests {
         assert_eq!(nice.timeout(at(0), at(1_000_000), at(1_002_000)), None);
         let coarse = TimeoutSlack { fine: false, ..kernel };
         assert_eq!(coarse.timeout(at(0), at(1_000), at(1_000_000)), None);
+    }
+
+    #[test]
+    fn a_timeout_ends_at_the_deadline_or_just_before() {
+        let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
+        let at = |us: u64| Time::from_nanos(us * 1_000);
+        let us = |n| Some(Duration::from_micros(n));
+        let timeout = |kernel: TimeoutSlack, due| kernel.timeout_ahead(at(1_000), at(due));
+        assert_eq!(timeout(kernel, 2_000), us(950));
+        assert_eq!(timeout(kernel, 101_000), us(99_900));
+        // A wait that may end much too early, one shorter than the slack, and the past.
+        assert_eq!([1_002_000, 1_050, 1_000, 500].map(|due| timeout(kernel, due)), [None; 4]);
+        let nice = TimeoutSlack { divisor: 200, ..kernel };
+        assert_eq!([11_000, 31_000].map(|due| timeout(nice, due)), [us(9_950), None]);
+        let real_time = TimeoutSlack { least: 0, divisor: 0, ..kernel };
+        assert_eq!([1_001, 9_001_000].map(|due| timeout(real_time, due)), [us(1), us(9_000_000)]);
+        assert_eq!(timeout(TimeoutSlack { fine: false, ..kernel }, 2_000), None);
     }
 
     #[test]

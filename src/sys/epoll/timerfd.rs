@@ -34,7 +34,7 @@ impl Timer {
         Ok(Timer { timer })
     }
 
-    #[inline]
+    #[inline(always)] // see Notify::wake
     pub(crate) fn arm(&self, deadline: Time) -> io::Result<()> {
         self.timer.arm(deadline)
     }
@@ -63,7 +63,7 @@ impl TimerFd {
         Ok(TimerFd { file: unsafe { OwnedFd::from_raw_fd(fd) }.into(), flags })
     }
 
-    #[inline]
+    #[inline(always)] // see Notify::wake
     pub(crate) fn arm(&self, deadline: Time) -> io::Result<()> {
         let value = match deadline {
             Time::MAX => Duration::ZERO,

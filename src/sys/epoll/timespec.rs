@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::super::check;
 use super::super::time::{LAST_SECOND, timespec};
-use super::is_missing;
+use super::{is_missing, syscall};
 
 /// `struct __kernel_timespec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) struct Timespec {
 }
 
 impl Timespec {
-    const ZERO: Timespec = Timespec { seconds: 0, nanos: 0 };
+    pub(super) const ZERO: Timespec = Timespec { seconds: 0, nanos: 0 };
 
     /// `d`, or the greatest time there is if `d` is greater.
     #[inline]
@@ -40,9 +40,15 @@ impl Timespec {
 
 /// `struct __kernel_itimerspec`.
 #[repr(C)]
-struct Itimerspec {
+pub(super) struct Itimerspec {
     interval: Timespec,
     value: Timespec,
+}
+
+impl Itimerspec {
+    fn once(value: Duration) -> Itimerspec {
+        Itimerspec { interval: Timespec::ZERO, value: Timespec::new(value) }
+    }
 }
 
 const _: () = assert!(size_of::<Timespec>() == 16 && size_of::<Itimerspec>() == 32);
@@ -56,7 +62,7 @@ const TIMERFD_SETTIME64: libc::c_long =
     if cfg!(any(target_arch = "mips", target_arch = "mips32r6")) { 4411 } else { 411 };
 
 /// Arms the timerfd `fd` to fire once at `value`, or disarms it if `value` is zero. One syscall.
-#[inline]
+#[inline(always)] // see Notify::wake
 pub(super) fn timerfd_settime(
     fd: BorrowedFd<'_>,
     flags: libc::c_int,
@@ -65,19 +71,13 @@ pub(super) fn timerfd_settime(
     if !SAME_AS_LIBC {
         return timerfd_settime64(fd, flags, value);
     }
-    let spec = Itimerspec { interval: Timespec::ZERO, value: Timespec::new(value) };
-    // SAFETY: the fd is open. `spec` is valid for the length of the call and has the layout of
-    // libc's struct here. A null old value is allowed.
-    check(unsafe {
-        libc::timerfd_settime(fd.as_raw_fd(), flags, (&raw const spec).cast(), ptr::null_mut())
-    })?;
-    Ok(())
+    syscall::timerfd_settime(fd, flags, &Itimerspec::once(value))
 }
 
 fn timerfd_settime64(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) -> io::Result<()> {
     static MISSING: AtomicBool = AtomicBool::new(false);
     if !MISSING.load(Ordering::Relaxed) {
-        let spec = Itimerspec { interval: Timespec::ZERO, value: Timespec::new(value) };
+        let spec = Itimerspec::once(value);
         // SAFETY: the fd is open, `spec` is valid for the length of the call, and a null old value
         // is allowed.
         let armed = unsafe {

@@ -1,9 +1,9 @@
 //! The poller on macOS and the BSDs: a kqueue. (And on Linux, from a library, for tests.)
 //!
 //! Quirks handled here:
-//! - A kqueue knows fds by direction and forgets: adding one twice is no error, and an fd that
-//!   wants to read and write has two events. `Book` remembers what is in, so that the same mistakes
-//!   are errors as on epoll, an fd has one event a wait, and a one-shot is over for both directions
+//! - A kqueue knows fds by direction and forgets: to add an fd twice is no error, and an fd that
+//!   wants to read and write has two events. `Book` remembers the fds. So the same mistakes are
+//!   errors as on epoll, and an fd has one event a wait. A one-shot is over for both directions
 //!   when it has fired for one.
 //! - Adding a filter again changes neither `EV_CLEAR` nor `EV_DISPATCH` of the one that is there:
 //!   `modify` deletes and adds, in one call.
@@ -11,8 +11,8 @@
 //!   call that waits asks for none, because a receipt ends it.
 //! - A change that fails is an event with `EV_ERROR` and ends the call at once; `arm_and_wait`
 //!   gives it back as its error.
-//! - Kernels that count ticks round, and no kernel takes every duration: a timer that fires before
-//!   its deadline is armed again, and nobody hears of it.
+//! - Kernels that count ticks round, and no kernel takes every duration. A timer that fires before
+//!   its deadline is armed again, and is not reported.
 //! - The library on Linux finds a kqueue by the number of its fd: it is shared, never duplicated.
 
 mod abi;
@@ -365,6 +365,10 @@ impl TimeoutSlack {
     }
 
     pub(crate) fn timeout(self, _: Time, _: Time, _: Time) -> Option<Duration> {
+        None
+    }
+
+    pub(crate) fn timeout_ahead(self, _: Time, _: Time) -> Option<Duration> {
         None
     }
 }

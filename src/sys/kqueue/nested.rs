@@ -1,15 +1,14 @@
-//! Things that are an fd on Linux and a filter here: each a small kqueue with that one filter,
-//! which another kqueue, or any poller, waits for in turn.
+//! Objects that are an fd on Linux and a filter here. Each is a small kqueue with that one filter,
+//! and another kqueue, or any poller, waits for it.
 //!
 //! Quirks handled here:
-//! - The kqueue outside tells when the one inside gets something, and not again while that is
-//!   there: a timer is read, and taken out before it is armed anew. The end of a process stays in
-//!   it.
-//! - No system has timers on a clock that counts suspend; on the wall clock some have
-//!   (`../kevent.rs`), and none tells that it was set.
-//! - A process that has ended already may be no process any more (`ESRCH`), also when it has not
-//!   been waited for: then a timer stands for its end, which is due at once.
-//! - The end of a process is told a moment before `waitpid` has its status.
+//! - The outer kqueue reports an event of the inner one when it comes, and not again while it is
+//!   there. So a timer is read, and taken out before it is armed anew. The end of a process stays.
+//! - No system has timers on a clock that counts suspend. Some have timers on the wall clock
+//!   (`../kevent.rs`), and none reports that the clock was set.
+//! - A process that has ended may be no process any more (`ESRCH`), also when it has not been
+//!   waited for. Then a timer stands for its end, and is due at once.
+//! - The end of a process is reported a moment before `waitpid` has its status.
 //! - The library's kqueues cannot be waited for (cfg `flat`).
 
 use std::io;

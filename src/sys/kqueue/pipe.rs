@@ -41,8 +41,7 @@ impl Flag {
         }
     }
 
-    /// Makes it not readable. Two syscalls or more. Whatever goes wrong shows in the write that
-    /// follows.
+    /// Makes the pipe not readable. Two syscalls or more. An error shows in the write that follows.
     pub(crate) fn lower(&self) {
         while uninterrupted(|| (&self.reader).read(&mut [0; 512])).is_ok_and(|n| n > 0) {}
     }

@@ -1,12 +1,11 @@
 //! The kernel timer of a kqueue: `EVFILT_TIMER`, one-shot.
 //!
 //! Quirks handled here and in `../kevent.rs`:
-//! - No system but macOS takes a monotonic deadline: what is asked for is the time that is left,
-//!   rounded up, so that it ends late by what passes between the reading of the clock and the call.
-//! - Adding it again restarts it and takes a pending expiry away; on DragonFly it does not, and is
-//!   deleted in between.
-//! - It is gone when it has fired, so to delete it may fail with `ENOENT`, which is what was
-//!   wanted.
+//! - No system but macOS takes a monotonic deadline. The others get the time that is left, rounded
+//!   up. So the timer ends late by the time between the reading of the clock and the call.
+//! - To add the timer again restarts it and takes a pending expiry away. On DragonFly it does not,
+//!   so there the timer is deleted in between.
+//! - A timer that has fired is gone, so its deletion may fail with `ENOENT`, which does no harm.
 
 use std::io;
 use std::sync::OnceLock;
@@ -141,8 +140,8 @@ mod tests {
         events.len()
     }
 
-    /// What is asked of systems that count in ms, and of those that do not restart a timer, does
-    /// the same on one that could do better.
+    /// The way of systems that count in ms, or that do not restart a timer, works on other systems,
+    /// too.
     #[test]
     fn each_way_to_arm_replaces_the_deadline_and_takes_an_expiry_away() {
         let here = timers();
@@ -188,7 +187,7 @@ mod tests {
             assert!(Time::now() >= deadline);
             assert_eq!(events.iter().map(|event| event.id()).collect::<Vec<_>>(), [3]);
         }
-        // Whoever only looks, or waits for less, sees nothing.
+        // A look, or a shorter wait, sees nothing.
         for timeout in [ms(0), ms(2)] {
             let deadline = Time::now() + ms(100_000);
             timer.set(deadline);

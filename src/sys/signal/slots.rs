@@ -1,8 +1,9 @@
-//! The table of sets that the signal handler walks. Nobody waits for a handler that stands still.
+//! The table of sets that the signal handler walks. No thread waits for a handler that stands
+//! still.
 //!
-//! A handler may be stopped between any two instructions, for as long as the kernel likes. So the
-//! table is made of slots that are never freed, only reused, and each slot counts the handlers that
-//! are inside it. The last one out closes the set's fd: the owner, or a handler that stood still.
+//! The kernel may stop a handler between any two instructions, for any time. So the table is made
+//! of slots that are never freed, only reused, and each slot counts the handlers inside. The last
+//! party to leave closes the set's fd: the owner, or a handler that stood still.
 //!
 //! | state | means | next |
 //! |---|---|---|
@@ -21,16 +22,17 @@
 //! Taking a bit is one atomic operation, so exactly one of the two answers.
 //!
 //! **No signal is missed between two sets.** A handler that walks the table may pass a slot before
-//! a set is made there, and then reach the slot of an older set that has gone meanwhile. So each
-//! new set is counted in `births` once it is seen, and a handler that told nobody walks again if
-//! that number has changed. Each repetition has a new set as its cause. A walk tells the sets that
-//! were born before it: a handler that stood still does not tell a young set of a signal that an
-//! older one has taken long ago.
+//! a set is made there. Then it may reach the slot of an older set that has gone meanwhile. So
+//! `births` counts each new set once handlers see it. A handler that told no set walks again if
+//! that number has changed. Each repetition has a new set as its cause. A walk tells only the sets
+//! that were born before it. So a handler that stood still does not tell a young set of a signal
+//! that an older set has taken long ago.
 //!
-//! **Who was told.** `arrived` counts the handlers by signal, and `taken` is the value of `arrived`
-//! that the last successful `take` had seen. A bit that is left over in one set was told by another
-//! set if `taken` has reached `arrived`. `fresh` has the signals that a set has not taken since the
-//! set was made; only such a set may have missed a signal that an older set has not taken.
+//! **The sets that were told.** `arrived` counts the handlers by signal. `taken` is the value of
+//! `arrived` that the last successful `take` had seen. If `taken` has reached `arrived`, another
+//! set has given the signal whose bit is left over. `fresh` has the signals that a set has not
+//! taken since it was made. Only such a set may have missed a signal that an older set has not
+//! taken.
 
 use std::ptr;
 
@@ -61,7 +63,7 @@ pub(super) fn numbers(mut signals: u64) -> impl Iterator<Item = i32> {
     })
 }
 
-/// Something that a handler raises, and that whoever leaves last drops.
+/// A value that a handler raises, and that the last party to leave drops.
 pub(super) trait Raise {
     fn raise(&self);
 }

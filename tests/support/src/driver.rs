@@ -143,7 +143,9 @@ impl Hooks<Sim> for Script {
     }
 
     fn syscalls(&self, _: &Sim) -> Syscalls {
-        Syscalls { waits: self.sleeps.get(), ..Syscalls::default() }
+        let mut syscalls = Syscalls::default();
+        syscalls.waits = self.sleeps.get();
+        syscalls
     }
 }
 

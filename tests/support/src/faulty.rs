@@ -214,7 +214,7 @@ impl Faults {
                 let late = self.choices.below(self.late.max(1));
                 clock.advance_to(clock.now() + Duration::from_nanos(late));
             }
-            Clock::Monotonic => thread::sleep(Duration::from_micros(self.choices.below(300))),
+            _ => thread::sleep(Duration::from_micros(self.choices.below(300))),
         }
     }
 }

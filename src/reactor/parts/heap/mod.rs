@@ -1,31 +1,43 @@
-//! The timer queue: a 4-ary heap with lazy deadlines.
+//! The timer queue: a sorted [run](run) and a 4-ary heap, with lazy deadlines.
+//!
+//! An entry whose deadline is the latest of the run goes to the end of the run: so do the timeouts
+//! of one length, which come in the order of their deadlines. The others go to the heap. The first
+//! of the queue is the first of the run or the root of the heap. To put an entry into the run, and
+//! to take its first, moves no other entry.
 //!
 //! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline.
-//! Re-arming *later* writes the record only and leaves a stale key in the heap; re-arming *earlier*
-//! moves the entry up at once; stopping leaves a zombie. Stale keys and zombies are put right when
-//! they reach the root, a bounded number at a time: the price is a wake-up that comes too early now
-//! and then, never one that comes too late.
+//! Re-arming *later* writes the record only and leaves a stale key in the queue; re-arming
+//! *earlier* moves the entry at once; stopping leaves a zombie. Stale keys and zombies are put right
+//! when they are the first, a bounded number at a time: the price is a wake-up that comes too early
+//! now and then, never one that comes too late.
 //!
 //! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer
 //! leaves a *hole*: its entry keeps its key and its place and points to no record. Holes go when
-//! they reach the root or the end; when they are more than half of all, every removal fills a few
-//! of those among the leaves.
+//! they reach the root or an end. When they are more than half of all, every removal fills a few
+//! of those among the leaves, or moves a few entries of the run together.
+//!
+//! Each 32 entries that go to the heap take the last entry of the run with them. So a few timers of
+//! an hour do not keep those of a second out of the run for long.
 //!
 //! Invariants (`verify`, run by the tests):
-//! - no child sorts before its parent, by (key, sequence at the time the key was set);
+//! - no child sorts before its parent, and no entry of the run before the one in front of it, by
+//!   (key, sequence at the time the key was set);
 //! - a record's deadline and sequence are at or after its entry's;
-//! - `pos` of each record in the heap is the index of its entry;
-//! - the last entry is not a hole, and no more than half of a large heap are holes once a sweep is
-//!   over.
+//! - `pos` of each record in the queue is the index of its entry in the heap, or [`IN_RUN`] and its
+//!   number in the run;
+//! - the last entry of the heap is not a hole, and no more than half of a large heap, or run, are
+//!   holes once a sweep is over.
 //!
 //! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm
 //! across a boundary of 2^32 arms is not done lazily, so record and entry always share it.
 
+mod run;
 #[cfg(test)]
 mod tests;
 
+use self::run::Run;
 use super::ready::Ready;
-use super::slots::{Flag, NONE, Owner, Slots, State};
+use super::slots::{Flag, NONE, Node, Owner, Slots, State};
 
 /// "Never", as a key.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -33,30 +45,58 @@ pub(crate) const NEVER: u64 = u64::MAX;
 const ARITY: usize = 4;
 /// Physical index of the root, which puts the four children of every entry at a multiple of four.
 const ROOT: usize = ARITY - 1;
-const BLOCK: usize = 256;
+/// Entries in a block: few in unit tests, so that these come to the ends of blocks.
+const BLOCK: usize = if cfg!(test) { 16 } else { 256 };
+
+/// Set in the `pos` of a record whose entry is in the run.
+const IN_RUN: u32 = 1 << 31;
+/// So many entries that go to the heap take the last one of the run with them.
+const MISSES: u32 = 32;
 
 /// Set in the `slot` of a hole; the other bits are the high half of its sequence then, so that ties
 /// keep their order.
 const HOLE: u32 = 1 << 31;
-/// Heaps smaller than this are not worth sweeping.
-const SWEEP_MIN: usize = 256;
+/// Heaps and runs smaller than this are not worth sweeping.
+const SWEEP_MIN: usize = if cfg!(test) { 8 } else { 256 };
 /// The number of leaves that a removal looks at while there are too many holes.
 const SWEEP_STEP: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
 struct Entry {
     key: u64,
     slot: u32,
+    /// The low half of the sequence.
     seq: u32,
 }
 
 impl Entry {
+    #[inline]
+    fn new(key: u64, slot: u32, seq: u64) -> Entry {
+        Entry { key, slot, seq: seq as u32 }
+    }
+
+    /// Sorts by key, then by the low half of the sequence.
+    #[inline]
+    fn order(self) -> u128 {
+        let low = u64::from(self.seq) << 32 | u64::from(self.slot);
+        u128::from(self.key) << 64 | u128::from(low)
+    }
+
+    #[inline]
     fn is_hole(self) -> bool {
         self.slot & HOLE != 0
     }
+
+    /// Makes a hole of the entry of a record with this sequence: a store, and no load that may have
+    /// to wait for memory.
+    #[inline]
+    fn make_hole(&mut self, seq: u64) {
+        self.slot = HOLE | (seq >> 32) as u32;
+    }
 }
 
-/// The heap's storage grows by blocks, so that growing never copies what is there.
+/// The storage grows by blocks, so that growing never copies what is there.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Block([Entry; BLOCK]);
@@ -65,13 +105,18 @@ struct Block([Entry; BLOCK]);
 pub(crate) struct Heap {
     blocks: Vec<Box<Block>>,
     len: usize,
+    run: Run,
+    /// Entries that have found the end of the run too late, since one was moved from there.
+    misses: u32,
+    /// Blocks that the run has left.
+    spare: Vec<Box<Block>>,
     /// The high half of the sequences of all entries, while it is the same for all: then ties need
     /// no look at the records.
     half: Option<u32>,
     holes: usize,
     /// The sweep looks at the leaves before this index next.
     sweep: usize,
-    /// The most entries since the last call of [`measure`](Heap::measure).
+    /// The most entries of the heap since the last call of [`measure`](Heap::measure).
     most: usize,
 }
 
@@ -93,19 +138,35 @@ pub(crate) struct Expired {
 
 impl Heap {
     pub(crate) const fn new() -> Heap {
-        Heap { blocks: Vec::new(), len: 0, half: None, holes: 0, sweep: 0, most: 0 }
+        Heap {
+            blocks: Vec::new(),
+            len: 0,
+            run: Run::new(),
+            misses: 0,
+            spare: Vec::new(),
+            half: None,
+            holes: 0,
+            sweep: 0,
+            most: 0,
+        }
     }
 
     /// The earliest key, [`NEVER`] if there is none. At or before the earliest deadline.
     #[inline]
     pub(crate) fn first(&self) -> u64 {
-        if self.len == 0 { NEVER } else { self.get(0).key }
+        let root = if self.len == 0 { NEVER } else { self.get(0).key };
+        root.min(self.run.first().map_or(NEVER, |first| first.key))
+    }
+
+    /// The number of entries.
+    fn entries(&self) -> usize {
+        self.len + self.run.len()
     }
 
     /// Returns the most entries that one call may touch: some 0.4 ms, by what the cache misses of a
     /// heap of this size cost.
     pub(crate) fn budget(&self) -> u32 {
-        match self.len {
+        match self.entries() {
             0..8_192 => 4_096,
             8_192..65_536 => 2_048,
             65_536..524_288 => 1_024,
@@ -113,89 +174,195 @@ impl Heap {
         }
     }
 
-    /// Puts an `Idle` record in.
+    /// Puts the `Idle` record of a slot in.
     pub(crate) fn insert<O: Owner>(
         &mut self,
         slots: &Slots<O>,
+        node: &Node,
         slot: u32,
         deadline: u64,
         seq: u64,
     ) {
-        let node = slots.node(slot);
         debug_assert_eq!(node.state.get(), State::Idle);
         node.state.set(State::Armed);
         node.deadline.set(deadline);
         node.seq.set(seq);
+        let half = (seq >> 32) as u32;
+        if self.half != Some(half) {
+            self.half = (self.entries() == 0).then_some(half);
+        }
+        self.enter(slots, node, Entry::new(deadline, slot, seq));
+    }
+
+    /// Puts the entry of a record into the run or into the heap.
+    #[inline]
+    fn enter<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
+        if self.run.last().is_none_or(|last| self.half.is_some() && entry.order() >= last.order()) {
+            self.append(node, entry);
+        } else {
+            self.enter_otherwise(slots, node, entry);
+        }
+    }
+
+    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of sequences
+    /// say otherwise.
+    #[inline(never)]
+    fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
+        self.misses += 1;
+        if self.misses >= MISSES || self.half.is_none() {
+            self.enter_shortened(slots, node, entry);
+        } else {
+            self.push(slots, entry);
+        }
+    }
+
+    /// [`enter`](Self::enter), now and then after the last entry of the run has gone to the heap.
+    #[cold]
+    #[inline(never)]
+    fn enter_shortened<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
+        if self.misses >= MISSES {
+            self.misses = 0;
+            if let Some(last) = self.run.pop(&mut self.spare) {
+                self.push(slots, last);
+            }
+        }
+        if self.fits(slots, entry) { self.append(node, entry) } else { self.push(slots, entry) }
+    }
+
+    /// Returns true if an entry may go to the end of the run.
+    #[inline]
+    fn fits<O: Owner>(&self, slots: &Slots<O>, entry: Entry) -> bool {
+        self.run.last().is_none_or(|last| !self.before(slots, entry, last))
+    }
+
+    /// Puts the entry of a record at the end of the run.
+    #[inline]
+    fn append(&mut self, node: &Node, entry: Entry) {
+        if self.run.needs_block() {
+            return self.append_to_block(node, entry);
+        }
+        node.pos.set(IN_RUN | self.run.push(entry));
+    }
+
+    /// [`append`](Self::append) to a run whose blocks are full.
+    #[cold]
+    #[inline(never)]
+    fn append_to_block(&mut self, node: &Node, entry: Entry) {
+        // A run may touch one block more than it fills.
+        while self.run.blocks() + self.spare.len() < self.run.places() / BLOCK + 2 {
+            let is_sparse = self.blocks.len() > 2 * self.heap_blocks();
+            let unused = if is_sparse { self.blocks.pop() } else { None };
+            self.spare.push(unused.unwrap_or_else(Block::new));
+        }
+        self.run.grow(&mut self.spare);
+        node.pos.set(IN_RUN | self.run.push(entry));
+    }
+
+    /// Puts an entry into the heap.
+    #[inline]
+    fn push<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
         let index = self.len;
         if index + ROOT >= self.blocks.len() * BLOCK {
-            self.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
+            self.grow();
         }
         self.len += 1;
         self.most = self.most.max(self.len);
-        let half = (seq >> 32) as u32;
-        if index == 0 {
-            self.half = Some(half);
-        } else if self.half != Some(half) {
-            self.half = None;
-        }
-        self.sift_up(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
+        self.sift_up(slots, index, entry);
         self.trim();
+    }
+
+    /// Gives the heap one more block.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        // The run may need one.
+        let spare = if self.spare.len() > 1 { self.spare.pop() } else { None };
+        self.blocks.push(spare.unwrap_or_else(Block::new));
     }
 
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else
     /// the entry moves.
-    pub(crate) fn rearm<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, deadline: u64, seq: u64) {
-        let node = slots.node(slot);
-        let (index, same_half) = (node.pos.get() as usize, (node.seq.get() ^ seq) >> 32 == 0);
+    pub(crate) fn rearm<O: Owner>(
+        &mut self,
+        slots: &Slots<O>,
+        node: &Node,
+        slot: u32,
+        deadline: u64,
+        seq: u64,
+    ) {
+        let (pos, was) = (node.pos.get(), node.seq.get());
+        let same_half = (was ^ seq) >> 32 == 0;
         node.state.set(State::Armed);
         node.deadline.set(deadline);
         node.seq.set(seq);
         if !same_half {
             self.half = None;
         }
-        if deadline < self.get(index).key || !same_half {
-            self.place(slots, index, Entry { key: deadline, slot, seq: seq as u32 });
-            self.trim();
+        let entry = Entry::new(deadline, slot, seq);
+        if pos & IN_RUN == 0 {
+            let index = pos as usize;
+            if deadline < self.get(index).key || !same_half {
+                self.place(slots, index, entry);
+                self.trim();
+            }
+        } else if deadline < self.run.get(pos).key || !same_half {
+            self.run.remove(pos, was, &mut self.spare);
+            self.enter(slots, node, entry);
+            self.run.tidy(slots, &mut self.spare);
         }
     }
 
     /// Returns the number of blocks, and of those that are used.
     #[inline]
     pub(crate) fn usage(&self) -> (usize, usize) {
-        (self.blocks.len(), (self.len + ROOT).div_ceil(BLOCK))
+        let run = self.run.blocks();
+        (self.blocks.len() + run + self.spare.len(), self.heap_blocks() + run)
+    }
+
+    /// The number of blocks that the heap uses.
+    fn heap_blocks(&self) -> usize {
+        (self.len + ROOT).div_ceil(BLOCK)
     }
 
     /// Returns the most blocks that were used at once since the last call of
     /// [`measure`](Self::measure).
     pub(crate) fn most_used(&self) -> usize {
-        (self.most.max(self.len) + ROOT).div_ceil(BLOCK)
+        (self.most.max(self.len) + ROOT).div_ceil(BLOCK) + self.run.most_blocks()
     }
 
     /// Begins to measure how many blocks are used.
     pub(crate) fn measure(&mut self) {
         self.most = self.len;
+        self.run.measure();
     }
 
     /// Frees up to `most` blocks, so that `enough` are left. Returns true if that is done.
     pub(crate) fn shrink(&mut self, enough: usize, most: usize) -> bool {
-        let used = (self.len + ROOT).div_ceil(BLOCK);
+        let (blocks, used) = self.usage();
         let enough = enough.max(KEPT).max(used);
-        let len = self.blocks.len().saturating_sub(most).max(enough);
-        self.blocks.truncate(len);
-        if len > enough {
-            return false;
+        let mut excess = blocks.saturating_sub(enough);
+        let is_last = excess <= most;
+        excess = excess.min(most);
+        let spare = excess.min(self.spare.len());
+        self.spare.truncate(self.spare.len() - spare);
+        self.blocks.truncate(self.blocks.len() - (excess - spare));
+        if is_last {
+            self.spare.shrink_to(enough);
+            self.blocks.shrink_to(enough);
         }
-        self.blocks.shrink_to(enough);
-        true
+        is_last
     }
 
     /// Takes an `Armed` or `Stopped` record out and makes it `Idle`.
     pub(crate) fn remove<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         let node = slots.node(slot);
-        let index = node.pos.replace(NONE) as usize;
+        let pos = node.pos.replace(NONE);
         node.state.set(State::Idle);
-        let half = (node.seq.get() >> 32) as u32 & !HOLE;
-        self.entry(index).slot = HOLE | half;
+        if pos & IN_RUN != 0 {
+            self.run.remove(pos, node.seq.get(), &mut self.spare);
+            return self.run.tidy(slots, &mut self.spare);
+        }
+        self.entry(pos as usize).make_hole(node.seq.get());
         self.holes += 1;
         self.trim();
         if self.holes > self.len / 2 && self.len > SWEEP_MIN {
@@ -203,16 +370,9 @@ impl Heap {
         }
     }
 
-    /// Takes the root out.
+    /// Takes the root of the heap out.
     fn remove_root<O: Owner>(&mut self, slots: &Slots<O>) {
-        let root = self.get(0);
-        if root.is_hole() {
-            self.holes -= 1;
-        } else {
-            let node = slots.node(root.slot);
-            node.pos.set(NONE);
-            node.state.set(State::Idle);
-        }
+        self.holes -= usize::from(self.get(0).is_hole());
         self.len -= 1;
         if self.len > 0 {
             let last = self.get(self.len);
@@ -223,7 +383,7 @@ impl Heap {
 
     /// Takes holes off the end: one may have come there when an entry rose past it.
     fn trim(&mut self) {
-        while self.len > 0 && self.get(self.len - 1).is_hole() {
+        while self.holes > 0 && self.len > 0 && self.get(self.len - 1).is_hole() {
             self.len -= 1;
             self.holes -= 1;
         }
@@ -260,35 +420,67 @@ impl Heap {
         budget: u32,
     ) -> Expired {
         let mut done = Expired::default();
-        while self.len > 0 && done.fired + done.cleaned < budget {
-            let root = self.get(0);
-            if root.is_hole() {
-                self.remove_root(slots);
+        while done.fired + done.cleaned < budget {
+            let Some((first, in_run)) = self.first_entry(slots) else { break };
+            if first.is_hole() {
+                self.remove_first(slots, in_run);
                 done.cleaned += 1;
                 continue;
             }
-            let node = slots.node(root.slot);
+            let node = slots.node(first.slot);
+            let (deadline, seq) = (node.deadline.get(), node.seq.get());
             if node.state.get() == State::Stopped {
-                self.remove_root(slots);
+                self.remove_first(slots, in_run);
+                (node.pos.set(NONE), node.state.set(State::Idle));
                 done.cleaned += 1;
-            } else if node.deadline.get() != root.key || node.seq.get() as u32 != root.seq {
-                let fresh = Entry { key: node.deadline.get(), seq: node.seq.get() as u32, ..root };
-                self.sift_down(slots, 0, fresh);
+            } else if deadline != first.key || seq as u32 != first.seq {
+                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot, seq));
                 done.cleaned += 1;
-            } else if root.key <= now && root.key != NEVER {
-                self.remove_root(slots);
+            } else if deadline <= now && deadline != NEVER {
+                self.remove_first(slots, in_run);
                 let list = if node.is(Flag::Callback) { &mut *calls } else { &mut *ready };
-                list.push(slots, root.slot);
-                if done.fired > 0 && root.key > done.last {
+                list.push_node(slots, first.slot, node);
+                if done.fired > 0 && deadline > done.last {
                     done.steps += 1;
                 }
-                done.last = root.key;
+                done.last = deadline;
                 done.fired += 1;
             } else {
                 break;
             }
         }
         done
+    }
+
+    /// The first entry of all, and if it is the run's.
+    #[inline]
+    fn first_entry<O: Owner>(&self, slots: &Slots<O>) -> Option<(Entry, bool)> {
+        let first = self.run.first();
+        if self.len == 0 {
+            return first.map(|first| (first, true));
+        }
+        let root = self.get(0);
+        let first = first.filter(|&first| self.before(slots, first, root));
+        Some(first.map_or((root, false), |first| (first, true)))
+    }
+
+    /// Takes the first entry out: the run's or the heap's.
+    #[inline]
+    fn remove_first<O: Owner>(&mut self, slots: &Slots<O>, in_run: bool) {
+        if in_run { self.run.remove_first(&mut self.spare) } else { self.remove_root(slots) }
+    }
+
+    /// Puts the first entry, whose key is stale, where it belongs.
+    fn renew_first<O: Owner>(&mut self, slots: &Slots<O>, in_run: bool, node: &Node, entry: Entry) {
+        if in_run {
+            self.run.remove_first(&mut self.spare);
+            self.enter(slots, node, entry);
+        } else if self.run.last().is_some() && self.fits(slots, entry) {
+            self.remove_root(slots);
+            self.append(node, entry);
+        } else {
+            self.sift_down(slots, 0, entry);
+        }
     }
 
     /// The latest time to wake up at: the least of all deadlines plus their slack, which is `slack`
@@ -298,9 +490,31 @@ impl Heap {
     pub(crate) fn latest<O: Owner>(&self, slots: &Slots<O>, slack: u64, least: u64) -> u64 {
         /// Entries that are expected to fit into one window of slack, and their children.
         const LOOK: usize = 128;
+        let slack_of = |entry: Entry| {
+            let node = slots.node(entry.slot);
+            let slacks = &slots.chunk(entry.slot).slacks;
+            let own = slacks.get(entry.slot).filter(|_| node.is(Flag::Slack));
+            own.map_or(slack, |own| own.get())
+        };
+        // When this entry's record wants to be woken up.
+        let wanted = |entry: Entry| {
+            let node = (!entry.is_hole()).then(|| slots.node(entry.slot));
+            let armed = node.filter(|node| node.state.get() == State::Armed);
+            armed.map_or(NEVER, |node| node.deadline.get().saturating_add(slack_of(entry)))
+        };
+        let mut latest = NEVER;
+        for (looked, entry) in self.run.iter().enumerate() {
+            let bound = entry.key.saturating_add(least);
+            if looked == LOOK || bound >= latest {
+                // Nothing here or behind can wait for less.
+                latest = latest.min(bound);
+                break;
+            }
+            latest = latest.min(wanted(entry));
+        }
         let mut open = [0usize; LOOK];
         let mut count = usize::from(self.len > 0);
-        let (mut latest, mut looked) = (NEVER, 0);
+        let mut looked = 0;
         while count > 0 {
             count -= 1;
             let index = open[count];
@@ -317,18 +531,7 @@ impl Heap {
                 latest = bound;
                 continue;
             }
-            if !entry.is_hole() {
-                let node = slots.node(entry.slot);
-                if node.state.get() == State::Armed {
-                    let own = slots
-                        .chunk(entry.slot)
-                        .slacks
-                        .get(entry.slot)
-                        .filter(|_| node.is(Flag::Slack));
-                    let slack = own.map_or(slack, |own| own.get());
-                    latest = latest.min(node.deadline.get().saturating_add(slack));
-                }
-            }
+            latest = latest.min(wanted(entry));
             for child in children {
                 open[count] = child;
                 count += 1;
@@ -366,13 +569,11 @@ impl Heap {
             if first >= self.len {
                 break;
             }
-            let (mut least, mut child) = (first, self.get(first));
-            for other in first + 1..self.len.min(first + ARITY) {
-                let candidate = self.get(other);
-                if self.before(slots, candidate, child) {
-                    (least, child) = (other, candidate);
-                }
-            }
+            let (least, child) = if first + ARITY <= self.len && self.half.is_some() {
+                self.least_of_four(first)
+            } else {
+                self.least_child(slots, first)
+            };
             if !self.before(slots, child, entry) {
                 break;
             }
@@ -382,15 +583,33 @@ impl Heap {
         self.set(slots, index, entry);
     }
 
+    /// The least of a full set of children, while all sequences have one high half: without a
+    /// branch that depends on them.
+    #[inline]
+    fn least_of_four(&self, first: usize) -> (usize, Entry) {
+        let at = first + ROOT;
+        let [a, b, c, d] = *self.blocks[at / BLOCK].0[at % BLOCK..].first_chunk().unwrap();
+        let (i, ab) = if b.order() < a.order() { (1, b) } else { (0, a) };
+        let (j, cd) = if d.order() < c.order() { (3, d) } else { (2, c) };
+        if cd.order() < ab.order() { (first + j, cd) } else { (first + i, ab) }
+    }
+
+    /// The least of the children from `first` on.
+    #[inline]
+    fn least_child<O: Owner>(&self, slots: &Slots<O>, first: usize) -> (usize, Entry) {
+        let (mut least, mut child) = (first, self.get(first));
+        for other in first + 1..self.len.min(first + ARITY) {
+            let candidate = self.get(other);
+            if self.before(slots, candidate, child) {
+                (least, child) = (other, candidate);
+            }
+        }
+        (least, child)
+    }
+
     #[inline]
     fn before<O: Owner>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-        if a.key != b.key {
-            a.key < b.key
-        } else if self.half.is_some() {
-            a.seq < b.seq
-        } else {
-            sequence(slots, a) < sequence(slots, b)
-        }
+        if self.half.is_some() { a.order() < b.order() } else { is_before(slots, a, b) }
     }
 
     #[inline]
@@ -425,27 +644,47 @@ impl Heap {
                 let parent = self.get((index - 1) / ARITY);
                 assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
             }
-            if entry.is_hole() {
-                continue;
-            }
-            let node = slots.node(entry.slot);
-            assert!(
-                matches!(node.state.get(), State::Armed | State::Stopped),
-                "slot {}: {node:?}",
-                entry.slot
-            );
-            assert_eq!(node.pos.get() as usize, index);
-            let armed = (node.deadline.get(), node.seq.get());
-            assert!(
-                armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped
-            );
-            assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
+            self.verify_entry(slots, entry, index as u32);
         }
+        self.run.verify();
+        let all: Vec<Entry> = self.run.iter().collect();
+        for pair in all.windows(2) {
+            assert!(!self.before(slots, pair[1], pair[0]), "{pair:?} in the run");
+        }
+        for (number, entry) in self.run.numbered() {
+            self.verify_entry(slots, entry, IN_RUN | number);
+        }
+    }
+
+    #[cfg(test)]
+    fn verify_entry<O: Owner>(&self, slots: &Slots<O>, entry: Entry, pos: u32) {
+        if entry.is_hole() {
+            return;
+        }
+        let node = slots.node(entry.slot);
+        let is_there = matches!(node.state.get(), State::Armed | State::Stopped);
+        assert!(is_there, "slot {}: {node:?}", entry.slot);
+        assert_eq!(node.pos.get(), pos);
+        let armed = (node.deadline.get(), node.seq.get());
+        assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
+        assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
     }
 }
 
+impl Block {
+    fn new() -> Box<Block> {
+        Box::new(Block([Entry::default(); BLOCK]))
+    }
+}
+
+/// [`Heap::before`] when the sequences have different high halves.
+#[cold]
+#[inline(never)]
+fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
+    (a.key, sequence(slots, a)) < (b.key, sequence(slots, b))
+}
+
 /// The full sequence of an entry.
-#[inline]
 fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
     let half = if entry.is_hole() {
         u64::from(entry.slot & !HOLE)

@@ -31,13 +31,15 @@ impl Queue {
 
     fn arm(&mut self, slot: u32, deadline: u64) {
         self.seq += 1;
-        match self.slots.node(slot).state.get() {
-            State::Armed | State::Stopped => self.heap.rearm(&self.slots, slot, deadline, self.seq),
-            State::Ready => {
-                self.ready.remove(&self.slots, slot);
-                self.heap.insert(&self.slots, slot, deadline, self.seq);
+        let node = self.slots.node(slot);
+        if node.state.get() == State::Ready {
+            self.ready.remove(&self.slots, slot);
+        }
+        match node.state.get() {
+            State::Armed | State::Stopped => {
+                self.heap.rearm(&self.slots, node, slot, deadline, self.seq)
             }
-            _ => self.heap.insert(&self.slots, slot, deadline, self.seq),
+            _ => self.heap.insert(&self.slots, node, slot, deadline, self.seq),
         }
     }
 
@@ -82,6 +84,8 @@ enum Op {
     Arm(usize, u64),
     Later(usize, u64),
     Earlier(usize, u64),
+    /// Not before any other.
+    Append(usize, u64),
     Stop(usize),
     Drop(usize),
     Advance(u64, u32),
@@ -97,6 +101,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(i, t)| Op::Arm(i, t)),
         4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Later(i, t)),
         4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Earlier(i, t)),
+        6 => (any::<usize>(), 0..3u64).prop_map(|(i, t)| Op::Append(i, t)),
         2 => any::<usize>().prop_map(Op::Stop),
         1 => any::<usize>().prop_map(Op::Drop),
         3 => (t, 1..8u32).prop_map(|(t, budget)| Op::Advance(t, budget)),
@@ -110,6 +115,12 @@ fn op() -> impl Strategy<Value = Op> {
 struct Model(Vec<(u32, Option<(u64, u64)>)>);
 
 impl Model {
+    /// The latest deadline, but for those near [`NEVER`].
+    fn end(&self) -> u64 {
+        let deadlines = self.0.iter().filter_map(|&(_, armed)| Some(armed?.0));
+        deadlines.filter(|&deadline| deadline < NEVER / 2).max().unwrap_or(0)
+    }
+
     fn expire(&mut self, now: u64) -> Vec<u32> {
         let due = |armed: Option<(u64, u64)>| armed.filter(|&(t, _)| t <= now && t != NEVER);
         let mut fired: Vec<_> =
@@ -140,11 +151,18 @@ proptest! {
             let pick = |i: usize| i % live.max(1);
             match op {
                 Op::Create => model.0.push((queue.create(), None)),
-                Op::Arm(..) | Op::Later(..) | Op::Earlier(..) | Op::Stop(_) | Op::Drop(_)
+                Op::Arm(..)
+                | Op::Later(..)
+                | Op::Earlier(..)
+                | Op::Append(..)
+                | Op::Stop(_)
+                | Op::Drop(_)
                     if live == 0 => {}
-                Op::Arm(i, t) | Op::Later(i, t) | Op::Earlier(i, t) => {
+                Op::Arm(i, t) | Op::Later(i, t) | Op::Earlier(i, t) | Op::Append(i, t) => {
+                    let end = model.end().max(now);
                     let (slot, armed) = &mut model.0[pick(i)];
                     let t = match (&op, *armed) {
+                        (Op::Append(..), _) => end + t,
                         (Op::Later(..), Some((was, _))) => was.saturating_add(t),
                         (Op::Earlier(..), Some((was, _))) => was.saturating_sub(t),
                         (Op::Arm(_, NEVER), _) => NEVER,
@@ -180,7 +198,7 @@ fn an_entry_is_16_bytes_and_four_children_share_a_cache_line() {
     let heap = &mut Heap::new();
     heap.blocks.push(Box::new(Block([Entry::default(); BLOCK])));
     let address = |index: usize| &raw const heap.blocks[0].0[index + ROOT] as usize;
-    assert_eq!(address(ARITY * 5 + 1) % 64, 0);
+    assert_eq!(address(ARITY + 1) % 64, 0);
 }
 
 #[test]
@@ -209,9 +227,9 @@ fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
             queue.drop_slot(slot);
             armed -= 1;
             assert!(
-                queue.heap.len <= 3 * armed.max(SWEEP_MIN),
+                queue.heap.entries() <= 3 * armed.max(SWEEP_MIN),
                 "{} entries for {armed} timers",
-                queue.heap.len
+                queue.heap.entries()
             );
         } else {
             kept.push((10 + (i * 7 % 3) as u64, i, slot));
@@ -223,7 +241,7 @@ fn holes_stay_fewer_than_the_timers_and_ties_keep_their_order_around_them() {
         queue.expire(100, 64),
         kept.into_iter().map(|(_, _, slot)| slot).collect::<Vec<_>>()
     );
-    assert_eq!((queue.heap.len, queue.heap.holes), (0, 0));
+    assert_eq!((queue.heap.entries(), queue.heap.holes), (0, 0));
 }
 
 #[test]
@@ -259,5 +277,83 @@ fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
             assert_eq!(latest, least);
         }
         slots.into_iter().for_each(|slot| queue.drop_slot(slot));
+    }
+}
+
+#[test]
+fn a_later_deadline_goes_to_the_run() {
+    let mut queue = Queue::new(0);
+    let slots: Vec<u32> = (0..1_000).map(|_| queue.create()).collect();
+    slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 10 + i as u64 / 7));
+    assert_eq!((queue.heap.run.len(), queue.heap.len), (1_000, 0));
+    let earlier = queue.create();
+    queue.arm(earlier, 9);
+    assert_eq!((queue.heap.run.len(), queue.heap.len), (1_000, 1));
+    queue.heap.verify(&queue.slots);
+    assert_eq!(queue.expire(1_000, 64), [vec![earlier], slots].concat());
+    assert_eq!(queue.heap.run.blocks(), 1);
+}
+
+#[test]
+fn late_deadlines_do_not_keep_others_out_of_the_run() {
+    let mut queue = Queue::new(0);
+    let late: Vec<u32> = (0..20).map(|_| queue.create()).collect();
+    late.iter().for_each(|&slot| queue.arm(slot, 1 << 40));
+    let slots: Vec<u32> = (0..1_000).map(|_| queue.create()).collect();
+    slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, i as u64));
+    queue.heap.verify(&queue.slots);
+    let in_heap = queue.heap.len;
+    assert!(in_heap <= 20 + 20 * MISSES as usize, "{in_heap} in the heap");
+    assert_eq!(queue.expire(1_000, 64), slots);
+    assert_eq!(queue.expire(NEVER - 1, 64), late);
+}
+
+#[test]
+fn a_sweep_of_the_run_keeps_the_order() {
+    for kept in [7, 2] {
+        let mut queue = Queue::new((1 << 32) - 500);
+        let slots: Vec<u32> = (0..2_000).map(|_| queue.create()).collect();
+        slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, i as u64 / 3));
+        let (mut left, mut dropped) = (Vec::new(), 0);
+        for (i, &slot) in slots.iter().enumerate().rev() {
+            if i % kept == 1 {
+                left.push(slot);
+            } else {
+                queue.drop_slot(slot);
+                dropped += 1;
+                let (entries, armed) = (queue.heap.entries(), 2_000 - dropped);
+                assert!(entries <= 3 * armed.max(SWEEP_MIN), "{entries} for {armed} timers");
+                if dropped % 10 == 0 {
+                    queue.heap.verify(&queue.slots);
+                }
+            }
+        }
+        left.reverse();
+        assert!(queue.heap.run.blocks() <= 4 * left.len() / BLOCK, "memory of the run");
+        assert_eq!(queue.expire(1_000, 64), left);
+        queue.heap.verify(&queue.slots);
+    }
+}
+
+#[test]
+fn a_run_of_one_length_takes_no_block_after_its_first() {
+    for count in [1, 2, BLOCK as u32, 3 * BLOCK as u32] {
+        let mut queue = Queue::new(0);
+        let slots: Vec<u32> = (0..count).map(|_| queue.create()).collect();
+        slots.iter().for_each(|&slot| queue.arm(slot, 1));
+        let (blocks, _) = queue.heap.usage();
+        let room = |queue: &Queue| (queue.heap.spare.capacity(), queue.heap.run.capacity());
+        let before = room(&queue);
+        for round in 0..10 * BLOCK {
+            let slot = slots[round % slots.len()];
+            queue.arm(slot, 2 + round as u64);
+            if round % slots.len() == slots.len() - 1 {
+                // All keys are stale: each goes to the end.
+                queue.expire((round + 2 - slots.len()) as u64, u32::MAX);
+            }
+            assert!(queue.heap.usage().0 <= blocks, "more than {blocks} blocks for {count} timers");
+        }
+        assert_eq!(room(&queue), before);
+        assert_eq!(queue.heap.len, 0, "timers of one length are in the run");
     }
 }

@@ -58,8 +58,9 @@ pub(crate) enum Flag {
     Near = 128,
 }
 
-/// The record of a source: 32 bytes.
+/// The record of a source: 32 bytes, within one cache line.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(crate) struct Node {
     /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
     /// Otherwise the last one.

@@ -1,0 +1,127 @@
+//! Waits of some microseconds, awake. In the models no thread waits like that.
+
+#[cfg(all(loom, test))]
+pub(crate) use self::model::*;
+#[cfg(not(all(loom, test)))]
+pub(crate) use self::real::*;
+
+#[cfg(not(all(loom, test)))]
+mod real {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::thread;
+
+    /// Looks up to `rounds` times if it `is_over`, some 40 ns each. Looks once where the other
+    /// thread needs our core.
+    pub(crate) fn wait_briefly(rounds: u32, mut is_over: impl FnMut() -> bool) -> bool {
+        let rounds = if several_cores() { rounds } else { 0 };
+        for _ in 0..rounds {
+            if is_over() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        is_over()
+    }
+
+    /// Waits so many hints, some 10 to 50 ns each. Does not wait where the other thread needs our
+    /// core.
+    pub(crate) fn pause(hints: u32) {
+        let hints = if several_cores() { hints } else { 0 };
+        (0..hints).for_each(|_| std::hint::spin_loop());
+    }
+
+    /// A moment before looking again, when there is something better to do than to wait on: short,
+    /// and never the rest of a time slice.
+    #[inline]
+    pub(crate) fn spin() {
+        std::hint::spin_loop();
+    }
+
+    /// Lets another thread run that is about to make what we wait for true.
+    pub(crate) fn yield_to_others() {
+        thread::yield_now();
+    }
+
+    /// Lets other threads run for `nap`, while virtual time stands still.
+    pub(crate) fn rest(nap: std::time::Duration) {
+        thread::sleep(nap);
+    }
+
+    /// Waiting awake, for what another thread is just about to do: a little longer each time, and
+    /// then by leaving the core to it. There are no such waits where one core must do for both.
+    pub(crate) struct Backoff(u32);
+
+    impl Backoff {
+        /// Doubling waits, some 60 instructions in all; then rests.
+        const SPINS: u32 = 6;
+        const RESTS: u32 = 10;
+
+        #[inline]
+        pub(crate) fn new() -> Backoff {
+            Backoff(0)
+        }
+
+        /// Waits a moment. False when it has been tried often enough, and it is time to sleep.
+        pub(crate) fn pause(&mut self) -> bool {
+            match self.0 {
+                0 if !several_cores() => return false,
+                step if step < Self::SPINS => (0..1 << step).for_each(|_| spin()),
+                step if step < Self::SPINS + Self::RESTS => thread::yield_now(),
+                _ => return false,
+            }
+            self.0 += 1;
+            true
+        }
+    }
+
+    /// Returns true if the first thread to ask could use several cores. No thread waits for that
+    /// one.
+    fn several_cores() -> bool {
+        const ONE: u8 = 1;
+        const SEVERAL: u8 = 2;
+        static CORES: AtomicU8 = AtomicU8::new(0);
+        match CORES.load(Ordering::Relaxed) {
+            0 => {
+                let several = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+                let cores = if several { SEVERAL } else { ONE };
+                // Of several threads the first one decides.
+                let decided =
+                    CORES.compare_exchange(0, cores, Ordering::Relaxed, Ordering::Relaxed);
+                decided.err().unwrap_or(cores) == SEVERAL
+            }
+            cores => cores == SEVERAL,
+        }
+    }
+}
+
+#[cfg(all(loom, test))]
+mod model {
+    use loom::thread;
+
+    pub(crate) fn wait_briefly(_: u32, mut is_over: impl FnMut() -> bool) -> bool {
+        is_over()
+    }
+
+    pub(crate) fn pause(_: u32) {}
+
+    pub(crate) fn yield_to_others() {
+        thread::yield_now();
+    }
+
+    pub(crate) fn rest(_: std::time::Duration) {
+        thread::yield_now();
+    }
+
+    /// The models are about sleeping.
+    pub(crate) struct Backoff;
+
+    impl Backoff {
+        pub(crate) fn new() -> Backoff {
+            Backoff
+        }
+
+        pub(crate) fn pause(&mut self) -> bool {
+            false
+        }
+    }
+}

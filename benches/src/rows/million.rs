@@ -71,6 +71,7 @@ fn contestant<S: 'static, F: 'static>(
     n: usize,
     start: impl Fn() -> S + 'static,
     fire: impl Fn(S) -> F + 'static,
+    end: impl Fn(F) + 'static,
 ) -> Contestant {
     Contestant::several(&three(name).each_ref().map(|name| &**name), move |_: Run| {
         let a = thread_cpu_time();
@@ -78,7 +79,7 @@ fn contestant<S: 'static, F: 'static>(
         let b = thread_cpu_time();
         let fired = fire(started);
         let c = thread_cpu_time();
-        drop(fired);
+        end(fired);
         let d = thread_cpu_time();
         let each = |spent: Duration| Sample::of(spent.as_nanos() as f64 / n as f64);
         vec![each(b - a), each(c - b), each(d - c)]
@@ -93,12 +94,13 @@ fn delays(n: usize) -> impl Iterator<Item = Duration> {
 fn wait(n: usize) -> Contestant {
     let reactor = Rc::new(Reactor::new().expect("a reactor"));
     let of = reactor.clone();
+    let (spare, kept) = vector(n);
     contestant(
         "pollmux wait",
         n,
         move || {
             let begin = reactor.now();
-            let mut timers: Vec<Timer> = Vec::with_capacity(n);
+            let mut timers: Vec<Timer> = spare.take();
             timers.extend((0..).zip(delays(n)).map(|(key, d)| reactor.at(begin + d).with_key(key)));
             timers
         },
@@ -113,20 +115,34 @@ fn wait(n: usize) -> Contestant {
             }
             timers
         },
+        move |mut timers| {
+            timers.clear();
+            kept.set(timers);
+        },
     )
+}
+
+type Place<T> = Rc<Cell<Vec<T>>>;
+
+/// The place for a vector of `n` handles, twice. Like the timers of the peers in C, it is there
+/// before the clock starts: after the first round its pages are, too.
+fn vector<T>(n: usize) -> (Place<T>, Place<T>) {
+    let place = Rc::new(Cell::new(Vec::with_capacity(n)));
+    (place.clone(), place)
 }
 
 fn callbacks(n: usize) -> Contestant {
     let reactor = Rc::new(Reactor::new().expect("a reactor"));
     let fired = Rc::new(Cell::new(0));
     let (of, counted) = (reactor.clone(), fired.clone());
+    let (spare, kept) = vector(n);
     contestant(
         "pollmux callback",
         n,
         move || {
             fired.set(0);
             let begin = reactor.now();
-            let mut callbacks: Vec<Callback> = Vec::with_capacity(n);
+            let mut callbacks: Vec<Callback> = spare.take();
             callbacks.extend(delays(n).map(|d| {
                 let fired = fired.clone();
                 reactor.call_at(begin + d, move |_| fired.set(fired.get() + 1))
@@ -142,6 +158,10 @@ fn callbacks(n: usize) -> Contestant {
                 of.wait_timeout(&mut events, left).expect("a wait");
             }
             callbacks
+        },
+        move |mut callbacks| {
+            callbacks.clear();
+            kept.set(callbacks);
         },
     )
 }
@@ -172,5 +192,6 @@ fn delay_queue(n: usize) -> Contestant {
             }));
             queue
         },
+        drop,
     )
 }

@@ -1,8 +1,8 @@
 //! A driver of one's own, whole: on `poll(2)`, which has no edges, no timer and no memory.
 //!
-//! - The waker is an eventfd among the fds. `poll` is level-triggered: the driver reads it when it
-//!   was raised.
-//! - Deadlines are the timeout of the wait, in ns and never shortened.
+//! - The waker is a socket among the fds. `poll` is level-triggered: the driver empties the socket
+//!   when it has been written to.
+//! - Deadlines are the timeout of the wait, in ns (on macOS in ms) and never shortened.
 //! - Fds are kept in a `Vec`, each as a duplicate, since a driver may not hold on to what it was
 //!   shown. Edges are refused: the reactor then asks for one report at a time.
 //!
@@ -11,14 +11,13 @@
 //!
 //! `cargo run --release --example custom_driver`
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libc::{c_short, pollfd};
-use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use pollmux::driver::{Clock, Driver, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 use pollmux::sys::{Interest, Mode, Readiness, Time};
 
@@ -42,32 +41,42 @@ struct Watched {
     done: bool,
 }
 
+/// A byte for each wake-up goes in at one end.
 #[derive(Debug)]
-struct Waker(EventFd);
+struct Waker {
+    into: UnixStream,
+    out: UnixStream,
+}
 
 impl Wake for Waker {
     fn wake(&self) -> io::Result<()> {
-        match self.0.write(1) {
-            // A full counter is readable, which is all that is wanted.
-            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(error) => Err(error.into()),
+        match (&self.into).write(&[1]) {
+            // A full socket is readable, which is all that is wanted.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
         }
     }
 }
 
 impl Waker {
+    fn new() -> io::Result<Waker> {
+        let (into, out) = UnixStream::pair()?;
+        into.set_nonblocking(true)?;
+        out.set_nonblocking(true)?;
+        Ok(Waker { into, out })
+    }
+
     fn clear(&self) {
-        // Nothing to read is as good.
-        let _ = self.0.read();
+        // A byte that is left ends the next wait, which does no harm.
+        let _ = (&self.out).read(&mut [0; 64]);
     }
 }
 
 impl PollDriver {
-    /// One syscall; fails with the system's error.
+    /// Three syscalls; fails with the system's error.
     pub fn new() -> io::Result<PollDriver> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(PollDriver {
-            waker: Arc::new(Waker(EventFd::from_flags(flags)?)),
+            waker: Arc::new(Waker::new()?),
             fds: Vec::new(),
             syscalls: Syscalls::default(),
         })
@@ -82,7 +91,7 @@ impl PollDriver {
 
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut ReadyFds) -> io::Result<()> {
         // The waker is the first of the list.
-        let mut list = vec![to_poll(self.waker.0.as_fd(), libc::POLLIN)];
+        let mut list = vec![to_poll(self.waker.out.as_fd(), libc::POLLIN)];
         list.extend(self.fds.iter().filter(|watched| !watched.done).map(Watched::to_poll));
         match poll(&mut list, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -106,7 +115,7 @@ impl PollDriver {
 impl Watched {
     fn to_poll(&self) -> pollfd {
         let wanted = [
-            (self.interest.is_readable(), libc::POLLIN | libc::POLLRDHUP),
+            (self.interest.is_readable(), libc::POLLIN | POLLRDHUP),
             (self.interest.is_writable(), libc::POLLOUT),
             (self.interest.is_priority(), libc::POLLPRI),
         ];
@@ -119,7 +128,26 @@ fn to_poll(fd: BorrowedFd<'_>, events: c_short) -> pollfd {
     pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
 }
 
+/// The peer writes no more. On macOS `POLLHUP` is all that says so.
+#[cfg(not(target_vendor = "apple"))]
+const POLLRDHUP: c_short = libc::POLLRDHUP;
+#[cfg(target_vendor = "apple")]
+const POLLRDHUP: c_short = 0;
+
+/// Calls `poll(2)`, which has a timeout in milliseconds: rounded up, and at most 24 days, after
+/// which the reactor waits again.
+#[cfg(target_vendor = "apple")]
+#[allow(unsafe_code)]
+fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    let millis = |timeout: Duration| timeout.as_nanos().div_ceil(1_000_000).try_into();
+    let timeout = timeout.map_or(-1, |timeout| millis(timeout).unwrap_or(libc::c_int::MAX));
+    // SAFETY: the list lives as long as the call.
+    let ready = unsafe { libc::poll(list.as_mut_ptr(), list.len() as _, timeout) };
+    if ready < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Calls `ppoll(2)`, which has a timeout in nanoseconds.
+#[cfg(not(target_vendor = "apple"))]
 #[allow(unsafe_code)]
 fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
     let timeout = timeout.map(|timeout| libc::timespec {
@@ -142,7 +170,7 @@ fn readiness(flags: c_short) -> Readiness {
         (libc::POLLIN, read),
         (libc::POLLOUT, write),
         (libc::POLLPRI, Readiness::PRIORITY),
-        (libc::POLLRDHUP, read | Readiness::READ_CLOSED),
+        (POLLRDHUP, read | Readiness::READ_CLOSED),
         (libc::POLLHUP, read | write | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED),
         (libc::POLLERR, read | write | Readiness::ERROR),
     ];
@@ -231,8 +259,6 @@ fn without_edges(mode: Mode) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     use pollmux::{Reactor, select};
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
 
     let reactor = Reactor::with_driver(PollDriver::new()?)?;
     let (tx, inbox) = reactor.channel::<u32>(4)?;

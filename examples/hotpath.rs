@@ -324,6 +324,7 @@ fn tick(turns: u64, period: Duration) -> io::Result<()> {
 
 /// Keeps this thread on one core, if there are so many: where the scheduler puts two threads
 /// matters more than what they do.
+#[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 fn pin_to(core: usize) {
     // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the call only reads it.
@@ -333,6 +334,9 @@ fn pin_to(core: usize) {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
     }
 }
+
+#[cfg(not(target_os = "linux"))]
+fn pin_to(_: usize) {}
 
 /// There and back between two threads, each on a core of its own, that both sleep in between.
 fn round_trip(turns: u64) -> io::Result<()> {

@@ -72,7 +72,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", server.run(stop)?);
         return Ok(());
     };
-    if clients as u64 + 100 > fds {
+    #[allow(clippy::unnecessary_cast)] // signed on FreeBSD
+    if clients as u64 + 100 > fds as u64 {
         return Err(format!("{clients} clients need more than the {fds} fds of a process").into());
     }
     let slow = number("slow").min(clients - 1);

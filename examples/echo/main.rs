@@ -79,10 +79,11 @@ impl Options {
 }
 
 /// As many fds as we may have.
+#[allow(clippy::unnecessary_cast)] // signed on FreeBSD
 fn raise_fd_limit() -> io::Result<u64> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    Ok(most)
+    Ok(most as u64)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

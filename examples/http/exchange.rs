@@ -122,9 +122,11 @@ impl Exchange {
         let Answer { status, fields, body } = answer;
         let close = if is_last { "Connection: close\r\n" } else { "" };
         let length = body.len();
-        let head =
-            format_args!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{fields}{close}\r\n");
-        let _ = self.output.write_fmt(head); // a Vec takes everything
+        // A Vec takes everything.
+        let _ = write!(
+            self.output,
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{fields}{close}\r\n"
+        );
         if has_body {
             self.output.extend_from_slice(body);
         }

@@ -16,8 +16,8 @@ use crate::sys::Readiness;
 /// that do not belong to the reactor. [`Driver::has_events`](super::Driver::has_events) returns
 /// true for this queue.
 ///
-/// The queue is bounded if the driver does this: while [`is_empty`](Self::is_empty) is false it
-/// does not ask the foreign poller for more, and waits for the reactor's own events only.
+/// The driver bounds the queue. While [`is_empty`](Self::is_empty) is false it must not ask the
+/// foreign poller for more, and waits for the reactor's own events only.
 ///
 /// ```
 /// use pollmux::driver::foreign::{EventsId, Queue};

@@ -30,7 +30,7 @@ const BATCH: usize = 256;
 ///
 /// [`events`](Self::events) makes a source of the events of the other tokens. Register mio's
 /// sources through [`registry`](Self::registry), at any time. Nothing is lost, and memory is
-/// bounded: the driver takes at most 256 events from the `Poll`, and no more before the loop has
+/// bounded. The driver takes at most 256 events from the `Poll`, and no more before the loop has
 /// taken those. Meanwhile the reactor waits for its own sources only.
 ///
 /// The reactor's fd is the fd of the `Poll`. So the reactor can be

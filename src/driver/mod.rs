@@ -50,11 +50,11 @@ pub use crate::wake::Wake;
 ///
 /// # The contract
 /// - **Arming is one-shot and absolute, and only moves earlier.** `wait(Some(deadline), ..)` must
-///   end the wait, and `arm(deadline)` must make [`as_fd`](Driver::as_fd) readable, by
-///   [`deadline.latest`](WakeWindow::latest) or soon after, and **never before the clock says
-///   [`deadline.earliest`](WakeWindow::earliest)**, if nothing else does. A deadline of an earlier
-///   call may still be armed. A wait that ends too early does no harm, so a driver need not take
-///   that deadline away. It re-arms only when `latest` is before the armed deadline.
+///   end the wait by [`deadline.latest`](WakeWindow::latest) or soon after. `arm(deadline)` must
+///   make [`as_fd`](Driver::as_fd) readable by then. If nothing else happens, neither may come
+///   **before the clock says [`deadline.earliest`](WakeWindow::earliest)**. A deadline of an
+///   earlier call may still be armed. A wait that ends too early does no harm, so a driver need not
+///   take that deadline away. It re-arms only when `latest` is before the armed deadline.
 /// - **No wake-up is lost.** After [`Wake::wake`] the wait under way, or else the next wait,
 ///   returns.
 /// - **No readiness is lost.** This wait or a later one pushes each fd that becomes ready to

@@ -26,7 +26,7 @@ const BATCH: usize = 256;
 /// timeouts.
 ///
 /// [`events`](Self::events) makes a source of the events of the other keys. Nothing is lost, and
-/// memory is bounded: the driver takes at most 256 events from the `Poller`, and no more before the
+/// memory is bounded. The driver takes at most 256 events from the `Poller`, and no more before the
 /// loop has taken those. Meanwhile the reactor waits for its own sources only.
 ///
 /// No other code may wait on the `Poller`, because of two waits it lets one return at once. A

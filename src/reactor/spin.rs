@@ -75,7 +75,7 @@ impl Core {
         swap(table);
         {
             let table = &mut *self.table.borrow_mut();
-            table.heap.insert(&table.slots, *slot, 1, 1);
+            table.heap.insert(&table.slots, chunk.node(*slot), *slot, 1, 1);
         }
         self.timers.put_off.set(false);
         self.expire(Time::from_nanos(1));
@@ -104,5 +104,27 @@ impl Core {
             looks += 1;
             if rests && looks % LOOKS == 0 { thread::yield_now() } else { std::hint::spin_loop() }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use crate::{Reactor, select};
+
+    #[test]
+    fn a_dropped_reactor_frees_its_rehearsal() {
+        let reactor = Reactor::builder().precise(Duration::from_secs(60)).build().unwrap();
+        let timer = reactor.timer();
+        // A thread that is kept from its core in the last microseconds rehearses nothing.
+        while reactor.core.rehearsal.borrow().is_none() {
+            timer.reset(Duration::from_micros(100));
+            select! { reactor; recv(timer) -> _ => {} }
+        }
+        let core = Rc::downgrade(&reactor.core);
+        drop((timer, reactor));
+        assert!(core.upgrade().is_none());
     }
 }

@@ -33,7 +33,7 @@ const FEW: usize = 8;
 ///
 /// # Cost
 /// To add a case costs an allocation or two. A wait costs none. The set asks up to eight cases one
-/// by one. Of more cases it finds the ready ones through the reactor: a choice among n ready cases
+/// by one. Of more cases it finds the ready ones through the reactor. A choice among n ready cases
 /// is O(1), so a burst of n costs O(n). (The set asks send cases, rendezvous channels and sources
 /// of your own one by one.) A [`biased`](Self::biased) set looks at all ready cases.
 ///

@@ -77,8 +77,9 @@ use crate::sys::Time;
 /// - The choices among ready cases in the reactors of [`spawn`](WorldHandle::spawn).
 ///
 /// One seed makes one history, also when members panic, are killed, or have thread-locals whose
-/// drops send. These break the rule: a real clock (`Instant::now`), other randomness (the order of
-/// a `HashMap`), and other threads, also those that call the world during a run.
+/// drops send. Three things break this rule: a real clock (`Instant::now`), other randomness (the
+/// order of a `HashMap`), and other threads. That includes threads that call the world during a
+/// run.
 ///
 /// # What a member may not do
 /// - **Block outside of its reactor.** A bare end of a channel panics where it would block (`send`,

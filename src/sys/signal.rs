@@ -218,8 +218,8 @@ fn raise(signal: i32) {
 /// To make or drop a set never waits for a signal handler, even for one that was preempted. Two
 /// threads that make or drop sets at the same time wait for each other, for some syscalls.
 ///
-/// When the last set of a signal is dropped, a signal that no set has taken is sent to the process
-/// again, if its old action was the default one.
+/// The drop of the last set of a signal sends the signal to the process again, if no set has taken
+/// it and its old action was the default one.
 ///
 /// After a `fork` a set is inert in the child: it gives nothing and touches nothing that the child
 /// shares with the parent. There its signals have the actions that they had before the set. The

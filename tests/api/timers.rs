@@ -625,9 +625,9 @@ fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
         let due = timer.deadline().unwrap();
         select! { reactor; recv(timer) -> at => assert!(at == due && Time::now() >= due) }
         sender.join().unwrap();
-        // Two sleeps until the message and until the first deadline, and one, armed anew, until the
-        // second.
-        (reactor.stats().waits, reactor.stats().arms) == (3, 2)
+        // Two sleeps until the message and until the first deadline, and one until the second. The
+        // last one may be ended by a timeout, without an arm.
+        reactor.stats().waits == 3 && (1..=2).contains(&reactor.stats().arms)
     };
     assert!(sometimes(costs));
 }

@@ -342,7 +342,7 @@ fn has_other_headings(document: &str, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn docs_have_one_form_for_errors_panics_and_costs() {
+fn docs_have_one_form() {
     let files = source_files().into_iter();
     let wrong =
         files.flat_map(|file| has_other_headings(&file.display().to_string(), &read(&file)));

@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -28,12 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// panics.
 #[track_caller]
 fn fork(f: impl FnOnce()) {
-    let mut fds = [0; 2];
-    // SAFETY: `fds` is a valid place for the two fds that the call writes.
-    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: the kernel just gave both fds to us, and nobody else has them.
-    let (mut reader, mut writer) =
-        unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) };
+    let (mut reader, mut writer) = UnixStream::pair().unwrap();
     // SAFETY: the process has one more thread, a watchdog, which sleeps and holds no lock that the
     // child needs.
     match unsafe { libc::fork() } {

@@ -4,8 +4,8 @@
 //! on its own thread, who is next:
 //!
 //! 1. a member that was killed: it ends;
-//! 2. one of these, as the seed decides: a member that can go on (it was woken, its deadline has
-//!    come, or it has not begun), or the first message that is due;
+//! 2. a member that can go on, or the first message that is due, as the seed decides. A member can
+//!    go on if it was woken, if its deadline has come, or if it has not begun;
 //! 3. nothing: the clock jumps to the next deadline or message, and so on from 2;
 //! 4. there is none, or it is behind the end of the run: the turn goes back to the caller.
 //!

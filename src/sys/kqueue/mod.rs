@@ -1,7 +1,7 @@
 //! The poller on macOS and the BSDs: a kqueue. (And on Linux, from a library, for tests.)
 //!
 //! Quirks handled here:
-//! - A kqueue knows fds by direction and forgets: to add an fd twice is no error, and an fd that
+//! - A kqueue knows fds by direction and forgets. To add an fd twice is no error, and an fd that
 //!   wants to read and write has two events. `Book` remembers the fds. So the same mistakes are
 //!   errors as on epoll, and an fd has one event a wait. A one-shot is over for both directions
 //!   when it has fired for one.

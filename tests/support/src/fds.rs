@@ -1,22 +1,24 @@
 //! Fds: their limit, their flag, and one of a process.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, rlim_t, setrlimit};
 
 /// Sets the lowest number that no new fd of this process may have, and returns the former one.
+#[allow(clippy::unnecessary_cast)] // signed on FreeBSD
 pub fn set_fd_limit(limit: u64) -> u64 {
     let (former, most) = getrlimit(RLIMIT_NOFILE).unwrap();
-    setrlimit(RLIMIT_NOFILE, limit, most).unwrap();
-    former
+    setrlimit(RLIMIT_NOFILE, limit as rlim_t, most).unwrap();
+    former as u64
 }
 
 /// Lets this process have `n` fds, or as many as it may.
+#[allow(clippy::unnecessary_cast)]
 pub fn allow_fds(n: u64) {
     let (now, most) = getrlimit(RLIMIT_NOFILE).unwrap();
-    if now < n {
-        set_fd_limit(n.min(most));
+    if (now as u64) < n {
+        set_fd_limit(n.min(most as u64));
     }
 }
 
@@ -30,7 +32,7 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) {
 /// Opens an fd of a child.
 #[allow(unsafe_code)]
 #[cfg(target_os = "linux")]
-pub fn pidfd(child: &std::process::Child) -> OwnedFd {
+pub fn pidfd(child: &std::process::Child) -> std::os::fd::OwnedFd {
     // SAFETY: the call takes two numbers, and no memory.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());

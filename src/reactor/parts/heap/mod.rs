@@ -7,9 +7,9 @@
 //!
 //! An entry is 16 bytes, four children fill a cache line, and the record holds the true deadline.
 //! Re-arming *later* writes the record only and leaves a stale key in the queue; re-arming
-//! *earlier* moves the entry at once; stopping leaves a zombie. Stale keys and zombies are put right
-//! when they are the first, a bounded number at a time: the price is a wake-up that comes too early
-//! now and then, never one that comes too late.
+//! *earlier* moves the entry at once; stopping leaves a zombie. Stale keys and zombies are put
+//! right when they are the first, a bounded number at a time. The price is a wake-up that comes too
+//! early now and then, never one that comes too late.
 //!
 //! Removing an entry from the middle of a large heap means several cache misses, so a dropped timer
 //! leaves a *hole*: its entry keeps its key and its place and points to no record. Holes go when
@@ -31,85 +31,41 @@
 //! Sequences are 64 bits, entries hold the low 32. The high half is the record's own: a re-arm
 //! across a boundary of 2^32 arms is not done lazily, so record and entry always share it.
 
+mod entry;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tree;
 
+use self::entry::{BLOCK, Block, Entry, OwnBlock};
 use self::run::Run;
+use self::tree::{ARITY, ROOT};
 use super::ready::Ready;
 use super::slots::{Flag, NONE, Node, Owner, Slots, State};
 
 /// "Never", as a key.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-const ARITY: usize = 4;
-/// Physical index of the root, which puts the four children of every entry at a multiple of four.
-const ROOT: usize = ARITY - 1;
-/// Entries in a block: few in unit tests, so that these come to the ends of blocks.
-const BLOCK: usize = if cfg!(test) { 16 } else { 256 };
-
 /// Set in the `pos` of a record whose entry is in the run.
 const IN_RUN: u32 = 1 << 31;
 /// So many entries that go to the heap take the last one of the run with them.
 const MISSES: u32 = 32;
 
-/// Set in the `slot` of a hole; the other bits are the high half of its sequence then, so that ties
-/// keep their order.
-const HOLE: u32 = 1 << 31;
 /// Heaps and runs smaller than this are not worth sweeping.
 const SWEEP_MIN: usize = if cfg!(test) { 8 } else { 256 };
 /// The number of leaves that a removal looks at while there are too many holes.
 const SWEEP_STEP: usize = 8;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[repr(C)]
-struct Entry {
-    key: u64,
-    slot: u32,
-    /// The low half of the sequence.
-    seq: u32,
-}
-
-impl Entry {
-    #[inline]
-    fn new(key: u64, slot: u32, seq: u64) -> Entry {
-        Entry { key, slot, seq: seq as u32 }
-    }
-
-    /// Sorts by key, then by the low half of the sequence.
-    #[inline]
-    fn order(self) -> u128 {
-        let low = u64::from(self.seq) << 32 | u64::from(self.slot);
-        u128::from(self.key) << 64 | u128::from(low)
-    }
-
-    #[inline]
-    fn is_hole(self) -> bool {
-        self.slot & HOLE != 0
-    }
-
-    /// Makes a hole of the entry of a record with this sequence: a store, and no load that may have
-    /// to wait for memory.
-    #[inline]
-    fn make_hole(&mut self, seq: u64) {
-        self.slot = HOLE | (seq >> 32) as u32;
-    }
-}
-
-/// The storage grows by blocks, so that growing never copies what is there.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Block([Entry; BLOCK]);
-
 #[derive(Debug)]
 pub(crate) struct Heap {
-    blocks: Vec<Box<Block>>,
+    /// Those of the heap.
+    blocks: Vec<OwnBlock>,
     len: usize,
     run: Run,
     /// Entries that have found the end of the run too late, since one was moved from there.
     misses: u32,
     /// Blocks that the run has left.
-    spare: Vec<Box<Block>>,
+    spare: Vec<OwnBlock>,
     /// The high half of the sequences of all entries, while it is the same for all: then ties need
     /// no look at the records.
     half: Option<u32>,
@@ -197,15 +153,16 @@ impl Heap {
     /// Puts the entry of a record into the run or into the heap.
     #[inline]
     fn enter<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
-        if self.run.last().is_none_or(|last| self.half.is_some() && entry.order() >= last.order()) {
+        let comes_last = |last: Entry| self.half.is_some() && entry.order() >= last.order();
+        if self.run.last().is_none_or(comes_last) {
             self.append(node, entry);
         } else {
             self.enter_otherwise(slots, node, entry);
         }
     }
 
-    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of sequences
-    /// say otherwise.
+    /// [`enter`](Self::enter) of an entry that goes to the heap, unless the high halves of
+    /// sequences say otherwise.
     #[inline(never)]
     fn enter_otherwise<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, entry: Entry) {
         self.misses += 1;
@@ -256,28 +213,6 @@ impl Heap {
         }
         self.run.grow(&mut self.spare);
         node.pos.set(IN_RUN | self.run.push(entry));
-    }
-
-    /// Puts an entry into the heap.
-    #[inline]
-    fn push<O: Owner>(&mut self, slots: &Slots<O>, entry: Entry) {
-        let index = self.len;
-        if index + ROOT >= self.blocks.len() * BLOCK {
-            self.grow();
-        }
-        self.len += 1;
-        self.most = self.most.max(self.len);
-        self.sift_up(slots, index, entry);
-        self.trim();
-    }
-
-    /// Gives the heap one more block.
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self) {
-        // The run may need one.
-        let spare = if self.spare.len() > 1 { self.spare.pop() } else { None };
-        self.blocks.push(spare.unwrap_or_else(Block::new));
     }
 
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else
@@ -370,44 +305,6 @@ impl Heap {
         }
     }
 
-    /// Takes the root of the heap out.
-    fn remove_root<O: Owner>(&mut self, slots: &Slots<O>) {
-        self.holes -= usize::from(self.get(0).is_hole());
-        self.len -= 1;
-        if self.len > 0 {
-            let last = self.get(self.len);
-            self.sift_down(slots, 0, last);
-            self.trim();
-        }
-    }
-
-    /// Takes holes off the end: one may have come there when an entry rose past it.
-    fn trim(&mut self) {
-        while self.holes > 0 && self.len > 0 && self.get(self.len - 1).is_hole() {
-            self.len -= 1;
-            self.holes -= 1;
-        }
-    }
-
-    /// Fills holes among the next few leaves with entries from the end. (Below a hole that is no
-    /// leaf the heap is in order as it is.)
-    fn sweep<O: Owner>(&mut self, slots: &Slots<O>) {
-        for _ in 0..SWEEP_STEP {
-            let first_leaf = (self.len + ARITY - 2) / ARITY;
-            if self.sweep > self.len || self.sweep <= first_leaf {
-                self.sweep = self.len;
-            }
-            self.sweep -= 1;
-            if self.get(self.sweep).is_hole() {
-                self.holes -= 1;
-                self.len -= 1;
-                let last = self.get(self.len);
-                self.place(slots, self.sweep, last);
-                self.trim();
-            }
-        }
-    }
-
     /// Moves what is due at `now` to the ready list, or the list of calls, in deadline order, and
     /// puts stale keys and zombies at the root right, those that are not due yet too. Touches at
     /// most `budget` entries: what is left stays at the root.
@@ -431,7 +328,8 @@ impl Heap {
             let (deadline, seq) = (node.deadline.get(), node.seq.get());
             if node.state.get() == State::Stopped {
                 self.remove_first(slots, in_run);
-                (node.pos.set(NONE), node.state.set(State::Idle));
+                node.pos.set(NONE);
+                node.state.set(State::Idle);
                 done.cleaned += 1;
             } else if deadline != first.key || seq as u32 != first.seq {
                 self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot, seq));
@@ -539,157 +437,4 @@ impl Heap {
         }
         latest
     }
-
-    /// Puts `entry`, whose record is not elsewhere in the heap, where it belongs, starting from
-    /// `index`.
-    fn place<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
-        if index > 0 && self.before(slots, entry, self.get((index - 1) / ARITY)) {
-            self.sift_up(slots, index, entry);
-        } else {
-            self.sift_down(slots, index, entry);
-        }
-    }
-
-    fn sift_up<O: Owner>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
-        while index > 0 {
-            let up = (index - 1) / ARITY;
-            let parent = self.get(up);
-            if !self.before(slots, entry, parent) {
-                break;
-            }
-            self.set(slots, index, parent);
-            index = up;
-        }
-        self.set(slots, index, entry);
-    }
-
-    fn sift_down<O: Owner>(&mut self, slots: &Slots<O>, mut index: usize, entry: Entry) {
-        loop {
-            let first = ARITY * index + 1;
-            if first >= self.len {
-                break;
-            }
-            let (least, child) = if first + ARITY <= self.len && self.half.is_some() {
-                self.least_of_four(first)
-            } else {
-                self.least_child(slots, first)
-            };
-            if !self.before(slots, child, entry) {
-                break;
-            }
-            self.set(slots, index, child);
-            index = least;
-        }
-        self.set(slots, index, entry);
-    }
-
-    /// The least of a full set of children, while all sequences have one high half: without a
-    /// branch that depends on them.
-    #[inline]
-    fn least_of_four(&self, first: usize) -> (usize, Entry) {
-        let at = first + ROOT;
-        let [a, b, c, d] = *self.blocks[at / BLOCK].0[at % BLOCK..].first_chunk().unwrap();
-        let (i, ab) = if b.order() < a.order() { (1, b) } else { (0, a) };
-        let (j, cd) = if d.order() < c.order() { (3, d) } else { (2, c) };
-        if cd.order() < ab.order() { (first + j, cd) } else { (first + i, ab) }
-    }
-
-    /// The least of the children from `first` on.
-    #[inline]
-    fn least_child<O: Owner>(&self, slots: &Slots<O>, first: usize) -> (usize, Entry) {
-        let (mut least, mut child) = (first, self.get(first));
-        for other in first + 1..self.len.min(first + ARITY) {
-            let candidate = self.get(other);
-            if self.before(slots, candidate, child) {
-                (least, child) = (other, candidate);
-            }
-        }
-        (least, child)
-    }
-
-    #[inline]
-    fn before<O: Owner>(&self, slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-        if self.half.is_some() { a.order() < b.order() } else { is_before(slots, a, b) }
-    }
-
-    #[inline]
-    fn get(&self, index: usize) -> Entry {
-        let at = index + ROOT;
-        self.blocks[at / BLOCK].0[at % BLOCK]
-    }
-
-    #[inline]
-    fn entry(&mut self, index: usize) -> &mut Entry {
-        let at = index + ROOT;
-        &mut self.blocks[at / BLOCK].0[at % BLOCK]
-    }
-
-    #[inline]
-    fn set<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
-        *self.entry(index) = entry;
-        if !entry.is_hole() {
-            slots.node(entry.slot).pos.set(index as u32);
-        }
-    }
-
-    /// Panics unless the invariants hold. O(n).
-    #[cfg(test)]
-    pub(crate) fn verify<O: Owner>(&self, slots: &Slots<O>) {
-        let holes = (0..self.len).filter(|&index| self.get(index).is_hole()).count();
-        assert_eq!(holes, self.holes);
-        assert!(self.len == 0 || !self.get(self.len - 1).is_hole());
-        for index in 0..self.len {
-            let entry = self.get(index);
-            if index > 0 {
-                let parent = self.get((index - 1) / ARITY);
-                assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
-            }
-            self.verify_entry(slots, entry, index as u32);
-        }
-        self.run.verify();
-        let all: Vec<Entry> = self.run.iter().collect();
-        for pair in all.windows(2) {
-            assert!(!self.before(slots, pair[1], pair[0]), "{pair:?} in the run");
-        }
-        for (number, entry) in self.run.numbered() {
-            self.verify_entry(slots, entry, IN_RUN | number);
-        }
-    }
-
-    #[cfg(test)]
-    fn verify_entry<O: Owner>(&self, slots: &Slots<O>, entry: Entry, pos: u32) {
-        if entry.is_hole() {
-            return;
-        }
-        let node = slots.node(entry.slot);
-        let is_there = matches!(node.state.get(), State::Armed | State::Stopped);
-        assert!(is_there, "slot {}: {node:?}", entry.slot);
-        assert_eq!(node.pos.get(), pos);
-        let armed = (node.deadline.get(), node.seq.get());
-        assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
-        assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
-    }
-}
-
-impl Block {
-    fn new() -> Box<Block> {
-        Box::new(Block([Entry::default(); BLOCK]))
-    }
-}
-
-/// [`Heap::before`] when the sequences have different high halves.
-#[cold]
-#[inline(never)]
-fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-    (a.key, sequence(slots, a)) < (b.key, sequence(slots, b))
-}
-
-/// The full sequence of an entry.
-fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
-    let half = if entry.is_hole() {
-        u64::from(entry.slot & !HOLE)
-    } else {
-        slots.node(entry.slot).seq.get() >> 32
-    };
-    half << 32 | u64::from(entry.seq)
 }

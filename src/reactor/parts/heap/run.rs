@@ -12,18 +12,19 @@
 
 use std::collections::VecDeque;
 
-use super::{BLOCK, Block, Entry, IN_RUN, SWEEP_MIN, SWEEP_STEP};
+use super::entry::{BLOCK, Entry, OwnBlock};
+use super::{IN_RUN, SWEEP_MIN, SWEEP_STEP};
 use crate::reactor::parts::slots::{Owner, Slots};
 
 /// Places are numbered modulo this. A place has the number modulo [`BLOCK`] in its block.
 const NUMBERS: u32 = IN_RUN;
 
-type Spare = Vec<Box<Block>>;
+type Spare = Vec<OwnBlock>;
 
 #[derive(Debug)]
 pub(super) struct Run {
     /// Those with places of the run, and perhaps one more.
-    blocks: VecDeque<Box<Block>>,
+    blocks: VecDeque<OwnBlock>,
     begin: u32,
     end: u32,
     /// The entries at the two ends, unless the run is empty.

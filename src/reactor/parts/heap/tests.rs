@@ -1,8 +1,47 @@
 //! Tests of `mod.rs`.
 
+use super::tree::sequence;
 use super::*;
 use proptest::prelude::*;
 use std::rc::Rc;
+
+impl Heap {
+    /// Panics unless the invariants hold. O(n).
+    fn verify<O: Owner>(&self, slots: &Slots<O>) {
+        let holes = (0..self.len).filter(|&index| self.get(index).is_hole()).count();
+        assert_eq!(holes, self.holes);
+        assert!(self.len == 0 || !self.get(self.len - 1).is_hole());
+        for index in 0..self.len {
+            let entry = self.get(index);
+            if index > 0 {
+                let parent = self.get((index - 1) / ARITY);
+                assert!(!self.before(slots, entry, parent), "{entry:?} is below {parent:?}");
+            }
+            self.verify_entry(slots, entry, index as u32);
+        }
+        self.run.verify();
+        let all: Vec<Entry> = self.run.iter().collect();
+        for pair in all.windows(2) {
+            assert!(!self.before(slots, pair[1], pair[0]), "{pair:?} in the run");
+        }
+        for (number, entry) in self.run.numbered() {
+            self.verify_entry(slots, entry, IN_RUN | number);
+        }
+    }
+
+    fn verify_entry<O: Owner>(&self, slots: &Slots<O>, entry: Entry, pos: u32) {
+        if entry.is_hole() {
+            return;
+        }
+        let node = slots.node(entry.slot);
+        let is_there = matches!(node.state.get(), State::Armed | State::Stopped);
+        assert!(is_there, "slot {}: {node:?}", entry.slot);
+        assert_eq!(node.pos.get(), pos);
+        let armed = (node.deadline.get(), node.seq.get());
+        assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
+        assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
+    }
+}
 
 struct Queue {
     slots: Slots<()>,

@@ -4,8 +4,8 @@
 //! `curl -d hello http://127.0.0.1:7009/echo`. Ctrl-C and SIGTERM end it when the requests that
 //! have begun are answered.
 //!
-//! `cargo bench -p pollmux-benches --bench http` measures it beside the same handler on mio and
-//! tokio.
+//! `cargo run --release -p pollmux-bench -- --only http` measures it beside the same handler on mio
+//! and tokio.
 //!
 //! Known limits: a body has a `Content-Length` (a `Transfer-Encoding` is refused with 501, an
 //! `Expect` with 417); there is no `Date`, and no TLS.

@@ -146,3 +146,47 @@ pub fn pin_to(core: usize) {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
     }
 }
+
+/// Raises the limit of open files to `n`, if it is lower. Returns false if that is refused.
+pub fn allow_fds(n: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return false;
+        }
+        if limit.rlim_cur >= n {
+            return true;
+        }
+        limit.rlim_cur = n;
+        limit.rlim_max = limit.rlim_max.max(n);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+    }
+}
+
+/// Adds a file under a number of one's own.
+pub fn add_number(epoll: &OwnedFd, fd: i32, flags: u32, number: u64) -> i32 {
+    let mut event = Event { events: flags, u64: number };
+    // SAFETY: both fds are open, and `event` is valid for the call.
+    unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }
+}
+
+/// Adds a file to a poller of polling.
+pub fn polling_add(
+    poller: &polling::Poller,
+    io: &std::os::unix::net::UnixStream,
+    event: polling::Event,
+    mode: polling::PollMode,
+) {
+    // SAFETY: the caller deletes the file before it closes it.
+    unsafe { poller.add_with_mode(io, event, mode) }.expect("a file");
+}
+
+/// `clock_nanosleep` to an absolute time. Returns false if a signal has ended it.
+pub fn sleep_until(at: Time) -> bool {
+    let at = timespec(at - Time::ZERO);
+    // SAFETY: `at` is valid for the call, and a null remainder is allowed.
+    unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &at, ptr::null_mut()) == 0
+    }
+}

@@ -1,29 +1,23 @@
-//! An HTTP request, CPU time of the server's thread, beside the same handler on mio and tokio.
-//!
-//! `cargo bench -p pollmux-benches --bench http` takes about a minute, `-- --quick` ten
-//! seconds.
+//! An HTTP request, CPU time of the server's thread, beside the same handler on mio, tokio
+//! and monoio.
 //!
 //! One thread is the load: it writes a request, or 16, on each connection and then reads all
 //! answers. Another thread serves. It handles what has come by `Exchange` of the example `http`,
 //! which knows no sockets. On pollmux it is the server of the example, with its deadlines; the
-//! servers on mio and tokio have none. All read once and write once for each event. By default a
-//! reactor that has nothing to do looks for a while before it sleeps, which is CPU time, too; "no
-//! spin" is the same server without that.
+//! others have none. All read once and write once for each event. By default a
+//! reactor that has nothing to do looks for a while before it sleeps, which is CPU time, too.
 //!
 //! The time is that of `CLOCK_THREAD_CPUTIME_ID` from the first accept to the last close: syscalls
-//! count, the load does not. The contestants take turns, and each begins a round in turn: **only
-//! ratios count**.
+//! count, the load does not.
 
-mod common;
-
-#[path = "../examples/common/acceptor.rs"]
+#[path = "../../../examples/common/acceptor.rs"]
 mod acceptor;
 #[allow(dead_code)]
-#[path = "../examples/http/exchange.rs"]
+#[path = "../../../examples/http/exchange.rs"]
 mod exchange;
-#[path = "../examples/http/parse.rs"]
+#[path = "../../../examples/http/parse.rs"]
 mod parse;
-#[path = "../examples/http/server.rs"]
+#[path = "../../../examples/http/server.rs"]
 mod server;
 
 use std::collections::BTreeMap;
@@ -33,68 +27,73 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
-use common::{Scale, median, verdict};
 use exchange::Exchange;
 use mio::{Interest, Token};
 use pollmux::channel::{self, Receiver};
 use pollmux::{Reactor, reactor::Spin};
 use server::{Limits, Server};
-use support::timed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-#[derive(Parser)]
-#[command(about = "HTTP requests on pollmux, mio and tokio: CPU time of the server's thread")]
-struct Args {
-    /// Ten seconds instead of a minute
-    #[arg(long)]
-    quick: bool,
-    /// Connections at once
-    #[arg(long, default_value_t = 64)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=500))]
-    connections: u64,
-}
+use crate::measure::{Contestant, Sample};
+use crate::raw::thread_cpu_time;
+use crate::row::{Family, Scale, row};
 
+const CONNECTIONS: usize = 64;
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\n\r\n";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 /// The buffer that a server reads into.
 const BUFFER: usize = 16 << 10;
-/// The bound on pollmux beside mio.
-const GATE: f64 = 1.10;
-
 /// Tells its address, and serves until all connections of the load are closed.
 type Serve = fn(mpsc::Sender<SocketAddr>, usize, Receiver<()>) -> io::Result<()>;
-const CONTESTANTS: [(&str, Serve); 4] =
-    [("mio", on_mio), ("pollmux", on_pollmux), ("no spin", without_spin), ("tokio", on_tokio)];
+const CONTESTANTS: [(&str, Serve); 6] = [
+    ("mio", on_mio),
+    ("pollmux", on_pollmux),
+    ("pollmux, Spin::Off", without_spin),
+    ("tokio", on_tokio),
+    ("monoio, epoll", on_monoio_epoll),
+    ("monoio, io_uring", on_monoio_uring),
+];
 
-fn main() -> io::Result<()> {
-    let args = Args::parse_from(common::arguments());
-    let scale = Scale::new(args.quick);
-    let connections = args.connections as usize;
-    println!("{connections} connections; µs of CPU a request\n");
-    println!("{:>10} {:>9}   run 1   run 2   run 3  median   beside mio", "pipeline", "");
-    for (pipeline, requests) in
-        [(1, scale.of(2_000, 40_000, 300_000)), (16, scale.of(10_000, 400_000, 3_000_000))]
-    {
-        let rounds = (requests / connections / pipeline).max(1);
-        let mut costs = vec![Vec::new(); CONTESTANTS.len()];
-        for run in 0..3 {
-            for i in 0..CONTESTANTS.len() {
-                let i = (i + run) % CONTESTANTS.len();
-                let cpu = measure(CONTESTANTS[i].1, connections, rounds, pipeline)?;
-                costs[i].push(cpu.as_secs_f64() * 1e6 / (rounds * connections * pipeline) as f64);
-            }
+pub fn families() -> Vec<Family> {
+    [1, 16].into_iter().map(family).collect()
+}
+
+fn family(pipeline: usize) -> Family {
+    let about = format!("An HTTP request, {pipeline} at once on each of 64 connections, CPU time.");
+    let peers = ["mio", "tokio", "monoio, epoll", "monoio, io_uring"];
+    Family::new(
+        move |scale| contestants(scale, pipeline),
+        [
+            row(format!("http/{pipeline}"), about, "pollmux", &peers),
+            row(
+                format!("http/spin-off/{pipeline}"),
+                "The same on a reactor that sleeps at once when it has nothing to do.",
+                "pollmux, Spin::Off",
+                &peers,
+            ),
+        ]
+        .map(|spec| spec.ratios(1.0 / 1.1, 1.0)),
+    )
+    .slices((1, 1), (5, 9))
+}
+
+fn contestants(scale: Scale, pipeline: usize) -> Vec<Contestant> {
+    let requests = if pipeline == 1 {
+        scale.of(200, 20_000, 60_000)
+    } else {
+        scale.of(2_000, 200_000, 600_000)
+    };
+    let rounds = (requests / CONNECTIONS / pipeline).max(1);
+    let contestant = |(name, serve): (&str, Serve)| {
+        if name.ends_with("io_uring") && !monoio::utils::detect_uring() {
+            return Contestant::absent(&[name], "this kernel refuses io_uring");
         }
-        let ratio = |i: usize| median((0..3).map(|run| costs[i][run] / costs[0][run]));
-        for (i, (name, _)) in CONTESTANTS.iter().enumerate() {
-            let runs: String = costs[i].iter().map(|cost| format!("{cost:>8.3}")).collect();
-            let middle = median(costs[i].iter().copied());
-            println!("{pipeline:>10} {name:>9}{runs}{middle:>8.3} {:>10.2}x", ratio(i));
-        }
-        let met = |i| if scale == Scale::Trial { "-" } else { verdict(ratio(i) <= GATE) };
-        println!("{:>10} at most {GATE}x mio: {}, without spin {}\n", "", met(1), met(2));
-    }
-    Ok(())
+        Contestant::new(name, move |_| {
+            let cpu = measure(serve, CONNECTIONS, rounds, pipeline).expect("a server that runs");
+            Sample::of(cpu.as_nanos() as f64 / (rounds * CONNECTIONS * pipeline) as f64)
+        })
+    };
+    CONTESTANTS.into_iter().map(contestant).collect()
 }
 
 /// CPU time of a server's thread for this load.
@@ -106,7 +105,11 @@ fn measure(
 ) -> io::Result<Duration> {
     let (tell, told) = mpsc::channel();
     let (stop, stopped) = channel::bounded(1);
-    let server = thread::spawn(move || timed(|| serve(tell, connections, stopped)));
+    let server = thread::spawn(move || {
+        let begin = thread_cpu_time();
+        let result = serve(tell, connections, stopped);
+        (result, thread_cpu_time() - begin)
+    });
     let address = told.recv().map_err(io::Error::other)?;
     load(address, connections, rounds, pipeline)?;
     drop(stop);
@@ -252,4 +255,57 @@ fn on_tokio(tell: mpsc::Sender<SocketAddr>, connections: usize, _: Receiver<()>)
         }
         Ok(())
     })
+}
+
+fn on_monoio_epoll(
+    tell: mpsc::Sender<SocketAddr>,
+    connections: usize,
+    _: Receiver<()>,
+) -> io::Result<()> {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build()?;
+    runtime.block_on(serve_on_monoio(tell, connections))
+}
+
+fn on_monoio_uring(
+    tell: mpsc::Sender<SocketAddr>,
+    connections: usize,
+    _: Receiver<()>,
+) -> io::Result<()> {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build()?;
+    runtime.block_on(serve_on_monoio(tell, connections))
+}
+
+/// It owns its buffers while it reads and writes: the output is copied into one.
+async fn serve_on_monoio(tell: mpsc::Sender<SocketAddr>, connections: usize) -> io::Result<()> {
+    use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+    let listener = monoio::net::TcpListener::bind(any_port())?;
+    tell_address(&tell, listener.local_addr()?)?;
+    let mut tasks = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let (mut stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tasks.push(monoio::spawn(async move {
+            let (mut exchange, mut buffer) = (Exchange::default(), vec![0; BUFFER]);
+            let mut answers = Vec::new();
+            loop {
+                let (result, read) = stream.read(buffer).await;
+                buffer = read;
+                match result? {
+                    0 => return io::Result::Ok(()),
+                    n => exchange.receive(&buffer[..n]),
+                }
+                while !exchange.output().is_empty() {
+                    answers.clear();
+                    answers.extend_from_slice(exchange.output());
+                    let (result, written) = stream.write_all(answers).await;
+                    answers = written;
+                    exchange.sent(result?);
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await?;
+    }
+    Ok(())
 }

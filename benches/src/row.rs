@@ -1,0 +1,400 @@
+//! Families of contestants, the rows that compare them, and a row of the JSON file.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::measure::{Contestant, Measured, in_turn, quartiles};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Shows that everything runs. The figures mean nothing.
+    Smoke,
+    Quick,
+    Full,
+}
+
+impl Scale {
+    pub fn of<T>(self, smoke: T, quick: T, full: T) -> T {
+        match self {
+            Scale::Smoke => smoke,
+            Scale::Quick => quick,
+            Scale::Full => full,
+        }
+    }
+}
+
+/// What a family that does not run in slices is given.
+pub struct Task<'a> {
+    pub scale: Scale,
+    /// Tells if a contestant of this name is needed.
+    pub wanted: &'a dyn Fn(&str) -> bool,
+    /// Is called now and then.
+    pub progress: &'a mut dyn FnMut(),
+}
+
+type Own = dyn Fn(&mut Task<'_>) -> Vec<Measured>;
+
+pub enum How {
+    /// Contestants that take turns in slices of this length, for so many rounds: quick, full.
+    Slices {
+        slice: (Duration, Duration),
+        rounds: (usize, usize),
+        make: Box<dyn Fn(Scale) -> Vec<Contestant>>,
+    },
+    /// Its own way.
+    Own(Box<Own>),
+}
+
+/// Contestants that do the same work, and the rows made of their figures.
+pub struct Family {
+    pub how: How,
+    pub rows: Vec<Spec>,
+}
+
+impl Family {
+    /// One that measures for about `seconds` in the quick run for each contestant.
+    pub fn new(
+        make: impl Fn(Scale) -> Vec<Contestant> + 'static,
+        rows: impl IntoIterator<Item = Spec>,
+    ) -> Family {
+        Family {
+            how: How::Slices {
+                slice: (Duration::from_millis(10), Duration::from_millis(30)),
+                rounds: (11, 41),
+                make: Box::new(make),
+            },
+            rows: rows.into_iter().collect(),
+        }
+    }
+
+    pub fn own(
+        run: impl Fn(&mut Task<'_>) -> Vec<Measured> + 'static,
+        rows: impl IntoIterator<Item = Spec>,
+    ) -> Family {
+        Family { how: How::Own(Box::new(run)), rows: rows.into_iter().collect() }
+    }
+
+    /// Other slices, in ms, and rounds: quick, full.
+    pub fn slices(mut self, ms: (u64, u64), times: (usize, usize)) -> Family {
+        if let How::Slices { slice, rounds, .. } = &mut self.how {
+            *slice = (Duration::from_millis(ms.0), Duration::from_millis(ms.1));
+            *rounds = times;
+        }
+        self
+    }
+
+    pub fn measure(
+        &self,
+        scale: Scale,
+        chosen: &[&Spec],
+        progress: &mut dyn FnMut(),
+    ) -> Vec<Measured> {
+        let wanted = |name: &str| {
+            chosen.iter().any(|spec| {
+                spec.ours == name
+                    || spec.peers.iter().any(|peer| peer == name)
+                    || spec.beside.iter().any(|other| other == name)
+            })
+        };
+        match &self.how {
+            How::Slices { slice, rounds, make } => {
+                let mut contestants = make(scale);
+                contestants.retain(|contestant| contestant.has(&wanted));
+                let (slice, rounds) = match scale {
+                    Scale::Smoke => (Duration::from_micros(200), 1),
+                    Scale::Quick => (slice.0, rounds.0),
+                    Scale::Full => (slice.1, rounds.1),
+                };
+                in_turn(&mut contestants, slice, rounds, progress)
+            }
+            How::Own(run) => run(&mut Task { scale, wanted: &wanted, progress }),
+        }
+    }
+}
+
+/// A bound on a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// On the best peer's figure over ours, at least.
+    Ratio(f64),
+    /// On our figure, at most.
+    Value(f64),
+    /// Ours is at most the peer's plus a tenth of it, or plus this, whichever is more.
+    TenthOr(f64),
+}
+
+/// A row to be made.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub work: String,
+    /// One plain sentence.
+    pub about: String,
+    pub unit: &'static str,
+    pub ours: String,
+    pub peers: Vec<String>,
+    /// Shown beside them, but no peer: a floor, or another way of ours.
+    pub beside: Vec<String>,
+    pub gate: Option<Bound>,
+    pub goal: Option<Bound>,
+}
+
+/// A row without targets.
+pub fn row(work: impl Into<String>, about: impl Into<String>, ours: &str, peers: &[&str]) -> Spec {
+    Spec {
+        work: work.into(),
+        about: about.into(),
+        unit: "ns",
+        ours: ours.into(),
+        peers: peers.iter().map(|peer| peer.to_string()).collect(),
+        beside: Vec::new(),
+        gate: None,
+        goal: None,
+    }
+}
+
+impl Spec {
+    /// The ratio that must be met, and the one to reach.
+    pub fn ratios(self, gate: f64, goal: f64) -> Spec {
+        self.gate(Bound::Ratio(gate)).goal(Bound::Ratio(goal))
+    }
+    pub fn gate(mut self, bound: Bound) -> Spec {
+        self.gate = Some(bound);
+        self
+    }
+    pub fn goal(mut self, bound: Bound) -> Spec {
+        self.goal = Some(bound);
+        self
+    }
+    pub fn unit(mut self, unit: &'static str) -> Spec {
+        self.unit = unit;
+        self
+    }
+    pub fn beside(mut self, others: &[&str]) -> Spec {
+        self.beside = others.iter().map(|other| other.to_string()).collect();
+        self
+    }
+
+    /// The row, from the figures of its family.
+    pub fn fill(&self, all: &[Measured]) -> Row {
+        let of = |name: &String| all.iter().find(|measured| measured.name == *name);
+        let ours = of(&self.ours).filter(|ours| !ours.samples.is_empty());
+        let peers: Vec<&Measured> = self.peers.iter().filter_map(of).collect();
+        let best = peers
+            .iter()
+            .filter(|peer| peer.median().is_some())
+            .min_by(|a, b| f64::total_cmp(&a.median().unwrap(), &b.median().unwrap()));
+        let value = ours.and_then(|ours| ours.median());
+        let peer_value = best.and_then(|peer| peer.median());
+        let ratio = value.zip(peer_value).map(|(ours, peer)| over(peer, ours));
+        let is_time = self.unit == "ns";
+        let skipped = match (of(&self.ours), ours) {
+            (_, Some(_)) => None,
+            (Some(Measured { absent: Some(reason), .. }), None) => Some(reason.clone()),
+            _ => Some("it was not measured".to_string()),
+        };
+        let met = |bound: Option<Bound>| bound.and_then(|bound| bound.is_met(value, peer_value));
+        let met = match (met(self.gate), met(self.goal)) {
+            _ if value.is_none() => "skipped",
+            (_, Some(true)) => "goal",
+            (Some(true), _) => "gate",
+            (Some(false), _) | (None, Some(false)) => "no",
+            (None, None) => "none",
+        };
+        let figure = |measured: &Measured, role: &'static str| Figure {
+            name: measured.name.clone(),
+            role: Text::Borrowed(role),
+            value: measured.median(),
+            q1: measured.quartiles().map(|q| q[0]),
+            q3: measured.quartiles().map(|q| q[2]),
+            allocs: measured.allocs,
+            syscalls: measured.syscalls,
+            absent: measured.absent.clone(),
+        };
+        let beside = self.beside.iter().filter_map(of).map(|m| figure(m, "beside"));
+        let by_round = ours.zip(best).map(|(ours, peer)| {
+            let pairs = ours.samples.iter().zip(&peer.samples);
+            pairs.map(|(ours, peer)| over(*peer, *ours)).collect::<Vec<_>>()
+        });
+        let ratios = by_round.and_then(|ratios| quartiles(&ratios));
+        Row {
+            work: self.work.clone(),
+            about: self.about.clone(),
+            unit: self.unit.into(),
+            value,
+            peer_value,
+            pollmux_ns: value.filter(|_| is_time),
+            peer: best.map(|peer| peer.name.clone()),
+            peer_ns: peer_value.filter(|_| is_time),
+            ratio,
+            ratio_q1: ratios.map(|q| q[0]),
+            ratio_q3: ratios.map(|q| q[2]),
+            gate_ratio: self.gate.and_then(|bound| bound.ratio(peer_value)),
+            goal_ratio: self.goal.and_then(|bound| bound.ratio(peer_value)),
+            gate_value: self.gate.and_then(Bound::value),
+            goal_value: self.goal.and_then(Bound::value),
+            met: met.into(),
+            allocs: ours.and_then(|ours| ours.allocs),
+            syscalls: ours.and_then(|ours| ours.syscalls),
+            figures: ours
+                .map(|ours| figure(ours, "pollmux"))
+                .into_iter()
+                .chain(peers.iter().map(|peer| figure(peer, "peer")))
+                .chain(beside)
+                .collect(),
+            skipped,
+        }
+    }
+}
+
+/// How many times as much the peer takes. Of nothing and nothing: as much.
+fn over(peer: f64, ours: f64) -> f64 {
+    if peer == ours { 1.0 } else { peer / ours }
+}
+
+impl Bound {
+    fn is_met(self, ours: Option<f64>, peer: Option<f64>) -> Option<bool> {
+        match self {
+            Bound::Value(most) => Some(ours? <= most),
+            _ => Some(over(peer?, ours?) >= self.ratio(peer)?),
+        }
+    }
+
+    /// As a ratio to the peer's figure.
+    fn ratio(self, peer: Option<f64>) -> Option<f64> {
+        match self {
+            Bound::Ratio(ratio) => Some(ratio),
+            Bound::Value(_) => None,
+            Bound::TenthOr(more) => peer.map(|peer| peer / (peer + (peer / 10.0).max(more))),
+        }
+    }
+
+    fn value(self) -> Option<f64> {
+        if let Bound::Value(value) = self { Some(value) } else { None }
+    }
+}
+
+/// A word of ours, or one that a JSON file has.
+pub type Text = Cow<'static, str>;
+
+/// A row of the report, as the JSON file has it. `docs/BENCHMARKS.md` says what the fields mean.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    pub work: String,
+    pub about: String,
+    pub unit: Text,
+    pub value: Option<f64>,
+    pub peer_value: Option<f64>,
+    pub pollmux_ns: Option<f64>,
+    pub peer: Option<String>,
+    pub peer_ns: Option<f64>,
+    pub ratio: Option<f64>,
+    pub ratio_q1: Option<f64>,
+    pub ratio_q3: Option<f64>,
+    pub gate_ratio: Option<f64>,
+    pub goal_ratio: Option<f64>,
+    pub gate_value: Option<f64>,
+    pub goal_value: Option<f64>,
+    /// "goal", "gate", "no"; "none" if there is no target, "skipped" if there is no figure.
+    pub met: Text,
+    pub allocs: Option<f64>,
+    pub syscalls: Option<f64>,
+    /// Ours, each peer's, and what stands beside them.
+    pub figures: Vec<Figure>,
+    pub skipped: Option<String>,
+}
+
+/// The figures of one contestant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figure {
+    pub name: String,
+    /// "pollmux", "peer" or "beside".
+    pub role: Text,
+    pub value: Option<f64>,
+    pub q1: Option<f64>,
+    pub q3: Option<f64>,
+    pub allocs: Option<f64>,
+    pub syscalls: Option<f64>,
+    /// Why it did not run here.
+    pub absent: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures() -> Vec<Measured> {
+        vec![
+            Measured { allocs: Some(0.0), syscalls: Some(2.0), ..Measured::new("us", vec![10.0]) },
+            Measured::new("slow", vec![90.0]),
+            Measured::new("fast", vec![10.0, 30.0]),
+            Measured::absent("gone", "no header"),
+        ]
+    }
+
+    fn spec() -> Spec {
+        row("a/b", "Does it.", "us", &["slow", "fast", "gone"])
+    }
+
+    fn met(spec: Spec) -> Text {
+        spec.fill(&figures()).met
+    }
+
+    #[test]
+    fn a_row_compares_with_the_best_peer() {
+        let row = spec().fill(&figures());
+        assert_eq!((row.peer.as_deref(), row.peer_ns), (Some("fast"), Some(20.0)));
+        assert_eq!((row.pollmux_ns, row.ratio, &*row.met), (Some(10.0), Some(2.0), "none"));
+        assert_eq!((row.allocs, row.syscalls), (Some(0.0), Some(2.0)));
+        let absent: Vec<_> = row.figures.iter().filter_map(|f| f.absent.as_deref()).collect();
+        assert_eq!((row.figures.len(), absent), (4, vec!["no header"]));
+    }
+
+    #[test]
+    fn bounds_are_met_as_goal_gate_or_not() {
+        assert_eq!(met(spec().ratios(1.5, 2.0)), "goal");
+        assert_eq!(met(spec().ratios(2.0, 3.0)), "gate");
+        assert_eq!(met(spec().ratios(2.1, 3.0)), "no");
+        assert_eq!(met(spec().gate(Bound::Value(10.0)).goal(Bound::Value(9.0))), "gate");
+        assert_eq!(met(spec().goal(Bound::Value(9.0))), "no");
+        assert_eq!(met(spec().gate(Bound::TenthOr(1.0))), "gate");
+        let none = row("a/b", "Does it.", "us", &["gone"]).ratios(1.0, 1.0).fill(&figures());
+        assert_eq!((&*none.met, none.ratio), ("none", None));
+    }
+
+    #[test]
+    fn a_tenth_or_more_becomes_a_ratio() {
+        let ratio = |peer| Bound::TenthOr(1.0).ratio(Some(peer)).unwrap();
+        assert!((ratio(5.0) - 5.0 / 6.0).abs() < 1e-9);
+        assert!((ratio(100.0) - 100.0 / 110.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_row_that_was_not_measured_says_why() {
+        let row = row("a/b", "Does it.", "gone", &["fast"]).ratios(1.0, 1.0).fill(&figures());
+        assert_eq!((&*row.met, row.skipped.as_deref()), ("skipped", Some("no header")));
+    }
+
+    #[test]
+    fn json_rows_have_the_promised_fields() {
+        let row = serde_json::to_value(spec().fill(&figures())).unwrap();
+        let fields = [
+            "work",
+            "pollmux_ns",
+            "peer",
+            "peer_ns",
+            "ratio",
+            "gate_ratio",
+            "goal_ratio",
+            "met",
+            "allocs",
+            "syscalls",
+            "unit",
+        ];
+        fields.iter().for_each(|field| assert!(row.get(field).is_some(), "{field} is missing"));
+        let bytes = serde_json::to_value(spec().unit("bytes").fill(&figures())).unwrap();
+        assert_eq!((&bytes["value"], bytes["pollmux_ns"].is_null()), (&10.0.into(), true));
+    }
+}

@@ -99,7 +99,7 @@ pub(crate) struct Expired {
 }
 
 impl Heap {
-    pub(crate) const fn new() -> Heap {
+    pub(crate) fn new() -> Heap {
         Heap {
             blocks: Vec::new(),
             len: 0,
@@ -342,20 +342,20 @@ impl Heap {
                 done.cleaned += 1;
                 continue;
             }
-            let node = slots.node(first.slot);
+            let node = slots.node(first.slot());
             let (deadline, seq) = (node.deadline.get(), node.seq.get());
             if node.state.get() == State::Stopped {
                 self.remove_first(slots, in_run);
                 node.pos.set(NONE);
                 node.state.set(State::Idle);
                 done.cleaned += 1;
-            } else if deadline != first.key || seq as u32 != first.seq {
-                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot, seq));
+            } else if deadline != first.key || seq as u32 != first.seq() {
+                self.renew_first(slots, in_run, node, Entry::new(deadline, first.slot(), seq));
                 done.cleaned += 1;
             } else if deadline <= now && deadline != NEVER {
                 self.remove_first(slots, in_run);
                 let list = if node.is(Flag::Callback) { &mut *calls } else { &mut *ready };
-                list.push_node(slots, first.slot, node);
+                list.push_node(slots, first.slot(), node);
                 if done.fired > 0 && deadline > done.last {
                     done.steps += 1;
                 }
@@ -408,14 +408,14 @@ impl Heap {
         const LOOK: usize = 128;
         self.settle(slots);
         let slack_of = |entry: Entry| {
-            let node = slots.node(entry.slot);
-            let slacks = &slots.chunk(entry.slot).slacks;
-            let own = slacks.get(entry.slot).filter(|_| node.is(Flag::Slack));
+            let node = slots.node(entry.slot());
+            let slacks = &slots.chunk(entry.slot()).slacks;
+            let own = slacks.get(entry.slot()).filter(|_| node.is(Flag::Slack));
             own.map_or(slack, |own| own.get())
         };
         // When this entry's record wants to be woken up.
         let wanted = |entry: Entry| {
-            let node = (!entry.is_hole()).then(|| slots.node(entry.slot));
+            let node = (!entry.is_hole()).then(|| slots.node(entry.slot()));
             let armed = node.filter(|node| node.state.get() == State::Armed);
             armed.map_or(NEVER, |node| node.deadline.get().saturating_add(slack_of(entry)))
         };

@@ -53,8 +53,8 @@ fn previous(number: u32) -> u32 {
 }
 
 impl Run {
-    pub(super) const fn new() -> Run {
-        let none = Entry { key: 0, slot: 0, seq: 0 };
+    pub(super) fn new() -> Run {
+        let none = Entry::new(0, 0, 0);
         let blocks = VecDeque::new();
         Run { blocks, begin: 0, end: 0, first: none, last: none, holes: 0, gap: None, most: 0 }
     }
@@ -260,7 +260,7 @@ impl Run {
             } else {
                 to = previous(to);
                 *self.entry(to) = entry;
-                slots.node(entry.slot).pos.set(IN_RUN | to);
+                slots.node(entry.slot()).pos.set(IN_RUN | to);
             }
             self.gap = Some((from, to));
             if from == self.begin {

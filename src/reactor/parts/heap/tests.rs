@@ -33,9 +33,9 @@ impl Heap {
         if entry.is_hole() {
             return;
         }
-        let node = slots.node(entry.slot);
+        let node = slots.node(entry.slot());
         let is_there = matches!(node.state.get(), State::Armed | State::Stopped);
-        assert!(is_there, "slot {}: {node:?}", entry.slot);
+        assert!(is_there, "slot {}: {node:?}", entry.slot());
         assert_eq!(node.pos.get(), pos);
         let armed = (node.deadline.get(), node.seq.get());
         assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);

@@ -157,7 +157,7 @@ impl Heap {
     pub(super) fn set<O: Owner>(&mut self, slots: &Slots<O>, index: usize, entry: Entry) {
         *self.entry(index) = entry;
         if !entry.is_hole() {
-            slots.node(entry.slot).pos.set(index as u32);
+            slots.node(entry.slot()).pos.set(index as u32);
         }
     }
 }
@@ -172,9 +172,9 @@ fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
 /// The full sequence of an entry.
 pub(super) fn sequence<O: Owner>(slots: &Slots<O>, entry: Entry) -> u64 {
     let half = if entry.is_hole() {
-        u64::from(entry.slot & !HOLE)
+        u64::from(entry.slot() & !HOLE)
     } else {
-        slots.node(entry.slot).seq.get() >> 32
+        slots.node(entry.slot()).seq.get() >> 32
     };
-    half << 32 | u64::from(entry.seq)
+    half << 32 | u64::from(entry.seq())
 }

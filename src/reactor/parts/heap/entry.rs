@@ -43,8 +43,8 @@ impl Entry {
         self.slot() & HOLE != 0
     }
 
-    /// Makes a hole of the entry of a record with this sequence. Compiles to a store of the slot, so
-    /// that no load has to wait for memory.
+    /// Makes a hole of the entry of a record with this sequence. Compiles to a store of the slot:
+    /// no load has to wait for memory.
     #[inline]
     pub(super) fn make_hole(&mut self, seq: u64) {
         let half = HOLE | (seq >> 32) as u32;

@@ -759,11 +759,11 @@ fn a_sleeping_select_lets_its_channel_shrink() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = channel::unbounded::<u64>();
     let inbox = reactor.register(rx).unwrap();
+    let ticker = reactor.every(ms(400)).unwrap();
     let before = live();
     (0..BURST).for_each(|n| tx.send(n).unwrap());
     let height = live();
     (0..BURST).for_each(|_| select! { reactor; recv(inbox) -> n => assert!(n.is_ok()) });
-    let ticker = reactor.every(ms(400)).unwrap();
     for _ in 0..5 {
         select! { reactor; recv(inbox) -> _ => unreachable!(), recv(ticker) -> _ => {} }
     }

@@ -82,6 +82,8 @@ pub(crate) struct Heap {
     most: usize,
 }
 
+/// Blocks that the ends of heap and run may need beside those that they fill.
+const AHEAD: usize = 3;
 /// As many blocks are kept for ever: 64 KiB.
 const KEPT: usize = (64 << 10) / size_of::<Block>();
 
@@ -212,14 +214,30 @@ impl Heap {
     #[cold]
     #[inline(never)]
     fn append_to_block(&mut self, node: &Node, entry: Entry) {
-        // A run may touch one block more than it fills.
-        while self.run.blocks() + self.spare.len() < self.run.places() / BLOCK + 2 {
-            let is_sparse = self.blocks.len() > 2 * self.heap_blocks();
-            let unused = if is_sparse { self.blocks.pop() } else { None };
-            self.spare.push(unused.unwrap_or_else(Block::new));
+        let is_sparse = self.blocks.len() > 2 * self.heap_blocks();
+        if self.spare.is_empty() && is_sparse {
+            self.spare.extend(self.blocks.pop());
         }
-        self.run.grow(&mut self.spare);
+        let block = self.take_block();
+        self.run.grow(block);
         node.pos.set(IN_RUN | self.run.push(entry));
+    }
+
+    /// Takes a block that is not in use.
+    ///
+    /// Which entries are in the run, and where the run begins, is a matter of time. So blocks are
+    /// made ahead: later as many entries, and some holes, need no other ones.
+    fn take_block(&mut self) -> OwnBlock {
+        let filled = (self.len + ROOT + self.run.places()) / BLOCK + 1;
+        let enough = (2 * filled - 1).min(KEPT).max(filled) + AHEAD;
+        if self.spare.len() < 2 {
+            let missing = enough.saturating_sub(self.usage().0).max(1);
+            self.spare.reserve(enough);
+            self.spare.extend((0..missing).map(|_| Block::new()));
+            self.blocks.reserve(enough.saturating_sub(self.blocks.len()));
+            self.run.reserve(enough);
+        }
+        self.spare.pop().expect("a block was made")
     }
 
     /// Gives an `Armed` or `Stopped` record another deadline: a store where that is enough, else

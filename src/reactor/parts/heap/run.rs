@@ -123,12 +123,15 @@ impl Run {
         self.end % BLOCK as u32 == 0 && self.find(self.end).0 == self.blocks.len()
     }
 
-    /// Takes one of the spare blocks. Makes room for the others here, and there for all.
-    pub(super) fn grow(&mut self, spare: &mut Spare) {
-        self.blocks.extend(spare.pop());
-        self.blocks.reserve(spare.len());
-        spare.reserve(self.blocks.len());
+    /// Gives the run one more block.
+    pub(super) fn grow(&mut self, block: OwnBlock) {
+        self.blocks.push_back(block);
         self.most = self.most.max(self.blocks.len());
+    }
+
+    /// Makes room for so many blocks.
+    pub(super) fn reserve(&mut self, blocks: usize) {
+        self.blocks.reserve(blocks.saturating_sub(self.blocks.len()));
     }
 
     /// Puts an entry at the end. Returns its number.

@@ -1,6 +1,6 @@
 //! The 4-ary heap of entries that do not fit into the run.
 
-use super::entry::{BLOCK, Block, Entry, HOLE};
+use super::entry::{BLOCK, Entry, HOLE};
 use super::{Heap, SWEEP_STEP};
 use crate::reactor::parts::slots::{Owner, Slots};
 
@@ -26,9 +26,8 @@ impl Heap {
     #[cold]
     #[inline(never)]
     pub(super) fn grow(&mut self) {
-        // The run may need one.
-        let spare = if self.spare.len() > 1 { self.spare.pop() } else { None };
-        self.blocks.push(spare.unwrap_or_else(Block::new));
+        let block = self.take_block();
+        self.blocks.push(block);
     }
 
     /// Takes the root of the heap out.

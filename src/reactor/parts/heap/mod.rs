@@ -230,7 +230,7 @@ impl Heap {
     fn take_block(&mut self) -> OwnBlock {
         let filled = (self.len + ROOT + self.run.places()) / BLOCK + 1;
         let enough = (2 * filled - 1).min(KEPT).max(filled) + AHEAD;
-        if self.spare.len() < 2 {
+        if self.spare.is_empty() || self.usage().0 < filled + AHEAD {
             let missing = enough.saturating_sub(self.usage().0).max(1);
             self.spare.reserve(enough);
             self.spare.extend((0..missing).map(|_| Block::new()));

@@ -289,11 +289,6 @@ impl Run {
         self.numbered().map(|(_, entry)| entry)
     }
 
-    #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
-        self.blocks.capacity()
-    }
-
     /// Panics unless the counts are right. O(n).
     #[cfg(test)]
     pub(super) fn verify(&self) {

@@ -35,8 +35,8 @@ impl Core {
         }
     }
 
-    /// [`poll_fds`](Self::poll_fds), unless the driver has looked in this turn: then it looks again
-    /// when the turn sleeps. On a virtual clock others may have run since.
+    /// [`poll_fds`](Self::poll_fds), unless the driver has looked in this turn, and the turn has
+    /// slept if it has come here again. On a virtual clock others may have run since.
     #[inline]
     pub(super) fn poll_fds_of_turn(&self) {
         if self.fds.looked_in.get() != self.counters.turns.get() || self.clock.is_virtual() {

@@ -297,6 +297,7 @@ impl Core {
                 return Err(self.gone());
             }
         } else if self.is_kept_awake(until) {
+            self.fds.stayed_awake();
             return Ok(Blocked::Ended);
         }
         let is_over = end.is_some();
@@ -325,6 +326,9 @@ impl Core {
         self.sleep.coming.set(false);
         let stays = is_over || published.is_err() || awake || self.has_mark_or_post() || recheck();
         let slept = if stays {
+            if !is_over {
+                self.fds.stayed_awake();
+            }
             Ok(())
         } else if self.sleep.coming.get() || self.is_unsure() {
             self.sleep_with_something_coming(deadline, &recheck)
@@ -350,6 +354,7 @@ impl Core {
         let sure = settle_fence() && !self.is_unsure();
         if self.has_mark_or_post() || recheck() {
             self.sleep.nap.take();
+            self.fds.stayed_awake();
             return Ok(());
         }
         if sure && !self.clock.is_virtual() {

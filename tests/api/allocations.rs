@@ -14,8 +14,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pollmux::{
-    Context, Events, Priority, Reactor, Select, Tick, Ticker, Time, Timer, channel, reactor::Stats,
-    select, sys::Interest,
+    Context, Events, Inbox, Priority, Reactor, Select, Tick, Ticker, Time, Timer, channel,
+    reactor::Stats, select, sys::Interest,
 };
 use support::{allocates_nothing, allocations, simulated, thread};
 
@@ -326,6 +326,35 @@ fn wait_and_try_wait_for_channels() {
         reactor.try_wait(&mut events).expect("a wait");
         assert!(events.is_empty());
     });
+}
+
+#[test]
+fn receiving_after_the_other_channels_are_gone() {
+    let reactor = reactor();
+    let make = || {
+        let (tx, rx) = channel::bounded::<u64>(4);
+        (tx, reactor.register(rx).expect("an open reactor"))
+    };
+    let mut events = Events::with_capacity(32);
+    let mut receive = |channels: &[(channel::Sender<u64>, Inbox<u64>)]| {
+        for _ in 0..3 {
+            channels.iter().for_each(|(tx, _)| tx.try_send(1).expect("room"));
+            reactor.wait(&mut events).expect("a wait");
+            assert_eq!(events.iter().count(), channels.len());
+            channels.iter().for_each(|(_, inbox)| assert_eq!(inbox.try_iter().count(), 1));
+            reactor.try_wait(&mut events).expect("a wait");
+        }
+    };
+    let few = [0; 4].map(|_| make());
+    for round in 0..3 {
+        // So many that a wait treats them in another way.
+        let others = [0; 20].map(|_| make());
+        receive(&others);
+        drop(others);
+        let before = allocations();
+        receive(&few);
+        assert!(round == 0 || allocations() == before, "round {round}");
+    }
 }
 
 #[test]

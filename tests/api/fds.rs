@@ -9,15 +9,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pollmux::sys::{Interest, Mode, Readiness};
 use pollmux::{
-    Event, Events, Fd, Reactor, Select, Source,
+    CallbackContext, Event, Events, Fd, Handle, Reactor, Select, Source,
     driver::{Driver, Native},
-    reactor::SourceKind,
+    reactor::{SourceKind, Spin},
     select,
-    sources::Internals,
+    sources::{BeforeSleep, Internals},
 };
 use socket2::SockRef;
 use support::{Hooked, Hooks, Waiting, alone, close, dog, on_wait, pair, set_nonblocking, spawn};
@@ -538,6 +540,86 @@ fn a_loop_that_is_never_idle_looks_at_its_fds_as_often_as_it_was_told() {
     let before = reactor.stats();
     select! { reactor; recv(fd) -> _ => panic!(), default => {} }
     assert_eq!((reactor.stats() - before).polls, 1, "one look serves the whole turn");
+}
+
+/// Keeps a turn awake, and makes an fd ready in between.
+struct Awake(AtomicU32, UnixStream);
+
+impl Awake {
+    const ENOUGH: u32 = 100_000;
+
+    /// Returns false after many rounds: then the turn sleeps.
+    fn goes_on(&self) -> bool {
+        let round = self.0.fetch_add(1, Ordering::Relaxed);
+        if round == 100 {
+            (&self.1).write_all(b"x").unwrap();
+        }
+        round < Awake::ENOUGH
+    }
+
+    fn post_again(self: Arc<Awake>, handle: &Handle) {
+        if self.goes_on() {
+            handle.remote().post(|handle| self.post_again(handle)).unwrap();
+        }
+    }
+}
+
+struct Restless(Option<Arc<Awake>>);
+
+impl Source for Restless {
+    type Item = ();
+    fn is_ready(&self) -> bool {
+        false
+    }
+    fn try_take(&self) -> Option<()> {
+        None
+    }
+    fn before_sleep(&self, sleep: &mut BeforeSleep<'_>) -> io::Result<()> {
+        if self.0.as_ref().is_some_and(|busy| busy.goes_on()) {
+            sleep.stay_awake();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_turn_that_never_sleeps_looks_at_its_fds() {
+    for (cause, wait) in (0..3).flat_map(|cause| (0..3).map(move |wait| (cause, wait))) {
+        let _dog = dog();
+        let builder = Reactor::builder().poll_interval(Duration::ZERO).spin(Spin::Off);
+        let reactor = support::build(builder);
+        let (theirs, ours) = pair();
+        let fd = reactor.fd(ours, Interest::READABLE).unwrap();
+        let busy = Arc::new(Awake(AtomicU32::new(0), theirs));
+        let mut restless = Restless(None);
+        let again = busy.clone();
+        match cause {
+            0 => {
+                let call = move |cx: &CallbackContext<'_>| {
+                    let _ = again.goes_on() && cx.reset(Duration::ZERO);
+                };
+                reactor.call_after(Duration::ZERO, call).detach();
+            }
+            1 => reactor.remote().post(|handle| again.post_again(handle)).unwrap(),
+            _ => restless.0 = Some(again),
+        }
+        match wait {
+            0 => select! { reactor; recv(fd) -> _ => {}, recv(restless) -> () => {} },
+            1 => {
+                let mut select = Select::new(&reactor);
+                let _ = (select.recv(&fd), select.recv(&restless));
+                select.wait().unwrap().recv(&fd).unwrap();
+            }
+            _ if cause == 2 => continue, // a wait asks no foreign source
+            _ => {
+                let mut events = Events::with_capacity(1);
+                reactor.wait(&mut events).unwrap();
+                assert_eq!(events.iter().count(), 1);
+            }
+        }
+        let rounds = busy.0.load(Ordering::Relaxed);
+        assert!(rounds < Awake::ENOUGH, "cause {cause}, wait {wait}: starved");
+    }
 }
 
 #[test]

@@ -117,9 +117,10 @@ impl Channels {
         true
     }
 
-    /// Makes no channel near.
+    /// Makes no channel near. The list keeps its memory for those that come near again.
     fn part<O: Owner>(&mut self, table: &mut Table<O>) {
-        for Near { slot, .. } in std::mem::take(&mut self.near) {
+        let mut near = std::mem::take(&mut self.near);
+        for Near { slot, .. } in near.drain(..) {
             let node = table.slots.node(slot);
             node.set(Flag::Near, false);
             match node.state.get() {
@@ -128,6 +129,7 @@ impl Channels {
                 _ => self.leave_unasked(table, slot),
             }
         }
+        self.near = near;
     }
 
     /// Lists that count so many registered channels, and have none.

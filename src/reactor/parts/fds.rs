@@ -117,7 +117,7 @@ pub(crate) struct Fds {
     /// The last look, from which a busy loop counts the interval to the next one. `None`: the next
     /// one is due.
     pub(crate) looked_at: Cell<Option<Mark>>,
-    /// The turn of the last look.
+    /// The turn of the last look; 0 if the turn has stayed awake since, where a sleep looks.
     pub(crate) looked_in: Cell<u64>,
     /// The last look for an outer loop may have left fds for want of room.
     pub(crate) more: Cell<bool>,
@@ -172,5 +172,11 @@ impl Fds {
     pub(crate) fn looked(&self, at: Mark, turn: u64) {
         self.looked_in.set(turn);
         self.looked_at.set(Some(at));
+    }
+
+    /// The turn goes on and has not slept: its last look does not count any more.
+    #[inline]
+    pub(crate) fn stayed_awake(&self) {
+        self.looked_in.set(0);
     }
 }

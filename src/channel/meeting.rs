@@ -28,8 +28,8 @@
 //!   left as litter: its ticket is void, so nobody accepts it.
 //! - Wakers are called, and tickets dropped, without the lock. Nothing is allocated under it.
 //!
-//! This file is longer than 500 lines: all of it changes one word, and the orderings of that word
-//! are argued together.
+//! Longer than 500 lines: all of it changes one word, and the orderings of that word are argued
+//! together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! reactor's protocol here: the steps of `wake/mod.rs` in the order in which `Core::block`,
 //! `Core::collect` and `Embedded::turn` take them.
 //!
-//! This file is longer than 500 lines: the models share their threads and helpers.
+//! Longer than 500 lines: the models share their threads and helpers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

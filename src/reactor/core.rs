@@ -4,7 +4,7 @@
 //! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] depend on each other: the core keeps
 //! closures, and these take the handle, which is the core.
 //!
-//! This file is longer than 500 lines: more than a hundred of them are docs with examples.
+//! Longer than 500 lines: more than a hundred of them are docs with examples.
 
 use std::cell::{Cell, RefCell};
 use std::io;

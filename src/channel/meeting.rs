@@ -15,9 +15,9 @@
 //! to free. So the owner of a step is always known, and no step needs a lock.
 //!
 //! # Who is here
-//! The receiver that blocks says so in `here`, by the number of its [ticket](crate::wake::Ticket).
-//! A receiver in a wait for all its channels says so in its [`Notify`] instead. Senders that block
-//! stand in a list of offers, under a lock.
+//! A receiver that blocks has the number of its [ticket](crate::wake::Ticket) in `here`. A receiver
+//! in a wait for all its channels sets a flag in its [`Notify`] instead. Senders that block stand in
+//! a list of offers, under a lock.
 //!
 //! # The lock
 //! Nobody waits for the lock, because its holder may stand still:

@@ -485,7 +485,7 @@ models! {
     fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
         let drops = Arc::new(Count::new(0));
         let (tx, rx) = bounded(2);
-        // The drop of the last end would drop what was forgotten.
+        // The drop of the last end would drop a forgotten message.
         let kept = tx.clone();
         let value = Counted(drops.clone());
         let sender = thread::spawn(move || drop(tx.try_send(value)));

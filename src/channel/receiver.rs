@@ -209,7 +209,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Returns true if [`rest`](Self::rest) may do something.
+    /// Returns true if [`rest`](Self::rest) may shrink the channel.
     pub(crate) fn is_large(&self) -> bool {
         self.buffer().is_some_and(|state| state.rings().is_large())
     }

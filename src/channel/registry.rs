@@ -137,7 +137,7 @@ pub(crate) struct Registry<T> {
     asked: AtomicBool,
     /// The chain that the closer has walked beside a sweeper.
     walked: AtomicPtr<Entry<T>>,
-    /// The right to unlink, and what was unlinked while the registry was closed.
+    /// The right to unlink, and the entries that were unlinked while the registry was closed.
     broom: Mutex<Vec<Arc<Entry<T>>>>,
     owns: PhantomData<Arc<Entry<T>>>,
 }

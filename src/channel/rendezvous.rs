@@ -1,9 +1,9 @@
 //! Channels without a buffer: a message goes from one party to the other while both are there.
 //!
 //! A party is *there* while it blocks: in `send`, in `recv`, in a `select!` or in a wait. It may
-//! block at several channels at once and must be chosen by one only, so it has a *ticket*
+//! block at several channels at once, and must be chosen by one of them only. So it has a *ticket*
 //! (`wake/ticket.rs`), which goes to the first that claims it. **Nobody is bound**: no party waits
-//! for a value that another one evaluates.
+//! for a value that another party evaluates.
 //!
 //! The receiver *waits* when it blocks and the place is free. An *empty* offer has no value yet.
 //!
@@ -126,7 +126,7 @@ impl<T> Rendezvous<T> {
         if self.meeting.lay() {
             return Ok(());
         }
-        // The place is still ours: the receiver takes only what is laid.
+        // The place is still ours: the receiver takes only a value that is laid.
         let value = self.place.lock().take();
         self.meeting.clear();
         value.map_or(Ok(()), Err)

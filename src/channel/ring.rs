@@ -19,12 +19,14 @@
 //! # Shrinking
 //! A smaller ring replaces a larger one in the same way (`usage.rs` says when). Each level has a
 //! ring on each of two *sides*. Growing stays on its side, and shrinking goes to the other side. A
-//! ring may shrink only while the receiver reads the ring that the tail is in: then it has left the
-//! other side. So every ring that is in use has a number of its own, level and side, and the tail's
-//! word says the order: from the ring that is read up to the top of its side, then from the *base*
-//! of the tail's side up to the tail's ring.
+//! ring may shrink only while the receiver reads the ring that the tail is in: then the receiver
+//! has left the other side. So every ring in use has a number of its own, level and side. The
+//! tail's word says the order. The first rings go from the ring that is read up to the top of its
+//! side. The others go from the *base* of the tail's side up to the tail's ring.
 //!
 //! A late sender may make a ring on a side that was left: it has prepared a growth that cannot
+//! happen any more. Nobody uses that ring. The receiver frees it when it leaves that side again.
+
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -81,8 +83,8 @@ pub(super) enum Stamp {
     Taken,
 }
 
-/// The rings of a channel, without the type of its messages: one ring for a bounded channel, a
-/// series for an unbounded one, of which the receiver has freed the first ones.
+/// The rings of a channel, without the type of its messages. A bounded channel has one ring. An
+/// unbounded channel has a series of rings, of which the receiver has freed the first ones.
 pub(super) struct Rings {
     /// The number of the ring that the receiver reads. A sender looks at it before it shrinks.
     reading: AtomicUsize,
@@ -165,7 +167,7 @@ impl Rings {
         self.reading.load(Ordering::Acquire)
     }
 
-    /// The same, for the receiver itself.
+    /// [`reading`](Self::reading), for the receiver itself.
     #[inline(always)]
     pub(super) fn read_by_receiver(&self) -> usize {
         self.reading.load(Ordering::Relaxed)

@@ -32,10 +32,10 @@
 //!
 //! # Who waits for what
 //! - The receiver waits for stamps, through `request`; the protocol is in `wake/mod.rs`.
-//! - Senders wait for `head` to move, in `room`. The receiver stores `head` and then reads
-//!   how many wait; a sender registers and then reads `head`: one of them must see the other,
-//!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
-//!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
+//! - Senders wait for `head` to move, in `room`. The receiver stores `head` and then reads how many
+//!   wait. A sender registers and then reads `head`. One of them must see the other, which takes a
+//!   full fence on both sides. The receiver's fence is in every `recv`, so it is the light side of
+//!   an asymmetric fence (`sys/fence.rs`). The sender's fence precedes a sleep.
 
 use super::detour::Detour;
 use super::pace::Pace;

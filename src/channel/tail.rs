@@ -341,9 +341,10 @@ impl State {
         true
     }
 
-    /// Returns true if the message of a position was received in turn. For a sender that was asked
-    /// to drop its message: the request comes after the last receive, so the head is the last one.
-    /// (A message that was received out of turn says so in its stamp.)
+    /// Returns true if the message of a position was received in turn.
+    /// For a sender that was asked to drop its message: the request comes after the last receive,
+    /// so the head is the last one.
+    /// (The stamp of a message that was received out of turn says so.)
     fn is_received(&self, position: u64) -> bool {
         is_ahead(self.head_position(), position)
     }

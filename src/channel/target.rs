@@ -1,8 +1,8 @@
 //! The party that is told of a channel's next message.
 //!
 //! The receiver moves: from a reactor to a thread, to another reactor. A sender may stand still
-//! while it tells the old party. So the receiver never overwrites what a sender may read: it
-//! writes into an entry that nobody reads, and then names that entry.
+//! while it tells the old party. So the receiver never overwrites an entry that a sender may read.
+//! It writes into an entry that nobody reads, and then names that entry.
 
 use std::sync::{Arc, OnceLock};
 

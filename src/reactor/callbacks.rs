@@ -1,10 +1,10 @@
 //! The closures that the loop calls: callbacks that are due, and posts of other threads.
 //!
 //! The closures run where a turn begins, before any source is asked, one batch a turn. A post or a
-//! callback with zero that a closure makes is left to the next turn. Only the posts that other
-//! threads have made meanwhile run once more when a source is ready, because its message may have
-//! been sent after such a post. While a closure runs nothing of the reactor is borrowed, so the
-//! closure may use the reactor. A select in a closure runs no closures: `calling` says so.
+//! callback with zero that a closure makes is left to the next turn. But the posts that other
+//! threads make meanwhile run once more when a source is ready: its message may have been sent
+//! after such a post. While a closure runs nothing of the reactor is borrowed, so the closure may
+//! use the reactor. A select in a closure runs no closures: the flag `calling` prevents that.
 
 use std::rc::Rc;
 

@@ -21,8 +21,8 @@ const DROP: u64 = 3;
 
 /// A receiver's request, and a number that grows with each request.
 ///
-/// A sender that has answered a request for a mark in full takes that request away, and no other:
-/// the number tells a late sender that its request is an older one.
+/// A sender that has answered a request for a mark in full takes that request away, and no other.
+/// The number tells a late sender that its request is an older one.
 pub(crate) struct RequestCell {
     asked: AtomicU64,
     /// The number of the last mark.

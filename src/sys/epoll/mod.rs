@@ -2,9 +2,9 @@
 //!
 //! Quirks handled here:
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
-//!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
-//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`, `EACCES`), `epoll_wait` with the time rounded
-//!   **up**. For exact deadlines there is [`Timer`].
+//!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11). Where the kernel lacks that call
+//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`, `EACCES`), it uses `epoll_wait` with the time
+//!   rounded **up**. For exact deadlines there is [`Timer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
 //!   closing.
 

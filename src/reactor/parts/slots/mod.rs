@@ -16,11 +16,11 @@
 //! ```
 //! # Memory
 //! A new chunk is made only when no other chunk has a free slot. Chunks with live sources are used
-//! first. An *idle* chunk has no live source. When less than an eighth of more than 64 KiB of
-//! chunks have been used for a second, idle chunks are freed, until twice the used number is left.
-//! Later chunks take their numbers, with generations that were never used. A chunk stays while one
-//! of its 128 slots is live. 12 bytes stay for its number until the chunks with higher numbers are
-//! freed, too.
+//! first. An *idle* chunk has no live source. Idle chunks are freed when there are more than 64 KiB
+//! of chunks, and less than an eighth of them were used for a second. The freeing ends when twice
+//! the used number is left. Later chunks take the freed numbers, with generations that were never
+//! used. A chunk stays while one of its 128 slots is live. 12 bytes stay for its number until the
+//! chunks with higher numbers are freed, too.
 //!
 //! Armed and Stopped records have an entry in the heap (a Stopped record is a zombie there). Ready
 //! records are in the ready list. A channel whose end has been taken is Ended for the rest of its

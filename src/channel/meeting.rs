@@ -16,8 +16,8 @@
 //!
 //! # Who is here
 //! A receiver that blocks has the number of its [ticket](crate::wake::Ticket) in `here`. A receiver
-//! in a wait for all its channels sets a flag in its [`Notify`] instead. Senders that block stand in
-//! a list of offers, under a lock.
+//! in a wait for all its channels sets a flag in its [`Notify`] instead. Senders that block stand
+//! in a list of offers, under a lock.
 //!
 //! # The lock
 //! Nobody waits for the lock, because its holder may stand still:

@@ -4,7 +4,7 @@
 //! callback with zero that a closure makes is left to the next turn. But the posts that other
 //! threads make meanwhile run once more when a source is ready: its message may have been sent
 //! after such a post. While a closure runs nothing of the reactor is borrowed, so the closure may
-//! use the reactor. A select in a closure runs no closures: the flag `calling` prevents that.
+//! use the reactor. A select in a closure runs no closures: the flag `running` prevents that.
 
 use std::rc::Rc;
 

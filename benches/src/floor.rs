@@ -1,5 +1,5 @@
-//! The raw floor: each syscall of the hot path, the clocks, wake-ups between threads, and how late
-//! the kernel's own timers are.
+//! The raw floor: each syscall of the hot path, the clocks, wake-ups between threads, and the
+//! lateness of the kernel's own timers.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub struct Line {
     pub ns: Option<f64>,
     pub q1: Option<f64>,
     pub q3: Option<f64>,
-    /// Of lateness only.
+    /// The 99th percentile, of lateness only.
     pub p99: Option<f64>,
 }
 
@@ -32,7 +32,7 @@ impl Line {
     }
 }
 
-/// Longer than any bench.
+/// A deadline later than the end of any bench.
 const FAR: Duration = Duration::from_secs(1_000);
 
 pub fn measure(scale: Scale, progress: &mut dyn FnMut()) -> Vec<Line> {

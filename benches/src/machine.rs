@@ -1,4 +1,4 @@
-//! The machine that a report was made on, as its files tell it.
+//! The machine that a report was made on, as the system's files describe it.
 
 use std::fs;
 use std::process::Command;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::native::Peer;
 
-/// What decides how long things take here.
+/// The facts that decide how long things take on this machine.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Machine {
     pub kernel: String,
     pub cpu: String,
-    /// That this process may use.
+    /// The cores that this process may use.
     pub cores: usize,
     pub hypervisor: bool,
     pub clock_source: String,
     pub governor: String,
-    /// Each vulnerability with what is done about it.
+    /// Each vulnerability of the CPU, with its mitigation.
     pub mitigations: Vec<(String, String)>,
     pub timer_slack_ns: Option<u64>,
     pub rustc: String,
-    /// Of the tree that was measured; with a plus if files were changed since.
+    /// The commit of the tree that was measured, with a plus if files were changed since.
     pub commit: String,
     pub date: String,
     /// The peers and their versions.
@@ -97,7 +97,7 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
 
 fn commit() -> String {
     let Some(commit) = said("git", &["rev-parse", "--short", "HEAD"]) else { return unknown() };
-    // The report itself is no change of what is measured.
+    // The report itself does not change the code that is measured.
     let changed = said("git", &["status", "--porcelain", "--", "../src", "../Cargo.toml", "src"]);
     if changed.is_some_and(|list| !list.is_empty()) { format!("{commit}+") } else { commit }
 }
@@ -116,7 +116,7 @@ fn mitigations(folder: &str) -> Vec<(String, String)> {
     all
 }
 
-/// As the lock file has them, and the libraries in C and Go.
+/// Returns the versions of the lock file, and those of the libraries in C and Go.
 fn versions() -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut name = "";
@@ -128,7 +128,7 @@ fn versions() -> Vec<(String, String)> {
             name = value(line, "name = ");
         } else if line.starts_with("version = ") && CRATES.contains(&name) {
             let version = value(line, "version = ");
-            // monoio has an old mio inside.
+            // monoio contains an old mio.
             if (name, version.starts_with("0.")) != ("mio", true) {
                 all.push((name.to_string(), version.to_string()));
             }

@@ -123,7 +123,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing if there is no file. The machine is that of the first one.
+/// Reads reports and merges them. Returns `None` if there is no file. The machine is that of the
+/// first file.
 fn read_all(files: &[PathBuf]) -> io::Result<Option<Report>> {
     let mut all: Option<Report> = None;
     for file in files {
@@ -138,7 +139,8 @@ fn read_all(files: &[PathBuf]) -> io::Result<Option<Report>> {
 
 fn measure_all(args: &Args, families: &[Family]) -> Report {
     let scale = args.scale();
-    // Redrawn between slices only: a thread that draws would disturb. Quiet without a terminal.
+    // Redrawn between slices only, because a thread that draws would disturb. Quiet without a
+    // terminal.
     let bar = ProgressBar::new(families.len() as u64 + 1);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {spinner} {wide_msg}");
     bar.set_style(style.expect("a template that indicatif takes"));

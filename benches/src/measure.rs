@@ -6,7 +6,7 @@ use pollmux::Handle;
 
 use crate::counting::allocations;
 
-/// How long a contestant runs in one slice.
+/// The length of one slice of a contestant.
 #[derive(Clone, Copy, Debug)]
 pub enum Run {
     For(Duration),
@@ -17,7 +17,7 @@ pub enum Run {
 /// The cost of one operation in one slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// In the unit of the row, mostly ns.
+    /// The cost in the unit of the row, mostly ns.
     pub value: f64,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,
@@ -28,7 +28,7 @@ impl Sample {
         Sample { value, allocs: None, syscalls: None }
     }
 
-    /// The share of one of `n` operations.
+    /// Returns the share of one of `n` operations.
     pub fn share(self, n: usize) -> Sample {
         let each = |x: f64| x / n as f64;
         Sample {
@@ -47,7 +47,7 @@ pub struct Meter {
     warm: u64,
     done: u64,
     next_look: u64,
-    /// When the clock started, after how many operations, and the allocations until then.
+    /// The start of the clock, the operations before it, and the allocations until then.
     begin: Option<(Instant, u64, u64)>,
     spent: Duration,
     made: u64,
@@ -61,7 +61,7 @@ impl Meter {
         Meter::warmed(run, 2 * LOOK)
     }
 
-    /// Lets `warm` operations pass before the clock starts.
+    /// Makes a meter that lets `warm` operations pass before the clock starts.
     pub fn warmed(run: Run, warm: u64) -> Meter {
         let warm = if let Run::Times(_) = run { 0 } else { warm };
         Meter { run, warm, done: 0, next_look: 0, begin: None, spent: Duration::ZERO, made: 0 }
@@ -119,8 +119,8 @@ pub fn time(run: Run, operation: impl FnMut()) -> Sample {
     timed(run, operation).0
 }
 
-/// Times an operation in batches that grow until one takes a sixteenth of the slice. The second
-/// value is the number of operations.
+/// Times an operation in batches that grow until one batch takes a sixteenth of the slice. The
+/// second value is the number of operations.
 fn timed(run: Run, mut operation: impl FnMut()) -> (Sample, u64) {
     let mut n = 0u64;
     let made = allocations();
@@ -157,8 +157,8 @@ fn timed(run: Run, mut operation: impl FnMut()) -> (Sample, u64) {
 
 type Runner = Box<dyn FnMut(Run) -> Vec<Sample>>;
 
-/// One way to do the work of a family. Its name is unique there. One that gives several samples at
-/// once has as many names.
+/// One way to do the work of a family. Its name is unique in the family. A contestant that gives
+/// several samples at once has as many names.
 pub struct Contestant {
     pub names: Vec<String>,
     runner: Result<Runner, String>,
@@ -174,12 +174,12 @@ impl Contestant {
         Contestant { names, runner: Ok(Box::new(run)) }
     }
 
-    /// An operation that the slice repeats.
+    /// Makes a contestant of an operation that the slice repeats.
     pub fn ops(name: &str, mut operation: impl FnMut() + 'static) -> Contestant {
         Contestant::new(name, move |run| time(run, &mut operation))
     }
 
-    /// The same on a reactor, which counts its syscalls.
+    /// Makes a contestant of an operation on a reactor, which counts its syscalls.
     pub fn on(name: &str, reactor: &Handle, mut operation: impl FnMut() + 'static) -> Contestant {
         let reactor = reactor.clone();
         Contestant::new(name, move |run| {
@@ -191,7 +191,7 @@ impl Contestant {
         })
     }
 
-    /// A peer that cannot run here, and why.
+    /// Makes a contestant that cannot run here, with the reason.
     pub fn absent(names: &[&str], reason: impl Into<String>) -> Contestant {
         let names = names.iter().map(|name| name.to_string()).collect();
         Contestant { names, runner: Err(reason.into()) }
@@ -210,7 +210,7 @@ impl Contestant {
 #[derive(Clone, Debug)]
 pub struct Measured {
     pub name: String,
-    /// One a round, or one an event where each event is timed.
+    /// One sample a round, or one an event where each event is timed.
     pub samples: Vec<f64>,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,
@@ -227,7 +227,7 @@ impl Measured {
         Measured { absent: Some(reason.to_string()), ..Measured::new(name, Vec::new()) }
     }
 
-    /// Nothing if there is no sample.
+    /// Returns the quartiles, or `None` if there is no sample.
     pub fn quartiles(&self) -> Option<[f64; 3]> {
         quartiles(&self.samples)
     }
@@ -237,8 +237,8 @@ impl Measured {
     }
 }
 
-/// Runs the contestants round by round, beginning with another one each time. One round before is
-/// not counted.
+/// Runs the contestants round by round. Each round begins with another contestant. The round before
+/// the first one does not count.
 pub fn in_turn(
     contestants: &mut [Contestant],
     slice: Duration,
@@ -279,7 +279,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     quartiles(&values).map(|[_, median, _]| median)
 }
 
-/// The three quartiles, with linear interpolation between the samples.
+/// Returns the three quartiles, with linear interpolation between the samples.
 pub fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -291,7 +291,7 @@ pub fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
     }))
 }
 
-/// 0 to n - 1, in an order that is the same each time.
+/// Returns 0 to n - 1, in an order that is the same each time.
 pub fn shuffled(n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     let mut x = 0x2545_f491_4f6c_dd1du64;

@@ -1,7 +1,7 @@
-//! libc's calls, with nothing around them but what makes them callable: the floor that the benches
-//! compare everything else with.
+//! libc's calls with no more code around them than a call needs. The benches compare everything
+//! else with this floor.
 //!
-//! `unsafe`: they are what libc declares them to be.
+//! The calls are `unsafe` as libc declares them.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -41,7 +41,7 @@ pub fn timerfd() -> OwnedFd {
     own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })
 }
 
-/// An epoll with an eventfd in it.
+/// Makes an epoll with an eventfd in it.
 pub fn pair(flags: u32) -> (OwnedFd, OwnedFd) {
     let (epoll, eventfd) = (epoll(), eventfd());
     assert_eq!(add(&epoll, &eventfd, flags), 0);
@@ -131,13 +131,13 @@ pub fn rdtsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// The CPU time that the calling thread has used.
+/// Returns the CPU time that the calling thread has used.
 pub fn thread_cpu_time() -> Duration {
     let used = clock(libc::CLOCK_THREAD_CPUTIME_ID);
     Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
 
-/// Keeps the calling thread on one core, if there are so many.
+/// Keeps the calling thread on one core, if the machine has so many.
 pub fn pin_to(core: usize) {
     // SAFETY: a cpu_set_t is plain bits, all zero is the empty set, and the call only reads it.
     unsafe {
@@ -147,7 +147,7 @@ pub fn pin_to(core: usize) {
     }
 }
 
-/// Raises the limit of open files to `n`, if it is lower. Returns false if that is refused.
+/// Raises the limit of open files to `n`, if it is lower. Returns false if the system refuses that.
 pub fn allow_fds(n: u64) -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for both calls.
@@ -164,7 +164,7 @@ pub fn allow_fds(n: u64) -> bool {
     }
 }
 
-/// Adds a file under a number of one's own.
+/// Adds a file under a number of the caller's.
 pub fn add_number(epoll: &OwnedFd, fd: i32, flags: u32, number: u64) -> i32 {
     let mut event = Event { events: flags, u64: number };
     // SAFETY: both fds are open, and `event` is valid for the call.
@@ -182,7 +182,8 @@ pub fn polling_add(
     unsafe { poller.add_with_mode(io, event, mode) }.expect("a file");
 }
 
-/// `clock_nanosleep` to an absolute time. Returns false if a signal has ended it.
+/// Sleeps by `clock_nanosleep` until an absolute time. Returns false if a signal has ended the
+/// sleep.
 pub fn sleep_until(at: Time) -> bool {
     let at = timespec(at - Time::ZERO);
     // SAFETY: `at` is valid for the call, and a null remainder is allowed.

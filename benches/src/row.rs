@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::{Contestant, Measured, in_turn, quartiles};
 
-/// How much is measured.
+/// The amount of measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// Shows that everything runs. The figures mean nothing.
@@ -26,25 +26,26 @@ impl Scale {
     }
 }
 
-/// What a family that does not run in slices is given.
+/// The arguments of a family that does not run in slices.
 pub struct Task<'a> {
     pub scale: Scale,
-    /// Tells if a contestant of this name is needed.
+    /// Returns true if a contestant of this name is needed.
     pub wanted: &'a dyn Fn(&str) -> bool,
-    /// Is called now and then.
+    /// The family calls this now and then.
     pub progress: &'a mut dyn FnMut(),
 }
 
 type Own = dyn Fn(&mut Task<'_>) -> Vec<Measured>;
 
 pub enum How {
-    /// Contestants that take turns in slices of this length, for so many rounds: quick, full.
+    /// Contestants that take turns in slices of this length, for so many rounds. The pairs are for
+    /// the quick and the full run.
     Slices {
         slice: (Duration, Duration),
         rounds: (usize, usize),
         make: Box<dyn Fn(Scale) -> Vec<Contestant>>,
     },
-    /// Its own way.
+    /// The family measures in its own way.
     Own(Box<Own>),
 }
 
@@ -55,7 +56,7 @@ pub struct Family {
 }
 
 impl Family {
-    /// One that measures for about `seconds` in the quick run for each contestant.
+    /// Makes a family that measures each contestant for about `seconds` in the quick run.
     pub fn new(
         make: impl Fn(Scale) -> Vec<Contestant> + 'static,
         rows: impl IntoIterator<Item = Spec>,
@@ -77,7 +78,7 @@ impl Family {
         Family { how: How::Own(Box::new(run)), rows: rows.into_iter().collect() }
     }
 
-    /// Other slices, in ms, and rounds: quick, full.
+    /// Sets other slices, in ms, and rounds. The pairs are for the quick and the full run.
     pub fn slices(mut self, ms: (u64, u64), times: (usize, usize)) -> Family {
         if let How::Slices { slice, rounds, .. } = &mut self.how {
             *slice = (Duration::from_millis(ms.0), Duration::from_millis(ms.1));
@@ -118,30 +119,30 @@ impl Family {
 /// A bound on a row.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
-    /// On the best peer's figure over ours, at least.
+    /// The least ratio of the best peer's figure to ours.
     Ratio(f64),
-    /// On our figure, at most.
+    /// The greatest value of our figure.
     Value(f64),
-    /// Ours is at most the peer's plus a tenth of it, or plus this, whichever is more.
+    /// Our figure is at most the peer's plus a tenth of it, or plus this value, whichever is more.
     TenthOr(f64),
 }
 
-/// A row to be made.
+/// The specification of a row.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub work: String,
-    /// One plain sentence.
+    /// The row's description: one plain sentence.
     pub about: String,
     pub unit: &'static str,
     pub ours: String,
     pub peers: Vec<String>,
-    /// Shown beside them, but no peer: a floor, or another way of ours.
+    /// Contestants that are shown, but are no peers: a floor, or another way of ours.
     pub beside: Vec<String>,
     pub gate: Option<Bound>,
     pub goal: Option<Bound>,
 }
 
-/// A row without targets.
+/// Makes a row without targets.
 pub fn row(work: impl Into<String>, about: impl Into<String>, ours: &str, peers: &[&str]) -> Spec {
     Spec {
         work: work.into(),
@@ -156,7 +157,7 @@ pub fn row(work: impl Into<String>, about: impl Into<String>, ours: &str, peers:
 }
 
 impl Spec {
-    /// The ratio that must be met, and the one to reach.
+    /// Sets the ratio that must be met, and the ratio to reach.
     pub fn ratios(self, gate: f64, goal: f64) -> Spec {
         self.gate(Bound::Ratio(gate)).goal(Bound::Ratio(goal))
     }
@@ -177,7 +178,7 @@ impl Spec {
         self
     }
 
-    /// The row, from the figures of its family.
+    /// Makes the row from the figures of its family.
     pub fn fill(&self, all: &[Measured]) -> Row {
         let of = |name: &String| all.iter().find(|measured| measured.name == *name);
         let ours = of(&self.ours).filter(|ours| !ours.samples.is_empty());
@@ -249,7 +250,7 @@ impl Spec {
     }
 }
 
-/// How many times as much the peer takes. Of nothing and nothing: as much.
+/// Returns how many times as much the peer takes. Two zeros give 1.
 fn over(peer: f64, ours: f64) -> f64 {
     if peer == ours { 1.0 } else { peer / ours }
 }
@@ -262,7 +263,7 @@ impl Bound {
         }
     }
 
-    /// As a ratio to the peer's figure.
+    /// Returns the bound as a ratio to the peer's figure.
     fn ratio(self, peer: Option<f64>) -> Option<f64> {
         match self {
             Bound::Ratio(ratio) => Some(ratio),
@@ -276,7 +277,7 @@ impl Bound {
     }
 }
 
-/// A word of ours, or one that a JSON file has.
+/// A word of the program, or a word from a JSON file.
 pub type Text = Cow<'static, str>;
 
 /// A row of the report, as the JSON file has it. `docs/BENCHMARKS.md` says what the fields mean.
@@ -301,7 +302,7 @@ pub struct Row {
     pub met: Text,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,
-    /// Ours, each peer's, and what stands beside them.
+    /// The figures of pollmux, of each peer, and of the contestants beside them.
     pub figures: Vec<Figure>,
     pub skipped: Option<String>,
 }
@@ -317,7 +318,7 @@ pub struct Figure {
     pub q3: Option<f64>,
     pub allocs: Option<f64>,
     pub syscalls: Option<f64>,
-    /// Why it did not run here.
+    /// The reason why the contestant did not run here.
     pub absent: Option<String>,
 }
 

@@ -7,7 +7,7 @@ use super::state::{POSITION, behind};
 /// The most unwritten positions that a detour remembers.
 const HOLES: usize = 6;
 
-/// The receiver's memory of the positions behind the head.
+/// Remembers which positions behind the head were taken, and which were found unwritten.
 #[derive(Default)]
 pub(super) struct Detour {
     /// Messages that were taken out of turn.
@@ -22,7 +22,7 @@ pub(super) struct Detour {
 }
 
 impl Detour {
-    /// The first written message of the span, and its ring.
+    /// Returns the first written message of the span, and its ring.
     pub(super) fn first_written(
         &mut self,
         reader: &Reader<'_>,
@@ -54,7 +54,7 @@ impl Detour {
         None
     }
 
-    /// A message was taken at this position: it is a hole no more.
+    /// Notes that the message at this position was taken: the position is no hole any more.
     pub(super) fn fill(&mut self, position: u64) {
         if let Some(at) = self.holes[..self.len].iter().position(|&hole| hole == position) {
             self.holes.copy_within(at + 1..self.len, at);
@@ -62,7 +62,7 @@ impl Detour {
         }
     }
 
-    /// The head goes from one position to another.
+    /// Notes that the head goes from one position to another.
     pub(super) fn pass(&mut self, from: u64, to: u64) {
         let passed = behind(from, to);
         let left =

@@ -1,8 +1,8 @@
-//! The receiver's side of a buffered channel: a message is found, and taken out of its slot.
+//! The receiver's side of a buffered channel: it finds a message and takes it out of its slot.
 //!
-//! [`Head::try_recv`] takes the message at the head, if that is written. Otherwise a [`Reader`]
-//! searches for the first written one behind it: a detour (`state.rs`). It gives a [`Written`],
-//! which is used up when the message is taken out.
+//! [`Head::try_recv`] takes the message at the head if that message is written. Otherwise a
+//! [`Reader`] searches behind the head for the first written message: a detour (`state.rs`). The
+//! search gives a [`Written`], which is used up when the message is taken out.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -17,7 +17,7 @@ use crate::sync::{Ordering, fence, light_fence, pause, settle_fence, wait_briefl
 use crate::sys::Time;
 use crate::wake::{Look, Probe, RequestCell};
 
-/// The receiver's end of a buffered channel. There is one, and it is not `Sync`.
+/// The receiver's end of a buffered channel. A channel has one, and `Head` is not `Sync`.
 pub(super) struct Head<T> {
     state: Arc<State>,
     shared: Arc<Shared<T>>,
@@ -30,11 +30,11 @@ pub(super) struct Reader<'a> {
     not_send: PhantomData<*mut ()>,
 }
 
-/// A written message that the receiver has found: the right to take it out, once.
+/// A written message that the receiver has found, and the right to take the message out once.
 pub(super) struct Written<'a> {
     reader: Reader<'a>,
     position: u64,
-    /// The number of its ring.
+    /// The number of the message's ring.
     ring: usize,
 }
 
@@ -43,9 +43,9 @@ pub(super) enum Found<'a> {
     Message(Written<'a>),
     /// Every sender is gone, and the channel is empty.
     End,
-    /// Nothing, and nothing is coming.
+    /// There is no message, and no position is claimed.
     Nothing,
-    /// Only claimed positions without a message.
+    /// There are only claimed positions without a message.
     Coming,
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Found<'a> {
 pub(super) struct Span {
     pub(super) head: u64,
     pub(super) tail: u64,
-    /// The number of the tail's ring, and the base of its side.
+    /// The number of the tail's ring, and the base of the side of that ring.
     claimed: usize,
 }
 
@@ -89,7 +89,7 @@ impl<T> Head<T> {
         let reading = state.rings().read_by_receiver();
         // SAFETY: we are the receiver, and this is the ring that it reads.
         let slot = unsafe { self.shared.slot(reading, head) };
-        // A head with a detour has a bit that no stamp has.
+        // A head with a detour has a bit that no stamp has, so the comparison fails.
         if slot.stamp.load(Ordering::Acquire) != head | WRITTEN {
             return self.try_recv_slow();
         }
@@ -116,7 +116,7 @@ impl<T> Head<T> {
         }
     }
 
-    /// After the channel was found empty: the ring may shrink.
+    /// Lets the ring shrink, after the channel was found empty.
     #[inline]
     pub(super) fn rest(&self) {
         self.reader().rest();
@@ -149,7 +149,7 @@ impl<T> Head<T> {
 }
 
 impl<T> Drop for Head<T> {
-    /// Closes the channel and drops what is in it. Waits for nobody: a sender that has claimed a
+    /// Closes the channel and drops its messages. Waits for no sender: a sender that has claimed a
     /// position and not written its message drops that message itself.
     fn drop(&mut self) {
         self.reader().close();
@@ -199,7 +199,7 @@ impl<'a> Reader<'a> {
         Span { head, tail: word & POSITION, claimed: self.state.rings_of(word) }
     }
 
-    /// The stamp of a position in the span, and its ring.
+    /// Returns the stamp of a position in the span, and its ring.
     pub(super) fn stamp(&self, span: &Span, position: u64) -> (Stamp, usize) {
         if behind(span.head, position) >= behind(span.head, span.tail) {
             return (Stamp::Unwritten, 0);
@@ -208,13 +208,13 @@ impl<'a> Reader<'a> {
         unsafe { self.state.rings.find(position, span.claimed) }
     }
 
-    /// The ring of a position in the span, if the position is written.
+    /// Returns the ring of a position in the span, if the position is written.
     pub(super) fn written(&self, span: &Span, position: u64) -> Option<(u64, usize)> {
         let (stamp, ring) = self.stamp(span, position);
         (stamp == Stamp::Written).then_some((position, ring))
     }
 
-    /// After the channel was found empty: pauses if this is the end of a stream. Returns true if
+    /// Pauses, after the channel was found empty, if this is the end of a stream. Returns true if
     /// there are messages now, or messages that are coming.
     #[inline(always)]
     fn catches_up(&self) -> bool {
@@ -234,8 +234,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Finds the message to receive next. Waits for no sender, but for one microsecond for the
-    /// message at the head.
+    /// Finds the message to receive next. Waits at most one microsecond for the message at the
+    /// head, and otherwise for no sender.
     #[inline(never)]
     fn find(self) -> Found<'a> {
         let state = self.state;
@@ -294,8 +294,8 @@ impl<'a> Reader<'a> {
         unsafe { self.state.rings.is_written(head) }
     }
 
-    /// After the channel was found empty: its ring shrinks if that is large, and was nearly empty
-    /// for long.
+    /// Shrinks the ring, after the channel was found empty, if the ring is large and was nearly
+    /// empty for long.
     #[inline]
     fn rest(&self) {
         if self.state.rings.is_large() {
@@ -333,8 +333,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses every later claim, wakes all senders that wait, and asks senders to drop messages
-    /// that they have not written yet. The receiver is going.
+    /// Closes the channel for a receiver that is going. Refuses every later claim, wakes all
+    /// senders that wait, and asks senders to drop messages that they have not written yet.
     fn close(&self) {
         self.state.front.tail.fetch_or(CLOSED, Ordering::SeqCst);
         self.state.targets.set(None);
@@ -345,7 +345,7 @@ impl<'a> Reader<'a> {
 }
 
 impl Written<'_> {
-    /// Moves the head after the message was taken out, or remembers that it was taken out of turn.
+    /// Moves the head after the message was taken out, or notes that it was taken out of turn.
     fn pass(self) {
         let Written { reader, position, ring } = self;
         let state = reader.state;
@@ -443,7 +443,7 @@ mod tests {
         state.set_target(to(&old));
         state.ask(Request::Mark);
         let asked = state.asked();
-        // The sender stands still here, and the receiver moves.
+        // The sender stands still here, and the receiver moves to another party.
         state.set_target(None);
         state.set_target(to(&new));
         state.ask(Request::Wake);

@@ -1,5 +1,5 @@
-//! The loom models of ends that give up, move, or go, while the other end is late. `models.rs` says
-//! how to run them.
+//! The loom models of ends that give up, move, or go while the other end is late.
+//! `models.rs` says how to run the models.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::sync::{AtomicBool, Born, Ordering};
 use crate::wake::models::{Bed, Joined, models, party, spawn};
 use crate::wake::{Probe, Request, Wake};
 
-/// A timer of the sleeping party, which fires at any time.
+/// A timer of the sleeping party. It fires at any time.
 fn timer(bed: &Arc<Bed>) -> Joined<()> {
     let bed = bed.clone();
     spawn(move || bed.wake().unwrap())
@@ -55,7 +55,7 @@ models! {
         // Not joined: loom takes a late `unpark` for the end of a `join`.
         thread::spawn(move || (1..=2).for_each(|value| tx.try_send(value).unwrap()));
         let mut received: Vec<u32> = give_up(&rx).into_iter().collect();
-        // The request of the sleep that was given up is nobody's.
+        // The request of the sleep that was given up belongs to no sleep any more.
         while received.len() < 2 {
             received.push(rx.recv().unwrap());
         }
@@ -63,8 +63,8 @@ models! {
     }
 }
 
-/// A sender that needs no wake-up has one, or leaves its registration behind. The message is
-/// received before it leaves, or after that.
+/// A sender gets a wake-up that it does not need, or leaves its registration behind. The message is
+/// received before the sender leaves, or after that.
 fn a_wake_up_that_another_sender_needs(is_received_early: bool) {
     loom::model(move || {
         let (tx, rx) = bounded(1);
@@ -76,7 +76,7 @@ fn a_wake_up_that_another_sender_needs(is_received_early: bool) {
             other = Some(thread::spawn(move || tx.send(2).unwrap()));
             thread::yield_now();
             if is_received_early {
-                // Wakes the first that waits: this thread.
+                // The receive wakes the waiter that came first: this thread.
                 receive();
             }
             Ok::<_, ()>(true)
@@ -96,7 +96,7 @@ fn a_wake_up_that_nobody_needs_is_passed_on() {
     a_wake_up_that_another_sender_needs(true);
 }
 
-/// Mutation: `wait_for_room` passes nothing on where the list is in use.
+/// Mutation: `wait_for_room` passes no wake-up on where the list is in use.
 #[test]
 fn a_registration_that_stays_costs_no_wake_up() {
     a_wake_up_that_another_sender_needs(false);
@@ -122,7 +122,7 @@ models! {
                 thread::yield_now();
             }
         }
-        // The slot is free again, or the patient one has it: its thread ends.
+        // The slot is free again, or the patient sender has it. In both cases that thread ends.
     }
 
     fn a_receiver_that_is_out_of_time_misses_no_finished_send() {

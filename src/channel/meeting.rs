@@ -7,28 +7,29 @@
 //!   63 .. 4                              3     2       1 .. 0
 //!   the offer that a promise was made to gone  closed  free, promised or laid
 //! ```
-//! - *Free*: nothing.
-//! - *Promised*: a sender has the right to lay one value down, and is not bound to do so.
+//! - *Free*: the place is empty.
+//! - *Promised*: a sender has the right to lay one value down, and need not do so.
 //! - *Laid*: the next receive gets the value.
 //!
 //! Only the owner of a promise goes from promised to laid or free, and only the receiver from laid
 //! to free. So the owner of a step is always known, and no step needs a lock.
 //!
 //! # Who is here
-//! The receiver that blocks says so in `here`, by the number of its [ticket](crate::wake::Ticket).
-//! A receiver in a wait for all its channels says so in its [`Notify`] instead. Senders that block
-//! stand in a list of offers, under a lock.
+//! A receiver that blocks has the number of its [ticket](crate::wake::Ticket) in `here`. A receiver
+//! in a wait for all its channels sets a flag in its [`Notify`] instead. Senders that block stand
+//! in a list of offers, under a lock.
 //!
 //! # The lock
 //! Nobody waits for the lock, because its holder may stand still:
-//! - The receiver that does not get the lock treats the offers as not there, and writes down that
-//!   it has asked. Whoever gives the lock back then tells the receiver. A look at the place needs
-//!   no lock, so the receiver misses no value whose `send` has returned.
+//! - A receiver that does not get the lock treats the list as empty, and notes that it has asked.
+//!   The thread that gives the lock back then tells the receiver. A look at the place needs no
+//!   lock, so the receiver misses no value whose `send` has returned.
 //! - A sender that does not get the lock naps and tries again. An offer that cannot be taken out is
 //!   left as litter: its ticket is void, so nobody accepts it.
 //! - Wakers are called, and tickets dropped, without the lock. Nothing is allocated under it.
 //!
-//! Longer than 500 lines: all of it changes one word, and its orderings are argued together.
+//! Longer than 500 lines: all of it changes one word, and the orderings of that word are argued
+//! together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,10 +53,10 @@ const OFFER: u64 = 1 << 4;
 /// In `here`: the receiver does not block in this channel. No ticket has an odd number.
 const NOWHERE: u64 = 1;
 
-/// So many receives may pass a send case that waits before that case gets a promise, too.
+/// The number of receives that may pass a waiting send case before that case gets a promise.
 const PATIENCE: u32 = 4;
 
-/// See the module's text.
+/// The shared part of a rendezvous. The module's text describes it.
 pub(super) struct Meeting {
     word: AtomicU64,
     /// The ticket of the receiver's sleep, or `NOWHERE`. Written by the receiver.
@@ -68,15 +69,15 @@ pub(super) struct Meeting {
     senders: AtomicUsize,
     /// The number of offers. Written under the lock.
     offers: AtomicUsize,
-    /// The receiver did not get the lock.
+    /// The receiver has asked for the lock and not got it.
     asked: AtomicBool,
-    /// Offers were left behind that nobody accepts.
+    /// Offers were left in the list that no receiver accepts.
     littered: AtomicBool,
     list: Mutex<List>,
 }
 
 pub(super) struct List {
-    /// In the order in which the senders came.
+    /// The offers, in the order in which the senders came.
     offers: VecDeque<Offer>,
     /// Receives that have passed a send case since the last promise.
     passed: u32,
@@ -90,7 +91,7 @@ pub(super) type Guard<'a> = MutexGuard<'a, List>;
 pub(super) struct Offer {
     number: u64,
     ticket: Ticket,
-    /// The place of its value. `None`: a send case, whose value does not exist yet.
+    /// The cell that holds the sender's value. `None`: a send case, whose value does not exist yet.
     pub(super) value: Option<usize>,
     /// The sender has been told that the receiver is gone.
     told: bool,
@@ -99,11 +100,11 @@ pub(super) struct Offer {
 /// The outcome of the receiver's look at the list.
 pub(super) enum Found {
     Nothing,
-    /// An offer with a value, which is the receiver's now. The sender must be woken.
+    /// An offer with a value. The value is the receiver's now. The sender must be woken.
     Value(usize, Offer),
     /// A send case that has got the promise. The sender must be woken.
     Promised(Offer),
-    /// An offer that nobody can accept any more.
+    /// An offer that no receiver can accept any more.
     Litter(Offer),
 }
 
@@ -114,8 +115,8 @@ impl Offer {
 }
 
 impl List {
-    /// One of the offers of the party whose first one is at `first`, each with the same chance: a
-    /// `select!` may have several send cases here.
+    /// Returns one of the offers of the party whose first offer is at `first`, each with the same
+    /// chance. A `select!` may have several send cases here.
     fn one_of_equals(&mut self, first: usize) -> usize {
         let (mut seen, mut chosen) = (1, first);
         for at in first + 1..self.offers.len() {
@@ -169,7 +170,7 @@ impl Meeting {
         self.word() & STATE == LAID
     }
 
-    /// Promises the place, if it is free, to an offer or to nobody in particular (0).
+    /// Promises the place, if it is free, to an offer, or to no certain offer (0).
     fn promise(&self, offer: u64) -> bool {
         let promised =
             |word| (word & STATE == FREE).then_some(word & ENDS | PROMISED | (offer * OFFER));
@@ -180,8 +181,8 @@ impl Meeting {
         self.word() & !ENDS == PROMISED | (offer * OFFER)
     }
 
-    /// The owner of the promise has put a value at the place. Returns false if the receiver is
-    /// gone.
+    /// Lays a value down: the owner of the promise has put it at the place. Returns false if the
+    /// receiver is gone.
     pub(super) fn lay(&self) -> bool {
         let laid = |word| (word & CLOSED == 0).then_some(word & ENDS | LAID);
         let is_open = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, laid).is_ok();
@@ -191,7 +192,7 @@ impl Meeting {
         is_open
     }
 
-    /// The owner gives the promise back.
+    /// Gives the promise back. Only its owner calls this.
     pub(super) fn give_back(&self) {
         self.clear();
         fence(Ordering::SeqCst);
@@ -206,7 +207,7 @@ impl Meeting {
         self.word.fetch_and(ENDS, Ordering::SeqCst);
     }
 
-    /// Tells the receiver what it has asked for.
+    /// Tells the receiver that there is news, if it has asked for news.
     fn tell(&self) {
         let asked = self.request.read();
         if asked.is_some() {
@@ -216,7 +217,8 @@ impl Meeting {
 
     // The list.
 
-    /// The list, for the receiver, who is told when it may try again.
+    /// Locks the list for the receiver, or notes that the receiver is to be told when it may try
+    /// again.
     fn list_or_ask(&self) -> Option<Guard<'_>> {
         if let Some(list) = self.list.lock_briefly() {
             return Some(list);
@@ -225,16 +227,16 @@ impl Meeting {
         fence(Ordering::SeqCst);
         let list = self.list.try_lock();
         if list.is_some() {
-            // Relaxed: whoever gives the list back next sees what we did with it.
+            // Relaxed: the thread that gives the list back next sees what we did with the list.
             self.asked.store(false, Ordering::Relaxed);
         }
         list
     }
 
-    /// A sender gives the list back, and does what others could not do meanwhile.
+    /// Gives the list back, and does the work that others could not do while it was locked.
     pub(super) fn release(&self, list: Guard<'_>) {
         self.drop_list(list);
-        // Either we see what others owe, or they find the lock free.
+        // Either we see the work that others have left, or they find the lock free.
         fence(Ordering::SeqCst);
         if self.asked.load(Ordering::SeqCst) && self.asked.swap(false, Ordering::SeqCst) {
             self.tell();
@@ -260,7 +262,8 @@ impl Meeting {
         }
     }
 
-    /// Adds an offer of `party`, whose ticket is open. Its number; `None` if the list is in use.
+    /// Adds an offer of `party`, whose ticket is open. Returns its number, or `None` if the list is
+    /// in use.
     pub(super) fn offer(&self, party: &Arc<Notify>, value: Option<usize>) -> Option<u64> {
         // Numbers differ in the whole process: a ticket says which offer has closed it.
         static OFFERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -289,8 +292,9 @@ impl Meeting {
         self.release(list);
         let asked = self.request.read();
         // A receiver that blocks here is found by the sender's own look, which follows. A send case
-        // is no news while the place is promised: the end of the promise is. It is no news for its
-        // own reactor either: the two do not meet, and the mark would end each sleep of the case.
+        // is no news while the place is promised: the end of the promise is. A send case is no news
+        // for its own reactor either: a reactor does not meet itself, and the mark would end each
+        // sleep of the case.
         let is_news = value.is_some() || asked.is_for_mark() && !self.is_received_by(party);
         if asked.is_some() && is_news {
             self.targets.answer(asked, &self.request);
@@ -410,7 +414,7 @@ impl Meeting {
         let Some(mut list) = self.list_or_ask() else { return Found::Nothing };
         let found = self.accept_from(&mut list, party);
         self.drop_list(list);
-        // A sender is woken after this: either it sees its ticket closed, or we see that it sleeps.
+        // A sender is woken after this fence: it sees its ticket closed, or we see that it sleeps.
         fence(Ordering::SeqCst);
         found
     }
@@ -430,12 +434,13 @@ impl Meeting {
             }
             case = case.or(Some(at));
         }
-        // A value that is there goes first; but no send case is passed for ever.
+        // A waiting value goes first. But a send case is passed only a limited number of times.
         if let Some(first) = case.filter(|_| with_value.is_none() || list.passed >= PATIENCE) {
             let at = list.one_of_equals(first);
             let number = list.offers[at].number;
             if self.promise(number) {
-                // The promise first: a sender that finds its ticket claimed has it for sure.
+                // Promise first: a sender that finds its ticket claimed then has the promise for
+                // sure.
                 let claimed = list.offers[at].ticket.claim(number);
                 let Some(offer) = list.offers.remove(at) else { return Found::Nothing };
                 if claimed {
@@ -455,7 +460,7 @@ impl Meeting {
         }
     }
 
-    /// Returns true if a receive would give something, or make a promise.
+    /// Returns true if a receive would give a value or the end, or make a promise.
     #[inline(never)]
     pub(super) fn is_receivable(&self, party: Option<&Arc<Notify>>) -> bool {
         let word = self.word();
@@ -479,7 +484,7 @@ impl Meeting {
         self.request.ask(Request::Wake);
     }
 
-    /// Takes that back, after the sleep. Returns true if there is a value.
+    /// Takes the offer to receive back, after the sleep. Returns true if there is a value.
     pub(super) fn leave(&self, party: &Notify) -> bool {
         party.void_ticket();
         self.here.store(NOWHERE, Ordering::SeqCst);
@@ -496,12 +501,13 @@ impl Meeting {
     }
 
     pub(super) fn set_target(&self, target: Option<Target>) {
-        // A late sender takes away only what the party before has asked (`state.rs`).
+        // A late sender takes away only the request of the party before this one (`state.rs`).
         self.request.silence();
         self.targets.set(target);
     }
 
-    /// The receiver goes. Returns true if there is a value, which it has to drop.
+    /// Closes the channel for a receiver that goes. Returns true if there is a value, which the
+    /// receiver has to drop.
     pub(super) fn close(&self) -> bool {
         self.targets.set(None);
         let before = self.word.fetch_or(CLOSED, Ordering::SeqCst);
@@ -525,7 +531,7 @@ impl Meeting {
 
 impl Probe for Meeting {
     fn look(&self) -> Look {
-        // A list that is in use is no news: whoever gives it back tells us.
+        // A list that is in use is no news: the thread that gives it back tells us.
         if self.is_receivable(None) { Look::Ready } else { Look::Quiet }
     }
 

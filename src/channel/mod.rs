@@ -13,10 +13,10 @@
 //! page](crate::guide::channels).
 //!
 //! # Many receivers
-//! A channel has one receiver. Loops that share their jobs bring a queue for that: the channel of
-//! another crate, or a list behind a lock. Each loop has a [bell](crate::Notifier) for the queue. A
-//! thread that sends a job rings all bells afterwards. The loops that sleep wake up, and the first
-//! one takes the job. A ring costs no syscall if that loop is awake or was rung before.
+//! A channel has one receiver. Loops that share their jobs bring a queue of their own: the channel
+//! of another crate, or a list behind a lock. Each loop has a [bell](crate::Notifier) for the
+//! queue. A thread that sends a job rings all bells afterwards. The loops that sleep wake up, and
+//! the first one takes the job. A ring costs no syscall if that loop is awake or was rung before.
 //!
 //! ```
 //! use pollmux::{Notifier, Reactor, channel, select};
@@ -58,8 +58,8 @@
 //! # io::Result::Ok(())
 //! ```
 //!
-//! `examples/more/worker_pool.rs` does it with crossbeam's channel. There a window bounds the
-//! queue, and the workers hear of the senders' end.
+//! `examples/more/worker_pool.rs` shows this with crossbeam's channel. There a window bounds the
+//! queue, and the workers are told when the senders are gone.
 //!
 //! # Order
 //! A send that has returned before another send begins is received first. So the messages of one
@@ -67,12 +67,13 @@
 //!
 //! # A sender that does not run
 //! The scheduler may stop a sender in the middle of a send. Its message is then *coming*. The
-//! receiver does not wait for that sender: it takes the messages behind, sleeps, and ends on time.
+//! receiver does not wait for that sender. The receiver takes the messages behind, sleeps, and
+//! meets its deadlines.
 //! - `try_recv`, `default` and the other waits without time never miss a message whose send has
 //!   returned.
 //! - The slots behind the stopped send are not free before that send goes on. So `len()` may be
-//!   more than zero though `try_recv` finds nothing, and `is_full()` true though messages were
-//!   taken.
+//!   more than zero although `try_recv` finds no message. `is_full()` may be true although messages
+//!   were taken.
 //! - A message that is still being written when the receiver goes is dropped by its sender.
 //!
 //! | file | |
@@ -88,8 +89,8 @@
 //! | `room.rs` | who waits for room |
 //! | `room_request.rs` | an outbox that asks to be told of room |
 //! | `rendezvous.rs` | channels of capacity zero |
-//! | `meeting.rs` | what the two ends of those share whatever `T` is |
-//! | `registry.rs` | what hangs at a context: a list that any thread changes without waiting |
+//! | `meeting.rs` | the part of a rendezvous that both ends share whatever `T` is |
+//! | `registry.rs` | the children of a context: a list that any thread changes without waiting |
 //! | `permit.rs` | send cases: room that is taken before the value exists |
 //! | `models.rs`, `*_models.rs` | the loom models |
 
@@ -167,9 +168,9 @@ pub(crate) use self::target::Target;
 ///
 /// **Neither end is bound.** A send case is chosen before its value exists, and the evaluation may
 /// take long or fail. Meanwhile the receiver's timeouts and other cases go on. So for a send *case*
-/// `Ok` means that the next receive gets the value, and not that a receive has returned. `Err`
-/// comes only when the receiver is gone. The first `try_recv` that meets a send case is `Empty`,
-/// and asks for the value.
+/// `Ok` means that the next receive gets the value. It does not mean that a receive has returned.
+/// `Err` comes only when the receiver is gone. The first `try_recv` that meets a send case is
+/// `Empty`, and asks for the value.
 ///
 /// # Panics
 /// When `capacity` is 2^47 or more (on 32-bit systems 2^31 or more), or when so many slots are more
@@ -199,20 +200,21 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 /// A full channel grows to twice its slots. So the slots take at most twice the memory of the
 /// messages that were in the channel at once.
 ///
-/// **The channel shrinks** above 64 KiB of slots, when they were less than an eighth full for a
-/// second. Smaller memory then replaces the slots: about four times the used part, and at least 32
-/// to 64 KiB. Below 64 KiB nothing shrinks. So a channel that stays below allocates nothing once it
-/// was as full before.
+/// **The channel shrinks** above 64 KiB of slots, when less than an eighth of the slots were used
+/// for a second. A smaller ring then replaces the slots. It has about four times the used part, and
+/// at least 32 to 64 KiB. Below 64 KiB nothing shrinks. So a channel that stays below 64 KiB
+/// allocates only when it is fuller than ever before.
 ///
-/// The channel looks at the time when the receiver finds it empty, and when its reactor sleeps.
-/// While there are always messages, it looks about once for as many messages as there are slots. So
-/// an end that nobody uses keeps its memory. In a reactor in virtual time the second is virtual. A
-/// message on its way keeps the slots before it, until it was received.
+/// The channel checks the time when the receiver finds it empty, and when its reactor sleeps. While
+/// there are always messages, it checks about once for as many messages as there are slots. So an
+/// end that nobody uses keeps its memory. In a reactor in virtual time the second is virtual. A
+/// message that is being written keeps the slots before it until it was received.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     buffered(None)
 }
 
-/// Not a part of [`bounded`]: it has a message on its stack, however large.
+/// Allocates a rendezvous. Not a part of [`bounded`]: this function has a message on its stack,
+/// however large.
 #[inline(never)]
 fn rendezvous<T>() -> (Sender<T>, Receiver<T>) {
     let meeting = Arc::new(Rendezvous::new());
@@ -224,14 +226,13 @@ fn buffered<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
     (Sender::of_buffer(tail), Receiver::of_buffer(head))
 }
 
-/// The two ends of a channel with a buffer.
+/// Makes the two ends of a channel with a buffer.
 fn ends<T>(capacity: Option<usize>) -> (Tail<T>, Head<T>) {
     let shared = Arc::new(Shared::new(capacity));
     (Tail::new(shared.clone()), Head::new(shared))
 }
 
-/// The measures that both ends tell of a channel. `buffer` of an end is `None` at a
-/// rendezvous.
+/// The measures that both ends give of a channel. `buffer` of an end is `None` at a rendezvous.
 macro_rules! measures {
     ($end:ident) => {
         impl<T> $end<T> {
@@ -246,7 +247,7 @@ macro_rules! measures {
                 self.buffer().is_none_or(|state| state.is_full())
             }
 
-            /// The most messages that the channel holds; `None` is without a limit.
+            /// The most messages that the channel holds; `None` means that there is no limit.
             pub fn capacity(&self) -> Option<usize> {
                 self.buffer().map_or(Some(0), |state| state.capacity())
             }
@@ -257,7 +258,8 @@ macro_rules! measures {
 }
 use measures;
 
-/// The next sleep where a wake-up is not sure: 50 µs, then twice as long each time, up to 1 ms.
+/// The length of a sleep whose wake-up is not sure: 50 µs, then twice as long each time, up to
+/// 1 ms.
 #[derive(Debug)]
 pub(crate) struct Nap(Duration);
 
@@ -277,7 +279,7 @@ impl Nap {
     }
 }
 
-/// `None`, for ever, when the deadline is further away than an `Instant` reaches.
+/// Returns `None`, for ever, when the deadline is further away than an `Instant` reaches.
 fn deadline_after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }

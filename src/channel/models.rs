@@ -1,9 +1,9 @@
 //! The loom models of channels: every interleaving of a few threads, up to a number of preemptions.
 //!
-//! `wake/models.rs` says how to run them. A lost wake-up shows as a deadlock, which loom reports; a
-//! slot that two threads touch at once as a causality violation. The reactor is its protocol here
-//! (`Sleeper`): the steps of `wake/mod.rs` in the order in which `Core::block`, `Core::collect` and
-//! `Embedded::turn` take them.
+//! `wake/models.rs` says how to run the models. A lost wake-up shows as a deadlock, which loom
+//! reports. A slot that two threads touch at once shows as a causality violation. `Sleeper` is the
+//! reactor's protocol here: the steps of `wake/mod.rs` in the order in which `Core::block`,
+//! `Core::collect` and `Embedded::turn` take them.
 //!
 //! Longer than 500 lines: the models share their threads and helpers.
 
@@ -29,7 +29,7 @@ pub(super) struct Sleeper<T> {
     ready: VecDeque<usize>,
     /// Channels whose senders may have missed the request.
     unsure: Vec<usize>,
-    /// Sleeps begun, whether or not they came to anything.
+    /// The number of sleeps begun, also those that ended at once.
     begun: usize,
 }
 
@@ -187,8 +187,8 @@ pub(super) fn spawn_senders(tx: Sender<u32>, values: &'static [&'static [u32]]) 
     values.iter().map(|values| sender(values)).collect()
 }
 
-/// Takes as many values by `step` as are `expected`; each must come once. A sender is kept all the
-/// time: the end of the last one would wake the receiver, too.
+/// Takes as many values by `step` as are `expected`; each must come once. Keeps a sender all the
+/// time, because the end of the last sender would wake the receiver, too.
 fn take_all(
     kept: Sender<u32>,
     mut step: impl FnMut() -> Result<u32, TryRecvError>,
@@ -214,7 +214,7 @@ fn receive(rx: &Receiver<u32>) -> u32 {
     }
 }
 
-/// Sends while another sender does. One slot takes one of the two messages.
+/// Sends while another sender sends. One slot takes one of the two messages.
 fn one_slot(send: fn(&Sender<u32>) -> bool) {
     let (tx, rx) = bounded(1);
     let other = tx.clone();
@@ -274,7 +274,7 @@ models! {
     }
 }
 
-/// A sender stands still for ever; the message of another one is received all the same.
+/// A sender stands still for ever. The message of another sender is received all the same.
 fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecvError>) {
     loom::model(move || {
         let (tx, rx) = bounded(2);
@@ -285,7 +285,7 @@ fn a_sender_that_stands_still(step: fn(&mut Sleeper<u32>) -> Result<u32, TryRecv
         assert_eq!(step(&mut sleeper), Ok(2));
         assert_eq!(sleeper.receivers[0].try_recv(), Err(TryRecvError::Empty));
         sender.join().unwrap();
-        // The sender goes on after all.
+        // The stopped sender goes on after all.
         let kept = tx.clone();
         let sender = thread::spawn(move || {
             place.finish(1);
@@ -347,7 +347,7 @@ fn two_channels_on_one_reactor() {
         loom::model(move || {
             let ((tx_a, rx_a), (tx_b, rx_b)) = (bounded(1), bounded(1));
             let mut sleeper = Sleeper::of(vec![rx_a, rx_b]);
-            // Kept to the end, so that there is no news but the messages.
+            // Kept to the end, so that the messages are the only news.
             let kept = (tx_a.clone(), tx_b.clone());
             let a = thread::spawn(move || tx_a.try_send(1).unwrap());
             let b = thread::spawn(move || tx_b.try_send(2).unwrap());
@@ -411,7 +411,8 @@ models! {
             while let Ok(value) = sleeper.receivers[0].try_recv() {
                 received.push(value);
             }
-            // The drained channel asks for its mark again; what came meanwhile is the next turn's.
+            // The drained channel asks for its mark again. Messages that came meanwhile are for the
+            // next turn.
             sleeper.ready.clear();
             sleeper.ask(0);
             if !sleeper.ready.is_empty() {
@@ -421,7 +422,7 @@ models! {
         assert_eq!(received, [1, 2]);
     }
 
-    /// The head that one sender has read serves another one, which must not write too early.
+    /// A sender uses the head that another sender has read, and must not write too early.
     fn a_head_handed_on_between_two_senders() {
         let (tx, rx) = bounded(1);
         tx.try_send(0).unwrap();
@@ -484,7 +485,7 @@ models! {
     fn every_value_is_dropped_once_when_the_receiver_goes_while_a_sender_sends() {
         let drops = Arc::new(Count::new(0));
         let (tx, rx) = bounded(2);
-        // The drop of the last end would drop what was forgotten.
+        // The drop of the last end would drop a forgotten message.
         let kept = tx.clone();
         let value = Counted(drops.clone());
         let sender = thread::spawn(move || drop(tx.try_send(value)));
@@ -510,7 +511,7 @@ models! {
     }
 
     /// Mutation: `State::set_target` leaves the request of the party before in place. A late sender
-    /// takes it away, and the receiver sleeps beside a message.
+    /// takes the request away, and the receiver sleeps beside a message.
     fn a_receiver_that_moves_to_a_thread_against_a_late_sender() {
         let (tx, rx) = bounded(2);
         let reactor = Sleeper::new(rx);
@@ -543,8 +544,8 @@ models! {
     }
 }
 
-/// An unbounded channel that has grown to a ring of four slots, is empty again, and shrinks where
-/// it may from now on.
+/// Makes an unbounded channel that has grown to a ring of four slots and is empty again. From now
+/// on it shrinks where it may.
 fn grown() -> (Sender<u32>, Receiver<u32>) {
     let (tx, rx) = unbounded();
     (0..3).for_each(|_| tx.try_send(0).unwrap());
@@ -624,7 +625,7 @@ models! {
 
     fn a_permit_against_a_competing_sender() {
         one_slot(|tx| {
-            // Whoever has the permit can send, whatever the other does.
+            // The owner of the permit can send, whatever the other thread does.
             let permit = tx.try_permit(&party().0, Waiting::default());
             permit.map(|permit| permit.send(2).unwrap()).is_some()
         });

@@ -6,18 +6,18 @@
 //! faster than its senders, so the pause costs no throughput. It delays the first of these messages
 //! by at most the length of the pause.
 //!
-//! A pause does not pay when the receiver's own thread is the sender, or when no more comes. So a
-//! receiver whose pauses bring nothing makes fewer and fewer of them.
+//! A pause does not pay when the receiver's own thread is the sender, or when no more messages
+//! come. So a receiver whose pauses bring few messages pauses less and less often.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Messages without an empty look that make a stream. A party that answers one question, or some
 /// dozen at a time, sends no stream: its peer would pay for the pause with latency.
 const STREAM: u64 = 32;
-/// Hints: 0.3 to 1.5 µs, in which a sender makes more messages than [`STREAM`]. So the next stream
-/// is one, too.
+/// The number of spin hints in a pause: 0.3 to 1.5 µs. In that time a sender makes more messages
+/// than [`STREAM`], so the next stream is one, too.
 const PAUSE: u32 = 32;
-/// Messages that must come during a pause: fewer were not worth it.
+/// Messages that must come during a pause. With fewer messages the pause does not pay.
 const PAYS: u64 = 4;
 /// Streams that end without a pause, at most, before one is tried again.
 const MOST_SKIPPED: u64 = 1 << 12;
@@ -34,7 +34,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Called when the receiver finds nothing at `head`. Returns true at the end of a stream.
+    /// Notes that the receiver finds no message at `head`. Returns true at the end of a stream.
     #[inline(always)]
     pub(super) fn ends_stream(&self, head: u64) -> bool {
         let stream = head.wrapping_sub(self.caught_up.load(Ordering::Relaxed));
@@ -42,8 +42,8 @@ impl Pace {
         stream >= STREAM
     }
 
-    /// Calls `pause` with its length, if that has paid lately. It returns the number of messages
-    /// that came meanwhile. Returns true if there are some.
+    /// Calls `pause` with its length, if pauses have paid lately. `pause` returns the number of
+    /// messages that came meanwhile. Returns true if there are some.
     pub(super) fn pause(&self, pause: impl FnOnce(u32) -> u64) -> bool {
         self.tries() && self.learns(pause(PAUSE))
     }
@@ -99,7 +99,7 @@ mod tests {
         assert!((5..=10).contains(&first), "{first} pauses");
         let rare = pauses(&pace, 1_000_000, STREAM, 1);
         assert!(rare <= 2 + 1_000_000 / MOST_SKIPPED, "{rare} pauses");
-        // A stream from another thread brings them back.
+        // A stream from another thread brings the pauses back.
         assert!(pauses(&pace, 2 * MOST_SKIPPED, STREAM, PAYS) > MOST_SKIPPED / 2);
         assert_eq!(pauses(&pace, 100, STREAM, PAYS), 100);
     }

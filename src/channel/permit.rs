@@ -32,7 +32,7 @@ use crate::wake::Notify;
 #[must_use = "dropping the permit gives the room back"]
 pub struct Permit<'a, T> {
     sender: &'a Sender<T>,
-    /// The channel is closed: there is nothing to hold.
+    /// The channel is closed, so the permit holds no room.
     closed: bool,
 }
 
@@ -43,7 +43,7 @@ impl<'a, T> Permit<'a, T> {
         std::mem::ManuallyDrop::new(self).closed
     }
 
-    /// A permit that was left behind.
+    /// Picks up a permit that was left behind.
     pub(crate) fn kept(sender: &'a Sender<T>, closed: bool) -> Permit<'a, T> {
         Permit { sender, closed }
     }
@@ -88,7 +88,7 @@ impl<'a, T> Chosen<'a, T> {
         Chosen(std::mem::ManuallyDrop::new(permit))
     }
 
-    /// The permit, which gives the room back unless it is used.
+    /// Returns the permit, which gives the room back unless it is used.
     #[inline]
     pub fn redeem(self) -> Permit<'a, T> {
         std::mem::ManuallyDrop::into_inner(self.0)
@@ -97,7 +97,7 @@ impl<'a, T> Chosen<'a, T> {
 
 impl_debug!([T] Permit<'_, T>, |it| closed: it.closed);
 
-/// The trace at a channel of a reactor that sleeps with a send case.
+/// The registration that a sleeping reactor's send case leaves at its channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Waiting {
     #[default]
@@ -137,8 +137,8 @@ impl<T> Sender<T> {
         drop(Permit { sender: self, closed: false });
     }
 
-    /// Before a reactor with a send case on this channel sleeps. The second value says that a
-    /// wake-up is sure.
+    /// Registers a reactor with a send case on this channel, before it sleeps. The second value is
+    /// true if a wake-up is sure.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) -> (Waiting, bool) {
         match &self.flavor {
             Sending::Buffer(tail) => (Waiting::ForRoom, tail.state().ask_for_room(party)),
@@ -149,7 +149,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Called after that sleep. Returns true if the receiver has chosen the case.
+    /// Takes the registration back after that sleep. Returns true if the receiver has chosen the
+    /// case.
     pub(crate) fn after_sleep(&self, party: &Arc<Notify>, waiting: Waiting) -> bool {
         match (&self.flavor, waiting) {
             (Sending::Buffer(tail), Waiting::ForRoom) => {

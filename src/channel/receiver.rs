@@ -70,7 +70,7 @@ impl<T> Receiver<T> {
         self.try_recv_as(None)
     }
 
-    /// `party` is the reactor that the receiver is registered with.
+    /// Receives without waiting. `party` is the reactor that the receiver is registered with.
     #[inline(always)]
     pub(crate) fn try_recv_as(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
         match &self.flavor {
@@ -118,8 +118,8 @@ impl<T> Receiver<T> {
                 Err(TryRecvError::Empty) if backoff.pause() => {}
                 Err(TryRecvError::Empty) => {
                     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                        // A message may have come in time, and after the look above, where the
-                        // thread was kept from its core.
+                        // The thread may have been kept from its core after the look above. A
+                        // message may have come in time meanwhile.
                         return self.try_recv().map_err(RecvTimeoutError::of);
                     }
                     if forbid_blocking("recv") {
@@ -176,15 +176,15 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Returns true if `try_recv` would give something: a message, or the error of a channel whose
-    /// senders are gone.
+    /// Returns true if `try_recv` would give a message, or the error of a channel whose senders are
+    /// gone.
     #[inline(always)]
     pub(crate) fn is_ready(&self, party: Option<&Arc<Notify>>) -> bool {
         self.is_ready_or(party, || {})
     }
 
-    /// [`is_ready`](Self::is_ready) that calls `coming` if a message is claimed and not written: it
-    /// may be there after a fence.
+    /// [`is_ready`](Self::is_ready) that calls `coming` if a message is claimed and not written.
+    /// That message may be there after a fence.
     #[inline(always)]
     pub(crate) fn is_ready_or(&self, party: Option<&Arc<Notify>>, coming: impl FnOnce()) -> bool {
         match &self.flavor {
@@ -193,7 +193,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// The channel, as a reactor sees it.
+    /// Returns the channel as its reactor sees it.
     pub(crate) fn probe(&self) -> Arc<dyn Probe> {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().clone(),
@@ -201,7 +201,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Lets an unbounded channel that is empty, and has been nearly empty for a second, shrink.
+    /// Shrinks an unbounded channel that is empty and has been nearly empty for a second.
     #[inline]
     pub(crate) fn rest(&self) {
         if let Receiving::Buffer(head) = &self.flavor {
@@ -209,12 +209,12 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Returns true if [`rest`](Self::rest) may do something.
+    /// Returns true if [`rest`](Self::rest) may shrink the channel.
     pub(crate) fn is_large(&self) -> bool {
         self.buffer().is_some_and(|state| state.rings().is_large())
     }
 
-    /// Says which reactor is to be told of messages; `None` for none.
+    /// Sets the reactor that is told of messages; `None` for none.
     pub(crate) fn set_target(&self, target: Option<Target>) {
         match &self.flavor {
             Receiving::Buffer(head) => head.state().set_target(target),
@@ -222,7 +222,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Before a reactor that selects on this channel sleeps.
+    /// Asks for a wake-up, before a reactor that selects on this channel sleeps.
     pub(crate) fn before_sleep(&self, party: &Arc<Notify>) {
         match &self.flavor {
             Receiving::Buffer(head) => {
@@ -233,8 +233,8 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Makes sure that the next receive gives a value or the end, if there is one: a rendezvous
-    /// takes the value of a sender that blocks. Returns false if there is none.
+    /// Holds a value or the end for the next receive, if there is one. At a rendezvous this takes
+    /// the value of a sender that blocks. Returns false if there is none.
     pub(crate) fn hold(&self, party: &Arc<Notify>) -> bool {
         match &self.flavor {
             Receiving::Buffer(_) => true,
@@ -242,7 +242,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// After it slept. Returns true if a sender has laid a value down at a rendezvous.
+    /// Ends the wait of that sleep. Returns true if a sender has laid a value down at a rendezvous.
     pub(crate) fn after_sleep(&self, party: &Arc<Notify>) -> bool {
         match &self.flavor {
             Receiving::Buffer(head) => {
@@ -256,7 +256,7 @@ impl<T> Receiver<T> {
     /// Returns true if a `try_recv` would find no message. A message that a sender is writing is
     /// not there yet, although [`len`](Self::len) counts it.
     pub fn is_empty(&self) -> bool {
-        // In this order: a channel with something in it is not at its end.
+        // The length comes first: a channel with a message in it is not at its end.
         self.len() == 0 || !self.is_ready(None)
     }
 
@@ -276,8 +276,8 @@ impl<T> Receiver<T> {
 measures!(Receiver);
 
 impl<T> Drop for Receiver<T> {
-    /// Drops what is in the channel. Waits for nobody: a message that is still being written is
-    /// dropped by its sender.
+    /// Drops the messages in the channel. Waits for no sender: a sender that is still writing a
+    /// message drops that message.
     fn drop(&mut self) {
         // The head of a buffered channel closes it by its own drop.
         if let Receiving::Rendezvous(meeting) = &self.flavor {

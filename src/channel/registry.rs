@@ -1,29 +1,30 @@
 //! Lists that any thread adds to, takes from and closes, without waiting for another thread.
 //!
-//! A context keeps what hangs at it in a [`Registry`], and what has ended it in a [`Once`]. They
-//! are here because they deal with raw pointers, as the rings of channels do.
+//! A context keeps its children and callbacks in a [`Registry`], and the cause of its end in a
+//! [`Once`]. They are here because they deal with raw pointers, as the rings of channels do.
 //!
 //! # The list
 //! A registry is a chain of entries, the newest one first. The chain owns a count of each entry's
 //! `Arc`: `head` owns the first entry's, and each entry's `next` owns that of the entry behind it.
 //! - *Add*: exchanges `head` for the new entry, unless the registry is closed.
-//! - *Take off*: marks the entry as gone. The entry stays in the chain until somebody sweeps.
-//! - *Close*: exchanges `head` for a pointer that is no entry. So an entry was either added before
+//! - *Take off*: marks the entry as gone. The entry stays in the chain until a thread sweeps.
+//! - *Close*: exchanges `head` for a pointer that is no entry. So either an entry was added before
 //!   and the closer finds it, or its owner finds the registry closed. There is no third case, and
 //!   no lock that a third thread could hold.
 //!
 //! # Sweeping
-//! Once more entries are gone than are left, a thread that takes one off unlinks those that are
-//! gone. That thread needs the broom, which is a lock that nobody waits for. The first entry stays:
-//! only `add` and `close` change `head`.
+//! When more entries are gone than are left, a thread that takes an entry off unlinks the entries
+//! that are gone. That thread needs the broom, which is a lock that nobody waits for. The first
+//! entry stays: only `add` and `close` change `head`.
 //!
 //! A closer may come while a sweeper stands still with the broom. Then the closer walks the same
-//! chain beside the sweeper, and takes no count from it:
+//! chain beside the sweeper, and takes no count from the chain:
 //! - The sweeper unlinks, makes a fence, and looks whether the registry is closed. The closer
-//!   closes, makes a fence, and walks. So the closer does not find what was unlinked, or the
-//!   sweeper finds the registry closed.
-//! - A sweeper that finds it closed frees nothing: what it has unlinked lies under the broom until
-//!   the registry goes. The same is true of the chain that the closer has walked.
+//!   closes, makes a fence, and walks. So either the closer does not find the unlinked entries, or
+//!   the sweeper finds the registry closed.
+//! - A sweeper that finds the registry closed frees nothing. The entries that it has unlinked lie
+//!   under the broom until the registry is dropped. The same is true of the chain that the closer
+//!   has walked.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -34,7 +35,7 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Mutex, Ordering, fence};
 
 /// A value that is set once. The first thread to set it wins, and nobody waits for it.
 pub(crate) struct Once<T> {
-    /// From `Arc::into_raw`, or null. It changes once.
+    /// The value, from `Arc::into_raw`, or null. The pointer changes once.
     value: AtomicPtr<T>,
     owns: PhantomData<Arc<T>>,
 }
@@ -124,24 +125,24 @@ impl<T> Drop for Entry<T> {
     }
 }
 
-/// See the module's text.
+/// A list that any thread changes without waiting. The module's text describes it.
 pub(crate) struct Registry<T> {
     /// The newest entry, null, or `closed()`.
     head: AtomicPtr<Entry<T>>,
-    /// The least number of entries in the chain.
+    /// A lower bound of the number of entries in the chain.
     linked: AtomicUsize,
     /// The number of entries that are gone, or about to go.
     gone: AtomicUsize,
-    /// A thread has not got the broom.
+    /// A thread wanted to sweep, and has not got the broom.
     asked: AtomicBool,
     /// The chain that the closer has walked beside a sweeper.
     walked: AtomicPtr<Entry<T>>,
-    /// The right to unlink, and what was unlinked while the registry was closed.
+    /// The right to unlink, and the entries that were unlinked while the registry was closed.
     broom: Mutex<Vec<Arc<Entry<T>>>>,
     owns: PhantomData<Arc<Entry<T>>>,
 }
 
-/// So many entries may be gone before anybody sweeps.
+/// The number of entries that may be gone before a thread sweeps.
 const LITTER: usize = if cfg!(all(loom, test)) { 0 } else { 16 };
 
 /// The pointer that says "closed". No entry has this address.
@@ -189,7 +190,7 @@ impl<T> Registry<T> {
         self.gone.fetch_add(1, Ordering::Relaxed);
         entry.gone.store(true, Ordering::Release);
         while self.is_littered() {
-            // Exchanges: who clears it sees what is gone.
+            // Exchanges: the thread that clears the flag sees which entries are gone.
             self.asked.swap(true, Ordering::SeqCst);
             // Either the sweeper sees that we have asked, or we find the broom free.
             fence(Ordering::SeqCst);
@@ -215,7 +216,7 @@ impl<T> Registry<T> {
         gone > LITTER && gone > self.linked.load(Ordering::Relaxed) / 2
     }
 
-    /// Unlinks what is gone. The caller has the broom.
+    /// Unlinks the entries that are gone. The caller has the broom.
     fn sweep(&self) -> Vec<Arc<Entry<T>>> {
         let mut swept = Vec::new();
         let mut at = self.head.load(Ordering::SeqCst);
@@ -241,7 +242,7 @@ impl<T> Registry<T> {
         swept
     }
 
-    /// Closes the registry. Gives the entries that are not gone, the oldest one first.
+    /// Closes the registry. Returns the entries that are not gone, the oldest first.
     pub(crate) fn close(&self) -> Vec<Arc<Entry<T>>> {
         let chain = self.head.swap(closed(), Ordering::SeqCst);
         let mut entries = Vec::new();
@@ -294,7 +295,7 @@ impl<T> Registry<T> {
         self.broom.lock()
     }
 
-    /// Calls `f` with each entry that is not gone, the newest one first.
+    /// Calls `f` with each entry that is not gone, the newest first.
     pub(crate) fn each(&self, mut f: impl FnMut(&T)) {
         let _broom = self.broom.lock();
         let mut at = self.head.load(Ordering::SeqCst);
@@ -330,7 +331,7 @@ pub(crate) mod testing {
     type Counts = Arc<Vec<Count>>;
     type Entries = Vec<Arc<Entry<Counted>>>;
 
-    /// A registry with `n` entries. There is a count for one more.
+    /// Makes a registry with `n` entries, and counts of drops for one more.
     pub(crate) fn filled(n: usize) -> (Arc<Registry<Counted>>, Entries, Counts) {
         let counts: Counts = Arc::new((0..=n).map(|_| Count::new(0)).collect());
         let registry = Arc::new(Registry::new());
@@ -391,7 +392,7 @@ mod tests {
         let (registry, entries, counts) = filled(100);
         let broom = registry.broom.lock();
         (0..60).for_each(|at| registry.take_off(&entries[at]));
-        // The sweeper stands still when it has unlinked, and goes on when the registry is closed.
+        // The sweeper stands still after it has unlinked, and goes on when the registry is closed.
         let swept = registry.sweep();
         assert_eq!(swept.len(), 60);
         assert_eq!(close(&registry), (60..100).collect::<Vec<_>>());

@@ -1,9 +1,9 @@
 //! Channels without a buffer: a message goes from one party to the other while both are there.
 //!
 //! A party is *there* while it blocks: in `send`, in `recv`, in a `select!` or in a wait. It may
-//! block at several channels at once and must be chosen by one only, so it has a *ticket*
+//! block at several channels at once, and must be chosen by one of them only. So it has a *ticket*
 //! (`wake/ticket.rs`), which goes to the first that claims it. **Nobody is bound**: no party waits
-//! for a value that another one evaluates.
+//! for a value that another party evaluates.
 //!
 //! The receiver *waits* when it blocks and the place is free. An *empty* offer has no value yet.
 //!
@@ -21,8 +21,8 @@
 //! | a permit is dropped | the place is free. The receiver is told if there are offers |
 //! | the receiver is dropped | closed. The laid value is dropped, the offers are woken |
 //!
-//! One party does not deal with itself: two cases of one `select!` never meet. What the ends share,
-//! and how nobody waits for a lock, is in `meeting.rs`.
+//! A party does not deal with itself: two cases of one `select!` never meet. `meeting.rs` has the
+//! part that the ends share, and says why nobody waits for a lock.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +32,7 @@ use super::{Nap, Once, RecvTimeoutError, Refused, SendTimeoutError, Target, TryR
 use crate::sync::{AtomicBool, Mutex, Ordering, fence, forbid_blocking};
 use crate::wake::{Notify, Ticket};
 
-/// See the module's text.
+/// A channel without a buffer. The module's text describes it.
 pub(crate) struct Rendezvous<T> {
     meeting: Arc<Meeting>,
     /// The value at the place. Only the owner of a promise, or of a laid value, locks it.
@@ -54,7 +54,7 @@ const FIRST_LEVEL: usize = 4;
 struct Value<T> {
     /// A sender has this cell, or the receiver has not emptied it yet.
     used: AtomicBool,
-    /// Only who has the cell locks it.
+    /// The value. Only the thread that has the cell locks it.
     value: Mutex<Option<T>>,
 }
 
@@ -72,7 +72,7 @@ impl<T> Values<T> {
             self.levels[level].set(Arc::new((0..FIRST_LEVEL << level).map(|_| empty()).collect()));
     }
 
-    /// Puts a value into a free cell. Allocates when more senders block than ever.
+    /// Puts a value into a free cell. Allocates when more senders block than ever before.
     fn put(&self, value: T) -> usize {
         for (level, cells) in self.levels.iter().enumerate() {
             if cells.get().is_none() {
@@ -89,7 +89,7 @@ impl<T> Values<T> {
         unreachable!("more senders block than there can be threads")
     }
 
-    /// Takes the value of a cell, which is free then.
+    /// Takes the value of a cell. The cell is free then.
     fn take(&self, index: usize) -> Option<T> {
         let number = index / FIRST_LEVEL + 1;
         let level = number.ilog2() as usize;
@@ -103,7 +103,7 @@ impl<T> Values<T> {
 impl<T> Rendezvous<T> {
     pub(super) fn new() -> Rendezvous<T> {
         let values = Values::new();
-        // Fewer steps for the models of channels. The first cells have a model of their own.
+        // Uses fewer steps in the models of channels. The first cells have a model of their own.
         #[cfg(all(loom, test))]
         values.prepare(0);
         Rendezvous {
@@ -126,7 +126,7 @@ impl<T> Rendezvous<T> {
         if self.meeting.lay() {
             return Ok(());
         }
-        // The place is still ours: the receiver takes only what is laid.
+        // The place is still ours: the receiver takes only a value that is laid.
         let value = self.place.lock().take();
         self.meeting.clear();
         value.map_or(Ok(()), Err)
@@ -164,7 +164,8 @@ impl<T> Rendezvous<T> {
         let mut offer = None;
         loop {
             here.sleep();
-            // A nap is due while another sender stands still with the list.
+            // A missing offer means that another sender stands still with the list. Then a nap is
+            // due.
             offer = offer.or_else(|| self.meeting.offer(&here, Some(cell)));
             fence(Ordering::SeqCst);
             if !ticket.is_open() {
@@ -193,7 +194,7 @@ impl<T> Rendezvous<T> {
 
     // The receiver.
 
-    /// Takes what is held or laid, or the value of a sender that blocks. Waits for nobody.
+    /// Takes the held or laid value, or the value of a sender that blocks. Waits for nobody.
     // Out of line: the code of buffered channels stays short.
     #[inline(never)]
     pub(super) fn try_recv(&self, party: Option<&Arc<Notify>>) -> Result<T, TryRecvError> {
@@ -272,10 +273,11 @@ impl<T> Rendezvous<T> {
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) => {}
             }
-            // A time that is over at once is offered for, too: else no `try_send` ever meets it.
+            // Offers to receive also when the deadline is past. Else no `try_send` ever meets this
+            // receive.
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if is_over && has_offered {
-                // As for a channel with a buffer: a last look.
+                // A last look, as for a channel with a buffer.
                 return self.try_recv(None).map_err(RecvTimeoutError::of);
             }
             has_offered = true;
@@ -295,7 +297,8 @@ impl<T> Rendezvous<T> {
         }
     }
 
-    /// The receiver goes: every sender that waits gets its value back, and what it left is dropped.
+    /// Closes the channel for a receiver that goes. Every sender that waits gets its value back,
+    /// and a value at the place is dropped.
     pub(super) fn close(&self) {
         let laid = if self.meeting.close() { self.place.lock().take() } else { None };
         let held = self.held.lock().take();
@@ -370,7 +373,7 @@ mod tests {
         assert_eq!(wakes.count(), 1);
         assert!(loop_.awake());
         rx.after_sleep(&loop_);
-        // So is a loop that waits by marks.
+        // A loop that waits by marks is told, too.
         let list = meeting.lock();
         loop_.sleep();
         loop_.prepare(0);
@@ -432,7 +435,7 @@ mod tests {
         let timeout = Duration::from_millis(1);
         assert_eq!(tx.send_timeout(1, timeout), Err(SendTimeoutError::Timeout(1)));
         meeting.release(list);
-        // The offer that the case has left is inert, and goes with the next offer.
+        // The offer that the case has left is inert. The next offer removes it.
         assert_eq!(meeting.offers(), 1);
         assert!(!rx.is_ready(None));
         assert_eq!(tx.send_timeout(2, timeout), Err(SendTimeoutError::Timeout(2)));

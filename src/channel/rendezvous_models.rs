@@ -26,8 +26,8 @@ impl Loop {
         Loop { notify, bed }
     }
 
-    /// Receives from one of the channels: its index, and the value. One turn at the most with
-    /// `impatient`, which does not sleep.
+    /// Receives from one of the channels. Returns its index, and the value. With `impatient` there
+    /// is at most one turn, without a sleep.
     fn recv<T>(
         &self,
         channels: &[&Receiver<T>],
@@ -126,7 +126,7 @@ impl Loop {
         }
     }
 
-    /// Sends through one of the channels: its index.
+    /// Sends through one of the channels. Returns its index.
     pub(super) fn send<T: std::fmt::Debug>(&self, channels: &[&Sender<T>], value: T) -> usize {
         let (at, permit) = self.permit(channels);
         permit.send(value).unwrap();
@@ -200,8 +200,8 @@ models! {
         }
     }
 
-    /// Mutation: `Meeting::end_offer` asks the place, and not the ticket. A promise that the other
-    /// receiver is about to take back counts as a second choice.
+    /// Mutation: `Meeting::end_offer` looks at the place, and not at the ticket. A promise that the
+    /// other receiver is about to take back counts as a second choice.
     fn one_send_case_against_two_receivers() {
         let ((a_tx, a_rx), (b_tx, b_rx)) = (bounded(0), bounded(0));
         let receivers = [a_rx, b_rx].map(|rx| {
@@ -228,7 +228,7 @@ models! {
         let _sends = spawn(move || Loop::new().send(&[&tx], 2));
         let receiver = Loop::new();
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Ok(2))));
-        // The first one may not have had its turn: it gets one.
+        // The first sender may not have had its turn, so it gets one.
         assert_eq!(receiver.recv(&[&rx], false), Some((0, Err(TryRecvError::Disconnected))));
     }
 
@@ -272,7 +272,7 @@ models! {
         assert_eq!(sender.join().unwrap(), 1);
     }
 
-    /// Mutation: `Meeting::offer` tells only of values. The wait does not hear of a send case.
+    /// Mutation: `Meeting::offer` tells only of values. The wait is not told of a send case.
     fn a_wait_against_a_send_case() {
         let (tx, rx) = bounded(0);
         let _sender = spawn(move || {

@@ -1,7 +1,7 @@
-//! The slots of a buffered channel: a ring of a power of two of them, which an unbounded channel
-//! replaces by a ring of twice the size when the ring is full.
+//! The slots of a buffered channel: a ring whose length is a power of two. An unbounded channel
+//! replaces a full ring by a ring of twice the size.
 //!
-//! [`Rings`] knows positions and stamps, and not the type of the messages: a reactor that asks for
+//! [`Rings`] knows positions and stamps, but not the type of the messages. A reactor that asks for
 //! news holds this part. `tail.rs` and `head.rs` have the ends that know the type.
 //!
 //! # Stamps
@@ -10,21 +10,23 @@
 //! never taken back: the position of the next lap makes it stale.
 //!
 //! # Growing
-//! The word that claims a position names its ring (`State`), by the *level*: the ring of each level
-//! has twice the slots of the one below. The first sender to claim in a ring says where it starts.
-//! The receiver goes over to the ring there and frees the ring that it leaves, in which nobody can
-//! have a position any more. So a channel keeps one ring, at most twice as large as it was ever
-//! full since the ring shrank last.
+//! The word that claims a position names its ring (`State`) by the *level*: the ring of each level
+//! has twice the slots of the level below. The first sender to claim in a ring stores where the
+//! ring starts. At that position the receiver goes over to the ring, and frees the ring that it
+//! leaves. Nobody can have a position in the old ring any more. So a channel keeps one ring. It is
+//! at most twice as large as the channel was ever full since the ring last shrank.
 //!
 //! # Shrinking
 //! A smaller ring replaces a larger one in the same way (`usage.rs` says when). Each level has a
 //! ring on each of two *sides*. Growing stays on its side, and shrinking goes to the other side. A
-//! ring may shrink only while the receiver reads the ring that the tail is in: then it has left the
-//! other side. So every ring that is in use has a number of its own, level and side, and the tail's
-//! word says the order: from the ring that is read up to the top of its side, then from the *base*
-//! of the tail's side up to the tail's ring.
+//! ring may shrink only while the receiver reads the ring that the tail is in: then the receiver
+//! has left the other side. So every ring in use has a number of its own, level and side. The
+//! tail's word says the order. The first rings go from the ring that is read up to the top of its
+//! side. The others go from the *base* of the tail's side up to the tail's ring.
 //!
 //! A late sender may make a ring on a side that was left: it has prepared a growth that cannot
+//! happen any more. Nobody uses that ring. The receiver frees it when it leaves that side again.
+
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -44,12 +46,12 @@ const NOWHERE: u64 = u64::MAX;
 
 #[repr(C)]
 pub(super) struct Slot<T> {
-    /// First, so that it can be found without the type.
+    /// The stamp. It comes first, so that it can be found without the type.
     pub(super) stamp: AtomicU64,
     pub(super) value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// The head of a ring. Its slots follow in the same piece of memory.
+/// The header of a ring. Its slots follow in the same piece of memory.
 #[repr(C)]
 pub(super) struct Ring {
     mask: u64,
@@ -60,14 +62,14 @@ pub(super) struct Ring {
     born: crate::sync::Born,
 }
 
-/// The layout of a channel's slots in memory: all that is left of the type.
+/// The layout of a channel's slots in memory. Nothing else of the type is known here.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     /// The distance from the ring's head to its slots.
     slots_at: usize,
     stride: usize,
     align: usize,
-    /// loom's atomics and cells are no zeroes: this makes and drops a slot of them.
+    /// loom's atomics and cells cannot be zeroed memory. These functions make and drop such a slot.
     #[cfg(all(loom, test))]
     model: (fn(NonNull<u8>), fn(NonNull<u8>)),
 }
@@ -75,14 +77,14 @@ pub(super) struct Shape {
 /// The state of a position, the head or one behind it, by its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stamp {
-    /// Claimed at the most.
+    /// The position is unclaimed, or claimed and not written.
     Unwritten,
     Written,
     Taken,
 }
 
-/// The rings of a channel, without the type of its messages: one ring for a bounded channel, a
-/// series for an unbounded one, of which the receiver has freed the first ones.
+/// The rings of a channel, without the type of its messages. A bounded channel has one ring. An
+/// unbounded channel has a series of rings, of which the receiver has freed the first ones.
 pub(super) struct Rings {
     /// The number of the ring that the receiver reads. A sender looks at it before it shrinks.
     reading: AtomicUsize,
@@ -116,7 +118,7 @@ impl Shape {
         }
     }
 
-    /// The memory of a ring of `len` slots; `None` if there is no such amount.
+    /// Returns the memory layout of a ring of `len` slots; `None` if there is no such amount.
     fn layout(&self, len: usize) -> Option<Layout> {
         let size = self.stride.checked_mul(len)?.checked_add(self.slots_at)?;
         Layout::from_size_align(size, self.align.max(align_of::<Ring>())).ok()
@@ -124,12 +126,12 @@ impl Shape {
 }
 
 impl Rings {
-    /// One ring for `capacity`.
+    /// Makes one ring for `capacity`.
     pub(super) fn bounded<T>(capacity: usize) -> Rings {
         Rings::with(Shape::of::<T>(), capacity, 0)
     }
 
-    /// A small ring, to be replaced by larger ones.
+    /// Makes a small ring, which larger rings replace later.
     pub(super) fn unbounded<T>() -> Rings {
         Rings::with(Shape::of::<T>(), FIRST_LEVEL, SIDE + LEVELS - 1)
     }
@@ -160,19 +162,19 @@ impl Rings {
         self.read_by_receiver() & LEVEL > self.kept
     }
 
-    /// The number of the ring that the receiver reads. It has left all earlier ones.
+    /// Returns the number of the ring that the receiver reads. It has left all earlier ones.
     pub(super) fn reading(&self) -> usize {
         self.reading.load(Ordering::Acquire)
     }
 
-    /// The same, for the receiver itself.
+    /// [`reading`](Self::reading), for the receiver itself.
     #[inline(always)]
     pub(super) fn read_by_receiver(&self) -> usize {
         self.reading.load(Ordering::Relaxed)
     }
 
-    /// A ring with nothing in it. It asks for zeroed memory, which for many slots costs nothing
-    /// until it is used.
+    /// Makes an empty ring. Asks for zeroed memory, which costs nothing for many slots until it is
+    /// used.
     fn allocate(shape: Shape, capacity: usize) -> NonNull<Ring> {
         assert!(
             capacity <= MAX_CAPACITY,
@@ -225,7 +227,7 @@ impl Rings {
         }
     }
 
-    /// The slot of a position, without its type.
+    /// Returns the slot of a position, without its type.
     ///
     /// # Safety
     /// The ring must be from `allocate` with this shape, and not freed.
@@ -240,14 +242,14 @@ impl Rings {
         }
     }
 
-    /// The place of the ring of this number. Mostly it is the first.
+    /// Returns the place of the ring of this number. Mostly it is the first ring.
     #[inline(always)]
     fn place_of(&self, ring: usize) -> &AtomicPtr<Ring> {
         if ring == 0 { &self.first } else { &self.above[ring - 1] }
     }
 
-    /// Makes the ring of this number, if nobody has yet. A sender that comes late, when the number
-    /// is past, makes a ring that nobody uses.
+    /// Makes the ring of this number, if no thread has made it yet. A sender that comes late, when
+    /// the number is past, makes a ring that nobody uses.
     #[cold]
     pub(super) fn prepare(&self, ring: usize) {
         let level = ring & LEVEL;
@@ -274,7 +276,7 @@ impl Rings {
         unsafe { NonNull::new_unchecked(self.place_of(ring).load(Ordering::Acquire)) }
     }
 
-    /// The stamp of the slot that `position` has in the ring of this number.
+    /// Returns the stamp of the slot that `position` has in the ring of this number.
     ///
     /// # Safety
     /// As for [`ring`](Self::ring), for as long as the stamp is used.
@@ -284,7 +286,8 @@ impl Rings {
         unsafe { Rings::place(self.ring(ring), self.shape, position).cast::<AtomicU64>().as_ref() }
     }
 
-    /// The ring behind this one, up to the tail's, which `claimed` names with the base of its side.
+    /// Returns the ring behind this one, up to the tail's ring. `claimed` names that ring and the
+    /// base of its side.
     fn next(ring: usize, claimed: usize) -> Option<usize> {
         if (ring ^ claimed) & SIDE != 0 {
             return Some(claimed & SIDE | base(claimed));
@@ -295,7 +298,7 @@ impl Rings {
     // The receiver's side. None of these waits for a sender.
 
     /// Goes over to the rings that begin at `head` or before, up to `claimed`, the rings of the
-    /// tail. Frees the rings that are left.
+    /// tail. Frees the rings that are left behind.
     ///
     /// # Safety
     /// Only the receiver may call it, with its head and the rings of a tail it has read.
@@ -343,7 +346,7 @@ impl Rings {
         }
     }
 
-    /// Says where a ring starts that the receiver has made the tail's.
+    /// Stores the start of a ring that the receiver has made the tail's.
     ///
     /// # Safety
     /// Only the receiver may call it, for the ring of the tail, before it enters that ring.
@@ -352,7 +355,7 @@ impl Rings {
         unsafe { self.ring(ring).as_ref() }.start.store(position, Ordering::Relaxed);
     }
 
-    /// Returns true if the message of `head`, the receiver's, is there.
+    /// Returns true if the message of the receiver's head is there.
     ///
     /// # Safety
     /// Only the receiver may call it.
@@ -363,7 +366,8 @@ impl Rings {
         stamp.load(Ordering::Acquire) == head | WRITTEN
     }
 
-    /// The stamp of a position from the head up to the tail, and its ring, if it has a stamp.
+    /// Returns the stamp of a position from the head up to the tail, and its ring, if it has a
+    /// stamp.
     ///
     /// # Safety
     /// Only the receiver may call it, with the rings of the tail.
@@ -381,7 +385,7 @@ impl Rings {
         (Stamp::Unwritten, reading)
     }
 
-    /// Writes down that the message of this position was taken out of turn.
+    /// Notes that the message of this position was taken out of turn.
     ///
     /// # Safety
     /// Only the receiver may call it, for a message that it has found in this ring and taken out.
@@ -399,7 +403,7 @@ impl Rings {
 }
 
 impl Drop for Rings {
-    /// Frees the rings. The values are gone.
+    /// Frees the rings. The values were dropped or taken before.
     fn drop(&mut self) {
         for place in std::iter::once(&self.first).chain(&self.above) {
             if let Some(ring) = NonNull::new(place.load(Ordering::Acquire)) {

@@ -1,8 +1,8 @@
 //! The threads, reactors and outboxes that wait for room in a channel that is full.
 //!
-//! Nobody waits for the lock: its holder may stand still. The receiver that has made room writes
-//! down what it owes and makes the wake-ups if it gets the lock. If not, the holder makes them when
-//! it gives the lock back. A sender that does not get the lock naps instead of registering.
+//! Nobody waits for the lock: its holder may stand still. A receiver that has made room notes the
+//! wake-ups that it owes, and makes them if it gets the lock. If not, the holder makes them when it
+//! gives the lock back. A sender that does not get the lock naps instead of registering.
 //! Wakers are called without the lock.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use crate::wake::{Bell, Notify};
 
-/// See the module's text.
+/// The waiters for room. The module's text describes them.
 pub(super) struct Room {
     /// The number of waiters. Written under the lock.
     waiting: AtomicUsize,
@@ -24,10 +24,11 @@ pub(super) struct Room {
 
 #[derive(Default)]
 struct Waiters {
-    /// In the order in which they came. As many are woken as slots have become free.
+    /// Threads, in the order in which they came. As many are woken as slots have become free.
     threads: VecDeque<Waiter>,
     threads_owed: usize,
-    /// All of them are woken, and forgotten, when there is room: each may choose another case.
+    /// Reactors and outboxes. When there is room all of them are woken and forgotten: each may
+    /// choose another case.
     reactors: VecDeque<Waiter>,
     reactors_owed: usize,
 }
@@ -81,7 +82,7 @@ impl Waiters {
         }
     }
 
-    /// The next one to be woken.
+    /// Takes out the next waiter to be woken.
     fn pop(&mut self) -> Option<Waiter> {
         if self.threads_owed > 0 {
             self.threads_owed -= 1;
@@ -107,18 +108,18 @@ impl Room {
         }
     }
 
-    /// Returns true if somebody may wait. The receiver asks after it has moved the head.
+    /// Returns true if a party may wait. The receiver asks after it has moved the head.
     #[inline(always)]
     pub(super) fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) != 0
     }
 
-    /// The same, in one order with the caller's fence.
+    /// [`is_awaited`](Self::is_awaited), in one order with the caller's fence.
     pub(super) fn is_awaited_now(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) != 0
     }
 
-    /// Changes the list, if no other thread has its lock for long.
+    /// Changes the list, unless another thread holds its lock for long.
     fn change<R>(&self, change: impl FnOnce(&mut Waiters) -> R) -> Option<R> {
         let mut list = self.list.lock_briefly()?;
         let result = change(&mut list);
@@ -134,7 +135,7 @@ impl Room {
     }
 
     /// Registers a waiter. A fence and a look at the room must follow. Returns false if the list is
-    /// in use: then look again in a moment.
+    /// in use: the caller then looks again in a moment.
     pub(super) fn enter(&self, waiter: Waiter) -> bool {
         self.change(|list| list.among(&waiter).push_back(waiter)).is_some()
     }
@@ -162,7 +163,8 @@ impl Room {
     /// Makes the wake-ups that are owed, unless another thread has the lock, which then makes them.
     fn serve(&self) {
         loop {
-            // Either the holder of the lock sees what we owe, or we find the lock free.
+            // Either the holder of the lock sees the wake-ups that we owe, or we find the lock
+            // free.
             fence(Ordering::SeqCst);
             if self.freed.load(Ordering::SeqCst) == 0 && self.owed.load(Ordering::SeqCst) == 0 {
                 return;
@@ -177,7 +179,7 @@ impl Room {
             self.release(list);
             if let Some(waiter) = next {
                 // After a failed wake-up the next receive tries again. A registration that stays
-                // when its reactor goes on costs one wake-up for nothing.
+                // when its reactor goes on costs one needless wake-up.
                 if !waiter.wake() {
                     self.enter(waiter);
                 }

@@ -24,20 +24,20 @@ use super::state::State;
 use crate::sync::{Ordering, fence, heavy_fence};
 use crate::wake::{Bell, Look, Probe, Request, RequestCell};
 
-/// See the module's text.
+/// An outbox's request for room. The module's text describes it.
 pub(crate) struct RoomRequest {
     state: Arc<State>,
     bell: Arc<Bell>,
-    /// A send has found the channel full, and the user was not told of room since.
+    /// A send has found the channel full, and the user was not told of room since then.
     open: AtomicBool,
     /// The bell is in the list, or is about to be rung.
     entered: AtomicBool,
-    /// Every receive finds the bell there.
+    /// The fence was made, so every receive finds the bell in the list.
     sure: AtomicBool,
 }
 
 impl<T> Sender<T> {
-    /// An open request for room, which rings `bell`. `None` at a rendezvous, which is always full.
+    /// Opens a request for room, which rings `bell`. `None` at a rendezvous, which is always full.
     pub(crate) fn room_request(&self, bell: Bell) -> Option<Arc<RoomRequest>> {
         let Sending::Buffer(tail) = &self.flavor else { return None };
         let (state, bell) = (tail.state().clone(), Arc::new(bell));
@@ -75,7 +75,7 @@ impl RoomRequest {
 }
 
 impl Probe for RoomRequest {
-    /// A request tells once, and not for as long as there is room.
+    /// Returns false: a request tells once, and not for as long as there is room.
     fn may_be_near(&self) -> bool {
         false
     }

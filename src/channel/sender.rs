@@ -14,10 +14,10 @@ pub(super) enum Sending<T> {
     Rendezvous(Arc<Rendezvous<T>>),
 }
 
-/// A sender that finds its channel full waits a hint for each so many messages in the channel: a
-/// small part of the time that the receiver needs to take them all.
+/// The divisor of the pause at a full channel: a sender spins one hint for each `SHARE` slots of
+/// capacity. That is a small part of the time in which the receiver takes all messages.
 const SHARE: usize = 32;
-/// Hints: 1 to 3 µs.
+/// The longest pause, in hints: 1 to 3 µs.
 const LONGEST: usize = 64;
 
 /// The sending end of a channel, for any thread. Clone the sender for more.
@@ -85,8 +85,8 @@ impl<T> Sender<T> {
         }
     }
 
-    /// [`try_send`](Self::try_send) of a value that is made when it is sure to be sent, into a
-    /// buffer. `make` must not panic: its place is claimed.
+    /// Sends the value that `make` gives, if there is room in a buffer. `make` runs only when the
+    /// send is sure. It must not panic, because its place is claimed.
     pub(crate) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
         match &self.flavor {
             Sending::Buffer(tail) => tail.try_send_with(make),
@@ -96,7 +96,7 @@ impl<T> Sender<T> {
 
     /// Sends, and waits for room as long as it takes.
     ///
-    /// Do not use it on the thread that receives: when the channel is full it waits there for ever.
+    /// Do not call `send` on the thread that receives: at a full channel it would wait for ever.
     ///
     /// # Errors
     /// When the receiver is gone, or goes meanwhile. The error gives the value back.
@@ -150,8 +150,8 @@ impl<T> Sender<T> {
                 }
             }
         };
-        // A receiver that works frees a slot every 10 ns or more. A sender that looks for each of
-        // these takes the receiver's line away each time.
+        // A receiver that works frees a slot every 10 ns or more. A sender that looks for each free
+        // slot takes the receiver's cache line away each time.
         let share = state.capacity().map_or(0, |capacity| capacity / SHARE);
         pause(share.min(LONGEST) as u32);
         let mut backoff = Backoff::new();

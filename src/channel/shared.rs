@@ -9,8 +9,8 @@ use super::ring::{Rings, Shape, Slot, Stamp, TAKEN, WRITTEN};
 use super::state::State;
 use crate::sync::Ordering;
 
-/// Both ends hold this, so that the last one drops what nobody else has dropped. (Each end has the
-/// state, too, one pointer nearer.)
+/// The values of a channel. Both ends hold `Shared`, so that the last end drops the values that
+/// nobody else has dropped. (Each end also has the state, one pointer nearer.)
 pub(super) struct Shared<T> {
     state: Arc<State>,
     values: PhantomData<T>,
@@ -23,7 +23,7 @@ unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
-/// Marks what no two threads use at a time. The compiler says so in words.
+/// Marks a type that no two threads use at a time. The compiler's error says so in words.
 pub(super) type NotShared = PhantomData<Alone>;
 
 /// Not `Sync`: the impl below replaces the automatic one, and its condition never holds.
@@ -39,14 +39,14 @@ pub(super) enum Alone {}
 #[allow(dead_code)] // Rust 1.85 sees no use in the condition below
 pub trait ForManyThreads<'a> {}
 
-// The compiler names it as the alternative.
+// The compiler names `Sender` as the alternative.
 impl<T> ForManyThreads<'_> for Sender<T> {}
 
 // SAFETY: the condition never holds: the trait is private, and implemented for `Sender` only.
 unsafe impl Sync for Alone where for<'a> Alone: ForManyThreads<'a> {}
 
 impl<T> Shared<T> {
-    /// The slots of a new channel, whose rings are made for this type.
+    /// Makes the slots of a new channel, whose rings are made for this type.
     pub(super) fn new(capacity: Option<usize>) -> Shared<T> {
         let rings = match capacity {
             Some(capacity) => Rings::bounded::<T>(capacity),
@@ -59,7 +59,7 @@ impl<T> Shared<T> {
         &self.state
     }
 
-    /// The slot of `position` in the ring of this number.
+    /// Returns the slot of `position` in the ring of this number.
     ///
     /// # Safety
     /// As for [`Rings::ring`], for as long as the slot is used.
@@ -82,8 +82,8 @@ impl<T> Shared<T> {
         unsafe { self.slot(ring, position).value.with_mut(|from| (*from).assume_init_read()) }
     }
 
-    /// Takes the value of a channel without a receiver out, if it is there and nobody else takes
-    /// it.
+    /// Takes a value out of a channel without a receiver, if the value is there and nobody else
+    /// takes it.
     ///
     /// # Safety
     /// The receiver must be gone or going, and the position not received.
@@ -96,7 +96,7 @@ impl<T> Shared<T> {
         Some(unsafe { self.read(ring, position) })
     }
 
-    /// Drops the values that are in the channel and nobody else drops, also while one's drop
+    /// Drops the values in the channel that nobody else drops, also while the drop of one value
     /// unwinds. Returns true if there are unwritten positions.
     ///
     /// # Safety

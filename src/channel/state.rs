@@ -1,9 +1,9 @@
 //! The part of a buffered channel that both ends share and that knows no message type.
 //!
 //! # Positions
-//! Every message has a position, counted from 0 modulo 2^48. `tail` is the next one to be claimed
-//! by a sender; `head` is the first one that was not received. One word holds the tail, two flags
-//! and 14 bits more, so that claiming, closing and what those bits say exclude each other:
+//! Every message has a position, counted from 0 modulo 2^48. `tail` is the next position that a
+//! sender claims. `head` is the first position that was not received. One word holds the tail, two
+//! flags and 14 more bits, so that claims, closing and changes of those bits exclude each other:
 //!
 //! ```text
 //!   63      62    61 .. 48                                         47 .. 0
@@ -11,17 +11,17 @@
 //! ```
 //! - Bounded: full is `tail - head + permits == capacity`. A *permit* is room for one message
 //!   without a place in the order: its owner can send for sure, and holds nobody else up.
-//! - Unbounded: 7 bits are the number of the ring that the tail is in (`ring.rs`), its side and its
+//! - Unbounded: 7 bits are the number of the ring that the tail is in (`ring.rs`): its side and its
 //!   level. The level says how large the ring is. 5 bits are the base, the first level of the side.
 //!   A claim that finds the ring full goes to the next level. A claim in a ring that was nearly
-//!   empty for a second goes to a smaller ring on the other side, and so does a receiver that finds
-//!   such a channel empty (`usage.rs`).
+//!   empty for a second goes to a smaller ring on the other side. A receiver that finds such a
+//!   channel empty does so, too (`usage.rs`).
 //!
 //! # Detours
 //! A sender may stand still between its claim and its stamp: its message is *coming*. The receiver
-//! waits for none of those. It takes the first written message behind them, *out of turn*, and
-//! leaves a mark in that slot. The head stays where it is until the message there was taken, and
-//! then passes all that was taken behind it.
+//! waits for no message that is coming. It takes the first written message behind them, *out of
+//! turn*, and leaves a mark in that slot. The head stays where it is until the message there was
+//! taken. Then the head passes all messages that were taken behind it.
 //!
 //! So the order is that of sends that do not overlap in time: a send that has returned before
 //! another one began is received before it. To see that, let q be the position that a look has
@@ -32,10 +32,10 @@
 //!
 //! # Who waits for what
 //! - The receiver waits for stamps, through `request`; the protocol is in `wake/mod.rs`.
-//! - Senders wait for `head` to move, in `room`. The receiver stores `head` and then reads
-//!   how many wait; a sender registers and then reads `head`: one of them must see the other,
-//!   which takes a full fence on both sides. The receiver's is in every `recv`, so it is the light
-//!   side of an asymmetric fence (`sys/fence.rs`); the sender's precedes a sleep.
+//! - Senders wait for `head` to move, in `room`. The receiver stores `head` and then reads how many
+//!   wait. A sender registers and then reads `head`. One of them must see the other, which takes a
+//!   full fence on both sides. The receiver's fence is in every `recv`, so it is the light side of
+//!   an asymmetric fence (`sys/fence.rs`). The sender's fence precedes a sleep.
 
 use super::detour::Detour;
 use super::pace::Pace;
@@ -48,11 +48,11 @@ use crate::wake::{Asked, RequestCell};
 
 /// The receiver is gone: nothing can be claimed any more.
 pub(super) const CLOSED: u64 = 1 << 63;
-/// Every sender is gone: nothing more will come.
+/// Every sender is gone: no more messages will come.
 pub(super) const GONE: u64 = 1 << 62;
 pub(super) const POSITION: u64 = (1 << 48) - 1;
-/// In the head: messages behind it were taken out of turn. No stamp has this bit, so a comparison
-/// of the head's stamp with the head fails, and the slow way is taken.
+/// In the head: messages behind it were taken out of turn. No stamp has this bit. So the comparison
+/// of a stamp with the head fails, and the slow path is taken.
 pub(super) const DETOUR: u64 = 1 << 48;
 
 /// One permit, or one level.
@@ -76,7 +76,7 @@ pub(super) const RING: usize = SIDE | LEVEL;
 /// The lowest bit of the base, above the number.
 pub(super) const BASE: u32 = LEVEL_BITS + 1;
 
-/// See the module's text.
+/// The shared part of a buffered channel. The module's text describes it.
 pub(crate) struct State {
     /// The words that senders write.
     pub(super) front: Padded<Front>,
@@ -90,9 +90,9 @@ pub(crate) struct State {
     pub(super) targets: Targets,
     pub(super) senders: AtomicUsize,
     pub(super) room: Room,
-    /// Only the receiver looks at it.
+    /// The memory of detours. Only the receiver locks it.
     pub(super) detour: Mutex<Detour>,
-    /// The most slots that were used of late.
+    /// The most slots that were used of late, for the rule by which a ring shrinks.
     pub(super) usage: Mutex<Usage>,
     #[cfg(all(loom, test))]
     pub(super) shrinks: std::sync::atomic::AtomicBool,
@@ -106,8 +106,8 @@ pub(super) struct Back {
 
 pub(super) struct Front {
     pub(super) tail: AtomicU64,
-    /// A `head` that some sender has read. Only when the channel looks full by it is the receiver's
-    /// line read.
+    /// A `head` that some sender has read. A sender reads the receiver's line only when the channel
+    /// looks full by this value.
     pub(super) head_seen: AtomicU64,
 }
 
@@ -126,13 +126,13 @@ pub(super) fn is_ahead(position: u64, head: u64) -> bool {
     behind(position, head) > POSITION >> 1
 }
 
-/// The 14 bits between flags and tail.
+/// Returns the 14 bits between flags and tail.
 #[inline]
 pub(super) fn units(word: u64) -> u64 {
     (word / UNIT) & UNITS
 }
 
-/// The number of the tail's ring in the word of an unbounded channel.
+/// Returns the number of the tail's ring in the word of an unbounded channel.
 #[inline]
 pub(super) fn ring(word: u64) -> usize {
     units(word) as usize & RING
@@ -143,7 +143,7 @@ pub(super) fn slots(ring: usize) -> u64 {
     (FIRST_LEVEL as u64) << (ring & LEVEL)
 }
 
-/// The first level of the tail's side, in the bits between flags and tail.
+/// Returns the first level of the tail's side, in the bits between flags and tail.
 pub(super) fn base(rings: usize) -> usize {
     rings >> BASE
 }
@@ -172,12 +172,12 @@ impl State {
         &self.rings
     }
 
-    /// The position behind this one.
+    /// Returns the position behind this one.
     pub(super) fn after(&self, position: u64) -> u64 {
         (position + 1) & POSITION
     }
 
-    /// The tail, and its rings: the number of its ring, and the base of that side.
+    /// Returns the tail, and its rings: the number of its ring, and the base of that side.
     pub(super) fn claimed(&self) -> (u64, usize) {
         let word = self.front.tail.load(Ordering::SeqCst);
         (word & POSITION, self.rings_of(word))
@@ -216,7 +216,7 @@ impl State {
             || units(word) < UNITS && !self.is_full_at(word, self.back.head.load(Ordering::SeqCst))
     }
 
-    /// Step 5 of a sender, after its stamp and the publishing fence.
+    /// Takes step 5 of a sender, after its stamp and the publishing fence.
     #[inline(always)]
     pub(super) fn asked(&self) -> Asked {
         self.request.read()
@@ -229,18 +229,18 @@ impl State {
         self.room.wake(n);
     }
 
-    /// The head, with the bit of a detour.
+    /// Returns the head, with the bit of a detour.
     #[inline(always)]
     pub(super) fn head(&self) -> u64 {
         self.back.head.load(Ordering::Relaxed)
     }
 
-    /// The first position that was not received.
+    /// Returns the first position that was not received.
     pub(super) fn head_position(&self) -> u64 {
         self.back.head.load(Ordering::Acquire) & POSITION
     }
 
-    /// Returns true if there is nothing, and nothing coming.
+    /// Returns true if there is no message, and none is coming.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         let word = self.front.tail.load(Ordering::SeqCst);
@@ -261,10 +261,11 @@ impl State {
         self.front.tail.load(Ordering::SeqCst) & CLOSED != 0
     }
 
-    /// Names the party to be told of messages; what is asked for afterwards is answered there.
+    /// Names the party that is told of messages. Later requests are answered there.
     ///
-    /// Takes the request of the party before back: a sender that stands still may be about to tell
-    /// that party, and then takes its request away. So it must not be the next party's, too.
+    /// Takes back the request of the party before. A sender that stands still may be about to tell
+    /// that party, and then takes the request away. So that request must not serve the next party,
+    /// too.
     pub(super) fn set_target(&self, target: Option<Target>) {
         self.request.silence();
         if target.is_none() && self.capacity.is_none() {
@@ -280,8 +281,8 @@ impl State {
     }
 
     pub(super) fn len(&self) -> usize {
-        // The tail first: a head read later may be past it, never the other way round by more than
-        // what came in between.
+        // Reads the tail first. A head that is read later may be past the tail. In the other order
+        // the tail could be ahead by all messages that came in between.
         let word = self.front.tail.load(Ordering::SeqCst);
         if word & CLOSED != 0 {
             return 0;

@@ -21,7 +21,7 @@ pub(super) struct Tail<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// A step of the tail, from a position, and where the slot of that position is.
+/// A step of the tail from a position, and the place of that position's slot.
 struct Step {
     position: u64,
     /// The number of the ring.
@@ -41,7 +41,7 @@ struct Place<'a, T> {
     claimed: Claimed,
 }
 
-/// A message that this sender has written, and has not told the receiver of.
+/// A message that this sender has written, and of which it has not told the receiver yet.
 struct Sent<'a, T> {
     tail: &'a Tail<T>,
     position: u64,
@@ -74,7 +74,8 @@ impl<T> Tail<T> {
         }
     }
 
-    /// Sends what `make` gives if there is room. `make` must not panic: its place is claimed.
+    /// Sends the value that `make` gives if there is room. `make` must not panic: its place is
+    /// claimed.
     pub(super) fn try_send_with(&self, make: impl FnOnce() -> T) -> Result<(), Refused> {
         self.state().claim().map(|claimed| self.place(claimed).write(make()))
     }
@@ -134,7 +135,8 @@ impl<T> Sent<'_, T> {
     #[inline(never)]
     fn answer(self, asked: Asked) {
         let Sent { tail, position, ring } = self;
-        // The receiver may have taken the message and then have gone: it is not ours any more.
+        // The receiver may have taken the message and then gone. Then the message is not ours any
+        // more.
         if tail.state().answer(asked) || tail.state().is_received(position) {
             return;
         }
@@ -214,7 +216,7 @@ impl State {
         }
     }
 
-    /// Takes a permit. An unbounded channel gives them without counting.
+    /// Takes a permit. An unbounded channel gives permits without counting.
     pub(super) fn claim_permit(&self) -> Result<(), Refused> {
         match self.capacity {
             None if self.is_closed() => Err(Refused::Closed),
@@ -223,7 +225,7 @@ impl State {
         }
     }
 
-    /// Gives an unused permit back: there is room for somebody else.
+    /// Gives an unused permit back. Another sender then has room.
     pub(super) fn return_permit(&self) {
         if self.capacity.is_some() {
             self.front.tail.fetch_sub(UNIT, Ordering::SeqCst);
@@ -231,7 +233,7 @@ impl State {
         }
     }
 
-    /// After the number of permits went down: a send case may wait for that.
+    /// Wakes send cases after the number of permits went down: they may wait for a permit.
     #[cold]
     #[inline(never)]
     fn wake_for_permit(&self) {
@@ -241,7 +243,7 @@ impl State {
         }
     }
 
-    /// Adds `step(word)` to the word if the channel is open and has room; a step of 0 is "full"
+    /// Adds `step(word)` to the word if the channel is open and has room. A step of 0 means "full",
     /// too.
     #[inline(always)]
     fn advance(&self, step: impl Fn(u64) -> u64) -> Result<Step, Refused> {
@@ -283,7 +285,7 @@ impl State {
     }
 
     /// [`advance`](Self::advance) of a channel that looks full by the head that was seen last. An
-    /// unbounded one goes to another ring if it has to.
+    /// unbounded channel goes to another ring if it has to.
     #[cold]
     #[inline(never)]
     fn advance_slowly(&self, step: impl Fn(u64) -> u64) -> Result<Step, Refused> {
@@ -339,15 +341,16 @@ impl State {
         true
     }
 
-    /// Returns true if the message of a position was received in turn. For a sender that was asked
-    /// to drop its message: the request comes after the last receive, so the head is the last one.
-    /// (A message that was received out of turn says so in its stamp.)
+    /// Returns true if the message of a position was received in turn.
+    /// For a sender that was asked to drop its message: the request comes after the last receive,
+    /// so the head is the last one.
+    /// (The stamp of a message that was received out of turn says so.)
     fn is_received(&self, position: u64) -> bool {
         is_ahead(self.head_position(), position)
     }
 
-    /// Waits until there may be room, or until `deadline`. Tries before it sleeps; returns true if
-    /// that attempt succeeded.
+    /// Waits until there may be room, or until `deadline`. Makes an attempt before it sleeps.
+    /// Returns true if that attempt succeeded.
     pub(super) fn wait_for_room<E>(
         &self,
         deadline: Option<Instant>,
@@ -360,14 +363,14 @@ impl State {
         let sure = heavy_fence() && entered;
         let attempted = attempt();
         if matches!(attempted, Ok(false)) {
-            // The receiver may have missed us, once: look again in a moment.
+            // The receiver may have missed our registration, once: look again in a moment.
             let unsure = (!sure).then(|| Instant::now() + Duration::from_millis(1));
             here.park([deadline, unsure].into_iter().flatten().min());
         }
         here.awake();
         let left = if entered { self.room.leave(&waiter) } else { Left::Unwoken };
-        // A wake-up for a slot that we do not need any more, or one that comes when we are gone, is
-        // another waiter's.
+        // A wake-up for a slot that we do not need any more belongs to another waiter. So does a
+        // wake-up that comes when we are gone.
         if left == Left::InUse || left == Left::Woken && matches!(attempted, Ok(true)) {
             self.wake_senders(1);
         }
@@ -381,14 +384,14 @@ impl State {
         heavy_fence() && entered
     }
 
-    /// Takes one [`ask_for_room`](Self::ask_for_room) back, if it was not answered.
+    /// Takes a request of [`ask_for_room`](Self::ask_for_room) back, if it was not answered.
     pub(super) fn unask_for_room(&self, notify: &Arc<Notify>) {
         self.room.leave(&Waiter::Reactor(notify.clone()));
     }
 
     pub(super) fn add_sender(&self) {
         let before = self.senders.fetch_add(1, Ordering::Relaxed);
-        // 2^63 clones without a drop are a leak that has eaten all memory long since.
+        // 2^63 clones without a drop are a leak that has used up all memory before.
         assert!(before < usize::MAX >> 1, "pollmux: too many senders");
     }
 

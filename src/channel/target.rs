@@ -1,8 +1,8 @@
 //! The party that is told of a channel's next message.
 //!
 //! The receiver moves: from a reactor to a thread, to another reactor. A sender may stand still
-//! while it tells the old party. So the receiver never overwrites what a sender may read: it
-//! writes into an entry that nobody reads, and then names that entry.
+//! while it tells the old party. So the receiver never overwrites an entry that a sender may read.
+//! It writes into an entry that nobody reads, and then names that entry.
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,9 +22,9 @@ impl Target {
     }
 }
 
-/// See the module's text. Only the receiver sets it.
+/// The parties that a channel tells. The module's text describes them. Only the receiver sets them.
 pub(super) struct Targets {
-    /// Which party it is now: `NOBODY`, `FIRST`, or the number of an entry and 2.
+    /// The party that is told now: `NOBODY`, `FIRST`, or the number of an entry and 2.
     current: AtomicUsize,
     /// The first party, which most channels keep: read without a lock.
     first: OnceLock<Target>,
@@ -54,7 +54,7 @@ impl Targets {
         }
     }
 
-    /// Tells the party what it asked for. Takes no lock that anybody waits for.
+    /// Tells the party what it asked for. Waits for no lock.
     #[inline(always)]
     pub(super) fn answer(&self, asked: Asked, cell: &RequestCell) {
         // Most channels keep their first party.
@@ -72,7 +72,7 @@ impl Targets {
         self.with(|target| target.notify.answer(asked, cell, target.slot));
     }
 
-    /// Calls `f` with the party, if there is one. Takes no lock that anybody waits for.
+    /// Calls `f` with the party, if there is one. Waits for no lock.
     #[inline]
     pub(super) fn with<R>(&self, f: impl FnOnce(&Target) -> R) -> Option<R> {
         loop {
@@ -125,7 +125,7 @@ impl Targets {
             }
             number += 1;
             if entry.next.get().is_none() {
-                // Only we add entries: one for each sender that stands still in one, at the most.
+                // Only we add entries: at most one for each sender that stands still in an entry.
                 let _ = entry.next.set(Box::new(Entry::new(Some(target))));
                 return self.current.store(number + 2, Ordering::SeqCst);
             }

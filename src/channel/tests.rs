@@ -1,4 +1,4 @@
-//! Tests of buffered channels below their public face.
+//! Tests of buffered channels, below their public interface.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::tail::{Standing, Tail};
 use super::{Nap, bounded, ends, unbounded};
 use crate::sys::Time;
 
-/// So large that a ring of 128 slots may shrink.
+/// A message so large that a ring of 128 slots may shrink.
 type Large = [u64; 64];
 
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ enum Op {
     Receive(u64),
     /// A sender claims a position, and stands still.
     Begin,
-    /// The nth of those goes on.
+    /// The nth sender that stands still goes on.
     Finish(usize),
     /// ms
     Advance(u64),
@@ -40,7 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A channel on a clock, and what it must hold.
+/// A channel on a clock, and a model of its messages.
 struct Pair {
     tail: Tail<Large>,
     head: Head<Large>,
@@ -51,7 +51,7 @@ struct Pair {
     written: BTreeMap<u64, u64>,
     standing: Vec<(Standing<Large>, u64)>,
     next: u64,
-    /// Times that the tail went to a smaller ring.
+    /// The number of times that the tail went to a smaller ring.
     shrinks: usize,
 }
 
@@ -131,10 +131,10 @@ proptest! {
         while !pair.standing.is_empty() {
             pair.apply(Op::Finish(0));
         }
-        // And now it shrinks for sure.
+        // Now the ring shrinks for sure.
         pair.apply(Op::Send(700));
         pair.apply(Op::Receive(2_000_000_u64.min(pair.written.len() as u64 + 1)));
-        // By what was used in the last second; by what was used since; and a look at the ring.
+        // The three looks: at the use of the last second, at the use since then, and at the ring.
         for _ in 0..3 {
             pair.apply(Op::Advance(1_000));
             pair.apply(Op::Receive(1));
@@ -151,7 +151,7 @@ fn a_ring_shrinks_past_a_sender_that_stands_still() {
     pair.apply(Op::Send(600));
     pair.apply(Op::Receive(600));
     pair.apply(Op::Begin);
-    // Always a message there: only senders see it.
+    // The channel always has a message, so only senders see how full it is.
     pair.apply(Op::Send(3));
     for _ in 0..40 {
         pair.apply(Op::Send(20));
@@ -161,7 +161,7 @@ fn a_ring_shrinks_past_a_sender_that_stands_still() {
             break;
         }
     }
-    // The sender holds the slots behind its message: those count as used.
+    // The sender holds the slots behind its message, so those slots count as used.
     pair.apply(Op::Finish(0));
     for _ in 0..60 {
         pair.apply(Op::Receive(20));

@@ -1,18 +1,19 @@
-//! The rule by which the ring of an unbounded channel shrinks: how full it was, and how long.
+//! The rule by which the ring of an unbounded channel shrinks.
 //!
-//! A ring of more than 64 KiB that was less than an eighth full for a second is replaced by one
-//! that is four times as large as what was used, or by the largest one up to 64 KiB. The time is
-//! read only when something rare happens, so that neither `send` nor `recv` does anything for this:
+//! A ring of more than 64 KiB that was less than an eighth full for a second is replaced. The new
+//! ring is four times as large as the used part, or is the largest ring up to 64 KiB. The time is
+//! read only at rare events, so that neither `send` nor `recv` does any work for this rule:
 //! - A receiver finds the channel empty, or its reactor sleeps.
 //! - A sender finds the ring full by the head that was seen last (`State::advance`), and not full
-//!   by the real head. Mostly that is once a lap.
+//!   by the real head. Mostly that happens once a lap.
 //!
-//! While a ring is *observed*, the senders are given a head that lies so far back that the ring
-//! looks full to them when some *window* of slots is used. So a sender that uses more than the
-//! window comes here, and is seen.
+//! While a ring is *observed*, the senders are given a head that lies far back. With that head the
+//! ring looks full to them when a *window* of slots is used. So a sender that uses more than the
+//! window comes here, and its use is noted.
 //!
-//! Nobody waits for the lock of this. Who finds it taken goes on without the rule, until the next
-//! such event. Who brings the tail to a smaller ring has the lock: one thread at a time.
+//! Nobody waits for the lock of [`Usage`]. A thread that finds it taken goes on without the rule,
+//! until the next such event. The thread that brings the tail to a smaller ring has the lock: one
+//! thread at a time.
 
 use std::time::Duration;
 
@@ -20,20 +21,20 @@ use super::state::{BASE, LEVEL, POSITION, RING, SIDE, State, UNIT, UNITS, behind
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::{Time, coarse_now};
 
-/// Memory that was nearly empty for so long shrinks.
+/// The time after which memory that was nearly empty shrinks.
 pub(crate) const LONG: Duration = Duration::from_secs(1);
-/// Memory of at most so many bytes never shrinks.
+/// The size in bytes up to which memory never shrinks.
 pub(crate) const KEPT: usize = 64 << 10;
 
 /// A virtual clock of a reactor.
 pub(crate) type VirtualNow = Box<dyn Fn() -> Time + Send + Sync>;
 
-/// See the module's text.
+/// The observation of a ring. The module's text describes it.
 pub(super) struct Usage {
     /// The clock of the channel's reactor, if that is a virtual one.
     pub(super) clock: Option<VirtualNow>,
-    /// The number of the ring that is observed, since when, and the most slots that may have been
-    /// used meanwhile.
+    /// The number of the observed ring, the time of its first look, and the most slots that may
+    /// have been used since then.
     observed: Option<(usize, Time)>,
     window: u64,
 }
@@ -41,7 +42,7 @@ pub(super) struct Usage {
 /// The outcome of a look at a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Observation {
-    /// Come again when so many slots are used; `None`: when the ring is full.
+    /// Look again when so many slots are used; `None`: when the ring is full.
     pub(super) window: Option<u64>,
     /// A ring with this many slots is enough from now on.
     pub(super) enough: Option<u64>,
@@ -52,8 +53,8 @@ impl Usage {
         Usage { clock: None, observed: None, window: 0 }
     }
 
-    /// A look at the ring of this number: of so many slots as many are used. `least` is the
-    /// smallest window.
+    /// Looks at the ring of this number, of whose `slots` as many as `used` are used. `least` is
+    /// the smallest window.
     pub(super) fn look(&mut self, ring: usize, slots: u64, used: u64, least: u64) -> Observation {
         if used >= slots / 8 {
             self.observed = None;
@@ -64,7 +65,7 @@ impl Usage {
         let (mut since, mut enough) = (now, None);
         match self.observed {
             Some((observed, begun)) if observed == ring => {
-                // Early on the burst may not be quite over.
+                // Early in the second the burst may not be quite over.
                 let early = now < begun + LONG / 2;
                 self.window = if early { window } else { self.window.max(window) };
                 if now < begun + LONG {
@@ -81,22 +82,22 @@ impl Usage {
     }
 }
 
-/// A ring that is to replace a larger one. It goes again if the tail does not go there.
+/// A ring that is to replace a larger one. It is removed if the tail does not go there.
 pub(super) struct Smaller<'a> {
     state: &'a State,
-    /// Its number and the base of its side, as the tail's word has them.
+    /// The ring's number and the base of its side, as the tail's word has them.
     pub(super) rings: usize,
     is_used: bool,
     _guard: MutexGuard<'a, Usage>,
 }
 
 impl Smaller<'_> {
-    /// The bits above the position of a word that goes there.
+    /// Returns the bits above the position of a word that goes to the new ring.
     pub(super) fn upper(&self, word: u64) -> u64 {
         word & !POSITION & !(UNITS * UNIT) | (self.rings as u64 * UNIT)
     }
 
-    /// The tail has gone there.
+    /// Keeps the new ring: the tail has gone there.
     pub(super) fn keep(mut self) {
         self.is_used = true;
     }
@@ -116,9 +117,9 @@ impl Drop for Smaller<'_> {
 }
 
 impl State {
-    /// A sender has found that the ring is full by the head that was seen last, and not by the real
-    /// one. Returns the head to be seen by the next senders. If the ring is to be replaced by a
-    /// smaller one, also that one.
+    /// Looks at the usage when a sender finds the ring full by the head that was seen last, and not
+    /// by the real head. Returns the head to be seen by the next senders. Also returns the smaller
+    /// ring if there is to be one.
     pub(super) fn look_at_usage(&self, word: u64, head: u64) -> (u64, Option<Smaller<'_>>) {
         let (from, used) = (ring(word), behind(head, word & POSITION));
         if from & LEVEL <= self.rings.kept {
@@ -129,7 +130,7 @@ impl State {
         (self.head_for(from, head, observation), smaller)
     }
 
-    /// Looks how long the ring has been nearly empty.
+    /// Looks for how long the ring has been nearly empty.
     #[cfg(not(all(loom, test)))]
     pub(super) fn observe(&self, ring: usize, used: u64) -> Observation {
         let least = (slots(self.rings.kept) / 8).max(1);
@@ -139,7 +140,7 @@ impl State {
         }
     }
 
-    /// In the models there is no time: rings shrink at once where the model wants it.
+    /// In the models there is no time. Rings shrink at once where the model asks for that.
     #[cfg(all(loom, test))]
     pub(super) fn observe(&self, ring: usize, used: u64) -> Observation {
         let shrinks = self.shrinks.load(std::sync::atomic::Ordering::Relaxed);
@@ -147,20 +148,20 @@ impl State {
         Observation { window: shrinks.then_some(used), enough }
     }
 
-    /// A head that makes the ring look full when the window of the observation is used.
+    /// Returns a head that makes the ring look full when the window of the observation is used.
     pub(super) fn head_for(&self, ring: usize, head: u64, observation: Observation) -> u64 {
         let slots = slots(ring);
         let back = slots.saturating_sub(observation.window.unwrap_or(slots));
         (head & POSITION).wrapping_sub(back) & POSITION
     }
 
-    /// Makes a ring of at least so many slots on the other side, if that is smaller than this one,
-    /// which is the tail's and read by the receiver. One thread at a time does that.
+    /// Makes a ring of at least so many slots on the other side, if that is smaller than this ring.
+    /// This ring is the tail's, and the receiver reads it. One thread at a time calls this.
     pub(super) fn prepare_smaller(&self, from: usize, enough: u64) -> Option<Smaller<'_>> {
         let kept = self.rings.kept;
         let to = (kept..from & LEVEL).find(|&level| slots(level) >= enough)?;
         let guard = self.usage.try_lock()?;
-        // Otherwise the other side may be in use. While we have the lock nobody goes there.
+        // Otherwise the other side may be in use. While we have the lock nobody goes to that side.
         if self.rings.reading() != from || ring(self.front.tail.load(Ordering::SeqCst)) != from {
             return None;
         }
@@ -169,7 +170,8 @@ impl State {
         Some(Smaller { state: self, rings: to << BASE | ring, is_used: false, _guard: guard })
     }
 
-    /// Measures by this clock, of a reactor in virtual time, for how long a ring is nearly empty.
+    /// Sets the clock of a reactor in virtual time, which then measures how long a ring is nearly
+    /// empty.
     pub(super) fn follow(&self, clock: Option<VirtualNow>) {
         if let Some(mut usage) = self.usage.try_lock() {
             usage.clock = clock;

@@ -1,14 +1,14 @@
 //! The default driver: the system's poller with one kernel timer and one waker in it.
 //!
-//! The timer is armed inside the call that blocks, and only when the deadline asked for is before
-//! the one that is armed: a stale early wake-up costs a turn, a `settime` costs more. Neither timer
-//! nor waker is ever read.
+//! The timer is armed inside the call that blocks, and only when the new deadline is before the
+//! armed one. A stale early wake-up costs a turn, and a `settime` costs more. Neither timer nor
+//! waker is ever read.
 //!
 //! On epoll the timeout of the wait itself saves the `settime` of a sleep that its deadline ends:
-//! the kernel's own slack is taken off the timeout. So the wait ends when the timer would, or
-//! earlier by at most that slack. Which event will end a sleep is guessed from the last one: a
-//! deadline that a message comes before is armed once, and stays armed. On kqueue the arm goes with
-//! the wait.
+//! the timeout is shortened by the kernel's own slack. So the wait ends when the timer would end
+//! it, or earlier by at most that slack. The driver guesses from the last sleep which event will
+//! end the next one. A deadline that messages come before is armed once, and stays armed. On kqueue
+//! the arm goes with the wait.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,17 +21,18 @@ use crate::sync::forbid_sleep;
 use crate::sys::errors::of_wait;
 use crate::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Time, TimeoutSlack, Waker};
 
-// No id of a source: its upper half is a generation, and none is the greatest (`reactor/slots.rs`).
+// No source has this id: the upper half of an id is a generation, and no generation is the greatest
+// number (`reactor/parts/slots/`).
 const TIMER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
 
-/// Fds that one wait takes at most by default; the others are the next wait's.
+/// Fds that one wait takes at most by default. The others are left to the next wait.
 pub(crate) const BATCH: usize = 1_024;
-/// Timeouts, after which the thread's slack is read again: somebody may have changed it.
+/// Timeouts after which the thread's slack is read again, because it may have changed.
 const MEASURED: u32 = 1_024;
-/// Interrupted waits, after which one look tells a storm of signals from a filter of syscalls.
+/// Interrupted waits after which a look tells a storm of signals from a filter of syscalls.
 const INTERRUPTIONS: u32 = 1_000;
-/// Events of our own that may come beside them: the timer's and the waker's.
+/// The driver's own events that may come beside those of fds: the timer's and the waker's.
 const OWN: usize = 2;
 
 /// The driver on the system's own poller: epoll with a timerfd and an eventfd, or a kqueue.
@@ -50,14 +51,14 @@ pub struct Native {
     timer: PollerTimer,
     waker: Arc<Waker>,
     events: PollEvents,
-    /// The deadline of the kernel timer; `MAX` when that is not armed or has been seen to fire.
+    /// The deadline of the kernel timer; `MAX` when the timer is not armed or has been seen to
+    /// fire.
     armed: Time,
-    /// Read before the first timeout, and after every [`MEASURED`] more.
+    /// The slack. It is read before the first timeout, and again after every [`MEASURED`] timeouts.
     slack: Option<TimeoutSlack>,
-    /// Timeouts since then.
+    /// Timeouts since the slack was read.
     timeouts: u32,
-    /// The last timeout was for this deadline. If the deadline comes again, that wait has ended
-    /// before it.
+    /// The deadline of the last timeout. If the deadline comes again, that wait has ended early.
     timed_for: Time,
     /// The deadline has ended the last sleep.
     ticks: bool,
@@ -67,7 +68,7 @@ pub struct Native {
     fds: usize,
     /// Waits that a signal has interrupted.
     interruptions: u32,
-    /// True if any of them ever was in level mode.
+    /// True if any of the fds ever was in level mode.
     level: bool,
     syscalls: Syscalls,
     made_at: &'static Location<'static>,
@@ -116,7 +117,7 @@ impl Native {
         })
     }
 
-    /// To be waited for by somebody else's poller.
+    /// Returns the poller, which somebody else's poller waits for.
     #[cfg(any(feature = "mio", feature = "polling"))]
     #[track_caller]
     pub(super) fn to_nest() -> io::Result<Native> {
@@ -127,7 +128,7 @@ impl Native {
         Native::new()
     }
 
-    /// Nested in a `polling::Poller` for as long as it lives.
+    /// Returns the poller, which is nested in a `polling::Poller` for as long as it lives.
     #[cfg(feature = "polling")]
     #[track_caller]
     pub(super) fn nested_in(
@@ -140,8 +141,8 @@ impl Native {
         Ok(native)
     }
 
-    /// What the kernel timer has to be set to for `deadline`, if it has; says so only if the caller
-    /// then sets it.
+    /// Returns the time that the kernel timer has to be set to for `deadline`, if it has to. The
+    /// caller must then set the timer.
     #[inline(always)] // see Notify::wake
     fn earlier(&mut self, deadline: Option<WakeWindow>) -> Option<Time> {
         let latest = deadline?.latest;
@@ -153,7 +154,7 @@ impl Native {
         Some(latest)
     }
 
-    /// The timeout that will do instead of the kernel timer.
+    /// Returns the timeout that can replace the kernel timer.
     #[inline(always)]
     fn timeout(&mut self, deadline: Option<WakeWindow>) -> Option<Duration> {
         let deadline = deadline.filter(|deadline| deadline.latest < self.armed)?;
@@ -181,19 +182,22 @@ impl Native {
         timeout
     }
 
-    /// Fails in a thread that may not sleep: with a member of a simulated world all of it would.
+    /// Fails in a thread that may not sleep: a member that sleeps would stop its whole simulated
+    /// world.
     #[inline]
     pub(super) fn may_sleep(&self) -> io::Result<()> {
         forbid_sleep(self.made_at)
     }
 
-    /// Returns true if the last look may have left something: for an outer loop in edge mode.
+    /// Returns true if the last look may have left events in the kernel: for an outer loop in edge
+    /// mode.
     #[cfg(feature = "mio")]
     pub(super) fn may_have_more(&self) -> bool {
         self.events.is_full() || (self.level && !self.events.is_empty())
     }
 
-    /// After a wait has failed. An interrupted one has armed: an arm that fails has another kind.
+    /// Handles a failed wait. An interrupted wait has armed the timer: an arm that fails has
+    /// another kind of error.
     #[cold]
     #[inline(never)]
     fn failed(&mut self, error: io::Error) -> io::Result<()> {
@@ -203,20 +207,20 @@ impl Native {
             if self.interruptions % INTERRUPTIONS != 0 {
                 return Ok(());
             }
-            // A signal interrupts no look. What does interrupt it does so for ever.
+            // No signal interrupts a look. A filter that interrupts a look does so for ever.
             self.syscalls.polls += 1;
             match self.poller.wait(&mut self.events, Some(Duration::ZERO)) {
                 Err(error) => failed = error,
                 Ok(()) => return Ok(()),
             }
         }
-        // Whatever is armed now, the next deadline is armed again.
+        // The state of the timer is unknown now, so the next deadline is armed again.
         self.armed = Time::MAX;
         Err(of_wait(failed))
     }
 
-    /// Waits as `wait` does. It is inlined for each way to wait, so that an error is made and
-    /// looked at in one place.
+    /// Waits as `wait` does. Inlined for each way to wait, so that errors are made and handled in
+    /// one place.
     #[inline(always)] // see Notify::wake
     fn look(
         &mut self,
@@ -345,8 +349,8 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Senders may keep the waker, and an embedding the poller: what they wake then is not to be
-        // seen there for ever. (A forked child leaves the parent's poller alone.)
+        // Senders may keep the waker, and an embedding the poller. Their later wake-ups must not be
+        // visible there for ever. (A forked child leaves the parent's poller alone.)
         if self.poller.is_here() {
             self.waker.retire(&self.poller);
         }

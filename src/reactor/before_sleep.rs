@@ -1,4 +1,4 @@
-//! The look at what is due before a sleep, and the last word of each source.
+//! The look for due timers before a sleep, and the requests that each source makes then.
 
 use super::core::Core;
 use crate::driver::WakeWindow;
@@ -64,7 +64,7 @@ impl BeforeSleep<'_> {
         self.awake
     }
 
-    /// The time of this turn.
+    /// Returns the time of this turn.
     pub fn now(&self) -> Time {
         self.core.clock.now()
     }
@@ -73,13 +73,13 @@ impl BeforeSleep<'_> {
 impl_debug!([] BeforeSleep<'_>, |it| awake: it.awake, deadline: it.deadline);
 
 impl Core {
-    /// Returns true if something is due, so that a sleep may not begin.
+    /// Returns true if a timer or a callback is due, so that a sleep may not begin.
     #[inline]
     pub(super) fn is_kept_awake(&self, until: Option<Time>) -> bool {
         if self.timers.next_due.get() != self.timers.cleaned_for.get() || self.clock.is_virtual() {
-            // The driver may have to be armed for another key: a stale one is put right first, a
-            // bounded number of times. One that is armed already is put right when it has woken us;
-            // but virtual time does not go to where nothing is due.
+            // The driver may have to be armed for another key. If that key is stale it is put right
+            // first, a bounded number of times. A key that is armed already is put right after it
+            // has woken us. But virtual time does not go to a key at which nothing is due.
             self.expire(Time::ZERO);
             self.timers.cleaned_for.set(self.timers.next_due.get());
         }
@@ -87,7 +87,7 @@ impl Core {
             && !(self.clock.is_virtual() && self.time_stands_still(until))
     }
 
-    /// The deadline that the driver gets: what the timers want, `until` at the latest.
+    /// Returns the driver's deadline: the one that the timers need, and `until` at the latest.
     #[inline]
     pub(super) fn sleep_until(&self, until: Time) -> Option<WakeWindow> {
         if !self.timers.slacked.get() && self.spinner.precise == 0 {
@@ -98,7 +98,7 @@ impl Core {
         self.sleep_within(until)
     }
 
-    /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is to be met by spinning.
+    /// [`sleep_until`](Self::sleep_until) where a timer may be late, or is met by spinning.
     #[inline(never)]
     fn sleep_within(&self, until: Time) -> Option<WakeWindow> {
         let WakeWindow { earliest, latest } = self.spinner.ahead(self.timers_due());

@@ -1,10 +1,10 @@
-//! Closures that the loop calls: callbacks that are due, and what other threads have posted.
+//! The closures that the loop calls: callbacks that are due, and posts of other threads.
 //!
-//! They run where a turn begins, before any source is asked, one batch a turn: what a closure
-//! posts, or arms with zero, is the next turn's. Only what other threads have posted meanwhile is
-//! run once more when something is ready, because that may be a message that was sent after it.
-//! While one runs nothing of the reactor is borrowed, so it may use the reactor as it likes. A
-//! select in a closure runs no closures: `calling` says so.
+//! The closures run where a turn begins, before any source is asked, one batch a turn. A post or a
+//! callback with zero that a closure makes is left to the next turn. But the posts that other
+//! threads make meanwhile run once more when a source is ready: its message may have been sent
+//! after such a post. While a closure runs nothing of the reactor is borrowed, so the closure may
+//! use the reactor. A select in a closure runs no closures: the flag `running` prevents that.
 
 use std::rc::Rc;
 
@@ -17,8 +17,8 @@ use super::parts::timer_id::TimerId;
 use crate::sys::Time;
 use crate::wake::Probe;
 
-/// A closure that runs: it goes back to its slot afterwards, also by a panic, if the slot is still
-/// its own.
+/// A closure that runs. It goes back to its slot afterwards, also by a panic, if the slot still
+/// belongs to it.
 struct Running {
     chunk: Rc<Chunk<Core>>,
     slot: u32,
@@ -48,13 +48,15 @@ impl Drop for Running {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     Yes,
-    /// One that was armed with zero meanwhile is the next turn's.
+    /// A callback that was armed with zero meanwhile is left to the next turn.
     No,
-    /// The time is over since then: one that was called since then is the next turn's.
+    /// The time was over at this point. A callback that was called since then is left to the next
+    /// turn.
     Before(Time),
 }
 
-/// Clears the flag of a batch that is over, also by a panic, and leaves the rest to the next turn.
+/// A batch of closures. Its drop clears the batch's flag, also by a panic, and leaves the rest to
+/// the next turn.
 struct Batch<'a> {
     core: &'a Core,
     /// Other threads have posted.
@@ -88,22 +90,22 @@ impl Core {
         self.notify.is_pressed() && self.may_run_callbacks()
     }
 
-    /// Runs what was posted, then the callbacks that are due, in the order of their deadlines: up
-    /// to a batch of each. What they have armed and is due already is ready then.
+    /// Runs the posts, then the callbacks that are due, in the order of their deadlines: up to a
+    /// batch of each. Sources that the closures have armed and that are due already are ready then.
     pub(super) fn run_posts_and_callbacks(self: &Rc<Core>, again: Again) {
         if self.run_batch(self.callbacks.batch, again) {
             self.settle_behind();
         }
     }
 
-    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due. Leaves what
-    /// was armed with zero in the queue. Returns true if anything ran.
+    /// Runs up to a batch of posts, then up to `most` of the callbacks that are due. Leaves
+    /// callbacks that were armed with zero in the queue. Returns true if a closure ran.
     pub(super) fn run_batch(self: &Rc<Core>, most: usize, again: Again) -> bool {
         if self.closed.get() {
             return false;
         }
         if self.callbacks.running.replace(true) {
-            // The posts have to wait, but a wake-up is for the wait under way.
+            // The posts have to wait, but a requested wake-up is for the wait that is under way.
             self.sleep.woken.set(self.notify.take_woken() || self.sleep.woken.get());
             return false;
         }
@@ -131,8 +133,8 @@ impl Core {
         there > 0 || self.mailbox.done.get() != done
     }
 
-    /// Runs up to `most` of the first `there` callbacks that are due, and none that comes to be due
-    /// meanwhile: a select in a closure finds those.
+    /// Runs up to `most` of the first `there` callbacks that are due. Runs no callback that becomes
+    /// due meanwhile: a select in a closure finds those.
     fn run_callbacks(&self, handle: &Handle, there: usize, most: usize, again: Again) {
         let before = self.begin_batch(again);
         self.table.borrow_mut().callbacks.begin_batch();
@@ -174,8 +176,8 @@ impl Core {
         self.callbacks.instant.set((now, rounds, left.saturating_sub(1)));
     }
 
-    /// Begins a batch. Returns how many callbacks the turn has called before and may not call
-    /// again: the first tokens of `called_now`, sorted then.
+    /// Begins a batch. Returns the number of callbacks that the turn has called before and may not
+    /// call again. They are the first tokens of `called_now`, which is sorted then.
     fn begin_batch(&self, again: Again) -> usize {
         let (turn, called) = &mut *self.callbacks.in_turn.borrow_mut();
         let this = self.counters.turns.get();
@@ -192,7 +194,7 @@ impl Core {
         called.len()
     }
 
-    /// The number of callbacks that the last batch of this turn has called.
+    /// Returns the number of callbacks that the last batch of this turn has called.
     pub(super) fn called_in_turn(&self) -> usize {
         let called = self.callbacks.in_turn.borrow();
         if called.0 == self.counters.turns.get() { called.1.len() } else { 0 }
@@ -212,9 +214,9 @@ impl Core {
         was_called
     }
 
-    /// Callbacks that arm each other, or themselves, with zero go on for ever at one instant of a
-    /// virtual clock. Returns true if that has gone on for some time and nothing else is due: then
-    /// the clock goes on to the next deadline or to `until`, and calls them when it is there.
+    /// Returns true if callbacks that arm each other, or themselves, with zero have held a virtual
+    /// clock for some time, and nothing else is due. The clock then goes on to the next deadline or
+    /// to `until`, and the callbacks are called there.
     #[cold]
     #[inline(never)]
     pub(super) fn time_stands_still(&self, until: Option<Time>) -> bool {
@@ -237,7 +239,8 @@ impl Core {
         for _ in 0..batch {
             // A closure may have dropped the reactor, or have forked: then this is the child.
             let Some(post) = self.mailbox.take().filter(|_| !self.closed.get()) else {
-                // The others are being written: their posters tell us when they are there.
+                // The other posts are being written. Their posters tell us when the posts are
+                // there.
                 self.clock.refresh();
                 return false;
             };
@@ -252,8 +255,8 @@ impl Core {
             }
         }
         if batch > 0 {
-            // A post may have armed what is due already, which a turn that began with nothing due
-            // would not see.
+            // A post may have armed a timer that is due already. A turn that began with no due
+            // timer would not see it.
             self.clock.refresh();
         }
         if self.mailbox.is_large() {
@@ -262,11 +265,12 @@ impl Core {
         waiting > batch
     }
 
-    /// Runs posts before messages are given that may have been sent after them. `seen` are sources
-    /// that are ready now. After this [`is_held`](Self::is_held) says which sources have to wait.
+    /// Runs posts before messages that may have been sent after them. `seen` are sources that are
+    /// ready now. After this call [`is_held`](Self::is_held) says which sources have to wait.
     ///
-    /// If all posts were run, what was ready before may be given. If some are left, all channels
-    /// wait until as many were run as there are now. Then what is ready now may be given.
+    /// If all posts were run, the sources that were ready before may give their messages. If some
+    /// are left, all channels wait until as many posts were run as there are now. Then the sources
+    /// that are ready now may give theirs.
     #[cold]
     #[inline(never)]
     pub(crate) fn run_posts_before(self: &Rc<Core>, seen: impl Iterator<Item = u64>) {
@@ -290,9 +294,9 @@ impl Core {
         }
     }
 
-    /// Runs the posts that wait, before what a rendezvous has chosen during the sleep is taken:
-    /// the other party may have posted first. However many: that party has gone on, and a chosen
-    /// case cannot wait. What comes meanwhile is left.
+    /// Runs the posts that wait, before the value that a rendezvous has chosen during the sleep is
+    /// taken: the other party may have posted first. Runs all of them, however many, because that
+    /// party has gone on and a chosen case cannot wait. Posts that come meanwhile are left.
     #[cold]
     #[inline(never)]
     pub(crate) fn run_posts_before_chosen(self: &Rc<Core>) {
@@ -304,7 +308,7 @@ impl Core {
         }
     }
 
-    /// Returns true if this source has to wait for posts, and notes that one has.
+    /// Returns true if this source has to wait for posts, and notes that a source waits.
     pub(crate) fn is_held(&self, token: u64) -> bool {
         let held = self.is_channel(token)
             && (self.mailbox.gate.get().is_some()
@@ -315,14 +319,14 @@ impl Core {
         held
     }
 
-    /// Returns true if [`take_held`](Self::take_held) does.
+    /// Returns true if [`take_held`](Self::take_held) would.
     #[inline]
     pub(crate) fn is_any_held(&self) -> bool {
         self.mailbox.held.get() == self.counters.turns.get()
     }
 
-    /// Returns true if a source was held since the last call, in this turn: then there is more than
-    /// "nothing".
+    /// Returns true if a source was held in this turn since the last call. Then "nothing" would be
+    /// the wrong answer.
     #[inline]
     pub(crate) fn take_held(&self) -> bool {
         self.mailbox.held.replace(0) == self.counters.turns.get()
@@ -341,7 +345,8 @@ impl Core {
         let table = &mut *self.table.borrow_mut();
         let rung = &mut *self.callbacks.rung.borrow_mut();
         self.notify.take_callbacks(|slot| {
-            // A late mark may be for another source that has this slot now: its bell has not rung.
+            // A late mark may be for another source that now has this slot. The bell of that source
+            // has not rung.
             let bell = table.slots.chunk_of(slot).and_then(|chunk| chunk.bell(slot));
             if let Some(bell) = bell.filter(|bell| bell.hear()) {
                 rung.push((bell.order(), slot));

@@ -1,4 +1,4 @@
-//! How a turn finds the channels that have messages: by a look, or by the marks of senders.
+//! The ways in which a turn finds the channels that have messages: a look, or the marks of senders.
 
 use std::cell::Cell;
 
@@ -53,13 +53,13 @@ impl Core {
         }
     }
 
-    /// The requests of a sleep at the channels that are near: none yet.
+    /// Returns the requests of a sleep at the channels that are near. No request is made yet.
     pub(crate) fn asks_near(&self) -> AsksNear<'_> {
         AsksNear { core: self, asked: Cell::new(false) }
     }
 
-    /// Returns true if a channel that is near has something, and is not ready yet. Notes what is
-    /// coming.
+    /// Returns true if a channel that is near has a message or its end, and is not ready yet. Notes
+    /// a message that is coming.
     pub(crate) fn has_near_news(&self) -> bool {
         let mut is_ready = false;
         for look in self.channels.borrow().looks_near(&self.table.borrow()) {
@@ -72,7 +72,7 @@ impl Core {
         is_ready
     }
 
-    /// An outer loop sleeps for the reactor, or (`false`) does so no more.
+    /// Notes that an outer loop sleeps for the reactor, or (`false`) does so no more.
     pub(super) fn keep_channels_apart(&self, apart: bool) {
         self.channels.borrow_mut().keep_apart(&mut self.table.borrow_mut(), apart);
     }
@@ -83,8 +83,8 @@ impl Core {
     }
 }
 
-/// The requests of a sleep at the channels that are near. Withdrawn when dropped, if they were
-/// made: the requests of an outer wait, whose driver has called us, stay.
+/// The requests of a sleep at the channels that are near. The drop withdraws them if they were
+/// made. The requests of an outer wait, whose driver has called us, stay.
 pub(crate) struct AsksNear<'a> {
     core: &'a Core,
     asked: Cell<bool>,

@@ -1,7 +1,8 @@
-//! The state of a reactor, which its handles and sources share, and what users' closures get of it.
+//! The state of a reactor, which its handles and sources share, and the argument of users'
+//! closures.
 //!
-//! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] are one knot: the core keeps closures, and
-//! these take the handle, which is the core.
+//! `Core`, [`Handle`], [`Post`] and [`CallbackContext`] depend on each other: the core keeps
+//! closures, and these take the handle, which is the core.
 //!
 //! Longer than 500 lines: more than a hundred of them are docs with examples.
 
@@ -55,28 +56,27 @@ pub(crate) struct Core {
     /// The line that made the reactor.
     pub(super) made_at: &'static Location<'static>,
     pub(super) closed: Cell<bool>,
-    /// Closed because this process is a forked child of the reactor's.
+    /// The reactor is closed because this process is a forked child of the reactor's.
     pub(super) forked: Cell<bool>,
     pub(super) timers: TimerQueue,
     pub(crate) clock: TurnClock,
     pub(super) counters: Counters,
-    /// A turn begins with more than a look at the timers: callbacks to run, fds to poll, memory to
-    /// give back.
+    /// The next turn has callbacks to run, fds to poll or memory to give back.
     pub(super) turn_work: Cell<bool>,
-    /// Picks among ready cases.
+    /// The generator that picks among ready cases.
     pub(super) random: Random,
     pub(super) table: RefCell<ReactorTable>,
     pub(super) notify: Arc<Notify>,
     pub(super) driving: RefCell<Driving>,
-    /// The last counts of the driver.
+    /// The driver's counts of syscalls at the last look.
     pub(super) syscalls: Cell<Syscalls>,
     pub(super) channels: RefCell<Channels>,
-    /// A drained channel is asked for its mark; otherwise it is left unasked (`channels.rs`).
+    /// A drained channel is asked for its mark. If false, it is left unasked (`channels.rs`).
     pub(super) marking: Cell<bool>,
     pub(super) fds: Fds,
     pub(super) callbacks: Callbacks,
     pub(super) mailbox: Mailbox<Post>,
-    /// Requests of other threads for timers, in the mailbox by their places.
+    /// Requests of other threads for timers. The mailbox names them by their places.
     pub(super) asks: Arc<Asks>,
     pub(super) sleep: Sleep,
     pub(super) spinner: Spinner,
@@ -94,26 +94,26 @@ impl Owner for Core {
     type Callback = CallbackFn;
 }
 
-/// The driver, and what it finds.
+/// The driver, and the events that it finds.
 pub(super) struct Driving {
     pub(super) driver: Option<Box<dyn Driver>>,
     pub(super) ready: ReadyFds,
 }
 
-/// The doubts of a turn about its next sleep.
+/// The facts of a turn that make its next sleep unsure.
 #[derive(Debug, Default)]
 pub(super) struct Sleep {
-    /// A source of the turn has something coming (`wake/mod.rs`).
+    /// A source of the turn has a message that is coming (`wake/mod.rs`).
     pub(super) coming: Cell<bool>,
-    /// A source of the turn has to be looked at again in a moment: a wake-up is not sure.
+    /// A source of the turn has to be looked at again in a moment, because a wake-up is not sure.
     pub(super) napping: Cell<bool>,
-    /// The length of a sleep where a wake-up is not sure.
+    /// The length of a sleep whose wake-up is not sure.
     pub(super) nap: RefCell<Nap>,
     /// Another thread has asked for a wake-up since the last `wait`.
     pub(super) woken: Cell<bool>,
 }
 
-/// A timer that fires unseen before one that is to be met by spinning (`spin.rs`).
+/// A timer that fires unseen before a deadline that is met by spinning (`spin.rs`).
 pub(super) struct Rehearsal {
     pub(super) table: Box<ReactorTable>,
     pub(super) chunk: Rc<Chunk<Core>>,
@@ -123,7 +123,7 @@ pub(super) struct Rehearsal {
 /// The loop around an embedded reactor.
 #[derive(Debug)]
 pub(super) struct Outer {
-    /// ns: the deadline that ends an outer loop's wait, if one sleeps for the reactor. `NEVER`
+    /// The deadline in ns that ends the wait of an outer loop that sleeps for the reactor. `NEVER`
     /// without an [`Embedded`](crate::Embedded).
     pub(super) armed: Cell<u64>,
     pub(super) embedded: Cell<bool>,
@@ -262,7 +262,7 @@ impl Core {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let clock = TurnClock::new(driver.clock());
         let yields = driver.yields();
-        // A virtual clock stands still while a loop is busy.
+        // A virtual clock stands still while a loop is busy, so no interval would pass.
         let interval = if clock.is_virtual() { Duration::ZERO } else { settings.poll_interval };
         let mailbox = Mailbox::new(settings.post_batch, settings.post_limit);
         if let (Clock::Virtual(clock), Some(receiver)) =
@@ -299,7 +299,7 @@ impl Core {
         }
     }
 
-    /// An id to be given out: requests for it coalesce.
+    /// Returns an id for users. Requests for this id coalesce.
     pub(super) fn timer_id(&self, token: u64, ticker: bool) -> TimerId {
         self.asks.prepare(token as u32);
         TimerId { reactor: self.number, token, ticker }
@@ -335,7 +335,7 @@ impl Core {
         mask.trailing_zeros()
     }
 
-    /// Uniform among 0 .. n.
+    /// Returns a random number below `n`. All have the same probability.
     pub(crate) fn random_below(&self, n: u32) -> u32 {
         self.random.below(u64::from(n)) as u32
     }
@@ -349,8 +349,8 @@ impl Core {
         })
     }
 
-    /// The tokens of the sources in the ready list, the one that has waited longest first. The list
-    /// may change meanwhile.
+    /// Returns the tokens of the sources in the ready list. The one that has waited longest comes
+    /// first. The list may change meanwhile.
     pub(crate) fn ready_tokens(&self) -> impl Iterator<Item = u64> {
         let mut next = self.table.borrow().ready.first();
         std::iter::from_fn(move || {
@@ -361,14 +361,14 @@ impl Core {
         })
     }
 
-    /// The numbers of sources that have entered the ready list and the list of ends.
+    /// Returns the numbers of sources that have entered the ready list and the list of ends.
     pub(crate) fn entered(&self) -> [u64; 2] {
         let table = self.table.borrow();
         [&table.ready, &table.ended].map(Ready::entered)
     }
 
-    /// Calls `f` with the tokens of the sources that have entered the two lists last, so many of
-    /// each.
+    /// Calls `f` with the tokens of the sources that have entered the two lists last. The numbers
+    /// say how many of each list.
     pub(crate) fn for_newest(&self, [ready, ended]: [u64; 2], mut f: impl FnMut(u64)) {
         let Table { slots, ready: readies, ended: ends, .. } = &*self.table.borrow();
         let newest = readies.newest(slots, ready).chain(ends.newest(slots, ended));
@@ -388,22 +388,23 @@ impl Core {
         self.notify.close();
         // Later posts are refused.
         let posts = self.mailbox.receiver.take();
-        // A driver that is waiting, and drops its reactor meanwhile, goes when its wait ends.
+        // A driver that is waiting, and whose wait drops the reactor, is dropped when that wait
+        // ends.
         let driver =
             self.driving.try_borrow_mut().ok().and_then(|mut driving| driving.driver.take());
         if cfg!(kqueue) && self.forked.get() {
-            // Its fds are not in this process: to close their numbers would close other files.
+            // Its fds are not in this process. To close their numbers would close other files.
             std::mem::forget(driver);
             drop((calls, posts, chunks, rehearsal));
             return;
         }
-        // Nothing is borrowed any more: what goes now may use a handle. (Each chunk holds this
-        // core, and this core held them.)
+        // Nothing is borrowed any more: the values that are dropped now may use a handle. (Each
+        // chunk holds this core, and this core held them.)
         drop((calls, posts, chunks, rehearsal, driver));
     }
 
-    /// Arms a slot for `t`, and takes away what was pending. Returns true if something was. Two
-    /// stores for a later deadline.
+    /// Arms a slot for `t`, and clears what was pending. Returns true if an arm or an expiry was
+    /// pending. Two stores for a later deadline.
     #[inline]
     pub(super) fn arm(&self, chunk: &Chunk<Core>, slot: u32, t: Time) -> bool {
         let node = chunk.node(slot);
@@ -440,7 +441,7 @@ impl Core {
         matches!(state, State::Armed | State::Ready)
     }
 
-    /// Takes away what is pending. Returns true if something was.
+    /// Clears a pending arm or expiry. Returns true if there was one.
     #[inline]
     pub(super) fn stop(&self, chunk: &Chunk<Core>, slot: u32) -> bool {
         let node = chunk.node(slot);
@@ -489,7 +490,7 @@ impl Core {
         }
     }
 
-    /// Frees a slot, with all that belongs to it.
+    /// Frees a slot, and everything that belongs to it.
     pub(super) fn release(&self, chunk: &Chunk<Core>, slot: u32) {
         let call = {
             let table = &mut *self.table.borrow_mut();
@@ -518,18 +519,18 @@ impl Core {
             self.timers.next_due.set(table.heap.first());
             call
         };
-        // Nothing is borrowed: the closure may own anything.
+        // Nothing is borrowed here: the closure may own any value, and is dropped with it.
         drop(call);
     }
 }
 
-/// The error of everything that needs a reactor which has been dropped.
+/// Returns the error of a call on a reactor that has been dropped.
 #[cold]
 pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the reactor has been dropped")
 }
 
-/// The error of everything that needs the driver while that is waiting.
+/// Returns the error of a call that needs the driver while the driver is waiting.
 #[cold]
 pub(crate) fn busy() -> io::Error {
     io::Error::new(
@@ -539,7 +540,7 @@ pub(crate) fn busy() -> io::Error {
     )
 }
 
-/// A seed that differs between reactors and runs, from the standard library's hash keys.
+/// Returns a seed that differs between reactors and runs, from the standard library's hash keys.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()

@@ -10,8 +10,8 @@ use super::parts::spinner::{LAST_STRETCH, LOOKS, REHEARSED_BEFORE, TIME_SLICE};
 use crate::sys::Time;
 
 impl Core {
-    /// Looks, without sleeping, for something to do. Returns whether there is: a source, a call
-    /// from outside, or a deadline that has come.
+    /// Looks for work, without sleeping. Returns true if there is a ready source, a call from
+    /// outside, or a deadline that has come.
     #[inline(never)]
     pub(super) fn spin(self: &Rc<Core>, until: Time, recheck: &impl Fn() -> bool) -> bool {
         let spinner = &self.spinner;
@@ -41,8 +41,8 @@ impl Core {
         let end = target.min(begin + Duration::from_nanos(spinner.limit));
         let entered = self.entered();
         let found = self.look_until(end, rests, recheck);
-        // What the driver has found would have ended the sleep without a wake-up by a thread: a
-        // loop that waits for files alone pays for each spin, and gains nothing.
+        // The driver's event would have ended the sleep without a wake-up by a thread. A loop that
+        // waits for files alone pays for each spin, and gains nothing.
         if !found || self.entered() != entered {
             spinner.failed();
             add(&spinner.saved, u64::from(found));
@@ -52,14 +52,16 @@ impl Core {
         found
     }
 
-    /// Returns true if a timer was rehearsed since the last call: the caller may rehearse as well.
+    /// Returns true if a timer was rehearsed since the last call. The caller may then rehearse,
+    /// too.
     #[inline]
     pub(crate) fn takes_rehearsal(&self) -> bool {
         self.spinner.precise > 0 && self.spinner.rehearsed.take()
     }
 
     /// Fires a timer of its own that nobody sees. After a long sleep the code for that, and the
-    /// first timer, are in no cache, and cost more than a microsecond when the deadline comes.
+    /// first timer, are in no cache. Without the rehearsal they cost more than a microsecond when
+    /// the deadline comes.
     #[cold]
     #[inline(never)]
     fn rehearse(self: &Rc<Core>) {

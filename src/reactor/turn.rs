@@ -29,15 +29,15 @@ const PIECE: u32 = 512;
 pub(crate) enum Blocked {
     /// The driver's wait ended, or there was a reason not to begin it.
     Ended,
-    /// The time given is over, and what was due within it is ready or has been called. A message
-    /// may have come since the caller looked, if the thread was kept from its core.
+    /// The given time is over, and everything that was due within it is ready or has been called. A
+    /// message may have come since the caller looked, if the thread was kept from its core.
     TimedOut,
 }
 
 impl Core {
-    /// Begins a turn: afterwards what is due is ready (all of it, unless more than a
-    /// [budget](super::parts::heap::Heap::budget) of entries stand before it), and the closures
-    /// that were due have been called.
+    /// Begins a turn. Afterwards every due source is ready, unless more than a
+    /// [budget](super::parts::heap::Heap::budget) of entries stand before it. The closures that
+    /// were due have been called.
     #[inline]
     pub(crate) fn begin_turn(self: &Rc<Core>) {
         add(&self.counters.turns, 1);
@@ -56,7 +56,8 @@ impl Core {
         }
     }
 
-    /// For a wait: runs what was posted during the turn, and collects what that has sent.
+    /// Runs the posts that came during the turn, and collects the messages that they have sent. For
+    /// a wait.
     #[cold]
     #[inline(never)]
     pub(crate) fn run_posts_and_collect(self: &Rc<Core>, unlisted: impl Iterator<Item = u64>) {
@@ -64,7 +65,7 @@ impl Core {
         self.collect(crate::wake::Request::Mark);
     }
 
-    /// The look after a sleep that may last until then. Returns true if that time is over: then
+    /// Looks after a sleep that may last until `until`. Returns true if that time is over: then
     /// each callback that is due has been called once.
     #[inline(never)]
     pub(crate) fn looks_for_the_last_time(self: &Rc<Core>, until: Option<Time>) -> bool {
@@ -76,8 +77,8 @@ impl Core {
         end.is_some()
     }
 
-    /// [`look`](Self::look) when the time is over: each callback that is due, and that the turn has
-    /// not called since `end`, is called once.
+    /// [`look`](Self::look) when the time is over: calls once each callback that is due, and that
+    /// the turn has not called since `end`.
     #[cold]
     #[inline(never)]
     pub(super) fn look_at_last(self: &Rc<Core>, end: Time) {
@@ -107,8 +108,9 @@ impl Core {
         }
     }
 
-    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts: a
-    /// callback that the call has run before, and that is armed with zero, is the next turn's.
+    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts. A
+    /// callback that the call has run before, and that is armed with zero, is left to the next
+    /// turn.
     #[cold]
     #[inline(never)]
     pub(crate) fn look_behind_posts(self: &Rc<Core>) {
@@ -130,7 +132,7 @@ impl Core {
         self.expire_some(now, u32::MAX);
     }
 
-    /// [`expire`](Self::expire) that touches no more than `most` entries.
+    /// [`expire`](Self::expire) that touches at most `most` entries.
     #[inline]
     pub(super) fn expire_some(&self, now: Time, most: u32) {
         let table = &mut *self.table.borrow_mut();
@@ -159,8 +161,9 @@ impl Core {
         self.timers.set_behind(backlog);
     }
 
-    /// Moves all that is due at the turn's reading to the ready list or the list of calls, however
-    /// many stale entries stand before it. Unbounded: only for a call that says "nothing" next.
+    /// Moves every source that is due at the turn's reading to the ready list or the list of calls,
+    /// however many stale entries stand before it. Unbounded: only for a call that answers
+    /// "nothing" next.
     #[cold]
     #[inline(never)]
     pub(super) fn expire_all(&self) {
@@ -171,19 +174,20 @@ impl Core {
         self.timers.set_behind(false);
     }
 
-    /// Before a select or a wait says that nothing is ready: does what the turn has left undone.
-    /// Returns true if that was anything, so that the caller has to look at its sources again.
+    /// Does the work that the turn has left undone, before a select or a wait says that no source
+    /// is ready. Returns true if there was some, so that the caller has to look at its sources
+    /// again.
     ///
-    /// Looks at every stale entry that stands before something due, at some 100 to 400 ns each;
-    /// runs the callbacks that are due, and what other threads have posted: up to a batch of each
-    /// in all.
+    /// Looks at every stale entry that stands before a due timer, at some 100 to 400 ns each. Runs
+    /// the callbacks that are due, and the posts of other threads: up to a batch of each in all.
     ///
-    /// A select asks its own cases for their deadlines, and needs this only if there are callbacks:
-    /// `everything` is for a wait.
+    /// A select asks its own cases for their deadlines, and needs this call only if there are
+    /// callbacks: `everything` is for a wait.
     #[inline]
     pub(crate) fn catches_up(self: &Rc<Core>, everything: bool) -> bool {
         let backlog = self.is_behind() && (everything || self.callbacks.live.get() > 0);
-        // Posts over the batch are the next turn's; those of meanwhile are this one's.
+        // Posts over the batch are left to the next turn. Posts that came meanwhile belong to this
+        // turn.
         let owed = backlog || (self.is_pressed() && !self.mailbox.left.get());
         if owed {
             self.catch_up();
@@ -210,8 +214,8 @@ impl Core {
         }
     }
 
-    /// For a sleep that ends without having slept: calls each callback that is due and was not
-    /// called in this turn, however many. Runs up to a batch of posts.
+    /// Calls each callback that is due and was not called in this turn, however many. Runs up to a
+    /// batch of posts. For a sleep that ends without having slept.
     pub(super) fn finish_callbacks(self: &Rc<Core>) {
         if self.callbacks.live.get() == 0 || !(self.is_behind() || self.has_due_callbacks()) {
             self.catches_up(true);
@@ -223,7 +227,7 @@ impl Core {
         }
     }
 
-    /// For a wait that says "nothing" next: makes ready all that is due.
+    /// Makes every due source ready, for a wait that says "nothing" next.
     #[inline]
     pub(crate) fn expire_backlog(&self) {
         if self.is_behind() {
@@ -250,8 +254,8 @@ impl Core {
         self.timers.is_behind()
     }
 
-    /// Callbacks or posts have run, and may have armed what is due already: that is ready then, and
-    /// a callback is the next turn's.
+    /// Settles after callbacks or posts that may have armed due sources. Such a source is ready
+    /// then, and such a callback is left to the next turn.
     pub(super) fn settle_behind(&self) {
         let due = self.timers.next_due.get();
         if due != NEVER && !self.is_behind() && self.clock.is_due(due) {
@@ -259,13 +263,13 @@ impl Core {
         }
     }
 
-    /// When a sleep is to end for the timers.
+    /// Returns the window in which a sleep is to end for the timers.
     pub(super) fn timers_due(&self) -> WakeWindow {
         let first = self.timers.next_due.get();
         let latest = if self.timers.slacked.get() {
             let table = &mut *self.table.borrow_mut();
-            // Not before the first key: an entry looked at may be stale, and earlier than what it
-            // stands for.
+            // The window does not begin before the first key. The entry looked at may be stale, and
+            // earlier than the deadline that it stands for.
             table
                 .heap
                 .latest(&table.slots, self.timers.slack.get(), self.timers.least_slack.get())
@@ -276,11 +280,11 @@ impl Core {
         WakeWindow { earliest: Time::from_nanos(first), latest: Time::from_nanos(latest) }
     }
 
-    /// Blocks until the driver says that something happened, or `until`. The caller looks at its
-    /// sources in any case.
+    /// Blocks until the driver reports an event, or `until`. The caller looks at its sources in any
+    /// case.
     ///
-    /// `publish` runs after `sleeping` is set: the sources ask to be told. `recheck` runs after the
-    /// fence: whether one of them has something after all.
+    /// `publish` runs after `sleeping` is set: in it the sources ask to be told. `recheck` runs
+    /// after the fence, and returns true if a source is ready after all.
     #[inline(always)] // see Notify::wake
     pub(crate) fn block(
         self: &Rc<Core>,
@@ -290,8 +294,9 @@ impl Core {
     ) -> io::Result<Blocked> {
         let end = until.filter(|until| self.clock.is_due(until.as_nanos()));
         if let Some(end) = end {
-            // The last look may have been long before that. Then the sources publish all the same:
-            // else two parties of a rendezvous never meet, if their timeouts are below a turn.
+            // The last look may have been long before that. The sources publish all the same.
+            // Otherwise two parties of a rendezvous would never meet, if their timeouts are shorter
+            // than a turn.
             self.look_at_last(end);
             if self.closed.get() {
                 return Err(self.gone());
@@ -302,7 +307,7 @@ impl Core {
         }
         let is_over = end.is_some();
         if self.driving.try_borrow_mut().is_err() {
-            // The sleep under way is the driver's, which calls us.
+            // The sleep that is under way belongs to the driver, which calls us.
             return if is_over { Ok(Blocked::TimedOut) } else { Err(busy()) };
         }
         // Ends the sleep if a source or the driver panics.
@@ -343,7 +348,7 @@ impl Core {
         Ok(if is_over { Blocked::TimedOut } else { Blocked::Ended })
     }
 
-    /// Step 5 of the wake protocol, and the sleep: a message was claimed and not written.
+    /// Takes step 5 of the wake protocol, and sleeps: a message was claimed and not written.
     #[cold]
     #[inline(never)]
     pub(super) fn sleep_with_something_coming(
@@ -362,7 +367,7 @@ impl Core {
         }
         let nap = self.sleep.nap.borrow_mut().next();
         if self.clock.is_virtual() {
-            // Virtual time must not go on before the message has come.
+            // Virtual time must not advance before the message has come.
             rest(nap);
             return Ok(());
         }
@@ -370,7 +375,7 @@ impl Core {
         self.drive(self.sleep_until(until), Wait::Block)
     }
 
-    /// A source has found that a message was claimed and not written.
+    /// Notes that a source has found a message that is claimed and not written.
     #[inline]
     pub(crate) fn note_coming(&self) {
         self.sleep.coming.set(true);
@@ -384,21 +389,21 @@ impl Core {
             || (self.notify.is_posted() && (self.may_run_callbacks() || self.notify.is_woken()))
     }
 
-    /// Ends a sleep; whether somebody has woken us from it.
+    /// Ends a sleep. Returns true if a thread has woken us from it.
     pub(super) fn awake(&self) -> bool {
         let woken = self.notify.awake();
         add(&self.counters.wakes, u64::from(woken));
         woken
     }
 
-    /// Takes what we have raised for an outer loop: it would end our own sleep at once. That sleep
+    /// Clears our own wake-up for the outer loop, which would end this sleep at once. The sleep
     /// raises it again.
     #[cold]
     pub(super) fn clear_self_wake(&self) -> io::Result<()> {
         if self.awake() { self.drive(None, Wait::Poll) } else { Ok(()) }
     }
 
-    /// Lets the driver wait; what fds it found ready is ready then.
+    /// Lets the driver wait. Afterwards the fds that it found ready are ready.
     #[inline(always)] // see Notify::wake
     pub(super) fn drive(&self, deadline: Option<WakeWindow>, how: Wait) -> io::Result<()> {
         let waited = self.ask_driver(|driver, ready| driver.wait(deadline, how, ready))?;
@@ -433,13 +438,14 @@ impl Core {
     }
 }
 
-/// An interrupted wait has ended like one that found nothing, whichever way its driver says so.
+/// Treats an interrupted wait like one that found no event, in whichever way its driver reports it.
 #[cold]
 fn unless_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
-/// A sleep that a panic ends: the party is awake, and nobody can deal with it any more.
+/// A sleep that a panic may end. Its drop sets the party awake, so that no other party deals with
+/// it.
 struct Asleep<'a>(&'a Core);
 
 impl Drop for Asleep<'_> {
@@ -453,7 +459,7 @@ impl Drop for Asleep<'_> {
     }
 }
 
-/// A wait of the driver. What it found is delivered, also when it panics.
+/// A wait of the driver. Its events are delivered, also when the wait panics.
 struct Drive<'a> {
     core: &'a Core,
     driving: Option<RefMut<'a, Driving>>,

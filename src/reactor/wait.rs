@@ -32,16 +32,16 @@ impl Handle {
     ///   or the receiver is gone.
     ///
     /// **Shares**: a source takes at most one place of a batch. When more sources are ready than
-    /// fit, the next wait begins with the rest, and the reported ones go behind. So no source fills
-    /// every batch, and each has its turn. Take a bounded share of a source at its event, too:
-    /// [`Inbox::drain`](crate::Inbox::drain). Sources of a higher [`Priority`](crate::Priority)
-    /// come first.
+    /// fit, the next wait begins with the rest, and the reported sources go behind them. So no
+    /// source fills every batch, and each is reported in its turn. Take a bounded share of a source
+    /// at its event, too: [`Inbox::drain`](crate::Inbox::drain). Sources of a higher
+    /// [`Priority`](crate::Priority) come first.
     ///
     /// [`Remote::wake`](crate::Remote::wake) ends the wait, perhaps with no event. Callbacks and
     /// posted closures run during the wait; they do not end it.
     ///
     /// # Errors
-    /// When the driver fails, or when the reactor has been dropped. Nothing is lost then.
+    /// When the driver fails, or when the reactor has been dropped. No event is lost then.
     ///
     /// # Cost
     /// O(ready). No allocation, and no syscall when a source is ready.
@@ -72,9 +72,8 @@ impl Handle {
         self.wait_until(events, Patience::Endless)
     }
 
-    /// [Waits](Self::wait) for at most `timeout`, and then ends with no events. It reports all
-    /// sources that are due by then, at the cost that [`try_wait`](Self::try_wait) has for stale
-    /// entries.
+    /// [Waits](Self::wait) for at most `timeout`, and then ends without events. It reports all
+    /// sources that are due by then. Stale entries cost as much as in [`try_wait`](Self::try_wait).
     ///
     /// # Errors
     /// The errors of [`wait`](Self::wait).
@@ -95,8 +94,8 @@ impl Handle {
         self.wait_until(events, Patience::of(self, timeout))
     }
 
-    /// Reports the sources that are ready now, as [`wait`](Self::wait) does, and does not sleep. It
-    /// reports nothing only if nothing is ready or due.
+    /// Reports the sources that are ready now, as [`wait`](Self::wait) does, and does not sleep.
+    /// The report is empty only if no source is ready or due.
     ///
     /// # Errors
     /// The errors of [`wait`](Self::wait).
@@ -187,15 +186,15 @@ impl Handle {
         self.wait_in_turn::<false>(events, patience)
     }
 
-    /// [`wait_in_turn`](Self::wait_in_turn) when a source has a priority: a copy of its own, so
-    /// that the other one pays nothing.
+    /// [`wait_in_turn`](Self::wait_in_turn) when a source has a priority. A copy of its own, so
+    /// that a wait without priorities pays nothing.
     #[cold]
     #[inline(never)]
     fn wait_by_priority(&self, events: &mut Events, patience: Patience) -> io::Result<()> {
         self.wait_in_turn::<true>(events, patience)
     }
 
-    /// The rest of a wait, after the turn has begun.
+    /// Finishes a wait, after the turn has begun.
     #[inline(always)]
     fn wait_in_turn<const BY_PRIORITY: bool>(
         &self,
@@ -211,7 +210,7 @@ impl Handle {
             core.collect(Request::Mark);
             let pressed = core.is_pressed() && core.has_ready();
             if pressed {
-                // Asked for before what was collected was sent, perhaps.
+                // The sources may have been asked before the collected messages were sent.
                 core.run_posts_and_collect(iter::empty());
             }
             if core.closed.get() {
@@ -236,14 +235,15 @@ impl Handle {
             if blocked == Blocked::TimedOut || core.looks_for_the_last_time(until) {
                 patience = Patience::None;
             }
-            // Callbacks have run, and may have given the first priority.
+            // Callbacks have run, and may have set the first priority.
             if !BY_PRIORITY && core.prioritised.get() > 0 {
                 return self.wait_by_priority(events, patience);
             }
         }
     }
 
-    /// Blocks for every registered channel: a rendezvous may meet its receiver.
+    /// Blocks for every registered channel, so that the senders of a rendezvous may meet its
+    /// receiver.
     #[inline(always)] // see Notify::answer
     fn block_everywhere(&self, until: Option<Time>) -> io::Result<Blocked> {
         let core = &self.core;
@@ -260,7 +260,7 @@ impl Handle {
         blocked
     }
 
-    /// Does what the turn has left undone. Returns true if that was anything.
+    /// Does the work that the turn has left undone. Returns true if there was some.
     #[cold]
     #[inline(never)]
     fn catches_up(&self) -> bool {
@@ -271,31 +271,31 @@ impl Handle {
 /// The longest sleep of a select or a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// Not at all: `default`.
+    /// No sleep: `default`.
     None,
-    /// Until then: `default(timeout)`.
+    /// Until this time: `default(timeout)`.
     Until(Time),
     /// For ever.
     Endless,
 }
 
-/// The next step of a wait, or of a `Select`, that has found nothing.
+/// The next step of a wait, or of a `Select`, that has found no ready source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// One more look.
     Look,
-    /// The end, with nothing.
+    /// The end, without a ready source.
     End,
-    /// A sleep, until then at the latest.
+    /// A sleep, until this time at the latest.
     Sleep(Option<Time>),
 }
 
 impl Patience {
-    /// The clock is read before the sources are: a wait that ends with nothing has lasted at least
-    /// `timeout`.
+    /// Makes the patience of a wait. Reads the clock before the sources are read, so that a wait
+    /// that ends without a source has lasted at least `timeout`.
     #[inline]
     pub(crate) fn of(handle: &Handle, timeout: Duration) -> Patience {
-        // The reading may be a little late: no time at all would be some.
+        // The reading may be a little late, so a timeout of zero would become longer than zero.
         if timeout.is_zero() {
             Patience::None
         } else {
@@ -305,8 +305,8 @@ impl Patience {
 }
 
 impl Core {
-    /// Decides on the step after a look that has found nothing. `catches_up` does the work that the
-    /// turn has left undone, and returns true if there was any; `caught_up` says that it did.
+    /// Decides on the step after a look that has found no source. `catches_up` does the work that
+    /// the turn has left undone, and returns true if there was some. `caught_up` notes that it did.
     #[inline]
     pub(crate) fn after_nothing(
         self: &Rc<Core>,
@@ -329,7 +329,7 @@ impl Core {
         }
     }
 
-    /// Reports what is ready, as much as fits; what was reported goes behind what was not.
+    /// Reports as many ready sources as fit. The reported sources go behind the others.
     fn report(&self, events: &mut Events) -> bool {
         self.take_out_told();
         let table = &mut *self.table.borrow_mut();
@@ -361,8 +361,9 @@ impl Core {
         if let (true, Some(longest), [_, .., last]) =
             (is_full, table.ready.first(), &mut tokens[..])
         {
-            // A place for the one that has waited longest, so that none starves. It comes first of
-            // its priority: if it is not in the batch, the batch has higher ones only.
+            // Keeps a place for the source that has waited longest, so that no source starves. That
+            // source comes first of its priority. If it is not in the batch, the batch has higher
+            // priorities only.
             if priority(longest) < priority(*last as u32) {
                 *last = token(longest);
             }
@@ -388,7 +389,7 @@ impl Core {
         held
     }
 
-    /// The source of this token was chosen by a select, and nothing was taken from it.
+    /// Notes that a select chose the source of this token, and took no item from it.
     pub(crate) fn picked_nothing(&self, token: u64) {
         let table = &mut *self.table.borrow_mut();
         let Some(slot) = table.slots.resolve(token) else { return };
@@ -398,15 +399,15 @@ impl Core {
         }
     }
 
-    /// Counts a report of a ready source to a select, as [`report`](Self::report) does for a wait,
-    /// until something is done about it.
+    /// Counts a report of a ready source to a select, as [`report`](Self::report) does for a wait.
+    /// The count begins again when the user does something about the source.
     pub(super) fn count_report(&self, table: &ReactorTable, slot: u32) {
         if table.slots.node(slot).count_down() <= 0 {
             self.use_up(table, slot);
         }
     }
 
-    /// [`use_up`](Self::use_up) for each of these that has no report left.
+    /// [`use_up`](Self::use_up) for each of these sources that has no report left.
     #[cold]
     #[inline(never)]
     fn use_up_all(&self, table: &ReactorTable, tokens: &[u64]) {

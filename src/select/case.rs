@@ -24,13 +24,13 @@ pub(super) struct Case<'a> {
     pub(super) found_at: Cell<Option<usize>>,
 }
 
-/// A case with items or messages of any type. Choosing a send case takes a permit, which stays with
-/// the case until it is used or given back.
+/// A case with items or messages of any type. Choosing a send case takes a permit. The permit stays
+/// with the case until it is used or given back.
 pub(super) trait Receiving {
     fn is_ready(&self) -> bool;
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
     fn after_sleep(&self) -> bool;
-    /// Makes sure that the case can be completed, for the choice with this number.
+    /// Holds a value or a permit for the choice with this number. Returns false if there is none.
     fn hold(&self, choice: u64) -> bool;
     fn internals(&self) -> Internals<'_>;
     /// Returns true if this is a receive case of the source at this address.
@@ -49,7 +49,7 @@ pub(super) trait Receiving {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     Permit,
-    /// The receiver is gone: there is nothing to hold.
+    /// The receiver is gone, so the permit holds no room.
     Void,
     /// A later wait has given the permit back.
     GivenBack,
@@ -90,7 +90,7 @@ pub(super) struct SendCase<T, P: Deref<Target = Outbox<T>>> {
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
     choice: u64,
-    /// The receiver is gone: there is nothing to hold.
+    /// The receiver is gone, so the permit holds no room.
     void: bool,
 }
 

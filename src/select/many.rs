@@ -1,9 +1,9 @@
 //! A `Select` of many cases: those that are ready are found through the reactor's lists.
 //!
 //! The set keeps the indexes of the cases that it has found ready, in any order. Before a choice it
-//! looks at the sources that have entered the reactor's lists since the last choice, and at no
-//! other. It draws an index, and forgets those that turn out to be ready no more. So a choice among
-//! n ready cases is uniform and O(1).
+//! looks only at the sources that have entered the reactor's lists since the last choice. Then it
+//! draws an index, and forgets drawn cases that are ready no more. So a choice among n ready cases
+//! is uniform and O(1).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,15 +14,15 @@ use crate::reactor::{AsksNear, BeforeSleep, Blocked, Core, Next, Patience};
 use crate::sys::Time;
 use crate::wake::Request;
 
-/// The cases that were found ready. Some of them may be so no more.
+/// The cases that were found ready. Some of them may not be ready any more.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     cases: Vec<usize>,
-    /// The cases that are asked one by one and have answered "ready": for one choice.
+    /// The cases that are asked one by one and have answered "ready". They are kept for one choice.
     answered: Vec<usize>,
-    /// How many sources had entered the reactor's lists by the last look.
+    /// The numbers of sources that had entered the reactor's lists by the last look.
     seen: [u64; 2],
-    /// The case that was drawn last, which is often ready no more.
+    /// The case that was drawn last, which is often not ready any more.
     drawn: Option<usize>,
 }
 
@@ -35,14 +35,14 @@ impl Found {
         }
     }
 
-    /// Takes a case out that is in no set any more.
+    /// Takes a case out that belongs to no set any more.
     pub(super) fn forget(&mut self, cases: &[Option<Case<'_>>], case: &Case<'_>) {
         if let Some(at) = case.found_at.take() {
             self.take_out(cases, at);
         }
     }
 
-    /// Takes the case at this place out; the last one takes the place.
+    /// Takes out the case at this place. The last case moves to the place.
     fn take_out(&mut self, cases: &[Option<Case<'_>>], at: usize) {
         let found_at = |index: usize| cases[index].as_ref().map(|case| &case.found_at);
         let gone = self.cases.swap_remove(at);
@@ -54,7 +54,8 @@ impl Found {
 }
 
 impl Select<'_> {
-    /// A case was added, whose source may be ready already. Makes room, so that no wait allocates.
+    /// Notes that a case was added, whose source may be ready already. Makes room, so that no wait
+    /// allocates.
     pub(super) fn may_be_ready(&mut self, index: usize) {
         let found = self.found.get_mut();
         found.cases.reserve(self.cases.len() - found.cases.len());
@@ -73,7 +74,7 @@ impl Select<'_> {
             core.collect(Request::Mark);
             let pressed = core.is_pressed();
             if pressed {
-                // Asked for before what was collected was sent, perhaps.
+                // These cases may have been asked before the collected messages were sent.
                 let ready = self.asked().filter(|(_, source)| source.is_ready());
                 core.run_posts_and_collect(
                     ready.filter_map(|(_, source)| source.internals().channel()),
@@ -100,7 +101,7 @@ impl Select<'_> {
         }
     }
 
-    /// Sleeps. Gives a case that another end has chosen meanwhile, and the outcome of the sleep.
+    /// Sleeps. Returns a case that another end has chosen meanwhile, and the outcome of the sleep.
     fn sleep(&self, until: Option<Time>) -> (Option<usize>, io::Result<Blocked>) {
         let core = &self.handle.core;
         let asks = core.asks_near();
@@ -122,7 +123,7 @@ impl Select<'_> {
         (chosen.filter(|&index| self.reserve(index)), blocked)
     }
 
-    /// Does the work that the turn has left undone. Returns true if there was any.
+    /// Does the work that the turn has left undone. Returns true if there was some.
     #[cold]
     #[inline(never)]
     fn catches_up(&self) -> bool {
@@ -166,7 +167,7 @@ impl Select<'_> {
         }
     }
 
-    /// Returns true if a case is ready.
+    /// Returns true if some case is ready.
     fn has_ready(&self) -> bool {
         if self.handle.core.is_behind() {
             return (0..self.cases.len()).any(|index| self.is_ready(index));
@@ -182,8 +183,8 @@ impl Select<'_> {
         self.asked().any(|(_, source)| source.is_ready())
     }
 
-    /// Chooses one of the cases that are ready, and reserves what it needs. If `pressed`, messages
-    /// that wait for posts are left out.
+    /// Chooses one of the ready cases, and reserves the room or the value that it needs. If
+    /// `pressed`, messages that wait for posts are left out.
     fn choose(&self, pressed: bool) -> Option<usize> {
         loop {
             let chosen = if pressed || self.biased || self.handle.core.is_behind() {
@@ -191,7 +192,8 @@ impl Select<'_> {
             } else {
                 self.draw()
             };
-            // Another sender may have taken the room meanwhile: then the others are asked again.
+            // Another sender may have taken the room meanwhile. Then the other cases are asked
+            // again.
             match chosen {
                 Some(index) if !self.reserve(index) => {}
                 chosen => return chosen,
@@ -258,8 +260,8 @@ impl Select<'_> {
         chosen
     }
 
-    /// The choice after the n-th candidate has come. The candidate replaces the choice before with
-    /// probability 1/n: uniform in one pass.
+    /// Returns the choice after the n-th candidate has come. The candidate replaces the choice
+    /// before with probability 1/n: uniform in one pass.
     fn better(&self, core: &Core, n: u32, chosen: Option<usize>, index: usize) -> Option<usize> {
         match chosen {
             Some(other) if self.biased => Some(other.min(index)),
@@ -269,17 +271,17 @@ impl Select<'_> {
     }
 }
 
-/// Cases that have published their requests: withdrawn in any case.
+/// Cases that have published their requests. The drop withdraws the requests.
 pub(super) struct Published<'s, 'a, I: Iterator<Item = usize>> {
     pub(super) select: &'s Select<'a>,
     pub(super) left: I,
-    /// The requests of this wait are published if these are made. If not, the requests there are
-    /// those of an outer wait, whose driver has called us: they stay.
+    /// `Some` if the requests of this wait are published. If not, the requests that exist are those
+    /// of an outer wait, whose driver has called us. They stay.
     pub(super) with: Option<&'s AsksNear<'s>>,
 }
 
 impl<I: Iterator<Item = usize>> Published<'_, '_, I> {
-    /// The next case, and true if the other end has chosen it.
+    /// Withdraws the next case. Returns the case, and true if the other end has chosen it.
     pub(super) fn withdraw_next(&mut self) -> Option<(usize, bool)> {
         if self.with.is_some_and(|asks| !asks.are_made()) {
             return None;
@@ -292,7 +294,7 @@ impl<I: Iterator<Item = usize>> Published<'_, '_, I> {
 
 impl<I: Iterator<Item = usize>> Drop for Published<'_, '_, I> {
     fn drop(&mut self) {
-        // A panic may be on its way already: a second one would abort the process.
+        // The thread may unwind already: a second panic would abort the process.
         while let Ok(Some(_)) | Err(_) = catch_unwind(AssertUnwindSafe(|| self.withdraw_next())) {}
     }
 }

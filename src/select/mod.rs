@@ -1,9 +1,10 @@
 //! `select!`: several sources, one turn.
 //!
-//! The macro turns its cases into a nested tuple of references, `(&a, (&b, (&c, ())))`, and
-//! everything else is here. [`Cases`] asks all cases which are ready, and takes from one. The item
-//! comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is no closure for
-//! an arm, so arms may `break`, `return` and use `?`, and no source is borrowed while an arm runs.
+//! The macro turns its cases into a nested tuple of references, `(&a, (&b, (&c, ())))`, and the
+//! other steps are here. [`Cases`] asks all cases which of them are ready, and takes from one of
+//! these. The item comes as nested [`Pick`]s, which the macro takes apart with a `match`. There is
+//! no closure for an arm, so arms may `break`, `return` and use `?`, and no source is borrowed
+//! while an arm runs.
 
 #![allow(clippy::missing_errors_doc)] // for the macro only, and hidden
 
@@ -43,24 +44,24 @@ pub mod private {
 pub enum Pick<A, B> {
     /// The item of the first case.
     This(A),
-    /// The pick among the cases behind.
+    /// The pick among the cases behind the first.
     Rest(B),
 }
 
-/// The reactor of a `select!`.
+/// Returns the reactor of a `select!`.
 #[inline(always)]
 pub fn handle(reactor: &(impl AsHandle + ?Sized)) -> &Handle {
     reactor.as_ref()
 }
 
-/// A receive case. Its type is opaque: so the compiler's complaint about a value that is no source
-/// names nothing that is private.
+/// Makes a receive case. Its type is opaque, so that the compiler's error about a value that is no
+/// source names no private type.
 #[inline(always)]
 pub fn recv<T, S: Source<Item = T>>(source: &S) -> impl Source<Item = T> {
     source
 }
 
-/// A send case.
+/// Makes a send case.
 #[inline(always)]
 pub fn send<'a, T: 'a>(
     outbox: impl Outgoing<'a, Message = T>,
@@ -68,7 +69,7 @@ pub fn send<'a, T: 'a>(
     Sending::new(outbox)
 }
 
-/// A case with a condition: without a source if that is false.
+/// Makes a case with a condition: the case has no source if the condition is false.
 #[inline(always)]
 pub fn only_if<S: Source>(source: S, condition: bool) -> Option<S> {
     condition.then_some(source)
@@ -85,22 +86,22 @@ pub trait Cases: AnyCases {
 
     /// Takes from the case with this index.
     fn take(&self, index: u32) -> Option<Self::Item>;
-    /// Returns true if the case with this index belongs to this reactor.
+    /// Returns true if the case with this index belongs to the reactor of `handle`.
     fn belongs(&self, index: u32, handle: &Handle) -> bool;
 }
 
-/// The part of [`Cases`] that the slow way needs. No method names an item: the slow way is compiled
-/// once, and not for each `select!`.
+/// The part of [`Cases`] that the slow path needs. No method names an item: the slow path is
+/// compiled once, and not for each `select!`.
 pub trait AnyCases {
-    /// A bit for each case that is ready, the first one lowest.
+    /// Returns a bit for each case that is ready. The first case has the lowest bit.
     fn ready(&self) -> u32;
-    /// See [`Source::before_sleep`].
+    /// Calls [`Source::before_sleep`] of each case.
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()>;
-    /// See [`Source::after_sleep`]: a bit for each case that was chosen.
+    /// Calls [`Source::after_sleep`] of each case. Returns a bit for each case that was chosen.
     fn after_sleep(&self) -> u32;
-    /// The index of the first case that belongs to another reactor.
+    /// Returns the index of the first case that belongs to another reactor.
     fn foreign(&self, handle: &Handle) -> Option<u32>;
-    /// The facts about the case with this index. `None` behind the last one.
+    /// Returns facts about the case with this index, or `None` behind the last case.
     fn internals(&self, index: u32) -> Option<Internals<'_>>;
 }
 
@@ -163,7 +164,7 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
         self.1.before_sleep(blocking)
     }
     fn after_sleep(&self) -> u32 {
-        // The rest is withdrawn also when this one panics.
+        // The rest is withdrawn also when this case panics.
         let rest = Published::new(&self.1, true);
         self.0.after_sleep();
         u32::from(self.0.internals().is_chosen()) | rest.withdraw() << 1
@@ -179,11 +180,11 @@ impl<S: Source, R: AnyCases> AnyCases for (S, R) {
     }
 }
 
-/// Cases that may have published their requests: these are withdrawn in any case.
+/// Cases that may have published their requests. The drop withdraws the requests.
 struct Published<'a, C: AnyCases + ?Sized> {
     cases: &'a C,
-    /// The requests are published. If not, the requests there are those of an outer select, whose
-    /// driver has called us: they stay.
+    /// The requests are published. If not, the requests that exist are those of an outer select,
+    /// whose driver has called us. They stay.
     begun: Cell<bool>,
 }
 
@@ -197,7 +198,7 @@ impl<'a, C: AnyCases + ?Sized> Published<'a, C> {
         self.cases.before_sleep(blocking)
     }
 
-    /// A bit for each case that was chosen.
+    /// Withdraws the requests. Returns a bit for each case that was chosen.
     #[inline]
     fn withdraw(self) -> u32 {
         let chosen = if self.begun.take() { self.cases.after_sleep() } else { 0 };
@@ -210,13 +211,13 @@ impl<C: AnyCases + ?Sized> Drop for Published<'_, C> {
     #[cold]
     fn drop(&mut self) {
         if self.begun.get() {
-            // A panic is on its way already: a second one would abort the process.
+            // The thread unwinds already: a second panic would abort the process.
             let _ = catch_unwind(AssertUnwindSafe(|| self.cases.after_sleep()));
         }
     }
 }
 
-/// Waits for one of the cases as long as it takes.
+/// Waits for one of the cases, as long as it takes.
 #[inline(always)]
 pub fn wait<C: Cases>(handle: &Handle, cases: &C, biased: bool) -> io::Result<C::Item> {
     match run(handle, cases, biased, Patience::Endless) {
@@ -290,7 +291,7 @@ fn may_be_taken(handle: &Handle, ready: u32, cases: &dyn AnyCases) -> u32 {
     ready
 }
 
-/// The index of one of these cases: of the first one, or of any with the same probability.
+/// Returns the index of one of these cases: the first one, or each with the same probability.
 #[inline(always)]
 fn choose(handle: &Handle, mask: u32, biased: bool) -> u32 {
     if biased { mask.trailing_zeros() } else { handle.core.choose(mask) }
@@ -308,12 +309,12 @@ fn run_posts_before(handle: &Handle, cases: &dyn AnyCases, seen: u32) -> u32 {
     bits(cases.ready()).filter(may_be_taken).fold(0, |mask, index| mask | 1 << index)
 }
 
-/// The indexes of the bits that are set.
+/// Returns the indexes of the bits that are set.
 fn bits(mask: u32) -> impl Iterator<Item = u32> {
     (0..u32::BITS).filter(move |index| mask >> index & 1 != 0)
 }
 
-/// The case was ready and gave nothing: its source spins if that goes on.
+/// Notes that a case was ready and gave no item: its source spins if that goes on.
 #[cold]
 #[inline(never)]
 fn picked_nothing(handle: &Handle, cases: &dyn AnyCases, index: u32) {
@@ -328,12 +329,12 @@ fn foreign(index: u32) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// The index of no case, which gives no item. Shortly before a deadline that is to be met by
-/// spinning, it takes the CPU through the caller's code, which is in no cache after a long sleep.
+/// The index of no case, which gives no item. Shortly before a deadline that is met by spinning,
+/// this index takes the CPU through the caller's code, which is in no cache after a long sleep.
 const NO_CASE: u32 = u32::MAX;
 
-/// The slow way of a `select!`, when no case was ready at first: the indexes of the cases to take
-/// from, one after another, until one of them gives an item.
+/// The slow path of a `select!`, when no case was ready at first. It gives the indexes of the cases
+/// to take from, one after another, until one of them gives an item.
 struct Search<'a> {
     handle: &'a Handle,
     cases: &'a dyn AnyCases,
@@ -345,7 +346,7 @@ struct Search<'a> {
     tried: Option<u32>,
     /// The outcome of the sleep, until a case that was chosen during the sleep has been tried.
     slept: Option<io::Result<Blocked>>,
-    /// The last look has begun: `None` is the answer unless that finds something.
+    /// The last look has begun: the answer is `None` unless that look finds a ready case.
     is_last: bool,
 }
 
@@ -367,8 +368,8 @@ impl<'a> Search<'a> {
         Ok(Search { handle, cases, biased, patience, mask, tried, slept, is_last })
     }
 
-    /// The index of the next case to take from, or [`NO_CASE`]. `None` if nothing is ready within
-    /// the patience.
+    /// Returns the index of the next case to take from, or [`NO_CASE`]. `None` if no case is ready
+    /// within the patience.
     #[inline(never)]
     fn next(&mut self) -> io::Result<Option<u32>> {
         if let Some(index) = self.tried.take() {
@@ -443,7 +444,7 @@ impl<'a> Search<'a> {
         self.look()
     }
 
-    /// Looks once more before `default` runs. Returns false if there is nothing to look for.
+    /// Looks once more before `default` runs. Returns false if there is no case to look at.
     #[inline]
     fn looks_at_last(&mut self) -> io::Result<bool> {
         let core = &self.handle.core;
@@ -451,7 +452,7 @@ impl<'a> Search<'a> {
             if !core.take_held() {
                 return Ok(false);
             }
-            // A message waits for posts: "nothing" would be wrong.
+            // A message waits for posts, so the answer "nothing" would be wrong.
             core.look_behind_posts();
         } else {
             self.is_last = true;

@@ -79,8 +79,8 @@ impl Handle {
         Ok(now(self, &(source, ()), true)?.map(only))
     }
 
-    /// Fails here, and not in the `select!` that the call stands for, which the caller has not
-    /// written.
+    /// Fails here, with the caller's line, and not in the `select!` behind this call, which the
+    /// caller has not written.
     #[inline]
     fn check_source<S: Source>(&self, source: &S) -> io::Result<()> {
         if source.belongs_to(self) || self.is_closed() {

@@ -1,4 +1,4 @@
-//! Bells: channels whose only message is that there is something.
+//! Bells: channels whose only message is that there is news.
 
 use std::sync::Arc;
 
@@ -29,18 +29,19 @@ impl Bell {
         Bell { for_callback: true, ..Bell::new(notify, slot) }
     }
 
-    /// Returns false if the wake-up has failed: the next ring tries again.
+    /// Rings the bell. Returns false if the wake-up has failed: the next ring then tries again.
     #[inline]
     pub(crate) fn ring(&self) -> bool {
         self.wake(self.toll())
     }
 
-    /// The first half of [`ring`](Self::ring): all but the wake-up, for which [`wake`](Self::wake)
-    /// must follow with what this returns.
+    /// Rings without the wake-up. [`wake`](Self::wake) must follow with the value that this
+    /// returns.
     ///
-    /// A thread that rings many bells tolls all of them first: then a woken reactor finds them all.
-    /// A bell that was rung already is tolled again, because the thread that rang it may stand
-    /// still before its wake-up. The swap is needed then, too: the hearer sees what came before it.
+    /// A thread that rings many bells tolls all of them first, so that a woken reactor finds them
+    /// all. A bell that was rung already is tolled again, because the thread that rang it may stand
+    /// still before its wake-up. The swap is needed then, too: the hearer sees everything that came
+    /// before the swap.
     #[inline]
     pub(crate) fn toll(&self) -> Asked {
         self.rung.swap(true, Ordering::SeqCst);
@@ -53,7 +54,7 @@ impl Bell {
         asked
     }
 
-    /// The second half of [`ring`](Self::ring).
+    /// Makes the wake-up, the second half of [`ring`](Self::ring).
     #[inline(always)] // see Notify::answer
     pub(crate) fn wake(&self, asked: Asked) -> bool {
         if !self.for_callback && !asked.is_some() {

@@ -1,18 +1,19 @@
 //! Marks: one bit for each slot of a reactor, set by any thread, taken by the reactor.
 //!
-//! Setting a mark twice is setting it once, so every sender sets the whole mark itself and never
-//! relies on another sender, which may stand still in the middle. The bits form three levels:
-//! a bit of a word, a bit for the word in its group's summary, a bit for the group in `any`.
-//! A sender sets them from below; the reactor clears them from above. Either the reactor finds the
-//! bit, or the sender's later steps leave a trace on the levels above for the next look.
+//! Setting a mark twice is the same as setting it once. So every sender sets the whole mark itself,
+//! and never relies on another sender, which may stand still in the middle. The bits form three
+//! levels: a bit of a word, a bit for the word in its group's summary, a bit for the group in
+//! `any`. A sender sets the levels from below, and the reactor clears them from above. Either the
+//! reactor finds the bit, or the sender's later steps set the levels above for the next look.
 //!
-//! A mark is a hint: the reactor asks the channel. So a late mark for a reused slot does no harm.
+//! A mark is a hint: the reactor then looks at the channel. So a late mark for a reused slot does
+//! no harm.
 
 use std::sync::OnceLock;
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// Words of a group, and bits of a word. loom gets by with less.
+/// Words of a group, and bits of a word. loom's models need fewer.
 const WORDS: usize = if cfg!(all(loom, test)) { 1 } else { 64 };
 const BITS: usize = 64;
 const GROUP: usize = WORDS * BITS;
@@ -22,7 +23,7 @@ const SEGMENTS: usize = if cfg!(all(loom, test)) { 1 } else { 20 };
 pub(crate) struct Marks {
     /// A bit for each group, modulo 64, that may have marks.
     any: AtomicU64,
-    /// Groups up to the highest one that was prepared.
+    /// The number of groups up to the highest one that was prepared.
     groups: AtomicUsize,
     /// The group of the lowest slots, which are the most used.
     first: Group,
@@ -42,14 +43,14 @@ impl Group {
     }
 }
 
-/// The segment of a group behind the first, and its place there.
+/// Returns the segment of a group behind the first, and its place in that segment.
 fn place(group: usize) -> (usize, usize) {
     let segment = (usize::BITS - 1 - (group + 1).leading_zeros()) as usize;
     (segment - 1, group + 1 - (1 << segment))
 }
 
-/// Sets bits that are mostly set already: a load, and a read-modify-write only where one is
-/// missing.
+/// Sets bits that are mostly set already. Loads first, and makes a read-modify-write only where a
+/// bit is missing.
 #[inline]
 fn set(word: &AtomicU64, bits: u64) {
     if word.load(Ordering::SeqCst) & bits != bits {
@@ -67,7 +68,8 @@ impl Marks {
         }
     }
 
-    /// Makes the memory for a slot's mark, so that no sender allocates. Only the reactor calls it.
+    /// Makes the memory for a slot's mark, so that no sender allocates. Only the reactor calls
+    /// this.
     pub(crate) fn prepare(&self, slot: u32) {
         let number = slot as usize / GROUP;
         if number < self.groups.load(Ordering::Relaxed) {
@@ -107,7 +109,7 @@ impl Marks {
         self.any.load(Ordering::SeqCst) != 0
     }
 
-    /// Takes all marks away and calls `each` with their slots.
+    /// Takes all marks, and calls `each` with their slots.
     #[inline]
     pub(crate) fn take(&self, mut each: impl FnMut(u32)) {
         let any = self.any.swap(0, Ordering::SeqCst);

@@ -5,7 +5,7 @@
 //! | `mod.rs` | the protocol, and [`Notify`], the shared end of a reactor |
 //! | `request.rs` | the word in which a receiver asks for news |
 //! | `marks.rs` | a bit for each channel with news, for a wait that must not look at all of them |
-//! | `bell.rs` | a channel whose only message is that there is something |
+//! | `bell.rs` | a channel whose only message is that there is news |
 //! | `ticket.rs` | the right to deal with a party that blocks at several channels |
 //!
 //! # The wake protocol
@@ -27,17 +27,17 @@
 //!
 //! A sender that claims after step 4 sees the request, because the claim and the fence are in one
 //! order. A sender that claimed before step 4 is seen by its claim. Then either its stamp is
-//! visible after the membarrier, or the sender reads the request after it. Where membarrier is
-//! missing or refused, a sleep with something coming is limited to a nap instead. **No wake-up is
-//! lost**, and no step waits for a sender.
+//! visible after the membarrier, or the sender reads the request after the membarrier. Where
+//! membarrier is missing or refused, a sleep with a message that is coming is limited to a nap
+//! instead. **No wake-up is lost**, and no step waits for a sender.
 //!
 //! # A sender that stands still
 //! The scheduler may stop a sender between any two steps. So no sender relies on a step of another
-//! one: a request stays in place until the receiver takes it back, or until a sender has answered
-//! it in full; and every sender that reads it sets the whole mark and looks at `sleep` itself. A
-//! sender that finds the sleep ended by a sender that has not yet made its wake-up waits a moment,
-//! then makes the wake-up, too. So there is **one wake-up a sleep**, except where the thread that
-//! owes the wake-up does not run.
+//! sender. A request stays in place until the receiver takes it back, or until a sender has
+//! answered it in full. Every sender that reads the request sets the whole mark and looks at
+//! `sleep` itself. A sender may find that another sender has ended the sleep and not yet made its
+//! wake-up. The sender then waits a moment, and makes the wake-up, too. So there is **one wake-up a
+//! sleep**, except where the thread that owes the wake-up does not run.
 //!
 //! A wake-up that has failed is owed like one that has not been made yet. Step 8 is left out then,
 //! so the next sender finds the request and tries again.
@@ -64,8 +64,8 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, fence, thread, wait_b
 use crate::sys::Waker;
 use crate::sys::fork::Birth;
 
-/// The waker of a driver, for any thread. It does nothing when the driver is gone. The guide's
-/// [drivers](crate::guide::drivers) have one.
+/// The waker of a driver, for any thread. A waker does nothing when the driver is gone. The guide's
+/// page on [drivers](crate::guide::drivers) has an example.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot wake a driver",
     label = "no waker of a driver",
@@ -107,11 +107,11 @@ impl AnyWaker {
     }
 }
 
-/// Looks for as long as the syscall of a wake-up takes at most, where the thread that makes it
+/// The number of looks that take as long as the syscall of a wake-up at most, where its thread
 /// runs: some 20 µs.
 const A_SYSCALL: u32 = 500;
 
-/// Makes a wake-up that has failed. Returns true if it was made. There may be no other sender.
+/// Tries a failed wake-up again. Returns true if it was made. There may be no other sender.
 #[cold]
 #[inline(never)]
 fn wake_again(waker: &dyn Wake) -> bool {
@@ -123,7 +123,7 @@ fn wake_again(waker: &dyn Wake) -> bool {
 
 /// The shared end of a reactor, or of a thread that blocks without one.
 pub(crate) struct Notify {
-    /// The number of the sleep, twice; odd: it has ended.
+    /// Twice the number of the sleep. An odd value says that the sleep has ended.
     sleep: AtomicU64,
     /// The value of `sleep` for which the wake-up has been made, or is not needed.
     rung: AtomicU64,
@@ -131,27 +131,28 @@ pub(crate) struct Notify {
     marks: Marks,
     /// Callbacks that a bell has made due.
     callbacks: Marks,
-    /// Marks so far: they are taken in the order in which they were set.
+    /// The number of marks so far. Marks are taken in the order in which they were set.
     numbers: AtomicU64,
     /// There are posts, callbacks made due, or a requested wake-up.
     posted: AtomicBool,
-    /// Some of them come from another thread, which may send a message next.
+    /// Some of the posts come from another thread, which may send a message next.
     pressing: AtomicBool,
     owner: ThreadId,
     /// A thread asked for a wake-up.
     woken: AtomicBool,
-    /// `None` when the reactor is gone: its fds are closed, whoever keeps this.
+    /// The waker. `None` when the reactor is gone: its fds are closed, whoever keeps this object.
     waker: RwLock<Option<AnyWaker>>,
     /// The reactor is gone.
     closed: AtomicBool,
     /// The reactor's process: in a forked child there is nobody to wake.
     birth: Birth,
-    /// Even: open, and the first to claim it deals with us. Odd: the offer that claimed it, or
-    /// nobody's (`ticket.rs`).
+    /// Even: an open ticket, and the first party to claim it deals with us. Odd: the number of the
+    /// offer that claimed the ticket, or of no offer (`ticket.rs`).
     ticket: AtomicU64,
-    /// Tickets opened so far. Only the party itself uses it.
+    /// The number of tickets opened so far. Only the party itself uses it.
     opened: AtomicU64,
-    /// The party blocks for every channel that is registered with it, and not for some of them.
+    /// The party blocks for every channel that is registered with it, and not only for some of
+    /// them.
     everywhere: AtomicBool,
 }
 
@@ -197,7 +198,7 @@ impl Notify {
         }
     }
 
-    /// The shared end of a reactor, which a forked child does not wake.
+    /// Makes the shared end of a reactor, which a forked child does not wake.
     pub(crate) fn of_reactor(waker: Arc<dyn Wake>) -> Notify {
         Notify { birth: Birth::here(), ..Notify::new(waker) }
     }
@@ -208,7 +209,7 @@ impl Notify {
         self.birth.is_here()
     }
 
-    /// The shared end of the calling thread, for blocking calls without a reactor.
+    /// Returns the shared end of the calling thread, for blocking calls without a reactor.
     pub(crate) fn of_thread() -> Arc<Notify> {
         let new = || Arc::new(Notify::new(Arc::new(Unpark(thread::current()))));
         #[cfg(not(all(loom, test)))]
@@ -217,7 +218,7 @@ impl Notify {
                 static HERE: std::cell::OnceCell<Arc<Notify>> =
                     const { std::cell::OnceCell::new() };
             );
-            // A thread that is torn down has none to keep.
+            // A thread that is torn down has no thread-local value to keep.
             HERE.try_with(|here| here.get_or_init(new).clone()).unwrap_or_else(|_| new())
         }
         #[cfg(all(loom, test))]
@@ -235,7 +236,8 @@ impl Notify {
         }
     }
 
-    /// Step 7: ends the sleep. Returns true if a thread has ended it, with a call of the waker.
+    /// Step 7: ends the sleep. Returns true if a thread has ended it before, with a call of the
+    /// waker.
     #[inline]
     pub(crate) fn awake(&self) -> bool {
         let number = self.sleep.load(Ordering::SeqCst);
@@ -254,7 +256,7 @@ impl Notify {
         self.sleep.load(Ordering::SeqCst) & 1 == 0 // after the driver has looked
     }
 
-    /// Sleeps, as a thread, until the sleep is ended or until `deadline`. May return early.
+    /// Parks the thread until the sleep is ended or until `deadline`. May return early.
     pub(crate) fn park(&self, deadline: Option<Instant>) {
         if !self.is_asleep() {
             return;
@@ -265,7 +267,7 @@ impl Notify {
         }
         #[cfg(all(loom, test))]
         if deadline.is_some() {
-            // A model has no time: a sleep that may end early does.
+            // A model has no time. A sleep that may end early does so.
             return thread::yield_now();
         }
         thread::park();
@@ -287,13 +289,13 @@ impl Notify {
         self.callbacks.prepare(slot);
     }
 
-    /// Takes the marks of channels away. Slots may come that have nothing.
+    /// Takes the marks of channels. The slots may include channels without news.
     #[inline]
     pub(crate) fn take_marks(&self, each: impl FnMut(u32)) {
         self.marks.take(each);
     }
 
-    /// Takes the marks of callbacks away.
+    /// Takes the marks of callbacks.
     pub(crate) fn take_callbacks(&self, each: impl FnMut(u32)) {
         if self.callbacks.is_marked() {
             self.callbacks.take(each);
@@ -330,7 +332,7 @@ impl Notify {
         Begun { woken: self.woken.swap(false, Ordering::SeqCst), pressed }
     }
 
-    /// The caller leaves posts to the next turn.
+    /// Leaves posts to the next turn.
     #[cold]
     pub(crate) fn put_off_posts(&self, pressed: bool) {
         if pressed {
@@ -341,7 +343,7 @@ impl Notify {
 
     // The senders' side.
 
-    /// Step 6 of a sender.
+    /// Takes step 6 of a sender.
     #[inline]
     pub(crate) fn mark(&self, cell: &RequestCell, slot: u32) {
         cell.number_mark(self.next_mark());
@@ -372,16 +374,16 @@ impl Notify {
         self.posted.store(true, Ordering::SeqCst);
     }
 
-    /// Ends the wait under way or the next one.
+    /// Ends the wait that is under way, or else the next one.
     pub(crate) fn request_wake_up(&self) {
-        // A read-modify-write in any case: the taker then sees what was done before.
+        // A read-modify-write in any case, so that the taker sees everything that was done before.
         self.woken.swap(true, Ordering::SeqCst);
         self.publish_own();
         self.wake();
     }
 
     /// Steps 6 to 8 of a sender that has read a request.
-    // Inlined, as the whole way to the syscall is: the kernel's own calls push ours out of the
+    // Inlined, as the whole way to the syscall is. The kernel's own calls push ours out of the
     // CPU's return predictor, so each frame that is open across a syscall costs a mispredicted
     // return.
     #[inline(always)]
@@ -442,8 +444,8 @@ impl Notify {
         made
     }
 
-    /// The reactor is gone: drops the waker, and with it the fd that it keeps open. Waits for
-    /// nobody: a thread that is waking the reactor drops the waker afterwards.
+    /// Drops the waker of a reactor that is gone, and with it the fd that the waker keeps open.
+    /// Waits for nobody: a thread that is waking the reactor drops the waker afterwards.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst); // the lock's own operations are weaker
@@ -453,7 +455,7 @@ impl Notify {
     #[cold]
     fn drop_waker(&self) {
         let waker = self.waker.try_write().ok().and_then(|mut waker| waker.take());
-        // Dropped without the lock: it may be anybody's.
+        // Dropped without the lock: the waker may be a user's.
         drop(waker);
     }
 

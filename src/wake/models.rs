@@ -1,4 +1,4 @@
-//! The loom models of bells, and what the models of other layers sleep in.
+//! The loom models of bells, and the bed in which the models of other layers sleep.
 //!
 //! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib models` runs all
 //! models. A lost wake-up shows as a deadlock, which loom reports.
@@ -47,7 +47,7 @@ impl Bed {
         *woken = false;
     }
 
-    /// Takes a wake-up away, if there was one.
+    /// Takes a wake-up, if there was one.
     pub(crate) fn look(&self) {
         *self.woken.lock().unwrap() = false;
     }
@@ -70,7 +70,7 @@ pub(crate) fn collect(notify: &Notify) -> bool {
     marked
 }
 
-/// A value that two threads change before they ring; and the bell.
+/// Makes a value that two threads change before they ring, and the bell.
 fn ringers(
     notify: &Arc<Notify>,
 ) -> (Arc<Bell>, Arc<loom::sync::atomic::AtomicUsize>, [Joined<()>; 2]) {

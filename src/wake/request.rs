@@ -21,8 +21,8 @@ const DROP: u64 = 3;
 
 /// A receiver's request, and a number that grows with each request.
 ///
-/// A sender that has answered a request for a mark in full takes that request away, and no other:
-/// the number tells a late sender that its request is an older one.
+/// A sender that has answered a request for a mark in full takes that request away, and no other.
+/// The number tells a late sender that its request is an older one.
 pub(crate) struct RequestCell {
     asked: AtomicU64,
     /// The number of the last mark.
@@ -31,7 +31,7 @@ pub(crate) struct RequestCell {
 
 /// No request.
 const SILENT: u64 = 0;
-/// The request's bits; the rest is its number.
+/// The bits of the request's kind. The other bits are its number.
 const KIND: u64 = 3;
 const NEXT: u64 = 4;
 
@@ -63,11 +63,12 @@ impl RequestCell {
         RequestCell { asked: AtomicU64::new(SILENT), order: AtomicU64::new(0) }
     }
 
-    /// Step 2 of the receiver. A fence and a look at the channel must follow.
+    /// Asks for news: step 2 of the receiver. A fence and a look at the channel must follow.
     ///
-    /// A request for a mark is a new one in any case: a sender that has answered the last one may
-    /// be about to take that one away. A request for a wake-up leaves a request for a mark of the
-    /// same party in place: who takes that one away has woken that party before.
+    /// A request for a mark always gets a new number, because a sender that has answered the last
+    /// request may be about to take that one away. A request for a wake-up leaves a request for a
+    /// mark of the same party in place: a sender that takes that one away has woken that party
+    /// before.
     #[inline]
     pub(crate) fn ask(&self, request: Request) {
         let asked = self.asked.load(Ordering::Relaxed);
@@ -76,8 +77,9 @@ impl RequestCell {
         }
     }
 
-    /// Asks every sender to drop its own message, for ever. Only a receiver that goes calls it.
-    // No load comes first: loom would forget the senders' loads by it.
+    /// Asks every sender to drop its own message, for ever. Only a receiver that is going calls
+    /// this.
+    // No load comes first, because loom would then forget the senders' loads.
     pub(crate) fn ask_to_drop(&self) {
         self.asked.fetch_or(DROP, Ordering::Release);
     }
@@ -101,14 +103,16 @@ impl RequestCell {
         }
     }
 
-    /// Stores a word. A sender may take a request for a mark away at the same time: the store wins.
+    /// Stores a word. A sender may take a request for a mark away at the same time; the store then
+    /// wins.
     #[inline(always)]
     #[cfg(not(all(loom, test)))]
     fn put(&self, _: u64, word: u64) {
         self.asked.store(word, Ordering::Release);
     }
 
-    /// The same. loom lets a plain store come between the halves of another thread's exchange.
+    /// Stores a word by an exchange. loom lets a plain store come between the halves of another
+    /// thread's exchange.
     #[cfg(all(loom, test))]
     fn put(&self, mut before: u64, word: u64) {
         while let Err(now) =
@@ -118,28 +122,29 @@ impl RequestCell {
         }
     }
 
-    /// Step 5 of a sender that has passed [`publish_fence`](crate::sync::publish_fence), or whose
-    /// publication is a `SeqCst` read-modify-write.
+    /// Reads the request: step 5 of a sender. The sender has passed
+    /// [`publish_fence`](crate::sync::publish_fence), or its publication is a `SeqCst`
+    /// read-modify-write.
     #[inline(always)]
     pub(crate) fn read(&self) -> Asked {
         Asked(self.asked.load(Ordering::SeqCst))
     }
 
-    /// Step 6 of a sender that was asked for a mark.
+    /// Takes step 6 of a sender that was asked for a mark.
     #[inline]
     pub(super) fn number_mark(&self, number: u64) {
         self.order.store(number, Ordering::Relaxed);
     }
 
-    /// Step 8 of a sender that has set the mark and made sure of the wake-up: later senders need
-    /// not do it again.
+    /// Takes step 8 of a sender that has set the mark and made sure of the wake-up. Later senders
+    /// need not set and wake again.
     #[inline]
     pub(super) fn answered(&self, asked: Asked) {
         let silent = asked.0 & !KIND;
         let _ = self.asked.compare_exchange(asked.0, silent, Ordering::SeqCst, Ordering::Relaxed);
     }
 
-    /// The order of the mark among the marks of the reactor.
+    /// Returns the place of the mark in the order of the reactor's marks.
     pub(crate) fn order(&self) -> u64 {
         self.order.load(Ordering::Relaxed)
     }
@@ -148,27 +153,27 @@ impl RequestCell {
 /// The outcome of a look at a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Nothing.
+    /// There is no message.
     Quiet,
-    /// Nothing yet: a sender has claimed a position and not written its message.
+    /// There is no message yet: a sender has claimed a position and not written its message.
     Coming,
-    /// A message, or the news that none will come.
+    /// There is a message, or the news that no message will come.
     Ready,
 }
 
-/// A registered channel, as its reactor sees it.
+/// A registered channel as its reactor sees it.
 ///
 /// Called on the receiver's thread only: not `Send`, so that a `dyn Probe` stays there.
 pub(crate) trait Probe {
-    /// Returns what is there. Never waits for a sender.
+    /// Looks at the channel. Never waits for a sender.
     fn look(&self) -> Look;
-    /// The receiver's request to the senders.
+    /// Returns the receiver's request to the senders.
     fn request(&self) -> &RequestCell;
     /// Returns true if a wait may look at the channel instead of asking for its mark.
     fn may_be_near(&self) -> bool {
         true
     }
-    /// The channel by its type, if a look at that is faster.
+    /// Returns the channel by its type, if a look by the type is faster.
     fn typed(self: Arc<Self>) -> Option<Arc<dyn Any + Send + Sync>> {
         None
     }
@@ -180,25 +185,25 @@ pub(crate) trait Probe {
     fn silence(&self) {
         self.request().silence();
     }
-    /// The number of the last mark.
+    /// Returns the number of the last mark.
     fn order(&self) -> u64 {
         self.request().order()
     }
     /// Tells the channel the clock of its reactor, which is in virtual time.
     fn follow(&self, _clock: Box<dyn Fn() -> Time + Send + Sync>) {}
 
-    /// The user comes to the event of a channel that tells once that it is ready. Returns false if
-    /// the channel is not ready any more.
+    /// Notes that the user gets the event of a channel that tells once that it is ready. Returns
+    /// false if the channel is not ready any more.
     fn tell(&self) -> bool {
         true
     }
-    /// Returns true if what is told once was told.
+    /// Returns true if such a channel has told its event.
     fn is_told(&self) -> bool {
         false
     }
 
     /// Looks, and takes every request back if the channel is ready. Asks `request`, if there is
-    /// one, of a channel that is not: the receiver's steps 2 to 5.
+    /// one, of a channel that is not ready: the receiver's steps 2 to 5.
     ///
     /// [`Look::Coming`] means that the senders may have missed the request: look again in a moment.
     #[inline]

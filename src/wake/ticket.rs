@@ -1,21 +1,22 @@
 //! Tickets: the right to deal with a party that blocks.
 //!
-//! The word of a party holds the number of the open ticket, which is even and never used again; or
-//! an odd number, which says who closed the ticket: `offer << 1 | 1`, and 1 for nobody in
-//! particular. So a party that wakes up knows at once which of its offers was chosen.
+//! The word of a party holds the number of the open ticket, which is even and never used again. Or
+//! the word holds an odd number, which says who closed the ticket: `offer << 1
+//! 1`, and 1 for no certain offer. So a party that wakes up knows at once which of its offers was
+//! chosen.
 
 use std::sync::Arc;
 
 use super::Notify;
 use crate::sync::Ordering;
 
-/// Closed, and no offer was chosen.
+/// The ticket is closed, and no offer was chosen.
 pub(super) const VOID: u64 = 1;
 
 /// The number before the first ticket of a new party. The numbers of two parties differ.
 pub(super) fn first_of_party() -> u64 {
     static PARTIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    // A party that is asked for the ticket of another one refuses.
+    // A party refuses a claim of another party's ticket.
     PARTIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed) << 40
 }
 
@@ -35,7 +36,7 @@ impl Ticket {
         Ticket { party: party.clone(), number: party.ticket() }
     }
 
-    /// Claims the ticket for an offer, or for nobody in particular (0).
+    /// Claims the ticket for an offer, or for no certain offer (0).
     pub(crate) fn claim(&self, offer: u64) -> bool {
         self.party.claim(self.number, offer)
     }
@@ -72,7 +73,7 @@ impl Notify {
                 .is_ok()
     }
 
-    /// The number of the ticket. An odd number is no open ticket.
+    /// Returns the number of the ticket. An odd number is no open ticket.
     pub(crate) fn ticket(&self) -> u64 {
         self.ticket.load(Ordering::Acquire)
     }
@@ -81,7 +82,7 @@ impl Notify {
         number & 1 == 0 && self.ticket() == number
     }
 
-    /// Claims the ticket of this number for an offer, or for nobody in particular (0).
+    /// Claims the ticket of this number for an offer, or for no certain offer (0).
     pub(crate) fn claim(&self, number: u64, offer: u64) -> bool {
         let closed = offer << 1 | 1;
         number & 1 == 0
@@ -96,7 +97,7 @@ impl Notify {
         self.ticket() == offer << 1 | 1
     }
 
-    /// Opens the sleep that has begun to every registered channel, or ends that.
+    /// Opens the sleep that has begun to every registered channel, or ends that openness.
     pub(crate) fn set_everywhere(&self, everywhere: bool) {
         self.everywhere.store(everywhere, Ordering::SeqCst);
         if !everywhere {

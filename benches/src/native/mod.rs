@@ -35,7 +35,8 @@ impl Peer {
         }
     }
 
-    /// The program, compiled if this run has not done so yet. The error says why it is not here.
+    /// Returns the program, compiled if this run has not compiled it yet. The error says why it is
+    /// missing.
     pub fn program(self) -> Result<PathBuf, String> {
         thread_local! {
             static BUILT: RefCell<Vec<(Peer, Result<PathBuf, String>)>> =
@@ -88,7 +89,7 @@ impl Peer {
         Err(format!("it does not compile: {}", line.unwrap_or("no reason given")))
     }
 
-    /// The version of the library that the program is linked to, or of Go.
+    /// Returns the version of the library that the program is linked to, or of Go.
     pub fn version(self) -> Option<String> {
         if self == Peer::Go {
             return go_version().ok();
@@ -104,7 +105,7 @@ fn go_version() -> Result<String, String> {
     text.split_whitespace().nth(2).map(str::to_string).ok_or("go tells no version".into())
 }
 
-/// Timers changed in Go 1.23.
+/// Checks the version of Go: timers changed in Go 1.23.
 fn go_is_recent() -> Result<(), String> {
     let version = go_version()?;
     let minor: Option<u32> =
@@ -115,7 +116,7 @@ fn go_is_recent() -> Result<(), String> {
     }
 }
 
-/// A folder for this process, below the system's for temporary files.
+/// Returns a folder for this process, in the system's folder for temporary files.
 fn folder() -> io::Result<PathBuf> {
     let folder = std::env::temp_dir().join(format!("pollmux-bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
@@ -147,7 +148,7 @@ impl Process {
         Ok(Process { child, input, output })
     }
 
-    /// The line that the peer answers with. It sleeps until it is asked again.
+    /// Sends a command and returns the peer's answer. The peer sleeps until the next command.
     fn say(&mut self, word: &str, n: usize, run: Run) -> String {
         let line = command(word, n, run);
         self.input.write_all(line.as_bytes()).expect("a peer that reads");
@@ -156,7 +157,7 @@ impl Process {
         answer
     }
 
-    /// The numbers that the peer answers with.
+    /// Sends a command and returns the numbers of the peer's answer.
     pub fn ask(&mut self, word: &str, n: usize, run: Run) -> Vec<f64> {
         let answer = self.say(word, n, run);
         let numbers: Vec<f64> =
@@ -173,7 +174,7 @@ impl Drop for Process {
     }
 }
 
-/// A line that a peer understands.
+/// Returns a command line that a peer understands.
 pub fn command(word: &str, n: usize, run: Run) -> String {
     match run {
         Run::For(slice) => format!("{word} {n} {} 0\n", slice.as_nanos()),
@@ -181,7 +182,7 @@ pub fn command(word: &str, n: usize, run: Run) -> String {
     }
 }
 
-/// A contestant that a peer runs, with as many names as the peer answers with numbers.
+/// Makes a contestant that a peer runs, with as many names as the peer answers with numbers.
 pub fn contestant(peer: Peer, names: &[&str], word: &'static str, n: usize) -> Contestant {
     match Process::start(peer) {
         Ok(process) => with_process(&Rc::new(RefCell::new(process)), names, word, n),
@@ -201,7 +202,7 @@ fn with_process(
     })
 }
 
-/// Asks for `n` times, each of which may take as long as it needs.
+/// Asks for `n` latenesses, each of which may take as long as it needs.
 pub fn late(process: &mut Process, n: usize, delay: Duration) -> Vec<f64> {
     process.ask("late", n, Run::For(delay))
 }

@@ -35,7 +35,7 @@ fn machine(out: &mut String, report: &Report) {
     out.push_str("</table>\n");
 }
 
-/// The items of the method, from the Markdown.
+/// Writes the items of the method, from the Markdown.
 fn method(out: &mut String) {
     out.push_str("<h2>Method</h2>\n<ul>\n");
     let section = METHOD.split("## Method").nth(1).unwrap_or("");
@@ -47,7 +47,7 @@ fn method(out: &mut String) {
     out.push_str("</ul>\n");
 }
 
-/// Code and bold text of Markdown.
+/// Converts code and bold text of Markdown.
 fn inline(text: &str) -> String {
     let mut out = String::new();
     for (i, part) in text.split('`').enumerate() {
@@ -89,7 +89,7 @@ fn rows(out: &mut String, report: &Report) {
     }
 }
 
-/// A plot takes the colours of the page.
+/// Gives a plot the colours of the page.
 fn themed(svg: &str) -> String {
     svg.replace("fill=\"#FFFFFF\"", "fill=\"none\"")
         .replace("stroke=\"#FFFFFF\"", "stroke=\"none\"")

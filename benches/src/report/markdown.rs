@@ -29,7 +29,7 @@ fn machine(out: &mut String, report: &Report) {
 /// The widest line.
 const COLUMNS: usize = 100;
 
-/// An item of a list, in lines that are not too long. Code stays in one line.
+/// Writes an item of a list, in lines that are not too long. Code stays in one line.
 fn item(out: &mut String, text: &str) {
     let (mut column, mut in_code, mut word) = (1, false, String::new());
     out.push('-');
@@ -99,13 +99,13 @@ fn table_line(out: &mut String, row: &Row) {
     let met = if row.met == "no" { "**no**" } else { &*row.met };
     let (ours, peer) = (value(row.value), value(row.peer_value));
     let line = format!("| {} | {ours} | {peer} | {ratio} | {gate} | {goal} | {met} |", row.work);
-    // The unit of counts is said once.
+    // The unit of counts is written only once.
     let unit = format!(" {}", row.unit);
     let line = if row.unit == "ns" { line } else { line.replacen(&unit, "", 9) };
     let _ = writeln!(out, "{line}");
 }
 
-/// What stands below the table.
+/// Returns the text below the table.
 fn note(row: &Row) -> String {
     let mut text = format!("`{}`: {}", row.work, row.about);
     if let Some(reason) = &row.skipped {

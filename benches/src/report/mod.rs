@@ -1,4 +1,4 @@
-//! The report: what was measured, in all its forms.
+//! The report: the rows of a run, in all their forms.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ pub mod html;
 pub mod markdown;
 pub mod plots;
 
-/// Everything that one run has found.
+/// The results of one run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Changes when a field changes its meaning.
+    /// The version of the format. It changes when a field changes its meaning.
     pub version: u32,
     /// "quick" or "full"; the figures of "smoke" mean nothing.
     pub scale: Text,
@@ -24,7 +24,7 @@ pub struct Report {
     pub machine: Machine,
     pub floor: Vec<Line>,
     pub rows: Vec<Row>,
-    /// How late timers were, in ns: the delay, the contestant, and the percentiles from 0 to 100.
+    /// The lateness of timers in ns: the delay, the contestant, and the percentiles from 0 to 100.
     pub lateness: Vec<(String, String, Vec<f64>)>,
 }
 
@@ -42,7 +42,7 @@ impl Report {
         }
     }
 
-    /// Keeps the samples that a histogram needs, of the row that was filled last.
+    /// Keeps the samples that a histogram needs, for the row that was filled last.
     pub fn keep_samples(&mut self, measured: &[Measured]) {
         let Some(row) = self.rows.last().filter(|row| row.work.starts_with("lateness/")) else {
             return;
@@ -54,7 +54,7 @@ impl Report {
         );
     }
 
-    /// Adds the rows of another run of the same machine, which replace those of the same names.
+    /// Adds the rows of another run on the same machine. They replace rows of the same names.
     pub fn add(&mut self, other: Report) {
         self.seconds += other.seconds;
         self.rows.retain(|row| other.rows.iter().all(|new| new.work != row.work));
@@ -72,7 +72,7 @@ impl Report {
         text
     }
 
-    /// One line: how many rows meet their targets.
+    /// Returns one line: how many rows meet their targets.
     pub fn summary(&self) -> String {
         let count = |met: &str| self.rows.iter().filter(|row| row.met == met).count();
         format!(
@@ -89,7 +89,7 @@ impl Report {
     }
 }
 
-/// The groups of rows, by the first part of their names, and what they are about.
+/// The groups of rows: the first part of their names, and their titles.
 const GROUPS: [(&str, &str); 15] = [
     ("timer", "One timer"),
     ("timers", "Many timers"),
@@ -108,7 +108,7 @@ const GROUPS: [(&str, &str); 15] = [
     ("syscalls", "Syscalls"),
 ];
 
-/// The rows, group by group.
+/// Returns the rows, group by group.
 fn groups(rows: &[Row]) -> Vec<(&str, &str, Vec<&Row>)> {
     let mut all: Vec<(&str, &str, Vec<&Row>)> = Vec::new();
     for row in rows {
@@ -125,7 +125,7 @@ fn groups(rows: &[Row]) -> Vec<(&str, &str, Vec<&Row>)> {
 }
 
 impl Report {
-    /// The machine, line by line.
+    /// Returns the machine, line by line.
     fn facts(&self) -> Vec<(&'static str, String)> {
         let machine = &self.machine;
         let list = |pairs: &[(String, String)]| {
@@ -159,7 +159,7 @@ impl Report {
         ]
     }
 
-    /// A line for each row that is slower than its best peer or misses its target.
+    /// Returns a line for each row that is slower than its best peer or misses its target.
     fn slower(&self) -> Vec<String> {
         let rows = self.rows.iter().filter_map(|row| {
             let is_slower = row.ratio.is_some_and(|ratio| ratio < 0.995);
@@ -186,7 +186,7 @@ impl Report {
         rows.collect()
     }
 
-    /// Each peer or tool that was not here, once for each reason.
+    /// Returns each missing peer or tool, once for each reason.
     fn absent(&self) -> Vec<(String, String)> {
         let mut all: Vec<(String, String)> = Vec::new();
         for figure in self.rows.iter().flat_map(|row| &row.figures) {
@@ -202,7 +202,7 @@ impl Report {
 }
 
 impl Row {
-    /// Allocations and syscalls of one operation, where they were counted.
+    /// Returns the allocations and syscalls of one operation, where they were counted.
     fn counted(&self) -> String {
         let count = |n: Option<f64>, what: &str| n.map(|n| format!("{} {what}", trimmed(n)));
         let all = [count(self.allocs, "allocs"), count(self.syscalls, "syscalls")];
@@ -211,23 +211,23 @@ impl Row {
     }
 }
 
-/// From 0 to 100.
+/// Returns the percentiles from 0 to 100.
 fn percentiles(samples: &[f64]) -> Vec<f64> {
     use hdrhistogram::Histogram;
-    // Up to a minute, to 1 %.
+    // A lateness in the plot is at most a minute, to 1 %.
     let mut late =
         Histogram::<u64>::new_with_max(60_000_000_000, 2).expect("bounds that hdrhistogram takes");
     samples.iter().for_each(|ns| late.saturating_record(ns.max(10.0) as u64));
     (0..=100).map(|percent| late.value_at_quantile(f64::from(percent) / 100.0) as f64).collect()
 }
 
-/// At most two digits after the point, and no zeros at the end.
+/// Formats a number with at most two digits after the point, and no zeros at the end.
 pub fn trimmed(x: f64) -> String {
     let text = format!("{x:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// Three digits that count.
+/// Formats a number with three significant digits.
 pub fn number(x: f64) -> String {
     match x.abs() {
         a if a >= 100.0 => {
@@ -252,7 +252,7 @@ pub fn or_dash(x: Option<f64>) -> String {
     x.map_or("-".into(), number)
 }
 
-/// A target, as a ratio or in the row's unit.
+/// Formats a target, as a ratio or in the row's unit.
 pub fn target(ratio: Option<f64>, value: Option<f64>, unit: &str) -> String {
     match (ratio, value) {
         (Some(ratio), _) => format!("{ratio:.2}x"),
@@ -261,7 +261,7 @@ pub fn target(ratio: Option<f64>, value: Option<f64>, unit: &str) -> String {
     }
 }
 
-/// With a unit that suits.
+/// Formats a value with a unit that suits its size.
 pub fn with_unit(value: f64, unit: &str) -> String {
     match unit {
         "ns" if value >= 1e6 => format!("{} ms", number(value / 1e6)),

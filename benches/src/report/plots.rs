@@ -12,20 +12,20 @@ pub struct Plot {
     pub svg: String,
 }
 
-/// A line, or the steps of a histogram.
+/// A line of a plot, or the steps of a histogram.
 struct Series {
     name: String,
     ours: bool,
     points: Vec<(f64, f64)>,
 }
 
-/// How the axes are called.
+/// The names of the axes.
 struct Axes {
     x: &'static str,
     y: &'static str,
 }
 
-/// Colours that can be told apart, also by the colour-blind, on white and on black.
+/// Colours that can be told apart on white and on black, also by the colour-blind.
 const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -38,11 +38,11 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(160, 60, 60),
     RGBColor(40, 160, 160),
 ];
-/// Of pollmux.
+/// The colour of pollmux.
 const OURS: RGBColor = RGBColor(213, 94, 0);
 const SIZE: (u32, u32) = (760, 440);
 
-/// Those for which the run has figures.
+/// Returns the plots for which the run has figures.
 pub fn all(report: &Report) -> Vec<Plot> {
     let mut plots = Vec::new();
     for (name, title) in [
@@ -92,7 +92,8 @@ fn readable(delay: &str) -> String {
     known.map_or(delay.to_string(), |(us, ..)| lateness::readable(*us))
 }
 
-/// A line for each contestant of the rows whose names begin with `prefix` and end with a number.
+/// Returns a line for each contestant of the rows whose names begin with `prefix` and end with a
+/// number.
 fn lines(report: &Report, prefix: &str) -> Vec<Series> {
     let rows = report.rows.iter().filter_map(|row: &Row| {
         let x: f64 = row.work.strip_prefix(prefix)?.parse().ok()?;
@@ -117,7 +118,8 @@ fn lines(report: &Report, prefix: &str) -> Vec<Series> {
     all
 }
 
-/// Nothing if there is no line. The x axis is logarithmic, and y where it is no share.
+/// Draws a plot. Returns `None` if there is no line. The x axis is logarithmic, and so is y unless
+/// it is a share.
 fn plot(name: &str, title: &str, axes: &Axes, series: &[Series], is_share: bool) -> Option<Plot> {
     let points = || series.iter().flat_map(|series| &series.points);
     let least = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::INFINITY, f64::min);
@@ -130,7 +132,7 @@ fn plot(name: &str, title: &str, axes: &Axes, series: &[Series], is_share: bool)
     Some(Plot { name: name.to_string(), title: title.to_string(), svg: titled(&svg, title) })
 }
 
-/// For readers that do not see it.
+/// Adds a title for readers that do not see the plot.
 fn titled(svg: &str, title: &str) -> String {
     svg.replacen(">\n", &format!(" role=\"img\">\n<title>{title}</title>\n"), 1)
 }
@@ -146,7 +148,7 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    // The names stand beside the plot: lines cross each other all over it.
+    // The names stand beside the plot, because the lines cross each other all over it.
     let (left, right) = root.split_horizontally(SIZE.0 as i32 - 210);
     let mut builder = ChartBuilder::on(&left);
     builder.margin(8).x_label_area_size(42).y_label_area_size(62);
@@ -172,7 +174,7 @@ fn draw(
                     false => *others.next().expect("a cycle"),
                 };
                 let style = colour.stroke_width(if series.ours { 3 } else { 2 });
-                // The second of ours is thinner.
+                // The second line of ours is thinner.
                 let style = if series.ours && ours > 0 { colour.stroke_width(1) } else { style };
                 ours += usize::from(series.ours);
                 chart.draw_series(LineSeries::new(series.points.iter().copied(), style))?;
@@ -196,7 +198,7 @@ fn draw(
     Ok(())
 }
 
-/// A number on an axis.
+/// Formats a number on an axis.
 fn label(x: f64) -> String {
     if x >= 1e6 {
         format!("{}M", super::trimmed(x / 1e6))

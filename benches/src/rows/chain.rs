@@ -1,5 +1,5 @@
-//! A byte that goes round n socket pairs, as in the benchmark of libevent and libev: each event
-//! reads it, writes it on to the next pair, and re-arms the pair's timer.
+//! A byte that goes round n socket pairs, as in the benchmark of libevent and libev. Each event
+//! reads the byte, writes it on to the next pair, and re-arms the pair's timer.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -15,7 +15,7 @@ use crate::raw;
 use crate::row::{Bound, Family, row};
 
 pub const PAIRS: usize = 1_000;
-/// Of the pairs' timers, which never fire.
+/// The timeout of the pairs' timers, which never fire.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const WITHOUT: [&str; 3] = ["raw epoll", "mio", "polling"];
 
@@ -70,7 +70,7 @@ fn next(i: usize) -> usize {
     if i + 1 == PAIRS { 0 } else { i + 1 }
 }
 
-/// Before the first event.
+/// Sends the bytes before the first event.
 fn push(out: &[UnixStream]) {
     (&out[0]).write_all(b"x").expect("room for a byte");
 }
@@ -96,7 +96,7 @@ pub fn pollmux(with_timers: bool) -> Contestant {
             let i = event.key() as usize;
             let mut byte = [0; 1];
             fds[i].try_io(|mut io| io.read(&mut byte)).expect("a byte");
-            // One byte is all that can be there: a later one is a new event.
+            // There can be one byte only: a later byte is a new event.
             fds[i].clear_readiness(Readiness::READABLE);
             (&outs[next(i)]).write_all(&byte).expect("room for a byte");
             if with_timers {
@@ -166,7 +166,7 @@ fn polling() -> Contestant {
                 (&outs[next(i)]).write_all(&byte).expect("room for a byte");
             }
         });
-        // The byte is somewhere: all that is left is read before the files go.
+        // A byte may be in any pair. The pairs are read empty before the files go.
         for io in &ins {
             poller.delete(io).expect("a registration");
             let _ = (&mut &*io).read(&mut [0; 8]);

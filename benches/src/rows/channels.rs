@@ -12,7 +12,8 @@ use crate::raw;
 use crate::report::number;
 use crate::row::{Bound, Family, row};
 
-/// The number of channels, with the gate and the goal for `wait` in ns. No gate: crossbeam's time.
+/// The number of channels, with the gate and the goal for `wait` in ns. Without a gate the goal is
+/// crossbeam's time.
 pub const SIZES: [(usize, Option<f64>, f64); 4] =
     [(2, None, 50.0), (10, None, 50.0), (1_000, Some(100.0), 80.0), (10_000, Some(850.0), 300.0)];
 const BURSTS: [usize; 2] = [20, 2_000];
@@ -41,7 +42,8 @@ pub fn families() -> Vec<Family> {
     one.chain(bursts).collect()
 }
 
-/// A turn: a send to one of them, and what finds and takes the message.
+/// Makes a contestant of turns: a send to one of the channels, and the code that finds and takes
+/// the message.
 fn turns(name: &str, order: Vec<usize>, mut turn: impl FnMut(usize) + 'static) -> Contestant {
     let mut next = 0;
     Contestant::ops(name, move || {
@@ -73,7 +75,7 @@ fn one_ready(n: usize) -> Vec<Contestant> {
             assert_eq!(inboxes[i].try_recv(), Ok(7));
         })
     };
-    // A set borrows its inboxes: each slice makes one.
+    // A set borrows its inboxes, so each slice makes a set.
     let select = {
         let reactor = Reactor::new().unwrap();
         let (senders, inboxes) = channels(&reactor, n);
@@ -115,12 +117,12 @@ fn one_ready(n: usize) -> Vec<Contestant> {
     vec![wait, select, crossbeam, flume_selector(order.clone()), calloop(order)]
 }
 
-/// Turns before the clock starts, for what was made anew.
+/// Makes turns before the clock starts, for objects that were made anew.
 fn warm(turn: &mut impl FnMut()) {
     time(Run::For(Duration::from_micros(500)), turn);
 }
 
-/// A selector of flume is made for one wait.
+/// A flume contestant. A selector of flume is made for one wait.
 fn flume_selector(order: Vec<usize>) -> Contestant {
     let (senders, receivers): (Vec<_>, Vec<_>) =
         order.iter().map(|_| flume::bounded::<u64>(4)).unzip();
@@ -133,7 +135,7 @@ fn flume_selector(order: Vec<usize>) -> Contestant {
     })
 }
 
-/// Each channel of calloop has an eventfd.
+/// A calloop contestant. Each channel of calloop has an eventfd.
 fn calloop(order: Vec<usize>) -> Contestant {
     let n = order.len();
     if !raw::allow_fds(n as u64 + 100) {

@@ -1,5 +1,5 @@
-//! Rows that count instead of timing: instructions by callgrind, syscalls by strace, and the turns
-//! of an idle reactor. The tools run this program, which then makes one operation so many times.
+//! Rows of counts instead of times: instructions by callgrind, syscalls by strace, and the turns of
+//! an idle reactor. The tools run this program, which then makes one operation so many times.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::measure::{Contestant, Measured, Run};
 use crate::native::{self, Peer};
 use crate::row::{Bound, Family, Scale, Task, row};
 
-/// Gate and goal for ours in instructions, in the order of `micro::WORKS`.
+/// The gate and the goal in instructions, in the order of `micro::WORKS`.
 const INSTRUCTIONS: [Option<[f64; 2]>; 6] = [
     Some([142.0, 130.0]),
     None,
@@ -24,7 +24,8 @@ const INSTRUCTIONS: [Option<[f64; 2]>; 6] = [
     Some([1_073.0, 350.0]),
 ];
 
-/// The work, ours, its peers, and gate and goal. Each name is a group and a contestant in it.
+/// The work, the contestant of ours, its peers, and gate and goal. Each name is a group and a
+/// contestant in it.
 #[allow(clippy::type_complexity)]
 const SYSCALLS: [(&str, &str, &str, &[&str], Option<[f64; 2]>); 6] = [
     (
@@ -108,7 +109,7 @@ pub fn families() -> Vec<Family> {
     ]
 }
 
-/// The contestant of this name. What this program does as a child: `--count NAME --times N`.
+/// Returns the contestant of this name, for the child process `--count NAME --times N`.
 pub fn contestant(name: &str) -> Contestant {
     let (group, name) = name.split_once(':').unwrap_or(("ops", name));
     let all = match group {
@@ -124,10 +125,10 @@ pub fn contestant(name: &str) -> Contestant {
     found.unwrap_or_else(|| panic!("no contestant is called {group}:{name}"))
 }
 
-/// Why a smoke run counts no other contestant: a run in callgrind takes seconds.
+/// The reason why a smoke run counts only one contestant: a run in callgrind takes seconds.
 const ONE_IS_ENOUGH: &str = "a smoke run counts one contestant";
 
-/// Counts each wanted contestant: the difference of two runs, so that the setup does not count.
+/// Counts each wanted contestant by the difference of two runs, so that the setup does not count.
 fn count(
     task: &mut Task<'_>,
     tool: &str,
@@ -162,7 +163,7 @@ fn difference(
 ) -> Measured {
     let counted = run(few).and_then(|few| Ok((few, run(many)?)));
     match counted {
-        // Not all of a run is the same each time: a tenth is what can be told.
+        // Runs differ a little, so a count is rounded to a tenth.
         Ok((a, b)) => {
             let each = (b - a) / (many - few) as f64;
             Measured::new(name, vec![(each * 10.0).round().abs() / 10.0])
@@ -183,7 +184,7 @@ fn valgrind() -> Command {
     valgrind
 }
 
-/// The number that callgrind says it has collected.
+/// Returns the number of instructions that callgrind has collected.
 fn collected(stderr: &[u8]) -> Result<f64, String> {
     let said = String::from_utf8_lossy(stderr);
     let count = said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
@@ -197,7 +198,7 @@ fn callgrind(name: &str, times: u64) -> Result<f64, String> {
     collected(&output.stderr)
 }
 
-/// The calls that strace has counted in all threads.
+/// Returns the number of calls that strace has counted in all threads.
 fn strace(name: &str, times: u64) -> Result<f64, String> {
     let file = env::temp_dir().join(format!("pollmux-bench-strace-{}", std::process::id()));
     let mut command = Command::new("strace");
@@ -254,7 +255,7 @@ fn in_c(peer: Peer, times: u64) -> Result<f64, String> {
 
 // Idle.
 
-/// What this program does as a child: `--idle MILLIS`. Sleeps with 10,000 live timers and channels.
+/// Sleeps with 10,000 live timers and channels, in the child process `--idle MILLIS`.
 pub fn idle(millis: u64) {
     let reactor = Reactor::new().expect("a reactor");
     let far = Duration::from_secs(100_000);
@@ -263,14 +264,14 @@ pub fn idle(millis: u64) {
     let mut events = Events::with_capacity(16);
     let before = reactor.stats();
     reactor.wait_timeout(&mut events, Duration::from_millis(millis)).expect("a wait");
-    // The end of the timeout is the one return that is meant.
+    // The end of the timeout is the one return that is expected.
     let during = reactor.stats() - before;
     println!("{}", during.waits.saturating_sub(1));
     drop((timers, channels));
 }
 
-/// Lines of strace that begin in the middle of the sleep: a sleep that is ended begins another one.
-/// Without strace, what the reactor itself has counted.
+/// Counts the lines of strace that begin in the middle of the sleep: a sleep that is ended begins
+/// another one. Without strace, uses the reactor's own counts.
 fn idle_returns(scale: Scale) -> Measured {
     let millis = scale.of(1_000, 10_000, 10_000u64);
     let file = env::temp_dir().join(format!("pollmux-bench-idle-{}", std::process::id()));

@@ -1,14 +1,14 @@
-//! An HTTP request, CPU time of the server's thread, beside the same handler on mio, tokio
+//! The CPU time of the server's thread for an HTTP request, beside the same handler on mio, tokio
 //! and monoio.
 //!
 //! One thread is the load: it writes a request, or 16, on each connection and then reads all
-//! answers. Another thread serves. It handles what has come by `Exchange` of the example `http`,
-//! which knows no sockets. On pollmux it is the server of the example, with its deadlines; the
-//! others have none. All read once and write once for each event. By default a
-//! reactor that has nothing to do looks for a while before it sleeps, which is CPU time, too.
+//! answers. Another thread serves. It handles its input by `Exchange` of the example `http`, which
+//! knows no sockets. On pollmux the server is that of the example, with its deadlines; the others
+//! have no deadlines. All read once and write once for each event. By default an idle reactor looks
+//! for a while before it sleeps, and that is CPU time, too.
 //!
-//! The time is that of `CLOCK_THREAD_CPUTIME_ID` from the first accept to the last close: syscalls
-//! count, the load does not.
+//! The time is that of `CLOCK_THREAD_CPUTIME_ID` from the first accept to the last close. It
+//! includes the server's syscalls, and not the load.
 
 #[path = "../../../examples/common/acceptor.rs"]
 mod acceptor;
@@ -43,7 +43,7 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\n
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 /// The buffer that a server reads into.
 const BUFFER: usize = 16 << 10;
-/// Tells its address, and serves until all connections of the load are closed.
+/// Sends its address, and serves until all connections of the load are closed.
 type Serve = fn(mpsc::Sender<SocketAddr>, usize, Receiver<()>) -> io::Result<()>;
 const CONTESTANTS: [(&str, Serve); 6] = [
     ("mio", on_mio),
@@ -96,7 +96,7 @@ fn contestants(scale: Scale, pipeline: usize) -> Vec<Contestant> {
     CONTESTANTS.into_iter().map(contestant).collect()
 }
 
-/// CPU time of a server's thread for this load.
+/// Measures the CPU time of a server's thread for this load.
 fn measure(
     serve: Serve,
     connections: usize,
@@ -195,8 +195,8 @@ fn on_mio(tell: mpsc::Sender<SocketAddr>, connections: usize, _: Receiver<()>) -
     Ok(())
 }
 
-/// Reads and answers what has come. Returns false at the end of the stream. As in the example, a
-/// read that did not fill the buffer has taken all.
+/// Reads and answers the input. Returns false at the end of the stream. As in the example, a read
+/// that did not fill the buffer has taken all.
 fn go_on(
     stream: &mut mio::net::TcpStream,
     exchange: &mut Exchange,
@@ -275,7 +275,8 @@ fn on_monoio_uring(
     runtime.block_on(serve_on_monoio(tell, connections))
 }
 
-/// It owns its buffers while it reads and writes: the output is copied into one.
+/// Serves on monoio. monoio owns its buffers while it reads and writes, so the output is copied
+/// into one of them.
 async fn serve_on_monoio(tell: mpsc::Sender<SocketAddr>, connections: usize) -> io::Result<()> {
     use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
     let listener = monoio::net::TcpListener::bind(any_port())?;

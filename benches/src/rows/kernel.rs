@@ -17,7 +17,7 @@ use crate::raw;
 use crate::row::{Bound, Family, row};
 
 const FAR: Duration = Duration::from_secs(1_000);
-/// From now to the deadline of a tick.
+/// The time from now to the deadline of a tick.
 const STEP: Duration = Duration::from_micros(1);
 pub const SLACK: Duration = Duration::from_micros(50);
 
@@ -88,8 +88,8 @@ pub fn families() -> Vec<Family> {
     ]
 }
 
-/// A driver that sends a message just when its reactor sleeps, as another thread may. So only the
-/// two syscalls are in the way.
+/// A driver that sends a message just when its reactor sleeps, as another thread may. So the turn
+/// has the two syscalls, and no other thread.
 struct Poke {
     native: Native,
     sender: Rc<OnceCell<Sender<u64>>>,
@@ -180,7 +180,7 @@ pub fn ticks() -> Vec<Contestant> {
     ]
 }
 
-/// `pollmux::sys`: a poller with a waker in it.
+/// The contestant `pollmux::sys`: a poller with a waker in it.
 struct Sys {
     poller: Poller,
     waker: Waker,
@@ -201,7 +201,7 @@ impl Sys {
     }
 }
 
-/// mio's poll with its one waker.
+/// The contestant mio: a poll with its one waker.
 struct Mio {
     poll: mio::Poll,
     waker: mio::Waker,
@@ -222,7 +222,7 @@ impl Mio {
     }
 }
 
-/// polling's poller, which has its notification built in and reports no event for it.
+/// The contestant polling: a poller with a built-in notification, for which it reports no event.
 struct Polling {
     poller: polling::Poller,
     events: polling::Events,

@@ -1,6 +1,6 @@
-//! How late timers are on an idle machine. Each contestant is given the same absolute deadline, a
-//! reading of the clock plus the delay. Its lateness ends with a reading by the code that the timer
-//! is for.
+//! The lateness of timers on an idle machine. Each contestant is given the same absolute deadline,
+//! a reading of the clock plus the delay. The lateness ends when the code that the timer is for
+//! reads the clock.
 //!
 //! The contestants take turns, sample by sample. Delays of 100 ms and more run side by side, a
 //! thread for each contestant, staggered evenly, so that no two are awake at once.
@@ -20,7 +20,7 @@ use crate::native::{self, Peer};
 use crate::raw;
 use crate::row::{Bound, Family, Task, row};
 
-/// How far ahead of a deadline the `precise` reactor wakes up and spins.
+/// The time before a deadline at which the `precise` reactor wakes up and spins.
 const AHEAD: Duration = Duration::from_micros(200);
 /// The delays in µs, their names, and the samples: smoke, quick, full.
 pub const DELAYS: [(u64, &str, [usize; 3]); 5] = [
@@ -75,7 +75,7 @@ fn family((us, name, samples): (u64, &'static str, [usize; 3])) -> Family {
     )
 }
 
-/// With the unit that suits.
+/// Formats a delay with the unit that suits its size.
 pub fn readable(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),
@@ -84,7 +84,8 @@ pub fn readable(us: u64) -> String {
     }
 }
 
-/// Waits for one timer of the given delay; ns that it was late, negative if it was early.
+/// Waits for one timer of the given delay. Returns the lateness in ns, negative if the timer was
+/// early.
 type Wait = Box<dyn FnMut(Duration) -> i64>;
 
 /// Makes the wait on the thread that waits.
@@ -104,7 +105,7 @@ const ALL: [(&str, Make); 11] = [
     ("clock_nanosleep", nanosleep),
 ];
 
-/// Sleeps until `ahead` before the deadline and looks at the clock from then on.
+/// Makes a wait that sleeps until `ahead` before the deadline and looks at the clock from then on.
 fn raw_timerfd(ahead: Duration) -> Wait {
     let (epoll, timerfd, mut events) = (raw::epoll(), raw::timerfd(), raw::events());
     assert_eq!(raw::add(&epoll, &timerfd, raw::EDGE), 0);
@@ -216,7 +217,7 @@ fn monoio() -> Wait {
     })
 }
 
-/// ns since `due`, negative before it.
+/// Returns the ns since `due`, negative before it.
 fn late_time(due: Time) -> i64 {
     Time::now().as_nanos() as i64 - due.as_nanos() as i64
 }
@@ -238,7 +239,7 @@ fn measure(task: &mut Task<'_>, delay: Duration, n: usize) -> Vec<Measured> {
     } else {
         side_by_side(&chosen, delay, n)
     };
-    // Another process, which would disturb the others.
+    // Go is another process, which would disturb the others.
     if (task.wanted)("Go") && n > 0 {
         (task.progress)();
         let late = native::Process::start(Peer::Go)
@@ -251,7 +252,7 @@ fn measure(task: &mut Task<'_>, delay: Duration, n: usize) -> Vec<Measured> {
     all
 }
 
-/// The kernel's own timers alone.
+/// Measures the kernel's own timers alone.
 pub fn floor(delay: Duration, n: usize) -> Vec<Measured> {
     let raw = ["raw timerfd", "raw epoll_pwait2", "clock_nanosleep"];
     let chosen: Vec<_> = ALL.into_iter().filter(|(name, _)| raw.contains(name)).collect();
@@ -262,7 +263,7 @@ pub fn floor(delay: Duration, n: usize) -> Vec<Measured> {
     }
 }
 
-/// One contestant after the other, beginning with another one each time.
+/// Runs one contestant after the other. Each round begins with another contestant.
 fn in_turn(
     progress: &mut dyn FnMut(),
     chosen: &[(&str, Make)],
@@ -284,8 +285,8 @@ fn in_turn(
     chosen.iter().zip(all).map(|((name, _), late)| Measured::new(name, late)).collect()
 }
 
-/// Each on a thread of its own. A cycle is the delay and half a step more: one wakes up half-way
-/// between the times when two others do.
+/// Runs each contestant on a thread of its own. A cycle is the delay and half a step more, so a
+/// contestant wakes up half-way between the times when two others do.
 fn side_by_side(chosen: &[(&str, Make)], delay: Duration, n: usize) -> Vec<Measured> {
     let threads = chosen.len() as u32;
     let cycle = delay + delay / (2 * threads);

@@ -11,7 +11,7 @@ use crate::row::{Family, row};
 const FAR: Duration = Duration::from_secs(3_600);
 const CAPACITY: usize = 64;
 
-/// The work, ours, and its peers.
+/// The work, the contestant of ours, and its peers.
 pub const WORKS: [(&str, &str, &str, &[&str]); 6] = [
     (
         "send+recv",

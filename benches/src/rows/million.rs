@@ -1,5 +1,6 @@
 //! The workload of libuv's benchmark of a million timers: n timers, 1,000 to a millisecond, are
-//! started, all fire, and are dropped. CPU time of the thread: most of the second is a sleep.
+//! started, all fire, and are dropped. The figure is CPU time of the thread, because most of the
+//! second is a sleep.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,7 +17,8 @@ use crate::row::{Bound, Family, Scale, row};
 
 const STEPS: [&str; 3] = ["start", "fire", "drop"];
 const PEERS: [&str; 3] = ["libev", "libuv", "libevent"];
-/// The first keeps no order within a ms, the second fires on other threads.
+/// Peers with other guarantees. The first keeps no order within a ms, the second fires on other
+/// threads.
 const OTHERS: [&str; 2] = ["tokio-util DelayQueue", "Go AfterFunc"];
 
 pub fn families() -> Vec<Family> {
@@ -65,7 +67,7 @@ fn three(name: &str) -> [String; 3] {
     STEPS.map(|step| format!("{name} {step}"))
 }
 
-/// A contestant of three steps, each of which returns what the next one needs.
+/// Makes a contestant of three steps, each of which returns the input of the next one.
 fn contestant<S: 'static, F: 'static>(
     name: &str,
     n: usize,
@@ -86,7 +88,7 @@ fn contestant<S: 'static, F: 'static>(
     })
 }
 
-/// 1 ms, a thousand times, then 2 ms, and so on.
+/// Returns the delays: 1 ms a thousand times, then 2 ms a thousand times, and so on.
 fn delays(n: usize) -> impl Iterator<Item = Duration> {
     (0..n as u64).map(|i| Duration::from_millis(i / 1_000 + 1))
 }
@@ -124,8 +126,8 @@ fn wait(n: usize) -> Contestant {
 
 type Place<T> = Rc<Cell<Vec<T>>>;
 
-/// The place for a vector of `n` handles, twice. Like the timers of the peers in C, it is there
-/// before the clock starts: after the first round its pages are, too.
+/// Makes the place for a vector of `n` handles, twice. Like the timers of the peers in C, it exists
+/// before the clock starts. After the first round its pages exist, too.
 fn vector<T>(n: usize) -> (Place<T>, Place<T>) {
     let place = Rc::new(Cell::new(Vec::with_capacity(n)));
     (place.clone(), place)
@@ -166,7 +168,7 @@ fn callbacks(n: usize) -> Contestant {
     )
 }
 
-/// Expired entries are taken by polling, between sleeps of tokio's driver.
+/// A tokio-util contestant. Expired entries are taken by polling, between sleeps of tokio's driver.
 fn delay_queue(n: usize) -> Contestant {
     let runtime = Rc::new(super::tokio_runtime());
     let of = runtime.clone();

@@ -1,4 +1,4 @@
-//! What is measured: a file for each group of rows.
+//! The work that is measured: a file for each group of rows.
 
 use crate::row::Family;
 
@@ -15,7 +15,7 @@ mod threads;
 pub mod trips;
 mod turn;
 
-/// All families, in the order of the report.
+/// Returns all families, in the order of the report.
 pub fn all() -> Vec<Family> {
     [
         rearm::families(),
@@ -36,7 +36,7 @@ pub fn all() -> Vec<Family> {
     .collect()
 }
 
-/// A tokio runtime on the calling thread, with timers.
+/// Makes a tokio runtime on the calling thread, with timers.
 fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a tokio runtime")
 }

@@ -103,7 +103,7 @@ fn one_timer_contestants() -> Vec<Contestant> {
     contestants
 }
 
-/// All but those that are other programs.
+/// Returns all contestants but other programs.
 pub fn in_rust() -> Vec<Contestant> {
     let reactor = Reactor::new().expect("a reactor");
     let step = Duration::from_nanos(1);
@@ -172,7 +172,7 @@ fn async_io_contestants() -> [Contestant; 2] {
     ]
 }
 
-/// Deadlines, each a little later than the one before, from a table: no arithmetic is timed.
+/// Deadlines from a table, each a little later than the one before. So no arithmetic is timed.
 struct Ahead<T> {
     all: Vec<T>,
     next: usize,
@@ -191,7 +191,7 @@ impl<T: Copy + std::ops::Add<Duration, Output = T>> Ahead<T> {
     }
 }
 
-/// A sleep is in the wheel only after it was polled once.
+/// Arms a sleep of tokio: it is in the wheel only after it was polled once.
 fn arm(at: TokioInstant) -> Pin<Box<Sleep>> {
     let mut sleep = Box::pin(tokio::time::sleep_until(at));
     let _ = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -200,7 +200,7 @@ fn arm(at: TokioInstant) -> Pin<Box<Sleep>> {
 
 // Many timers.
 
-/// Up to 100 s, different for each timer.
+/// Returns a delay of up to 100 s, different for each timer.
 fn spread(i: usize) -> Duration {
     Duration::from_micros((i as u64).wrapping_mul(0x9e37_79b9) % 100_000_000)
 }
@@ -209,23 +209,23 @@ fn spread(i: usize) -> Duration {
 enum Step {
     Later,
     Earlier,
-    /// Before all others.
+    /// To before all other timers.
     First,
 }
 
-/// Visits the timers at random. In each pass over all of them their deadlines move: by 10 s to
-/// later, by 1 s to earlier, which is a hundredth of the spread.
+/// Visits the timers at random. In each pass over all of them the deadlines move: to later by 10 s,
+/// or to earlier by 1 s, which is a hundredth of the spread.
 struct Walk {
     order: Vec<usize>,
     next: usize,
-    /// From the beginning to the deadlines, without the spread.
+    /// The time from the beginning to the deadlines, without the spread.
     offset: Duration,
     step: Step,
 }
 
 impl Walk {
     fn new(n: usize, step: Step) -> Walk {
-        // Far enough for all passes of earlier ones.
+        // The offset is large enough for all passes to earlier deadlines.
         let offset = FAR * 1_000;
         let mut walk = Walk { order: shuffled(n), next: 0, offset, step };
         walk.pass();
@@ -241,7 +241,7 @@ impl Walk {
         }
     }
 
-    /// A timer, and its next deadline.
+    /// Returns a timer, and its next deadline.
     #[inline]
     fn next(&mut self) -> (usize, Duration) {
         if self.next == self.order.len() {
@@ -325,7 +325,8 @@ fn insert_and_drop(n: usize) -> Family {
 
 const LIFE: [&str; 4] = ["insert", "drop", "insert-random", "drop-random"];
 
-/// The four rows of one contestant. `make` gives a timer for a delay from now, `drop` drops one.
+/// Makes the four rows of one contestant. `make` makes a timer for a delay from now, `drop` drops a
+/// timer.
 fn life<T: 'static, Q: 'static>(
     name: &str,
     order: Rc<Vec<usize>>,
@@ -399,7 +400,7 @@ fn lives(n: usize) -> Vec<Contestant> {
     ]
 }
 
-/// The share of one of `n` operations that `all` does.
+/// Returns the share of one of `n` operations that `all` does.
 fn each(n: usize, all: impl FnOnce()) -> Sample {
     let mut all = Some(all);
     time(Run::Times(1), || all.take().expect("once")()).share(n)
@@ -472,7 +473,8 @@ fn worst_call(n: usize) -> Family {
     )
 }
 
-/// CPU time of the longest call until all stale deadlines are put right. Time is virtual.
+/// Returns the CPU time of the longest call until all stale deadlines are put right. Time is
+/// virtual.
 fn worst_of(n: usize, waits: bool) -> f64 {
     let sim = Sim::new();
     let reactor = Reactor::with_driver(sim.clone()).expect("a reactor");
@@ -495,7 +497,7 @@ fn worst_of(n: usize, waits: bool) -> f64 {
             break;
         }
     }
-    // The reactor goes first: so many timers need not leave the queue one by one.
+    // The reactor is dropped first, so that the timers need not leave the queue one by one.
     drop(reactor);
     worst.as_nanos() as f64
 }

@@ -14,7 +14,7 @@ use crate::native::{self, Peer};
 use crate::row::{Family, row};
 
 const CAPACITY: usize = 1_024;
-/// Of the tickers in the selects.
+/// The period of the tickers in the selects.
 const PERIOD: Duration = Duration::from_millis(100);
 /// Messages before the clock starts.
 const WARM: u64 = 8 * 1_024;
@@ -71,8 +71,8 @@ fn family(producers: usize) -> Family {
     Family::new(move |_| contestants(producers), rows).slices((30, 100), (9, 31))
 }
 
-/// Ns a message while producers send as fast as they can. They end when `consume` has dropped the
-/// receiver. Their allocations count.
+/// Measures ns a message while producers send as fast as they can. The producers end when `consume`
+/// has dropped the receiver. Their allocations count.
 fn flooded<S: Clone + Send>(
     (run, producers): (Run, usize),
     sender: S,
@@ -106,7 +106,7 @@ fn flooded<S: Clone + Send>(
     sample
 }
 
-/// A receiver whose `recv` blocks.
+/// Makes a contestant whose receiver blocks in `recv`.
 macro_rules! bare {
     ($name:literal, $producers:ident, $make:expr) => {
         Contestant::new($name, move |run| {
@@ -125,7 +125,7 @@ macro_rules! bare {
     };
 }
 
-/// One that receives through a `select!`, and may drain what else is there.
+/// Makes a contestant that receives through a `select!`, and may drain the other messages.
 fn selects(
     name: &str,
     producers: usize,

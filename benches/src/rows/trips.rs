@@ -1,5 +1,5 @@
-//! Round trips to another thread: a message there and a message back. The two threads are kept on
-//! a core each. Reactors are made before that: one that finds a single core usable does not spin.
+//! Round trips to another thread: a message there and a message back. Each thread is kept on a
+//! core. Reactors are made before that, because a reactor that may use one core only does not spin.
 
 use std::cell::Cell;
 use std::hint::{black_box, spin_loop};
@@ -15,11 +15,11 @@ use crate::native::{self, Peer};
 use crate::raw;
 use crate::row::{Bound, Family, row};
 
-/// The room of each channel: more than ever is in it.
+/// The capacity of each channel. It is never full.
 const FEW: usize = 8;
-/// Of the tickers in the selects.
+/// The period of the tickers in the selects.
 const PERIOD: Duration = Duration::from_millis(100);
-/// Round trips between two looks at the clock. A batch that an interrupt hits is far off; the
+/// Round trips between two looks at the clock. A batch that an interrupt hits is far off, but the
 /// median of the batches is not.
 const BATCH: u32 = 64;
 
@@ -81,7 +81,7 @@ fn contestants() -> Vec<Contestant> {
     ]
 }
 
-/// What the kernel and the cores allow at best.
+/// Returns the contestants that show the best time that the kernel and the cores allow.
 pub fn floor() -> Vec<Contestant> {
     vec![
         trip("round trip, parked: eventfd + epoll_wait", raw_trip),
@@ -92,8 +92,8 @@ pub fn floor() -> Vec<Contestant> {
 
 fn trip(name: &str, run: impl Fn(&mut Stopwatch) + 'static) -> Contestant {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    // The first slice of each may run anywhere: how many cores there are is asked once in a
-    // process, by the first reactor that wants to know.
+    // The first slice of each contestant may run on any core. The number of cores is read once in a
+    // process, by the first reactor that needs it.
     let pins = Cell::new(false);
     Contestant::new(name, move |how| {
         let Run::For(slice) = how else { panic!("a round trip is measured by time") };
@@ -108,11 +108,11 @@ struct Stopwatch {
     slice: Duration,
     /// Keeps the threads on their cores.
     pins: bool,
-    /// ns a round trip, of batches.
+    /// The ns of a round trip, in batches.
     nanos: Vec<f64>,
 }
 
-/// Where a thread of a round trip is to run.
+/// The core that a thread of a round trip runs on.
 #[derive(Clone, Copy)]
 struct Seat(Option<usize>);
 
@@ -128,7 +128,7 @@ impl Stopwatch {
     /// Calls `trip` on the calling thread for a slice.
     fn run(&mut self, mut trip: impl FnMut()) {
         Seat(self.pins.then_some(0)).take();
-        // More than an adaptive spin needs to find out that it pays.
+        // More trips than an adaptive spin needs to find out that it pays.
         (0..4 * BATCH).for_each(|_| trip());
         let begin = Instant::now();
         let mut last = begin;
@@ -249,7 +249,8 @@ fn atomics(watch: &mut Stopwatch) {
     );
 }
 
-/// Both sides of channels that are used bare: `$make` gives a pair of ends with `send` and `recv`.
+/// Makes a contestant of channels that are used bare: `$make` gives a pair of ends with `send` and
+/// `recv`.
 macro_rules! bare_trip {
     ($name:ident, $make:expr) => {
         fn $name(watch: &mut Stopwatch) {
@@ -369,7 +370,7 @@ fn calloop(watch: &mut Stopwatch) {
     use calloop::channel::{Channel, Event, sync_channel};
     let ((to_there, there), (to_here, here)) = (sync_channel::<u64>(FEW), sync_channel::<u64>(FEW));
 
-    /// `None` at the end.
+    /// Makes a loop for one side. Its data is `None` at the end.
     fn side(rx: Channel<u64>) -> calloop::EventLoop<'static, Option<Option<u64>>> {
         let events = calloop::EventLoop::try_new().expect("a loop");
         let taken = events.handle().insert_source(rx, |event, (), got| {

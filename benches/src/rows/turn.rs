@@ -51,7 +51,7 @@ fn contestants() -> Vec<Contestant> {
     all
 }
 
-/// All but those that are other programs.
+/// Returns all contestants but other programs.
 pub fn in_rust() -> Vec<Contestant> {
     vec![
         pollmux(),
@@ -132,7 +132,7 @@ fn tokio() -> Contestant {
     })
 }
 
-/// A timer of calloop is re-armed by another registration.
+/// A calloop contestant. A timer of calloop is re-armed by another registration.
 fn calloop() -> Contestant {
     use calloop::timer::{TimeoutAction, Timer};
     let mut events = calloop::EventLoop::<u64>::try_new().expect("a loop");

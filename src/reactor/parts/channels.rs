@@ -1,19 +1,21 @@
-//! The registered channels, as the ready list sees them.
+//! The registered channels, in the lists by which a wait finds those that are ready.
 //!
-//! While there are few, they are *near*: a wait looks at each of them, as a `select!` looks at its
-//! cases, and asks for a wake-up only before it sleeps. So a message costs no mark, and no request.
+//! While there are few channels, they are *near*. A wait looks at each near channel, as a `select!`
+//! looks at its cases, and asks for a wake-up only before it sleeps. So a message costs no mark and
+//! no request.
 //!
-//! Each of the others is one of these, so that a wait finds every channel that has something
+//! Every other channel is in one of these states. So a wait finds every channel that has a message
 //! without looking at the rest:
-//! - in the ready list, because it had something when last looked at;
+//! - in the ready list, because it had a message at the last look;
 //! - asked for its mark, or marked and not collected yet;
-//! - *unasked*: only `select!` has used it lately, which looks for itself. A wait asks all of these
-//!   for their marks first.
+//! - *unasked*: only `select!` has used the channel lately, and `select!` looks for itself. A wait
+//!   first asks all unasked channels for their marks.
 //!
-//! More than [`NEAR`] channels are not near. When half as many are left, each becomes near again at
-//! its next message. In an embedded reactor none is near, because an outer loop sleeps for it and
-//! looks at nothing. Neither is a rendezvous, because its senders look for who waits. And while a
-//! wait sleeps, whose driver may call us, no channel comes near: nobody would ask for a wake-up.
+//! If there are more than [`NEAR`] channels, none of them is near. When half as many are left, each
+//! becomes near again at its next message. In an embedded reactor no channel is near, because an
+//! outer loop sleeps for it and looks at no channel. A rendezvous is never near, because its
+//! senders look for a waiting receiver. While a wait sleeps, its driver may call us. No channel
+//! becomes near then, because nobody would ask it for a wake-up.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -31,19 +33,19 @@ const NEAR: usize = 12;
 struct Near {
     slot: u32,
     probe: Arc<dyn Probe>,
-    /// The same, if it is a channel with a buffer.
+    /// The channel's state by its type, if the channel has a buffer.
     buffer: Option<Arc<channel::State>>,
 }
 
 impl Near {
-    /// Returns true if a look may find something.
+    /// Returns true if a look may find a message or the end.
     #[inline(always)]
     fn has_news(&self) -> bool {
         self.buffer.as_ref().is_none_or(|buffer| buffer.has_news())
     }
 }
 
-/// The lists of the module's text.
+/// The lists of the registered channels. The module's text describes them.
 #[derive(Default)]
 pub(crate) struct Channels {
     near: Vec<Near>,
@@ -53,10 +55,10 @@ pub(crate) struct Channels {
     asked: Cell<bool>,
     /// Tokens of the unasked channels, and of some that are gone.
     pub(crate) unasked: Vec<u64>,
-    /// Tokens of channels that were asked while something was coming, and whose senders may have
-    /// missed the request (there is no membarrier): they are looked at again in a moment.
+    /// Tokens of channels that were asked while a message was coming, and whose senders may have
+    /// missed the request (there is no membarrier). These channels are looked at again in a moment.
     pub(crate) unsure: Vec<u64>,
-    /// Marks that were taken, while they are put in order.
+    /// Marks that were taken. They are sorted here.
     pub(crate) marked: Vec<(u64, u32)>,
     /// The number of registered channels: the lists have room for all, so that only a registration
     /// allocates.
@@ -64,7 +66,8 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// Registers a channel: near, or asked for its mark. It is ready if it has something.
+    /// Registers a channel: it becomes near, or is asked for its mark. It is ready if it has a
+    /// message.
     pub(crate) fn register<O: Owner>(
         &mut self,
         table: &mut Table<O>,
@@ -83,7 +86,7 @@ impl Channels {
         }
     }
 
-    /// No channel is registered under this slot any more.
+    /// Notes that no channel is registered under this slot any more.
     pub(crate) fn unregister(&mut self, node: &Node, slot: u32) {
         self.registered -= 1;
         if node.is(Flag::Near) {
@@ -92,7 +95,7 @@ impl Channels {
         }
     }
 
-    /// From now on no channel is near, or (`false`) channels may be.
+    /// Lets no channel be near from now on, or (`false`) lets channels be near again.
     pub(crate) fn keep_apart<O: Owner>(&mut self, table: &mut Table<O>, apart: bool) {
         self.apart = apart;
         if apart {
@@ -100,7 +103,8 @@ impl Channels {
         }
     }
 
-    /// Makes a channel near that is in none of the lists. Returns false if it cannot be.
+    /// Makes a channel near that is in none of the lists. Returns false if the channel cannot be
+    /// near.
     #[cold]
     #[inline(never)]
     fn bring_near<O: Owner>(&mut self, table: &Table<O>, slot: u32) -> bool {
@@ -117,7 +121,8 @@ impl Channels {
         true
     }
 
-    /// Makes no channel near. The list keeps its memory for those that come near again.
+    /// Lets no channel be near. The near ones are asked for their marks, or are left unasked.
+    /// The list keeps its memory for those that come near again.
     fn part<O: Owner>(&mut self, table: &mut Table<O>) {
         let mut near = std::mem::take(&mut self.near);
         for Near { slot, .. } in near.drain(..) {
@@ -132,13 +137,13 @@ impl Channels {
         self.near = near;
     }
 
-    /// Lists that count so many registered channels, and have none.
+    /// Makes lists that count so many registered channels, and are empty.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn of(registered: usize) -> Channels {
         Channels { registered, ..Channels::default() }
     }
 
-    /// Looks at the channels that are near, and makes those ready that have something.
+    /// Looks at the channels that are near, and makes those ready that have a message or their end.
     #[inline(always)]
     pub(crate) fn look_near<O: Owner>(&self, table: &mut Table<O>) {
         for near in &self.near {
@@ -156,7 +161,7 @@ impl Channels {
         }
     }
 
-    /// The looks at the channels that are near and not ready.
+    /// Looks at the channels that are near and not ready. Returns the outcomes.
     pub(crate) fn looks_near<O: Owner>(&self, table: &Table<O>) -> impl Iterator<Item = Look> {
         self.quiet_near(table).map(|probe| probe.look())
     }
@@ -172,7 +177,7 @@ impl Channels {
         self.near.iter().filter(move |near| is_quiet(near.slot)).map(|near| &*near.probe)
     }
 
-    /// Takes back what [`ask_near`](Self::ask_near) has asked for.
+    /// Takes the requests of [`ask_near`](Self::ask_near) back.
     pub(crate) fn unask_near(&self) {
         self.asked.set(false);
         self.near.iter().for_each(|near| near.probe.request().unask());
@@ -183,8 +188,8 @@ impl Channels {
         self.near = Vec::new();
     }
 
-    /// A channel that is not near was drained, and is in none of the lists: it is brought near,
-    /// asked for its mark, or left unasked. It becomes ready if it has something after all.
+    /// Handles a drained channel that is not near and in none of the lists. The channel is brought
+    /// near, asked for its mark, or left unasked. It becomes ready if it has a message after all.
     #[inline]
     pub(crate) fn settle<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, marking: bool) {
         if self.registered <= NEAR / 2 && self.bring_near(table, slot) {
@@ -202,12 +207,12 @@ impl Channels {
         }
     }
 
-    /// Asks a channel for its mark. It becomes ready if it has something after all.
+    /// Asks a channel for its mark. The channel becomes ready if it has a message after all.
     pub(crate) fn ask<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
         self.ask_now(table, slot);
     }
 
-    /// [`ask`](Self::ask), for the way of a channel that was drained.
+    /// [`ask`](Self::ask), for the path of a drained channel.
     #[inline(always)]
     pub(crate) fn ask_now<O: Owner>(&mut self, table: &mut Table<O>, slot: u32) {
         let ask = |probe: &dyn Probe| {
@@ -221,7 +226,7 @@ impl Channels {
         self.found(table, slot, look.unwrap_or(Look::Quiet));
     }
 
-    /// A channel was looked at, and asked if it had nothing.
+    /// Handles the outcome of a look at a channel, which was asked if it had no message.
     #[inline]
     pub(crate) fn found<O: Owner>(&mut self, table: &mut Table<O>, slot: u32, look: Look) {
         match look {
@@ -231,8 +236,8 @@ impl Channels {
         }
     }
 
-    /// Looks at the channel of a slot that was marked: a late mark may be for a slot that is free,
-    /// or another source's, by now.
+    /// Looks at the channel of a slot that was marked. A late mark may be for a slot that is free
+    /// by now, or belongs to another source.
     #[inline(always)]
     pub(crate) fn look_at_marked<O: Owner>(
         &mut self,
@@ -253,7 +258,7 @@ impl Channels {
         }
     }
 
-    /// Looks at the channels that were marked, in the order in which they were.
+    /// Looks at the channels that were marked, in the order of their marks.
     #[inline(never)]
     pub(crate) fn look_at_several<O: Owner>(&mut self, table: &mut Table<O>, marking: bool) {
         let mut marked = std::mem::take(&mut self.marked);
@@ -275,7 +280,7 @@ impl Channels {
         self.marked.reserve(self.registered);
     }
 
-    /// Gives back what the lists have for channels that are gone.
+    /// Gives back the memory that the lists have for channels that are gone.
     pub(crate) fn shrink(&mut self) {
         let enough = self.registered.max(FEW);
         // (A list that is longer than that still names channels that are gone.)
@@ -292,7 +297,7 @@ impl Channels {
     }
 
     pub(crate) fn ask_all<O: Owner>(&mut self, table: &mut Table<O>) {
-        // Taken out while it is gone through: asking may add to the other list.
+        // Taken out during the walk, because an ask may add to the other list.
         let mut unasked = std::mem::take(&mut self.unasked);
         for token in unasked.drain(..) {
             let Some(slot) = table.slots.resolve(token) else { continue };

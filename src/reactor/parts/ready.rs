@@ -1,16 +1,15 @@
-//! The ready list: the sources that have something to give, in the order in which they came to have
-//! it.
+//! The ready list: the sources that have an item to give, in the order in which they became ready.
 //!
-//! Intrusive: the links of a record are in its `seq`, which is free while the record is `Ready`. So
-//! a source is in the list at most once, enters and leaves in constant time, and the list never
-//! allocates.
+//! The list is intrusive: the links of a record are in its `seq`, which is free while the record is
+//! `Ready`. So a source is in the list at most once, and enters and leaves in constant time. The
+//! list never allocates.
 
 use super::slots::{NONE, Node, Owner, PATIENCE, Slots, State};
 
 /// A doubly linked list through the records.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    /// That of its records.
+    /// The state of the records in the list.
     state: State,
     head: u32,
     tail: u32,
@@ -41,7 +40,7 @@ impl Ready {
         Ready::of(State::Ready)
     }
 
-    /// A list of records in this state.
+    /// Makes a list of records in this state.
     pub(crate) const fn of(state: State) -> Ready {
         Ready { state, head: NONE, tail: NONE, len: 0, mark: PATIENCE, entered: 0 }
     }
@@ -50,46 +49,47 @@ impl Ready {
         self.len
     }
 
-    /// The number of records that have entered so far.
+    /// Returns the number of records that have entered so far.
     pub(crate) fn entered(&self) -> u64 {
         self.entered
     }
 
-    /// The records that have entered last, at most `n`, the newest first.
+    /// Returns the records that have entered last, at most `n`, the newest first.
     pub(crate) fn newest<O: Owner>(&self, slots: &Slots<O>, n: u64) -> impl Iterator<Item = u32> {
         let is_slot = |slot: u32| (slot != NONE).then_some(slot);
         let before = move |&slot: &u32| is_slot(links(slots, slot).prev);
         std::iter::successors(is_slot(self.tail), before).take(n as usize)
     }
 
-    /// The one that has waited longest.
+    /// Returns the record that has waited longest.
     pub(crate) fn first(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
     }
 
-    /// The one that came behind `slot`.
+    /// Returns the record that came behind `slot`.
     pub(crate) fn after<O: Owner>(&self, slots: &Slots<O>, slot: u32) -> Option<u32> {
         let next = links(slots, slot).next;
         (next != NONE).then_some(next)
     }
 
-    /// All, the one that has waited longest first.
+    /// Returns all records. The one that has waited longest comes first.
     pub(crate) fn iter<O: Owner>(&self, slots: &Slots<O>) -> impl Iterator<Item = u32> {
         std::iter::successors(self.first(), move |&slot| self.after(slots, slot))
     }
 
-    /// Tells what enters from now on from what is there: [`is_first_new`](Self::is_first_new).
+    /// Begins a batch. [`is_first_new`](Self::is_first_new) tells later records from those that are
+    /// there now.
     pub(crate) fn begin_batch(&mut self) {
-        // Never zero, which means a source that spins.
+        // The mark is never zero, because zero means a source that spins.
         self.mark = self.mark.checked_add(1).unwrap_or(1);
     }
 
-    /// Returns true if the first one has entered since the last batch began.
+    /// Returns true if the first record has entered since the last batch began.
     pub(crate) fn is_first_new<O: Owner>(&self, slots: &Slots<O>) -> bool {
         self.first().is_some_and(|slot| slots.node(slot).pos.get() == self.mark)
     }
 
-    /// Puts the first `n` last.
+    /// Puts the first `n` records last.
     #[cold]
     #[inline(never)]
     pub(crate) fn rotate<O: Owner>(&mut self, slots: &Slots<O>, n: usize) {
@@ -107,7 +107,7 @@ impl Ready {
         self.entered += n as u64;
     }
 
-    /// Puts one of the list last, with the reports that it has left.
+    /// Puts a record of the list last, with the reports that it has left.
     pub(crate) fn put_last<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         let patience = slots.node(slot).pos.get();
         self.remove(slots, slot);
@@ -115,13 +115,13 @@ impl Ready {
         slots.node(slot).pos.set(patience);
     }
 
-    /// Makes a record `Ready`, or what the list's records are, and puts it last.
+    /// Puts a record last, and gives it the state of the list.
     #[inline]
     pub(crate) fn push<O: Owner>(&mut self, slots: &Slots<O>, slot: u32) {
         self.push_node(slots, slot, slots.node(slot));
     }
 
-    /// [`push`](Self::push), of a slot whose record is known.
+    /// [`push`](Self::push) of a slot whose record is known.
     #[inline]
     pub(crate) fn push_node<O: Owner>(&mut self, slots: &Slots<O>, slot: u32, node: &Node) {
         debug_assert!(!matches!(node.state.get(), State::Ready | State::Ended));

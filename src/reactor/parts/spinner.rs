@@ -1,8 +1,8 @@
-//! Spinning before sleeping: for the message that comes in a moment, and for the deadline that is
-//! to be met to the microsecond.
+//! Spinning before sleeping, for a message that comes in a moment and for a deadline that is met to
+//! the microsecond.
 //!
 //! To fall asleep and be woken costs some 10 µs. A loop that waits awake saves that, if a message
-//! comes in that time. The spins before decide: each success gives credit for [`CREDIT`] more
+//! comes in that time. The earlier spins decide: each success gives credit for [`CREDIT`] more
 //! spins. A loop without credit tries again now and then, and less often after each failure.
 
 use std::cell::Cell;
@@ -47,44 +47,45 @@ impl From<Duration> for Spin {
     }
 }
 
-/// ns: the time that a peer needs to be woken and to answer, and a little more.
+/// The time in ns that a peer needs to be woken and to answer, and a little more.
 const LIMIT: u64 = 20_000;
-/// Spins that may fail after one that did not.
+/// Spins that may fail after a successful one.
 const CREDIT: u32 = 16;
 /// Sleeps between two attempts without credit: at first, and at most.
 const PAUSE: u32 = 16;
 const LONGEST_PAUSE: u32 = 1 << 12;
-/// Looks before the first rest, and between two.
+/// Looks before the first rest, and between two rests.
 pub(crate) const LOOKS: u32 = 32;
-/// ns: who rests may be away for a time slice, so there are no rests when a timer is due within
-/// this.
+/// A time slice in ns. A thread that rests may be away for so long, so there are no rests when a
+/// timer is due within this time.
 pub(crate) const TIME_SLICE: u64 = 10_000_000;
-/// ns: the last stretch to a deadline is spun by the turn itself, so that all that is to be run
-/// then has been run just before, and is in the cache.
+/// The last stretch to a deadline, in ns. The turn itself spins it, so that the code that runs at
+/// the deadline has run just before, and is in the cache.
 pub(crate) const LAST_STRETCH: u64 = 5_000;
 
-/// ns: nothing but the deadline itself is looked at after this.
+/// The last ns before a deadline, in which only the clock is looked at.
 pub(crate) const REHEARSED_BEFORE: u64 = 1_000;
 
 /// The settings of spinning, and its successes so far.
 #[derive(Debug)]
 pub(crate) struct Spinner {
-    /// ns; 0 for never.
+    /// The longest spin for messages in ns; 0 for never.
     pub(crate) limit: u64,
     pub(crate) adaptive: bool,
-    /// ns.
+    /// The longest spin for a deadline, in ns.
     pub(crate) precise: u64,
-    /// A timer that is to be met was rehearsed.
+    /// A timer that is met by spinning was rehearsed.
     pub(crate) rehearsed: Cell<bool>,
     credit: Cell<u32>,
-    /// Sleeps until the next attempt, and what that was set to.
+    /// Sleeps until the next attempt, and the number from which that count began.
     until_attempt: Cell<u32>,
     pause: Cell<u32>,
     pub(crate) saved: Count,
 }
 
 impl Spinner {
-    /// On a virtual clock nothing comes by itself, and on one core nothing can come while we look.
+    /// Makes a spinner. On a virtual clock no message comes by itself, and on one core no message
+    /// can come while we look.
     pub(crate) fn new(spin: Spin, precise: Duration, virtual_clock: bool) -> Spinner {
         let several_cores = || thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
         let limit = match spin {
@@ -110,12 +111,12 @@ impl Spinner {
         self.limit | self.precise != 0
     }
 
-    /// Sleeps that spinning made unnecessary.
+    /// Returns the number of sleeps that spinning made unnecessary.
     pub(crate) fn saved(&self) -> u64 {
         self.saved.get()
     }
 
-    /// Returns true if a deadline is to be met by spinning. One with enough slack is not.
+    /// Returns true if a deadline is met by spinning. A deadline with enough slack is not.
     pub(crate) fn is_met(&self, WakeWindow { earliest, latest }: WakeWindow) -> bool {
         self.precise > 0
             && latest != Time::MAX
@@ -133,7 +134,7 @@ impl Spinner {
         WakeWindow { earliest: earliest - ahead, latest: latest - ahead }
     }
 
-    /// Decides if this sleep is preceded by a spin.
+    /// Returns true if a spin precedes this sleep.
     pub(crate) fn attempts(&self) -> bool {
         if self.limit == 0 || !self.adaptive || self.credit.get() > 0 {
             return self.limit > 0;

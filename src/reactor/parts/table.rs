@@ -1,4 +1,4 @@
-//! The records of a reactor, and the lists and the queue that they are in.
+//! The records of a reactor, and the lists and the timer queue that hold them.
 
 use super::heap::Heap;
 use super::priority::Priority;
@@ -8,7 +8,7 @@ use super::slots::{Chunk, Flag, Owner, Slots, State};
 use super::usage::is_sparse;
 use std::rc::Rc;
 
-/// All of a reactor that goes by records.
+/// The parts of a reactor that go by records.
 pub(crate) struct Table<O: Owner> {
     pub(crate) slots: Slots<O>,
     pub(crate) heap: Heap,
@@ -37,7 +37,7 @@ impl<O: Owner> Table<O> {
         }
     }
 
-    /// Forgets everything, and returns the chunks. The sources that still have theirs find
+    /// Clears all lists, and returns the chunks. The sources that still have a chunk find
     /// themselves `Idle`.
     pub(crate) fn clear(&mut self) -> Vec<Rc<Chunk<O>>> {
         self.heap = Heap::new();
@@ -45,7 +45,7 @@ impl<O: Owner> Table<O> {
         self.slots.clear()
     }
 
-    /// Takes away what is pending, of all sources. Frees nothing.
+    /// Clears the pending arm or expiry of all sources. Frees nothing.
     pub(crate) fn make_idle(&mut self) {
         self.empty_lists();
         self.slots.idle();
@@ -57,7 +57,7 @@ impl<O: Owner> Table<O> {
         self.once = Vec::new();
     }
 
-    /// The list that a record is in while it is `Ready`, and the records.
+    /// Returns the list that a record is in while it is `Ready`, and the records.
     #[inline]
     fn list_of(&mut self, slot: u32) -> (&mut Ready, &Slots<O>) {
         let is_callback = self.slots.node(slot).is(Flag::Callback);
@@ -71,8 +71,8 @@ impl<O: Owner> Table<O> {
         list.remove(slots, slot);
     }
 
-    /// Makes a source ready, or a callback due, that may have a deadline as well, which is then
-    /// taken away. (The heap's first key may be too early afterwards, which only wakes early.)
+    /// Makes a source ready, or a callback due. A deadline that it has as well is cleared. (The
+    /// heap's first key may be too early afterwards, which costs only an early wake-up.)
     #[inline]
     pub(crate) fn raise(&mut self, slot: u32) {
         if matches!(self.slots.node(slot).state.get(), State::Armed | State::Stopped) {
@@ -98,8 +98,8 @@ impl<O: Owner> Table<O> {
         }
     }
 
-    /// The ready sources of the highest priority, then the others; of equals the one that has
-    /// waited longest first.
+    /// Returns the ready sources of the highest priority, then the others. Of equal sources the one
+    /// that has waited longest comes first.
     pub(crate) fn by_priority(&self) -> impl Iterator<Item = u32> {
         let priority = |slot: u32| self.slots.chunk(slot).priority(slot);
         let of =
@@ -107,7 +107,7 @@ impl<O: Owner> Table<O> {
         Priority::ALL.into_iter().flat_map(of)
     }
 
-    /// Returns true if the memory of a burst is there.
+    /// Returns true if the memory of a burst is still held.
     pub(crate) fn is_sparse(&self) -> bool {
         is_sparse(self.slots.usage()) || is_sparse(self.heap.usage())
     }

@@ -1,10 +1,10 @@
-//! Wakers on Linux: an eventfd; as an fd of its own, or as that of a poller.
+//! Wakers on Linux: an eventfd, as an fd of its own or as the waker of a poller.
 //!
 //! Quirks handled here:
-//! - Registered edge-triggered it needs no `read`: every write is a new edge, and writes nobody
-//!   waited for coalesce.
-//! - Never read, its counter is full after 2^64 - 2 wakes and `write` says `EAGAIN`: then it is
-//!   read once and written again.
+//! - An edge-triggered eventfd needs no `read`: every write is a new edge, and writes that no wait
+//!   has seen coalesce.
+//! - A counter that is never read is full after 2^64 - 2 wakes. Then `write` gives `EAGAIN`, so the
+//!   counter is read once and written again.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -35,15 +35,15 @@ impl Waker {
     }
 }
 
-/// An fd that is raised from any thread, also by a signal handler: an eventfd here. For who waits
-/// for edges it need not be lowered.
+/// An fd that any thread raises, also in a signal handler: an eventfd here. A waiter for edges need
+/// not lower the flag.
 #[derive(Debug)]
 pub(crate) struct Flag {
     file: File,
 }
 
 impl Flag {
-    /// One that is not raised (non-blocking, close-on-exec). One syscall.
+    /// Makes a flag that is not raised (non-blocking, close-on-exec). One syscall.
     pub(crate) fn new() -> io::Result<Flag> {
         // SAFETY: the call takes no pointers.
         let fd = call("eventfd2", || unsafe {
@@ -53,7 +53,7 @@ impl Flag {
         Ok(Flag { file: unsafe { OwnedFd::from_raw_fd(fd) }.into() })
     }
 
-    /// Makes it readable, and this a new edge. One syscall, retried when a signal interrupts it.
+    /// Makes the fd readable, as a new edge. One syscall, retried when a signal interrupts it.
     #[inline(always)] // see Notify::wake
     pub(crate) fn raise(&self) -> io::Result<()> {
         self.add(1)
@@ -67,7 +67,7 @@ impl Flag {
         }
     }
 
-    /// After an attempt to add has failed.
+    /// Retries after a failed attempt to add.
     #[cold]
     fn add_again(&self, n: u64, first: io::Error) -> io::Result<()> {
         let (mut first, mut left) = (Some(first), INTERRUPTIONS);
@@ -83,7 +83,7 @@ impl Flag {
         }
     }
 
-    /// Makes it not readable. One syscall. Whatever goes wrong shows in the write that follows.
+    /// Makes the fd not readable. One syscall. An error shows in the write that follows.
     pub(crate) fn lower(&self) {
         let _ = (&self.file).read(&mut [0; 8]);
     }

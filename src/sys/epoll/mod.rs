@@ -2,9 +2,9 @@
 //!
 //! Quirks handled here:
 //! - `epoll_wait` takes milliseconds and its timeout has slack (0.1 %, at least 50 µs). A timed
-//!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11), and where the kernel lacks it
-//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`, `EACCES`), `epoll_wait` with the time rounded
-//!   **up**. For exact deadlines there is [`Timer`].
+//!   [`Poller::wait`] therefore uses `epoll_pwait2` (Linux 5.11). Where the kernel lacks that call
+//!   (`ENOSYS`) or a sandbox forbids it (`EPERM`, `EACCES`), it uses `epoll_wait` with the time
+//!   rounded **up**. For exact deadlines there is [`Timer`].
 //! - The epoll key is (file, fd): a duplicated fd keeps firing after `close`. Deregister before
 //!   closing.
 
@@ -73,8 +73,8 @@ impl Poller {
         if interest.is_readable() {
             flags |= libc::EPOLLIN | libc::EPOLLRDHUP;
         }
-        // The end of the input is told unasked, like a hang-up, where it is told once and does
-        // not use up a report of something else.
+        // The end of the input is reported unasked, like a hang-up. It is not in level mode, which
+        // would repeat it, nor beside an interest, whose report it could use up.
         if !interest.is_readable() && !interest.is_writable() && mode != Mode::Level {
             flags |= libc::EPOLLRDHUP;
         }
@@ -122,10 +122,10 @@ impl Poller {
         syscall::epoll_wait(self.epoll.as_fd(), &mut events.list, ms)
     }
 
-    /// Returns true if timeouts are counted in nanoseconds: if there is an `epoll_pwait2`. One
+    /// Returns true if timeouts are counted in nanoseconds: the kernel has `epoll_pwait2`. One
     /// syscall.
     fn has_fine_timeout(&self) -> bool {
-        // A wait that would look, and take an event, may not be tried: the kernel refuses this one.
+        // A real wait must not be tried: it would take an edge event. The kernel refuses this call.
         let refused = syscall::epoll_pwait2(self.epoll.as_fd(), &mut [], &Timespec::ZERO);
         !refused.is_err_and(|error| is_missing(&error))
     }
@@ -147,27 +147,28 @@ impl Poller {
     }
 }
 
-/// ns: a wait that may end so much before its deadline seldom does, and one that may end a
-/// millisecond before it does half of the time (`docs/EXPERIMENTS.md`).
+/// The most ns by which a wait may end before its deadline. Such a wait seldom ends early, and a
+/// wait that may end a millisecond early does so half of the time (`docs/EXPERIMENTS.md`).
 const AHEAD: u64 = 100_000;
 
-/// The most by which the kernel may end a wait with a timeout later than a timer: fs/select.c
-/// `select_estimate_accuracy`.
+/// The most by which the kernel may end a wait with a timeout later than a timer. The kernel's rule
+/// is in fs/select.c, `select_estimate_accuracy`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutSlack {
-    /// Timeouts are in ns: there is an `epoll_pwait2`.
+    /// Timeouts are in ns: the kernel has `epoll_pwait2`.
     fine: bool,
     /// The slack is at least this many ns (`PR_GET_TIMERSLACK`).
     least: u64,
-    /// And this share of the timeout: 1/1000, or 1/200 for a process that is nice. 0: none, for a
-    /// real-time thread.
+    /// The slack is at least this share of the timeout: 1/1000, or 1/200 for a process that is
+    /// nice. 0: no slack, for a real-time thread.
     divisor: u64,
 }
 
 impl TimeoutSlack {
-    /// Four syscalls. What is changed afterwards (`nice`, `PR_SET_TIMERSLACK`) is not noticed.
+    /// Reads the slack of the calling thread. Four syscalls. Later changes (`nice`,
+    /// `PR_SET_TIMERSLACK`) are not noticed.
     pub(super) fn of(poller: &Poller) -> TimeoutSlack {
-        // The syscall itself, because what libc gives is an `int`: 2 s would be negative there.
+        // Makes the syscall itself, because libc returns an `int`, in which 2 s would be negative.
         let none: libc::c_ulong = 0;
         // SAFETY: no call takes pointers. (-1 is a niceness, too, and means the same here.)
         let (least, nice, policy) = unsafe {
@@ -184,28 +185,29 @@ impl TimeoutSlack {
         if real_time.contains(&(policy & !libc::c_long::from(libc::SCHED_RESET_ON_FORK))) {
             return TimeoutSlack { fine, least: 0, divisor: 0 };
         }
-        // Where it is too long for a `long`, no timeout is used: what is negative counts as for
-        // ever.
+        // A slack that is too long for a `long` is negative here. It counts as endless, so that no
+        // timeout is used.
         let least = u64::try_from(least).unwrap_or(u64::MAX);
         TimeoutSlack { fine, least, divisor: if nice > 0 { 200 } else { 1_000 } }
     }
 
-    /// The timeout of a wait at `now` that ends from `earliest` to `latest`, as late as that
-    /// allows; `None` if no timeout is sure to.
+    /// Returns the timeout of a wait at `now` that ends from `earliest` to `latest`, as late as
+    /// that allows. `None` if no timeout is sure to end in that range.
     pub(crate) fn timeout(self, now: Time, earliest: Time, latest: Time) -> Option<Duration> {
         let (timeout, _) = self.within(latest - now)?;
         (now + timeout >= earliest).then_some(timeout)
     }
 
-    /// The timeout of a wait at `now` that ends at `at`, or before by at most [`AHEAD`]; `None` if
-    /// no timeout is sure to. The kernel waits as long as the slack allows, unless an interrupt
-    /// comes in between.
+    /// Returns the timeout of a wait at `now` that ends at `at`, or earlier by at most [`AHEAD`].
+    /// `None` if no timeout is sure to end in that range. The kernel waits as long as the slack
+    /// allows, unless an interrupt comes in between.
     pub(crate) fn timeout_ahead(self, now: Time, at: Time) -> Option<Duration> {
         let (timeout, slack) = self.within(at - now)?;
         (slack <= AHEAD).then_some(timeout)
     }
 
-    /// The timeout of a wait that ends after `longest`, or earlier by the slack; and the slack, ns.
+    /// Returns the timeout of a wait that ends after `longest`, or earlier by the slack. Also
+    /// returns the slack in ns.
     fn within(self, longest: Duration) -> Option<(Duration, u64)> {
         const MOST: u64 = 100_000_000;
         let share = nanos(longest).checked_div(self.divisor).unwrap_or(0);
@@ -215,7 +217,7 @@ impl TimeoutSlack {
     }
 }
 
-/// Milliseconds that are never less than `timeout`.
+/// Rounds `timeout` up to milliseconds.
 fn round_up_to_ms(timeout: Duration) -> libc::c_int {
     let ms = timeout.as_nanos().div_ceil(1_000_000);
     ms.try_into().unwrap_or(libc::c_int::MAX)
@@ -237,7 +239,8 @@ impl Events {
         }
     }
 
-    /// The kernel refuses to fill a buffer of more than `i32::MAX` bytes (`EP_MAX_EVENTS`).
+    /// Limits the capacity: the kernel refuses a buffer of more than `i32::MAX` bytes
+    /// (`EP_MAX_EVENTS`).
     const fn brought_into_range(capacity: usize) -> usize {
         const MOST: usize = i32::MAX as usize / size_of::<libc::epoll_event>();
         match capacity {
@@ -284,7 +287,7 @@ impl Event {
     pub(super) fn readiness(&self) -> Readiness {
         const READABLE: u32 = libc::EPOLLIN as u32;
         const WRITABLE: u32 = libc::EPOLLOUT as u32;
-        // Nearly every event is one of these.
+        // Nearly every event has one of these sets of flags.
         match self.flags {
             READABLE => Readiness::READABLE,
             WRITABLE => Readiness::WRITABLE,
@@ -334,7 +337,7 @@ mod tests {
         let kernel = TimeoutSlack { fine: true, least: 50_000, divisor: 1_000 };
         let at = |us: u64| Time::from_nanos(us * 1_000);
         let timeout = |now, earliest, latest| kernel.timeout(at(now), at(earliest), at(latest));
-        // 1 s with 1 ms: 0.1 % of the longest wait is a little more than what there is.
+        // 1 s with 1 ms of room: 0.1 % of the longest wait is a little more than that.
         assert_eq!(timeout(0, 1_000_000, 1_001_000), None);
         assert_eq!(timeout(0, 1_000_000, 1_002_000), Some(Duration::from_nanos(1_000_998_000)));
         // At least 50 us.
@@ -342,7 +345,7 @@ mod tests {
         assert_eq!(timeout(1_000, 2_000, 2_050), Some(Duration::from_millis(1)));
         // At most 100 ms.
         assert_eq!(timeout(0, 3_600_000_000, 3_600_100_000), Some(Duration::from_secs(3_600)));
-        // Due already: there is nothing to wait for.
+        // Due already, so there is no wait.
         assert_eq!(timeout(1_000, 900, 1_020), None);
         let nice = TimeoutSlack { divisor: 200, ..kernel };
         assert_eq!(nice.timeout(at(0), at(1_000_000), at(1_002_000)), None);
@@ -369,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_long_slack_of_the_thread_is_known() {
-        // Too long for an `i32`. The other tests have threads of their own.
+        // The slack is too long for an `i32`. The other tests have threads of their own.
         let long: libc::c_ulong = 3_000_000_000;
         // SAFETY: the call takes no pointers.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, long) }, 0);

@@ -1,10 +1,10 @@
 //! The end of a child process as an fd, on Linux: a pidfd (5.3).
 //!
 //! Quirks handled here:
-//! - It is readable once the process has ended, and stays so; there is nothing to read. The status
-//!   is `waitpid`'s business.
-//! - Made from a pid, it is the right process only while that has not been waited for: the caller
-//!   asks before and after.
+//! - The fd is readable once the process has ended, and stays readable. There is nothing to read.
+//!   `waitpid` gives the status.
+//! - An fd that is made from a pid stands for the right process only if nobody has waited for that
+//!   process. The caller checks that before and after.
 //! - Containers refuse the call by a seccomp filter, with an errno of their choice (`EPERM`
 //!   mostly).
 
@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use super::super::has_fd;
 use super::super::process::refused;
 
-/// All that the kernel itself says to a `pidfd_open`. Any other error is a filter's.
+/// The errors that the kernel itself gives for a `pidfd_open`. Any other error comes from a filter.
 const ERRORS: [libc::c_int; 6] =
     [libc::EINVAL, libc::EMFILE, libc::ENFILE, libc::ENODEV, libc::ENOMEM, libc::ESRCH];
 
@@ -36,7 +36,7 @@ impl ProcessFd {
         Ok(ProcessFd { fd: unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) } })
     }
 
-    /// Sends a signal. `None` where the system, or a filter, does not know the call.
+    /// Sends a signal. `None` where the system or a filter refuses the call as unknown.
     pub(crate) fn signal(&self, signal: i32) -> Option<io::Result<()>> {
         let (call, fd) = (libc::SYS_pidfd_send_signal, self.fd.as_raw_fd());
         let info = std::ptr::null::<libc::siginfo_t>();

@@ -3,8 +3,8 @@
 //! Quirks handled here:
 //! - The kernel's own calls and returns overwrite the CPU's return predictor. A function that is
 //!   open across a system call therefore returns by a mispredicted jump, which takes 16 to 50 ns
-//!   (AMD EPYC, Linux 6.18; `docs/EXPERIMENTS.md`). libc's function for the call is such a one. So
-//!   on x86_64 the instruction stands in its caller. Elsewhere libc makes the call.
+//!   (AMD EPYC, Linux 6.18; `docs/EXPERIMENTS.md`). libc's function for the call is such a
+//!   function. So on x86_64 the instruction stands in its caller. Elsewhere libc makes the call.
 //! - The kernel answers with the negative error, and libc with -1 and `errno`.
 
 use std::io;
@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::timespec::{Itimerspec, Timespec};
 
-/// Waits for events: `ms` or -1 for ever.
+/// Waits for events, for at most `ms`. A `ms` of -1 waits for ever.
 #[inline(always)]
 pub(super) fn epoll_wait(
     epoll: BorrowedFd<'_>,
@@ -32,7 +32,7 @@ pub(super) fn epoll_wait(
     }
 }
 
-/// [`epoll_wait`] with a timeout in ns.
+/// Waits as [`epoll_wait`] does, with a timeout in ns.
 #[inline(always)]
 pub(super) fn epoll_pwait2(
     epoll: BorrowedFd<'_>,
@@ -62,7 +62,7 @@ pub(super) fn epoll_pwait2(
     }
 }
 
-/// Writes a number.
+/// Writes a number to an fd.
 #[inline(always)]
 pub(super) fn write(fd: BorrowedFd<'_>, number: u64) -> io::Result<usize> {
     let (fd, bytes, len) = (fd.as_raw_fd(), &raw const number, size_of::<u64>());
@@ -126,7 +126,7 @@ unsafe fn syscall(number: libc::c_long, [a, b, c, d, e, f]: [usize; 6]) -> isize
     answer
 }
 
-/// The result of a call.
+/// Turns the kernel's answer into a result.
 #[inline(always)]
 fn result(answer: isize) -> io::Result<usize> {
     if answer >= 0 { Ok(answer as usize) } else { Err(error(answer)) }

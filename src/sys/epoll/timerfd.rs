@@ -1,17 +1,18 @@
-//! Kernel timers on Linux: a timerfd, one-shot and absolute; as an fd of its own, or as that of a
+//! Kernel timers on Linux: a one-shot, absolute timerfd, as an fd of its own or as the timer of a
 //! poller.
 //!
 //! Quirks handled here:
 //! - `it_value = 0` disarms, even with `TFD_TIMER_ABSTIME`: a deadline of zero is armed as 1 ns.
-//! - Registered edge-triggered, a one-shot expiry needs no `read`: each `settime` gives at most one
-//!   event, and setting it again takes a pending unread expiry away. (A *periodic* timerfd re-arms
-//!   only in `read`; there is none here.)
-//! - On the wall clock (`TFD_TIMER_CANCEL_ON_SET`) a jump of the clock is an event, too, and `read`
-//!   says `ECANCELED` then; it drops an expiry that was there. `settime` may say `ECANCELED` as
-//!   well, *after* having armed.
-//! - No signal interrupts `settime`, but a filter of syscalls may say `EINTR`: it has *not* armed.
-//! - A deadline in the past is delivered by an interrupt of its own, so a look right after `arm`
-//!   may miss it.
+//! - An edge-triggered one-shot expiry needs no `read`: each `settime` gives at most one event, and
+//!   a new `settime` clears a pending unread expiry. (A *periodic* timerfd re-arms only in `read`.
+//!   There is none here.)
+//! - On the wall clock (`TFD_TIMER_CANCEL_ON_SET`) a jump of the clock is an event, too. `read`
+//!   then gives `ECANCELED`, and drops an expiry that was pending. `settime` may give `ECANCELED`
+//!   as well, *after* having armed.
+//! - No signal interrupts `settime`, but a filter of syscalls may answer `EINTR`: the timer is
+//!   *not* armed then.
+//! - An interrupt of its own delivers a deadline in the past, so a look right after `arm` may miss
+//!   it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -75,7 +76,7 @@ impl TimerFd {
         }
     }
 
-    /// After an attempt to arm has failed.
+    /// Handles a failed attempt to arm.
     #[cold]
     fn arm_again(&self, value: Duration, first: io::Error) -> io::Result<()> {
         let mut first = Some(first);
@@ -85,7 +86,8 @@ impl TimerFd {
         });
         let on_set = self.flags & libc::TFD_TIMER_CANCEL_ON_SET != 0;
         match armed {
-            // The clock has been set since the last call, which says so only after it has armed.
+            // The clock has been set since the last call. `settime` reports that only after it has
+            // armed.
             Err(error) if on_set && error.raw_os_error() == Some(libc::ECANCELED) => Ok(()),
             armed => armed.map_err(|error| errors::of_call(error, "timerfd_settime")),
         }

@@ -1,9 +1,9 @@
 //! Times for raw Linux syscalls: 64-bit numbers on every architecture.
 //!
 //! Quirks handled here:
-//! - On 32-bit systems `libc::timespec` is two 32-bit numbers. Syscalls that came with Linux 5.1 or
-//!   later know only `__kernel_timespec`, which is two 64-bit numbers everywhere: a kernel that is
-//!   given the former reads past its end. So no raw syscall takes a `libc::timespec`.
+//! - On 32-bit systems `libc::timespec` is two 32-bit numbers. Syscalls of Linux 5.1 or later know
+//!   only `__kernel_timespec`, which is two 64-bit numbers everywhere. A kernel that is given a
+//!   32-bit struct reads past its end. So no raw syscall takes a `libc::timespec`.
 //! - The `timerfd_settime` of a 32-bit libc ends in 2038. [`timerfd_settime`] uses the 64-bit
 //!   syscall there.
 
@@ -28,7 +28,7 @@ pub(super) struct Timespec {
 impl Timespec {
     pub(super) const ZERO: Timespec = Timespec { seconds: 0, nanos: 0 };
 
-    /// `d`, or the greatest time there is if `d` is greater.
+    /// Converts `d`, or gives the greatest possible time if `d` is greater.
     #[inline]
     pub(super) fn new(d: Duration) -> Timespec {
         Timespec {
@@ -92,8 +92,9 @@ fn timerfd_settime64(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) ->
     timerfd_settime32(fd, flags, value)
 }
 
-/// Before Linux 5.1. A deadline that is too late for it is the last one, after 68 years. On the
-/// wall clock that would be too early, and it is an error.
+/// Arms a timerfd before Linux 5.1. A deadline that is too late for that syscall becomes the last
+/// possible time, after 68 years. On the wall clock that would be too early, so there it is an
+/// error.
 #[cold]
 fn timerfd_settime32(fd: BorrowedFd<'_>, flags: libc::c_int, value: Duration) -> io::Result<()> {
     if flags & libc::TFD_TIMER_CANCEL_ON_SET != 0 && value.as_secs() > LAST_SECOND {
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
     use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-    /// The seconds that a timer of `clock` is armed for.
+    /// Returns the seconds that a timer of `clock` is armed for.
     fn armed_for(
         clock: libc::clockid_t,
         settime: fn(BorrowedFd<'_>, libc::c_int, Duration) -> io::Result<()>,
@@ -124,8 +125,7 @@ mod tests {
         // SAFETY: the kernel just returned `fd` to us and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         settime(fd.as_fd(), libc::TFD_TIMER_ABSTIME, value).unwrap();
-        // The kernel's own words for it: "it_value: (seconds, nanoseconds)", as the time that is
-        // left.
+        // The kernel's text is "it_value: (seconds, nanoseconds)", the time that is left.
         let info =
             std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
         let left = info.lines().find_map(|line| line.strip_prefix("it_value: (")).unwrap();

@@ -1,10 +1,10 @@
-//! The slots of a reactor: one small record for each live source, found by index, told apart by
-//! generation.
+//! The slots of a reactor: one small record for each live source. A record is found by its index,
+//! and a generation tells the users of a slot apart.
 //!
 //! Records live in chunks that never move, so a source keeps its chunk and reaches its own record
 //! without a look-up. All fields are `Cell`s: the record belongs to one thread. A freed slot is
-//! reused with the next generation; one whose generations are used up is retired, so no id ever
-//! comes back.
+//! reused with the next generation. A slot whose generations are used up is retired, so no id is
+//! ever used again.
 //!
 //! ```text
 //!            create                arm                 expire / message
@@ -15,14 +15,15 @@
 //!     └── drop          └───────────────────────── take / stop ───────────┘
 //! ```
 //! # Memory
-//! A chunk is taken from before another one is made, those with live sources first. An *idle* chunk
-//! has none. When more than 64 KiB of chunks have been less than an eighth used for a second, idle
-//! chunks go, until twice what was used is left. Others take their numbers later, with
-//! generations that were never used. A chunk stays while one of its 128 slots is live, and 12 bytes
-//! stay for its number until the chunks with higher numbers have gone, too.
+//! A new chunk is made only when no other chunk has a free slot. Chunks with live sources are used
+//! first. An *idle* chunk has no live source. Idle chunks are freed when there are more than 64 KiB
+//! of chunks, and less than an eighth of them were used for a second. The freeing ends when twice
+//! the used number is left. Later chunks take the freed numbers, with generations that were never
+//! used. A chunk stays while one of its 128 slots is live. 12 bytes stay for its number until the
+//! chunks with higher numbers are freed, too.
 //!
-//! Armed and Stopped records have an entry in the heap (a Stopped one is a zombie there), Ready
-//! ones are in the ready list. A channel whose end has been taken is Ended for the rest of its
+//! Armed and Stopped records have an entry in the heap (a Stopped record is a zombie there). Ready
+//! records are in the ready list. A channel whose end has been taken is Ended for the rest of its
 //! life, and in the list of ends.
 
 #[cfg(test)]
@@ -49,25 +50,25 @@ impl Chunks {
 
 /// All records of a reactor.
 pub(crate) struct Slots<O: Owner> {
-    /// By their numbers; the chunk that has gone is `blank`.
+    /// The chunks by their numbers. `blank` stands for a chunk that was freed.
     chunks: Vec<Rc<Chunk<O>>>,
-    /// The chunks with free slots and others.
+    /// The chunks that have both free and used slots.
     partial: Chunks,
-    /// The chunks with free slots only, roughly those with low numbers first.
+    /// The chunks without used slots. Roughly, chunks with low numbers come first.
     idle: Chunks,
     idle_len: usize,
     /// The fewest idle chunks since the last call of [`measure`](Slots::measure).
     idle_least: usize,
-    /// Stands for every chunk that has gone. Nobody takes its slots.
+    /// Stands for every chunk that was freed. Nobody takes its slots.
     blank: Option<Rc<Chunk<O>>>,
-    /// The numbers of chunks that have gone.
+    /// The numbers of the chunks that were freed.
     vacant: Vec<u32>,
-    /// A new chunk begins with this generation.
+    /// The generation that a new chunk begins with.
     generation: u32,
     live: usize,
 }
 
-/// As many chunks are kept for ever: 64 KiB.
+/// The number of chunks that are kept for ever: 64 KiB.
 const KEPT: usize = (64 << 10) / size_of::<[Node; CHUNK]>();
 
 impl<O: Owner> Slots<O> {
@@ -85,7 +86,7 @@ impl<O: Owner> Slots<O> {
         }
     }
 
-    /// A slot that nobody uses, made `Idle`. Allocates one chunk when there is none.
+    /// Takes a free slot, and makes it `Idle`. Allocates one chunk when there is no free slot.
     pub(crate) fn allocate(&mut self, owner: &Rc<O>, site: SiteId) -> u32 {
         if self.partial.first == NONE {
             self.use_idle(owner);
@@ -107,7 +108,7 @@ impl<O: Owner> Slots<O> {
         slot
     }
 
-    /// The first chunk of the list has no free slot any more.
+    /// Takes the first chunk out of its list: it has no free slot any more.
     #[cold]
     fn unlink_full(&mut self) {
         self.unlink(self.partial.first, |slots| &mut slots.partial);
@@ -168,7 +169,7 @@ impl<O: Owner> Slots<O> {
         number
     }
 
-    /// Gives a slot back; nothing refers to it any more. Returns true if its chunk is idle now.
+    /// Gives a slot back that nothing refers to any more. Returns true if its chunk is idle now.
     pub(crate) fn free(&mut self, slot: u32) -> bool {
         let chunk = &*self.chunks[slot as usize / CHUNK];
         let node = chunk.node(slot);
@@ -190,14 +191,14 @@ impl<O: Owner> Slots<O> {
         used == 0
     }
 
-    /// A chunk has a free slot again, or only such ones.
+    /// Links a chunk that has a free slot again, or that has only free slots now.
     #[cold]
     fn relink(&mut self, number: u32, was_full: bool, is_idle: bool) {
         if is_idle {
             if !was_full {
                 self.unlink(number, |slots| &mut slots.partial);
             }
-            // Those with high numbers go first.
+            // Chunks with high numbers are freed first.
             if self.idle.last != NONE && number > self.idle.last {
                 let last = std::mem::replace(&mut self.idle.last, number);
                 let chunk = &self.chunks[number as usize];
@@ -213,7 +214,7 @@ impl<O: Owner> Slots<O> {
         }
     }
 
-    /// Returns the number of chunks, and of those that are used.
+    /// Returns the number of chunks, and the number of used chunks.
     pub(crate) fn usage(&self) -> (usize, usize) {
         let len = self.chunks.len() - self.vacant.len();
         (len, len - self.idle_len)
@@ -232,7 +233,8 @@ impl<O: Owner> Slots<O> {
 
     /// Frees up to `most` idle chunks, so that about `enough` are left. Returns true when done.
     pub(crate) fn shrink(&mut self, enough: usize, most: usize) -> bool {
-        /// Slots that were used more often keep their chunk: generations do not come back.
+        /// The generation from which on slots keep their chunk, because generations are never used
+        /// again.
         const OLD: u32 = 1 << 31;
         let enough = enough.max(KEPT);
         for _ in 0..most {
@@ -244,7 +246,8 @@ impl<O: Owner> Slots<O> {
             self.unlink(number, |slots| &mut slots.idle);
             self.idle_len -= 1;
             if chunk.newest.get() >= OLD {
-                // Used before others are, and never looked at here again.
+                // The slots of this chunk are used before others, and the chunk is not looked at
+                // here again.
                 self.link_first(number, |slots| &mut slots.partial);
                 continue;
             }
@@ -260,7 +263,7 @@ impl<O: Owner> Slots<O> {
         true
     }
 
-    /// Forgets the numbers of chunks that have gone and were the last ones.
+    /// Forgets the numbers of freed chunks at the end.
     fn forget_last(&mut self) {
         let Some(blank) = &self.blank else { return };
         while self.chunks.last().is_some_and(|last| Rc::ptr_eq(last, blank)) {
@@ -277,7 +280,7 @@ impl<O: Owner> Slots<O> {
         &self.chunks[slot as usize / CHUNK]
     }
 
-    /// The chunk of a slot that may not exist.
+    /// Returns the chunk of a slot that may not exist.
     pub(crate) fn chunk_of(&self, slot: u32) -> Option<&Rc<Chunk<O>>> {
         self.chunks.get(slot as usize / CHUNK)
     }
@@ -287,12 +290,13 @@ impl<O: Owner> Slots<O> {
         self.chunk(slot).node(slot)
     }
 
-    /// The slot of `token`, if it still is what the token was made for.
+    /// Returns the slot of `token`, if the slot still belongs to the source that the token was made
+    /// for.
     pub(crate) fn resolve(&self, token: u64) -> Option<u32> {
         self.find(token).map(|(_, slot)| slot)
     }
 
-    /// [`resolve`](Self::resolve), with the chunk that the slot is in.
+    /// [`resolve`](Self::resolve), with the slot's chunk.
     #[inline]
     pub(crate) fn find(&self, token: u64) -> Option<(&Chunk<O>, u32)> {
         let slot = token as u32;
@@ -301,7 +305,7 @@ impl<O: Owner> Slots<O> {
         live.then_some((chunk, slot))
     }
 
-    /// All slots in use.
+    /// Returns all slots in use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let all = 0..(self.chunks.len() * CHUNK) as u32;
         all.filter(|&slot| self.node(slot).state.get() != State::Free)
@@ -312,7 +316,7 @@ impl<O: Owner> Slots<O> {
         self.live
     }
 
-    /// Takes away what is pending, of all sources.
+    /// Clears the pending arm or expiry of all sources.
     pub(crate) fn idle(&self) {
         let nodes = self.chunks.iter().flat_map(|chunk| &chunk.nodes);
         nodes
@@ -320,7 +324,7 @@ impl<O: Owner> Slots<O> {
             .for_each(|node| node.state.set(State::Idle));
     }
 
-    /// Forgets everything; the sources that still have their chunk find themselves `Idle`.
+    /// Clears all lists. The sources that still have their chunk find themselves `Idle`.
     pub(crate) fn clear(&mut self) -> Vec<Rc<Chunk<O>>> {
         (self.partial, self.idle) = (Chunks::NONE, Chunks::NONE);
         (self.idle_len, self.idle_least, self.live) = (0, 0, 0);

@@ -14,29 +14,30 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 pub(super) const CHUNK: usize = 128;
 
-/// Reports of a ready source that nobody does anything about, after which the source counts as
-/// spinning. Also the number of times that an end is taken before its source does.
+/// The number of reports of a ready source without any use of it, after which the source counts as
+/// spinning. Also the number of times that an end is taken before its source counts so.
 pub(crate) const PATIENCE: u32 = 1_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
     Free,
-    /// Nothing pending.
+    /// Nothing is pending.
     Idle,
     /// In the heap, with a deadline.
     Armed,
-    /// In the heap, but stopped: removed when it reaches the root, revived by a reset.
+    /// In the heap, but stopped. The entry is removed when it reaches the root. A reset revives the
+    /// record.
     Stopped,
     /// In the ready list, or in the list of calls: an expiry not yet taken, or a channel that is
     /// not empty.
     Ready,
-    /// In the list of ends: its end has been taken, which `wait` reports no more, and a `Select`
-    /// gives for ever.
+    /// In the list of ends: its end has been taken. `wait` reports the end no more, and a `Select`
+    /// gives it for ever.
     Ended,
 }
 
-/// The properties of a source, a bit each.
+/// The properties of a source, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Flag {
@@ -50,11 +51,11 @@ pub(crate) enum Flag {
     Slack = 8,
     /// The slot has no owner: the reactor frees it when nothing is pending.
     Detached = 16,
-    /// The closure is called once at the most. Of a channel: it tells once that it is ready.
+    /// The closure is called at most once. For a channel: it tells once that it is ready.
     Once = 32,
     /// The end was taken [`PATIENCE`] times.
     Spinning = 64,
-    /// The channel is looked at by each wait (`channels.rs`).
+    /// Each wait looks at the channel (`channels.rs`).
     Near = 128,
 }
 
@@ -62,17 +63,17 @@ pub(crate) enum Flag {
 #[derive(Debug)]
 #[repr(align(32))]
 pub(crate) struct Node {
-    /// ns. Armed: the true deadline, at or after the heap's key. Ready: the time it was due at.
-    /// Otherwise the last one.
+    /// A time in ns. Armed: the true deadline, at or after the heap's key. Ready: the time at which
+    /// it was due. Otherwise the last deadline.
     pub(crate) deadline: Cell<u64>,
-    /// Armed: when it was armed, as a count of all arms. Ready: its neighbours in the ready list
+    /// Armed: the number of the arm among all arms. Ready: the neighbours in the ready list
     /// (`ready.rs`).
     pub(crate) seq: Cell<u64>,
-    /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that
-    /// are left until it counts as spinning; zero means that it does.
+    /// Armed, Stopped: the index in the heap. Free: the next free slot. Ready: the reports that are
+    /// left until the source counts as spinning; zero means that it does.
     pub(crate) pos: Cell<u32>,
     pub(super) generation: Cell<u32>,
-    /// The number of items given, or of calls. Stays at the greatest number.
+    /// The number of items given, or of calls. The count stops at the greatest number.
     pub(super) fired: Cell<u32>,
     /// The kind and the creation site.
     pub(crate) site: Cell<SiteId>,
@@ -86,7 +87,7 @@ impl Node {
         self.flags.get() & flag as u8 != 0
     }
 
-    /// [`Flag::Callback`] or [`Flag::Once`].
+    /// Returns true if the flag [`Flag::Callback`] or [`Flag::Once`] is set.
     #[inline]
     pub(crate) fn is_callback_or_once(&self) -> bool {
         self.flags.get() & (Flag::Callback as u8 | Flag::Once as u8) != 0
@@ -102,8 +103,8 @@ impl Node {
         self.fired.set(self.fired.get().saturating_add(1));
     }
 
-    /// Counts a report of a ready source. Returns how many are left: zero for the last one, -1
-    /// after that.
+    /// Counts a report of a ready source. Returns how many reports are left: zero for the last one,
+    /// -1 after that.
     #[inline]
     pub(crate) fn count_down(&self) -> i32 {
         let left = self.pos.get().wrapping_sub(1);
@@ -116,7 +117,7 @@ impl Node {
     }
 }
 
-/// A field that few sources need: there for none of a chunk, or for all.
+/// A field that few sources need. A chunk has it for all of its slots, or for none.
 pub(crate) struct Column<T>(OnceCell<Box<[T; CHUNK]>>);
 
 impl<T: Default> Column<T> {
@@ -124,20 +125,20 @@ impl<T: Default> Column<T> {
         Column(OnceCell::new())
     }
 
-    /// The field of `slot`; allocates the first time that one of the chunk is asked for.
+    /// Returns the field of `slot`. Allocates when a field of the chunk is first asked for.
     pub(crate) fn of(&self, slot: u32) -> &T {
         let column = self.0.get_or_init(|| Box::new(std::array::from_fn(|_| T::default())));
         &column[slot as usize % CHUNK]
     }
 
-    /// The field of `slot`, if a field of the chunk was ever asked for.
+    /// Returns the field of `slot`, if a field of the chunk was ever asked for.
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
         self.0.get().map(|column| &column[slot as usize % CHUNK])
     }
 }
 
-/// The reactor, as a source reaches it through its chunk.
+/// The reactor as a source reaches it through its chunk.
 pub(crate) trait Owner {
     type Callback;
 }
@@ -147,7 +148,7 @@ impl Owner for () {
     type Callback = ();
 }
 
-/// A block of records; `owner` is what a source reaches the rest of the reactor by.
+/// A block of records. A source reaches the rest of the reactor through `owner`.
 pub(crate) struct Chunk<O: Owner> {
     pub(crate) owner: Rc<O>,
     pub(super) nodes: [Node; CHUNK],
@@ -155,19 +156,19 @@ pub(crate) struct Chunk<O: Owner> {
     pub(super) free: Cell<u32>,
     /// The number of slots that are not free.
     pub(super) used: Cell<u32>,
-    /// No slot has a greater generation.
+    /// The greatest generation of the chunk's slots.
     pub(super) newest: Cell<u32>,
-    /// The neighbours in the list of chunks that are partly used, or in that of idle ones.
+    /// The neighbours in the list of partly used chunks, or of idle chunks.
     pub(super) prev: Cell<u32>,
     pub(super) next: Cell<u32>,
     pub(super) keys: Column<Cell<u64>>,
     pub(crate) priorities: Column<Cell<Priority>>,
     pub(super) probes: Column<RefCell<Option<Arc<dyn Probe>>>>,
-    /// ns: of tickers.
+    /// The periods of tickers, in ns.
     pub(crate) periods: Column<Cell<u64>>,
-    /// ns: of timers that have one of their own.
+    /// The slacks of timers that have their own, in ns.
     pub(crate) slacks: Column<Cell<u64>>,
-    /// Of sources that are fds.
+    /// The records of sources that are fds.
     pub(crate) fds: Column<FdRecord>,
     /// The closures of callbacks, while they are not running.
     pub(crate) callbacks: Column<RefCell<Option<O::Callback>>>,
@@ -176,7 +177,7 @@ pub(crate) struct Chunk<O: Owner> {
 }
 
 impl<O: Owner> Chunk<O> {
-    /// A chunk of free slots from `base` on.
+    /// Makes a chunk of free slots from `base` on.
     pub(super) fn new(owner: &Rc<O>, base: u32, generation: u32) -> Rc<Chunk<O>> {
         let node = |i: usize| Node {
             deadline: Cell::new(0),
@@ -207,7 +208,7 @@ impl<O: Owner> Chunk<O> {
         })
     }
 
-    /// A chunk of slots that are free and stay so.
+    /// Makes a chunk of slots that are free and stay free.
     pub(super) fn blank(owner: &Rc<O>) -> Rc<Chunk<O>> {
         Chunk::new(owner, 0, 0)
     }
@@ -222,8 +223,8 @@ impl<O: Owner> Chunk<O> {
         self.node(slot).set(Flag::Keyed, true);
     }
 
-    /// The user's key, or one made of slot and generation with the top bit set, which no key below
-    /// 2^63 is equal to.
+    /// Returns the user's key. Without one it returns a key made of slot and generation with the
+    /// top bit set, which differs from every key below 2^63.
     pub(crate) fn key(&self, slot: u32) -> u64 {
         if self.node(slot).is(Flag::Keyed) {
             self.keys.of(slot).get()
@@ -244,7 +245,7 @@ impl<O: Owner> Chunk<O> {
         self.probes.get(slot)?.borrow().clone()
     }
 
-    /// Takes the probe away; whether there was one.
+    /// Removes the probe. Returns true if there was a probe.
     pub(crate) fn forget(&self, slot: u32) -> bool {
         self.probes.get(slot).is_some_and(|probe| probe.borrow_mut().take().is_some())
     }
@@ -260,27 +261,27 @@ impl<O: Owner> Chunk<O> {
         self.callbacks.get(slot).is_some_and(|call| call.borrow().is_some())
     }
 
-    /// The closure of a callback, unless it runs.
+    /// Takes the closure of a callback, unless it runs.
     pub(crate) fn take_callback(&self, slot: u32) -> Option<O::Callback> {
         self.callbacks.get(slot)?.borrow_mut().take()
     }
 
-    /// The bell that makes the callback due.
+    /// Returns the bell that makes the callback due.
     pub(crate) fn bell(&self, slot: u32) -> Option<Arc<Bell>> {
         self.bells.get(slot)?.borrow().clone()
     }
 
-    /// Takes the bell away.
+    /// Takes the bell out.
     pub(crate) fn take_bell(&self, slot: u32) -> Option<Arc<Bell>> {
         self.bells.get(slot)?.borrow_mut().take()
     }
 
-    /// All closures.
+    /// Takes all closures.
     pub(crate) fn take_callbacks(&self) -> impl Iterator<Item = O::Callback> + '_ {
         (0..CHUNK as u32).filter_map(|slot| self.take_callback(slot))
     }
 
-    /// Slot and generation in one word.
+    /// Packs slot and generation into one word.
     #[inline]
     pub(crate) fn token(&self, slot: u32) -> u64 {
         u64::from(self.node(slot).generation.get()) << 32 | u64::from(slot)

@@ -1,4 +1,4 @@
-//! Tests of `mod.rs`.
+//! Tests of the slots.
 
 use super::*;
 

@@ -22,7 +22,7 @@ fn timers(c: &mut Criterion) {
     let mut at = reactor.now() + HOUR;
     c.bench_function("reset_at, later", |b| {
         b.iter(|| {
-            at = at + Duration::from_nanos(1);
+            at += Duration::from_nanos(1);
             timer.reset_at(black_box(at))
         })
     });

@@ -56,8 +56,7 @@ impl Core {
         }
     }
 
-    /// Runs the posts that came during the turn, and collects the messages that they have sent. For
-    /// a wait.
+    /// Runs the posts that came during the turn, and collects their messages. For a wait.
     #[cold]
     #[inline(never)]
     pub(crate) fn run_posts_and_collect(self: &Rc<Core>, unlisted: impl Iterator<Item = u64>) {
@@ -108,9 +107,8 @@ impl Core {
         }
     }
 
-    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts. A
-    /// callback that the call has run before, and that is armed with zero, is left to the next
-    /// turn.
+    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts. Leaves a
+    /// callback that the call has run before, and that is armed with zero, to the next turn.
     #[cold]
     #[inline(never)]
     pub(crate) fn look_behind_posts(self: &Rc<Core>) {
@@ -444,8 +442,7 @@ fn unless_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
-/// A sleep that a panic may end. Its drop sets the party awake, so that no other party deals with
-/// it.
+/// A sleep that a panic may end. Its drop sets the party awake.
 struct Asleep<'a>(&'a Core);
 
 impl Drop for Asleep<'_> {

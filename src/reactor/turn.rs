@@ -107,8 +107,8 @@ impl Core {
         }
     }
 
-    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts. Leaves a
-    /// callback that the call has run before, and that is armed with zero, to the next turn.
+    /// [`look`](Self::look) of a call that must not wait, while its messages wait for posts. A
+    /// callback that has run in the call, and is armed with zero, is left to the next turn.
     #[cold]
     #[inline(never)]
     pub(crate) fn look_behind_posts(self: &Rc<Core>) {

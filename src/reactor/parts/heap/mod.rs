@@ -218,6 +218,10 @@ impl Heap {
             let unused = if is_sparse { self.blocks.pop() } else { None };
             self.spare.push(unused.unwrap_or_else(Block::new));
         }
+        // The heap has room for the first few, too: two readings of a clock may be out of order.
+        if self.blocks.is_empty() {
+            self.blocks.push(Block::new());
+        }
         self.run.grow(&mut self.spare);
         node.pos.set(IN_RUN | self.run.push(entry));
     }

@@ -117,6 +117,23 @@ fn reset_at() {
     });
 }
 
+/// Two readings of a clock may be out of order by some ns.
+#[test]
+fn arming_out_of_order_after_arming_in_order() {
+    let (sim, reactor) = simulated();
+    let timers: Vec<Timer> = (0..200).map(|_| reactor.timer()).collect();
+    allocates_nothing(20, |round| {
+        for (i, timer) in timers.iter().enumerate() {
+            let at = if round < 20 { i } else { i ^ 1 };
+            timer.reset(Duration::from_nanos(1_000 + at as u64));
+        }
+        sim.advance(Duration::from_secs(1));
+        for timer in &timers {
+            select! { reactor; recv(timer) -> _ => {} }
+        }
+    });
+}
+
 #[test]
 fn stop_and_reset() {
     let reactor = reactor();

@@ -287,6 +287,11 @@ impl Run {
     }
 
     #[cfg(test)]
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.gap.is_some()
+    }
+
+    #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.blocks.capacity()
     }

@@ -28,6 +28,11 @@ impl Pulled {
     pub(super) fn first(&self) -> u64 {
         self.first
     }
+
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> &[u32] {
+        &self.slots[..self.len]
+    }
 }
 
 impl Heap {

@@ -289,6 +289,11 @@ impl Run {
         self.numbered().map(|(_, entry)| entry)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.gap.is_some()
+    }
+
     /// Panics unless the counts are right. O(n).
     #[cfg(test)]
     pub(super) fn verify(&self) {

@@ -1,4 +1,6 @@
 //! Tests of `mod.rs`.
+//!
+//! Longer than 500 lines: all tests share one queue and one model.
 
 use super::tree::sequence;
 use super::*;
@@ -38,7 +40,8 @@ impl Heap {
         assert!(is_there, "slot {}: {node:?}", entry.slot());
         assert_eq!(node.pos.get(), pos);
         let armed = (node.deadline.get(), node.seq.get());
-        assert!(armed >= (entry.key, sequence(slots, entry)) || node.state.get() == State::Stopped);
+        let is_behind = armed >= (entry.key, sequence(slots, entry));
+        assert!(is_behind || self.pulled.noted().contains(&entry.slot()), "{entry:?}: {node:?}");
         assert!(self.half.is_none_or(|half| u64::from(half) == node.seq.get() >> 32));
     }
 }
@@ -120,6 +123,10 @@ impl Queue {
 #[derive(Clone, Debug)]
 enum Op {
     Create,
+    /// So many, one later than the other, or one earlier.
+    Burst(u64, bool),
+    /// Drops the most: all of them, or all but every eighth.
+    Thin(usize),
     Arm(usize, u64),
     Later(usize, u64),
     Earlier(usize, u64),
@@ -128,6 +135,8 @@ enum Op {
     Stop(usize),
     Drop(usize),
     Advance(u64, u32),
+    Latest(u64),
+    Shrink,
     SkipSequences(u64),
 }
 
@@ -136,6 +145,8 @@ fn op() -> impl Strategy<Value = Op> {
     let t = 0..12u64;
     prop_oneof![
         3 => Just(Op::Create),
+        1 => (0..40u64, any::<bool>()).prop_map(|(n, later)| Op::Burst(n, later)),
+        1 => any::<usize>().prop_map(Op::Thin),
         4 => (any::<usize>(), prop_oneof![20 => t.clone(), 1 => Just(NEVER)])
             .prop_map(|(i, t)| Op::Arm(i, t)),
         4 => (any::<usize>(), t.clone()).prop_map(|(i, t)| Op::Later(i, t)),
@@ -143,7 +154,9 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (any::<usize>(), 0..3u64).prop_map(|(i, t)| Op::Append(i, t)),
         2 => any::<usize>().prop_map(Op::Stop),
         1 => any::<usize>().prop_map(Op::Drop),
-        3 => (t, 1..8u32).prop_map(|(t, budget)| Op::Advance(t, budget)),
+        3 => (t.clone(), 1..8u32).prop_map(|(t, budget)| Op::Advance(t, budget)),
+        1 => t.prop_map(Op::Latest),
+        1 => Just(Op::Shrink),
         1 => prop_oneof![0..3u64, Just(u64::from(u32::MAX)), Just(1 << 32)]
             .prop_map(Op::SkipSequences),
     ]
@@ -158,6 +171,10 @@ impl Model {
     fn end(&self) -> u64 {
         let deadlines = self.0.iter().filter_map(|&(_, armed)| Some(armed?.0));
         deadlines.filter(|&deadline| deadline < NEVER / 2).max().unwrap_or(0)
+    }
+
+    fn first(&self) -> u64 {
+        self.0.iter().filter_map(|&(_, armed)| Some(armed?.0)).min().unwrap_or(NEVER)
     }
 
     fn expire(&mut self, now: u64) -> Vec<u32> {
@@ -190,6 +207,30 @@ proptest! {
             let pick = |i: usize| i % live.max(1);
             match op {
                 Op::Create => model.0.push((queue.create(), None)),
+                Op::Burst(n, later) => {
+                    let from = if later { model.end().max(now) } else { now + 60 };
+                    for i in 0..n {
+                        let (slot, at) = (queue.create(), if later { from + i } else { from - i });
+                        queue.arm(slot, at);
+                        model.0.push((slot, Some((at, queue.seq))));
+                    }
+                }
+                Op::Thin(kept) => {
+                    let mut order: Vec<_> = std::mem::take(&mut model.0);
+                    if kept % 2 == 0 {
+                        order.reverse();
+                    }
+                    for (i, timer) in order.into_iter().enumerate() {
+                        if kept % 5 > 0 && i % 8 == kept % 8 {
+                            model.0.push(timer);
+                            continue;
+                        }
+                        queue.drop_slot(timer.0);
+                        if i % 8 == 3 {
+                            queue.heap.verify(&queue.slots);
+                        }
+                    }
+                }
                 Op::Arm(..)
                 | Op::Later(..)
                 | Op::Earlier(..)
@@ -222,12 +263,17 @@ proptest! {
                     now += t;
                     prop_assert_eq!(queue.expire(now, budget), model.expire(now));
                 }
+                Op::Latest(slack) => {
+                    let latest = queue.heap.latest(&queue.slots, slack, slack);
+                    prop_assert!(latest <= model.first().saturating_add(slack));
+                }
+                Op::Shrink => {
+                    queue.heap.shrink(0, 1);
+                }
                 Op::SkipSequences(n) => queue.seq += n,
             }
-            if queue.heap.entries() % 2 == 0 {
-                queue.heap.settle(&queue.slots);
-                queue.heap.verify(&queue.slots);
-            }
+            prop_assert!(queue.heap.first() <= model.first());
+            queue.heap.verify(&queue.slots);
         }
         prop_assert_eq!(queue.expire(NEVER - 1, 5), model.expire(NEVER - 1));
         prop_assert_eq!(queue.slots.live(), model.0.len());
@@ -320,6 +366,37 @@ fn the_latest_wake_up_is_the_least_deadline_plus_slack_and_never_later() {
         }
         slots.into_iter().for_each(|slot| queue.drop_slot(slot));
     }
+}
+
+#[test]
+fn one_timer_without_slack_behind_many_is_not_late() {
+    for later in [true, false] {
+        let mut queue = Queue::new(0);
+        for i in 0..400 {
+            let slot = queue.create();
+            queue.arm(slot, if later { 1_000 } else { 1_000 - i / 300 });
+            queue.slots.node(slot).set(Flag::Slack, i == 290);
+            queue.slots.chunk(slot).slacks.of(slot).set(0);
+        }
+        let latest = queue.heap.latest(&queue.slots, 100, 0);
+        assert!(latest <= 1_000, "{latest}");
+    }
+}
+
+#[test]
+fn a_hole_that_a_pulled_timer_passes_leaves_the_end() {
+    let mut queue = Queue::new(0);
+    let slots: Vec<u32> = (0..20).map(|_| queue.create()).collect();
+    // A parent is earlier than its children, and all are in the heap but for the first.
+    queue.arm(slots[0], 1_000);
+    slots[1..].iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, 100 + i as u64));
+    let last = queue.heap.len - 1;
+    let (last, parent) = (queue.heap.get(last).slot(), queue.heap.get((last - 1) / ARITY).slot());
+    queue.drop_slot(parent);
+    queue.arm(last, 10);
+    queue.heap.settle(&queue.slots);
+    queue.heap.verify(&queue.slots);
+    assert_eq!(queue.expire(10, 64), [last]);
 }
 
 #[test]
@@ -436,6 +513,30 @@ fn a_pulled_timer_may_go_before_its_entry_moves() {
     assert_eq!(queue.expire(100, 64), [slots[2]]);
     queue.heap.verify(&queue.slots);
     assert_eq!(queue.expire(500, 64), [another]);
+}
+
+#[test]
+fn a_sweep_of_a_run_with_holes_first_keeps_the_counts() {
+    // The sweep is under way when the last timer goes, or it meets the holes at the beginning.
+    for (live, meets) in [(20, false), (100, true)] {
+        let mut queue = Queue::new(0);
+        let slots: Vec<u32> = (0..1_200 + live).map(|_| queue.create()).collect();
+        slots.iter().enumerate().for_each(|(i, &slot)| queue.arm(slot, i as u64));
+        // More than half are holes: the sweep begins at the end.
+        slots[550..1_200].iter().for_each(|&slot| queue.drop_slot(slot));
+        queue.heap.expire(&queue.slots, &mut queue.ready, &mut queue.calls, 549, 550);
+        for &slot in slots[1_200..].iter().rev().skip(1) {
+            queue.drop_slot(slot);
+            queue.heap.verify(&queue.slots);
+        }
+        assert_eq!(queue.heap.run.is_sweeping(), !meets);
+        queue.drop_slot(slots[slots.len() - 1]);
+        assert_eq!(queue.heap.entries(), 0);
+        let slot = queue.create();
+        queue.arm(slot, 2_000);
+        queue.heap.verify(&queue.slots);
+        assert_eq!(queue.expire(2_000, 64).last(), Some(&slot));
+    }
 }
 
 #[test]

@@ -165,7 +165,8 @@ impl Heap {
 #[cold]
 #[inline(never)]
 fn is_before<O: Owner>(slots: &Slots<O>, a: Entry, b: Entry) -> bool {
-    (a.key, sequence(slots, a)) < (b.key, sequence(slots, b))
+    // Reads the records of a tie only: they are in no cache.
+    a.key < b.key || (a.key == b.key && sequence(slots, a) < sequence(slots, b))
 }
 
 /// The full sequence of an entry.

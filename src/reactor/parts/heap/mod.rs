@@ -62,7 +62,7 @@ const SWEEP_STEP: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Heap {
-    /// Those of the heap.
+    /// The blocks of the heap.
     blocks: Vec<OwnBlock>,
     len: usize,
     run: Run,
@@ -98,6 +98,14 @@ pub(crate) struct Expired {
     pub(crate) steps: u32,
     /// The last deadline that fired.
     last: u64,
+}
+
+/// Writes the deadline of an arm into its record.
+#[inline]
+fn write(node: &Node, deadline: u64, seq: u64) {
+    node.state.set(State::Armed);
+    node.deadline.set(deadline);
+    node.seq.set(seq);
 }
 
 impl Heap {
@@ -149,9 +157,7 @@ impl Heap {
         seq: u64,
     ) {
         debug_assert_eq!(node.state.get(), State::Idle);
-        node.state.set(State::Armed);
-        node.deadline.set(deadline);
-        node.seq.set(seq);
+        write(node, deadline, seq);
         let half = (seq >> 32) as u32;
         if self.half != Some(half) {
             self.half = (self.entries() == 0).then_some(half);
@@ -250,32 +256,36 @@ impl Heap {
         deadline: u64,
         seq: u64,
     ) {
-        let (pos, was) = (node.pos.get(), node.seq.get());
+        let was = node.seq.get();
         let same_half = (was ^ seq) >> 32 == 0;
+        let is_earlier = deadline < node.deadline.get();
+        write(node, deadline, seq);
         if same_half && self.len >= LARGE {
-            let is_earlier = deadline < node.deadline.get();
-            node.state.set(State::Armed);
-            node.deadline.set(deadline);
-            node.seq.set(seq);
             if is_earlier {
                 self.pull(slots, slot, deadline);
             }
             return;
         }
-        node.state.set(State::Armed);
-        node.deadline.set(deadline);
-        node.seq.set(seq);
         if !same_half {
             self.half = None;
         }
+        self.move_earlier(slots, node, slot, was);
+    }
+
+    /// Moves the entry of a record if the record is earlier, or has another high half than `was`,
+    /// the sequence that it had before.
+    #[inline]
+    fn move_earlier<O: Owner>(&mut self, slots: &Slots<O>, node: &Node, slot: u32, was: u64) {
+        let (pos, deadline, seq) = (node.pos.get(), node.deadline.get(), node.seq.get());
+        let other_half = (was ^ seq) >> 32 != 0;
         let entry = Entry::new(deadline, slot, seq);
         if pos & IN_RUN == 0 {
             let index = pos as usize;
-            if deadline < self.get(index).key || !same_half {
+            if deadline < self.get(index).key || other_half {
                 self.place(slots, index, entry);
                 self.trim();
             }
-        } else if deadline < self.run.get(pos).key || !same_half {
+        } else if deadline < self.run.get(pos).key || other_half {
             self.run.remove(pos, was, &mut self.spare);
             self.enter(slots, node, entry);
             self.run.tidy(slots, &mut self.spare);

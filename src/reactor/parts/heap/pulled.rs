@@ -5,7 +5,7 @@
 //! entries of a full list, or of the list that an expiry finds, are read one after the other before
 //! any is moved: then the reads wait at the same time.
 
-use super::{Entry, Heap, IN_RUN, NEVER};
+use super::{Heap, NEVER};
 use crate::reactor::parts::slots::{NONE, Owner, Slots, State};
 
 /// The number of slots that are noted at most.
@@ -73,18 +73,7 @@ impl Heap {
             // one moves, too: it may be armed again for a time between its deadline and its key.
             let is_there = |state| matches!(state, State::Armed | State::Stopped);
             let Some(node) = node(slot).filter(|node| is_there(node.state.get())) else { continue };
-            let (pos, deadline, seq) = (node.pos.get(), node.deadline.get(), node.seq.get());
-            let entry = Entry::new(deadline, slot, seq);
-            if pos & IN_RUN == 0 {
-                if deadline < self.get(pos as usize).key {
-                    self.place(slots, pos as usize, entry);
-                    self.trim();
-                }
-            } else if deadline < self.run.get(pos).key {
-                self.run.remove(pos, seq, &mut self.spare);
-                self.enter(slots, node, entry);
-                self.run.tidy(slots, &mut self.spare);
-            }
+            self.move_earlier(slots, node, slot, node.seq.get());
         }
     }
 }

@@ -23,7 +23,7 @@ type Spare = Vec<OwnBlock>;
 
 #[derive(Debug)]
 pub(super) struct Run {
-    /// Those with places of the run, and perhaps one more.
+    /// The blocks with places of the run, and perhaps one block more.
     blocks: VecDeque<OwnBlock>,
     begin: u32,
     end: u32,

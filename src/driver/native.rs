@@ -173,9 +173,10 @@ impl Native {
             _ => *self.slack.insert(self.poller.timeout_slack()),
         };
         let now = Time::now();
-        let within = slack.timeout(now, earliest, latest).filter(|_| earliest < latest);
-        let ahead = || slack.timeout_ahead(now, latest).filter(|_| may_be_early);
-        let timeout = within.or_else(ahead);
+        let within = || slack.timeout(now, earliest, latest);
+        let ahead = || slack.timeout_ahead(now, latest);
+        let timeout = (earliest < latest).then(within).flatten();
+        let timeout = timeout.or_else(|| may_be_early.then(ahead).flatten());
         if timeout.is_some() {
             self.timed_for = latest;
         }

@@ -7,6 +7,8 @@
 //!   ratio is the median of the rounds' ratios.
 
 mod common;
+#[path = "common/poke.rs"]
+mod poke;
 
 use std::cell::OnceCell;
 use std::io;
@@ -19,10 +21,11 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use common::allocations;
+use poke::Poke;
 use pollmux::sys::{PollEvents, Poller, Waker};
 use pollmux::{
     Inbox, Reactor, Time, channel,
-    driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow},
+    driver::Native,
     reactor::{Spin, Stats},
     select,
 };
@@ -233,37 +236,6 @@ impl Raw {
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A driver that sends a message at the very moment its reactor sleeps, after all checks: what
-/// another thread could do at the worst time, done by this one, so that nothing but the two
-/// syscalls is in the way.
-struct Poke {
-    native: Native,
-    sender: Rc<OnceCell<channel::Sender<u64>>>,
-}
-
-impl Driver for Poke {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if let (Wait::Block, Some(sender)) = (how, self.sender.get()) {
-            sender.try_send(1).map_err(io::Error::other)?;
-        }
-        self.native.wait(deadline, how, ready)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.native.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.native.clock()
-    }
-    fn syscalls(&self) -> Syscalls {
-        self.native.syscalls()
-    }
 }
 
 fn wake(turns: u64) -> io::Result<()> {

@@ -1,14 +1,16 @@
 //! Turns through the kernel, beside the raw syscalls that they cannot avoid, and the layers in
 //! between: `pollmux::sys`, mio and polling.
 
+#[path = "../../../examples/common/poke.rs"]
+mod poke;
+
 use std::cell::OnceCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pollmux::channel::Sender;
-use pollmux::driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
+use poke::Poke;
+use pollmux::driver::Native;
 use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Reactor, Time, select};
 
@@ -86,36 +88,6 @@ pub fn families() -> Vec<Family> {
             ],
         ),
     ]
-}
-
-/// A driver that sends a message just when its reactor sleeps, as another thread may. So the turn
-/// has the two syscalls, and no other thread.
-struct Poke {
-    native: Native,
-    sender: Rc<OnceCell<Sender<u64>>>,
-}
-
-impl Driver for Poke {
-    fn wait(
-        &mut self,
-        deadline: Option<WakeWindow>,
-        how: Wait,
-        ready: &mut ReadyFds,
-    ) -> io::Result<()> {
-        if let (Wait::Block, Some(sender)) = (how, self.sender.get()) {
-            sender.try_send(1).map_err(io::Error::other)?;
-        }
-        self.native.wait(deadline, how, ready)
-    }
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.native.waker()
-    }
-    fn clock(&self) -> Clock {
-        self.native.clock()
-    }
-    fn syscalls(&self) -> Syscalls {
-        self.native.syscalls()
-    }
 }
 
 pub fn wakes() -> Vec<Contestant> {

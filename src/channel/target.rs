@@ -2,7 +2,7 @@
 //!
 //! The receiver moves: from a reactor to a thread, to another reactor. A sender may stand still
 //! while it tells the old party. So the receiver never overwrites an entry that a sender may read.
-//! It writes into an entry that nobody reads, and then names that entry.
+//! The receiver writes into an entry that nobody reads, and then names that entry.
 
 use std::sync::{Arc, OnceLock};
 

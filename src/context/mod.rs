@@ -50,8 +50,8 @@ use crate::sys::{PointInTime, Time};
 /// A cancellation token with deadlines, like Go's `context.Context`. It ends once: when it is
 /// cancelled, or when its deadline passes. All contexts that were made from it end with it.
 ///
-/// It is `Send + Sync`, and clones are the same context. Give a clone to each piece of work, on any
-/// thread. The work asks for the end ([`err`](Self::err)), waits for the end in a `select!`
+/// A context is `Send + Sync`, and clones are the same context. Give a clone to each piece of work,
+/// on any thread. The work asks for the end ([`err`](Self::err)), waits for the end in a `select!`
 /// ([`Handle::done`]), or leaves a callback for the end ([`Handle::after_cancel`]).
 ///
 /// ```

@@ -73,8 +73,8 @@ use crate::sys::Time;
 
 /// A single-threaded reactor: it owns a driver and waits for all of its sources together.
 ///
-/// It derefs to [`Handle`], which has every method. Clones of the handle go to code that has no
-/// reactor. Neither is `Send`. From other threads use a [`Sender`](crate::channel::Sender), a
+/// A reactor derefs to [`Handle`], which has every method. Clones of the handle go to code that has
+/// no reactor. Neither is `Send`. From other threads use a [`Sender`](crate::channel::Sender), a
 /// [`Remote`], a [`Notifier`](crate::Notifier) or a [`Context`](crate::Context). Dropping the
 /// reactor closes its fds. Sources and handles that outlive the reactor are inert.
 ///

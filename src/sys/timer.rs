@@ -35,7 +35,8 @@ fn made<T>(timer: io::Result<T>) -> io::Result<T> {
 
 /// A kernel timer on the clock of [`Time`]: a timerfd, or an `EVFILT_TIMER`.
 ///
-/// It belongs to one [`Poller`], where each expiry is an event under its id that needs no reading.
+/// A timer belongs to one [`Poller`], where each expiry is an event under its id that needs no
+/// reading.
 ///
 /// ```
 /// use pollmux::{Time, sys::{PollEvents, Poller, PollerTimer}};

@@ -8,8 +8,9 @@ use super::{Poller, backend};
 /// The waker of a [`Poller`], for any thread: an eventfd, an `EVFILT_USER`, or a pipe where a
 /// kqueue has no such filter.
 ///
-/// It belongs to one poller. Each wake-up is an event under its id that needs no reading. Wake-ups
-/// before a wait coalesce. The drop of the waker takes away a wake-up that no wait has seen.
+/// A waker belongs to one poller. Each wake-up is an event under its id that needs no reading.
+/// Wake-ups before a wait coalesce. The drop of the waker takes away a wake-up that no wait has
+/// seen.
 ///
 /// ```
 /// use pollmux::sys::{PollEvents, Poller, Waker};

@@ -325,7 +325,8 @@ int main(void) {
         else if (!strcmp(word, "rearm")) rearm();
         else if (!strcmp(word, "chain")) chain(n);
 #if defined(LIBEV)
-        else if (!strcmp(word, "version")) printf("%d %d\n", ev_version_major(), ev_version_minor());
+        else if (!strcmp(word, "version"))
+            printf("%d %d\n", ev_version_major(), ev_version_minor());
 #elif defined(LIBUV)
         else if (!strcmp(word, "version")) puts(uv_version_string());
 #else

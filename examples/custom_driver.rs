@@ -1,13 +1,14 @@
-//! A driver of one's own, whole: on `poll(2)`, which has no edges, no timer and no memory.
+//! A complete driver of your own, on `poll(2)`. This call has no edges, no timer, and keeps no list
+//! of fds between calls.
 //!
-//! - The waker is a socket among the fds. `poll` is level-triggered: the driver empties the socket
-//!   when it has been written to.
-//! - Deadlines are the timeout of the wait, in ns (on macOS in ms) and never shortened.
-//! - Fds are kept in a `Vec`, each as a duplicate, since a driver may not hold on to what it was
-//!   shown. Edges are refused: the reactor then asks for one report at a time.
+//! - The waker is a socket among the fds. `poll` is level-triggered, so the driver empties the
+//!   socket after each wake-up.
+//! - A deadline is the timeout of the wait, in ns (on macOS in ms). The driver never shortens it.
+//! - A `Vec` keeps a duplicate of each fd, because a driver only borrows the fd in `register`.
+//! - The driver refuses edges. The reactor then uses one-shot reports.
 //!
-//! It has no fd that stands for all, so a reactor on it cannot be embedded. O(fds) a wait, as
-//! `poll(2)` is.
+//! The driver has no fd that stands for all fds, so a reactor on it cannot be embedded. A wait is
+//! O(fds), as `poll(2)` is.
 //!
 //! `cargo run --release --example custom_driver`
 
@@ -33,15 +34,15 @@ pub struct PollDriver {
 struct Watched {
     id: u64,
     fd: OwnedFd,
-    /// The number of the fd outside. No fd may be registered twice.
+    /// The number of the user's fd. No fd may be registered twice.
     number: RawFd,
     interest: Interest,
     mode: Mode,
-    /// One-shot, and reported.
+    /// The fd is one-shot, and was reported.
     done: bool,
 }
 
-/// A byte for each wake-up goes in at one end.
+/// A socket pair. Each wake-up writes a byte at one end.
 #[derive(Debug)]
 struct Waker {
     into: UnixStream,
@@ -51,7 +52,7 @@ struct Waker {
 impl Wake for Waker {
     fn wake(&self) -> io::Result<()> {
         match (&self.into).write(&[1]) {
-            // A full socket is readable, which is all that is wanted.
+            // A full socket is readable, so it ends the wait already.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }
@@ -67,13 +68,13 @@ impl Waker {
     }
 
     fn clear(&self) {
-        // A byte that is left ends the next wait, which does no harm.
+        // A byte that is left only ends the next wait early.
         let _ = (&self.out).read(&mut [0; 64]);
     }
 }
 
 impl PollDriver {
-    /// Three syscalls; fails with the system's error.
+    /// Makes a driver, with three syscalls. Fails with the system's error.
     pub fn new() -> io::Result<PollDriver> {
         Ok(PollDriver {
             waker: Arc::new(Waker::new()?),
@@ -95,7 +96,7 @@ impl PollDriver {
         list.extend(self.fds.iter().filter(|watched| !watched.done).map(Watched::to_poll));
         match poll(&mut list, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            polled => polled?, // after an interruption the reactor knows what it waits for
+            polled => polled?, // after an interruption the reactor waits again
         };
         let found: Vec<c_short> = list.iter().map(|fd| fd.revents).collect();
         if found[0] != 0 {
@@ -128,14 +129,14 @@ fn to_poll(fd: BorrowedFd<'_>, events: c_short) -> pollfd {
     pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
 }
 
-/// The peer writes no more. On macOS `POLLHUP` is all that says so.
+/// The peer will write no more. macOS has only `POLLHUP` for this.
 #[cfg(not(target_vendor = "apple"))]
 const POLLRDHUP: c_short = libc::POLLRDHUP;
 #[cfg(target_vendor = "apple")]
 const POLLRDHUP: c_short = 0;
 
-/// Calls `poll(2)`, which has a timeout in milliseconds: rounded up, and at most 24 days, after
-/// which the reactor waits again.
+/// Calls `poll(2)`. The timeout is in milliseconds, rounded up, and at most 24 days. After that the
+/// reactor waits again.
 #[cfg(target_vendor = "apple")]
 #[allow(unsafe_code)]
 fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
@@ -151,7 +152,7 @@ fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
 #[allow(unsafe_code)]
 fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
     let timeout = timeout.map(|timeout| libc::timespec {
-        // A longer time is further away than the clock goes.
+        // The clock cannot reach a longer time.
         tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     });
@@ -162,8 +163,8 @@ fn poll(list: &mut [pollfd], timeout: Option<Duration>) -> io::Result<()> {
     if ready < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Translates the flags of `poll`. An error, and the end, can be read and written: the call says
-/// which of them there is.
+/// Translates the flags of `poll`. An error or an end counts as readable and writable: the next
+/// read or write returns it.
 fn readiness(flags: c_short) -> Readiness {
     let (read, write) = (Readiness::READABLE, Readiness::WRITABLE);
     let meanings = [
@@ -187,8 +188,7 @@ impl Driver for PollDriver {
         ready: &mut ReadyFds,
     ) -> io::Result<()> {
         match how {
-            // `latest` is when the wait must end; that it ends a little later is the kernel's
-            // doing.
+            // The wait may last until `latest`. The kernel adds some µs.
             Wait::Block => {
                 self.syscalls.waits += 1;
                 self.poll(deadline.map(|deadline| deadline.latest - Time::now()), ready)
@@ -277,7 +277,6 @@ fn main() -> io::Result<()> {
 
     let (mut messages, mut bytes, mut ticks) = (0, 0, 0);
     let mut buffer = [0; 64];
-    // The end of the channel, and that of the socket.
     let (mut sending, mut writing) = (true, true);
     while sending || writing || ticks < 3 {
         select! { reactor;

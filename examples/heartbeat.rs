@@ -1,14 +1,14 @@
-//! The loop that this crate was written for: a heartbeat when nothing has happened for an interval,
-//! put off by every event.
+//! A heartbeat that every event puts off: it fires when no event has come for an interval. The
+//! crate was written for this loop.
 //!
-//! `cargo run --release --example heartbeat` prints, a line at a time,
+//! `cargo run --release --example heartbeat` prints these lines, each at its time:
 //! ```text
 //!    200 ms  event
 //!    600 ms  event
 //!   1600 ms  heartbeat
 //!   2600 ms  heartbeat
 //! ```
-//! The events come from another thread. `--help` lists what can be changed.
+//! The events come from another thread. `--help` lists the options.
 
 #[path = "common/duration.rs"]
 mod duration;
@@ -38,7 +38,7 @@ impl Args {
                 interval.help("Heartbeat after this long without an event"),
                 events
                     .default_value("200ms,600ms")
-                    .help("When the events happen, counted from the start"),
+                    .help("Times of the events, from the start"),
                 beats.default_value("2").help("Stop after this many heartbeats"),
             ]);
         let mut found = found.get_matches();
@@ -58,7 +58,6 @@ fn main() -> io::Result<()> {
         eprintln!("error: --interval: {error}");
         std::process::exit(2);
     });
-    // Until the first event nothing has happened since the start, which is when the ticker began.
     let start = Instant::now();
     let mut times = args.events;
     times.sort_unstable();
@@ -80,7 +79,7 @@ fn main() -> io::Result<()> {
                     heartbeat.restart();
                     line(start, "event")?;
                 }
-                // no more events: the case is never ready again
+                // The senders are gone. A case of `None` is never ready.
                 Err(channel::RecvError) => inbox = None,
             },
             recv(heartbeat) -> _tick => {

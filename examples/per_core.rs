@@ -1,15 +1,15 @@
-//! A server with a loop for each core. The loops share one address, and hand connections over.
+//! A server with a loop for each core. The loops share one address, and balance connections.
 //!
-//! Each loop has a thread, a reactor, and a listener of its own with `SO_REUSEPORT`: Linux spreads
-//! the connections over the listeners, by a hash. The luck of a hash is uneven, and some systems
-//! give all connections to one listener. So a loop that has more connections than another hands new
-//! ones over: the `TcpStream` goes through a channel, and is registered where it arrives. The loops
-//! share nothing else but the numbers of their connections.
+//! Each loop has a thread, a reactor, and its own listener with `SO_REUSEPORT`. Linux spreads the
+//! connections over the listeners by a hash. Other systems may give all connections to one
+//! listener. So a loop that has more connections than another one gives new connections away: it
+//! sends the `TcpStream` through a channel, and the other loop registers the stream. Besides these
+//! channels, the loops share only their connection counts.
 //!
-//! A client gets an answer for each line: the loop that serves it. At Ctrl-C or SIGTERM the loops
-//! accept no more, and end when their clients have gone, or after a grace.
+//! The server answers each line with the number of the client's loop. At Ctrl-C or SIGTERM the
+//! loops stop accepting. Each ends when its clients have gone, or after a grace period.
 //!
-//! `cargo run --release --example per_core -- --load 2000` has its own clients, and ends by itself.
+//! `cargo run --release --example per_core -- --load 2000` starts clients and ends by itself.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -24,17 +24,17 @@ use pollmux::channel::{self, Receiver, Sender};
 use pollmux::{Canceller, Context, Events, Fd, Reactor, Signal, select, sys::Interest};
 use socket2::{Domain, Socket, Type};
 
-/// A loop hands over new connections while it has more than another, by more than this.
+/// A loop gives new connections away if it has over this many more than another loop.
 pub(crate) const SLACK: usize = 4;
-/// Streams on the way to a loop. Beyond that they stay where they were accepted.
+/// The most streams on the way to a loop. Further streams stay where they were accepted.
 const QUEUE: usize = 64;
-/// Reads or accepts of one event, before it is the turn of others.
+/// The most reads or accepts for one event, so that other sources get their turn.
 const ROUNDS: usize = 16;
 
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,
     pub(crate) loops: usize,
-    /// The first so many loops have a listener.
+    /// The number of loops that have a listener.
     pub(crate) listeners: usize,
     /// The time for which clients may stay when the server stops.
     pub(crate) grace: Duration,
@@ -43,14 +43,14 @@ pub(crate) struct Settings {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) accepted: u64,
-    /// Of these, given to another loop.
+    /// Accepted connections that were given to another loop.
     pub(crate) given: u64,
-    /// Given by another loop.
+    /// Connections that came from another loop.
     pub(crate) taken: u64,
     pub(crate) lines: u64,
 }
 
-/// The loops, each on its thread.
+/// All loops, each on its own thread.
 pub(crate) struct Pool {
     pub(crate) address: SocketAddr,
     stop: Canceller,
@@ -83,7 +83,7 @@ impl Pool {
         Ok(Pool { address, stop, threads })
     }
 
-    /// Accepts no more.
+    /// Makes all loops stop accepting.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
@@ -95,7 +95,7 @@ impl Pool {
     }
 }
 
-/// A listener that shares its address with others.
+/// Makes a listener that shares its address with others.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -105,9 +105,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A loop, as the others know it.
+/// A loop as the other loops see it.
 struct Neighbour {
-    /// Its connections, with those on the way to it.
+    /// The connections of the loop, and those on the way to it.
     open: AtomicUsize,
     streams: Sender<TcpStream>,
 }
@@ -116,7 +116,7 @@ struct Loop {
     index: usize,
     all: Arc<[Neighbour]>,
     reactor: Reactor,
-    /// By key.
+    /// The connections, by key.
     connections: HashMap<u64, Connection>,
     next: u64,
     report: Report,
@@ -217,8 +217,8 @@ impl Loop {
 }
 
 impl Connection {
-    /// Answers what has come. Reads no more while an answer waits for room. Returns false at the
-    /// end.
+    /// Reads lines and answers them. Stops reading while an answer waits for room. Returns false
+    /// when the client has closed the connection.
     fn answer(&mut self, index: usize, lines: &mut u64) -> io::Result<bool> {
         let mut buffer = [0; 4_096];
         for _ in 0..ROUNDS {
@@ -248,7 +248,7 @@ impl Connection {
     }
 }
 
-/// Asks so often, and returns the loop that answered last.
+/// Asks `times` times. Returns the number of the loop that answered last.
 pub(crate) fn ask(stream: &TcpStream, times: usize) -> io::Result<usize> {
     let mut answers = BufReader::new(stream).lines();
     let mut index = 0;
@@ -266,8 +266,8 @@ fn main() -> io::Result<()> {
     let listen = Arg::new("listen").long("listen").value_parser(value_parser!(SocketAddr));
     let mut found = Command::new("per_core").about("A server with a loop for each core").args([
         listen.default_value("127.0.0.1:0"),
-        number("loops").help("As many as there are cores, if it is not given"),
-        number("load").value_name("CLIENTS").help("So many clients, and then the end"),
+        number("loops").help("Number of loops; default: one for each core"),
+        number("load").value_name("CLIENTS").help("Start this many clients, then end"),
     ]);
     let mut found = found.get_matches_mut();
     let cores = || thread::available_parallelism().map_or(1, |cores| cores.get());

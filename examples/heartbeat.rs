@@ -36,9 +36,7 @@ impl Args {
         let found =
             Command::new("heartbeat").about("A heartbeat that every event puts off").args([
                 interval.help("Heartbeat after this long without an event"),
-                events
-                    .default_value("200ms,600ms")
-                    .help("Times of the events, from the start"),
+                events.default_value("200ms,600ms").help("Times of the events, from the start"),
                 beats.default_value("2").help("Stop after this many heartbeats"),
             ]);
         let mut found = found.get_matches();

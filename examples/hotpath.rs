@@ -1,9 +1,9 @@
-//! The cost of a turn, counted and timed.
+//! Measures the cost of a turn: ns, allocations and syscalls.
 //!
-//! - `cargo run --release --example hotpath -- --turns 1000000`: one thread; send, select,
-//!   `restart`.
-//! - `cargo run --release --example hotpath -- --kernel`: turns that go through the kernel, each
-//!   beside the raw syscalls that it cannot avoid, in alternating rounds of the same process. The
+//! - `cargo run --release --example hotpath -- --turns 1000000` measures a turn on one thread: send,
+//!   select, `restart`.
+//! - `cargo run --release --example hotpath -- --kernel` measures turns that go through the kernel.
+//!   Each runs beside the raw syscalls that it needs, in alternating rounds of one process. The
 //!   ratio is the median of the rounds' ratios.
 
 mod common;
@@ -42,10 +42,11 @@ impl Args {
     fn parse() -> Args {
         let turns = Arg::new("turns").long("turns").value_parser(value_parser!(u64).range(1..));
         let kernel = Arg::new("kernel").long("kernel").action(ArgAction::SetTrue);
-        let found = Command::new("hotpath").about("What a turn of the reactor costs").args([
-            turns.default_value("1000000").help("Turns to make"),
-            kernel.help("Measure turns that go through the kernel, beside raw syscalls"),
-        ]);
+        let found =
+            Command::new("hotpath").about("Measures the cost of a turn of the reactor").args([
+                turns.default_value("1000000").help("Turns to make"),
+                kernel.help("Measure turns that go through the kernel, beside raw syscalls"),
+            ]);
         let mut found = found.get_matches();
         Args { turns: found.remove_one("turns").unwrap(), kernel: found.get_flag("kernel") }
     }
@@ -56,7 +57,7 @@ fn main() -> io::Result<()> {
     if args.kernel { kernel(args.turns) } else { user_space(args.turns) }
 }
 
-/// The counts between its creation and `since`.
+/// Counts time, allocations and syscalls from its creation on.
 struct Meter<'a> {
     reactor: &'a Reactor,
     stats: Stats,
@@ -75,7 +76,7 @@ impl<'a> Meter<'a> {
         Meter { reactor, stats: reactor.stats(), allocations: allocations(), start: Instant::now() }
     }
 
-    /// A turn's share.
+    /// Returns the cost of one of `turns` turns.
     fn per(&self, turns: u64) -> Spent {
         let nanos = self.start.elapsed().as_nanos() as f64 / turns as f64;
         let allocations = (allocations() - self.allocations) as f64 / turns as f64;
@@ -97,7 +98,7 @@ fn user_space(turns: u64) -> io::Result<()> {
                 heartbeat.restart();
             },
             recv(heartbeat) -> _tick => {
-                // The process was stopped for half a second: the message is still there.
+                // The process was stopped for half a second. The message is still in the channel.
                 beats += 1;
                 assert!(inbox.try_recv().is_ok());
             },
@@ -117,7 +118,7 @@ fn user_space(turns: u64) -> io::Result<()> {
 }
 
 fn kernel(turns: u64) -> io::Result<()> {
-    println!("turns that go through the kernel, beside the raw syscalls they cannot avoid");
+    println!("turns that go through the kernel, beside the raw syscalls that they need");
     println!(
         "{:<58} {:>9} {:>9} {:>6} {:>7} {:>9}",
         "", "raw ns", "ours ns", "ratio", "allocs", "syscalls"
@@ -131,7 +132,7 @@ fn kernel(turns: u64) -> io::Result<()> {
 
 const ROUNDS: u64 = 21;
 
-/// Runs both in turn and prints one line.
+/// Runs `raw` and `ours` in alternating rounds, and prints one line.
 fn compare(
     what: &str,
     turns: u64,
@@ -175,7 +176,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// An epoll with an eventfd and a timerfd, as the reactor has them, through the functions of libc.
+/// An epoll with an eventfd and a timerfd, as in the reactor, used through libc's functions.
 struct Raw {
     epoll: OwnedFd,
     waker: Arc<OwnedFd>,
@@ -188,7 +189,7 @@ impl Raw {
     fn new() -> io::Result<Raw> {
         let own = |fd: libc::c_int| match fd {
             -1 => Err(io::Error::last_os_error()),
-            // SAFETY: the kernel just returned `fd`, and nobody else has it.
+            // SAFETY: the kernel just returned `fd`, and no other code owns it.
             fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         };
         let (clock, flags) = (libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK);
@@ -217,7 +218,7 @@ impl Raw {
 
     fn wait(&mut self) -> io::Result<()> {
         let (epoll, list, len) = (self.epoll.as_raw_fd(), self.events.as_mut_ptr(), 4);
-        // SAFETY: the list has room for so many events.
+        // SAFETY: the list has room for `len` events.
         check(unsafe { libc::epoll_wait(epoll, list, len, -1) })
     }
 
@@ -294,8 +295,8 @@ fn tick(turns: u64, period: Duration) -> io::Result<()> {
     )
 }
 
-/// Keeps this thread on one core, if there are so many: where the scheduler puts two threads
-/// matters more than what they do.
+/// Keeps this thread on core number `core`, if the machine has that core. The placement of two
+/// threads matters more than their code.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 fn pin_to(core: usize) {
@@ -310,7 +311,7 @@ fn pin_to(core: usize) {
 #[cfg(not(target_os = "linux"))]
 fn pin_to(_: usize) {}
 
-/// There and back between two threads, each on a core of its own, that both sleep in between.
+/// Measures a round trip between two threads on two cores, which both sleep between messages.
 fn round_trip(turns: u64) -> io::Result<()> {
     let reactor = Reactor::builder().spin(Spin::Off).build()?;
     let (pong_tx, inbox) = reactor.channel::<u64>(8)?;

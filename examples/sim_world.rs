@@ -1,9 +1,9 @@
-//! A week of heartbeats, retries and outages in a `SimWorld`, in milliseconds, and for one seed
-//! always the same week.
+//! Simulates a week of heartbeats, retries and outages in a `SimWorld`. The run takes milliseconds,
+//! and one seed always gives the same week.
 //!
-//! Three sensors report to a monitor over a network that loses every tenth message; what is not
-//! acknowledged is sent again. Once a day another member cuts one of them off for some hours, and
-//! the monitor notices. The week ends by a context, which all of them have been given.
+//! Three sensors report to a monitor over a network that loses every tenth message. A sensor sends
+//! a heartbeat again until the monitor acknowledges it. Once a day another member cuts one sensor
+//! off for some hours, and the monitor notices. A context that all members share ends the week.
 //!
 //! `cargo run --release --example sim_world -- --seed 7`
 
@@ -28,8 +28,8 @@ impl Args {
         let days = Arg::new("days").long("days").value_parser(value_parser!(u32).range(1..=366));
         let about = "A week of heartbeats and retries in virtual time";
         let found = Command::new("sim_world").about(about).args([
-            seed.default_value("1").help("Another seed, another week"),
-            days.default_value("7").help("How many days"),
+            seed.default_value("1").help("Seed of the simulation"),
+            days.default_value("7").help("Days to simulate"),
         ]);
         let mut found = found.get_matches();
         Args { seed: found.remove_one("seed").unwrap(), days: found.remove_one("days").unwrap() }
@@ -39,9 +39,9 @@ impl Args {
 const SENSORS: usize = 3;
 const HOUR: Duration = Duration::from_secs(3600);
 const HEARTBEAT: Duration = Duration::from_secs(1800);
-/// Sent again when not acknowledged for so long; twice as long each time, up to a heartbeat.
+/// The time until the first retry. It doubles with each retry, up to the time of a heartbeat.
 const RETRY: Duration = Duration::from_secs(5);
-/// A sensor that has not been heard for so long is down.
+/// A sensor that is silent for this long is down.
 const SILENCE: Duration = Duration::from_secs(2 * 3600);
 
 /// The number of a sensor and of its heartbeat.
@@ -109,7 +109,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A heartbeat is sent until it is acknowledged, or the next one is due.
+/// Sends each heartbeat until the monitor acknowledges it, or the next heartbeat is due.
 fn sensor(
     reactor: &Reactor,
     id: usize,
@@ -144,7 +144,7 @@ fn sensor(
     }
 }
 
-/// Acknowledges, and notices who is silent. Returns how often.
+/// Acknowledges heartbeats, and looks for silent sensors. Returns the number of outages.
 fn monitor(
     reactor: &Reactor,
     beats: Receiver<Beat>,
@@ -181,7 +181,7 @@ fn monitor(
     }
 }
 
-/// Cuts a sensor off, once a day, for an hour to six.
+/// Cuts a sensor off once a day, for one to six hours.
 fn trouble(reactor: &Reactor, world: &WorldHandle, seed: u64, week: &Context) -> io::Result<()> {
     let done = reactor.done(week);
     let day = reactor.every(24 * HOUR)?;

@@ -1,7 +1,7 @@
-//! Collects items into batches. A batch is full, or old, or the last one.
+//! Collects items into batches. A batch goes out when it is full, when it is old, or at the end.
 //!
-//! The file knows no threads and no real time, so that its tests run in virtual time:
-//! `tests/examples/batcher.rs`.
+//! This file uses no threads and no real time, so its tests run in virtual time
+//! (`tests/examples/batcher.rs`).
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use pollmux::{Handle, Inbox, select};
 pub struct Limits {
     /// The number of items that make a batch full.
     pub size: usize,
-    /// The age of its oldest item that makes a batch old. Counted from when the loop receives it.
+    /// The age of the oldest item that makes a batch old. The age counts from the time at which the
+    /// loop receives the item.
     pub age: Duration,
 }
 
@@ -26,10 +27,10 @@ pub enum Reason {
     Last,
 }
 
-/// Gives the items to `flush` in batches, in order, until all their senders are gone.
+/// Gives the items to `flush` in batches, in order, until all senders are gone.
 ///
-/// `flush` runs on the loop's thread. While it runs nothing is received: the channel fills, and its
-/// senders wait.
+/// `flush` runs on the loop's thread. The loop receives nothing meanwhile: the channel fills, and
+/// its senders wait.
 pub fn run<T>(
     reactor: &Handle,
     items: &Inbox<T>,
@@ -40,7 +41,7 @@ pub fn run<T>(
     let age = reactor.timer(); // armed while the batch has items
     loop {
         let reason = select! { reactor;
-            biased; // an old batch goes first, also while items keep coming
+            biased; // an old batch goes out even while items keep coming
             recv(age) -> _ => Reason::Old,
             recv(items) -> item => match item {
                 Ok(item) => {
@@ -51,7 +52,7 @@ pub fn run<T>(
                     if batch.len() < limits.size {
                         continue;
                     }
-                    age.stop(); // nothing wakes the loop for an empty batch
+                    age.stop(); // an empty batch must not wake the loop
                     Reason::Full
                 }
                 Err(_) => Reason::Last,

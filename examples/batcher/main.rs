@@ -1,9 +1,9 @@
-//! Items from several threads, written in batches: when a batch is full, when its oldest item is
-//! old, and at the end.
+//! Collects items from several threads into batches. A batch goes out when it is full, when its
+//! oldest item is old, and at the end.
 //!
 //! `cargo run --release --example batcher -- --size 100 --age 20ms`
 //!
-//! Each line is a batch; the last line counts. `batch.rs` has the loop.
+//! Each line of the output is a batch. The last line has the totals. The loop is in `batch.rs`.
 
 mod batch;
 #[path = "../common/duration.rs"]
@@ -34,8 +34,8 @@ impl Options {
         let found = Command::new("batcher").about(about).args([
             producers.default_value("3").help("Threads that make items"),
             items.default_value("500").help("Items of each thread"),
-            size.default_value("100").help("A batch of as many items is full"),
-            age.default_value("20ms").help("A batch whose oldest item has this age is old"),
+            size.default_value("100").help("Items that make a batch full"),
+            age.default_value("20ms").help("Age of the oldest item that makes a batch old"),
         ]);
         let mut found = found.get_matches();
         let size: u64 = found.remove_one("size").unwrap();
@@ -51,7 +51,7 @@ impl Options {
 fn main() -> io::Result<()> {
     let Options { producers, items, limits } = Options::parse();
     let reactor = Reactor::new()?;
-    // A producer waits while 1,000 items are in the channel: memory is bounded.
+    // A producer waits while 1,000 items are in the channel, so memory is bounded.
     let (sender, inbox) = reactor.channel(1_000)?;
     for producer in 0..producers {
         let sender = sender.clone();
@@ -66,7 +66,7 @@ fn main() -> io::Result<()> {
             }
         });
     }
-    drop(sender); // the producers have the others: the inbox ends with them
+    drop(sender); // the inbox ends when the producers drop their senders
 
     let (mut total, mut batches) = (0, 0);
     batch::run(&reactor, &inbox, limits, |batch, reason| {

@@ -1,4 +1,4 @@
-//! A listener in a loop, which has a pause when the system has no more fds.
+//! A listener in a loop that pauses when the system has no more fds.
 
 #![allow(dead_code)] // each example uses a part
 
@@ -39,8 +39,8 @@ impl Acceptor {
         self.listener.get_ref().local_addr()
     }
 
-    /// The next connection, if there is one now. Call this up to some limit for each event: if more
-    /// wait, the next `wait` says so.
+    /// Returns the next connection, if there is one now. Call this up to some limit for each event.
+    /// If more connections wait, the next `wait` reports the listener again.
     pub fn accept(&self) -> Option<TcpStream> {
         if self.again.try_take().is_some() {
             self.listen(Interest::READABLE);
@@ -52,8 +52,8 @@ impl Acceptor {
                     ErrorKind::WouldBlock => return None,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ => {
-                        // Most likely there are no fds left. The connection waits in the backlog,
-                        // and no event would tell of it again.
+                        // Most likely there are no fds left. The connection stays in the backlog,
+                        // and no event would report it again.
                         eprintln!("accept: {error}");
                         self.listen(Interest::NONE);
                         self.again.reset(PAUSE);

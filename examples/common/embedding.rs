@@ -1,8 +1,8 @@
-//! The work of the reactor in the examples of embedding, in any loop. In each round a message from
-//! another thread, bytes for a socket and a timer arrive, once each.
+//! The work of the reactor in the examples of embedding, for any outer loop. In each round a
+//! message from another thread, bytes for a socket and a timer arrive, once each.
 //!
-//! One after the other, so that none helps another to be noticed: a wake-up that is lost leaves the
-//! loop asleep for ever. Every fourth round all three at once.
+//! They arrive one after the other, so a lost wake-up leaves the loop asleep for ever. In every
+//! fourth round they arrive together.
 #![allow(dead_code)] // Each example uses a part of it.
 
 use std::io::{self, Read, Write};
@@ -30,7 +30,7 @@ pub struct Work {
     asks: Option<mpsc::Sender<[bool; 2]>>,
     other: Option<thread::JoinHandle<()>>,
     rounds: u32,
-    /// The steps that are done.
+    /// The number of finished steps.
     step: u32,
     /// The events that are still to come in this step.
     awaited: [bool; 3],
@@ -45,15 +45,15 @@ pub struct Work {
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub rounds: u32,
-    /// Times that the outer loop was woken for the reactor.
+    /// The number of times that the reactor woke the outer loop.
     pub wakeups: u64,
     pub took: Duration,
-    /// Of the timer, on average.
+    /// The lateness of the timer, on average.
     pub late: Duration,
 }
 
 impl Work {
-    /// Begins with the first round.
+    /// Begins the first round.
     pub fn begin(reactor: Reactor, rounds: u32) -> io::Result<Work> {
         let (tx, inbox) = reactor.channel(4)?;
         let (mut theirs, ours) = UnixStream::pair()?;
@@ -92,7 +92,7 @@ impl Work {
         Ok(work)
     }
 
-    /// Takes the ready sources, after a turn. Returns true if all rounds are over.
+    /// Takes the items of the ready sources after a turn. Returns true if all rounds are over.
     pub fn take(&mut self) -> io::Result<bool> {
         loop {
             select! { self.reactor;
@@ -135,7 +135,7 @@ impl Work {
         }
     }
 
-    /// Asks for what comes next.
+    /// Asks for the events of the next step.
     fn next(&mut self) {
         let (round, step) = (self.step / 3, self.step % 3);
         if round == self.rounds {
@@ -158,23 +158,23 @@ impl Work {
         self.step == 3 * self.rounds && !self.awaited.contains(&true)
     }
 
-    /// Turns until there is nothing to do; and asserts that the loop was woken when it had to be
-    /// and not without need.
+    /// Runs the last turns. Asserts that each event arrived, and that the outer loop was not woken
+    /// too often.
     pub fn end(mut self, embedded: Option<&Embedded>, wakeups: u64) -> io::Result<Report> {
         assert!(self.is_over());
         let took = self.begun.elapsed();
         drop(self.asks.take());
         self.other.take().expect("taken only here").join().expect("no panic");
         if let Some(embedded) = embedded {
-            // The end of the channel, and of the socket, make it readable; then nothing does.
+            // A turn finds the ends of the channel and of the socket. The next turn finds nothing.
             drop((self.inbox, self.socket));
             embedded.turn()?;
             assert_eq!(embedded.turn()?, 0);
         }
         let rounds = u64::from(self.rounds);
         assert_eq!(u64::from(self.messages), rounds);
-        // An arrival is one wake-up, and the turn after it, which finds nothing, is another. A turn
-        // of its own arms the timer. More would be a spin.
+        // Each arrival costs one wake-up, and the turn after it, which finds nothing, another one.
+        // Arming the timer costs one turn. More wake-ups would be a spin.
         assert!(wakeups <= 7 * rounds + 50, "{wakeups} wake-ups in {rounds} rounds");
         Ok(Report { rounds: self.rounds, wakeups, took, late: self.late / self.fired.max(1) })
     }

@@ -1,20 +1,21 @@
-//! Lines out of bytes that come in pieces.
+//! Splits bytes that come in pieces into lines.
 
 #![allow(dead_code)] // each example uses a part
 
-/// The beginning of a line whose end has not come yet.
+/// Keeps the beginning of a line until its end comes.
 pub struct Lines {
     begun: Vec<u8>,
     limit: usize,
 }
 
 impl Lines {
-    /// A line that is longer than `limit` is given in pieces of that length: memory is bounded.
+    /// Makes an empty buffer. A line that is longer than `limit` is split into pieces of that
+    /// length, so memory is bounded.
     pub fn new(limit: usize) -> Lines {
         Lines { begun: Vec::new(), limit }
     }
 
-    /// Adds `bytes`, and gives each line that is complete to `f`, without its end.
+    /// Adds `bytes`, and calls `f` with each complete line, without its end.
     pub fn push(&mut self, bytes: &[u8], mut f: impl FnMut(&[u8])) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let (mut text, is_complete) = match piece.strip_suffix(b"\n") {
@@ -36,7 +37,7 @@ impl Lines {
         }
     }
 
-    /// Gives the line whose end never came, if there is one.
+    /// Calls `f` with the unfinished line, if there is one.
     pub fn finish(&mut self, f: impl FnOnce(&[u8])) {
         if !self.begun.is_empty() {
             f(&self.begun);

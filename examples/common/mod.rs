@@ -1,4 +1,4 @@
-//! An allocator that counts, for several examples. Each of them uses a part.
+//! A counting allocator for several examples. Each example uses a part of it.
 
 #![allow(dead_code)]
 
@@ -6,8 +6,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator, counting the allocations of each thread, and the bytes that all of them
-/// hold.
+/// The system's allocator, which counts the allocations of each thread and the bytes of all
+/// threads.
 pub struct Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -33,11 +33,11 @@ pub fn bytes() -> usize {
 }
 
 fn count() {
-    // A thread that is being torn down has no counter any more.
+    // A thread that ends has no counter any more.
     let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
 }
 
-// SAFETY: everything is handed to the system's allocator as it came; the counters touch no heap.
+// SAFETY: each call goes to the system's allocator unchanged. The counters do not allocate.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count();
-        // Modulo the size of an address, so that shrinking is adding, too.
+        // The difference wraps, so adding it also handles a shrinking block.
         BYTES.fetch_add(new_size.wrapping_sub(layout.size()), Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.realloc(ptr, layout, new_size) }

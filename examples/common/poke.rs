@@ -1,4 +1,4 @@
-//! A driver that ends the sleep of its own reactor by a message.
+//! A driver that ends the sleep of its own reactor with a message.
 
 use std::cell::OnceCell;
 use std::io;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use pollmux::channel::Sender;
 use pollmux::driver::{Clock, Driver, Native, ReadyFds, Syscalls, Wait, Wake, WakeWindow};
 
-/// Sends a message just when its reactor sleeps, after all checks, as another thread may. So a turn
-/// has the two syscalls, and no other thread.
+/// A driver that sends a message when its reactor begins to sleep, after all checks. So a turn has
+/// both syscalls of a wake-up, but needs no other thread.
 pub struct Poke {
     pub native: Native,
     /// Empty until the channel is made.

@@ -1,13 +1,13 @@
-//! The pause before a program is started again.
+//! The pause before the supervisor starts a program again.
 
 use std::time::Duration;
 
-/// Twice as long after each failure, up to a bound. No jitter: the pauses are always the same.
+/// A pause that doubles with each failure, up to a bound. It has no jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     pub first: Duration,
     pub most: Duration,
-    /// A run of this length was a good one: the pauses begin again with the first.
+    /// A run of at least this length was good. After it the pauses begin with `first` again.
     pub stable: Duration,
     failures: u32,
 }
@@ -17,12 +17,12 @@ impl Backoff {
         Backoff { first, most, stable, failures: 0 }
     }
 
-    /// Failures in a row.
+    /// Returns the number of failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// The pause after a run that took `ran` and failed.
+    /// Returns the pause after a run that failed after `ran`.
     pub fn next(&mut self, ran: Duration) -> Duration {
         if ran >= self.stable {
             self.failures = 0;

@@ -1,4 +1,4 @@
-//! A program that is kept running: its process, its output, and its next start.
+//! A program that the supervisor keeps running: its process, its output, and its next start.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -14,9 +14,9 @@ use super::backoff::Backoff;
 use super::keys::{PROCESS, RESTART, STDERR, STDOUT};
 use super::lines::Lines;
 
-/// A longer line is given in pieces.
+/// The longest line. A longer line is printed in pieces.
 const LINE: usize = 4_096;
-/// Reads of one pipe in a row, before it is the others' turn.
+/// The most reads of a pipe in a row, so that other sources get their turn.
 const READS: u32 = 16;
 
 /// A pipe that a process writes its output to.
@@ -32,7 +32,7 @@ impl Output {
         Ok(Output { pipe, lines: Lines::new(LINE) })
     }
 
-    /// Gives the lines that have come to `f`. Returns false at the end.
+    /// Calls `f` with each new line. Returns false at the end of the output.
     fn read(&mut self, mut f: impl FnMut(&[u8])) -> bool {
         let mut buffer = [0; 4_096];
         for _ in 0..READS {
@@ -44,12 +44,12 @@ impl Output {
                 Err(_) => return false,
             }
         }
-        // The pipe is still ready: the next wait reports it again, after the others.
+        // The pipe is still ready. The next wait reports the pipe again, after the other sources.
         true
     }
 }
 
-/// A process that runs.
+/// A running process.
 struct Running {
     process: ChildProcess,
     since: Time,
@@ -66,7 +66,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job for the shell. It begins when its timer fires, which is at once.
+    /// Makes a job for the shell. Its timer is due at once, and starts it.
     pub fn new(reactor: &Handle, number: u32, line: String, backoff: Backoff) -> Job {
         let restart = reactor.after(Duration::ZERO).with_key((RESTART, number));
         Job { number, line, running: None, restart, backoff }
@@ -81,19 +81,19 @@ impl Job {
         self.running.as_ref().map(|running| &running.process)
     }
 
-    /// Starts the process. If that fails the job counts as failed.
+    /// Starts the process. The caller counts an error as a failure of the job.
     pub fn start(&mut self, reactor: &Handle) -> io::Result<()> {
         self.restart.stop();
         let mut command = Command::new("sh");
         command.args(["-c", &self.line]).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own: Ctrl-C on the terminal is for us, and we tell the process.
+        // A process group of its own: Ctrl-C in the terminal reaches only the supervisor.
         let mut child = command.process_group(0).spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let process = match reactor.register_with((PROCESS, self.number), child) {
             Ok(process) => process,
             Err(refused) => {
-                // A process that nobody watches must not run on.
+                // A process that is not registered must not run on.
                 let error = io::Error::new(refused.error().kind(), refused.error().to_string());
                 let mut child = refused.into_inner();
                 child.kill().and_then(|()| child.wait())?;
@@ -111,8 +111,8 @@ impl Job {
         Ok(())
     }
 
-    /// Prints what has come from standard output (0) or standard error (1). At the end also a line
-    /// that has begun.
+    /// Prints the new lines of standard output (0) or standard error (1). At the end it also prints
+    /// an unfinished line.
     pub fn print(&mut self, which: usize, is_end: bool) {
         let Some(running) = &mut self.running else { return };
         let Some(output) = &mut running.outputs[which] else { return };
@@ -124,12 +124,12 @@ impl Job {
         }
     }
 
-    /// Takes the status of a process that has ended, and how long it ran. Its output up to then is
-    /// printed.
+    /// Takes the status of a process that has ended, and the length of its run. Prints the rest of
+    /// its output.
     pub fn end(&mut self, now: Time) -> Option<(io::Result<ExitStatus>, Duration)> {
         let status = self.process()?.try_take()?;
-        // The last output of the process is in the pipes. Its children may still have these open:
-        // nobody waits for them.
+        // The pipes have the last output of the process. They may still be open in its children,
+        // which the supervisor does not wait for.
         for which in [0, 1] {
             self.print(which, true);
         }

@@ -1,15 +1,15 @@
-//! Keeps programs running. It prints their output line by line, starts those that fail again after
-//! a pause that doubles, and stops all of them by a signal.
+//! Keeps programs running. The supervisor prints their output line by line. It starts a program
+//! that fails again, after a pause that doubles. A signal stops all programs.
 //!
 //! `cargo run --release --example supervisor -- 'exec ping localhost' 'sleep 3; exit 1'`
 //!
-//! - Each argument is a line for the shell. `exec` gives the signals to the program itself.
-//! - A program that ends well is done. One that fails is started again, up to `--retries` times in
-//!   a row.
+//! - Each argument is a line for the shell. With `exec` the program itself gets the signals.
+//! - A program that exits with status 0 is done. A program that fails starts again, up to
+//!   `--retries` times in a row.
 //! - On SIGTERM and Ctrl-C the programs get SIGTERM, and after `--grace` SIGKILL. Both go through
-//!   the fd of the process, so no other process that has the number by then gets them.
-//! - The exit status is 0 if all programs ended well or in their grace time, and 1 if one was given
-//!   up or killed.
+//!   the fd of the process, so they never reach another process with the same number.
+//! - The exit status is 0 if all programs ended well or within the grace time. It is 1 if a program
+//!   was given up or killed.
 
 mod backoff;
 #[path = "../common/duration.rs"]
@@ -46,9 +46,9 @@ fn options() -> ArgMatches {
         .args([
             time("backoff").default_value("100ms").help("The pause after the first failure"),
             time("most").default_value("10s").help("The longest pause"),
-            time("stable").default_value("10s").help("After such a run the pauses begin again"),
+            time("stable").default_value("10s").help("A run of this length resets the pauses"),
             time("grace").default_value("5s").help("The time between SIGTERM and SIGKILL"),
-            retries.default_value("10").help("Failures in a row before all is given up"),
+            retries.default_value("10").help("Failures in a row until the supervisor gives up"),
             Arg::new("lines").required(true).num_args(1..).help("Lines for the shell"),
         ])
         .get_matches()
@@ -61,7 +61,7 @@ struct Supervisor {
     patience: Duration,
     retries: u32,
     is_stopping: bool,
-    /// A program was given up or killed.
+    /// True if a program was given up or killed.
     has_failed: bool,
 }
 
@@ -130,7 +130,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Asks all processes to end. They are killed if they have not ended after the grace time.
+    /// Asks all processes to end. Kills those that still run after the grace time.
     fn stop(&mut self) -> io::Result<()> {
         if self.is_stopping {
             return Ok(());

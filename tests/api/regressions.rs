@@ -479,7 +479,7 @@ fn an_interruption_swallows_no_wake_up() {
 
 /// libuv 2226.
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn senders_may_wake_a_reactor_that_is_going_away() {
     for round in 0..support::rounds(50) {
         let reactor = support::reactor();
@@ -745,7 +745,7 @@ fn a_channel_whose_senders_are_gone_does_not_spin() {
 
 /// libuv 3101, 3299.
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {

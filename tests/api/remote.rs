@@ -119,7 +119,7 @@ fn posts_run_on_the_reactors_thread_in_the_order_of_posting() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
     let turns: [Turn; 7] = [
         ("select! with default", turn),
@@ -287,7 +287,7 @@ fn a_post_wakes_whatever_sleeps() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn a_post_raises_the_fd_of_an_embedded_reactor() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
@@ -413,7 +413,7 @@ fn a_post_that_panics_loses_none_of_the_others() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {

@@ -182,7 +182,7 @@ fn grace_waits_for_an_fd_of_another_thread() {
             theirs.write_all(b"late").unwrap();
             theirs
         });
-        select! { reactor; recv(ours) -> _ => {}, recv(timer) -> _ => panic!("fired within the grace") }
+        select! { reactor; recv(ours) -> _ => {}, recv(timer) -> _ => panic!("no grace") }
         assert_eq!(drain(&mut ours), b"late");
         assert_eq!(sim.now(), Time::ZERO);
         drop(other.join().unwrap());

@@ -380,7 +380,7 @@ fn embedded_turn_fails_when_driver_cannot_arm() {
     assert_eq!(embedded.turn().unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
 
-/// Interrupts the first arms, as many as the number says.
+/// Interrupts the first arms. The field counts the arms that are left to interrupt.
 struct Interrupted(u32);
 
 impl Hooks<Native> for Interrupted {

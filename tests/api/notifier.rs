@@ -40,7 +40,7 @@ fn notification_costs_a_syscall_only_during_a_sleep() {
         });
         select! { reactor; recv(notified) -> () => {} }
         assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (round, round, round));
-        // Ten notifications fire the source once. The loop is awake: the next one wakes nobody.
+        // Ten notifications fire the source once. The loop is awake: the next one makes no wake-up.
         select! { reactor; recv(notified) -> () => panic!("reported twice"), default => {} }
         notifier.notify();
         select! { reactor; recv(notified) -> () => {} }
@@ -89,7 +89,7 @@ fn select_finds_a_message_older_than_its_source() {
     let (_notifier, notified) = reactor.notifier();
     let source = notified.receiving(|| rx.try_recv().ok());
     select! { reactor; recv(source) -> n => assert_eq!(n, 1) }
-    select! { reactor; recv(source) -> _n => panic!("nothing was sent"), default => {} }
+    select! { reactor; recv(source) -> _n => panic!("the channel is empty"), default => {} }
 }
 
 #[test]

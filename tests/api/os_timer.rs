@@ -105,7 +105,7 @@ fn check_table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
     let expired = || {
         timer.reset(ms(1)).unwrap();
         let mut events = Events::with_capacity(4);
-        reactor.wait(&mut events).unwrap(); // the reactor sees the expiry; nobody receives
+        reactor.wait(&mut events).unwrap(); // finds the expiry, without a receive
         assert_eq!(events.len(), 1);
     };
     // Never armed.

@@ -104,8 +104,8 @@ fn a_reused_fd_number_can_be_registered() {
         if n % 2 == 0 {
             assert_eq!(ids(&poll(&poller)), [n]);
         }
-        // The fd is closed without being deregistered, as it should not be. The next pair most
-        // likely gets the same numbers.
+        // The fd is closed without `deregister`, against the rules. The next pair most likely gets
+        // the same numbers.
         #[cfg(flat)]
         poller.deregister(&b).unwrap(); // libkqueue does not notice a closed fd
         drop((a, b));
@@ -114,7 +114,7 @@ fn a_reused_fd_number_can_be_registered() {
 }
 
 #[test]
-fn every_id_comes_back() {
+fn every_id_is_reported_unchanged() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
     let (a, _b) = pair();
@@ -663,7 +663,7 @@ fn timer_and_waker_outlive_their_poller() {
     assert!(poll(&other).is_empty());
 }
 
-// Timers and processes as fds. On kqueue each of them is a small kqueue.
+// Timers and processes as fds. On kqueue such an fd is a small kqueue.
 
 fn wall_now() -> Time {
     Time::ZERO + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()

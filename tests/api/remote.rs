@@ -578,7 +578,7 @@ fn dropping_the_reactor_drops_its_queued_posts() {
             remote.post(move |_| drop(held)).unwrap();
         }
     };
-    // A turn that a panic ended has fetched some posts. The others are still in the queue.
+    // A turn that a panic ended has fetched some posts. Other posts are still in the queue.
     remote.post(|_| panic!("in a post")).unwrap();
     post(3);
     panics_with("in a post", || turn(&reactor));
@@ -938,7 +938,7 @@ fn requests_for_dropped_timers_are_counted_as_stale() {
     let remote = reactor.remote();
     let log = Log::default();
     let slot = |id: TimerId| format!("{id:?}").rsplit_once('.').unwrap().0.to_owned();
-    // Each timer is dropped before the next one is made in its slot.
+    // Each timer is dropped before the next timer takes its slot.
     let makers: [fn(&Reactor) -> TimerId; 3] = [
         |reactor| reactor.after(HOUR).id(),
         |reactor| reactor.every(HOUR).unwrap().id(),

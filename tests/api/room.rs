@@ -442,7 +442,7 @@ struct Server {
 struct Client {
     stream: Fd<UnixStream>,
     answered: usize,
-    /// True while the server does not read from the client. Events of its end still come.
+    /// True while the server does not read from the client. Events of the client's end still come.
     held: bool,
 }
 

@@ -252,7 +252,8 @@ fn the_longest_slack_and_precision_do_no_harm() {
     reactor.sleep_blocking(ms(20)).unwrap();
     assert!(timer.is_ready() && ticker.is_ready() && callback.deadline().is_none());
     assert_eq!(sim.now(), at(20));
-    // With this precision the loop never sleeps before a deadline. It sleeps when there is none.
+    // With this precision the loop never sleeps before a deadline. Without a deadline the loop
+    // sleeps.
     let _dog = dog();
     let reactor =
         Reactor::builder().precise(far).slack(Duration::ZERO).spin(Spin::Off).build().unwrap();

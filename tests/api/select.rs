@@ -19,7 +19,8 @@ fn at(seconds: u64) -> Time {
     Time::ZERO + secs(seconds)
 }
 
-/// An inbox that holds these messages and gets no more. The returned sender keeps it connected.
+/// An inbox that holds these messages and gets no more. The returned sender keeps the inbox
+/// connected.
 fn inbox_with<T>(
     reactor: &Reactor,
     messages: impl IntoIterator<Item = T>,
@@ -68,8 +69,8 @@ impl Source for Switch {
 
 // Choice.
 
-/// The chi-squared distance of the counts from equal counts. With n fair counts it is about n - 1,
-/// give or take a few times the root of n - 1.
+/// The chi-squared distance of the counts from equal counts. With n fair counts the distance is
+/// about n - 1, give or take a few times the root of n - 1.
 fn chi_squared(counts: &[u32]) -> f64 {
     let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
     counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
@@ -611,7 +612,7 @@ fn arms_may_break_continue_return_and_propagate() {
             };
             odd += n;
         };
-        Ok(if sum == 9 { "broke with 9" } else { "broke with something else" })
+        Ok(if sum == 9 { "broke with 9" } else { "broke with another sum" })
     }
     let (_, reactor) = simulated();
     let (tx, inbox) = inbox_with(&reactor, [1, 2, 3, 4, 5, 7, 8, 9, 11]);
@@ -725,7 +726,7 @@ fn an_arm_may_reset_its_ticker() {
             }
         } }
     }
-    // The first tick comes at 1. A period of 10 gives 11. After 5 s of work a restart at 16 gives
+    // The first tick is at 1. A period of 10 gives 11. After 5 s of work a restart at 16 gives
     // 26. A period of 2 gives 28 and 30.
     assert_eq!(times, [at(1), at(11), at(26), at(28), at(30)]);
 }
@@ -774,7 +775,7 @@ fn an_arm_may_replace_stop_and_drop_sources() {
 }
 
 #[test]
-fn an_arm_that_takes_the_item_owns_it() {
+fn an_arm_owns_its_item() {
     let (_, reactor) = simulated();
     let (_tx, inbox) = inbox_with(&reactor, [vec![1], vec![2]]);
     let mut all = Vec::new();
@@ -855,7 +856,7 @@ fn sources_may_be_values_references_and_boxes() {
 
 #[test]
 #[rustfmt::skip] // rustfmt would remove the commas under test
-fn commas_stand_where_rust_has_them() {
+fn cases_accept_commas_like_match_arms() {
     let (_, reactor) = simulated();
     let (a, b) = (Switch::on(), never::<u8>());
     let mut n = 0;
@@ -891,7 +892,7 @@ fn commas_stand_where_rust_has_them() {
 }
 
 #[test]
-fn patterns_take_items_apart() {
+fn arms_destructure_items_by_patterns() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(SECOND).unwrap();
     sim.advance(Duration::from_millis(3_500));
@@ -1178,7 +1179,7 @@ fn a_driver_error_goes_to_the_error_case() {
         error -> e => e.to_string(),
     };
     assert_eq!(text, "broken in a default");
-    // No message was lost, and the reactor is awake: sending now wakes nobody.
+    // No message was lost, and the reactor is awake: a send makes no wake-up.
     let wakes = script.wakes();
     tx.send(2).unwrap();
     assert_eq!(script.wakes(), wakes);
@@ -1425,7 +1426,7 @@ fn a_ready_source_without_a_value_is_skipped() {
 // Fairness.
 
 #[test]
-fn a_busy_channel_does_not_hide_a_due_timer() {
+fn busy_channels_do_not_hide_a_due_timer() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.timer();
@@ -1456,7 +1457,7 @@ fn busy_real_loops_find_due_timers_at_once() {
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.timer();
-    // Returns true if the first select that began when the timer was due has chosen it.
+    // Returns true if the first select that began when the timer was due has chosen the timer.
     let at_once = |delay: Duration| {
         timer.reset(delay);
         let due = timer.deadline().unwrap();

@@ -45,7 +45,7 @@ fn keyed(reactor: &Reactor, deadlines: &[u64]) -> Vec<Timer> {
 }
 
 #[test]
-fn without_slack_a_sleep_ends_at_the_first_deadline() {
+fn a_sleep_without_slack_ends_exactly() {
     let (sim, reactor, script) = slack(Duration::ZERO);
     let timers = keyed(&reactor, &[10, 11, 12]);
     for n in [10, 11, 12] {
@@ -141,7 +141,7 @@ fn a_timer_s_slack_overrides_the_reactor_s() {
 }
 
 #[test]
-fn slack_of_armed_timers_counts_next_sleep() {
+fn slack_of_armed_timers_affects_the_next_sleep() {
     let (sim, reactor, script) = slack(Duration::ZERO);
     let timer = reactor.at(at(10)).with_key(1);
     let timer = timer.slack(ms(7));
@@ -202,7 +202,7 @@ fn stopped_or_reset_timers_leave_no_window_behind() {
     timers[2].reset_at(at(60));
     assert_eq!(wait(&sim, &reactor, &timers), [(40, ms(5))]);
     assert_eq!(script.take_deadlines(), window(40, 45));
-    // A timer without slack that is stopped or postponed does not cut the window of the others.
+    // A timer without slack that is stopped or postponed does not cut the other windows.
     let exact = reactor.at(at(62)).slack(Duration::ZERO);
     let other = reactor.at(at(63)).slack(Duration::ZERO);
     assert!(exact.stop());
@@ -424,7 +424,8 @@ fn real_ticks_come_within_their_slack() {
     }
 }
 
-/// Returns true if the system has timeouts in nanoseconds. Without them every deadline is armed.
+/// Returns true if the system has timeouts in nanoseconds. Without such timeouts the driver arms
+/// every deadline.
 #[cfg(epoll)]
 #[allow(unsafe_code)]
 fn has_fine_timeouts() -> bool {

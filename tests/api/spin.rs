@@ -1,7 +1,7 @@
 //! Spinning: until a deadline (`precise`), and briefly for a message. Wall time is the subject.
 //!
-//! A busy machine breaks no bound here. Rules are asserted for each attempt. What only an idle
-//! machine shows is asserted for the best attempt.
+//! A busy machine breaks no bound here. Rules are asserted for each attempt. A rule that only an
+//! idle machine shows is asserted for the best attempt.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -82,7 +82,7 @@ fn precise_timers_are_late_by_microseconds() {
 fn precise_timers_are_better_than_kernel_timers() {
     let _dog = dog();
     let (exact, usual) = (precise(), Reactor::builder().spin(Spin::Off).build().unwrap());
-    // A loop that comes late to a deadline does not sleep. Such rounds do not count.
+    // A loop that is late for a deadline does not sleep. Such rounds do not count.
     let woken = || loop {
         let before = usual.stats().waits;
         let late = lateness(&usual, 1, ms(1))[0];
@@ -104,7 +104,7 @@ fn precise_timers_are_better_than_kernel_timers() {
 }
 
 #[test]
-fn a_deadline_s_rehearsal_changes_nothing() {
+fn rehearsing_a_deadline_changes_nothing() {
     let _dog = dog();
     let reactor = precise();
     let (timer, other) = (reactor.timer(), reactor.after(HOUR));

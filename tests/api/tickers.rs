@@ -726,7 +726,7 @@ fn every_at_keeps_a_grid_through_its_instant() {
 }
 
 #[test]
-fn every_at_takes_an_instant() {
+fn every_at_accepts_an_instant() {
     let reactor = support::reactor();
     let first = std::time::Instant::now() + ms(2);
     let ticker = reactor.every_at(first, ms(1_000)).unwrap();

@@ -532,7 +532,7 @@ fn a_million_dropped_timers_leave_nothing() {
     }
     sim.advance(ms(10));
     assert_eq!(ready_keys(&reactor), []);
-    // The queue has no entry of a dropped timer, so it cleans none.
+    // The queue has no entry of a dropped timer, so no call cleans an entry.
     let before = reactor.stats();
     sim.advance(ms(10));
     assert_eq!((ready_keys(&reactor), (reactor.stats() - before).cleaned), (vec![], 0));
@@ -945,7 +945,7 @@ fn a_repeated_zero_timer_starves_no_real_timer() {
             recv(zero) -> _ => {
                 zero.reset(Duration::ZERO);
                 zeros += 1;
-                // Later timers come due while the zero timer keeps firing.
+                // The other timer comes due only after the zero timer has fired many times.
                 if zeros == 100 {
                     other.reset(ms(5));
                 }

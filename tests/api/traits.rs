@@ -51,7 +51,7 @@ fn register(reactor: &Handle, receiver: Receiver<Message>) -> Result<Inbox<Messa
 }
 
 #[test]
-fn a_failed_registration_works_with_question_marks() {
+fn the_question_mark_converts_a_failed_registration() {
     let reactor = Reactor::new().unwrap();
     let (tx, rx) = channel::bounded(1);
     tx.send(Cell::new(1)).unwrap();

@@ -120,7 +120,8 @@ fn every_kind_of_source_takes_a_key() {
     let events = queue.events();
     let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
     let mut sources: Vec<Box<dyn Any>> = Vec::new();
-    // No wait reports these: nothing happens to them, they are cases, or they stand for a source.
+    // No wait reports these types. `Never` is never ready, `Sending` is a case, and `Option` stands
+    // for its source.
     let mut names = BTreeSet::from(["Never", "Sending", "Option"].map(str::to_owned));
     let mut kinds = Vec::new();
     macro_rules! keyed {
@@ -252,7 +253,7 @@ fn a_ready_source_may_get_another_key() {
 // Reported until drained.
 
 #[test]
-fn a_timer_is_reported_until_its_value_is_taken() {
+fn timers_are_reported_until_their_value_is_taken() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1)).with_key(1);
     sim.advance(ms(5));
@@ -337,7 +338,7 @@ fn an_ended_inbox_is_reported_until_its_error() {
 }
 
 #[test]
-fn select_takes_an_error_before_wait_reports_it() {
+fn wait_never_reports_an_error_select_took() {
     let (_sim, reactor) = simulated();
     // The reactor may have asked the channel for a mark, may have left it after a `select!`, or may
     // have a mark already.
@@ -372,7 +373,7 @@ fn spinning(reactor: &Reactor) -> Vec<u64> {
 }
 
 #[test]
-fn each_kind_of_source_not_served_spins() {
+fn sources_left_unserved_count_as_spinning() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1)).with_key(1);
     let ticker = reactor.every(ms(1)).unwrap().with_key(2);
@@ -418,7 +419,7 @@ fn spinning_is_counted_for_each_source() {
 }
 
 #[test]
-fn an_end_taken_a_thousand_times_spins() {
+fn taking_an_end_endlessly_counts_as_spinning() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     let (context, canceller) = pollmux::Context::background().with_cancel();
@@ -521,7 +522,7 @@ fn a_flooded_channel_does_not_starve_another() {
 
 // Priorities.
 
-/// Makes a timer for each priority, due in this order. Its number is the key.
+/// Makes a timer for each priority, due in this order. The key is the timer's number.
 fn timers(reactor: &Reactor, priorities: &[Priority]) -> Vec<Timer> {
     let timers = priorities.iter().zip(0..).map(|(&priority, key)| {
         reactor.after(Duration::from_nanos(key)).with_key(key).with_priority(priority)
@@ -542,7 +543,7 @@ fn batches(reactor: &Reactor, room: usize, n: usize) -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn higher_priorities_come_first_equals_by_waiting() {
+fn events_are_ordered_by_priority_then_waiting_time() {
     let (_sim, reactor) = simulated();
     let timers = timers(&reactor, &[Low, Normal, High, Low, High, Normal]);
     // All events fit and nothing is taken, so the order stays.
@@ -720,8 +721,8 @@ fn an_event_never_reports_the_slot_s_successor() {
         reactor.wait(&mut events).unwrap();
         assert_eq!(keys(&events), [1, 2]);
         drop(second);
-        // The new source takes the slot that was freed last. Both sources are ready, so that only
-        // the generation tells them apart.
+        // The new source takes the slot that was freed last. Both sources are ready, so only the
+        // generation distinguishes the new source.
         let timer = (kind == 0).then(|| reactor.after(Duration::ZERO).with_key(3));
         let ticker =
             (kind == 1).then(|| reactor.every(Duration::from_nanos(1)).unwrap().with_key(3));
@@ -1095,7 +1096,7 @@ fn a_ping_pong_through_wait_never_hangs() {
     drop(back);
 }
 
-/// The driver of a GUI runs events of the GUI while it waits. These may register channels.
+/// The driver of a GUI runs events of the GUI while it waits. Such events may register channels.
 #[test]
 fn channels_registered_during_a_sleep_end_the_sleep() {
     for before in [0, 3, 8, 20] {

@@ -89,7 +89,7 @@ fn select_finds_a_message_older_than_its_source() {
     let (_notifier, notified) = reactor.notifier();
     let source = notified.receiving(|| rx.try_recv().ok());
     select! { reactor; recv(source) -> n => assert_eq!(n, 1) }
-    select! { reactor; recv(source) -> _n => panic!("the channel is empty"), default => {} }
+    select! { reactor; recv(source) -> _n => panic!("a second message"), default => {} }
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn wait_finds_messages_that_a_select_left() {
     reactor.try_wait(&mut events).unwrap();
     assert_eq!((events.len(), source.try_take()), (1, Some(1)));
     select! { reactor; recv(source) -> n => assert_eq!(n, 2) }
-    select! { reactor; recv(source) -> _ => panic!("the channel is empty"), default => {} }
+    select! { reactor; recv(source) -> _ => panic!("a fourth message"), default => {} }
     assert_eq!(support::ready_keys(&reactor), []);
 
     // One notification announces two messages. The closure panics once.

@@ -66,7 +66,7 @@ fn cancelling_is_fast_and_leaves_no_entry() {
 /// calloop 79, 82.
 #[test]
 fn a_zero_duration_never_disarms_the_kernel_timer() {
-    // The kernel's timer takes a zero for "disarm", which would let this test hang.
+    // The kernel's timer takes a zero for "disarm". A disarmed timer would let this test hang.
     let _dog = dog();
     let reactor = support::reactor();
     let (zero, later) = (reactor.after(Duration::ZERO), reactor.after(ms(3)));
@@ -404,7 +404,7 @@ fn interrupt_in_child() -> bool {
             panic!("{test} does not end while it is interrupted");
         }
         for signal in ["STOP", "CONT"] {
-            // The child may have ended meanwhile, which stops the signal.
+            // The child may have ended meanwhile. Then `kill` fails.
             let _ = Command::new("kill")
                 .args([format!("-{signal}"), child.id().to_string()])
                 .stderr(Stdio::null())

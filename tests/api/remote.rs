@@ -637,7 +637,7 @@ fn posts_racing_with_reactor_drop_are_never_leaked() {
         given_back += poster.join().unwrap();
         assert_eq!(Arc::strong_count(&token), 1);
     }
-    println!("{given_back} of 4,000 were returned");
+    println!("{given_back} of 4,000 posts were returned");
 }
 
 // wake.

@@ -243,7 +243,7 @@ fn room_ends_at_most_one_select_sleep() {
         select! { reactor; recv(timer) -> _ => {} }
         assert!([(); 2].iter().all(|()| outbox.try_send(0).is_ok()));
     }
-    assert!(script.wakes() <= 1, "{} wake-events", script.wakes());
+    assert!(script.wakes() <= 1, "{} wake-ups", script.wakes());
     assert_eq!(ready_keys(&reactor), []);
     rx.try_recv().unwrap();
     assert_eq!(ready_keys(&reactor), [OUTBOX]);

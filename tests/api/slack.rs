@@ -441,7 +441,7 @@ fn has_fine_timeouts() -> bool {
     )
 }
 
-// On kqueue the wait itself arms, so this saves no syscall.
+// On kqueue an arm is part of the wait, so no arm can be saved.
 #[cfg(epoll)]
 #[test]
 fn slack_above_the_kernel_s_arms_no_timer() {

@@ -438,7 +438,7 @@ fn taking_an_end_endlessly_counts_as_spinning() {
     assert_eq!(spinning(&reactor), [1, 2]);
     take(2_000);
     assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2], 2));
-    // Polling an ended channel by hand keeps no loop awake.
+    // A `try_recv` on an ended channel keeps no loop awake.
     let (tx, polled) = keyed(&reactor, 3);
     drop(tx);
     (0..2_000).for_each(|_| assert!(polled.try_recv().is_err()));

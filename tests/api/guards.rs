@@ -552,7 +552,7 @@ fn driver_may_drop_its_reactor_during_a_wait() {
 }
 
 /// Makes the calls that a driver may make on its own reactor inside its wait. Checks each result.
-fn ask_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedded>) {
+fn call_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedded>) {
     let timer = handle.after(Duration::ZERO);
     assert!(handle.sources().iter().count() > 0);
     handle.stats();
@@ -585,7 +585,7 @@ fn driver_calls_on_its_reactor_end_no_sleep() {
         let embedded = is_embedded.then(|| reactor.embed().unwrap()).map(Rc::new);
         let (theirs, asked, inner) = (inbox.clone(), reactor.clone(), embedded.clone());
         in_next_wait(&inside, move |_| {
-            ask_everything(&asked, &theirs, inner.as_deref());
+            call_everything(&asked, &theirs, inner.as_deref());
             if !is_embedded {
                 assert_eq!(asked.embed().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
             }

@@ -602,7 +602,7 @@ fn a_batch_skips_sources_that_its_handlers_stop() {
 }
 
 /// A source that uses its reactor in every method.
-struct ReactorUser {
+struct SourceUsingReactor {
     handle: Handle,
     timer: Timer,
     calls: Cell<u32>,
@@ -610,7 +610,7 @@ struct ReactorUser {
     hooks: Cell<[bool; 4]>,
 }
 
-impl ReactorUser {
+impl SourceUsingReactor {
     fn use_reactor(&self, hook: usize) {
         let mut hooks = self.hooks.get();
         hooks[hook] = true;
@@ -632,7 +632,7 @@ impl ReactorUser {
     }
 }
 
-impl Source for ReactorUser {
+impl Source for SourceUsingReactor {
     type Item = ();
     fn is_ready(&self) -> bool {
         self.use_reactor(0);
@@ -660,7 +660,7 @@ impl Source for ReactorUser {
 fn source_methods_may_use_the_reactor() {
     let (_sim, reactor) = simulated();
     let (handle, timer) = (reactor.handle(), reactor.timer());
-    let source = ReactorUser { handle, timer, calls: Cell::new(0), hooks: Cell::default() };
+    let source = SourceUsingReactor { handle, timer, calls: Cell::new(0), hooks: Cell::default() };
     let timer = reactor.after(ms(10));
     select! { reactor;
         recv(source) -> () => unreachable!(),
@@ -672,7 +672,7 @@ fn source_methods_may_use_the_reactor() {
 }
 
 /// A driver that uses the handle of its own reactor.
-struct UsesReactor(Rc<RefCell<Option<Handle>>>);
+struct DriverUsingReactor(Rc<RefCell<Option<Handle>>>);
 
 fn use_handle(handle: &Handle) {
     let _ = (handle.stats(), handle.now(), format!("{handle:?}"));
@@ -687,7 +687,7 @@ fn use_handle(handle: &Handle) {
     }
 }
 
-impl Hooks<Sim> for UsesReactor {
+impl Hooks<Sim> for DriverUsingReactor {
     fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
         if let Some(handle) = &*self.0.borrow() {
             use_handle(handle);
@@ -696,7 +696,7 @@ impl Hooks<Sim> for UsesReactor {
     }
 }
 
-impl Drop for UsesReactor {
+impl Drop for DriverUsingReactor {
     fn drop(&mut self) {
         // A second panic would abort the process, with the other tests.
         match self.0.borrow_mut().take() {
@@ -711,7 +711,8 @@ impl Drop for UsesReactor {
 fn a_driver_may_use_its_reactor_while_waiting() {
     let cell = Rc::new(RefCell::new(None));
     let sim = Sim::new();
-    let reactor = Reactor::with_driver(Hooked(sim.clone(), UsesReactor(cell.clone()))).unwrap();
+    let reactor =
+        Reactor::with_driver(Hooked(sim.clone(), DriverUsingReactor(cell.clone()))).unwrap();
     *cell.borrow_mut() = Some(reactor.handle());
     let timer = reactor.after(ms(10));
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(10))) }
@@ -723,7 +724,8 @@ fn a_driver_may_use_its_reactor_while_waiting() {
 #[test]
 fn a_driver_may_use_its_reactor_when_dropped() {
     let cell = Rc::new(RefCell::new(None));
-    let reactor = Reactor::with_driver(Hooked(Sim::new(), UsesReactor(cell.clone()))).unwrap();
+    let reactor =
+        Reactor::with_driver(Hooked(Sim::new(), DriverUsingReactor(cell.clone()))).unwrap();
     let timer = reactor.after(ms(10));
     *cell.borrow_mut() = Some(reactor.handle());
     drop(reactor);

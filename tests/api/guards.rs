@@ -1,5 +1,5 @@
-//! A panic, an error or a kill between two halves leaves nothing behind: offers, requests for room,
-//! borrows, sleeps that are not one.
+//! A panic, an error or a kill in the middle of a select leaves no offer, no request for room and
+//! no false sleep behind.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,16 +20,17 @@ use pollmux::{
 };
 use support::{Hooked, Hooks, Waiting, at, dog, ms, scripted, scripted_reactor, secs};
 
-/// Runs `f`, which must panic with a `Planned`.
+/// Runs `f`, which must panic with a [`Planned`] payload.
 #[track_caller]
 fn panics<R>(f: impl FnOnce() -> R) {
-    let Err(cause) = catch_unwind(AssertUnwindSafe(f)) else { panic!("it did not panic") };
-    assert!(cause.is::<Planned>(), "it panicked for another reason");
+    let Err(cause) = catch_unwind(AssertUnwindSafe(f)) else { panic!("the closure did not panic") };
+    assert!(cause.is::<Planned>(), "the panic has another payload");
 }
 
+/// The payload of the planned panics.
 struct Planned;
 
-/// Where a [`Bad`] source makes trouble.
+/// The step at which a [`FaultySource`] fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     BeforeBlock,
@@ -39,20 +40,20 @@ enum At {
     AfterBlock,
 }
 
-/// A source that makes trouble, once it blocks.
-struct Bad {
+/// A source that fails at one step of a blocking select.
+struct FaultySource {
     at: At,
     published: Cell<bool>,
     withdrawn: Cell<u32>,
 }
 
-impl Bad {
-    fn new(at: At) -> Bad {
-        Bad { at, published: Cell::new(false), withdrawn: Cell::new(0) }
+impl FaultySource {
+    fn new(at: At) -> FaultySource {
+        FaultySource { at, published: Cell::new(false), withdrawn: Cell::new(0) }
     }
 }
 
-impl Source for Bad {
+impl Source for FaultySource {
     type Item = ();
 
     fn is_ready(&self) -> bool {
@@ -83,30 +84,30 @@ impl Source for Bad {
     }
 }
 
-/// An error counts as a panic here: both end the select before its time.
+/// Expects a panic, or the planned error for [`At::Error`]. Both end the select early.
 #[track_caller]
-fn ends_badly<T>(at: At, select: impl FnOnce() -> io::Result<T>) {
+fn fails_at<T>(at: At, select: impl FnOnce() -> io::Result<T>) {
     match at {
         At::Error => match catch_unwind(AssertUnwindSafe(select)) {
             Ok(Err(error)) => assert_eq!(error.to_string(), "planned"),
-            _ => panic!("no error"),
+            _ => panic!("the select did not fail"),
         },
         _ => panics(select),
     }
 }
 
-const EVERYWHERE: [At; 4] = [At::BeforeBlock, At::Error, At::Recheck, At::AfterBlock];
+const STEPS: [At; 4] = [At::BeforeBlock, At::Error, At::Recheck, At::AfterBlock];
 
-/// A reactor whose driver's waits end at once, so that `AfterBlock` comes.
+/// A reactor whose driver fails each wait at once. So every select reaches `AfterBlock`.
 fn reactor() -> Reactor {
     let (driver, script) = scripted(&Sim::new());
     (0..8).for_each(|_| script.on_sleep(|| Err(io::Error::other("not planned"))));
     Reactor::with_driver(driver).unwrap()
 }
 
-/// Nobody offers to send, and nobody has promised.
+/// Asserts that no sender offers a value and none has promised one.
 #[track_caller]
-fn nobody_sends(rx: &Receiver<u32>, tx: &Sender<u32>) {
+fn assert_no_offer(rx: &Receiver<u32>, tx: &Sender<u32>) {
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
     assert_eq!(rx.recv_timeout(ms(1)), Err(RecvTimeoutError::Timeout));
     std::thread::scope(|scope| {
@@ -121,84 +122,84 @@ fn rendezvous_outbox(reactor: &Reactor) -> (Outbox<u32>, Sender<u32>, Receiver<u
 }
 
 #[test]
-fn an_offer_of_a_select_that_ends_badly_is_withdrawn() {
+fn failed_select_withdraws_its_send_offer() {
     let _dog = dog();
-    for at in EVERYWHERE {
-        for bad_first in [false, true] {
+    for at in STEPS {
+        for faulty_first in [false, true] {
             let reactor = reactor();
             let (outbox, tx, rx) = rendezvous_outbox(&reactor);
-            let bad = Bad::new(at);
-            ends_badly(at, || {
-                if bad_first {
+            let faulty = FaultySource::new(at);
+            fails_at(at, || {
+                if faulty_first {
                     select! { reactor;
-                        recv(bad) -> _ => unreachable!(),
+                        recv(faulty) -> _ => unreachable!(),
                         send(outbox, 1) -> _ => unreachable!(),
                         error -> error => Err::<(), _>(error),
                     }
                 } else {
                     select! { reactor;
                         send(outbox, 1) -> _ => unreachable!(),
-                        recv(bad) -> _ => unreachable!(),
+                        recv(faulty) -> _ => unreachable!(),
                         error -> error => Err::<(), _>(error),
                     }
                 }
             });
-            assert_eq!(bad.withdrawn.get(), 1, "{at:?}");
-            nobody_sends(&rx, &tx);
+            assert_eq!(faulty.withdrawn.get(), 1, "{at:?}");
+            assert_no_offer(&rx, &tx);
         }
     }
 }
 
 #[test]
-fn an_offer_of_a_set_that_ends_badly_is_withdrawn() {
+fn failed_select_set_withdraws_its_send_offer() {
     let _dog = dog();
-    for at in EVERYWHERE {
-        for bad_first in [false, true] {
+    for at in STEPS {
+        for faulty_first in [false, true] {
             let reactor = reactor();
             let (outbox, tx, rx) = rendezvous_outbox(&reactor);
-            let bad = Bad::new(at);
+            let faulty = FaultySource::new(at);
             let mut select = Select::new(&reactor);
-            if bad_first {
-                select.recv(&bad);
+            if faulty_first {
+                select.recv(&faulty);
             }
             select.send(&outbox);
-            if !bad_first {
-                select.recv(&bad);
+            if !faulty_first {
+                select.recv(&faulty);
             }
-            ends_badly(at, || select.wait().map(drop));
-            assert_eq!(bad.withdrawn.get(), 1, "{at:?}");
-            nobody_sends(&rx, &tx);
+            fails_at(at, || select.wait().map(drop));
+            assert_eq!(faulty.withdrawn.get(), 1, "{at:?}");
+            assert_no_offer(&rx, &tx);
         }
     }
 }
 
 #[test]
-fn a_receive_offer_that_ends_badly_is_withdrawn() {
+fn failed_select_withdraws_its_receive_offer() {
     let _dog = dog();
-    for at in EVERYWHERE {
+    for at in STEPS {
         let reactor = reactor();
         let (tx, inbox) = reactor.channel::<u32>(0).unwrap();
-        let bad = Bad::new(at);
-        ends_badly(at, || {
+        let faulty = FaultySource::new(at);
+        fails_at(at, || {
             select! { reactor;
                 recv(inbox) -> _ => unreachable!(),
-                recv(bad) -> _ => unreachable!(),
+                recv(faulty) -> _ => unreachable!(),
                 error -> error => Err::<(), _>(error),
             }
         });
         assert_eq!(tx.try_send(1), Err(TrySendError::Full(1)), "{at:?}");
-        let bad = Bad::new(at);
+        let faulty = FaultySource::new(at);
         let mut select = Select::new(&reactor);
         select.recv(&inbox);
-        select.recv(&bad);
-        ends_badly(at, || select.wait().map(drop));
+        select.recv(&faulty);
+        fails_at(at, || select.wait().map(drop));
         assert_eq!(tx.try_send(1), Err(TrySendError::Full(1)), "{at:?}");
     }
 }
 
 #[test]
-fn a_request_for_room_that_ends_badly_is_withdrawn() {
-    for at in EVERYWHERE {
+fn failed_select_withdraws_its_request_for_room() {
+    for at in STEPS {
         let (driver, script) = scripted(&Sim::new());
         if at == At::AfterBlock {
             script.on_sleep(|| Ok(()));
@@ -208,16 +209,16 @@ fn a_request_for_room_that_ends_badly_is_withdrawn() {
         let (tx, rx) = channel::bounded(1);
         tx.send(1).unwrap();
         let outbox = reactor.register(tx).unwrap();
-        let bad = Bad::new(at);
-        ends_badly(at, || {
+        let faulty = FaultySource::new(at);
+        fails_at(at, || {
             select! { reactor;
                 send(outbox, 2) -> _ => unreachable!(),
-                recv(bad) -> _ => unreachable!(),
+                recv(faulty) -> _ => unreachable!(),
                 error -> error => Err::<(), _>(error),
             }
         });
         drop(tick);
-        // Another sleep, for something else, is not ended by the room.
+        // Room must not end a later sleep that waits for something else.
         let timer = reactor.after(ms(5));
         let wakes = script.wakes();
         script.on_sleep(move || {
@@ -230,10 +231,10 @@ fn a_request_for_room_that_ends_badly_is_withdrawn() {
 }
 
 #[test]
-fn a_second_panic_on_the_way_out_aborts_nothing() {
+fn second_panic_during_cleanup_does_not_abort() {
     let reactor = reactor();
     let (outbox, tx, rx) = rendezvous_outbox(&reactor);
-    let (first, second) = (Bad::new(At::AfterBlock), Bad::new(At::AfterBlock));
+    let (first, second) = (FaultySource::new(At::AfterBlock), FaultySource::new(At::AfterBlock));
     panics(|| {
         select! { reactor;
             recv(first) -> _ => unreachable!(),
@@ -241,18 +242,18 @@ fn a_second_panic_on_the_way_out_aborts_nothing() {
             send(outbox, 1) -> _ => unreachable!(),
         }
     });
-    nobody_sends(&rx, &tx);
-    let (first, second) = (Bad::new(At::AfterBlock), Bad::new(At::AfterBlock));
+    assert_no_offer(&rx, &tx);
+    let (first, second) = (FaultySource::new(At::AfterBlock), FaultySource::new(At::AfterBlock));
     let mut select = Select::new(&reactor);
     select.recv(&first);
     select.recv(&second);
     select.send(&outbox);
     panics(|| select.wait().map(drop));
-    nobody_sends(&rx, &tx);
+    assert_no_offer(&rx, &tx);
 }
 
 #[test]
-fn a_driver_that_panics_leaves_no_offer_and_no_sleep() {
+fn driver_panic_leaves_no_offer_and_no_sleep() {
     let _dog = dog();
     let (_, reactor, script) = scripted_reactor();
     let (outbox, tx, rx) = rendezvous_outbox(&reactor);
@@ -275,18 +276,18 @@ fn a_driver_that_panics_leaves_no_offer_and_no_sleep() {
             2 => reactor.wait(&mut events).unwrap(),
             _ => reactor.sleep_blocking(ms(5)).unwrap(),
         });
-        // The reactor is awake: nobody meets it, and a message costs no wake-up.
+        // The reactor is awake: it takes no offer, and a message costs no wake-up.
         let wakes = script.wakes();
         assert_eq!(inbox_tx.try_send(1), Err(TrySendError::Full(1)), "{round}");
         plain_tx.send(round).unwrap();
         assert_eq!(script.wakes(), wakes, "{round}");
         assert_eq!(reactor.recv(&plain).unwrap(), Ok(round));
-        nobody_sends(&rx, &tx);
+        assert_no_offer(&rx, &tx);
     }
 }
 
 #[test]
-fn a_member_that_is_killed_withdraws_its_offers() {
+fn killed_world_member_withdraws_its_offers() {
     let _dog = dog();
     let (tx, rx) = channel::bounded::<u32>(0);
     let (back_tx, back_rx) = channel::bounded::<u32>(0);
@@ -306,32 +307,32 @@ fn a_member_that_is_killed_withdraws_its_offers() {
     });
     let _ = world.run_for(ms(10));
     drop(world);
-    nobody_sends(&rx, &tx);
-    nobody_sends(&kept, &back_tx);
+    assert_no_offer(&rx, &tx);
+    assert_no_offer(&kept, &back_tx);
 }
 
-/// What a driver's wait does besides waiting.
+/// A closure that runs inside the driver's next wait.
 type Inside = Rc<RefCell<Option<Box<dyn FnOnce(&mut ReadyFds)>>>>;
 
-/// Does something inside of the next wait.
-struct Guest {
+/// A driver's hooks that run a closure inside the next wait.
+struct RunInWait {
     inside: Inside,
-    /// The id of the last fd.
+    /// The id of the fd that was registered last.
     id: Rc<Cell<u64>>,
     drops: Arc<AtomicUsize>,
 }
 
-fn guest() -> (Hooked<Native, Guest>, Inside) {
+fn hooked() -> (Hooked<Native, RunInWait>, Inside) {
     let inside = Inside::default();
-    let guest = Guest { inside: inside.clone(), id: Rc::default(), drops: Arc::default() };
-    (Hooked(Native::new().unwrap(), guest), inside)
+    let hooked = RunInWait { inside: inside.clone(), id: Rc::default(), drops: Arc::default() };
+    (Hooked(Native::new().unwrap(), hooked), inside)
 }
 
-fn during_the_next_wait(inside: &Inside, f: impl FnOnce(&mut ReadyFds) + 'static) {
+fn in_next_wait(inside: &Inside, f: impl FnOnce(&mut ReadyFds) + 'static) {
     *inside.borrow_mut() = Some(Box::new(f));
 }
 
-impl Hooks<Native> for Guest {
+impl Hooks<Native> for RunInWait {
     fn wait(&mut self, native: &mut Native, mut waiting: Waiting<'_>) -> io::Result<()> {
         let inside = self.inside.take();
         if let Some(inside) = inside {
@@ -353,13 +354,13 @@ impl Hooks<Native> for Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for RunInWait {
     fn drop(&mut self) {
         self.drops.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-/// Makes no fd readable at a deadline.
+/// Refuses to arm deadlines, as a driver without an fd of its own does.
 struct Unarmed;
 
 impl Hooks<Native> for Unarmed {
@@ -369,17 +370,17 @@ impl Hooks<Native> for Unarmed {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "such a kqueue cannot be waited for")]
-fn a_driver_that_cannot_arm_fails_an_embedded_turn() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn embedded_turn_fails_when_driver_cannot_arm() {
     let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), Unarmed)).unwrap();
     let handle = reactor.handle();
     let embedded = reactor.embed().unwrap();
-    embedded.turn().unwrap(); // nothing to arm
+    embedded.turn().unwrap(); // no timer: the turn arms nothing
     let _timer = handle.after(Duration::from_secs(3_600));
     assert_eq!(embedded.turn().unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
 
-/// The first arms are interrupted.
+/// Interrupts the first arms. The field counts the arms that are left to interrupt.
 struct Interrupted(u32);
 
 impl Hooks<Native> for Interrupted {
@@ -393,18 +394,18 @@ impl Hooks<Native> for Interrupted {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "such a kqueue cannot be waited for")]
-fn an_interrupted_arm_of_a_driver_is_made_again() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn interrupted_arm_is_retried() {
     let _dog = dog();
     for (times, armed) in [(1, true), (16, true), (17, false)] {
         let driver = Hooked(Native::new().unwrap(), Interrupted(times));
         let reactor = Reactor::with_driver(driver).unwrap();
         let (handle, embedded) = (reactor.handle(), reactor.embed().unwrap());
         let timer = handle.after(ms(1));
-        // With a ready source the timer was due before the turn, which had nothing to arm.
+        // A turn with a ready source arms nothing: the timer was due before the turn began.
         let turned = embedded.turn().map_err(|error| error.kind());
         assert!(armed || matches!(turned, Ok(1) | Err(io::ErrorKind::Interrupted)), "{turned:?}");
-        // A turn that failed is owed another one, which makes the arm.
+        // After a turn that failed the fd is readable. The next turn arms the timer.
         let poller = Poller::new().unwrap();
         poller.register(&embedded, 0, Interest::READABLE, Mode::Level).unwrap();
         let mut events = sys::PollEvents::with_capacity(1);
@@ -416,7 +417,7 @@ fn an_interrupted_arm_of_a_driver_is_made_again() {
 }
 
 #[test]
-fn a_driver_that_says_it_was_interrupted_ends_no_wait() {
+fn interrupted_driver_does_not_end_a_wait() {
     type Way = fn(&Reactor, &Timer) -> bool;
     let ways: [Way; 7] = [
         |reactor, timer| select! { reactor; recv(timer) -> _ => true },
@@ -451,14 +452,14 @@ fn a_driver_that_says_it_was_interrupted_ends_no_wait() {
 }
 
 #[test]
-fn what_a_driver_found_before_it_panicked_is_found() {
-    let (guest, inside) = guest();
-    let id = guest.1.id.clone();
-    let reactor = Reactor::with_driver(guest).unwrap();
+fn readiness_found_before_a_driver_panic_is_kept() {
+    let (hooked, inside) = hooked();
+    let id = hooked.1.id.clone();
+    let reactor = Reactor::with_driver(hooked).unwrap();
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let fd = reactor.fd(ours, Interest::READABLE).unwrap();
-    during_the_next_wait(&inside, move |ready| {
+    in_next_wait(&inside, move |ready| {
         ready.push(id.get(), Readiness::READABLE);
         panic_any(Planned);
     });
@@ -467,10 +468,10 @@ fn what_a_driver_found_before_it_panicked_is_found() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
-    let (guest, inside) = guest();
-    let reactor = Reactor::with_driver(guest).unwrap();
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn embedded_fd_signals_messages_after_a_driver_panic() {
+    let (hooked, inside) = hooked();
+    let reactor = Reactor::with_driver(hooked).unwrap();
     let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
     let (out, _tx, _rx) = rendezvous_outbox(&reactor);
     let embedded = reactor.embed().unwrap();
@@ -483,7 +484,7 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
     };
     assert!(!is_readable(&embedded));
     for in_a_turn in [true, false] {
-        during_the_next_wait(&inside, |_| panic_any(Planned));
+        in_next_wait(&inside, |_| panic_any(Planned));
         panics(|| {
             if in_a_turn {
                 embedded.turn().map(drop)
@@ -494,11 +495,11 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
                 }
             }
         });
-        assert!(is_readable(&embedded), "the next turn is owed");
+        assert!(is_readable(&embedded), "the failed turn asks for another turn");
         embedded.turn().unwrap();
         assert!(!is_readable(&embedded));
         tx.send(1).unwrap();
-        assert!(is_readable(&embedded), "deaf");
+        assert!(is_readable(&embedded), "the message did not make the fd readable");
         assert_eq!(embedded.turn().unwrap(), 1);
         assert_eq!(inbox.try_recv(), Ok(1));
         embedded.turn().unwrap();
@@ -506,20 +507,24 @@ fn an_embedded_reactor_hears_after_its_driver_has_panicked() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn the_driver_can_drop_its_own_reactor_in_its_wait() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn driver_may_drop_its_reactor_during_a_wait() {
     for panics_too in [false, true] {
         for how in 0..4 {
-            let (guest, inside) = guest();
-            let drops = guest.1.drops.clone();
-            let reactor = Reactor::with_driver(guest).unwrap();
+            let (hooked, inside) = hooked();
+            let drops = hooked.1.drops.clone();
+            let reactor = Reactor::with_driver(hooked).unwrap();
             let handle = reactor.handle();
             let embedded = (how == 3).then(|| reactor.embed().unwrap());
             let timer = handle.after(Duration::from_secs(3600));
             let dropped = drops.clone();
-            during_the_next_wait(&inside, move |_| {
+            in_next_wait(&inside, move |_| {
                 drop(reactor);
-                assert_eq!(dropped.load(Ordering::SeqCst), 0, "it is waiting");
+                assert_eq!(
+                    dropped.load(Ordering::SeqCst),
+                    0,
+                    "the driver was dropped during its wait"
+                );
                 if panics_too {
                     panic_any(Planned);
                 }
@@ -546,8 +551,8 @@ fn the_driver_can_drop_its_own_reactor_in_its_wait() {
     }
 }
 
-/// What a driver may ask of its own reactor inside of its wait, and what each call says.
-fn ask_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedded>) {
+/// Makes the calls that a driver may make on its own reactor inside its wait. Checks each result.
+fn call_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedded>) {
     let timer = handle.after(Duration::ZERO);
     assert!(handle.sources().iter().count() > 0);
     handle.stats();
@@ -569,23 +574,23 @@ fn ask_everything(handle: &Handle, inbox: &Inbox<u32>, embedded: Option<&Embedde
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn calls_of_a_driver_on_its_own_reactor_end_no_sleep() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn driver_calls_on_its_reactor_end_no_sleep() {
     let _dog = dog();
     for is_embedded in [false, true] {
-        let (guest, inside) = guest();
-        let reactor = Rc::new(Reactor::with_driver(guest).unwrap());
+        let (hooked, inside) = hooked();
+        let reactor = Rc::new(Reactor::with_driver(hooked).unwrap());
         let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
         let inbox = Rc::new(inbox);
         let embedded = is_embedded.then(|| reactor.embed().unwrap()).map(Rc::new);
         let (theirs, asked, inner) = (inbox.clone(), reactor.clone(), embedded.clone());
-        during_the_next_wait(&inside, move |_| {
-            ask_everything(&asked, &theirs, inner.as_deref());
+        in_next_wait(&inside, move |_| {
+            call_everything(&asked, &theirs, inner.as_deref());
             if !is_embedded {
                 assert_eq!(asked.embed().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
             }
             drop(inner);
-            // The wait begins after all this: the sleep is still one, and the message ends it.
+            // The driver waits after these calls. The message must still end its wait.
             support::thread::spawn(move || tx.send(1).unwrap()).join().unwrap();
         });
         assert_eq!(reactor.recv(&*inbox).unwrap(), Ok(1));
@@ -593,14 +598,14 @@ fn calls_of_a_driver_on_its_own_reactor_end_no_sleep() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn the_end_of_an_embedding_inside_the_wait_ends_no_sleep() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn dropping_an_embedding_during_a_wait_loses_nothing() {
     let _dog = dog();
-    let (guest, inside) = guest();
-    let reactor = Reactor::with_driver(guest).unwrap();
+    let (hooked, inside) = hooked();
+    let reactor = Reactor::with_driver(hooked).unwrap();
     let (tx, inbox) = reactor.channel::<u32>(4).unwrap();
     let embedded = reactor.embed().unwrap();
-    during_the_next_wait(&inside, move |_| {
+    in_next_wait(&inside, move |_| {
         drop(embedded);
         support::thread::spawn(move || tx.send(1).unwrap()).join().unwrap();
     });
@@ -608,7 +613,7 @@ fn the_end_of_an_embedding_inside_the_wait_ends_no_sleep() {
 }
 
 #[test]
-fn an_attached_sender_rings_also_when_its_user_panics() {
+fn attached_sender_notifies_when_its_closure_panics() {
     let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let (tx, rx) = std::sync::mpsc::channel();
@@ -625,7 +630,7 @@ fn an_attached_sender_rings_also_when_its_user_panics() {
 }
 
 #[test]
-fn a_foreign_channel_that_panics_once_keeps_its_message() {
+fn message_survives_a_panic_of_its_receive_closure() {
     let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let (tx, rx) = std::sync::mpsc::channel();
@@ -644,36 +649,36 @@ fn a_foreign_channel_that_panics_once_keeps_its_message() {
     assert_eq!(reactor.recv(&source).unwrap(), 1);
 }
 
-/// A forgotten choice keeps nothing for ever.
-fn forgets<R>(select: &mut Select<'_>, then: impl FnOnce(&mut Select<'_>) -> R) -> R {
+/// Forgets the choice of a wait, then runs `then`.
+fn forget_then<R>(select: &mut Select<'_>, then: impl FnOnce(&mut Select<'_>) -> R) -> R {
     mem::forget(select.wait().unwrap());
     then(select)
 }
 
 #[test]
-fn the_permit_of_a_forgotten_choice_comes_back() {
+fn permit_of_a_forgotten_choice_comes_back() {
     let (tx, rx) = channel::bounded(1);
     let reactor = support::reactor();
     let outbox = reactor.register(tx.clone()).unwrap();
     let mut select = Select::new(&reactor);
     let index = select.send(&outbox);
-    // By the next wait.
-    forgets(&mut select, |select| {
+    // The next wait returns the permit.
+    forget_then(&mut select, |select| {
         assert_eq!(tx.try_send(1), Err(TrySendError::Full(1)));
-        let selected = select.try_wait().unwrap().expect("the permit is back");
+        let selected = select.try_wait().unwrap().expect("the permit has come back");
         assert!(selected.send(&outbox, 2).is_ok());
     });
     assert_eq!(rx.try_recv(), Ok(2));
-    // By a wait for something else, after the case was taken out.
-    forgets(&mut select, |select| {
+    // Another wait returns the permit, even without the case.
+    forget_then(&mut select, |select| {
         assert!(select.remove(index));
-        assert!(select.try_wait().is_err(), "no cases");
+        assert!(select.try_wait().is_err(), "a set without cases waits");
     });
     assert_eq!(tx.try_send(3), Ok(()));
     assert_eq!(rx.try_recv(), Ok(3));
-    // By the drop of the set.
+    // Dropping the set returns the permit.
     select.send(&outbox);
-    forgets(&mut select, |_| {});
+    forget_then(&mut select, |_| {});
     drop(select);
     assert_eq!(tx.try_send(4), Ok(()));
 }

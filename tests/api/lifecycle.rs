@@ -1,5 +1,5 @@
-//! What outlives a reactor, what a reactor leaves behind, what happens when there are no fds left,
-//! and that signals shorten no wait.
+//! Sources outlive their reactor and are then inert. A reactor closes its fds. Creation fails with
+//! an error when no fds are left. Signals shorten no wait.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use pollmux::sys::{Interest, Mode, PollEvents, Poller, PollerTimer, Waker};
 use pollmux::{Events, Reactor, Source, Time, select};
 use support::{HOUR, Storm, alone, dog, set_fd_limit, simulated, storm, thread};
 
-/// The open fds and their flags, but for the one that reads the list.
+/// The open fds and their flags, without the fd that reads the list.
 fn fds() -> BTreeMap<i32, u32> {
     let list: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -55,7 +55,7 @@ fn a_timer_that_outlives_its_reactor_is_inert() {
         assert_eq!((timer.is_ready(), timer.try_take(), timer.deadline()), (false, None, None));
         assert!(format!("{timer:?}").contains("inert: true"), "{timer:?}");
     }
-    // Keys stay what they were.
+    // A dropped reactor does not change the keys.
     assert_eq!(armed.with_key(7).key(), 7);
 }
 
@@ -77,7 +77,7 @@ fn a_ticker_that_outlives_its_reactor_is_inert() {
         assert_eq!((ticker.is_ready(), ticker.try_take(), ticker.deadline()), (false, None, None));
         assert!(!ticker.stop() && !ticker.restart());
         assert_eq!(ticker.reset(period), Ok(false));
-        assert!(ticker.reset(Duration::ZERO).is_err(), "a zero period is one still");
+        assert!(ticker.reset(Duration::ZERO).is_err(), "a zero period is still an error");
         sim.advance(HOUR * 2);
         assert_eq!((ticker.is_ready(), ticker.deadline(), ticker.period()), (false, None, period));
         assert!(format!("{ticker:?}").contains("inert: true"), "{ticker:?}");
@@ -85,9 +85,8 @@ fn a_ticker_that_outlives_its_reactor_is_inert() {
 }
 
 #[test]
-fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
-    // In each of the states that the reactor may know the channel in: empty, marked, listed as
-    // ready, and at its end.
+fn inbox_that_outlives_its_reactor_keeps_its_messages() {
+    // The test covers each state of the channel: empty, marked, listed as ready, disconnected.
     for listed in [false, true] {
         for held in [0, 2] {
             let (_, reactor) = simulated();
@@ -105,7 +104,7 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
             assert_eq!(
                 (tx.send(9), tx.clone().try_send(10)),
                 (Ok(()), Ok(())),
-                "senders are as before"
+                "sending still works"
             );
             assert_eq!(inbox.len(), held + 2);
             for n in 0..held {
@@ -114,7 +113,7 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
             assert_eq!((inbox.try_take(), inbox.try_recv()), (Some(Ok(9)), Ok(10)));
             assert_eq!(inbox.try_recv(), Err(TryRecvError::Empty));
             tx.send(11).unwrap();
-            // It can be registered anew, with what it holds.
+            // The receiver can be registered again, with its messages.
             let (_, other) = simulated();
             let inbox = other.register(inbox.into_inner()).unwrap();
             drop(tx);
@@ -125,7 +124,7 @@ fn an_inbox_that_outlives_its_reactor_still_holds_its_messages() {
 }
 
 #[test]
-fn an_inbox_at_its_end_outlives_its_reactor_too() {
+fn disconnected_inbox_outlives_its_reactor() {
     for listed in [false, true] {
         let (_, reactor) = simulated();
         let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
@@ -157,7 +156,7 @@ fn senders_on_other_threads_outlive_a_native_reactor() {
             sent
         });
         select! { reactor; recv(inbox) -> got => assert_eq!(got, Ok(0)) }
-        // The sender may be about to wake the reactor that goes.
+        // The sender may be about to wake the dropped reactor.
         drop(reactor);
         for n in 1..5 {
             while inbox.is_empty() {
@@ -171,7 +170,7 @@ fn senders_on_other_threads_outlive_a_native_reactor() {
 }
 
 #[test]
-fn a_handle_that_outlives_its_reactor_says_so() {
+fn handle_that_outlives_its_reactor_is_closed() {
     let (_, reactor) = simulated();
     let handle = reactor.handle();
     let kept = handle.after(HOUR);
@@ -181,7 +180,7 @@ fn a_handle_that_outlives_its_reactor_says_so() {
     assert!(handle.is_closed() && handle.clone().is_closed());
     assert!(format!("{handle:?}").contains("closed: true"), "{handle:?}");
 
-    // What is made through it is inert from the first.
+    // Sources made through the handle are inert.
     let (timer, ticker) =
         (handle.after(Duration::ZERO), handle.every(Duration::from_nanos(1)).unwrap());
     assert!(handle.every(Duration::ZERO).is_err());
@@ -189,7 +188,7 @@ fn a_handle_that_outlives_its_reactor_says_so() {
     assert!(format!("{timer:?} {ticker:?}").matches("inert: true").count() == 2);
     drop((timer, ticker, kept));
 
-    // A registration gives the source back, with what it holds.
+    // A failed registration returns the receiver with its messages.
     let (tx, rx) = channel::bounded(2);
     tx.send(1).unwrap();
     let failed = handle.register(rx).unwrap_err();
@@ -204,15 +203,15 @@ fn a_handle_that_outlives_its_reactor_says_so() {
     assert_eq!(handle.channel::<u8>(1).unwrap_err().kind(), io::ErrorKind::NotConnected);
     let as_io: io::Error = handle.register(rx).unwrap_err().into();
     assert!(as_io.to_string().contains("dropped"));
-    assert_eq!(tx.send(2), Err(SendError(2)), "the receiver went with the error");
+    assert_eq!(tx.send(2), Err(SendError(2)), "dropping the error drops the receiver");
 
     assert_eq!(handle.stats().live, 0);
 }
 
 #[test]
-fn sources_may_be_dropped_after_their_reactor_in_any_number() {
+fn sources_may_be_dropped_after_their_reactor() {
     let (_, reactor) = simulated();
-    // More than one chunk of slots, in all states.
+    // The slots fill more than one chunk, in all states.
     let timers: Vec<_> = (0..400).map(|n| reactor.after(Duration::from_secs(n % 3))).collect();
     let inboxes: Vec<_> = (0..400).map(|_| reactor.channel::<u8>(1).unwrap()).collect();
     inboxes.iter().step_by(2).for_each(|(tx, _)| tx.send(1).unwrap());
@@ -221,15 +220,15 @@ fn sources_may_be_dropped_after_their_reactor_in_any_number() {
     reactor.try_wait(&mut events).unwrap();
     assert_eq!(events.len(), 16);
     drop(reactor);
-    assert_eq!(events.iter().count(), 0, "events of a reactor that is gone are skipped");
+    assert_eq!(events.iter().count(), 0, "events of a dropped reactor are skipped");
     drop(timers);
     drop(inboxes);
 }
 
 // Fds.
 
-/// How many a reactor has: epoll, timerfd and eventfd; a kqueue; and in the library that stands for
-/// one it has an eventfd inside.
+/// The number of fds of a reactor. On epoll: epoll, timerfd and eventfd. On kqueue: the kqueue. The
+/// stand-in for kqueue on Linux also holds an eventfd.
 const FDS: usize = if cfg!(epoll) {
     3
 } else if cfg!(linux) {
@@ -239,8 +238,8 @@ const FDS: usize = if cfg!(epoll) {
 };
 
 #[test]
-#[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
-fn every_fd_is_closed_on_exec() {
+#[cfg_attr(flat, ignore = "libkqueue opens and closes fds of its own")]
+fn every_fd_is_close_on_exec() {
     alone!();
     let before = fds();
     let reactor = support::reactor();
@@ -252,8 +251,7 @@ fn every_fd_is_closed_on_exec() {
     let raw = (PollerTimer::new(&raw, 0).unwrap(), Waker::new(&raw, 1).unwrap(), raw);
     let mut made = fds();
     made.retain(|fd, _| !before.contains_key(fd));
-    // The embedded one has another number of the poller's. A kqueue's timer has no fd before it
-    // is armed.
+    // An embedding duplicates the fd of the poller. A kqueue's timer has no fd before the arm.
     assert_eq!(made.len(), FDS + 1 + FDS, "{made:?}");
     assert!(made.contains_key(&embedded.as_raw_fd()));
     for (fd, flags) in made {
@@ -264,7 +262,7 @@ fn every_fd_is_closed_on_exec() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
+#[cfg_attr(flat, ignore = "libkqueue opens and closes fds of its own")]
 fn ten_thousand_reactors_leave_no_fd_behind() {
     alone!();
     let before = fds();
@@ -272,7 +270,7 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
     for n in 0..10_000 {
         let reactor = support::reactor();
         if n % 100 == 0 {
-            // What outlives it does not hold its fds either.
+            // Sources that outlive the reactor do not keep its fds open.
             let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
             let embedded = (n % 200 == 0).then(|| reactor.embed().unwrap());
             tx.send(1).unwrap();
@@ -284,13 +282,12 @@ fn ten_thousand_reactors_leave_no_fd_behind() {
     let with_kept = fds();
     drop(kept);
     assert_no_more_than(&before);
-    // The waker is shared with senders, which may be about to use it: that one may stay as long
-    // as a source does.
+    // Senders share the waker and may be about to use it, so a source may keep that fd open.
     let waker = if cfg!(epoll) { 1 } else { FDS };
     assert!(with_kept.len() <= before.len() + 100 * waker, "{} fds are held", with_kept.len());
 }
 
-/// The system's error, which is the source of an error that explains it.
+/// The OS error, also where it is the source of an error that explains it.
 fn errno(error: &io::Error) -> Option<i32> {
     let system =
         std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
@@ -298,11 +295,11 @@ fn errno(error: &io::Error) -> Option<i32> {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "the library has fds of its own, and closes them when it likes")]
-fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
+#[cfg_attr(flat, ignore = "libkqueue opens and closes fds of its own")]
+fn creation_without_free_fds_fails_and_leaks_nothing() {
     alone!();
     let before = fds();
-    // The lowest fds that are free are the ones that are given out.
+    // The kernel gives out the lowest free fds.
     let mut free = (0u64..).filter(|fd| !before.contains_key(&(*fd as i32)));
     let first: Vec<u64> = free.by_ref().take(FDS + 2).collect();
     for (left, limit) in first.iter().enumerate() {
@@ -323,7 +320,7 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
             assert_no_more_than(&before);
         }
     }
-    // To embed takes one more, and the reactor goes on without it.
+    // Embedding takes one more fd. The reactor works when `embed` fails.
     let reactor = support::reactor();
     let with_reactor = fds();
     let former = set_fd_limit(first[FDS]);
@@ -333,14 +330,13 @@ fn a_creation_that_fails_for_want_of_fds_is_an_error_that_leaves_nothing() {
     assert_no_more_than(&with_reactor);
     let timer = reactor.after(Duration::ZERO);
     select! { reactor; recv(timer) -> _ => {} }
-    drop(reactor.embed().expect("the failed attempt counts for nothing"));
+    drop(reactor.embed().expect("a later embed succeeds"));
 }
 
-/// The stand-in for a kqueue makes a timerfd for each timer that is added, and so can be made to
-/// fail.
+/// The stand-in for kqueue makes a timerfd for each new timer. So a limit on fds makes an arm fail.
 #[cfg(all(kqueue, linux, not(flat)))]
 #[test]
-fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
+fn failed_arm_fails_the_wait_and_never_spins() {
     alone!();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -355,7 +351,7 @@ fn a_timer_that_cannot_be_armed_is_the_waits_error_and_no_spin() {
         assert_eq!((reactor.stats() - before).waits, 1);
     }
     set_fd_limit(former);
-    // It goes on as if nothing had been.
+    // The reactor works again after the failures.
     let other = tx.clone();
     let sender = thread::spawn(move || other.send(1).unwrap());
     select! { reactor;
@@ -384,8 +380,8 @@ fn signals_shorten_no_wait() {
     full.send(0).unwrap();
     let (_quiet, nothing) = channel::bounded::<u8>(1);
     let _storm = Storm::begin();
-    // Wall time, because signals interrupt only what really sleeps. When they did not come, or
-    // found it over, it is done again.
+    // Signals interrupt real sleeps only, so this test needs wall time. A wait that too few signals
+    // interrupted is repeated.
     let lasts = |what: &str, wait: &mut dyn FnMut()| {
         let mut signals = 0;
         while signals < 5 {
@@ -407,7 +403,7 @@ fn signals_shorten_no_wait() {
                 recv(inbox) -> _ => unreachable!(),
             }
             let during = reactor.stats() - before;
-            assert!(during.arms <= 1, "an interrupted wait needs no new arming: {during}");
+            assert!(during.arms <= 1, "an interrupted wait arms again: {during}");
             interrupted |= during.waits > 5;
         });
     }
@@ -433,8 +429,8 @@ fn signals_shorten_no_wait() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn signals_swallow_no_wake_up() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn signals_lose_no_wake_up() {
     alone!();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -445,7 +441,7 @@ fn signals_swallow_no_wake_up() {
     let sender = thread::spawn(move || {
         let mut n = 0;
         while n < 300 || storm::signals() <= 5 {
-            // so that the receiver sleeps, and is interrupted, at times
+            // The pause lets the receiver sleep, and be interrupted, now and then.
             thread::sleep(Duration::from_micros(n % 7 * 100));
             tx.send(n).unwrap();
             n += 1;

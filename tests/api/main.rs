@@ -1,4 +1,4 @@
-//! What the public types do, one module a type or a promise.
+//! Tests of the public types: one module for each type or promise.
 #![cfg(in_repository)]
 
 mod allocations;

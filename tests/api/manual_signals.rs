@@ -1,4 +1,4 @@
-//! `Signals::manual`: signals that a test raises by hand, on every driver.
+//! `Signals::manual`: a test raises these signals by hand, on every driver.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use pollmux::sources::SignalRaiser;
 use pollmux::{Reactor, Select, Signal, Signals, SimWorld, Source, reactor::SourceKind, select};
 use support::{HOUR, dog, ms, ready_keys, rounds, secs, simulated, thread, wait_keys};
 
-/// The reactors of the tests, by driver.
+/// One reactor of each driver.
 fn reactors() -> [Reactor; 3] {
     [support::reactor(), simulated().1, support::without_fds()]
 }
@@ -43,7 +43,7 @@ fn a_wait_and_a_select_report_raised_signals() {
         for _ in 0..3 {
             raiser.raise(Signal::USER1).unwrap();
             raiser.raise(Signal::USER2).unwrap();
-            // Reported until it is drained, also when a select has taken the first.
+            // A wait reports the source until it is drained, also after a select took one signal.
             assert_eq!(wait_keys(&reactor), [7]);
             assert_eq!(reactor.recv(&signals).unwrap(), Signal::USER1.min(Signal::USER2));
             assert_eq!(wait_keys(&reactor), [7]);
@@ -63,7 +63,7 @@ fn a_wait_and_a_select_report_raised_signals() {
 }
 
 #[test]
-fn a_signal_raised_by_another_thread_ends_a_sleep() {
+fn signal_from_another_thread_ends_a_sleep() {
     let _dog = dog();
     let reactor = support::reactor();
     let (signals, raiser) = Signals::manual(&reactor);
@@ -80,7 +80,7 @@ fn a_signal_raised_by_another_thread_ends_a_sleep() {
             0 => reactor.recv(&signals).unwrap(),
             _ => {
                 wait_keys(&reactor);
-                // A ring may come after the take of its signal.
+                // The wake-up of a signal may come after that signal was taken.
                 reactor.recv(&signals).unwrap()
             }
         };
@@ -91,7 +91,7 @@ fn a_signal_raised_by_another_thread_ends_a_sleep() {
 }
 
 #[test]
-fn the_signals_of_the_process_stay_apart() {
+fn manual_signals_and_process_signals_stay_apart() {
     support::alone!();
     let reactor = support::reactor();
     let real = reactor.signals(&[Signal::USER1]).unwrap();
@@ -102,14 +102,14 @@ fn the_signals_of_the_process_stay_apart() {
     nix::sys::signal::raise(nix::sys::signal::SIGUSR1).unwrap();
     assert_eq!(reactor.recv(&real).unwrap(), Signal::USER1);
     assert!(reactor.try_recv(&signals).unwrap().is_none());
-    // Dropped unread it ends no process.
+    // A dropped source ends no process with its unread signals.
     raiser.raise(Signal::TERMINATE).unwrap();
     drop(signals);
     raiser.raise(Signal::TERMINATE).unwrap();
 }
 
 #[test]
-fn no_signal_that_cannot_be_caught_is_raised() {
+fn raising_an_uncatchable_signal_is_an_error() {
     let reactor = support::reactor();
     let (signals, raiser) = Signals::manual(&reactor);
     for n in [i32::MIN, -1, 0, 9, 65, i32::MAX] {
@@ -136,7 +136,7 @@ fn a_raiser_outlives_source_and_reactor() {
 }
 
 #[test]
-fn a_member_of_a_world_is_told_by_another() {
+fn world_member_raises_a_signal_in_another() {
     let history = |seed| {
         let mut world = SimWorld::new(seed);
         let (send, raisers) = pollmux::channel::bounded::<SignalRaiser>(1);

@@ -1,5 +1,4 @@
-//! Notifiers: channels of other makes in a `select!`, without losing a wake-up and without waking
-//! twice.
+//! Notifiers bring foreign channels into a `select!`. No wake-up is lost and none is made twice.
 
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
@@ -8,18 +7,18 @@ use pollmux::{Events, Reactor, Select, Sim, Source, select};
 use support::{scripted_reactor, thread};
 
 #[test]
-fn many_rings_are_heard_as_one() {
+fn many_notifications_coalesce_into_one() {
     let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     for _ in 0..5 {
         notifier.notify();
     }
     select! { reactor; recv(notified) -> () => {} }
-    select! { reactor; recv(notified) -> () => panic!("heard twice"), default => {} }
+    select! { reactor; recv(notified) -> () => panic!("reported twice"), default => {} }
 }
 
 #[test]
-fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs_one() {
+fn notification_costs_a_syscall_only_during_a_sleep() {
     let reactor = support::reactor();
     let (notifier, notified) = reactor.notifier();
     let before = reactor.stats();
@@ -30,8 +29,7 @@ fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs
     }
     assert_eq!((reactor.stats() - before).syscalls(), 0);
 
-    // Rung during the sleep, by the driver's script: a ringer on another thread comes when the
-    // scheduler lets it.
+    // The driver's script notifies during the sleep. A thread would depend on the scheduler.
     let (_, reactor, script) = scripted_reactor();
     let (notifier, notified) = reactor.notifier();
     for round in 1..=20 {
@@ -42,8 +40,8 @@ fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs
         });
         select! { reactor; recv(notified) -> () => {} }
         assert_eq!((script.sleeps(), script.wakes(), reactor.stats().wakes), (round, round, round));
-        // All ten were heard as one, and the loop is awake: a ring now wakes nobody.
-        select! { reactor; recv(notified) -> () => panic!("heard twice"), default => {} }
+        // Ten notifications fire the source once. The loop is awake: the next one makes no wake-up.
+        select! { reactor; recv(notified) -> () => panic!("reported twice"), default => {} }
         notifier.notify();
         select! { reactor; recv(notified) -> () => {} }
         assert_eq!(script.wakes(), round);
@@ -51,7 +49,7 @@ fn a_ring_while_the_loop_is_awake_costs_no_syscall_and_one_while_it_sleeps_costs
 }
 
 #[test]
-fn no_message_of_a_foreign_channel_is_lost_with_four_senders_and_a_ticker() {
+fn four_senders_on_a_foreign_channel_lose_nothing() {
     const EACH: u32 = 20_000;
     let reactor = support::reactor();
     let (tx, rx) = mpsc::channel();
@@ -84,18 +82,18 @@ fn no_message_of_a_foreign_channel_is_lost_with_four_senders_and_a_ticker() {
 }
 
 #[test]
-fn what_was_sent_before_the_source_was_made_is_received() {
+fn select_finds_a_message_older_than_its_source() {
     let reactor = support::on(Sim::new());
     let (tx, rx) = mpsc::channel();
     tx.send(1).unwrap();
     let (_notifier, notified) = reactor.notifier();
     let source = notified.receiving(|| rx.try_recv().ok());
     select! { reactor; recv(source) -> n => assert_eq!(n, 1) }
-    select! { reactor; recv(source) -> _n => panic!("nothing was sent"), default => {} }
+    select! { reactor; recv(source) -> _n => panic!("a second message"), default => {} }
 }
 
 #[test]
-fn dropping_the_attached_sender_rings_after_the_sender_is_gone() {
+fn dropping_an_attached_sender_notifies_its_receiver() {
     let reactor = support::reactor();
     let (tx, rx) = mpsc::channel::<()>();
     let (notifier, notified) = reactor.notifier();
@@ -109,7 +107,7 @@ fn dropping_the_attached_sender_rings_after_the_sender_is_gone() {
 }
 
 #[test]
-fn wait_reports_a_bell_once_until_it_is_rung_again() {
+fn wait_reports_a_notification_until_it_is_taken() {
     let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let notified = notified.with_key(3);
@@ -124,7 +122,7 @@ fn wait_reports_a_bell_once_until_it_is_rung_again() {
 }
 
 #[test]
-fn a_bell_outlives_its_reactor_and_is_inert() {
+fn notifier_that_outlives_its_reactor_is_inert() {
     let reactor = support::reactor();
     let (notifier, notified) = reactor.notifier();
     drop(reactor);
@@ -132,7 +130,7 @@ fn a_bell_outlives_its_reactor_and_is_inert() {
     assert_eq!((notified.try_take(), notified.try_take()), (Some(()), None));
 }
 
-/// A foreign channel with these messages in it, that were sent before its source was made.
+/// A foreign channel with `n` messages that were sent before its source was made.
 fn with_messages(
     reactor: &Reactor,
     n: u32,
@@ -144,7 +142,7 @@ fn with_messages(
 }
 
 #[test]
-fn a_message_sent_before_the_source_is_found_by_wait() {
+fn wait_finds_a_message_older_than_its_source() {
     let reactor = support::on(Sim::new());
     let (_tx, source) = with_messages(&reactor, 2);
     for n in 0..2 {
@@ -156,8 +154,8 @@ fn a_message_sent_before_the_source_is_found_by_wait() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_message_sent_before_the_source_makes_the_fd_readable() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn message_older_than_its_source_makes_fd_readable() {
     use pollmux::sys::{self, Interest, Mode, Poller};
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
@@ -172,7 +170,7 @@ fn a_message_sent_before_the_source_makes_the_fd_readable() {
 }
 
 #[test]
-fn what_a_select_leaves_is_found_by_wait() {
+fn wait_finds_messages_that_a_select_left() {
     let reactor = support::on(Sim::new());
     let (_tx, source) = with_messages(&reactor, 3);
     let mut events = Events::with_capacity(4);
@@ -180,10 +178,10 @@ fn what_a_select_leaves_is_found_by_wait() {
     reactor.try_wait(&mut events).unwrap();
     assert_eq!((events.len(), source.try_take()), (1, Some(1)));
     select! { reactor; recv(source) -> n => assert_eq!(n, 2) }
-    select! { reactor; recv(source) -> _ => panic!("nothing"), default => {} }
+    select! { reactor; recv(source) -> _ => panic!("a fourth message"), default => {} }
     assert_eq!(support::ready_keys(&reactor), []);
 
-    // One ring for two messages; the closure panics once.
+    // One notification announces two messages. The closure panics once.
     let (tx, rx) = mpsc::channel();
     let (notifier, notified) = reactor.notifier();
     let panics = std::cell::Cell::new(true);
@@ -203,7 +201,7 @@ fn what_a_select_leaves_is_found_by_wait() {
 }
 
 #[test]
-fn a_set_does_not_choose_an_empty_foreign_channel() {
+fn select_set_never_chooses_empty_foreign_channels() {
     let reactor = support::on(Sim::new());
     let (notifier, notified) = reactor.notifier();
     let (tx, rx) = mpsc::channel();
@@ -217,7 +215,7 @@ fn a_set_does_not_choose_an_empty_foreign_channel() {
         assert_eq!(select.wait().unwrap().recv(&source), Some(n));
         assert!(select.try_wait().unwrap().is_none());
     }
-    // A case that is not completed keeps its message.
+    // A chosen case that was not completed keeps its message.
     tx.send(7).unwrap();
     notifier.notify();
     drop(select.wait().unwrap());

@@ -1,7 +1,7 @@
-//! Kernel timers of one's own: monotonic, boot time, wall clock. Wall time is what these tests are
-//! about, so they sleep, for milliseconds.
+//! Kernel timers with an fd of their own: monotonic, boot time, wall clock. Wall time is the
+//! subject, so these tests sleep for milliseconds.
 
-// Where no kqueue can be waited for (build.rs) there are none.
+// A kqueue that cannot be nested in a poller (build.rs) has no such timers.
 #![cfg(not(flat))]
 
 use std::io;
@@ -20,10 +20,10 @@ fn reactor() -> Reactor {
     support::reactor()
 }
 
-/// `None` on kqueue, where no kernel has such timers.
+/// Makes a boot timer. Returns `None` on kqueue, which has none.
 fn boot_timer(reactor: &Reactor) -> Option<OsTimer<BootClock>> {
     let made = reactor.boot_timer();
-    assert_eq!(made.is_err(), cfg!(kqueue), "README.md says so: {made:?}");
+    assert_eq!(made.is_err(), cfg!(kqueue), "only kqueue refuses a boot timer: {made:?}");
     if let Err(error) = &made {
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(error.to_string().contains("suspend"), "{error}");
@@ -32,7 +32,7 @@ fn boot_timer(reactor: &Reactor) -> Option<OsTimer<BootClock>> {
 }
 
 #[test]
-fn it_fires_once_and_never_early_on_each_clock() {
+fn timer_fires_once_never_early_on_each_clock() {
     let reactor = reactor();
     let (mono, boot, wall) =
         (reactor.os_timer().unwrap(), boot_timer(&reactor), reactor.wall_timer().unwrap());
@@ -68,7 +68,7 @@ fn it_fires_once_and_never_early_on_each_clock() {
 }
 
 #[test]
-fn zero_and_the_past_are_due_for_the_very_next_select() {
+fn zero_or_past_deadline_is_due_at_once() {
     let reactor = reactor();
     let wall = reactor.wall_timer().unwrap();
     let boot = boot_timer(&reactor);
@@ -85,28 +85,27 @@ fn zero_and_the_past_are_due_for_the_very_next_select() {
         wall.reset_at(SystemTime::UNIX_EPOCH - ms(5)).unwrap();
         select! { reactor; recv(wall) -> due => assert!(due.is_ok()), default => panic!("not due") }
     }
-    // Also when the kernel had been asked already.
+    // A second reset replaces a deadline that the kernel has already.
     wall.reset(ms(1)).unwrap();
     assert!(wall.reset(Duration::ZERO).unwrap());
     select! { reactor; recv(wall) -> due => assert!(due.is_ok()), default => panic!("not due") }
-    quiet(&reactor);
+    assert_quiet(&reactor);
 }
 
-/// Nothing comes: neither a value nor an event of one that is not armed, which would end each sleep
-/// from then on.
+/// Checks that no value and no stale event comes. A stale event would end each later sleep.
 #[track_caller]
-fn quiet(reactor: &Reactor) {
+fn assert_quiet(reactor: &Reactor) {
     assert_eq!(support::wait_keys_for(reactor, ms(3)), [], "a stale value");
 }
 
-/// Goes round the table for one clock: what is pending, what `stop` and `reset` say of it, and that
-/// nothing stale comes.
-fn table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
-    let nothing_comes = || quiet(reactor);
+/// Checks for one clock, in each state of the timer, the results of `stop` and `reset`. No stale
+/// value may follow.
+fn check_table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
+    let nothing_comes = || assert_quiet(reactor);
     let expired = || {
         timer.reset(ms(1)).unwrap();
         let mut events = Events::with_capacity(4);
-        reactor.wait(&mut events).unwrap(); // seen by the reactor, and not received
+        reactor.wait(&mut events).unwrap(); // finds the expiry, without a receive
         assert_eq!(events.len(), 1);
     };
     // Never armed.
@@ -118,7 +117,7 @@ fn table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
     timer.reset(ms(1)).unwrap();
     assert!(timer.reset(Duration::from_secs(60)).unwrap());
     nothing_comes();
-    // Expired in the kernel only: the reactor has not looked.
+    // Expired in the kernel only: the reactor has not polled.
     timer.reset(ms(1)).unwrap();
     std::thread::sleep(ms(3));
     assert!(timer.stop().unwrap());
@@ -132,22 +131,22 @@ fn table<C: OsClock>(reactor: &Reactor, timer: &OsTimer<C>) {
     nothing_comes();
     // Received.
     expired();
-    select! { reactor; recv(timer) -> _ => {}, default => panic!("lost") }
+    select! { reactor; recv(timer) -> _ => {}, default => panic!("the value is lost") }
     assert!(!timer.reset(ms(1)).unwrap());
     select! { reactor; recv(timer) -> _ => {} }
     nothing_comes();
 }
 
 #[test]
-fn stop_and_reset_say_what_they_took_and_leave_nothing_stale_on_each_clock() {
+fn stop_and_reset_leave_no_stale_value() {
     let reactor = reactor();
-    table(&reactor, &reactor.os_timer().unwrap());
-    boot_timer(&reactor).iter().for_each(|boot| table(&reactor, boot));
-    table(&reactor, &reactor.wall_timer().unwrap());
+    check_table(&reactor, &reactor.os_timer().unwrap());
+    boot_timer(&reactor).iter().for_each(|boot| check_table(&reactor, boot));
+    check_table(&reactor, &reactor.wall_timer().unwrap());
 }
 
 #[test]
-fn durations_without_end_never_fire() {
+fn longest_duration_never_fires() {
     let reactor = reactor();
     let (mono, boot, wall) =
         (reactor.os_timer().unwrap(), boot_timer(&reactor), reactor.wall_timer().unwrap());
@@ -168,7 +167,7 @@ fn durations_without_end_never_fire() {
 }
 
 #[test]
-fn wait_reports_it_by_its_key_until_it_is_received() {
+fn wait_reports_the_key_until_value_is_taken() {
     let reactor = reactor();
     let timer = reactor.os_timer().unwrap().with_key(7);
     timer.reset(ms(1)).unwrap();
@@ -180,13 +179,13 @@ fn wait_reports_it_by_its_key_until_it_is_received() {
 }
 
 #[test]
-fn a_busy_loop_sees_it() {
+fn timer_fires_in_a_loop_that_never_sleeps() {
     let reactor = reactor();
     let timer = reactor.os_timer().unwrap();
     let (tx, inbox) = reactor.channel(4).unwrap();
     timer.reset(ms(2)).unwrap();
     let start = Time::now();
-    // Turns enough for a look at each to show, however few of them come before the timer does.
+    // At least 1,000 turns, so that a poll in each turn would show, and until the timer fires.
     let (mut turns, mut fired) = (0u64, 0);
     while turns < 1_000 || fired == 0 {
         tx.try_send(()).unwrap();
@@ -200,16 +199,16 @@ fn a_busy_loop_sees_it() {
     assert_eq!(fired, 1);
     let stats = reactor.stats();
     assert!(stats.waits == 0 && stats.polls > 0, "{stats}");
-    // Whoever is kept from its core makes fewer looks in its time, not more.
+    // A thread that is kept from its core makes fewer polls, not more.
     let most = (Time::now() - start).as_micros() as u64 / 99 + 2;
     assert!(
         stats.polls <= most,
-        "a look every 100 us, not every turn: {stats}, {turns} turns, {most} looks at most"
+        "more than a poll every 100 us: {stats}, {turns} turns, at most {most} polls"
     );
 }
 
 #[test]
-fn dropped_it_frees_its_slot_and_its_fd_and_another_one_gets_no_event_of_it() {
+fn dropped_timer_leaves_no_event_for_the_next() {
     let reactor = reactor();
     for _ in 0..2_000 {
         let timer = reactor.os_timer().unwrap();
@@ -217,13 +216,13 @@ fn dropped_it_frees_its_slot_and_its_fd_and_another_one_gets_no_event_of_it() {
         drop(timer);
         let other = reactor.os_timer().unwrap();
         other.reset(Duration::from_secs(60)).unwrap();
-        select! { reactor; recv(other) -> _ => panic!("an event of the dead one"), default => {} }
+        select! { reactor; recv(other) -> _ => panic!("the dropped timer fired"), default => {} }
     }
     assert_eq!(reactor.stats().live, 0);
 }
 
 #[test]
-fn it_is_listed_with_its_maker_and_outlives_its_reactor_inert() {
+fn timer_is_listed_and_outlives_its_reactor() {
     let reactor = reactor();
     let timer = reactor.os_timer().unwrap();
     let sources = reactor.sources();
@@ -236,7 +235,7 @@ fn it_is_listed_with_its_maker_and_outlives_its_reactor_inert() {
 }
 
 #[test]
-fn a_driver_without_fds_says_so() {
+fn driver_without_fds_refuses_kernel_timers() {
     let reactor = support::without_fds();
     let error = reactor.os_timer().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
@@ -246,10 +245,10 @@ fn a_driver_without_fds_says_so() {
     assert_eq!(handle.wall_timer().unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
-/// Sets the machine's clock (to what it says), so only where the one who runs it allows that:
-/// `POLLMUX_SET_CLOCK=1`, as root.
+/// Sets the machine's clock to its current time, as root. Runs only with `POLLMUX_SET_CLOCK=1`,
+/// because that needs the user's permission.
 #[test]
-fn the_wall_clock_tells_when_it_is_set() {
+fn wall_timer_reports_a_set_clock() {
     if std::env::var_os("POLLMUX_SET_CLOCK").is_none() {
         return;
     }
@@ -263,21 +262,21 @@ fn the_wall_clock_tells_when_it_is_set() {
     };
     for _ in 0..2 {
         set_clock();
-        select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
-        assert_eq!(alarm.deadline(), Some(hour), "it is still armed");
+        select! { reactor; recv(alarm) -> result => assert_eq!(result, Err(ClockSet)) }
+        assert_eq!(alarm.deadline(), Some(hour), "the timer is still armed");
     }
     let deadline = SystemTime::now() + ms(300);
     alarm.reset_at(deadline).unwrap();
     set_clock();
-    select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
-    select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Ok(deadline)) }
-    // Set and passed meanwhile: told of both.
+    select! { reactor; recv(alarm) -> result => assert_eq!(result, Err(ClockSet)) }
+    select! { reactor; recv(alarm) -> result => assert_eq!(result, Ok(deadline)) }
+    // The clock is set and the deadline passes: the timer reports both.
     alarm.reset_at(SystemTime::now() + ms(2)).unwrap();
     set_clock();
     std::thread::sleep(ms(5));
-    select! { reactor; recv(alarm) -> rings => assert_eq!(rings, Err(ClockSet)) }
+    select! { reactor; recv(alarm) -> result => assert_eq!(result, Err(ClockSet)) }
     select! { reactor;
-        recv(alarm) -> rings => assert!(rings.is_ok()),
+        recv(alarm) -> result => assert!(result.is_ok()),
         default => panic!("the expiry is lost"),
     }
 }

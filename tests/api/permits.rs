@@ -1,12 +1,12 @@
-//! A channel counts 16,383 permits at most: beyond that a send case is not ready.
+//! A channel counts at most 16,383 permits. With that many held, no further send case is ready.
 
 use pollmux::{Outbox, Reactor, Select, Sim, Time, channel, select};
 use support::{dog, ms, simulated};
 
-const MOST: usize = 16_383;
+const MAX_PERMITS: usize = 16_383;
 
-/// As many permits of one channel as it can count, each held by a set whose case was chosen.
-struct Held {
+/// The permits of one channel. Each is held by a set whose send case was chosen.
+struct HeldPermits {
     sim: Sim,
     reactor: Reactor,
     outbox: &'static Outbox<u32>,
@@ -14,25 +14,25 @@ struct Held {
     sets: Vec<Select<'static>>,
 }
 
-fn held(permits: usize) -> Held {
+fn held(permits: usize) -> HeldPermits {
     let (sim, reactor) = simulated();
     let (tx, rx) = channel::bounded::<u32>(20_000);
     let outbox: &'static Outbox<u32> = Box::leak(Box::new(reactor.register(tx).unwrap()));
     let sets = (0..permits).map(|_| {
         let mut set = Select::new(&reactor);
         set.send(outbox);
-        // Forgotten: the permit stays with the set, until its next wait or its drop.
+        // A forgotten choice leaves its permit with the set, until its next wait or its drop.
         std::mem::forget(set.try_wait().unwrap().expect("a permit"));
         set
     });
     let sets = sets.collect();
-    Held { sim, reactor, outbox, rx, sets }
+    HeldPermits { sim, reactor, outbox, rx, sets }
 }
 
 #[test]
-fn the_last_permit_can_be_taken() {
+fn last_permit_can_be_taken() {
     let _dog = dog();
-    let mut held = held(MOST - 1);
+    let mut held = held(MAX_PERMITS - 1);
     let mut set = Select::new(&held.reactor);
     set.send(held.outbox);
     set.wait().unwrap().send(held.outbox, 1).unwrap();
@@ -41,38 +41,38 @@ fn the_last_permit_can_be_taken() {
 }
 
 #[test]
-fn no_more_permits_is_as_full() {
+fn send_case_without_a_permit_is_not_ready() {
     let _dog = dog();
-    let mut held = held(MOST);
+    let mut held = held(MAX_PERMITS);
     let outbox = held.outbox;
-    // A message needs no permit, and there is room for some.
+    // The channel still has room. Sending a message without a select needs no permit.
     assert!(!held.rx.is_full());
     let mut set = Select::new(&held.reactor);
     set.send(outbox);
     assert!(set.try_wait().unwrap().is_none());
     assert!(set.wait_timeout(ms(5)).unwrap().is_none());
     assert_eq!(held.sim.now(), Time::ZERO + ms(5));
-    select! { held.reactor; send(outbox, 1) -> _ => panic!("sent"), default => {} }
-    select! { held.reactor; send(outbox, 1) -> _ => panic!("sent"), default(ms(5)) => {} }
+    select! { held.reactor; send(outbox, 1) -> _ => panic!("no permit"), default => {} }
+    select! { held.reactor; send(outbox, 1) -> _ => panic!("no permit"), default(ms(5)) => {} }
     assert_eq!(held.sim.now(), Time::ZERO + ms(10));
     let timer = held.reactor.after(ms(5));
     select! { held.reactor; biased; send(outbox, 1) -> _ => panic!("sent"), recv(timer) -> _ => {} }
 
-    // One that goes back is to be had again.
+    // A returned permit can be taken again.
     drop(held.sets.pop());
     select! { held.reactor;
         send(outbox, 2) -> sent => assert!(sent.is_ok()),
-        default => panic!("full"),
+        default => panic!("no permit"),
     }
     assert_eq!(held.rx.try_recv(), Ok(2));
 }
 
 #[test]
-fn a_blocked_send_case_gets_a_used_permit() {
+fn blocked_send_case_gets_a_returned_permit() {
     let _dog = dog();
-    // A callback uses, or gives back, a permit while the select waits for one.
+    // While the select waits for a permit, a callback uses one or gives one back.
     for uses in [true, false] {
-        let mut held = held(MOST);
+        let mut held = held(MAX_PERMITS);
         let outbox = held.outbox;
         let mut last = held.sets.pop();
         let reactor = &held.reactor;
@@ -95,13 +95,13 @@ fn a_blocked_send_case_gets_a_used_permit() {
 }
 
 #[test]
-fn a_used_permit_wakes_another_reactor() {
+fn returned_permit_wakes_another_reactor() {
     let _dog = dog();
     // Two reactors on two threads send through one channel.
     let reactor = support::reactor();
     let (tx, rx) = channel::bounded::<u32>(20_000);
     let outbox = reactor.register(tx.clone()).unwrap();
-    let mut sets: Vec<_> = (0..MOST)
+    let mut sets: Vec<_> = (0..MAX_PERMITS)
         .map(|_| {
             let mut set = Select::new(&reactor);
             set.send(&outbox);

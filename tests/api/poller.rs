@@ -1,5 +1,4 @@
-//! `pollmux::sys`: what both backends promise, with the same tests on each. Time is the kernel's
-//! here, so it is real.
+//! `pollmux::sys`: both backends pass the same tests. The kernel keeps the time, so time is real.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -30,8 +29,8 @@ fn wait(poller: &Poller, timeout: Option<Duration>) -> Vec<PollEvent> {
     found
 }
 
-/// The events that are there now.
-fn look(poller: &Poller) -> Vec<PollEvent> {
+/// The events that are pending now.
+fn poll(poller: &Poller) -> Vec<PollEvent> {
     wait(poller, Some(Duration::ZERO))
 }
 
@@ -46,15 +45,16 @@ fn ids(events: &[PollEvent]) -> Vec<u64> {
     events.iter().map(|event| event.id()).collect()
 }
 
-/// readable, writable, error, hang-up
-fn says(event: &PollEvent) -> [bool; 4] {
+/// The flags of an event: readable, writable, error, hang-up.
+fn flags(event: &PollEvent) -> [bool; 4] {
     [event.is_readable(), event.is_writable(), event.is_error(), event.is_hang_up()]
 }
 
-fn only(poller: &Poller) -> [bool; 4] {
-    let events = look(poller);
+/// The flags of the only pending event.
+fn only_flags(poller: &Poller) -> [bool; 4] {
+    let events = poll(poller);
     assert_eq!(events.len(), 1, "{events:?}");
-    says(&events[0])
+    flags(&events[0])
 }
 
 /// Writes until there is no room.
@@ -73,7 +73,7 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
 // Fds.
 
 #[test]
-fn an_fd_is_in_a_poller_once() {
+fn an_fd_can_be_registered_once() {
     let poller = Poller::new().unwrap();
     let (a, _b) = pair();
     for interest in [Interest::READABLE, Interest::WRITABLE, Interest::BOTH, Interest::NONE] {
@@ -84,17 +84,17 @@ fn an_fd_is_in_a_poller_once() {
             for again in [Interest::READABLE, Interest::WRITABLE] {
                 assert_eq!(errno(poller.register(&a, 2, again, mode)), Some(libc::EEXIST));
             }
-            // That has changed nothing.
+            // The failed calls have changed nothing.
             let expected: &[u64] = if interest.is_writable() { &[1] } else { &[] };
-            assert_eq!(ids(&look(&poller)), expected, "{interest:?} {mode:?}");
+            assert_eq!(ids(&poll(&poller)), expected, "{interest:?} {mode:?}");
             poller.deregister(&a).unwrap();
         }
     }
-    assert!(look(&poller).is_empty());
+    assert!(poll(&poller).is_empty());
 }
 
 #[test]
-fn a_number_that_another_fd_had_can_be_registered() {
+fn a_reused_fd_number_can_be_registered() {
     let _alone = no_births();
     let poller = Poller::new().unwrap();
     for n in 0..10 {
@@ -102,19 +102,19 @@ fn a_number_that_another_fd_had_can_be_registered() {
         poller.register(&b, n, Interest::BOTH, MODES[n as usize % 3]).unwrap();
         a.write_all(b"x").unwrap();
         if n % 2 == 0 {
-            assert_eq!(ids(&look(&poller)), [n]);
+            assert_eq!(ids(&poll(&poller)), [n]);
         }
-        // Without being deregistered, although it should be; the next pair most likely gets the
-        // numbers.
+        // The fd is closed without `deregister`, against the rules. The next pair most likely gets
+        // the same numbers.
         #[cfg(flat)]
-        poller.deregister(&b).unwrap(); // a library does not see that it is closed
+        poller.deregister(&b).unwrap(); // libkqueue does not notice a closed fd
         drop((a, b));
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
     }
 }
 
 #[test]
-fn every_id_comes_back() {
+fn every_id_is_reported_unchanged() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
     let (a, _b) = pair();
@@ -124,7 +124,7 @@ fn every_id_comes_back() {
             (PollerTimer::new(&poller, id).unwrap(), Waker::new(&poller, id).unwrap());
         timer.arm(Time::ZERO).unwrap();
         waker.wake().unwrap();
-        // A past deadline, too, is delivered by an interrupt, a moment later.
+        // The timer's interrupt delivers a past deadline too, a moment later.
         let mut events = PollEvents::with_capacity(4);
         poller.modify(&a, id, Interest::WRITABLE, Mode::OneShot).unwrap();
         let mut seen = Vec::new();
@@ -137,21 +137,21 @@ fn every_id_comes_back() {
 }
 
 #[test]
-fn an_edge_is_told_once_a_level_while_it_lasts_and_a_one_shot_until_it_is_modified() {
+fn each_mode_reports_readiness_as_documented() {
     for mode in MODES {
         let poller = Poller::new().unwrap();
         let (mut a, b) = pair();
         poller.register(&b, 1, Interest::READABLE, mode).unwrap();
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
         let mut seen = Vec::new();
         for round in 0..3 {
             a.write_all(b"x").unwrap();
-            seen.push(look(&poller).len());
-            seen.push(look(&poller).len());
+            seen.push(poll(&poller).len());
+            seen.push(poll(&poller).len());
             if round == 1 {
                 poller.modify(&b, 1, Interest::READABLE, mode).unwrap();
-                seen.push(look(&poller).len());
-                seen.push(look(&poller).len());
+                seen.push(poll(&poller).len());
+                seen.push(poll(&poller).len());
             }
         }
         let expected = match mode {
@@ -161,27 +161,27 @@ fn an_edge_is_told_once_a_level_while_it_lasts_and_a_one_shot_until_it_is_modifi
         };
         assert_eq!(seen, expected, "{mode:?}");
         drain(&b);
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
     }
 }
 
 #[test]
-fn room_to_write_is_told_again_when_there_was_none() {
+fn new_room_to_write_is_reported_again() {
     for mode in [Mode::Edge, Mode::Level] {
         let poller = Poller::new().unwrap();
         let (a, b) = pair();
         poller.register(&a, 1, Interest::WRITABLE, mode).unwrap();
         for _ in 0..3 {
-            assert_eq!(only(&poller), [false, true, false, false]);
+            assert_eq!(only_flags(&poller), [false, true, false, false]);
             fill(&a);
-            assert!(look(&poller).is_empty(), "{mode:?}");
+            assert!(poll(&poller).is_empty(), "{mode:?}");
             drain(&b);
         }
     }
 }
 
 #[test]
-fn an_fd_that_reads_and_writes_has_one_event() {
+fn readable_and_writable_make_one_event() {
     for mode in MODES {
         let poller = Poller::new().unwrap();
         let ((mut a, b), (mut c, d)) = (pair(), pair());
@@ -189,38 +189,38 @@ fn an_fd_that_reads_and_writes_has_one_event() {
         poller.register(&d, 2, Interest::BOTH, mode).unwrap();
         a.write_all(b"x").unwrap();
         c.write_all(b"x").unwrap();
-        let events = look(&poller);
+        let events = poll(&poller);
         assert_eq!(ids(&events), [1, 2]);
         assert!(
-            events.iter().all(|event| says(event) == [true, true, false, false]),
+            events.iter().all(|event| flags(event) == [true, true, false, false]),
             "{mode:?}: {events:?}"
         );
-        assert_eq!(look(&poller).len(), if mode == Mode::Level { 2 } else { 0 });
+        assert_eq!(poll(&poller).len(), if mode == Mode::Level { 2 } else { 0 });
     }
 }
 
 #[test]
-fn a_one_shot_is_over_in_both_directions() {
+fn a_one_shot_ends_for_both_directions() {
     let poller = Poller::new().unwrap();
     let (mut a, b) = pair();
     fill(&b);
-    // First for reading alone, then for writing alone.
+    // First the fd becomes readable alone, then writable alone.
     poller.register(&b, 1, Interest::BOTH, Mode::OneShot).unwrap();
     a.write_all(b"x").unwrap();
-    assert_eq!(only(&poller), [true, false, false, false]);
+    assert_eq!(only_flags(&poller), [true, false, false, false]);
     drain(&a);
-    assert!(look(&poller).is_empty(), "it is writable now, and was over");
+    assert!(poll(&poller).is_empty(), "a one-shot that fired reports room");
     drain(&b);
     poller.modify(&b, 1, Interest::BOTH, Mode::OneShot).unwrap();
-    assert_eq!(only(&poller), [false, true, false, false]);
+    assert_eq!(only_flags(&poller), [false, true, false, false]);
     a.write_all(b"x").unwrap();
-    assert!(look(&poller).is_empty());
+    assert!(poll(&poller).is_empty());
     poller.modify(&b, 1, Interest::BOTH, Mode::OneShot).unwrap();
-    assert_eq!(only(&poller), [true, true, false, false]);
+    assert_eq!(only_flags(&poller), [true, true, false, false]);
 }
 
 #[test]
-fn a_one_shot_that_is_over_takes_nothing_from_the_others_of_its_batch() {
+fn a_fired_one_shot_leaves_other_events_alone() {
     for mode in [Mode::Edge, Mode::Level] {
         for interest in [Interest::READABLE, Interest::BOTH] {
             let poller = Poller::new().unwrap();
@@ -231,18 +231,18 @@ fn a_one_shot_that_is_over_takes_nothing_from_the_others_of_its_batch() {
             poller.register(&d, 2, interest, mode).unwrap();
             a.write_all(b"x").unwrap();
             c.write_all(b"x").unwrap();
-            assert_eq!(ids(&look(&poller)), [1, 2], "{mode:?} {interest:?}");
+            assert_eq!(ids(&poll(&poller)), [1, 2], "{mode:?} {interest:?}");
             drain(&d);
             drain(&c);
             let writable = [2].into_iter().filter(|_| interest.is_writable());
-            assert_eq!(ids(&look(&poller)), writable.collect::<Vec<_>>(), "{mode:?} {interest:?}");
+            assert_eq!(ids(&poll(&poller)), writable.collect::<Vec<_>>(), "{mode:?} {interest:?}");
         }
     }
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "a library does not see that an fd is closed")]
-fn a_number_that_another_fd_had_is_not_modified_and_harms_nobody() {
+#[cfg_attr(flat, ignore = "libkqueue does not notice a closed fd")]
+fn a_reused_fd_number_is_not_registered() {
     let _alone = no_births();
     let poller = Poller::new().unwrap();
     for former in [Interest::READABLE, Interest::BOTH] {
@@ -256,15 +256,15 @@ fn a_number_that_another_fd_had_is_not_modified_and_harms_nobody() {
             .flat_map(|(a, b)| [(a, b), (b, a)])
             .find(|(_, same)| same.as_raw_fd() == number)
         else {
-            continue; // another test has it
+            continue; // another test has the number
         };
         assert_eq!(errno(poller.modify(same, 2, Interest::BOTH, Mode::Level)), Some(libc::ENOENT));
         drain(same);
         { other }.write_all(b"x").unwrap();
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
         assert_eq!(errno(poller.deregister(same)), Some(libc::ENOENT));
         poller.register(same, 3, Interest::READABLE, Mode::Level).unwrap();
-        assert_eq!(ids(&look(&poller)), [3]);
+        assert_eq!(ids(&poll(&poller)), [3]);
         poller.deregister(same).unwrap();
     }
 }
@@ -275,16 +275,16 @@ fn modify_replaces_interest_mode_and_id() {
     let (mut a, b) = pair();
     a.write_all(b"x").unwrap();
     poller.register(&b, 1, Interest::NONE, Mode::Level).unwrap();
-    assert!(look(&poller).is_empty());
+    assert!(poll(&poller).is_empty());
     for former in [Interest::READABLE, Interest::WRITABLE, Interest::BOTH, Interest::NONE] {
         for former_mode in MODES {
             for interest in [Interest::READABLE, Interest::WRITABLE, Interest::BOTH] {
                 for mode in MODES {
                     poller.modify(&b, 1, former, former_mode).unwrap();
-                    let _ = look(&poller);
+                    let _ = poll(&poller);
                     poller.modify(&b, 2, interest, mode).unwrap();
                     for n in 0..2 {
-                        let events = look(&poller);
+                        let events = poll(&poller);
                         if n == 1 && mode != Mode::Level {
                             assert!(events.is_empty());
                             continue;
@@ -292,30 +292,30 @@ fn modify_replaces_interest_mode_and_id() {
                         assert_eq!(ids(&events), [2]);
                         let expected =
                             [interest.is_readable(), interest.is_writable(), false, false];
-                        assert_eq!(says(&events[0]), expected, "{former_mode:?} to {mode:?}");
+                        assert_eq!(flags(&events[0]), expected, "{former_mode:?} to {mode:?}");
                     }
                 }
             }
         }
     }
     poller.modify(&b, 1, Interest::NONE, Mode::Level).unwrap();
-    assert!(look(&poller).is_empty());
+    assert!(poll(&poller).is_empty());
     poller.deregister(&b).unwrap();
 }
 
 #[test]
-fn an_end_is_a_hang_up() {
+fn end_of_file_is_a_hang_up() {
     for mode in MODES {
         let poller = Poller::new().unwrap();
         let (a, b) = pair();
         poller.register(&b, 1, Interest::READABLE, mode).unwrap();
         a.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(only(&poller), [true, false, false, true], "{mode:?}");
+        assert_eq!(only_flags(&poller), [true, false, false, true], "{mode:?}");
         poller.modify(&b, 1, Interest::BOTH, mode).unwrap();
-        assert_eq!(only(&poller), [true, true, false, true], "{mode:?}");
+        assert_eq!(only_flags(&poller), [true, true, false, true], "{mode:?}");
         a.shutdown(Shutdown::Both).unwrap();
         poller.modify(&b, 1, Interest::WRITABLE, mode).unwrap();
-        assert_eq!(only(&poller), [true, true, false, true], "{mode:?}");
+        assert_eq!(only_flags(&poller), [true, true, false, true], "{mode:?}");
     }
 }
 
@@ -327,12 +327,12 @@ fn a_deregistered_fd_is_silent() {
         a.write_all(b"x").unwrap();
         poller.register(&b, 1, Interest::BOTH, mode).unwrap();
         poller.deregister(&b).unwrap();
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
     }
 }
 
 #[test]
-fn a_small_buffer_gets_the_rest_next_time() {
+fn a_small_buffer_gets_the_rest_later() {
     let poller = Poller::new().unwrap();
     let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
     for (n, (a, _)) in pairs.iter().enumerate() {
@@ -347,7 +347,7 @@ fn a_small_buffer_gets_the_rest_next_time() {
     }
     seen.sort();
     assert_eq!(seen, (0..10).collect::<Vec<_>>());
-    // Zero is taken for one.
+    // A capacity of zero counts as one.
     let waker = Waker::new(&poller, 11).unwrap();
     waker.wake().unwrap();
     let mut events = PollEvents::with_capacity(0);
@@ -358,7 +358,7 @@ fn a_small_buffer_gets_the_rest_next_time() {
 // Waits.
 
 #[test]
-fn a_timeout_is_never_early_and_leaves_no_events() {
+fn a_timeout_is_never_early() {
     let poller = Poller::new().unwrap();
     let waker = Waker::new(&poller, 1).unwrap();
     let mut events = PollEvents::with_capacity(4);
@@ -371,15 +371,15 @@ fn a_timeout_is_never_early_and_leaves_no_events() {
         assert!(Time::now() - start >= timeout);
         assert!(events.is_empty());
     }
-    // Forever in other words.
+    // The longest timeout waits for ever.
     waker.wake().unwrap();
     poller.wait(&mut events, Some(Duration::MAX)).unwrap();
     assert_eq!(events.len(), 1);
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "libkqueue before 2.7 lets nobody change a kqueue that is waited with")]
-fn what_another_thread_registers_ends_a_wait_that_is_under_way() {
+#[cfg_attr(flat, ignore = "libkqueue before 2.7 blocks changes during a wait")]
+fn registering_from_another_thread_ends_a_wait() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
     let timer = PollerTimer::new(&poller, 2).unwrap();
@@ -391,7 +391,7 @@ fn what_another_thread_registers_ends_a_wait_that_is_under_way() {
                 poller.wait(&mut events, None).unwrap();
                 events.iter().map(|event| event.id()).collect::<Vec<_>>()
             });
-            thread::sleep(ms(5)); // it waits by then
+            thread::sleep(ms(5)); // the other thread waits by then
             match n {
                 0 => poller.register(&a, 1, Interest::WRITABLE, Mode::OneShot).unwrap(),
                 1 => timer.arm(Time::now() + ms(1)).unwrap(),
@@ -403,8 +403,8 @@ fn what_another_thread_registers_ends_a_wait_that_is_under_way() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "libkqueue before 2.7 lets nobody change a kqueue that is waited with")]
-fn many_threads_may_change_a_poller_that_one_waits_with() {
+#[cfg_attr(flat, ignore = "libkqueue before 2.7 blocks changes during a wait")]
+fn many_threads_may_change_a_poller_during_waits() {
     let _dog = dog();
     const ROUNDS: u64 = 2_000;
     let poller = Poller::new().unwrap();
@@ -454,7 +454,7 @@ fn many_threads_may_change_a_poller_that_one_waits_with() {
         }
         stop.wake().unwrap();
         waiting.join().unwrap();
-        assert_eq!(wakes.load(Ordering::SeqCst), ROUNDS, "each wake-up once");
+        assert_eq!(wakes.load(Ordering::SeqCst), ROUNDS, "each wake-up arrives once");
     });
 }
 
@@ -476,14 +476,14 @@ fn a_timer_fires_once_and_never_early() {
             }
             assert!(Time::now() >= deadline);
             assert_eq!(ids(&events.iter().collect::<Vec<_>>()), [5]);
-            assert_eq!(says(&events.iter().next().unwrap()), [true, false, false, false]);
-            assert!(look(&poller).is_empty());
+            assert_eq!(flags(&events.iter().next().unwrap()), [true, false, false, false]);
+            assert!(poll(&poller).is_empty());
         }
     }
 }
 
 #[test]
-fn a_deadline_in_the_past_is_due_at_once() {
+fn a_past_deadline_is_due_at_once() {
     let (poller, timer, mut events) = timed();
     for deadline in [Time::ZERO, Time::from_nanos(1), Time::now() - ms(5), Time::now()] {
         poller.arm_and_wait(&timer, deadline, &mut events, Some(FAR)).unwrap();
@@ -492,7 +492,7 @@ fn a_deadline_in_the_past_is_due_at_once() {
 }
 
 #[test]
-fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
+fn a_new_arm_replaces_deadline_and_expiry() {
     let (poller, timer, mut events) = timed();
     for later in [Time::now() + FAR, Time::from_nanos(u64::MAX - 1), Time::MAX] {
         timer.arm(Time::now() + ms(1)).unwrap();
@@ -500,9 +500,9 @@ fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
         poller.wait(&mut events, Some(ms(3))).unwrap();
         assert!(events.is_empty());
         timer.arm(Time::ZERO).unwrap();
-        thread::sleep(ms(2)); // it is due
+        thread::sleep(ms(2)); // the timer is due
         timer.arm(later).unwrap();
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
         let earlier = Time::now() + ms(1);
         timer.arm(earlier).unwrap();
         poller.wait(&mut events, Some(FAR)).unwrap();
@@ -514,23 +514,23 @@ fn to_arm_again_replaces_the_deadline_and_takes_an_unseen_expiry_away() {
 fn a_disarmed_timer_is_silent() {
     let (poller, timer, mut events) = timed();
     for due in [false, true] {
-        timer.disarm().unwrap(); // it is not armed
+        timer.disarm().unwrap(); // the timer is not armed
         timer.arm(Time::now() + if due { Duration::ZERO } else { ms(2) }).unwrap();
         if due {
             thread::sleep(ms(2));
         }
         timer.disarm().unwrap();
-        thread::sleep(ms(3)); // it would be due
-        assert!(look(&poller).is_empty());
+        thread::sleep(ms(3)); // an armed timer would be due
+        assert!(poll(&poller).is_empty());
         timer.disarm().unwrap();
     }
-    // Waiting with a timer that is not to fire.
+    // `Time::MAX` arms no timer.
     poller.arm_and_wait(&timer, Time::MAX, &mut events, Some(ms(2))).unwrap();
     assert!(events.is_empty());
 }
 
 #[test]
-fn a_dropped_timer_is_silent_and_harms_no_other() {
+fn a_dropped_timer_never_fires() {
     let _alone = no_births();
     let poller = Poller::new().unwrap();
     let kept = PollerTimer::new(&poller, 1).unwrap();
@@ -539,20 +539,20 @@ fn a_dropped_timer_is_silent_and_harms_no_other() {
         let timer = PollerTimer::new(&poller, 2).unwrap();
         timer.arm(Time::ZERO).unwrap();
         if n % 2 == 0 {
-            thread::sleep(Duration::from_micros(200)); // it is due
+            thread::sleep(Duration::from_micros(200)); // the timer is due
         }
         drop(timer);
         let new = PollerTimer::new(&poller, 3).unwrap();
-        assert!(ids(&look(&poller)).iter().all(|&id| id == 1), "the old one's expiry is there");
+        assert!(ids(&poll(&poller)).iter().all(|&id| id == 1), "the dropped timer's expiry came");
         drop(new);
     }
-    // The first look may have taken it on a slow machine.
+    // On a slow machine the first poll may have taken the expiry.
     kept.arm(Time::now() + ms(1)).unwrap();
     assert_eq!(ids(&wait(&poller, Some(FAR))), [1]);
 }
 
 #[test]
-fn timers_of_one_poller_are_told_apart() {
+fn each_timer_of_a_poller_has_its_event() {
     let poller = Poller::new().unwrap();
     let timers: Vec<_> = (0..8).map(|id| PollerTimer::new(&poller, id).unwrap()).collect();
     let start = Time::now();
@@ -574,7 +574,7 @@ fn timers_of_one_poller_are_told_apart() {
 }
 
 #[test]
-fn a_timer_of_another_poller_is_armed_there() {
+fn arm_and_wait_arms_on_the_timers_poller() {
     let _dog = dog();
     let (here, there) = (Poller::new().unwrap(), Poller::new().unwrap());
     let timer = PollerTimer::new(&there, 5).unwrap();
@@ -585,7 +585,7 @@ fn a_timer_of_another_poller_is_armed_there() {
 }
 
 #[test]
-fn arm_and_wait_ends_for_other_reasons_too_and_the_timer_stays_armed() {
+fn timer_stays_armed_after_arm_and_wait_ends() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
     let (timer, waker) = (PollerTimer::new(&poller, 5).unwrap(), Waker::new(&poller, 6).unwrap());
@@ -605,7 +605,7 @@ fn arm_and_wait_ends_for_other_reasons_too_and_the_timer_stays_armed() {
     seen.sort();
     assert_eq!(seen, [5, 6]);
     assert!(Time::now() >= deadline);
-    // A timeout ends it as well.
+    // A timeout ends the wait as well.
     poller.arm_and_wait(&timer, Time::now() + FAR, &mut events, Some(ms(1))).unwrap();
     assert!(events.is_empty());
 }
@@ -613,20 +613,20 @@ fn arm_and_wait_ends_for_other_reasons_too_and_the_timer_stays_armed() {
 // Wakers.
 
 #[test]
-fn wakes_that_nobody_waited_for_coalesce_and_wakers_do_not() {
+fn wake_ups_of_one_waker_coalesce() {
     let poller = Poller::new().unwrap();
     let wakers = [
         Waker::new(&poller, 1).unwrap(),
         Waker::new(&poller, 2).unwrap(),
         Waker::new(&poller, 2).unwrap(),
     ];
-    assert!(look(&poller).is_empty());
+    assert!(poll(&poller).is_empty());
     for _ in 0..3 {
         (0..5).for_each(|_| wakers.iter().for_each(|waker| waker.wake().unwrap()));
-        assert_eq!(ids(&look(&poller)), [1, 2, 2]);
-        assert!(look(&poller).is_empty());
+        assert_eq!(ids(&poll(&poller)), [1, 2, 2]);
+        assert!(poll(&poller).is_empty());
         wakers[1].wake().unwrap();
-        assert_eq!(ids(&look(&poller)), [2]);
+        assert_eq!(ids(&poll(&poller)), [2]);
     }
 }
 
@@ -652,30 +652,30 @@ fn a_wake_ends_each_wait_of_another_thread() {
 }
 
 #[test]
-fn a_timer_and_a_waker_outlive_their_poller_in_peace() {
+fn timer_and_waker_outlive_their_poller() {
     let poller = Poller::new().unwrap();
     let (timer, waker) = (PollerTimer::new(&poller, 1).unwrap(), Waker::new(&poller, 2).unwrap());
     drop(poller);
-    let other = Poller::new().unwrap(); // which may have its number
+    let other = Poller::new().unwrap(); // may have the number of the dropped poller
     timer.arm(Time::ZERO).unwrap();
     waker.wake().unwrap();
     timer.disarm().unwrap();
-    assert!(look(&other).is_empty());
+    assert!(poll(&other).is_empty());
 }
 
-// Timers and processes that are fds: of which kqueue makes small kqueues.
+// Timers and processes as fds. On kqueue such an fd is a small kqueue.
 
-fn on_time_of_day() -> Time {
+fn wall_now() -> Time {
     Time::ZERO + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
 }
 
-/// The clocks that this system has timers on, each with what reads it.
+/// The timer clocks that this system has, each with a function that reads the clock.
 fn clocks() -> Vec<(TimerClock, fn() -> Time)> {
     let boot = || Time::from_nanos(BootTime::now().as_nanos());
     let all: [(TimerClock, fn() -> Time); 3] = [
         (TimerClock::Monotonic, Time::now),
         (TimerClock::Boottime, boot),
-        (TimerClock::Wall, on_time_of_day),
+        (TimerClock::Wall, wall_now),
     ];
     all.into_iter()
         .filter(|&(clock, _)| match TimerFd::new(clock) {
@@ -690,8 +690,8 @@ fn clocks() -> Vec<(TimerClock, fn() -> Time)> {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_timer_fd_fires_once_and_never_early_on_its_clock() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn a_timer_fd_fires_once_and_never_early() {
     let _dog = dog();
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
@@ -699,7 +699,7 @@ fn a_timer_fd_fires_once_and_never_early_on_its_clock() {
         for after in [0, 1, 50_000, 999_999, 1_000_001, 3_500_000].map(Duration::from_nanos) {
             let deadline = now() + after;
             timer.arm(deadline).unwrap();
-            // A kernel with coarse timers may tell too early, and then the read arms again.
+            // A kernel with coarse timers may report too early. The read then arms again.
             loop {
                 assert_eq!(ids(&wait(&poller, None)), [7]);
                 match timer.read().unwrap() {
@@ -709,14 +709,14 @@ fn a_timer_fd_fires_once_and_never_early_on_its_clock() {
             }
             assert!(now() >= deadline, "{clock:?}");
             assert_eq!(timer.read().unwrap(), Expiry::Pending);
-            assert!(look(&poller).is_empty());
+            assert!(poll(&poller).is_empty());
         }
     }
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn an_unread_timer_fd_reports_its_next_expiry() {
     let _dog = dog();
     for (clock, now) in clocks() {
         let (poller, timer) = (Poller::new().unwrap(), TimerFd::new(clock).unwrap());
@@ -726,13 +726,13 @@ fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
             timer.arm(deadline).unwrap();
             assert_eq!(wait(&poller, Some(FAR)).len(), 1, "{clock:?}");
         }
-        // It is due and unseen, and then it is not due.
+        // The timer is due, and unread. A later deadline takes the expiry away.
         for later in [now() + FAR, Time::MAX] {
             timer.arm(Time::ZERO).unwrap();
             thread::sleep(ms(2));
             timer.arm(later).unwrap();
             assert_eq!(
-                (look(&poller).len(), timer.read().unwrap()),
+                (poll(&poller).len(), timer.read().unwrap()),
                 (0, Expiry::Pending),
                 "{clock:?}"
             );
@@ -744,7 +744,7 @@ fn a_timer_fd_of_which_nobody_read_the_expiry_tells_of_the_next_one() {
         poller.wait(&mut events, Some(ms(3))).unwrap();
         assert!(events.is_empty(), "{clock:?}");
         drop(timer);
-        assert!(look(&poller).is_empty());
+        assert!(poll(&poller).is_empty());
     }
 }
 
@@ -753,20 +753,20 @@ fn child(shell: &str) -> std::process::Child {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn the_end_of_a_process_is_told_when_it_comes_and_when_it_had_come() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn process_end_is_reported_whenever_it_ends() {
     let _dog = dog();
     let poller = Poller::new().unwrap();
     for ended in [false, true] {
         let mut running = child(if ended { "exit 3" } else { "sleep 0.02; exit 3" });
         if ended {
-            thread::sleep(ms(50)); // most of the time it has, and is a zombie
+            thread::sleep(ms(50)); // by then the process has most likely ended and is a zombie
         }
         let end = ProcessFd::new(running.id()).unwrap();
         poller.register(&end, 9, Interest::READABLE, Mode::Level).unwrap();
         assert_eq!(ids(&wait(&poller, None)), [9]);
         assert_eq!(running.wait().unwrap().code(), Some(3));
-        assert_eq!(ids(&look(&poller)), [9], "and it stays so");
+        assert_eq!(ids(&poll(&poller)), [9], "the end of the process stays reported");
     }
 }
 
@@ -786,7 +786,7 @@ fn a_process_that_does_not_exist_is_refused() {
 // Nesting.
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
 fn a_poller_is_readable_while_it_has_events() {
     for mode in [Mode::Edge, Mode::Level] {
         let (inner, outer) = (Poller::new().unwrap(), Poller::new().unwrap());
@@ -794,9 +794,9 @@ fn a_poller_is_readable_while_it_has_events() {
         let (timer, waker, (mut a, b)) =
             (PollerTimer::new(&inner, 1).unwrap(), Waker::new(&inner, 2).unwrap(), pair());
         inner.register(&b, 3, Interest::BOTH, Mode::OneShot).unwrap();
-        look(&inner);
+        poll(&inner);
         for n in 0..9 {
-            assert!(look(&outer).is_empty(), "{mode:?} {n}");
+            assert!(poll(&outer).is_empty(), "{mode:?} {n}");
             match n % 3 {
                 0 => timer.arm(Time::now() + ms(1)).unwrap(),
                 1 => waker.wake().unwrap(),
@@ -806,8 +806,8 @@ fn a_poller_is_readable_while_it_has_events() {
                 }
             }
             assert_eq!(ids(&wait(&outer, Some(FAR))), [1]);
-            assert_eq!(look(&outer).len(), usize::from(mode == Mode::Level));
-            assert_eq!(ids(&look(&inner)), [n % 3 + 1]);
+            assert_eq!(poll(&outer).len(), usize::from(mode == Mode::Level));
+            assert_eq!(ids(&poll(&inner)), [n % 3 + 1]);
         }
     }
 }

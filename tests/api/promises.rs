@@ -1,7 +1,7 @@
 //! Each promise of docs/PROMISES.md is a test here. `cargo test --test api -- promises --nocapture`
-//! lists each promise with its tests, and runs those of this binary in a process of their own.
+//! lists each promise with its tests, and runs those of this binary in a child process.
 //!
-//! A run of everything runs these tests by themselves: there a promise only checks its section.
+//! A full run of the suite runs these tests directly, so a promise then only checks its section.
 //! `tests/examples/documents.rs` checks that the tests exist.
 
 use std::fmt::Write;
@@ -44,7 +44,7 @@ fn each_promise_is_a_test() {
     assert_eq!(headings, HEADINGS);
 }
 
-/// The name of a test in this binary, or the command that runs a test of another one.
+/// The name of a test in this binary, or the command that runs a test of another binary.
 fn place(test: &str) -> Result<String, String> {
     let (path, name) = test.split_once(".rs::").expect("a file and a test");
     match path.split_once('/').expect("a folder") {
@@ -76,16 +76,16 @@ fn holds(heading: &str) {
         let _dog = dog();
         let mut command = again(first);
         command.args(others).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = spawn(&mut command).wait_with_output().expect("it ran");
+        let child = spawn(&mut command).wait_with_output().expect("the child process runs");
         let out = String::from_utf8_lossy(&child.stdout);
         let err = String::from_utf8_lossy(&child.stderr);
         assert!(child.status.success(), "\"{heading}\" does not hold:\n{out}\n{err}");
         for name in &own {
-            // Some tests are for one backend only.
+            // Some tests exist for one backend only.
             let ran = out.contains(&format!("test {name} ... "));
             writeln!(list, "  {}  {name}", if ran { "ok" } else { "--" }).expect("a string");
         }
-        assert!(list.contains("  ok  "), "no test of \"{heading}\" is here:\n{list}");
+        assert!(list.contains("  ok  "), "no test of \"{heading}\" ran:\n{list}");
     }
     print!("{list}");
 }

@@ -1,5 +1,5 @@
-//! Bugs that other event loops, timers and channels had: one test for each, named after the
-//! behaviour that was broken, with its origin.
+//! Bugs of other event loops, timers and channels. Each has a test, named after the rule that was
+//! broken. The comment names the project and the number of its issue or pull request.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader};
@@ -21,7 +21,7 @@ use support::{
 
 /// calloop 30.
 #[test]
-fn cancelling_an_earlier_timer_leaves_the_later_ones_alone() {
+fn cancelling_a_timer_leaves_later_timers_alone() {
     for by_drop in [false, true] {
         let (sim, reactor) = simulated();
         let mut timers: Vec<Timer> = (1..=10).map(|n| reactor.after(ms(n)).with_key(n)).collect();
@@ -43,7 +43,7 @@ fn cancelling_an_earlier_timer_leaves_the_later_ones_alone() {
 
 /// smithay 1927, calloop 238.
 #[test]
-fn cancelled_timers_leave_nothing_behind_and_cost_no_search() {
+fn cancelling_is_fast_and_leaves_no_entry() {
     let (sim, reactor) = simulated();
     let live: Vec<Timer> = (0..100_000).map(|n| reactor.after(ms(1_000 + n))).collect();
     let ((), took) = timed(|| {
@@ -53,25 +53,25 @@ fn cancelled_timers_leave_nothing_behind_and_cost_no_search() {
             drop(timer);
         }
     });
-    // Linear searches would be 10^10 steps. This is far from that on any machine.
+    // Linear searches would take 10^10 steps, which exceeds 10 s on any machine.
     assert!(took < Duration::from_secs(10), "{took:?} of CPU time");
     assert_eq!(reactor.stats().live, live.len());
     sim.advance(ms(999));
     assert_eq!((ready_keys(&reactor).len(), reactor.stats().expired), (0, 0));
-    // What they have left in the queue, if anything, is no more than one call puts away.
+    // Entries that are left in the queue, if any, are cleaned by the first call.
     let before = reactor.stats();
     assert_eq!((ready_keys(&reactor).len(), (reactor.stats() - before).cleaned), (0, 0));
 }
 
 /// calloop 79, 82.
 #[test]
-fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
-    // Through the kernel's timer, for which a zero means "disarm". Then it hangs.
+fn a_zero_duration_never_disarms_the_kernel_timer() {
+    // The kernel's timer takes a zero for "disarm". A disarmed timer would let this test hang.
     let _dog = dog();
     let reactor = support::reactor();
     let (zero, later) = (reactor.after(Duration::ZERO), reactor.after(ms(3)));
     let far = reactor.after(HOUR);
-    // Biased: `later` is due as well if this thread was kept from running.
+    // Biased, because `later` is due as well if this thread is kept from running.
     select! { reactor; biased;
         recv(zero) -> _ => {}
         recv(later) -> _ => panic!("the zero timer was due first"),
@@ -87,9 +87,9 @@ fn a_zero_duration_fires_and_does_not_disarm_the_kernel_timer() {
 
 /// calloop 142, mio 1614, smol 109.
 #[test]
-fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
+fn short_waits_neither_spin_nor_round_up() {
     support::exact("counts waits");
-    // Real time: the rounding of a kernel's timeout is the point.
+    // Real time: the subject is the rounding of a kernel's timeout.
     let reactor = support::reactor();
     let timer = reactor.timer();
     let lateness = || {
@@ -99,20 +99,23 @@ fn a_wait_of_less_than_a_millisecond_neither_spins_nor_lasts_one() {
     let before = reactor.stats();
     let late: Vec<Duration> = (0..100).map(|_| lateness()).collect();
     let during = reactor.stats() - before;
-    assert!(during.waits <= 200, "spins: {during}");
-    // A loaded machine delays some, a rounded timeout delays each. (A wait that began when it was
-    // over is not late at all: so five of them in a row.)
+    assert!(during.waits <= 200, "the loop spins: {during}");
+    // A loaded machine delays some waits. A rounded timeout delays each wait, so the test asks for
+    // five good waits in a row. A wait that began after its deadline is not late.
     let (enough, start, mut in_a_row) = (Duration::from_micros(600), Instant::now(), 0);
     let mut later = late.iter().copied().chain(std::iter::repeat_with(lateness));
     while in_a_row < 5 {
         in_a_row = if later.next().unwrap() < enough { in_a_row + 1 } else { 0 };
-        assert!(start.elapsed() < Duration::from_secs(60), "no five in a row: {late:?} late");
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "no five waits in a row were in time: {late:?} late"
+        );
     }
 }
 
 /// libuv 4245.
 #[test]
-fn a_zero_timer_re_armed_in_its_own_arm_does_not_starve_the_loop() {
+fn a_re_armed_zero_timer_ends_its_batch() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let zero = reactor.after(Duration::ZERO).with_key(1);
@@ -129,13 +132,13 @@ fn a_zero_timer_re_armed_in_its_own_arm_does_not_starve_the_loop() {
             assert_eq!(inbox.try_recv(), Ok(()));
         }
     }
-    assert_eq!(seen, 2, "each once, and the wait has returned");
+    assert_eq!(seen, 2, "the batch reports each source once");
 }
 
 /// libuv 4773.
 #[test]
-fn a_timer_armed_late_in_a_busy_turn_is_not_early_by_the_length_of_the_turn() {
-    // Real time: the error was a clock read once a turn, in milliseconds.
+fn timers_armed_in_long_turns_are_never_early() {
+    // Real time: the bug was a clock in milliseconds that was read once a turn.
     let reactor = support::reactor();
     let timer = reactor.after(Duration::ZERO);
     for _ in 0..20 {
@@ -155,7 +158,7 @@ fn a_timer_armed_late_in_a_busy_turn_is_not_early_by_the_length_of_the_turn() {
 
 /// async-io 250.
 #[test]
-fn a_timer_fires_while_messages_never_cease() {
+fn endless_messages_do_not_starve_a_timer() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(64).unwrap();
     let timer = reactor.after(ms(1)).with_key(1);
@@ -175,14 +178,14 @@ fn a_timer_fires_while_messages_never_cease() {
         recv(timer) -> _ => true,
         recv(inbox) -> _ => false,
     };
-    assert!(fired, "seen by the very next turn");
+    assert!(fired, "the next turn finds the timer");
     timer.reset(Duration::ZERO);
     assert!(ready_keys(&reactor).contains(&1));
 }
 
 /// async-io 73.
 #[test]
-fn a_timer_due_exactly_now_fires_under_simulated_time() {
+fn a_timer_due_now_fires_in_virtual_time() {
     for start in [Time::ZERO, at(1), Time::from_nanos(u64::MAX - 10_000_000)] {
         let (sim, reactor) = simulated_from(start);
         let timer = reactor.at(sim.now());
@@ -200,20 +203,20 @@ fn a_timer_due_exactly_now_fires_under_simulated_time() {
 
 /// golang 14038, 37196, 69312.
 #[test]
-fn stop_and_reset_tell_the_truth_and_leave_no_stale_value() {
+fn stop_and_reset_leave_no_stale_value() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(10));
     sim.advance(ms(10));
     assert_eq!(ready_keys(&reactor), [timer.key()]);
-    // Expired, not received: false would mean "go and drain it".
+    // The timer has expired and was not received. Go's `false` here meant "drain the channel".
     assert!(timer.reset(ms(10)));
     assert!(select! { reactor; recv(timer) -> _ => false, default => true });
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(20), at(20))) }
-    assert!(!timer.stop(), "received: there is nothing to stop");
+    assert!(!timer.stop(), "a received timer was stopped");
     assert!(!timer.reset(ms(10)));
     sim.advance(ms(10));
     assert!(timer.stop());
-    assert!(!timer.reset(ms(10)), "not true twice for one expiry");
+    assert!(!timer.reset(ms(10)), "two calls took the same expiry");
 }
 
 /// tokio 8334.
@@ -235,20 +238,20 @@ fn timers_work_after_any_uptime() {
         let timer = reactor.timer();
         let ticker = reactor.every(ms(1)).unwrap();
         for n in 1..=5 {
-            // Across the boundary.
+            // The steps cross the boundary.
             let deadline = sim.now() + ms(1);
             timer.reset(ms(1));
             select! { reactor; biased;
                 recv(timer) -> due => {
                     assert_eq!((due, sim.now()), (deadline, deadline), "step {n} at {start}");
                 }
-                recv(ticker) -> _ => unreachable!("timers come first here"),
+                recv(ticker) -> _ => unreachable!("the biased select takes the timer first"),
             }
             select! { reactor;
                 recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (deadline, 0)),
             }
         }
-        // And a wait that lasts for days.
+        // A wait of 30 days is exact, too.
         timer.reset(Duration::from_nanos(days(30)));
         let deadline = sim.now() + Duration::from_nanos(days(30));
         select! { reactor;
@@ -259,21 +262,21 @@ fn timers_work_after_any_uptime() {
 
 /// tokio 3190.
 #[test]
-fn a_new_earlier_timer_is_what_the_next_wait_ends_at() {
+fn a_new_earlier_timer_ends_the_next_wait() {
     let _dog = dog();
     let reactor = support::reactor();
     let far = reactor.after(HOUR);
-    // The kernel's timer is armed for `far` by the time this returns.
+    // The kernel's timer is armed for `far` when this `select!` returns.
     assert!(select! { reactor; recv(far) -> _ => false, default(ms(1)) => true });
     let near = reactor.after(ms(5));
     select! { reactor; recv(far) -> _ => unreachable!(), recv(near) -> _ => {} }
-    far.reset(ms(5)); // the same by a reset
+    far.reset(ms(5)); // a reset to earlier
     select! { reactor; recv(far) -> _ => {}, recv(near) -> _ => unreachable!() }
 }
 
 /// crossbeam 795, 1329, tokio 6634.
 #[test]
-fn the_longest_duration_panics_neither_at_once_nor_on_the_second_tick() {
+fn the_longest_duration_never_panics() {
     let reactor = support::reactor();
     let timer = reactor.after(Duration::MAX);
     let ticker = reactor.every(Duration::MAX).unwrap();
@@ -287,7 +290,7 @@ fn the_longest_duration_panics_neither_at_once_nor_on_the_second_tick() {
     assert!(!fired(ms(1)));
     assert!(timer.reset(Duration::MAX) && ticker.restart());
     assert!(!fired(ms(1)));
-    // A first tick that comes, and a second one out of reach.
+    // The first tick is within reach of the clock. The second tick is not.
     let (sim, reactor) = simulated();
     let ticker = reactor.every(Duration::from_nanos(u64::MAX / 2 + 1)).unwrap();
     select! { reactor; recv(ticker) -> tick => assert_eq!(tick.missed, 0) }
@@ -297,7 +300,7 @@ fn the_longest_duration_panics_neither_at_once_nor_on_the_second_tick() {
 
 /// golang 49315.
 #[test]
-fn resetting_a_ticker_to_zero_is_an_error_and_does_not_hang() {
+fn resetting_a_ticker_to_zero_is_an_error() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     assert_eq!(ticker.reset(Duration::ZERO), Err(ZeroPeriod));
@@ -306,7 +309,7 @@ fn resetting_a_ticker_to_zero_is_an_error_and_does_not_hang() {
 
 /// calloop 200.
 #[test]
-fn a_busy_channel_does_not_starve_the_others() {
+fn a_busy_channel_does_not_starve_other_channels() {
     let (_sim, reactor) = simulated();
     let (busy_tx, busy) = reactor.channel(8).unwrap();
     let (quiet_tx, quiet) = reactor.channel(8).unwrap();
@@ -340,18 +343,18 @@ fn a_busy_channel_does_not_starve_the_others() {
 
 /// calloop 227, 171.
 #[test]
-fn a_message_sent_while_the_last_one_is_handled_is_not_forgotten() {
+fn a_message_sent_while_handling_another_is_found() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = channel::bounded(4);
     let inbox = reactor.register_with(1, rx).unwrap();
     let mut events = Events::with_capacity(4);
     tx.send(0).unwrap();
     for n in 0..100 {
-        // On a virtual clock a forgotten message is an error: nothing can end the wait.
+        // On a virtual clock a lost message is an error: nothing else can end the wait.
         reactor.wait(&mut events).unwrap();
         for event in &events {
             assert_eq!((event.key(), inbox.try_recv()), (1, Ok(n)));
-            tx.send(n + 1).unwrap(); // after the channel was found empty, before the wait is called
+            tx.send(n + 1).unwrap(); // after the last receive, before the wait
         }
     }
     for n in 100..200 {
@@ -361,9 +364,9 @@ fn a_message_sent_while_the_last_one_is_handled_is_not_forgotten() {
     }
 }
 
-/// calloop 227, 171, with the race.
+/// calloop 227, 171, here with a race between two threads.
 #[test]
-fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten() {
+fn messages_from_another_thread_are_never_lost() {
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
@@ -379,9 +382,9 @@ fn a_message_from_another_thread_while_the_last_one_is_handled_is_not_forgotten(
 
 const CHILD: &str = "POLLMUX_INTERRUPTED_CHILD";
 
-/// Runs this test in a process of its own, which is stopped and continued again and again until it
-/// ends: each time its waits are interrupted, without a signal handler. Returns false in that
-/// process: the caller goes on there.
+/// Runs this test in a child process that is stopped and continued until the process ends. Each
+/// stop interrupts the child's waits, without a signal handler. Returns false in the child, where
+/// the caller goes on.
 fn interrupt_in_child() -> bool {
     if std::env::var_os(CHILD).is_some() {
         return false;
@@ -401,12 +404,12 @@ fn interrupt_in_child() -> bool {
             panic!("{test} does not end while it is interrupted");
         }
         for signal in ["STOP", "CONT"] {
-            // It may have ended meanwhile; then there is nothing to stop.
+            // The child may have ended meanwhile. Then `kill` fails.
             let _ = Command::new("kill")
                 .args([format!("-{signal}"), child.id().to_string()])
                 .stderr(Stdio::null())
                 .status();
-            // Real time: between two interruptions there must be some to be interrupted in.
+            // Real time: the child must reach a wait between two interruptions.
             thread::sleep(ms(4));
         }
     };
@@ -420,7 +423,7 @@ fn interrupt_in_child() -> bool {
 
 /// mio 742, netty 14368.
 #[test]
-fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
+fn an_interrupted_wait_keeps_its_deadline() {
     support::exact("counts arms");
     if interrupt_in_child() {
         return;
@@ -429,8 +432,8 @@ fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
     let timer = reactor.timer();
     let mut events = Events::with_capacity(1);
     println!("begins");
-    // Real time: the child is interrupted every few ms. A wait that began anew each time would not
-    // end. When nothing was interrupted it is done again.
+    // Real time: the child is interrupted every few ms. A wait that began anew each time would
+    // never end. The attempt is repeated until a wait was interrupted.
     loop {
         let before = reactor.stats();
         let start = Instant::now();
@@ -443,16 +446,16 @@ fn an_interrupted_wait_neither_ends_early_nor_begins_anew() {
         reactor.wait_timeout(&mut events, ms(200)).unwrap();
         assert!(start.elapsed() >= ms(200) && events.is_empty());
         let during = reactor.stats() - before;
-        assert!(during.arms <= 3, "an interrupted wait is still armed: {during}");
+        assert!(during.arms <= 3, "an interrupted wait arms again: {during}");
         if during.waits > 3 {
             break;
         }
     }
 }
 
-/// polling 265 (its half that is not about kqueue).
+/// polling 265, the part that is not about kqueue.
 #[test]
-fn an_interruption_swallows_no_wake_up() {
+fn an_interruption_loses_no_wake_up() {
     if interrupt_in_child() {
         return;
     }
@@ -461,7 +464,7 @@ fn an_interruption_swallows_no_wake_up() {
     let (back, pings) = channel::bounded::<u32>(1);
     thread::spawn(move || {
         for n in pings {
-            // Real time: the reactor falls asleep, and is interrupted or not.
+            // Real time lets the reactor fall asleep. The sleep is interrupted or not.
             thread::sleep(Duration::from_micros(500));
             tx.send(n).unwrap();
         }
@@ -479,8 +482,8 @@ fn an_interruption_swallows_no_wake_up() {
 
 /// libuv 2226.
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn senders_may_wake_a_reactor_that_is_going_away() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn senders_may_wake_a_reactor_during_its_drop() {
     for round in 0..support::rounds(50) {
         let reactor = support::reactor();
         let (tx, inbox) = reactor.channel(4).unwrap();
@@ -498,7 +501,7 @@ fn senders_may_wake_a_reactor_that_is_going_away() {
         for _ in 0..round % 7 {
             select! { reactor; recv(inbox) -> got => assert!(got.is_ok()) }
         }
-        // The reactor sleeps between turns when it is embedded: then its senders wake it.
+        // An embedded reactor sleeps between turns, so its senders wake the reactor.
         let embedded = (round % 2 == 0).then(|| reactor.embed().unwrap());
         if round % 3 == 0 {
             drop(inbox);
@@ -538,7 +541,7 @@ fn a_losing_case_keeps_its_message() {
         }
         assert_eq!((got_a, got_b, got_timer), (1, 1, 1));
     }
-    // Losing to a timeout takes nothing either.
+    // A case that loses to a timeout keeps its message, too.
     assert!(select! { reactor; recv(a) -> _ => false, default(Duration::from_micros(10)) => true });
     a_tx.send(7).unwrap();
     select! { reactor; recv(a) -> got => assert_eq!(got, Ok(7)) }
@@ -546,7 +549,7 @@ fn a_losing_case_keeps_its_message() {
 
 /// calloop 156.
 #[test]
-fn a_reused_slot_does_not_get_the_event_of_its_last_owner() {
+fn a_reused_slot_gets_no_old_event() {
     let (sim, reactor) = simulated();
     let first = reactor.after(ms(1)).with_key(1);
     let old = reactor.after(ms(1)).with_key(2);
@@ -560,7 +563,7 @@ fn a_reused_slot_does_not_get_the_event_of_its_last_owner() {
         seen.push(event.key());
         old = None;
         let new = replacement.get_or_insert_with(|| reactor.after(Duration::ZERO).with_key(3));
-        assert_eq!(ready_keys(&reactor), [1, 3], "the new one is ready in the old one's slot");
+        assert_eq!(ready_keys(&reactor), [1, 3], "the new timer in the old slot is not ready");
         assert!(new.is_ready());
     }
     assert_eq!(seen, [1]);
@@ -569,7 +572,7 @@ fn a_reused_slot_does_not_get_the_event_of_its_last_owner() {
 
 /// mio 219, 172.
 #[test]
-fn in_one_batch_what_the_first_event_takes_away_is_not_reported() {
+fn a_batch_skips_sources_that_its_handlers_stop() {
     let (sim, reactor) = simulated();
     let a = reactor.after(ms(1)).with_key(1);
     let mut stopped = Some(reactor.after(ms(1)).with_key(2));
@@ -598,17 +601,17 @@ fn in_one_batch_what_the_first_event_takes_away_is_not_reported() {
     drop((stopped, dropped, gone));
 }
 
-/// A source that uses its reactor in every hook.
-struct Meddler {
+/// A source that uses its reactor in every method.
+struct SourceUsingReactor {
     handle: Handle,
     timer: Timer,
     calls: Cell<u32>,
-    /// The hooks that were called, by their numbers.
+    /// True for each method that was called.
     hooks: Cell<[bool; 4]>,
 }
 
-impl Meddler {
-    fn meddle(&self, hook: usize) {
+impl SourceUsingReactor {
+    fn use_reactor(&self, hook: usize) {
         let mut hooks = self.hooks.get();
         hooks[hook] = true;
         self.hooks.set(hooks);
@@ -619,7 +622,7 @@ impl Meddler {
         temporary.stop();
         self.timer.reset(ms(50));
         let (tx, inbox) = self.handle.channel(1).unwrap();
-        // A message sent in a hook ends the sleep that it is sent before, so not every time.
+        // A message that is sent in a method ends the sleep that follows, so only 20 calls send.
         if self.calls.get() < 20 {
             tx.send(1).unwrap();
             let got = select! { self.handle; recv(inbox) -> got => got, default => unreachable!() };
@@ -629,47 +632,47 @@ impl Meddler {
     }
 }
 
-impl Source for Meddler {
+impl Source for SourceUsingReactor {
     type Item = ();
     fn is_ready(&self) -> bool {
-        self.meddle(0);
+        self.use_reactor(0);
         false
     }
     fn try_take(&self) -> Option<()> {
         None
     }
     fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.meddle(1);
+        self.use_reactor(1);
         let _ = blocking.now();
         Ok(())
     }
     fn after_sleep(&self) {
-        self.meddle(2);
+        self.use_reactor(2);
     }
     fn belongs_to(&self, _: &Handle) -> bool {
-        self.meddle(3);
+        self.use_reactor(3);
         true
     }
 }
 
 /// calloop 109, 117.
 #[test]
-fn a_source_s_hooks_may_use_the_reactor() {
+fn source_methods_may_use_the_reactor() {
     let (_sim, reactor) = simulated();
     let (handle, timer) = (reactor.handle(), reactor.timer());
-    let meddler = Meddler { handle, timer, calls: Cell::new(0), hooks: Cell::default() };
+    let source = SourceUsingReactor { handle, timer, calls: Cell::new(0), hooks: Cell::default() };
     let timer = reactor.after(ms(10));
     select! { reactor;
-        recv(meddler) -> () => unreachable!(),
+        recv(source) -> () => unreachable!(),
         recv(timer) -> due => assert_eq!(due, at(10)),
     }
-    assert_eq!(meddler.hooks.get(), [true; 4], "every hook was called");
-    drop(meddler);
+    assert_eq!(source.hooks.get(), [true; 4], "a method was not called");
+    drop(source);
     assert_eq!(reactor.stats().live, 1);
 }
 
-/// Lets a driver use the handle of its own reactor.
-struct Meddling(Rc<RefCell<Option<Handle>>>);
+/// A driver that uses the handle of its own reactor.
+struct DriverUsingReactor(Rc<RefCell<Option<Handle>>>);
 
 fn use_handle(handle: &Handle) {
     let _ = (handle.stats(), handle.now(), format!("{handle:?}"));
@@ -684,7 +687,7 @@ fn use_handle(handle: &Handle) {
     }
 }
 
-impl Hooks<Sim> for Meddling {
+impl Hooks<Sim> for DriverUsingReactor {
     fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
         if let Some(handle) = &*self.0.borrow() {
             use_handle(handle);
@@ -693,9 +696,9 @@ impl Hooks<Sim> for Meddling {
     }
 }
 
-impl Drop for Meddling {
+impl Drop for DriverUsingReactor {
     fn drop(&mut self) {
-        // A second panic would end the process, and the other tests.
+        // A second panic would abort the process, with the other tests.
         match self.0.borrow_mut().take() {
             Some(handle) if !thread::panicking() => use_handle(&handle),
             _ => {}
@@ -705,22 +708,24 @@ impl Drop for Meddling {
 
 /// calloop 109, 117.
 #[test]
-fn a_driver_may_use_the_reactor_while_it_waits() {
+fn a_driver_may_use_its_reactor_while_waiting() {
     let cell = Rc::new(RefCell::new(None));
     let sim = Sim::new();
-    let reactor = Reactor::with_driver(Hooked(sim.clone(), Meddling(cell.clone()))).unwrap();
+    let reactor =
+        Reactor::with_driver(Hooked(sim.clone(), DriverUsingReactor(cell.clone()))).unwrap();
     *cell.borrow_mut() = Some(reactor.handle());
     let timer = reactor.after(ms(10));
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(10))) }
-    // Dropping is another test's business.
+    // Another test covers the drop.
     cell.borrow_mut().take();
 }
 
 /// calloop 109, 117.
 #[test]
-fn a_driver_may_use_the_reactor_while_it_is_dropped() {
+fn a_driver_may_use_its_reactor_when_dropped() {
     let cell = Rc::new(RefCell::new(None));
-    let reactor = Reactor::with_driver(Hooked(Sim::new(), Meddling(cell.clone()))).unwrap();
+    let reactor =
+        Reactor::with_driver(Hooked(Sim::new(), DriverUsingReactor(cell.clone()))).unwrap();
     let timer = reactor.after(ms(10));
     *cell.borrow_mut() = Some(reactor.handle());
     drop(reactor);
@@ -730,9 +735,9 @@ fn a_driver_may_use_the_reactor_while_it_is_dropped() {
 
 /// calloop 78.
 #[test]
-fn a_channel_whose_senders_are_gone_does_not_spin() {
+fn a_disconnected_channel_does_not_spin() {
     support::exact("counts waits");
-    // On the system's poller: what spins there makes syscalls without end.
+    // The system's poller, because a spinning loop makes syscalls without end there.
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
     drop(tx);
@@ -745,8 +750,8 @@ fn a_channel_whose_senders_are_gone_does_not_spin() {
 
 /// libuv 3101, 3299.
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn the_embedded_fd_signals_changes_between_turns() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let reactor = support::reactor();
@@ -755,12 +760,12 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         let outer = Poller::new().unwrap();
         outer.register(&inner, 7, Interest::READABLE, mode).unwrap();
         let mut events = sys::PollEvents::with_capacity(4);
-        // Turns when the fd says so until a source is ready. Real time; the limit is there for a fd
-        // that stays silent.
+        // Takes turns while the fd is readable, until a source is ready. The limit of 60 s is for
+        // an fd that is never readable.
         let mut turn_until_ready = |inner: &pollmux::Embedded| {
             for _ in 0..100 {
                 outer.wait(&mut events, Some(Duration::from_secs(60))).unwrap();
-                assert_eq!(events.iter().count(), 1, "the fd stayed silent ({mode:?})");
+                assert_eq!(events.iter().count(), 1, "the fd is not readable ({mode:?})");
                 if inner.turn().unwrap() > 0 {
                     return;
                 }
@@ -770,14 +775,14 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         turn_until_ready(&inner);
         assert!(timer.try_take().is_some());
 
-        // An earlier deadline than the one that is armed.
+        // The timer gets an earlier deadline than the armed one.
         timer.reset(HOUR);
         inner.turn().unwrap();
         timer.reset(ms(2));
         turn_until_ready(&inner);
         assert!(timer.try_take().is_some());
 
-        // A new timer, due at once; a ticker; a message; the end of a channel.
+        // A new timer that is due at once, a ticker, a message, and the end of a channel.
         let zero = reactor.after(Duration::ZERO);
         turn_until_ready(&inner);
         assert!(zero.try_take().is_some());
@@ -794,8 +799,8 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
         turn_until_ready(&inner);
         assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
 
-        // What a select! between turns took from the kernel's timer is armed again. One that is due
-        // already, when this thread was kept from running, says nothing.
+        // A `select!` between turns takes the kernel's timer. The embedding arms the timer again.
+        // The attempt is repeated if the timer was due before the `select!`.
         loop {
             timer.reset(ms(30));
             if select! { reactor; recv(timer) -> _ => false, default(ms(1)) => true } {
@@ -807,11 +812,11 @@ fn the_fd_of_an_embedded_reactor_signals_timers_and_what_changed_between_turns()
     }
 }
 
-/// calloop, by reading: generations of 16 bits came round.
+/// calloop, found by reading the code: generations of 16 bits wrapped around.
 #[test]
-fn an_event_is_not_reported_for_a_slot_reused_65_536_times() {
+fn slot_generations_do_not_wrap_at_16_bits() {
     let (sim, reactor) = simulated();
-    // As often as 16, and once less and more; and as often as 8 bits hold.
+    // The counts are around the number of generations of 8 bits and of 16 bits.
     for reuses in [255, 256, 257, 65_535, 65_536, 65_537] {
         let old = reactor.after(ms(1)).with_key(1);
         sim.advance(ms(1));
@@ -827,9 +832,9 @@ fn an_event_is_not_reported_for_a_slot_reused_65_536_times() {
     }
 }
 
-/// crossbeam, by reading: `recv` kept another grid than `try_recv` and `select`.
+/// crossbeam, found by reading the code: `recv` kept another grid than `try_recv` and `select`.
 #[test]
-fn a_ticker_keeps_one_grid_on_every_receive_path() {
+fn every_receive_path_keeps_one_ticker_grid() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     type Path<'a> = Box<dyn FnMut(&Ticker) -> Tick + 'a>;
@@ -857,7 +862,7 @@ fn a_ticker_keeps_one_grid_on_every_receive_path() {
         let tick = paths[n as usize % 4](&ticker);
         assert_eq!(tick.scheduled, at(10 * grid), "tick {n}");
         grid += 1 + tick.missed;
-        sim.advance(ms(n * 7 % 23)); // late, up to two periods
+        sim.advance(ms(n * 7 % 23)); // up to two periods late
     }
     assert!(grid > 1_100);
 }

@@ -1,5 +1,5 @@
-//! `Remote` and `TimerId`: what other threads ask of a loop is done on its thread, in order, once,
-//! and wakes it; what comes too late harms nothing.
+//! `Remote` and `TimerId`: the loop's thread runs requests of other threads once and in order. A
+//! request wakes the loop. A late request harms nothing.
 
 use std::cell::{Cell, RefCell};
 use std::hash::Hash;
@@ -21,7 +21,7 @@ use support::{
     simulated, thread, turn,
 };
 
-/// What posts have noted, in order.
+/// The numbers that posts have noted, in order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u64>>>);
 
@@ -41,10 +41,10 @@ impl Log {
     }
 }
 
-/// A name, and something that takes a turn.
+/// A name, and a function that takes a turn.
 type Turn = (&'static str, fn(&Handle));
 
-/// A source of the user's own, which other threads make ready: a number that has become greater.
+/// A custom source that other threads make ready, by raising a number.
 struct Raised {
     shared: Arc<AtomicU64>,
     seen: Cell<u64>,
@@ -72,19 +72,19 @@ impl Source for Raised {
     }
 }
 
-/// A reactor in an outer loop, which has nothing to do at first.
+/// An embedded reactor without work, and the poller of its outer loop.
 fn embedded(mode: Mode) -> (Reactor, Embedded, Poller) {
     let reactor = support::reactor();
     let inner = reactor.embed().unwrap();
     let outer = Poller::new().unwrap();
     outer.register(&inner, 0, Interest::READABLE, mode).unwrap();
     assert_eq!(inner.turn().unwrap(), 0);
-    assert!(!is_up(&outer, Duration::ZERO));
+    assert!(!has_event(&outer, Duration::ZERO));
     (reactor, inner, outer)
 }
 
-/// Whether the outer loop is told of something within `timeout`.
-fn is_up(outer: &Poller, timeout: Duration) -> bool {
+/// Returns true if the outer loop has an event within `timeout`.
+fn has_event(outer: &Poller, timeout: Duration) -> bool {
     let mut events = PollEvents::with_capacity(4);
     outer.wait(&mut events, Some(timeout)).unwrap();
     !events.is_empty()
@@ -93,7 +93,7 @@ fn is_up(outer: &Poller, timeout: Duration) -> bool {
 // Posts.
 
 #[test]
-fn posts_run_on_the_reactors_thread_in_the_order_of_posting() {
+fn posts_run_in_order_on_the_reactors_thread() {
     let (_sim, reactor) = simulated();
     let log = Log::default();
     let here = thread::current().id();
@@ -112,15 +112,15 @@ fn posts_run_on_the_reactors_thread_in_the_order_of_posting() {
         }
     });
     poster.join().unwrap();
-    assert!(log.take().is_empty(), "not before a turn");
+    assert!(log.take().is_empty(), "a post ran before the turn");
     turn(&reactor);
     assert!(log.take().into_iter().eq(0..100));
     assert_eq!(reactor.stats().called, 100);
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn every_turn_runs_posts_before_callbacks_and_sources() {
     let turns: [Turn; 7] = [
         ("select! with default", turn),
         ("select! with a timeout", |handle| {
@@ -156,18 +156,18 @@ fn posts_run_in_whatever_takes_a_turn_and_before_callbacks_and_sources() {
     let (log, remote) = (Log::default(), reactor.remote());
     (0..3).for_each(|n| log.post(&remote, n));
     assert_eq!((inner.turn().unwrap(), log.take()), (0, vec![0, 1, 2]));
-    // A message that a post sends is seen by the select that runs it.
+    // The select that runs a post finds the message that the post sends.
     let (_sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     reactor.remote().post(move |_| tx.send(5).unwrap()).unwrap();
     select! { reactor;
         recv(inbox) -> n => assert_eq!(n, Ok(5)),
-        default => panic!("it was not seen"),
+        default => panic!("the message was not found"),
     }
 }
 
 #[test]
-fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_of_its_thread() {
+fn concurrent_posts_run_once_in_per_thread_order() {
     const THREADS: usize = 4;
     const EACH: u64 = 10_000;
     let _dog = dog();
@@ -195,7 +195,7 @@ fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_
             }
         });
     }
-    // Only posts end the sleeps; the wait returns when a thread is done.
+    // Posts end only sleeps. The wait returns when a thread has posted everything.
     let mut events = Events::with_capacity(4);
     while *next.lock().unwrap() != [EACH; THREADS] {
         reactor.wait(&mut events).unwrap();
@@ -208,18 +208,18 @@ fn of_many_posts_from_many_threads_none_is_lost_and_each_runs_once_in_the_order_
 }
 
 #[test]
-fn many_posts_during_one_sleep_cost_one_wake_up() {
+fn posts_during_one_sleep_cost_one_wake_up() {
     let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
-    // Before a sleep: none is needed.
+    // A post to a loop that is awake needs no wake-up.
     log.post(&remote, 0);
     turn(&reactor);
     assert_eq!((log.take(), script.wakes()), (vec![0], 0));
     for sleeps in 1..=3 {
-        let (asker, note) = (remote.clone(), log.clone());
+        let (poster, note) = (remote.clone(), log.clone());
         script.on_sleep(move || {
-            (0..100).for_each(|n| note.post(&asker, n));
-            asker.wake();
+            (0..100).for_each(|n| note.post(&poster, n));
+            poster.wake();
             Ok(())
         });
         let mut events = Events::with_capacity(4);
@@ -231,41 +231,41 @@ fn many_posts_during_one_sleep_cost_one_wake_up() {
 }
 
 #[test]
-fn a_post_wakes_whatever_sleeps() {
+fn a_post_wakes_every_kind_of_sleep() {
     let _dog = dog();
     let sleeps: [Turn; 4] = [
         ("select!", |handle| {
             let (_tx, inbox) = handle.channel::<()>(1).unwrap();
             let far = handle.after(HOUR);
             let id = far.id();
-            PULL.with(|pull| pull.set(Some(id)));
+            FAR_TIMER.with(|far_timer| far_timer.set(Some(id)));
             select! { handle; recv(inbox) -> _ => panic!(), recv(far) -> _ => {} }
         }),
         ("wait", |handle| {
             let far = handle.after(HOUR);
-            PULL.with(|pull| pull.set(Some(far.id())));
+            FAR_TIMER.with(|far_timer| far_timer.set(Some(far.id())));
             assert_eq!(support::wait_keys(handle), [far.key()]);
         }),
         ("Select", |handle| {
             let far = handle.after(HOUR);
-            PULL.with(|pull| pull.set(Some(far.id())));
+            FAR_TIMER.with(|far_timer| far_timer.set(Some(far.id())));
             let mut select = Select::new(handle);
             select.recv(&far);
             assert!(select.wait().unwrap().recv(&far).is_some());
         }),
         ("a select! with a timeout", |handle| {
             let far = handle.after(HOUR);
-            PULL.with(|pull| pull.set(Some(far.id())));
+            FAR_TIMER.with(|far_timer| far_timer.set(Some(far.id())));
             select! { handle; recv(far) -> _ => {}, default(HOUR) => panic!() }
         }),
     ];
-    thread_local!(static PULL: Cell<Option<TimerId>> = const { Cell::new(None) });
+    thread_local!(static FAR_TIMER: Cell<Option<TimerId>> = const { Cell::new(None) });
     for (name, sleep) in sleeps {
         let reactor = support::reactor();
         let remote = reactor.remote();
         let poster = thread::spawn(move || {
             for _ in 0..3 {
-                // Real time: the loop is to be asleep by then. Each post ends a sleep; the last one
+                // Real time lets the loop fall asleep. Each post ends a sleep. The last post ends
                 // the select.
                 thread::sleep(ms(2));
                 remote.post(|_| {}).unwrap();
@@ -273,7 +273,7 @@ fn a_post_wakes_whatever_sleeps() {
             thread::sleep(ms(2));
             remote
                 .post(|handle| {
-                    let id = PULL.with(|pull| pull.take().unwrap());
+                    let id = FAR_TIMER.with(|far_timer| far_timer.take().unwrap());
                     assert_eq!(handle.reset_timer(id, Duration::ZERO), Ok(true));
                 })
                 .unwrap();
@@ -287,8 +287,8 @@ fn a_post_wakes_whatever_sleeps() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_post_raises_the_fd_of_an_embedded_reactor() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn a_post_makes_the_embedded_fd_readable() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let (reactor, inner, outer) = embedded(mode);
@@ -296,43 +296,50 @@ fn a_post_raises_the_fd_of_an_embedded_reactor() {
         for n in 0..50 {
             log.post(&remote, n);
             log.post(&remote, n + 1_000);
-            assert!(is_up(&outer, Duration::ZERO), "{mode:?}");
+            assert!(has_event(&outer, Duration::ZERO), "{mode:?}");
             assert_eq!((inner.turn().unwrap(), log.take()), (0, vec![n, n + 1_000]));
-            assert!(!is_up(&outer, Duration::ZERO), "{mode:?}: it is up for nothing");
+            assert!(
+                !has_event(&outer, Duration::ZERO),
+                "{mode:?}: the fd is readable without work"
+            );
         }
         assert_eq!((reactor.stats() - before).wakes, 50);
-        // From another thread, while the outer loop sleeps.
-        let (asker, note) = (remote.clone(), log.clone());
-        let poster = support::later(ms(3), move || note.post(&asker, 7));
-        assert!(is_up(&outer, Duration::from_secs(60)));
+        // Another thread posts while the outer loop sleeps.
+        let (poster, note) = (remote.clone(), log.clone());
+        let poster = support::later(ms(3), move || note.post(&poster, 7));
+        assert!(has_event(&outer, Duration::from_secs(60)));
         inner.turn().unwrap();
         assert_eq!(log.take(), [7]);
         drop(poster);
-        // One posted by a post is another turn's, which the fd says.
-        let (asker, note) = (remote.clone(), log.clone());
-        remote.post(move |_| note.post(&asker, 8)).unwrap();
+        // A post of a post runs in another turn. The fd stays readable for that turn.
+        let (poster, note) = (remote.clone(), log.clone());
+        remote.post(move |_| note.post(&poster, 8)).unwrap();
         inner.turn().unwrap();
-        assert!(log.take().is_empty() && is_up(&outer, Duration::ZERO), "{mode:?}");
+        assert!(log.take().is_empty() && has_event(&outer, Duration::ZERO), "{mode:?}");
         inner.turn().unwrap();
-        assert!(log.take() == [8] && !is_up(&outer, Duration::ZERO), "{mode:?}");
-        // A wake-up is a reason to turn, too, and so is a timer that is reset.
+        assert!(log.take() == [8] && !has_event(&outer, Duration::ZERO), "{mode:?}");
+        // A wake-up also makes the fd readable, and so does a reset of a timer.
         remote.wake();
-        assert!(is_up(&outer, Duration::ZERO));
+        assert!(has_event(&outer, Duration::ZERO));
         inner.turn().unwrap();
         let timer = reactor.after(HOUR);
         inner.turn().unwrap();
         inner.turn().unwrap();
-        assert!(!is_up(&outer, Duration::ZERO));
+        assert!(!has_event(&outer, Duration::ZERO));
         remote.reset(timer.id(), Duration::ZERO).unwrap();
-        assert!(is_up(&outer, Duration::ZERO));
-        assert_eq!(inner.turn().unwrap(), 0, "reset by this very turn: due in the next one");
-        assert!(is_up(&outer, Duration::ZERO));
+        assert!(has_event(&outer, Duration::ZERO));
+        assert_eq!(
+            inner.turn().unwrap(),
+            0,
+            "this turn resets the timer; the next turn finds it due"
+        );
+        assert!(has_event(&outer, Duration::ZERO));
         assert_eq!(inner.turn().unwrap(), 1);
     }
 }
 
 #[test]
-fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
+fn a_post_of_a_post_runs_next_turn() {
     fn endless(remote: &Remote, log: &Log) {
         let (again, note) = (remote.clone(), log.clone());
         remote
@@ -358,7 +365,7 @@ fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
     reactor.wait(&mut events).unwrap();
     assert_eq!((events.len(), log.take()), (2, vec![1, 4, 2]));
     assert_eq!((inbox.try_recv(), timer.try_take()), (Ok(3), Some(at(0))));
-    // Nor does it keep real time from going on.
+    // Endless posts do not stop real time either.
     let _dog = dog();
     let reactor = support::reactor();
     endless(&reactor.remote(), &log);
@@ -368,8 +375,8 @@ fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
         select! { reactor; recv(timer) -> _ => {} }
     }];
     for wait in waits {
-        // It is run again and again while the wait lasts; unless the thread was kept from the CPU
-        // so long that it was over when it began.
+        // The post runs again and again during the wait. A thread that is kept from the CPU may
+        // begin the wait when its time is over, and then waits again.
         while log.take().len() <= 2 {
             wait();
         }
@@ -377,7 +384,7 @@ fn a_post_that_posts_is_run_by_the_next_turn_and_starves_nobody() {
 }
 
 #[test]
-fn a_post_that_panics_loses_none_of_the_others() {
+fn a_panicking_post_loses_no_other_post() {
     let _dog = dog();
     let (_sim, reactor) = simulated();
     let (log, remote) = (Log::default(), reactor.remote());
@@ -388,11 +395,11 @@ fn a_post_that_panics_loses_none_of_the_others() {
     let _callback = reactor.call_after(ms(0), move |_| note.note(9));
     panics_with("in a post", || turn(&reactor));
     assert_eq!(log.take(), [0]);
-    // What is posted now is behind them.
+    // A later post runs after the posts that are left.
     log.post(&remote, 2);
     turn(&reactor);
     assert_eq!(log.take(), [1, 2, 9]);
-    // A wait does not sleep on them.
+    // A wait does not sleep while posts are left.
     remote.post(|_| panic!("in a post")).unwrap();
     log.post(&remote, 3);
     let timer = reactor.after(ms(5));
@@ -402,7 +409,7 @@ fn a_post_that_panics_loses_none_of_the_others() {
     remote.post(move |_| note.note(clock.now().as_nanos())).unwrap();
     reactor.wait(&mut events).unwrap();
     assert_eq!((log.take(), keys(&events)), (vec![3, 0], vec![timer.key()]));
-    // Nor need anybody ask again.
+    // The posts that are left run without another request.
     let (_sim, reactor) = simulated();
     let remote = reactor.remote();
     remote.post(|_| panic!("in a post")).unwrap();
@@ -413,39 +420,45 @@ fn a_post_that_panics_loses_none_of_the_others() {
 }
 
 #[test]
-#[cfg_attr(flat, ignore = "no kqueue can be waited for")]
-fn a_post_that_panics_in_an_embedded_turn_leaves_the_others_to_a_turn_that_comes() {
+#[cfg_attr(flat, ignore = "this kqueue cannot be nested in a poller")]
+fn embedded_turn_runs_posts_after_a_panicking_post() {
     let _dog = dog();
     for mode in [Mode::Level, Mode::Edge] {
         let (reactor, inner, outer) = embedded(mode);
         let (log, remote) = (Log::default(), reactor.remote());
         remote.post(|_| panic!("in a post")).unwrap();
         log.post(&remote, 1);
-        assert!(is_up(&outer, Duration::ZERO));
+        assert!(has_event(&outer, Duration::ZERO));
         panics_with("in a post", || drop(inner.turn()));
-        assert!(is_up(&outer, Duration::ZERO), "{mode:?}: the fd stays quiet, with a post left");
+        assert!(
+            has_event(&outer, Duration::ZERO),
+            "{mode:?}: the fd is not readable, with a post left"
+        );
         inner.turn().unwrap();
         assert_eq!(log.take(), [1]);
         log.post(&remote, 2);
-        assert!(is_up(&outer, Duration::ZERO), "{mode:?}: it stays quiet for ever");
+        assert!(
+            has_event(&outer, Duration::ZERO),
+            "{mode:?}: a new post does not make the fd readable"
+        );
     }
 }
 
 #[test]
-fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
+fn no_post_runs_inside_a_callback_or_post() {
     let _dog = dog();
     let (_, reactor, script) = support::scripted_reactor();
     let (log, remote) = (Log::default(), reactor.remote());
     for n in 0..3 {
-        let (note, asker) = (log.clone(), remote.clone());
+        let (note, poster) = (log.clone(), remote.clone());
         script.on_sleep(move || {
-            note.post(&asker, n);
+            note.post(&poster, n);
             Ok(())
         });
     }
-    let (note, sleeps, asker) = (log.clone(), script.clone(), remote.clone());
+    let (note, sleeps, poster) = (log.clone(), script.clone(), remote.clone());
     let nesting = reactor.call_after(ms(0), move |cx| {
-        note.post(&asker, 10);
+        note.post(&poster, 10);
         let (timer, before) = (cx.after(ms(5)), sleeps.sleeps());
         select! { cx; recv(timer) -> _ => {} }
         note.note(sleeps.sleeps() - before);
@@ -454,19 +467,19 @@ fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
         note.note(sleeps.sleeps() - before);
     });
     turn(&reactor);
-    // Each post has ended one sleep, for nothing; the fourth one lasted.
+    // Each of three posts has ended a sleep. The fourth sleep lasted.
     assert_eq!((log.take(), reactor.stats().wakes), (vec![4, 5], 3));
     turn(&reactor);
     assert_eq!(log.take(), [10, 0, 1, 2]);
-    // A wait that had called it goes on with them before it sleeps.
+    // A wait that called the callback runs the posts before it sleeps.
     nesting.reset(ms(0));
     reactor.sleep_blocking(ms(20)).unwrap();
     assert_eq!(log.take(), [1, 2, 10]);
-    // And none inside a post.
-    let (note, asker) = (log.clone(), remote.clone());
+    // No post runs inside another post.
+    let (note, poster) = (log.clone(), remote.clone());
     remote
         .post(move |handle| {
-            note.post(&asker, 1);
+            note.post(&poster, 1);
             handle.sleep_blocking(ms(1)).unwrap();
             note.note(0);
         })
@@ -479,7 +492,7 @@ fn posts_wait_for_the_end_of_a_select_inside_a_callback_and_do_not_spin_it() {
 }
 
 #[test]
-fn a_post_may_use_the_reactor_as_it_likes() {
+fn a_post_may_use_the_whole_reactor() {
     let (_sim, reactor) = simulated();
     let (log, remote) = (Log::default(), reactor.remote());
     let note = log.clone();
@@ -503,15 +516,14 @@ fn a_post_may_use_the_reactor_as_it_likes() {
         })
         .unwrap();
     reactor.sleep_blocking(ms(10)).unwrap();
-    // The channel is at its end when nobody sends: the second select took neither a message nor the
-    // time.
+    // The inbox never disconnects while `tx` lives: the second select took its timeout.
     assert_eq!(log.take(), [1, 2, 3]);
 }
 
 // The end of the reactor.
 
 #[test]
-fn after_the_reactors_drop_a_remote_says_so_and_gives_back() {
+fn a_closed_remote_returns_the_posted_closure() {
     let (_sim, reactor) = simulated();
     let (remote, timer) = (reactor.remote(), reactor.after(HOUR));
     let (other, id) = (remote.clone(), timer.id());
@@ -521,7 +533,7 @@ fn after_the_reactors_drop_a_remote_says_so_and_gives_back() {
     assert!(remote.is_closed() && other.is_closed());
     let token = Arc::new(());
     let held = token.clone();
-    let back = remote.post(move |_| drop(held)).expect_err("nobody will run it");
+    let back = remote.post(move |_| drop(held)).expect_err("the reactor was dropped");
     assert_eq!(
         (Arc::strong_count(&token), back.to_string()),
         (2, "the reactor has been dropped".to_owned())
@@ -541,7 +553,7 @@ fn after_the_reactors_drop_a_remote_says_so_and_gives_back() {
 }
 
 #[test]
-fn a_wake_does_not_hide_that_the_reactor_is_gone() {
+fn a_wake_does_not_hide_a_dropped_reactor() {
     let (_sim, reactor) = simulated();
     let (handle, remote) = (reactor.handle(), reactor.remote());
     remote.wake();
@@ -556,7 +568,7 @@ fn a_wake_does_not_hide_that_the_reactor_is_gone() {
 }
 
 #[test]
-fn posts_that_are_left_when_the_reactor_goes_are_dropped_with_it() {
+fn dropping_the_reactor_drops_its_queued_posts() {
     let (_sim, reactor) = simulated();
     let token = Arc::new(());
     let remote = reactor.remote();
@@ -566,7 +578,7 @@ fn posts_that_are_left_when_the_reactor_goes_are_dropped_with_it() {
             remote.post(move |_| drop(held)).unwrap();
         }
     };
-    // Some have been fetched by a turn that a panic ended, some have not.
+    // A turn that a panic ended has fetched some posts. Other posts are still in the queue.
     remote.post(|_| panic!("in a post")).unwrap();
     post(3);
     panics_with("in a post", || turn(&reactor));
@@ -577,7 +589,7 @@ fn posts_that_are_left_when_the_reactor_goes_are_dropped_with_it() {
 }
 
 #[test]
-fn a_post_may_drop_the_reactor_and_the_posts_behind_it_are_dropped() {
+fn a_post_may_drop_its_reactor() {
     let (_sim, reactor) = simulated();
     let (handle, remote, token) = (reactor.handle(), reactor.remote(), Arc::new(()));
     thread_local!(static OWNED: RefCell<Option<Reactor>> = const { RefCell::new(None) });
@@ -590,7 +602,7 @@ fn a_post_may_drop_the_reactor_and_the_posts_behind_it_are_dropped() {
             drop(held);
         })
         .unwrap();
-    remote.post(move |_| panic!("{:p}: the reactor is gone", behind)).unwrap();
+    remote.post(move |_| panic!("{:p}: the reactor was dropped", behind)).unwrap();
     let timer = handle.after(ms(1));
     let mut select = Select::new(&handle);
     select.recv(&timer);
@@ -600,7 +612,7 @@ fn a_post_may_drop_the_reactor_and_the_posts_behind_it_are_dropped() {
 }
 
 #[test]
-fn a_post_that_races_with_the_reactors_drop_is_run_dropped_or_given_back_and_never_kept() {
+fn posts_racing_with_reactor_drop_are_never_leaked() {
     let _dog = dog();
     let token = Arc::new(());
     let mut given_back = 0;
@@ -625,19 +637,19 @@ fn a_post_that_races_with_the_reactors_drop_is_run_dropped_or_given_back_and_nev
         given_back += poster.join().unwrap();
         assert_eq!(Arc::strong_count(&token), 1);
     }
-    println!("{given_back} of 4,000 were given back");
+    println!("{given_back} of 4,000 posts were returned");
 }
 
 // wake.
 
 #[test]
-fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
+fn a_wake_ends_waits_and_polls_sources_again() {
     let _dog = dog();
     let reactor = support::reactor();
     let (remote, far) = (reactor.remote(), reactor.after(HOUR));
     let waker = remote.clone();
     let other = thread::spawn(move || {
-        // Real time: the loop is to be asleep by then.
+        // Real time lets the loop fall asleep.
         thread::sleep(ms(3));
         waker.wake();
     });
@@ -649,7 +661,7 @@ fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
 
     let (shared, raised) = Raised::new();
     let other = support::later(ms(3), move || {
-        remote.wake(); // for nothing
+        remote.wake(); // the source is not ready
         thread::sleep(ms(3));
         shared.store(5, Ordering::Release);
         remote.wake();
@@ -660,12 +672,12 @@ fn a_wake_ends_a_wait_with_no_event_and_lets_select_look_again() {
 }
 
 #[test]
-fn a_wake_before_the_wait_ends_the_next_one_and_no_other() {
+fn a_wake_before_waits_ends_only_the_next() {
     let (sim, reactor, script) = support::scripted_reactor();
     let (remote, timer) = (reactor.remote(), reactor.after(ms(5)));
     let mut events = Events::with_capacity(4);
     for _ in 0..3 {
-        // However often.
+        // Several wake-ups count as one.
         remote.wake();
         remote.wake();
         reactor.wait(&mut events).unwrap();
@@ -677,7 +689,7 @@ fn a_wake_before_the_wait_ends_the_next_one_and_no_other() {
     assert_eq!((events.is_empty(), sim.now()), (true, at(0)));
     reactor.wait(&mut events).unwrap();
     assert_eq!((keys(&events), sim.now()), (vec![timer.key()], at(5)));
-    // One that does not wait takes it as well.
+    // A poll takes the wake-up as well.
     timer.reset(ms(5));
     remote.wake();
     assert_eq!(ready_keys(&reactor), []);
@@ -686,7 +698,7 @@ fn a_wake_before_the_wait_ends_the_next_one_and_no_other() {
 }
 
 #[test]
-fn a_wake_with_something_ready_reports_that() {
+fn a_wake_hides_no_ready_source() {
     let (_sim, reactor) = simulated();
     let timer = reactor.after(ms(0));
     reactor.remote().wake();
@@ -694,7 +706,7 @@ fn a_wake_with_something_ready_reports_that() {
 }
 
 #[test]
-fn a_wake_ends_no_sleep_blocking_and_no_timeout() {
+fn a_wake_ends_neither_sleep_blocking_nor_timeouts() {
     let (sim, reactor, script) = support::scripted_reactor();
     for _ in 0..2 {
         let remote = reactor.remote();
@@ -723,7 +735,7 @@ fn a_wake_ends_a_wait_inside_a_callback() {
     let times = ended.clone();
     let _callback = reactor.call_after(ms(0), move |cx| {
         let mut events = Events::with_capacity(4);
-        // During the sleep, and before the wait.
+        // A wake-up during the sleep, and then before the wait.
         cx.wait_timeout(&mut events, ms(5)).unwrap();
         times.borrow_mut().push(cx.now());
         remote.wake();
@@ -735,12 +747,12 @@ fn a_wake_ends_a_wait_inside_a_callback() {
 }
 
 #[test]
-fn no_wake_of_a_loop_about_to_sleep_is_lost() {
+fn a_loop_going_to_sleep_loses_no_wake() {
     let all = rounds(25_000);
-    /// Where each thread waits for its time slice there are fewer.
+    /// Ends the rounds early on a machine where each thread waits for its time slice.
     const LIMIT: Duration = Duration::from_secs(60);
     let _dog = dog();
-    // It sleeps whenever it has nothing to do: that is the point.
+    // The subject is the sleep, so the loop must not spin first.
     let reactor = support::build(Reactor::builder().spin(Spin::Off));
     let (remote, far) = (reactor.remote(), reactor.after(HOUR));
     let (shared, raised) = Raised::new();
@@ -753,8 +765,8 @@ fn no_wake_of_a_loop_about_to_sleep_is_lost() {
             n = if Time::now() - begin < LIMIT { n + 1 } else { all };
             shared.store(n, Ordering::Release);
             remote.wake();
-            // Every other one is waited for: then a wake-up that is lost has no follower to make up
-            // for it. Not the whole time slice, on one core.
+            // The thread waits for every other number to arrive. A lost wake-up then has no
+            // successor that ends the sleep. On one core the thread yields.
             let mut spins = 0;
             while n % 2 == 0 && seen.load(Ordering::Acquire) < n {
                 spins += 1;
@@ -777,7 +789,7 @@ fn no_wake_of_a_loop_about_to_sleep_is_lost() {
         }
     }
     raiser.join().unwrap();
-    // At most one for each, and none for those that found the loop awake.
+    // There is at most one wake-up for each number: the loop may be awake.
     let stats = reactor.stats();
     assert!((1..=all).contains(&stats.wakes), "{stats}");
 }
@@ -785,7 +797,7 @@ fn no_wake_of_a_loop_about_to_sleep_is_lost() {
 // Timers by their ids.
 
 #[test]
-fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
+fn ids_stop_and_reset_timers_tickers_and_callbacks() {
     let (sim, reactor) = simulated();
     let (remote, log) = (reactor.remote(), Log::default());
     let note = log.clone();
@@ -794,7 +806,7 @@ fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
     let ids = [timer.id(), ticker.id(), callback.id()];
     let deadlines = || [timer.deadline(), ticker.deadline(), callback.deadline()];
     assert!(ids.iter().all(|&id| reactor.is_live(id)));
-    // By the loop itself the results are those of the methods.
+    // The loop's own calls have the results of the timer's methods.
     for (d, pending) in [(20, true), (5, true)] {
         ids.iter().for_each(|&id| assert_eq!(reactor.reset_timer(id, ms(d)), Ok(pending)));
         assert_eq!(deadlines(), [Some(at(d)); 3]);
@@ -804,7 +816,7 @@ fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
     assert_eq!(deadlines(), [None; 3]);
     ids.iter().for_each(|&id| assert_eq!(reactor.reset_timer_at(id, at(7)), Ok(false)));
     assert_eq!((deadlines(), ticker.period()), ([Some(at(7)); 3], ms(5)));
-    // By a remote when the loop gets there.
+    // The loop runs the requests of a remote in its next turn.
     thread::scope(|scope| {
         scope.spawn(|| ids.iter().for_each(|&id| remote.reset(id, ms(30)).unwrap()));
     });
@@ -818,9 +830,9 @@ fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
     assert_eq!(deadlines(), [None; 3]);
     ids.iter().for_each(|&id| remote.reset(id, ms(0).max(Duration::from_nanos(1))).unwrap());
     sim.advance(ms(1));
-    // Also what has expired and was not received; in the order of asking.
+    // Requests run in order, also for timers that have expired and were not received.
     let before = reactor.stats();
-    assert_eq!(ready_keys(&reactor).len(), 2, "reset by this very turn, and due");
+    assert_eq!(ready_keys(&reactor).len(), 2, "this turn resets the timers, and they are due");
     assert_eq!(ready_keys(&reactor).len(), 2);
     assert_eq!((log.take(), (reactor.stats() - before).expired), (vec![1], 3));
     remote.stop(ids[0]).unwrap();
@@ -832,7 +844,7 @@ fn a_timer_a_ticker_and_a_callback_are_stopped_and_reset_by_id() {
 }
 
 #[test]
-fn a_remote_pulls_a_timer_earlier_while_the_loop_sleeps_for_it() {
+fn a_remote_reset_wakes_a_sleeping_loop_earlier() {
     let _dog = dog();
     let reactor = support::reactor();
     for _ in 0..10 {
@@ -852,7 +864,7 @@ fn a_remote_pulls_a_timer_earlier_while_the_loop_sleeps_for_it() {
 }
 
 #[test]
-fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
+fn a_remote_reset_counts_from_its_call() {
     let (sim, reactor) = simulated();
     let (remote, timer, ticker) = (reactor.remote(), reactor.timer(), reactor.every(HOUR).unwrap());
     sim.advance(ms(3));
@@ -861,15 +873,15 @@ fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
     sim.advance(ms(6));
     turn(&reactor);
     assert_eq!((timer.deadline(), ticker.deadline()), (Some(at(13)), Some(at(23))));
-    // Too late for its time it is due at once, and says when it was due.
+    // A reset that runs after its deadline is due at once. Its value is the deadline.
     remote.reset(timer.id(), ms(2)).unwrap();
     sim.advance(ms(5));
     turn(&reactor);
     select! { reactor;
         recv(timer) -> due => assert_eq!(due, at(11)),
-        default => panic!("it is due"),
+        default => panic!("the timer is due"),
     }
-    // The grid of the ticker goes through its first tick.
+    // The first tick is on the ticker's grid.
     sim.advance(ms(40));
     select! { reactor;
         recv(ticker) -> tick => assert_eq!((tick.scheduled, tick.missed), (at(23), 1)),
@@ -882,7 +894,7 @@ fn a_reset_counts_from_the_call_and_not_from_the_turn_that_does_it() {
 }
 
 #[test]
-fn a_period_of_zero_is_an_error_for_a_ticker_only() {
+fn a_zero_period_fails_for_tickers_only() {
     let (_sim, reactor) = simulated();
     let (remote, timer, ticker) =
         (reactor.remote(), reactor.after(HOUR), reactor.every(HOUR).unwrap());
@@ -903,11 +915,11 @@ fn a_period_of_zero_is_an_error_for_a_ticker_only() {
 }
 
 #[test]
-fn a_reset_of_a_ticker_by_id_changes_its_period() {
+fn resetting_a_ticker_by_id_changes_its_period() {
     let (sim, reactor) = simulated();
     let (remote, ticker) = (reactor.remote(), reactor.every(ms(100)).unwrap());
     sim.advance(ms(150));
-    // A tick is pending, which goes.
+    // The reset takes the pending tick away.
     assert_eq!(ready_keys(&reactor), [ticker.key()]);
     remote.reset(ticker.id(), ms(30)).unwrap();
     for n in 1..4 {
@@ -921,12 +933,12 @@ fn a_reset_of_a_ticker_by_id_changes_its_period() {
 }
 
 #[test]
-fn the_id_of_a_dropped_timer_harms_nothing_and_is_counted() {
+fn requests_for_dropped_timers_are_counted_as_stale() {
     let (_sim, reactor) = simulated();
     let remote = reactor.remote();
     let log = Log::default();
     let slot = |id: TimerId| format!("{id:?}").rsplit_once('.').unwrap().0.to_owned();
-    // Each is dropped before the next one is made, and leaves its slot to it.
+    // Each timer is dropped before the next timer takes its slot.
     let makers: [fn(&Reactor) -> TimerId; 3] = [
         |reactor| reactor.after(HOUR).id(),
         |reactor| reactor.every(HOUR).unwrap().id(),
@@ -935,35 +947,35 @@ fn the_id_of_a_dropped_timer_harms_nothing_and_is_counted() {
     let old = makers.map(|make| make(&reactor));
     assert_eq!(slot(old[0]), slot(old[2]));
     let note = log.clone();
-    let heir = reactor.call_after(ms(5), move |_| note.note(1));
-    assert!(slot(heir.id()) == slot(old[0]) && old.iter().all(|&id| id != heir.id()));
+    let successor = reactor.call_after(ms(5), move |_| note.note(1));
+    assert!(slot(successor.id()) == slot(old[0]) && old.iter().all(|&id| id != successor.id()));
     let mut stale = 0;
     for id in old {
         assert!(!reactor.is_live(id));
         assert_eq!(reactor.stop_timer(id), Err(TimerError::Dead));
         assert_eq!(reactor.reset_timer(id, ms(1)), Err(TimerError::Dead));
         assert_eq!(reactor.reset_timer_at(id, at(1)), Err(TimerError::Dead));
-        assert_eq!(reactor.stats().stale, stale, "only a remote is not told");
+        assert_eq!(reactor.stats().stale, stale, "only requests of a remote count as stale");
         assert_eq!((remote.stop(id), remote.reset(id, ms(1))), (Ok(()), Ok(())));
         turn(&reactor);
         stale += 2;
-        assert_eq!((reactor.stats().stale, heir.deadline()), (stale, Some(at(5))));
+        assert_eq!((reactor.stats().stale, successor.deadline()), (stale, Some(at(5))));
     }
     reactor.sleep_blocking(ms(10)).unwrap();
     assert_eq!(log.take(), [1]);
-    // One that is dropped while the request is on its way.
+    // This timer is dropped while a request for it is queued.
     let timer = reactor.after(ms(1));
     remote.reset(timer.id(), ms(0)).unwrap();
     drop(timer);
-    let heir = reactor.after(ms(1));
+    let successor = reactor.after(ms(1));
     assert_eq!(ready_keys(&reactor), []);
-    assert_eq!((reactor.stats().stale, heir.deadline()), (stale + 1, Some(at(11))));
+    assert_eq!((reactor.stats().stale, successor.deadline()), (stale + 1, Some(at(11))));
 }
 
 #[test]
-fn the_id_of_another_reactors_timer_is_an_error_at_once() {
+fn the_id_of_another_reactor_is_an_error() {
     let ((_, reactor), (_, other)) = (simulated(), simulated());
-    // In the same slot.
+    // The other reactor's timer is in the same slot.
     let (mine, theirs) = (reactor.after(ms(5)), other.after(ms(5)));
     let id = theirs.id();
     assert_ne!(mine.id(), id);
@@ -982,7 +994,7 @@ fn the_id_of_another_reactors_timer_is_an_error_at_once() {
 }
 
 #[test]
-fn a_detached_callback_stopped_from_another_thread_is_dropped() {
+fn a_remote_stop_drops_a_detached_callback() {
     let (_sim, reactor) = simulated();
     let (remote, token) = (reactor.remote(), Rc::new(()));
     let held = token.clone();
@@ -1002,7 +1014,7 @@ fn a_detached_callback_stopped_from_another_thread_is_dropped() {
     assert_eq!(reactor.stats().stale, 1);
 }
 
-// Costs, and what may cross threads.
+// Costs, and which types may cross threads.
 
 #[test]
 fn stop_reset_and_wake_allocate_nothing() {
@@ -1021,7 +1033,7 @@ fn stop_reset_and_wake_allocate_nothing() {
         turn(&reactor);
     });
     assert_eq!(reactor.stats().called, 100);
-    // And nothing in the thread that asks.
+    // The thread that makes the requests allocates nothing either.
     let ids: Vec<_> = timers.iter().map(|timer| timer.id()).collect();
     let (turned, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (theirs, ours) = (turned.clone(), asked.clone());
@@ -1045,7 +1057,7 @@ fn stop_reset_and_wake_allocate_nothing() {
 }
 
 #[test]
-fn a_turn_without_posts_makes_no_syscall_and_posts_to_a_loop_that_is_awake_make_none() {
+fn posts_to_an_awake_loop_make_no_syscall() {
     let reactor = support::reactor();
     let (remote, timer) = (reactor.remote(), reactor.after(HOUR));
     let before = reactor.stats();
@@ -1061,21 +1073,20 @@ fn a_turn_without_posts_makes_no_syscall_and_posts_to_a_loop_that_is_awake_make_
 }
 
 #[test]
-fn remotes_and_ids_may_go_anywhere() {
+fn remotes_and_timer_ids_are_send_and_sync() {
     fn anywhere<T: Send + Sync + Clone + 'static>() {}
     fn plain<T: Copy + Eq + Hash + Send + Sync + 'static>() {}
     anywhere::<Remote>();
     anywhere::<TimerId>();
     plain::<TimerId>();
     plain::<TimerError>();
-    // And the error of a post is as free as what was posted.
+    // The error of a post is `Send` if the posted closure is.
     anywhere::<Option<Remote>>();
     fn sends<T: Send>(_: &T) {}
     sends(&PostError(|_: &Handle| {}));
 }
 
-/// Asks the reactor for something, and then sends a message, at the worst moment: when a turn has
-/// begun and its sources are being asked.
+/// Makes a request of the reactor, then sends a message, while a turn polls its sources.
 struct AsksThenSends<F: Fn()>(F);
 
 impl<F: Fn()> Source for AsksThenSends<F> {
@@ -1090,13 +1101,13 @@ impl<F: Fn()> Source for AsksThenSends<F> {
 }
 
 #[test]
-fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
+fn earlier_requests_run_before_a_message_is_received() {
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(Duration::from_secs(60));
     let (remote, id, asked) = (reactor.remote(), timer.id(), Cell::new(false));
-    let meddler = AsksThenSends(|| {
+    let source = AsksThenSends(|| {
         if !asked.replace(true) {
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -1107,16 +1118,16 @@ fn what_was_asked_before_a_message_was_sent_is_done_before_it_is_received() {
         }
     });
     select! { reactor;
-        recv(meddler) -> () => unreachable!(),
-        recv(inbox) -> _ => assert_eq!(timer.deadline(), None, "the message came first"),
-        default => panic!("the message was not seen"),
+        recv(source) -> () => unreachable!(),
+        recv(inbox) -> _ => assert_eq!(timer.deadline(), None, "the request runs first"),
+        default => panic!("the message was not found"),
     }
 }
 
-/// A way to receive at a rendezvous.
-type Meet = fn(&Handle, &Inbox<u64>) -> u64;
+/// A way to receive from a rendezvous channel.
+type Receive = fn(&Handle, &Inbox<u64>) -> u64;
 
-const MEETINGS: [(&str, Meet); 6] = [
+const RECEIVES: [(&str, Receive); 6] = [
     ("select!", |reactor, inbox| {
         select! { reactor; recv(inbox) -> n => n.unwrap(), recv(never()) -> () => 0 }
     }),
@@ -1136,8 +1147,8 @@ const MEETINGS: [(&str, Meet); 6] = [
     }),
 ];
 
-/// A thread asks for some things and then meets the loop: in its sleep, or before.
-fn meets_after_posts(name: &str, posts: u64, in_sleep: bool, meet: Meet) {
+/// A thread makes requests and then sends to the loop, during the loop's sleep or before.
+fn check_requests_run_first(name: &str, posts: u64, in_sleep: bool, receive: Receive) {
     let (driver, script) = scripted(&Sim::new());
     let reactor = Reactor::builder().post_batch(4).build_with(driver).unwrap();
     let (tx, inbox) = reactor.channel(0).unwrap();
@@ -1163,27 +1174,27 @@ fn meets_after_posts(name: &str, posts: u64, in_sleep: bool, meet: Meet) {
             thread::yield_now();
         }
     }
-    assert_eq!(meet(&reactor, &inbox), 7, "{name}");
+    assert_eq!(receive(&reactor, &inbox), 7, "{name}");
     assert_eq!(timer.deadline(), None, "{name}: the message came before a request");
     assert_eq!(log.take(), Vec::from_iter(0..posts), "{name}: the message came before a post");
 }
 
 #[test]
-fn what_was_asked_first_is_done_first_at_a_rendezvous() {
+fn earlier_requests_run_before_a_rendezvous_receive() {
     let _dog = dog();
-    for (name, meet) in MEETINGS {
+    for (name, receive) in RECEIVES {
         for posts in [0, 1, 30] {
-            meets_after_posts(name, posts, true, meet);
+            check_requests_run_first(name, posts, true, receive);
         }
     }
 }
 
 #[test]
-fn a_blocked_sender_is_received_after_its_posts() {
+fn earlier_posts_run_before_a_blocked_send() {
     let _dog = dog();
-    for (name, meet) in MEETINGS {
+    for (name, receive) in RECEIVES {
         for posts in [0, 1, 30] {
-            meets_after_posts(name, posts, false, meet);
+            check_requests_run_first(name, posts, false, receive);
         }
     }
 }

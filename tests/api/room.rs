@@ -1,5 +1,5 @@
-//! Room in a channel as an event: a full `try_send` of an outbox asks for it, and `wait` tells of
-//! it once.
+//! Room in a channel as an event. An outbox whose `try_send` finds the channel full requests room.
+//! `wait` reports the room once.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -19,9 +19,12 @@ use support::{
 
 const OUTBOX: u64 = 7;
 
-/// A channel of this capacity, full of zeros, whose outbox has asked for room.
+/// A channel of this capacity, full of zeros, whose outbox has requested room.
 #[track_caller]
-fn asking(reactor: &Reactor, capacity: usize) -> (Outbox<u32>, Receiver<u32>, Sender<u32>) {
+fn requesting_room(
+    reactor: &Reactor,
+    capacity: usize,
+) -> (Outbox<u32>, Receiver<u32>, Sender<u32>) {
     let (tx, rx) = bounded(capacity);
     let sender = tx.clone();
     let outbox = reactor.register_with(OUTBOX, tx).unwrap();
@@ -31,9 +34,9 @@ fn asking(reactor: &Reactor, capacity: usize) -> (Outbox<u32>, Receiver<u32>, Se
 }
 
 #[test]
-fn room_is_told_once_after_a_full_send() {
+fn room_is_reported_once_after_a_full_send() {
     let (_sim, reactor) = simulated();
-    let (outbox, rx, _tx) = asking(&reactor, 2);
+    let (outbox, rx, _tx) = requesting_room(&reactor, 2);
     for _ in 0..3 {
         assert_eq!(ready_keys(&reactor), []);
         rx.try_recv().unwrap();
@@ -42,36 +45,36 @@ fn room_is_told_once_after_a_full_send() {
         let event = events.iter().next().unwrap();
         assert_eq!((event.key(), event.kind()), (OUTBOX, SourceKind::Outbox));
         assert!(event.readiness().is_empty());
-        // Told, and not asked again: neither the rest of the room nor more of it is news.
+        // The outbox has not requested room again: no further room is reported.
         assert_eq!(ready_keys(&reactor), []);
         rx.try_recv().unwrap();
         assert_eq!(ready_keys(&reactor), []);
         assert_eq!([1, 2].map(|n| outbox.try_send(n)), [Ok(()); 2]);
         assert_eq!(ready_keys(&reactor), []);
-        // Asking several times is asking once.
+        // Several failed sends are one request.
         (0..5).for_each(|_| assert!(outbox.try_send(3).is_err()));
     }
 }
 
 #[test]
-fn room_is_found_that_came_before_the_wait() {
+fn room_older_than_the_wait_is_reported() {
     let (_sim, reactor) = simulated();
-    let (_outbox, rx, _tx) = asking(&reactor, 1);
+    let (_outbox, rx, _tx) = requesting_room(&reactor, 1);
     rx.try_recv().unwrap();
     assert_eq!(ready_keys(&reactor), [OUTBOX]);
 }
 
 #[test]
-fn room_that_another_sender_took_is_not_told() {
+fn room_that_another_sender_took_is_not_reported() {
     let (_sim, reactor) = simulated();
-    let (outbox, rx, tx) = asking(&reactor, 1);
+    let (outbox, rx, tx) = requesting_room(&reactor, 1);
     for _ in 0..3 {
         rx.try_recv().unwrap();
         tx.try_send(5).unwrap();
         assert_eq!(ready_keys(&reactor), []);
     }
     rx.try_recv().unwrap();
-    // Found, but gone again before the loop comes to the event.
+    // A wait reports room, and another sender takes the room before the loop reads the event.
     for asks_again in [false, true] {
         let mut events = Events::new();
         reactor.try_wait(&mut events).unwrap();
@@ -84,9 +87,9 @@ fn room_that_another_sender_took_is_not_told() {
 }
 
 #[test]
-fn a_full_send_after_the_report_asks_again() {
+fn a_full_send_after_the_report_requests_again() {
     let (_sim, reactor) = simulated();
-    let (outbox, rx, tx) = asking(&reactor, 1);
+    let (outbox, rx, tx) = requesting_room(&reactor, 1);
     for _ in 0..3 {
         rx.try_recv().unwrap();
         let mut events = Events::new();
@@ -101,25 +104,25 @@ fn a_full_send_after_the_report_asks_again() {
 }
 
 #[test]
-fn an_event_that_the_loop_did_not_come_to_is_told_later() {
+fn an_unread_room_event_is_reported_again() {
     let (_sim, reactor) = simulated();
-    let (_outbox, rx, _tx) = asking(&reactor, 1);
+    let (_outbox, rx, _tx) = requesting_room(&reactor, 1);
     rx.try_recv().unwrap();
     let mut events = Events::new();
     for _ in 0..3 {
         reactor.try_wait(&mut events).unwrap();
         assert_eq!(events.len(), 1);
     }
-    // To print the events does not use them up.
+    // Printing the events does not consume them.
     assert!(format!("{events:?}").contains("Outbox"));
     assert_eq!(keys(&events), [OUTBOX]);
     assert_eq!(ready_keys(&reactor), []);
 }
 
 #[test]
-fn a_receiver_that_goes_is_told_once() {
+fn a_dropped_receiver_is_reported_once() {
     let (_sim, reactor) = simulated();
-    let (outbox, rx, _tx) = asking(&reactor, 1);
+    let (outbox, rx, _tx) = requesting_room(&reactor, 1);
     drop(rx);
     assert_eq!(ready_keys(&reactor), [OUTBOX]);
     assert_eq!(outbox.try_send(1), Err(TrySendError::Disconnected(1)));
@@ -127,7 +130,7 @@ fn a_receiver_that_goes_is_told_once() {
 }
 
 #[test]
-fn a_permit_given_back_is_room() {
+fn a_returned_permit_is_room() {
     let (_sim, reactor) = simulated();
     let (tx, _rx) = bounded(1);
     let outbox = reactor.register_with(OUTBOX, tx.clone()).unwrap();
@@ -143,7 +146,7 @@ fn a_permit_given_back_is_room() {
 }
 
 #[test]
-fn without_a_key_room_has_the_default_one() {
+fn room_has_the_outbox_s_key() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = bounded(1);
     let outbox = reactor.register(tx).unwrap();
@@ -151,7 +154,7 @@ fn without_a_key_room_has_the_default_one() {
     rx.try_recv().unwrap();
     assert!(outbox.key() >= 1 << 63);
     assert_eq!(ready_keys(&reactor), [outbox.key()]);
-    // A key that is given late counts.
+    // A key that is given later is reported too.
     assert!(outbox.try_send(0).is_ok() && outbox.try_send(1).is_err());
     let outbox = outbox.with_key((3, 4));
     rx.try_recv().unwrap();
@@ -160,7 +163,7 @@ fn without_a_key_room_has_the_default_one() {
 }
 
 #[test]
-fn only_the_outbox_itself_asks() {
+fn only_try_send_of_an_outbox_requests_room() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = bounded(1);
     let outbox = reactor.register_with(OUTBOX, tx).unwrap();
@@ -177,7 +180,7 @@ fn only_the_outbox_itself_asks() {
 }
 
 #[test]
-fn a_rendezvous_tells_of_no_room() {
+fn a_rendezvous_channel_reports_no_room() {
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, rx) = bounded(0);
@@ -185,18 +188,18 @@ fn a_rendezvous_tells_of_no_room() {
     assert_eq!(outbox.try_send(1), Err(TrySendError::Full(1)));
     let receiver = thread::spawn(move || rx.recv());
     assert_eq!(wait_keys_for(&reactor, ms(10)), []);
-    // A send case meets the receiver that blocks.
+    // A send case meets the blocked receiver.
     select! { reactor; send(outbox, 2) -> sent => sent.unwrap() }
     assert_eq!(receiver.join().unwrap(), Ok(2));
 }
 
-/// Room that comes while the reactor sleeps, by the driver's script.
+/// The driver's script makes room during the sleep.
 #[test]
-fn a_sleep_is_ended_by_one_wake_up() {
+fn room_ends_a_sleep_with_one_wake_up() {
     let _dog = dog();
     for capacity in [1, 5] {
         let (_, reactor, script) = scripted_reactor();
-        let (outbox, rx, _tx) = asking(&reactor, capacity);
+        let (outbox, rx, _tx) = requesting_room(&reactor, capacity);
         let rx = Rc::new(rx);
         for round in 1..=20 {
             let receiver = rx.clone();
@@ -209,7 +212,7 @@ fn a_sleep_is_ended_by_one_wake_up() {
             (0..capacity).for_each(|n| outbox.try_send(n as u32).unwrap());
             assert!(outbox.try_send(9).is_err());
         }
-        // A loop that is awake is woken by nobody.
+        // A loop that is awake needs no wake-up.
         assert_eq!(rx.try_iter().count(), capacity);
         assert_eq!((ready_keys(&reactor), script.wakes()), (vec![OUTBOX], 20));
     }
@@ -218,16 +221,16 @@ fn a_sleep_is_ended_by_one_wake_up() {
 #[test]
 fn a_full_channel_lets_the_loop_sleep() {
     let (sim, reactor, script) = scripted_reactor();
-    let (_outbox, _rx, _tx) = asking(&reactor, 1);
+    let (_outbox, _rx, _tx) = requesting_room(&reactor, 1);
     assert_eq!(wait_keys_for(&reactor, ms(5)), []);
     assert_eq!((script.sleeps(), sim.now()), (1, at(5)));
 }
 
-/// A `select!` that does not mention the outbox is woken once, at most, by its room.
+/// Room ends at most one sleep of a `select!` that does not mention the outbox.
 #[test]
-fn a_select_takes_no_notice_of_room() {
+fn room_ends_at_most_one_select_sleep() {
     let (_, reactor, script) = scripted_reactor();
-    let (outbox, rx, _tx) = asking(&reactor, 2);
+    let (outbox, rx, _tx) = requesting_room(&reactor, 2);
     assert_eq!(ready_keys(&reactor), []);
     let rx = Rc::new(rx);
     for _ in 0..5 {
@@ -247,12 +250,12 @@ fn a_select_takes_no_notice_of_room() {
 }
 
 #[test]
-fn a_send_case_goes_on_beside_the_request() {
+fn a_send_case_keeps_the_request() {
     let (_sim, reactor) = simulated();
-    let (outbox, rx, _tx) = asking(&reactor, 1);
+    let (outbox, rx, _tx) = requesting_room(&reactor, 1);
     rx.try_recv().unwrap();
     select! { reactor; send(outbox, 1) -> sent => sent.unwrap() }
-    // The room is gone, and the request stays.
+    // The select takes the room. The request stays.
     assert_eq!(ready_keys(&reactor), []);
     rx.try_recv().unwrap();
     let mut select = Select::new(&reactor);
@@ -264,13 +267,13 @@ fn a_send_case_goes_on_beside_the_request() {
 }
 
 #[test]
-fn an_outbox_that_goes_takes_its_request_back() {
-    for goes in [drop, |outbox: Outbox<u32>| drop(outbox.into_inner())] {
+fn a_dropped_outbox_withdraws_its_request() {
+    for drop_outbox in [drop, |outbox: Outbox<u32>| drop(outbox.into_inner())] {
         let (_, reactor, script) = scripted_reactor();
-        let (outbox, rx, tx) = asking(&reactor, 1);
+        let (outbox, rx, tx) = requesting_room(&reactor, 1);
         assert_eq!(ready_keys(&reactor), []);
-        goes(outbox);
-        // Its slot is another source's.
+        drop_outbox(outbox);
+        // The timer takes the slot of the outbox.
         let timer = reactor.after(ms(1)).with_key(1);
         let rx = Rc::new(rx);
         let receiver = rx.clone();
@@ -286,7 +289,7 @@ fn an_outbox_that_goes_takes_its_request_back() {
 #[test]
 fn an_outbox_outlives_its_reactor() {
     let (_sim, reactor) = simulated();
-    let (outbox, rx, _tx) = asking(&reactor, 1);
+    let (outbox, rx, _tx) = requesting_room(&reactor, 1);
     drop(reactor);
     rx.try_recv().unwrap();
     assert_eq!(outbox.try_send(1), Ok(()));
@@ -296,23 +299,23 @@ fn an_outbox_outlives_its_reactor() {
 }
 
 #[test]
-fn a_callback_may_ask_for_room() {
+fn a_callback_may_request_room() {
     let (sim, reactor) = simulated();
-    let (outbox, rx, _tx) = asking(&reactor, 1);
+    let (outbox, rx, _tx) = requesting_room(&reactor, 1);
     rx.try_recv().unwrap();
     assert_eq!(ready_keys(&reactor), [OUTBOX]);
     let outbox = Rc::new(outbox);
-    let asked = outbox.clone();
-    reactor.call_after(ms(1), move |_| assert!(asked.try_send(1).is_ok())).detach();
-    let asked = outbox.clone();
-    reactor.call_after(ms(2), move |_| assert!(asked.try_send(2).is_err())).detach();
+    let sender = outbox.clone();
+    reactor.call_after(ms(1), move |_| assert!(sender.try_send(1).is_ok())).detach();
+    let sender = outbox.clone();
+    reactor.call_after(ms(2), move |_| assert!(sender.try_send(2).is_err())).detach();
     reactor.call_after(ms(3), move |_| assert_eq!(rx.try_recv(), Ok(1))).detach();
     assert_eq!((wait_keys(&reactor), sim.now()), (vec![OUTBOX], at(3)));
 }
 
 #[cfg(not(flat))]
 #[test]
-fn room_makes_the_fd_of_an_embedded_reactor_readable() {
+fn room_makes_the_embedded_fd_readable() {
     use pollmux::sys::{Mode, PollEvents, Poller};
 
     let _dog = dog();
@@ -321,37 +324,37 @@ fn room_makes_the_fd_of_an_embedded_reactor_readable() {
         let embedded = reactor.embed().unwrap();
         let poller = Poller::new().unwrap();
         poller.register(&embedded, 0, Interest::READABLE, mode).unwrap();
-        let mut ups = PollEvents::with_capacity(8);
-        let mut is_up = |timeout| {
-            poller.wait(&mut ups, timeout).unwrap();
-            !ups.is_empty()
+        let mut events = PollEvents::with_capacity(8);
+        let mut has_event = |timeout| {
+            poller.wait(&mut events, timeout).unwrap();
+            !events.is_empty()
         };
-        let (outbox, rx, _tx) = asking(&reactor, 1);
-        while is_up(Some(ms(0))) {
+        let (outbox, rx, _tx) = requesting_room(&reactor, 1);
+        while has_event(Some(ms(0))) {
             embedded.turn().unwrap();
         }
         for n in 0..3 {
             rx.try_recv().unwrap();
-            assert!(is_up(None));
+            assert!(has_event(None));
             assert_eq!(embedded.turn().unwrap(), 1);
             assert_eq!(ready_keys(&reactor), [OUTBOX]);
             assert_eq!(embedded.turn().unwrap(), 0);
-            while is_up(Some(ms(0))) {
+            while has_event(Some(ms(0))) {
                 assert_eq!(embedded.turn().unwrap(), 0);
             }
             outbox.try_send(n).unwrap();
             assert!(outbox.try_send(n).is_err());
         }
-        // Room that is there when the outbox asks is work for a turn, too.
+        // Room that is free at the request is work for a turn, too.
         rx.try_recv().unwrap();
-        assert!(is_up(None));
+        assert!(has_event(None));
         assert_eq!((embedded.turn().unwrap(), ready_keys(&reactor)), (1, vec![OUTBOX]));
     }
 }
 
-/// Room is told at the instant of the receive.
+/// The wait ends at the instant of the receive.
 #[test]
-fn members_of_a_world_tell_each_other_of_room() {
+fn world_members_report_room_to_each_other() {
     let _dog = dog();
     let mut world = SimWorld::new(3);
     let (tx, rx) = bounded(1);
@@ -376,7 +379,7 @@ fn members_of_a_world_tell_each_other_of_room() {
 }
 
 #[test]
-fn no_room_is_missed_with_several_threads_and_outboxes() {
+fn four_outboxes_with_many_threads_miss_no_room() {
     const OUTBOXES: usize = 4;
     let _dog = dog();
     let each = rounds(3_000) as u32;
@@ -385,7 +388,7 @@ fn no_room_is_missed_with_several_threads_and_outboxes() {
     let outboxes: Vec<_> = (0..OUTBOXES)
         .map(|n| {
             let (tx, rx) = bounded(1 + n / 2);
-            // A competitor takes room away now and then.
+            // A rival takes room away now and then.
             let rival = tx.clone();
             thread::spawn(move || (0..each).step_by(7).for_each(|_| rival.send(u32::MAX).unwrap()));
             receivers.push(thread::spawn(move || {
@@ -396,7 +399,7 @@ fn no_room_is_missed_with_several_threads_and_outboxes() {
         })
         .collect();
     let mut outboxes: Vec<_> = outboxes.into_iter().map(|outbox| (outbox, 0)).collect();
-    /// Sends until the channel is full. Returns true when all was sent.
+    /// Sends until the channel is full. Returns true when every number was sent.
     fn send(outbox: &Outbox<u32>, next: &mut u32, end: u32) -> bool {
         while *next < end && outbox.try_send(*next).is_ok() {
             *next += 1;
@@ -423,27 +426,27 @@ fn no_room_is_missed_with_several_threads_and_outboxes() {
     receivers.into_iter().for_each(|receiver| receiver.join().unwrap());
 }
 
-/// A server of sockets with two workers that are slower than its clients.
+/// A server of sockets whose two workers are slower than its clients.
 struct Server {
     reactor: Reactor,
     clients: Vec<Client>,
     workers: Vec<Outbox<Job>>,
-    /// Jobs that their workers had no room for, and whose clients are not read from.
+    /// The jobs that the workers had no room for. The server does not read from their clients.
     held: Vec<VecDeque<Job>>,
     most_held: usize,
     gate: Option<Sender<()>>,
-    told: usize,
-    asked: usize,
+    reports: usize,
+    requests: usize,
 }
 
 struct Client {
     stream: Fd<UnixStream>,
     answered: usize,
-    /// The client is not read from, though its end is told.
+    /// True while the server does not read from the client. Events of the client's end still come.
     held: bool,
 }
 
-/// The client, and what it has sent.
+/// The client's number, and the byte that the client sent.
 type Job = (u32, u8);
 
 const CLIENT: u32 = 0;
@@ -464,7 +467,8 @@ impl Server {
                     ((ANSWERS, _), SourceKind::Inbox) => {
                         for (client, byte) in answers.try_iter() {
                             let client = &mut self.clients[client as usize];
-                            // A client that does not read holds up this loop; ours read.
+                            // A client that does not read blocks this loop. The test's clients
+                            // read.
                             while let Err(error) = client.stream.get_ref().write_all(&[byte]) {
                                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
                             }
@@ -492,7 +496,7 @@ impl Server {
                     self.held[worker].push_back(full.into_inner());
                     client.stream.set_interest(Interest::NONE).unwrap();
                     client.held = true;
-                    self.asked += 1;
+                    self.requests += 1;
                     self.gate = None;
                 }
             }
@@ -501,13 +505,13 @@ impl Server {
         self.most_held = self.most_held.max(self.held.iter().map(VecDeque::len).sum());
     }
 
-    /// There is room for the jobs of this worker.
+    /// Sends the held jobs of a worker that has room.
     fn send_held(&mut self, worker: usize) {
-        self.told += 1;
+        self.reports += 1;
         while let Some(job) = self.held[worker].pop_front() {
             if let Err(full) = self.workers[worker].try_send(job) {
                 self.held[worker].push_front(full.into_inner());
-                self.asked += 1;
+                self.requests += 1;
                 return;
             }
             let client = &mut self.clients[job.0 as usize];
@@ -518,12 +522,12 @@ impl Server {
 }
 
 #[test]
-fn a_server_pushes_back_from_its_sockets_to_its_workers() {
+fn a_server_applies_back_pressure_to_its_clients() {
     const CLIENTS: u32 = 12;
     let _dog = dog();
     let reactor = support::reactor();
     let (answer, answers) = reactor.channel_with((ANSWERS, 0), 1_000).unwrap();
-    // The workers begin when one of them was full.
+    // The workers begin when one of their channels has been full.
     let (gate, shut) = bounded::<()>(1);
     let shut = Arc::new(Mutex::new(shut));
     let workers = (0..2).map(|n| {
@@ -563,10 +567,15 @@ fn a_server_pushes_back_from_its_sockets_to_its_workers() {
     let held = vec![VecDeque::new(); 2];
     let gate = Some(gate);
     let mut server =
-        Server { reactor, clients, workers, held, most_held: 0, gate, told: 0, asked: 0 };
+        Server { reactor, clients, workers, held, most_held: 0, gate, reports: 0, requests: 0 };
     server.run(&answers);
-    assert!(server.most_held <= CLIENTS as usize, "a client waits with one job");
-    assert!(server.told <= server.asked, "{} reports, {} asked", server.told, server.asked);
-    assert!(server.told > 0);
+    assert!(server.most_held <= CLIENTS as usize, "the server holds more than one job of a client");
+    assert!(
+        server.reports <= server.requests,
+        "{} reports, {} requests",
+        server.reports,
+        server.requests
+    );
+    assert!(server.reports > 0);
     theirs.into_iter().for_each(|their| their.join().unwrap());
 }

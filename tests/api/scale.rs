@@ -1,5 +1,4 @@
-//! Long, far and many: years of virtual time, the longest of all durations, a hundred thousand
-//! timers at one instant.
+//! Scale: years of virtual time, `Duration::MAX`, and a hundred thousand timers due at one instant.
 
 use std::cell::Cell;
 use std::io;
@@ -18,12 +17,12 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const YEAR: u64 = 365 * DAY;
 
-// Long.
+// Years of virtual time.
 
 #[test]
-fn ten_years_of_everything_are_exact() {
+fn ten_years_of_virtual_time_are_exact() {
     let (sim, reactor) = simulated();
-    // Primes too, so that most instants have one tick and some have many.
+    // Some periods are odd, so most instants have one tick and a few instants have many.
     let periods = [
         6 * HOUR,
         7 * HOUR + 1,
@@ -40,9 +39,9 @@ fn ten_years_of_everything_are_exact() {
         .zip(periods)
         .map(|(n, period)| reactor.every(secs(period)).unwrap().with_key(n))
         .collect();
-    // An election that is put off every six hours and never comes; one that comes every time; a
-    // callback a day.
-    let (put_off, comes) =
+    // An election timer that is postponed every six hours and never fires, one that fires every
+    // day, and a daily callback.
+    let (postponed, daily) =
         (reactor.after(secs(12 * HOUR)).with_key(100), reactor.after(secs(DAY)).with_key(101));
     let _daily = reactor.call_after(secs(DAY), |cx| {
         cx.reset_at(cx.scheduled() + secs(DAY));
@@ -54,10 +53,10 @@ fn ten_years_of_everything_are_exact() {
         reactor.wait(&mut events).unwrap();
         for event in &events {
             let Some(ticker) = tickers.get(event.key() as usize) else {
-                assert_eq!(event.key(), 101, "the other one was put off");
+                assert_eq!(event.key(), 101, "the postponed timer fired");
                 elections += 1;
-                assert_eq!(comes.try_take(), Some(Time::ZERO + secs(DAY * elections)));
-                comes.reset(secs(DAY));
+                assert_eq!(daily.try_take(), Some(Time::ZERO + secs(DAY * elections)));
+                daily.reset(secs(DAY));
                 continue;
             };
             let n = event.key() as usize;
@@ -68,7 +67,7 @@ fn ten_years_of_everything_are_exact() {
                 (Some(Tick { scheduled: due, missed: 0 }), due)
             );
             if n == 0 {
-                assert!(put_off.reset(secs(12 * HOUR)));
+                assert!(postponed.reset(secs(12 * HOUR)));
             }
         }
     }
@@ -78,7 +77,7 @@ fn ten_years_of_everything_are_exact() {
 }
 
 #[test]
-fn a_minute_s_heartbeat_of_a_year_is_exact_with_slack() {
+fn a_heartbeat_with_slack_stays_exact_for_months() {
     let sim = Sim::new();
     let reactor = Reactor::builder().slack(secs(2)).build_with(sim.clone()).unwrap();
     let heartbeat = reactor.every(secs(MINUTE)).unwrap();
@@ -90,7 +89,7 @@ fn a_minute_s_heartbeat_of_a_year_is_exact_with_slack() {
 }
 
 #[test]
-fn a_hundred_thousand_heartbeats_of_a_second_are_exact() {
+fn a_hundred_thousand_ticks_are_exact() {
     let (sim, reactor) = simulated();
     let heartbeat = reactor.every(secs(1)).unwrap();
     let mut last = Time::ZERO;
@@ -103,10 +102,10 @@ fn a_hundred_thousand_heartbeats_of_a_second_are_exact() {
     assert_eq!(sim.now(), Time::ZERO + secs(100_000));
 }
 
-// Far: `Duration::MAX` wherever a duration is taken, and `Time::MAX` wherever a time is.
+// `Duration::MAX` and `Time::MAX` in every place that takes a duration or a time.
 
-/// Nothing of this is ever due, before the end of time and at it.
-fn never_due(
+/// Checks that none of these sources fires before `Time::MAX` or at it. Stops all of them.
+fn assert_never_due(
     sim: &Sim,
     reactor: &Reactor,
     timers: &[Timer],
@@ -131,7 +130,7 @@ fn never_due(
 }
 
 #[test]
-fn what_is_armed_for_the_longest_of_all_durations_never_fires() {
+fn the_longest_duration_never_fires() {
     for start in [Time::ZERO, at(1), Time::from_nanos(u64::MAX / 2), Time::from_nanos(u64::MAX - 1)]
     {
         let (sim, reactor) = simulated_from(start);
@@ -167,24 +166,24 @@ fn what_is_armed_for_the_longest_of_all_durations_never_fires() {
             reactor.call_after(ms(0), call),
         ];
         assert!(callbacks[2].reset(far) && callbacks[3].reset_at(Time::MAX));
-        // By id, and from outside.
+        // The same by id, from this thread and by a remote.
         let by_id = [reactor.after(ms(0)), reactor.after(ms(0)), reactor.after(ms(0))];
         assert_eq!(reactor.reset_timer(by_id[0].id(), far), Ok(true));
         assert_eq!(reactor.reset_timer_at(by_id[1].id(), Time::MAX), Ok(true));
         reactor.remote().reset(by_id[2].id(), far).unwrap();
         let (expired, period) = (by_id[2].id(), reactor.every(ms(1)).unwrap());
         reactor.remote().reset(period.id(), far).unwrap();
-        assert_eq!(ready_keys(&reactor), [], "due by then, but posts are heard first");
+        assert_eq!(ready_keys(&reactor), [], "the remote's request runs first");
         assert!(reactor.is_live(expired));
         assert_eq!(period.period(), Duration::from_nanos(u64::MAX));
         let timers: Vec<Timer> = timers.into_iter().chain(by_id).collect();
         let tickers: Vec<Ticker> = tickers.into_iter().chain([period]).collect();
-        never_due(&sim, &reactor, &timers, &tickers, &callbacks);
+        assert_never_due(&sim, &reactor, &timers, &tickers, &callbacks);
     }
 }
 
 #[test]
-fn the_second_tick_may_be_too_far_away() {
+fn the_second_tick_may_be_out_of_reach() {
     use MissedTickBehavior::*;
     for behavior in [Skip, Burst, Delay] {
         let (sim, reactor) = simulated_from(at(5));
@@ -192,9 +191,9 @@ fn the_second_tick_may_be_too_far_away() {
         select! { reactor;
             recv(ticker) -> tick => assert_eq!(tick, Tick { scheduled: at(5), missed: 0 }),
         }
-        never_due(&sim, &reactor, &[], &[ticker], &[]);
+        assert_never_due(&sim, &reactor, &[], &[ticker], &[]);
     }
-    // A callback that resets itself so far.
+    // A callback resets itself to `Duration::MAX`.
     let (_sim, reactor) = simulated();
     let callback = reactor.call_after(ms(1), |cx| assert!(!cx.reset(Duration::MAX)));
     reactor.sleep_blocking(secs(100 * YEAR)).unwrap();
@@ -202,7 +201,7 @@ fn the_second_tick_may_be_too_far_away() {
 }
 
 #[test]
-fn waiting_for_the_longest_of_all_durations_ends_when_something_comes() {
+fn a_wait_with_the_longest_timeout_ends_early() {
     let (sim, reactor) = simulated_from(at(1));
     let timer = reactor.after(ms(1)).with_key(7);
     let far = Duration::MAX;
@@ -219,21 +218,21 @@ fn waiting_for_the_longest_of_all_durations_ends_when_something_comes() {
     set.recv(&timer);
     assert_eq!(set.wait_timeout(far).unwrap().unwrap().recv(&timer), Some(at(4)));
 
-    // Nothing comes: the clock does not go where nothing is due.
+    // Nothing is due, so the virtual clock does not move.
     let called = Rc::new(Cell::new(0));
     let count = called.clone();
     let _callback = reactor.call_after(ms(1), move |_| count.set(count.get() + 1));
     let deadlock =
         |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Deadlock);
     deadlock(reactor.sleep_blocking(far));
-    assert_eq!((called.get(), sim.now()), (1, at(5)), "a callback comes meanwhile");
+    assert_eq!((called.get(), sim.now()), (1, at(5)), "a callback runs during the sleep");
     deadlock(reactor.wait_timeout(&mut events, far));
     deadlock(select! { reactor;
         recv(timer) -> _ => unreachable!(),
         default(far) => unreachable!(),
         error -> error => Err(error),
     });
-    // At the end of time it is over.
+    // A clock at `Time::MAX` ends every wait.
     sim.advance(far);
     reactor.wait_timeout(&mut events, far).unwrap();
     assert!(events.is_empty());
@@ -244,7 +243,7 @@ fn waiting_for_the_longest_of_all_durations_ends_when_something_comes() {
 }
 
 #[test]
-fn the_longest_slack_precision_and_spin_do_no_harm() {
+fn the_longest_slack_and_precision_do_no_harm() {
     let far = Duration::MAX;
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(10)).slack(far);
@@ -253,16 +252,16 @@ fn the_longest_slack_precision_and_spin_do_no_harm() {
     reactor.sleep_blocking(ms(20)).unwrap();
     assert!(timer.is_ready() && ticker.is_ready() && callback.deadline().is_none());
     assert_eq!(sim.now(), at(20));
-    // Precise to any length is a loop that never sleeps before a deadline, and sleeps when there is
-    // none.
+    // With this precision the loop never sleeps before a deadline. Without a deadline the loop
+    // sleeps.
     let _dog = dog();
     let reactor =
         Reactor::builder().precise(far).slack(Duration::ZERO).spin(Spin::Off).build().unwrap();
     let timer = reactor.after(ms(3));
     select! { reactor; recv(timer) -> due => assert!(Time::now() >= due) }
     assert_eq!(reactor.stats().waits, 0);
-    // It has nothing to spin for then. (A message that is there before the reactor sleeps says
-    // nothing: again.)
+    // Without a deadline the loop has no reason to spin. The attempt is repeated if the message
+    // came before the sleep.
     let sleeps = || {
         let (tx, inbox) = reactor.channel(1).unwrap();
         let sender = support::thread::spawn(move || {
@@ -273,8 +272,8 @@ fn the_longest_slack_precision_and_spin_do_no_harm() {
         sender.join().unwrap();
         reactor.stats().waits > 0
     };
-    assert!(sometimes(sleeps), "it spins for nothing");
-    // Slack and precision together.
+    assert!(sometimes(sleeps), "the loop spins without a deadline");
+    // Slack and precision together do no harm.
     let reactor = Reactor::builder().precise(far).slack(far).build().unwrap();
     let (timer, exact) = (reactor.after(ms(1)), reactor.after(ms(2)).slack(Duration::ZERO));
     select! { reactor; recv(exact) -> due => assert!(Time::now() >= due) }
@@ -282,13 +281,13 @@ fn the_longest_slack_precision_and_spin_do_no_harm() {
 }
 
 #[test]
-fn channels_take_the_longest_of_all_timeouts() {
+fn channels_accept_the_longest_timeout() {
     let _dog = dog();
     let far = Duration::MAX;
     let (tx, rx) = channel::bounded(1);
     assert_eq!(tx.send_timeout(1, far), Ok(()));
     assert_eq!(rx.recv_timeout(far), Ok(1));
-    // Blocking for real.
+    // Calls that block.
     tx.send(2).unwrap();
     let sender = support::thread::spawn(move || tx.send_timeout(3, far).map(|()| tx));
     assert_eq!((rx.recv_timeout(far), rx.recv_timeout(far)), (Ok(2), Ok(3)));
@@ -302,12 +301,12 @@ fn channels_take_the_longest_of_all_timeouts() {
     assert_eq!(receiver.join().unwrap(), Ok(5));
 }
 
-// Many. (A million created, reset and dropped: `timers.rs`.)
+// A hundred thousand at one instant. (`timers.rs` creates, resets and drops a million timers.)
 
 const MANY: u64 = 100_000;
 
-/// CPU time of this thread, and of the best of three runs: what interrupts a call is not the call's
-/// doing. Asserted in release only.
+/// Checks that no call takes 1 ms of this thread's CPU time, in the best of three runs. An
+/// interrupt counts as time of a call. Checked in release builds only.
 fn no_call_takes_a_millisecond(run: impl Fn() -> Duration) {
     let limit = if cfg!(debug_assertions) { Duration::MAX } else { ms(1) };
     let worst: Vec<Duration> = (0..3).map(|_| run()).collect();
@@ -315,7 +314,7 @@ fn no_call_takes_a_millisecond(run: impl Fn() -> Duration) {
 }
 
 #[test]
-fn a_hundred_thousand_timers_due_at_one_instant_come_once_each_and_no_call_stalls() {
+fn many_simultaneous_timers_fire_once_without_a_stall() {
     no_call_takes_a_millisecond(|| {
         let (sim, reactor) = simulated();
         let timers: Vec<Timer> = (0..MANY).map(|n| reactor.after(ms(1)).with_key(n)).collect();
@@ -328,7 +327,7 @@ fn a_hundred_thousand_timers_due_at_one_instant_come_once_each_and_no_call_stall
             worst = worst.max(time);
             assert!(!events.is_empty());
             for event in &events {
-                assert_eq!(event.key(), next, "in arming order");
+                assert_eq!(event.key(), next, "the keys are in arming order");
                 assert_eq!(timers[next as usize].try_take(), Some(at(1)));
                 next += 1;
             }
@@ -339,7 +338,7 @@ fn a_hundred_thousand_timers_due_at_one_instant_come_once_each_and_no_call_stall
 }
 
 #[test]
-fn a_hundred_thousand_callbacks_due_at_one_instant_are_called_once_each_and_no_call_stalls() {
+fn many_simultaneous_callbacks_run_once_without_a_stall() {
     no_call_takes_a_millisecond(|| {
         let (sim, reactor) = simulated();
         let next = Rc::new(Cell::new(0));
@@ -347,7 +346,7 @@ fn a_hundred_thousand_callbacks_due_at_one_instant_are_called_once_each_and_no_c
             .map(|n| {
                 let next = next.clone();
                 reactor.call_after(ms(1), move |_| {
-                    assert_eq!(next.replace(n + 1), n, "in arming order")
+                    assert_eq!(next.replace(n + 1), n, "the callbacks run in arming order")
                 })
             })
             .collect();
@@ -359,7 +358,7 @@ fn a_hundred_thousand_callbacks_due_at_one_instant_are_called_once_each_and_no_c
             result.unwrap();
             worst = worst.max(time);
             turns += 1;
-            assert!(turns <= MANY, "no progress");
+            assert!(turns <= MANY, "the turns make no progress");
         }
         assert_eq!(reactor.stats().called, MANY);
         worst
@@ -367,11 +366,11 @@ fn a_hundred_thousand_callbacks_due_at_one_instant_are_called_once_each_and_no_c
 }
 
 #[test]
-fn a_blocking_turn_calls_all_that_is_due_before_it_sleeps() {
+fn a_sleep_runs_callbacks_due_before_its_end() {
     let (sim, reactor) = simulated();
     let callbacks: Vec<Callback> = (0..20_000).map(|_| reactor.call_after(ms(1), |_| {})).collect();
     reactor.sleep_blocking(ms(1)).unwrap();
-    // More than one turn does; those of a time after the sleep are the next turns'.
+    // One turn calls only a batch. Callbacks that the sleep had no time for run in the next turns.
     let mut events = Events::with_capacity(1);
     while reactor.stats().called < 20_000 {
         let before = reactor.stats().called;
@@ -380,7 +379,7 @@ fn a_blocking_turn_calls_all_that_is_due_before_it_sleeps() {
     }
     assert_eq!(sim.now(), at(1));
     assert!(callbacks.iter().all(|callback| callback.deadline().is_none()));
-    // And a longer sleep has time for all of them.
+    // A longer sleep has time for all callbacks.
     callbacks.iter().for_each(|callback| assert!(!callback.reset(ms(1))));
     reactor.sleep_blocking(ms(2)).unwrap();
     assert_eq!((reactor.stats().called, sim.now()), (40_000, at(3)));

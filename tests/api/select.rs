@@ -1,5 +1,4 @@
-//! `select!`: who is chosen, what a case that is not chosen keeps, the grammar, and what happens
-//! when something goes wrong.
+//! `select!`: which case it chooses, what the other cases keep, its grammar, and its failures.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,8 +19,9 @@ fn at(seconds: u64) -> Time {
     Time::ZERO + secs(seconds)
 }
 
-/// An inbox that holds these messages and will get no more, though its sender lives on.
-fn holding<T>(
+/// An inbox that holds these messages and gets no more. The returned sender keeps the inbox
+/// connected.
+fn inbox_with<T>(
     reactor: &Reactor,
     messages: impl IntoIterator<Item = T>,
 ) -> (channel::Sender<T>, Inbox<T>) {
@@ -30,13 +30,13 @@ fn holding<T>(
     (tx, inbox)
 }
 
-/// A source of its own making: ready as its cell says, and counting what is done to it.
+/// A custom source that is ready as its cell says, and counts the calls of its methods.
 #[derive(Default)]
 struct Switch {
     ready: Cell<bool>,
     taken: Cell<u32>,
-    befores: Cell<u32>,
-    afters: Cell<u32>,
+    before_sleeps: Cell<u32>,
+    after_sleeps: Cell<u32>,
 }
 
 impl Switch {
@@ -59,25 +59,25 @@ impl Source for Switch {
         })
     }
     fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
-        self.befores.set(self.befores.get() + 1);
+        self.before_sleeps.set(self.before_sleeps.get() + 1);
         Ok(())
     }
     fn after_sleep(&self) {
-        self.afters.set(self.afters.get() + 1);
+        self.after_sleeps.set(self.after_sleeps.get() + 1);
     }
 }
 
-// Who is chosen.
+// Choice.
 
-/// How far counts are from all being equal. With n counts this is about n - 1, give or take a few
-/// times its root.
+/// The chi-squared distance of the counts from equal counts. With n fair counts the distance is
+/// about n - 1, give or take a few times the root of n - 1.
 fn chi_squared(counts: &[u32]) -> f64 {
     let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
     counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
 }
 
-/// The seed differs from run to run, so the limits are those of one failure in a thousand million
-/// fair runs.
+/// Asserts that the counts are uniform. The seed differs from run to run, so each limit fails one
+/// fair run in 1,000,000,000.
 #[track_caller]
 fn assert_uniform(counts: &[u32]) {
     let limit = match counts.len() {
@@ -92,7 +92,7 @@ fn assert_uniform(counts: &[u32]) {
 }
 
 #[test]
-fn each_of_the_ready_cases_has_the_same_chance() {
+fn ready_cases_have_equal_chances() {
     let (_, reactor) = simulated();
     let s: [Switch; 8] = std::array::from_fn(|_| Switch::on());
     let mut two = [0; 2];
@@ -117,12 +117,12 @@ fn each_of_the_ready_cases_has_the_same_chance() {
     assert_uniform(&two);
     assert_uniform(&three);
     assert_uniform(&eight);
-    // Nor does one choice say anything about the next.
+    // One choice does not depend on the choice before.
     assert_uniform(&pairs);
 }
 
 #[test]
-fn cases_that_are_not_ready_take_no_share() {
+fn cases_that_are_not_ready_change_no_chances() {
     let (_, reactor) = simulated();
     let (a, b, c) = (Switch::on(), Switch::on(), Switch::on());
     let (off, none, nothing) = (Switch::default(), None::<Switch>, never::<u32>());
@@ -142,10 +142,10 @@ fn cases_that_are_not_ready_take_no_share() {
 }
 
 #[test]
-fn a_source_that_is_named_twice_has_two_chances() {
+fn a_source_in_two_cases_may_win_either() {
     let _dog = dog();
     let (_, reactor) = simulated();
-    let (_tx, inbox) = holding(&reactor, 0..64);
+    let (_tx, inbox) = inbox_with(&reactor, 0..64);
     let other = Switch::on();
     let mut counts = [0; 3];
     let mut next = 0;
@@ -156,9 +156,9 @@ fn a_source_that_is_named_twice_has_two_chances() {
             recv(inbox) -> n => { assert_eq!(n, Ok(next)); next += 1; counts[1] += 1; }
         }
     }
-    // 64 tosses of a coin: all on one side once in 2^63 runs.
+    // All 64 fair choices fall on one case once in 2^63 runs.
     assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
-    // With one message left only one of the two takes it, and then neither is ready.
+    // Only one of the two cases takes the last message. Then neither is ready.
     assert!(inbox.is_empty());
     select! { reactor;
         recv(inbox) -> _ => unreachable!(),
@@ -168,7 +168,7 @@ fn a_source_that_is_named_twice_has_two_chances() {
 }
 
 #[test]
-fn an_inbox_in_two_cases_is_waited_for_once_and_received_once() {
+fn an_inbox_in_two_cases_is_received_once() {
     let _dog = dog();
     let all = rounds(500);
     let reactor = support::reactor();
@@ -184,7 +184,7 @@ fn an_inbox_in_two_cases_is_waited_for_once_and_received_once() {
 }
 
 #[test]
-fn biased_takes_the_first_that_is_ready() {
+fn biased_takes_the_first_ready_case() {
     let (_, reactor) = simulated();
     let s: [Switch; 4] = std::array::from_fn(|_| Switch::default());
     for ready in 1..16u32 {
@@ -202,31 +202,31 @@ fn biased_takes_the_first_that_is_ready() {
 }
 
 #[test]
-fn a_case_that_is_not_chosen_keeps_what_it_has() {
+fn cases_that_lose_keep_their_values() {
     let (sim, reactor) = simulated();
-    let (_tx, left) = holding(&reactor, 0..40);
-    let (_ty, right) = holding(&reactor, 0..40);
+    let (_tx, left) = inbox_with(&reactor, 0..40);
+    let (_ty, right) = inbox_with(&reactor, 0..40);
     let timer = reactor.after(SECOND);
     let ticker = reactor.every(SECOND).unwrap();
     sim.advance(SECOND);
-    let (mut lefts, mut rights, mut due, mut ticks) = (0, 0, 0, 0);
+    let (mut left_received, mut right_received, mut due, mut ticks) = (0, 0, 0, 0);
     for turn in 1..=82 {
         select! { reactor;
-            recv(left) -> n => { assert_eq!(n, Ok(lefts)); lefts += 1; }
-            recv(right) -> n => { assert_eq!(n, Ok(rights)); rights += 1; }
+            recv(left) -> n => { assert_eq!(n, Ok(left_received)); left_received += 1; }
+            recv(right) -> n => { assert_eq!(n, Ok(right_received)); right_received += 1; }
             recv(timer) -> t => { assert_eq!(t, at(1)); due += 1; }
             recv(ticker) -> tick => {
                 assert_eq!(tick, Tick { scheduled: at(1), missed: 0 });
                 ticks += 1;
             }
-            default => panic!("something is ready in turn {turn}"),
+            default => panic!("no case is ready in turn {turn}"),
         }
-        assert_eq!(left.len() + lefts, 40);
-        assert_eq!(right.len() + rights, 40);
+        assert_eq!(left.len() + left_received, 40);
+        assert_eq!(right.len() + right_received, 40);
         assert_eq!(timer.deadline(), (due == 0).then(|| at(1)));
         assert_eq!(ticker.deadline(), Some(at(1 + ticks)));
     }
-    assert_eq!((lefts, rights, due, ticks), (40, 40, 1, 1));
+    assert_eq!((left_received, right_received, due, ticks), (40, 40, 1, 1));
     select! { reactor;
         recv(left) -> _ => unreachable!(),
         recv(right) -> _ => unreachable!(),
@@ -264,12 +264,12 @@ fn default_never_runs_while_a_case_is_ready() {
         assert!(idle);
     }
 
-    // What another thread says it has sent is there.
+    // A `select!` finds a message that another thread has reported as sent.
     let all = rounds(250);
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (go, gone) = channel::bounded::<()>(1);
-    let (done, said) = channel::bounded(1);
+    let (done, reported) = channel::bounded(1);
     let sender = thread::spawn(move || {
         for n in 0..all {
             gone.recv().unwrap();
@@ -279,7 +279,7 @@ fn default_never_runs_while_a_case_is_ready() {
     });
     for n in 0..all {
         go.send(()).unwrap();
-        said.recv().unwrap();
+        reported.recv().unwrap();
         select! { reactor;
             recv(inbox) -> got => assert_eq!(got, Ok(n)),
             default => panic!("default in turn {n}"),
@@ -289,9 +289,9 @@ fn default_never_runs_while_a_case_is_ready() {
 }
 
 #[test]
-fn default_with_a_timeout_runs_when_it_is_over_and_not_a_ns_before() {
+fn default_runs_exactly_at_its_timeout() {
     let (sim, reactor) = simulated();
-    let (_tx, inbox) = holding::<u8>(&reactor, []);
+    let (_tx, inbox) = inbox_with::<u8>(&reactor, []);
     let timer = reactor.timer();
     for timeout in [Duration::from_nanos(1), Duration::from_micros(7), SECOND, secs(86_400 * 365)] {
         let start = sim.now();
@@ -300,7 +300,7 @@ fn default_with_a_timeout_runs_when_it_is_over_and_not_a_ns_before() {
             recv(timer) -> _ => unreachable!(),
             default(timeout) => assert_eq!(sim.now(), start + timeout),
         }
-        // A case that is due before beats it, and one that is due after does not.
+        // A case that is due before the timeout wins. A case that is due after it loses.
         for (due, wins) in [
             (timeout - Duration::from_nanos(1), true),
             (timeout, true),
@@ -319,7 +319,7 @@ fn default_with_a_timeout_runs_when_it_is_over_and_not_a_ns_before() {
 }
 
 #[test]
-fn default_with_a_timeout_of_zero_does_not_wait() {
+fn default_with_a_zero_timeout_never_waits() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(SECOND);
     select! { reactor; recv(timer) -> _ => unreachable!(), default(Duration::ZERO) => {} }
@@ -332,10 +332,10 @@ fn default_with_a_timeout_of_zero_does_not_wait() {
 }
 
 #[test]
-fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
+fn a_late_thread_prefers_due_sources_to_timeouts() {
     let late = |wait: fn(&Reactor, &Timer) -> bool| {
         let (sim, reactor) = simulated();
-        // The turn has looked at the clock, and then this takes longer than the timer, and than the
+        // The turn has read the clock. Then this callback takes longer than the timer and the
         // timeout.
         reactor.call_after(Duration::ZERO, move |_| sim.advance(secs(30))).detach();
         let timer = reactor.after(secs(10)).with_key(7);
@@ -354,7 +354,7 @@ fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
         reactor.wait_timeout(&mut events, TIMEOUT).unwrap();
         events.iter().map(|event| event.key()).eq([7])
     });
-    // A callback, too, is called within the sleep that it is due in.
+    // A callback also runs within the sleep that it is due in.
     late(|reactor, _| {
         let called = Rc::new(Cell::new(false));
         let call = called.clone();
@@ -365,7 +365,7 @@ fn what_is_due_before_the_timeout_beats_it_however_late_the_thread_is() {
 }
 
 #[test]
-fn a_reactor_dropped_by_a_callback_that_is_due_with_the_timeout_is_an_error_and_no_timeout() {
+fn dropping_the_reactor_fails_a_waiting_select() {
     let (sim, reactor) = simulated();
     let handle = reactor.handle();
     let (idle, mut reactor) = (reactor.timer(), Some(reactor));
@@ -373,14 +373,14 @@ fn a_reactor_dropped_by_a_callback_that_is_due_with_the_timeout_is_an_error_and_
     handle.call_after(secs(10), move |_| drop(reactor.take())).detach();
     select! { handle;
         recv(idle) -> _ => unreachable!(),
-        default(secs(20)) => panic!("nobody is there to wait"),
+        default(secs(20)) => panic!("the reactor was dropped"),
         error -> e => assert_eq!(e.kind(), io::ErrorKind::NotConnected),
     }
 }
 
 #[test]
-fn a_message_that_came_before_the_timeout_was_seen_beats_it() {
-    /// Takes 30 s to say that it has nothing, during which another thread has sent something.
+fn a_message_before_the_poll_beats_the_timeout() {
+    /// A source whose `is_ready` takes 30 s. Meanwhile another thread sends a message.
     struct Slow(Sim, channel::Sender<u32>);
     impl Source for Slow {
         type Item = ();
@@ -417,7 +417,7 @@ fn default_with_a_huge_timeout_waits_for_ever() {
             recv(timer) -> t => assert_eq!(t, start + SECOND),
             default(timeout) => unreachable!(),
         }
-        // With nothing to wait for it is the same as no default at all.
+        // Without a source that can become ready the wait is a deadlock, as without a default.
         let kind = select! { reactor;
             recv(timer) -> _ => unreachable!(),
             default(timeout) => unreachable!(),
@@ -428,8 +428,8 @@ fn default_with_a_huge_timeout_waits_for_ever() {
 }
 
 #[test]
-fn default_with_a_timeout_is_never_early_in_real_time() {
-    // Wall time: what is tested is the kernel's clock against the timeout.
+fn a_default_timeout_is_never_early() {
+    // The test compares the kernel's clock with the timeout, so it needs wall time.
     let reactor = support::reactor();
     let nothing = never::<()>();
     for micros in [0, 1, 30, 999, 1_000, 4_321] {
@@ -456,7 +456,7 @@ fn a_message_during_the_sleep_beats_the_default() {
 }
 
 #[test]
-fn a_wake_up_for_nothing_does_not_end_a_wait() {
+fn a_spurious_wake_up_never_ends_a_select() {
     let (sim, reactor, script) = scripted_reactor();
     let (other, _ignored) = reactor.channel(4).unwrap();
     let timer = reactor.after(secs(5));
@@ -474,7 +474,7 @@ fn a_wake_up_for_nothing_does_not_end_a_wait() {
     assert_eq!(sim.now(), at(5));
 }
 
-// Sources that are not there.
+// Sources that are `None` or disabled.
 
 #[test]
 fn a_select_whose_sources_are_all_none_blocks() {
@@ -487,8 +487,8 @@ fn a_select_whose_sources_are_all_none_blocks() {
         recv(nothing) -> _ => unreachable!(),
         error -> e => e.kind(),
     };
-    assert_eq!(kind, io::ErrorKind::Deadlock, "in virtual time to block for ever is an error");
-    // And without an error case it panics with the cause.
+    assert_eq!(kind, io::ErrorKind::Deadlock, "blocking for ever in virtual time is an error");
+    // Without an error case the `select!` panics with the cause.
     let text = panic_text(|| select! { reactor; recv(timer) -> _ => {} });
     assert!(text.contains("deadlock") && text.contains("error -> e"), "{text}");
     select! { reactor; recv(timer) -> _ => unreachable!(), default => {} }
@@ -501,12 +501,12 @@ fn a_select_whose_sources_are_all_none_blocks() {
 }
 
 #[test]
-fn a_case_whose_condition_is_false_takes_no_part() {
+fn a_case_with_a_false_condition_is_disabled() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let (there, rx) = channel::bounded(1);
     let outbox = reactor.register(there).unwrap();
-    // For both values of both conditions, at random and in order: both cases are ready.
+    // Each combination of both conditions runs 20 times, unbiased and biased. Both cases are ready.
     for (receives, sends, round) in [false, true].into_iter().flat_map(|receives| {
         [false, true].into_iter().flat_map(move |sends| (0..20).map(move |n| (receives, sends, n)))
     }) {
@@ -535,7 +535,7 @@ fn a_case_whose_condition_is_false_takes_no_part() {
 }
 
 #[test]
-fn a_source_whose_condition_is_false_is_evaluated_and_not_touched() {
+fn a_disabled_source_is_evaluated_and_never_polled() {
     struct Untouched;
     impl Source for Untouched {
         type Item = ();
@@ -551,17 +551,17 @@ fn a_source_whose_condition_is_false_is_evaluated_and_not_touched() {
     }
     let (sim, reactor) = simulated();
     let order = RefCell::new(Vec::new());
-    let told = |n| {
+    let log = |n| {
         order.borrow_mut().push(n);
         n
     };
     select! { reactor;
-        recv({ told(1); Untouched }, if told(2) > 2) -> () => unreachable!(),
-        recv(Untouched, if matches!(told(3), 4..)) -> () => unreachable!(),
-        default(secs(told(4))) => {}
+        recv({ log(1); Untouched }, if log(2) > 2) -> () => unreachable!(),
+        recv(Untouched, if matches!(log(3), 4..)) -> () => unreachable!(),
+        default(secs(log(4))) => {}
     }
     assert_eq!((order.into_inner(), sim.now()), (vec![1, 2, 3, 4], at(4)));
-    // A value that is not sent is not evaluated.
+    // A disabled send case does not evaluate its value.
     let (tx, rx) = channel::bounded(1);
     let outbox = reactor.register(tx).unwrap();
     let no_value = || unreachable!();
@@ -570,7 +570,7 @@ fn a_source_whose_condition_is_false_is_evaluated_and_not_touched() {
 }
 
 #[test]
-fn a_source_can_come_and_go() {
+fn an_optional_source_may_come_and_go() {
     let _dog = dog();
     let (sim, reactor) = simulated();
     let mut timer = Some(reactor.after(secs(2)));
@@ -597,7 +597,7 @@ fn a_source_can_come_and_go() {
 // Arms.
 
 #[test]
-fn arms_are_code_of_the_function_around() {
+fn arms_may_break_continue_return_and_propagate() {
     let _dog = dog();
     fn until_seven(reactor: &Reactor, inbox: &Inbox<u32>) -> Result<&'static str, RecvError> {
         let mut odd = 0;
@@ -612,10 +612,10 @@ fn arms_are_code_of_the_function_around() {
             };
             odd += n;
         };
-        Ok(if sum == 9 { "broke with 9" } else { "broke with something else" })
+        Ok(if sum == 9 { "broke with 9" } else { "broke with another sum" })
     }
     let (_, reactor) = simulated();
-    let (tx, inbox) = holding(&reactor, [1, 2, 3, 4, 5, 7, 8, 9, 11]);
+    let (tx, inbox) = inbox_with(&reactor, [1, 2, 3, 4, 5, 7, 8, 9, 11]);
     assert_eq!(until_seven(&reactor, &inbox), Ok("broke with 9"));
     assert_eq!(until_seven(&reactor, &inbox), Ok("returned"));
     drop(tx);
@@ -623,7 +623,7 @@ fn arms_are_code_of_the_function_around() {
 }
 
 #[test]
-fn a_default_arm_may_break_too_and_so_may_an_error_arm() -> io::Result<()> {
+fn default_and_error_arms_may_break() -> io::Result<()> {
     let (_, reactor) = simulated();
     let nothing = never::<u8>();
     let mut rounds = 0;
@@ -641,7 +641,7 @@ fn a_default_arm_may_break_too_and_so_may_an_error_arm() -> io::Result<()> {
             error -> e => { assert_eq!(e.kind(), io::ErrorKind::Deadlock); break }
         }
     }
-    // `?` on the driver's error itself.
+    // `?` passes the driver's error on.
     let failed = (|| -> io::Result<u8> {
         Ok(select! { reactor; recv(nothing) -> n => n, error -> e => return Err(e) })
     })();
@@ -652,7 +652,7 @@ fn a_default_arm_may_break_too_and_so_may_an_error_arm() -> io::Result<()> {
 #[test]
 fn a_select_has_the_value_of_its_arm() {
     let (_, reactor) = simulated();
-    let (_tx, inbox) = holding(&reactor, [String::from("a"), String::from("b")]);
+    let (_tx, inbox) = inbox_with(&reactor, [String::from("a"), String::from("b")]);
     let nothing = never::<u8>();
     let word: Result<String, RecvError> = select! { reactor; recv(inbox) -> word => word };
     assert_eq!(word.as_deref(), Ok("a"));
@@ -663,7 +663,7 @@ fn a_select_has_the_value_of_its_arm() {
     let boxed: Box<dyn Fn() -> u8> =
         select! { reactor; recv(nothing) -> n => Box::new(move || n), default => Box::new(|| 3) };
     assert_eq!(boxed(), 3);
-    // As the tail of a block, in an argument, and as a condition.
+    // A `select!` may be the tail of a block, an argument and a condition.
     let tail = {
         select! { reactor; recv(nothing) -> n => n, default => 8 }
     };
@@ -672,9 +672,9 @@ fn a_select_has_the_value_of_its_arm() {
 }
 
 #[test]
-fn a_select_may_stand_in_an_arm() {
+fn a_select_may_be_nested_in_an_arm() {
     let (sim, reactor) = simulated();
-    let (tx, inbox) = holding(&reactor, [1, 2, 3]);
+    let (tx, inbox) = inbox_with(&reactor, [1, 2, 3]);
     let timer = reactor.after(SECOND);
     let got = select! { reactor;
         recv(inbox) -> first => select! { reactor;
@@ -694,7 +694,7 @@ fn a_select_may_stand_in_an_arm() {
     };
     assert_eq!(got, (Ok(1), Ok(2), Ok(3), at(1)));
     assert_eq!(sim.now(), at(1));
-    // The same source in both, and in the default of another.
+    // Inner and outer `select!` may name the same source.
     tx.send(4).unwrap();
     tx.send(5).unwrap();
     let nothing = never::<u8>();
@@ -710,7 +710,7 @@ fn a_select_may_stand_in_an_arm() {
 }
 
 #[test]
-fn an_arm_may_reset_the_ticker_it_fired_on() {
+fn an_arm_may_reset_its_ticker() {
     let _dog = dog();
     let (sim, reactor) = simulated();
     let ticker = reactor.every(secs(1)).unwrap();
@@ -726,18 +726,19 @@ fn an_arm_may_reset_the_ticker_it_fired_on() {
             }
         } }
     }
-    // 1, then every 10 from there: 11; then 5 s of work, and anew from 16: 26; then every 2.
+    // The first tick is at 1. A period of 10 gives 11. After 5 s of work a restart at 16 gives
+    // 26. A period of 2 gives 28 and 30.
     assert_eq!(times, [at(1), at(11), at(26), at(28), at(30)]);
 }
 
 #[test]
-fn an_arm_may_replace_stop_and_drop_sources_and_use_the_reactor() {
+fn an_arm_may_replace_stop_and_drop_sources() {
     let (sim, reactor) = simulated();
     let handle = reactor.handle();
     let mut timer = reactor.after(secs(1));
     let mut ticker = reactor.every(secs(1)).unwrap();
     let mut extra: Vec<Timer> = Vec::new();
-    // Both are due: whichever comes first takes the other away, so exactly one arm runs.
+    // Both sources are due. The arm that runs stops the other source, so exactly one arm runs.
     for round in 0..200 {
         sim.advance(secs(1));
         select! { reactor;
@@ -748,12 +749,12 @@ fn an_arm_may_replace_stop_and_drop_sources_and_use_the_reactor() {
             recv(ticker) -> tick => {
                 assert_eq!((tick.scheduled, tick.missed), (handle.now(), 0));
                 assert!(timer.stop(), "the timer was due");
-                assert!(ticker.stop(), "it goes on ticking");
+                assert!(ticker.stop(), "the ticker is armed for its next tick");
             }
         }
         select! { reactor;
-            recv(timer) -> _ => panic!("stale"),
-            recv(ticker) -> _ => panic!("stale"),
+            recv(timer) -> _ => panic!("a stale value"),
+            recv(ticker) -> _ => panic!("a stale value"),
             default => {}
         }
         extra.push(handle.after(secs(1_000)));
@@ -762,24 +763,24 @@ fn an_arm_may_replace_stop_and_drop_sources_and_use_the_reactor() {
         assert_eq!(reactor.stats().live, extra.len() + 2, "round {round}");
     }
     assert!(extra.iter().all(|timer| timer.stop()));
-    let mut inbox = holding(&reactor, [1]).1;
+    let mut inbox = inbox_with(&reactor, [1]).1;
     select! { reactor;
         recv(inbox) -> n => {
             assert_eq!(n, Ok(1));
-            // The old one is dropped while its own arm runs.
-            inbox = holding(&reactor, [2]).1;
+            // The arm drops the inbox that it has received from.
+            inbox = inbox_with(&reactor, [2]).1;
         }
     }
     select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(2)) }
 }
 
 #[test]
-fn an_arm_that_takes_the_item_owns_it() {
+fn an_arm_owns_its_item() {
     let (_, reactor) = simulated();
-    let (_tx, inbox) = holding(&reactor, [vec![1], vec![2]]);
+    let (_tx, inbox) = inbox_with(&reactor, [vec![1], vec![2]]);
     let mut all = Vec::new();
     select! { reactor; recv(inbox) -> item => all.extend(item.unwrap()) }
-    // A moved handle: the arm consumes the very source it fired on.
+    // An arm may consume the source that has fired.
     let rx = select! { reactor;
         recv(inbox) -> item => { all.extend(item.unwrap()); inbox.into_inner() }
     };
@@ -801,7 +802,7 @@ fn sources_may_be_values_references_and_boxes() {
     }
     let _dog = dog();
     let (sim, reactor) = simulated();
-    let (_tx, inbox) = holding(&reactor, [9]);
+    let (_tx, inbox) = inbox_with(&reactor, [9]);
     let mut node = Node {
         timer: reactor.at(at(1)),
         ticker: Rc::new(reactor.every(secs(2)).unwrap()),
@@ -838,13 +839,13 @@ fn sources_may_be_values_references_and_boxes() {
             (at(7), 'p')
         ]
     );
-    // A source made in the case itself lives as long as the wait.
+    // A source made in the case lives as long as the wait.
     select! { reactor; recv(reactor.after(SECOND)) -> t => assert_eq!(t, at(8)) }
     select! { reactor;
         recv({ let t = reactor.timer(); t.reset(SECOND); t }) -> t => assert_eq!(t, at(9)),
     }
     select! { reactor; recv(&&Rc::new(Box::new(reactor.at(at(10))))) -> t => assert_eq!(t, at(10)) }
-    // And the reactor may be given in as many ways.
+    // The reactor may be a value, a reference or an expression, too.
     let (handle, shared) = (reactor.handle(), Rc::new(support::on(Sim::new())));
     select! { handle; recv(node.timer) -> _ => unreachable!(), default => {} }
     select! { &handle; recv(node.timer) -> _ => unreachable!(), default => {} }
@@ -854,8 +855,8 @@ fn sources_may_be_values_references_and_boxes() {
 }
 
 #[test]
-#[rustfmt::skip] // the commas are the point
-fn commas_stand_where_rust_has_them() {
+#[rustfmt::skip] // rustfmt would remove the commas under test
+fn cases_accept_commas_like_match_arms() {
     let (_, reactor) = simulated();
     let (a, b) = (Switch::on(), never::<u8>());
     let mut n = 0;
@@ -891,7 +892,7 @@ fn commas_stand_where_rust_has_them() {
 }
 
 #[test]
-fn patterns_take_items_apart() {
+fn arms_destructure_items_by_patterns() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(SECOND).unwrap();
     sim.advance(Duration::from_millis(3_500));
@@ -899,7 +900,7 @@ fn patterns_take_items_apart() {
         recv(ticker) -> Tick { scheduled, missed } => assert_eq!((scheduled, missed), (at(1), 2)),
     }
     select! { reactor; recv(ticker) -> Tick { scheduled: t, .. } => assert_eq!(t, at(4)) }
-    let (_tx, inbox) = holding(&reactor, [(1, [2, 3]), (4, [5, 6])]);
+    let (_tx, inbox) = inbox_with(&reactor, [(1, [2, 3]), (4, [5, 6])]);
     select! { reactor; recv(inbox) -> mut pair => {
         pair = pair.map(|(a, b)| (a + 1, b));
         assert_eq!(pair, Ok((2, [2, 3])));
@@ -928,9 +929,9 @@ fn patterns_take_items_apart() {
 }
 
 #[test]
-fn variables_of_one_name_do_not_meet() {
+fn user_names_never_clash_with_macro_names() {
     let (_, outer) = simulated();
-    // The names that the macro may use inside, as sources, items and reactor.
+    // These are the names that the macro may use inside, here as sources, items and reactor.
     let (reactor, cases, picked, item, error, index) =
         (outer.handle(), Switch::on(), never::<u8>(), Switch::on(), Switch::on(), Switch::on());
     let mut counts = [0; 4];
@@ -954,7 +955,7 @@ fn variables_of_one_name_do_not_meet() {
         },
     }
     assert_eq!(x.taken.get(), 1);
-    // Nor does what the user shadows: the expansion names everything in full.
+    // The expansion uses full paths, so shadowed names of the prelude change nothing.
     #[allow(non_snake_case, dead_code, unused_variables)]
     {
         struct Option;
@@ -968,17 +969,17 @@ fn variables_of_one_name_do_not_meet() {
 }
 
 #[test]
-fn sources_and_timeout_are_evaluated_once_and_in_order() {
+fn sources_and_timeout_are_evaluated_once_in_order() {
     let (_, reactor) = simulated();
     let order = RefCell::new(Vec::new());
     let note = |name: &'static str| order.borrow_mut().push(name);
     let timer = reactor.after(secs(1));
-    let (_tx, inbox) = holding::<u8>(&reactor, []);
+    let (_tx, inbox) = inbox_with::<u8>(&reactor, []);
     let by_name = |name| {
         note(name);
         &timer
     };
-    // It blocks and so looks at the sources more than once.
+    // The `select!` blocks, and so polls its sources more than once.
     select! { { note("reactor"); &reactor };
         recv({ note("never"); never::<()>() }) -> _ => unreachable!(),
         default({ note("timeout"); secs(2) }) => unreachable!(),
@@ -986,7 +987,7 @@ fn sources_and_timeout_are_evaluated_once_and_in_order() {
         recv({ note("inbox"); &inbox }) -> _ => unreachable!(),
     }
     assert_eq!(order.take(), ["reactor", "never", "timer", "inbox", "timeout"]);
-    // Of a branch that is not taken nothing runs but the source.
+    // A case that is not chosen evaluates its source and nothing else.
     timer.reset(Duration::ZERO);
     select! { reactor; biased;
         recv(by_name("first")) -> _ => note("first arm"),
@@ -1032,17 +1033,17 @@ fn thirty_two_cases_work() {
     assert_eq!(thirty_two!(reactor; s; default(SECOND) => 99,), 99);
     s.iter().for_each(|switch| switch.ready.set(true));
     let mut seen = [false; 32];
-    // Each is missed by 3,000 fair choices once in 10^40 runs.
+    // 3,000 fair choices miss a case once in 10^40 runs.
     (0..3_000).for_each(|_| seen[thirty_two!(reactor; s;)] = true);
     assert_eq!(seen, [true; 32]);
 }
 
-// When something goes wrong.
+// Failures.
 
 #[test]
 fn a_panicking_arm_leaves_the_reactor_usable() {
     let (sim, reactor) = simulated();
-    let (tx, inbox) = holding(&reactor, [1, 2]);
+    let (tx, inbox) = inbox_with(&reactor, [1, 2]);
     let timer = reactor.after(secs(1));
     let text = panic_text(|| select! { reactor; recv(inbox) -> n => panic!("arm {}", n.unwrap()) });
     assert_eq!(text, "arm 1");
@@ -1055,7 +1056,7 @@ fn a_panicking_arm_leaves_the_reactor_usable() {
         panic_text(|| select! { reactor; recv(timer) -> _ => {}, default => panic!("default") }),
         "default"
     );
-    assert!(!timer.stop(), "its arm had been chosen");
+    assert!(!timer.stop(), "the chosen arm took the value");
     timer.reset(secs(1));
     tx.send(3).unwrap();
     select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(3)) }
@@ -1069,22 +1070,23 @@ fn a_panicking_arm_leaves_the_reactor_usable() {
 #[test]
 fn a_panicking_source_expression_consumes_nothing() {
     let (_, reactor) = simulated();
-    let (_tx, inbox) = holding(&reactor, [1]);
-    fn bad<'a>() -> &'a Timer {
+    let (_tx, inbox) = inbox_with(&reactor, [1]);
+    fn faulty<'a>() -> &'a Timer {
         panic!("no source")
     }
     fn late() -> Duration {
         panic!("no timeout")
     }
-    let text = panic_text(|| select! { reactor; recv(inbox) -> _ => {}, recv(bad()) -> _ => {} });
+    let text =
+        panic_text(|| select! { reactor; recv(inbox) -> _ => {}, recv(faulty()) -> _ => {} });
     assert_eq!(text, "no source");
     let text = panic_text(|| select! { reactor; recv(inbox) -> _ => {}, default(late()) => {} });
     assert_eq!(text, "no timeout");
-    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("it is gone") }
+    select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), default => panic!("lost") }
 }
 
 #[test]
-fn a_panic_in_a_source_leaves_the_reactor_usable() {
+fn a_panicking_source_leaves_the_reactor_usable() {
     #[derive(PartialEq)]
     enum At {
         Ready,
@@ -1092,46 +1094,46 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
         Before,
         After,
     }
-    struct Bad(At);
-    impl Source for Bad {
+    struct FaultySource(At);
+    impl Source for FaultySource {
         type Item = ();
         fn is_ready(&self) -> bool {
-            assert!(self.0 != At::Ready, "bad");
+            assert!(self.0 != At::Ready, "faulty");
             self.0 == At::Take
         }
         fn try_take(&self) -> Option<()> {
-            panic!("bad")
+            panic!("faulty")
         }
         fn before_sleep(&self, blocking: &mut BeforeSleep<'_>) -> io::Result<()> {
-            assert!(self.0 != At::Before, "bad");
-            blocking.wake_at(blocking.now() + Duration::from_millis(1)); // a real sleep, that ends
+            assert!(self.0 != At::Before, "faulty");
+            blocking.wake_at(blocking.now() + Duration::from_millis(1)); // a real sleep with an end
             Ok(())
         }
         fn after_sleep(&self) {
-            assert!(self.0 != At::After, "bad");
+            assert!(self.0 != At::After, "faulty");
         }
     }
     let _dog = dog();
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     for place in [At::Ready, At::Take, At::Before, At::After] {
-        let bad = Bad(place);
-        // Never due: only the bad source can be chosen.
+        let faulty = FaultySource(place);
+        // The timer is not due, so only the faulty source can be chosen.
         let timer = reactor.after(secs(3600));
         let text = panic_text(|| {
             select! { reactor;
-                recv(bad) -> _ => {},
+                recv(faulty) -> _ => {},
                 recv(inbox) -> _ => {},
                 recv(timer) -> _ => {}
             }
         });
-        assert_eq!(text, "bad");
+        assert_eq!(text, "faulty");
         timer.stop();
-        // Messages from another thread still wake the loop, by select and by wait.
+        // Messages from another thread still wake the loop, in a `select!` and in a wait.
         let mut events = Events::with_capacity(1);
         for by_wait in [false, true, false] {
             let tx = tx.clone();
-            // the loop sleeps by then, most likely
+            // Most likely the loop sleeps by then.
             let _sender = support::later(Duration::from_millis(2), move || {
                 tx.send(by_wait).unwrap();
             });
@@ -1146,7 +1148,7 @@ fn a_panic_in_a_source_leaves_the_reactor_usable() {
 }
 
 #[test]
-fn a_driver_that_fails_is_the_error_cases_business() {
+fn a_driver_error_goes_to_the_error_case() {
     let (sim, reactor, script) = scripted_reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.after(secs(1));
@@ -1159,7 +1161,7 @@ fn a_driver_that_fails_is_the_error_cases_business() {
         error -> e => e,
     };
     assert_eq!(error.to_string(), "broken driver");
-    // What is ready needs no driver.
+    // A ready case needs no driver.
     script.fail("broken again");
     tx.send(1).unwrap();
     select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(1)), error -> e => panic!("{e}") }
@@ -1177,8 +1179,7 @@ fn a_driver_that_fails_is_the_error_cases_business() {
         error -> e => e.to_string(),
     };
     assert_eq!(text, "broken in a default");
-    // Nothing was lost, and the reactor is asleep no more: a message sent now wakes nobody but is
-    // there.
+    // No message was lost, and the reactor is awake: a send makes no wake-up.
     let wakes = script.wakes();
     tx.send(2).unwrap();
     assert_eq!(script.wakes(), wakes);
@@ -1191,7 +1192,7 @@ fn a_driver_that_fails_is_the_error_cases_business() {
 }
 
 #[test]
-fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
+fn a_source_error_withdraws_every_case() {
     struct Failing;
     impl Source for Failing {
         type Item = ();
@@ -1202,7 +1203,7 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
             None
         }
         fn before_sleep(&self, _: &mut BeforeSleep<'_>) -> io::Result<()> {
-            Err(io::Error::new(io::ErrorKind::NotFound, "cannot be waited for"))
+            Err(io::Error::new(io::ErrorKind::NotFound, "cannot wait"))
         }
     }
     let (_, reactor, script) = scripted_reactor();
@@ -1217,20 +1218,24 @@ fn the_error_of_a_source_comes_out_and_every_case_is_withdrawn() {
     };
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (io::ErrorKind::NotFound, "cannot be waited for")
+        (io::ErrorKind::NotFound, "cannot wait")
     );
-    assert_eq!((first.befores.get(), first.afters.get()), (1, 1));
-    assert_eq!(last.afters.get(), 1, "after_sleep runs for all, whatever it came to");
+    assert_eq!((first.before_sleeps.get(), first.after_sleeps.get()), (1, 1));
+    assert_eq!(
+        last.after_sleeps.get(),
+        1,
+        "after_sleep runs for every source, also after an error"
+    );
     assert_eq!(script.sleeps(), 0);
     select! { reactor; recv(timer) -> t => assert_eq!(t, at(1)) }
 }
 
 #[test]
-fn a_source_of_another_reactor_is_refused_by_its_number() {
+fn a_foreign_source_is_refused_by_case_number() {
     let (_, reactor) = simulated();
     let (_, other) = simulated();
     let (mine, foreign) = (reactor.after(SECOND), other.after(SECOND));
-    let (_tx, inbox) = holding::<u8>(&other, []);
+    let (_tx, inbox) = inbox_with::<u8>(&other, []);
     let ticker = other.every(SECOND).unwrap();
     let refused = |error: io::Error, case: &str| {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -1265,7 +1270,7 @@ fn a_source_of_another_reactor_is_refused_by_its_number() {
     }
     let text = panic_text(|| select! { reactor; recv(mine) -> _ => {}, recv(inbox) -> _ => {} });
     assert!(text.contains("case 2 ") && text.contains("another reactor"), "{text}");
-    // Nothing was lost by that.
+    // The refused sources keep their values.
     select! { reactor; recv(mine) -> t => assert_eq!(t, at(1)) }
     select! { other;
         recv(foreign) -> t => assert_eq!(t, at(1)),
@@ -1303,7 +1308,7 @@ fn the_handle_of_a_dropped_reactor_is_refused() {
 }
 
 #[test]
-fn a_driver_that_waits_on_its_own_reactor_is_an_error() {
+fn a_nested_wait_of_the_driver_is_refused() {
     let (_, reactor, script) = scripted_reactor();
     let timer = reactor.after(SECOND);
     let (handle, seen) = (reactor.handle(), Rc::new(Cell::new(None)));
@@ -1319,10 +1324,10 @@ fn a_driver_that_waits_on_its_own_reactor_is_an_error() {
     assert_eq!(seen.get(), Some(io::ErrorKind::ResourceBusy));
 }
 
-// Sources of one's own.
+// Custom sources.
 
 #[test]
-fn a_source_of_ones_own_is_woken_by_its_deadline() {
+fn a_custom_source_wakes_at_its_deadline() {
     struct Countdown<'a> {
         sim: &'a Sim,
         due: Cell<Option<Time>>,
@@ -1360,11 +1365,11 @@ fn a_source_of_ones_own_is_woken_by_its_deadline() {
 }
 
 #[test]
-fn a_source_of_ones_own_that_stays_awake_is_asked_again() {
-    /// Ready when it was asked often enough.
+fn custom_sources_that_stay_awake_are_polled_again() {
+    /// A source that is ready after its fifth sleep.
     struct Slow {
         asked: Cell<u32>,
-        afters: Cell<u32>,
+        after_sleeps: Cell<u32>,
     }
     impl Source for Slow {
         type Item = u32;
@@ -1381,20 +1386,21 @@ fn a_source_of_ones_own_that_stays_awake_is_asked_again() {
             Ok(())
         }
         fn after_sleep(&self) {
-            self.afters.set(self.afters.get() + 1);
+            self.after_sleeps.set(self.after_sleeps.get() + 1);
         }
     }
     let (sim, reactor, script) = scripted_reactor();
-    let (slow, timer) = (Slow { asked: Cell::new(0), afters: Cell::new(0) }, reactor.after(SECOND));
+    let (slow, timer) =
+        (Slow { asked: Cell::new(0), after_sleeps: Cell::new(0) }, reactor.after(SECOND));
     select! { reactor; recv(slow) -> n => assert_eq!(n, 5), recv(timer) -> _ => unreachable!() }
-    assert_eq!((slow.afters.get(), script.sleeps(), sim.now()), (5, 0, Time::ZERO));
+    assert_eq!((slow.after_sleeps.get(), script.sleeps(), sim.now()), (5, 0, Time::ZERO));
 }
 
 #[test]
-fn a_source_that_takes_back_what_it_said_is_passed_over() {
-    /// Always says that it is ready and never gives anything.
-    struct Fickle;
-    impl Source for Fickle {
+fn a_ready_source_without_a_value_is_skipped() {
+    /// A source that is always ready and never has a value.
+    struct NeverGives;
+    impl Source for NeverGives {
         type Item = ();
         fn is_ready(&self) -> bool {
             true
@@ -1407,20 +1413,20 @@ fn a_source_that_takes_back_what_it_said_is_passed_over() {
     let on = Switch::on();
     for _ in 0..100 {
         select! { reactor;
-            recv(Fickle) -> () => unreachable!(),
+            recv(NeverGives) -> () => unreachable!(),
             recv(on) -> _ => {},
-            recv(Fickle) -> () => unreachable!(),
+            recv(NeverGives) -> () => unreachable!(),
         }
-        select! { reactor; biased; recv(Fickle) -> () => unreachable!(), recv(on) -> _ => {} }
+        select! { reactor; biased; recv(NeverGives) -> () => unreachable!(), recv(on) -> _ => {} }
     }
     assert_eq!(on.taken.get(), 200);
-    select! { reactor; recv(Fickle) -> () => unreachable!(), default => {} }
+    select! { reactor; recv(NeverGives) -> () => unreachable!(), default => {} }
 }
 
-// Nobody starves.
+// Fairness.
 
 #[test]
-fn a_busy_channel_does_not_hide_a_due_timer() {
+fn busy_channels_do_not_hide_a_due_timer() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.timer();
@@ -1429,28 +1435,29 @@ fn a_busy_channel_does_not_hide_a_due_timer() {
         for _ in 0..10 {
             tx.try_send(round).unwrap();
             select! { reactor; biased;
-                recv(timer) -> _ => panic!("it is early"),
+                recv(timer) -> _ => panic!("the timer is early"),
                 recv(inbox) -> n => assert_eq!(n, Ok(round)),
             }
             sim.advance(Duration::from_micros(1));
         }
         tx.try_send(round).unwrap();
-        // Due to the nanosecond, and the channel is not empty: the next select sees it.
+        // The timer is due to the nanosecond and the channel is not empty. The next select must
+        // find the timer.
         select! { reactor; biased;
             recv(timer) -> t => assert_eq!(t, sim.now()),
-            recv(inbox) -> _ => panic!("the timer is due"),
+            recv(inbox) -> _ => panic!("the due timer was not chosen"),
         }
         assert_eq!(inbox.try_recv(), Ok(round));
     }
 }
 
 #[test]
-fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
-    // Wall time, because it is the cheap look at the clock of a busy turn that could be late.
+fn busy_real_loops_find_due_timers_at_once() {
+    // A busy turn reads a cheap clock that could lag. Only wall time shows that.
     let reactor = support::reactor();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let timer = reactor.timer();
-    // Whether the first select that began when the timer was due has seen that.
+    // Returns true if the first select that began when the timer was due has chosen the timer.
     let at_once = |delay: Duration| {
         timer.reset(delay);
         let due = timer.deadline().unwrap();
@@ -1470,15 +1477,15 @@ fn a_busy_channel_does_not_hide_a_due_timer_in_real_time() {
         }
     };
     for delay in [0, 1, 20, 300, 2_000, 9_000, 15_000, 30_000].map(Duration::from_micros) {
-        // A virtual machine that is itself kept from running has a coarse clock that lags by more
-        // than the look allows for. A wrong look is late nearly always.
+        // On a virtual machine that is kept from running, the cheap clock may lag by more than the
+        // allowance. A wrong allowance is late nearly always.
         let late = (0..10).filter(|_| !at_once(delay)).count();
-        assert!(late < 5, "the timer of {delay:?} was due when a select began, {late} times of 10");
+        assert!(late < 5, "the due timer of {delay:?} was missed {late} times of 10");
     }
 }
 
 #[test]
-fn an_inbox_and_a_timer_that_are_always_ready_share_the_turns() {
+fn always_ready_sources_share_the_turns() {
     let (_, reactor) = simulated();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(Duration::ZERO);
@@ -1494,7 +1501,7 @@ fn an_inbox_and_a_timer_that_are_always_ready_share_the_turns() {
                 tx.try_send(sent).unwrap();
                 0
             }
-            // Zero in its own arm: due in the next turn, and no sooner.
+            // A timer reset to zero in its own arm is due in the next turn.
             recv(timer) -> _ => { timer.reset(Duration::ZERO); 1 }
         }] += 1;
     }
@@ -1504,9 +1511,9 @@ fn an_inbox_and_a_timer_that_are_always_ready_share_the_turns() {
 }
 
 #[test]
-fn turns_with_something_to_do_make_no_syscall_and_do_not_sleep() {
+fn turns_with_a_ready_source_make_no_syscall() {
     let reactor = support::reactor();
-    let (_tx, inbox) = holding(&reactor, 0..64);
+    let (_tx, inbox) = inbox_with(&reactor, 0..64);
     let timer = reactor.timer();
     let before = reactor.stats();
     for n in 0..64 {
@@ -1523,27 +1530,27 @@ fn turns_with_something_to_do_make_no_syscall_and_do_not_sleep() {
 }
 
 #[test]
-fn a_ready_source_of_another_reactor_is_refused_and_loses_nothing() {
+fn a_refused_foreign_source_keeps_its_message() {
     let (here, there) = (support::reactor(), support::reactor());
     let (tx, inbox) = there.channel(1).unwrap();
     tx.send(7).unwrap();
     select! { here;
-        recv(inbox) -> _ => panic!("taken"),
+        recv(inbox) -> _ => panic!("the message was taken"),
         error -> e => assert_eq!(e.kind(), io::ErrorKind::InvalidInput),
     }
     select! { there; recv(inbox) -> seven => assert_eq!(seven, Ok(7)) }
 }
 
 #[test]
-fn a_select_on_a_dropped_reactor_is_refused_even_if_a_message_is_there() {
+fn a_dropped_reactor_refuses_even_ready_sources() {
     let reactor = support::reactor();
     let handle = reactor.handle();
     let (tx, inbox) = reactor.channel(1).unwrap();
     tx.send(7).unwrap();
     drop(reactor);
     select! { handle;
-        recv(inbox) -> _ => panic!("taken"),
+        recv(inbox) -> _ => panic!("the message was taken"),
         error -> e => assert_eq!(e.kind(), io::ErrorKind::NotConnected),
     }
-    assert_eq!(inbox.try_recv(), Ok(7), "nothing is lost");
+    assert_eq!(inbox.try_recv(), Ok(7), "the message is lost");
 }

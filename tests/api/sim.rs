@@ -1,5 +1,5 @@
-//! `Sim`: virtual time beside real files, the real time that other threads and processes need, and
-//! the wall clock.
+//! `Sim`: virtual time beside real files, the grace for other threads and processes, and the
+//! simulated wall clock.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,12 +10,12 @@ use pollmux::sys::{Interest, Mode};
 use pollmux::{Fd, Reactor, Select, Sim, SimWorld, Time, select};
 use support::{HOUR, alone, dog, ms, pair, secs, spawn};
 
-/// A reactor on `sim`, without faults: what is counted is exact.
+/// A reactor on `sim`, without faults, so that counts are exact.
 fn on(sim: &Sim) -> Reactor {
     Reactor::with_driver(sim.clone()).unwrap()
 }
 
-/// A reactor in virtual time, a socket of its, and the peer of that.
+/// A reactor in virtual time, its socket, and the socket's peer.
 fn connected(mode: Mode) -> (Sim, Reactor, UnixStream, Fd<UnixStream>) {
     let sim = Sim::new();
     let (reactor, (theirs, ours)) = (on(&sim), pair());
@@ -30,7 +30,7 @@ fn drain(fd: &mut Fd<UnixStream>) -> Vec<u8> {
 }
 
 #[test]
-fn a_ready_fd_comes_before_the_clock_moves() {
+fn a_ready_fd_stops_the_clock() {
     for mode in [Mode::Edge, Mode::Level, Mode::OneShot] {
         let (sim, reactor, mut theirs, mut ours) = connected(mode);
         let timer = reactor.after(HOUR);
@@ -46,20 +46,20 @@ fn a_ready_fd_comes_before_the_clock_moves() {
                 ours.rearm().unwrap();
             }
         }
-        // One that is not ready holds nothing up.
+        // An fd that is not ready does not stop the clock.
         select! { reactor;
             recv(ours) -> readiness => panic!("{readiness:?}"),
             recv(timer) -> _ => {}
         }
         assert_eq!(sim.now(), Time::ZERO + HOUR);
         theirs.write_all(b"y").unwrap();
-        select! { reactor; recv(ours) -> _ => {}, default => panic!("not looked") }
+        select! { reactor; recv(ours) -> _ => {}, default => panic!("the turn did not poll") }
         assert_eq!(drain(&mut ours), b"y");
     }
 }
 
 #[test]
-fn a_busy_loop_polls_though_time_stands_still() {
+fn a_busy_loop_polls_while_time_stands_still() {
     let (sim, reactor, mut theirs, mut ours) = connected(Mode::Edge);
     let (tx, inbox) = reactor.channel(1).unwrap();
     for _ in 0..3 {
@@ -67,7 +67,7 @@ fn a_busy_loop_polls_though_time_stands_still() {
         let (mut turns, mut seen) = (0, false);
         while !seen {
             turns += 1;
-            assert!(turns < 5, "starved");
+            assert!(turns < 5, "the fd starves");
             tx.send(()).unwrap();
             select! { reactor;
                 biased;
@@ -81,8 +81,8 @@ fn a_busy_loop_polls_though_time_stands_still() {
     assert_eq!(sim.now(), Time::ZERO);
 }
 
-/// A server that echoes and closes what is idle, and three clients, all in one loop. Returns what
-/// happened, and when.
+/// Runs an echo server that closes idle sessions, and three clients, in one loop. Returns the log:
+/// seconds and events.
 fn server_and_clients(seed: u64) -> Vec<(u64, String)> {
     let sim = Sim::new();
     let reactor = on(&sim);
@@ -141,7 +141,7 @@ fn server_and_clients(seed: u64) -> Vec<(u64, String)> {
 fn a_server_and_its_clients_repeat_exactly() {
     let first = server_and_clients(7);
     assert!(first.len() > 30, "{first:#?}");
-    // The third client sends every 80 s, which is longer than a session may be idle.
+    // The third client sends every 80 s. A session may be idle for 60 s.
     assert!(first.contains(&(60, "server 2 is idle".into())), "{first:#?}");
     assert!(!first.iter().any(|(_, text)| text == "server 0 is idle"), "{first:#?}");
     assert_eq!(first, server_and_clients(7));
@@ -193,7 +193,7 @@ fn grace_waits_for_an_fd_of_another_thread() {
 fn grace_ends_with_a_message_or_wake_up() {
     let _dog = dog();
     let sim = Sim::new().grace(Duration::MAX);
-    // The second reactor hears of its own wake-ups.
+    // The second reactor has wake-ups of its own.
     for _ in 0..2 {
         let reactor = on(&sim);
         let (tx, inbox) = reactor.channel(1).unwrap();
@@ -232,7 +232,7 @@ fn the_clock_moves_when_the_grace_is_over() {
 
 #[cfg(not(flat))]
 #[test]
-fn a_child_ends_in_real_time() {
+fn grace_waits_for_a_child_to_end() {
     let _dog = dog();
     let reactor = on(&Sim::new());
     let child = reactor.register(spawn(Command::new("sleep").arg("600"))).unwrap();
@@ -249,11 +249,11 @@ fn a_child_ends_in_real_time() {
     let child = reactor.register(spawn(&mut Command::new("true"))).unwrap();
     select! { reactor;
         recv(child) -> status => assert!(status.unwrap().success()),
-        recv(timeout) -> _ => panic!("no grace"),
+        recv(timeout) -> _ => panic!("the timer fired within the grace"),
     }
 }
 
-/// Kernel timers, and the wall clock. Where no kqueue can be waited for there are none.
+/// Kernel timers and the wall clock. A kqueue that cannot be nested in a poller has neither.
 #[cfg(not(flat))]
 mod wall_clock {
     use std::time::{SystemTime, UNIX_EPOCH};
@@ -276,15 +276,14 @@ mod wall_clock {
         at(if today > now { today } else { today + DAY })
     }
 
-    /// The work of a scheduler in that time: the times of day at which it ran, and those at which
-    /// it heard that the clock was set.
+    /// Runs a scheduler for `d`. Returns the times of its runs, and of the notices of a set clock.
     fn schedule(reactor: &Reactor, d: Duration) -> Vec<(SystemTime, Result<SystemTime, ClockSet>)> {
         let (alarm, end) = (reactor.wall_timer().unwrap(), reactor.after(d));
         let mut log = Vec::new();
         loop {
             alarm.reset_at(next_run(reactor.wall_now())).unwrap();
             select! { reactor;
-                recv(alarm) -> rings => log.push((reactor.wall_now(), rings)),
+                recv(alarm) -> result => log.push((reactor.wall_now(), result)),
                 recv(end) -> _ => return log,
             }
         }
@@ -299,7 +298,7 @@ mod wall_clock {
         let run = |day: u64| (at(day * DAY + 9_000), Ok(at(day * DAY + 9_000)));
         assert_eq!(schedule(&reactor, secs(3 * DAY)), [run(100), run(101), run(102)]);
 
-        // Forwards, over a run: that day's is left out. Back, over a run: it comes again.
+        // A clock set forwards past a run skips that run. A clock set back repeats the run.
         let set = |after: u64, to: u64| {
             let sim = sim.clone();
             reactor.call_after(secs(after), move |_| sim.set_wall_clock(at(to))).detach();
@@ -311,23 +310,23 @@ mod wall_clock {
         set(10_000, 103 * DAY + 8_000);
         let again = [run(103), (at(103 * DAY + 8_000), Err(ClockSet)), run(103)];
         assert_eq!(schedule(&reactor, secs(20_000)), again);
-        // Monotonic timers have noticed nothing of all that.
+        // Monotonic timers do not depend on the wall clock.
         assert_eq!(sim.now() - Time::ZERO, secs(3 * DAY + 7_200 + 20_000));
     }
 
     #[test]
-    fn a_set_clock_is_told_once_on_every_path() {
+    fn every_receive_path_reports_a_set_clock_once() {
         let sim = Sim::new();
         let reactor = on(&sim);
         let alarm = reactor.wall_timer().unwrap().with_key(5);
         let hour = at(3_600);
         assert!(!alarm.reset_at(hour).unwrap());
-        let news = [0, 1, 2, 3].map(|path| {
-            // Several settings that nobody has heard of are one.
+        let notices = [0, 1, 2, 3].map(|path| {
+            // Several settings before the poll are one notice.
             sim.set_wall_clock(at(10 + path));
             sim.set_wall_clock(at(20 + path));
-            let news = match path {
-                0 => select! { reactor; recv(alarm) -> rings => rings, default => panic!() },
+            let notices = match path {
+                0 => select! { reactor; recv(alarm) -> result => result, default => panic!() },
                 1 => {
                     assert_eq!(wait_keys(&reactor), [5]);
                     reactor.try_recv(&alarm).unwrap().unwrap()
@@ -335,24 +334,24 @@ mod wall_clock {
                 2 => {
                     let mut select = Select::new(&reactor);
                     select.recv(&alarm);
-                    let chosen = select.try_wait().unwrap().expect("not told");
+                    let chosen = select.try_wait().unwrap().expect("the clock was set");
                     chosen.recv(&alarm).unwrap()
                 }
                 _ => reactor.recv_timeout(&alarm, ms(1)).unwrap().unwrap(),
             };
             assert_eq!(reactor.wall_now(), at(20 + path));
-            assert_eq!(alarm.deadline(), Some(hour), "still armed");
+            assert_eq!(alarm.deadline(), Some(hour), "the alarm is still armed");
             assert!(reactor.try_recv(&alarm).unwrap().is_none());
             assert_eq!(ready_keys(&reactor), []);
-            news
+            notices
         });
-        assert_eq!(news, [Err(ClockSet); 4]);
-        // Set and passed: told of both.
+        assert_eq!(notices, [Err(ClockSet); 4]);
+        // The clock is set past the deadline: the alarm reports the setting, then the expiry.
         sim.set_wall_clock(at(3_700));
         assert_eq!(reactor.recv(&alarm).unwrap(), Err(ClockSet));
         assert_eq!(reactor.recv(&alarm).unwrap(), Ok(hour));
         assert_eq!(alarm.deadline(), None);
-        // Passed and then set back, unheard: the alarm waits for its time once more.
+        // The deadline passes and the clock is set back before a receive. The alarm waits again.
         let begin = sim.now();
         alarm.reset_at(at(3_800)).unwrap();
         assert_eq!(wait_keys(&reactor), [5]);
@@ -364,7 +363,7 @@ mod wall_clock {
     }
 
     #[test]
-    fn an_unarmed_wall_timer_hears_of_no_setting() {
+    fn an_unarmed_wall_timer_ignores_a_set_clock() {
         let sim = Sim::new();
         let reactor = on(&sim);
         let alarm = reactor.wall_timer().unwrap();
@@ -375,12 +374,12 @@ mod wall_clock {
         sim.set_wall_clock(at(55));
         assert!(alarm.stop().unwrap());
         assert_eq!((ready_keys(&reactor).len(), alarm.deadline()), (0, None));
-        // A new deadline counts on the clock as it is now.
+        // A new deadline is a time of the clock as set.
         sim.set_wall_clock(at(70));
         assert!(!alarm.reset_at(at(75)).unwrap());
         assert_eq!(ready_keys(&reactor), []);
         assert_eq!(reactor.recv(&alarm).unwrap(), Ok(at(75)));
-        // The other clocks do not notice.
+        // Settings do not change the other clocks.
         let (mono, boot) = (reactor.os_timer().unwrap(), reactor.boot_timer().unwrap());
         let begin = sim.now();
         mono.reset(secs(5)).unwrap();
@@ -394,7 +393,7 @@ mod wall_clock {
     }
 
     #[test]
-    fn another_thread_sets_the_clock_of_a_sleeping_loop() {
+    fn another_thread_may_set_a_sleeping_loops_clock() {
         let _dog = dog();
         let sim = Sim::new().grace(Duration::MAX);
         let reactor = on(&sim);
@@ -411,7 +410,7 @@ mod wall_clock {
     }
 
     #[test]
-    fn wall_times_have_bounds_and_never_overflow() {
+    fn wall_times_are_bounded_and_never_overflow() {
         let sim = Sim::starting_at(Time::from_nanos(5_000_000_000));
         let reactor = on(&sim);
         assert_eq!(reactor.wall_now(), at(5));
@@ -454,18 +453,18 @@ mod wall_clock {
     }
 }
 
-// The fds and memory that a `Sim` holds.
+// The fds that a `Sim` holds.
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_clone_keeps_no_fd_of_a_dropped_reactor() {
+fn a_sim_keeps_no_fd_after_its_reactor() {
     alone!();
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let sim = Sim::new().grace(ms(1));
     let before = open();
     let reactor = on(&sim);
     let remote = reactor.remote();
-    assert_eq!(open(), before, "made when it is needed");
+    assert_eq!(open(), before, "the fd is made at the first sleep");
     reactor.sleep_blocking(HOUR).unwrap();
     assert!(open() > before);
     assert!(reactor.stats().waits > 0);
@@ -494,7 +493,7 @@ fn a_member_of_a_world_refuses_fds() {
         let mut child = refused.into_inner();
         child.kill().unwrap();
         child.wait().unwrap();
-        let child = reactor.register(child).unwrap(); // the status is known
+        let child = reactor.register(child).unwrap(); // this child has a known status
         assert!(!reactor.recv(&child).unwrap().unwrap().success());
     });
     world.run().unwrap();

@@ -1,5 +1,5 @@
-//! Slack: how late timers may be so that they share wake-ups. Never early, never later than the
-//! slack, one wake-up for windows that overlap, and nothing else is put off.
+//! Slack: the delay that timers accept in order to share wake-ups. A timer is never early and never
+//! later than its slack. Overlapping windows share one wake-up. Slack delays nothing else.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use pollmux::{
 
 use support::{HOUR, Script, at, dog, ms, ready_keys, scripted, sometimes, timed};
 
-/// A reactor with this slack on a virtual clock, and what its driver is asked for.
+/// A reactor with this slack on a virtual clock, and the script of its driver.
 fn slack(slack: Duration) -> (Sim, Reactor, Script) {
     let sim = Sim::new();
     let (driver, script) = scripted(&sim);
@@ -24,7 +24,7 @@ fn window(earliest: u64, latest: u64) -> Vec<Option<WakeWindow>> {
     vec![Some(WakeWindow { earliest: at(earliest), latest: at(latest) })]
 }
 
-/// Waits once, and takes all that is due: keys, in order, and how late each was.
+/// Waits once and takes all that is due. Returns each key and its lateness, in order.
 fn wait(sim: &Sim, reactor: &Reactor, timers: &[Timer]) -> Vec<(u64, Duration)> {
     let mut events = Events::with_capacity(timers.len().max(1));
     reactor.wait(&mut events).unwrap();
@@ -34,7 +34,7 @@ fn wait(sim: &Sim, reactor: &Reactor, timers: &[Timer]) -> Vec<(u64, Duration)> 
         let other = || timers.iter().find(|timer| timer.key() == event.key());
         let timer = guess.or_else(other).unwrap();
         let due = timer.try_take().unwrap();
-        assert!(due <= sim.now(), "early");
+        assert!(due <= sim.now(), "the timer is early");
         found.push((event.key(), sim.now() - due));
     }
     found
@@ -45,7 +45,7 @@ fn keyed(reactor: &Reactor, deadlines: &[u64]) -> Vec<Timer> {
 }
 
 #[test]
-fn without_slack_a_sleep_ends_at_the_first_deadline() {
+fn a_sleep_without_slack_ends_exactly() {
     let (sim, reactor, script) = slack(Duration::ZERO);
     let timers = keyed(&reactor, &[10, 11, 12]);
     for n in [10, 11, 12] {
@@ -59,7 +59,7 @@ fn without_slack_a_sleep_ends_at_the_first_deadline() {
 fn timers_whose_windows_overlap_share_one_wake_up() {
     let (sim, reactor, script) = slack(ms(5));
     let timers = keyed(&reactor, &[10, 11, 14, 15, 16, 21]);
-    // The window of 10 ends at 15, with 15 in it.
+    // The window of 10 ends at 15, so 15 is in the window.
     assert_eq!(wait(&sim, &reactor, &timers), [(10, ms(5)), (11, ms(4)), (14, ms(1)), (15, ms(0))]);
     assert_eq!(script.take_deadlines(), window(10, 15));
     assert_eq!(reactor.stats().coalesced, 3);
@@ -69,15 +69,19 @@ fn timers_whose_windows_overlap_share_one_wake_up() {
 }
 
 #[test]
-fn equal_deadlines_share_a_wake_up_without_slack_and_are_not_counted() {
+fn equal_deadlines_do_not_count_as_coalesced() {
     let (sim, reactor, script) = slack(ms(5));
     let timers: Vec<Timer> = (0..10).map(|n| reactor.at(at(10 + n / 5)).with_key(n)).collect();
     assert_eq!(wait(&sim, &reactor, &timers).len(), 10);
-    assert_eq!((script.sleeps(), reactor.stats().coalesced), (1, 1), "two instants, one wake-up");
+    assert_eq!(
+        (script.sleeps(), reactor.stats().coalesced),
+        (1, 1),
+        "the wake-up covers two instants"
+    );
 }
 
 #[test]
-fn what_a_late_loop_or_a_message_finds_together_is_not_coalesced() {
+fn timers_found_by_awake_loops_are_not_coalesced() {
     let (sim, reactor, script) = slack(ms(5));
     let timers = keyed(&reactor, &[10, 11, 12, 20, 21]);
     sim.advance(ms(13)); // a busy loop
@@ -86,7 +90,7 @@ fn what_a_late_loop_or_a_message_finds_together_is_not_coalesced() {
     let inbox = reactor.register(rx).unwrap();
     let clock = sim.clone();
     script.on_sleep(move || {
-        clock.advance(ms(1)); // 14: before anything is due
+        clock.advance(ms(1)); // 14: before a timer is due
         tx.send(()).unwrap();
         Ok(())
     });
@@ -101,7 +105,7 @@ fn what_a_late_loop_or_a_message_finds_together_is_not_coalesced() {
 }
 
 #[test]
-fn the_least_of_all_windows_ends_the_sleep_whichever_timer_has_it() {
+fn the_window_that_ends_first_ends_the_sleep() {
     let (sim, reactor, script) = slack(ms(100));
     let timers = [
         reactor.at(at(10)).with_key(1),
@@ -118,8 +122,8 @@ fn the_least_of_all_windows_ends_the_sleep_whichever_timer_has_it() {
 }
 
 #[test]
-fn a_slack_of_its_own_goes_before_the_reactor_s_and_works_without_one() {
-    // The reactor's, the timer's, and when it fires.
+fn a_timer_s_slack_overrides_the_reactor_s() {
+    // The reactor's slack, the timer's, and the time at which the timer fires.
     for (general, own, fires) in
         [(5, Some(9), 19), (5, Some(0), 10), (0, Some(9), 19), (0, Some(0), 10), (5, None, 15)]
     {
@@ -127,7 +131,7 @@ fn a_slack_of_its_own_goes_before_the_reactor_s_and_works_without_one() {
         let with = |timer: Timer| own.into_iter().fold(timer, |timer, own| timer.slack(ms(own)));
         let timer = with(reactor.after(ms(10)));
         select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(10), at(fires))) }
-        // It stays with the timer, and goes with it.
+        // The slack stays with the timer, and a new timer does not inherit it.
         timer.reset(ms(10));
         select! { reactor; recv(timer) -> due => assert_eq!(sim.now() - due, ms(fires - 10)) }
         drop(timer);
@@ -137,7 +141,7 @@ fn a_slack_of_its_own_goes_before_the_reactor_s_and_works_without_one() {
 }
 
 #[test]
-fn slack_given_to_a_live_timer_counts_for_the_next_sleep() {
+fn slack_of_armed_timers_affects_the_next_sleep() {
     let (sim, reactor, script) = slack(Duration::ZERO);
     let timer = reactor.at(at(10)).with_key(1);
     let timer = timer.slack(ms(7));
@@ -145,7 +149,7 @@ fn slack_given_to_a_live_timer_counts_for_the_next_sleep() {
     timer.reset_at(at(20));
     let timer = timer.slack(ms(30)).slack(ms(2));
     assert_eq!(wait(&sim, &reactor, std::slice::from_ref(&timer)), [(1, ms(2))]);
-    // An expired one is there, whatever its slack.
+    // An expired timer is ready at once, whatever its slack.
     timer.reset_at(at(22));
     sim.advance(ms(1));
     let timer = timer.slack(ms(50));
@@ -154,25 +158,28 @@ fn slack_given_to_a_live_timer_counts_for_the_next_sleep() {
 }
 
 #[test]
-fn a_timer_is_there_from_its_deadline_on_for_a_loop_that_is_awake() {
+fn an_awake_loop_finds_timers_at_their_deadline() {
     let (sim, reactor, _script) = slack(ms(100));
     let timer = reactor.at(at(10));
     sim.advance(ms(10) - Duration::from_nanos(1));
-    assert!(select! { reactor; recv(timer) -> _ => false, default => true }, "1 ns early");
+    assert!(
+        select! { reactor; recv(timer) -> _ => false, default => true },
+        "the timer is 1 ns early"
+    );
     sim.advance(Duration::from_nanos(1));
     assert!(
         select! { reactor; recv(timer) -> _ => true, default => false },
-        "slack is for sleeping"
+        "slack delays only sleeps"
     );
 }
 
 #[test]
-fn a_default_timeout_is_not_put_off_and_meets_what_is_due_by_then() {
+fn slack_does_not_delay_a_default_timeout() {
     let (sim, reactor, script) = slack(ms(50));
     let timer = reactor.at(at(10));
     let early = select! { reactor; recv(timer) -> _ => false, default(ms(8)) => true };
     assert_eq!((early, sim.now(), script.take_deadlines()), (true, at(8), window(8, 8)));
-    // In the middle of the window.
+    // The timeout ends in the middle of the window.
     let met = select! { reactor; recv(timer) -> due => due, default(ms(20)) => unreachable!() };
     assert_eq!((met, sim.now(), script.take_deadlines()), (at(10), at(28), window(10, 28)));
     assert_eq!(reactor.stats().coalesced, 0);
@@ -185,24 +192,24 @@ fn a_default_timeout_is_not_put_off_and_meets_what_is_due_by_then() {
 }
 
 #[test]
-fn a_stopped_or_reset_timer_neither_ends_nor_delays_the_sleep() {
+fn stopped_or_reset_timers_leave_no_window_behind() {
     let (sim, reactor, script) = slack(ms(5));
     let timers = keyed(&reactor, &[10, 20, 30, 40]);
     assert!(timers[0].stop());
     assert_eq!(wait(&sim, &reactor, &timers), [(20, ms(5))]);
-    assert_eq!(script.take_deadlines(), window(20, 25), "the stopped one has no window");
-    // The first one put off, so that the second one is the first.
+    assert_eq!(script.take_deadlines(), window(20, 25), "the stopped timer has no window");
+    // The timer at 30 is postponed, so the timer at 40 is the first.
     timers[2].reset_at(at(60));
     assert_eq!(wait(&sim, &reactor, &timers), [(40, ms(5))]);
     assert_eq!(script.take_deadlines(), window(40, 45));
-    // One without slack that is stopped, or put off, does not cut the window of the others.
+    // A timer without slack that is stopped or postponed does not cut the other windows.
     let exact = reactor.at(at(62)).slack(Duration::ZERO);
     let other = reactor.at(at(63)).slack(Duration::ZERO);
     assert!(exact.stop());
     assert!(other.reset_at(at(100)));
     assert_eq!(wait(&sim, &reactor, &timers), [(30, ms(5))]);
     assert_eq!(script.take_deadlines(), window(60, 65));
-    // And one that is pulled into the window does.
+    // A timer that is moved into the window cuts the window.
     timers[0].reset_at(at(70));
     assert!(other.reset_at(at(72)));
     assert_eq!((support::wait_keys(&reactor), sim.now()), (vec![10, other.key()], at(72)));
@@ -210,7 +217,7 @@ fn a_stopped_or_reset_timer_neither_ends_nor_delays_the_sleep() {
 }
 
 #[test]
-fn a_dropped_timer_has_no_window() {
+fn a_dropped_timer_leaves_no_window_behind() {
     let (sim, reactor, script) = slack(ms(5));
     let timers = keyed(&reactor, &[10, 20]);
     let exact = reactor.at(at(21)).slack(Duration::ZERO);
@@ -226,7 +233,7 @@ fn a_ticker_with_slack_keeps_its_grid() {
     use MissedTickBehavior::*;
     for behavior in [Skip, Burst, Delay] {
         let (sim, reactor, script) = slack(Duration::ZERO);
-        // Not more than Delay takes for on time.
+        // The slack is below the delay at which `Delay` begins a new grid.
         let ticker = reactor.every(ms(10)).unwrap().slack(ms(4)).missed_tick_behavior(behavior);
         for n in 1..=1_000 {
             let tick = select! { reactor; recv(ticker) -> tick => tick };
@@ -240,7 +247,7 @@ fn a_ticker_with_slack_keeps_its_grid() {
 }
 
 #[test]
-fn tickers_of_like_periods_share_their_wake_ups() {
+fn tickers_of_similar_periods_share_wake_ups() {
     let sleeps = |own: u64| {
         let (sim, reactor, script) = slack(ms(own));
         let tickers: Vec<_> = (0..20).map(|n| reactor.every(ms(1_000 + n)).unwrap()).collect();
@@ -283,7 +290,7 @@ fn callbacks_have_slack_too() {
 }
 
 #[test]
-fn a_thousand_random_timers_are_never_early_and_never_later_than_their_slack() {
+fn random_timers_are_never_later_than_their_slack() {
     for general in [0, 3, 50] {
         let (sim, reactor, _script) = slack(ms(general));
         let slack_of = |key: u64| if key % 3 == 0 { ms(key % 20) } else { ms(general) };
@@ -298,7 +305,7 @@ fn a_thousand_random_timers_are_never_early_and_never_later_than_their_slack() {
             for (key, late) in wait(&sim, &reactor, &timers) {
                 assert!(late <= slack_of(key), "{key} late by {late:?}");
                 fired += 1;
-                // And some once more.
+                // Every fifth timer is armed again.
                 if key % 5 == 0 && sim.now() < at(4_000) {
                     timers[key as usize].reset(ms(1 + key % 97));
                     fired -= 1;
@@ -309,7 +316,7 @@ fn a_thousand_random_timers_are_never_early_and_never_later_than_their_slack() {
 }
 
 #[test]
-fn any_number_of_timers_in_one_window_shares_one_wake_up() {
+fn many_timers_share_one_wake_up() {
     for count in [100u64, 1_000, 4_000] {
         let (sim, reactor, script) = slack(ms(10));
         let step = ms(8) / count as u32;
@@ -324,9 +331,9 @@ fn any_number_of_timers_in_one_window_shares_one_wake_up() {
 }
 
 #[test]
-fn with_a_hundred_thousand_timers_finding_the_window_takes_no_time() {
+fn finding_the_window_among_many_timers_is_fast() {
     const LIVE: u64 = 100_000;
-    // With slacks of their own, which differ: the worst case for the search.
+    // Differing slacks are the worst case for the search of the window.
     let (sim, reactor, script) = slack(ms(1_000));
     let micro = Duration::from_micros(1);
     let timers: Vec<Timer> = (0..LIVE)
@@ -339,12 +346,12 @@ fn with_a_hundred_thousand_timers_finding_the_window_takes_no_time() {
         best = best.min(timed(sleeping).1);
     }
     assert_eq!((sim.now(), script.sleeps()), (at(50), 50));
-    // Some microseconds; to look at all would take a thousand times as long.
+    // The search takes some microseconds. A scan of all timers takes a thousand times as long.
     assert!(
         best < Duration::from_micros(if cfg!(debug_assertions) { 500 } else { 50 }),
         "{best:?}"
     );
-    // And none of them is late by more than its slack, nor early.
+    // No timer is early, and none is later than its slack.
     let mut events = Events::with_capacity(LIVE as usize);
     let mut fired = 0;
     while fired < LIVE {
@@ -370,7 +377,7 @@ fn endless_slack_waits_for_another_wake_up() {
         recv(other) -> _ => {}
     }
     assert_eq!(script.take_deadlines(), window(10, 1_000));
-    // Of the reactor's own, too; a never timer stays one.
+    // The same with the reactor's own slack. A timer for `Time::MAX` never fires.
     let (sim, reactor, _script) = slack(Duration::MAX);
     let (lazy, never) = (reactor.at(at(10)), reactor.at(Time::MAX).slack(Duration::MAX));
     let exact = reactor.at(at(20)).slack(Duration::ZERO);
@@ -379,8 +386,8 @@ fn endless_slack_waits_for_another_wake_up() {
 }
 
 #[test]
-fn timers_with_slack_are_not_spun_for() {
-    // Real time: there is no spinning on a virtual clock.
+fn a_loop_never_spins_for_timers_with_slack() {
+    // Real time: a virtual clock never spins.
     let _dog = dog();
     let settings = || Reactor::builder().spin(Spin::Off).precise(ms(5));
     let waits = |reactor: Reactor| {
@@ -390,14 +397,14 @@ fn timers_with_slack_are_not_spun_for() {
     };
     assert!(
         sometimes(|| waits(settings().slack(ms(20)).build().unwrap()) > 0),
-        "it has always spun"
+        "a loop with slack always spins"
     );
-    assert_eq!(waits(settings().build().unwrap()), 0, "without slack it spins");
+    assert_eq!(waits(settings().build().unwrap()), 0, "a loop without slack sleeps");
 }
 
 #[test]
-fn ticks_with_slack_come_within_it_by_the_wall_clock() {
-    // Real time is the point: with slack the kernel's timeout ends the wait, and it is inaccurate.
+fn real_ticks_come_within_their_slack() {
+    // With slack the kernel's timeout ends the wait. The timeout is inaccurate, so time is real.
     let _dog = dog();
     for (period, slack) in
         [(ms(5), ms(1)), (ms(20), ms(10)), (ms(3), Duration::from_micros(30)), (ms(1), ms(100))]
@@ -407,21 +414,22 @@ fn ticks_with_slack_come_within_it_by_the_wall_clock() {
         let late = || {
             select! { reactor; recv(ticker) -> tick => {
                 let now = Time::now();
-                assert!(now >= tick.scheduled, "early");
+                assert!(now >= tick.scheduled, "the tick is early");
                 now - tick.scheduled
             }}
         };
-        // Most of a few in a row, with some time for the kernel.
+        // Most of seven ticks, with 5 ms for the kernel.
         let few = || (0..7).filter(|_| late() <= slack + ms(5)).count();
-        assert!(sometimes(|| few() >= 4), "{slack:?} of slack, and later than that");
+        assert!(sometimes(|| few() >= 4), "most ticks are later than {slack:?}");
     }
 }
 
-/// Returns true if the system has timeouts in nanoseconds, without which every deadline is armed.
+/// Returns true if the system has timeouts in nanoseconds. Without such timeouts the driver arms
+/// every deadline.
 #[cfg(epoll)]
 #[allow(unsafe_code)]
 fn has_fine_timeouts() -> bool {
-    // SAFETY: no epoll set has this fd, so the call fails before it looks at its pointers.
+    // SAFETY: no epoll set has this fd, so the call fails before it reads its pointers.
     let looked = unsafe {
         let none = std::ptr::null::<u8>();
         libc::syscall(libc::SYS_epoll_pwait2, -1, none, 1, none, none, 0_usize)
@@ -433,10 +441,10 @@ fn has_fine_timeouts() -> bool {
     )
 }
 
-// On kqueue an arm goes with its wait: there is nothing to save.
+// On kqueue an arm is part of the wait, so no arm can be saved.
 #[cfg(epoll)]
 #[test]
-fn slack_that_covers_the_kernel_s_own_arms_no_timer() {
+fn slack_above_the_kernel_s_arms_no_timer() {
     if !has_fine_timeouts() {
         return eprintln!("skipped: this system has no epoll_pwait2, or forbids it");
     }
@@ -448,13 +456,13 @@ fn slack_that_covers_the_kernel_s_own_arms_no_timer() {
         (reactor.stats().arms, reactor.stats().waits)
     };
     assert!(sometimes(|| matches!(arms(ms(2)), (0, 1..=10))), "{:?}: arms and waits", arms(ms(2)));
-    // No kernel's timeouts are exact to 1 us: the first tick is armed, and from then on each wait
-    // ends a little earlier.
+    // The kernel's timeouts are less exact than 1 us. The first tick is armed, and later waits end
+    // a little earlier.
     let micro = Duration::from_micros(1);
     assert!(sometimes(|| arms(micro) == (1, 10)), "{:?}: arms and waits", arms(micro));
 }
 
-// On epoll the driver measures the kernel's slack before that wait.
+// On epoll the driver measures the kernel's slack before the first wait with slack.
 #[test]
 fn the_first_wait_with_slack_loses_no_readiness() {
     let _dog = dog();
@@ -463,7 +471,7 @@ fn the_first_wait_with_slack_loses_no_readiness() {
     let (mut theirs, ours) = UnixStream::pair().unwrap();
     let ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
     let mut events = Events::with_capacity(4);
-    reactor.try_wait(&mut events).unwrap(); // the next look at the file is that of the sleep
+    reactor.try_wait(&mut events).unwrap(); // the sleep polls the file next
     let timer = reactor.after(ms(500));
     theirs.write_all(b"x").unwrap();
     while events.is_empty() {
@@ -474,10 +482,9 @@ fn the_first_wait_with_slack_loses_no_readiness() {
 }
 
 #[test]
-fn a_timer_armed_in_the_window_of_another_ends_the_sleep_in_time() {
+fn a_lazy_timer_joins_an_exact_wake_up() {
     let _dog = dog();
-    // The kernel's timer is armed for the first; the second one, with much slack, is met by that
-    // one's wake-up.
+    // The kernel's timer is armed for the exact timer. Its wake-up also serves the lazy timer.
     let together = || {
         let reactor = Reactor::builder().spin(Spin::Off).build().unwrap();
         let exact = reactor.after(ms(30));

@@ -1,4 +1,4 @@
-//! `sources()`: what is live, of which kind, in which state, and the line that made it.
+//! `sources()` lists the live sources with their kind, their state and the line that made them.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ use pollmux::{
 
 use support::{at, ms, ready_keys, simulated, turn};
 
-/// The only source that is live.
+/// The only live source.
 #[track_caller]
 fn only(reactor: &Handle) -> SourceInfo {
     let sources = reactor.sources();
@@ -22,13 +22,14 @@ fn only(reactor: &Handle) -> SourceInfo {
     sources.iter().next().unwrap().clone()
 }
 
-/// The one that `line` has made.
+/// The only source that `line` has made.
 #[track_caller]
 fn made_at(reactor: &Handle, line: u32) -> SourceInfo {
     let sources = reactor.sources();
     let mut there = sources.iter().filter(|info| info.location.is_some_and(|at| at.line() == line));
-    let info = there.next().unwrap_or_else(|| panic!("none of line {line} in\n{sources}")).clone();
-    assert!(there.next().is_none(), "several of line {line} in\n{sources}");
+    let info =
+        there.next().unwrap_or_else(|| panic!("no source of line {line} in\n{sources}")).clone();
+    assert!(there.next().is_none(), "several sources of line {line} in\n{sources}");
     info
 }
 
@@ -42,7 +43,8 @@ fn assert_made_here(reactor: &Handle, kind: SourceKind) {
     );
 }
 
-/// Sources made by these are their caller's, whose place they give, too.
+/// Makes a timer for the caller. Returns the caller's place, too. `ticker` and `callback` do the
+/// same.
 #[track_caller]
 fn timer(reactor: &Handle, d: Duration) -> (Timer, &'static Location<'static>) {
     (reactor.after(d), Location::caller())
@@ -61,8 +63,8 @@ fn callback(reactor: &Handle, d: Duration) -> (Callback, &'static Location<'stat
 // Places and kinds.
 
 #[test]
-#[rustfmt::skip] // Each source is made, and asked for, on one line.
-fn each_constructor_is_found_by_the_line_that_called_it() {
+#[rustfmt::skip] // one line makes each source and checks its place
+fn each_source_is_listed_with_its_line() {
     let (_sim, reactor) = simulated();
     let far = at(3_600_000);
     { let _s = reactor.after(ms(1)); assert_made_here(&reactor, SourceKind::Timer); }
@@ -91,7 +93,7 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
     { let _s = reactor.after_cancel(&context, |_| {}); assert_made_here(&reactor, kind); }
     canceller.cancel();
     { let _s = reactor.done(&context); assert_made_here(&reactor, SourceKind::Context); }
-    // By a handle, and inside a callback.
+    // The same through a handle, and inside a callback.
     let handle: &Handle = &reactor;
     { let _s = handle.after(ms(1)); assert_made_here(&reactor, SourceKind::Timer); }
     reactor.call_after(ms(0), |cx| {
@@ -104,7 +106,7 @@ fn each_constructor_is_found_by_the_line_that_called_it() {
 }
 
 #[test]
-fn ends_of_contexts_are_listed_with_their_deadlines_and_without_ids() {
+fn contexts_are_listed_with_deadlines_and_without_ids() {
     let (_sim, reactor) = simulated();
     let (context, canceller) = reactor.context().with_timeout(ms(50));
     let states = |reactor: &Handle| {
@@ -121,12 +123,12 @@ fn ends_of_contexts_are_listed_with_their_deadlines_and_without_ids() {
     assert_eq!(
         states(&reactor),
         [(None, false, 1, None); 2],
-        "it ends once, however often that is asked"
+        "the context fires once, however often its value is taken"
     );
 }
 
 #[test]
-fn the_column_is_that_of_the_call_and_helpers_that_track_their_caller_pass_it_on() {
+fn a_source_has_its_tracked_callers_place() {
     let (_sim, reactor) = simulated();
     let (_a, a) = timer(&reactor, ms(1));
     assert_eq!(only(&reactor).location, Some(a));
@@ -138,7 +140,7 @@ fn the_column_is_that_of_the_call_and_helpers_that_track_their_caller_pass_it_on
 }
 
 #[test]
-fn one_line_that_makes_two_kinds_has_a_place_for_each() {
+fn each_kind_of_one_line_is_listed_apart() {
     #[track_caller]
     fn both(reactor: &Reactor) -> (Timer, Ticker) {
         (reactor.after(ms(1)), reactor.every(ms(1)).unwrap())
@@ -176,7 +178,7 @@ fn kinds_have_names() {
 // States.
 
 #[test]
-fn a_timer_through_its_life() {
+fn a_timer_s_states_are_listed() {
     let (sim, reactor) = simulated();
     let timer = reactor.timer().with_key(5);
     let state = || {
@@ -190,19 +192,19 @@ fn a_timer_through_its_life() {
     assert_eq!(state(), (None, false, 0));
     timer.reset(ms(5));
     assert_eq!(state(), (Some(at(5)), false, 0));
-    // Put off, without a word to the timer queue.
+    // A postponed timer leaves its entry in the queue. The list has the new deadline.
     timer.reset(ms(10));
     assert_eq!(state(), (Some(at(10)), false, 0));
     sim.advance(ms(20));
-    assert_eq!(state(), (Some(at(10)), false, 0), "no turn has seen it");
+    assert_eq!(state(), (Some(at(10)), false, 0), "no turn has run since the expiry");
     turn(&reactor);
-    assert_eq!(state(), (Some(at(10)), true, 0), "nobody has taken it");
+    assert_eq!(state(), (Some(at(10)), true, 0), "the value was not taken");
     timer.try_take().unwrap();
     assert_eq!(state(), (None, false, 1));
     timer.reset(ms(0));
     select! { reactor; recv(timer) -> _ => {} }
     assert_eq!(state(), (None, false, 2));
-    // What was stopped has not fired.
+    // A stopped expiry does not count as fired.
     timer.reset(ms(0));
     turn(&reactor);
     assert!(state().1 && timer.stop());
@@ -212,7 +214,7 @@ fn a_timer_through_its_life() {
 }
 
 #[test]
-fn a_ticker_through_its_life() {
+fn a_ticker_s_states_are_listed() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     let state = || {
@@ -227,7 +229,7 @@ fn a_ticker_through_its_life() {
     sim.advance(ms(35));
     turn(&reactor);
     assert_eq!(state(), (Some(at(10)), Some(ms(10)), true, 0));
-    // A tick counts once, whatever it has missed.
+    // A tick counts once, however many ticks it has missed.
     select! { reactor; recv(ticker) -> tick => assert_eq!(tick.missed, 2) }
     assert_eq!(state(), (Some(at(40)), Some(ms(10)), false, 1));
     ticker.reset(ms(3)).unwrap();
@@ -240,7 +242,7 @@ fn a_ticker_through_its_life() {
 }
 
 #[test]
-fn a_callback_through_its_life() {
+fn a_callback_s_states_are_listed() {
     let (_sim, reactor) = simulated();
     let during = Rc::new(RefCell::new(Vec::new()));
     let seen = during.clone();
@@ -255,7 +257,7 @@ fn a_callback_through_its_life() {
     };
     assert_eq!(state(&only(&reactor)), (Some(at(5)), false, 0));
     reactor.sleep_blocking(ms(5)).unwrap();
-    // While it runs nothing of it is pending, and it has fired.
+    // While a callback runs, it is not pending and counts as fired.
     assert_eq!(during.borrow().iter().map(state).collect::<Vec<_>>(), [(None, false, 1)]);
     assert_eq!(state(&only(&reactor)), (None, false, 1));
     callback.reset(ms(0));
@@ -264,7 +266,7 @@ fn a_callback_through_its_life() {
 }
 
 #[test]
-fn a_callback_that_waits_behind_another_one_is_ready() {
+fn a_due_callback_that_waits_is_ready() {
     let (_sim, reactor) = simulated();
     let seen = Rc::new(RefCell::new(None));
     let found = seen.clone();
@@ -281,7 +283,7 @@ fn a_callback_that_waits_behind_another_one_is_ready() {
 }
 
 #[test]
-fn a_detached_callback_is_listed_until_it_is_done() {
+fn a_detached_callback_is_listed_until_it_ends() {
     let (_sim, reactor) = simulated();
     let id = reactor.call_after(ms(5), |_| {}).detach();
     assert_eq!((only(&reactor).id, only(&reactor).deadline), (Some(id), Some(at(5))));
@@ -290,7 +292,7 @@ fn a_detached_callback_is_listed_until_it_is_done() {
 }
 
 #[test]
-fn a_channel_through_its_life_is_not_counted() {
+fn channel_states_are_listed_without_a_count() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = channel::bounded::<u32>(4);
     let inbox = reactor.register_with(9, rx).unwrap();
@@ -307,7 +309,7 @@ fn a_channel_through_its_life_is_not_counted() {
     assert_eq!(state(), (true, 0));
     assert_eq!(inbox.try_iter().count(), 2);
     assert_eq!(state(), (false, 0));
-    // Its end, which is reported and taken.
+    // The end of the channel is reported once and taken.
     drop(tx);
     assert_eq!(ready_keys(&reactor), [9]);
     select! { reactor; recv(inbox) -> end => assert!(end.is_err()) }
@@ -315,7 +317,7 @@ fn a_channel_through_its_life_is_not_counted() {
 }
 
 #[test]
-fn an_outbox_and_a_bell_are_no_timers() {
+fn outboxes_and_notifiers_are_listed_without_ids() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = channel::bounded::<u32>(4);
     let outbox = reactor.register_with(3, tx).unwrap();
@@ -325,12 +327,12 @@ fn an_outbox_and_a_bell_are_no_timers() {
         (info.ready, info.id, info.deadline, info.period, info.fired),
         (false, None, None, None, 0)
     );
-    // Ready while there is room that was asked for and not told.
+    // The outbox is ready while room that it requested has not been reported.
     (0..4).for_each(|n| outbox.try_send(n).unwrap());
     assert!(outbox.try_send(4).is_err());
-    for (receives, told, ready) in [(0, 0, false), (1, 1, true), (0, 0, false)] {
+    for (receives, reported, ready) in [(0, 0, false), (1, 1, true), (0, 0, false)] {
         (0..receives).for_each(|_| assert!(rx.try_recv().is_ok()));
-        assert_eq!((ready_keys(&reactor).len(), only(&reactor).ready), (told, ready));
+        assert_eq!((ready_keys(&reactor).len(), only(&reactor).ready), (reported, ready));
     }
     drop(outbox);
     let (notifier, notified) = reactor.notifier();
@@ -358,26 +360,26 @@ fn a_slot_keeps_nothing_of_its_last_owner() {
     select! { reactor; recv(ticker) -> _ => {} }
     drop(ticker);
     let place = line!() + 1;
-    let heir = reactor.timer();
+    let next_timer = reactor.timer();
     let info = only(&reactor);
     assert_eq!(
         (info.kind, info.location.map(Location::line)),
         (Some(SourceKind::Timer), Some(place))
     );
     assert_eq!((info.fired, info.period, info.deadline, info.ready), (0, None, None, false));
-    assert_eq!((info.key, info.id), (heir.key(), Some(heir.id())));
-    assert!(info.key >= 1 << 63, "a key of before");
+    assert_eq!((info.key, info.id), (next_timer.key(), Some(next_timer.id())));
+    assert!(info.key >= 1 << 63, "a key of the slot's last owner");
 }
 
 #[test]
-fn what_was_dropped_is_not_listed_and_as_many_are_as_stats_says() {
+fn dropped_sources_are_not_listed() {
     let (_sim, reactor) = simulated();
     assert!(reactor.sources().is_empty());
     let mut timers: Vec<_> = (0..300).map(|_| reactor.after(ms(1))).collect();
     let tickers: Vec<_> = (0..10).map(|_| reactor.every(ms(1)).unwrap()).collect();
     let channels: Vec<_> = (0..10).map(|_| reactor.channel::<u8>(1).unwrap()).collect();
     let outbox = reactor.register(channel::bounded::<u8>(1).0).unwrap();
-    let bell = reactor.notifier();
+    let notifier = reactor.notifier();
     let callback = reactor.call_after(ms(1), |_| {});
     let count = |n: usize| {
         let sources = reactor.sources();
@@ -387,16 +389,16 @@ fn what_was_dropped_is_not_listed_and_as_many_are_as_stats_says() {
         assert_eq!(sources.is_empty(), n == 0);
     };
     count(323);
-    // Those left are those that are there.
+    // The list has exactly the timers that were kept.
     let kept: HashSet<_> = timers.iter().step_by(3).map(Timer::id).collect();
     timers.retain(|timer| kept.contains(&timer.id()));
     count(123);
     let listed = reactor.sources();
     let timers_listed = listed.iter().filter(|info| info.kind == Some(SourceKind::Timer));
     assert_eq!(timers_listed.filter_map(|info| info.id).collect::<HashSet<_>>(), kept);
-    drop((tickers, outbox, bell));
+    drop((tickers, outbox, notifier));
     count(111);
-    // A receiver taken back is no source any more.
+    // A receiver that was taken out of its inbox is no source.
     let receivers: Vec<_> =
         channels.into_iter().map(|(tx, inbox)| (tx, inbox.into_inner())).collect();
     count(101);
@@ -405,7 +407,7 @@ fn what_was_dropped_is_not_listed_and_as_many_are_as_stats_says() {
 }
 
 #[test]
-fn the_list_is_what_was_live_when_it_was_made() {
+fn a_list_is_a_snapshot() {
     let (_sim, reactor) = simulated();
     let timer = reactor.after(ms(5));
     let sources = reactor.sources();
@@ -415,7 +417,7 @@ fn the_list_is_what_was_live_when_it_was_made() {
 }
 
 #[test]
-fn a_closed_reactor_has_none() {
+fn a_dropped_reactor_lists_no_sources() {
     let (_sim, reactor) = simulated();
     let (timer, handle) = (reactor.after(ms(5)), reactor.handle());
     drop(reactor);
@@ -429,10 +431,10 @@ fn a_closed_reactor_has_none() {
     assert!(handle.sources().is_empty());
 }
 
-// For the human.
+// The printed list.
 
 #[test]
-fn the_place_that_made_most_comes_first_and_equals_in_the_order_of_lines() {
+fn origins_are_ordered_by_count_then_line() {
     let (_sim, reactor) = simulated();
     let (_one, one) = timer(&reactor, ms(1));
     let three: Vec<_> = (0..3).map(|_| ticker(&reactor, ms(1))).collect();
@@ -492,7 +494,7 @@ fn the_list_prints_a_line_for_each_place() {
 }
 
 #[test]
-fn what_is_not_due_says_when_it_will_be_and_channels_say_that_they_are_ready() {
+fn the_printed_list_shows_deadlines_and_ready_channels() {
     let (sim, reactor) = simulated();
     let timers: Vec<_> = [30, 10, 20].into_iter().map(|d| timer(&reactor, ms(d))).collect();
     let (tx, inbox) = reactor.channel::<u8>(1).unwrap();
@@ -510,7 +512,7 @@ fn what_is_not_due_says_when_it_will_be_and_channels_say_that_they_are_ready() {
 }
 
 #[test]
-fn a_hundred_thousand_leaked_tickers_are_one_line() {
+fn leaked_tickers_of_one_place_are_one_line() {
     let (_sim, reactor) = simulated();
     let timeout = reactor.after(ms(5));
     let place = line!() + 1;
@@ -526,7 +528,7 @@ fn a_hundred_thousand_leaked_tickers_are_one_line() {
 }
 
 #[test]
-fn asking_changes_nothing() {
+fn listing_the_sources_changes_nothing() {
     let (sim, reactor) = simulated();
     let (timer, ticker) = (reactor.after(ms(5)), reactor.every(ms(5)).unwrap());
     let called = reactor.call_after(ms(5), |_| {});

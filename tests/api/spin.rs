@@ -1,6 +1,7 @@
-//! Spinning: to the deadline (`precise`), and for the message that comes in a moment. The wall
-//! clock is the point. No bound here is one that a busy machine could break: what must always hold
-//! is asserted always, what only an idle machine can show of the best attempt.
+//! Spinning: until a deadline (`precise`), and briefly for a message. Wall time is the subject.
+//!
+//! A busy machine breaks no bound here. Rules are asserted for each attempt. A rule that only an
+//! idle machine shows is asserted for the best attempt.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -21,7 +22,7 @@ fn precise() -> Reactor {
     Reactor::builder().precise(MICRO * 200).build().unwrap()
 }
 
-/// How late `n` timers of `d` are, the least first.
+/// The lateness of `n` timers of `d`, in ascending order.
 fn lateness(reactor: &Reactor, n: usize, d: Duration) -> Vec<Duration> {
     let timer = reactor.timer();
     let mut late: Vec<Duration> = (0..n)
@@ -30,7 +31,7 @@ fn lateness(reactor: &Reactor, n: usize, d: Duration) -> Vec<Duration> {
             timer.reset(d);
             select! { reactor; recv(timer) -> due => {
                 let (now, elapsed) = (Time::now(), start.elapsed());
-                assert!(now >= due && elapsed >= d, "early");
+                assert!(now >= due && elapsed >= d, "the timer is early");
                 now - due
             }}
         })
@@ -39,8 +40,7 @@ fn lateness(reactor: &Reactor, n: usize, d: Duration) -> Vec<Duration> {
     late
 }
 
-/// Whether most sleeps until shortly before a deadline, with nothing but looks at the clock after
-/// them, meet it.
+/// Returns true if most of 20 plain sleeps with a spin at the end meet their deadline.
 fn is_calm() -> bool {
     let meets = || {
         let due = Time::now() + ms(1);
@@ -51,26 +51,26 @@ fn is_calm() -> bool {
     (0..20).filter(|_| meets()).count() > 10
 }
 
-/// Whether one of the attempts of a minute comes out, or the minute was not calm.
+/// Returns true if an attempt of a minute succeeds, or if the machine was not calm.
 fn when_calm(mut attempt: impl FnMut() -> bool) -> bool {
     let mut calm = 0;
     let tried = sometimes(|| {
         let before = is_calm();
-        let came_out = attempt();
+        let succeeded = attempt();
         calm += u32::from(before && is_calm());
-        came_out
+        succeeded
     });
     tried || calm < 3
 }
 
 #[test]
-fn precise_timers_are_never_early_and_late_by_microseconds() {
+fn precise_timers_are_late_by_microseconds() {
     let _dog = dog();
     let reactor = precise();
     let mut late = lateness(&reactor, 200, ms(1));
     println!("p50 {:?}, p90 {:?}, the worst {:?}", late[100], late[180], late[199]);
-    // On an idle machine half of them are late by less than 1 us; on one that is never idle half of
-    // some in a row.
+    // On an idle machine half of the timers are late by less than 1 us. A busy machine shows that
+    // for 20 timers in a row.
     let few = || {
         late = lateness(&reactor, 20, ms(1));
         late[10] < MICRO * 20
@@ -79,10 +79,10 @@ fn precise_timers_are_never_early_and_late_by_microseconds() {
 }
 
 #[test]
-fn precise_timers_are_better_than_the_kernel_s() {
+fn precise_timers_are_better_than_kernel_timers() {
     let _dog = dog();
     let (exact, usual) = (precise(), Reactor::builder().spin(Spin::Off).build().unwrap());
-    // Who comes late to a deadline has not slept, and the kernel has not woken it.
+    // A loop that is late for a deadline does not sleep. Such rounds do not count.
     let woken = || loop {
         let before = usual.stats().waits;
         let late = lateness(&usual, 1, ms(1))[0];
@@ -91,8 +91,8 @@ fn precise_timers_are_better_than_the_kernel_s() {
         }
     };
     let (mut half, mut kernel) = (Duration::ZERO, Duration::ZERO);
-    // Half of the one kind are better than the best of the other, by turns: wherever a wake-up
-    // takes longer than a look at the clock.
+    // By turns: half of the precise timers are better than the best of the kernel's. This holds
+    // where a wake-up takes longer than a read of the clock.
     let better = || {
         let both = |_| (lateness(&exact, 1, ms(1))[0], woken());
         let (mut ours, theirs): (Vec<_>, Vec<_>) = (0..20).map(both).unzip();
@@ -104,13 +104,13 @@ fn precise_timers_are_better_than_the_kernel_s() {
 }
 
 #[test]
-fn the_rehearsal_of_a_deadline_leaves_no_trace() {
+fn rehearsing_a_deadline_changes_nothing() {
     let _dog = dog();
     let reactor = precise();
     let (timer, other) = (reactor.timer(), reactor.after(HOUR));
     for n in 1..=20 {
         timer.reset(ms(1));
-        select! { reactor; recv(timer) -> _ => {}, recv(other) -> _ => panic!("an hour is over") }
+        select! { reactor; recv(timer) -> _ => {}, recv(other) -> _ => panic!("an hour early") }
         let stats = reactor.stats();
         assert_eq!((stats.expired, stats.live, reactor.sources().len()), (n, 2, 2));
         assert!(other.deadline().is_some() && timer.deadline().is_none());
@@ -133,7 +133,7 @@ fn a_precise_ticker_is_never_early() {
 }
 
 #[test]
-fn a_precise_reactor_sleeps_until_shortly_before_the_deadline() {
+fn precise_reactors_sleep_until_shortly_before_a_deadline() {
     let _dog = dog();
     let mut cpu = Duration::ZERO;
     let sleeps = || {
@@ -146,24 +146,24 @@ fn a_precise_reactor_sleeps_until_shortly_before_the_deadline() {
 }
 
 #[test]
-fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
+fn a_message_ends_the_spin_until_a_deadline() {
     let _dog = dog();
-    // It spins all the time: the deadline is never further away than it begins to.
+    // The whole wait is a spin, because the precision exceeds the time to the deadline.
     let reactor = Reactor::builder().precise(2 * HOUR).spin(Spin::Off).build().unwrap();
     let (tx, inbox) = reactor.channel(1).unwrap();
     let timer = reactor.after(HOUR);
-    // Some more rounds if all of the messages were there before it spun.
+    // More rounds follow if every message came before its spin.
     for n in (0..).take_while(|&n| n < 20 || reactor.stats().spins == 0) {
         let tx = tx.clone();
         let _sender = support::later(ms(1), move || tx.send(n).unwrap());
         select! { reactor;
             recv(inbox) -> message => assert_eq!(message, Ok(n)),
-            recv(timer) -> _ => panic!("too late"),
+            recv(timer) -> _ => panic!("the timer fired first"),
         }
     }
     let stats = reactor.stats();
-    assert_eq!((stats.waits, stats.wakes), (0, 0), "nobody slept, nobody was woken");
-    // And so do a post and a wake-up.
+    assert_eq!((stats.waits, stats.wakes), (0, 0), "the loop slept");
+    // A remote reset ends the spin, too.
     let (remote, id) = (reactor.remote(), timer.id());
     let poster = support::later(ms(1), move || remote.reset(id, Duration::ZERO).unwrap());
     select! { reactor; recv(timer) -> _ => {} }
@@ -172,7 +172,7 @@ fn a_message_that_comes_during_the_spin_to_the_deadline_ends_it() {
 }
 
 #[test]
-fn a_default_timeout_of_a_precise_reactor_is_never_early() {
+fn a_precise_default_timeout_is_never_early() {
     let _dog = dog();
     let reactor = precise();
     let timer = reactor.after(ms(60_000));
@@ -185,7 +185,7 @@ fn a_default_timeout_of_a_precise_reactor_is_never_early() {
     }
 }
 
-/// Two reactors on two threads send a message to and fro; returns what each has done of it.
+/// Two reactors on two threads send a message to and fro. Returns the counts of both reactors.
 fn ping_pong(rounds: u32, spin: Spin) -> [pollmux::reactor::Stats; 2] {
     let _dog = dog();
     let reactor = Reactor::builder().spin(spin).build().unwrap();
@@ -209,8 +209,8 @@ fn ping_pong(rounds: u32, spin: Spin) -> [pollmux::reactor::Stats; 2] {
     [reactor.stats(), other.join().unwrap()]
 }
 
-/// Whether two threads have a core each at this moment: then a hundred hops between them take no
-/// time slices.
+/// Returns true if two threads have a core each at this moment. Then a hundred hops between them
+/// need no time slices.
 fn is_idle() -> bool {
     const HOPS: u32 = 100;
     let turn = Arc::new(AtomicU32::new(0));
@@ -231,8 +231,8 @@ fn is_idle() -> bool {
 }
 
 #[test]
-fn a_ping_pong_loses_nothing_and_spinning_saves_sleeps() {
-    // Where the two have to share a core no spin ever pays, and adaptive ones are soon given up.
+fn adaptive_spins_save_sleeps_and_lose_nothing() {
+    // Where two threads share a core, no spin saves a sleep, and adaptive spins stop soon.
     let (mut tries, mut idle, mut saved) = (0, 0, 0);
     sometimes(|| {
         let rounds = if tries == 0 { rounds(1_250) as u32 } else { 2_000 };
@@ -240,35 +240,35 @@ fn a_ping_pong_loses_nothing_and_spinning_saves_sleeps() {
         let stats = ping_pong(rounds, Spin::Adaptive);
         for stats in &stats {
             assert_eq!(stats.turns, u64::from(rounds));
-            assert!(stats.waits <= 2 * u64::from(rounds), "busy wake-ups: {stats}");
+            assert!(stats.waits <= 2 * u64::from(rounds), "more than two waits a message: {stats}");
         }
         saved += stats.iter().map(|stats| stats.spins).sum::<u64>();
         idle += u32::from(before && is_idle());
         tries += 1;
-        // Nothing to be found fault with, or nothing to be expected.
+        // Stops when a spin has saved a sleep, or when the machine has too few cores.
         saved > 0 || (tries >= 5 && idle < 4)
     });
     assert!(
         saved > 0 || idle < 4,
-        "no spin has saved a sleep, though {idle} of {tries} times each had its core"
+        "no spin saved a sleep, though {idle} of {tries} attempts had two cores"
     );
 }
 
 #[test]
-fn a_spin_that_lasts_long_enough_finds_every_message() {
-    // Also where they share a core: the one that spins loses it some time.
+fn long_spins_find_every_message() {
+    // Threads that share a core: the spinning thread loses the core now and then.
     let found = sometimes(|| {
         let stats = ping_pong(50, Spin::For(ms(60_000)));
         assert!(!has_cores() || stats.iter().all(|stats| stats.waits == 0), "{stats:?}");
         !has_cores() || stats.iter().any(|stats| stats.spins > 0)
     });
-    assert!(found, "no message has come during a spin");
+    assert!(found, "no message came during a spin");
 }
 
 #[test]
-fn a_loop_that_waits_for_files_soon_spins_no_more() {
+fn a_loop_that_waits_for_fds_stops_spinning() {
     let _dog = dog();
-    // Each look of a spin asks the driver, so that a spin may find the answer of the peer.
+    // Each poll of a spin asks the driver, so that a spin can find the answer of the peer.
     let reactor = Reactor::builder().poll_interval(Duration::ZERO).build().unwrap();
     let (theirs, ours) = UnixStream::pair().unwrap();
     let mut ours = reactor.fd_nonblocking(ours, Interest::READABLE).unwrap();
@@ -287,13 +287,13 @@ fn a_loop_that_waits_for_files_soon_spins_no_more() {
         }
     }
     peer.join().unwrap();
-    // Attempts without credit: after 16 sleeps, 32 more, 64 more, and so on.
+    // Spins that fail are tried after 16 sleeps, 32 more, 64 more, and so on.
     let spins = reactor.stats().spins;
     assert!(spins <= 16, "{spins} spins in {rounds} rounds");
 }
 
 #[test]
-fn without_spinning_there_is_none() {
+fn spinning_can_be_turned_off() {
     for off in [Spin::Off, Duration::ZERO.into()] {
         let stats = ping_pong(1_000, off);
         assert_eq!(stats.map(|stats| stats.spins), [0, 0]);
@@ -301,7 +301,7 @@ fn without_spinning_there_is_none() {
 }
 
 #[test]
-fn there_is_no_spinning_in_virtual_time() {
+fn virtual_time_never_spins() {
     let _dog = dog();
     let sim = Sim::new();
     let settings = Reactor::builder().spin(Spin::For(ms(10_000))).precise(ms(10_000));
@@ -319,23 +319,22 @@ fn there_is_no_spinning_in_virtual_time() {
 }
 
 #[test]
-fn a_reactor_that_waits_for_a_second_uses_no_cpu() {
+fn a_sleeping_reactor_uses_no_cpu() {
     let _dog = dog();
-    // What a busy machine does to a thread may be counted as its time.
+    // A busy machine may count its own work as time of the thread.
     let uses_none = || {
         let reactor = Reactor::new().unwrap();
         let timer = reactor.after(ms(1_000));
         let (_, cpu) = timed(|| select! { reactor; recv(timer) -> _ => {} });
         cpu < ms(3) && reactor.stats().waits > 0
     };
-    assert!(sometimes(uses_none), "more than 3 ms of CPU time for a sleep, each time");
+    assert!(sometimes(uses_none), "each sleep takes more than 3 ms of CPU time");
 }
 
 #[test]
-fn a_ticker_that_is_alone_soon_spins_no_more() {
+fn a_loop_with_only_tickers_stops_spinning() {
     let _dog = dog();
-    // Failing, the spin is tried the less often: of 400 sleeps 16 at the most would be, and each is
-    // 20 us.
+    // A spin that fails is tried less often: at most 16 times in 400 sleeps, 20 us each.
     let reactor = Reactor::new().unwrap();
     let ticker = reactor.every(ms(1)).unwrap();
     let run = |reactor: &Reactor| {
@@ -345,7 +344,7 @@ fn a_ticker_that_is_alone_soon_spins_no_more() {
     let takes_little = || {
         adaptive = run(&reactor);
         assert_eq!(reactor.stats().spins, 0);
-        // 400 turns with a sleep each, some 10 us: spinning every time would add 8 ms.
+        // 400 turns and sleeps take some 10 us each. A spin each time would add 8 ms.
         adaptive < ms(200)
     };
     assert!(sometimes(takes_little), "{adaptive:?}");

@@ -1,6 +1,6 @@
-//! Tickers: the grid is kept whatever the loop does and however the tick is received, missed ticks
-//! are counted, and a reset or restart begins a new grid with nothing left of the old one. Time is
-//! virtual except in one test.
+//! Tickers keep their grid whatever the loop does and however a tick is received. Missed ticks are
+//! counted. A reset or restart begins a new grid and drops the pending tick. Time is virtual except
+//! in two tests.
 
 use std::io;
 use std::time::Duration;
@@ -36,16 +36,18 @@ const PATHS: [fn(&Reactor, &Ticker) -> Option<Tick>; 7] = [
         reactor.wait_timeout(&mut events, Duration::ZERO).unwrap();
         keys(&events).contains(&ticker.key()).then(|| ticker.try_take().unwrap())
     },
-    |reactor, ticker| by_select(reactor, ticker, |select| select.try_wait().unwrap().map(|_| ())),
     |reactor, ticker| {
-        by_select(reactor, ticker, |select| {
+        receive_by_set(reactor, ticker, |select| select.try_wait().unwrap().map(|_| ()))
+    },
+    |reactor, ticker| {
+        receive_by_set(reactor, ticker, |select| {
             select.wait_timeout(Duration::ZERO).unwrap().map(|_| ())
         })
     },
 ];
 
-/// By a set of one case, which `wait` waits for.
-fn by_select(
+/// Receives a tick through a set of one case. `wait` waits for the set.
+fn receive_by_set(
     reactor: &Handle,
     ticker: &Ticker,
     wait: impl FnOnce(&mut Select<'_>) -> Option<()>,
@@ -85,7 +87,7 @@ fn tick(scheduled: Time, missed: u64) -> Tick {
     Tick { scheduled, missed }
 }
 
-// Item 8: the grid.
+// The grid.
 
 #[test]
 fn the_first_tick_is_one_period_from_now() {
@@ -94,14 +96,14 @@ fn the_first_tick_is_one_period_from_now() {
     assert_eq!((ticker.period(), ticker.deadline()), (ms(10), Some(at(17))));
     assert_eq!(poll(&reactor, &ticker), None);
     sim.advance(ms(10) - Duration::from_nanos(1));
-    assert_eq!(poll(&reactor, &ticker), None, "1 ns early");
+    assert_eq!(poll(&reactor, &ticker), None, "the tick is 1 ns early");
     sim.advance(Duration::from_nanos(1));
     assert_eq!(poll(&reactor, &ticker), Some(tick(at(17), 0)));
     assert_eq!(poll(&reactor, &ticker), None);
 }
 
 #[test]
-fn a_late_loop_gets_the_first_missed_instant_and_the_count_of_the_others() {
+fn a_late_loop_gets_the_first_missed_tick() {
     for receive in PATHS {
         let (sim, reactor) = simulated();
         let ticker = reactor.every(ms(100)).unwrap();
@@ -111,12 +113,12 @@ fn a_late_loop_gets_the_first_missed_instant_and_the_count_of_the_others() {
             sim.advance(ms(advance));
             assert_eq!(receive(&reactor, &ticker), expected, "at {:?}", sim.now());
         }
-        // 299 now; the tick of 300 and those of 400 to 900 pass.
+        // The time is 299. The ticks of 300 and of 400 to 900 pass.
         sim.advance(ms(650));
         assert_eq!(receive(&reactor, &ticker), Some(tick(at(300), 6)));
-        assert_eq!(receive(&reactor, &ticker), None, "at most one is pending");
-        assert_eq!(ticker.deadline(), Some(at(1_000)), "on the grid again");
-        // Exactly on a grid point: that one has passed, too.
+        assert_eq!(receive(&reactor, &ticker), None, "at most one tick is pending");
+        assert_eq!(ticker.deadline(), Some(at(1_000)), "the next tick is on the grid");
+        // The clock stops on a grid point. That tick has passed, too.
         sim.advance(ms(1_200 - 949));
         assert_eq!(receive(&reactor, &ticker), Some(tick(at(1_000), 2)));
         assert_eq!(ticker.deadline(), Some(at(1_300)));
@@ -124,13 +126,13 @@ fn a_late_loop_gets_the_first_missed_instant_and_the_count_of_the_others() {
 }
 
 #[test]
-fn what_passes_between_expiry_and_receipt_counts_as_missed() {
+fn ticks_between_expiry_and_receive_count_as_missed() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     sim.advance(ms(10));
     assert_eq!(ready_keys(&reactor), [ticker.key()]);
     sim.advance(ms(25));
-    assert_eq!(ready_keys(&reactor), [ticker.key()], "still one");
+    assert_eq!(ready_keys(&reactor), [ticker.key()], "the tick is still pending");
     assert_eq!(ticker.deadline(), Some(at(10)));
     assert_eq!(ticker.try_take(), Some(tick(at(10), 2)));
     assert_eq!(ticker.try_take(), None);
@@ -150,7 +152,7 @@ fn a_slow_arm_does_not_shift_the_grid() {
 }
 
 #[test]
-fn ticks_do_not_drift_on_any_path_that_waits() {
+fn waiting_for_ticks_does_not_drift() {
     for receive in BLOCKING_PATHS {
         let (sim, reactor) = simulated_from(Time::from_nanos(123_456_789));
         let (start, period) = (sim.now(), 1_000_003);
@@ -161,7 +163,7 @@ fn ticks_do_not_drift_on_any_path_that_waits() {
             grid += 1;
             assert_eq!(got.scheduled, start + Duration::from_nanos(period * grid));
             grid += got.missed;
-            // Mostly quick, now and then slower than three periods.
+            // Most rounds are quick. Every tenth takes more than three periods.
             sim.advance(Duration::from_nanos(
                 n * 7_919 % period + if n % 10 == 0 { 3 * period } else { 0 },
             ));
@@ -171,7 +173,7 @@ fn ticks_do_not_drift_on_any_path_that_waits() {
 }
 
 #[test]
-fn ticks_do_not_drift_on_any_path_that_polls() {
+fn polling_for_ticks_does_not_drift() {
     for receive in PATHS {
         let (sim, reactor) = simulated_from(Time::from_nanos(987_654_321));
         let (start, period) = (sim.now(), 999_983);
@@ -184,7 +186,7 @@ fn ticks_do_not_drift_on_any_path_that_polls() {
                 Some(got) => {
                     assert_eq!(got.scheduled, start + Duration::from_nanos(period * (grid + 1)));
                     grid += 1 + got.missed;
-                    assert_eq!(grid, passed, "each point of the grid is ticked or counted");
+                    assert_eq!(grid, passed, "each grid point is received or counted");
                 }
                 None => assert_eq!(grid, passed),
             }
@@ -194,8 +196,8 @@ fn ticks_do_not_drift_on_any_path_that_polls() {
 }
 
 #[test]
-fn ticks_do_not_drift_by_the_wall_clock_and_are_never_early() {
-    // Real time: the kernel's timer is late by something every time, and that must not add up.
+fn real_ticks_are_never_early_and_never_drift() {
+    // Real time: the kernel's timer is late each time, and the lateness must not add up.
     let reactor = support::reactor();
     let ticker = reactor.every(ms(1)).unwrap();
     let first = ticker.deadline().unwrap();
@@ -227,15 +229,15 @@ fn many_tickers_keep_their_own_grids() {
     assert_eq!(ticks, (1..=40).map(|n| 1_000 / n).sum::<u64>());
 }
 
-// Item 9: reset and restart.
+// Reset and restart.
 
-/// What has happened to a ticker of 100 ms before the call under test.
+/// The state of a ticker of 100 ms before the call under test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     Armed,
-    /// A tick is due, but no turn has looked.
+    /// A tick is due, but no turn has polled.
     DueUnseen,
-    /// A turn has found the tick; nobody has taken it.
+    /// A turn has found the tick. The tick was not taken.
     Expired,
     /// The tick was taken, the next one is armed.
     Taken,
@@ -253,7 +255,7 @@ enum Call {
 }
 
 #[test]
-fn the_table_of_stop_restart_and_reset_results_holds_and_no_stale_tick_comes() {
+fn stop_restart_and_reset_leave_no_stale_tick() {
     use Before::*;
     use Call::*;
     for before in [Armed, DueUnseen, Expired, Taken, Stopped, StoppedWhenExpired] {
@@ -263,7 +265,7 @@ fn the_table_of_stop_restart_and_reset_results_holds_and_no_stale_tick_comes() {
                 let (sim, reactor) = simulated_from(at(1_000));
                 let ticker = reactor.every(ms(100)).unwrap();
                 if !matches!(before, Armed | Stopped) {
-                    // Late by half a period, so that the old grid differs from a new one.
+                    // Late by half a period, so that a new grid differs from the old grid.
                     sim.advance(ms(150));
                 }
                 match before {
@@ -322,13 +324,13 @@ fn the_table_of_stop_restart_and_reset_results_holds_and_no_stale_tick_comes() {
 }
 
 #[test]
-fn restart_begins_the_grid_at_the_real_now_even_in_a_slow_arm() {
+fn restart_in_a_slow_arm_begins_at_now() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     select! { reactor; recv(ticker) -> got => {
         assert_eq!(got, tick(at(10), 0));
         sim.advance(ms(33));
-        assert!(ticker.restart(), "the next tick was armed");
+        assert!(ticker.restart(), "the next tick is armed");
         assert_eq!(ticker.deadline(), Some(at(53)));
         sim.advance(ms(4));
         assert_eq!(ticker.reset(ms(20)), Ok(true));
@@ -354,7 +356,7 @@ fn a_heartbeat_restarted_by_every_message_never_ticks() {
 }
 
 #[test]
-fn in_one_batch_of_wait_a_restart_or_stop_takes_the_other_tick_away() {
+fn stop_or_restart_removes_a_reported_event() {
     for stop in [false, true] {
         let (sim, reactor) = simulated();
         let (a, b) = (
@@ -374,13 +376,13 @@ fn in_one_batch_of_wait_a_restart_or_stop_takes_the_other_tick_away() {
         assert_eq!(a.try_take(), Some(tick(at(10), 0)));
         assert_eq!(b.try_take(), None);
         sim.advance(ms(10));
-        // `b` was armed first: `a` when its tick was taken.
+        // `b` is armed before `a`, which is armed when its tick is taken.
         assert_eq!(ready_keys(&reactor), if stop { vec![1] } else { vec![2, 1] });
     }
 }
 
 #[test]
-fn a_stopped_ticker_ticks_again_after_restart_or_reset() {
+fn restart_or_reset_revives_a_stopped_ticker() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     assert!(ticker.stop());
@@ -397,7 +399,7 @@ fn a_stopped_ticker_ticks_again_after_restart_or_reset() {
 }
 
 #[test]
-fn a_stopped_ticker_is_nothing_to_wait_for() {
+fn waiting_for_a_stopped_ticker_is_a_deadlock() {
     let (_sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     ticker.stop();
@@ -406,7 +408,7 @@ fn a_stopped_ticker_is_nothing_to_wait_for() {
 }
 
 #[test]
-fn a_ticker_stopped_in_its_own_arm_does_not_tick_again() {
+fn a_ticker_stopped_in_its_arm_stays_stopped() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     select! { reactor; recv(ticker) -> _ => assert!(ticker.stop()) }
@@ -415,7 +417,7 @@ fn a_ticker_stopped_in_its_own_arm_does_not_tick_again() {
 }
 
 #[test]
-fn a_zero_period_is_an_error_that_leaks_nothing() {
+fn a_zero_period_is_an_error() {
     let (_sim, reactor) = simulated();
     assert_eq!(reactor.every(Duration::ZERO).unwrap_err(), ZeroPeriod);
     assert_eq!(reactor.stats().live, 0);
@@ -441,13 +443,13 @@ fn a_failed_reset_changes_nothing() {
     select! { reactor; recv(ticker) -> got => assert_eq!(got, tick(at(20), 0)) }
     ticker.stop();
     assert_eq!(ticker.reset(Duration::ZERO), Err(ZeroPeriod));
-    assert_eq!(ticker.deadline(), None, "still stopped");
+    assert_eq!(ticker.deadline(), None, "the ticker is still stopped");
     assert!(!ticker.restart());
-    assert_eq!(ticker.deadline(), Some(at(30)), "with the old period");
+    assert_eq!(ticker.deadline(), Some(at(30)), "the period is the old one");
 }
 
 #[test]
-fn a_ticker_nobody_looks_at_wakes_nobody() {
+fn an_unused_ticker_ends_no_sleep() {
     let (_sim, reactor) = simulated();
     let unseen = reactor.every(ms(1)).unwrap();
     let timer = reactor.after(ms(10_000));
@@ -455,14 +457,14 @@ fn a_ticker_nobody_looks_at_wakes_nobody() {
     select! { reactor; recv(timer) -> due => assert_eq!(due, at(10_000)) }
     assert!(
         (reactor.stats() - before).expired <= 2,
-        "its first tick and the timer: {}",
+        "more than the first tick and the timer expired: {}",
         reactor.stats()
     );
     assert_eq!(unseen.try_take(), Some(tick(at(1), 9_999)));
 }
 
 #[test]
-fn a_dropped_ticker_frees_its_slot_and_never_ticks() {
+fn a_dropped_ticker_frees_its_slot() {
     let (sim, reactor) = simulated();
     for n in 0..100_000u64 {
         let ticker = reactor.every(ms(1)).unwrap();
@@ -493,9 +495,9 @@ fn a_ticker_that_outlives_its_reactor_is_inert() {
     }
 }
 
-// Burst and Delay.
+// `Burst` and `Delay`.
 
-/// The ticks that are there now: each turn gives one.
+/// All ticks that are pending now. Each turn gives one tick.
 fn drain(reactor: &Reactor, ticker: &Ticker) -> Vec<Tick> {
     std::iter::from_fn(|| poll(reactor, ticker)).collect()
 }
@@ -506,7 +508,7 @@ fn scheduled(ticks: &[Tick]) -> Vec<Time> {
 }
 
 #[test]
-fn the_table_of_behaviours_in_the_documentation_holds_on_every_path() {
+fn each_missed_tick_behavior_holds_on_every_path() {
     use MissedTickBehavior::*;
     let then = |n: &[u64]| n.iter().map(|&n| at(n)).collect::<Vec<_>>();
     for (behavior, missed, following) in [
@@ -530,14 +532,14 @@ fn the_table_of_behaviours_in_the_documentation_holds_on_every_path() {
 }
 
 #[test]
-fn a_burst_delivers_every_tick_one_a_turn_and_is_on_the_grid_then() {
+fn a_burst_delivers_one_tick_a_turn() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(1)).unwrap().missed_tick_behavior(MissedTickBehavior::Burst);
     sim.advance(Duration::from_micros(5_000_500));
     let before = reactor.stats();
     let ticks = drain(&reactor, &ticker);
     assert_eq!(scheduled(&ticks), (1..=5_000).map(at).collect::<Vec<_>>());
-    assert_eq!((reactor.stats() - before).turns, 5_001, "one a turn");
+    assert_eq!((reactor.stats() - before).turns, 5_001, "each turn gives one tick");
     assert_eq!(ticker.deadline(), Some(at(5_001)));
     select! { reactor;
         recv(ticker) -> got => assert_eq!((got, sim.now()), (tick(at(5_001), 0), at(5_001))),
@@ -545,7 +547,7 @@ fn a_burst_delivers_every_tick_one_a_turn_and_is_on_the_grid_then() {
 }
 
 #[test]
-fn a_burst_without_end_lets_every_turn_end_and_starves_nobody() {
+fn an_endless_burst_starves_no_other_source() {
     let (sim, reactor) = simulated();
     let nano = Duration::from_nanos(1);
     let burst = reactor.every(nano).unwrap().missed_tick_behavior(MissedTickBehavior::Burst);
@@ -558,7 +560,7 @@ fn a_burst_without_end_lets_every_turn_end_and_starves_nobody() {
             recv(burst) -> got => {
                 bursts += 1;
                 assert_eq!(got, tick(Time::ZERO + nano * bursts, 0));
-                assert_eq!(burst.try_take(), None, "the next one is the next turn's");
+                assert_eq!(burst.try_take(), None, "the next tick belongs to the next turn");
             }
             recv(other) -> _ => others += 1,
         }
@@ -568,7 +570,7 @@ fn a_burst_without_end_lets_every_turn_end_and_starves_nobody() {
     let mut events = Events::with_capacity(10);
     reactor.wait(&mut events).unwrap();
     assert_eq!(events.len(), 1);
-    // Stopping, restarting and another behaviour end it at once.
+    // Stopping or restarting the ticker ends the burst at once.
     assert!(burst.stop());
     assert_eq!(poll(&reactor, &burst), None);
     assert!(!burst.restart());
@@ -578,7 +580,7 @@ fn a_burst_without_end_lets_every_turn_end_and_starves_nobody() {
 }
 
 #[test]
-fn a_delay_begins_a_new_grid_where_the_late_tick_is_received() {
+fn a_delay_begins_a_grid_at_the_receive() {
     for receive in PATHS {
         let (sim, reactor) = simulated();
         let ticker =
@@ -586,22 +588,22 @@ fn a_delay_begins_a_new_grid_where_the_late_tick_is_received() {
         sim.advance(ms(170));
         assert_eq!(ready_keys(&reactor), [ticker.key()]);
         sim.advance(ms(20));
-        // Received, not found, at 190.
+        // A turn found the tick at 170. The tick is received at 190.
         assert_eq!(receive(&reactor, &ticker), Some(tick(at(100), 0)));
         assert_eq!(ticker.deadline(), Some(at(290)));
         sim.advance(ms(500));
         assert_eq!(receive(&reactor, &ticker), Some(tick(at(290), 4)));
         assert_eq!(ticker.deadline(), Some(at(790)));
         sim.advance(ms(100));
-        assert_eq!(receive(&reactor, &ticker), Some(tick(at(790), 0)), "on time");
+        assert_eq!(receive(&reactor, &ticker), Some(tick(at(790), 0)), "the tick is on time");
         assert_eq!(ticker.deadline(), Some(at(890)));
     }
 }
 
 #[test]
-fn a_delay_of_5_ms_or_less_is_none_unless_it_is_a_whole_period() {
+fn delay_tolerates_5_ms_below_a_whole_period() {
     let nano = Duration::from_nanos(1);
-    // Period, lateness, and whether the grid is kept.
+    // The period, the lateness, and true if the grid is kept.
     let cases = [
         (ms(100), ms(0), true),
         (ms(100), ms(5), true),
@@ -627,12 +629,12 @@ fn a_delay_of_5_ms_or_less_is_none_unless_it_is_a_whole_period() {
 }
 
 #[test]
-fn another_behaviour_counts_from_the_next_tick_received() {
+fn a_new_behavior_applies_from_the_next_receive() {
     use MissedTickBehavior::*;
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     sim.advance(ms(35));
-    assert_eq!(ready_keys(&reactor), [ticker.key()], "expired under Skip");
+    assert_eq!(ready_keys(&reactor), [ticker.key()], "the tick expired under `Skip`");
     ticker.set_missed_tick_behavior(Burst);
     assert_eq!(poll(&reactor, &ticker), Some(tick(at(10), 0)));
     assert_eq!(poll(&reactor, &ticker), Some(tick(at(20), 0)));
@@ -644,7 +646,7 @@ fn another_behaviour_counts_from_the_next_tick_received() {
     sim.advance(ms(12)); // 77
     assert_eq!(poll(&reactor, &ticker), Some(tick(at(70), 0)));
     assert_eq!(ticker.deadline(), Some(at(87)));
-    // What it does is kept by stop, restart and reset.
+    // `stop`, `restart` and `reset` keep the behaviour.
     ticker.stop();
     ticker.restart(); // 87
     assert_eq!(ticker.reset(ms(20)), Ok(true)); // 97
@@ -654,7 +656,7 @@ fn another_behaviour_counts_from_the_next_tick_received() {
 }
 
 #[test]
-fn ticks_do_not_drift_on_any_path_with_any_behaviour_that_keeps_the_grid() {
+fn skip_and_burst_do_not_drift() {
     use MissedTickBehavior::*;
     for behavior in [Skip, Burst] {
         for receive in BLOCKING_PATHS {
@@ -677,10 +679,10 @@ fn ticks_do_not_drift_on_any_path_with_any_behaviour_that_keeps_the_grid() {
     }
 }
 
-// A grid through a point: every_at, restart_at, resume.
+// Grids through a given point: `every_at`, `restart_at`, `resume`.
 
 #[test]
-fn every_at_begins_at_once_later_or_in_the_past_and_keeps_to_that_grid() {
+fn every_at_keeps_a_grid_through_its_instant() {
     for receive in PATHS {
         let (sim, reactor) = simulated_from(at(1_000));
         let now = reactor.every_at(at(1_000), ms(100)).unwrap();
@@ -694,8 +696,8 @@ fn every_at_begins_at_once_later_or_in_the_past_and_keeps_to_that_grid() {
         assert_eq!(receive(&reactor, &future), Some(tick(at(1_070), 0)));
         assert_eq!(future.deadline(), Some(at(1_001_070)));
 
-        // The grid goes through `first`: it is the first one that was missed, and those after it
-        // are counted.
+        // The grid goes through `first`, which was missed first. The ticks after `first` are
+        // counted.
         let past = reactor.every_at(at(505), ms(100)).unwrap();
         assert_eq!(past.deadline(), Some(at(505)));
         assert_eq!(receive(&reactor, &past), Some(tick(at(505), 5)));
@@ -724,7 +726,7 @@ fn every_at_begins_at_once_later_or_in_the_past_and_keeps_to_that_grid() {
 }
 
 #[test]
-fn every_at_takes_an_instant() {
+fn every_at_accepts_an_instant() {
     let reactor = support::reactor();
     let first = std::time::Instant::now() + ms(2);
     let ticker = reactor.every_at(first, ms(1_000)).unwrap();
@@ -732,22 +734,22 @@ fn every_at_takes_an_instant() {
 }
 
 #[test]
-fn restart_at_moves_the_grid_and_takes_a_pending_tick_away() {
+fn restart_at_moves_the_grid() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap();
     sim.advance(ms(15));
     assert_eq!(ready_keys(&reactor), [ticker.key()]);
     assert!(ticker.restart_at(at(18)));
-    assert_eq!(poll(&reactor, &ticker), None, "the tick of 10 is gone");
+    assert_eq!(poll(&reactor, &ticker), None, "the tick of 10 is dropped");
     sim.advance(ms(15)); // 30
     assert_eq!(poll(&reactor, &ticker), Some(tick(at(18), 1)));
     assert_eq!(ticker.deadline(), Some(at(38)));
-    assert!(ticker.restart_at(at(5)), "in the past: due at once");
+    assert!(ticker.restart_at(at(5)), "a grid from the past is due at once");
     assert_eq!(poll(&reactor, &ticker), Some(tick(at(5), 2)));
     assert_eq!(ticker.deadline(), Some(at(35)));
     ticker.stop();
     assert!(!ticker.restart_at(reactor.now()));
-    assert_eq!(poll(&reactor, &ticker), Some(tick(at(30), 0)), "now is due at once");
+    assert_eq!(poll(&reactor, &ticker), Some(tick(at(30), 0)), "a grid from now is due at once");
     assert!(ticker.restart_at(Time::MAX));
     sim.advance(ms(1_000));
     assert_eq!(poll(&reactor, &ticker), None);
@@ -755,16 +757,16 @@ fn restart_at_moves_the_grid_and_takes_a_pending_tick_away() {
 }
 
 #[test]
-fn resume_goes_on_at_the_first_grid_point_that_is_not_past() {
-    // When it is stopped, when it is resumed, and when it ticks then. The grid: 100, 200, ..
+fn resume_continues_at_the_next_grid_point() {
+    // The times of the stop, of the resume and of the next tick. The grid is 100, 200, ..
     for (stopped, resumed, next) in [
         (0, 0, 100),
         (0, 99, 100),
-        (0, 100, 100), // a grid point that is now is due now
+        (0, 100, 100), // the grid point is due at once
         (0, 101, 200),
         (50, 250, 300),
         (50, 300, 300),
-        (150, 160, 200), // a tick was pending when it stopped: that one is gone
+        (150, 160, 200), // the stop drops the pending tick
         (150, 199, 200),
         (99, 1_000_000_001, 1_000_000_100),
     ] {
@@ -794,7 +796,7 @@ fn resume_goes_on_at_the_first_grid_point_that_is_not_past() {
 }
 
 #[test]
-fn resume_is_nothing_to_a_ticker_that_is_not_stopped() {
+fn resume_of_a_running_ticker_changes_nothing() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(100)).unwrap();
     assert!(!ticker.resume());
@@ -806,12 +808,12 @@ fn resume_is_nothing_to_a_ticker_that_is_not_stopped() {
     assert!(!ticker.resume());
     ticker.stop();
     assert!(ticker.resume());
-    assert!(!ticker.resume(), "once");
+    assert!(!ticker.resume(), "the ticker is running again");
     assert_eq!(ticker.deadline(), Some(at(200)));
 }
 
 #[test]
-fn resume_is_on_the_grid_of_the_last_restart_or_reset() {
+fn resume_keeps_the_last_grid() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(100)).unwrap();
     sim.advance(ms(30));
@@ -828,9 +830,8 @@ fn resume_is_on_the_grid_of_the_last_restart_or_reset() {
     ticker.restart_at(at(1_000)); // 1000, 1007, ..
     ticker.stop();
     assert!(ticker.resume());
-    assert_eq!(ticker.deadline(), Some(at(1_000)), "a grid has a beginning");
-    // A late tick under Delay has moved it.
-    // 400
+    assert_eq!(ticker.deadline(), Some(at(1_000)), "a grid begins at its first point");
+    // Under `Delay` a late tick has moved the grid. The time is 300, so the first tick is at 400.
     let delayed = reactor.every(ms(100)).unwrap().missed_tick_behavior(MissedTickBehavior::Delay);
     sim.advance(ms(150)); // 450
     assert_eq!(poll(&reactor, &delayed), Some(tick(at(400), 0)));
@@ -841,7 +842,7 @@ fn resume_is_on_the_grid_of_the_last_restart_or_reset() {
 }
 
 #[test]
-fn resume_of_a_ticker_that_never_ticks_or_whose_reactor_is_gone_is_harmless() {
+fn resume_of_a_dead_ticker_is_harmless() {
     for period in [Duration::MAX, Duration::from_nanos(u64::MAX - 1)] {
         let (sim, reactor) = simulated_from(at(1));
         let ticker = reactor.every(period).unwrap();
@@ -866,7 +867,7 @@ fn resume_of_a_ticker_that_never_ticks_or_whose_reactor_is_gone_is_harmless() {
 }
 
 #[test]
-fn a_period_near_the_end_of_the_clock_neither_overflows_nor_ticks_twice() {
+fn huge_periods_never_overflow_or_tick_twice() {
     use MissedTickBehavior::*;
     for behavior in [Skip, Burst, Delay] {
         for period in [u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1, u64::MAX / 2] {
@@ -880,7 +881,7 @@ fn a_period_near_the_end_of_the_clock_neither_overflows_nor_ticks_twice() {
             assert_eq!(
                 ticker.deadline(),
                 Some(second),
-                "{behavior:?}, {period}: 1 ns late is on the grid for all three"
+                "{behavior:?}, {period}: 1 ns late keeps the grid"
             );
             sim.advance(Duration::MAX);
             let got = poll(&reactor, &ticker);
@@ -889,7 +890,7 @@ fn a_period_near_the_end_of_the_clock_neither_overflows_nor_ticks_twice() {
                 continue;
             }
             assert_eq!(got.map(|tick| tick.scheduled), Some(second), "{behavior:?}, {period}");
-            // 2^63 - 1 fits twice: Burst gives that one, too.
+            // The clock holds 2^63 - 1 twice, so `Burst` gives a third tick.
             let third =
                 (behavior == Burst && period == u64::MAX / 2).then(|| Time::from_nanos(period * 2));
             assert_eq!(poll(&reactor, &ticker).map(|tick| tick.scheduled), third);
@@ -903,8 +904,8 @@ fn a_period_near_the_end_of_the_clock_neither_overflows_nor_ticks_twice() {
 enum Op {
     Advance(u64),
     Receive(usize),
-    /// A turn finds what is due; nobody takes it.
-    Look,
+    /// A turn finds the due tick. The tick is not taken.
+    Poll,
     Restart,
     Reset(u64),
     Stop,
@@ -914,7 +915,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0..40u64).prop_map(Op::Advance),
         4 => (0..PATHS.len()).prop_map(Op::Receive),
-        2 => Just(Op::Look),
+        2 => Just(Op::Poll),
         1 => Just(Op::Restart),
         1 => (0..12u64).prop_map(Op::Reset),
         1 => Just(Op::Stop),
@@ -927,9 +928,9 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// A ticker is a next instant and a period, nothing else.
+    /// The model of a ticker is a next instant and a period.
     #[test]
-    fn a_ticker_behaves_like_a_next_instant_and_a_period(
+    fn tickers_match_a_model_of_instant_and_period(
         ops in proptest::collection::vec(op(), 1..100),
     ) {
         let (sim, reactor) = simulated();
@@ -950,7 +951,7 @@ proptest! {
                         next = Some(due + ((now - due) / period + 1) * period);
                     }
                 }
-                Op::Look => {
+                Op::Poll => {
                     let reported = !ready_keys(&reactor).is_empty();
                     prop_assert_eq!(reported, next.is_some_and(|next| next <= now));
                 }

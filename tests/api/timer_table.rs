@@ -1,9 +1,8 @@
-//! The key table of Go's `tick_test`: what `stop` and `reset` return in every state of every kind
-//! of timer, and that nothing old comes afterwards.
+//! The table of Go's `tick_test`: what `stop` and `reset` return in every state of every kind of
+//! timer. No stale value follows.
 //!
-//! One row a kind, behind the trait [`Subject`]. What is received is told apart by its value, the
-//! time that it was due at, and not by when it comes: so a kind that lives on a real clock fits in,
-//! too.
+//! Each kind is a row behind the trait [`Subject`]. A received value is identified by its deadline,
+//! not by the time of the receive. So a kind on a real clock fits in, too.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -14,35 +13,36 @@ use pollmux::{Callback, Events, Reactor, Source, Ticker, Time, Timer};
 
 use support::{at, ms, ready_keys, simulated_from};
 
-/// The table's sense of time: everything is armed for this long.
+/// The duration for which each subject is armed.
 const D: Duration = ms(20);
 
-/// One timer of some kind.
+/// A timer of some kind.
 trait Subject {
     fn stop(&self) -> bool;
     fn reset(&self, d: Duration) -> bool;
     fn deadline(&self) -> Option<Time>;
-    /// Receives what a turn before has found: when that was due.
+    /// Takes a value that a turn has found, and returns its deadline.
     fn take(&self) -> Option<Time>;
-    /// What [`Event::key`](pollmux::Event::key) says of it; `None` of what no wait reports.
+    /// The [`Event::key`](pollmux::Event::key) of the subject, or `None` if no wait reports the
+    /// kind.
     fn key(&self) -> Option<u64>;
 }
 
 type Made = Rc<dyn Subject>;
 
-/// A reactor, and what lets time pass.
+/// A reactor, and a function that lets time pass.
 type World = (Reactor, Box<dyn Fn(Duration)>);
 
-/// What happens when a subject is received.
+/// Runs when the value of a subject is received.
 type OnReceipt = Rc<dyn Fn()>;
 
 /// A row of the table.
 struct Kind {
     name: &'static str,
-    /// What has been received is armed again.
+    /// A receive arms the subject again.
     repeats: bool,
-    /// It is received inside the turn, before the sources are looked at.
-    is_called: bool,
+    /// A turn runs the subject itself, before it polls the sources.
+    runs_in_turn: bool,
     world: fn() -> World,
     never_armed: Option<fn(&Reactor) -> Made>,
     armed: fn(&Reactor, Duration, OnReceipt) -> Made,
@@ -52,7 +52,7 @@ const KINDS: [Kind; 3] = [
     Kind {
         name: "timer",
         repeats: false,
-        is_called: false,
+        runs_in_turn: false,
         world: virtual_time,
         never_armed: Some(|reactor| Rc::new(reactor.timer())),
         armed: |reactor, d, _| Rc::new(reactor.after(d)),
@@ -60,7 +60,7 @@ const KINDS: [Kind; 3] = [
     Kind {
         name: "ticker",
         repeats: true,
-        is_called: false,
+        runs_in_turn: false,
         world: virtual_time,
         never_armed: None,
         armed: |reactor, d, _| Rc::new(reactor.every(d).unwrap()),
@@ -68,10 +68,10 @@ const KINDS: [Kind; 3] = [
     Kind {
         name: "callback",
         repeats: false,
-        is_called: true,
+        runs_in_turn: true,
         world: virtual_time,
         never_armed: None,
-        armed: |reactor, d, on_receipt| Rc::new(Called::new(reactor, d, on_receipt)),
+        armed: |reactor, d, on_receipt| Rc::new(RecordedCallback::new(reactor, d, on_receipt)),
     },
 ];
 
@@ -116,25 +116,25 @@ impl Subject for Ticker {
     }
 }
 
-/// A callback, and the calls that nobody has asked for yet.
-struct Called {
+/// A callback, and the deadlines of its calls that were not taken.
+struct RecordedCallback {
     callback: Callback,
     calls: Rc<RefCell<VecDeque<Time>>>,
 }
 
-impl Called {
-    fn new(reactor: &Reactor, d: Duration, on_receipt: OnReceipt) -> Called {
+impl RecordedCallback {
+    fn new(reactor: &Reactor, d: Duration, on_receipt: OnReceipt) -> RecordedCallback {
         let calls: Rc<RefCell<VecDeque<Time>>> = Rc::default();
         let log = calls.clone();
         let callback = reactor.call_after(d, move |cx| {
             log.borrow_mut().push_back(cx.scheduled());
             on_receipt();
         });
-        Called { callback, calls }
+        RecordedCallback { callback, calls }
     }
 }
 
-impl Subject for Called {
+impl Subject for RecordedCallback {
     fn stop(&self) -> bool {
         self.callback.stop()
     }
@@ -152,17 +152,21 @@ impl Subject for Called {
     }
 }
 
-/// A turn that does not wait, and what it has found of `subject`.
+/// Takes a turn that does not wait, and returns the value of `subject`.
 fn receive(reactor: &Reactor, subject: &Made) -> Option<Time> {
     let keys = ready_keys(reactor);
     let taken = subject.take();
     if let Some(key) = subject.key() {
-        assert_eq!(keys.contains(&key), taken.is_some(), "reported and there must be the same");
+        assert_eq!(
+            keys.contains(&key),
+            taken.is_some(),
+            "a subject is reported if and only if it has a value"
+        );
     }
     taken
 }
 
-/// All that comes of `subject` in the next `n` times a quarter of [`D`].
+/// All values of `subject` in the next `n` quarters of [`D`].
 fn receive_for(reactor: &Reactor, pass: &dyn Fn(Duration), subject: &Made, n: u32) -> Vec<Time> {
     let mut received = Vec::new();
     for _ in 0..n {
@@ -176,10 +180,10 @@ fn receive_for(reactor: &Reactor, pass: &dyn Fn(Duration), subject: &Made, n: u3
 enum Before {
     NeverArmed,
     Armed,
-    /// The time has passed; no turn has looked.
+    /// The deadline has passed, and no turn has polled.
     ExpiredUnseen,
-    /// A turn has found it; it was not received. (A callback was called by that turn: that is
-    /// `Received`.)
+    /// A turn has found the expiry, and the value was not received. A callback runs in that turn
+    /// and is `Received`.
     Expired,
     Received,
     Stopped,
@@ -193,12 +197,12 @@ enum Call {
     Reset,
     ResetLonger,
     ResetNever,
-    /// Twice: the second one takes away what the first one has armed.
+    /// The second reset replaces the deadline of the first reset.
     ResetTwice,
 }
 
 #[test]
-fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
+fn stop_and_reset_leave_no_stale_value() {
     use Before::*;
     use Call::*;
     for kind in &KINDS {
@@ -222,7 +226,7 @@ fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
                 match before {
                     NeverArmed => pending = false,
                     Armed | ExpiredUnseen => {}
-                    Expired | StoppedWhenExpired if kind.is_called => continue,
+                    Expired | StoppedWhenExpired if kind.runs_in_turn => continue,
                     Expired => assert_eq!(ready_keys(&reactor), [subject.key().unwrap()], "{case}"),
                     Received => {
                         assert_eq!(receive(&reactor, &subject), first, "{case}");
@@ -238,22 +242,22 @@ fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
                         pending = false;
                     }
                 }
-                let took = match call {
+                let was_pending = match call {
                     Stop => subject.stop(),
                     ResetShorter => subject.reset(D / 2),
                     Reset => subject.reset(D),
                     ResetLonger => subject.reset(D * 3),
                     ResetNever => subject.reset(Duration::MAX),
                     ResetTwice => {
-                        let took = subject.reset(D * 3);
+                        let was_pending = subject.reset(D * 3);
                         assert!(
                             subject.reset(D),
-                            "{case}: the second one takes the first one's away"
+                            "{case}: the second reset finds the first deadline"
                         );
-                        took
+                        was_pending
                     }
                 };
-                assert_eq!(took, pending, "{case}");
+                assert_eq!(was_pending, pending, "{case}");
                 let armed = subject.deadline();
                 assert_eq!(armed.is_some(), call != Stop, "{case}");
                 let received = receive_for(&reactor, &pass, &subject, 20);
@@ -269,7 +273,7 @@ fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
                     }
                     Some(armed) => {
                         assert_eq!(received, [armed], "{case}");
-                        // One arm, one value: now there is nothing to take away.
+                        // One arm gives one value, so a stop finds nothing.
                         assert!(!subject.stop(), "{case}");
                     }
                 }
@@ -279,7 +283,7 @@ fn stop_and_reset_tell_what_they_took_away_and_nothing_old_comes_afterwards() {
 }
 
 #[test]
-fn what_expired_together_with_another_is_taken_away_by_that_one_s_arm() {
+fn an_arm_may_remove_a_simultaneous_expiry() {
     for a_kind in &KINDS {
         for b_kind in &KINDS {
             for reset in [false, true] {
@@ -290,10 +294,10 @@ fn what_expired_together_with_another_is_taken_away_by_that_one_s_arm() {
                     );
                     let (reactor, pass) = (a_kind.world)();
                     let b: Rc<RefCell<Option<Made>>> = Rc::default();
-                    let took = Rc::new(Cell::new(None));
-                    let (other, result) = (b.clone(), took.clone());
+                    let was_pending = Rc::new(Cell::new(None));
+                    let (other, result) = (b.clone(), was_pending.clone());
                     let handle_b: OnReceipt = Rc::new(move || {
-                        let other = other.borrow().clone().expect("it was made");
+                        let other = other.borrow().clone().expect("the other subject exists");
                         if result.get().is_none() {
                             result.set(Some(if reset { other.reset(D) } else { other.stop() }));
                         }
@@ -309,11 +313,10 @@ fn what_expired_together_with_another_is_taken_away_by_that_one_s_arm() {
                     }
                     let b = b.borrow().clone().unwrap();
                     let was = b.deadline();
-                    assert_eq!(a.deadline(), was, "{case}: together");
+                    assert_eq!(a.deadline(), was, "{case}: the deadlines differ");
                     pass(D + D / 2);
 
-                    // One batch: callbacks are called, in order, then the sources are reported, in
-                    // order.
+                    // In one batch the turn runs callbacks in order, then reports sources in order.
                     let mut events = Events::with_capacity(4);
                     reactor.try_wait(&mut events).unwrap();
                     let mut b_reported = false;
@@ -326,14 +329,14 @@ fn what_expired_together_with_another_is_taken_away_by_that_one_s_arm() {
                             b.take();
                         }
                     }
-                    let b_came_first = match (a_kind.is_called, b_kind.is_called) {
+                    let b_came_first = match (a_kind.runs_in_turn, b_kind.runs_in_turn) {
                         (true, false) => false,
                         (false, true) => true,
                         _ => !armed_first,
                     };
                     let pending = !b_came_first || b_kind.repeats;
-                    assert_eq!(took.get(), Some(pending), "{case}");
-                    let seen = if b_kind.is_called { b.take().is_some() } else { b_reported };
+                    assert_eq!(was_pending.get(), Some(pending), "{case}");
+                    let seen = if b_kind.runs_in_turn { b.take().is_some() } else { b_reported };
                     assert_eq!(seen, b_came_first, "{case}");
                     assert_eq!(b.deadline().is_some(), reset, "{case}");
                     assert!(b.deadline() > was || !reset, "{case}");

@@ -1,6 +1,5 @@
-//! One-shot timers, by what a user sees: never early, no stale value, due in order, cheap to put
-//! off, and no call that stalls. Each test is named after the behaviour it shows. Time is virtual
-//! wherever the wall clock is not the point.
+//! One-shot timers: never early, no stale value, in order, cheap to postpone, and no call stalls.
+//! Time is virtual wherever wall time is not the subject.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,39 +11,39 @@ use support::{
     thread_cpu_time,
 };
 
-/// The most entries of the timer queue that one call touches; fewer in large queues, so that a call
-/// stays short there too.
-const PIECE: u64 = 4_096;
+/// The most entries of the timer queue that one call handles. A call handles fewer entries of a
+/// large queue, so that it stays short there too.
+const MAX_ENTRIES_PER_CALL: u64 = 4_096;
 
-/// What a `select!` with `default` finds in the timer.
+/// Polls the timer by a `select!` with `default`.
 fn poll(reactor: &Reactor, timer: &Timer) -> Option<Time> {
     select! { reactor; recv(timer) -> due => Some(due), default => None }
 }
 
-/// What `try_wait` and `try_take` find in the timer.
+/// Polls the timer by `try_wait` and `try_take`.
 fn poll_by_wait(reactor: &Reactor, timer: &Timer) -> Option<Time> {
     let reported = ready_keys(reactor).contains(&timer.key());
     let taken = timer.try_take();
-    assert_eq!(reported, taken.is_some(), "reported and there must be the same");
+    assert_eq!(reported, taken.is_some(), "the timer is reported if and only if it has a value");
     taken
 }
 
-// Item 1: never early, at once, or never.
+// Never early; due at once; never due.
 
 #[test]
-fn a_virtual_clock_that_starts_now_takes_instants() {
+fn a_virtual_clock_that_starts_now_accepts_instants() {
     let start = Time::now();
     let (sim, reactor) = simulated_from(start);
     let timer = reactor.at(Instant::from(start + ms(1_000)));
     let due = reactor.recv(&timer).unwrap();
-    // There and back through an Instant: a little late, never early.
+    // The conversion through an `Instant` may add time, and never takes time away.
     assert!(due >= start + ms(1_000) && due < start + ms(1_001), "{due:?} from {start:?}");
     assert_eq!(sim.now(), due);
 }
 
 #[test]
-fn a_timer_is_never_early_by_the_wall_clock() {
-    // Real time is the point: the kernel's timer and two conversions between clocks lie between
+fn a_real_timer_is_never_early() {
+    // Wall time is the subject: the kernel's timer and two conversions between clocks lie between
     // arming and receiving.
     let reactor = support::reactor();
     let timer = reactor.timer();
@@ -92,7 +91,7 @@ fn a_timer_is_never_early_by_the_wall_clock() {
 }
 
 #[test]
-fn a_timer_is_never_early_and_exact_in_virtual_time() {
+fn a_virtual_timer_is_exact() {
     let (sim, reactor) = simulated();
     let timer = reactor.timer();
     for d in [1, 2, 999, 1_000, 999_999, 1_000_000, 1_000_001, 1 << 32, (1 << 53) + 1, 1 << 60] {
@@ -107,12 +106,12 @@ fn a_timer_is_never_early_and_exact_in_virtual_time() {
 }
 
 #[test]
-fn a_zero_or_past_deadline_is_due_in_the_next_select_even_with_default() {
+fn zero_or_past_deadlines_are_due_at_once() {
     let past = Instant::now();
     let (_sim, virtual_time) = simulated_from(Time::now() + ms(1));
     for reactor in [support::reactor(), virtual_time] {
         let timer = reactor.timer();
-        // Often: a clock that is read 30 ns late now and then would be found.
+        // Many rounds, because a clock that is 30 ns late now and then must be found.
         for _ in 0..rounds(12_500) {
             assert!(poll(&reactor, &reactor.after(Duration::ZERO)).is_some(), "after(0)");
             assert!(poll(&reactor, &reactor.at(reactor.now())).is_some(), "at(now)");
@@ -124,7 +123,7 @@ fn a_zero_or_past_deadline_is_due_in_the_next_select_even_with_default() {
             assert!(poll(&reactor, &timer).is_some(), "reset_at(an Instant in the past)");
             timer.reset(ms(1_000_000));
             timer.reset(Duration::ZERO);
-            assert!(poll(&reactor, &timer).is_some(), "pulled to zero");
+            assert!(poll(&reactor, &timer).is_some(), "postponed, then reset(0)");
         }
         for _ in 0..1_000 {
             timer.reset(Duration::ZERO);
@@ -134,7 +133,7 @@ fn a_zero_or_past_deadline_is_due_in_the_next_select_even_with_default() {
 }
 
 #[test]
-fn a_zero_timer_is_seen_by_default_behind_any_number_of_stopped_ones() {
+fn stopped_timers_do_not_hide_a_zero_timer() {
     let (sim, reactor) = simulated();
     let stopped: Vec<Timer> = (0..2_000).map(|_| reactor.after(ms(10))).collect();
     stopped.iter().for_each(|timer| assert!(timer.stop()));
@@ -144,7 +143,7 @@ fn a_zero_timer_is_seen_by_default_behind_any_number_of_stopped_ones() {
 }
 
 #[test]
-fn a_duration_too_long_to_count_means_never() {
+fn a_duration_that_overflows_never_fires() {
     let durations = [
         Duration::MAX,
         Duration::from_secs(u64::MAX),
@@ -168,14 +167,14 @@ fn a_duration_too_long_to_count_means_never() {
                 reactor.at(start + d),
                 reactor.at(Time::MAX),
             ];
-            // Twice the same: a second saturated deadline must not overflow either.
+            // A second saturated deadline must not overflow either.
             timers.iter().for_each(|timer| assert!(timer.reset(d)));
             sim.advance(Duration::MAX);
             assert_eq!(sim.now(), Time::MAX);
             for timer in &timers {
                 assert_eq!(timer.deadline(), Some(Time::MAX));
                 assert_eq!(poll(&reactor, timer), None, "{d:?} from {start:?}");
-                assert!(timer.reset(d), "reset from a clock at its end");
+                assert!(timer.reset(d), "a reset at the end of the clock");
             }
             assert_eq!(ready_keys(&reactor), []);
             assert!(timers.iter().all(Timer::stop));
@@ -184,11 +183,11 @@ fn a_duration_too_long_to_count_means_never() {
 }
 
 #[test]
-fn an_instant_too_far_ahead_means_never() {
+fn an_instant_that_overflows_never_fires() {
     let reactor = support::reactor();
     let far = Instant::now()
         .checked_add(Duration::from_secs(1 << 40))
-        .expect("Instants reach further here");
+        .expect("an Instant reaches further");
     let timer = reactor.at(far);
     assert_eq!(timer.deadline(), Some(Time::MAX));
     assert!(timer.reset_at(far));
@@ -196,7 +195,7 @@ fn an_instant_too_far_ahead_means_never() {
 }
 
 #[test]
-fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
+fn a_timer_for_never_ends_no_sleep() {
     support::exact("counts arms");
     let (sim, reactor) = simulated();
     let never = reactor.after(Duration::MAX);
@@ -222,7 +221,7 @@ fn a_never_timer_is_no_reason_to_wake_and_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_default_timeout_of_any_length_saturates() {
+fn a_huge_timeout_saturates() {
     let (sim, reactor) = simulated_from(at(1));
     let timer = reactor.after(ms(7));
     select! { reactor;
@@ -237,7 +236,7 @@ fn a_default_timeout_of_any_length_saturates() {
 }
 
 #[test]
-fn a_ticker_with_a_huge_period_saturates_at_once_and_on_the_second_tick() {
+fn a_huge_ticker_period_saturates() {
     for period in [Duration::MAX, Duration::from_nanos(u64::MAX)] {
         let (sim, reactor) = simulated_from(at(1));
         let ticker = reactor.every(period).unwrap();
@@ -247,7 +246,7 @@ fn a_ticker_with_a_huge_period_saturates_at_once_and_on_the_second_tick() {
         sim.advance(Duration::MAX);
         assert!(select! { reactor; recv(ticker) -> _ => false, default => true });
     }
-    // The first tick is within reach, the second is not.
+    // The first tick is within reach of the clock. The second tick is not.
     for period in [1 << 63, (1 << 63) + 1, u64::MAX - 1] {
         let (sim, reactor) = simulated();
         let ticker = reactor.every(Duration::from_nanos(period)).unwrap();
@@ -258,7 +257,7 @@ fn a_ticker_with_a_huge_period_saturates_at_once_and_on_the_second_tick() {
         assert!(select! { reactor; recv(ticker) -> _ => false, default => true });
         assert!(ticker.restart());
     }
-    // Countless short periods at once.
+    // Almost 2^64 periods pass at once.
     let (sim, reactor) = simulated();
     let ticker = reactor.every(Duration::from_nanos(1)).unwrap();
     sim.advance(Duration::MAX);
@@ -268,13 +267,13 @@ fn a_ticker_with_a_huge_period_saturates_at_once_and_on_the_second_tick() {
 }
 
 #[test]
-fn reset_counts_from_the_real_now_and_not_from_the_turn_s() {
+fn reset_counts_from_its_call() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(10));
     select! { reactor; recv(timer) -> _ => {
         assert_eq!(reactor.now(), at(10));
         sim.advance(ms(500)); // the arm is slow
-        assert_eq!(reactor.now(), at(10), "read once a turn");
+        assert_eq!(reactor.now(), at(10), "the turn reads the clock once");
         timer.reset(ms(10));
         assert_eq!(timer.deadline(), Some(at(520)));
         assert_eq!(reactor.after(ms(10)).deadline(), Some(at(520)));
@@ -282,16 +281,16 @@ fn reset_counts_from_the_real_now_and_not_from_the_turn_s() {
     select! { reactor; recv(timer) -> due => assert_eq!((due, sim.now()), (at(520), at(520))) }
 }
 
-// Item 2: what stop and reset return, and that nothing stale comes afterwards.
+// Results of stop and reset; no stale value.
 
-/// What has happened to a timer before the call under test.
+/// The state of a timer before the call under test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     NeverArmed,
     Armed,
-    /// The deadline has passed, but no turn has looked.
+    /// The deadline has passed, but no turn has polled.
     DueUnseen,
-    /// A turn has found it due; nobody has taken the value.
+    /// A turn has found the expiry. The value was not taken.
     Expired,
     Taken,
     Stopped,
@@ -307,7 +306,7 @@ enum Call {
 }
 
 #[test]
-fn the_table_of_stop_and_reset_results_holds_and_no_stale_value_comes() {
+fn stop_and_reset_results_hold_in_every_state() {
     use Before::*;
     use Call::*;
     for before in [NeverArmed, Armed, DueUnseen, Expired, Taken, Stopped] {
@@ -350,7 +349,7 @@ fn the_table_of_stop_and_reset_results_holds_and_no_stale_value_comes() {
                 let expected: Vec<_> =
                     deadline.map(|due| (due.max(now), due)).into_iter().collect();
                 assert_eq!(received, expected, "{case}");
-                // One arm, one value: now there is nothing to take away.
+                // One arm gives one value, so a stop finds nothing.
                 assert!(!timer.stop(), "{case}");
             }
         }
@@ -382,7 +381,7 @@ fn one_arm_gives_one_value() {
 }
 
 #[test]
-fn the_value_is_the_scheduled_time_however_late_it_is_received() {
+fn a_late_value_is_the_scheduled_time() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1));
     sim.advance(ms(86_400_000));
@@ -390,18 +389,18 @@ fn the_value_is_the_scheduled_time_however_late_it_is_received() {
 }
 
 #[test]
-fn deadline_tells_what_stop_would_take_away() {
+fn deadline_is_set_until_the_value_is_taken() {
     let (sim, reactor) = simulated();
     let timer = reactor.timer();
     assert_eq!(timer.deadline(), None);
     timer.reset(ms(5));
     assert_eq!(timer.deadline(), Some(at(5)));
-    timer.reset(ms(9)); // lazily
+    timer.reset(ms(9)); // later: leaves the queue's entry alone
     assert_eq!(timer.deadline(), Some(at(9)));
     sim.advance(ms(50));
-    assert_eq!(timer.deadline(), Some(at(9)), "due, and not received");
+    assert_eq!(timer.deadline(), Some(at(9)), "the timer is due and not received");
     assert_eq!(ready_keys(&reactor), [timer.key()]);
-    assert_eq!(timer.deadline(), Some(at(9)), "expired, and not received");
+    assert_eq!(timer.deadline(), Some(at(9)), "the timer has expired and is not received");
     timer.try_take();
     assert_eq!(timer.deadline(), None);
     timer.reset(ms(5));
@@ -410,7 +409,7 @@ fn deadline_tells_what_stop_would_take_away() {
 }
 
 #[test]
-fn of_two_that_expire_together_the_arm_of_one_stops_the_other() {
+fn an_arm_may_stop_a_simultaneous_timer() {
     let (sim, reactor) = simulated();
     let (a, b) = (reactor.after(ms(10)), reactor.after(ms(10)));
     select! { reactor; biased;
@@ -420,7 +419,7 @@ fn of_two_that_expire_together_the_arm_of_one_stops_the_other() {
     sim.advance(ms(1_000));
     assert_eq!(poll(&reactor, &b), None);
 
-    // And the other way round, by the fair choice: whoever comes first stops the other.
+    // In a fair select, the arm that runs first stops the other timer.
     for _ in 0..64 {
         a.reset(ms(10));
         b.reset(ms(10));
@@ -431,7 +430,7 @@ fn of_two_that_expire_together_the_arm_of_one_stops_the_other() {
 }
 
 #[test]
-fn of_two_that_expire_together_the_arm_of_one_resets_the_other() {
+fn an_arm_may_reset_a_simultaneous_timer() {
     let (sim, reactor) = simulated();
     let (a, b) = (reactor.after(ms(10)), reactor.after(ms(10)));
     select! { reactor; biased;
@@ -444,7 +443,7 @@ fn of_two_that_expire_together_the_arm_of_one_resets_the_other() {
 }
 
 #[test]
-fn in_one_batch_of_wait_handling_one_timer_stops_or_resets_the_other() {
+fn stop_or_reset_removes_a_reported_event() {
     for reset in [false, true] {
         for first_handles in [false, true] {
             let (sim, reactor) = simulated();
@@ -492,10 +491,10 @@ fn a_timer_that_outlives_its_reactor_is_inert() {
     }
 }
 
-// Item 3: dropping stops and frees.
+// Dropping stops a timer and frees its slot.
 
 #[test]
-fn a_dropped_timer_frees_its_slot_and_never_fires() {
+fn a_dropped_timer_frees_its_slot() {
     let (sim, reactor) = simulated();
     let kept = reactor.after(ms(1)).with_key(1);
     let armed = reactor.after(ms(1)).with_key(2);
@@ -514,7 +513,7 @@ fn a_dropped_timer_frees_its_slot_and_never_fires() {
 }
 
 #[test]
-fn a_million_timers_created_and_dropped_leave_nothing_behind() {
+fn a_million_dropped_timers_leave_nothing() {
     let (sim, reactor) = simulated();
     let _far = reactor.after(Duration::from_secs(1 << 30));
     for i in 0..1_000_000u64 {
@@ -533,18 +532,18 @@ fn a_million_timers_created_and_dropped_leave_nothing_behind() {
     }
     sim.advance(ms(10));
     assert_eq!(ready_keys(&reactor), []);
-    // Nothing of what was dropped is left in the queue either: there is nothing to clean.
+    // The queue has no entry of a dropped timer, so no call cleans an entry.
     let before = reactor.stats();
     sim.advance(ms(10));
     assert_eq!((ready_keys(&reactor), (reactor.stats() - before).cleaned), (vec![], 0));
 }
 
 #[test]
-fn a_million_resets_make_no_more_than_one_entry() {
+fn a_million_resets_make_one_entry() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1));
     for i in 0..1_000_000u64 {
-        // Up, down, stopped and revived.
+        // Resets to later and to earlier, stops, and resets of a stopped timer.
         match i % 8 {
             7 => assert!(timer.reset(ms(1))),
             5 => assert!(timer.stop()),
@@ -560,10 +559,10 @@ fn a_million_resets_make_no_more_than_one_entry() {
     assert!(stats.cleaned <= 1, "{stats}");
 }
 
-// Item 4: what re-arming costs.
+// The costs of re-arming.
 
 #[test]
-fn re_arming_later_gives_the_kernel_nothing() {
+fn re_arming_later_never_arms_the_kernel() {
     support::exact("counts arms");
     let reactor = support::reactor();
     let bell = Bell::new(&reactor);
@@ -584,7 +583,7 @@ fn re_arming_later_gives_the_kernel_nothing() {
 }
 
 #[test]
-fn re_arming_earlier_arms_the_kernel_once_and_only_when_the_loop_blocks() {
+fn re_arming_earlier_arms_the_kernel_once() {
     support::exact("counts arms");
     let reactor = support::reactor();
     let bell = Bell::new(&reactor);
@@ -598,18 +597,18 @@ fn re_arming_earlier_arms_the_kernel_once_and_only_when_the_loop_blocks() {
         }
         tx.send(()).unwrap();
         select! { reactor; recv(inbox) -> _ => {}, recv(timer) -> _ => unreachable!() }
-        assert_eq!((reactor.stats() - before).syscalls(), 0, "nothing has blocked");
+        assert_eq!((reactor.stats() - before).syscalls(), 0, "no turn has blocked");
         bell.sleep(&reactor);
         assert_eq!((reactor.stats() - before).arms, 1);
         bell.sleep(&reactor);
-        assert_eq!((reactor.stats() - before).arms, 1, "armed already");
+        assert_eq!((reactor.stats() - before).arms, 1, "the kernel's timer is armed already");
     }
 }
 
 #[test]
-fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
+fn postponing_during_a_sleep_costs_one_wake_up() {
     support::exact("counts arms");
-    // Real time: it is the kernel's timer that goes off too early.
+    // Real time: the kernel's timer fires before the new deadline.
     let costs = || {
         let reactor = support::build(Reactor::builder().spin(Spin::Off));
         let (tx, inbox) = reactor.channel(1).unwrap();
@@ -625,15 +624,15 @@ fn a_timer_put_off_during_a_sleep_costs_one_stale_wake_up() {
         let due = timer.deadline().unwrap();
         select! { reactor; recv(timer) -> at => assert!(at == due && Time::now() >= due) }
         sender.join().unwrap();
-        // Two sleeps until the message and until the first deadline, and one until the second. The
-        // last one may be ended by a timeout, without an arm.
+        // The loop sleeps until the message, the first deadline and the second deadline. A timeout
+        // may end the last sleep, without an arm.
         reactor.stats().waits == 3 && (1..=2).contains(&reactor.stats().arms)
     };
     assert!(sometimes(costs));
 }
 
 #[test]
-fn stopping_gives_the_kernel_nothing() {
+fn stopping_never_arms_the_kernel() {
     support::exact("counts arms");
     let reactor = support::reactor();
     let bell = Bell::new(&reactor);
@@ -648,7 +647,7 @@ fn stopping_gives_the_kernel_nothing() {
 }
 
 #[test]
-fn a_due_timer_is_never_given_to_the_kernel() {
+fn a_due_timer_never_arms_the_kernel() {
     support::exact("counts arms");
     let reactor = support::reactor();
     let timer = reactor.timer();
@@ -660,7 +659,7 @@ fn a_due_timer_is_never_given_to_the_kernel() {
 }
 
 #[test]
-fn a_timer_that_a_post_has_made_due_is_never_given_to_the_kernel() {
+fn a_remote_zero_reset_never_arms_the_kernel() {
     support::exact("counts arms");
     let reactor = support::reactor();
     let (remote, timer) = (reactor.remote(), reactor.timer());
@@ -671,9 +670,9 @@ fn a_timer_that_a_post_has_made_due_is_never_given_to_the_kernel() {
     assert_eq!(reactor.stats().arms, 0);
 }
 
-// Item 5: order, and bounded work.
+// Order, and bounded work.
 
-/// The keys that waits of this capacity report, each value taken, until none comes.
+/// Waits with this capacity and takes each value, until no timer is due. Returns the keys in order.
 fn drain(reactor: &Reactor, timers: &[Timer], capacity: usize) -> Vec<u64> {
     let mut events = Events::with_capacity(capacity);
     let mut order = Vec::new();
@@ -691,8 +690,8 @@ fn drain(reactor: &Reactor, timers: &[Timer], capacity: usize) -> Vec<u64> {
 }
 
 #[test]
-fn wait_gives_due_timers_in_deadline_order_and_equal_ones_in_arming_order() {
-    // 600: more than one call looks at. The capacities: one at a time, fewer and more than are due.
+fn wait_reports_due_timers_in_deadline_order() {
+    // 600 timers are more than one call handles. The capacity is one, fewer and more than are due.
     for capacity in [1, 7, 100, 1_000] {
         let (sim, reactor) = simulated();
         let deadline = |i: u64| i * 7_919 % 40;
@@ -706,17 +705,17 @@ fn wait_gives_due_timers_in_deadline_order_and_equal_ones_in_arming_order() {
 }
 
 #[test]
-fn ties_after_lazy_resets_keep_the_order_of_the_resets() {
+fn equal_deadlines_keep_the_order_of_resets() {
     let (sim, reactor) = simulated();
     let timers: Vec<Timer> = (0..6).map(|i| reactor.after(ms(10 - i)).with_key(i)).collect();
     for i in [3, 0, 5] {
-        assert!(timers[i].reset_at(at(20))); // later: a store only
+        assert!(timers[i].reset_at(at(20))); // later: leaves the queue's entry alone
     }
     timers[1].stop();
-    assert!(!timers[1].reset_at(at(20))); // revived in place
+    assert!(!timers[1].reset_at(at(20))); // armed again in its old entry
     assert!(timers[4].reset_at(at(30)));
     assert!(timers[4].reset_at(at(20))); // later, then earlier again
-    assert!(timers[3].reset_at(at(20))); // the same deadline anew: now the last but one
+    assert!(timers[3].reset_at(at(20))); // the same deadline again: now the last of the six
     let fresh = reactor.at(at(20)).with_key(6);
     sim.advance(ms(25));
     let timers: Vec<Timer> = timers.into_iter().chain([fresh]).collect();
@@ -724,7 +723,7 @@ fn ties_after_lazy_resets_keep_the_order_of_the_resets() {
 }
 
 #[test]
-fn blocking_wait_stops_at_each_deadline_in_turn() {
+fn blocking_wait_ends_at_each_deadline() {
     let (sim, reactor) = simulated();
     let timers: Vec<Timer> =
         (0..200).map(|i| reactor.after(ms(i * 31 % 50 + 1)).with_key(i)).collect();
@@ -735,7 +734,7 @@ fn blocking_wait_stops_at_each_deadline_in_turn() {
         reactor.wait(&mut events).unwrap();
         assert!(!events.is_empty());
         for event in &events {
-            // Woken for a stale key or not, nothing comes a nanosecond early or late.
+            // Each timer fires at its exact deadline, also when a stale entry ended the sleep.
             assert_eq!(timers[event.key() as usize].try_take(), Some(sim.now()));
             fired += 1;
         }
@@ -743,8 +742,8 @@ fn blocking_wait_stops_at_each_deadline_in_turn() {
     assert_eq!(sim.now(), at(61));
 }
 
-/// Polls by turns with `try_recv` and with `select!` until `done`, and returns the CPU time of the
-/// worst call. No call may clean more than a bounded number of entries.
+/// Polls by `try_recv` and `select!` in turns until `done`. Returns the CPU time of the worst call.
+/// A call may clean only a bounded number of entries.
 fn worst_call(reactor: &Reactor, timer: &Timer, done: impl Fn() -> bool) -> Duration {
     let mut worst = Duration::ZERO;
     let mut calls = 0;
@@ -757,20 +756,19 @@ fn worst_call(reactor: &Reactor, timer: &Timer, done: impl Fn() -> bool) -> Dura
         }
         worst = worst.max(thread_cpu_time() - start);
         let during = reactor.stats() - before;
-        assert!(during.cleaned + during.expired <= PIECE, "{during}");
+        assert!(during.cleaned + during.expired <= MAX_ENTRIES_PER_CALL, "{during}");
         calls += 1;
-        assert!(calls < 100_000, "no progress: {}", reactor.stats());
+        assert!(calls < 100_000, "the calls make no progress: {}", reactor.stats());
     }
     worst
 }
 
 #[test]
-fn with_many_timers_put_off_no_call_stalls() {
+fn many_postponed_timers_never_stall_a_call() {
     let live = rounds(250_000);
     let limit = if cfg!(debug_assertions) { ms(10) } else { ms(1) };
     let mut best = Duration::MAX;
-    // CPU time of this thread, and the best of many: what interrupts a call is not the call's
-    // doing.
+    // CPU time of this thread, in the best of many attempts. An interrupt counts as time of a call.
     let is_fast = || {
         let (sim, reactor) = simulated();
         let timers: Vec<Timer> = (0..live)
@@ -779,12 +777,12 @@ fn with_many_timers_put_off_no_call_stalls() {
         for (i, timer) in timers.iter().enumerate() {
             assert!(timer.reset(Duration::from_nanos(1_000_000_000 + i as u64 * 104_729 % live)));
         }
-        sim.advance(ms(100)); // past all the old keys, before all deadlines
+        sim.advance(ms(100)); // after all old deadlines, before all new ones
         let start = reactor.stats();
         let worst = worst_call(&reactor, &timers[0], || (reactor.stats() - start).cleaned >= live);
         assert_eq!((reactor.stats() - start).expired, 0);
         best = best.min(worst);
-        // The reactor goes first: so many timers need not leave the queue one by one.
+        // Dropping the reactor first is faster: the timers need not leave the queue one by one.
         drop(reactor);
         best < limit
     };
@@ -792,7 +790,7 @@ fn with_many_timers_put_off_no_call_stalls() {
 }
 
 #[test]
-fn many_stopped_timers_are_put_away_in_pieces() {
+fn many_stopped_timers_are_cleaned_in_pieces() {
     let (sim, reactor) = simulated();
     let timers: Vec<Timer> =
         (0..20_000).map(|i| reactor.after(Duration::from_nanos(i % 777))).collect();
@@ -800,12 +798,12 @@ fn many_stopped_timers_are_put_away_in_pieces() {
     assert!(timers.iter().all(Timer::stop));
     sim.advance(ms(1));
     worst_call(&reactor, &last, || reactor.stats().cleaned == 20_000);
-    // Found by its own deadline, in the first call.
+    // The first call finds the last timer, by its own deadline.
     assert_eq!((reactor.stats().expired, last.deadline()), (1, None));
 }
 
 #[test]
-fn many_due_timers_come_in_pieces_and_all_of_them_once() {
+fn many_due_timers_fire_in_pieces_and_once() {
     let (sim, reactor) = simulated();
     let timers: Vec<Timer> = (0..20_000).map(|i| reactor.after(ms(1)).with_key(i)).collect();
     sim.advance(ms(1));
@@ -814,7 +812,7 @@ fn many_due_timers_come_in_pieces_and_all_of_them_once() {
     while next < 20_000 {
         let before = reactor.stats();
         reactor.try_wait(&mut events).unwrap();
-        assert!(!events.is_empty() && (reactor.stats() - before).expired <= PIECE);
+        assert!(!events.is_empty() && (reactor.stats() - before).expired <= MAX_ENTRIES_PER_CALL);
         for event in &events {
             assert_eq!(event.key(), next);
             assert_eq!(timers[next as usize].try_take(), Some(at(1)));
@@ -825,12 +823,12 @@ fn many_due_timers_come_in_pieces_and_all_of_them_once() {
 }
 
 #[test]
-fn what_is_left_after_many_drops_still_comes_in_order() {
+fn timers_left_after_many_drops_keep_their_order() {
     let (sim, reactor) = simulated();
     let deadline = |i: u64| 1 + i * 7 % 5;
     let timers: Vec<Timer> =
         (0..20_000).map(|i| reactor.after(ms(deadline(i))).with_key(i)).collect();
-    // Most of them go, in no order and not by their deadlines.
+    // Most timers are dropped, neither in order nor by deadline.
     let (kept, dropped): (Vec<Timer>, Vec<Timer>) =
         timers.into_iter().partition(|timer| (timer.key() * 2_654_435_761) >> 7 & 15 == 0);
     assert!(kept.len() > 500 && dropped.len() > 10_000);
@@ -844,7 +842,7 @@ fn what_is_left_after_many_drops_still_comes_in_order() {
         let before = reactor.stats();
         reactor.wait(&mut events).unwrap();
         let during = reactor.stats() - before;
-        assert!(during.expired <= PIECE * 2, "{during}");
+        assert!(during.expired <= MAX_ENTRIES_PER_CALL * 2, "{during}");
         for event in &events {
             let at = kept.binary_search_by_key(&event.key(), Timer::key).unwrap();
             assert!(
@@ -857,7 +855,7 @@ fn what_is_left_after_many_drops_still_comes_in_order() {
 }
 
 #[test]
-fn put_off_work_never_delays_a_blocking_select() {
+fn stale_entries_never_delay_a_blocking_select() {
     let (sim, reactor) = simulated();
     let timers: Vec<Timer> =
         (0..5_000).map(|i| reactor.after(Duration::from_nanos(1 + i))).collect();
@@ -867,10 +865,10 @@ fn put_off_work_never_delays_a_blocking_select() {
     assert_eq!(sim.now(), at(1));
 }
 
-// Item 6: a timer that is always due.
+// A timer that is always due.
 
 #[test]
-fn a_timer_re_armed_to_zero_in_its_own_arm_is_due_in_the_next_turn() {
+fn zero_resets_in_an_arm_fire_next_turn() {
     let (_sim, reactor) = simulated();
     let timer = reactor.after(Duration::ZERO);
     for _ in 0..1_000 {
@@ -883,7 +881,7 @@ fn a_timer_re_armed_to_zero_in_its_own_arm_is_due_in_the_next_turn() {
     let mut events = Events::with_capacity(4);
     for _ in 0..1_000 {
         reactor.try_wait(&mut events).unwrap();
-        // The batch ends, although its timer is due again.
+        // The batch ends although its timer is due again.
         let mut reported = 0;
         for event in &events {
             assert_eq!(event.key(), timer.key());
@@ -896,7 +894,7 @@ fn a_timer_re_armed_to_zero_in_its_own_arm_is_due_in_the_next_turn() {
 }
 
 #[test]
-fn a_timer_re_armed_to_zero_starves_nobody() {
+fn a_repeated_zero_timer_starves_no_source() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = reactor.channel(4).unwrap();
     let zero = reactor.after(Duration::ZERO);
@@ -915,7 +913,7 @@ fn a_timer_re_armed_to_zero_starves_nobody() {
         assert!(turns < 1_000, "message {message}, expiry {expiry}");
     }
 
-    // `wait` with room for one: the others have their turn all the same.
+    // A `wait` with room for one event also reports each of the three sources.
     tx.send(2).unwrap();
     other.reset(Duration::ZERO);
     let mut events = Events::with_capacity(1);
@@ -937,8 +935,8 @@ fn a_timer_re_armed_to_zero_starves_nobody() {
 }
 
 #[test]
-fn a_zero_timer_does_not_starve_real_timers() {
-    // Real time: on a virtual clock nothing would move while the zero timer is due.
+fn a_repeated_zero_timer_starves_no_real_timer() {
+    // Real time: a virtual clock stands still while the zero timer is due.
     let reactor = support::reactor();
     let (zero, other) = (reactor.after(Duration::ZERO), reactor.timer());
     let mut zeros = 0;
@@ -947,8 +945,7 @@ fn a_zero_timer_does_not_starve_real_timers() {
             recv(zero) -> _ => {
                 zero.reset(Duration::ZERO);
                 zeros += 1;
-                // Not before, so that the zero timer is surely going round when this one comes to
-                // be due.
+                // The other timer comes due only after the zero timer has fired many times.
                 if zeros == 100 {
                     other.reset(ms(5));
                 }
@@ -956,13 +953,13 @@ fn a_zero_timer_does_not_starve_real_timers() {
             recv(other) -> _ => break
         }
     }
-    assert_eq!(reactor.stats().syscalls(), 0, "a loop with something to do makes no syscall");
+    assert_eq!(reactor.stats().syscalls(), 0, "a loop that has work makes no syscall");
 }
 
-// Long runs.
+// Long runs, and the clock of a turn.
 
 #[test]
-fn ten_years_of_heartbeats_are_exact() {
+fn ten_years_of_hourly_heartbeats_are_exact() {
     const HOURS: u64 = 10 * 365 * 24;
     let hour = Duration::from_secs(3_600);
     let (sim, reactor) = simulated();
@@ -984,7 +981,7 @@ fn ten_years_of_heartbeats_are_exact() {
                 let due = Time::ZERO + Duration::from_secs(3_600 * ticks);
                 assert_eq!((tick.scheduled, tick.missed), (due, 0));
             }
-            recv(election) -> _ => panic!("the election timer was put off every hour"),
+            recv(election) -> _ => panic!("the postponed election timer fired"),
         }
     }
     assert_eq!(sim.now(), Time::ZERO + Duration::from_secs(3_600 * HOURS));
@@ -992,7 +989,7 @@ fn ten_years_of_heartbeats_are_exact() {
 }
 
 #[test]
-fn only_a_fresh_reading_moves_within_a_turn() {
+fn only_fresh_now_moves_within_a_turn() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(HOUR);
     select! { reactor;
@@ -1002,7 +999,7 @@ fn only_a_fresh_reading_moves_within_a_turn() {
                 assert_eq!(reactor.now(), scheduled);
                 assert_eq!(reactor.fresh_now(), scheduled + n * ms(10));
             }
-            // A deadline counts from the real now, as before.
+            // A deadline counts from the real now, not from the time of the turn.
             timer.reset(ms(1));
         }
     }

@@ -1,5 +1,5 @@
-//! What the public types may do: cross threads, be shared, be part of an error chain, pass a caught
-//! panic.
+//! The auto traits of the public types: which types cross threads, are shared, are errors, and may
+//! pass a caught panic.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -14,7 +14,7 @@ use pollmux::sim::*;
 use pollmux::sources::*;
 use pollmux::*;
 
-/// Sent, but not shared: what most messages are.
+/// A message that is `Send` and not `Sync`, like most messages.
 type Message = Cell<u32>;
 
 type Boxed = Box<dyn Error + Send + Sync>;
@@ -22,7 +22,7 @@ type Boxed = Box<dyn Error + Send + Sync>;
 fn error<E: Error + Send + Sync + 'static>() {}
 
 #[test]
-fn every_error_is_sent_and_shared() {
+fn every_error_is_send_and_sync() {
     error::<RecvError>();
     error::<TryRecvError>();
     error::<RecvTimeoutError>();
@@ -38,7 +38,7 @@ fn every_error_is_sent_and_shared() {
     error::<FailingSeed>();
     error::<PostError<fn(&Handle)>>();
     error::<TryPostError<fn(&Handle)>>();
-    // It never lends what it has: to be sent is enough.
+    // The error never lends its content, so `Send` content is enough.
     error::<RegisterError<Receiver<Message>>>();
     error::<RegisterError<Sender<Message>>>();
     error::<RegisterError<std::process::Child>>();
@@ -46,29 +46,29 @@ fn every_error_is_sent_and_shared() {
     error::<RegisterError<std::net::TcpStream>>();
 }
 
-fn registers(reactor: &Handle, receiver: Receiver<Message>) -> Result<Inbox<Message>, Boxed> {
+fn register(reactor: &Handle, receiver: Receiver<Message>) -> Result<Inbox<Message>, Boxed> {
     Ok(reactor.register(receiver)?)
 }
 
 #[test]
-fn a_failed_registration_passes_a_question_mark() {
+fn the_question_mark_converts_a_failed_registration() {
     let reactor = Reactor::new().unwrap();
     let (tx, rx) = channel::bounded(1);
     tx.send(Cell::new(1)).unwrap();
-    let inbox = registers(&reactor, rx).unwrap();
+    let inbox = register(&reactor, rx).unwrap();
     let handle = reactor.handle();
     drop(reactor);
-    let error = registers(&handle, inbox.into_inner()).unwrap_err();
+    let error = register(&handle, inbox.into_inner()).unwrap_err();
     assert_eq!(error.to_string(), "the registration failed: the reactor has been dropped");
     let Ok(error) = error.downcast::<RegisterError<Receiver<Message>>>() else {
-        panic!("another error")
+        panic!("the error has another type")
     };
     assert_eq!(error.into_inner().recv(), Ok(Cell::new(1)));
 }
 
-/// Settings made on one thread make a reactor on each of others.
+/// Builders made on one thread make a reactor on each of several threads.
 #[test]
-fn a_builder_moves_to_the_thread_of_its_loop() {
+fn a_builder_may_move_to_another_thread() {
     let settings = Reactor::builder().post_limit(3);
     let builds = |settings: Builder| {
         let reactor = settings.build().unwrap();
@@ -84,9 +84,9 @@ fn a_builder_moves_to_the_thread_of_its_loop() {
     builds(settings);
 }
 
-/// The types that other threads use instead of a reactor.
+/// These types stand for a reactor on other threads.
 #[test]
-fn what_may_leave_its_thread_does() {
+fn remote_types_may_leave_their_thread() {
     fn sent<T: Send + 'static>() {}
     fn shared<T: Send + Sync + 'static>() {}
     shared::<(Builder, Remote, Sender<Message>, Notifier, Context, Canceller, TimerId)>();
@@ -95,9 +95,9 @@ fn what_may_leave_its_thread_does() {
 
 fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
 
-/// All public types, at compile time: as those of std and crossbeam, whatever the messages are.
+/// Checks all public types at compile time. As in std and crossbeam, any message type is allowed.
 #[test]
-fn ends_and_handles_pass_a_caught_panic() {
+fn public_types_are_unwind_safe() {
     // channel
     unwinds::<(Sender<&mut Message>, Receiver<&mut Message>, Permit<'_, &mut Message>)>();
     unwinds::<(Iter<'_, Message>, TryIter<'_, Message>, IntoIter<Message>)>();
@@ -137,12 +137,12 @@ fn ends_and_handles_pass_a_caught_panic() {
 }
 
 #[test]
-fn a_caught_panic_in_an_arm_leaves_all_usable() {
+fn a_caught_panic_leaves_the_reactor_usable() {
     let reactor = Reactor::new().unwrap();
     let (tx, inbox) = reactor.channel(2).unwrap();
     let ticker = reactor.every(Duration::from_millis(1)).unwrap();
     tx.send(1).unwrap();
-    // No `AssertUnwindSafe`.
+    // The closure needs no `AssertUnwindSafe`.
     let caught = catch_unwind(|| select! { reactor; recv(inbox) -> n => panic!("{n:?}") });
     assert!(caught.is_err());
     tx.send(2).unwrap();

@@ -1,5 +1,5 @@
-//! `wait`, `wait_timeout` and `try_wait`: whose key is reported, how long it is reported, what a
-//! batch skips, that nothing starves and nothing is lost, alone and mixed with `select!`.
+//! `wait`, `wait_timeout` and `try_wait`: which keys they report, for how long, and what a batch
+//! skips. No source starves and no message is lost, also when mixed with `select!`.
 
 use std::any::{Any, type_name_of_val};
 use std::cell::{Cell, OnceCell};
@@ -37,7 +37,7 @@ fn keyed(reactor: &Reactor, key: u64) -> (channel::Sender<u32>, Inbox<u32>) {
 // Keys.
 
 #[test]
-fn sources_are_reported_by_the_key_the_user_gave() {
+fn sources_are_reported_by_their_key() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1)).with_key(u64::MAX);
     let ticker = reactor.every(ms(1)).unwrap().with_key(0);
@@ -50,10 +50,10 @@ fn sources_are_reported_by_the_key_the_user_gave() {
 }
 
 #[test]
-fn without_a_key_each_source_has_a_unique_one_of_2_to_the_63_or_more() {
+fn default_keys_are_unique_and_have_bit_63() {
     let (_sim, reactor) = simulated();
     let mut seen = HashSet::new();
-    // Three rounds through the same slots: the keys of the dropped ones do not come back.
+    // Three rounds reuse the same slots. The keys of dropped sources do not come back.
     for _ in 0..3 {
         let timers: Vec<_> = (0..300).map(|_| reactor.after(Duration::ZERO)).collect();
         let tickers: Vec<_> = (0..300).map(|_| reactor.every(ms(1)).unwrap()).collect();
@@ -74,7 +74,7 @@ fn without_a_key_each_source_has_a_unique_one_of_2_to_the_63_or_more() {
     }
 }
 
-/// Finds one event of its own.
+/// A driver that finds an event of its own.
 struct WithEvents(foreign::Queue<u32>);
 
 impl Hooks<Native> for WithEvents {
@@ -89,7 +89,7 @@ impl Hooks<Native> for WithEvents {
     }
 }
 
-/// The types that implement `Source` in the sources of the crate: their names without parameters.
+/// The names, without parameters, of the crate's types that implement `Source`.
 fn kinds_of_sources() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut folders = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/src").into()];
@@ -111,8 +111,8 @@ fn kinds_of_sources() -> BTreeSet<String> {
     names
 }
 
-/// A source without a key fails this test: it has no row here, or no `with_key` or `with_priority`
-/// for its row.
+/// A new kind of source fails this test until it has a row here, with `with_key` and
+/// `with_priority`.
 #[test]
 fn every_kind_of_source_takes_a_key() {
     let _dog = dog();
@@ -120,7 +120,8 @@ fn every_kind_of_source_takes_a_key() {
     let events = queue.events();
     let reactor = Reactor::with_driver(Hooked(Native::new().unwrap(), WithEvents(queue))).unwrap();
     let mut sources: Vec<Box<dyn Any>> = Vec::new();
-    // No wait reports these: nothing happens to them, they are cases, or they stand for another.
+    // No wait reports these types. `Never` is never ready, `Sending` is a case, and `Option` stands
+    // for its source.
     let mut names = BTreeSet::from(["Never", "Sending", "Option"].map(str::to_owned));
     let mut kinds = Vec::new();
     macro_rules! keyed {
@@ -156,7 +157,7 @@ fn every_kind_of_source_takes_a_key() {
     keyed!(Fd, reactor.fd_nonblocking(ours, Interest::WRITABLE).unwrap());
     keyed!(Signals, reactor.signals(&[Signal::WINDOW_CHANGE]).unwrap());
     raise(SIGWINCH).unwrap();
-    // Not every system has these two.
+    // Some systems lack these two kinds.
     match reactor.os_timer() {
         Ok(timer) => {
             timer.reset(ms(0)).unwrap();
@@ -176,7 +177,7 @@ fn every_kind_of_source_takes_a_key() {
         reported.extend(events.iter().map(|event| (event.split_key(), event.kind())));
     }
     assert!(reported.into_iter().eq((0..).map(|n| (n, 5)).zip(kinds)));
-    // An event, and no source of a `recv`.
+    // A wait reports an outbox, which is no source of a `recv`.
     assert!(names.remove("Outbox"));
     assert_eq!(names, kinds_of_sources());
 }
@@ -223,7 +224,7 @@ fn keys_are_numbers_pairs_or_keys() {
         "stream 2",
     ];
     assert_eq!(found, expected);
-    assert!(Key::new(1, 0) > Key::new(0, u32::MAX), "keys compare as their numbers do");
+    assert!(Key::new(1, 0) > Key::new(0, u32::MAX), "keys do not compare like their numbers");
     let plain = reactor.after(ms(0));
     assert_eq!(Key::from(plain.key()).get(), plain.key());
     assert!(Key::from(plain.key()).kind() >= 1 << 31);
@@ -239,7 +240,7 @@ fn a_key_does_not_stay_with_the_slot() {
 }
 
 #[test]
-fn a_key_given_when_the_source_is_ready_already_counts() {
+fn a_ready_source_may_get_another_key() {
     let (_sim, reactor) = simulated();
     let timer = reactor.after(ms(0));
     let mut events = Events::with_capacity(1);
@@ -252,7 +253,7 @@ fn a_key_given_when_the_source_is_ready_already_counts() {
 // Reported until drained.
 
 #[test]
-fn a_timer_is_reported_until_its_value_is_taken() {
+fn timers_are_reported_until_their_value_is_taken() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1)).with_key(1);
     sim.advance(ms(5));
@@ -264,7 +265,7 @@ fn a_timer_is_reported_until_its_value_is_taken() {
 }
 
 #[test]
-fn a_ticker_is_reported_until_its_tick_is_taken_and_then_for_the_next_one() {
+fn tickers_are_reported_until_their_tick_is_taken() {
     let (sim, reactor) = simulated();
     let ticker = reactor.every(ms(10)).unwrap().with_key(1);
     for n in 1..4 {
@@ -293,7 +294,7 @@ fn an_inbox_is_reported_until_it_is_empty() {
 }
 
 #[test]
-fn what_was_in_the_channel_when_it_was_registered_is_reported() {
+fn a_message_older_than_the_registration_is_reported() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = channel::bounded(4);
     tx.send(7).unwrap();
@@ -301,7 +302,7 @@ fn what_was_in_the_channel_when_it_was_registered_is_reported() {
     assert_eq!(ready_keys(&reactor), [3]);
     assert_eq!(inbox.try_recv(), Ok(7));
     assert_eq!(ready_keys(&reactor), []);
-    // And a channel that is over already.
+    // The same for a channel that has ended.
     let (tx, rx) = channel::bounded::<u32>(4);
     drop(tx);
     let over = reactor.register_with(4, rx).unwrap();
@@ -311,7 +312,7 @@ fn what_was_in_the_channel_when_it_was_registered_is_reported() {
 }
 
 #[test]
-fn a_disconnected_inbox_is_reported_until_its_error_was_taken_and_then_no_more() {
+fn an_ended_inbox_is_reported_until_its_error() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     tx.send(5).unwrap();
@@ -321,11 +322,11 @@ fn a_disconnected_inbox_is_reported_until_its_error_was_taken_and_then_no_more()
     drop(second);
     assert_eq!(inbox.try_recv(), Ok(5));
     for _ in 0..3 {
-        assert_eq!(ready_keys(&reactor), [1], "the end is still to be taken");
+        assert_eq!(ready_keys(&reactor), [1], "the end was not taken");
     }
     assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
     assert_eq!(ready_keys(&reactor), []);
-    // The error comes for ever, and nothing of it wakes a wait.
+    // The error comes for ever, and never ends a wait.
     assert_eq!(inbox.try_recv(), Err(TryRecvError::Disconnected));
     let timer = reactor.after(ms(5)).with_key(2);
     let mut events = Events::with_capacity(4);
@@ -337,10 +338,10 @@ fn a_disconnected_inbox_is_reported_until_its_error_was_taken_and_then_no_more()
 }
 
 #[test]
-fn a_disconnected_inbox_whose_error_a_select_took_is_not_reported() {
+fn wait_never_reports_an_error_select_took() {
     let (_sim, reactor) = simulated();
-    // Known to the reactor as asked for its mark, as left unasked by a select!, and as marked
-    // already.
+    // The reactor may have asked the channel for a mark, may have left it after a `select!`, or may
+    // have a mark already.
     for (used_by_select, marked) in [(false, false), (true, false), (false, true), (true, true)] {
         let (tx, inbox) = keyed(&reactor, 1);
         if used_by_select {
@@ -372,7 +373,7 @@ fn spinning(reactor: &Reactor) -> Vec<u64> {
 }
 
 #[test]
-fn each_kind_of_source_left_alone_spins() {
+fn sources_left_unserved_count_as_spinning() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(1)).with_key(1);
     let ticker = reactor.every(ms(1)).unwrap().with_key(2);
@@ -391,7 +392,7 @@ fn each_kind_of_source_left_alone_spins() {
     assert_eq!(spinning(&reactor), []);
     ready_keys(&reactor);
     assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2, 3, 4, 5], 5));
-    // Being served ends it.
+    // A served source does not spin.
     assert_eq!(inbox.try_recv(), Ok(0));
     assert!(timer.stop() && ticker.restart());
     assert_eq!((notified.try_take(), done.try_take().is_some()), (Some(()), true));
@@ -400,12 +401,12 @@ fn each_kind_of_source_left_alone_spins() {
 }
 
 #[test]
-fn a_source_reported_with_others_is_counted_by_itself() {
+fn spinning_is_counted_for_each_source() {
     let (_sim, reactor) = simulated();
     let channels: Vec<_> = (0..10).map(|key| keyed(&reactor, key)).collect();
     channels.iter().for_each(|(tx, _)| tx.send(0).unwrap());
     let mut events = Events::with_capacity(3);
-    // Ten of three are three for each; each but the last is served now and then.
+    // Three of ten sources are reported a turn. All but the last are served now and then.
     for turn in 0..4_000 {
         reactor.wait(&mut events).unwrap();
         for (tx, inbox) in channels[..9].iter().filter(|_| turn % 100 == 0) {
@@ -418,7 +419,7 @@ fn a_source_reported_with_others_is_counted_by_itself() {
 }
 
 #[test]
-fn an_end_taken_a_thousand_times_spins() {
+fn taking_an_end_endlessly_counts_as_spinning() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     let (context, canceller) = pollmux::Context::background().with_cancel();
@@ -437,13 +438,13 @@ fn an_end_taken_a_thousand_times_spins() {
     assert_eq!(spinning(&reactor), [1, 2]);
     take(2_000);
     assert_eq!((spinning(&reactor), reactor.stats().spinning), (vec![1, 2], 2));
-    // By hand it keeps no loop awake.
+    // A `try_recv` on an ended channel keeps no loop awake.
     let (tx, polled) = keyed(&reactor, 3);
     drop(tx);
     (0..2_000).for_each(|_| assert!(polled.try_recv().is_err()));
     assert_eq!(spinning(&reactor), [1, 2]);
     drop((inbox, done));
-    // The slots are others' now.
+    // New sources take the slots.
     let _others = [reactor.timer(), reactor.timer()];
     assert_eq!(spinning(&reactor), []);
 }
@@ -451,7 +452,7 @@ fn an_end_taken_a_thousand_times_spins() {
 // Capacity.
 
 #[test]
-fn a_capacity_of_zero_is_taken_for_one() {
+fn a_capacity_of_zero_counts_as_one() {
     let (_sim, reactor) = simulated();
     let _timers = [reactor.after(ms(0)).with_key(1), reactor.after(ms(0)).with_key(2)];
     let mut events = Events::with_capacity(0);
@@ -460,13 +461,13 @@ fn a_capacity_of_zero_is_taken_for_one() {
 }
 
 #[test]
-fn when_more_is_ready_than_fits_everything_has_its_turn() {
+fn ready_sources_take_turns_in_small_batches() {
     let (_sim, reactor) = simulated();
     let channels: Vec<_> = (0..10).map(|key| keyed(&reactor, key)).collect();
     channels.iter().for_each(|(tx, _)| tx.send(0).unwrap());
     let mut events = Events::with_capacity(3);
     let mut counts = [0; 10];
-    // Nobody drains anything: 10 waits of 3 report each of the 10 three times.
+    // Nothing is drained: 10 waits of 3 report each of the 10 inboxes three times.
     for _ in 0..10 {
         reactor.wait(&mut events).unwrap();
         assert_eq!(events.len(), 3);
@@ -476,7 +477,7 @@ fn when_more_is_ready_than_fits_everything_has_its_turn() {
 }
 
 #[test]
-fn a_timer_has_its_turn_among_busy_channels_with_room_for_one() {
+fn busy_channels_do_not_starve_a_timer() {
     let (sim, reactor) = simulated();
     let channels: Vec<_> = (0..50).map(|key| keyed(&reactor, key)).collect();
     let timer = reactor.after(ms(1)).with_key(99);
@@ -487,7 +488,7 @@ fn a_timer_has_its_turn_among_busy_channels_with_room_for_one() {
         reactor.wait(&mut events).unwrap();
         match keys(&events)[..] {
             [99] => break,
-            // As busy as can be: a message taken is a message sent.
+            // The channels stay full: the loop sends a message for each message it takes.
             [key] => {
                 let (tx, inbox) = &channels[key as usize];
                 tx.send(inbox.try_recv().unwrap() + 1).unwrap();
@@ -500,7 +501,7 @@ fn a_timer_has_its_turn_among_busy_channels_with_room_for_one() {
 }
 
 #[test]
-fn a_quiet_channel_has_its_turn_beside_a_flooded_one() {
+fn a_flooded_channel_does_not_starve_another() {
     let (_sim, reactor) = simulated();
     let (flood, flooded) = keyed(&reactor, 1);
     let (quiet_tx, quiet) = keyed(&reactor, 2);
@@ -521,7 +522,7 @@ fn a_quiet_channel_has_its_turn_beside_a_flooded_one() {
 
 // Priorities.
 
-/// Makes a timer with its number as the key for each of these, due in this order.
+/// Makes a timer for each priority, due in this order. The key is the timer's number.
 fn timers(reactor: &Reactor, priorities: &[Priority]) -> Vec<Timer> {
     let timers = priorities.iter().zip(0..).map(|(&priority, key)| {
         reactor.after(Duration::from_nanos(key)).with_key(key).with_priority(priority)
@@ -531,7 +532,7 @@ fn timers(reactor: &Reactor, priorities: &[Priority]) -> Vec<Timer> {
     timers
 }
 
-/// Waits `n` times with room for `room`, and takes nothing.
+/// Waits `n` times with room for `room` events, and takes nothing.
 fn batches(reactor: &Reactor, room: usize, n: usize) -> Vec<Vec<u64>> {
     let mut events = Events::with_capacity(room);
     let batch = |_| {
@@ -542,10 +543,10 @@ fn batches(reactor: &Reactor, room: usize, n: usize) -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn higher_priorities_come_first_equals_by_waiting() {
+fn events_are_ordered_by_priority_then_waiting_time() {
     let (_sim, reactor) = simulated();
     let timers = timers(&reactor, &[Low, Normal, High, Low, High, Normal]);
-    // All fit, and nothing is taken: the order stays.
+    // All events fit and nothing is taken, so the order stays.
     assert_eq!(batches(&reactor, 6, 3), [[2, 4, 1, 5, 0, 3]; 3]);
     timers[4].reset(Duration::ZERO);
     assert!(timers[5].stop());
@@ -563,7 +564,7 @@ fn higher_priorities_are_chosen_when_not_all_fit() {
             taken.push(key);
         }
     }
-    // The last place of the first batch is that of the timer that has waited longest.
+    // The last event of the first batch is the timer that has waited longest.
     assert_eq!(taken, [3, 4, 0, 5, 1, 2]);
 }
 
@@ -573,12 +574,12 @@ fn equal_priorities_take_turns() {
     let timers = timers(&reactor, &[High, High, High, High, Normal, Low]);
     assert_eq!(batches(&reactor, 1, 5), [[0], [1], [2], [3], [0]]);
     assert!(timers[1..4].iter().all(|timer| timer.stop()));
-    // Nothing else is of the same priority, and the batch has no room for another.
+    // No other timer has this priority, and the batch has no room for a second event.
     assert_eq!(batches(&reactor, 1, 3), [[0]; 3]);
 }
 
 #[test]
-fn low_priorities_do_not_starve_with_room_for_two() {
+fn low_priorities_do_not_starve() {
     for room in 2..5 {
         let (_sim, reactor) = simulated();
         let priorities = [High; 20].into_iter().chain([Normal, Low]);
@@ -595,12 +596,12 @@ fn low_priorities_do_not_starve_with_room_for_two() {
             assert_eq!(events.len(), room);
             for event in &events {
                 counts[event.key() as usize] += 1;
-                // As busy as can be: a message taken is a message sent.
+                // The channels stay full: the loop sends a message for each message it takes.
                 let (tx, inbox) = &channels[event.key() as usize];
                 tx.send(inbox.try_recv().unwrap()).unwrap();
             }
         }
-        // Each has its turn at least once in as many batches as there are sources.
+        // Each source is reported at least once in as many batches as there are sources.
         assert!(counts[20..].iter().all(|&count| count >= 10), "{counts:?}");
         let (least, most) = (counts[..20].iter().min(), counts[..20].iter().max());
         assert!(counts[20..].iter().max() < least && most.unwrap() - least.unwrap() <= 2);
@@ -618,7 +619,7 @@ fn a_priority_does_not_stay_with_the_slot() {
 }
 
 #[test]
-fn sources_with_a_priority_left_alone_spin() {
+fn sources_with_priorities_spin_when_not_served() {
     let (_sim, reactor) = simulated();
     let timers = timers(&reactor, &[Low, Normal, High]);
     batches(&reactor, 3, 999);
@@ -629,7 +630,7 @@ fn sources_with_a_priority_left_alone_spin() {
 }
 
 #[test]
-fn the_first_priority_may_come_during_a_wait() {
+fn a_priority_may_be_set_during_a_wait() {
     let (_sim, reactor) = simulated();
     let _late = reactor.after(ms(2)).with_key(1);
     let kept = Rc::new(Cell::new(None));
@@ -637,7 +638,7 @@ fn the_first_priority_may_come_during_a_wait() {
     let give = move |cx: &CallbackContext<'_>| {
         let late = [cx.after(ms(1)).with_key(2), cx.after(ms(1)).with_key(3).with_priority(High)];
         timer.set(Some(late));
-        // The sleep ends when all are due.
+        // The sleep ends when all timers are due.
         cx.sleep_blocking(ms(1)).unwrap();
     };
     reactor.call_after(ms(1), give).detach();
@@ -645,22 +646,22 @@ fn the_first_priority_may_come_during_a_wait() {
 }
 
 #[test]
-fn room_of_low_priority_is_told_once() {
+fn room_of_low_priority_is_reported_once() {
     let (_sim, reactor) = simulated();
     let (tx, rx) = channel::bounded(1);
     let outbox = reactor.register_with(9, tx).unwrap().with_priority(Low);
     let _timers = timers(&reactor, &[High; 4]);
     assert!(outbox.try_send(1).is_ok() && outbox.try_send(2).is_err());
     assert_eq!(rx.try_recv(), Ok(1));
-    let told: Vec<_> = batches(&reactor, 2, 50).concat();
-    assert_eq!(told.iter().filter(|&&key| key == 9).count(), 1);
-    assert_eq!(told.len(), 100);
+    let reported: Vec<_> = batches(&reactor, 2, 50).concat();
+    assert_eq!(reported.iter().filter(|&&key| key == 9).count(), 1);
+    assert_eq!(reported.len(), 100);
 }
 
-// What a batch skips.
+// Events that a batch skips.
 
 #[test]
-fn iteration_skips_what_was_stopped_reset_taken_drained_or_dropped_meanwhile() {
+fn iteration_skips_sources_that_are_no_longer_ready() {
     let (sim, reactor) = simulated();
     let kept = reactor.after(ms(1)).with_key(0);
     let stopped = reactor.after(ms(1)).with_key(1);
@@ -695,7 +696,7 @@ fn iteration_skips_what_was_stopped_reset_taken_drained_or_dropped_meanwhile() {
     let left: HashSet<u64> = keys(&events).into_iter().collect();
     assert_eq!(left, HashSet::from([0, 10, 11]));
 
-    // What is iterated goes on being looked at while the iteration runs.
+    // The iteration checks each event when it comes to the event.
     let mut seen = Vec::new();
     for event in &events {
         seen.push(event.key());
@@ -705,12 +706,12 @@ fn iteration_skips_what_was_stopped_reset_taken_drained_or_dropped_meanwhile() {
     }
     assert_eq!(seen.len(), 1);
     assert_eq!(keys(&events), []);
-    assert_eq!(events.len(), 12, "what the wait found");
-    assert_eq!(receiver.try_recv(), Ok(1), "the receiver taken back has its message");
+    assert_eq!(events.len(), 12, "`len` counts the events that the wait found");
+    assert_eq!(receiver.try_recv(), Ok(1), "the receiver lost its message");
 }
 
 #[test]
-fn a_source_in_the_slot_of_a_dropped_one_is_not_reported_by_the_old_event() {
+fn an_event_never_reports_the_slot_s_successor() {
     let (sim, reactor) = simulated();
     for kind in 0..3 {
         let first = reactor.after(ms(1)).with_key(1);
@@ -720,8 +721,8 @@ fn a_source_in_the_slot_of_a_dropped_one_is_not_reported_by_the_old_event() {
         reactor.wait(&mut events).unwrap();
         assert_eq!(keys(&events), [1, 2]);
         drop(second);
-        // The newest free slot is used first: this is the one. Each is made ready, so that only the
-        // generation tells them apart.
+        // The new source takes the slot that was freed last. Both sources are ready, so only the
+        // generation distinguishes the new source.
         let timer = (kind == 0).then(|| reactor.after(Duration::ZERO).with_key(3));
         let ticker =
             (kind == 1).then(|| reactor.every(Duration::from_nanos(1)).unwrap().with_key(3));
@@ -730,14 +731,14 @@ fn a_source_in_the_slot_of_a_dropped_one_is_not_reported_by_the_old_event() {
         let inbox = (kind == 2).then(|| reactor.register_with(3, rx).unwrap());
         sim.advance(Duration::from_nanos(1));
         let now: HashSet<u64> = ready_keys(&reactor).into_iter().collect();
-        assert_eq!(now, HashSet::from([1, 3]), "the new one is ready");
+        assert_eq!(now, HashSet::from([1, 3]), "the new source is not ready");
         assert_eq!(keys(&events), [1]);
         drop((first, timer, ticker, inbox));
     }
 }
 
 #[test]
-fn a_nested_wait_in_a_batch_does_not_disturb_it() {
+fn a_nested_wait_does_not_change_the_batch() {
     let (_sim, reactor) = simulated();
     let timers: Vec<_> = (0..4).map(|key| reactor.after(ms(0)).with_key(key)).collect();
     let (mut outer, mut inner) = (Events::with_capacity(8), Events::with_capacity(8));
@@ -753,7 +754,7 @@ fn a_nested_wait_in_a_batch_does_not_disturb_it() {
 }
 
 #[test]
-fn a_buffer_is_emptied_by_each_wait_and_may_go_to_another_reactor() {
+fn one_buffer_may_serve_several_reactors() {
     let (_sim, first) = simulated();
     let (_sim, second) = simulated();
     let _a = first.after(ms(0)).with_key(1);
@@ -768,10 +769,10 @@ fn a_buffer_is_emptied_by_each_wait_and_may_go_to_another_reactor() {
     assert_eq!((events.len(), keys(&events)), (0, vec![]));
 }
 
-// Waiting, timing out, failing.
+// Waits, timeouts and failures.
 
 #[test]
-fn wait_timeout_gives_up_after_exactly_the_timeout_in_virtual_time() {
+fn wait_timeout_is_exact_in_virtual_time() {
     let (sim, reactor) = simulated();
     let timer = reactor.after(ms(100)).with_key(1);
     assert_eq!((support::wait_keys_for(&reactor, ms(30)), sim.now()), (vec![], at(30)));
@@ -781,8 +782,8 @@ fn wait_timeout_gives_up_after_exactly_the_timeout_in_virtual_time() {
 }
 
 #[test]
-fn wait_timeout_is_never_early_by_the_wall_clock() {
-    // Real time is the point.
+fn a_real_wait_timeout_is_never_early() {
+    // Wall time is the subject.
     let reactor = support::reactor();
     let mut events = Events::with_capacity(4);
     for timeout in [0, 1, 10_000, 250_000, 1_000_000, 3_000_001].map(Duration::from_nanos) {
@@ -811,7 +812,7 @@ fn try_wait_and_zero_timeouts_make_no_syscall() {
 }
 
 #[test]
-fn a_driver_that_fails_fails_the_wait_and_loses_nothing() {
+fn a_driver_error_fails_the_wait() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     let mut events = Events::with_capacity(4);
@@ -825,7 +826,7 @@ fn a_driver_that_fails_fails_the_wait_and_loses_nothing() {
 }
 
 #[test]
-fn waiting_without_the_reactor_fails_and_says_so() {
+fn waiting_on_a_dropped_reactor_fails() {
     let (_sim, reactor) = simulated();
     let handle = reactor.handle();
     let timer = reactor.after(ms(0)).with_key(1);
@@ -833,7 +834,7 @@ fn waiting_without_the_reactor_fails_and_says_so() {
     handle.wait(&mut events).unwrap();
     assert_eq!(keys(&events), [1]);
     drop(reactor);
-    assert_eq!(keys(&events), [], "the batch is inert, too");
+    assert_eq!(keys(&events), [], "the batch is not inert");
     for result in [
         handle.wait(&mut events),
         handle.try_wait(&mut events),
@@ -847,7 +848,7 @@ fn waiting_without_the_reactor_fails_and_says_so() {
 // Many channels.
 
 #[test]
-fn among_10_000_channels_exactly_those_with_messages_are_reported() {
+fn only_channels_with_messages_are_reported() {
     let (_sim, reactor) = simulated();
     let channels: Vec<_> = (0..10_000).map(|key| keyed(&reactor, key)).collect();
     assert_eq!(reactor.stats().live, 10_000);
@@ -863,7 +864,7 @@ fn among_10_000_channels_exactly_those_with_messages_are_reported() {
     assert_eq!(ready_keys(&reactor), []);
 }
 
-/// The best of many waits for one message among this many channels, in CPU time.
+/// The CPU time of the best of 2,000 waits for a message among `count` channels.
 fn best_wait(count: u64) -> Duration {
     let (_sim, reactor) = simulated();
     let channels: Vec<_> = (0..count).map(|key| keyed(&reactor, key)).collect();
@@ -881,9 +882,9 @@ fn best_wait(count: u64) -> Duration {
 }
 
 #[test]
-fn a_wait_costs_what_is_ready_and_not_what_is_registered() {
-    // The best of 2,000 needs no quiet machine. Looking at each channel would cost a thousand times
-    // as much, not ten times.
+fn a_wait_s_cost_depends_on_ready_sources() {
+    // The best of 2,000 waits needs no quiet machine. Polling each channel would cost a thousand
+    // times as much, not ten times.
     let few = best_wait(10);
     let many = best_wait(10_000);
     assert!(many < few * 10 + Duration::from_micros(5), "10 channels: {few:?}, 10,000: {many:?}");
@@ -892,7 +893,7 @@ fn a_wait_costs_what_is_ready_and_not_what_is_registered() {
 // Mixed with select!.
 
 #[test]
-fn a_message_taken_by_select_is_not_reported_by_wait() {
+fn a_message_taken_by_select_is_not_reported() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     for n in 0..100 {
@@ -908,12 +909,11 @@ fn a_message_taken_by_select_is_not_reported_by_wait() {
 }
 
 #[test]
-fn a_message_after_a_select_is_reported_by_wait_and_after_a_wait_found_by_select() {
+fn select_and_wait_find_each_new_message() {
     let (_sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     for n in 0..100 {
-        // A select! that finds nothing, and one that drains: both leave the inbox to be asked
-        // again.
+        // A `select!` that finds nothing, and one that drains the inbox, both ask for a mark again.
         assert!(select! { reactor; recv(inbox) -> _ => false, default => true });
         tx.send(n).unwrap();
         assert_eq!(ready_keys(&reactor), [1]);
@@ -928,7 +928,7 @@ fn a_message_after_a_select_is_reported_by_wait_and_after_a_wait_found_by_select
 }
 
 #[test]
-fn a_channel_that_slept_in_a_select_is_reported_by_wait() {
+fn wait_reports_channels_after_a_blocking_select() {
     let (sim, reactor) = simulated();
     let (tx, inbox) = keyed(&reactor, 1);
     let timer = reactor.timer();
@@ -944,7 +944,7 @@ fn a_channel_that_slept_in_a_select_is_reported_by_wait() {
 }
 
 #[test]
-fn channels_that_select_does_not_mention_are_reported_by_wait_afterwards() {
+fn wait_reports_channels_outside_an_earlier_select() {
     let (_sim, reactor) = simulated();
     let channels: Vec<_> = (0..20).map(|key| keyed(&reactor, key)).collect();
     let timer = reactor.timer();
@@ -971,7 +971,7 @@ fn a_message_from_another_thread_ends_the_wait() {
     let (tx, inbox) = keyed(&reactor, 1);
     let sender = thread::spawn(move || {
         for n in 0..5 {
-            // Real time: the reactor falls asleep meanwhile.
+            // Real time lets the reactor fall asleep.
             thread::sleep(ms(5));
             tx.send(n).unwrap();
         }
@@ -985,15 +985,15 @@ fn a_message_from_another_thread_ends_the_wait() {
     assert_eq!(
         inbox.try_recv(),
         Err(TryRecvError::Disconnected),
-        "and so does the end of the channel"
+        "the end of the channel ends the wait, too"
     );
     sender.join().unwrap();
-    assert!(reactor.stats().wakes <= 6, "one wake-up a sleep: {}", reactor.stats());
+    assert!(reactor.stats().wakes <= 6, "more than one wake-up a sleep: {}", reactor.stats());
 }
 
-/// Few channels are looked at directly, and more are found by their marks.
+/// The reactor polls a few channels directly, and finds many channels by their marks.
 #[test]
-fn channels_that_come_and_go_lose_no_message() {
+fn adding_and_dropping_channels_loses_no_message() {
     let _dog = dog();
     for ends_the_sleep in [false, true] {
         let reactor = support::reactor();
@@ -1017,7 +1017,7 @@ fn channels_that_come_and_go_lose_no_message() {
                 while !left.is_empty() {
                     reactor.wait(&mut events).unwrap();
                     for event in &events {
-                        assert!(left.remove(&event.key()), "{event:?} comes once");
+                        assert!(left.remove(&event.key()), "{event:?} came twice");
                         let (_, inbox) = &channels[event.key() as usize];
                         assert_eq!(inbox.try_recv(), Ok(round));
                     }
@@ -1029,7 +1029,7 @@ fn channels_that_come_and_go_lose_no_message() {
 }
 
 #[test]
-fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
+fn wait_and_select_in_turns_lose_no_message() {
     const SENDERS: u32 = 4;
     const EACH: u32 = 3_000;
     let reactor = support::reactor();
@@ -1058,7 +1058,7 @@ fn no_message_of_many_threads_is_lost_by_wait_and_select_in_turns() {
                 next[i] += 1;
             }
             Err(TryRecvError::Disconnected) => over[i] = true,
-            Err(TryRecvError::Empty) => panic!("reported, and empty"),
+            Err(TryRecvError::Empty) => panic!("a reported channel is empty"),
         };
         if select {
             select! { reactor;
@@ -1085,7 +1085,7 @@ fn a_ping_pong_through_wait_never_hangs() {
     let (tx, inbox) = keyed(&reactor, 1);
     let (back, pings) = channel::bounded::<u32>(1);
     let _echo = support::aside(move || pings.iter().for_each(|n| tx.send(n).unwrap()));
-    // Never due: it must not make up for a wake-up that was lost.
+    // The timer is not due: it must not make up for a lost wake-up.
     let far = reactor.after(Duration::from_secs(3600)).with_key(2);
     for n in 0..support::rounds(1_250) as u32 {
         back.send(n).unwrap();
@@ -1096,9 +1096,9 @@ fn a_ping_pong_through_wait_never_hangs() {
     drop(back);
 }
 
-/// The driver of a GUI runs its events while it waits, and these register channels.
+/// The driver of a GUI runs events of the GUI while it waits. Such events may register channels.
 #[test]
-fn channels_registered_within_a_sleep_end_it() {
+fn channels_registered_during_a_sleep_end_the_sleep() {
     for before in [0, 3, 8, 20] {
         for to_new in [true, before == 0] {
             let (sim, reactor, script) = scripted_reactor();
@@ -1115,8 +1115,8 @@ fn channels_registered_within_a_sleep_end_it() {
             let _limit = reactor.after(HOUR);
             let mut events = Events::new();
             reactor.wait(&mut events).unwrap();
-            let told: Vec<_> = events.iter().map(|event| event.key()).collect();
-            assert_eq!((told, sim.now()), (vec![if to_new { 99 } else { 0 }], Time::ZERO));
+            let reported: Vec<_> = events.iter().map(|event| event.key()).collect();
+            assert_eq!((reported, sim.now()), (vec![if to_new { 99 } else { 0 }], Time::ZERO));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How often a waker is called: once for each sleep, again when a call has failed, and by another
-//! thread when a call does not return.
+//! Calls of a driver's waker: one for each sleep, more after a failed call, and one by another
+//! thread while a call does not return.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use support::{HOUR, Hooked, Hooks, Waiting, dog, thread};
 
 type Step = Box<dyn FnOnce() + Send>;
 
-/// Fails some times, and then wakes.
+/// A waker that fails `left` times before it wakes.
 struct FailsFirst {
     waker: Arc<dyn Wake>,
     left: AtomicU32,
@@ -31,13 +31,14 @@ impl Wake for FailsFirst {
     }
 }
 
-/// Virtual time: a wake-up that is lost lets it go on for an hour.
-struct Flaky {
+/// A driver in virtual time whose waker fails at first. A thread runs `step` during the first
+/// sleep. A lost wake-up lets the sleep last an hour.
+struct FailingWaker {
     waker: Arc<FailsFirst>,
     step: Option<Step>,
 }
 
-impl Hooks<Sim> for Flaky {
+impl Hooks<Sim> for FailingWaker {
     fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
         if waiting.blocks() {
             if let Some(step) = self.step.take() {
@@ -52,19 +53,19 @@ impl Hooks<Sim> for Flaky {
     }
 }
 
-/// A reactor whose waker fails `failures` times; another thread does what `step` returns while the
-/// reactor sleeps, and `sleep` must end at once.
-fn woken<S>(
+/// Makes a reactor whose waker fails `failures` times. Another thread runs the step of `prepare`
+/// during the sleep, and `sleep` must end at once.
+fn assert_woken<S>(
     failures: u32,
     prepare: impl FnOnce(&Reactor) -> (Step, S),
     sleep: impl FnOnce(&Reactor, S),
 ) {
     let sim = Sim::new();
     let waker = Arc::new(FailsFirst { waker: sim.waker(), left: AtomicU32::new(failures) });
-    // The step is known only when the reactor is there.
+    // The step needs the reactor, so it comes after the driver.
     let (give, given) = std::sync::mpsc::channel::<Step>();
     let step: Step = Box::new(move || (given.recv().unwrap())());
-    let driver = Hooked(sim.clone(), Flaky { waker, step: Some(step) });
+    let driver = Hooked(sim.clone(), FailingWaker { waker, step: Some(step) });
     let reactor = Reactor::with_driver(driver).unwrap();
     let (step, state) = prepare(&reactor);
     give.send(step).unwrap();
@@ -73,12 +74,12 @@ fn woken<S>(
     assert_eq!(sim.now(), Time::ZERO, "{failures} failures");
 }
 
-/// Failures, and how often there is news: three attempts follow a failure at once. After four
-/// failures the next news makes the wake-up.
+/// The number of failures, and of triggers. A trigger makes up to four attempts. After four
+/// failures the next trigger wakes the reactor.
 const CASES: [(u32, usize); 7] = [(1, 1), (2, 1), (3, 1), (3, 10), (4, 2), (8, 3), (4, 10)];
 
 #[test]
-fn a_message_is_heard_after_failed_wake_ups() {
+fn messages_end_a_sleep_after_failed_wake_ups() {
     let _dog = dog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
@@ -86,15 +87,15 @@ fn a_message_is_heard_after_failed_wake_ups() {
             let step: Step = Box::new(move || (0..times).for_each(|n| tx.send(n).unwrap()));
             (step, inbox)
         };
-        woken(failures, prepare, |reactor, inbox| {
+        assert_woken(failures, prepare, |reactor, inbox| {
             select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(0)) }
         });
-        woken(failures, prepare, |reactor, inbox| {
+        assert_woken(failures, prepare, |reactor, inbox| {
             let mut events = Events::with_capacity(4);
             reactor.wait(&mut events).unwrap();
             assert_eq!((events.len(), inbox.try_recv()), (1, Ok(0)));
         });
-        woken(failures, prepare, |reactor, inbox| {
+        assert_woken(failures, prepare, |reactor, inbox| {
             let mut select = Select::new(reactor);
             select.recv(&inbox);
             assert_eq!(select.wait().unwrap().recv(&inbox), Some(Ok(0)));
@@ -103,7 +104,7 @@ fn a_message_is_heard_after_failed_wake_ups() {
 }
 
 #[test]
-fn a_last_message_and_an_end_are_heard_after_failures() {
+fn disconnection_ends_a_sleep_after_failed_wake_ups() {
     let _dog = dog();
     for failures in [1, 2] {
         let prepare = |reactor: &Reactor| {
@@ -111,14 +112,14 @@ fn a_last_message_and_an_end_are_heard_after_failures() {
             let step: Step = Box::new(move || drop(tx));
             (step, inbox)
         };
-        woken(failures, prepare, |reactor, inbox| {
+        assert_woken(failures, prepare, |reactor, inbox| {
             select! { reactor; recv(inbox) -> end => assert!(end.is_err()) }
         });
     }
 }
 
 #[test]
-fn a_post_is_run_after_failed_wake_ups() {
+fn a_post_runs_after_failed_wake_ups() {
     let _dog = dog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
@@ -132,14 +133,14 @@ fn a_post_is_run_after_failed_wake_ups() {
             });
             (step, inbox)
         };
-        woken(failures, prepare, |reactor, inbox| {
+        assert_woken(failures, prepare, |reactor, inbox| {
             select! { reactor; recv(inbox) -> n => assert_eq!(n, Ok(0)) }
         });
     }
 }
 
 #[test]
-fn a_wake_up_by_remote_is_made_after_failures() {
+fn a_remote_wakes_after_failed_wake_ups() {
     let _dog = dog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
@@ -147,7 +148,7 @@ fn a_wake_up_by_remote_is_made_after_failures() {
             let step: Step = Box::new(move || (0..times).for_each(|_| remote.wake()));
             (step, ())
         };
-        woken(failures, prepare, |reactor, ()| {
+        assert_woken(failures, prepare, |reactor, ()| {
             let mut events = Events::with_capacity(4);
             reactor.wait(&mut events).unwrap();
             assert!(events.is_empty());
@@ -156,7 +157,7 @@ fn a_wake_up_by_remote_is_made_after_failures() {
 }
 
 #[test]
-fn a_bell_is_heard_after_failed_wake_ups() {
+fn a_notification_ends_a_sleep_after_failures() {
     let _dog = dog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
@@ -164,10 +165,10 @@ fn a_bell_is_heard_after_failed_wake_ups() {
             let step: Step = Box::new(move || (0..times).for_each(|_| notifier.notify()));
             (step, notified)
         };
-        woken(failures, prepare, |reactor, notified| {
+        assert_woken(failures, prepare, |reactor, notified| {
             select! { reactor; recv(notified) -> () => {} }
         });
-        woken(failures, prepare, |reactor, notified| {
+        assert_woken(failures, prepare, |reactor, notified| {
             let mut events = Events::with_capacity(4);
             reactor.wait(&mut events).unwrap();
             assert_eq!((events.len(), reactor.try_recv(&notified).unwrap()), (1, Some(())));
@@ -176,7 +177,7 @@ fn a_bell_is_heard_after_failed_wake_ups() {
 }
 
 #[test]
-fn a_cancellation_is_told_after_failed_wake_ups() {
+fn a_cancellation_ends_a_sleep_after_failures() {
     let _dog = dog();
     for failures in [1, 2] {
         let prepare = |reactor: &Reactor| {
@@ -184,10 +185,10 @@ fn a_cancellation_is_told_after_failed_wake_ups() {
             let step: Step = Box::new(move || _ = canceller.cancel());
             (step, reactor.done(&context))
         };
-        woken(failures, prepare, |reactor, done| {
+        assert_woken(failures, prepare, |reactor, done| {
             select! { reactor; recv(done) -> _ => {} }
         });
-        woken(failures, prepare, |reactor, done| {
+        assert_woken(failures, prepare, |reactor, done| {
             let mut events = Events::with_capacity(4);
             reactor.wait(&mut events).unwrap();
             assert_eq!(events.len(), 1);
@@ -197,7 +198,7 @@ fn a_cancellation_is_told_after_failed_wake_ups() {
 }
 
 #[test]
-fn room_is_told_to_a_send_case_after_failures() {
+fn room_ends_a_sleep_after_failed_wake_ups() {
     let _dog = dog();
     for (failures, times) in CASES {
         let prepare = |reactor: &Reactor| {
@@ -209,14 +210,14 @@ fn room_is_told_to_a_send_case_after_failures() {
             });
             (step, reactor.register(tx).unwrap())
         };
-        woken(failures, prepare, |reactor, outbox| {
+        assert_woken(failures, prepare, |reactor, outbox| {
             select! { reactor; send(outbox, 2) -> sent => assert!(sent.is_ok()) }
         });
     }
 }
 
 #[test]
-fn news_of_another_source_retries_failed_wake_ups() {
+fn another_source_retries_failed_wake_ups() {
     let _dog = dog();
     let wait = |reactor: &Reactor| {
         let mut events = Events::with_capacity(4);
@@ -232,7 +233,7 @@ fn news_of_another_source_retries_failed_wake_ups() {
         });
         (step, (inbox, notified))
     };
-    woken(4, prepare, |reactor, _sources| wait(reactor));
+    assert_woken(4, prepare, |reactor, _sources| wait(reactor));
     let prepare = |reactor: &Reactor| {
         let ((step, sources), remote) = (prepare(reactor), reactor.remote());
         let step: Step = Box::new(move || {
@@ -241,12 +242,12 @@ fn news_of_another_source_retries_failed_wake_ups() {
         });
         (step, sources)
     };
-    woken(8, prepare, |reactor, _sources| wait(reactor));
+    assert_woken(8, prepare, |reactor, _sources| wait(reactor));
 }
 
-/// What the test and the reactor's thread know of each other.
+/// The state that the test and the reactor's thread share.
 #[derive(Default)]
-struct Bed {
+struct Shared {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -254,15 +255,15 @@ struct Bed {
 #[derive(Default)]
 struct State {
     asleep: bool,
-    /// The test ends the sleep.
-    over: bool,
-    /// Calls of the waker.
+    /// The test has ended the sleep.
+    ended_by_test: bool,
+    /// The calls of the waker.
     calls: u32,
-    /// The first call of the waker waits for this.
+    /// The first call of the waker blocks while this is true.
     held: bool,
 }
 
-impl Bed {
+impl Shared {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap());
         self.changed.notify_all();
@@ -278,7 +279,7 @@ impl Bed {
     }
 }
 
-impl Wake for Bed {
+impl Wake for Shared {
     fn wake(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.calls += 1;
@@ -289,16 +290,16 @@ impl Wake for Bed {
     }
 }
 
-/// Lets a driver sleep until the test ends that, whatever its waker is told.
-struct Sleeper(Arc<Bed>);
+/// A driver that ignores its waker, and sleeps until the test ends the sleep.
+struct IgnoresWaker(Arc<Shared>);
 
-impl Hooks<Sim> for Sleeper {
+impl Hooks<Sim> for IgnoresWaker {
     fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
         if !waiting.blocks() {
             return waiting.by(sim);
         }
         self.0.change(|state| state.asleep = true);
-        self.0.wait_until(|state| state.over);
+        self.0.wait_until(|state| state.ended_by_test);
         Ok(())
     }
 
@@ -307,7 +308,7 @@ impl Hooks<Sim> for Sleeper {
     }
 }
 
-/// Sleeps until there is a message in an inbox.
+/// Sleeps until the inbox has a message.
 type Sleep = fn(&Reactor, &Inbox<u32>);
 
 const SLEEPS: [Sleep; 3] = [
@@ -324,61 +325,62 @@ const SLEEPS: [Sleep; 3] = [
     },
 ];
 
-/// News for the reactor from any thread.
-type News = Box<dyn Fn() + Send + Sync>;
+/// Gives the reactor work, from any thread.
+type Trigger = Box<dyn Fn() + Send + Sync>;
 
-/// Calls `test` while a reactor sleeps. It gets ways to send the reactor news: a message for the
-/// inbox that the reactor waits for is the first.
-fn while_asleep(held: bool, test: impl Fn(&Bed, &[News])) {
+/// Runs `test` while a reactor sleeps. The first trigger sends a message to the inbox that the
+/// reactor waits for.
+fn while_asleep(held: bool, test: impl Fn(&Shared, &[Trigger])) {
     for sleep in SLEEPS {
-        let bed = Arc::<Bed>::default();
-        bed.change(|state| state.held = held);
+        let shared = Arc::<Shared>::default();
+        shared.change(|state| state.held = held);
         let (give, given) = std::sync::mpsc::channel();
-        let driver_bed = bed.clone();
+        let driver_shared = shared.clone();
         let _reactor = support::aside(move || {
-            let reactor = Reactor::with_driver(Hooked(Sim::new(), Sleeper(driver_bed))).unwrap();
+            let reactor =
+                Reactor::with_driver(Hooked(Sim::new(), IgnoresWaker(driver_shared))).unwrap();
             let (tx, inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (other, _other_inbox) = reactor.channel::<u32>(1_000).unwrap();
             let (notifier, _notified) = reactor.notifier();
             let (remote, poster) = (reactor.remote(), reactor.remote());
-            let news: [News; 5] = [
+            let triggers: [Trigger; 5] = [
                 Box::new(move || tx.send(1).unwrap()),
                 Box::new(move || other.send(1).unwrap()),
                 Box::new(move || notifier.notify()),
                 Box::new(move || remote.wake()),
                 Box::new(move || poster.post(|_| {}).unwrap()),
             ];
-            give.send(news).unwrap();
+            give.send(triggers).unwrap();
             sleep(&reactor, &inbox);
         });
-        let news = given.recv().unwrap();
-        bed.wait_until(|state| state.asleep);
-        test(&bed, &news);
-        bed.change(|state| state.over = true);
+        let triggers = given.recv().unwrap();
+        shared.wait_until(|state| state.asleep);
+        test(&shared, &triggers);
+        shared.change(|state| state.ended_by_test = true);
     }
 }
 
 #[test]
-fn a_sleep_is_ended_by_one_wake_up() {
+fn one_wake_up_ends_a_sleep() {
     let _dog = dog();
-    while_asleep(false, |bed, news| {
-        thread::scope(|scope| scope.spawn(&news[0]).join().unwrap());
-        assert_eq!(bed.calls(), 1);
+    while_asleep(false, |shared, triggers| {
+        thread::scope(|scope| scope.spawn(&triggers[0]).join().unwrap());
+        assert_eq!(shared.calls(), 1);
         for n in 0..50 {
-            thread::scope(|scope| scope.spawn(&news[n % news.len()]).join().unwrap());
+            thread::scope(|scope| scope.spawn(&triggers[n % triggers.len()]).join().unwrap());
         }
-        thread::scope(|scope| (0..50).for_each(|n| _ = scope.spawn(&news[n % news.len()])));
-        assert_eq!(bed.calls(), 1, "a sleep that has ended needs no further wake-up");
+        thread::scope(|scope| (0..50).for_each(|n| _ = scope.spawn(&triggers[n % triggers.len()])));
+        assert_eq!(shared.calls(), 1, "a sleep that has ended needs no further wake-up");
     });
 }
 
-/// Gives news while the reactor sleeps.
-struct Speaker(Arc<Mutex<Vec<News>>>, Arc<Bed>);
+/// A driver that runs triggers during each sleep.
+struct TriggersInSleep(Arc<Mutex<Vec<Trigger>>>, Arc<Shared>);
 
-impl Hooks<Sim> for Speaker {
+impl Hooks<Sim> for TriggersInSleep {
     fn wait(&mut self, sim: &mut Sim, mut waiting: Waiting<'_>) -> io::Result<()> {
         if waiting.blocks() {
-            self.0.lock().unwrap().iter().for_each(|news| news());
+            self.0.lock().unwrap().iter().for_each(|trigger| trigger());
         }
         waiting.by(sim)
     }
@@ -388,25 +390,26 @@ impl Hooks<Sim> for Speaker {
     }
 }
 
-/// Rule 14: the request of a `select!` serves for its sleep, and that of a registration once. Where
-/// channels are few a registration asks for nothing.
+/// Rule 14: the request of a `select!` is for its own sleep, and that of a registration for one
+/// sleep. Where channels are few, a registration makes no request.
 #[test]
-fn what_no_select_mentions_ends_one_sleep_at_most() {
-    for (beside, ended) in [(0, 0), (40, 1)] {
-        let (news, bed) = (Arc::<Mutex<Vec<News>>>::default(), Arc::<Bed>::default());
-        let driver = Hooked(Sim::new(), Speaker(news.clone(), bed.clone()));
+fn sources_outside_a_select_end_one_sleep() {
+    for (other_channels, ended) in [(0, 0), (40, 1)] {
+        let (triggers, shared) = (Arc::<Mutex<Vec<Trigger>>>::default(), Arc::<Shared>::default());
+        let driver = Hooked(Sim::new(), TriggersInSleep(triggers.clone(), shared.clone()));
         let reactor = Reactor::with_driver(driver).unwrap();
-        let beside: Vec<_> = (0..beside).map(|_| reactor.channel::<u32>(1).unwrap()).collect();
+        let other_channels: Vec<_> =
+            (0..other_channels).map(|_| reactor.channel::<u32>(1).unwrap()).collect();
         let (tx, inbox) = reactor.channel::<u32>(100).unwrap();
         let (notifier, notified) = reactor.notifier();
-        let mut tell: Vec<News> =
+        let mut unused: Vec<Trigger> =
             vec![Box::new(move || tx.send(1).unwrap()), Box::new(move || notifier.notify())];
         for _ in 0..2 {
-            news.lock().unwrap().append(&mut tell);
+            triggers.lock().unwrap().append(&mut unused);
             (0..10).for_each(|_| reactor.sleep_blocking(Duration::from_millis(1)).unwrap());
-            assert_eq!(bed.calls(), ended);
-            // All is taken, and asked for again.
-            tell.append(&mut news.lock().unwrap());
+            assert_eq!(shared.calls(), ended);
+            // The `select!` takes everything, and makes new requests.
+            unused.append(&mut triggers.lock().unwrap());
             for _ in 0..20 {
                 select! { reactor;
                     recv(inbox) -> _ => {},
@@ -415,34 +418,34 @@ fn what_no_select_mentions_ends_one_sleep_at_most() {
                 }
             }
         }
-        drop(beside);
+        drop(other_channels);
     }
 }
 
 #[test]
-fn a_wake_up_that_stands_still_is_made_once_more() {
+fn a_blocked_wake_up_is_made_once_more() {
     let _dog = dog();
     for second in 0..5 {
-        while_asleep(true, |bed, news| {
+        while_asleep(true, |shared, triggers| {
             let mut calls = [0; 4];
             thread::scope(|scope| {
                 let send = |n: usize| {
-                    scope.spawn(&news[n % news.len()]).join().unwrap();
-                    bed.calls()
+                    scope.spawn(&triggers[n % triggers.len()]).join().unwrap();
+                    shared.calls()
                 };
-                let first = scope.spawn(&news[0]);
-                // The first call of the waker has begun, and does not return.
-                bed.wait_until(|state| state.calls == 1);
+                let first = scope.spawn(&triggers[0]);
+                // The first call of the waker has begun and does not return.
+                shared.wait_until(|state| state.calls == 1);
                 calls[0] = send(second);
                 calls[1] = send(3);
                 calls[2] = (0..20).map(send).max().unwrap();
-                bed.change(|state| state.held = false);
+                shared.change(|state| state.held = false);
                 first.join().unwrap();
-                calls[3] = bed.calls();
+                calls[3] = shared.calls();
             });
-            // Nobody has asked a `select!` for news of its other sources.
-            assert!(calls[0] == 2 || matches!(second, 1 | 2), "news {second}: {calls:?} calls");
-            assert_eq!(calls[1..], [2; 3], "news {second}: calls after the second thread's");
+            // No `select!` has asked for wake-ups of its other sources.
+            assert!(calls[0] == 2 || matches!(second, 1 | 2), "trigger {second}: {calls:?} calls");
+            assert_eq!(calls[1..], [2; 3], "trigger {second}: a third call was made");
         });
     }
 }

@@ -98,7 +98,7 @@ fn len_is_sends_minus_receives() {
 
 /// crossbeam-channel tests/list.rs: fairness_duplicates
 #[test]
-fn send_cases_on_the_same_outbox_are_chosen_equally() {
+fn send_cases_on_one_outbox_are_chosen_equally() {
     const COUNT: usize = 5_000;
     let reactor = reactor();
     let (tx, rx) = channel::unbounded();

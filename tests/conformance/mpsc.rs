@@ -464,7 +464,8 @@ fn a_message_or_disconnection_wakes_a_select() {
         go_rx.recv().unwrap();
         thread::sleep(ms(10));
     });
-    let either = || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("the quiet channel was ready") };
+    let either =
+        || select! { reactor; recv(inbox) -> n => n, recv(quiet) -> _ => panic!("not quiet") };
     assert_eq!(either(), Ok(1));
     go_tx.send(()).unwrap();
     assert_eq!(either(), Err(RecvError));

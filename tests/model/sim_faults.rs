@@ -1,5 +1,5 @@
-//! Faults of the simulated world that were found from outside: several histories for one seed,
-//! hangs, aborts, and promises that did not hold.
+//! Former faults of the simulated world: several histories for one seed, hangs, aborts, and broken
+//! promises.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -15,10 +15,10 @@ use pollmux::{
 };
 use support::{HOUR, OnDrop, alone, at, dog, ms, panic_text, sleep, thread};
 
-/// Something that is done to a thing, and its name.
+/// An action, and its name.
 type Named<T> = (&'static str, fn(&T));
 
-/// Something that a thread-local holds until its thread ends.
+/// Keeps a value in a thread-local until the thread ends.
 fn keep_in_thread_local(thing: Box<dyn Any>) {
     thread_local!(static KEPT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) });
     KEPT.with(|kept| kept.borrow_mut().push(thing));
@@ -125,7 +125,7 @@ fn kills_of_several_threads_queue() {
     }
 }
 
-/// A world of members that end slowly, and are past their beginning.
+/// Makes a world of members that end slowly and have started.
 fn slow_enders(seed: u64, members: usize) -> SimWorld {
     let mut world = SimWorld::new(seed);
     for n in 0..members {
@@ -160,11 +160,11 @@ fn a_kill_beside_runs_ends_its_member() {
 }
 
 #[test]
-fn a_kill_ends_a_run_that_would_last() {
+fn a_kill_ends_a_longer_run() {
     let _dog = dog();
     let mut world = slow_enders(2, 1);
     let handle = world.handle();
-    // most likely the run has begun
+    // By then the run has most likely begun.
     let _killer = support::later(ms(5), move || assert!(handle.kill("0")));
     world.run().unwrap();
 }
@@ -186,10 +186,10 @@ fn a_kill_beside_the_worlds_drop_returns() {
     }
 }
 
-// M3: what is on its way.
+// M3: messages in flight.
 
 #[test]
-fn a_partition_loses_what_is_on_its_way() {
+fn a_partition_loses_messages_in_flight() {
     let cut_by: [Named<WorldHandle>; 2] = [
         ("partition", |world| world.partition(&[&["a"], &["b"]])),
         ("cut", |world| world.cut("a", "b")),
@@ -219,7 +219,7 @@ fn a_partition_loses_what_is_on_its_way() {
 }
 
 #[test]
-fn a_partition_keeps_what_stays_within_a_group() {
+fn a_partition_keeps_messages_within_a_group() {
     let mut world = SimWorld::new(1);
     let (tx, rx) = channel::unbounded();
     let link = world.link("a", "b", tx).with_delay(ms(50)..=ms(50));
@@ -232,10 +232,10 @@ fn a_partition_keeps_what_stays_within_a_group() {
     assert_eq!(rx.try_recv(), Ok(1));
 }
 
-// M4: nothing panics while a member unwinds.
+// M4: a member's unwinding causes no second panic.
 
-/// A member whose drop does `what` is killed, or dropped with the world; the world goes on.
-fn unwinds(what: fn(&Handle, &WorldHandle)) {
+/// Kills a member whose drop runs `what`, or drops the world. The world must continue.
+fn check_unwinding(what: fn(&Handle, &WorldHandle)) {
     alone!();
     for by_drop in [false, true] {
         let mut world = SimWorld::new(1);
@@ -260,7 +260,7 @@ fn unwinds(what: fn(&Handle, &WorldHandle)) {
 
 #[test]
 fn a_killed_member_may_select_without_error_case() {
-    unwinds(|reactor, _| {
+    check_unwinding(|reactor, _| {
         let timer = reactor.after(ms(1));
         select! { reactor; recv(timer) -> _ => {} }
     });
@@ -268,7 +268,7 @@ fn a_killed_member_may_select_without_error_case() {
 
 #[test]
 fn a_killed_members_blocking_send_fails() {
-    unwinds(|_, _| {
+    check_unwinding(|_, _| {
         let (tx, _rx) = channel::bounded(1);
         tx.send(1).unwrap();
         assert!(tx.send(2).is_err());
@@ -281,7 +281,7 @@ fn a_killed_members_blocking_send_fails() {
 
 #[test]
 fn a_killed_member_may_spawn() {
-    unwinds(|_, world| {
+    check_unwinding(|_, world| {
         world.spawn("other", |_| ());
         world.spawn("victim 2", |_| ());
     });
@@ -289,7 +289,7 @@ fn a_killed_member_may_spawn() {
 
 #[test]
 fn a_killed_member_may_misuse_the_network() {
-    unwinds(|_, world| {
+    check_unwinding(|_, world| {
         world.cut("nobody", "other");
         world.partition(&[&["nobody"]]);
         world.link("victim", "other", channel::unbounded::<()>().0).set_loss(2.0);
@@ -298,7 +298,7 @@ fn a_killed_member_may_misuse_the_network() {
 
 #[test]
 fn a_killed_member_gets_errors_from_waits() {
-    unwinds(|reactor, _| {
+    check_unwinding(|reactor, _| {
         assert!(reactor.sleep_blocking(ms(1)).is_err());
         assert!(reactor.wait(&mut Events::with_capacity(1)).is_err());
         let timer = reactor.after(ms(1));
@@ -399,7 +399,7 @@ fn a_killed_members_name_is_free_at_once() {
 }
 
 #[test]
-fn a_world_with_a_kill_under_way_can_be_dropped() {
+fn a_world_can_be_dropped_during_a_kill() {
     let _dog = dog();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| sleep(&reactor, HOUR));
@@ -410,7 +410,7 @@ fn a_world_with_a_kill_under_way_can_be_dropped() {
         panic!("on purpose");
     });
     assert!(catch_unwind(AssertUnwindSafe(|| world.run())).is_err());
-    assert!(!world.kill("victim"), "it is killed already");
+    assert!(!world.kill("victim"), "the member was killed twice");
     drop(world);
 }
 
@@ -454,7 +454,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_lost_message_whose_drop_panics_harms_nobody() {
+fn a_panicking_lost_message_affects_no_member() {
     let _dog = dog();
     let mut world = SimWorld::new(1);
     let (tx, rx) = channel::unbounded();
@@ -523,7 +523,7 @@ fn waits_of_zero_let_others_run() {
                     its.load(Ordering::SeqCst) > 0
                 })
             });
-            // With a reactor of its own, too.
+            // Also a member that makes its own reactor.
             let (polls_too, its) = (seed % 2 == 0, ran.clone());
             let custom = world.spawn_with_driver("custom", move |driver| {
                 let reactor = Reactor::with_driver(driver).unwrap();
@@ -569,7 +569,7 @@ fn the_seed_orders_messages_of_one_instant() {
 }
 
 #[test]
-fn a_message_may_follow_a_timer_of_its_instant() {
+fn a_message_may_follow_a_simultaneous_timer() {
     let first = |seed| {
         let mut world = SimWorld::new(seed);
         let (tx, rx) = channel::unbounded();
@@ -588,7 +588,7 @@ fn a_message_may_follow_a_timer_of_its_instant() {
 }
 
 #[test]
-fn restarts_in_drops_are_one_history() {
+fn restarts_in_drops_are_deterministic() {
     let _dog = dog();
     let history = || {
         let mut world = SimWorld::new(11);
@@ -616,7 +616,7 @@ fn restarts_in_drops_are_one_history() {
     assert_eq!(history(), first);
 }
 
-/// A sender that the other side waits for, in drops of all kinds.
+/// A member's drop drops another world.
 #[test]
 fn a_world_dropped_in_a_members_drop_ends() {
     let _dog = dog();

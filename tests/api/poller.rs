@@ -15,7 +15,7 @@ use pollmux::sys::{
     BootTime, Expiry, Interest, Mode, PollEvent, PollEvents, Poller, PollerTimer, ProcessFd,
     TimerClock, TimerFd, Waker,
 };
-use support::{dog, ms, no_births, pair, spawn};
+use support::{dog, ms, no_new_processes, pair, spawn};
 
 const MODES: [Mode; 3] = [Mode::Edge, Mode::Level, Mode::OneShot];
 const FAR: Duration = Duration::from_secs(3600);
@@ -95,7 +95,7 @@ fn an_fd_is_in_a_poller_once() {
 
 #[test]
 fn a_number_that_another_fd_had_can_be_registered() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     let poller = Poller::new().unwrap();
     for n in 0..10 {
         let (mut a, b) = pair();
@@ -243,7 +243,7 @@ fn a_one_shot_that_is_over_takes_nothing_from_the_others_of_its_batch() {
 #[test]
 #[cfg_attr(flat, ignore = "a library does not see that an fd is closed")]
 fn a_number_that_another_fd_had_is_not_modified_and_harms_nobody() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     let poller = Poller::new().unwrap();
     for former in [Interest::READABLE, Interest::BOTH] {
         let (a, b) = pair();
@@ -531,7 +531,7 @@ fn a_disarmed_timer_is_silent() {
 
 #[test]
 fn a_dropped_timer_is_silent_and_harms_no_other() {
-    let _alone = no_births();
+    let _alone = no_new_processes();
     let poller = Poller::new().unwrap();
     let kept = PollerTimer::new(&poller, 1).unwrap();
     kept.arm(Time::now() + ms(3)).unwrap();

@@ -246,7 +246,7 @@ fn an_end_reaches_all_layers_below_it_only() {
         for n in 0..30 {
             let context = layers.last().unwrap().0.clone();
             let (context, canceller) = match n {
-                // This is the only deadline that passes.
+                // Only this deadline passes.
                 15 if by_deadline => context.with_timeout(ms(10)),
                 _ if n % 3 == 0 => context.with_timeout(LONG * 2),
                 _ => context.with_cancel(),

@@ -795,7 +795,7 @@ fn a_channel_named_twice_wakes_other_waiters() {
             };
             assert_eq!(got, Ok(8));
             select! { reactor; send(e_tx, 9) -> sent => sent.unwrap() }
-            // Then it waits at that channel again.
+            // Then the thread waits at that channel again.
             select! { reactor; recv(c) -> n => assert_eq!(n, Ok(7)) }
         });
         thread::sleep(ms(2));

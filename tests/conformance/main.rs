@@ -8,8 +8,8 @@
 //!   out. These are the competing receivers in the mpmc tests, clones of a receiver, and Go's FIFO
 //!   of waiting receivers. The tests of same_channel.rs are left out, because a `Sender` does not
 //!   compare channels either. The mpmc tests run with many senders. `linearizable` gives every
-//!   thread both ends; here the receiver sees each completed send. `recv_race` of `after` and `tick`
-//!   has several cases of one `select!`.
+//!   thread both ends; here the receiver sees each completed send. `recv_race` of `after` and
+//!   `tick` has several cases of one `select!`.
 //! - **Errors for Go's panics.** A send after the receiver's drop returns the value. There is no
 //!   `close`; the drop of the last sender takes its place. So no test closes a channel twice, a nil
 //!   channel, or a channel with blocked senders. A ticker of period zero is the error `ZeroPeriod`

@@ -18,7 +18,7 @@ use support::thread;
 use crate::common::{Drops, LONG, ms, next, poll, reactor};
 use crate::support::{aside, later};
 
-// Senders and their clones.
+// Clones of senders.
 
 /// crossbeam-channel tests/mpsc.rs: smoke_shared
 #[test]
@@ -167,7 +167,7 @@ fn a_receiver_may_be_dropped_while_clones_live() {
     );
 }
 
-// One message.
+// Channels for one message.
 
 /// crossbeam-channel tests/mpsc.rs: oneshot_single_thread_close_port_first,
 /// oneshot_single_thread_close_chan_first

@@ -1,6 +1,6 @@
 //! The syntax of `select!`: crossbeam-channel's tests/select_macro.rs.
 
-// These tests spell types, cases and arms in more ways than a program would.
+// The tests here spell types, cases and arms in more ways than a program would.
 #![allow(clippy::deref_addrof, clippy::needless_borrow, clippy::borrow_deref_ref)]
 
 use std::cell::{Cell, RefCell};

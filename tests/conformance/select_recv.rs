@@ -561,7 +561,7 @@ fn default_never_beats_an_earlier_message() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    // This channel changes while the other channel stays ready.
+                    // The noisy channel changes while the other channel stays ready.
                     let _ = noise.try_send(0);
                 }
             });

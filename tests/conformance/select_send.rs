@@ -1040,7 +1040,7 @@ fn default_never_beats_free_room() {
         let stopped = stop.clone();
         let other = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // This channel changes while the other channel stays ready.
+                // The noisy channel changes while the other channel stays ready.
                 let _ = noise.try_recv();
             }
         });

@@ -55,7 +55,8 @@ enum When {
     Never,
 }
 
-/// The index of a source among all that were made. In a callback it may mean the callback itself.
+/// The index of a source among all that were made. In a callback the index may mean the callback
+/// itself.
 type Which = usize;
 
 #[derive(Clone, Debug)]
@@ -252,8 +253,8 @@ struct Model {
     called_now: Vec<(usize, u64)>,
     /// The calls that the current batch leaves to the next turn.
     put_off_calls: Vec<usize>,
-    /// A sleep of zero has not yet called the due callbacks that its turn did not call. It calls
-    /// them at its end.
+    /// A sleep of zero calls, at its end, the due callbacks that its turn did not call. True until
+    /// then.
     finishes: bool,
 }
 

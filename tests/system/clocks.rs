@@ -3,8 +3,8 @@
 //!
 //! A stop is real: the parent stops a child in the middle of a `select!`. A time namespace
 //! simulates a suspend: its `CLOCK_BOOTTIME` is an hour ahead, as after an hour of suspend. The
-//! tests do not set the time of day, because it belongs to the machine. They check that no timer is
-//! on that clock.
+//! tests do not set the time of day, because it belongs to the machine. The tests check that no
+//! timer is on that clock.
 
 use std::io::{BufRead, BufReader, Read};
 #[cfg(epoll)]

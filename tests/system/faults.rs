@@ -290,7 +290,7 @@ fn files(tested: &FaultRun<'_>) {
         tested.check_error(&io::Error::from(refused));
     };
     assert!(refused.contains("the file is blocking"), "{refused}");
-    // With another file, because a kernel never refuses to remove the first.
+    // With another file: after an injected failure of its removal the first may be registered.
     let (_theirs, ours) = UnixStream::pair().unwrap();
     drop(
         tested

@@ -1,5 +1,5 @@
-//! Fork without exec: in the child a reactor of the parent is inert. Its errors name the fork, and
-//! it touches nothing that parent and child share.
+//! Fork without exec: in the child a reactor of the parent is inert. Its errors name the fork. The
+//! reactor touches nothing that parent and child share.
 //!
 //! Each test runs in its own process, so that it forks with two threads and without files of other
 //! tests.
@@ -20,7 +20,7 @@ use pollmux::{
 };
 use support::{HOUR, alone, ms};
 
-/// A timeout that no busy machine exceeds. It expires only if an event was lost.
+/// A timeout that no busy machine exceeds. The timeout expires only if an event was lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `f` in a forked child, which ends without unwinding or destructors. Fails if `f` panics.

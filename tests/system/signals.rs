@@ -391,7 +391,7 @@ fn uncatchable_signals_are_refused_without_side_effects() {
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
     assert_eq!((status("/proc/self/status", "SigCgt:"), reactor.stats().live), (caught, 0));
-    // The C library reserves signal 33. It does not reserve 63.
+    // The C library reserves signal 33, but not signal 63.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         let error = reactor.signals(&[Signal::ALARM, Signal(33)]).unwrap_err();

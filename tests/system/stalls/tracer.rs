@@ -47,7 +47,7 @@ pub struct Tracee {
     /// The memory of the process, and the address of `sending`.
     memory: Option<File>,
     sending: usize,
-    /// The address of the return address into `sending`. It is the same in each send.
+    /// The place of the return address into `sending`, which is the same in each send.
     frame: Option<u64>,
     stopped: bool,
     random: Random,

@@ -197,7 +197,7 @@ pub fn judge(name: &str, flavour: Flavour, how: Loop) {
             Err(reason) => return skip(name, &reason),
         };
         let sending = stopped.sending;
-        eprintln!("stalls: {name}: {}, {sending} while it sent", stopped.describe());
+        eprintln!("stalls: {name}: {}, {sending} inside a send", stopped.describe());
         if stopped.is_like(0, 0) {
             return;
         }

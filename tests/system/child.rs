@@ -411,7 +411,7 @@ fn refuse_pidfds(errno: i32) {
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
-fn a_container_refusing_pidfds_is_unsupported() {
+fn a_refused_pidfd_is_unsupported() {
     let _dog = dog();
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EOPNOTSUPP] {
         let mut child = shell("read line; exit 6");

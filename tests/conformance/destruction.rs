@@ -1,5 +1,5 @@
-//! When channels, registered ends and reactors drop their contents, and that each value is dropped
-//! once. After Go's collectable timers and the drop tests of crossbeam-channel and std.
+//! Channels, registered ends and reactors drop each of their values once. After Go's collectable
+//! timers and the drop tests of crossbeam-channel and std.
 
 use pollmux::channel::{self, RecvError, SendError, TryRecvError};
 use pollmux::select;

@@ -1,5 +1,5 @@
-//! Which sources are ready, without taking from them: crossbeam-channel's tests/ready.rs, with
-//! `wait` and keys.
+//! Reports of ready sources without a receive: crossbeam-channel's tests/ready.rs, with `wait` and
+//! keys.
 
 use std::cell::Cell;
 use std::io::ErrorKind;

@@ -183,9 +183,9 @@ fn a_deadlock_names_paused_members() {
 fn a_member_may_pause_itself() {
     let mut world = SimWorld::new(5);
     let handle = world.handle();
-    let its = handle.clone();
+    let copy = handle.clone();
     let paused = world.spawn("a", move |reactor| {
-        assert!(its.pause("a"));
+        assert!(copy.pause("a"));
         reactor.sleep_blocking(Duration::ZERO).unwrap();
         reactor.now()
     });
@@ -202,9 +202,9 @@ fn a_host_is_restarted_with_its_body() {
     let _dog = dog();
     let mut world = SimWorld::new(6);
     let lives = Arc::new(AtomicU32::new(0));
-    let its = lives.clone();
+    let copy = lives.clone();
     let host = world.spawn_host("host", move |reactor| {
-        let life = its.fetch_add(1, Ordering::SeqCst);
+        let life = copy.fetch_add(1, Ordering::SeqCst);
         sleep(&reactor, ms(10));
         life
     });
@@ -305,9 +305,9 @@ fn a_deadlock_lists_the_sources_of_each_wait() {
     let (_tx, rx) = channel::unbounded::<()>();
     let (context, _canceller) = Context::background().with_cancel();
     let line = Arc::new(AtomicU32::new(0));
-    let its = line.clone();
+    let copy = line.clone();
     world.spawn("a", move |reactor| {
-        its.store(line!() + 1, Ordering::SeqCst);
+        copy.store(line!() + 1, Ordering::SeqCst);
         let inbox = reactor.register(rx).unwrap();
         let done = reactor.done(&context);
         select! { reactor; recv(inbox) -> _ => {}, recv(done) -> _ => {} }
@@ -343,7 +343,7 @@ fn posts_and_cancels_in_drops_are_deterministic() {
                 select! { reactor; recv(done) -> _ => log.lock().unwrap().push((n, reactor.now())) }
             });
         }
-        let (its, log) = (log.clone(), log);
+        let (copy, log) = (log.clone(), log);
         world.spawn("last", move |reactor| {
             sleep(&reactor, ms(1));
             let remotes: Vec<_> = from_members.try_iter().collect();
@@ -351,7 +351,7 @@ fn posts_and_cancels_in_drops_are_deterministic() {
                 let mut canceller = Some(canceller);
                 kept.borrow_mut().push(Box::new(OnDrop(move || {
                     for (n, remote) in &remotes {
-                        let (n, log) = (*n, its.clone());
+                        let (n, log) = (*n, copy.clone());
                         let _ = remote
                             .post(move |reactor| log.lock().unwrap().push((10 + n, reactor.now())));
                     }

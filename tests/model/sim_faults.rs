@@ -24,7 +24,7 @@ fn keep_in_thread_local(thing: Box<dyn Any>) {
     KEPT.with(|kept| kept.borrow_mut().push(thing));
 }
 
-// M1: one history a seed.
+// One history for each seed.
 
 #[test]
 fn a_thread_locals_sender_ends_with_its_member() {
@@ -78,23 +78,23 @@ fn a_thread_local_may_wait_in_its_drop() {
     let _dog = dog();
     let mut world = SimWorld::new(8);
     let log = Arc::new(Mutex::new(Vec::new()));
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("a", move |reactor| {
         keep_in_thread_local(Box::new(OnDrop(move || {
             sleep(&reactor, ms(5));
-            its.lock().unwrap().push(("a", reactor.now()));
+            copy.lock().unwrap().push(("a", reactor.now()));
         })));
     });
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("b", move |reactor| {
         sleep(&reactor, ms(2));
-        its.lock().unwrap().push(("b", reactor.now()));
+        copy.lock().unwrap().push(("b", reactor.now()));
     });
     world.run().unwrap();
     assert_eq!(*log.lock().unwrap(), [("b", at(2)), ("a", at(5))]);
 }
 
-// M2: calls from several threads.
+// Calls from several threads.
 
 #[test]
 fn kills_of_several_threads_queue() {
@@ -175,9 +175,9 @@ fn a_kill_beside_the_worlds_drop_returns() {
     for seed in 0..10 {
         let world = slow_enders(seed, 6);
         let (handle, start) = (world.handle(), Arc::new(Barrier::new(2)));
-        let its = start.clone();
+        let copy = start.clone();
         let killer = thread::spawn(move || {
-            its.wait();
+            copy.wait();
             (0..6).for_each(|n| drop(handle.kill(&n.to_string()).to_string()));
         });
         start.wait();
@@ -186,7 +186,7 @@ fn a_kill_beside_the_worlds_drop_returns() {
     }
 }
 
-// M3: messages in flight.
+// Messages in flight.
 
 #[test]
 fn a_partition_loses_messages_in_flight() {
@@ -232,7 +232,7 @@ fn a_partition_keeps_messages_within_a_group() {
     assert_eq!(rx.try_recv(), Ok(1));
 }
 
-// M4: a member's unwinding causes no second panic.
+// A member's unwinding causes no second panic.
 
 /// Kills a member whose drop runs `what`, or drops the world. The world must continue.
 fn check_unwinding(what: fn(&Handle, &WorldHandle)) {
@@ -241,8 +241,8 @@ fn check_unwinding(what: fn(&Handle, &WorldHandle)) {
         let mut world = SimWorld::new(1);
         let handle = world.handle();
         world.spawn("victim", move |reactor| {
-            let its = reactor.handle();
-            let _guard = OnDrop(move || what(&its, &handle));
+            let own_reactor = reactor.handle();
+            let _guard = OnDrop(move || what(&own_reactor, &handle));
             sleep(&reactor, HOUR);
         });
         let other = world.spawn("other", |reactor| sleep(&reactor, ms(20)));
@@ -311,9 +311,9 @@ fn a_killed_members_thread_local_may_select() {
     alone!();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| {
-        let its = reactor.handle();
+        let own_reactor = reactor.handle();
         keep_in_thread_local(Box::new(OnDrop(move || {
-            sleep(&its, HOUR);
+            sleep(&own_reactor, HOUR);
         })));
         keep_in_thread_local(Box::new(reactor));
     });
@@ -327,8 +327,8 @@ fn a_panicking_member_may_be_killed() {
     alone!();
     let mut world = SimWorld::new(1);
     world.spawn("victim", |reactor| {
-        let its = reactor.handle();
-        let _guard = OnDrop(move || sleep(&its, HOUR));
+        let own_reactor = reactor.handle();
+        let _guard = OnDrop(move || sleep(&own_reactor, HOUR));
         panic!("on purpose");
     });
     world.run_for(ms(10)).unwrap();
@@ -354,7 +354,7 @@ fn a_panic_that_would_abort_is_reported() {
     assert_eq!(other.take(), Some(()));
 }
 
-// M5: every run ends.
+// Every run ends.
 
 #[test]
 fn a_member_that_catches_its_unwinding_is_named() {
@@ -460,10 +460,10 @@ fn a_panicking_lost_message_affects_no_member() {
     let (tx, rx) = channel::unbounded();
     drop(rx);
     let link = world.link("a", "b", tx).with_delay(ms(1)..=ms(1));
-    let its = link.clone();
+    let copy = link.clone();
     let members: Vec<_> = (0..3)
         .map(|n| {
-            let link = its.clone();
+            let link = copy.clone();
             world.spawn(&n.to_string(), move |reactor| {
                 link.send(Bomb);
                 sleep(&reactor, ms(5));
@@ -487,7 +487,7 @@ fn a_panicking_lost_message_affects_no_member() {
     assert_eq!(link.stats().in_flight(), 0);
 }
 
-// M6: waits of zero.
+// Waits of zero.
 
 #[test]
 fn waits_of_zero_let_others_run() {
@@ -516,19 +516,19 @@ fn waits_of_zero_let_others_run() {
         for seed in 0..10 {
             let mut world = SimWorld::new(seed);
             let ran = Arc::new(AtomicUsize::new(0));
-            let its = ran.clone();
+            let copy = ran.clone();
             let polls = world.spawn("polls", move |reactor| {
                 (0..1_000).any(|_| {
                     wait(&reactor);
-                    its.load(Ordering::SeqCst) > 0
+                    copy.load(Ordering::SeqCst) > 0
                 })
             });
             // Also a member that makes its own reactor.
-            let (polls_too, its) = (seed % 2 == 0, ran.clone());
+            let (polls_too, copy) = (seed % 2 == 0, ran.clone());
             let custom = world.spawn_with_driver("custom", move |driver| {
                 let reactor = Reactor::with_driver(driver).unwrap();
                 let mut count = 0;
-                while polls_too && its.load(Ordering::SeqCst) == 0 && count < 1_000 {
+                while polls_too && copy.load(Ordering::SeqCst) == 0 && count < 1_000 {
                     wait(&reactor);
                     count += 1;
                 }
@@ -557,9 +557,9 @@ fn the_seed_orders_messages_of_one_instant() {
         world.run().unwrap();
         let order: Vec<_> = rx.try_iter().collect();
         for n in 0..3 {
-            let its: Vec<_> =
+            let rounds: Vec<_> =
                 order.iter().filter(|(from, _)| *from == n).map(|(_, round)| *round).collect();
-            assert_eq!(its, [0, 1], "a link keeps its order");
+            assert_eq!(rounds, [0, 1], "a link keeps its order");
         }
         order
     };
@@ -594,14 +594,14 @@ fn restarts_in_drops_are_deterministic() {
         let mut world = SimWorld::new(11);
         let (handle, log) = (world.handle(), Arc::new(Mutex::new(Vec::new())));
         fn life(world: &WorldHandle, log: &Arc<Mutex<Vec<(u32, Time)>>>, n: u32) {
-            let (its, log) = (world.clone(), log.clone());
+            let (copy, log) = (world.clone(), log.clone());
             world.spawn("phoenix", move |reactor| {
                 log.lock().unwrap().push((n, reactor.now()));
-                let (again, its_log) = (its.clone(), log.clone());
+                let (again, log_copy) = (copy.clone(), log.clone());
                 keep_in_thread_local(Box::new(OnDrop(move || {
                     if n < 5 {
                         again.kill("phoenix");
-                        life(&again, &its_log, n + 1);
+                        life(&again, &log_copy, n + 1);
                     }
                 })));
                 sleep(&reactor, ms(3));

@@ -29,7 +29,7 @@ fn noted<T: Clone>(log: &Log<T>) -> Vec<T> {
 /// Logs each message with its time until the senders are dropped.
 fn spawn_logger<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>) -> Log<(u64, T)> {
     let log = Log::default();
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn(name, move |reactor| {
         let inbox = reactor.register(rx).unwrap();
         loop {
@@ -37,7 +37,7 @@ fn spawn_logger<T: Send + 'static>(world: &SimWorld, name: &str, rx: Receiver<T>
                 recv(inbox) -> message => match message {
                     Ok(message) => {
                         let now = (reactor.now() - Time::ZERO).as_millis() as u64;
-                        note(&its, (now, message))
+                        note(&copy, (now, message))
                     }
                     Err(_) => break,
                 },
@@ -179,9 +179,9 @@ fn channels_between_members_lose_nothing() {
             assert_eq!(world.now(), Time::ZERO, "sends must take no time");
             let received = receiver.take().unwrap();
             for sender in 0..2 {
-                let its: Vec<u32> =
+                let own: Vec<u32> =
                     received.iter().filter(|(from, _)| *from == sender).map(|(_, n)| *n).collect();
-                assert_eq!(its, (0..20).collect::<Vec<_>>(), "capacity {capacity:?}, seed {seed}");
+                assert_eq!(own, (0..20).collect::<Vec<_>>(), "capacity {capacity:?}, seed {seed}");
             }
         }
     }
@@ -253,11 +253,11 @@ fn a_contexts_deadline_is_shared_by_all_members() {
 fn run_for_stops_at_its_time_and_resumes() {
     let mut world = SimWorld::new(5);
     let log = Log::default();
-    let its = log.clone();
+    let copy = log.clone();
     let member = world.spawn("a", move |reactor| {
         let ticker = reactor.every(ms(10)).unwrap();
         for n in 1..=5 {
-            select! { reactor; recv(ticker) -> _ => note(&its, n) }
+            select! { reactor; recv(ticker) -> _ => note(&copy, n) }
         }
         "done"
     });
@@ -285,21 +285,21 @@ fn members_may_be_added_during_and_between_runs() {
     let mut world = SimWorld::new(6);
     let handle = world.handle();
     let log: Log<&str> = Log::default();
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("parent", move |reactor| {
         sleep(&reactor, ms(5));
-        let log = its.clone();
+        let log = copy.clone();
         handle.spawn("child", move |reactor| {
             sleep(&reactor, ms(5));
             note(&log, "child");
         });
-        note(&its, "parent");
+        note(&copy, "parent");
     });
     world.run().unwrap();
-    let its = log.clone();
+    let copy = log.clone();
     world.spawn("late", move |reactor| {
         assert_eq!(reactor.now(), at(10));
-        note(&its, "late");
+        note(&copy, "late");
     });
     world.run().unwrap();
     assert_eq!(noted(&log), ["parent", "child", "late"]);
@@ -314,11 +314,11 @@ fn a_deadlock_lists_the_waiting_members() {
     let link = world.link("client", "server", tx).with_loss(1.0);
     let log = spawn_logger(&world, "server", rx);
     let (never, answer) = channel::unbounded::<()>();
-    let its = link.clone();
+    let copy = link.clone();
     world.spawn("client", move |reactor| {
         let inbox = reactor.register(answer).unwrap();
         sleep(&reactor, ms(3));
-        its.send(1);
+        copy.send(1);
         select! { reactor; recv(inbox) -> _ => {} }
     });
     let deadlock = world.run().unwrap_err();
@@ -461,9 +461,9 @@ fn dropping_a_world_drops_members_and_messages() {
     {
         let mut world = SimWorld::new(11);
         link = world.link("a", "b", tx).with_delay(HOUR..=HOUR);
-        let (its, message) = (link.clone(), payload.clone());
+        let (copy, message) = (link.clone(), payload.clone());
         world.spawn("a", move |reactor| {
-            its.send(message.clone());
+            copy.send(message.clone());
             sleep(&reactor, HOUR * 2);
         });
         world.run_for(ms(1)).unwrap();
@@ -714,10 +714,10 @@ fn a_killed_member_drops_its_values_and_restarts() {
     let mut world = SimWorld::new(16);
     let (tx, rx) = channel::unbounded::<u32>();
     let link = world.link("a", "b", tx).with_delay(ms(5)..=ms(5));
-    let its = link.clone();
+    let copy = link.clone();
     let sender = world.spawn("a", move |reactor| {
         for n in 0.. {
-            its.send(n);
+            copy.send(n);
             sleep(&reactor, ms(10));
         }
     });

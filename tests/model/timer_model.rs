@@ -576,8 +576,8 @@ impl Model {
         self.turn();
     }
 
-    /// Ends the wait. A wait must end for a reason, and may fail only without a reason. Returns
-    /// true if the wait found a source.
+    /// Ends the wait. The wait must have a reason to end, or else it must have failed. Returns true
+    /// if the wait found a source.
     fn end(&mut self, observed: u64, failed: Option<io::ErrorKind>) -> Result<bool, TestCaseError> {
         self.settle();
         self.advance_until(observed)?;

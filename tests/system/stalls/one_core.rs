@@ -39,7 +39,7 @@ impl Drop for Parcel {
     }
 }
 
-/// How the loop receives.
+/// The loop's way to receive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Waits for the tick, then receives by `try_take`, which is an inbox's `try_recv`.
@@ -51,7 +51,7 @@ enum Way {
     SelectSet,
     /// Without a reactor: `recv_timeout` for the length of a tick, then `try_recv`.
     Bare,
-    /// Sleeps for the length of a tick, then drops the receiver and goes on with a new channel.
+    /// Sleeps for the length of a tick, then drops the receiver and continues with a new channel.
     Drop,
 }
 
